@@ -1,0 +1,104 @@
+"""Run records: everything a report needs to know about a run, as plain JSON in the run folder.
+
+    config.json            resolved options, the arm, and what was chosen automatically
+    environment.json       versions, machine, device, precision, commit, command
+    metrics.jsonl          one line per epoch
+    evaluation-SPLIT.json  metrics of one split; predictions-SPLIT.parquet the predictions behind them
+    model.safetensors      weights of the plain backbone, the deployable model
+    head.safetensors       weights of the projection head, where there is one
+    checkpoint/            last checkpoint, while training is not finished
+    run.json               written last: its presence means that the run is finished
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from gpt4image.errors import RunError
+from gpt4image.files import fingerprint, read_json, read_json_lines
+
+RUN, CONFIG, ENVIRONMENT, METRICS = "run.json", "config.json", "environment.json", "metrics.jsonl"
+MODEL, HEAD, CHECKPOINT = "model.safetensors", "head.safetensors", "checkpoint"
+
+# Options that say how a run is carried out, not what is learned: a run may be resumed with others.
+NOT_IDENTITY = frozenset({"out", "resume", "as_json", "checkpoint_seconds", "workers", "memory_limit_gb"})
+
+
+def identity(config: dict[str, Any]) -> str:
+    """Return the fingerprint of what a resolved configuration learns; all options count but NOT_IDENTITY."""
+    return fingerprint({name: value for name, value in config.items() if name not in NOT_IDENTITY})
+
+
+def is_finished(run_dir: Path) -> bool:
+    """Say whether a run folder holds a finished run."""
+    return (run_dir / RUN).is_file()
+
+
+def read_run(run_dir: Path) -> dict[str, Any]:
+    """Return the records of a finished run: keys config, environment, metrics (list) and run.
+
+    Raises:
+        RunError: the folder is missing or the run is not finished.
+    """
+    if not run_dir.is_dir():
+        raise RunError(f"{run_dir} does not exist; give the --out folder of `gpt4image train`.")
+    if not is_finished(run_dir):
+        hint = "continue it with `gpt4image train ... --resume`" if (run_dir / CONFIG).is_file() else "it is no run folder"
+        raise RunError(f"{run_dir} holds no finished run ({RUN} is missing): {hint}.")
+    return {
+        "config": read_json(run_dir / CONFIG),
+        "environment": read_json(run_dir / ENVIRONMENT),
+        "metrics": read_json_lines(run_dir / METRICS),
+        "run": read_json(run_dir / RUN),
+    }
+
+
+def environment(**facts: Any) -> dict[str, Any]:
+    """Return versions, machine, commit and command, plus ``facts`` (device, precision, ...)."""
+    versions = {name: metadata.version(name) for name in ("gpt4image", "torch", "torchvision", "timm", "numpy")}
+    return {
+        "python": platform.python_version(),
+        **versions,
+        "platform": platform.platform(),
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        **_commit(),
+        "command": shlex.join(["gpt4image", *sys.argv[1:]]) if Path(sys.argv[0]).name == "gpt4image" else "python",
+        **facts,
+    }
+
+
+@functools.cache
+def cpu_name() -> str:
+    """Return the processor's name and the vector extensions that decide which precision is fast."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    fields = dict(part for line in lines if len(part := [side.strip() for side in line.split(":", 1)]) == 2)
+    flags = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in fields.get("flags", "").split()]
+    return f"{fields.get('model name', platform.machine())} ({', '.join(flags) or 'no vector extensions'})"
+
+
+@functools.cache
+def _commit() -> dict[str, Any]:
+    """Return commit and dirty flag of the package's own checkout; both None where it is installed from a wheel."""
+    folder = Path(__file__).resolve().parents[2]
+    if not (folder / ".git").exists():
+        return {"commit": None, "dirty": None}
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True).stdout
+
+    try:
+        return {"commit": git("rev-parse", "HEAD").strip(), "dirty": bool(git("status", "--porcelain").strip())}
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "dirty": None}
