@@ -1,0 +1,221 @@
+"""Alignment losses against loops that follow their definition word by word."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpt4image.align import LOSSES, cosine, info_nce, info_nce_one_way
+from gpt4image.errors import ConfigError
+
+INFO_NCE = (info_nce, info_nce_one_way)
+
+
+def naive(name, image_emb, text_emb, target, described, exclude, temperature):
+    """The definition in module `align`, one pair at a time, in terms of plain sums of exponentials."""
+    size = len(image_emb)
+    weight = [[float(target[i, j]) * bool(described[j]) for j in range(size)] for i in range(size)]
+
+    def cos(i, j):
+        return (image_emb[i] / image_emb[i].norm()) @ (text_emb[j] / text_emb[j].norm())
+
+    def candidate(i, j):
+        takes_part = any(w > 0 for w in weight[i])
+        return takes_part and bool(described[j]) and (weight[i][j] > 0 or not bool(exclude[i, j]))
+
+    def score(i, j):
+        return torch.exp(cos(i, j) / temperature)
+
+    def term(i, j):
+        if name == "cosine":
+            return 2 - 2 * cos(i, j)
+        over_texts = sum(score(i, k) for k in range(size) if candidate(i, k))
+        over_images = sum(score(k, j) for k in range(size) if candidate(k, j))
+        to_text = -torch.log(score(i, j) / over_texts)
+        return to_text if name == "infonce-one-way" else (to_text - torch.log(score(i, j) / over_images)) / 2
+
+    pairs = [(i, j) for i in range(size) for j in range(size) if weight[i][j] > 0]
+    if not pairs:
+        return 0 * image_emb.sum()
+    return sum(weight[i][j] * term(i, j) for i, j in pairs) / sum(weight[i][j] for i, j in pairs)
+
+
+@st.composite
+def batches(draw):
+    size = draw(st.integers(1, 6))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    emb = torch.randn(2, size, draw(st.integers(1, 5)), generator=generator, dtype=torch.float64)
+    lam = torch.rand(size, 1, generator=generator, dtype=torch.float64)
+    eye = torch.eye(size, dtype=torch.float64)
+    target = lam * eye + (1 - lam) * eye[torch.randperm(size, generator=generator)] if draw(st.booleans()) else eye
+    described = torch.tensor(draw(st.lists(st.booleans(), min_size=size, max_size=size)))
+    ids = torch.tensor(draw(st.lists(st.integers(0, 3), min_size=size, max_size=size)))
+    return emb[0], emb[1], target, described, ids[:, None] == ids
+
+
+def value_and_gradients(loss, image_emb, text_emb):
+    image_emb, text_emb = image_emb.clone().requires_grad_(), text_emb.clone().requires_grad_()
+    value = loss(image_emb, text_emb)
+    return value.detach(), *torch.autograd.grad(value, (image_emb, text_emb), allow_unused=True, materialize_grads=True)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@settings(deadline=None, max_examples=60)
+@given(batch=batches(), temperature=st.floats(0.05, 2.0))
+def test_value_and_gradients_equal_the_naive_loop(name, batch, temperature):
+    image_emb, text_emb, target, described, exclude = batch
+    options = {"target": target, "described": described, "exclude": exclude, "temperature": temperature}
+    fast = value_and_gradients(lambda i, t: LOSSES[name](i, t, **options), image_emb, text_emb)
+    slow = value_and_gradients(lambda i, t: naive(name, i, t, **options), image_emb, text_emb)
+    for mine, theirs in zip(fast, slow, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("loss", INFO_NCE)
+def test_hand_computed_info_nce(loss):
+    # Cosines: image 0 to texts (1, 0), image 1 to texts (0, 1); lengths must not matter.
+    image_emb, text_emb = torch.tensor([[3.0, 0.0], [0.0, 0.5]]), torch.tensor([[1.0, 0.0], [0.0, 7.0]])
+    expected = math.log(1 + math.exp(-1 / 0.5))  # -log(e^2 / (e^2 + e^0)), the same in all rows and columns
+    assert loss(image_emb, text_emb, temperature=0.5).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_hand_computed_cosine():
+    image_emb, text_emb = torch.tensor([[2.0, 0.0], [1.0, 1.0]]), torch.tensor([[0.0, 1.0], [-1.0, -1.0]])
+    assert cosine(image_emb, text_emb).item() == pytest.approx((2 + 4) / 2)
+
+
+def test_without_options_it_is_the_loss_of_clip():
+    image_emb, text_emb = torch.randn(2, 9, 16, generator=torch.Generator().manual_seed(0))
+    logits = F.normalize(image_emb, dim=1) @ F.normalize(text_emb, dim=1).T / 0.07
+    numbers = torch.arange(9)
+    clip = (F.cross_entropy(logits, numbers) + F.cross_entropy(logits.T, numbers)) / 2
+    torch.testing.assert_close(info_nce(image_emb, text_emb, temperature=0.07), clip)
+    one_way = info_nce_one_way(image_emb, text_emb, temperature=0.07)
+    torch.testing.assert_close(one_way, F.cross_entropy(logits, numbers))
+
+
+@pytest.mark.parametrize("loss", LOSSES.values())
+@settings(deadline=None, max_examples=30)
+@given(batch=batches(), seed=st.integers(0, 1000))
+def test_order_of_the_batch_does_not_matter(loss, batch, seed):
+    image_emb, text_emb, target, described, exclude = batch
+    order = torch.randperm(len(image_emb), generator=torch.Generator().manual_seed(seed))
+    straight = loss(image_emb, text_emb, target=target, described=described, exclude=exclude)
+    permuted = loss(
+        image_emb[order],
+        text_emb[order],
+        target=target[order][:, order],
+        described=described[order],
+        exclude=exclude[order][:, order],
+    )
+    torch.testing.assert_close(straight, permuted)
+
+
+@pytest.mark.parametrize("loss", LOSSES.values())
+def test_images_without_text_take_no_part(loss):
+    image_emb, text_emb = torch.randn(2, 8, 5, generator=torch.Generator().manual_seed(1))
+    described = torch.tensor([1, 0, 1, 1, 0, 0, 1, 1], dtype=torch.bool)
+    text_emb[~described] = torch.nan  # nothing may be read there
+    value, gradient, _ = value_and_gradients(lambda i, t: loss(i, t, described=described), image_emb, text_emb)
+    torch.testing.assert_close(value, loss(image_emb[described], text_emb[described]))
+    assert gradient[~described].count_nonzero() == 0
+    assert gradient.isfinite().all()
+    assert gradient[described].abs().sum() > 0
+
+
+@pytest.mark.parametrize("loss", LOSSES.values())
+@pytest.mark.parametrize("size", [1, 4])
+def test_a_batch_without_texts_is_zero_with_zero_gradient(loss, size):
+    emb = torch.randn(size, 3, requires_grad=True)
+    value = loss(emb, torch.zeros(size, 3), described=torch.zeros(size, dtype=torch.bool))
+    value.backward()
+    assert value.item() == 0.0
+    assert emb.grad is not None
+    assert emb.grad.count_nonzero() == 0
+
+
+@pytest.mark.parametrize("loss", LOSSES.values())
+def test_mixed_target_is_the_mean_of_both_targets(loss):
+    image_emb, text_emb = torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    eye, flipped, lam = torch.eye(6), torch.eye(6).flip(0), 0.7
+    mixed = loss(image_emb, text_emb, target=lam * eye + (1 - lam) * flipped)
+    separate = lam * loss(image_emb, text_emb, target=eye) + (1 - lam) * loss(image_emb, text_emb, target=flipped)
+    torch.testing.assert_close(mixed, separate, rtol=1e-6, atol=0)
+
+
+def test_one_image_drawn_twice_finds_its_text_as_if_drawn_once():
+    image_emb = torch.randn(5, 8, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    text_emb = image_emb + 0.1
+    ids = torch.tensor([0, 0, 1, 2, 3, 4])
+
+    def first_row(*batch, **options):
+        return info_nce_one_way(*batch, target=torch.eye(len(batch[0]))[0].diag(), **options)
+
+    once = first_row(image_emb, text_emb)
+    twice = image_emb[ids], text_emb[ids]
+    torch.testing.assert_close(first_row(*twice, exclude=ids[:, None] == ids), once)
+    assert first_row(*twice) > once + 0.3  # without it the copy is a negative as near as the positive
+
+
+@pytest.mark.parametrize("loss", INFO_NCE)
+def test_a_batch_of_copies_has_no_negatives(loss):
+    emb = torch.randn(1, 4).expand(3, 4)
+    assert loss(emb, emb, exclude=torch.ones(3, 3, dtype=torch.bool)).item() == pytest.approx(0.0, abs=1e-6)
+    assert loss(emb, emb).item() == pytest.approx(math.log(3), rel=1e-6)
+
+
+@pytest.mark.parametrize("loss", LOSSES.values())
+def test_precision(loss):
+    image_emb, text_emb = torch.randn(2, 7, 12, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    exact = loss(image_emb, text_emb)
+    assert exact.dtype == torch.float64
+    low = loss(image_emb.bfloat16(), text_emb.half())
+    assert low.dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        under_autocast = loss(image_emb.float(), text_emb.float())
+    assert under_autocast.dtype == torch.float32
+    torch.testing.assert_close(under_autocast.double(), exact, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", INFO_NCE)
+def test_small_temperatures_are_stable(loss):
+    image_emb, text_emb = torch.randn(2, 16, 8, generator=torch.Generator().manual_seed(5))
+    described = torch.arange(16) % 3 > 0
+    image_emb.requires_grad_()
+    value = loss(image_emb, text_emb, described=described, temperature=1e-4)
+    value.backward()
+    assert image_emb.grad is not None
+    assert value.isfinite()
+    assert image_emb.grad.isfinite().all()
+
+
+def test_gradients_pass_gradcheck():
+    image_emb, text_emb = torch.randn(2, 4, 3, dtype=torch.float64, requires_grad=True)
+    described = torch.tensor([True, True, False, True])
+    for loss in LOSSES.values():
+        assert torch.autograd.gradcheck(lambda i, t, loss=loss: loss(i, t, described=described), (image_emb, text_emb))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": 0.0}, "temperature = 0.0"),
+        ({"temperature": math.nan}, "temperature = nan"),
+        ({"target": torch.ones(4, 1)}, r"target is \(4, 1\)"),
+        ({"described": torch.ones(4, 1, dtype=torch.bool)}, r"described is \(4, 1\)"),
+        ({"exclude": torch.ones(4, dtype=torch.bool)}, r"exclude is \(4,\)"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        info_nce(torch.randn(4, 3), torch.randn(4, 3), **options)
+
+
+def test_embeddings_of_different_width_are_refused():
+    with pytest.raises(ConfigError, match="text_width"):
+        cosine(torch.randn(4, 3), torch.randn(4, 5))
