@@ -25,8 +25,8 @@ class ImageSource(Protocol):
         """Return the bytes of one image, in a format that Pillow reads. Raises OSError where they cannot be read."""
         ...
 
-    def digest(self, row: int) -> str:
-        """Return the sha256 hex digest of the bytes of one image; sources of files remember it per size and time."""
+    def digests(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
+        """Return the sha256 hex digest of the bytes of each image; many at once, so that sources can be quick."""
         ...
 
 
@@ -88,7 +88,7 @@ class ImageSet:
     @cached_property
     def digests(self) -> tuple[str, ...]:
         """N sha256 hex digests of the image bytes: what descriptions belong to. Equal images share one."""
-        return tuple(self.source.digest(int(row)) for row in self.rows)
+        return self.source.digests(self.rows)
 
     def indices(self, split: str) -> NDArray[np.int64]:
         """Return the positions of the images of one split, in order."""
@@ -108,6 +108,17 @@ class ImageSet:
             part.__dict__["digests"] = tuple(self.digests[i] for i in chosen)
         return part
 
+    def revised(self, *, labels: NDArray[np.int64] | None = None, splits: NDArray[np.str_] | None = None) -> ImageSet:
+        """Return the set of the same images with other labels or splits; digests that are known stay known."""
+        other = replace(
+            self,
+            labels=self.labels if labels is None else labels,
+            splits=self.splits if splits is None else splits,
+        )
+        if "digests" in self.__dict__:
+            other.__dict__["digests"] = self.digests
+        return other
+
 
 class MemorySource:
     """Image bytes held in a list."""
@@ -119,6 +130,6 @@ class MemorySource:
         """Return the bytes of one image."""
         return self._images[row]
 
-    def digest(self, row: int) -> str:
-        """Return the sha256 hex digest of the bytes of one image."""
-        return hashlib.sha256(self._images[row]).hexdigest()
+    def digests(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
+        """Return the sha256 hex digest of the bytes of each image."""
+        return tuple(hashlib.sha256(self._images[row]).hexdigest() for row in rows)

@@ -1,0 +1,60 @@
+"""Image sets: what stages read images, labels and splits from.
+
+`load_image_set` turns a SPEC string into an image set; `load_with_splits` also cuts the splits that the set lacks.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+
+from gpt4image.data.image_set import NO_LABEL, SPLITS, ImageSet, ImageSource, MemorySource
+from gpt4image.errors import ConfigError, nearest
+
+# SPEC name -> module and function; modules are imported when asked for, as some need heavy or optional packages.
+LOADERS = {
+    "folder": ("gpt4image.data.folder", "load_folder"),
+    "manifest": ("gpt4image.data.manifest", "load_manifest"),
+    "hf": ("gpt4image.data.hf", "load_hf"),
+    "cifar10": ("gpt4image.data.torchvision_sets", "load_cifar10"),
+    "cifar100": ("gpt4image.data.torchvision_sets", "load_cifar100"),
+    "openmoji": ("gpt4image.data.openmoji", "load_openmoji"),
+}
+
+
+def load_image_set(spec: str) -> ImageSet:
+    """Load the image set that a SPEC string names.
+
+    Args:
+        spec: ``folder:PATH``, ``manifest:FILE.csv|parquet``, ``hf:NAME_OR_PATH``, ``cifar10[:ROOT]``,
+            ``cifar100[:ROOT]`` or ``openmoji``.
+
+    Raises:
+        ConfigError: the SPEC has an unknown name, or lacks what must follow it.
+        DataError: the set cannot be read as asked.
+        MissingExtraError: the set needs an optional dependency.
+    """
+    name, _, argument = spec.partition(":")
+    if name not in LOADERS:
+        raise ConfigError(f"--data {spec!r}: an image set is given as NAME:WHERE, and {nearest(name, LOADERS)}")
+    module, function = LOADERS[name]
+    load: Callable[[str], ImageSet] = getattr(importlib.import_module(module), function)
+    return load(argument)
+
+
+def load_with_splits(spec: str, *, val_fraction: float, test_fraction: float) -> ImageSet:
+    """Load an image set and cut the validation and test splits that it lacks from train; see `splits.with_splits`."""
+    from gpt4image.data.splits import with_splits
+
+    return with_splits(load_image_set(spec), val_fraction=val_fraction, test_fraction=test_fraction)
+
+
+__all__ = [
+    "NO_LABEL",
+    "SPLITS",
+    "ImageSet",
+    "ImageSource",
+    "MemorySource",
+    "load_image_set",
+    "load_with_splits",
+]

@@ -1,0 +1,140 @@
+"""From image bytes to RGB pixels: one place that knows every kind of picture, and refuses bad ones by reason.
+
+Not for threads: warnings of Pillow are silenced per call, which Python does per process. Several processes are fine.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps
+
+from gpt4image.errors import DecodeError
+
+Image.init()
+# An allow-list: other plug-ins of Pillow start programs (EPS runs Ghostscript) or are not pictures.
+FORMATS = tuple({"JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF"} & set(Image.OPEN))
+MAX_PIXELS = 50_000_000
+
+# What Pillow's plug-ins raise on damaged files; found by changing bytes of good ones (tests/data/test_decode.py).
+_DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    OverflowError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode an image of any mode to RGB, upright.
+
+    EXIF orientation is applied, transparency lies on white, 16-bit grey is scaled to 8 bit, an animation gives its
+    first frame.
+
+    Args:
+        data: bytes of an image file.
+        max_pixels: largest width * height; checked in the header, before pixels are decoded.
+
+    Raises:
+        DecodeError: the bytes are empty, not an image, damaged, too large or of a mode without a defined range.
+    """
+    with _opened(data, max_pixels) as image:
+        return _upright_rgb(image)
+
+
+def decode_square(data: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """Decode to a square: the shorter side is resized to ``size`` (bicubic, antialiased), the centre is cropped.
+
+    A square image of that size keeps its pixels exactly. JPEG files far larger than ``size`` are decoded at a reduced
+    scale, never below twice ``size``.
+
+    Returns:
+        (size, size, 3) uint8.
+
+    Raises:
+        DecodeError: as for ``decode``.
+    """
+    with _opened(data, max_pixels) as image:
+        image.draft(None, (2 * size, 2 * size))
+        rgb = _upright_rgb(image)
+        width, height = rgb.size
+        if (width, height) == (size, size):
+            return np.array(rgb)
+        side = min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+        box = (left, top, left + side, top + side)
+        return np.array(rgb.resize((size, size), Image.Resampling.BICUBIC, box=box))
+
+
+@contextmanager
+def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+    """Open, check the header, and turn whatever Pillow raises until the block ends into DecodeError."""
+    if not data:
+        raise DecodeError("the file is empty (0 bytes)")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                width, height = image.size
+                if width * height > max_pixels:
+                    raise DecodeError(f"{width} x {height} pixels are more than the allowed {max_pixels:,}")
+                yield image
+        except Image.UnidentifiedImageError:
+            raise DecodeError("not an image, or damaged at its start") from None
+        except Image.DecompressionBombError:
+            raise DecodeError(f"its header claims more than the allowed {max_pixels:,} pixels") from None
+        except _DAMAGED as error:
+            raise DecodeError(f"damaged: {error or type(error).__name__}") from None
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    image.load()
+    return _rgb(_upright(image))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation; damaged EXIF does not cost the picture."""
+    try:
+        rotated = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        return ImageOps.exif_transpose(image) if rotated else image
+    except _DAMAGED:
+        return image
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I"):
+        return _grey_from_16_bit(image)
+    if image.mode == "F":
+        raise DecodeError("floating-point pixels have no defined range; save it with 8 or 16 bits")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _grey_from_16_bit(image: Image.Image) -> Image.Image:
+    """Scale 0..65535 to 0..255. Pillow's own conversion clips at 255, which turns such pictures white."""
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise DecodeError("pixels of more than 16 bits have no defined range; save it with 8 or 16 bits")
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")

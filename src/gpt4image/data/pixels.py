@@ -1,0 +1,201 @@
+"""What training reads: uint8 pixels of a square size, held in memory or decoded by worker processes.
+
+    pixels, bad, ok = load_pixels(image_set, 32, memory_limit_gb=4.0, workers=None)
+    for batch in pixels.stream(batches_of_indices):     # uint8 (B, 3, 32, 32)
+        ...
+
+Both kinds have the same interface. In memory, all images are decoded once and broken ones are known before training.
+With workers, a broken image is known when it is met: it gives a white picture, and is named in ``pixels.set_aside``
+from then on, so that one damaged file does not end a long run.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from gpt4image.data.decode import decode_square
+from gpt4image.data.image_set import ImageSet
+from gpt4image.errors import DataError, DecodeError
+from gpt4image.outcome import SetAside
+from gpt4image.progress import progress_bar
+
+BLANK = 255
+CHUNK = 256
+WORTH_WORKERS_SECONDS = 4.0  # decoding that takes less is done before worker processes have started
+
+Broken = list[tuple[int, str]]  # index and reason of each image that could not be decoded
+
+
+class Pixels(Protocol):
+    """N images as uint8 pixels of (3, size, size)."""
+
+    size: int
+
+    def __len__(self) -> int:
+        """Number of images."""
+        ...
+
+    @property
+    def set_aside(self) -> tuple[SetAside, ...]:
+        """Images that could not be decoded, as far as is known; they are white pictures."""
+        ...
+
+    def stream(self, batches: Iterable[NDArray[np.int64]]) -> Iterator[torch.Tensor]:
+        """Yield the pixels of each batch of image positions, in order: uint8 (B, 3, size, size)."""
+        ...
+
+
+class MemoryPixels:
+    """Pixels held in one tensor.
+
+    Attributes:
+        images: (N, 3, size, size) uint8.
+    """
+
+    def __init__(self, images: torch.Tensor, set_aside: tuple[SetAside, ...] = ()) -> None:
+        self.images = images
+        self.size = images.shape[-1]
+        self.set_aside = set_aside
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.images)
+
+    def take(self, indices: NDArray[np.int64]) -> torch.Tensor:
+        """Return the pixels of the images at ``indices``: uint8 (B, 3, size, size)."""
+        return self.images[torch.from_numpy(indices)]
+
+    def stream(self, batches: Iterable[NDArray[np.int64]]) -> Iterator[torch.Tensor]:
+        """Yield the pixels of each batch of image positions, in order: uint8 (B, 3, size, size)."""
+        return map(self.take, batches)
+
+
+class WorkerPixels:
+    """Pixels decoded when asked for, a few batches ahead.
+
+    Attributes:
+        workers: processes that decode; 0 for this process alone.
+    """
+
+    def __init__(self, image_set: ImageSet, size: int, *, workers: int) -> None:
+        self.size = size
+        self.workers = workers
+        self._decoding = _Decoding(image_set, size)
+        self._broken: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self._decoding.image_set)
+
+    @property
+    def set_aside(self) -> tuple[SetAside, ...]:
+        """Images that could not be decoded so far, in order of the set."""
+        keys = self._decoding.image_set.keys
+        return tuple(SetAside(name=keys[i], reason=self._broken[i]) for i in sorted(self._broken))
+
+    @property
+    def decodable(self) -> NDArray[np.bool_]:
+        """(N,) mask, False for the images in ``set_aside``."""
+        mask = np.ones(len(self), dtype=bool)
+        mask[list(self._broken)] = False
+        return mask
+
+    def stream(self, batches: Iterable[NDArray[np.int64]]) -> Iterator[torch.Tensor]:
+        """Yield the pixels of each batch of image positions, in order: uint8 (B, 3, size, size).
+
+        Workers live as long as one stream: give it the batches of all epochs.
+        """
+        loader = DataLoader(
+            self._decoding,
+            batch_sampler=batches,  # pyright: ignore[reportArgumentType]  (arrays of positions, passed on as they are)
+            num_workers=self.workers,
+            collate_fn=_as_is,
+            generator=torch.Generator(),  # else the loader draws from, and so moves, the global random state
+        )
+        for images, broken in loader:
+            self._broken.update(broken)
+            yield images
+
+
+def load_pixels(
+    image_set: ImageSet, size: int, *, memory_limit_gb: float, workers: int | None
+) -> tuple[Pixels, tuple[SetAside, ...], NDArray[np.bool_]]:
+    """Decode the set into memory where its pixels fit, else prepare worker processes.
+
+    Args:
+        image_set: N images.
+        size: side of the square pictures, in pixels.
+        memory_limit_gb: sets whose pixels take at most this much (10^9 bytes) are held in memory.
+        workers: decoding processes; None for one per core.
+
+    Returns:
+        The pixels; the images that cannot be decoded; the (N,) mask of those that can. Where the set does not fit in
+        memory nothing is decoded yet: none is named, and the mask is True.
+
+    Raises:
+        DataError: no image of a set in memory can be decoded.
+    """
+    workers = available_cores() if workers is None else workers
+    if len(image_set) * 3 * size * size > memory_limit_gb * 1e9:
+        lazy = WorkerPixels(image_set, size, workers=max(1, workers))
+        return lazy, (), lazy.decodable
+    images, decodable, set_aside = _decode_all(image_set, size, workers)
+    if not decodable.any():
+        raise DataError(f"{image_set.spec}: no image can be decoded. The first: {set_aside[0].reason}.")
+    return MemoryPixels(images, set_aside), set_aside, decodable
+
+
+def available_cores() -> int:
+    """Return how many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _decode_all(
+    image_set: ImageSet, size: int, workers: int
+) -> tuple[torch.Tensor, NDArray[np.bool_], tuple[SetAside, ...]]:
+    """Decode in this process; where the rest would take long enough to pay for their start, let workers go on."""
+    count = len(image_set)
+    images = torch.empty((count, 3, size, size), dtype=torch.uint8)
+    chunks = [np.arange(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
+    decoder = WorkerPixels(image_set, size, workers=0)
+    started = time.monotonic()
+    images[: len(chunks[0])] = next(decoder.stream(chunks[:1]))
+    remaining_seconds = (time.monotonic() - started) * (len(chunks) - 1)
+    if remaining_seconds > WORTH_WORKERS_SECONDS and workers > 1:
+        decoder.workers = workers
+    with progress_bar(quiet=remaining_seconds < WORTH_WORKERS_SECONDS) as progress:
+        task = progress.add_task("Decoding", total=count, completed=len(chunks[0]), note="")
+        for indices, batch in zip(chunks[1:], decoder.stream(chunks[1:]), strict=True):
+            images[indices[0] : indices[-1] + 1] = batch
+            progress.advance(task, len(indices))
+    return images, decoder.decodable, decoder.set_aside
+
+
+class _Decoding(Dataset[tuple[torch.Tensor, Broken]]):
+    """Decodes whole batches: what a worker process runs."""
+
+    def __init__(self, image_set: ImageSet, size: int) -> None:
+        self.image_set = image_set
+        self.size = size
+
+    def __getitems__(self, indices: NDArray[np.int64]) -> tuple[torch.Tensor, Broken]:
+        images = np.full((len(indices), self.size, self.size, 3), BLANK, dtype=np.uint8)
+        broken: Broken = []
+        for position, index in enumerate(indices.tolist()):
+            try:
+                images[position] = decode_square(self.image_set.read(index), self.size)
+            except (DecodeError, OSError) as error:
+                broken.append((index, str(error)))
+        return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), broken
+
+
+def _as_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,122 @@
+"""Splits and labels: held-out parts that stay the same, fewer labels, wrong labels.
+
+Cuts go by digest, so that renaming or reordering files changes nothing and equal images fall on one side. The order of
+sha256 digests is as good as random, and needs no seed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt4image.data.image_set import NO_LABEL, ImageSet
+from gpt4image.errors import DataError
+
+
+def with_splits(image_set: ImageSet, *, val_fraction: float, test_fraction: float) -> ImageSet:
+    """Return the set with a test and a validation split, cut from train where the set brings none.
+
+    First ``test_fraction`` of train goes to test, then ``val_fraction`` of what is left to val, per class. A class of
+    two or more images gives at least one to each cut and keeps at least one. Images without a label stay in train, and
+    so do images equal to one of those. Adding an image moves at most one other image of its class.
+    """
+    for split, fraction in (("test", test_fraction), ("val", val_fraction)):
+        if fraction > 0 and not np.any(image_set.splits == split):
+            train = image_set.indices("train")
+            held_out = _held_out(image_set.labels[train], [image_set.digests[i] for i in train], fraction)
+            splits = image_set.splits.astype("<U5")
+            splits[train[held_out]] = split
+            image_set = image_set.revised(splits=splits)
+    return image_set
+
+
+def keep_labels_per_class(
+    labels: NDArray[np.int64], train_indices: NDArray[np.int64], k: int, seed: int, *, classes: Sequence[str] = ()
+) -> NDArray[np.int64]:
+    """Return the labels with k per class kept among ``train_indices``, drawn by ``seed``; the others there are removed.
+
+    Labels outside ``train_indices`` stay.
+
+    Args:
+        labels: (N,) int64.
+        train_indices: positions of the training images.
+        k: labels to keep per class; classes are those that have labels in train.
+        seed: seed of the draw; the draw of one class does not depend on the others.
+        classes: class names for messages.
+
+    Raises:
+        DataError: a class has fewer than k labels.
+    """
+    kept = labels.copy()
+    kept[train_indices] = NO_LABEL
+    for label in np.unique(labels[train_indices]):
+        if label == NO_LABEL:
+            continue
+        members = train_indices[labels[train_indices] == label]
+        if len(members) < k:
+            name = classes[label] if len(classes) else str(label)
+            raise DataError(
+                f"{k} labels per class are asked for, but class {name!r} has {len(members)} in train; ask for at most "
+                "as many as the smallest class has."
+            )
+        chosen = np.random.default_rng((seed, int(label))).choice(members, k, replace=False)
+        kept[chosen] = label
+    return kept
+
+
+def flip_labels(
+    labels: NDArray[np.int64], indices: NDArray[np.int64], fraction: float, n_classes: int, seed: int
+) -> NDArray[np.int64]:
+    """Return the labels with round(fraction * n) of the n labelled images at ``indices`` moved to another class.
+
+    Both the images and their new classes are drawn uniformly by ``seed``.
+    """
+    flipped = labels.copy()
+    labelled = indices[labels[indices] != NO_LABEL]
+    count = round(fraction * len(labelled))
+    if count == 0:
+        return flipped
+    if n_classes < 2:
+        raise DataError(f"Labels can only be flipped between two or more classes; there is {n_classes}.")
+    rng = np.random.default_rng(seed)
+    chosen = rng.choice(labelled, count, replace=False)
+    flipped[chosen] = (labels[chosen] + rng.integers(1, n_classes, count)) % n_classes
+    return flipped
+
+
+def train_test_duplicates(image_set: ImageSet) -> int:
+    """Return how many training images are byte for byte in test too."""
+    test = {image_set.digests[i] for i in image_set.indices("test")}
+    return sum(image_set.digests[i] in test for i in image_set.indices("train"))
+
+
+def _held_out(labels: NDArray[np.int64], digests: Sequence[str], fraction: float) -> NDArray[np.bool_]:
+    """Return the mask of images to hold out: per class, the groups of equal images that come first by digest."""
+    copies = Counter(digests)
+    label_of: dict[str, int] = {}
+    for digest, label in zip(digests, labels.tolist(), strict=True):
+        # One class per group of equal images, even if their labels differ; NO_LABEL, the smallest, wins: it stays.
+        label_of[digest] = min(label, label_of.get(digest, label))
+    members: dict[int, list[str]] = {}
+    for digest in sorted(label_of):
+        members.setdefault(label_of[digest], []).append(digest)
+    members.pop(NO_LABEL, None)
+    chosen: set[str] = set()
+    for group in members.values():
+        chosen.update(_first_images(group, copies, fraction))
+    return np.array([digest in chosen for digest in digests], dtype=bool)
+
+
+def _first_images(group: Sequence[str], copies: Counter[str], fraction: float) -> list[str]:
+    """Return the first digests of one class whose images add up to the fraction, one at least, not all."""
+    images = sum(copies[digest] for digest in group)
+    room = min(max(1, round(fraction * images)), images - 1)
+    taken: list[str] = []
+    for digest in group:
+        if copies[digest] <= room:
+            taken.append(digest)
+            room -= copies[digest]
+    return taken
