@@ -1,0 +1,318 @@
+"""Charts of a report as inline SVG: matplotlib draws, the page's style sheet colours them.
+
+Every chart is drawn twice, for a wide page and for a phone, so that its text keeps its size; the style sheet shows one
+of them. Colours become CSS variables, so that dark mode works, and text stays text, set in the page's font.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from xml.etree import ElementTree
+
+import matplotlib as mpl
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
+
+# The light theme of the style sheet. Each colour is unique: in the SVG it becomes var(--name, colour).
+COLOURS = {
+    "ink": "#1d2126",
+    "muted": "#5c6570",
+    "rule": "#dddcd6",
+    "accent": "#0b5fa5",
+    "warm": "#a9480b",
+    "reference": "#8b949e",
+}
+INK, MUTED, RULE, ACCENT, WARM, REFERENCE = COLOURS.values()
+WIDE, NARROW = 720, 350
+"""Widths of the two drawings in CSS pixels."""
+FONT = 12
+SETTINGS = {
+    "svg.fonttype": "none",
+    "font.size": FONT,
+    "axes.titlesize": FONT,
+    "axes.labelsize": FONT,
+    "xtick.labelsize": FONT - 1,
+    "ytick.labelsize": FONT - 1,
+    "axes.edgecolor": RULE,
+    "axes.labelcolor": MUTED,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": RULE,
+    "grid.linewidth": 0.7,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "text.color": INK,
+    "text.parse_math": False,
+}
+SVG = "http://www.w3.org/2000/svg"
+XLINK = "http://www.w3.org/1999/xlink"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """Values of one arm, one per seed, with their mean and its interval; fractions."""
+
+    name: str
+    values: tuple[float, ...]
+    mean: float
+    interval: tuple[float, float] | None
+    is_reference: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Curve:
+    """A quantity over epochs: ``epochs`` (E,), ``values`` (S, E) with one row per seed."""
+
+    name: str
+    epochs: NDArray[np.int64]
+    values: NDArray[np.float64]
+    colour: str = ACCENT
+    dashed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gain:
+    """Accuracy of one class before and after; fractions. ``before`` is None where there is only one model."""
+
+    name: str
+    before: float | None
+    after: float
+
+
+def interval_chart(identifier: str, title: str, spreads: Sequence[Spread], *, axis: str) -> Markup:
+    """Draw one row per arm: a ring per seed, the mean and its 95 % interval, the reference's mean as a line."""
+
+    def draw(width: int) -> Figure:
+        figure = _figure(width, 44 + 34 * len(spreads))
+        axes = figure.subplots()
+        for row, spread in enumerate(spreads):
+            colour = REFERENCE if spread.is_reference else ACCENT
+            if spread.is_reference:
+                axes.axvline(spread.mean, color=REFERENCE, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+            if spread.interval is not None:
+                axes.plot(spread.interval, [row, row], color=colour, linewidth=6, alpha=0.28, solid_capstyle="round")
+            axes.scatter(
+                spread.values, [row] * len(spread.values), s=34, facecolors="none", edgecolors=colour, linewidths=1.3
+            )
+            axes.plot([spread.mean] * 2, [row - 0.27, row + 0.27], color=colour, linewidth=2.6)
+            axes.annotate(
+                f"{100 * spread.mean:.1f} %",
+                (max(spread.mean, *spread.values, *(spread.interval or ())), row),
+                xytext=(9, 0),
+                textcoords="offset points",
+                va="center",
+                fontweight="bold",
+                annotation_clip=False,
+            )
+        axes.set_yticks(range(len(spreads)), [_short(spread.name, 22) for spread in spreads], color=INK, fontsize=FONT)
+        axes.set_ylim(len(spreads) - 0.45, -0.55)
+        axes.grid(visible=False, axis="y")
+        axes.spines["left"].set_visible(False)
+        axes.margins(x=0.14 if width > NARROW else 0.26)
+        _percent_axis(axes, "x", bins=7 if width > NARROW else 3)
+        axes.set_xlabel(axis)
+        return figure
+
+    words = [
+        f"{spread.name}: mean {100 * spread.mean:.1f} %"
+        + (f", interval {100 * spread.interval[0]:.1f} to {100 * spread.interval[1]:.1f} %" if spread.interval else "")
+        for spread in spreads
+    ]
+    return _both_widths(identifier, title, "; ".join(words), draw)
+
+
+def curve_chart(
+    identifier: str,
+    title: str,
+    panels: Mapping[str, Sequence[Curve]],
+    *,
+    fractions: bool,
+    behind: Curve | None = None,
+) -> Markup:
+    """Draw one small panel per arm on common axes: mean over seeds as a line, range of the seeds as a band.
+
+    Args:
+        identifier: prefix of all ids in the SVG; unique in the page.
+        title: what the chart shows.
+        panels: curves of each arm by name.
+        fractions: values are fractions, written as per cent.
+        behind: curve that every panel repeats in grey, to compare with.
+    """
+
+    def draw(width: int) -> Figure:
+        columns = min(len(panels), 3 if width > NARROW else 2)
+        rows = -(-len(panels) // columns)
+        figure = _figure(width, rows * (170 if columns > 1 else 220) + 10)
+        grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        for axes, (name, curves) in zip(grid.flat, panels.items(), strict=False):
+            axes.set_title(_short(name, 24), loc="left", color=INK, fontweight="bold")
+            if behind is not None and all(curve is not behind for curve in curves):
+                axes.plot(behind.epochs, behind.values.mean(axis=0), color=REFERENCE, linewidth=1.2)
+            for curve in curves:
+                _draw_curve(axes, curve, label=len(curves) > 1)
+            if fractions:
+                _percent_axis(axes, "y", bins=5)
+            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+            axes.margins(x=0.02)
+        for axes in grid.flat[len(panels) :]:
+            axes.set_axis_off()
+        for column in range(columns):
+            lowest = max(row for row in range(rows) if row * columns + column < len(panels))
+            grid[lowest, column].tick_params(labelbottom=True)
+            grid[lowest, column].set_xlabel("epoch")
+        return figure
+
+    ends = [
+        f"{name}, {curve.name}: {curve.values[:, -1].mean():.3f} after epoch {curve.epochs[-1]}"
+        for name, curves in panels.items()
+        for curve in curves
+    ]
+    return _both_widths(identifier, title, "; ".join(ends), draw)
+
+
+def class_chart(identifier: str, title: str, gains: Sequence[Gain], *, axis: str) -> Markup:
+    """Draw one row per class: a ring before, a dot after, the way between them, and the difference in points."""
+
+    def draw(width: int) -> Figure:
+        figure = _figure(width, 44 + 23 * len(gains))
+        axes = figure.subplots()
+        for row, gain in enumerate(gains):
+            start = 0.0 if gain.before is None else gain.before
+            colour = ACCENT if gain.after >= start else WARM
+            axes.plot([start, gain.after], [row, row], color=colour, linewidth=2.6, alpha=0.45)
+            axes.scatter([gain.after], [row], s=42, color=colour, zorder=3)
+            if gain.before is None:
+                text = f"{100 * gain.after:.0f} %"
+            else:
+                axes.scatter([start], [row], s=30, facecolors="none", edgecolors=REFERENCE, linewidths=1.5, zorder=2)
+                text = f"{100 * (gain.after - start):+.0f}".replace("-", "−")
+            axes.annotate(
+                text,
+                (max(start, gain.after), row),
+                xytext=(8, 0),
+                textcoords="offset points",
+                va="center",
+                color=colour,
+                annotation_clip=False,
+            )
+        names = [_short(gain.name, 26 if width > NARROW else 17) for gain in gains]
+        axes.set_yticks(range(len(gains)), names, color=INK)
+        axes.set_ylim(len(gains) - 0.4, -0.6)
+        axes.set_xlim(-0.02, 1.1)
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
+        axes.grid(visible=False, axis="y")
+        axes.spines["left"].set_visible(False)
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+        axes.set_xlabel(axis)
+        return figure
+
+    words = [
+        f"{gain.name}: " + ("" if gain.before is None else f"{100 * gain.before:.0f} to ") + f"{100 * gain.after:.0f} %"
+        for gain in gains
+    ]
+    return _both_widths(identifier, title, "; ".join(words), draw)
+
+
+def _draw_curve(axes: Axes, curve: Curve, *, label: bool) -> None:
+    mean = curve.values.mean(axis=0)
+    style = (0, (4, 2)) if curve.dashed else "-"
+    if len(curve.values) > 1:
+        low, high = curve.values.min(axis=0), curve.values.max(axis=0)
+        axes.fill_between(curve.epochs, low, high, color=curve.colour, alpha=0.18, linewidth=0)
+    axes.plot(curve.epochs, mean, color=curve.colour, linewidth=1.8, linestyle=style)
+    if label:
+        place, middle = (curve.epochs[-1], mean[-1]), 0.5 * (axes.get_ylim()[0] + axes.get_ylim()[1])
+        above = mean[-1] < middle
+        axes.annotate(
+            curve.name,
+            place,
+            xytext=(0, 7 if above else -7),
+            textcoords="offset points",
+            ha="right",
+            va="bottom" if above else "top",
+            color=curve.colour,
+            fontsize=FONT - 1,
+        )
+
+
+def _figure(width: int, height: int) -> Figure:
+    """Return an empty figure of CSS pixels; SVG units are points, so one point is one pixel here."""
+    return Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
+
+
+def _percent_axis(axes: Axes, which: str, *, bins: int) -> None:
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(MaxNLocator(bins, steps=[1, 2, 5, 10]))
+    axis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+
+
+def _short(name: str, limit: int) -> str:
+    """Return a name as one line of at most ``limit`` characters that XML can hold."""
+    clean = " ".join("".join(letter if letter.isprintable() else " " for letter in name).split())
+    return clean if len(clean) <= limit else clean[: limit - 1].rstrip() + "…"
+
+
+def _both_widths(identifier: str, title: str, words: str, draw: Callable[[int], Figure]) -> Markup:
+    """Return the chart drawn for a wide page and for a phone."""
+    drawings = []
+    for kind, width in (("wide", WIDE), ("narrow", NARROW)):
+        with mpl.rc_context({**SETTINGS, "svg.hashsalt": identifier}), warnings.catch_warnings():
+            # The page's own fonts draw the text: that matplotlib's lacks a character does not matter.
+            warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
+            buffer = io.StringIO()
+            draw(width).savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        drawings.append(_inline(buffer.getvalue(), f"{identifier}-{kind}", kind, title, words))
+    # Markup: the SVG was serialised by an XML library, which escaped every name in it.
+    return Markup('<div class="chart">' + "".join(drawings) + "</div>")
+
+
+def _inline(svg: str, identifier: str, kind: str, title: str, words: str) -> str:
+    """Return an SVG file as an element for a page: titled, sized by the page, with ids of its own and CSS colours."""
+    root = ElementTree.fromstring(svg)
+    for parent in root.iter():
+        for child in list(parent):
+            if child.tag.rpartition("}")[2] in ("metadata", "style"):
+                parent.remove(child)
+    for element in root.iter():
+        for name, value in element.attrib.items():
+            if name == "id":
+                element.set(name, f"{identifier}-{value}")
+            elif name == f"{{{XLINK}}}href":
+                element.set(name, f"#{identifier}-{value.removeprefix('#')}")
+            elif "url(#" in value:
+                element.set(name, value.replace("url(#", f"url(#{identifier}-"))
+            elif name == "style":
+                element.set(name, _page_style(value))
+    for name in ("width", "height", "version"):
+        root.attrib.pop(name, None)
+    labels = {"title": title, "desc": words}
+    for place, (tag, text) in enumerate(labels.items()):
+        label = ElementTree.Element(f"{{{SVG}}}{tag}", {"id": f"{identifier}-{tag}"})
+        label.text = text
+        root.insert(place, label)
+    root.attrib.update({"class": kind, "role": "img", "aria-labelledby": f"{identifier}-title {identifier}-desc"})
+    ElementTree.register_namespace("", SVG)
+    ElementTree.register_namespace("xlink", XLINK)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _page_style(style: str) -> str:
+    """Return a style of matplotlib's with colours as CSS variables and without its font family."""
+    style = re.sub(
+        r"font: ((?:\w+ )?)([\d.]+px) [^;]*", lambda m: f"font-size: {m[2]}; font-weight: {m[1] or 400}", style
+    )
+    for name, colour in COLOURS.items():
+        style = style.replace(colour, f"var(--{name}, {colour})")
+    return style

@@ -1,0 +1,277 @@
+"""What a report reads, typed and checked: comparisons, runs, evaluations, example pictures.
+
+The files are described in `runs.py` and docs/design.md. Nothing in them is trusted: a record that does not fit is a
+RunError for what a report cannot do without, and a SetAside for an example picture or one run among many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from gpt4image.errors import RunError, nearest
+from gpt4image.files import read_json
+from gpt4image.outcome import SetAside
+from gpt4image.runs import read_run
+
+COMPARISON, EXAMPLES, DOUBTFUL = "comparison.json", "examples.json", "doubtful.json"
+FEW_SEEDS = 3
+"""Fewer seeds than this say nothing sure about a difference."""
+
+Interval = tuple[float, float]
+# A picture goes into an HTML attribute; only bitmaps are let through (an SVG could carry links and scripts).
+Picture = Annotated[str, Field(pattern=r"\Adata:image/(png|webp|jpeg);base64,[A-Za-z0-9+/]+={0,2}\z")]
+
+
+class Record(BaseModel):
+    """Base of all records: unknown keys are ignored, NaN and infinities are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, populate_by_name=True)
+
+
+class Arm(Record):
+    """Results of one arm over its seeds; accuracies are fractions, ``seconds`` the mean training time of a run."""
+
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)]
+    test: tuple[float, ...]
+    mean: float
+    ci95: Interval | None = None
+    seconds: float | None = None
+    peak_memory_bytes: int | None = None
+    runs: tuple[str, ...] = ()
+    description: str = ""
+
+    @model_validator(mode="after")
+    def _one_value_per_seed(self) -> Arm:
+        if len(self.seeds) != len(self.test):
+            raise ValueError(f"{len(self.seeds)} seeds but {len(self.test)} test values; one per seed is needed")
+        return self
+
+
+class Pair(Record):
+    """Paired difference of two arms over ``n`` common seeds, as a fraction."""
+
+    arm: str
+    against: str
+    difference: float
+    ci95: Interval | None = None
+    p: float | None = None
+    n: int
+
+
+class Comparison(Record):
+    """All arms of one question, and the pairs of arms that answer it."""
+
+    metric: str
+    arms: Annotated[dict[str, Arm], Field(min_length=1)]
+    pairs: tuple[Pair, ...] = ()
+    data: dict[str, Any] = Field(default_factory=dict)
+    question: str = ""
+    command: str = ""
+    notes: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _count_common_seeds(cls, value: Any) -> Any:
+        """Give every pair without ``n`` the number of seeds that its arms share."""
+        if not isinstance(value, dict) or not isinstance(value.get("pairs"), list | tuple):
+            return value
+        arms = value.get("arms", {})
+
+        def counted(pair: Any) -> Any:
+            if not isinstance(pair, dict) or pair.get("n") is not None:
+                return pair
+            seeds = [set(arms.get(pair.get(side), {}).get("seeds", ())) for side in ("arm", "against")]
+            return {**pair, "n": len(seeds[0] & seeds[1])}
+
+        return {**value, "pairs": [counted(pair) for pair in value["pairs"]]}
+
+    @model_validator(mode="after")
+    def _pairs_name_arms(self) -> Comparison:
+        for name in (side for pair in self.pairs for side in (pair.arm, pair.against)):
+            if name not in self.arms:
+                raise ValueError(f"a pair names an arm that is not there: {nearest(name, self.arms)}")
+        return self
+
+    @property
+    def reference(self) -> str:
+        """The arm that the others are measured against: baseline, or the first one."""
+        return "baseline" if "baseline" in self.arms else next(iter(self.arms))
+
+    def pair(self, arm: str) -> Pair | None:
+        """Return the difference of ``arm`` to the reference, if it was measured."""
+        return next((pair for pair in self.pairs if (pair.arm, pair.against) == (arm, self.reference)), None)
+
+
+class Guess(Record):
+    """A class and the probability given to it."""
+
+    class_: str = Field(alias="class")
+    probability: float
+
+
+class Example(Record):
+    """A picture of the set with its descriptions, its text label and what each arm makes of it."""
+
+    key: str
+    label: str | None = None
+    split: str
+    picture: Picture
+    descriptions: tuple[str, ...] = ()
+    text_label: Guess | None = None
+    predictions: dict[str, Guess] = Field(default_factory=dict)
+
+
+class Doubt(Record):
+    """A picture whose description contradicts its given label; ``probability`` is that of the class ``text``."""
+
+    key: str
+    picture: Picture
+    given: str
+    text: str
+    probability: float
+    description: str = ""
+
+
+class Validation(Record):
+    """Top-1 accuracy and loss on the validation split after an epoch."""
+
+    top1: float | None = None
+    loss: float | None = None
+
+
+class Epoch(Record):
+    """One line of metrics.jsonl."""
+
+    epoch: int
+    task_loss: float | None = None
+    align_loss: float | None = None
+    val: Validation | None = None
+
+
+class Evaluation(Record):
+    """Metrics of one split; ``confusion`` counts rows = truth, columns = prediction."""
+
+    split: str
+    images: int
+    labelled: int
+    top1: float | None = None
+    top5: float | None = None
+    ece: float | None = None
+    mean_class_accuracy: float | None = None
+    classes: tuple[str, ...]
+    support: tuple[int, ...]
+    per_class: tuple[float | None, ...]
+    confusion: tuple[tuple[int, ...], ...]
+
+    @model_validator(mode="after")
+    def _one_entry_per_class(self) -> Evaluation:
+        lengths = {len(self.support), len(self.per_class), len(self.confusion), *map(len, self.confusion)}
+        if lengths - {len(self.classes)}:
+            raise ValueError(f"{len(self.classes)} classes, but support, per_class or confusion have other sizes")
+        return self
+
+
+class Run(Record):
+    """Everything recorded about one finished run."""
+
+    folder: Path
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    metrics: tuple[Epoch, ...]
+    run: dict[str, Any]
+    evaluation: Evaluation | None = None
+
+
+T = TypeVar("T")
+
+
+def checked(path: Path, make: Callable[[], T]) -> T:
+    """Return ``make()``; whatever is unreadable or malformed in ``path`` becomes a RunError that says where."""
+    try:
+        return make()
+    except ValidationError as error:
+        detail = error.errors()[0]
+        where = ".".join(map(str, detail["loc"]))
+        reason = f"{where}: {detail['msg']}" if where else detail["msg"]
+    except (OSError, ValueError) as error:
+        reason = str(error)
+    raise RunError(f"{path} cannot be read as a record ({reason}); write it again with the stage that made it.")
+
+
+def load_run(folder: Path) -> Run:
+    """Read a finished run and its evaluation: of the test split, or else of the validation split.
+
+    Raises:
+        RunError: the folder is missing, unfinished, or a record in it is malformed.
+    """
+    records = checked(folder, partial(read_run, folder))
+    evaluations = (folder / f"evaluation-{split}.json" for split in ("test", "val"))
+    evaluation = next((checked(path, partial(read_json, path)) for path in evaluations if path.is_file()), None)
+    return checked(folder, lambda: Run.model_validate({"folder": folder, "evaluation": evaluation, **records}))
+
+
+def load_comparisons(folder: Path) -> dict[str, Comparison]:
+    """Read the comparisons of a folder by name; a single one has the empty name.
+
+    Raises:
+        RunError: comparison.json is malformed.
+    """
+    path = folder / COMPARISON
+
+    def read() -> dict[str, Comparison]:
+        record = read_json(path)
+        several = record.get("comparisons") if isinstance(record, dict) else None
+        return {
+            name: Comparison.model_validate(value) for name, value in (several.items() if several else [("", record)])
+        }
+
+    return checked(path, read)
+
+
+def load_arm_runs(folder: Path, comparison: Comparison) -> tuple[dict[str, list[Run]], list[SetAside]]:
+    """Read the runs behind each arm; a run that cannot be read is set aside and the others go on."""
+    runs: dict[str, list[Run]] = {}
+    set_aside: list[SetAside] = []
+    root = folder.resolve()
+    for name, arm in comparison.arms.items():
+        runs[name] = []
+        for relative in arm.runs:
+            if not (root / relative).resolve().is_relative_to(root):
+                set_aside.append(SetAside(name=relative, reason="the run folder lies outside the comparison"))
+                continue
+            try:
+                runs[name].append(load_run(folder / relative))
+            except RunError as error:
+                set_aside.append(SetAside(name=relative, reason=str(error)))
+    return runs, set_aside
+
+
+R = TypeVar("R", bound=Record)
+
+
+def load_items(path: Path, kind: type[R]) -> tuple[list[R], list[SetAside]]:
+    """Read an optional JSON list of ``kind``; a missing file is an empty list, a malformed item is set aside.
+
+    Raises:
+        RunError: the file is no JSON list.
+    """
+    if not path.is_file():
+        return [], []
+    values = checked(path, partial(read_json, path))
+    if not isinstance(values, list):
+        raise RunError(f"{path} must hold a JSON list, but holds a {type(values).__name__}; write it again.")
+    items: list[R] = []
+    set_aside: list[SetAside] = []
+    for number, value in enumerate(values):
+        try:
+            items.append(kind.model_validate(value))
+        except ValidationError as error:
+            detail = error.errors()[0]
+            where = ".".join(map(str, detail["loc"]))
+            set_aside.append(SetAside(name=f"{path.name}[{number}]", reason=f"{where}: {detail['msg']}"))
+    return items, set_aside
