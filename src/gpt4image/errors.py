@@ -64,10 +64,15 @@ class MissingExtraError(Gpt4ImageError):
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """Return ``name`` quoted with the nearest valid choice and the full list, to end an error message with."""
+    """Return ``name`` quoted, why it is refused and the nearest valid choice, to end an error message with.
+
+    All choices are listed unless they are many and a near one was found.
+    """
     options = sorted(choices)
     close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
     hint = f" Did you mean {close[0]!r}?" if close else ""
+    if close and len(options) > 20:
+        return f"{name!r} is not known.{hint}"
     return f"{name!r} is not one of: {', '.join(options)}.{hint}"
 
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,16 @@ def read_json(path: Path) -> Any:
 def append_json_line(path: Path, value: Any) -> None:
     """Append one JSON object as a line."""
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+        file.write(_json_line(value))
+
+
+def write_json_lines(path: Path, values: Iterable[Any]) -> None:
+    """Write one JSON object a line, atomically."""
+    write_text(path, "".join(map(_json_line, values)))
+
+
+def _json_line(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_json_lines(path: Path) -> list[Any]:

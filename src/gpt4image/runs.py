@@ -1,13 +1,13 @@
 """Run records: everything a report needs to know about a run, as plain JSON in the run folder.
 
-    config.json            resolved options, the arm, and what was chosen automatically
-    environment.json       versions, machine, device, precision, commit, command
-    metrics.jsonl          one line per epoch
-    evaluation-SPLIT.json  metrics of one split; predictions-SPLIT.parquet the predictions behind them
-    model.safetensors      weights of the plain backbone, the deployable model
-    head.safetensors       weights of the projection head, where there is one
-    checkpoint/            last checkpoint, while training is not finished
-    run.json               written last: its presence means that the run is finished
+config.json            resolved options, the arm, and what was chosen automatically
+environment.json       versions, machine, device, precision, commit, command
+metrics.jsonl          one line per epoch
+evaluation-SPLIT.json  metrics of one split; predictions-SPLIT.parquet the predictions behind them
+model.safetensors      weights of the plain backbone, the deployable model
+head.safetensors       weights of the projection head, where there is one
+checkpoint/            last checkpoint, while training is not finished
+run.json               written last: its presence means that the run is finished
 """
 
 from __future__ import annotations
@@ -23,18 +23,48 @@ from pathlib import Path
 from typing import Any
 
 from gpt4image.errors import RunError
-from gpt4image.files import fingerprint, read_json, read_json_lines
+from gpt4image.files import fingerprint, read_json, read_json_lines, write_json
 
 RUN, CONFIG, ENVIRONMENT, METRICS = "run.json", "config.json", "environment.json", "metrics.jsonl"
-MODEL, HEAD, CHECKPOINT = "model.safetensors", "head.safetensors", "checkpoint"
+MODEL, HEAD, CHECKPOINT = "model.safetensors", "head.safetensors", "checkpoint.safetensors"
 
 # Options that say how a run is carried out, not what is learned: a run may be resumed with others.
-NOT_IDENTITY = frozenset({"out", "resume", "as_json", "checkpoint_seconds", "workers", "memory_limit_gb"})
+NOT_IDENTITY = frozenset(
+    {"out", "resume", "checkpoint_seconds", "workers", "memory_limit_gb", "jobs", "seeds", "chosen"}
+)
 
 
 def identity(config: dict[str, Any]) -> str:
     """Return the fingerprint of what a resolved configuration learns; all options count but NOT_IDENTITY."""
     return fingerprint({name: value for name, value in config.items() if name not in NOT_IDENTITY})
+
+
+def start(run_dir: Path, record: dict[str, Any], facts: dict[str, Any], *, resume: bool) -> None:
+    """Open a run folder for writing: note configuration and environment, or check that a run may go on.
+
+    Args:
+        run_dir: the folder; made where it does not exist.
+        record: resolved options with the keys arm, chosen and data_fingerprint.
+        facts: device, precision, memory_format and threads, for the environment.
+        resume: whether an unfinished run in the folder is to go on.
+
+    Raises:
+        RunError: the folder holds a run and ``resume`` is False, or a run of another configuration.
+    """
+    if (run_dir / CONFIG).is_file():
+        saved = read_json(run_dir / CONFIG)
+        if not resume:
+            raise RunError(f"{run_dir} already holds a run; give --resume to go on with it, or another --out.")
+        if identity(saved) != identity(record):
+            differ = sorted(
+                name for name in (saved.keys() | record.keys()) - NOT_IDENTITY if saved.get(name) != record.get(name)
+            )
+            was = "; ".join(f"{name}: {saved.get(name)!r} there, {record.get(name)!r} now" for name in differ[:5])
+            raise RunError(f"{run_dir} holds a run of another configuration ({was}); give another --out.")
+        return
+    run_dir.mkdir(parents=True, exist_ok=True)
+    write_json(run_dir / ENVIRONMENT, environment(**facts))
+    write_json(run_dir / CONFIG, record)
 
 
 def is_finished(run_dir: Path) -> bool:
@@ -51,7 +81,9 @@ def read_run(run_dir: Path) -> dict[str, Any]:
     if not run_dir.is_dir():
         raise RunError(f"{run_dir} does not exist; give the --out folder of `gpt4image train`.")
     if not is_finished(run_dir):
-        hint = "continue it with `gpt4image train ... --resume`" if (run_dir / CONFIG).is_file() else "it is no run folder"
+        hint = (
+            "continue it with `gpt4image train ... --resume`" if (run_dir / CONFIG).is_file() else "it is no run folder"
+        )
         raise RunError(f"{run_dir} holds no finished run ({RUN} is missing): {hint}.")
     return {
         "config": read_json(run_dir / CONFIG),

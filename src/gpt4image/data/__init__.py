@@ -9,6 +9,7 @@ import importlib
 from collections.abc import Callable
 
 from gpt4image.data.image_set import NO_LABEL, SPLITS, ImageSet, ImageSource, MemorySource
+from gpt4image.data.splits import KeepInTrain, with_splits
 from gpt4image.errors import ConfigError, nearest
 
 # SPEC name -> module and function; modules are imported when asked for, as some need heavy or optional packages.
@@ -42,11 +43,13 @@ def load_image_set(spec: str) -> ImageSet:
     return load(argument)
 
 
-def load_with_splits(spec: str, *, val_fraction: float, test_fraction: float) -> ImageSet:
+def load_with_splits(
+    spec: str, *, val_fraction: float, test_fraction: float, keep_in_train: KeepInTrain | None = None
+) -> ImageSet:
     """Load an image set and cut the validation and test splits that it lacks from train; see `splits.with_splits`."""
-    from gpt4image.data.splits import with_splits
-
-    return with_splits(load_image_set(spec), val_fraction=val_fraction, test_fraction=test_fraction)
+    return with_splits(
+        load_image_set(spec), val_fraction=val_fraction, test_fraction=test_fraction, keep_in_train=keep_in_train
+    )
 
 
 __all__ = [

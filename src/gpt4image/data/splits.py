@@ -7,7 +7,7 @@ sha256 digests is as good as random, and needs no seed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,18 +15,32 @@ from numpy.typing import NDArray
 from gpt4image.data.image_set import NO_LABEL, ImageSet
 from gpt4image.errors import DataError
 
+KeepInTrain = Callable[[Sequence[str]], NDArray[np.bool_]]
 
-def with_splits(image_set: ImageSet, *, val_fraction: float, test_fraction: float) -> ImageSet:
+
+def with_splits(
+    image_set: ImageSet, *, val_fraction: float, test_fraction: float, keep_in_train: KeepInTrain | None = None
+) -> ImageSet:
     """Return the set with a test and a validation split, cut from train where the set brings none.
 
     First ``test_fraction`` of train goes to test, then ``val_fraction`` of what is left to val, per class. A class of
     two or more images gives at least one to each cut and keeps at least one. Images without a label stay in train, and
     so do images equal to one of those. Adding an image moves at most one other image of its class.
+
+    Args:
+        image_set: the set.
+        val_fraction: part of train that goes to val.
+        test_fraction: part of train that goes to test.
+        keep_in_train: tells by digest which images val takes last, (n,) digests to (n,) bool.
     """
     for split, fraction in (("test", test_fraction), ("val", val_fraction)):
         if fraction > 0 and not np.any(image_set.splits == split):
             train = image_set.indices("train")
-            held_out = _held_out(image_set.labels[train], [image_set.digests[i] for i in train], fraction)
+            digests = [image_set.digests[i] for i in train]
+            last = np.zeros(len(digests), bool)
+            if keep_in_train is not None and split == "val":
+                last = keep_in_train(digests)
+            held_out = _held_out(image_set.labels[train], digests, last, fraction)
             splits = image_set.splits.astype("<U5")
             splits[train[held_out]] = split
             image_set = image_set.revised(splits=splits)
@@ -93,15 +107,21 @@ def train_test_duplicates(image_set: ImageSet) -> int:
     return sum(image_set.digests[i] in test for i in image_set.indices("train"))
 
 
-def _held_out(labels: NDArray[np.int64], digests: Sequence[str], fraction: float) -> NDArray[np.bool_]:
-    """Return the mask of images to hold out: per class, the groups of equal images that come first by digest."""
+def _held_out(
+    labels: NDArray[np.int64], digests: Sequence[str], last: NDArray[np.bool_], fraction: float
+) -> NDArray[np.bool_]:
+    """Return the mask of images to hold out: per class, the groups of equal images that come first by digest.
+
+    Images marked ``last`` come after all others of their class.
+    """
+    comes_last = {digest for digest, is_last in zip(digests, last, strict=True) if is_last}
     copies = Counter(digests)
     label_of: dict[str, int] = {}
     for digest, label in zip(digests, labels.tolist(), strict=True):
         # One class per group of equal images, even if their labels differ; NO_LABEL, the smallest, wins: it stays.
         label_of[digest] = min(label, label_of.get(digest, label))
     members: dict[int, list[str]] = {}
-    for digest in sorted(label_of):
+    for digest in sorted(label_of, key=lambda digest: (digest in comes_last, digest)):
         members.setdefault(label_of[digest], []).append(digest)
     members.pop(NO_LABEL, None)
     chosen: set[str] = set()

@@ -1,0 +1,106 @@
+"""Options chosen from the set where the user names none, so that the baseline is trained to the end.
+
+The rules are plain on purpose and were set on the validation part of CIFAR-10 and OpenMoji for the *baseline*
+(docs/log.md has the search); what was chosen is printed and kept in the run record.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any, TypeVar
+
+import numpy as np
+
+from gpt4image.config import TrainOptions
+from gpt4image.data.image_set import ImageSet
+
+Options = TypeVar("Options", bound=TrainOptions)
+
+SMALL_MODEL = ("resnet10t", {"channels": [24, 48, 96, 192], "stem_type": ""})
+SMALL_SET = 20_000
+LARGE_SET = 200_000
+SIDES_SAMPLED = 100
+ADAPTIVE_LR, FINE_TUNING_LR, SGD_LR_AT_256 = 2e-3, 3e-4, 0.1
+
+
+def choose(config: Options, image_set: ImageSet) -> tuple[Options, dict[str, Any]]:
+    """Fill in every option that is None or "auto", but precision and memory format (see devices.probe).
+
+    Args:
+        config: as the user gave it.
+        image_set: the set with its splits.
+
+    Returns:
+        The resolved options, and the chosen ones alone, to be reported.
+    """
+    count = len(image_set.indices("train"))
+    chosen: dict[str, Any] = {}
+
+    def fill(name: str, value: Any) -> Any:
+        given = getattr(config, name)
+        if given is not None and given != "auto":
+            return given
+        chosen[name] = value
+        return value
+
+    size = fill("image_size", None if config.image_size else image_size(image_set, count, config.init))
+    batch = fill("batch_size", min(batch_size(count), max(2, count)))
+    fill("epochs", epochs(count))
+    fill("stem", "small" if size <= 96 and config.init != "pretrained" else "standard")
+    fill("lr", learning_rate(config.optimizer, config.init, batch * config.grad_accumulation))
+    if config.model is None:
+        small = count < SMALL_SET and size <= 96
+        model, arguments = SMALL_MODEL if small else ("resnet18", {})
+        chosen |= {"model": model} | ({"model_args": arguments} if arguments and not config.model_args else {})
+    return config.model_copy(update=chosen), chosen
+
+
+def image_size(image_set: ImageSet, count: int, init: str) -> int:
+    """Return the input side in pixels from the typical shorter side of the training images."""
+    side = typical_side(image_set)
+    for limit, size in ((40, 32), (56, 48), (100, 64)):
+        if side <= limit:
+            return size
+    return 128 if (count < SMALL_SET and init == "scratch") or side < 192 else 224
+
+
+def typical_side(image_set: ImageSet) -> int:
+    """Return the median shorter side, in pixels, of training images spread evenly over the set (headers are read)."""
+    from PIL import Image, UnidentifiedImageError
+
+    train = image_set.indices("train")
+    sides: list[int] = []
+    for index in train[np.linspace(0, len(train) - 1, min(len(train), SIDES_SAMPLED)).astype(int)]:
+        try:
+            with Image.open(io.BytesIO(image_set.read(int(index)))) as image:
+                sides.append(min(image.size))
+        except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError):
+            continue  # A broken image is set aside by name where pixels are loaded.
+    return int(np.median(sides)) if sides else 224
+
+
+def stored_size(config: TrainOptions) -> int:
+    """Return the side that pixels are kept at: larger than the input where random resized crops are cut from them."""
+    size = config.image_size or 224
+    return size if config.min_scale == 1.0 else round(size * 256 / 224)
+
+
+def batch_size(count: int) -> int:
+    """Return the images per step for a train split of ``count`` images."""
+    for limit, size in ((300, 16), (1000, 32), (SMALL_SET, 64), (LARGE_SET, 128)):
+        if count < limit:
+            return size
+    return 256
+
+
+def epochs(count: int) -> int:
+    """Return the passes over a train split of ``count`` images."""
+    return 90 if count >= LARGE_SET else int(np.clip(round(120_000 / count), 30, 200))
+
+
+def learning_rate(optimizer: str, init: str, images_per_step: int) -> float:
+    """Return the peak learning rate."""
+    fine_tuning = init != "scratch"
+    if optimizer.lower() in ("sgd", "momentum", "nesterov"):
+        return SGD_LR_AT_256 * images_per_step / 256 * (0.1 if fine_tuning else 1.0)
+    return FINE_TUNING_LR if fine_tuning else ADAPTIVE_LR

@@ -1,0 +1,91 @@
+"""Which images make up a batch: a pure function of seed and step, so that a resumed run sees the same batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt4image.errors import DataError
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(kw_only=True)
+class Stream:
+    """An endless sequence of images: one shuffled pass after the other.
+
+    Attributes:
+        images: positions of the images.
+        seed: with the number of the pass, it gives the order.
+    """
+
+    images: Indices
+    seed: tuple[int, ...]
+    _pass: tuple[int, Indices] = field(default=(-1, np.empty(0, np.int64)), init=False)
+
+    def take(self, start: int, count: int) -> Indices:
+        """Return elements ``start`` to ``start + count`` of the sequence."""
+        parts: list[Indices] = []
+        while count > 0:
+            number, offset = divmod(start, len(self.images))
+            part = self._order(number)[offset : offset + count]
+            parts.append(part)
+            start, count = start + len(part), count - len(part)
+        return np.concatenate(parts)
+
+    def _order(self, number: int) -> Indices:
+        if self._pass[0] != number:
+            order = np.random.default_rng((*self.seed, number)).permutation(self.images)
+            self._pass = (number, order)
+        return self._pass[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batches:
+    """Batches of a fixed size, drawn from images with a target and, where alignment uses them, from the others.
+
+    Attributes:
+        targeted: stream of images with a class target.
+        others: stream of images that take part through the alignment alone; None where there are none.
+        size: images per batch.
+        others_per_batch: how many of them come from ``others``.
+    """
+
+    targeted: Stream
+    others: Stream | None
+    size: int
+    others_per_batch: int
+
+    def batch(self, number: int) -> Indices:
+        """Return the images of batch ``number``, counted from 0."""
+        own = self.size - self.others_per_batch
+        images = self.targeted.take(number * own, own)
+        if self.others is None:
+            return images
+        return np.concatenate([images, self.others.take(number * self.others_per_batch, self.others_per_batch)])
+
+
+def make_batches(targeted: Indices, others: Indices, *, size: int, labelled_share: float, seed: int) -> Batches:
+    """Return the batches of a run.
+
+    Args:
+        targeted: images with a class target.
+        others: images without one that the alignment uses; may be empty.
+        size: images per batch.
+        labelled_share: share of a batch drawn from ``targeted`` where there are others.
+        seed: gives the order.
+
+    Raises:
+        DataError: no image has a target, or the batch is larger than the set.
+    """
+    if len(targeted) == 0:
+        raise DataError("No training image has a label or a text label; label some, or give --text-labels.")
+    n_others = 0 if len(others) == 0 else min(max(size - round(size * labelled_share), 1), size - 1)
+    return Batches(
+        targeted=Stream(images=targeted, seed=(seed, 0)),
+        others=Stream(images=others, seed=(seed, 1)) if n_others else None,
+        size=size,
+        others_per_batch=n_others,
+    )

@@ -1,0 +1,89 @@
+"""Checkpoints: one safetensors file, replaced atomically, plain JSON state in its header, nothing pickled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from gpt4image.errors import ModelError, RunError
+from gpt4image.files import atomic_path
+
+STATE = "state"
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], state: Any = None) -> None:
+    """Write tensors, and a JSON value in the header, atomically."""
+    # Clones give every name memory of its own (safetensors refuses shared tensors) in the plain order of dimensions.
+    own = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    with atomic_path(path) as temporary:
+        save_file(own, temporary, metadata={"format": "pt", STATE: json.dumps(state)})
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
+    """Return the tensors of a safetensors file and the JSON value in its header (None where there is none).
+
+    Raises:
+        ModelError: the file is missing or no safetensors file; a pickled checkpoint is never opened.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path} does not exist; give a .safetensors file.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise ModelError(
+            f"{path} is no safetensors file ({error}). A pickled checkpoint (.pt, .pth, .bin) can run code and is "
+            "never loaded: convert it with safetensors.torch.save_file where you trust it."
+        ) from None
+    return tensors, json.loads(metadata.get(STATE, "null"))
+
+
+def save_checkpoint(path: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, state: Any) -> None:
+    """Write the weights of ``modules``, the optimiser's state and a JSON ``state`` as one file."""
+    tensors = {
+        f"{part}.{name}": value for part, module in modules.items() for name, value in module.state_dict().items()
+    }
+    numbers: dict[str, Any] = {}
+    for index, slots in optimizer.state_dict()["state"].items():
+        for name, value in slots.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{index}.{name}"] = value
+            else:
+                numbers[f"{index}.{name}"] = value
+    save_tensors(path, tensors, {"optimizer": numbers, "state": state})
+
+
+def load_checkpoint(path: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> Any:
+    """Restore what ``save_checkpoint`` wrote, in place, and return its JSON state.
+
+    Raises:
+        RunError: the checkpoint belongs to another model.
+    """
+    tensors, saved = load_tensors(path)
+    slots: dict[int, dict[str, Any]] = {}
+    parts: dict[str, dict[str, Tensor]] = {part: {} for part in modules}
+    for full_name, value in tensors.items():
+        part, name = full_name.split(".", 1)
+        if part == "optimizer":
+            index, slot = name.split(".", 1)
+            slots.setdefault(int(index), {})[slot] = value
+        else:
+            parts.setdefault(part, {})[name] = value
+    for full_name, value in saved["optimizer"].items():
+        index, slot = full_name.split(".", 1)
+        slots.setdefault(int(index), {})[slot] = value
+    try:
+        for part, module in modules.items():
+            module.load_state_dict(parts[part])
+    except RuntimeError as error:
+        raise RunError(f"{path} belongs to another model: {error}") from None
+    optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+    return saved["state"]

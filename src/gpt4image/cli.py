@@ -1,0 +1,140 @@
+"""The command line: one sub-command per verb, options generated from config.py. No logic lives here.
+
+Start-up imports nothing heavy; a stage's module is imported when the stage runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpt4image import __version__
+
+OK, SET_ASIDE, USER_MISTAKE, INTERRUPTED = 0, 1, 2, 130
+
+
+@dataclass(frozen=True)
+class Command:
+    """One sub-command: what it does, its configuration and the function that runs it, imported when needed."""
+
+    about: str
+    config: str
+    stage: str
+    recipes: bool = False
+
+
+COMMANDS = {
+    "demo": Command("whole pipeline on packaged pictures, offline", "DemoConfig", "demo:demo"),
+    "describe": Command("describe every image", "DescribeConfig", "describe:describe"),
+    "descriptions import": Command(
+        "bring descriptions into a store", "ImportConfig", "descriptions:import_descriptions"
+    ),
+    "descriptions export": Command("write descriptions to a file", "ExportConfig", "descriptions:export_descriptions"),
+    "descriptions stats": Command("count what is in a store", "StatsConfig", "descriptions:stats"),
+    "descriptions check": Command("hold a store against an image set", "CheckConfig", "descriptions:check"),
+    "encode": Command("turn descriptions into embeddings", "EncodeConfig", "encode:encode"),
+    "label": Command("read class probabilities off the descriptions", "LabelConfig", "label:label"),
+    "train": Command("train a model", "TrainConfig", "train:train", recipes=True),
+    "evaluate": Command("measure a run", "EvaluateConfig", "evaluate:evaluate"),
+    "compare": Command("train all arms over seeds: did text help?", "CompareConfig", "compare:compare", recipes=True),
+    "report": Command("write report.html of a run or a comparison", "ReportConfig", "report:report"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 1 items set aside, 2 a user's mistake, 130 interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(_overview())
+        return OK
+    if words[0] == "--version":
+        print(f"gpt4image {__version__}")
+        return OK
+    from gpt4image.errors import Gpt4ImageError, nearest
+
+    try:
+        name = " ".join(words[:2]) if words[0] == "descriptions" else words[0]
+        if name not in COMMANDS:
+            if words[0] == "descriptions" and (len(words) == 1 or words[1] in ("-h", "--help")):
+                print(_overview("descriptions"))
+                return OK
+            print(f"Unknown command {nearest(name, COMMANDS)}", file=sys.stderr)
+            return USER_MISTAKE
+        return _run(name, words[len(name.split()) :])
+    except Gpt4ImageError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return USER_MISTAKE
+    except KeyboardInterrupt:
+        print("Interrupted; what was finished is kept. Give the same command again to go on.", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _run(name: str, words: list[str]) -> int:
+    command = COMMANDS[name]
+    configs: Any = importlib.import_module("gpt4image.config")
+    config_type = getattr(configs, command.config)
+    recipes: list[str] = []
+    while command.recipes and words and words[0].endswith(".toml"):
+        recipes.append(words.pop(0))
+    parsed = [_parse(name, config_type, words, recipe) for recipe in recipes or [None]]
+    module, function = command.stage.split(":")
+    stage = getattr(importlib.import_module(f"gpt4image.{module}"), function)
+    outcome = stage(*parsed) if len(parsed) == 1 else stage(*parsed, names=[Path(recipe).stem for recipe in recipes])
+    _show(outcome, parsed[0].as_json)
+    return SET_ASIDE if outcome.set_aside else OK
+
+
+def _parse(name: str, config_type: Any, words: list[str], recipe: str | None) -> Any:
+    import tyro
+
+    default = None
+    if recipe is not None:
+        from gpt4image.recipes import read_recipe
+
+        options = read_recipe(Path(recipe), config_type)
+        missing = {key: tyro.MISSING for key, field in config_type.model_fields.items() if field.is_required()}
+        default = config_type.model_construct(**(missing | options))
+    usage = f"gpt4image {name}" + (" [RECIPE.toml]" if COMMANDS[name].recipes else "")
+    return tyro.cli(config_type, args=words, prog=usage, default=default)
+
+
+def _overview(prefix: str = "") -> str:
+    rows = [f"  {name:22}{command.about}" for name, command in COMMANDS.items() if name.startswith(prefix)]
+    return "\n".join(
+        [
+            "usage: gpt4image COMMAND [OPTIONS]",
+            "",
+            "Move what large multimodal models know into a small vision model while it trains.",
+            "",
+            *rows,
+            "",
+            "gpt4image COMMAND --help shows the options of a command, with an example. Start with: gpt4image demo",
+        ]
+    )
+
+
+def _show(outcome: Any, as_json: bool) -> None:
+    set_aside = [{"name": item.name, "reason": item.reason} for item in outcome.set_aside]
+    if as_json:
+        path = None if outcome.path is None else str(outcome.path)
+        print(json.dumps({"path": path, **outcome.summary, "set_aside": set_aside}, indent=1, default=str))
+        return
+    for key, value in outcome.summary.items():
+        print(f"{key.replace('_', ' ')}: {value}")
+    if outcome.text:
+        print(f"\n{outcome.text}")
+    if set_aside:
+        print(f"\n{len(set_aside)} set aside:", file=sys.stderr)
+        for item in set_aside[:20]:
+            print(f"  {item['name']!r}: {item['reason']}", file=sys.stderr)
+        if len(set_aside) > 20:
+            print(f"  and {len(set_aside) - 20} more (--json lists them all)", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

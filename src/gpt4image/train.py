@@ -1,0 +1,120 @@
+"""Train a model on its labels, with or without help from text. The loop is in loop.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gpt4image import runs
+from gpt4image.config import TrainConfig, TrainOptions
+from gpt4image.devices import choose_device, cpu_threads
+from gpt4image.files import read_json, write_json
+from gpt4image.outcome import Outcome, SetAside
+from gpt4image.progress import progress_bar
+from gpt4image.training_data import Prepared, TrainingData, prepare
+
+
+def train(config: TrainConfig) -> Outcome:
+    """Train one run into ``config.out``.
+
+    Raises:
+        ConfigError, DataError, TableError, ModelError, RunError: before training starts.
+        TrainingError: the loss is not finite.
+    """
+    if config.resume and runs.is_finished(config.out):
+        return _outcome(config.out, ())
+    config = _as_before(config) if config.resume else config
+    with cpu_threads(config.threads):
+        ready = resolve(prepare(config, splits=("train", "val")))
+        with progress_bar() as bar:
+            task = bar.add_task("train", total=None, note="")
+
+            def on_step(step: int, steps: int, note: str) -> None:
+                bar.update(task, completed=step, total=steps, note=note)
+
+            run(ready, config.out, arm="train", resume=config.resume, on_step=on_step)
+    return _outcome(config.out, ready.data.set_aside)
+
+
+def resolve(ready: Prepared) -> Prepared:
+    """Choose precision and memory format by a short probe of the run itself, where they are left open."""
+    from dataclasses import replace
+
+    from gpt4image.loop import choose_precision
+
+    config: TrainOptions = ready.config
+    precision, memory_format, seconds = choose_precision(config, ready.data)
+    found = {"precision": precision, "memory_format": memory_format}
+    chosen = {name: value for name, value in found.items() if getattr(config, name) == "auto"}
+    probed = {"probe_seconds_per_step": seconds} if seconds else {}
+    return replace(ready, config=config.model_copy(update=chosen), chosen=ready.chosen | chosen | probed)
+
+
+def run(ready: Prepared, out: Path, *, arm: str, resume: bool, on_step: Any) -> None:
+    """Carry one run to its end and write its records; a run that is there is continued where ``resume`` says so."""
+    import torch
+
+    from gpt4image.loop import build, fit
+
+    config: TrainConfig = ready.config
+    trainer = build(config, ready.data)
+    record = config.model_dump(mode="json") | {
+        "arm": arm,
+        "chosen": ready.chosen,
+        "notes": trainer.notes,
+        "data_fingerprint": ready.fingerprint,
+    }
+    facts = {
+        "device": str(choose_device(config.device)),
+        "precision": config.precision,
+        "memory_format": config.memory_format,
+        "threads": torch.get_num_threads(),
+    }
+    runs.start(out, record, facts, resume=resume)
+    measured = fit(trainer, out, on_step=on_step, checkpoint_seconds=config.checkpoint_seconds)
+    write_json(out / runs.RUN, {"status": "finished", **measured, **data_facts(ready.data)})
+
+
+def data_facts(data: TrainingData) -> dict[str, Any]:
+    """Return what a run record says of its data: counts per split, and of labelled and described training images."""
+    train = data.indices("train")
+    return {
+        "set_aside": [{"name": item.name, "reason": item.reason} for item in data.set_aside],
+        "data": {
+            "spec": data.image_set.spec,
+            **{split: len(data.indices(split)) for split in ("train", "val", "test")},
+            "classes": len(data.classes),
+            "labelled": int((data.labels[train] >= 0).sum()),
+            "described": 0 if data.text is None else int(data.text.described[train].sum()),
+        },
+    }
+
+
+def _as_before(config: TrainConfig) -> TrainConfig:
+    """Return the options with what the interrupted run had chosen, so that a resumed run chooses nothing anew."""
+    path = config.out / runs.CONFIG
+    if not path.is_file():
+        return config
+    saved = read_json(path)
+    chosen = {name: saved[name] for name in saved["chosen"] if name in TrainConfig.model_fields}
+    return config.model_copy(update=chosen)
+
+
+def _outcome(out: Path, set_aside: tuple[SetAside, ...]) -> Outcome:
+    record = runs.read_run(out)
+    facts, last = record["run"], record["metrics"][-1]
+    return Outcome(
+        path=out,
+        summary={
+            "run": str(out),
+            "chosen": record["config"]["chosen"],
+            "train_images": facts["data"]["train"],
+            "labelled": facts["data"]["labelled"],
+            "described": facts["data"]["described"],
+            "val_top1": None if last["val"] is None else round(last["val"]["top1"], 4),
+            "seconds": facts["seconds"],
+            "images_per_second": facts["images_per_second"],
+            "next": f"gpt4image evaluate {out}",
+        },
+        set_aside=set_aside,
+    )

@@ -1,0 +1,244 @@
+"""What a training run reads: pixels, the labels it may see, soft targets and text targets, joined by content."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gpt4image.config import TrainOptions
+from gpt4image.data.image_set import NO_LABEL, ImageSet
+from gpt4image.data.pixels import Pixels
+from gpt4image.errors import DataError, TableError
+from gpt4image.files import fingerprint
+from gpt4image.outcome import SetAside
+from gpt4image.table import EmbeddingTable
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TextTargets:
+    """The text vectors that the images of a set are aligned to.
+
+    Attributes:
+        matrix: (M, D) float16 or float32, one row per distinct text; may be a memory map.
+        offsets: (N + 1,) int64; the texts of image i are ``rows[offsets[i]:offsets[i + 1]]``.
+        rows: (R,) int64, rows of the matrix.
+    """
+
+    matrix: NDArray[Any]
+    offsets: NDArray[np.int64]
+    rows: NDArray[np.int64]
+
+    @property
+    def width(self) -> int:
+        """D, the width of the text space."""
+        return self.matrix.shape[1]
+
+    @property
+    def described(self) -> NDArray[np.bool_]:
+        """(N,) which images have a text."""
+        return np.diff(self.offsets) > 0
+
+    def take(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the targets of a batch.
+
+        Returns:
+            (B, D) float32, the mean of an image's texts (zeros where there is none); (B,) bool, whether it has any;
+            (B,) int64 identity of the text: images that share it must not be each other's negatives.
+        """
+        starts, counts = self.offsets[indices], np.diff(self.offsets)[indices]
+        flat = np.repeat(starts - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts) + np.arange(counts.sum())
+        vectors = np.zeros((len(indices), self.width), np.float32)
+        owner = np.repeat(np.arange(len(indices)), counts)
+        np.add.at(vectors, owner, np.asarray(self.matrix[self.rows[flat]], np.float32))
+        vectors /= np.maximum(counts, 1)[:, None]
+        first = np.full(len(indices), -1, np.int64)
+        first[counts > 0] = self.rows[starts[counts > 0]]
+        return torch.from_numpy(vectors), torch.from_numpy(counts > 0), torch.from_numpy(first)
+
+    @classmethod
+    def one_each(cls, matrix: NDArray[Any], row_of_image: NDArray[np.int64]) -> TextTargets:
+        """Return targets of at most one text an image; ``row_of_image`` is (N,), -1 for none."""
+        has = row_of_image >= 0
+        return cls(matrix=matrix, offsets=np.concatenate([[0], np.cumsum(has)]), rows=row_of_image[has])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingData:
+    """Everything a run reads; arms of a comparison differ in ``labels``, ``soft`` and ``text`` alone.
+
+    Attributes:
+        image_set: N images with their splits and true labels.
+        pixels: their decoded pixels.
+        usable: (N,) bool, which images can be decoded; the others belong to no split.
+        labels: (N,) int64, the labels that training may see.
+        soft: (N, K) float32 class probabilities used instead of ``labels`` where a row is not all zero; None without.
+        text: text targets of the alignment; None without.
+        set_aside: images that cannot be used.
+    """
+
+    image_set: ImageSet
+    pixels: Pixels
+    usable: NDArray[np.bool_]
+    labels: NDArray[np.int64]
+    soft: NDArray[np.float32] | None = None
+    text: TextTargets | None = None
+    set_aside: tuple[SetAside, ...] = ()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """K class names."""
+        return self.image_set.classes
+
+    def indices(self, split: str) -> NDArray[np.int64]:
+        """Return the positions of the usable images of one split, in order."""
+        return np.flatnonzero((self.image_set.splits == split) & self.usable)
+
+    def class_targets(self, indices: NDArray[np.int64]) -> Tensor:
+        """Return (B, K) float32 class probabilities; a row of zeros where an image has no target."""
+        if self.soft is not None:
+            return torch.from_numpy(self.soft[indices])
+        labels = self.labels[indices]
+        targets = np.zeros((len(indices), len(self.classes)), np.float32)
+        has = np.flatnonzero(labels != NO_LABEL)
+        targets[has, labels[has]] = 1.0
+        return torch.from_numpy(targets)
+
+    def pools(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the training images with a class target, and those that only the alignment can use."""
+        train = self.indices("train")
+        has_target = self.labels[train] != NO_LABEL if self.soft is None else self.soft[train].any(axis=1)
+        described = np.zeros(len(train), bool) if self.text is None else self.text.described[train]
+        return train[has_target], train[~has_target & described]
+
+
+def load_image_set(config: TrainOptions) -> tuple[ImageSet, EmbeddingTable | None]:
+    """Load the image set with its splits and the embedding table, and check that they belong together.
+
+    With ``only_described``, undescribed images leave the train split; the validation split is then cut from them first,
+    so that described images stay in training.
+
+    Raises:
+        DataError, TableError: missing, or no image of the train split has a description.
+    """
+    from gpt4image.data import load_with_splits
+
+    table = None if config.embeddings is None else EmbeddingTable.open(config.embeddings)
+    if table is None:
+        if config.only_described:
+            raise TableError("--only-described needs --embeddings: the table says which images are described.")
+        return load_with_splits(config.data, val_fraction=config.val_fraction, test_fraction=config.test_fraction), None
+    image_set = load_with_splits(
+        config.data,
+        val_fraction=config.val_fraction,
+        test_fraction=config.test_fraction,
+        keep_in_train=(lambda digests: is_described(table, digests)) if config.only_described else None,
+    )
+    described = is_described(table, image_set.digests)
+    if not described[image_set.indices("train")].any():
+        raise TableError(
+            f"None of the {len(image_set.indices('train'))} training images of {config.data} has an embedding in "
+            f"{config.embeddings}: the table was made from descriptions of other images. Run `gpt4image descriptions "
+            "check` on the store it came from."
+        )
+    if config.only_described:
+        image_set = image_set.select(np.flatnonzero(described | (image_set.splits != "train")))
+    return image_set, table
+
+
+def is_described(table: EmbeddingTable, digests: Sequence[str]) -> NDArray[np.bool_]:
+    """Return (N,) whether each image has a text in the table."""
+    return np.diff(table.rows_of(digests)[0]) > 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """A run that is ready to be built.
+
+    Attributes:
+        config: resolved options.
+        chosen: the options that were chosen from the set.
+        data: what the run reads.
+        fingerprint: identity of the data's content: digests, labels, splits, embedding table and text labels.
+    """
+
+    config: Any
+    chosen: dict[str, Any]
+    data: TrainingData
+    fingerprint: str
+
+
+def prepare(config: TrainOptions, splits: Sequence[str] = ("train", "val", "test")) -> Prepared:
+    """Load what a run reads and choose the options left open; broken images are set aside by name.
+
+    Raises:
+        DataError: no usable training image, or a batch larger than the train split.
+    """
+    from gpt4image import auto
+    from gpt4image.data.pixels import load_pixels
+
+    image_set, table = load_image_set(config)
+    config, chosen = auto.choose(config, image_set)
+    require_batch(image_set, config.batch_size or 0)
+    image_set = image_set.select(np.flatnonzero(np.isin(image_set.splits, splits)))
+    pixels, broken, usable = load_pixels(
+        image_set, auto.stored_size(config), memory_limit_gb=config.memory_limit_gb, workers=config.workers
+    )
+    text = None
+    if table is not None:
+        offsets, rows = table.rows_of(image_set.digests)
+        text = TextTargets(matrix=table.embeddings, offsets=offsets, rows=rows)
+    data = TrainingData(
+        image_set=image_set,
+        pixels=pixels,
+        usable=usable,
+        labels=image_set.labels,
+        text=text,
+        set_aside=(*image_set.set_aside, *broken),
+    )
+    if config.text_labels is not None:
+        data = with_text_labels(data, config.text_labels, config.label_trust)
+    content = [image_set.digests, image_set.labels.tolist(), image_set.splits.tolist(), image_set.classes]
+    content.append(None if table is None else table.manifest.to_json())
+    content.append(None if data.soft is None else hashlib.sha256(data.soft.tobytes()).hexdigest())
+    return Prepared(config=config, chosen=chosen, data=data, fingerprint=fingerprint(content))
+
+
+def with_text_labels(data: TrainingData, path: Path, trust: float | None) -> TrainingData:
+    """Return the data with soft targets from a file written by `label`.
+
+    Raises:
+        TableError: the file was made for other classes or other images.
+    """
+    from gpt4image.text_labels import TextLabels
+
+    labels = TextLabels.load(path)
+    if labels.classes != data.classes:
+        raise TableError(
+            f"{path} has the classes {list(labels.classes)[:5]}... ({len(labels.classes)}), the image set has "
+            f"{list(data.classes)[:5]}... ({len(data.classes)}); run `gpt4image label` on this image set."
+        )
+    targets, has_target = labels.targets_for(data.image_set.digests, data.labels, trust)
+    if not has_target[data.indices("train")].any():
+        raise TableError(f"{path} holds no text label of a training image; run `gpt4image label` on this image set.")
+    return replace(data, soft=targets * has_target[:, None])
+
+
+def require_batch(image_set: ImageSet, batch_size: int) -> None:
+    """Refuse a batch larger than the train split.
+
+    Raises:
+        DataError: naming both numbers.
+    """
+    count = len(image_set.indices("train"))
+    if batch_size > count:
+        raise DataError(
+            f"--batch-size {batch_size} is larger than the train split ({count} images); give at most {count}."
+        )
