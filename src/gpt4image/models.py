@@ -1,0 +1,377 @@
+"""Backbones by name, and the aligner that lets any of them learn from text while its own code stays as it is."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.models import get_pretrained_cfg, model_entrypoint
+from torch import Tensor, nn
+
+from gpt4image.align import LOSSES
+from gpt4image.errors import ConfigError, ModelError, first_few, nearest
+
+Stem = Literal["standard", "small"]
+Head = Literal["linear", "mlp", "mlp-bn"]
+
+# Families of timm (modules of timm.models) whose first layers are known to take a form for small images.
+_RESNETS = ("resnet", "res2net", "resnest", "sknet")
+_VITS = ("vision_transformer", "deit")
+_SMALL_STEM_FAMILIES = (*_RESNETS, *_VITS, "convnext")
+
+# Arguments of timm.create_model that would get round this module: a pickled checkpoint, another number of classes.
+_OWN_ARGS = ("num_classes", "in_chans", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path")
+
+
+class Backbone(NamedTuple):
+    """A classifier without text parts, and what its user should know about it.
+
+    Attributes:
+        module: images (B, C, H, W) -> logits (B, K).
+        notes: which layers did not get the weights that ``init`` names; empty in the usual case.
+    """
+
+    module: nn.Module
+    notes: tuple[str, ...]
+
+
+def create_backbone(
+    name: str,
+    *,
+    classes: int,
+    image_size: int,
+    stem: Stem = "standard",
+    init: str = "scratch",
+    model_args: Mapping[str, Any] | None = None,
+    drop_path: float = 0.0,
+    in_chans: int = 3,
+) -> Backbone:
+    """Create a timm model.
+
+    Args:
+        name: a timm model, with or without the tag of its pretrained weights.
+        classes: K, number of logits.
+        image_size: side of the square input, in pixels.
+        stem: ``small`` keeps the resolution of small images. ResNets get a 3x3 convolution of stride 1 and no pooling,
+            ConvNeXts patches of 2 pixels, ViTs and DeiTs patches of image_size // 8 pixels (8 x 8 tokens).
+        init: ``scratch``, ``pretrained`` (timm's weights, a new classifier where they have other classes) or a
+            .safetensors file of the same model. The classifier of a file with other classes is left out, and a note
+            says so; every other tensor must fit.
+        model_args: further arguments of timm.create_model; they win over those that follow from the options above.
+        drop_path: rate of stochastic depth.
+        in_chans: C, channels of the input.
+
+    Raises:
+        ModelError: the name, stem, arguments, image size or weights cannot be used.
+    """
+    _check_name(name)
+    own = [key for key in model_args or () if key in _OWN_ARGS]
+    if own:
+        raise ModelError(
+            f"--model-args may not hold {first_few(own)}: classes follow from the data, weights from --init."
+        )
+    args = {"num_classes": classes, "in_chans": in_chans, **_size_args(name, image_size, stem)}
+    if drop_path > 0:
+        args["drop_path_rate"] = drop_path
+    module = _build(name, {**args, **(model_args or {})}, pretrained=init == "pretrained")
+    notes: tuple[str, ...] = ()
+    if stem == "small" and _family(name) in _RESNETS:
+        notes = _make_resnet_stem_small(module, init)
+    _check_image_size(module, name, in_chans, image_size)
+    if init not in ("scratch", "pretrained"):
+        notes = load_weights(module, Path(init))
+    return Backbone(module, notes)
+
+
+def has_small_stem(name: str) -> bool:
+    """Whether ``stem="small"`` is known for this timm model. Raises ModelError for an unknown name."""
+    _check_name(name)
+    return _family(name) in _SMALL_STEM_FAMILIES
+
+
+def load_weights(module: nn.Module, path: Path) -> tuple[str, ...]:
+    """Load a .safetensors file into a classifier; return a note where its classifier has other classes and stays new.
+
+    Raises:
+        ModelError: the file is missing, damaged or no safetensors file, or other tensors do not fit.
+    """
+    given = _read_safetensors(path)
+    expected = module.state_dict()
+    notes: tuple[str, ...] = ()
+    heads = tuple(f"{name}." for name in classifier_names(module))
+    head_keys = [key for key in expected if key.startswith(heads)]
+    if any(key not in given or given[key].shape != expected[key].shape for key in head_keys):
+        given |= {key: expected[key] for key in head_keys}
+        notes = (f"{path}: its classifier has other classes; it was left out and starts from random weights.",)
+    problems = {
+        "missing": [key for key in expected if key not in given],
+        "not in the model": [key for key in given if key not in expected],
+        "of another shape": [key for key in expected if key in given and given[key].shape != expected[key].shape],
+    }
+    if any(problems.values()):
+        what = "; ".join(f"{kind}: {first_few(keys)}" for kind, keys in problems.items() if keys)
+        raise ModelError(
+            f"{path} does not fit {type(module).__name__}: {what}. Are model, stem and image size the same?"
+        )
+    module.load_state_dict(given)
+    return notes
+
+
+def classifier_names(backbone: nn.Module) -> tuple[str, ...]:
+    """Return the dotted names of the layers that give the logits: timm's get_classifier(), else the last nn.Linear.
+
+    Raises:
+        ModelError: there is no such layer.
+    """
+    if hasattr(backbone, "get_classifier"):
+        heads = backbone.get_classifier()  # pyright: ignore[reportCallIssue]
+        roots = heads if isinstance(heads, tuple | list) else (heads,)
+        layers = [layer for root in roots for layer in root.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    else:
+        layers = [layer for layer in backbone.modules() if isinstance(layer, nn.Linear)][-1:]
+    if not layers:
+        raise ModelError(
+            f"{type(backbone).__name__} has no classifier that can be found (timm's get_classifier(), else the last "
+            'nn.Linear): name the layer whose input is the pooled feature, e.g. Aligner(..., classifier="head.fc").'
+        )
+    names = {id(layer): name for name, layer in backbone.named_modules()}
+    return tuple(names[id(layer)] for layer in layers)
+
+
+class FeatureTap:
+    """Forward pre-hook that keeps the input of a layer while it is open, and does nothing otherwise."""
+
+    def __init__(self) -> None:
+        self.open = False
+        self.features: Tensor | None = None
+
+    def __call__(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        """Keep the first input of the layer."""
+        if self.open:
+            self.features = inputs[0]
+
+
+class Aligner(nn.Module):
+    """A backbone with a projection head from its pooled feature to the text space.
+
+    The pooled feature is the input of the classifier layer, read while the backbone runs: global average pool in a
+    CNN, CLS or pooled token after the final norm in a ViT. ``backbone`` keeps its code, weights and state_dict: after
+    training save it alone, or take it back with ``release``. For torch.compile compile the aligner, not its backbone.
+
+    Args:
+        backbone: any module from images to logits whose last step is a linear or convolutional classifier.
+        text_width: D, width of the text embeddings.
+        head: ``linear`` (no bias), ``mlp`` (Linear-ReLU-Linear, the paper's for DeiT) or ``mlp-bn``
+            (Linear-BatchNorm-ReLU-Linear, the paper's for ResNet).
+        loss: name in align.LOSSES of what ``alignment_loss`` computes.
+        temperature: temperature of the InfoNCE losses.
+        classifier: dotted name of the classifier layer, where it is not timm's or the last nn.Linear.
+
+    Raises:
+        ModelError: the classifier layer is not found, or is neither nn.Linear nor nn.Conv2d.
+        ConfigError: an unknown loss or head.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        text_width: int,
+        *,
+        head: Head = "linear",
+        loss: str = "infonce",
+        temperature: float = 0.2,
+        classifier: str | None = None,
+    ) -> None:
+        super().__init__()
+        if loss not in LOSSES:
+            raise ConfigError(f"loss {nearest(loss, LOSSES)}")
+        self.backbone = backbone
+        self.classifier = classifier_names(backbone)[0] if classifier is None else classifier
+        self.head = projection_head(head, _feature_width(backbone, self.classifier), text_width)
+        self.loss = loss
+        self.temperature = temperature
+        self._tap = FeatureTap()
+        self._hook = backbone.get_submodule(self.classifier).register_forward_pre_hook(self._tap)
+
+    def forward(self, images: Tensor) -> tuple[Any, Tensor]:
+        """Return what the backbone returns, logits (B, K), and the image embeddings (B, D), not normalised."""
+        self._tap.open = True
+        try:
+            logits = self.backbone(images)
+            features = self._tap.features
+        finally:
+            self._tap.open, self._tap.features = False, None
+        if features is None:
+            raise ModelError(
+                f"The classifier layer {self.classifier!r} did not run, so there is no feature to align: name the "
+                "layer that gives the logits, Aligner(..., classifier=NAME), and compile the Aligner, not its backbone."
+            )
+        return logits, self.head(_pool(features, self.backbone.get_submodule(self.classifier)))
+
+    def release(self) -> nn.Module:
+        """Return the backbone exactly as it was given, without the hook; the aligner cannot run afterwards."""
+        self._hook.remove()
+        return self.backbone
+
+    def alignment_loss(
+        self,
+        image_emb: Tensor,
+        text_emb: Tensor,
+        *,
+        target: Tensor | None = None,
+        described: Tensor | None = None,
+        exclude: Tensor | None = None,
+    ) -> Tensor:
+        """Return the alignment loss chosen at construction, a scalar; arguments as in module ``align``."""
+        options = {"target": target, "described": described, "exclude": exclude, "temperature": self.temperature}
+        return LOSSES[self.loss](image_emb, text_emb, **options)
+
+
+def projection_head(kind: Head, feature_width: int, text_width: int) -> nn.Module:
+    """Return the projection (B, feature_width) -> (B, text_width); hidden layers are twice as wide as the text.
+
+    Raises:
+        ConfigError: an unknown kind.
+    """
+    hidden = 2 * text_width
+    match kind:
+        case "linear":
+            return nn.Linear(feature_width, text_width, bias=False)
+        case "mlp":
+            return nn.Sequential(nn.Linear(feature_width, hidden), nn.ReLU(), nn.Linear(hidden, text_width))
+        case "mlp-bn":
+            return nn.Sequential(
+                nn.Linear(feature_width, hidden, bias=False),
+                nn.BatchNorm1d(hidden),
+                nn.ReLU(),
+                nn.Linear(hidden, text_width),
+            )
+    raise ConfigError(f"head {nearest(kind, ('linear', 'mlp', 'mlp-bn'))}")
+
+
+def _feature_width(backbone: nn.Module, classifier: str) -> int:
+    """Return C, the width of the input of the classifier layer."""
+    try:
+        layer = backbone.get_submodule(classifier)
+    except AttributeError:
+        names = [name for name, module in backbone.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+        close = difflib.get_close_matches(classifier, names, n=3, cutoff=0.4) or names[-3:]
+        raise ModelError(
+            f"{type(backbone).__name__} has no layer {classifier!r}; layers of that kind are {first_few(close)}."
+        ) from None
+    if isinstance(layer, nn.Linear):
+        return layer.in_features
+    if isinstance(layer, nn.Conv2d):
+        return layer.in_channels
+    raise ModelError(
+        f"The classifier layer {classifier!r} is a {type(layer).__name__}: an nn.Linear or nn.Conv2d is needed."
+    )
+
+
+def _pool(features: Tensor, classifier: nn.Module) -> Tensor:
+    """Average what a linear (B, ..., C) or convolutional (B, C, ...) classifier reads to (B, C)."""
+    if features.ndim == 2:
+        return features
+    return features.flatten(2).mean(2) if isinstance(classifier, nn.Conv2d) else features.flatten(1, -2).mean(1)
+
+
+def _check_name(name: str) -> None:
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
+        hint = f" The nearest names are {first_few(close)}." if close else ""
+        raise ModelError(f"{name!r} is not a model of timm {timm.__version__}.{hint} timm.list_models() lists all.")
+    try:
+        get_pretrained_cfg(name)
+    except RuntimeError:
+        known = timm.list_pretrained(f"{name.partition('.')[0]}.*")
+        raise ModelError(f"{name!r}: timm has no such weights; it has {first_few(known)}.") from None
+
+
+def _family(name: str) -> str:
+    return model_entrypoint(name).__module__.rpartition(".")[2]
+
+
+def _size_args(name: str, image_size: int, stem: Stem) -> dict[str, Any]:
+    """Return the arguments of timm.create_model that fit a model to its image size and stem."""
+    family = _family(name)
+    args: dict[str, Any] = {}
+    config = get_pretrained_cfg(name)
+    if config is not None and config.fixed_input_size:
+        args["img_size"] = image_size
+    if stem == "small":
+        if family not in _SMALL_STEM_FAMILIES:
+            raise ModelError(
+                f"{name}: no stem for small images is known for this family; use --stem standard, or a ResNet, "
+                "ConvNeXt, ViT or DeiT."
+            )
+        if family == "convnext":
+            args |= {"stem_type": "patch", "patch_size": 2}
+        if family in _VITS:
+            args["patch_size"] = max(image_size // 8, 1)
+    return args
+
+
+def _build(name: str, args: dict[str, Any], *, pretrained: bool) -> nn.Module:
+    try:
+        return timm.create_model(name, pretrained=pretrained, **args)
+    except TypeError as error:
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        what = f"has no argument {unknown[1]!r}" if unknown else f"cannot be built: {error}"
+        option = " (--drop-path)" if unknown and unknown[1] == "drop_path_rate" else ""
+        raise ModelError(f"{name} {what}{option}; its arguments were {args}. See --model-args.") from None
+    except (OSError, RuntimeError, ValueError, AssertionError) as error:
+        if not pretrained:
+            raise ModelError(f"{name} cannot be built with {args}: {error}") from None
+        raise ModelError(
+            f"The pretrained weights of {name} cannot be loaded: {error} They come from the internet once, then from "
+            "the cache of Hugging Face (HF_HOME). Offline, copy them and use --init FILE.safetensors or --init scratch."
+        ) from error
+
+
+def _make_resnet_stem_small(module: nn.Module, init: str) -> tuple[str, ...]:
+    """Give a ResNet of timm the stem that is usual for CIFAR: 3x3 convolution of stride 1, no pooling."""
+    first = module.get_submodule("conv1")
+    module.maxpool = nn.Identity()
+    if not isinstance(first, nn.Conv2d):  # a deep stem is made of 3x3 convolutions: only its stride has to go
+        next(layer for layer in first.modules() if isinstance(layer, nn.Conv2d)).stride = (1, 1)
+        return ()
+    module.conv1 = nn.Conv2d(first.in_channels, first.out_channels, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(module.conv1.weight, mode="fan_out", nonlinearity="relu")
+    if init != "pretrained":
+        return ()
+    return ("conv1 of the small stem starts from random weights, for the pretrained one is 7x7.",)
+
+
+def _check_image_size(module: nn.Module, name: str, in_chans: int, image_size: int) -> None:
+    """Run one blank image, so that a size that the model cannot take is known before training starts."""
+    module.eval()
+    try:
+        with torch.no_grad():
+            module(torch.zeros(1, in_chans, image_size, image_size))
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(
+            f"{name} cannot take images of {image_size} x {image_size} pixels ({error}); "
+            "choose another --image-size, or --stem small where the images are small."
+        ) from None
+    module.train()
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    if path.suffix != ".safetensors":
+        raise ModelError(
+            f"{path}: weights are read from .safetensors files alone, for a pickled checkpoint can run code; convert "
+            "it with safetensors.torch.save_file."
+        )
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise ModelError(f"{path}: there is no such file of weights.") from None
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path} is damaged or no safetensors file: {error}.") from None
