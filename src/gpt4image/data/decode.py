@@ -19,8 +19,11 @@ from PIL import ExifTags, Image, ImageOps
 from gpt4image.errors import DecodeError
 
 Image.init()
-# An allow-list: other plug-ins of Pillow start programs (EPS runs Ghostscript) or are not pictures.
-FORMATS = tuple({"JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF"} & set(Image.OPEN))
+# An allow-list: other plug-ins of Pillow start programs (EPS runs Ghostscript) or are not pictures. Not every build of
+# Pillow has all of these.
+_WANTED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+FORMATS = tuple(name for name in _WANTED if name in Image.OPEN)
+EXTENSIONS = frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS)
 MAX_PIXELS = 50_000_000
 
 # What Pillow's plug-ins raise on damaged files; found by changing bytes of good ones (tests/data/test_decode.py).

@@ -16,6 +16,8 @@ from gpt4image.outcome import SetAside
 
 NO_LABEL = -1
 SPLITS = ("train", "val", "test")
+# Names that folders, manifests and published sets use for them.
+SPLIT_OF = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
 class ImageSource(Protocol):

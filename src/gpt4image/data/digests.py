@@ -1,0 +1,112 @@
+"""Digests of files, remembered: a second load of a set does not read all its bytes again.
+
+What is remembered stands in one SQLite file in the user's cache, by path, size and times. It is a help, never a
+condition: where that file cannot be read or written, digests are computed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sqlite3
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from gpt4image.files import user_cache
+from gpt4image.progress import progress_bar
+
+# Size, time of change of the content, and of the entry: `cp -p` and `touch -r` can set back the first two alone.
+State = tuple[int, int, int]
+
+BATCH = 500
+# A file may change twice within one tick of the file system's clock. What is younger than this is not remembered.
+YOUNG_NS = 2_000_000_000
+BAR_FROM_BYTES = 500_000_000
+
+
+def file_digests(paths: Sequence[str]) -> tuple[str, ...]:
+    """Return the sha256 hex digest of each file's bytes.
+
+    A file that cannot be read gets a digest of its own, which no content has: it joins to nothing, and the reason
+    comes when it is decoded.
+    """
+    states = [_state(path) for path in paths]
+    digests = _recall(paths, states)
+    missing = [index for index, digest in enumerate(digests) if digest is None]
+    batches = [missing[start : start + BATCH] for start in range(0, len(missing), BATCH)]
+    n_bytes = sum(state[0] for index in missing if (state := states[index]))
+
+    def digest_batch(batch: Sequence[int]) -> list[str | None]:
+        return [_digest(paths[index]) for index in batch]
+
+    with ThreadPoolExecutor() as pool, progress_bar(quiet=n_bytes < BAR_FROM_BYTES) as progress:
+        task = progress.add_task("Reading digests", total=len(missing), note="")
+        for batch, found in zip(batches, pool.map(digest_batch, batches), strict=True):
+            for index, digest in zip(batch, found, strict=True):
+                digests[index] = digest
+            _remember([(paths[index], states[index], digests[index]) for index in batch])
+            progress.advance(task, len(batch))
+    return tuple(digest or _unreadable(path) for path, digest in zip(paths, digests, strict=True))
+
+
+def _state(path: str) -> State | None:
+    try:
+        status = os.stat(path)  # noqa: PTH116  (a Path per file costs more than the call)
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _digest(path: str) -> str | None:
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def _unreadable(path: str) -> str:
+    return hashlib.sha256(b"unreadable file\0" + os.fsencode(path)).hexdigest()
+
+
+def _database() -> Path:
+    return user_cache() / "digests.sqlite"
+
+
+def _recall(paths: Sequence[str], states: Sequence[State | None]) -> list[str | None]:
+    """Return the digests of files that are as they were when their digest was remembered; None for the others."""
+    known: dict[bytes, tuple[State, str]] = {}
+    names = [os.fsencode(path) for path in paths]
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(_open_for_reading()) as connection:
+        for start in range(0, len(names), BATCH):
+            batch = names[start : start + BATCH]
+            query = f"SELECT path, size, mtime, ctime, digest FROM digests WHERE path IN ({','.join('?' * len(batch))})"
+            for path, size, mtime, ctime, digest in connection.execute(query, batch):
+                known[path] = (size, mtime, ctime), digest.hex()
+    recalled = (known.get(name, (None, None)) for name in names)
+    return [digest if state == now else None for (state, digest), now in zip(recalled, states, strict=True)]
+
+
+def _open_for_reading() -> sqlite3.Connection:
+    return sqlite3.connect(f"{_database().absolute().as_uri()}?mode=ro", uri=True, timeout=10)
+
+
+def _remember(files: Sequence[tuple[str, State | None, str | None]]) -> None:
+    young = time.time_ns() - YOUNG_NS
+    rows = [
+        (os.fsencode(path), *state, bytes.fromhex(digest))
+        for path, state, digest in files
+        if state and digest and max(state[1:]) < young
+    ]
+    with contextlib.suppress(sqlite3.Error, OSError):
+        database = _database()
+        database.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.closing(sqlite3.connect(database, timeout=10)) as connection, connection:
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS digests "
+                "(path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, ctime INTEGER, digest BLOB) WITHOUT ROWID"
+            )
+            connection.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?)", rows)

@@ -1,0 +1,42 @@
+"""Images that are files below one folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt4image.data.digests import file_digests
+
+MAX_FILE_BYTES = 512 * 1024 * 1024
+
+
+class FileSource:
+    """Bytes of files, given as paths relative to a folder."""
+
+    def __init__(self, root: Path, names: Sequence[str]) -> None:
+        self._root = str(root.absolute())
+        self._names = names
+
+    def read(self, row: int) -> bytes:
+        """Return the bytes of one file. Raises OSError where it cannot be read or is larger than 512 MiB."""
+        with open(self._path(row), "rb") as file:  # noqa: PTH123  (a Path per image is measurable)
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_FILE_BYTES:
+                raise OSError(f"the file has {size:,} bytes, more than the allowed {MAX_FILE_BYTES:,}")
+            return file.read()
+
+    def digests(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
+        """Return the sha256 hex digest of each file's bytes; that of an unchanged file is remembered."""
+        return file_digests([self._path(row) for row in rows])
+
+    def _path(self, row: int) -> str:
+        return os.path.join(self._root, self._names[row])  # noqa: PTH118
+
+
+def is_below(real_path: str, real_root: str) -> bool:
+    """Return whether a path lies below a folder; both without links."""
+    return real_path.startswith(real_root.rstrip(os.sep) + os.sep)

@@ -1,0 +1,217 @@
+"""`folder:PATH`: one folder per class, with or without train, val and test above them.
+
+    photos/cat/1.jpg              photos/train/cat/1.jpg
+    photos/dog/a/2.jpg            photos/val/cat/2.jpg
+    photos/unlabelled/3.jpg       photos/test/dog/3.jpg
+
+Hidden files and files whose extension is not that of an image are ignored.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gpt4image.data.decode import EXTENSIONS
+from gpt4image.data.file_source import FileSource, is_below
+from gpt4image.data.image_set import NO_LABEL, SPLIT_OF, ImageSet
+from gpt4image.errors import ConfigError, DataError, first_few
+from gpt4image.outcome import SetAside
+
+UNLABELLED = "unlabelled"
+
+
+@dataclass(frozen=True)
+class _ClassFolder:
+    path: str
+    split: str
+
+    @property
+    def name(self) -> str:
+        return self.path.rsplit("/", 1)[-1]
+
+
+def load_folder(argument: str) -> ImageSet:
+    """Load the images below a folder; keys are paths relative to it, with forward slashes.
+
+    Set aside by name: links that lead out of the folder, nowhere, or to a folder that was read already; images outside
+    the class folders; folders that cannot be read.
+
+    Raises:
+        ConfigError: no path is given.
+        DataError: there is no such folder, no class folder, a class folder without images, or a class in val or test
+            that train lacks.
+    """
+    spec = f"folder:{argument}"
+    if not argument:
+        raise ConfigError("--data 'folder:' lacks a path: folder:PATH.")
+    root = Path(argument).expanduser()
+    if not root.is_dir():
+        raise DataError(f"{spec}: there is no such folder.")
+    tree = _Tree(os.path.realpath(root))
+    folders = _class_folders(tree, spec)
+    classes = _class_names(folders, spec)
+    images = [tree.images_below(folder.path) for folder in folders]
+    _refuse_empty(spec, tree, [folder for folder, keys in zip(folders, images, strict=True) if not keys])
+    label_of = {UNLABELLED: NO_LABEL} | {name: label for label, name in enumerate(classes)}
+    counts = [len(keys) for keys in images]
+    keys = [key for group in images for key in group]
+    return ImageSet(
+        spec=spec,
+        classes=classes,
+        keys=tuple(keys),
+        labels=np.repeat(np.array([label_of[folder.name] for folder in folders], dtype=np.int64), counts),
+        splits=np.repeat(np.array([folder.split for folder in folders]), counts),
+        source=FileSource(root, keys),
+        rows=np.arange(len(keys)),
+        set_aside=tree.set_aside,
+    )
+
+
+def _class_folders(tree: _Tree, spec: str) -> list[_ClassFolder]:
+    """Find the class folders, at the top or below the folders of splits."""
+    top = tree.folders("")
+    others = [name for name in top if name not in SPLIT_OF and name != UNLABELLED]
+    train_is_split = "train" in top and tree.folders("train") and not (others and tree.images("train"))
+    if not train_is_split:
+        found = [_ClassFolder(name, "train") for name in top]
+        if top and set(top) <= set(SPLIT_OF):
+            raise DataError(
+                f"{spec}: there are {first_few(top)}, but no class folders in train; put images into train/CLASS, or "
+                f"into train/{UNLABELLED} where they have no label."
+            )
+        tree.refuse_images("", "lies outside the class folders")
+    else:
+        found = [_ClassFolder(UNLABELLED, "train")] if UNLABELLED in top else []
+        for name in ("", *top):
+            if name in SPLIT_OF:
+                found += [_ClassFolder(f"{name}/{child}", SPLIT_OF[name]) for child in tree.folders(name)]
+            if name != UNLABELLED:
+                tree.refuse_images(name, "lies outside the class folders of train, val and test")
+    if not found:
+        raise DataError(
+            f"{spec}: there are no class folders; put images into folders named after their class, or into one named "
+            f"{UNLABELLED!r} where they have no label."
+        )
+    return found
+
+
+def _class_names(folders: Sequence[_ClassFolder], spec: str) -> tuple[str, ...]:
+    trained = {folder.name for folder in folders if folder.split == "train"} - {UNLABELLED}
+    unknown = [folder.path for folder in folders if folder.name not in trained | {UNLABELLED}]
+    if unknown:
+        raise DataError(
+            f"{spec}: train lacks the class of {first_few(unknown)}; its classes are {first_few(sorted(trained), 20)}. "
+            "Every class of val and test needs a folder of that name in train."
+        )
+    return tuple(sorted(trained))
+
+
+def _refuse_empty(spec: str, tree: _Tree, empty: Sequence[_ClassFolder]) -> None:
+    named = [folder.path for folder in empty if folder.name != UNLABELLED]
+    if named:
+        aside = f" (links and files set aside: {len(tree.set_aside)})" if tree.set_aside else ""
+        raise DataError(
+            f"{spec}: no images in class folder {first_few(named)}{aside}. Remove the folder or fill it; images are "
+            f"files named {', '.join('*' + suffix for suffix in sorted(EXTENSIONS))}."
+        )
+
+
+class _Tree:
+    """Files below one root, in order of names; paths are relative to it. Notes what it may not use."""
+
+    def __init__(self, real_root: str) -> None:
+        self._root = real_root
+        self._reasons: dict[str, str] = {}
+
+    @property
+    def set_aside(self) -> tuple[SetAside, ...]:
+        return tuple(SetAside(name=name, reason=reason) for name, reason in self._reasons.items())
+
+    def folders(self, folder: str) -> list[str]:
+        """Return the names of the visible folders in a folder."""
+        return self._read(folder)[0]
+
+    def images(self, folder: str) -> list[str]:
+        """Return the names of the images in a folder, without those further below."""
+        return self._read(folder)[1]
+
+    def refuse_images(self, folder: str, reason: str) -> None:
+        """Set aside the images in a folder, without those further below."""
+        for name in self.images(folder):
+            self._reasons[_join(folder, name)] = reason
+
+    def images_below(self, folder: str) -> list[str]:
+        """Return the paths of all images below a folder, each real folder read once."""
+        found: list[str] = []
+        seen = {self._real(part) for part in _parents(folder)}
+        pending = [folder]
+        while pending:
+            current = pending.pop()
+            if (real := self._real(current)) in seen:
+                self._reasons[current] = "a link to a folder that was read already"
+                continue
+            seen.add(real)
+            folders, images = self._read(current)
+            found += [_join(current, name) for name in images]
+            pending += [_join(current, name) for name in reversed(folders)]
+        return found
+
+    def _real(self, path: str) -> str:
+        return os.path.realpath(os.path.join(self._root, path))  # noqa: PTH118
+
+    def _read(self, folder: str) -> tuple[list[str], list[str]]:
+        """Return the names of folders and of images in a folder."""
+        names: dict[str, list[str]] = {"folder": [], "image": [], "": []}
+        try:
+            with os.scandir(os.path.join(self._root, folder)) as entries:  # noqa: PTH118
+                for entry in entries:
+                    if not entry.name.startswith("."):
+                        names[self._kind(_join(folder, entry.name), entry)].append(entry.name)
+        except OSError as error:
+            self._reasons[folder] = f"cannot be read: {error.strerror}"
+        return sorted(names["folder"]), sorted(names["image"])
+
+    def _kind(self, path: str, entry: os.DirEntry[str]) -> str:
+        """Return "folder", "image" or "" for what is neither or may not be used."""
+        is_picture = os.path.splitext(entry.name)[1].lower() in EXTENSIONS  # noqa: PTH122
+        try:
+            kind = "folder" if entry.is_dir() else "image" if is_picture and entry.is_file() else ""
+            if entry.is_symlink() and (kind or is_picture) and (reason := self._fault(entry)):
+                self._reasons[path] = reason
+                return ""
+        except OSError as error:  # a link to itself
+            self._reasons[path] = f"cannot be followed: {error.strerror}"
+            return ""
+        if kind and not _is_unicode(path):
+            self._reasons[os.fsencode(path).decode(errors="backslashreplace")] = "its name is not valid UTF-8"
+            return ""
+        return kind
+
+    def _fault(self, link: os.DirEntry[str]) -> str:
+        if not os.path.exists(link.path):  # noqa: PTH110
+            return "a link to nothing"
+        target = os.path.realpath(link.path)
+        return "" if target == self._root or is_below(target, self._root) else "a link that leads out of the folder"
+
+
+def _join(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name
+
+
+def _parents(folder: str) -> list[str]:
+    """Return the folders above a folder: "a/b/c" gives "", "a", "a/b"."""
+    parts = folder.split("/")
+    return ["/".join(parts[:count]) for count in range(len(parts))]
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,67 @@
+"""From the cells of a label column to class names and class numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt4image.data.image_set import NO_LABEL
+from gpt4image.errors import DataError
+
+MAX_CLASSES = 1_000_000
+
+
+def encode_labels(cells: Sequence[object], spec: str) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Return the class names and the labels that a column of names or of numbers stands for.
+
+    None, NaN, an empty cell and -1 mean no label. Whole numbers are class numbers: the classes are "0" to the largest one.
+    Names are sorted.
+
+    Args:
+        cells: N cells: str, int, float or None.
+        spec: of the image set, for messages.
+
+    Returns:
+        Class names; (N,) int64 labels.
+
+    Raises:
+        DataError: a number is below -1, too large to be a class number.
+    """
+    values = [_value(cell) for cell in cells]
+    if all(isinstance(value, int) for value in values if value is not None):
+        numbers = np.array([NO_LABEL if value is None else value for value in values], dtype=object)
+        return _numbered(numbers, spec)
+    names = ["" if value is None else str(value) for value in values]
+    classes = tuple(sorted({name for name in names if name}))
+    label_of = {name: label for label, name in enumerate(classes)} | {"": NO_LABEL}
+    return classes, np.array([label_of[name] for name in names], dtype=np.int64)
+
+
+def _numbered(values: NDArray[np.object_], spec: str) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    for row, value in enumerate(values):
+        if not NO_LABEL <= value < MAX_CLASSES:
+            raise DataError(
+                f"{spec}: label {value} of row {row + 1} is out of range; class numbers are 0 to {MAX_CLASSES - 1}, "
+                "-1 stands for no label."
+            )
+    labels = values.astype(np.int64)
+    return tuple(str(number) for number in range(labels.max(initial=NO_LABEL) + 1)), labels
+
+
+def _value(cell: object) -> int | str | None:
+    """Return a cell as class number, class name or None for no label."""
+    if isinstance(cell, str):
+        text = cell.strip()
+        # "01" is a name: as a number it would be one with "1".
+        number = int(text) if text.removeprefix("-").isascii() and text.removeprefix("-").isdigit() else None
+        value = number if number is not None and str(number) == text else text or None
+    elif isinstance(cell, float):
+        value = None if math.isnan(cell) else int(cell) if cell.is_integer() else str(cell)
+    elif isinstance(cell, int) and not isinstance(cell, bool):
+        value = cell
+    else:
+        value = None if cell is None else str(cell)
+    return None if value == NO_LABEL else value
