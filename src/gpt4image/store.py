@@ -266,14 +266,9 @@ class DescriptionStore:
         ordered = sorted((prompts[prompt], settings, status, count) for prompt, settings, status, count in rows)
         return [(prompt, json.loads(settings), status, count) for prompt, settings, status, count in ordered]
 
-    def prompts(self) -> list[Prompt]:
-        """Return the prompts that have results, ordered."""
-        return sorted(prompt for _, prompt in self._prompts())
-
     def _prompts(self) -> Iterator[tuple[int, Prompt]]:
         for number, name, version, text, told in self._query(
-            "SELECT id, name, version, text, class_conditioned FROM prompts "
-            "WHERE EXISTS (SELECT 1 FROM results WHERE prompt = prompts.id)"
+            "SELECT id, name, version, text, class_conditioned FROM prompts"
         ):
             yield number, Prompt(name, version, text, bool(told))
 
