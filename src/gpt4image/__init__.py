@@ -1,3 +1,71 @@
-"""gpt4image: what large multimodal models know, moved into small vision models while they train."""
+"""gpt4image: what large multimodal models know, moved into small vision models while they train.
+
+In your own training loop, three lines:
+
+    pairs = DescribedImages("folder:photos", "photos.emb", split="train", transform=transform)
+    model = Aligner(backbone, text_width=pairs.text_width)
+    loss = cross_entropy(logits, labels) + 0.3 * model.alignment_loss(image_emb, texts, described=described)
+
+Every stage is a function of its configuration: ``train(TrainConfig(data="folder:photos", out="run"))``. Names are
+imported when they are used, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
 
 __version__ = "0.1.0"
+
+_MODULE_OF = {
+    "Aligner": "models",
+    "create_backbone": "models",
+    "DescribedImages": "pairs",
+    "LOSSES": "align",
+    "info_nce": "align",
+    "info_nce_one_way": "align",
+    "cosine": "align",
+    "ImageSet": "data",
+    "load_image_set": "data",
+    "DescriptionStore": "store",
+    "EmbeddingTable": "table",
+    "TextLabels": "text_labels",
+    "Outcome": "outcome",
+    "Gpt4ImageError": "errors",
+    "describe": "describe",
+    "import_descriptions": "descriptions",
+    "export_descriptions": "descriptions",
+    "encode": "encode",
+    "label": "label",
+    "train": "train",
+    "evaluate": "evaluate",
+    "compare": "compare",
+    "report": "report",
+    "demo": "demo",
+    "DescribeConfig": "config",
+    "ImportConfig": "config",
+    "ExportConfig": "config",
+    "EncodeConfig": "config",
+    "LabelConfig": "config",
+    "TrainConfig": "config",
+    "EvaluateConfig": "config",
+    "CompareConfig": "config",
+    "ReportConfig": "config",
+    "DemoConfig": "config",
+}
+
+__all__ = [*_MODULE_OF]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used (PEP 562)."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'gpt4image' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"gpt4image.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return [*__all__, "__version__"]

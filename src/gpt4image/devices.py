@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -46,7 +47,7 @@ def computes_bf16(device_type: str) -> bool:
     return False
 
 
-def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[None]:
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
     """Return the autocast context of a precision: bf16, or none for fp32."""
     if precision == "bf16":
         return torch.autocast(device.type, dtype=torch.bfloat16)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2  # pyright: ignore[reportPrivateImportUsage]
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
@@ -113,7 +113,7 @@ def build(config: TrainOptions, data: TrainingData) -> Trainer:
         model = Aligner(
             backbone, data.text.width, head=config.head, loss=config.align_loss, temperature=config.temperature
         )
-    model.to(device, memory_format=memory_format_of(config.memory_format))
+    model.to(device).to(memory_format=memory_format_of(config.memory_format))  # pyright: ignore[reportCallIssue]
     try:
         optimizer = create_optimizer_v2(
             model, opt=config.optimizer, lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum
@@ -160,7 +160,7 @@ def make_backbone(config: TrainOptions, classes: int) -> Backbone:
         config.model or "",
         classes=classes,
         image_size=config.image_size or 0,
-        stem=config.stem,
+        stem="small" if config.stem == "small" else "standard",
         init=config.init,
         model_args=config.model_args,
         drop_path=config.drop_path,

@@ -30,7 +30,7 @@ MODEL, HEAD, CHECKPOINT = "model.safetensors", "head.safetensors", "checkpoint.s
 
 # Options that say how a run is carried out, not what is learned: a run may be resumed with others.
 NOT_IDENTITY = frozenset(
-    {"out", "resume", "checkpoint_seconds", "workers", "memory_limit_gb", "jobs", "seeds", "chosen"}
+    {"out", "resume", "checkpoint_seconds", "workers", "memory_limit_gb", "device", "threads", "chosen", "notes"}
 )
 
 
@@ -115,7 +115,7 @@ def cpu_name() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    fields = dict(part for line in lines if len(part := [side.strip() for side in line.split(":", 1)]) == 2)
+    fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     flags = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in fields.get("flags", "").split()]
     return f"{fields.get('model name', platform.machine())} ({', '.join(flags) or 'no vector extensions'})"
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from gpt4image import runs
@@ -12,6 +14,8 @@ from gpt4image.files import read_json, write_json
 from gpt4image.outcome import Outcome, SetAside
 from gpt4image.progress import progress_bar
 from gpt4image.training_data import Prepared, TrainingData, prepare
+
+OnStep = Callable[[int, int, str], None]
 
 
 def train(config: TrainConfig) -> Outcome:
@@ -50,7 +54,15 @@ def resolve(ready: Prepared) -> Prepared:
     return replace(ready, config=config.model_copy(update=chosen), chosen=ready.chosen | chosen | probed)
 
 
-def run(ready: Prepared, out: Path, *, arm: str, resume: bool, on_step: Any) -> None:
+def run(
+    ready: Prepared,
+    out: Path,
+    *,
+    arm: str,
+    resume: bool,
+    on_step: OnStep,
+    extra: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
     """Carry one run to its end and write its records; a run that is there is continued where ``resume`` says so."""
     import torch
 
@@ -63,6 +75,7 @@ def run(ready: Prepared, out: Path, *, arm: str, resume: bool, on_step: Any) -> 
         "chosen": ready.chosen,
         "notes": trainer.notes,
         "data_fingerprint": ready.fingerprint,
+        **extra,
     }
     facts = {
         "device": str(choose_device(config.device)),

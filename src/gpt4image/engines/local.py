@@ -1,0 +1,118 @@
+"""Independent jobs side by side in worker processes of this machine."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from gpt4image.errors import RunError
+from gpt4image.progress import progress_bar
+
+Progress = Callable[[int, int, str], None]
+_progress: Any = None
+
+
+def run_jobs(
+    work: Callable[[Any, Progress], Any], jobs: Sequence[Any], names: Sequence[str], *, processes: int, title: str
+) -> list[Any]:
+    """Run ``work(job, progress)`` for every job in worker processes and return the results in order of the jobs.
+
+    Args:
+        work: a module-level function; calls ``progress(done, total, note)`` as it goes.
+        jobs: picklable arguments; they go to our own processes only.
+        names: what to call each job in the progress bar.
+        processes: how many run at once. A process keeps its caches from job to job.
+        title: of the bar.
+
+    Raises:
+        RunError: a worker process died (out of memory, killed).
+        Exception: whatever a job raised; jobs that had started are finished first, the others are not started.
+        KeyboardInterrupt: after the workers have stopped.
+    """
+    if not jobs:
+        return []
+    context = multiprocessing.get_context("spawn")
+    messages: Any = context.Queue()
+    pool = ProcessPoolExecutor(
+        min(processes, len(jobs)), mp_context=context, initializer=_start_worker, initargs=(messages, os.getpid())
+    )
+    try:
+        futures = [pool.submit(_run, work, job, number) for number, job in enumerate(jobs)]
+        with progress_bar() as bar:
+            task = bar.add_task(title, total=float(len(jobs)), note="")
+            share = [0.0] * len(jobs)
+            pending = set(futures)
+            while pending:
+                done, pending = wait(pending, timeout=0.3, return_when=FIRST_COMPLETED)
+                for number, part, note in _drain(messages):
+                    share[number] = part
+                    bar.update(task, completed=sum(share), note=f"{names[number]}: {note}")
+                for future in done:
+                    share[futures.index(future)] = 1.0
+                    if future.exception() is not None:
+                        pool.shutdown(wait=True, cancel_futures=True)
+                        future.result()
+        return [future.result() for future in futures]
+    except KeyboardInterrupt:
+        for worker in multiprocessing.active_children():
+            if worker.pid is not None:
+                os.kill(worker.pid, signal.SIGINT)
+        raise
+    except BrokenProcessPool:
+        raise RunError(
+            "A worker process died, most often because memory ran out. Finished runs are kept: give the same command "
+            "again, with a smaller --jobs."
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _drain(messages: Any) -> list[tuple[int, float, str]]:
+    latest: dict[int, tuple[int, float, str]] = {}
+    while True:
+        try:
+            message = messages.get_nowait()
+        except queue.Empty:
+            return list(latest.values())
+        latest[message[0]] = message
+
+
+def _start_worker(messages: Any, parent: int) -> None:
+    global _progress
+    _progress = messages
+    # A worker must not outlive its parent (kill -9 of the parent gives it no other sign).
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    # Ctrl-C goes to the parent, which passes it on once; a worker without a job has nothing to stop.
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _run(work: Callable[[Any, Progress], Any], job: Any, number: int) -> Any:
+    last = 0.0
+
+    def progress(done: int, total: int, note: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last > 0.5:
+            last = now
+            _progress.put((number, done / total, note))
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return work(job, progress)
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,107 @@
+"""From finished runs to the record of a comparison: means, intervals, paired differences, cost."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpt4image import arms, runs
+from gpt4image.config import CompareConfig
+from gpt4image.files import read_json
+from gpt4image.statistics import mean_ci, paired
+
+Members = Mapping[str, Sequence[Path]]
+"""Run folders of each arm, in order of the seeds 0, 1, ..."""
+
+RIVALS = {
+    "aligned": ("shuffled", "shuffled-within-class", "random", "class-name", "class-mean"),
+    "text-labels": ("aligned", "zero-shot", "self-training"),
+    "text-labels-aligned": ("text-labels",),
+}
+"""Besides the baseline, what each arm is held against: the controls, and what else could have been done."""
+
+
+def summarise(config: CompareConfig, members: Members) -> dict[str, Any]:
+    """Return the record of one comparison, as comparison.json holds it.
+
+    Args:
+        config: its options.
+        members: finished and measured runs.
+    """
+    top1 = {arm: [read_json(folder / "evaluation-test.json")["top1"] for folder in members[arm]] for arm in members}
+    facts = {arm: [read_json(folder / runs.RUN) for folder in members[arm]] for arm in members}
+    against = [(arm, "baseline") for arm in members if arm != "baseline"]
+    against += [(arm, rival) for arm, rivals in RIVALS.items() for rival in rivals if {arm, rival} <= members.keys()]
+    baseline_config = read_json(members["baseline"][0] / runs.CONFIG)
+    return {
+        "metric": "top1",
+        "question": question(config),
+        "arms": {arm: _arm(config, arm, members[arm], top1[arm], facts[arm]) for arm in members},
+        "pairs": [_pair(arm, rival, top1[arm], top1[rival]) for arm, rival in against],
+        "data": {
+            **facts["baseline"][0]["data"],
+            "labels_per_class": config.labels_per_class,
+            "label_noise": config.label_noise,
+            "only_described": config.only_described,
+        },
+        "chosen": baseline_config["chosen"],
+        "environment": read_json(members["baseline"][0] / runs.ENVIRONMENT),
+        "command": shlex.join(["gpt4image", *sys.argv[1:]]),
+        "notes": notes(config),
+    }
+
+
+def question(config: CompareConfig) -> str:
+    """Return what the comparison asks, as a sentence."""
+    if config.labels_per_class is not None:
+        noun = "label" if config.labels_per_class == 1 else "labels"
+        wrong = f", {config.label_noise:.0%} of them wrong" if config.label_noise else ""
+        return f"With {config.labels_per_class} {noun} a class{wrong}, what do descriptions buy?"
+    if config.label_noise:
+        return f"With {config.label_noise:.0%} of the labels wrong, what do descriptions buy?"
+    return "With all labels known, what do descriptions buy?"
+
+
+def notes(config: CompareConfig) -> list[str]:
+    """Return what a reader must know to trust the numbers."""
+    selected = "the weights of the last step" if config.select == "last" else "the best weights on validation"
+    return [
+        f"Every arm trains on the same images, in batches of the same size, for the same number of steps; {selected} are "
+        "kept, and the test split is read once per run.",
+        "Intervals are 95 % t-intervals over seeds; p-values are of paired t-tests over seeds. A seed draws the weights, "
+        "the data order and, where labels are taken away or flipped, which ones.",
+    ]
+
+
+def _arm(
+    config: CompareConfig, arm: str, folders: Sequence[Path], top1: Sequence[float], facts: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    mean, *interval = mean_ci(top1)
+    return {
+        "description": arms.ALL[arm].about,
+        "seeds": list(range(len(folders))),
+        "test": list(top1),
+        "mean": mean,
+        "ci95": None if None in interval else interval,
+        "seconds": float(np.mean([fact["seconds"] for fact in facts])),
+        "peak_memory_bytes": max(fact["peak_memory_bytes"] for fact in facts),
+        "runs": [os.path.relpath(folder, config.out) for folder in folders],
+    }
+
+
+def _pair(arm: str, against: str, ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
+    difference = paired(ours, theirs)
+    return {
+        "arm": arm,
+        "against": against,
+        "difference": difference.difference,
+        "ci95": difference.ci95,
+        "p": difference.p,
+        "n": difference.n,
+    }
