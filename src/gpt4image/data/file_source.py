@@ -23,11 +23,7 @@ class FileSource:
 
     def read(self, row: int) -> bytes:
         """Return the bytes of one file. Raises OSError where it cannot be read or is larger than 512 MiB."""
-        with open(self._path(row), "rb") as file:  # noqa: PTH123  (a Path per image is measurable)
-            size = os.fstat(file.fileno()).st_size
-            if size > MAX_FILE_BYTES:
-                raise OSError(f"the file has {size:,} bytes, more than the allowed {MAX_FILE_BYTES:,}")
-            return file.read()
+        return read_bounded(self._path(row))
 
     def digests(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
         """Return the sha256 hex digest of each file's bytes; that of an unchanged file is remembered."""
@@ -35,6 +31,15 @@ class FileSource:
 
     def _path(self, row: int) -> str:
         return os.path.join(self._root, self._names[row])  # noqa: PTH118
+
+
+def read_bounded(path: str) -> bytes:
+    """Return the bytes of a file. Raises OSError where it cannot be read or is larger than 512 MiB."""
+    with open(path, "rb") as file:  # noqa: PTH123  (a Path per image is measurable)
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_FILE_BYTES:
+            raise OSError(f"the file has {size:,} bytes, more than the allowed {MAX_FILE_BYTES:,}")
+        return file.read()
 
 
 def is_below(real_path: str, real_root: str) -> bool:

@@ -17,7 +17,8 @@ MAX_CLASSES = 1_000_000
 def encode_labels(cells: Sequence[object], spec: str) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """Return the class names and the labels that a column of names or of numbers stands for.
 
-    None, NaN, an empty cell and -1 mean no label. Whole numbers are class numbers: the classes are "0" to the largest one.
+    None, NaN, an empty cell and -1 mean no label. Whole numbers are class numbers: the classes are "0"
+    to the largest one.
     Names are sorted.
 
     Args:

@@ -1,0 +1,88 @@
+"""Images in the memory-mapped Arrow tables of `datasets`: bytes, or paths of files."""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from gpt4image.data.digests import file_digests
+from gpt4image.data.file_source import is_below, read_bounded
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+class ArrowSource:
+    """Images of several tables, one after the other, without a copy in memory.
+
+    Args:
+        tables: data sets with the same image column.
+        column: name of that column, a struct of ``bytes`` and ``path``; path counts where there are no bytes.
+        folders: real paths of the folders in which such files may lie.
+    """
+
+    def __init__(self, tables: Sequence[Dataset], column: str, folders: Sequence[str]) -> None:
+        self._tables = tables
+        self._column = column
+        self._folders = folders
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the open chunks: a worker process maps the files itself; pickled Arrow data would be copied."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_chunks", "_starts")}
+
+    def read(self, row: int) -> bytes:
+        """Return the bytes of one image. Raises OSError where its file cannot be read."""
+        data, path = self._cell(row)
+        return read_bounded(path) if data is None else data
+
+    def digests(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
+        """Return the sha256 hex digest of the bytes of each image."""
+        found: list[str] = []
+        files: list[tuple[int, str]] = []
+        for row in rows.tolist():
+            data, path = self._cell(row)
+            if data is None:
+                files.append((len(found), path))
+            found.append("" if data is None else hashlib.sha256(data).hexdigest())
+        for (position, _), digest in zip(files, file_digests([path for _, path in files]), strict=True):
+            found[position] = digest
+        return tuple(found)
+
+    def faults(self) -> dict[int, str]:
+        """Return the rows that cannot be used, with the reason, without touching the image bytes."""
+        faults: dict[int, str] = {}
+        for start, (data, paths) in zip(self._starts, self._chunks, strict=True):
+            for offset in np.flatnonzero(data.is_null().to_numpy(zero_copy_only=False)).tolist():
+                path = paths[offset].as_py()
+                if path is None:
+                    faults[start + offset] = "has no image"
+                elif not any(is_below(os.path.realpath(path), folder) for folder in self._folders):
+                    faults[start + offset] = "has no bytes, and its path leads out of the data set"
+        return faults
+
+    def _cell(self, row: int) -> tuple[bytes | None, str]:
+        chunk = bisect.bisect_right(self._starts, row) - 1
+        data, paths = self._chunks[chunk]
+        offset = row - self._starts[chunk]
+        value = data[offset].as_py()
+        return value, "" if value is not None else paths[offset].as_py()
+
+    @cached_property
+    def _chunks(self) -> list[tuple[pa.BinaryArray, pa.StringArray]]:
+        """Bytes and paths of each non-empty chunk; `flatten` minds images that are null as a whole."""
+        structs = [chunk for table in self._tables for chunk in table.data.column(self._column).chunks if len(chunk)]
+        bytes_at, path_at = (structs[0].type.get_field_index(name) for name in ("bytes", "path"))
+        return [(fields[bytes_at], fields[path_at]) for fields in (struct.flatten() for struct in structs)]
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        """First row of each chunk."""
+        return np.cumsum([0, *(len(data) for data, _ in self._chunks[:-1])]).tolist()

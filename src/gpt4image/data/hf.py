@@ -1,0 +1,162 @@
+"""`hf:NAME_OR_PATH`: a data set of the Hugging Face hub, or a local one (Parquet, Arrow, images, `save_to_disk`).
+
+Images stay undecoded in the memory-mapped Arrow files of `datasets`; they are read from there row by row. Local sets
+need no network.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from gpt4image.data.arrow_source import ArrowSource
+from gpt4image.data.image_set import NO_LABEL, SPLIT_OF, ImageSet
+from gpt4image.data.labels import encode_labels
+from gpt4image.errors import ConfigError, DataError, MissingExtraError, first_few
+from gpt4image.outcome import SetAside
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+IMAGE_NAMES = ("image", "img", "picture", "jpg", "png")
+LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")
+KEY_NAME = "key"
+
+
+def load_hf(argument: str) -> ImageSet:
+    """Load the splits of a data set that `datasets` reads.
+
+    The image column is found by its type, the label column by name or type (ClassLabel, numbers or names; None and -1
+    mean no label). Keys are the column ``key``, else ``SPLIT/ROW``; where splits share keys, those outside train get
+    the split's name in front.
+
+    Raises:
+        ConfigError: no name is given.
+        DataError: the data set cannot be loaded, or has no image column.
+        MissingExtraError: `datasets` is not installed.
+    """
+    spec = f"hf:{argument}"
+    if not argument:
+        raise ConfigError("--data 'hf:' lacks a name: hf:NAME_OR_PATH.")
+    parts, unknown = _known_splits(_load(argument, spec))
+    if not parts:
+        raise DataError(f"{spec}: none of its splits {first_few(unknown)} is train, validation or test.")
+    features = parts[0][1].features
+    image = _choose([name for name, kind in features.items() if _holds_image(kind)], IMAGE_NAMES)
+    if image is None:
+        raise DataError(f"{spec}: no column holds images; its columns are {first_few(features, 20)}.")
+    source = ArrowSource([part for _, part in parts], image, _allowed_folders(argument))
+    splits = np.repeat([SPLIT_OF[name] for name, _ in parts], [len(part) for _, part in parts])
+    keys = _keys(parts, splits)
+    classes, labels = _labels(parts, spec)
+    faults = source.faults()
+    rows = np.setdiff1d(np.arange(len(keys)), list(faults))
+    return ImageSet(
+        spec=spec,
+        classes=classes,
+        keys=tuple(keys[row] for row in rows),
+        labels=labels[rows],
+        splits=splits[rows],
+        source=source,
+        rows=rows,
+        set_aside=(
+            *(SetAside(name=f"split {name}", reason="is not one of train, validation and test") for name in unknown),
+            *(SetAside(name=keys[row], reason=reason) for row, reason in faults.items()),
+        ),
+    )
+
+
+def _load(argument: str, spec: str) -> Mapping[str, Dataset]:
+    try:
+        import datasets
+        from datasets.exceptions import DatasetsError
+    except ModuleNotFoundError:
+        raise MissingExtraError("An image set of the kind hf", "hf") from None
+
+    path = Path(argument).expanduser()
+    local = path.exists()
+    if not local and (path.is_absolute() or argument.startswith((".", "~"))):
+        raise DataError(f"{spec}: there is no such file or folder.")
+    try:
+        if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+            loaded: Any = datasets.load_from_disk(str(path))
+        elif path.is_file():
+            loaded = datasets.load_dataset(path.suffix.removeprefix("."), data_files=str(path))
+        else:
+            loaded = datasets.load_dataset(str(path) if local else argument)
+    except (OSError, ValueError, DatasetsError, pa.ArrowException) as error:
+        where = "could not be read" if local else "is neither a local path nor could it be loaded from the hub"
+        raise DataError(f"{spec} {where}: {error}") from None
+    if isinstance(loaded, datasets.Dataset):
+        loaded = {str(loaded.split or "train"): loaded}
+    return {name: part.flatten_indices() if part._indices is not None else part for name, part in loaded.items()}
+
+
+def _known_splits(loaded: Mapping[str, Dataset]) -> tuple[list[tuple[str, Dataset]], list[str]]:
+    """Return the splits whose name is known, train first, and the names of the others; a single split is train."""
+    if len(loaded) == 1 and not set(loaded) & set(SPLIT_OF):
+        return [("train", next(iter(loaded.values())))], []
+    known = sorted((name for name in loaded if name in SPLIT_OF), key=list(SPLIT_OF).index)
+    return [(name, loaded[name]) for name in known], [name for name in loaded if name not in SPLIT_OF]
+
+
+def _holds_image(kind: Any) -> bool:
+    import datasets
+
+    return isinstance(kind, datasets.Image) or (isinstance(kind, dict) and set(kind) == {"bytes", "path"})
+
+
+def _choose(names: Sequence[str], preferred: Sequence[str]) -> str | None:
+    return next((name for name in preferred if name in names), next(iter(names), None))
+
+
+def _keys(parts: Sequence[tuple[str, Dataset]], splits: NDArray[np.str_]) -> list[str]:
+    if not all(KEY_NAME in part.features for _, part in parts):
+        return [f"{name}/{row:07d}" for name, part in parts for row in range(len(part))]
+    keys = [str(key) for _, part in parts for key in _cells(part, KEY_NAME)]
+    if len(set(keys)) == len(keys):
+        return keys
+    return [key if split == "train" else f"{split}/{key}" for key, split in zip(keys, splits, strict=True)]
+
+
+def _labels(parts: Sequence[tuple[str, Dataset]], spec: str) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    import datasets
+
+    features = parts[0][1].features
+    class_columns = [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
+    name = _choose([*(name for name in LABEL_NAMES if name in features), *class_columns], LABEL_NAMES)
+    if name is None:
+        return (), np.full(sum(len(part) for _, part in parts), NO_LABEL)
+    # A split without the column has no labels, as the test splits of some published sets.
+    cells = [
+        cell for _, part in parts for cell in (_cells(part, name) if name in part.features else [None] * len(part))
+    ]
+    kind = features[name]
+    if isinstance(kind, datasets.ClassLabel):
+        labels = np.array([NO_LABEL if cell is None else cell for cell in cells], dtype=np.int64)
+        return tuple(kind.names), labels
+    if any(isinstance(cell, list | dict) for cell in cells):
+        raise DataError(f"{spec}: column {name!r} holds several labels an image; one class each is needed.")
+    return encode_labels(cells, spec)
+
+
+def _cells(part: Dataset, name: str) -> list[Any]:
+    """Return a column as Python values, from the Arrow table itself: rows of `datasets` take about 20 us each."""
+    return part.data.column(name).to_pylist()
+
+
+def _allowed_folders(argument: str) -> list[str]:
+    """Return where the files of a set without embedded bytes may lie: its own folder and the caches of downloads."""
+    from datasets.config import HF_DATASETS_CACHE
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    path = Path(argument).expanduser()
+    own = path if path.is_dir() else path.parent
+    folders = [own, HF_DATASETS_CACHE, HF_HUB_CACHE] if path.exists() else [HF_HUB_CACHE]
+    return [os.path.realpath(folder) for folder in folders]

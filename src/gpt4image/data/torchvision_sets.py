@@ -1,0 +1,95 @@
+"""`cifar10`, `cifar100`: the original 32 x 32 arrays, by torchvision.
+
+`cifar10:ROOT` reads a folder that torchvision knows as root; without ROOT the set is downloaded to the user's cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt4image.data.image_set import ImageSet
+from gpt4image.errors import DataError
+from gpt4image.files import user_cache
+
+if TYPE_CHECKING:
+    from torchvision.datasets import CIFAR10
+
+
+def load_cifar10(root: str = "") -> ImageSet:
+    """Load CIFAR-10; see `_load`."""
+    from torchvision.datasets import CIFAR10
+
+    return _load("cifar10", CIFAR10, root)
+
+
+def load_cifar100(root: str = "") -> ImageSet:
+    """Load CIFAR-100 with its 100 fine classes; see `_load`."""
+    from torchvision.datasets import CIFAR100
+
+    return _load("cifar100", CIFAR100, root)
+
+
+def _load(name: str, kind: type[CIFAR10], root: str) -> ImageSet:
+    """Load both splits. The k-th training image of a class, in the official order, has the key ``bird/000k``, the k-th
+    test image ``test/bird/000k``; bytes are binary PPM files of the pixels.
+
+    torchvision unpickles the archive's files, which is safe for these alone: it first compares the md5 of each file
+    with the official one (`CIFAR10._check_integrity`, which its constructor calls) and refuses others.
+
+    Raises:
+        DataError: the folder lacks the official files, or they cannot be downloaded.
+    """
+    spec = f"{name}:{root}" if root else name
+    folder = Path(root).expanduser() if root else user_cache() / "torchvision"
+    try:
+        train, test = (kind(folder, train=is_train, download=not root) for is_train in (True, False))
+    except (RuntimeError, OSError) as error:
+        raise DataError(
+            f"{spec}: {folder} does not hold the official files ({kind.base_folder}/...): {error}. "
+            f"Give the root of a torchvision download, {name}:ROOT; without ROOT it is downloaded."
+        ) from None
+    labels = np.array([*train.targets, *test.targets], dtype=np.int64)
+    return ImageSet(
+        spec=spec,
+        classes=tuple(train.classes),
+        keys=(*_keys(train, ""), *_keys(test, "test/")),
+        labels=labels,
+        splits=np.repeat(["train", "test"], [len(train), len(test)]),
+        source=PpmSource(np.concatenate([train.data, test.data])),
+        rows=np.arange(len(labels)),
+    )
+
+
+def _keys(part: CIFAR10, prefix: str) -> list[str]:
+    seen: Counter[int] = Counter()
+    keys: list[str] = []
+    for label in part.targets:
+        keys.append(f"{prefix}{part.classes[label]}/{seen[label]:04d}")
+        seen[label] += 1
+    return keys
+
+
+class PpmSource:
+    """Arrays as files: each image is a binary PPM (P6) of its pixels, so that it has bytes and a stable digest.
+
+    Args:
+        images: (N, H, W, 3) uint8.
+    """
+
+    def __init__(self, images: NDArray[np.uint8]) -> None:
+        self._images = images
+
+    def read(self, row: int) -> bytes:
+        """Return one image as a PPM file."""
+        height, width = self._images.shape[1:3]
+        return f"P6\n{width} {height}\n255\n".encode() + self._images[row].tobytes()
+
+    def digests(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
+        """Return the sha256 hex digest of the PPM file of each image."""
+        return tuple(hashlib.sha256(self.read(row)).hexdigest() for row in rows)
