@@ -1,0 +1,219 @@
+"""Every kind of picture gives the right pixels; every bad one a reason."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from gpt4image.data.decode import FORMATS, decode, decode_square
+from gpt4image.errors import DecodeError
+
+RED = (255, 0, 0)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def pixels(data: bytes) -> np.ndarray:
+    return np.asarray(decode(data))
+
+
+def noise(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def test_rgb_keeps_its_pixels() -> None:
+    original = noise(5, 7, 3)
+    image = decode(encoded(Image.fromarray(original)))
+    assert image.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(image), original)
+
+
+def test_grey_and_black_and_white() -> None:
+    grey = noise(4, 4)
+    np.testing.assert_array_equal(pixels(encoded(Image.fromarray(grey))), np.repeat(grey[..., None], 3, axis=2))
+    bits = Image.fromarray(np.eye(4, dtype=np.uint8) * 255).convert("1")
+    np.testing.assert_array_equal(pixels(encoded(bits))[..., 0], np.eye(4, dtype=np.uint8) * 255)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_alpha_lies_on_white(mode: str) -> None:
+    image = Image.new(mode, (3, 1), 0)  # black, transparent
+    half, opaque = ((0, 0, 0, 128), (0, 0, 0, 255)) if mode == "RGBA" else ((0, 128), (0, 255))
+    image.putpixel((1, 0), half)
+    image.putpixel((2, 0), opaque)
+    assert pixels(encoded(image))[0, :, 0].tolist() == [255, 127, 0]
+
+
+def test_palette_with_and_without_transparency() -> None:
+    palette = Image.new("P", (2, 1))
+    palette.putpalette([*RED, 0, 0, 255])
+    palette.putpixel((1, 0), 1)
+    assert pixels(encoded(palette)).tolist() == [[[*RED], [0, 0, 255]]]
+    assert pixels(encoded(palette, transparency=1)).tolist() == [[[*RED], [255, 255, 255]]]
+    assert pixels(encoded(palette, transparency=bytes([0, 255]))).tolist() == [[[255, 255, 255], [0, 0, 255]]]
+
+
+def test_rgb_with_a_transparent_colour() -> None:
+    image = Image.new("RGB", (2, 1), RED)
+    image.putpixel((1, 0), (0, 0, 9))
+    assert pixels(encoded(image, transparency=RED)).tolist() == [[[255, 255, 255], [0, 0, 9]]]
+
+
+def test_cmyk_jpeg() -> None:
+    cmyk = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    assert np.abs(pixels(encoded(cmyk, "JPEG", quality=95)).astype(int) - RED).max() <= 4
+
+
+def test_16_bit_grey_is_scaled_not_clipped() -> None:
+    values = np.array([[0, 257 * 100, 40000, 65535]], dtype=np.uint16)
+    expected = [0, 100, round(40000 / 257), 255]
+    for kind in ("PNG", "TIFF"):
+        assert pixels(encoded(Image.fromarray(values), kind))[0, :, 1].tolist() == expected
+    as_32_bit = Image.fromarray(values.astype(np.int32))
+    assert as_32_bit.mode == "I"
+    assert pixels(encoded(as_32_bit, "TIFF"))[0, :, 1].tolist() == expected
+
+
+def test_pixels_without_a_defined_range_are_refused() -> None:
+    with pytest.raises(DecodeError, match="more than 16 bits"):
+        decode(encoded(Image.fromarray(np.array([[0, 1 << 20]], dtype=np.int32)), "TIFF"))
+    with pytest.raises(DecodeError, match="floating-point"):
+        decode(encoded(Image.fromarray(np.zeros((2, 2), dtype=np.float32)), "TIFF"))
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_an_animation_gives_its_first_frame(kind: str) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, (0, 255, 0), (0, 0, 255))]
+    data = encoded(
+        frames[0], kind, save_all=True, append_images=frames[1:], **({"lossless": True} if kind == "WEBP" else {})
+    )
+    assert np.unique(pixels(data).reshape(-1, 3), axis=0).tolist() == [[*RED]]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
+    upright = Image.new("RGB", (32, 16), "white")
+    upright.paste(RED, (0, 0, 16, 8))  # red stands top left
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = upright.transpose(undo[orientation]) if orientation in undo else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    decoded = decode(encoded(stored, kind, exif=exif))
+    assert decoded.size == (32, 16)
+    corner, opposite = decoded.getpixel((4, 4)), decoded.getpixel((28, 12))
+    assert np.abs(np.subtract(corner, RED)).max() < 30
+    assert np.abs(np.subtract(opposite, (255, 255, 255))).max() < 30
+
+
+def test_damaged_exif_does_not_cost_the_picture() -> None:
+    data = encoded(Image.new("RGB", (8, 8), RED), exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
+    assert decode(data).size == (8, 8)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"not an image at all", "not an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),
+    ],
+)
+def test_what_is_no_image_is_refused(data: bytes, reason: str) -> None:
+    with pytest.raises(DecodeError, match=reason):
+        decode(data)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"])
+def test_a_truncated_file_is_refused(kind: str) -> None:
+    data = encoded(Image.fromarray(noise(40, 40, 3)), kind)
+    for decoder in (decode, lambda data: decode_square(data, 16)):
+        with pytest.raises(DecodeError):
+            decoder(data[: len(data) // 2])
+
+
+def png_header(width: int, height: int) -> bytes:
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("side", [8_000, 12_000, 100_000])  # below, between and above the limits of Pillow itself
+def test_a_decompression_bomb_is_refused_by_its_header(side: int) -> None:
+    with pytest.raises(DecodeError, match="more than the allowed 50,000,000"):
+        decode(png_header(side, side))
+
+
+def test_the_pixel_limit_is_exact() -> None:
+    data = encoded(Image.new("RGB", (10, 10)))
+    assert decode(data, max_pixels=100).size == (10, 10)
+    with pytest.raises(DecodeError, match="10 x 10 pixels"):
+        decode(data, max_pixels=99)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    kind=st.sampled_from([name for name in FORMATS if name != "AVIF"]),
+    edits=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=8),
+    keep=st.floats(0.1, 1),
+)
+def test_damage_gives_pixels_or_a_reason_and_never_a_warning(
+    kind: str, edits: list[tuple[float, int]], keep: float
+) -> None:
+    data = bytearray(encoded(Image.fromarray(noise(24, 24, 3)), kind))
+    for place, value in edits:
+        data[int(place * len(data))] = value
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            assert decode_square(bytes(data[: int(keep * len(data))]), 16).shape == (16, 16, 3)
+        except DecodeError as error:
+            assert str(error)
+
+
+def test_a_square_of_the_right_size_keeps_its_pixels() -> None:
+    original = noise(32, 32, 3)
+    np.testing.assert_array_equal(decode_square(encoded(Image.fromarray(original)), 32), original)
+
+
+@pytest.mark.parametrize(("width", "height"), [(90, 30), (30, 90), (31, 47)])
+def test_the_centre_is_cropped(width: int, height: int) -> None:
+    image = Image.new("RGB", (width, height), RED)
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    image.paste((0, 0, 255), (left, top, left + side, top + side))
+    square = decode_square(encoded(image), 10)
+    assert square.shape == (10, 10, 3)
+    assert np.abs(square[2:8, 2:8].astype(int) - (0, 0, 255)).max() <= 2
+
+
+def test_a_large_jpeg_decodes_alike_at_reduced_scale() -> None:
+    wave = np.sin(np.linspace(0, 12, 800))[:, None, None] * np.cos(np.linspace(0, 9, 1000))[None, :, None]
+    image = Image.fromarray((127 + 120 * np.repeat(wave, 3, axis=2)).astype(np.uint8))
+    from_jpeg = decode_square(encoded(image, "JPEG", quality=95), 64).astype(int)
+    from_png = decode_square(encoded(image), 64).astype(int)
+    assert np.abs(from_jpeg - from_png).mean() < 1.5

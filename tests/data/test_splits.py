@@ -1,0 +1,158 @@
+"""Cuts by digest: deterministic, stratified, blind to names and order, and never through equal images."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpt4image.data.image_set import NO_LABEL, ImageSet, MemorySource
+from gpt4image.data.splits import flip_labels, keep_labels_per_class, train_test_duplicates, with_splits
+from gpt4image.errors import DataError
+
+
+def image_set(images: list[bytes], labels: list[int], splits: list[str] | None = None, prefix: str = "") -> ImageSet:
+    return ImageSet(
+        spec="test",
+        classes=tuple("abcdefgh"),
+        keys=tuple(f"{prefix}{i}" for i in range(len(images))),
+        labels=np.array(labels, dtype=np.int64),
+        splits=np.array(splits or ["train"] * len(images)),
+        source=MemorySource(images),
+        rows=np.arange(len(images)),
+    )
+
+
+def numbered(counts: dict[int, int]) -> ImageSet:
+    labels = [label for label, count in counts.items() for _ in range(count)]
+    return image_set([str(i).encode() for i in range(len(labels))], labels)
+
+
+def split_by_digest(images: ImageSet) -> dict[str, str]:
+    return dict(zip(images.digests, images.splits.tolist(), strict=True))
+
+
+contents = st.lists(
+    st.tuples(st.integers(0, 40), st.integers(NO_LABEL, 3)), min_size=1, max_size=60
+)  # (image, label): images come several times, now and then with different labels
+
+
+@settings(max_examples=100, deadline=None)
+@given(contents=contents, seed=st.integers(0, 1000))
+def test_renaming_and_shuffling_change_nothing(contents: list[tuple[int, int]], seed: int) -> None:
+    order = np.random.default_rng(seed).permutation(len(contents))
+    shuffled = [contents[i] for i in order]
+    first, second = (
+        with_splits(
+            image_set([str(image).encode() for image, _ in rows], [label for _, label in rows], prefix=prefix),
+            val_fraction=0.2,
+            test_fraction=0.3,
+        )
+        for rows, prefix in ((contents, "x"), (shuffled, "renamed"))
+    )
+    assert split_by_digest(first) == split_by_digest(second)
+
+
+@settings(max_examples=100, deadline=None)
+@given(contents=contents)
+def test_equal_images_share_a_side_and_unlabelled_ones_train(contents: list[tuple[int, int]]) -> None:
+    images = image_set([str(image).encode() for image, _ in contents], [label for _, label in contents])
+    cut = with_splits(images, val_fraction=0.3, test_fraction=0.3)
+    sides: dict[str, set[str]] = {}
+    for digest, split in zip(cut.digests, cut.splits.tolist(), strict=True):
+        sides.setdefault(digest, set()).add(split)
+    assert all(len(side) == 1 for side in sides.values())
+    assert set(cut.splits[cut.labels == NO_LABEL].tolist()) <= {"train"}
+    assert train_test_duplicates(cut) == 0
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    counts=st.dictionaries(st.integers(0, 7), st.integers(1, 60), min_size=1),
+    fraction=st.sampled_from([0.1, 0.25, 0.5]),
+)
+def test_cuts_are_stratified_and_every_class_keeps_training_images(counts: dict[int, int], fraction: float) -> None:
+    cut = with_splits(numbered(counts), val_fraction=0, test_fraction=fraction)
+    test = Counter(cut.labels[cut.indices("test")].tolist())
+    for label, count in counts.items():
+        assert test[label] == min(max(1, round(fraction * count)), count - 1)
+
+
+@settings(max_examples=50, deadline=None)
+@given(count=st.integers(2, 60))
+def test_adding_an_image_moves_at_most_one_other(count: int) -> None:
+    before = split_by_digest(with_splits(numbered({0: count, 1: 30}), val_fraction=0, test_fraction=0.2))
+    images = [str(i).encode() for i in range(count + 30)]
+    more = image_set([*images, b"new"], [0] * count + [1] * 30 + [0])
+    after = split_by_digest(with_splits(more, val_fraction=0, test_fraction=0.2))
+    assert sum(after[digest] != split for digest, split in before.items()) <= 1
+
+
+def test_splits_that_the_set_brings_stay() -> None:
+    images = [str(i).encode() for i in range(40)]
+    given_test = image_set(images, [0] * 40, ["test"] * 10 + ["train"] * 30)
+    cut = with_splits(given_test, val_fraction=0.1, test_fraction=0.5)
+    np.testing.assert_array_equal(cut.indices("test"), np.arange(10))
+    assert len(cut.indices("val")) == 3
+    whole = image_set(images, [0] * 40, ["test"] * 10 + ["val"] * 10 + ["train"] * 20)
+    assert with_splits(whole, val_fraction=0.1, test_fraction=0.5) is whole
+
+
+def test_val_takes_images_kept_in_train_last() -> None:
+    images = numbered({0: 40})
+    kept = set(images.digests[:30])
+    cut = with_splits(
+        images, val_fraction=0.2, test_fraction=0, keep_in_train=lambda digests: np.array([d in kept for d in digests])
+    )
+    assert len(cut.indices("val")) == 8
+    assert set(cut.indices("val")) <= set(range(30, 40))
+
+
+def test_duplicates_between_given_splits_are_counted() -> None:
+    images = image_set([b"a", b"a", b"b", b"a"], [0, 0, 1, 0], ["train", "train", "train", "test"])
+    assert train_test_duplicates(images) == 2
+
+
+def test_k_labels_per_class_are_kept_in_train_alone() -> None:
+    labels = np.array([0] * 10 + [1] * 10 + [0, 1, NO_LABEL])
+    train = np.arange(20)
+    kept = keep_labels_per_class(labels, train, 3, seed=5)
+    assert Counter(kept[:20].tolist()) == {0: 3, 1: 3, NO_LABEL: 14}
+    np.testing.assert_array_equal(kept[20:], labels[20:])
+    assert np.all((kept == labels) | (kept == NO_LABEL))
+    np.testing.assert_array_equal(kept, keep_labels_per_class(labels, train, 3, seed=5))
+    assert not np.array_equal(kept, keep_labels_per_class(labels, train, 3, seed=6))
+
+
+def test_a_class_with_too_few_labels_is_named() -> None:
+    labels = np.array([0, 0, 0, 1])
+    with pytest.raises(DataError, match="class 'dog' has 1"):
+        keep_labels_per_class(labels, np.arange(4), 2, seed=0, classes=("cat", "dog"))
+
+
+@settings(max_examples=50, deadline=None)
+@given(n=st.integers(1, 80), fraction=st.floats(0, 1), n_classes=st.integers(2, 6), seed=st.integers(0, 99))
+def test_the_exact_number_of_labels_is_flipped(n: int, fraction: float, n_classes: int, seed: int) -> None:
+    labels = np.random.default_rng(seed).integers(NO_LABEL, n_classes, n)
+    indices = np.arange(0, n, 2)
+    flipped = flip_labels(labels, indices, fraction, n_classes, seed)
+    changed = np.flatnonzero(flipped != labels)
+    assert len(changed) == round(fraction * np.sum(labels[indices] != NO_LABEL))
+    assert set(changed) <= set(indices)
+    assert np.all(labels[changed] != NO_LABEL)
+    assert np.all((flipped[changed] >= 0) & (flipped[changed] < n_classes))
+
+
+def test_flips_reach_all_other_classes_alike() -> None:
+    flipped = flip_labels(np.zeros(6000, dtype=np.int64), np.arange(6000), 1.0, 4, seed=0)
+    counts = np.bincount(flipped, minlength=4)
+    assert counts[0] == 0
+    assert np.abs(counts[1:] - 2000).max() < 150
+
+
+def test_one_class_cannot_be_flipped() -> None:
+    with pytest.raises(DataError, match="two or more classes"):
+        flip_labels(np.zeros(4, dtype=np.int64), np.arange(4), 0.5, 1, seed=0)
