@@ -11,6 +11,7 @@ import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib as mpl
@@ -34,7 +35,7 @@ INK, MUTED, RULE, ACCENT, WARM, REFERENCE = COLOURS.values()
 WIDE, NARROW = 720, 350
 """Widths of the two drawings in CSS pixels."""
 FONT = 12
-SETTINGS = {
+SETTINGS: Any = {
     "svg.fonttype": "none",
     "font.size": FONT,
     "axes.titlesize": FONT,
@@ -122,7 +123,7 @@ def interval_chart(identifier: str, title: str, spreads: Sequence[Spread], *, ax
         axes.spines["left"].set_visible(False)
         axes.margins(x=0.14 if width > NARROW else 0.26)
         _percent_axis(axes, "x", bins=7 if width > NARROW else 3)
-        axes.set_xlabel(axis)
+        axes.set_xlabel(_clean(axis))
         return figure
 
     words = [
@@ -215,7 +216,7 @@ def class_chart(identifier: str, title: str, gains: Sequence[Gain], *, axis: str
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
-        axes.set_xlabel(axis)
+        axes.set_xlabel(_clean(axis))
         return figure
 
     words = [
@@ -258,9 +259,13 @@ def _percent_axis(axes: Axes, which: str, *, bins: int) -> None:
     axis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
 
 
+def _clean(text: str) -> str:
+    """Return a text as one line of characters that XML can hold."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
 def _short(name: str, limit: int) -> str:
-    """Return a name as one line of at most ``limit`` characters that XML can hold."""
-    clean = " ".join("".join(letter if letter.isprintable() else " " for letter in name).split())
+    clean = _clean(name)
     return clean if len(clean) <= limit else clean[: limit - 1].rstrip() + "…"
 
 
@@ -268,7 +273,7 @@ def _both_widths(identifier: str, title: str, words: str, draw: Callable[[int], 
     """Return the chart drawn for a wide page and for a phone."""
     drawings = []
     for kind, width in (("wide", WIDE), ("narrow", NARROW)):
-        with mpl.rc_context({**SETTINGS, "svg.hashsalt": identifier}), warnings.catch_warnings():
+        with mpl.rc_context(SETTINGS), mpl.rc_context({"svg.hashsalt": identifier}), warnings.catch_warnings():
             # The page's own fonts draw the text: that matplotlib's lacks a character does not matter.
             warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
             buffer = io.StringIO()
@@ -300,7 +305,7 @@ def _inline(svg: str, identifier: str, kind: str, title: str, words: str) -> str
     labels = {"title": title, "desc": words}
     for place, (tag, text) in enumerate(labels.items()):
         label = ElementTree.Element(f"{{{SVG}}}{tag}", {"id": f"{identifier}-{tag}"})
-        label.text = text
+        label.text = _clean(text)
         root.insert(place, label)
     root.attrib.update({"class": kind, "role": "img", "aria-labelledby": f"{identifier}-title {identifier}-desc"})
     ElementTree.register_namespace("", SVG)
@@ -310,9 +315,8 @@ def _inline(svg: str, identifier: str, kind: str, title: str, words: str) -> str
 
 def _page_style(style: str) -> str:
     """Return a style of matplotlib's with colours as CSS variables and without its font family."""
-    style = re.sub(
-        r"font: ((?:\w+ )?)([\d.]+px) [^;]*", lambda m: f"font-size: {m[2]}; font-weight: {m[1] or 400}", style
-    )
+    style = re.sub(r"font: (\d+ )?([\d.]+px) [^;]*", r"font-weight: \1; font-size: \2", style)  # before matplotlib 3.11
+    style = re.sub(r"font-family: [^;]*; |font-weight: ; ", "", style)
     for name, colour in COLOURS.items():
         style = style.replace(colour, f"var(--{name}, {colour})")
     return style

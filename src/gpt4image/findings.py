@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
 from rich import box
@@ -37,6 +38,11 @@ METRICS = {"top1": "test accuracy"}
 def one_line(text: str) -> str:
     """Return ``text`` with every run of white space as one space."""
     return " ".join(text.split())
+
+
+def tied(text: str) -> str:
+    """Return ``text`` with no line break between a number and its unit or sign."""
+    return re.sub(r"(?<=[\d=<p]) (?=[%=<\d]|points|seed|min|MB|GB|[sh]\b)", "\u00a0", text)
 
 
 def signed(value: float, digits: int = 1) -> str:
@@ -124,11 +130,11 @@ def is_sure(pair: Pair) -> bool:
     return pair.n >= FEW_SEEDS and pair.p is not None and pair.p < SIGNIFICANT
 
 
-def finding(comparison: Comparison, pair: Pair) -> str:
-    """Return what one pair of arms shows, as one plain sentence."""
+def finding(comparison: Comparison, pair: Pair, *, conditioned: bool = True) -> str:
+    """Return what one pair of arms shows, as one plain sentence; ``conditioned`` says first what the labels were."""
     before, after = comparison.arms[pair.against].mean, comparison.arms[pair.arm].mean
     name, metric = phrase(pair.arm), metric_name(comparison)
-    start = condition(comparison.data)
+    start = condition(comparison.data) if conditioned else ""
     start = f"{start}, {name}" if start else name[0].upper() + name[1:]
     reference = "" if pair.against == comparison.reference else f" ({phrase(pair.against)})"
     difference = f"{points(pair.difference)} points"
@@ -159,7 +165,7 @@ def findings(comparison: Comparison) -> list[str]:
     others = [pair for pair in comparison.pairs if pair.against != comparison.reference]
     pairs = text_pairs + others or list(comparison.pairs[:1])
     if pairs:
-        return [finding(comparison, pair) for pair in pairs]
+        return [finding(comparison, pair, conditioned=number == 0) for number, pair in enumerate(pairs)]
     means = ", ".join(f"{percent(arm.mean)} with {phrase(name)}" for name, arm in comparison.arms.items())
     return [f"{metric_name(comparison).capitalize()} is {means}; no pair of arms was compared."]
 

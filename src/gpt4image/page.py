@@ -17,7 +17,7 @@ FILTERS = (
     findings.percent_interval,
     findings.points,
     findings.points_interval,
-    findings.seeds,
+    findings.tied,
 )
 
 
@@ -30,6 +30,7 @@ def render(template: str, **context: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.tests["sure"] = findings.is_sure
     environment.filters |= {function.__name__: function for function in FILTERS}
     page = environment.get_template(template).render(version=__version__, **context)
     return page.encode("utf-8", "replace").decode()  # a file name may hold bytes that are no UTF-8

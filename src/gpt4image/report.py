@@ -279,7 +279,7 @@ def class_gains(identifier: str, before: Sequence[Run] | None, after: Sequence[R
 
 @dataclass(frozen=True, kw_only=True)
 class Confused:
-    """Test pictures of class ``truth`` that were taken for ``taken``, summed over seeds; ``share`` of all of truth's."""
+    """Test pictures of class ``truth`` taken for ``taken``, summed over seeds, and their share of that class."""
 
     truth: str
     taken: str

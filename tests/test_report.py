@@ -1,0 +1,382 @@
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpt4image.config import ReportConfig
+from gpt4image.errors import RunError
+from gpt4image.files import read_json, write_json
+from gpt4image.records import load_run
+from gpt4image.report import (
+    CLASSES_SHOWN,
+    class_accuracies,
+    class_gains,
+    confusions,
+    distinct,
+    report,
+    run_sentence,
+    write_report,
+)
+from synthetic_records import comparison_record, data_url, examples, write_comparison, write_run
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'\n`{{ 7*7 }}` \x00"
+
+
+class Elements(HTMLParser):
+    """Collects elements, ids and visible text of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def words(page: str) -> str:
+    return " ".join("".join(Elements(page).text).split())
+
+
+def full_record() -> dict[str, Any]:
+    """Return a record of two comparisons, as the demo writes it."""
+    few = comparison_record()
+    every = comparison_record(means={"baseline": 0.602, "aligned": 0.609, "text-labels": 0.611})
+    every |= {"question": "And with all labels?", "data": every["data"] | {"labels_per_class": None, "labelled": 1007}}
+    for arm in every["arms"].values():
+        arm["runs"] = [run.replace("runs/", "all/") for run in arm["runs"]]
+    return {**few, "comparisons": {"5 labels a category": few, "all labels": every}}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a comparison with every optional file, and its report."""
+    folder = write_comparison(tmp_path_factory.mktemp("comparison"), full_record())
+    pictures = examples(6)
+    write_json(folder / "examples.json", pictures)
+    doubts = [{"key": p["key"], "picture": p["picture"], "given": "flag", "text": "sign"} for p in pictures]
+    write_json(folder / "doubtful.json", [doubt | {"probability": 0.93} for doubt in doubts])
+    assert write_report(folder) == folder / "report.html"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> str:
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_page_answers_first_and_then_shows_why(page: str) -> None:
+    text = words(page)
+    places = [
+        text.index(part)
+        for part in (
+            "What do descriptions buy with 5 labels a category?",
+            "With 5 labels a class, text labels raised test accuracy from 35.1 % to 49.4 % (+14.3 points",
+            "With all 1,007 training images labelled, text labels made no sure difference",
+            "Points over baseline",
+            "48.6 49.1 50.6",
+            "Validation accuracy after each epoch",
+            "the text arm with the highest mean",
+            "taken for another, summed over seeds",
+            "Test pictures, and what each arm sees in them",
+            "Doubtful labels Here the description",
+            "gpt4image compare --data openmoji --labels-per-class 5 --seeds 3 --out cmp",
+            "Machine and versions",
+            "broken.png: cannot identify image file",
+        )
+    ]
+    assert places == sorted(places)
+
+
+def test_the_page_is_one_file_without_scripts(page: str) -> None:
+    elements = Elements(page)
+    assert not {"script", "iframe", "object", "embed", "form", "base"} & set(elements.tags)
+    assert not [name for name, _ in elements.attributes if name.startswith("on")]
+    links = [value or "" for name, value in elements.attributes if name in ("src", "href", "xlink:href", "action")]
+    assert links
+    assert all(link.startswith(("data:", "#")) for link in links)
+    assert not re.search(r"url\((?!#)", page)
+
+
+def test_links_lead_somewhere_and_ids_are_unique(page: str) -> None:
+    attributes = Elements(page).attributes
+    ids = [value for name, value in attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    for name, value in attributes:
+        if name in ("href", "xlink:href") and (value or "").startswith("#"):
+            assert (value or "")[1:] in ids
+        if name in ("aria-labelledby",):
+            assert set((value or "").split()) <= set(ids)
+
+
+def test_right_and_wrong_are_told_in_words_and_signs(page: str) -> None:
+    assert 'class="wrong"><span class="mark"><span aria-hidden="true">✗</span>' in page
+    assert "✓right: text-labels" in words(page).replace("✓ ", "✓")
+    assert "✗wrong: baseline sign 34 %" in words(page)
+
+
+def test_every_picture_has_a_text_alternative(page: str) -> None:
+    images = re.findall(r"<img [^>]*>", page)
+    assert len(images) == 12
+    assert all(re.search(r'alt="Picture [^"]+"', image) for image in images)
+
+
+def test_options_that_differ_are_told_per_arm(page: str) -> None:
+    text = words(page)
+    differing = text[text.index("What differs between the arms") : text.index("Chosen from the data")]
+    assert "align weight" in differing
+    assert "5 labels a category: aligned0.3" in differing
+    assert "lr" not in differing
+    assert "Chosen from the data epochs24" in text
+
+
+def test_hostile_texts_are_shown_not_run(tmp_path: Path) -> None:
+    record = comparison_record(means={"baseline": 0.3, "text-labels": 0.5, HOSTILE: 0.4})
+    for arm in record["arms"].values():
+        arm["runs"] = []
+        arm["description"] = HOSTILE
+    record |= {"question": HOSTILE, "command": HOSTILE, "notes": [HOSTILE], "metric": HOSTILE}
+    record["data"]["spec"] = HOSTILE
+    record = {**record, "comparisons": {HOSTILE: record}}
+    record["comparisons"][HOSTILE]["arms"]["baseline"]["runs"] = ["run"]
+    write_json(tmp_path / "comparison.json", record)
+    run = write_run(tmp_path / "run", HOSTILE)
+    for name in ("config.json", "environment.json", "run.json"):
+        write_json(
+            run / name, read_json(run / name) | {HOSTILE: HOSTILE, "set_aside": [{"name": HOSTILE, "reason": "x"}]}
+        )
+    evaluation = read_json(run / "evaluation-test.json")
+    write_json(run / "evaluation-test.json", evaluation | {"classes": [HOSTILE, *evaluation["classes"][1:]]})
+    guess = {"class": HOSTILE, "probability": 0.5}
+    example = {"key": HOSTILE, "label": HOSTILE, "split": "test", "picture": data_url(), "descriptions": [HOSTILE]}
+    write_json(tmp_path / "examples.json", [example | {"text_label": guess, "predictions": {HOSTILE: guess}}])
+    doubt = {"key": HOSTILE, "picture": data_url(), "given": HOSTILE, "text": HOSTILE, "probability": 0.5}
+    write_json(tmp_path / "doubtful.json", [doubt | {"description": HOSTILE}])
+    for path in (write_report(tmp_path), write_report(run)):
+        page = path.read_text(encoding="utf-8")
+        elements = Elements(page)
+        assert "script" not in elements.tags
+        assert "onerror" not in dict(elements.attributes)
+        assert "x" not in [value for name, value in elements.attributes if name == "src"]
+        assert "<script>alert(1)</script>" in "".join(elements.text)
+        assert "7*7" in page
+
+
+def test_pictures_that_are_no_bitmaps_are_set_aside(tmp_path: Path) -> None:
+    write_comparison(tmp_path, comparison_record(means={"baseline": 0.3, "text-labels": 0.5}))
+    good = {"key": "good", "split": "test", "picture": data_url()}
+    bad = {"key": "bad", "split": "test", "picture": "https://example.org/track.png"}
+    write_json(tmp_path / "examples.json", [good, bad])
+    outcome = report(ReportConfig(dir=tmp_path))
+    assert [item.name for item in outcome.set_aside] == ["examples.json[1]"]
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "track.png" not in page
+    assert 'alt="Picture good"' in page
+    assert "examples.json[1]" in words(page)
+
+
+def test_without_optional_files_the_rest_is_shown(tmp_path: Path) -> None:
+    record = comparison_record()
+    for arm in record["arms"].values():
+        arm |= {"runs": [], "peak_memory_bytes": None, "seconds": None}
+    write_json(tmp_path / "comparison.json", record | {"question": "", "command": "", "notes": [], "data": {}})
+    outcome = report(ReportConfig(dir=tmp_path))
+    assert outcome.set_aside == ()
+    text = words((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "Text labels raised test accuracy from 35.1 % to 49.4 %" in text
+    for absent in ("Pictures", "Doubtful", "Training losses", "Machine and versions", "To do it again", "Set aside"):
+        assert absent not in text
+
+
+def test_the_outcome_tells_the_finding_and_the_table(folder: Path) -> None:
+    outcome = report(ReportConfig(dir=folder))
+    assert outcome.path == folder / "report.html"
+    assert list(outcome.summary["findings"]) == ["5 labels a category", "all labels"]
+    json.dumps(outcome.summary, allow_nan=False)
+    assert "text-labels     49.4 %" in outcome.text or "text-labels   49.4 %" in outcome.text
+
+
+def test_the_same_records_give_the_same_page(folder: Path, page: str) -> None:
+    assert write_report(folder).read_text(encoding="utf-8") == page
+
+
+def test_an_unfinished_run_is_named_and_the_others_are_shown(tmp_path: Path) -> None:
+    write_comparison(tmp_path, comparison_record(means={"baseline": 0.3, "text-labels": 0.5}))
+    (tmp_path / "runs/text-labels-seed1/run.json").unlink()
+    outcome = report(ReportConfig(dir=tmp_path))
+    assert [item.name for item in outcome.set_aside] == ["runs/text-labels-seed1"]
+    assert "Validation accuracy after each epoch" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_page_of_a_run(tmp_path: Path) -> None:
+    outcome = report(ReportConfig(dir=write_run(tmp_path / "run", "aligned", top1=0.437)))
+    assert outcome.summary == {"top1": 0.437}
+    text = words((tmp_path / "run/report.html").read_text(encoding="utf-8"))
+    assert outcome.text.startswith("Test accuracy is 43.7 % on 430 pictures (top-5 90.0 %, mean over classes 42.7 %, ")
+    assert "Run aligned Test accuracy is 43.7 % on 430 pictures" in text
+    assert "gpt4image train --out run" in text
+
+
+def test_a_run_without_labelled_pictures_says_so(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    (folder / "evaluation-test.json").unlink()
+    assert report(ReportConfig(dir=folder)).summary == {"top1": None}
+    assert run_sentence(None) in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_run_of_one_epoch_without_validation_has_a_page(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", epochs=1)
+    line = json.loads((folder / "metrics.jsonl").read_text())
+    (folder / "metrics.jsonl").write_text(json.dumps(line | {"val": None}) + "\n")
+    write_report(folder)
+    assert 'id="training"' not in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_folder_without_records_is_refused(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(RunError, match=r"neither comparison\.json nor run\.json"):
+            report(ReportConfig(dir=folder))
+    folder = write_run(tmp_path / "run")
+    (folder / "run.json").unlink()
+    with pytest.raises(RunError, match="--resume"):
+        report(ReportConfig(dir=folder))
+
+
+def test_class_accuracies_are_means_over_runs(tmp_path: Path) -> None:
+    runs = [load_run(write_run(tmp_path / str(seed), seed=seed)) for seed in range(2)]
+    means = class_accuracies(runs)
+    firsts = [run.evaluation.per_class[0] or 0.0 for run in runs if run.evaluation]
+    assert means["animal"] == pytest.approx(sum(firsts) / 2)
+    assert "vehicle" not in means  # no test picture of this class in any run
+
+
+def test_confusions_are_summed_and_sorted(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    matrix = {"classes": ["a", "b"], "support": [10, 10], "per_class": [0.7, 0.9], "confusion": [[7, 3], [1, 9]]}
+    write_json(folder / "evaluation-test.json", read_json(folder / "evaluation-test.json") | matrix)
+    (first, second) = confusions({"x": [load_run(folder)] * 2})["x"]
+    assert (first.truth, first.taken, first.count, first.share) == ("a", "b", 6, pytest.approx(0.3))
+    assert (second.truth, second.taken, second.count, second.share) == ("b", "a", 2, pytest.approx(0.1))
+
+
+def test_of_many_classes_the_most_and_least_changed_are_shown(tmp_path: Path) -> None:
+    folder, k = write_run(tmp_path / "run"), 100
+    sizes = {"support": [1] * k, "confusion": [[0] * k] * k, "per_class": [i / k for i in range(k)]}
+    evaluation = read_json(folder / "evaluation-test.json") | {"classes": [f"class-{i:02}" for i in range(k)]}
+    write_json(folder / "evaluation-test.json", evaluation | sizes)
+    chart = class_gains("x", None, [load_run(folder)])
+    names = re.findall(r">(class-\d\d)<", chart)
+    assert len(set(names)) == CLASSES_SHOWN
+    assert {"class-99", "class-85", "class-14", "class-00"} <= set(names)
+    assert "class-50" not in names
+
+
+def test_distinct_values_keep_their_order() -> None:
+    assert distinct([{"a": 1, "b": "x"}, {"a": 2, "b": "x"}, {"a": 1}]) == {"a": "1 · 2", "b": "x"}
+
+
+CHECK = """<!doctype html><body><script>
+onload = () => {
+  const found = [...document.querySelectorAll("iframe")].map(frame => {
+    const page = frame.contentDocument, root = page.documentElement, seen = {};
+    const sticksOut = e => e.getBoundingClientRect().right > frame.clientWidth + 0.5 && !e.closest("svg g, .hidden");
+    const shown = [...page.querySelectorAll(".chart svg")].filter(svg => svg.getBoundingClientRect().width > 0);
+    const text = [...page.querySelectorAll(".chart svg text")].map(e => e.getBoundingClientRect());
+    return {
+      width: frame.clientWidth, scroll: root.scrollWidth,
+      outside: [...page.querySelectorAll("body *")].filter(sticksOut).map(e => e.outerHTML.slice(0, 80)),
+      cut: text.filter(box => box.width && (box.right > frame.clientWidth || box.left < 0)).length,
+      charts: [...new Set(shown.map(svg => svg.getAttribute("class")))],
+      background: frame.contentWindow.getComputedStyle(page.body).backgroundColor,
+      broken: [...page.images].filter(image => !image.complete || !image.naturalWidth).length,
+    };
+  });
+  document.body.textContent = "RESULT" + JSON.stringify(found) + "END";
+};
+</script>"""
+WIDTHS = (320, 390, 768, 1280)
+
+
+def look(page: str, folder: Path, scheme: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """Load a page in headless Chromium at all WIDTHS; return measurements per width and console messages."""
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("no Chromium on this machine: install the package chromium to look at the page in a browser")
+    # A frame per width: headless windows are never narrower than 500 pixels. Its content keeps its own policy.
+    content = html.escape(page.replace("<details", "<details open").replace('loading="lazy"', ""))
+    frames = (
+        f'<iframe style="border:0;height:3000px;width:{width}px" srcdoc="{content}"></iframe>' for width in WIDTHS
+    )
+    wrapper = folder / f"wrapper-{scheme}.html"
+    wrapper.write_text(CHECK + "".join(frames), encoding="utf-8")
+    command = [
+        *(
+            browser,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            "--enable-logging=stderr",
+            "--dump-dom",
+        ),
+        *(f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=10000", "--window-size=1400,1000"),
+        *(f"--blink-settings=preferredColorScheme={0 if scheme == 'dark' else 1}", wrapper.as_uri()),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    result = re.search(r"RESULT(.*)END", html.unescape(done.stdout))
+    assert result, done.stdout[:500]
+    return json.loads(result[1]), [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_fits_every_screen(folder: Path, page: str, tmp_path: Path, scheme: str) -> None:
+    found, messages = look(page, tmp_path, scheme)
+    assert messages == []
+    assert [one["width"] for one in found] == list(WIDTHS)
+    for one in found:
+        assert one["scroll"] == one["width"]
+        assert one["outside"] == []
+        assert one["cut"] == 0
+        assert one["broken"] == 0
+        assert one["charts"] == (["narrow"] if one["width"] < 736 else ["wide"])
+        assert one["background"] == ("rgb(20, 23, 26)" if scheme == "dark" else "rgb(253, 253, 251)")
+
+
+@pytest.mark.slow
+def test_long_names_and_many_seeds_fit_a_phone(tmp_path: Path) -> None:
+    record = comparison_record(seeds=9, means={"baseline": 0.3, "shuffled-within-class": 0.4, "text-labels": 0.99})
+    record |= {"question": "Q" * 300, "command": "gpt4image compare " + "x" * 300}
+    write_comparison(tmp_path, record)
+    pictures = [
+        {"key": "k" * 200, "label": "l" * 90, "split": "test", "picture": data_url(), "descriptions": ["d" * 400]}
+        | {"predictions": {"shuffled-within-class": {"class": "c" * 90, "probability": 1.0}}}
+    ]
+    write_json(tmp_path / "examples.json", pictures)
+    found, messages = look(write_report(tmp_path).read_text(encoding="utf-8"), tmp_path, "light")
+    assert messages == []
+    assert [(one["scroll"], one["outside"], one["cut"]) for one in found] == [(width, [], 0) for width in WIDTHS]
+
+
+@pytest.mark.slow
+def test_the_browser_check_sees_a_page_that_is_too_wide(tmp_path: Path) -> None:
+    page = "<!doctype html><table width=500><tr><td>wide</table><script>1</script>"
+    policy = "<meta http-equiv=Content-Security-Policy content=\"default-src 'none'\">"
+    found, messages = look(policy + page, tmp_path, "light")
+    assert [one["scroll"] > one["width"] for one in found] == [True, True, False, False]
+    assert found[0]["outside"]
+    assert messages
