@@ -1,0 +1,39 @@
+"""Embedding tables made from given vectors, for tests of what reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt4image.store import Prompt
+from gpt4image.table import EmbeddingTable, Manifest, digests_to_bytes, text_digest, write_table
+
+
+def make_table(path: Path, vectors: Mapping[str, Sequence[NDArray[np.floating]]]) -> EmbeddingTable:
+    """Write and open a table: image ``digest`` has the unit-length embeddings ``vectors[digest]``, each (D,)."""
+    pairs = [(digest, vector) for digest, several in vectors.items() for vector in several]
+    matrix = np.stack([vector for _, vector in pairs]).astype(np.float16)
+    return write_table(
+        path,
+        embeddings=matrix,
+        texts=np.stack([np.frombuffer(text_digest(f"text {i}"), np.uint8) for i in range(len(pairs))]),
+        digests=digests_to_bytes([digest for digest, _ in pairs]),
+        rows=np.arange(len(pairs)),
+        manifest=Manifest(
+            encoder="given",
+            revision="0",
+            precision="fp32",
+            width=matrix.shape[1],
+            max_tokens=256,
+            truncated=0.0,
+            descriptions=len(pairs),
+            texts=len(pairs),
+            images=len(vectors),
+            prompts=(Prompt(name="paper", version=1, text="Describe this image in detail.", class_conditioned=False),),
+            plan="given",
+            gpt4image="0",
+        ),
+    )
