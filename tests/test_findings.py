@@ -77,6 +77,13 @@ def test_a_pair_without_the_baseline_names_what_it_is_against() -> None:
     assert last.startswith("Text labels raised test accuracy from 37.7 % (the nearest class name) to 49.4 %")
 
 
+def test_two_arms_that_may_be_equal_are_named_together() -> None:
+    record = comparison_record(means={"baseline": 0.3, "text-labels": 0.5, "zero-shot": 0.5})
+    assert findings.findings(Comparison.model_validate(record))[-1].startswith(
+        "Between text labels and the nearest class name there is no sure difference in test accuracy: 5"
+    )
+
+
 def test_arms_of_a_recipe_have_a_sentence_too() -> None:
     (sentence,) = findings.findings(two_arms([0.3, 0.31, 0.32], [0.5, 0.51, 0.53], "my\narm"))
     assert sentence.startswith("My arm raised test accuracy")
@@ -94,7 +101,8 @@ def test_arms_without_pairs_are_named_with_their_means() -> None:
     [
         ({}, ""),
         ({"labels_per_class": 1}, "With 1 label a class"),
-        ({"label_noise": 0.4, "labelled": 10, "train": 10}, "With 40 % of the training labels flipped"),
+        ({"label_noise": 0.4, "labelled": 10, "train": 10}, "With 40 % of the training labels wrong"),
+        ({"labels_per_class": 5, "label_noise": 0.4}, "With 5 labels a class, 40 % of them wrong"),
         ({"labelled": 90, "train": 1007}, "With 90 of 1,007 training images labelled"),
     ],
 )

@@ -113,10 +113,12 @@ def phrase(arm: str) -> str:
 
 def condition(data: dict[str, Any]) -> str:
     """Return what the labels were like, e.g. ``With 90 of 1,007 training images labelled``, or an empty text."""
+    noise = data.get("label_noise")
     if per_class := data.get("labels_per_class"):
-        return f"With {per_class} label{'' if per_class == 1 else 's'} a class"
-    if noise := data.get("label_noise"):
-        return f"With {100 * noise:.0f} % of the training labels flipped"
+        wrong = f", {100 * noise:.0f} % of them wrong" if noise else ""
+        return f"With {per_class} label{'' if per_class == 1 else 's'} a class{wrong}"
+    if noise:
+        return f"With {100 * noise:.0f} % of the training labels wrong"
     labelled, total = data.get("labelled"), data.get("train")
     if labelled is None or not total:
         return ""
@@ -134,8 +136,8 @@ def finding(comparison: Comparison, pair: Pair, *, conditioned: bool = True) -> 
     """Return what one pair of arms shows, as one plain sentence; ``conditioned`` says first what the labels were."""
     before, after = comparison.arms[pair.against].mean, comparison.arms[pair.arm].mean
     name, metric = phrase(pair.arm), metric_name(comparison)
-    start = condition(comparison.data) if conditioned else ""
-    start = f"{start}, {name}" if start else name[0].upper() + name[1:]
+    context = condition(comparison.data) if conditioned else ""
+    start = f"{context}, {name}" if context else name[0].upper() + name[1:]
     reference = "" if pair.against == comparison.reference else f" ({phrase(pair.against)})"
     difference = f"{points(pair.difference)} points"
     if pair.n < FEW_SEEDS:
@@ -146,6 +148,10 @@ def finding(comparison: Comparison, pair: Pair, *, conditioned: bool = True) -> 
     p = "no p-value" if pair.p is None else f"p {p_value(pair.p)}" if pair.p < 0.001 else f"p = {p_value(pair.p)}"
     interval = [] if pair.ci95 is None else [f"95 % interval {points_interval(pair.ci95)}"]
     evidence = f"({', '.join([difference, *interval, p, seeds(pair.n)])})"
+    if not is_sure(pair) and reference:
+        between = f"between {name} and {phrase(pair.against)} there is no sure difference in {metric}"
+        between = f"{context}, {between}" if context else between[0].upper() + between[1:]
+        return f"{between}: {percent(after)} and {percent(before)} {evidence}."
     if not is_sure(pair):
         return (
             f"{start} made no sure difference to {metric}: {percent(before)}{reference} without, "
