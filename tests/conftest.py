@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+
+COLOURS = {"blue": (40, 60, 220), "green": (40, 190, 60), "red": (220, 50, 40)}
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +20,16 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the shared data folder is absent: set GPT4IMAGE_SHARED_DATA (looked at {folder})")
     return folder
+
+
+@pytest.fixture
+def colour_folder(tmp_path: Path) -> Path:
+    """A folder of class folders that a model learns in a few steps: 16 noisy pictures of each of three colours."""
+    root = tmp_path / "colours"
+    rng = np.random.default_rng(0)
+    for name, colour in COLOURS.items():
+        (root / name).mkdir(parents=True)
+        for number in range(16):
+            noisy = np.clip(np.array(colour) + rng.normal(0, 30, (16, 16, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(noisy).save(root / name / f"{number:02}.png")
+    return root

@@ -13,7 +13,7 @@ from gpt4image.devices import choose_device, cpu_threads
 from gpt4image.files import read_json, write_json
 from gpt4image.outcome import Outcome, SetAside
 from gpt4image.progress import progress_bar
-from gpt4image.training_data import Prepared, TrainingData, prepare
+from gpt4image.training_data import Prepared, prepare
 
 OnStep = Callable[[int, int, str], None]
 
@@ -85,17 +85,18 @@ def run(
     }
     runs.start(out, record, facts, resume=resume)
     measured = fit(trainer, out, on_step=on_step, checkpoint_seconds=config.checkpoint_seconds)
-    write_json(out / runs.RUN, {"status": "finished", **measured, **data_facts(ready.data)})
+    write_json(out / runs.RUN, {"status": "finished", **measured, **data_facts(ready)})
 
 
-def data_facts(data: TrainingData) -> dict[str, Any]:
+def data_facts(ready: Prepared) -> dict[str, Any]:
     """Return what a run record says of its data: counts per split, and of labelled and described training images."""
+    data = ready.data
     train = data.indices("train")
     return {
         "set_aside": [{"name": item.name, "reason": item.reason} for item in data.set_aside],
         "data": {
             "spec": data.image_set.spec,
-            **{split: len(data.indices(split)) for split in ("train", "val", "test")},
+            **ready.sizes,
             "classes": len(data.classes),
             "labelled": int((data.labels[train] >= 0).sum()),
             "described": 0 if data.text is None else int(data.text.described[train].sum()),
@@ -109,8 +110,8 @@ def _as_before(config: TrainConfig) -> TrainConfig:
     if not path.is_file():
         return config
     saved = read_json(path)
-    chosen = {name: saved[name] for name in saved["chosen"] if name in TrainConfig.model_fields}
-    return config.model_copy(update=chosen)
+    still_open = {name for name in TrainConfig.model_fields if getattr(config, name) in (None, "auto", {})}
+    return config.model_copy(update={name: saved[name] for name in still_open & saved["chosen"].keys()})
 
 
 def _outcome(out: Path, set_aside: tuple[SetAside, ...]) -> Outcome:

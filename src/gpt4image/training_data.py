@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gpt4image.config import TrainOptions
-from gpt4image.data.image_set import NO_LABEL, ImageSet
+from gpt4image.data.image_set import NO_LABEL, SPLITS, ImageSet
 from gpt4image.data.pixels import Pixels
 from gpt4image.errors import DataError, TableError
 from gpt4image.files import fingerprint
@@ -166,12 +166,14 @@ class Prepared:
         config: resolved options.
         chosen: the options that were chosen from the set.
         data: what the run reads.
+        sizes: images per split of the whole set, whether or not the run reads them.
         fingerprint: identity of the data's content: digests, labels, splits, embedding table and text labels.
     """
 
     config: Any
     chosen: dict[str, Any]
     data: TrainingData
+    sizes: dict[str, int]
     fingerprint: str
 
 
@@ -187,6 +189,7 @@ def prepare(config: TrainOptions, splits: Sequence[str] = ("train", "val", "test
     image_set, table = load_image_set(config)
     config, chosen = auto.choose(config, image_set)
     require_batch(image_set, config.batch_size or 0)
+    sizes = {split: len(image_set.indices(split)) for split in SPLITS}
     image_set = image_set.select(np.flatnonzero(np.isin(image_set.splits, splits)))
     pixels, broken, usable = load_pixels(
         image_set, auto.stored_size(config), memory_limit_gb=config.memory_limit_gb, workers=config.workers
@@ -208,7 +211,7 @@ def prepare(config: TrainOptions, splits: Sequence[str] = ("train", "val", "test
     content = [image_set.digests, image_set.labels.tolist(), image_set.splits.tolist(), image_set.classes]
     content.append(None if table is None else table.manifest.to_json())
     content.append(None if data.soft is None else hashlib.sha256(data.soft.tobytes()).hexdigest())
-    return Prepared(config=config, chosen=chosen, data=data, fingerprint=fingerprint(content))
+    return Prepared(config=config, chosen=chosen, data=data, sizes=sizes, fingerprint=fingerprint(content))
 
 
 def with_text_labels(data: TrainingData, path: Path, trust: float | None) -> TrainingData:

@@ -1,0 +1,50 @@
+"""Batches: a pure function of seed and number, every image once per pass."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpt4image.batches import Stream, make_batches
+from gpt4image.errors import DataError
+
+
+@given(count=st.integers(1, 30), start=st.integers(0, 100), length=st.integers(1, 80), seed=st.integers(0, 5))
+def test_a_stream_read_in_any_pieces_is_the_same_sequence(count: int, start: int, length: int, seed: int) -> None:
+    images = np.arange(100, 100 + count)
+    whole = Stream(images=images, seed=(seed,)).take(0, start + length)
+    piece = Stream(images=images, seed=(seed,)).take(start, length)
+    assert piece.tolist() == whole[start:].tolist()
+
+
+@given(count=st.integers(1, 30), passes=st.integers(1, 4))
+def test_every_pass_holds_every_image_once(count: int, passes: int) -> None:
+    sequence = Stream(images=np.arange(count), seed=(3,)).take(0, count * passes).reshape(passes, count)
+    assert all(sorted(one) == list(range(count)) for one in sequence.tolist())
+
+
+def test_passes_differ_in_order_and_seeds_differ() -> None:
+    stream = Stream(images=np.arange(50), seed=(0,))
+    assert stream.take(0, 50).tolist() != stream.take(50, 50).tolist()
+    assert stream.take(0, 50).tolist() != Stream(images=np.arange(50), seed=(1,)).take(0, 50).tolist()
+
+
+@pytest.mark.parametrize(("share", "own"), [(0.5, 8), (0.25, 4), (0.01, 1), (0.99, 15)])
+def test_batches_hold_the_asked_share_of_images_with_a_target(share: float, own: int) -> None:
+    batches = make_batches(np.arange(10), np.arange(100, 200), size=16, labelled_share=share, seed=0)
+    for number in range(20):
+        batch = batches.batch(number)
+        assert len(batch) == 16
+        assert (batch < 100).sum() == own
+
+
+def test_without_other_images_the_whole_batch_has_targets() -> None:
+    batches = make_batches(np.arange(10), np.empty(0, np.int64), size=16, labelled_share=0.5, seed=0)
+    assert len(batches.batch(3)) == 16
+
+
+def test_no_image_with_a_target_is_refused() -> None:
+    with pytest.raises(DataError, match="No training image has a label"):
+        make_batches(np.empty(0, np.int64), np.arange(5), size=4, labelled_share=0.5, seed=0)

@@ -1,0 +1,240 @@
+"""Training: it learns, it resumes to the same bits, and it refuses mistakes before it starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gpt4image import runs
+from gpt4image.checkpoint import load_tensors
+from gpt4image.config import EvaluateConfig, TrainConfig
+from gpt4image.errors import ConfigError, DataError, Gpt4ImageError, ModelError, RunError, TrainingError
+from gpt4image.evaluate import evaluate
+from gpt4image.files import read_json
+from gpt4image.train import train
+
+SMALL: dict[str, Any] = {
+    "model": "resnet10t",
+    "model_args": {"channels": [8, 8, 16, 16], "stem_width": 8},
+    "image_size": 16,
+    "batch_size": 8,
+    "epochs": 4,
+    "threads": 1,
+    "precision": "fp32",
+    "memory_format": "channels_last",
+}
+
+
+def options(folder: Path, out: Path, **changes: Any) -> TrainConfig:
+    return TrainConfig(**{"data": f"folder:{folder}", "out": out, **SMALL, **changes})
+
+
+def weights(run_dir: Path) -> dict[str, torch.Tensor]:
+    return load_tensors(run_dir / runs.MODEL)[0]
+
+
+def same(first: Path, second: Path) -> bool:
+    ours, theirs = weights(first), weights(second)
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+def test_a_model_learns_three_colours_and_is_measured_once(colour_folder: Path, tmp_path: Path) -> None:
+    outcome = train(options(colour_folder, tmp_path / "run", epochs=8))
+    assert not outcome.set_aside
+    record = runs.read_run(tmp_path / "run")
+    assert record["run"]["data"]["train"] + record["run"]["data"]["val"] + record["run"]["data"]["test"] == 48
+    losses = [row["loss"] for row in record["metrics"]]
+    assert losses[-1] < 0.8 * losses[0]
+    measured = evaluate(EvaluateConfig(run_dir=tmp_path / "run"))
+    assert measured.summary["top1"] >= 0.8
+    assert sum(map(sum, read_json(tmp_path / "run" / "evaluation-test.json")["confusion"])) == 9
+    stamp = (tmp_path / "run" / "predictions-test.parquet").stat().st_mtime_ns
+    assert evaluate(EvaluateConfig(run_dir=tmp_path / "run")).summary == measured.summary
+    assert (tmp_path / "run" / "predictions-test.parquet").stat().st_mtime_ns == stamp, "the test split is read once"
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(colour_folder: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(options(colour_folder, tmp_path / name, epochs=1, seed=seed))
+    assert same(tmp_path / "a", tmp_path / "b")
+    assert not same(tmp_path / "a", tmp_path / "c")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "sgd", "lr": 0.05, "clip_grad": 1.0},
+        {"mixup": 0.8, "cutmix": 1.0, "ema": 0.9},
+        {"grad_accumulation": 2, "min_scale": 0.5, "colour": 0.3, "erase": 0.3, "select": "best"},
+        {
+            "model": "vit_tiny_patch16_224",
+            "model_args": {"depth": 2, "embed_dim": 32, "num_heads": 2},
+            "drop_path": 0.1,
+        },
+    ],
+    ids=["sgd", "mixing", "accumulation", "vit"],
+)
+def test_options_train_and_resume_mid_epoch_to_the_same_bits(
+    changes: dict[str, Any], colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(options(colour_folder, tmp_path / "whole", **changes))
+    stop_after(monkeypatch, steps=5)
+    broken = options(colour_folder, tmp_path / "broken", checkpoint_seconds=0.0, **changes)
+    with pytest.raises(Stopped):
+        train(broken)
+    monkeypatch.undo()
+    assert not runs.is_finished(tmp_path / "broken")
+    train(broken.model_copy(update={"resume": True}))
+    assert same(tmp_path / "whole", tmp_path / "broken")
+    rows = [{**row, "seconds": 0} for row in runs.read_run(tmp_path / "whole")["metrics"]]
+    again = [{**row, "seconds": 0} for row in runs.read_run(tmp_path / "broken")["metrics"]]
+    assert rows == again
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    from gpt4image import loop
+
+    real, count = loop.train_step, [0]
+
+    def step(*arguments: Any) -> Any:
+        count[0] += 1
+        if count[0] > steps:
+            raise Stopped
+        return real(*arguments)
+
+    monkeypatch.setattr(loop, "train_step", step)
+
+
+def command(config: TrainConfig) -> list[str]:
+    recipe = config.out.with_suffix(".toml")
+    values = json.loads(config.model_dump_json(exclude_none=True, exclude={"model_args", "out", "resume"}))
+    lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+    table = ", ".join(f"{key} = {json.dumps(value)}" for key, value in config.model_args.items())
+    recipe.write_text("\n".join([*lines, f"model_args = {{ {table} }}"]))
+    return [sys.executable, "-m", "gpt4image", "train", str(recipe), "--out", str(config.out)]
+
+
+@pytest.mark.slow
+def test_kill_9_anywhere_and_resume_give_the_weights_of_an_uninterrupted_run(
+    colour_folder: Path, tmp_path: Path
+) -> None:
+    train(options(colour_folder, tmp_path / "whole", epochs=40))
+    words = command(options(colour_folder, tmp_path / "killed", epochs=40, checkpoint_seconds=0.0))
+    killed = 0
+    for attempt in range(8):
+        process = subprocess.Popen([*words, *(["--resume"] if attempt else [])], stderr=subprocess.PIPE)
+        metrics = tmp_path / "killed" / runs.METRICS
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            if metrics.is_file() and len(metrics.read_text().splitlines()) > 5 * attempt:
+                time.sleep(0.05 * attempt)
+                os.kill(process.pid, signal.SIGKILL)
+                killed += 1
+                break
+            time.sleep(0.01)
+        process.communicate()
+        if runs.is_finished(tmp_path / "killed"):
+            break
+    subprocess.run([*words, "--resume"], check=True, capture_output=True)
+    assert killed >= 3
+    assert same(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_a_checkpoint_and_exits_130(colour_folder: Path, tmp_path: Path) -> None:
+    words = command(options(colour_folder, tmp_path / "run", epochs=2000, checkpoint_seconds=1e9))
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    metrics = tmp_path / "run" / runs.METRICS
+    while not (metrics.is_file() and metrics.read_text()):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "kept" in errors and "Traceback" not in errors
+    assert (tmp_path / "run" / runs.CHECKPOINT).is_file()
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_step(
+    colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gpt4image import loop
+
+    real = loop.soft_cross_entropy
+    calls = [0]
+
+    def poisoned(*arguments: Any) -> torch.Tensor:
+        calls[0] += 1
+        return real(*arguments) * (float("nan") if calls[0] == 7 else 1.0)
+
+    monkeypatch.setattr(loop, "soft_cross_entropy", poisoned)
+    with pytest.raises(TrainingError, match=r"not finite at step 6 \(epoch 2\): task loss nan"):
+        train(options(colour_folder, tmp_path / "run", checkpoint_seconds=0.0))
+    tensors, _ = load_tensors(tmp_path / "run" / runs.CHECKPOINT)
+    assert all(tensor.isfinite().all() for tensor in tensors.values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "message"),
+    [
+        ({"batch_size": 64}, DataError, r"--batch-size 64 is larger than the train split \(3\d images\)"),
+        ({"model": "resnet1O"}, ModelError, "resnet18"),
+        ({"model_args": {"chanels": [1]}}, ModelError, "chanels"),
+        ({"optimizer": "adamv"}, ConfigError, "--optimizer adamv"),
+        ({"device": "cuda:9"}, ConfigError, "not available here"),
+        ({"mixup": 1.0, "batch_size": 7}, ConfigError, "must be even"),
+        ({"init": "missing.safetensors"}, ModelError, r"missing\.safetensors"),
+        ({"only_described": True}, Gpt4ImageError, "--only-described needs --embeddings"),
+    ],
+)
+def test_mistakes_are_refused_before_training(
+    changes: dict[str, Any], kind: type[Exception], message: str, colour_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(kind, match=message):
+        train(options(colour_folder, tmp_path / "run", **changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_folder_is_not_overwritten_nor_continued_with_other_options(colour_folder: Path, tmp_path: Path) -> None:
+    train(options(colour_folder, tmp_path / "run", epochs=1))
+    with pytest.raises(RunError, match="already holds a run"):
+        train(options(colour_folder, tmp_path / "run", epochs=1))
+    assert train(options(colour_folder, tmp_path / "run", epochs=1, resume=True)).path == tmp_path / "run"
+    (tmp_path / "run" / runs.RUN).unlink()
+    with pytest.raises(RunError, match=r"another configuration \(lr: 0\.002 there, 0\.5 now\)"):
+        train(options(colour_folder, tmp_path / "run", epochs=1, lr=0.5, resume=True))
+
+
+def test_a_broken_picture_is_named_and_the_others_train(colour_folder: Path, tmp_path: Path) -> None:
+    (colour_folder / "red" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing more")
+    (colour_folder / "red" / "empty.png").write_bytes(b"")
+    outcome = train(options(colour_folder, tmp_path / "run", epochs=1))
+    named = {item.name for item in outcome.set_aside}
+    assert named <= {"red/broken.png", "red/empty.png"} and named, "both are in train or test; those read are named"
+    assert {item["name"] for item in runs.read_run(tmp_path / "run")["run"]["set_aside"]} == named
+
+
+def test_weights_of_another_run_start_a_new_one(colour_folder: Path, tmp_path: Path) -> None:
+    train(options(colour_folder, tmp_path / "first", epochs=1))
+    start = str(tmp_path / "first" / runs.MODEL)
+    train(options(colour_folder, tmp_path / "second", epochs=1, lr=1e-12, weight_decay=0.0, min_lr=0.0, init=start))
+    first, second = weights(tmp_path / "first"), weights(tmp_path / "second")
+    assert all(
+        torch.allclose(first[name], second[name], atol=1e-6)
+        for name in first
+        if "running" not in name and "num_" not in name
+    )
