@@ -10,7 +10,7 @@ import filelock
 FileLock = filelock.BaseFileLock
 
 
-class Locked(Exception):
+class LockedError(Exception):
     """Another process holds the lock; the message says which."""
 
 
@@ -22,7 +22,7 @@ def acquire_lock(path: Path, wait_s: float) -> FileLock:
         wait_s: how long to wait for another owner, in seconds.
 
     Raises:
-        Locked: somebody else holds it.
+        LockedError: somebody else holds it.
         OSError: the file cannot be made.
     """
     lock = filelock.FileLock(path, timeout=wait_s)
@@ -30,6 +30,6 @@ def acquire_lock(path: Path, wait_s: float) -> FileLock:
         lock.acquire()
     except filelock.Timeout:
         owner = path.read_text(encoding="ascii", errors="replace").strip() or "unknown"
-        raise Locked(f"another process (id {owner})") from None
+        raise LockedError(f"another process (id {owner})") from None
     path.write_text(str(os.getpid()), encoding="ascii")
     return lock

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
 from gpt4image.errors import StoreError
-from gpt4image.locks import FileLock, Locked, acquire_lock
+from gpt4image.locks import FileLock, LockedError, acquire_lock
 from gpt4image.store_file import connect_reader, connect_writer, explanation
 
 _ROWS_PER_QUERY = 500
@@ -331,7 +331,7 @@ def _become_writer(path: Path, wait_s: float) -> FileLock:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return acquire_lock(path.with_name(path.name + ".lock"), wait_s)
-    except Locked as error:
+    except LockedError as error:
         raise StoreError(f"{path}: {error} is writing to this store; wait until it is done or stop it.") from None
     except OSError as error:
         raise StoreError(f"{path}: cannot write here ({error.strerror or error}); choose a writable folder.") from error

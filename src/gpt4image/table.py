@@ -131,14 +131,13 @@ class EmbeddingTable:
         Returns:
             ``offsets`` (n + 1,) and ``rows``: image i has the embeddings ``rows[offsets[i]:offsets[i + 1]]``.
         """
-        wanted = _sortable(digests_to_bytes(digests))
-        known = _sortable(self.digests)
-        offsets = np.zeros(len(digests) + 1, dtype=np.int64)
-        if not len(known) or not len(digests):
-            return offsets, np.zeros(0, dtype=np.int64)
-        place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
-        starts = self._offsets[place]
-        counts = np.where(known[place] == wanted, self._offsets[place + 1] - starts, 0)
+        place = find_digests(self.digests, digests_to_bytes(digests))
+        known = place >= 0
+        starts = np.zeros(len(place), dtype=np.int64)
+        counts = np.zeros(len(place), dtype=np.int64)
+        starts[known] = self._offsets[place[known]]
+        counts[known] = self._offsets[place[known] + 1] - starts[known]
+        offsets = np.zeros(len(place) + 1, dtype=np.int64)
         np.cumsum(counts, out=offsets[1:])
         positions = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], counts)
         return offsets, np.asarray(self._rows[positions])
@@ -199,7 +198,7 @@ def write_table(
     Args:
         path: folder of the table.
         embeddings: (M, D), unit-length rows.
-        texts: (M, 32) sha256 of the text of each row (see ``text_digests``).
+        texts: (M, 32) sha256 of the text of each row (see ``text_digest``).
         digests: (P, 32) image digest of each description, in any order (see ``digests_to_bytes``).
         rows: (P,) row of ``embeddings`` of each description.
         manifest: what the table holds.
@@ -213,13 +212,21 @@ def write_table(
     return EmbeddingTable.open(path)
 
 
-def write_index(path: Path, digests: NDArray[np.uint8], rows: NDArray[np.int64]) -> None:
-    """Write the index by digest of P descriptions: ``digests`` (P, 32) of their images, ``rows`` (P,) of the matrix."""
-    order = np.argsort(_sortable(digests), kind="stable")
-    images, starts = np.unique(_sortable(digests)[order], return_index=True)
-    save_array(path / "digests.npy", np.ascontiguousarray(images).view(np.uint8).reshape(-1, 32))
+def write_index(path: Path, digests: NDArray[np.uint8], rows: NDArray[np.int64]) -> int:
+    """Write the index of P descriptions and return the number of images.
+
+    Args:
+        path: folder of the table.
+        digests: (P, 32) image digest of each description, in any order.
+        rows: (P,) row of the matrix of each description.
+    """
+    sortable = _sortable(digests)
+    order = np.argsort(sortable, kind="stable")
+    images, starts = np.unique(sortable[order], return_index=True)
+    save_array(path / "digests.npy", images.view(np.uint8).reshape(-1, 32))
     save_array(path / "offsets.npy", np.append(starts, len(rows)).astype(np.int64))
     save_array(path / "rows.npy", rows[order].astype(np.int64))
+    return len(images)
 
 
 def save_array(path: Path, array: NDArray[Any]) -> None:
@@ -231,6 +238,15 @@ def save_array(path: Path, array: NDArray[Any]) -> None:
 def digests_to_bytes(digests: Sequence[str]) -> NDArray[np.uint8]:
     """Return n sha256 hex digests as (n, 32) uint8."""
     return np.frombuffer(bytes.fromhex("".join(digests)), dtype=np.uint8).reshape(len(digests), 32)
+
+
+def find_digests(known: NDArray[np.uint8], wanted: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return where each of ``wanted`` (n, 32) stands in the sorted ``known`` (N, 32): (n,) positions, -1 where not."""
+    sorted_known, sought = _sortable(known), _sortable(wanted)
+    if not len(sorted_known):
+        return np.full(len(sought), -1, dtype=np.int64)
+    place = np.minimum(np.searchsorted(sorted_known, sought), len(sorted_known) - 1)
+    return np.where(sorted_known[place] == sought, place, -1).astype(np.int64)
 
 
 def text_digest(text: str) -> bytes:

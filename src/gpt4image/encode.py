@@ -1,0 +1,331 @@
+"""The stage ``encode``: every distinct text of a store becomes one row of an embedding table.
+
+Texts are sorted by length, so that batches hold little padding. Rows are appended to a file and reported to
+``progress.json`` once they are on disk: a run that is killed goes on at the last report and ends with the same bytes.
+A table that is there already gives its rows to texts it knows, so that new descriptions cost only themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import time
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt4image import __version__
+from gpt4image.config import EncodeConfig
+from gpt4image.errors import StoreError, TableError, first_few
+from gpt4image.files import fingerprint, read_json, write_json
+from gpt4image.interrupts import deferred_interrupt
+from gpt4image.locks import LockedError, acquire_lock
+from gpt4image.outcome import Outcome
+from gpt4image.progress import progress_bar
+from gpt4image.store import DescriptionStore, Prompt
+from gpt4image.table import (
+    MANIFEST,
+    EmbeddingTable,
+    Manifest,
+    find_digests,
+    read_manifest,
+    save_array,
+    text_digest,
+    write_index,
+)
+from gpt4image.text_encoders import TextEncoder, load_text_encoder
+
+SECONDS_BETWEEN_REPORTS = 2.0
+_TEXTS_PER_READ = 4096
+
+
+def encode(config: EncodeConfig) -> Outcome:
+    """Encode the descriptions of a store into the table folder ``config.out``; go on where an earlier run stopped.
+
+    Raises:
+        ConfigError: the encoder SPEC or the device is wrong.
+        ModelError: the encoder cannot be loaded.
+        StoreError: there is no store, or no description in it.
+        TableError: the folder holds another table, another process writes to it, or the disk is full.
+        KeyboardInterrupt: the user stopped it; what was encoded is kept.
+    """
+    start = time.monotonic()
+    encoder = load_text_encoder(config.encoder, config.device)
+    with DescriptionStore(config.store) as store, _writing(config.out):
+        descriptions = _read_descriptions(store, config.prompt)
+        plan = descriptions.plan(encoder.revision)
+        earlier = _earlier_table(config.out, encoder, descriptions)
+        encoded = 0
+        if earlier is None or earlier.manifest.plan != plan:
+            encoded = _Work(config, store, encoder, descriptions, plan, earlier).run()
+        shutil.rmtree(_partial(config.out), ignore_errors=True)
+    seconds = time.monotonic() - start
+    manifest = read_manifest(config.out)
+    return Outcome(
+        path=config.out,
+        summary={
+            "descriptions": manifest.descriptions,
+            "images": manifest.images,
+            "texts": manifest.texts,
+            "texts_encoded": encoded,
+            "texts_kept": manifest.texts - encoded,
+            "truncated": round(manifest.truncated, 6),
+            "max_tokens": manifest.max_tokens,
+            "encoder": manifest.encoder,
+            "precision": manifest.precision,
+            "width": manifest.width,
+            "class_conditioned": manifest.class_conditioned,
+            "seconds": round(seconds, 2),
+            "texts_per_second": round(encoded / seconds, 1),
+        },
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Descriptions:
+    """P descriptions with M distinct texts, without the texts themselves.
+
+    Attributes:
+        digests: (P, 32) uint8, image of each description.
+        text_of: (P,) int64, distinct text of each description.
+        texts: (M, 32) uint8, sha256 of each distinct text, sorted.
+        stored: (M,) int64, row of the store that has the text.
+        prompts: what they answer, sorted.
+    """
+
+    digests: NDArray[np.uint8]
+    text_of: NDArray[np.int64]
+    texts: NDArray[np.uint8]
+    stored: NDArray[np.int64]
+    prompts: tuple[Prompt, ...]
+
+    def plan(self, revision: str) -> str:
+        """Return the fingerprint of the table that these descriptions and an encoder make."""
+        content = hashlib.sha256()
+        for part in (self.digests, self.texts, self.text_of):
+            content.update(np.ascontiguousarray(part).data)
+        prompts = [[prompt.name, prompt.version, prompt.text, prompt.class_conditioned] for prompt in self.prompts]
+        return fingerprint({"descriptions": content.hexdigest(), "prompts": prompts, "encoder": revision})
+
+
+def _read_descriptions(store: DescriptionStore, prompt_name: str | None) -> _Descriptions:
+    digests, texts, stored, prompts = bytearray(), bytearray(), array("q"), set[Prompt]()
+    for digest, text, prompt, row in store.texts(prompt_name):
+        digests += bytes.fromhex(digest)
+        texts += text_digest(text)
+        stored.append(row)
+        prompts.add(prompt)
+    if not stored:
+        names = sorted({prompt.name for prompt, _, status, _ in store.counts() if status == "ok"})
+        what = "no descriptions" if prompt_name is None else f"no descriptions for the prompt {prompt_name!r}"
+        there = f"there are some for {first_few(names)}" if names else "make some with `gpt4image describe`"
+        raise StoreError(f"{store.path}: there are {what} in this store; {there}.")
+    hashes = np.frombuffer(texts, dtype="S32")
+    distinct, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    return _Descriptions(
+        digests=np.frombuffer(digests, dtype=np.uint8).reshape(-1, 32),
+        text_of=inverse.astype(np.int64),
+        texts=distinct.view(np.uint8).reshape(-1, 32),
+        stored=np.frombuffer(stored, dtype=np.int64)[first],
+        prompts=tuple(sorted(prompts)),
+    )
+
+
+def _earlier_table(out: Path, encoder: TextEncoder, descriptions: _Descriptions) -> EmbeddingTable | None:
+    """Return the finished table in ``out``, if there is one and it may be brought up to date."""
+    if not (out / MANIFEST).exists():
+        return None
+    table = EmbeddingTable.open(out)
+    if table.manifest.revision != encoder.revision:
+        raise TableError(
+            f"{out}: the table here was made by {table.manifest.encoder} (revision {table.manifest.revision[:12]}), "
+            f"not by {encoder.spec} (revision {encoder.revision[:12]}); give another --out, or delete the folder."
+        )
+    lost = sorted(set(table.manifest.prompts) - set(descriptions.prompts))
+    if lost:
+        raise TableError(
+            f"{out}: the table here holds descriptions for the prompts {first_few(p.name for p in lost)}, which this "
+            f"store or --prompt would leave out; give another --out, or delete the folder."
+        )
+    return table
+
+
+class _Work:
+    """One table in the making: rows are first appended to OUT/.partial/embeddings.npy, then moved into place."""
+
+    def __init__(
+        self,
+        config: EncodeConfig,
+        store: DescriptionStore,
+        encoder: TextEncoder,
+        descriptions: _Descriptions,
+        plan: str,
+        earlier: EmbeddingTable | None,
+    ) -> None:
+        self.out = config.out
+        self.partial = _partial(config.out)
+        self.batch_tokens = config.batch_tokens
+        self.store = store
+        self.encoder = encoder
+        self.descriptions = descriptions
+        self.plan = plan
+        self.earlier = earlier
+
+    def run(self) -> int:
+        """Encode what is missing and finish the table; return how many texts were encoded now."""
+        lengths = self._token_lengths()
+        progress = self._resume() or self._begin(lengths)
+        order = np.load(self.partial / "order.npy", allow_pickle=False)
+        self._append(order, np.minimum(lengths[order], self.encoder.max_tokens), progress)
+        self._finish(order, float((lengths > self.encoder.max_tokens).mean()))
+        return len(order) - progress["rows"]
+
+    def _identity(self) -> dict[str, Any]:
+        """Return what must be the same for a later run to go on: batches, and so rounding, depend on all of it."""
+        return {"plan": self.plan, "batch_tokens": self.batch_tokens, "precision": self.encoder.precision}
+
+    def _token_lengths(self) -> NDArray[np.int64]:
+        stored = self.descriptions.stored
+        parts = [stored[start : start + _TEXTS_PER_READ] for start in range(0, len(stored), _TEXTS_PER_READ)]
+        return np.concatenate([self.encoder.token_lengths(self.store.texts_at(part.tolist())) for part in parts])
+
+    def _resume(self) -> dict[str, Any] | None:
+        if not (self.partial / "progress.json").is_file():
+            return None
+        progress = read_json(self.partial / "progress.json")
+        return progress if progress["identity"] == self._identity() else None
+
+    def _begin(self, lengths: NDArray[np.int64]) -> dict[str, Any]:
+        """Lay out the rows: those of the earlier table in its order, then new texts by length."""
+        shutil.rmtree(self.partial, ignore_errors=True)
+        self.partial.mkdir(parents=True)
+        source = self._rows_in_earlier_table()
+        reused = np.flatnonzero(source >= 0)
+        reused = reused[np.argsort(source[reused])]
+        new = np.flatnonzero(source < 0)
+        new = new[np.argsort(np.minimum(lengths[new], self.encoder.max_tokens), kind="stable")]
+        save_array(self.partial / "order.npy", np.concatenate([reused, new]))
+        with (self.partial / "embeddings.npy").open("wb") as file:
+            shape = (len(lengths), self.encoder.width)
+            np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
+            progress = {"identity": self._identity(), "header": file.tell(), "reused": len(reused)}
+            if self.earlier is not None:
+                for start in range(0, len(reused), _TEXTS_PER_READ):
+                    file.write(self.earlier.embeddings[source[reused[start : start + _TEXTS_PER_READ]]].tobytes())
+            return self._report(file, progress, len(reused))
+
+    def _rows_in_earlier_table(self) -> NDArray[np.int64]:
+        """Return the row of each distinct text in the earlier table, -1 where it has none."""
+        texts = self.descriptions.texts
+        if self.earlier is None:
+            return np.full(len(texts), -1, dtype=np.int64)
+        found = find_digests(texts, self.earlier.texts)
+        rows = np.full(len(texts), -1, dtype=np.int64)
+        rows[found[found >= 0]] = np.flatnonzero(found >= 0)
+        return rows
+
+    def _append(self, order: NDArray[np.int64], lengths: NDArray[np.int64], progress: dict[str, Any]) -> None:
+        """Encode the rows that are not on disk yet, batch by batch."""
+        done = progress["rows"]
+        if done == len(order):
+            return
+        row_bytes = 2 * self.encoder.width
+        reported = time.monotonic()
+        with (
+            (self.partial / "embeddings.npy").open("rb+") as file,
+            deferred_interrupt() as interrupt,
+            progress_bar() as bar,
+        ):
+            file.truncate(progress["header"] + done * row_bytes)
+            file.seek(0, os.SEEK_END)
+            task = bar.add_task("encode", total=len(order), completed=done, note=self.encoder.precision)
+            for start, stop in batches(lengths, progress["reused"], self.batch_tokens):
+                if stop <= done:
+                    continue
+                texts = self.store.texts_at(self.descriptions.stored[order[start:stop]].tolist())
+                file.write(self.encoder.encode(texts).astype("<f2").tobytes())
+                bar.update(task, completed=stop)
+                if interrupt.requested or time.monotonic() - reported >= SECONDS_BETWEEN_REPORTS:
+                    self._report(file, progress, stop)
+                    reported = time.monotonic()
+                if interrupt.requested:
+                    raise KeyboardInterrupt
+            self._report(file, progress, len(order))
+
+    def _report(self, file: BinaryIO, progress: dict[str, Any], rows: int) -> dict[str, Any]:
+        """Say that ``rows`` rows are on disk, once they are."""
+        file.flush()
+        os.fsync(file.fileno())
+        progress = {**progress, "rows": rows}
+        write_json(self.partial / "progress.json", progress)
+        return progress
+
+    def _finish(self, order: NDArray[np.int64], truncated: float) -> None:
+        """Move the table into place. Each step may be done again after a crash; the manifest comes last."""
+        (self.out / MANIFEST).unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # moved by a run that was killed after it
+            (self.partial / "embeddings.npy").replace(self.out / "embeddings.npy")
+        row_of_text = np.empty_like(order)
+        row_of_text[order] = np.arange(len(order))
+        found = self.descriptions
+        save_array(self.out / "texts.npy", found.texts[order])
+        images = write_index(self.out, found.digests, row_of_text[found.text_of])
+        manifest = Manifest(
+            encoder=self.encoder.spec,
+            revision=self.encoder.revision,
+            precision=self.encoder.precision,
+            width=self.encoder.width,
+            max_tokens=self.encoder.max_tokens,
+            truncated=truncated,
+            descriptions=len(found.digests),
+            texts=len(order),
+            images=images,
+            prompts=found.prompts,
+            plan=self.plan,
+            gpt4image=__version__,
+        )
+        write_json(self.out / MANIFEST, manifest.to_json())
+
+
+def batches(lengths: NDArray[np.int64], start: int, batch_tokens: int) -> Iterator[tuple[int, int]]:
+    """Yield (start, stop) of batches of at most ``batch_tokens`` tokens, padding included, from row ``start`` on.
+
+    Args:
+        lengths: (M,) tokens of each row, ascending from ``start`` on; a longer text than a batch is one of its own.
+        start: first row.
+        batch_tokens: tokens per batch.
+    """
+    for stop in range(start + 1, len(lengths) + 1):
+        if stop == len(lengths) or (stop + 1 - start) * lengths[stop] > batch_tokens:
+            yield start, stop
+            start = stop
+
+
+def _partial(out: Path) -> Path:
+    return out / ".partial"
+
+
+@contextlib.contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Hold the folder of the table for this process; a full disk or a read-only folder is a TableError."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = acquire_lock(out / ".lock", wait_s=2.0)
+        try:
+            yield
+        finally:
+            lock.release()
+    except LockedError as error:
+        raise TableError(f"{out}: {error} is encoding into this folder; wait until it is done or stop it.") from None
+    except OSError as error:
+        raise TableError(
+            f"{out}: cannot write here ({error.strerror or error}); free some space or give another --out, then run "
+            f"the same command again: it goes on where it stopped."
+        ) from error
