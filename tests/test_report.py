@@ -231,6 +231,11 @@ def test_the_page_of_a_run(tmp_path: Path) -> None:
     assert "gpt4image train --out run" in text
 
 
+def test_a_run_outside_a_comparison_is_named_by_its_folder(tmp_path: Path) -> None:
+    page = write_report(write_run(tmp_path / "my run", "train")).read_text(encoding="utf-8")
+    assert "<h1>Run my run</h1>" in page
+
+
 def test_a_run_without_labelled_pictures_says_so(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
     (folder / "evaluation-test.json").unlink()

@@ -116,7 +116,8 @@ def _comparison_page(folder: Path) -> Page:
 
 
 def _run_page(run: Run) -> Page:
-    name = findings.one_line(str(run.config.get("arm") or run.folder.resolve().name))
+    arm = str(run.config.get("arm", "train"))
+    name = findings.one_line(run.folder.resolve().name if arm == "train" else arm)  # "train": no arm of a comparison
     runs = {name: [run]}
     sentence = run_sentence(run.evaluation)
     html = render(
