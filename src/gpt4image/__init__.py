@@ -6,8 +6,9 @@ In your own training loop, three lines:
     model = Aligner(backbone, text_width=pairs.text_width)
     loss = cross_entropy(logits, labels) + 0.3 * model.alignment_loss(image_emb, texts, described=described)
 
-Every stage is a function of its configuration: ``train(TrainConfig(data="folder:photos", out="run"))``. Names are
-imported when they are used, so that importing the package costs nothing.
+Every stage is a function of its configuration, in the module of its name:
+``from gpt4image.train import train; train(TrainConfig(data="folder:photos", out="run"))``. The names here are imported
+when they are used, so that importing the package costs nothing.
 """
 
 from __future__ import annotations
@@ -32,16 +33,6 @@ _MODULE_OF = {
     "TextLabels": "text_labels",
     "Outcome": "outcome",
     "Gpt4ImageError": "errors",
-    "describe": "describe",
-    "import_descriptions": "descriptions",
-    "export_descriptions": "descriptions",
-    "encode": "encode",
-    "label": "label",
-    "train": "train",
-    "evaluate": "evaluate",
-    "compare": "compare",
-    "report": "report",
-    "demo": "demo",
     "DescribeConfig": "config",
     "ImportConfig": "config",
     "ExportConfig": "config",

@@ -13,10 +13,11 @@ import numpy as np
 
 from gpt4image.config import TrainOptions
 from gpt4image.data.image_set import ImageSet
+from gpt4image.models import has_small_stem
 
 Options = TypeVar("Options", bound=TrainOptions)
 
-SMALL_MODEL = ("resnet10t", {"channels": [24, 48, 96, 192], "stem_type": ""})
+SMALL_MODEL = ("resnet10t", {"channels": [16, 32, 64, 128], "stem_width": 8})
 SMALL_SET = 20_000
 LARGE_SET = 200_000
 SIDES_SAMPLED = 100
@@ -46,12 +47,13 @@ def choose(config: Options, image_set: ImageSet) -> tuple[Options, dict[str, Any
     size = fill("image_size", None if config.image_size else image_size(image_set, count, config.init))
     batch = fill("batch_size", min(batch_size(count), max(2, count)))
     fill("epochs", epochs(count))
-    fill("stem", "small" if size <= 96 and config.init != "pretrained" else "standard")
     fill("lr", learning_rate(config.optimizer, config.init, batch * config.grad_accumulation))
     if config.model is None:
         small = count < SMALL_SET and size <= 96
         model, arguments = SMALL_MODEL if small else ("resnet18", {})
         chosen |= {"model": model} | ({"model_args": arguments} if arguments and not config.model_args else {})
+    suits = size <= 96 and config.init != "pretrained" and has_small_stem(config.model or chosen["model"])
+    fill("stem", "small" if suits else "standard")
     return config.model_copy(update=chosen), chosen
 
 

@@ -235,7 +235,8 @@ class TrainOptions(DataOptions):
     init: str = "scratch"
     """scratch, pretrained (timm's weights) or a .safetensors file."""
     stem: Literal["auto", "standard", "small"] = "auto"
-    """small: first layers keep the resolution of small images, as for CIFAR. auto: small up to 96 pixels."""
+    """small: first layers keep the resolution of small images, as for CIFAR. auto: small up to 96 pixels, for models
+    that have such a stem."""
     image_size: int | None = Field(None, ge=8)
     """Side of the square input, in pixels; chosen from the images without it."""
 

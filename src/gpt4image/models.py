@@ -19,6 +19,7 @@ from gpt4image.align import LOSSES
 from gpt4image.errors import ConfigError, ModelError, first_few, nearest
 
 Stem = Literal["standard", "small"]
+KEEPS_RESOLUTION = 40  # a small stem halves the resolution of larger images, in pixels
 Head = Literal["linear", "mlp", "mlp-bn"]
 
 # Families of timm (modules of timm.models) whose first layers are known to take a form for small images.
@@ -59,7 +60,8 @@ def create_backbone(
         name: a timm model, with or without the tag of its pretrained weights.
         classes: K, number of logits.
         image_size: side of the square input, in pixels.
-        stem: ``small`` keeps the resolution of small images. ResNets get a 3x3 convolution of stride 1 and no pooling,
+        stem: ``small`` keeps most of the resolution of small images. ResNets get a 3x3 convolution of stride 1 (up to
+            40 pixels, as everyone does for CIFAR; 2 above) and no pooling,
             ConvNeXts patches of 2 pixels, ViTs and DeiTs patches of image_size // 8 pixels (8 x 8 tokens).
         init: ``scratch``, ``pretrained`` (timm's weights, a new classifier where they have other classes) or a
             .safetensors file of the same model. The classifier of a file with other classes is left out, and a note
@@ -83,7 +85,7 @@ def create_backbone(
     module = _build(name, {**args, **(model_args or {})}, pretrained=init == "pretrained")
     notes: tuple[str, ...] = ()
     if stem == "small" and _family(name) in _RESNETS:
-        notes = _make_resnet_stem_small(module, init)
+        notes = _make_resnet_stem_small(module, init, stride=1 if image_size <= KEEPS_RESOLUTION else 2)
     _check_image_size(module, name, in_chans, image_size)
     if init not in ("scratch", "pretrained"):
         notes = load_weights(module, Path(init))
@@ -335,14 +337,14 @@ def _build(name: str, args: dict[str, Any], *, pretrained: bool) -> nn.Module:
         ) from error
 
 
-def _make_resnet_stem_small(module: nn.Module, init: str) -> tuple[str, ...]:
-    """Give a ResNet of timm the stem that is usual for CIFAR: 3x3 convolution of stride 1, no pooling."""
+def _make_resnet_stem_small(module: nn.Module, init: str, *, stride: int) -> tuple[str, ...]:
+    """Give a ResNet of timm the stem that is usual for CIFAR: 3x3 convolution of stride 1 (or 2), no pooling."""
     first = module.get_submodule("conv1")
     module.maxpool = nn.Identity()
-    if not isinstance(first, nn.Conv2d):  # a deep stem is made of 3x3 convolutions: only its stride has to go
-        next(layer for layer in first.modules() if isinstance(layer, nn.Conv2d)).stride = (1, 1)
+    if not isinstance(first, nn.Conv2d):  # a deep stem is made of 3x3 convolutions: only its stride may have to go
+        next(layer for layer in first.modules() if isinstance(layer, nn.Conv2d)).stride = (stride, stride)
         return ()
-    module.conv1 = nn.Conv2d(first.in_channels, first.out_channels, 3, padding=1, bias=False)
+    module.conv1 = nn.Conv2d(first.in_channels, first.out_channels, 3, stride=stride, padding=1, bias=False)
     nn.init.kaiming_normal_(module.conv1.weight, mode="fan_out", nonlinearity="relu")
     if init != "pretrained":
         return ()
