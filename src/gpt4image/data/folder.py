@@ -73,31 +73,42 @@ def load_folder(argument: str) -> ImageSet:
 
 
 def _class_folders(tree: _Tree, spec: str) -> list[_ClassFolder]:
-    """Find the class folders, at the top or below the folders of splits."""
     top = tree.folders("")
-    others = [name for name in top if name not in SPLIT_OF and name != UNLABELLED]
-    train_is_split = "train" in top and tree.folders("train") and not (others and tree.images("train"))
-    if not train_is_split:
-        found = [_ClassFolder(name, "train") for name in top]
-        if top and set(top) <= set(SPLIT_OF):
-            raise DataError(
-                f"{spec}: there are {first_few(top)}, but no class folders in train; put images into train/CLASS, or "
-                f"into train/{UNLABELLED} where they have no label."
-            )
-        tree.refuse_images("", "lies outside the class folders")
-    else:
-        found = [_ClassFolder(UNLABELLED, "train")] if UNLABELLED in top else []
-        for name in ("", *top):
-            if name in SPLIT_OF:
-                found += [_ClassFolder(f"{name}/{child}", SPLIT_OF[name]) for child in tree.folders(name)]
-            if name != UNLABELLED:
-                tree.refuse_images(name, "lies outside the class folders of train, val and test")
-    if not found:
+    if _train_is_split(tree, top):
+        return _below_splits(tree, top)
+    if top and set(top) <= set(SPLIT_OF):
+        raise DataError(
+            f"{spec}: there are {first_few(top)}, but no class folders in train; put images into train/CLASS, or into "
+            f"train/{UNLABELLED} where they have no label."
+        )
+    if not top:
         raise DataError(
             f"{spec}: there are no class folders; put images into folders named after their class, or into one named "
             f"{UNLABELLED!r} where they have no label."
         )
+    tree.refuse_images("", "lies outside the class folders")
+    return [_ClassFolder(name, "train") for name in top]
+
+
+def _below_splits(tree: _Tree, top: Sequence[str]) -> list[_ClassFolder]:
+    found: list[_ClassFolder] = []
+    tree.refuse_images("", "lies outside train, val and test")
+    for name in top:
+        if name == UNLABELLED:
+            found.append(_ClassFolder(name, "train"))
+            continue
+        tree.refuse_images(name, "lies outside the class folders of train, val and test")
+        if name in SPLIT_OF:
+            found += [_ClassFolder(f"{name}/{child}", SPLIT_OF[name]) for child in tree.folders(name)]
     return found
+
+
+def _train_is_split(tree: _Tree, top: Sequence[str]) -> bool:
+    """Return whether `train` at the top stands for the split, not for a class of trains."""
+    holds_classes = "train" in top and bool(tree.folders("train"))
+    other_splits = set(top) & (set(SPLIT_OF) - {"train"})
+    other_classes = set(top) - set(SPLIT_OF) - {UNLABELLED}
+    return holds_classes and (bool(other_splits) or not (other_classes and tree.images("train")))
 
 
 def _class_names(folders: Sequence[_ClassFolder], spec: str) -> tuple[str, ...]:

@@ -40,8 +40,7 @@ def load_openmoji(argument: str = "") -> ImageSet:
     """
     if argument:
         raise ConfigError(f"'openmoji:{argument}': openmoji is packaged and takes nothing after its name.")
-    with (PACKAGED / "labels.csv").open(encoding="utf-8", newline="") as file:
-        category_of = {row["key"]: row["label"] for row in csv.DictReader(file)}
+    category_of = _categories()
     keys = sorted(category_of)
     classes = sorted(set(category_of.values()))
     split_of = _splits(category_of)
@@ -54,6 +53,12 @@ def load_openmoji(argument: str = "") -> ImageSet:
         source=MemorySource(_pictures(keys)),
         rows=np.arange(len(keys)),
     )
+
+
+def _categories() -> dict[str, str]:
+    """Return the category of each key (the pictogram's hex code)."""
+    with (PACKAGED / "labels.csv").open(encoding="utf-8", newline="") as file:
+        return {row["key"]: row["label"] for row in csv.DictReader(file)}
 
 
 def _splits(category_of: dict[str, str]) -> dict[str, str]:
@@ -119,6 +124,6 @@ def _write(path: Path, pictures: list[bytes]) -> None:
 
 
 def _read(path: Path) -> list[bytes]:
-    with np.load(path, allow_pickle=False) as stored:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
         data, ends = stored["data"].tobytes(), stored["ends"].tolist()
     return [data[start:end] for start, end in itertools.pairwise([0, *ends])]

@@ -1,0 +1,66 @@
+"""The packaged set: same pictures, labels and splits everywhere."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpt4image.data import load_image_set, openmoji
+from gpt4image.data.decode import decode
+from gpt4image.data.openmoji import packaged_descriptions
+from gpt4image.errors import ConfigError, MissingExtraError
+
+
+def test_the_set(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = load_image_set("openmoji")
+    assert len(images) == 1549
+    assert len(images.classes) == 18
+    assert Counter(images.splits.tolist()) == {"train": 1007, "val": 155, "test": 387}
+    picture = np.asarray(decode(images.read(0)))
+    assert picture.shape == (72, 72, 3)
+    assert picture[0, 0].tolist() == [255, 255, 255]
+    for label in range(18):
+        counts = Counter(images.splits[images.labels == label].tolist())
+        total = sum(counts.values())
+        assert abs(counts["test"] - 0.25 * total) <= 1
+        assert abs(counts["val"] - 0.10 * total) <= 1
+
+    monkeypatch.setattr(openmoji, "_draw", lambda keys: pytest.fail("drawn again"))
+    assert load_image_set("openmoji").digests == images.digests
+
+    monkeypatch.setattr(openmoji, "_draw", lambda keys: [images.read(i) for i in range(len(keys))])
+    (stored,) = own_cache.glob("openmoji-*.npz")
+    stored.write_bytes(stored.read_bytes()[:10_000])  # cut short
+    assert load_image_set("openmoji").digests == images.digests
+    assert len(stored.read_bytes()) > 10_000
+
+
+def test_drawing_needs_no_writable_cache(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_cache.write_text("in the way")
+    monkeypatch.setattr(openmoji, "_draw", lambda keys: [key.encode() for key in keys])
+    assert load_image_set("openmoji").read(0) == b"0023-FE0F-20E3"
+
+
+def test_every_description_has_a_picture() -> None:
+    rows = [json.loads(line) for line in packaged_descriptions().read_text(encoding="utf-8").splitlines()]
+    assert {row["key"] for row in rows} == set(openmoji._categories())
+    assert all(len(row["description"]) > 20 for row in rows)
+
+
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    with pytest.raises(MissingExtraError, match=r"gpt4image\[demo\]"):
+        load_image_set("openmoji")
+
+
+def test_it_takes_no_argument() -> None:
+    with pytest.raises(ConfigError, match="nothing after its name"):
+        load_image_set("openmoji:72")

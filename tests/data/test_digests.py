@@ -1,0 +1,114 @@
+"""Digests of files are right, remembered, and never stale."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gpt4image.data import digests
+from gpt4image.data.digests import file_digests
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    paths = []
+    for i in range(30):
+        path = tmp_path / f"ä {i}.bin"
+        path.write_bytes(bytes([i]) * 100)
+        long_ago = time.time() - 1000
+        os.utime(path, (long_ago, long_ago))
+        paths.append(str(path))
+    return paths
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that were written a moment ago count as old: the time of change of an entry cannot be set back."""
+    monkeypatch.setattr(digests, "YOUNG_NS", -(10**12))
+
+
+def truth(paths: list[str]) -> tuple[str, ...]:
+    return tuple(hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths)
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Paths whose bytes were read."""
+    seen: list[str] = []
+    digest = digests._digest
+    monkeypatch.setattr(digests, "_digest", lambda path: seen.append(path) or digest(path))
+    return seen
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_second_look_reads_no_bytes(files: list[str], reads: list[str]) -> None:
+    assert file_digests(files) == truth(files)
+    assert len(reads) == 30
+    assert file_digests(files[::-1]) == truth(files[::-1])
+    assert len(reads) == 30
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_change_is_seen_even_with_the_old_size_and_time(files: list[str], reads: list[str]) -> None:
+    file_digests(files)
+    status = Path(files[3]).stat()
+    time.sleep(0.02)  # the next tick of the file system's clock
+    Path(files[3]).write_bytes(b"x" * 100)
+    os.utime(files[3], ns=(status.st_atime_ns, status.st_mtime_ns))
+    reads.clear()
+    assert file_digests(files) == truth(files)
+    assert reads == [files[3]]
+
+
+def test_what_changed_a_moment_ago_is_not_remembered(files: list[str], reads: list[str]) -> None:
+    file_digests(files)
+    file_digests(files)
+    assert len(reads) == 60
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("obstacle", ["not a database", "a folder", "cache is a file", "locked"])
+def test_without_a_usable_cache_digests_are_computed(files: list[str], own_cache: Path, obstacle: str) -> None:
+    database = own_cache / "digests.sqlite"
+    if obstacle == "cache is a file":
+        own_cache.write_text("in the way")
+    elif obstacle == "a folder":
+        database.mkdir(parents=True)
+    else:
+        own_cache.mkdir()
+        database.write_bytes(b"garbage" * 1000 if obstacle == "not a database" else b"")
+    if obstacle == "locked":
+        database.chmod(0o400)
+    assert file_digests(files) == truth(files)
+    assert file_digests(files) == truth(files)
+
+
+@pytest.mark.usefixtures("patient")
+def test_several_processes_share_it(files: list[str], own_cache: Path) -> None:
+    program = (
+        "import sys; from gpt4image.data import digests; digests.YOUNG_NS = -10**12;"
+        "print(*digests.file_digests(sys.argv[1:]))"
+    )
+    processes = [
+        subprocess.Popen([sys.executable, "-c", program, *files], stdout=subprocess.PIPE, text=True) for _ in range(3)
+    ]
+    for process in processes:
+        output, _ = process.communicate(timeout=120)
+        assert tuple(output.split()) == truth(files)
+    connection = sqlite3.connect(own_cache / "digests.sqlite")
+    assert connection.execute("SELECT count(*) FROM digests").fetchone() == (30,)
+    connection.close()
+
+
+def test_a_file_that_cannot_be_read_joins_to_nothing(files: list[str]) -> None:
+    found = file_digests([files[0], "/absent/a.png", "/absent/b.png", files[1]])
+    assert (found[0], found[3]) == truth(files[:2])
+    assert len(set(found)) == 4
+    assert all(len(digest) == 64 for digest in found)

@@ -1,0 +1,185 @@
+"""Class folders: what counts, what is named, what is refused."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gpt4image.data import NO_LABEL, ImageSet, load_image_set
+from gpt4image.errors import ConfigError, DataError
+
+Write = Callable[..., None]
+
+
+def load(root: Path) -> ImageSet:
+    return load_image_set(f"folder:{root}")
+
+
+def label_names(images: ImageSet) -> dict[str, str | None]:
+    return {
+        key: None if label == NO_LABEL else images.classes[label]
+        for key, label in zip(images.keys, images.labels, strict=True)
+    }
+
+
+def aside(images: ImageSet) -> dict[str, str]:
+    return {item.name: item.reason for item in images.set_aside}
+
+
+def test_class_folders(tmp_path: Path, write_images: Write) -> None:
+    write_images(tmp_path, "dog/1.PNG", "cat/1.png", "cat/deep/er/2.png", "unlabelled/x.png")
+    images = load(tmp_path)
+    assert images.classes == ("cat", "dog")
+    assert label_names(images) == {
+        "cat/1.png": "cat",
+        "cat/deep/er/2.png": "cat",
+        "dog/1.PNG": "dog",
+        "unlabelled/x.png": None,
+    }
+    assert set(images.splits.tolist()) == {"train"}
+    assert images.read(0) == (tmp_path / images.keys[0]).read_bytes()
+    assert images.set_aside == ()
+
+
+@pytest.mark.parametrize("val", ["val", "valid", "validation"])
+def test_split_folders(tmp_path: Path, write_images: Write, val: str) -> None:
+    write_images(
+        tmp_path, "train/cat/1.png", "train/dog/1.png", "train/unlabelled/1.png", f"{val}/cat/1.png", "test/dog/1.png"
+    )
+    write_images(tmp_path, "unlabelled/2.png")
+    images = load(tmp_path)
+    assert dict(zip(images.keys, images.splits.tolist(), strict=True)) == {
+        "train/cat/1.png": "train",
+        "train/dog/1.png": "train",
+        "train/unlabelled/1.png": "train",
+        f"{val}/cat/1.png": "val",
+        "test/dog/1.png": "test",
+        "unlabelled/2.png": "train",
+    }
+    assert images.classes == ("cat", "dog")
+
+
+def test_train_may_be_a_class(tmp_path: Path, write_images: Write) -> None:
+    write_images(tmp_path, "train/1.png", "truck/1.png", "train/old/2.png")
+    assert load(tmp_path).classes == ("train", "truck")
+
+
+def test_strange_names(tmp_path: Path, write_images: Write) -> None:
+    names = ["a class/with  spaces.png", "a class/ünï çödé 猫.png", "a class/new\nline.png", "Ж/'\"<b>&.png"]
+    write_images(tmp_path, *names)
+    images = load(tmp_path)
+    assert sorted(images.keys) == sorted(names)
+    assert len(set(images.digests)) == 4
+
+
+def test_a_name_that_is_not_utf8_is_set_aside(tmp_path: Path, write_images: Write, png: Callable[..., bytes]) -> None:
+    write_images(tmp_path, "cat/1.png")
+    Path(os.fsdecode(os.fsencode(tmp_path / "cat") + b"/\xff.png")).write_bytes(png(1))
+    images = load(tmp_path)
+    assert images.keys == ("cat/1.png",)
+    assert aside(images) == {"cat/\\xff.png": "its name is not valid UTF-8"}
+
+
+def test_hidden_files_and_other_kinds_are_ignored(tmp_path: Path, write_images: Write) -> None:
+    write_images(tmp_path, "cat/1.png", "cat/.2.png", ".cache/3.png", "cat/.git/4.png", "cat/notes.txt", "cat/a.svg")
+    os.mkfifo(tmp_path / "cat" / "pipe.png")  # reading it would never end
+    images = load(tmp_path)
+    assert images.keys == ("cat/1.png",)
+    assert images.set_aside == ()
+
+
+def test_links(tmp_path: Path, write_images: Write) -> None:
+    root = tmp_path / "root"
+    write_images(root, "cat/1.png", "dog/1.png")
+    write_images(tmp_path, "outside/secret.png")
+    (root / "cat" / "2.png").symlink_to(root / "dog" / "1.png")
+    (root / "cat" / "out.png").symlink_to(tmp_path / "outside" / "secret.png")
+    (root / "cat" / "nothing.png").symlink_to(root / "absent.png")
+    (root / "cat" / "self.png").symlink_to(root / "cat" / "self.png")
+    (root / "cat" / "up").symlink_to(root)
+    (root / "cat" / "again").symlink_to(root / "cat")
+    (root / "dog" / "far").symlink_to(tmp_path / "outside")
+    images = load(root)
+    assert images.keys == ("cat/1.png", "cat/2.png", "dog/1.png")
+    reasons = aside(images)
+    assert set(reasons) == {"cat/out.png", "cat/nothing.png", "cat/self.png", "cat/up", "cat/again", "dog/far"}
+    assert "leads out" in reasons["cat/out.png"]
+    assert "leads out" in reasons["dog/far"]
+    assert "nothing" in reasons["cat/nothing.png"]
+    assert "read already" in reasons["cat/again"]
+
+
+def test_links_across_many_folders_end(tmp_path: Path, write_images: Write) -> None:
+    names = [f"c{i}" for i in range(12)]
+    write_images(tmp_path, *(f"{name}/1.png" for name in names))
+    for name in names:
+        for other in names:
+            if other != name:
+                (tmp_path / name / other).symlink_to(tmp_path / other)
+    assert len(load(tmp_path)) == 12 * 12  # each class reads each real folder once
+
+
+def test_the_root_itself_may_be_a_link(tmp_path: Path, write_images: Write) -> None:
+    write_images(tmp_path / "real", "cat/1.png")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    images = load(tmp_path / "link")
+    assert images.keys == ("cat/1.png",)
+    assert images.set_aside == ()
+
+
+def test_images_outside_the_class_folders_are_named(tmp_path: Path, write_images: Write) -> None:
+    write_images(tmp_path, "train/cat/1.png", "test/cat/1.png", "train/loose.png", "loose.png", "extra/1.png")
+    images = load(tmp_path)
+    assert images.keys == ("test/cat/1.png", "train/cat/1.png")
+    assert set(aside(images)) == {"train/loose.png", "loose.png", "extra/1.png"}
+
+
+def test_renaming_and_moving_keeps_digests(tmp_path: Path, write_images: Write) -> None:
+    write_images(tmp_path, "cat/1.png", "cat/2.png", "dog/3.png")
+    before = load(tmp_path)
+    known = dict(zip(before.keys, before.digests, strict=True))
+    (tmp_path / "cat" / "1.png").rename(tmp_path / "dog" / "0.png")
+    write_images(tmp_path, "cat/new.png")
+    after = load(tmp_path)
+    assert set(known.values()) < set(after.digests)
+    digest_of = dict(zip(after.keys, after.digests, strict=True))
+    assert digest_of["dog/0.png"] == known["cat/1.png"]
+
+
+@pytest.mark.parametrize("content", [None, "notes.txt"])
+def test_an_empty_class_folder_is_named(tmp_path: Path, write_images: Write, content: str | None) -> None:
+    write_images(tmp_path, "cat/1.png", "dog/1.png")
+    (tmp_path / "bird").mkdir()
+    if content:
+        (tmp_path / "bird" / content).write_text("no image")
+    with pytest.raises(DataError, match="no images in class folder 'bird'"):
+        load(tmp_path)
+
+
+def test_a_class_that_train_lacks_is_named(tmp_path: Path, write_images: Write) -> None:
+    write_images(tmp_path, "train/cat/1.png", "train/dog/1.png", "test/bird/1.png")
+    with pytest.raises(DataError, match=r"train lacks the class of 'test/bird'.*'cat', 'dog'"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("names", [["val/cat/1.png", "test/cat/1.png"], ["train/1.png", "test/2.png"]])
+def test_splits_without_classes_in_train_are_refused(tmp_path: Path, write_images: Write, names: list[str]) -> None:
+    write_images(tmp_path, *names)
+    with pytest.raises(DataError, match="no class folders in train"):
+        load(tmp_path)
+
+
+def test_a_flat_folder_is_refused_with_advice(tmp_path: Path, write_images: Write) -> None:
+    write_images(tmp_path, "1.png", "2.png")
+    with pytest.raises(DataError, match=r"no class folders.*'unlabelled'"):
+        load(tmp_path)
+
+
+def test_missing_folder_and_missing_path(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        load(tmp_path / "absent")
+    with pytest.raises(ConfigError, match="lacks a path"):
+        load_image_set("folder:")

@@ -1,0 +1,158 @@
+"""Tables of images: labels, splits, keys, and rows that cannot be used."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from gpt4image.data import NO_LABEL, ImageSet, load_image_set
+from gpt4image.errors import ConfigError, DataError
+
+Write = Callable[..., None]
+
+
+@pytest.fixture(params=["csv", "parquet"])
+def load(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[dict[str, list[Any]]], ImageSet]:
+    """Writes a table of both kinds and loads it."""
+
+    def write_and_load(columns: dict[str, list[Any]]) -> ImageSet:
+        path = tmp_path / f"set.{request.param}"
+        if request.param == "parquet":
+            pq.write_table(pa.table(columns), path)
+        else:
+            with path.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file)
+                writer.writerow(columns)
+                writer.writerows(zip(*columns.values(), strict=True))
+        return load_image_set(f"manifest:{path}")
+
+    return write_and_load
+
+
+Load = Callable[[dict[str, list[Any]]], ImageSet]
+NAMES = ["a.png", "sub dir/b.png", "c\nd.png", "ü.png"]
+
+
+def test_names_as_labels(tmp_path: Path, write_images: Write, load: Load) -> None:
+    write_images(tmp_path, *NAMES)
+    images = load({"path": NAMES, "label": ["dog", "cat", "", "-1"]})
+    assert images.keys == tuple(NAMES)
+    assert images.classes == ("cat", "dog")
+    assert images.labels.tolist() == [1, 0, NO_LABEL, NO_LABEL]
+    assert set(images.splits.tolist()) == {"train"}
+    assert [images.read(i) for i in range(4)] == [(tmp_path / name).read_bytes() for name in NAMES]
+
+
+def test_numbers_as_labels(tmp_path: Path, write_images: Write, load: Load) -> None:
+    write_images(tmp_path, *NAMES)
+    images = load({"path": NAMES, "label": [10, 2, -1, None]})
+    assert images.classes == tuple(str(i) for i in range(11))
+    assert images.labels.tolist() == [10, 2, NO_LABEL, NO_LABEL]
+
+
+def test_splits_and_keys(tmp_path: Path, write_images: Write, load: Load) -> None:
+    write_images(tmp_path, *NAMES)
+    images = load({"path": NAMES, "split": ["train", "valid", "test", "val"], "key": ["k1", "k2", "k3", "k4"]})
+    assert images.splits.tolist() == ["train", "val", "test", "val"]
+    assert images.keys == ("k1", "k2", "k3", "k4")
+    assert images.classes == ()
+
+
+def test_rows_that_cannot_be_used_are_named(
+    tmp_path: Path, write_images: Write, png: Callable[..., bytes], load: Load
+) -> None:
+    inside = tmp_path / "in"
+    (tmp_path / "outside.png").write_bytes(png(1))
+    write_images(tmp_path, "in/good.png", "in/good2.png", "in/real/x.png")
+    (inside / "link.png").symlink_to(tmp_path.parent)
+    (inside / "folder.png").mkdir()
+    bad = ["/etc/passwd", "in/missing.png", "in/link.png", "in/folder.png", "../" * 30 + "etc/passwd", "", "n" * 5000]
+    images = load({"path": ["in/good.png", *bad, str(inside / "good2.png")], "label": ["a"] * 9})
+    assert images.keys == ("in/good.png", str(inside / "good2.png"))
+    reasons = {item.name: item.reason for item in images.set_aside}
+    assert len(reasons) == len(bad)
+    assert "leads out" in reasons["/etc/passwd"]
+    assert "leads out" in reasons["in/link.png"]
+    assert "cannot be found" in reasons["in/missing.png"]
+    assert "not a file" in reasons["in/folder.png"]
+    assert any("row 7" in name for name in reasons)
+    assert images.read(1) == (inside / "good2.png").read_bytes()
+
+
+def test_the_order_of_rows_changes_no_pair(tmp_path: Path, write_images: Write, load: Load) -> None:
+    write_images(tmp_path, *NAMES)
+    labels = ["a", "b", "a", "c"]
+    pairs = [
+        set(zip(images.digests, (images.classes[label] for label in images.labels), strict=True))
+        for images in (load({"path": NAMES, "label": labels}), load({"path": NAMES[::-1], "label": labels[::-1]}))
+    ]
+    assert pairs[0] == pairs[1]
+
+
+def test_unknown_columns_are_refused(tmp_path: Path, write_images: Write, load: Load) -> None:
+    write_images(tmp_path, *NAMES)
+    with pytest.raises(DataError, match=r"'path', 'lable'; allowed are path, label, split, key.*Did you mean 'label'"):
+        load({"path": NAMES, "lable": ["x"] * 4})
+    with pytest.raises(DataError, match="'path' is missing"):
+        load({"label": ["x"]})
+
+
+def test_bad_splits_labels_and_keys_are_refused(tmp_path: Path, write_images: Write, load: Load) -> None:
+    write_images(tmp_path, *NAMES)
+    with pytest.raises(DataError, match=r"split of row 2, 'trian'.*Did you mean 'train'"):
+        load({"path": NAMES, "split": ["train", "trian", "test", "test"]})
+    with pytest.raises(DataError, match="label -2 of row 3 is out of range"):
+        load({"path": NAMES, "label": [0, 1, -2, 1]})
+    with pytest.raises(DataError, match="label 99999999 of row 1"):
+        load({"path": NAMES, "label": [99999999, 1, 2, 1]})
+    with pytest.raises(DataError, match="come twice: 'same'"):
+        load({"path": NAMES, "key": ["same", "same", "x", "y"]})
+    with pytest.raises(DataError, match="row 3 has no key"):
+        load({"path": NAMES, "key": ["a", "b", "", "d"]})
+
+
+def test_a_table_without_usable_rows_is_refused(load: Load) -> None:
+    with pytest.raises(DataError, match=r"none of its 1 rows.*'gone.png'"):
+        load({"path": ["gone.png"]})
+
+
+def test_csv_of_a_spreadsheet(tmp_path: Path, write_images: Write) -> None:
+    write_images(tmp_path, "a.png")
+    path = tmp_path / "set.csv"
+    path.write_bytes(b"\xef\xbb\xbfpath, label\r\na.png,cat\r\n\r\n")  # byte order mark, blank line at the end
+    images = load_image_set(f"manifest:{path}")
+    assert images.keys == ("a.png",)
+    assert images.classes == ("cat",)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"path,label\na.png\n", "row 1 has 1 cells"),
+        (b"path\n\xff\xfe.png\n", "not a CSV file in UTF-8"),
+        (b'path\n"a.png\n', "not a CSV file"),
+        (b"", "columns are none"),
+    ],
+)
+def test_a_damaged_csv_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "set.csv").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        load_image_set(f"manifest:{tmp_path / 'set.csv'}")
+
+
+def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "set.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(DataError, match="not a Parquet file"):
+        load_image_set(f"manifest:{tmp_path / 'set.parquet'}")
+    with pytest.raises(DataError, match="no such file"):
+        load_image_set(f"manifest:{tmp_path / 'absent.csv'}")
+    with pytest.raises(ConfigError, match=r"got '.txt'"):
+        load_image_set(f"manifest:{tmp_path / 'set.txt'}")
+    with pytest.raises(ConfigError, match="lacks a file"):
+        load_image_set("manifest:")
