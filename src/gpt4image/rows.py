@@ -316,5 +316,11 @@ def _write_dataset(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     # Through a Parquet file, so that memory stays flat in the number of rows.
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         _write_parquet(Path(folder) / "rows.parquet", rows)
-        dataset = datasets.Dataset.from_parquet(str(Path(folder) / "rows.parquet"), cache_dir=folder)
-        dataset.save_to_disk(str(path))
+        bars_wanted = datasets.is_progress_bar_enabled()
+        datasets.disable_progress_bars()
+        try:
+            dataset = datasets.Dataset.from_parquet(str(Path(folder) / "rows.parquet"), cache_dir=folder)
+            dataset.save_to_disk(str(path))
+        finally:
+            if bars_wanted:
+                datasets.enable_progress_bars()
