@@ -83,11 +83,16 @@ def _load(argument: str, spec: str) -> Mapping[str, Dataset]:
     local = path.exists()
     if not local and (path.is_absolute() or argument.startswith((".", "~"))):
         raise DataError(f"{spec}: there is no such file or folder.")
+    if path.is_file() and path.suffix not in (".parquet", ".arrow"):
+        raise DataError(f"{spec}: a single file is .parquet or .arrow, got {path.suffix or 'no extension'!r}.")
+    loaded: Any
     try:
         if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-            loaded: Any = datasets.load_from_disk(str(path))
+            loaded = datasets.load_from_disk(str(path))
         elif path.is_file():
-            loaded = datasets.load_dataset(path.suffix.removeprefix("."), data_files=str(path))
+            # load_dataset("parquet", ...) would report its use over the network, and wait where there is none.
+            read = datasets.Dataset.from_parquet if path.suffix == ".parquet" else datasets.Dataset.from_file
+            loaded = read(str(path))
         else:
             loaded = datasets.load_dataset(str(path) if local else argument)
     except (OSError, ValueError, DatasetsError, pa.ArrowException) as error:

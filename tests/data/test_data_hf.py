@@ -1,0 +1,183 @@
+"""Data sets of Hugging Face `datasets`: columns by type, splits, keys, no network."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Sequence, Value
+
+from gpt4image.data import NO_LABEL, load_image_set
+from gpt4image.errors import ConfigError, DataError, MissingExtraError
+
+Png = Callable[..., bytes]
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Local sets are read without a single connection, and `datasets` writes its cache into the test's folder."""
+
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        pytest.fail("the network was used")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "hf-cache")
+    monkeypatch.setattr("datasets.builder.config.HF_DATASETS_CACHE", tmp_path / "hf-cache")
+
+
+def table(columns: dict[str, list[Any]], **kinds: Any) -> Dataset:
+    images = {
+        name: [{"bytes": data, "path": None} for data in cells]
+        for name, cells in columns.items()
+        if name in ("image", "img")
+    }
+    return Dataset.from_dict({**columns, **images}, features=Features(kinds))
+
+
+def test_parquet_folder_with_splits(tmp_path: Path, png: Png) -> None:
+    label = ClassLabel(names=["cat", "dog"])
+    for name, seeds, labels in (("train", [0, 1, 2], [1, 0, -1]), ("validation", [3], [0]), ("test", [4], [1])):
+        columns = {"image": [png(seed) for seed in seeds], "label": labels}
+        table(columns, image=Image(), label=label).to_parquet(tmp_path / f"set/{name}-00000-of-00001.parquet")
+    images = load_image_set(f"hf:{tmp_path / 'set'}")
+    assert images.classes == ("cat", "dog")
+    assert images.labels.tolist() == [1, 0, NO_LABEL, 0, 1]
+    assert images.splits.tolist() == ["train"] * 3 + ["val", "test"]
+    assert images.keys == ("train/0000000", "train/0000001", "train/0000002", "validation/0000000", "test/0000000")
+    assert [images.read(i) for i in range(5)] == [png(seed) for seed in range(5)]  # bytes as they were, not re-encoded
+    assert images.select([3, 1]).read(0) == png(3)
+
+
+def test_saved_to_disk_with_names_and_keys(tmp_path: Path, png: Png) -> None:
+    data = table(
+        {"img": [png(0), png(1), png(2)], "label": ["dog", None, "cat"], "key": ["a", "b", "c"]},
+        img=Image(), label=Value("string"), key=Value("string"),
+    )  # fmt: skip
+    DatasetDict({"train": data, "extra": data}).save_to_disk(tmp_path / "dict")
+    data.save_to_disk(tmp_path / "single")
+    for folder in ("dict", "single"):
+        images = load_image_set(f"hf:{tmp_path / folder}")
+        assert images.keys == ("a", "b", "c")
+        assert images.classes == ("cat", "dog")
+        assert images.labels.tolist() == [1, NO_LABEL, 0]
+        assert [item.name for item in images.set_aside] == (["split extra"] if folder == "dict" else [])
+
+
+def test_one_parquet_file_and_rows_without_an_image(tmp_path: Path, png: Png) -> None:
+    data = table({"image": [png(0), png(1)], "fine_label": [7, 2]}, image=Image(), fine_label=Value("int32"))
+    data = data.add_item({"image": None, "fine_label": 1})
+    data.to_parquet(tmp_path / "some.parquet")
+    images = load_image_set(f"hf:{tmp_path / 'some.parquet'}")
+    assert images.classes == tuple(str(i) for i in range(8))
+    assert images.labels.tolist() == [7, 2]
+    assert {item.name: item.reason for item in images.set_aside} == {"train/0000002": "has no image"}
+
+
+def test_a_folder_of_images_is_read_from_its_files(tmp_path: Path, png: Png) -> None:
+    for seed, name in enumerate(["train/cat/1.png", "train/dog/1.png", "test/cat/2.png"]):
+        (tmp_path / "set" / name).parent.mkdir(parents=True)
+        (tmp_path / "set" / name).write_bytes(png(seed))
+    images = load_image_set(f"hf:{tmp_path / 'set'}")
+    assert images.classes == ("cat", "dog")
+    assert {images.read(i) for i in range(3)} == {png(seed) for seed in range(3)}
+    assert len(set(images.digests)) == 3
+
+
+def test_paths_in_a_table_cannot_lead_out(tmp_path: Path, png: Png) -> None:
+    (tmp_path / "secret.png").write_bytes(png(9))
+    rows = [{"bytes": png(0), "path": None}, {"bytes": None, "path": str(tmp_path / "secret.png")}]
+    data = Dataset.from_dict({"image": rows}, features=Features({"image": Image()}))
+    (tmp_path / "set").mkdir()
+    pq.write_table(data.data.table, tmp_path / "set" / "train.parquet")  # `datasets` itself would embed the file
+    images = load_image_set(f"hf:{tmp_path / 'set'}")
+    assert len(images) == 1
+    assert "leads out" in images.set_aside[0].reason
+
+
+def test_keys_that_splits_share_get_the_split_in_front(tmp_path: Path, png: Png) -> None:
+    def part(seed: int) -> Dataset:
+        return table({"image": [png(seed)], "key": ["bird/0"]}, image=Image(), key=Value("string"))
+
+    DatasetDict({"test": part(0), "train": part(1)}).save_to_disk(tmp_path / "set")
+    images = load_image_set(f"hf:{tmp_path / 'set'}")
+    assert images.keys == ("bird/0", "test/bird/0")
+    assert images.read(0) == png(1)
+
+
+def test_a_selection_saved_to_disk(tmp_path: Path, png: Png) -> None:
+    data = table({"image": [png(i) for i in range(6)]}, image=Image()).select([4, 1])
+    data.save_to_disk(tmp_path / "set")
+    images = load_image_set(f"hf:{tmp_path / 'set'}")
+    assert [images.read(i) for i in range(2)] == [png(4), png(1)]
+
+
+def test_a_read_only_folder(tmp_path: Path, png: Png) -> None:
+    folder = tmp_path / "set"
+    table({"image": [png(0)]}, image=Image()).to_parquet(folder / "train.parquet")
+    before = sorted(folder.iterdir())
+    (folder / "train.parquet").chmod(0o444)
+    folder.chmod(0o555)
+    assert len(load_image_set(f"hf:{folder}")) == 1
+    assert sorted(folder.iterdir()) == before
+
+
+def test_a_worker_process_maps_the_files_itself(tmp_path: Path, png: Png) -> None:
+    data = table({"image": [png(i, side=100) for i in range(40)]}, image=Image())
+    data.save_to_disk(tmp_path / "set")
+    images = load_image_set(f"hf:{tmp_path / 'set'}")
+    assert images.read(7) == png(7, side=100)
+    pickled = pickle.dumps(images.source)
+    assert len(pickled) < 40_000
+    shutil.rmtree(tmp_path / "hf-cache", ignore_errors=True)
+    assert pickle.loads(pickled).read(7) == png(7, side=100)  # noqa: S301
+
+
+def test_sets_that_do_not_fit_are_refused(tmp_path: Path, png: Png) -> None:
+    Dataset.from_dict({"text": ["a"], "n": [1]}).save_to_disk(tmp_path / "text")
+    with pytest.raises(DataError, match="no column holds images; its columns are 'text', 'n'"):
+        load_image_set(f"hf:{tmp_path / 'text'}")
+    data = table({"image": [png(0)], "labels": [[1, 2]]}, image=Image(), labels=Sequence(Value("int64")))
+    data.save_to_disk(tmp_path / "multi")
+    with pytest.raises(DataError, match="'labels' holds several labels"):
+        load_image_set(f"hf:{tmp_path / 'multi'}")
+    DatasetDict({"x": data, "y": data}).save_to_disk(tmp_path / "splits")
+    with pytest.raises(DataError, match="none of its splits 'x', 'y'"):
+        load_image_set(f"hf:{tmp_path / 'splits'}")
+    with pytest.raises(DataError, match="no such file or folder"):
+        load_image_set(f"hf:{tmp_path / 'absent'}")
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match="could not be read"):
+        load_image_set(f"hf:{tmp_path / 'bad.parquet'}")
+    with pytest.raises(DataError, match=r"got '.csv'"):
+        (tmp_path / "set.csv").touch()
+        load_image_set(f"hf:{tmp_path / 'set.csv'}")
+    with pytest.raises(ConfigError, match="lacks a name"):
+        load_image_set("hf:")
+
+
+def test_the_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(MissingExtraError, match=r"gpt4image\[hf\]"):
+        load_image_set("hf:some/set")
+
+
+def test_real_photographs(shared_data: Path) -> None:
+    started = time.monotonic()
+    images = load_image_set(f"hf:{shared_data / 'cifar10' / 'images'}")
+    digests = images.digests
+    assert time.monotonic() - started < 20
+    assert len(images) == 55_000
+    assert len(set(digests)) == 55_000
+    assert np.bincount(images.labels).tolist() == [5500] * 10
+    assert images.keys[0] == "airplane/0000"
+    assert images.keys[50_000] == "test/airplane/0000"

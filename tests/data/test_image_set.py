@@ -1,0 +1,82 @@
+"""The image set refuses what no later stage could mend, and SPEC strings that are wrong."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpt4image.data import ImageSet, MemorySource, load_image_set, load_with_splits
+from gpt4image.errors import ConfigError, DataError
+
+
+def make(**changes: Any) -> ImageSet:
+    fields: dict[str, Any] = {
+        "spec": "test",
+        "classes": ("a", "b"),
+        "keys": ("x", "y", "z"),
+        "labels": np.array([0, 1, -1]),
+        "splits": np.array(["train", "val", "test"]),
+        "source": MemorySource([b"1", b"2", b"3"]),
+        "rows": np.arange(3),
+    }
+    return ImageSet(**{**fields, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"keys": ("x", "x", "z")}, "come twice: 'x'"),
+        ({"keys": ("x", "y")}, "one of each per image"),
+        ({"labels": np.array([0, 2, -1])}, "got 2 for 'y'"),
+        ({"labels": np.array([0, 1, -2])}, "got -2 for 'z'"),
+        ({"splits": np.array(["train", "dev", "test"])}, "got 'dev'"),
+        ({"keys": (), "labels": np.array([]), "splits": np.array([]), "rows": np.array([])}, "no images"),
+    ],
+)
+def test_faults_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        make(**changes)
+
+
+@given(st.lists(st.integers(0, 2), min_size=1, unique=True))
+def test_a_selection_keeps_key_label_and_bytes_together(chosen: list[int]) -> None:
+    images = make()
+    part = images.select(chosen)
+    for position, index in enumerate(chosen):
+        assert part.keys[position] == images.keys[index]
+        assert part.labels[position] == images.labels[index]
+        assert part.splits[position] == images.splits[index]
+        assert part.digests[position] == hashlib.sha256(part.read(position)).hexdigest() == images.digests[index]
+
+
+def test_known_digests_are_not_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = make()
+    digests = images.digests
+    monkeypatch.setattr(MemorySource, "digests", lambda self, rows: pytest.fail("computed again"))
+    assert images.select([2, 0]).digests == (digests[2], digests[0])
+    changed = images.revised(labels=np.array([1, 1, 1]))
+    assert changed.digests == digests
+    assert changed.labels.tolist() == [1, 1, 1]
+    assert changed.splits is images.splits
+
+
+def test_indices_of_a_split() -> None:
+    assert make().indices("val").tolist() == [1]
+
+
+@pytest.mark.parametrize("spec", ["foldr:x", "", "photos", "/a/b"])
+def test_unknown_specs_name_what_is_allowed(spec: str) -> None:
+    with pytest.raises(ConfigError, match=r"folder, hf, manifest, openmoji") as caught:
+        load_image_set(spec)
+    assert ("Did you mean 'folder'?" in str(caught.value)) == (spec == "foldr:x")
+
+
+def test_load_with_splits_cuts_what_the_set_lacks(tmp_path, write_images) -> None:
+    write_images(tmp_path, *(f"{name}/{i}.png" for name in "ab" for i in range(20)))
+    images = load_with_splits(f"folder:{tmp_path}", val_fraction=0.25, test_fraction=0.2)
+    assert [len(images.indices(split)) for split in ("train", "val", "test")] == [24, 8, 8]

@@ -1,0 +1,139 @@
+"""Pixels in memory and by workers: same interface, same pictures, broken ones named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from gpt4image.data import ImageSet, MemorySource, pixels
+from gpt4image.data.decode import decode_square
+from gpt4image.data.pixels import MemoryPixels, Pixels, WorkerPixels, load_pixels
+from gpt4image.errors import DataError
+
+COUNT = 700  # several chunks
+
+
+@pytest.fixture(scope="module")
+def files(png: Callable[..., bytes]) -> list[bytes]:
+    return [png(seed) for seed in range(COUNT)]
+
+
+def image_set(files: list[bytes]) -> ImageSet:
+    n = len(files)
+    return ImageSet(
+        spec="test",
+        classes=("a",),
+        keys=tuple(f"key {i}" for i in range(n)),
+        labels=np.zeros(n, dtype=np.int64),
+        splits=np.full(n, "train"),
+        source=MemorySource(files),
+        rows=np.arange(n),
+    )
+
+
+BATCHES = [np.array([5, 3, 699]), np.array([0]), np.arange(300, 420)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_both_kinds_give_the_same_pictures(files: list[bytes], workers: int) -> None:
+    in_memory, *_ = load_pixels(image_set(files), 16, memory_limit_gb=1, workers=workers)
+    lazy = WorkerPixels(image_set(files), 16, workers=workers)
+    assert isinstance(in_memory, MemoryPixels)
+    for indices, first, second in zip(BATCHES, in_memory.stream(BATCHES), lazy.stream(BATCHES), strict=True):
+        expected = np.stack([decode_square(files[i], 16) for i in indices]).transpose(0, 3, 1, 2)
+        assert first.dtype == second.dtype == torch.uint8
+        np.testing.assert_array_equal(first.numpy(), expected)
+        np.testing.assert_array_equal(second.numpy(), expected)
+    assert len(in_memory) == len(lazy) == COUNT
+
+
+def test_workers_take_over_where_decoding_takes_long(files: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, *_ = load_pixels(image_set(files), 8, memory_limit_gb=1, workers=2)
+    monkeypatch.setattr(pixels, "WORTH_WORKERS_SECONDS", 0.0)
+    seen: list[int] = []
+    stream = WorkerPixels.stream
+    monkeypatch.setattr(
+        WorkerPixels, "stream", lambda self, batches: seen.append(self.workers) or stream(self, batches)
+    )
+    parallel, *_ = load_pixels(image_set(files), 8, memory_limit_gb=1, workers=2)
+    assert seen == [0, 2]
+    assert isinstance(plain, MemoryPixels)
+    assert isinstance(parallel, MemoryPixels)
+    assert torch.equal(plain.images, parallel.images)
+
+
+def test_the_memory_limit_chooses(files: list[bytes]) -> None:
+    exact = COUNT * 3 * 8 * 8 / 1e9
+    assert isinstance(load_pixels(image_set(files), 8, memory_limit_gb=exact, workers=0)[0], MemoryPixels)
+    lazy = load_pixels(image_set(files), 8, memory_limit_gb=exact * 0.99, workers=None)[0]
+    assert isinstance(lazy, WorkerPixels)
+    assert lazy.workers >= 1
+
+
+def with_broken(files: list[bytes]) -> list[bytes]:
+    return [files[0], b"", files[2], files[3][:60], b"text"]
+
+
+def test_broken_images_in_memory_are_known_at_once(files: list[bytes]) -> None:
+    loaded, bad, ok = load_pixels(image_set(with_broken(files)), 8, memory_limit_gb=1, workers=0)
+    assert ok.tolist() == [True, False, True, False, False]
+    assert [item.name for item in bad] == ["key 1", "key 3", "key 4"]
+    assert "empty" in bad[0].reason
+    assert "not an image" in bad[2].reason
+    assert loaded.set_aside == bad
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_broken_images_with_workers_are_white_and_named_when_met(files: list[bytes], workers: int) -> None:
+    loaded, bad, ok = load_pixels(image_set(with_broken(files)), 8, memory_limit_gb=0, workers=workers)
+    assert bad == ()
+    assert ok.all()
+    (batch,) = loaded.stream([np.array([0, 1])])
+    assert (batch[1] == 255).all()
+    assert not (batch[0] == 255).all()
+    assert [item.name for item in loaded.set_aside] == ["key 1"]
+    list(loaded.stream([np.arange(5)]))
+    assert [item.name for item in loaded.set_aside] == ["key 1", "key 3", "key 4"]
+    assert isinstance(loaded, WorkerPixels)
+    assert loaded.decodable.tolist() == [True, False, True, False, False]
+
+
+def test_a_file_that_went_away_is_named(files: list[bytes]) -> None:
+    class Gone(MemorySource):
+        def read(self, row: int) -> bytes:
+            if row == 1:
+                raise FileNotFoundError(2, "No such file or directory", "x.png")
+            return super().read(row)
+
+    images = image_set(files[:3])
+    gone = ImageSet(**{**images.__dict__, "source": Gone(files[:3])})
+    _, bad, ok = load_pixels(gone, 8, memory_limit_gb=1, workers=0)
+    assert ok.tolist() == [True, False, True]
+    assert "No such file" in bad[0].reason
+
+
+def test_a_set_of_broken_images_is_refused() -> None:
+    with pytest.raises(DataError, match="no image can be decoded"):
+        load_pixels(image_set([b"", b"x"]), 8, memory_limit_gb=1, workers=0)
+
+
+@pytest.mark.parametrize("limit", [0, 1])
+def test_streams_leave_the_random_state_alone(files: list[bytes], limit: float) -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    loaded: Pixels = load_pixels(image_set(files[:4]), 8, memory_limit_gb=limit, workers=1)[0]
+    list(loaded.stream([np.arange(4)]))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_batches_are_taken_as_they_are_needed(files: list[bytes]) -> None:
+    def endless():
+        while True:
+            yield np.arange(4)
+
+    stream = WorkerPixels(image_set(files[:4]), 8, workers=1).stream(endless())
+    assert [next(stream).shape for _ in range(3)] == [(4, 3, 8, 8)] * 3
+    stream.close()
