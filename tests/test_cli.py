@@ -1,0 +1,73 @@
+"""The command line as a user meets it: in a process of its own, by its output and exit code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gpt4image.cli import COMMANDS
+
+
+def run(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "gpt4image", *words], capture_output=True, text=True, cwd=cwd)
+
+
+def test_help_names_every_command_and_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from gpt4image.cli import main; main(['--help']); "
+        "heavy = {'torch', 'numpy', 'timm', 'pydantic', 'PIL', 'rich'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert all(command in result.stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_every_command_has_its_options_and_an_example(command: str) -> None:
+    code = (
+        f"import sys; from gpt4image.cli import main\n"
+        f"try: main({[*command.split(), '--help']!r})\n"
+        "finally: sys.exit('torch' if 'torch' in sys.modules else 0)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert f"Example: gpt4image {command}" in " ".join(result.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian"], "Did you mean 'train'"),
+        (["descriptions", "imprt"], "Did you mean 'descriptions import'"),
+        (["train", "--data", "folder:missing", "--out", "run"], "missing"),
+        (["train", "--data", "folders:x", "--out", "run"], "Did you mean 'folder'"),
+        (["train", "--data", "folder:x", "--out", "run", "--lr", "-1"], "--lr = -1"),
+        (["train", "--data", "folder:x", "--out", "run", "--oops"], "--oops"),
+        (["train", "missing.toml", "--out", "run"], "missing.toml does not exist"),
+        (["evaluate", "missing"], "missing does not exist"),
+        (["report", "missing"], "missing"),
+        (["encode", "--store", "missing.db", "--out", "e"], "missing.db"),
+        (["compare", "--data", "openmoji", "--out", "c", "--embeddings", "missing"], "missing"),
+        (["descriptions", "stats", "--store", "missing.db"], "missing.db"),
+    ],
+)
+def test_a_mistake_gives_one_message_and_exit_code_2(words: list[str], message: str, tmp_path: Path) -> None:
+    result = run(*words, cwd=tmp_path)
+    assert result.returncode == 2, result.stderr
+    assert message in result.stderr + result.stdout
+    assert "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == [], "nothing is left behind by a mistake"
+
+
+def test_json_output_is_one_object_and_set_aside_items_give_exit_code_1(colour_folder: Path, tmp_path: Path) -> None:
+    (colour_folder / "red" / "broken.png").write_bytes(b"no picture")
+    options = ["--epochs", "1", "--batch-size", "8", "--image-size", "16", "--test-fraction", "0"]
+    result = run("train", "--data", f"folder:{colour_folder}", "--out", str(tmp_path / "run"), *options, "--json")
+    assert result.returncode == 1, result.stderr
+    answer = json.loads(result.stdout)
+    assert [item["name"] for item in answer["set_aside"]] == ["red/broken.png"]
+    assert answer["path"] == str(tmp_path / "run")

@@ -1,0 +1,53 @@
+"""Recipes: every shipped one loads, and mistakes in one are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gpt4image.config import CompareConfig, TrainConfig
+from gpt4image.errors import ConfigError
+from gpt4image.recipes import load_recipe, read_recipe
+
+SHIPPED = sorted((Path(__file__).parents[1] / "recipes").rglob("*.toml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_recipe_loads_and_says_how_it_was_run(path: Path) -> None:
+    assert load_recipe(path, CompareConfig, out=Path("out")).data
+    header = path.read_text(encoding="utf-8").split("\n\n")[0]
+    for word in ("Command:", "Hardware:", "Time:", "Expected:"):
+        assert word in header
+
+
+def test_there_are_recipes() -> None:
+    assert SHIPPED
+
+
+def test_options_on_the_command_line_win(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text('data = "openmoji"\nbatch-size = 16\nlr = 0.1\n')
+    config = load_recipe(tmp_path / "r.toml", TrainConfig, out=tmp_path, lr=0.2)
+    assert (config.batch_size, config.lr, config.data) == (16, 0.2, "openmoji")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch = 3\n", "unknown key: 'epoch' is not known. Did you mean 'epochs'"),
+        ('epochs = "three"\n', "epochs = 'three'"),
+        ("lr = -1\n", "lr = -1"),
+        ("epochs = \n", "cannot be read"),
+    ],
+)
+def test_mistakes_are_named_with_the_file(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "wrong.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_recipe(path, TrainConfig)
+    assert "wrong.toml" in str(caught.value)
+
+
+def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"missing\.toml does not exist"):
+        read_recipe(tmp_path / "missing.toml", TrainConfig)
