@@ -42,13 +42,17 @@ def file_digests(paths: Sequence[str]) -> tuple[str, ...]:
     def digest_batch(batch: Sequence[int]) -> list[str | None]:
         return [_digest(paths[index]) for index in batch]
 
-    with ThreadPoolExecutor() as pool, progress_bar(quiet=n_bytes < BAR_FROM_BYTES) as progress:
-        task = progress.add_task("Reading digests", total=len(missing), note="")
-        for batch, found in zip(batches, pool.map(digest_batch, batches), strict=True):
-            for index, digest in zip(batch, found, strict=True):
-                digests[index] = digest
-            _remember([(paths[index], states[index], digests[index]) for index in batch])
-            progress.advance(task, len(batch))
+    pool = ThreadPoolExecutor()
+    try:
+        with progress_bar(quiet=n_bytes < BAR_FROM_BYTES) as progress:
+            task = progress.add_task("Reading digests", total=len(missing), note="")
+            for batch, found in zip(batches, pool.map(digest_batch, batches), strict=True):
+                for index, digest in zip(batch, found, strict=True):
+                    digests[index] = digest
+                _remember([(paths[index], states[index], digests[index]) for index in batch])
+                progress.advance(task, len(batch))
+    finally:
+        pool.shutdown(cancel_futures=True)  # an interrupt must not wait for the rest of the set
     return tuple(digest or _unreadable(path) for path, digest in zip(paths, digests, strict=True))
 
 

@@ -28,7 +28,7 @@ from gpt4image.outcome import SetAside
 from gpt4image.progress import progress_bar
 
 BLANK = 255
-CHUNK = 256
+CHUNK = 64  # images per message between processes: 64 of 224 x 224 are 10 MB of shared memory
 WORTH_WORKERS_SECONDS = 4.0  # decoding that takes less is done before worker processes have started
 
 Broken = list[tuple[int, str]]  # index and reason of each image that could not be decoded
