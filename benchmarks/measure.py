@@ -1,0 +1,41 @@
+"""Two things timed in turn, and the ratio of their medians."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One figure: ``ours`` over ``limit`` in ``unit``, and the goal as (">=" or "<=", number)."""
+
+    name: str
+    ours: float
+    limit: float
+    unit: str
+    goal: tuple[str, float]
+
+    @property
+    def ratio(self) -> float:
+        return self.ours / self.limit
+
+    @property
+    def met(self) -> bool:
+        kind, number = self.goal
+        return self.ratio >= number if kind == ">=" else self.ratio <= number
+
+
+def seconds_in_turn(first: Callable[[], object], second: Callable[[], object], rounds: int = 7) -> tuple[float, float]:
+    """Return the median seconds of two functions, called in turn after one warm-up each."""
+    first()
+    second()
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(rounds):
+        for function, kept in zip((first, second), times, strict=True):
+            start = time.perf_counter()
+            function()
+            kept.append(time.perf_counter() - start)
+    return statistics.median(times[0]), statistics.median(times[1])

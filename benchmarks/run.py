@@ -1,0 +1,57 @@
+"""Run the benchmarks, each in a process of its own, and print ratios; see README.md beside this file."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+
+BENCHMARKS = {
+    "startup": "startup:startup",
+    "pipeline": "training:pipeline",
+    "alignment": "training:alignment",
+    "precision": "training:precision",
+    "encoding": "texts:encoding",
+    "table": "texts:table",
+    "describing": "texts:describing",
+}
+OUT = Path("bench-out")
+
+
+def run_one(name: str) -> None:
+    """Run one benchmark in this process and print its rows as JSON lines."""
+    module, function = BENCHMARKS[name].split(":")
+    for row in getattr(import_module(module), function)():
+        print(json.dumps({"benchmark": name, **asdict(row), "ratio": row.ratio, "met": row.met}), flush=True)
+
+
+def run_all(names: list[str]) -> None:
+    from gpt4image.files import write_json
+    from gpt4image.runs import environment
+
+    rows = []
+    print(f"{'figure':72} {'ours':>12} {'over':>12} {'ratio':>8}  goal")
+    for name in names:
+        command = [sys.executable, __file__, "--only", name]
+        result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        if result.returncode:
+            print(f"{name}: failed with exit code {result.returncode}")
+        for line in filter(lambda text: text.startswith("{"), result.stdout.splitlines()):
+            row = json.loads(line)
+            rows.append(row)
+            kind, number = row["goal"]
+            print(
+                f"{row['name']:72} {row['ours']:12.4g} {row['limit']:12.4g} {row['ratio']:8.3f}  {kind} {number} "
+                f"{'met' if row['met'] else 'MISSED'} ({row['unit']})"
+            )
+    write_json(OUT / "results.json", {"environment": environment(), "rows": rows})
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--only"]:
+        run_one(sys.argv[2])
+    else:
+        run_all(sys.argv[1:] or list(BENCHMARKS))

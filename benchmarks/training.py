@@ -1,0 +1,197 @@
+"""Input pipeline, alignment and precision, on real training steps over the packaged pictures."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gpt4image.config import TrainConfig
+from gpt4image.data.openmoji import packaged_descriptions
+from gpt4image.training_data import Prepared
+from measure import Row, seconds_in_turn
+
+STEPS = 20
+
+
+def prepared(folder: Path, **options: Any) -> Prepared:
+    """Return the demo's data and options, with embeddings of the packaged descriptions."""
+    from gpt4image.config import DescribeConfig, EncodeConfig
+    from gpt4image.describe import describe
+    from gpt4image.encode import encode
+    from gpt4image.train import resolve
+    from gpt4image.training_data import prepare
+
+    table = folder / "table"
+    if not table.is_dir():
+        store = folder / "store.db"
+        describe(DescribeConfig(data="openmoji", store=store, describer=f"replay:{packaged_descriptions()}"))
+        encode(EncodeConfig(store=store, out=table))
+    return resolve(
+        prepare(TrainConfig(data="openmoji", embeddings=table, image_size=48, out=folder / "run", **options))
+    )
+
+
+def pipeline() -> list[Row]:
+    from gpt4image import loop
+
+    with tempfile.TemporaryDirectory() as name:
+        ready = prepared(Path(name))
+        ready = replace(ready, data=replace(ready.data, text=None))
+        trainer = loop.build(ready.config, ready.data)
+        data, batches = ready.data, trainer.batches
+        step = [0]
+
+        def as_it_is() -> None:
+            for pixels in data.pixels.stream(batches.batch(step[0] + number) for number in range(STEPS)):
+                loop.train_step(trainer, step[0], 0, pixels)
+                step[0] += 1
+
+        images = batches.batch(0)
+        pixels = next(iter(data.pixels.stream([images])))
+        ready_made = loop.train_batch(pixels, trainer.augmentation, torch.default_generator)
+        targets = data.class_targets(images)
+        autocast, layout = loop.autocast, loop.memory_format_of(ready.config.memory_format)
+
+        def one_batch() -> None:
+            for number in range(STEPS):
+                trainer.model.train()
+                trainer.scheduler.step_update(number)
+                with autocast(trainer.device, ready.config.precision):
+                    logits, _ = trainer.model(ready_made.contiguous(memory_format=layout))
+                loss = loop.soft_cross_entropy(logits, targets, ready.config.label_smoothing)
+                loss.backward()
+                trainer.optimizer.step()
+                trainer.optimizer.zero_grad(set_to_none=True)
+                float(loss.detach())
+
+        ours, limit = seconds_in_turn(as_it_is, one_batch)
+        rows = [
+            Row(
+                name="steps/s, pipeline over one batch",
+                ours=STEPS / ours,
+                limit=STEPS / limit,
+                unit="steps/s",
+                goal=(">=", 0.95),
+            )
+        ]
+        return [*rows, _against_dataloader(ready, trainer)]
+
+
+def _against_dataloader(ready: Prepared, trainer: Any) -> Row:
+    """Compare only the making of augmented, normalised batches."""
+    from PIL import Image
+    from torch.utils.data import DataLoader, Dataset
+    from torchvision.transforms import v2
+
+    from gpt4image import loop
+
+    data, how = ready.data, trainer.augmentation
+    train = data.indices("train")
+    images: Any = data.pixels
+    pictures = [Image.fromarray(array) for array in images.images[train].permute(0, 2, 3, 1).numpy()]
+    margin = round(how.shift * how.size)
+    transform = v2.Compose(
+        [
+            v2.RandomCrop(how.size, padding=margin, padding_mode="reflect"),
+            v2.RandomHorizontalFlip(),
+            v2.ToImage(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(how.mean, how.std),
+        ]
+    )
+
+    class Pictures(Dataset[torch.Tensor]):
+        def __len__(self) -> int:
+            return len(pictures)
+
+        def __getitem__(self, index: int) -> torch.Tensor:
+            return transform(pictures[index])
+
+    size = ready.config.batch_size
+
+    def ours() -> None:
+        order = np.random.permutation(train)
+        for pixels in data.pixels.stream(order[start : start + size] for start in range(0, len(order), size)):
+            loop.train_batch(pixels, how, torch.default_generator)
+
+    best = float("inf")
+    mine = float("inf")
+    for workers in (0, 1, 2, 4):
+        loader = DataLoader(
+            Pictures(), batch_size=size, shuffle=True, num_workers=workers, persistent_workers=workers > 0
+        )
+
+        def theirs(loader: Any = loader) -> None:
+            for _ in loader:
+                pass
+
+        seconds, other = seconds_in_turn(ours, theirs, rounds=3)
+        mine, best = min(mine, seconds), min(best, other)
+    return Row(
+        name="images/s of batches, ours over the best DataLoader",
+        ours=len(train) / mine,
+        limit=len(train) / best,
+        unit="images/s",
+        goal=(">=", 8),
+    )
+
+
+def alignment() -> list[Row]:
+    from gpt4image import loop
+    from gpt4image.devices import peak_memory_bytes, reset_peak_memory
+
+    with tempfile.TemporaryDirectory() as name:
+        ready = prepared(Path(name))
+        plain = loop.build(ready.config, replace(ready.data, text=None))
+        aligned = loop.build(ready.config, ready.data)
+
+        def steps(trainer: Any) -> None:
+            for number, pixels in enumerate(ready.data.pixels.stream(trainer.batches.batch(n) for n in range(STEPS))):
+                loop.train_step(trainer, number, 0, pixels)
+
+        ours, limit = seconds_in_turn(lambda: steps(aligned), lambda: steps(plain), rounds=9)
+        memory = []
+        for trainer in (aligned, plain):
+            reset_peak_memory(trainer.device)
+            steps(trainer)
+            memory.append(peak_memory_bytes(trainer.device) / 1e6)
+    return [
+        Row(
+            name="step time, with alignment over without",
+            ours=ours / STEPS * 1e3,
+            limit=limit / STEPS * 1e3,
+            unit="ms",
+            goal=("<=", 1.03),
+        ),
+        Row(
+            name="peak memory, with alignment over without",
+            ours=memory[0],
+            limit=memory[1],
+            unit="MB",
+            goal=("<=", 1.03),
+        ),
+    ]
+
+
+def precision() -> list[Row]:
+    from gpt4image import loop
+
+    with tempfile.TemporaryDirectory() as name:
+        ready = prepared(Path(name))
+        data = replace(ready.data, text=None)
+        chosen = loop.build(ready.config, data)
+        default = loop.build(ready.config.model_copy(update={"precision": "fp32", "memory_format": "contiguous"}), data)
+
+        def steps(trainer: Any) -> None:
+            for number, pixels in enumerate(data.pixels.stream(trainer.batches.batch(n) for n in range(STEPS))):
+                loop.train_step(trainer, number, 0, pixels)
+
+        ours, limit = seconds_in_turn(lambda: steps(chosen), lambda: steps(default), rounds=5)
+        images = STEPS * ready.config.batch_size
+    label = f"images/s, {ready.config.precision} {ready.config.memory_format} over fp32 contiguous"
+    return [Row(name=label, ours=images / ours, limit=images / limit, unit="images/s", goal=(">=", 1.8))]
