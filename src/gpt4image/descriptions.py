@@ -6,7 +6,7 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,8 @@ def import_descriptions(config: ImportConfig) -> Outcome:
         raise ConfigError("--expect belongs to --in-file-order; leave it out where rows carry a key or digest.")
     images = None if config.data is None else load_image_set(config.data)
     if images is not None and config.expect is not None:
-        rows = _rows_in_order(config, images, config.expect)
+        _check_order(config, images, config.expect)
+        rows = _rows_in_order(config, images)
     else:
         rows = read_rows(config.file)
     importer = _Importer(images, prompt, describer)
@@ -144,8 +145,8 @@ class _Importer:
     def _to_description(self, row: Row, digest: str, sample: int = 0) -> Description:
         return Description(
             digest=digest,
-            prompt=row.prompt or self._prompt,
-            describer=row.describer or self._describer,
+            prompt=self._prompt if row.prompt is None else row.prompt,
+            describer=self._describer if row.describer is None else row.describer,
             sample=sample,
             text=row.description,
             **{"created": time.time(), **row.result},
@@ -156,8 +157,14 @@ def _identity(description: Description) -> tuple[str, Prompt, str]:
     return description.digest, description.prompt, canonical_json(description.describer)
 
 
-def _rows_in_order(config: ImportConfig, images: ImageSet, expect: int) -> Iterator[Row | SetAside]:
-    """Check the counts, then yield the k-th row as the row of the k-th image."""
+def _rows_in_order(config: ImportConfig, images: ImageSet) -> Iterator[Row | SetAside]:
+    """Yield the k-th row as the row of the k-th image."""
+    for row, digest in zip(read_rows(config.file), images.digests, strict=True):
+        yield replace(row, digest=digest) if isinstance(row, Row) else row
+
+
+def _check_order(config: ImportConfig, images: ImageSet, expect: int) -> None:
+    """Refuse a list that has not exactly one row for each image."""
     count = 0
     for row in read_rows(config.file):
         count += 1
@@ -170,8 +177,6 @@ def _rows_in_order(config: ImportConfig, images: ImageSet, expect: int) -> Itera
             f"--in-file-order --expect {expect}: {config.file} has {count} rows and {config.data} has {len(images)} "
             f"images ({len(images.set_aside)} set aside); all must be equal, or texts would shift to other images."
         )
-    for row, digest in zip(read_rows(config.file), images.digests, strict=True):
-        yield Row(**{**vars(row), "digest": digest}) if isinstance(row, Row) else row
 
 
 def export_descriptions(config: ExportConfig) -> Outcome:
@@ -179,7 +184,7 @@ def export_descriptions(config: ExportConfig) -> Outcome:
 
     Raises:
         ConfigError: the file name says no known kind.
-        StoreError: there is no store.
+        StoreError: there is no store, or nothing in it to export.
     """
     keys_of: dict[str, list[str]] = {}
     if config.data is not None:
@@ -196,6 +201,7 @@ def export_descriptions(config: ExportConfig) -> Outcome:
                 yield to_fields(description, key)
 
     with DescriptionStore(config.store) as store:
+        store.require_descriptions(config.prompt)
         write_rows(config.file, exported(store))
     return Outcome(path=config.file, summary={"descriptions": counts["descriptions"], "rows": counts["rows"]})
 

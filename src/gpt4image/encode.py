@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from gpt4image import __version__
 from gpt4image.config import EncodeConfig
-from gpt4image.errors import StoreError, TableError, first_few
+from gpt4image.errors import TableError, first_few
 from gpt4image.files import fingerprint, read_json, write_json
 from gpt4image.interrupts import deferred_interrupt
 from gpt4image.locks import LockedError, acquire_lock
@@ -116,17 +116,13 @@ class _Descriptions:
 
 
 def _read_descriptions(store: DescriptionStore, prompt_name: str | None) -> _Descriptions:
+    store.require_descriptions(prompt_name)
     digests, texts, stored, prompts = bytearray(), bytearray(), array("q"), set[Prompt]()
     for digest, text, prompt, row in store.texts(prompt_name):
         digests += bytes.fromhex(digest)
         texts += text_digest(text)
         stored.append(row)
         prompts.add(prompt)
-    if not stored:
-        names = sorted({prompt.name for prompt, _, status, _ in store.counts() if status == "ok"})
-        what = "no descriptions" if prompt_name is None else f"no descriptions for the prompt {prompt_name!r}"
-        there = f"there are some for {first_few(names)}" if names else "make some with `gpt4image describe`"
-        raise StoreError(f"{store.path}: there are {what} in this store; {there}.")
     hashes = np.frombuffer(texts, dtype="S32")
     distinct, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
     return _Descriptions(

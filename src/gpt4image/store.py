@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
-from gpt4image.errors import StoreError
+from gpt4image.errors import StoreError, nearest
 from gpt4image.locks import FileLock, LockedError, acquire_lock
 from gpt4image.store_file import connect_reader, connect_writer, explanation
 
@@ -246,6 +246,16 @@ class DescriptionStore:
         ordered = sorted((prompts[prompt], settings, status, count) for prompt, settings, status, count in rows)
         return [(prompt, json.loads(settings), status, count) for prompt, settings, status, count in ordered]
 
+    def require_descriptions(self, prompt_name: str | None = None) -> None:
+        """Raise StoreError where there is no description (for a prompt), naming the prompts that have some."""
+        names = {prompt.name for prompt, _, status, _ in self.counts() if status == "ok"}
+        if not names:
+            raise StoreError(
+                f"{self.path}: there are no descriptions in this store; make some with `gpt4image describe`."
+            )
+        if prompt_name is not None and prompt_name not in names:
+            raise StoreError(f"{self.path}: no description answers this prompt: {nearest(prompt_name, names)}")
+
     def _prompts(self) -> Iterator[tuple[int, Prompt]]:
         for number, name, version, text, told in self._query(
             "SELECT id, name, version, text, class_conditioned FROM prompts"
@@ -293,7 +303,7 @@ class _References:
 
 def canonical_json(value: Mapping[str, Any]) -> str:
     """Return ``value`` as JSON with sorted keys: equal settings are equal text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return json.dumps(dict(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def _to_row(row: Description, references: _References) -> tuple[Any, ...]:
