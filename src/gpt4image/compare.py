@@ -112,7 +112,7 @@ def _plan(config: CompareConfig) -> Plan:
     names = _chosen_arms(config, scarce=scarce, unlabelled=unlabelled)
     _refuse_leak(config, names, scarce=scarce or unlabelled)
     for seed in range(config.seeds):
-        _labels_left(ready.data, config.labels_per_class, config.label_noise, seed)
+        labels_left(ready.data, config.labels_per_class, config.label_noise, seed)
     class_names = _class_name_vectors(config, ready.data) if any(arms.ALL[name].names for name in names) else None
     jobs: list[Job] = []
     members: dict[str, list[Path]] = {}
@@ -253,7 +253,7 @@ def _prepared(options: str) -> Prepared:
 
 def _situation(job: Job, data: TrainingData) -> arms.Situation:
     seed = job.config.seed
-    labels = _labels_left(data, job.labels_per_class, job.label_noise, seed)
+    labels = labels_left(data, job.labels_per_class, job.label_noise, seed)
 
     def teacher(indices: NDArray[np.int64]) -> NDArray[np.float32]:
         return run_probabilities(job.baseline, data, indices)
@@ -268,7 +268,7 @@ def _situation(job: Job, data: TrainingData) -> arms.Situation:
     )
 
 
-def _labels_left(data: TrainingData, labels_per_class: int | None, label_noise: float, seed: int) -> NDArray[np.int64]:
+def labels_left(data: TrainingData, labels_per_class: int | None, label_noise: float, seed: int) -> NDArray[np.int64]:
     """Return the labels that a seed trains on: some kept, some flipped, only ever in train."""
     labels, train = data.labels, data.indices("train")
     if labels_per_class is not None:
