@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test check docs format bench clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -27,6 +27,10 @@ check: $(STAMP)  ## formatting, lint, types, generated docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
+	$(BIN)/python docs/generate.py --check
+
+docs: $(STAMP)  ## renew the generated parts of README.md
+	$(BIN)/python docs/generate.py
 
 format: $(STAMP)  ## mend formatting and lint
 	$(BIN)/ruff format .
