@@ -1,4 +1,4 @@
-"""Fill the generated parts of README.md: results from the records in docs/results, the file tree from module docstrings.
+"""Fill the generated parts of README.md: results from docs/results, the file tree from module docstrings.
 
 python docs/generate.py          rewrites README.md
 python docs/generate.py --check  exits with 1 where it is not up to date
@@ -35,12 +35,12 @@ def results() -> str:
 
 
 def tree() -> str:
-    """Return every module with the first sentence of its docstring."""
+    """Return every module with the first line of its docstring."""
     lines = ["```", "src/gpt4image/"]
     for path in sorted(PACKAGE.rglob("*.py"), key=lambda p: (len(p.relative_to(PACKAGE).parts) > 1, p)):
         name = path.relative_to(PACKAGE).as_posix()
         about = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        sentence = re.split(r"(?<=\.)\s|\n\n|: |; ", about, maxsplit=1)[0].replace("\n", " ").rstrip(".")
+        sentence = about.partition("\n")[0].strip("`").removesuffix(".")
         lines.append(f"  {name:42} {sentence}")
     lines += [f"{name + '/':44} {about}" for name, about in FOLDERS.items()]
     return "\n".join([*lines, "```"])
