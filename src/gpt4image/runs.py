@@ -6,7 +6,7 @@ metrics.jsonl          one line per epoch
 evaluation-SPLIT.json  metrics of one split; predictions-SPLIT.parquet the predictions behind them
 model.safetensors      weights of the plain backbone, the deployable model
 head.safetensors       weights of the projection head, where there is one
-checkpoint/            last checkpoint, while training is not finished
+checkpoint.safetensors last checkpoint, while training is not finished
 run.json               written last: its presence means that the run is finished
 """
 

@@ -98,8 +98,9 @@ class EmbeddingTable:
         self._rows: NDArray[np.int64] = arrays["rows"]
 
     @staticmethod
-    def open(path: Path) -> EmbeddingTable:
+    def open(path: str | Path) -> EmbeddingTable:
         """Open the table in folder ``path``. Raises TableError where it is missing, unfinished or damaged."""
+        path = Path(path)
         manifest = read_manifest(path)
         arrays = {name: _open_array(path / f"{name}.npy") for name in ARRAYS}
         expected = {
