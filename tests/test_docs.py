@@ -188,48 +188,37 @@ def test_the_docs_have_every_command_and_all_its_options(command: str) -> None:
     assert [name for name in options if name.replace("_", "-") not in named] == []
 
 
-def modules() -> set[str]:
-    """Return the modules and packages of the source, as paths below it; a package stands for its __init__.py."""
-    paths = (path.relative_to(SOURCE) for path in SOURCE.rglob("*.py"))
-    return {
-        f"{path.parent.as_posix()}/" if path.name == "__init__.py" and len(path.parts) > 1 else path.as_posix()
-        for path in paths
-    }
+def tree(page: Path) -> dict[str, str]:
+    """Return the paths below src/gpt4image/ in the file tree of a page, with what is said of each; empty without one.
 
-
-def tree(page: Path) -> dict[str, str] | None:
-    """Return the paths below src/gpt4image/ in the file tree of a page with what is said of each; None without one."""
-    found = re.search(
-        r"^```text\n((?:.*\n)*? *src/gpt4image/.*\n(?:.*\n)*?)```$", page.read_text("utf-8"), re.MULTILINE
-    )
-    if found is None:
-        return None
+    A package may stand there as its folder or as its __init__.py.
+    """
+    found = re.search(r"^```(?:text)?\n(src/gpt4image/\n.*?)```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     entries: dict[str, str] = {}
     folders: list[tuple[int, str]] = []
-    for line in found[1].splitlines():
-        match = re.match(r"( *)(\S+)(?: {2,}(\S.*))?$", line)
-        assert match, f"{page.name}: {line!r} is not 'name  what it is'"
+    for line in filter(None, found[1].splitlines() if found else []):
+        match = re.fullmatch(r"( *)(\S+)(?: {2,}(\S.*))?", line)
+        assert match, f"{page.name}: {line!r} is not a name and what it is"
         indent, name, about = len(match[1]), match[2], match[3] or ""
         folders = [(depth, folder) for depth, folder in folders if depth < indent]
         path = "".join(folder for _, folder in folders) + name
         if name.endswith("/"):
             folders.append((indent, name))
-        if path.startswith("src/gpt4image/") and path != "src/gpt4image/":
-            assert path not in entries, f"{page.name} lists {path} twice"
-            entries[path.removeprefix("src/gpt4image/")] = about
-    return entries
+            path += "__init__.py" if (ROOT / path / "__init__.py").exists() and indent else ""
+        assert path not in entries, f"{page.name} lists {path} twice"
+        entries[path] = about
+    return {path: about for path, about in entries.items() if path.startswith("src/") and path != "src/gpt4image/"}
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "design.md"], ids=lambda page: page.name)
 def test_the_file_tree_names_every_module_once_with_one_line(page: Path) -> None:
     entries = tree(page)
-    if entries is None and page.name == "README.md":
+    if not entries and page.name == "README.md":
         pytest.skip("README.md has no file tree yet")
-    assert entries is not None
     assert [path for path, about in entries.items() if not about] == []
-    listed = {path for path in entries if path.endswith(".py") or path in modules()}
-    assert listed == modules()
-    assert all((SOURCE / path).exists() for path in entries)
+    assert [path for path in entries if not (ROOT / path).exists()] == []
+    modules = {path.relative_to(ROOT).as_posix() for path in SOURCE.rglob("*.py")}
+    assert {path for path in entries if path.endswith(".py")} == modules
 
 
 def anchors(page: Path) -> set[str]:
