@@ -219,10 +219,14 @@ def test_a_run_folder_is_not_overwritten_nor_continued_with_other_options(colour
         train(options(colour_folder, tmp_path / "run", epochs=1, lr=0.5, resume=True))
 
 
-def test_a_broken_picture_is_named_and_the_others_train(colour_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("memory_limit_gb", [4.0, 0.0], ids=["in-memory", "by-workers"])
+def test_a_broken_picture_is_named_and_the_others_train(
+    memory_limit_gb: float, colour_folder: Path, tmp_path: Path
+) -> None:
     (colour_folder / "red" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing more")
     (colour_folder / "red" / "empty.png").write_bytes(b"")
-    outcome = train(options(colour_folder, tmp_path / "run", epochs=1))
+    changes = {"memory_limit_gb": memory_limit_gb, "workers": 1}
+    outcome = train(options(colour_folder, tmp_path / "run", epochs=3, **changes))
     named = {item.name for item in outcome.set_aside}
     assert named <= {"red/broken.png", "red/empty.png"} and named, "both are in train or test; those read are named"
     assert {item["name"] for item in runs.read_run(tmp_path / "run")["run"]["set_aside"]} == named

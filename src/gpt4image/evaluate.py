@@ -35,7 +35,7 @@ def evaluate(config: EvaluateConfig) -> Outcome:
             options = options.model_copy(update={"data": config.data, "embeddings": None, "only_described": False})
         ready = prepare(options.model_copy(update={"text_labels": None}), splits=(config.split,))
         measure_run(config.run_dir, ready.data, config.split, name)
-        set_aside = ready.data.set_aside
+        set_aside = ready.data.unusable
     facts = read_json(path)
     shown = ("images", "labelled", "top1", "top5", "mean_class_accuracy", "ece", "loss")
     return Outcome(

@@ -37,7 +37,7 @@ def train(config: TrainConfig) -> Outcome:
                 bar.update(task, completed=step, total=steps, note=note)
 
             run(ready, config.out, arm="train", resume=config.resume, on_step=on_step)
-    return _outcome(config.out, ready.data.set_aside)
+    return _outcome(config.out, ready.data.unusable)
 
 
 def resolve(ready: Prepared) -> Prepared:
@@ -93,7 +93,7 @@ def data_facts(ready: Prepared) -> dict[str, Any]:
     data = ready.data
     train = data.indices("train")
     return {
-        "set_aside": [{"name": item.name, "reason": item.reason} for item in data.set_aside],
+        "set_aside": [{"name": item.name, "reason": item.reason} for item in data.unusable],
         "data": {
             "spec": data.image_set.spec,
             **ready.sizes,

@@ -81,7 +81,7 @@ class TrainingData:
         labels: (N,) int64, the labels that training may see.
         soft: (N, K) float32 class probabilities used instead of ``labels`` where a row is not all zero; None without.
         text: text targets of the alignment; None without.
-        set_aside: images that cannot be used.
+        set_aside: images known to be unusable before training.
     """
 
     image_set: ImageSet
@@ -96,6 +96,11 @@ class TrainingData:
     def classes(self) -> tuple[str, ...]:
         """K class names."""
         return self.image_set.classes
+
+    @property
+    def unusable(self) -> tuple[SetAside, ...]:
+        """Images that cannot be used, with those that worker processes have met since."""
+        return tuple(dict.fromkeys((*self.set_aside, *self.pixels.set_aside)))
 
     def indices(self, split: str) -> NDArray[np.int64]:
         """Return the positions of the usable images of one split, in order."""
