@@ -24,9 +24,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "half the epochs": {"epochs": 0.5},
     "twice the epochs": {"epochs": 2.0},
     "lr 1e-3": {"lr": 1e-3},
-    "lr 4e-3": {"lr": 4e-3},
+    "lr 5e-3": {"lr": 5e-3},
+    "lr 1e-2": {"lr": 1e-2},
     "weight decay 0.3": {"weight_decay": 0.3},
     "sgd lr 0.1 wd 5e-4": {"optimizer": "sgd", "lr": 0.1, "weight_decay": 5e-4},
+    "muon lr 1e-2": {"optimizer": "muon", "lr": 1e-2},
     "batch 32": {"batch_size": 32},
     "crops from 0.5": {"min_scale": 0.5},
     "colour 0.3": {"colour": 0.3},
@@ -49,6 +51,8 @@ class Search:
     """JSON lines to append to."""
     labels_per_class: int | None = None
     label_noise: float = 0.0
+    epochs: int | None = None
+    """Epochs of the default; those that the set gets without it."""
     seeds: int = 2
     variants: tuple[str, ...] = tuple(VARIANTS)
 
@@ -66,10 +70,10 @@ def one(search: Search, variant: str, seed: int) -> float:
     options = dict(VARIANTS[variant])
     base = TrainConfig(
         data=search.data, embeddings=search.embeddings, only_described=True, seed=seed, out=Path("unused"), threads=1,
-        precision="bf16", memory_format="channels_last",
+        precision="bf16", memory_format="channels_last", epochs=search.epochs,
     )  # fmt: skip
     if "epochs" in options:
-        default = choose(base, load_image_set(base)[0])[0].epochs or 1
+        default = base.epochs or choose(base, load_image_set(base)[0])[0].epochs or 1
         options["epochs"] = max(1, round(default * options["epochs"]))
     with cpu_threads(1), tempfile.TemporaryDirectory() as folder:
         ready = prepare(base.model_copy(update=options), splits=("train", "val"))

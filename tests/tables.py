@@ -33,6 +33,7 @@ def make_table(path: Path, vectors: Mapping[str, Sequence[NDArray[np.floating]]]
             texts=len(pairs),
             images=len(vectors),
             prompts=(Prompt(name="paper", version=1, text="Describe this image in detail.", class_conditioned=False),),
+            store="",
             plan="given",
             gpt4image="0",
         ),

@@ -44,6 +44,7 @@ def make_table(
         texts=texts,
         images=len({image for image, _ in pairs}),
         prompts=prompts,
+        store="",
         plan="p",
         gpt4image="0",
     )

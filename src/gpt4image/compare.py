@@ -64,9 +64,8 @@ def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",)) -> 
     Raises:
         ConfigError, DataError, TableError, ModelError, RunError: before training starts.
     """
-    from gpt4image.report import write_report
-    from gpt4image.examples import write_examples
     from gpt4image.findings import comparison_table
+    from gpt4image.report import write_report
 
     out = configs[0].out
     configs = tuple(config.model_copy(update={"out": out}) for config in configs)
@@ -77,7 +76,7 @@ def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",)) -> 
     record = next(iter(results.values()))
     record = record if len(results) == 1 else {**record, "comparisons": results}
     write_json(out / "comparison.json", record)
-    write_examples(out, plans[0].prepared.data, {arm: folders[0] for arm, folders in plans[0].members.items()})
+    _write_examples(plans[0])
     report = write_report(out)
     set_aside = dict.fromkeys(item for plan in plans for item in plan.prepared.data.set_aside)
     return Outcome(
@@ -85,6 +84,32 @@ def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",)) -> 
         summary={"comparison": str(out / "comparison.json"), "report": str(report), **record},
         text=comparison_table(record),
         set_aside=tuple(set_aside),
+    )
+
+
+def _write_examples(plan: Plan) -> None:
+    """Write example pictures with their texts, and what the text labels and the runs of the first seed say of them."""
+    from gpt4image.examples import write_examples
+    from gpt4image.text_labels import read_labels
+
+    config, data = plan.config, plan.prepared.data
+    candidates, probabilities = data.usable, None
+    if data.text is not None and config.embeddings is not None:
+        candidates = data.usable & (data.text.described | (data.image_set.splits != "train"))
+    if "text-labels" in plan.members and data.text is not None:
+        labels = labels_left(data, config.labels_per_class, config.label_noise, seed=0)
+        labels = np.where(data.image_set.splits == "train", labels, NO_LABEL)
+        vectors, described, _ = data.text.take(np.arange(len(labels)))
+        in_train = data.image_set.splits == "train"
+        reading = read_labels(vectors.numpy(), described.numpy(), labels, len(data.classes), seed=0, reference=in_train)
+        probabilities = reading.probabilities
+    write_examples(
+        config.out / "examples.json",
+        data.image_set,
+        candidates,
+        store=None if config.embeddings is None else Path(EmbeddingTable.open(config.embeddings).manifest.store),
+        text_labels=probabilities,
+        run_dirs={arm: folders[0] for arm, folders in plan.members.items()},
     )
 
 
@@ -161,8 +186,8 @@ def _refuse_leak(config: CompareConfig, names: Sequence[str], *, scarce: bool) -
         return
     if EmbeddingTable.open(config.embeddings).manifest.class_conditioned:
         raise TableError(
-            f"{config.embeddings} holds descriptions written by someone who was told the class: they give away the labels "
-            "that are meant to be missing or wrong. Describe with a plain prompt (--prompt paper) and encode those."
+            f"{config.embeddings} holds descriptions written by someone who was told the class: they give away the "
+            "labels that are meant to be missing or wrong. Describe with a plain prompt (--prompt paper) and encode those."
         )
 
 
@@ -262,7 +287,7 @@ def _situation(job: Job, data: TrainingData) -> arms.Situation:
         data=replace(data, labels=labels),
         true_labels=data.labels,
         class_names=job.class_names,
-        text_labels=lambda: _text_labels(job, data, labels),
+        text_labels=lambda: text_targets(data, labels, job.config.label_trust, seed),
         teacher=teacher,
         seed=seed,
     )
@@ -281,5 +306,18 @@ def labels_left(data: TrainingData, labels_per_class: int | None, label_noise: f
     return labels
 
 
-def _text_labels(job: Job, data: TrainingData, labels: NDArray[np.int64]) -> NDArray[np.float32]:
-    raise NotImplementedError
+def text_targets(data: TrainingData, labels: NDArray[np.int64], trust: float | None, seed: int) -> NDArray[np.float32]:
+    """Return (N, K) float32 soft targets read off the descriptions of the training images by the labels left.
+
+    Only training images take part: neither the texts nor the labels of other splits are read.
+    """
+    from gpt4image.text_labels import blend, read_labels
+
+    train = data.indices("train")
+    if data.text is None:
+        raise ConfigError("Text labels need --embeddings.")
+    vectors, described, _ = data.text.take(train)
+    reading = read_labels(vectors.numpy(), described.numpy(), labels[train], len(data.classes), seed)
+    targets = np.zeros((len(labels), len(data.classes)), np.float32)
+    targets[train] = blend(reading.probabilities, labels[train], reading.noise, trust)
+    return targets

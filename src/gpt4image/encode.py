@@ -284,6 +284,7 @@ class _Work:
             texts=len(order),
             images=images,
             prompts=found.prompts,
+            store=str(self.store.path.absolute()),
             plan=self.plan,
             gpt4image=__version__,
         )

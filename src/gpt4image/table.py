@@ -43,6 +43,7 @@ class Manifest:
         texts: M, number of distinct texts.
         images: N, number of distinct images.
         prompts: prompts that the descriptions answer.
+        store: absolute path of the description store that the texts came from; it may be gone.
         plan: fingerprint of everything that determines the table.
         length_policy: what was done to texts that are too long.
         normalised: rows have unit length.
@@ -61,6 +62,7 @@ class Manifest:
     texts: int
     images: int
     prompts: tuple[Prompt, ...]
+    store: str
     plan: str
     gpt4image: str
     length_policy: str = "truncate"
