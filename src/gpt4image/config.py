@@ -212,8 +212,8 @@ class TrainOptions(DataOptions):
     text_labels: Path | None = None
     """Text labels written by `label`; soft targets for images without a label."""
     label_trust: Fraction | None = None
-    """Share of a given label in the target of an image with text labels; the rest is its text label. Without it, the
-    share that `label` estimated is used (1 where the labels look right)."""
+    """Share of a given label in the target of an image with text labels; the rest is its text label. Without it, each
+    target is the posterior under the noise that `label` estimated (the given label where the labels look right)."""
     only_described: bool = False
     """Train on the described images alone."""
     align_loss: Literal["infonce", "infonce-one-way", "cosine"] = "infonce"

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gpt4image.config import LabelConfig
+from gpt4image.data import load_with_splits
+from gpt4image.errors import TableError
+from gpt4image.files import write_json
+from gpt4image.label import label
+from gpt4image.table import EmbeddingTable
+from gpt4image.text_labels import TextLabels
+from tables import make_table
+
+CLASSES = ("cat", "<b>dog</b>", "owl")
+PER_CLASS = 30
+WRONG = ("1-00.png", "2-00.png")  # called cats
+
+
+def picture(seed: int) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 255, (200, 150, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_manifest(folder: Path, label_of: dict[str, str], split_of: dict[str, str]) -> str:
+    with (folder / "set.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["path", "label", "split"])
+        rows.writerows((name, label_of[name], split_of[name]) for name in sorted(label_of))
+    return f"manifest:{folder / 'set.csv'}"
+
+
+@pytest.fixture
+def given(tmp_path) -> dict[str, dict[str, str]]:
+    """90 pictures in three classes; two training pictures are called cats wrongly."""
+    labels, splits = {}, {}
+    for number in range(len(CLASSES)):
+        for i in range(PER_CLASS):
+            name = f"{number}-{i:02}.png"
+            (tmp_path / name).write_bytes(picture(100 * number + i))
+            labels[name] = CLASSES[number]
+            splits[name] = "train" if i < 20 else "val" if i < 25 else "test"
+    for name in WRONG:
+        labels[name] = "cat"
+    return {"label": labels, "split": splits}
+
+
+def table_of(folder: Path, spec: str, name: str = "table", width: int = 16, described: int = 90) -> EmbeddingTable:
+    """Embeddings around one direction for each true class, which the file name gives."""
+    images = load_with_splits(spec, val_fraction=0.1, test_fraction=0.2)
+    rng = np.random.default_rng(width)
+    centres = rng.standard_normal((len(CLASSES), width))
+    vectors = {}
+    for key, digest in list(zip(images.keys, images.digests, strict=True))[:described]:
+        vector = centres[int(Path(key).name[0])] + 0.3 * rng.standard_normal(width)
+        vectors[digest] = [vector / np.linalg.norm(vector)]
+    return make_table(folder / name, vectors)
+
+
+def run(tmp_path, spec, **options):
+    return label(LabelConfig(data=spec, embeddings=tmp_path / "table", out=tmp_path / "out.parquet", **options))
+
+
+def test_wrong_labels_come_first_and_are_shown(tmp_path, given):
+    spec = write_manifest(tmp_path, given["label"], given["split"])
+    table_of(tmp_path, spec)
+    outcome = run(tmp_path, spec)
+    found = TextLabels.load(tmp_path / "out.parquet")
+    assert {Path(found.keys[i]).name for i in found.doubtful[:2]} == set(WRONG)
+    assert outcome.summary["doubtful"] == len(found.doubtful)
+    assert outcome.summary["val_accuracy"] > 0.95
+    assert outcome.summary["coverage"] == 1.0
+    assert all(name in outcome.text for name in WRONG)
+    page = (tmp_path / "out.html").read_text(encoding="utf-8")
+    assert page.count("data:image/webp;base64,") == len(found.doubtful)
+    assert "&lt;b&gt;dog" in page
+    assert "<b>dog" not in page
+    assert "http:" not in page
+    assert "https:" not in page
+
+
+def test_labels_of_val_and_test_are_not_learned_from(tmp_path, given):
+    spec = write_manifest(tmp_path, given["label"], given["split"])
+    table_of(tmp_path, spec)
+    run(tmp_path, spec)
+    before = TextLabels.load(tmp_path / "out.parquet")
+    moved = {
+        name: value if given["split"][name] == "train" else CLASSES[(CLASSES.index(value) + 1) % 3]
+        for name, value in given["label"].items()
+    }
+    outcome = run(tmp_path, write_manifest(tmp_path, moved, given["split"]))
+    after = TextLabels.load(tmp_path / "out.parquet")
+    assert np.array_equal(before.probabilities, after.probabilities)
+    assert (after.labels[after.splits != "train"] == -1).all()
+    assert outcome.summary["val_accuracy"] < 0.05
+
+
+def test_copies_of_an_image_are_one_row(tmp_path, given):
+    (tmp_path / "0-99.png").write_bytes((tmp_path / "0-01.png").read_bytes())
+    given["label"]["0-99.png"], given["split"]["0-99.png"] = "cat", "train"
+    spec = write_manifest(tmp_path, given["label"], given["split"])
+    table_of(tmp_path, spec)
+    assert run(tmp_path, spec).summary["images"] == 90
+
+
+def test_tables_are_joined_where_all_describe(tmp_path, given):
+    spec = write_manifest(tmp_path, given["label"], given["split"])
+    table_of(tmp_path, spec)
+    table_of(tmp_path, spec, "other", 8, described=70)
+    outcome = label(
+        LabelConfig(data=spec, embeddings=(tmp_path / "table", tmp_path / "other"), out=tmp_path / "out.parquet")
+    )
+    assert outcome.summary["described"] == 70
+
+
+def test_a_broken_picture_costs_only_itself(tmp_path, given):
+    broken = tmp_path / WRONG[0]
+    broken.write_bytes(broken.read_bytes()[:300])
+    spec = write_manifest(tmp_path, given["label"], given["split"])
+    table_of(tmp_path, spec)
+    outcome = run(tmp_path, spec)
+    assert [Path(item.name).name for item in outcome.set_aside] == [WRONG[0]]
+    assert "no picture" in (tmp_path / "out.html").read_text(encoding="utf-8")
+    assert len(TextLabels.load(tmp_path / "out.parquet").keys) == 90
+
+
+def test_texts_that_were_told_the_class_are_refused(tmp_path, given):
+    spec = write_manifest(tmp_path, given["label"], given["split"])
+    manifest = table_of(tmp_path, spec).manifest
+    told = dataclasses.replace(manifest.prompts[0], class_conditioned=True)
+    write_json(tmp_path / "table" / "manifest.json", dataclasses.replace(manifest, prompts=(told,)).to_json())
+    with pytest.raises(TableError, match="told the class"):
+        run(tmp_path, spec)
+    assert not (tmp_path / "out.parquet").exists()
+
+
+def test_sets_that_cannot_be_learned_from_are_refused(tmp_path, given):
+    spec = write_manifest(tmp_path, given["label"], given["split"])
+    table_of(tmp_path, spec)
+    train = {name for name, split in given["split"].items() if split == "train"}
+
+    unlabelled = {name: "" if name in train else value for name, value in given["label"].items()}
+    with pytest.raises(TableError, match="No training image"):
+        run(tmp_path, write_manifest(tmp_path, unlabelled, given["split"]))
+
+    one_class = {n: v if n not in train or n.startswith("0") else "" for n, v in given["label"].items()}
+    with pytest.raises(TableError, match="at least 2 classes"):
+        run(tmp_path, write_manifest(tmp_path, one_class, given["split"]))
+
+    spec = write_manifest(tmp_path, given["label"], given["split"])
+    make_table(tmp_path / "table", {"0" * 64: [np.eye(16)[0]]})
+    with pytest.raises(TableError, match="none of them has an embedding"):
+        run(tmp_path, spec)
