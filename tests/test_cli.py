@@ -52,6 +52,7 @@ def test_the_help_of_every_command_has_its_options_and_an_example(command: str) 
         (["report", "missing"], "missing"),
         (["encode", "--store", "missing.db", "--out", "e"], "missing.db"),
         (["compare", "--data", "openmoji", "--out", "c", "--embeddings", "missing"], "missing"),
+        (["compare", "--data", "openmoji", "--out", "c", "--text-labels", "t.parquet"], "an arm must not see"),
         (["descriptions", "stats", "--store", "missing.db"], "missing.db"),
     ],
 )

@@ -128,6 +128,11 @@ class Plan:
 
 
 def _plan(config: CompareConfig) -> Plan:
+    if config.text_labels is not None:
+        raise ConfigError(
+            f"--text-labels {config.text_labels} may have been read off labels that an arm must not see. Leave it out: the "
+            "arms text-labels and text-labels-aligned read their own, per seed, off the labels that are left."
+        )
     threads = config.threads or max(1, _cores() // _processes(config))
     config = config.model_copy(update={"threads": threads})
     ready = _resolved(config)
