@@ -130,8 +130,8 @@ class Plan:
 def _plan(config: CompareConfig) -> Plan:
     if config.text_labels is not None:
         raise ConfigError(
-            f"--text-labels {config.text_labels} may have been read off labels that an arm must not see. Leave it out: the "
-            "arms text-labels and text-labels-aligned read their own, per seed, off the labels that are left."
+            f"--text-labels {config.text_labels} may have been read off labels that an arm must not see. Leave it out: "
+            "the arms text-labels and text-labels-aligned read their own, per seed, off the labels that are left."
         )
     threads = config.threads or max(1, _cores() // _processes(config))
     config = config.model_copy(update={"threads": threads})
@@ -192,7 +192,7 @@ def _refuse_leak(config: CompareConfig, names: Sequence[str], *, scarce: bool) -
     if EmbeddingTable.open(config.embeddings).manifest.class_conditioned:
         raise TableError(
             f"{config.embeddings} holds descriptions written by someone who was told the class: they give away the "
-            "labels that are meant to be missing or wrong. Describe with a plain prompt (--prompt paper) and encode those."
+            "labels that are meant to be missing or wrong. Describe with a plain prompt (--prompt paper), encode those."
         )
 
 
