@@ -75,8 +75,8 @@ class SentenceTransformerEncoder:
     def _encode(self, texts: Sequence[str], precision: str) -> NDArray[np.float32]:
         from gpt4image.devices import autocast
 
-        # Autocast multiplies in bf16 and keeps sums, norms and pooling in fp32: on 3,549 descriptions the least cosine
-        # to fp32 is 0.99997, against 0.998 where the whole model is bf16.
+        # Autocast multiplies in bf16 and leaves the weights in fp32. MiniLM on 3,549 descriptions: least cosine to
+        # SentenceTransformer.encode 0.9999, after rounding to the float16 of the table.
         with autocast(self._device, precision):
             vectors = self._model.encode(
                 list(texts), batch_size=len(texts), normalize_embeddings=True, show_progress_bar=False
