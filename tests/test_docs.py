@@ -16,6 +16,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -219,6 +220,15 @@ def test_the_file_tree_names_every_module_once_with_one_line(page: Path) -> None
     assert [path for path in entries if not (ROOT / path).exists()] == []
     modules = {path.relative_to(ROOT).as_posix() for path in SOURCE.rglob("*.py")}
     assert {path for path in entries if path.endswith(".py")} == modules
+
+
+def test_every_dependency_has_its_reason_in_the_design() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = [name for extra, names in project["optional-dependencies"].items() if extra != "dev" for name in names]
+    section = (ROOT / "docs" / "design.md").read_text(encoding="utf-8").split("## Libraries")[1].split("\n## ")[0]
+    listed = {name for row in re.findall(r"^\| (.+?) \|", section, re.MULTILINE) for name in re.split(r"[ ,(]+", row)}
+    needed = {re.split(r"[\[<>=~ ]", name)[0] for name in [*project["dependencies"], *extras]}
+    assert needed - listed == set()
 
 
 def anchors(page: Path) -> set[str]:
