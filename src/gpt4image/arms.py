@@ -1,7 +1,7 @@
-"""The arms of a comparison: what each of them learns from. Same images, same seeds, same steps; only the teaching differs.
+"""The arms of a comparison: what each of them learns from, on the same images, seeds and steps.
 
-Controls see no more than the arm they control: where labels are scarce or wrong, controls that need classes use the labels
-that are left, and images without one take no part in their alignment.
+Controls see no more than the arm they control: where labels are scarce or wrong, controls that need classes use the
+labels that are left, and images without one take no part in their alignment.
 """
 
 from __future__ import annotations

@@ -122,10 +122,14 @@ def _show(outcome: Any, as_json: bool) -> None:
     set_aside = [{"name": item.name, "reason": item.reason} for item in outcome.set_aside]
     if as_json:
         path = None if outcome.path is None else str(outcome.path)
-        print(json.dumps({"path": path, **outcome.summary, "set_aside": set_aside}, indent=1, default=str))
+        print(
+            json.dumps(
+                {"path": path, **outcome.summary, **outcome.record, "set_aside": set_aside}, indent=1, default=str
+            )
+        )
         return
     for key, value in outcome.summary.items():
-        print(f"{key.replace('_', ' ')}: {value}")
+        print(f"{key.replace('_', ' ')}: {round(value, 4) if isinstance(value, float) else value}")
     if outcome.text:
         print(f"\n{outcome.text}")
     if set_aside:

@@ -78,10 +78,11 @@ def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",)) -> 
     write_json(out / "comparison.json", record)
     _write_examples(plans[0])
     report = write_report(out)
-    set_aside = dict.fromkeys(item for plan in plans for item in plan.prepared.data.set_aside)
+    set_aside = dict.fromkeys(item for folder in jobs for item in runs.read_set_aside(folder))
     return Outcome(
         path=out,
-        summary={"comparison": str(out / "comparison.json"), "report": str(report), **record},
+        summary={"comparison": str(out / "comparison.json"), "report": str(report)},
+        record=record,
         text=comparison_table(record),
         set_aside=tuple(set_aside),
     )

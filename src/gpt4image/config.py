@@ -86,7 +86,7 @@ class DescribeConfig(StageConfig):
     """Describer SPEC: replay:FILE (JSON lines with key or digest, and description)."""
     prompt: str = "paper"
     """Name of the prompt the descriptions answer."""
-    limit: int | None = Field(None, ge=1)
+    limit: int | None = Field(default=None, ge=1)
     """Describe at most this many images that have no description yet."""
 
 
@@ -113,7 +113,7 @@ class ImportConfig(DescriptionsConfig):
     """Name of who wrote the descriptions; kept with each of them."""
     in_file_order: bool = False
     """Rows carry no key: the k-th row belongs to the k-th image of --data. Needs --expect."""
-    expect: int | None = Field(None, ge=1)
+    expect: int | None = Field(default=None, ge=1)
     """Exact number of rows and images that --in-file-order must find."""
 
 
@@ -165,7 +165,7 @@ class EncodeConfig(StageConfig):
     """Folder of the embedding table."""
     prompt: str | None = None
     """Encode only descriptions that answer the prompt of this name; without it, all in the store."""
-    batch_tokens: int = Field(8192, ge=64)
+    batch_tokens: int = Field(default=8192, ge=64)
     """Tokens per encoding batch, padding included."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
@@ -194,7 +194,7 @@ class LabelConfig(DataOptions):
     """Parquet file of class probabilities; an HTML page of doubtful labels is written beside it."""
     seed: int = 0
     """Seed of the folds."""
-    doubtful: int = Field(50, ge=0)
+    doubtful: int = Field(default=50, ge=0)
     """How many doubtful labels to show."""
 
     @check("embeddings", mode="before")
@@ -218,9 +218,9 @@ class TrainOptions(DataOptions):
     """Train on the described images alone."""
     align_loss: Literal["infonce", "infonce-one-way", "cosine"] = "infonce"
     """Alignment loss; infonce (symmetric) is the paper's."""
-    align_weight: float = Field(0.3, ge=0.0)
+    align_weight: float = Field(default=0.3, ge=0.0)
     """Weight of the alignment loss (the paper's lambda)."""
-    temperature: float = Field(0.2, gt=0.0)
+    temperature: float = Field(default=0.2, gt=0.0)
     """Temperature of the InfoNCE losses."""
     head: Literal["linear", "mlp", "mlp-bn"] = "linear"
     """Projection head from features to text space; dropped after training."""
@@ -237,29 +237,29 @@ class TrainOptions(DataOptions):
     stem: Literal["auto", "standard", "small"] = "auto"
     """small: first layers keep the resolution of small images, as for CIFAR. auto: small up to 96 pixels, for models
     that have such a stem."""
-    image_size: int | None = Field(None, ge=8)
+    image_size: int | None = Field(default=None, ge=8)
     """Side of the square input, in pixels; chosen from the images without it."""
 
     # Schedule
-    epochs: int | None = Field(None, ge=1)
+    epochs: int | None = Field(default=None, ge=1)
     """Passes over the train split (labelled or not); chosen from the size of the set without it."""
-    batch_size: int | None = Field(None, ge=2)
+    batch_size: int | None = Field(default=None, ge=2)
     """Images per step; chosen from the size of the set without it."""
-    grad_accumulation: int = Field(1, ge=1)
+    grad_accumulation: int = Field(default=1, ge=1)
     """Batches per optimiser step."""
     optimizer: str = "adamw"
     """Any timm optimiser: adamw, sgd, muon, ..."""
-    lr: float | None = Field(None, gt=0.0)
+    lr: float | None = Field(default=None, gt=0.0)
     """Peak learning rate; without it 2e-3 for adaptive optimisers, 0.1 * batch / 256 for sgd."""
-    weight_decay: float = Field(0.05, ge=0.0)
+    weight_decay: float = Field(default=0.05, ge=0.0)
     """Weight decay of weights; biases and norms have none."""
     momentum: Fraction = 0.9
     """Momentum of sgd."""
     warmup_fraction: Fraction = 0.05
     """Part of the steps in which the learning rate rises linearly."""
-    min_lr: float = Field(1e-5, ge=0.0)
+    min_lr: float = Field(default=1e-5, ge=0.0)
     """Learning rate at the end of the cosine."""
-    clip_grad: float | None = Field(None, gt=0.0)
+    clip_grad: float | None = Field(default=None, gt=0.0)
     """Largest norm of the gradient."""
     ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Decay of the moving average of the weights that is evaluated and kept; 0 for none."""
@@ -267,9 +267,9 @@ class TrainOptions(DataOptions):
     # Regularisation
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     """Label smoothing."""
-    mixup: float = Field(0.0, ge=0.0)
+    mixup: float = Field(default=0.0, ge=0.0)
     """Mixup alpha; labels and text targets are mixed with the images."""
-    cutmix: float = Field(0.0, ge=0.0)
+    cutmix: float = Field(default=0.0, ge=0.0)
     """CutMix alpha; labels and text targets are mixed with the images."""
     flip: bool = True
     """Flip images left to right at random."""
@@ -285,7 +285,7 @@ class TrainOptions(DataOptions):
     """Stochastic depth."""
 
     # Running
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Seed of weights, data order and augmentation."""
     select: Literal["last", "best"] = "last"
     """Which weights are kept: the last, or the best on the validation split."""
@@ -295,11 +295,11 @@ class TrainOptions(DataOptions):
     """auto: the faster of those that the device computes well, found by a short probe."""
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
     """auto: the faster one, found by the same probe."""
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(default=None, ge=1)
     """CPU threads of the training process; all without it."""
-    workers: int | None = Field(None, ge=0)
+    workers: int | None = Field(default=None, ge=0)
     """Processes that decode images where the set does not fit in memory; one per core without it."""
-    memory_limit_gb: float = Field(4.0, ge=0.0)
+    memory_limit_gb: float = Field(default=4.0, ge=0.0)
     """Sets whose decoded pixels take at most this much are held in memory."""
 
     @check("init")
@@ -323,7 +323,7 @@ class TrainConfig(TrainOptions):
     """Run folder."""
     resume: bool = False
     """Go on from the last checkpoint in --out."""
-    checkpoint_seconds: float = Field(30.0, ge=0.0)
+    checkpoint_seconds: float = Field(default=30.0, ge=0.0)
     """Least time between checkpoints."""
 
 
@@ -335,15 +335,15 @@ class CompareConfig(TrainOptions):
 
     out: Path
     """Folder of the comparison: run records, comparison.json and report.html."""
-    seeds: int = Field(3, ge=1)
+    seeds: int = Field(default=3, ge=1)
     """Number of seeds per arm."""
     arms: str = ""
     """Arms, separated by commas; without it, all that apply to the labels there are. See docs/compare.md."""
-    labels_per_class: int | None = Field(None, ge=1)
+    labels_per_class: int | None = Field(default=None, ge=1)
     """Keep this many labels a class, drawn per seed; the other training images count as unlabelled."""
     label_noise: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Part of the training labels flipped to another class, drawn per seed."""
-    jobs: int | None = Field(None, ge=1)
+    jobs: int | None = Field(default=None, ge=1)
     """Runs side by side; one per core (or per GPU) without it."""
 
     @check("arms")
@@ -387,7 +387,7 @@ class DemoConfig(StageConfig):
 
     out: Path = Path("demo-out")
     """Folder of the demo: store, embeddings, text labels, runs, comparison.json and report.html."""
-    seeds: int = Field(3, ge=1)
+    seeds: int = Field(default=3, ge=1)
     """Number of seeds per arm."""
-    jobs: int | None = Field(None, ge=1)
+    jobs: int | None = Field(default=None, ge=1)
     """Runs side by side; one per core without it."""

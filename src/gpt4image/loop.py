@@ -222,7 +222,8 @@ def forward_losses(trainer: Trainer, images: NDArray[np.int64], pixels: Tensor) 
     """
     config, device = trainer.config, trainer.device
     inputs = train_batch(pixels.to(device, non_blocking=True), trainer.augmentation, torch.default_generator)
-    targets = trainer.data.class_targets(images).to(device)
+    broken = torch.from_numpy(trainer.data.pixels.broken(images)).to(device)
+    targets = trainer.data.class_targets(images).to(device).masked_fill(broken[:, None], 0.0)
     matrix: Tensor | None = None
     if (mixup := make_mixup(config.mixup, config.cutmix, len(images))) is not None:
         inputs, matrix = mix(mixup, inputs)
@@ -236,7 +237,7 @@ def forward_losses(trainer: Trainer, images: NDArray[np.int64], pixels: Tensor) 
     text_emb, described, identity = (part.to(device) for part in trainer.data.text.take(images))
     same_text = identity[:, None] == identity[None, :]
     aligner: Any = trainer.model
-    align = aligner.alignment_loss(image_emb, text_emb, target=matrix, described=described, exclude=same_text)
+    align = aligner.alignment_loss(image_emb, text_emb, target=matrix, described=described & ~broken, exclude=same_text)
     return task, align
 
 

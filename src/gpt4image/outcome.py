@@ -28,11 +28,13 @@ class Outcome:
     Attributes:
         path: the artefact (file or folder); None for stages that only look.
         summary: JSON-serialisable facts, printed as ``name: value`` lines or, with ``--json``, as one object.
+        record: further JSON-serialisable facts, too many for people; printed with ``--json`` alone.
         text: rendered text for people (a table, say), printed under the summary and left out of ``--json``.
         set_aside: items not used; a stage with any ends with exit code 1.
     """
 
     path: Path | None = None
     summary: Mapping[str, Any] = field(default_factory=dict)
+    record: Mapping[str, Any] = field(default_factory=dict)
     text: str = ""
     set_aside: tuple[SetAside, ...] = ()

@@ -46,6 +46,7 @@ def summarise(config: CompareConfig, members: Members) -> dict[str, Any]:
         "pairs": [_pair(arm, rival, top1[arm], top1[rival]) for arm, rival in against],
         "data": {
             **facts["baseline"][0]["data"],
+            "described": max(fact[0]["data"]["described"] for fact in facts.values()),
             "labels_per_class": config.labels_per_class,
             "label_noise": config.label_noise,
             "only_described": config.only_described,

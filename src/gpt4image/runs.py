@@ -24,6 +24,7 @@ from typing import Any
 
 from gpt4image.errors import RunError
 from gpt4image.files import fingerprint, read_json, read_json_lines, write_json
+from gpt4image.outcome import SetAside
 
 RUN, CONFIG, ENVIRONMENT, METRICS = "run.json", "config.json", "environment.json", "metrics.jsonl"
 MODEL, HEAD, CHECKPOINT = "model.safetensors", "head.safetensors", "checkpoint.safetensors"
@@ -52,19 +53,26 @@ def start(run_dir: Path, record: dict[str, Any], facts: dict[str, Any], *, resum
         RunError: the folder holds a run and ``resume`` is False, or a run of another configuration.
     """
     if (run_dir / CONFIG).is_file():
-        saved = read_json(run_dir / CONFIG)
         if not resume:
             raise RunError(f"{run_dir} already holds a run; give --resume to go on with it, or another --out.")
-        if identity(saved) != identity(record):
-            differ = sorted(
-                name for name in (saved.keys() | record.keys()) - NOT_IDENTITY if saved.get(name) != record.get(name)
-            )
-            was = "; ".join(f"{name}: {saved.get(name)!r} there, {record.get(name)!r} now" for name in differ[:5])
-            raise RunError(f"{run_dir} holds a run of another configuration ({was}); give another --out.")
+        require_same(run_dir, record)
         return
     run_dir.mkdir(parents=True, exist_ok=True)
     write_json(run_dir / ENVIRONMENT, environment(**facts))
     write_json(run_dir / CONFIG, record)
+
+
+def require_same(run_dir: Path, record: dict[str, Any]) -> None:
+    """Check that what is in ``record`` was the same for the run in a folder, but for NOT_IDENTITY.
+
+    Raises:
+        RunError: naming what differs.
+    """
+    saved = read_json(run_dir / CONFIG)
+    differ = sorted(name for name in record.keys() - NOT_IDENTITY if saved.get(name) != record[name])
+    if differ:
+        was = "; ".join(f"{name}: {saved.get(name)!r} there, {record[name]!r} now" for name in differ[:5])
+        raise RunError(f"{run_dir} holds a run of another configuration ({was}); give another --out.")
 
 
 def is_finished(run_dir: Path) -> bool:
@@ -91,6 +99,11 @@ def read_run(run_dir: Path) -> dict[str, Any]:
         "metrics": read_json_lines(run_dir / METRICS),
         "run": read_json(run_dir / RUN),
     }
+
+
+def read_set_aside(run_dir: Path) -> tuple[SetAside, ...]:
+    """Return the images that a finished run could not use."""
+    return tuple(SetAside(**item) for item in read_json(run_dir / RUN)["set_aside"])
 
 
 def environment(**facts: Any) -> dict[str, Any]:

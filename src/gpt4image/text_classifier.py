@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -205,5 +206,5 @@ def _fit_scale(logits: Floats, targets: Ints) -> float:
         own = log_probabilities[np.arange(len(targets)), targets].mean()
         return float(-(1.0 - weight) * own - weight * log_probabilities.mean())
 
-    result = minimize_scalar(loss, bounds=(-4.0, 4.0), method="bounded")
+    result: Any = minimize_scalar(loss, bounds=(-4.0, 4.0), method="bounded")
     return float(np.exp(result.x))

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
+from scipy.stats import beta
 
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.errors import TableError
@@ -32,6 +33,7 @@ ANCHORS = 0.1  # share of the labelled images, those where the text is surest, t
 MIN_ANCHORS = 50
 MIN_NOISE, MAX_NOISE = 0.05, 0.75
 MIN_STEADINESS = 0.6
+CONFIDENCE = 0.99  # that at least MIN_NOISE of the labels are wrong
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -117,13 +119,18 @@ def estimate_noise(probabilities: Floats, labels: Ints) -> float:
         labels: (n,) given labels.
 
     Returns:
-        0, or a value in [MIN_NOISE, MAX_NOISE].
+        0, or a value in [MIN_NOISE, MAX_NOISE]; always 0 for fewer than 2 * MIN_ANCHORS labels.
     """
+    if len(labels) < 2 * MIN_ANCHORS:
+        return 0.0  # the surest of so few are not sure
     right = probabilities.argmax(axis=1) == labels
-    count = min(max(MIN_ANCHORS, round(ANCHORS * len(labels))), max(1, len(labels) // 2))
+    count = max(MIN_ANCHORS, round(ANCHORS * len(labels)))
     anchors = np.argsort(-probabilities.max(axis=1), kind="stable")[:count]
     noise = float(1.0 - right[anchors].mean())
-    if not MIN_NOISE <= noise <= MAX_NOISE:
+    wrong = count - int(right[anchors].sum())
+    # Clopper-Pearson bound: a few disagreements among few anchors may be the text's own mistakes.
+    surely = float(beta.ppf(1.0 - CONFIDENCE, wrong, count - wrong + 1)) if wrong else 0.0
+    if surely < MIN_NOISE or noise > MAX_NOISE:
         return 0.0
     chance = float(np.bincount(labels).max() / len(labels))
     steadiness = (right.mean() - chance) / max(1.0 - noise - chance, 1e-6)

@@ -11,7 +11,7 @@ from gpt4image import runs
 from gpt4image.config import TrainConfig, TrainOptions
 from gpt4image.devices import choose_device, cpu_threads
 from gpt4image.files import read_json, write_json
-from gpt4image.outcome import Outcome, SetAside
+from gpt4image.outcome import Outcome
 from gpt4image.progress import progress_bar
 from gpt4image.training_data import Prepared, prepare
 
@@ -25,9 +25,10 @@ def train(config: TrainConfig) -> Outcome:
         ConfigError, DataError, TableError, ModelError, RunError: before training starts.
         TrainingError: the loss is not finite.
     """
-    if config.resume and runs.is_finished(config.out):
-        return _outcome(config.out, ())
     config = _as_before(config) if config.resume else config
+    if config.resume and runs.is_finished(config.out):
+        runs.require_same(config.out, config.model_dump(mode="json"))
+        return _outcome(config.out)
     with cpu_threads(config.threads):
         ready = resolve(prepare(config, splits=("train", "val")))
         with progress_bar() as bar:
@@ -37,7 +38,7 @@ def train(config: TrainConfig) -> Outcome:
                 bar.update(task, completed=step, total=steps, note=note)
 
             run(ready, config.out, arm="train", resume=config.resume, on_step=on_step)
-    return _outcome(config.out, ready.data.unusable)
+    return _outcome(config.out)
 
 
 def resolve(ready: Prepared) -> Prepared:
@@ -114,7 +115,7 @@ def _as_before(config: TrainConfig) -> TrainConfig:
     return config.model_copy(update={name: saved[name] for name in still_open & saved["chosen"].keys()})
 
 
-def _outcome(out: Path, set_aside: tuple[SetAside, ...]) -> Outcome:
+def _outcome(out: Path) -> Outcome:
     record = runs.read_run(out)
     facts, last = record["run"], record["metrics"][-1]
     return Outcome(
@@ -130,5 +131,5 @@ def _outcome(out: Path, set_aside: tuple[SetAside, ...]) -> Outcome:
             "images_per_second": facts["images_per_second"],
             "next": f"gpt4image evaluate {out}",
         },
-        set_aside=set_aside,
+        set_aside=runs.read_set_aside(out),
     )

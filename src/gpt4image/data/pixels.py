@@ -48,6 +48,10 @@ class Pixels(Protocol):
         """Images that could not be decoded, as far as is known; they are white pictures."""
         ...
 
+    def broken(self, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return (B,) which of the images at ``indices`` are known to be white pictures in the place of broken ones."""
+        ...
+
     def stream(self, batches: Iterable[NDArray[np.int64]]) -> Iterator[torch.Tensor]:
         """Yield the pixels of each batch of image positions, in order: uint8 (B, 3, size, size)."""
         ...
@@ -68,6 +72,10 @@ class MemoryPixels:
     def __len__(self) -> int:
         """Number of images."""
         return len(self.images)
+
+    def broken(self, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return (B,) False: broken images are known, and left out, before a batch is made."""
+        return np.zeros(len(indices), dtype=bool)
 
     def take(self, indices: NDArray[np.int64]) -> torch.Tensor:
         """Return the pixels of the images at ``indices``: uint8 (B, 3, size, size)."""
@@ -100,6 +108,10 @@ class WorkerPixels:
         """Images that could not be decoded so far, in order of the set."""
         keys = self._decoding.image_set.keys
         return tuple(SetAside(name=keys[i], reason=self._broken[i]) for i in sorted(self._broken))
+
+    def broken(self, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return (B,) which of the images at ``indices`` could not be decoded when they were met."""
+        return np.array([index in self._broken for index in indices.tolist()], dtype=bool)
 
     @property
     def decodable(self) -> NDArray[np.bool_]:
