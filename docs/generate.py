@@ -40,7 +40,7 @@ def tree() -> str:
     for path in sorted(PACKAGE.rglob("*.py"), key=lambda p: (len(p.relative_to(PACKAGE).parts) > 1, p)):
         name = path.relative_to(PACKAGE).as_posix()
         about = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        sentence = about.partition("\n")[0].strip("`").removesuffix(".")
+        sentence = about.partition("\n")[0].replace("`", "").removesuffix(".")
         lines.append(f"  {name:42} {sentence}")
     lines += [f"{name + '/':44} {about}" for name, about in FOLDERS.items()]
     return "\n".join([*lines, "```"])

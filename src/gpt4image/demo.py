@@ -1,4 +1,4 @@
-"""The whole pipeline on packaged pictures, offline: what do descriptions buy with about 1,000 pictures and few labels?"""
+"""The whole pipeline on packaged pictures, offline: what do descriptions buy where labels are few?"""
 
 from __future__ import annotations
 

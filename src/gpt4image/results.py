@@ -73,10 +73,10 @@ def notes(config: CompareConfig) -> list[str]:
     """Return what a reader must know to trust the numbers."""
     selected = "the weights of the last step" if config.select == "last" else "the best weights on validation"
     return [
-        f"Every arm trains on the same images, in batches of the same size, for the same number of steps; {selected} are "
-        "kept, and the test split is read once per run.",
-        "Intervals are 95 % t-intervals over seeds; p-values are of paired t-tests over seeds. A seed draws the weights, "
-        "the data order and, where labels are taken away or flipped, which ones.",
+        f"Every arm trains on the same images, in batches of the same size, for the same number of steps; {selected} "
+        "are kept, and the test split is read once per run.",
+        "Intervals are 95 % t-intervals over seeds; p-values are of paired t-tests over seeds. A seed draws the "
+        "weights, the data order and, where labels are taken away or flipped, which ones.",
     ]
 
 
