@@ -111,6 +111,21 @@ def test_texts_that_say_little_do_not_cost_clean_labels(photographs, signal: flo
     assert read.noise == 0.0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kept", [4, 12])
+@pytest.mark.parametrize("name", ["photographs", "pictograms"])
+def test_few_clean_labels_are_taken_at_their_word(request, name: str, kept: int):
+    vectors, labels, n_classes = request.getfixturevalue(name)
+    noises = []
+    for seed in range(100, 108):
+        order = np.random.default_rng(seed).permutation(len(labels))
+        given = np.full_like(labels, -1)
+        for label in range(n_classes):
+            given[order[labels[order] == label][:kept]] = label
+        noises.append(read_labels(vectors, np.ones(len(labels), bool), given, n_classes, seed).noise)
+    assert sum(noise > 0 for noise in noises) <= 1
+
+
 def test_noise_is_read_off_where_the_text_is_surest():
     rng = np.random.default_rng(0)
     true = rng.integers(0, 5, 1000)
