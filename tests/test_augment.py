@@ -86,7 +86,7 @@ def test_erasing_sets_a_rectangle_of_some_pictures_to_zero() -> None:
 def test_colours_stay_in_range_and_differ_between_pictures() -> None:
     images = torch.rand(32, 3, 8, 8, generator=generator())
     result = jittered(images, 0.4, generator())
-    assert 0 <= float(result.min()) and float(result.max()) <= 1
+    assert float(result.min()) >= 0 and float(result.max()) <= 1
     assert len({round(float(value), 4) for value in (result - images).flatten(1).mean(1)}) > 25
 
 

@@ -19,7 +19,8 @@ def run(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str
 def test_help_names_every_command_and_loads_nothing_heavy() -> None:
     code = (
         "import sys; from gpt4image.cli import main; main(['--help']); "
-        "heavy = {'torch', 'numpy', 'timm', 'pydantic', 'PIL', 'rich'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
+        "heavy = {'torch', 'numpy', 'timm', 'pydantic', 'PIL', 'rich'} & set(sys.modules); "
+        "sys.exit(str(heavy) if heavy else 0)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

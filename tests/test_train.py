@@ -90,7 +90,7 @@ def test_options_train_and_resume_mid_epoch_to_the_same_bits(
     train(options(colour_folder, tmp_path / "whole", **changes))
     stop_after(monkeypatch, steps=5)
     broken = options(colour_folder, tmp_path / "broken", checkpoint_seconds=0.0, **changes)
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         train(broken)
     monkeypatch.undo()
     assert not runs.is_finished(tmp_path / "broken")
@@ -101,7 +101,7 @@ def test_options_train_and_resume_mid_epoch_to_the_same_bits(
     assert rows == again
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     pass
 
 
@@ -113,7 +113,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     def step(*arguments: Any) -> Any:
         count[0] += 1
         if count[0] > steps:
-            raise Stopped
+            raise StoppedError
         return real(*arguments)
 
     monkeypatch.setattr(loop, "train_step", step)

@@ -1,0 +1,168 @@
+"""Comparisons: every arm and seed once, shared and finished runs not made again, the record as promised."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpt4image import runs
+from gpt4image.compare import compare, labels_left, text_targets
+from gpt4image.config import CompareConfig, TrainConfig
+from gpt4image.data import NO_LABEL, load_image_set
+from gpt4image.errors import ConfigError, DataError, TableError
+from gpt4image.files import read_json
+from gpt4image.training_data import prepare
+from tables import make_table
+
+SMALL: dict[str, Any] = {
+    "model": "resnet10t",
+    "model_args": {"channels": [8, 8, 8, 8], "stem_width": 8},
+    "image_size": 16,
+    "batch_size": 8,
+    "epochs": 2,
+    "lr": 0.005,
+    "precision": "fp32",
+    "memory_format": "contiguous",
+    "jobs": 2,
+}
+
+
+@pytest.fixture
+def table(colour_folder: Path, tmp_path: Path) -> Path:
+    """Embeddings that give the class away, as good descriptions do."""
+    images = load_image_set(f"folder:{colour_folder}")
+    rng = np.random.default_rng(0)
+    vectors = np.eye(8)[images.labels] + rng.normal(0, 0.2, (len(images), 8))
+    make_table(tmp_path / "table", {digest: vectors[i : i + 1] for i, digest in enumerate(images.digests)})
+    return tmp_path / "table"
+
+
+def options(folder: Path, table: Path | None, out: Path, **changes: Any) -> CompareConfig:
+    return CompareConfig(
+        **{"data": f"folder:{folder}", "embeddings": table, "out": out, "seeds": 2, **SMALL, **changes}
+    )
+
+
+def finished(out: Path) -> dict[str, int]:
+    return {str(path.parent.relative_to(out)): path.stat().st_mtime_ns for path in out.rglob(runs.RUN)}
+
+
+@pytest.mark.slow
+def test_two_comparisons_share_runs_keep_the_promised_form_and_are_not_made_again(
+    colour_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "cmp"
+    few = options(colour_folder, table, out, labels_per_class=2, arms="aligned,text-labels,self-training,oracle")
+    all_labels = options(colour_folder, table, out, arms="baseline,shuffled-within-class")
+    outcome = compare(few, all_labels, names=("few", "all"))
+    record = read_json(out / "comparison.json")
+    assert outcome.path == out and (out / "report.html").is_file()
+    assert record["metric"] == "top1" and set(record["comparisons"]) == {"few", "all"}
+    assert list(record["arms"]) == ["baseline", "aligned", "text-labels", "self-training", "oracle"]
+    for arm in record["arms"].values():
+        assert arm["seeds"] == [0, 1] and len(arm["test"]) == 2 and len(arm["ci95"]) == 2 and arm["seconds"] > 0
+        assert arm["mean"] == pytest.approx(np.mean(arm["test"]))
+        for folder, top1 in zip(arm["runs"], arm["test"], strict=True):
+            assert read_json(out / folder / "evaluation-test.json")["top1"] == top1
+    pair = record["pairs"][0]
+    assert (pair["arm"], pair["against"]) == ("aligned", "baseline") and 0 <= pair["p"] <= 1 and len(pair["ci95"]) == 2
+    assert record["arms"]["oracle"]["runs"] == record["comparisons"]["all"]["arms"]["baseline"]["runs"]
+    made = finished(out)
+    assert len(made) == 2 * 6, "the oracle of one is the baseline of the other"
+    assert {read_json(out / folder / runs.CONFIG)["seed"] for folder in made} == {0, 1}
+    compare(few, all_labels, names=("few", "all"))
+    assert finished(out) == made
+    compare(options(colour_folder, table, out, labels_per_class=2, arms="aligned", seeds=3))
+    assert len(finished(out)) == 14, "a third seed adds its own two runs"
+
+
+@pytest.mark.slow
+def test_kill_9_of_a_comparison_leaves_no_worker_and_the_same_command_goes_on(
+    colour_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    out, recipe = tmp_path / "cmp", tmp_path / "kill.toml"
+    small = {**SMALL, "epochs": 40, "seeds": 3}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in small.items() if key != "model_args"]
+    recipe.write_text("\n".join([*lines, "model_args = { channels = [8, 8, 8, 8], stem_width = 8 }"]))
+    words = [sys.executable, "-m", "gpt4image", "compare", str(recipe), "--data", f"folder:{colour_folder}"]
+    words += ["--embeddings", str(table), "--arms", "baseline,random", "--out", str(out)]
+    process = subprocess.Popen(words, stderr=subprocess.DEVNULL, start_new_session=True)
+    while not (kept := finished(out)):
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(1.5)
+    listing = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert f"parent_pid={process.pid}" not in listing
+    result = subprocess.run(words, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    now = finished(out)
+    assert len(now) == 6 and kept.items() <= now.items()
+
+
+def test_labels_left_touch_train_alone_and_depend_on_the_seed(colour_folder: Path, tmp_path: Path) -> None:
+    data = prepare(TrainConfig(data=f"folder:{colour_folder}", out=tmp_path, image_size=16, batch_size=4)).data
+    train = data.indices("train")
+    kept = labels_left(data, 2, 0.0, seed=0)
+    assert np.bincount(kept[train][kept[train] != NO_LABEL]).tolist() == [2, 2, 2]
+    wrong = labels_left(data, None, 0.25, seed=0)
+    assert (wrong[train] != data.labels[train]).sum() == round(0.25 * len(train))
+    for labels in (kept, wrong):
+        others = np.setdiff1d(np.arange(len(data.labels)), train)
+        assert np.array_equal(labels[others], data.labels[others])
+    assert not np.array_equal(labels_left(data, 2, 0.0, seed=1), kept)
+    both = labels_left(data, 4, 0.5, seed=0)
+    assert (both[train] != NO_LABEL).sum() == 12 and (both[train] != data.labels[train])[
+        both[train] != NO_LABEL
+    ].sum() == 6
+
+
+def test_text_targets_read_nothing_outside_train(colour_folder: Path, table: Path, tmp_path: Path) -> None:
+    config = TrainConfig(data=f"folder:{colour_folder}", embeddings=table, out=tmp_path, image_size=16, batch_size=4)
+    data = prepare(config).data
+    train = data.indices("train")
+    labels = labels_left(data, 2, 0.0, seed=0)
+    targets = text_targets(data, labels, None, seed=0)
+    assert not np.delete(targets, train, axis=0).any()
+    assert (targets[train].argmax(1) == data.labels[train]).mean() > 0.9
+    changed = labels.copy()
+    changed[np.setdiff1d(np.arange(len(labels)), train)] = 0
+    assert np.array_equal(text_targets(data, changed, None, seed=0), targets)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "message"),
+    [
+        ({"labels_per_class": 99}, DataError, "99"),
+        ({"arms": "oracle"}, ConfigError, "need --labels-per-class or --label-noise"),
+        ({"arms": "aligned", "embeddings": None}, ConfigError, "need --embeddings"),
+        ({"model": "resnet1O"}, Exception, "not a model of timm"),
+        ({"batch_size": 64}, DataError, "larger than the train split"),
+    ],
+)
+def test_mistakes_are_refused_before_any_run(
+    changes: dict[str, Any], kind: type[Exception], message: str, colour_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(kind, match=message):
+        compare(options(colour_folder, table, tmp_path / "cmp", **changes))
+    assert not (tmp_path / "cmp" / "runs").exists()
+
+
+def test_descriptions_that_were_told_the_class_are_refused_where_labels_are_scarce(
+    colour_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    manifest = read_json(table / "manifest.json")
+    manifest["prompts"][0]["class_conditioned"] = True
+    (table / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(TableError, match="give away the labels"):
+        compare(options(colour_folder, table, tmp_path / "cmp", labels_per_class=2, arms="text-labels"))
