@@ -3,8 +3,8 @@
     python benchmarks/search_baseline.py --data hf:DATA/cifar10/images --embeddings cifar.emb --out search.jsonl \
         --labels-per-class 10 --seeds 3
 
-Trains labels-only models with one option changed at a time and writes mean validation accuracy as JSON lines. The test split is
-not read. docs/log.md says what was found and what became the default.
+Trains labels-only models with one option changed at a time and writes mean validation accuracy as JSON lines. The test
+split is not read. docs/log.md says what was found and what became the default.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ import tyro
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
-    "half the epochs": {"epochs": 0.5},
+    "two thirds of the epochs": {"epochs": 2 / 3},
     "twice the epochs": {"epochs": 2.0},
-    "lr 1e-3": {"lr": 1e-3},
-    "lr 5e-3": {"lr": 5e-3},
-    "lr 1e-2": {"lr": 1e-2},
+    "lr 0.01": {"lr": 0.01},
+    "lr 0.05": {"lr": 0.05},
     "weight decay 0.3": {"weight_decay": 0.3},
+    "weight decay 0": {"weight_decay": 0.0},
+    "adamw lr 2e-3": {"optimizer": "adamw", "lr": 2e-3},
+    "adamw lr 5e-3": {"optimizer": "adamw", "lr": 5e-3},
+    "adamw lr 1e-2": {"optimizer": "adamw", "lr": 1e-2},
     "sgd lr 0.1 wd 5e-4": {"optimizer": "sgd", "lr": 0.1, "weight_decay": 5e-4},
-    "lr 2e-2": {"lr": 2e-2},
-    "muon lr 2e-2": {"optimizer": "muon", "lr": 2e-2},
-    "batch 32 lr 5e-3": {"batch_size": 32, "lr": 5e-3},
+    "batch 32": {"batch_size": 32},
     "crops from 0.5": {"min_scale": 0.5},
     "colour 0.3": {"colour": 0.3},
     "erase 0.3": {"erase": 0.3},
@@ -38,7 +39,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mixup 0.2": {"mixup": 0.2},
     "ema 0.99": {"ema": 0.99},
     "no label smoothing": {"label_smoothing": 0.0},
-    "label smoothing 0.2": {"label_smoothing": 0.2},
 }
 
 

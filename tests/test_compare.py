@@ -164,5 +164,5 @@ def test_descriptions_that_were_told_the_class_are_refused_where_labels_are_scar
     manifest = read_json(table / "manifest.json")
     manifest["prompts"][0]["class_conditioned"] = True
     (table / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(TableError, match="give away the labels"):
+    with pytest.raises(TableError, match="told the class"):
         compare(options(colour_folder, table, tmp_path / "cmp", labels_per_class=2, arms="text-labels"))

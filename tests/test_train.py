@@ -215,7 +215,7 @@ def test_a_run_folder_is_not_overwritten_nor_continued_with_other_options(colour
         train(options(colour_folder, tmp_path / "run", epochs=1))
     assert train(options(colour_folder, tmp_path / "run", epochs=1, resume=True)).path == tmp_path / "run"
     (tmp_path / "run" / runs.RUN).unlink()
-    with pytest.raises(RunError, match=r"another configuration \(lr: 0\.002 there, 0\.5 now\)"):
+    with pytest.raises(RunError, match=r"another configuration \(lr: 0\.02 there, 0\.5 now\)"):
         train(options(colour_folder, tmp_path / "run", epochs=1, lr=0.5, resume=True))
 
 

@@ -21,7 +21,8 @@ SMALL_MODEL = ("resnet10t", {"channels": [16, 32, 64, 128], "stem_width": 8})
 SMALL_SET = 20_000
 LARGE_SET = 200_000
 SIDES_SAMPLED = 100
-ADAPTIVE_LR, FINE_TUNING_LR, SGD_LR_AT_256 = 2e-3, 3e-4, 0.1
+MUON_LR, ADAPTIVE_LR, SGD_LR_AT_256 = 0.02, 2e-3, 0.1
+FINE_TUNING = 0.1  # part of the learning rate from scratch
 
 
 def choose(config: Options, image_set: ImageSet) -> tuple[Options, dict[str, Any]]:
@@ -47,7 +48,8 @@ def choose(config: Options, image_set: ImageSet) -> tuple[Options, dict[str, Any
     size = fill("image_size", None if config.image_size else image_size(image_set, count, config.init))
     batch = fill("batch_size", min(batch_size(count), max(2, count)))
     fill("epochs", epochs(count))
-    fill("lr", learning_rate(config.optimizer, config.init, batch * config.grad_accumulation))
+    optimizer = fill("optimizer", "muon" if config.init == "scratch" else "adamw")
+    fill("lr", learning_rate(optimizer, config.init, batch * config.grad_accumulation))
     if config.model is None:
         small = count < SMALL_SET and size <= 96
         model, arguments = SMALL_MODEL if small else ("resnet18", {})
@@ -97,12 +99,10 @@ def batch_size(count: int) -> int:
 
 def epochs(count: int) -> int:
     """Return the passes over a train split of ``count`` images."""
-    return 90 if count >= LARGE_SET else int(np.clip(round(120_000 / count), 30, 200))
+    return 90 if count >= LARGE_SET else int(np.clip(round(60_000 / count), 30, 200))
 
 
 def learning_rate(optimizer: str, init: str, images_per_step: int) -> float:
     """Return the peak learning rate."""
-    fine_tuning = init != "scratch"
-    if optimizer.lower() in ("sgd", "momentum", "nesterov"):
-        return SGD_LR_AT_256 * images_per_step / 256 * (0.1 if fine_tuning else 1.0)
-    return FINE_TUNING_LR if fine_tuning else ADAPTIVE_LR
+    rates = {"muon": MUON_LR, "sgd": SGD_LR_AT_256 * images_per_step / 256}
+    return rates.get(optimizer.lower(), ADAPTIVE_LR) * (1.0 if init == "scratch" else FINE_TUNING)

@@ -16,7 +16,7 @@ from gpt4image.config import CompareConfig, TrainConfig, TrainOptions
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.data.splits import flip_labels, keep_labels_per_class
 from gpt4image.engines.local import run_jobs
-from gpt4image.errors import ConfigError, DataError, TableError
+from gpt4image.errors import ConfigError, DataError
 from gpt4image.evaluate import measure_run, run_probabilities
 from gpt4image.files import fingerprint, read_json, write_json
 from gpt4image.outcome import Outcome
@@ -190,11 +190,9 @@ def _refuse_leak(config: CompareConfig, names: Sequence[str], *, scarce: bool) -
     """Refuse descriptions that were told the class where labels are meant to be scarce or wrong."""
     if config.embeddings is None or not scarce or not any(arms.ALL[name].text for name in names):
         return
-    if EmbeddingTable.open(config.embeddings).manifest.class_conditioned:
-        raise TableError(
-            f"{config.embeddings} holds descriptions written by someone who was told the class: they give away the "
-            "labels that are meant to be missing or wrong. Describe with a plain prompt (--prompt paper), encode those."
-        )
+    from gpt4image.label import open_tables
+
+    open_tables((config.embeddings,))
 
 
 def _class_name_vectors(config: CompareConfig, data: TrainingData) -> NDArray[np.float32]:

@@ -247,10 +247,11 @@ class TrainOptions(DataOptions):
     """Images per step; chosen from the size of the set without it."""
     grad_accumulation: int = Field(default=1, ge=1)
     """Batches per optimiser step."""
-    optimizer: str = "adamw"
-    """Any timm optimiser: adamw, sgd, muon, ..."""
+    optimizer: str | None = None
+    """Any timm optimiser: muon, adamw, sgd, ... Without it, muon from scratch and adamw from given weights."""
     lr: float | None = Field(default=None, gt=0.0)
-    """Peak learning rate; without it 2e-3 for adaptive optimisers, 0.1 * batch / 256 for sgd."""
+    """Peak learning rate; without it 0.02 for muon, 0.1 * batch / 256 for sgd, 2e-3 for others; a tenth from given
+    weights."""
     weight_decay: float = Field(default=0.05, ge=0.0)
     """Weight decay of weights; biases and norms have none."""
     momentum: Fraction = 0.9

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gpt4image.config import LabelConfig
 from gpt4image.data import NO_LABEL, ImageSet, load_with_splits
 from gpt4image.errors import DecodeError, TableError, first_few
-from gpt4image.examples import picture
+from gpt4image.examples import picture, read_descriptions
 from gpt4image.files import write_text
 from gpt4image.outcome import Outcome, SetAside
 from gpt4image.page import render
@@ -59,7 +59,7 @@ def label(config: LabelConfig) -> Outcome:
         ),
     )
     summary = _summary(images, described, labels, found)
-    cards, set_aside = _cards(images.select(rows), found, config.doubtful)
+    cards, set_aside = _cards(images.select(rows), found, config.doubtful, Path(tables[0].manifest.store))
     found.save(config.out)
     page = config.out.with_suffix(".html")
     write_text(page, render("doubtful.html", data=config.data, cards=cards, total=len(found.doubtful), facts=summary))
@@ -157,8 +157,9 @@ def _calibration_error(probabilities: NDArray[np.float32], labels: NDArray[np.in
     return float(error)
 
 
-def _cards(images: ImageSet, found: TextLabels, limit: int) -> tuple[list[dict[str, Any]], list[SetAside]]:
+def _cards(images: ImageSet, found: TextLabels, limit: int, store: Path) -> tuple[list[dict[str, Any]], list[SetAside]]:
     """Return what the page shows of the most doubtful labels, and the images whose picture cannot be shown."""
+    texts = read_descriptions(store, [found.digests[row] for row in found.doubtful[:limit]])
     cards: list[dict[str, Any]] = []
     set_aside: list[SetAside] = []
     for row in found.doubtful[:limit].tolist():
@@ -176,6 +177,7 @@ def _cards(images: ImageSet, found: TextLabels, limit: int) -> tuple[list[dict[s
                 "text": found.classes[text],
                 "probability": float(found.probabilities[row, text]),
                 "doubt": float(found.doubt[row]),
+                "descriptions": texts.get(found.digests[row], []),
             }
         )
     return cards, set_aside
