@@ -22,6 +22,7 @@ SMALL_SET = 20_000
 LARGE_SET = 200_000
 SIDES_SAMPLED = 100
 MUON_LR, ADAPTIVE_LR, SGD_LR_AT_256 = 0.02, 2e-3, 0.1
+WEIGHT_DECAY, ADAPTIVE_WEIGHT_DECAY = {"muon": 0.3, "sgd": 5e-4}, 0.05
 FINE_TUNING = 0.1  # part of the learning rate from scratch
 
 
@@ -50,6 +51,7 @@ def choose(config: Options, image_set: ImageSet) -> tuple[Options, dict[str, Any
     fill("epochs", epochs(count))
     optimizer = fill("optimizer", "muon" if config.init == "scratch" else "adamw")
     fill("lr", learning_rate(optimizer, config.init, batch * config.grad_accumulation))
+    fill("weight_decay", WEIGHT_DECAY.get(optimizer.lower(), ADAPTIVE_WEIGHT_DECAY))
     if config.model is None:
         small = count < SMALL_SET and size <= 96
         model, arguments = SMALL_MODEL if small else ("resnet18", {})

@@ -252,8 +252,8 @@ class TrainOptions(DataOptions):
     lr: float | None = Field(default=None, gt=0.0)
     """Peak learning rate; without it 0.02 for muon, 0.1 * batch / 256 for sgd, 2e-3 for others; a tenth from given
     weights."""
-    weight_decay: float = Field(default=0.05, ge=0.0)
-    """Weight decay of weights; biases and norms have none."""
+    weight_decay: float | None = Field(default=None, ge=0.0)
+    """Weight decay of weights (biases and norms have none); without it 0.3 for muon, 5e-4 for sgd, 0.05 for others."""
     momentum: Fraction = 0.9
     """Momentum of sgd."""
     warmup_fraction: Fraction = 0.05

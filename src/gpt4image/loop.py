@@ -116,7 +116,11 @@ def build(config: TrainOptions, data: TrainingData) -> Trainer:
     model.to(device).to(memory_format=memory_format_of(config.memory_format))  # pyright: ignore[reportCallIssue]
     try:
         optimizer = create_optimizer_v2(
-            model, opt=config.optimizer or "", lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum
+            model,
+            opt=config.optimizer or "",
+            lr=config.lr,
+            weight_decay=config.weight_decay or 0.0,
+            momentum=config.momentum,
         )
     except ValueError as error:
         raise ConfigError(f"--optimizer {config.optimizer}: {error}; see timm.optim.list_optimizers().") from None
