@@ -22,6 +22,7 @@ import tyro
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
     "two thirds of the epochs": {"epochs": 2 / 3},
+    "a third of the epochs": {"epochs": 1 / 3},
     "twice the epochs": {"epochs": 2.0},
     "lr 0.01": {"lr": 0.01},
     "lr 0.02": {"lr": 0.02},

@@ -205,10 +205,10 @@ def _class_name_vectors(config: CompareConfig, data: TrainingData) -> NDArray[np
 
 
 def _job(config: CompareConfig, ready: Prepared, name: str, seed: int, class_names: NDArray[np.float32] | None) -> Job:
-    # The oracle is the baseline that was given all labels: comparisons that have both share the run.
-    arm, kept, noise = (
-        ("baseline", None, 0.0) if name == "oracle" else (name, config.labels_per_class, config.label_noise)
-    )
+    # The oracle is the baseline that was given all labels, and zero-shot reads no label: comparisons share such runs.
+    arm = "baseline" if name == "oracle" else name
+    reads_left = name not in ("oracle", "zero-shot")
+    kept, noise = (config.labels_per_class, config.label_noise) if reads_left else (None, 0.0)
     options: TrainOptions = ready.config
     shared = {key: value for key, value in options.model_dump().items() if key in TrainConfig.model_fields}
     setting = "all-labels" if kept is None else f"{kept}-labels"
