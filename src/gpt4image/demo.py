@@ -10,7 +10,7 @@ from gpt4image.progress import console
 
 DATA = "openmoji"
 LABELS_PER_CLASS = 5
-TRAINING: dict[str, Any] = {"image_size": 48, "epochs": 60}
+TRAINING: dict[str, Any] = {"image_size": 48, "epochs": 30}
 FEW, ALL = "few labels", "all labels"
 
 
