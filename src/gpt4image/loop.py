@@ -23,7 +23,7 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
 from gpt4image import runs
-from gpt4image.augment import Augmentation, eval_batch, train_batch
+from gpt4image.augment import Augmentation, train_batch
 from gpt4image.batches import Batches, make_batches
 from gpt4image.checkpoint import load_checkpoint, save_checkpoint, save_tensors
 from gpt4image.config import TrainOptions
@@ -33,12 +33,12 @@ from gpt4image.files import append_json_line, write_json_lines
 from gpt4image.interrupts import deferred_interrupt
 from gpt4image.mixing import make_mixup, mix
 from gpt4image.models import Aligner, Backbone, create_backbone
+from gpt4image.predictions import predict
 from gpt4image.tasks.classification import measure, soft_cross_entropy
 from gpt4image.training_data import TrainingData
 
 BEST_FILE = "best.safetensors"
 VALIDATIONS = 10
-EVAL_BATCH = 256
 OnStep = Callable[[int, int, str], None]
 
 
@@ -285,27 +285,6 @@ def train_step(trainer: Trainer, step: int, epoch: int, *pixels: Tensor) -> tupl
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Evaluation
-
-
-@torch.inference_mode()
-def predict(
-    model: nn.Module,
-    data: TrainingData,
-    indices: NDArray[np.int64],
-    augmentation: Augmentation,
-    config: TrainOptions,
-) -> NDArray[np.float32]:
-    """Return (n, K) class probabilities of the images at ``indices``; ``model`` returns logits alone."""
-    device = choose_device(config.device)
-    model.eval()
-    rows: list[Tensor] = []
-    starts = range(0, len(indices), EVAL_BATCH)
-    for batch in data.pixels.stream(indices[start : start + EVAL_BATCH] for start in starts):
-        inputs = eval_batch(batch.to(device), augmentation)
-        with autocast(device, config.precision):
-            logits = model(inputs.contiguous(memory_format=memory_format_of(config.memory_format)))
-        rows.append(logits.float().softmax(dim=1).cpu())
-    return torch.cat(rows).numpy() if rows else np.zeros((0, len(data.classes)), np.float32)
 
 
 def validate(trainer: Trainer) -> dict[str, Any] | None:
