@@ -11,13 +11,26 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 from gpt4image.errors import RunError
 from gpt4image.progress import progress_bar
 
 Progress = Callable[[int, int, str], None]
-_progress: Any = None
+
+
+@dataclass
+class _State:
+    """What a worker process knows between jobs."""
+
+    messages: Any = None
+    busy: bool = False
+    stopped: bool = False
+
+
+_state = _State()
 
 
 def run_jobs(
@@ -86,13 +99,11 @@ def _drain(messages: Any) -> list[tuple[int, float, str]]:
 
 
 def _start_worker(messages: Any, parent: int) -> None:
-    global _progress
-    _progress = messages
+    _state.messages = messages
     # A worker must not outlive its parent (kill -9 of the parent gives it no other sign).
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    # Ctrl-C goes to the parent, which passes it on once; a worker without a job has nothing to stop.
-    os.setpgid(0, 0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.setpgid(0, 0)  # Ctrl-C goes to the parent alone, which passes it on once.
+    signal.signal(signal.SIGINT, _on_interrupt)
 
 
 def _end_with(parent: int) -> None:
@@ -101,7 +112,15 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
+def _on_interrupt(_number: int, _frame: FrameType | None) -> None:
+    _state.stopped = True
+    if _state.busy:
+        raise KeyboardInterrupt
+
+
 def _run(work: Callable[[Any, Progress], Any], job: Any, number: int) -> Any:
+    if _state.stopped:  # The pool hands out jobs ahead; those are not begun any more.
+        raise KeyboardInterrupt
     last = 0.0
 
     def progress(done: int, total: int, note: str) -> None:
@@ -109,10 +128,13 @@ def _run(work: Callable[[Any, Progress], Any], job: Any, number: int) -> Any:
         now = time.monotonic()
         if now - last > 0.5:
             last = now
-            _progress.put((number, done / total, note))
+            _state.messages.put((number, done / total, note))
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    _state.busy = True
     try:
         return work(job, progress)
+    except KeyboardInterrupt:
+        _state.stopped = True
+        raise
     finally:
-        signal.signal(signal.SIGINT, before)
+        _state.busy = False

@@ -1,0 +1,82 @@
+"""Device and precision: the fastest is taken, what is not there is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from gpt4image.devices import (
+    autocast,
+    choose_device,
+    computes_bf16,
+    cpu_threads,
+    probe,
+)
+from gpt4image.errors import ConfigError
+
+CPU = torch.device("cpu")
+
+
+def test_the_probe_takes_the_fastest_and_reports_all() -> None:
+    tried: list[tuple[str, str]] = []
+
+    def step(precision: str, memory_format: str) -> None:
+        tried.append((precision, memory_format))
+        time.sleep(0.001 if memory_format == "channels_last" else 0.01)
+
+    precision, memory_format, seconds = probe(step, CPU, "fp32", "auto")
+    assert (precision, memory_format) == ("fp32", "channels_last")
+    assert seconds.keys() == {"fp32 contiguous", "fp32 channels_last"}
+    assert seconds["fp32 channels_last"] < seconds["fp32 contiguous"]
+    assert tried.count(("fp32", "contiguous")) >= 3
+
+
+def test_nothing_is_timed_where_there_is_no_choice() -> None:
+    def never(_precision: str, _memory_format: str) -> None:
+        raise AssertionError("timed")
+
+    assert probe(never, CPU, "bf16", "contiguous") == ("bf16", "contiguous", {})
+
+
+def test_bf16_is_tried_only_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = set()
+    monkeypatch.setattr("gpt4image.devices.computes_bf16", lambda _kind: False)
+    probe(lambda precision, _: tried.add(precision), CPU, "auto", "auto")
+    assert tried == {"fp32"}
+    assert isinstance(computes_bf16("cpu"), bool)
+
+
+def test_a_device_that_is_not_there_is_refused_with_those_that_are() -> None:
+    assert choose_device("cpu") == CPU
+    with pytest.raises(ConfigError, match="available: auto, cpu"):
+        choose_device("tpu")
+
+
+def test_autocast_multiplies_in_the_asked_precision() -> None:
+    x = torch.randn(4, 4)
+    with autocast(CPU, "bf16"):
+        assert (x @ x).dtype == torch.bfloat16
+    with autocast(CPU, "fp32"):
+        assert (x @ x).dtype == torch.float32
+
+
+def test_threads_are_given_back() -> None:
+    before = torch.get_num_threads()
+    with cpu_threads(1):
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before
+
+
+def test_peak_memory_counts_what_was_used_since_the_reset() -> None:
+    # In a process of its own: one that has freed much memory before may reuse it without growing.
+    code = (
+        "import torch; from gpt4image.devices import peak_memory_bytes as peak, reset_peak_memory as reset\n"
+        "cpu = torch.device('cpu'); reset(cpu); low = peak(cpu); block = torch.ones(50_000_000); high = peak(cpu)\n"
+        "del block; assert high - low > 150e6, (low, high); assert peak(cpu) > 0.98 * high"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr

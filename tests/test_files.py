@@ -1,0 +1,57 @@
+"""Atomic writes: the old file or the new one, never half of one."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpt4image.files import (
+    append_json_line,
+    atomic_path,
+    fingerprint,
+    read_json,
+    read_json_lines,
+    write_json,
+    write_json_lines,
+)
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"old": 1})
+    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
+        temporary.write_text("half of")
+        raise RuntimeError
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, math.nan)
+    assert read_json(path) == {"old": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_last_line_that_a_crash_cut_is_dropped_and_a_broken_one_between_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    write_json_lines(path, [{"a": 1}, {"b": "é\n"}])
+    append_json_line(path, 3)
+    assert read_json_lines(path) == [{"a": 1}, {"b": "é\n"}, 3]
+    whole = path.read_text()
+    path.write_text(whole + '{"half')
+    assert read_json_lines(path) == [{"a": 1}, {"b": "é\n"}, 3]
+    path.write_text('{"half\n' + whole)
+    with pytest.raises(ValueError, match="Unterminated"):
+        read_json_lines(path)
+
+
+@given(value=JSON)
+def test_a_fingerprint_depends_on_the_content_and_not_on_the_order_of_keys(value: object) -> None:
+    assert fingerprint({"a": value, "b": 1}) == fingerprint({"b": 1, "a": value})
+    assert fingerprint({"a": value}) != fingerprint({"a": [value]})

@@ -1,0 +1,64 @@
+"""Run records: a folder says what it is, and refuses to become something else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gpt4image import runs
+from gpt4image.config import TrainConfig
+from gpt4image.errors import RunError
+from gpt4image.files import read_json, write_json
+
+
+def record(**changes: object) -> dict[str, object]:
+    config = TrainConfig(data="openmoji", out=Path("run"), **changes)  # type: ignore[arg-type]
+    return config.model_dump(mode="json") | {"arm": "baseline", "chosen": {}, "data_fingerprint": "x"}
+
+
+def other(name: str, value: object) -> object:
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    return {"stem": "small"} if isinstance(value, dict) else f"other {name}"
+
+
+@pytest.mark.parametrize("name", sorted(record().keys() - runs.NOT_IDENTITY))
+def test_every_option_counts_for_the_identity_of_a_run(name: str) -> None:
+    assert runs.identity({**record(), name: other(name, record()[name])}) != runs.identity(record())
+
+
+@pytest.mark.parametrize("name", sorted(runs.NOT_IDENTITY & record().keys()))
+def test_how_a_run_is_carried_out_does_not_count(name: str) -> None:
+    assert runs.identity({**record(), name: "something else"}) == runs.identity(record())
+
+
+def test_a_folder_is_started_once_and_resumed_only_as_it_was(tmp_path: Path) -> None:
+    runs.start(tmp_path / "run", record(), {"device": "cpu"}, resume=False)
+    made = read_json(tmp_path / "run" / runs.ENVIRONMENT)
+    assert made["device"] == "cpu" and made["torch"] and made["cores"] >= 1
+    runs.start(tmp_path / "run", record(workers=3), {}, resume=True)
+    with pytest.raises(RunError, match="already holds a run"):
+        runs.start(tmp_path / "run", record(), {}, resume=False)
+    with pytest.raises(RunError, match=r"seed: 0 there, 1 now.*another --out"):
+        runs.start(tmp_path / "run", record(seed=1), {}, resume=True)
+
+
+def test_a_run_is_finished_when_its_last_file_is_there(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="does not exist"):
+        runs.read_run(tmp_path / "missing")
+    with pytest.raises(RunError, match="no run folder"):
+        runs.read_run(tmp_path)
+    runs.start(tmp_path / "run", record(), {}, resume=False)
+    with pytest.raises(RunError, match="continue it with"):
+        runs.read_run(tmp_path / "run")
+    write_json(tmp_path / "run" / runs.RUN, {"set_aside": [{"name": "a.png", "reason": "broken"}]})
+    assert runs.is_finished(tmp_path / "run")
+    assert [item.name for item in runs.read_set_aside(tmp_path / "run")] == ["a.png"]
+
+
+def test_no_secret_of_the_environment_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    assert "sk-very-secret" not in str(runs.environment())
