@@ -141,7 +141,8 @@ def _plan(config: CompareConfig) -> Plan:
     train = ready.data.indices("train")
     unlabelled = bool((ready.data.labels[train] == NO_LABEL).any())
     names = _chosen_arms(config, scarce=scarce, unlabelled=unlabelled)
-    _refuse_leak(config, names, scarce=scarce or unlabelled)
+    doubted = any(arms.ALL[name].scarce_only for name in names)
+    _refuse_leak(config, names, scarce=scarce or unlabelled or doubted)
     for seed in range(config.seeds):
         labels_left(ready.data, config.labels_per_class, config.label_noise, seed)
     class_names = _class_name_vectors(config, ready.data) if any(arms.ALL[name].names for name in names) else None
@@ -175,10 +176,11 @@ def _resolved(config: CompareConfig) -> Prepared:
 
 
 def _chosen_arms(config: CompareConfig, *, scarce: bool, unlabelled: bool) -> tuple[str, ...]:
-    possible = arms.applicable(described=config.embeddings is not None, scarce=scarce or unlabelled)
-    if not scarce:
-        possible = tuple(name for name in possible if name != "oracle")
-    asked = tuple(filter(None, config.arms.split(","))) or possible
+    """Return the arms that are asked for, or all that mean something here; whoever doubts labels may ask for more."""
+    described = config.embeddings is not None
+    possible = [name for name in arms.applicable(described=described, scarce=True) if scarce or name != "oracle"]
+    usual = arms.applicable(described=described, scarce=scarce or unlabelled)
+    asked = tuple(filter(None, config.arms.split(","))) or tuple(name for name in usual if name in possible)
     refused = [name for name in asked if name not in possible]
     if refused:
         why = "need --embeddings" if config.embeddings is None else "need --labels-per-class or --label-noise"
