@@ -350,10 +350,11 @@ class CompareConfig(TrainOptions):
     @check("arms")
     @classmethod
     def _known_arms(cls, value: str) -> str:
-        for name in filter(None, value.split(",")):
+        names = dict.fromkeys(filter(None, (name.strip() for name in value.split(","))))
+        for name in names:
             if name not in ARMS:
                 raise ValueError(nearest(name, ARMS))
-        return value
+        return ",".join(names)
 
 
 class EvaluateConfig(StageConfig):

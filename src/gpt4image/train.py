@@ -118,6 +118,7 @@ def _as_before(config: TrainConfig) -> TrainConfig:
 def _outcome(out: Path) -> Outcome:
     record = runs.read_run(out)
     facts, last = record["run"], record["metrics"][-1]
+    notes = {"notes": " ".join(record["config"]["notes"])} if record["config"]["notes"] else {}
     return Outcome(
         path=out,
         summary={
@@ -127,6 +128,7 @@ def _outcome(out: Path) -> Outcome:
             "labelled": facts["data"]["labelled"],
             "described": facts["data"]["described"],
             "val_top1": None if last["val"] is None else round(last["val"]["top1"], 4),
+            **notes,
             "seconds": facts["seconds"],
             "images_per_second": facts["images_per_second"],
             "next": f"gpt4image evaluate {out}",
