@@ -40,6 +40,11 @@ def test_a_start_from_weights_is_gentler_and_keeps_the_stem_of_pretrained_ones(c
     assert config.lr == pytest.approx(auto.ADAPTIVE_LR * auto.FINE_TUNING)
 
 
+def test_transformers_get_the_optimiser_that_suits_them(colour_folder: Path) -> None:
+    config, _ = choose(colour_folder, model="vit_tiny_patch16_224")
+    assert (config.optimizer, config.lr, config.weight_decay) == ("adamw", 1e-3, 0.05)
+
+
 def test_models_without_a_small_stem_get_the_standard_one(colour_folder: Path) -> None:
     assert choose(colour_folder, model="efficientnet_b0")[0].stem == "standard"
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from gpt4image.align import LOSSES
 from gpt4image.errors import ConfigError, ModelError
-from gpt4image.models import Aligner, create_backbone, has_small_stem, load_weights, projection_head
+from gpt4image.models import Aligner, create_backbone, has_batch_norm, has_small_stem, load_weights, projection_head
 
 CLASSES, WIDTH = 5, 24
 
@@ -81,6 +81,10 @@ class TestCreateBackbone:
     def test_small_stem_of_a_vit_has_8_by_8_tokens(self, image_size):
         module = create_backbone("vit_tiny_patch16_224", classes=CLASSES, image_size=image_size, stem="small").module
         assert module.patch_embed.grid_size == (8, 8)
+
+    def test_batch_norm_is_found_in_the_structure(self):
+        assert has_batch_norm("resnet18") and has_batch_norm("efficientnet_b0")
+        assert not has_batch_norm("vit_tiny_patch16_224") and not has_batch_norm("convnext_tiny")
 
     def test_other_families_have_no_small_stem(self):
         assert has_small_stem("resnet50.a1_in1k")

@@ -13,7 +13,7 @@ import numpy as np
 
 from gpt4image.config import TrainOptions
 from gpt4image.data.image_set import ImageSet
-from gpt4image.models import has_small_stem
+from gpt4image.models import has_batch_norm, has_small_stem
 
 Options = TypeVar("Options", bound=TrainOptions)
 
@@ -21,7 +21,8 @@ SMALL_MODEL = ("resnet10t", {"channels": [16, 32, 64, 128], "stem_width": 8})
 SMALL_SET = 20_000
 LARGE_SET = 200_000
 SIDES_SAMPLED = 100
-MUON_LR, ADAPTIVE_LR, SGD_LR_AT_256 = 0.02, 2e-3, 0.1
+# Muon's rate and decay suit weights whose scale a batch norm undoes; they are far too high for transformers.
+MUON_LR, ADAPTIVE_LR, SGD_LR_AT_256 = 0.02, 1e-3, 0.1
 WEIGHT_DECAY, ADAPTIVE_WEIGHT_DECAY = {"muon": 0.3, "sgd": 5e-4}, 0.05
 FINE_TUNING = 0.1  # part of the learning rate from scratch
 
@@ -49,15 +50,15 @@ def choose(config: Options, image_set: ImageSet) -> tuple[Options, dict[str, Any
     size = fill("image_size", None if config.image_size else image_size(image_set, count, config.init))
     batch = fill("batch_size", min(batch_size(count), max(2, count)))
     fill("epochs", epochs(count))
-    optimizer = fill("optimizer", "muon" if config.init == "scratch" else "adamw")
-    fill("lr", learning_rate(optimizer, config.init, batch * config.grad_accumulation))
-    fill("weight_decay", WEIGHT_DECAY.get(optimizer.lower(), ADAPTIVE_WEIGHT_DECAY))
     if config.model is None:
         small = count < SMALL_SET and size <= 96
         model, arguments = SMALL_MODEL if small else ("resnet18", {})
         chosen |= {"model": model} | ({"model_args": arguments} if arguments and not config.model_args else {})
-    suits = size <= 96 and config.init != "pretrained" and has_small_stem(config.model or chosen["model"])
-    fill("stem", "small" if suits else "standard")
+    model = config.model or chosen["model"]
+    fill("stem", "small" if size <= 96 and config.init != "pretrained" and has_small_stem(model) else "standard")
+    optimizer = fill("optimizer", "muon" if config.init == "scratch" and has_batch_norm(model) else "adamw")
+    fill("lr", learning_rate(optimizer, config.init, batch * config.grad_accumulation))
+    fill("weight_decay", WEIGHT_DECAY.get(optimizer.lower(), ADAPTIVE_WEIGHT_DECAY))
     return config.model_copy(update=chosen), chosen
 
 

@@ -248,9 +248,9 @@ class TrainOptions(DataOptions):
     grad_accumulation: int = Field(default=1, ge=1)
     """Batches per optimiser step."""
     optimizer: str | None = None
-    """Any timm optimiser: muon, adamw, sgd, ... Without it, muon from scratch and adamw from given weights."""
+    """Any timm optimiser: muon, adamw, sgd, ... Without it, muon for models with batch norm from scratch, else adamw."""
     lr: float | None = Field(default=None, gt=0.0)
-    """Peak learning rate; without it 0.02 for muon, 0.1 * batch / 256 for sgd, 2e-3 for others; a tenth from given
+    """Peak learning rate; without it 0.02 for muon, 0.1 * batch / 256 for sgd, 1e-3 for others; a tenth from given
     weights."""
     weight_decay: float | None = Field(default=None, ge=0.0)
     """Weight decay of weights (biases and norms have none); without it 0.3 for muon, 5e-4 for sgd, 0.05 for others."""

@@ -98,6 +98,14 @@ def has_small_stem(name: str) -> bool:
     return _family(name) in _SMALL_STEM_FAMILIES
 
 
+def has_batch_norm(name: str) -> bool:
+    """Whether a timm model normalises over batches. Raises ModelError for an unknown name."""
+    _check_name(name)
+    with torch.device("meta"):  # structure alone: no memory, no initialisation
+        module = timm.create_model(name, pretrained=False)
+    return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules())
+
+
 def load_weights(module: nn.Module, path: Path) -> tuple[str, ...]:
     """Load a .safetensors file into a classifier; return a note where its classifier has other classes and stays new.
 
