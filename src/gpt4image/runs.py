@@ -112,7 +112,7 @@ def environment(**facts: Any) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         **versions,
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
         **_commit(),
