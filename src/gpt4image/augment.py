@@ -43,7 +43,7 @@ def train_batch(images: Tensor, how: Augmentation, generator: torch.Generator) -
         pixels = resized_crop(images, how.size, how.min_scale, how.flip, generator)
     else:
         pixels = shifted(images, how.size, round(how.shift * how.size), how.flip, generator).float()
-    pixels = pixels / 255.0
+    pixels = pixels.div_(255.0)  # made here, so nobody else's
     if how.colour > 0.0:
         pixels = jittered(pixels, how.colour, generator)
     pixels = normalised(pixels, how)
@@ -61,7 +61,7 @@ def normalised(pixels: Tensor, how: Augmentation) -> Tensor:
     """Subtract the mean and divide by the standard deviation of each channel; pixels in 0..1."""
     mean = torch.tensor(how.mean, device=pixels.device).view(1, -1, 1, 1)
     std = torch.tensor(how.std, device=pixels.device).view(1, -1, 1, 1)
-    return (pixels - mean) / std
+    return (pixels - mean).div_(std)
 
 
 def shifted(images: Tensor, size: int, most: int, flip: bool, generator: torch.Generator) -> Tensor:

@@ -57,8 +57,12 @@ class TextTargets:
         flat = np.repeat(starts - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts) + np.arange(counts.sum())
         vectors = np.zeros((len(indices), self.width), np.float32)
         owner = np.repeat(np.arange(len(indices)), counts)
-        np.add.at(vectors, owner, np.asarray(self.matrix[self.rows[flat]], np.float32))
-        vectors /= np.maximum(counts, 1)[:, None]
+        texts = np.asarray(self.matrix[self.rows[flat]], np.float32)
+        if len(counts) and counts.max() <= 1:  # the usual case; adding up is many times slower
+            vectors[owner] = texts
+        else:
+            np.add.at(vectors, owner, texts)
+            vectors /= np.maximum(counts, 1)[:, None]
         first = np.full(len(indices), -1, np.int64)
         first[counts > 0] = self.rows[starts[counts > 0]]
         return torch.from_numpy(vectors), torch.from_numpy(counts > 0), torch.from_numpy(first)
