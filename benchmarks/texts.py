@@ -64,7 +64,15 @@ def table() -> list[Row]:
     rows, width = 400_000, 384
     digests = [f"{number:064x}" for number in range(rows)]
     counts = {"max_tokens": 256, "truncated": 0.0, "descriptions": rows, "texts": rows, "images": rows}
-    made = {"encoder": "minilm", "revision": "", "precision": "fp32", "width": width, "prompts": (), "store": "", "plan": ""}
+    made = {
+        "encoder": "minilm",
+        "revision": "",
+        "precision": "fp32",
+        "width": width,
+        "prompts": (),
+        "store": "",
+        "plan": "",
+    }
     with tempfile.TemporaryDirectory() as name:
         write_table(
             Path(name),
