@@ -94,14 +94,14 @@ def _write_examples(plan: Plan) -> None:
     from gpt4image.text_labels import read_labels
 
     config, data = plan.config, plan.prepared.data
+    in_train = data.image_set.splits == "train"
     candidates, probabilities = data.usable, None
-    if data.text is not None and config.embeddings is not None:
-        candidates = data.usable & (data.text.described | (data.image_set.splits != "train"))
+    if data.text is not None:
+        candidates = data.usable & (data.text.described | ~in_train)
     if "text-labels" in plan.members and data.text is not None:
-        labels = labels_left(data, config.labels_per_class, config.label_noise, seed=0)
-        labels = np.where(data.image_set.splits == "train", labels, NO_LABEL)
+        left = labels_left(data, config.labels_per_class, config.label_noise, seed=0)
+        labels = np.where(in_train, left, NO_LABEL)
         vectors, described, _ = data.text.take(np.arange(len(labels)))
-        in_train = data.image_set.splits == "train"
         reading = read_labels(vectors.numpy(), described.numpy(), labels, len(data.classes), seed=0, reference=in_train)
         probabilities = reading.probabilities
     write_examples(
