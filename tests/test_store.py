@@ -49,7 +49,7 @@ def test_a_result_comes_back_whole(tmp_path: Path) -> None:
 def test_a_description_is_never_overwritten_and_a_failure_gives_way(tmp_path: Path) -> None:
     with DescriptionStore(tmp_path / "a.db", write=True) as store:
         store.add([description(1, None, error="timeout"), description(2, "first")])
-        assert store.described(PAPER, ME) == {digest(2)}
+        assert store.settled(PAPER, ME).keys() == {digest(2)}
         assert store.add([description(1, "now"), description(2, "second"), description(2, None, error="late")]) == 1
         assert [row.text for row in store.texts()] in (["now", "first"], ["first", "now"])
         assert not list(store.descriptions(status="failed"))
@@ -67,8 +67,8 @@ def test_identity_is_digest_prompt_describer_and_sample(tmp_path: Path) -> None:
         assert store.add(rows) == 5
         assert store.add(rows) == 0
         assert store.add([description(1, describer=dict(reversed(ME.items())))]) == 0
-        assert store.described(TOLD, ME) == {digest(1)}
-        assert store.described(TOLD, {"kind": "other"}) == set()
+        assert store.settled(TOLD, ME).keys() == {digest(1)}
+        assert store.settled(TOLD, {"kind": "other"}) == {}
         assert [row.prompt for row in store.texts("class-conditioned")] == [TOLD]
 
 
@@ -197,5 +197,5 @@ def test_100_000_descriptions_are_small_and_quick_to_ask_about(tmp_path: Path) -
     assert (tmp_path / "a.db").stat().st_size / 100_000 < 1000
     with DescriptionStore(tmp_path / "a.db") as store:
         start_time = time.process_time()
-        assert len(store.described(PAPER, ME)) == 100_000
+        assert len(store.settled(PAPER, ME)) == 100_000
         assert time.process_time() - start_time < 1.0

@@ -1,177 +1,185 @@
 """The stage ``describe``: ask a describer about every image that has no description yet, and keep what comes back.
 
-Each answer is in the store, on disk, before the next is waited for; answers that arrive together share a transaction.
+Each answer is in the store, on disk, before the describer may send another call in its place; answers that arrive
+together share a transaction.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import partial
-from multiprocessing.pool import ThreadPool
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gpt4image.config import DescribeConfig
-from gpt4image.data import NO_LABEL, ImageSet, load_image_set
-from gpt4image.describers import Answer, Describer, Request, load_describer
-from gpt4image.describers.prompts import find_prompt, render
+from gpt4image.asking import Asking, Settled
+from gpt4image.budget import Budget
+from gpt4image.config import DescribeConfig, Flaw
+from gpt4image.data import ImageSet, load_image_set
+from gpt4image.describers import Answer, Describer, load_describer
+from gpt4image.describers.prompts import fill, load_prompt
+from gpt4image.errors import ConfigError
+from gpt4image.estimate import estimate, sample_of
 from gpt4image.interrupts import Interrupt, deferred_interrupt
 from gpt4image.outcome import Outcome, SetAside
 from gpt4image.progress import progress_bar
+from gpt4image.quality import flaws
 from gpt4image.store import Description, DescriptionStore, Prompt
-
-_ANSWERS_WAITING = 512
 
 
 def describe(config: DescribeConfig) -> Outcome:
-    """Describe the images of a set that have no description of this describer for this prompt.
+    """Describe the images of a set that have no description of this describer for these prompts.
 
     Raises:
-        ConfigError: the SPEC of the set, the describer or the prompt is wrong.
+        ConfigError: the SPEC of the set or the describer, a prompt or the budget is wrong.
         DataError: the image set cannot be read.
+        DescriberError: the describer cannot be used or stopped answering; what it answered is in the store.
         StoreError: the store cannot be written.
         KeyboardInterrupt: the user stopped it; every answer that came is in the store.
     """
-    prompt = find_prompt(config.prompt)
-    describer = load_describer(config.describer)
+    prompts = _load_prompts(config)
+    describer = load_describer(config)
+    if config.samples > 1 and describer.repeatable:
+        raise ConfigError(f"--samples {config.samples}: every answer would be the same; give --temperature 0.7, say.")
+    budget = Budget(limit=config.limit, max_cost=config.max_cost, price=describer.price, max_tokens=config.max_tokens)
     images = load_image_set(config.data)
+    prompts = [
+        fill(prompt, domain=config.domain, word_limit=config.word_limit, classes=images.classes) for prompt in prompts
+    ]
     with DescriptionStore(config.store, write=True) as store:
-        done = store.described(prompt, describer.settings)
-        todo, set_aside = _to_describe(images, done, prompt)
+        there = [store.settled(prompt, describer.settings, rejected=False) for prompt in prompts]
+        settled = there if config.retry_rejected else [store.settled(prompt, describer.settings) for prompt in prompts]
+        only = sample_of(images) if config.dry_run else None
+        asking = Asking(images, prompts, config.samples, settled, only=only)
         with deferred_interrupt() as interrupt:
-            asking = _Asking(images, prompt, todo, config.limit, interrupt)
-            tally = _keep_answers(store, describer, asking)
+            keeper = _Keeper(config, store, describer, asking, budget)
+            keeper.ask_all(interrupt, total=_wanted(images, config) - _count(images, there))
         if interrupt.requested:
             raise KeyboardInterrupt
-    report = describer.report(images)
-    distinct = set(images.digests)
-    already = len(done & distinct)
-    return Outcome(
-        path=config.store,
-        summary={
-            "images": len(images),
-            "distinct_images": len(distinct),
-            "already_described": already,
-            "described": tally.described,
-            "failed": len(tally.failed),
-            "without_description": len(distinct) - already - tally.described,
-            **report.facts,
-        },
-        set_aside=(*images.set_aside, *set_aside, *tally.failed, *report.set_aside),
-    )
+        report = describer.report(images)
+        already = _count(images, there)
+        outcome = Outcome(
+            path=config.store,
+            summary={
+                "images": len(images),
+                "distinct_images": len(set(images.digests)),
+                "already_described": already,
+                "described": keeper.described,
+                "failed": len(keeper.failed),
+                "rejected": len(keeper.rejected),
+                "without_description": _wanted(images, config) - already - keeper.described,
+                **({"cost_usd": round(budget.spent, 6)} if budget.spent else {}),
+                **({} if config.dry_run or asking.finished() else {"stopped_by": _stopped_by(budget)}),
+                **report.facts,
+            },
+            set_aside=(
+                *images.set_aside,
+                *asking.set_aside,
+                *_rejected_earlier(images, there, settled),
+                *keeper.failed.values(),
+                *keeper.rejected.values(),
+                *report.set_aside,
+            ),
+        )
+        return outcome if only is None else estimate(config, outcome, store, describer, prompts, only)
 
 
-@dataclass
-class _Tally:
-    described: int = 0
-    failed: list[SetAside] = field(default_factory=list)
+def _load_prompts(config: DescribeConfig) -> list[Prompt]:
+    prompts = [load_prompt(name) for name in config.prompt]
+    names = [prompt.name for prompt in prompts]
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(f"--prompt {' '.join(config.prompt)}: at least one prompt is needed, each name once.")
+    silent = [prompt.name for prompt in prompts if not prompt.text]
+    if silent and not config.describer.startswith("replay:"):
+        raise ConfigError(
+            f"--prompt {silent[0]}: nothing is known to ask; give a text file with the question, or one of the named "
+            f"prompts (see `gpt4image describe --help`)."
+        )
+    return prompts
 
 
-class _Asking:
-    """The images still to describe, as requests: at most ``limit`` that the describer has something to say about."""
+class _Keeper:
+    """Commits answers as they arrive, judges and counts them."""
 
     def __init__(
         self,
-        images: ImageSet,
-        prompt: Prompt,
-        todo: Mapping[str, list[int]],
-        limit: int | None,
-        interrupt: Interrupt,
+        config: DescribeConfig,
+        store: DescriptionStore,
+        describer: Describer,
+        asking: Asking,
+        budget: Budget,
     ) -> None:
-        self.images = images
-        self.prompt = prompt
-        self.todo = todo
-        self.limit = limit
-        self.interrupt = interrupt
-        self._asked = 0
-        self._nothing_to_say = 0
+        self._reject = config.reject
+        self._store = store
+        self._describer = describer
+        self._asking = asking
+        self._budget = budget
+        self.described = 0
+        self.failed: dict[tuple[str, Prompt, int], SetAside] = {}
+        self.rejected: dict[tuple[str, Prompt, int], SetAside] = {}
+
+    def ask_all(self, interrupt: Interrupt, total: int) -> None:
+        """Ask in rounds: a round ends where the budget has no room until answers show what the calls cost."""
+        with progress_bar() as bar:
+            task = bar.add_task("describe", total=total, note="")
+            try:
+                while not interrupt.requested and self._asking.goes_on(self._budget):
+                    for group in self._describer.describe(self._asking.requests(self._budget, interrupt)):
+                        with interrupt.held():
+                            self._keep(group)
+                            bar.update(task, completed=self._done, note=self._note())
+            except KeyboardInterrupt:
+                # A second Ctrl-C: the calls in flight are given up, but not what they have already brought.
+                self._keep(self._describer.arrived())
+                raise
 
     @property
-    def total(self) -> int:
-        return len(self.todo) if self.limit is None else min(self.limit, len(self.todo))
+    def _done(self) -> int:
+        return self.described + len(self.failed) + len(self.rejected)
 
-    def answers(self, describer: Describer) -> Iterator[Answer]:
-        """Yield the answers that say something."""
-        for answer in describer.describe(self._requests()):
-            if answer.text is None and answer.error is None:
-                self._nothing_to_say += 1
-            else:
-                yield answer
+    def _note(self) -> str:
+        counts = {"failed": len(self.failed), "rejected": len(self.rejected)}
+        cost = f"${self._budget.spent:.4f}" if self._budget.spent else ""
+        return " · ".join(filter(None, [cost, *(f"{count} {name}" for name, count in counts.items() if count)]))
 
-    def _requests(self) -> Iterator[Request]:
-        images = self.images
-        for digest, rows in self.todo.items():
-            used_up = self.limit is not None and self._asked - self._nothing_to_say >= self.limit
-            if used_up or self.interrupt.requested:
-                return
-            self._asked += 1
-            yield Request(
-                digest=digest,
-                keys=tuple(images.keys[row] for row in rows),
-                prompt=render(self.prompt, _class_name(images, rows)),
-                read=partial(images.read, rows[0]),
-            )
+    def _keep(self, group: Sequence[Answer]) -> None:
+        said = [answer for answer in group if answer.text is not None or answer.error is not None]
+        flawed = [None if answer.text is None else self._fatal_flaw(answer) for answer in said]
+        now = time.time()
+        settings = self._describer.settings
+        self._store.add(_to_description(*pair, settings, now) for pair in zip(said, flawed, strict=True))
+        for answer, flaw in zip(said, flawed, strict=True):
+            self._budget.settle(answer)
+            self._tally(answer, flaw)
+        for answer in group:
+            if answer.text is None and answer.error is None and answer.sample == answer.request.samples[0]:
+                self._budget.take_back(answer)
 
+    def _fatal_flaw(self, answer: Answer) -> Flaw | None:
+        found = flaws(answer.text or "", finish_reason=answer.finish_reason, turns=answer.request.turns)
+        return next((flaw for flaw in found if flaw in self._reject), None)
 
-def _to_describe(images: ImageSet, done: set[str], prompt: Prompt) -> tuple[dict[str, list[int]], list[SetAside]]:
-    """Return the rows of each digest to ask about, and the images that a class-conditioned prompt cannot ask about."""
-    todo: dict[str, list[int]] = {}
-    for row, digest in enumerate(images.digests):
-        if digest not in done:
-            todo.setdefault(digest, []).append(row)
-    if not prompt.class_conditioned:
-        return todo, []
-    unlabelled = [digest for digest, rows in todo.items() if not _class_name(images, rows)]
-    reason = f"no label, and the prompt {prompt.name!r} tells the class"
-    return todo, [SetAside(name=images.keys[todo.pop(digest)[0]], reason=reason) for digest in unlabelled]
-
-
-def _class_name(images: ImageSet, rows: list[int]) -> str:
-    """Return the class of the first row that has a label; empty where none has."""
-    labels = (int(images.labels[row]) for row in rows)
-    return next((images.classes[label] for label in labels if label != NO_LABEL), "")
-
-
-def _keep_answers(store: DescriptionStore, describer: Describer, asking: _Asking) -> _Tally:
-    """Commit answers as they arrive and count them."""
-    tally = _Tally()
-    arrived = _Arrivals(asking.answers(describer))
-    to_row = partial(_to_description, prompt=asking.prompt, settings=describer.settings)
-    with progress_bar() as bar:
-        task = bar.add_task("describe", total=asking.total, note="")
-        try:
-            while group := arrived.wait():
-                store.add(to_row(answer) for answer in group)
-                _count(tally, group)
-                bar.update(task, advance=len(group), note=f"{len(tally.failed)} failed" if tally.failed else "")
-        except KeyboardInterrupt:
-            # A second Ctrl-C: the calls in flight are given up, but not what they have already brought.
-            store.add(to_row(answer) for answer in arrived.waiting())
-            raise
-        finally:
-            arrived.close()
-    return tally
-
-
-def _count(tally: _Tally, group: list[Answer]) -> None:
-    for answer in group:
-        if answer.error is None:
-            tally.described += 1
+    def _tally(self, answer: Answer, flaw: Flaw | None) -> None:
+        name = (answer.request.digest, answer.request.prompt, answer.sample)
+        key = answer.request.keys[0]
+        self.rejected.pop(name, None)
+        if answer.error is not None:
+            self.failed[name] = SetAside(name=key, reason=answer.error)
+        elif flaw is not None:
+            self.rejected[name] = SetAside(name=key, reason=f"the answer is no description: {flaw}")
+            if not self._describer.repeatable:
+                self._asking.ask_again(answer)
         else:
-            tally.failed.append(SetAside(name=answer.request.keys[0], reason=answer.error))
+            self.described += 1
 
 
-def _to_description(answer: Answer, prompt: Prompt, settings: Mapping[str, Any]) -> Description:
+def _to_description(answer: Answer, flaw: Flaw | None, settings: Mapping[str, Any], now: float) -> Description:
     return Description(
         digest=answer.request.digest,
-        prompt=prompt,
+        prompt=answer.request.prompt,
         describer=settings,
-        created=time.time(),
+        created=now,
+        sample=answer.sample,
         text=answer.text if answer.error is None else None,
-        error=answer.error,
+        error=answer.error or flaw,
         finish_reason=answer.finish_reason,
         tokens_in=answer.tokens_in,
         tokens_out=answer.tokens_out,
@@ -180,56 +188,34 @@ def _to_description(answer: Answer, prompt: Prompt, settings: Mapping[str, Any])
     )
 
 
-class _Arrivals:
-    """Takes answers in a thread of their own, so that calls go on while earlier answers are written to disk."""
+def _wanted(images: ImageSet, config: DescribeConfig) -> int:
+    """Return how many descriptions the set should have in the end."""
+    return len(set(images.digests)) * len(config.prompt) * config.samples
 
-    def __init__(self, answers: Iterator[Answer]) -> None:
-        self._queue: queue.Queue[Answer | None] = queue.Queue(_ANSWERS_WAITING)
-        self._closed = threading.Event()
-        self._pool = ThreadPool(1)
-        self._result = self._pool.apply_async(self._pump, (answers,))
 
-    def wait(self) -> list[Answer]:
-        """Wait for an answer and return it with all that wait behind it; empty at the end.
+def _count(images: ImageSet, there: Sequence[Settled]) -> int:
+    """Return how many of them there are."""
+    distinct = set(images.digests)
+    return sum(len(samples) for settled in there for digest, samples in settled.items() if digest in distinct)
 
-        Raises:
-            Gpt4ImageError: what stopped the describer.
-        """
-        first = self._queue.get()
-        if first is None:
-            self._result.get()
-            return []
-        return [first, *self.waiting()]
 
-    def waiting(self) -> list[Answer]:
-        """Return the answers that have arrived and wait."""
-        answers: list[Answer] = []
-        while not self._queue.empty():
-            answer = self._queue.get_nowait()
-            if answer is None:
-                self._queue.put(None)
-                break
-            answers.append(answer)
-        return answers
+def _rejected_earlier(images: ImageSet, there: Sequence[Settled], settled: Sequence[Settled]) -> list[SetAside]:
+    """Name the images whose answer an earlier run rejected."""
+    digests = {
+        digest
+        for good, all_settled in zip(there, settled, strict=True)
+        if good is not all_settled
+        for digest, samples in all_settled.items()
+        if len(samples) > len(good.get(digest, ()))
+    }
+    reason = "an earlier run rejected the answer; --retry-rejected asks again"
+    return [
+        SetAside(name=key, reason=reason)
+        for key, digest in zip(images.keys, images.digests, strict=True)
+        if digest in digests
+    ]
 
-    def close(self) -> None:
-        """Take no more answers."""
-        self._closed.set()
-        self._pool.close()
 
-    def _pump(self, answers: Iterator[Answer]) -> None:
-        try:
-            for answer in answers:
-                if not self._put(answer):
-                    return
-        finally:
-            self._put(None)
-
-    def _put(self, answer: Answer | None) -> bool:
-        while not self._closed.is_set():
-            try:
-                self._queue.put(answer, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
+def _stopped_by(budget: Budget) -> str:
+    at_limit = budget.limit is not None and budget.asked >= budget.limit
+    return f"--limit {budget.limit}" if at_limit else f"--max-cost {budget.max_cost}"

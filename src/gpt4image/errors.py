@@ -4,6 +4,7 @@
     ├── ConfigError         an option, a recipe key or a SPEC string is wrong
     ├── DataError           an image set cannot be read as asked (missing, duplicate keys, wrong column, no labels)
     │   └── DecodeError     one image cannot be decoded; stages set the image aside and go on
+    ├── DescriberError      a describer cannot be used or stopped answering (key, quota, model, server)
     ├── StoreError          a description store is missing, foreign, locked or does not fit the request
     ├── TableError          an embedding table or a text-label file is missing, unfinished or does not fit
     ├── ModelError          a model name, its options or a weights file cannot be used
@@ -34,6 +35,10 @@ class DataError(Gpt4ImageError):
 
 class DecodeError(DataError):
     """One image cannot be decoded; the message is the reason alone, the caller names the image."""
+
+
+class DescriberError(Gpt4ImageError):
+    """A describer cannot be used or stopped answering; what it answered before is kept."""
 
 
 class StoreError(Gpt4ImageError):

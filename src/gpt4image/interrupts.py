@@ -12,9 +12,33 @@ from types import FrameType
 
 @dataclass
 class Interrupt:
-    """Whether somebody asked to stop."""
+    """Whether somebody asked to stop, or insists."""
 
     requested: bool = False
+    insisted: bool = False
+    _held: bool = False
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Let the block finish, whatever is pressed; one who insists is heard at its end.
+
+        Raises:
+            KeyboardInterrupt: after the block, where a second interrupt came in it.
+        """
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+        if self.insisted:
+            raise KeyboardInterrupt
+
+    def on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        """Take note of the first signal; raise KeyboardInterrupt at the second, unless held."""
+        self.insisted = self.requested
+        self.requested = True
+        if self.insisted and not self._held:
+            raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
@@ -28,12 +52,7 @@ def deferred_interrupt() -> Iterator[Interrupt]:
         yield asked
         return
 
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        if asked.requested:
-            raise KeyboardInterrupt
-        asked.requested = True
-
-    before = signal.signal(signal.SIGINT, on_signal)
+    before = signal.signal(signal.SIGINT, asked.on_signal)
     try:
         yield asked
     finally:

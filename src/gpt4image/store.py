@@ -22,13 +22,16 @@ from gpt4image.store_file import connect_reader, connect_writer, explanation
 
 _ROWS_PER_QUERY = 500
 
-# A good description is never overwritten: it was paid for.
+# A good description is never overwritten: it was paid for. What earlier, failed tries cost is added to the price of the
+# answer that takes their place, so that the sum over the store is what was spent.
 _ADD = """
 INSERT INTO results (digest, prompt, describer, sample, status, text, finish_reason, error, tokens_in, tokens_out,
                      cost_usd, latency_s, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET
     status = excluded.status, text = excluded.text, finish_reason = excluded.finish_reason, error = excluded.error,
-    tokens_in = excluded.tokens_in, tokens_out = excluded.tokens_out, cost_usd = excluded.cost_usd,
+    tokens_in = excluded.tokens_in, tokens_out = excluded.tokens_out,
+    cost_usd = CASE WHEN coalesce(cost_usd, excluded.cost_usd) IS NULL THEN NULL
+                    ELSE coalesce(cost_usd, 0) + coalesce(excluded.cost_usd, 0) END,
     latency_s = excluded.latency_s, created = excluded.created
 WHERE status = 'failed'
 """
@@ -58,17 +61,20 @@ class Prompt:
 class Description:
     """One result: a description, or the reason why there is none.
 
+    It is good where there is a ``text`` and no ``error``; rejected where there are both, an answer that is no
+    description (a refusal, say); failed where there is no text.
+
     Attributes:
         digest: sha256 hex digest of the image bytes.
         prompt: what was asked.
         describer: settings of the describer, its whole identity (JSON-serialisable).
         sample: number of this result among several of the same describer and prompt.
-        text: the description; None where it failed.
-        error: why it failed.
+        text: what the describer said; None where there was no answer.
+        error: why this is no description.
         finish_reason: as the model gave it.
         tokens_in: tokens of the request.
         tokens_out: tokens of the answer.
-        cost_usd: price, in US dollars.
+        cost_usd: price, failed tries of the same result included, in US dollars.
         latency_s: time from request to answer, in seconds.
         created: seconds since 1970-01-01 UTC.
     """
@@ -88,8 +94,8 @@ class Description:
 
     @property
     def status(self) -> Literal["ok", "failed"]:
-        """``ok`` where there is a text."""
-        return "failed" if self.text is None else "ok"
+        """``ok`` where there is a description."""
+        return "ok" if self.text is not None and self.error is None else "failed"
 
 
 class StoredText(NamedTuple):
@@ -156,14 +162,22 @@ class DescriptionStore:
             self._connection.executemany(_ADD, values)
             return self._connection.total_changes - before - made
 
-    def described(self, prompt: Prompt, describer: Mapping[str, Any]) -> set[str]:
-        """Return the digests of images that have a description of this describer for this prompt."""
+    def settled(
+        self, prompt: Prompt, describer: Mapping[str, Any], *, rejected: bool = True
+    ) -> dict[str, frozenset[int]]:
+        """Return the samples that need not be asked for, by digest: described, or answered and ``rejected``."""
+        among = "(r.status = 'ok' OR r.text IS NOT NULL)" if rejected else "r.status = 'ok'"
         rows = self._query(
-            f"SELECT DISTINCT lower(hex(r.digest)) FROM {_JOINED} WHERE r.status = 'ok' AND p.name = ? "
-            "AND p.version = ? AND p.text = ? AND p.class_conditioned = ? AND d.settings = ?",
+            f"SELECT lower(hex(r.digest)), r.sample FROM {_JOINED} WHERE {among} AND p.name = ? AND p.version = ? "
+            "AND p.text = ? AND p.class_conditioned = ? AND d.settings = ?",
             (prompt.name, prompt.version, prompt.text, prompt.class_conditioned, canonical_json(describer)),
         )
-        return {digest for (digest,) in rows}
+        one = {}
+        samples: dict[str, frozenset[int]] = {}
+        for digest, sample in rows:
+            only = one.setdefault(sample, frozenset((sample,)))
+            samples[digest] = samples[digest] | only if digest in samples else only
+        return samples
 
     def texts(self, prompt_name: str | None = None) -> Iterator[StoredText]:
         """Yield every description, ordered by digest, prompt, describer and sample, however they were added."""

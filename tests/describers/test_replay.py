@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from gpt4image.config import DescriberOptions
 from gpt4image.data.image_set import ImageSet, MemorySource
-from gpt4image.describers import Request, load_describer
-from gpt4image.describers.prompts import PROMPTS, find_prompt, render
+from gpt4image.describers import Answer, Describer, Request, load_describer
+from gpt4image.describers.prompts import PROMPTS
 from gpt4image.errors import ConfigError
 
 
@@ -28,9 +30,17 @@ def image_set(images: list[bytes]) -> ImageSet:
 
 def requests(images: ImageSet) -> list[Request]:
     return [
-        Request(digest=digest, keys=(key,), prompt="?", read=lambda: b"")
+        Request(digest=digest, keys=(key,), prompt=PROMPTS["paper"], turns=("?",), read=lambda: b"")
         for key, digest in zip(images.keys, images.digests, strict=True)
     ]
+
+
+def load(path: Path | str) -> Describer:
+    return load_describer(DescriberOptions(describer=f"replay:{path}"))
+
+
+def answers_of(describer: Describer, images: ImageSet) -> list[Answer]:
+    return [answer for group in describer.describe(requests(images)) for answer in group]
 
 
 def write_lines(path: Path, rows: list[object]) -> Path:
@@ -46,8 +56,8 @@ def test_rows_are_found_by_key_or_digest_and_digest_wins(tmp_path: Path) -> None
         {"key": "k0", "description": "not used"},
         {"key": "elsewhere", "description": "unused"},
     ]
-    describer = load_describer(f"replay:{write_lines(tmp_path / 'd.jsonl', rows)}")
-    answers = list(describer.describe(requests(images)))
+    describer = load(write_lines(tmp_path / "d.jsonl", rows))
+    answers = answers_of(describer, images)
     assert [answer.text for answer in answers] == ["by digest, größer", "by key", None]
     assert answers[2].error is None
     assert describer.report(images).facts["replay_rows_unused"] == 1
@@ -71,9 +81,9 @@ def test_bad_lines_are_named_and_cost_no_other(tmp_path: Path) -> None:
         {"key": "k0", "description": "contradicts"},
         json.dumps({"key": "k2", "description": "no newline at the end"}),
     ]
-    describer = load_describer(f"replay:{write_lines(tmp_path / 'd.jsonl', rows)}")
+    describer = load(write_lines(tmp_path / "d.jsonl", rows))
     images = image_set([b"one", b"two", b"three"])
-    assert [a.text for a in describer.describe(requests(images))] == ["good", None, "no newline at the end"]
+    assert [a.text for a in answers_of(describer, images)] == ["good", None, "no newline at the end"]
     report = describer.report(images)
     assert [item.name for item in report.set_aside] == [f"d.jsonl, line {n}" for n in (3, 4, 5, 6, 7, 8, 9, 10, 11, 13)]
     assert report.facts["replay_rows_twice"] == 1
@@ -81,39 +91,30 @@ def test_bad_lines_are_named_and_cost_no_other(tmp_path: Path) -> None:
 
 def test_identity_is_the_name_of_the_file_so_that_it_may_grow(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "d.jsonl", [{"key": "k0", "description": "x"}])
-    before = load_describer(f"replay:{path}").settings
+    before = load(path).settings
     with path.open("a") as file:
         file.write('{"key": "k1", "description": "y"}\n')
-    assert load_describer(f"replay:{path}").settings == before
+    assert load(path).settings == before
 
 
-def test_requests_are_pulled_one_at_a_time(tmp_path: Path) -> None:
+def test_requests_are_pulled_in_groups_and_every_sample_is_answered(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "d.jsonl", [{"key": "k0", "description": "x"}])
     pulled: list[str] = []
 
     def lazily():
-        for request in requests(image_set([b"one", b"two"])):
+        for request in requests(image_set([str(number).encode() for number in range(600)])):
             pulled.append(request.keys[0])
-            yield request
+            yield replace(request, samples=(0, 2))
 
-    next(load_describer(f"replay:{path}").describe(lazily()))
-    assert pulled == ["k0"]
+    group = next(iter(load(path).describe(lazily())))
+    assert len(pulled) == 256 and len(group) == 512
+    assert [(answer.sample, answer.text) for answer in group[:3]] == [(0, "x"), (2, "x"), (0, None)]
 
 
 def test_mistakes_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Did you mean 'replay'"):
-        load_describer("reply:x")
+        load_describer(DescriberOptions(describer="reply:x"))
     with pytest.raises(ConfigError, match="there is no such file"):
-        load_describer(f"replay:{tmp_path / 'none.jsonl'}")
+        load(tmp_path / "none.jsonl")
     with pytest.raises(ConfigError, match="line 1: not a line of JSON"):
-        load_describer(f"replay:{write_lines(tmp_path / 'd.jsonl', ['key,description'])}")
-
-
-def test_prompts_are_named_and_a_slip_does_not_lose_the_mark_of_a_told_class() -> None:
-    assert find_prompt("paper").text == "Describe this image in detail."
-    assert find_prompt("class-conditioned").class_conditioned
-    assert find_prompt("my captions") == find_prompt("my captions")
-    for slip in ("class_conditioned", "Class-Conditioned", "papr", ""):
-        with pytest.raises(ConfigError):
-            find_prompt(slip)
-    assert "{evil} tabby" in render(PROMPTS["class-conditioned"], "{evil} tabby")
+        load(write_lines(tmp_path / "d.jsonl", ["key,description"]))

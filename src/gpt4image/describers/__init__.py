@@ -10,47 +10,59 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from gpt4image.config import DescriberOptions
 from gpt4image.data.image_set import ImageSet
+from gpt4image.describers.prices import Price
 from gpt4image.errors import ConfigError, nearest
 from gpt4image.outcome import SetAside
+from gpt4image.store import Prompt
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One image to describe.
+    """One image to describe, with one prompt.
 
     Attributes:
         digest: sha256 hex digest of the image bytes.
         keys: keys of the image in its set; several where files are equal.
-        prompt: the text to send.
+        prompt: what is asked: the identity of the question.
+        turns: what the user says, in order, as sent for this image; the image goes with the first turn, and each turn
+            after it follows the model's answer. The description is all answers, a blank line between them.
+        samples: numbers of the answers that are wanted; several are several tries of the same question.
         read: returns the image bytes; raises OSError where they cannot be read.
     """
 
     digest: str
     keys: tuple[str, ...]
-    prompt: str
+    prompt: Prompt
+    turns: tuple[str, ...]
+    samples: tuple[int, ...] = (0,)
     read: Callable[[], bytes] = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What came back for one request.
+    """What came back for one sample of one request.
 
-    With ``text`` it is a description. With ``error`` it is a failure, which is stored and asked again by a later run.
-    With neither, the describer has nothing to say about this image (a file without a row for it): nothing is stored.
+    With ``text`` it is what the model said, good or not: whether it is a description, the stage decides. With ``error``
+    there was no answer; that is stored and asked again by a later run. With neither, the describer has nothing to say
+    about this image (a file without a row for it): nothing is stored.
 
     Attributes:
         request: what was asked.
-        text: the description.
-        error: why there is none, in one line, free of secrets.
-        finish_reason: as the model gave it.
-        tokens_in: tokens of the request.
-        tokens_out: tokens of the answer.
-        cost_usd: price, in US dollars.
-        latency_s: time from request to answer, in seconds.
+        sample: which of the request's samples this is.
+        text: what the model said; empty where it answered nothing, or a filter kept it back.
+        error: why there is no answer, in one line, free of secrets.
+        finish_reason: as the model gave it; ``refusal`` where the server marks one, ``content_filter`` where it kept
+            the text back.
+        tokens_in: tokens of the request, over all turns and tries that were paid for.
+        tokens_out: tokens of the answer, over all turns and tries that were paid for.
+        cost_usd: their price, in US dollars; None where no price is known.
+        latency_s: time from sending to the whole answer, of the try that brought it, in seconds.
     """
 
     request: Request
+    sample: int = 0
     text: str | None = None
     error: str | None = None
     finish_reason: str | None = None
@@ -74,7 +86,11 @@ class Report:
 
 
 class Describer(Protocol):
-    """Writes descriptions of images."""
+    """Writes descriptions of images.
+
+    Making one is cheap and refuses what cannot work (a missing extra, model or key); weights are loaded and connections
+    opened when ``describe`` is first called.
+    """
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -84,13 +100,30 @@ class Describer(Protocol):
         """
         ...
 
-    def describe(self, requests: Iterable[Request]) -> Iterator[Answer]:
-        """Yield one answer per request, as they arrive, in any order.
+    @property
+    def price(self) -> Price | None:
+        """What tokens cost; None where that is not known."""
+        ...
 
-        Requests are pulled only when there is room for them. Where they end early (the user interrupts), the calls
-        in flight are finished and their answers still come. A problem with one image is an answer with an error; only
-        what stops every call raises Gpt4ImageError.
+    @property
+    def repeatable(self) -> bool:
+        """Whether the same request always brings the same answer, so that asking again is of no use."""
+        ...
+
+    def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
+        """Yield the answers in groups, as they arrive, in any order; one answer per sample of each request.
+
+        Pulling the next group says that the answers of the one before are on disk. A request counts as in flight from
+        sending until then; so after a kill at most the calls in flight are paid for again. Requests are pulled only
+        when there is room for them, perhaps from another thread. Where they end early (the user interrupts), the calls
+        in flight are finished and their answers still come. May be called again for further requests. A problem with
+        one image is an answer with an error; only what stops every call raises Gpt4ImageError, after all answers that
+        came.
         """
+        ...
+
+    def arrived(self) -> Sequence[Answer]:
+        """Return answers that came but were not yielded because ``describe`` was broken off."""
         ...
 
     def report(self, images: ImageSet) -> Report:
@@ -98,22 +131,46 @@ class Describer(Protocol):
         ...
 
 
-def _replay(name: str) -> Describer:
+def _replay(name: str, options: DescriberOptions) -> Describer:
     from gpt4image.describers.replay import ReplayDescriber
 
     return ReplayDescriber(name)
 
 
-DESCRIBERS: Mapping[str, Callable[[str], Describer]] = {"replay": _replay}
+def _openai(name: str, options: DescriberOptions) -> Describer:
+    from gpt4image.describers.openai_server import OpenAIDescriber
+
+    return OpenAIDescriber(name, options)
 
 
-def load_describer(spec: str) -> Describer:
-    """Return the describer of a SPEC: replay:FILE.
+def _transformers(name: str, options: DescriberOptions) -> Describer:
+    from gpt4image.describers.transformers_model import TransformersDescriber
+
+    return TransformersDescriber(name, options)
+
+
+def _vllm(name: str, options: DescriberOptions) -> Describer:
+    from gpt4image.describers.vllm_engine import VllmDescriber
+
+    return VllmDescriber(name, options)
+
+
+DESCRIBERS: Mapping[str, Callable[[str, DescriberOptions], Describer]] = {
+    "openai": _openai,
+    "transformers": _transformers,
+    "vllm": _vllm,
+    "replay": _replay,
+}
+
+
+def load_describer(options: DescriberOptions) -> Describer:
+    """Return the describer of ``options.describer``, a SPEC: one of DESCRIBERS, a colon and a name.
 
     Raises:
         ConfigError: the SPEC names no describer, or what it names cannot be used.
+        MissingExtraError: it needs a package that is not installed.
     """
-    kind, _, name = spec.partition(":")
+    kind, _, name = options.describer.partition(":")
     if kind not in DESCRIBERS:
         raise ConfigError(f"Unknown describer: {nearest(kind, DESCRIBERS)}")
-    return DESCRIBERS[kind](name)
+    return DESCRIBERS[kind](name, options)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from gpt4image.data.image_set import ImageSet
 from gpt4image.describers import Answer, Report, Request
+from gpt4image.describers.prices import FREE, Price
 from gpt4image.errors import ConfigError
 from gpt4image.outcome import SetAside
 from gpt4image.rows import Row, parse_line
+
+_ROWS_PER_GROUP = 256
 
 
 class ReplayDescriber:
@@ -44,21 +49,42 @@ class ReplayDescriber:
         """Kind and name of the file."""
         return {"kind": "replay", "file": self._path.name}
 
-    def describe(self, requests: Iterable[Request]) -> Iterator[Answer]:
+    @property
+    def price(self) -> Price:
+        """Nothing."""
+        return FREE
+
+    @property
+    def repeatable(self) -> bool:
+        """The file says what it says."""
+        return True
+
+    def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
         """Yield the row of each image, or an answer with nothing in it where there is none."""
+        waiting = iter(requests)
         with self._path.open("rb") as file:
-            for request in requests:
-                names = [("digest", request.digest), *(("key", key) for key in request.keys)]
-                place = next((self._places[name] for name in names if name in self._places), None)
-                if place is None:
-                    yield Answer(request=request)
-                    continue
-                file.seek(place)
-                row = parse_line(file.readline(), self._path.name)
-                if isinstance(row, Row):
-                    yield Answer(request=request, text=row.description)
-                else:
-                    yield Answer(request=request, error=f"{self._path.name} changed while it was read")
+            while group := list(itertools.islice(waiting, _ROWS_PER_GROUP)):
+                yield [
+                    replace(answer, sample=sample)
+                    for request in group
+                    for answer in [self._answer(request, file)]
+                    for sample in request.samples
+                ]
+
+    def arrived(self) -> Sequence[Answer]:
+        """Nothing is on its way."""
+        return ()
+
+    def _answer(self, request: Request, file: BinaryIO) -> Answer:
+        names = [("digest", request.digest), *(("key", key) for key in request.keys)]
+        place = next((self._places[name] for name in names if name in self._places), None)
+        if place is None:
+            return Answer(request=request)
+        file.seek(place)
+        row = parse_line(file.readline(), self._path.name)
+        if isinstance(row, Row):
+            return Answer(request=request, text=row.description)
+        return Answer(request=request, error=f"{self._path.name} changed while it was read")
 
     def report(self, images: ImageSet) -> Report:
         """Return how many rows belong to no image of the set, with the lines that could not be used."""

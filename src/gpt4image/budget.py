@@ -1,0 +1,106 @@
+"""How much may still be asked: a number of requests, and money."""
+
+from __future__ import annotations
+
+import threading
+
+from gpt4image.describers import Answer, Request
+from gpt4image.describers.prices import Price
+from gpt4image.errors import ConfigError
+
+# Images of one size differ a little in tokens; the largest seen so far is taken for the next, with this to spare.
+_MARGIN = 1.25
+
+
+class Budget:
+    """Admits requests and counts what they cost; safe to use from several threads.
+
+    The dearest outcome of every call in flight is reserved, so that the sum spent stays under ``max_cost``: input as
+    long as the longest so far, output up to the limit of tokens. Before the first answer nothing is known about the
+    length of the input, so the first request goes alone.
+    """
+
+    def __init__(self, *, limit: int | None, max_cost: float | None, price: Price | None, max_tokens: int) -> None:
+        """Start with nothing spent.
+
+        Args:
+            limit: most requests; None for no limit.
+            max_cost: most money, in US dollars; None for no limit.
+            price: of tokens; None where unknown.
+            max_tokens: most tokens of an answer to one turn.
+
+        Raises:
+            ConfigError: money is limited and the price is not known.
+        """
+        if max_cost is not None and price is None:
+            raise ConfigError(
+                "--max-cost needs a price, and none is known for this model: give --prices FILE with "
+                '{"MODEL": {"input": X, "output": Y}} in US dollars per million tokens.'
+            )
+        self.limit = limit
+        self.max_cost = max_cost
+        self._price = price
+        self._max_tokens = max_tokens
+        self._lock = threading.Lock()
+        self._longest_input: float | None = None
+        self._reserved: dict[tuple[str, str, int], float] = {}
+        self._reserved_sum = 0.0
+        self.spent = 0.0
+        self.asked = 0
+
+    def admit(self, request: Request, *, again: bool = False) -> bool:
+        """Count the request and reserve its price, or return False where it is too much for now.
+
+        Args:
+            request: what is to be sent.
+            again: it was asked before in this run and is not counted for ``limit``.
+        """
+        with self._lock:
+            price = self._dearest(request)
+            if not self._allows(price, again):
+                return False
+            if self.max_cost is not None:
+                for sample in request.samples:
+                    self._reserved[_name(request, sample)] = price / len(request.samples)
+                self._reserved_sum += price
+            self.asked += 0 if again else 1
+            return True
+
+    def allows(self, request: Request, *, again: bool = False) -> bool:
+        """Return whether ``admit`` would admit the request."""
+        with self._lock:
+            return self._allows(self._dearest(request), again)
+
+    def settle(self, answer: Answer) -> None:
+        """Replace what was reserved for an answer by what it cost."""
+        with self._lock:
+            self._reserved_sum -= self._reserved.pop(_name(answer.request, answer.sample), 0.0)
+            self.spent += answer.cost_usd or 0.0
+            if answer.tokens_in is not None:
+                length = float(answer.tokens_in * len(answer.request.samples))
+                self._longest_input = max(self._longest_input or 0.0, length)
+
+    def take_back(self, answer: Answer) -> None:
+        """Do not count a request that the describer has nothing to say about."""
+        with self._lock:
+            self.asked -= 1
+            self._reserved_sum -= self._reserved.pop(_name(answer.request, answer.sample), 0.0)
+
+    def _allows(self, price: float, again: bool) -> bool:
+        if self.limit is not None and not again and self.asked >= self.limit:
+            return False
+        if self.max_cost is None:
+            return True
+        if self._longest_input is None and self._reserved:
+            return False
+        return self.spent + self._reserved_sum + price <= self.max_cost
+
+    def _dearest(self, request: Request) -> float:
+        if self.max_cost is None or self._price is None:
+            return 0.0
+        tokens_out = self._max_tokens * len(request.turns) * len(request.samples)
+        return self._price.of(_MARGIN * (self._longest_input or 0.0), tokens_out)
+
+
+def _name(request: Request, sample: int) -> tuple[str, str, int]:
+    return request.digest, request.prompt.name, sample

@@ -1,0 +1,53 @@
+"""Every option of every stage: one frozen model per stage, each default written once with its meaning and unit.
+
+The command line and the recipes are generated from these models; the docstring under a field is its help text.
+A mistake raises ConfigError naming every wrong option at once, whether it comes from a shell, a recipe or Python.
+"""
+
+from gpt4image.config.base import StageConfig
+from gpt4image.config.describing import (
+    GUARD,
+    CheckConfig,
+    DescribeConfig,
+    DescriberOptions,
+    DescriptionsConfig,
+    EncodeConfig,
+    ExportConfig,
+    Flaw,
+    ImportConfig,
+    StatsConfig,
+)
+from gpt4image.config.training import (
+    ARMS,
+    CompareConfig,
+    DataOptions,
+    DemoConfig,
+    EvaluateConfig,
+    LabelConfig,
+    ReportConfig,
+    TrainConfig,
+    TrainOptions,
+)
+
+__all__ = [
+    "ARMS",
+    "Flaw",
+    "GUARD",
+    "CheckConfig",
+    "CompareConfig",
+    "DataOptions",
+    "DemoConfig",
+    "DescribeConfig",
+    "DescriberOptions",
+    "DescriptionsConfig",
+    "EncodeConfig",
+    "EvaluateConfig",
+    "ExportConfig",
+    "ImportConfig",
+    "LabelConfig",
+    "ReportConfig",
+    "StageConfig",
+    "StatsConfig",
+    "TrainConfig",
+    "TrainOptions",
+]
