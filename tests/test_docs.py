@@ -35,6 +35,7 @@ ALL_TEXTS = [*PAGES, *(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md
 
 # What earlier pages have made already; the other pages start with pictures and a file of descriptions.
 STARTS_WITH = {
+    "descriptions.md": ("photos.db",),
     "encode.md": ("photos.db",),
     "label.md": ("photos.db", "photos.emb"),
     "train.md": ("photos.db", "photos.emb"),
