@@ -1,0 +1,267 @@
+"""A server that answers /v1/chat/completions at once, late, rarely or badly, and counts what it was asked.
+
+    .venv/bin/python benchmarks/describe_servers.py --latency 0.5
+
+prints its address; GET /stats returns the counts. One asyncio protocol without a framework, so that on two cores it
+leaves the client room: a request with a 14 KB image costs it some 40 microseconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import random
+import subprocess
+import sys
+import time
+import urllib.request
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+CAPTION = "A small photograph of one thing in the middle of the frame, lit from the left, before a plain background. "
+REFUSAL = "I'm sorry, but I can't help with describing this image."
+_STATUS = {200: "OK", 404: "Not Found", 429: "Too Many Requests", 500: "Internal Server Error"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Behaviour:
+    """What the server does to requests; shares are of calls, but for ``refused``, a share of images.
+
+    Attributes:
+        latency: seconds until an answer.
+        cap: most requests a second; 429 beyond.
+        bucket: the cap is a token bucket of this many requests, in place of windows of one second.
+        retry_after: a 429 says when to come again.
+        errors: share answered with status 500.
+        hangs: share never answered.
+        malformed: share answered with half of the JSON.
+        refused: share of the images that are always refused, with a 200 and the text of a refusal.
+    """
+
+    latency: float = 0.0
+    cap: float = 0.0
+    bucket: float = 0.0
+    retry_after: bool = False
+    errors: float = 0.0
+    hangs: float = 0.0
+    malformed: float = 0.0
+    refused: float = 0.0
+
+
+class Server:
+    """Counts calls and decides how each is answered."""
+
+    def __init__(self, behaviour: Behaviour) -> None:
+        self.behaviour = behaviour
+        self.loop = asyncio.get_running_loop()
+        self.chance = random.Random(0)
+        self.outcomes: Counter[str] = Counter()
+        self.calls: Counter[int] = Counter()  # of each image, whatever the outcome
+        self.paid: Counter[int] = Counter()  # answers with tokens, of each image
+        self.refused_images: set[int] = set()
+        self.in_flight = 0
+        self.most_in_flight = 0
+        self.first = self.last = 0.0
+        self._window, self._taken = -1, 0
+        self._tokens, self._filled = behaviour.bucket, self.loop.time()
+
+    def stats(self) -> dict[str, object]:
+        return {
+            "requests": sum(self.outcomes.values()),
+            "outcomes": self.outcomes,
+            "images": len(self.calls),
+            "paid": sum(self.paid.values()),
+            "paid_images": len(self.paid),
+            "most_paid_of_one_image": max(self.paid.values(), default=0),
+            "refused_images": len(self.refused_images),
+            "refusals": sum(self.paid[image] for image in self.refused_images),
+            "most_in_flight": self.most_in_flight,
+            "seconds": self.last - self.first,
+        }
+
+    def decide(self, body: bytes) -> tuple[str, bytes]:
+        """Return the outcome of a call and the response; the response of a hang is empty."""
+        image = _image_of(body)
+        self.calls[image] += 1
+        self.first = self.first or time.perf_counter()
+        if self.behaviour.cap and not self._has_room():
+            return "429", _response(429, _error("Rate limit reached.", "rate_limit_exceeded"), self._retry_after())
+        outcome = self._outcome()
+        if outcome == "500":
+            return outcome, _response(500, _error("The server had an error.", "server_error"))
+        if outcome == "hang":
+            return outcome, b""
+        self.paid[image] += 1
+        refused = image % 1000 < 1000 * self.behaviour.refused
+        if refused:
+            self.refused_images.add(image)
+        payload = _completion(REFUSAL if refused else f"{CAPTION} {image:08x}")
+        if outcome == "malformed":
+            payload = payload[: len(payload) // 2]
+        return ("refusal" if refused and outcome == "answer" else outcome), _response(200, payload)
+
+    def _outcome(self) -> str:
+        drawn = self.chance.random()
+        for outcome, share in (
+            ("500", self.behaviour.errors),
+            ("hang", self.behaviour.hangs),
+            ("malformed", self.behaviour.malformed),
+        ):
+            if drawn < share:
+                return outcome
+            drawn -= share
+        return "answer"
+
+    def _has_room(self) -> bool:
+        now = self.loop.time()
+        if self.behaviour.bucket:
+            grown = self._tokens + (now - self._filled) * self.behaviour.cap
+            self._tokens, self._filled = min(self.behaviour.bucket, grown), now
+            if self._tokens < 1:
+                return False
+            self._tokens -= 1
+            return True
+        if int(now) != self._window:
+            self._window, self._taken = int(now), 0
+        self._taken += 1
+        return self._taken <= self.behaviour.cap
+
+    def _retry_after(self) -> str:
+        if not self.behaviour.retry_after:
+            return ""
+        now = self.loop.time()
+        wait = (1 - self._tokens) / self.behaviour.cap if self.behaviour.bucket else int(now) + 1 - now
+        return f"retry-after-ms: {1000 * wait:.0f}\r\nretry-after: {max(1, round(wait))}\r\n"
+
+
+class Connection(asyncio.Protocol):
+    """One kept-alive connection: requests in, responses out, in order."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._received = bytearray()
+        self._needed = 0  # bytes of the request that is arriving; 0 while its head is not complete
+        self._open = False  # a call waits for its response
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        if not self._needed:
+            end = self._received.find(b"\r\n\r\n")
+            if end < 0:
+                return
+            self._head = bytes(self._received[:end]).lower()
+            start = self._head.find(b"content-length:")
+            length = int(self._head[start + 15 :].split(b"\r\n", 1)[0]) if start >= 0 else 0
+            self._body_at = end + 4
+            self._needed = end + 4 + length
+        if len(self._received) >= self._needed:
+            body = bytes(self._received[self._body_at : self._needed])
+            del self._received[: self._needed]
+            self._needed = 0
+            self._answer(body)
+
+    def _answer(self, body: bytes) -> None:
+        server = self._server
+        if self._head.startswith(b"get"):
+            self._transport.write(_response(200, json.dumps(server.stats()).encode()))
+            return
+        if b"image_url" not in body:  # a probe, not a call
+            self._transport.write(_response(404, _error("There is no image.", "no_image")))
+            return
+        outcome, response = server.decide(body)
+        server.outcomes[outcome] += 1
+        server.in_flight += 1
+        server.most_in_flight = max(server.most_in_flight, server.in_flight)
+        self._open = True
+        if not response:
+            return
+        waits = server.behaviour.latency if outcome in ("answer", "refusal", "malformed") else 0.0
+        if waits:
+            server.loop.call_later(waits, self._send, response)
+        else:
+            self._send(response)
+
+    def _send(self, response: bytes) -> None:
+        if self._open:
+            self._close_call()
+            self._transport.write(response)
+
+    def _close_call(self) -> None:
+        self._open = False
+        self._server.in_flight -= 1
+        self._server.last = time.perf_counter()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._open:
+            self._close_call()
+
+
+def _image_of(body: bytes) -> int:
+    start = body.find(b";base64,")
+    return zlib.crc32(body[start : body.find(b'"', start)])
+
+
+def _completion(text: str) -> bytes:
+    message = {"role": "assistant", "content": text, "refusal": None}
+    body = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1_700_000_000,
+        "model": "gpt-4o-mini",
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}],
+        "usage": {"prompt_tokens": 280, "completion_tokens": 25, "total_tokens": 305},
+    }
+    return json.dumps(body).encode()
+
+
+def _error(message: str, code: str) -> bytes:
+    return json.dumps({"error": {"message": message, "type": code, "param": None, "code": code}}).encode()
+
+
+def _response(status: int, payload: bytes, headers: str = "") -> bytes:
+    head = f"HTTP/1.1 {status} {_STATUS[status]}\r\ncontent-type: application/json\r\n{headers}"
+    return f"{head}content-length: {len(payload)}\r\n\r\n".encode() + payload
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server in a process of its own."""
+
+    url: str
+
+    def stats(self) -> dict[str, float]:
+        with urllib.request.urlopen(self.url.removesuffix("/v1") + "/stats", timeout=30) as response:
+            return json.load(response)
+
+
+@contextlib.contextmanager
+def serving(**behaviour: float) -> Iterator[Running]:
+    """Run a server with this ``Behaviour`` in another process."""
+    options = [f"--{name}={value}" for name, value in behaviour.items()]
+    with subprocess.Popen([sys.executable, __file__, *options], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield Running(next(iter(process.stdout or [])).strip())
+        finally:
+            process.kill()
+
+
+async def _serve(behaviour: Behaviour) -> None:
+    server = Server(behaviour)
+    listening = await server.loop.create_server(lambda: Connection(server), "127.0.0.1", 0, backlog=1024)
+    print(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1", flush=True)
+    await listening.serve_forever()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    for name in Behaviour.__dataclass_fields__:
+        parser.add_argument(f"--{name}", type=float, default=0.0)
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_serve(Behaviour(**vars(parser.parse_args()))))
