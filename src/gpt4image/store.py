@@ -156,7 +156,7 @@ class DescriptionStore:
         """
         with self._explain(), self._connection:
             before = self._connection.total_changes
-            references = _References(self._connection)
+            references = References(self._connection)
             values = [_to_row(row, references) for row in rows]
             made = self._connection.total_changes - before
             self._connection.executemany(_ADD, values)
@@ -292,18 +292,20 @@ class DescriptionStore:
             self._lock.release()
 
 
-class _References:
-    """Ids of prompts and describers, made where they are new."""
+class References:
+    """Ids of prompts and describers, made where they are new; within a transaction of the caller."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._known: dict[tuple[Any, ...], int] = {}
 
     def prompt(self, prompt: Prompt) -> int:
+        """Return the id of a prompt."""
         columns = "name, version, text, class_conditioned"
         return self._find("prompts", columns, (prompt.name, prompt.version, prompt.text, int(prompt.class_conditioned)))
 
     def describer(self, settings: Mapping[str, Any]) -> int:
+        """Return the id of a describer, by its settings."""
         return self._find("describers", "settings", (canonical_json(settings),))
 
     def _find(self, table: str, columns: str, values: tuple[Any, ...]) -> int:
@@ -320,7 +322,7 @@ def canonical_json(value: Mapping[str, Any]) -> str:
     return json.dumps(dict(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def _to_row(row: Description, references: _References) -> tuple[Any, ...]:
+def _to_row(row: Description, references: References) -> tuple[Any, ...]:
     return (
         bytes.fromhex(row.digest),
         references.prompt(row.prompt),

@@ -27,6 +27,19 @@ PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
 """
 
+# What is on its way through a Batch API: made in the store of whoever uses one, no part of what readers need.
+_BATCHES = """
+CREATE TABLE IF NOT EXISTS batches (
+    id INTEGER PRIMARY KEY, describer INTEGER NOT NULL REFERENCES describers, token TEXT NOT NULL UNIQUE,
+    created REAL NOT NULL, input_file TEXT, server_id TEXT, closed REAL) STRICT;
+CREATE TABLE IF NOT EXISTS batch_items (
+    digest BLOB NOT NULL CHECK (length(digest) = 32), prompt INTEGER NOT NULL REFERENCES prompts,
+    describer INTEGER NOT NULL REFERENCES describers, sample INTEGER NOT NULL,
+    batch INTEGER NOT NULL REFERENCES batches, line INTEGER NOT NULL, choice INTEGER NOT NULL,
+    PRIMARY KEY (digest, prompt, describer, sample)) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS items_of_batch ON batch_items (batch);
+"""
+
 
 def connect_writer(path: Path) -> sqlite3.Connection:
     """Open the store for writing, with every commit on disk when it returns; make it where it is new."""
@@ -43,6 +56,11 @@ def connect_writer(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def make_batch_tables(connection: sqlite3.Connection) -> None:
+    """Add the tables of the batch ledger where there are none yet."""
+    connection.executescript(_BATCHES)
 
 
 def connect_reader(path: Path) -> sqlite3.Connection:
