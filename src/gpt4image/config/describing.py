@@ -62,6 +62,8 @@ class DescriberOptions(StageConfig):
     # A model on this machine
     device: str = "auto"
     """auto, cpu, cuda or mps, for transformers:."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Number format of a model on this machine; auto takes bf16 where the device computes it natively."""
     batch_size: int = Field(default=8, ge=1)
     """Images per step of a model on this machine; halved where the memory does not hold them."""
 
