@@ -69,7 +69,7 @@ DESCRIPTIONS = {
     "italian": "Un cane nero è sdraiato sull'erba verde e guarda verso la camera. Dietro di lui c'è un muro di pietra.",
     "dutch": "Een zwarte hond ligt op het groene gras en kijkt in de camera. Achter hem staat een houten hek.",
     "swedish": "En svart hund ligger på det gröna gräset och tittar in i kameran. Bakom den står ett staket av trä.",
-    "polish": "Czarny pies leży na zielonej trawie i patrzy w obiektyw, który jest nad nim. Za nim jest płot, a obok stoi drzewo.",
+    "polish": "Czarny pies leży na zielonej trawie i patrzy na kota, który jest obok. Za nim jest stary płot.",
     "russian": "Чёрная собака лежит на зелёной траве и смотрит в камеру.",
     "chinese": "一只黑色的狗躺在绿色的草地上，看着镜头。",
     "korean": "검은 개가 푸른 잔디 위에 누워 카메라를 보고 있다.",
