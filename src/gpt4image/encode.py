@@ -13,8 +13,9 @@ import os
 import shutil
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 
 from gpt4image import __version__
 from gpt4image.config import EncodeConfig
+from gpt4image.engines.ray_cluster import require_ray
 from gpt4image.errors import TableError, first_few
 from gpt4image.files import fingerprint, read_json, write_json
 from gpt4image.interrupts import deferred_interrupt
@@ -45,18 +47,24 @@ from gpt4image.text_encoders import TextEncoder, load_text_encoder
 SECONDS_BETWEEN_REPORTS = 2.0
 _TEXTS_PER_READ = 4096
 
+EncodeBatches = Callable[[Iterable[Sequence[str]]], Iterator[NDArray[np.float32]]]
+
 
 def encode(config: EncodeConfig) -> Outcome:
     """Encode the descriptions of a store into the table folder ``config.out``; go on where an earlier run stopped.
 
     Raises:
         ConfigError: the encoder SPEC or the device is wrong.
+        MissingExtraError: the engine ray is asked for, and Ray is not installed.
         ModelError: the encoder cannot be loaded.
+        RunError: the Ray cluster failed; what was encoded is kept.
         StoreError: there is no store, or no description in it.
         TableError: the folder holds another table, another process writes to it, or the disk is full.
         KeyboardInterrupt: the user stopped it; what was encoded is kept.
     """
     start = time.monotonic()
+    if config.engine == "ray":
+        require_ray()
     encoder = load_text_encoder(config.encoder, config.device)
     with DescriptionStore(config.store) as store, _writing(config.out):
         descriptions = _read_descriptions(store, config.prompt)
@@ -170,6 +178,7 @@ class _Work:
         self.batch_tokens = config.batch_tokens
         self.store = store
         self.encoder = encoder
+        self.encoding = _encoding(config, encoder)
         self.descriptions = descriptions
         self.plan = plan
         self.earlier = earlier
@@ -233,23 +242,25 @@ class _Work:
         if done == len(order):
             return
         row_bytes = 2 * self.encoder.width
+        all_batches = batches(lengths, progress["reused"], self.batch_tokens)
+        missing = [(start, stop) for start, stop in all_batches if stop > done]
+        texts = (self.store.texts_at(self.descriptions.stored[order[start:stop]].tolist()) for start, stop in missing)
         reported = time.monotonic()
         with (
             (self.partial / "embeddings.npy").open("rb+") as file,
             deferred_interrupt() as interrupt,
             progress_bar() as bar,
+            self.encoding as encode_batches,
         ):
             file.truncate(progress["header"] + done * row_bytes)
             file.seek(0, os.SEEK_END)
             task = bar.add_task("encode", total=len(order), completed=done, note=self.encoder.precision)
-            for start, stop in batches(lengths, progress["reused"], self.batch_tokens):
-                if stop <= done:
-                    continue
-                texts = self.store.texts_at(self.descriptions.stored[order[start:stop]].tolist())
-                file.write(self.encoder.encode(texts).astype("<f2").tobytes())
-                bar.update(task, completed=stop)
+            for vectors in encode_batches(texts):
+                file.write(vectors.astype("<f2").tobytes())
+                done += len(vectors)
+                bar.update(task, completed=done)
                 if interrupt.requested or time.monotonic() - reported >= SECONDS_BETWEEN_REPORTS:
-                    self._report(file, progress, stop)
+                    self._report(file, progress, done)
                     reported = time.monotonic()
                 if interrupt.requested:
                     raise KeyboardInterrupt
@@ -289,6 +300,15 @@ class _Work:
             gpt4image=__version__,
         )
         write_json(self.out / MANIFEST, manifest.to_json())
+
+
+def _encoding(config: EncodeConfig, encoder: TextEncoder) -> contextlib.AbstractContextManager[EncodeBatches]:
+    """Return the engine: gives a function that turns batches of texts into their vectors, one after the other."""
+    if config.engine == "ray":
+        from gpt4image.engines.ray_encoder import encoding_over_ray
+
+        return encoding_over_ray(encoder, config.device, config.workers)
+    return contextlib.nullcontext(partial(map, encoder.encode))
 
 
 def batches(lengths: NDArray[np.int64], start: int, batch_tokens: int) -> Iterator[tuple[int, int]]:
