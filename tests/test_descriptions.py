@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gpt4image.descriptions
-from gpt4image.config import CheckConfig, ExportConfig, ImportConfig, StatsConfig
+from gpt4image.config import CheckConfig, ExportConfig, ImportConfig
 from gpt4image.data.image_set import ImageSet, MemorySource
-from gpt4image.descriptions import check, export_descriptions, import_descriptions, stats
+from gpt4image.descriptions import check, export_descriptions, import_descriptions
 from gpt4image.errors import ConfigError, DataError, StoreError
 from gpt4image.store import Description, DescriptionStore, Prompt
 
@@ -247,26 +247,6 @@ def test_export_adds_every_key_and_filters_by_prompt(tmp_path: Path, monkeypatch
     assert outcome.summary == {"descriptions": 2, "rows": 3}
     with pytest.raises(StoreError, match="Did you mean 'paper'"):
         export_descriptions(ExportConfig(store=tmp_path / "a.db", file=tmp_path / "out.jsonl", prompt="papr"))
-
-
-def test_stats_count_what_is_there(tmp_path: Path) -> None:
-    bring(
-        tmp_path, [{"key": "k0", "description": "A Cat here"}, {"key": "k1", "description": "five words are in this"}]
-    )
-    bring(tmp_path, [{"key": "k3", "description": "big dog"}], prompt="class-conditioned")
-    with DescriptionStore(tmp_path / "a.db", write=True) as store:
-        failure = Description(digest="0" * 64, prompt=Prompt("paper", 1, "", False), describer={}, created=0, error="x")
-        store.add([failure])
-    summary = stats(StatsConfig(store=tmp_path / "a.db", data="memory")).summary
-    assert summary["descriptions"] == summary["images"] == 3 and summary["failures"] == 1
-    assert summary["words"] == {"min": 2, "median": 3.0, "mean": 3.3, "p95": 4.8, "max": 5}
-    assert {p["name"]: (p["descriptions"], p["class_conditioned"]) for p in summary["prompts"]} == {
-        "class-conditioned": (1, True),
-        "imported": (2, False),
-        "paper": (0, False),
-    }
-    assert summary["coverage"] == 0.6 and summary["class_named"] == round(2 / 3, 6)
-    json.dumps(summary)
 
 
 def test_check_names_what_is_missing_extra_double_and_contradicting(tmp_path: Path) -> None:

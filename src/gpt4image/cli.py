@@ -35,8 +35,9 @@ COMMANDS = {
         "bring descriptions into a store", "ImportConfig", "descriptions:import_descriptions"
     ),
     "descriptions export": Command("write descriptions to a file", "ExportConfig", "descriptions:export_descriptions"),
-    "descriptions stats": Command("count what is in a store", "StatsConfig", "descriptions:stats"),
+    "descriptions stats": Command("count what is in a store", "StatsConfig", "description_stats:stats"),
     "descriptions check": Command("hold a store against an image set", "CheckConfig", "descriptions:check"),
+    "descriptions view": Command("write a page of images and descriptions", "ViewConfig", "gallery:view"),
     "encode": Command("turn descriptions into embeddings", "EncodeConfig", "encode:encode"),
     "label": Command("read class probabilities off the descriptions", "LabelConfig", "label:label"),
     "train": Command("train a model", "TrainConfig", "train:train", recipes=True),

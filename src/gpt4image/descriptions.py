@@ -1,4 +1,4 @@
-"""The stages of ``descriptions``: import, export, stats and check of a description store."""
+"""The stages of ``descriptions``: import, export and check of a description store."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from gpt4image.config import CheckConfig, ExportConfig, ImportConfig, StatsConfig
-from gpt4image.data import NO_LABEL, ImageSet, load_image_set
+from gpt4image.config import CheckConfig, ExportConfig, ImportConfig
+from gpt4image.data import ImageSet, load_image_set
 from gpt4image.describers.prompts import find_prompt
 from gpt4image.errors import ConfigError, DataError, StoreError, first_few
 from gpt4image.outcome import Outcome, SetAside
@@ -204,79 +201,6 @@ def export_descriptions(config: ExportConfig) -> Outcome:
         store.require_descriptions(config.prompt)
         write_rows(config.file, exported(store))
     return Outcome(path=config.file, summary={"descriptions": counts["descriptions"], "rows": counts["rows"]})
-
-
-def stats(config: StatsConfig) -> Outcome:
-    """Count descriptions, their lengths, prompts, describers and failures, and the coverage of an image set.
-
-    Raises:
-        DataError: the image set cannot be read.
-        StoreError: there is no store.
-    """
-    images = None if config.data is None else load_image_set(config.data)
-    with DescriptionStore(config.store) as store:
-        counts = store.counts()
-        described = store.digests()
-        words = np.fromiter((len(text.split()) for _, text, _, _ in store.texts()), dtype=np.int64)
-        summary: dict[str, Any] = {
-            "descriptions": len(words),
-            "images": len(described),
-            "failures": sum(count for _, _, status, count in counts if status == "failed"),
-            "words": _distribution(words),
-            "prompts": _prompt_counts(counts),
-            "describers": [
-                {"prompt": prompt.name, "settings": settings, "status": status, "results": count}
-                for prompt, settings, status, count in counts
-            ],
-            "bytes_per_description": round(config.store.stat().st_size / max(1, len(words))),
-        }
-        if images is not None:
-            summary |= _coverage(images, described) | _class_named(images, store)
-    return Outcome(path=config.store, summary=summary)
-
-
-def _distribution(words: NDArray[np.int64]) -> dict[str, float] | None:
-    """Return the distribution of the number of words per description; None where there are none."""
-    if not len(words):
-        return None
-    return {
-        "min": int(words.min()),
-        "median": float(np.median(words)),
-        "mean": round(float(words.mean()), 1),
-        "p95": float(np.percentile(words, 95)),
-        "max": int(words.max()),
-    }
-
-
-def _prompt_counts(counts: Iterable[tuple[Prompt, Mapping[str, Any], str, int]]) -> list[dict[str, Any]]:
-    totals = Counter[Prompt]()
-    for prompt, _, status, count in counts:
-        totals[prompt] += count if status == "ok" else 0
-    return [
-        {
-            "name": prompt.name,
-            "version": prompt.version,
-            "class_conditioned": prompt.class_conditioned,
-            "descriptions": count,
-        }
-        for prompt, count in sorted(totals.items())
-    ]
-
-
-def _coverage(images: ImageSet, described: set[str]) -> dict[str, Any]:
-    covered = sum(digest in described for digest in images.digests)
-    return {"images_in_set": len(images), "images_described": covered, "coverage": round(covered / len(images), 6)}
-
-
-def _class_named(images: ImageSet, store: DescriptionStore) -> dict[str, Any]:
-    """Return the share of descriptions of labelled images that hold the name of their class."""
-    class_of = {
-        digest: images.classes[label].replace("_", " ").lower()
-        for digest, label in zip(images.digests, images.labels.tolist(), strict=True)
-        if label != NO_LABEL
-    }
-    named = [class_of[digest] in text.lower() for digest, text, _, _ in store.texts() if digest in class_of]
-    return {"class_named": round(sum(named) / len(named), 6)} if named else {}
 
 
 @dataclass

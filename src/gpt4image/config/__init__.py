@@ -16,6 +16,7 @@ from gpt4image.config.describing import (
     Flaw,
     ImportConfig,
     StatsConfig,
+    ViewConfig,
 )
 from gpt4image.config.training import (
     ARMS,
@@ -50,4 +51,5 @@ __all__ = [
     "StatsConfig",
     "TrainConfig",
     "TrainOptions",
+    "ViewConfig",
 ]

@@ -163,13 +163,33 @@ class ExportConfig(DescriptionsConfig):
 
 
 class StatsConfig(DescriptionsConfig):
-    """Count descriptions, lengths, prompts, describers and failures in a store.
+    """Count what is in a store: descriptions, their lengths and flaws, failures, near-duplicates, tokens and money.
 
     Example: gpt4image descriptions stats --store photos.db --data folder:photos
     """
 
     data: str | None = None
-    """Image set SPEC; adds the coverage of this set."""
+    """Image set SPEC; adds the coverage of this set, and how many descriptions name their class."""
+
+
+class ViewConfig(DescriptionsConfig):
+    """Write an HTML page of images with all that was said about them, what is wrong first.
+
+    Example: gpt4image descriptions view --store photos.db --data folder:photos --out gallery.html
+    """
+
+    data: str
+    """Image set SPEC of the images to show."""
+    out: Path
+    """HTML file to write; it holds everything and loads nothing."""
+    limit: int = Field(default=100, ge=1)
+    """Most images to show."""
+    prompt: str | None = None
+    """Only answers to the prompt of this name."""
+    flaw: Flaw | None = None
+    """Only images with an answer that has this flaw: empty, refusal, echo, loop, language, truncated or boilerplate."""
+    seed: int = Field(default=0, ge=0)
+    """Chooses the images at random; the same number, the same images."""
 
 
 class CheckConfig(DescriptionsConfig):

@@ -1,0 +1,20 @@
+"""Text from outside, made safe to look at: nothing in it is hidden, moves the cursor or turns the reading direction."""
+
+from __future__ import annotations
+
+import unicodedata
+
+# Control, format and surrogate characters, line and paragraph separators.
+_HIDDEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
+# Joiners shape emoji and many scripts.
+_HARMLESS = frozenset("\n\t\u200c\u200d")
+
+
+def visible(text: str) -> str:
+    r"""Return ``text`` with what nobody sees but a terminal or a browser acts on as escapes, e.g. ``\u202e``."""
+    if text.isprintable():
+        return text
+    return "".join(
+        repr(letter)[1:-1] if unicodedata.category(letter) in _HIDDEN and letter not in _HARMLESS else letter
+        for letter in text
+    )
