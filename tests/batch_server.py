@@ -213,6 +213,7 @@ def _not_found(message: str) -> tuple[int, Any]:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # head and body in one packet
     script: BatchServer
 
     def _answer(self) -> None:

@@ -46,7 +46,7 @@ def ledger(path: Path) -> Iterator[BatchLedger]:
 def test_a_batch_is_known_again_with_all_that_was_noted(path: Path, ledger: BatchLedger) -> None:
     first = ledger.add("token 1", [request(1), request(2, samples=(0, 3))])
     second = ledger.add("token 2", [request(3)])
-    ledger.note_file(first.row, "file-1")
+    assert ledger.note_file(first, "file-1").input_file == "file-1"
     ledger.note_batch(first.row, "batch-1")
     with BatchLedger(path, dict(reversed(SETTINGS.items()))) as again:
         expected = [replace(first, input_file="file-1", server_id="batch-1"), second]

@@ -10,7 +10,7 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -130,9 +130,10 @@ class BatchLedger:
             )
         return Submission(row, token, created, None, None)
 
-    def note_file(self, row: int, input_file: str) -> None:
+    def note_file(self, submission: Submission, input_file: str) -> Submission:
         """Note the uploaded file of a batch: from now on the batch may exist at the server."""
-        self._set(row, "input_file", input_file)
+        self._set(submission.row, "input_file", input_file)
+        return replace(submission, input_file=input_file)
 
     def note_batch(self, row: int, server_id: str) -> None:
         """Note the server's id of a batch."""
