@@ -17,6 +17,7 @@ import queue
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +26,18 @@ from typing import Any
 from gpt4image.errors import ConfigError, Gpt4ImageError, MissingExtraError, RunError
 
 MOST_TRIES = 3
-SECONDS_TO_STOP = 10.0
+SECONDS_TO_STOP = 2.0
 
 Work = Callable[[bytes], bytes]
 
-# Ray reads these when it is imported. Standard output belongs to the results of the stage, and no news goes abroad.
-_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
+# Ray reads these when it is imported: it sends no news home, says nothing but errors that are raised, and starts no new
+# cluster for a thread that is late to hear of the end of the old one.
+_RAY_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_ENABLE_AUTO_CONNECT": "0",
+}
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class Result:
 
 def require_ray() -> None:
     """Raise MissingExtraError where Ray Data is not installed."""
-    for name, value in _QUIET.items():
+    for name, value in _RAY_SETTINGS.items():
         os.environ.setdefault(name, value)
     try:
         import ray.data  # noqa: F401
@@ -61,7 +68,12 @@ def require_ray() -> None:
 
 
 class Cluster:
-    """The Ray cluster of this process: one it is connected to already, that of RAY_ADDRESS, or a new one here."""
+    """The Ray cluster of this process: one it is connected to already, that of RAY_ADDRESS, or a new one here.
+
+    Attributes:
+        cpus: CPUs of all its machines.
+        gpus: GPUs of all its machines.
+    """
 
     def __init__(self) -> None:
         """Connect, or start Ray on this machine.
@@ -96,7 +108,7 @@ class Cluster:
         return wanted or room
 
     def close(self) -> None:
-        """End the cluster where it was started here."""
+        """Leave the cluster where it was joined here; one that was started here ends."""
         if self._ours:
             import ray
 
@@ -159,13 +171,13 @@ class Workers:
         self.room = count * (calls + 1)  # one more than runs, so that the next is at hand when a call ends
         self._sent = 0
         self._pending = 0
+        self._closed = False
         self._results: queue.SimpleQueue[Result | None] = queue.SimpleQueue()
-        self._failure: BaseException | None = None
         # Held here: a worker that is started again needs its arguments again.
         self._arguments = ray.put((make, tuple(arguments), str(Path.cwd())))
         rows = _dataset(self._line, self._arguments, count=count, calls=calls, gpu=gpu)
-        self._pump = threading.Thread(target=self._run, args=(rows,), daemon=True)
-        self._pump.start()
+        self._pump = in_background(self._receive_all, rows)
+        self._pump.add_done_callback(lambda _: self._results.put(None))
 
     @property
     def has_room(self) -> bool:
@@ -212,36 +224,52 @@ class Workers:
         """End the workers; calls that they still run are given up. ``received`` has what came until then."""
         import ray
 
+        if self._closed:
+            return
+        self._closed = True
         if self._pending:
             ray.kill(self._line)  # the task that reads it fails, and Ray Data ends its actors
         else:
             self._line.put.remote(None)
-        self._pump.join(SECONDS_TO_STOP)
+        wait([self._pump], SECONDS_TO_STOP)
         self._cluster.close()
 
-    def _run(self, rows: Any) -> None:
-        try:
-            for table in rows:
-                for row in table.to_pylist():
-                    self._results.put(Result(**row))
-        except BaseException as error:  # noqa: BLE001  (raised again where results are received)
-            self._failure = error
-        finally:
-            self._results.put(None)
+    def _receive_all(self, rows: Iterator[Any]) -> None:
+        for table in rows:
+            for row in table.to_pylist():
+                self._results.put(Result(**row))
 
     def _explain(self) -> BaseException:
         from ray.exceptions import RayError, RayTaskError
 
-        if isinstance(self._failure, RayError) and not isinstance(self._failure, RayTaskError):
-            return RunError(f"The Ray cluster failed ({_one_line(self._failure)}). Give the same command again.")
-        return self._failure or RunError("The Ray cluster ended the workers. Give the same command again.")
+        error = self._pump.exception()
+        if isinstance(error, RayTaskError):  # a bug in the work, with its traceback
+            return error
+        reason = "it ended the workers" if error is None else _one_line(error)
+        if error is None or isinstance(error, RayError):
+            return RunError(f"The Ray cluster failed: {reason}. Give the same command again to go on.")
+        return error
+
+
+def in_background(function: Callable[..., None], *arguments: Any) -> Future[None]:
+    """Call a function in a daemon thread, which does not keep its process alive, and return what comes of it."""
+    outcome: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(function(*arguments))
+        except BaseException as error:  # noqa: BLE001  (the future raises it again)
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return outcome
 
 
 def _dataset(line: Any, arguments: Any, *, count: int, calls: int, gpu: bool) -> Iterator[Any]:
     """Start the execution and return its output: Arrow tables with the fields of Result."""
     import ray.data
 
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

@@ -7,23 +7,23 @@ import itertools
 import json
 import math
 import queue
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from functools import cached_property, partial
-from typing import Any, NoReturn
+from typing import Any
 
 from gpt4image.config import DescribeConfig, DescriberOptions
 from gpt4image.data.image_set import ImageSet, ImageSource
 from gpt4image.describers import Answer, Report, Request, load_describer
 from gpt4image.describers.prices import Price
-from gpt4image.engines.ray_cluster import MOST_TRIES, Cluster, Result, Workers, require_ray
-from gpt4image.errors import DescriberError, Gpt4ImageError
+from gpt4image.engines.ray_cluster import MOST_TRIES, Cluster, Result, Workers, in_background, require_ray
+from gpt4image.errors import DescriberError, Gpt4ImageError, first_few
 from gpt4image.store import Prompt
 
 _ON_GPU = ("transformers", "vllm")
-# vLLM schedules its own batches, of at most this many requests (its default max_num_seqs).
-_VLLM_BATCH = 256
+_VLLM_GROUP = 512  # what VllmDescriber asks for at once
 _MOMENT = 0.02  # seconds
 _LOST = f"the workers that described it died {MOST_TRIES} times, most often because memory ran out"
 _ANSWER = [field.name for field in dataclasses.fields(Answer) if field.name != "request"]
@@ -50,6 +50,7 @@ class RayDescriber:
         self._images = images
         self._workers: Workers | None = None
         self._worker_count = 0
+        self._batch_size = config.batch_size
         self._asked: dict[int, list[Request]] = {}
         self._answered_any = False
 
@@ -118,14 +119,15 @@ class RayDescriber:
                 on_gpu = kind in _ON_GPU and cluster.gpus > 0 and self._config.device in ("auto", "cuda")
                 self._worker_count = cluster.workers(self._config.workers, on_gpu=on_gpu)
                 options = _share(self._config, self._worker_count)
-                at_once = {"openai": options.concurrency, "vllm": _VLLM_BATCH}.get(kind, options.batch_size)
+                at_once = {"openai": options.concurrency, "vllm": _VLLM_GROUP}.get(kind, options.batch_size)
+                self._batch_size = max(options.batch_size, at_once // 8)  # many small calls would keep Ray busy
                 self._workers = Workers(
                     cluster,
                     _DescribeWork,
-                    (options, self._images.source),
+                    (options, dict(self.settings), self._images.source),
                     count=self._worker_count,
                     # Twice as many as are answered at once: those that are done wait for the slowest of their batch.
-                    calls=2 * math.ceil(at_once / options.batch_size),
+                    calls=2 * math.ceil(at_once / self._batch_size),
                     gpu=on_gpu,
                 )
             except BaseException:
@@ -138,7 +140,7 @@ class RayDescriber:
             self._workers.close()
 
     def _next_batch(self, waiting: Iterator[Request]) -> list[Request]:
-        return list(itertools.islice(waiting, self._config.batch_size))
+        return list(itertools.islice(waiting, self._batch_size))
 
     def _pack(self, batch: Sequence[Request]) -> bytes:
         rows = self._images.rows
@@ -194,26 +196,29 @@ class _Ticket:
     requests: Sequence[Request]
     missing: int
     answers: list[tuple[int, Answer]] = dataclasses.field(default_factory=list)
-    done: Future[Any] = dataclasses.field(default_factory=Future)
+    done: Future[None] = dataclasses.field(default_factory=Future)
 
 
 class _DescribeWork:
     """Answers batches, several at once, with one describer that sees their requests as one stream."""
 
-    def __init__(self, options: DescriberOptions, source: ImageSource) -> None:
+    def __init__(self, options: DescriberOptions, settings: Mapping[str, Any], source: ImageSource) -> None:
         self._describer = load_describer(options)
+        _require_equal(self._describer.settings, settings)
         self._source = source
+        self._one_by_one = threading.Lock()
         self._waiting: queue.SimpleQueue[Request] = queue.SimpleQueue()
         self._tickets: dict[Request, tuple[_Ticket, int]] = {}
-        self._running: Future[Any] = ThreadPoolExecutor(1).submit(self._run)
+        self._running = in_background(self._run)
 
     def __call__(self, payload: bytes) -> bytes:
         """Return the answers of a batch, and what stops all calls where there is such a thing."""
         requests = [self._request(fields) for fields in json.loads(payload)]
         ticket = _Ticket(requests, missing=sum(len(request.samples) for request in requests))
         self._tickets.update((request, (ticket, position)) for position, request in enumerate(requests))
-        for request in requests:
-            self._waiting.put(request)
+        with self._one_by_one:  # batches of a model are those of a local run
+            for request in requests:
+                self._waiting.put(request)
         wait([ticket.done, self._running], return_when=FIRST_COMPLETED)
         answers = [
             (position, {name: getattr(answer, name) for name in _ANSWER}) for position, answer in list(ticket.answers)
@@ -222,10 +227,10 @@ class _DescribeWork:
 
     def _fault(self) -> str:
         """Return what stopped the describer; anything but a Gpt4ImageError is a bug and is raised."""
-        try:
-            return self._running.result()
-        except Gpt4ImageError as error:
+        error = self._running.exception()
+        if isinstance(error, Gpt4ImageError):
             return str(error)
+        raise error or RuntimeError("the describer ended by itself")
 
     def _request(self, fields: dict[str, Any]) -> Request:
         return Request(
@@ -237,7 +242,7 @@ class _DescribeWork:
             read=partial(self._source.read, fields["row"]),
         )
 
-    def _run(self) -> NoReturn:
+    def _run(self) -> None:
         while True:
             stream = itertools.chain([self._waiting.get()], self._coming())
             for group in self._describer.describe(stream):
@@ -258,6 +263,17 @@ class _DescribeWork:
             for request in ticket.requests:
                 del self._tickets[request]
             ticket.done.set_result(None)
+
+
+def _require_equal(here: Mapping[str, Any], there: Mapping[str, Any]) -> None:
+    """Raise DescriberError where a worker would write something else than the driver stores it as."""
+    names = sorted(name for name in {*here, *there} if here.get(name) != there.get(name))
+    if names:
+        differences = (f"{name}: {here.get(name)} and {there.get(name)}" for name in names)
+        raise DescriberError(
+            f"A worker would describe with other settings than the driver: {first_few(differences)}. Results of one "
+            "run must be alike: use machines of one kind, or give these options."
+        )
 
 
 def _to_json(value: Any) -> bytes:
