@@ -1,12 +1,10 @@
-"""From image bytes to RGB pixels: one place that knows every kind of picture, and refuses bad ones by reason.
-
-Not for threads: warnings of Pillow are silenced per call, which Python does per process. Several processes are fine.
-"""
+"""From image bytes to RGB pixels: one place that knows every kind of picture, and refuses bad ones by reason."""
 
 from __future__ import annotations
 
 import io
 import struct
+import threading
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -45,7 +43,33 @@ _DAMAGED = (
 )
 
 
-def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+class _Silence:
+    """Ignores all warnings while any thread is inside: Python's filters belong to the process, not to a thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                self._before = warnings.catch_warnings()
+                self._before.__enter__()
+                warnings.simplefilter("ignore")
+
+    def __exit__(self, *_error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._before.__exit__(None, None, None)
+
+
+_SILENCE = _Silence()
+
+
+def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, draft_side: int | None = None) -> Image.Image:
     """Decode an image of any mode to RGB, upright.
 
     EXIF orientation is applied, transparency lies on white, 16-bit grey is scaled to 8 bit, an animation gives its
@@ -54,11 +78,15 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     Args:
         data: bytes of an image file.
         max_pixels: largest width * height; checked in the header, before pixels are decoded.
+        draft_side: JPEG files may be decoded at a reduced scale, as long as the longer side keeps so many pixels.
 
     Raises:
         DecodeError: the bytes are empty, not an image, damaged, too large or of a mode without a defined range.
     """
     with _opened(data, max_pixels) as image:
+        if draft_side is not None and max(image.size) > draft_side:
+            width, height = (max(1, side * draft_side // max(image.size)) for side in image.size)
+            image.draft(None, (width, height))
         return _upright_rgb(image)
 
 
@@ -91,8 +119,7 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
     """Open, check the header, and turn whatever Pillow raises until the block ends into DecodeError."""
     if not data:
         raise DecodeError("the file is empty (0 bytes)")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _SILENCE:
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 width, height = image.size

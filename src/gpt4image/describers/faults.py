@@ -1,0 +1,185 @@
+"""What a failed call means: try it again, wait first, give the image up, or stop the run."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from enum import Enum
+from typing import Any
+
+_LONGEST_MESSAGE = 300
+_NO_MONEY = {
+    "insufficient_quota",
+    "billing_hard_limit_reached",
+    "billing_not_active",
+    "account_deactivated",
+    "insufficient_funds",
+    "insufficient_balance",
+    "exceeded_current_quota_error",
+}
+_FILTERED = {
+    "content_policy_violation",
+    "content_filter",
+    "content_filtered",
+    "responsibleaipolicyviolation",
+    "moderation_blocked",
+    "data_inspection_failed",
+}
+_FILTERED_TEXT = re.compile(r"input was flagged|content management policy|safety system", re.IGNORECASE)
+_RETRYABLE = {408, 409, 425}
+_OVERLOADED = {503, 529}
+
+
+class Verdict(Enum):
+    """What to do about a failed call."""
+
+    RETRY = "try again soon"
+    LIMITED = "too many calls: slow down, then try again"
+    OVERLOADED = "the server has too much to do: fewer at a time, then try again"
+    LOST = "no response came: try again"
+    FILTERED = "the server keeps the text back: the image is settled"
+    GIVE_UP = "this image will not be answered"
+    STOP = "no image will be answered"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One failed call.
+
+    Attributes:
+        kind: short name for counting, e.g. ``429`` or ``timeout``.
+        verdict: what to do.
+        message: what the server said, or what happened; may hold secrets until ``one_line`` has seen it.
+        retry_after: seconds to wait at least; None where the server does not say.
+        parameter: field of the request that the server does not know or take.
+    """
+
+    kind: str
+    verdict: Verdict
+    message: str
+    retry_after: float | None = None
+    parameter: str | None = None
+
+
+def fault_of_response(status: int, headers: Mapping[str, str], content: bytes) -> Fault:
+    """Return what a response with an error status means."""
+    error = _error_of(content)
+    codes = {code.lower() for code in _codes(error)}
+    text = _message_of(error) or content[:2000].decode("utf-8", errors="replace")
+    message = f"HTTP {status}: {text.strip() or 'no explanation'}"
+    verdict = _verdict(status, codes, text)
+    parameter = _parameter_of(error, text) if status in (400, 422) else None
+    return Fault(str(status), verdict, message, retry_after(headers, time.time()), parameter)
+
+
+def _verdict(status: int, codes: set[str], text: str) -> Verdict:
+    if codes & _NO_MONEY or status == 402:
+        return Verdict.STOP
+    if 400 <= status < 500 and (codes & _FILTERED or (status in (400, 403) and _FILTERED_TEXT.search(text))):
+        return Verdict.FILTERED
+    if status in (401, 403, 404):
+        return Verdict.STOP
+    if status == 429:
+        return Verdict.LIMITED
+    if status in _OVERLOADED:
+        return Verdict.OVERLOADED
+    if status in _RETRYABLE or status >= 500 or status < 400:
+        return Verdict.RETRY
+    return Verdict.GIVE_UP
+
+
+def malformed(what: str) -> Fault:
+    """Return the fault of a response with status 200 that holds no answer."""
+    return Fault("malformed", Verdict.RETRY, what)
+
+
+def timed_out(seconds: float) -> Fault:
+    """Return the fault of a call that took too long."""
+    return Fault("timeout", Verdict.LOST, f"no answer within {seconds:g} s")
+
+
+def unconnected(error: BaseException) -> Fault:
+    """Return the fault of a connection that could not be made, or broke."""
+    causes = list(_causes(error))
+    refused = any(type(cause).__name__ in ("ConnectError", "ConnectTimeout") for cause in causes)
+    last = str(causes[-1]) or type(causes[-1]).__name__
+    return Fault("unreachable" if refused else "connection", Verdict.LOST, last)
+
+
+def _causes(error: BaseException) -> Iterable[BaseException]:
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """Return the seconds that ``retry-after-ms`` or ``retry-after`` (seconds or an HTTP date) ask to wait."""
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        if (text := headers.get(name)) is not None:
+            seconds = _seconds(text, unit, now)
+            if seconds is not None:
+                return max(0.0, seconds)
+    return None
+
+
+def _seconds(text: str, unit: float, now: float) -> float | None:
+    try:
+        seconds = float(text) * unit
+        return seconds if math.isfinite(seconds) else None
+    except ValueError:
+        pass
+    try:
+        return parsedate_to_datetime(text).timestamp() - now
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def one_line(text: str, secrets: Iterable[str] = ()) -> str:
+    """Return ``text`` on one line of at most 300 characters, without any of ``secrets``."""
+    for secret in secrets:
+        if secret:
+            text = text.replace(secret, "***")
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= _LONGEST_MESSAGE else line[: _LONGEST_MESSAGE - 1] + "…"
+
+
+def _error_of(content: bytes) -> Mapping[str, Any]:
+    """Return the error object of a body in one of the shapes that servers use; empty where there is none."""
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError):
+        return {}
+    if isinstance(body, list) and body:
+        body = body[0]
+    if not isinstance(body, dict):
+        return {}
+    error = body.get("error", body)
+    return error if isinstance(error, dict) else {"message": error}
+
+
+def _codes(error: Mapping[str, Any]) -> Iterable[str]:
+    for part in (error, error.get("innererror"), error.get("metadata")):
+        if isinstance(part, dict):
+            yield from (part[name] for name in ("code", "type", "status") if isinstance(part.get(name), str))
+
+
+def _message_of(error: Mapping[str, Any]) -> str:
+    message = error.get("message", error.get("detail", ""))
+    return message if isinstance(message, str) else json.dumps(message, ensure_ascii=False)
+
+
+def _parameter_of(error: Mapping[str, Any], text: str) -> str | None:
+    """Return which of the parameters that not every model takes the server complains about."""
+    named = error.get("param")
+    if named in ("max_tokens", "max_completion_tokens", "temperature"):
+        return named
+    if not re.search(r"unsupported|not support|unrecognized|unknown|extra|not permitted", text, re.IGNORECASE):
+        return None
+    first = re.search(r"max_completion_tokens|max_tokens|temperature", text)
+    return first[0] if first else None

@@ -1,0 +1,43 @@
+"""Images as models get them: decoded, upright, bounded, and without metadata."""
+
+from __future__ import annotations
+
+import io
+
+from PIL import Image
+
+from gpt4image.data.decode import decode
+
+_OPTIONS = {"jpeg": {"quality": 90}, "png": {"compress_level": 3}, "webp": {"quality": 90, "method": 2}}
+
+
+def bounded(data: bytes, max_side: int) -> Image.Image:
+    """Return the RGB image of ``data``, made smaller where its longer side is more than ``max_side`` pixels.
+
+    Raises:
+        DecodeError: the bytes are no image, damaged or too large.
+    """
+    image = decode(data, draft_side=2 * max_side)
+    longer = max(image.size)
+    if longer <= max_side:
+        return image
+    width, height = (max(1, round(side * max_side / longer)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
+
+
+def encoded(data: bytes, max_side: int, image_format: str) -> tuple[str, bytes]:
+    """Return the mime type and the bytes of the bounded image; nothing but its pixels is kept.
+
+    Args:
+        data: bytes of an image file.
+        max_side: longer side at most, in pixels.
+        image_format: ``jpeg``, ``png`` or ``webp``.
+
+    Raises:
+        DecodeError: the bytes are no image, damaged or too large.
+    """
+    image = bounded(data, max_side)
+    image.info = {}  # comments and colour profiles would be written again
+    file = io.BytesIO()
+    image.save(file, image_format, **_OPTIONS[image_format])
+    return f"image/{image_format}", file.getvalue()

@@ -1,0 +1,157 @@
+"""A small OpenAI-like server for tests: one function from call to reply, on a free port of this machine.
+
+with serve(lambda call: answer("a red square")) as stub:
+    ...  # stub.url is the base URL; stub.calls, stub.most_in_flight
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request: its number from 0 on, when it came (loop time, seconds), path, headers and body."""
+
+    number: int
+    time: float
+    path: str
+    headers: dict[str, str]
+    content: bytes
+
+    @cached_property
+    def body(self) -> dict[str, Any]:
+        return json.loads(self.content)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What goes back after ``delay`` seconds; ``cut`` closes the connection after so many bytes of it."""
+
+    status: int = 200
+    content: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    delay: float = 0.0
+    cut: int | None = None
+
+    def encoded(self) -> bytes:
+        headers = {"content-type": "application/json", "content-length": str(len(self.content)), **self.headers}
+        lines = [f"HTTP/1.1 {self.status} X", *(f"{name}: {value}" for name, value in headers.items())]
+        return "\r\n".join(lines).encode() + b"\r\n\r\n" + self.content
+
+
+Handler = Callable[[Call], Reply]
+
+
+def answer(*texts: str | None, finish: str = "stop", delay: float = 0.0, tokens: tuple[int, int] = (100, 10)) -> Reply:
+    """A chat completion with one choice per text."""
+    choices = [
+        {"index": i, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
+        for i, text in enumerate(texts)
+    ]
+    usage = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1], "total_tokens": sum(tokens)}
+    return json_reply({"object": "chat.completion", "choices": choices, "usage": usage}, delay=delay)
+
+
+def json_reply(value: Any, status: int = 200, delay: float = 0.0, **headers: str) -> Reply:
+    """Any JSON; underscores in header names become dashes."""
+    named = {name.replace("_", "-"): text for name, text in headers.items()}
+    return Reply(status, json.dumps(value).encode(), named, delay)
+
+
+def failure(status: int, message: str = "no", code: str | None = None, delay: float = 0.0, **headers: str) -> Reply:
+    """An error in OpenAI's shape."""
+    return json_reply({"error": {"message": message, "code": code, "type": None}}, status, delay, **headers)
+
+
+class Stub:
+    """The server's side of a test."""
+
+    def __init__(self, handler: Handler) -> None:
+        self.handler = handler
+        self.calls: list[Call] = []
+        self.in_flight = 0
+        self.most_in_flight = 0
+        self.keep_calls = True
+        self.count = 0
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def received(self, head: bytes, content: bytes, time: float) -> Reply:
+        first, *rest = head.decode("latin-1").split("\r\n")
+        headers = {name.lower(): text.strip() for name, _, text in (line.partition(":") for line in rest)}
+        call = Call(self.count, time, first.split(" ")[1], headers, content)
+        self.count += 1
+        if self.keep_calls:
+            self.calls.append(call)
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        return self.handler(call)
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, stub: Stub) -> None:
+        self.stub = stub
+        self.parts: list[bytes] = []
+        self.missing = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.parts.append(data)
+        self.missing -= len(data)
+        if self.missing > 0:
+            return
+        whole = b"".join(self.parts)
+        head, blank, content = whole.partition(b"\r\n\r\n")
+        length = next(
+            (int(x.split(b":")[1]) for x in head.lower().split(b"\r\n") if x.startswith(b"content-length")), 0
+        )
+        self.missing = length - len(content) if blank else 1
+        self.parts = [whole]
+        if blank and self.missing <= 0:
+            self.parts, self.missing = [], 0
+            loop = asyncio.get_running_loop()
+            reply = self.stub.received(head, content, loop.time())
+            if reply.delay:
+                loop.call_later(reply.delay, self.send, reply)
+            else:
+                self.send(reply)
+
+    def send(self, reply: Reply) -> None:
+        self.stub.in_flight -= 1
+        if reply.cut is None:
+            self.transport.write(reply.encoded())
+        else:
+            self.transport.write(reply.encoded()[: reply.cut])
+            self.transport.close()
+
+
+@contextlib.contextmanager
+def serve(handler: Handler) -> Iterator[Stub]:
+    """Run the server in a thread until the block ends."""
+    stub = Stub(handler)
+    loop = asyncio.new_event_loop()
+    server = loop.run_until_complete(loop.create_server(lambda: _Connection(stub), "127.0.0.1", 0, backlog=1024))
+    stub.port = server.sockets[0].getsockname()[1]
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        yield stub
+    finally:
+        loop.call_soon_threadsafe(server.close)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(5)
+        loop.close()
