@@ -21,8 +21,14 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
-CAPTION = "A small photograph of one thing in the middle of the frame, lit from the left, before a plain background. "
+CAPTION = (
+    "A photograph of a single thing in the middle of the frame, lit softly from the left and standing out clearly "
+    "against a plain background. Its surface shows fine grain, with patches of warm and cool colour that blend into "
+    "one another, and its outline is blurred where it meets the ground. The upper part is brighter, the lower part "
+    "lies in a shade that hides most details. Nothing else can be seen, and no text appears anywhere in the picture."
+)
 REFUSAL = "I'm sorry, but I can't help with describing this image."
 _STATUS = {200: "OK", 404: "Not Found", 429: "Too Many Requests", 500: "Internal Server Error"}
 
@@ -39,7 +45,7 @@ class Behaviour:
         errors: share answered with status 500.
         hangs: share never answered.
         malformed: share answered with half of the JSON.
-        refused: share of the images that are always refused, with a 200 and the text of a refusal.
+        refused: share of the images that are always refused, with status 200: in words, or by a content filter.
     """
 
     latency: float = 0.0
@@ -99,7 +105,7 @@ class Server:
         refused = image % 1000 < 1000 * self.behaviour.refused
         if refused:
             self.refused_images.add(image)
-        payload = _completion(REFUSAL if refused else f"{CAPTION} {image:08x}")
+        payload = _REFUSALS[image % 2] if refused else _completion(f"{CAPTION} {image:08x}")
         if outcome == "malformed":
             payload = payload[: len(payload) // 2]
         return ("refusal" if refused and outcome == "answer" else outcome), _response(200, payload)
@@ -208,17 +214,20 @@ def _image_of(body: bytes) -> int:
     return zlib.crc32(body[start : body.find(b'"', start)])
 
 
-def _completion(text: str) -> bytes:
+def _completion(text: str, finish_reason: str = "stop") -> bytes:
     message = {"role": "assistant", "content": text, "refusal": None}
     body = {
         "id": "chatcmpl-1",
         "object": "chat.completion",
         "created": 1_700_000_000,
         "model": "gpt-4o-mini",
-        "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}],
+        "choices": [{"index": 0, "message": message, "finish_reason": finish_reason, "logprobs": None}],
         "usage": {"prompt_tokens": 280, "completion_tokens": 25, "total_tokens": 305},
     }
     return json.dumps(body).encode()
+
+
+_REFUSALS = (_completion(REFUSAL), _completion("", "content_filter"))
 
 
 def _error(message: str, code: str) -> bytes:
@@ -236,7 +245,7 @@ class Running:
 
     url: str
 
-    def stats(self) -> dict[str, float]:
+    def stats(self) -> dict[str, Any]:
         with urllib.request.urlopen(self.url.removesuffix("/v1") + "/stats", timeout=30) as response:
             return json.load(response)
 

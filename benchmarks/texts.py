@@ -1,21 +1,17 @@
-"""Encoding, the embedding table and the description store."""
+"""Encoding and the embedding table."""
 
 from __future__ import annotations
 
 import json
 import logging
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from gpt4image.config import DescribeConfig, EncodeConfig
+from gpt4image.config import EncodeConfig
 from gpt4image.data.openmoji import packaged_descriptions
 from measure import Row, seconds_in_turn
-
-MANY = 100_000
 
 
 def descriptions() -> list[str]:
@@ -90,36 +86,4 @@ def table() -> list[Row]:
         Row(
             name="memory that 64 rows take over the table's", ours=grown / 1e6, limit=size, unit="MB", goal=("<=", 0.05)
         )
-    ]
-
-
-def describing() -> list[Row]:
-    """A finished store of many images is asked again: nothing to do, found in seconds."""
-    from gpt4image.describe import describe
-
-    texts = descriptions()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "images" / "class").mkdir(parents=True)
-        with (folder / "rows.jsonl").open("w", encoding="utf-8") as file:
-            for number in range(MANY):
-                colour = (number & 255, number >> 8 & 255, number >> 16)
-                Image.new("RGB", (1, 1), colour).save(folder / "images" / "class" / f"{number}.bmp")
-                row = {"key": f"class/{number}.bmp", "description": texts[number % len(texts)]}
-                file.write(json.dumps(row) + "\n")
-        config = DescribeConfig(
-            data=f"folder:{folder / 'images'}", store=folder / "s.db", describer=f"replay:{folder / 'rows.jsonl'}"
-        )
-        describe(config)
-        start = time.perf_counter()
-        again = describe(config)
-        seconds = time.perf_counter() - start
-        size = (folder / "s.db").stat().st_size / MANY
-    if again.summary["described"] != 0:
-        raise SystemExit("a finished store asked for descriptions again")
-    return [
-        Row(
-            name=f"asking a finished store of {MANY:,} images again", ours=seconds, limit=2.0, unit="s", goal=("<=", 1)
-        ),
-        Row(name="store size per image", ours=size, limit=2048, unit="bytes", goal=("<=", 1)),
     ]
