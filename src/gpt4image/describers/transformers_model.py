@@ -25,6 +25,7 @@ from gpt4image.errors import ConfigError, DescriberError
 from gpt4image.hugging_face import first_line, without_progress_bars
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_TOO_LARGE = "the memory does not hold this image and its answer; lower --max-side or --max-tokens"
 # What libraries say where the memory is full and the error is no torch.OutOfMemoryError (CPU, MPS, cuBLAS).
 _MEMORY_IS_FULL = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
@@ -73,9 +74,7 @@ class TransformersDescriber:
         for rows, failed in read_ahead(requests, self._options.batch_size, self._options.max_side):
             if failed:
                 yield failed
-            while rows:
-                part, rows = rows[: self._room.rows], rows[self._room.rows :]
-                yield from answer_all(part, self._say)
+            yield from answer_all(rows, self._say)
 
     def arrived(self) -> Sequence[Answer]:
         """A batch arrives as a whole."""
@@ -87,6 +86,8 @@ class TransformersDescriber:
         return Report(facts={"batch_size_used": held} if held < self._options.batch_size else {})
 
     def _say(self, rows: Sequence[Row], answers: Sequence[Sequence[str]]) -> list[Reply]:
+        if len(rows) > self._room.rows:
+            raise BatchError(_TOO_LARGE)
         self._steps += 1
         conversations = [
             messages(row.request.turns, _part(row.image), system=self._options.system, answers=said)
@@ -98,9 +99,7 @@ class TransformersDescriber:
             if not _memory_is_full(error):
                 raise DescriberError(f"{self._files.spec}: the model failed: {first_line(error)}") from error
             self._room.shrink(len(rows))
-            raise BatchError(
-                "the memory does not hold this image and its answer; lower --max-side or --max-tokens"
-            ) from None
+            raise BatchError(_TOO_LARGE) from None
         self._room.held(len(rows))
         return replies
 
