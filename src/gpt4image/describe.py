@@ -36,11 +36,15 @@ def describe(config: DescribeConfig) -> Outcome:
         KeyboardInterrupt: the user stopped it; every answer that came is in the store.
     """
     prompts = _load_prompts(config)
-    describer = load_describer(config)
+    describer = _describer_of(config)
     if config.samples > 1 and describer.repeatable:
         raise ConfigError(f"--samples {config.samples}: every answer would be the same; give --temperature 0.7, say.")
     budget = Budget(limit=config.limit, max_cost=config.max_cost, price=describer.price, max_tokens=config.max_tokens)
     images = load_image_set(config.data)
+    if config.engine == "ray":
+        from gpt4image.engines.ray_describer import RayDescriber
+
+        describer = RayDescriber(config, images)
     prompts = [
         fill(prompt, domain=config.domain, word_limit=config.word_limit, classes=images.classes) for prompt in prompts
     ]
@@ -96,6 +100,17 @@ def _load_prompts(config: DescribeConfig) -> list[Prompt]:
     return prompts
 
 
+def _describer_of(config: DescribeConfig) -> Describer:
+    """Return who is asked from this process."""
+    if not config.batch:
+        return load_describer(config)
+    if config.engine != "local":
+        raise ConfigError("--batch sends everything from here; leave out --engine ray.")
+    from gpt4image.describers.openai_batch import BatchDescriber
+
+    return BatchDescriber(config)
+
+
 class _Keeper:
     """Commits answers as they arrive, judges and counts them."""
 
@@ -108,6 +123,8 @@ class _Keeper:
         budget: Budget,
     ) -> None:
         self._reject = config.reject
+        # Batches stay at the server, where the next run finds them; other calls in flight are waited for.
+        self._may_leave = config.batch
         self._store = store
         self._describer = describer
         self._asking = asking
@@ -126,6 +143,8 @@ class _Keeper:
                         with interrupt.held():
                             self._keep(group)
                             bar.update(task, completed=self._done, note=self._note())
+                        if self._may_leave and interrupt.requested:
+                            break
             except KeyboardInterrupt:
                 # A second Ctrl-C: the calls in flight are given up, but not what they have already brought.
                 self._keep(self._describer.arrived())
