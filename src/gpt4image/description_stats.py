@@ -313,7 +313,7 @@ def _tables(summary: Mapping[str, Any], record: Mapping[str, Any]) -> str:
             ("per description", *next(iter(spreads.values()), ())),
             [(name.replace("_", " "), *spread.values()) for name, spread in spreads.items()],
         ),
-        _table(_PART_COLUMNS, [[part[column] for column in _PART_COLUMNS] for part in record["describers"]]),
+        _table(_PART_COLUMNS, [[part[column] for column in _PART_COLUMNS] for part in record["describers"]], texts=2),
         _table(
             ("flaw", "descriptions", "share", "rejected answers"),
             [
@@ -339,11 +339,11 @@ def _percent(count: int, summary: Mapping[str, Any]) -> str:
     return percent(_share(count, summary["descriptions"]))
 
 
-def _table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Return a table, or nothing where it has no rows; the first column is text."""
+def _table(headings: Sequence[str], rows: Iterable[Sequence[Any]], *, texts: int = 1) -> str:
+    """Return a table, or nothing where it has no rows; the first columns are texts, the others numbers."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for number, heading in enumerate(headings):
-        table.add_column(Text(heading.replace("_", " ")), justify="right" if number else "left", no_wrap=True)
+        table.add_column(Text(heading.replace("_", " ")), justify="right" if number >= texts else "left", no_wrap=True)
     for row in rows:
         table.add_row(*(Text(_cell(value)) for value in row))
     if not table.row_count:

@@ -64,8 +64,8 @@ def write_examples(
     write_json(path, [row(index) for index in sample])
 
 
-def picture(data: bytes) -> str:
-    """Return an image as a data URL of at most THUMBNAIL pixels a side, re-encoded without metadata.
+def picture(data: bytes, side: int = THUMBNAIL) -> str:
+    """Return an image as a data URL of at most ``side`` pixels a side, re-encoded without metadata.
 
     Raises:
         DecodeError: the image cannot be decoded.
@@ -73,7 +73,7 @@ def picture(data: bytes) -> str:
     from gpt4image.data.decode import decode
 
     image = decode(data)
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    image.thumbnail((side, side))
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", quality=85)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
