@@ -61,6 +61,7 @@ _WORDS = {
     "vietnamese": "một và của có trên với là trong những các được cho này đang màu người ảnh mô tả hình",
 }
 _FUNCTION_WORDS = {language: frozenset(listed.split()) for language, listed in _WORDS.items()}
+_ANY_FUNCTION_WORD = frozenset().union(*_FUNCTION_WORDS.values())
 # Words of the one that are no words of the other.
 _ONLY = {
     (one, other): listed - _FUNCTION_WORDS[other]
@@ -130,12 +131,13 @@ def differs(text: str, words: Sequence[str], expected: Language) -> bool:
     enough = _LEAST_SHARE * len(words)
     if sum(map(_FUNCTION_WORDS[expected.name].__contains__, words)) >= 2 * enough:
         return False
-    return any(_outweighs(words, name, expected.name, enough) for name in _FUNCTION_WORDS if name != expected.name)
+    common = [word for word in words if word in _ANY_FUNCTION_WORD]
+    return any(_outweighs(common, name, expected.name, enough) for name in _FUNCTION_WORDS if name != expected.name)
 
 
-def _outweighs(words: Sequence[str], name: str, expected: str, enough: float) -> bool:
-    theirs = sum(map(_ONLY[name, expected].__contains__, words))
-    return theirs >= max(5, enough) and theirs >= 4 * sum(map(_ONLY[expected, name].__contains__, words))
+def _outweighs(common: Sequence[str], name: str, expected: str, enough: float) -> bool:
+    theirs = sum(map(_ONLY[name, expected].__contains__, common))
+    return theirs >= max(5, enough) and theirs >= 4 * sum(map(_ONLY[expected, name].__contains__, common))
 
 
 def _script_of(text: str) -> str | None:
