@@ -12,7 +12,6 @@ from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any
 
-_LONGEST_MESSAGE = 300
 _NO_MONEY = {
     "insufficient_quota",
     "billing_hard_limit_reached",
@@ -140,13 +139,13 @@ def _seconds(text: str, unit: float, now: float) -> float | None:
         return None
 
 
-def one_line(text: str, secrets: Iterable[str] = ()) -> str:
-    """Return ``text`` on one line of at most 300 characters, without any of ``secrets``."""
+def one_line(text: str, secrets: Iterable[str] = (), *, limit: int = 300) -> str:
+    """Return ``text`` on one line of at most ``limit`` characters, without any of ``secrets``."""
     for secret in secrets:
         if secret:
             text = text.replace(secret, "***")
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= _LONGEST_MESSAGE else line[: _LONGEST_MESSAGE - 1] + "…"
+    return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def _error_of(content: bytes) -> Mapping[str, Any]:

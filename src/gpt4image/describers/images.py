@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from binascii import b2a_base64
 
 from PIL import Image
 
@@ -41,3 +42,9 @@ def encoded(data: bytes, max_side: int, image_format: str) -> tuple[str, bytes]:
     file = io.BytesIO()
     image.save(file, image_format, **_OPTIONS[image_format])
     return f"image/{image_format}", file.getvalue()
+
+
+def data_url(data: bytes, max_side: int, image_format: str) -> bytes:
+    """Return the bounded image as a data URL in ASCII. Raises DecodeError as ``encoded``."""
+    mime, content = encoded(data, max_side, image_format)
+    return b"".join((b"data:", mime.encode(), b";base64,", b2a_base64(content, newline=False)))

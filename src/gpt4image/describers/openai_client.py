@@ -1,0 +1,150 @@
+"""An OpenAI-compatible server: where it is, and one call to it through the official client, as an answer or a fault."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import os
+from base64 import b64encode
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from gpt4image.describers.chat import Completion, read_completion
+from gpt4image.describers.faults import Fault, fault_of_response, malformed, timed_out, unconnected
+from gpt4image.errors import ConfigError
+
+_OPENAI = "https://api.openai.com/v1"
+_CONNECT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where the model is and how to get in.
+
+    Attributes:
+        url: base URL, free of secrets.
+        query: parameters of every call (``api-version``, say).
+        headers: authorisation that the user wrote into the address.
+        key: API key.
+        secrets: whatever may not appear anywhere.
+    """
+
+    url: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    key: str
+    secrets: tuple[str, ...]
+
+    @property
+    def is_openai(self) -> bool:
+        """Whether this is OpenAI's own address."""
+        host = urlsplit(self.url).hostname or ""
+        return host == "api.openai.com" or host.endswith(".api.openai.com")
+
+    @property
+    def is_private(self) -> bool:
+        """Whether this is an address of this machine or the network around it, where nobody sends a bill."""
+        host = urlsplit(self.url).hostname or ""
+        try:
+            return ipaddress.ip_address(host).is_private
+        except ValueError:
+            return "." not in host or host.endswith((".localhost", ".local", ".internal"))
+
+
+def find_server(base_url: str | None) -> Server:
+    """Return the server of ``base_url``, else of OPENAI_BASE_URL, else OpenAI; the key is read from OPENAI_API_KEY.
+
+    Raises:
+        ConfigError: the address is none, or OpenAI is asked without a key.
+    """
+    given = base_url or os.environ.get("OPENAI_BASE_URL", "").strip() or _OPENAI
+    try:
+        parts = urlsplit(given.strip())
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        parts, host, port = urlsplit(""), None, None
+    if parts.scheme not in ("http", "https") or not host:
+        shown = given.rpartition("@")[2]
+        raise ConfigError(f"--base-url {shown}: write the whole address, e.g. http://localhost:8000/v1.")
+    name = f"[{host}]" if ":" in host else host
+    url = f"{parts.scheme}://{name}{f':{port}' if port else ''}{parts.path.rstrip('/')}"
+    key = os.environ.get("OPENAI_API_KEY", "").strip()
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    login = b64encode(f"{user}:{password}".encode()).decode()
+    server = Server(
+        url=url,
+        query=dict(parse_qsl(parts.query)),
+        headers={"Authorization": f"Basic {login}"} if user or password else {},
+        key=key or "none",
+        secrets=tuple(secret for secret in (key, password, login if user else "", parts.password or "") if secret),
+    )
+    if server.is_openai and not key:
+        raise ConfigError("OPENAI_API_KEY is not set: put your OpenAI key there, or give --base-url of another server.")
+    return server
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back: a completion, and the fault where it is of no use; both where it is malformed but paid for."""
+
+    completion: Completion
+    headers: Mapping[str, str]
+    fault: Fault | None = None
+
+
+class Client:
+    """Sends bodies and reads answers. The client's own retries are off: there is one budget, elsewhere."""
+
+    def __init__(self, server: Server, timeout: float) -> None:
+        self._server = server
+        self._timeout = timeout
+
+    @contextlib.asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Open connections, as many as there are calls, and close them at the end."""
+        import httpx2
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
+        timeout = httpx2.Timeout(self._timeout, connect=min(_CONNECT_S, self._timeout))
+        async with AsyncOpenAI(
+            api_key=self._server.key,
+            base_url=self._server.url,
+            default_query=dict(self._server.query),
+            default_headers=dict(self._server.headers),
+            max_retries=0,
+            timeout=timeout,
+            http_client=DefaultAsyncHttpxClient(limits=limits, timeout=timeout),
+        ) as self._client:
+            yield
+
+    async def ask(self, body: bytes) -> Reply:
+        """Send a request and wait for the whole answer, however slowly it drips, until the time is over."""
+        import httpx2
+        import openai
+
+        try:
+            async with asyncio.timeout(self._timeout):
+                # The raw response: building the client's models would double the time of a call.
+                response = await self._client.post("/chat/completions", content=body, cast_to=httpx2.Response)
+        except openai.APIStatusError as error:
+            headers = error.response.headers
+            return _failed(fault_of_response(error.status_code, headers, error.response.content), headers)
+        except TimeoutError:
+            return _failed(timed_out(self._timeout))
+        except (openai.APIConnectionError, httpx2.RequestError) as error:
+            connected = not isinstance(error.__cause__, httpx2.ConnectTimeout)
+            timeout = isinstance(error, openai.APITimeoutError) and connected
+            return _failed(timed_out(self._timeout) if timeout else unconnected(error))
+        completion = read_completion(response.content)
+        fault = None
+        if not completion.choices:
+            beginning = response.content[:200].decode("utf-8", errors="replace")
+            fault = malformed(f"status {response.status_code} without an answer: {beginning or 'nothing'}")
+        return Reply(completion, response.headers, fault)
+
+
+def _failed(fault: Fault, headers: Mapping[str, str] | None = None) -> Reply:
+    return Reply(Completion(), headers or {}, fault)

@@ -1,0 +1,122 @@
+"""Describes with a model behind any server that speaks OpenAI's chat completions: OpenAI, vLLM, Ollama, ..."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from gpt4image.config import DescriberOptions
+from gpt4image.data.image_set import ImageSet
+from gpt4image.describers import Answer, Report, Request
+from gpt4image.describers.arrivals import Arrivals
+from gpt4image.describers.calls import Calls, Plan, Tally
+from gpt4image.describers.chat import Dialect
+from gpt4image.describers.health import Health
+from gpt4image.describers.openai_client import Client, find_server
+from gpt4image.describers.pace import Pace
+from gpt4image.describers.prices import FREE, Price, find_price
+from gpt4image.errors import ConfigError
+
+_RESERVED = ("messages", "model", "n", "stream")
+
+
+class OpenAIDescriber:
+    """Asks a model behind an OpenAI-compatible server, as many calls at a time as it takes."""
+
+    def __init__(self, name: str, options: DescriberOptions) -> None:
+        """Find the server and the price; nothing is sent.
+
+        Args:
+            name: name of the model, as the server knows it.
+            options: options of the describer.
+
+        Raises:
+            ConfigError: the name, address, price table or a field of ``extra_body`` cannot be used, or OpenAI is asked
+                without OPENAI_API_KEY.
+        """
+        if not name:
+            raise ConfigError(
+                "openai:MODEL needs the name of a model, as the server knows it, e.g. openai:gpt-4o-mini."
+            )
+        taken = [field for field in _RESERVED if field in options.extra_body]
+        if taken:
+            raise ConfigError(f"--extra-body: {taken[0]!r} is set by gpt4image itself; leave it out.")
+        self._options = options
+        self._model = name
+        self._server = find_server(options.base_url)
+        price = find_price(name, self._server.url, options.prices)
+        self._price = FREE if price is None and self._server.is_private else price
+        self._pace = Pace(
+            options.concurrency,
+            requests_per_minute=options.requests_per_minute,
+            tokens_per_minute=options.tokens_per_minute,
+        )
+        self._plan = Plan(
+            concurrency=options.concurrency,
+            retries=options.retries,
+            max_side=options.max_side,
+            image_format=options.image_format,
+            price=self._price,
+            secrets=self._server.secrets,
+        )
+        self._dialect = Dialect(name, options, self._server)
+        self._health = Health()
+        self._tally = Tally()
+        self._arrivals = Arrivals()
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Model, server and everything that changes the text."""
+        options = self._options
+        return {
+            "kind": "openai",
+            "model": self._model,
+            "server": options.server_name or self._server.url,
+            "system": options.system,
+            "temperature": options.temperature,
+            "max_tokens": options.max_tokens,
+            "max_side": options.max_side,
+            "image_format": options.image_format,
+            "extra_body": options.extra_body,
+        }
+
+    @property
+    def price(self) -> Price | None:
+        """As published for the server or told by the user; nothing on the user's own machines."""
+        return self._price
+
+    @property
+    def repeatable(self) -> bool:
+        """Servers answer differently even at temperature 0."""
+        return False
+
+    def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
+        """Yield answers in groups as they arrive.
+
+        Raises:
+            DescriberError: the key, the quota, the model or the server is of no use; after all answers that came.
+        """
+        self._arrivals = arrivals = Arrivals()
+        client = Client(self._server, self._options.timeout)
+        calls = Calls(self._plan, client, self._dialect, self._pace, self._health, self._tally)
+        calls.start(requests, arrivals)
+        try:
+            while group := arrivals.wait():
+                yield group
+                calls.acknowledge(len(group))
+        finally:
+            calls.close()
+
+    def arrived(self) -> Sequence[Answer]:
+        """Return answers that came but were not yielded because ``describe`` was broken off."""
+        return self._arrivals.waiting()
+
+    def report(self, images: ImageSet) -> Report:
+        """Return how many calls were sent, how many for each answer, and how many failed with which fault."""
+        tally = self._tally
+        facts: dict[str, Any] = {"calls": tally.calls}
+        if tally.answers:
+            facts["calls_per_answer"] = round(tally.calls / tally.answers, 3)
+        if tally.faults:
+            facts["faults"] = dict(tally.faults.most_common())
+        return Report(facts=facts)
