@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
+import types
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from gpt4image.cli import COMMANDS
+from gpt4image.cli import COMMANDS, main
 
 
 def run(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -73,3 +76,17 @@ def test_json_output_is_one_object_and_set_aside_items_give_exit_code_1(colour_f
     answer = json.loads(result.stdout)
     assert [item["name"] for item in answer["set_aside"]] == ["red/broken.png"]
     assert answer["path"] == str(tmp_path / "run")
+
+
+def test_a_place_that_cannot_be_written_is_named_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(_config: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", "/archive/page.html")
+
+    monkeypatch.setitem(sys.modules, "gpt4image.refusing", types.SimpleNamespace(stage=refuse))  # type: ignore[arg-type]
+    monkeypatch.setitem(COMMANDS, "report", replace(COMMANDS["report"], stage="refusing:stage"))
+    assert main(["report", "x"]) == 2
+    assert capsys.readouterr().err == (
+        "Error: /archive/page.html: Read-only file system; choose a place that can be read or written.\n"
+    )

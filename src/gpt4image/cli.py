@@ -70,6 +70,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Gpt4ImageError as error:
         print(f"Error: {error}", file=sys.stderr)
         return USER_MISTAKE
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(
+            f"Error: {error.filename}: {error.strerror}; choose a place that can be read or written.", file=sys.stderr
+        )
+        return USER_MISTAKE
     except KeyboardInterrupt:
         print("Interrupted; what was finished is kept. Give the same command again to go on.", file=sys.stderr)
         return INTERRUPTED

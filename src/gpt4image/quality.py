@@ -58,7 +58,7 @@ _LEAST_SIGNS = 40
 def flaws(text: str, *, finish_reason: str | None, turns: Sequence[str]) -> list[Flaw]:
     """Return what is wrong with an answer, in the order of ``Flaw``; nothing for a good one.
 
-    - ``empty``: it has no letters.
+    - ``empty``: it has no letters, and the server did not say that it kept them back.
     - ``refusal``: the server kept it back, or it says that it cannot or will not describe, and little else.
     - ``echo``: it is what was asked, and adds nothing.
     - ``loop``: most of it, or its end, is one passage over and over.
@@ -74,7 +74,7 @@ def flaws(text: str, *, finish_reason: str | None, turns: Sequence[str]) -> list
     said = words(text)
     asked = _asked(tuple(turns))
     found: dict[Flaw, bool] = {
-        "empty": not any(map(str.isalpha, text)),
+        "empty": finish_reason not in REFUSED and not any(map(str.isalpha, text)),
         "refusal": finish_reason in REFUSED or is_refusal(text),
         "echo": _is_echo(said, asked.questions),
         "loop": _is_loop(text, said),
