@@ -27,6 +27,7 @@ import pytest
 
 from gpt4image import cli, config
 from gpt4image.outcome import Outcome
+from openai_stub import answer, serve
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "gpt4image"
@@ -109,6 +110,13 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The address of a server that stands in for OpenAI."""
+    with serve(lambda call: answer(f"Picture {call.number} shows a small drawing with thick dark outlines.")) as stub:
+        yield stub.url
+
+
 def run_commands(block: Block) -> None:
     lines = command_lines(block)
     for number, line in enumerate(lines, start=1):
@@ -138,7 +146,7 @@ def parse_commands(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_commands_and_code_of_a_page_run(
-    page: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: Path, photos: Path, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(photos / "photos", tmp_path / "photos")
     shutil.copy(photos / "captions.jsonl", tmp_path)
@@ -146,6 +154,8 @@ def test_the_commands_and_code_of_a_page_run(
         copy: Callable[..., Any] = shutil.copytree if (photos / name).is_dir() else shutil.copy
         copy(photos / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENAI_BASE_URL", server)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-tests")
     namespace: dict[str, Any] = {"__name__": page.name}
     for block in blocks(page):
         if block.not_run:
