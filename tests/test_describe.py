@@ -225,11 +225,15 @@ def test_a_dry_run_asks_about_a_sample_keeps_it_and_estimates_the_rest(run: Any)
     assert outcome.summary["estimate_requests"] == 992
     assert outcome.summary["estimate_tokens_in"] == 992_000 and outcome.summary["estimate_tokens_out"] == 99_200
     assert outcome.summary["estimate_usd"] == pytest.approx(992 * 0.0012, abs=1e-4)
-    assert outcome.summary["estimate_hours"] == pytest.approx(992 * 4 / 8 / 3600, abs=1e-3)
+    assert outcome.summary["estimate_seconds"] == 992 * 4 / 8
+    assert outcome.text == (
+        "The rest: 992 requests, 992,000 tokens in and 99,200 out, $1.19 ($1.19 to 1.19), "
+        "0:08:16 at the pace of the sample."
+    )
     again = Scripted(priced, price=Price(1.0, 2.0))
     assert run(again, image_set(1001), dry_run=True).summary["estimate_requests"] == 992 and not again.asked
     slow = run(again, image_set(1001), dry_run=True, requests_per_minute=1.0, limit=60)
-    assert slow.summary["estimate_hours"] == 1.0
+    assert slow.summary["estimate_seconds"] == 3600
 
 
 def test_limit_counts_only_images_that_can_be_described(run: Any, tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from gpt4image.config import DescribeConfig
@@ -53,8 +54,23 @@ def estimate(
             facts |= _money(costs, descriptions)
     latencies = [row.latency_s for row in answers if row.latency_s is not None]
     if latencies and not config.batch:
-        facts["estimate_hours"] = round(_seconds(config, requests, latencies, tokens_in, tokens_out) / 3600, 4)
-    return replace(outcome, summary={**outcome.summary, **facts})
+        facts["estimate_seconds"] = round(_seconds(config, requests, latencies, tokens_in, tokens_out), 1)
+    return replace(outcome, summary={**outcome.summary, **facts}, text=_sentence(facts))
+
+
+def _sentence(facts: Mapping[str, Any]) -> str:
+    """Return the estimate in words."""
+    parts = [f"{facts['estimate_requests']:,} requests"]
+    if "estimate_tokens_in" in facts:
+        parts.append(f"{facts['estimate_tokens_in']:,} tokens in and {facts['estimate_tokens_out']:,} out")
+    if "estimate_usd" in facts:
+        interval = facts.get("estimate_usd_ci95")
+        parts.append(
+            f"${facts['estimate_usd']:,.2f}" + (f" (${interval[0]:,.2f} to {interval[1]:,.2f})" if interval else "")
+        )
+    if "estimate_seconds" in facts:
+        parts.append(f"{timedelta(seconds=round(facts['estimate_seconds']))} at the pace of the sample")
+    return f"The rest: {', '.join(parts)}."
 
 
 def _answers(
