@@ -91,7 +91,7 @@ def alone(model: Path, data: bytes, conversation: Sequence[str], max_tokens: int
     )
     width = inputs["input_ids"].shape[1]
     new = network.generate(**inputs, max_new_tokens=max_tokens)[0, width:]
-    return processor.decode(new, skip_special_tokens=True).strip(), width, len(new)
+    return processor.decode(new, skip_special_tokens=True), width, len(new)
 
 
 def test_answers_each_image_as_the_model_does_alone_whatever_stands_beside_it(tiny_vlm: Path) -> None:
@@ -192,7 +192,7 @@ def test_an_image_that_cannot_be_read_costs_no_other(tiny_vlm: Path) -> None:
     found = answers(describer(tiny_vlm, batch_size=3), [good[0], bad[0], good[1], bad[1], good[2], good[3]])
     reasons = {answer.request.digest: answer.error for answer in found if answer.error}
     assert reasons == {
-        bad[0].digest: "not an image, or damaged at its start",
+        bad[0].digest: "cannot be decoded: not an image, or damaged at its start",
         bad[1].digest: "cannot be read: No such file or directory",
     }
     kept = {(answer.request.digest, 0): answer.text for answer in found if not answer.error}

@@ -13,8 +13,8 @@ from typing import Any
 
 from PIL import Image
 
-from gpt4image.data.decode import decode
 from gpt4image.describers import Answer, Request
+from gpt4image.describers.images import bounded
 from gpt4image.errors import DecodeError
 
 
@@ -134,21 +134,25 @@ def _read(batch: Sequence[tuple[Request, int]], max_side: int) -> tuple[list[Row
 def _image(request: Request, max_side: int) -> Image.Image | str:
     """Return the image, or why there is none."""
     try:
-        image = decode(request.read())
-        image.thumbnail((max_side, max_side), Image.Resampling.BICUBIC)
-        return image
+        return bounded(request.read(), max_side)
     except DecodeError as error:
-        return str(error)
+        return f"cannot be decoded: {error}"
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
 
 
 def _converse(rows: Sequence[Row], say: Say) -> list[Answer]:
-    """Return the answers of all rows; those with fewer turns wait for the others."""
+    """Return the answers of all rows; some have fewer turns than others, and an empty answer is the last one."""
     start = time.perf_counter()
     replies: list[list[Reply]] = [[] for _ in rows]
     for turn in range(max(len(row.request.turns) for row in rows)):
-        asked = [number for number, row in enumerate(rows) if turn < len(row.request.turns)]
+        asked = [
+            number
+            for number, row in enumerate(rows)
+            if turn < len(row.request.turns) and all(reply.text for reply in replies[number])
+        ]
+        if not asked:
+            break
         before = [[reply.text for reply in replies[number]] for number in asked]
         for number, reply in zip(asked, say([rows[number] for number in asked], before), strict=True):
             replies[number].append(reply)
@@ -161,7 +165,7 @@ def _answer(row: Row, replies: Sequence[Reply], seconds: float) -> Answer:
     return Answer(
         request=row.request,
         sample=row.sample,
-        text="\n\n".join(reply.text for reply in replies),
+        text="\n\n".join(reply.text for reply in replies if reply.text),
         finish_reason="length" if cut_off else replies[-1].finish_reason,
         tokens_in=sum(reply.tokens_in for reply in replies),
         tokens_out=sum(reply.tokens_out for reply in replies),

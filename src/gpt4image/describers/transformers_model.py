@@ -208,7 +208,7 @@ class _Model:
         texts = self._processor.batch_decode(said, skip_special_tokens=True)
         return [
             Reply(
-                text=text.strip(),
+                text=text,
                 finish_reason="stop" if row and row[-1] in ends else "length",
                 tokens_in=int(tokens_in),
                 tokens_out=len(row),

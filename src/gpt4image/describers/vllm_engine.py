@@ -155,7 +155,7 @@ def _length_of_question(engine: Any, system: str) -> tuple[int, str]:
 def _reply(output: Any) -> Reply:
     said = output.outputs[0]
     return Reply(
-        text=said.text.strip(),
+        text=said.text,
         finish_reason=said.finish_reason,
         tokens_in=len(output.prompt_token_ids),
         tokens_out=len(said.token_ids),
