@@ -85,6 +85,7 @@ class BatchServer:
     room: int | None = None
     faults: list[Fault] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
+    names: dict[str, str | None] = field(default_factory=dict)
     batches: dict[str, dict[str, Any]] = field(default_factory=dict)
     paid: Counter[str] = field(default_factory=Counter)
     requests: list[str] = field(default_factory=list)
@@ -95,14 +96,14 @@ class BatchServer:
     lock: Any = field(default_factory=threading.RLock)
 
     def handle(self, method: str, path: str, query: dict[str, list[str]], body: bytes, kind: str) -> tuple[int, Any]:
-        if method == "POST" and path == "/v1/files":
-            return 200, self._upload(body, kind)
+        if path == "/v1/files":
+            return 200, self._upload(body, kind) if method == "POST" else self._list_files(query)
         if path.startswith("/v1/files/"):
             return self._file(method, *path.removeprefix("/v1/files/").split("/"))
         if method == "POST" and path == "/v1/batches":
             return self._create(json.loads(body))
         if path == "/v1/batches":
-            return 200, self._list(query)
+            return 200, _page([_shown(batch) for batch in self.batches.values()][::-1], query)
         if path.startswith("/v1/batches/"):
             return self._batch(method, *path.removeprefix("/v1/batches/").split("/"))
         return _not_found("no such path")
@@ -113,7 +114,8 @@ class BatchServer:
         assert parts["purpose"].get_payload(decode=True).strip() == b"batch"
         name = f"file-{len(self.files)}"
         self.files[name] = parts["file"].get_payload(decode=True)
-        return _file_object(name, len(self.files[name]))
+        self.names[name] = parts["file"].get_filename()
+        return self._file_object(name)
 
     def _file(self, method: str, name: str, *rest: str) -> tuple[int, Any]:
         if name not in self.files or name in self.deleted:
@@ -121,7 +123,15 @@ class BatchServer:
         if method == "DELETE":
             self.deleted.append(name)
             return 200, {"id": name, "object": "file", "deleted": True}
-        return 200, self.files[name] if rest == ("content",) else _file_object(name, len(self.files[name]))
+        return 200, self.files[name] if rest == ("content",) else self._file_object(name)
+
+    def _list_files(self, query: dict[str, list[str]]) -> dict[str, Any]:
+        assert query["purpose"] == ["batch"] and query["order"] == ["desc"]
+        return _page([self._file_object(name) for name in [*self.names][::-1] if name not in self.deleted], query)
+
+    def _file_object(self, name: str) -> dict[str, Any]:
+        common = {"object": "file", "created_at": int(time.time()), "purpose": "batch", "status": "processed"}
+        return {"id": name, "bytes": len(self.files[name]), "filename": self.names.get(name, name), **common}
 
     def _create(self, asked: dict[str, Any]) -> tuple[int, Any]:
         if asked["input_file_id"] not in self.files:
@@ -151,15 +161,6 @@ class BatchServer:
         else:
             self.paid.update(image_of(line["body"]) for line in lines)
         return 200, _shown(batch)
-
-    def _list(self, query: dict[str, list[str]]) -> dict[str, Any]:
-        newest_first = list(self.batches.values())[::-1]
-        names = [batch["id"] for batch in newest_first]
-        start = names.index(query["after"][0]) + 1 if "after" in query else 0
-        page = newest_first[start : start + 2]  # small pages: whoever lists has to turn them
-        more = start + len(page) < len(newest_first)
-        ends = {"first_id": page[0]["id"], "last_id": page[-1]["id"]} if page else {}
-        return {"object": "list", "data": [_shown(batch) for batch in page], "has_more": more, **ends}
 
     def _batch(self, method: str, name: str, *rest: str) -> tuple[int, Any]:
         batch = self.batches.get(name)
@@ -198,9 +199,13 @@ class BatchServer:
         batch["status"] = self.end.get(batch["number"], "completed")
 
 
-def _file_object(name: str, size: int) -> dict[str, Any]:
-    common = {"object": "file", "created_at": 1, "filename": "x.jsonl", "purpose": "batch", "status": "processed"}
-    return {"id": name, "bytes": size, **common}
+def _page(newest_first: list[dict[str, Any]], query: dict[str, list[str]]) -> dict[str, Any]:
+    """Small pages: whoever lists has to turn them."""
+    names = [item["id"] for item in newest_first]
+    start = names.index(query["after"][0]) + 1 if "after" in query else 0
+    page = newest_first[start : start + 2]
+    ends = {"first_id": page[0]["id"], "last_id": page[-1]["id"]} if page else {}
+    return {"object": "list", "data": page, "has_more": start + len(page) < len(newest_first), **ends}
 
 
 def _shown(batch: dict[str, Any]) -> dict[str, Any]:
