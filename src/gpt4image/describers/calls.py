@@ -31,7 +31,7 @@ from gpt4image.describers.pace import Pace, Ticket
 from gpt4image.describers.prices import Price
 from gpt4image.errors import DecodeError, DescriberError
 
-_AHEAD = 8
+_LEAST_AHEAD = 8
 _BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 30.0
 
 
@@ -63,6 +63,11 @@ class Plan:
     image_format: str
     price: Price | None
     secrets: Sequence[str]
+
+    @property
+    def ahead(self) -> int:
+        """Number of requests that are made ready before there is room for them."""
+        return min(self.concurrency, max(_LEAST_AHEAD, self.concurrency // 4))
 
 
 @dataclass(eq=False)
@@ -147,10 +152,10 @@ class Calls:
 
     def _pull(self) -> None:
         """Take requests, a few more than can be sent now, and prepare their images in threads."""
-        most = self._plan.concurrency + _AHEAD
+        most = self._plan.concurrency + self._plan.ahead
         while (
             not self._exhausted
-            and self._preparing + len(self._queue.new) < min(_AHEAD, self._plan.concurrency)
+            and self._preparing + len(self._queue.new) < self._plan.ahead
             and self._queue.tried < most
             and len(self._unacknowledged) < 2 * most
         ):

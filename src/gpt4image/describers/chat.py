@@ -119,9 +119,13 @@ def render_body(
 def read_completion(content: bytes) -> Completion:
     """Return what a response body holds. Never raises: whatever is of another shape is left out."""
     try:
-        body = json.loads(content)
+        return completion_of(json.loads(content))
     except (ValueError, RecursionError):
         return Completion()
+
+
+def completion_of(body: Any) -> Completion:
+    """Return what a decoded response body holds."""
     if not isinstance(body, dict):
         return Completion()
     usage = body.get("usage")

@@ -21,6 +21,9 @@ _FASTEST = 1e5
 _SLOWEST = 1 / 60
 # A call that is sent late may be followed by earlier ones, so that late timers do not lower the rate.
 _CATCH_UP_S, _CATCH_UP_SHARE = 0.01, 0.25
+# Calls that come back together would be sent together for ever, and wait for each other in the client each time: they
+# are spread to at most this many times the calls that can be answered meanwhile.
+_HASTE, _SMOOTHING = 1.4, 0.05
 _EVIDENCE_S = 4.0
 _FEW = 10
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 30.0
@@ -58,17 +61,22 @@ class Pace:
         self._requests = _Meter(requests_per_minute)
         self._tokens = _Meter(tokens_per_minute)
         self._token_sum, self._token_count = _FIRST_TOKENS, 0
+        self._latency: float | None = None
+        self._evenly_at = -math.inf
         self._number = 0
 
     def delay(self, now: float) -> float:
         """Return how long to wait before the next call, in seconds; 0: it may be sent."""
-        return max(0.0, self.rate.free_at(now) - now, self._requests.free_at - now, self._tokens.free_at - now)
+        free_at = max(self.rate.free_at(now), self._evenly_at, self._requests.free_at, self._tokens.free_at)
+        return max(0.0, free_at - now)
 
     def sent(self, now: float, answers: int = 1) -> Ticket:
         """Count a call that asks for so many answers."""
         ticket = Ticket(self._number, now, self._mean_tokens * answers)
         self._number += 1
         self.rate.sent(now)
+        if self._latency is not None:
+            self._evenly_at = max(self._evenly_at, now - _CATCH_UP_S) + self._latency / (_HASTE * self.room.limit)
         self._requests.take(1, now)
         self._tokens.take(ticket.tokens, now)
         return ticket
@@ -76,6 +84,8 @@ class Pace:
     def answered(self, ticket: Ticket, now: float, tokens: int | None, headers: Mapping[str, str]) -> None:
         """Count an answer, the tokens it took, and what its headers say about limits."""
         self.room.answered()
+        latency = now - ticket.sent_at
+        self._latency = latency if self._latency is None else self._latency + _SMOOTHING * (latency - self._latency)
         if tokens is not None:
             self._token_sum = tokens + (self._token_sum if self._token_count else 0.0)
             self._token_count += 1
@@ -253,8 +263,12 @@ class Room:
     @property
     def free(self) -> bool:
         """Whether there is room for one more call. A server that is down gets one at a time."""
-        limit = 1 if self.failed_in_row >= _DOWN_IN_ROW else max(1, int(self._limit))
-        return self._taken < limit
+        return self._taken < self.limit
+
+    @property
+    def limit(self) -> int:
+        """Most calls in flight for now."""
+        return 1 if self.failed_in_row >= _DOWN_IN_ROW else max(1, int(self._limit))
 
     def take(self) -> None:
         """Take a place."""
