@@ -18,7 +18,7 @@ def find_folder(name: str, patterns: Sequence[str]) -> Path:
         LookupError: there is no such folder and the hub does not give it; the message says why.
     """
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if name and folder.is_dir():
         return folder
     if not name or folder.is_absolute() or name.startswith(".") or len(folder.parts) > 2:
         raise LookupError(f"there is no folder {name!r}; give a folder or a Hugging Face id")
