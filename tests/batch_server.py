@@ -73,7 +73,8 @@ class BatchServer:
         polls: how often a batch is looked at until it ends.
         end: status of each batch in the end, by its number; ``completed`` for the others.
         errors: why a batch of that number fails.
-        answer: response body of a request body; an int or dict with ``error`` makes an error line, None no line.
+        answer: what comes of a request body: a response body; a status and its error; an error of the line itself (with
+            ``code``); a string, written as it is; None for no line.
         room: most lines in batches that run; a batch beyond fails for its token limit.
         paid: how often each image was answered or is being worked on.
     """
@@ -183,8 +184,8 @@ class BatchServer:
             named = {"id": f"r-{line['custom_id']}", "custom_id": line["custom_id"]}
             if isinstance(said, str):
                 results["output"].append(said)
-            elif isinstance(said, int):
-                failure = {"status_code": said, "body": {"error": {"message": "scripted refusal", "code": "bad"}}}
+            elif isinstance(said, tuple):
+                failure = {"status_code": said[0], "body": {"error": said[1]}}
                 results["error"].append({**named, "response": failure, "error": None})
             elif said is not None and "code" in said:
                 results["error"].append({**named, "response": None, "error": said})

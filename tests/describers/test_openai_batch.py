@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -170,8 +171,8 @@ def test_bad_lines_cost_only_themselves(server: BatchServer, config: Any) -> Non
     said = [
         chat_completion(["a good text\u2028with a line separator"]),
         '{"custom_id": "1", "response": {"status_',
-        400,
-        500,
+        (400, {"message": "Your image was kept back", "code": "content_policy_violation"}),
+        (500, {"message": f"broken, as {KEY} is", "code": None}),
         chat_completion([]),
         chat_completion(["good"]) | {"choices": None},
         foreign,
@@ -179,9 +180,12 @@ def test_bad_lines_cost_only_themselves(server: BatchServer, config: Any) -> Non
     ]
     server.answer = answer
     outcome = describe(config())
-    assert outcome.summary["described"] == 1 + 1 and outcome.summary["failed"] == 6
-    assert "a good text\u2028with a line separator" in texts(config())
-    assert sum("scripted refusal" in item.reason for item in outcome.set_aside) == 2
+    assert outcome.summary["failed"] == 5
+    assert any("broken, as *** is" in item.reason for item in outcome.set_aside)
+    with DescriptionStore(config().store) as store:
+        kept = {(row.text, row.finish_reason) for row in store.descriptions()}
+    good = "a good text\u2028with a line separator"
+    assert kept == {(good, "stop"), ("half of", "content_filter"), ("", "content_filter")}
 
 
 def test_an_image_that_cannot_be_decoded_is_named_and_never_sent(
@@ -452,3 +456,22 @@ def test_killed_at_any_moment_nothing_is_paid_twice_and_nothing_is_lost(
     assert len(texts(config())) == 8 and outcome.set_aside == () and "batches_open" not in outcome.summary
     assert set(server.paid.values()) == {1} and len(server.paid) == 8
     assert server.files.keys() - server.deleted == {name for name in server.files if "output" in name}
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_the_batch_with_the_server_and_the_same_command_collects_it(
+    server: BatchServer, config: Any
+) -> None:
+    server.polls = 1_000_000
+    asked = config(poll_seconds=30.0)
+    words = ["describe", "--data", asked.data, "--store", str(asked.store), "--describer", asked.describer, "--batch"]
+    command = [sys.executable, "-m", "gpt4image", *words, "--base-url", server.url, "--poll-seconds", "30"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while not any(request.startswith("GET /v1/batches/") for request in server.requests):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == 130 and "8 answers are on their way; the same command collects them" in said
+    server.polls = 1
+    assert describe(config()).summary["described"] == 8 and lines_of(server) == [8]

@@ -81,7 +81,8 @@ class BatchDescriber:
             try:
                 yield from run.answers(requests)
             except (GeneratorExit, KeyboardInterrupt):
-                console.print(f"{ledger.items_left():,} answers are on their way; the same command collects them.")
+                if left := ledger.items_left():
+                    console.print(f"{left:,} answers are on their way; the same command collects them.")
                 raise
 
     def arrived(self) -> Sequence[Answer]:
@@ -106,7 +107,7 @@ def _client(server: Server, options: DescriberOptions) -> openai.OpenAI:
 
 
 class _Chat:
-    """Chat completions as lines of a batch."""
+    """Chat completions as lines of a batch, read as the answers to single calls are; see ``batch_run.Format``."""
 
     def __init__(
         self, dialect: Dialect, options: DescriberOptions, price: Price | None, secrets: Sequence[str]
