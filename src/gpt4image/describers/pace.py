@@ -225,6 +225,7 @@ class LearnedRate:
             self._raises += 1
             if self._raises >= _BOLD_AFTER:
                 self._step = min(_STEP[1], 2 * self._step)
+                self._patience = max(_PATIENCE_S[0], self._patience / 2)
             self._raise_at = now + self._patience
 
 
@@ -296,7 +297,8 @@ class Room:
             self.failing_since = now
         self.failed_in_row += 1
         self._lost_in_row = self._lost_in_row + 1 if lost else 0
-        if (overloaded or self._lost_in_row >= _TROUBLE_IN_ROW) and ticket.number >= self._first_after_cut:
+        trouble = overloaded or self._lost_in_row >= _TROUBLE_IN_ROW
+        if trouble and ticket.number >= self._first_after_cut and self.failed_in_row < _DOWN_IN_ROW:
             self._limit = max(1.0, 0.75 * min(self._limit, self._most))
             self._first_after_cut = next_number
         if self.failed_in_row < _DOWN_IN_ROW:
