@@ -6,6 +6,8 @@ import dataclasses
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -21,6 +23,7 @@ from gpt4image.budget import Budget
 from gpt4image.config import DescribeConfig, EncodeConfig
 from gpt4image.data import load_image_set
 from gpt4image.data.image_set import ImageSet
+from gpt4image.describe import describe
 from gpt4image.describers import Answer, load_describer
 from gpt4image.describers.prompts import PROMPTS
 from gpt4image.describers.replay import ReplayDescriber
@@ -33,8 +36,6 @@ from gpt4image.store import Description, DescriptionStore
 from gpt4image.table import EmbeddingTable
 from openai_stub import Call, Reply, answer, failure, serve
 from tiny_vlm import make_tiny_vlm
-
-ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 
 KEY = "sk-only-in-the-environment"
 # Ray leaves sockets and log files of its processes to the garbage collector, and warns about its own next versions.
@@ -51,8 +52,11 @@ def cluster() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         patch.setenv("OPENAI_API_KEY", KEY)
         require_ray()
+        import ray
+
         warnings.simplefilter("ignore")
         ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import this file
     yield
     ray.shutdown()
 
@@ -176,6 +180,8 @@ def test_workers_share_a_server_and_its_limits(
     assert {call.headers["authorization"] for call in server.calls} == {f"Bearer {KEY}"}
     assert spread == said(ask(load_describer(config), photos))
     assert KEY not in "".join(capfd.readouterr())
+    import ray
+
     logs = [file for file in Path(ray._private.worker._global_node.get_logs_dir_path()).rglob("*") if file.is_file()]
     assert logs and not [file for file in logs if KEY.encode() in file.read_bytes()]
 
@@ -216,9 +222,8 @@ def drain(workers: Workers) -> list[Result]:
 
 
 def test_a_worker_that_is_killed_costs_only_tries_and_a_deadly_payload_is_given_up(
-    tmp_path: Path,
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    ray.cloudpickle.register_pickle_by_value(__import__(__name__))  # workers cannot import this file
     workers = Workers(Cluster(), Sleepy, (str(tmp_path),), count=2, calls=1, gpu=False)
     try:
         workers.send(b"first")
@@ -234,12 +239,12 @@ def test_a_worker_that_is_killed_costs_only_tries_and_a_deadly_payload_is_given_
         assert len(list(tmp_path.glob("poison*"))) == MOST_TRIES
         workers.send(b"after")
         assert not drain(workers)[0].lost
+        assert capfd.readouterr().out == ""  # it belongs to the JSON of the stage
     finally:
         workers.close()
 
 
 def test_closing_gives_up_what_runs_and_keeps_what_came(tmp_path: Path) -> None:
-    ray.cloudpickle.register_pickle_by_value(__import__(__name__))
     workers = Workers(Cluster(), Sleepy, (str(tmp_path),), count=2, calls=1, gpu=False)
     for _ in range(30):
         workers.send(b"item")
@@ -258,12 +263,90 @@ def test_more_workers_than_there_is_room_for_are_refused(photos: ImageSet, repla
         list(ask(describer, photos))
 
 
+def test_a_password_in_an_address_is_not_sent_to_workers(photos: ImageSet) -> None:
+    with pytest.raises(ConfigError, match="OPENAI_BASE_URL on every machine") as caught:
+        RayDescriber(config_of("openai:tiny", base_url="http://me:hunter2@localhost:1/v1"), photos)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_cluster_that_is_not_there_is_named_at_once(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from gpt4image.engines.ray_cluster import Cluster; Cluster()"]
+    done = subprocess.run(
+        command, env={**os.environ, "RAY_ADDRESS": "127.0.0.1:1"}, capture_output=True, text=True, timeout=30
+    )
+    assert "RunError: --engine ray: there is no Ray cluster at RAY_ADDRESS=127.0.0.1:1 ([Errno 111]" in done.stderr
+
+
+def rows_of(store_path: Path) -> list[dict[str, Any]]:
+    with DescriptionStore(store_path) as store:
+        every = [*store.descriptions(), *store.descriptions(status="failed")]
+    return [{**vars(row), "created": None, "latency_s": None} for row in every]
+
+
+@pytest.mark.slow
+def test_the_store_is_that_of_the_engine_local(photos: ImageSet, replay_file: Path, tmp_path: Path) -> None:
+    def run(store: str, **options: Any) -> dict[str, Any]:
+        config = DescribeConfig(
+            data=photos.spec,
+            store=tmp_path / store,
+            describer=f"replay:{replay_file}",
+            prompt=("paper", "attributes"),
+            **options,
+        )
+        return dict(describe(config).summary)
+
+    local = run("local.db")
+    limited = run("ray.db", engine="ray", workers=2, limit=17)
+    assert (limited["described"], limited["stopped_by"]) == (17, "--limit 17")
+    spread = run("ray.db", engine="ray", workers=2)
+    assert spread == {**local, "already_described": 17, "described": 80 - 17, "workers": 2}
+    assert len(rows_of(tmp_path / "ray.db")) == 80
+    assert rows_of(tmp_path / "ray.db") == rows_of(tmp_path / "local.db")
+
+
+@pytest.mark.slow
+def test_interrupted_it_keeps_what_came_prints_no_noise_and_leaves_no_process(photos: ImageSet, tmp_path: Path) -> None:
+    folder = photos.spec.removeprefix("folder:")
+    with serve(lambda call: answer("a red square", delay=0.5)) as stub:
+        command = [sys.executable, "-m", "gpt4image", "describe", "--data", f"folder:{folder}", "--engine", "ray"]
+        options = ["--describer", "openai:tiny", "--base-url", stub.url, "--concurrency", "2", "--batch-size", "1"]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        process = subprocess.Popen(
+            [*command, *options, "--workers", "1", "--json", "--store", str(tmp_path / "a.db")],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        while len(stub.calls) < 6:
+            time.sleep(0.1)
+            assert process.poll() is None
+        children = descendants(process.pid)
+        assert len(children) > 3
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+        assert (process.returncode, out) == (130, "")
+        assert "Interrupted" in err and "Traceback" not in err
+        time.sleep(1)
+        assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+        assert 6 <= len(rows_of(tmp_path / "a.db")) == len(stub.calls) < 41
+
+
+def descendants(pid: int) -> list[int]:
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            found += [int(child), *descendants(int(child))]
+    return found
+
+
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "ray.data", None)
+    monkeypatch.setitem(sys.modules, "ray.data", None)
     with pytest.raises(MissingExtraError, match=r"--engine ray needs .*gpt4image\[ray\]"):
         require_ray()
 
 
+@pytest.mark.slow
 def test_a_table_is_that_of_the_engine_local(tmp_path: Path) -> None:
     store_path = tmp_path / "texts.db"
     words = ["a", "small", "brown", "bird", "with", "black", "wings", "on", "the", "branch", "of", "an", "old", "tree"]

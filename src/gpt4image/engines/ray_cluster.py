@@ -14,6 +14,7 @@ import asyncio
 import logging
 import os
 import queue
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,7 @@ from gpt4image.errors import ConfigError, Gpt4ImageError, MissingExtraError, Run
 
 MOST_TRIES = 3
 SECONDS_TO_STOP = 2.0
+SECONDS_TO_CONNECT = 5.0
 
 Work = Callable[[bytes], bytes]
 
@@ -36,6 +38,7 @@ _RAY_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # else it tells of dead workers on standard output
     "RAY_ENABLE_AUTO_CONNECT": "0",
 }
 
@@ -87,11 +90,13 @@ class Cluster:
 
         self._ours = not ray.is_initialized()
         if self._ours:
+            address = os.environ.get("RAY_ADDRESS", "")
             try:
+                _knock(address)  # Ray itself would knock for minutes
                 ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
             except (OSError, ValueError, RuntimeError) as error:
-                where = os.environ.get("RAY_ADDRESS", "this machine")
-                raise RunError(f"--engine ray: there is no Ray cluster at {where} ({_one_line(error)}).") from None
+                where = f"there is no Ray cluster at RAY_ADDRESS={address}" if address else "Ray does not start here"
+                raise RunError(f"--engine ray: {where} ({_one_line(error)}).") from None
         resources = ray.cluster_resources()
         self.cpus = int(resources.get("CPU", 0))
         self.gpus = int(resources.get("GPU", 0))
@@ -355,6 +360,13 @@ class _Worker:
                     os.chdir(folder)
                 work = self._work = make(*arguments)
             return work
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where ``address`` is a host and a port that nobody listens at."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), SECONDS_TO_CONNECT).close()
 
 
 def _one_line(error: BaseException) -> str:

@@ -19,12 +19,12 @@ from gpt4image.data.image_set import ImageSet, ImageSource
 from gpt4image.describers import Answer, Report, Request, load_describer
 from gpt4image.describers.prices import Price
 from gpt4image.engines.ray_cluster import MOST_TRIES, Cluster, Result, Workers, in_background, require_ray
-from gpt4image.errors import DescriberError, Gpt4ImageError, first_few
+from gpt4image.errors import ConfigError, DescriberError, Gpt4ImageError, first_few
 from gpt4image.store import Prompt
 
 _ON_GPU = ("transformers", "vllm")
 _VLLM_GROUP = 512  # what VllmDescriber asks for at once
-_MOMENT = 0.02  # seconds
+_MOMENT = 0.02  # seconds that a worker waits for one more request before its describer does what it has
 _LOST = f"the workers that described it died {MOST_TRIES} times, most often because memory ran out"
 _ANSWER = [field.name for field in dataclasses.fields(Answer) if field.name != "request"]
 
@@ -41,12 +41,14 @@ class RayDescriber:
         """Prepare; the cluster is started when ``describe`` is first called.
 
         Raises:
-            ConfigError: the describer cannot be used.
+            ConfigError: the describer cannot be used, or a password stands in the address of the server.
             MissingExtraError: Ray, or what the describer needs, is not installed.
         """
         require_ray()
+        _require_no_password(config.base_url)
         self._describer = load_describer(config)
         self._config = config
+        self._kind = config.describer.partition(":")[0]
         self._images = images
         self._workers: Workers | None = None
         self._worker_count = 0
@@ -72,8 +74,9 @@ class RayDescriber:
     def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
         """Yield the answers of a few requests each; the workers live on for the next call.
 
-        Requests in flight are at most ``concurrency`` and two batches a worker. A worker that dies costs at most
-        ``MOST_TRIES`` tries of what it had in flight.
+        A server has at most ``concurrency`` calls at once. Answers come here with the slowest of their batch, so that a
+        kill of this process may cost twice as many. A worker that dies costs at most ``MOST_TRIES`` tries of what it
+        had.
 
         Raises:
             DescriberError: what stops every call, after all answers that came.
@@ -106,20 +109,24 @@ class RayDescriber:
         return [answer for result in self._workers.received() for answer in self._unpack(result)[0]]
 
     def report(self, images: ImageSet) -> Report:
-        """End the workers; return the report of the describer with their number."""
+        """End the workers; return how many there were, and what a file of descriptions has to say about itself.
+
+        What other describers report is about calls that they made, which those of the workers did.
+        """
         self._stop()
-        own = self._describer.report(images)
+        own = self._describer.report(images) if self._kind == "replay" else Report()
         return Report(facts={**own.facts, "workers": self._worker_count}, set_aside=own.set_aside)
 
     def _start(self) -> Workers:
         if self._workers is None:
-            kind = self._config.describer.partition(":")[0]
             cluster = Cluster()
             try:
-                on_gpu = kind in _ON_GPU and cluster.gpus > 0 and self._config.device in ("auto", "cuda")
+                on_gpu = self._kind in _ON_GPU and cluster.gpus > 0 and self._config.device in ("auto", "cuda")
                 self._worker_count = cluster.workers(self._config.workers, on_gpu=on_gpu)
+                if self._kind == "openai":
+                    self._worker_count = min(self._worker_count, self._config.concurrency)
                 options = _share(self._config, self._worker_count)
-                at_once = {"openai": options.concurrency, "vllm": _VLLM_GROUP}.get(kind, options.batch_size)
+                at_once = {"openai": options.concurrency, "vllm": _VLLM_GROUP}.get(self._kind, options.batch_size)
                 self._batch_size = max(options.batch_size, at_once // 8)  # many small calls would keep Ray busy
                 self._workers = Workers(
                     cluster,
@@ -169,15 +176,20 @@ class RayDescriber:
             return [], result.fault
         if result.lost:
             if not self._answered_any:
-                return (
-                    [],
-                    f"No image was described: {_LOST}. Give a smaller --batch-size, or fewer --workers a machine.",
-                )
+                return [], f"No image was described: {_LOST}. Give a smaller --batch-size, or fewer --workers."
             return [Answer(request=one, sample=sample, error=_LOST) for one in batch for sample in one.samples], None
         content = json.loads(result.payload)
         answers = [Answer(request=batch[position], **fields) for position, fields in content["answers"]]
         self._answered_any = self._answered_any or bool(answers)
         return answers, content["fault"]
+
+
+def _require_no_password(base_url: str | None) -> None:
+    """Raise ConfigError where options, which are sent to the workers, hold a secret."""
+    if base_url is not None and "@" in base_url:
+        raise ConfigError(
+            "--base-url with a password is not sent over a cluster: set OPENAI_BASE_URL on every machine instead."
+        )
 
 
 def _share(config: DescribeConfig, workers: int) -> DescriberOptions:
@@ -208,14 +220,15 @@ class _DescribeWork:
         self._source = source
         self._one_by_one = threading.Lock()
         self._waiting: queue.SimpleQueue[Request] = queue.SimpleQueue()
-        self._tickets: dict[Request, tuple[_Ticket, int]] = {}
+        # By identity: Ray may give a worker a batch again that it still has.
+        self._tickets: dict[int, tuple[_Ticket, int]] = {}
         self._running = in_background(self._run)
 
     def __call__(self, payload: bytes) -> bytes:
         """Return the answers of a batch, and what stops all calls where there is such a thing."""
         requests = [self._request(fields) for fields in json.loads(payload)]
         ticket = _Ticket(requests, missing=sum(len(request.samples) for request in requests))
-        self._tickets.update((request, (ticket, position)) for position, request in enumerate(requests))
+        self._tickets.update((id(request), (ticket, position)) for position, request in enumerate(requests))
         with self._one_by_one:  # batches of a model are those of a local run
             for request in requests:
                 self._waiting.put(request)
@@ -256,12 +269,12 @@ class _DescribeWork:
                 yield self._waiting.get(timeout=_MOMENT)
 
     def _deliver(self, answer: Answer) -> None:
-        ticket, position = self._tickets[answer.request]
+        ticket, position = self._tickets[id(answer.request)]
         ticket.answers.append((position, answer))
         ticket.missing -= 1
         if not ticket.missing:
             for request in ticket.requests:
-                del self._tickets[request]
+                del self._tickets[id(request)]
             ticket.done.set_result(None)
 
 
