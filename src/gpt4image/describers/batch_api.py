@@ -50,14 +50,15 @@ class BusyError(DescriberError):
 class BatchApi:
     """Batches and files of one account at one server."""
 
-    def __init__(self, client: openai.OpenAI, one_line: Callable[[object], str]) -> None:
+    def __init__(self, client: openai.OpenAI, one_line: Callable[[object], str], *, retries: int) -> None:
         """Prepare; nothing is sent.
 
         Args:
-            client: of the server; it repeats by itself the calls that may be repeated.
+            client: of the server.
             one_line: makes an error text short and free of secrets.
+            retries: further tries of calls that may be repeated.
         """
-        self._client = client
+        self._client = client.with_options(max_retries=retries)
         self._one_line = one_line
 
     def upload(self, lines: BinaryIO, token: str) -> str:

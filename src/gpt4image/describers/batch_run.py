@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Protocol
 from gpt4image.batch_ledger import BatchLedger, Submission
 from gpt4image.describers import Answer, Request
 from gpt4image.describers.batch_api import ENDED, BatchApi, BusyError, GoneError, NoRoomError, RefusedError, is_no_room
-from gpt4image.errors import ConfigError, DecodeError, DescriberError
+from gpt4image.errors import DecodeError, DescriberError
 from gpt4image.progress import console
 
 # The server takes 50,000 lines and 200 MB.
@@ -204,8 +204,6 @@ class BatchRun:
         while self._backlog:
             yield self._backlog.popleft()
         for request in source:
-            if len(request.turns) > 1:
-                raise several_turns(request.prompt.name)
             places = self._ledger.places(request)
             for sample, place in places.items():
                 wanted = self._open[place.batch].wanted.setdefault(place.line, [])
@@ -361,11 +359,3 @@ def _rest(seconds: float) -> Iterator[Sequence[Answer]]:
     while (left := end - time.monotonic()) > 0:
         time.sleep(min(left, _TICK_S))
         yield []
-
-
-def several_turns(name: str) -> ConfigError:
-    """Return what is raised where a prompt asks in several turns."""
-    return ConfigError(
-        f"--batch: the prompt {name!r} has several turns, and a batch asks once; use a single-turn prompt or leave out "
-        f"--batch."
-    )

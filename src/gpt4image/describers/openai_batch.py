@@ -11,19 +11,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-import openai
-
 from gpt4image.batch_ledger import BatchLedger
 from gpt4image.config import DescribeConfig, DescriberOptions
 from gpt4image.data.image_set import ImageSet
 from gpt4image.describers import Answer, Report, Request
-from gpt4image.describers.batch_api import BatchApi
-from gpt4image.describers.batch_run import BatchRun, several_turns
-from gpt4image.describers.chat import Choice, Dialect, read_completion
-from gpt4image.describers.faults import Verdict, fault_of_response, malformed, one_line
+from gpt4image.describers.chat import Choice, Dialect, completion_of
+from gpt4image.describers.faults import Verdict, fault_of_response, one_line
 from gpt4image.describers.images import data_url
 from gpt4image.describers.jobs import Job
-from gpt4image.describers.openai_client import Server, find_server
+from gpt4image.describers.openai_client import blocking_client, find_server
 from gpt4image.describers.openai_server import OpenAIDescriber
 from gpt4image.describers.prices import Price
 from gpt4image.describers.prompts import load_prompt, turns
@@ -31,6 +27,8 @@ from gpt4image.errors import ConfigError
 from gpt4image.progress import console
 
 HALF_PRICE = 0.5
+# An answer about 190 MB that were uploaded takes its time.
+_TIMEOUT_S = 600.0
 
 
 class BatchDescriber:
@@ -51,7 +49,7 @@ class BatchDescriber:
             raise ConfigError(f"--batch goes with openai:MODEL, not with {config.describer}; leave it out.")
         for name in config.prompt:
             if len(turns(load_prompt(name), "")) > 1:
-                raise several_turns(name)
+                raise _several_turns(name)
         self._config = config
         self._online = OpenAIDescriber(model, config)
         self._server = find_server(config.base_url)
@@ -75,11 +73,16 @@ class BatchDescriber:
 
     def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
         """Yield the answers as batches end; see ``Describer``."""
-        with BatchLedger(self._config.store, self.settings) as ledger, _client(self._server, self._config) as client:
-            api = BatchApi(client, self._chat.one_line)
-            run = BatchRun(ledger, api, self._chat, self._config.poll_seconds)
+        from gpt4image.describers.batch_api import BatchApi
+        from gpt4image.describers.batch_run import BatchRun
+
+        config = self._config
+        timeout = max(config.timeout, _TIMEOUT_S)
+        with BatchLedger(config.store, self.settings) as ledger, blocking_client(self._server, timeout) as client:
+            api = BatchApi(client, self._chat.one_line, retries=config.retries)
+            run = BatchRun(ledger, api, self._chat, config.poll_seconds)
             try:
-                yield from run.answers(requests)
+                yield from run.answers(map(_single_turn, requests))
             except (GeneratorExit, KeyboardInterrupt):
                 if left := ledger.items_left():
                     console.print(f"{left:,} answers are on their way; the same command collects them.")
@@ -96,13 +99,16 @@ class BatchDescriber:
             return Report(facts={"batches_open": count, "answers_on_their_way": ledger.items_left()} if count else {})
 
 
-def _client(server: Server, options: DescriberOptions) -> openai.OpenAI:
-    return openai.OpenAI(
-        api_key=server.key,
-        base_url=server.url,
-        default_query=dict(server.query),
-        default_headers=dict(server.headers),
-        max_retries=options.retries,
+def _single_turn(request: Request) -> Request:
+    if len(request.turns) > 1:
+        raise _several_turns(request.prompt.name)
+    return request
+
+
+def _several_turns(name: str) -> ConfigError:
+    return ConfigError(
+        f"--batch: the prompt {name!r} has several turns, and a batch asks once; use a single-turn prompt or leave out "
+        f"--batch."
     )
 
 
@@ -122,19 +128,18 @@ class _Chat:
         return self._dialect.body(Job(request=request, samples=request.samples, image_url=image))
 
     def answers(self, request: Request, count: int, status: int, body: Any) -> list[Answer]:
-        content = json.dumps(body).encode()
         job = Job(request=request, samples=tuple(range(count)))
+        choices: Sequence[Choice] = ()
         if status == HTTPStatus.OK:
-            completion = read_completion(content)
+            completion = completion_of(body)
             job.pay(completion)
-            fault = malformed("the response holds no answer")
-            choices = completion.choices
+            choices, error = completion.choices, "the response holds no answer"
         else:
-            fault = fault_of_response(status, {}, content)
-            choices = [Choice("", "content_filter")] * count if fault.verdict is Verdict.FILTERED else []
-        return list(
-            job.answers(choices, self._price) if choices else job.failures(self.one_line(fault.message), self._price)
-        )
+            fault = fault_of_response(status, {}, json.dumps(body).encode())
+            error = self.one_line(fault.message)
+            if fault.verdict is Verdict.FILTERED:
+                choices = [Choice("", "content_filter")] * count
+        return list(job.answers(choices, self._price) if choices else job.failures(error, self._price))
 
     def one_line(self, text: object) -> str:
         return one_line(str(text), self._secrets)

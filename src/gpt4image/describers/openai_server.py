@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gpt4image.config import DescriberOptions
 from gpt4image.data.image_set import ImageSet
 from gpt4image.describers import Answer, Report, Request
 from gpt4image.describers.arrivals import Arrivals
 from gpt4image.describers.calls import Calls, Plan, Tally
-from gpt4image.describers.chat import Dialect, completion_of
-from gpt4image.describers.faults import one_line
+from gpt4image.describers.chat import Dialect
 from gpt4image.describers.health import Health
-from gpt4image.describers.images import data_url
-from gpt4image.describers.jobs import Job
-from gpt4image.describers.openai_client import Client, blocking_client, find_server
+from gpt4image.describers.openai_client import Client, find_server
 from gpt4image.describers.pace import Pace
 from gpt4image.describers.prices import FREE, Price, find_price
 from gpt4image.errors import ConfigError
-
-if TYPE_CHECKING:
-    import openai
 
 _RESERVED = ("messages", "model", "n", "stream")
 
@@ -117,26 +110,6 @@ class OpenAIDescriber:
     def arrived(self) -> Sequence[Answer]:
         """Return answers that came but were not yielded because ``describe`` was broken off."""
         return self._arrivals.waiting()
-
-    def client(self) -> openai.OpenAI:
-        """Return the official client for the same server; one retry budget, elsewhere."""
-        return blocking_client(self._server, self._options.timeout)
-
-    def one_line(self, error: object) -> str:
-        """Return an error text on one line, short and free of secrets."""
-        return one_line(str(error), self._server.secrets)
-
-    def body(self, request: Request) -> Mapping[str, Any]:
-        """Return the body of the call that asks all samples of a request. Raises OSError or DecodeError."""
-        url = data_url(request.read(), self._options.max_side, self._options.image_format)
-        return json.loads(self._dialect.body(Job(request=request, samples=request.samples, image_url=url)))
-
-    def answers(self, request: Request, body: Any) -> Mapping[int, Answer]:
-        """Return what a response body says, by number of the choice, at the price of a direct call."""
-        completion = completion_of(body)
-        job = Job(request=request, samples=tuple(range(len(completion.choices))))
-        job.pay(completion)
-        return {answer.sample: answer for answer in job.answers(completion.choices, self._price)}
 
     def report(self, images: ImageSet) -> Report:
         """Return how many calls were sent, how many for each answer, and how many failed with which fault."""
