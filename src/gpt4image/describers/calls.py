@@ -12,7 +12,6 @@ import contextlib
 import math
 import os
 import random
-import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
@@ -117,24 +116,24 @@ class Calls:
         self._thread.join()
 
     def _work(self) -> None:
-        try:
-            with contextlib.suppress(asyncio.CancelledError):
-                self._loop.run_until_complete(self._main)
-        finally:
-            self._loop.close()
-            self._arrivals.finish(self._error or sys.exc_info()[1])
+        self._loop.run_until_complete(asyncio.wait({self._main}))
+        failure = None if self._main.cancelled() else self._main.exception()
+        self._loop.close()
+        self._arrivals.finish(self._error or failure)
 
     async def _run(self) -> None:
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1), "images") as self._pool:
             async with self._client.opened():
+                dispatching = self._loop.create_task(self._dispatch())
                 try:
-                    await self._dispatch()
+                    await asyncio.wait({dispatching})
                     if self._in_flight:
                         await asyncio.wait(self._in_flight)
                 finally:
-                    for task in self._in_flight:
+                    for task in (dispatching, *self._in_flight):
                         task.cancel()
-                    await asyncio.gather(*self._in_flight, return_exceptions=True)
+                    await asyncio.gather(dispatching, *self._in_flight, return_exceptions=True)
+                dispatching.result()  # raises what the requests raised
 
     async def _dispatch(self) -> None:
         while self._error is None:
