@@ -32,8 +32,8 @@ _ANSWERS_PER_GROUP = 256
 _TICK_S = 1.0
 
 
-class Format(Protocol):
-    """How requests and responses are written."""
+class Chat(Protocol):
+    """How requests are written and responses read."""
 
     def body(self, request: Request) -> bytes:
         """Return the JSON body of a request; raises OSError or DecodeError where its image cannot be sent."""
@@ -96,10 +96,10 @@ class _Open:
 class BatchRun:
     """One call of ``describe``: submits what is new, waits, and collects what was asked for."""
 
-    def __init__(self, ledger: BatchLedger, api: BatchApi, format: Format, poll_seconds: float) -> None:
+    def __init__(self, ledger: BatchLedger, api: BatchApi, chat: Chat, poll_seconds: float) -> None:
         self._ledger = ledger
         self._api = api
-        self._format = format
+        self._chat = chat
         self._poll_seconds = poll_seconds
         self._open: dict[int, _Open] = {}
         self._backlog: deque[Request] = deque()
@@ -121,9 +121,8 @@ class BatchRun:
                 more = self._backlog or not self._exhausted
                 if not waiting and not more:
                     return
-                status.update(
-                    f"{len(waiting)} batches at the server: {sum(batch.done for batch in waiting):,} requests done"
-                )
+                done = sum(batch.done for batch in waiting)
+                status.update(f"batches at the server: {len(waiting)}, requests they have done: {done:,}")
                 if not self._may_submit():
                     yield from _rest(self._poll_seconds)
 
@@ -185,7 +184,7 @@ class BatchRun:
         refused: list[Answer] = []
         for request in self._new(source):
             try:
-                line = _line(len(lines), self._format.body(request))
+                line = _line(len(lines), self._chat.body(request))
             except (OSError, DecodeError) as error:
                 reason = f"cannot be {'decoded' if isinstance(error, DecodeError) else 'read'}: {error}"
                 refused += [Answer(request=request, sample=sample, error=reason) for sample in request.samples]
@@ -302,7 +301,7 @@ class BatchRun:
         count = self._ledger.items_left(batch.submission.row)
         self._close(batch.submission)
         if not is_no_room(end.codes):
-            raise DescriberError(f"Batch API: the server refuses the requests: {self._format.one_line(end.reason)}")
+            raise DescriberError(f"Batch API: the server refuses the requests: {self._chat.one_line(end.reason)}")
         requests = [
             replace(wanted[0].request, samples=tuple(one.sample for one in wanted)) for wanted in batch.wanted.values()
         ]
@@ -334,9 +333,9 @@ class BatchRun:
         match row:
             case {"response": {"status_code": int(status), "body": body}}:
                 count = 1 + max(one.choice for one in wanted)
-                said = self._format.answers(wanted[0].request, count, status, body)
+                said = self._chat.answers(wanted[0].request, count, status, body)
             case {"error": {"message": str(message)}}:
-                reason = self._format.one_line(message)
+                reason = self._chat.one_line(message)
         for one in wanted:
             if one.choice < len(said):
                 yield replace(said[one.choice], request=one.request, sample=one.sample)

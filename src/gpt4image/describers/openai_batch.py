@@ -113,7 +113,7 @@ def _several_turns(name: str) -> ConfigError:
 
 
 class _Chat:
-    """Chat completions as lines of a batch, read as the answers to single calls are; see ``batch_run.Format``."""
+    """Chat completions as lines of a batch, read as the answers to single calls are; see ``batch_run.Chat``."""
 
     def __init__(
         self, dialect: Dialect, options: DescriberOptions, price: Price | None, secrets: Sequence[str]
