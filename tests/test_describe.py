@@ -232,6 +232,8 @@ def test_a_dry_run_asks_about_a_sample_keeps_it_and_estimates_the_rest(run: Any)
     )
     again = Scripted(priced, price=Price(1.0, 2.0))
     assert run(again, image_set(1001), dry_run=True).summary["estimate_requests"] == 992 and not again.asked
+    halved = run(again, image_set(1001), dry_run=True, batch=True).summary
+    assert halved["estimate_usd"] == pytest.approx(992 * 0.0006, abs=1e-4) and "estimate_seconds" not in halved
     slow = run(again, image_set(1001), dry_run=True, requests_per_minute=1.0, limit=60)
     assert slow.summary["estimate_seconds"] == 3600
 

@@ -102,7 +102,7 @@ def _load_prompts(config: DescribeConfig) -> list[Prompt]:
 
 def _describer_of(config: DescribeConfig) -> Describer:
     """Return who is asked from this process."""
-    if not config.batch:
+    if not config.batch or config.dry_run:  # a sample is worth its full price: nobody waits a day for it
         return load_describer(config)
     if config.engine != "local":
         raise ConfigError("--batch sends everything from here; leave out --engine ray.")

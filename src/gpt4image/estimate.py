@@ -10,6 +10,7 @@ from typing import Any
 from gpt4image.config import DescribeConfig
 from gpt4image.data import ImageSet
 from gpt4image.describers import Describer
+from gpt4image.describers.prices import HALF_PRICE
 from gpt4image.outcome import Outcome
 from gpt4image.statistics import mean_ci
 from gpt4image.store import Description, DescriptionStore, Prompt, canonical_json
@@ -50,7 +51,8 @@ def estimate(
         facts["estimate_tokens_in"] = round(descriptions * sum(tokens_in) / len(tokens_in))
         facts["estimate_tokens_out"] = round(descriptions * sum(tokens_out) / len(tokens_out))
         if describer.price is not None:
-            costs = [describer.price.of(*pair) for pair in zip(tokens_in, tokens_out, strict=True)]
+            price = describer.price.scaled(HALF_PRICE) if config.batch else describer.price
+            costs = [price.of(*pair) for pair in zip(tokens_in, tokens_out, strict=True)]
             facts |= _money(costs, descriptions)
     latencies = [row.latency_s for row in answers if row.latency_s is not None]
     if latencies and not config.batch:

@@ -21,12 +21,11 @@ from gpt4image.describers.images import data_url
 from gpt4image.describers.jobs import Job
 from gpt4image.describers.openai_client import blocking_client, find_server
 from gpt4image.describers.openai_server import OpenAIDescriber
-from gpt4image.describers.prices import Price
+from gpt4image.describers.prices import HALF_PRICE, Price
 from gpt4image.describers.prompts import load_prompt, turns
 from gpt4image.errors import ConfigError
 from gpt4image.progress import console
 
-HALF_PRICE = 0.5
 # An answer about 190 MB that were uploaded takes its time.
 _TIMEOUT_S = 600.0
 

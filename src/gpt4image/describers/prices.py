@@ -28,6 +28,8 @@ class Price:
 
 
 FREE = Price(0.0, 0.0)
+# What the Batch API takes of the price.
+HALF_PRICE = 0.5
 
 
 def find_price(model: str, base_url: str, prices: Path | None) -> Price | None:
