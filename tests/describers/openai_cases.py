@@ -1,0 +1,56 @@
+"""What tests of openai:MODEL share: requests, a describer of a stub server, and what it answers."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import openai_stub as server
+from gpt4image.config import DescriberOptions
+from gpt4image.describers import Answer, Request, calls
+from gpt4image.describers.openai_server import OpenAIDescriber
+from gpt4image.store import Prompt
+
+PROMPT = Prompt("paper", 1, "Describe it.", class_conditioned=False)
+KEY = "sk-secret-0123456789"
+
+
+@pytest.fixture
+def openai_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key, no address in the environment, and short waits before further tries."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    monkeypatch.setattr(calls, "_BACKOFF_S", 0.01)
+
+
+def picture(number: int = 0) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30), (number % 256, number // 256, 100)).save(file, "png")
+    return file.getvalue()
+
+
+def request(number: int = 0, **changes: Any) -> Request:
+    fields = {"digest": f"{number:064x}", "keys": (f"{number}.png",), "prompt": PROMPT, "turns": (PROMPT.text,)}
+    return Request(**{**fields, "read": lambda: picture(number), **changes})
+
+
+def describer(url: str, **options: Any) -> OpenAIDescriber:
+    return OpenAIDescriber("tiny", DescriberOptions(describer="openai:tiny", base_url=url, **options))
+
+
+def ask(maker: OpenAIDescriber, *requests: Request) -> list[Answer]:
+    return [answer for group in maker.describe(iter(requests)) for answer in group]
+
+
+def ask_one(
+    handler: server.Handler, question: Request | None = None, **options: Any
+) -> tuple[list[Answer], server.Stub]:
+    with server.serve(handler) as stub:
+        return ask(describer(stub.url, **options), question or request()), stub
+
+
+def facts(maker: OpenAIDescriber) -> dict[str, Any]:
+    return dict(maker.report(None).facts)  # type: ignore[arg-type]
