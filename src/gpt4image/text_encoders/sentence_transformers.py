@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from gpt4image.errors import ModelError
 from gpt4image.files import fingerprint
+from gpt4image.hugging_face import find_folder, without_progress_bars
 
 if TYPE_CHECKING:
     import torch
@@ -104,25 +105,20 @@ class SentenceTransformerEncoder:
     def _model(self) -> SentenceTransformer:
         from safetensors import SafetensorError
         from sentence_transformers import SentenceTransformer
-        from transformers.utils import logging
 
-        bars = logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()
         try:
-            model = SentenceTransformer(
-                str(self._folder),
-                device=str(self._device),
-                local_files_only=True,
-                trust_remote_code=False,
-                model_kwargs={"use_safetensors": True, "dtype": "float32"},
-            )
+            with without_progress_bars():
+                model = SentenceTransformer(
+                    str(self._folder),
+                    device=str(self._device),
+                    local_files_only=True,
+                    trust_remote_code=False,
+                    model_kwargs={"use_safetensors": True, "dtype": "float32"},
+                )
         except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
             raise ModelError(
                 f"{self.spec}: {self._folder} cannot be loaded as a SentenceTransformer: {error}"
             ) from error
-        finally:
-            if bars:
-                logging.enable_progress_bar()
         return model.eval()
 
 
@@ -132,21 +128,11 @@ def find_model(name: str) -> Path:
     Raises:
         ModelError: there is no such folder and the hub does not give it.
     """
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.is_absolute() or name.startswith(".") or len(folder.parts) > 2:
-        raise ModelError(
-            f"sentence-transformers:{name}: there is no folder {folder}; give a folder or a Hugging Face id."
-        )
-    from huggingface_hub import snapshot_download
-
     try:
-        return Path(snapshot_download(name, allow_patterns=list(_FILES_THAT_COUNT)))
-    except (OSError, ValueError) as error:
+        return find_folder(name, _FILES_THAT_COUNT)
+    except LookupError as error:
         raise ModelError(
-            f"sentence-transformers:{name}: there is no such folder here and Hugging Face does not give it "
-            f"({_first_line(error)}). Check the name and the network, or use the packaged encoder: --encoder minilm."
+            f"sentence-transformers:{name}: {error}, or use the packaged encoder: --encoder minilm."
         ) from error
 
 
@@ -171,7 +157,3 @@ def _revision(folder: Path) -> str:
 def _sha256(file: Path) -> str:
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
