@@ -32,6 +32,7 @@ OTHER: dict[str, Any] = {
     "prices": Path("prices.json"),
     "device": "cpu",
     "batch_size": 1,
+    "vllm_args": {"max_model_len": 512},
     "system": "",
     "temperature": 0.5,
     "max_tokens": 1,

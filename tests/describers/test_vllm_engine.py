@@ -213,6 +213,19 @@ def test_identity_is_what_the_model_holds_and_is_asked(tiny_vlm: Path, engines: 
     assert describer(tiny_vlm).repeatable
 
 
+def test_further_arguments_reach_the_engine_and_those_that_change_the_text_its_identity(
+    tiny_vlm: Path, engines: list[Engine]
+) -> None:
+    plain_settings = describer(tiny_vlm).settings
+    made = describer(tiny_vlm, vllm_args={"tensor_parallel_size": 2})
+    assert made.settings == plain_settings
+    answers(made, [request(plain("red"))])
+    assert engines[0].options["tensor_parallel_size"] == 2
+    assert describer(tiny_vlm, vllm_args={"quantization": "fp8"}).settings != plain_settings
+    with pytest.raises(ConfigError, match="'trust_remote_code' is set by gpt4image"):
+        describer(tiny_vlm, vllm_args={"trust_remote_code": True})
+
+
 @pytest.fixture
 def small_engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let the real engine take little of this machine."""

@@ -66,6 +66,8 @@ class DescriberOptions(StageConfig):
     """Number format of a model on this machine; auto takes bf16 where the device computes it natively."""
     batch_size: int = Field(default=8, ge=1)
     """Images per step of a model on this machine; halved where the memory does not hold them."""
+    vllm_args: JsonTable = Field(default_factory=dict)
+    """Further arguments of vllm.LLM for vllm:, as JSON, e.g. '{"tensor_parallel_size": 4, "max_model_len": 8192}'."""
 
 
 class DescribeConfig(DescriberOptions):

@@ -27,6 +27,7 @@ _NEVER_CHANGES_THE_TEXT = frozenset(
         "describer",
         "image_format",
         "extra_body",
+        "vllm_args",
         "base_url",
         "server_name",
         "concurrency",

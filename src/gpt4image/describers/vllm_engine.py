@@ -22,6 +22,20 @@ from gpt4image.hugging_face import first_line
 # The engine batches by itself. It runs dry at the end of a group, so that groups are large; but no answer of a group is
 # kept before its last one has come.
 _ROWS_PER_GROUP = 512
+# Arguments of the engine that change its speed and memory, and not the text.
+_ONLY_SPEED = frozenset(
+    {
+        "tensor_parallel_size",
+        "pipeline_parallel_size",
+        "gpu_memory_utilization",
+        "max_num_seqs",
+        "max_num_batched_tokens",
+        "cpu_offload_gb",
+        "enforce_eager",
+        "disable_log_stats",
+    }
+)
+_SET_HERE = ("model", "dtype", "load_format", "trust_remote_code", "limit_mm_per_prompt")
 _DTYPES = {"auto": "auto", "fp32": "float32", "bf16": "bfloat16"}
 
 
@@ -32,11 +46,14 @@ class VllmDescriber:
         """Find the model ``name``, a folder or a Hugging Face id.
 
         Raises:
-            ConfigError: it is not there, or needs pickled weights.
+            ConfigError: it is not there, needs pickled weights, or an argument of the engine is not the user's to set.
             MissingExtraError: vLLM is not installed.
         """
         if importlib.util.find_spec("vllm") is None:
             raise MissingExtraError("vllm:", "vllm")
+        taken = [argument for argument in _SET_HERE if argument in options.vllm_args]
+        if taken:
+            raise ConfigError(f"--vllm-args: {taken[0]!r} is set by gpt4image itself; leave it out.")
         self._files = find_model_files("vllm", name)
         self._options = options
         self._steps = 0
@@ -44,7 +61,9 @@ class VllmDescriber:
     @cached_property
     def settings(self) -> Mapping[str, Any]:
         """Name and content of the model, and what it is asked."""
-        return local_settings("vllm", self._files, self._options)
+        arguments = {name: value for name, value in self._options.vllm_args.items() if name not in _ONLY_SPEED}
+        settings = local_settings("vllm", self._files, self._options)
+        return {**settings, "vllm_args": arguments} if arguments else settings
 
     @property
     def price(self) -> Price:
@@ -114,8 +133,9 @@ class VllmDescriber:
                 load_format="safetensors",
                 trust_remote_code=False,
                 limit_mm_per_prompt={"image": 1},
+                **self._options.vllm_args,
             )
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        except (OSError, TypeError, ValueError, KeyError, ImportError, RuntimeError) as error:
             raise DescriberError(f"{self._files.spec}: vLLM cannot start with it: {first_line(error)}") from error
         _require_template(self._files.spec, engine, self._options.system)
         return engine
