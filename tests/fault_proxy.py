@@ -46,9 +46,12 @@ class Message:
 class Call:
     """One request on its way through the proxy; what a fault has to work with."""
 
-    def __init__(self, proxy: FaultProxy, request: Message, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, proxy: FaultProxy, request: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         self.proxy = proxy
         self.request = request
+        self.reader = reader
         self.writer = writer
 
     @property
@@ -82,6 +85,13 @@ class Call:
 
     async def respond(self, status: int, payload: bytes, kind: str = "application/json", **headers: str) -> None:
         await self.send(response_head(status, len(payload), kind, **headers) + payload)
+
+    async def client_leaves(self, within_s: float | None = None) -> bool:
+        """Wait until the client has closed the connection, at most so long; return whether it has."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                return await self.reader.read(1) == b""
+        return False
 
     def reset(self) -> None:
         """End the connection with RST, as a crashed server does."""
@@ -142,12 +152,12 @@ class FaultProxy:
         try:
             with suppress(ConnectionError, asyncio.CancelledError):
                 while (request := await _read_message(reader)) is not None:
-                    await self._answer(Call(self, request, writer), reader)
+                    await self._answer(Call(self, request, reader, writer))
         finally:
             writer.close()
             self._tasks.discard(task)
 
-    async def _answer(self, call: Call, reader: asyncio.StreamReader) -> None:
+    async def _answer(self, call: Call) -> None:
         image = image_of(call.request.body)
         name = None
         if image is not None:
@@ -220,8 +230,8 @@ class Fault:
     Attributes:
         inject: does it.
         fate: ``passes`` where the next try may find it gone; ``image`` where it is about this image, and asking again
-            is of no use; ``answer`` where the model spoke, but gave no description; ``stops`` where every call would
-            meet it.
+            is of no use; ``answer`` where the model spoke, but gave no description, or a filter kept it back;
+            ``stops`` where every call would meet it.
     """
 
     inject: Callable[[Call], Awaitable[None]]
@@ -240,7 +250,7 @@ def _status(
 
 
 async def _hang(call: Call) -> None:
-    await asyncio.sleep(3600)
+    await call.client_leaves()
 
 
 async def _reset_at_once(call: Call) -> None:
@@ -307,7 +317,8 @@ async def _drip(call: Call) -> None:
     await call.send(response_head(200, len(answer.body)))
     for byte in answer.body:
         await call.send(bytes([byte]))
-        await asyncio.sleep(0.1)
+        if await call.client_leaves(within_s=0.1):
+            return
 
 
 _BUSY = (429, "requests", "rate_limit_exceeded")
@@ -315,7 +326,7 @@ FAULTS: Mapping[str, Fault] = {
     "429": _status(*_BUSY),
     "429 retry-after seconds": _status(*_BUSY, retry_after=lambda: "1"),
     "429 retry-after-ms": _status(*_BUSY, retry_after_ms=lambda: "200"),
-    "429 retry-after date": _status(*_BUSY, retry_after=lambda: formatdate(time() + 1.5, usegmt=True)),
+    "429 retry-after date": _status(*_BUSY, retry_after=lambda: formatdate(time() + 1, usegmt=True)),
     "408": _status(408, "timeout"),
     "500": _status(500, "server_error"),
     "502": _status(502, "server_error"),
@@ -333,7 +344,7 @@ FAULTS: Mapping[str, Fault] = {
     "list json": Fault(_list_json),
     "empty body": Fault(_empty_body),
     "empty choices": Fault(_empty_choices),
-    "content filter 400": _status(400, "invalid_request_error", "content_filter", "image"),
+    "content filter 400": _status(400, "invalid_request_error", "content_filter", "answer"),
     "bad image 400": _status(400, "invalid_request_error", "image_parse_error", "image"),
     "too large 413": _status(413, "invalid_request_error", "request_too_large", "image"),
     "refusal": _says(REFUSAL),

@@ -1,0 +1,253 @@
+"""A thousand damaged, hostile and odd image files: each is described or named, and only pictures leave the machine."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import struct
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image
+
+from fault_proxy import image_of
+from gpt4image.cli import SET_ASIDE, main
+from openai_stub import Call, Reply, answer, serve
+
+MAX_SIDE = 64
+DAMAGED_FILES = 900
+ODD_FILES = 100
+
+
+def pixels(chance: random.Random, channels: int = 3, high: int = 256, dtype: type = np.uint8) -> np.ndarray:
+    """Noise of some size and shape: no two files have the same bytes."""
+    height, width = chance.randint(8, 90), chance.randint(8, 90)
+    rng = np.random.default_rng(chance.getrandbits(32))
+    values = rng.integers(0, high, (height, width, channels), dtype=dtype)
+    return values if channels > 1 else values[..., 0]
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def with_gps(orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    exif[ExifTags.Base.Make] = "SECRET-CAMERA"
+    exif.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitude] = (52.0, 31.0, 12.0)
+    return exif.tobytes()
+
+
+# Odd, but pictures: each of these must be described.
+
+
+def cmyk(chance: random.Random) -> tuple[str, bytes]:
+    return "jpg", encoded(Image.fromarray(pixels(chance, 4), "CMYK"), "JPEG")
+
+
+def grey_of_16_bit(chance: random.Random) -> tuple[str, bytes]:
+    return "png", encoded(Image.fromarray(pixels(chance, 1, 65536, np.uint16)), "PNG")
+
+
+def palette(chance: random.Random) -> tuple[str, bytes]:
+    image = Image.fromarray(pixels(chance)).convert("P", palette=Image.Palette.ADAPTIVE, colors=16)
+    return "png", encoded(image, "PNG", transparency=3)
+
+
+def transparent(chance: random.Random) -> tuple[str, bytes]:
+    return "webp", encoded(Image.fromarray(pixels(chance, 4), "RGBA"), "WEBP", lossless=True)
+
+
+def animated(chance: random.Random) -> tuple[str, bytes]:
+    frames = [Image.fromarray(np.full((20, 30, 3), chance.randrange(256), np.uint8)) for _ in range(5)]
+    frames[0].putpixel((0, 0), (chance.randrange(256), chance.randrange(256), 7))
+    return "gif", encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+
+
+def wrong_suffix(chance: random.Random) -> tuple[str, bytes]:
+    return "jpg", encoded(Image.fromarray(pixels(chance)), "PNG")
+
+
+def rotated_with_gps(chance: random.Random) -> tuple[str, bytes]:
+    return "jpg", encoded(Image.fromarray(pixels(chance)), "JPEG", exif=with_gps(chance.randint(2, 8)))
+
+
+def secret_in_png(chance: random.Random) -> tuple[str, bytes]:
+    return "png", encoded(Image.fromarray(pixels(chance)), "PNG", exif=with_gps(1))
+
+
+def broken_exif(chance: random.Random) -> tuple[str, bytes]:
+    broken = b"Exif\x00\x00" + chance.randbytes(40)
+    return "jpg", encoded(Image.fromarray(pixels(chance)), "JPEG", exif=broken)
+
+
+def long_and_thin(chance: random.Random) -> tuple[str, bytes]:
+    rng = np.random.default_rng(chance.getrandbits(32))
+    return "png", encoded(Image.fromarray(rng.integers(0, 256, (1, 3000, 3), dtype=np.uint8)), "PNG")
+
+
+ODD = (
+    cmyk,
+    grey_of_16_bit,
+    palette,
+    transparent,
+    animated,
+    wrong_suffix,
+    rotated_with_gps,
+    secret_in_png,
+    broken_exif,
+    long_and_thin,
+)
+
+# No pictures: none of these may be paid for.
+
+
+def nothing(chance: random.Random) -> tuple[str, bytes]:
+    return "png", b""
+
+
+def noise(chance: random.Random) -> tuple[str, bytes]:
+    return "jpg", chance.randbytes(chance.randint(1, 4000))
+
+
+def zeros(chance: random.Random) -> tuple[str, bytes]:
+    return "bmp", bytes(chance.randint(1, 4000))
+
+
+def page(chance: random.Random) -> tuple[str, bytes]:
+    return "png", f"<!doctype html><title>404 of {chance.random()}</title>".encode()
+
+
+def picture_in_svg(chance: random.Random) -> tuple[str, bytes]:
+    return "png", f'<svg xmlns="http://www.w3.org/2000/svg" width="{chance.random()}"/>'.encode()
+
+
+def bomb(chance: random.Random) -> tuple[str, bytes]:
+    """A valid PNG of a few hundred KB whose pixels would take a gigabyte."""
+    side = 20_000 + chance.randrange(100)
+    packed = zlib.compressobj(9)
+    rows = b"".join(packed.compress(bytes(side * 3 + 1)) for _ in range(30)) + packed.flush()
+    return "png", png(side, side, rows)
+
+
+def huge_header(chance: random.Random) -> tuple[str, bytes]:
+    """Dimensions of which the file could hold next to nothing."""
+    return "png", png(chance.randint(10**6, 2**31 - 1), chance.randint(10**6, 2**31 - 1), zlib.compress(bytes(100)))
+
+
+def half(chance: random.Random) -> tuple[str, bytes]:
+    """The first half of a file: of noise, so that its pixels are cut off."""
+    suffix, data = chance.choice([cmyk, grey_of_16_bit, wrong_suffix, rotated_with_gps])(chance)
+    return suffix, data[: len(data) // 2]
+
+
+HOPELESS = (nothing, noise, zeros, page, picture_in_svg, huge_header, half)
+
+
+def png(width: int, height: int, data: bytes) -> bytes:
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def flipped(chance: random.Random) -> tuple[str, bytes]:
+    """A picture with a few bytes changed, cut out or put in: it may or may not be one still."""
+    suffix, data = chance.choice(ODD)(chance)
+    changed = bytearray(data)
+    for _ in range(chance.randint(1, 8)):
+        position = chance.randrange(len(changed))
+        match chance.randrange(3):
+            case 0:
+                changed[position] ^= 1 << chance.randrange(8)
+            case 1:
+                del changed[position : position + chance.randint(1, 30)]
+            case _:
+                changed[position:position] = chance.randbytes(chance.randint(1, 30))
+    return suffix, bytes(changed)
+
+
+def written(root: Path, make: Callable[[random.Random], tuple[str, bytes]], number: int, chance: random.Random) -> str:
+    suffix, data = make(chance)
+    path = root / make.__name__ / f"{number:04}.{suffix}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path.relative_to(root).as_posix()
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[str]]]:
+    """A folder of a thousand files, and their keys by what must become of them."""
+    root = tmp_path_factory.mktemp("zoo")
+    chance = random.Random(0)
+    keys: dict[str, list[str]] = {"odd": [], "hopeless": [], "flipped": []}
+    for number in range(ODD_FILES):
+        keys["odd"].append(written(root, ODD[number % len(ODD)], number, chance))
+    for number in range(DAMAGED_FILES):
+        if number % 2:
+            keys["flipped"].append(written(root, flipped, number, chance))
+        else:
+            keys["hopeless"].append(written(root, HOPELESS[number // 2 % len(HOPELESS)], number, chance))
+    keys["hopeless"] += [written(root, bomb, number, chance) for number in range(3)]
+    return root, keys
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-local")
+    yield
+
+
+@pytest.mark.parametrize("image_format", ["jpeg", "png", "webp"])
+def test_a_thousand_fuzzed_files_are_described_or_named_and_only_pictures_are_paid_for(
+    image_format: str, zoo: tuple[Path, dict[str, list[str]]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, keys = zoo
+    sent: list[bytes] = []
+
+    def look(call: Call) -> Reply:
+        image = image_of(call.content)
+        if image is None:
+            raise RuntimeError("a call without an image")
+        sent.append(image)
+        return answer(f"A noisy picture that was sent as number {len(sent)} of those that were looked at.")
+
+    with serve(look) as stub:
+        stub.keep_calls = False
+        command = f"describe --data folder:{root} --store {tmp_path / 's.db'} --describer openai:tiny"
+        command += f" --base-url {stub.url} --max-side {MAX_SIDE} --image-format {image_format} --json"
+        assert main(command.split()) == SET_ASIDE
+        first = json.loads(capsys.readouterr().out)
+        calls = stub.count
+        assert main(command.split()) == SET_ASIDE
+        again = json.loads(capsys.readouterr().out)
+
+    everything = {key for group in keys.values() for key in group}
+    named = Counter(item["name"] for item in first["set_aside"])
+    assert all(item["reason"] for item in first["set_aside"])
+    assert set(named) <= everything and set(named.values()) == {1}
+    hopeless = {(root / key).read_bytes(): key for key in reversed(keys["hopeless"])}  # equal files are named once
+    assert set(hopeless.values()) <= set(named)
+    assert not set(keys["odd"]) & set(named)
+    described = everything - set(named) - set(keys["hopeless"])
+    assert first["described"] == len(described) == calls == len(sent)
+    assert 50 < len(described & set(keys["flipped"])) < len(keys["flipped"]) - 50, "the flips prove nothing"
+    for data in sent:
+        with Image.open(io.BytesIO(data)) as image:
+            assert image.format == image_format.upper()
+            assert max(image.size) <= MAX_SIDE and min(image.size) >= 1
+            assert getattr(image, "n_frames", 1) == 1
+            assert not image.getexif() and "exif" not in image.info and "icc_profile" not in image.info
+            image.load()
+        assert b"SECRET-CAMERA" not in data
+    assert stub.count == calls, "a second run pays for nothing"
+    assert {item["name"] for item in again["set_aside"]} == set(named)
