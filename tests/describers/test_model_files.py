@@ -21,6 +21,7 @@ OTHER: dict[str, Any] = {
     "as_json": True,
     "describer": "transformers:elsewhere/model",
     "image_format": "png",
+    "detail": "low",
     "extra_body": {"seed": 1},
     "base_url": "http://localhost:1/v1",
     "server_name": "mine",

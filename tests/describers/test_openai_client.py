@@ -10,8 +10,9 @@ from openai_cases import KEY, ask, ask_one, describer, openai_settings, request
 
 import openai_stub as server
 from gpt4image.config import DescriberOptions
+from gpt4image.describers import openai_server
 from gpt4image.describers.openai_server import OpenAIDescriber
-from gpt4image.errors import ConfigError, DescriberError
+from gpt4image.errors import ConfigError, DescriberError, MissingExtraError
 
 __all__ = ["openai_settings"]
 pytestmark = pytest.mark.usefixtures("openai_settings")
@@ -26,9 +27,10 @@ def test_the_identity_holds_no_secret_and_nothing_of_speed() -> None:
     assert maker.settings == same.settings
     assert maker.settings["server"] == "http://localhost:1/v1"
     assert describer("http://localhost:1/v1", server_name="lab").settings["server"] == "lab"
-    assert {"model", "system", "temperature", "max_tokens", "max_side", "image_format", "extra_body"} <= set(
-        same.settings
-    )
+    assert same.settings.keys() == {
+        *("kind", "model", "server", "system", "temperature", "max_tokens", "max_side", "image_format", "detail"),
+        "extra_body",
+    }
     assert not maker.repeatable
 
 
@@ -55,6 +57,12 @@ def test_openai_needs_a_key_and_others_do_not(monkeypatch: pytest.MonkeyPatch) -
     answers, stub = ask_one(lambda call: server.answer("x"))
     assert answers[0].text == "x"
     assert KEY not in stub.calls[0].headers["authorization"]
+
+
+def test_without_the_client_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai_server, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'gpt4image\[api\]'"):
+        describer("http://localhost:1/v1")
 
 
 def test_the_address_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,6 +58,13 @@ def test_one_image_is_described() -> None:
     assert Image.open(io.BytesIO(base64.b64decode(data))).size == (32, 24)
 
 
+def test_how_closely_to_look_is_sent_where_it_is_chosen() -> None:
+    for chosen, sent in (("low", {"detail": "low"}), ("auto", {})):
+        _, stub = ask_one(lambda call: server.answer("x"), detail=chosen)
+        image = stub.calls[0].body["messages"][1]["content"][0]["image_url"]
+        assert {name: value for name, value in image.items() if name != "url"} == sent
+
+
 def test_without_system_message_and_temperature_none_is_sent() -> None:
     _, stub = ask_one(lambda call: server.answer("x"), system="")
     assert [message["role"] for message in stub.calls[0].body["messages"]] == ["user"]

@@ -36,6 +36,8 @@ class DescriberOptions(StageConfig):
     """Longer side of the image that is sent, in pixels; larger ones are made smaller."""
     image_format: Literal["jpeg", "png", "webp"] = "jpeg"
     """Format in which images are sent to a server. Metadata is never sent."""
+    detail: Literal["auto", "low", "high"] = "auto"
+    """How closely a server looks at the image, where it knows this; low takes few tokens. auto is not sent."""
     extra_body: JsonTable = Field(default_factory=dict)
     """Further fields of the request to a server, as JSON, e.g. '{"seed": 1}'."""
 

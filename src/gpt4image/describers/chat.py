@@ -61,7 +61,8 @@ class Dialect:
         if len(job.samples) > 1:
             fields["n"] = len(job.samples)
         said = [choice.text for choice in job.said]
-        return render_body({**fields, **options.extra_body}, options.system, job.image_url, job.request.turns, said)
+        image = _image_part(job.image_url, options.detail)
+        return render_body({**fields, **options.extra_body}, options.system, image, job.request.turns, said)
 
     def adapt(self, fault: Fault, job: Job) -> bool:
         """Change what is sent where the model does not take it; return whether the job is worth another call.
@@ -92,7 +93,7 @@ class Dialect:
 
 
 def render_body(
-    fields: Mapping[str, Any], system: str, image_url: bytes, turns: Sequence[str], said: Sequence[str]
+    fields: Mapping[str, Any], system: str, image: bytes, turns: Sequence[str], said: Sequence[str]
 ) -> bytes:
     """Return the JSON body of a request.
 
@@ -101,19 +102,24 @@ def render_body(
     Args:
         fields: everything but the messages: model, temperature, ...
         system: system message; none where it is empty.
-        image_url: the image as a data URL in ASCII.
+        image: the image as a part of a message, in JSON.
         turns: what the user says; those answered, and the one that is asked now.
         said: what the model answered to the first ones.
     """
     head = json.dumps(dict(fields))[:-1] + ', "messages": ['
     if system:
         head += json.dumps({"role": "system", "content": system}) + ", "
-    head += '{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "'
-    tail = '"}}, ' + json.dumps({"type": "text", "text": turns[0]}) + "]}"
+    head += '{"role": "user", "content": ['
+    tail = ", " + json.dumps({"type": "text", "text": turns[0]}) + "]}"
     for turn, answer in zip(turns[1:], said, strict=False):
         tail += ", " + json.dumps({"role": "assistant", "content": answer})
         tail += ", " + json.dumps({"role": "user", "content": turn})
-    return b"".join((head.encode(), image_url, tail.encode(), b"]}"))
+    return b"".join((head.encode(), image, tail.encode(), b"]}"))
+
+
+def _image_part(url: bytes, detail: str) -> bytes:
+    end = b'"}}' if detail == "auto" else b'", "detail": "%b"}}' % detail.encode()
+    return b'{"type": "image_url", "image_url": {"url": "' + url + end
 
 
 def read_completion(content: bytes) -> Completion:

@@ -26,6 +26,7 @@ _NEVER_CHANGES_THE_TEXT = frozenset(
         "as_json",
         "describer",
         "image_format",
+        "detail",
         "extra_body",
         "vllm_args",
         "base_url",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from gpt4image.config import DescriberOptions
@@ -15,7 +16,7 @@ from gpt4image.describers.health import Health
 from gpt4image.describers.openai_client import Client, find_server
 from gpt4image.describers.pace import Pace
 from gpt4image.describers.prices import FREE, Price, find_price
-from gpt4image.errors import ConfigError
+from gpt4image.errors import ConfigError, MissingExtraError
 
 _RESERVED = ("messages", "model", "n", "stream")
 
@@ -33,7 +34,10 @@ class OpenAIDescriber:
         Raises:
             ConfigError: the name, address, price table or a field of ``extra_body`` cannot be used, or OpenAI is asked
                 without OPENAI_API_KEY.
+            MissingExtraError: the client is not installed.
         """
+        if not all(map(find_spec, ("openai", "genai_prices"))):
+            raise MissingExtraError("openai:", "api")
         if not name:
             raise ConfigError(
                 "openai:MODEL needs the name of a model, as the server knows it, e.g. openai:gpt-4o-mini."
@@ -77,6 +81,7 @@ class OpenAIDescriber:
             "max_tokens": options.max_tokens,
             "max_side": options.max_side,
             "image_format": options.image_format,
+            "detail": options.detail,
             "extra_body": options.extra_body,
         }
 
