@@ -1,8 +1,7 @@
 """Which language a text is in, as far as its script and its commonest words say so for sure.
 
-Libraries that identify languages take longer for one text than all of ``quality`` may, and are unsure of what is asked
-here: whether a short prompt and a description are in different languages. A handful of words that every text uses
-answers that, and says nothing where it does not know.
+What is asked here is only whether a prompt and a description are in different languages. A handful of words that every
+text uses answers that without a model of each language, and says nothing where it does not know.
 """
 
 from __future__ import annotations
