@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from describe_servers import Running, serving
@@ -32,7 +33,7 @@ def curator() -> list[Row]:
 def _speed(python: Path) -> list[Row]:
     """Calls a second and CPU seconds per call where the server takes no time."""
     images, concurrency = 1500, 64
-    with photographs(images) as folder, photographs(1) as one, serving() as server:
+    with photographs(images) as folder, photographs(1) as one, TemporaryDirectory() as caches, serving() as server:
         ask(one, server)  # imports are not counted on either side
 
         def ours(number: int) -> dict[str, float]:
@@ -41,7 +42,7 @@ def _speed(python: Path) -> list[Row]:
             return {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu}
 
         def theirs(number: int) -> dict[str, float]:
-            return _curator(python, folder, server, folder / f"curator-{number}", concurrency=concurrency)
+            return _curator(python, folder, server, Path(caches, f"{number}"), concurrency=concurrency)
 
         mine, limit = _medians_in_turn(ours, theirs)
     return [
@@ -65,12 +66,12 @@ def _speed(python: Path) -> list[Row]:
 def _capped(python: Path) -> list[Row]:
     """Requests for an answer where the server takes 20 a second."""
     images, concurrency = 300, 64
-    with photographs(images) as folder:
+    with photographs(images) as folder, TemporaryDirectory() as cache:
         with serving(cap=20, latency=0.5) as server:
             ask(folder, server, concurrency=concurrency)
             mine = server.stats()
         with serving(cap=20, latency=0.5) as server:
-            _curator(python, folder, server, folder / "curator", concurrency=concurrency)
+            _curator(python, folder, server, Path(cache), concurrency=concurrency)
             theirs = server.stats()
     return [
         Row(
@@ -86,8 +87,8 @@ def _capped(python: Path) -> list[Row]:
 def _paid_twice(python: Path) -> list[Row]:
     """Calls beyond one an image after kill -9 with 16 in flight, and after one image is added; bytes on disk."""
     images, concurrency = 300, 16
-    with photographs(images + 1) as folder, serving(latency=0.2) as server:
-        cache = folder / "curator"
+    with photographs(images + 1) as folder, TemporaryDirectory() as name, serving(latency=0.2) as server:
+        cache = Path(name)
         added = max(folder.rglob("*.jpg"))
         kept = added.rename(folder / "later.bin")
         process = _start(python, folder, server, cache, concurrency=concurrency)

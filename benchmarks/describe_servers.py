@@ -84,7 +84,8 @@ class Server:
             "paid_images": len(self.paid),
             "most_paid_of_one_image": max(self.paid.values(), default=0),
             "refused_images": len(self.refused_images),
-            "refusals": sum(self.paid[image] for image in self.refused_images),
+            "refusals": self.outcomes["refusal"],
+            "in_flight": self.in_flight,
             "most_in_flight": self.most_in_flight,
             "seconds": self.last - self.first,
         }
