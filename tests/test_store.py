@@ -190,6 +190,15 @@ def test_a_full_disk_is_named_and_costs_nothing_stored_before(tmp_path: Path) ->
         assert [row.digest for row in store.texts()] == [digest(1)]
 
 
+def test_what_was_undone_is_made_again(tmp_path: Path) -> None:
+    with DescriptionStore(tmp_path / "a.db", write=True) as store:
+        with pytest.raises(StoreError):
+            store.add([description(1), description(2, text=object())])  # type: ignore[arg-type]
+        assert store.counts() == []
+        assert store.add([description(1)]) == store.add([description(2)]) == 1
+        assert store.counts() == [(PAPER, ME, "ok", 2)]
+
+
 def test_100_000_descriptions_are_small_and_quick_to_ask_about(tmp_path: Path) -> None:
     with DescriptionStore(tmp_path / "a.db", write=True) as store:
         for start in range(0, 100_000, 10_000):

@@ -129,6 +129,7 @@ class DescriptionStore:
         except BaseException:
             self._release()
             raise
+        self._references = References(self._connection)
 
     def __enter__(self) -> Self:
         """Return the store itself."""
@@ -154,10 +155,9 @@ class DescriptionStore:
         Raises:
             StoreError: the disk is full or the file cannot be written; nothing of ``rows`` is in the store then.
         """
-        with self._explain(), self._connection:
+        with self._explain(), self._references.kept_on_success(), self._connection:
             before = self._connection.total_changes
-            references = References(self._connection)
-            values = [_to_row(row, references) for row in rows]
+            values = [_to_row(row, self._references) for row in rows]
             made = self._connection.total_changes - before
             self._connection.executemany(_ADD, values)
             return self._connection.total_changes - before - made
@@ -298,6 +298,17 @@ class References:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._known: dict[tuple[Any, ...], int] = {}
+        self._last: tuple[Mapping[str, Any], int] | None = None
+
+    @contextlib.contextmanager
+    def kept_on_success(self) -> Iterator[None]:
+        """Forget all ids where the block fails: they may have been made in a transaction that is undone."""
+        try:
+            yield
+        except BaseException:
+            self._known.clear()
+            self._last = None
+            raise
 
     def prompt(self, prompt: Prompt) -> int:
         """Return the id of a prompt."""
@@ -306,7 +317,9 @@ class References:
 
     def describer(self, settings: Mapping[str, Any]) -> int:
         """Return the id of a describer, by its settings."""
-        return self._find("describers", "settings", (canonical_json(settings),))
+        if self._last is None or self._last[0] is not settings:
+            self._last = settings, self._find("describers", "settings", (canonical_json(settings),))
+        return self._last[1]
 
     def _find(self, table: str, columns: str, values: tuple[Any, ...]) -> int:
         if (table, *values) not in self._known:
