@@ -7,8 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
+from gpt4image.describers.bare_jpeg import bare_jpeg
 from gpt4image.describers.images import bounded, data_url, encoded
 from gpt4image.errors import DecodeError
 
@@ -54,6 +57,57 @@ def test_nothing_but_pixels_is_sent(image_format: str) -> None:
     assert image.size == (64, 48)
     assert not image.getexif()
     assert data_url(data, 768, image_format).startswith(f"data:image/{image_format};base64,".encode())
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 2}, {"subsampling": 0}])
+def test_a_jpeg_within_bounds_is_stripped_and_keeps_its_pixels(options: dict[str, object]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x010E] = "secret"
+    for mode in ("RGB", "L"):
+        file = io.BytesIO()
+        Image.fromarray(noise).convert(mode).save(file, "jpeg", exif=exif, comment=b"secret", **options)
+        data = file.getvalue() + b"secret behind the end"
+        sent = bare_jpeg(data)
+        assert sent is not None and encoded(data, 90, "jpeg") == ("image/jpeg", sent)
+        assert b"secret" not in sent
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(sent))), np.asarray(Image.open(io.BytesIO(data))))
+        assert bare_jpeg(sent) == sent
+
+
+def test_a_jpeg_that_must_change_is_made_anew() -> None:
+    rotated = Image.Exif()
+    rotated[0x0112] = 6
+    assert Image.open(io.BytesIO(encoded(picture(64, 48, exif=rotated), 768, "jpeg")[1])).size == (48, 64)
+    assert Image.open(io.BytesIO(encoded(picture(64, 48), 32, "jpeg")[1])).size == (32, 24)
+    cmyk = io.BytesIO()
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(cmyk, "jpeg")
+    red = Image.open(io.BytesIO(encoded(cmyk.getvalue(), 32, "jpeg")[1]))
+    assert red.mode == "RGB" and red.getpixel((4, 4))[0] > 200  # type: ignore[index]
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(file, "jpeg", keep_rgb=True)
+    as_rgb = file.getvalue()
+    adobe = as_rgb.index(b"\xff\xee")
+    for data in (as_rgb, as_rgb[:adobe] + as_rgb[adobe + 16 :]):
+        assert data[adobe + 2 : adobe + 16] != as_rgb[adobe + 2 : adobe + 16] or data is as_rgb
+        red = Image.open(io.BytesIO(encoded(data, 32, "jpeg")[1])).getpixel((4, 4))
+        assert red == pytest.approx((254, 0, 0), abs=4)
+
+
+@given(st.binary(max_size=60), st.integers(0, 700), st.integers(0, 60))
+@settings(max_examples=300, deadline=None)
+def test_whatever_is_sent_decodes_to_what_was_read(garbage: bytes, place: int, removed: int) -> None:
+    data = picture(32, 24)
+    place = min(place, len(data))
+    damaged = data[:place] + garbage + data[place + removed :]
+    try:
+        _, sent = encoded(damaged, 768, "jpeg")
+    except DecodeError:
+        return
+    here, there = (np.asarray(bounded(content, 768)).astype(int) for content in (damaged, sent))
+    assert here.shape == there.shape
+    if bare_jpeg(damaged) == sent:
+        assert np.array_equal(here, there)
 
 
 @pytest.mark.parametrize("data", [b"", b"no image", picture(64, 48)[:500]])

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
 
 from gpt4image.errors import DecodeError
 
@@ -114,6 +115,27 @@ def decode_square(data: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> ND
         return np.array(rgb.resize((size, size), Image.Resampling.BICUBIC, box=box))
 
 
+def is_plain_jpeg(data: bytes, max_side: int, *, max_pixels: int = MAX_PIXELS) -> bool:
+    """Return whether this is a JPEG file that needs no change: upright, grey or YCbCr, its sides at most ``max_side``.
+
+    One that is plain was decoded to its end, at an eighth of its size.
+
+    Raises:
+        DecodeError: as for ``decode``; other formats are not decoded.
+    """
+    with _opened(data, max_pixels) as image:
+        # Pillow calls files of several pictures MPO.
+        if not isinstance(image, JpegImageFile) or image.format != "JPEG" or image.mode not in ("L", "RGB"):
+            return False
+        # An Adobe marker, or components of these names, may say that the colours are not YCbCr.
+        other_colours = "adobe" in image.info or [layer[0] for layer in image.layer] == list(b"RGB")
+        if other_colours or max(image.size) > max_side or _orientation(image) != 1:
+            return False
+        image.draft(None, (1, 1))
+        image.load()
+        return True
+
+
 @contextmanager
 def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
     """Open, check the header, and turn whatever Pillow raises until the block ends into DecodeError."""
@@ -142,10 +164,17 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     """Apply the EXIF orientation; damaged EXIF does not cost the picture."""
     try:
-        rotated = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-        return ImageOps.exif_transpose(image) if rotated else image
+        return ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
     except _DAMAGED:
         return image
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the orientation of EXIF; 1, upright, where there is none or it is damaged."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except _DAMAGED:
+        return 1
 
 
 def _rgb(image: Image.Image) -> Image.Image:

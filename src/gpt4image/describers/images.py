@@ -7,7 +7,8 @@ from binascii import b2a_base64
 
 from PIL import Image
 
-from gpt4image.data.decode import decode
+from gpt4image.data.decode import decode, is_plain_jpeg
+from gpt4image.describers.bare_jpeg import bare_jpeg
 
 _OPTIONS = {"jpeg": {"quality": 90}, "png": {"compress_level": 3}, "webp": {"quality": 90, "method": 2}}
 
@@ -29,6 +30,8 @@ def bounded(data: bytes, max_side: int) -> Image.Image:
 def encoded(data: bytes, max_side: int, image_format: str) -> tuple[str, bytes]:
     """Return the mime type and the bytes of the bounded image; nothing but its pixels is kept.
 
+    A JPEG file within bounds is not compressed again, only stripped.
+
     Args:
         data: bytes of an image file.
         max_side: longer side at most, in pixels.
@@ -37,6 +40,8 @@ def encoded(data: bytes, max_side: int, image_format: str) -> tuple[str, bytes]:
     Raises:
         DecodeError: the bytes are no image, damaged or too large.
     """
+    if image_format == "jpeg" and is_plain_jpeg(data, max_side) and (bare := bare_jpeg(data)) is not None:
+        return "image/jpeg", bare
     image = bounded(data, max_side)
     image.info = {}  # comments and colour profiles would be written again
     file = io.BytesIO()
