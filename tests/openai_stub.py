@@ -80,6 +80,7 @@ class Stub:
         self.in_flight = 0
         self.most_in_flight = 0
         self.keep_calls = True
+        self.transports: set[asyncio.Transport] = set()
         self.count = 0
         self.port = 0
 
@@ -108,6 +109,10 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        self.stub.transports.add(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.stub.transports.discard(self.transport)
 
     def data_received(self, data: bytes) -> None:
         self.parts.append(data)
@@ -152,6 +157,7 @@ def serve(handler: Handler) -> Iterator[Stub]:
         yield stub
     finally:
         loop.call_soon_threadsafe(server.close)
-        loop.call_soon_threadsafe(loop.stop)
+        loop.call_soon_threadsafe(lambda: [transport.abort() for transport in stub.transports])
+        loop.call_soon_threadsafe(loop.call_later, 0.01, loop.stop)
         thread.join(5)
         loop.close()

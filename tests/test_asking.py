@@ -71,14 +71,14 @@ def test_every_answer_that_is_wanted_is_asked_for_once_however_often_it_is_inter
     assert len(asking.set_aside) == (len(set(image_data.digests) - labelled) if told else 0)
 
 
-def test_one_more_try_comes_after_everything_else_and_only_once() -> None:
+def test_one_more_try_comes_at_once_and_only_once() -> None:
     asking = Asking(image_set([b"a", b"b", b"c"], [0, 0, 0]), [PROMPTS["paper"]], 2, [{}])
     budget, keys = no_limit(), []
     for request in asking.requests(budget, Interrupt()):
         keys.append((request.keys[0], request.samples))
         if request.keys[0] == "k1":
             asking.ask_again(Answer(request=request, sample=1, text=""))
-    assert keys == [("k0", (0, 1)), ("k1", (0, 1)), ("k2", (0, 1)), ("k1", (1,))]
+    assert keys == [("k0", (0, 1)), ("k1", (0, 1)), ("k1", (1,)), ("k2", (0, 1))]
     assert budget.asked == 3 and asking.finished()
 
 

@@ -88,11 +88,11 @@ class Asking:
 
     def _peek(self) -> tuple[Request, bool] | None:
         if self._next is None:
-            request = next(self._main, None)
-            if request is not None:
-                self._next = (request, False)
-            elif self._again:
+            # First what waits for one more try: at the end of a run there would be nothing left to do beside it.
+            if self._again:
                 self._next = (self._again.popleft(), True)
+            elif (request := next(self._main, None)) is not None:
+                self._next = (request, False)
         return self._next
 
     def _all(self) -> Iterator[Request]:

@@ -6,6 +6,7 @@ together share a transaction.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -78,8 +79,7 @@ def describe(config: DescribeConfig) -> Outcome:
                 *images.set_aside,
                 *asking.set_aside,
                 *_rejected_earlier(images, there, settled),
-                *keeper.failed.values(),
-                *keeper.rejected.values(),
+                *itertools.chain(*keeper.failed.values(), *keeper.rejected.values()),
                 *report.set_aside,
             ),
         )
@@ -130,8 +130,8 @@ class _Keeper:
         self._asking = asking
         self._budget = budget
         self.described = 0
-        self.failed: dict[tuple[str, Prompt, int], SetAside] = {}
-        self.rejected: dict[tuple[str, Prompt, int], SetAside] = {}
+        self.failed: dict[tuple[str, Prompt, int], tuple[SetAside, ...]] = {}
+        self.rejected: dict[tuple[str, Prompt, int], tuple[SetAside, ...]] = {}
 
     def ask_all(self, interrupt: Interrupt, total: int) -> None:
         """Ask in rounds: a round ends where the budget has no room until answers show what the calls cost."""
@@ -178,16 +178,20 @@ class _Keeper:
 
     def _tally(self, answer: Answer, flaw: Flaw | None) -> None:
         name = (answer.request.digest, answer.request.prompt, answer.sample)
-        key = answer.request.keys[0]
         self.rejected.pop(name, None)
         if answer.error is not None:
-            self.failed[name] = SetAside(name=key, reason=answer.error)
+            self.failed[name] = _each_key(answer, answer.error)
         elif flaw is not None:
-            self.rejected[name] = SetAside(name=key, reason=f"the answer is no description: {flaw}")
+            self.rejected[name] = _each_key(answer, f"the answer is no description: {flaw}")
             if not self._describer.repeatable:
                 self._asking.ask_again(answer)
         else:
             self.described += 1
+
+
+def _each_key(answer: Answer, reason: str) -> tuple[SetAside, ...]:
+    """Name all files that share the image."""
+    return tuple(SetAside(name=key, reason=reason) for key in answer.request.keys)
 
 
 def _to_description(answer: Answer, flaw: Flaw | None, settings: Mapping[str, Any], now: float) -> Description:

@@ -194,7 +194,7 @@ def test_breaking_off_leaves_nothing_running_and_keeps_what_arrived() -> None:
         running.close()  # type: ignore[attr-defined]
         came += maker.arrived()
         assert len(came) == 4
-        assert threading.active_count() <= threads + 1, "only the server is left"
+        assert threading.active_count() <= threads + 1, threading.enumerate()
 
 
 def test_requests_that_end_early_let_the_calls_in_flight_finish_and_more_may_be_asked_later() -> None:

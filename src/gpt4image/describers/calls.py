@@ -118,6 +118,7 @@ class Calls:
     def _work(self) -> None:
         self._loop.run_until_complete(asyncio.wait({self._main}))
         failure = None if self._main.cancelled() else self._main.exception()
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()
         self._arrivals.finish(self._error or failure)
 

@@ -69,7 +69,7 @@ def fault_of_response(status: int, headers: Mapping[str, str], content: bytes) -
     """Return what a response with an error status means."""
     error = _error_of(content)
     codes = {code.lower() for code in _codes(error)}
-    text = _message_of(error) or content[:2000].decode("utf-8", errors="replace")
+    text = _message_of(error) or content.decode("utf-8", errors="replace")
     message = f"HTTP {status}: {text.strip() or 'no explanation'}"
     verdict = _verdict(status, codes, text)
     parameter = _parameter_of(error, text) if status in (400, 422) else None
@@ -102,12 +102,18 @@ def timed_out(seconds: float) -> Fault:
     return Fault("timeout", Verdict.LOST, f"no answer within {seconds:g} s")
 
 
-def unconnected(error: BaseException) -> Fault:
-    """Return the fault of a connection that could not be made, or broke."""
+def unconnected(error: BaseException, seconds: float) -> Fault:
+    """Return the fault of a connection that could not be made, broke, or was silent for so many seconds."""
+    from aiohttp import ClientConnectorError, ConnectionTimeoutError, SocketTimeoutError
+
     causes = list(_causes(error))
-    refused = any(type(cause).__name__ in ("ConnectError", "ConnectTimeout") for cause in causes)
-    last = str(causes[-1]) or type(causes[-1]).__name__
-    return Fault("unreachable" if refused else "connection", Verdict.LOST, last)
+    if any(isinstance(cause, ClientConnectorError | ConnectionTimeoutError) for cause in causes):
+        kind = "unreachable"
+    elif any(isinstance(cause, SocketTimeoutError) for cause in causes):
+        return timed_out(seconds)
+    else:
+        kind = "connection"
+    return Fault(kind, Verdict.LOST, str(causes[-1]) or type(causes[-1]).__name__)
 
 
 def _causes(error: BaseException) -> Iterable[BaseException]:

@@ -23,7 +23,7 @@ _SLOWEST = 1 / 60
 _CATCH_UP_S, _CATCH_UP_SHARE = 0.01, 0.25
 # Calls that come back together would be sent together for ever, and wait for each other in the client each time: they
 # are spread to at most this many times the calls that can be answered meanwhile.
-_HASTE, _SMOOTHING = 1.4, 0.05
+_HASTE, _SMOOTHING = 3.0, 0.05
 _EVIDENCE_S = 4.0
 _FEW = 10
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 30.0
