@@ -9,7 +9,7 @@ import re
 
 # ITU-T T.81, annex B. In a scan, FF is followed by 00, by a restart marker or by another FF; anything else ends it.
 _MARKER = re.compile(rb"\xff+([\x01-\xfe])", re.DOTALL)
-_END_OF_SCAN = re.compile(rb"\xff+[\x01-\xcf\xd8-\xfe]", re.DOTALL)
+_END_OF_SCAN = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]", re.DOTALL)
 _START, _SCAN, _END, _COMMENT = 0xD8, 0xDA, 0xD9, 0xFE
 _APPLICATION = range(0xE0, 0xF0)
 _RESTARTS = range(0xD0, 0xD8)
