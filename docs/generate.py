@@ -45,8 +45,8 @@ def tree() -> str:
         name = path.relative_to(PACKAGE).as_posix()
         about = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
         sentence = about.partition("\n")[0].replace("`", "").removesuffix(".")
-        lines.append(f"  {name:42} {sentence}")
-    lines += [f"{name + '/':44} {about}" for name, about in FOLDERS.items()]
+        lines.append(f"  {name:46} {sentence}")
+    lines += [f"{name + '/':48} {about}" for name, about in FOLDERS.items()]
     return "\n".join([*lines, "```"])
 
 

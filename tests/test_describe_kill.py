@@ -178,7 +178,7 @@ def test_kill_9_loses_no_answer_and_asks_again_only_what_was_in_flight(
 
 def serve_trials() -> None:
     """Fork a process for each line of options; write its id, then the summary it ended with."""
-    for module in ("genai_prices", "openai", "gpt4image.describers.openai_server"):
+    for module in ("genai_prices", "openai", "gpt4image.describers.openai_server.describer"):
         importlib.import_module(module)  # what every trial needs
     from gpt4image.describe import describe
 

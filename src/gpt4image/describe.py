@@ -22,7 +22,7 @@ from gpt4image.estimate import estimate, sample_of
 from gpt4image.interrupts import Interrupt, deferred_interrupt
 from gpt4image.outcome import Outcome, SetAside
 from gpt4image.progress import progress_bar
-from gpt4image.quality import flaws
+from gpt4image.quality.flaws import flaws
 from gpt4image.store import Description, DescriptionStore, Prompt
 
 
@@ -106,7 +106,7 @@ def _describer_of(config: DescribeConfig) -> Describer:
         return load_describer(config)
     if config.engine != "local":
         raise ConfigError("--batch sends everything from here; leave out --engine ray.")
-    from gpt4image.describers.openai_batch import BatchDescriber
+    from gpt4image.describers.openai_batch.describer import BatchDescriber
 
     return BatchDescriber(config)
 
@@ -161,7 +161,7 @@ class _Keeper:
 
     def _keep(self, group: Sequence[Answer]) -> None:
         said = [answer for answer in group if answer.text is not None or answer.error is not None]
-        flawed = [None if answer.text is None else self._fatal_flaw(answer) for answer in said]
+        flawed: list[Flaw | None] = [None if answer.text is None else self._fatal_flaw(answer) for answer in said]
         now = time.time()
         settings = self._describer.settings
         self._store.add(_to_description(*pair, settings, now) for pair in zip(said, flawed, strict=True))

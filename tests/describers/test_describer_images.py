@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from gpt4image.describers.bare_jpeg import bare_jpeg
+from gpt4image.data.bare_jpeg import bare_jpeg
 from gpt4image.describers.images import bounded, data_url, encoded
 from gpt4image.errors import DecodeError
 

@@ -138,19 +138,19 @@ def _replay(name: str, options: DescriberOptions) -> Describer:
 
 
 def _openai(name: str, options: DescriberOptions) -> Describer:
-    from gpt4image.describers.openai_server import OpenAIDescriber
+    from gpt4image.describers.openai_server.describer import OpenAIDescriber
 
     return OpenAIDescriber(name, options)
 
 
 def _transformers(name: str, options: DescriberOptions) -> Describer:
-    from gpt4image.describers.transformers_model import TransformersDescriber
+    from gpt4image.describers.local_model.transformers_model import TransformersDescriber
 
     return TransformersDescriber(name, options)
 
 
 def _vllm(name: str, options: DescriberOptions) -> Describer:
-    from gpt4image.describers.vllm_engine import VllmDescriber
+    from gpt4image.describers.local_model.vllm_engine import VllmDescriber
 
     return VllmDescriber(name, options)
 

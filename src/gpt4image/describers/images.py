@@ -7,8 +7,8 @@ from binascii import b2a_base64
 
 from PIL import Image
 
+from gpt4image.data.bare_jpeg import bare_jpeg
 from gpt4image.data.decode import decode, is_plain_jpeg
-from gpt4image.describers.bare_jpeg import bare_jpeg
 
 _OPTIONS = {"jpeg": {"quality": 90}, "png": {"compress_level": 3}, "webp": {"quality": 90, "method": 2}}
 

@@ -10,11 +10,11 @@ from gpt4image.config import DescriberOptions
 from gpt4image.data.image_set import ImageSet
 from gpt4image.describers import Answer, Report, Request
 from gpt4image.describers.arrivals import Arrivals
-from gpt4image.describers.calls import Calls, Plan, Tally
-from gpt4image.describers.chat import Dialect
-from gpt4image.describers.health import Health
-from gpt4image.describers.openai_client import Client, find_server
-from gpt4image.describers.pace import Pace
+from gpt4image.describers.openai_server.calls import Calls, Plan, Tally
+from gpt4image.describers.openai_server.chat import Dialect
+from gpt4image.describers.openai_server.client import Client, find_server
+from gpt4image.describers.openai_server.health import Health
+from gpt4image.describers.openai_server.pace import Pace
 from gpt4image.describers.prices import FREE, Price, find_price
 from gpt4image.errors import ConfigError, MissingExtraError
 

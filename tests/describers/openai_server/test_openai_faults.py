@@ -7,11 +7,12 @@ import time
 from collections import Counter
 
 import pytest
-from openai_cases import KEY, ask, ask_one, describer, facts, openai_settings, request
 
 import openai_stub as server
-from gpt4image.describers import Answer, health
+from gpt4image.describers import Answer
+from gpt4image.describers.openai_server import health
 from gpt4image.errors import DescriberError
+from openai_cases import KEY, ask, ask_one, describer, facts, openai_settings, request
 
 __all__ = ["openai_settings"]
 pytestmark = pytest.mark.usefixtures("openai_settings")

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from gpt4image.batch_ledger import BatchLedger, Place
 from gpt4image.describers import Answer, Request
+from gpt4image.describers.openai_batch.ledger import BatchLedger, Place
 from gpt4image.errors import StoreError
 from gpt4image.store import Description, DescriptionStore, Prompt
 

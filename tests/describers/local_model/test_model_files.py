@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from gpt4image.config import DescriberOptions
-from gpt4image.describers import model_files
-from gpt4image.describers.model_files import ModelFiles, find_model_files, is_greedy, local_settings
+from gpt4image.describers.local_model import model_files
+from gpt4image.describers.local_model.model_files import ModelFiles, find_model_files, is_greedy, local_settings
 from gpt4image.errors import ConfigError
 
 OPTIONS = DescriberOptions(describer="transformers:model")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gpt4image.describers.faults import Fault, Verdict
+from gpt4image.describers.openai_server.faults import Fault, Verdict
 
 DOWN_S, DOWN_FAILURES = 60.0, 20
 UNREACHABLE_S, UNREACHABLE_FAILURES = 4.0, 3

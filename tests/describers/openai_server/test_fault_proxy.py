@@ -18,7 +18,7 @@ from fault_proxy import FAULTS, FaultProxy, Script, image_of
 from gpt4image.cli import OK, SET_ASIDE, USER_MISTAKE, main
 from gpt4image.config import DescribeConfig
 from gpt4image.describe import describe
-from gpt4image.describers import calls, pace
+from gpt4image.describers.openai_server import calls, pace
 from gpt4image.errors import DescriberError
 from gpt4image.store import DescriptionStore
 from openai_stub import Call, Reply, Stub, answer, serve

@@ -13,8 +13,16 @@ from PIL import Image
 from gpt4image.config import DescriberOptions
 from gpt4image.data.image_set import ImageSet
 from gpt4image.describers import Answer, Report, Request
-from gpt4image.describers.conversations import BatchError, Reply, Row, answer_all, messages, read_ahead, seed_of
-from gpt4image.describers.model_files import find_model_files, is_greedy, local_settings
+from gpt4image.describers.local_model.conversations import (
+    BatchError,
+    Reply,
+    Row,
+    answer_all,
+    messages,
+    read_ahead,
+    seed_of,
+)
+from gpt4image.describers.local_model.model_files import find_model_files, is_greedy, local_settings
 from gpt4image.describers.prices import FREE, Price
 from gpt4image.errors import ConfigError, DescriberError, MissingExtraError
 from gpt4image.hugging_face import first_line
@@ -58,9 +66,13 @@ class VllmDescriber:
         self._options = options
         self._steps = 0
 
-    @cached_property
+    @property
     def settings(self) -> Mapping[str, Any]:
         """Name and content of the model, and what it is asked."""
+        return self._settings
+
+    @cached_property
+    def _settings(self) -> Mapping[str, Any]:
         arguments = {name: value for name, value in self._options.vllm_args.items() if name not in _ONLY_SPEED}
         settings = local_settings("vllm", self._files, self._options)
         return {**settings, "vllm_args": arguments} if arguments else settings

@@ -14,8 +14,8 @@ from difflib import SequenceMatcher
 from functools import lru_cache
 
 from gpt4image.config import Flaw
-from gpt4image.languages import Language, differs, language_of, names_a_language
-from gpt4image.refusals import is_refusal
+from gpt4image.quality.languages import Language, differs, language_of, names_a_language
+from gpt4image.quality.refusals import is_refusal
 
 REFUSED = frozenset({"content_filter", "refusal"})
 CUT_OFF = "length"

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gpt4image.config import DescriberOptions
-from gpt4image.describers.faults import Fault
+from gpt4image.describers.openai_server.faults import Fault
 from gpt4image.errors import DescriberError
 
 if TYPE_CHECKING:
-    from gpt4image.describers.jobs import Job
-    from gpt4image.describers.openai_client import Server
+    from gpt4image.describers.openai_server.client import Server
+    from gpt4image.describers.openai_server.jobs import Job
 
 _LIMIT_NAMES = ("max_completion_tokens", "max_tokens")
 

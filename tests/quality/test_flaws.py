@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gpt4image.config import Flaw
-from gpt4image.quality import flaws, opening, words
+from gpt4image.quality.flaws import flaws, opening, words
 
 ASKED = ("Describe this image in detail.",)
 GOOD = "A black dog lies on green grass and looks into the camera; behind it stands a low wooden fence."

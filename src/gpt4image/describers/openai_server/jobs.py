@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from gpt4image.describers import Answer, Request
-from gpt4image.describers.chat import Choice, Completion
+from gpt4image.describers.openai_server.chat import Choice, Completion
 from gpt4image.describers.prices import FREE, Price
 
 _CUT_SHORT = ("refusal", "content_filter")

@@ -12,9 +12,17 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, Protocol
 
-from gpt4image.batch_ledger import BatchLedger, Submission
 from gpt4image.describers import Answer, Request
-from gpt4image.describers.batch_api import ENDED, BatchApi, BusyError, GoneError, NoRoomError, RefusedError, is_no_room
+from gpt4image.describers.openai_batch.api import (
+    ENDED,
+    BatchApi,
+    BusyError,
+    GoneError,
+    NoRoomError,
+    RefusedError,
+    is_no_room,
+)
+from gpt4image.describers.openai_batch.ledger import BatchLedger, Submission
 from gpt4image.errors import DecodeError, DescriberError
 from gpt4image.progress import console
 

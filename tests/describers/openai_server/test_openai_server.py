@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from openai_cases import KEY, PROMPT, ask, ask_one, describer, facts, openai_settings, picture, request
 from PIL import Image
 
 import openai_stub as server
 from gpt4image.describers import Answer, Request
+from openai_cases import KEY, PROMPT, ask, ask_one, describer, facts, openai_settings, picture, request
 
 __all__ = ["openai_settings"]
 pytestmark = pytest.mark.usefixtures("openai_settings")

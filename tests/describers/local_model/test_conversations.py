@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt4image.describers.conversations import BatchError, Reply, Row, answer_all, messages, read_ahead, seed_of
+from gpt4image.describers.local_model.conversations import (
+    BatchError,
+    Reply,
+    Row,
+    answer_all,
+    messages,
+    read_ahead,
+    seed_of,
+)
 from picture_requests import QUESTION, plain, request
 
 RED, BLUE = plain("red"), plain("blue")

@@ -20,13 +20,13 @@ from dataclasses import dataclass, field
 
 from gpt4image.describers import Answer, Request
 from gpt4image.describers.arrivals import Arrivals
-from gpt4image.describers.chat import Choice, Dialect
-from gpt4image.describers.faults import Fault, Verdict, one_line
-from gpt4image.describers.health import Health
 from gpt4image.describers.images import data_url
-from gpt4image.describers.jobs import Job, JobQueue
-from gpt4image.describers.openai_client import Client
-from gpt4image.describers.pace import Pace, Ticket
+from gpt4image.describers.openai_server.chat import Choice, Dialect
+from gpt4image.describers.openai_server.client import Client
+from gpt4image.describers.openai_server.faults import Fault, Verdict, one_line
+from gpt4image.describers.openai_server.health import Health
+from gpt4image.describers.openai_server.jobs import Job, JobQueue
+from gpt4image.describers.openai_server.pace import Pace, Ticket
 from gpt4image.describers.prices import Price
 from gpt4image.errors import DecodeError, DescriberError
 

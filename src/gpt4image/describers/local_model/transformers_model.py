@@ -17,8 +17,16 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from gpt4image.config import DescriberOptions
 from gpt4image.data.image_set import ImageSet
 from gpt4image.describers import Answer, Report, Request
-from gpt4image.describers.conversations import BatchError, Reply, Row, answer_all, messages, read_ahead, seed_of
-from gpt4image.describers.model_files import ModelFiles, find_model_files, is_greedy, local_settings
+from gpt4image.describers.local_model.conversations import (
+    BatchError,
+    Reply,
+    Row,
+    answer_all,
+    messages,
+    read_ahead,
+    seed_of,
+)
+from gpt4image.describers.local_model.model_files import ModelFiles, find_model_files, is_greedy, local_settings
 from gpt4image.describers.prices import FREE, Price
 from gpt4image.devices import choose_device, computes_bf16
 from gpt4image.errors import ConfigError, DescriberError
@@ -48,9 +56,13 @@ class TransformersDescriber:
         self._room = _Room(options.batch_size)
         self._steps = 0
 
-    @cached_property
+    @property
     def settings(self) -> Mapping[str, Any]:
         """Name and content of the model, what it is asked, and its precision."""
+        return self._settings
+
+    @cached_property
+    def _settings(self) -> Mapping[str, Any]:
         return {**local_settings("transformers", self._files, self._options), "precision": self._precision}
 
     @property

@@ -11,16 +11,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from gpt4image.batch_ledger import BatchLedger
 from gpt4image.config import DescribeConfig, DescriberOptions
 from gpt4image.data.image_set import ImageSet
 from gpt4image.describers import Answer, Report, Request
-from gpt4image.describers.chat import Choice, Dialect, completion_of
-from gpt4image.describers.faults import Verdict, fault_of_response, one_line
 from gpt4image.describers.images import data_url
-from gpt4image.describers.jobs import Job
-from gpt4image.describers.openai_client import blocking_client, find_server
-from gpt4image.describers.openai_server import OpenAIDescriber
+from gpt4image.describers.openai_batch.ledger import BatchLedger
+from gpt4image.describers.openai_server.chat import Choice, Dialect, completion_of
+from gpt4image.describers.openai_server.client import blocking_client, find_server
+from gpt4image.describers.openai_server.describer import OpenAIDescriber
+from gpt4image.describers.openai_server.faults import Verdict, fault_of_response, one_line
+from gpt4image.describers.openai_server.jobs import Job
 from gpt4image.describers.prices import HALF_PRICE, Price
 from gpt4image.describers.prompts import load_prompt, turns
 from gpt4image.errors import ConfigError
@@ -72,8 +72,8 @@ class BatchDescriber:
 
     def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
         """Yield the answers as batches end; see ``Describer``."""
-        from gpt4image.describers.batch_api import BatchApi
-        from gpt4image.describers.batch_run import BatchRun
+        from gpt4image.describers.openai_batch.api import BatchApi
+        from gpt4image.describers.openai_batch.run import BatchRun
 
         config = self._config
         timeout = max(config.timeout, _TIMEOUT_S)

@@ -6,13 +6,13 @@ import base64
 from typing import Any
 
 import pytest
-from openai_cases import KEY, ask, ask_one, describer, openai_settings, request
 
 import openai_stub as server
 from gpt4image.config import DescriberOptions
-from gpt4image.describers import openai_server
-from gpt4image.describers.openai_server import OpenAIDescriber
+from gpt4image.describers.openai_server import describer as openai_server
+from gpt4image.describers.openai_server.describer import OpenAIDescriber
 from gpt4image.errors import ConfigError, DescriberError, MissingExtraError
+from openai_cases import KEY, ask, ask_one, describer, openai_settings, request
 
 __all__ = ["openai_settings"]
 pytestmark = pytest.mark.usefixtures("openai_settings")

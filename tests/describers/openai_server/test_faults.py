@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt4image.describers.faults import Verdict, fault_of_response, one_line, retry_after
-from gpt4image.describers.health import Health
+from gpt4image.describers.openai_server.faults import Verdict, fault_of_response, one_line, retry_after
+from gpt4image.describers.openai_server.health import Health
 
 
 def body(message: str = "no", **fields: object) -> bytes:

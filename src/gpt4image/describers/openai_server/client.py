@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from gpt4image.describers.chat import Completion, read_completion
-from gpt4image.describers.faults import Fault, fault_of_response, malformed, timed_out, unconnected
+from gpt4image.describers.openai_server.chat import Completion, read_completion
+from gpt4image.describers.openai_server.faults import Fault, fault_of_response, malformed, timed_out, unconnected
 from gpt4image.errors import ConfigError
 
 if TYPE_CHECKING:

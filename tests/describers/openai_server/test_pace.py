@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt4image.describers.pace import Pace, duration
+from gpt4image.describers.openai_server.pace import Pace, duration
 
 Accepts = Callable[[float], float | None]
 """Time of a call -> None where it is accepted, else the seconds until the server is open again."""

@@ -20,8 +20,10 @@ from batch_server import BatchServer, Fault, chat_completion, describe_ok, servi
 from gpt4image.config import DescribeConfig
 from gpt4image.data import load_image_set
 from gpt4image.describe import describe
-from gpt4image.describers import Request, batch_api, batch_run
-from gpt4image.describers.openai_batch import BatchDescriber
+from gpt4image.describers import Request
+from gpt4image.describers.openai_batch import api as batch_api
+from gpt4image.describers.openai_batch import run as batch_run
+from gpt4image.describers.openai_batch.describer import BatchDescriber
 from gpt4image.describers.prompts import PROMPTS
 from gpt4image.errors import ConfigError, DescriberError
 from gpt4image.store import DescriptionStore
@@ -401,11 +403,11 @@ def test_answers_that_the_server_threw_away_are_failures(server: BatchServer, co
 
 CHILD = """
 import os, signal, sys
-from gpt4image.batch_ledger import BatchLedger
+from gpt4image.describers.openai_batch.ledger import BatchLedger
 from gpt4image.config import DescribeConfig
 from gpt4image.describe import describe
-from gpt4image.describers import batch_run
-from gpt4image.describers.batch_api import BatchApi
+from gpt4image.describers.openai_batch import run as batch_run
+from gpt4image.describers.openai_batch.api import BatchApi
 from gpt4image.store import DescriptionStore
 
 batch_run.MAX_LINES = 5

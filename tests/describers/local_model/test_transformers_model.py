@@ -17,7 +17,7 @@ from gpt4image.config import DescribeConfig, DescriberOptions
 from gpt4image.data.decode import decode
 from gpt4image.describe import describe
 from gpt4image.describers import Answer, Request, load_describer
-from gpt4image.describers.transformers_model import TransformersDescriber
+from gpt4image.describers.local_model.transformers_model import TransformersDescriber
 from gpt4image.errors import ConfigError, DescriberError
 from gpt4image.store import DescriptionStore
 from picture_requests import COLOURS, QUESTION, noise, plain, request
@@ -297,7 +297,9 @@ def test_images_are_read_while_the_model_works_and_no_further_ahead(
 
 def test_bf16_where_the_device_has_it(tiny_vlm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for native, precision in ((True, "bf16"), (False, "fp32")):
-        monkeypatch.setattr("gpt4image.describers.transformers_model.computes_bf16", lambda _, native=native: native)
+        monkeypatch.setattr(
+            "gpt4image.describers.local_model.transformers_model.computes_bf16", lambda _, native=native: native
+        )
         made = describer(tiny_vlm, precision="auto")
         assert made.settings["precision"] == precision
         assert all(answer.text for answer in answers(made, [request(data) for data in PICTURES]))

@@ -10,8 +10,9 @@ from PIL import Image
 
 import openai_stub as server
 from gpt4image.config import DescriberOptions
-from gpt4image.describers import Answer, Request, calls
-from gpt4image.describers.openai_server import OpenAIDescriber
+from gpt4image.describers import Answer, Request
+from gpt4image.describers.openai_server import calls
+from gpt4image.describers.openai_server.describer import OpenAIDescriber
 from gpt4image.store import Prompt
 
 PROMPT = Prompt("paper", 1, "Describe it.", class_conditioned=False)

@@ -1,0 +1,1 @@
+"""How good descriptions are: flaws of one text, and texts that nearly repeat another."""
