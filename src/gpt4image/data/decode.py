@@ -129,7 +129,8 @@ def is_plain_jpeg(data: bytes, max_side: int, *, max_pixels: int = MAX_PIXELS) -
             return False
         # An Adobe marker, or components of these names, may say that the colours are not YCbCr.
         other_colours = "adobe" in image.info or [layer[0] for layer in image.layer] == list(b"RGB")
-        if other_colours or max(image.size) > max_side or _orientation(image) != 1:
+        turned = "exif" in image.info and _orientation(image) != 1
+        if other_colours or turned or max(image.size) > max_side:
             return False
         image.draft(None, (1, 1))
         image.load()

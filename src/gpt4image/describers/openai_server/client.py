@@ -119,10 +119,11 @@ class Client:
         limits = httpx2.Limits(max_connections=self._concurrency)
         timeout = httpx2.Timeout(self._timeout, connect=min(_CONNECT_S, self._timeout))
         # Over aiohttp, which the client offers as a transport, a call takes half the CPU time.
-        self._http = DefaultAioHttpClient(limits=limits, timeout=timeout)
+        self._http = DefaultAioHttpClient(limits=limits)
         async with AsyncOpenAI(**_credentials(self._server), http_client=self._http) as client:
             headers = {**client.auth_headers, **client.default_headers}
-            self._headers = {name: value for name, value in headers.items() if isinstance(value, str)}
+            self._headers = httpx2.Headers({name: text for name, text in headers.items() if isinstance(text, str)})
+            self._limits = {"timeout": timeout.as_dict()}
             self._address = httpx2.URL(f"{self._server.url}/chat/completions", params=self._server.query or None)
             yield
 
@@ -132,7 +133,10 @@ class Client:
 
         try:
             async with asyncio.timeout(self._timeout):
-                response = await self._http.post(self._address, content=body, headers=self._headers)
+                request = httpx2.Request(
+                    "POST", self._address, headers=self._headers, content=body, extensions=self._limits
+                )
+                response = await self._http.send(request)
         except TimeoutError:
             return _failed(timed_out(self._timeout))
         except httpx2.RequestError as error:
