@@ -203,9 +203,18 @@ def test_equal_images_share_a_card_and_broken_ones_have_no_picture(
         store.add([result(digest, GOOD) for digest in strange.digests[:2]])
     outcome = view(ViewConfig(store=tmp_path / "a.db", data="memory", out=tmp_path / "page.html"))
     page = (tmp_path / "page.html").read_text()
-    assert keys_of(page) == ["k0", "k1"] and "and 1 equal image" in page and "cannot be shown" in page
+    assert keys_of(page) == ["k0", "k1"] and "and 1 equal image" in page and "no picture" in page
     assert [item.name for item in outcome.set_aside] == ["k1"]
     assert outcome.summary["images_shown"] == 2
+
+
+def test_without_the_images_the_texts_alone_are_shown(tmp_path: Path, images: ImageSet) -> None:
+    with DescriptionStore(tmp_path / "a.db", write=True) as store:
+        store.add([result(images.digests[0], "A red square."), result(images.digests[1], "A blue square.")])
+    outcome = view(ViewConfig(store=tmp_path / "a.db", out=tmp_path / "page.html"))
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert keys_of(page) == sorted(images.digests[:2]) and "A red square." in page and "<img" not in page
+    assert outcome.summary["images_shown"] == 2 and not outcome.set_aside
 
 
 def test_mistakes_say_what_to_do(tmp_path: Path, images: ImageSet) -> None:

@@ -55,12 +55,15 @@ def view(config: ViewConfig) -> Outcome:
     """
     if config.out.is_dir():
         raise ConfigError(f"--out {config.out}: this is a folder; give the name of an HTML file in it.")
-    images = load_image_set(config.data)
+    images = None if config.data is None else load_image_set(config.data)
     keys: dict[str, list[str]] = {}
-    for key, digest in zip(images.keys, images.digests, strict=True):
-        keys.setdefault(digest, []).append(key)
-    names = class_names(images)
+    if images is not None:
+        for key, digest in zip(images.keys, images.digests, strict=True):
+            keys.setdefault(digest, []).append(key)
+    names = {} if images is None else class_names(images)
     with DescriptionStore(config.store) as store:
+        if images is None:
+            keys = {result.digest: [result.digest] for result in _all(store, config.prompt)}
         groups = _groups(store, config, keys.keys(), names)
         sizes = [len(group.digests) for group in groups]
         if not any(sizes):
@@ -87,7 +90,7 @@ def view(config: ViewConfig) -> Outcome:
     }
     page = render(
         "gallery.html",
-        data=visible(config.data),
+        data=visible(config.data or str(config.store)),
         flaw=config.flaw,
         facts=summary,
         sections=sections,
@@ -96,7 +99,8 @@ def view(config: ViewConfig) -> Outcome:
         meanings=MEANINGS,
     )
     write_text(config.out, page)
-    return Outcome(path=config.out, summary=summary, set_aside=(*images.set_aside, *cards.set_aside))
+    unread = () if images is None else images.set_aside
+    return Outcome(path=config.out, summary=summary, set_aside=(*unread, *cards.set_aside))
 
 
 def _groups(
@@ -164,9 +168,10 @@ def _nothing_to_show(store: DescriptionStore, config: ViewConfig) -> str:
         return f"{config.store}: there is nothing in this store; fill it with `gpt4image describe`."
     if config.prompt is not None and config.prompt not in names:
         return f"{config.store}: no answer to this prompt: {nearest(config.prompt, names)}"
-    what = f"with the flaw {config.flaw} " if config.flaw else ""
+    what = f" with the flaw {config.flaw}" if config.flaw else ""
+    about = f" about an image of {config.data}" if config.data else ""
     return (
-        f"{config.store}: no answer {what}is about an image of {config.data}; `gpt4image descriptions stats` shows "
+        f"{config.store}: there is no answer{what}{about}; `gpt4image descriptions stats` shows "
         "what is in the store, `gpt4image descriptions check` what belongs to the set."
     )
 
@@ -180,13 +185,14 @@ class _Cards:
 
     def __init__(
         self,
-        images: ImageSet,
+        images: ImageSet | None,
         keys: Mapping[str, Sequence[str]],
         names: Mapping[str, str],
         results: Mapping[str, Sequence[Description]],
     ) -> None:
         self._images = images
-        self._row_of = dict(zip(reversed(images.digests), reversed(range(len(images))), strict=True))
+        digests = () if images is None else images.digests
+        self._row_of = dict(zip(reversed(digests), reversed(range(len(digests))), strict=True))
         self._keys = keys
         self._names = names
         self._results = results
@@ -230,6 +236,8 @@ class _Cards:
         return itertools.chain(*self._results.values())
 
     def _picture(self, digest: str) -> str | None:
+        if self._images is None:
+            return None
         row = self._row_of[digest]
         try:
             return picture(self._images.read(row), PICTURE)

@@ -182,9 +182,9 @@ class ViewConfig(DescriptionsConfig):
     Example: gpt4image descriptions view --store photos.db --data folder:photos --out gallery.html
     """
 
-    data: str
-    """Image set SPEC of the images to show."""
-    out: Path
+    data: str | None = None
+    """Image set SPEC of the images to show; without it, texts alone."""
+    out: Path = Path("descriptions.html")
     """HTML file to write; it holds everything and loads nothing."""
     limit: int = Field(default=100, ge=1)
     """Most images to show."""
