@@ -49,28 +49,30 @@ def describe(config: DescribeConfig) -> Outcome:
     prompts = [
         fill(prompt, domain=config.domain, word_limit=config.word_limit, classes=images.classes) for prompt in prompts
     ]
+    distinct = set(images.digests)
+    wanted = len(distinct) * len(prompts) * config.samples
     with DescriptionStore(config.store, write=True) as store:
         there = [store.settled(prompt, describer.settings, rejected=False) for prompt in prompts]
         settled = there if config.retry_rejected else [store.settled(prompt, describer.settings) for prompt in prompts]
+        already = sum(len(samples) for good in there for digest, samples in good.items() if digest in distinct)
         only = sample_of(images) if config.dry_run else None
         asking = Asking(images, prompts, config.samples, settled, only=only)
         with deferred_interrupt() as interrupt:
             keeper = _Keeper(config, store, describer, asking, budget)
-            keeper.ask_all(interrupt, total=_wanted(images, config) - _count(images, there))
+            keeper.ask_all(interrupt, total=wanted - already)
         if interrupt.requested:
             raise KeyboardInterrupt
         report = describer.report(images)
-        already = _count(images, there)
         outcome = Outcome(
             path=config.store,
             summary={
                 "images": len(images),
-                "distinct_images": len(set(images.digests)),
+                "distinct_images": len(distinct),
                 "already_described": already,
                 "described": keeper.described,
                 "failed": len(keeper.failed),
                 "rejected": len(keeper.rejected),
-                "without_description": _wanted(images, config) - already - keeper.described,
+                "without_description": wanted - already - keeper.described,
                 **({"cost_usd": round(budget.spent, 6)} if budget.spent else {}),
                 **({} if config.dry_run or asking.finished() else {"stopped_by": _stopped_by(budget)}),
                 **report.facts,
@@ -209,17 +211,6 @@ def _to_description(answer: Answer, flaw: Flaw | None, settings: Mapping[str, An
         cost_usd=answer.cost_usd,
         latency_s=answer.latency_s,
     )
-
-
-def _wanted(images: ImageSet, config: DescribeConfig) -> int:
-    """Return how many descriptions the set should have in the end."""
-    return len(set(images.digests)) * len(config.prompt) * config.samples
-
-
-def _count(images: ImageSet, there: Sequence[Settled]) -> int:
-    """Return how many of them there are."""
-    distinct = set(images.digests)
-    return sum(len(samples) for settled in there for digest, samples in settled.items() if digest in distinct)
 
 
 def _rejected_earlier(images: ImageSet, there: Sequence[Settled], settled: Sequence[Settled]) -> list[SetAside]:

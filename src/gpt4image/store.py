@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 from gpt4image.errors import StoreError, nearest
 from gpt4image.locks import FileLock, LockedError, acquire_lock
-from gpt4image.store_file import connect_reader, connect_writer, explanation
+from gpt4image.store_file import connect_reader, connect_writer, explained
 
 _ROWS_PER_QUERY = 500
 
@@ -124,7 +124,7 @@ class DescriptionStore:
         self.path = path
         self._lock = _become_writer(path, wait_s) if write else None
         try:
-            with self._explain():
+            with explained(self.path):
                 self._connection = connect_writer(path) if write else connect_reader(path)
         except BaseException:
             self._release()
@@ -155,7 +155,7 @@ class DescriptionStore:
         Raises:
             StoreError: the disk is full or the file cannot be written; nothing of ``rows`` is in the store then.
         """
-        with self._explain(), self._references.kept_on_success(), self._connection:
+        with explained(self.path), self._references.kept_on_success(), self._connection:
             before = self._connection.total_changes
             values = [_to_row(row, self._references) for row in rows]
             made = self._connection.total_changes - before
@@ -277,15 +277,8 @@ class DescriptionStore:
             yield number, Prompt(name, version, text, bool(told))
 
     def _query(self, statement: str, values: Sequence[Any] = ()) -> Iterator[Any]:
-        with self._explain():
+        with explained(self.path):
             yield from self._connection.execute(statement, values)
-
-    @contextlib.contextmanager
-    def _explain(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise StoreError(explanation(self.path, error)) from error
 
     def _release(self) -> None:
         if self._lock is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 from gpt4image.errors import StoreError
@@ -130,8 +132,16 @@ _WHAT_TO_DO = {
 }
 
 
-def explanation(path: Path, error: sqlite3.Error) -> str:
-    """Return what an error of SQLite means for the user and what to do about it."""
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn errors of SQLite about the file at ``path`` into StoreError: what they mean, and what to do."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StoreError(_explanation(path, error)) from error
+
+
+def _explanation(path: Path, error: sqlite3.Error) -> str:
     name = getattr(error, "sqlite_errorname", "")
     for code, advice in _WHAT_TO_DO.items():
         if name.startswith(code):

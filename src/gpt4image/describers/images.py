@@ -9,6 +9,7 @@ from PIL import Image
 
 from gpt4image.data.bare_jpeg import bare_jpeg
 from gpt4image.data.decode import decode, is_plain_jpeg
+from gpt4image.errors import DecodeError
 
 _OPTIONS = {"jpeg": {"quality": 90}, "png": {"compress_level": 3}, "webp": {"quality": 90, "method": 2}}
 
@@ -25,6 +26,13 @@ def bounded(data: bytes, max_side: int) -> Image.Image:
         return image
     width, height = (max(1, round(side * max_side / longer)) for side in image.size)
     return image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
+
+
+def why_unusable(error: OSError | DecodeError) -> str:
+    """Return why an image cannot be sent, in one line: what reading or decoding it raised."""
+    if isinstance(error, DecodeError):
+        return f"cannot be decoded: {error}"
+    return f"cannot be read: {error.strerror or error}"
 
 
 def encoded(data: bytes, max_side: int, image_format: str) -> tuple[str, bytes]:

@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 from gpt4image.describers import Answer, Request
-from gpt4image.describers.images import bounded
+from gpt4image.describers.images import bounded, why_unusable
 from gpt4image.errors import DecodeError
 
 
@@ -43,6 +43,14 @@ class Reply:
 
 Say = Callable[[Sequence[Row], Sequence[Sequence[str]]], Sequence[Reply]]
 """Says the next turn of each row, given what it answered in the turns before; raises BatchError."""
+
+
+def answer_in_batches(requests: Iterable[Request], size: int, max_side: int, say: Say) -> Iterator[Sequence[Answer]]:
+    """Yield the answers to all requests, batch by batch; see ``read_ahead`` and ``answer_all``."""
+    for rows, failed in read_ahead(requests, size, max_side):
+        if failed:
+            yield failed
+        yield from answer_all(rows, say)
 
 
 def read_ahead(requests: Iterable[Request], size: int, max_side: int) -> Iterator[tuple[list[Row], list[Answer]]]:
@@ -135,10 +143,8 @@ def _image(request: Request, max_side: int) -> Image.Image | str:
     """Return the image, or why there is none."""
     try:
         return bounded(request.read(), max_side)
-    except DecodeError as error:
-        return f"cannot be decoded: {error}"
-    except OSError as error:
-        return f"cannot be read: {error.strerror or error}"
+    except (OSError, DecodeError) as error:
+        return why_unusable(error)
 
 
 def _converse(rows: Sequence[Row], say: Say) -> list[Answer]:

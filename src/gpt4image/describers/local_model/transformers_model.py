@@ -21,9 +21,8 @@ from gpt4image.describers.local_model.conversations import (
     BatchError,
     Reply,
     Row,
-    answer_all,
+    answer_in_batches,
     messages,
-    read_ahead,
     seed_of,
 )
 from gpt4image.describers.local_model.model_files import ModelFiles, find_model_files, is_greedy, local_settings
@@ -59,10 +58,6 @@ class TransformersDescriber:
     @property
     def settings(self) -> Mapping[str, Any]:
         """Name and content of the model, what it is asked, and its precision."""
-        return self._settings
-
-    @cached_property
-    def _settings(self) -> Mapping[str, Any]:
         return {**local_settings("transformers", self._files, self._options), "precision": self._precision}
 
     @property
@@ -83,10 +78,7 @@ class TransformersDescriber:
             DescriberError: the model cannot be loaded, or fails.
         """
         _ = self._model  # Before images are read.
-        for rows, failed in read_ahead(requests, self._options.batch_size, self._options.max_side):
-            if failed:
-                yield failed
-            yield from answer_all(rows, self._say)
+        yield from answer_in_batches(requests, self._options.batch_size, self._options.max_side, self._say)
 
     def arrived(self) -> Sequence[Answer]:
         """A batch arrives as a whole."""

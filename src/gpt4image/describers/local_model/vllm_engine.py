@@ -13,15 +13,7 @@ from PIL import Image
 from gpt4image.config import DescriberOptions
 from gpt4image.data.image_set import ImageSet
 from gpt4image.describers import Answer, Report, Request
-from gpt4image.describers.local_model.conversations import (
-    BatchError,
-    Reply,
-    Row,
-    answer_all,
-    messages,
-    read_ahead,
-    seed_of,
-)
+from gpt4image.describers.local_model.conversations import BatchError, Reply, Row, answer_in_batches, messages, seed_of
 from gpt4image.describers.local_model.model_files import find_model_files, is_greedy, local_settings
 from gpt4image.describers.prices import FREE, Price
 from gpt4image.errors import ConfigError, DescriberError, MissingExtraError
@@ -69,10 +61,6 @@ class VllmDescriber:
     @property
     def settings(self) -> Mapping[str, Any]:
         """Name and content of the model, and what it is asked."""
-        return self._settings
-
-    @cached_property
-    def _settings(self) -> Mapping[str, Any]:
         arguments = {name: value for name, value in self._options.vllm_args.items() if name not in _ONLY_SPEED}
         settings = local_settings("vllm", self._files, self._options)
         return {**settings, "vllm_args": arguments} if arguments else settings
@@ -95,10 +83,7 @@ class VllmDescriber:
             DescriberError: the engine does not start, or fails.
         """
         _ = self._engine  # Before images are read.
-        for rows, failed in read_ahead(requests, _ROWS_PER_GROUP, self._options.max_side):
-            if failed:
-                yield failed
-            yield from answer_all(rows, self._say)
+        yield from answer_in_batches(requests, _ROWS_PER_GROUP, self._options.max_side, self._say)
 
     def arrived(self) -> Sequence[Answer]:
         """A group arrives as a whole."""

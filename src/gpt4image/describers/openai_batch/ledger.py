@@ -7,7 +7,6 @@ batch, so nothing can be submitted twice. It is forgotten once its answer is in 
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,9 +15,8 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from gpt4image.describers import Answer, Request
-from gpt4image.errors import StoreError
 from gpt4image.store import References
-from gpt4image.store_file import connect_writer, explanation, make_batch_tables
+from gpt4image.store_file import connect_writer, explained, make_batch_tables
 
 # An answer that was committed after its batch was made is this batch's, or took its place: a kill came between the
 # store's commit and the ledger's.
@@ -72,7 +70,7 @@ class BatchLedger:
             StoreError: the file is no store or cannot be written.
         """
         self._path = path
-        with self._explain():
+        with explained(self._path):
             self._connection = connect_writer(path)
             try:
                 make_batch_tables(self._connection)
@@ -96,7 +94,7 @@ class BatchLedger:
 
     def open_batches(self) -> list[Submission]:
         """Return the batches that are not closed, oldest first."""
-        with self._explain():
+        with explained(self._path):
             rows = self._connection.execute(
                 "SELECT id, token, created, input_file, server_id FROM batches "
                 "WHERE describer = ? AND closed IS NULL ORDER BY id",
@@ -158,7 +156,7 @@ class BatchLedger:
     def items_left(self, row: int | None = None) -> int:
         """Return how many items are on their way: of one batch, or of all of the describer."""
         where, value = ("describer", self._describer) if row is None else ("batch", row)
-        with self._explain():
+        with explained(self._path):
             return self._connection.execute(f"SELECT count(*) FROM batch_items WHERE {where} = ?", (value,)).fetchone()[
                 0
             ]
@@ -181,12 +179,5 @@ class BatchLedger:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        with self._explain(), self._connection:
+        with explained(self._path), self._connection:
             yield
-
-    @contextlib.contextmanager
-    def _explain(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise StoreError(explanation(self._path, error)) from error

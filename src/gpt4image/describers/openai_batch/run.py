@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, Protocol
 
 from gpt4image.describers import Answer, Request
+from gpt4image.describers.images import why_unusable
 from gpt4image.describers.openai_batch.api import (
     ENDED,
     BatchApi,
@@ -194,7 +195,7 @@ class BatchRun:
             try:
                 line = _line(len(lines), self._chat.body(request))
             except (OSError, DecodeError) as error:
-                reason = f"cannot be {'decoded' if isinstance(error, DecodeError) else 'read'}: {error}"
+                reason = why_unusable(error)
                 refused += [Answer(request=request, sample=sample, error=reason) for sample in request.samples]
                 continue
             if lines and spool.tell() + len(line) > MAX_BYTES:

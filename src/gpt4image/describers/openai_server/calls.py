@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 from gpt4image.describers import Answer, Request
 from gpt4image.describers.arrivals import Arrivals
-from gpt4image.describers.images import data_url
+from gpt4image.describers.images import data_url, why_unusable
 from gpt4image.describers.openai_server.chat import Choice, Dialect
 from gpt4image.describers.openai_server.client import Client
 from gpt4image.describers.openai_server.faults import Fault, Verdict, one_line
@@ -306,7 +306,5 @@ def _prepare(request: Request, plan: Plan) -> tuple[bytes, str]:
     """Return the image as a data URL, or why there is none."""
     try:
         return data_url(request.read(), plan.max_side, plan.image_format), ""
-    except OSError as error:
-        return b"", f"cannot be read: {error}"
-    except DecodeError as error:
-        return b"", f"cannot be decoded: {error}"
+    except (OSError, DecodeError) as error:
+        return b"", why_unusable(error)
