@@ -38,12 +38,13 @@ def prepared(folder: Path, **options: Any) -> Prepared:
 
 
 def pipeline() -> list[Row]:
-    from gpt4image import loop
+    from gpt4image import loop, objective
+    from gpt4image.trainer import build
 
     with tempfile.TemporaryDirectory() as name:
         ready = prepared(Path(name))
         ready = replace(ready, data=replace(ready.data, text=None))
-        trainer = loop.build(ready.config, ready.data)
+        trainer = build(ready.config, ready.data)
         data, batches = ready.data, trainer.batches
         step = [0]
 
@@ -54,9 +55,9 @@ def pipeline() -> list[Row]:
 
         images = batches.batch(0)
         pixels = next(iter(data.pixels.stream([images])))
-        ready_made = loop.train_batch(pixels, trainer.augmentation, torch.default_generator)
+        ready_made = objective.train_batch(pixels, trainer.augmentation, torch.default_generator)
         targets = data.class_targets(images)
-        autocast, layout = loop.autocast, loop.memory_format_of(ready.config.memory_format)
+        autocast, layout = objective.autocast, objective.memory_format_of(ready.config.memory_format)
 
         def one_batch() -> None:
             for number in range(STEPS):
@@ -64,7 +65,7 @@ def pipeline() -> list[Row]:
                 trainer.scheduler.step_update(number)
                 with autocast(trainer.device, ready.config.precision):
                     logits, _ = trainer.model(ready_made.contiguous(memory_format=layout))
-                loss = loop.soft_cross_entropy(logits, targets, ready.config.label_smoothing)
+                loss = objective.soft_cross_entropy(logits, targets, ready.config.label_smoothing)
                 loss.backward()
                 trainer.optimizer.step()
                 trainer.optimizer.zero_grad(set_to_none=True)
@@ -89,7 +90,7 @@ def _against_dataloader(ready: Prepared, trainer: Any) -> Row:
     from torch.utils.data import DataLoader, Dataset
     from torchvision.transforms import v2
 
-    from gpt4image import loop
+    from gpt4image import objective
 
     data, how = ready.data, trainer.augmentation
     train = data.indices("train")
@@ -118,7 +119,7 @@ def _against_dataloader(ready: Prepared, trainer: Any) -> Row:
     def ours() -> None:
         order = np.random.permutation(train)
         for pixels in data.pixels.stream(order[start : start + size] for start in range(0, len(order), size)):
-            loop.train_batch(pixels, how, torch.default_generator)
+            objective.train_batch(pixels, how, torch.default_generator)
 
     best = float("inf")
     mine = float("inf")
@@ -146,13 +147,14 @@ def alignment() -> list[Row]:
     """Measure a ResNet-18 and the small model of the demo: the alignment costs both the same few milliseconds."""
     from gpt4image import loop
     from gpt4image.devices import peak_memory_bytes, reset_peak_memory
+    from gpt4image.trainer import build
 
     rows: list[Row] = []
     for model, count in (("resnet18", 5), (None, STEPS)):
         with tempfile.TemporaryDirectory() as name:
             ready = prepared(Path(name), model=model)
-            plain = loop.build(ready.config, replace(ready.data, text=None))
-            aligned = loop.build(ready.config, ready.data)
+            plain = build(ready.config, replace(ready.data, text=None))
+            aligned = build(ready.config, ready.data)
 
             def steps(trainer: Any, count: int = count) -> None:
                 numbers = (trainer.batches.batch(number) for number in range(count))
@@ -174,12 +176,13 @@ def alignment() -> list[Row]:
 
 def precision() -> list[Row]:
     from gpt4image import loop
+    from gpt4image.trainer import build
 
     with tempfile.TemporaryDirectory() as name:
         ready = prepared(Path(name))
         data = replace(ready.data, text=None)
-        chosen = loop.build(ready.config, data)
-        default = loop.build(ready.config.model_copy(update={"precision": "fp32", "memory_format": "contiguous"}), data)
+        chosen = build(ready.config, data)
+        default = build(ready.config.model_copy(update={"precision": "fp32", "memory_format": "contiguous"}), data)
 
         def steps(trainer: Any) -> None:
             for number, pixels in enumerate(data.pixels.stream(trainer.batches.batch(n) for n in range(STEPS))):

@@ -19,7 +19,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _MODULE_OF = {
-    "Aligner": "models",
+    "Aligner": "aligner",
     "create_backbone": "models",
     "DescribedImages": "pairs",
     "LOSSES": "align",

@@ -59,7 +59,7 @@ def load_backbone(run_dir: Path, config: TrainOptions, classes: int) -> Any:
         RunError: the weights are of another number of classes.
     """
     from gpt4image.checkpoint import load_tensors
-    from gpt4image.loop import make_backbone
+    from gpt4image.trainer import make_backbone
 
     backbone = make_backbone(config.model_copy(update={"init": "scratch"}), classes).module
     try:
@@ -73,8 +73,8 @@ def load_backbone(run_dir: Path, config: TrainOptions, classes: int) -> Any:
 def run_probabilities(run_dir: Path, data: TrainingData, indices: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return (n, K) class probabilities that a finished run gives the images at ``indices``."""
     from gpt4image.devices import choose_device, memory_format_of
-    from gpt4image.loop import augmentation_of
     from gpt4image.predictions import predict
+    from gpt4image.trainer import augmentation_of
 
     config = options_of(runs.read_run(run_dir))
     backbone = load_backbone(run_dir, config, len(data.classes))

@@ -1,4 +1,4 @@
-"""Backbones by name, and the aligner that lets any of them learn from text while its own code stays as it is."""
+"""Backbones by name: any timm model, with a stem for small images, from scratch or from given weights."""
 
 from __future__ import annotations
 
@@ -15,12 +15,10 @@ from safetensors.torch import load_file
 from timm.models import get_pretrained_cfg, model_entrypoint
 from torch import Tensor, nn
 
-from gpt4image.align import LOSSES
-from gpt4image.errors import ConfigError, ModelError, first_few, nearest
+from gpt4image.errors import ModelError, first_few
 
 Stem = Literal["standard", "small"]
 KEEPS_RESOLUTION = 40  # a small stem halves the resolution of larger images, in pixels
-Head = Literal["linear", "mlp", "mlp-bn"]
 
 # Families of timm (modules of timm.models) whose first layers are known to take a form for small images.
 _RESNETS = ("resnet", "res2net", "resnest", "sknet")
@@ -153,143 +151,6 @@ def classifier_names(backbone: nn.Module) -> tuple[str, ...]:
         )
     names = {id(layer): name for name, layer in backbone.named_modules()}
     return tuple(names[id(layer)] for layer in layers)
-
-
-class FeatureTap:
-    """Forward pre-hook that keeps the input of a layer while it is open, and does nothing otherwise."""
-
-    def __init__(self) -> None:
-        self.open = False
-        self.features: Tensor | None = None
-
-    def __call__(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        """Keep the first input of the layer."""
-        if self.open:
-            self.features = inputs[0]
-
-
-class Aligner(nn.Module):
-    """A backbone with a projection head from its pooled feature to the text space.
-
-    The pooled feature is the input of the classifier layer, read while the backbone runs: global average pool in a
-    CNN, CLS or pooled token after the final norm in a ViT. ``backbone`` keeps its code, weights and state_dict: after
-    training save it alone, or take it back with ``release``. For torch.compile compile the aligner, not its backbone.
-
-    Args:
-        backbone: any module from images to logits whose last step is a linear or convolutional classifier.
-        text_width: D, width of the text embeddings.
-        head: ``linear`` (no bias), ``mlp`` (Linear-ReLU-Linear, the paper's for DeiT) or ``mlp-bn``
-            (Linear-BatchNorm-ReLU-Linear, the paper's for ResNet).
-        loss: name in align.LOSSES of what ``alignment_loss`` computes.
-        temperature: temperature of the InfoNCE losses.
-        classifier: dotted name of the classifier layer, where it is not timm's or the last nn.Linear.
-
-    Raises:
-        ModelError: the classifier layer is not found, or is neither nn.Linear nor nn.Conv2d.
-        ConfigError: an unknown loss or head.
-    """
-
-    def __init__(
-        self,
-        backbone: nn.Module,
-        text_width: int,
-        *,
-        head: Head = "linear",
-        loss: str = "infonce",
-        temperature: float = 0.2,
-        classifier: str | None = None,
-    ) -> None:
-        super().__init__()
-        if loss not in LOSSES:
-            raise ConfigError(f"loss {nearest(loss, LOSSES)}")
-        self.backbone = backbone
-        self.classifier = classifier_names(backbone)[0] if classifier is None else classifier
-        self.head = projection_head(head, _feature_width(backbone, self.classifier), text_width)
-        self.loss = loss
-        self.temperature = temperature
-        self._tap = FeatureTap()
-        self._hook = backbone.get_submodule(self.classifier).register_forward_pre_hook(self._tap)
-
-    def forward(self, images: Tensor) -> tuple[Any, Tensor]:
-        """Return what the backbone returns, logits (B, K), and the image embeddings (B, D), not normalised."""
-        self._tap.open = True
-        try:
-            logits = self.backbone(images)
-            features = self._tap.features
-        finally:
-            self._tap.open, self._tap.features = False, None
-        if features is None:
-            raise ModelError(
-                f"The classifier layer {self.classifier!r} did not run, so there is no feature to align: name the "
-                "layer that gives the logits, Aligner(..., classifier=NAME), and compile the Aligner, not its backbone."
-            )
-        return logits, self.head(_pool(features, self.backbone.get_submodule(self.classifier)))
-
-    def release(self) -> nn.Module:
-        """Return the backbone exactly as it was given, without the hook; the aligner cannot run afterwards."""
-        self._hook.remove()
-        return self.backbone
-
-    def alignment_loss(
-        self,
-        image_emb: Tensor,
-        text_emb: Tensor,
-        *,
-        target: Tensor | None = None,
-        described: Tensor | None = None,
-        exclude: Tensor | None = None,
-    ) -> Tensor:
-        """Return the alignment loss chosen at construction, a scalar; arguments as in module ``align``."""
-        options = {"target": target, "described": described, "exclude": exclude, "temperature": self.temperature}
-        return LOSSES[self.loss](image_emb, text_emb, **options)
-
-
-def projection_head(kind: Head, feature_width: int, text_width: int) -> nn.Module:
-    """Return the projection (B, feature_width) -> (B, text_width); hidden layers are twice as wide as the text.
-
-    Raises:
-        ConfigError: an unknown kind.
-    """
-    hidden = 2 * text_width
-    match kind:
-        case "linear":
-            return nn.Linear(feature_width, text_width, bias=False)
-        case "mlp":
-            return nn.Sequential(nn.Linear(feature_width, hidden), nn.ReLU(), nn.Linear(hidden, text_width))
-        case "mlp-bn":
-            return nn.Sequential(
-                nn.Linear(feature_width, hidden, bias=False),
-                nn.BatchNorm1d(hidden),
-                nn.ReLU(),
-                nn.Linear(hidden, text_width),
-            )
-    raise ConfigError(f"head {nearest(kind, ('linear', 'mlp', 'mlp-bn'))}")
-
-
-def _feature_width(backbone: nn.Module, classifier: str) -> int:
-    """Return C, the width of the input of the classifier layer."""
-    try:
-        layer = backbone.get_submodule(classifier)
-    except AttributeError:
-        names = [name for name, module in backbone.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
-        close = difflib.get_close_matches(classifier, names, n=3, cutoff=0.4) or names[-3:]
-        raise ModelError(
-            f"{type(backbone).__name__} has no layer {classifier!r}; layers of that kind are {first_few(close)}."
-        ) from None
-    if isinstance(layer, nn.Linear):
-        return layer.in_features
-    if isinstance(layer, nn.Conv2d):
-        return layer.in_channels
-    raise ModelError(
-        f"The classifier layer {classifier!r} is a {type(layer).__name__}: an nn.Linear or nn.Conv2d is needed."
-    )
-
-
-def _pool(features: Tensor, classifier: nn.Module) -> Tensor:
-    """Average what a linear (B, ..., C) or convolutional (B, C, ...) classifier reads to (B, C)."""
-    if features.ndim == 2:
-        return features
-    return features.flatten(2).mean(2) if isinstance(classifier, nn.Conv2d) else features.flatten(1, -2).mean(1)
 
 
 def _check_name(name: str) -> None:

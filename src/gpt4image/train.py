@@ -67,7 +67,8 @@ def run(
     """Carry one run to its end and write its records; a run that is there is continued where ``resume`` says so."""
     import torch
 
-    from gpt4image.loop import build, fit
+    from gpt4image.loop import fit
+    from gpt4image.trainer import build
 
     config: TrainConfig = ready.config
     trainer = build(config, ready.data)

@@ -5,6 +5,7 @@ A mistake raises ConfigError naming every wrong option at once, whether it comes
 """
 
 from gpt4image.config.base import StageConfig
+from gpt4image.config.comparing import ARMS, CompareConfig, DemoConfig, ReportConfig
 from gpt4image.config.describing import (
     GUARD,
     CheckConfig,
@@ -18,17 +19,8 @@ from gpt4image.config.describing import (
     StatsConfig,
     ViewConfig,
 )
-from gpt4image.config.training import (
-    ARMS,
-    CompareConfig,
-    DataOptions,
-    DemoConfig,
-    EvaluateConfig,
-    LabelConfig,
-    ReportConfig,
-    TrainConfig,
-    TrainOptions,
-)
+from gpt4image.config.learning import DataOptions, TrainOptions
+from gpt4image.config.training import EvaluateConfig, LabelConfig, TrainConfig
 
 __all__ = [
     "ARMS",

@@ -1,42 +1,16 @@
-"""Options of the stages that learn: label, train, compare, evaluate, report, demo."""
+"""Options of the stages that learn from one set of labels: label, train, evaluate."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import tyro
 from pydantic import Field
 from pydantic import field_validator as check
 
-from gpt4image.config.base import Fraction, JsonTable, StageConfig
-from gpt4image.errors import nearest
-
-ARMS = (
-    "baseline",
-    "aligned",
-    "text-labels",
-    "text-labels-aligned",
-    "zero-shot",
-    "self-training",
-    "oracle",
-    "shuffled",
-    "shuffled-within-class",
-    "random",
-    "class-name",
-    "class-mean",
-)
-
-
-class DataOptions(StageConfig):
-    """Options of every stage that reads an image set with splits."""
-
-    data: str
-    """Image set SPEC: folder:PATH, manifest:FILE, hf:NAME_OR_PATH, cifar10, cifar100 or openmoji."""
-    val_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
-    """Part of train held out for validation when the set has no validation split."""
-    test_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
-    """Part of the set held out for test when the set has no test split."""
+from gpt4image.config.base import StageConfig
+from gpt4image.config.learning import DataOptions, TrainOptions
 
 
 class LabelConfig(DataOptions):
@@ -60,118 +34,6 @@ class LabelConfig(DataOptions):
         return (value,) if isinstance(value, str | Path) else value
 
 
-class TrainOptions(DataOptions):
-    """Options that `train` and `compare` share."""
-
-    # What is learned from text
-    embeddings: Path | None = None
-    """Embedding table; with it, features are aligned to the descriptions (see --align-weight)."""
-    text_labels: Path | None = None
-    """Text labels written by `label`; soft targets for images without a label."""
-    label_trust: Fraction | None = None
-    """Share of a given label in the target of an image with text labels; the rest is its text label. Without it, each
-    target is the posterior under the noise that `label` estimated (the given label where the labels look right)."""
-    only_described: bool = False
-    """Train on the described images alone."""
-    align_loss: Literal["infonce", "infonce-one-way", "cosine"] = "infonce"
-    """Alignment loss; infonce (symmetric) is the paper's."""
-    align_weight: float = Field(default=0.3, ge=0.0)
-    """Weight of the alignment loss (the paper's lambda)."""
-    temperature: float = Field(default=0.2, gt=0.0)
-    """Temperature of the InfoNCE losses."""
-    head: Literal["linear", "mlp", "mlp-bn"] = "linear"
-    """Projection head from features to text space; dropped after training."""
-    labelled_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
-    """Share of a batch drawn from images with a target, where others take part through the alignment alone."""
-
-    # Model
-    model: str | None = None
-    """Any timm model. Without it, a small ResNet for small sets of small images, else resnet18."""
-    model_args: JsonTable = Field(default_factory=dict)
-    """Extra arguments of timm.create_model, as JSON."""
-    init: str = "scratch"
-    """scratch, pretrained (timm's weights) or a .safetensors file."""
-    stem: Literal["auto", "standard", "small"] = "auto"
-    """small: first layers keep the resolution of small images, as for CIFAR. auto: small up to 96 pixels, for models
-    that have such a stem."""
-    image_size: int | None = Field(default=None, ge=8)
-    """Side of the square input, in pixels; chosen from the images without it."""
-
-    # Schedule
-    epochs: int | None = Field(default=None, ge=1)
-    """Passes over the train split (labelled or not); chosen from the size of the set without it."""
-    batch_size: int | None = Field(default=None, ge=2)
-    """Images per step; chosen from the size of the set without it."""
-    grad_accumulation: int = Field(default=1, ge=1)
-    """Batches per optimiser step."""
-    optimizer: str | None = None
-    """Any timm optimiser: muon, adamw, sgd, ... Without it, muon from scratch for models with batch norm,
-    else adamw."""
-    lr: float | None = Field(default=None, gt=0.0)
-    """Peak learning rate; without it 0.02 for muon, 0.1 * batch / 256 for sgd, 1e-3 for others; a tenth from given
-    weights."""
-    weight_decay: float | None = Field(default=None, ge=0.0)
-    """Weight decay of weights (biases and norms have none); without it 0.3 for muon, 5e-4 for sgd, 0.05 for others."""
-    momentum: Fraction = 0.9
-    """Momentum of sgd."""
-    warmup_fraction: Fraction = 0.05
-    """Part of the steps in which the learning rate rises linearly."""
-    min_lr: float = Field(default=1e-5, ge=0.0)
-    """Learning rate at the end of the cosine."""
-    clip_grad: float | None = Field(default=None, gt=0.0)
-    """Largest norm of the gradient."""
-    ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Decay of the moving average of the weights that is evaluated and kept; 0 for none."""
-
-    # Regularisation
-    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
-    """Label smoothing."""
-    mixup: float = Field(default=0.0, ge=0.0)
-    """Mixup alpha; labels and text targets are mixed with the images."""
-    cutmix: float = Field(default=0.0, ge=0.0)
-    """CutMix alpha; labels and text targets are mixed with the images."""
-    flip: bool = True
-    """Flip images left to right at random."""
-    shift: Fraction = 0.125
-    """Largest random shift, as a part of the side."""
-    min_scale: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Smallest area of a random resized crop; 1 for none."""
-    colour: Fraction = 0.0
-    """Strength of random brightness, contrast and saturation."""
-    erase: Fraction = 0.0
-    """Probability of random erasing."""
-    drop_path: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Stochastic depth."""
-
-    # Running
-    seed: int = Field(default=0, ge=0)
-    """Seed of weights, data order and augmentation."""
-    select: Literal["last", "best"] = "last"
-    """Which weights are kept: the last, or the best on the validation split."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: the faster of those that the device computes well, found by a short probe."""
-    memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
-    """auto: the faster one, found by the same probe."""
-    threads: int | None = Field(default=None, ge=1)
-    """CPU threads of the training process; all without it."""
-    workers: int | None = Field(default=None, ge=0)
-    """Processes that decode images where the set does not fit in memory; one per core without it."""
-    memory_limit_gb: float = Field(default=4.0, ge=0.0)
-    """Sets whose decoded pixels take at most this much are held in memory."""
-
-    @check("init")
-    @classmethod
-    def _known_init(cls, value: str) -> str:
-        if value not in ("scratch", "pretrained") and Path(value).suffix != ".safetensors":
-            raise ValueError(
-                "allowed are scratch, pretrained or a .safetensors file; a pickled checkpoint is never loaded, "
-                "convert it with safetensors.torch.save_file first"
-            )
-        return value
-
-
 class TrainConfig(TrainOptions):
     """Train a model, with or without help from text.
 
@@ -186,35 +48,6 @@ class TrainConfig(TrainOptions):
     """Least time between checkpoints."""
 
 
-class CompareConfig(TrainOptions):
-    """Train all arms over several seeds and say what text bought.
-
-    Example: gpt4image compare --data folder:photos --embeddings photos.emb --labels-per-class 10 --seeds 5 --out cmp
-    """
-
-    out: Path
-    """Folder of the comparison: run records, comparison.json and report.html."""
-    seeds: int = Field(default=3, ge=1)
-    """Number of seeds per arm."""
-    arms: str = ""
-    """Arms, separated by commas; without it, all that apply to the labels there are. See docs/compare.md."""
-    labels_per_class: int | None = Field(default=None, ge=1)
-    """Keep this many labels a class, drawn per seed; the other training images count as unlabelled."""
-    label_noise: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Part of the training labels flipped to another class, drawn per seed."""
-    jobs: int | None = Field(default=None, ge=1)
-    """Runs side by side; one per core (or per GPU) without it."""
-
-    @check("arms")
-    @classmethod
-    def _known_arms(cls, value: str) -> str:
-        names = dict.fromkeys(filter(None, (name.strip() for name in value.split(","))))
-        for name in names:
-            if name not in ARMS:
-                raise ValueError(nearest(name, ARMS))
-        return ",".join(names)
-
-
 class EvaluateConfig(StageConfig):
     """Measure a run: top-1, top-5, per class, calibration, confusion.
 
@@ -227,27 +60,3 @@ class EvaluateConfig(StageConfig):
     """Image set SPEC; the run's own set without it."""
     split: Literal["train", "val", "test"] = "test"
     """Split to measure on."""
-
-
-class ReportConfig(StageConfig):
-    """Write report.html for a run or a comparison, from its records alone.
-
-    Example: gpt4image report cmp
-    """
-
-    dir: tyro.conf.Positional[Path]
-    """Folder written by `train`, `compare` or `demo`."""
-
-
-class DemoConfig(StageConfig):
-    """Run the whole pipeline on packaged pictures, offline: what do descriptions buy with 5 labels a category?
-
-    Example: gpt4image demo --out demo-out
-    """
-
-    out: Path = Path("demo-out")
-    """Folder of the demo: store, embeddings, text labels, runs, comparison.json and report.html."""
-    seeds: int = Field(default=3, ge=1)
-    """Number of seeds per arm."""
-    jobs: int | None = Field(default=None, ge=1)
-    """Runs side by side; one per core without it."""

@@ -1,0 +1,122 @@
+"""Search settings on the validation split, the baseline's as hard as ours.
+
+    python benchmarks/search.py benchmarks/spaces/vit.toml --data hf:DATA/cifar10/images --embeddings cifar.emb \
+        --out search.jsonl --labels-per-class 10 --seeds 3
+
+A space is a TOML file: options at the top are shared; every table ``["name of the trial"]`` holds options of one trial,
+and may name its ``arm`` (baseline without it; any of docs/compare.md that needs no finished run). Trials that are in
+--out already are not run again. The test split is not read. docs/log.md says what was found.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+import time
+import tomllib
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    space: Annotated[Path, tyro.conf.Positional]
+    """TOML file of trials."""
+    data: str
+    """Image set SPEC."""
+    embeddings: Path
+    """Table that says which images are described; training uses those alone."""
+    out: Path
+    """JSON lines to append to."""
+    labels_per_class: int | None = None
+    label_noise: float = 0.0
+    seeds: int = 2
+    first_seed: int = 0
+    only: tuple[str, ...] = ()
+    """Trials to run; all without it."""
+    processes: int = 2
+
+
+def trials(search: Search) -> dict[str, dict[str, Any]]:
+    """Return the options of every trial, shared ones included."""
+    space = tomllib.loads(search.space.read_text(encoding="utf-8"))
+    shared = {name: value for name, value in space.items() if not isinstance(value, dict) or name == "model_args"}
+    own = {name: value for name, value in space.items() if name not in shared}
+    return {name: shared | options for name, options in own.items() if not search.only or name in search.only}
+
+
+def one(search: Search, options: dict[str, Any], seed: int) -> tuple[float, float]:
+    """Return the validation accuracy of one run, and its seconds."""
+    from gpt4image import arms
+    from gpt4image.compare import Job, _class_name_vectors, _situation
+    from gpt4image.config import CompareConfig, TrainConfig
+    from gpt4image.devices import cpu_threads
+    from gpt4image.runs import read_run
+    from gpt4image.train import run
+    from gpt4image.training_data import prepare
+
+    options = dict(options)
+    arm = options.pop("arm", "baseline")
+    common = {
+        "data": search.data,
+        "embeddings": search.embeddings,
+        "only_described": True,
+        "threads": 1,
+        "precision": "bf16",
+        "memory_format": "channels_last",
+        "seed": seed,
+        "out": Path("unused"),
+        **options,
+    }
+    config = TrainConfig(**common)
+    with cpu_threads(1), tempfile.TemporaryDirectory() as folder:
+        ready = prepare(config, splits=("train", "val"))
+        names = None
+        if arms.ALL[arm].names:
+            names = _class_name_vectors(CompareConfig(**{k: v for k, v in common.items() if k != "seed"}), ready.data)
+        job = Job(arm=arm, config=ready.config, chosen=ready.chosen, labels_per_class=search.labels_per_class,
+                  label_noise=search.label_noise, baseline=Path("unused"), class_names=names)  # fmt: skip
+        ready = dataclasses.replace(ready, data=arms.ALL[arm].prepare(_situation(job, ready.data)))
+        started = time.monotonic()
+        run(ready, Path(folder) / "run", arm=arm, resume=False, on_step=lambda *_: None)
+        return read_run(Path(folder) / "run")["metrics"][-1]["val"]["top1"], time.monotonic() - started
+
+
+def main() -> None:
+    search = tyro.cli(Search)
+    done: set[tuple[str, int, int | None, float]] = set()
+    if search.out.is_file():
+        rows = [json.loads(line) for line in search.out.read_text(encoding="utf-8").splitlines()]
+        done = {(row["trial"], row["seed"], row["labels_per_class"], row["label_noise"]) for row in rows}
+    setting = (search.labels_per_class, search.label_noise)
+    jobs = [
+        (name, options, seed)
+        for seed in range(search.first_seed, search.first_seed + search.seeds)
+        for name, options in trials(search).items()
+        if (name, seed, *setting) not in done
+    ]
+    with ProcessPoolExecutor(search.processes, mp_context=get_context("spawn")) as pool:
+        futures = [(name, options, seed, pool.submit(one, search, options, seed)) for name, options, seed in jobs]
+        for name, options, seed, future in futures:
+            value, seconds = future.result()
+            row = {
+                "trial": name,
+                "seed": seed,
+                "labels_per_class": search.labels_per_class,
+                "label_noise": search.label_noise,
+                "val_top1": round(value, 4),
+                "seconds": round(seconds, 1),
+                "options": options,
+            }
+            print(f"{name:50s} seed {seed}  {value:.4f}  {seconds:.0f} s", flush=True)
+            with search.out.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""Options that `train` and `compare` share, by what they are about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic import field_validator as check
+
+from gpt4image.config.base import Fraction, JsonTable, StageConfig
+
+
+class DataOptions(StageConfig):
+    """Options of every stage that reads an image set with splits."""
+
+    data: str
+    """Image set SPEC: folder:PATH, manifest:FILE, hf:NAME_OR_PATH, cifar10, cifar100 or openmoji."""
+    val_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    """Part of train held out for validation when the set has no validation split."""
+    test_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    """Part of the set held out for test when the set has no test split."""
+
+
+class TextOptions(StageConfig):
+    """What is learned from text."""
+
+    embeddings: Path | None = None
+    """Embedding table; with it, features are aligned to the descriptions (see --align-weight)."""
+    text_labels: Path | None = None
+    """Text labels written by `label`; soft targets for images without a label."""
+    label_trust: Fraction | None = None
+    """Share of a given label in the target of an image with text labels; the rest is its text label. Without it, each
+    target is the posterior under the noise that `label` estimated (the given label where the labels look right)."""
+    only_described: bool = False
+    """Train on the described images alone."""
+    align_loss: Literal["infonce", "infonce-one-way", "cosine"] = "infonce"
+    """Alignment loss; infonce (symmetric) is the paper's."""
+    align_weight: float = Field(default=0.3, ge=0.0)
+    """Weight of the alignment loss (the paper's lambda)."""
+    temperature: float = Field(default=0.2, gt=0.0)
+    """Temperature of the InfoNCE losses."""
+    head: Literal["linear", "mlp", "mlp-bn"] = "linear"
+    """Projection head from features to text space; dropped after training."""
+    labelled_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    """Share of a batch drawn from images with a target, where others take part through the alignment alone."""
+
+
+class ModelOptions(StageConfig):
+    """The model that is trained."""
+
+    model: str | None = None
+    """Any timm model. Without it, a small ResNet for small sets of small images, else resnet18."""
+    model_args: JsonTable = Field(default_factory=dict)
+    """Extra arguments of timm.create_model, as JSON."""
+    init: str = "scratch"
+    """scratch, pretrained (timm's weights) or a .safetensors file."""
+    stem: Literal["auto", "standard", "small"] = "auto"
+    """small: first layers keep the resolution of small images, as for CIFAR. auto: small up to 96 pixels, for models
+    that have such a stem."""
+    image_size: int | None = Field(default=None, ge=8)
+    """Side of the square input, in pixels; chosen from the images without it."""
+
+    @check("init")
+    @classmethod
+    def _known_init(cls, value: str) -> str:
+        if value not in ("scratch", "pretrained") and Path(value).suffix != ".safetensors":
+            raise ValueError(
+                "allowed are scratch, pretrained or a .safetensors file; a pickled checkpoint is never loaded, "
+                "convert it with safetensors.torch.save_file first"
+            )
+        return value
+
+
+class ScheduleOptions(StageConfig):
+    """How long and how fast it learns."""
+
+    epochs: int | None = Field(default=None, ge=1)
+    """Passes over the train split (labelled or not); chosen from the size of the set without it."""
+    batch_size: int | None = Field(default=None, ge=2)
+    """Images per step; chosen from the size of the set without it."""
+    grad_accumulation: int = Field(default=1, ge=1)
+    """Batches per optimiser step."""
+    optimizer: str | None = None
+    """Any timm optimiser: muon, adamw, sgd, ... Without it, muon from scratch for models with batch norm,
+    else adamw."""
+    lr: float | None = Field(default=None, gt=0.0)
+    """Peak learning rate; without it 0.02 for muon, 0.1 * batch / 256 for sgd, 1e-3 for others; a tenth from given
+    weights."""
+    weight_decay: float | None = Field(default=None, ge=0.0)
+    """Weight decay of weights (biases and norms have none); without it 0.3 for muon, 5e-4 for sgd, 0.05 for others."""
+    momentum: Fraction = 0.9
+    """Momentum of sgd."""
+    warmup_fraction: Fraction = 0.05
+    """Part of the steps in which the learning rate rises linearly."""
+    min_lr: float = Field(default=1e-5, ge=0.0)
+    """Learning rate at the end of the cosine."""
+    clip_grad: float | None = Field(default=None, gt=0.0)
+    """Largest norm of the gradient."""
+    ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Decay of the moving average of the weights that is evaluated and kept; 0 for none."""
+
+
+class RegularisationOptions(StageConfig):
+    """What keeps it from learning by heart."""
+
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    """Label smoothing."""
+    mixup: float = Field(default=0.0, ge=0.0)
+    """Mixup alpha; labels and text targets are mixed with the images."""
+    cutmix: float = Field(default=0.0, ge=0.0)
+    """CutMix alpha; labels and text targets are mixed with the images."""
+    flip: bool = True
+    """Flip images left to right at random."""
+    shift: Fraction = 0.125
+    """Largest random shift, as a part of the side."""
+    min_scale: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Smallest area of a random resized crop; 1 for none."""
+    colour: Fraction = 0.0
+    """Strength of random brightness, contrast and saturation."""
+    erase: Fraction = 0.0
+    """Probability of random erasing."""
+    drop_path: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Stochastic depth."""
+
+
+class RunningOptions(StageConfig):
+    """How a run is carried out."""
+
+    seed: int = Field(default=0, ge=0)
+    """Seed of weights, data order and augmentation."""
+    select: Literal["last", "best"] = "last"
+    """Which weights are kept: the last, or the best on the validation split."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: the faster of those that the device computes well, found by a short probe."""
+    memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
+    """auto: the faster one, found by the same probe."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads of the training process; all without it."""
+    workers: int | None = Field(default=None, ge=0)
+    """Processes that decode images where the set does not fit in memory; one per core without it."""
+    memory_limit_gb: float = Field(default=4.0, ge=0.0)
+    """Sets whose decoded pixels take at most this much are held in memory."""
+
+
+class TrainOptions(RunningOptions, RegularisationOptions, ScheduleOptions, ModelOptions, TextOptions, DataOptions):
+    """All of them; fields come in the order data, text, model, schedule, regularisation, running."""

@@ -1,0 +1,161 @@
+"""The parts of one run, built from its options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from timm.optim import create_optimizer_v2  # pyright: ignore[reportPrivateImportUsage]
+from timm.scheduler.cosine_lr import CosineLRScheduler
+from timm.utils.model_ema import ModelEmaV3
+from torch import Tensor, nn
+
+from gpt4image.aligner import Aligner
+from gpt4image.augment import Augmentation
+from gpt4image.batches import Batches, make_batches
+from gpt4image.config import TrainOptions
+from gpt4image.devices import choose_device, memory_format_of
+from gpt4image.errors import ConfigError
+from gpt4image.models import Backbone, create_backbone
+from gpt4image.training_data import TrainingData
+
+
+@dataclass(kw_only=True)
+class Trainer:
+    """The parts of one run. ``model`` maps images to (logits, image embeddings or None)."""
+
+    config: TrainOptions
+    data: TrainingData
+    device: torch.device
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: CosineLRScheduler
+    ema: ModelEmaV3 | None
+    batches: Batches
+    notes: tuple[str, ...]
+    augmentation: Augmentation
+    steps_per_epoch: int
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: float = -1.0
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.steps_per_epoch * (self.config.epochs or 0)
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The model that is evaluated and kept: the moving average where there is one."""
+        return self.model if self.ema is None else self.ema.module
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """What a checkpoint holds."""
+        return {"model": self.model} | ({} if self.ema is None else {"ema": self.ema.module})
+
+
+class Plain(nn.Module):
+    """A backbone in the place of an Aligner: no text takes part."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        """Wrap ``backbone``, which returns logits."""
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images: Tensor) -> tuple[Tensor, None]:
+        """Return logits (B, K) and None."""
+        return self.backbone(images), None
+
+
+def build(config: TrainOptions, data: TrainingData) -> Trainer:
+    """Build a run from resolved options.
+
+    The backbone is made first, from the seed alone: arms that differ in the text start from the same weights.
+
+    Raises:
+        ConfigError, DataError, ModelError: options that do not fit each other or the data.
+    """
+    device = choose_device(config.device)
+    batch_size, count = config.batch_size or 0, len(data.indices("train"))
+    mixes = config.mixup > 0.0 or config.cutmix > 0.0
+    if mixes and batch_size % 2:
+        raise ConfigError(f"--mixup and --cutmix mix pairs: --batch-size {batch_size} must be even.")
+    torch.manual_seed(config.seed)
+    backbone, notes = make_backbone(config, len(data.classes))
+    model: nn.Module = Plain(backbone)
+    if data.text is not None and config.align_weight > 0.0:
+        model = Aligner(
+            backbone, data.text.width, head=config.head, loss=config.align_loss, temperature=config.temperature
+        )
+    model.to(device).to(memory_format=memory_format_of(config.memory_format))  # pyright: ignore[reportCallIssue]
+    try:
+        optimizer = create_optimizer_v2(
+            model,
+            opt=config.optimizer or "",
+            lr=config.lr,
+            weight_decay=config.weight_decay or 0.0,
+            momentum=config.momentum,
+        )
+    except ValueError as error:
+        raise ConfigError(f"--optimizer {config.optimizer}: {error}; see timm.optim.list_optimizers().") from None
+    steps_per_epoch = max(1, count // (batch_size * config.grad_accumulation))
+    steps = steps_per_epoch * (config.epochs or 0)
+    warmup = min(round(steps * config.warmup_fraction), steps - 1)
+    scheduler = CosineLRScheduler(
+        optimizer,
+        t_initial=steps - warmup,
+        lr_min=min(config.min_lr, config.lr or config.min_lr),
+        warmup_t=warmup,
+        warmup_lr_init=(config.lr or 0.0) / max(warmup, 1),
+        warmup_prefix=True,
+        t_in_epochs=False,
+    )
+    targeted, others = data.pools()
+    return Trainer(
+        config=config,
+        data=data,
+        device=device,
+        model=model,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        ema=ModelEmaV3(model, decay=config.ema, use_warmup=True) if config.ema > 0.0 else None,
+        batches=make_batches(
+            targeted,
+            others if isinstance(model, Aligner) else others[:0],
+            size=batch_size,
+            labelled_share=config.labelled_share,
+            seed=config.seed,
+        ),
+        notes=notes,
+        augmentation=augmentation_of(config, backbone),
+        steps_per_epoch=steps_per_epoch,
+    )
+
+
+def make_backbone(config: TrainOptions, classes: int) -> Backbone:
+    """Return the plain model of a configuration, untrained or as ``--init`` says, and notes on its weights."""
+    return create_backbone(
+        config.model or "",
+        classes=classes,
+        image_size=config.image_size or 0,
+        stem="small" if config.stem == "small" else "standard",
+        init=config.init,
+        model_args=config.model_args,
+        drop_path=config.drop_path,
+    )
+
+
+def augmentation_of(config: TrainOptions, backbone: nn.Module) -> Augmentation:
+    """Return what is done to batches; images are normalised as timm says the model expects."""
+    expects: Any = getattr(backbone, "pretrained_cfg", {})
+    return Augmentation(
+        size=config.image_size or 0,
+        flip=config.flip,
+        shift=config.shift,
+        min_scale=config.min_scale,
+        colour=config.colour,
+        erase=config.erase,
+        mean=tuple(expects.get("mean", (0.485, 0.456, 0.406))),
+        std=tuple(expects.get("std", (0.229, 0.224, 0.225))),
+    )
