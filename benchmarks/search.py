@@ -53,9 +53,10 @@ def trials(search: Search) -> dict[str, dict[str, Any]]:
 def one(search: Search, options: dict[str, Any], seed: int) -> tuple[float, float]:
     """Return the validation accuracy of one run, and its seconds."""
     from gpt4image import arms
-    from gpt4image.compare import Job, _class_name_vectors, _situation
     from gpt4image.config import CompareConfig, TrainConfig
     from gpt4image.devices import cpu_threads
+    from gpt4image.jobs import situation
+    from gpt4image.planning import Job, class_name_vectors
     from gpt4image.runs import read_run
     from gpt4image.train import run
     from gpt4image.training_data import prepare
@@ -78,10 +79,10 @@ def one(search: Search, options: dict[str, Any], seed: int) -> tuple[float, floa
         ready = prepare(config, splits=("train", "val"))
         names = None
         if arms.ALL[arm].names:
-            names = _class_name_vectors(CompareConfig(**{k: v for k, v in common.items() if k != "seed"}), ready.data)
+            names = class_name_vectors(CompareConfig(**{k: v for k, v in common.items() if k != "seed"}), ready.data)
         job = Job(arm=arm, config=ready.config, chosen=ready.chosen, labels_per_class=search.labels_per_class,
                   label_noise=search.label_noise, baseline=Path("unused"), class_names=names)  # fmt: skip
-        ready = dataclasses.replace(ready, data=arms.ALL[arm].prepare(_situation(job, ready.data)))
+        ready = dataclasses.replace(ready, data=arms.ALL[arm].prepare(situation(job, ready.data)))
         started = time.monotonic()
         run(ready, Path(folder) / "run", arm=arm, resume=False, on_step=lambda *_: None)
         return read_run(Path(folder) / "run")["metrics"][-1]["val"]["top1"], time.monotonic() - started

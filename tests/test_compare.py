@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 
 from gpt4image import runs
-from gpt4image.compare import compare, labels_left, text_targets
+from gpt4image.compare import compare
 from gpt4image.config import CompareConfig, TrainConfig
 from gpt4image.data import NO_LABEL, load_image_set
 from gpt4image.errors import ConfigError, DataError, TableError
 from gpt4image.files import read_json
+from gpt4image.jobs import text_targets
+from gpt4image.regimes import labels_left
 from gpt4image.training_data import prepare
 from tables import make_table
 

@@ -1,0 +1,85 @@
+"""The jobs of a comparison: one arm and seed each, trained and measured, side by side in worker processes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt4image import arms, runs
+from gpt4image.config import CompareConfig, TrainConfig
+from gpt4image.engines.local import run_jobs
+from gpt4image.errors import ConfigError
+from gpt4image.evaluate import measure_run, run_probabilities
+from gpt4image.planning import Job, jobs_at_once
+from gpt4image.regimes import labels_left
+from gpt4image.training_data import Prepared, TrainingData, prepare
+
+
+def run_all(jobs: list[Job], config: CompareConfig) -> None:
+    """Run what is not finished: first what depends on nothing, then what needs the finished baseline."""
+    todo = [job for job in jobs if not (job.config.out / "evaluation-test.json").is_file()]
+    for wave in (False, True):
+        part = [job for job in todo if arms.ALL[job.arm].after_baseline is wave]
+        names = [f"{job.arm} seed {job.config.seed}" for job in part]
+        run_jobs(run_job, part, names, processes=jobs_at_once(config), title="compare")
+
+
+def run_job(job: Job, progress: Callable[[int, int, str], None]) -> None:
+    """Train one arm and seed, and read the test split once. Runs in a worker process."""
+    from gpt4image.devices import cpu_threads
+    from gpt4image.train import run
+
+    with cpu_threads(job.config.threads):
+        ready = _prepared(job.config.model_copy(update={"seed": 0, "out": Path(), "resume": False}).model_dump_json())
+        if not runs.is_finished(job.config.out):
+            data = arms.ALL[job.arm].prepare(situation(job, ready.data))
+            mine = replace(ready, config=job.config, chosen=job.chosen, data=data)
+            extra = {"labels_per_class": job.labels_per_class, "label_noise": job.label_noise}
+            run(mine, job.config.out, arm=job.arm, resume=True, on_step=progress, extra=extra)
+        measure_run(job.config.out, ready.data, "test")
+
+
+@functools.lru_cache(maxsize=1)
+def _prepared(options: str) -> Prepared:
+    """Prepare the data of a run; kept from job to job, since all jobs of a comparison share it."""
+    return prepare(TrainConfig.model_validate_json(options))
+
+
+def situation(job: Job, data: TrainingData) -> arms.Situation:
+    """Return what the arm of a job is made from: the data, with the labels that its seed has left."""
+    seed = job.config.seed
+    labels = labels_left(data, job.labels_per_class, job.label_noise, seed)
+
+    def teacher(indices: NDArray[np.int64]) -> NDArray[np.float32]:
+        return run_probabilities(job.baseline, data, indices)
+
+    return arms.Situation(
+        data=replace(data, labels=labels),
+        true_labels=data.labels,
+        class_names=job.class_names,
+        text_labels=lambda: text_targets(data, labels, job.config.label_trust, seed),
+        teacher=teacher,
+        seed=seed,
+    )
+
+
+def text_targets(data: TrainingData, labels: NDArray[np.int64], trust: float | None, seed: int) -> NDArray[np.float32]:
+    """Return (N, K) float32 soft targets read off the descriptions of the training images by the labels left.
+
+    Only training images take part: neither the texts nor the labels of other splits are read.
+    """
+    from gpt4image.text_labels import blend, read_labels
+
+    train = data.indices("train")
+    if data.text is None:
+        raise ConfigError("Text labels need --embeddings.")
+    vectors, described, _ = data.text.take(train)
+    reading = read_labels(vectors.numpy(), described.numpy(), labels[train], len(data.classes), seed)
+    targets = np.zeros((len(labels), len(data.classes)), np.float32)
+    targets[train] = blend(reading.probabilities, labels[train], reading.noise, trust)
+    return targets
