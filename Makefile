@@ -29,7 +29,7 @@ check: $(STAMP)  ## formatting, lint, types, generated docs
 	$(BIN)/pyright
 	$(BIN)/python docs/generate.py --check
 
-docs: $(STAMP)  ## renew the generated parts of README.md
+docs: $(STAMP)  ## renew the generated parts of README.md and docs/results.md
 	$(BIN)/python docs/generate.py
 
 format: $(STAMP)  ## mend formatting and lint

@@ -1,7 +1,7 @@
-"""Fill the generated parts of README.md: results from docs/results, the file tree from module docstrings.
+"""Fill the generated parts of README.md and docs/results.md: results from docs/results, the file tree from docstrings.
 
-python docs/generate.py          rewrites README.md
-python docs/generate.py --check  exits with 1 where it is not up to date
+python docs/generate.py          rewrites them
+python docs/generate.py --check  exits with 1 where one is not up to date
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
-from gpt4image.findings import markdown_table
+from gpt4image.findings import markdown_table, percent
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = {
@@ -29,13 +30,43 @@ FOLDERS = {
 }
 
 
-def results() -> str:
+SUMMARY = ("baseline", "aligned", "zero-shot", "self-training", "fixmatch", "text-labels", "oracle")
+"""Arms of the short table; the full tables hold all."""
+
+
+def records() -> dict[str, dict[str, Any]]:
+    """Return the records of all comparisons by title."""
+    folder = ROOT / "docs" / "results"
+    return {title: json.loads((folder / f"{name}.json").read_text("utf-8")) for name, title in RECORDS.items()}
+
+
+def full_tables() -> str:
     """Return the tables of every record, with its title and command."""
-    parts = []
-    for name, title in RECORDS.items():
-        record = json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text(encoding="utf-8"))
-        parts.append(f"### {title}\n\n{markdown_table(record)}\n`{record['command']}`")
-    return "\n\n".join(parts)
+    return "\n\n".join(
+        f"## {title}\n\n{markdown_table(record)}\n`{record['command']}`" for title, record in records().items()
+    )
+
+
+def short_table() -> str:
+    """Return one row per comparison in which labels were scarce or wrong: mean accuracy of the arms that matter."""
+    lines = [
+        "| training set | labels | labels only | aligned (the paper) | nearest class name | self-training | FixMatch "
+        "| **text labels** | all labels | recovered |",
+        "| --- | --- | " + " | ".join(["---:"] * (len(SUMMARY) + 1)) + " |",
+    ]
+    for title, record in records().items():
+        for comparison in record.get("comparisons", {"": record}).values():
+            arms, data = comparison["arms"], comparison["data"]
+            if not {"text-labels", "oracle"} <= arms.keys():
+                continue
+            mean = {arm: arms[arm]["mean"] if arm in arms else None for arm in SUMMARY}
+            gap = mean["oracle"] - mean["baseline"]
+            kept, noise = data["labels_per_class"], data["label_noise"]
+            cells = [title.partition(", ")[0], f"{kept} a class" if kept else f"{100 * noise:.0f} % wrong"]
+            cells += [percent(mean[arm]) for arm in SUMMARY]
+            cells.append(f"{100 * (mean['text-labels'] - mean['baseline']) / gap:.0f} %")
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def tree() -> str:
@@ -51,23 +82,29 @@ def tree() -> str:
 
 
 def filled(text: str) -> str:
-    """Return the README with its generated parts renewed."""
-    for name, content in (("results", results()), ("tree", tree())):
-        pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
-        text = re.sub(pattern, lambda found, content=content: f"{found[1]}{content}\n{found[2]}", text, flags=re.DOTALL)
+    """Return a page with its generated parts renewed."""
+    for name, content in (("results", short_table), ("full-results", full_tables), ("tree", tree)):
+        if f"<!-- {name} -->" in text:
+            pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
+            new = content()
+            text = re.sub(pattern, lambda found, new=new: f"{found[1]}{new}\n{found[2]}", text, flags=re.DOTALL)
     return text
 
 
 def main() -> int:
-    """Rewrite or check README.md."""
-    path = ROOT / "README.md"
-    before = path.read_text(encoding="utf-8")
-    after = filled(before)
-    if "--check" in sys.argv:
-        if before != after:
-            print("README.md is not up to date: run `make docs`.")
-        return int(before != after)
-    path.write_text(after, encoding="utf-8")
+    """Rewrite or check the pages."""
+    stale = []
+    for path in (ROOT / "README.md", ROOT / "docs" / "results.md"):
+        before = path.read_text(encoding="utf-8")
+        after = filled(before)
+        if before == after:
+            continue
+        stale.append(path.name)
+        if "--check" not in sys.argv:
+            path.write_text(after, encoding="utf-8")
+    if stale and "--check" in sys.argv:
+        print(f"{', '.join(stale)} not up to date: run `make docs`.")
+        return 1
     return 0
 
 
