@@ -7,10 +7,15 @@ import torch
 from torch import Tensor
 
 from gpt4image.augment import Augmentation, erased, eval_batch, jittered, normalised, resized_crop, shifted, train_batch
+from gpt4image.draws import Draws
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def draws(count: int, seed: int = 0) -> Draws:
+    return Draws(generator=generator(seed), total=count, rows=torch.arange(count))
 
 
 def pictures(count: int = 64, side: int = 12) -> Tensor:
@@ -25,12 +30,12 @@ def how(**changes: object) -> Augmentation:
 
 def test_no_shift_and_no_flip_leave_pictures_alone() -> None:
     images = pictures()
-    assert torch.equal(shifted(images, 12, 0, False, generator()), images)
+    assert torch.equal(shifted(images, 12, 0, False, draws(len(images))), images)
 
 
 def test_a_shift_moves_the_picture_and_mirrors_its_border() -> None:
     images = pictures(200)
-    moved = shifted(images, 12, 2, False, generator())
+    moved = shifted(images, 12, 2, False, draws(200))
     padded = torch.nn.functional.pad(images.float(), (2, 2, 2, 2), mode="reflect").byte()
     windows = {
         (y, x): (padded[:, :, y : y + 12, x : x + 12] == moved).flatten(1).all(1) for y in range(5) for x in range(5)
@@ -41,7 +46,7 @@ def test_a_shift_moves_the_picture_and_mirrors_its_border() -> None:
 
 def test_about_half_of_the_pictures_are_flipped() -> None:
     images = pictures(400)
-    result = shifted(images, 12, 0, True, generator())
+    result = shifted(images, 12, 0, True, draws(400))
     same = (result == images).flatten(1).all(1)
     mirrored = (result == images.flip(3)).flatten(1).all(1)
     assert (same | mirrored).all()
@@ -50,7 +55,7 @@ def test_about_half_of_the_pictures_are_flipped() -> None:
 
 def test_the_input_is_cut_from_the_centre_of_a_larger_stored_picture() -> None:
     images = pictures(side=16)
-    assert torch.equal(shifted(images, 12, 0, False, generator()), images[:, :, 2:14, 2:14])
+    assert torch.equal(shifted(images, 12, 0, False, draws(len(images))), images[:, :, 2:14, 2:14])
     expected = normalised(images[:, :, 2:14, 2:14].float() / 255, how())
     assert torch.equal(eval_batch(images, how()), expected)
 
@@ -62,12 +67,12 @@ def test_normalising_uses_mean_and_deviation_of_each_channel() -> None:
 
 def test_a_resized_crop_of_the_whole_area_and_square_shape_is_close_to_the_picture() -> None:
     flat = torch.full((8, 3, 16, 16), 77, dtype=torch.uint8)
-    assert torch.allclose(resized_crop(flat, 12, 0.3, True, generator()), torch.full((8, 3, 12, 12), 77.0), atol=1e-3)
+    assert torch.allclose(resized_crop(flat, 12, 0.3, True, draws(8)), torch.full((8, 3, 12, 12), 77.0), atol=1e-3)
 
 
 def test_a_resized_crop_shows_a_part_of_the_picture() -> None:
     ramp = torch.arange(32, dtype=torch.uint8).mul(8).expand(300, 3, 32, 32).contiguous()
-    crops = resized_crop(ramp, 16, 0.25, False, generator())
+    crops = resized_crop(ramp, 16, 0.25, False, draws(300))
     width = (crops[:, 0, 8, -1] - crops[:, 0, 8, 0]) / (8 * 32) * 16 / 15
     assert crops.min() >= 0 and crops.max() <= 248
     assert 0.4 < float(width.min()) < 0.6 and float(width.max()) <= 1.01, "sides between sqrt(0.25 * 3/4) and 1"
@@ -75,7 +80,7 @@ def test_a_resized_crop_shows_a_part_of_the_picture() -> None:
 
 def test_erasing_sets_a_rectangle_of_some_pictures_to_zero() -> None:
     ones = torch.ones(400, 3, 20, 20)
-    result = erased(ones, 0.25, generator())
+    result = erased(ones, 0.25, draws(400))
     hit = (result == 0).flatten(1).any(1)
     assert 60 < int(hit.sum()) < 140
     area = (result[hit][:, 0] == 0).float().mean((1, 2))
@@ -85,7 +90,7 @@ def test_erasing_sets_a_rectangle_of_some_pictures_to_zero() -> None:
 
 def test_colours_stay_in_range_and_differ_between_pictures() -> None:
     images = torch.rand(32, 3, 8, 8, generator=generator())
-    result = jittered(images, 0.4, generator())
+    result = jittered(images, 0.4, draws(32))
     assert float(result.min()) >= 0 and float(result.max()) <= 1
     assert len({round(float(value), 4) for value in (result - images).flatten(1).mean(1)}) > 25
 

@@ -25,6 +25,22 @@ def test_every_pass_holds_every_image_once(count: int, passes: int) -> None:
     assert all(sorted(one) == list(range(count)) for one in sequence.tolist())
 
 
+@given(count=st.integers(1, 12), repeats=st.integers(1, 4), start=st.integers(0, 40), length=st.integers(1, 60))
+def test_repeats_give_the_same_order_with_each_image_several_times(
+    count: int, repeats: int, start: int, length: int
+) -> None:
+    images = np.arange(count)
+    once = Stream(images=images, seed=(5,)).take(0, start + length)
+    piece = Stream(images=images, seed=(5,), repeats=repeats).take(start, length)
+    assert piece.tolist() == np.repeat(once, repeats)[start : start + length].tolist()
+
+
+def test_batches_repeat_images_with_and_without_a_target() -> None:
+    batches = make_batches(np.arange(10), np.arange(100, 200), size=12, labelled_share=0.5, seed=0, repeats=3)
+    _, counts = np.unique(batches.batch(4), return_counts=True)
+    assert counts.tolist() == [3, 3, 3, 3]
+
+
 def test_passes_differ_in_order_and_seeds_differ() -> None:
     stream = Stream(images=np.arange(50), seed=(0,))
     assert stream.take(0, 50).tolist() != stream.take(50, 50).tolist()

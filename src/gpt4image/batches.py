@@ -19,17 +19,19 @@ class Stream:
     Attributes:
         images: positions of the images.
         seed: with the number of the pass, it gives the order.
+        repeats: times that each image comes in a row (repeated augmentation, Hoffer et al. 2020, arXiv 1901.09335).
     """
 
     images: Indices
     seed: tuple[int, ...]
+    repeats: int = 1
     _pass: tuple[int, Indices] = field(default=(-1, np.empty(0, np.int64)), init=False)
 
     def take(self, start: int, count: int) -> Indices:
         """Return elements ``start`` to ``start + count`` of the sequence."""
         parts: list[Indices] = []
         while count > 0:
-            number, offset = divmod(start, len(self.images))
+            number, offset = divmod(start, len(self.images) * self.repeats)
             part = self._order(number)[offset : offset + count]
             parts.append(part)
             start, count = start + len(part), count - len(part)
@@ -38,17 +40,17 @@ class Stream:
     def _order(self, number: int) -> Indices:
         if self._pass[0] != number:
             order = np.random.default_rng((*self.seed, number)).permutation(self.images)
-            self._pass = (number, order)
+            self._pass = (number, np.repeat(order, self.repeats))
         return self._pass[1]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batches:
-    """Batches of a fixed size, drawn from images with a target and, where alignment uses them, from the others.
+    """Batches of a fixed size, drawn from images with a target and, where a loss uses them, from the others.
 
     Attributes:
         targeted: stream of images with a class target.
-        others: stream of images that take part through the alignment alone; None where there are none.
+        others: stream of images that take part through alignment or consistency alone; None where there are none.
         size: images per batch.
         others_per_batch: how many of them come from ``others``.
     """
@@ -67,15 +69,18 @@ class Batches:
         return np.concatenate([images, self.others.take(number * self.others_per_batch, self.others_per_batch)])
 
 
-def make_batches(targeted: Indices, others: Indices, *, size: int, labelled_share: float, seed: int) -> Batches:
+def make_batches(
+    targeted: Indices, others: Indices, *, size: int, labelled_share: float, seed: int, repeats: int = 1
+) -> Batches:
     """Return the batches of a run.
 
     Args:
         targeted: images with a class target.
-        others: images without one that the alignment uses; may be empty.
+        others: images without one that alignment or consistency uses; may be empty.
         size: images per batch.
         labelled_share: share of a batch drawn from ``targeted`` where there are others.
         seed: gives the order.
+        repeats: times that each image comes in a row.
 
     Raises:
         DataError: no image has a target, or the batch is larger than the set.
@@ -84,8 +89,8 @@ def make_batches(targeted: Indices, others: Indices, *, size: int, labelled_shar
         raise DataError("No training image has a label or a text label; label some, or give --text-labels.")
     n_others = 0 if len(others) == 0 else min(max(size - round(size * labelled_share), 1), size - 1)
     return Batches(
-        targeted=Stream(images=targeted, seed=(seed, 0)),
-        others=Stream(images=others, seed=(seed, 1)) if n_others else None,
+        targeted=Stream(images=targeted, seed=(seed, 0), repeats=repeats),
+        others=Stream(images=others, seed=(seed, 1), repeats=repeats) if n_others else None,
         size=size,
         others_per_batch=n_others,
     )

@@ -126,6 +126,7 @@ def build(config: TrainOptions, data: TrainingData) -> Trainer:
             size=batch_size,
             labelled_share=config.labelled_share,
             seed=config.seed,
+            repeats=config.repeated_augmentation,
         ),
         notes=notes,
         augmentation=augmentation_of(config, backbone),
@@ -156,6 +157,7 @@ def augmentation_of(config: TrainOptions, backbone: nn.Module) -> Augmentation:
         min_scale=config.min_scale,
         colour=config.colour,
         erase=config.erase,
+        erase_with=config.erase_with,
         mean=tuple(expects.get("mean", (0.485, 0.456, 0.406))),
         std=tuple(expects.get("std", (0.229, 0.224, 0.225))),
     )

@@ -43,7 +43,18 @@ class TextOptions(StageConfig):
     head: Literal["linear", "mlp", "mlp-bn"] = "linear"
     """Projection head from features to text space; dropped after training."""
     labelled_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
-    """Share of a batch drawn from images with a target, where others take part through the alignment alone."""
+    """Share of a batch drawn from images with a target, where others take part through the alignment or consistency
+    alone."""
+
+
+class SemiSupervisedOptions(StageConfig):
+    """What is learned from images that have neither a label nor a text label."""
+
+    consistency: float = Field(default=0.0, ge=0.0)
+    """Weight of consistency training (FixMatch): on images without a target, what the model is sure of in a slightly
+    changed view is what it is to see in a strongly changed one. 0 for none; 1 is usual."""
+    confidence: Fraction = 0.95
+    """Least probability of a class by which consistency training takes it for an image's label."""
 
 
 class ModelOptions(StageConfig):
@@ -116,10 +127,16 @@ class RegularisationOptions(StageConfig):
     """Largest random shift, as a part of the side."""
     min_scale: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Smallest area of a random resized crop; 1 for none."""
+    auto_augment: str | None = None
+    """Augmentation policy of timm, drawn for each image: rand-m9-mstd0.5-inc1 (RandAugment), original, v0, 3a, ..."""
+    repeated_augmentation: int = Field(default=1, ge=1)
+    """Take each image this many times in a row, augmented anew each time; an epoch has as many steps as without."""
     colour: Fraction = 0.0
     """Strength of random brightness, contrast and saturation."""
     erase: Fraction = 0.0
     """Probability of random erasing."""
+    erase_with: Literal["mean", "noise"] = "mean"
+    """What erased pixels become: the mean colour, or normal noise (as DeiT and ConvNeXt are trained)."""
     drop_path: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Stochastic depth."""
 
@@ -145,5 +162,13 @@ class RunningOptions(StageConfig):
     """Sets whose decoded pixels take at most this much are held in memory."""
 
 
-class TrainOptions(RunningOptions, RegularisationOptions, ScheduleOptions, ModelOptions, TextOptions, DataOptions):
-    """All of them; fields come in the order data, text, model, schedule, regularisation, running."""
+class TrainOptions(
+    RunningOptions,
+    RegularisationOptions,
+    ScheduleOptions,
+    ModelOptions,
+    SemiSupervisedOptions,
+    TextOptions,
+    DataOptions,
+):
+    """All of them; fields come in the order data, text, unlabelled, model, schedule, regularisation, running."""

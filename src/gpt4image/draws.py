@@ -1,0 +1,46 @@
+"""Random numbers for the images of a batch, whatever the number of processes that share it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from gpt4image import processes
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Draws:
+    """Random numbers of some rows of a batch.
+
+    The numbers of all rows are drawn, and those of the rows that are here are kept. So an image gets the same numbers
+    however many processes share the batch.
+
+    Attributes:
+        generator: CPU generator, in the same state on every process.
+        total: rows of the batch over all processes.
+        rows: (n,) int64 which of them are here.
+    """
+
+    generator: torch.Generator
+    total: int
+    rows: Tensor
+
+    @classmethod
+    def local(cls, count: int, generator: torch.Generator) -> Draws:
+        """Return the draws of this process, which has ``count`` rows of the batch, in order of rank."""
+        rows = torch.arange(count) + processes.rank() * count
+        return cls(generator=generator, total=count * processes.count(), rows=rows)
+
+    def of(self, chosen: Tensor) -> Draws:
+        """Return the draws of some of the rows that are here; ``chosen`` is a mask or positions among them."""
+        return replace(self, rows=self.rows[chosen])
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Return (n, *shape) float32 numbers in [0, 1)."""
+        return torch.rand((self.total, *shape), generator=self.generator)[self.rows]
+
+    def integers(self, low: int, high: int, *shape: int) -> Tensor:
+        """Return (n, *shape) int64 numbers in [low, high)."""
+        return torch.randint(low, high, (self.total, *shape), generator=self.generator)[self.rows]
