@@ -53,7 +53,7 @@ def trials(search: Search) -> dict[str, dict[str, Any]]:
 def one(search: Search, options: dict[str, Any], seed: int) -> tuple[float, float]:
     """Return the validation accuracy of one run, and its seconds."""
     from gpt4image import arms
-    from gpt4image.config import CompareConfig, TrainConfig
+    from gpt4image.config import TrainConfig
     from gpt4image.devices import cpu_threads
     from gpt4image.jobs import situation
     from gpt4image.planning import Job, class_name_vectors
@@ -79,9 +79,18 @@ def one(search: Search, options: dict[str, Any], seed: int) -> tuple[float, floa
         ready = prepare(config, splits=("train", "val"))
         names = None
         if arms.ALL[arm].names:
-            names = class_name_vectors(CompareConfig(**{k: v for k, v in common.items() if k != "seed"}), ready.data)
-        job = Job(arm=arm, config=ready.config, chosen=ready.chosen, labels_per_class=search.labels_per_class,
-                  label_noise=search.label_noise, baseline=Path("unused"), class_names=names)  # fmt: skip
+            names = class_name_vectors(search.embeddings, config.device, ready.data.classes)
+        job = Job(
+            arm=arm,
+            name=arm,
+            config=ready.config,
+            shared=ready.config,
+            chosen=ready.chosen,
+            labels_per_class=search.labels_per_class,
+            label_noise=search.label_noise,
+            baseline=Path("unused"),
+            class_names=names,
+        )
         ready = dataclasses.replace(ready, data=arms.ALL[arm].prepare(situation(job, ready.data)))
         started = time.monotonic()
         run(ready, Path(folder) / "run", arm=arm, resume=False, on_step=lambda *_: None)

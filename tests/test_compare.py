@@ -21,6 +21,7 @@ from gpt4image.data import NO_LABEL, load_image_set
 from gpt4image.errors import ConfigError, DataError, TableError
 from gpt4image.files import read_json
 from gpt4image.jobs import text_targets
+from gpt4image.planning import make_plan
 from gpt4image.regimes import labels_left
 from gpt4image.training_data import prepare
 from tables import make_table
@@ -88,6 +89,69 @@ def test_two_comparisons_share_runs_keep_the_promised_form_and_are_not_made_agai
 
 
 @pytest.mark.slow
+def test_variants_run_beside_their_arm_on_the_same_seeds_and_are_shared(
+    colour_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    images = load_image_set(f"folder:{colour_folder}")
+    make_table(tmp_path / "other", {digest: [np.eye(8)[5]] for digest in images.digests})
+    out = tmp_path / "cmp"
+    variants = {
+        "heavy": {"arm": "aligned", "align-weight": 1.0, "head": "mlp"},
+        "heavy-shuffled": {"arm": "shuffled", "align_weight": 1.0, "head": "mlp"},
+        "other-texts": {"arm": "aligned", "embeddings": str(tmp_path / "other")},
+        "smooth": {"arm": "baseline", "label_smoothing": 0.0},
+    }
+    common: dict[str, Any] = {"epochs": 1, "arms": "aligned,shuffled"}
+    record = compare(options(colour_folder, table, out, variants=variants, **common)).record
+    assert list(record["arms"]) == ["baseline", "aligned", "shuffled", *variants]
+    heavy = record["arms"]["heavy"]
+    assert heavy["arm"] == "aligned" and heavy["options"] == {"align_weight": 1.0, "head": "mlp"}
+    pairs = {(pair["arm"], pair["against"]) for pair in record["pairs"]}
+    assert {("heavy", "baseline"), ("heavy", "aligned"), ("heavy", "heavy-shuffled"), ("aligned", "shuffled")} <= pairs
+    assert ("heavy", "shuffled") not in pairs and ("smooth", "baseline") in pairs
+    configs = {name: runs.read_run(out / arm["runs"][0])["config"] for name, arm in record["arms"].items()}
+    assert configs["heavy"]["align_weight"] == 1.0 != configs["aligned"]["align_weight"]
+    assert configs["heavy"]["data_fingerprint"] == configs["baseline"]["data_fingerprint"]
+    assert configs["other-texts"]["data_fingerprint"] != configs["baseline"]["data_fingerprint"]
+    assert configs["smooth"]["label_smoothing"] == 0.0
+    made = finished(out)
+    plain = compare(options(colour_folder, table, out, align_weight=1.0, head="mlp", **common)).record
+    assert plain["arms"]["aligned"]["runs"] == heavy["runs"]
+    assert finished(out).items() >= made.items()
+
+
+def test_what_follows_from_options_of_a_variant_is_chosen_anew(
+    colour_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    config = options(colour_folder, table, tmp_path / "cmp", lr=None, arms="baseline", variants={
+        "adam": {"arm": "baseline", "optimizer": "adamw"},
+        "own-rate": {"arm": "baseline", "optimizer": "adamw", "lr": 0.5},
+    })  # fmt: skip
+    jobs = {job.name: job for job in make_plan(config).jobs}
+    found = {name: (job.config.optimizer, job.config.lr, job.config.weight_decay) for name, job in jobs.items()}
+    assert found == {"baseline": ("muon", 0.02, 0.3), "adam": ("adamw", 1e-3, 0.05), "own-rate": ("adamw", 0.5, 0.05)}
+    assert jobs["adam"].chosen["lr"] == 1e-3 and "optimizer" not in jobs["adam"].chosen
+    assert all(job.shared == jobs["baseline"].shared for job in jobs.values())
+
+
+@pytest.mark.parametrize(
+    ("variants", "message"),
+    [
+        ({"aligned": {"arm": "aligned"}}, "cannot name a variant"),
+        ({"../x": {"arm": "aligned"}}, "cannot name a variant"),
+        ({"x": {"head": "mlp"}}, "needs an arm"),
+        ({"x": 3}, "needs an arm"),
+        ({"x": {"arm": "aligned", "epochs": 9}}, "epochs, which all arms have in common"),
+        ({"x": {"arm": "aligned", "temprature": 1.0}}, "Did you mean 'temperature'"),
+        ({"x": {"arm": "aligned", "temperature": -1.0}}, "variant 'x': --temperature = -1.0"),
+    ],
+)
+def test_variants_are_checked(variants: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        options(tmp_path, None, tmp_path / "cmp", variants=variants)
+
+
+@pytest.mark.slow
 def test_kill_9_of_a_comparison_leaves_no_worker_and_the_same_command_goes_on(
     colour_folder: Path, table: Path, tmp_path: Path
 ) -> None:
@@ -148,6 +212,12 @@ def test_text_targets_read_nothing_outside_train(colour_folder: Path, table: Pat
         ({"labels_per_class": 99}, DataError, "99"),
         ({"arms": "oracle"}, ConfigError, "need --labels-per-class or --label-noise"),
         ({"arms": "aligned", "embeddings": None}, ConfigError, "need --embeddings"),
+        ({"variants": {"x": {"arm": "oracle"}}}, ConfigError, "need --labels-per-class or --label-noise"),
+        (
+            {"arms": "baseline", "variants": {"x": {"arm": "aligned", "embeddings": "/no"}}},
+            TableError,
+            "no embedding table here",
+        ),
         ({"model": "resnet1O"}, Exception, "not a model of timm"),
         ({"batch_size": 64}, DataError, "larger than the train split"),
     ],

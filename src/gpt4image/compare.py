@@ -78,5 +78,5 @@ def _write_examples(plan: Plan) -> None:
         candidates,
         store=None if config.embeddings is None else Path(EmbeddingTable.open(config.embeddings).manifest.store),
         text_labels=probabilities,
-        run_dirs={arm: folders[0] for arm, folders in plan.members.items()},
+        run_dirs={name: member.folders[0] for name, member in plan.members.items()},
     )

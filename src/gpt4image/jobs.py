@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,7 @@ from gpt4image.errors import ConfigError
 from gpt4image.evaluate import measure_run, run_probabilities
 from gpt4image.planning import Job, jobs_at_once
 from gpt4image.regimes import labels_left
-from gpt4image.training_data import Prepared, TrainingData, prepare
+from gpt4image.training_data import Prepared, TrainingData, prepare, with_table
 
 
 def run_all(jobs: list[Job], config: CompareConfig) -> None:
@@ -25,7 +24,7 @@ def run_all(jobs: list[Job], config: CompareConfig) -> None:
     todo = [job for job in jobs if not (job.config.out / "evaluation-test.json").is_file()]
     for wave in (False, True):
         part = [job for job in todo if arms.ALL[job.arm].after_baseline is wave]
-        names = [f"{job.arm} seed {job.config.seed}" for job in part]
+        names = [f"{job.name} seed {job.config.seed}" for job in part]
         run_jobs(run_job, part, names, processes=jobs_at_once(config), title="compare")
 
 
@@ -35,7 +34,9 @@ def run_job(job: Job, progress: Callable[[int, int, str], None]) -> None:
     from gpt4image.train import run
 
     with cpu_threads(job.config.threads):
-        ready = _prepared(job.config.model_copy(update={"seed": 0, "out": Path(), "resume": False}).model_dump_json())
+        ready = _prepared(job.shared.model_dump_json())
+        if job.config.embeddings != job.shared.embeddings and job.config.embeddings is not None:
+            ready = with_table(ready, job.config.embeddings)
         if not runs.is_finished(job.config.out):
             data = arms.ALL[job.arm].prepare(situation(job, ready.data))
             mine = replace(ready, config=job.config, chosen=job.chosen, data=data)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image import arms, runs
+from gpt4image import arms, auto, runs
 from gpt4image.config import CompareConfig, TrainConfig, TrainOptions
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.errors import ConfigError
 from gpt4image.files import fingerprint, read_json, write_json
 from gpt4image.regimes import labels_left
 from gpt4image.table import EmbeddingTable
-from gpt4image.training_data import Prepared, TrainingData, prepare
+from gpt4image.training_data import Prepared, prepare, with_table
 
 CLASS_NAME_PROMPT = "a photo of a {}"
 PLAN = "plan.json"
@@ -29,7 +30,9 @@ class Job:
 
     Attributes:
         arm: name in arms.ALL.
+        name: of the arm or variant, for people.
         config: resolved options of the run.
+        shared: resolved options of the comparison, by which the data is prepared: the same for all its jobs.
         chosen: options that were chosen from the set.
         labels_per_class: labels kept a class; None for all.
         label_noise: part of the labels flipped.
@@ -38,7 +41,9 @@ class Job:
     """
 
     arm: str
+    name: str
     config: TrainConfig
+    shared: TrainConfig
     chosen: dict[str, Any]
     labels_per_class: int | None
     label_noise: float
@@ -47,13 +52,28 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Member:
+    """An arm of a comparison: as it is, or a variant with other options.
+
+    Attributes:
+        arm: name in arms.ALL.
+        options: options of train that differ from those of the comparison.
+        folders: run folders in order of the seeds 0, 1, ...
+    """
+
+    arm: str
+    options: Mapping[str, Any]
+    folders: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A comparison that is ready to be run: its jobs, and the run folders of each arm in order of the seeds."""
+    """A comparison that is ready to be run: its jobs, and its members by name."""
 
     config: CompareConfig
     prepared: Prepared
     jobs: tuple[Job, ...]
-    members: dict[str, list[Path]]
+    members: dict[str, Member]
 
 
 def make_plan(config: CompareConfig) -> Plan:
@@ -73,20 +93,22 @@ def make_plan(config: CompareConfig) -> Plan:
     scarce = config.labels_per_class is not None or config.label_noise > 0.0
     train = ready.data.indices("train")
     unlabelled = bool((ready.data.labels[train] == NO_LABEL).any())
-    names = _chosen_arms(config, scarce=scarce, unlabelled=unlabelled)
-    doubted = any(arms.ALL[name].scarce_only for name in names)
-    _refuse_leak(config, names, scarce=scarce or unlabelled or doubted)
+    members = _members(config, scarce=scarce, unlabelled=unlabelled)
+    doubted = any(arms.ALL[member.arm].scarce_only for member in members.values())
+    if scarce or unlabelled or doubted:
+        _refuse_leak(config, members.values())
     for seed in range(config.seeds):
         labels_left(ready.data, config.labels_per_class, config.label_noise, seed)
-    class_names = class_name_vectors(config, ready.data) if any(arms.ALL[name].names for name in names) else None
-    jobs: list[Job] = []
-    members: dict[str, list[Path]] = {}
-    for name in names:
-        for seed in range(config.seeds):
-            job = _job(config, ready, name, seed, class_names)
-            jobs.append(job)
-            members.setdefault(name, []).append(job.config.out)
-    return Plan(config=config, prepared=ready, jobs=tuple(jobs), members=members)
+    jobs = {name: _jobs(config, ready, name, member) for name, member in members.items()}
+    return Plan(
+        config=config,
+        prepared=ready,
+        jobs=tuple(job for several in jobs.values() for job in several),
+        members={
+            name: replace(member, folders=tuple(job.config.out for job in jobs[name]))
+            for name, member in members.items()
+        },
+    )
 
 
 def _resolved(config: CompareConfig) -> Prepared:
@@ -95,7 +117,7 @@ def _resolved(config: CompareConfig) -> Prepared:
     from gpt4image.train import resolve
 
     # What is chosen depends on the set and the options of a run alone, not on which arms and seeds are asked for.
-    asked = {"seeds", "arms", "jobs", "labels_per_class", "label_noise", *runs.NOT_IDENTITY}
+    asked = {"seeds", "arms", "jobs", "variants", "labels_per_class", "label_noise", *runs.NOT_IDENTITY}
     key = fingerprint(config.model_dump(mode="json", exclude=asked))[:12]
     path = config.out / PLAN
     known: dict[str, Any] = read_json(path) if path.is_file() else {}
@@ -108,58 +130,98 @@ def _resolved(config: CompareConfig) -> Prepared:
     return replace(ready, chosen=known[key])
 
 
-def _chosen_arms(config: CompareConfig, *, scarce: bool, unlabelled: bool) -> tuple[str, ...]:
-    """Return the arms that are asked for, or all that mean something here; whoever doubts labels may ask for more."""
+def _members(config: CompareConfig, *, scarce: bool, unlabelled: bool) -> dict[str, Member]:
+    """Return the arms that are asked for, or all that mean something here, and the variants.
+
+    Whoever doubts labels may ask for more.
+    """
     described = config.embeddings is not None
     possible = [name for name in arms.applicable(described=described, scarce=True) if scarce or name != "oracle"]
     usual = arms.applicable(described=described, scarce=scarce or unlabelled)
     asked = tuple(filter(None, config.arms.split(","))) or tuple(name for name in usual if name in possible)
-    refused = [name for name in asked if name not in possible]
-    if refused:
+    wanted = {**dict.fromkeys(asked), **{table["arm"]: None for table in config.variants.values()}}
+    if refused := [name for name in wanted if name not in possible]:
         why = "need --embeddings" if config.embeddings is None else "need --labels-per-class or --label-noise"
         raise ConfigError(f"--arms {','.join(refused)} {why} here; possible now: {', '.join(possible)}.")
-    return asked if "baseline" in asked else ("baseline", *asked)
+    plain = dict.fromkeys(("baseline", *asked))
+    members = {name: Member(arm=name, options={}) for name in plain}
+    for name, table in config.variants.items():
+        options = {key: value for key, value in table.items() if key != "arm"}
+        members[name] = Member(arm=table["arm"], options=options)
+    return members
 
 
-def _refuse_leak(config: CompareConfig, names: Sequence[str], *, scarce: bool) -> None:
+def _refuse_leak(config: CompareConfig, members: Iterable[Member]) -> None:
     """Refuse descriptions that were told the class where labels are meant to be scarce or wrong."""
-    if config.embeddings is None or not scarce or not any(arms.ALL[name].text for name in names):
-        return
     from gpt4image.label import open_tables
 
-    open_tables((config.embeddings,))
+    read = (member.options.get("embeddings", config.embeddings) for member in members if arms.ALL[member.arm].text)
+    for path in filter(None, dict.fromkeys(read)):
+        open_tables((path,))
 
 
-def class_name_vectors(config: CompareConfig, data: TrainingData) -> NDArray[np.float32]:
+@functools.lru_cache
+def class_name_vectors(embeddings: Path, device: str, classes: tuple[str, ...]) -> NDArray[np.float32]:
     """Return (K, D) float32 embeddings of the class names, by the encoder of the descriptions."""
     from gpt4image.text_encoders import load_text_encoder
 
-    if config.embeddings is None:
-        raise ConfigError("Class names are embedded by the encoder of the descriptions: give --embeddings.")
-    encoder = load_text_encoder(EmbeddingTable.open(config.embeddings).manifest.encoder, config.device)
-    return encoder.encode([CLASS_NAME_PROMPT.format(name.replace("_", " ")) for name in data.classes])
+    encoder = load_text_encoder(EmbeddingTable.open(embeddings).manifest.encoder, device)
+    return encoder.encode([CLASS_NAME_PROMPT.format(name.replace("_", " ")) for name in classes])
 
 
-def _job(config: CompareConfig, ready: Prepared, name: str, seed: int, class_names: NDArray[np.float32] | None) -> Job:
+def _jobs(config: CompareConfig, ready: Prepared, name: str, member: Member) -> list[Job]:
+    """Return the jobs of one arm or variant, one per seed."""
     # The oracle is the baseline that was given all labels, and zero-shot reads no label: comparisons share such runs.
-    arm = "baseline" if name == "oracle" else name
-    reads_left = name not in ("oracle", "zero-shot")
+    arm = "baseline" if member.arm == "oracle" else member.arm
+    reads_left = member.arm not in ("oracle", "zero-shot")
     kept, noise = (config.labels_per_class, config.label_noise) if reads_left else (None, 0.0)
-    options: TrainOptions = ready.config
-    shared = {key: value for key, value in options.model_dump().items() if key in TrainConfig.model_fields}
+    shared, own = _train_config(ready.config), ready
+    if member.options:
+        own = _with_options(ready, member.options)
     setting = "all-labels" if kept is None else f"{kept}-labels"
     setting += f"-{noise:g}-wrong" if noise else ""
-    version = runs.identity(_plain(shared) | {"seed": 0, "data_fingerprint": ready.fingerprint})[:8]
-    folder = config.out / "runs" / version / setting
-    return Job(
-        arm=arm,
-        config=TrainConfig(**shared | {"seed": seed, "out": folder / arm / f"seed-{seed}", "resume": True}),
-        chosen=ready.chosen,
-        labels_per_class=kept,
-        label_noise=noise,
-        baseline=folder / "baseline" / f"seed-{seed}",
-        class_names=class_names if arms.ALL[arm].names else None,
-    )
+    folder = config.out / "runs" / _version(own) / setting / arm
+    baseline = config.out / "runs" / _version(ready) / setting / "baseline"
+    class_names = None
+    if arms.ALL[arm].names:
+        class_names = class_name_vectors(own.config.embeddings, config.device, ready.data.classes)
+    return [
+        Job(
+            arm=arm,
+            name=name,
+            config=_train_config(own.config, seed=seed, out=folder / f"seed-{seed}", resume=True),
+            shared=shared,
+            chosen=own.chosen,
+            labels_per_class=kept,
+            label_noise=noise,
+            baseline=baseline / f"seed-{seed}",
+            class_names=class_names,
+        )
+        for seed in range(config.seeds)
+    ]
+
+
+def _with_options(ready: Prepared, options: Mapping[str, Any]) -> Prepared:
+    """Return the same data, ready for a run with other options; what follows from them is chosen anew."""
+    config: TrainOptions = ready.config.model_copy(update=dict(options))
+    if options.keys() & {"init", "optimizer"}:
+        follows = {"optimizer", "lr", "weight_decay"} & ready.chosen.keys() - options.keys()
+        config = config.model_copy(update=dict.fromkeys(follows))
+    config, chosen = auto.choose(config, ready.data.image_set)
+    kept = {name: value for name, value in ready.chosen.items() if name not in options}
+    ready = replace(ready, config=config, chosen=kept | chosen)
+    return with_table(ready, options["embeddings"]) if "embeddings" in options else ready
+
+
+def _train_config(options: TrainOptions, **more: Any) -> TrainConfig:
+    shared = {key: value for key, value in options.model_dump().items() if key in TrainConfig.model_fields}
+    return TrainConfig(**{**shared, "seed": 0, "out": Path(), **more})
+
+
+def _version(ready: Prepared) -> str:
+    """Return what tells runs of other options or data apart in a folder."""
+    options = _plain(_train_config(ready.config).model_dump())
+    return runs.identity(options | {"data_fingerprint": ready.fingerprint})[:8]
 
 
 def _plain(options: dict[str, Any]) -> dict[str, Any]:

@@ -14,10 +14,8 @@ import numpy as np
 from gpt4image import arms, runs
 from gpt4image.config import CompareConfig
 from gpt4image.files import read_json
+from gpt4image.planning import Member
 from gpt4image.statistics import mean_ci, paired
-
-Members = Mapping[str, Sequence[Path]]
-"""Run folders of each arm, in order of the seeds 0, 1, ..."""
 
 RIVALS = {
     "aligned": ("shuffled", "shuffled-within-class", "random", "class-name", "class-mean"),
@@ -27,23 +25,22 @@ RIVALS = {
 """Besides the baseline, what each arm is held against: the controls, and what else could have been done."""
 
 
-def summarise(config: CompareConfig, members: Members) -> dict[str, Any]:
+def summarise(config: CompareConfig, members: Mapping[str, Member]) -> dict[str, Any]:
     """Return the record of one comparison, as comparison.json holds it.
 
     Args:
         config: its options.
         members: finished and measured runs.
     """
-    top1 = {arm: [read_json(folder / "evaluation-test.json")["top1"] for folder in members[arm]] for arm in members}
-    facts = {arm: [read_json(folder / runs.RUN) for folder in members[arm]] for arm in members}
-    against = [(arm, "baseline") for arm in members if arm != "baseline"]
-    against += [(arm, rival) for arm, rivals in RIVALS.items() for rival in rivals if {arm, rival} <= members.keys()]
-    baseline_config = read_json(members["baseline"][0] / runs.CONFIG)
+    folders = {name: member.folders for name, member in members.items()}
+    top1 = {name: [read_json(run / "evaluation-test.json")["top1"] for run in folders[name]] for name in members}
+    facts = {name: [read_json(run / runs.RUN) for run in folders[name]] for name in members}
+    first = folders["baseline"][0]
     return {
         "metric": "top1",
         "question": question(config),
-        "arms": {arm: _arm(config, arm, members[arm], top1[arm], facts[arm]) for arm in members},
-        "pairs": [_pair(arm, rival, top1[arm], top1[rival]) for arm, rival in against],
+        "arms": {name: _arm(config, member, top1[name], facts[name]) for name, member in members.items()},
+        "pairs": [_pair(arm, rival, top1[arm], top1[rival]) for arm, rival in pairs_of(members)],
         "data": {
             **facts["baseline"][0]["data"],
             "described": max(fact[0]["data"]["described"] for fact in facts.values()),
@@ -51,11 +48,28 @@ def summarise(config: CompareConfig, members: Members) -> dict[str, Any]:
             "label_noise": config.label_noise,
             "only_described": config.only_described,
         },
-        "chosen": baseline_config["chosen"],
-        "environment": read_json(members["baseline"][0] / runs.ENVIRONMENT),
+        "chosen": read_json(first / runs.CONFIG)["chosen"],
+        "environment": read_json(first / runs.ENVIRONMENT),
         "command": shlex.join(["gpt4image", *sys.argv[1:]]),
         "notes": notes(config),
     }
+
+
+def pairs_of(members: Mapping[str, Member]) -> list[tuple[str, str]]:
+    """Return which members are held against which: all against the baseline, then variants against their plain arm,
+    then arms against their rivals, where both have the same options.
+    """
+    pairs = [(name, "baseline") for name in members if name != "baseline"]
+    pairs += [(name, member.arm) for name, member in members.items() if member.options and member.arm in members]
+    for arm, rivals in RIVALS.items():
+        for rival in rivals:
+            pairs += [
+                (ours, theirs)
+                for ours, our in members.items()
+                for theirs, their in members.items()
+                if (our.arm, their.arm) == (arm, rival) and our.options == their.options
+            ]
+    return list(dict.fromkeys(pairs))
 
 
 def question(config: CompareConfig) -> str:
@@ -81,18 +95,23 @@ def notes(config: CompareConfig) -> list[str]:
 
 
 def _arm(
-    config: CompareConfig, arm: str, folders: Sequence[Path], top1: Sequence[float], facts: Sequence[dict[str, Any]]
+    config: CompareConfig, member: Member, top1: Sequence[float], facts: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     mean, *interval = mean_ci(top1)
+    about = arms.ALL[member.arm].about
+    if member.options:
+        about = f"{member.arm} with " + ", ".join(f"{key} {value}" for key, value in member.options.items())
     return {
-        "description": arms.ALL[arm].about,
-        "seeds": list(range(len(folders))),
+        "description": about,
+        "arm": member.arm,
+        "options": {key: str(value) if isinstance(value, Path) else value for key, value in member.options.items()},
+        "seeds": list(range(len(member.folders))),
         "test": list(top1),
         "mean": mean,
         "ci95": None if None in interval else interval,
         "seconds": float(np.mean([fact["seconds"] for fact in facts])),
         "peak_memory_bytes": max(fact["peak_memory_bytes"] for fact in facts),
-        "runs": [os.path.relpath(folder, config.out) for folder in folders],
+        "runs": [os.path.relpath(folder, config.out) for folder in member.folders],
     }
 
 

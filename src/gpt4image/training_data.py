@@ -68,6 +68,12 @@ class TextTargets:
         return torch.from_numpy(vectors), torch.from_numpy(counts > 0), torch.from_numpy(first)
 
     @classmethod
+    def of(cls, table: EmbeddingTable, digests: Sequence[str]) -> TextTargets:
+        """Return the targets that a table holds for images, by their digests."""
+        offsets, rows = table.rows_of(digests)
+        return cls(matrix=table.embeddings, offsets=offsets, rows=rows)
+
+    @classmethod
     def one_each(cls, matrix: NDArray[Any], row_of_image: NDArray[np.int64]) -> TextTargets:
         """Return targets of at most one text an image; ``row_of_image`` is (N,), -1 for none."""
         has = row_of_image >= 0
@@ -203,16 +209,12 @@ def prepare(config: TrainOptions, splits: Sequence[str] = ("train", "val", "test
     pixels, broken, usable = load_pixels(
         image_set, auto.stored_size(config), memory_limit_gb=config.memory_limit_gb, workers=config.workers
     )
-    text = None
-    if table is not None:
-        offsets, rows = table.rows_of(image_set.digests)
-        text = TextTargets(matrix=table.embeddings, offsets=offsets, rows=rows)
     data = TrainingData(
         image_set=image_set,
         pixels=pixels,
         usable=usable,
         labels=image_set.labels,
-        text=text,
+        text=None if table is None else TextTargets.of(table, image_set.digests),
         set_aside=(*image_set.set_aside, *broken),
     )
     if config.text_labels is not None:
@@ -221,6 +223,13 @@ def prepare(config: TrainOptions, splits: Sequence[str] = ("train", "val", "test
     content.append(None if table is None else table.manifest.to_json())
     content.append(None if data.soft is None else hashlib.sha256(data.soft.tobytes()).hexdigest())
     return Prepared(config=config, chosen=chosen, data=data, sizes=sizes, fingerprint=fingerprint(content))
+
+
+def with_table(ready: Prepared, embeddings: Path) -> Prepared:
+    """Return the same images with the text targets of another embedding table. Raises TableError."""
+    table = EmbeddingTable.open(embeddings)
+    data = replace(ready.data, text=TextTargets.of(table, ready.data.image_set.digests))
+    return replace(ready, data=data, fingerprint=fingerprint([ready.fingerprint, table.manifest.to_json()]))
 
 
 def with_text_labels(data: TrainingData, path: Path, trust: float | None) -> TrainingData:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from pydantic import Field
 from pydantic import field_validator as check
 
-from gpt4image.config.base import StageConfig
-from gpt4image.config.learning import TrainOptions
-from gpt4image.errors import nearest
+from gpt4image.config.base import JsonTable, StageConfig
+from gpt4image.config.learning import DataOptions, RunningOptions, TrainOptions
+from gpt4image.errors import ConfigError, nearest
 
 ARMS = (
     "baseline",
@@ -27,6 +28,15 @@ ARMS = (
     "class-name",
     "class-mean",
 )
+COMMON = frozenset(
+    {
+        *DataOptions.model_fields,
+        *RunningOptions.model_fields,
+        *("text_labels", "only_described"),
+        *("model", "model_args", "stem", "image_size", "epochs", "batch_size", "grad_accumulation"),
+    }
+) - {"select"}
+"""Options that all arms of a comparison have in common: its data, its model, its budget and how it runs."""
 
 
 class CompareConfig(TrainOptions):
@@ -45,6 +55,9 @@ class CompareConfig(TrainOptions):
     """Keep this many labels a class, drawn per seed; the other training images count as unlabelled."""
     label_noise: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Part of the training labels flipped to another class, drawn per seed."""
+    variants: JsonTable = Field(default_factory=dict)
+    """Further arms by name: each one of --arms with other options of train, {"NAME": {"arm": ..., OPTION: ...}}. In a
+    recipe, tables [variants.NAME]."""
     jobs: int | None = Field(default=None, ge=1)
     """Runs side by side; one per core (or per GPU) without it."""
 
@@ -56,6 +69,33 @@ class CompareConfig(TrainOptions):
             if name not in ARMS:
                 raise ValueError(nearest(name, ARMS))
         return ",".join(names)
+
+    @check("variants")
+    @classmethod
+    def _known_variants(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return {name: _variant(name, table) for name, table in value.items()}
+
+
+def _variant(name: str, table: Any) -> dict[str, Any]:
+    """Return the checked table of one variant, its options by field name."""
+    if name in ARMS or not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
+        raise ValueError(f"{name!r} cannot name a variant: use small letters, digits, . _ and -, and no name of an arm")
+    options = {key.replace("-", "_"): option for key, option in table.items()} if isinstance(table, dict) else {}
+    arm = options.pop("arm", None)
+    if arm not in ARMS:
+        raise ValueError(f"variant {name!r} needs an arm that it is a variant of: {nearest(str(arm), ARMS)}")
+    if common := sorted(options.keys() & COMMON):
+        raise ValueError(
+            f"variant {name!r} has options of its own for {', '.join(common)}, which all arms have in common; "
+            "give them to the comparison, or make another recipe"
+        )
+    if unknown := sorted(options.keys() - TrainOptions.model_fields.keys()):
+        raise ValueError(f"variant {name!r}: {nearest(unknown[0], TrainOptions.model_fields.keys() - COMMON)}")
+    try:
+        checked = TrainOptions(data="", **options)
+    except ConfigError as error:
+        raise ValueError(f"variant {name!r}: {error}") from None
+    return {"arm": arm} | {key: getattr(checked, key) for key in options}
 
 
 class ReportConfig(StageConfig):
