@@ -1,4 +1,4 @@
-"""Rows of descriptions outside the store: JSON lines, a JSON list, Parquet or a saved Hugging Face dataset.
+"""Rows of descriptions outside the store: JSON lines, Parquet, a saved Hugging Face dataset, or a list of texts.
 
 A row has ``description`` and says whose it is by ``digest`` or ``key`` (or by its place alone). Exported rows carry the
 rest of the result too; every other column is ignored. A bad row is named and costs no other row.
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import math
+import reprlib
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gpt4image import released
 from gpt4image.describers.prompts import PROMPTS, find_prompt
 from gpt4image.errors import ConfigError, DataError, Gpt4ImageError, MissingExtraError
 from gpt4image.files import atomic_path
@@ -42,6 +44,8 @@ _COLUMNS: Mapping[str, type] = {
 }
 _RESULT_COLUMNS = ("finish_reason", "tokens_in", "tokens_out", "cost_usd", "latency_s", "created")
 _ROWS_PER_GROUP = 4096
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 2  # a pickle of a few bytes may hold lists that are endless when they are printed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +78,9 @@ def parse_row(value: Any, where: str) -> Row | SetAside:
     fields = {"description": value} if isinstance(value, str) else value
     try:
         if not isinstance(fields, Mapping):
-            raise ValueError(f"a row is an object with key or digest, and description; got {value!r:.60}")
+            raise ValueError(
+                f"a row is a text, or an object with key or digest, and description; got {_SHORT.repr(value):.60}"
+            )
         fields = {name: _checked(name, kind, fields.get(name)) for name, kind in _COLUMNS.items()}
         description = fields["description"]
         if description is None or not description.strip():
@@ -113,10 +119,12 @@ def read_rows(path: Path) -> Iterator[Row | SetAside]:
     if not path.exists():
         raise ConfigError(f"{path}: there is no such file; give *.jsonl, *.json, *.parquet or a saved dataset folder.")
     kind = "folder" if path.is_dir() else path.suffix.lower()
-    readers = {".jsonl": _read_lines, ".json": _read_list, ".parquet": _read_parquet, "folder": _read_dataset}
+    readers = {".jsonl": _read_lines, ".parquet": _read_parquet, "folder": _read_dataset}
+    readers |= dict.fromkeys(released.TEXT_SUFFIXES, _read_list)
     if kind not in readers:
         raise ConfigError(
-            f"{path}: unknown kind of file {kind!r}; give *.jsonl, *.json, *.parquet or a saved dataset folder."
+            f"{path}: unknown kind of file {kind!r}; give *.jsonl, *.parquet, a saved dataset folder, or a list of "
+            f"texts in *{', *'.join(released.TEXT_SUFFIXES)}."
         )
     return readers[kind](path)
 
@@ -172,9 +180,9 @@ def _checked(name: str, kind: type, value: Any) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ValueError(f"{name} must be of type {kind.__name__}, got {value!r:.60}")
+        raise ValueError(f"{name} must be of type {kind.__name__}, got {_SHORT.repr(value):.60}")
     if (kind is int and abs(value) >= 2**63) or (kind is float and not math.isfinite(value)):
-        raise ValueError(f"{name} is out of range: {value!r:.60}")
+        raise ValueError(f"{name} is out of range: {_SHORT.repr(value):.60}")
     if isinstance(value, str):
         _refuse_lone_surrogates(name, value)
     return value
@@ -222,13 +230,7 @@ def _read_lines(path: Path) -> Iterator[Row | SetAside]:
 
 
 def _read_list(path: Path) -> Iterator[Row | SetAside]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error}); JSON lines are named *.jsonl.") from None
-    if not isinstance(values, list):
-        raise DataError(f"{path}: a *.json file must hold one list of rows, got {type(values).__name__}.")
-    for number, value in enumerate(values, start=1):
+    for number, value in enumerate(released.read_texts(path), start=1):
         yield parse_row(value, f"{path.name}, item {number}")
 
 

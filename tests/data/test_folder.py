@@ -183,3 +183,16 @@ def test_missing_folder_and_missing_path(tmp_path: Path) -> None:
         load(tmp_path / "absent")
     with pytest.raises(ConfigError, match="lacks a path"):
         load_image_set("folder:")
+
+
+def test_the_order_is_that_of_image_folder(tmp_path: Path, write_images: Write) -> None:
+    """Lists that others released follow torchvision's ImageFolder; theirs sorts folders by path, not by depth."""
+    from torchvision.datasets import ImageFolder
+
+    names = ["a", "a b", "a-b", "a.b", "A", "10", "9", "é", "a/b", "a b/c", "a/b-c/d", "a/b/c", "z!/z", "z"]
+    files = ["10.png", "9.png", "B.PNG", "a.png", "ä.jpg", "-.bmp"]
+    paths = [f"class {n % 3}/{name}/{file}" for n, name in enumerate(names) for file in files]
+    write_images(tmp_path, *paths, *(f"class {n}/{file}" for n in range(3) for file in files))
+    expected = [os.path.relpath(path, tmp_path) for path, _ in ImageFolder(str(tmp_path)).samples]
+    assert list(load(tmp_path).keys) == expected
+    assert load(tmp_path).labels.tolist() == ImageFolder(str(tmp_path)).targets

@@ -157,7 +157,10 @@ class _Tree:
             self._reasons[_join(folder, name)] = reason
 
     def images_below(self, folder: str) -> list[str]:
-        """Return the paths of all images below a folder, each real folder read once."""
+        """Return the paths of all images below a folder, each real folder read once, in the order of ImageFolder.
+
+        torchvision's ImageFolder walks a class by the paths of its folders, compared as text, then by file name.
+        """
         found: list[str] = []
         seen = {self._real(part) for part in _parents(folder)}
         pending = [folder]
@@ -170,7 +173,7 @@ class _Tree:
             folders, images = self._read(current)
             found += [_join(current, name) for name in images]
             pending += [_join(current, name) for name in reversed(folders)]
-        return found
+        return sorted(found, key=lambda path: path.rsplit("/", 1))
 
     def _real(self, path: str) -> str:
         return os.path.realpath(os.path.join(self._root, path))  # noqa: PTH118
