@@ -10,8 +10,9 @@ TABLE/manifest.json    what the numbers are; a folder without it is not a table 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from gpt4image.errors import TableError
 from gpt4image.files import atomic_path, read_json, write_json
+from gpt4image.locks import LockedError, acquire_lock
 from gpt4image.store import Prompt
 
 FORMAT_VERSION = 1
@@ -37,7 +39,7 @@ class Manifest:
         revision: fingerprint of the encoder's weights and configuration.
         precision: arithmetic of the encoder, ``fp32`` or ``bf16``.
         width: D, length of an embedding.
-        max_tokens: texts were cut after this many tokens.
+        max_tokens: the encoder reads this many tokens of a text.
         truncated: fraction of the distinct texts that were cut.
         descriptions: P, number of (image, text) pairs.
         texts: M, number of distinct texts.
@@ -45,7 +47,9 @@ class Manifest:
         prompts: prompts that the descriptions answer.
         store: absolute path of the description store that the texts came from; it may be gone.
         plan: fingerprint of everything that determines the table.
-        length_policy: what was done to texts that are too long.
+        length_policy: what was done to texts that are too long: ``cut`` (``truncate`` in older tables), or ``pool``,
+            the mean of the embeddings of their chunks.
+        pooled: number of distinct texts that were pooled from chunks.
         normalised: rows have unit length.
         dtype: type of the matrix on disk.
         gpt4image: version of this package.
@@ -65,7 +69,8 @@ class Manifest:
     store: str
     plan: str
     gpt4image: str
-    length_policy: str = "truncate"
+    length_policy: str = "cut"
+    pooled: int = 0
     normalised: bool = True
     dtype: str = "float16"
     format_version: int = FORMAT_VERSION
@@ -82,7 +87,7 @@ class Manifest:
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Manifest:
         """Return the manifest that ``to_json`` gave. Raises KeyError or TypeError where a value is missing."""
-        known = {field.name: values[field.name] for field in fields(Manifest)}
+        known = {field.name: values[field.name] for field in fields(Manifest) if field.name in values}
         return Manifest(**{**known, "prompts": tuple(Prompt(**prompt) for prompt in values["prompts"])})
 
 
@@ -230,6 +235,25 @@ def write_index(path: Path, digests: NDArray[np.uint8], rows: NDArray[np.int64])
     save_array(path / "offsets.npy", np.append(starts, len(rows)).astype(np.int64))
     save_array(path / "rows.npy", rows[order].astype(np.int64))
     return len(images)
+
+
+@contextlib.contextmanager
+def writing_table(out: Path) -> Iterator[None]:
+    """Hold the folder of a table for this process; a full disk or a read-only folder is a TableError."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = acquire_lock(out / ".lock", wait_s=2.0)
+        try:
+            yield
+        finally:
+            lock.release()
+    except LockedError as error:
+        raise TableError(f"{out}: {error} writes to this folder; wait until it is done or stop it.") from None
+    except OSError as error:
+        raise TableError(
+            f"{out}: cannot write here ({error.strerror or error}); free some space or give another --out, then run "
+            f"the same command again: it goes on where it stopped."
+        ) from error
 
 
 def save_array(path: Path, array: NDArray[Any]) -> None:
