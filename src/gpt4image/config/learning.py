@@ -34,12 +34,14 @@ class TextOptions(StageConfig):
     target is the posterior under the noise that `label` estimated (the given label where the labels look right)."""
     only_described: bool = False
     """Train on the described images alone."""
-    align_loss: Literal["infonce", "infonce-one-way", "cosine"] = "infonce"
+    align_loss: Literal[
+        "infonce", "infonce-one-way", "supcon", "soft-infonce", "siglip", "cosine", "smooth-l1", "relational"
+    ] = "infonce"
     """Alignment loss; infonce (symmetric) is the paper's."""
     align_weight: float = Field(default=0.3, ge=0.0)
     """Weight of the alignment loss (the paper's lambda)."""
     temperature: float = Field(default=0.2, gt=0.0)
-    """Temperature of the InfoNCE losses."""
+    """Temperature of the losses with negatives (all but cosine, smooth-l1 and relational)."""
     head: Literal["linear", "mlp", "mlp-bn"] = "linear"
     """Projection head from features to text space; dropped after training."""
     labelled_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
