@@ -38,6 +38,9 @@ COMMANDS = {
     "descriptions stats": Command("count what is in a store", "StatsConfig", "description_stats:stats"),
     "descriptions check": Command("hold a store against an image set", "CheckConfig", "descriptions:check"),
     "descriptions view": Command("write a page of images and descriptions", "ViewConfig", "gallery:view"),
+    "embeddings import": Command(
+        "make a table of released embeddings", "ImportEmbeddingsConfig", "embeddings:import_embeddings"
+    ),
     "encode": Command("turn descriptions into embeddings", "EncodeConfig", "encode:encode"),
     "label": Command("read class probabilities off the descriptions", "LabelConfig", "label:label"),
     "train": Command("train a model", "TrainConfig", "train:train", recipes=True),
@@ -59,10 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from gpt4image.errors import Gpt4ImageError, nearest
 
     try:
-        name = " ".join(words[:2]) if words[0] == "descriptions" else words[0]
+        is_group = any(name.startswith(f"{words[0]} ") for name in COMMANDS)
+        name = " ".join(words[:2]) if is_group else words[0]
         if name not in COMMANDS:
-            if words[0] == "descriptions" and (len(words) == 1 or words[1] in ("-h", "--help")):
-                print(_overview("descriptions"))
+            if is_group and (len(words) == 1 or words[1] in ("-h", "--help")):
+                print(_overview(words[0]))
                 return OK
             print(f"Unknown command {nearest(name, COMMANDS)}", file=sys.stderr)
             return USER_MISTAKE

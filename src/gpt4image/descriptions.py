@@ -7,10 +7,11 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from gpt4image.config import CheckConfig, ExportConfig, ImportConfig
-from gpt4image.data import ImageSet, load_image_set
+from gpt4image.data import SPLITS, ImageSet, load_image_set
 from gpt4image.describers.prompts import find_prompt
 from gpt4image.errors import ConfigError, DataError, StoreError, first_few
 from gpt4image.outcome import Outcome, SetAside
@@ -169,10 +170,23 @@ def _check_order(config: ImportConfig, images: ImageSet, expect: int) -> None:
             raise ConfigError(
                 f"{row.where} carries a key or digest; leave out --in-file-order: pairing by place is weaker."
             )
-    if not count == len(images) == expect:
+    require_one_each(config.file, count, images, expect)
+
+
+def require_one_each(file: Path, rows: int, images: ImageSet, expect: int) -> None:
+    """Refuse rows that are to be paired with images by place, unless there is exactly one for each image.
+
+    Raises:
+        DataError: the number of rows, of images and the one that was expected are not all the same.
+    """
+    if not rows == len(images) == expect:
+        fits = [split for split in SPLITS if len(images.indices(split)) == rows]
+        hint = (
+            f" Its split {fits[0]!r} has {rows}: give a SPEC of this split alone, as folder:PATH/train." if fits else ""
+        )
         raise DataError(
-            f"--in-file-order --expect {expect}: {config.file} has {count} rows and {config.data} has {len(images)} "
-            f"images ({len(images.set_aside)} set aside); all must be equal, or texts would shift to other images."
+            f"--expect {expect}: {file} has {rows} rows and {images.spec} has {len(images)} images "
+            f"({len(images.set_aside)} set aside); all must be equal, or texts would shift to other images.{hint}"
         )
 
 

@@ -16,6 +16,7 @@ from gpt4image.config.describing import (
     ExportConfig,
     Flaw,
     ImportConfig,
+    ImportEmbeddingsConfig,
     StatsConfig,
     ViewConfig,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "EvaluateConfig",
     "ExportConfig",
     "ImportConfig",
+    "ImportEmbeddingsConfig",
     "LabelConfig",
     "ReportConfig",
     "StageConfig",

