@@ -39,6 +39,7 @@ def prepared(folder: Path, **options: Any) -> Prepared:
 
 def pipeline() -> list[Row]:
     from gpt4image import loop, objective
+    from gpt4image.draws import Draws
     from gpt4image.trainer import build
 
     with tempfile.TemporaryDirectory() as name:
@@ -55,7 +56,9 @@ def pipeline() -> list[Row]:
 
         images = batches.batch(0)
         pixels = next(iter(data.pixels.stream([images])))
-        ready_made = objective.train_batch(pixels, trainer.augmentation, torch.default_generator)
+        ready_made = objective.train_batch(
+            pixels, trainer.augmentation, Draws.local(len(images), torch.default_generator)
+        )
         targets = data.class_targets(images)
         autocast, layout = objective.autocast, objective.memory_format_of(ready.config.memory_format)
 
@@ -91,6 +94,7 @@ def _against_dataloader(ready: Prepared, trainer: Any) -> Row:
     from torchvision.transforms import v2
 
     from gpt4image import objective
+    from gpt4image.draws import Draws
 
     data, how = ready.data, trainer.augmentation
     train = data.indices("train")
@@ -119,7 +123,7 @@ def _against_dataloader(ready: Prepared, trainer: Any) -> Row:
     def ours() -> None:
         order = np.random.permutation(train)
         for pixels in data.pixels.stream(order[start : start + size] for start in range(0, len(order), size)):
-            objective.train_batch(pixels, how, torch.default_generator)
+            objective.train_batch(pixels, how, Draws.local(len(pixels), torch.default_generator))
 
     best = float("inf")
     mine = float("inf")

@@ -98,7 +98,7 @@ def test_colours_stay_in_range_and_differ_between_pictures() -> None:
 @pytest.mark.parametrize("changes", [{}, {"min_scale": 0.3}, {"colour": 0.3, "erase": 0.5}])
 def test_the_same_generator_gives_the_same_batch(changes: dict[str, float]) -> None:
     images = pictures()
-    first, again = (train_batch(images, how(**changes), generator(5)) for _ in range(2))
-    other = train_batch(images, how(**changes), generator(6))
+    first, again = (train_batch(images, how(**changes), draws(64, 5)) for _ in range(2))
+    other = train_batch(images, how(**changes), draws(64, 6))
     assert first.shape == (64, 3, 12, 12) and first.dtype == torch.float32
     assert torch.equal(first, again) and not torch.equal(first, other)

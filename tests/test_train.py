@@ -81,8 +81,16 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(colour_fol
             "model_args": {"depth": 2, "embed_dim": 32, "num_heads": 2},
             "drop_path": 0.1,
         },
+        {
+            "auto_augment": "rand-m9-mstd0.5-inc1",
+            "repeated_augmentation": 3,
+            "erase": 0.5,
+            "erase_with": "noise",
+            "memory_limit_gb": 0.0,
+            "workers": 1,
+        },
     ],
-    ids=["sgd", "mixing", "accumulation", "vit"],
+    ids=["sgd", "mixing", "accumulation", "vit", "policy"],
 )
 def test_options_train_and_resume_mid_epoch_to_the_same_bits(
     changes: dict[str, Any], colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

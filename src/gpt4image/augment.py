@@ -31,18 +31,17 @@ class Augmentation:
     std: tuple[float, ...]
 
 
-def train_batch(images: Tensor, how: Augmentation, generator: torch.Generator) -> Tensor:
+def train_batch(images: Tensor, how: Augmentation, draws: Draws) -> Tensor:
     """Augment and normalise.
 
     Args:
         images: (B, C, S, S) uint8, this process's rows of the batch.
         how: what to do.
-        generator: CPU generator; the same state gives the same batch.
+        draws: random numbers of the B images; the same ones give the same batch.
 
     Returns:
         (B, C, T, T) float32, in channels_last order.
     """
-    draws = Draws.local(len(images), generator)
     return finished(moved(images, how, draws), how, draws)
 
 

@@ -41,6 +41,10 @@ class Draws:
         """Return (n, *shape) float32 numbers in [0, 1)."""
         return torch.rand((self.total, *shape), generator=self.generator)[self.rows]
 
+    def seeds(self) -> Tensor:
+        """Return (n,) int64 numbers in [0, 2^62)."""
+        return self.integers(0, 2**62)
+
     def integers(self, low: int, high: int, *shape: int) -> Tensor:
         """Return (n, *shape) int64 numbers in [low, high)."""
         return torch.randint(low, high, (self.total, *shape), generator=self.generator)[self.rows]

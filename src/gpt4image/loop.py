@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def train_step(trainer: Trainer, step: int, epoch: int, *pixels: Tensor) -> dict
         trainer: the run.
         step: number of the step in the run.
         epoch: named in the error message.
-        pixels: (B, 3, S, S) uint8 of each accumulated batch.
+        pixels: of each accumulated batch, as ``pixels_of`` gives them.
 
     Raises:
         TrainingError: a loss is not finite; the weights are as before the step.
@@ -77,13 +77,17 @@ def train_step(trainer: Trainer, step: int, epoch: int, *pixels: Tensor) -> dict
     return means
 
 
+def pixels_of(trainer: Trainer, numbers: range) -> Iterator[Tensor]:
+    """Yield the pixels of the batches of a run: uint8 (B, 3, S, S), or the views of them where there are some."""
+    batches = (trainer.batches.batch(number) for number in numbers)
+    return trainer.data.pixels.stream(batches, trainer.views, numbers.start)
+
+
 def choose_precision(config: TrainOptions, data: TrainingData) -> tuple[str, str, dict[str, float]]:
     """Return the fastest precision and memory format for a run, and the seconds per step of each that was tried."""
     device = choose_device(config.device)
     trainers: dict[str, Trainer] = {}
-    targeted, _ = data.pools()
-    images = np.resize(targeted, config.batch_size or 1)
-    batch = next(iter(data.pixels.stream([images])))
+    pixels: list[Tensor] = []
 
     def step(precision: str, memory_format: str) -> None:
         tried = config.model_copy(update={"precision": precision, "memory_format": memory_format, "ema": 0.0})
@@ -91,7 +95,8 @@ def choose_precision(config: TrainOptions, data: TrainingData) -> tuple[str, str
         if key not in trainers:
             trainers.clear()
             trainers[key] = build(tried, data)
-        train_step(trainers[key], 0, 0, *[batch] * config.grad_accumulation)
+        pixels[:] = pixels or pixels_of(trainers[key], range(config.grad_accumulation))
+        train_step(trainers[key], 0, 0, *pixels)
 
     return probe(step, device, config.precision, config.memory_format)
 
@@ -135,8 +140,7 @@ def fit(trainer: Trainer, out: Path, *, on_step: OnStep, checkpoint_seconds: flo
         )
 
     accumulation = trainer.config.grad_accumulation
-    numbers = range(begin * accumulation, trainer.steps * accumulation)
-    stream = iter(trainer.data.pixels.stream(trainer.batches.batch(number) for number in numbers))
+    stream = pixels_of(trainer, range(begin * accumulation, trainer.steps * accumulation))
     with deferred_interrupt() as interrupt:
         for step in range(begin, trainer.steps):
             epoch = step // trainer.steps_per_epoch

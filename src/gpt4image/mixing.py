@@ -7,24 +7,24 @@ from timm.data.mixup import Mixup
 from torch import Tensor
 
 
-def make_mixup(mixup_alpha: float, cutmix_alpha: float, batch_size: int) -> Mixup | None:
-    """Return timm's mixup for batches of ``batch_size``, or None where both alphas are 0."""
-    if mixup_alpha == 0.0 and cutmix_alpha == 0.0:
-        return None
-    return Mixup(mixup_alpha=mixup_alpha, cutmix_alpha=cutmix_alpha, label_smoothing=0.0, num_classes=batch_size)
+def mix(images: Tensor, rows: Tensor, mixup_alpha: float, cutmix_alpha: float) -> Tensor:
+    """Mix some images of a batch with each other.
 
-
-def mix(mixup: Mixup, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mix a batch.
-
-    Images pass for their own classes (image i has class i of B), so that timm's soft targets are the mixing matrix.
+    Images pass for their own classes (image i has class i), so that timm's soft targets are the mixing matrix.
 
     Args:
-        mixup: made by ``make_mixup`` for B images.
-        images: (B, C, H, W) float, B even; mixed in place.
+        images: (B, C, H, W) float; mixed in place.
+        rows: (M,) int64 which of them; of an odd number the last stays as it is.
+        mixup_alpha: of mixup; 0 for CutMix alone.
+        cutmix_alpha: of CutMix; 0 for mixup alone.
 
     Returns:
-        The mixed images, and (B, B) float32: row i holds the weights of the images that mixed image i is made of.
+        (B, B) float32: row i holds the weights of the images that image i is now made of.
     """
-    mixed, matrix = mixup(images, torch.arange(len(images), device=images.device))
-    return mixed, matrix.float()
+    rows = rows[: len(rows) // 2 * 2].to(images.device)
+    matrix = torch.eye(len(images), device=images.device)
+    if len(rows):
+        mixup = Mixup(mixup_alpha, cutmix_alpha, label_smoothing=0.0, num_classes=len(rows))
+        images[rows], weights = mixup(images[rows], torch.arange(len(rows), device=images.device))
+        matrix[rows[:, None], rows] = weights.float()
+    return matrix

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,9 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gpt4image.augment import train_batch
+from gpt4image.augment import finished, normalised, train_batch
+from gpt4image.consistency import consistency_loss
 from gpt4image.devices import autocast, memory_format_of
-from gpt4image.mixing import make_mixup, mix
+from gpt4image.draws import Draws
+from gpt4image.mixing import mix
 from gpt4image.tasks.classification import soft_cross_entropy
 from gpt4image.trainer import Trainer
 
@@ -21,7 +24,7 @@ class Losses(NamedTuple):
 
     Attributes:
         total: scalar that is minimised.
-        parts: its parts by name (task, align, ...), unweighted scalars, for the record.
+        parts: its parts by name (task, align, consistency), unweighted scalars, for the record.
     """
 
     total: Tensor
@@ -36,29 +39,58 @@ def seed_step(seed: int, step: int) -> None:
 
 
 def batch_losses(trainer: Trainer, step: int, images: NDArray[np.int64], pixels: Tensor) -> Losses:
-    """Return the losses of one batch; the part ``align`` is missing where no text takes part.
+    """Return the losses of one batch; parts that the run does not have (align, consistency) are missing.
 
     Args:
         trainer: the run.
         step: number of the optimiser step in the run.
         images: (B,) positions of the images in the set.
-        pixels: (B, 3, S, S) uint8.
+        pixels: (B, 3, S, S) uint8, or trainer.views of them: (B + U, 3, T, T) uint8.
     """
     config, device, data = trainer.config, trainer.device, trainer.data
-    inputs = train_batch(pixels.to(device, non_blocking=True), trainer.augmentation, torch.default_generator)
+    size = len(images)
     broken = torch.from_numpy(data.pixels.broken(images)).to(device)
     targets = data.class_targets(images).to(device).masked_fill(broken[:, None], 0.0)
+    one, two = (torch.arange(size), torch.arange(0)) if trainer.views is None else trainer.views.split(images)
+    inputs = inputs_of(trainer, pixels.to(device, non_blocking=True), size, two)
     mixing: Tensor | None = None
-    if (mixup := make_mixup(config.mixup, config.cutmix, len(images))) is not None:
-        inputs, mixing = mix(mixup, inputs)
+    if config.mixup > 0.0 or config.cutmix > 0.0:
+        mixing = mix(inputs[:size], one, config.mixup, config.cutmix)
         targets = mixing @ targets
     with autocast(device, config.precision):
         inputs = inputs.contiguous(memory_format=memory_format_of(config.memory_format))
         logits, image_emb = trainer.model(inputs)
-    task = soft_cross_entropy(logits, targets, config.label_smoothing)
-    if image_emb is None or data.text is None:
-        return Losses(task, {"task": task})
-    text_emb, described, text_ids = (part.to(device) for part in data.text.take(images))
-    aligner: Any = trainer.model
-    align = aligner.alignment_loss(image_emb, text_emb, mixing=mixing, described=described & ~broken, text_ids=text_ids)
-    return Losses(task + config.align_weight * align, {"task": task, "align": align})
+    task = soft_cross_entropy(logits[:size], targets, config.label_smoothing)
+    total, parts = task, {"task": task}
+    if image_emb is not None and data.text is not None:
+        text_emb, described, text_ids = (part.to(device) for part in data.text.take(images))
+        aligner: Any = trainer.model
+        parts["align"] = aligner.alignment_loss(
+            image_emb[:size], text_emb, mixing=mixing, described=described & ~broken, text_ids=text_ids
+        )
+        total = total + config.align_weight * parts["align"]
+    if config.consistency > 0.0:
+        two = two.to(device)
+        parts["consistency"] = consistency_loss(logits[two], logits[size:], ~broken[two], config.confidence)
+        total = total + config.consistency * parts["consistency"]
+    return Losses(total, parts)
+
+
+def inputs_of(trainer: Trainer, pixels: Tensor, size: int, two: Tensor) -> Tensor:
+    """Return what the model gets of one batch: (B, 3, T, T) float32, then the second views of the rows ``two``.
+
+    Args:
+        trainer: the run.
+        pixels: uint8 on the device, as they were streamed.
+        size: B, images in the batch.
+        two: (U,) rows that have a second view.
+    """
+    how, draws = trainer.augmentation, Draws.local(size, torch.default_generator)
+    if trainer.views is None:
+        return train_batch(pixels, how, draws)
+    inputs = finished(pixels[:size], how, draws)
+    if trainer.views.strong is None:
+        return inputs
+    inputs[two] = normalised(pixels[two] / 255.0, how)  # the first view of these is a weak one: moved, and no more
+    strong = replace(how, colour=0.0, erase=1.0, erase_with="mean")  # FixMatch ends every strong view with Cutout
+    return torch.cat([inputs, finished(pixels[size:], strong, draws.of(two))])

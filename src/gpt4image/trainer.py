@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from timm.optim import create_optimizer_v2  # pyright: ignore[reportPrivateImportUsage]
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
+from gpt4image import processes
 from gpt4image.aligner import Aligner
 from gpt4image.augment import Augmentation
 from gpt4image.batches import Batches, make_batches
@@ -18,12 +21,17 @@ from gpt4image.config import TrainOptions
 from gpt4image.devices import choose_device, memory_format_of
 from gpt4image.errors import ConfigError
 from gpt4image.models import Backbone, create_backbone
+from gpt4image.policies import STRONG, Policy
 from gpt4image.training_data import TrainingData
+from gpt4image.views import Views
 
 
 @dataclass(kw_only=True)
 class Trainer:
-    """The parts of one run. ``model`` maps images to (logits, image embeddings or None)."""
+    """The parts of one run. ``model`` maps images to (logits, image embeddings or None).
+
+    ``views`` is None where images are augmented on the device alone.
+    """
 
     config: TrainOptions
     data: TrainingData
@@ -35,6 +43,7 @@ class Trainer:
     batches: Batches
     notes: tuple[str, ...]
     augmentation: Augmentation
+    views: Views | None
     steps_per_epoch: int
     history: list[dict[str, Any]] = field(default_factory=list)
     best: float = -1.0
@@ -111,7 +120,8 @@ def build(config: TrainOptions, data: TrainingData) -> Trainer:
         warmup_prefix=True,
         t_in_epochs=False,
     )
-    targeted, others = data.pools()
+    targeted, others = participants(config, data, aligned=isinstance(model, Aligner))
+    augmentation = augmentation_of(config, backbone)
     return Trainer(
         config=config,
         data=data,
@@ -122,15 +132,59 @@ def build(config: TrainOptions, data: TrainingData) -> Trainer:
         ema=ModelEmaV3(model, decay=config.ema, use_warmup=True) if config.ema > 0.0 else None,
         batches=make_batches(
             targeted,
-            others if isinstance(model, Aligner) else others[:0],
+            others,
             size=batch_size,
             labelled_share=config.labelled_share,
             seed=config.seed,
             repeats=config.repeated_augmentation,
         ),
         notes=notes,
-        augmentation=augmentation_of(config, backbone),
+        augmentation=augmentation,
+        views=views_of(config, augmentation, len(data.labels), others),
         steps_per_epoch=steps_per_epoch,
+    )
+
+
+def participants(
+    config: TrainOptions, data: TrainingData, *, aligned: bool
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the training images with a target, and those without one that the alignment or consistency can use.
+
+    Raises:
+        ConfigError: consistency training finds no image without a target.
+    """
+    targeted, others = data.pools()
+    if config.consistency > 0.0:
+        if len(others) == 0:
+            raise ConfigError(
+                f"--consistency {config.consistency:g} learns from training images without a label or text label, and "
+                f"all {len(targeted)} have one: leave it out."
+            )
+        return targeted, others
+    if not aligned or data.text is None:
+        return targeted, others[:0]
+    return targeted, others[data.text.described[others]]
+
+
+def views_of(config: TrainOptions, augmentation: Augmentation, count: int, others: NDArray[np.int64]) -> Views | None:
+    """Return what is made of pixels before the device gets them: second views of ``others``, and --auto-augment.
+
+    Raises:
+        ConfigError: an unknown policy.
+    """
+    consistent = config.consistency > 0.0
+    if config.auto_augment is None and not consistent:
+        return None
+    second = np.zeros(count, bool)
+    second[others] = consistent
+    return Views(
+        how=augmentation,
+        policy=None if config.auto_augment is None else Policy(config.auto_augment, augmentation.mean),
+        strong=Policy(STRONG, augmentation.mean) if consistent else None,
+        second=second,
+        seed=config.seed,
+        rank=processes.rank(),
+        processes=processes.count(),
     )
 
 

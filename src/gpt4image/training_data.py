@@ -67,6 +67,12 @@ class TextTargets:
         first[counts > 0] = self.rows[starts[counts > 0]]
         return torch.from_numpy(vectors), torch.from_numpy(counts > 0), torch.from_numpy(first)
 
+    def only(self, keep: NDArray[np.bool_]) -> TextTargets:
+        """Return the targets of the images in ``keep``, (N,); the others have no text any more."""
+        counts = np.diff(self.offsets)
+        offsets = np.concatenate([[0], np.cumsum(np.where(keep, counts, 0))])
+        return TextTargets(matrix=self.matrix, offsets=offsets, rows=self.rows[np.repeat(keep, counts)])
+
     @classmethod
     def of(cls, table: EmbeddingTable, digests: Sequence[str]) -> TextTargets:
         """Return the targets that a table holds for images, by their digests."""
@@ -127,11 +133,10 @@ class TrainingData:
         return torch.from_numpy(targets)
 
     def pools(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the training images with a class target, and those that only the alignment can use."""
+        """Return the training images with a class target, and those without one."""
         train = self.indices("train")
         has_target = self.labels[train] != NO_LABEL if self.soft is None else self.soft[train].any(axis=1)
-        described = np.zeros(len(train), bool) if self.text is None else self.text.described[train]
-        return train[has_target], train[~has_target & described]
+        return train[has_target], train[~has_target]
 
 
 def load_image_set(config: TrainOptions) -> tuple[ImageSet, EmbeddingTable | None]:
@@ -203,7 +208,7 @@ def prepare(config: TrainOptions, splits: Sequence[str] = ("train", "val", "test
 
     image_set, table = load_image_set(config)
     config, chosen = auto.choose(config, image_set)
-    require_batch(image_set, config.batch_size or 0)
+    require_batch(len(image_set.indices("train")), config.batch_size or 0)
     sizes = {split: len(image_set.indices(split)) for split in SPLITS}
     image_set = image_set.select(np.flatnonzero(np.isin(image_set.splits, splits)))
     pixels, broken, usable = load_pixels(
@@ -252,13 +257,12 @@ def with_text_labels(data: TrainingData, path: Path, trust: float | None) -> Tra
     return replace(data, soft=targets * has_target[:, None])
 
 
-def require_batch(image_set: ImageSet, batch_size: int) -> None:
-    """Refuse a batch larger than the train split.
+def require_batch(count: int, batch_size: int) -> None:
+    """Refuse a batch larger than a train split of ``count`` images.
 
     Raises:
         DataError: naming both numbers.
     """
-    count = len(image_set.indices("train"))
     if batch_size > count:
         raise DataError(
             f"--batch-size {batch_size} is larger than the train split ({count} images); give at most {count}."

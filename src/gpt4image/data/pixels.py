@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,6 +32,9 @@ CHUNK = 64  # images per message between processes: 64 of 224 x 224 are 10 MB of
 WORTH_WORKERS_SECONDS = 4.0  # decoding that takes less is done before worker processes have started
 
 Broken = list[tuple[int, str]]  # index and reason of each image that could not be decoded
+Edit = Callable[
+    [torch.Tensor, NDArray[np.int64], int], torch.Tensor
+]  # pixels, positions, number of the batch -> pixels
 
 
 class Pixels(Protocol):
@@ -52,8 +55,13 @@ class Pixels(Protocol):
         """Return (B,) which of the images at ``indices`` are known to be white pictures in the place of broken ones."""
         ...
 
-    def stream(self, batches: Iterable[NDArray[np.int64]]) -> Iterator[torch.Tensor]:
-        """Yield the pixels of each batch of image positions, in order: uint8 (B, 3, size, size)."""
+    def stream(
+        self, batches: Iterable[NDArray[np.int64]], edit: Edit | None = None, first: int = 0
+    ) -> Iterator[torch.Tensor]:
+        """Yield the pixels of each batch of image positions, in order: uint8 (B, 3, size, size).
+
+        With ``edit``, what it makes of them; batches are numbered from ``first``.
+        """
         ...
 
 
@@ -81,9 +89,16 @@ class MemoryPixels:
         """Return the pixels of the images at ``indices``: uint8 (B, 3, size, size)."""
         return self.images[torch.from_numpy(indices)]
 
-    def stream(self, batches: Iterable[NDArray[np.int64]]) -> Iterator[torch.Tensor]:
-        """Yield the pixels of each batch of image positions, in order: uint8 (B, 3, size, size)."""
-        return map(self.take, batches)
+    def stream(
+        self, batches: Iterable[NDArray[np.int64]], edit: Edit | None = None, first: int = 0
+    ) -> Iterator[torch.Tensor]:
+        """Yield the pixels of each batch of image positions, in order: uint8 (B, 3, size, size).
+
+        With ``edit``, what it makes of them; batches are numbered from ``first``.
+        """
+        for number, indices in enumerate(batches, first):
+            images = self.take(indices)
+            yield images if edit is None else edit(images, indices, number)
 
 
 class WorkerPixels:
@@ -96,17 +111,17 @@ class WorkerPixels:
     def __init__(self, image_set: ImageSet, size: int, *, workers: int) -> None:
         self.size = size
         self.workers = workers
-        self._decoding = _Decoding(image_set, size)
+        self._image_set = image_set
         self._broken: dict[int, str] = {}
 
     def __len__(self) -> int:
         """Number of images."""
-        return len(self._decoding.image_set)
+        return len(self._image_set)
 
     @property
     def set_aside(self) -> tuple[SetAside, ...]:
         """Images that could not be decoded so far, in order of the set."""
-        keys = self._decoding.image_set.keys
+        keys = self._image_set.keys
         return tuple(SetAside(name=keys[i], reason=self._broken[i]) for i in sorted(self._broken))
 
     def broken(self, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -120,14 +135,17 @@ class WorkerPixels:
         mask[list(self._broken)] = False
         return mask
 
-    def stream(self, batches: Iterable[NDArray[np.int64]]) -> Iterator[torch.Tensor]:
+    def stream(
+        self, batches: Iterable[NDArray[np.int64]], edit: Edit | None = None, first: int = 0
+    ) -> Iterator[torch.Tensor]:
         """Yield the pixels of each batch of image positions, in order: uint8 (B, 3, size, size).
 
-        Workers live as long as one stream: give it the batches of all epochs.
+        With ``edit``, what it makes of them, in the worker; batches are numbered from ``first``. Workers live as long
+        as one stream: give it the batches of all epochs.
         """
         loader = DataLoader(
-            self._decoding,
-            batch_sampler=batches,  # pyright: ignore[reportArgumentType]  (arrays of positions, passed on as they are)
+            _Decoding(self._image_set, self.size, edit),
+            batch_sampler=enumerate(batches, first),  # pyright: ignore[reportArgumentType]  (passed on as they are)
             num_workers=self.workers,
             collate_fn=_as_is,
             generator=torch.Generator(),  # else the loader draws from, and so moves, the global random state
@@ -192,13 +210,15 @@ def _decode_all(
 
 
 class _Decoding(Dataset[tuple[torch.Tensor, Broken]]):
-    """Decodes whole batches: what a worker process runs."""
+    """Decodes and edits whole batches: what a worker process runs."""
 
-    def __init__(self, image_set: ImageSet, size: int) -> None:
+    def __init__(self, image_set: ImageSet, size: int, edit: Edit | None) -> None:
         self.image_set = image_set
         self.size = size
+        self.edit = edit
 
-    def __getitems__(self, indices: NDArray[np.int64]) -> tuple[torch.Tensor, Broken]:
+    def __getitems__(self, batch: tuple[int, NDArray[np.int64]]) -> tuple[torch.Tensor, Broken]:
+        number, indices = batch
         images = np.full((len(indices), self.size, self.size, 3), BLANK, dtype=np.uint8)
         broken: Broken = []
         for position, index in enumerate(indices.tolist()):
@@ -206,7 +226,8 @@ class _Decoding(Dataset[tuple[torch.Tensor, Broken]]):
                 images[position] = decode_square(self.image_set.read(index), self.size)
             except (DecodeError, OSError) as error:
                 broken.append((index, str(error)))
-        return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), broken
+        pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+        return pixels if self.edit is None else self.edit(pixels, indices, number), broken
 
 
 def _as_is(batch: Any) -> Any:
