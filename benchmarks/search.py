@@ -57,6 +57,7 @@ def one(search: Search, options: dict[str, Any], seed: int) -> tuple[float, floa
     from gpt4image.devices import cpu_threads
     from gpt4image.jobs import situation
     from gpt4image.planning import Job, class_name_vectors
+    from gpt4image.regimes import Regime
     from gpt4image.runs import read_run
     from gpt4image.train import run
     from gpt4image.training_data import prepare
@@ -86,8 +87,7 @@ def one(search: Search, options: dict[str, Any], seed: int) -> tuple[float, floa
             config=ready.config,
             shared=ready.config,
             chosen=ready.chosen,
-            labels_per_class=search.labels_per_class,
-            label_noise=search.label_noise,
+            regime=Regime(labels_per_class=search.labels_per_class, label_noise=search.label_noise),
             baseline=Path("unused"),
             class_names=names,
         )

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,12 @@ import pytest
 from gpt4image import runs
 from gpt4image.compare import compare
 from gpt4image.config import CompareConfig, TrainConfig
-from gpt4image.data import NO_LABEL, load_image_set
+from gpt4image.data import load_image_set
 from gpt4image.errors import ConfigError, DataError, TableError
 from gpt4image.files import read_json
 from gpt4image.jobs import text_targets
 from gpt4image.planning import make_plan
-from gpt4image.regimes import labels_left
+from gpt4image.regimes import Regime
 from gpt4image.training_data import prepare
 from tables import make_table
 
@@ -176,34 +177,17 @@ def test_kill_9_of_a_comparison_leaves_no_worker_and_the_same_command_goes_on(
     assert len(now) == 6 and kept.items() <= now.items()
 
 
-def test_labels_left_touch_train_alone_and_depend_on_the_seed(colour_folder: Path, tmp_path: Path) -> None:
-    data = prepare(TrainConfig(data=f"folder:{colour_folder}", out=tmp_path, image_size=16, batch_size=4)).data
-    train = data.indices("train")
-    kept = labels_left(data, 2, 0.0, seed=0)
-    assert np.bincount(kept[train][kept[train] != NO_LABEL]).tolist() == [2, 2, 2]
-    wrong = labels_left(data, None, 0.25, seed=0)
-    assert (wrong[train] != data.labels[train]).sum() == round(0.25 * len(train))
-    for labels in (kept, wrong):
-        others = np.setdiff1d(np.arange(len(data.labels)), train)
-        assert np.array_equal(labels[others], data.labels[others])
-    assert not np.array_equal(labels_left(data, 2, 0.0, seed=1), kept)
-    both = labels_left(data, 4, 0.5, seed=0)
-    assert (both[train] != NO_LABEL).sum() == 12 and (both[train] != data.labels[train])[
-        both[train] != NO_LABEL
-    ].sum() == 6
-
-
 def test_text_targets_read_nothing_outside_train(colour_folder: Path, table: Path, tmp_path: Path) -> None:
     config = TrainConfig(data=f"folder:{colour_folder}", embeddings=table, out=tmp_path, image_size=16, batch_size=4)
     data = prepare(config).data
     train = data.indices("train")
-    labels = labels_left(data, 2, 0.0, seed=0)
-    targets = text_targets(data, labels, None, seed=0)
+    left = Regime(labels_per_class=2).apply(data, seed=0)
+    targets = text_targets(left, None, seed=0)
     assert not np.delete(targets, train, axis=0).any()
     assert (targets[train].argmax(1) == data.labels[train]).mean() > 0.9
-    changed = labels.copy()
-    changed[np.setdiff1d(np.arange(len(labels)), train)] = 0
-    assert np.array_equal(text_targets(data, changed, None, seed=0), targets)
+    changed = left.labels.copy()
+    changed[np.setdiff1d(np.arange(len(changed)), train)] = 0
+    assert np.array_equal(text_targets(replace(left, labels=changed), None, seed=0), targets)
 
 
 @pytest.mark.parametrize(
@@ -212,6 +196,9 @@ def test_text_targets_read_nothing_outside_train(colour_folder: Path, table: Pat
         ({"labels_per_class": 99}, DataError, "99"),
         ({"arms": "oracle"}, ConfigError, "need --labels-per-class or --label-noise"),
         ({"arms": "aligned", "embeddings": None}, ConfigError, "need --embeddings"),
+        ({"described_fraction": 0.5, "embeddings": None}, ConfigError, "give --embeddings too"),
+        ({"noise_kind": "class-dependent"}, ConfigError, "give --label-noise too"),
+        ({"imbalance": 100.0, "batch_size": 33}, DataError, "larger than the train split"),
         ({"variants": {"x": {"arm": "oracle"}}}, ConfigError, "need --labels-per-class or --label-noise"),
         (
             {"arms": "baseline", "variants": {"x": {"arm": "aligned", "embeddings": "/no"}}},

@@ -103,6 +103,14 @@ def test_arms_without_pairs_are_named_with_their_means() -> None:
         ({"labels_per_class": 1}, "With 1 label a class"),
         ({"label_noise": 0.4, "labelled": 10, "train": 10}, "With 40 % of the training labels wrong"),
         ({"labels_per_class": 5, "label_noise": 0.4}, "With 5 labels a class, 40 % of them wrong"),
+        (
+            {"label_noise": 0.4, "noise_kind": "class-dependent"},
+            "With 40 % of the training labels wrong (each class taken for one other)",
+        ),
+        (
+            {"described_fraction": 0.1, "imbalance": 50.0},
+            "With 10 % of the descriptions, the largest class 50 times the smallest",
+        ),
         ({"labelled": 90, "train": 1007}, "With 90 of 1,007 training images labelled"),
     ],
 )
@@ -161,7 +169,7 @@ def test_few_seeds_are_marked_in_every_table() -> None:
     record = comparison_record(seeds=2)
     for table in (findings.comparison_table(record), findings.markdown_table(record).replace("\\", "")):
         assert " *" in table
-        assert "* Fewer than 3 seeds" in table
+        assert "* n < 3 seeds" in table
 
 
 def test_markdown_tables_are_well_formed() -> None:

@@ -61,11 +61,6 @@ def test_equal_differences_have_an_interval_without_width():
     assert paired([0.3, 0.4], [0.3, 0.4]).p == 1.0
 
 
-def test_fewer_than_three_pairs_are_marked():
-    assert paired([1.0, 2.0], [0.0, 0.0]).too_few
-    assert not paired([1.0, 2.0, 3.0], [0.0, 0.0, 0.0]).too_few
-
-
 def test_what_cannot_be_averaged_is_refused():
     with pytest.raises(ValueError, match="no values"):
         mean_ci([])

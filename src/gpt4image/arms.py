@@ -104,7 +104,7 @@ def _oracle(given: Situation) -> TrainingData:
 
 
 def _shuffled(given: Situation) -> TrainingData:
-    described = np.flatnonzero(_text(given).described & (given.data.image_set.splits == "train"))
+    described = _described(given)
     return _with_texts_of(given, described, _rng(given).permutation(described))
 
 
@@ -198,13 +198,18 @@ def _text(given: Situation) -> TextTargets:
     return given.data.text
 
 
+def _described(given: Situation) -> NDArray[np.int64]:
+    train = given.data.indices("train")
+    return train[_text(given).described[train]]
+
+
 def _rng(given: Situation) -> np.random.Generator:
     return np.random.default_rng((given.seed, 7))
 
 
 def _labelled_by_class(given: Situation) -> list[NDArray[np.int64]]:
-    usable = _text(given).described & (given.data.image_set.splits == "train")
-    groups = (np.flatnonzero(usable & (given.data.labels == label)) for label in range(len(given.data.classes)))
+    described = _described(given)
+    groups = (described[given.data.labels[described] == label] for label in range(len(given.data.classes)))
     return [group for group in groups if len(group)]
 
 

@@ -14,7 +14,7 @@ from gpt4image.files import write_json
 from gpt4image.jobs import run_all
 from gpt4image.outcome import Outcome
 from gpt4image.planning import Plan, make_plan
-from gpt4image.regimes import labels_left
+from gpt4image.regimes import Regime
 from gpt4image.results import summarise
 from gpt4image.table import EmbeddingTable
 
@@ -61,14 +61,13 @@ def _write_examples(plan: Plan) -> None:
     from gpt4image.examples import write_examples
     from gpt4image.text_labels import read_labels
 
-    config, data = plan.config, plan.prepared.data
+    config, data = plan.config, Regime.of(plan.config).apply(plan.prepared.data, seed=0)
     in_train = data.image_set.splits == "train"
     candidates, probabilities = data.usable, None
     if data.text is not None:
         candidates = data.usable & (data.text.described | ~in_train)
     if "text-labels" in plan.members and data.text is not None:
-        left = labels_left(data, config.labels_per_class, config.label_noise, seed=0)
-        labels = np.where(in_train, left, NO_LABEL)
+        labels = np.where(in_train, data.labels, NO_LABEL)
         vectors, described, _ = data.text.take(np.arange(len(labels)))
         reading = read_labels(vectors.numpy(), described.numpy(), labels, len(data.classes), seed=0, reference=in_train)
         probabilities = reading.probabilities

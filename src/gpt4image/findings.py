@@ -113,12 +113,19 @@ def phrase(arm: str) -> str:
 
 def condition(data: dict[str, Any]) -> str:
     """Return what the labels were like, e.g. ``With 90 of 1,007 training images labelled``, or an empty text."""
-    noise = data.get("label_noise")
-    if per_class := data.get("labels_per_class"):
-        wrong = f", {100 * noise:.0f} % of them wrong" if noise else ""
-        return f"With {per_class} label{'' if per_class == 1 else 's'} a class{wrong}"
+    noise, per_class, parts = data.get("label_noise"), data.get("labels_per_class"), []
+    if per_class:
+        parts.append(f"{per_class} label{'' if per_class == 1 else 's'} a class")
     if noise:
-        return f"With {100 * noise:.0f} % of the training labels wrong"
+        parts.append(f"{100 * noise:.0f} % of {'them' if per_class else 'the training labels'} wrong")
+    if noise and data.get("noise_kind") == "class-dependent":
+        parts[-1] += " (each class taken for one other)"
+    if (fraction := data.get("described_fraction") or 1.0) < 1.0:
+        parts.append(f"{100 * fraction:.3g} % of the descriptions")
+    if (imbalance := data.get("imbalance") or 1.0) > 1.0:
+        parts.append(f"the largest class {imbalance:g} times the smallest")
+    if parts:
+        return f"With {', '.join(parts)}"
     labelled, total = data.get("labelled"), data.get("train")
     if labelled is None or not total:
         return ""
@@ -209,7 +216,7 @@ def table_rows(comparison: Comparison) -> list[tuple[str, ...]]:
 def few_seeds_note(comparison: Comparison) -> str:
     """Return the footnote that table rows with too few seeds need, or an empty text."""
     few = any(len(arm.seeds) < FEW_SEEDS for arm in comparison.arms.values())
-    return f"* Fewer than {FEW_SEEDS} seeds: too few to tell a difference from chance." if few else ""
+    return f"* n < {FEW_SEEDS} seeds: too few to tell a difference from chance." if few else ""
 
 
 def _several(record: dict[str, Any]) -> dict[str, Comparison]:

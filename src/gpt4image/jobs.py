@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,6 @@ from gpt4image.engines.local import run_jobs
 from gpt4image.errors import ConfigError
 from gpt4image.evaluate import measure_run, run_probabilities
 from gpt4image.planning import Job, jobs_at_once
-from gpt4image.regimes import labels_left
 from gpt4image.training_data import Prepared, TrainingData, prepare, with_table
 
 
@@ -39,9 +38,10 @@ def run_job(job: Job, progress: Callable[[int, int, str], None]) -> None:
             ready = with_table(ready, job.config.embeddings)
         if not runs.is_finished(job.config.out):
             data = arms.ALL[job.arm].prepare(situation(job, ready.data))
-            mine = replace(ready, config=job.config, chosen=job.chosen, data=data)
-            extra = {"labels_per_class": job.labels_per_class, "label_noise": job.label_noise}
-            run(mine, job.config.out, arm=job.arm, resume=True, on_step=progress, extra=extra)
+            left_out = len(ready.data.indices("train")) - len(data.indices("train"))
+            sizes = {**ready.sizes, "train": ready.sizes["train"] - left_out}
+            mine = replace(ready, config=job.config, chosen=job.chosen, data=data, sizes=sizes)
+            run(mine, job.config.out, arm=job.arm, resume=True, on_step=progress, extra=asdict(job.regime))
         measure_run(job.config.out, ready.data, "test")
 
 
@@ -52,24 +52,24 @@ def _prepared(options: str) -> Prepared:
 
 
 def situation(job: Job, data: TrainingData) -> arms.Situation:
-    """Return what the arm of a job is made from: the data, with the labels that its seed has left."""
+    """Return what the arm of a job is made from: the data, with what the regime leaves its seed."""
     seed = job.config.seed
-    labels = labels_left(data, job.labels_per_class, job.label_noise, seed)
+    left = job.regime.apply(data, seed)
 
     def teacher(indices: NDArray[np.int64]) -> NDArray[np.float32]:
         return run_probabilities(job.baseline, data, indices)
 
     return arms.Situation(
-        data=replace(data, labels=labels),
+        data=left,
         true_labels=data.labels,
         class_names=job.class_names,
-        text_labels=lambda: text_targets(data, labels, job.config.label_trust, seed),
+        text_labels=lambda: text_targets(left, job.config.label_trust, seed),
         teacher=teacher,
         seed=seed,
     )
 
 
-def text_targets(data: TrainingData, labels: NDArray[np.int64], trust: float | None, seed: int) -> NDArray[np.float32]:
+def text_targets(data: TrainingData, trust: float | None, seed: int) -> NDArray[np.float32]:
     """Return (N, K) float32 soft targets read off the descriptions of the training images by the labels left.
 
     Only training images take part: neither the texts nor the labels of other splits are read.
@@ -80,6 +80,7 @@ def text_targets(data: TrainingData, labels: NDArray[np.int64], trust: float | N
     if data.text is None:
         raise ConfigError("Text labels need --embeddings.")
     vectors, described, _ = data.text.take(train)
+    labels = data.labels
     reading = read_labels(vectors.numpy(), described.numpy(), labels[train], len(data.classes), seed)
     targets = np.zeros((len(labels), len(data.classes)), np.float32)
     targets[train] = blend(reading.probabilities, labels[train], reading.noise, trust)

@@ -16,9 +16,9 @@ from gpt4image.config import CompareConfig, TrainConfig, TrainOptions
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.errors import ConfigError
 from gpt4image.files import fingerprint, read_json, write_json
-from gpt4image.regimes import labels_left
+from gpt4image.regimes import Regime
 from gpt4image.table import EmbeddingTable
-from gpt4image.training_data import Prepared, prepare, with_table
+from gpt4image.training_data import Prepared, prepare, require_batch, with_table
 
 CLASS_NAME_PROMPT = "a photo of a {}"
 PLAN = "plan.json"
@@ -34,8 +34,7 @@ class Job:
         config: resolved options of the run.
         shared: resolved options of the comparison, by which the data is prepared: the same for all its jobs.
         chosen: options that were chosen from the set.
-        labels_per_class: labels kept a class; None for all.
-        label_noise: part of the labels flipped.
+        regime: what is left of the training set.
         baseline: folder of the baseline run of the same seed.
         class_names: (K, D) float32 text embeddings of the class names, where an arm needs them.
     """
@@ -45,8 +44,7 @@ class Job:
     config: TrainConfig
     shared: TrainConfig
     chosen: dict[str, Any]
-    labels_per_class: int | None
-    label_noise: float
+    regime: Regime
     baseline: Path
     class_names: NDArray[np.float32] | None
 
@@ -87,18 +85,26 @@ def make_plan(config: CompareConfig) -> Plan:
             f"--text-labels {config.text_labels} may have been read off labels that an arm must not see. Leave it out: "
             "the arms text-labels and text-labels-aligned read their own, per seed, off the labels that are left."
         )
+    if config.noise_kind != "uniform" and not config.label_noise:
+        raise ConfigError(f"--noise-kind {config.noise_kind} says how labels are wrong: give --label-noise too.")
+    if config.described_fraction < 1.0 and config.embeddings is None:
+        raise ConfigError(
+            f"--described-fraction {config.described_fraction:g} is a part of the descriptions: give --embeddings too."
+        )
     threads = config.threads or max(1, _cores() // jobs_at_once(config))
     config = config.model_copy(update={"threads": threads})
     ready = _resolved(config)
-    scarce = config.labels_per_class is not None or config.label_noise > 0.0
+    regime = Regime.of(config)
     train = ready.data.indices("train")
     unlabelled = bool((ready.data.labels[train] == NO_LABEL).any())
-    members = _members(config, scarce=scarce, unlabelled=unlabelled)
+    members = _members(config, scarce=regime.scarce, unlabelled=unlabelled)
     doubted = any(arms.ALL[member.arm].scarce_only for member in members.values())
-    if scarce or unlabelled or doubted:
+    if regime.scarce or unlabelled or doubted:
         _refuse_leak(config, members.values())
     for seed in range(config.seeds):
-        labels_left(ready.data, config.labels_per_class, config.label_noise, seed)
+        left = regime.apply(ready.data, seed)
+        if regime.imbalance > 1.0:
+            require_batch(len(left.indices("train")), ready.config.batch_size)
     jobs = {name: _jobs(config, ready, name, member) for name, member in members.items()}
     return Plan(
         config=config,
@@ -116,14 +122,20 @@ def _resolved(config: CompareConfig) -> Prepared:
     from gpt4image.devices import cpu_threads
     from gpt4image.train import resolve
 
-    # What is chosen depends on the set and the options of a run alone, not on which arms and seeds are asked for.
-    asked = {"seeds", "arms", "jobs", "variants", "labels_per_class", "label_noise", *runs.NOT_IDENTITY}
+    # What is chosen depends on the images and the options of a run alone, not on which arms and seeds are asked for.
+    asked = CompareConfig.model_fields.keys() - TrainOptions.model_fields.keys() - {"imbalance"} | runs.NOT_IDENTITY
     key = fingerprint(config.model_dump(mode="json", exclude=asked))[:12]
     path = config.out / PLAN
     known: dict[str, Any] = read_json(path) if path.is_file() else {}
     options = {name: value for name, value in known.get(key, {}).items() if name in CompareConfig.model_fields}
     with cpu_threads(config.threads):
-        ready = resolve(prepare(config.model_copy(update=options)))
+        ready = prepare(config.model_copy(update=options))
+        if config.imbalance > 1.0:  # fewer images take more epochs
+            left = np.flatnonzero(Regime(imbalance=config.imbalance).apply(ready.data, seed=0).usable)
+            given = config.model_copy(update={"image_size": ready.config.image_size, **options})
+            resolved, chosen = auto.choose(given, ready.data.image_set.select(left))
+            ready = replace(ready, config=resolved, chosen=ready.chosen | chosen)
+        ready = resolve(ready)
     if key not in known:
         write_json(path, known | {key: ready.chosen})
         return ready
@@ -173,15 +185,13 @@ def _jobs(config: CompareConfig, ready: Prepared, name: str, member: Member) -> 
     """Return the jobs of one arm or variant, one per seed."""
     # The oracle is the baseline that was given all labels, and zero-shot reads no label: comparisons share such runs.
     arm = "baseline" if member.arm == "oracle" else member.arm
-    reads_left = member.arm not in ("oracle", "zero-shot")
-    kept, noise = (config.labels_per_class, config.label_noise) if reads_left else (None, 0.0)
+    reads_labels = member.arm not in ("oracle", "zero-shot")
+    regime = Regime.of(config).read_by(labels=reads_labels, texts=arms.ALL[arm].text)
     shared, own = _train_config(ready.config), ready
     if member.options:
         own = _with_options(ready, member.options)
-    setting = "all-labels" if kept is None else f"{kept}-labels"
-    setting += f"-{noise:g}-wrong" if noise else ""
-    folder = config.out / "runs" / _version(own) / setting / arm
-    baseline = config.out / "runs" / _version(ready) / setting / "baseline"
+    folder = config.out / "runs" / _version(own) / regime.name / arm
+    baseline = config.out / "runs" / _version(ready) / regime.read_by(labels=True, texts=False).name / "baseline"
     class_names = None
     if arms.ALL[arm].names:
         class_names = class_name_vectors(own.config.embeddings, config.device, ready.data.classes)
@@ -192,8 +202,7 @@ def _jobs(config: CompareConfig, ready: Prepared, name: str, member: Member) -> 
             config=_train_config(own.config, seed=seed, out=folder / f"seed-{seed}", resume=True),
             shared=shared,
             chosen=own.chosen,
-            labels_per_class=kept,
-            label_noise=noise,
+            regime=regime,
             baseline=baseline / f"seed-{seed}",
             class_names=class_names,
         )

@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import numpy as np
 from gpt4image import arms, runs
 from gpt4image.config import CompareConfig
 from gpt4image.files import read_json
+from gpt4image.findings import condition
 from gpt4image.planning import Member
+from gpt4image.regimes import Regime
 from gpt4image.statistics import mean_ci, paired
 
 RIVALS = {
@@ -44,8 +47,7 @@ def summarise(config: CompareConfig, members: Mapping[str, Member]) -> dict[str,
         "data": {
             **facts["baseline"][0]["data"],
             "described": max(fact[0]["data"]["described"] for fact in facts.values()),
-            "labels_per_class": config.labels_per_class,
-            "label_noise": config.label_noise,
+            **asdict(Regime.of(config)),
             "only_described": config.only_described,
         },
         "chosen": read_json(first / runs.CONFIG)["chosen"],
@@ -74,13 +76,7 @@ def pairs_of(members: Mapping[str, Member]) -> list[tuple[str, str]]:
 
 def question(config: CompareConfig) -> str:
     """Return what the comparison asks, as a sentence."""
-    if config.labels_per_class is not None:
-        noun = "label" if config.labels_per_class == 1 else "labels"
-        wrong = f", {config.label_noise:.0%} of them wrong" if config.label_noise else ""
-        return f"With {config.labels_per_class} {noun} a class{wrong}, what do descriptions buy?"
-    if config.label_noise:
-        return f"With {config.label_noise:.0%} of the labels wrong, what do descriptions buy?"
-    return "With all labels known, what do descriptions buy?"
+    return f"{condition(asdict(Regime.of(config))) or 'With all labels known'}, what do descriptions buy?"
 
 
 def notes(config: CompareConfig) -> list[str]:
@@ -90,7 +86,7 @@ def notes(config: CompareConfig) -> list[str]:
         f"Every arm trains on the same images, in batches of the same size, for the same number of steps; {selected} "
         "are kept, and the test split is read once per run.",
         "Intervals are 95 % t-intervals over seeds; p-values are of paired t-tests over seeds. A seed draws the "
-        "weights, the data order and, where labels are taken away or flipped, which ones.",
+        "weights, the data order and which labels, descriptions or images are taken away or spoilt.",
     ]
 
 

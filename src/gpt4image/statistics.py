@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-MIN_SEEDS = 3
-
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
@@ -23,11 +21,6 @@ class Difference:
     ci95: tuple[float, float] | None
     p: float | None
     n: int
-
-    @property
-    def too_few(self) -> bool:
-        """True where the test rests on fewer than three pairs and should be marked."""
-        return self.n < MIN_SEEDS
 
 
 def mean_ci(values: Sequence[float]) -> tuple[float, float | None, float | None]:

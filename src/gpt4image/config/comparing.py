@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from pydantic import Field
@@ -55,6 +55,12 @@ class CompareConfig(TrainOptions):
     """Keep this many labels a class, drawn per seed; the other training images count as unlabelled."""
     label_noise: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Part of the training labels flipped to another class, drawn per seed."""
+    noise_kind: Literal["uniform", "class-dependent"] = "uniform"
+    """Which class a flipped label gets: any other, or the one that its class is always taken for, drawn per seed."""
+    described_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Part of the described training images whose descriptions are kept, drawn per seed; the images stay."""
+    imbalance: float = Field(default=1.0, ge=1.0)
+    """How many times the most frequent class outnumbers the rarest; training images are left out, drawn per seed."""
     variants: JsonTable = Field(default_factory=dict)
     """Further arms by name: each one of --arms with other options of train, {"NAME": {"arm": ..., OPTION: ...}}. In a
     recipe, tables [variants.NAME]."""

@@ -1,4 +1,4 @@
-"""Splits and labels: held-out parts that stay the same, fewer labels, wrong labels.
+"""Splits and labels: held-out parts that stay the same; fewer labels, wrong labels, rare classes.
 
 Cuts go by digest, so that renaming or reordering files changes nothing and equal images fall on one side. The order of
 sha256 digests is as good as random, and needs no seed.
@@ -82,11 +82,19 @@ def keep_labels_per_class(
 
 
 def flip_labels(
-    labels: NDArray[np.int64], indices: NDArray[np.int64], fraction: float, n_classes: int, seed: int
+    labels: NDArray[np.int64],
+    indices: NDArray[np.int64],
+    fraction: float,
+    n_classes: int,
+    seed: int,
+    *,
+    class_dependent: bool = False,
 ) -> NDArray[np.int64]:
     """Return the labels with round(fraction * n) of the n labelled images at ``indices`` moved to another class.
 
-    Both the images and their new classes are drawn uniformly by ``seed``.
+    The images are drawn uniformly by ``seed``. So are their new classes, or, if ``class_dependent``, every class is
+    taken for one other class: the next one of a random cycle through all classes (pair flipping, Han et al. 2018,
+    arXiv 1804.06872, where the cycle is the order of the classes).
     """
     flipped = labels.copy()
     labelled = indices[labels[indices] != NO_LABEL]
@@ -97,8 +105,42 @@ def flip_labels(
         raise DataError(f"Labels can only be flipped between two or more classes; there is {n_classes}.")
     rng = np.random.default_rng(seed)
     chosen = rng.choice(labelled, count, replace=False)
-    flipped[chosen] = (labels[chosen] + rng.integers(1, n_classes, count)) % n_classes
+    if class_dependent:
+        cycle = rng.permutation(n_classes)
+        taken_for = np.empty(n_classes, np.int64)
+        taken_for[cycle] = np.roll(cycle, -1)
+        flipped[chosen] = taken_for[labels[chosen]]
+    else:
+        flipped[chosen] = (labels[chosen] + rng.integers(1, n_classes, count)) % n_classes
     return flipped
+
+
+def long_tail(
+    labels: NDArray[np.int64], train_indices: NDArray[np.int64], ratio: float, seed: int
+) -> NDArray[np.int64]:
+    """Return the part of ``train_indices`` that makes classes rarer and rarer, down to 1 in ``ratio``.
+
+    The class of rank r = 0 .. C - 1 keeps n * ratio ** (-r / (C - 1)) images, n those of the largest class (Cui et al.
+    2019, arXiv 1901.05555; Cao et al. 2019, arXiv 1906.07413), at least one; a class that has fewer keeps them all.
+    ``seed`` draws the ranks, so that no class is always the rare one, and the images; the images kept at a larger ratio
+    are among those kept at a smaller one. Images without a label stay.
+    """
+    present = np.unique(labels[train_indices])
+    present = present[present != NO_LABEL]
+    ranks = np.random.default_rng((seed, 11)).permutation(len(present))
+    largest = max((int((labels[train_indices] == label).sum()) for label in present), default=0)
+    kept = [train_indices[labels[train_indices] == NO_LABEL]]
+    for label, rank in zip(present.tolist(), ranks.tolist(), strict=True):
+        members = train_indices[labels[train_indices] == label]
+        size = max(1, round(largest * ratio ** (-rank / max(len(present) - 1, 1))))
+        kept.append(np.random.default_rng((seed, 11, label)).permutation(members)[:size])
+    return np.sort(np.concatenate(kept))
+
+
+def drawn_part(indices: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.int64]:
+    """Return round(fraction * n) of the n ``indices``, at least one, drawn by ``seed``: a part of any larger part."""
+    count = max(1, round(fraction * len(indices)))
+    return np.sort(np.random.default_rng((seed, 13)).permutation(indices)[:count])
 
 
 def train_test_duplicates(image_set: ImageSet) -> int:
