@@ -1,9 +1,13 @@
-"""Checkpoints: one safetensors file, replaced atomically, plain JSON state in its header, nothing pickled."""
+"""Checkpoints: one safetensors file, replaced atomically, plain JSON state in its header, nothing pickled.
+
+Where several processes share a run, all of them call these functions, whether their tensors are whole or shards, and
+the first one writes whole tensors. So a checkpoint does not tell on how many processes it was made.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +16,38 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from gpt4image import processes
 from gpt4image.errors import ModelError, RunError
 from gpt4image.files import atomic_path
+from gpt4image.sharding import like, whole
 
 STATE = "state"
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], state: Any = None) -> None:
     """Write tensors, and a JSON value in the header, atomically."""
-    # Clones give every name memory of its own (safetensors refuses shared tensors) in the plain order of dimensions.
-    own = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    own: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        value = whole(tensor.detach())
+        if processes.rank() == 0:
+            # Copies give every name memory of its own (safetensors refuses shared tensors), in the plain order.
+            own[name] = value.to("cpu", copy=True, memory_format=torch.contiguous_format)
+    processes.by_first(lambda: _write(path, own, state))
+
+
+def _write(path: Path, tensors: dict[str, Tensor], state: Any) -> None:
     with atomic_path(path) as temporary:
-        save_file(own, temporary, metadata={"format": "pt", STATE: json.dumps(state)})
+        save_file(tensors, temporary, metadata={"format": "pt", STATE: json.dumps(state)})
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
+def load_tensors(
+    path: Path, place: Callable[[str, Tensor], Tensor] = lambda _, tensor: tensor
+) -> tuple[dict[str, Tensor], Any]:
     """Return the tensors of a safetensors file and the JSON value in its header (None where there is none).
+
+    Args:
+        path: the file.
+        place: makes of each name and tensor what is kept; tensors are read one after the other.
 
     Raises:
         ModelError: the file is missing or no safetensors file; a pickled checkpoint is never opened.
@@ -37,7 +57,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            tensors = {name: place(name, file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
         raise ModelError(
             f"{path} is no safetensors file ({error}). A pickled checkpoint (.pt, .pth, .bin) can run code and is "
@@ -67,7 +87,16 @@ def load_checkpoint(path: Path, modules: Mapping[str, nn.Module], optimizer: tor
     Raises:
         RunError: the checkpoint belongs to another model.
     """
-    tensors, saved = load_tensors(path)
+    state = {f"{part}.{name}": value for part, module in modules.items() for name, value in module.state_dict().items()}
+    parameters = dict(enumerate(parameter for group in optimizer.param_groups for parameter in group["params"]))
+
+    def place(full_name: str, value: Tensor) -> Tensor:
+        """Keep this process's shard of what is sharded; the slots of a parameter are sharded as it is."""
+        part, name = full_name.split(".", 1)
+        target = parameters.get(int(name.split(".", 1)[0])) if part == "optimizer" else state.get(full_name)
+        return like(value, target) if target is not None and target.shape == value.shape else value
+
+    tensors, saved = load_tensors(path, place)
     slots: dict[int, dict[str, Any]] = {}
     parts: dict[str, dict[str, Tensor]] = {part: {} for part in modules}
     for full_name, value in tensors.items():
