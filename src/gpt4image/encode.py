@@ -2,19 +2,18 @@
 
 Texts are sorted by length, so that batches hold little padding. Rows are appended to a file and reported to
 ``progress.json`` once they are on disk: a run that is killed goes on at the last report and ends with the same bytes.
-A table that is there already gives its rows to texts it knows, so that new descriptions cost only themselves.
+A table that is there already gives its rows to texts it knows, so that new descriptions cost only themselves. Texts
+longer than the encoder reads are cut, or pooled from chunks.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 import time
-from array import array
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,14 +23,14 @@ from numpy.typing import NDArray
 
 from gpt4image import __version__
 from gpt4image.config import EncodeConfig
+from gpt4image.distinct_texts import Descriptions, read_descriptions
 from gpt4image.engines.ray_cluster import require_ray
 from gpt4image.errors import TableError, first_few
-from gpt4image.files import fingerprint, read_json, write_json
+from gpt4image.files import read_json, write_json
 from gpt4image.interrupts import deferred_interrupt
-from gpt4image.locks import LockedError, acquire_lock
 from gpt4image.outcome import Outcome
 from gpt4image.progress import progress_bar
-from gpt4image.store import DescriptionStore, Prompt
+from gpt4image.store import DescriptionStore
 from gpt4image.table import (
     MANIFEST,
     EmbeddingTable,
@@ -39,10 +38,11 @@ from gpt4image.table import (
     find_digests,
     read_manifest,
     save_array,
-    text_digest,
     write_index,
+    writing_table,
 )
 from gpt4image.text_encoders import TextEncoder, load_text_encoder
+from gpt4image.text_encoders.long_texts import Chunks, chunked
 
 SECONDS_BETWEEN_REPORTS = 2.0
 _TEXTS_PER_READ = 4096
@@ -66,9 +66,9 @@ def encode(config: EncodeConfig) -> Outcome:
     if config.engine == "ray":
         require_ray()
     encoder = load_text_encoder(config.encoder, config.device)
-    with DescriptionStore(config.store) as store, _writing(config.out):
-        descriptions = _read_descriptions(store, config.prompt)
-        plan = descriptions.plan(encoder.revision)
+    with DescriptionStore(config.store) as store, writing_table(config.out):
+        descriptions = read_descriptions(store, config.prompt)
+        plan = descriptions.plan(encoder.revision, config.long)
         earlier = _earlier_table(config.out, encoder, descriptions)
         encoded = 0
         if earlier is None or earlier.manifest.plan != plan:
@@ -84,7 +84,9 @@ def encode(config: EncodeConfig) -> Outcome:
             "texts": manifest.texts,
             "texts_encoded": encoded,
             "texts_kept": manifest.texts - encoded,
+            "long": manifest.length_policy,
             "truncated": round(manifest.truncated, 6),
+            "pooled": manifest.pooled,
             "max_tokens": manifest.max_tokens,
             "encoder": manifest.encoder,
             "precision": manifest.precision,
@@ -96,53 +98,7 @@ def encode(config: EncodeConfig) -> Outcome:
     )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Descriptions:
-    """P descriptions with M distinct texts, without the texts themselves.
-
-    Attributes:
-        digests: (P, 32) uint8, image of each description.
-        text_of: (P,) int64, distinct text of each description.
-        texts: (M, 32) uint8, sha256 of each distinct text, sorted.
-        stored: (M,) int64, row of the store that has the text.
-        prompts: what they answer, sorted.
-    """
-
-    digests: NDArray[np.uint8]
-    text_of: NDArray[np.int64]
-    texts: NDArray[np.uint8]
-    stored: NDArray[np.int64]
-    prompts: tuple[Prompt, ...]
-
-    def plan(self, revision: str) -> str:
-        """Return the fingerprint of the table that these descriptions and an encoder make."""
-        content = hashlib.sha256()
-        for part in (self.digests, self.texts, self.text_of):
-            content.update(np.ascontiguousarray(part).data)
-        prompts = [[prompt.name, prompt.version, prompt.text, prompt.class_conditioned] for prompt in self.prompts]
-        return fingerprint({"descriptions": content.hexdigest(), "prompts": prompts, "encoder": revision})
-
-
-def _read_descriptions(store: DescriptionStore, prompt_name: str | None) -> _Descriptions:
-    store.require_descriptions(prompt_name)
-    digests, texts, stored, prompts = bytearray(), bytearray(), array("q"), set[Prompt]()
-    for digest, text, prompt, row in store.texts(prompt_name):
-        digests += bytes.fromhex(digest)
-        texts += text_digest(text)
-        stored.append(row)
-        prompts.add(prompt)
-    hashes = np.frombuffer(texts, dtype="S32")
-    distinct, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
-    return _Descriptions(
-        digests=np.frombuffer(digests, dtype=np.uint8).reshape(-1, 32),
-        text_of=inverse.astype(np.int64),
-        texts=distinct.view(np.uint8).reshape(-1, 32),
-        stored=np.frombuffer(stored, dtype=np.int64)[first],
-        prompts=tuple(sorted(prompts)),
-    )
-
-
-def _earlier_table(out: Path, encoder: TextEncoder, descriptions: _Descriptions) -> EmbeddingTable | None:
+def _earlier_table(out: Path, encoder: TextEncoder, descriptions: Descriptions) -> EmbeddingTable | None:
     """Return the finished table in ``out``, if there is one and it may be brought up to date."""
     if not (out / MANIFEST).exists():
         return None
@@ -169,13 +125,14 @@ class _Work:
         config: EncodeConfig,
         store: DescriptionStore,
         encoder: TextEncoder,
-        descriptions: _Descriptions,
+        descriptions: Descriptions,
         plan: str,
         earlier: EmbeddingTable | None,
     ) -> None:
         self.out = config.out
         self.partial = _partial(config.out)
         self.batch_tokens = config.batch_tokens
+        self.long = config.long
         self.store = store
         self.encoder = encoder
         self.encoding = _encoding(config, encoder)
@@ -188,8 +145,8 @@ class _Work:
         lengths = self._token_lengths()
         progress = self._resume() or self._begin(lengths)
         order = np.load(self.partial / "order.npy", allow_pickle=False)
-        self._append(order, np.minimum(lengths[order], self.encoder.max_tokens), progress)
-        self._finish(order, float((lengths > self.encoder.max_tokens).mean()))
+        self._append(order, self._read(lengths[order]), progress)
+        self._finish(order, int((lengths > self.encoder.max_tokens).sum()))
         return len(order) - progress["rows"]
 
     def _identity(self) -> dict[str, Any]:
@@ -201,6 +158,10 @@ class _Work:
         parts = [stored[start : start + _TEXTS_PER_READ] for start in range(0, len(stored), _TEXTS_PER_READ)]
         return np.concatenate([self.encoder.token_lengths(self.store.texts_at(part.tolist())) for part in parts])
 
+    def _read(self, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return how many tokens of each text are read."""
+        return lengths if self.long == "pool" else np.minimum(lengths, self.encoder.max_tokens)
+
     def _resume(self) -> dict[str, Any] | None:
         if not (self.partial / "progress.json").is_file():
             return None
@@ -211,11 +172,11 @@ class _Work:
         """Lay out the rows: those of the earlier table in its order, then new texts by length."""
         shutil.rmtree(self.partial, ignore_errors=True)
         self.partial.mkdir(parents=True)
-        source = self._rows_in_earlier_table()
+        source = self._rows_in_earlier_table(lengths)
         reused = np.flatnonzero(source >= 0)
         reused = reused[np.argsort(source[reused])]
         new = np.flatnonzero(source < 0)
-        new = new[np.argsort(np.minimum(lengths[new], self.encoder.max_tokens), kind="stable")]
+        new = new[np.argsort(self._read(lengths[new]), kind="stable")]
         save_array(self.partial / "order.npy", np.concatenate([reused, new]))
         with (self.partial / "embeddings.npy").open("wb") as file:
             shape = (len(lengths), self.encoder.width)
@@ -226,14 +187,16 @@ class _Work:
                     file.write(self.earlier.embeddings[source[reused[start : start + _TEXTS_PER_READ]]].tobytes())
             return self._report(file, progress, len(reused))
 
-    def _rows_in_earlier_table(self) -> NDArray[np.int64]:
-        """Return the row of each distinct text in the earlier table, -1 where it has none."""
+    def _rows_in_earlier_table(self, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the row of each distinct text in the earlier table, -1 where it has none or was too long for it."""
         texts = self.descriptions.texts
         if self.earlier is None:
             return np.full(len(texts), -1, dtype=np.int64)
         found = find_digests(texts, self.earlier.texts)
         rows = np.full(len(texts), -1, dtype=np.int64)
         rows[found[found >= 0]] = np.flatnonzero(found >= 0)
+        if self.earlier.manifest.length_policy != self.long:
+            rows[lengths > self.encoder.max_tokens] = -1
         return rows
 
     def _append(self, order: NDArray[np.int64], lengths: NDArray[np.int64], progress: dict[str, Any]) -> None:
@@ -244,8 +207,15 @@ class _Work:
         row_bytes = 2 * self.encoder.width
         all_batches = batches(lengths, progress["reused"], self.batch_tokens)
         missing = [(start, stop) for start, stop in all_batches if stop > done]
-        texts = (self.store.texts_at(self.descriptions.stored[order[start:stop]].tolist()) for start, stop in missing)
+        in_flight: deque[Chunks] = deque()
         reported = time.monotonic()
+
+        def texts_of_batches() -> Iterator[list[str]]:
+            for start, stop in missing:
+                chunks = self._chunks(order[start:stop], lengths[start:stop])
+                in_flight.append(chunks)
+                yield chunks.texts
+
         with (
             (self.partial / "embeddings.npy").open("rb+") as file,
             deferred_interrupt() as interrupt,
@@ -255,7 +225,8 @@ class _Work:
             file.truncate(progress["header"] + done * row_bytes)
             file.seek(0, os.SEEK_END)
             task = bar.add_task("encode", total=len(order), completed=done, note=self.encoder.precision)
-            for vectors in encode_batches(texts):
+            for vectors_of_chunks in encode_batches(texts_of_batches()):
+                vectors = in_flight.popleft().pool(vectors_of_chunks)
                 file.write(vectors.astype("<f2").tobytes())
                 done += len(vectors)
                 bar.update(task, completed=done)
@@ -266,6 +237,10 @@ class _Work:
                     raise KeyboardInterrupt
             self._report(file, progress, len(order))
 
+    def _chunks(self, rows: NDArray[np.int64], lengths: NDArray[np.int64]) -> Chunks:
+        texts = self.store.texts_at(self.descriptions.stored[rows].tolist())
+        return chunked(texts, lengths, self.encoder.max_tokens, self.encoder.token_lengths)
+
     def _report(self, file: BinaryIO, progress: dict[str, Any], rows: int) -> dict[str, Any]:
         """Say that ``rows`` rows are on disk, once they are."""
         file.flush()
@@ -274,7 +249,7 @@ class _Work:
         write_json(self.partial / "progress.json", progress)
         return progress
 
-    def _finish(self, order: NDArray[np.int64], truncated: float) -> None:
+    def _finish(self, order: NDArray[np.int64], too_long: int) -> None:
         """Move the table into place. Each step may be done again after a crash; the manifest comes last."""
         (self.out / MANIFEST).unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):  # moved by a run that was killed after it
@@ -290,7 +265,9 @@ class _Work:
             precision=self.encoder.precision,
             width=self.encoder.width,
             max_tokens=self.encoder.max_tokens,
-            truncated=truncated,
+            truncated=too_long / len(order) if self.long == "cut" else 0.0,
+            pooled=too_long if self.long == "pool" else 0,
+            length_policy=self.long,
             descriptions=len(found.digests),
             texts=len(order),
             images=images,
@@ -327,22 +304,3 @@ def batches(lengths: NDArray[np.int64], start: int, batch_tokens: int) -> Iterat
 
 def _partial(out: Path) -> Path:
     return out / ".partial"
-
-
-@contextlib.contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    """Hold the folder of the table for this process; a full disk or a read-only folder is a TableError."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = acquire_lock(out / ".lock", wait_s=2.0)
-        try:
-            yield
-        finally:
-            lock.release()
-    except LockedError as error:
-        raise TableError(f"{out}: {error} is encoding into this folder; wait until it is done or stop it.") from None
-    except OSError as error:
-        raise TableError(
-            f"{out}: cannot write here ({error.strerror or error}); free some space or give another --out, then run "
-            f"the same command again: it goes on where it stopped."
-        ) from error

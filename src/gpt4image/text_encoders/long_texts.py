@@ -1,0 +1,101 @@
+"""Texts longer than an encoder reads: cut into chunks that it reads, whose embeddings are averaged.
+
+A chunk ends at the end of a sentence where one is near enough, else between words. So nothing of a description is lost,
+as it is where the text is cut after 77 tokens.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+TokenLengths = Callable[[Sequence[str]], NDArray[np.int64]]
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Chunks:
+    """N texts as C >= N chunks, those of a text one after the other.
+
+    Attributes:
+        texts: the C chunks.
+        owner: (C,) int64, the text that a chunk belongs to; ascending.
+        weight: (C,) float32, length of a chunk over that of its text, in tokens; sums to 1 for each text.
+    """
+
+    texts: list[str]
+    owner: NDArray[np.int64]
+    weight: NDArray[np.float32]
+
+    def pool(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the (N, D) embeddings of the texts: means of those of their chunks (C, D), at unit length."""
+        if len(vectors) == self.owner[-1] + 1:
+            return vectors
+        starts = np.flatnonzero(np.diff(self.owner, prepend=-1))
+        sums = np.add.reduceat(vectors * self.weight[:, None], starts, axis=0)
+        return sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+
+
+def whole(texts: Sequence[str]) -> Chunks:
+    """Return every text as one chunk."""
+    return Chunks(texts=list(texts), owner=np.arange(len(texts)), weight=np.ones(len(texts), np.float32))
+
+
+def chunked(texts: Sequence[str], lengths: NDArray[np.int64], limit: int, token_lengths: TokenLengths) -> Chunks:
+    """Return texts as chunks of at most ``limit`` tokens.
+
+    Args:
+        texts: N texts.
+        lengths: (N,) their lengths in tokens.
+        limit: tokens that the encoder reads, special tokens included.
+        token_lengths: of the encoder.
+    """
+    if (lengths <= limit).all():
+        return whole(texts)
+    pairs = zip(texts, lengths, strict=True)
+    parts = [[text] if length <= limit else split(text, limit, token_lengths) for text, length in pairs]
+    flat = [chunk for chunks in parts for chunk in chunks]
+    owner = np.repeat(np.arange(len(parts)), [len(chunks) for chunks in parts])
+    tokens = token_lengths(flat).astype(np.float64)
+    weight = tokens / np.bincount(owner, tokens)[owner]
+    return Chunks(texts=flat, owner=owner, weight=weight.astype(np.float32))
+
+
+def split(text: str, limit: int, token_lengths: TokenLengths) -> list[str]:
+    """Return the chunks of one text, each of at most ``limit`` tokens; a single character is never split."""
+    sentences = [part for part in _SENTENCE_END.split(text) if part.strip()] or [text]
+    pieces = _within(sentences, limit, token_lengths)
+    special = int(token_lengths([""])[0])
+    chunks: list[str] = []
+    room = -1
+    for piece, length in zip(pieces, token_lengths(pieces) - special, strict=True):
+        if length <= room:
+            chunks[-1] += f" {piece}"
+            room -= length
+        else:
+            chunks.append(piece)
+            room = limit - special - length
+    # Joined pieces are rarely longer than the sum of their tokens; where they are, they are split again.
+    return _within(chunks, limit, token_lengths)
+
+
+def _within(pieces: list[str], limit: int, token_lengths: TokenLengths) -> list[str]:
+    """Halve pieces until each has at most ``limit`` tokens, or is a single character."""
+    while True:
+        long = [length > limit and len(piece) > 1 for piece, length in zip(pieces, token_lengths(pieces), strict=True)]
+        if not any(long):
+            return pieces
+        halved = (_halves(piece) if cut else [piece] for piece, cut in zip(pieces, long, strict=True))
+        pieces = [part for parts in halved for part in parts]
+
+
+def _halves(text: str) -> list[str]:
+    """Return a text in two, between words where there are several."""
+    words = text.split()
+    if len(words) > 1:
+        return [" ".join(words[: len(words) // 2]), " ".join(words[len(words) // 2 :])]
+    return [text[: len(text) // 2], text[len(text) // 2 :]]
