@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 from torch import Tensor, nn
 
-from gpt4image import processes
-from gpt4image.align import LOSSES
+from gpt4image.alignment import Alignment, AlignmentOptions, FurtherTexts
 from gpt4image.errors import ConfigError, ModelError, first_few, nearest
 from gpt4image.models import classifier_names
 
@@ -40,13 +39,13 @@ class Aligner(nn.Module):
         text_width: D, width of the text embeddings.
         head: ``linear`` (no bias), ``mlp`` (Linear-ReLU-Linear, the paper's for DeiT) or ``mlp-bn``
             (Linear-BatchNorm-ReLU-Linear, the paper's for ResNet).
-        loss: name in align.LOSSES of what ``alignment_loss`` computes.
-        temperature: temperature of the InfoNCE losses.
         classifier: dotted name of the classifier layer, where it is not timm's or the last nn.Linear.
+        options: what ``alignment_loss`` computes: ``loss``, ``temperature`` and the others of ``Alignment``. With
+            ``paper_compat`` the head starts from truncated normal weights, as in the official code.
 
     Raises:
         ModelError: the classifier layer is not found, or is neither nn.Linear nor nn.Conv2d.
-        ConfigError: an unknown loss or head.
+        ConfigError: an unknown head, or options that ``Alignment`` refuses.
     """
 
     def __init__(
@@ -55,23 +54,24 @@ class Aligner(nn.Module):
         text_width: int,
         *,
         head: Head = "linear",
-        loss: str = "infonce",
-        temperature: float = 0.2,
         classifier: str | None = None,
+        **options: Unpack[AlignmentOptions],
     ) -> None:
         super().__init__()
-        if loss not in LOSSES:
-            raise ConfigError(f"loss {nearest(loss, LOSSES)}")
+        self.alignment = Alignment(**options)
         self.backbone = backbone
         self.classifier = classifier_names(backbone)[0] if classifier is None else classifier
         self.head = projection_head(head, _feature_width(backbone, self.classifier), text_width)
-        self.loss = loss
-        self.temperature = temperature
+        if self.alignment.paper_compat:
+            _start_as_in_the_paper(self.head)
         self._tap = FeatureTap()
         self._hook = backbone.get_submodule(self.classifier).register_forward_pre_hook(self._tap)
 
-    def forward(self, images: Tensor) -> tuple[Any, Tensor]:
-        """Return what the backbone returns, logits (B, K), and the image embeddings (B, D), not normalised."""
+    def forward(self, images: Tensor, *, with_features: bool = False) -> tuple[Any, ...]:
+        """Return what the backbone returns, logits (B, K), and the image embeddings (B, D), not normalised.
+
+        With ``with_features`` also what classifier and head read, (B, C) in most models: see ``gradient_ratio``.
+        """
         self._tap.open = True
         try:
             logits = self.backbone(images)
@@ -83,7 +83,8 @@ class Aligner(nn.Module):
                 f"The classifier layer {self.classifier!r} did not run, so there is no feature to align: name the "
                 "layer that gives the logits, Aligner(..., classifier=NAME), and compile the Aligner, not its backbone."
             )
-        return logits, self.head(_pool(features, self.backbone.get_submodule(self.classifier)))
+        image_emb = self.head(_pool(features, self.backbone.get_submodule(self.classifier)))
+        return (logits, image_emb, features) if with_features else (logits, image_emb)
 
     def release(self) -> nn.Module:
         """Return the backbone exactly as it was given, without the hook; the aligner cannot run afterwards."""
@@ -99,6 +100,7 @@ class Aligner(nn.Module):
         described: Tensor | None = None,
         text_ids: Tensor | None = None,
         labels: Tensor | None = None,
+        further: FurtherTexts | None = None,
     ) -> Tensor:
         """Return the alignment loss chosen at construction, a scalar.
 
@@ -112,17 +114,21 @@ class Aligner(nn.Module):
                 weighted alike.
             described: (B,) bool, which texts exist; all without it.
             text_ids: (B,) int64; texts that share a number are not each other's negatives.
-            labels: (B,) int64 classes of the unmixed images, negative where there is none.
+            labels: (B,) int64 classes of the unmixed images, negative where there is none; for ``same_class``.
+            further: texts of other images that are candidates too; needs ``text_ids``.
+
+        Raises:
+            ConfigError: tensors that do not fit, or further texts without ``text_ids``.
         """
-        image_emb, text_emb = processes.gather(image_emb), processes.gather(text_emb)
-        target = None if mixing is None else processes.gather_square(mixing)
-        described = None if described is None else processes.gather(described)
-        exclude = None
-        if text_ids is not None:
-            text_ids = processes.gather(text_ids)
-            exclude = text_ids[:, None] == text_ids
-        options = {"target": target, "described": described, "exclude": exclude, "temperature": self.temperature}
-        return LOSSES[self.loss](image_emb, text_emb, **options)
+        return self.alignment(
+            image_emb,
+            text_emb,
+            mixing=mixing,
+            described=described,
+            text_ids=text_ids,
+            labels=labels,
+            further=further,
+        )
 
 
 def projection_head(kind: Head, feature_width: int, text_width: int) -> nn.Module:
@@ -145,6 +151,14 @@ def projection_head(kind: Head, feature_width: int, text_width: int) -> nn.Modul
                 nn.Linear(hidden, text_width),
             )
     raise ConfigError(f"head {nearest(kind, ('linear', 'mlp', 'mlp-bn'))}")
+
+
+def _start_as_in_the_paper(head: nn.Module) -> None:
+    """Draw the weights of a head as the official code does: its DeiTs, of the plain MLP, have a smaller deviation."""
+    plain_mlp = isinstance(head, nn.Sequential) and len(head) == len(("Linear", "ReLU", "Linear"))
+    for layer in head.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.trunc_normal_(layer.weight, std=0.02 if plain_mlp else 1024**-0.5)
 
 
 def _feature_width(backbone: nn.Module, classifier: str) -> int:

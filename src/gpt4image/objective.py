@@ -17,6 +17,7 @@ from gpt4image.draws import Draws
 from gpt4image.mixing import mix
 from gpt4image.tasks.classification import soft_cross_entropy
 from gpt4image.trainer import Trainer
+from gpt4image.weighting import gradient_ratio, weights_at
 
 
 class Losses(NamedTuple):
@@ -57,18 +58,29 @@ def batch_losses(trainer: Trainer, step: int, images: NDArray[np.int64], pixels:
     if config.mixup > 0.0 or config.cutmix > 0.0:
         mixing = mix(inputs[:size], one, config.mixup, config.cutmix)
         targets = mixing @ targets
+    # A text is drawn before the model draws what differs between processes (dropout).
+    draws = Draws.local(size, torch.default_generator)
+    chosen = draws.uniform().numpy() if config.texts == "sample" else None
     with autocast(device, config.precision):
         inputs = inputs.contiguous(memory_format=memory_format_of(config.memory_format))
-        logits, image_emb = trainer.model(inputs)
+        logits, image_emb, *features = trainer.model(inputs, with_features=config.adaptive_weight)
     task = soft_cross_entropy(logits[:size], targets, config.label_smoothing)
     total, parts = task, {"task": task}
     if image_emb is not None and data.text is not None:
-        text_emb, described, text_ids = (part.to(device) for part in data.text.take(images))
+        text_emb, described, text_ids = (part.to(device) for part in data.text.take(images, chosen))
         aligner: Any = trainer.model
         parts["align"] = aligner.alignment_loss(
-            image_emb[:size], text_emb, mixing=mixing, described=described & ~broken, text_ids=text_ids
+            image_emb[:size],
+            text_emb,
+            mixing=mixing,
+            described=described & ~broken,
+            text_ids=text_ids,
+            labels=torch.from_numpy(data.visible_classes(images)).to(device),
+            further=trainer.further,
         )
-        total = total + config.align_weight * parts["align"]
+        of_task, of_align = weights_at(config, step, trainer.steps)
+        balance = gradient_ratio(task, parts["align"], features[0]) if features else 1.0
+        total = of_task * task + of_align * balance * parts["align"]
     if config.consistency > 0.0:
         two = two.to(device)
         parts["consistency"] = consistency_loss(logits[two], logits[size:], ~broken[two], config.confidence)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from gpt4image import processes
 from gpt4image.aligner import Aligner
+from gpt4image.alignment import FurtherTexts
 from gpt4image.augment import Augmentation
 from gpt4image.batches import Batches, make_batches
 from gpt4image.config import TrainOptions
@@ -22,6 +24,7 @@ from gpt4image.devices import choose_device, memory_format_of
 from gpt4image.errors import ConfigError
 from gpt4image.models import Backbone, create_backbone
 from gpt4image.policies import STRONG, Policy
+from gpt4image.text_targets import TextTargets
 from gpt4image.training_data import TrainingData
 from gpt4image.views import Views
 
@@ -30,7 +33,8 @@ from gpt4image.views import Views
 class Trainer:
     """The parts of one run. ``model`` maps images to (logits, image embeddings or None).
 
-    ``views`` is None where images are augmented on the device alone.
+    ``views`` is None where images are augmented on the device alone, ``further`` where a batch is compared to its own
+    texts alone.
     """
 
     config: TrainOptions
@@ -45,6 +49,7 @@ class Trainer:
     augmentation: Augmentation
     views: Views | None
     steps_per_epoch: int
+    further: FurtherTexts | None
     history: list[dict[str, Any]] = field(default_factory=list)
     best: float = -1.0
 
@@ -72,8 +77,8 @@ class Plain(nn.Module):
         super().__init__()
         self.backbone = backbone
 
-    def forward(self, images: Tensor) -> tuple[Tensor, None]:
-        """Return logits (B, K) and None."""
+    def forward(self, images: Tensor, *, with_features: bool = False) -> tuple[Tensor, None]:
+        """Return logits (B, K) and None; there is no second loss whose features are wanted."""
         return self.backbone(images), None
 
 
@@ -93,10 +98,14 @@ def build(config: TrainOptions, data: TrainingData) -> Trainer:
     torch.manual_seed(config.seed)
     backbone, notes = make_backbone(config, len(data.classes))
     model: nn.Module = Plain(backbone)
+    further: FurtherTexts | None = None
     if data.text is not None and config.align_weight > 0.0:
-        model = Aligner(
-            backbone, data.text.width, head=config.head, loss=config.align_loss, temperature=config.temperature
-        )
+        text = centred(config, data, data.text)
+        data = replace(data, text=text)
+        further = further_texts(config, data, device)
+        compared = batch_size if further is None else len(further.ids)
+        bias = -math.log(max(compared - 1, 1))  # the log odds of a pair taken at random
+        model = Aligner(backbone, text.width, head=config.head, bias=bias, **config.alignment)
     model.to(device).to(memory_format=memory_format_of(config.memory_format))  # pyright: ignore[reportCallIssue]
     try:
         optimizer = create_optimizer_v2(
@@ -142,7 +151,24 @@ def build(config: TrainOptions, data: TrainingData) -> Trainer:
         augmentation=augmentation,
         views=views_of(config, augmentation, len(data.labels), others),
         steps_per_epoch=steps_per_epoch,
+        further=further,
     )
+
+
+def centred(config: TrainOptions, data: TrainingData, text: TextTargets) -> TextTargets:
+    """Return the text targets as ``--centre`` says, by the training images and their visible classes alone."""
+    if config.centre == "none":
+        return text
+    train = data.indices("train")
+    return text.centred(train, data.visible_classes(train) if config.centre == "class" else None)
+
+
+def further_texts(config: TrainOptions, data: TrainingData, device: torch.device) -> FurtherTexts | None:
+    """Return the texts that every batch is compared to with ``--negatives table``."""
+    if config.negatives == "batch" or data.text is None:
+        return None
+    train = data.indices("train")
+    return data.text.further(train, data.visible_classes(train), config.seed, device)
 
 
 def participants(

@@ -20,70 +20,7 @@ from gpt4image.errors import DataError, TableError
 from gpt4image.files import fingerprint
 from gpt4image.outcome import SetAside
 from gpt4image.table import EmbeddingTable
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TextTargets:
-    """The text vectors that the images of a set are aligned to.
-
-    Attributes:
-        matrix: (M, D) float16 or float32, one row per distinct text; may be a memory map.
-        offsets: (N + 1,) int64; the texts of image i are ``rows[offsets[i]:offsets[i + 1]]``.
-        rows: (R,) int64, rows of the matrix.
-    """
-
-    matrix: NDArray[Any]
-    offsets: NDArray[np.int64]
-    rows: NDArray[np.int64]
-
-    @property
-    def width(self) -> int:
-        """D, the width of the text space."""
-        return self.matrix.shape[1]
-
-    @property
-    def described(self) -> NDArray[np.bool_]:
-        """(N,) which images have a text."""
-        return np.diff(self.offsets) > 0
-
-    def take(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the targets of a batch.
-
-        Returns:
-            (B, D) float32, the mean of an image's texts (zeros where there is none); (B,) bool, whether it has any;
-            (B,) int64 identity of the text: images that share it must not be each other's negatives.
-        """
-        starts, counts = self.offsets[indices], np.diff(self.offsets)[indices]
-        flat = np.repeat(starts - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts) + np.arange(counts.sum())
-        vectors = np.zeros((len(indices), self.width), np.float32)
-        owner = np.repeat(np.arange(len(indices)), counts)
-        texts = np.asarray(self.matrix[self.rows[flat]], np.float32)
-        if len(counts) and counts.max() <= 1:  # the usual case; adding up is many times slower
-            vectors[owner] = texts
-        else:
-            np.add.at(vectors, owner, texts)
-            vectors /= np.maximum(counts, 1)[:, None]
-        first = np.full(len(indices), -1, np.int64)
-        first[counts > 0] = self.rows[starts[counts > 0]]
-        return torch.from_numpy(vectors), torch.from_numpy(counts > 0), torch.from_numpy(first)
-
-    def only(self, keep: NDArray[np.bool_]) -> TextTargets:
-        """Return the targets of the images in ``keep``, (N,); the others have no text any more."""
-        counts = np.diff(self.offsets)
-        offsets = np.concatenate([[0], np.cumsum(np.where(keep, counts, 0))])
-        return TextTargets(matrix=self.matrix, offsets=offsets, rows=self.rows[np.repeat(keep, counts)])
-
-    @classmethod
-    def of(cls, table: EmbeddingTable, digests: Sequence[str]) -> TextTargets:
-        """Return the targets that a table holds for images, by their digests."""
-        offsets, rows = table.rows_of(digests)
-        return cls(matrix=table.embeddings, offsets=offsets, rows=rows)
-
-    @classmethod
-    def one_each(cls, matrix: NDArray[Any], row_of_image: NDArray[np.int64]) -> TextTargets:
-        """Return targets of at most one text an image; ``row_of_image`` is (N,), -1 for none."""
-        has = row_of_image >= 0
-        return cls(matrix=matrix, offsets=np.concatenate([[0], np.cumsum(has)]), rows=row_of_image[has])
+from gpt4image.text_targets import TextTargets
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -131,6 +68,16 @@ class TrainingData:
         has = np.flatnonzero(labels != NO_LABEL)
         targets[has, labels[has]] = 1.0
         return torch.from_numpy(targets)
+
+    def visible_classes(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return (n,) int64 classes of images as far as training may know them, NO_LABEL where it may not.
+
+        A soft target counts where one class has at least half of it.
+        """
+        if self.soft is None:
+            return self.labels[indices]
+        soft = self.soft[indices]
+        return np.where(soft.max(axis=1) >= 0.5, soft.argmax(axis=1), NO_LABEL)
 
     def pools(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the training images with a class target, and those without one."""

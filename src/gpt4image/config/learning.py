@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
-from pydantic import field_validator as check
+from pydantic import Field, field_validator, model_validator
 
 from gpt4image.config.base import Fraction, JsonTable, StageConfig
 
@@ -42,11 +41,64 @@ class TextOptions(StageConfig):
     """Weight of the alignment loss (the paper's lambda)."""
     temperature: float = Field(default=0.2, gt=0.0)
     """Temperature of the losses with negatives (all but cosine, smooth-l1 and relational)."""
+    learn_temperature: bool = False
+    """Learn the temperature, from --temperature on and between 0.01 and 1; for siglip its bias too."""
+    normalise: bool = True
+    """Compare directions; --no-normalise: losses with negatives take dot products in place of cosines."""
+    same_class: Literal["negative", "masked", "positive"] = "negative"
+    """What texts of its own class are to an image: negatives as in the paper, neither, or as right as its own."""
+    negatives: Literal["batch", "table"] = "batch"
+    """Texts that an image is compared to: those of the batch, or of the whole train split (65,536 of them, drawn once,
+    where there are more)."""
+    texts: Literal["mean", "sample"] = "mean"
+    """Several descriptions of an image: their mean, or one drawn at each step."""
+    centre: Literal["none", "all", "class"] = "none"
+    """Subtract from each text the mean of the training texts, or of those of its class where that is known."""
+    weight_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the weight of the alignment falls to 0 at --weight-until."""
+    weight_until: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Part of the steps after which the alignment has no weight."""
+    adaptive_weight: bool = False
+    """Scale the alignment so that its gradient at the features is --align-weight times as long as the task's."""
+    text_first: Fraction = 0.0
+    """Part of the steps, at the start, in which the alignment alone is learned; the task alone in the rest. 0: both
+    together."""
+    paper_compat: bool = False
+    """Do what the official code of the paper does, its defects too; for reproduction."""
     head: Literal["linear", "mlp", "mlp-bn"] = "linear"
     """Projection head from features to text space; dropped after training."""
     labelled_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
     """Share of a batch drawn from images with a target, where others take part through the alignment or consistency
     alone."""
+
+    @property
+    def alignment(self) -> dict[str, Any]:
+        """Arguments of ``alignment.Alignment``."""
+        return {
+            "loss": self.align_loss,
+            "temperature": self.temperature,
+            "learn_temperature": self.learn_temperature,
+            "normalise": self.normalise,
+            "same_class": self.same_class,
+            "paper_compat": self.paper_compat,
+        }
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.learn_temperature or self.paper_compat or self.negatives == "table":  # importing torch takes a second
+            from gpt4image.align import WITH_NEGATIVES
+            from gpt4image.alignment import Alignment
+
+            Alignment(**self.alignment)
+            if self.negatives == "table" and (self.align_loss not in WITH_NEGATIVES or self.paper_compat):
+                raise ValueError(
+                    f"--negatives table is for the losses {', '.join(sorted(WITH_NEGATIVES))}, without --paper-compat"
+                )
+        if self.text_first > 0.0 and (self.adaptive_weight or self.weight_schedule != "constant"):
+            raise ValueError(
+                "--text-first learns one after the other: --adaptive-weight and --weight-schedule have no meaning there"
+            )
+        return self
 
 
 class SemiSupervisedOptions(StageConfig):
@@ -74,7 +126,7 @@ class ModelOptions(StageConfig):
     image_size: int | None = Field(default=None, ge=8)
     """Side of the square input, in pixels; chosen from the images without it."""
 
-    @check("init")
+    @field_validator("init")
     @classmethod
     def _known_init(cls, value: str) -> str:
         if value not in ("scratch", "pretrained") and Path(value).suffix != ".safetensors":

@@ -1,0 +1,147 @@
+"""The text vectors that images are aligned to: averaged or drawn, and centred."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gpt4image.alignment import FurtherTexts
+from gpt4image.table import EmbeddingTable
+
+MOST_FURTHER_TEXTS = 65_536
+_CHUNK = 8_192  # images whose texts are in memory at once
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TextTargets:
+    """The text vectors that the images of a set are aligned to.
+
+    Attributes:
+        matrix: (M, D) float16 or float32, one row per distinct text; may be a memory map.
+        offsets: (N + 1,) int64; the texts of image i are ``rows[offsets[i]:offsets[i + 1]]``.
+        rows: (R,) int64, rows of the matrix.
+        centres: (G, D) float32, of which one is subtracted from each text, whose length then becomes 1; None for none.
+        centre_of: (N,) int64, which of them for the texts of an image; None with ``centres``.
+    """
+
+    matrix: NDArray[Any]
+    offsets: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    centres: NDArray[np.float32] | None = None
+    centre_of: NDArray[np.int64] | None = None
+
+    @property
+    def width(self) -> int:
+        """D, the width of the text space."""
+        return self.matrix.shape[1]
+
+    @property
+    def described(self) -> NDArray[np.bool_]:
+        """(N,) which images have a text."""
+        return np.diff(self.offsets) > 0
+
+    def take(
+        self, indices: NDArray[np.int64], chosen: NDArray[np.floating] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the targets of a batch.
+
+        Args:
+            indices: (B,) positions of the images.
+            chosen: (B,) numbers in [0, 1), each of which draws one of its image's texts; without it they are averaged.
+
+        Returns:
+            (B, D) float32, the text of each image (zeros where there is none); (B,) bool, whether it has any;
+            (B,) int64 identity of the text: images that share it must not be each other's negatives.
+        """
+        starts, counts = self.offsets[indices], np.diff(self.offsets)[indices]
+        has = counts > 0
+        ids = np.full(len(indices), -1, np.int64)
+        ids[has] = self.rows[starts[has]]
+        if chosen is not None:
+            starts, counts = starts + np.minimum(chosen * counts, counts - 1).astype(np.int64), has.astype(np.int64)
+        vectors = self._means(starts, counts)
+        if self.centres is not None and self.centre_of is not None:
+            vectors -= self.centres[self.centre_of[indices]]
+            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
+            vectors[~has] = 0.0
+        return torch.from_numpy(vectors), torch.from_numpy(has), torch.from_numpy(ids)
+
+    def only(self, keep: NDArray[np.bool_]) -> TextTargets:
+        """Return the targets of the images in ``keep``, (N,); the others have no text any more."""
+        counts = np.diff(self.offsets)
+        offsets = np.concatenate([[0], np.cumsum(np.where(keep, counts, 0))])
+        return replace(self, offsets=offsets, rows=self.rows[np.repeat(keep, counts)])
+
+    def centred(self, images: NDArray[np.int64], classes: NDArray[np.int64] | None = None) -> TextTargets:
+        """Return the targets minus the mean text of ``images``, or minus the mean text of their class.
+
+        An image without a class, or in a class with fewer than two texts, is centred on the mean of all.
+
+        Args:
+            images: (n,) positions of the images whose texts are averaged: training images alone.
+            classes: (n,) their classes, negative where there is none; without it all are centred on one mean.
+        """
+        number = 0 if classes is None else int(classes.max(initial=-1)) + 1
+        group = np.full(len(self.offsets) - 1, number, np.int64)
+        if classes is not None:
+            group[images] = np.where(classes >= 0, classes, number)
+        sums, counts = np.zeros((number + 1, self.width)), np.zeros(number + 1, np.int64)
+        for start in range(0, len(images), _CHUNK):
+            part = images[start : start + _CHUNK]
+            part = part[self.described[part]]
+            np.add.at(sums, group[part], self.take(part)[0].numpy())
+            counts += np.bincount(group[part], minlength=number + 1)
+        means = sums / np.maximum(counts, 1)[:, None]
+        means[-1] = sums.sum(axis=0) / max(counts.sum(), 1)
+        means[counts < 2] = means[-1]
+        return replace(self, centres=means.astype(np.float32), centre_of=group)
+
+    def further(
+        self, images: NDArray[np.int64], classes: NDArray[np.int64], seed: int, device: torch.device
+    ) -> FurtherTexts:
+        """Return the (mean) texts of ``images``, equal ones once, as candidates of every batch.
+
+        Args:
+            images: (n,) positions of training images.
+            classes: (n,) their classes, negative where there is none.
+            seed: draws MOST_FURTHER_TEXTS of them, once for the whole run, where there are more.
+            device: where they are to lie.
+        """
+        has = self.described[images]
+        images, classes = images[has], classes[has]
+        _, first = np.unique(self.rows[self.offsets[images]], return_index=True)
+        if len(first) > MOST_FURTHER_TEXTS:
+            first = np.random.default_rng((seed, 8)).choice(first, MOST_FURTHER_TEXTS, replace=False)
+        vectors, _, ids = self.take(images[first])
+        return FurtherTexts(vectors.to(device), ids.to(device), torch.from_numpy(classes[first]).to(device))
+
+    @classmethod
+    def of(cls, table: EmbeddingTable, digests: Sequence[str]) -> TextTargets:
+        """Return the targets that a table holds for images, by their digests."""
+        offsets, rows = table.rows_of(digests)
+        return cls(matrix=table.embeddings, offsets=offsets, rows=rows)
+
+    @classmethod
+    def one_each(cls, matrix: NDArray[Any], row_of_image: NDArray[np.int64]) -> TextTargets:
+        """Return targets of at most one text an image; ``row_of_image`` is (N,), -1 for none."""
+        has = row_of_image >= 0
+        return cls(matrix=matrix, offsets=np.concatenate([[0], np.cumsum(has)]), rows=row_of_image[has])
+
+    def _means(self, starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return (B, D) means of ``rows[start:start + count]``, zeros where a count is 0."""
+        flat = np.repeat(starts - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts) + np.arange(counts.sum())
+        vectors = np.zeros((len(starts), self.width), np.float32)
+        owner = np.repeat(np.arange(len(starts)), counts)
+        texts = np.asarray(self.matrix[self.rows[flat]], np.float32)
+        if len(counts) and counts.max() <= 1:  # the usual case; adding up is many times slower
+            vectors[owner] = texts
+        else:
+            np.add.at(vectors, owner, texts)
+            vectors /= np.maximum(counts, 1)[:, None]
+        return vectors
