@@ -67,7 +67,7 @@ def test_every_arm_prepares_and_leaves_images_and_splits_alone(name: str) -> Non
     data = ALL[name].prepare(given)
     assert data.image_set is given.data.image_set
     assert (data.text is not None) == (
-        name in {"aligned", "text-labels-aligned", *applicable(described=True, scarce=False)} - {"baseline"}
+        name == "text-labels-aligned" or (name != "baseline" and not ALL[name].scarce_only)
     )
 
 
@@ -126,10 +126,15 @@ def test_self_training_keeps_half_of_a_given_label_and_touches_train_alone() -> 
 
 
 def test_arms_that_mean_nothing_are_left_out() -> None:
-    assert applicable(described=False, scarce=False) == ("baseline",)
-    assert applicable(described=False, scarce=True) == ("baseline", "self-training", "oracle")
-    assert "text-labels" not in applicable(described=True, scarce=False)
-    assert set(applicable(described=True, scarce=True)) == set(ARMS)
+    def names(*, described: bool, scarce: bool, unlabelled: bool = False, untold: bool = False) -> tuple[str, ...]:
+        return applicable(described=described, scarce=scarce, unlabelled=unlabelled, untold=untold)
+
+    assert names(described=False, scarce=False) == ("baseline",)
+    assert names(described=False, scarce=True) == ("baseline", "self-training", "oracle")
+    assert names(described=False, scarce=True, unlabelled=True) == ("baseline", "self-training", "fixmatch", "oracle")
+    assert "text-labels" not in names(described=True, scarce=False)
+    assert "text-labels-fixmatch" not in names(described=True, scarce=True, unlabelled=True)
+    assert set(names(described=True, scarce=True, unlabelled=True, untold=True)) == set(ARMS)
 
 
 def test_one_hot() -> None:

@@ -199,6 +199,9 @@ def test_text_targets_read_nothing_outside_train(colour_folder: Path, table: Pat
         ({"described_fraction": 0.5, "embeddings": None}, ConfigError, "give --embeddings too"),
         ({"noise_kind": "class-dependent"}, ConfigError, "give --label-noise too"),
         ({"imbalance": 100.0, "batch_size": 33}, DataError, "larger than the train split"),
+        ({"consistency": 1.0}, ConfigError, "give a variant"),
+        ({"arms": "fixmatch", "label_noise": 0.2}, ConfigError, "fixmatch need training images without a label"),
+        ({"arms": "text-labels-fixmatch", "labels_per_class": 2}, ConfigError, "without a description too"),
         ({"variants": {"x": {"arm": "oracle"}}}, ConfigError, "need --labels-per-class or --label-noise"),
         (
             {"arms": "baseline", "variants": {"x": {"arm": "aligned", "embeddings": "/no"}}},

@@ -6,8 +6,8 @@ labels that are left, and images without one take no part in their alignment.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,7 @@ class Arm:
         names: whether it needs embeddings of the class names.
         scarce_only: whether it differs from the baseline only where labels are missing or wrong.
         after_baseline: whether it needs the finished baseline of the same seed.
+        options: options of train that it has of its own.
     """
 
     about: str
@@ -60,6 +61,12 @@ class Arm:
     names: bool = False
     scarce_only: bool = False
     after_baseline: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def consistent(self) -> bool:
+        """Whether it needs images without a target: without a label and, where it reads texts, without a text."""
+        return "consistency" in self.options
 
 
 def _baseline(given: Situation) -> TrainingData:
@@ -166,6 +173,19 @@ ALL: dict[str, Arm] = {
         scarce_only=True,
         after_baseline=True,
     ),
+    "fixmatch": Arm(
+        about="labels, and consistency training on the images without one (vision only)",
+        prepare=_baseline,
+        text=False,
+        scarce_only=True,
+        options={"consistency": 1.0},
+    ),
+    "text-labels-fixmatch": Arm(
+        about="text labels, and consistency training on the images without label and description",
+        prepare=_text_labels,
+        scarce_only=True,
+        options={"consistency": 1.0},
+    ),
     "oracle": Arm(about="all true labels: the upper bound", prepare=_oracle, text=False, scarce_only=True),
     "shuffled": Arm(about="control: aligned to the description of any other image", prepare=_shuffled),
     "shuffled-within-class": Arm(
@@ -177,11 +197,21 @@ ALL: dict[str, Arm] = {
 }
 
 
-def applicable(*, described: bool, scarce: bool) -> tuple[str, ...]:
-    """Return the arms that mean something: those with text where there are embeddings, those for scarce or wrong labels
-    where labels are.
+def applicable(*, described: bool, scarce: bool, unlabelled: bool, untold: bool) -> tuple[str, ...]:
+    """Return the arms that mean something.
+
+    Args:
+        described: whether there are embeddings, for arms with text.
+        scarce: whether labels are missing or wrong.
+        unlabelled: whether training images without a label are left, for consistency training.
+        untold: whether training images without a label and without a text are.
     """
-    return tuple(name for name in ARMS if (described or not ALL[name].text) and (scarce or not ALL[name].scarce_only))
+
+    def means_something(arm: Arm) -> bool:
+        enough = (described or not arm.text) and (scarce or not arm.scarce_only)
+        return enough and (not arm.consistent or (untold if arm.text else unlabelled))
+
+    return tuple(name for name in ARMS if means_something(ALL[name]))
 
 
 def one_hot(labels: NDArray[np.int64], classes: int) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ from rich.text import Text
 from gpt4image.records import FEW_SEEDS, Comparison, Interval, Pair
 
 SIGNIFICANT = 0.05
-TEXT_ARMS = ("text-labels", "aligned", "text-labels-aligned", "zero-shot")
+TEXT_ARMS = ("text-labels", "aligned", "text-labels-aligned", "text-labels-fixmatch", "zero-shot")
 """Arms that learn from descriptions. The first one measured makes the headline: a fixed order, because choosing the
 arm that did best on the test split would flatter it."""
 
@@ -25,6 +25,8 @@ PHRASES = {
     "text-labels-aligned": "text labels with alignment",
     "zero-shot": "the nearest class name",
     "self-training": "vision-only self-training",
+    "fixmatch": "vision-only consistency training",
+    "text-labels-fixmatch": "text labels with consistency training",
     "oracle": "all true labels",
     "shuffled": "alignment to shuffled descriptions",
     "shuffled-within-class": "alignment to descriptions shuffled within the class",

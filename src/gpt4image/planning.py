@@ -18,7 +18,7 @@ from gpt4image.errors import ConfigError
 from gpt4image.files import fingerprint, read_json, write_json
 from gpt4image.regimes import Regime
 from gpt4image.table import EmbeddingTable
-from gpt4image.training_data import Prepared, prepare, require_batch, with_table
+from gpt4image.training_data import Prepared, TrainingData, prepare, require_batch, with_table
 
 CLASS_NAME_PROMPT = "a photo of a {}"
 PLAN = "plan.json"
@@ -85,6 +85,11 @@ def make_plan(config: CompareConfig) -> Plan:
             f"--text-labels {config.text_labels} may have been read off labels that an arm must not see. Leave it out: "
             "the arms text-labels and text-labels-aligned read their own, per seed, off the labels that are left."
         )
+    if config.consistency > 0.0:
+        raise ConfigError(
+            f"--consistency {config.consistency:g} would make every arm another one. Leave it out: the arms fixmatch "
+            "and text-labels-fixmatch have it, with weight 1; for another weight give a variant of one of them."
+        )
     if config.noise_kind != "uniform" and not config.label_noise:
         raise ConfigError(f"--noise-kind {config.noise_kind} says how labels are wrong: give --label-noise too.")
     if config.described_fraction < 1.0 and config.embeddings is None:
@@ -97,7 +102,7 @@ def make_plan(config: CompareConfig) -> Plan:
     regime = Regime.of(config)
     train = ready.data.indices("train")
     unlabelled = bool((ready.data.labels[train] == NO_LABEL).any())
-    members = _members(config, scarce=regime.scarce, unlabelled=unlabelled)
+    members = _members(config, regime.apply(ready.data, seed=0), scarce=regime.scarce, unlabelled=unlabelled)
     doubted = any(arms.ALL[member.arm].scarce_only for member in members.values())
     if regime.scarce or unlabelled or doubted:
         _refuse_leak(config, members.values())
@@ -142,23 +147,32 @@ def _resolved(config: CompareConfig) -> Prepared:
     return replace(ready, chosen=known[key])
 
 
-def _members(config: CompareConfig, *, scarce: bool, unlabelled: bool) -> dict[str, Member]:
+def _members(config: CompareConfig, left: TrainingData, *, scarce: bool, unlabelled: bool) -> dict[str, Member]:
     """Return the arms that are asked for, or all that mean something here, and the variants.
 
-    Whoever doubts labels may ask for more.
+    Whoever doubts labels may ask for more. ``left`` is what the first seed trains on.
     """
-    described = config.embeddings is not None
-    possible = [name for name in arms.applicable(described=described, scarce=True) if scarce or name != "oracle"]
-    usual = arms.applicable(described=described, scarce=scarce or unlabelled)
+    train = left.indices("train")
+    without = left.labels[train] == NO_LABEL
+    untold = without if left.text is None else without & ~left.text.described[train]
+    there: dict[str, bool] = {
+        "described": config.embeddings is not None,
+        "unlabelled": bool(without.any()),
+        "untold": bool(untold.any()),
+    }
+    possible = [name for name in arms.applicable(scarce=True, **there) if scarce or name != "oracle"]
+    usual = arms.applicable(scarce=scarce or unlabelled, **there)
     asked = tuple(filter(None, config.arms.split(","))) or tuple(name for name in usual if name in possible)
     wanted = {**dict.fromkeys(asked), **{table["arm"]: None for table in config.variants.values()}}
     if refused := [name for name in wanted if name not in possible]:
         why = "need --embeddings" if config.embeddings is None else "need --labels-per-class or --label-noise"
+        if config.embeddings is not None and all(arms.ALL[name].consistent for name in refused):
+            why = "need training images without a label (with text labels, without a description too)"
         raise ConfigError(f"--arms {','.join(refused)} {why} here; possible now: {', '.join(possible)}.")
     plain = dict.fromkeys(("baseline", *asked))
-    members = {name: Member(arm=name, options={}) for name in plain}
+    members = {name: Member(arm=name, options=arms.ALL[name].options) for name in plain}
     for name, table in config.variants.items():
-        options = {key: value for key, value in table.items() if key != "arm"}
+        options = {**arms.ALL[table["arm"]].options, **{key: table[key] for key in table if key != "arm"}}
         members[name] = Member(arm=table["arm"], options=options)
     return members
 

@@ -21,6 +21,8 @@ ARMS = (
     "text-labels-aligned",
     "zero-shot",
     "self-training",
+    "fixmatch",
+    "text-labels-fixmatch",
     "oracle",
     "shuffled",
     "shuffled-within-class",
