@@ -57,7 +57,7 @@ def pipeline() -> list[Row]:
         images = batches.batch(0)
         pixels = next(iter(data.pixels.stream([images])))
         ready_made = objective.train_batch(
-            pixels, trainer.augmentation, Draws.local(len(images), torch.default_generator)
+            pixels, trainer.augmentation, Draws.whole(len(images), torch.default_generator)
         )
         targets = data.class_targets(images)
         autocast, layout = objective.autocast, objective.memory_format_of(ready.config.memory_format)
@@ -123,7 +123,7 @@ def _against_dataloader(ready: Prepared, trainer: Any) -> Row:
     def ours() -> None:
         order = np.random.permutation(train)
         for pixels in data.pixels.stream(order[start : start + size] for start in range(0, len(order), size)):
-            objective.train_batch(pixels, how, Draws.local(len(pixels), torch.default_generator))
+            objective.train_batch(pixels, how, Draws.whole(len(pixels), torch.default_generator))
 
     best = float("inf")
     mine = float("inf")

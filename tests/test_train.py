@@ -204,7 +204,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(
         ({"model_args": {"chanels": [1]}}, ModelError, "chanels"),
         ({"optimizer": "adamv"}, ConfigError, "--optimizer adamv"),
         ({"device": "cuda:9"}, ConfigError, "not available here"),
-        ({"mixup": 1.0, "batch_size": 7}, ConfigError, "must be even"),
+        ({"mixup": 1.0, "batch_size": 7}, ConfigError, "--batch-size 7 must be a multiple of 2"),
         ({"init": "missing.safetensors"}, ModelError, r"missing\.safetensors"),
         ({"only_described": True}, Gpt4ImageError, "--only-described needs --embeddings"),
     ],

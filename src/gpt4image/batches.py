@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from gpt4image.errors import DataError
+from gpt4image import processes
+from gpt4image.draws import Draws
+from gpt4image.errors import ConfigError, DataError
 
 Indices = NDArray[np.int64]
+Mixing = Literal["none", "all", "targeted"]
 
 
 @dataclass(kw_only=True)
@@ -53,24 +58,38 @@ class Batches:
         others: stream of images that take part through alignment or consistency alone; None where there are none.
         size: images per batch.
         others_per_batch: how many of them come from ``others``.
+        rows: (B,) which of them belong to this process.
     """
 
     targeted: Stream
     others: Stream | None
     size: int
     others_per_batch: int
+    rows: Indices
 
     def batch(self, number: int) -> Indices:
-        """Return the images of batch ``number``, counted from 0."""
+        """Return the images of batch ``number``, counted from 0, that belong to this process."""
         own = self.size - self.others_per_batch
         images = self.targeted.take(number * own, own)
         if self.others is None:
-            return images
-        return np.concatenate([images, self.others.take(number * self.others_per_batch, self.others_per_batch)])
+            return images[self.rows]
+        others = self.others.take(number * self.others_per_batch, self.others_per_batch)
+        return np.concatenate([images, others])[self.rows]
+
+    def draws(self, generator: torch.Generator) -> Draws:
+        """Return random numbers for the images of a batch that belong to this process."""
+        return Draws(generator=generator, total=self.size, rows=torch.from_numpy(self.rows))
 
 
 def make_batches(
-    targeted: Indices, others: Indices, *, size: int, labelled_share: float, seed: int, repeats: int = 1
+    targeted: Indices,
+    others: Indices,
+    *,
+    size: int,
+    labelled_share: float,
+    seed: int,
+    repeats: int = 1,
+    mixing: Mixing = "none",
 ) -> Batches:
     """Return the batches of a run.
 
@@ -81,9 +100,11 @@ def make_batches(
         labelled_share: share of a batch drawn from ``targeted`` where there are others.
         seed: gives the order.
         repeats: times that each image comes in a row.
+        mixing: which images are mixed in pairs, from both ends: none, all, or those with a target alone.
 
     Raises:
-        DataError: no image has a target, or the batch is larger than the set.
+        ConfigError: the batch cannot be shared by the processes of the run, or mixed in pairs.
+        DataError: no image has a target.
     """
     if len(targeted) == 0:
         raise DataError("No training image has a label or a text label; label some, or give --text-labels.")
@@ -93,4 +114,34 @@ def make_batches(
         others=Stream(images=others, seed=(seed, 1), repeats=repeats) if n_others else None,
         size=size,
         others_per_batch=n_others,
+        rows=own_rows(size - n_others, n_others, mixing),
     )
+
+
+def own_rows(own: int, others: int, mixing: Mixing) -> Indices:
+    """Return which rows of a batch of ``own`` images with a target, then ``others``, belong to this process; ascending.
+
+    Images that are mixed with each other go to the same process.
+
+    Raises:
+        ConfigError: the batch cannot be shared by the processes of the run, or mixed in pairs.
+    """
+    count, size = processes.count(), own + others
+    if mixing == "targeted":
+        parts = [(own, 2 * count), (others, count)]
+    else:
+        parts = [(size, 2 * count if mixing == "all" else count)]
+    if count == 1 and mixing == "targeted":  # one that is left over is not mixed
+        return np.arange(size)
+    if any(part % unit for part, unit in parts):
+        why = ["--mixup and --cutmix mix pairs"] if mixing != "none" else []
+        why += [f"{count} processes share each batch"] if count > 1 else []
+        need = (
+            f"{own} of --batch-size {size} have a target, which must be a multiple of {2 * count}, and {others} have "
+            f"none, of {count}"
+            if mixing == "targeted"
+            else f"--batch-size {size} must be a multiple of {parts[0][1]}"
+        )
+        raise ConfigError(f"{', and '.join(why)}: {need}.")
+    starts = (0, own)
+    return np.concatenate([start + processes.rows(part) for (part, _), start in zip(parts, starts, strict=False)])

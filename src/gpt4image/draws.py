@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from gpt4image import processes
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Draws:
@@ -28,10 +26,9 @@ class Draws:
     rows: Tensor
 
     @classmethod
-    def local(cls, count: int, generator: torch.Generator) -> Draws:
-        """Return the draws of this process, which has ``count`` rows of the batch, in order of rank."""
-        rows = torch.arange(count) + processes.rank() * count
-        return cls(generator=generator, total=count * processes.count(), rows=rows)
+    def whole(cls, count: int, generator: torch.Generator) -> Draws:
+        """Return the draws of a batch of ``count`` rows that are all here."""
+        return cls(generator=generator, total=count, rows=torch.arange(count))
 
     def of(self, chosen: Tensor) -> Draws:
         """Return the draws of some of the rows that are here; ``chosen`` is a mask or positions among them."""

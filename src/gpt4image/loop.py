@@ -6,7 +6,6 @@ as if it had never stopped.
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -15,18 +14,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from gpt4image import runs
-from gpt4image.aligner import Aligner
-from gpt4image.checkpoint import load_checkpoint, save_checkpoint, save_tensors
+from gpt4image import processes, runs
+from gpt4image.checkpoint import load_checkpoint, load_tensors, save_checkpoint, save_tensors
 from gpt4image.config import TrainOptions
 from gpt4image.devices import choose_device, peak_memory_bytes, probe, reset_peak_memory
 from gpt4image.errors import TrainingError
 from gpt4image.files import append_json_line, write_json_lines
 from gpt4image.interrupts import deferred_interrupt
-from gpt4image.objective import batch_losses, seed_step
+from gpt4image.objective import Losses, batch_losses, seed_step
 from gpt4image.predictions import predict
+from gpt4image.sharding import averaging, clip_gradients
 from gpt4image.tasks.classification import measure
 from gpt4image.trainer import Trainer, build
 from gpt4image.training_data import TrainingData
@@ -55,26 +54,37 @@ def train_step(trainer: Trainer, step: int, epoch: int, *pixels: Tensor) -> dict
     means: dict[str, float] = {}
     for part, batch in enumerate(pixels):
         images = trainer.batches.batch(step * config.grad_accumulation + part)
-        losses = batch_losses(trainer, step, images, batch)
-        named = {"total": losses.total, **losses.parts}
-        values = torch.stack([loss.detach() for loss in named.values()]).double().cpu()
-        if not bool(values.isfinite().all()):
-            trainer.optimizer.zero_grad(set_to_none=True)
-            found = ", ".join(f"{name} {value}" for name, value in zip(named, values.tolist(), strict=True))
-            raise TrainingError(
-                f"The loss is not finite at step {step} (epoch {epoch + 1}): {found}. Lower --lr {config.lr:g}, set "
-                "--clip-grad 1, or try --precision fp32."
-            )
-        (losses.total / len(pixels)).backward()
-        for name, value in zip(named, values.tolist(), strict=True):
+        with averaging(trainer.parallel, last=part + 1 == len(pixels)):
+            losses = batch_losses(trainer, step, images, batch)
+            values = require_finite(trainer, step, epoch, losses)
+            (losses.total / len(pixels)).backward()
+        for name, value in values.items():
             means[name] = means.get(name, 0.0) + value / len(pixels)
     if config.clip_grad is not None:
-        nn.utils.clip_grad_norm_(trainer.model.parameters(), config.clip_grad)
+        clip_gradients(trainer.model, config.clip_grad)
     trainer.optimizer.step()
     trainer.optimizer.zero_grad(set_to_none=True)
     if trainer.ema is not None:
         trainer.ema.update(trainer.model, step=step)
     return means
+
+
+def require_finite(trainer: Trainer, step: int, epoch: int, losses: Losses) -> dict[str, float]:
+    """Return each part of the loss, and the whole (total), by name.
+
+    Raises:
+        TrainingError: one is not finite. The losses are those of all processes, so all of them stop.
+    """
+    named = {"total": losses.total, **losses.parts}
+    values = torch.stack([loss.detach() for loss in named.values()]).double().cpu()
+    if bool(values.isfinite().all()):
+        return dict(zip(named, values.tolist(), strict=True))
+    trainer.optimizer.zero_grad(set_to_none=True)
+    found = ", ".join(f"{name} {value}" for name, value in zip(named, values.tolist(), strict=True))
+    raise TrainingError(
+        f"The loss is not finite at step {step} (epoch {epoch + 1}): {found}. Lower --lr {trainer.config.lr:g}, set "
+        "--clip-grad 1, or try --precision fp32."
+    )
 
 
 def pixels_of(trainer: Trainer, numbers: range) -> Iterator[Tensor]:
@@ -98,7 +108,7 @@ def choose_precision(config: TrainOptions, data: TrainingData) -> tuple[str, str
         pixels[:] = pixels or pixels_of(trainers[key], range(config.grad_accumulation))
         train_step(trainers[key], 0, 0, *pixels)
 
-    return probe(step, device, config.precision, config.memory_format)
+    return processes.from_first(probe(step, device, config.precision, config.memory_format))
 
 
 def validate(trainer: Trainer) -> dict[str, Any] | None:
@@ -126,10 +136,10 @@ def fit(trainer: Trainer, out: Path, *, on_step: OnStep, checkpoint_seconds: flo
     checkpoint = out / runs.CHECKPOINT
     reset_peak_memory(trainer.device)
     state: dict[str, Any] = {"step": 0, "seconds": 0.0, "history": [], "best": -1.0, "epoch_losses": []}
-    if checkpoint.is_file():
-        state = load_checkpoint(checkpoint, trainer.modules, trainer.optimizer)
+    if processes.from_first(checkpoint.is_file()):
+        state = processes.together(lambda: load_checkpoint(checkpoint, trainer.modules, trainer.optimizer))
     trainer.history, trainer.best = state["history"], state["best"]
-    write_json_lines(out / runs.METRICS, trainer.history)
+    processes.by_first(lambda: write_json_lines(out / runs.METRICS, trainer.history))
     begin, epoch_losses, earlier = state["step"], state["epoch_losses"], state["seconds"]
     started = saved = time.monotonic()
 
@@ -150,15 +160,16 @@ def fit(trainer: Trainer, out: Path, *, on_step: OnStep, checkpoint_seconds: flo
             if (step + 1) % trainer.steps_per_epoch == 0:
                 end_epoch(trainer, out, epoch, epoch_losses, earlier + time.monotonic() - started)
                 epoch_losses = []
-            if interrupt.requested:
-                save(step + 1)
-                raise KeyboardInterrupt
-            if time.monotonic() - saved >= checkpoint_seconds:
+            due = time.monotonic() - saved >= checkpoint_seconds
+            stop, due = processes.any_of(interrupt.requested, due)
+            if stop or due:
                 save(step + 1)
                 saved = time.monotonic()
+            if stop:
+                raise KeyboardInterrupt
     seconds = earlier + time.monotonic() - started
     save_weights(trainer, out)
-    checkpoint.unlink(missing_ok=True)
+    processes.by_first(lambda: checkpoint.unlink(missing_ok=True))
     images = trainer.steps * accumulation * (trainer.config.batch_size or 0)
     return {
         "seconds": round(seconds, 3),
@@ -186,7 +197,7 @@ def end_epoch(trainer: Trainer, out: Path, epoch: int, losses: list[dict[str, fl
         "seconds": round(seconds, 3),
     }
     trainer.history.append(row)
-    append_json_line(out / runs.METRICS, row)
+    processes.by_first(lambda: append_json_line(out / runs.METRICS, row))
     if config.select == "best" and val is not None and val["top1"] > trainer.best:
         trainer.best = val["top1"]
         save_tensors(out / BEST_FILE, trainer.evaluated.state_dict())
@@ -194,14 +205,10 @@ def end_epoch(trainer: Trainer, out: Path, epoch: int, losses: list[dict[str, fl
 
 def save_weights(trainer: Trainer, out: Path) -> None:
     """Write the plain backbone, and the projection head beside it."""
-    model = trainer.evaluated
-    if (out / BEST_FILE).is_file():
-        from gpt4image.checkpoint import load_tensors
-
-        model = copy.deepcopy(model)
-        model.load_state_dict(load_tensors(out / BEST_FILE)[0])
-        (out / BEST_FILE).unlink()
-    backbone: Any = model.backbone
-    if isinstance(model, Aligner):
-        save_tensors(out / runs.HEAD, model.head.state_dict())
-    save_tensors(out / runs.MODEL, backbone.state_dict())
+    best = out / BEST_FILE
+    weights = load_tensors(best)[0] if processes.from_first(best.is_file()) else trainer.evaluated.state_dict()
+    for part, name in (("head", runs.HEAD), ("backbone", runs.MODEL)):
+        tensors = {key.removeprefix(f"{part}."): value for key, value in weights.items() if key.startswith(f"{part}.")}
+        if tensors:
+            save_tensors(out / name, tensors)
+    processes.by_first(lambda: best.unlink(missing_ok=True))

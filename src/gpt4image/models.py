@@ -104,6 +104,25 @@ def has_batch_norm(name: str) -> bool:
     return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules())
 
 
+def checkpoint_activations(module: nn.Module, name: str) -> None:
+    """Let a timm model keep the input of each block alone, and compute the rest again in the backward pass.
+
+    Chen et al. 2016, arXiv 1604.06174.
+
+    Raises:
+        ModelError: the model cannot, or has batch norm, whose running statistics would count each batch twice.
+    """
+    if any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules()):
+        raise ModelError(
+            f"--checkpoint-activations computes forward passes twice, and {name} has batch norm, which would count "
+            "each batch twice: leave it out, or take a model with layer norm (a ViT, DeiT, ConvNeXt or Swin)."
+        )
+    try:
+        module.set_grad_checkpointing(True)  # pyright: ignore[reportCallIssue]
+    except (AttributeError, AssertionError):
+        raise ModelError(f"--checkpoint-activations: timm has none for {name}; leave it out.") from None
+
+
 def load_weights(module: nn.Module, path: Path) -> tuple[str, ...]:
     """Load a .safetensors file into a classifier; return a note where its classifier has other classes and stays new.
 

@@ -13,7 +13,6 @@ from torch import Tensor
 from gpt4image.augment import finished, normalised, train_batch
 from gpt4image.consistency import consistency_loss
 from gpt4image.devices import autocast, memory_format_of
-from gpt4image.draws import Draws
 from gpt4image.mixing import mix
 from gpt4image.tasks.classification import soft_cross_entropy
 from gpt4image.trainer import Trainer
@@ -59,11 +58,10 @@ def batch_losses(trainer: Trainer, step: int, images: NDArray[np.int64], pixels:
         mixing = mix(inputs[:size], one, config.mixup, config.cutmix)
         targets = mixing @ targets
     # A text is drawn before the model draws what differs between processes (dropout).
-    draws = Draws.local(size, torch.default_generator)
-    chosen = draws.uniform().numpy() if config.texts == "sample" else None
+    chosen = trainer.batches.draws(torch.default_generator).uniform().numpy() if config.texts == "sample" else None
     with autocast(device, config.precision):
         inputs = inputs.contiguous(memory_format=memory_format_of(config.memory_format))
-        logits, image_emb, *features = trainer.model(inputs, with_features=config.adaptive_weight)
+        logits, image_emb, *features = trainer.parallel(inputs, with_features=config.adaptive_weight)
     task = soft_cross_entropy(logits[:size], targets, config.label_smoothing)
     total, parts = task, {"task": task}
     if image_emb is not None and data.text is not None:
@@ -97,7 +95,7 @@ def inputs_of(trainer: Trainer, pixels: Tensor, size: int, two: Tensor) -> Tenso
         size: B, images in the batch.
         two: (U,) rows that have a second view.
     """
-    how, draws = trainer.augmentation, Draws.local(size, torch.default_generator)
+    how, draws = trainer.augmentation, trainer.batches.draws(torch.default_generator)
     if trainer.views is None:
         return train_batch(pixels, how, draws)
     inputs = finished(pixels[:size], how, draws)

@@ -7,7 +7,7 @@ One process is the usual case, and everything here then does nothing. Several ar
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -130,6 +130,15 @@ def from_first(value: T) -> T:
     values = [value]
     dist.broadcast_object_list(values)
     return values[0]
+
+
+def united(items: Iterable[T]) -> tuple[T, ...]:
+    """Return the items of all processes, each once, in order of rank."""
+    own = list(items)
+    lists: list[Any] = [own] * count()
+    if count() > 1:
+        dist.all_gather_object(lists, own)
+    return tuple(dict.fromkeys(item for part in lists for item in part))
 
 
 def any_of(*flags: bool) -> tuple[bool, ...]:

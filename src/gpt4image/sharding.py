@@ -7,6 +7,7 @@ do not. torch's modules for both are imported when there are several processes.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 import torch
@@ -20,11 +21,29 @@ def replicate(model: nn.Module, device: torch.device) -> nn.Module:
     """Return what to call in the place of ``model``, so that its gradients are averaged over the processes."""
     if processes.count() == 1:
         return model
-    from torch.nn.parallel import DistributedDataParallel
-
     # Buffers need no broadcast: batch norm sees the same batch everywhere (batch_layers).
     devices = [torch.cuda.current_device()] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+    return nn.parallel.DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+
+
+def averaging(parallel: nn.Module, *, last: bool) -> contextlib.AbstractContextManager[None]:
+    """Return the context of one of several accumulated batches: copies exchange their gradients at the last one."""
+    copied = isinstance(parallel, nn.parallel.DistributedDataParallel)
+    return parallel.no_sync() if copied and not last else contextlib.nullcontext()
+
+
+def clip_gradients(model: nn.Module, most: float) -> None:
+    """Scale the gradients of ``model`` down to a norm of ``most``, where it is larger."""
+    if processes.count() == 1:
+        nn.utils.clip_grad_norm_(model.parameters(), most)
+        return
+    from torch.distributed.tensor import DTensor
+
+    having = [parameter for parameter in model.parameters() if parameter.grad is not None]
+    kinds = [[p for p in having if isinstance(p, DTensor) is sharded] for sharded in (True, False)]
+    norms = [whole(nn.utils.get_total_norm([p.grad for p in kind if p.grad is not None])) for kind in kinds if kind]
+    for kind in kinds:
+        nn.utils.clip_grads_with_norm_(kind, most, torch.stack(norms).norm())
 
 
 def shard(model: nn.Module, device: torch.device) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from gpt4image import runs
+from gpt4image import processes, runs
 from gpt4image.config import TrainConfig, TrainOptions
 from gpt4image.devices import choose_device, cpu_threads
+from gpt4image.errors import DataError
 from gpt4image.files import read_json, write_json
 from gpt4image.outcome import Outcome
 from gpt4image.progress import progress_bar
@@ -25,20 +26,45 @@ def train(config: TrainConfig) -> Outcome:
         ConfigError, DataError, TableError, ModelError, RunError: before training starts.
         TrainingError: the loss is not finite.
     """
+    with processes.joined(choose_device(config.device)), cpu_threads(config.threads):
+        ready = processes.together(lambda: _prepared(config), first_ahead=True)
+        if ready is not None:
+            _require_same_data(ready)
+            _train(resolve(ready))
+        return processes.together(lambda: _outcome(config.out))
+
+
+def _prepared(config: TrainConfig) -> Prepared | None:
+    """Return what the run reads and its options; None where it is finished."""
     config = _as_before(config) if config.resume else config
     if config.resume and runs.is_finished(config.out):
         runs.require_same(config.out, config.model_dump(mode="json"))
-        return _outcome(config.out)
-    with cpu_threads(config.threads):
-        ready = resolve(prepare(config, splits=("train", "val")))
-        with progress_bar() as bar:
-            task = bar.add_task("train", total=None, note="")
+        return None
+    return prepare(config, splits=("train", "val"))
 
-            def on_step(step: int, steps: int, note: str) -> None:
-                bar.update(task, completed=step, total=steps, note=note)
 
-            run(ready, config.out, arm="train", resume=config.resume, on_step=on_step)
-    return _outcome(config.out)
+def _require_same_data(ready: Prepared) -> None:
+    """Refuse processes that read other images, labels or texts than the first one, as on machines with other files."""
+    first = processes.from_first(ready.fingerprint)
+
+    def check() -> None:
+        if ready.fingerprint != first:
+            raise DataError(
+                f"this machine reads other images, labels or texts from {ready.config.data} than the first process: "
+                "all machines must see the same files."
+            )
+
+    processes.together(check)
+
+
+def _train(ready: Prepared) -> None:
+    with progress_bar(quiet=processes.rank() > 0) as bar:
+        task = bar.add_task("train", total=None, note="")
+
+        def on_step(step: int, steps: int, note: str) -> None:
+            bar.update(task, completed=step, total=steps, note=note)
+
+        run(ready, ready.config.out, arm="train", resume=ready.config.resume, on_step=on_step)
 
 
 def resolve(ready: Prepared) -> Prepared:
@@ -84,10 +110,12 @@ def run(
         "precision": config.precision,
         "memory_format": config.memory_format,
         "threads": torch.get_num_threads(),
+        "processes": processes.count(),
     }
-    runs.start(out, record, facts, resume=resume)
+    processes.by_first(lambda: runs.start(out, record, facts, resume=resume))
     measured = fit(trainer, out, on_step=on_step, checkpoint_seconds=config.checkpoint_seconds)
-    write_json(out / runs.RUN, {"status": "finished", **measured, **data_facts(ready)})
+    finished = {"status": "finished", **measured, **data_facts(ready)}
+    processes.by_first(lambda: write_json(out / runs.RUN, finished))
 
 
 def data_facts(ready: Prepared) -> dict[str, Any]:
@@ -95,7 +123,7 @@ def data_facts(ready: Prepared) -> dict[str, Any]:
     data = ready.data
     train = data.indices("train")
     return {
-        "set_aside": [{"name": item.name, "reason": item.reason} for item in data.unusable],
+        "set_aside": [{"name": item.name, "reason": item.reason} for item in processes.united(data.unusable)],
         "data": {
             "spec": data.image_set.spec,
             **ready.sizes,

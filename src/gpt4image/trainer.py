@@ -18,12 +18,14 @@ from gpt4image import processes
 from gpt4image.aligner import Aligner
 from gpt4image.alignment import FurtherTexts
 from gpt4image.augment import Augmentation
+from gpt4image.batch_layers import see_whole_batch
 from gpt4image.batches import Batches, make_batches
 from gpt4image.config import TrainOptions
 from gpt4image.devices import choose_device, memory_format_of
 from gpt4image.errors import ConfigError
-from gpt4image.models import Backbone, create_backbone
+from gpt4image.models import Backbone, checkpoint_activations, create_backbone
 from gpt4image.policies import STRONG, Policy
+from gpt4image.sharding import replicate
 from gpt4image.text_targets import TextTargets
 from gpt4image.training_data import TrainingData
 from gpt4image.views import Views
@@ -33,6 +35,7 @@ from gpt4image.views import Views
 class Trainer:
     """The parts of one run. ``model`` maps images to (logits, image embeddings or None).
 
+    ``parallel`` is what a step calls in its place: the same, or a wrapper that averages gradients over processes.
     ``views`` is None where images are augmented on the device alone, ``further`` where a batch is compared to its own
     texts alone.
     """
@@ -41,6 +44,7 @@ class Trainer:
     data: TrainingData
     device: torch.device
     model: nn.Module
+    parallel: nn.Module
     optimizer: torch.optim.Optimizer
     scheduler: CosineLRScheduler
     ema: ModelEmaV3 | None
@@ -92,11 +96,10 @@ def build(config: TrainOptions, data: TrainingData) -> Trainer:
     """
     device = choose_device(config.device)
     batch_size, count = config.batch_size or 0, len(data.indices("train"))
-    mixes = config.mixup > 0.0 or config.cutmix > 0.0
-    if mixes and batch_size % 2:
-        raise ConfigError(f"--mixup and --cutmix mix pairs: --batch-size {batch_size} must be even.")
     torch.manual_seed(config.seed)
-    backbone, notes = make_backbone(config, len(data.classes))
+    backbone, notes = processes.together(lambda: make_backbone(config, len(data.classes)))
+    if config.checkpoint_activations:
+        checkpoint_activations(backbone, config.model or "")
     model: nn.Module = Plain(backbone)
     further: FurtherTexts | None = None
     if data.text is not None and config.align_weight > 0.0:
@@ -106,7 +109,10 @@ def build(config: TrainOptions, data: TrainingData) -> Trainer:
         compared = batch_size if further is None else len(further.ids)
         bias = -math.log(max(compared - 1, 1))  # the log odds of a pair taken at random
         model = Aligner(backbone, text.width, head=config.head, bias=bias, **config.alignment)
+    see_whole_batch(model, device)
     model.to(device).to(memory_format=memory_format_of(config.memory_format))  # pyright: ignore[reportCallIssue]
+    ema = ModelEmaV3(model, decay=config.ema, use_warmup=True) if config.ema > 0.0 else None
+    parallel = replicate(model, device)
     try:
         optimizer = create_optimizer_v2(
             model,
@@ -130,26 +136,30 @@ def build(config: TrainOptions, data: TrainingData) -> Trainer:
         t_in_epochs=False,
     )
     targeted, others = participants(config, data, aligned=isinstance(model, Aligner))
+    mixes = config.mixup > 0.0 or config.cutmix > 0.0
+    batches = make_batches(
+        targeted,
+        others,
+        size=batch_size,
+        labelled_share=config.labelled_share,
+        seed=config.seed,
+        repeats=config.repeated_augmentation,
+        mixing="none" if not mixes else "targeted" if config.consistency > 0.0 else "all",
+    )
     augmentation = augmentation_of(config, backbone)
     return Trainer(
         config=config,
         data=data,
         device=device,
         model=model,
+        parallel=parallel,
         optimizer=optimizer,
         scheduler=scheduler,
-        ema=ModelEmaV3(model, decay=config.ema, use_warmup=True) if config.ema > 0.0 else None,
-        batches=make_batches(
-            targeted,
-            others,
-            size=batch_size,
-            labelled_share=config.labelled_share,
-            seed=config.seed,
-            repeats=config.repeated_augmentation,
-        ),
+        ema=ema,
+        batches=batches,
         notes=notes,
         augmentation=augmentation,
-        views=views_of(config, augmentation, len(data.labels), others),
+        views=views_of(config, augmentation, batches, len(data.labels), others),
         steps_per_epoch=steps_per_epoch,
         further=further,
     )
@@ -192,7 +202,9 @@ def participants(
     return targeted, others[data.text.described[others]]
 
 
-def views_of(config: TrainOptions, augmentation: Augmentation, count: int, others: NDArray[np.int64]) -> Views | None:
+def views_of(
+    config: TrainOptions, augmentation: Augmentation, batches: Batches, count: int, others: NDArray[np.int64]
+) -> Views | None:
     """Return what is made of pixels before the device gets them: second views of ``others``, and --auto-augment.
 
     Raises:
@@ -209,8 +221,8 @@ def views_of(config: TrainOptions, augmentation: Augmentation, count: int, other
         strong=Policy(STRONG, augmentation.mean) if consistent else None,
         second=second,
         seed=config.seed,
-        rank=processes.rank(),
-        processes=processes.count(),
+        total=batches.size,
+        rows=torch.from_numpy(batches.rows),
     )
 
 

@@ -27,8 +27,8 @@ class Views:
         strong: what else is done to second views; None where there are none.
         second: (N,) bool, which images of the set get a second view.
         seed: of the run.
-        rank: number of this process, of those that share each batch.
-        processes: their number.
+        total: images of a batch over all processes that share it.
+        rows: (B,) int64, which of them are here.
     """
 
     how: Augmentation
@@ -36,8 +36,8 @@ class Views:
     strong: Policy | None
     second: NDArray[np.bool_]
     seed: int
-    rank: int
-    processes: int
+    total: int
+    rows: Tensor
 
     def __call__(self, pixels: Tensor, images: NDArray[np.int64], number: int) -> Tensor:
         """Return the views of batch ``number``.
@@ -51,13 +51,13 @@ class Views:
             (B + U, 3, T, T) uint8: a view of each image, then the second views of the U images that get one.
         """
         one, two = self.split(images)
-        draws = self._draws(len(pixels), number, 0)
+        draws = self._draws(number, 0)
         views = self._moved(pixels, draws)
         if self.policy is not None:
             views[one] = self.policy(views[one], draws.of(one).seeds())
         if self.strong is None:
             return views
-        draws = self._draws(len(pixels), number, 1).of(two)
+        draws = self._draws(number, 1).of(two)
         return torch.cat([views, self.strong(self._moved(pixels[two], draws), draws.seeds())])
 
     def split(self, images: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
@@ -65,13 +65,9 @@ class Views:
         two = torch.from_numpy(self.second[images])
         return (~two).nonzero().flatten(), two.nonzero().flatten()
 
-    def _draws(self, count: int, number: int, view: int) -> Draws:
+    def _draws(self, number: int, view: int) -> Draws:
         state = int(np.random.SeedSequence((self.seed, number, view)).generate_state(1, np.uint64)[0])
-        return Draws(
-            generator=torch.Generator().manual_seed(state),
-            total=count * self.processes,
-            rows=torch.arange(count) + self.rank * count,
-        )
+        return Draws(generator=torch.Generator().manual_seed(state), total=self.total, rows=self.rows)
 
     def _moved(self, pixels: Tensor, draws: Draws) -> Tensor:
         views = moved(pixels, self.how, draws)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from gpt4image.config.base import Fraction, JsonTable, StageConfig
+from gpt4image.errors import ConfigError
 
 
 class DataOptions(StageConfig):
@@ -91,12 +92,16 @@ class TextOptions(StageConfig):
 
             Alignment(**self.alignment)
             if self.negatives == "table" and (self.align_loss not in WITH_NEGATIVES or self.paper_compat):
-                raise ValueError(
-                    f"--negatives table is for the losses {', '.join(sorted(WITH_NEGATIVES))}, without --paper-compat"
+                raise ConfigError(
+                    f"--negatives table with --align-loss {self.align_loss}: it is for the losses "
+                    f"{', '.join(sorted(WITH_NEGATIVES))}, without --paper-compat."
                 )
-        if self.text_first > 0.0 and (self.adaptive_weight or self.weight_schedule != "constant"):
-            raise ValueError(
-                "--text-first learns one after the other: --adaptive-weight and --weight-schedule have no meaning there"
+        if self.text_first > 0.0 and (
+            self.adaptive_weight or self.weight_schedule != "constant" or self.weight_until < 1.0
+        ):
+            raise ConfigError(
+                "--text-first learns one after the other: leave out --adaptive-weight, --weight-schedule and "
+                "--weight-until, or leave out --text-first."
             )
         return self
 
@@ -208,6 +213,8 @@ class RunningOptions(StageConfig):
     """auto: the faster of those that the device computes well, found by a short probe."""
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
     """auto: the faster one, found by the same probe."""
+    checkpoint_activations: bool = False
+    """Keep only the input of each block and compute the rest again in the backward pass: less memory, more time."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of the training process; all without it."""
     workers: int | None = Field(default=None, ge=0)

@@ -10,11 +10,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gpt4image.processes import gather
+
 CALIBRATION_BINS = 15
 
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy against class probabilities, averaged over the images that have a target.
+    """Cross-entropy against class probabilities, averaged over the images that have a target, on all processes.
 
     Args:
         logits: (B, K) of any float dtype; computed in float32 or better.
@@ -23,7 +25,7 @@ def soft_cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float =
         label_smoothing: share of each target spread evenly over the classes (Szegedy et al. 2016).
 
     Returns:
-        Scalar >= 0; 0 where no image has a target. With one-hot rows it equals
+        Scalar >= 0, the same on every process; 0 where no image has a target. With one-hot rows it equals
         ``F.cross_entropy(logits, labels, label_smoothing=...)``.
     """
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
@@ -31,7 +33,9 @@ def soft_cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float =
     mass = targets.sum(dim=1, keepdim=True)
     smooth = (1 - label_smoothing) * targets + label_smoothing * mass / targets.shape[1]
     total = -(smooth * F.log_softmax(logits, dim=1)).sum()
-    return total / mass.sum().clamp(min=torch.finfo(logits.dtype).tiny)
+    sums = torch.stack([total, mass.sum()])
+    total, mass = gather(sums[None]).sum(dim=0)
+    return total / mass.clamp(min=torch.finfo(logits.dtype).tiny)
 
 
 def measure(probabilities: NDArray[np.float32], labels: NDArray[np.int64], classes: tuple[str, ...]) -> dict[str, Any]:
