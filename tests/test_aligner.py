@@ -15,8 +15,10 @@ from torch import nn
 
 from gpt4image.align import LOSSES
 from gpt4image.aligner import Aligner, projection_head
+from gpt4image.alignment import Alignment, FurtherTexts
 from gpt4image.errors import ConfigError, ModelError
 from gpt4image.models import create_backbone
+from gpt4image.weighting import gradient_ratio
 
 CLASSES, WIDTH = 5, 24
 
@@ -139,6 +141,33 @@ class TestAligner:
             LOSSES[loss](image_emb, text_emb, described=described, temperature=0.1),
         )
 
+    def test_all_options_reach_the_loss(self):
+        model = Aligner(OwnNetwork(), WIDTH, classifier="classify", loss="siglip", temperature=0.3, bias=-2.0)
+        image_emb, text_emb, further = torch.randn(3, 6, WIDTH)
+        ids, labels = torch.arange(6), torch.tensor([0, 0, 1, 1, -1, -1])
+        options = {
+            "mixing": 0.8 * torch.eye(6) + 0.2 * torch.eye(6).flip(0),
+            "described": torch.tensor([True, True, False, True, True, True]),
+            "text_ids": ids,
+            "labels": labels,
+            "further": FurtherTexts(further, ids + 6, labels),
+        }
+        alignment = Alignment("siglip", temperature=0.3, bias=-2.0)
+        expected = alignment(image_emb, text_emb, **options)
+        torch.testing.assert_close(model.alignment_loss(image_emb, text_emb, **options), expected)
+
+    def test_what_is_learned_belongs_to_the_model_but_not_to_its_backbone(self):
+        model = Aligner(OwnNetwork(), WIDTH, classifier="classify", loss="siglip", learn_temperature=True)
+        assert {"alignment.log_scale", "alignment.bias"} <= set(model.state_dict())
+        assert model.backbone.state_dict().keys() == OwnNetwork().state_dict().keys()
+
+    def test_features_are_what_classifier_and_head_read(self):
+        model = Aligner(OwnNetwork(), WIDTH, classifier="classify")
+        logits, image_emb, features = model(images(), with_features=True)
+        torch.testing.assert_close(model.backbone.classify(features), logits)
+        torch.testing.assert_close(model.head(features), image_emb)
+        assert gradient_ratio(logits.square().mean(), image_emb.square().mean(), features) > 0.0
+
     def test_backbone_stays_plain(self, tmp_path):
         backbone = torchvision.models.resnet18(num_classes=CLASSES)
         keys = list(backbone.state_dict())
@@ -235,3 +264,14 @@ def test_projection_heads_are_the_papers(kind, layers, parameters):
     assert [type(child).__name__ for child in children] == layers
     assert sum(parameter.numel() for parameter in head.parameters()) == parameters
     assert head(torch.randn(3, 8)).shape == (3, 6)
+
+
+@pytest.mark.parametrize(("kind", "deviation"), [("linear", 1 / 32), ("mlp", 0.02), ("mlp-bn", 1 / 32)])
+def test_heads_start_as_in_the_official_code_where_asked(kind, deviation):
+    torch.manual_seed(0)
+    head = Aligner(small_resnet(), 512, head=kind, paper_compat=True).head
+    layers = [layer for layer in head.modules() if isinstance(layer, nn.Linear)]
+    for layer in layers:
+        assert layer.weight.std().item() == pytest.approx(deviation, rel=0.05)
+    other = Aligner(small_resnet(), 512, head=kind).head
+    assert [p.shape for p in other.parameters()] == [p.shape for p in head.parameters()]

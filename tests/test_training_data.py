@@ -6,14 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from gpt4image.config import TrainConfig
 from gpt4image.data import load_image_set
 from gpt4image.errors import TableError
-from gpt4image.training_data import TextTargets, prepare
+from gpt4image.training_data import prepare
 from tables import make_table
 
 
@@ -26,29 +23,6 @@ def table_for(folder: Path, out: Path, *, every: int = 1, width: int = 4) -> Pat
 
 def options(folder: Path, **changes: object) -> TrainConfig:
     return TrainConfig(data=f"folder:{folder}", out=folder / "run", image_size=16, batch_size=4, **changes)  # type: ignore[arg-type]
-
-
-@given(counts=hnp.arrays(np.int64, st.integers(1, 8), elements=st.integers(0, 3)), seed=st.integers(0, 5))
-def test_targets_are_the_mean_of_an_images_own_texts(counts: np.ndarray, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    matrix = rng.normal(size=(10, 3)).astype(np.float16)
-    offsets = np.concatenate([[0], np.cumsum(counts)])
-    rows = rng.integers(0, 10, offsets[-1])
-    targets = TextTargets(matrix=matrix, offsets=offsets, rows=rows)
-    batch = rng.integers(0, len(counts), 12)
-    vectors, described, identity = targets.take(batch)
-    for position, image in enumerate(batch):
-        own = rows[offsets[image] : offsets[image + 1]]
-        assert bool(described[position]) == (len(own) > 0)
-        expected = matrix[own].astype(np.float32).mean(0) if len(own) else np.zeros(3)
-        assert np.allclose(vectors[position], expected, atol=1e-6)
-        assert int(identity[position]) == (own[0] if len(own) else -1)
-
-
-def test_one_each_gives_an_image_its_row() -> None:
-    targets = TextTargets.one_each(np.eye(3, dtype=np.float32), np.array([2, -1, 0]))
-    assert targets.take(np.array([0, 1, 2]))[0].tolist() == [[0, 0, 1], [0, 0, 0], [1, 0, 0]]
-    assert targets.described.tolist() == [True, False, True]
 
 
 def test_renaming_files_changes_no_pairing(colour_folder: Path, tmp_path: Path) -> None:
