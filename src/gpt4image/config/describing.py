@@ -79,7 +79,7 @@ class DescribeConfig(DescriberOptions):
     """
 
     data: str
-    """Image set SPEC: folder:PATH, manifest:FILE, hf:NAME_OR_PATH, cifar10, cifar100 or openmoji."""
+    """Image set SPEC: folder:PATH, manifest:FILE, hf:NAME_OR_PATH, webdataset:PATTERN, cifar10, cifar100, openmoji."""
     store: Path
     """Description store (one SQLite file); made when it does not exist."""
 

@@ -15,7 +15,7 @@ class DataOptions(StageConfig):
     """Options of every stage that reads an image set with splits."""
 
     data: str
-    """Image set SPEC: folder:PATH, manifest:FILE, hf:NAME_OR_PATH, cifar10, cifar100 or openmoji."""
+    """Image set SPEC: folder:PATH, manifest:FILE, hf:NAME_OR_PATH, webdataset:PATTERN, cifar10, cifar100, openmoji."""
     val_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     """Part of train held out for validation when the set has no validation split."""
     test_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2

@@ -19,6 +19,7 @@ LOADERS = {
     "hf": ("gpt4image.data.hf", "load_hf"),
     "cifar10": ("gpt4image.data.torchvision_sets", "load_cifar10"),
     "cifar100": ("gpt4image.data.torchvision_sets", "load_cifar100"),
+    "webdataset": ("gpt4image.data.webdataset", "load_webdataset"),
     "openmoji": ("gpt4image.data.openmoji", "load_openmoji"),
 }
 
@@ -28,7 +29,7 @@ def load_image_set(spec: str) -> ImageSet:
 
     Args:
         spec: ``folder:PATH``, ``manifest:FILE.csv|parquet``, ``hf:NAME_OR_PATH``, ``cifar10[:ROOT]``,
-            ``cifar100[:ROOT]`` or ``openmoji``.
+            ``cifar100[:ROOT]``, ``webdataset:PATTERN`` or ``openmoji``.
 
     Raises:
         ConfigError: the SPEC has an unknown name, or lacks what must follow it.

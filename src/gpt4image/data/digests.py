@@ -1,4 +1,4 @@
-"""Digests of files, remembered: a second load of a set does not read all its bytes again.
+"""Digests of files and of parts of files, remembered: a second load of a set does not read all its bytes again.
 
 What is remembered stands in one SQLite file in the user's cache, by path, size and times. It is a help, never a
 condition: where that file cannot be read or written, digests are computed.
@@ -20,6 +20,8 @@ from gpt4image.progress import progress_bar
 
 # Size, time of change of the content, and of the entry: `cp -p` and `touch -r` can set back the first two alone.
 State = tuple[int, int, int]
+Part = tuple[str, int, int]  # path, first byte, number of bytes
+WHOLE = -1  # number of bytes that stands for all of them
 
 BATCH = 500
 # A file may change twice within one tick of the file system's clock. What is younger than this is not remembered.
@@ -28,19 +30,26 @@ BAR_FROM_BYTES = 500_000_000
 
 
 def file_digests(paths: Sequence[str]) -> tuple[str, ...]:
-    """Return the sha256 hex digest of each file's bytes.
+    """Return the sha256 hex digest of each file's bytes; see ``part_digests``."""
+    return part_digests([(path, 0, WHOLE) for path in paths])
 
-    A file that cannot be read gets a digest of its own, which no content has: it joins to nothing, and the reason
-    comes when it is decoded.
+
+def part_digests(parts: Sequence[Part]) -> tuple[str, ...]:
+    """Return the sha256 hex digest of the bytes of each part of a file.
+
+    One that cannot be read gets a digest of its own, which no content has: it joins to nothing, and the reason comes
+    when it is decoded.
     """
-    states = [_state(path) for path in paths]
-    digests = _recall(paths, states)
+    state_of = {path: file_state(path) for path in dict.fromkeys(path for path, _, _ in parts)}
+    states = [state_of[path] for path, _, _ in parts]
+    names = [_name(part) for part in parts]
+    digests = _recall(names, states)
     missing = [index for index, digest in enumerate(digests) if digest is None]
     batches = [missing[start : start + BATCH] for start in range(0, len(missing), BATCH)]
-    n_bytes = sum(state[0] for index in missing if (state := states[index]))
+    n_bytes = sum(_size(parts[index], states[index]) for index in missing)
 
     def digest_batch(batch: Sequence[int]) -> list[str | None]:
-        return [_digest(paths[index]) for index in batch]
+        return [_digest(parts[index]) for index in batch]
 
     pool = ThreadPoolExecutor()
     try:
@@ -49,14 +58,15 @@ def file_digests(paths: Sequence[str]) -> tuple[str, ...]:
             for batch, found in zip(batches, pool.map(digest_batch, batches), strict=True):
                 for index, digest in zip(batch, found, strict=True):
                     digests[index] = digest
-                _remember([(paths[index], states[index], digests[index]) for index in batch])
+                _remember([(names[index], states[index], digests[index]) for index in batch])
                 progress.advance(task, len(batch))
     finally:
         pool.shutdown(cancel_futures=True)  # an interrupt must not wait for the rest of the set
-    return tuple(digest or _unreadable(path) for path, digest in zip(paths, digests, strict=True))
+    return tuple(digest or _unreadable(name) for name, digest in zip(names, digests, strict=True))
 
 
-def _state(path: str) -> State | None:
+def file_state(path: str) -> State | None:
+    """Return size and times of a file, which change when its bytes do; None where it cannot be reached."""
     try:
         status = os.stat(path)  # noqa: PTH116  (a Path per file costs more than the call)
     except OSError:
@@ -64,26 +74,45 @@ def _state(path: str) -> State | None:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _digest(path: str) -> str | None:
+def is_settled(state: State) -> bool:
+    """Return whether a file is old enough that another change of its bytes would show in its times."""
+    return max(state[1:]) < time.time_ns() - YOUNG_NS
+
+
+def _name(part: Part) -> bytes:
+    """Return what a part is remembered by; no path has a zero byte."""
+    path, start, length = part
+    return os.fsencode(path) + (b"" if length == WHOLE else b"\0%d+%d" % (start, length))
+
+
+def _size(part: Part, state: State | None) -> int:
+    return 0 if state is None else state[0] if part[2] == WHOLE else part[2]
+
+
+def _digest(part: Part) -> str | None:
+    path, start, length = part
     try:
         with open(path, "rb") as file:  # noqa: PTH123
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            if length == WHOLE:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(start)
+            data = file.read(length)
     except OSError:
         return None
+    return hashlib.sha256(data).hexdigest() if len(data) == length else None
 
 
-def _unreadable(path: str) -> str:
-    return hashlib.sha256(b"unreadable file\0" + os.fsencode(path)).hexdigest()
+def _unreadable(name: bytes) -> str:
+    return hashlib.sha256(b"unreadable file\0" + name).hexdigest()
 
 
 def _database() -> Path:
     return user_cache() / "digests.sqlite"
 
 
-def _recall(paths: Sequence[str], states: Sequence[State | None]) -> list[str | None]:
-    """Return the digests of files that are as they were when their digest was remembered; None for the others."""
+def _recall(names: Sequence[bytes], states: Sequence[State | None]) -> list[str | None]:
+    """Return the digests in files that are as they were when these were remembered; None for the others."""
     known: dict[bytes, tuple[State, str]] = {}
-    names = [os.fsencode(path) for path in paths]
     with contextlib.suppress(sqlite3.Error), contextlib.closing(_open_for_reading()) as connection:
         for start in range(0, len(names), BATCH):
             batch = names[start : start + BATCH]
@@ -98,12 +127,9 @@ def _open_for_reading() -> sqlite3.Connection:
     return sqlite3.connect(f"{_database().absolute().as_uri()}?mode=ro", uri=True, timeout=10)
 
 
-def _remember(files: Sequence[tuple[str, State | None, str | None]]) -> None:
-    young = time.time_ns() - YOUNG_NS
+def _remember(parts: Sequence[tuple[bytes, State | None, str | None]]) -> None:
     rows = [
-        (os.fsencode(path), *state, bytes.fromhex(digest))
-        for path, state, digest in files
-        if state and digest and max(state[1:]) < young
+        (name, *state, bytes.fromhex(digest)) for name, state, digest in parts if state and digest and is_settled(state)
     ]
     with contextlib.suppress(sqlite3.Error, OSError):
         database = _database()

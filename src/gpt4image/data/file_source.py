@@ -45,3 +45,12 @@ def read_bounded(path: str) -> bytes:
 def is_below(real_path: str, real_root: str) -> bool:
     """Return whether a path lies below a folder; both without links."""
     return real_path.startswith(real_root.rstrip(os.sep) + os.sep)
+
+
+def is_unicode(name: str) -> bool:
+    """Return whether the name of a file is valid UTF-8; what is not cannot be written down as a key."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

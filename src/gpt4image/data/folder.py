@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from gpt4image.data.decode import EXTENSIONS
-from gpt4image.data.file_source import FileSource, is_below
+from gpt4image.data.file_source import FileSource, is_below, is_unicode
 from gpt4image.data.image_set import NO_LABEL, SPLIT_OF, ImageSet
 from gpt4image.errors import ConfigError, DataError, first_few
 from gpt4image.outcome import SetAside
@@ -201,7 +201,7 @@ class _Tree:
         except OSError as error:  # a link to itself
             self._reasons[path] = f"cannot be followed: {error.strerror}"
             return ""
-        if kind and not _is_unicode(path):
+        if kind and not is_unicode(path):
             self._reasons[os.fsencode(path).decode(errors="backslashreplace")] = "its name is not valid UTF-8"
             return ""
         return kind
@@ -221,11 +221,3 @@ def _parents(folder: str) -> list[str]:
     """Return the folders above a folder: "a/b/c" gives "", "a", "a/b"."""
     parts = folder.split("/")
     return ["/".join(parts[:count]) for count in range(len(parts))]
-
-
-def _is_unicode(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gpt4image.data.arrow_source import ArrowSource
 from gpt4image.data.image_set import NO_LABEL, SPLIT_OF, ImageSet
-from gpt4image.data.labels import encode_labels
+from gpt4image.data.labels import LABEL_NAMES, encode_labels
 from gpt4image.errors import ConfigError, DataError, MissingExtraError, first_few
 from gpt4image.outcome import SetAside
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 IMAGE_NAMES = ("image", "img", "picture", "jpg", "png")
-LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")
 KEY_NAME = "key"
 
 

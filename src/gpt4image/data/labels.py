@@ -12,6 +12,8 @@ from gpt4image.data.image_set import NO_LABEL
 from gpt4image.errors import DataError
 
 MAX_CLASSES = 1_000_000
+# Names of the label in published sets, the usual ones first.
+LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")
 
 
 def encode_labels(cells: Sequence[object], spec: str) -> tuple[tuple[str, ...], NDArray[np.int64]]:

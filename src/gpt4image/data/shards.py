@@ -1,0 +1,228 @@
+"""Tar files as places of image bytes: what is in a shard, where, and its bytes by position.
+
+A shard is indexed once, by the headers of its members; image bytes are then read by offset, in any order, by any
+number of processes. Nothing is unpacked: names of members are names alone, and lead nowhere. What an index said is
+remembered in the user's cache until the shard changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt4image.data.decode import EXTENSIONS
+from gpt4image.data.digests import file_state, is_settled, part_digests
+from gpt4image.data.file_source import MAX_FILE_BYTES, is_unicode
+from gpt4image.data.labels import LABEL_NAMES
+from gpt4image.files import user_cache, write_text
+
+FORMAT = 1
+MAX_LABEL_BYTES = 1_000_000
+BLOCK = 512
+
+
+@dataclass
+class ShardIndex:
+    """The images of one shard, in the order of their samples.
+
+    Attributes:
+        names: name of each sample.
+        starts: first byte of each image.
+        lengths: bytes of each image.
+        cells: label of each sample, as it stands in ``cls`` or ``json``: text, number or None.
+        set_aside: (name, reason) of what cannot be used.
+    """
+
+    names: list[str] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    cells: list[Any] = field(default_factory=list)
+    set_aside: list[tuple[str, str]] = field(default_factory=list)
+
+
+class ShardSource:
+    """Image bytes in tar files, by position.
+
+    Args:
+        paths: of the shards.
+        shard: (N,) which of them image i is in.
+        spans: (N, 2) its first byte, and its number of bytes.
+    """
+
+    def __init__(self, paths: Sequence[str], shard: NDArray[np.int32], spans: NDArray[np.int64]) -> None:
+        self._paths = paths
+        self._shard = shard
+        self._spans = spans
+
+    def read(self, row: int) -> bytes:
+        """Return the bytes of one image. Raises OSError where the shard cannot be read or ends before it."""
+        start, length = self._spans[row].tolist()
+        if length > MAX_FILE_BYTES:
+            raise OSError(f"the image has {length:,} bytes, more than the allowed {MAX_FILE_BYTES:,}")
+        with open(self._path(row), "rb") as file:  # noqa: PTH123
+            file.seek(start)
+            data = file.read(length)
+        if len(data) < length:
+            raise OSError("the shard is shorter than it was")
+        return data
+
+    def digests(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
+        """Return the sha256 hex digest of the bytes of each image; that of an unchanged shard is remembered."""
+        spans = self._spans[rows].tolist()
+        return part_digests([(self._path(row), *span) for row, span in zip(rows.tolist(), spans, strict=True)])
+
+    def _path(self, row: int) -> str:
+        return self._paths[int(self._shard[row])]
+
+
+def index_shard(path: str) -> ShardIndex:
+    """Return what is in a shard, from the cache where it has not changed since.
+
+    A shard that is cut off or damaged gives the samples before that place, and the rest is set aside.
+    """
+    state = file_state(path)
+    cached = _cache_file(path)
+    if state is not None and (known := _recall(cached, state)) is not None:
+        return known
+    index = _read_index(path)
+    if state is not None and is_settled(state):
+        with contextlib.suppress(OSError):  # a help, never a condition
+            write_text(cached, json.dumps({"format": FORMAT, "state": state, **asdict(index)}))
+    return index
+
+
+def _cache_file(path: str) -> Path:
+    return user_cache() / "shards" / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:32]}.json"
+
+
+def _recall(cached: Path, state: tuple[int, ...]) -> ShardIndex | None:
+    try:
+        values = json.loads(cached.read_text(encoding="utf-8"))
+        if values.pop("format") != FORMAT or tuple(values.pop("state")) != state:
+            return None
+        values["set_aside"] = [(name, reason) for name, reason in values["set_aside"]]
+        return ShardIndex(**values)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # absent, damaged, of another version
+        return None
+
+
+@dataclass
+class _Sample:
+    """What belongs to one name: images by extension, and the text that holds its label."""
+
+    images: dict[str, tuple[int, int]] = field(default_factory=dict)
+    cls: bytes | None = None
+    json: bytes | None = None
+    fault: str = ""
+
+
+def _read_index(path: str) -> ShardIndex:
+    index = ShardIndex()
+    samples: dict[str, _Sample] = {}
+    shard = Path(path).name
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            size = os.fstat(file.fileno()).st_size
+            for name, extension, member in _members(file, shard, index.set_aside):
+                if not is_unicode(name):
+                    index.set_aside.append((ascii(name), f"its name is not valid UTF-8, in {shard}"))
+                else:
+                    _note(samples.setdefault(name, _Sample()), extension, member, file, size)
+    except OSError as error:
+        index.set_aside.append((shard, f"cannot be read: {error.strerror or error}"))
+    for name, sample in samples.items():
+        _conclude(index, name, sample, shard)
+    return index
+
+
+def _members(
+    file: io.BufferedReader, shard: str, set_aside: list[tuple[str, str]]
+) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
+    """Yield name, extension and header of each member that counts; note where a damaged shard ends."""
+    count = 0
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as archive:
+            while (member := archive.next()) is not None:
+                count += 1
+                archive.members.clear()  # pyright: ignore  (tarfile would keep the headers of all members)
+                folder, slash, base = member.name.rpartition("/")
+                stem, dot, extension = base.partition(".")
+                if stem and dot and not member.isdir():
+                    yield f"{folder}{slash}{stem}", extension.lower(), member
+            file.seek(archive.offset)
+        end = file.read(BLOCK)
+        if any(end):
+            set_aside.append((shard, f"damaged after member {count}: the rest cannot be read"))
+        elif not end:  # an archive ends with blocks of zeros
+            set_aside.append((shard, f"cut off after member {count}, or written without its end"))
+    except (tarfile.TarError, ValueError, OverflowError, MemoryError, EOFError) as error:
+        reason = (
+            "not a tar file (compressed ones must be unpacked first)"
+            if not count
+            else f"cut off or damaged after member {count}: {error}"
+        )
+        set_aside.append((shard, reason))
+
+
+def _note(sample: _Sample, extension: str, member: tarfile.TarInfo, file: io.BufferedReader, size: int) -> None:
+    """Add one member to its sample. Members of other kinds, pickles among them, are never read."""
+    kind = f".{extension.rpartition('.')[2]}"
+    if kind not in EXTENSIONS and extension not in ("cls", "json"):
+        return
+    if not member.isreg() or member.issparse():
+        sample.fault = f"{extension} is a link or no plain file"
+    elif member.offset_data + member.size > size:
+        sample.fault = f"{extension} is cut off"
+    elif kind in EXTENSIONS:
+        if extension in sample.images:
+            sample.fault = f"{extension} comes twice"
+        sample.images[extension] = (member.offset_data, member.size)
+    elif member.size > MAX_LABEL_BYTES:
+        sample.fault = f"{extension} has {member.size:,} bytes, more than the allowed {MAX_LABEL_BYTES:,}"
+    else:
+        file.seek(member.offset_data)
+        setattr(sample, extension, file.read(member.size))
+
+
+def _conclude(index: ShardIndex, name: str, sample: _Sample, shard: str) -> None:
+    # "jpg" comes before "seg.png": what has a second extension is usually something else than the picture.
+    chosen = min(sample.images, key=lambda extension: "." in extension, default=None)
+    cell, fault = _cell(sample)
+    fault = sample.fault or fault or ("" if chosen else "has no image")
+    if fault or chosen is None:
+        index.set_aside.append((name, f"{fault}, in {shard}"))
+        return
+    start, length = sample.images[chosen]
+    index.names.append(name)
+    index.starts.append(start)
+    index.lengths.append(length)
+    index.cells.append(cell)
+
+
+def _cell(sample: _Sample) -> tuple[Any, str]:
+    """Return the label of a sample as text, number or None, and what is wrong with it."""
+    try:
+        if sample.cls is not None:
+            return sample.cls.decode().strip(), ""
+        if sample.json is None:
+            return None, ""
+        fields = json.loads(sample.json)
+        if not isinstance(fields, dict):
+            return None, "its json is no object"
+        value = next((fields[name] for name in LABEL_NAMES if name in fields), None)
+    except (ValueError, RecursionError):
+        return None, "its label cannot be read"
+    if value is not None and not isinstance(value, str | int | float):
+        return None, f"its label is a {type(value).__name__}; one class each is needed"
+    return value, ""

@@ -1,0 +1,179 @@
+"""`webdataset:PATTERN`: samples in tar files (shards), as the library WebDataset writes them.
+
+    imagenet-train-{000000..000146}.tar        n01440764_10026.jpg   n01440764_10026.cls   n01440764_10026.json
+    imagenet-validation-*.tar                  NAME.EXTENSION: files of one name are one sample
+
+Braces and ``*`` stand for several files. Images are read by position, so that batches may be drawn in any order and a
+run goes on where it stopped; WebDataset itself streams. Only images, ``cls`` and ``json`` are read.
+"""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from gpt4image.data.image_set import SPLIT_OF, ImageSet
+from gpt4image.data.labels import encode_labels
+from gpt4image.data.shards import ShardIndex, ShardSource, index_shard
+from gpt4image.errors import ConfigError, DataError, first_few
+from gpt4image.outcome import SetAside
+from gpt4image.progress import progress_bar
+
+CLASS_NAMES = "classnames.txt"
+MAX_SHARDS = 1_000_000
+BAR_FROM_SHARDS = 16
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+
+
+def load_webdataset(argument: str) -> ImageSet:
+    """Load the samples of all shards of a pattern, in order of shards and members.
+
+    The split of a shard is the first of train, val (valid, validation) and test that is a word of its file name, else
+    the name of its folder, else train. The label is ``cls`` (class number or name), else the field ``label``
+    (``labels``, ``fine_label``, ``class``, ``target``) of ``json``. Class numbers get their names from
+    ``classnames.txt``, a name a line, beside the shards or one folder above. The key of an image is its sample's name;
+    where splits share names, those outside train get the split's name in front.
+
+    Set aside by name: samples without an image, with an unreadable label, cut off or linked; shards from where they are
+    damaged on.
+
+    Raises:
+        ConfigError: no pattern is given, or it is no path on this machine.
+        DataError: a part of the pattern fits no file, there are no images, a name comes twice, or there are fewer class
+            names than classes.
+    """
+    spec = f"webdataset:{argument}"
+    if not argument:
+        raise ConfigError("--data 'webdataset:' lacks a pattern: webdataset:shards/train-{000..146}.tar.")
+    if re.match(r"\w{2,}:", argument):
+        raise ConfigError(f"--data {spec!r}: shards are files on this machine; addresses and commands are not opened.")
+    paths = _shards(argument, spec)
+    indices = _index_all(paths)
+    set_aside = tuple(SetAside(name=name, reason=reason) for index in indices for name, reason in index.set_aside)
+    counts = [len(index.names) for index in indices]
+    if not sum(counts):
+        why = f" Set aside: {first_few(f'{item.name}: {item.reason}' for item in set_aside)}." if set_aside else ""
+        raise DataError(
+            f"{spec}: no images in {len(paths)} shards; images are members named NAME.jpg and the like.{why}"
+        )
+    splits = np.repeat([_split_of(path) for path in paths], counts)
+    classes, labels = encode_labels([cell for index in indices for cell in index.cells], spec)
+    names = list(itertools.chain.from_iterable(index.names for index in indices))
+    return ImageSet(
+        spec=spec,
+        classes=_class_names(classes, paths[0], spec),
+        keys=tuple(_keys(names, splits.tolist())),
+        labels=labels,
+        splits=splits,
+        source=ShardSource(
+            paths,
+            np.repeat(np.arange(len(paths), dtype=np.int32), counts),
+            np.array([span for index in indices for span in zip(index.starts, index.lengths, strict=True)], np.int64),
+        ),
+        rows=np.arange(len(names)),
+        set_aside=set_aside,
+    )
+
+
+def expand_braces(pattern: str) -> Iterator[str]:
+    """Yield what a pattern stands for, as in a shell: ``{a,b}`` for each word, ``{08..11}`` for numbers of that width.
+
+    Braces may stand in each other and side by side; the last ones change fastest. One that is not closed is a letter.
+    """
+    start = pattern.find("{")
+    words, end = _alternatives(pattern, start) if start >= 0 else ([], -1)
+    if end < 0:
+        yield pattern
+        return
+    for word in words:
+        for middle in _numbers(word) if len(words) == 1 else expand_braces(word):
+            for rest in expand_braces(pattern[end:]):
+                yield pattern[:start] + middle + rest
+
+
+def _alternatives(pattern: str, start: int) -> tuple[list[str], int]:
+    """Return the words between the brace at ``start`` and the one that closes it, and what comes after that one."""
+    depth, words, word_from = 0, [], start + 1
+    for position in range(start, len(pattern)):
+        letter = pattern[position]
+        depth += (letter == "{") - (letter == "}")
+        if depth == 0 or (depth == 1 and letter == ","):
+            words.append(pattern[word_from:position])
+            word_from = position + 1
+        if depth == 0:
+            return words, position + 1
+    return [], -1
+
+
+def _numbers(inside: str) -> Iterator[str]:
+    """Yield the numbers of a range; anything else is the only word of its braces."""
+    numbers = _RANGE.fullmatch(inside)
+    if numbers is None:
+        yield from expand_braces(inside)
+        return
+    first, last = int(numbers[1]), int(numbers[2])
+    step = 1 if last >= first else -1
+    width = max(map(len, numbers.groups())) if "0" in (numbers[1][0], numbers[2][0]) else 0
+    yield from (f"{number:0{width}}" for number in range(first, last + step, step))
+
+
+def _shards(argument: str, spec: str) -> list[str]:
+    """Return the paths of the shards, absolute, each once; in order of the braces, then of names."""
+    paths: dict[str, None] = {}
+    missing: list[str] = []
+    for number, pattern in enumerate(expand_braces(str(Path(argument).expanduser()))):
+        if number == MAX_SHARDS:
+            raise DataError(f"{spec}: the pattern stands for more than {MAX_SHARDS:,} shards; is that what was meant?")
+        names = [pattern] if os.path.isfile(pattern) else sorted(glob.glob(pattern))  # noqa: PTH113, PTH207
+        found = [name for name in names if os.path.isfile(name)]  # noqa: PTH113
+        paths |= dict.fromkeys(map(os.path.abspath, found))
+        if not found:
+            missing.append(pattern)
+    if missing:
+        raise DataError(f"{spec}: there is no file {first_few(missing)}. Shards that are missing would be missed.")
+    return list(paths)
+
+
+def _index_all(paths: Sequence[str]) -> list[ShardIndex]:
+    found: list[ShardIndex] = []
+    with ThreadPoolExecutor() as pool, progress_bar(quiet=len(paths) < BAR_FROM_SHARDS) as bar:
+        task = bar.add_task("Reading shards", total=len(paths), note="")
+        for index in pool.map(index_shard, paths):
+            found.append(index)
+            bar.advance(task)
+    return found
+
+
+def _split_of(path: str) -> str:
+    """Return the split that a word of the file's name, or the whole name of its folder, stands for."""
+    folder, name = Path(path).parts[-2:]
+    words = (*re.split(r"[^a-z]+", name.lower()), folder.lower())
+    return next((SPLIT_OF[word] for word in words if word in SPLIT_OF), "train")
+
+
+def _keys(names: Sequence[str], splits: Sequence[str]) -> list[str]:
+    splits_of = Counter(name for name, _ in set(zip(names, splits, strict=True)))
+    shared = {name for name, count in splits_of.items() if count > 1}
+    return [
+        f"{split}/{name}" if split != "train" and shared else name for name, split in zip(names, splits, strict=True)
+    ]
+
+
+def _class_names(classes: tuple[str, ...], first_shard: str, spec: str) -> tuple[str, ...]:
+    """Return the classes with the names that a file beside the shards gives to class numbers."""
+    folder = Path(first_shard).parent
+    file = next((place / CLASS_NAMES for place in (folder, folder.parent) if (place / CLASS_NAMES).is_file()), None)
+    if file is None or classes != tuple(map(str, range(len(classes)))):
+        return classes
+    names = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+    if len(names) < len(classes):
+        raise DataError(f"{spec}: {file} has {len(names)} names, but there are classes up to {len(classes) - 1}.")
+    return names

@@ -1,0 +1,330 @@
+"""webdataset: samples in shards, as that library writes them, read by position and never unpacked."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import pickle
+import tarfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpt4image.data import NO_LABEL, ImageSet, load_image_set, shards
+from gpt4image.data.webdataset import expand_braces
+from gpt4image.errors import ConfigError, DataError
+
+Png = Callable[..., bytes]
+
+
+def write_shard(path: Path, members: Mapping[str, bytes], mode: str = "w") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, mode) as archive:  # pyright: ignore[reportCallIssue, reportArgumentType]
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return path
+
+
+def load(pattern: Path | str) -> ImageSet:
+    return load_image_set(f"webdataset:{pattern}")
+
+
+def aside(images: ImageSet) -> dict[str, str]:
+    return {item.name: item.reason for item in images.set_aside}
+
+
+def labelled(images: ImageSet) -> dict[str, str | None]:
+    return {
+        key: None if label == NO_LABEL else images.classes[label]
+        for key, label in zip(images.keys, images.labels, strict=True)
+    }
+
+
+def test_samples_of_several_shards(tmp_path: Path, png: Png) -> None:
+    write_shard(
+        tmp_path / "train-00.tar",
+        {
+            "a/n1_0.jpg": png(0),
+            "a/n1_0.cls": b"1",
+            "a/n1_1.JPEG": png(1),
+            "a/n1_1.json": json.dumps({"label": 0, "more": [1]}).encode(),
+        },
+    )
+    write_shard(tmp_path / "train-01.tar", {"n2.x.png": png(2), "n2.seg.png": png(9), "n2.png": png(3), "n2.cls": b"0"})
+    write_shard(tmp_path / "validation-00.tar", {"v.webp": png(4), "v.txt": b"a caption"})
+    images = load(tmp_path / "{train-{00..01},validation-*}.tar")
+    assert images.keys == ("a/n1_0", "a/n1_1", "n2", "v")
+    assert labelled(images) == dict(zip(images.keys, ("1", "0", "0", None), strict=True))
+    assert images.splits.tolist() == ["train", "train", "train", "val"]
+    contents = [png(0), png(1), png(3), png(4)]
+    assert [images.read(i) for i in range(4)] == contents
+    assert images.digests == tuple(hashlib.sha256(data).hexdigest() for data in contents)
+    assert images.set_aside == ()
+    assert images.select([2, 0]).read(0) == png(3)
+
+
+def test_what_the_library_writes_is_read(tmp_path: Path, png: Png) -> None:
+    webdataset = pytest.importorskip("webdataset")
+    with webdataset.ShardWriter(str(tmp_path / "train-%03d.tar"), maxcount=2, verbose=0) as sink:
+        for number in range(5):
+            sink.write({"__key__": f"s{number}", "png": png(number), "cls": number % 3, "json": {"label": 9}})
+    images = load(tmp_path / "train-{000..002}.tar")
+    assert labelled(images) == {f"s{number}": str(number % 3) for number in range(5)}
+    assert [images.read(i) for i in range(5)] == [png(number) for number in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("path", "split"),
+    [
+        ("imagenet1k-train-0000.tar", "train"),
+        ("imagenet1k-validation-00.tar", "val"),
+        ("valid_3.tar", "val"),
+        ("test/0.tar", "test"),
+        ("test/train-0.tar", "train"),
+        ("constrained.tar", "train"),
+        ("testing-000.tar", "train"),
+        ("test runs/0.tar", "train"),
+    ],
+)
+def test_the_split_is_a_word_of_the_name(path: str, split: str, tmp_path: Path, png: Png) -> None:
+    write_shard(tmp_path / path, {"a.png": png(0)})
+    assert load(tmp_path / path).splits.tolist() == [split]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("a", ["a"]),
+        ("{a,b}{c,}", ["ac", "a", "bc", "b"]),
+        ("s-{08..11}.tar", ["s-08.tar", "s-09.tar", "s-10.tar", "s-11.tar"]),
+        ("{8..11}", ["8", "9", "10", "11"]),
+        ("{3..1}", ["3", "2", "1"]),
+        ("{000..2}", ["000", "001", "002"]),
+        ("{t{0..1},v}-{a,b}", ["t0-a", "t0-b", "t1-a", "t1-b", "v-a", "v-b"]),
+        ("{", ["{"]),
+        ("a}b{c", ["a}b{c"]),
+        ("{one}", ["one"]),
+    ],
+)
+def test_braces(pattern: str, expected: list[str]) -> None:
+    assert list(expand_braces(pattern)) == expected
+
+
+def test_a_missing_shard_is_named(tmp_path: Path, png: Png) -> None:
+    write_shard(tmp_path / "train-0.tar", {"a.png": png(0)})
+    with pytest.raises(DataError, match=r"no file '.*train-1.tar', '.*train-2.tar'. Shards that are missing"):
+        load(tmp_path / "train-{0..2}.tar")
+    with pytest.raises(DataError, match="no file"):
+        load(tmp_path / "none-*.tar")
+    with pytest.raises(DataError, match="more than"):
+        load(tmp_path / "train-{0..99999999}.tar")
+
+
+@pytest.mark.parametrize("argument", ["pipe:touch harm", "https://example.org/a.tar", "s3://bucket/{0..9}.tar"])
+def test_addresses_and_commands_are_refused(argument: str) -> None:
+    with pytest.raises(ConfigError, match="not opened"):
+        load(argument)
+    with pytest.raises(ConfigError, match="lacks a pattern"):
+        load("")
+
+
+def test_names_that_come_twice(tmp_path: Path, png: Png) -> None:
+    write_shard(tmp_path / "train-0.tar", {"a.png": png(0), "b.png": png(1)})
+    write_shard(tmp_path / "val-0.tar", {"a.png": png(2)})
+    assert load(tmp_path / "{train,val}-0.tar").keys == ("a", "b", "val/a")
+    write_shard(tmp_path / "train-1.tar", {"a.png": png(3)})
+    with pytest.raises(DataError, match="come twice: 'a'"):
+        load(tmp_path / "train-{0,1}.tar")
+
+
+def test_class_names_beside_the_shards(tmp_path: Path, png: Png) -> None:
+    write_shard(tmp_path / "train" / "0.tar", {"a.png": png(0), "a.cls": b"1", "b.png": png(1), "b.cls": b"0\n"})
+    (tmp_path / "classnames.txt").write_text("cat\ndog\nbird\n")
+    images = load(tmp_path / "train" / "0.tar")
+    assert images.classes == ("cat", "dog", "bird")
+    assert labelled(images) == {"a": "dog", "b": "cat"}
+    (tmp_path / "classnames.txt").write_text("cat\n")
+    with pytest.raises(DataError, match="has 1 names, but there are classes up to 1"):
+        load(tmp_path / "train" / "0.tar")
+    write_shard(tmp_path / "train" / "1.tar", {"c.png": png(0), "c.cls": b"dog"})
+    assert load(tmp_path / "train" / "1.tar").classes == ("dog",)
+
+
+def test_bad_samples_are_set_aside_by_name(tmp_path: Path, png: Png) -> None:
+    write_shard(
+        tmp_path / "0.tar",
+        {
+            "good.png": png(0),
+            "no-image.cls": b"1",
+            "bad-json.png": png(1),
+            "bad-json.json": b"{",
+            "deep-json.png": png(1),
+            "deep-json.json": b"[" * 100_000,
+            "list-json.png": png(1),
+            "list-json.json": b"[]",
+            "several.png": png(1),
+            "several.json": b'{"label": [1, 2]}',
+            "long.png": png(1),
+            "long.cls": b"1" * 1_000_001,
+            "bytes.png": png(1),
+            "bytes.cls": b"\xff",
+            ".hidden.png": png(1),
+            "folder/noextension": b"",
+        },
+    )
+    images = load(tmp_path / "0.tar")
+    assert images.keys == ("good",)
+    assert aside(images) == {
+        "no-image": "has no image, in 0.tar",
+        "bad-json": "its label cannot be read, in 0.tar",
+        "deep-json": "its label cannot be read, in 0.tar",
+        "list-json": "its json is no object, in 0.tar",
+        "several": "its label is a list; one class each is needed, in 0.tar",
+        "long": "cls has 1,000,001 bytes, more than the allowed 1,000,000, in 0.tar",
+        "bytes": "its label cannot be read, in 0.tar",
+    }
+
+
+def test_malicious_members_are_names_alone(tmp_path: Path, png: Png) -> None:
+    class Harmful:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.system, (f"touch {tmp_path / 'harm'}",)
+
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(png(7))
+    before = sorted(tmp_path.iterdir())
+    path = tmp_path / "shards" / "0.tar"
+    write_shard(
+        path,
+        {
+            "../../escape.png": png(0),
+            "/etc/absolute.png": png(1),
+            "a.pyd": pickle.dumps(Harmful()),
+            "a.png": png(2),
+            "b.pth": pickle.dumps(Harmful()),
+            "b.cls.pkl": pickle.dumps(Harmful()),
+            "b.png": png(3),
+        },
+    )
+    with tarfile.open(path, "a") as archive:
+        for name, kind in (("link.png", tarfile.SYMTYPE), ("hard.png", tarfile.LNKTYPE), ("null.png", tarfile.CHRTYPE)):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, str(secret)
+            archive.addfile(member)
+        folder = tarfile.TarInfo("folder.png")
+        folder.type = tarfile.DIRTYPE
+        archive.addfile(folder)
+    images = load(path)
+    assert images.keys == ("../../escape", "/etc/absolute", "a", "b")
+    assert [images.read(i) for i in range(4)] == [png(number) for number in range(4)]
+    assert set(aside(images)) == {"link", "hard", "null"}
+    assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "shards"])
+
+
+def test_a_name_that_is_no_text_is_set_aside(tmp_path: Path, png: Png) -> None:
+    path = write_shard(tmp_path / "0.tar", {"xaeb.png": png(0), "good.png": png(1)})
+    data = bytearray(path.read_bytes())
+    data[0:4] = b"x\xe4\xffb"
+    data[148:156] = b" " * 8
+    data[148:156] = b"%06o\0 " % sum(data[:512])
+    path.write_bytes(data)
+    images = load(path)
+    assert images.keys == ("good",)
+    assert "not valid UTF-8" in next(iter(aside(images).values()))
+
+
+@pytest.mark.parametrize("kept", [0.1, 0.4, 0.7, 0.95])
+def test_a_shard_that_is_cut_off_gives_what_comes_before(kept: float, tmp_path: Path, png: Png) -> None:
+    whole = write_shard(tmp_path / "0.tar", {f"{number}.png": png(number, 32) for number in range(8)}).read_bytes()
+    end = (len(whole) // 10240 - 1) * 10240 or len(whole)
+    (tmp_path / "0.tar").write_bytes(whole[: int(kept * end)])
+    write_shard(tmp_path / "1.tar", {"good.png": png(9)})
+    images = load(tmp_path / "*.tar")
+    assert images.keys == (*map(str, range(len(images) - 1)), "good") and len(images) < 9
+    assert [images.read(i) for i in range(len(images) - 1)] == [png(number, 32) for number in range(len(images) - 1)]
+    assert "0.tar" in aside(images)
+    assert aside(images)["0.tar"].startswith("cut off")
+
+
+def test_a_shard_that_is_damaged_in_the_middle_is_named(tmp_path: Path, png: Png) -> None:
+    path = write_shard(tmp_path / "0.tar", {f"{number}.png": png(number) for number in range(8)})
+    data = bytearray(path.read_bytes())
+    third = data.index(b"3.png")
+    data[third : third + 512] = b"\x55" * 512
+    path.write_bytes(data)
+    images = load(path)
+    assert images.keys == ("0", "1", "2")
+    assert aside(images) == {"0.tar": "damaged after member 3: the rest cannot be read"}
+
+
+def test_what_is_no_tar_is_named(tmp_path: Path, png: Png) -> None:
+    write_shard(tmp_path / "good.tar", {"a.png": png(0)})
+    write_shard(tmp_path / "packed.tar", {"b.png": png(1)}, mode="w:gz")
+    (tmp_path / "text.tar").write_text("no tar" * 1000)
+    (tmp_path / "empty.tar").touch()
+    images = load(tmp_path / "*.tar")
+    assert images.keys == ("a",)
+    assert set(aside(images)) == {"packed.tar", "text.tar", "empty.tar"}
+    assert "compressed ones must be unpacked first" in aside(images)["packed.tar"]
+    with pytest.raises(DataError, match=r"no images in 1 shards.*packed\.tar"):
+        load(tmp_path / "packed.tar")
+
+
+def test_fuzzed_shards_do_not_escape(tmp_path: Path, png: Png) -> None:
+    whole = np.frombuffer(
+        write_shard(tmp_path / "0.tar", {"a.png": png(0), "a.cls": b"1", "ü" * 120 + ".png": png(1)}).read_bytes(),
+        dtype=np.uint8,
+    )
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        fuzzed = whole.copy()
+        fuzzed[rng.integers(0, len(whole) // 2, 30)] = rng.integers(0, 256, 30)
+        (tmp_path / "0.tar").write_bytes(fuzzed.tobytes())
+        index = shards.index_shard(str(tmp_path / "0.tar"))
+        assert len(index.names) == len(index.starts) == len(index.lengths) == len(index.cells)
+        assert all(start + length <= len(whole) for start, length in zip(index.starts, index.lengths, strict=True))
+
+
+def test_an_index_is_remembered_until_the_shard_changes(
+    tmp_path: Path, png: Png, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gpt4image.data import digests
+
+    reads: list[str] = []
+    read_index = shards._read_index
+    monkeypatch.setattr(shards, "_read_index", lambda path: reads.append(path) or read_index(path))
+    path = write_shard(tmp_path / "0.tar", {"a.png": png(0), "a.cls": b"x", "b.cls": b"1"})
+    load(path)
+    load(path)
+    assert len(reads) == 2, "a file that changed a moment ago may change again unseen"
+    monkeypatch.setattr(digests, "YOUNG_NS", -(10**12))
+    first, second = load(path), load(path)
+    assert len(reads) == 3
+    assert (first.keys, first.classes, first.set_aside) == (second.keys, second.classes, second.set_aside)
+    assert second.read(0) == png(0)
+    write_shard(path, {"c.png": png(1)})
+    assert load(path).keys == ("c",) and len(reads) == 4
+    for damaged in (b"", b"{", b"[]", b'{"format": 1}', b'{"format": 1, "state": [], "names": []}'):
+        for file in (own_cache / "shards").iterdir():
+            file.write_bytes(damaged)
+        assert load(path).keys == ("c",)
+
+
+def test_a_shard_that_shrinks_costs_its_images(tmp_path: Path, png: Png) -> None:
+    path = write_shard(tmp_path / "0.tar", {"a.png": png(0), "b.png": png(1)})
+    images = load(path)
+    path.write_bytes(path.read_bytes()[:600])
+    with pytest.raises(OSError, match="shorter than it was"):
+        images.read(1)
+    assert len(set(images.digests)) == 2
+
+
+def test_worker_processes_read_shards(tmp_path: Path, png: Png) -> None:
+    copy = pickle.loads(pickle.dumps(load(write_shard(tmp_path / "0.tar", {"a.png": png(0)}))))  # noqa: S301
+    assert copy.read(0) == png(0)
