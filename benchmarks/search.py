@@ -53,10 +53,12 @@ def trials(search: Search) -> dict[str, dict[str, Any]]:
 def one(search: Search, options: dict[str, Any], seed: int) -> tuple[float, float]:
     """Return the validation accuracy of one run, and its seconds."""
     from gpt4image import arms
+    from gpt4image.class_names import ClassNames, embed_class_names
     from gpt4image.config import TrainConfig
     from gpt4image.devices import cpu_threads
     from gpt4image.jobs import situation
-    from gpt4image.planning import Job, class_name_vectors
+    from gpt4image.measures import Measures
+    from gpt4image.planning import Job
     from gpt4image.regimes import Regime
     from gpt4image.runs import read_run
     from gpt4image.train import run
@@ -78,9 +80,9 @@ def one(search: Search, options: dict[str, Any], seed: int) -> tuple[float, floa
     config = TrainConfig(**common)
     with cpu_threads(1), tempfile.TemporaryDirectory() as folder:
         ready = prepare(config, splits=("train", "val"))
-        names = None
+        names = ClassNames()
         if arms.ALL[arm].names:
-            names = class_name_vectors(search.embeddings, config.device, ready.data.classes)
+            names = embed_class_names(search.embeddings, config.device, ready.data.classes)
         job = Job(
             arm=arm,
             name=arm,
@@ -90,6 +92,7 @@ def one(search: Search, options: dict[str, Any], seed: int) -> tuple[float, floa
             regime=Regime(labels_per_class=search.labels_per_class, label_noise=search.label_noise),
             baseline=Path("unused"),
             class_names=names,
+            asked=Measures(),
         )
         ready = dataclasses.replace(ready, data=arms.ALL[arm].prepare(situation(job, ready.data)))
         started = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from gpt4image.data.image_set import NO_LABEL
 from gpt4image.files import write_json
 from gpt4image.jobs import run_all
 from gpt4image.outcome import Outcome
-from gpt4image.planning import Plan, make_plan
+from gpt4image.planning import Job, Plan, make_plan
 from gpt4image.regimes import Regime
 from gpt4image.results import summarise
 from gpt4image.table import EmbeddingTable
@@ -38,7 +39,10 @@ def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",)) -> 
     out = configs[0].out
     configs = tuple(config.model_copy(update={"out": out}) for config in configs)
     plans = [make_plan(config) for config in configs]
-    jobs = {job.config.out: job for plan in plans for job in plan.jobs}
+    jobs: dict[Path, Job] = {}
+    for job in (job for plan in plans for job in plan.jobs):
+        same = jobs.get(job.config.out, job)
+        jobs[job.config.out] = replace(job, asked=job.asked | same.asked)
     run_all(list(jobs.values()), configs[0])
     results = {name: summarise(plan.config, plan.members) for name, plan in zip(names, plans, strict=True)}
     record = next(iter(results.values()))

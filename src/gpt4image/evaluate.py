@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image import runs
-from gpt4image.config import EvaluateConfig, TrainConfig, TrainOptions
-from gpt4image.errors import DataError, RunError
+from gpt4image import processes, runs
+from gpt4image.class_names import ClassNames, find_class_names
+from gpt4image.config import EvaluateConfig
+from gpt4image.errors import DataError
 from gpt4image.files import atomic_path, read_json, write_json
 from gpt4image.outcome import Outcome
 from gpt4image.training_data import TrainingData, prepare
+
+if TYPE_CHECKING:
+    from gpt4image.measures import Measures
 
 
 def evaluate(config: EvaluateConfig) -> Outcome:
@@ -25,80 +29,87 @@ def evaluate(config: EvaluateConfig) -> Outcome:
         RunError: no finished run, or its classes are not those of the set.
         DataError: the split is empty or has no labels.
     """
+    from gpt4image.devices import choose_device
+    from gpt4image.run_model import options_of
+
     record = runs.read_run(config.run_dir)
+    options = options_of(record)
     name = config.split if config.data is None else f"{config.split}-{runs.identity({'data': config.data})[:8]}"
     path = config.run_dir / f"evaluation-{name}.json"
     set_aside = ()
     if not path.is_file():
-        options = options_of(record)
         if config.data is not None:
             options = options.model_copy(update={"data": config.data, "embeddings": None, "only_described": False})
-        ready = prepare(options.model_copy(update={"text_labels": None}), splits=(config.split,))
-        measure_run(config.run_dir, ready.data, config.split, name)
-        set_aside = ready.data.unusable
+        options = options.model_copy(update={"text_labels": None})
+        with processes.joined(choose_device(options.device)):
+            ready = processes.together(lambda: prepare(options, splits=(config.split,)), first_ahead=True)
+            names = find_class_names(ready.config.embeddings, ready.config.device, ready.data.classes)
+            measure_run(config.run_dir, ready.data, config.split, names=names, name=name)
+            set_aside = processes.united(ready.data.unusable)
     facts = read_json(path)
     shown = ("images", "labelled", "top1", "top5", "mean_class_accuracy", "ece", "loss")
     return Outcome(
         path=path,
-        summary={"split": config.split, **{key: facts[key] for key in shown}},
+        summary={"split": config.split, **{key: facts[key] for key in shown}, **facts.get("metrics", {})},
         text=_per_class(facts),
         set_aside=set_aside,
     )
 
 
-def options_of(record: dict[str, Any]) -> TrainConfig:
-    """Return the options of a run from its record."""
-    options = {key: value for key, value in record["config"].items() if key in TrainConfig.model_fields}
-    return TrainConfig(**options)
-
-
-def load_backbone(run_dir: Path, config: TrainOptions, classes: int) -> Any:
-    """Return the trained plain model of a run, in evaluation mode.
-
-    Raises:
-        RunError: the weights are of another number of classes.
-    """
-    from gpt4image.checkpoint import load_tensors
-    from gpt4image.trainer import make_backbone
-
-    backbone = make_backbone(config.model_copy(update={"init": "scratch"}), classes).module
-    try:
-        backbone.load_state_dict(load_tensors(run_dir / runs.MODEL)[0])
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise RunError(f"The weights of {run_dir} do not fit a set of {classes} classes: {reason}") from None
-    return backbone.eval()
-
-
 def run_probabilities(run_dir: Path, data: TrainingData, indices: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return (n, K) class probabilities that a finished run gives the images at ``indices``."""
-    from gpt4image.devices import choose_device, memory_format_of
-    from gpt4image.predictions import predict
-    from gpt4image.trainer import augmentation_of
+    from gpt4image.run_model import load_run_model
 
-    config = options_of(runs.read_run(run_dir))
-    backbone = load_backbone(run_dir, config, len(data.classes))
-    backbone.to(choose_device(config.device), memory_format=memory_format_of(config.memory_format))
-    return predict(backbone, data, indices, augmentation_of(config, backbone), config)
+    return load_run_model(run_dir, len(data.classes)).read(data.pixels, indices).probabilities
 
 
-def measure_run(run_dir: Path, data: TrainingData, split: str, name: str | None = None) -> dict[str, Any]:
+def measure_run(
+    run_dir: Path,
+    data: TrainingData,
+    split: str,
+    *,
+    names: ClassNames,
+    asked: Measures | None = None,
+    train_counts: NDArray[np.int64] | None = None,
+    name: str | None = None,
+) -> dict[str, Any]:
     """Predict one split and write ``evaluation-NAME.json`` and ``predictions-NAME.parquet`` into the run folder.
+
+    Args:
+        run_dir: a finished run.
+        data: its image set, or another one of the same classes.
+        split: what to measure.
+        names: the class names in the text space of the run.
+        asked: what else to measure; added to what a record of the split holds already.
+        train_counts: (K,) training images of each class, where classes are to be told apart by how rare they were.
+        name: of the record; the split without it.
 
     Raises:
         DataError: the split is empty or has no labels.
     """
+    from gpt4image.measures import Measures, accuracies_by_rarity, measure_more
+    from gpt4image.run_model import load_run_model
     from gpt4image.tasks.classification import measure
 
     indices = data.indices(split)
     labels = data.image_set.labels[indices]
     if not (labels >= 0).any():
         raise DataError(f"The {split} split of {data.image_set.spec} has no labelled image; give another --split.")
-    probabilities = run_probabilities(run_dir, data, indices)
+    model = load_run_model(run_dir, len(data.classes))
+    outputs = model.read(data.pixels, indices)
     name = name or split
-    _write_predictions(run_dir / f"predictions-{name}.parquet", data, indices, probabilities)
-    facts = {"split": split, **measure(probabilities, labels, data.classes)}
-    write_json(run_dir / f"evaluation-{name}.json", facts)
+    path = run_dir / f"evaluation-{name}.json"
+    known = read_json(path).get("metrics", {}) if path.is_file() else {}
+    more = measure_more(model, data, split, outputs, names, asked or Measures())
+    facts = {"split": split, **measure(outputs.probabilities, labels, data.classes)}
+    rarity = {} if train_counts is None else accuracies_by_rarity(facts["per_class"], train_counts)
+    facts |= {"metrics": known | rarity | more.metrics, "absent": more.absent}
+
+    def write() -> None:
+        _write_predictions(run_dir / f"predictions-{name}.parquet", data, indices, outputs.probabilities)
+        write_json(path, facts)
+
+    processes.by_first(write)
     return facts
 
 

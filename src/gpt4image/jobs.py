@@ -14,17 +14,23 @@ from gpt4image.config import CompareConfig, TrainConfig
 from gpt4image.engines.local import run_jobs
 from gpt4image.errors import ConfigError
 from gpt4image.evaluate import measure_run, run_probabilities
+from gpt4image.files import read_json
 from gpt4image.planning import Job, jobs_at_once
 from gpt4image.training_data import Prepared, TrainingData, prepare, with_table
 
 
 def run_all(jobs: list[Job], config: CompareConfig) -> None:
     """Run what is not finished: first what depends on nothing, then what needs the finished baseline."""
-    todo = [job for job in jobs if not (job.config.out / "evaluation-test.json").is_file()]
+    todo = [job for job in jobs if not _is_done(job)]
     for wave in (False, True):
         part = [job for job in todo if arms.ALL[job.arm].after_baseline is wave]
         names = [f"{job.name} seed {job.config.seed}" for job in part]
         run_jobs(run_job, part, names, processes=jobs_at_once(config), title="compare")
+
+
+def _is_done(job: Job) -> bool:
+    path = job.config.out / "evaluation-test.json"
+    return path.is_file() and job.asked.are_in(read_json(path).get("metrics", {}))
 
 
 def run_job(job: Job, progress: Callable[[int, int, str], None]) -> None:
@@ -42,7 +48,12 @@ def run_job(job: Job, progress: Callable[[int, int, str], None]) -> None:
             sizes = {**ready.sizes, "train": ready.sizes["train"] - left_out}
             mine = replace(ready, config=job.config, chosen=job.chosen, data=data, sizes=sizes)
             run(mine, job.config.out, arm=job.arm, resume=True, on_step=progress, extra=asdict(job.regime))
-        measure_run(job.config.out, ready.data, "test")
+        counts = None
+        if job.regime.imbalance > 1.0:
+            left = job.regime.apply(ready.data, job.config.seed)
+            train = left.indices("train")
+            counts = np.bincount(ready.data.labels[train][ready.data.labels[train] >= 0], minlength=len(left.classes))
+        measure_run(job.config.out, ready.data, "test", names=job.class_names, asked=job.asked, train_counts=counts)
 
 
 @functools.lru_cache(maxsize=1)
@@ -62,7 +73,7 @@ def situation(job: Job, data: TrainingData) -> arms.Situation:
     return arms.Situation(
         data=left,
         true_labels=data.labels,
-        class_names=job.class_names,
+        class_names=job.class_names.vectors,
         text_labels=lambda: text_targets(left, job.config.label_trust, seed),
         teacher=teacher,
         seed=seed,

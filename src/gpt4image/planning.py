@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gpt4image import arms, auto, runs
+from gpt4image.class_names import ClassNames, embed_class_names, find_class_names
 from gpt4image.config import CompareConfig, TrainConfig, TrainOptions
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.errors import ConfigError
 from gpt4image.files import fingerprint, read_json, write_json
+from gpt4image.measures import Measures
 from gpt4image.regimes import Regime
-from gpt4image.table import EmbeddingTable
 from gpt4image.training_data import Prepared, TrainingData, prepare, require_batch, with_table
+from gpt4image.transfer import choose_images
 
-CLASS_NAME_PROMPT = "a photo of a {}"
 PLAN = "plan.json"
 
 
@@ -36,7 +35,8 @@ class Job:
         chosen: options that were chosen from the set.
         regime: what is left of the training set.
         baseline: folder of the baseline run of the same seed.
-        class_names: (K, D) float32 text embeddings of the class names, where an arm needs them.
+        class_names: text embeddings of the class names, where the arm reads texts.
+        asked: what to measure besides the accuracy of the test split.
     """
 
     arm: str
@@ -46,7 +46,8 @@ class Job:
     chosen: dict[str, Any]
     regime: Regime
     baseline: Path
-    class_names: NDArray[np.float32] | None
+    class_names: ClassNames
+    asked: Measures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ class Member:
 
     Attributes:
         arm: name in arms.ALL.
-        options: options of train that differ from those of the comparison.
+        options: options of train that make it a variant; those of the arm itself are in arms.ALL.
         folders: run folders in order of the seeds 0, 1, ...
     """
 
@@ -96,6 +97,8 @@ def make_plan(config: CompareConfig) -> Plan:
         raise ConfigError(
             f"--described-fraction {config.described_fraction:g} is a part of the descriptions: give --embeddings too."
         )
+    for spec in config.transfer_sets:
+        choose_images(spec)
     threads = config.threads or max(1, _cores() // jobs_at_once(config))
     config = config.model_copy(update={"threads": threads})
     ready = _resolved(config)
@@ -170,10 +173,9 @@ def _members(config: CompareConfig, left: TrainingData, *, scarce: bool, unlabel
             why = "need training images without a label (with text labels, without a description too)"
         raise ConfigError(f"--arms {','.join(refused)} {why} here; possible now: {', '.join(possible)}.")
     plain = dict.fromkeys(("baseline", *asked))
-    members = {name: Member(arm=name, options=arms.ALL[name].options) for name in plain}
+    members = {name: Member(arm=name, options={}) for name in plain}
     for name, table in config.variants.items():
-        options = {**arms.ALL[table["arm"]].options, **{key: table[key] for key in table if key != "arm"}}
-        members[name] = Member(arm=table["arm"], options=options)
+        members[name] = Member(arm=table["arm"], options={key: table[key] for key in table if key != "arm"})
     return members
 
 
@@ -186,15 +188,6 @@ def _refuse_leak(config: CompareConfig, members: Iterable[Member]) -> None:
         open_tables((path,))
 
 
-@functools.lru_cache
-def class_name_vectors(embeddings: Path, device: str, classes: tuple[str, ...]) -> NDArray[np.float32]:
-    """Return (K, D) float32 embeddings of the class names, by the encoder of the descriptions."""
-    from gpt4image.text_encoders import load_text_encoder
-
-    encoder = load_text_encoder(EmbeddingTable.open(embeddings).manifest.encoder, device)
-    return encoder.encode([CLASS_NAME_PROMPT.format(name.replace("_", " ")) for name in classes])
-
-
 def _jobs(config: CompareConfig, ready: Prepared, name: str, member: Member) -> list[Job]:
     """Return the jobs of one arm or variant, one per seed."""
     # The oracle is the baseline that was given all labels, and zero-shot reads no label: comparisons share such runs.
@@ -202,13 +195,14 @@ def _jobs(config: CompareConfig, ready: Prepared, name: str, member: Member) -> 
     reads_labels = member.arm not in ("oracle", "zero-shot")
     regime = Regime.of(config).read_by(labels=reads_labels, texts=arms.ALL[arm].text)
     shared, own = _train_config(ready.config), ready
-    if member.options:
-        own = _with_options(ready, member.options)
+    if options := {**arms.ALL[arm].options, **member.options}:
+        own = _with_options(ready, options)
     folder = config.out / "runs" / _version(own) / regime.name / arm
     baseline = config.out / "runs" / _version(ready) / regime.read_by(labels=True, texts=False).name / "baseline"
-    class_names = None
-    if arms.ALL[arm].names:
-        class_names = class_name_vectors(own.config.embeddings, config.device, ready.data.classes)
+    names = ClassNames()
+    if arms.ALL[arm].text:
+        find = embed_class_names if arms.ALL[arm].names else find_class_names
+        names = find(own.config.embeddings, config.device, ready.data.classes)
     return [
         Job(
             arm=arm,
@@ -218,7 +212,8 @@ def _jobs(config: CompareConfig, ready: Prepared, name: str, member: Member) -> 
             chosen=own.chosen,
             regime=regime,
             baseline=baseline / f"seed-{seed}",
-            class_names=class_names,
+            class_names=names,
+            asked=Measures(corruptions=config.corruptions, transfer=config.transfer_sets),
         )
         for seed in range(config.seeds)
     ]

@@ -20,6 +20,9 @@ from gpt4image.planning import Member
 from gpt4image.regimes import Regime
 from gpt4image.statistics import mean_ci, paired
 
+PLAIN = ("top5", "mean_class_accuracy", "ece")
+"""Metrics of every run besides top1."""
+
 RIVALS = {
     "aligned": ("shuffled", "shuffled-within-class", "random", "class-name", "class-mean"),
     "text-labels": ("aligned", "zero-shot", "self-training", "fixmatch"),
@@ -37,13 +40,21 @@ def summarise(config: CompareConfig, members: Mapping[str, Member]) -> dict[str,
         members: finished and measured runs.
     """
     folders = {name: member.folders for name, member in members.items()}
-    top1 = {name: [read_json(run / "evaluation-test.json")["top1"] for run in folders[name]] for name in members}
+    tests = {name: [read_json(run / "evaluation-test.json") for run in folders[name]] for name in members}
+    top1 = {name: [test["top1"] for test in tests[name]] for name in members}
     facts = {name: [read_json(run / runs.RUN) for run in folders[name]] for name in members}
     first = folders["baseline"][0]
     return {
         "metric": "top1",
         "question": question(config),
-        "arms": {name: _arm(config, member, top1[name], facts[name]) for name, member in members.items()},
+        "arms": {
+            name: {
+                **_arm(config, member, top1[name], facts[name]),
+                "metrics": _metrics(tests[name], tests["baseline"] if name != "baseline" else None),
+                "absent": {metric: why for test in tests[name] for metric, why in test.get("absent", {}).items()},
+            }
+            for name, member in members.items()
+        },
         "pairs": [_pair(arm, rival, top1[arm], top1[rival]) for arm, rival in pairs_of(members)],
         "data": {
             **facts["baseline"][0]["data"],
@@ -112,13 +123,26 @@ def _arm(
     }
 
 
+def _metrics(ours: Sequence[dict[str, Any]], baseline: Sequence[dict[str, Any]] | None) -> dict[str, Any]:
+    """Return every metric besides top1 that all runs of an arm have, with its paired difference to the baseline."""
+    found: dict[str, Any] = {}
+    values, others = _by_metric(ours), _by_metric(baseline or [])
+    for metric, test in values.items():
+        mean, *interval = mean_ci(test)
+        found[metric] = {"test": test, "mean": mean, "ci95": None if None in interval else interval}
+        if metric in others:
+            found[metric]["against_baseline"] = asdict(paired(test, others[metric]))
+    return found
+
+
+def _by_metric(evaluations: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+    flat = [{name: run[name] for name in PLAIN} | run.get("metrics", {}) for run in evaluations]
+    return (
+        {metric: [run[metric] for run in flat] for metric in flat[0] if all(metric in run for run in flat)}
+        if flat
+        else {}
+    )
+
+
 def _pair(arm: str, against: str, ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
-    difference = paired(ours, theirs)
-    return {
-        "arm": arm,
-        "against": against,
-        "difference": difference.difference,
-        "ci95": difference.ci95,
-        "p": difference.p,
-        "n": difference.n,
-    }
+    return {"arm": arm, "against": against, **asdict(paired(ours, theirs))}

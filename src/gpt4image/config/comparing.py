@@ -63,6 +63,10 @@ class CompareConfig(TrainOptions):
     """Part of the described training images whose descriptions are kept, drawn per seed; the images stay."""
     imbalance: float = Field(default=1.0, ge=1.0)
     """How many times the most frequent class outnumbers the rarest; training images are left out, drawn per seed."""
+    corruptions: bool = False
+    """Measure accuracy on corrupted test images too: 12 kinds of corruption, 5 severities."""
+    transfer: str = ""
+    """Image sets (SPEC,SPEC) that the features of every run are probed on, by a linear probe and by k-NN."""
     variants: JsonTable = Field(default_factory=dict)
     """Further arms by name: each one of --arms with other options of train, {"NAME": {"arm": ..., OPTION: ...}}. In a
     recipe, tables [variants.NAME]."""
@@ -77,6 +81,11 @@ class CompareConfig(TrainOptions):
             if name not in ARMS:
                 raise ValueError(nearest(name, ARMS))
         return ",".join(names)
+
+    @property
+    def transfer_sets(self) -> tuple[str, ...]:
+        """The SPECs of ``transfer``."""
+        return tuple(dict.fromkeys(filter(None, (spec.strip() for spec in self.transfer.split(",")))))
 
     @check("variants")
     @classmethod

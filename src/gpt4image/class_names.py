@@ -1,0 +1,53 @@
+"""Class names in the space of the texts: what zero-shot classification compares to."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt4image.errors import Gpt4ImageError
+from gpt4image.table import EmbeddingTable
+
+CLASS_NAME_PROMPT = "a photo of a {}"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ClassNames:
+    """Text embeddings of the class names.
+
+    Attributes:
+        vectors: (K, D) float32 of unit length; None where there are none.
+        missing: why there are none.
+    """
+
+    vectors: NDArray[np.float32] | None = None
+    missing: str = "there is no embedding table, whose encoder would embed the class names"
+
+
+@functools.lru_cache
+def embed_class_names(embeddings: Path, device: str, classes: tuple[str, ...]) -> ClassNames:
+    """Return the class names embedded by the encoder of a table; kept, for many arms ask.
+
+    Raises:
+        Gpt4ImageError: the encoder cannot be used here.
+    """
+    from gpt4image.text_encoders import load_text_encoder
+
+    encoder = load_text_encoder(EmbeddingTable.open(embeddings).manifest.encoder, device)
+    return ClassNames(
+        vectors=encoder.encode([CLASS_NAME_PROMPT.format(name.replace("_", " ")) for name in classes]), missing=""
+    )
+
+
+def find_class_names(embeddings: Path | None, device: str, classes: tuple[str, ...]) -> ClassNames:
+    """Return the class names embedded by the encoder of a table, or why they cannot be."""
+    if embeddings is None:
+        return ClassNames()
+    try:
+        return embed_class_names(embeddings, device, classes)
+    except Gpt4ImageError as error:
+        return ClassNames(missing=str(error))
