@@ -20,6 +20,9 @@ __version__ = "0.1.0"
 
 _MODULE_OF = {
     "Aligner": "aligner",
+    "Alignment": "alignment",
+    "FurtherTexts": "alignment",
+    "gradient_ratio": "weighting",
     "create_backbone": "models",
     "DescribedImages": "pairs",
     "LOSSES": "align",
