@@ -96,7 +96,7 @@ def test_what_cannot_be_measured_is_absent_and_says_why(run: tuple[Path, Trainin
     held_back = replace(data, text=data.text.only(in_train))
     none = measure_more(model, held_back, "test", said, ClassNames(missing="no encoder"), Measures())
     assert none.metrics == {} and none.absent["zero_shot"] == "no encoder"
-    assert "no image of test or val has a description" in none.absent["image_to_text_recall"]
+    assert "no image of test or val has a description" in none.absent["retrieval"]
     only_val = replace(data, text=data.text.only(data.image_set.splits == "val"))
     some = measure_more(model, only_val, "test", said, NAMES, Measures())
     assert "text_to_image_recall:1" in some.metrics and not some.absent

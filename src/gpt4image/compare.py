@@ -33,7 +33,7 @@ def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",)) -> 
     Raises:
         ConfigError, DataError, TableError, ModelError, RunError: before training starts.
     """
-    from gpt4image.findings import comparison_table
+    from gpt4image.metric_tables import all_tables
     from gpt4image.report import write_report
 
     out = configs[0].out
@@ -55,7 +55,7 @@ def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",)) -> 
         path=out,
         summary={"comparison": str(out / "comparison.json"), "report": str(report)},
         record=record,
-        text=comparison_table(record),
+        text=all_tables(record),
         set_aside=tuple(set_aside),
     )
 

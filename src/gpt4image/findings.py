@@ -221,7 +221,8 @@ def few_seeds_note(comparison: Comparison) -> str:
     return f"* n < {FEW_SEEDS} seeds: too few to tell a difference from chance." if few else ""
 
 
-def _several(record: dict[str, Any]) -> dict[str, Comparison]:
+def several(record: dict[str, Any]) -> dict[str, Comparison]:
+    """Return the comparisons of a record by name; a single one has the empty name."""
     comparisons = record.get("comparisons") or {"": record}
     return {name: Comparison.model_validate(value) for name, value in comparisons.items()}
 
@@ -230,7 +231,7 @@ def comparison_table(record: dict[str, Any]) -> str:
     """Return the tables of a comparison record (the content of comparison.json) for a terminal."""
     buffer = io.StringIO()
     console = Console(file=buffer, width=160, color_system=None)
-    for name, comparison in _several(record).items():
+    for name, comparison in several(record).items():
         table = Table(box=box.SIMPLE_HEAD, title=Text(one_line(name)) if name else None, title_justify="left")
         for number, heading in enumerate(HEADINGS):
             table.add_column(heading, justify="left" if number == 0 else "right", no_wrap=number != 3)
@@ -246,7 +247,7 @@ def comparison_table(record: dict[str, Any]) -> str:
 def markdown_table(record: dict[str, Any]) -> str:
     """Return the tables of a comparison record (the content of comparison.json) as GitHub Markdown."""
     blocks = []
-    for name, comparison in _several(record).items():
+    for name, comparison in several(record).items():
         rows = [HEADINGS, ("---", *["---:"] * (len(HEADINGS) - 1)), *table_rows(comparison)]
         lines = [
             "| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in row) + " |" for row in rows

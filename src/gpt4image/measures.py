@@ -88,7 +88,7 @@ def _measure_text_space(
         labels = data.image_set.labels[indices]
         found.metrics["zero_shot"] = zero_shot_accuracy(model.embed(outputs.features), names.vectors, labels)
     if data.text is None:
-        found.absent["image_to_text_recall"] = "there is no embedding table of this set"
+        found.absent["retrieval"] = "there is no embedding table of this set"
         return
     # Descriptions of held-out images: those of the split, else of the validation split, which no run is trained on.
     for held_out in dict.fromkeys((split, "val")):
@@ -101,7 +101,7 @@ def _measure_text_space(
             texts = torch.nn.functional.normalize(vectors, dim=1).numpy()
             found.metrics |= recalls(model.embed(features), texts, ids.numpy())
             return
-    found.absent["image_to_text_recall"] = f"no image of {split} or val has a description in the table"
+    found.absent["retrieval"] = f"no image of {split} or val has a description in the table"
 
 
 def corrupted_accuracies(model: RunModel, data: TrainingData, split: str) -> dict[str, float]:

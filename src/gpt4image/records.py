@@ -33,6 +33,24 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, populate_by_name=True)
 
 
+class Gap(Record):
+    """Paired difference over ``n`` seeds, as a fraction."""
+
+    difference: float
+    ci95: Interval | None = None
+    p: float | None = None
+    n: int
+
+
+class Metric(Record):
+    """A metric besides top-1 accuracy over the seeds of an arm, a fraction."""
+
+    test: tuple[float, ...]
+    mean: float
+    ci95: Interval | None = None
+    against_baseline: Gap | None = None
+
+
 class Arm(Record):
     """Results of one arm over its seeds; accuracies are fractions, ``seconds`` the mean training time of a run."""
 
@@ -44,6 +62,8 @@ class Arm(Record):
     peak_memory_bytes: int | None = None
     runs: tuple[str, ...] = ()
     description: str = ""
+    metrics: dict[str, Metric] = Field(default_factory=dict)
+    absent: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _one_value_per_seed(self) -> Arm:
@@ -52,15 +72,11 @@ class Arm(Record):
         return self
 
 
-class Pair(Record):
+class Pair(Gap):
     """Paired difference of two arms over ``n`` common seeds, as a fraction."""
 
     arm: str
     against: str
-    difference: float
-    ci95: Interval | None = None
-    p: float | None = None
-    n: int
 
 
 class Comparison(Record):

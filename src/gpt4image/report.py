@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from gpt4image import charts, findings
+from gpt4image import charts, findings, metric_tables
 from gpt4image.config import ReportConfig
 from gpt4image.errors import RunError
 from gpt4image.files import read_json, write_text
@@ -101,6 +101,7 @@ def _comparison_page(folder: Path) -> Page:
         "comparison.html",
         title=findings.one_line(first.question) or "What did descriptions buy?",
         sections=sections,
+        headings=metric_tables.HEADINGS,
         test_examples=[example for example in examples if example.split != "train"],
         train_examples=[example for example in examples if example.split == "train"],
         doubtful=doubtful,
@@ -112,7 +113,7 @@ def _comparison_page(folder: Path) -> Page:
         "findings": {section.name or "comparison": section.findings[0] for section in sections},
         "pictures": len(examples),
     }
-    return Page(html=html, text=findings.comparison_table(record), summary=summary, set_aside=tuple(set_aside))
+    return Page(html=html, text=metric_tables.all_tables(record), summary=summary, set_aside=tuple(set_aside))
 
 
 def _run_page(run: Run) -> Page:
@@ -146,6 +147,9 @@ class Section:
     metric: str
     findings: list[str]
     few_seeds: str
+    metrics: list[metric_tables.MetricTable]
+    corruptions: list[metric_tables.Corrupted]
+    absent: list[str]
     intervals: Markup
     curves: Markup
     losses: Markup
@@ -174,6 +178,9 @@ def _section(identifier: str, name: str, comparison: Comparison, runs: Mapping[s
         metric=metric,
         findings=findings.findings(comparison),
         few_seeds=findings.few_seeds_note(comparison),
+        metrics=metric_tables.metric_tables(comparison),
+        corruptions=metric_tables.corruption_table(comparison),
+        absent=metric_tables.absent_notes(comparison),
         intervals=charts.interval_chart(f"{identifier}-intervals", title, spreads, axis=metric),
         curves=accuracy_curves(identifier, runs, reference=comparison.reference),
         losses=loss_curves(identifier, runs),
