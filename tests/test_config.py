@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
 from gpt4image import config
+from gpt4image.align import LOSSES
 from gpt4image.config import CompareConfig, StageConfig, TrainConfig
 from gpt4image.errors import ConfigError
 
@@ -39,6 +42,12 @@ def test_all_mistakes_are_named_at_once() -> None:
         ({"init": "weights.pth"}, "a pickled checkpoint is never loaded"),
         ({"align_loss": "clip"}, "--align-loss = 'clip'"),
         ({"labelled_share": 1.0}, "--labelled-share"),
+        ({"negatives": "table", "align_loss": "cosine"}, "--negatives table with --align-loss cosine"),
+        ({"negatives": "table", "paper_compat": True}, "--negatives table"),
+        ({"paper_compat": True, "align_loss": "siglip"}, "paper_compat is the official code"),
+        ({"learn_temperature": True, "temperature": 2.0}, "temperature 2"),
+        ({"text_first": 0.5, "weight_until": 0.5}, "--text-first learns one after the other"),
+        ({"text_first": 1.0}, "--text-first"),
         ({"arms": "baseline,alinged"}, "Did you mean 'aligned'"),
         ({"label_noise": 1.0}, "--label-noise"),
     ],
@@ -46,6 +55,10 @@ def test_all_mistakes_are_named_at_once() -> None:
 def test_values_that_mean_nothing_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         CompareConfig(data="openmoji", out="cmp", **options)  # type: ignore[arg-type]
+
+
+def test_the_choice_of_losses_is_that_of_the_package() -> None:
+    assert get_args(TrainConfig.model_fields["align_loss"].annotation) == tuple(LOSSES)
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.__name__)

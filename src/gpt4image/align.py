@@ -299,7 +299,9 @@ def _pairs(  # noqa: PLR0913 (the one place where all options are named)
     else:
         text_emb = text_emb.masked_fill(~described[:, None], 0.0)  # whatever stands there, NaN too, must not leak
         right = right & described & described[:size, None]
-    share = right / right.sum(dim=1, keepdim=True).clamp_min(1).to(dtype)
+    share = right.to(dtype)
+    if positive is not None:
+        share = share / right.sum(dim=1, keepdim=True).clamp_min(1)
     weights, excluded = share, exclude
     if target is not None:
         target = target.to(dtype)

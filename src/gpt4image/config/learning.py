@@ -61,7 +61,7 @@ class TextOptions(StageConfig):
     """Part of the steps after which the alignment has no weight."""
     adaptive_weight: bool = False
     """Scale the alignment so that its gradient at the features is --align-weight times as long as the task's."""
-    text_first: Fraction = 0.0
+    text_first: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Part of the steps, at the start, in which the alignment alone is learned; the task alone in the rest. 0: both
     together."""
     paper_compat: bool = False
