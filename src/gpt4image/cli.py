@@ -13,19 +13,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt4image import __version__
+from gpt4image import __version__, launch
 
 OK, SET_ASIDE, USER_MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
 
 @dataclass(frozen=True)
 class Command:
-    """One sub-command: what it does, its configuration and the function that runs it, imported when needed."""
+    """One sub-command: what it does, its configuration and the function that runs it, imported when needed.
+
+    ``shared`` says that processes started by torchrun or accelerate launch can share its work.
+    """
 
     about: str
     config: str
     stage: str
     recipes: bool = False
+    shared: bool = False
 
 
 COMMANDS = {
@@ -43,16 +47,23 @@ COMMANDS = {
     ),
     "encode": Command("turn descriptions into embeddings", "EncodeConfig", "encode:encode"),
     "label": Command("read class probabilities off the descriptions", "LabelConfig", "label:label"),
-    "train": Command("train a model", "TrainConfig", "train:train", recipes=True),
-    "evaluate": Command("measure a run", "EvaluateConfig", "evaluate:evaluate"),
+    "train": Command("train a model", "TrainConfig", "train:train", recipes=True, shared=True),
+    "evaluate": Command("measure a run", "EvaluateConfig", "evaluate:evaluate", shared=True),
     "compare": Command("train all arms over seeds: did text help?", "CompareConfig", "compare:compare", recipes=True),
     "report": Command("write report.html of a run or a comparison", "ReportConfig", "report:report"),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 1 items set aside, 2 a user's mistake, 130 interrupted."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    """Run one command and return its exit code: 0 done, 1 items set aside, 2 a user's mistake, 130 interrupted.
+
+    Of several processes that share a command, the first one alone speaks.
+    """
+    with launch.only_first_speaks():
+        return _main(list(sys.argv[1:] if argv is None else argv))
+
+
+def _main(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(_overview())
         return OK
@@ -88,6 +99,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(name: str, words: list[str]) -> int:
     command = COMMANDS[name]
+    if launch.count() > 1 and not command.shared:
+        from gpt4image.errors import ConfigError
+
+        shared = " and ".join(known for known, other in COMMANDS.items() if other.shared)
+        raise ConfigError(
+            f"{name} was started in {launch.count()} processes, but runs in one (and starts others itself where that "
+            f"helps): start it without torchrun or accelerate launch. Processes can share {shared}."
+        )
     configs: Any = importlib.import_module("gpt4image.config")
     config_type = getattr(configs, command.config)
     recipes: list[str] = []

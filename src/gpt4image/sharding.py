@@ -8,22 +8,49 @@ do not. torch's modules for both are imported when there are several processes.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from gpt4image import processes
+from gpt4image.errors import ConfigError
+
+Place = Callable[[], contextlib.AbstractContextManager[Any]]
+BY_ELEMENT = ("adam", "adamw", "lion", "nadam", "nadamw", "sgd")  # optimisers that need no whole weight matrix
+
+
+def require_shardable(optimizer: str) -> None:
+    """Check that a run can spread its weights over processes.
+
+    Raises:
+        ConfigError: there is one process alone, or the optimiser needs whole matrices, as muon does.
+    """
+    if processes.count() == 1:
+        raise ConfigError(
+            "--fsdp spreads weights over several processes, and this is one alone: start it with torchrun "
+            "--nproc_per_node N, or leave --fsdp out."
+        )
+    if optimizer not in BY_ELEMENT:
+        raise ConfigError(
+            f"--fsdp keeps a part of each weight matrix in a process, and --optimizer {optimizer} may need whole ones: "
+            f"give one of {', '.join(BY_ELEMENT)}."
+        )
+
+
+def structure_alone() -> torch.device:
+    """Return the context in which models are made without memory for their weights (the meta device)."""
+    return torch.device("meta")
 
 
 def replicate(model: nn.Module, device: torch.device) -> nn.Module:
     """Return what to call in the place of ``model``, so that its gradients are averaged over the processes."""
     if processes.count() == 1:
         return model
-    # Buffers need no broadcast: batch norm sees the same batch everywhere (batch_layers).
     devices = [torch.cuda.current_device()] if device.type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+    return nn.parallel.DistributedDataParallel(model, device_ids=devices)
 
 
 def averaging(parallel: nn.Module, *, last: bool) -> contextlib.AbstractContextManager[None]:
@@ -49,7 +76,8 @@ def clip_gradients(model: nn.Module, most: float) -> None:
 def shard(model: nn.Module, device: torch.device) -> None:
     """Spread the weights of ``model`` over all processes, in place; they are put together block by block when needed.
 
-    Each child that has weights becomes a root of its own, so that it may be called without the others.
+    Each child that has weights becomes a root of its own, so that it may be called without the others. Scalars, such as
+    a learned temperature, stay whole: all processes compute the same gradient of them, from the gathered batch.
 
     Args:
         model: whole in the first process; elsewhere its weights may lie on the meta device, and are never looked at.
@@ -63,7 +91,7 @@ def shard(model: nn.Module, device: torch.device) -> None:
     mesh = init_device_mesh(device.type, (processes.count(),))
     for child in model.children():
         for module in (*_blocks(child), child):
-            if any(True for _ in module.parameters()):
+            if any(parameter.ndim > 0 for parameter in module.parameters()):
                 fully_shard(module, mesh=mesh)
     model.to_empty(device=device)
     with torch.no_grad():

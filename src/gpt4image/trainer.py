@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,8 +26,9 @@ from gpt4image.devices import choose_device, memory_format_of
 from gpt4image.errors import ConfigError
 from gpt4image.models import Backbone, checkpoint_activations, create_backbone
 from gpt4image.policies import STRONG, Policy
-from gpt4image.sharding import replicate
+from gpt4image.sharding import Place, replicate, require_shardable, shard, structure_alone
 from gpt4image.text_targets import TextTargets
+from gpt4image.text_tower import TextReader, TextSource, TextTower
 from gpt4image.training_data import TrainingData
 from gpt4image.views import Views
 
@@ -36,7 +38,7 @@ class Trainer:
     """The parts of one run. ``model`` maps images to (logits, image embeddings or None).
 
     ``parallel`` is what a step calls in its place: the same, or a wrapper that averages gradients over processes.
-    ``views`` is None where images are augmented on the device alone, ``further`` where a batch is compared to its own
+    ``tuning`` is None where the text encoder does not learn. ``views`` is None where images are augmented on the device alone, ``further`` where a batch is compared to its own
     texts alone.
     """
 
@@ -54,6 +56,7 @@ class Trainer:
     views: Views | None
     steps_per_epoch: int
     further: FurtherTexts | None
+    tuning: TextTuning | None
     history: list[dict[str, Any]] = field(default_factory=list)
     best: float = -1.0
 
@@ -68,9 +71,28 @@ class Trainer:
         return self.model if self.ema is None else self.ema.module
 
     @property
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """All optimisers, by the names that they have in a checkpoint."""
+        return {"optimizer": self.optimizer} | ({} if self.tuning is None else {"of_texts": self.tuning.optimizer})
+
+    @property
+    def schedulers(self) -> tuple[CosineLRScheduler, ...]:
+        """Their schedules."""
+        return (self.scheduler, *(() if self.tuning is None else (self.tuning.scheduler,)))
+
+    @property
     def modules(self) -> dict[str, nn.Module]:
         """What a checkpoint holds."""
         return {"model": self.model} | ({} if self.ema is None else {"ema": self.ema.module})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextTuning:
+    """What trains the text encoder, ``Aligner.texts``: who reads its texts, and its own optimiser."""
+
+    reader: TextReader
+    optimizer: torch.optim.Optimizer
+    scheduler: CosineLRScheduler
 
 
 class Plain(nn.Module):
@@ -97,7 +119,10 @@ def build(config: TrainOptions, data: TrainingData) -> Trainer:
     device = choose_device(config.device)
     batch_size, count = config.batch_size or 0, len(data.indices("train"))
     torch.manual_seed(config.seed)
-    backbone, notes = processes.together(lambda: make_backbone(config, len(data.classes)))
+    if config.fsdp:
+        require_shardable(config.optimizer or "")
+    place = structure_alone if config.fsdp and processes.rank() > 0 and config.ema == 0.0 else contextlib.nullcontext
+    backbone, notes = processes.together(lambda: make_backbone(config, len(data.classes), place))
     if config.checkpoint_activations:
         checkpoint_activations(backbone, config.model or "")
     model: nn.Module = Plain(backbone)
@@ -108,33 +133,24 @@ def build(config: TrainOptions, data: TrainingData) -> Trainer:
         further = further_texts(config, data, device)
         compared = batch_size if further is None else len(further.ids)
         bias = -math.log(max(compared - 1, 1))  # the log odds of a pair taken at random
-        model = Aligner(backbone, text.width, head=config.head, bias=bias, **config.alignment)
-    see_whole_batch(model, device)
-    model.to(device).to(memory_format=memory_format_of(config.memory_format))  # pyright: ignore[reportCallIssue]
-    ema = ModelEmaV3(model, decay=config.ema, use_warmup=True) if config.ema > 0.0 else None
-    parallel = replicate(model, device)
+        with place():
+            texts = tuned_encoder(config, text, device)
+        model = Aligner(backbone, text.width, head=config.head, texts=texts, bias=bias, **config.alignment)
+    parallel, ema = placed(config, model, device)
     try:
         optimizer = create_optimizer_v2(
-            model,
+            nn.ModuleDict({name: child for name, child in model.named_children() if name != "texts"}),
             opt=config.optimizer or "",
             lr=config.lr,
             weight_decay=config.weight_decay or 0.0,
             momentum=config.momentum,
+            foreach=False if config.fsdp else None,  # at once, parameters in shards and whole ones cannot be stepped
         )
     except ValueError as error:
         raise ConfigError(f"--optimizer {config.optimizer}: {error}; see timm.optim.list_optimizers().") from None
     steps_per_epoch = max(1, count // (batch_size * config.grad_accumulation))
     steps = steps_per_epoch * (config.epochs or 0)
-    warmup = min(round(steps * config.warmup_fraction), steps - 1)
-    scheduler = CosineLRScheduler(
-        optimizer,
-        t_initial=steps - warmup,
-        lr_min=min(config.min_lr, config.lr or config.min_lr),
-        warmup_t=warmup,
-        warmup_lr_init=(config.lr or 0.0) / max(warmup, 1),
-        warmup_prefix=True,
-        t_in_epochs=False,
-    )
+    lowest = min(config.min_lr, config.lr or config.min_lr)
     targeted, others = participants(config, data, aligned=isinstance(model, Aligner))
     mixes = config.mixup > 0.0 or config.cutmix > 0.0
     batches = make_batches(
@@ -154,7 +170,7 @@ def build(config: TrainOptions, data: TrainingData) -> Trainer:
         model=model,
         parallel=parallel,
         optimizer=optimizer,
-        scheduler=scheduler,
+        scheduler=cosine(optimizer, steps, config.warmup_fraction, lowest),
         ema=ema,
         batches=batches,
         notes=notes,
@@ -162,7 +178,62 @@ def build(config: TrainOptions, data: TrainingData) -> Trainer:
         views=views_of(config, augmentation, batches, len(data.labels), others),
         steps_per_epoch=steps_per_epoch,
         further=further,
+        tuning=tuning_of(config, data, model, steps),
     )
+
+
+def cosine(optimizer: torch.optim.Optimizer, steps: int, warmup_fraction: float, lowest: float) -> CosineLRScheduler:
+    """Return a learning rate that rises linearly to that of ``optimizer``, then falls to ``lowest`` as a cosine."""
+    warmup = min(round(steps * warmup_fraction), steps - 1)
+    return CosineLRScheduler(
+        optimizer,
+        t_initial=steps - warmup,
+        lr_min=lowest,
+        warmup_t=warmup,
+        warmup_lr_init=optimizer.param_groups[0]["lr"] / max(warmup, 1),
+        warmup_prefix=True,
+        t_in_epochs=False,
+    )
+
+
+def tuned_encoder(config: TrainOptions, text: TextTargets, device: torch.device) -> TextTower | None:
+    """Return the text encoder that learns with ``--tune-text``; None where texts stay as they are, or are none."""
+    table = text.table
+    if config.tune_text == "none" or table is None:
+        return None
+    how = config.tune_text
+    return processes.together(lambda: TextTower(TextSource.of(table), how, config.tune_text_rank, device))
+
+
+def tuning_of(config: TrainOptions, data: TrainingData, model: nn.Module, steps: int) -> TextTuning | None:
+    """Return what trains the text encoder of ``model``, where it has one: AdamW without weight decay, whatever trains
+    the rest, for its weights are near to where they should be.
+    """
+    if not isinstance(model, Aligner) or not isinstance(model.texts, TextTower) or data.text is None:
+        return None
+    lr = config.tune_text_lr or {"lora": 1e-4, "full": 1e-5}[config.tune_text]
+    learned = [parameter for parameter in model.texts.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(learned, lr=lr, weight_decay=0.0)
+    return TextTuning(
+        reader=TextReader(data.text, model.texts),
+        optimizer=optimizer,
+        scheduler=cosine(optimizer, steps, config.warmup_fraction, lowest=0.0),
+    )
+
+
+def placed(config: TrainOptions, model: nn.Module, device: torch.device) -> tuple[nn.Module, ModelEmaV3 | None]:
+    """Bring a model to its device, or its shards to all; return what a step calls, and the moving average."""
+    see_whole_batch(model, device)
+    if not config.fsdp:
+        model.to(device).to(memory_format=memory_format_of(config.memory_format))  # pyright: ignore[reportCallIssue]
+    ema = None
+    if config.ema > 0.0:
+        ema = ModelEmaV3(model, decay=config.ema, use_warmup=True, foreach=not config.fsdp)
+    if not config.fsdp:
+        return replicate(model, device), ema
+    for whole in (model,) if ema is None else (model, ema.module):
+        shard(whole, device)
+    return model, ema
 
 
 def centred(config: TrainOptions, data: TrainingData, text: TextTargets) -> TextTargets:
@@ -226,17 +297,21 @@ def views_of(
     )
 
 
-def make_backbone(config: TrainOptions, classes: int) -> Backbone:
-    """Return the plain model of a configuration, untrained or as ``--init`` says, and notes on its weights."""
-    return create_backbone(
-        config.model or "",
-        classes=classes,
-        image_size=config.image_size or 0,
-        stem="small" if config.stem == "small" else "standard",
-        init=config.init,
-        model_args=config.model_args,
-        drop_path=config.drop_path,
-    )
+def make_backbone(config: TrainOptions, classes: int, place: Place = contextlib.nullcontext) -> Backbone:
+    """Return the plain model of a configuration, untrained or as ``--init`` says, and notes on its weights.
+
+    Where ``place`` is ``structure_alone``, weights are neither drawn nor read.
+    """
+    with place():
+        return create_backbone(
+            config.model or "",
+            classes=classes,
+            image_size=config.image_size or 0,
+            stem="small" if config.stem == "small" else "standard",
+            init="scratch" if place is structure_alone else config.init,
+            model_args=config.model_args,
+            drop_path=config.drop_path,
+        )
 
 
 def augmentation_of(config: TrainOptions, backbone: nn.Module) -> Augmentation:

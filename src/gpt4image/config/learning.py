@@ -22,6 +22,9 @@ class DataOptions(StageConfig):
     """Part of the set held out for test when the set has no test split."""
 
 
+TUNABLE = ("infonce", "infonce-one-way", "supcon", "siglip")  # losses whose positives are given, not read off texts
+
+
 class TextOptions(StageConfig):
     """What is learned from text."""
 
@@ -64,6 +67,12 @@ class TextOptions(StageConfig):
     text_first: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Part of the steps, at the start, in which the alignment alone is learned; the task alone in the rest. 0: both
     together."""
+    tune_text: Literal["none", "lora", "full"] = "none"
+    """Train the text encoder of the table too, on the descriptions themselves: adapters (lora), or all its weights."""
+    tune_text_lr: float | None = Field(default=None, gt=0.0)
+    """Peak learning rate of the text encoder; without it 1e-4 for lora, 1e-5 for full."""
+    tune_text_rank: int = Field(default=8, ge=1)
+    """Rank of the adapters of lora."""
     paper_compat: bool = False
     """Do what the official code of the paper does, its defects too; for reproduction."""
     head: Literal["linear", "mlp", "mlp-bn"] = "linear"
@@ -103,7 +112,29 @@ class TextOptions(StageConfig):
                 "--text-first learns one after the other: leave out --adaptive-weight, --weight-schedule and "
                 "--weight-until, or leave out --text-first."
             )
+        if self.tune_text != "none":
+            self._tuning_fits()
         return self
+
+    def _tuning_fits(self) -> None:
+        asked = f"--tune-text {self.tune_text}"
+        if self.embeddings is None:
+            raise ConfigError(f"{asked} needs --embeddings: the table says which encoder reads which descriptions.")
+        if self.align_weight == 0.0 and self.text_first == 0.0:
+            raise ConfigError(f"{asked}: the text encoder learns by the alignment; give an --align-weight above 0.")
+        if self.align_loss not in TUNABLE:
+            raise ConfigError(
+                f"{asked} with --align-loss {self.align_loss}: nothing would keep the texts apart, so that all of them "
+                f"become one; use {', '.join(TUNABLE)}."
+            )
+        frozen = {
+            "--centre": self.centre != "none",
+            "--negatives table": self.negatives == "table",
+            "--paper-compat": self.paper_compat,
+        }
+        if any(frozen.values()):
+            names = " and ".join(name for name, given in frozen.items() if given)
+            raise ConfigError(f"{asked}: {names} is made for texts that stay as they are; leave one of them out.")
 
 
 class SemiSupervisedOptions(StageConfig):
@@ -213,6 +244,9 @@ class RunningOptions(StageConfig):
     """auto: the faster of those that the device computes well, found by a short probe."""
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
     """auto: the faster one, found by the same probe."""
+    fsdp: bool = False
+    """Spread weights, gradients and optimiser over all processes in place of a copy in each: for models that do not fit
+    on one device."""
     checkpoint_activations: bool = False
     """Keep only the input of each block and compute the rest again in the backward pass: less memory, more time."""
     threads: int | None = Field(default=None, ge=1)
