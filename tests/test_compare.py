@@ -14,16 +14,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from gpt4image import runs
+from gpt4image import arms, runs
+from gpt4image.checkpoint import save_tensors
 from gpt4image.compare import compare
 from gpt4image.config import CompareConfig, TrainConfig
 from gpt4image.data import load_image_set
 from gpt4image.errors import ConfigError, DataError, TableError
 from gpt4image.files import read_json
-from gpt4image.jobs import text_targets
+from gpt4image.jobs import situation, text_targets
 from gpt4image.planning import make_plan
 from gpt4image.regimes import Regime
+from gpt4image.trainer import build, make_backbone
 from gpt4image.training_data import prepare
 from tables import make_table
 
@@ -38,6 +41,8 @@ SMALL: dict[str, Any] = {
     "memory_format": "contiguous",
     "jobs": 2,
 }
+
+BARE: dict[str, Any] = {"image_size": 16, "stem": "small", "model": SMALL["model"], "model_args": SMALL["model_args"]}
 
 
 @pytest.fixture
@@ -119,6 +124,68 @@ def test_variants_run_beside_their_arm_on_the_same_seeds_and_are_shared(
     plain = compare(options(colour_folder, table, out, align_weight=1.0, head="mlp", **common)).record
     assert plain["arms"]["aligned"]["runs"] == heavy["runs"]
     assert finished(out).items() >= made.items()
+
+
+@pytest.mark.slow
+def test_harder_regimes_reach_the_runs_and_what_they_are_measured_by_the_record(
+    colour_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    out, spec = tmp_path / "cmp", f"folder:{colour_folder}"
+    hard: dict[str, Any] = {
+        "label_noise": 0.2, "noise_kind": "class-dependent", "described_fraction": 0.5, "imbalance": 3.0,
+        "arms": "aligned,oracle", "epochs": 1, "batch_size": 4,
+    }  # fmt: skip
+    asked = compare(options(colour_folder, table, out, corruptions=True, transfer=spec, **hard)).record
+    whole = prepare(TrainConfig(data=spec, embeddings=table, out=out, image_size=16, batch_size=4)).data
+    for seed in (0, 1):
+        left = Regime(imbalance=3.0, described_fraction=0.5).apply(whole, seed)
+        facts = {arm: read_json(out / asked["arms"][arm]["runs"][seed] / runs.RUN)["data"] for arm in asked["arms"]}
+        assert left.text is not None
+        assert {fact["train"] for fact in facts.values()} == {len(left.indices("train"))}
+        assert facts["aligned"]["described"] == left.text.described[left.indices("train")].sum()
+        config = read_json(out / asked["arms"]["aligned"]["runs"][seed] / runs.CONFIG)
+        assert config["noise_kind"] == "class-dependent" and config["imbalance"] == 3.0
+    for arm in asked["arms"].values():
+        found = arm["metrics"]
+        assert {"many_shot", "few_shot", "corrupted", "corrupted:jpeg:5", f"knn:{spec}", f"linear_probe:{spec}"} <= set(
+            found
+        )
+        assert all(len(metric["test"]) == 2 for metric in found.values())
+    aligned = asked["arms"]["aligned"]
+    assert (
+        "image_to_text_recall:1" in aligned["metrics"]
+        and "image_to_text_recall:1" not in asked["arms"]["oracle"]["metrics"]
+    )
+    assert "Unknown text encoder: 'given'" in aligned["absent"]["zero_shot"]
+    gap = aligned["metrics"]["corrupted"]["against_baseline"]
+    assert gap["n"] == 2 and gap["difference"] == pytest.approx(
+        aligned["metrics"]["corrupted"]["mean"] - asked["arms"]["baseline"]["metrics"]["corrupted"]["mean"]
+    )
+    assert asked["question"].startswith("With 20 % of the training labels wrong (each class taken for one other), 50 %")
+    made = finished(out)
+    plain = compare(options(colour_folder, table, out, **hard)).record
+    assert finished(out) == made and plain["arms"] == asked["arms"], "what was measured once is not measured again"
+
+
+@pytest.mark.parametrize("changes", [{}, {"labels_per_class": 2}])
+def test_all_arms_and_variants_start_from_the_same_weights_where_some_are_given(
+    changes: dict[str, Any], colour_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    given = make_backbone(TrainConfig(data="", out=tmp_path, **{**BARE, "seed": 9}), 3).module
+    save_tensors(tmp_path / "given.safetensors", given.state_dict())
+    scratch = {"from-scratch": {"arm": "aligned", "init": "scratch"}}
+    config = options(
+        colour_folder, table, tmp_path / "cmp", init=str(tmp_path / "given.safetensors"), lr=None,
+        arms="baseline,aligned,shuffled", variants=scratch, **changes,
+    )  # fmt: skip
+    jobs = make_plan(config).jobs
+    data = prepare(jobs[0].shared).data
+    for job in jobs:
+        fine_tuned = job.name != "from-scratch"
+        assert (job.config.optimizer, job.config.lr) == (("adamw", 1e-4) if fine_tuned else ("muon", 0.02))
+        backbone: Any = build(job.config, arms.ALL[job.arm].prepare(situation(job, data))).model.backbone
+        same = all(torch.equal(tensor, given.state_dict()[name]) for name, tensor in backbone.state_dict().items())
+        assert same == fine_tuned
 
 
 def test_what_follows_from_options_of_a_variant_is_chosen_anew(
