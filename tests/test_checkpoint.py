@@ -36,9 +36,12 @@ def advance(model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> No
 @pytest.mark.parametrize("name", ["adamw", "sgd", "plain-sgd"])
 def test_a_restored_run_goes_on_bitwise_as_if_it_had_never_stopped(name: str, tmp_path: Path) -> None:
     model, optimizer = trained(name, 3)
-    save_checkpoint(tmp_path / "c", {"model": model}, optimizer, {"step": 3, "loss": [0.1, 2 / 3]})
+    save_checkpoint(tmp_path / "c", {"model": model}, {"optimizer": optimizer}, {"step": 3, "loss": [0.1, 2 / 3]})
     fresh, fresh_optimizer = trained(name, 0, seed=1)
-    assert load_checkpoint(tmp_path / "c", {"model": fresh}, fresh_optimizer) == {"step": 3, "loss": [0.1, 2 / 3]}
+    assert load_checkpoint(tmp_path / "c", {"model": fresh}, {"optimizer": fresh_optimizer}) == {
+        "step": 3,
+        "loss": [0.1, 2 / 3],
+    }
     for step in range(3, 6):
         advance(model, optimizer, step)
         advance(fresh, fresh_optimizer, step)
@@ -48,10 +51,10 @@ def test_a_restored_run_goes_on_bitwise_as_if_it_had_never_stopped(name: str, tm
 
 def test_another_model_is_refused(tmp_path: Path) -> None:
     model, optimizer = trained("adamw", 1)
-    save_checkpoint(tmp_path / "c", {"model": model}, optimizer, {})
+    save_checkpoint(tmp_path / "c", {"model": model}, {"optimizer": optimizer}, {})
     other = nn.Linear(3, 3)
     with pytest.raises(RunError, match="belongs to another model"):
-        load_checkpoint(tmp_path / "c", {"model": other}, torch.optim.AdamW(other.parameters()))
+        load_checkpoint(tmp_path / "c", {"model": other}, {"optimizer": torch.optim.AdamW(other.parameters())})
 
 
 def test_tied_weights_and_channels_last_survive(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ class Aligner(nn.Module):
         head: ``linear`` (no bias), ``mlp`` (Linear-ReLU-Linear, the paper's for DeiT) or ``mlp-bn``
             (Linear-BatchNorm-ReLU-Linear, the paper's for ResNet).
         classifier: dotted name of the classifier layer, where it is not timm's or the last nn.Linear.
+        texts: a text encoder that learns too: any module from what ``forward`` gets as ``texts`` to text embeddings.
         options: what ``alignment_loss`` computes: ``loss``, ``temperature`` and the others of ``Alignment``. With
             ``paper_compat`` the head starts from truncated normal weights, as in the official code.
 
@@ -55,6 +56,7 @@ class Aligner(nn.Module):
         *,
         head: Head = "linear",
         classifier: str | None = None,
+        texts: nn.Module | None = None,
         **options: Unpack[AlignmentOptions],
     ) -> None:
         super().__init__()
@@ -64,13 +66,15 @@ class Aligner(nn.Module):
         self.head = projection_head(head, _feature_width(backbone, self.classifier), text_width)
         if self.alignment.paper_compat:
             _start_as_in_the_paper(self.head)
+        self.texts = texts
         self._tap = FeatureTap()
         self._hook = backbone.get_submodule(self.classifier).register_forward_pre_hook(self._tap)
 
-    def forward(self, images: Tensor, *, with_features: bool = False) -> tuple[Any, ...]:
+    def forward(self, images: Tensor, *, with_features: bool = False, texts: Any = None) -> tuple[Any, ...]:
         """Return what the backbone returns, logits (B, K), and the image embeddings (B, D), not normalised.
 
-        With ``with_features`` also what classifier and head read, (B, C) in most models: see ``gradient_ratio``.
+        With ``with_features`` also what classifier and head read, (B, C) in most models: see ``gradient_ratio``. With
+        ``texts`` also the text embeddings (B, D) that the text encoder makes of them.
         """
         self._tap.open = True
         try:
@@ -84,7 +88,8 @@ class Aligner(nn.Module):
                 "layer that gives the logits, Aligner(..., classifier=NAME), and compile the Aligner, not its backbone."
             )
         image_emb = self.head(_pool(features, self.backbone.get_submodule(self.classifier)))
-        return (logits, image_emb, features) if with_features else (logits, image_emb)
+        found = (logits, image_emb, features) if with_features else (logits, image_emb)
+        return found if self.texts is None or texts is None else (*found, self.texts(texts))
 
     def release(self) -> nn.Module:
         """Return the backbone exactly as it was given, without the hook; the aligner cannot run afterwards."""

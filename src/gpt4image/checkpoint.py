@@ -66,53 +66,64 @@ def load_tensors(
     return tensors, json.loads(metadata.get(STATE, "null"))
 
 
-def save_checkpoint(path: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, state: Any) -> None:
-    """Write the weights of ``modules``, the optimiser's state and a JSON ``state`` as one file."""
+def save_checkpoint(
+    path: Path, modules: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer], state: Any
+) -> None:
+    """Write the weights of ``modules``, the state of ``optimizers`` and a JSON ``state`` as one file.
+
+    Names are without a dot, and all different.
+    """
     tensors = {
         f"{part}.{name}": value for part, module in modules.items() for name, value in module.state_dict().items()
     }
-    numbers: dict[str, Any] = {}
-    for index, slots in optimizer.state_dict()["state"].items():
-        for name, value in slots.items():
-            if isinstance(value, Tensor):
-                tensors[f"optimizer.{index}.{name}"] = value
-            else:
-                numbers[f"{index}.{name}"] = value
-    save_tensors(path, tensors, {"optimizer": numbers, "state": state})
+    numbers: dict[str, dict[str, Any]] = {part: {} for part in optimizers}
+    for part, optimizer in optimizers.items():
+        for index, slots in optimizer.state_dict()["state"].items():
+            for name, value in slots.items():
+                if isinstance(value, Tensor):
+                    tensors[f"{part}.{index}.{name}"] = value
+                else:
+                    numbers[part][f"{index}.{name}"] = value
+    save_tensors(path, tensors, {**numbers, "state": state})
 
 
-def load_checkpoint(path: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> Any:
+def load_checkpoint(
+    path: Path, modules: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
+) -> Any:
     """Restore what ``save_checkpoint`` wrote, in place, and return its JSON state.
 
     Raises:
         RunError: the checkpoint belongs to another model.
     """
     state = {f"{part}.{name}": value for part, module in modules.items() for name, value in module.state_dict().items()}
-    parameters = dict(enumerate(parameter for group in optimizer.param_groups for parameter in group["params"]))
+    parameters = {
+        part: dict(enumerate(parameter for group in optimizer.param_groups for parameter in group["params"]))
+        for part, optimizer in optimizers.items()
+    }
 
     def place(full_name: str, value: Tensor) -> Tensor:
         """Keep this process's shard of what is sharded; the slots of a parameter are sharded as it is."""
         part, name = full_name.split(".", 1)
-        target = parameters.get(int(name.split(".", 1)[0])) if part == "optimizer" else state.get(full_name)
+        slots_of = parameters.get(part)
+        target = state.get(full_name) if slots_of is None else slots_of.get(int(name.split(".", 1)[0]))
         return like(value, target) if target is not None and target.shape == value.shape else value
 
     tensors, saved = load_tensors(path, place)
-    slots: dict[int, dict[str, Any]] = {}
+    slots: dict[str, dict[int, dict[str, Any]]] = {part: {} for part in optimizers}
     parts: dict[str, dict[str, Tensor]] = {part: {} for part in modules}
-    for full_name, value in tensors.items():
+    numbers = {f"{part}.{name}": value for part in optimizers for name, value in saved[part].items()}
+    for full_name, value in (tensors | numbers).items():
         part, name = full_name.split(".", 1)
-        if part == "optimizer":
+        if part in slots:
             index, slot = name.split(".", 1)
-            slots.setdefault(int(index), {})[slot] = value
+            slots[part].setdefault(int(index), {})[slot] = value
         else:
             parts.setdefault(part, {})[name] = value
-    for full_name, value in saved["optimizer"].items():
-        index, slot = full_name.split(".", 1)
-        slots.setdefault(int(index), {})[slot] = value
     try:
         for part, module in modules.items():
             module.load_state_dict(parts[part])
     except RuntimeError as error:
         raise RunError(f"{path} belongs to another model: {error}") from None
-    optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+    for part, optimizer in optimizers.items():
+        optimizer.load_state_dict({"state": slots[part], "param_groups": optimizer.state_dict()["param_groups"]})
     return saved["state"]

@@ -27,6 +27,8 @@ from gpt4image.objective import Losses, batch_losses, seed_step
 from gpt4image.predictions import predict
 from gpt4image.sharding import averaging, clip_gradients
 from gpt4image.tasks.classification import measure
+from gpt4image.text_encoders.tuning import FOLDER
+from gpt4image.text_tower import TextTower
 from gpt4image.trainer import Trainer, build
 from gpt4image.training_data import TrainingData
 
@@ -50,10 +52,14 @@ def train_step(trainer: Trainer, step: int, epoch: int, *pixels: Tensor) -> dict
     config = trainer.config
     seed_step(config.seed, step)
     trainer.model.train()
-    trainer.scheduler.step_update(step)
+    for scheduler in trainer.schedulers:
+        scheduler.step_update(step)
     means: dict[str, float] = {}
     for part, batch in enumerate(pixels):
-        images = trainer.batches.batch(step * config.grad_accumulation + part)
+        number = step * config.grad_accumulation + part
+        images = trainer.batches.batch(number)
+        if trainer.tuning is not None:
+            trainer.tuning.reader.prepare(trainer.batches.batch(number + 1))
         with averaging(trainer.parallel, last=part + 1 == len(pixels)):
             losses = batch_losses(trainer, step, images, batch)
             values = require_finite(trainer, step, epoch, losses)
@@ -62,8 +68,9 @@ def train_step(trainer: Trainer, step: int, epoch: int, *pixels: Tensor) -> dict
             means[name] = means.get(name, 0.0) + value / len(pixels)
     if config.clip_grad is not None:
         clip_gradients(trainer.model, config.clip_grad)
-    trainer.optimizer.step()
-    trainer.optimizer.zero_grad(set_to_none=True)
+    for optimizer in trainer.optimizers.values():
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
     if trainer.ema is not None:
         trainer.ema.update(trainer.model, step=step)
     return means
@@ -79,7 +86,7 @@ def require_finite(trainer: Trainer, step: int, epoch: int, losses: Losses) -> d
     values = torch.stack([loss.detach() for loss in named.values()]).double().cpu()
     if bool(values.isfinite().all()):
         return dict(zip(named, values.tolist(), strict=True))
-    trainer.optimizer.zero_grad(set_to_none=True)
+    trainer.model.zero_grad(set_to_none=True)
     found = ", ".join(f"{name} {value}" for name, value in zip(named, values.tolist(), strict=True))
     raise TrainingError(
         f"The loss is not finite at step {step} (epoch {epoch + 1}): {found}. Lower --lr {trainer.config.lr:g}, set "
@@ -137,7 +144,7 @@ def fit(trainer: Trainer, out: Path, *, on_step: OnStep, checkpoint_seconds: flo
     reset_peak_memory(trainer.device)
     state: dict[str, Any] = {"step": 0, "seconds": 0.0, "history": [], "best": -1.0, "epoch_losses": []}
     if processes.from_first(checkpoint.is_file()):
-        state = processes.together(lambda: load_checkpoint(checkpoint, trainer.modules, trainer.optimizer))
+        state = processes.together(lambda: load_checkpoint(checkpoint, trainer.modules, trainer.optimizers))
     trainer.history, trainer.best = state["history"], state["best"]
     processes.by_first(lambda: write_json_lines(out / runs.METRICS, trainer.history))
     begin, epoch_losses, earlier = state["step"], state["epoch_losses"], state["seconds"]
@@ -146,7 +153,7 @@ def fit(trainer: Trainer, out: Path, *, on_step: OnStep, checkpoint_seconds: flo
     def save(step: int) -> None:
         now = {"step": step, "seconds": earlier + time.monotonic() - started, "history": trainer.history}
         save_checkpoint(
-            checkpoint, trainer.modules, trainer.optimizer, now | {"best": trainer.best, "epoch_losses": epoch_losses}
+            checkpoint, trainer.modules, trainer.optimizers, now | {"best": trainer.best, "epoch_losses": epoch_losses}
         )
 
     accumulation = trainer.config.grad_accumulation
@@ -204,11 +211,14 @@ def end_epoch(trainer: Trainer, out: Path, epoch: int, losses: list[dict[str, fl
 
 
 def save_weights(trainer: Trainer, out: Path) -> None:
-    """Write the plain backbone, and the projection head beside it."""
+    """Write the plain backbone, and beside it the projection head and what the text encoder has learned."""
     best = out / BEST_FILE
     weights = load_tensors(best)[0] if processes.from_first(best.is_file()) else trainer.evaluated.state_dict()
     for part, name in (("head", runs.HEAD), ("backbone", runs.MODEL)):
         tensors = {key.removeprefix(f"{part}."): value for key, value in weights.items() if key.startswith(f"{part}.")}
         if tensors:
             save_tensors(out / name, tensors)
+    texts = getattr(trainer.model, "texts", None)
+    if isinstance(texts, TextTower):
+        texts.save(out / FOLDER, weights)
     processes.by_first(lambda: best.unlink(missing_ok=True))

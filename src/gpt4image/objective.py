@@ -59,13 +59,17 @@ def batch_losses(trainer: Trainer, step: int, images: NDArray[np.int64], pixels:
         targets = mixing @ targets
     # A text is drawn before the model draws what differs between processes (dropout).
     chosen = trainer.batches.draws(torch.default_generator).uniform().numpy() if config.texts == "sample" else None
+    further_inputs: dict[str, Any] = {"with_features": config.adaptive_weight}
+    if trainer.tuning is not None:
+        further_inputs["texts"] = trainer.tuning.reader.take(images, chosen).to(device)
     with autocast(device, config.precision):
         inputs = inputs.contiguous(memory_format=memory_format_of(config.memory_format))
-        logits, image_emb, *features = trainer.parallel(inputs, with_features=config.adaptive_weight)
+        logits, image_emb, *further = trainer.parallel(inputs, **further_inputs)
     task = soft_cross_entropy(logits[:size], targets, config.label_smoothing)
     total, parts = task, {"task": task}
     if image_emb is not None and data.text is not None:
         text_emb, described, text_ids = (part.to(device) for part in data.text.take(images, chosen))
+        text_emb = text_emb if trainer.tuning is None else further[-1]
         aligner: Any = trainer.model
         parts["align"] = aligner.alignment_loss(
             image_emb[:size],
@@ -77,7 +81,7 @@ def batch_losses(trainer: Trainer, step: int, images: NDArray[np.int64], pixels:
             further=trainer.further,
         )
         of_task, of_align = weights_at(config, step, trainer.steps)
-        balance = gradient_ratio(task, parts["align"], features[0]) if features else 1.0
+        balance = gradient_ratio(task, parts["align"], further[0]) if config.adaptive_weight else 1.0
         total = of_task * task + of_align * balance * parts["align"]
     if config.consistency > 0.0:
         two = two.to(device)

@@ -28,6 +28,7 @@ class TextTargets:
         rows: (R,) int64, rows of the matrix.
         centres: (G, D) float32, of which one is subtracted from each text, whose length then becomes 1; None for none.
         centre_of: (N,) int64, which of them for the texts of an image; None with ``centres``.
+        table: the table that the vectors are of, which knows the texts; None for vectors without a text.
     """
 
     matrix: NDArray[Any]
@@ -35,6 +36,7 @@ class TextTargets:
     rows: NDArray[np.int64]
     centres: NDArray[np.float32] | None = None
     centre_of: NDArray[np.int64] | None = None
+    table: EmbeddingTable | None = None
 
     @property
     def width(self) -> int:
@@ -59,18 +61,34 @@ class TextTargets:
             (B, D) float32, the text of each image (zeros where there is none); (B,) bool, whether it has any;
             (B,) int64 identity of the text: images that share it must not be each other's negatives.
         """
-        starts, counts = self.offsets[indices], np.diff(self.offsets)[indices]
-        has = counts > 0
+        has = self.described[indices]
         ids = np.full(len(indices), -1, np.int64)
-        ids[has] = self.rows[starts[has]]
-        if chosen is not None:
-            starts, counts = starts + np.minimum(chosen * counts, counts - 1).astype(np.int64), has.astype(np.int64)
-        vectors = self._means(starts, counts)
+        ids[has] = self.rows[self.offsets[indices[has]]]
+        vectors = self._means(len(indices), *self.texts_of(indices, chosen))
         if self.centres is not None and self.centre_of is not None:
             vectors -= self.centres[self.centre_of[indices]]
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
             vectors[~has] = 0.0
         return torch.from_numpy(vectors), torch.from_numpy(has), torch.from_numpy(ids)
+
+    def texts_of(
+        self, indices: NDArray[np.int64], chosen: NDArray[np.floating] | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the T texts that the targets of a batch are made of.
+
+        Args:
+            indices: (B,) positions of the images.
+            chosen: as of ``take``.
+
+        Returns:
+            (T,) which of the B images each belongs to, ascending; (T,) their rows of the matrix.
+        """
+        starts, counts = self.offsets[indices], np.diff(self.offsets)[indices]
+        if chosen is not None:
+            starts = starts + np.minimum(chosen * counts, counts - 1).astype(np.int64)
+            counts = np.minimum(counts, 1)
+        flat = np.repeat(starts - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts) + np.arange(counts.sum())
+        return np.repeat(np.arange(len(indices)), counts), self.rows[flat]
 
     def only(self, keep: NDArray[np.bool_]) -> TextTargets:
         """Return the targets of the images in ``keep``, (N,); the others have no text any more."""
@@ -125,7 +143,7 @@ class TextTargets:
     def of(cls, table: EmbeddingTable, digests: Sequence[str]) -> TextTargets:
         """Return the targets that a table holds for images, by their digests."""
         offsets, rows = table.rows_of(digests)
-        return cls(matrix=table.embeddings, offsets=offsets, rows=rows)
+        return cls(matrix=table.embeddings, offsets=offsets, rows=rows, table=table)
 
     @classmethod
     def one_each(cls, matrix: NDArray[Any], row_of_image: NDArray[np.int64]) -> TextTargets:
@@ -133,13 +151,12 @@ class TextTargets:
         has = row_of_image >= 0
         return cls(matrix=matrix, offsets=np.concatenate([[0], np.cumsum(has)]), rows=row_of_image[has])
 
-    def _means(self, starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return (B, D) means of ``rows[start:start + count]``, zeros where a count is 0."""
-        flat = np.repeat(starts - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts) + np.arange(counts.sum())
-        vectors = np.zeros((len(starts), self.width), np.float32)
-        owner = np.repeat(np.arange(len(starts)), counts)
-        texts = np.asarray(self.matrix[self.rows[flat]], np.float32)
-        if len(counts) and counts.max() <= 1:  # the usual case; adding up is many times slower
+    def _means(self, size: int, owner: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return (size, D) means of the ``rows`` of each owner, zeros where one has none."""
+        vectors = np.zeros((size, self.width), np.float32)
+        texts = np.asarray(self.matrix[rows], np.float32)
+        counts = np.bincount(owner, minlength=size)
+        if counts.max(initial=0) <= 1:  # the usual case; adding up is many times slower
             vectors[owner] = texts
         else:
             np.add.at(vectors, owner, texts)

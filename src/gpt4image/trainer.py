@@ -38,8 +38,8 @@ class Trainer:
     """The parts of one run. ``model`` maps images to (logits, image embeddings or None).
 
     ``parallel`` is what a step calls in its place: the same, or a wrapper that averages gradients over processes.
-    ``tuning`` is None where the text encoder does not learn. ``views`` is None where images are augmented on the device alone, ``further`` where a batch is compared to its own
-    texts alone.
+    ``tuning`` is None where the text encoder does not learn, ``views`` where images are augmented on the device alone,
+    ``further`` where a batch is compared to its own texts alone.
     """
 
     config: TrainOptions
@@ -133,8 +133,7 @@ def build(config: TrainOptions, data: TrainingData) -> Trainer:
         further = further_texts(config, data, device)
         compared = batch_size if further is None else len(further.ids)
         bias = -math.log(max(compared - 1, 1))  # the log odds of a pair taken at random
-        with place():
-            texts = tuned_encoder(config, text, device)
+        texts = tuned_encoder(config, text, device)
         model = Aligner(backbone, text.width, head=config.head, texts=texts, bias=bias, **config.alignment)
     parallel, ema = placed(config, model, device)
     try:
@@ -197,10 +196,16 @@ def cosine(optimizer: torch.optim.Optimizer, steps: int, warmup_fraction: float,
 
 
 def tuned_encoder(config: TrainOptions, text: TextTargets, device: torch.device) -> TextTower | None:
-    """Return the text encoder that learns with ``--tune-text``; None where texts stay as they are, or are none."""
+    """Return the text encoder that learns with ``--tune-text``; None where texts stay as they are, or are none.
+
+    Raises:
+        ConfigError: its weights would be sharded.
+    """
     table = text.table
     if config.tune_text == "none" or table is None:
         return None
+    if config.fsdp:
+        raise ConfigError(f"--tune-text {config.tune_text} trains whole weights: leave out --fsdp, or --tune-text.")
     how = config.tune_text
     return processes.together(lambda: TextTower(TextSource.of(table), how, config.tune_text_rank, device))
 

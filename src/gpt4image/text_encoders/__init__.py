@@ -100,12 +100,19 @@ def _bag_of_words(name: str, device: str) -> TextEncoder:
     return BagOfWordsEncoder(name)
 
 
+def _tuned(name: str, device: str) -> TextEncoder:
+    from gpt4image.text_encoders.tuning import load_tuned
+
+    return load_tuned(name, device)
+
+
 TEXT_ENCODERS: Mapping[str, Callable[[str, str], TextEncoder]] = {
     "minilm": _minilm,
     "sentence-transformers": _sentence_transformers,
     "transformers": _transformers,
     "open_clip": _open_clip,
     "bag-of-words": _bag_of_words,
+    "tuned": _tuned,
 }
 
 
@@ -113,8 +120,8 @@ def load_text_encoder(spec: str, device: str = "auto") -> TextEncoder:
     """Return the text encoder of a SPEC.
 
     Args:
-        spec: minilm, sentence-transformers:NAME_OR_PATH, transformers:NAME_OR_PATH, open_clip:MODEL/PRETRAINED or
-            bag-of-words[:WIDTH].
+        spec: minilm, sentence-transformers:NAME_OR_PATH, transformers:NAME_OR_PATH, open_clip:MODEL/PRETRAINED,
+            bag-of-words[:WIDTH] or tuned:RUN_DIR.
         device: auto, cpu, cuda or mps.
 
     Raises:

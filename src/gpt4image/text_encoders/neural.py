@@ -60,7 +60,7 @@ class NeuralEncoder:
         """
         self.spec = spec
         self.revision = revision
-        self._load = load
+        self.load = load
         self._device_name = device
 
     @property
@@ -89,15 +89,15 @@ class NeuralEncoder:
     @cached_property
     def tower(self) -> Tower:
         """The model itself, in fp32 and evaluation mode on the device."""
-        return self._load().to(self._device).eval()
+        return self.load().to(self._device).eval()
 
-    @torch.inference_mode()
     def _encode(self, texts: Sequence[str], precision: str) -> NDArray[np.float32]:
-        tokens = to_device(self.tower.tokenize(texts), self._device)
+        tower = self.tower
+        tokens = to_device(tower.tokenize(texts), self._device)
         # Autocast multiplies in bf16 and leaves the weights in fp32. MiniLM on 3,549 descriptions: least cosine to
         # SentenceTransformer.encode 0.9999, after rounding to the float16 of the table.
-        with autocast(self._device, precision):
-            vectors = self.tower(tokens)
+        with torch.inference_mode(), autocast(self._device, precision):
+            vectors = tower(tokens)
         return normalize(vectors.float(), dim=1).cpu().numpy()
 
     @cached_property
