@@ -10,15 +10,17 @@ from gpt4image.config import CompareConfig, TrainConfig
 from gpt4image.errors import ConfigError
 from gpt4image.recipes import load_recipe, read_recipe
 
-SHIPPED = sorted((Path(__file__).parents[1] / "recipes").rglob("*.toml"))
+FOLDER = Path(__file__).parents[1] / "recipes"
+SHIPPED = sorted(path for path in FOLDER.rglob("*.toml") if path.parent.name != "base")
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(FOLDER)))
 def test_every_shipped_recipe_loads_and_says_how_it_was_run(path: Path) -> None:
     assert load_recipe(path, CompareConfig, data="cifar10", out=Path("out")).seeds >= 3
     header = path.read_text(encoding="utf-8").split("\n\n")[0]
     for word in ("Command:", "Hardware:", "Time:", "Expected:"):
         assert word in header
+    assert f"recipes/{path.relative_to(FOLDER)}" in header
 
 
 def test_there_are_recipes() -> None:
@@ -46,6 +48,40 @@ def test_mistakes_are_named_with_the_file(text: str, message: str, tmp_path: Pat
     with pytest.raises(ConfigError, match=message) as caught:
         read_recipe(path, TrainConfig)
     assert "wrong.toml" in str(caught.value)
+
+
+def test_a_recipe_says_what_is_different_from_those_it_extends(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "slow.toml").write_text('epochs = 300\nlr = 0.1\n[compare]\nseeds = 9\narms = "baseline"\n')
+    (tmp_path / "base" / "large.toml").write_text('extends = "slow.toml"\nbatch-size = 64\nlr = 0.2\nmodel = "a"\n')
+    (tmp_path / "base" / "other.toml").write_text('model = "b"\nhead = "mlp"\n')
+    (tmp_path / "r.toml").write_text(
+        'extends = ["base/large.toml", "base/other.toml"]\nhead = "linear"\n[train]\nlr = 0.3\n[compare]\nseeds = 5\n'
+    )
+    shared = {"epochs": 300, "batch_size": 64, "model": "b", "head": "linear"}
+    assert read_recipe(tmp_path / "r.toml", TrainConfig) == shared | {"lr": 0.3}
+    compared = shared | {"lr": 0.2, "seeds": 5, "arms": "baseline"}
+    assert read_recipe(tmp_path / "r.toml", CompareConfig) == compared
+
+
+def test_mistakes_in_what_is_extended_are_named_where_they_stand(tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text("epoch = 3\n")
+    (tmp_path / "r.toml").write_text('extends = "base.toml"\n')
+    with pytest.raises(ConfigError, match=r"base\.toml: unknown key: 'epoch'"):
+        read_recipe(tmp_path / "r.toml", TrainConfig)
+    (tmp_path / "base.toml").write_text("[compare]\nepoch = 3\n")
+    assert read_recipe(tmp_path / "r.toml", TrainConfig) == {}
+    with pytest.raises(ConfigError, match=r"base\.toml: unknown key: 'epoch'"):
+        read_recipe(tmp_path / "r.toml", CompareConfig)
+    (tmp_path / "base.toml").write_text('extends = "r.toml"\n')
+    with pytest.raises(ConfigError, match="extends itself"):
+        read_recipe(tmp_path / "r.toml", TrainConfig)
+    (tmp_path / "base.toml").write_text("extends = 3\n")
+    with pytest.raises(ConfigError, match="extends = 3: give the path"):
+        read_recipe(tmp_path / "r.toml", TrainConfig)
+    (tmp_path / "base.toml").unlink()
+    with pytest.raises(ConfigError, match=r"base\.toml does not exist"):
+        read_recipe(tmp_path / "r.toml", TrainConfig)
 
 
 def test_a_missing_recipe_is_named(tmp_path: Path) -> None:

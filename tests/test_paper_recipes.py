@@ -1,0 +1,162 @@
+"""The recipes of the paper: the models it names on the sets it names, with the schedules of its code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gpt4image import auto
+from gpt4image.config import CompareConfig, TrainConfig
+from gpt4image.data import load_image_set
+from gpt4image.recipes import load_recipe
+from gpt4image.runs import read_run
+from gpt4image.train import train
+from gpt4image.trainer import make_backbone
+from tables import make_table
+
+FOLDER = Path(__file__).parents[1] / "recipes" / "paper"
+SETS = {"imagenet": 1_281_167, "cifar10": 50_000, "cifar100": 50_000}
+# Millions of parameters with 1,000 classes and timm's own stem; published with each model.
+MODELS = {
+    "resnet18": 11.69,
+    "resnet50": 25.56,
+    "deit-t": 5.72,
+    "deit-s": 22.05,
+    "deit-b": 86.57,
+    "convnext-t": 28.59,
+    "convnext-s": 50.22,
+    "convnext-b": 88.59,
+}
+# The arguments of the official code (resnet/main.py, deit/main.py, description2embedding.py; ConvNeXt's own main.py).
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "resnet": {
+        "epochs": 120,
+        "optimizer": "sgd",
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "warmup_epochs": 0,
+        "min_lr": 1e-5,
+        "label_smoothing": 0.0,
+        "mixup": 0.0,
+        "cutmix": 0.0,
+        "ema": 0.0,
+        "drop_path": 0.0,
+        "erase": 0.0,
+        "auto_augment": None,
+        "repeated_augmentation": 1,
+        "head": "mlp-bn",
+        "temperature": 0.2,
+    },
+    "deit": {
+        "epochs": 300,
+        "optimizer": "adamw",
+        "weight_decay": 0.05,
+        "warmup_epochs": 5,
+        "min_lr": 1e-5,
+        "label_smoothing": 0.1,
+        "mixup": 0.8,
+        "cutmix": 1.0,
+        "drop_path": 0.1,
+        "erase": 0.25,
+        "erase_with": "noise",
+        "auto_augment": "rand-m9-mstd0.5-inc1",
+        "repeated_augmentation": 3,
+        "head": "mlp",
+        "temperature": 0.05,
+    },
+    "convnext": {
+        "epochs": 300,
+        "optimizer": "adamw",
+        "weight_decay": 0.05,
+        "warmup_epochs": 20,
+        "min_lr": 1e-6,
+        "label_smoothing": 0.1,
+        "mixup": 0.8,
+        "cutmix": 1.0,
+        "erase": 0.25,
+        "erase_with": "noise",
+        "auto_augment": "rand-m9-mstd0.5-inc1",
+        "repeated_augmentation": 1,
+        "head": "mlp",
+        "temperature": 0.05,
+    },
+}
+LR = {"resnet": 0.1 / 256, "deit": 5e-4 / 512, "convnext": 4e-3 / 4096}  # per image of a batch
+EMA = {"resnet": 0.0, "deit": 0.99996, "convnext": 0.9999}
+BATCH = {"resnet": 4 * 256, "deit": 8 * 128, "convnext": 32 * 128}
+DROP_PATH = {"convnext-t": 0.1, "convnext-s": 0.4, "convnext-b": 0.5}
+RECIPES = [(images, name) for images in SETS for name in MODELS]
+
+
+def family(name: str) -> str:
+    return name.partition("-")[0].rstrip("0123456789")
+
+
+@pytest.mark.parametrize(("images", "name"), RECIPES)
+def test_the_schedule_is_that_of_the_official_code(images: str, name: str, colour_folder: Path) -> None:
+    given = {} if images.startswith("cifar") else {"data": "folder:imagenet"}
+    config = load_recipe(FOLDER / images / f"{name}.toml", TrainConfig, out=Path("out"), **given)
+    pair = load_recipe(FOLDER / images / f"{name}.toml", CompareConfig, out=Path("out"), **given)
+    assert (pair.arms, pair.seeds) == ("baseline,aligned", 3)
+    assert config.data == (images if images.startswith("cifar") else "folder:imagenet")
+    shared = set(TrainConfig.model_fields) & set(CompareConfig.model_fields)
+    assert {key: getattr(config, key) for key in shared} == {key: getattr(pair, key) for key in shared}
+    resolved, _ = auto.choose(config, load_image_set(f"folder:{colour_folder}"))
+    expected = dict(SCHEDULES[family(name)])
+    assert resolved.warmup_fraction * resolved.epochs == pytest.approx(expected.pop("warmup_epochs"))  # pyright: ignore
+    assert {key: getattr(resolved, key) for key in expected} == expected
+    assert (resolved.align_loss, resolved.align_weight, resolved.select) == ("infonce", 0.3, "last")
+    assert resolved.lr == pytest.approx(LR[family(name)] * (resolved.batch_size or 0))
+    assert resolved.drop_path == DROP_PATH.get(name, resolved.drop_path)
+    if images == "imagenet":
+        assert (resolved.image_size, resolved.stem, resolved.min_scale) == (224, "standard", 0.08)
+        assert auto.stored_size(resolved) == 256
+        assert (resolved.batch_size, resolved.ema) == (BATCH[family(name)], EMA[family(name)])
+    else:
+        assert (resolved.image_size, resolved.stem, resolved.min_scale) == (32, "small", 1.0)
+        assert resolved.shift * 32 == 4
+        assert memory(resolved.ema, SETS[images] / 512) == pytest.approx(
+            memory(EMA[family(name)], SETS["imagenet"] / BATCH[family(name)]), rel=0.1
+        )
+
+
+def memory(decay: float, steps_per_epoch: float) -> float:
+    """Epochs that a moving average looks back on."""
+    return 0.0 if decay == 0.0 else 1 / (1 - decay) / steps_per_epoch
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_model_is_the_one_of_the_name(name: str) -> None:
+    for images in SETS:
+        config = load_recipe(FOLDER / images / f"{name}.toml", TrainConfig, data="x", out=Path("out"))
+        with torch.device("meta"):
+            backbone = make_backbone(config, 1000).module
+            assert backbone(torch.zeros(2, 3, config.image_size or 0, config.image_size or 0)).shape == (2, 1000)
+        count = sum(parameter.numel() for parameter in backbone.parameters()) / 1e6
+        assert count == pytest.approx(MODELS[name], rel=0.03 if images != "imagenet" else 1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet18", "deit-t", "convnext-t"])
+def test_the_smallest_ones_train_with_and_without_text(name: str, colour_folder: Path, tmp_path: Path) -> None:
+    data = f"folder:{colour_folder}"
+    images = load_image_set(data)
+    rng = np.random.default_rng(0)
+    make_table(tmp_path / "emb", {digest: [unit(rng.standard_normal(8))] for digest in images.digests})
+    quick = {"data": data, "epochs": 1, "batch_size": 12, "precision": "fp32", "memory_format": "contiguous"}
+    for embeddings in (None, tmp_path / "emb"):
+        out = tmp_path / f"run-{embeddings is not None}"
+        recipe = FOLDER / "cifar10" / f"{name}.toml"
+        train(load_recipe(recipe, TrainConfig, out=out, embeddings=embeddings, threads=1, **quick))
+        metrics = read_run(out)["metrics"][-1]
+        assert np.isfinite(metrics["loss"])
+        assert (metrics["align_loss"] is not None) == (embeddings is not None)
+        assert (out / "head.safetensors").exists() == (embeddings is not None)
+
+
+def unit(vector: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return vector / np.linalg.norm(vector)
