@@ -11,10 +11,9 @@ import torch
 
 pytest.importorskip("open_clip")
 
-from tiny_models import make_open_clip
-
 from gpt4image.errors import ConfigError, ModelError
 from gpt4image.text_encoders import load_text_encoder
+from tiny_text_models import make_open_clip
 
 TEXTS = ["a small red dog runs", "the cat", "zebra " * 40]
 

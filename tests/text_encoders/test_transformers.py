@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_models import make_model, make_sentence_transformer
 
 from gpt4image.errors import ConfigError, ModelError
 from gpt4image.text_encoders import load_text_encoder
+from tiny_text_models import make_model, make_sentence_transformer
 
 TEXTS = ["a small red dog runs", "the cat", "the blue sky . a green tree"]
 LIMITS = {"bert": 32, "roberta": 23, "clip": 32, "siglip": 32, "t5": 32, "llama": 32}

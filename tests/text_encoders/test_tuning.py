@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_models import make_model, make_open_clip, make_sentence_transformer
 from torch.nn.functional import normalize
 
 from gpt4image.errors import ConfigError, ModelError
 from gpt4image.text_encoders import load_text_encoder
 from gpt4image.text_encoders.neural import NeuralEncoder, Tower
 from gpt4image.text_encoders.tuning import How, make_trainable, save_tuned, trained_weights
+from tiny_text_models import make_model, make_open_clip, make_sentence_transformer
 
 TEXTS = ["a small red dog", "the cat runs ."]
 
