@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from gpt4image.config import CompareConfig, TrainConfig
 from gpt4image.data import load_image_set
 from gpt4image.errors import ConfigError, DataError, TableError
 from gpt4image.files import read_json
-from gpt4image.jobs import situation, text_targets
+from gpt4image.jobs import situation
 from gpt4image.planning import make_plan
 from gpt4image.regimes import Regime
 from gpt4image.trainer import build, make_backbone
@@ -242,19 +241,6 @@ def test_kill_9_of_a_comparison_leaves_no_worker_and_the_same_command_goes_on(
     assert result.returncode == 0, result.stderr
     now = finished(out)
     assert len(now) == 6 and kept.items() <= now.items()
-
-
-def test_text_targets_read_nothing_outside_train(colour_folder: Path, table: Path, tmp_path: Path) -> None:
-    config = TrainConfig(data=f"folder:{colour_folder}", embeddings=table, out=tmp_path, image_size=16, batch_size=4)
-    data = prepare(config).data
-    train = data.indices("train")
-    left = Regime(labels_per_class=2).apply(data, seed=0)
-    targets = text_targets(left, None, seed=0)
-    assert not np.delete(targets, train, axis=0).any()
-    assert (targets[train].argmax(1) == data.labels[train]).mean() > 0.9
-    changed = left.labels.copy()
-    changed[np.setdiff1d(np.arange(len(changed)), train)] = 0
-    assert np.array_equal(text_targets(replace(left, labels=changed), None, seed=0), targets)
 
 
 @pytest.mark.parametrize(

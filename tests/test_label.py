@@ -111,14 +111,16 @@ def test_copies_of_an_image_are_one_row(tmp_path, given):
     assert run(tmp_path, spec).summary["images"] == 90
 
 
-def test_tables_are_joined_where_all_describe(tmp_path, given):
+def test_tables_fill_in_for_each_other(tmp_path, given):
     spec = write_manifest(tmp_path, given["label"], given["split"])
-    table_of(tmp_path, spec)
+    table_of(tmp_path, spec, described=80)
     table_of(tmp_path, spec, "other", 8, described=70)
-    outcome = label(
+    few = label(LabelConfig(data=spec, embeddings=(tmp_path / "other",), out=tmp_path / "out.parquet"))
+    both = label(
         LabelConfig(data=spec, embeddings=(tmp_path / "table", tmp_path / "other"), out=tmp_path / "out.parquet")
     )
-    assert outcome.summary["described"] == 70
+    assert (few.summary["described"], both.summary["described"]) == (70, 80)
+    assert TextLabels.load(tmp_path / "out.parquet").facts.encoders == ("given", "given")
 
 
 def test_a_broken_picture_costs_only_itself(tmp_path, given):

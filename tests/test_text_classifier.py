@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from gpt4image import text_classifier
-from gpt4image.text_classifier import classify, smooth
+from gpt4image.text_classifier import classify
+from gpt4image.text_vectors import smooth, unit
 
 
 def clusters(n_classes: int, per_class: int, spread: float, seed: int = 0) -> tuple[NDArray[np.float32], NDArray]:
@@ -52,7 +53,7 @@ def test_predictions_of_labelled_images_have_not_seen_their_label():
 def test_one_label_a_class_uses_the_defaults():
     vectors, labels = clusters(4, 20, 0.5)
     result = classify(vectors, hide(labels, 1), 4, seed=0)
-    assert (result.folds, result.c, result.scale) == (0, text_classifier.DEFAULT_C, 1.0)
+    assert (result.folds, result.c, result.names) == (0, text_classifier.DEFAULT_C, 0.0)
     assert not result.out_of_fold.any()
     assert (result.probabilities.argmax(axis=1) == labels).mean() > 0.9
 
@@ -80,35 +81,38 @@ def test_smoothing_helps_where_labels_are_few():
     assert right[1] > right[0] + 0.05
 
 
-@given(st.integers(2, 40), st.integers(0, 50))
-def test_smoothing_is_the_naive_one(n: int, seed: int):
-    vectors = np.random.default_rng(seed).standard_normal((n, 5)).astype(np.float32)
-    reference = np.arange(0, n, 2)
-    centred = vectors - vectors[reference].mean(axis=0)
-    centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
-    k = min(text_classifier.NEIGHBOURS, int(np.sqrt(len(reference))), len(reference) - 1)
-    expected = centred.copy()
-    for i in range(n):
-        others = [j for j in reference if j != i]
-        nearest = sorted(others, key=lambda j: -float(centred[i] @ centred[j]))[:k]
-        expected[i] = centred[i] + centred[nearest].mean(axis=0) if k else centred[i]
-    expected /= np.maximum(np.linalg.norm(expected, axis=1, keepdims=True), 1e-12)
-    assert smooth(vectors, reference, 0) == pytest.approx(expected, abs=1e-4)
-
-
-def test_images_outside_the_reference_shape_no_other():
-    vectors, _ = clusters(3, 20, 1.0)
-    reference = np.arange(40)
-    changed = vectors.copy()
-    changed[40:] = -changed[40:]
-    assert np.array_equal(smooth(vectors, reference, 0)[:40], smooth(changed, reference, 0)[:40])
-
-
 def test_searches_are_bounded(monkeypatch):
-    monkeypatch.setattr(text_classifier, "MAX_REFERENCES", 50)
     monkeypatch.setattr(text_classifier, "MAX_SEARCH_LABELS", 60)
     vectors, labels = clusters(4, 50, 0.8)
     inputs = smooth(vectors, np.arange(len(vectors)), 0)
     result = classify(inputs, labels, 4, seed=0)
     assert result.out_of_fold.all()
     assert (result.probabilities.argmax(axis=1) == labels).mean() > 0.9
+
+
+def test_without_class_names_it_is_the_regression_of_scikit_learn():
+    from sklearn.linear_model import LogisticRegression
+
+    vectors, labels = clusters(4, 15, 1.0)
+    model = text_classifier._Model(c=2.0, pull=np.zeros((32, 4), np.float32))  # pyright: ignore[reportPrivateUsage]
+    ours = text_classifier._fit(vectors, labels, model)  # pyright: ignore[reportPrivateUsage]
+    theirs = LogisticRegression(C=2.0, tol=1e-6, max_iter=1000).fit(vectors, labels)
+    logits = vectors @ ours[:-1] + ours[-1]
+    expected = theirs.decision_function(vectors)
+    assert logits - logits.mean(axis=1, keepdims=True) == pytest.approx(expected, abs=0.05)
+
+
+def test_class_names_help_where_they_say_something_and_do_no_harm_where_they_do_not():
+    vectors, labels = clusters(6, 60, 2.0)
+    few = hide(labels, 2)
+    centres = unit(np.stack([vectors[labels == label].mean(axis=0) for label in range(6)]))
+    telling, idle = unit(centres - centres.mean(axis=0)), unit(np.random.default_rng(1).standard_normal((6, 32)))
+
+    def right(names: NDArray | None) -> float:
+        found = classify(vectors, few, 6, seed=0, names=names).probabilities.argmax(axis=1) == labels
+        return float(found[few < 0].mean())
+
+    assert right(telling) > right(None) + 0.05
+    assert right(idle) > right(None) - 0.03
+    assert classify(vectors, labels, 6, seed=0, names=idle).names < 0.5
+    assert classify(vectors, hide(labels, 1), 6, seed=0, names=telling).names == 0.5

@@ -38,6 +38,12 @@ def options(folder: Path, out: Path, **changes: Any) -> TrainConfig:
     return TrainConfig(**{"data": f"folder:{folder}", "out": out, **SMALL, **changes})
 
 
+def test_options_of_compare_alone_are_refused(colour_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="gpt4image label --method"):
+        train(options(colour_folder, tmp_path / "run", label_method="propagation"))
+    assert not (tmp_path / "run").exists()
+
+
 def weights(run_dir: Path) -> dict[str, torch.Tensor]:
     return load_tensors(run_dir / runs.MODEL)[0]
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from gpt4image import runs
 from gpt4image.config import CompareConfig
-from gpt4image.data.image_set import NO_LABEL
 from gpt4image.files import write_json
 from gpt4image.jobs import run_all
 from gpt4image.outcome import Outcome
@@ -63,7 +62,7 @@ def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",)) -> 
 def _write_examples(plan: Plan) -> None:
     """Write example pictures with their texts, and what the text labels and the runs of the first seed say of them."""
     from gpt4image.examples import write_examples
-    from gpt4image.text_labels import read_labels
+    from gpt4image.teaching import read_training
 
     config, data = plan.config, Regime.of(plan.config).apply(plan.prepared.data, seed=0)
     in_train = data.image_set.splits == "train"
@@ -71,10 +70,8 @@ def _write_examples(plan: Plan) -> None:
     if data.text is not None:
         candidates = data.usable & (data.text.described | ~in_train)
     if "text-labels" in plan.members and data.text is not None:
-        labels = np.where(in_train, data.labels, NO_LABEL)
-        vectors, described, _ = data.text.take(np.arange(len(labels)))
-        reading = read_labels(vectors.numpy(), described.numpy(), labels, len(data.classes), seed=0, reference=in_train)
-        probabilities = reading.probabilities
+        probabilities = np.zeros((len(in_train), len(data.classes)), np.float32)
+        probabilities[data.indices("train")] = read_training(data, config, seed=0).probabilities
     write_examples(
         config.out / "examples.json",
         data.image_set,

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from gpt4image import arms, runs
 from gpt4image.config import CompareConfig, TrainConfig
 from gpt4image.engines.local import run_jobs
-from gpt4image.errors import ConfigError
 from gpt4image.evaluate import measure_run, run_probabilities
 from gpt4image.files import read_json
 from gpt4image.planning import Job, jobs_at_once
+from gpt4image.teaching import text_targets
 from gpt4image.training_data import Prepared, TrainingData, prepare, with_table
 
 
@@ -74,25 +74,7 @@ def situation(job: Job, data: TrainingData) -> arms.Situation:
         data=left,
         true_labels=data.labels,
         class_names=job.class_names.vectors,
-        text_labels=lambda: text_targets(left, job.config.label_trust, seed),
+        text_labels=lambda: text_targets(left, job.config, seed),
         teacher=teacher,
         seed=seed,
     )
-
-
-def text_targets(data: TrainingData, trust: float | None, seed: int) -> NDArray[np.float32]:
-    """Return (N, K) float32 soft targets read off the descriptions of the training images by the labels left.
-
-    Only training images take part: neither the texts nor the labels of other splits are read.
-    """
-    from gpt4image.text_labels import blend, read_labels
-
-    train = data.indices("train")
-    if data.text is None:
-        raise ConfigError("Text labels need --embeddings.")
-    vectors, described, _ = data.text.take(train)
-    labels = data.labels
-    reading = read_labels(vectors.numpy(), described.numpy(), labels[train], len(data.classes), seed)
-    targets = np.zeros((len(labels), len(data.classes)), np.float32)
-    targets[train] = blend(reading.probabilities, labels[train], reading.noise, trust)
-    return targets

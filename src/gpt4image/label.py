@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.class_names import find_class_names
 from gpt4image.config import LabelConfig
 from gpt4image.data import NO_LABEL, ImageSet, load_with_splits
 from gpt4image.errors import DecodeError, TableError, first_few
@@ -16,8 +17,10 @@ from gpt4image.examples import picture, read_descriptions
 from gpt4image.files import write_text
 from gpt4image.outcome import Outcome, SetAside
 from gpt4image.page import render
+from gpt4image.reading import read_labels
 from gpt4image.table import EmbeddingTable
-from gpt4image.text_labels import Facts, TextLabels, read_labels
+from gpt4image.text_labels import Facts, TextLabels
+from gpt4image.text_vectors import Texts
 
 CALIBRATION_BINS = 15
 
@@ -35,12 +38,13 @@ def label(config: LabelConfig) -> Outcome:
     tables = open_tables(config.embeddings)
     images = load_with_splits(config.data, val_fraction=config.val_fraction, test_fraction=config.test_fraction)
     images = images.select(_first_of_each_digest(images))
-    vectors, described = joined_vectors(tables, images.digests)
+    names = [find_class_names(path, "auto", images.classes) for path in config.embeddings]
+    texts = Texts.of(tables, images.digests, [name.vectors for name in names])
     train = images.splits == "train"
     labels = np.where(train, images.labels, NO_LABEL)
-    _require_labels(config, images, described, labels)
-    read = read_labels(vectors, described, labels, len(images.classes), config.seed, reference=train)
-    rows = np.flatnonzero(described)
+    _require_labels(config, images, texts.described, labels)
+    read = read_labels(texts, labels, len(images.classes), config.seed, reference=train, method=config.method)
+    rows = np.flatnonzero(texts.described)
     found = TextLabels(
         keys=tuple(images.keys[i] for i in rows),
         digests=tuple(images.digests[i] for i in rows),
@@ -56,9 +60,13 @@ def label(config: LabelConfig) -> Outcome:
             folds=read.folds,
             seed=config.seed,
             encoders=tuple(table.manifest.encoder for table in tables),
+            method=config.method,
+            names=read.names,
+            targets=config.targets,
+            confidence=config.confidence,
         ),
     )
-    summary = _summary(images, described, labels, found)
+    summary = _summary(images, texts.described, labels, found)
     cards, set_aside = _cards(images.select(rows), found, config.doubtful, Path(tables[0].manifest.store))
     found.save(config.out)
     page = config.out.with_suffix(".html")
@@ -82,15 +90,6 @@ def open_tables(paths: Sequence[Path]) -> list[EmbeddingTable]:
             "prompt that does not name the class (--prompt paper), or encode only those (`gpt4image encode --prompt`)."
         )
     return tables
-
-
-def joined_vectors(
-    tables: Sequence[EmbeddingTable], digests: Sequence[str]
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return embeddings (n, sum of widths) side by side, and (n,) which images all tables describe."""
-    parts = [table.vectors(digests) for table in tables]
-    vectors = np.concatenate([vectors for vectors, _ in parts], axis=1)
-    return vectors, np.logical_and.reduce([described for _, described in parts])
 
 
 def _first_of_each_digest(images: ImageSet) -> NDArray[np.int64]:
@@ -136,6 +135,7 @@ def _summary(
         "val_accuracy": _rounded(float(right.mean()) if len(right) else None),
         "calibration_error": _rounded(_calibration_error(found.probabilities[held_out], found.labels[held_out])),
         "noise": round(found.facts.noise, 4),
+        "class_names": round(found.facts.names, 4),
         "doubtful": len(found.doubtful),
     }
 

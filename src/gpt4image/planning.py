@@ -183,9 +183,11 @@ def _refuse_leak(config: CompareConfig, members: Iterable[Member]) -> None:
     """Refuse descriptions that were told the class where labels are meant to be scarce or wrong."""
     from gpt4image.label import open_tables
 
-    read = (member.options.get("embeddings", config.embeddings) for member in members if arms.ALL[member.arm].text)
-    for path in filter(None, dict.fromkeys(read)):
-        open_tables((path,))
+    for member in members:
+        if arms.ALL[member.arm].text:
+            first = member.options.get("embeddings", config.embeddings)
+            further = member.options.get("label_embeddings", config.label_embeddings)
+            open_tables([path for path in (first, *further) if path is not None])
 
 
 def _jobs(config: CompareConfig, ready: Prepared, name: str, member: Member) -> list[Job]:
@@ -238,12 +240,8 @@ def _train_config(options: TrainOptions, **more: Any) -> TrainConfig:
 
 def _version(ready: Prepared) -> str:
     """Return what tells runs of other options or data apart in a folder."""
-    options = _plain(_train_config(ready.config).model_dump())
+    options = _train_config(ready.config).model_dump(mode="json")
     return runs.identity(options | {"data_fingerprint": ready.fingerprint})[:8]
-
-
-def _plain(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
 
 
 def _cores() -> int:

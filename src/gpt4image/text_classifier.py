@@ -1,37 +1,41 @@
 """Class probabilities of images, read off the embeddings of their descriptions by logistic regression.
 
-Two ideas beyond the plain classifier, both without knobs:
+Ideas beyond the plain classifier, all without knobs:
 
 * Embeddings are averaged with those of their nearest neighbours among all described images, labelled or not (one hop
   of simple graph convolution, Wu et al. 2019, arXiv 1902.07153). Few labels then reach further; no label is read for
   it, so out-of-fold predictions stay out-of-fold.
+* The penalty pulls the weights of a class to the embedding of its name as well as to zero (as Silva-Rodriguez et al.
+  2024, arXiv 2312.12730, pull a linear probe to zero-shot prototypes).
+* How strong the penalty is, and whether names help, is not chosen but averaged over, by weights exp(-n loss) of the
+  cross-validated log loss of n labels (pseudo-BMA, Yao et al. 2018, arXiv 1704.02030). Few labels cannot choose; many
+  give one model all the weight.
 * Logits are scaled by one factor fitted to out-of-fold predictions (temperature scaling, Guo et al. 2017,
   arXiv 1706.04599), because the probabilities serve as soft targets.
 """
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax, softmax
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
 
-C_PATH = (0.01, 0.1, 1.0, 10.0, 100.0)
-DEFAULT_C = 10.0  # where no class has two labels, nothing can be cross-validated
+C_PATH = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+DEFAULT_C = 3.0  # where no class has two labels, nothing can be cross-validated
+NAME_STRENGTH = 3.0  # length of the weights that the name of a class stands for
 FOLDS = 5
-NEIGHBOURS = 20
-MAX_REFERENCES = 20_000  # neighbours are sought among at most this many images: bounded time at a million images
-MAX_SEARCH_LABELS = 5_000  # C is chosen on at most this many labels
+MAX_SEARCH_LABELS = 5_000  # models are weighed on at most this many labels
+MIN_WEIGHT = 0.01  # models of less weight are left out
 MAX_ITERATIONS = 200
+_ROWS = 8_192  # rows whose logits are in memory at once
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,87 +46,75 @@ class Classification:
         probabilities: (N, K) float32; zero for classes without a labelled image.
         out_of_fold: (N,) bool, true where the image has a label and its prediction comes from a model that has not
             seen it. An image that is the only one of its class is predicted by the model of all labels instead.
-        c: inverse strength of the L2 penalty.
-        scale: factor of the logits (1 / temperature).
-        folds: number of folds; 0 where no class has two labels, and ``c`` and ``scale`` are the defaults.
+        c: inverse strength of the L2 penalty, of the model with the most weight; None where there is none.
+        names: weight of the models that were pulled to the class names.
+        folds: number of folds; 0 where no class has two labels, and nothing was weighed.
     """
 
     probabilities: NDArray[np.float32]
     out_of_fold: NDArray[np.bool_]
-    c: float
-    scale: float
+    c: float | None
+    names: float
     folds: int
 
 
-def smooth(vectors: Floats, reference: Ints, seed: int) -> NDArray[np.float32]:
-    """Centre embeddings and average each with its nearest neighbours; rows of the result have length 1.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Model:
+    """One way to fit: penalty and the (D, K) weights that it pulls to; its scale of the logits, and its weight."""
 
-    Args:
-        vectors: (N, D) embeddings.
-        reference: positions of the images that may be neighbours and that define the centre.
-        seed: draws the references where there are too many.
-
-    Returns:
-        (N, D) float32.
-    """
-    if len(reference) > MAX_REFERENCES:
-        reference = np.sort(np.random.default_rng(seed).choice(reference, MAX_REFERENCES, replace=False))
-    centred = _unit(vectors - vectors[reference].mean(axis=0))
-    neighbours = min(NEIGHBOURS, int(np.sqrt(len(reference))), len(reference) - 1)
-    if neighbours < 1:
-        return centred
-    pool = centred[reference]
-    smoothed = np.empty_like(centred)
-    for start in range(0, len(centred), 1024):
-        rows = centred[start : start + 1024]
-        similarity = rows @ pool.T
-        own = np.searchsorted(reference, np.arange(start, start + len(rows))).clip(max=len(reference) - 1)
-        is_reference = reference[own] == np.arange(start, start + len(rows))
-        similarity[np.flatnonzero(is_reference), own[is_reference]] = -np.inf
-        nearest = np.argpartition(similarity, -neighbours, axis=1)[:, -neighbours:]
-        smoothed[start : start + len(rows)] = rows + pool[nearest].mean(axis=1)
-    return _unit(smoothed)
+    c: float
+    pull: Floats
+    scale: float = 1.0
+    weight: float = 1.0
 
 
-def classify(vectors: Floats, labels: Ints, n_classes: int, *, seed: int) -> Classification:
+def classify(
+    vectors: Floats, labels: Ints, n_classes: int, *, seed: int, names: Floats | None = None
+) -> Classification:
     """Predict class probabilities of every row from the rows that have a label.
 
     Args:
-        vectors: (N, D) embeddings, as ``smooth`` returns them.
+        vectors: (N, D) embeddings, as ``text_vectors.smooth`` returns them.
         labels: (N,) class indices, negative where there is none; at least two classes must have one.
         n_classes: K.
         seed: seed of the folds; the same seed gives the same result.
+        names: (K, D) unit-length embeddings of the class names, centred; without them, names play no part.
     """
     vectors = np.asarray(vectors, dtype=np.float32)
     labelled = np.flatnonzero(labels >= 0)
     present, targets = np.unique(labels[labelled], return_inverse=True)
     inputs = vectors[labelled]
+    pulls = [np.zeros((vectors.shape[1], len(present)), np.float32)]
+    if names is not None:
+        pulls.append(np.asarray(NAME_STRENGTH * names[present].T, np.float32))
     n_folds = min(FOLDS, int(np.bincount(targets).max()))
     if n_folds < 2:
-        c, scale, n_folds = DEFAULT_C, 1.0, 0
-        held_out = np.zeros(len(labelled), dtype=bool)
-        logits = np.zeros((len(labelled), len(present)), dtype=np.float32)
+        models, n_folds = [_Model(c=DEFAULT_C, pull=pull, weight=1.0 / len(pulls)) for pull in pulls], 0
+        held_out, logits = np.zeros(len(labelled), dtype=bool), np.zeros((len(labelled), len(present)))
+        scale = 1.0
     else:
-        folds = _folds(targets, n_folds, seed)
-        c = _choose_c(inputs, targets, folds, seed)
+        folds = make_folds(targets, n_folds, seed)
+        models = _weigh(inputs, targets, folds, seed, pulls)
         held_out = folds >= 0
-        logits = _out_of_fold_logits(inputs, targets, folds, c)
-        scale = _fit_scale(logits[held_out], targets[held_out])
-    seen = softmax(scale * _logits(_fit(inputs, targets, c), vectors), axis=1)
+        logits = _mixed(models, [_out_of_fold(inputs, targets, folds, model)[0] for model in models])
+        scale = fit_scale(logits[held_out], targets[held_out])
+    everywhere = _mixed(models, [_logits(_fit(inputs, targets, model), vectors) for model in models])
+    seen = softmax(scale * everywhere, axis=1)
     seen[labelled[held_out]] = softmax(scale * logits[held_out], axis=1)
     probabilities = np.zeros((len(vectors), n_classes), dtype=np.float32)
     probabilities[:, present] = seen
     out_of_fold = np.zeros(len(vectors), dtype=bool)
     out_of_fold[labelled[held_out]] = True
-    return Classification(probabilities=probabilities, out_of_fold=out_of_fold, c=c, scale=scale, folds=n_folds)
+    return Classification(
+        probabilities=probabilities,
+        out_of_fold=out_of_fold,
+        c=max(models, key=lambda model: model.weight).c,
+        names=sum(model.weight for model in models if model.pull.any()),
+        folds=n_folds,
+    )
 
 
-def _unit(vectors: Floats) -> NDArray[np.float32]:
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return (vectors / np.maximum(norms, 1e-12)).astype(np.float32)
-
-
-def _folds(targets: Ints, n_folds: int, seed: int) -> Ints:
+def make_folds(targets: Ints, n_folds: int, seed: int) -> Ints:
     """Stratified folds; -1, in no fold, where an image is the only one of its class (no model could know the class)."""
     rng = np.random.default_rng(seed)
     folds = np.full(len(targets), -1)
@@ -133,22 +125,36 @@ def _folds(targets: Ints, n_folds: int, seed: int) -> Ints:
     return folds
 
 
-def _choose_c(inputs: Floats, targets: Ints, folds: Ints, seed: int) -> float:
-    """Return the C of the least cross-validated log loss after scaling, going up the path while it falls."""
+def _weigh(inputs: Floats, targets: Ints, folds: Ints, seed: int, pulls: Sequence[Floats]) -> list[_Model]:
+    """Return the models that deserve weight: each pull with each C, up the path until it is surely getting worse."""
     if len(targets) > MAX_SEARCH_LABELS:
         chosen = _stratified_sample(targets, MAX_SEARCH_LABELS, seed)
-        inputs, targets = inputs[chosen], np.unique(targets[chosen], return_inverse=True)[1]
-        folds = _folds(targets, int(folds.max()) + 1, seed)
+        inputs, targets = inputs[chosen], targets[chosen]  # every class is still there
+        folds = make_folds(targets, int(folds.max()) + 1, seed)
     held_out = folds >= 0
-    models: dict[int, LogisticRegression] = {}
-    best_loss, best_c = np.inf, C_PATH[0]
-    for c in C_PATH:
-        logits = _out_of_fold_logits(inputs, targets, folds, c, models)[held_out]
-        loss = _log_loss(_fit_scale(logits, targets[held_out]) * logits, targets[held_out])
-        if loss >= best_loss:
-            break
-        best_loss, best_c = loss, c
-    return best_c
+    count = int(held_out.sum())
+    losses: list[float] = []
+    models: list[_Model] = []
+    for pull in pulls:
+        starts: list[Floats] = []
+        best = np.inf
+        for c in C_PATH:
+            logits, starts = _out_of_fold(inputs, targets, folds, _Model(c=c, pull=pull), starts)
+            scale = fit_scale(logits[held_out], targets[held_out])
+            losses.append(_log_loss(scale * logits[held_out], targets[held_out]))
+            models.append(_Model(c=c, pull=pull, scale=scale))
+            if losses[-1] > best - np.log(MIN_WEIGHT) / count:
+                break
+            best = min(best, losses[-1])
+    weights = softmax(-count * np.array(losses))
+    weights = np.where(weights < MIN_WEIGHT, 0.0, weights)
+    weights /= weights.sum()
+    return [replace(model, weight=float(weight)) for model, weight in zip(models, weights, strict=True) if weight]
+
+
+def _mixed(models: Sequence[_Model], logits: Sequence[Floats]) -> Floats:
+    """Return the weighted sum of the scaled logits of models."""
+    return np.add.reduce([model.weight * model.scale * own for model, own in zip(models, logits, strict=True)])
 
 
 def _stratified_sample(targets: Ints, size: int, seed: int) -> Ints:
@@ -161,39 +167,60 @@ def _stratified_sample(targets: Ints, size: int, seed: int) -> Ints:
     return np.sort(np.concatenate(kept))
 
 
-def _out_of_fold_logits(
-    inputs: Floats, targets: Ints, folds: Ints, c: float, models: dict[int, LogisticRegression] | None = None
-) -> NDArray[np.float32]:
-    """Return (n, K) logits, each row from the model of the other folds; ``models`` carries warm starts."""
-    logits = np.zeros((len(targets), int(targets.max()) + 1), dtype=np.float32)
-    models = {} if models is None else models
+def _out_of_fold(
+    inputs: Floats, targets: Ints, folds: Ints, model: _Model, starts: Sequence[Floats] = ()
+) -> tuple[Floats, list[Floats]]:
+    """Return (n, K) logits, each row from the fit to the other folds, and those fits; ``starts`` are earlier ones."""
+    logits = np.zeros((len(targets), model.pull.shape[1]), dtype=np.float32)
+    fits = []
     for fold in range(folds.max() + 1):
         test = folds == fold
-        models[fold] = _fit(inputs[~test], targets[~test], c, models.get(fold))
-        logits[test] = _logits(models[fold], inputs[test])
-    return logits
+        fits.append(_fit(inputs[~test], targets[~test], model, starts[fold] if starts else None))
+        logits[test] = _logits(fits[fold], inputs[test])
+    return logits, fits
 
 
-def _fit(inputs: Floats, targets: Ints, c: float, model: LogisticRegression | None = None) -> LogisticRegression:
-    # scikit-learn stops at an absolute gradient of the mean loss, which shrinks with the number of classes.
-    tolerance = 1e-3 / (int(targets.max()) + 1)
-    model = model or LogisticRegression(max_iter=MAX_ITERATIONS, tol=tolerance, warm_start=True)
-    model.set_params(C=c)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # stopping early only regularises a little more
-        return model.fit(inputs, targets)
+def _fit(inputs: Floats, targets: Ints, model: _Model, start: Floats | None = None) -> Floats:
+    """Return (D + 1, K) weights and, in the last row, intercepts of a multinomial logistic regression.
+
+    They minimise the mean log loss plus |W - pull|^2 / (2 n C), intercepts being free: without a pull, what
+    scikit-learn's LogisticRegression minimises.
+    """
+    count, width = inputs.shape
+    pull = np.vstack([model.pull, np.zeros_like(model.pull[:1])])
+    penalty = np.full((width + 1, 1), 1.0 / (count * model.c), np.float32)
+    penalty[-1] = 0.0
+
+    def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        weights = flat.reshape(pull.shape).astype(np.float32)
+        drawn = penalty * (weights - pull)
+        value, gradient = 0.5 * float(np.vdot(weights - pull, drawn)), drawn
+        for first in range(0, count, _ROWS):
+            rows, own = inputs[first : first + _ROWS], targets[first : first + _ROWS]
+            errors = log_softmax(_logits(weights, rows), axis=1)
+            value -= float(errors[np.arange(len(own)), own].sum(dtype=np.float64)) / count
+            np.exp(errors, out=errors)
+            errors[np.arange(len(own)), own] -= 1.0
+            errors /= count
+            gradient[:-1] += rows.T @ errors
+            gradient[-1] += errors.sum(axis=0)
+        return value, gradient.ravel().astype(np.float64)
+
+    # The gradient of the mean loss shrinks with the number of classes.
+    options = {"maxiter": MAX_ITERATIONS, "gtol": 1e-3 / pull.shape[1]}
+    result = minimize(loss, (pull if start is None else start).ravel(), jac=True, method="L-BFGS-B", options=options)
+    return result.x.reshape(pull.shape).astype(np.float32)
 
 
-def _logits(model: LogisticRegression, inputs: Floats) -> Floats:
-    scores = model.decision_function(inputs)
-    return np.column_stack([np.zeros_like(scores), scores]) if scores.ndim == 1 else scores
+def _logits(weights: Floats, inputs: Floats) -> Floats:
+    return inputs @ weights[:-1] + weights[-1]
 
 
 def _log_loss(logits: Floats, targets: Ints) -> float:
     return float(-log_softmax(logits, axis=1)[np.arange(len(targets)), targets].mean())
 
 
-def _fit_scale(logits: Floats, targets: Ints) -> float:
+def fit_scale(logits: Floats, targets: Ints) -> float:
     """Return the factor of the logits with the least log loss.
 
     One pseudo-observation is spread over all classes, as in Platt (1999): where every prediction is right, the factor

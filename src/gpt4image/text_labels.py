@@ -1,4 +1,4 @@
-"""Text labels: class probabilities of described images, the noise of the given labels, and soft targets from both.
+"""Text labels: the file of class probabilities that ``label`` writes, and the class targets that are made of them.
 
 The given labels are taken at their word unless the text says otherwise where it is surest. If it does, labels are
 modelled as right with probability 1 - noise and else as any other class alike, and the target of an image is the
@@ -12,16 +12,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from scipy.stats import beta
 
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.errors import TableError
 from gpt4image.files import atomic_path
+from gpt4image.label_noise import find_doubtful
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
@@ -29,136 +28,33 @@ Bools = NDArray[np.bool_]
 
 FORMAT = "gpt4image-text-labels-1"
 COLUMNS = ("key", "digest", "split", "given_label", "text_label", "doubt", "out_of_fold", "probabilities")
-ANCHORS = 0.1  # share of the labelled images, those where the text is surest, that noise is read off
-MIN_ANCHORS = 50
-MIN_NOISE, MAX_NOISE = 0.05, 0.75
-MIN_STEADINESS = 0.6
-CONFIDENCE = 0.99  # that at least MIN_NOISE of the labels are wrong
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Reading:
-    """What the texts of N images say.
+@dataclass(frozen=True, kw_only=True)
+class TargetRule:
+    """How class targets are made of text labels and given labels.
 
     Attributes:
-        probabilities: (N, K) float32 of the clean class; zeros where there is no description.
-        out_of_fold: (N,) bool, the image has a label that its own prediction has not seen.
-        noise: estimated part of the given labels that is wrong; 0 where they are taken at their word.
-        agreement: part of the out-of-fold predictions that agree with the given label; None where there are none.
-        c: inverse strength of the classifier's penalty.
-        folds: folds of its cross-validation; 0 where there was none.
+        trust: share of a given label in the target of an image with text; without it, the posterior of the class.
+        targets: soft: class probabilities; hard: the most probable class.
+        confidence: an image whose most probable class is less probable than this has no target.
     """
 
-    probabilities: NDArray[np.float32]
-    out_of_fold: Bools
-    noise: float
-    agreement: float | None
-    c: float
-    folds: int
+    trust: float | None = None
+    targets: Literal["soft", "hard"] = "soft"
+    confidence: float = 0.0
 
-
-def read_labels(
-    vectors: Floats, described: Bools, labels: Ints, n_classes: int, seed: int, *, reference: Bools | None = None
-) -> Reading:
-    """Read class probabilities off text embeddings.
-
-    Args:
-        vectors: (N, D) text embeddings; rows without a description are not looked at.
-        described: (N,) which images have a description.
-        labels: (N,) class indices to learn from, negative where there is none.
-        n_classes: K.
-        seed: seed of the folds.
-        reference: (N,) images whose texts, not labels, may shape those of others (train, say); all without it.
-
-    Raises:
-        TableError: fewer than two classes have a described image with a label.
-    """
-    from gpt4image.text_classifier import classify, smooth
-
-    rows = np.flatnonzero(described)
-    given = labels[rows]
-    classes = np.unique(given[given >= 0])
-    if len(classes) < 2:
-        raise TableError(
-            f"Text labels need described images with labels of at least 2 classes; {len(rows)} of {len(labels)} images "
-            f"are described and have labels of {len(classes)} class(es). Describe labelled images or label more."
-        )
-    neighbours = np.arange(len(rows)) if reference is None else np.flatnonzero(reference[rows])
-    result = classify(smooth(vectors[rows], neighbours, seed), given, n_classes, seed=seed)
-    read, held_out = result.probabilities, result.out_of_fold
-    noise, agreement = 0.0, None
-    if held_out.any():
-        agreement = float((read[held_out].argmax(axis=1) == given[held_out]).mean())
-        noise = estimate_noise(read[held_out], given[held_out])
-    if noise > 0.0:
-        read = clean_probabilities(read, given, held_out, noise)
-    probabilities = np.zeros((len(labels), n_classes), dtype=np.float32)
-    probabilities[rows] = read
-    out_of_fold = np.zeros(len(labels), dtype=bool)
-    out_of_fold[rows] = held_out
-    return Reading(
-        probabilities=probabilities,
-        out_of_fold=out_of_fold,
-        noise=noise,
-        agreement=agreement,
-        c=result.c,
-        folds=result.folds,
-    )
-
-
-def estimate_noise(probabilities: Floats, labels: Ints) -> float:
-    """Estimate the part of labels that is wrong, from out-of-fold predictions.
-
-    Where the text is surest it is nearly always right, so disagreement there is noise (anchors: Patrini et al. 2017,
-    arXiv 1609.03683). Texts that say little about the classes disagree too; but then agreement falls off from the
-    surest images to all, whereas noise is the same for all. What cannot be told apart from that counts as no noise:
-    clean labels are not to be harmed.
-
-    Args:
-        probabilities: (n, K) predictions that have not seen the image's label.
-        labels: (n,) given labels.
-
-    Returns:
-        0, or a value in [MIN_NOISE, MAX_NOISE]; always 0 for fewer than 2 * MIN_ANCHORS labels.
-    """
-    if len(labels) < 2 * MIN_ANCHORS:
-        return 0.0  # the surest of so few are not sure
-    right = probabilities.argmax(axis=1) == labels
-    count = max(MIN_ANCHORS, round(ANCHORS * len(labels)))
-    anchors = np.argsort(-probabilities.max(axis=1), kind="stable")[:count]
-    noise = float(1.0 - right[anchors].mean())
-    wrong = count - int(right[anchors].sum())
-    # Clopper-Pearson bound: a few disagreements among few anchors may be the text's own mistakes.
-    surely = float(beta.ppf(1.0 - CONFIDENCE, wrong, count - wrong + 1)) if wrong else 0.0
-    if surely < MIN_NOISE or noise > MAX_NOISE:
-        return 0.0
-    chance = float(np.bincount(labels).max() / len(labels))
-    steadiness = (right.mean() - chance) / max(1.0 - noise - chance, 1e-6)
-    return noise if steadiness >= MIN_STEADINESS and right.mean() > chance else 0.0
-
-
-def clean_probabilities(probabilities: NDArray[np.float32], labels: Ints, fitted: Bools, noise: float) -> Floats:
-    """Turn probabilities of the noisy label into those of the clean class.
-
-    Log-probabilities are scaled by the factor under which the noise model explains the given labels best (forward
-    correction, Patrini et al. 2017): a classifier fitted to wrong labels is right more often than it is sure.
-
-    Args:
-        probabilities: (N, K).
-        labels: (N,) given labels.
-        fitted: (N,) rows to fit the factor on: labelled, and predicted out-of-fold.
-        noise: part of the labels that is wrong.
-    """
-    n_classes = probabilities.shape[1]
-    other = noise / (n_classes - 1)
-    own = labels[fitted]
-
-    def loss(log_scale: float) -> float:
-        clean = _power(probabilities[fitted], np.exp(log_scale))
-        return float(-np.log(other + (1.0 - noise - other) * clean[np.arange(len(own)), own]).mean())
-
-    result: Any = minimize_scalar(loss, bounds=(-2.0, 3.0), method="bounded")
-    return _power(probabilities, np.exp(result.x))
+    def apply(self, probabilities: Floats, labels: Ints, noise: float) -> NDArray[np.float32]:
+        """Return (n, K) class targets; arguments as of ``blend``. A row of zeros is no target."""
+        targets = blend(probabilities, labels, noise, self.trust)
+        most = targets.max(axis=1)
+        if self.targets == "hard":
+            rows = np.arange(len(targets))
+            chosen = targets.argmax(axis=1)
+            targets[:] = 0.0
+            targets[rows, chosen] = most > 0.0
+        targets[most < self.confidence] = 0.0
+        return targets
 
 
 def blend(probabilities: Floats, labels: Ints, noise: float, trust: float | None = None) -> NDArray[np.float32]:
@@ -192,23 +88,6 @@ def blend(probabilities: Floats, labels: Ints, noise: float, trust: float | None
     return targets.astype(np.float32)
 
 
-def find_doubtful(probabilities: Floats, labels: Ints) -> Bools:
-    """Say which labels are probably wrong: confident learning (Northcutt et al. 2021, arXiv 1911.00068).
-
-    An image counts as a class where its probability reaches the mean of that class among the images labelled so; it is
-    doubtful where the most probable such class is not its label.
-
-    Args:
-        probabilities: (n, K) predictions that have not seen the image's label.
-        labels: (n,) given labels.
-    """
-    sums = np.bincount(labels, weights=probabilities[np.arange(len(labels)), labels], minlength=probabilities.shape[1])
-    counts = np.bincount(labels, minlength=probabilities.shape[1])
-    thresholds = np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)
-    confident = np.where(probabilities >= thresholds, probabilities, -1.0)
-    return (confident.max(axis=1) >= 0.0) & (confident.argmax(axis=1) != labels)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Facts:
     """What is known about a file of text labels.
@@ -217,19 +96,29 @@ class Facts:
         classes: class names.
         noise: estimated part of the given labels that is wrong.
         agreement: part of the out-of-fold predictions that agree with the given label.
-        c: inverse strength of the classifier's penalty.
+        c: inverse strength of the classifier's penalty; None for propagation.
         folds: folds of its cross-validation.
         seed: seed of the folds.
         encoders: SPEC of the encoder of each embedding table.
+        method: classifier or propagation.
+        names: part that class names have in the classifier, 0 to 1.
+        targets: soft or hard, how training is to use them.
+        confidence: least probability of a target that training is to use.
+        run: folder of the run whose predictions had a say; empty for the texts alone.
     """
 
     classes: tuple[str, ...]
     noise: float
     agreement: float | None
-    c: float
+    c: float | None
     folds: int
     seed: int
     encoders: tuple[str, ...]
+    method: str = "classifier"
+    names: float = 0.0
+    targets: Literal["soft", "hard"] = "soft"
+    confidence: float = 0.0
+    run: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -275,19 +164,20 @@ class TextLabels:
         return rows[np.argsort(-self.doubt[rows], kind="stable")]
 
     def targets_for(
-        self, digests: Sequence[str], labels: Ints, trust: float | None = None
+        self, digests: Sequence[str], labels: Ints, rule: TargetRule | None = None
     ) -> tuple[NDArray[np.float32], Bools]:
-        """Return soft targets (n, K) and which images have one (n,); see ``blend``.
+        """Return soft targets (n, K) and which images have one (n,).
 
         Args:
             digests: n digests; one that is not in the file has no text.
             labels: (n,) given labels, NO_LABEL where there is none.
-            trust: share of a given label in the target; without it, the posterior under the estimated noise.
+            rule: how targets are made; as `label` was told without it.
         """
+        rule = rule or TargetRule(targets=self.facts.targets, confidence=self.facts.confidence)
         place = {digest: row for row, digest in enumerate(self.digests)}
         rows = np.array([place.get(digest, -1) for digest in digests], dtype=np.int64)
         probabilities = np.where((rows >= 0)[:, None], self.probabilities[rows], np.float32(0))
-        targets = blend(probabilities, labels, self.facts.noise, trust)
+        targets = rule.apply(probabilities, labels, self.facts.noise)
         return targets, np.asarray(targets.any(axis=1))
 
     def save(self, path: Path) -> None:
@@ -343,9 +233,3 @@ class TextLabels:
                 f"{path} is not a file of text labels, or is damaged ({error!r}); write it again with "
                 "`gpt4image label`."
             ) from None
-
-
-def _power(probabilities: Floats, scale: float) -> Floats:
-    """Raise probabilities to a power and normalise each row: what scaling the logits does."""
-    raised = np.where(probabilities > 0, np.maximum(probabilities, 1e-12) ** scale, 0.0)
-    return (raised / raised.sum(axis=1, keepdims=True)).astype(np.float32)

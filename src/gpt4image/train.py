@@ -10,7 +10,7 @@ from typing import Any
 from gpt4image import processes, runs
 from gpt4image.config import TrainConfig, TrainOptions
 from gpt4image.devices import choose_device, cpu_threads
-from gpt4image.errors import DataError
+from gpt4image.errors import ConfigError, DataError
 from gpt4image.files import read_json, write_json
 from gpt4image.outcome import Outcome
 from gpt4image.progress import progress_bar
@@ -36,6 +36,11 @@ def train(config: TrainConfig) -> Outcome:
 
 def _prepared(config: TrainConfig) -> Prepared | None:
     """Return what the run reads and its options; None where it is finished."""
+    if config.label_method is not None or config.label_embeddings:
+        raise ConfigError(
+            "--label-method and --label-embeddings are for `gpt4image compare`, whose arms read text labels themselves. "
+            "For one run, `gpt4image label --method ... --embeddings ...` writes the file that --text-labels names."
+        )
     config = _as_before(config) if config.resume else config
     if config.resume and runs.is_finished(config.out):
         runs.require_same(config.out, config.model_dump(mode="json"))

@@ -152,6 +152,7 @@ def prepare(config: TrainOptions, splits: Sequence[str] = ("train", "val", "test
     """
     from gpt4image import auto
     from gpt4image.data.pixels import load_pixels
+    from gpt4image.teaching import with_text_labels
 
     image_set, table = load_image_set(config)
     config, chosen = auto.choose(config, image_set)
@@ -170,7 +171,7 @@ def prepare(config: TrainOptions, splits: Sequence[str] = ("train", "val", "test
         set_aside=(*image_set.set_aside, *broken),
     )
     if config.text_labels is not None:
-        data = with_text_labels(data, config.text_labels, config.label_trust)
+        data = with_text_labels(data, config, config.text_labels)
     content = [image_set.digests, image_set.labels.tolist(), image_set.splits.tolist(), image_set.classes]
     content.append(None if table is None else table.manifest.to_json())
     content.append(None if data.soft is None else hashlib.sha256(data.soft.tobytes()).hexdigest())
@@ -182,26 +183,6 @@ def with_table(ready: Prepared, embeddings: Path) -> Prepared:
     table = EmbeddingTable.open(embeddings)
     data = replace(ready.data, text=TextTargets.of(table, ready.data.image_set.digests))
     return replace(ready, data=data, fingerprint=fingerprint([ready.fingerprint, table.manifest.to_json()]))
-
-
-def with_text_labels(data: TrainingData, path: Path, trust: float | None) -> TrainingData:
-    """Return the data with soft targets from a file written by `label`.
-
-    Raises:
-        TableError: the file was made for other classes or other images.
-    """
-    from gpt4image.text_labels import TextLabels
-
-    labels = TextLabels.load(path)
-    if labels.classes != data.classes:
-        raise TableError(
-            f"{path} has the classes {list(labels.classes)[:5]}... ({len(labels.classes)}), the image set has "
-            f"{list(data.classes)[:5]}... ({len(data.classes)}); run `gpt4image label` on this image set."
-        )
-    targets, has_target = labels.targets_for(data.image_set.digests, data.labels, trust)
-    if not has_target[data.indices("train")].any():
-        raise TableError(f"{path} holds no text label of a training image; run `gpt4image label` on this image set.")
-    return replace(data, soft=targets * has_target[:, None])
 
 
 def require_batch(count: int, batch_size: int) -> None:

@@ -35,6 +35,17 @@ class TextOptions(StageConfig):
     label_trust: Fraction | None = None
     """Share of a given label in the target of an image with text labels; the rest is its text label. Without it, each
     target is the posterior under the noise that `label` estimated (the given label where the labels look right)."""
+    label_targets: Literal["soft", "hard"] | None = None
+    """Targets made of text labels: class probabilities (soft), or the most probable class; without it, as `label` was
+    told."""
+    label_confidence: Fraction | None = None
+    """Least probability of a target made of text labels: less sure images have none; without it, as `label` was
+    told."""
+    label_method: Literal["classifier", "propagation"] | None = None
+    """How the arms of `compare` read text labels (`label --method`)."""
+    label_embeddings: tuple[Path, ...] = ()
+    """Further embedding tables that the arms of `compare` read text labels off; features are aligned to --embeddings
+    alone."""
     only_described: bool = False
     """Train on the described images alone."""
     align_loss: Literal[

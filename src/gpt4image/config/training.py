@@ -9,7 +9,7 @@ import tyro
 from pydantic import Field
 from pydantic import field_validator as check
 
-from gpt4image.config.base import StageConfig
+from gpt4image.config.base import Fraction, StageConfig
 from gpt4image.config.learning import DataOptions, TrainOptions
 
 
@@ -20,9 +20,15 @@ class LabelConfig(DataOptions):
     """
 
     embeddings: tuple[Path, ...]
-    """Embedding table(s); several are concatenated."""
+    """Embedding table(s); several are concatenated, with the same weight each."""
     out: Path
     """Parquet file of class probabilities; an HTML page of doubtful labels is written beside it."""
+    method: Literal["classifier", "propagation"] = "classifier"
+    """Logistic regression on the embeddings, or labels spread over the graph of nearest texts."""
+    targets: Literal["soft", "hard"] = "soft"
+    """What training makes of the probabilities: soft targets, or the most probable class."""
+    confidence: Fraction = 0.0
+    """Least probability of a target: `train` gives less sure images none."""
     seed: int = 0
     """Seed of the folds."""
     doubtful: int = Field(default=50, ge=0)
