@@ -257,3 +257,10 @@ def test_internal_links_resolve(page: Path) -> None:
         linked = page.parent / name if name else page
         assert linked.exists(), f"{page.name} links to {target}"
         assert not anchor or anchor in anchors(linked), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", ALL_TEXTS, ids=lambda page: page.name)
+def test_the_tests_and_files_that_a_page_names_are_there(page: Path) -> None:
+    for name, test in re.findall(r"`((?:tests|recipes|src)/[\w/.-]+)(?:::(\w+))?`", page.read_text(encoding="utf-8")):
+        assert "NAME" in name or (ROOT / name).exists(), f"{page.name} names {name}"
+        assert not test or f"def {test}(" in (ROOT / name).read_text(encoding="utf-8"), f"{page.name} names {test}"
