@@ -81,6 +81,11 @@ def test_nothing_is_learned_from_what_the_model_is_not_sure_of(few_labels: Path)
     assert found["total"] == found["task"]
 
 
+def test_confidence_is_a_share_of_what_label_smoothing_leaves(few_labels: Path) -> None:
+    assert losses(built(options(few_labels, confidence=1.0, label_smoothing=0.0)))["consistency"] == 0
+    assert losses(built(options(few_labels, confidence=1.0, label_smoothing=0.99)))["consistency"] > 0
+
+
 def test_the_weak_view_is_only_moved_whatever_labelled_images_are_trained_with(few_labels: Path) -> None:
     plain = built(options(few_labels))
     busy = built(options(few_labels, mixup=0.8, colour=0.5, erase=1.0, auto_augment="rand-m9-p1"))

@@ -66,7 +66,7 @@ def batch_losses(trainer: Trainer, step: int, images: NDArray[np.int64], pixels:
         inputs = inputs.contiguous(memory_format=memory_format_of(config.memory_format))
         logits, image_emb, *further = trainer.parallel(inputs, **further_inputs)
     task = soft_cross_entropy(logits[:size], targets, config.label_smoothing)
-    total, parts = task, {"task": task}
+    total, parts, of_task = task, {"task": task}, 1.0
     if image_emb is not None and data.text is not None:
         text_emb, described, text_ids = (part.to(device) for part in data.text.take(images, chosen))
         text_emb = text_emb if trainer.tuning is None else further[-1]
@@ -85,8 +85,11 @@ def batch_losses(trainer: Trainer, step: int, images: NDArray[np.int64], pixels:
         total = of_task * task + of_align * balance * parts["align"]
     if config.consistency > 0.0:
         two = two.to(device)
-        parts["consistency"] = consistency_loss(logits[two], logits[size:], ~broken[two], config.confidence)
-        total = total + config.consistency * parts["consistency"]
+        # What label smoothing leaves of a probability of 1 is as sure as the model is taught to be.
+        surest = 1 - config.label_smoothing + config.label_smoothing / logits.shape[1]
+        sure = config.confidence * surest
+        parts["consistency"] = consistency_loss(logits[two], logits[size:], ~broken[two], sure)
+        total = total + of_task * config.consistency * parts["consistency"]
     return Losses(total, parts)
 
 

@@ -155,7 +155,8 @@ class SemiSupervisedOptions(StageConfig):
     """Weight of consistency training (FixMatch): on images without a target, what the model is sure of in a slightly
     changed view is what it is to see in a strongly changed one. 0 for none; 1 is usual."""
     confidence: Fraction = 0.95
-    """Least probability of a class by which consistency training takes it for an image's label."""
+    """Least probability of a class by which consistency training takes it for an image's label; as a share of the
+    largest one that --label-smoothing leaves."""
 
 
 class ModelOptions(StageConfig):
