@@ -6,6 +6,7 @@ metrics.jsonl          one line per epoch
 evaluation-SPLIT.json  metrics of one split; predictions-SPLIT.parquet the predictions behind them
 model.safetensors      weights of the plain backbone, the deployable model
 head.safetensors       weights of the projection head, where there is one
+text_encoder/          what the text encoder has learned, where it was tuned
 checkpoint.safetensors last checkpoint, while training is not finished
 run.json               written last: its presence means that the run is finished
 """
@@ -32,6 +33,7 @@ MODEL, HEAD, CHECKPOINT = "model.safetensors", "head.safetensors", "checkpoint.s
 # Options that say how a run is carried out, not what is learned: a run may be resumed with others.
 NOT_IDENTITY = frozenset(
     {"out", "resume", "checkpoint_seconds", "workers", "memory_limit_gb", "device", "threads", "chosen", "notes"}
+    | {"fsdp", "checkpoint_activations"}
 )
 
 
