@@ -174,6 +174,10 @@ def test_bad_samples_are_set_aside_by_name(tmp_path: Path, png: Png) -> None:
             "long.cls": b"1" * 1_000_001,
             "bytes.png": png(1),
             "bytes.cls": b"\xff",
+            "digits.png": png(1),
+            "digits.cls": b"1" * 5000,
+            "surrogate.png": png(1),
+            "surrogate.json": b'{"label": "\\ud800"}',
             ".hidden.png": png(1),
             "folder/noextension": b"",
         },
@@ -188,6 +192,8 @@ def test_bad_samples_are_set_aside_by_name(tmp_path: Path, png: Png) -> None:
         "several": "its label is a list; one class each is needed, in 0.tar",
         "long": "cls has 1,000,001 bytes, more than the allowed 1,000,000, in 0.tar",
         "bytes": "its label cannot be read, in 0.tar",
+        "digits": "its label has more than 1000 letters, or is no Unicode text, in 0.tar",
+        "surrogate": "its label has more than 1000 letters, or is no Unicode text, in 0.tar",
     }
 
 

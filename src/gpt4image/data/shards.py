@@ -28,7 +28,8 @@ from gpt4image.data.labels import LABEL_NAMES
 from gpt4image.files import user_cache, write_text
 
 FORMAT = 1
-MAX_LABEL_BYTES = 1_000_000
+MAX_LABEL_BYTES = 1_000_000  # of a member that holds a label, among other things
+MAX_LABEL_LETTERS = 1000
 BLOCK = 512
 
 
@@ -214,15 +215,16 @@ def _cell(sample: _Sample) -> tuple[Any, str]:
     """Return the label of a sample as text, number or None, and what is wrong with it."""
     try:
         if sample.cls is not None:
-            return sample.cls.decode().strip(), ""
-        if sample.json is None:
-            return None, ""
-        fields = json.loads(sample.json)
-        if not isinstance(fields, dict):
-            return None, "its json is no object"
-        value = next((fields[name] for name in LABEL_NAMES if name in fields), None)
+            value = sample.cls.decode().strip()
+        else:
+            fields = {} if sample.json is None else json.loads(sample.json)
+            if not isinstance(fields, dict):
+                return None, "its json is no object"
+            value = next((fields[name] for name in LABEL_NAMES if name in fields), None)
     except (ValueError, RecursionError):
         return None, "its label cannot be read"
+    if isinstance(value, str) and (len(value) > MAX_LABEL_LETTERS or not is_unicode(value)):
+        return None, f"its label has more than {MAX_LABEL_LETTERS} letters, or is no Unicode text"
     if value is not None and not isinstance(value, str | int | float):
         return None, f"its label is a {type(value).__name__}; one class each is needed"
     return value, ""
