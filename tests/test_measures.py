@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from conftest import COLOURS
 from gpt4image import corruptions, measures
 from gpt4image.class_names import ClassNames
 from gpt4image.config import TrainConfig
@@ -24,6 +23,7 @@ from gpt4image.train import train
 from gpt4image.training_data import TrainingData, prepare
 from tables import make_table
 
+COLOURS = {"blue": (40, 60, 220), "green": (40, 190, 60), "red": (220, 50, 40)}
 NAMES = ClassNames(vectors=np.eye(8, dtype=np.float32)[:3], missing="")
 
 

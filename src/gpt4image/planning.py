@@ -229,8 +229,10 @@ def _with_options(ready: Prepared, options: Mapping[str, Any]) -> Prepared:
         config = config.model_copy(update=dict.fromkeys(follows))
     config, chosen = auto.choose(config, ready.data.image_set)
     kept = {name: value for name, value in ready.chosen.items() if name not in options}
-    ready = replace(ready, config=config, chosen=kept | chosen)
-    return with_table(ready, options["embeddings"]) if "embeddings" in options else ready
+    own = replace(ready, config=config, chosen=kept | chosen)
+    if config.embeddings is None or config.embeddings == ready.config.embeddings:
+        return own
+    return with_table(own, config.embeddings)
 
 
 def _train_config(options: TrainOptions, **more: Any) -> TrainConfig:
