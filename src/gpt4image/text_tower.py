@@ -26,7 +26,7 @@ from gpt4image.store import DescriptionStore
 from gpt4image.table import EmbeddingTable, find_digests
 from gpt4image.text_encoders import load_text_encoder
 from gpt4image.text_encoders.long_texts import Chunks, chunked, whole
-from gpt4image.text_encoders.neural import NeuralEncoder, Tower, to_device
+from gpt4image.text_encoders.neural import NeuralEncoder, Tower, single_or_double, to_device
 from gpt4image.text_encoders.tuning import How, make_trainable, save_tuned, trained_weights
 from gpt4image.text_targets import TextTargets
 
@@ -143,7 +143,7 @@ class TextTower(nn.Module):
         """Return the (B, D) text targets of the images: means over their texts of vectors of unit length."""
         vectors = self.tower(batch.tokens)
         with torch.autocast(vectors.device.type, enabled=False):
-            vectors = normalize(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=1)
+            vectors = normalize(single_or_double(vectors), dim=1)
             texts = normalize(batch.chunk_of_text.to(vectors) @ vectors, dim=1)
             return batch.text_of_image.to(texts) @ texts
 

@@ -98,7 +98,7 @@ class NeuralEncoder:
         # SentenceTransformer.encode 0.9999, after rounding to the float16 of the table.
         with torch.inference_mode(), autocast(self._device, precision):
             vectors = tower(tokens)
-        return normalize(vectors.float(), dim=1).cpu().numpy()
+        return normalize(single_or_double(vectors), dim=1).cpu().numpy()
 
     @cached_property
     def _probe(self) -> tuple[Literal["fp32", "bf16"], int]:
@@ -112,6 +112,11 @@ class NeuralEncoder:
     @cached_property
     def _device(self) -> torch.device:
         return choose_device(self._device_name)
+
+
+def single_or_double(values: Tensor) -> Tensor:
+    """Return values in fp32 where they are in a smaller format."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def to_device(tokens: Mapping[str, Any], device: torch.device) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gpt4image.errors import ModelError, first_few
 from gpt4image.hugging_face import first_line, without_progress_bars
-from gpt4image.text_encoders.neural import Tower
+from gpt4image.text_encoders.neural import Tower, single_or_double
 
 CLIP = ("clip", "clip_text_model")
 SIGLIP = ("siglip", "siglip_text_model", "siglip2", "siglip2_text_model")
@@ -77,7 +77,7 @@ class TransformersTower(Tower):
         if self.kind in SIGLIP:
             return found.pooler_output
         mask = tokens["attention_mask"].unsqueeze(2)
-        return (found.last_hidden_state.float() * mask).sum(1) / mask.sum(1).clamp(min=1)
+        return (single_or_double(found.last_hidden_state) * mask).sum(1) / mask.sum(1).clamp(min=1)
 
 
 @contextlib.contextmanager
