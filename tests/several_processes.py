@@ -1,0 +1,173 @@
+"""What the processes of test_processes.py do: the same on 1, 2 and 4 of them, and the first one keeps the results.
+
+Starting a process takes seconds, so all checks of one kind share one start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+import torch.multiprocessing as mp
+from torch import Tensor
+
+from gpt4image import processes
+from gpt4image.align import LOSSES, WITH_NEGATIVES
+from gpt4image.config import TrainConfig
+from gpt4image.config.learning import TextOptions
+
+COUNTS = (1, 2, 4)
+VIT = {
+    "model": "vit_tiny_patch16_224",
+    "model_args": {"depth": 2, "embed_dim": 16, "num_heads": 2, "patch_size": 8},
+    "optimizer": "adamw",
+}
+RESNET = {"model": "resnet10t", "model_args": {"channels": [8, 8, 8, 8], "stem_width": 8}, "optimizer": "sgd"}
+SHARED = {
+    "image_size": 16,
+    "batch_size": 16,
+    "epochs": 2,
+    "threads": 1,
+    "precision": "fp32",
+    "memory_format": "contiguous",
+    "device": "cpu",
+}
+
+# Runs of all kinds; shards are for more than one process.
+RUNS = {
+    "copies": RESNET | {"mixup": 0.5, "cutmix": 1.0, "ema": 0.9, "grad_accumulation": 2, "clip_grad": 1.0, "lr": 0.05},
+    "shards": VIT
+    | {"fsdp": True, "ema": 0.9, "clip_grad": 0.1, "learn_temperature": True, "adaptive_weight": True}
+    | {"head": "mlp-bn", "checkpoint_activations": True, "drop_path": 0.3, "select": "best", "lr": 1e-3},
+    "meta": VIT | {"fsdp": True, "align_weight": 0.0, "lr": 1e-3},
+}
+
+
+def on_each_count(work: Callable[..., Any], *arguments: Any) -> None:
+    """Start four processes; run ``work(*arguments)`` in one of them alone, in two that share, and in all."""
+    ports = [_free_port() for _ in COUNTS]
+    mp.spawn(_process, (ports, work, arguments), nprocs=max(COUNTS))  # pyright: ignore[reportPrivateImportUsage]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _process(rank: int, ports: list[int], work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    torch.set_num_threads(1)
+    for count, port in zip(COUNTS, ports, strict=True):
+        os.environ |= {"WORLD_SIZE": str(count), "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": str(count)}
+        if rank < count:
+            with processes.joined(torch.device("cpu")):
+                work(count, *arguments)
+
+
+def gradient_cases() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the name and the options of every case: each loss with each option of the alignment that it takes."""
+    for loss in LOSSES:
+        yield loss, {"align_loss": loss}
+        learned = {"learn_temperature": loss in WITH_NEGATIVES}
+        yield f"{loss} mixed", {"align_loss": loss, "mixup": 0.8, "cutmix": 1.0} | learned
+        yield f"{loss} class means", {"align_loss": loss, "centre": "class", "same_class": "masked", "texts": "sample"}
+    for loss in sorted(WITH_NEGATIVES):
+        yield f"{loss} table", {"align_loss": loss, "negatives": "table", "same_class": "positive"}
+    for option in ("same_class", "texts", "centre", "head", "normalise", "adaptive_weight"):
+        field = TextOptions.model_fields[option]
+        for value in get_args(field.annotation) or (True, False):
+            if value != field.default:
+                yield f"{option} {value}", {option: value}
+    yield "weight schedule", {"weight_schedule": "cosine", "weight_until": 0.5}
+    yield "text first", {"text_first": 0.5}
+    yield "few with a target", {"labelled_share": 0.25, "adaptive_weight": True}
+    yield "no text", {"align_weight": 0.0}
+    augmented = {"min_scale": 0.3, "colour": 0.4, "erase": 0.5, "erase_with": "noise", "repeated_augmentation": 2}
+    yield "augmentation", augmented | {"label_smoothing": 0.2, "drop_path": 0.5}
+    yield "policy", {"auto_augment": "rand-m9-mstd0.5-inc1"}
+    yield "consistency", {"consistency": 1.0, "confidence": 0.0}
+    yield "consistency mixed", {"consistency": 1.0, "confidence": 0.3, "mixup": 0.8}
+    batch_norm = RESNET | {"head": "mlp-bn"}
+    yield "batch norm", batch_norm
+    yield "batch norm mixed", batch_norm | {"mixup": 0.8, "drop_path": 0.5, "negatives": "table"}
+    yield "batch norm consistency", batch_norm | {"consistency": 1.0, "confidence": 0.0, "adaptive_weight": True}
+    small = {"depths": [1, 1, 2, 1], "dims": [8, 8, 16, 16], "patch_size": 1}
+    yield "convnext", {"model": "convnext_atto", "drop_path": 0.5, "model_args": small}
+
+
+def gradients(count: int, options: dict[str, Any], out: Path) -> None:
+    """Write, for each case, the losses, the gradient of each parameter and the statistics after one backward pass."""
+    from gpt4image.training_data import prepare
+
+    shared = TrainConfig(**options, **SHARED, **VIT, lr=0.01, weight_decay=0.0)
+    data = prepare(shared, ("train",)).data
+    found = {
+        name: gradient(TrainConfig.model_validate(shared.model_dump() | changes | {"out": out}), data)
+        for name, changes in [*gradient_cases(), ("paper", {"paper_compat": True})]
+    }
+    if processes.rank() == 0:
+        torch.save(found, out / f"{count}.pt")
+
+
+def gradient(config: TrainConfig, data: Any) -> dict[str, Tensor]:
+    from gpt4image.auto import choose
+    from gpt4image.loop import pixels_of
+    from gpt4image.objective import batch_losses, seed_step
+    from gpt4image.trainer import build
+
+    torch.set_default_dtype(torch.float64)  # of the weights
+    trainer = build(choose(config, data.image_set)[0], data)
+    torch.set_default_dtype(torch.float32)
+    trainer.model.train()
+    trainer.model.backbone.register_forward_pre_hook(lambda _, inputs: (inputs[0].double(),))
+    step = 1
+    seed_step(config.seed, step)
+    images = trainer.batches.batch(step)
+    pixels = next(iter(pixels_of(trainer, range(step, step + 1))))
+    losses = batch_losses(trainer, step, images, pixels)
+    losses.total.backward()
+    found = {f"loss {name}": loss.detach() for name, loss in losses.parts.items()} | {"loss": losses.total.detach()}
+    found |= {name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None}
+    return found | {f"buffer {name}": buffer.clone() for name, buffer in trainer.model.named_buffers()}
+
+
+def runs_of_each_count(count: int, options: dict[str, Any], out: Path) -> None:
+    """Train one run of each kind to its end, and go on with one that every number of processes takes a bit further."""
+    from gpt4image.train import train
+
+    for name, changes in RUNS.items():
+        if count == 1:
+            changes = {key: value for key, value in changes.items() if key != "fsdp"}
+        train(TrainConfig(**options | SHARED | changes, out=out / f"{name}-{count}"))
+    handed_on = options | SHARED | RUNS["shards"] | {"out": out / "handed-on", "resume": True, "fsdp": count == 2}
+    with contextlib.suppress(StoppedError), stopping_after(3):
+        train(TrainConfig(**handed_on, checkpoint_seconds=0.0))
+
+
+class StoppedError(Exception):
+    pass
+
+
+@contextlib.contextmanager
+def stopping_after(steps: int) -> Iterator[None]:
+    """Let a run fail at the step after some more."""
+    from gpt4image import loop
+
+    real, left = loop.train_step, iter(range(steps))
+
+    def step(*arguments: Any) -> Any:
+        if next(left, None) is None:
+            raise StoppedError
+        return real(*arguments)
+
+    loop.train_step = step
+    try:
+        yield
+    finally:
+        loop.train_step = real
