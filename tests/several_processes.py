@@ -146,7 +146,7 @@ def runs_of_each_count(count: int, options: dict[str, Any], out: Path) -> None:
             changes = {key: value for key, value in changes.items() if key != "fsdp"}
         train(TrainConfig(**options | SHARED | changes, out=out / f"{name}-{count}"))
     handed_on = options | SHARED | RUNS["shards"] | {"out": out / "handed-on", "resume": True, "fsdp": count == 2}
-    with contextlib.suppress(StoppedError), stopping_after(3):
+    with contextlib.suppress(StoppedError), stopping_after(1):
         train(TrainConfig(**handed_on, checkpoint_seconds=0.0))
 
 

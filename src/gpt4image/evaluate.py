@@ -95,7 +95,7 @@ def measure_run(
     labels = data.image_set.labels[indices]
     if not (labels >= 0).any():
         raise DataError(f"The {split} split of {data.image_set.spec} has no labelled image; give another --split.")
-    model = load_run_model(run_dir, len(data.classes))
+    model = processes.together(lambda: load_run_model(run_dir, len(data.classes)))
     outputs = model.read(data.pixels, indices)
     name = name or split
     path = run_dir / f"evaluation-{name}.json"

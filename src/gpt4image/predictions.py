@@ -46,7 +46,7 @@ def outputs(
 ) -> tuple[NDArray[np.float32], ...]:
     """Return what ``read`` gives of images, batch by batch: (B, 3, T, T) normalised pixels to tensors (B, ...).
 
-    Where several processes share a run, all of them call this; each reads its part, and all get all rows.
+    Where several processes share a run, all of them call this; each reads some of the batches, and all get all rows.
 
     Args:
         read: what is read off a batch; runs in the precision of ``config``.
@@ -57,14 +57,14 @@ def outputs(
         change: changes a batch (B, 3, S, S) uint8 before it is normalised; gets the number of the batch too.
     """
     device = choose_device(config.device)
-    rows: list[tuple[Tensor, ...]] = []
-    # Parts are made equal by images that are read twice; their second rows come last, and are cut off.
-    share = -(-len(indices) // processes.count())
-    own = np.resize(indices, share * processes.count())[processes.rank() * share :][:share]
-    starts = range(0, share, EVAL_BATCH)
-    for number, batch in enumerate(pixels.stream(own[start : start + EVAL_BATCH] for start in starts)):
+    batches = [indices[start : start + EVAL_BATCH] for start in range(0, len(indices), EVAL_BATCH)]
+    # Each process reads as many, some of them twice over all: a model in shards needs all processes for each batch.
+    turns = range(processes.rank(), -(-len(batches) // processes.count()) * processes.count(), processes.count())
+    numbers = [turn % len(batches) for turn in turns]
+    rows: dict[int, tuple[NDArray[np.float32], ...]] = {}
+    for number, batch in zip(numbers, pixels.stream(batches[number] for number in numbers), strict=True):
         inputs = eval_batch((batch if change is None else change(batch, number)).to(device), augmentation)
         with autocast(device, config.precision):
             found = read(inputs.contiguous(memory_format=memory_format_of(config.memory_format)))
-        rows.append(tuple(part.float().cpu() for part in found))
-    return tuple(processes.gather(torch.cat(parts))[: len(indices)].numpy() for parts in zip(*rows, strict=True))
+        rows[number] = tuple(part.float().cpu().numpy() for part in found)
+    return tuple(np.concatenate(parts) for parts in zip(*processes.merged(rows), strict=True))

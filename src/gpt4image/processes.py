@@ -7,7 +7,7 @@ One process is the usual case, and everything here then does nothing. Several ar
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -139,6 +139,16 @@ def united(items: Iterable[T]) -> tuple[T, ...]:
     if count() > 1:
         dist.all_gather_object(lists, own)
     return tuple(dict.fromkeys(item for part in lists for item in part))
+
+
+def merged(parts: Mapping[int, T]) -> list[T]:
+    """Return the numbered parts of all processes, by ascending number, each number once."""
+    found: list[Any] = [parts]
+    if count() > 1:
+        found = [None] * count()
+        dist.all_gather_object(found, dict(parts))
+    every = {number: part for own in found for number, part in own.items()}
+    return [every[number] for number in sorted(every)]
 
 
 def any_of(*flags: bool) -> tuple[bool, ...]:
