@@ -126,26 +126,29 @@ def make_folds(targets: Ints, n_folds: int, seed: int) -> Ints:
 
 
 def _weigh(inputs: Floats, targets: Ints, folds: Ints, seed: int, pulls: Sequence[Floats]) -> list[_Model]:
-    """Return the models that deserve weight: each pull with each C, up the path until it is surely getting worse."""
+    """Return the models that deserve weight: each pull, with C up and down the path until it is surely getting worse."""
     if len(targets) > MAX_SEARCH_LABELS:
         chosen = _stratified_sample(targets, MAX_SEARCH_LABELS, seed)
         inputs, targets = inputs[chosen], targets[chosen]  # every class is still there
         folds = make_folds(targets, int(folds.max()) + 1, seed)
     held_out = folds >= 0
     count = int(held_out.sum())
+    surely = -np.log(MIN_WEIGHT) / count
     losses: list[float] = []
     models: list[_Model] = []
     for pull in pulls:
-        starts: list[Floats] = []
-        best = np.inf
-        for c in C_PATH:
-            logits, starts = _out_of_fold(inputs, targets, folds, _Model(c=c, pull=pull), starts)
-            scale = fit_scale(logits[held_out], targets[held_out])
-            losses.append(_log_loss(scale * logits[held_out], targets[held_out]))
-            models.append(_Model(c=c, pull=pull, scale=scale))
-            if losses[-1] > best - np.log(MIN_WEIGHT) / count:
-                break
-            best = min(best, losses[-1])
+        own: dict[int, float] = {}
+        for step in (1, -1):
+            fits: list[Floats] = []
+            place = C_PATH.index(DEFAULT_C) + min(step, 0)
+            while 0 <= place < len(C_PATH) and (not own or own[place - step] <= min(own.values()) + surely):
+                model = _Model(c=C_PATH[place], pull=pull)
+                logits, fits = _out_of_fold(inputs, targets, folds, model, fits)
+                scale = fit_scale(logits[held_out], targets[held_out])
+                own[place] = _log_loss(scale * logits[held_out], targets[held_out])
+                losses.append(own[place])
+                models.append(replace(model, scale=scale))
+                place += step
     weights = softmax(-count * np.array(losses))
     weights = np.where(weights < MIN_WEIGHT, 0.0, weights)
     weights /= weights.sum()
