@@ -23,21 +23,15 @@ def lengths(texts: Sequence[str]) -> NDArray[np.int64]:
 @pytest.mark.parametrize(
     ("text", "limit", "expected"),
     [
-        (
-            "A dog runs. A cat sits! The sky is blue.\nTrees.",
-            8,
-            ["A dog runs.", "A cat sits!", "The sky is blue.", "Trees."],
-        ),
-        (
-            "A dog runs. A cat sits! The sky is blue.\nTrees.",
-            11,
-            ["A dog runs. A cat sits!", "The sky is blue. Trees."],
-        ),
-        ("one two six ten. red", 4, ["one two", "six ten.", "red"]),
+        ("A dog runs. Cats sit! The sky is blue.", 12, ["A dog runs. Cats sit!", "A dog runs. The sky is blue."]),
+        ("A dog runs. Cats sit! The sky is blue.", 9, ["A dog runs. Cats sit!", "A dog The sky is blue."]),
+        ("one two six ten", 4, ["one two", "one six", "one ten"]),
         ("abcdefghijklm", 4, ["abcdef", "ghijklm"]),
     ],
 )
-def test_chunks_end_at_sentences_then_at_words_then_anywhere(text: str, limit: int, expected: list[str]) -> None:
+def test_chunks_end_at_sentences_or_words_and_begin_as_the_text_does(
+    text: str, limit: int, expected: list[str]
+) -> None:
     assert split(text, limit, lengths) == expected
 
 
@@ -48,7 +42,8 @@ texts = st.text(alphabet="ab .\n?", max_size=120)
 def test_nothing_is_lost_and_the_limit_is_kept(text: str, limit: int) -> None:
     chunks = split(text, limit, lengths)
     assert (lengths(chunks) <= limit).all()
-    assert "".join("".join(chunks).split()) == "".join(text.split())
+    letters = iter("".join("".join(chunks).split()))
+    assert all(letter in letters for letter in "".join(text.split())), "in order, with beginnings in between"
 
 
 @given(st.lists(texts, min_size=1, max_size=5), st.integers(3, 12))
