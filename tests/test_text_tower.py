@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from gpt4image.text_encoders.tuning import FOLDER, WEIGHTS
 from gpt4image.text_targets import TextTargets
 from gpt4image.text_tower import TextReader, TextSource, TextTower
 from gpt4image.train import train
+from several_processes import COUNTS, SHARED, VIT, gradient, on_each_count
 from test_train import StoppedError, options, same, stop_after
 from tiny_text_models import make_model
 
@@ -160,6 +162,53 @@ def test_the_frozen_table_is_the_default_and_arms_with_made_up_vectors_keep_it(
     folders = {path.parent.parent.name: path.parent for path in (tmp_path / "c").rglob(runs.RUN)}
     assert (folders["aligned"] / FOLDER / WEIGHTS).is_file()
     assert not any((folders[arm] / FOLDER).exists() for arm in ("baseline", "class-name"))
+
+
+class DoubleTower(TextTower):
+    """In float64, so that the order of sums does not show."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.double()
+
+
+def tuned_gradients(count: int, options: dict[str, Any], out: Path) -> None:
+    from gpt4image import processes, trainer
+    from gpt4image.training_data import prepare
+
+    trainer.TextTower = DoubleTower  # pyright: ignore[reportPrivateImportUsage]
+    with processes.joined(torch.device("cpu")):
+        config = TrainConfig(**options, **SHARED, **VIT, lr=0.01, weight_decay=0.0, out=out)
+        data = prepare(config, ("train",)).data
+        found = {
+            how: gradient(config.model_copy(update={"tune_text": how, "texts": texts}), data)
+            for how, texts in (("lora", "sample"), ("full", "mean"))
+        }
+        if processes.rank() == 0:
+            torch.save(found, out / f"{count}.pt")
+
+
+@pytest.mark.slow
+def test_the_gradient_does_not_depend_on_the_number_of_processes(
+    described: Path, colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GPT4IMAGE_TEST_PORT", str(free_port()))
+    options = {"data": f"folder:{colour_folder}", "embeddings": described, "mixup": 0.8, "tune_text_rank": 2}
+    on_each_count(tuned_gradients, options, tmp_path)
+    alone, *shared = (torch.load(tmp_path / f"{count}.pt") for count in COUNTS)
+    for how in ("lora", "full"):
+        learned = [name for name in alone[how] if name.startswith("texts.")]
+        assert max(float(alone[how][name].abs().max()) for name in learned) > 1e-6
+        for found in shared:
+            assert found[how].keys() == alone[how].keys()
+            for name, value in alone[how].items():
+                torch.testing.assert_close(found[how][name], value, atol=1e-10, rtol=0, msg=f"{how} {name}")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return min(probe.getsockname()[1], 2**16 - len(COUNTS) - 1)
 
 
 def refused() -> Iterator[tuple[dict[str, Any], str]]:
