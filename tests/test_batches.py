@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpt4image import processes
 from gpt4image.batches import Stream, make_batches
-from gpt4image.errors import DataError
+from gpt4image.errors import ConfigError, DataError
 
 
 @given(count=st.integers(1, 30), start=st.integers(0, 100), length=st.integers(1, 80), seed=st.integers(0, 5))
@@ -54,6 +55,33 @@ def test_batches_hold_the_asked_share_of_images_with_a_target(share: float, own:
         batch = batches.batch(number)
         assert len(batch) == 16
         assert (batch < 100).sum() == own
+
+
+def test_processes_that_see_the_others_twice_get_equal_shares_of_both_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts, second = [], []
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    for rank in range(2):
+        monkeypatch.setattr(processes, "rank", lambda rank=rank: rank)
+        batches = make_batches(
+            np.arange(10), np.arange(100, 200), size=16, labelled_share=0.25, seed=0, mixing=True, apart=True
+        )
+        batch = batches.batch(1)
+        assert (batch < 100).sum() == 2 and (batch >= 100).sum() == 6
+        total, rows = batches.rows_with_second_views()
+        assert total == 28 and len(rows) == 14
+        assert (rows[8:] - 16 == batches.rows[batch >= 100] - 4).all()
+        parts += batch.tolist()
+        second += rows.tolist()
+    monkeypatch.undo()
+    whole = make_batches(np.arange(10), np.arange(100, 200), size=16, labelled_share=0.25, seed=0, apart=True)
+    assert sorted(parts) == sorted(whole.batch(1).tolist())
+    assert sorted(second) == list(range(28))
+
+
+def test_a_batch_that_processes_cannot_share_kind_by_kind_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    with pytest.raises(ConfigError, match="5 of --batch-size 10 have a target, which must be a multiple of 2, and 5"):
+        make_batches(np.arange(10), np.arange(100, 200), size=10, labelled_share=0.5, seed=0, apart=True)
 
 
 def test_without_other_images_the_whole_batch_has_targets() -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from timm.layers import DropPath, convert_sync_batchnorm  # pyright: ignore[reportPrivateImportUsage]
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
@@ -17,8 +19,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from gpt4image import processes
 
 
-def see_whole_batch(model: nn.Module, device: torch.device) -> None:
-    """Replace batch norm and stochastic depth inside ``model``, where several processes share a run."""
+def see_whole_batch(model: nn.Module, device: torch.device, total: int, rows: NDArray[np.int64]) -> None:
+    """Replace batch norm and stochastic depth inside ``model``, where several processes share a run.
+
+    Args:
+        model: changed in place.
+        device: where it will be.
+        total: images that all processes give to it at each step.
+        rows: (B,) which of them this process gives.
+    """
     if processes.count() == 1:
         return
     if device.type == "cuda":
@@ -26,7 +35,7 @@ def see_whole_batch(model: nn.Module, device: torch.device) -> None:
     for module in list(model.modules()):
         for name, child in module.named_children():
             if type(child) is DropPath:
-                module.add_module(name, SharedDropPath(child.drop_prob, child.scale_by_keep))
+                module.add_module(name, SharedDropPath(child, total, rows))
             elif isinstance(child, _BatchNorm) and not isinstance(child, nn.SyncBatchNorm):
                 module.add_module(name, SharedBatchNorm(child))
 
@@ -34,14 +43,17 @@ def see_whole_batch(model: nn.Module, device: torch.device) -> None:
 class SharedDropPath(DropPath):
     """Stochastic depth (arXiv 1603.09382) that drops the same images on any number of processes."""
 
+    def __init__(self, layer: DropPath, total: int, rows: NDArray[np.int64]) -> None:
+        super().__init__(layer.drop_prob, layer.scale_by_keep)
+        self.total = total
+        self.rows = torch.from_numpy(rows)
+
     def forward(self, x: Tensor) -> Tensor:
         """Return x (B, ...) with some rows set to 0."""
         if self.drop_prob == 0.0 or not self.training:
             return x
-        total = len(x) * processes.count()
         keep = 1.0 - self.drop_prob
-        kept = x.new_empty((total,) + (1,) * (x.ndim - 1)).bernoulli_(keep)
-        kept = kept[torch.from_numpy(processes.rows(total)).to(x.device)]
+        kept = x.new_empty((self.total,) + (1,) * (x.ndim - 1)).bernoulli_(keep)[self.rows.to(x.device)]
         return x * (kept / keep if self.scale_by_keep and keep > 0.0 else kept)
 
 

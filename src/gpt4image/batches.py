@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import torch
@@ -14,7 +13,6 @@ from gpt4image.draws import Draws
 from gpt4image.errors import ConfigError, DataError
 
 Indices = NDArray[np.int64]
-Mixing = Literal["none", "all", "targeted"]
 
 
 @dataclass(kw_only=True)
@@ -80,6 +78,14 @@ class Batches:
         """Return random numbers for the images of a batch that belong to this process."""
         return Draws(generator=generator, total=self.size, rows=torch.from_numpy(self.rows))
 
+    def rows_with_second_views(self) -> tuple[int, Indices]:
+        """Return how many views all processes see where the others are seen twice, and which of them this one does.
+
+        The second views stand behind the batch, in its order.
+        """
+        second = self.rows[self.rows >= self.size - self.others_per_batch] + self.others_per_batch
+        return self.size + self.others_per_batch, np.concatenate([self.rows, second])
+
 
 def make_batches(
     targeted: Indices,
@@ -89,7 +95,8 @@ def make_batches(
     labelled_share: float,
     seed: int,
     repeats: int = 1,
-    mixing: Mixing = "none",
+    mixing: bool = False,
+    apart: bool = False,
 ) -> Batches:
     """Return the batches of a run.
 
@@ -100,7 +107,8 @@ def make_batches(
         labelled_share: share of a batch drawn from ``targeted`` where there are others.
         seed: gives the order.
         repeats: times that each image comes in a row.
-        mixing: which images are mixed in pairs, from both ends: none, all, or those with a target alone.
+        mixing: whether images are mixed in pairs, from both ends.
+        apart: whether images without a target are not mixed, and are seen twice.
 
     Raises:
         ConfigError: the batch cannot be shared by the processes of the run, or mixed in pairs.
@@ -114,34 +122,33 @@ def make_batches(
         others=Stream(images=others, seed=(seed, 1), repeats=repeats) if n_others else None,
         size=size,
         others_per_batch=n_others,
-        rows=own_rows(size - n_others, n_others, mixing),
+        rows=own_rows(size - n_others, n_others, mixing=mixing, apart=apart),
     )
 
 
-def own_rows(own: int, others: int, mixing: Mixing) -> Indices:
+def own_rows(own: int, others: int, *, mixing: bool, apart: bool) -> Indices:
     """Return which rows of a batch of ``own`` images with a target, then ``others``, belong to this process; ascending.
 
-    Images that are mixed with each other go to the same process.
+    Images that are mixed with each other go to the same process; where the two kinds are kept apart, each process gets
+    as many of them as any other.
 
     Raises:
         ConfigError: the batch cannot be shared by the processes of the run, or mixed in pairs.
     """
     count, size = processes.count(), own + others
-    if mixing == "targeted":
-        parts = [(own, 2 * count), (others, count)]
-    else:
-        parts = [(size, 2 * count if mixing == "all" else count)]
-    if count == 1 and mixing == "targeted":  # one that is left over is not mixed
+    unit = 2 * count if mixing else count
+    if count == 1 and apart:  # of an odd number with a target, one is not mixed
         return np.arange(size)
-    if any(part % unit for part, unit in parts):
-        why = ["--mixup and --cutmix mix pairs"] if mixing != "none" else []
+    if own % unit or others % count if apart else size % unit:
+        why = ["--mixup and --cutmix mix pairs"] if mixing else []
         why += [f"{count} processes share each batch"] if count > 1 else []
-        need = (
-            f"{own} of --batch-size {size} have a target, which must be a multiple of {2 * count}, and {others} have "
-            f"none, of {count}"
-            if mixing == "targeted"
-            else f"--batch-size {size} must be a multiple of {parts[0][1]}"
-        )
+        need = f"--batch-size {size} must be a multiple of {unit}"
+        if apart:
+            need = (
+                f"{own} of --batch-size {size} have a target, which must be a multiple of {unit}, and {others} have "
+                f"none, of {count}"
+            )
         raise ConfigError(f"{', and '.join(why)}: {need}.")
-    starts = (0, own)
-    return np.concatenate([start + processes.rows(part) for (part, _), start in zip(parts, starts, strict=False)])
+    if not apart:
+        return processes.rows(size)
+    return np.concatenate([processes.rows(own), own + processes.rows(others)])

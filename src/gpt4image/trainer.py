@@ -135,7 +135,18 @@ def build(config: TrainOptions, data: TrainingData) -> Trainer:
         bias = -math.log(max(compared - 1, 1))  # the log odds of a pair taken at random
         texts = tuned_encoder(config, text, device)
         model = Aligner(backbone, text.width, head=config.head, texts=texts, bias=bias, **config.alignment)
-    parallel, ema = placed(config, model, device)
+    targeted, others = participants(config, data, aligned=isinstance(model, Aligner))
+    batches = make_batches(
+        targeted,
+        others,
+        size=batch_size,
+        labelled_share=config.labelled_share,
+        seed=config.seed,
+        repeats=config.repeated_augmentation,
+        mixing=config.mixup > 0.0 or config.cutmix > 0.0,
+        apart=config.consistency > 0.0,
+    )
+    parallel, ema = placed(config, model, device, batches)
     try:
         optimizer = create_optimizer_v2(
             nn.ModuleDict({name: child for name, child in model.named_children() if name != "texts"}),
@@ -150,17 +161,6 @@ def build(config: TrainOptions, data: TrainingData) -> Trainer:
     steps_per_epoch = max(1, count // (batch_size * config.grad_accumulation))
     steps = steps_per_epoch * (config.epochs or 0)
     lowest = min(config.min_lr, config.lr or config.min_lr)
-    targeted, others = participants(config, data, aligned=isinstance(model, Aligner))
-    mixes = config.mixup > 0.0 or config.cutmix > 0.0
-    batches = make_batches(
-        targeted,
-        others,
-        size=batch_size,
-        labelled_share=config.labelled_share,
-        seed=config.seed,
-        repeats=config.repeated_augmentation,
-        mixing="none" if not mixes else "targeted" if config.consistency > 0.0 else "all",
-    )
     augmentation = augmentation_of(config, backbone)
     return Trainer(
         config=config,
@@ -226,9 +226,12 @@ def tuning_of(config: TrainOptions, data: TrainingData, model: nn.Module, steps:
     )
 
 
-def placed(config: TrainOptions, model: nn.Module, device: torch.device) -> tuple[nn.Module, ModelEmaV3 | None]:
+def placed(
+    config: TrainOptions, model: nn.Module, device: torch.device, batches: Batches
+) -> tuple[nn.Module, ModelEmaV3 | None]:
     """Bring a model to its device, or its shards to all; return what a step calls, and the moving average."""
-    see_whole_batch(model, device)
+    twice = config.consistency > 0.0
+    see_whole_batch(model, device, *(batches.rows_with_second_views() if twice else (batches.size, batches.rows)))
     if not config.fsdp:
         model.to(device).to(memory_format=memory_format_of(config.memory_format))  # pyright: ignore[reportCallIssue]
     ema = None
