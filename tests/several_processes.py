@@ -94,7 +94,7 @@ def gradient_cases() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "augmentation", augmented | {"label_smoothing": 0.2, "drop_path": 0.5}
     yield "policy", {"auto_augment": "rand-m9-mstd0.5-inc1"}
     yield "consistency", {"consistency": 1.0, "confidence": 0.0}
-    yield "consistency mixed", {"consistency": 1.0, "confidence": 0.3, "mixup": 0.8}
+    yield "consistency mixed", {"consistency": 1.0, "confidence": 0.3, "mixup": 0.8, "drop_path": 0.5}
     batch_norm = RESNET | {"head": "mlp-bn"}
     yield "batch norm", batch_norm
     yield "batch norm mixed", batch_norm | {"mixup": 0.8, "drop_path": 0.5, "negatives": "table"}
