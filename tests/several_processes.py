@@ -52,11 +52,12 @@ RUNS = {
 
 def on_each_count(work: Callable[..., Any], *arguments: Any) -> None:
     """Start four processes; run ``work(*arguments)`` in one of them alone, in two that share, and in all."""
-    ports = [_free_port() for _ in COUNTS]
+    ports = [free_port() for _ in COUNTS]
     mp.spawn(_process, (ports, work, arguments), nprocs=max(COUNTS))  # pyright: ignore[reportPrivateImportUsage]
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port at which processes can meet."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +22,20 @@ from PIL import Image
 from gpt4image import processes, runs
 from gpt4image.checkpoint import load_tensors
 from gpt4image.config import TrainConfig
-from gpt4image.files import read_json_lines
+from gpt4image.files import read_json, read_json_lines
 from gpt4image.train import train
-from several_processes import COUNTS, RUNS, SHARED, gradient_cases, gradients, on_each_count, runs_of_each_count
+from several_processes import (
+    COUNTS,
+    RESNET,
+    RUNS,
+    SHARED,
+    agreements,
+    free_port,
+    gradient_cases,
+    gradients,
+    on_each_count,
+    runs_of_each_count,
+)
 from tables import make_table
 
 
@@ -130,3 +147,66 @@ def assert_close(path: Path, expected: Path) -> None:
     assert ours.keys() == theirs.keys()
     for name in ours:
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.slow
+def test_all_agree_on_errors_flags_and_results(tmp_path: Path) -> None:
+    on_each_count(agreements, tmp_path)
+    assert (tmp_path / "agreed").read_text() == "".join(f"{count} processes" for count in COUNTS)
+
+
+def command(data: str, out: Path, *words: str) -> list[str]:
+    small = {"model": RESNET["model"], "model-args": json.dumps(RESNET["model_args"]), "optimizer": "sgd", "lr": "0.05"}
+    options = {"data": data, "out": out, "image-size": 16, "batch-size": 8, "threads": 1, "memory-format": "contiguous"}
+    pairs = {**small, **options, "precision": "fp32", "device": "cpu"}.items()
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    return [
+        *launcher,
+        "-m",
+        "gpt4image",
+        "train",
+        *(str(w) for key, value in pairs for w in (f"--{key}", value)),
+        *words,
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["torchrun", "accelerate launch"])
+def test_launched_processes_speak_once(launcher: str, described: dict[str, Any], tmp_path: Path) -> None:
+    words = command(described["data"], tmp_path / "run", "--epochs", "1")
+    if launcher == "accelerate launch":
+        pytest.importorskip("accelerate")
+        given = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
+        given += ["--dynamo_backend", "no", "--main_process_port", str(free_port())]
+        words = [sys.executable, "-m", "accelerate.commands.launch", *given, *words[words.index("2") + 1 :]]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("run: ") == done.stdout.count("next: gpt4image evaluate") == 1
+    assert read_json(tmp_path / "run" / runs.ENVIRONMENT)["processes"] == 2
+
+
+@pytest.mark.slow
+def test_a_mistake_is_said_once_and_ends_all_processes(described: dict[str, Any], tmp_path: Path) -> None:
+    words = command(described["data"], tmp_path / "run", "--batch-size", "9")
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.stderr.count("Error: 2 processes share each batch: --batch-size 9 must be a multiple of 2.") == 1
+    assert "exitcode  : 2 " in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_one_process_keeps_a_checkpoint_of_all(described: dict[str, Any], tmp_path: Path) -> None:
+    words = command(described["data"], tmp_path / "run", "--epochs", "2000", "--checkpoint-seconds", "1e9")
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    metrics = tmp_path / "run" / runs.METRICS
+    while not (metrics.is_file() and metrics.read_text()):
+        assert process.poll() is None
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    second = next(pid for pid in children if "RANK=1" in Path(f"/proc/{pid}/environ").read_text().split("\0"))
+    os.kill(int(second), signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert errors.count("Interrupted; what was finished is kept.") == 1
+    assert "exitcode  : 130 " in errors  # torchrun ends the other one, where it is still ending itself
+    step = load_tensors(tmp_path / "run" / runs.CHECKPOINT)[1]["state"]["step"]
+    assert step >= len(read_json_lines(metrics)) > 0
