@@ -81,6 +81,10 @@ def measure_more(
 def _measure_text_space(
     model: RunModel, data: TrainingData, split: str, outputs: Outputs, names: ClassNames, found: Measured
 ) -> None:
+    if model.tuned_texts:
+        why = "the text encoder learned with the model: the vectors of the table are not in its space"
+        found.absent |= {"zero_shot": why, "retrieval": why}
+        return
     indices = data.indices(split)
     if names.vectors is None:
         found.absent["zero_shot"] = names.missing

@@ -21,6 +21,7 @@ from gpt4image.data.pixels import Pixels
 from gpt4image.devices import choose_device, memory_format_of
 from gpt4image.errors import RunError
 from gpt4image.predictions import outputs
+from gpt4image.text_encoders.tuning import FOLDER
 from gpt4image.trainer import augmentation_of, make_backbone
 
 Array = NDArray[np.float32]
@@ -47,12 +48,14 @@ class RunModel:
         backbone: images to logits.
         head: pooled features to the text space; None where the run learned no alignment.
         augmentation: how images are normalised.
+        tuned_texts: whether the text space is that of an encoder that learned with the run, not that of its table.
     """
 
     config: TrainConfig
     backbone: nn.Module
     head: nn.Module | None
     augmentation: Augmentation
+    tuned_texts: bool = False
 
     def read(
         self, pixels: Pixels, indices: NDArray[np.int64], change: Callable[[Tensor, int], Tensor] | None = None
@@ -105,7 +108,13 @@ def load_run_model(run_dir: Path, classes: int) -> RunModel:
         head = projection_head(config.head, linear[0].shape[1], linear[-1].shape[0])
         head.load_state_dict(weights)
         head.eval()
-    return RunModel(config=config, backbone=backbone.eval(), head=head, augmentation=augmentation_of(config, backbone))
+    return RunModel(
+        config=config,
+        backbone=backbone.eval(),
+        head=head,
+        augmentation=augmentation_of(config, backbone),
+        tuned_texts=(run_dir / FOLDER).is_dir(),
+    )
 
 
 def options_of(record: dict[str, Any]) -> TrainConfig:
