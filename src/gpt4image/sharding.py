@@ -90,7 +90,7 @@ def shard(model: nn.Module, device: torch.device) -> None:
     given = {name: tensor.detach() for name, tensor in _tensors(model)} if processes.rank() == 0 else {}
     mesh = init_device_mesh(device.type, (processes.count(),))
     for child in model.children():
-        for module in (*_blocks(child), child):
+        for module in (*blocks(child), child):
             if any(parameter.ndim > 0 for parameter in module.parameters()):
                 fully_shard(module, mesh=mesh)
     model.to_empty(device=device)
@@ -102,6 +102,16 @@ def shard(model: nn.Module, device: torch.device) -> None:
             else:
                 dist.broadcast(value, src=0)
                 target.copy_(value)
+
+
+def blocks(model: nn.Module) -> list[nn.Module]:
+    """Return the repeated blocks of a model, inner ones first: modules that follow one another and are of one kind."""
+    found: list[nn.Module] = []
+    for container in model.modules():
+        children = list(container.children()) if isinstance(container, nn.Sequential | nn.ModuleList) else []
+        if len(children) > 1 and len({type(child) for child in children}) == 1 and any(children[0].children()):
+            found = [*children, *found]
+    return found
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -129,13 +139,3 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Yield parameters and all buffers, those that are no part of the state too."""
     yield from model.named_parameters()
     yield from model.named_buffers()
-
-
-def _blocks(model: nn.Module) -> list[nn.Module]:
-    """Return the repeated blocks of a model, inner ones first: modules that follow one another and are of one kind."""
-    blocks: list[nn.Module] = []
-    for container in model.modules():
-        children = list(container.children()) if isinstance(container, nn.Sequential | nn.ModuleList) else []
-        if len(children) > 1 and len({type(child) for child in children}) == 1 and any(children[0].children()):
-            blocks = [*children, *blocks]
-    return blocks

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from gpt4image import launch
 from gpt4image.data.decode import decode_square
 from gpt4image.data.image_set import ImageSet
 from gpt4image.errors import DataError, DecodeError
@@ -163,8 +164,9 @@ def load_pixels(
     Args:
         image_set: N images.
         size: side of the square pictures, in pixels.
-        memory_limit_gb: sets whose pixels take at most this much (10^9 bytes) are held in memory.
-        workers: decoding processes; None for one per core.
+        memory_limit_gb: sets whose pixels take at most this much (10^9 bytes) are held in memory. Training processes
+            that share a machine hold one set each, and share the limit.
+        workers: decoding processes; None for one per core, shared likewise.
 
     Returns:
         The pixels; the images that cannot be decoded; the (N,) mask of those that can. Where the set does not fit in
@@ -173,8 +175,8 @@ def load_pixels(
     Raises:
         DataError: no image of a set in memory can be decoded.
     """
-    workers = available_cores() if workers is None else workers
-    if len(image_set) * 3 * size * size > memory_limit_gb * 1e9:
+    workers = available_cores() // launch.local_count() if workers is None else workers
+    if len(image_set) * 3 * size * size > memory_limit_gb * 1e9 / launch.local_count():
         lazy = WorkerPixels(image_set, size, workers=max(1, workers))
         return lazy, (), lazy.decodable
     images, decodable, set_aside = _decode_all(image_set, size, workers)
