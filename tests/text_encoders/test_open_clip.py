@@ -71,6 +71,36 @@ def test_mistakes_say_what_to_do(name: str, error: type[Exception], message: str
         load_text_encoder(f"open_clip:{name}")
 
 
+def test_weights_of_a_tag_come_from_the_hub_as_safetensors_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    spec = make_open_clip(tmp_path)
+    asked: list[str] = []
+    there = {"open_clip_model.safetensors"}
+
+    def download(place: str, name: str) -> str:
+        asked.append(f"{place}/{name}")
+        if name in there:
+            return str(tmp_path / "clip.safetensors")
+        raise EntryNotFoundError("404")
+
+    def offline(place: str, name: str) -> str:
+        raise LocalEntryNotFoundError("no network")
+
+    monkeypatch.setattr("open_clip.get_pretrained_cfg", lambda _model, _tag: {"hf_hub": "org/clip/clip.bin"})
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    assert load_text_encoder("open_clip:tiny-clip/tag").revision == load_text_encoder(spec).revision
+    there.clear()
+    with pytest.raises(ModelError, match="pickled weights are never loaded"):
+        load_text_encoder("open_clip:tiny-clip/tag")
+    assert all(name.endswith(".safetensors") for name in asked)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", offline)
+    with pytest.raises(ModelError, match="check the network"):
+        load_text_encoder("open_clip:tiny-clip/tag")
+
+
 def test_weights_of_another_model_are_named(tmp_path: Path) -> None:
     make_open_clip(tmp_path / "other", "wide-clip", width=32)
     make_open_clip(tmp_path)

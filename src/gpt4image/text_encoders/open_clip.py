@@ -94,7 +94,7 @@ def _local_weights(found: Path) -> Path:
 def _fetched_weights(name: str, config: Mapping[str, Any]) -> Path:
     """Return the safetensors file of a tag in the cache of the Hugging Face hub; fetched where it is not there."""
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
     from open_clip.constants import HF_SAFE_WEIGHTS_NAME
 
     place, _, file = str(config.get("hf_hub", "")).rpartition("/")
@@ -103,9 +103,9 @@ def _fetched_weights(name: str, config: Mapping[str, Any]) -> Path:
     for candidate in {Path(file or HF_SAFE_WEIGHTS_NAME).with_suffix(".safetensors").name, HF_SAFE_WEIGHTS_NAME}:
         try:
             return Path(hf_hub_download(place, candidate))
-        except EntryNotFoundError:
-            continue
-        except (OSError, ValueError) as error:
+        except (EntryNotFoundError, OSError, ValueError) as error:
+            if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+                continue  # the hub has no such file; the other error says that it cannot be asked
             raise ModelError(
                 f"open_clip:{name}: Hugging Face does not give {place} ({first_line(error)}); check the network, or "
                 "give a .safetensors file in place of the tag."
