@@ -13,12 +13,12 @@ from collections.abc import Iterator
 
 def count() -> int:
     """Return the number of processes that were started for this command."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return int(os.environ["WORLD_SIZE"]) if {"WORLD_SIZE", "RANK"} <= os.environ.keys() else 1
 
 
 def rank() -> int:
     """Return the number of this process among all, from 0."""
-    return int(os.environ.get("RANK", "0")) if count() > 1 else 0
+    return int(os.environ["RANK"]) if count() > 1 else 0
 
 
 def local_rank() -> int:

@@ -73,6 +73,18 @@ def test_the_memory_limit_chooses(files: list[bytes]) -> None:
     assert lazy.workers >= 1
 
 
+def test_training_processes_of_a_machine_share_memory_and_workers(
+    files: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("WORLD_SIZE", "4"), ("RANK", "2"), ("LOCAL_WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(pixels, "available_cores", lambda: 8)
+    exact = COUNT * 3 * 8 * 8 / 1e9
+    lazy = load_pixels(image_set(files), 8, memory_limit_gb=exact * 1.99, workers=None)[0]
+    assert isinstance(lazy, WorkerPixels) and lazy.workers == 4
+    assert isinstance(load_pixels(image_set(files), 8, memory_limit_gb=exact * 2.01, workers=0)[0], MemoryPixels)
+
+
 def with_broken(files: list[bytes]) -> list[bytes]:
     return [files[0], b"", files[2], files[3][:60], b"text"]
 
