@@ -178,7 +178,7 @@ ALL: dict[str, Arm] = {
         prepare=_baseline,
         text=False,
         scarce_only=True,
-        options={"consistency": 1.0},
+        options={"consistency": 1.0, "labelled_share": 0.25},  # searched, with the threshold, on validation
     ),
     "text-labels-fixmatch": Arm(
         about="text labels, and consistency training on the images without label and description",

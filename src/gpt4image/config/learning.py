@@ -154,7 +154,7 @@ class SemiSupervisedOptions(StageConfig):
     consistency: float = Field(default=0.0, ge=0.0)
     """Weight of consistency training (FixMatch): on images without a target, what the model is sure of in a slightly
     changed view is what it is to see in a strongly changed one. 0 for none; 1 is usual."""
-    confidence: Fraction = 0.95
+    confidence: Fraction = 0.8
     """Least probability of a class by which consistency training takes it for an image's label; as a share of the
     largest one that --label-smoothing leaves."""
 
