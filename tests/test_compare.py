@@ -281,3 +281,18 @@ def test_descriptions_that_were_told_the_class_are_refused_where_labels_are_scar
     (table / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(TableError, match="told the class"):
         compare(options(colour_folder, table, tmp_path / "cmp", labels_per_class=2, arms="text-labels"))
+
+
+@pytest.mark.slow
+def test_arms_with_consistency_training_learn_from_what_is_left(
+    colour_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    arms = "fixmatch,text-labels-fixmatch"
+    out = tmp_path / "cmp"
+    compare(options(colour_folder, table, out, seeds=1, labels_per_class=5, described_fraction=0.5, arms=arms))
+    record = read_json(out / "comparison.json")
+    assert list(record["arms"]) == ["baseline", "fixmatch", "text-labels-fixmatch"]
+    assert ("text-labels-fixmatch", "fixmatch") in [(pair["arm"], pair["against"]) for pair in record["pairs"]]
+    for name, arm in record["arms"].items():
+        config, rows = read_json(out / arm["runs"][0] / runs.CONFIG), runs.read_run(out / arm["runs"][0])["metrics"]
+        assert (config["consistency"] > 0) == ("consistency_loss" in rows[-1]) == (name != "baseline")
