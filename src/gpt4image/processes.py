@@ -74,21 +74,6 @@ def rows(total: int) -> NDArray[np.int64]:
     return np.sort(from_both_ends[rank() * share : (rank() + 1) * share])
 
 
-def require_shares(total: int, *, pairs: bool) -> None:
-    """Check that ``total`` images can be shared evenly, as pairs where they are mixed.
-
-    Raises:
-        ConfigError: naming the numbers and the nearest ones that can be.
-    """
-    unit = count() * (2 if pairs else 1)
-    if total % unit == 0:
-        return
-    why = f"for {count()} processes" if count() > 1 else "for mixup and CutMix, which mix pairs"
-    why += ", each with whole pairs for mixup and CutMix" if pairs and count() > 1 else ""
-    near = " or ".join(str(n) for n in (total // unit * unit, (total // unit + 1) * unit) if n > 1)
-    raise ConfigError(f"--batch-size {total} must be a multiple of {unit} {why}: give {near}.")
-
-
 def together(work: Callable[[], T], *, first_ahead: bool = False) -> T:
     """Run ``work`` in every process and return its result; where it fails in one, it fails in all.
 
