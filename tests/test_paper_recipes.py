@@ -35,7 +35,7 @@ MODELS = {
 SCHEDULES: dict[str, dict[str, Any]] = {
     "resnet": {
         "epochs": 120,
-        "optimizer": "sgd",
+        "optimizer": "momentum",
         "momentum": 0.9,
         "weight_decay": 1e-4,
         "warmup_epochs": 0,

@@ -23,7 +23,8 @@ LARGE_SET = 200_000
 SIDES_SAMPLED = 100
 # Muon's rate and decay suit weights whose scale a batch norm undoes; they are far too high for transformers.
 MUON_LR, ADAPTIVE_LR, SGD_LR_AT_256 = 0.02, 1e-3, 0.1
-WEIGHT_DECAY, ADAPTIVE_WEIGHT_DECAY = {"muon": 0.3, "sgd": 5e-4}, 0.05
+# timm's names of SGD: with Nesterov's momentum, and with the classical one
+WEIGHT_DECAY, ADAPTIVE_WEIGHT_DECAY = {"muon": 0.3, "sgd": 5e-4, "momentum": 5e-4}, 0.05
 FINE_TUNING = 0.1  # part of the learning rate from scratch
 
 
@@ -107,5 +108,6 @@ def epochs(count: int) -> int:
 
 def learning_rate(optimizer: str, init: str, images_per_step: int) -> float:
     """Return the peak learning rate."""
-    rates = {"muon": MUON_LR, "sgd": SGD_LR_AT_256 * images_per_step / 256}
+    of_sgd = SGD_LR_AT_256 * images_per_step / 256
+    rates = {"muon": MUON_LR, "sgd": of_sgd, "momentum": of_sgd}
     return rates.get(optimizer.lower(), ADAPTIVE_LR) * (1.0 if init == "scratch" else FINE_TUNING)

@@ -39,7 +39,8 @@ def _prepared(config: TrainConfig) -> Prepared | None:
     if config.label_method is not None or config.label_embeddings:
         raise ConfigError(
             "--label-method and --label-embeddings are for `gpt4image compare`, whose arms read text labels "
-            "themselves. For one run, `gpt4image label --method ... --embeddings ...` writes the file that --text-labels names."
+            "themselves. For one run, `gpt4image label --method ... --embeddings ...` writes the file that "
+            "--text-labels names."
         )
     config = _as_before(config) if config.resume else config
     if config.resume and runs.is_finished(config.out):

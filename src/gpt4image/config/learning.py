@@ -195,8 +195,8 @@ class ScheduleOptions(StageConfig):
     grad_accumulation: int = Field(default=1, ge=1)
     """Batches per optimiser step."""
     optimizer: str | None = None
-    """Any timm optimiser: muon, adamw, sgd, ... Without it, muon from scratch for models with batch norm,
-    else adamw."""
+    """Any timm optimiser: muon, adamw, sgd (Nesterov's), momentum (SGD with classical momentum), ... Without it, muon
+    from scratch for models with batch norm, else adamw."""
     lr: float | None = Field(default=None, gt=0.0)
     """Peak learning rate; without it 0.02 for muon, 0.1 * batch / 256 for sgd, 1e-3 for others; a tenth from given
     weights."""
