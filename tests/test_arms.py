@@ -44,7 +44,7 @@ def situation(labels: np.ndarray = LEFT, described: np.ndarray | None = None) ->
         data=data,
         true_labels=TRUE,
         class_names=names,
-        text_labels=lambda: np.full((18, 3), 1 / 3, np.float32),
+        text_labels=lambda vision: np.full((18, 3), 1 / 3, np.float32) if vision is None else vision,
         teacher=lambda indices: np.tile(np.array([0.2, 0.3, 0.5], np.float32), (len(indices), 1)),
         seed=0,
     )
@@ -123,6 +123,17 @@ def test_self_training_keeps_half_of_a_given_label_and_touches_train_alone() -> 
     assert np.allclose(data.soft[1], [0.1, 0.65, 0.25])
     assert np.allclose(data.soft[10], [0.2, 0.3, 0.5])
     assert not data.soft[~TRAIN].any()
+
+
+def test_a_second_round_hears_the_first_one_about_train_alone() -> None:
+    data = ALL["text-labels-cotrained"].prepare(situation())
+    assert data.soft is not None
+    assert np.allclose(data.soft[TRAIN], [0.2, 0.3, 0.5])
+    assert not data.soft[~TRAIN].any()
+
+
+def test_arms_come_after_arms_that_come_after_none() -> None:
+    assert all(ALL[arm.after].after is None for arm in ALL.values() if arm.after is not None)
 
 
 def test_arms_that_mean_nothing_are_left_out() -> None:

@@ -296,3 +296,23 @@ def test_arms_with_consistency_training_learn_from_what_is_left(
     for name, arm in record["arms"].items():
         config, rows = read_json(out / arm["runs"][0] / runs.CONFIG), runs.read_run(out / arm["runs"][0])["metrics"]
         assert (config["consistency"] > 0) == ("consistency_loss" in rows[-1]) == (name != "baseline")
+
+
+def test_a_second_round_brings_the_first_one_along(colour_folder: Path, table: Path, tmp_path: Path) -> None:
+    config = options(colour_folder, table, tmp_path / "cmp", labels_per_class=2, arms="text-labels-cotrained")
+    plan = make_plan(config)
+    assert list(plan.members) == ["baseline", "text-labels", "text-labels-cotrained"]
+    teachers = [job.teacher for job in plan.jobs if job.arm == "text-labels-cotrained"]
+    assert teachers == list(plan.members["text-labels"].folders)
+    assert {job.teacher for job in plan.jobs if job.arm != "text-labels-cotrained"} == {None}
+
+
+@pytest.mark.slow
+def test_a_second_round_learns_from_the_first(colour_folder: Path, table: Path, tmp_path: Path) -> None:
+    config = options(
+        colour_folder, table, tmp_path / "cmp", labels_per_class=2, seeds=1, arms="self-training,text-labels-cotrained"
+    )
+    record = compare(config).record
+    assert list(record["arms"]) == ["baseline", "text-labels", "self-training", "text-labels-cotrained"]
+    pairs = {(pair["arm"], pair["against"]) for pair in record["pairs"]}
+    assert ("text-labels-cotrained", "text-labels") in pairs

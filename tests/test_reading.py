@@ -69,7 +69,7 @@ def test_few_labels_name_the_rest(request, name: str, kept: int, floor: float):
 def test_clean_labels_win(request, name: str):
     vectors, labels, n_classes = request.getfixturevalue(name)
     read = read_labels(Texts.one(vectors, np.ones(len(labels), bool)), labels, n_classes, 0)
-    assert read.noise == 0.0
+    assert read.noise.rate == 0.0
     assert accuracy(blend(read.probabilities, labels, read.noise), labels) == 1.0
 
 
@@ -81,10 +81,10 @@ def test_wrong_labels_are_measured_and_mended(request, name: str, noise: float):
     given = flip_labels(labels, np.arange(len(labels)), noise, n_classes, 0)
     read = read_labels(Texts.one(vectors, np.ones(len(labels), bool)), given, n_classes, 0)
     targets = blend(read.probabilities, given, read.noise)
-    assert read.noise == pytest.approx(noise, abs=0.07)
+    assert read.noise.rate == pytest.approx(noise, abs=0.07)
     assert accuracy(targets, labels) >= accuracy(read.probabilities, labels) - 0.01
     assert accuracy(targets, labels) > accuracy(np.eye(n_classes)[given], labels) + 0.08
-    fixed = blend(read.probabilities, given, read.noise, trust=1.0 - read.noise)
+    fixed = blend(read.probabilities, given, read.noise, trust=1.0 - read.noise.rate)
     assert log_loss(targets, labels) < log_loss(fixed, labels)
 
 
@@ -107,7 +107,7 @@ def test_texts_that_say_little_do_not_cost_clean_labels(photographs, signal: flo
     other = vectors[rng.permutation(len(vectors))] if signal == 0 else rng.standard_normal(vectors.shape) / 384**0.5
     weak = (signal * vectors + (1 - signal) * other).astype(np.float32)
     read = read_labels(Texts.one(weak, np.ones(len(labels), bool)), labels, n_classes, 0)
-    assert read.noise == 0.0
+    assert read.noise.rate == 0.0
 
 
 @pytest.mark.slow
@@ -121,7 +121,7 @@ def test_few_clean_labels_are_taken_at_their_word(request, name: str, kept: int)
         given = np.full_like(labels, -1)
         for label in range(n_classes):
             given[order[labels[order] == label][:kept]] = label
-        noises.append(read_labels(Texts.one(vectors, np.ones(len(labels), bool)), given, n_classes, seed).noise)
+        noises.append(read_labels(Texts.one(vectors, np.ones(len(labels), bool)), given, n_classes, seed).noise.rate)
     assert sum(noise > 0 for noise in noises) <= 1
 
 

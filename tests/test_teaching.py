@@ -68,6 +68,25 @@ def test_further_tables_speak_for_images_that_the_first_does_not_describe(
         texts_of(prepare(without).data, without)
 
 
+def test_a_model_has_a_say_where_it_knows_more_than_the_label(
+    colour_folder: Path, described: dict[str, Path], tmp_path: Path
+):
+    config = options(colour_folder, tmp_path, embeddings=described["half"])
+    data = Regime(labels_per_class=4).apply(prepare(config).data, seed=0)
+    vision = np.tile(np.array([0.1, 0.2, 0.7], np.float32), (len(data.labels), 1))
+    alone, both = text_targets(data, config, 0), text_targets(data, config, 0, vision)
+    train, told = data.indices("train"), texts_of(data, config).described
+    labelled = data.labels >= 0
+    assert np.array_equal(both[train[labelled[train]]], alone[train[labelled[train]]])
+    silent = train[~labelled[train] & ~told[train]]
+    assert len(silent)
+    assert not alone[silent].any()
+    assert both[silent] == pytest.approx(vision[silent])
+    heard = train[~labelled[train] & told[train]]
+    expected = alone[heard] * vision[heard] ** 0.5
+    assert both[heard] == pytest.approx(expected / expected.sum(axis=1, keepdims=True), abs=1e-4)
+
+
 def test_options_say_how_labels_are_read_and_used(colour_folder: Path, described: dict[str, Path], tmp_path: Path):
     config = options(colour_folder, tmp_path, embeddings=described["all"])
     data = Regime(labels_per_class=2).apply(prepare(config).data, seed=0)

@@ -94,7 +94,7 @@ def test_without_class_names_it_is_the_regression_of_scikit_learn():
     from sklearn.linear_model import LogisticRegression
 
     vectors, labels = clusters(4, 15, 1.0)
-    model = text_classifier._Model(c=2.0, pull=np.zeros((32, 4), np.float32))  # pyright: ignore[reportPrivateUsage]
+    model = text_classifier._Model(c=2.0, pull=np.zeros((32, 4)), transition=np.eye(4))  # pyright: ignore[reportPrivateUsage]
     ours = text_classifier._fit(vectors, labels, model)  # pyright: ignore[reportPrivateUsage]
     theirs = LogisticRegression(C=2.0, tol=1e-6, max_iter=1000).fit(vectors, labels)
     logits = vectors @ ours[:-1] + ours[-1]
@@ -116,3 +116,15 @@ def test_class_names_help_where_they_say_something_and_do_no_harm_where_they_do_
     assert right(idle) > right(None) - 0.03
     assert classify(vectors, labels, 6, seed=0, names=idle).names < 0.5
     assert classify(vectors, hide(labels, 1), 6, seed=0, names=telling).names == 0.5
+
+
+def test_labels_that_are_wrong_in_a_known_way_do_not_mislead():
+    vectors, labels = clusters(4, 100, 1.0)
+    rng = np.random.default_rng(0)
+    taken = np.where(rng.random(len(labels)) < 0.45, (labels + 1) % 4, labels)
+    transition = 0.55 * np.eye(4) + 0.45 * np.roll(np.eye(4), 1, axis=1)
+
+    def right(**known: NDArray) -> float:
+        return float((classify(vectors, taken, 4, seed=0, **known).probabilities.argmax(axis=1) == labels).mean())
+
+    assert right(transition=transition) > max(right(), 0.9)

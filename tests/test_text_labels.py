@@ -9,33 +9,34 @@ import pyarrow.parquet as pq
 import pytest
 
 from gpt4image.errors import TableError
+from gpt4image.label_noise import Noise
 from gpt4image.text_labels import Facts, TargetRule, TextLabels, blend
 
 
 def test_target_of_each_kind_of_image():
     text = np.array([[0.7, 0.2, 0.1]] * 3 + [[0, 0, 0]] * 2, np.float32)
     labels = np.array([-1, 1, 0, 2, -1])
-    targets = blend(text, labels, 0.4)
+    targets = blend(text, labels, Noise(rate=0.4))
     assert targets[0] == pytest.approx([0.7, 0.2, 0.1])
     assert targets[1] == pytest.approx(np.array([0.7 * 0.2, 0.2 * 0.6, 0.1 * 0.2]) / 0.28)
     assert targets[3] == pytest.approx([0, 0, 1])
     assert not targets[4].any()
-    assert blend(text, labels, 0.0)[1] == pytest.approx([0, 1, 0])
-    assert blend(text, labels, 0.4, trust=0.5)[1] == pytest.approx([0.35, 0.6, 0.05])
+    assert blend(text, labels, Noise(rate=0.0))[1] == pytest.approx([0, 1, 0])
+    assert blend(text, labels, Noise(rate=0.4), trust=0.5)[1] == pytest.approx([0.35, 0.6, 0.05])
 
 
 def test_hard_targets_and_targets_that_are_sure_enough():
     text = np.array([[0.7, 0.2, 0.1], [0.4, 0.35, 0.25], [0.2, 0.3, 0.5], [0, 0, 0]], np.float32)
     labels = np.array([-1, -1, 0, 1])
-    hard = TargetRule(targets="hard").apply(text, labels, 0.0)
+    hard = TargetRule(targets="hard").apply(text, labels, Noise())
     assert hard.tolist() == [[1, 0, 0], [1, 0, 0], [1, 0, 0], [0, 1, 0]]
-    sure = TargetRule(confidence=0.6).apply(text, labels, 0.0)
+    sure = TargetRule(confidence=0.6).apply(text, labels, Noise())
     assert sure[0] == pytest.approx([0.7, 0.2, 0.1])
     assert not sure[1].any()
     assert sure[2:].tolist() == [[1, 0, 0], [0, 1, 0]]
-    doubted = TargetRule(confidence=0.6, trust=0.5).apply(text, labels, 0.0)
+    doubted = TargetRule(confidence=0.6, trust=0.5).apply(text, labels, Noise())
     assert doubted[2] == pytest.approx([0.6, 0.15, 0.25])
-    assert not TargetRule(targets="hard", confidence=0.61, trust=0.5).apply(text, labels, 0.0)[2].any()
+    assert not TargetRule(targets="hard", confidence=0.61, trust=0.5).apply(text, labels, Noise())[2].any()
 
 
 def made() -> TextLabels:

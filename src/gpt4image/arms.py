@@ -28,15 +28,16 @@ class Situation:
         data: images, pixels, the labels left to train on, and the text targets of the descriptions.
         true_labels: (N,) labels before any were taken away or flipped; for the oracle alone.
         class_names: (K, D) text embeddings of the class names, or None where no arm needs them.
-        text_labels: returns soft targets (N, K) read off the descriptions by the labels left.
-        teacher: returns class probabilities (n, K) of the finished baseline of the same seed for images.
+        text_labels: returns soft targets (N, K) read off the descriptions by the labels left; given class
+            probabilities (N, K) by a model, those of both.
+        teacher: returns class probabilities (n, K) for images by the finished run that the arm comes after.
         seed: of the run.
     """
 
     data: TrainingData
     true_labels: NDArray[np.int64]
     class_names: NDArray[np.float32] | None
-    text_labels: Callable[[], NDArray[np.float32]]
+    text_labels: Callable[[NDArray[np.float32] | None], NDArray[np.float32]]
     teacher: Callable[[NDArray[np.int64]], NDArray[np.float32]]
     seed: int
 
@@ -51,7 +52,7 @@ class Arm:
         text: whether the arm needs embeddings of the descriptions.
         names: whether it needs embeddings of the class names.
         scarce_only: whether it differs from the baseline only where labels are missing or wrong.
-        after_baseline: whether it needs the finished baseline of the same seed.
+        after: the arm whose finished run of the same seed it needs.
         options: options of train that it has of its own.
     """
 
@@ -60,7 +61,7 @@ class Arm:
     text: bool = True
     names: bool = False
     scarce_only: bool = False
-    after_baseline: bool = False
+    after: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -78,11 +79,18 @@ def _aligned(given: Situation) -> TrainingData:
 
 
 def _text_labels(given: Situation) -> TrainingData:
-    return replace(given.data, text=None, soft=given.text_labels())
+    return replace(given.data, text=None, soft=given.text_labels(None))
 
 
 def _text_labels_aligned(given: Situation) -> TrainingData:
-    return replace(given.data, soft=given.text_labels())
+    return replace(given.data, soft=given.text_labels(None))
+
+
+def _text_labels_cotrained(given: Situation) -> TrainingData:
+    train = given.data.indices("train")
+    vision = np.zeros((len(given.data.labels), len(given.data.classes)), np.float32)
+    vision[train] = given.teacher(train)
+    return replace(given.data, text=None, soft=given.text_labels(vision))
 
 
 def _zero_shot(given: Situation) -> TrainingData:
@@ -160,6 +168,12 @@ ALL: dict[str, Arm] = {
     "text-labels-aligned": Arm(
         about="text labels and alignment together", prepare=_text_labels_aligned, scarce_only=True
     ),
+    "text-labels-cotrained": Arm(
+        about="a second round: text labels and the model trained on them correct each other",
+        prepare=_text_labels_cotrained,
+        scarce_only=True,
+        after="text-labels",
+    ),
     "zero-shot": Arm(
         about="no label at all: the class name nearest to the description",
         prepare=_zero_shot,
@@ -171,7 +185,7 @@ ALL: dict[str, Arm] = {
         prepare=_self_training,
         text=False,
         scarce_only=True,
-        after_baseline=True,
+        after="baseline",
     ),
     "fixmatch": Arm(
         about="labels, and consistency training on the images without one (vision only)",

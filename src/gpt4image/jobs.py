@@ -20,10 +20,10 @@ from gpt4image.training_data import Prepared, TrainingData, prepare, with_table
 
 
 def run_all(jobs: list[Job], config: CompareConfig) -> None:
-    """Run what is not finished: first what depends on nothing, then what needs the finished baseline."""
+    """Run what is not finished: first what depends on nothing, then what needs the finished run of another arm."""
     todo = [job for job in jobs if not _is_done(job)]
     for wave in (False, True):
-        part = [job for job in todo if arms.ALL[job.arm].after_baseline is wave]
+        part = [job for job in todo if (arms.ALL[job.arm].after is not None) is wave]
         names = [f"{job.name} seed {job.config.seed}" for job in part]
         run_jobs(run_job, part, names, processes=jobs_at_once(config), title="compare")
 
@@ -68,13 +68,15 @@ def situation(job: Job, data: TrainingData) -> arms.Situation:
     left = job.regime.apply(data, seed)
 
     def teacher(indices: NDArray[np.int64]) -> NDArray[np.float32]:
-        return run_probabilities(job.baseline, data, indices)
+        if job.teacher is None:
+            raise ValueError(f"the arm {job.arm} comes after no other")
+        return run_probabilities(job.teacher, data, indices)
 
     return arms.Situation(
         data=left,
         true_labels=data.labels,
         class_names=job.class_names.vectors,
-        text_labels=lambda: text_targets(left, job.config, seed),
+        text_labels=lambda vision: text_targets(left, job.config, seed, vision),
         teacher=teacher,
         seed=seed,
     )

@@ -54,7 +54,8 @@ def label(config: LabelConfig) -> Outcome:
         out_of_fold=read.out_of_fold[rows],
         facts=Facts(
             classes=images.classes,
-            noise=read.noise,
+            noise=read.noise.rate,
+            transition=() if read.noise.transition is None else tuple(map(tuple, read.noise.transition.tolist())),
             agreement=read.agreement,
             c=read.c,
             folds=read.folds,

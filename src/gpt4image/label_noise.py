@@ -1,39 +1,116 @@
-"""Which of the given labels are wrong, by predictions that have not seen them."""
+"""Which of the given labels are wrong, by predictions that have not seen them, and how: alike, or class by class."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize
+from scipy.special import softmax
 from scipy.stats import beta
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
+MIN_NOISE, MAX_NOISE = 0.05, 0.75
+SURE = 4.0  # nats of likelihood that a model of the noise must bring: p < 0.005 by the likelihood-ratio test
 ANCHORS = 0.1  # share of the labelled images, those where the text is surest, that noise is read off
 MIN_ANCHORS = 50
-MIN_NOISE, MAX_NOISE = 0.05, 0.75
-MIN_STEADINESS = 0.6
+MAX_ANCHOR_NOISE = 0.6  # above, texts that say nothing look alike
+MIN_STEADINESS, MIN_STEADINESS_OF_FEW = 0.6, 0.8  # of few: where the anchors are more than ANCHORS of the labels
 CONFIDENCE = 0.99  # that at least MIN_NOISE of the labels are wrong
+PSEUDO_LABELS = 5.0  # labels of each class that the uniform model counts for
+MAX_CLASSES = 100  # of a full transition matrix
+_FOLDS = 5
+_STEPS = 30
 
 
-def estimate_noise(probabilities: Floats, labels: Ints) -> float:
-    """Estimate the part of labels that is wrong, from out-of-fold predictions.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Noise:
+    """How given labels come about.
 
-    Where the text is surest it is nearly always right, so disagreement there is noise (anchors: Patrini et al. 2017,
-    arXiv 1609.03683). Texts that say little about the classes disagree too; but then agreement falls off from the
-    surest images to all, whereas noise is the same for all. What cannot be told apart from that counts as no noise:
-    clean labels are not to be harmed.
+    Attributes:
+        rate: part of them that is wrong; 0 where they are taken at their word.
+        transition: (K, K) probability of each given label by true class; None where a wrong label is any other class
+            alike.
+    """
+
+    rate: float = 0.0
+    transition: NDArray[np.float32] | None = None
+
+    def matrix(self, n_classes: int) -> NDArray[np.float32]:
+        """Return the (K, K) transition matrix."""
+        if self.transition is not None:
+            return self.transition
+        other = self.rate / (n_classes - 1)
+        return (np.eye(n_classes) * (1.0 - self.rate - other) + other).astype(np.float32)
+
+
+def find_noise(probabilities: Floats, labels: Ints) -> tuple[Noise, float]:
+    """Say whether labels are wrong, and how many, from out-of-fold predictions of the given labels.
+
+    Two signs count. Either wrong labels explain what is given better than unsure texts do: a classifier that lowers its
+    confidence everywhere to allow for noise is too unsure where the texts are clear. Or the labels of the images of
+    whose text it is surest disagree (``anchor_rate``), which shows noise that the classifier itself has learned: labels
+    of one class taken for another. Clean labels are not to be harmed, so an estimate below MIN_NOISE counts as none.
 
     Args:
         probabilities: (n, K) predictions that have not seen the image's label.
         labels: (n,) given labels.
 
     Returns:
-        0, or a value in [MIN_NOISE, MAX_NOISE]; always 0 for fewer than 2 * MIN_ANCHORS labels.
+        The noise, wrong labels being any other class alike; and the power to which the probabilities are to be raised
+        to be those of the clean class (forward correction, Patrini et al. 2017, arXiv 1609.03683).
+    """
+    rate, power, gain = _explain(probabilities, labels)
+    by_anchors = anchor_rate(probabilities, labels)
+    if by_anchors > 0.0:
+        return Noise(rate=by_anchors), _explain(probabilities, labels, rate=by_anchors)[1]
+    if rate >= MIN_NOISE and gain > SURE:
+        return Noise(rate=rate), power
+    return Noise(), 1.0
+
+
+def _explain(probabilities: Floats, labels: Ints, rate: float | None = None) -> tuple[float, float, float]:
+    """Return the rate and the power that explain the given labels best, and the nats that the rate brings."""
+    n_classes, rows = probabilities.shape[1], np.arange(len(labels))
+    logits = np.log(np.maximum(probabilities, 1e-12)).astype(np.float64)  # in float32, differences are no gradients
+
+    def loss(parameters: NDArray[np.float64]) -> float:
+        wrong, log_power = parameters
+        other = wrong / (n_classes - 1)
+        own = softmax(np.exp(log_power) * logits, axis=1)[rows, labels]
+        return float(-np.log(np.maximum(other + (1.0 - wrong - other) * own, 1e-12)).mean())
+
+    def fit(start: float, lowest: float, highest: float) -> Any:
+        starts = [(start, log_power) for log_power in (0.0, 1.0)]
+        bounds = [(lowest, highest), (-2.0, 3.0)]
+        return min((minimize(loss, each, bounds=bounds) for each in starts), key=lambda result: result.fun)
+
+    if rate is not None:
+        found = without = fit(rate, rate, rate)
+    else:
+        without = fit(0.0, 0.0, 0.0)
+        found = min((fit(start, 0.0, MAX_NOISE) for start in (0.05, 0.4)), key=lambda result: result.fun)
+    return float(found.x[0]), float(np.exp(found.x[1])), len(labels) * float(without.fun - found.fun)
+
+
+def anchor_rate(probabilities: Floats, labels: Ints) -> float:
+    """Read the part of labels that is wrong off the images of whose text the classifier is surest (anchors: Patrini et
+    al. 2017).
+
+    Texts that say little about the classes disagree too; but then agreement falls off from the surest images to all,
+    whereas noise is the same for all. What cannot be told apart from that counts as no noise.
+
+    Args:
+        probabilities: (n, K) predictions that have not seen the image's label.
+        labels: (n,) given labels.
+
+    Returns:
+        0, or a value in [MIN_NOISE, MAX_ANCHOR_NOISE]; always 0 for fewer than 2 * MIN_ANCHORS labels.
     """
     if len(labels) < 2 * MIN_ANCHORS:
         return 0.0  # the surest of so few are not sure
@@ -44,35 +121,55 @@ def estimate_noise(probabilities: Floats, labels: Ints) -> float:
     wrong = count - int(right[anchors].sum())
     # Clopper-Pearson bound: a few disagreements among few anchors may be the text's own mistakes.
     surely = float(beta.ppf(1.0 - CONFIDENCE, wrong, count - wrong + 1)) if wrong else 0.0
-    if surely < MIN_NOISE or noise > MAX_NOISE:
+    if surely < MIN_NOISE or noise > MAX_ANCHOR_NOISE:
         return 0.0
     chance = float(np.bincount(labels).max() / len(labels))
     steadiness = (right.mean() - chance) / max(1.0 - noise - chance, 1e-6)
-    return noise if steadiness >= MIN_STEADINESS and right.mean() > chance else 0.0
+    enough = MIN_STEADINESS if count <= ANCHORS * len(labels) else MIN_STEADINESS_OF_FEW
+    return noise if steadiness >= enough and right.mean() > chance else 0.0
 
 
-def clean_probabilities(probabilities: NDArray[np.float32], labels: Ints, fitted: Bools, noise: float) -> Floats:
-    """Turn probabilities of the noisy label into those of the clean class.
+def find_transition(clean: Floats, labels: Ints, uniform: Noise, seed: int) -> Noise:
+    """Return the noise with a transition matrix of its own for each class, where the given labels tell of one.
 
-    Log-probabilities are scaled by the factor under which the noise model explains the given labels best (forward
-    correction, Patrini et al. 2017): a classifier fitted to wrong labels is right more often than it is sure.
+    The matrix is fitted by expectation maximisation, with PSEUDO_LABELS labels a class that follow the uniform model.
+    It counts only if, fitted to a part of the images, it explains the labels of the others better than that model.
 
     Args:
-        probabilities: (N, K).
-        labels: (N,) given labels.
-        fitted: (N,) rows to fit the factor on: labelled, and predicted out-of-fold.
-        noise: part of the labels that is wrong.
+        clean: (n, K) probabilities of the clean class, which have not seen the image's label.
+        labels: (n,) given labels.
+        uniform: what is assumed otherwise.
+        seed: of the parts.
     """
-    n_classes = probabilities.shape[1]
-    other = noise / (n_classes - 1)
-    own = labels[fitted]
+    n_classes = clean.shape[1]
+    if n_classes > MAX_CLASSES:
+        return uniform
+    prior = uniform.matrix(n_classes).astype(np.float64)
+    parts = np.random.default_rng(seed).permutation(len(labels)) % _FOLDS
+    gain = 0.0
+    for part in range(_FOLDS):
+        test = parts == part
+        fitted = _maximise(clean[~test], labels[~test], prior)
+        for matrix, sign in ((fitted, 1.0), (prior, -1.0)):
+            explained = (clean[test] * matrix.T[labels[test]]).sum(axis=1)
+            gain += sign * float(np.log(np.maximum(explained, 1e-12)).sum())
+    if gain <= SURE:
+        return uniform
+    matrix = _maximise(clean, labels, prior)
+    kept = clean.sum(axis=0) @ matrix.diagonal() / clean.sum()
+    return Noise(rate=float(1.0 - kept), transition=matrix.astype(np.float32))
 
-    def loss(log_scale: float) -> float:
-        clean = _power(probabilities[fitted], np.exp(log_scale))
-        return float(-np.log(other + (1.0 - noise - other) * clean[np.arange(len(own)), own]).mean())
 
-    result: Any = minimize_scalar(loss, bounds=(-2.0, 3.0), method="bounded")
-    return _power(probabilities, np.exp(result.x))
+def _maximise(clean: Floats, labels: Ints, prior: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the (K, K) transition matrix that explains labels best, given the prior."""
+    matrix = prior
+    for _ in range(_STEPS):
+        posterior = clean * matrix.T[labels]
+        posterior /= np.maximum(posterior.sum(axis=1, keepdims=True), 1e-12)
+        counts = PSEUDO_LABELS * prior
+        np.add.at(counts.T, labels, posterior)
+        matrix = counts / counts.sum(axis=1, keepdims=True)
+    return matrix
 
 
 def find_doubtful(probabilities: Floats, labels: Ints) -> Bools:
@@ -92,7 +189,7 @@ def find_doubtful(probabilities: Floats, labels: Ints) -> Bools:
     return (confident.max(axis=1) >= 0.0) & (confident.argmax(axis=1) != labels)
 
 
-def _power(probabilities: Floats, scale: float) -> Floats:
-    """Raise probabilities to a power and normalise each row: what scaling the logits does."""
+def raise_to(probabilities: Floats, scale: float) -> Floats:
+    """Return probabilities raised to a power, each row normalised: what scaling the logits does."""
     raised = np.where(probabilities > 0, np.maximum(probabilities, 1e-12) ** scale, 0.0)
     return (raised / raised.sum(axis=1, keepdims=True)).astype(np.float32)

@@ -34,7 +34,7 @@ class Job:
         shared: resolved options of the comparison, by which the data is prepared: the same for all its jobs.
         chosen: options that were chosen from the set.
         regime: what is left of the training set.
-        baseline: folder of the baseline run of the same seed.
+        teacher: folder of the run of the same seed that the arm comes after; None where it comes after none.
         class_names: text embeddings of the class names, where the arm reads texts.
         asked: what to measure besides the accuracy of the test split.
     """
@@ -45,7 +45,7 @@ class Job:
     shared: TrainConfig
     chosen: dict[str, Any]
     regime: Regime
-    baseline: Path
+    teacher: Path | None
     class_names: ClassNames
     asked: Measures
 
@@ -172,7 +172,8 @@ def _members(config: CompareConfig, left: TrainingData, *, scarce: bool, unlabel
         if config.embeddings is not None and all(arms.ALL[name].consistent for name in refused):
             why = "need training images without a label (with text labels, without a description too)"
         raise ConfigError(f"--arms {','.join(refused)} {why} here; possible now: {', '.join(possible)}.")
-    plain = dict.fromkeys(("baseline", *asked))
+    first = (arms.ALL[name].after for name in wanted)
+    plain = dict.fromkeys(("baseline", *filter(None, first), *asked))
     members = {name: Member(arm=name, options={}) for name in plain}
     for name, table in config.variants.items():
         members[name] = Member(arm=table["arm"], options={key: table[key] for key in table if key != "arm"})
@@ -200,7 +201,10 @@ def _jobs(config: CompareConfig, ready: Prepared, name: str, member: Member) -> 
     if options := {**arms.ALL[arm].options, **member.options}:
         own = _with_options(ready, options)
     folder = config.out / "runs" / _version(own) / regime.name / arm
-    baseline = config.out / "runs" / _version(ready) / regime.read_by(labels=True, texts=False).name / "baseline"
+    teacher = None
+    if (after := arms.ALL[arm].after) is not None:
+        seen = Regime.of(config).read_by(labels=True, texts=arms.ALL[after].text)
+        teacher = config.out / "runs" / _version(ready) / seen.name / after
     names = ClassNames()
     if arms.ALL[arm].text:
         find = embed_class_names if arms.ALL[arm].names else find_class_names
@@ -213,7 +217,7 @@ def _jobs(config: CompareConfig, ready: Prepared, name: str, member: Member) -> 
             shared=shared,
             chosen=own.chosen,
             regime=regime,
-            baseline=baseline / f"seed-{seed}",
+            teacher=None if teacher is None else teacher / f"seed-{seed}",
             class_names=names,
             asked=Measures(corruptions=config.corruptions, transfer=config.transfer_sets),
         )

@@ -61,7 +61,7 @@ def propagate(
         for fold in range(n_folds):
             test = folds == fold
             logits[test] = _logits(_spread(graph, nodes[~test], targets[~test], len(present))[nodes[test]])
-        scale = fit_scale(logits[held_out], targets[held_out])
+        scale = fit_scale(logits[held_out], targets[held_out], np.eye(len(present)))
     spread = _spread(graph, nodes, targets, len(present))
     everywhere = np.asarray(weights @ spread)
     everywhere[reference] = spread

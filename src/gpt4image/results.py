@@ -27,6 +27,7 @@ RIVALS = {
     "aligned": ("shuffled", "shuffled-within-class", "random", "class-name", "class-mean"),
     "text-labels": ("aligned", "zero-shot", "self-training", "fixmatch"),
     "text-labels-aligned": ("text-labels",),
+    "text-labels-cotrained": ("text-labels", "text-labels-fixmatch"),
     "text-labels-fixmatch": ("text-labels", "fixmatch"),
 }
 """Besides the baseline, what each arm is held against: the controls, and what else could have been done."""

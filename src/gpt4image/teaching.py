@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from gpt4image.class_names import find_class_names
 from gpt4image.config import LabelConfig, TrainOptions
+from gpt4image.cotraining import combine
+from gpt4image.data.image_set import NO_LABEL
 from gpt4image.errors import ConfigError, TableError
 from gpt4image.reading import Reading, read_labels
 from gpt4image.table import EmbeddingTable
@@ -52,12 +54,28 @@ def read_training(data: TrainingData, config: TrainOptions, seed: int) -> Readin
     return read_labels(texts_of(data, config).take(train), data.labels[train], len(data.classes), seed, method=method)
 
 
-def text_targets(data: TrainingData, config: TrainOptions, seed: int) -> NDArray[np.float32]:
-    """Return (N, K) float32 class targets read off the descriptions of the training images by the labels left."""
+def text_targets(
+    data: TrainingData, config: TrainOptions, seed: int, vision: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """Return (N, K) float32 class targets read off the descriptions of the training images by the labels left.
+
+    Args:
+        data: of N images.
+        config: options of the run.
+        seed: of the folds.
+        vision: (N, K) class probabilities by a model that was trained on such targets: it has a say as well, and images
+            without label and description get its own.
+    """
     train = data.indices("train")
+    labels = data.labels[train]
     reading = read_training(data, config, seed)
+    probabilities = reading.probabilities
+    if vision is not None:
+        described = probabilities.any(axis=1)
+        say = vision[train] * (described | (labels == NO_LABEL))[:, None]
+        probabilities = combine(probabilities, say, learned=described)
     targets = np.zeros((len(data.labels), len(data.classes)), np.float32)
-    targets[train] = target_rule(config).apply(reading.probabilities, data.labels[train], reading.noise)
+    targets[train] = target_rule(config).apply(probabilities, labels, reading.noise)
     return targets
 
 

@@ -60,16 +60,24 @@ class Classification:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Model:
-    """One way to fit: penalty and the (D, K) weights that it pulls to; its scale of the logits, and its weight."""
+    """One way to fit: penalty, the (D, K) weights that it pulls to, and the (K, K) noise that it allows for; its scale
+    of the logits, and its weight."""
 
     c: float
     pull: Floats
+    transition: Floats
     scale: float = 1.0
     weight: float = 1.0
 
 
 def classify(
-    vectors: Floats, labels: Ints, n_classes: int, *, seed: int, names: Floats | None = None
+    vectors: Floats,
+    labels: Ints,
+    n_classes: int,
+    *,
+    seed: int,
+    names: Floats | None = None,
+    transition: Floats | None = None,
 ) -> Classification:
     """Predict class probabilities of every row from the rows that have a label.
 
@@ -79,6 +87,8 @@ def classify(
         n_classes: K.
         seed: seed of the folds; the same seed gives the same result.
         names: (K, D) unit-length embeddings of the class names, centred; without them, names play no part.
+        transition: (K, K) probability of each given label by true class: the probabilities are then those of the true
+            class (forward correction, Patrini et al. 2017, arXiv 1609.03683). Without it, of the given label.
     """
     vectors = np.asarray(vectors, dtype=np.float32)
     labelled = np.flatnonzero(labels >= 0)
@@ -87,17 +97,19 @@ def classify(
     pulls = [np.zeros((vectors.shape[1], len(present)), np.float32)]
     if names is not None:
         pulls.append(np.asarray(NAME_STRENGTH * names[present].T, np.float32))
+    noise = np.eye(len(present), dtype=np.float32) if transition is None else transition[np.ix_(present, present)]
+    noise = noise / noise.sum(axis=1, keepdims=True)
     n_folds = min(FOLDS, int(np.bincount(targets).max()))
     if n_folds < 2:
-        models, n_folds = [_Model(c=DEFAULT_C, pull=pull, weight=1.0 / len(pulls)) for pull in pulls], 0
+        models, n_folds = [_Model(c=DEFAULT_C, pull=pull, transition=noise, weight=1 / len(pulls)) for pull in pulls], 0
         held_out, logits = np.zeros(len(labelled), dtype=bool), np.zeros((len(labelled), len(present)))
         scale = 1.0
     else:
         folds = make_folds(targets, n_folds, seed)
-        models = _weigh(inputs, targets, folds, seed, pulls)
+        models = _weigh(inputs, targets, folds, seed, [_Model(c=0.0, pull=pull, transition=noise) for pull in pulls])
         held_out = folds >= 0
         logits = _mixed(models, [_out_of_fold(inputs, targets, folds, model)[0] for model in models])
-        scale = fit_scale(logits[held_out], targets[held_out])
+        scale = fit_scale(logits[held_out], targets[held_out], noise)
     everywhere = _mixed(models, [_logits(_fit(inputs, targets, model), vectors) for model in models])
     seen = softmax(scale * everywhere, axis=1)
     seen[labelled[held_out]] = softmax(scale * logits[held_out], axis=1)
@@ -125,8 +137,8 @@ def make_folds(targets: Ints, n_folds: int, seed: int) -> Ints:
     return folds
 
 
-def _weigh(inputs: Floats, targets: Ints, folds: Ints, seed: int, pulls: Sequence[Floats]) -> list[_Model]:
-    """Return the models that deserve weight: each pull, with C up and down the path until it is surely getting worse."""
+def _weigh(inputs: Floats, targets: Ints, folds: Ints, seed: int, kinds: Sequence[_Model]) -> list[_Model]:
+    """Return the models that deserve weight: each kind, with C up and down the path until it is surely worse."""
     if len(targets) > MAX_SEARCH_LABELS:
         chosen = _stratified_sample(targets, MAX_SEARCH_LABELS, seed)
         inputs, targets = inputs[chosen], targets[chosen]  # every class is still there
@@ -136,16 +148,16 @@ def _weigh(inputs: Floats, targets: Ints, folds: Ints, seed: int, pulls: Sequenc
     surely = -np.log(MIN_WEIGHT) / count
     losses: list[float] = []
     models: list[_Model] = []
-    for pull in pulls:
+    for kind in kinds:
         own: dict[int, float] = {}
         for step in (1, -1):
             fits: list[Floats] = []
             place = C_PATH.index(DEFAULT_C) + min(step, 0)
             while 0 <= place < len(C_PATH) and (not own or own[place - step] <= min(own.values()) + surely):
-                model = _Model(c=C_PATH[place], pull=pull)
+                model = replace(kind, c=C_PATH[place])
                 logits, fits = _out_of_fold(inputs, targets, folds, model, fits)
-                scale = fit_scale(logits[held_out], targets[held_out])
-                own[place] = _log_loss(scale * logits[held_out], targets[held_out])
+                scale = fit_scale(logits[held_out], targets[held_out], model.transition)
+                own[place] = _log_loss(scale * logits[held_out], targets[held_out], model.transition)
                 losses.append(own[place])
                 models.append(replace(model, scale=scale))
                 place += step
@@ -186,8 +198,8 @@ def _out_of_fold(
 def _fit(inputs: Floats, targets: Ints, model: _Model, start: Floats | None = None) -> Floats:
     """Return (D + 1, K) weights and, in the last row, intercepts of a multinomial logistic regression.
 
-    They minimise the mean log loss plus |W - pull|^2 / (2 n C), intercepts being free: without a pull, what
-    scikit-learn's LogisticRegression minimises.
+    They minimise the mean log loss of the given labels plus |W - pull|^2 / (2 n C), intercepts being free: without a
+    pull and without noise, what scikit-learn's LogisticRegression minimises.
     """
     count, width = inputs.shape
     pull = np.vstack([model.pull, np.zeros_like(model.pull[:1])])
@@ -200,10 +212,11 @@ def _fit(inputs: Floats, targets: Ints, model: _Model, start: Floats | None = No
         value, gradient = 0.5 * float(np.vdot(weights - pull, drawn)), drawn
         for first in range(0, count, _ROWS):
             rows, own = inputs[first : first + _ROWS], targets[first : first + _ROWS]
-            errors = log_softmax(_logits(weights, rows), axis=1)
-            value -= float(errors[np.arange(len(own)), own].sum(dtype=np.float64)) / count
-            np.exp(errors, out=errors)
-            errors[np.arange(len(own)), own] -= 1.0
+            errors = softmax(_logits(weights, rows), axis=1)
+            given = errors * model.transition.T[own]
+            likelihood = np.maximum(given.sum(axis=1, keepdims=True), 1e-30)
+            value -= float(np.log(likelihood).sum(dtype=np.float64)) / count
+            errors -= given / likelihood
             errors /= count
             gradient[:-1] += rows.T @ errors
             gradient[-1] += errors.sum(axis=0)
@@ -219,22 +232,28 @@ def _logits(weights: Floats, inputs: Floats) -> Floats:
     return inputs @ weights[:-1] + weights[-1]
 
 
-def _log_loss(logits: Floats, targets: Ints) -> float:
-    return float(-log_softmax(logits, axis=1)[np.arange(len(targets)), targets].mean())
+def _log_loss(logits: Floats, targets: Ints, transition: Floats) -> float:
+    """Return the mean log loss of given labels."""
+    given = (softmax(logits, axis=1) * transition.T[targets]).sum(axis=1)
+    return float(-np.log(np.maximum(given, 1e-30)).mean())
 
 
-def fit_scale(logits: Floats, targets: Ints) -> float:
-    """Return the factor of the logits with the least log loss.
+def fit_scale(logits: Floats, targets: Ints, transition: Floats) -> float:
+    """Return the factor of the logits with the least log loss of given labels.
 
     One pseudo-observation is spread over all classes, as in Platt (1999): where every prediction is right, the factor
     grows with the number of labels instead of without bound.
+
+    Args:
+        logits: (n, K).
+        targets: (n,) given labels.
+        transition: (K, K) probability of each given label by true class; the identity where labels are right.
     """
     weight = 1.0 / (len(targets) + 1)
 
     def loss(log_scale: float) -> float:
-        log_probabilities = log_softmax(np.exp(log_scale) * logits, axis=1)
-        own = log_probabilities[np.arange(len(targets)), targets].mean()
-        return float(-(1.0 - weight) * own - weight * log_probabilities.mean())
+        scaled = np.exp(log_scale) * logits
+        return (1.0 - weight) * _log_loss(scaled, targets, transition) - weight * float(log_softmax(scaled, 1).mean())
 
     result: Any = minimize_scalar(loss, bounds=(-4.0, 4.0), method="bounded")
     return float(np.exp(result.x))

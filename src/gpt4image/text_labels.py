@@ -1,8 +1,7 @@
 """Text labels: the file of class probabilities that ``label`` writes, and the class targets that are made of them.
 
-The given labels are taken at their word unless the text says otherwise where it is surest. If it does, labels are
-modelled as right with probability 1 - noise and else as any other class alike, and the target of an image is the
-posterior of its class given its text and its label.
+The given labels are taken at their word unless the texts show that some are wrong. If they do, the target of an image
+is the posterior of its class given its text and its label, under the noise that was estimated.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.errors import TableError
 from gpt4image.files import atomic_path
-from gpt4image.label_noise import find_doubtful
+from gpt4image.label_noise import Noise, find_doubtful
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
@@ -44,7 +43,7 @@ class TargetRule:
     targets: Literal["soft", "hard"] = "soft"
     confidence: float = 0.0
 
-    def apply(self, probabilities: Floats, labels: Ints, noise: float) -> NDArray[np.float32]:
+    def apply(self, probabilities: Floats, labels: Ints, noise: Noise) -> NDArray[np.float32]:
         """Return (n, K) class targets; arguments as of ``blend``. A row of zeros is no target."""
         targets = blend(probabilities, labels, noise, self.trust)
         most = targets.max(axis=1)
@@ -57,13 +56,13 @@ class TargetRule:
         return targets
 
 
-def blend(probabilities: Floats, labels: Ints, noise: float, trust: float | None = None) -> NDArray[np.float32]:
+def blend(probabilities: Floats, labels: Ints, noise: Noise, trust: float | None = None) -> NDArray[np.float32]:
     """Return the soft target of each image.
 
     Args:
         probabilities: (n, K) clean-class probabilities from text; a row of zeros where there is no description.
         labels: (n,) given labels, negative where there is none.
-        noise: part of the given labels that is wrong.
+        noise: how given labels come about.
         trust: share of a given label in the target, the rest being text; without it, the posterior of the class.
 
     Returns:
@@ -78,11 +77,10 @@ def blend(probabilities: Floats, labels: Ints, noise: float, trust: float | None
     has_text = text.any(axis=1, keepdims=True)
     if trust is not None:
         both = trust * given + (1.0 - trust) * text
-    elif noise == 0.0:
+    elif noise.rate == 0.0:
         both = given
     else:
-        likelihood = np.where(given > 0, 1.0 - noise, noise / (targets.shape[1] - 1))
-        both = likelihood * np.maximum(text, 1e-6)
+        both = noise.matrix(targets.shape[1]).T[own] * np.maximum(text, 1e-6)
         both /= both.sum(axis=1, keepdims=True)
     targets[labelled] = np.where(has_text, both, given)
     return targets.astype(np.float32)
@@ -105,6 +103,7 @@ class Facts:
         targets: soft or hard, how training is to use them.
         confidence: least probability of a target that training is to use.
         run: folder of the run whose predictions had a say; empty for the texts alone.
+        transition: probability of each given label by true class; empty where a wrong label is any other class alike.
     """
 
     classes: tuple[str, ...]
@@ -119,6 +118,12 @@ class Facts:
     targets: Literal["soft", "hard"] = "soft"
     confidence: float = 0.0
     run: str = ""
+    transition: tuple[tuple[float, ...], ...] = ()
+
+    @property
+    def given(self) -> Noise:
+        """How given labels come about."""
+        return Noise(rate=self.noise, transition=np.array(self.transition, np.float32) if self.transition else None)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -177,7 +182,7 @@ class TextLabels:
         place = {digest: row for row, digest in enumerate(self.digests)}
         rows = np.array([place.get(digest, -1) for digest in digests], dtype=np.int64)
         probabilities = np.where((rows >= 0)[:, None], self.probabilities[rows], np.float32(0))
-        targets = rule.apply(probabilities, labels, self.facts.noise)
+        targets = rule.apply(probabilities, labels, self.facts.given)
         return targets, np.asarray(targets.any(axis=1))
 
     def save(self, path: Path) -> None:
@@ -214,7 +219,9 @@ class TextLabels:
         try:
             table = pq.read_table(path)
             values = json.loads((table.schema.metadata or {})[FORMAT.encode()])
-            facts = Facts(**{**values, "classes": tuple(values["classes"]), "encoders": tuple(values["encoders"])})
+            tuples = {name: tuple(values[name]) for name in ("classes", "encoders")}
+            transition = tuple(map(tuple, values.get("transition", ())))
+            facts = Facts(**{**values, **tuples, "transition": transition})
             columns = {name: table.column(name).combine_chunks() for name in COLUMNS}
             place = {name: index for index, name in enumerate(facts.classes)}
             given = [NO_LABEL if name is None else place[name] for name in columns["given_label"].to_pylist()]

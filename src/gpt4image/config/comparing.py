@@ -19,6 +19,7 @@ ARMS = (
     "aligned",
     "text-labels",
     "text-labels-aligned",
+    "text-labels-cotrained",
     "zero-shot",
     "self-training",
     "fixmatch",
