@@ -7,6 +7,8 @@ One process is the usual case, and everything here then does nothing. Several ar
 from __future__ import annotations
 
 import contextlib
+import gc
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -59,7 +61,11 @@ def joined(device: torch.device) -> Iterator[None]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)
+        raise
     finally:
+        gc.collect()  # a model that still knows the group would keep its threads running into the end of Python
         dist.destroy_process_group()
 
 
