@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -190,9 +189,8 @@ def tuned_gradients(count: int, options: dict[str, Any], out: Path) -> None:
 
 @pytest.mark.slow
 def test_the_gradient_does_not_depend_on_the_number_of_processes(
-    described: Path, colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    described: Path, colour_folder: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("GPT4IMAGE_TEST_PORT", str(free_port()))
     options = {"data": f"folder:{colour_folder}", "embeddings": described, "mixup": 0.8, "tune_text_rank": 2}
     on_each_count(tuned_gradients, options, tmp_path)
     alone, *shared = (torch.load(tmp_path / f"{count}.pt") for count in COUNTS)
@@ -203,12 +201,6 @@ def test_the_gradient_does_not_depend_on_the_number_of_processes(
             assert found[how].keys() == alone[how].keys()
             for name, value in alone[how].items():
                 torch.testing.assert_close(found[how][name], value, atol=1e-10, rtol=0, msg=f"{how} {name}")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return min(probe.getsockname()[1], 2**16 - len(COUNTS) - 1)
 
 
 def refused() -> Iterator[tuple[dict[str, Any], str]]:
