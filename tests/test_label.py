@@ -4,18 +4,21 @@ import csv
 import dataclasses
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from gpt4image.config import LabelConfig
+from gpt4image.config import LabelConfig, TrainConfig
 from gpt4image.data import load_with_splits
-from gpt4image.errors import TableError
+from gpt4image.errors import RunError, TableError
 from gpt4image.files import write_json
 from gpt4image.label import label
 from gpt4image.table import EmbeddingTable
 from gpt4image.text_labels import TextLabels
+from gpt4image.text_vectors import unit
+from gpt4image.train import train
 from tables import make_table
 
 CLASSES = ("cat", "<b>dog</b>", "owl")
@@ -161,3 +164,72 @@ def test_sets_that_cannot_be_learned_from_are_refused(tmp_path, given):
     make_table(tmp_path / "table", {"0" * 64: [np.eye(16)[0]]})
     with pytest.raises(TableError, match="none of them has an embedding"):
         run(tmp_path, spec)
+
+
+def test_images_to_label_and_to_describe_are_suggested(tmp_path, given):
+    for name in given["label"]:
+        if given["split"][name] == "train" and int(name[2:4]) >= 4:
+            given["label"][name] = ""
+    spec = write_manifest(tmp_path, given["label"], given["split"])
+    table_of(tmp_path, spec, described=75)
+    outcome = run(tmp_path, spec, suggest=5)
+    again = Path(outcome.summary["suggestions"]).read_bytes()
+    with Path(outcome.summary["suggestions"]).open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    described = {Path(key).name for key in TextLabels.load(tmp_path / "out.parquet").keys}
+    labelled = {name for name, label in given["label"].items() if label}
+    for row in rows:
+        name = Path(row["key"]).name
+        assert given["split"][name] == "train"
+        assert (name in described) == (row["action"] == "label")
+        assert row["action"] == "describe" or name not in labelled
+        assert row["key"] in outcome.text
+    assert [row["action"] for row in rows] == ["label"] * 5 + ["describe"] * 5
+    page = (tmp_path / "out.html").read_text(encoding="utf-8")
+    assert "Worth a label next" in page
+    assert page.count("<article") == 10 + len(TextLabels.load(tmp_path / "out.parquet").doubtful)
+    assert Path(run(tmp_path, spec, suggest=5).summary["suggestions"]).read_bytes() == again
+    assert "suggestions" not in run(tmp_path, spec).summary
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+def test_a_run_has_a_say_about_images_without_a_label(colour_folder, tmp_path):
+    images = load_with_splits(f"folder:{colour_folder}", val_fraction=0.1, test_fraction=0.2)
+    rng = np.random.default_rng(0)
+    vectors = unit(np.eye(8)[images.labels] + rng.normal(0, 0.3, (len(images), 8)))
+    told = [i for i in range(len(images)) if i % 4]
+    make_table(tmp_path / "table", {images.digests[i]: [vectors[i]] for i in told})
+    small: dict[str, Any] = {"model": "resnet10t", "model_args": {"channels": [8, 8, 8, 8], "stem_width": 8}}
+    train(
+        TrainConfig(
+            data=f"folder:{colour_folder}",
+            out=tmp_path / "run",
+            image_size=16,
+            batch_size=8,
+            epochs=8,
+            lr=0.01,
+            **small,
+        )
+    )
+    for path in sorted(colour_folder.glob("*/*.png")):
+        if int(path.stem) >= 4:  # the other labels are forgotten
+            (colour_folder / "unlabelled").mkdir(exist_ok=True)
+            path.rename(colour_folder / "unlabelled" / f"{path.parent.name}-{path.name}")
+    alone = run(tmp_path, f"folder:{colour_folder}", val_fraction=0.0, test_fraction=0.0)
+    first = TextLabels.load(tmp_path / "out.parquet")
+    heard = run(tmp_path, f"folder:{colour_folder}", val_fraction=0.0, test_fraction=0.0, run=tmp_path / "run")
+    second = TextLabels.load(tmp_path / "out.parquet")
+    assert second.facts.run == str(tmp_path / "run")
+    assert heard.summary["described"] == alone.summary["described"] == len(first.keys)
+    new = [i for i, digest in enumerate(second.digests) if digest not in first.digests]
+    assert len(new) > 3
+    assert all(second.labels[i] == -1 for i in new)
+    true = dict(zip(images.digests, images.labels.tolist(), strict=True))
+    right = [second.probabilities[i].argmax() == true[second.digests[i]] for i in new]
+    assert np.mean(right) > 0.6
+    before = dict(zip(first.digests, first.probabilities, strict=True))
+    for i, digest in enumerate(second.digests):
+        same = digest in before and np.array_equal(second.probabilities[i], before[digest])
+        assert same == (second.labels[i] >= 0)
+    with pytest.raises(RunError, match="no run folder"):
+        run(tmp_path, f"folder:{colour_folder}", run=colour_folder)

@@ -1,4 +1,4 @@
-"""The stage ``label``: class probabilities of every described image, and a page of labels that look wrong."""
+"""The stage ``label``: class probabilities of every described image, labels that look wrong, images to look at next."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 
 from gpt4image.class_names import find_class_names
 from gpt4image.config import LabelConfig
+from gpt4image.cotraining import ask_run, second_opinion
 from gpt4image.data import NO_LABEL, ImageSet, load_with_splits
-from gpt4image.errors import DecodeError, TableError, first_few
-from gpt4image.examples import picture, read_descriptions
-from gpt4image.files import write_text
-from gpt4image.outcome import Outcome, SetAside
-from gpt4image.page import render
-from gpt4image.reading import read_labels
+from gpt4image.errors import TableError, first_few
+from gpt4image.label_page import Shown, in_words, write_page
+from gpt4image.outcome import Outcome
+from gpt4image.reading import Reading, read_labels
+from gpt4image.suggest import Suggestion, to_describe, to_label, write_suggestions
 from gpt4image.table import EmbeddingTable
 from gpt4image.text_labels import Facts, TextLabels
-from gpt4image.text_vectors import Texts
+from gpt4image.text_vectors import Texts, side_by_side, smooth
 
 CALIBRATION_BINS = 15
 
@@ -29,54 +29,63 @@ def label(config: LabelConfig) -> Outcome:
     """Write text labels of every described image to ``config.out``, and a page of doubtful labels beside it.
 
     Only labels of the train split are learned from, and only train texts shape others. The test split's labels are
-    never looked at.
+    never looked at. With ``run``, that run has a say as well; with ``suggest``, the images to label and to describe
+    next are written beside the page.
 
     Raises:
         DataError: the image set cannot be read as asked.
         TableError: a table is missing or was told the classes, or too few described images have a label.
+        RunError: ``run`` is no finished run, or one of another number of classes.
     """
     tables = open_tables(config.embeddings)
     images = load_with_splits(config.data, val_fraction=config.val_fraction, test_fraction=config.test_fraction)
     images = images.select(_first_of_each_digest(images))
-    names = [find_class_names(path, "auto", images.classes) for path in config.embeddings]
-    texts = Texts.of(tables, images.digests, [name.vectors for name in names])
+    names = [find_class_names(path, "auto", images.classes).vectors for path in config.embeddings]
+    texts = Texts.of(tables, images.digests, names)
     train = images.splits == "train"
     labels = np.where(train, images.labels, NO_LABEL)
     _require_labels(config, images, texts.described, labels)
+    said, set_aside = None, images.set_aside
+    if config.run is not None:
+        said, unusable = ask_run(config.run, config, images)
+        set_aside = (*set_aside, *unusable)
     read = read_labels(texts, labels, len(images.classes), config.seed, reference=train, method=config.method)
-    rows = np.flatnonzero(texts.described)
+    probabilities = read.probabilities
+    if said is not None:
+        wrong = read.noise.rate > 0.0
+        probabilities = second_opinion(probabilities, said, labels, learned=train, some_labels_wrong=wrong)
+    rows = np.flatnonzero(texts.described | (train & probabilities.any(axis=1)))
     found = TextLabels(
         keys=tuple(images.keys[i] for i in rows),
         digests=tuple(images.digests[i] for i in rows),
         splits=images.splits[rows],
         labels=labels[rows],
-        probabilities=read.probabilities[rows],
+        probabilities=probabilities[rows],
         out_of_fold=read.out_of_fold[rows],
-        facts=Facts(
-            classes=images.classes,
-            noise=read.noise.rate,
-            transition=() if read.noise.transition is None else tuple(map(tuple, read.noise.transition.tolist())),
-            agreement=read.agreement,
-            c=read.c,
-            folds=read.folds,
-            seed=config.seed,
-            encoders=tuple(table.manifest.encoder for table in tables),
-            method=config.method,
-            names=read.names,
-            targets=config.targets,
-            confidence=config.confidence,
-        ),
+        facts=_facts(config, images.classes, tables, read),
     )
     summary = _summary(images, texts.described, labels, found)
-    cards, set_aside = _cards(images.select(rows), found, config.doubtful, Path(tables[0].manifest.store))
+    shown = Shown(
+        images=images,
+        probabilities=probabilities,
+        labels=labels,
+        store=Path(tables[0].manifest.store),
+        doubtful=rows[found.doubtful],
+        suggestions=_suggestions(config, texts, probabilities, labels, train),
+    )
+    page, unreadable = write_page(config, shown, summary)
+    files = {"page": str(page)}
+    if config.suggest:
+        files["suggestions"] = str(config.out.with_suffix(".suggestions.csv"))
+        guesses = [shown.guess(item.row) for item in shown.suggestions]
+        keys = [images.keys[item.row] for item in shown.suggestions]
+        write_suggestions(Path(files["suggestions"]), shown.suggestions, keys, guesses)
     found.save(config.out)
-    page = config.out.with_suffix(".html")
-    write_text(page, render("doubtful.html", data=config.data, cards=cards, total=len(found.doubtful), facts=summary))
     return Outcome(
         path=config.out,
-        summary={**summary, "page": str(page)},
-        text=_table(cards),
-        set_aside=(*images.set_aside, *set_aside),
+        summary={**summary, **files},
+        text=in_words(shown, config.doubtful),
+        set_aside=tuple(dict.fromkeys((*set_aside, *unreadable))),
     )
 
 
@@ -118,12 +127,53 @@ def _require_labels(
         )
 
 
+def _facts(config: LabelConfig, classes: tuple[str, ...], tables: Sequence[EmbeddingTable], read: Reading) -> Facts:
+    matrix = read.noise.transition
+    return Facts(
+        classes=classes,
+        noise=read.noise.rate,
+        agreement=read.agreement,
+        c=read.c,
+        folds=read.folds,
+        seed=config.seed,
+        encoders=tuple(table.manifest.encoder for table in tables),
+        method=config.method,
+        names=read.names,
+        targets=config.targets,
+        confidence=config.confidence,
+        run="" if config.run is None else str(config.run),
+        transition=() if matrix is None else tuple(map(tuple, matrix.tolist())),
+    )
+
+
+def _suggestions(
+    config: LabelConfig,
+    texts: Texts,
+    probabilities: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    train: NDArray[np.bool_],
+) -> list[Suggestion]:
+    """Return the images to label next, then those to describe next, best first."""
+    if not config.suggest:
+        return []
+    described = texts.described
+    shaping = np.flatnonzero(described & train)
+    vectors = smooth(side_by_side(texts, shaping), shaping, config.seed)
+    unlabelled = np.flatnonzero(described & train & (labels == NO_LABEL))
+    untold = np.flatnonzero(~described & train)
+    return [
+        *to_label(vectors, probabilities, unlabelled, config.suggest, config.seed),
+        *to_describe(probabilities, described, labels, untold, config.suggest, config.seed),
+    ]
+
+
 def _summary(
     images: ImageSet, described: NDArray[np.bool_], labels: NDArray[np.int64], found: TextLabels
 ) -> dict[str, Any]:
     usable = described & (labels != NO_LABEL)
     val = described & (images.splits == "val") & (images.labels != NO_LABEL)
-    val_rows = val[described]
+    place = {digest: row for row, digest in enumerate(found.digests)}
+    val_rows = [place[images.digests[i]] for i in np.flatnonzero(val)]
     right = found.probabilities[val_rows].argmax(axis=1) == images.labels[val]
     held_out = found.out_of_fold
     return {
@@ -156,51 +206,3 @@ def _calibration_error(probabilities: NDArray[np.float32], labels: NDArray[np.in
         torch.from_numpy(probabilities), torch.from_numpy(labels), probabilities.shape[1], n_bins=CALIBRATION_BINS
     )
     return float(error)
-
-
-def _cards(images: ImageSet, found: TextLabels, limit: int, store: Path) -> tuple[list[dict[str, Any]], list[SetAside]]:
-    """Return what the page shows of the most doubtful labels, and the images whose picture cannot be shown."""
-    texts = read_descriptions(store, [found.digests[row] for row in found.doubtful[:limit]])
-    cards: list[dict[str, Any]] = []
-    set_aside: list[SetAside] = []
-    for row in found.doubtful[:limit].tolist():
-        shown = None
-        try:
-            shown = picture(images.read(row))
-        except (DecodeError, OSError) as error:
-            set_aside.append(SetAside(name=found.keys[row], reason=str(error)))
-        text = int(found.probabilities[row].argmax())
-        cards.append(
-            {
-                "key": found.keys[row],
-                "picture": shown,
-                "given": found.classes[found.labels[row]],
-                "text": found.classes[text],
-                "probability": float(found.probabilities[row, text]),
-                "doubt": float(found.doubt[row]),
-                "descriptions": texts.get(found.digests[row], []),
-            }
-        )
-    return cards, set_aside
-
-
-def _table(cards: Sequence[dict[str, Any]]) -> str:
-    if not cards:
-        return "No doubtful labels."
-    rows = [("image", "given label", "text label", "probability", "doubt")]
-    rows += [
-        (
-            *(_printable(card[name]) for name in ("key", "given", "text")),
-            f"{card['probability']:.2f}",
-            f"{card['doubt']:.3f}",
-        )
-        for card in cards
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join(["Most doubtful labels", *lines])
-
-
-def _printable(name: str) -> str:
-    """Escape what a terminal would act on: names of files and folders are not ours."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)

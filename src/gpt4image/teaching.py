@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from gpt4image.class_names import find_class_names
 from gpt4image.config import LabelConfig, TrainOptions
-from gpt4image.cotraining import combine
-from gpt4image.data.image_set import NO_LABEL
+from gpt4image.cotraining import second_opinion
 from gpt4image.errors import ConfigError, TableError
 from gpt4image.reading import Reading, read_labels
 from gpt4image.table import EmbeddingTable
@@ -71,9 +70,8 @@ def text_targets(
     reading = read_training(data, config, seed)
     probabilities = reading.probabilities
     if vision is not None:
-        described = probabilities.any(axis=1)
-        say = vision[train] * (described | (labels == NO_LABEL))[:, None]
-        probabilities = combine(probabilities, say, learned=described)
+        wrong, learned = reading.noise.rate > 0.0, np.ones(len(train), bool)
+        probabilities = second_opinion(probabilities, vision[train], labels, learned=learned, some_labels_wrong=wrong)
     targets = np.zeros((len(data.labels), len(data.classes)), np.float32)
     targets[train] = target_rule(config).apply(probabilities, labels, reading.noise)
     return targets

@@ -33,6 +33,10 @@ class LabelConfig(DataOptions):
     """Seed of the folds."""
     doubtful: int = Field(default=50, ge=0)
     """How many doubtful labels to show."""
+    run: Path | None = None
+    """Finished run, best one trained on text labels of this set: it has a say about images without a label."""
+    suggest: int = Field(default=0, ge=0)
+    """How many images to suggest for labelling next, and how many for describing."""
 
     @check("embeddings", mode="before")
     @classmethod

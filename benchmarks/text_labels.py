@@ -1,0 +1,275 @@
+"""How good text labels are, on real descriptions.
+
+    python benchmarks/text_labels.py [few] [tables] [targets] [noise] [next]
+
+Without a name, all five; each prints tables. Needs the descriptions of 2,000 photographs (CIFAR-10) and 1,549
+pictograms (OpenMoji), in $GPT4IMAGE_SHARED_DATA or ../shared/data. Numbers are means over draws of labels, of images
+without a label: accuracy / log loss / expected calibration error.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score
+
+from gpt4image.class_names import CLASS_NAME_PROMPT
+from gpt4image.data.splits import flip_labels
+from gpt4image.files import read_json_lines
+from gpt4image.label_noise import find_doubtful
+from gpt4image.reading import Method, Reading, read_labels
+from gpt4image.suggest import to_label
+from gpt4image.text_encoders import load_text_encoder
+from gpt4image.text_labels import TargetRule, blend
+from gpt4image.text_vectors import Texts, side_by_side, smooth
+
+DATA = Path(os.environ.get("GPT4IMAGE_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+DRAWS = 10
+SETS = ("CIFAR-10", "OpenMoji")
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Corpus:
+    """Descriptions of images, one each, with their true classes."""
+
+    descriptions: tuple[str, ...]
+    labels: Ints
+    classes: tuple[str, ...]
+
+    @property
+    def everywhere(self) -> NDArray[np.bool_]:
+        return np.ones(len(self.labels), bool)
+
+
+@cache
+def corpus(name: str) -> Corpus:
+    folder = DATA / ("cifar10" if name == "CIFAR-10" else "openmoji")
+    rows = read_json_lines(folder / "descriptions-plain.jsonl")
+    if name == "CIFAR-10":
+        classes = [row["key"].split("/")[0] for row in rows]
+    else:
+        with (folder / "labels.csv").open(encoding="utf-8") as file:
+            known = {row["key"]: row["label"] for row in csv.DictReader(file)}
+        classes = [known[row["key"]] for row in rows]
+    names, labels = np.unique(classes, return_inverse=True)
+    return Corpus(
+        descriptions=tuple(row["description"] for row in rows), labels=labels.astype(np.int64), classes=tuple(names)
+    )
+
+
+@cache
+def encoded(texts: tuple[str, ...], encoder: str) -> NDArray[np.float32]:
+    found = load_text_encoder(encoder, "cpu")
+    return np.concatenate([found.encode(texts[start : start + 64]) for start in range(0, len(texts), 64)])
+
+
+def table(name: str, encoder: str = "minilm", part: Callable[[str], str] = str) -> NDArray[np.float32]:
+    return encoded(tuple(map(part, corpus(name).descriptions)), encoder)
+
+
+def names_of(name: str, encoder: str = "minilm") -> NDArray[np.float32]:
+    return encoded(tuple(CLASS_NAME_PROMPT.format(label.replace("_", " ")) for label in corpus(name).classes), encoder)
+
+
+def texts_of(name: str, *, named: bool = True) -> Texts:
+    return Texts.one(table(name), corpus(name).everywhere, names_of(name) if named else None)
+
+
+def left(name: str, kept: int | None, seed: int) -> Ints:
+    """Return the labels with ``kept`` of each class, drawn by the seed."""
+    labels = corpus(name).labels
+    if kept is None:
+        return labels.copy()
+    order = np.random.default_rng(seed).permutation(len(labels))
+    given = np.full_like(labels, -1)
+    for label in range(labels.max() + 1):
+        given[order[labels[order] == label][:kept]] = label
+    return given
+
+
+def read(name: str, texts: Texts, given: Ints, seed: int, method: Method = "classifier") -> Reading:
+    return read_labels(texts, given, len(corpus(name).classes), seed, method=method)
+
+
+def scores(probabilities: NDArray[np.float32], labels: Ints) -> tuple[float, float, float]:
+    """Return accuracy, log loss and expected calibration error in 15 bins."""
+    right, sure = probabilities.argmax(axis=1) == labels, probabilities.max(axis=1)
+    loss = -np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-7)).mean()
+    bins = np.minimum((sure * 15).astype(int), 14)
+    gaps = [abs(right[bins == b].mean() - sure[bins == b].mean()) * (bins == b).mean() for b in np.unique(bins)]
+    return float(right.mean()), float(loss), float(sum(gaps))
+
+
+def shown(rows: Iterable[Sequence[float]]) -> str:
+    return " / ".join(f"{value:.3f}" for value in np.nanmean(np.array(list(rows)), axis=0))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]) -> None:
+    print(f"\n**{title}**\n\n| | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}", flush=True)
+    for head, cells in rows:
+        print(f"| {head} | {' | '.join(cells)} |", flush=True)
+
+
+def unlabelled(name: str, texts: Texts, kept: int, method: Method = "classifier") -> str:
+    labels, rows = corpus(name).labels, []
+    for seed in range(DRAWS):
+        given = left(name, kept, seed)
+        hidden = given < 0
+        rows.append(scores(read(name, texts, given, seed, method).probabilities[hidden], labels[hidden]))
+    return shown(rows)
+
+
+def few(name: str) -> None:
+    """Labels a class, with and without class names, and by propagation."""
+    ways: dict[str, tuple[bool, Method]] = {
+        "no class names": (False, "classifier"),
+        "classifier": (True, "classifier"),
+        "propagation": (True, "propagation"),
+    }
+    rows = (
+        (way, [unlabelled(name, texts_of(name, named=named), kept, method) for kept in (4, 5, 10, 25)])
+        for way, (named, method) in ways.items()
+    )
+    print_table(f"{name}, labels a class", ["4", "5", "10", "25"], rows)
+
+
+def first_half(text: str) -> str:
+    words = text.split()
+    return " ".join(words[: len(words) // 2])
+
+
+def second_half(text: str) -> str:
+    words = text.split()
+    return " ".join(words[len(words) // 2 :])
+
+
+def tables(name: str) -> None:
+    """Several encoders, several descriptions, and images that only one table describes; no class names."""
+    everywhere = corpus(name).everywhere
+    one, bag = table(name), table(name, "bag-of-words")
+    first, second = table(name, part=first_half), table(name, part=second_half)
+    mean = (first + second) / np.linalg.norm(first + second, axis=1, keepdims=True)
+    odd = np.arange(len(everywhere)) % 2 == 1
+    ways = {
+        "MiniLM": Texts.one(one, everywhere),
+        "bag of words": Texts.one(bag, everywhere),
+        "both, side by side": Texts(parts=(one, bag), has=(everywhere, everywhere), names=(None, None)),
+        "first half of each description": Texts.one(first, everywhere),
+        "both halves, mean of the two": Texts.one(mean, everywhere),
+        "both halves, side by side": Texts(parts=(first, second), has=(everywhere, everywhere), names=(None, None)),
+        "each image has one of the halves": Texts(parts=(first, second), has=(odd, ~odd), names=(None, None)),
+    }
+    rows = ((way, [unlabelled(name, texts, kept) for kept in (5, 25)]) for way, texts in ways.items())
+    print_table(f"{name}, labels a class", ["5", "25"], rows)
+
+
+def targets(name: str) -> None:
+    """Images that have a target, its accuracy, and its mean log loss, at 10 labels a class."""
+    readings = []
+    for seed in range(DRAWS):
+        given = left(name, 10, seed)
+        readings.append((given, read(name, texts_of(name), given, seed)))
+
+    def cell(rule: TargetRule) -> str:
+        found = []
+        for given, reading in readings:
+            made = rule.apply(reading.probabilities, given, reading.noise)[given < 0]
+            has = made.any(axis=1)
+            found.append((has.mean(), *scores(made[has], corpus(name).labels[given < 0][has])[:2]))
+        return shown(found)
+
+    limits = (0.0, 0.5, 0.7, 0.9, 0.95)
+    kinds: tuple[Literal["soft", "hard"], ...] = ("soft", "hard")
+    rows = ((kind, [cell(TargetRule(targets=kind, confidence=least)) for least in limits]) for kind in kinds)
+    print_table(f"{name}, confidence: images with a target / accuracy / log loss", [*map(str, limits)], rows)
+
+
+def with_noise(name: str, kept: int | None, kind: str, rate: float, seed: int) -> tuple[float, ...]:
+    """Return the estimated rate, accuracy of the texts on unlabelled images, accuracy and log loss of the targets, and
+    precision, recall and average precision of the wrong labels that are named."""
+    labels, n_classes = corpus(name).labels, len(corpus(name).classes)
+    given, everyone = left(name, kept, seed), np.arange(len(labels))
+    given = flip_labels(given, everyone, rate, n_classes, seed, class_dependent=kind == "by class")
+    reading = read(name, texts_of(name), given, seed)
+    said, held, hidden = reading.probabilities, reading.out_of_fold, given < 0
+    target = blend(said, given, reading.noise)
+    named, wrong = find_doubtful(said[held], given[held]), given[held] != labels[held]
+    hits, nothing = (named & wrong).sum(), float("nan")
+    return (
+        reading.noise.rate,
+        float((said.argmax(axis=1) == labels)[hidden].mean()) if hidden.any() else nothing,
+        *scores(target[held], labels[held])[:2],
+        hits / max(named.sum(), 1) if rate else nothing,
+        hits / wrong.sum() if rate else nothing,
+        float(average_precision_score(wrong, 1 - said[held, given[held]])) if rate else nothing,
+    )
+
+
+def noise(name: str) -> None:
+    """Wrong labels: what is estimated, what becomes of the targets, and whether the wrong ones are named."""
+    kinds = [
+        ("uniform", 0.0),
+        ("uniform", 0.2),
+        ("uniform", 0.4),
+        ("uniform", 0.6),
+        ("by class", 0.2),
+        ("by class", 0.4),
+    ]
+    columns = ["estimated", "text, unlabelled", "target: accuracy / log loss", "named: precision / recall / AP"]
+    parts = (slice(0, 1), slice(1, 2), slice(2, 4), slice(4, 7))
+
+    def rows(kept: int | None) -> Iterator[tuple[str, list[str]]]:
+        for kind, rate in kinds:
+            values = [with_noise(name, kept, kind, rate, seed) for seed in range(DRAWS)]
+            yield f"{kind} {rate:.0%}", [shown(each[part] for each in values) for part in parts]
+
+    for kept in (5, 10, 25, None):
+        print_table(f"{name}, {kept or 'all'} labels a class", columns, rows(kept))
+
+
+def grown(name: str, first: int, more: int, seed: int, *, suggested: bool) -> list[float]:
+    """Return the accuracy on the half of the images that is never labelled, as labels are added four times."""
+    labels, texts = corpus(name).labels, texts_of(name)
+    everyone = np.arange(len(labels))
+    vectors = smooth(side_by_side(texts, everyone), everyone, 0)
+    rng = np.random.default_rng(seed)
+    pool, judged = np.array_split(rng.permutation(len(labels)), 2)
+    given = np.full_like(labels, -1)
+    chosen, found = rng.choice(pool, first, replace=False), []
+    for _ in range(5):
+        given[chosen] = labels[chosen]
+        said = read(name, texts, given, seed).probabilities
+        found.append(float((said.argmax(axis=1) == labels)[judged].mean()))
+        free = np.sort(pool[given[pool] < 0])
+        chosen = rng.choice(free, more, replace=False)
+        if suggested:
+            chosen = np.array([item.row for item in to_label(vectors, said, free, more, seed)])
+    return found
+
+
+def following(name: str) -> None:
+    """Labels chosen by --suggest, and at random."""
+    first, more = (20, 10) if name == "CIFAR-10" else (36, 36)
+    rows = []
+    for way, suggested in (("at random", False), ("suggested", True)):
+        found = [grown(name, first, more, seed, suggested=suggested) for seed in range(DRAWS)]
+        rows.append((way, [f"{value:.3f}" for value in np.mean(found, axis=0)]))
+    print_table(f"{name}, labels in all", [str(first + more * step) for step in range(5)], rows)
+
+
+PARTS = {"few": few, "tables": tables, "targets": targets, "noise": noise, "next": following}
+
+if __name__ == "__main__":
+    for asked in sys.argv[1:] or PARTS:
+        for corpus_name in SETS:
+            PARTS[asked](corpus_name)
