@@ -90,7 +90,7 @@ def one(search: Search, options: dict[str, Any], seed: int) -> tuple[float, floa
             shared=ready.config,
             chosen=ready.chosen,
             regime=Regime(labels_per_class=search.labels_per_class, label_noise=search.label_noise),
-            baseline=Path("unused"),
+            teacher=None,
             class_names=names,
             asked=Measures(),
         )
