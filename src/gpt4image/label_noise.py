@@ -16,7 +16,7 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 MIN_NOISE, MAX_NOISE = 0.05, 0.75
-SURE = 4.0  # nats of likelihood that a model of the noise must bring: p < 0.005 by the likelihood-ratio test
+SURE = 2.5  # nats of likelihood that more noise must bring: p = 0.013 by the likelihood-ratio test
 ANCHORS = 0.1  # share of the labelled images, those where the text is surest, that noise is read off
 MIN_ANCHORS = 50
 MAX_ANCHOR_NOISE = 0.6  # above, texts that say nothing look alike
@@ -55,7 +55,8 @@ def find_noise(probabilities: Floats, labels: Ints) -> tuple[Noise, float]:
     Two signs count. Either wrong labels explain what is given better than unsure texts do: a classifier that lowers its
     confidence everywhere to allow for noise is too unsure where the texts are clear. Or the labels of the images of
     whose text it is surest disagree (``anchor_rate``), which shows noise that the classifier itself has learned: labels
-    of one class taken for another. Clean labels are not to be harmed, so an estimate below MIN_NOISE counts as none.
+    of one class taken for another. Clean labels are not to be harmed, and some texts mislead: noise counts only where
+    it is surely more than MIN_NOISE.
 
     Args:
         probabilities: (n, K) predictions that have not seen the image's label.
@@ -69,13 +70,13 @@ def find_noise(probabilities: Floats, labels: Ints) -> tuple[Noise, float]:
     by_anchors = anchor_rate(probabilities, labels)
     if by_anchors > 0.0:
         return Noise(rate=by_anchors), _explain(probabilities, labels, rate=by_anchors)[1]
-    if rate >= MIN_NOISE and gain > SURE:
+    if rate > MIN_NOISE and gain > SURE:
         return Noise(rate=rate), power
     return Noise(), 1.0
 
 
 def _explain(probabilities: Floats, labels: Ints, rate: float | None = None) -> tuple[float, float, float]:
-    """Return the rate and the power that explain the given labels best, and the nats that the rate brings."""
+    """Return the rate and the power that explain the labels best, and the nats that it brings over MIN_NOISE."""
     n_classes, rows = probabilities.shape[1], np.arange(len(labels))
     logits = np.log(np.maximum(probabilities, 1e-12)).astype(np.float64)  # in float32, differences are no gradients
 
@@ -93,7 +94,7 @@ def _explain(probabilities: Floats, labels: Ints, rate: float | None = None) -> 
     if rate is not None:
         found = without = fit(rate, rate, rate)
     else:
-        without = fit(0.0, 0.0, 0.0)
+        without = fit(MIN_NOISE, MIN_NOISE, MIN_NOISE)
         found = min((fit(start, 0.0, MAX_NOISE) for start in (0.05, 0.4)), key=lambda result: result.fun)
     return float(found.x[0]), float(np.exp(found.x[1])), len(labels) * float(without.fun - found.fun)
 
