@@ -167,7 +167,9 @@ def tables(name: str) -> None:
         "first half of each description": Texts.one(first, everywhere),
         "both halves, mean of the two": Texts.one(mean, everywhere),
         "both halves, side by side": Texts(parts=(first, second), has=(everywhere, everywhere), names=(None, None)),
-        "each image has one of the halves": Texts(parts=(first, second), has=(odd, ~odd), names=(None, None)),
+        "MiniLM of half the images, bag of words of the others": Texts(
+            parts=(one, bag), has=(odd, ~odd), names=(None, None)
+        ),
     }
     rows = ((way, [unlabelled(name, texts, kept) for kept in (5, 25)]) for way, texts in ways.items())
     print_table(f"{name}, labels a class", ["5", "25"], rows)

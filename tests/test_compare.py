@@ -310,9 +310,12 @@ def test_a_second_round_brings_the_first_one_along(colour_folder: Path, table: P
 @pytest.mark.slow
 def test_a_second_round_learns_from_the_first(colour_folder: Path, table: Path, tmp_path: Path) -> None:
     config = options(
-        colour_folder, table, tmp_path / "cmp", labels_per_class=2, seeds=1, arms="self-training,text-labels-cotrained"
+        colour_folder, table, tmp_path / "cmp", label_noise=0.3, seeds=1, arms="self-training,text-labels-cotrained"
     )
     record = compare(config).record
     assert list(record["arms"]) == ["baseline", "text-labels", "self-training", "text-labels-cotrained"]
     pairs = {(pair["arm"], pair["against"]) for pair in record["pairs"]}
     assert ("text-labels-cotrained", "text-labels") in pairs
+    (named,) = record["doubtful"]
+    assert named["flipped"] > 3 and named["recall"] > 0.5 and named["seed"] == 0
+    assert "Wrong labels, named by the texts" in (tmp_path / "cmp" / "report.html").read_text(encoding="utf-8")

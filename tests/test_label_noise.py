@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gpt4image.label_noise import Noise, anchor_rate, find_noise, find_transition, raise_to
+from gpt4image.label_noise import Noise, anchor_rate, find_noise, find_transition, judge, raise_to
 
 CLASSES = 5
 
@@ -78,3 +78,12 @@ def test_rows_of_a_transition_matrix_are_probabilities(rate: float, n_classes: i
 
 def test_probabilities_are_raised_as_logits_are_scaled():
     assert raise_to(np.array([[0.8, 0.2, 0.0]]), 2.0)[0] == pytest.approx([0.64 / 0.68, 0.04 / 0.68, 0.0])
+
+
+def test_naming_wrong_labels_is_judged():
+    said = np.array([[0.9, 0.1], [0.9, 0.1], [0.2, 0.8], [0.2, 0.8]])
+    found = judge(said, np.array([0, 1, 1, 0]), np.array([0, 0, 1, 0]))
+    assert (found["flipped"], found["named"], found["precision"], found["recall"]) == (1, 2, 0.5, 1.0)
+    assert found["average_precision"] == 1.0
+    clean = judge(said[:1], np.array([0]), np.array([0]))
+    assert clean == {"flipped": 0, "named": 0, "precision": None, "recall": None, "average_precision": None}

@@ -14,7 +14,7 @@ from gpt4image.config import TrainConfig
 from gpt4image.data import load_image_set
 from gpt4image.errors import ConfigError, TableError
 from gpt4image.regimes import Regime
-from gpt4image.teaching import read_training, text_targets, texts_of, with_text_labels
+from gpt4image.teaching import judge_training, read_training, targets_of, texts_of, with_text_labels
 from gpt4image.text_labels import Facts, TextLabels
 from gpt4image.training_data import TrainingData, prepare
 from tables import make_table
@@ -35,6 +35,12 @@ def described(colour_folder: Path, tmp_path: Path) -> dict[str, Path]:
 
 def options(folder: Path, out: Path, **changes: Any) -> TrainConfig:
     return TrainConfig(**{"data": f"folder:{folder}", "out": out, "image_size": 16, "batch_size": 4, **changes})
+
+
+def text_targets(
+    data: TrainingData, config: TrainConfig, seed: int, vision: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    return targets_of(read_training(data, config, seed), data, config, vision)
 
 
 def test_text_targets_read_nothing_outside_train(colour_folder: Path, described: dict[str, Path], tmp_path: Path):
@@ -139,3 +145,14 @@ def test_a_file_is_used_as_label_was_told_unless_the_run_says_otherwise(colour_f
     with pytest.raises(TableError, match="has the classes"):
         other = file_of(data, tmp_path / "other.parquet", classes=("a", "b", "c"))
         with_text_labels(data, config, other)
+
+
+def test_planted_wrong_labels_are_counted(colour_folder: Path, described: dict[str, Path], tmp_path: Path):
+    config = options(colour_folder, tmp_path, embeddings=described["all"])
+    data = Regime(label_noise=0.2).apply(prepare(config).data, seed=0)
+    found = judge_training(read_training(data, config, 0), data)
+    train = data.indices("train")
+    assert found["flipped"] == (data.labels[train] != data.image_set.labels[train]).sum() > 0
+    assert found["recall"] > 0.8
+    assert found["average_precision"] > 0.8
+    assert found["precision"] == pytest.approx(found["recall"] * found["flipped"] / found["named"])

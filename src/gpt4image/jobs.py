@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +14,9 @@ from gpt4image import arms, runs
 from gpt4image.config import CompareConfig, TrainConfig
 from gpt4image.engines.local import run_jobs
 from gpt4image.evaluate import measure_run, run_probabilities
-from gpt4image.files import read_json
+from gpt4image.files import read_json, write_json
 from gpt4image.planning import Job, jobs_at_once
-from gpt4image.teaching import text_targets
+from gpt4image.teaching import judge_training, read_training, targets_of
 from gpt4image.training_data import Prepared, TrainingData, prepare, with_table
 
 
@@ -43,7 +44,7 @@ def run_job(job: Job, progress: Callable[[int, int, str], None]) -> None:
         if job.config.embeddings != job.shared.embeddings and job.config.embeddings is not None:
             ready = with_table(ready, job.config.embeddings)
         if not runs.is_finished(job.config.out):
-            data = arms.ALL[job.arm].prepare(situation(job, ready.data))
+            data = arms.ALL[job.arm].prepare(situation(job, ready.data, record=job.config.out))
             left_out = len(ready.data.indices("train")) - len(data.indices("train"))
             sizes = {**ready.sizes, "train": ready.sizes["train"] - left_out}
             mine = replace(ready, config=job.config, chosen=job.chosen, data=data, sizes=sizes)
@@ -62,8 +63,14 @@ def _prepared(options: str) -> Prepared:
     return prepare(TrainConfig.model_validate_json(options))
 
 
-def situation(job: Job, data: TrainingData) -> arms.Situation:
-    """Return what the arm of a job is made from: the data, with what the regime leaves its seed."""
+def situation(job: Job, data: TrainingData, record: Path | None = None) -> arms.Situation:
+    """Return what the arm of a job is made from: the data, with what the regime leaves its seed.
+
+    Args:
+        job: the job.
+        data: of its comparison, with all labels.
+        record: folder of the run, where it is to be kept how well the texts name the labels that were flipped.
+    """
     seed = job.config.seed
     left = job.regime.apply(data, seed)
 
@@ -72,11 +79,18 @@ def situation(job: Job, data: TrainingData) -> arms.Situation:
             raise ValueError(f"the arm {job.arm} comes after no other")
         return run_probabilities(job.teacher, data, indices)
 
+    def text_labels(vision: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        reading = read_training(left, job.config, seed)
+        if record is not None and job.regime.label_noise > 0.0 and reading.out_of_fold.any():
+            record.mkdir(parents=True, exist_ok=True)
+            write_json(record / runs.DOUBTFUL, judge_training(reading, left))
+        return targets_of(reading, left, job.config, vision)
+
     return arms.Situation(
         data=left,
         true_labels=data.labels,
         class_names=job.class_names.vectors,
-        text_labels=lambda vision: text_targets(left, job.config, seed, vision),
+        text_labels=text_labels,
         teacher=teacher,
         seed=seed,
     )

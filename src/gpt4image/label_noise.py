@@ -190,6 +190,32 @@ def find_doubtful(probabilities: Floats, labels: Ints) -> Bools:
     return (confident.max(axis=1) >= 0.0) & (confident.argmax(axis=1) != labels)
 
 
+def judge(probabilities: Floats, labels: Ints, true: Ints) -> dict[str, Any]:
+    """Say how well wrong labels are named, where they are known.
+
+    Args:
+        probabilities: (n, K) predictions that have not seen the image's label.
+        labels: (n,) given labels.
+        true: (n,) true labels.
+
+    Returns:
+        ``flipped`` and ``named``: how many labels are wrong, and how many ``find_doubtful`` names; its ``precision``
+        and ``recall``; ``average_precision`` of ranking labels by how improbable they are. None where there is nothing
+        to divide by.
+    """
+    from sklearn.metrics import average_precision_score
+
+    named, wrong = find_doubtful(probabilities, labels), labels != true
+    hits, doubt = int((named & wrong).sum()), 1.0 - probabilities[np.arange(len(labels)), labels]
+    return {
+        "flipped": int(wrong.sum()),
+        "named": int(named.sum()),
+        "precision": hits / int(named.sum()) if named.any() else None,
+        "recall": hits / int(wrong.sum()) if wrong.any() else None,
+        "average_precision": float(average_precision_score(wrong, doubt)) if wrong.any() else None,
+    }
+
+
 def raise_to(probabilities: Floats, scale: float) -> Floats:
     """Return probabilities raised to a power, each row normalised: what scaling the logits does."""
     raised = np.where(probabilities > 0, np.maximum(probabilities, 1e-12) ** scale, 0.0)

@@ -79,6 +79,17 @@ class Pair(Gap):
     against: str
 
 
+class Named(Record):
+    """How well the texts named the labels that one seed had flipped: counts, and fractions."""
+
+    seed: int
+    flipped: int
+    named: int
+    precision: float | None = None
+    recall: float | None = None
+    average_precision: float | None = None
+
+
 class Comparison(Record):
     """All arms of one question, and the pairs of arms that answer it."""
 
@@ -89,6 +100,7 @@ class Comparison(Record):
     question: str = ""
     command: str = ""
     notes: tuple[str, ...] = ()
+    doubtful: tuple[Named, ...] = ()
 
     @model_validator(mode="before")
     @classmethod

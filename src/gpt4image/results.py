@@ -63,11 +63,21 @@ def summarise(config: CompareConfig, members: Mapping[str, Member]) -> dict[str,
             **asdict(Regime.of(config)),
             "only_described": config.only_described,
         },
+        "doubtful": _doubtful(folders),
         "chosen": read_json(first / runs.CONFIG)["chosen"],
         "environment": read_json(first / runs.ENVIRONMENT),
         "command": shlex.join(["gpt4image", *sys.argv[1:]]),
         "notes": notes(config),
     }
+
+
+def _doubtful(folders: Mapping[str, Sequence[Path]]) -> list[dict[str, Any]]:
+    """Return, per seed, how well the first arm with text labels named the labels that were flipped."""
+    for runs_of_arm in folders.values():
+        found = [run / runs.DOUBTFUL for run in runs_of_arm]
+        if all(path.is_file() for path in found):
+            return [{"seed": seed, **read_json(path)} for seed, path in enumerate(found)]
+    return []
 
 
 def pairs_of(members: Mapping[str, Member]) -> list[tuple[str, str]]:

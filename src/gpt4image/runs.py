@@ -8,6 +8,7 @@ model.safetensors      weights of the plain backbone, the deployable model
 head.safetensors       weights of the projection head, where there is one
 text_encoder/          what the text encoder has learned, where it was tuned
 checkpoint.safetensors last checkpoint, while training is not finished
+doubtful.json          how well text labels named the labels that a comparison had flipped
 run.json               written last: its presence means that the run is finished
 """
 
@@ -28,6 +29,7 @@ from gpt4image.files import fingerprint, read_json, read_json_lines, write_json
 from gpt4image.outcome import SetAside
 
 RUN, CONFIG, ENVIRONMENT, METRICS = "run.json", "config.json", "environment.json", "metrics.jsonl"
+DOUBTFUL = "doubtful.json"
 MODEL, HEAD, CHECKPOINT = "model.safetensors", "head.safetensors", "checkpoint.safetensors"
 
 # Options that say how a run is carried out, not what is learned: a run may be resumed with others.

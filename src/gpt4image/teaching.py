@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from gpt4image.class_names import find_class_names
 from gpt4image.config import LabelConfig, TrainOptions
 from gpt4image.cotraining import second_opinion
 from gpt4image.errors import ConfigError, TableError
+from gpt4image.label_noise import judge
 from gpt4image.reading import Reading, read_labels
 from gpt4image.table import EmbeddingTable
 from gpt4image.text_labels import TargetRule, TextLabels
@@ -53,21 +55,20 @@ def read_training(data: TrainingData, config: TrainOptions, seed: int) -> Readin
     return read_labels(texts_of(data, config).take(train), data.labels[train], len(data.classes), seed, method=method)
 
 
-def text_targets(
-    data: TrainingData, config: TrainOptions, seed: int, vision: NDArray[np.float32] | None = None
+def targets_of(
+    reading: Reading, data: TrainingData, config: TrainOptions, vision: NDArray[np.float32] | None = None
 ) -> NDArray[np.float32]:
-    """Return (N, K) float32 class targets read off the descriptions of the training images by the labels left.
+    """Return (N, K) float32 class targets of the training images, zeros for others.
 
     Args:
-        data: of N images.
+        reading: what the texts say, as ``read_training`` returns it.
+        data: of N images, with the labels that are left.
         config: options of the run.
-        seed: of the folds.
         vision: (N, K) class probabilities by a model that was trained on such targets: it has a say as well, and images
             without label and description get its own.
     """
     train = data.indices("train")
     labels = data.labels[train]
-    reading = read_training(data, config, seed)
     probabilities = reading.probabilities
     if vision is not None:
         wrong, learned = reading.noise.rate > 0.0, np.ones(len(train), bool)
@@ -75,6 +76,13 @@ def text_targets(
     targets = np.zeros((len(data.labels), len(data.classes)), np.float32)
     targets[train] = target_rule(config).apply(probabilities, labels, reading.noise)
     return targets
+
+
+def judge_training(reading: Reading, data: TrainingData) -> dict[str, Any]:
+    """Return how well the texts name the labels of the training images that are not the true ones; see ``judge``."""
+    rows = np.flatnonzero(reading.out_of_fold)
+    images = data.indices("train")[rows]
+    return judge(reading.probabilities[rows], data.labels[images], data.image_set.labels[images])
 
 
 def target_rule(config: TrainOptions, default: TargetRule | None = None) -> TargetRule:
