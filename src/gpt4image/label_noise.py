@@ -20,7 +20,7 @@ SURE = 2.5  # nats of likelihood that more noise must bring: p = 0.013 by the li
 ANCHORS = 0.1  # share of the labelled images, those where the text is surest, that noise is read off
 MIN_ANCHORS = 50
 MAX_ANCHOR_NOISE = 0.6  # above, texts that say nothing look alike
-MIN_STEADINESS, MIN_STEADINESS_OF_FEW = 0.6, 0.8  # of few: where ANCHORS of the labels would be too few
+MIN_STEADINESS, MIN_STEADINESS_OF_FEW = 0.6, 0.85  # of few: where ANCHORS of the labels would be too few
 CONFIDENCE = 0.99  # that at least MIN_NOISE of the labels are wrong
 PSEUDO_LABELS = 5.0  # labels of each class that the uniform model counts for
 MAX_CLASSES = 100  # of a full transition matrix
