@@ -6,7 +6,8 @@ import torch
 
 
 def unit(vector):
-    return vector / vector.norm()
+    length = vector.norm()
+    return vector / length if length > 0 else vector
 
 
 def cos(a, b):
