@@ -52,18 +52,20 @@ def trials(search: Search) -> dict[str, dict[str, Any]]:
 
 def one(search: Search, options: dict[str, Any], seed: int) -> tuple[float, float]:
     """Return the validation accuracy of one run, and its seconds."""
-    from gpt4image import arms
-    from gpt4image.class_names import ClassNames, embed_class_names
+    from gpt4image.comparing import arms
+    from gpt4image.comparing.class_names import ClassNames, embed_class_names
+    from gpt4image.comparing.jobs import situation
+    from gpt4image.comparing.measures import Measures
+    from gpt4image.comparing.planning import Job
+    from gpt4image.comparing.regimes import Regime
     from gpt4image.config import TrainConfig
     from gpt4image.devices import cpu_threads
-    from gpt4image.jobs import situation
-    from gpt4image.measures import Measures
-    from gpt4image.planning import Job
-    from gpt4image.regimes import Regime
     from gpt4image.runs import read_run
     from gpt4image.train import run
-    from gpt4image.training_data import prepare
+    from gpt4image.training import loop
+    from gpt4image.training.training_data import prepare
 
+    loop.VALIDATIONS = 1  # the last one is all that a search reads, and it reads many images
     options = dict(options)
     arm = options.pop("arm", "baseline")
     common = {

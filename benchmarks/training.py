@@ -13,7 +13,7 @@ import torch
 
 from gpt4image.config import TrainConfig
 from gpt4image.data.openmoji import packaged_descriptions
-from gpt4image.training_data import Prepared
+from gpt4image.training.training_data import Prepared
 from measure import Row, seconds_in_turn
 
 STEPS = 20
@@ -25,7 +25,7 @@ def prepared(folder: Path, **options: Any) -> Prepared:
     from gpt4image.describe import describe
     from gpt4image.encode import encode
     from gpt4image.train import resolve
-    from gpt4image.training_data import prepare
+    from gpt4image.training.training_data import prepare
 
     table = folder / "table"
     if not table.is_dir():
@@ -38,9 +38,9 @@ def prepared(folder: Path, **options: Any) -> Prepared:
 
 
 def pipeline() -> list[Row]:
-    from gpt4image import loop, objective
-    from gpt4image.draws import Draws
-    from gpt4image.trainer import build
+    from gpt4image.training import loop, objective
+    from gpt4image.training.draws import Draws
+    from gpt4image.training.trainer import build
 
     with tempfile.TemporaryDirectory() as name:
         ready = prepared(Path(name))
@@ -93,8 +93,8 @@ def _against_dataloader(ready: Prepared, trainer: Any) -> Row:
     from torch.utils.data import DataLoader, Dataset
     from torchvision.transforms import v2
 
-    from gpt4image import objective
-    from gpt4image.draws import Draws
+    from gpt4image.training import objective
+    from gpt4image.training.draws import Draws
 
     data, how = ready.data, trainer.augmentation
     train = data.indices("train")
@@ -149,9 +149,9 @@ def _against_dataloader(ready: Prepared, trainer: Any) -> Row:
 
 def alignment() -> list[Row]:
     """Measure a ResNet-18 and the small model of the demo: the alignment costs both the same few milliseconds."""
-    from gpt4image import loop
     from gpt4image.devices import peak_memory_bytes, reset_peak_memory
-    from gpt4image.trainer import build
+    from gpt4image.training import loop
+    from gpt4image.training.trainer import build
 
     rows: list[Row] = []
     for model, count in (("resnet18", 5), (None, STEPS)):
@@ -179,8 +179,8 @@ def alignment() -> list[Row]:
 
 
 def precision() -> list[Row]:
-    from gpt4image import loop
-    from gpt4image.trainer import build
+    from gpt4image.training import loop
+    from gpt4image.training.trainer import build
 
     with tempfile.TemporaryDirectory() as name:
         ready = prepared(Path(name))

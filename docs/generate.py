@@ -1,4 +1,4 @@
-"""Fill the generated parts of README.md and docs/results.md: results from docs/results, the file tree from docstrings.
+"""Fill the generated parts of README.md and docs/: results from docs/results, the file tree from docstrings.
 
 python docs/generate.py          rewrites them
 python docs/generate.py --check  exits with 1 where one is not up to date
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gpt4image.findings import markdown_table, percent
+from gpt4image.reporting.findings import markdown_table, percent
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = {
@@ -21,13 +21,6 @@ RECORDS = {
     "cifar10": "2,000 CIFAR-10 photographs, 10 classes, 5 seeds",
 }
 PACKAGE = ROOT / "src" / "gpt4image"
-FOLDERS = {
-    "recipes": "one TOML per experiment: command, hardware, time, expected numbers",
-    "examples": "the three lines in a plain PyTorch loop",
-    "benchmarks": "speed as ratios to the physical limit",
-    "tests": "mirror src/, real components",
-    "docs": "guide per stage, design, log, records of results",
-}
 
 
 SUMMARY = ("baseline", "aligned", "zero-shot", "self-training", "fixmatch", "text-labels", "oracle")
@@ -69,16 +62,22 @@ def short_table() -> str:
     return "\n".join(lines)
 
 
-def tree() -> str:
-    """Return every module with the first line of its docstring."""
-    lines = ["```", "src/gpt4image/"]
-    for path in sorted(PACKAGE.rglob("*.py"), key=lambda p: (len(p.relative_to(PACKAGE).parts) > 1, p)):
-        name = path.relative_to(PACKAGE).as_posix()
-        about = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        sentence = about.partition("\n")[0].replace("`", "").removesuffix(".")
-        lines.append(f"  {name:46} {sentence}")
-    lines += [f"{name + '/':48} {about}" for name, about in FOLDERS.items()]
-    return "\n".join([*lines, "```"])
+def about(module: Path) -> str:
+    """Return the first line of a module's docstring."""
+    sentence = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or ""
+    return sentence.partition("\n")[0].replace("`", "").removesuffix(".")
+
+
+def tree(folder: Path = PACKAGE, depth: int = 1) -> str:
+    """Return every module below a folder with the first line of its docstring: modules first, then packages."""
+    lines = ["```text", "src/gpt4image/"] if folder == PACKAGE else []
+    for module in sorted(folder.glob("*.py")):
+        if folder == PACKAGE or module.name != "__init__.py":
+            lines.append(f"{'  ' * depth + module.name:30} {about(module)}")
+    for package in sorted(path.parent for path in folder.glob("*/__init__.py")):
+        lines.append(f"{'  ' * depth + package.name + '/':30} {about(package / '__init__.py')}")
+        lines.append(tree(package, depth + 1))
+    return "\n".join([*filter(None, lines), *(["```"] if folder == PACKAGE else [])])
 
 
 def filled(text: str) -> str:
@@ -94,7 +93,7 @@ def filled(text: str) -> str:
 def main() -> int:
     """Rewrite or check the pages."""
     stale = []
-    for path in (ROOT / "README.md", ROOT / "docs" / "results.md"):
+    for path in (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "design.md"):
         before = path.read_text(encoding="utf-8")
         after = filled(before)
         if before == after:

@@ -17,10 +17,10 @@ import torch
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from gpt4image import processes
 from gpt4image.align import LOSSES, WITH_NEGATIVES
 from gpt4image.config import TrainConfig
 from gpt4image.config.learning import TextOptions
+from gpt4image.engines import processes
 from gpt4image.errors import DataError, Gpt4ImageError
 
 COUNTS = (1, 2, 4)
@@ -106,7 +106,7 @@ def gradient_cases() -> Iterator[tuple[str, dict[str, Any]]]:
 
 def gradients(count: int, options: dict[str, Any], out: Path) -> None:
     """Write, for each case, the losses, the gradient of each parameter and the statistics after one backward pass."""
-    from gpt4image.training_data import prepare
+    from gpt4image.training.training_data import prepare
 
     shared = TrainConfig(**options, **SHARED, **VIT, lr=0.01, weight_decay=0.0)
     data = prepare(shared, ("train",)).data
@@ -119,10 +119,10 @@ def gradients(count: int, options: dict[str, Any], out: Path) -> None:
 
 
 def gradient(config: TrainConfig, data: Any) -> dict[str, Tensor]:
-    from gpt4image.auto import choose
-    from gpt4image.loop import pixels_of
-    from gpt4image.objective import batch_losses, seed_step
-    from gpt4image.trainer import build
+    from gpt4image.training.auto import choose
+    from gpt4image.training.loop import pixels_of
+    from gpt4image.training.objective import batch_losses, seed_step
+    from gpt4image.training.trainer import build
 
     torch.set_default_dtype(torch.float64)  # of the weights
     trainer = build(choose(config, data.image_set)[0], data)
@@ -160,7 +160,7 @@ class StoppedError(Exception):
 @contextlib.contextmanager
 def stopping_after(steps: int) -> Iterator[None]:
     """Let a run fail at the step after some more."""
-    from gpt4image import loop
+    from gpt4image.training import loop
 
     real, left = loop.train_step, iter(range(steps))
 

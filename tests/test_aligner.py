@@ -18,7 +18,7 @@ from gpt4image.aligner import Aligner, projection_head
 from gpt4image.alignment import Alignment, FurtherTexts
 from gpt4image.errors import ConfigError, ModelError
 from gpt4image.models import create_backbone
-from gpt4image.weighting import gradient_ratio
+from gpt4image.training.weighting import gradient_ratio
 
 CLASSES, WIDTH = 5, 24
 

@@ -160,8 +160,8 @@ class TestPaperCompat:
                 scaled = processes * tensor - (processes - 1) * tensor.detach()
                 return torch.cat([whole[: own.start], scaled, whole[own.stop :]])
 
-            monkeypatch.setattr("gpt4image.processes.count", lambda: processes)
-            monkeypatch.setattr("gpt4image.processes.gather", gather)
+            monkeypatch.setattr("gpt4image.engines.processes.count", lambda: processes)
+            monkeypatch.setattr("gpt4image.engines.processes.gather", gather)
             local = image_emb[own].clone().requires_grad_()
             Alignment(loss, paper_compat=True)(local, text_emb[own]).backward()
             mean_over_processes.append(local.grad / processes)

@@ -15,18 +15,19 @@ import numpy as np
 import pytest
 import torch
 
-from gpt4image import arms, runs
-from gpt4image.checkpoint import save_tensors
+from gpt4image import runs
 from gpt4image.compare import compare
+from gpt4image.comparing import arms
+from gpt4image.comparing.jobs import situation
+from gpt4image.comparing.planning import make_plan
+from gpt4image.comparing.regimes import Regime
 from gpt4image.config import CompareConfig, TrainConfig
 from gpt4image.data import load_image_set
 from gpt4image.errors import ConfigError, DataError, TableError
 from gpt4image.files import read_json
-from gpt4image.jobs import situation
-from gpt4image.planning import make_plan
-from gpt4image.regimes import Regime
-from gpt4image.trainer import build, make_backbone
-from gpt4image.training_data import prepare
+from gpt4image.training.checkpoint import save_tensors
+from gpt4image.training.trainer import build, make_backbone
+from gpt4image.training.training_data import prepare
 from tables import make_table
 
 SMALL: dict[str, Any] = {

@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from gpt4image import loop, runs
-from gpt4image.checkpoint import load_tensors
+from gpt4image import runs
 from gpt4image.config import TrainConfig
 from gpt4image.data import load_image_set
 from gpt4image.errors import ConfigError
-from gpt4image.objective import batch_losses, seed_step
 from gpt4image.train import train
-from gpt4image.trainer import Trainer, build
-from gpt4image.training_data import prepare
+from gpt4image.training import loop
+from gpt4image.training.checkpoint import load_tensors
+from gpt4image.training.objective import batch_losses, seed_step
+from gpt4image.training.trainer import Trainer, build
+from gpt4image.training.training_data import prepare
 from tables import make_table
 
 SMALL: dict[str, Any] = {

@@ -15,9 +15,9 @@ from gpt4image.data import load_with_splits
 from gpt4image.errors import RunError, TableError
 from gpt4image.files import write_json
 from gpt4image.label import label
+from gpt4image.labelling.text_vectors import unit
 from gpt4image.table import EmbeddingTable
 from gpt4image.text_labels import TextLabels
-from gpt4image.text_vectors import unit
 from gpt4image.train import train
 from tables import make_table
 

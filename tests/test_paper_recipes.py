@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from gpt4image import auto
 from gpt4image.config import CompareConfig, TrainConfig
 from gpt4image.data import load_image_set
 from gpt4image.recipes import load_recipe
 from gpt4image.runs import read_run
 from gpt4image.train import train
-from gpt4image.trainer import make_backbone
+from gpt4image.training import auto
+from gpt4image.training.trainer import make_backbone
 from tables import make_table
 
 FOLDER = Path(__file__).parents[1] / "recipes" / "paper"

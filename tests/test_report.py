@@ -14,7 +14,6 @@ import pytest
 from gpt4image.config import ReportConfig
 from gpt4image.errors import RunError
 from gpt4image.files import read_json, write_json
-from gpt4image.records import load_run
 from gpt4image.report import (
     CLASSES_SHOWN,
     class_accuracies,
@@ -25,6 +24,7 @@ from gpt4image.report import (
     run_sentence,
     write_report,
 )
+from gpt4image.reporting.records import load_run
 from synthetic_records import comparison_record, data_url, examples, write_comparison, write_run
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'\n`{{ 7*7 }}` \x00"

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gpt4image.errors import TableError
-from gpt4image.label_noise import Noise
+from gpt4image.labelling.label_noise import Noise
 from gpt4image.text_labels import Facts, TargetRule, TextLabels, blend
 
 

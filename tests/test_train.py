@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from gpt4image import runs
-from gpt4image.checkpoint import load_tensors
 from gpt4image.config import EvaluateConfig, TrainConfig
 from gpt4image.errors import ConfigError, DataError, Gpt4ImageError, ModelError, RunError, TrainingError
 from gpt4image.evaluate import evaluate
 from gpt4image.files import read_json
 from gpt4image.train import train
+from gpt4image.training.checkpoint import load_tensors
 
 SMALL: dict[str, Any] = {
     "model": "resnet10t",
@@ -120,7 +120,7 @@ class StoppedError(Exception):
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    from gpt4image import loop
+    from gpt4image.training import loop
 
     real, count = loop.train_step, [0]
 
@@ -186,7 +186,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_exits_130(colour_folder: Path, tmp_path: 
 def test_a_loss_that_is_not_finite_stops_before_the_step(
     colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gpt4image import objective
+    from gpt4image.training import objective
 
     real = objective.soft_cross_entropy
     calls = [0]

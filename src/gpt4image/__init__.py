@@ -22,7 +22,7 @@ _MODULE_OF = {
     "Aligner": "aligner",
     "Alignment": "alignment",
     "FurtherTexts": "alignment",
-    "gradient_ratio": "weighting",
+    "gradient_ratio": "training.weighting",
     "create_backbone": "models",
     "DescribedImages": "pairs",
     "LOSSES": "align",

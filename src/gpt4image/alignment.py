@@ -8,8 +8,8 @@ from typing import Literal, NamedTuple, TypedDict, get_args
 import torch
 from torch import Tensor, nn
 
-from gpt4image import processes
 from gpt4image.align import LOSSES, WITH_NEGATIVES
+from gpt4image.engines import processes
 from gpt4image.errors import ConfigError, nearest
 
 SameClass = Literal["negative", "masked", "positive"]

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt4image import __version__, launch
+from gpt4image import __version__
+from gpt4image.engines import launch
 
 OK, SET_ASIDE, USER_MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
@@ -39,9 +40,9 @@ COMMANDS = {
         "bring descriptions into a store", "ImportConfig", "descriptions:import_descriptions"
     ),
     "descriptions export": Command("write descriptions to a file", "ExportConfig", "descriptions:export_descriptions"),
-    "descriptions stats": Command("count what is in a store", "StatsConfig", "description_stats:stats"),
+    "descriptions stats": Command("count what is in a store", "StatsConfig", "describing.description_stats:stats"),
     "descriptions check": Command("hold a store against an image set", "CheckConfig", "descriptions:check"),
-    "descriptions view": Command("write a page of images and descriptions", "ViewConfig", "gallery:view"),
+    "descriptions view": Command("write a page of images and descriptions", "ViewConfig", "describing.gallery:view"),
     "embeddings import": Command(
         "make a table of released embeddings", "ImportEmbeddingsConfig", "embeddings:import_embeddings"
     ),

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from gpt4image import runs
+from gpt4image.comparing.jobs import run_all
+from gpt4image.comparing.planning import Job, Plan, make_plan
+from gpt4image.comparing.regimes import Regime
+from gpt4image.comparing.results import summarise
 from gpt4image.config import CompareConfig
 from gpt4image.files import write_json
-from gpt4image.jobs import run_all
 from gpt4image.outcome import Outcome
-from gpt4image.planning import Job, Plan, make_plan
-from gpt4image.regimes import Regime
-from gpt4image.results import summarise
 from gpt4image.table import EmbeddingTable
 
 
@@ -32,8 +32,8 @@ def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",)) -> 
     Raises:
         ConfigError, DataError, TableError, ModelError, RunError: before training starts.
     """
-    from gpt4image.metric_tables import all_tables
     from gpt4image.report import write_report
+    from gpt4image.reporting.metric_tables import all_tables
 
     out = configs[0].out
     configs = tuple(config.model_copy(update={"out": out}) for config in configs)
@@ -61,8 +61,8 @@ def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",)) -> 
 
 def _write_examples(plan: Plan) -> None:
     """Write example pictures with their texts, and what the text labels and the runs of the first seed say of them."""
-    from gpt4image.examples import write_examples
-    from gpt4image.teaching import read_training
+    from gpt4image.labelling.teaching import read_training
+    from gpt4image.reporting.examples import write_examples
 
     config, data = plan.config, Regime.of(plan.config).apply(plan.prepared.data, seed=0)
     in_train = data.image_set.splits == "train"

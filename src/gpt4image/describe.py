@@ -11,14 +11,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gpt4image.asking import Asking, Settled
-from gpt4image.budget import Budget
 from gpt4image.config import DescribeConfig, Flaw
 from gpt4image.data import ImageSet, load_image_set
 from gpt4image.describers import Answer, Describer, load_describer
 from gpt4image.describers.prompts import fill, load_prompt
+from gpt4image.describing.asking import Asking, Settled
+from gpt4image.describing.budget import Budget
+from gpt4image.describing.estimate import estimate, sample_of
 from gpt4image.errors import ConfigError
-from gpt4image.estimate import estimate, sample_of
 from gpt4image.interrupts import Interrupt, deferred_interrupt
 from gpt4image.outcome import Outcome, SetAside
 from gpt4image.progress import progress_bar

@@ -13,10 +13,10 @@ from typing import Any
 from gpt4image.config import CheckConfig, ExportConfig, ImportConfig
 from gpt4image.data import SPLITS, ImageSet, load_image_set
 from gpt4image.describers.prompts import find_prompt
+from gpt4image.describing.rows import Row, describer_settings, read_rows, to_fields, write_rows
 from gpt4image.errors import ConfigError, DataError, StoreError, first_few
 from gpt4image.outcome import Outcome, SetAside
 from gpt4image.progress import progress_bar
-from gpt4image.rows import Row, describer_settings, read_rows, to_fields, write_rows
 from gpt4image.store import Description, DescriptionStore, Prompt, canonical_json
 from gpt4image.table import text_digest
 

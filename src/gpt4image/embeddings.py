@@ -18,11 +18,11 @@ from gpt4image import __version__
 from gpt4image.config import ImportEmbeddingsConfig
 from gpt4image.data import load_image_set
 from gpt4image.describers.prompts import find_prompt
+from gpt4image.describing.released import read_matrix
 from gpt4image.descriptions import require_one_each
 from gpt4image.errors import DataError, TableError
 from gpt4image.files import atomic_path, fingerprint, write_json
 from gpt4image.outcome import Outcome, SetAside
-from gpt4image.released import read_matrix
 from gpt4image.table import (
     MANIFEST,
     Manifest,

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from gpt4image import __version__
 from gpt4image.config import EncodeConfig
-from gpt4image.distinct_texts import Descriptions, read_descriptions
+from gpt4image.describing.distinct_texts import Descriptions, read_descriptions
 from gpt4image.engines.ray_cluster import require_ray
 from gpt4image.errors import TableError, first_few
 from gpt4image.files import read_json, write_json

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image import processes, runs
-from gpt4image.class_names import ClassNames, find_class_names
+from gpt4image import runs
+from gpt4image.comparing.class_names import ClassNames, find_class_names
 from gpt4image.config import EvaluateConfig
+from gpt4image.engines import processes
 from gpt4image.errors import DataError
 from gpt4image.files import atomic_path, read_json, write_json
 from gpt4image.outcome import Outcome
-from gpt4image.training_data import TrainingData, prepare
+from gpt4image.training.training_data import TrainingData, prepare
 
 if TYPE_CHECKING:
-    from gpt4image.measures import Measures
+    from gpt4image.comparing.measures import Measures
 
 
 def evaluate(config: EvaluateConfig) -> Outcome:
@@ -29,8 +30,8 @@ def evaluate(config: EvaluateConfig) -> Outcome:
         RunError: no finished run, or its classes are not those of the set.
         DataError: the split is empty or has no labels.
     """
+    from gpt4image.comparing.run_model import options_of
     from gpt4image.devices import choose_device
-    from gpt4image.run_model import options_of
 
     record = runs.read_run(config.run_dir)
     options = options_of(record)
@@ -58,7 +59,7 @@ def evaluate(config: EvaluateConfig) -> Outcome:
 
 def run_probabilities(run_dir: Path, data: TrainingData, indices: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return (n, K) class probabilities that a finished run gives the images at ``indices``."""
-    from gpt4image.run_model import load_run_model
+    from gpt4image.comparing.run_model import load_run_model
 
     return load_run_model(run_dir, len(data.classes)).read(data.pixels, indices).probabilities
 
@@ -87,8 +88,8 @@ def measure_run(
     Raises:
         DataError: the split is empty or has no labels.
     """
-    from gpt4image.measures import Measures, accuracies_by_rarity, measure_more
-    from gpt4image.run_model import load_run_model
+    from gpt4image.comparing.measures import Measures, accuracies_by_rarity, measure_more
+    from gpt4image.comparing.run_model import load_run_model
     from gpt4image.tasks.classification import measure
 
     indices = data.indices(split)

@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.class_names import find_class_names
+from gpt4image.comparing.class_names import find_class_names
 from gpt4image.config import LabelConfig
-from gpt4image.cotraining import ask_run, second_opinion
 from gpt4image.data import NO_LABEL, ImageSet, load_with_splits
 from gpt4image.errors import TableError, first_few
-from gpt4image.label_page import Shown, in_words, write_page
+from gpt4image.labelling.cotraining import ask_run, second_opinion
+from gpt4image.labelling.label_page import Shown, in_words, write_page
+from gpt4image.labelling.reading import Reading, read_labels
+from gpt4image.labelling.suggest import Suggestion, to_describe, to_label, write_suggestions
+from gpt4image.labelling.text_vectors import Texts, side_by_side, smooth
 from gpt4image.outcome import Outcome
-from gpt4image.reading import Reading, read_labels
-from gpt4image.suggest import Suggestion, to_describe, to_label, write_suggestions
 from gpt4image.table import EmbeddingTable
 from gpt4image.text_labels import Facts, TextLabels
-from gpt4image.text_vectors import Texts, side_by_side, smooth
 
 CALIBRATION_BINS = 15
 

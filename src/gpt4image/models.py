@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
+import os
 import re
+import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -102,6 +106,25 @@ def has_batch_norm(name: str) -> bool:
     with torch.device("meta"):  # structure alone: no memory, no initialisation
         module = timm.create_model(name, pretrained=False)
     return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules())
+
+
+def compile_training(module: nn.Module, device: torch.device) -> None:
+    """Let torch.compile speed up what a backbone of timm does before its pooling, while it is in training mode.
+
+    The classifier and what reads its input, an Aligner or ``gradient_ratio``, stay outside and see the same tensors.
+
+    Raises:
+        ModelError: no compiler is here.
+    """
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if device.type == "cpu" and shutil.which(compiler) is None:
+        raise ModelError(f"--compile needs the C++ compiler {compiler}: install it, or name yours in CXX.")
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        raise ModelError("--compile needs Triton on this device: pip install triton, or leave it out.")
+    backbone: Any = module
+    plain = backbone.forward_features
+    fast = torch.compile(plain)
+    backbone.forward_features = lambda images: (fast if backbone.training else plain)(images)
 
 
 def checkpoint_activations(module: nn.Module, name: str) -> None:

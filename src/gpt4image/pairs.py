@@ -26,7 +26,7 @@ from gpt4image.data.decode import decode
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.errors import DataError, DecodeError, TableError, nearest
 from gpt4image.table import EmbeddingTable
-from gpt4image.training_data import is_described
+from gpt4image.training.training_data import is_described
 
 IGNORED_LABEL = -100  # F.cross_entropy leaves such images out by default
 BLANK_SIZE = (224, 224)

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from gpt4image import charts, findings, metric_tables
 from gpt4image.config import ReportConfig
 from gpt4image.errors import RunError
 from gpt4image.files import read_json, write_text
 from gpt4image.outcome import Outcome, SetAside
-from gpt4image.page import render
-from gpt4image.records import (
+from gpt4image.reporting import charts, findings, metric_tables
+from gpt4image.reporting.page import render
+from gpt4image.reporting.records import (
     COMPARISON,
     DOUBTFUL,
     EXAMPLES,

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.errors import TableError
 from gpt4image.files import atomic_path
-from gpt4image.label_noise import Noise, find_doubtful
+from gpt4image.labelling.label_noise import Noise, find_doubtful
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]

@@ -7,14 +7,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from gpt4image import processes, runs
+from gpt4image import runs
 from gpt4image.config import TrainConfig, TrainOptions
 from gpt4image.devices import choose_device, cpu_threads
+from gpt4image.engines import processes
 from gpt4image.errors import ConfigError, DataError
 from gpt4image.files import read_json, write_json
 from gpt4image.outcome import Outcome
 from gpt4image.progress import progress_bar
-from gpt4image.training_data import Prepared, prepare
+from gpt4image.training.training_data import Prepared, prepare
 
 OnStep = Callable[[int, int, str], None]
 
@@ -77,7 +78,7 @@ def resolve(ready: Prepared) -> Prepared:
     """Choose precision and memory format by a short probe of the run itself, where they are left open."""
     from dataclasses import replace
 
-    from gpt4image.loop import choose_precision
+    from gpt4image.training.loop import choose_precision
 
     config: TrainOptions = ready.config
     precision, memory_format, seconds = choose_precision(config, ready.data)
@@ -99,8 +100,8 @@ def run(
     """Carry one run to its end and write its records; a run that is there is continued where ``resume`` says so."""
     import torch
 
-    from gpt4image.loop import fit
-    from gpt4image.trainer import build
+    from gpt4image.training.loop import fit
+    from gpt4image.training.trainer import build
 
     config: TrainConfig = ready.config
     trainer = build(config, ready.data)

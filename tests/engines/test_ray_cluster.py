@@ -18,8 +18,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gpt4image.asking import Asking
-from gpt4image.budget import Budget
 from gpt4image.config import DescribeConfig, EncodeConfig
 from gpt4image.data import load_image_set
 from gpt4image.data.image_set import ImageSet
@@ -27,6 +25,8 @@ from gpt4image.describe import describe
 from gpt4image.describers import Answer, load_describer
 from gpt4image.describers.prompts import PROMPTS
 from gpt4image.describers.replay import ReplayDescriber
+from gpt4image.describing.asking import Asking
+from gpt4image.describing.budget import Budget
 from gpt4image.encode import encode
 from gpt4image.engines.ray_cluster import MOST_TRIES, Cluster, Result, Workers, require_ray
 from gpt4image.engines.ray_describer import RayDescriber

@@ -278,6 +278,6 @@ def test_opening_is_the_first_words() -> None:
 
 @pytest.mark.parametrize("text", ["a" * 100_000, "i'm sorry " * 10_000, "a b " * 20_000, "\n" * 100_000, "é" * 100_000])
 def test_a_huge_answer_takes_no_time(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     found(text)
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0

@@ -256,6 +256,9 @@ class RunningOptions(StageConfig):
     """auto: the faster of those that the device computes well, found by a short probe."""
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
     """auto: the faster one, found by the same probe."""
+    compile: bool = False
+    """Compile the model with torch.compile: faster steps, after up to some minutes for the first one. Results of
+    compiled and other runs differ as those of two seeds do."""
     fsdp: bool = False
     """Spread weights, gradients and optimiser over all processes in place of a copy in each: for models that do not fit
     on one device."""
@@ -279,3 +282,9 @@ class TrainOptions(
     DataOptions,
 ):
     """All of them; fields come in the order data, text, unlabelled, model, schedule, regularisation, running."""
+
+    @model_validator(mode="after")
+    def _compiles(self) -> Self:
+        if self.compile and self.fsdp:
+            raise ConfigError("--compile does not go with --fsdp: leave one of them out.")
+        return self

@@ -21,9 +21,9 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from gpt4image import launch
 from gpt4image.data.decode import decode_square
 from gpt4image.data.image_set import ImageSet
+from gpt4image.engines import launch
 from gpt4image.errors import DataError, DecodeError
 from gpt4image.outcome import SetAside
 from gpt4image.progress import progress_bar

@@ -11,9 +11,9 @@ from typing import Any, BinaryIO
 from gpt4image.data.image_set import ImageSet
 from gpt4image.describers import Answer, Report, Request
 from gpt4image.describers.prices import FREE, Price
+from gpt4image.describing.rows import Row, parse_line
 from gpt4image.errors import ConfigError
 from gpt4image.outcome import SetAside
-from gpt4image.rows import Row, parse_line
 
 _ROWS_PER_GROUP = 256
 

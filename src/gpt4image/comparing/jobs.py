@@ -1,0 +1,97 @@
+"""The jobs of a comparison: one arm and seed each, trained and measured, side by side in worker processes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt4image import runs
+from gpt4image.comparing import arms
+from gpt4image.comparing.planning import Job, jobs_at_once
+from gpt4image.config import CompareConfig, TrainConfig
+from gpt4image.engines.local import run_jobs
+from gpt4image.evaluate import measure_run, run_probabilities
+from gpt4image.files import read_json, write_json
+from gpt4image.labelling.teaching import judge_training, read_training, targets_of
+from gpt4image.training.training_data import Prepared, TrainingData, prepare, with_table
+
+
+def run_all(jobs: list[Job], config: CompareConfig) -> None:
+    """Run what is not finished: first what depends on nothing, then what needs the finished run of another arm."""
+    todo = [job for job in jobs if not _is_done(job)]
+    for wave in (False, True):
+        part = [job for job in todo if (arms.ALL[job.arm].after is not None) is wave]
+        names = [f"{job.name} seed {job.config.seed}" for job in part]
+        run_jobs(run_job, part, names, processes=jobs_at_once(config), title="compare")
+
+
+def _is_done(job: Job) -> bool:
+    path = job.config.out / "evaluation-test.json"
+    return path.is_file() and job.asked.are_in(read_json(path).get("metrics", {}))
+
+
+def run_job(job: Job, progress: Callable[[int, int, str], None]) -> None:
+    """Train one arm and seed, and read the test split once. Runs in a worker process."""
+    from gpt4image.devices import cpu_threads
+    from gpt4image.train import run
+
+    with cpu_threads(job.config.threads):
+        ready = _prepared(job.shared.model_dump_json())
+        if job.config.embeddings != job.shared.embeddings and job.config.embeddings is not None:
+            ready = with_table(ready, job.config.embeddings)
+        if not runs.is_finished(job.config.out):
+            data = arms.ALL[job.arm].prepare(situation(job, ready.data, record=job.config.out))
+            left_out = len(ready.data.indices("train")) - len(data.indices("train"))
+            sizes = {**ready.sizes, "train": ready.sizes["train"] - left_out}
+            mine = replace(ready, config=job.config, chosen=job.chosen, data=data, sizes=sizes)
+            run(mine, job.config.out, arm=job.arm, resume=True, on_step=progress, extra=asdict(job.regime))
+        counts = None
+        if job.regime.imbalance > 1.0:
+            left = job.regime.apply(ready.data, job.config.seed)
+            train = left.indices("train")
+            counts = np.bincount(ready.data.labels[train][ready.data.labels[train] >= 0], minlength=len(left.classes))
+        measure_run(job.config.out, ready.data, "test", names=job.class_names, asked=job.asked, train_counts=counts)
+
+
+@functools.lru_cache(maxsize=1)
+def _prepared(options: str) -> Prepared:
+    """Prepare the data of a run; kept from job to job, since all jobs of a comparison share it."""
+    return prepare(TrainConfig.model_validate_json(options))
+
+
+def situation(job: Job, data: TrainingData, record: Path | None = None) -> arms.Situation:
+    """Return what the arm of a job is made from: the data, with what the regime leaves its seed.
+
+    Args:
+        job: the job.
+        data: of its comparison, with all labels.
+        record: folder of the run, where it is to be kept how well the texts name the labels that were flipped.
+    """
+    seed = job.config.seed
+    left = job.regime.apply(data, seed)
+
+    def teacher(indices: NDArray[np.int64]) -> NDArray[np.float32]:
+        if job.teacher is None:
+            raise ValueError(f"the arm {job.arm} comes after no other")
+        return run_probabilities(job.teacher, data, indices)
+
+    def text_labels(vision: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        reading = read_training(left, job.config, seed)
+        if record is not None and job.regime.label_noise > 0.0 and reading.out_of_fold.any():
+            record.mkdir(parents=True, exist_ok=True)
+            write_json(record / runs.DOUBTFUL, judge_training(reading, left))
+        return targets_of(reading, left, job.config, vision)
+
+    return arms.Situation(
+        data=left,
+        true_labels=data.labels,
+        class_names=job.class_names.vectors,
+        text_labels=text_labels,
+        teacher=teacher,
+        seed=seed,
+    )

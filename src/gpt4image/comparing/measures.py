@@ -1,0 +1,157 @@
+"""What a run is measured by besides the accuracy of its test split."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gpt4image.comparing import corruptions
+from gpt4image.comparing.class_names import ClassNames
+from gpt4image.comparing.retrieval import recalls, zero_shot_accuracy
+from gpt4image.comparing.run_model import Outputs, RunModel
+from gpt4image.comparing.transfer import linear_probe_accuracy, load_transfer_set, nearest_neighbour_accuracy
+from gpt4image.training.training_data import TrainingData
+
+CORRUPTED_IMAGES = 1000
+"""Images that are corrupted, the first by digest; each is read 60 times."""
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measures:
+    """What else is asked for.
+
+    Attributes:
+        corruptions: whether to read corrupted images.
+        transfer: SPECs of sets that the features are probed on.
+    """
+
+    corruptions: bool = False
+    transfer: tuple[str, ...] = ()
+
+    def __or__(self, other: Measures) -> Measures:
+        """Return what either asks for."""
+        transfer = tuple(dict.fromkeys((*self.transfer, *other.transfer)))
+        return Measures(corruptions=self.corruptions or other.corruptions, transfer=transfer)
+
+    def are_in(self, metrics: Mapping[str, float]) -> bool:
+        """Say whether all that is asked for was measured."""
+        return (not self.corruptions or "corrupted" in metrics) and all(
+            f"knn:{spec}" in metrics for spec in self.transfer
+        )
+
+
+@dataclass(kw_only=True)
+class Measured:
+    """Metrics by name, ``FAMILY`` or ``FAMILY:DETAIL``, fractions in 0..1; and why others are not there."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+
+
+def measure_more(
+    model: RunModel, data: TrainingData, split: str, outputs: Outputs, names: ClassNames, asked: Measures
+) -> Measured:
+    """Measure a run beyond its predictions of a split.
+
+    Args:
+        model: the run's.
+        data: the image set of the split; ``text`` holds the descriptions there are.
+        split: name of the split.
+        outputs: what the model says of its images.
+        names: embeddings of the class names.
+        asked: what costs time and was asked for.
+    """
+    found = Measured()
+    if model.head is not None:
+        _measure_text_space(model, data, split, outputs, names, found)
+    if asked.corruptions:
+        found.metrics |= corrupted_accuracies(model, data, split)
+    for spec in asked.transfer:
+        found.metrics |= transfer_accuracies(model, spec, data.pixels.size)
+    return found
+
+
+def _measure_text_space(
+    model: RunModel, data: TrainingData, split: str, outputs: Outputs, names: ClassNames, found: Measured
+) -> None:
+    if model.tuned_texts:
+        why = "the text encoder learned with the model: the vectors of the table are not in its space"
+        found.absent |= {"zero_shot": why, "retrieval": why}
+        return
+    indices = data.indices(split)
+    if names.vectors is None:
+        found.absent["zero_shot"] = names.missing
+    else:
+        labels = data.image_set.labels[indices]
+        found.metrics["zero_shot"] = zero_shot_accuracy(model.embed(outputs.features), names.vectors, labels)
+    if data.text is None:
+        found.absent["retrieval"] = "there is no embedding table of this set"
+        return
+    # Descriptions of held-out images: those of the split, else of the validation split, which no run is trained on.
+    for held_out in dict.fromkeys((split, "val")):
+        place = data.indices(held_out)
+        place = place[data.text.described[place]]
+        if len(place):
+            read = outputs.features[np.isin(indices, place)] if held_out == split else None
+            features = model.read(data.pixels, place).features if read is None else read
+            vectors, _, ids = data.text.take(place)
+            texts = torch.nn.functional.normalize(vectors, dim=1).numpy()
+            found.metrics |= recalls(model.embed(features), texts, ids.numpy())
+            return
+    found.absent["retrieval"] = f"no image of {split} or val has a description in the table"
+
+
+def corrupted_accuracies(model: RunModel, data: TrainingData, split: str) -> dict[str, float]:
+    """Return accuracy on corrupted images: ``corrupted`` (mean of all kinds), ``corrupted:KIND`` (mean of all
+    severities) and ``corrupted:KIND:SEVERITY``.
+    """
+    indices = data.indices(split)
+    indices = indices[data.image_set.labels[indices] >= 0]
+    digests = np.array([data.image_set.digests[i] for i in indices])
+    indices = indices[np.argsort(digests, kind="stable")[:CORRUPTED_IMAGES]]
+    labels = data.image_set.labels[indices]
+    found: dict[str, float] = {}
+    for kind in corruptions.KINDS:
+        for severity in corruptions.SEVERITIES:
+            said = model.read(data.pixels, indices, functools.partial(corruptions.corrupt, kind, severity))
+            found[f"corrupted:{kind}:{severity}"] = float((said.probabilities.argmax(axis=1) == labels).mean())
+        found[f"corrupted:{kind}"] = float(np.mean([found[f"corrupted:{kind}:{s}"] for s in corruptions.SEVERITIES]))
+    return {"corrupted": float(np.mean([found[f"corrupted:{kind}"] for kind in corruptions.KINDS])), **found}
+
+
+def transfer_accuracies(model: RunModel, spec: str, size: int) -> dict[str, float]:
+    """Return ``linear_probe:SPEC`` and ``knn:SPEC``: test accuracy on another image set by the features of a run."""
+    config = model.config
+    other = load_transfer_set(spec, size, config.memory_limit_gb, config.workers)
+    train, test = (model.read(other.pixels, part).features for part in (other.train, other.test))
+    labels = other.labels[other.train], other.labels[other.test]
+    return {
+        f"linear_probe:{spec}": linear_probe_accuracy(train, labels[0], test, labels[1]),
+        f"knn:{spec}": nearest_neighbour_accuracy(train, labels[0], test, labels[1]),
+    }
+
+
+def accuracies_by_rarity(per_class: list[float | None], counts: Ints) -> dict[str, float]:
+    """Return mean class accuracy of the third of the classes with the most training images, the next, and the last.
+
+    Thirds take the place of the usual bounds of 100 and 20 training images (Liu et al. 2019, arXiv 1904.05160), between
+    which all classes of a small set would lie.
+
+    Args:
+        per_class: accuracy of each of K classes, None where no image tells.
+        counts: (K,) training images of each class.
+
+    Returns:
+        ``many_shot``, ``medium_shot`` and ``few_shot``, where there are such classes.
+    """
+    thirds = np.array_split(np.argsort(-counts, kind="stable"), 3)
+    known = [[value for i in third if (value := per_class[i]) is not None] for third in thirds]
+    named = zip(("many_shot", "medium_shot", "few_shot"), known, strict=True)
+    return {name: float(np.mean(values)) for name, values in named if values}

@@ -1,0 +1,269 @@
+"""The plan of a comparison: which arms and seeds to run, with which options; mistakes are refused here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpt4image import runs
+from gpt4image.comparing import arms
+from gpt4image.comparing.class_names import ClassNames, embed_class_names, find_class_names
+from gpt4image.comparing.measures import Measures
+from gpt4image.comparing.regimes import Regime
+from gpt4image.comparing.transfer import choose_images
+from gpt4image.config import CompareConfig, TrainConfig, TrainOptions
+from gpt4image.data.image_set import NO_LABEL
+from gpt4image.errors import ConfigError
+from gpt4image.files import fingerprint, read_json, write_json
+from gpt4image.training import auto
+from gpt4image.training.training_data import Prepared, TrainingData, prepare, require_batch, with_table
+
+PLAN = "plan.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One arm and seed; everything a worker process needs to know.
+
+    Attributes:
+        arm: name in arms.ALL.
+        name: of the arm or variant, for people.
+        config: resolved options of the run.
+        shared: resolved options of the comparison, by which the data is prepared: the same for all its jobs.
+        chosen: options that were chosen from the set.
+        regime: what is left of the training set.
+        teacher: folder of the run of the same seed that the arm comes after; None where it comes after none.
+        class_names: text embeddings of the class names, where the arm reads texts.
+        asked: what to measure besides the accuracy of the test split.
+    """
+
+    arm: str
+    name: str
+    config: TrainConfig
+    shared: TrainConfig
+    chosen: dict[str, Any]
+    regime: Regime
+    teacher: Path | None
+    class_names: ClassNames
+    asked: Measures
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """An arm of a comparison: as it is, or a variant with other options.
+
+    Attributes:
+        arm: name in arms.ALL.
+        options: options of train that make it a variant; those of the arm itself are in arms.ALL.
+        folders: run folders in order of the seeds 0, 1, ...
+    """
+
+    arm: str
+    options: Mapping[str, Any]
+    folders: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A comparison that is ready to be run: its jobs, and its members by name."""
+
+    config: CompareConfig
+    prepared: Prepared
+    jobs: tuple[Job, ...]
+    members: dict[str, Member]
+
+
+def make_plan(config: CompareConfig) -> Plan:
+    """Return the plan of a comparison.
+
+    Raises:
+        ConfigError, DataError, TableError, ModelError: options that do not fit each other or the data.
+    """
+    if config.text_labels is not None:
+        raise ConfigError(
+            f"--text-labels {config.text_labels} may have been read off labels that an arm must not see. Leave it out: "
+            "the arms text-labels and text-labels-aligned read their own, per seed, off the labels that are left."
+        )
+    if config.consistency > 0.0:
+        raise ConfigError(
+            f"--consistency {config.consistency:g} would make every arm another one. Leave it out: the arms fixmatch "
+            "and text-labels-fixmatch have it, with weight 1; for another weight give a variant of one of them."
+        )
+    if config.noise_kind != "uniform" and not config.label_noise:
+        raise ConfigError(f"--noise-kind {config.noise_kind} says how labels are wrong: give --label-noise too.")
+    if config.described_fraction < 1.0 and config.embeddings is None:
+        raise ConfigError(
+            f"--described-fraction {config.described_fraction:g} is a part of the descriptions: give --embeddings too."
+        )
+    for spec in config.transfer_sets:
+        choose_images(spec)
+    threads = config.threads or max(1, _cores() // jobs_at_once(config))
+    config = config.model_copy(update={"threads": threads})
+    ready = _resolved(config)
+    regime = Regime.of(config)
+    train = ready.data.indices("train")
+    unlabelled = bool((ready.data.labels[train] == NO_LABEL).any())
+    members = _members(config, regime.apply(ready.data, seed=0), scarce=regime.scarce, unlabelled=unlabelled)
+    doubted = any(arms.ALL[member.arm].scarce_only for member in members.values())
+    if regime.scarce or unlabelled or doubted:
+        _refuse_leak(config, members.values())
+    for seed in range(config.seeds):
+        left = regime.apply(ready.data, seed)
+        if regime.imbalance > 1.0:
+            require_batch(len(left.indices("train")), ready.config.batch_size)
+    jobs = {name: _jobs(config, ready, name, member) for name, member in members.items()}
+    return Plan(
+        config=config,
+        prepared=ready,
+        jobs=tuple(job for several in jobs.values() for job in several),
+        members={
+            name: replace(member, folders=tuple(job.config.out for job in jobs[name]))
+            for name, member in members.items()
+        },
+    )
+
+
+def _resolved(config: CompareConfig) -> Prepared:
+    """Prepare the data and choose what is left open; a comparison that goes on keeps what it had chosen."""
+    from gpt4image.devices import cpu_threads
+    from gpt4image.train import resolve
+
+    # What is chosen depends on the images and the options of a run alone, not on which arms and seeds are asked for.
+    asked = CompareConfig.model_fields.keys() - TrainOptions.model_fields.keys() - {"imbalance"} | runs.NOT_IDENTITY
+    key = fingerprint(config.model_dump(mode="json", exclude=asked))[:12]
+    path = config.out / PLAN
+    known: dict[str, Any] = read_json(path) if path.is_file() else {}
+    options = {name: value for name, value in known.get(key, {}).items() if name in CompareConfig.model_fields}
+    with cpu_threads(config.threads):
+        ready = prepare(config.model_copy(update=options))
+        if config.imbalance > 1.0:  # fewer images take more epochs
+            left = np.flatnonzero(Regime(imbalance=config.imbalance).apply(ready.data, seed=0).usable)
+            given = config.model_copy(update={"image_size": ready.config.image_size, **options})
+            resolved, chosen = auto.choose(given, ready.data.image_set.select(left))
+            ready = replace(ready, config=resolved, chosen=ready.chosen | chosen)
+        ready = resolve(ready)
+    if key not in known:
+        write_json(path, known | {key: ready.chosen})
+        return ready
+    return replace(ready, chosen=known[key])
+
+
+def _members(config: CompareConfig, left: TrainingData, *, scarce: bool, unlabelled: bool) -> dict[str, Member]:
+    """Return the arms that are asked for, or all that mean something here, and the variants.
+
+    Whoever doubts labels may ask for more. ``left`` is what the first seed trains on.
+    """
+    train = left.indices("train")
+    without = left.labels[train] == NO_LABEL
+    untold = without if left.text is None else without & ~left.text.described[train]
+    there: dict[str, bool] = {
+        "described": config.embeddings is not None,
+        "unlabelled": bool(without.any()),
+        "untold": bool(untold.any()),
+    }
+    possible = [name for name in arms.applicable(scarce=True, **there) if scarce or name != "oracle"]
+    usual = arms.applicable(scarce=scarce or unlabelled, **there)
+    asked = tuple(filter(None, config.arms.split(","))) or tuple(name for name in usual if name in possible)
+    wanted = {**dict.fromkeys(asked), **{table["arm"]: None for table in config.variants.values()}}
+    if refused := [name for name in wanted if name not in possible]:
+        why = "need --embeddings" if config.embeddings is None else "need --labels-per-class or --label-noise"
+        if config.embeddings is not None and all(arms.ALL[name].consistent for name in refused):
+            why = "need training images without a label (with text labels, without a description too)"
+        raise ConfigError(f"--arms {','.join(refused)} {why} here; possible now: {', '.join(possible)}.")
+    first = (arms.ALL[name].after for name in wanted)
+    plain = dict.fromkeys(("baseline", *filter(None, first), *asked))
+    members = {name: Member(arm=name, options={}) for name in plain}
+    for name, table in config.variants.items():
+        members[name] = Member(arm=table["arm"], options={key: table[key] for key in table if key != "arm"})
+    return members
+
+
+def _refuse_leak(config: CompareConfig, members: Iterable[Member]) -> None:
+    """Refuse descriptions that were told the class where labels are meant to be scarce or wrong."""
+    from gpt4image.label import open_tables
+
+    for member in members:
+        if arms.ALL[member.arm].text:
+            first = member.options.get("embeddings", config.embeddings)
+            further = member.options.get("label_embeddings", config.label_embeddings)
+            open_tables([path for path in (first, *further) if path is not None])
+
+
+def _jobs(config: CompareConfig, ready: Prepared, name: str, member: Member) -> list[Job]:
+    """Return the jobs of one arm or variant, one per seed."""
+    # The oracle is the baseline that was given all labels, and zero-shot reads no label: comparisons share such runs.
+    arm = "baseline" if member.arm == "oracle" else member.arm
+    reads_labels = member.arm not in ("oracle", "zero-shot")
+    regime = Regime.of(config).read_by(labels=reads_labels, texts=arms.ALL[arm].text)
+    shared, own = _train_config(ready.config), ready
+    if options := {**arms.ALL[arm].options, **member.options}:
+        own = _with_options(ready, options)
+    folder = config.out / "runs" / _version(own) / regime.name / arm
+    teacher = None
+    if (after := arms.ALL[arm].after) is not None:
+        seen = Regime.of(config).read_by(labels=True, texts=arms.ALL[after].text)
+        teacher = config.out / "runs" / _version(ready) / seen.name / after
+    names = ClassNames()
+    if arms.ALL[arm].text:
+        find = embed_class_names if arms.ALL[arm].names else find_class_names
+        names = find(own.config.embeddings, config.device, ready.data.classes)
+    return [
+        Job(
+            arm=arm,
+            name=name,
+            config=_train_config(own.config, seed=seed, out=folder / f"seed-{seed}", resume=True),
+            shared=shared,
+            chosen=own.chosen,
+            regime=regime,
+            teacher=None if teacher is None else teacher / f"seed-{seed}",
+            class_names=names,
+            asked=Measures(corruptions=config.corruptions, transfer=config.transfer_sets),
+        )
+        for seed in range(config.seeds)
+    ]
+
+
+def _with_options(ready: Prepared, options: Mapping[str, Any]) -> Prepared:
+    """Return the same data, ready for a run with other options; what follows from them is chosen anew."""
+    config: TrainOptions = ready.config.model_copy(update=dict(options))
+    if options.keys() & {"init", "optimizer"}:
+        follows = {"optimizer", "lr", "weight_decay"} & ready.chosen.keys() - options.keys()
+        config = config.model_copy(update=dict.fromkeys(follows))
+    config, chosen = auto.choose(config, ready.data.image_set)
+    kept = {name: value for name, value in ready.chosen.items() if name not in options}
+    own = replace(ready, config=config, chosen=kept | chosen)
+    if config.embeddings is None or config.embeddings == ready.config.embeddings:
+        return own
+    return with_table(own, config.embeddings)
+
+
+def _train_config(options: TrainOptions, **more: Any) -> TrainConfig:
+    shared = {key: value for key, value in options.model_dump().items() if key in TrainConfig.model_fields}
+    return TrainConfig(**{**shared, "seed": 0, "out": Path(), **more})
+
+
+def _version(ready: Prepared) -> str:
+    """Return what tells runs of other options or data apart in a folder."""
+    options = _train_config(ready.config).model_dump(mode="json")
+    return runs.identity(options | {"data_fingerprint": ready.fingerprint})[:8]
+
+
+def _cores() -> int:
+    from gpt4image.data.pixels import available_cores
+
+    return available_cores()
+
+
+def jobs_at_once(config: CompareConfig) -> int:
+    """Return how many runs go side by side."""
+    import torch
+
+    from gpt4image.devices import choose_device
+
+    if config.jobs is not None:
+        return config.jobs
+    return torch.cuda.device_count() if choose_device(config.device).type == "cuda" else _cores()

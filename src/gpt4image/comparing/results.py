@@ -1,0 +1,160 @@
+"""From finished runs to the record of a comparison: means, intervals, paired differences, cost."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpt4image import runs
+from gpt4image.comparing import arms
+from gpt4image.comparing.planning import Member
+from gpt4image.comparing.regimes import Regime
+from gpt4image.comparing.statistics import mean_ci, paired
+from gpt4image.config import CompareConfig
+from gpt4image.files import read_json
+from gpt4image.reporting.findings import condition
+
+PLAIN = ("top5", "mean_class_accuracy", "ece")
+"""Metrics of every run besides top1."""
+
+RIVALS = {
+    "aligned": ("shuffled", "shuffled-within-class", "random", "class-name", "class-mean"),
+    "text-labels": ("aligned", "zero-shot", "self-training", "fixmatch"),
+    "text-labels-aligned": ("text-labels",),
+    "text-labels-cotrained": ("text-labels", "text-labels-fixmatch"),
+    "text-labels-fixmatch": ("text-labels", "fixmatch"),
+}
+"""Besides the baseline, what each arm is held against: the controls, and what else could have been done."""
+
+
+def summarise(config: CompareConfig, members: Mapping[str, Member]) -> dict[str, Any]:
+    """Return the record of one comparison, as comparison.json holds it.
+
+    Args:
+        config: its options.
+        members: finished and measured runs.
+    """
+    folders = {name: member.folders for name, member in members.items()}
+    tests = {name: [read_json(run / "evaluation-test.json") for run in folders[name]] for name in members}
+    top1 = {name: [test["top1"] for test in tests[name]] for name in members}
+    facts = {name: [read_json(run / runs.RUN) for run in folders[name]] for name in members}
+    first = folders["baseline"][0]
+    return {
+        "metric": "top1",
+        "question": question(config),
+        "arms": {
+            name: {
+                **_arm(config, member, top1[name], facts[name]),
+                "metrics": _metrics(tests[name], tests["baseline"] if name != "baseline" else None),
+                "absent": {metric: why for test in tests[name] for metric, why in test.get("absent", {}).items()},
+            }
+            for name, member in members.items()
+        },
+        "pairs": [_pair(arm, rival, top1[arm], top1[rival]) for arm, rival in pairs_of(members)],
+        "data": {
+            **facts["baseline"][0]["data"],
+            "described": max(fact[0]["data"]["described"] for fact in facts.values()),
+            **asdict(Regime.of(config)),
+            "only_described": config.only_described,
+        },
+        "doubtful": _doubtful(folders),
+        "chosen": read_json(first / runs.CONFIG)["chosen"],
+        "environment": read_json(first / runs.ENVIRONMENT),
+        "command": shlex.join(["gpt4image", *sys.argv[1:]]),
+        "notes": notes(config),
+    }
+
+
+def _doubtful(folders: Mapping[str, Sequence[Path]]) -> list[dict[str, Any]]:
+    """Return, per seed, how well the first arm with text labels named the labels that were flipped."""
+    for runs_of_arm in folders.values():
+        found = [run / runs.DOUBTFUL for run in runs_of_arm]
+        if all(path.is_file() for path in found):
+            return [{"seed": seed, **read_json(path)} for seed, path in enumerate(found)]
+    return []
+
+
+def pairs_of(members: Mapping[str, Member]) -> list[tuple[str, str]]:
+    """Return which members are held against which: all against the baseline, then variants against their plain arm,
+    then arms against their rivals, where both have the same options.
+    """
+    pairs = [(name, "baseline") for name in members if name != "baseline"]
+    pairs += [(name, member.arm) for name, member in members.items() if member.options and member.arm in members]
+    for arm, rivals in RIVALS.items():
+        for rival in rivals:
+            pairs += [
+                (ours, theirs)
+                for ours, our in members.items()
+                for theirs, their in members.items()
+                if (our.arm, their.arm) == (arm, rival) and our.options == their.options
+            ]
+    return list(dict.fromkeys(pairs))
+
+
+def question(config: CompareConfig) -> str:
+    """Return what the comparison asks, as a sentence."""
+    return f"{condition(asdict(Regime.of(config))) or 'With all labels known'}, what do descriptions buy?"
+
+
+def notes(config: CompareConfig) -> list[str]:
+    """Return what a reader must know to trust the numbers."""
+    selected = "the weights of the last step" if config.select == "last" else "the best weights on validation"
+    return [
+        f"Every arm trains on the same images, in batches of the same size, for the same number of steps; {selected} "
+        "are kept, and the test split is read once per run.",
+        "Intervals are 95 % t-intervals over seeds; p-values are of paired t-tests over seeds. A seed draws the "
+        "weights, the data order and which labels, descriptions or images are taken away or spoilt.",
+    ]
+
+
+def _arm(
+    config: CompareConfig, member: Member, top1: Sequence[float], facts: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    mean, *interval = mean_ci(top1)
+    about = arms.ALL[member.arm].about
+    if member.options:
+        about = f"{member.arm} with " + ", ".join(f"{key} {value}" for key, value in member.options.items())
+    return {
+        "description": about,
+        "arm": member.arm,
+        "options": {key: str(value) if isinstance(value, Path) else value for key, value in member.options.items()},
+        "seeds": list(range(len(member.folders))),
+        "test": list(top1),
+        "mean": mean,
+        "ci95": None if None in interval else interval,
+        "seconds": float(np.mean([fact["seconds"] for fact in facts])),
+        "peak_memory_bytes": max(fact["peak_memory_bytes"] for fact in facts),
+        "runs": [os.path.relpath(folder, config.out) for folder in member.folders],
+    }
+
+
+def _metrics(ours: Sequence[dict[str, Any]], baseline: Sequence[dict[str, Any]] | None) -> dict[str, Any]:
+    """Return every metric besides top1 that all runs of an arm have, with its paired difference to the baseline."""
+    found: dict[str, Any] = {}
+    values, others = _by_metric(ours), _by_metric(baseline or [])
+    for metric, test in values.items():
+        mean, *interval = mean_ci(test)
+        found[metric] = {"test": test, "mean": mean, "ci95": None if None in interval else interval}
+        if metric in others:
+            found[metric]["against_baseline"] = asdict(paired(test, others[metric]))
+    return found
+
+
+def _by_metric(evaluations: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+    flat = [{name: run[name] for name in PLAIN} | run.get("metrics", {}) for run in evaluations]
+    return (
+        {metric: [run[metric] for run in flat] for metric in flat[0] if all(metric in run for run in flat)}
+        if flat
+        else {}
+    )
+
+
+def _pair(arm: str, against: str, ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
+    return {"arm": arm, "against": against, **asdict(paired(ours, theirs))}

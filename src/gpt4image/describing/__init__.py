@@ -1,0 +1,1 @@
+"""What describing and the store of descriptions are made of."""

@@ -1,0 +1,138 @@
+"""What is still to be asked about an image set: requests in order, one at a time, as far as the budget goes."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+from gpt4image.data import NO_LABEL, ImageSet
+from gpt4image.describers import Answer, Request
+from gpt4image.describers.prompts import turns
+from gpt4image.describing.budget import Budget
+from gpt4image.interrupts import Interrupt
+from gpt4image.outcome import SetAside
+from gpt4image.store import Prompt
+
+Settled = Mapping[str, frozenset[int]]
+
+
+class Asking:
+    """Requests for every distinct image, prompt and sample that is not settled. Costs no memory per request.
+
+    Attributes:
+        set_aside: images that a class-conditioned prompt cannot ask about, as far as the requests have come.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        prompts: Sequence[Prompt],
+        samples: int,
+        settled: Sequence[Settled],
+        *,
+        only: Collection[str] | None = None,
+    ) -> None:
+        """Prepare to ask.
+
+        Args:
+            images: the image set.
+            prompts: filled in for the run.
+            samples: answers wanted for each image and prompt.
+            settled: for each prompt, samples that need not be asked for, by digest.
+            only: digests to ask about; all of the set without it.
+        """
+        self._images = images
+        self._prompts = prompts
+        self._samples = frozenset(range(samples))
+        self._settled = settled
+        self._only = only
+        self._twins = _rows_of_equal_images(images)
+        self._main = self._all()
+        self._again: deque[Request] = deque()
+        self._asked_again: set[tuple[str, Prompt, int]] = set()
+        self._next: tuple[Request, bool] | None = None
+        self._lock = threading.Lock()
+        self.set_aside: list[SetAside] = []
+
+    def requests(self, budget: Budget, interrupt: Interrupt) -> Iterator[Request]:
+        """Yield requests until there are none, the budget has no room for now, or somebody asked to stop."""
+        while not interrupt.requested:
+            with self._lock:
+                following = self._peek()
+                if following is None or not budget.admit(following[0], again=following[1]):
+                    return
+                self._next = None
+            yield following[0]
+
+    def goes_on(self, budget: Budget) -> bool:
+        """Return whether ``requests`` would yield one."""
+        with self._lock:
+            following = self._peek()
+            return following is not None and budget.allows(following[0], again=following[1])
+
+    def finished(self) -> bool:
+        """Return whether everything was asked."""
+        with self._lock:
+            return self._peek() is None
+
+    def ask_again(self, answer: Answer) -> None:
+        """Put an answer that is no description in line for one more try; the second time it is left alone."""
+        name = (answer.request.digest, answer.request.prompt, answer.sample)
+        with self._lock:
+            if name not in self._asked_again:
+                self._asked_again.add(name)
+                self._again.append(replace(answer.request, samples=(answer.sample,)))
+
+    def _peek(self) -> tuple[Request, bool] | None:
+        if self._next is None:
+            # First what waits for one more try: at the end of a run there would be nothing left to do beside it.
+            if self._again:
+                self._next = (self._again.popleft(), True)
+            elif (request := next(self._main, None)) is not None:
+                self._next = (request, False)
+        return self._next
+
+    def _all(self) -> Iterator[Request]:
+        images = self._images
+        for row, digest in enumerate(images.digests):
+            rows = self._twins.get(digest, [row])
+            if rows[0] != row or (self._only is not None and digest not in self._only):
+                continue
+            for prompt, settled in zip(self._prompts, self._settled, strict=True):
+                samples = self._samples - settled.get(digest, frozenset())
+                if not samples:
+                    continue
+                class_name = _class_name(images, rows)
+                if prompt.class_conditioned and not class_name:
+                    reason = f"no label, and the prompt {prompt.name!r} tells the class"
+                    self.set_aside.append(SetAside(name=images.keys[row], reason=reason))
+                    continue
+                yield Request(
+                    digest=digest,
+                    keys=tuple(images.keys[other] for other in rows),
+                    prompt=prompt,
+                    turns=turns(prompt, class_name),
+                    samples=tuple(sorted(samples)),
+                    read=partial(images.read, row),
+                )
+
+
+def _rows_of_equal_images(images: ImageSet) -> dict[str, list[int]]:
+    """Return all rows of each digest that several images share."""
+    seen: set[str] = set()
+    shared = {digest for digest in images.digests if digest in seen or seen.add(digest)}
+    rows: dict[str, list[int]] = {}
+    if shared:
+        for row, digest in enumerate(images.digests):
+            if digest in shared:
+                rows.setdefault(digest, []).append(row)
+    return rows
+
+
+def _class_name(images: ImageSet, rows: Sequence[int]) -> str:
+    """Return the class of the first row that has a label; empty where none has."""
+    labels = (int(images.labels[row]) for row in rows)
+    return next((images.classes[label] for label in labels if label != NO_LABEL), "")

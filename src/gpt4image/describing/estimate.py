@@ -1,0 +1,114 @@
+"""What describing a whole set will take, judged from a small sample of real answers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from gpt4image.comparing.statistics import mean_ci
+from gpt4image.config import DescribeConfig
+from gpt4image.data import ImageSet
+from gpt4image.describers import Describer
+from gpt4image.describers.prices import HALF_PRICE
+from gpt4image.outcome import Outcome
+from gpt4image.store import Description, DescriptionStore, Prompt, canonical_json
+
+IMAGES_IN_SAMPLE = 8
+
+
+def sample_of(images: ImageSet) -> set[str]:
+    """Return the digests of a few images from all over the set; always the same ones for the same set."""
+    distinct = list(dict.fromkeys(images.digests))
+    count = min(IMAGES_IN_SAMPLE, len(distinct))
+    return {distinct[(2 * number + 1) * len(distinct) // (2 * count)] for number in range(count)}
+
+
+def estimate(
+    config: DescribeConfig,
+    outcome: Outcome,
+    store: DescriptionStore,
+    describer: Describer,
+    prompts: Sequence[Prompt],
+    sample: Collection[str],
+) -> Outcome:
+    """Add to the outcome of the sample what the rest of the run will take.
+
+    Returns:
+        The outcome with ``estimate_*`` facts: requests and descriptions that are left, tokens, money (mean and 95 %
+        interval of the mean) and the time it takes if the server keeps the sample's pace at the concurrency asked for.
+        Facts that the answers do not tell (tokens, price) are left out.
+    """
+    left = outcome.summary["without_description"]
+    requests = left // config.samples if config.limit is None else min(left // config.samples, config.limit)
+    answers = _answers(store, describer, prompts, sample)
+    facts: dict[str, Any] = {"estimate_from_answers": len(answers), "estimate_requests": requests}
+    tokens_in = [row.tokens_in for row in answers if row.tokens_in is not None]
+    tokens_out = [row.tokens_out for row in answers if row.tokens_out is not None]
+    descriptions = requests * config.samples
+    if tokens_in and len(tokens_in) == len(tokens_out):
+        facts["estimate_tokens_in"] = round(descriptions * sum(tokens_in) / len(tokens_in))
+        facts["estimate_tokens_out"] = round(descriptions * sum(tokens_out) / len(tokens_out))
+        if describer.price is not None:
+            price = describer.price.scaled(HALF_PRICE) if config.batch else describer.price
+            costs = [price.of(*pair) for pair in zip(tokens_in, tokens_out, strict=True)]
+            facts |= _money(costs, descriptions)
+    latencies = [row.latency_s for row in answers if row.latency_s is not None]
+    if latencies and not config.batch:
+        facts["estimate_seconds"] = round(_seconds(config, requests, latencies, tokens_in, tokens_out), 1)
+    return replace(outcome, summary={**outcome.summary, **facts}, text=_sentence(facts))
+
+
+def _sentence(facts: Mapping[str, Any]) -> str:
+    """Return the estimate in words."""
+    parts = [f"{facts['estimate_requests']:,} requests"]
+    if "estimate_tokens_in" in facts:
+        parts.append(f"{facts['estimate_tokens_in']:,} tokens in and {facts['estimate_tokens_out']:,} out")
+    if "estimate_usd" in facts:
+        interval = facts.get("estimate_usd_ci95")
+        parts.append(
+            f"${facts['estimate_usd']:,.2f}" + (f" (${interval[0]:,.2f} to {interval[1]:,.2f})" if interval else "")
+        )
+    if "estimate_seconds" in facts:
+        parts.append(f"{timedelta(seconds=round(facts['estimate_seconds']))} at the pace of the sample")
+    return f"The rest: {', '.join(parts)}."
+
+
+def _answers(
+    store: DescriptionStore, describer: Describer, prompts: Sequence[Prompt], sample: Collection[str]
+) -> list[Description]:
+    """Return what the describer answered to these prompts about the sample, in this run or before."""
+    settings = canonical_json(describer.settings)
+    return [
+        row
+        for prompt in prompts
+        for row in store.descriptions(prompt_name=prompt.name, digests=sorted(sample))
+        if row.prompt == prompt and canonical_json(row.describer) == settings
+    ]
+
+
+def _money(costs: Sequence[float], descriptions: int) -> dict[str, Any]:
+    mean, low, high = mean_ci(costs)
+    facts: dict[str, Any] = {"estimate_usd": round(mean * descriptions, 4)}
+    if low is not None and high is not None:
+        facts["estimate_usd_ci95"] = [round(max(0.0, low) * descriptions, 4), round(high * descriptions, 4)]
+    return facts
+
+
+def _seconds(
+    config: DescribeConfig,
+    requests: int,
+    latencies: Sequence[float],
+    tokens_in: Sequence[int],
+    tokens_out: Sequence[int],
+) -> float:
+    """Return the time that calls, and the limits the user gave, need."""
+    at_once = config.concurrency if config.describer.startswith("openai:") else config.batch_size
+    seconds = requests * sum(latencies) / len(latencies) / at_once / (config.workers or 1)
+    if config.requests_per_minute is not None:
+        seconds = max(seconds, 60 * requests / config.requests_per_minute)
+    if config.tokens_per_minute is not None and tokens_in and tokens_out:
+        tokens = requests * (sum(tokens_in) + sum(tokens_out)) / len(tokens_in)
+        seconds = max(seconds, 60 * tokens / config.tokens_per_minute)
+    return seconds

@@ -1,0 +1,328 @@
+"""Rows of descriptions outside the store: JSON lines, Parquet, a saved Hugging Face dataset, or a list of texts.
+
+A row has ``description`` and says whose it is by ``digest`` or ``key`` (or by its place alone). Exported rows carry the
+rest of the result too; every other column is ignored. A bad row is named and costs no other row.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import reprlib
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpt4image.describers.prompts import PROMPTS, find_prompt
+from gpt4image.describing import released
+from gpt4image.errors import ConfigError, DataError, Gpt4ImageError, MissingExtraError
+from gpt4image.files import atomic_path
+from gpt4image.outcome import SetAside
+from gpt4image.store import Description, Prompt, canonical_json
+
+if TYPE_CHECKING:
+    import pyarrow
+
+_COLUMNS: Mapping[str, type] = {
+    "digest": str,
+    "key": str,
+    "description": str,
+    "prompt": str,
+    "prompt_version": int,
+    "prompt_text": str,
+    "class_conditioned": bool,
+    "describer": str,
+    "sample": int,
+    "finish_reason": str,
+    "tokens_in": int,
+    "tokens_out": int,
+    "cost_usd": float,
+    "latency_s": float,
+    "created": float,
+}
+_RESULT_COLUMNS = ("finish_reason", "tokens_in", "tokens_out", "cost_usd", "latency_s", "created")
+_ROWS_PER_GROUP = 4096
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 2  # a pickle of a few bytes may hold lists that are endless when they are printed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One description that came from a file.
+
+    Attributes:
+        where: file and line, or number of the row.
+        description: the text.
+        digest: sha256 hex digest of the image.
+        key: key of the image in its set.
+        prompt: what it answers, where the row says so.
+        describer: settings of who wrote it, where the row says so.
+        sample: number of the result, where the row says so.
+        result: the other columns of an exported result, as Description takes them.
+    """
+
+    where: str
+    description: str
+    digest: str | None = None
+    key: str | None = None
+    prompt: Prompt | None = None
+    describer: Mapping[str, Any] | None = None
+    sample: int | None = None
+    result: Mapping[str, Any]
+
+
+def parse_row(value: Any, where: str) -> Row | SetAside:
+    """Return the row that ``value`` (a mapping, or the text alone) stands for, or why it cannot be used."""
+    fields = {"description": value} if isinstance(value, str) else value
+    try:
+        if not isinstance(fields, Mapping):
+            raise ValueError(
+                f"a row is a text, or an object with key or digest, and description; got {_SHORT.repr(value):.60}"
+            )
+        fields = {name: _checked(name, kind, fields.get(name)) for name, kind in _COLUMNS.items()}
+        description = fields["description"]
+        if description is None or not description.strip():
+            raise ValueError("the description is empty or missing")
+        return Row(
+            where=where,
+            description=description,
+            digest=_digest(fields["digest"]),
+            key=fields["key"],
+            prompt=_prompt(fields),
+            describer=None if fields["describer"] is None else describer_settings(fields["describer"]),
+            sample=fields["sample"],
+            result={name: fields[name] for name in _RESULT_COLUMNS if fields[name] is not None},
+        )
+    except (ValueError, Gpt4ImageError) as error:
+        return SetAside(name=where, reason=str(error))
+
+
+def parse_line(line: bytes, where: str) -> Row | SetAside | None:
+    """Return the row of one JSON line, why it cannot be used, or None for a blank line."""
+    if not line.strip():
+        return None
+    try:
+        return parse_row(json.loads(line.decode("utf-8-sig")), where)
+    except (ValueError, RecursionError) as error:
+        return SetAside(name=where, reason=f"not a line of JSON ({error})")
+
+
+def read_rows(path: Path) -> Iterator[Row | SetAside]:
+    """Yield the rows of a file or a saved dataset, in its order, with the bad ones as SetAside.
+
+    Raises:
+        ConfigError: the file is missing or of no known kind.
+        DataError: it cannot be read as what its name says, or has no column ``description``.
+    """
+    if not path.exists():
+        raise ConfigError(f"{path}: there is no such file; give *.jsonl, *.json, *.parquet or a saved dataset folder.")
+    kind = "folder" if path.is_dir() else path.suffix.lower()
+    readers = {".jsonl": _read_lines, ".parquet": _read_parquet, "folder": _read_dataset}
+    readers |= dict.fromkeys(released.TEXT_SUFFIXES, _read_list)
+    if kind not in readers:
+        raise ConfigError(
+            f"{path}: unknown kind of file {kind!r}; give *.jsonl, *.parquet, a saved dataset folder, or a list of "
+            f"texts in *{', *'.join(released.TEXT_SUFFIXES)}."
+        )
+    return readers[kind](path)
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows (see ``to_fields``) as JSON lines, Parquet or a saved Hugging Face dataset, by the name of ``path``.
+
+    Raises:
+        ConfigError: the name says no known kind, or a folder of something else is in the way.
+    """
+    kind = path.suffix.lower()
+    if kind == ".jsonl":
+        _write_lines(path, rows)
+    elif kind == ".parquet":
+        _write_parquet(path, rows)
+    elif not kind:
+        _write_dataset(path, rows)
+    else:
+        raise ConfigError(f"{path}: unknown kind of file {kind!r}; allowed are *.jsonl, *.parquet or a folder name.")
+
+
+def to_fields(description: Description, key: str | None) -> dict[str, Any]:
+    """Return a stored description as a row; ``parse_row`` reads it back without loss."""
+    return {
+        "digest": description.digest,
+        "key": key,
+        "description": description.text,
+        "prompt": description.prompt.name,
+        "prompt_version": description.prompt.version,
+        "prompt_text": description.prompt.text,
+        "class_conditioned": description.prompt.class_conditioned,
+        "describer": canonical_json(description.describer),
+        "sample": description.sample,
+        **{name: getattr(description, name) for name in _RESULT_COLUMNS},
+    }
+
+
+def describer_settings(text: str) -> Mapping[str, Any]:
+    """Return the settings that exported rows carry as JSON, or those of a plain name."""
+    try:
+        settings = json.loads(text)
+    except ValueError:
+        settings = None
+    return settings if isinstance(settings, dict) else {"name": text}
+
+
+def _checked(name: str, kind: type, value: Any) -> Any:
+    """Return ``value`` as ``kind``; keys that are numbers are taken as their text."""
+    if value is None:
+        return None
+    if name == "key" and isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ValueError(f"{name} must be of type {kind.__name__}, got {_SHORT.repr(value):.60}")
+    if (kind is int and abs(value) >= 2**63) or (kind is float and not math.isfinite(value)):
+        raise ValueError(f"{name} is out of range: {_SHORT.repr(value):.60}")
+    if isinstance(value, str):
+        _refuse_lone_surrogates(name, value)
+    return value
+
+
+def _refuse_lone_surrogates(name: str, value: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{name} is not valid Unicode text") from None
+
+
+def _digest(value: str | None) -> str | None:
+    if value is None:
+        return None
+    try:
+        if len(bytes.fromhex(value)) == 32 and len(value) == 64:
+            return value.lower()
+    except ValueError:
+        pass
+    raise ValueError(f"digest must be a sha256 in 64 hexadecimal digits, got {value!r:.80}")
+
+
+def _prompt(fields: Mapping[str, Any]) -> Prompt | None:
+    name, version, text, told = (
+        fields[column] for column in ("prompt", "prompt_version", "prompt_text", "class_conditioned")
+    )
+    if name is None:
+        return None if not told else PROMPTS["class-conditioned"]
+    base = find_prompt(name)
+    return Prompt(
+        name,
+        base.version if version is None else version,
+        base.text if text is None else text,
+        base.class_conditioned if told is None else told,
+    )
+
+
+def _read_lines(path: Path) -> Iterator[Row | SetAside]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            row = parse_line(line, f"{path.name}, line {number}")
+            if row is not None:
+                yield row
+
+
+def _read_list(path: Path) -> Iterator[Row | SetAside]:
+    for number, value in enumerate(released.read_texts(path), start=1):
+        yield parse_row(value, f"{path.name}, item {number}")
+
+
+def _read_parquet(path: Path) -> Iterator[Row | SetAside]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            yield from _read_batches(path, file.schema_arrow.names, file)
+    except pyarrow.ArrowInvalid as error:
+        raise DataError(f"{path}: cannot be read as Parquet ({error}).") from None
+
+
+def _read_batches(path: Path, names: list[str], file: Any) -> Iterator[Row | SetAside]:
+    _require_description(path, names)
+    number = 0
+    columns = [name for name in names if name in _COLUMNS]
+    for batch in file.iter_batches(batch_size=_ROWS_PER_GROUP, columns=columns):
+        for value in batch.to_pylist():
+            number += 1
+            yield parse_row(value, f"{path.name}, row {number}")
+
+
+def _read_dataset(path: Path) -> Iterator[Row | SetAside]:
+    try:
+        import datasets
+    except ImportError:
+        raise MissingExtraError(f"{path}: a saved dataset", "hf") from None
+    try:
+        loaded = datasets.load_from_disk(str(path))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not a dataset saved with save_to_disk ({error}).") from None
+    parts = loaded.values() if isinstance(loaded, datasets.DatasetDict) else [loaded]
+    number = 0
+    for part in parts:
+        _require_description(path, part.column_names)
+        for value in part.select_columns([name for name in part.column_names if name in _COLUMNS]):
+            number += 1
+            yield parse_row(value, f"{path.name}, row {number}")
+
+
+def _require_description(path: Path, columns: Iterable[str]) -> None:
+    if "description" not in columns:
+        raise DataError(f"{path}: there is no column 'description', only {', '.join(columns)}; rename the one that is.")
+
+
+def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for row in rows:
+            present = {name: value for name, value in row.items() if value is not None}
+            file.write(json.dumps(present, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _schema() -> pyarrow.Schema:
+    import pyarrow
+
+    kinds = {str: pyarrow.string(), int: pyarrow.int64(), float: pyarrow.float64(), bool: pyarrow.bool_()}
+    return pyarrow.schema([(name, kinds[kind]) for name, kind in _COLUMNS.items()])
+
+
+def _write_parquet(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    schema = _schema()
+    with atomic_path(path) as temporary, pyarrow.parquet.ParquetWriter(temporary, schema) as writer:
+        group: list[Mapping[str, Any]] = []
+        for row in rows:
+            group.append(row)
+            if len(group) == _ROWS_PER_GROUP:
+                writer.write_table(pyarrow.Table.from_pylist(group, schema=schema))
+                group.clear()
+        writer.write_table(pyarrow.Table.from_pylist(group, schema=schema))
+
+
+def _write_dataset(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    try:
+        import datasets
+    except ImportError:
+        raise MissingExtraError(f"{path}: a saved dataset", "hf") from None
+    if path.exists() and not (path / "dataset_info.json").is_file() and (path.is_file() or any(path.iterdir())):
+        raise ConfigError(f"{path}: this is not a saved dataset and would be written over; give another name.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Through a Parquet file, so that memory stays flat in the number of rows.
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        _write_parquet(Path(folder) / "rows.parquet", rows)
+        bars_wanted = datasets.is_progress_bar_enabled()
+        datasets.disable_progress_bars()
+        try:
+            dataset = datasets.Dataset.from_parquet(str(Path(folder) / "rows.parquet"), cache_dir=folder)
+            dataset.save_to_disk(str(path))
+        finally:
+            if bars_wanted:
+                datasets.enable_progress_bars()

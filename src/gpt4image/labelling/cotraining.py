@@ -1,0 +1,95 @@
+"""What a trained model and the texts say of images, together: two views that correct each other.
+
+Co-training (Blum and Mitchell 1998): the model has learned from what the texts say of all images, so it knows where a
+text is unlike the picture; the text knows what the model cannot see yet.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from gpt4image.config import LabelConfig
+    from gpt4image.data import ImageSet
+    from gpt4image.outcome import SetAside
+
+Floats = NDArray[np.floating]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+LEARNED_WEIGHT = 0.5
+"""Weight of the model's say on an image whose text it was trained on: half of what it says there it has by heart."""
+FLOOR = 1e-6
+
+
+def combine(text: Floats, vision: Floats, learned: Bools) -> NDArray[np.float32]:
+    """Return class probabilities of images by both views: the normalised product of what they say.
+
+    Args:
+        text: (n, K) probabilities by text; a row of zeros where there is none.
+        vision: (n, K) probabilities by the model; a row of zeros where it has no say.
+        learned: (n,) images whose text the model was trained on.
+
+    Returns:
+        (n, K); one view alone where the other says nothing, zeros where both do.
+    """
+    weight = np.where(learned, LEARNED_WEIGHT, 1.0)[:, None]
+    product = np.maximum(text, FLOOR) * np.maximum(vision, FLOOR) ** weight
+    product = product / product.sum(axis=1, keepdims=True)
+    has_text, has_vision = np.any(text, axis=1, keepdims=True), np.any(vision, axis=1, keepdims=True)
+    return np.where(has_text & has_vision, product, np.where(has_text, text, vision)).astype(np.float32)
+
+
+def second_opinion(
+    text: Floats, vision: Floats, labels: Ints, *, learned: Bools, some_labels_wrong: bool
+) -> NDArray[np.float32]:
+    """Return class probabilities by text, corrected by a model where it knows more than the given label.
+
+    A model has learned the label of a labelled image by heart, so it is not heard there; unless some labels are wrong:
+    then it has learned from text and label together, and what it found common to all images corrects both.
+
+    Args:
+        text: (n, K), a row of zeros where there is no description.
+        vision: (n, K), a row of zeros where the model has no say.
+        labels: (n,) given labels, negative where there is none.
+        learned: (n,) images that the model was trained on.
+        some_labels_wrong: whether given labels are doubted.
+    """
+    described = text.any(axis=1)
+    heard = (labels < 0) | (described & some_labels_wrong)
+    return combine(text, vision * heard[:, None], learned & described)
+
+
+def ask_run(run_dir: Path, config: LabelConfig, images: ImageSet) -> tuple[NDArray[np.float32], tuple[SetAside, ...]]:
+    """Return what a finished run says of images, and those that cannot be decoded.
+
+    Args:
+        run_dir: folder of the run.
+        config: says which image set it is asked about.
+        images: N of its images, one of each digest.
+
+    Returns:
+        (N, K) class probabilities, rows of zeros for images that cannot be decoded.
+
+    Raises:
+        RunError: there is no finished run, or it is one of another number of classes.
+    """
+    from gpt4image import runs
+    from gpt4image.comparing.run_model import options_of
+    from gpt4image.evaluate import run_probabilities
+    from gpt4image.training.training_data import prepare
+
+    own = {"data": config.data, "val_fraction": config.val_fraction, "test_fraction": config.test_fraction}
+    own |= {"embeddings": None, "text_labels": None, "only_described": False}
+    options = options_of(runs.read_run(run_dir))
+    data = prepare(options.model_copy(update=own)).data
+    place = {digest: row for row, digest in enumerate(images.digests)}
+    usable = np.flatnonzero(data.usable)
+    rows = [place[data.image_set.digests[i]] for i in usable]
+    said = np.zeros((len(images), len(images.classes)), np.float32)
+    said[rows] = run_probabilities(run_dir, data, usable)
+    return said, data.unusable

@@ -1,0 +1,117 @@
+"""What ``label`` shows to people: doubtful labels, and images to label or to describe next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt4image.config import LabelConfig
+from gpt4image.data import ImageSet
+from gpt4image.errors import DecodeError
+from gpt4image.files import write_text
+from gpt4image.labelling.suggest import Suggestion
+from gpt4image.outcome import SetAside
+from gpt4image.reporting.examples import picture, read_descriptions
+from gpt4image.reporting.page import render
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Shown:
+    """What is to be shown of N images.
+
+    Attributes:
+        images: the set.
+        probabilities: (N, K) class probabilities; rows of zeros where nothing is known.
+        labels: (N,) given labels.
+        store: description store with the texts.
+        doubtful: positions of the images whose label looks wrong, the most doubtful first.
+        suggestions: images to label and to describe next.
+    """
+
+    images: ImageSet
+    probabilities: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    store: Path
+    doubtful: NDArray[np.int64]
+    suggestions: Sequence[Suggestion]
+
+    def guess(self, row: int) -> str:
+        """Return the most probable class of an image; empty where nothing is known."""
+        known = self.probabilities[row]
+        return self.images.classes[int(known.argmax())] if known.any() else ""
+
+    def doubt(self, row: int) -> float:
+        """Return the probability that the given label of an image is wrong."""
+        return float(1.0 - self.probabilities[row, self.labels[row]])
+
+
+def write_page(config: LabelConfig, shown: Shown, facts: dict[str, Any]) -> tuple[Path, list[SetAside]]:
+    """Write the page beside the output; return where it is and the images whose picture cannot be shown."""
+    doubtful = shown.doubtful[: config.doubtful].tolist()
+    suggested = [item.row for item in shown.suggestions]
+    texts = read_descriptions(shown.store, [shown.images.digests[row] for row in (*doubtful, *suggested)])
+    set_aside: list[SetAside] = []
+
+    def card(row: int) -> dict[str, Any]:
+        key = shown.images.keys[row]
+        image = None
+        try:
+            image = picture(shown.images.read(row))
+        except (DecodeError, OSError) as error:
+            set_aside.append(SetAside(name=key, reason=str(error)))
+        return {
+            "key": key,
+            "picture": image,
+            "guess": shown.guess(row),
+            "probability": float(shown.probabilities[row].max()),
+            "descriptions": texts.get(shown.images.digests[row], []),
+        }
+
+    path = config.out.with_suffix(".html")
+    page = render(
+        "doubtful.html",
+        data=config.data,
+        cards=[{**card(row), "given": shown.images.classes[shown.labels[row]]} for row in doubtful],
+        total=len(shown.doubtful),
+        facts=facts,
+        suggested={
+            action: [{**card(item.row), "why": item.why} for item in shown.suggestions if item.action == action]
+            for action in ("label", "describe")
+        },
+    )
+    write_text(path, page)
+    return path, set_aside
+
+
+def in_words(shown: Shown, most: int) -> str:
+    """Return the same for a terminal, at most ``most`` doubtful labels."""
+    rows = [("image", "given label", "text label", "probability", "doubt")]
+    for row in shown.doubtful[:most].tolist():
+        probability = f"{shown.probabilities[row].max():.2f}"
+        given = shown.images.classes[shown.labels[row]]
+        rows.append((shown.images.keys[row], given, shown.guess(row), probability, f"{shown.doubt(row):.3f}"))
+    parts = [_table("Most doubtful labels", rows) if len(rows) > 1 else "No doubtful labels."]
+    for action, title in (("label", "Worth a label next"), ("describe", "Worth a description next")):
+        chosen = [item for item in shown.suggestions if item.action == action]
+        if chosen:
+            rows = [("image", "guess", "why")]
+            rows += [(shown.images.keys[item.row], shown.guess(item.row), item.why) for item in chosen]
+            parts.append(_table(title, rows))
+    return "\n\n".join(parts)
+
+
+def _table(title: str, rows: Sequence[Sequence[str]]) -> str:
+    cells = [[_printable(cell) for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return "\n".join([title, *lines])
+
+
+def _printable(name: str) -> str:
+    """Escape what a terminal would act on: names of files and folders are not ours."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)

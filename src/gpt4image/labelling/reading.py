@@ -1,0 +1,140 @@
+"""What the texts of images say of their classes, by the labels of some; and the noise of those labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt4image.errors import TableError
+from gpt4image.labelling.label_noise import Noise, find_noise, find_transition, raise_to
+from gpt4image.labelling.propagation import propagate
+from gpt4image.labelling.text_classifier import Classification, classify
+from gpt4image.labelling.text_vectors import Texts, named, side_by_side, smooth
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Method = Literal["classifier", "propagation"]
+
+ROUNDS = 10  # of fitting classifier and noise in turn
+SETTLED = 0.02  # change of a transition matrix at which they agree
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reading:
+    """What the texts of N images say.
+
+    Attributes:
+        probabilities: (N, K) float32 of the clean class; zeros where there is no description.
+        out_of_fold: (N,) bool, the image has a label that its own prediction has not seen.
+        noise: which part of the given labels is wrong, and how.
+        agreement: part of the out-of-fold predictions that agree with the given label; None where there are none.
+        c: inverse strength of the classifier's penalty; None for propagation.
+        names: part that class names have in the classifier, 0 to 1.
+        folds: folds of its cross-validation; 0 where there was none.
+    """
+
+    probabilities: NDArray[np.float32]
+    out_of_fold: Bools
+    noise: Noise
+    agreement: float | None
+    c: float | None
+    names: float
+    folds: int
+
+
+def read_labels(
+    texts: Texts,
+    labels: Ints,
+    n_classes: int,
+    seed: int,
+    *,
+    reference: Bools | None = None,
+    method: Method = "classifier",
+) -> Reading:
+    """Read class probabilities off text embeddings.
+
+    Args:
+        texts: of N images.
+        labels: (N,) class indices to learn from, negative where there is none.
+        n_classes: K.
+        seed: seed of the folds.
+        reference: (N,) images whose texts, not labels, may shape those of others (train, say); all without it.
+        method: logistic regression, or labels spread over the graph of nearest texts.
+
+    Raises:
+        TableError: fewer than two classes have a described image with a label.
+    """
+    rows = np.flatnonzero(texts.described)
+    given = labels[rows]
+    classes = np.unique(given[given >= 0])
+    if len(classes) < 2:
+        raise TableError(
+            f"Text labels need described images with labels of at least 2 classes; {len(rows)} of {len(labels)} images "
+            f"are described and have labels of {len(classes)} class(es). Describe labelled images or label more."
+        )
+    texts = texts.take(rows)
+    shaping = np.arange(len(rows)) if reference is None else np.flatnonzero(reference[rows])
+    vectors = side_by_side(texts, shaping)
+    if method == "propagation":
+        result = propagate(vectors, given, n_classes, seed=seed, reference=shaping)
+        fit = None
+    else:
+        smoothed, names = smooth(vectors, shaping, seed), named(texts)
+        fit = partial(classify, smoothed, given, n_classes, seed=seed, names=names)
+        result = fit()
+    clean, held_out, noise, agreement = result.probabilities, result.out_of_fold, Noise(), None
+    if held_out.any():
+        agreement = float((clean[held_out].argmax(axis=1) == given[held_out]).mean())
+        noise, power = find_noise(clean[held_out], given[held_out])
+        if noise.rate > 0.0:
+            clean, noise = _mend(raise_to(clean, power), given, held_out, noise, fit, seed)
+    probabilities = np.zeros((len(labels), n_classes), dtype=np.float32)
+    probabilities[rows] = clean
+    out_of_fold = np.zeros(len(labels), dtype=bool)
+    out_of_fold[rows] = held_out
+    return Reading(
+        probabilities=probabilities,
+        out_of_fold=out_of_fold,
+        noise=noise,
+        agreement=agreement,
+        c=result.c,
+        names=result.names,
+        folds=result.folds,
+    )
+
+
+def _mend(
+    clean: NDArray[np.float32],
+    labels: Ints,
+    held_out: Bools,
+    uniform: Noise,
+    fit: Callable[..., Classification] | None,
+    seed: int,
+) -> tuple[NDArray[np.float32], Noise]:
+    """Return probabilities of the clean class and the noise, where labels are wrong.
+
+    Where classes are wrong in ways of their own, classifier and noise are fitted in turn.
+
+    Args:
+        clean: (n, K) first guess of the probabilities.
+        labels: (n,) given labels.
+        held_out: (n,) rows that have not seen their label.
+        uniform: first guess of the noise.
+        fit: fits the classifier given ``transition``; None where there is none that allows for noise.
+        seed: of the parts that noise is judged on.
+    """
+    noise = find_transition(clean[held_out], labels[held_out], uniform, seed)
+    for _ in range(ROUNDS if fit is not None else 0):
+        before = noise.transition
+        if fit is None or before is None:
+            break
+        clean = fit(transition=before).probabilities
+        noise = find_transition(clean[held_out], labels[held_out], uniform, seed)
+        if noise.transition is not None and np.abs(noise.transition - before).max() < SETTLED:
+            break
+    return clean, noise

@@ -1,0 +1,262 @@
+"""Numbers into words and tables: what a comparison found, said no louder than its seeds allow."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gpt4image.reporting.records import FEW_SEEDS, Comparison, Interval, Pair
+
+SIGNIFICANT = 0.05
+TEXT_ARMS = (
+    *("text-labels", "aligned", "text-labels-aligned", "text-labels-cotrained", "text-labels-fixmatch"),
+    "zero-shot",
+)
+"""Arms that learn from descriptions. The first one measured makes the headline: a fixed order, because choosing the
+arm that did best on the test split would flatter it."""
+
+PHRASES = {
+    "baseline": "labels alone",
+    "aligned": "alignment to the descriptions",
+    "text-labels": "text labels",
+    "text-labels-aligned": "text labels with alignment",
+    "text-labels-cotrained": "text labels corrected by the model",
+    "zero-shot": "the nearest class name",
+    "self-training": "vision-only self-training",
+    "fixmatch": "vision-only consistency training",
+    "text-labels-fixmatch": "text labels with consistency training",
+    "oracle": "all true labels",
+    "shuffled": "alignment to shuffled descriptions",
+    "shuffled-within-class": "alignment to descriptions shuffled within the class",
+    "random": "alignment to random vectors",
+    "class-name": "alignment to the class name",
+    "class-mean": "alignment to the mean of the class",
+}
+METRICS = {"top1": "test accuracy"}
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` with every run of white space as one space."""
+    return " ".join(text.split())
+
+
+def tied(text: str) -> str:
+    """Return ``text`` with no line break between a number and its unit or sign."""
+    return re.sub(r"(?<=[\d=<p]) (?=[%=<\d]|points|seed|min|MB|GB|[sh]\b)", "\u00a0", text)
+
+
+def signed(value: float, digits: int = 1) -> str:
+    """Return a number with its sign; the minus is the typographic one."""
+    rounded = round(value, digits) or 0.0
+    return f"{rounded:+.{digits}f}".replace("-", "−")
+
+
+def percent(fraction: float | None) -> str:
+    """Return e.g. ``34.8 %``, or a dash for nothing."""
+    return "–" if fraction is None else f"{100 * fraction:.1f} %".replace("-", "−")
+
+
+def percent_interval(interval: Interval | None) -> str:
+    """Return e.g. ``31.2 to 38.4 %``, or a dash for nothing."""
+    return "–" if interval is None else f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f} %".replace("-", "−")
+
+
+def points(difference: float) -> str:
+    """Return a difference of fractions in points, e.g. ``+15.5``."""
+    return signed(100 * difference)
+
+
+def points_interval(interval: Interval | None) -> str:
+    """Return e.g. ``+11.0 to +20.0``, or a dash for nothing."""
+    return "–" if interval is None else f"{points(interval[0])} to {points(interval[1])}"
+
+
+def p_value(p: float | None) -> str:
+    """Return e.g. ``0.004``, ``< 0.001``, or a dash for nothing."""
+    if p is None:
+        return "–"
+    if p < 0.001:
+        return "< 0.001"
+    return f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Return e.g. ``42 s``, ``3.5 min`` or ``2.1 h``, or a dash for nothing."""
+    if seconds is None:
+        return "–"
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def memory(size: float | None) -> str:
+    """Return bytes as e.g. ``640 MB`` or ``1.2 GB``, or a dash for nothing."""
+    if size is None:
+        return "–"
+    return f"{size / 1e6:.0f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"
+
+
+def seeds(n: int) -> str:
+    """Return e.g. ``3 seeds``."""
+    return f"{n} seed{'' if n == 1 else 's'}"
+
+
+def metric_name(comparison: Comparison) -> str:
+    """Return what the numbers of a comparison are, for people."""
+    return METRICS.get(comparison.metric, f"test {comparison.metric}")
+
+
+def phrase(arm: str) -> str:
+    """Return an arm as it reads inside a sentence."""
+    return PHRASES.get(arm, one_line(arm))
+
+
+def condition(data: dict[str, Any]) -> str:
+    """Return what the labels were like, e.g. ``With 90 of 1,007 training images labelled``, or an empty text."""
+    noise, per_class, parts = data.get("label_noise"), data.get("labels_per_class"), []
+    if per_class:
+        parts.append(f"{per_class} label{'' if per_class == 1 else 's'} a class")
+    if noise:
+        parts.append(f"{100 * noise:.0f} % of {'them' if per_class else 'the training labels'} wrong")
+    if noise and data.get("noise_kind") == "class-dependent":
+        parts[-1] += " (each class taken for one other)"
+    if (fraction := data.get("described_fraction") or 1.0) < 1.0:
+        parts.append(f"{100 * fraction:.3g} % of the descriptions")
+    if (imbalance := data.get("imbalance") or 1.0) > 1.0:
+        parts.append(f"the largest class {imbalance:g} times the smallest")
+    if parts:
+        return f"With {', '.join(parts)}"
+    labelled, total = data.get("labelled"), data.get("train")
+    if labelled is None or not total:
+        return ""
+    if labelled < total:
+        return f"With {labelled:,} of {total:,} training images labelled"
+    return f"With all {total:,} training images labelled"
+
+
+def is_sure(pair: Pair) -> bool:
+    """Say whether a difference is more than chance: enough seeds, and a paired p-value below 0.05."""
+    return pair.n >= FEW_SEEDS and pair.p is not None and pair.p < SIGNIFICANT
+
+
+def finding(comparison: Comparison, pair: Pair, *, conditioned: bool = True) -> str:
+    """Return what one pair of arms shows, as one plain sentence; ``conditioned`` says first what the labels were."""
+    before, after = comparison.arms[pair.against].mean, comparison.arms[pair.arm].mean
+    name, metric = phrase(pair.arm), metric_name(comparison)
+    context = condition(comparison.data) if conditioned else ""
+    start = f"{context}, {name}" if context else name[0].upper() + name[1:]
+    reference = "" if pair.against == comparison.reference else f" ({phrase(pair.against)})"
+    difference = f"{points(pair.difference)} points"
+    if pair.n < FEW_SEEDS:
+        return (
+            f"{start} took {metric} from {percent(before)}{reference} to {percent(after)} ({difference}), but "
+            f"{seeds(pair.n)} {'is' if pair.n == 1 else 'are'} too few to tell this from chance."
+        )
+    p = "no p-value" if pair.p is None else f"p {p_value(pair.p)}" if pair.p < 0.001 else f"p = {p_value(pair.p)}"
+    interval = [] if pair.ci95 is None else [f"95 % interval {points_interval(pair.ci95)}"]
+    evidence = f"({', '.join([difference, *interval, p, seeds(pair.n)])})"
+    if not is_sure(pair) and reference:
+        between = f"between {name} and {phrase(pair.against)} there is no sure difference in {metric}"
+        between = f"{context}, {between}" if context else between[0].upper() + between[1:]
+        return f"{between}: {percent(after)} and {percent(before)} {evidence}."
+    if not is_sure(pair):
+        return (
+            f"{start} made no sure difference to {metric}: {percent(before)}{reference} without, "
+            f"{percent(after)} with {evidence}."
+        )
+    verb = "raised" if pair.difference > 0 else "lowered"
+    return f"{start} {verb} {metric} from {percent(before)}{reference} to {percent(after)} {evidence}."
+
+
+def findings(comparison: Comparison) -> list[str]:
+    """Return the headline, then what the other text arms and the pairs without the reference show.
+
+    The headline is about the first of TEXT_ARMS that was measured against the reference, else about the first pair,
+    else it gives the mean of every arm.
+    """
+    text_pairs = [pair for arm in TEXT_ARMS if (pair := comparison.pair(arm))]
+    others = [pair for pair in comparison.pairs if pair.against != comparison.reference]
+    pairs = text_pairs + others or list(comparison.pairs[:1])
+    if pairs:
+        return [finding(comparison, pair, conditioned=number == 0) for number, pair in enumerate(pairs)]
+    means = ", ".join(f"{percent(arm.mean)} with {phrase(name)}" for name, arm in comparison.arms.items())
+    return [f"{metric_name(comparison).capitalize()} is {means}; no pair of arms was compared."]
+
+
+def best_text_arm(comparison: Comparison) -> str | None:
+    """Return the text arm with the highest mean, or None where there is none beside the reference."""
+    arms = [name for name in TEXT_ARMS if name in comparison.arms and name != comparison.reference]
+    return max(arms, key=lambda name: comparison.arms[name].mean, default=None)
+
+
+HEADINGS = ("arm", "mean", "95 % interval", "seeds", "difference", "95 % interval", "p", "time a run", "memory")
+
+
+def table_rows(comparison: Comparison) -> list[tuple[str, ...]]:
+    """Return one row of texts per arm, under HEADINGS; differences are in points, to the reference."""
+    rows = []
+    for name, arm in comparison.arms.items():
+        pair = comparison.pair(name)
+        rows.append(
+            (
+                one_line(name),
+                percent(arm.mean),
+                percent_interval(arm.ci95),
+                " ".join(f"{100 * value:.1f}" for value in arm.test),
+                points(pair.difference) if pair else "",
+                points_interval(pair.ci95) if pair else "",
+                p_value(pair.p) + (" *" if pair.n < FEW_SEEDS else "") if pair else "",
+                duration(arm.seconds),
+                memory(arm.peak_memory_bytes),
+            )
+        )
+    return rows
+
+
+def few_seeds_note(comparison: Comparison) -> str:
+    """Return the footnote that table rows with too few seeds need, or an empty text."""
+    few = any(len(arm.seeds) < FEW_SEEDS for arm in comparison.arms.values())
+    return f"* n < {FEW_SEEDS} seeds: too few to tell a difference from chance." if few else ""
+
+
+def several(record: dict[str, Any]) -> dict[str, Comparison]:
+    """Return the comparisons of a record by name; a single one has the empty name."""
+    comparisons = record.get("comparisons") or {"": record}
+    return {name: Comparison.model_validate(value) for name, value in comparisons.items()}
+
+
+def comparison_table(record: dict[str, Any]) -> str:
+    """Return the tables of a comparison record (the content of comparison.json) for a terminal."""
+    buffer = io.StringIO()
+    console = Console(file=buffer, width=160, color_system=None)
+    for name, comparison in several(record).items():
+        table = Table(box=box.SIMPLE_HEAD, title=Text(one_line(name)) if name else None, title_justify="left")
+        for number, heading in enumerate(HEADINGS):
+            table.add_column(heading, justify="left" if number == 0 else "right", no_wrap=number != 3)
+        for row in table_rows(comparison):
+            table.add_row(*map(Text, row))
+        console.print(table)
+        for line in [*findings(comparison), few_seeds_note(comparison)]:
+            if line:
+                console.print(Text(line), soft_wrap=True)
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
+
+
+def markdown_table(record: dict[str, Any]) -> str:
+    """Return the tables of a comparison record (the content of comparison.json) as GitHub Markdown."""
+    blocks = []
+    for name, comparison in several(record).items():
+        rows = [HEADINGS, ("---", *["---:"] * (len(HEADINGS) - 1)), *table_rows(comparison)]
+        lines = [
+            "| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in row) + " |" for row in rows
+        ]
+        note = few_seeds_note(comparison).replace("*", "\\*")
+        title = [f"**{one_line(name)}**"] if name else []
+        blocks.append("\n\n".join([*title, "\n".join(lines), *([note] if note else [])]))
+    return "\n\n".join(blocks) + "\n"

@@ -1,0 +1,154 @@
+"""Which images make up a batch: a pure function of seed and step, so that a resumed run sees the same batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gpt4image.engines import processes
+from gpt4image.errors import ConfigError, DataError
+from gpt4image.training.draws import Draws
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(kw_only=True)
+class Stream:
+    """An endless sequence of images: one shuffled pass after the other.
+
+    Attributes:
+        images: positions of the images.
+        seed: with the number of the pass, it gives the order.
+        repeats: times that each image comes in a row (repeated augmentation, Hoffer et al. 2020, arXiv 1901.09335).
+    """
+
+    images: Indices
+    seed: tuple[int, ...]
+    repeats: int = 1
+    _pass: tuple[int, Indices] = field(default=(-1, np.empty(0, np.int64)), init=False)
+
+    def take(self, start: int, count: int) -> Indices:
+        """Return elements ``start`` to ``start + count`` of the sequence."""
+        parts: list[Indices] = []
+        while count > 0:
+            number, offset = divmod(start, len(self.images) * self.repeats)
+            part = self._order(number)[offset : offset + count]
+            parts.append(part)
+            start, count = start + len(part), count - len(part)
+        return np.concatenate(parts)
+
+    def _order(self, number: int) -> Indices:
+        if self._pass[0] != number:
+            order = np.random.default_rng((*self.seed, number)).permutation(self.images)
+            self._pass = (number, np.repeat(order, self.repeats))
+        return self._pass[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batches:
+    """Batches of a fixed size, drawn from images with a target and, where a loss uses them, from the others.
+
+    Attributes:
+        targeted: stream of images with a class target.
+        others: stream of images that take part through alignment or consistency alone; None where there are none.
+        size: images per batch.
+        others_per_batch: how many of them come from ``others``.
+        rows: (B,) which of them belong to this process.
+    """
+
+    targeted: Stream
+    others: Stream | None
+    size: int
+    others_per_batch: int
+    rows: Indices
+
+    def batch(self, number: int) -> Indices:
+        """Return the images of batch ``number``, counted from 0, that belong to this process."""
+        own = self.size - self.others_per_batch
+        images = self.targeted.take(number * own, own)
+        if self.others is None:
+            return images[self.rows]
+        others = self.others.take(number * self.others_per_batch, self.others_per_batch)
+        return np.concatenate([images, others])[self.rows]
+
+    def draws(self, generator: torch.Generator) -> Draws:
+        """Return random numbers for the images of a batch that belong to this process."""
+        return Draws(generator=generator, total=self.size, rows=torch.from_numpy(self.rows))
+
+    def rows_with_second_views(self) -> tuple[int, Indices]:
+        """Return how many views all processes see where the others are seen twice, and which of them this one does.
+
+        The second views stand behind the batch, in its order.
+        """
+        second = self.rows[self.rows >= self.size - self.others_per_batch] + self.others_per_batch
+        return self.size + self.others_per_batch, np.concatenate([self.rows, second])
+
+
+def make_batches(
+    targeted: Indices,
+    others: Indices,
+    *,
+    size: int,
+    labelled_share: float,
+    seed: int,
+    repeats: int = 1,
+    mixing: bool = False,
+    apart: bool = False,
+) -> Batches:
+    """Return the batches of a run.
+
+    Args:
+        targeted: images with a class target.
+        others: images without one that alignment or consistency uses; may be empty.
+        size: images per batch.
+        labelled_share: share of a batch drawn from ``targeted`` where there are others.
+        seed: gives the order.
+        repeats: times that each image comes in a row.
+        mixing: whether images are mixed in pairs, from both ends.
+        apart: whether images without a target are not mixed, and are seen twice.
+
+    Raises:
+        ConfigError: the batch cannot be shared by the processes of the run, or mixed in pairs.
+        DataError: no image has a target.
+    """
+    if len(targeted) == 0:
+        raise DataError("No training image has a label or a text label; label some, or give --text-labels.")
+    n_others = 0 if len(others) == 0 else min(max(size - round(size * labelled_share), 1), size - 1)
+    return Batches(
+        targeted=Stream(images=targeted, seed=(seed, 0), repeats=repeats),
+        others=Stream(images=others, seed=(seed, 1), repeats=repeats) if n_others else None,
+        size=size,
+        others_per_batch=n_others,
+        rows=own_rows(size - n_others, n_others, mixing=mixing, apart=apart),
+    )
+
+
+def own_rows(own: int, others: int, *, mixing: bool, apart: bool) -> Indices:
+    """Return which rows of a batch of ``own`` images with a target, then ``others``, belong to this process; ascending.
+
+    Images that are mixed with each other go to the same process; where the two kinds are kept apart, each process gets
+    as many of them as any other.
+
+    Raises:
+        ConfigError: the batch cannot be shared by the processes of the run, or mixed in pairs.
+    """
+    count, size = processes.count(), own + others
+    unit = 2 * count if mixing else count
+    if count == 1 and apart:  # of an odd number with a target, one is not mixed
+        return np.arange(size)
+    if own % unit or others % count if apart else size % unit:
+        why = ["--mixup and --cutmix mix pairs"] if mixing else []
+        why += [f"{count} processes share each batch"] if count > 1 else []
+        need = f"--batch-size {size} must be a multiple of {unit}"
+        if apart:
+            need = (
+                f"{own} of --batch-size {size} have a target, which must be a multiple of {unit}, and {others} have "
+                f"none, of {count}"
+            )
+        raise ConfigError(f"{', and '.join(why)}: {need}.")
+    if not apart:
+        return processes.rows(size)
+    return np.concatenate([processes.rows(own), own + processes.rows(others)])

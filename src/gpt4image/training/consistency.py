@@ -1,0 +1,38 @@
+"""Consistency training on images without a label: FixMatch (Sohn et al. 2020, arXiv 2001.07685)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gpt4image.engines.processes import gather
+
+
+def consistency_loss(weak: Tensor, strong: Tensor, counts: Tensor, confidence: float) -> Tensor:
+    """Train the strong view of an image to the class that the model is sure of in the weak view.
+
+    Equation 4 of FixMatch; the mean is over all images that count, on all processes, sure or not::
+
+        q = softmax(weak[i])                                  # no gradient
+        term(i) = -log softmax(strong[i])[argmax(q)]  if max(q) >= confidence else 0
+
+    Args:
+        weak: (U, K) logits of the slightly changed views.
+        strong: (U, K) logits of the strongly changed views of the same images.
+        counts: (U,) bool, which images count.
+        confidence: least probability of the class.
+
+    Returns:
+        Scalar >= 0, the same on every process; 0 where no image counts. Computed in float32 or better.
+    """
+    weak, strong = (_at_least_float32(logits) for logits in (weak.detach(), strong))
+    probability, label = weak.softmax(dim=1).max(dim=1)
+    sure = counts & (probability >= confidence)
+    total = (F.cross_entropy(strong, label, reduction="none") * sure).sum()
+    number = counts.sum().to(total.dtype)
+    return gather(total[None]).sum() / gather(number[None]).sum().clamp(min=1)
+
+
+def _at_least_float32(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -1,0 +1,226 @@
+"""The training loop: steps that depend on nothing but seed and number.
+
+Every step draws its randomness from (seed, step) alone, so a run resumed from a checkpoint at any step goes on exactly
+as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpt4image import runs
+from gpt4image.config import TrainOptions
+from gpt4image.devices import choose_device, peak_memory_bytes, probe, reset_peak_memory
+from gpt4image.engines import processes
+from gpt4image.engines.sharding import averaging, clip_gradients
+from gpt4image.errors import TrainingError
+from gpt4image.files import append_json_line, write_json_lines
+from gpt4image.interrupts import deferred_interrupt
+from gpt4image.tasks.classification import measure
+from gpt4image.text_encoders.tuning import FOLDER
+from gpt4image.training.checkpoint import load_checkpoint, load_tensors, save_checkpoint, save_tensors
+from gpt4image.training.objective import Losses, batch_losses, seed_step
+from gpt4image.training.predictions import predict
+from gpt4image.training.text_tower import TextTower
+from gpt4image.training.trainer import Trainer, build
+from gpt4image.training.training_data import TrainingData
+
+BEST_FILE = "best.safetensors"
+VALIDATIONS = 10
+OnStep = Callable[[int, int, str], None]
+
+
+def train_step(trainer: Trainer, step: int, epoch: int, *pixels: Tensor) -> dict[str, float]:
+    """Make optimiser step ``step`` (from 0) and return the mean of each part of the loss, and of the whole (total).
+
+    Args:
+        trainer: the run.
+        step: number of the step in the run.
+        epoch: named in the error message.
+        pixels: of each accumulated batch, as ``pixels_of`` gives them.
+
+    Raises:
+        TrainingError: a loss is not finite; the weights are as before the step.
+    """
+    config = trainer.config
+    seed_step(config.seed, step)
+    trainer.model.train()
+    for scheduler in trainer.schedulers:
+        scheduler.step_update(step)
+    means: dict[str, float] = {}
+    for part, batch in enumerate(pixels):
+        number = step * config.grad_accumulation + part
+        images = trainer.batches.batch(number)
+        if trainer.tuning is not None:
+            trainer.tuning.reader.prepare(trainer.batches.batch(number + 1))
+        with averaging(trainer.parallel, last=part + 1 == len(pixels)):
+            losses = batch_losses(trainer, step, images, batch)
+            values = require_finite(trainer, step, epoch, losses)
+            (losses.total / len(pixels)).backward()
+        for name, value in values.items():
+            means[name] = means.get(name, 0.0) + value / len(pixels)
+    if config.clip_grad is not None:
+        clip_gradients(trainer.model, config.clip_grad)
+    for optimizer in trainer.optimizers.values():
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    if trainer.ema is not None:
+        trainer.ema.update(trainer.model, step=step)
+    return means
+
+
+def require_finite(trainer: Trainer, step: int, epoch: int, losses: Losses) -> dict[str, float]:
+    """Return each part of the loss, and the whole (total), by name.
+
+    Raises:
+        TrainingError: one is not finite. The losses are those of all processes, so all of them stop.
+    """
+    named = {"total": losses.total, **losses.parts}
+    values = torch.stack([loss.detach() for loss in named.values()]).double().cpu()
+    if bool(values.isfinite().all()):
+        return dict(zip(named, values.tolist(), strict=True))
+    trainer.model.zero_grad(set_to_none=True)
+    found = ", ".join(f"{name} {value}" for name, value in zip(named, values.tolist(), strict=True))
+    raise TrainingError(
+        f"The loss is not finite at step {step} (epoch {epoch + 1}): {found}. Lower --lr {trainer.config.lr:g}, set "
+        "--clip-grad 1, or try --precision fp32."
+    )
+
+
+def pixels_of(trainer: Trainer, numbers: range) -> Iterator[Tensor]:
+    """Yield the pixels of the batches of a run: uint8 (B, 3, S, S), or the views of them where there are some."""
+    batches = (trainer.batches.batch(number) for number in numbers)
+    return trainer.data.pixels.stream(batches, trainer.views, numbers.start)
+
+
+def choose_precision(config: TrainOptions, data: TrainingData) -> tuple[str, str, dict[str, float]]:
+    """Return the fastest precision and memory format for a run, and the seconds per step of each that was tried."""
+    device = choose_device(config.device)
+    trainers: dict[str, Trainer] = {}
+    pixels: list[Tensor] = []
+
+    def step(precision: str, memory_format: str) -> None:
+        fixed = {"ema": 0.0, "compile": False}
+        tried = config.model_copy(update={"precision": precision, "memory_format": memory_format, **fixed})
+        key = f"{precision} {memory_format}"
+        if key not in trainers:
+            trainers.clear()
+            trainers[key] = build(tried, data)
+        pixels[:] = pixels or pixels_of(trainers[key], range(config.grad_accumulation))
+        train_step(trainers[key], 0, 0, *pixels)
+
+    return processes.from_first(probe(step, device, config.precision, config.memory_format))
+
+
+def validate(trainer: Trainer) -> dict[str, Any] | None:
+    """Measure the validation split; None where it has no labelled image."""
+    data = trainer.data
+    indices = data.indices("val")
+    labels = data.image_set.labels[indices]
+    if not (labels >= 0).any():
+        return None
+    backbone: Any = trainer.evaluated.backbone
+    facts = measure(predict(backbone, data, indices, trainer.augmentation, trainer.config), labels, data.classes)
+    return {"top1": facts["top1"], "loss": facts["loss"]}
+
+
+def fit(trainer: Trainer, out: Path, *, on_step: OnStep, checkpoint_seconds: float) -> dict[str, Any]:
+    """Train from the last checkpoint in ``out``, or from the start, to the end, and write the weights.
+
+    Returns:
+        The facts of run.json: seconds, steps, images_per_second, parameters, peak_memory_bytes.
+
+    Raises:
+        TrainingError: the loss is not finite.
+        KeyboardInterrupt: after a checkpoint, where Ctrl-C asked for it.
+    """
+    checkpoint = out / runs.CHECKPOINT
+    reset_peak_memory(trainer.device)
+    state: dict[str, Any] = {"step": 0, "seconds": 0.0, "history": [], "best": -1.0, "epoch_losses": []}
+    if processes.from_first(checkpoint.is_file()):
+        state = processes.together(lambda: load_checkpoint(checkpoint, trainer.modules, trainer.optimizers))
+    trainer.history, trainer.best = state["history"], state["best"]
+    processes.by_first(lambda: write_json_lines(out / runs.METRICS, trainer.history))
+    begin, epoch_losses, earlier = state["step"], state["epoch_losses"], state["seconds"]
+    started = saved = time.monotonic()
+
+    def save(step: int) -> None:
+        now = {"step": step, "seconds": earlier + time.monotonic() - started, "history": trainer.history}
+        save_checkpoint(
+            checkpoint, trainer.modules, trainer.optimizers, now | {"best": trainer.best, "epoch_losses": epoch_losses}
+        )
+
+    accumulation = trainer.config.grad_accumulation
+    stream = pixels_of(trainer, range(begin * accumulation, trainer.steps * accumulation))
+    with deferred_interrupt() as interrupt:
+        for step in range(begin, trainer.steps):
+            epoch = step // trainer.steps_per_epoch
+            losses = train_step(trainer, step, epoch, *(next(stream) for _ in range(accumulation)))
+            epoch_losses.append(losses)
+            on_step(step + 1, trainer.steps, " ".join(f"{name} {value:.3f}" for name, value in losses.items()))
+            if (step + 1) % trainer.steps_per_epoch == 0:
+                end_epoch(trainer, out, epoch, epoch_losses, earlier + time.monotonic() - started)
+                epoch_losses = []
+            due = time.monotonic() - saved >= checkpoint_seconds
+            stop, due = processes.any_of(interrupt.requested, due)
+            if stop or due:
+                save(step + 1)
+                saved = time.monotonic()
+            if stop:
+                raise KeyboardInterrupt
+    seconds = earlier + time.monotonic() - started
+    save_weights(trainer, out)
+    processes.by_first(lambda: checkpoint.unlink(missing_ok=True))
+    images = trainer.steps * accumulation * (trainer.config.batch_size or 0)
+    return {
+        "seconds": round(seconds, 3),
+        "steps": trainer.steps,
+        "images_per_second": round(images / max(seconds, 1e-9), 1),
+        "parameters": sum(p.numel() for p in trainer.evaluated.backbone.parameters()),  # type: ignore[union-attr]
+        "peak_memory_bytes": peak_memory_bytes(trainer.device),
+    }
+
+
+def end_epoch(trainer: Trainer, out: Path, epoch: int, losses: list[dict[str, float]], seconds: float) -> None:
+    """Validate where it is due, note the epoch in metrics.jsonl and keep the best weights."""
+    config = trainer.config
+    last, due = epoch + 1 == config.epochs, math.ceil((config.epochs or 1) / VALIDATIONS)
+    val = validate(trainer) if last or (epoch + 1) % due == 0 else None
+    means = {name: float(np.mean([step[name] for step in losses])) for name in losses[0]}
+    row = {
+        "epoch": epoch + 1,
+        "step": (epoch + 1) * trainer.steps_per_epoch,
+        "lr": trainer.optimizer.param_groups[0]["lr"],
+        "loss": means.pop("total"),
+        "align_loss": None,
+        **{f"{name}_loss": value for name, value in means.items()},
+        "val": val,
+        "seconds": round(seconds, 3),
+    }
+    trainer.history.append(row)
+    processes.by_first(lambda: append_json_line(out / runs.METRICS, row))
+    if config.select == "best" and val is not None and val["top1"] > trainer.best:
+        trainer.best = val["top1"]
+        save_tensors(out / BEST_FILE, trainer.evaluated.state_dict())
+
+
+def save_weights(trainer: Trainer, out: Path) -> None:
+    """Write the plain backbone, and beside it the projection head and what the text encoder has learned."""
+    best = out / BEST_FILE
+    weights = load_tensors(best)[0] if processes.from_first(best.is_file()) else trainer.evaluated.state_dict()
+    for part, name in (("head", runs.HEAD), ("backbone", runs.MODEL)):
+        tensors = {key.removeprefix(f"{part}."): value for key, value in weights.items() if key.startswith(f"{part}.")}
+        if tensors:
+            save_tensors(out / name, tensors)
+    texts = getattr(trainer.model, "texts", None)
+    if isinstance(texts, TextTower):
+        texts.save(out / FOLDER, weights)
+    processes.by_first(lambda: best.unlink(missing_ok=True))

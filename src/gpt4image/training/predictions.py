@@ -1,0 +1,70 @@
+"""What a model says of images, in batches: class probabilities, or anything else that is read off it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gpt4image.config import TrainOptions
+from gpt4image.data.pixels import Pixels
+from gpt4image.devices import autocast, choose_device, memory_format_of
+from gpt4image.engines import processes
+from gpt4image.training.augment import Augmentation, eval_batch
+from gpt4image.training.training_data import TrainingData
+
+EVAL_BATCH = 256
+
+
+def predict(
+    model: nn.Module,
+    data: TrainingData,
+    indices: NDArray[np.int64],
+    augmentation: Augmentation,
+    config: TrainOptions,
+) -> NDArray[np.float32]:
+    """Return (n, K) class probabilities of the images at ``indices``; ``model`` returns logits alone."""
+    model.eval()
+    if not len(indices):
+        return np.zeros((0, len(data.classes)), np.float32)
+    return outputs(lambda inputs: (model(inputs).float().softmax(dim=1),), data.pixels, indices, augmentation, config)[
+        0
+    ]
+
+
+@torch.inference_mode()
+def outputs(
+    read: Callable[[Tensor], tuple[Tensor, ...]],
+    pixels: Pixels,
+    indices: NDArray[np.int64],
+    augmentation: Augmentation,
+    config: TrainOptions,
+    change: Callable[[Tensor, int], Tensor] | None = None,
+) -> tuple[NDArray[np.float32], ...]:
+    """Return what ``read`` gives of images, batch by batch: (B, 3, T, T) normalised pixels to tensors (B, ...).
+
+    Where several processes share a run, all of them call this; each reads some of the batches, and all get all rows.
+
+    Args:
+        read: what is read off a batch; runs in the precision of ``config``.
+        pixels: the pixels of a set.
+        indices: (n,) positions in it, one at least.
+        augmentation: how images are normalised.
+        config: device, precision and memory format.
+        change: changes a batch (B, 3, S, S) uint8 before it is normalised; gets the number of the batch too.
+    """
+    device = choose_device(config.device)
+    batches = [indices[start : start + EVAL_BATCH] for start in range(0, len(indices), EVAL_BATCH)]
+    # Each process reads as many, some of them twice over all: a model in shards needs all processes for each batch.
+    turns = range(processes.rank(), -(-len(batches) // processes.count()) * processes.count(), processes.count())
+    numbers = [turn % len(batches) for turn in turns]
+    rows: dict[int, tuple[NDArray[np.float32], ...]] = {}
+    for number, batch in zip(numbers, pixels.stream(batches[number] for number in numbers), strict=True):
+        inputs = eval_batch((batch if change is None else change(batch, number)).to(device), augmentation)
+        with autocast(device, config.precision):
+            found = read(inputs.contiguous(memory_format=memory_format_of(config.memory_format)))
+        rows[number] = tuple(part.float().cpu().numpy() for part in found)
+    return tuple(np.concatenate(parts) for parts in zip(*processes.merged(rows), strict=True))

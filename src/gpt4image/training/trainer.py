@@ -1,0 +1,340 @@
+"""The parts of one run, built from its options."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from timm.optim import create_optimizer_v2  # pyright: ignore[reportPrivateImportUsage]
+from timm.scheduler.cosine_lr import CosineLRScheduler
+from timm.utils.model_ema import ModelEmaV3
+from torch import Tensor, nn
+
+from gpt4image.aligner import Aligner
+from gpt4image.alignment import FurtherTexts
+from gpt4image.config import TrainOptions
+from gpt4image.devices import choose_device, memory_format_of
+from gpt4image.engines import processes
+from gpt4image.engines.batch_layers import see_whole_batch
+from gpt4image.engines.sharding import Place, replicate, require_shardable, shard, structure_alone
+from gpt4image.errors import ConfigError
+from gpt4image.models import Backbone, checkpoint_activations, compile_training, create_backbone
+from gpt4image.training.augment import Augmentation
+from gpt4image.training.batches import Batches, make_batches
+from gpt4image.training.policies import STRONG, Policy
+from gpt4image.training.text_targets import TextTargets
+from gpt4image.training.text_tower import TextReader, TextSource, TextTower
+from gpt4image.training.training_data import TrainingData
+from gpt4image.training.views import Views
+
+
+@dataclass(kw_only=True)
+class Trainer:
+    """The parts of one run. ``model`` maps images to (logits, image embeddings or None).
+
+    ``parallel`` is what a step calls in its place: the same, or a wrapper that averages gradients over processes.
+    ``tuning`` is None where the text encoder does not learn, ``views`` where images are augmented on the device alone,
+    ``further`` where a batch is compared to its own texts alone.
+    """
+
+    config: TrainOptions
+    data: TrainingData
+    device: torch.device
+    model: nn.Module
+    parallel: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: CosineLRScheduler
+    ema: ModelEmaV3 | None
+    batches: Batches
+    notes: tuple[str, ...]
+    augmentation: Augmentation
+    views: Views | None
+    steps_per_epoch: int
+    further: FurtherTexts | None
+    tuning: TextTuning | None
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: float = -1.0
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.steps_per_epoch * (self.config.epochs or 0)
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The model that is evaluated and kept: the moving average where there is one."""
+        return self.model if self.ema is None else self.ema.module
+
+    @property
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """All optimisers, by the names that they have in a checkpoint."""
+        return {"optimizer": self.optimizer} | ({} if self.tuning is None else {"of_texts": self.tuning.optimizer})
+
+    @property
+    def schedulers(self) -> tuple[CosineLRScheduler, ...]:
+        """Their schedules."""
+        return (self.scheduler, *(() if self.tuning is None else (self.tuning.scheduler,)))
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """What a checkpoint holds."""
+        return {"model": self.model} | ({} if self.ema is None else {"ema": self.ema.module})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextTuning:
+    """What trains the text encoder, ``Aligner.texts``: who reads its texts, and its own optimiser."""
+
+    reader: TextReader
+    optimizer: torch.optim.Optimizer
+    scheduler: CosineLRScheduler
+
+
+class Plain(nn.Module):
+    """A backbone in the place of an Aligner: no text takes part."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        """Wrap ``backbone``, which returns logits."""
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images: Tensor, *, with_features: bool = False) -> tuple[Tensor, None]:
+        """Return logits (B, K) and None; there is no second loss whose features are wanted."""
+        return self.backbone(images), None
+
+
+def build(config: TrainOptions, data: TrainingData) -> Trainer:
+    """Build a run from resolved options.
+
+    The backbone is made first, from the seed alone: arms that differ in the text start from the same weights.
+
+    Raises:
+        ConfigError, DataError, ModelError: options that do not fit each other or the data.
+    """
+    device = choose_device(config.device)
+    batch_size, count = config.batch_size or 0, len(data.indices("train"))
+    torch.manual_seed(config.seed)
+    if config.fsdp:
+        require_shardable(config.optimizer or "")
+    place = structure_alone if config.fsdp and processes.rank() > 0 and config.ema == 0.0 else contextlib.nullcontext
+    backbone, notes = processes.together(lambda: make_backbone(config, len(data.classes), place))
+    if config.checkpoint_activations:
+        checkpoint_activations(backbone, config.model or "")
+    model: nn.Module = Plain(backbone)
+    further: FurtherTexts | None = None
+    if data.text is not None and config.align_weight > 0.0:
+        text = centred(config, data, data.text)
+        data = replace(data, text=text)
+        further = further_texts(config, data, device)
+        compared = batch_size if further is None else len(further.ids)
+        bias = -math.log(max(compared - 1, 1))  # the log odds of a pair taken at random
+        texts = tuned_encoder(config, text, device)
+        model = Aligner(backbone, text.width, head=config.head, texts=texts, bias=bias, **config.alignment)
+    targeted, others = participants(config, data, aligned=isinstance(model, Aligner))
+    batches = make_batches(
+        targeted,
+        others,
+        size=batch_size,
+        labelled_share=config.labelled_share,
+        seed=config.seed,
+        repeats=config.repeated_augmentation,
+        mixing=config.mixup > 0.0 or config.cutmix > 0.0,
+        apart=config.consistency > 0.0,
+    )
+    parallel, ema = placed(config, model, device, batches)
+    if config.compile:
+        compile_training(backbone, device)
+    try:
+        optimizer = create_optimizer_v2(
+            nn.ModuleDict({name: child for name, child in model.named_children() if name != "texts"}),
+            opt=config.optimizer or "",
+            lr=config.lr,
+            weight_decay=config.weight_decay or 0.0,
+            momentum=config.momentum,
+            foreach=False if config.fsdp else None,  # at once, parameters in shards and whole ones cannot be stepped
+        )
+    except ValueError as error:
+        raise ConfigError(f"--optimizer {config.optimizer}: {error}; see timm.optim.list_optimizers().") from None
+    steps_per_epoch = max(1, count // (batch_size * config.grad_accumulation))
+    steps = steps_per_epoch * (config.epochs or 0)
+    lowest = min(config.min_lr, config.lr or config.min_lr)
+    augmentation = augmentation_of(config, backbone)
+    return Trainer(
+        config=config,
+        data=data,
+        device=device,
+        model=model,
+        parallel=parallel,
+        optimizer=optimizer,
+        scheduler=cosine(optimizer, steps, config.warmup_fraction, lowest),
+        ema=ema,
+        batches=batches,
+        notes=notes,
+        augmentation=augmentation,
+        views=views_of(config, augmentation, batches, len(data.labels), others),
+        steps_per_epoch=steps_per_epoch,
+        further=further,
+        tuning=tuning_of(config, data, model, steps),
+    )
+
+
+def cosine(optimizer: torch.optim.Optimizer, steps: int, warmup_fraction: float, lowest: float) -> CosineLRScheduler:
+    """Return a learning rate that rises linearly to that of ``optimizer``, then falls to ``lowest`` as a cosine."""
+    warmup = min(round(steps * warmup_fraction), steps - 1)
+    return CosineLRScheduler(
+        optimizer,
+        t_initial=steps - warmup,
+        lr_min=lowest,
+        warmup_t=warmup,
+        warmup_lr_init=optimizer.param_groups[0]["lr"] / max(warmup, 1),
+        warmup_prefix=True,
+        t_in_epochs=False,
+    )
+
+
+def tuned_encoder(config: TrainOptions, text: TextTargets, device: torch.device) -> TextTower | None:
+    """Return the text encoder that learns with ``--tune-text``; None where texts stay as they are, or are none.
+
+    Raises:
+        ConfigError: its weights would be sharded.
+    """
+    table = text.table
+    if config.tune_text == "none" or table is None:
+        return None
+    if config.fsdp:
+        raise ConfigError(f"--tune-text {config.tune_text} trains whole weights: leave out --fsdp, or --tune-text.")
+    how = config.tune_text
+    return processes.together(lambda: TextTower(TextSource.of(table), how, config.tune_text_rank, device))
+
+
+def tuning_of(config: TrainOptions, data: TrainingData, model: nn.Module, steps: int) -> TextTuning | None:
+    """Return what trains the text encoder of ``model``, where it has one: AdamW without weight decay, whatever trains
+    the rest, for its weights are near to where they should be.
+    """
+    if not isinstance(model, Aligner) or not isinstance(model.texts, TextTower) or data.text is None:
+        return None
+    lr = config.tune_text_lr or {"lora": 1e-4, "full": 1e-5}[config.tune_text]
+    learned = [parameter for parameter in model.texts.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(learned, lr=lr, weight_decay=0.0)
+    return TextTuning(
+        reader=TextReader(data.text, model.texts),
+        optimizer=optimizer,
+        scheduler=cosine(optimizer, steps, config.warmup_fraction, lowest=0.0),
+    )
+
+
+def placed(
+    config: TrainOptions, model: nn.Module, device: torch.device, batches: Batches
+) -> tuple[nn.Module, ModelEmaV3 | None]:
+    """Bring a model to its device, or its shards to all; return what a step calls, and the moving average."""
+    twice = config.consistency > 0.0
+    see_whole_batch(model, device, *(batches.rows_with_second_views() if twice else (batches.size, batches.rows)))
+    if not config.fsdp:
+        model.to(device).to(memory_format=memory_format_of(config.memory_format))  # pyright: ignore[reportCallIssue]
+    ema = None
+    if config.ema > 0.0:
+        ema = ModelEmaV3(model, decay=config.ema, use_warmup=True, foreach=not config.fsdp)
+    if not config.fsdp:
+        return replicate(model, device), ema
+    for whole in (model,) if ema is None else (model, ema.module):
+        shard(whole, device)
+    return model, ema
+
+
+def centred(config: TrainOptions, data: TrainingData, text: TextTargets) -> TextTargets:
+    """Return the text targets as ``--centre`` says, by the training images and their visible classes alone."""
+    if config.centre == "none":
+        return text
+    train = data.indices("train")
+    return text.centred(train, data.visible_classes(train) if config.centre == "class" else None)
+
+
+def further_texts(config: TrainOptions, data: TrainingData, device: torch.device) -> FurtherTexts | None:
+    """Return the texts that every batch is compared to with ``--negatives table``."""
+    if config.negatives == "batch" or data.text is None:
+        return None
+    train = data.indices("train")
+    return data.text.further(train, data.visible_classes(train), config.seed, device)
+
+
+def participants(
+    config: TrainOptions, data: TrainingData, *, aligned: bool
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the training images with a target, and those without one that the alignment or consistency can use.
+
+    Raises:
+        ConfigError: consistency training finds no image without a target.
+    """
+    targeted, others = data.pools()
+    if config.consistency > 0.0:
+        if len(others) == 0:
+            raise ConfigError(
+                f"--consistency {config.consistency:g} learns from training images without a label or text label, and "
+                f"all {len(targeted)} have one: leave it out."
+            )
+        return targeted, others
+    if not aligned or data.text is None:
+        return targeted, others[:0]
+    return targeted, others[data.text.described[others]]
+
+
+def views_of(
+    config: TrainOptions, augmentation: Augmentation, batches: Batches, count: int, others: NDArray[np.int64]
+) -> Views | None:
+    """Return what is made of pixels before the device gets them: second views of ``others``, and --auto-augment.
+
+    Raises:
+        ConfigError: an unknown policy.
+    """
+    consistent = config.consistency > 0.0
+    if config.auto_augment is None and not consistent:
+        return None
+    second = np.zeros(count, bool)
+    second[others] = consistent
+    return Views(
+        how=augmentation,
+        policy=None if config.auto_augment is None else Policy(config.auto_augment, augmentation.mean),
+        strong=Policy(STRONG, augmentation.mean) if consistent else None,
+        second=second,
+        seed=config.seed,
+        total=batches.size,
+        rows=torch.from_numpy(batches.rows),
+    )
+
+
+def make_backbone(config: TrainOptions, classes: int, place: Place = contextlib.nullcontext) -> Backbone:
+    """Return the plain model of a configuration, untrained or as ``--init`` says, and notes on its weights.
+
+    Where ``place`` is ``structure_alone``, weights are neither drawn nor read.
+    """
+    with place():
+        return create_backbone(
+            config.model or "",
+            classes=classes,
+            image_size=config.image_size or 0,
+            stem="small" if config.stem == "small" else "standard",
+            init="scratch" if place is structure_alone else config.init,
+            model_args=config.model_args,
+            drop_path=config.drop_path,
+        )
+
+
+def augmentation_of(config: TrainOptions, backbone: nn.Module) -> Augmentation:
+    """Return what is done to batches; images are normalised as timm says the model expects."""
+    expects: Any = getattr(backbone, "pretrained_cfg", {})
+    return Augmentation(
+        size=config.image_size or 0,
+        flip=config.flip,
+        shift=config.shift,
+        min_scale=config.min_scale,
+        colour=config.colour,
+        erase=config.erase,
+        erase_with=config.erase_with,
+        mean=tuple(expects.get("mean", (0.485, 0.456, 0.406))),
+        std=tuple(expects.get("std", (0.229, 0.224, 0.225))),
+    )

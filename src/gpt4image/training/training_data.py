@@ -1,0 +1,197 @@
+"""What a training run reads: pixels, the labels it may see, soft targets and text targets, joined by content."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gpt4image.config import TrainOptions
+from gpt4image.data.image_set import NO_LABEL, SPLITS, ImageSet
+from gpt4image.data.pixels import Pixels
+from gpt4image.errors import DataError, TableError
+from gpt4image.files import fingerprint
+from gpt4image.outcome import SetAside
+from gpt4image.table import EmbeddingTable
+from gpt4image.training.text_targets import TextTargets
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingData:
+    """Everything a run reads; arms of a comparison differ in ``labels``, ``soft`` and ``text`` alone.
+
+    Attributes:
+        image_set: N images with their splits and true labels.
+        pixels: their decoded pixels.
+        usable: (N,) bool, which images can be decoded; the others belong to no split.
+        labels: (N,) int64, the labels that training may see.
+        soft: (N, K) float32 class probabilities used instead of ``labels`` where a row is not all zero; None without.
+        text: text targets of the alignment; None without.
+        set_aside: images known to be unusable before training.
+    """
+
+    image_set: ImageSet
+    pixels: Pixels
+    usable: NDArray[np.bool_]
+    labels: NDArray[np.int64]
+    soft: NDArray[np.float32] | None = None
+    text: TextTargets | None = None
+    set_aside: tuple[SetAside, ...] = ()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """K class names."""
+        return self.image_set.classes
+
+    @property
+    def unusable(self) -> tuple[SetAside, ...]:
+        """Images that cannot be used, with those that worker processes have met since."""
+        return tuple(dict.fromkeys((*self.set_aside, *self.pixels.set_aside)))
+
+    def indices(self, split: str) -> NDArray[np.int64]:
+        """Return the positions of the usable images of one split, in order."""
+        return np.flatnonzero((self.image_set.splits == split) & self.usable)
+
+    def class_targets(self, indices: NDArray[np.int64]) -> Tensor:
+        """Return (B, K) float32 class probabilities; a row of zeros where an image has no target."""
+        if self.soft is not None:
+            return torch.from_numpy(self.soft[indices])
+        labels = self.labels[indices]
+        targets = np.zeros((len(indices), len(self.classes)), np.float32)
+        has = np.flatnonzero(labels != NO_LABEL)
+        targets[has, labels[has]] = 1.0
+        return torch.from_numpy(targets)
+
+    def visible_classes(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return (n,) int64 classes of images as far as training may know them, NO_LABEL where it may not.
+
+        A soft target counts where one class has at least half of it.
+        """
+        if self.soft is None:
+            return self.labels[indices]
+        soft = self.soft[indices]
+        return np.where(soft.max(axis=1) >= 0.5, soft.argmax(axis=1), NO_LABEL)
+
+    def pools(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the training images with a class target, and those without one."""
+        train = self.indices("train")
+        has_target = self.labels[train] != NO_LABEL if self.soft is None else self.soft[train].any(axis=1)
+        return train[has_target], train[~has_target]
+
+
+def load_image_set(config: TrainOptions) -> tuple[ImageSet, EmbeddingTable | None]:
+    """Load the image set with its splits and the embedding table, and check that they belong together.
+
+    With ``only_described``, undescribed images leave the train split; the validation split is then cut from them first,
+    so that described images stay in training.
+
+    Raises:
+        DataError, TableError: missing, or no image of the train split has a description.
+    """
+    from gpt4image.data import load_with_splits
+
+    table = None if config.embeddings is None else EmbeddingTable.open(config.embeddings)
+    if table is None:
+        if config.only_described:
+            raise TableError("--only-described needs --embeddings: the table says which images are described.")
+        return load_with_splits(config.data, val_fraction=config.val_fraction, test_fraction=config.test_fraction), None
+    image_set = load_with_splits(
+        config.data,
+        val_fraction=config.val_fraction,
+        test_fraction=config.test_fraction,
+        keep_in_train=(lambda digests: is_described(table, digests)) if config.only_described else None,
+    )
+    described = is_described(table, image_set.digests)
+    if not described[image_set.indices("train")].any():
+        raise TableError(
+            f"None of the {len(image_set.indices('train'))} training images of {config.data} has an embedding in "
+            f"{config.embeddings}: the table was made from descriptions of other images. Run `gpt4image descriptions "
+            "check` on the store it came from."
+        )
+    if config.only_described:
+        image_set = image_set.select(np.flatnonzero(described | (image_set.splits != "train")))
+    return image_set, table
+
+
+def is_described(table: EmbeddingTable, digests: Sequence[str]) -> NDArray[np.bool_]:
+    """Return (N,) whether each image has a text in the table."""
+    return np.diff(table.rows_of(digests)[0]) > 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """A run that is ready to be built.
+
+    Attributes:
+        config: resolved options.
+        chosen: the options that were chosen from the set.
+        data: what the run reads.
+        sizes: images per split of the whole set, whether or not the run reads them.
+        fingerprint: identity of the data's content: digests, labels, splits, embedding table and text labels.
+    """
+
+    config: Any
+    chosen: dict[str, Any]
+    data: TrainingData
+    sizes: dict[str, int]
+    fingerprint: str
+
+
+def prepare(config: TrainOptions, splits: Sequence[str] = ("train", "val", "test")) -> Prepared:
+    """Load what a run reads and choose the options left open; broken images are set aside by name.
+
+    Raises:
+        DataError: no usable training image, or a batch larger than the train split.
+    """
+    from gpt4image.data.pixels import load_pixels
+    from gpt4image.labelling.teaching import with_text_labels
+    from gpt4image.training import auto
+
+    image_set, table = load_image_set(config)
+    config, chosen = auto.choose(config, image_set)
+    require_batch(len(image_set.indices("train")), config.batch_size or 0)
+    sizes = {split: len(image_set.indices(split)) for split in SPLITS}
+    image_set = image_set.select(np.flatnonzero(np.isin(image_set.splits, splits)))
+    pixels, broken, usable = load_pixels(
+        image_set, auto.stored_size(config), memory_limit_gb=config.memory_limit_gb, workers=config.workers
+    )
+    data = TrainingData(
+        image_set=image_set,
+        pixels=pixels,
+        usable=usable,
+        labels=image_set.labels,
+        text=None if table is None else TextTargets.of(table, image_set.digests),
+        set_aside=(*image_set.set_aside, *broken),
+    )
+    if config.text_labels is not None:
+        data = with_text_labels(data, config, config.text_labels)
+    content = [image_set.digests, image_set.labels.tolist(), image_set.splits.tolist(), image_set.classes]
+    content.append(None if table is None else table.manifest.to_json())
+    content.append(None if data.soft is None else hashlib.sha256(data.soft.tobytes()).hexdigest())
+    return Prepared(config=config, chosen=chosen, data=data, sizes=sizes, fingerprint=fingerprint(content))
+
+
+def with_table(ready: Prepared, embeddings: Path) -> Prepared:
+    """Return the same images with the text targets of another embedding table. Raises TableError."""
+    table = EmbeddingTable.open(embeddings)
+    data = replace(ready.data, text=TextTargets.of(table, ready.data.image_set.digests))
+    return replace(ready, data=data, fingerprint=fingerprint([ready.fingerprint, table.manifest.to_json()]))
+
+
+def require_batch(count: int, batch_size: int) -> None:
+    """Refuse a batch larger than a train split of ``count`` images.
+
+    Raises:
+        DataError: naming both numbers.
+    """
+    if batch_size > count:
+        raise DataError(
+            f"--batch-size {batch_size} is larger than the train split ({count} images); give at most {count}."
+        )

@@ -1,0 +1,152 @@
+"""Arms: each differs from the baseline in what it says, and no control sees more than the labels that are left."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from gpt4image.comparing.arms import ALL, Situation, applicable, one_hot
+from gpt4image.config import ARMS
+from gpt4image.data import NO_LABEL, ImageSet, MemorySource
+from gpt4image.training.training_data import TextTargets, TrainingData
+
+CLASSES = ("a", "b", "c")
+TRUE = np.array([0, 1, 2] * 6)
+LEFT = np.where(np.arange(18) < 9, TRUE, NO_LABEL)
+TRAIN = np.arange(18) < 15
+
+
+def situation(labels: np.ndarray = LEFT, described: np.ndarray | None = None) -> Situation:
+    images = ImageSet(
+        spec="made",
+        classes=CLASSES,
+        keys=tuple(f"k{i}" for i in range(18)),
+        labels=TRUE,
+        splits=np.where(TRAIN, "train", "test"),
+        source=MemorySource([bytes([i]) for i in range(18)]),
+        rows=np.arange(18),
+    )
+    described = np.ones(18, bool) if described is None else described
+    matrix = np.eye(18, 20, dtype=np.float32)
+    rows = np.where(described, np.arange(18), -1)
+    data = TrainingData(
+        image_set=images,
+        pixels=None,  # type: ignore[arg-type]
+        usable=np.ones(18, bool),
+        labels=labels,
+        text=TextTargets.one_each(matrix, rows),
+    )
+    names = np.zeros((3, 20), np.float32)
+    names[[0, 1, 2], [0, 1, 2]] = 1.0
+    return Situation(
+        data=data,
+        true_labels=TRUE,
+        class_names=names,
+        text_labels=lambda vision: np.full((18, 3), 1 / 3, np.float32) if vision is None else vision,
+        teacher=lambda indices: np.tile(np.array([0.2, 0.3, 0.5], np.float32), (len(indices), 1)),
+        seed=0,
+    )
+
+
+def texts(data: TrainingData) -> tuple[np.ndarray, np.ndarray]:
+    assert data.text is not None
+    vectors, described, _ = data.text.take(np.arange(18))
+    return vectors.numpy(), described.numpy()
+
+
+def test_every_arm_of_the_options_is_there() -> None:
+    assert set(ALL) == set(ARMS)
+    assert all(arm.about for arm in ALL.values())
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_every_arm_prepares_and_leaves_images_and_splits_alone(name: str) -> None:
+    given = situation()
+    data = ALL[name].prepare(given)
+    assert data.image_set is given.data.image_set
+    assert (data.text is not None) == (
+        name == "text-labels-aligned" or (name != "baseline" and not ALL[name].scarce_only)
+    )
+
+
+def test_labels_are_those_left_and_the_oracle_alone_has_the_true_ones() -> None:
+    for name in ARMS:
+        data = ALL[name].prepare(situation())
+        assert np.array_equal(data.labels, TRUE if name == "oracle" else LEFT)
+
+
+def test_shuffled_gives_every_described_training_image_the_text_of_one_of_them() -> None:
+    vectors, described = texts(ALL["shuffled"].prepare(situation()))
+    assert described.tolist() == TRAIN.tolist()
+    partners = vectors.argmax(1)[TRAIN]
+    assert sorted(partners) == list(range(15)) and (partners != np.arange(15)).sum() > 8
+
+
+def test_shuffled_within_class_stays_within_the_labels_that_are_left() -> None:
+    vectors, described = texts(ALL["shuffled-within-class"].prepare(situation()))
+    assert described.tolist() == (np.arange(18) < 9).tolist()
+    assert (TRUE[vectors.argmax(1)[:9]] == TRUE[:9]).all()
+
+
+def test_class_controls_use_wrong_labels_as_they_are() -> None:
+    wrong = (TRUE + 1) % 3
+    vectors, _ = texts(ALL["class-name"].prepare(situation(labels=wrong)))
+    assert (vectors[:, :3].argmax(1) == wrong).all()
+    means, described = texts(ALL["class-mean"].prepare(situation(labels=wrong)))
+    assert described.all()
+    for label in range(3):
+        members = np.flatnonzero((wrong == label) & TRAIN)
+        expected = np.eye(18, 20)[members].mean(0)
+        assert np.allclose(means[wrong == label], expected / np.linalg.norm(expected), atol=1e-6)
+
+
+def test_random_vectors_are_unit_and_differ_by_seed_and_image() -> None:
+    vectors, described = texts(ALL["random"].prepare(situation(described=np.arange(18) % 2 == 0)))
+    assert described.tolist() == (np.arange(18) % 2 == 0).tolist()
+    assert np.allclose(np.linalg.norm(vectors[described], axis=1), 1)
+    other, _ = texts(ALL["random"].prepare(replace(situation(), seed=1)))
+    assert not np.allclose(vectors[described], other[described])
+
+
+def test_zero_shot_takes_the_nearest_class_name_and_no_label() -> None:
+    data = ALL["zero-shot"].prepare(situation(labels=np.full(18, NO_LABEL)))
+    assert data.soft is not None
+    assert data.soft[:3].argmax(1).tolist() == [0, 1, 2]
+    assert (data.soft.sum(1) == 1).all()
+
+
+def test_self_training_keeps_half_of_a_given_label_and_touches_train_alone() -> None:
+    data = ALL["self-training"].prepare(situation())
+    assert data.soft is not None
+    assert np.allclose(data.soft[1], [0.1, 0.65, 0.25])
+    assert np.allclose(data.soft[10], [0.2, 0.3, 0.5])
+    assert not data.soft[~TRAIN].any()
+
+
+def test_a_second_round_hears_the_first_one_about_train_alone() -> None:
+    data = ALL["text-labels-cotrained"].prepare(situation())
+    assert data.soft is not None
+    assert np.allclose(data.soft[TRAIN], [0.2, 0.3, 0.5])
+    assert not data.soft[~TRAIN].any()
+
+
+def test_arms_come_after_arms_that_come_after_none() -> None:
+    assert all(ALL[arm.after].after is None for arm in ALL.values() if arm.after is not None)
+
+
+def test_arms_that_mean_nothing_are_left_out() -> None:
+    def names(*, described: bool, scarce: bool, unlabelled: bool = False, untold: bool = False) -> tuple[str, ...]:
+        return applicable(described=described, scarce=scarce, unlabelled=unlabelled, untold=untold)
+
+    assert names(described=False, scarce=False) == ("baseline",)
+    assert names(described=False, scarce=True) == ("baseline", "self-training", "oracle")
+    assert names(described=False, scarce=True, unlabelled=True) == ("baseline", "self-training", "fixmatch", "oracle")
+    assert "text-labels" not in names(described=True, scarce=False)
+    assert "text-labels-fixmatch" not in names(described=True, scarce=True, unlabelled=True)
+    assert set(names(described=True, scarce=True, unlabelled=True, untold=True)) == set(ARMS)
+
+
+def test_one_hot() -> None:
+    assert one_hot(np.array([1, NO_LABEL]), 3).tolist() == [[0, 1, 0], [0, 0, 0]]

@@ -1,0 +1,94 @@
+"""Regimes: what they take away is drawn per seed, lies in train alone, and is named by the folder of the runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpt4image.comparing.regimes import Regime
+from gpt4image.config import CompareConfig, TrainConfig
+from gpt4image.data import NO_LABEL
+from gpt4image.errors import DataError
+from gpt4image.training.training_data import TrainingData, prepare
+from tables import make_table
+
+
+@pytest.fixture
+def data(colour_folder: Path, tmp_path: Path) -> TrainingData:
+    config = TrainConfig(data=f"folder:{colour_folder}", out=tmp_path, image_size=16, batch_size=4)
+    digests = prepare(config).data.image_set.digests
+    make_table(tmp_path / "table", {digest: [np.eye(4, dtype=np.float32)[0]] for digest in digests[:-3]})
+    return prepare(config.model_copy(update={"embeddings": tmp_path / "table"})).data
+
+
+def test_labels_left_touch_train_alone_and_depend_on_the_seed(data: TrainingData) -> None:
+    train = data.indices("train")
+    kept = Regime(labels_per_class=2).apply(data, seed=0).labels
+    assert np.bincount(kept[train][kept[train] != NO_LABEL]).tolist() == [2, 2, 2]
+    wrong = Regime(label_noise=0.25).apply(data, seed=0).labels
+    assert (wrong[train] != data.labels[train]).sum() == round(0.25 * len(train))
+    for labels in (kept, wrong):
+        others = np.setdiff1d(np.arange(len(data.labels)), train)
+        assert np.array_equal(labels[others], data.labels[others])
+    assert not np.array_equal(Regime(labels_per_class=2).apply(data, seed=1).labels, kept)
+    both = Regime(labels_per_class=4, label_noise=0.5).apply(data, seed=0).labels[train]
+    assert (both != NO_LABEL).sum() == 12
+    assert (both != data.labels[train])[both != NO_LABEL].sum() == 6
+
+
+def test_class_dependent_noise_takes_each_class_for_one_other(data: TrainingData) -> None:
+    train = data.indices("train")
+    labels = Regime(label_noise=0.5, noise_kind="class-dependent").apply(data, seed=0).labels[train]
+    wrong = labels != data.labels[train]
+    assert wrong.sum() == round(0.5 * len(train))
+    pairs = set(zip(data.labels[train][wrong].tolist(), labels[wrong].tolist(), strict=True))
+    assert len(pairs) == len({true for true, _ in pairs}) == len({taken for _, taken in pairs}) == 3
+
+
+def test_a_part_of_the_descriptions_is_kept_and_their_images_stay(data: TrainingData) -> None:
+    assert data.text is not None
+    train = data.indices("train")
+    left = Regime(described_fraction=0.5).apply(data, seed=0)
+    assert left.text is not None
+    assert np.array_equal(left.indices("train"), train)
+    assert left.text.described[train].sum() == round(0.5 * data.text.described[train].sum())
+    assert not (left.text.described & ~data.text.described).any()
+    held_out = np.setdiff1d(np.arange(len(data.labels)), train)
+    assert np.array_equal(left.text.described[held_out], data.text.described[held_out])
+    other = Regime(described_fraction=0.5).apply(data, seed=1)
+    assert other.text is not None and not np.array_equal(other.text.described, left.text.described)
+
+
+def test_a_long_tail_leaves_training_images_out_and_nothing_else(data: TrainingData) -> None:
+    train = data.indices("train")
+    left = Regime(imbalance=6.0).apply(data, seed=0)
+    sizes = sorted(np.bincount(left.labels[left.indices("train")]).tolist())
+    largest = np.bincount(data.labels[train]).max()
+    assert sizes == [round(largest / 6), round(largest / 6**0.5), largest]
+    for split in ("val", "test"):
+        assert np.array_equal(left.indices(split), data.indices(split))
+    ranks = {tuple(np.argsort(np.bincount(Regime(imbalance=6.0).apply(data, seed).labels[
+        Regime(imbalance=6.0).apply(data, seed).indices("train")]))) for seed in range(8)}  # fmt: skip
+    assert len(ranks) > 1, "every seed has another rare class"
+
+
+def test_no_label_left_is_refused(data: TrainingData) -> None:
+    from dataclasses import replace
+
+    bare = replace(data, labels=np.full_like(data.labels, NO_LABEL))
+    with pytest.raises(DataError, match="has a label"):
+        Regime().apply(bare, seed=0)
+
+
+def test_names_tell_regimes_apart_and_arms_that_read_less_share_runs(tmp_path: Path) -> None:
+    config = CompareConfig(
+        data="folder:x", out=tmp_path, labels_per_class=5, label_noise=0.4, noise_kind="class-dependent",
+        described_fraction=0.1, imbalance=50,
+    )  # fmt: skip
+    regime = Regime.of(config)
+    assert regime.name == "5-labels-0.4-wrong-by-class-0.1-described-imbalance-50" and regime.scarce
+    assert regime.read_by(labels=False, texts=False) == Regime(imbalance=50)
+    assert regime.read_by(labels=True, texts=False).name == "5-labels-0.4-wrong-by-class-imbalance-50"
+    assert Regime().name == "all-labels" and not Regime(described_fraction=0.5, imbalance=9).scarce

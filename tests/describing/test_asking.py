@@ -1,0 +1,91 @@
+"""What is still to be asked: everything that is not settled, once, in order, as far as the budget goes."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpt4image.data.image_set import ImageSet, MemorySource
+from gpt4image.describers import Answer
+from gpt4image.describers.prompts import PROMPTS
+from gpt4image.describing.asking import Asking
+from gpt4image.describing.budget import Budget
+from gpt4image.interrupts import Interrupt
+
+
+def image_set(contents: list[bytes], labels: list[int]) -> ImageSet:
+    return ImageSet(
+        spec="memory",
+        classes=("cat", "dog"),
+        keys=tuple(f"k{number}" for number in range(len(contents))),
+        labels=np.array(labels),
+        splits=np.full(len(contents), "train"),
+        source=MemorySource(contents),
+        rows=np.arange(len(contents)),
+    )
+
+
+def no_limit(limit: int | None = None) -> Budget:
+    return Budget(limit=limit, max_cost=None, price=None, max_tokens=1)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    images=st.lists(st.tuples(st.integers(0, 8), st.sampled_from([-1, 0, 1])), min_size=1, max_size=20),
+    samples=st.integers(1, 3),
+    told=st.booleans(),
+    settled=st.dictionaries(st.integers(0, 8), st.frozensets(st.integers(0, 3), min_size=1)),
+    limits=st.lists(st.integers(0, 5), max_size=5),
+)
+def test_every_answer_that_is_wanted_is_asked_for_once_however_often_it_is_interrupted(
+    images: list[tuple[int, int]],
+    samples: int,
+    told: bool,
+    settled: dict[int, frozenset[int]],
+    limits: list[int],
+) -> None:
+    contents = [str(content).encode() for content, _ in images]
+    image_data = image_set(contents, [label for _, label in images])
+    digest_of = dict(zip((content for content, _ in images), image_data.digests, strict=True))
+    there = {digest_of[content]: done for content, done in settled.items() if content in digest_of}
+    prompts = [PROMPTS["paper"], PROMPTS["class-conditioned" if told else "attributes"]]
+    asking = Asking(image_data, prompts, samples, [there, {}])
+    asked: Counter[tuple[str, str, int]] = Counter()
+    for limit in [*limits, None]:
+        for request in asking.requests(no_limit(limit), Interrupt()):
+            asked.update((request.digest, request.prompt.name, sample) for sample in request.samples)
+            assert request.read().decode() == next(str(c) for c, d in digest_of.items() if d == request.digest)
+    labelled = {digest_of[content] for content, label in images if label >= 0}
+    wanted = {
+        (digest, prompt.name, sample)
+        for digest in image_data.digests
+        for prompt, done in zip(prompts, (there, {}), strict=True)
+        for sample in range(samples)
+        if sample not in done.get(digest, ()) and (digest in labelled or not prompt.class_conditioned)
+    }
+    assert asked == Counter(dict.fromkeys(wanted, 1))
+    assert asking.finished()
+    assert len(asking.set_aside) == (len(set(image_data.digests) - labelled) if told else 0)
+
+
+def test_one_more_try_comes_at_once_and_only_once() -> None:
+    asking = Asking(image_set([b"a", b"b", b"c"], [0, 0, 0]), [PROMPTS["paper"]], 2, [{}])
+    budget, keys = no_limit(), []
+    for request in asking.requests(budget, Interrupt()):
+        keys.append((request.keys[0], request.samples))
+        if request.keys[0] == "k1":
+            asking.ask_again(Answer(request=request, sample=1, text=""))
+    assert keys == [("k0", (0, 1)), ("k1", (0, 1)), ("k1", (1,)), ("k2", (0, 1))]
+    assert budget.asked == 3 and asking.finished()
+
+
+def test_nothing_is_asked_once_somebody_wants_to_stop() -> None:
+    asking = Asking(image_set([b"a", b"b"], [0, 0]), [PROMPTS["paper"]], 1, [{}])
+    interrupt = Interrupt()
+    requests = asking.requests(no_limit(), interrupt)
+    next(requests)
+    interrupt.requested = True
+    assert list(requests) == [] and not asking.finished() and asking.goes_on(no_limit())

@@ -1,0 +1,100 @@
+"""The budget: requests counted, money never overrun, from any number of threads."""
+
+from __future__ import annotations
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpt4image.describers import Answer, Request
+from gpt4image.describers.prices import Price
+from gpt4image.describers.prompts import PROMPTS
+from gpt4image.describing.budget import Budget
+from gpt4image.errors import ConfigError
+
+PRICE = Price(1.0, 4.0)
+
+
+def request(number: int, samples: tuple[int, ...] = (0,)) -> Request:
+    return Request(
+        digest=f"{number:064x}",
+        keys=(f"k{number}",),
+        prompt=PROMPTS["paper"],
+        turns=("?",),
+        samples=samples,
+        read=bytes,
+    )
+
+
+def answer(asked: Request, sample: int, tokens_in: int, tokens_out: int) -> Answer:
+    share = len(asked.samples)
+    cost = PRICE.of(tokens_in / share, tokens_out / share)
+    return Answer(request=asked, sample=sample, text="x", tokens_in=tokens_in // share, cost_usd=cost)
+
+
+def test_a_limit_counts_requests_and_not_second_tries() -> None:
+    budget = Budget(limit=2, max_cost=None, price=None, max_tokens=10)
+    assert [budget.admit(request(number)) for number in range(4)] == [True, True, False, False]
+    assert budget.admit(request(0), again=True) and budget.asked == 2
+    budget.take_back(Answer(request=request(0)))
+    assert budget.admit(request(3)) and not budget.allows(request(4))
+
+
+def test_the_first_request_goes_alone_until_the_length_of_the_input_is_known() -> None:
+    budget = Budget(limit=None, max_cost=1.0, price=PRICE, max_tokens=1000)
+    first = request(0)
+    assert budget.admit(first) and not budget.admit(request(1))
+    budget.settle(answer(first, 0, 1000, 1000))
+    assert budget.admit(request(1)) and budget.admit(request(2))
+
+
+def test_without_a_price_money_cannot_be_limited() -> None:
+    with pytest.raises(ConfigError, match="--prices"):
+        Budget(limit=None, max_cost=1.0, price=None, max_tokens=10)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    max_cost=st.floats(0.001, 2.0),
+    in_flight=st.integers(1, 30),
+    samples=st.integers(1, 3),
+    seed=st.integers(0, 1000),
+)
+def test_money_is_never_overrun_whatever_the_order_of_answers(
+    max_cost: float, in_flight: int, samples: int, seed: int
+) -> None:
+    rng = random.Random(seed)
+    budget = Budget(limit=None, max_cost=max_cost, price=PRICE, max_tokens=500)
+    flying: list[tuple[Request, int]] = []
+    rounds_without_any = 0
+    number = 0
+    spent = 0.0
+    while rounds_without_any < 2 and number < 3000:
+        before = number
+        while len(flying) < in_flight * samples and budget.admit(request(number, tuple(range(samples)))):
+            flying += [(request(number, tuple(range(samples))), sample) for sample in range(samples)]
+            number += 1
+        rng.shuffle(flying)
+        for asked, sample in flying:
+            back = answer(asked, sample, rng.randint(800, 1000), rng.randint(1, 500 * samples))
+            spent += back.cost_usd or 0.0
+            budget.settle(back)
+        flying = []
+        rounds_without_any = 0 if number > before else rounds_without_any + 1
+    dearest = PRICE.of(1250, 500 * samples)
+    assert spent == pytest.approx(budget.spent)
+    assert spent <= max_cost or number == 1  # before the first answer nothing is known
+    assert number == 3000 or spent > max_cost - dearest - 1e-9  # not one more would have been safe
+
+
+def test_threads_do_not_lose_count() -> None:
+    budget = Budget(limit=5000, max_cost=None, price=PRICE, max_tokens=10)
+
+    def admit_many(start: int) -> int:
+        return sum(budget.admit(request(number)) for number in range(start, start + 2000))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(admit_many, range(0, 16000, 2000))) == 5000 == budget.asked

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gpt4image.labelling.cotraining import combine
+
+
+def test_views_are_multiplied_and_count_alone_where_the_other_is_silent():
+    text = np.array([[0.6, 0.4], [0.6, 0.4], [0.0, 0.0], [0.7, 0.3], [0.0, 0.0]])
+    vision = np.array([[0.1, 0.9], [0.1, 0.9], [0.2, 0.8], [0.0, 0.0], [0.0, 0.0]])
+    both = combine(text, vision, np.array([False, True, False, True, False]))
+    assert both[0] == pytest.approx(np.array([0.06, 0.36]) / 0.42, abs=1e-6)
+    halved = np.array([0.6 * 0.1**0.5, 0.4 * 0.9**0.5])
+    assert both[1] == pytest.approx(halved / halved.sum(), abs=1e-6)
+    assert both[2] == pytest.approx([0.2, 0.8])
+    assert both[3] == pytest.approx([0.7, 0.3])
+    assert not both[4].any()
+
+
+def test_agreement_makes_surer_and_disagreement_less_sure():
+    text = np.array([[0.8, 0.2], [0.8, 0.2]])
+    both = combine(text, np.array([[0.8, 0.2], [0.2, 0.8]]), np.array([True, True]))
+    assert both[0].max() > 0.8 > both[1].max() > 0.5
+
+
+def test_a_class_that_one_view_does_not_know_is_not_ruled_out_for_good():
+    both = combine(np.array([[0.5, 0.5, 0.0]]), np.array([[0.0, 0.0, 1.0]]), np.array([False]))
+    assert np.isfinite(both).all()
+    assert both.sum() == pytest.approx(1.0)

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from gpt4image.data.splits import flip_labels
+from gpt4image.errors import TableError
+from gpt4image.files import read_json_lines
+from gpt4image.labelling.label_noise import find_doubtful
+from gpt4image.labelling.reading import read_labels
+from gpt4image.labelling.text_vectors import Texts
+from gpt4image.text_encoders import load_text_encoder
+from gpt4image.text_labels import blend
+
+Corpus = tuple[NDArray[np.float32], NDArray[np.int64], int]
+
+
+@pytest.fixture(scope="session")
+def photographs(shared_data) -> Corpus:
+    """MiniLM embeddings of the plain descriptions of 2,000 photographs, their labels, and the number of classes."""
+    rows = read_json_lines(shared_data / "cifar10" / "descriptions-plain.jsonl")
+    return _encoded(rows, [row["key"].split("/")[0] for row in rows])
+
+
+@pytest.fixture(scope="session")
+def pictograms(shared_data) -> Corpus:
+    """The same of 1,549 pictograms."""
+    rows = read_json_lines(shared_data / "openmoji" / "descriptions-plain.jsonl")
+    with (shared_data / "openmoji" / "labels.csv").open(encoding="utf-8") as file:
+        label_of = {row["key"]: row["label"] for row in csv.DictReader(file)}
+    return _encoded(rows, [label_of[row["key"]] for row in rows])
+
+
+def _encoded(rows: list[dict[str, str]], names: list[str]) -> Corpus:
+    vectors = np.asarray(load_text_encoder("minilm", "cpu").encode([row["description"] for row in rows]))
+    classes, labels = np.unique(names, return_inverse=True)
+    return vectors.astype(np.float32), labels.astype(np.int64), len(classes)
+
+
+def accuracy(targets: NDArray, labels: NDArray) -> float:
+    return float((targets.argmax(axis=1) == labels).mean())
+
+
+def log_loss(targets: NDArray, labels: NDArray) -> float:
+    return float(-np.log(np.maximum(targets[np.arange(len(labels)), labels], 1e-7)).mean())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "kept", "floor"), [("photographs", 5, 0.87), ("pictograms", 5, 0.70)])
+def test_few_labels_name_the_rest(request, name: str, kept: int, floor: float):
+    vectors, labels, n_classes = request.getfixturevalue(name)
+    found = []
+    for seed in range(3):
+        order = np.random.default_rng(seed).permutation(len(labels))
+        given = np.full_like(labels, -1)
+        for label in range(n_classes):
+            chosen = order[labels[order] == label][:kept]
+            given[chosen] = label
+        read = read_labels(Texts.one(vectors, np.ones(len(labels), bool)), given, n_classes, seed)
+        found.append(accuracy(read.probabilities[given < 0], labels[given < 0]))
+    assert np.mean(found) > floor
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["photographs", "pictograms"])
+def test_clean_labels_win(request, name: str):
+    vectors, labels, n_classes = request.getfixturevalue(name)
+    read = read_labels(Texts.one(vectors, np.ones(len(labels), bool)), labels, n_classes, 0)
+    assert read.noise.rate == 0.0
+    assert accuracy(blend(read.probabilities, labels, read.noise), labels) == 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["photographs", "pictograms"])
+@pytest.mark.parametrize("noise", [0.2, 0.4, 0.6])
+def test_wrong_labels_are_measured_and_mended(request, name: str, noise: float):
+    vectors, labels, n_classes = request.getfixturevalue(name)
+    given = flip_labels(labels, np.arange(len(labels)), noise, n_classes, 0)
+    read = read_labels(Texts.one(vectors, np.ones(len(labels), bool)), given, n_classes, 0)
+    targets = blend(read.probabilities, given, read.noise)
+    assert read.noise.rate == pytest.approx(noise, abs=0.07)
+    assert accuracy(targets, labels) >= accuracy(read.probabilities, labels) - 0.01
+    assert accuracy(targets, labels) > accuracy(np.eye(n_classes)[given], labels) + 0.08
+    fixed = blend(read.probabilities, given, read.noise, trust=1.0 - read.noise.rate)
+    assert log_loss(targets, labels) < log_loss(fixed, labels)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "precision", "recall"), [("photographs", 0.75, 0.85), ("pictograms", 0.7, 0.8)])
+def test_planted_wrong_labels_are_found(request, name: str, precision: float, recall: float):
+    vectors, labels, n_classes = request.getfixturevalue(name)
+    given = flip_labels(labels, np.arange(len(labels)), 0.2, n_classes, 0)
+    read = read_labels(Texts.one(vectors, np.ones(len(labels), bool)), given, n_classes, 0)
+    found, planted = find_doubtful(read.probabilities, given), given != labels
+    assert (found & planted).sum() / found.sum() > precision
+    assert (found & planted).sum() / planted.sum() > recall
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signal", [0.0, 0.07, 0.1, 0.13])
+def test_texts_that_say_little_do_not_cost_clean_labels(photographs, signal: float):
+    vectors, labels, n_classes = photographs
+    rng = np.random.default_rng(0)
+    other = vectors[rng.permutation(len(vectors))] if signal == 0 else rng.standard_normal(vectors.shape) / 384**0.5
+    weak = (signal * vectors + (1 - signal) * other).astype(np.float32)
+    read = read_labels(Texts.one(weak, np.ones(len(labels), bool)), labels, n_classes, 0)
+    assert read.noise.rate == 0.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kept", [4, 12])
+@pytest.mark.parametrize("name", ["photographs", "pictograms"])
+def test_few_clean_labels_are_taken_at_their_word(request, name: str, kept: int):
+    vectors, labels, n_classes = request.getfixturevalue(name)
+    noises = []
+    for seed in range(100, 108):
+        order = np.random.default_rng(seed).permutation(len(labels))
+        given = np.full_like(labels, -1)
+        for label in range(n_classes):
+            given[order[labels[order] == label][:kept]] = label
+        noises.append(read_labels(Texts.one(vectors, np.ones(len(labels), bool)), given, n_classes, seed).noise.rate)
+    assert sum(noise > 0 for noise in noises) <= 1
+
+
+def test_two_classes_with_labels_are_needed():
+    with pytest.raises(TableError, match=r"labels of 1 class\(es\)"):
+        read_labels(Texts.one(np.eye(4, dtype=np.float32), np.ones(4, bool)), np.array([0, 0, -1, -1]), 2, 0)
+
+
+def test_undescribed_images_have_no_probabilities():
+    vectors = np.random.default_rng(0).standard_normal((20, 8)).astype(np.float32)
+    described = np.arange(20) % 4 != 0
+    read = read_labels(Texts.one(vectors, described), np.arange(20) % 2, 2, 0)
+    assert (read.probabilities.any(axis=1) == described).all()
+    assert not read.out_of_fold[~described].any()

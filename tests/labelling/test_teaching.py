@@ -1,0 +1,158 @@
+"""Text labels of what a run reads: of training images alone, from several tables, as the options say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from gpt4image.comparing.regimes import Regime
+from gpt4image.config import TrainConfig
+from gpt4image.data import load_image_set
+from gpt4image.errors import ConfigError, TableError
+from gpt4image.labelling.teaching import judge_training, read_training, targets_of, texts_of, with_text_labels
+from gpt4image.text_labels import Facts, TextLabels
+from gpt4image.training.training_data import TrainingData, prepare
+from tables import make_table
+
+
+@pytest.fixture
+def described(colour_folder: Path, tmp_path: Path) -> dict[str, Path]:
+    """Two tables that give the class away: one of all images, one of those at even places."""
+    images = load_image_set(f"folder:{colour_folder}")
+    rng = np.random.default_rng(0)
+    vectors = np.eye(8)[images.labels] + rng.normal(0, 0.2, (len(images), 8))
+    narrow = np.eye(3)[images.labels] + rng.normal(0, 0.2, (len(images), 3))
+    digests = list(enumerate(images.digests))
+    make_table(tmp_path / "all", {digest: [vectors[i]] for i, digest in digests})
+    make_table(tmp_path / "half", {digest: [narrow[i]] for i, digest in digests[::2]})
+    return {"all": tmp_path / "all", "half": tmp_path / "half"}
+
+
+def options(folder: Path, out: Path, **changes: Any) -> TrainConfig:
+    return TrainConfig(**{"data": f"folder:{folder}", "out": out, "image_size": 16, "batch_size": 4, **changes})
+
+
+def text_targets(
+    data: TrainingData, config: TrainConfig, seed: int, vision: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    return targets_of(read_training(data, config, seed), data, config, vision)
+
+
+def test_text_targets_read_nothing_outside_train(colour_folder: Path, described: dict[str, Path], tmp_path: Path):
+    config = options(colour_folder, tmp_path, embeddings=described["all"])
+    data = prepare(config).data
+    train = data.indices("train")
+    left = Regime(labels_per_class=2).apply(data, seed=0)
+    targets = text_targets(left, config, seed=0)
+    assert not np.delete(targets, train, axis=0).any()
+    assert (targets[train].argmax(1) == data.labels[train]).mean() > 0.9
+    changed = left.labels.copy()
+    changed[np.setdiff1d(np.arange(len(changed)), train)] = 0
+    assert np.array_equal(text_targets(replace(left, labels=changed), config, seed=0), targets)
+
+
+def test_further_tables_speak_for_images_that_the_first_does_not_describe(
+    colour_folder: Path, described: dict[str, Path], tmp_path: Path
+):
+    config = options(colour_folder, tmp_path, embeddings=described["half"], label_embeddings=(described["all"],))
+    data = prepare(config).data
+    texts = texts_of(data, config)
+    assert texts.described.all()
+    assert texts.has[0].sum() == len(data.labels) // 2
+    assert [part.shape[1] for part in texts.parts] == [3, 8]
+    hidden = Regime(described_fraction=0.5).apply(data, seed=0)
+    taken = data.text.described & ~hidden.text.described  # pyright: ignore[reportOptionalMemberAccess]
+    assert taken.any()
+    assert np.array_equal(texts_of(hidden, config).described, ~taken)
+    without = options(colour_folder, tmp_path)
+    with pytest.raises(ConfigError, match="need --embeddings"):
+        texts_of(prepare(without).data, without)
+
+
+def test_a_model_has_a_say_where_it_knows_more_than_the_label(
+    colour_folder: Path, described: dict[str, Path], tmp_path: Path
+):
+    config = options(colour_folder, tmp_path, embeddings=described["half"])
+    data = Regime(labels_per_class=4).apply(prepare(config).data, seed=0)
+    vision = np.tile(np.array([0.1, 0.2, 0.7], np.float32), (len(data.labels), 1))
+    alone, both = text_targets(data, config, 0), text_targets(data, config, 0, vision)
+    train, told = data.indices("train"), texts_of(data, config).described
+    labelled = data.labels >= 0
+    assert np.array_equal(both[train[labelled[train]]], alone[train[labelled[train]]])
+    silent = train[~labelled[train] & ~told[train]]
+    assert len(silent)
+    assert not alone[silent].any()
+    assert both[silent] == pytest.approx(vision[silent])
+    heard = train[~labelled[train] & told[train]]
+    expected = alone[heard] * vision[heard] ** 0.5
+    assert both[heard] == pytest.approx(expected / expected.sum(axis=1, keepdims=True), abs=1e-4)
+
+
+def test_options_say_how_labels_are_read_and_used(colour_folder: Path, described: dict[str, Path], tmp_path: Path):
+    config = options(colour_folder, tmp_path, embeddings=described["all"])
+    data = Regime(labels_per_class=2).apply(prepare(config).data, seed=0)
+    spread = config.model_copy(update={"label_method": "propagation"})
+    assert read_training(data, config, 0).c is not None
+    assert read_training(data, spread, 0).c is None
+    soft = text_targets(data, config, 0)
+    hard = text_targets(data, config.model_copy(update={"label_targets": "hard"}), 0)
+    sure = text_targets(data, config.model_copy(update={"label_confidence": float(np.median(soft.max(1)))}), 0)
+    train = data.indices("train")
+    assert np.array_equal(hard[train], np.eye(3)[soft[train].argmax(1)])
+    assert 0 < (~sure[train].any(axis=1)).sum() < len(train)
+
+
+def file_of(data: TrainingData, path: Path, **facts: Any) -> Path:
+    """Text labels of all images, of which the first is unsure."""
+    labels = data.image_set.labels
+    probabilities = 0.8 * np.eye(3)[labels] + 0.2 / 3
+    probabilities[0] = 1 / 3
+    known: dict[str, Any] = {"noise": 0.0, "agreement": None, "c": 1.0, "folds": 0, "seed": 0, "encoders": ("given",)}
+    TextLabels(
+        keys=data.image_set.keys,
+        digests=data.image_set.digests,
+        splits=data.image_set.splits,
+        labels=np.full_like(labels, -1),
+        probabilities=probabilities.astype(np.float32),
+        out_of_fold=np.zeros(len(labels), bool),
+        facts=Facts(**{"classes": data.classes, **known, **facts}),
+    ).save(path)
+    return path
+
+
+def test_a_file_is_used_as_label_was_told_unless_the_run_says_otherwise(colour_folder: Path, tmp_path: Path):
+    config = options(colour_folder, tmp_path)
+    data = prepare(config).data
+    data = replace(data, labels=np.full_like(data.labels, -1))
+    path = file_of(data, tmp_path / "labels.parquet", targets="hard", confidence=0.5)
+
+    def soft(**changes: Any) -> NDArray[np.float32]:
+        found = with_text_labels(data, config.model_copy(update=changes), path).soft
+        assert found is not None
+        return found
+
+    as_told, otherwise = soft(), soft(label_targets="soft", label_confidence=0.0)
+    assert np.array_equal(as_told[1:], np.eye(3)[data.image_set.labels[1:]])
+    assert not as_told[0].any()
+    assert otherwise[0] == pytest.approx([1 / 3] * 3)
+    with pytest.raises(TableError, match=r"at least --label-confidence 0\.99"):
+        soft(label_confidence=0.99)
+    with pytest.raises(TableError, match="has the classes"):
+        other = file_of(data, tmp_path / "other.parquet", classes=("a", "b", "c"))
+        with_text_labels(data, config, other)
+
+
+def test_planted_wrong_labels_are_counted(colour_folder: Path, described: dict[str, Path], tmp_path: Path):
+    config = options(colour_folder, tmp_path, embeddings=described["all"])
+    data = Regime(label_noise=0.2).apply(prepare(config).data, seed=0)
+    found = judge_training(read_training(data, config, 0), data)
+    train = data.indices("train")
+    assert found["flipped"] == (data.labels[train] != data.image_set.labels[train]).sum() > 0
+    assert found["recall"] > 0.8
+    assert found["average_precision"] > 0.8
+    assert found["precision"] == pytest.approx(found["recall"] * found["flipped"] / found["named"])

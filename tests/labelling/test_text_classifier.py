@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from gpt4image.labelling import text_classifier
+from gpt4image.labelling.text_classifier import classify
+from gpt4image.labelling.text_vectors import smooth, unit
+
+
+def clusters(n_classes: int, per_class: int, spread: float, seed: int = 0) -> tuple[NDArray[np.float32], NDArray]:
+    """Unit vectors around one random direction a class."""
+    rng = np.random.default_rng(seed)
+    centres = rng.standard_normal((n_classes, 32))
+    labels = np.repeat(np.arange(n_classes), per_class)
+    vectors = centres[labels] + spread * rng.standard_normal((len(labels), 32))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32), labels
+
+
+def hide(labels: NDArray, per_class: int) -> NDArray:
+    """Keep the first labels of each class."""
+    given = np.full_like(labels, -1)
+    for label in np.unique(labels):
+        given[np.flatnonzero(labels == label)[:per_class]] = label
+    return given
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(2, 5), st.integers(1, 6), st.integers(0, 100))
+def test_probabilities_are_probabilities_and_repeat(n_classes: int, per_class: int, seed: int):
+    vectors, labels = clusters(n_classes, 8, 1.0, seed)
+    given_labels = hide(labels, per_class)
+    first, again = (classify(vectors, given_labels, n_classes + 1, seed=seed) for _ in range(2))
+    assert first.probabilities.shape == (len(labels), n_classes + 1)
+    assert np.allclose(first.probabilities.sum(axis=1), 1.0, atol=1e-5)
+    assert (first.probabilities[:, n_classes] == 0).all()
+    assert np.array_equal(first.probabilities, again.probabilities)
+
+
+def test_predictions_of_labelled_images_have_not_seen_their_label():
+    # Pure noise: whoever has seen the labels fits them, whoever has not is at chance.
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((200, 300)).astype(np.float32)
+    labels = rng.integers(0, 2, 200)
+    result = classify(vectors, labels, 2, seed=0)
+    assert result.out_of_fold.all()
+    assert (result.probabilities.argmax(axis=1) == labels).mean() < 0.62
+
+
+def test_one_label_a_class_uses_the_defaults():
+    vectors, labels = clusters(4, 20, 0.5)
+    result = classify(vectors, hide(labels, 1), 4, seed=0)
+    assert (result.folds, result.c, result.names) == (0, text_classifier.DEFAULT_C, 0.0)
+    assert not result.out_of_fold.any()
+    assert (result.probabilities.argmax(axis=1) == labels).mean() > 0.9
+
+
+def test_the_only_image_of_a_class_is_in_no_fold():
+    vectors, labels = clusters(3, 10, 0.3)
+    given_labels = hide(labels, 4)
+    only = np.flatnonzero(given_labels == 2)
+    given_labels[only[1:]] = -1
+    result = classify(vectors, given_labels, 3, seed=0)
+    assert not result.out_of_fold[only[0]]
+    assert result.probabilities[only[0]].argmax() == 2
+    assert result.out_of_fold.sum() == 8
+
+
+def test_smoothing_helps_where_labels_are_few():
+    vectors, labels = clusters(6, 60, 2.0)
+    few = hide(labels, 2)
+    hidden = few < 0
+    smoothed = smooth(vectors, np.arange(len(vectors)), 0)
+    right = [
+        (classify(inputs, few, 6, seed=0).probabilities.argmax(axis=1) == labels)[hidden].mean()
+        for inputs in (vectors, smoothed)
+    ]
+    assert right[1] > right[0] + 0.05
+
+
+def test_searches_are_bounded(monkeypatch):
+    monkeypatch.setattr(text_classifier, "MAX_SEARCH_LABELS", 60)
+    vectors, labels = clusters(4, 50, 0.8)
+    inputs = smooth(vectors, np.arange(len(vectors)), 0)
+    result = classify(inputs, labels, 4, seed=0)
+    assert result.out_of_fold.all()
+    assert (result.probabilities.argmax(axis=1) == labels).mean() > 0.9
+
+
+def test_without_class_names_it_is_the_regression_of_scikit_learn():
+    from sklearn.linear_model import LogisticRegression
+
+    vectors, labels = clusters(4, 15, 1.0)
+    model = text_classifier._Model(c=2.0, pull=np.zeros((32, 4)), transition=np.eye(4))  # pyright: ignore[reportPrivateUsage]
+    ours = text_classifier._fit(vectors, labels, model)  # pyright: ignore[reportPrivateUsage]
+    theirs = LogisticRegression(C=2.0, tol=1e-6, max_iter=1000).fit(vectors, labels)
+    logits = vectors @ ours[:-1] + ours[-1]
+    expected = theirs.decision_function(vectors)
+    assert logits - logits.mean(axis=1, keepdims=True) == pytest.approx(expected, abs=0.05)
+
+
+def test_class_names_help_where_they_say_something_and_do_no_harm_where_they_do_not():
+    vectors, labels = clusters(6, 60, 2.0)
+    few = hide(labels, 2)
+    centres = unit(np.stack([vectors[labels == label].mean(axis=0) for label in range(6)]))
+    telling, idle = unit(centres - centres.mean(axis=0)), unit(np.random.default_rng(1).standard_normal((6, 32)))
+
+    def right(names: NDArray | None) -> float:
+        found = classify(vectors, few, 6, seed=0, names=names).probabilities.argmax(axis=1) == labels
+        return float(found[few < 0].mean())
+
+    assert right(telling) > right(None) + 0.05
+    assert right(idle) > right(None) - 0.03
+    assert classify(vectors, labels, 6, seed=0, names=idle).names < 0.5
+    assert classify(vectors, hide(labels, 1), 6, seed=0, names=telling).names == 0.5
+
+
+def test_labels_that_are_wrong_in_a_known_way_do_not_mislead():
+    vectors, labels = clusters(4, 100, 1.0)
+    rng = np.random.default_rng(0)
+    taken = np.where(rng.random(len(labels)) < 0.45, (labels + 1) % 4, labels)
+    transition = 0.55 * np.eye(4) + 0.45 * np.roll(np.eye(4), 1, axis=1)
+
+    def right(**known: NDArray) -> float:
+        return float((classify(vectors, taken, 4, seed=0, **known).probabilities.argmax(axis=1) == labels).mean())
+
+    assert right(transition=transition) > max(right(), 0.9)

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markupsafe import Markup
+
+from gpt4image.reporting import charts
+
+HOSTILE = "<script>alert('x')</script> & \"$\\frac{1}{2}$\"\n\x00\x1b\ud800 日本語 🙂"
+
+
+def intervals(name: str = "baseline", identifier: str = "a") -> Markup:
+    spreads = [
+        charts.Spread(name=name, values=(0.3, 0.35, 0.4), mean=0.35, interval=(0.25, 0.45), is_reference=True),
+        charts.Spread(name="text-labels", values=(0.5,), mean=0.5, interval=None),
+    ]
+    return charts.interval_chart(identifier, f"Accuracy of {name}", spreads, axis="test accuracy")
+
+
+def curves(name: str = "baseline", identifier: str = "a") -> Markup:
+    def curve(label: str, seeds: int, **style: object) -> charts.Curve:
+        values = np.linspace(0.1, 0.5, 6) + np.arange(seeds)[:, None] / 100
+        return charts.Curve(name=label, epochs=np.arange(1, 7), values=values, **style)  # pyright: ignore[reportArgumentType]
+
+    behind = curve("behind", 3, colour=charts.REFERENCE)
+    panels = {name: [behind], "aligned": [curve("task", 3), curve("alignment", 1, dashed=True)]}
+    return charts.curve_chart(identifier, "Curves", panels, fractions=True, behind=behind)
+
+
+def classes(name: str = "cat", identifier: str = "a") -> Markup:
+    gains = [
+        charts.Gain(name=name, before=0.2, after=0.6),
+        charts.Gain(name="dog", before=0.6, after=0.55),
+        charts.Gain(name="single", before=None, after=0.4),
+    ]
+    return charts.class_chart(identifier, "Classes", gains, axis="accuracy")
+
+
+ALL = pytest.mark.parametrize("draw", [intervals, curves, classes])
+Draw = Callable[..., Markup]
+
+
+@ALL
+def test_a_chart_comes_for_wide_and_narrow_pages(draw: Draw) -> None:
+    chart = ElementTree.fromstring(draw())
+    widths = {svg.get("class"): float(svg.attrib["viewBox"].split()[2]) for svg in chart}
+    assert widths == {"wide": charts.WIDE, "narrow": charts.NARROW}
+    assert all("width" not in svg.attrib for svg in chart)
+
+
+@ALL
+def test_a_chart_is_titled_for_who_cannot_see_it(draw: Draw) -> None:
+    for svg in ElementTree.fromstring(draw()):
+        title, description = svg[0], svg[1]
+        assert (title.tag, description.tag) == (f"{{{charts.SVG}}}title", f"{{{charts.SVG}}}desc")
+        assert svg.get("role") == "img"
+        assert svg.get("aria-labelledby") == f"{title.get('id')} {description.get('id')}"
+        assert title.text
+        assert re.search(r"\d", description.text or "")
+
+
+@ALL
+def test_ids_are_unique_over_the_charts_of_a_page(draw: Draw) -> None:
+    page = f"<body>{draw(identifier='a')}{draw(identifier='b')}</body>"
+    ids = [element.get("id") for element in ElementTree.fromstring(page).iter() if element.get("id")]
+    assert len(ids) == len(set(ids))
+    references = set(re.findall(r"url\(#([^)]+)\)", page)) | set(re.findall(r'href="#([^"]+)"', page))
+    assert references
+    assert references <= set(ids)
+
+
+@ALL
+def test_the_same_numbers_give_the_same_chart(draw: Draw) -> None:
+    assert draw() == draw()
+
+
+@ALL
+def test_the_page_chooses_colours_and_fonts(draw: Draw) -> None:
+    chart = draw()
+    colours = set(re.findall(r"(?<!, )#[0-9a-f]{6}\b", chart))
+    assert colours == set()
+    assert "var(--ink, #1d2126)" in chart
+    assert "DejaVu" not in chart
+    assert "<text" in chart
+    assert "<style" not in chart
+    assert "<?xml" not in chart
+    assert "<metadata" not in chart
+
+
+@ALL
+def test_hostile_names_stay_text(draw: Draw) -> None:
+    chart = draw(HOSTILE)
+    assert "<script" not in chart
+    names = [element.text for element in ElementTree.fromstring(chart).iter(f"{{{charts.SVG}}}text")]
+    assert any((name or "").startswith("<script>alert") for name in names)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.text(max_size=30))
+def test_any_class_name_can_be_drawn(name: str) -> None:
+    chart = classes(name)
+    assert isinstance(chart, Markup)
+    ElementTree.fromstring(chart)
+
+
+def test_numbers_are_written_into_the_chart() -> None:
+    texts = [element.text for element in ElementTree.fromstring(intervals()).iter(f"{{{charts.SVG}}}text")]
+    assert {"35.0 %", "50.0 %", "baseline", "text-labels", "test accuracy"} <= set(texts)
+    texts = [element.text for element in ElementTree.fromstring(classes()).iter(f"{{{charts.SVG}}}text")]
+    assert {"+40", "−5", "40 %"} <= set(texts)
+
+
+def test_long_names_are_cut() -> None:
+    assert "w" * 21 + "…" in intervals("w" * 60)

@@ -1,0 +1,113 @@
+"""Augmentation of whole batches, against plain pictures and simple facts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from gpt4image.training.augment import (
+    Augmentation,
+    erased,
+    eval_batch,
+    jittered,
+    normalised,
+    resized_crop,
+    shifted,
+    train_batch,
+)
+from gpt4image.training.draws import Draws
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def draws(count: int, seed: int = 0) -> Draws:
+    return Draws(generator=generator(seed), total=count, rows=torch.arange(count))
+
+
+def pictures(count: int = 64, side: int = 12) -> Tensor:
+    return torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=generator(7))
+
+
+def how(**changes: object) -> Augmentation:
+    plain = {"size": 12, "flip": True, "shift": 0.125, "min_scale": 1.0, "colour": 0.0, "erase": 0.0}
+    normal = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.2, 0.1)}
+    return Augmentation(**(plain | normal | changes))  # type: ignore[arg-type]
+
+
+def test_no_shift_and_no_flip_leave_pictures_alone() -> None:
+    images = pictures()
+    assert torch.equal(shifted(images, 12, 0, False, draws(len(images))), images)
+
+
+def test_a_shift_moves_the_picture_and_mirrors_its_border() -> None:
+    images = pictures(200)
+    moved = shifted(images, 12, 2, False, draws(200))
+    padded = torch.nn.functional.pad(images.float(), (2, 2, 2, 2), mode="reflect").byte()
+    windows = {
+        (y, x): (padded[:, :, y : y + 12, x : x + 12] == moved).flatten(1).all(1) for y in range(5) for x in range(5)
+    }
+    assert torch.stack(list(windows.values())).any(0).all()
+    assert all(found.any() for found in windows.values()), "every shift of up to two pixels occurs among 200"
+
+
+def test_about_half_of_the_pictures_are_flipped() -> None:
+    images = pictures(400)
+    result = shifted(images, 12, 0, True, draws(400))
+    same = (result == images).flatten(1).all(1)
+    mirrored = (result == images.flip(3)).flatten(1).all(1)
+    assert (same | mirrored).all()
+    assert 140 < int(mirrored.sum()) < 260
+
+
+def test_the_input_is_cut_from_the_centre_of_a_larger_stored_picture() -> None:
+    images = pictures(side=16)
+    assert torch.equal(shifted(images, 12, 0, False, draws(len(images))), images[:, :, 2:14, 2:14])
+    expected = normalised(images[:, :, 2:14, 2:14].float() / 255, how())
+    assert torch.equal(eval_batch(images, how()), expected)
+
+
+def test_normalising_uses_mean_and_deviation_of_each_channel() -> None:
+    grey = torch.full((1, 3, 2, 2), 0.5)
+    assert torch.allclose(normalised(grey, how())[0, :, 0, 0], torch.tensor([0.0, 0.5, 2.0]))
+
+
+def test_a_resized_crop_of_the_whole_area_and_square_shape_is_close_to_the_picture() -> None:
+    flat = torch.full((8, 3, 16, 16), 77, dtype=torch.uint8)
+    assert torch.allclose(resized_crop(flat, 12, 0.3, True, draws(8)), torch.full((8, 3, 12, 12), 77.0), atol=1e-3)
+
+
+def test_a_resized_crop_shows_a_part_of_the_picture() -> None:
+    ramp = torch.arange(32, dtype=torch.uint8).mul(8).expand(300, 3, 32, 32).contiguous()
+    crops = resized_crop(ramp, 16, 0.25, False, draws(300))
+    width = (crops[:, 0, 8, -1] - crops[:, 0, 8, 0]) / (8 * 32) * 16 / 15
+    assert crops.min() >= 0 and crops.max() <= 248
+    assert 0.4 < float(width.min()) < 0.6 and float(width.max()) <= 1.01, "sides between sqrt(0.25 * 3/4) and 1"
+
+
+def test_erasing_sets_a_rectangle_of_some_pictures_to_zero() -> None:
+    ones = torch.ones(400, 3, 20, 20)
+    result = erased(ones, 0.25, draws(400))
+    hit = (result == 0).flatten(1).any(1)
+    assert 60 < int(hit.sum()) < 140
+    area = (result[hit][:, 0] == 0).float().mean((1, 2))
+    assert float(area.max()) < 0.45
+    assert torch.equal(result[:, 0], result[:, 2]), "all channels of a pixel go together"
+
+
+def test_colours_stay_in_range_and_differ_between_pictures() -> None:
+    images = torch.rand(32, 3, 8, 8, generator=generator())
+    result = jittered(images, 0.4, draws(32))
+    assert float(result.min()) >= 0 and float(result.max()) <= 1
+    assert len({round(float(value), 4) for value in (result - images).flatten(1).mean(1)}) > 25
+
+
+@pytest.mark.parametrize("changes", [{}, {"min_scale": 0.3}, {"colour": 0.3, "erase": 0.5}])
+def test_the_same_generator_gives_the_same_batch(changes: dict[str, float]) -> None:
+    images = pictures()
+    first, again = (train_batch(images, how(**changes), draws(64, 5)) for _ in range(2))
+    other = train_batch(images, how(**changes), draws(64, 6))
+    assert first.shape == (64, 3, 12, 12) and first.dtype == torch.float32
+    assert torch.equal(first, again) and not torch.equal(first, other)

@@ -1,0 +1,72 @@
+"""Options chosen from the set: what the user gave is kept, what is chosen is named, the rules are monotone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from gpt4image.config import TrainConfig
+from gpt4image.data import load_with_splits
+from gpt4image.training import auto
+
+
+def choose(folder: Path, **given: object) -> tuple[TrainConfig, dict[str, object]]:
+    config = TrainConfig(data=f"folder:{folder}", out=folder / "run", **given)  # type: ignore[arg-type]
+    images = load_with_splits(config.data, val_fraction=0.1, test_fraction=0.2)
+    return auto.choose(config, images)
+
+
+def test_everything_left_open_is_filled_and_named(colour_folder: Path) -> None:
+    config, chosen = choose(colour_folder)
+    for name in ("image_size", "batch_size", "epochs", "optimizer", "lr", "weight_decay", "model", "stem"):
+        assert getattr(config, name) == chosen[name] is not None
+    assert (config.image_size, config.batch_size, config.stem) == (32, 16, "small")
+    assert (config.optimizer, config.lr, config.weight_decay) == ("muon", 0.02, 0.3)
+
+
+def test_what_was_given_is_kept_and_not_named(colour_folder: Path) -> None:
+    given = {"image_size": 24, "batch_size": 4, "epochs": 3, "optimizer": "sgd", "lr": 0.3, "model": "resnet18"}
+    config, chosen = choose(colour_folder, **given)
+    assert all(getattr(config, name) == value for name, value in given.items())
+    assert chosen.keys() == {"weight_decay", "stem"} and config.weight_decay == 5e-4
+    assert config.model_args == {}, "the arguments of the small model belong to it alone"
+
+
+def test_a_start_from_weights_is_gentler_and_keeps_the_stem_of_pretrained_ones(colour_folder: Path) -> None:
+    config, _ = choose(colour_folder, init="pretrained", model="resnet18")
+    assert (config.optimizer, config.stem) == ("adamw", "standard")
+    assert config.lr == pytest.approx(auto.ADAPTIVE_LR * auto.FINE_TUNING)
+
+
+def test_transformers_get_the_optimiser_that_suits_them(colour_folder: Path) -> None:
+    config, _ = choose(colour_folder, model="vit_tiny_patch16_224")
+    assert (config.optimizer, config.lr, config.weight_decay) == ("adamw", 1e-3, 0.05)
+
+
+def test_models_without_a_small_stem_get_the_standard_one(colour_folder: Path) -> None:
+    assert choose(colour_folder, model="efficientnet_b0")[0].stem == "standard"
+
+
+@pytest.mark.parametrize(("side", "size"), [(28, 32), (32, 32), (48, 48), (72, 64), (150, 128), (500, 128)])
+def test_the_input_follows_the_typical_shorter_side(side: int, size: int, tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for number in range(4):
+            Image.new("RGB", (side + 7, side), (number, 0, 0)).save(tmp_path / label / f"{number}.png")
+    assert choose(tmp_path)[0].image_size == size
+
+
+def test_larger_sets_get_larger_batches_and_fewer_epochs_but_enough_steps() -> None:
+    counts = [50, 299, 300, 1000, 2000, 10_000, 50_000, 199_999, 1_281_167]
+    batches = [auto.batch_size(count) for count in counts]
+    assert batches == sorted(batches) and batches[0] == 16 and batches[-1] == 256
+    assert [auto.epochs(count) for count in (100, 1000, 2000, 50_000)] == [200, 60, 30, 30]
+    assert all(auto.epochs(count) * count // auto.batch_size(count) >= 600 for count in counts)
+
+
+def test_random_crops_are_cut_from_larger_stored_pictures(tmp_path: Path) -> None:
+    plain = TrainConfig(data="openmoji", out=tmp_path, image_size=224)
+    assert auto.stored_size(plain) == 224
+    assert auto.stored_size(plain.model_copy(update={"min_scale": 0.3})) == 256

@@ -1,0 +1,84 @@
+"""Checkpoints hold everything, are read without unpickling and refuse what is not theirs."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from gpt4image.errors import ModelError, RunError
+from gpt4image.training.checkpoint import load_checkpoint, load_tensors, save_checkpoint, save_tensors
+
+
+def trained(optimizer: str, steps: int, seed: int = 0) -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 2))
+    made = {
+        "adamw": lambda p: torch.optim.AdamW(p, lr=0.1),
+        "sgd": lambda p: torch.optim.SGD(p, lr=0.001, momentum=0.9),
+        "plain-sgd": lambda p: torch.optim.SGD(p, lr=0.001),
+    }[optimizer](model.parameters())
+    for step in range(steps):
+        advance(model, made, step)
+    return model, made
+
+
+def advance(model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    torch.manual_seed(step)
+    model(torch.randn(8, 4)).square().sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "plain-sgd"])
+def test_a_restored_run_goes_on_bitwise_as_if_it_had_never_stopped(name: str, tmp_path: Path) -> None:
+    model, optimizer = trained(name, 3)
+    save_checkpoint(tmp_path / "c", {"model": model}, {"optimizer": optimizer}, {"step": 3, "loss": [0.1, 2 / 3]})
+    fresh, fresh_optimizer = trained(name, 0, seed=1)
+    assert load_checkpoint(tmp_path / "c", {"model": fresh}, {"optimizer": fresh_optimizer}) == {
+        "step": 3,
+        "loss": [0.1, 2 / 3],
+    }
+    for step in range(3, 6):
+        advance(model, optimizer, step)
+        advance(fresh, fresh_optimizer, step)
+    for ours, theirs in zip(model.state_dict().values(), fresh.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_another_model_is_refused(tmp_path: Path) -> None:
+    model, optimizer = trained("adamw", 1)
+    save_checkpoint(tmp_path / "c", {"model": model}, {"optimizer": optimizer}, {})
+    other = nn.Linear(3, 3)
+    with pytest.raises(RunError, match="belongs to another model"):
+        load_checkpoint(tmp_path / "c", {"model": other}, {"optimizer": torch.optim.AdamW(other.parameters())})
+
+
+def test_tied_weights_and_channels_last_survive(tmp_path: Path) -> None:
+    weight = torch.randn(4, 3, 2, 2).contiguous(memory_format=torch.channels_last)
+    save_tensors(tmp_path / "t.safetensors", {"a": weight, "b": weight}, {"note": "é"})
+    tensors, state = load_tensors(tmp_path / "t.safetensors")
+    assert torch.equal(tensors["a"], weight) and torch.equal(tensors["b"], weight)
+    assert state == {"note": "é"}
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "t.safetensors"
+    save_tensors(path, {"a": torch.ones(2)}, {"step": 1})
+    before = path.read_bytes()
+    with pytest.raises(TypeError):
+        save_tensors(path, {"a": torch.zeros(2)}, {"step": object()})
+    assert path.read_bytes() == before
+    assert [item.name for item in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    torch.save({"a": torch.ones(2)}, path)
+    with pytest.raises(ModelError, match=r"no safetensors file.*never loaded"):
+        load_tensors(path)
+    with pytest.raises(ModelError, match="does not exist"):
+        load_tensors(copy.copy(tmp_path / "missing.safetensors"))

@@ -1,0 +1,199 @@
+"""The loss of one batch: what the options of the alignment make of it, and that runs with them resume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gpt4image import runs
+from gpt4image.aligner import Aligner
+from gpt4image.config import TrainConfig
+from gpt4image.data import load_image_set
+from gpt4image.train import train
+from gpt4image.training import loop
+from gpt4image.training.checkpoint import load_tensors
+from gpt4image.training.objective import batch_losses, seed_step
+from gpt4image.training.trainer import Trainer, build
+from gpt4image.training.training_data import prepare
+from tables import make_table
+
+WIDTH, BATCH = 6, 8
+SMALL: dict[str, Any] = {
+    "model": "resnet10t",
+    "model_args": {"channels": [8, 8, 16, 16], "stem_width": 8},
+    "image_size": 16,
+    "batch_size": BATCH,
+    "epochs": 4,
+    "threads": 1,
+    "precision": "fp32",
+    "memory_format": "channels_last",
+}
+
+
+@pytest.fixture
+def described(colour_folder: Path, tmp_path: Path) -> dict[str, Any]:
+    """Options of a run on images with two texts each, that follow the class, and a few images without label or text."""
+    (colour_folder / "unlabelled").mkdir()
+    for path in sorted((colour_folder / "red").iterdir())[:4]:
+        path.rename(colour_folder / "unlabelled" / path.name)
+    images = load_image_set(f"folder:{colour_folder}")
+    rng = np.random.default_rng(0)
+    names = np.eye(len(images.classes) + 1, WIDTH)
+    vectors = {
+        digest: [names[label] + 0.3 * rng.normal(size=WIDTH) for _ in range(2)]
+        for digest, label in zip(images.digests, images.labels, strict=True)
+    }
+    make_table(tmp_path / "table", dict(list(vectors.items())[3:]))
+    return {"data": f"folder:{colour_folder}", "embeddings": tmp_path / "table", "out": tmp_path / "run", **SMALL}
+
+
+def trainer_of(described: dict[str, Any], **changes: Any) -> Trainer:
+    ready = prepare(TrainConfig(**{**described, **changes}))
+    return build(ready.config, ready.data)
+
+
+def losses_at(trainer: Trainer, step: int = 0) -> Any:
+    seed_step(0, step)
+    images = trainer.batches.batch(step)
+    pixels = next(iter(trainer.data.pixels.stream([images])))
+    trainer.model.train()
+    return batch_losses(trainer, step, images, pixels)
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "siglip": {"align_loss": "siglip", "learn_temperature": True, "negatives": "table", "texts": "sample"},
+    "supcon": {"align_loss": "supcon", "centre": "class", "weight_schedule": "cosine", "mixup": 0.5},
+    "soft": {"align_loss": "soft-infonce", "same_class": "masked", "centre": "all", "adaptive_weight": True},
+    "relational": {"align_loss": "relational", "same_class": "positive", "weight_until": 0.5, "cutmix": 1.0},
+    "smooth": {"align_loss": "smooth-l1", "text_first": 0.4, "head": "mlp-bn"},
+    "paper": {"paper_compat": True, "mixup": 0.8, "head": "mlp"},
+}
+
+
+@pytest.mark.parametrize("changes", OPTIONS.values(), ids=OPTIONS)
+def test_options_train_and_resume_to_the_same_bits(
+    changes: dict[str, Any], described: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(TrainConfig(**{**described, **changes}))
+    real, steps = loop.train_step, iter(range(5))
+
+    def limited(*args: Any) -> Any:
+        if next(steps, None) is None:
+            raise KeyError("stopped")
+        return real(*args)
+
+    monkeypatch.setattr(loop, "train_step", limited)
+    broken = {**described, **changes, "out": tmp_path / "broken"}
+    with pytest.raises(KeyError):
+        train(TrainConfig(**broken, checkpoint_seconds=0.0))
+    monkeypatch.undo()
+    train(TrainConfig(**broken, resume=True))
+    whole, again = (load_tensors(run / runs.MODEL)[0] for run in (described["out"], broken["out"]))
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    rows = runs.read_run(described["out"])["metrics"]
+    assert all(np.isfinite(row["align_loss"]) for row in rows)
+
+
+def test_what_is_learned_beside_weights_has_no_weight_decay(described: dict[str, Any]) -> None:
+    trainer = trainer_of(described, align_loss="siglip", learn_temperature=True, weight_decay=0.1)
+    assert isinstance(trainer.model, Aligner)
+    learned = {id(parameter) for parameter in trainer.model.alignment.parameters()}
+    decay = {id(p): group["weight_decay"] for group in trainer.optimizer.param_groups for p in group["params"]}
+    assert len(learned) == 2
+    assert {decay[parameter] for parameter in learned} == {0.0}
+    start = trainer.model.alignment.bias
+    assert start.item() == pytest.approx(-np.log(BATCH - 1))
+    losses_at(trainer).total.backward()
+    assert start.grad.item() != 0.0
+
+
+def test_labels_reach_the_alignment(described: dict[str, Any]) -> None:
+    values = {
+        policy: losses_at(trainer_of(described, same_class=policy)).parts["align"].item()
+        for policy in ("negative", "masked", "positive")
+    }
+    assert values["masked"] < values["negative"]
+    assert len(set(values.values())) == 3
+
+
+def test_the_whole_table_is_compared_to(described: dict[str, Any]) -> None:
+    batch, table = (trainer_of(described, negatives=negatives) for negatives in ("batch", "table"))
+    assert batch.further is None
+    assert table.further is not None
+    train_texts = table.data.text.described[table.data.indices("train")].sum()  # type: ignore[union-attr]
+    assert len(table.further.ids) == train_texts
+    assert losses_at(table).parts["align"] > losses_at(batch).parts["align"] + 0.5
+
+
+def test_centres_come_from_training_images(described: dict[str, Any]) -> None:
+    plain, centred = trainer_of(described), trainer_of(described, centre="all")
+    train_images = plain.data.indices("train")
+    text = plain.data.text
+    assert text is not None
+    vectors, has, _ = text.take(train_images)
+    assert np.allclose(centred.data.text.centres[0], vectors[has].mean(dim=0), atol=1e-5)  # type: ignore[union-attr,index]
+
+
+def test_texts_are_drawn_anew_at_each_step_and_again_for_the_same_step(described: dict[str, Any]) -> None:
+    mean, sample = trainer_of(described), trainer_of(described, texts="sample")
+    assert losses_at(sample, 1).parts["align"] == losses_at(sample, 1).parts["align"]
+    assert losses_at(sample, 1).parts["align"] != losses_at(mean, 1).parts["align"]
+
+
+def test_the_adaptive_weight_makes_gradients_at_the_features_as_long(described: dict[str, Any]) -> None:
+    trainer = trainer_of(described, adaptive_weight=True, align_weight=0.5)
+    found: dict[str, torch.Tensor] = {}
+
+    def keep(_module: Any, _inputs: Any, outputs: Any) -> None:
+        found["features"] = outputs[2]
+
+    trainer.model.register_forward_hook(keep)
+    losses = losses_at(trainer)
+    task, whole = (
+        torch.autograd.grad(loss, found["features"], retain_graph=True)[0]
+        for loss in (losses.parts["task"], losses.total)
+    )
+    assert (whole - task).norm().item() == pytest.approx(0.5 * task.norm().item(), rel=1e-3)
+
+
+def test_text_first_learns_one_after_the_other(described: dict[str, Any]) -> None:
+    trainer = trainer_of(described, text_first=0.5)
+    assert isinstance(trainer.model, Aligner)
+    for step, learns, rests in (
+        (0, trainer.model.head, trainer.model.backbone.get_submodule(trainer.model.classifier)),
+        (trainer.steps - 1, trainer.model.backbone.get_submodule(trainer.model.classifier), trainer.model.head),
+    ):
+        trainer.model.zero_grad()
+        losses_at(trainer, step).total.backward()
+        assert sum(float(p.grad.abs().sum()) for p in learns.parameters()) > 0.0  # type: ignore[union-attr]
+        assert sum(float(p.grad.abs().sum()) for p in rests.parameters()) == 0.0  # type: ignore[union-attr]
+
+
+def test_without_texts_the_options_change_nothing(described: dict[str, Any]) -> None:
+    without = {**described, "embeddings": None}
+    plain = losses_at(trainer_of(without)).total
+    changed = losses_at(trainer_of(without, text_first=0.5, negatives="table", centre="all", texts="sample")).total
+    assert torch.equal(plain, changed)
+
+
+def test_the_official_code_does_not_mix_texts(described: dict[str, Any]) -> None:
+    ours, official = (trainer_of(described, mixup=0.8, paper_compat=compat, head="linear") for compat in (False, True))
+    official.model.load_state_dict(ours.model.state_dict())
+    assert losses_at(ours).parts["task"] == losses_at(official).parts["task"]
+    assert losses_at(ours).parts["align"] != losses_at(official).parts["align"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler uses what torch deprecates
+def test_a_compiled_model_has_the_losses_of_another(described: dict[str, Any]) -> None:
+    plain, compiled = (trainer_of(described, adaptive_weight=True, compile=chosen) for chosen in (False, True))
+    first, second = losses_at(plain), losses_at(compiled)
+    torch.testing.assert_close(second.total, first.total, rtol=1e-4, atol=1e-5)
+    for losses in (first, second):
+        losses.total.backward()
+    for one, other in zip(plain.model.parameters(), compiled.model.parameters(), strict=True):
+        torch.testing.assert_close(other.grad, one.grad, rtol=1e-3, atol=1e-4)

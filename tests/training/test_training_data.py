@@ -1,0 +1,92 @@
+"""What a run reads: targets joined by content, whatever the order, and refused where they belong to other images."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpt4image.config import TrainConfig
+from gpt4image.data import load_image_set
+from gpt4image.errors import TableError
+from gpt4image.training.training_data import prepare
+from tables import make_table
+
+
+def table_for(folder: Path, out: Path, *, every: int = 1, width: int = 4) -> Path:
+    images = load_image_set(f"folder:{folder}")
+    rng = np.random.default_rng(0)
+    make_table(out, {digest: rng.normal(size=(1, width)) for digest in images.digests[::every]})
+    return out
+
+
+def options(folder: Path, **changes: object) -> TrainConfig:
+    return TrainConfig(data=f"folder:{folder}", out=folder / "run", image_size=16, batch_size=4, **changes)  # type: ignore[arg-type]
+
+
+def test_renaming_files_changes_no_pairing(colour_folder: Path, tmp_path: Path) -> None:
+    table = table_for(colour_folder, tmp_path / "table")
+    before = prepare(options(colour_folder, embeddings=table))
+    pairs = pairing(before)
+    for number, path in enumerate(sorted(colour_folder.rglob("*.png"), reverse=True)):
+        path.rename(path.with_name(f"renamed-{number}.png"))
+    after = prepare(options(colour_folder, embeddings=table))
+    assert pairing(after) == pairs
+    assert set(before.data.image_set.keys).isdisjoint(after.data.image_set.keys)
+
+
+def pairing(ready: object) -> dict[str, tuple[float, ...]]:
+    data = ready.data  # type: ignore[attr-defined]
+    vectors = data.text.take(np.arange(len(data.labels)))[0]
+    splits = data.image_set.splits.tolist()
+    rows = zip(data.image_set.digests, splits, vectors.tolist(), strict=True)
+    return {digest: (split, *vector) for digest, split, vector in rows}
+
+
+def test_images_without_a_text_take_part_in_the_task_alone_and_the_pools_do_not_overlap(
+    colour_folder: Path, tmp_path: Path
+) -> None:
+    (colour_folder / "unlabelled").mkdir()
+    for path in sorted((colour_folder / "red").iterdir())[:6]:
+        path.rename(colour_folder / "unlabelled" / path.name)
+    table = table_for(colour_folder, tmp_path / "table", every=2)
+    data = prepare(options(colour_folder, embeddings=table)).data
+    targeted, others = data.pools()
+    assert (data.labels[targeted] >= 0).all() and (data.labels[others] == -1).all()
+    assert not data.class_targets(others).any()
+    assert 0 < len(others) <= 6
+
+
+def test_only_described_drops_the_others_from_train_and_takes_validation_from_them(
+    colour_folder: Path, tmp_path: Path
+) -> None:
+    table = table_for(colour_folder, tmp_path / "table", every=3)
+    data = prepare(options(colour_folder, embeddings=table, only_described=True)).data
+    train, val = data.indices("train"), data.indices("val")
+    assert data.text is not None
+    assert data.text.described[train].all() and len(val) > 0
+    assert not data.text.described[val].any(), "there were enough undescribed images"
+
+
+def test_a_table_of_other_images_is_refused(colour_folder: Path, tmp_path: Path) -> None:
+    make_table(tmp_path / "table", {"0" * 64: np.ones((1, 4))})
+    with pytest.raises(TableError, match="made from descriptions of other images"):
+        prepare(options(colour_folder, embeddings=tmp_path / "table"))
+
+
+def test_another_table_gives_another_fingerprint(colour_folder: Path, tmp_path: Path) -> None:
+    first = table_for(colour_folder, tmp_path / "a")
+    second = table_for(colour_folder, tmp_path / "b", every=2)
+    prints = {prepare(options(colour_folder, embeddings=path)).fingerprint for path in (first, second, None, first)}
+    assert len(prints) == 3
+
+
+def test_classes_are_known_as_far_as_training_may_see_them(colour_folder: Path) -> None:
+    data = prepare(options(colour_folder)).data
+    hidden = replace(data, labels=np.where(np.arange(len(data.labels)) % 2 == 0, data.labels, -1))
+    assert hidden.visible_classes(np.array([0, 1, 2])).tolist() == [data.labels[0], -1, data.labels[2]]
+    soft = np.zeros((len(data.labels), 3), np.float32)
+    soft[:3] = [[0.2, 0.5, 0.3], [0.4, 0.35, 0.25], [0.0, 0.1, 0.9]]
+    assert replace(data, soft=soft).visible_classes(np.arange(4)).tolist() == [1, -1, 2, -1]

@@ -1,0 +1,99 @@
+"""Views: functions of seed, batch and place alone, the same in any process; second views for some images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from gpt4image.training.augment import Augmentation
+from gpt4image.training.policies import STRONG, Policy
+from gpt4image.training.views import Views
+
+HOW = Augmentation(
+    size=12,
+    flip=True,
+    shift=0.125,
+    min_scale=1.0,
+    colour=0.0,
+    erase=0.0,
+    mean=(0.5, 0.4, 0.3),
+    std=(0.2, 0.2, 0.1),
+)
+SECOND = np.arange(20) % 3 == 0
+IMAGES = np.array([4, 6, 8, 9, 13, 15])
+
+
+def views(**changes: Any) -> Views:
+    usual = {
+        "how": HOW,
+        "policy": None,
+        "strong": Policy(STRONG, HOW.mean),
+        "second": SECOND,
+        "seed": 0,
+        "total": 6,
+        "rows": torch.arange(6),
+    }
+    return Views(**{**usual, **changes})
+
+
+def pictures(count: int = 6, side: int = 12) -> Tensor:
+    return torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+
+
+def same(batch: Tensor) -> Tensor:
+    return batch[:1].expand(len(batch), -1, -1, -1)
+
+
+def test_a_batch_is_followed_by_the_second_views_of_the_images_that_get_one() -> None:
+    one, two = views().split(IMAGES)
+    assert one.tolist() == [0, 2, 4] and two.tolist() == [1, 3, 5]
+    made = views()(pictures(), IMAGES, 7)
+    assert made.shape == (9, 3, 12, 12) and made.dtype == torch.uint8
+    assert views(strong=None, second=np.zeros(20, bool))(pictures(), IMAGES, 7).shape == (6, 3, 12, 12)
+
+
+def test_the_same_seed_batch_and_place_give_the_same_views_and_others_give_others() -> None:
+    batch = pictures()
+    made = views()(batch, IMAGES, 7)
+    assert torch.equal(made, views()(batch, IMAGES, 7))
+    assert not torch.equal(made[6:], views()(batch, IMAGES, 8)[6:])
+    assert not torch.equal(made[6:], views(seed=1)(batch, IMAGES, 7)[6:])
+    of_one_image = views(total=60, rows=torch.arange(60))(same(pictures(60)), np.zeros(60, np.int64), 7)
+    assert len({view.numpy().tobytes() for view in of_one_image[60:]}) > 50
+
+
+def test_global_random_numbers_change_nothing() -> None:
+    made = views()(pictures(), IMAGES, 7)
+    torch.manual_seed(9)
+    np.random.seed(9)
+    assert torch.equal(made, views()(pictures(), IMAGES, 7))
+
+
+@pytest.mark.parametrize("rows", [[0, 5], [1, 2, 3, 4], [3]])
+def test_a_process_makes_of_its_rows_what_one_process_makes_of_them(rows: list[int]) -> None:
+    how = {"how": HOW, "policy": Policy("rand-m9-mstd0.5-inc1", HOW.mean)}
+    whole = views(**how)(pictures(), IMAGES, 3)
+    part = views(**how, rows=torch.tensor(rows))(pictures()[rows], IMAGES[rows], 3)
+    assert torch.equal(part[: len(rows)], whole[rows])
+    seconds = [6 + np.flatnonzero(SECOND[IMAGES]).tolist().index(row) for row in rows if SECOND[IMAGES[row]]]
+    assert torch.equal(part[len(rows) :], whole[seconds])
+
+
+def test_the_policy_leaves_the_first_views_of_images_with_a_second_one_alone() -> None:
+    plain = views()(pictures(), IMAGES, 3)
+    changed = views(policy=Policy("rand-m9-p1", HOW.mean))(pictures(), IMAGES, 3)
+    assert torch.equal(changed[[1, 3, 5]], plain[[1, 3, 5]])
+    assert torch.equal(changed[6:], plain[6:])
+    assert not torch.equal(changed[[0, 2, 4]], plain[[0, 2, 4]])
+
+
+def test_resized_crops_are_rounded_to_bytes() -> None:
+    how = Augmentation(**{**vars(HOW), "min_scale": 0.3})
+    flat = torch.full((6, 3, 16, 16), 201, dtype=torch.uint8)
+    made = views(how=how)(flat, IMAGES, 0)
+    assert made.shape == (9, 3, 12, 12)
+    assert torch.equal(made[:6], torch.full((6, 3, 12, 12), 201, dtype=torch.uint8))
