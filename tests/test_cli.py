@@ -90,3 +90,10 @@ def test_a_place_that_cannot_be_written_is_named_without_a_traceback(
     assert capsys.readouterr().err == (
         "Error: /archive/page.html: Read-only file system; choose a place that can be read or written.\n"
     )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of a POSIX shell")
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    code = f"{sys.executable} -m gpt4image train --help | head -1; exit ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", code], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ COMMANDS = {
     "evaluate": Command("measure a run", "EvaluateConfig", "evaluate:evaluate", shared=True),
     "compare": Command("train all arms over seeds: did text help?", "CompareConfig", "compare:compare", recipes=True),
     "report": Command("write report.html of a run or a comparison", "ReportConfig", "report:report"),
+    "doctor": Command("what is installed, what is missing", "DoctorConfig", "doctor:doctor"),
 }
 
 
@@ -61,7 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Of several processes that share a command, the first one alone speaks.
     """
     with launch.only_first_speaks():
-        return _main(list(sys.argv[1:] if argv is None else argv))
+        try:
+            return _main(list(sys.argv[1:] if argv is None else argv))
+        except BrokenPipeError:  # whoever read the output, head say, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return OK
 
 
 def _main(words: list[str]) -> int:

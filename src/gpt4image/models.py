@@ -116,15 +116,22 @@ def compile_training(module: nn.Module, device: torch.device) -> None:
     Raises:
         ModelError: no compiler is here.
     """
-    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
-    if device.type == "cpu" and shutil.which(compiler) is None:
-        raise ModelError(f"--compile needs the C++ compiler {compiler}: install it, or name yours in CXX.")
-    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
-        raise ModelError("--compile needs Triton on this device: pip install triton, or leave it out.")
+    if missing := compiler_missing(device):
+        raise ModelError(f"--compile: {missing}.")
     backbone: Any = module
     plain = backbone.forward_features
     fast = torch.compile(plain)
     backbone.forward_features = lambda images: (fast if backbone.training else plain)(images)
+
+
+def compiler_missing(device: torch.device) -> str:
+    """Say what torch.compile lacks on a device, and what to do; an empty text where it lacks nothing."""
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if device.type == "cpu" and shutil.which(compiler) is None:
+        return f"there is no C++ compiler {compiler}; install it, or name yours in CXX"
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        return "there is no Triton; pip install triton"
+    return ""
 
 
 def checkpoint_activations(module: nn.Module, name: str) -> None:

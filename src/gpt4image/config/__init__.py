@@ -5,7 +5,7 @@ A mistake raises ConfigError naming every wrong option at once, whether it comes
 """
 
 from gpt4image.config.base import StageConfig
-from gpt4image.config.comparing import ARMS, CompareConfig, DemoConfig, ReportConfig
+from gpt4image.config.comparing import ARMS, CompareConfig, DemoConfig, DoctorConfig, ReportConfig
 from gpt4image.config.describing import (
     GUARD,
     CheckConfig,
@@ -34,6 +34,7 @@ __all__ = [
     "DescribeConfig",
     "DescriberOptions",
     "DescriptionsConfig",
+    "DoctorConfig",
     "EncodeConfig",
     "EvaluateConfig",
     "ExportConfig",

@@ -1,4 +1,4 @@
-"""Options of the stages that gather evidence: compare, report, demo."""
+"""Options of the stages that gather evidence: compare, report, demo; and of doctor."""
 
 from __future__ import annotations
 
@@ -138,3 +138,10 @@ class DemoConfig(StageConfig):
     """Number of seeds per arm."""
     jobs: int | None = Field(default=None, ge=1)
     """Runs side by side; one per core without it."""
+
+
+class DoctorConfig(StageConfig):
+    """Say what is installed, which device and precision a run would take, and what is missing for which use.
+
+    Example: gpt4image doctor
+    """

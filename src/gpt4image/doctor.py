@@ -1,0 +1,102 @@
+"""The stage doctor: what is installed, where a run would compute and how, and what is missing for which use."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from importlib import metadata
+from typing import Any
+
+from gpt4image.config import DoctorConfig
+from gpt4image.outcome import Outcome
+
+EXTRAS = {
+    "demo": "the packaged pictures: demo, --data openmoji",
+    "hf": "Hugging Face sets: --data hf:, saved data sets",
+    "api": "describers openai: and openai-batch:, prices",
+    "clip": "text encoders open_clip:",
+    "tune": "--tune-text lora",
+    "vllm": "describer vllm:",
+    "ray": "--engine ray",
+}
+ENVIRONMENT = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "HF_TOKEN", "HF_HOME", "HF_HUB_OFFLINE", "RAY_ADDRESS", "CXX")
+
+
+def doctor(_: DoctorConfig) -> Outcome:
+    """Look at this machine and change nothing. Of environment variables it says whether they are set, never the value."""
+    missing = {name: _missing(name) for name in EXTRAS}
+    record: dict[str, Any] = {
+        "machine": _machine(),
+        "packages": {name: _version(name) for name in _required()},
+        "extras": {name: {"brings": EXTRAS[name], "missing": found} for name, found in missing.items()},
+        "environment": {name: "set" if os.environ.get(name) else "not set" for name in ENVIRONMENT},
+    }
+    return Outcome(
+        record=record,
+        text="\n\n".join(_table(title, rows) for title, rows in _sections(record).items()),
+    )
+
+
+def _machine() -> dict[str, Any]:
+    import torch
+
+    from gpt4image.data.pixels import available_cores
+    from gpt4image.devices import choose_device, computes_bf16
+    from gpt4image.models import compiler_missing
+    from gpt4image.runs import cpu_name
+
+    device = choose_device("auto")
+    facts: dict[str, Any] = {"python": platform.python_version(), "cpu": cpu_name(), "cores": available_cores()}
+    for number in range(torch.cuda.device_count()):
+        known = torch.cuda.get_device_properties(number)
+        facts[f"cuda:{number}"] = f"{known.name}, {known.total_memory / 2**30:.0f} GiB"
+    native = computes_bf16(device.type)
+    return facts | {
+        "device": str(device),
+        "precision": "bf16 or fp32, whichever a probe finds faster" if native else "fp32 (bf16 is not native here)",
+        "compile": compiler_missing(device) or "yes (--compile)",
+    }
+
+
+def _required(extra: str | None = None) -> list[str]:
+    """Return the packages that gpt4image always needs, or those that an extra adds, as its metadata says."""
+    found: list[str] = []
+    for line in metadata.requires("gpt4image") or []:
+        package, _, condition = line.partition(";")
+        name = re.match(r"[\w.-]+", package.strip())
+        of = re.search(r"extra == ['\"]([\w-]+)['\"]", condition)
+        if name and (of[1] if of else None) == extra:
+            found.append(name[0])
+    return found
+
+
+def _missing(extra: str) -> list[str]:
+    return [name for name in _required(extra) if _version(name) is None]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _sections(record: dict[str, Any]) -> dict[str, dict[str, str]]:
+    extras = {
+        name: known["brings"]
+        + (f" -- missing: pip install 'gpt4image[{name}]'" if known["missing"] else " -- installed")
+        for name, known in record["extras"].items()
+    }
+    packages = {name: version or "MISSING: install gpt4image again" for name, version in record["packages"].items()}
+    return {
+        "machine": {name: str(value) for name, value in record["machine"].items()},
+        "packages": packages,
+        "extras": extras,
+        "environment": record["environment"],
+    }
+
+
+def _table(title: str, rows: dict[str, str]) -> str:
+    width = max(map(len, rows)) + 2
+    return "\n".join([title, *(f"  {name:{width}}{value}" for name, value in rows.items())])

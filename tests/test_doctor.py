@@ -1,0 +1,49 @@
+"""What doctor says of this machine: all extras, no secret."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from gpt4image import cli, doctor
+
+PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def test_all_extras_and_required_packages_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor", "--json"]) == cli.OK
+    told = json.loads(capsys.readouterr().out)
+    assert told["extras"].keys() == PROJECT["optional-dependencies"].keys() - {"dev"}
+    assert len(told["packages"]) == len(PROJECT["dependencies"])
+    assert all(told["packages"].values())
+    assert told["extras"]["hf"]["missing"] == []
+    assert told["machine"]["device"]
+
+
+def test_a_missing_package_is_told_with_the_way_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = doctor._version
+    monkeypatch.setattr(doctor, "_version", lambda name: None if name in ("datasets", "timm") else known(name))
+    assert cli.main(["doctor"]) == cli.OK
+    told = capsys.readouterr().out
+    assert "pip install 'gpt4image[hf]'" in told
+    assert "timm                   MISSING" in told
+
+
+def test_keys_are_told_as_set_and_never_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://user:password@host/v1")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    for words in (["doctor"], ["doctor", "--json"]):
+        assert cli.main(words) == cli.OK
+        told = capsys.readouterr().out
+        assert "secret" not in told
+        assert "password" not in told
+    assert json.loads(told)["environment"]["OPENAI_API_KEY"] == "set"
+    assert json.loads(told)["environment"]["HF_TOKEN"] == "not set"
