@@ -24,7 +24,7 @@ ENVIRONMENT = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "HF_TOKEN", "HF_HOME", "HF_H
 
 
 def doctor(_: DoctorConfig) -> Outcome:
-    """Look at this machine and change nothing. Of environment variables it says whether they are set, never the value."""
+    """Look at this machine and change nothing. Environment variables are said to be set or not, never the value."""
     missing = {name: _missing(name) for name in EXTRAS}
     record: dict[str, Any] = {
         "machine": _machine(),

@@ -5,7 +5,7 @@ A mistake raises ConfigError naming every wrong option at once, whether it comes
 """
 
 from gpt4image.config.base import StageConfig
-from gpt4image.config.comparing import ARMS, CompareConfig, DemoConfig, DoctorConfig, ReportConfig
+from gpt4image.config.comparing import ARMS, CompareConfig, CompletionConfig, DemoConfig, DoctorConfig, ReportConfig
 from gpt4image.config.describing import (
     GUARD,
     CheckConfig,
@@ -29,6 +29,7 @@ __all__ = [
     "GUARD",
     "CheckConfig",
     "CompareConfig",
+    "CompletionConfig",
     "DataOptions",
     "DemoConfig",
     "DescribeConfig",

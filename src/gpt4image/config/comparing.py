@@ -1,4 +1,4 @@
-"""Options of the stages that gather evidence: compare, report, demo; and of doctor."""
+"""Options of the stages that gather evidence: compare, report, demo; and of doctor and completion."""
 
 from __future__ import annotations
 
@@ -145,3 +145,13 @@ class DoctorConfig(StageConfig):
 
     Example: gpt4image doctor
     """
+
+
+class CompletionConfig(StageConfig):
+    """Write a script by which a shell completes commands, options and values.
+
+    Example: gpt4image completion bash > ~/.local/share/bash-completion/completions/gpt4image
+    """
+
+    shell: tyro.conf.Positional[Literal["bash", "zsh", "fish"]]
+    """The shell."""
