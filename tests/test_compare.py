@@ -282,6 +282,8 @@ def test_descriptions_that_were_told_the_class_are_refused_where_labels_are_scar
     (table / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(TableError, match="told the class"):
         compare(options(colour_folder, table, tmp_path / "cmp", labels_per_class=2, arms="text-labels"))
+    plan = make_plan(options(colour_folder, table, tmp_path / "cmp", arms="aligned"))  # with all labels they do no harm
+    assert "aligned" in plan.members
 
 
 @pytest.mark.slow
