@@ -17,6 +17,10 @@ EXTRAS = {
     "api": "describers openai: and openai-batch:, prices",
     "clip": "text encoders open_clip:",
     "tune": "--tune-text lora",
+    "tensorboard": "--track tensorboard",
+    "wandb": "--track wandb",
+    "mlflow": "--track mlflow",
+    "trackio": "--track trackio",
     "vllm": "describer vllm:",
     "ray": "--engine ray",
 }

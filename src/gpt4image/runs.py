@@ -35,7 +35,7 @@ MODEL, HEAD, CHECKPOINT = "model.safetensors", "head.safetensors", "checkpoint.s
 # Options that say how a run is carried out, not what is learned: a run may be resumed with others.
 NOT_IDENTITY = frozenset(
     {"out", "resume", "checkpoint_seconds", "workers", "memory_limit_gb", "device", "threads", "chosen", "notes"}
-    | {"fsdp", "checkpoint_activations"}
+    | {"fsdp", "checkpoint_activations", "track"}
 )
 
 

@@ -15,6 +15,7 @@ from gpt4image.errors import ConfigError, DataError
 from gpt4image.files import read_json, write_json
 from gpt4image.outcome import Outcome
 from gpt4image.progress import progress_bar
+from gpt4image.training.tracking import require_trackers, tracked
 from gpt4image.training.training_data import Prepared, prepare
 
 OnStep = Callable[[int, int, str], None]
@@ -43,6 +44,7 @@ def _prepared(config: TrainConfig) -> Prepared | None:
             "themselves. For one run, `gpt4image label --method ... --embeddings ...` writes the file that "
             "--text-labels names."
         )
+    require_trackers(config.trackers)
     config = _as_before(config) if config.resume else config
     if config.resume and runs.is_finished(config.out):
         runs.require_same(config.out, config.model_dump(mode="json"))
@@ -120,7 +122,8 @@ def run(
         "processes": processes.count(),
     }
     processes.by_first(lambda: runs.start(out, record, facts, resume=resume))
-    measured = fit(trainer, out, on_step=on_step, checkpoint_seconds=config.checkpoint_seconds)
+    with tracked(config.trackers, out, record) as on_epoch:
+        measured = fit(trainer, out, on_step=on_step, on_epoch=on_epoch, checkpoint_seconds=config.checkpoint_seconds)
     finished = {"status": "finished", **measured, **data_facts(ready)}
     processes.by_first(lambda: write_json(out / runs.RUN, finished))
 

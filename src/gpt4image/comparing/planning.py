@@ -20,6 +20,7 @@ from gpt4image.data.image_set import NO_LABEL
 from gpt4image.errors import ConfigError
 from gpt4image.files import fingerprint, read_json, write_json
 from gpt4image.training import auto
+from gpt4image.training.tracking import require_trackers
 from gpt4image.training.training_data import Prepared, TrainingData, prepare, require_batch, with_table
 
 PLAN = "plan.json"
@@ -99,6 +100,7 @@ def make_plan(config: CompareConfig) -> Plan:
         raise ConfigError(
             f"--described-fraction {config.described_fraction:g} is a part of the descriptions: give --embeddings too."
         )
+    require_trackers(config.trackers)
     for spec in config.transfer_sets:
         choose_images(spec)
     threads = config.threads or max(1, _cores() // jobs_at_once(config))

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from gpt4image.config.base import Fraction, JsonTable, StageConfig
-from gpt4image.errors import ConfigError
+from gpt4image.errors import ConfigError, nearest
 
 
 class DataOptions(StageConfig):
@@ -22,6 +22,7 @@ class DataOptions(StageConfig):
     """Part of the set held out for test when the set has no test split."""
 
 
+TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
 TUNABLE = ("infonce", "infonce-one-way", "supcon", "siglip")  # losses whose positives are given, not read off texts
 
 
@@ -264,12 +265,31 @@ class RunningOptions(StageConfig):
     on one device."""
     checkpoint_activations: bool = False
     """Keep only the input of each block and compute the rest again in the backward pass: less memory, more time."""
+    track: str = ""
+    """Trackers that show the run, separated by commas: tensorboard, wandb, mlflow, trackio; each is an extra."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of the training process; all without it."""
     workers: int | None = Field(default=None, ge=0)
     """Processes that decode images where the set does not fit in memory; one per core without it."""
     memory_limit_gb: float = Field(default=4.0, ge=0.0)
     """Sets whose decoded pixels take at most this much are held in memory."""
+
+    @field_validator("track")
+    @classmethod
+    def _known_trackers(cls, value: str) -> str:
+        for name in _listed(value):
+            if name not in TRACKERS:
+                raise ValueError(nearest(name, TRACKERS))
+        return ",".join(_listed(value))
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """The names in ``track``."""
+        return _listed(self.track)
+
+
+def _listed(value: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(filter(None, (name.strip() for name in value.split(",")))))
 
 
 class TrainOptions(

@@ -30,6 +30,7 @@ from gpt4image.training.checkpoint import load_checkpoint, load_tensors, save_ch
 from gpt4image.training.objective import Losses, batch_losses, seed_step
 from gpt4image.training.predictions import predict
 from gpt4image.training.text_tower import TextTower
+from gpt4image.training.tracking import OnEpoch
 from gpt4image.training.trainer import Trainer, build
 from gpt4image.training.training_data import TrainingData
 
@@ -132,7 +133,9 @@ def validate(trainer: Trainer) -> dict[str, Any] | None:
     return {"top1": facts["top1"], "loss": facts["loss"]}
 
 
-def fit(trainer: Trainer, out: Path, *, on_step: OnStep, checkpoint_seconds: float) -> dict[str, Any]:
+def fit(
+    trainer: Trainer, out: Path, *, on_step: OnStep, on_epoch: OnEpoch, checkpoint_seconds: float
+) -> dict[str, Any]:
     """Train from the last checkpoint in ``out``, or from the start, to the end, and write the weights.
 
     Returns:
@@ -167,7 +170,7 @@ def fit(trainer: Trainer, out: Path, *, on_step: OnStep, checkpoint_seconds: flo
             epoch_losses.append(losses)
             on_step(step + 1, trainer.steps, " ".join(f"{name} {value:.3f}" for name, value in losses.items()))
             if (step + 1) % trainer.steps_per_epoch == 0:
-                end_epoch(trainer, out, epoch, epoch_losses, earlier + time.monotonic() - started)
+                on_epoch(end_epoch(trainer, out, epoch, epoch_losses, earlier + time.monotonic() - started))
                 epoch_losses = []
             due = time.monotonic() - saved >= checkpoint_seconds
             stop, due = processes.any_of(interrupt.requested, due)
@@ -189,8 +192,10 @@ def fit(trainer: Trainer, out: Path, *, on_step: OnStep, checkpoint_seconds: flo
     }
 
 
-def end_epoch(trainer: Trainer, out: Path, epoch: int, losses: list[dict[str, float]], seconds: float) -> None:
-    """Validate where it is due, note the epoch in metrics.jsonl and keep the best weights."""
+def end_epoch(
+    trainer: Trainer, out: Path, epoch: int, losses: list[dict[str, float]], seconds: float
+) -> dict[str, Any]:
+    """Validate where it is due, note the epoch in metrics.jsonl, keep the best weights, and return what was noted."""
     config = trainer.config
     last, due = epoch + 1 == config.epochs, math.ceil((config.epochs or 1) / VALIDATIONS)
     val = validate(trainer) if last or (epoch + 1) % due == 0 else None
@@ -210,6 +215,7 @@ def end_epoch(trainer: Trainer, out: Path, epoch: int, losses: list[dict[str, fl
     if config.select == "best" and val is not None and val["top1"] > trainer.best:
         trainer.best = val["top1"]
         save_tensors(out / BEST_FILE, trainer.evaluated.state_dict())
+    return row
 
 
 def save_weights(trainer: Trainer, out: Path) -> None:

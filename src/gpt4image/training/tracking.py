@@ -1,0 +1,93 @@
+"""Trackers: what a run measures, shown by TensorBoard, Weights & Biases, MLflow or trackio, through accelerate.
+
+metrics.jsonl holds the same and is always written; what a tracker fails at costs no run.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from gpt4image import runs
+from gpt4image.devices import choose_device
+from gpt4image.engines import processes
+from gpt4image.errors import MissingExtraError
+from gpt4image.files import fingerprint
+from gpt4image.progress import console
+
+OnEpoch = Callable[[Mapping[str, Any]], None]
+PROJECT = "gpt4image"
+
+
+def require_trackers(names: Iterable[str]) -> None:
+    """Check that the packages of trackers are here; each is the extra of its name.
+
+    Raises:
+        MissingExtraError: naming the first that is not.
+    """
+    for name in names:
+        if any(importlib.util.find_spec(package) is None for package in ("accelerate", name)):
+            raise MissingExtraError(f"--track {name}", name)
+
+
+@contextmanager
+def tracked(names: Iterable[str], out: Path, record: Mapping[str, Any]) -> Iterator[OnEpoch]:
+    """Show a run in trackers; the first process alone does.
+
+    Args:
+        names: of the trackers.
+        out: run folder; TensorBoard and wandb write there, the others where their own settings say.
+        record: what config.json holds.
+
+    Yields:
+        What takes a row of metrics.jsonl.
+    """
+    trackers = {} if processes.rank() > 0 else {name: _start(name, out, record) for name in names}
+
+    def on_epoch(row: Mapping[str, Any]) -> None:
+        for name, tracker in list(trackers.items()):
+            try:
+                tracker.log(_numbers(row), step=row["step"])
+            except Exception as error:  # noqa: BLE001  a tracker's network or disk is no reason to lose a run
+                console.print(f"--track {name} stops: {error}", markup=False)
+                del trackers[name]
+
+    try:
+        yield on_epoch
+    finally:
+        for tracker in trackers.values():
+            tracker.finish()
+
+
+def _start(name: str, out: Path, record: Mapping[str, Any]) -> Any:
+    from accelerate import PartialState, tracking
+
+    PartialState(cpu=choose_device(record["device"]).type == "cpu")  # trackers ask it which process is the first
+    title = out.name if record["arm"] == "train" else f"{record['arm']}-{out.name}"
+    made: dict[str, Callable[[], Any]] = {
+        "tensorboard": lambda: tracking.TensorBoardTracker("tensorboard", logging_dir=out),
+        "wandb": lambda: tracking.WandBTracker(
+            PROJECT,
+            name=title,
+            dir=out,
+            id=fingerprint([str(out.resolve()), runs.identity(dict(record))])[:16],
+            resume="allow",
+        ),
+        "mlflow": lambda: tracking.MLflowTracker(PROJECT, run_name=title),
+        "trackio": lambda: tracking.TrackioTracker(PROJECT, name=title, resume="allow"),
+    }
+    tracker = made[name]()
+    tracker.start()
+    plain = {key: value if isinstance(value, int | float | str) else json.dumps(value) for key, value in record.items()}
+    tracker.store_init_configuration(plain)
+    return tracker
+
+
+def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers of a row, those of the validation split as ``val/NAME``."""
+    val = {f"val/{name}": value for name, value in (row["val"] or {}).items()}
+    return {key: value for key, value in {**row, **val}.items() if isinstance(value, int | float)}
