@@ -10,27 +10,33 @@ import ast
 import json
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gpt4image.reporting.findings import markdown_table, percent
+from gpt4image.reporting.findings import markdown_table, p_value, percent, points, points_interval
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = {
-    "openmoji": "1,007 OpenMoji pictograms, 18 categories (`make demo`, 3 seeds)",
-    "cifar10": "2,000 CIFAR-10 photographs, 10 classes, 5 seeds",
+    "openmoji-demo": "1,007 OpenMoji pictograms, 18 categories (`make demo`, 3 seeds)",
+    "openmoji": "1,007 OpenMoji pictograms, 18 categories",
+    "cifar10": "2,000 CIFAR-10 photographs, 10 classes",
+    "cifar10-convnext": "2,000 CIFAR-10 photographs, small ConvNeXt",
+    "cifar10-vit": "2,000 CIFAR-10 photographs, small ViT",
 }
 PACKAGE = ROOT / "src" / "gpt4image"
-
-
-SUMMARY = ("baseline", "aligned", "zero-shot", "self-training", "fixmatch", "text-labels", "oracle")
+SCARCE = (
+    *("baseline", "aligned", "zero-shot", "self-training", "fixmatch"),
+    *("text-labels", "text-labels-aligned", "oracle"),
+)
 """Arms of the short table; the full tables hold all."""
 
 
 def records() -> dict[str, dict[str, Any]]:
     """Return the records of all comparisons by title."""
     folder = ROOT / "docs" / "results"
-    return {title: json.loads((folder / f"{name}.json").read_text("utf-8")) for name, title in RECORDS.items()}
+    paths = {title: folder / f"{name}.json" for name, title in RECORDS.items()}
+    return {title: json.loads(path.read_text("utf-8")) for title, path in paths.items() if path.is_file()}
 
 
 def full_tables() -> str:
@@ -40,25 +46,52 @@ def full_tables() -> str:
     )
 
 
-def short_table() -> str:
+def comparisons() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every comparison on record, under the short name of its images."""
+    for title, record in records().items():
+        for comparison in record.get("comparisons", {"": record}).values():
+            yield title.removesuffix(" (`make demo`, 3 seeds)").replace(", 10 classes", ""), comparison
+
+
+def scarce_table() -> str:
     """Return one row per comparison in which labels were scarce or wrong: mean accuracy of the arms that matter."""
     lines = [
         "| training set | labels | labels only | aligned (the paper) | nearest class name | self-training | FixMatch "
-        "| **text labels** | all labels | recovered |",
-        "| --- | --- | " + " | ".join(["---:"] * (len(SUMMARY) + 1)) + " |",
+        "| **text labels** | text labels, aligned | all labels | recovered |",
+        "| --- | --- | " + " | ".join(["---:"] * (len(SCARCE) + 1)) + " |",
     ]
-    for title, record in records().items():
-        for comparison in record.get("comparisons", {"": record}).values():
-            arms, data = comparison["arms"], comparison["data"]
-            if not {"text-labels", "oracle"} <= arms.keys():
-                continue
-            mean = {arm: arms[arm]["mean"] if arm in arms else None for arm in SUMMARY}
-            gap = mean["oracle"] - mean["baseline"]
-            kept, noise = data["labels_per_class"], data["label_noise"]
-            cells = [title.partition(", ")[0], f"{kept} a class" if kept else f"{100 * noise:.0f} % wrong"]
-            cells += [percent(mean[arm]) for arm in SUMMARY]
-            cells.append(f"{100 * (mean['text-labels'] - mean['baseline']) / gap:.0f} %")
-            lines.append("| " + " | ".join(cells) + " |")
+    for title, comparison in comparisons():
+        arms, data = comparison["arms"], comparison["data"]
+        if not {"text-labels", "oracle"} <= arms.keys():
+            continue
+        mean = {arm: arms[arm]["mean"] if arm in arms else None for arm in SCARCE}
+        gap = mean["oracle"] - mean["baseline"]
+        kept, noise = data["labels_per_class"], data["label_noise"]
+        cells = [title, f"{kept} a class" if kept else f"{100 * noise:.0f} % wrong"]
+        cells += [percent(mean[arm]) for arm in SCARCE]
+        cells.append(f"{100 * (mean['text-labels'] - mean['baseline']) / gap:.0f} %")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def whole_table() -> str:
+    """Return one row per comparison in which all labels were known: what alignment adds to labels and class names."""
+    lines = [
+        "| training set | seeds | labels only | aligned to class names | **aligned to descriptions** | gain, points "
+        "| 95 % interval | p | over class names | p |",
+        "| --- | " + " | ".join(["---:"] * 9) + " |",
+    ]
+    for title, comparison in comparisons():
+        arms, data = comparison["arms"], comparison["data"]
+        if "aligned" not in arms or data["labels_per_class"] or data["label_noise"]:
+            continue
+        pairs = {pair["against"]: pair for pair in comparison["pairs"] if pair["arm"] == "aligned"}
+        gain, over = pairs["baseline"], pairs.get("class-name")
+        cells = [title, str(len(arms["baseline"]["seeds"]))]
+        cells += [percent(arms[arm]["mean"] if arm in arms else None) for arm in ("baseline", "class-name", "aligned")]
+        cells += [points(gain["difference"]), points_interval(gain["ci95"]), p_value(gain["p"])]
+        cells += ["–", "–"] if over is None else [points(over["difference"]), p_value(over["p"])]
+        lines.append("| " + " | ".join(cells).replace("<", "&lt;") + " |")
     return "\n".join(lines)
 
 
@@ -82,12 +115,15 @@ def tree(folder: Path = PACKAGE, depth: int = 1) -> str:
 
 def filled(text: str) -> str:
     """Return a page with its generated parts renewed."""
-    for name, content in (("results", short_table), ("full-results", full_tables), ("tree", tree)):
+    for name, content in PARTS.items():
         if f"<!-- {name} -->" in text:
             pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
             new = content()
             text = re.sub(pattern, lambda found, new=new: f"{found[1]}{new}\n{found[2]}", text, flags=re.DOTALL)
     return text
+
+
+PARTS = {"scarce": scarce_table, "whole": whole_table, "full-results": full_tables, "tree": tree}
 
 
 def main() -> int:

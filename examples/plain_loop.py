@@ -54,7 +54,7 @@ def main() -> None:
         images, labels, texts, described = (field.to(device) for field in batch)
         logits, image_emb = model(images)
         align = model.alignment_loss(image_emb, texts, described=described)  # 3: pulls images to their own texts
-        loss = F.cross_entropy(logits, labels) + 0.3 * align
+        loss = F.cross_entropy(logits, labels) + align
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

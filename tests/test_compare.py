@@ -102,8 +102,8 @@ def test_variants_run_beside_their_arm_on_the_same_seeds_and_are_shared(
     make_table(tmp_path / "other", {digest: [np.eye(8)[5]] for digest in images.digests})
     out = tmp_path / "cmp"
     variants = {
-        "heavy": {"arm": "aligned", "align-weight": 1.0, "head": "mlp"},
-        "heavy-shuffled": {"arm": "shuffled", "align_weight": 1.0, "head": "mlp"},
+        "heavy": {"arm": "aligned", "align-weight": 2.0, "head": "mlp"},
+        "heavy-shuffled": {"arm": "shuffled", "align_weight": 2.0, "head": "mlp"},
         "other-texts": {"arm": "aligned", "embeddings": str(tmp_path / "other")},
         "smooth": {"arm": "baseline", "label_smoothing": 0.0},
     }
@@ -111,17 +111,17 @@ def test_variants_run_beside_their_arm_on_the_same_seeds_and_are_shared(
     record = compare(options(colour_folder, table, out, variants=variants, **common)).record
     assert list(record["arms"]) == ["baseline", "aligned", "shuffled", *variants]
     heavy = record["arms"]["heavy"]
-    assert heavy["arm"] == "aligned" and heavy["options"] == {"align_weight": 1.0, "head": "mlp"}
+    assert heavy["arm"] == "aligned" and heavy["options"] == {"align_weight": 2.0, "head": "mlp"}
     pairs = {(pair["arm"], pair["against"]) for pair in record["pairs"]}
     assert {("heavy", "baseline"), ("heavy", "aligned"), ("heavy", "heavy-shuffled"), ("aligned", "shuffled")} <= pairs
     assert ("heavy", "shuffled") not in pairs and ("smooth", "baseline") in pairs
     configs = {name: runs.read_run(out / arm["runs"][0])["config"] for name, arm in record["arms"].items()}
-    assert configs["heavy"]["align_weight"] == 1.0 != configs["aligned"]["align_weight"]
+    assert configs["heavy"]["align_weight"] == 2.0 != configs["aligned"]["align_weight"]
     assert configs["heavy"]["data_fingerprint"] == configs["baseline"]["data_fingerprint"]
     assert configs["other-texts"]["data_fingerprint"] != configs["baseline"]["data_fingerprint"]
     assert configs["smooth"]["label_smoothing"] == 0.0
     made = finished(out)
-    plain = compare(options(colour_folder, table, out, align_weight=1.0, head="mlp", **common)).record
+    plain = compare(options(colour_folder, table, out, align_weight=2.0, head="mlp", **common)).record
     assert plain["arms"]["aligned"]["runs"] == heavy["runs"]
     assert finished(out).items() >= made.items()
 

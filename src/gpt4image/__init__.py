@@ -4,7 +4,7 @@ In your own training loop, three lines:
 
     pairs = DescribedImages("folder:photos", "photos.emb", split="train", transform=transform)
     model = Aligner(backbone, text_width=pairs.text_width)
-    loss = cross_entropy(logits, labels) + 0.3 * model.alignment_loss(image_emb, texts, described=described)
+    loss = cross_entropy(logits, labels) + model.alignment_loss(image_emb, texts, described=described)
 
 Every stage is a function of its configuration, in the module of its name:
 ``from gpt4image.train import train; train(TrainConfig(data="folder:photos", out="run"))``. The names here are imported

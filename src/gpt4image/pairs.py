@@ -4,7 +4,7 @@ pairs = DescribedImages("folder:photos", "photos.emb", transform=transform)
 model = Aligner(backbone, text_width=pairs.text_width)
 for image, label, text, described in DataLoader(pairs, batch_size=128, shuffle=True):
     logits, image_emb = model(image)
-    loss = F.cross_entropy(logits, label) + 0.3 * model.alignment_loss(image_emb, text, described=described)
+    loss = F.cross_entropy(logits, label) + model.alignment_loss(image_emb, text, described=described)
 """
 
 from __future__ import annotations

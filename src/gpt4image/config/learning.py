@@ -53,7 +53,7 @@ class TextOptions(StageConfig):
         "infonce", "infonce-one-way", "supcon", "soft-infonce", "siglip", "cosine", "smooth-l1", "relational"
     ] = "infonce"
     """Alignment loss; infonce (symmetric) is the paper's."""
-    align_weight: float = Field(default=0.3, ge=0.0)
+    align_weight: float = Field(default=1.0, ge=0.0)
     """Weight of the alignment loss (the paper's lambda)."""
     temperature: float = Field(default=0.2, gt=0.0)
     """Temperature of the losses with negatives (all but cosine, smooth-l1 and relational)."""
