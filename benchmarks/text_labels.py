@@ -111,7 +111,9 @@ def scores(probabilities: NDArray[np.float32], labels: Ints) -> tuple[float, flo
 
 
 def shown(rows: Iterable[Sequence[float]]) -> str:
-    return " / ".join(f"{value:.3f}" for value in np.nanmean(np.array(list(rows)), axis=0))
+    """Return the mean of each column over its draws, a dash where no draw has a value."""
+    columns = np.array(list(rows)).T
+    return " / ".join("–" if np.isnan(values).all() else f"{np.nanmean(values):.3f}" for values in columns)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]) -> None:
