@@ -42,6 +42,7 @@ STARTS_WITH = {
     "train.md": ("photos.db", "photos.emb"),
     "compare.md": ("photos.db", "photos.emb"),
     "own-loop.md": ("photos.db", "photos.emb"),
+    "practice.md": ("photos.db", "photos.emb"),
 }
 CLASSES, PER_CLASS, UNLABELLED_PER_CLASS = ("animal", "food", "vehicle"), 36, 4
 
