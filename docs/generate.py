@@ -21,6 +21,7 @@ RECORDS = {
     "openmoji-demo": "1,007 OpenMoji pictograms, 18 categories (`make demo`, 3 seeds)",
     "openmoji": "1,007 OpenMoji pictograms, 18 categories",
     "cifar10": "2,000 CIFAR-10 photographs, 10 classes",
+    "cifar10-controls": "2,000 CIFAR-10 photographs, controls",
 }
 PACKAGE = ROOT / "src" / "gpt4image"
 SCARCE = (
