@@ -16,6 +16,7 @@ from gpt4image.comparing.measures import Measures
 from gpt4image.comparing.regimes import Regime
 from gpt4image.comparing.transfer import choose_images
 from gpt4image.config import CompareConfig, TrainConfig, TrainOptions
+from gpt4image.config.base import listed
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.errors import ConfigError
 from gpt4image.files import fingerprint, read_json, write_json
@@ -169,7 +170,7 @@ def _members(config: CompareConfig, left: TrainingData, *, scarce: bool, unlabel
     }
     possible = [name for name in arms.applicable(scarce=True, **there) if scarce or name != "oracle"]
     usual = arms.applicable(scarce=scarce or unlabelled, **there)
-    asked = tuple(filter(None, config.arms.split(","))) or tuple(name for name in usual if name in possible)
+    asked = listed(config.arms) or tuple(name for name in usual if name in possible)
     wanted = {**dict.fromkeys(asked), **{table["arm"]: None for table in config.variants.values()}}
     if refused := [name for name in wanted if name not in possible]:
         why = "need --embeddings" if config.embeddings is None else "need --labels-per-class or --label-noise"

@@ -23,6 +23,11 @@ JsonTable = Annotated[
 ]
 
 
+def listed(value: str) -> tuple[str, ...]:
+    """Return the parts of a list written with commas, each once."""
+    return tuple(dict.fromkeys(filter(None, (part.strip() for part in value.split(",")))))
+
+
 class StageConfig(BaseModel):
     """Base of all stage configurations."""
 

@@ -10,7 +10,7 @@ import tyro
 from pydantic import Field
 from pydantic import field_validator as check
 
-from gpt4image.config.base import JsonTable, StageConfig
+from gpt4image.config.base import JsonTable, StageConfig, listed
 from gpt4image.config.learning import DataOptions, RunningOptions, TrainOptions
 from gpt4image.errors import ConfigError, nearest
 
@@ -77,7 +77,7 @@ class CompareConfig(TrainOptions):
     @check("arms")
     @classmethod
     def _known_arms(cls, value: str) -> str:
-        names = dict.fromkeys(filter(None, (name.strip() for name in value.split(","))))
+        names = listed(value)
         for name in names:
             if name not in ARMS:
                 raise ValueError(nearest(name, ARMS))
@@ -86,7 +86,7 @@ class CompareConfig(TrainOptions):
     @property
     def transfer_sets(self) -> tuple[str, ...]:
         """The SPECs of ``transfer``."""
-        return tuple(dict.fromkeys(filter(None, (spec.strip() for spec in self.transfer.split(",")))))
+        return listed(self.transfer)
 
     @check("variants")
     @classmethod

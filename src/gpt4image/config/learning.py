@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from gpt4image.config.base import Fraction, JsonTable, StageConfig
+from gpt4image.config.base import Fraction, JsonTable, StageConfig, listed
 from gpt4image.errors import ConfigError, nearest
 
 
@@ -277,19 +277,16 @@ class RunningOptions(StageConfig):
     @field_validator("track")
     @classmethod
     def _known_trackers(cls, value: str) -> str:
-        for name in _listed(value):
+        names = listed(value)
+        for name in names:
             if name not in TRACKERS:
                 raise ValueError(nearest(name, TRACKERS))
-        return ",".join(_listed(value))
+        return ",".join(names)
 
     @property
     def trackers(self) -> tuple[str, ...]:
         """The names in ``track``."""
-        return _listed(self.track)
-
-
-def _listed(value: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(filter(None, (name.strip() for name in value.split(",")))))
+        return listed(self.track)
 
 
 class TrainOptions(

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.special import softmax
 
 from gpt4image.labelling.neighbours import nearest
-from gpt4image.labelling.text_classifier import FOLDS, Classification, fit_scale, make_folds
+from gpt4image.labelling.text_classifier import FOLDS, Classification, fit_scale, make_folds, with_held_out
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
@@ -65,12 +64,9 @@ def propagate(
     spread = _spread(graph, nodes, targets, len(present))
     everywhere = np.asarray(weights @ spread)
     everywhere[reference] = spread
-    seen = softmax(scale * _logits(everywhere), axis=1)
-    seen[labelled[held_out]] = softmax(scale * logits[held_out], axis=1)
-    probabilities = np.zeros((len(vectors), n_classes), dtype=np.float32)
-    probabilities[:, present] = seen
-    out_of_fold = np.zeros(len(vectors), dtype=bool)
-    out_of_fold[labelled[held_out]] = True
+    probabilities, out_of_fold = with_held_out(
+        scale * _logits(everywhere), scale * logits[held_out], labelled[held_out], present, n_classes
+    )
     return Classification(
         probabilities=probabilities, out_of_fold=out_of_fold, c=None, names=0.0, folds=n_folds if n_folds >= 2 else 0
     )

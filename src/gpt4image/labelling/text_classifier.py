@@ -111,12 +111,9 @@ def classify(
         logits = _mixed(models, [_out_of_fold(inputs, targets, folds, model)[0] for model in models])
         scale = fit_scale(logits[held_out], targets[held_out], noise)
     everywhere = _mixed(models, [_logits(_fit(inputs, targets, model), vectors) for model in models])
-    seen = softmax(scale * everywhere, axis=1)
-    seen[labelled[held_out]] = softmax(scale * logits[held_out], axis=1)
-    probabilities = np.zeros((len(vectors), n_classes), dtype=np.float32)
-    probabilities[:, present] = seen
-    out_of_fold = np.zeros(len(vectors), dtype=bool)
-    out_of_fold[labelled[held_out]] = True
+    probabilities, out_of_fold = with_held_out(
+        scale * everywhere, scale * logits[held_out], labelled[held_out], present, n_classes
+    )
     return Classification(
         probabilities=probabilities,
         out_of_fold=out_of_fold,
@@ -124,6 +121,27 @@ def classify(
         names=sum(model.weight for model in models if model.pull.any()),
         folds=n_folds,
     )
+
+
+def with_held_out(
+    logits: Floats, of_held_out: Floats, held_out: Ints, present: Ints, n_classes: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return the probabilities and the ``out_of_fold`` of a Classification.
+
+    Args:
+        logits: (N, P) of all images, by the model of all labels.
+        of_held_out: (n, P) of the images ``held_out``, by models that have not seen their labels.
+        held_out: (n,) their positions.
+        present: (P,) the classes that columns stand for.
+        n_classes: K.
+    """
+    seen = softmax(logits, axis=1)
+    seen[held_out] = softmax(of_held_out, axis=1)
+    probabilities = np.zeros((len(logits), n_classes), dtype=np.float32)
+    probabilities[:, present] = seen
+    out_of_fold = np.zeros(len(logits), dtype=bool)
+    out_of_fold[held_out] = True
+    return probabilities, out_of_fold
 
 
 def make_folds(targets: Ints, n_folds: int, seed: int) -> Ints:
