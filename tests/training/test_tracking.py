@@ -98,6 +98,19 @@ def test_a_tracker_that_fails_costs_no_run(
     assert seen == [(numbers, 4), (numbers, 4), ({}, 0)]
 
 
+def test_a_tracker_that_cannot_finish_costs_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Endless:
+        def finish(self) -> None:
+            raise OSError("the server is gone")
+
+    monkeypatch.setattr(tracking, "_start", lambda name, out, record: Endless())
+    with tracked(("trackio",), tmp_path, {}):
+        pass
+    assert "--track trackio stops: the server is gone" in capsys.readouterr().err
+
+
 def test_mistakes_are_named_before_the_run(
     monkeypatch: pytest.MonkeyPatch, colour_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

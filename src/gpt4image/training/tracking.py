@@ -48,19 +48,18 @@ def tracked(names: Iterable[str], out: Path, record: Mapping[str, Any]) -> Itera
     """
     trackers = {} if processes.rank() > 0 else {name: _start(name, out, record) for name in names}
 
-    def on_epoch(row: Mapping[str, Any]) -> None:
+    def each(act: Callable[[Any], None]) -> None:
         for name, tracker in list(trackers.items()):
             try:
-                tracker.log(_numbers(row), step=row["step"])
+                act(tracker)
             except Exception as error:  # noqa: BLE001  a tracker's network or disk is no reason to lose a run
                 console.print(f"--track {name} stops: {error}", markup=False)
                 del trackers[name]
 
     try:
-        yield on_epoch
+        yield lambda row: each(lambda tracker: tracker.log(_numbers(row), step=row["step"]))
     finally:
-        for tracker in trackers.values():
-            tracker.finish()
+        each(lambda tracker: tracker.finish())
 
 
 def _start(name: str, out: Path, record: Mapping[str, Any]) -> Any:
