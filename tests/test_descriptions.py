@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gpt4image.descriptions
-from gpt4image.config import CheckConfig, ExportConfig, ImportConfig
+from gpt4image.config import CheckConfig, ExportDescriptionsConfig, ImportDescriptionsConfig
 from gpt4image.data.image_set import ImageSet, MemorySource
 from gpt4image.descriptions import check, export_descriptions, import_descriptions
 from gpt4image.errors import ConfigError, DataError, StoreError
@@ -54,7 +54,9 @@ def write_lines(path: Path, rows: list[Any]) -> Path:
 
 def bring(tmp_path: Path, rows: list[Any], **options: Any) -> Any:
     file = write_lines(tmp_path / "in.jsonl", rows)
-    return import_descriptions(ImportConfig(store=tmp_path / "a.db", file=file, **{"data": "memory", **options}))
+    return import_descriptions(
+        ImportDescriptionsConfig(store=tmp_path / "a.db", file=file, **{"data": "memory", **options})
+    )
 
 
 def pairs(store_path: Path) -> dict[str, list[str]]:
@@ -83,7 +85,7 @@ def test_shuffled_dropped_and_doubled_rows_never_shift_a_pairing(
     file = write_lines(folder / "in.jsonl", rows)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gpt4image.descriptions, "load_image_set", lambda _spec: images)
-        outcome = import_descriptions(ImportConfig(store=folder / "a.db", file=file, data="memory"))
+        outcome = import_descriptions(ImportDescriptionsConfig(store=folder / "a.db", file=file, data="memory"))
     assert outcome.set_aside == ()
     assert outcome.summary["added"] == 8 - len(dropped)
     assert outcome.summary["unchanged"] == len(rows) - outcome.summary["added"]
@@ -117,9 +119,9 @@ def test_export_and_import_are_inverse(
     with DescriptionStore(folder / "a.db", write=True) as store:
         store.add(rows)
         before = list(store.descriptions())
-    export_descriptions(ExportConfig(store=folder / "a.db", file=folder / kind, data="memory"))
+    export_descriptions(ExportDescriptionsConfig(store=folder / "a.db", file=folder / kind, data="memory"))
     for attempt in range(2):
-        outcome = import_descriptions(ImportConfig(store=folder / "b.db", file=folder / kind))
+        outcome = import_descriptions(ImportDescriptionsConfig(store=folder / "b.db", file=folder / kind))
         assert outcome.set_aside == ()
         assert outcome.summary["added"] == (0 if attempt else len(before))
         with DescriptionStore(folder / "b.db") as store:
@@ -192,12 +194,12 @@ def test_a_list_in_file_order_needs_the_flag_and_the_exact_count(
     file.write_text(json.dumps(rows) if kind == "json" else "\n".join(map(json.dumps, rows)))
     order: dict[str, Any] = {"store": tmp_path / "a.db", "file": file, "data": "memory", "in_file_order": True}
     with pytest.raises(ConfigError, match="--expect"):
-        import_descriptions(ImportConfig(**order))
+        import_descriptions(ImportDescriptionsConfig(**order))
     with pytest.raises(DataError, match="5 rows and memory has 5 images"):
-        import_descriptions(ImportConfig(**order, expect=4))
-    without = import_descriptions(ImportConfig(store=tmp_path / "b.db", file=file, data="memory"))
+        import_descriptions(ImportDescriptionsConfig(**order, expect=4))
+    without = import_descriptions(ImportDescriptionsConfig(store=tmp_path / "b.db", file=file, data="memory"))
     assert without.summary["added"] == 0 and len(without.set_aside) == 5
-    assert import_descriptions(ImportConfig(**order, expect=5)).summary["added"] == 5
+    assert import_descriptions(ImportDescriptionsConfig(**order, expect=5)).summary["added"] == 5
     assert pairs(tmp_path / "a.db") == {digest: [f"t{n}"] for n, digest in enumerate(images.digests)}
 
 
@@ -215,23 +217,23 @@ def test_mistakes_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no row belongs to memory.*'k0'"):
         bring(tmp_path, [{"key": "x/1", "description": "t"}, {"key": "x/2", "description": "t"}])
     with pytest.raises(ConfigError, match="no such file"):
-        import_descriptions(ImportConfig(store=tmp_path / "a.db", file=tmp_path / "none.jsonl"))
+        import_descriptions(ImportDescriptionsConfig(store=tmp_path / "a.db", file=tmp_path / "none.jsonl"))
     (tmp_path / "d.csv").write_text("key,description\n")
     with pytest.raises(ConfigError, match="unknown kind"):
-        import_descriptions(ImportConfig(store=tmp_path / "a.db", file=tmp_path / "d.csv"))
+        import_descriptions(ImportDescriptionsConfig(store=tmp_path / "a.db", file=tmp_path / "d.csv"))
     pyarrow.parquet.write_table(pyarrow.table({"key": ["k0"], "caption": ["t"]}), tmp_path / "d.parquet")
     with pytest.raises(DataError, match="only key, caption"):
-        import_descriptions(ImportConfig(store=tmp_path / "a.db", file=tmp_path / "d.parquet"))
+        import_descriptions(ImportDescriptionsConfig(store=tmp_path / "a.db", file=tmp_path / "d.parquet"))
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(DataError, match="cannot be read as Parquet"):
-        import_descriptions(ImportConfig(store=tmp_path / "a.db", file=tmp_path / "broken.parquet"))
+        import_descriptions(ImportDescriptionsConfig(store=tmp_path / "a.db", file=tmp_path / "broken.parquet"))
     (tmp_path / "folder").mkdir()
     with pytest.raises(DataError, match="save_to_disk"):
-        import_descriptions(ImportConfig(store=tmp_path / "a.db", file=tmp_path / "folder"))
+        import_descriptions(ImportDescriptionsConfig(store=tmp_path / "a.db", file=tmp_path / "folder"))
     (tmp_path / "folder" / "precious").touch()
     bring(tmp_path, [{"key": "k0", "description": "t"}])
     with pytest.raises(ConfigError, match="would be written over"):
-        export_descriptions(ExportConfig(store=tmp_path / "a.db", file=tmp_path / "folder"))
+        export_descriptions(ExportDescriptionsConfig(store=tmp_path / "a.db", file=tmp_path / "folder"))
 
 
 def test_export_adds_every_key_and_filters_by_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,13 +242,15 @@ def test_export_adds_every_key_and_filters_by_prompt(tmp_path: Path, monkeypatch
     bring(tmp_path, [{"key": "k0", "description": "t0"}, {"key": "k1", "description": "t1"}], prompt="paper")
     bring(tmp_path, [{"key": "k0", "description": "other"}])
     outcome = export_descriptions(
-        ExportConfig(store=tmp_path / "a.db", file=tmp_path / "out.jsonl", data="memory", prompt="paper")
+        ExportDescriptionsConfig(store=tmp_path / "a.db", file=tmp_path / "out.jsonl", data="memory", prompt="paper")
     )
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert {(row["key"], row["description"]) for row in rows} == {("k0", "t0"), ("k2", "t0"), ("k1", "t1")}
     assert outcome.summary == {"descriptions": 2, "rows": 3}
     with pytest.raises(StoreError, match="Did you mean 'paper'"):
-        export_descriptions(ExportConfig(store=tmp_path / "a.db", file=tmp_path / "out.jsonl", prompt="papr"))
+        export_descriptions(
+            ExportDescriptionsConfig(store=tmp_path / "a.db", file=tmp_path / "out.jsonl", prompt="papr")
+        )
 
 
 def test_check_names_what_is_missing_extra_double_and_contradicting(tmp_path: Path) -> None:

@@ -38,9 +38,11 @@ COMMANDS = {
     "demo": Command("whole pipeline on packaged pictures, offline", "DemoConfig", "demo:demo"),
     "describe": Command("describe every image", "DescribeConfig", "describe:describe"),
     "descriptions import": Command(
-        "bring descriptions into a store", "ImportConfig", "descriptions:import_descriptions"
+        "bring descriptions into a store", "ImportDescriptionsConfig", "descriptions:import_descriptions"
     ),
-    "descriptions export": Command("write descriptions to a file", "ExportConfig", "descriptions:export_descriptions"),
+    "descriptions export": Command(
+        "write descriptions to a file", "ExportDescriptionsConfig", "descriptions:export_descriptions"
+    ),
     "descriptions stats": Command("count what is in a store", "StatsConfig", "describing.description_stats:stats"),
     "descriptions check": Command("hold a store against an image set", "CheckConfig", "descriptions:check"),
     "descriptions view": Command("write a page of images and descriptions", "ViewConfig", "describing.gallery:view"),

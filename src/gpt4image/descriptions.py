@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gpt4image.config import CheckConfig, ExportConfig, ImportConfig
+from gpt4image.config import CheckConfig, ExportDescriptionsConfig, ImportDescriptionsConfig
 from gpt4image.data import SPLITS, ImageSet, load_image_set
 from gpt4image.describers.prompts import find_prompt
 from gpt4image.describing.rows import Row, describer_settings, read_rows, to_fields, write_rows
@@ -24,7 +24,7 @@ _ROWS_PER_TRANSACTION = 1000
 _NAMES_SHOWN = 20
 
 
-def import_descriptions(config: ImportConfig) -> Outcome:
+def import_descriptions(config: ImportDescriptionsConfig) -> Outcome:
     """Bring the rows of a file into the store; rows that are there already change nothing.
 
     A bad row, an unknown key or a second, different text for the same image is set aside by name; the text that came
@@ -155,13 +155,13 @@ def _identity(description: Description) -> tuple[str, Prompt, str]:
     return description.digest, description.prompt, canonical_json(description.describer)
 
 
-def _rows_in_order(config: ImportConfig, images: ImageSet) -> Iterator[Row | SetAside]:
+def _rows_in_order(config: ImportDescriptionsConfig, images: ImageSet) -> Iterator[Row | SetAside]:
     """Yield the k-th row as the row of the k-th image."""
     for row, digest in zip(read_rows(config.file), images.digests, strict=True):
         yield replace(row, digest=digest) if isinstance(row, Row) else row
 
 
-def _check_order(config: ImportConfig, images: ImageSet, expect: int) -> None:
+def _check_order(config: ImportDescriptionsConfig, images: ImageSet, expect: int) -> None:
     """Refuse a list that has not exactly one row for each image."""
     count = 0
     for row in read_rows(config.file):
@@ -190,7 +190,7 @@ def require_one_each(file: Path, rows: int, images: ImageSet, expect: int) -> No
         )
 
 
-def export_descriptions(config: ExportConfig) -> Outcome:
+def export_descriptions(config: ExportDescriptionsConfig) -> Outcome:
     """Write the descriptions of a store to a file that ``import_descriptions`` reads back without loss.
 
     Raises:

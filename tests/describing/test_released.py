@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from gpt4image.config import ImportConfig
+from gpt4image.config import ImportDescriptionsConfig
 from gpt4image.describing.released import read_matrix, read_texts
 from gpt4image.describing.rows import read_rows
 from gpt4image.descriptions import import_descriptions
@@ -174,8 +174,8 @@ def test_a_released_list_goes_to_its_images(colour_folder: Path, tmp_path: Path)
     data = f"folder:{colour_folder}"
     order: dict[str, Any] = {"file": file, "store": tmp_path / "a.db", "data": data, "in_file_order": True}
     with pytest.raises(DataError, match=r"--expect 47: .* has 48 rows and folder:.* has 48 images"):
-        import_descriptions(ImportConfig(**order, expect=47))
-    outcome = import_descriptions(ImportConfig(**order, expect=48))
+        import_descriptions(ImportDescriptionsConfig(**order, expect=47))
+    outcome = import_descriptions(ImportDescriptionsConfig(**order, expect=48))
     assert outcome.summary["added"] == 48
     images = load_image_set(data)
     with DescriptionStore(tmp_path / "a.db") as store:

@@ -132,7 +132,7 @@ class DescriptionsConfig(StageConfig):
     """Description store (one SQLite file)."""
 
 
-class ImportConfig(DescriptionsConfig):
+class ImportDescriptionsConfig(DescriptionsConfig):
     """Import descriptions from JSON lines, Parquet, a Hugging Face dataset folder or a list of texts into a store.
 
     Example: gpt4image descriptions import captions.jsonl --store photos.db --data folder:photos
@@ -173,7 +173,7 @@ class ImportEmbeddingsConfig(StageConfig):
     """Name of the prompt the descriptions answered; "class-conditioned" marks texts that were told the class."""
 
 
-class ExportConfig(DescriptionsConfig):
+class ExportDescriptionsConfig(DescriptionsConfig):
     """Export descriptions as JSON lines, Parquet or a Hugging Face dataset folder.
 
     Example: gpt4image descriptions export captions.jsonl --store photos.db --data folder:photos
