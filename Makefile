@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo test check docs format bench clean
+.PHONY: help demo test check docs site format bench clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -32,6 +32,9 @@ check: $(STAMP)  ## formatting, lint, types, generated docs
 docs: $(STAMP)  ## renew the generated parts of README.md and docs/results.md
 	$(BIN)/python docs/generate.py
 
+site: $(STAMP)  ## build the documentation as a site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 format: $(STAMP)  ## mend formatting and lint
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -39,5 +42,5 @@ format: $(STAMP)  ## mend formatting and lint
 bench: $(STAMP)  ## measure speed as ratios to the physical limit; see benchmarks/README.md
 	$(BIN)/python benchmarks/run.py
 
-clean:  ## remove the environment and what demo and bench wrote
-	rm -rf $(VENV) demo-out bench-out
+clean:  ## remove the environment and what demo, bench and site wrote
+	rm -rf $(VENV) demo-out bench-out site

@@ -46,7 +46,8 @@ def gradient_ratio(task: Tensor, align: Tensor, features: Tensor) -> Tensor:
     over the rows of all processes. It costs a second pass through classifier and head, not through the backbone.
 
     Args:
-        task, align: scalars computed from ``features``; their graph is kept.
+        task: scalar computed from ``features``; its graph is kept.
+        align: the same of the alignment.
         features: what classifier and head read, ``Aligner(...)(images, with_features=True)``.
 
     Returns:
