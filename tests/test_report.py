@@ -14,17 +14,7 @@ import pytest
 from gpt4image.config import ReportConfig
 from gpt4image.errors import RunError
 from gpt4image.files import read_json, write_json
-from gpt4image.report import (
-    CLASSES_SHOWN,
-    class_accuracies,
-    class_gains,
-    confusions,
-    distinct,
-    report,
-    run_sentence,
-    write_report,
-)
-from gpt4image.reporting.records import load_run
+from gpt4image.report import report, run_sentence, write_report
 from synthetic_records import comparison_record, data_url, examples, write_comparison, write_run
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'\n`{{ 7*7 }}` \x00"
@@ -259,39 +249,6 @@ def test_a_folder_without_records_is_refused(tmp_path: Path) -> None:
     (folder / "run.json").unlink()
     with pytest.raises(RunError, match="--resume"):
         report(ReportConfig(dir=folder))
-
-
-def test_class_accuracies_are_means_over_runs(tmp_path: Path) -> None:
-    runs = [load_run(write_run(tmp_path / str(seed), seed=seed)) for seed in range(2)]
-    means = class_accuracies(runs)
-    firsts = [run.evaluation.per_class[0] or 0.0 for run in runs if run.evaluation]
-    assert means["animal"] == pytest.approx(sum(firsts) / 2)
-    assert "vehicle" not in means  # no test picture of this class in any run
-
-
-def test_confusions_are_summed_and_sorted(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "run")
-    matrix = {"classes": ["a", "b"], "support": [10, 10], "per_class": [0.7, 0.9], "confusion": [[7, 3], [1, 9]]}
-    write_json(folder / "evaluation-test.json", read_json(folder / "evaluation-test.json") | matrix)
-    (first, second) = confusions({"x": [load_run(folder)] * 2})["x"]
-    assert (first.truth, first.taken, first.count, first.share) == ("a", "b", 6, pytest.approx(0.3))
-    assert (second.truth, second.taken, second.count, second.share) == ("b", "a", 2, pytest.approx(0.1))
-
-
-def test_of_many_classes_the_most_and_least_changed_are_shown(tmp_path: Path) -> None:
-    folder, k = write_run(tmp_path / "run"), 100
-    sizes = {"support": [1] * k, "confusion": [[0] * k] * k, "per_class": [i / k for i in range(k)]}
-    evaluation = read_json(folder / "evaluation-test.json") | {"classes": [f"class-{i:02}" for i in range(k)]}
-    write_json(folder / "evaluation-test.json", evaluation | sizes)
-    chart = class_gains("x", None, [load_run(folder)])
-    names = re.findall(r">(class-\d\d)<", chart)
-    assert len(set(names)) == CLASSES_SHOWN
-    assert {"class-99", "class-85", "class-14", "class-00"} <= set(names)
-    assert "class-50" not in names
-
-
-def test_distinct_values_keep_their_order() -> None:
-    assert distinct([{"a": 1, "b": "x"}, {"a": 2, "b": "x"}, {"a": 1}]) == {"a": "1 · 2", "b": "x"}
 
 
 CHECK = """<!doctype html><body><script>

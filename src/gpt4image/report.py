@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
-import numpy as np
 from markupsafe import Markup
 
 from gpt4image.config import ReportConfig
@@ -18,6 +14,7 @@ from gpt4image.errors import RunError
 from gpt4image.files import read_json, write_text
 from gpt4image.outcome import Outcome, SetAside
 from gpt4image.reporting import charts, findings, metric_tables
+from gpt4image.reporting.background import background
 from gpt4image.reporting.page import render
 from gpt4image.reporting.records import (
     COMPARISON,
@@ -25,7 +22,6 @@ from gpt4image.reporting.records import (
     EXAMPLES,
     Comparison,
     Doubt,
-    Epoch,
     Evaluation,
     Example,
     Run,
@@ -34,14 +30,10 @@ from gpt4image.reporting.records import (
     load_items,
     load_run,
 )
+from gpt4image.reporting.run_charts import Confused, accuracy_curves, class_gains, confusions, loss_curves
 from gpt4image.runs import CONFIG, RUN
 
 PAGE = "report.html"
-CONFUSED = 5
-"""Pairs of classes named per arm."""
-CLASSES_SHOWN = 30
-"""Rows of the class chart; of more classes, those with the most and the least are shown."""
-NOT_OPTIONS = frozenset({"arm", "chosen", "out", "seed", "resume"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +98,7 @@ def _comparison_page(folder: Path) -> Page:
         train_examples=[example for example in examples if example.split == "train"],
         doubtful=doubtful,
         set_aside=set_aside,
-        background=_background(all_runs),
+        background=background(all_runs),
     )
     record = read_json(folder / COMPARISON)
     summary = {
@@ -131,7 +123,7 @@ def _run_page(run: Run) -> Page:
         losses=loss_curves("run", runs),
         classes=class_gains("run", None, runs[name]),
         confusions=confusions(runs),
-        background=_background(runs),
+        background=background(runs),
     )
     accuracy = run.evaluation.top1 if run.evaluation else None
     return Page(html=html, text=sentence, summary={"top1": accuracy}, set_aside=())
@@ -209,169 +201,3 @@ def run_sentence(evaluation: Evaluation | None) -> str:
     ]
     extra = f" ({', '.join(more)})" if more else ""
     return f"{split} accuracy is {findings.percent(evaluation.top1)} on {evaluation.labelled:,} pictures{extra}."
-
-
-def _curve(name: str, runs: Iterable[Run], read: Callable[[Epoch], float | None], **style: Any) -> charts.Curve | None:
-    """Return a quantity of the runs over their common epochs, or None where fewer than two epochs have it."""
-    recorded = [[(epoch.epoch, value) for epoch in run.metrics if (value := read(epoch)) is not None] for run in runs]
-    series = [points for points in recorded if len(points) > 1]
-    if not series:
-        return None
-    length = min(map(len, series))
-    return charts.Curve(
-        name=name,
-        epochs=np.array([epoch for epoch, _ in series[0][:length]]),
-        values=np.array([[value for _, value in points[:length]] for points in series]),
-        **style,
-    )
-
-
-def accuracy_curves(identifier: str, runs: Mapping[str, Sequence[Run]], *, reference: str | None) -> Markup:
-    """Return the chart of validation accuracy over epochs, one panel per arm before the reference in grey."""
-
-    def curve(arm: str) -> charts.Curve | None:
-        colour = charts.REFERENCE if arm == reference else charts.ACCENT
-        return _curve(arm, runs[arm], lambda epoch: epoch.val.top1 if epoch.val else None, colour=colour)
-
-    curves = {arm: found for arm in runs if (found := curve(arm))}
-    if not curves:
-        return Markup()
-    return charts.curve_chart(
-        f"{identifier}-accuracy",
-        "Validation accuracy over epochs",
-        {arm: [curve] for arm, curve in curves.items()},
-        fractions=True,
-        behind=curves.get(reference) if reference else None,
-    )
-
-
-def loss_curves(identifier: str, runs: Mapping[str, Sequence[Run]]) -> Markup:
-    """Return the chart of the task and alignment losses over epochs, one panel per arm."""
-    panels: dict[str, list[charts.Curve]] = {}
-    for arm, arm_runs in runs.items():
-        found = [
-            _curve("task", arm_runs, lambda epoch: epoch.task_loss),
-            _curve("alignment", arm_runs, lambda epoch: epoch.align_loss, colour=charts.WARM, dashed=True),
-        ]
-        if curves := [curve for curve in found if curve]:
-            panels[arm] = curves
-    if not panels:
-        return Markup()
-    return charts.curve_chart(f"{identifier}-losses", "Training losses over epochs", panels, fractions=False)
-
-
-def class_accuracies(runs: Sequence[Run]) -> dict[str, float]:
-    """Return the accuracy of each class, the mean over runs; classes without a test picture are left out."""
-    values: dict[str, list[float]] = {}
-    for run in runs:
-        if run.evaluation:
-            for name, accuracy in zip(run.evaluation.classes, run.evaluation.per_class, strict=True):
-                if accuracy is not None:
-                    values.setdefault(name, []).append(accuracy)
-    return {name: fmean(accuracies) for name, accuracies in values.items()}
-
-
-def class_gains(identifier: str, before: Sequence[Run] | None, after: Sequence[Run]) -> Markup:
-    """Return the chart of class accuracies, sorted by gain over ``before``, or by accuracy without it."""
-    old, new = class_accuracies(before) if before is not None else None, class_accuracies(after)
-    names = [name for name in new if old is None or name in old]
-    gains = [charts.Gain(name=name, before=old[name] if old else None, after=new[name]) for name in names]
-    gains.sort(key=lambda gain: (gain.before or 0.0) - gain.after)
-    if not gains:
-        return Markup()
-    if len(gains) > CLASSES_SHOWN:
-        gains = gains[: CLASSES_SHOWN // 2] + gains[-CLASSES_SHOWN // 2 :]
-    title = "Accuracy of each class" if old is None else "Accuracy of each class, before and after"
-    return charts.class_chart(f"{identifier}-classes", title, gains, axis="accuracy within the class")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Confused:
-    """Test pictures of class ``truth`` taken for ``taken``, summed over seeds, and their share of that class."""
-
-    truth: str
-    taken: str
-    count: int
-    share: float
-
-
-def confusions(runs: Mapping[str, Sequence[Run]], limit: int = CONFUSED) -> dict[str, list[Confused]]:
-    """Return the most confused pairs of classes of each arm, most frequent first."""
-    found: dict[str, list[Confused]] = {}
-    for arm, arm_runs in runs.items():
-        counts: Counter[tuple[str, str]] = Counter()
-        support: Counter[str] = Counter()
-        for evaluation in (run.evaluation for run in arm_runs if run.evaluation):
-            for truth, row in zip(evaluation.classes, evaluation.confusion, strict=True):
-                support[truth] += sum(row)
-                counts.update({(truth, taken): n for taken, n in zip(evaluation.classes, row, strict=True) if n})
-        wrong = Counter({pair: n for pair, n in counts.items() if pair[0] != pair[1]})
-        if counts:
-            found[arm] = [
-                Confused(truth=truth, taken=taken, count=n, share=n / support[truth])
-                for (truth, taken), n in wrong.most_common(limit)
-            ]
-    return found
-
-
-@dataclass(frozen=True, kw_only=True)
-class Background:
-    """How the runs were made: what they share, how arms differ, where they ran, what they cost and set aside."""
-
-    shared: dict[str, str] = field(default_factory=dict)
-    chosen: dict[str, str] = field(default_factory=dict)
-    differing: dict[str, dict[str, str]] = field(default_factory=dict)
-    environment: dict[str, str] = field(default_factory=dict)
-    data: dict[str, str] = field(default_factory=dict)
-    costs: dict[str, dict[str, float | None]] = field(default_factory=dict)
-    set_aside: list[SetAside] = field(default_factory=list)
-
-
-def _background(runs: Mapping[str, Sequence[Run]]) -> Background:
-    everything = [run for arm_runs in runs.values() for run in arm_runs]
-    options = {
-        arm: distinct(
-            {name: value for name, value in run.config.items() if name not in NOT_OPTIONS} for run in arm_runs
-        )
-        for arm, arm_runs in runs.items()
-        if arm_runs
-    }
-    names = sorted({name for values in options.values() for name in values})
-    spread = {name: {arm: values.get(name, "–") for arm, values in options.items()} for name in names}
-    return Background(
-        shared={name: next(iter(v.values())) for name, v in spread.items() if len(set(v.values())) == 1},
-        chosen=distinct(run.config.get("chosen", {}) for run in everything),
-        differing={name: v for name, v in spread.items() if len(set(v.values())) > 1},
-        environment=distinct(run.environment for run in everything),
-        data=distinct(run.run.get("data", {}) for run in everything),
-        costs={arm: _cost(arm_runs) for arm, arm_runs in runs.items() if arm_runs},
-        set_aside=_set_aside(everything),
-    )
-
-
-def distinct(records: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Return every key of the records with its distinct values as text, in order of appearance."""
-    values: dict[str, dict[str, None]] = {}
-    for record in records:
-        for name, value in record.items():
-            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            values.setdefault(name, {})[text] = None
-    return {name: " · ".join(texts) for name, texts in values.items()}
-
-
-def _cost(runs: Sequence[Run]) -> dict[str, float | None]:
-    def mean(name: str) -> float | None:
-        values = [value for run in runs if isinstance(value := run.run.get(name), int | float)]
-        return fmean(values) if values else None
-
-    return {name: mean(name) for name in ("seconds", "peak_memory_bytes", "steps", "images_per_second", "parameters")}
-
-
-def _set_aside(runs: Sequence[Run]) -> list[SetAside]:
-    items = {
-        (str(item.get("name")), str(item.get("reason"))): None
-        for run in runs
-        for item in run.run.get("set_aside", [])
-        if isinstance(item, Mapping)
-    }
-    return [SetAside(name=name, reason=reason) for name, reason in items]

@@ -1,0 +1,123 @@
+"""What runs were like, drawn: curves over epochs, accuracy of each class, and what is taken for what."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from gpt4image.reporting import charts
+from gpt4image.reporting.records import Epoch, Run
+
+CONFUSED = 5
+"""Pairs of classes named per arm."""
+CLASSES_SHOWN = 30
+"""Rows of the class chart; of more classes, those with the most and the least are shown."""
+
+
+def _curve(name: str, runs: Iterable[Run], read: Callable[[Epoch], float | None], **style: Any) -> charts.Curve | None:
+    """Return a quantity of the runs over their common epochs, or None where fewer than two epochs have it."""
+    recorded = [[(epoch.epoch, value) for epoch in run.metrics if (value := read(epoch)) is not None] for run in runs]
+    series = [points for points in recorded if len(points) > 1]
+    if not series:
+        return None
+    length = min(map(len, series))
+    return charts.Curve(
+        name=name,
+        epochs=np.array([epoch for epoch, _ in series[0][:length]]),
+        values=np.array([[value for _, value in points[:length]] for points in series]),
+        **style,
+    )
+
+
+def accuracy_curves(identifier: str, runs: Mapping[str, Sequence[Run]], *, reference: str | None) -> Markup:
+    """Return the chart of validation accuracy over epochs, one panel per arm before the reference in grey."""
+
+    def curve(arm: str) -> charts.Curve | None:
+        colour = charts.REFERENCE if arm == reference else charts.ACCENT
+        return _curve(arm, runs[arm], lambda epoch: epoch.val.top1 if epoch.val else None, colour=colour)
+
+    curves = {arm: found for arm in runs if (found := curve(arm))}
+    if not curves:
+        return Markup()
+    return charts.curve_chart(
+        f"{identifier}-accuracy",
+        "Validation accuracy over epochs",
+        {arm: [curve] for arm, curve in curves.items()},
+        fractions=True,
+        behind=curves.get(reference) if reference else None,
+    )
+
+
+def loss_curves(identifier: str, runs: Mapping[str, Sequence[Run]]) -> Markup:
+    """Return the chart of the task and alignment losses over epochs, one panel per arm."""
+    panels: dict[str, list[charts.Curve]] = {}
+    for arm, arm_runs in runs.items():
+        found = [
+            _curve("task", arm_runs, lambda epoch: epoch.task_loss),
+            _curve("alignment", arm_runs, lambda epoch: epoch.align_loss, colour=charts.WARM, dashed=True),
+        ]
+        if curves := [curve for curve in found if curve]:
+            panels[arm] = curves
+    if not panels:
+        return Markup()
+    return charts.curve_chart(f"{identifier}-losses", "Training losses over epochs", panels, fractions=False)
+
+
+def class_accuracies(runs: Sequence[Run]) -> dict[str, float]:
+    """Return the accuracy of each class, the mean over runs; classes without a test picture are left out."""
+    values: dict[str, list[float]] = {}
+    for run in runs:
+        if run.evaluation:
+            for name, accuracy in zip(run.evaluation.classes, run.evaluation.per_class, strict=True):
+                if accuracy is not None:
+                    values.setdefault(name, []).append(accuracy)
+    return {name: fmean(accuracies) for name, accuracies in values.items()}
+
+
+def class_gains(identifier: str, before: Sequence[Run] | None, after: Sequence[Run]) -> Markup:
+    """Return the chart of class accuracies, sorted by gain over ``before``, or by accuracy without it."""
+    old, new = class_accuracies(before) if before is not None else None, class_accuracies(after)
+    names = [name for name in new if old is None or name in old]
+    gains = [charts.Gain(name=name, before=old[name] if old else None, after=new[name]) for name in names]
+    gains.sort(key=lambda gain: (gain.before or 0.0) - gain.after)
+    if not gains:
+        return Markup()
+    if len(gains) > CLASSES_SHOWN:
+        gains = gains[: CLASSES_SHOWN // 2] + gains[-CLASSES_SHOWN // 2 :]
+    title = "Accuracy of each class" if old is None else "Accuracy of each class, before and after"
+    return charts.class_chart(f"{identifier}-classes", title, gains, axis="accuracy within the class")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confused:
+    """Test pictures of class ``truth`` taken for ``taken``, summed over seeds, and their share of that class."""
+
+    truth: str
+    taken: str
+    count: int
+    share: float
+
+
+def confusions(runs: Mapping[str, Sequence[Run]], limit: int = CONFUSED) -> dict[str, list[Confused]]:
+    """Return the most confused pairs of classes of each arm, most frequent first."""
+    found: dict[str, list[Confused]] = {}
+    for arm, arm_runs in runs.items():
+        counts: Counter[tuple[str, str]] = Counter()
+        support: Counter[str] = Counter()
+        for evaluation in (run.evaluation for run in arm_runs if run.evaluation):
+            for truth, row in zip(evaluation.classes, evaluation.confusion, strict=True):
+                support[truth] += sum(row)
+                counts.update({(truth, taken): n for taken, n in zip(evaluation.classes, row, strict=True) if n})
+        wrong = Counter({pair: n for pair, n in counts.items() if pair[0] != pair[1]})
+        if counts:
+            found[arm] = [
+                Confused(truth=truth, taken=taken, count=n, share=n / support[truth])
+                for (truth, taken), n in wrong.most_common(limit)
+            ]
+    return found

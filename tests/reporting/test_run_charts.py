@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from gpt4image.files import read_json, write_json
+from gpt4image.reporting.records import load_run
+from gpt4image.reporting.run_charts import CLASSES_SHOWN, class_accuracies, class_gains, confusions
+from synthetic_records import write_run
+
+
+def test_class_accuracies_are_means_over_runs(tmp_path: Path) -> None:
+    runs = [load_run(write_run(tmp_path / str(seed), seed=seed)) for seed in range(2)]
+    means = class_accuracies(runs)
+    firsts = [run.evaluation.per_class[0] or 0.0 for run in runs if run.evaluation]
+    assert means["animal"] == pytest.approx(sum(firsts) / 2)
+    assert "vehicle" not in means  # no test picture of this class in any run
+
+
+def test_confusions_are_summed_and_sorted(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    matrix = {"classes": ["a", "b"], "support": [10, 10], "per_class": [0.7, 0.9], "confusion": [[7, 3], [1, 9]]}
+    write_json(folder / "evaluation-test.json", read_json(folder / "evaluation-test.json") | matrix)
+    (first, second) = confusions({"x": [load_run(folder)] * 2})["x"]
+    assert (first.truth, first.taken, first.count, first.share) == ("a", "b", 6, pytest.approx(0.3))
+    assert (second.truth, second.taken, second.count, second.share) == ("b", "a", 2, pytest.approx(0.1))
+
+
+def test_of_many_classes_the_most_and_least_changed_are_shown(tmp_path: Path) -> None:
+    folder, k = write_run(tmp_path / "run"), 100
+    sizes = {"support": [1] * k, "confusion": [[0] * k] * k, "per_class": [i / k for i in range(k)]}
+    evaluation = read_json(folder / "evaluation-test.json") | {"classes": [f"class-{i:02}" for i in range(k)]}
+    write_json(folder / "evaluation-test.json", evaluation | sizes)
+    chart = class_gains("x", None, [load_run(folder)])
+    names = re.findall(r">(class-\d\d)<", chart)
+    assert len(set(names)) == CLASSES_SHOWN
+    assert {"class-99", "class-85", "class-14", "class-00"} <= set(names)
+    assert "class-50" not in names
