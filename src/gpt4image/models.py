@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from timm.models import get_pretrained_cfg, model_entrypoint
 from torch import Tensor, nn
 
+from gpt4image import small_stem
 from gpt4image.errors import ModelError, first_few
 
 Stem = Literal["standard", "small"]
@@ -86,12 +87,32 @@ def create_backbone(
         args["drop_path_rate"] = drop_path
     module = _build(name, {**args, **(model_args or {})}, pretrained=init == "pretrained")
     notes: tuple[str, ...] = ()
-    if stem == "small" and _family(name) in _RESNETS:
-        notes = _make_resnet_stem_small(module, init, stride=1 if image_size <= KEEPS_RESOLUTION else 2)
+    if _is_small_stem_resnet(name, stem):
+        is_new = small_stem.shrink_stem(module, _small_stem_stride(image_size))
+        if is_new and init == "pretrained":
+            notes = ("conv1 of the small stem starts from random weights, for the pretrained one is 7x7.",)
     _check_image_size(module, name, in_chans, image_size)
     if init not in ("scratch", "pretrained"):
         notes = load_weights(module, Path(init))
     return Backbone(module, notes)
+
+
+def in_timm(
+    name: str, *, image_size: int, stem: Stem = "standard", model_args: Mapping[str, Any] | None = None
+) -> tuple[str, dict[str, Any]]:
+    """Return by which architecture and arguments timm.create_model makes what ``create_backbone`` makes.
+
+    The architecture is timm's own, or that of the module ``small_stem`` for a ResNet with a small stem.
+
+    Raises:
+        ModelError: the name is unknown, or no small stem is known for the model.
+    """
+    _check_name(name)
+    architecture = name.partition(".")[0]
+    args = {**_size_args(name, image_size, stem), **(model_args or {})}
+    if not _is_small_stem_resnet(name, stem):
+        return architecture, args
+    return small_stem.NAME, {"base": architecture, "stride": _small_stem_stride(image_size), **args}
 
 
 def has_small_stem(name: str) -> bool:
@@ -218,6 +239,14 @@ def _family(name: str) -> str:
     return model_entrypoint(name).__module__.rpartition(".")[2]
 
 
+def _is_small_stem_resnet(name: str, stem: Stem) -> bool:
+    return stem == "small" and _family(name) in _RESNETS
+
+
+def _small_stem_stride(image_size: int) -> int:
+    return 1 if image_size <= KEEPS_RESOLUTION else 2
+
+
 def _size_args(name: str, image_size: int, stem: Stem) -> dict[str, Any]:
     """Return the arguments of timm.create_model that fit a model to its image size and stem."""
     family = _family(name)
@@ -253,20 +282,6 @@ def _build(name: str, args: dict[str, Any], *, pretrained: bool) -> nn.Module:
             f"The pretrained weights of {name} cannot be loaded: {error} They come from the internet once, then from "
             "the cache of Hugging Face (HF_HOME). Offline, copy them and use --init FILE.safetensors or --init scratch."
         ) from error
-
-
-def _make_resnet_stem_small(module: nn.Module, init: str, *, stride: int) -> tuple[str, ...]:
-    """Give a ResNet of timm the stem that is usual for CIFAR: 3x3 convolution of stride 1 (or 2), no pooling."""
-    first = module.get_submodule("conv1")
-    module.maxpool = nn.Identity()
-    if not isinstance(first, nn.Conv2d):  # a deep stem is made of 3x3 convolutions: only its stride may have to go
-        next(layer for layer in first.modules() if isinstance(layer, nn.Conv2d)).stride = (stride, stride)
-        return ()
-    module.conv1 = nn.Conv2d(first.in_channels, first.out_channels, 3, stride=stride, padding=1, bias=False)
-    nn.init.kaiming_normal_(module.conv1.weight, mode="fan_out", nonlinearity="relu")
-    if init != "pretrained":
-        return ()
-    return ("conv1 of the small stem starts from random weights, for the pretrained one is 7x7.",)
 
 
 def _check_image_size(module: nn.Module, name: str, in_chans: int, image_size: int) -> None:
