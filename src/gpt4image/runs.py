@@ -6,9 +6,11 @@ metrics.jsonl          one line per epoch
 evaluation-SPLIT.json  metrics of one split; predictions-SPLIT.parquet the predictions behind them
 model.safetensors      weights of the plain backbone, the deployable model
 head.safetensors       weights of the projection head, where there is one
+text_space.json        encoder of the texts that its images were aligned to, and what was subtracted from them
 text_encoder/          what the text encoder has learned, where it was tuned
 checkpoint.safetensors last checkpoint, while training is not finished
 doubtful.json          how well text labels named the labels that a comparison had flipped
+search/                indexes of image sets, made by search
 run.json               written last: its presence means that the run is finished
 """
 
@@ -103,6 +105,22 @@ def read_run(run_dir: Path) -> dict[str, Any]:
         "metrics": read_json_lines(run_dir / METRICS),
         "run": read_json(run_dir / RUN),
     }
+
+
+def class_names(run_dir: Path) -> tuple[str, ...]:
+    """Return the K class names of a finished run, in the order of its logits.
+
+    Raises:
+        RunError: the run is not finished, or is of a version that kept no names, and was not evaluated.
+    """
+    record = read_run(run_dir)["run"]
+    evaluations = sorted(run_dir.glob("evaluation-*.json"))
+    if "classes" not in record and not evaluations:
+        raise RunError(
+            f"{run_dir} does not name its classes, for an earlier version made it: give `gpt4image evaluate {run_dir}` "
+            "once, which names them."
+        )
+    return tuple(record["classes"] if "classes" in record else read_json(evaluations[0])["classes"])
 
 
 def read_set_aside(run_dir: Path) -> tuple[SetAside, ...]:

@@ -129,11 +129,12 @@ def run(
 
 
 def data_facts(ready: Prepared) -> dict[str, Any]:
-    """Return what a run record says of its data: counts per split, and of labelled and described training images."""
+    """Return what a run record says of its data: class names, counts per split, labelled and described images."""
     data = ready.data
     train = data.indices("train")
     return {
         "set_aside": [{"name": item.name, "reason": item.reason} for item in processes.united(data.unusable)],
+        "classes": list(data.classes),
         "data": {
             "spec": data.image_set.spec,
             **ready.sizes,

@@ -91,11 +91,25 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, draft_side: int | None 
         return _upright_rgb(image)
 
 
-def decode_square(data: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+def decode_square(
+    data: bytes,
+    size: int,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    filter_: Image.Resampling = Image.Resampling.BICUBIC,
+    squash: bool = False,
+) -> NDArray[np.uint8]:
     """Decode to a square: the shorter side is resized to ``size`` (bicubic, antialiased), the centre is cropped.
 
     A square image of that size keeps its pixels exactly. JPEG files far larger than ``size`` are decoded at a reduced
     scale, never below twice ``size``.
+
+    Args:
+        data: bytes of an image file.
+        size: side of the square, in pixels.
+        max_pixels: largest width * height.
+        filter_: how pixels are interpolated.
+        squash: resize both sides to ``size``, which loses the proportions and keeps the borders.
 
     Returns:
         (size, size, 3) uint8.
@@ -109,10 +123,12 @@ def decode_square(data: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> ND
         width, height = rgb.size
         if (width, height) == (size, size):
             return np.array(rgb)
+        if squash:
+            return np.array(rgb.resize((size, size), filter_))
         side = min(width, height)
         left, top = (width - side) / 2, (height - side) / 2
         box = (left, top, left + side, top + side)
-        return np.array(rgb.resize((size, size), Image.Resampling.BICUBIC, box=box))
+        return np.array(rgb.resize((size, size), filter_, box=box))
 
 
 def is_plain_jpeg(data: bytes, max_side: int, *, max_pixels: int = MAX_PIXELS) -> bool:

@@ -1,0 +1,216 @@
+"""Loading what predicts: a run folder, a folder in timm's format, an ONNX file or a torch-export archive.
+
+    classifier = load_classifier(Path("run"))
+    pixels = classifier.preprocessing.pixels(Path("cat.jpg").read_bytes())
+    classifier.probabilities(as_images(pixels[None]))       # (1, K)
+
+All of them take float32 RGB images in 0..1 and compute in float32, so that formats can be compared. Nothing is
+unpickled: weights are safetensors, ONNX is read by onnxruntime, and torch-export archives by archive.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt4image import runs
+from gpt4image.deploying.metadata import ONNX_KEY, Metadata
+from gpt4image.deploying.preprocessing import Preprocessing
+from gpt4image.errors import ConfigError, MissingExtraError, ModelError
+from gpt4image.files import read_json
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Images = NDArray[np.float32]
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+_OTHER_WEIGHTS = ("checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Classifier:
+    """A model that is ready to predict.
+
+    Attributes:
+        kind: run, timm, onnx or torch-export.
+        classes: K class names, in the order of the columns.
+        preprocessing: how pictures become its inputs.
+        logits: float32 (n, 3, S, S), RGB in 0..1, to float32 (n, K).
+        source: what its file says of its making.
+    """
+
+    kind: str
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    logits: Callable[[Images], NDArray[np.float32]]
+    source: Mapping[str, Any] = field(default_factory=dict)
+
+    def probabilities(self, images: Images) -> NDArray[np.float32]:
+        """Return (n, K) float32 class probabilities of float32 (n, 3, S, S) images, RGB in 0..1 (``as_images``)."""
+        from scipy.special import softmax
+
+        return softmax(self.logits(images), axis=1)
+
+
+def load_classifier(path: Path, *, device: str = "cpu", threads: int | None = None) -> Classifier:
+    """Load a deployed model; one blank image is predicted, so that what does not fit is known at once.
+
+    Args:
+        path: a run folder, a folder in timm's format, a .onnx or a .pt2 file.
+        device: where runs and timm folders compute; the files compute on the CPU ("auto" or "cpu").
+        threads: CPU threads of onnxruntime, all cores without it; those of torch are set by ``devices.cpu_threads``.
+
+    Raises:
+        ModelError, RunError: the model is missing, damaged, or of a kind that is not known or not trusted.
+        ConfigError: the device is not here, or not for this format.
+        MissingExtraError: an ONNX file, and onnxruntime is not installed.
+    """
+    if path.is_dir():
+        is_timm = (path / CONFIG).is_file() and not (path / runs.RUN).is_file() and "architecture" in _config_of(path)
+        classifier = _load_timm(path, device) if is_timm else _load_run(path, device)
+    elif not path.exists():
+        raise ModelError(f"{path} does not exist; give a run folder, or what `gpt4image export` wrote.")
+    elif path.suffix in (".onnx", ".pt2"):
+        if device not in ("auto", "cpu"):
+            raise ConfigError(
+                f"--device {device} is for run folders and timm folders; {path.suffix} files use the CPU."
+            )
+        classifier = _load_onnx(path, threads) if path.suffix == ".onnx" else _load_torch_export(path)
+    else:
+        raise ModelError(
+            f"{path} is no model that is known here: give a run folder, a folder in timm's format (config.json and "
+            f"{WEIGHTS}), a .onnx or a .pt2 file."
+        )
+    _check(classifier, path)
+    return classifier
+
+
+def _load_run(path: Path, device: str) -> Classifier:
+    from gpt4image.comparing.run_model import load_run_model
+
+    classes = runs.class_names(path)
+    model = load_run_model(path, len(classes))
+    preprocessing = Preprocessing.of_run(model)
+    return Classifier(
+        kind="run",
+        classes=classes,
+        preprocessing=preprocessing,
+        logits=_by_torch(model.backbone, device, preprocessing),
+        source={"run": str(path)},
+    )
+
+
+def _load_timm(path: Path, device: str) -> Classifier:
+    """Load a folder as ``timm.create_model("local-dir:...", pretrained=True)`` does, but safetensors alone."""
+    import timm
+    from safetensors import SafetensorError
+
+    import gpt4image.models  # noqa: F401  (makes our small stems known to timm)
+
+    config = _config_of(path)
+    if not (path / WEIGHTS).is_file():
+        raise ModelError(f"{path} has no {WEIGHTS}; other weights are pickled and never loaded, convert them first.")
+    if other := sorted(config.get("model_args", {}).keys() & set(_OTHER_WEIGHTS)):
+        raise ModelError(f"{path / CONFIG}: model_args may not hold {', '.join(other)}, which load other files.")
+    if not timm.is_model(config["architecture"]):
+        raise ModelError(
+            f"{path}: {config['architecture']!r} is not a model of timm {timm.__version__}; update timm, or import "
+            "what defines it."
+        )
+    try:
+        module = timm.create_model(f"local-dir:{path}", pretrained=True).eval()
+    except (RuntimeError, TypeError, ValueError, KeyError, AttributeError, OSError, SafetensorError) as error:
+        raise ModelError(f"{path} cannot be loaded by timm {timm.__version__}: {error}") from None
+    expects: Mapping[str, Any] = module.pretrained_cfg  # pyright: ignore[reportAssignmentType]
+    names = expects.get("label_names") or [str(number) for number in range(module.num_classes)]  # pyright: ignore
+    preprocessing = Preprocessing.from_timm(expects)
+    return Classifier(
+        kind="timm",
+        classes=tuple(map(str, names)),
+        preprocessing=preprocessing,
+        logits=_by_torch(module, device, preprocessing),
+        source={"architecture": config["architecture"]},
+    )
+
+
+def _load_onnx(path: Path, threads: int | None) -> Classifier:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MissingExtraError(f"The ONNX file {path}", "onnx") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # noqa: BLE001  (its exceptions have no common class)
+        raise ModelError(f"{path} cannot be loaded by onnxruntime {onnxruntime.__version__}: {error}") from None
+    metadata = Metadata.from_json(session.get_modelmeta().custom_metadata_map.get(ONNX_KEY), path)
+    name = session.get_inputs()[0].name
+    return Classifier(
+        kind="onnx",
+        classes=metadata.classes,
+        preprocessing=metadata.preprocessing,
+        logits=lambda images: np.asarray(session.run(None, {name: images})[0]),
+        source=metadata.source,
+    )
+
+
+def _load_torch_export(path: Path) -> Classifier:
+    from gpt4image.deploying.archive import load_program
+
+    module, text = load_program(path)
+    metadata = Metadata.from_json(text, path)
+    return Classifier(
+        kind="torch-export",
+        classes=metadata.classes,
+        preprocessing=metadata.preprocessing,
+        logits=_by_torch(module, "cpu"),
+        source=metadata.source,
+    )
+
+
+def _by_torch(
+    module: nn.Module, device: str, preprocessing: Preprocessing | None = None
+) -> Callable[[Images], NDArray[np.float32]]:
+    """Return a function that runs a module; with ``preprocessing`` on normalised images."""
+    import torch
+
+    from gpt4image.devices import choose_device
+
+    where = choose_device(device)
+    module.to(where)
+
+    def prepared(images: Images) -> Tensor:
+        batch = torch.from_numpy(images).to(where)
+        return batch if preprocessing is None else preprocessing.normalised(batch)
+
+    @torch.inference_mode()
+    def logits(images: Images) -> NDArray[np.float32]:
+        return module(prepared(images)).float().cpu().numpy()
+
+    return logits
+
+
+def _check(classifier: Classifier, path: Path) -> None:
+    """Predict one blank image. Raises ModelError where sizes do not fit."""
+    size, classes = classifier.preprocessing.size, len(classifier.classes)
+    try:
+        shape = classifier.logits(np.zeros((1, 3, size, size), np.float32)).shape
+    except Exception as error:  # noqa: BLE001  (whatever a foreign model raises: torch and onnxruntime have no common class)
+        raise ModelError(f"{path} cannot take images of {size} x {size} pixels: {error}") from None
+    if shape != (1, classes):
+        raise ModelError(f"{path} gives an output of shape {shape} for one image, but names {classes} classes.")
+
+
+def _config_of(path: Path) -> dict[str, Any]:
+    try:
+        config = read_json(path / CONFIG)
+    except ValueError as error:
+        raise ModelError(f"{path / CONFIG} is no JSON: {error}") from None
+    return config if isinstance(config, dict) else {}

@@ -1,0 +1,74 @@
+"""What a deployed model says of itself, as JSON inside its file: classes, preprocessing and where it comes from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gpt4image.deploying.preprocessing import Preprocessing
+from gpt4image.errors import ModelError
+
+FORMAT = 1
+ONNX_KEY = "gpt4image"
+"""Key of the JSON in the metadata_props of an ONNX file."""
+EXTRA_FILE = "gpt4image.json"
+"""Name of the JSON among the extra files of a torch-export archive."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metadata:
+    """What is needed to use a model, and what is known of its making.
+
+    Attributes:
+        classes: K class names, in the order of the logits.
+        preprocessing: how pictures become inputs.
+        source: facts about the run, JSON-serialisable.
+    """
+
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    source: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Return ``{"format": 1, "classes": [...], "preprocessing": {...}, "source": {...}}``."""
+        return json.dumps(
+            {
+                "format": FORMAT,
+                "classes": list(self.classes),
+                "preprocessing": self.preprocessing.to_dict(),
+                "source": dict(self.source),
+            },
+            ensure_ascii=False,
+            allow_nan=False,
+        )
+
+    @classmethod
+    def from_json(cls, text: str | None, where: object) -> Metadata:
+        """Return what ``to_json`` wrote; ``where`` names the file in messages.
+
+        Raises:
+            ModelError: there is none, it is of a later version or malformed.
+        """
+        if text is None:
+            raise ModelError(
+                f"{where} does not say what its classes are and what pictures it takes: `gpt4image export` did not "
+                "write it. Give a model that it wrote, a run folder, or a folder in timm's format."
+            )
+        try:
+            found = json.loads(text)
+            if found["format"] != FORMAT:
+                raise ModelError(
+                    f"{where} is of format {found['format']!r}; this version of gpt4image reads format {FORMAT}. "
+                    "Update gpt4image, or export the run again."
+                )
+            classes, source = found["classes"], found["source"]
+            right = isinstance(classes, list) and classes and all(isinstance(name, str) for name in classes)
+            if not right or not isinstance(source, dict):
+                raise TypeError("classes or source")
+            return cls(
+                classes=tuple(classes), preprocessing=Preprocessing.from_dict(found["preprocessing"]), source=source
+            )
+        except (ValueError, TypeError, KeyError) as error:
+            raise ModelError(f"{where}: its metadata is malformed ({error}); export the run again.") from None
