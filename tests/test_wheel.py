@@ -1,0 +1,114 @@
+"""The wheel: small, whole, and enough to work with in an environment that has nothing of the source tree.
+
+It is built from the files that the Dockerfile copies. The packages it depends on are those of the environment of the
+tests, since to fetch them anew would take minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from test_docker import copied
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[1]
+MOST_BYTES = 5_000_000
+ELSEWHERE = {"dev", "vllm"}  # tools of ours; and a package that pins another torch
+
+
+def run(*command: object, cwd: Path) -> str:
+    """Run a command with nothing of this environment but its programs, and return what it printed."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    result = subprocess.run(list(map(str, command)), cwd=cwd, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("hatchling", reason="builds the wheel without network: it is in the extra dev")
+    source = tmp_path_factory.mktemp("source")
+    for name in copied():
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, source / name)
+    build = ("--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", source / "wheels", ".")
+    run(sys.executable, "-m", "pip", "wheel", *build, cwd=source)
+    [built] = (source / "wheels").iterdir()
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Programs of a new environment: the wheel is installed in it, other packages are lent by that of the tests."""
+    folder = tmp_path_factory.mktemp("environment")
+    run(sys.executable, "-m", "venv", "--without-pip", folder / "venv", cwd=folder)
+    python = folder / "venv" / "bin" / "python"
+    run(
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        python,
+        "install",
+        "--quiet",
+        "--no-index",
+        "--no-deps",
+        wheel,
+        cwd=folder,
+    )
+    packages = run(python, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])", cwd=folder).strip()
+    # A path in a .pth file lends packages, but not what .pth files there add: the source tree stays out.
+    (Path(packages) / "lent.pth").write_text(sysconfig.get_paths()["purelib"] + "\n", encoding="utf-8")
+    return folder / "venv" / "bin"
+
+
+def test_it_is_small_and_holds_every_file_of_the_package_its_licences_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as opened:
+        names = set(opened.namelist())
+    about = f"{wheel.name.rsplit('-', 3)[0]}.dist-info"
+    source = {
+        path.relative_to(ROOT / "src").as_posix()
+        for path in (ROOT / "src" / "gpt4image").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert wheel.stat().st_size < MOST_BYTES
+    assert {name for name in names if not name.startswith(about)} == source
+    assert {f"{about}/licenses/{name}" for name in ("LICENSE", "THIRD_PARTY_NOTICES.md")} < names
+    assert {"gpt4image/py.typed", "gpt4image/templates/base.html"} < names
+    assert "gpt4image/packaged/openmoji/descriptions-plain.jsonl" in names
+
+
+def test_it_works_far_from_the_source_tree(installed: Path, colour_folder: Path) -> None:
+    work = colour_folder.parent
+    code = "import gpt4image; print(gpt4image.__file__)"
+    assert Path(run(installed / "python", "-c", code, cwd=work).strip()).is_relative_to(installed.parent)
+    told = json.loads(run(installed / "gpt4image", "doctor", "--json", cwd=work))
+    assert [name for name, extra in told["extras"].items() if extra["missing"] and name not in ELSEWHERE] == []
+    train = ("train", "--data", f"folder:{colour_folder}", "--epochs", "1", "--threads", "1", "--out", "run")
+    for words in (("--help",), train, ("report", "run")):
+        run(installed / "gpt4image", *words, cwd=work)
+    assert "<html" in (work / "run" / "report.html").read_text(encoding="utf-8")
+    packaged = (
+        "from gpt4image.data.openmoji import packaged_descriptions as p; print(p().read_text('utf-8').count('\\n'))"
+    )
+    assert int(run(installed / "python", "-c", packaged, cwd=work)) > 1000
+
+
+def test_pip_resolves_every_extra_with_the_versions_that_the_tests_ran_with(wheel: Path, tmp_path: Path) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    wanted = f"{wheel}[{','.join(sorted(extras.keys() - ELSEWHERE))}]"
+    dry_run = (sys.executable, "-m", "pip", "install", "--dry-run", "--no-index", "--find-links", wheel.parent)
+    told = run(*dry_run, wanted, cwd=tmp_path)
+    [would] = [line for line in told.splitlines() if line.startswith("Would install")]
+    assert would.split()[2:] == [wheel.name.rsplit("-", 3)[0].replace("_", "-")]
