@@ -97,8 +97,8 @@ def _problems(reader: PT2ArchiveReader) -> Iterator[str]:
             if entry["use_pickle"] or not re.fullmatch(r"(weight|tensor)_\d+", entry["path_name"]):
                 yield f"{name!r} in it is pickled"
     yield from _texts("program", json.loads(reader.read_string(_PROGRAM)))
-    # Should this fail, torch would go on with pickle, so here it ends.
-    torch.load(io.BytesIO(reader.read_bytes(_INPUTS)), weights_only=True)
+    if inputs := reader.read_bytes(_INPUTS):
+        torch.load(io.BytesIO(inputs), weights_only=True)  # where this fails, torch would go on and unpickle anything
 
 
 def _texts(key: str, value: Any) -> Iterator[str]:

@@ -4,7 +4,8 @@
     pixels = classifier.preprocessing.pixels(Path("cat.jpg").read_bytes())
     classifier.probabilities(as_images(pixels[None]))       # (1, K)
 
-All of them take float32 RGB images in 0..1 and compute in float32, so that formats can be compared. Nothing is
+All of them take float32 RGB images in 0..1 and compute in float32, so that formats can be compared. In the two files,
+normalisation and softmax are part of the graph; around runs and timm folders they are put here. Nothing is
 unpickled: weights are safetensors, ONNX is read by onnxruntime, and torch-export archives by archive.py.
 """
 
@@ -25,9 +26,9 @@ from gpt4image.errors import ConfigError, MissingExtraError, ModelError
 from gpt4image.files import read_json
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
-Images = NDArray[np.float32]
+Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _OTHER_WEIGHTS = ("checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
 
@@ -40,21 +41,15 @@ class Classifier:
         kind: run, timm, onnx or torch-export.
         classes: K class names, in the order of the columns.
         preprocessing: how pictures become its inputs.
-        logits: float32 (n, 3, S, S), RGB in 0..1, to float32 (n, K).
+        probabilities: float32 (n, 3, S, S) images, RGB in 0..1 (``as_images``), to (n, K) float32 class probabilities.
         source: what its file says of its making.
     """
 
     kind: str
     classes: tuple[str, ...]
     preprocessing: Preprocessing
-    logits: Callable[[Images], NDArray[np.float32]]
+    probabilities: Predict
     source: Mapping[str, Any] = field(default_factory=dict)
-
-    def probabilities(self, images: Images) -> NDArray[np.float32]:
-        """Return (n, K) float32 class probabilities of float32 (n, 3, S, S) images, RGB in 0..1 (``as_images``)."""
-        from scipy.special import softmax
-
-        return softmax(self.logits(images), axis=1)
 
 
 def load_classifier(path: Path, *, device: str = "cpu", threads: int | None = None) -> Classifier:
@@ -100,7 +95,7 @@ def _load_run(path: Path, device: str) -> Classifier:
         kind="run",
         classes=classes,
         preprocessing=preprocessing,
-        logits=_by_torch(model.backbone, device, preprocessing),
+        probabilities=_by_torch(model.backbone, device, preprocessing),
         source={"run": str(path)},
     )
 
@@ -133,7 +128,7 @@ def _load_timm(path: Path, device: str) -> Classifier:
         kind="timm",
         classes=tuple(map(str, names)),
         preprocessing=preprocessing,
-        logits=_by_torch(module, device, preprocessing),
+        probabilities=_by_torch(module, device, preprocessing),
         source={"architecture": config["architecture"]},
     )
 
@@ -156,29 +151,34 @@ def _load_onnx(path: Path, threads: int | None) -> Classifier:
         kind="onnx",
         classes=metadata.classes,
         preprocessing=metadata.preprocessing,
-        logits=lambda images: np.asarray(session.run(None, {name: images})[0]),
+        probabilities=lambda images: np.asarray(session.run(None, {name: images})[0]),
         source=metadata.source,
     )
 
 
 def _load_torch_export(path: Path) -> Classifier:
+    import torch
+
     from gpt4image.deploying.archive import load_program
 
     module, text = load_program(path)
     metadata = Metadata.from_json(text, path)
+
+    @torch.inference_mode()
+    def probabilities(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        return module(torch.from_numpy(images)).numpy()
+
     return Classifier(
         kind="torch-export",
         classes=metadata.classes,
         preprocessing=metadata.preprocessing,
-        logits=_by_torch(module, "cpu"),
+        probabilities=probabilities,
         source=metadata.source,
     )
 
 
-def _by_torch(
-    module: nn.Module, device: str, preprocessing: Preprocessing | None = None
-) -> Callable[[Images], NDArray[np.float32]]:
-    """Return a function that runs a module; with ``preprocessing`` on normalised images."""
+def _by_torch(module: nn.Module, device: str, preprocessing: Preprocessing) -> Predict:
+    """Return a function that normalises images, runs a module that gives logits, and applies softmax."""
     import torch
 
     from gpt4image.devices import choose_device
@@ -186,22 +186,19 @@ def _by_torch(
     where = choose_device(device)
     module.to(where)
 
-    def prepared(images: Images) -> Tensor:
-        batch = torch.from_numpy(images).to(where)
-        return batch if preprocessing is None else preprocessing.normalised(batch)
-
     @torch.inference_mode()
-    def logits(images: Images) -> NDArray[np.float32]:
-        return module(prepared(images)).float().cpu().numpy()
+    def probabilities(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        batch = preprocessing.normalised(torch.from_numpy(images).to(where))
+        return module(batch).float().softmax(dim=1).cpu().numpy()
 
-    return logits
+    return probabilities
 
 
 def _check(classifier: Classifier, path: Path) -> None:
     """Predict one blank image. Raises ModelError where sizes do not fit."""
     size, classes = classifier.preprocessing.size, len(classifier.classes)
     try:
-        shape = classifier.logits(np.zeros((1, 3, size, size), np.float32)).shape
+        shape = classifier.probabilities(np.zeros((1, 3, size, size), np.float32)).shape
     except Exception as error:  # noqa: BLE001  (whatever a foreign model raises: torch and onnxruntime have no common class)
         raise ModelError(f"{path} cannot take images of {size} x {size} pixels: {error}") from None
     if shape != (1, classes):

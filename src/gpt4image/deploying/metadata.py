@@ -22,7 +22,7 @@ class Metadata:
     """What is needed to use a model, and what is known of its making.
 
     Attributes:
-        classes: K class names, in the order of the logits.
+        classes: K class names, in the order of the output.
         preprocessing: how pictures become inputs.
         source: facts about the run, JSON-serialisable.
     """

@@ -4,8 +4,8 @@
     pixels = preprocessing.pixels(path.read_bytes())        # uint8 (3, S, S)
     images = as_images(np.stack([pixels, ...]))             # float32 (n, 3, S, S), RGB in 0..1
 
-All deployed models take such images; mean and standard deviation are inside ONNX and torch-export files, and applied
-by ``normalised`` for the other formats.
+All deployed models take such images; mean and standard deviation are inside ONNX and torch-export files, and applied by
+``normalised`` for the other formats.
 """
 
 from __future__ import annotations
