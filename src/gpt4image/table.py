@@ -238,8 +238,13 @@ def write_index(path: Path, digests: NDArray[np.uint8], rows: NDArray[np.int64])
 
 
 @contextlib.contextmanager
-def writing_table(out: Path) -> Iterator[None]:
-    """Hold the folder of a table for this process; a full disk or a read-only folder is a TableError."""
+def writing_table(out: Path, option: str = "--out") -> Iterator[None]:
+    """Hold the folder of a table for this process; a full disk or a read-only folder is a TableError.
+
+    Args:
+        out: the folder.
+        option: by which another folder is given, for messages.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
         lock = acquire_lock(out / ".lock", wait_s=2.0)
@@ -251,8 +256,8 @@ def writing_table(out: Path) -> Iterator[None]:
         raise TableError(f"{out}: {error} writes to this folder; wait until it is done or stop it.") from None
     except OSError as error:
         raise TableError(
-            f"{out}: cannot write here ({error.strerror or error}); free some space or give another --out, then run "
-            f"the same command again: it goes on where it stopped."
+            f"{out}: cannot write here ({error.strerror or error}); free some space or give another {option}, then "
+            f"run the same command again: it goes on where it stopped."
         ) from error
 
 

@@ -102,7 +102,9 @@ def run(
     """Carry one run to its end and write its records; a run that is there is continued where ``resume`` says so."""
     import torch
 
+    from gpt4image.aligner import Aligner
     from gpt4image.training.loop import fit
+    from gpt4image.training.text_space import write_text_space
     from gpt4image.training.trainer import build
 
     config: TrainConfig = ready.config
@@ -124,6 +126,8 @@ def run(
     processes.by_first(lambda: runs.start(out, record, facts, resume=resume))
     with tracked(config.trackers, out, record) as on_epoch:
         measured = fit(trainer, out, on_step=on_step, on_epoch=on_epoch, checkpoint_seconds=config.checkpoint_seconds)
+    if isinstance(trainer.model, Aligner) and (text := trainer.data.text) is not None:
+        processes.by_first(lambda: write_text_space(out, config, text))
     finished = {"status": "finished", **measured, **data_facts(ready)}
     processes.by_first(lambda: write_json(out / runs.RUN, finished))
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from gpt4image.comparing import corruptions
@@ -81,16 +80,18 @@ def measure_more(
 def _measure_text_space(
     model: RunModel, data: TrainingData, split: str, outputs: Outputs, names: ClassNames, found: Measured
 ) -> None:
-    if model.tuned_texts:
-        why = "the text encoder learned with the model: the vectors of the table are not in its space"
-        found.absent |= {"zero_shot": why, "retrieval": why}
+    space = model.text_space
+    if space is None or model.foreign_texts:
+        found.absent |= {"zero_shot": model.foreign_texts, "retrieval": model.foreign_texts}
         return
     indices = data.indices(split)
     if names.vectors is None:
         found.absent["zero_shot"] = names.missing
     else:
         labels = data.image_set.labels[indices]
-        found.metrics["zero_shot"] = zero_shot_accuracy(model.embed(outputs.features), names.vectors, labels)
+        found.metrics["zero_shot"] = zero_shot_accuracy(
+            model.embed(outputs.features), space.place(names.vectors), labels
+        )
     if data.text is None:
         found.absent["retrieval"] = "there is no embedding table of this set"
         return
@@ -102,8 +103,7 @@ def _measure_text_space(
             read = outputs.features[np.isin(indices, place)] if held_out == split else None
             features = model.read(data.pixels, place).features if read is None else read
             vectors, _, ids = data.text.take(place)
-            texts = torch.nn.functional.normalize(vectors, dim=1).numpy()
-            found.metrics |= recalls(model.embed(features), texts, ids.numpy())
+            found.metrics |= recalls(model.embed(features), space.place(vectors.numpy()), ids.numpy())
             return
     found.absent["retrieval"] = f"no image of {split} or val has a description in the table"
 

@@ -17,11 +17,12 @@ from gpt4image.aligner import Aligner, projection_head
 from gpt4image.config import TrainConfig
 from gpt4image.data.pixels import Pixels
 from gpt4image.devices import choose_device, memory_format_of
-from gpt4image.errors import RunError
+from gpt4image.errors import Gpt4ImageError, RunError
 from gpt4image.text_encoders.tuning import FOLDER
 from gpt4image.training.augment import Augmentation
 from gpt4image.training.checkpoint import load_tensors
 from gpt4image.training.predictions import outputs
+from gpt4image.training.text_space import TextSpace, read_text_space
 from gpt4image.training.trainer import augmentation_of, make_backbone
 
 Array = NDArray[np.float32]
@@ -48,14 +49,16 @@ class RunModel:
         backbone: images to logits.
         head: pooled features to the text space; None where the run learned no alignment.
         augmentation: how images are normalised.
-        tuned_texts: whether the text space is that of an encoder that learned with the run, not that of its table.
+        text_space: where texts lie among its embeddings; None without a head, or where that is not known.
+        foreign_texts: why the vectors of its embedding table have no place there; empty where they have one.
     """
 
     config: TrainConfig
     backbone: nn.Module
     head: nn.Module | None
     augmentation: Augmentation
-    tuned_texts: bool = False
+    text_space: TextSpace | None = None
+    foreign_texts: str = ""
 
     def read(
         self, pixels: Pixels, indices: NDArray[np.int64], change: Callable[[Tensor, int], Tensor] | None = None
@@ -101,8 +104,14 @@ def load_run_model(run_dir: Path, classes: int) -> RunModel:
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise RunError(f"The weights of {run_dir} do not fit a set of {classes} classes: {reason}") from None
-    head = None
+    head, space, foreign = None, None, ""
     if (run_dir / runs.HEAD).is_file():
+        try:
+            space = read_text_space(run_dir, config)
+        except Gpt4ImageError as error:
+            foreign = str(error)
+        if (run_dir / FOLDER).is_dir():
+            foreign = "the text encoder learned with the model: the vectors of the table are not in its space"
         weights, _ = load_tensors(run_dir / runs.HEAD)
         linear = [tensor for tensor in weights.values() if tensor.ndim == 2]
         head = projection_head(config.head, linear[0].shape[1], linear[-1].shape[0])
@@ -113,7 +122,8 @@ def load_run_model(run_dir: Path, classes: int) -> RunModel:
         backbone=backbone.eval(),
         head=head,
         augmentation=augmentation_of(config, backbone),
-        tuned_texts=(run_dir / FOLDER).is_dir(),
+        text_space=space,
+        foreign_texts=foreign,
     )
 
 

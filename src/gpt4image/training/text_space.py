@@ -1,0 +1,96 @@
+"""The text space of a run: what its images were pulled to, so that other texts find their place beside them later."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt4image.config import TrainConfig
+from gpt4image.errors import ModelError, RunError
+from gpt4image.files import read_json, write_json
+from gpt4image.table import read_manifest
+from gpt4image.text_encoders import TextEncoder, load_text_encoder
+from gpt4image.text_encoders.tuning import FOLDER
+from gpt4image.training.text_targets import TextTargets
+
+RECORD = "text_space.json"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TextSpace:
+    """Where a text lies in the space that the images of a run were aligned to.
+
+    Attributes:
+        encoder: SPEC of the text encoder.
+        revision: fingerprint of its weights; empty for one that learned with the run.
+        centre: (D,) float32, what was subtracted from the vectors of texts without a class; None where nothing was.
+    """
+
+    encoder: str
+    revision: str
+    centre: NDArray[np.float32] | None = None
+
+    def place(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the (n, D) vectors of an encoder as the alignment had them: centred as ``--centre`` says, length 1."""
+        moved = vectors if self.centre is None else vectors - self.centre
+        return moved / np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), 1e-6)
+
+    def load_encoder(self, device: str) -> TextEncoder:
+        """Return the text encoder.
+
+        Raises:
+            ModelError: it cannot be found, or is not the one that the run was aligned to any more.
+        """
+        encoder = load_text_encoder(self.encoder, device)
+        if self.revision and encoder.revision != self.revision:
+            raise ModelError(
+                f"The run was aligned to {self.encoder} (revision {self.revision[:12]}), but that is "
+                f"{encoder.revision[:12]} now, whose vectors mean something else; bring back the files of the encoder."
+            )
+        return encoder
+
+
+def write_text_space(run_dir: Path, config: TrainConfig, text: TextTargets) -> None:
+    """Note in a run folder what its images were aligned to.
+
+    Args:
+        run_dir: the run.
+        config: its options, with an embedding table.
+        text: the targets it learned from.
+    """
+    if config.embeddings is None:
+        return
+    manifest = read_manifest(config.embeddings)
+    # The last centre is the mean of all training texts; a text that comes later has no class to be centred on.
+    centre = None if text.centres is None else text.centres[-1].tolist()
+    write_json(run_dir / RECORD, {"encoder": manifest.encoder, "revision": manifest.revision, "centre": centre})
+
+
+def read_text_space(run_dir: Path, config: TrainConfig) -> TextSpace:
+    """Return the text space of a run with alignment.
+
+    Raises:
+        RunError: the run cannot say: it has no shared space, or was made before runs kept it.
+        TableError: the run was made before, and its embedding table is gone.
+    """
+    if config.align_loss == "relational":
+        raise RunError(
+            f"{run_dir} was aligned with --align-loss relational: its images are as like each other as their texts "
+            "are, but do not lie where the texts do. Train with another --align-loss, such as infonce."
+        )
+    if (run_dir / FOLDER).is_dir():
+        return TextSpace(encoder=f"tuned:{run_dir}", revision="")
+    if (run_dir / RECORD).is_file():
+        record = read_json(run_dir / RECORD)
+        centre = None if record["centre"] is None else np.array(record["centre"], np.float32)
+        return TextSpace(encoder=record["encoder"], revision=record["revision"], centre=centre)
+    if config.centre != "none" or config.embeddings is None:
+        raise RunError(
+            f"{run_dir} does not say what was subtracted from its texts (--centre {config.centre}): there is no "
+            f"{RECORD}, for it was made by an older gpt4image. Train it again."
+        )
+    manifest = read_manifest(config.embeddings)
+    return TextSpace(encoder=manifest.encoder, revision=manifest.revision)
