@@ -18,6 +18,7 @@ from gpt4image.labelling.suggest import Suggestion
 from gpt4image.outcome import SetAside
 from gpt4image.reporting.examples import picture, read_descriptions
 from gpt4image.reporting.page import render
+from gpt4image.reporting.text_table import text_table
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,23 +96,11 @@ def in_words(shown: Shown, most: int) -> str:
         probability = f"{shown.probabilities[row].max():.2f}"
         given = shown.images.classes[shown.labels[row]]
         rows.append((shown.images.keys[row], given, shown.guess(row), probability, f"{shown.doubt(row):.3f}"))
-    parts = [_table("Most doubtful labels", rows) if len(rows) > 1 else "No doubtful labels."]
+    parts = [text_table("Most doubtful labels", rows) if len(rows) > 1 else "No doubtful labels."]
     for action, title in (("label", "Worth a label next"), ("describe", "Worth a description next")):
         chosen = [item for item in shown.suggestions if item.action == action]
         if chosen:
             rows = [("image", "guess", "why")]
             rows += [(shown.images.keys[item.row], shown.guess(item.row), item.why) for item in chosen]
-            parts.append(_table(title, rows))
+            parts.append(text_table(title, rows))
     return "\n\n".join(parts)
-
-
-def _table(title: str, rows: Sequence[Sequence[str]]) -> str:
-    cells = [[_printable(cell) for cell in row] for row in rows]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
-    return "\n".join([title, *lines])
-
-
-def _printable(name: str) -> str:
-    """Escape what a terminal would act on: names of files and folders are not ours."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)

@@ -1,0 +1,238 @@
+"""The index of an image set: where each distinct image lies in the text space of a run, as one memory-mapped matrix.
+
+INDEX/index.json           what the numbers are, and which files hold them; replaced in one step, after the files
+INDEX/embeddings-NAME.npy  (N, D) float16, unit length: one row per distinct image
+INDEX/digests-NAME.npy     (N, 32) uint8, sorted: sha256 of the bytes of each image
+INDEX/.rows-IDENTITY/      rows that are not in these files yet; an interrupted run goes on with them
+
+An index is brought up to date by digest: only images that it lacks are read, those that are gone leave it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt4image import __version__
+from gpt4image.errors import DataError, TableError
+from gpt4image.files import atomic_path, fingerprint, read_json, write_json
+from gpt4image.table import find_digests, save_array, writing_table
+
+FORMAT_VERSION = 1
+MANIFEST = "index.json"
+BLOCK = 16_384  # rows in memory at once: 25 MB of 384 numbers in fp32
+AT_ONCE = 4_096  # images whose rows an interruption may cost
+A_FEW = 32
+
+Digests = NDArray[np.uint8]
+# Positions of n images -> (n, D) of unit length, and (n,) which of the images could be read.
+Embed = Callable[[NDArray[np.int64]], tuple[NDArray[np.float32], NDArray[np.bool_]]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Index:
+    """N distinct images in the text space of a run; both arrays are memory maps.
+
+    Attributes:
+        embeddings: (N, D) float16 of unit length.
+        digests: (N, 32) uint8, sorted.
+    """
+
+    embeddings: NDArray[np.float16]
+    digests: Digests
+
+
+def open_index(folder: Path, identity: Mapping[str, Any]) -> Index | None:
+    """Return the index in a folder; None where there is none, or its files are damaged, and it is to be made anew.
+
+    Args:
+        folder: of the index.
+        identity: what decides the numbers, JSON-serialisable.
+
+    Raises:
+        TableError: the folder holds the index of another run or image set, or of another version.
+    """
+    if not (folder / MANIFEST).is_file():
+        return None
+    try:
+        manifest = read_json(folder / MANIFEST)
+        version, known, name = (manifest[key] for key in ("format_version", "identity", "name"))
+        shape = manifest["images"], manifest["width"]
+        differ = sorted(key for key in identity if known.get(key) != identity[key])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TableError(
+            f"{folder / MANIFEST} is not the manifest of an index: {error!r}; give another --index."
+        ) from None
+    if version != FORMAT_VERSION:
+        raise TableError(
+            f"{folder}: index format {version}, this gpt4image reads {FORMAT_VERSION}; give another --index, or delete "
+            "the folder."
+        )
+    if differ:
+        was = "; ".join(f"{key}: {known.get(key)} there, {identity[key]} now" for key in differ)
+        raise TableError(f"{folder} holds another index ({was}); give another --index, or delete the folder.")
+    try:
+        embeddings, digests = (
+            np.load(folder / f"{kind}-{name}.npy", mmap_mode="r", allow_pickle=False)
+            for kind in ("embeddings", "digests")
+        )
+    except (OSError, ValueError):
+        return None
+    if embeddings.shape != shape or digests.shape != (shape[0], 32):
+        return None
+    return Index(embeddings=embeddings, digests=digests)
+
+
+def up_to_date(
+    folder: Path, identity: Mapping[str, Any], digests: Digests, order: NDArray[np.int64], width: int, embed: Embed
+) -> tuple[Index, int]:
+    """Return the index of a set of images, and how many were added now; the folder is written only where it must be.
+
+    Args:
+        folder: of the index.
+        identity: what decides the numbers, JSON-serialisable.
+        digests: (n, 32) sorted, those of the distinct images.
+        order: (n,) the order in which reading them is fast.
+        width: D.
+        embed: gives the rows of images by their position in ``digests``.
+
+    Raises:
+        TableError: the folder holds another index, cannot be written, or another process writes to it.
+    """
+    index = open_index(folder, identity)
+    if index is not None and not _gone(index, digests):
+        missing = np.flatnonzero(_found(index.digests, digests) < 0)
+        # Broken images are tried again each time; where there are few, without asking to write.
+        if not len(missing) or (len(missing) <= A_FEW and not embed(missing)[1].any()):
+            return index, 0
+    with writing_table(folder, option="--index"):
+        index = open_index(folder, identity)  # who held the lock before may have done the work
+        rows = _Rows(folder / f".rows-{fingerprint(identity)[:16]}", width)
+        known = _found(rows.digests(), digests) >= 0
+        if index is not None:
+            known |= _found(index.digests, digests) >= 0
+        missing, added = order[~known[order]], 0
+        for start in range(0, len(missing), AT_ONCE):
+            part = missing[start : start + AT_ONCE]
+            vectors, readable = embed(part)
+            rows.append(vectors[readable], digests[part[readable]])
+            added += int(readable.sum())
+        if index is None or len(rows.digests()) or _gone(index, digests):
+            index = _write(folder, identity, digests, index, rows)
+        rows.remove()
+    return index, added
+
+
+def most_similar(
+    index: Index, queries: NDArray[np.float32], count: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the rows most similar to each query, best first, by exact search in blocks.
+
+    Args:
+        index: N images.
+        queries: (Q, D) of unit length.
+        count: k, rows for each query.
+
+    Returns:
+        (Q, min(k, N)) rows; (Q, min(k, N)) their cosines. Equal ones come in the order of the index.
+    """
+    rows = np.empty((len(queries), 0), np.int64)
+    cosines = np.empty((len(queries), 0), np.float32)
+    for start in range(0, len(index.embeddings), BLOCK):
+        block = index.embeddings[start : start + BLOCK].astype(np.float32)
+        numbers = np.arange(start, start + len(block))
+        rows = np.hstack([rows, np.broadcast_to(numbers, (len(queries), len(block)))])
+        cosines = np.hstack([cosines, queries @ block.T])
+        best = np.argsort(-cosines, axis=1, kind="stable")[:, :count]
+        rows, cosines = np.take_along_axis(rows, best, axis=1), np.take_along_axis(cosines, best, axis=1)
+    return rows, cosines
+
+
+class _Rows:
+    """Rows in the making: appended to two plain files, vectors first; a row counts once its digest is there."""
+
+    def __init__(self, folder: Path, width: int) -> None:
+        self.width = width
+        self._folder, self._row_bytes = folder, 2 * width
+        folder.mkdir(exist_ok=True)
+        for name in ("vectors", "digests"):
+            (folder / name).touch()
+        count = min((folder / "vectors").stat().st_size // self._row_bytes, (folder / "digests").stat().st_size // 32)
+        os.truncate(folder / "vectors", count * self._row_bytes)
+        os.truncate(folder / "digests", count * 32)
+
+    def append(self, vectors: NDArray[np.float32], digests: Digests) -> None:
+        """Add rows; when this returns, they are on disk."""
+        for name, values in (("vectors", vectors.astype(np.float16)), ("digests", digests)):
+            with (self._folder / name).open("ab") as file:
+                file.write(np.ascontiguousarray(values).tobytes())
+                file.flush()
+                os.fsync(file.fileno())
+
+    def digests(self) -> Digests:
+        """(M, 32) in the order of the rows."""
+        return np.fromfile(self._folder / "digests", np.uint8).reshape(-1, 32)
+
+    def vectors(self) -> NDArray[np.float16]:
+        """(M, D), a memory map."""
+        if not (self._folder / "vectors").stat().st_size:  # an empty file cannot be mapped
+            return np.empty((0, self.width), np.float16)
+        return np.memmap(self._folder / "vectors", np.float16, mode="r").reshape(-1, self.width)
+
+    def remove(self) -> None:
+        """Forget the rows."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _write(folder: Path, identity: Mapping[str, Any], digests: Digests, earlier: Index | None, rows: _Rows) -> Index:
+    """Write the index of those of ``digests`` whose row is known, and return it."""
+    sources = [(rows.vectors(), _found(rows.digests(), digests))]
+    if earlier is not None:
+        sources.append((earlier.embeddings, _found(earlier.digests, digests)))
+    known = np.flatnonzero(np.logical_or.reduce([places >= 0 for _, places in sources]))
+    if not len(known):
+        raise DataError(f"{identity['data']}: none of its images can be decoded, so there is nothing to search.")
+    name = hashlib.sha256(digests[known].tobytes()).hexdigest()[:16]
+    with atomic_path(folder / f"embeddings-{name}.npy") as temporary:
+        shape = (len(known), rows.width)
+        matrix = np.lib.format.open_memmap(temporary, "w+", np.float16, shape)
+        for start in range(0, len(known), BLOCK):
+            part = known[start : start + BLOCK]
+            for vectors, places in sources:
+                has = places[part] >= 0
+                matrix[start : start + len(part)][has] = vectors[places[part[has]]]
+        matrix.flush()
+    save_array(folder / f"digests-{name}.npy", digests[known])
+    manifest = {"format_version": FORMAT_VERSION, "identity": dict(identity), "name": name}
+    manifest |= {"images": len(known), "width": rows.width, "gpt4image": __version__}
+    write_json(folder / MANIFEST, manifest)
+    index = open_index(folder, identity)
+    if index is None:
+        raise TableError(f"{folder}: what was written here cannot be read back; give another --index.")
+    for stale in {*folder.glob("embeddings-*.npy"), *folder.glob("digests-*.npy")}:
+        if re.fullmatch(r"[a-z]+-[0-9a-f]{16}\.npy", stale.name) and not stale.stem.endswith(name):
+            stale.unlink(missing_ok=True)
+    for left in folder.glob(".embeddings-*.tmp"):  # of a run that was killed while it wrote
+        left.unlink(missing_ok=True)
+    return index
+
+
+def _gone(index: Index, digests: Digests) -> bool:
+    """Say whether an index holds images that are not among ``digests``."""
+    return bool((find_digests(digests, index.digests) < 0).any())
+
+
+def _found(known: Digests, wanted: Digests) -> NDArray[np.int64]:
+    """Return (n,) where each of ``wanted`` stands in ``known``, in whatever order that is; -1 where it does not."""
+    order = np.argsort(np.ascontiguousarray(known).view("S32").reshape(-1), kind="stable")
+    place = find_digests(known[order], wanted)
+    return np.where(place >= 0, order[place], -1) if len(order) else place

@@ -1,0 +1,70 @@
+"""What is asked: texts and images, and where they lie in the text space of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gpt4image.comparing.run_model import RunModel
+from gpt4image.data.decode import decode_square
+from gpt4image.data.pixels import MemoryPixels
+from gpt4image.errors import DataError, DecodeError
+from gpt4image.outcome import SetAside
+from gpt4image.training.auto import stored_size
+from gpt4image.training.text_space import TextSpace
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Queries:
+    """Q queries.
+
+    Attributes:
+        names: the texts, then the paths of the images.
+        vectors: (Q, D) of unit length.
+        pictures: the bytes of the images, by name.
+        set_aside: images that cannot be read.
+    """
+
+    names: tuple[str, ...]
+    vectors: NDArray[np.float32]
+    pictures: dict[str, bytes]
+    set_aside: tuple[SetAside, ...] = ()
+
+
+def place_queries(texts: Sequence[str], images: Sequence[Path], model: RunModel, space: TextSpace) -> Queries:
+    """Return texts and images as queries.
+
+    Args:
+        texts: as they were asked.
+        images: image files.
+        model: of the run.
+        space: its text space, whose encoder reads the texts.
+
+    Raises:
+        ModelError: the text encoder cannot be loaded.
+        DataError: nothing that was asked can be read.
+    """
+    vectors = [space.place(space.load_encoder(model.config.device).encode(texts))] if texts else []
+    pixels: list[NDArray[np.uint8]] = []
+    pictures: dict[str, bytes] = {}
+    set_aside: list[SetAside] = []
+    for path in images:
+        try:
+            data = path.read_bytes()
+            pixels.append(decode_square(data, stored_size(model.config)))
+            pictures[str(path)] = data
+        except (DecodeError, OSError) as error:
+            set_aside.append(SetAside(name=str(path), reason=getattr(error, "strerror", None) or str(error)))
+    if pixels:
+        decoded = MemoryPixels(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous())
+        vectors.append(model.embed(model.read(decoded, np.arange(len(pixels))).features))
+    if not vectors:
+        raise DataError(f"--image {set_aside[0].name}: {set_aside[0].reason}. There is nothing else to look for.")
+    return Queries(
+        names=(*texts, *pictures), vectors=np.concatenate(vectors), pictures=pictures, set_aside=tuple(set_aside)
+    )
