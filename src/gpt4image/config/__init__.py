@@ -6,6 +6,7 @@ A mistake raises ConfigError naming every wrong option at once, whether it comes
 
 from gpt4image.config.base import StageConfig
 from gpt4image.config.comparing import ARMS, CompareConfig, CompletionConfig, DemoConfig, DoctorConfig, ReportConfig
+from gpt4image.config.deploying import ExportConfig, PredictConfig, SearchConfig
 from gpt4image.config.describing import (
     GUARD,
     CheckConfig,
@@ -38,11 +39,14 @@ __all__ = [
     "DoctorConfig",
     "EncodeConfig",
     "EvaluateConfig",
+    "ExportConfig",
     "ExportDescriptionsConfig",
     "ImportDescriptionsConfig",
     "ImportEmbeddingsConfig",
     "LabelConfig",
+    "PredictConfig",
     "ReportConfig",
+    "SearchConfig",
     "StageConfig",
     "StatsConfig",
     "TrainConfig",

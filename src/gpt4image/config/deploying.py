@@ -1,0 +1,107 @@
+"""Options of the stages that put a finished run to use: export, predict, search."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal, Self
+
+import tyro
+from pydantic import Field, model_validator
+from pydantic import field_validator as check
+
+from gpt4image.config.base import StageConfig
+from gpt4image.errors import ConfigError
+
+
+class ExportConfig(StageConfig):
+    """Write the model of a run as others load it, checked against the run, with a model card.
+
+    Example: gpt4image export run --format onnx --out model.onnx
+    """
+
+    run_dir: tyro.conf.Positional[Path]
+    """Folder of a finished run."""
+    format: Literal["timm", "onnx", "torch-export"]
+    """timm: a folder for timm.create_model, here or on the hub. onnx: one file, for any runtime of ONNX.
+    torch-export: one .pt2 file, for torch without timm."""
+    out: Path
+    """Folder (timm), .onnx file or .pt2 file; it may not exist yet."""
+    data: str | None = None
+    """Image set SPEC whose images the check is made on; the run's own set without it."""
+    data_licence: str | None = None
+    """Licence of the images, for the model card."""
+    push_to_hub: str | None = None
+    """USER/NAME of a Hugging Face repository to put it in too; a new one is private."""
+
+    @check("push_to_hub")
+    @classmethod
+    def _is_repository(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", value, re.ASCII):
+            raise ValueError("a repository is named USER/NAME, with letters, digits, '-', '_' and '.'")
+        return value
+
+
+class PredictConfig(StageConfig):
+    """Predict the classes of images, by a run or by what was exported from it.
+
+    Example: gpt4image predict model.onnx photos/ 'more/**/*.jpg' --top 3 --out predictions.csv
+    """
+
+    model: tyro.conf.Positional[Path]
+    """Run folder, folder in timm's format, .onnx file or .pt2 file."""
+    images: tyro.conf.Positional[tuple[str, ...]]
+    """Image files, folders (with all below them) and patterns in quotes ('photos/**/*.jpg')."""
+    top: int = Field(default=1, ge=1)
+    """Classes to name for each image, the most probable first."""
+    format: Literal["table", "csv", "jsonl"] | None = None
+    """How rows are written; without it, as the ending of --out says, else as a table."""
+    out: Path | None = None
+    """File of the predictions; standard output without it."""
+    batch_size: int = Field(default=64, ge=1)
+    """Images that are predicted at once."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads of the model, and as many that decode images; one per core without it."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps, for run folders and timm folders; the files are computed on the CPU."""
+
+    @property
+    def row_format(self) -> str:
+        """The format of the rows."""
+        endings = {".csv": "csv", ".jsonl": "jsonl"}
+        return self.format or ("table" if self.out is None else endings.get(self.out.suffix, "table"))
+
+    @model_validator(mode="after")
+    def _one_result(self) -> Self:
+        if not self.images:
+            raise ConfigError("IMAGES are missing: give image files, folders or patterns after the model.")
+        if self.as_json and self.out is None:
+            raise ConfigError(
+                "--json says what was done, as one object, and so needs a file for the predictions (--out FILE); "
+                "predictions in JSON are --format jsonl."
+            )
+        return self
+
+
+class SearchConfig(StageConfig):
+    """Find images by what they show, in words or by another image, in the text space of a run.
+
+    Example: gpt4image search run "a red car on snow" --data folder:photos --html found.html
+    """
+
+    run_dir: tyro.conf.Positional[Path]
+    """Run folder written by `train` with --embeddings."""
+    texts: tyro.conf.Positional[tuple[str, ...]] = ()
+    """What to look for; several texts are looked for one by one."""
+    image: tuple[Path, ...] = ()
+    """Image file(s) whose like is looked for."""
+    data: str | None = None
+    """Image set SPEC to search; the run's own set without it."""
+    split: Literal["all", "train", "val", "test"] = "all"
+    """Part of the set to search."""
+    top: int = Field(default=10, ge=1)
+    """Images to show for each query."""
+    index: Path | None = None
+    """Folder of the index of the set, made where it is missing; without it, one inside the run folder."""
+    html: Path | None = None
+    """Page of the pictures that were found."""
