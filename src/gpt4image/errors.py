@@ -10,6 +10,7 @@
     ├── ModelError          a model name, its options or a weights file cannot be used
     ├── RunError            a run folder is missing, unfinished or belongs to another configuration
     ├── TrainingError       training cannot go on (the loss is not finite)
+    ├── ExportError         a model cannot be exported as asked, or what was exported is not the model of its run
     └── MissingExtraError   an optional dependency is not installed; the message names the extra
 
 Every message says what was given, what is allowed and what to do next.
@@ -59,6 +60,10 @@ class RunError(Gpt4ImageError):
 
 class TrainingError(Gpt4ImageError):
     """Training cannot go on: the loss is not finite."""
+
+
+class ExportError(Gpt4ImageError):
+    """A model cannot be exported as asked, or what was exported is not the model of its run."""
 
 
 class MissingExtraError(Gpt4ImageError):

@@ -29,6 +29,24 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def staging_folder(place: Path) -> Iterator[Path]:
+    """Yield a temporary folder in ``place``; on success all that is in it is flushed to disk and moved to ``place``.
+
+    What is there under the same name is replaced where it is a file; a folder with something in it is an OSError.
+    """
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place, prefix=".staging-") as name:
+        staging = Path(name)
+        yield staging
+        for path in staging.rglob("*"):
+            if path.is_file():
+                with path.open("rb+") as written:
+                    os.fsync(written.fileno())
+        for path in sorted(staging.iterdir()):
+            path.replace(place / path.name)
+
+
 def user_cache() -> Path:
     """Return this package's folder in the user's cache (XDG_CACHE_HOME, else ~/.cache); it may not exist yet."""
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"

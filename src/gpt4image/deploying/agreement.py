@@ -1,0 +1,96 @@
+"""Whether an exported model is the model of its run: both predict the same images, each in its own way.
+
+The run decodes and predicts as its evaluation does, in float32; the export through ``load_classifier``, as users do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt4image.comparing.run_model import RunModel
+from gpt4image.data import ImageSet
+from gpt4image.data.pixels import load_pixels
+from gpt4image.deploying.loading import load_classifier
+from gpt4image.deploying.preprocessing import as_images
+from gpt4image.errors import ExportError
+from gpt4image.outcome import SetAside
+from gpt4image.training.auto import stored_size
+
+MOST_IMAGES = 256
+TOLERANCE = 1e-4
+"""Largest difference of a probability that is still rounding: measured are some 1e-7."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """How far two models agree on n images.
+
+    Attributes:
+        images: n.
+        same_top1: on how many of them both find the same class most probable.
+        apart: how many of the others the first model is not undecided about, as far as TOLERANCE tells.
+        largest_difference: of any class probability.
+    """
+
+    images: int
+    same_top1: int
+    apart: int
+    largest_difference: float
+
+
+def images_to_compare(image_set: ImageSet) -> ImageSet:
+    """Return up to MOST_IMAGES images, spread evenly over the test split, or else validation, or else all."""
+    splits = (image_set.indices(split) for split in ("test", "val"))
+    indices = next((found for found in splits if len(found)), np.arange(len(image_set)))
+    return image_set.select(indices[np.linspace(0, len(indices) - 1, min(len(indices), MOST_IMAGES)).astype(int)])
+
+
+def run_probabilities(
+    model: RunModel, images: ImageSet
+) -> tuple[NDArray[np.float32], NDArray[np.int64], tuple[SetAside, ...]]:
+    """Return what the model of a run says of images, in float32 on the CPU.
+
+    Returns:
+        (n, K) class probabilities; the (n,) positions of the images that can be decoded; the other images.
+
+    Raises:
+        DataError: no image can be decoded.
+    """
+    options = model.config.model_copy(update={"device": "cpu", "precision": "fp32"})
+    pixels, set_aside, usable = load_pixels(images, stored_size(options), memory_limit_gb=float("inf"), workers=1)
+    indices = np.flatnonzero(usable)
+    return replace(model, config=options).read(pixels, indices).probabilities, indices, set_aside
+
+
+def exported_probabilities(path: Path, images: ImageSet, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return (n, K) class probabilities that an exported model gives the images at ``indices``. Raises ModelError."""
+    classifier = load_classifier(path)
+    pixels = np.stack([classifier.preprocessing.pixels(images.read(int(index))) for index in indices])
+    batches = (as_images(pixels[start : start + 64]) for start in range(0, len(pixels), 64))
+    return np.concatenate([classifier.probabilities(batch) for batch in batches])
+
+
+def agreement(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> Agreement:
+    """Compare (n, K) class probabilities of a run to those of its export."""
+    same = ours.argmax(axis=1) == theirs.argmax(axis=1)
+    lead = ours.max(axis=1) - ours[np.arange(len(ours)), theirs.argmax(axis=1)]
+    return Agreement(
+        images=len(ours),
+        same_top1=int(same.sum()),
+        apart=int((lead > TOLERANCE).sum()),
+        largest_difference=float(np.abs(ours - theirs).max()),
+    )
+
+
+def require_agreement(found: Agreement) -> None:
+    """Raise ExportError where a difference is more than rounding; NaN is."""
+    if found.apart or not found.largest_difference <= TOLERANCE:
+        raise ExportError(
+            f"The exported model is not the model of the run: on {found.images} images their probabilities differ by "
+            f"up to {found.largest_difference:.2g} (allowed is {TOLERANCE:g}) and {found.images - found.same_top1} "
+            "have another most probable class. Nothing was written; use another --format."
+        )

@@ -1,0 +1,111 @@
+"""The formats onnx and torch-export: the whole computation in one file, from pixels to probabilities.
+
+The input ``images`` is float32 (N, 3, S, S), RGB in 0..1, the output ``probabilities`` float32 (N, K), for any N.
+Normalisation and softmax are inside, so that nobody can leave them out or get them wrong. What else there is to know,
+class names first, is JSON in the file.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gpt4image.deploying.leaving import LeavingModel
+from gpt4image.deploying.metadata import EXTRA_FILE, ONNX_KEY
+from gpt4image.deploying.preprocessing import Preprocessing
+from gpt4image.errors import ExportError, MissingExtraError
+
+INPUT, OUTPUT = "images", "probabilities"
+LARGEST_ONNX = 2_000_000_000  # bytes; protobuf holds no more in one message
+
+
+class PixelsToProbabilities(nn.Module):
+    """A classifier with what comes before and after it: (N, 3, S, S) RGB in 0..1 to (N, K) probabilities."""
+
+    def __init__(self, backbone: nn.Module, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.preprocessing = preprocessing
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the class probabilities."""
+        return self.backbone(self.preprocessing.normalised(images)).softmax(dim=1)
+
+
+def write_torch_export(path: Path, leaving: LeavingModel) -> None:
+    """Write a .pt2 file for torch.export.load, with the JSON as an extra file.
+
+    Raises:
+        ExportError: torch cannot trace the model.
+    """
+    program = _traced(leaving)
+    torch.export.save(program, path, extra_files={EXTRA_FILE: leaving.metadata.to_json()})
+
+
+def write_onnx(path: Path, leaving: LeavingModel) -> None:
+    """Write an ONNX file of the operator set that torch writes by default, checked by onnx.
+
+    Raises:
+        ExportError: torch cannot trace the model or put it into ONNX, or it is too large for one file.
+        MissingExtraError: the extra ``onnx`` is not installed.
+    """
+    require_onnx()
+    import onnx
+
+    if leaving.weights.stat().st_size > LARGEST_ONNX:
+        raise ExportError(f"{leaving.weights} is larger than the 2 GB of an ONNX file; use --format torch-export.")
+    program = _traced(leaving)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of torch about its own parts
+            warnings.simplefilter("ignore", DeprecationWarning)
+            converted = torch.onnx.export(
+                program, input_names=[INPUT], output_names=[OUTPUT], dynamo=True, verbose=False
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise ExportError(
+            f"torch cannot put this model into ONNX: {_first_line(error)} Use another --format."
+        ) from error
+    if converted is None:
+        raise ExportError("torch put nothing into ONNX; use another --format.")
+    file = converted.model_proto
+    for node in file.graph.node:
+        del node.metadata_props[:]  # where in the source each operator comes from, with paths of this machine
+    file.producer_name = "gpt4image"
+    file.metadata_props.add(key=ONNX_KEY, value=leaving.metadata.to_json())
+    onnx.checker.check_model(file, full_check=True)
+    path.write_bytes(file.SerializeToString())
+
+
+def require_onnx() -> None:
+    """Raise MissingExtraError where a package that writes or runs ONNX is not installed."""
+    if any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxruntime", "onnxscript")):
+        raise MissingExtraError("--format onnx", "onnx")
+
+
+def _traced(leaving: LeavingModel) -> Any:
+    """Return the model as an exported program for any number of images, without traces of this machine."""
+    whole = PixelsToProbabilities(leaving.model.backbone, leaving.preprocessing).eval()
+    size = leaving.preprocessing.size
+    try:
+        with torch.no_grad():
+            program = torch.export.export(
+                whole, (torch.zeros(2, 3, size, size),), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
+            )
+    except (RuntimeError, ValueError) as error:  # torch._dynamo's own are RuntimeErrors
+        raise ExportError(
+            f"torch.export cannot trace {leaving.model.config.model}: {_first_line(error)} Use --format timm."
+        ) from error
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)
+    program._example_inputs = None  # they would be pickled into the file
+    return program
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

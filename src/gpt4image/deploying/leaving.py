@@ -1,0 +1,66 @@
+"""A trained model on its way out of its run: what every format writes of it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpt4image import __version__, runs
+from gpt4image.deploying.metadata import Metadata
+from gpt4image.deploying.preprocessing import Preprocessing
+from gpt4image.models import in_timm
+
+if TYPE_CHECKING:
+    from gpt4image.comparing.run_model import RunModel
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LeavingModel:
+    """The plain model of a finished run; its projection head to the text space stays behind.
+
+    Attributes:
+        run_dir: the run.
+        model: its model, on the CPU.
+        classes: K class names, in the order of the logits.
+    """
+
+    run_dir: Path
+    model: RunModel
+    classes: tuple[str, ...]
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How a picture becomes the input."""
+        return Preprocessing.of_run(self.model)
+
+    @property
+    def weights(self) -> Path:
+        """The run's file of weights."""
+        return self.run_dir / runs.MODEL
+
+    def in_timm(self) -> tuple[str, dict[str, Any]]:
+        """Return the architecture and the arguments by which timm makes the model."""
+        config = self.model.config
+        return in_timm(
+            config.model or "",
+            image_size=config.image_size or 0,
+            stem="small" if config.stem == "small" else "standard",
+            model_args=config.model_args,
+        )
+
+    @property
+    def metadata(self) -> Metadata:
+        """What every format says of the model, so that it can be used without its run."""
+        return Metadata(
+            classes=self.classes,
+            preprocessing=self.preprocessing,
+            source={
+                "gpt4image": __version__,
+                "model": self.model.config.model,
+                "arm": runs.read_run(self.run_dir)["config"].get("arm"),
+                "seed": self.model.config.seed,
+                "weights_sha256": hashlib.sha256(self.weights.read_bytes()).hexdigest(),
+            },
+        )

@@ -1,0 +1,249 @@
+"""The model card of an exported model: what it is, how good and how sure that is, what it learned from, in Markdown.
+
+All of it comes from the records of the run. Everything that is not the template's own is escaped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from scipy.stats import binomtest
+
+from gpt4image.config import TrainConfig
+from gpt4image.deploying import usage
+from gpt4image.deploying.agreement import Agreement
+from gpt4image.deploying.leaving import LeavingModel
+from gpt4image.deploying.timm_folder import needs_small_stem
+from gpt4image.errors import StoreError, TableError
+from gpt4image.reporting import findings
+from gpt4image.reporting.records import COMPARISON, Arm, Comparison, Interval, Run, load_comparisons, load_run
+from gpt4image.visible import visible
+
+MOST_CLASSES = 100
+"""More classes than this are not listed."""
+_LIBRARIES = {"timm": "timm", "onnx": "onnx", "torch-export": "pytorch"}
+_NOT_OPTIONS = frozenset({"out", "resume", "checkpoint_seconds", "workers", "memory_limit_gb", "threads", "track"})
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~&:@$])")
+
+
+class Verbatim(str):
+    """Text of ours that is Markdown, YAML or code already."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A comparison that a run is part of, and the arm that it belongs to."""
+
+    name: str
+    arm: Arm
+    comparison: Comparison
+    findings: list[str]
+
+
+def model_card(
+    leaving: LeavingModel,
+    form: str,
+    *,
+    name: str,
+    agreement: Agreement,
+    data_licence: str | None = None,
+    repository: str | None = None,
+) -> str:
+    """Return the card.
+
+    Args:
+        leaving: the model.
+        form: timm, onnx or torch-export.
+        name: of the exported file or folder.
+        agreement: how it compares to the model of the run.
+        data_licence: licence of the images.
+        repository: USER/NAME on the hub, where it is put there.
+
+    Raises:
+        RunError: a record of the run cannot be read.
+    """
+    run = load_run(leaving.run_dir)
+    code = usage.example(leaving, form, name=name, repository=repository)
+    evaluation, arm = run.evaluation, str(run.config.get("arm", "train"))
+    return (
+        _environment()
+        .get_template("model_card.md")
+        .render(
+            front_matter=Verbatim(front_matter(form, data_licence)),
+            title=repository or name,
+            repository=repository,
+            model=leaving.model.config.model,
+            classes=leaving.classes,
+            most_classes=MOST_CLASSES,
+            rows=_class_rows(run),
+            preprocessing=leaving.preprocessing,
+            parameters=f"{run.run['parameters']:,}",
+            code=Verbatim(code),
+            form=form,
+            small_stem=form == "timm" and needs_small_stem(leaving),
+            evaluation=evaluation,
+            interval=None if evaluation is None else wilson(evaluation.top1, evaluation.labelled),
+            comparisons=comparisons_of(leaving.run_dir),
+            data={**run.run["data"], "spec": public(run.run["data"]["spec"])},
+            text=text_facts(leaving),
+            about=_about_arm(arm),
+            environment={
+                "gpt4image": None,
+                "commit": None,
+                "torch": None,
+                "timm": None,
+                "cpu": None,
+                **run.environment,
+            },
+            seed=leaving.model.config.seed,
+            options=Verbatim(json.dumps(public_options(leaving.model.config), indent=1)),
+            agreement=agreement,
+            difference=f"{agreement.largest_difference:.1g}",
+            data_licence=data_licence,
+        )
+    )
+
+
+def front_matter(form: str, data_licence: str | None) -> str:
+    """Return what the Hugging Face hub reads, as YAML."""
+    from huggingface_hub import ModelCardData
+
+    tags = ["image-classification", "gpt4image", *({"onnx": ["onnx"], "timm": ["timm"]}.get(form, []))]
+    data = ModelCardData(
+        library_name=_LIBRARIES[form],
+        tags=tags,
+        pipeline_tag="image-classification",
+        license="unknown" if data_licence is None else "other",
+        license_name=None if data_licence is None else "see-card",
+    )
+    return data.to_yaml().strip()
+
+
+def escaped(value: Any) -> str:
+    """Return a value as one line of text in which nothing is Markdown or HTML, and nothing is hidden."""
+    return value if isinstance(value, Verbatim) else _MARKDOWN.sub(r"\\\1", visible(findings.one_line(str(value))))
+
+
+def wilson(accuracy: float | None, count: int) -> Interval | None:
+    """Return the 95 % interval of an accuracy measured on ``count`` images (Wilson 1927), None without a measure."""
+    if accuracy is None or not count:
+        return None
+    interval = binomtest(round(accuracy * count), count).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def comparisons_of(run_dir: Path) -> list[Found]:
+    """Return the comparisons above a run that name it as one of theirs."""
+    run_dir = run_dir.resolve()
+    folder = next((parent for parent in run_dir.parents if (parent / COMPARISON).is_file()), None)
+    if folder is None:
+        return []
+    own = os.path.relpath(run_dir, folder)
+    return [
+        Found(
+            name=name,
+            arm=arm,
+            comparison=comparison,
+            findings=[
+                findings.finding(comparison, pair, conditioned=False) for pair in comparison.pairs if pair.arm == name
+            ],
+        )
+        for comparison in load_comparisons(folder).values()
+        for name, arm in comparison.arms.items()
+        if own in map(os.path.normpath, arm.runs)
+    ]
+
+
+def text_facts(leaving: LeavingModel) -> dict[str, Any]:
+    """Return what is known of the texts that a run learned from: used, describers, prompts, encoder, tuned.
+
+    What is not here any more, embedding table or store, is not known.
+    """
+    from gpt4image.describing.description_stats import describer_names
+    from gpt4image.store import DescriptionStore
+    from gpt4image.table import read_manifest
+
+    config = leaving.model.config
+    facts: dict[str, Any] = {"used": _learned_from_text(leaving), "describers": [], "prompts": [], "encoder": None}
+    facts["tuned"] = config.tune_text != "none"
+    if not facts["used"] or config.embeddings is None:
+        return facts
+    try:
+        manifest = read_manifest(config.embeddings)
+        facts |= {"encoder": public(manifest.encoder), "prompts": manifest.prompts}
+        if Path(manifest.store).is_file():
+            with DescriptionStore(Path(manifest.store)) as store:
+                settings = [describer for prompt, describer, status, _ in store.counts() if status == "ok"]
+            facts["describers"] = [public(name) for name in dict.fromkeys(describer_names(settings).values())]
+    except (TableError, StoreError, OSError):
+        return facts
+    return facts
+
+
+def public(value: Any) -> Any:
+    """Return an option without folders of this machine: of absolute paths, the last part alone is left."""
+    if isinstance(value, Path):
+        return value.name if value.is_absolute() else str(value)
+    if isinstance(value, str):
+        kind, colon, where = value.rpartition(":")
+        return f"{kind}{colon}{Path(where).name}" if where.startswith(("/", "~")) else value
+    if isinstance(value, dict):
+        return {key: public(item) for key, item in value.items()}
+    return [public(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def public_options(config: TrainConfig) -> dict[str, Any]:
+    """Return the options of a run that are not the defaults."""
+    fields = {name: field for name, field in TrainConfig.model_fields.items() if name not in _NOT_OPTIONS}
+    values = {name: getattr(config, name) for name in fields}
+    return {
+        name: public(value)
+        for name, value in values.items()
+        if value != fields[name].get_default(call_default_factory=True)  # type: ignore[call-arg]
+        and name != "as_json"
+    }
+
+
+def _learned_from_text(leaving: LeavingModel) -> bool:
+    from gpt4image import runs
+    from gpt4image.comparing import arms
+
+    config, arm = leaving.model.config, runs.read_run(leaving.run_dir)["config"].get("arm")
+    if arm in arms.ALL:
+        return arms.ALL[arm].text
+    return config.embeddings is not None or config.text_labels is not None
+
+
+def _about_arm(arm: str) -> str:
+    from gpt4image.comparing import arms
+
+    return arms.ALL[arm].about if arm in arms.ALL else ""
+
+
+def _class_rows(run: Run) -> list[tuple[str, int, float | None]]:
+    evaluation = run.evaluation
+    if evaluation is None or len(evaluation.classes) > MOST_CLASSES:
+        return []
+    return list(zip(evaluation.classes, evaluation.support, evaluation.per_class, strict=True))
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("gpt4image"),
+        autoescape=False,  # this is Markdown: finalize escapes every value
+        finalize=escaped,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["verbatim"] = Verbatim
+    for function in (findings.one_line, findings.percent, findings.percent_interval):
+        environment.filters[function.__name__] = function
+    return environment

@@ -1,0 +1,78 @@
+"""Code for a model card: how an exported model is used without gpt4image."""
+
+from __future__ import annotations
+
+from gpt4image.deploying.leaving import LeavingModel
+from gpt4image.deploying.metadata import EXTRA_FILE, ONNX_KEY
+from gpt4image.deploying.preprocessing import Preprocessing
+from gpt4image.deploying.timm_folder import needs_small_stem
+
+_TIMM = """\
+import timm
+import torch
+from PIL import Image
+{imports}
+model = timm.create_model({where!r}, pretrained=True).eval()
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
+images = transform(Image.open("picture.jpg").convert("RGB"))[None]
+with torch.inference_mode():
+    probabilities = model(images).softmax(dim=1)[0].tolist()
+classes = model.pretrained_cfg["label_names"]
+print(classes[probabilities.index(max(probabilities))])"""
+
+_PICTURE = """\
+picture = Image.open("picture.jpg").convert("RGB")
+side = min(picture.size)
+left, top = (picture.width - side) / 2, (picture.height - side) / 2
+square = picture.resize(({resize}, {resize}), Image.Resampling.{filter}, box=(left, top, left + side, top + side))
+images = np.asarray(square{crop}, np.float32).transpose(2, 0, 1)[None] / 255"""
+
+_ONNX = """\
+import json
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+session = onnxruntime.InferenceSession({where!r}, providers=["CPUExecutionProvider"])
+{picture}
+probabilities = session.run(None, {{"images": images}})[0][0].tolist()
+classes = json.loads(session.get_modelmeta().custom_metadata_map["{key}"])["classes"]
+print(classes[probabilities.index(max(probabilities))])"""
+
+_TORCH_EXPORT = """\
+import json
+
+import numpy as np
+import torch
+from PIL import Image
+
+extra = {{"{key}": ""}}
+model = torch.export.load({where!r}, extra_files=extra).module()
+{picture}
+probabilities = model(torch.from_numpy(images))[0].tolist()
+classes = json.loads(extra["{key}"])["classes"]
+print(classes[probabilities.index(max(probabilities))])"""
+
+
+def example(leaving: LeavingModel, form: str, *, name: str, repository: str | None) -> str:
+    """Return Python code that predicts ``picture.jpg`` and leaves ``classes`` and ``probabilities``.
+
+    Args:
+        leaving: the model.
+        form: timm, onnx or torch-export.
+        name: of the folder or file.
+        repository: USER/NAME on the hub, from which timm can take its format; files are fetched first.
+    """
+    if form == "timm":
+        imports = "\nimport small_stem  # makes the model known to timm\n" if needs_small_stem(leaving) else ""
+        where = f"local-dir:{name}" if repository is None else f"hf-hub:{repository}"
+        return _TIMM.format(imports=imports, where=where)
+    template, key = (_ONNX, ONNX_KEY) if form == "onnx" else (_TORCH_EXPORT, EXTRA_FILE)
+    return template.format(where=name, key=key, picture=_picture(leaving.preprocessing))
+
+
+def _picture(how: Preprocessing) -> str:
+    start = (how.resize - how.size) // 2
+    crop = f".crop(({start}, {start}, {start + how.size}, {start + how.size}))" if how.resize > how.size else ""
+    return _PICTURE.format(resize=how.resize, filter=how.interpolation.upper(), crop=crop)
