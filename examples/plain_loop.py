@@ -51,10 +51,12 @@ def main() -> None:
 
     batches = itertools.chain.from_iterable(itertools.repeat(loader, args.epochs))
     for step, batch in enumerate(itertools.islice(batches, args.steps)):
-        images, labels, texts, described = (field.to(device) for field in batch)
-        logits, image_emb = model(images)
-        align = model.alignment_loss(image_emb, texts, described=described)  # 3: pulls images to their own texts
-        loss = F.cross_entropy(logits, labels) + align
+        batch = batch.to(device)
+        logits, image_emb = model(batch.image)
+        align = model.alignment_loss(  # 3: pulls images to their own texts
+            image_emb, batch.text, described=batch.described, text_ids=batch.text_id
+        )
+        loss = F.cross_entropy(logits, batch.label) + align
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -211,6 +211,22 @@ def test_a_short_list_or_rows_with_keys_are_refused_in_file_order(tmp_path: Path
     assert not (tmp_path / "a.db").exists()
 
 
+def test_a_csv_file_has_the_columns_that_hold_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = image_set(3)
+    monkeypatch.setattr(gpt4image.descriptions, "load_image_set", lambda _spec: images)
+    file = tmp_path / "d.csv"
+    file.write_text(
+        '\ufeffkey,description,prompt,note\nk0,"A cat, asleep.",paper,x\nk1,A dog.,,\nk2,A fox, awake.,,\n', "utf-8"
+    )
+    outcome = import_descriptions(ImportDescriptionsConfig(store=tmp_path / "a.db", file=file, data="memory"))
+    assert [(item.name, item.reason) for item in outcome.set_aside] == [
+        ("d.csv, row 3", "more cells than columns; quote texts that hold a comma")
+    ]
+    with DescriptionStore(tmp_path / "a.db") as store:
+        found = {(row.digest, row.text, row.prompt.name) for row in store.descriptions()}
+    assert found == {(images.digests[0], "A cat, asleep.", "paper"), (images.digests[1], "A dog.", "imported")}
+
+
 def test_mistakes_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="need --data"):
         bring(tmp_path, [{"key": "k0", "description": "t"}], data=None)
@@ -218,9 +234,12 @@ def test_mistakes_say_what_to_do(tmp_path: Path) -> None:
         bring(tmp_path, [{"key": "x/1", "description": "t"}, {"key": "x/2", "description": "t"}])
     with pytest.raises(ConfigError, match="no such file"):
         import_descriptions(ImportDescriptionsConfig(store=tmp_path / "a.db", file=tmp_path / "none.jsonl"))
-    (tmp_path / "d.csv").write_text("key,description\n")
+    (tmp_path / "d.xlsx").write_text("key,description\n")
     with pytest.raises(ConfigError, match="unknown kind"):
-        import_descriptions(ImportDescriptionsConfig(store=tmp_path / "a.db", file=tmp_path / "d.csv"))
+        import_descriptions(ImportDescriptionsConfig(store=tmp_path / "a.db", file=tmp_path / "d.xlsx"))
+    (tmp_path / "d.csv").write_text("key,caption\nk0,t\n")
+    with pytest.raises(DataError, match="no column 'description', only key, caption"):
+        import_descriptions(ImportDescriptionsConfig(store=tmp_path / "a.db", file=tmp_path / "d.csv", data="memory"))
     pyarrow.parquet.write_table(pyarrow.table({"key": ["k0"], "caption": ["t"]}), tmp_path / "d.parquet")
     with pytest.raises(DataError, match="only key, caption"):
         import_descriptions(ImportDescriptionsConfig(store=tmp_path / "a.db", file=tmp_path / "d.parquet"))

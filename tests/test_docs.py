@@ -9,6 +9,7 @@ pictures. A comment on the line before a block changes that:
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -41,7 +42,7 @@ STARTS_WITH = {
     "label.md": ("photos.db", "photos.emb"),
     "train.md": ("photos.db", "photos.emb"),
     "compare.md": ("photos.db", "photos.emb"),
-    "own-loop.md": ("photos.db", "photos.emb"),
+    "own-loop.md": ("photos.db", "photos.emb", "captions.csv"),
     "practice.md": ("photos.db", "photos.emb"),
 }
 CLASSES, PER_CLASS, UNLABELLED_PER_CLASS = ("animal", "food", "vehicle"), 36, 4
@@ -105,6 +106,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
             path.write_bytes(images.read(i))
             rows.append({"key": key, "description": text_of[images.keys[i]]})
     (root / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with (root / "captions.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("file", "caption"), *(tuple(row.values()) for row in rows)])
     spec, store = f"folder:{root / 'photos'}", root / "photos.db"
     describe(config.DescribeConfig(data=spec, store=store, describer=f"replay:{root / 'captions.jsonl'}"))
     encode(config.EncodeConfig(store=store, out=root / "photos.emb"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from torchvision.transforms import v2
 from gpt4image.data import ImageSet, MemorySource
 from gpt4image.errors import ConfigError, DataError, TableError
 from gpt4image.pairs import IGNORED_LABEL, DescribedImages
+from gpt4image.table import digests_to_bytes, write_table
+from gpt4image.texts import NO_TEXT
 from tables import make_table
 
 WIDTH = 8
@@ -61,13 +64,14 @@ def test_items_hold_image_label_text_and_whether_it_is_described(image_set, tabl
     assert len(pairs) == 6
     assert pairs.text_width == WIDTH
     assert pairs.classes == ("cat", "dog")
-    image, label, text, described = pairs[0]
+    image, label, text, described, text_id = pairs[0]
     assert isinstance(image, Image.Image)
     assert image.getpixel((0, 0)) == (0, 0, 255)
     assert (label, described) == (0, True)
     np.testing.assert_allclose(text.numpy(), unit(0), atol=1e-3)
     assert pairs[2].described is False
     assert pairs[2].text.count_nonzero() == 0
+    assert text_id >= 0 > pairs[2].text_id
 
 
 def test_several_descriptions_are_averaged_to_unit_length(image_set, table):
@@ -91,6 +95,22 @@ def test_coverage_counts_missing_and_unused(image_set, table):
     assert DescribedImages(image_set, table, split=None).coverage.images == 8
 
 
+def test_images_of_equal_text_share_its_identity(image_set, tmp_path):
+    digests = image_set.digests
+    table = make_table(tmp_path / "table", {digests[0]: [unit(0)], digests[1]: [unit(1)]})
+    same = write_table(
+        tmp_path / "same",
+        embeddings=table.embeddings[:1],
+        texts=table.texts[:1],
+        digests=digests_to_bytes(digests[:2]),
+        rows=np.zeros(2, np.int64),
+        manifest=replace(table.manifest, texts=1),
+    )
+    apart, together = DescribedImages(image_set, table), DescribedImages(image_set, same)
+    assert apart[0].text_id != apart[1].text_id
+    assert together[0].text_id == together[1].text_id
+
+
 def test_the_join_does_not_depend_on_order_or_names(image_set, table):
     order = [6, 2, 5, 0, 1, 4, 3, 7]
     shuffled = DescribedImages(image_set.select(order), table, split=None)
@@ -103,8 +123,9 @@ def test_the_join_does_not_depend_on_order_or_names(image_set, table):
 def test_a_damaged_image_is_named_and_takes_part_in_no_loss(image_set, table):
     pairs = DescribedImages(image_set, table, transform=TO_TENSOR)
     with pytest.warns(UserWarning, match=r"image-3: .* left out of the losses"):
-        image, label, text, described = pairs[3]
+        image, label, text, described, text_id = pairs[3]
     assert image.min() == 1.0
+    assert text_id == NO_TEXT
     assert label == IGNORED_LABEL
     assert not described
     assert text.count_nonzero() == 0
@@ -131,7 +152,7 @@ def test_worker_processes_open_the_memory_map_again(image_set, tmp_path):
     sent = pickle.dumps(pairs)
     assert len(sent) < 4000  # the table alone has more than 100,000 bytes
     again = pickle.loads(sent)  # noqa: S301  (our own bytes)
-    assert isinstance(again.table.embeddings, np.memmap)
+    assert isinstance(again.texts.table.embeddings, np.memmap)
     torch.testing.assert_close(again[0].text, pairs[0].text)
 
 

@@ -2,16 +2,17 @@
 
 pairs = DescribedImages("folder:photos", "photos.emb", transform=transform)
 model = Aligner(backbone, text_width=pairs.text_width)
-for image, label, text, described in DataLoader(pairs, batch_size=128, shuffle=True):
-    logits, image_emb = model(image)
-    loss = F.cross_entropy(logits, label) + model.alignment_loss(image_emb, text, described=described)
+for batch in DataLoader(pairs, batch_size=128, shuffle=True):
+    logits, image_emb = model(batch.image)
+    loss = F.cross_entropy(logits, batch.label) + model.alignment_loss(
+        image_emb, batch.text, described=batch.described, text_ids=batch.text_id
+    )
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,47 +27,69 @@ from gpt4image.data.decode import decode
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.errors import DataError, DecodeError, TableError, nearest
 from gpt4image.table import EmbeddingTable
-from gpt4image.training.training_data import is_described
+from gpt4image.texts import NO_TEXT, Text, Texts, coverage
 
 IGNORED_LABEL = -100  # F.cross_entropy leaves such images out by default
 BLANK_SIZE = (224, 224)
 
 
 class DescribedImage(NamedTuple):
-    """One image; a DataLoader collates a batch of them field by field.
+    """One image; a DataLoader collates a batch of them field by field, into one of these.
 
     Attributes:
         image: what ``transform`` makes of the picture; an RGB PIL image without one.
         label: position in ``classes``; IGNORED_LABEL where there is none.
         text: (D,) float32, mean embedding of the descriptions at unit length; zeros where there is none.
         described: whether there is a description.
+        text_id: identity of the text, as ``text_ids`` of the loss; negative where there is none.
     """
 
     image: Any
-    label: int
+    label: Any
     text: torch.Tensor
-    described: bool
+    described: Any
+    text_id: Any
+
+    def to(self, device: torch.device | str) -> DescribedImage:
+        """Return a batch on another device."""
+        return DescribedImage(*(field.to(device, non_blocking=True) for field in self))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Coverage:
-    """How well an image set and an embedding table fit together.
+class WithTexts(Dataset[DescribedImage]):
+    """A data set of your own, of pairs (image, label), joined to the texts of its images by key.
+
+    Args:
+        dataset: map-style data set, any transform of its images included.
+        texts: the texts.
+        keys: key of each image, in the order of the data set, as ``texts`` takes them.
 
     Attributes:
-        images: images of the split.
-        described: those that have an embedding.
-        missing: keys of those that have none.
-        unused: images of the table that are in no split of the set.
+        text_width: D, width of the text embeddings.
+        coverage: which images have a description.
+
+    Raises:
+        DataError: not one key for each image.
+        TableError: no image has a text.
     """
 
-    images: int
-    described: int
-    missing: tuple[str, ...]
-    unused: int
+    def __init__(self, dataset: Dataset[Any], texts: Texts, keys: Sequence[str]) -> None:
+        size = len(dataset)  # pyright: ignore[reportArgumentType]
+        if len(keys) != size:
+            raise DataError(f"{len(keys)} keys for {size} images: give one for each, in the order of the data set.")
+        self.dataset = dataset
+        self.texts = texts
+        self.keys = keys
+        self.text_width = texts.width
+        self.coverage = texts.coverage(keys)
 
-    def __str__(self) -> str:
-        """Return one line for people."""
-        return f"{self.described} of {self.images} images described; {self.unused} further images in the table"
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.keys)
+
+    def __getitem__(self, index: int) -> DescribedImage:
+        """Return one image with its label and text."""
+        image, label = self.dataset[index]
+        return DescribedImage(image, label, *self.texts[self.keys[index]])
 
 
 class DescribedImages(Dataset[DescribedImage]):
@@ -101,14 +124,15 @@ class DescribedImages(Dataset[DescribedImage]):
     ) -> None:
         whole = _load(data) if isinstance(data, str) else data
         self.image_set = whole if split is None else _select(whole, split)
-        self.table = embeddings if isinstance(embeddings, EmbeddingTable) else EmbeddingTable.open(Path(embeddings))
+        self.texts = Texts(embeddings)
         self.transform = transform
         self.classes = self.image_set.classes
-        self.text_width = self.table.width
-        self.coverage = _coverage(whole, self.image_set, self.table)
+        self.text_width = self.texts.width
+        table, part = self.texts.table, self.image_set
+        self.coverage = coverage(table, part.keys, part.digests, among=whole.digests)
         if not self.coverage.described and split in ("train", None):
             raise TableError(
-                f"None of the {len(self)} images of {whole.spec} has an embedding in {self.table.path}: the table was "
+                f"None of the {len(self)} images of {whole.spec} has an embedding in {table.path}: the table was "
                 "made from descriptions of other images. Run `gpt4image descriptions check` on the store it came from."
             )
 
@@ -118,28 +142,19 @@ class DescribedImages(Dataset[DescribedImage]):
 
     def __getitem__(self, index: int) -> DescribedImage:
         """Return one image with its label and text."""
-        vectors, described = self.table.vectors([self.image_set.digests[index]])
-        text, has_text = torch.from_numpy(vectors[0]), bool(described[0])
+        text = self.texts[self.image_set.digests[index]]
         label = int(self.image_set.labels[index])
         try:
             image = decode(self.image_set.read(index))
         except (OSError, DecodeError) as error:
             warnings.warn(f"{self.image_set.keys[index]}: {error}; it is left out of the losses.", stacklevel=2)
-            image, label, text, has_text = Image.new("RGB", BLANK_SIZE, "white"), NO_LABEL, text * 0, False
+            image, label = Image.new("RGB", BLANK_SIZE, "white"), NO_LABEL
+            text = Text(torch.zeros(self.text_width), described=False, text_id=NO_TEXT)
         return DescribedImage(
-            image=image if self.transform is None else self.transform(image),
-            label=IGNORED_LABEL if label == NO_LABEL else label,
-            text=text,
-            described=has_text,
+            image if self.transform is None else self.transform(image),
+            IGNORED_LABEL if label == NO_LABEL else label,
+            *text,
         )
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Send the path of the table to worker processes, for a pickled memory map is a copy of its file."""
-        return {**self.__dict__, "table": self.table.path}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Open the table again."""
-        self.__dict__.update(state, table=EmbeddingTable.open(state["table"]))
 
 
 def _load(spec: str) -> ImageSet:
@@ -153,14 +168,3 @@ def _select(image_set: ImageSet, split: str) -> ImageSet:
         there = np.unique(image_set.splits).tolist()
         raise DataError(f"{image_set.spec} has no images in the split asked for: {nearest(split, there)}")
     return image_set.select(indices)
-
-
-def _coverage(whole: ImageSet, part: ImageSet, table: EmbeddingTable) -> Coverage:
-    described = is_described(table, part.digests)
-    used = is_described(table, tuple(dict.fromkeys(whole.digests)))
-    return Coverage(
-        images=len(part),
-        described=int(described.sum()),
-        missing=tuple(part.keys[i] for i in np.flatnonzero(~described)),
-        unused=table.manifest.images - int(used.sum()),
-    )

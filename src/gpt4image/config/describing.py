@@ -133,14 +133,14 @@ class DescriptionsConfig(StageConfig):
 
 
 class ImportDescriptionsConfig(DescriptionsConfig):
-    """Import descriptions from JSON lines, Parquet, a Hugging Face dataset folder or a list of texts into a store.
+    """Import descriptions from JSON lines, CSV, Parquet, a Hugging Face dataset folder or a list of texts into a store.
 
     Example: gpt4image descriptions import captions.jsonl --store photos.db --data folder:photos
     """
 
     file: tyro.conf.Positional[Path]
-    """Rows with "digest" or "key", and "description": *.jsonl, *.parquet, or a dataset saved by `datasets`. Or a list
-    of texts: *.json, *.pth, *.pt, *.pkl, *.pickle, *.npy or *.txt; code in it is refused."""
+    """Rows with "digest" or "key", and "description": *.jsonl, *.csv, *.parquet, or a dataset saved by `datasets`. Or a
+    list of texts: *.json, *.pth, *.pt, *.pkl, *.pickle, *.npy or *.txt; code in it is refused."""
     data: str | None = None
     """Image set SPEC that turns keys into digests; needed for rows by key."""
     prompt: str = "imported"

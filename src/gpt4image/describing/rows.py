@@ -1,4 +1,4 @@
-"""Rows of descriptions outside the store: JSON lines, Parquet, a saved Hugging Face dataset, or a list of texts.
+"""Rows of descriptions outside the store: JSON lines, CSV, Parquet, a saved Hugging Face dataset, or a list of texts.
 
 A row has ``description`` and says whose it is by ``digest`` or ``key`` (or by its place alone). Exported rows carry the
 rest of the result too; every other column is ignored. A bad row is named and costs no other row.
@@ -6,6 +6,7 @@ rest of the result too; every other column is ignored. A bad row is named and co
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import reprlib
@@ -42,6 +43,7 @@ _COLUMNS: Mapping[str, type] = {
     "latency_s": float,
     "created": float,
 }
+_TEXT_COLUMNS = {name: name for name, kind in _COLUMNS.items() if kind is str}
 _RESULT_COLUMNS = ("finish_reason", "tokens_in", "tokens_out", "cost_usd", "latency_s", "created")
 _ROWS_PER_GROUP = 4096
 _SHORT = reprlib.Repr()
@@ -117,16 +119,43 @@ def read_rows(path: Path) -> Iterator[Row | SetAside]:
         DataError: it cannot be read as what its name says, or has no column ``description``.
     """
     if not path.exists():
-        raise ConfigError(f"{path}: there is no such file; give *.jsonl, *.json, *.parquet or a saved dataset folder.")
+        raise ConfigError(f"{path}: there is no such file; give *.jsonl, *.csv, *.parquet or a saved dataset folder.")
     kind = "folder" if path.is_dir() else path.suffix.lower()
-    readers = {".jsonl": _read_lines, ".parquet": _read_parquet, "folder": _read_dataset}
+    readers = {".jsonl": _read_lines, ".csv": read_csv, ".parquet": _read_parquet, "folder": _read_dataset}
     readers |= dict.fromkeys(released.TEXT_SUFFIXES, _read_list)
     if kind not in readers:
         raise ConfigError(
-            f"{path}: unknown kind of file {kind!r}; give *.jsonl, *.parquet, a saved dataset folder, or a list of "
-            f"texts in *{', *'.join(released.TEXT_SUFFIXES)}."
+            f"{path}: unknown kind of file {kind!r}; give *.jsonl, *.csv, *.parquet, a saved dataset folder, or a "
+            f"list of texts in *{', *'.join(released.TEXT_SUFFIXES)}."
         )
     return readers[kind](path)
+
+
+def read_csv(path: Path, columns: Mapping[str, str] | None = None) -> Iterator[Row | SetAside]:
+    """Yield the rows of a CSV file: UTF-8, commas, the names of the columns in its first line; an empty cell is none.
+
+    Args:
+        path: the file.
+        columns: which columns are read, and what each is called in the file, which must have them all; by default
+            those that hold text, by their own names, as far as they are there.
+
+    Raises:
+        DataError: it is no such file, or lacks a column, that of the descriptions above all.
+    """
+    read = columns or _TEXT_COLUMNS
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            for name in ("description",) if columns is None else columns.values():
+                _require_column(path, reader.fieldnames or (), name)
+            for number, row in enumerate(reader, start=1):
+                where = f"{path.name}, row {number}"
+                if None in row:
+                    yield SetAside(name=where, reason="more cells than columns; quote texts that hold a comma")
+                else:
+                    yield parse_row({name: row.get(given) or None for name, given in read.items()}, where)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a CSV file in UTF-8: {error}.") from None
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -246,7 +275,7 @@ def _read_parquet(path: Path) -> Iterator[Row | SetAside]:
 
 
 def _read_batches(path: Path, names: list[str], file: Any) -> Iterator[Row | SetAside]:
-    _require_description(path, names)
+    _require_column(path, names)
     number = 0
     columns = [name for name in names if name in _COLUMNS]
     for batch in file.iter_batches(batch_size=_ROWS_PER_GROUP, columns=columns):
@@ -267,15 +296,15 @@ def _read_dataset(path: Path) -> Iterator[Row | SetAside]:
     parts = loaded.values() if isinstance(loaded, datasets.DatasetDict) else [loaded]
     number = 0
     for part in parts:
-        _require_description(path, part.column_names)
+        _require_column(path, part.column_names)
         for value in part.select_columns([name for name in part.column_names if name in _COLUMNS]):
             number += 1
             yield parse_row(value, f"{path.name}, row {number}")
 
 
-def _require_description(path: Path, columns: Iterable[str]) -> None:
-    if "description" not in columns:
-        raise DataError(f"{path}: there is no column 'description', only {', '.join(columns)}; rename the one that is.")
+def _require_column(path: Path, columns: Iterable[str], name: str = "description") -> None:
+    if name not in columns:
+        raise DataError(f"{path}: there is no column {name!r}, only {', '.join(columns)}; rename the one that is.")
 
 
 def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
