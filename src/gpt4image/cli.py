@@ -56,6 +56,7 @@ COMMANDS = {
     "compare": Command("train all arms over seeds: did text help?", "CompareConfig", "compare:compare", recipes=True),
     "report": Command("write report.html of a run or a comparison", "ReportConfig", "report:report"),
     "export": Command("write a model as others load it", "ExportConfig", "export:export"),
+    "predict": Command("name the classes of images", "PredictConfig", "predict:predict"),
     "search": Command("find images by words or by another image", "SearchConfig", "search:search"),
     "completion": Command("script by which a shell completes options", "CompletionConfig", "completion:completion"),
     "doctor": Command("what is installed, what is missing", "DoctorConfig", "doctor:doctor"),

@@ -1,0 +1,113 @@
+"""Images given as files, folders and patterns: found one after the other, and decoded ahead of whoever uses them."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import os
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt4image.data.decode import EXTENSIONS
+from gpt4image.data.file_source import read_bounded
+from gpt4image.deploying.preprocessing import Preprocessing
+from gpt4image.errors import DecodeError
+from gpt4image.outcome import SetAside
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Decoded:
+    """Some images, in the order in which they were found.
+
+    Attributes:
+        paths: of the n images that could be decoded.
+        pixels: (n, 3, S, S) uint8.
+        set_aside: those that could not.
+    """
+
+    paths: tuple[str, ...]
+    pixels: NDArray[np.uint8]
+    set_aside: tuple[SetAside, ...]
+
+
+def find_images(names: Iterable[str]) -> Iterator[str | SetAside]:
+    """Yield the path of every image that is named, in order; none is kept, so that folders may be of any size.
+
+    A file is taken whatever its extension. Of a folder, the files below it that have the extension of an image are, in
+    order of their names; hidden ones are left out, and links to folders are not followed. Other names are patterns,
+    with ``*``, ``?``, ``[...]`` and ``**``. What leads to no image is set aside.
+    """
+    for name in names:
+        matches = [name] if os.path.lexists(name) else sorted(glob.glob(name, recursive=True))  # noqa: PTH207
+        empty = True
+        for match in matches:
+            for found in _below(match) if os.path.isdir(match) else (match,):  # noqa: PTH112
+                empty = False
+                yield found
+        if empty:
+            yield SetAside(
+                name=name, reason="holds no image" if matches else "there is no such file, folder or pattern"
+            )
+
+
+def _below(folder: str) -> Iterator[str | SetAside]:
+    unreadable: list[OSError] = []
+    for parent, folders, files in os.walk(folder, onerror=unreadable.append):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for file in sorted(files):
+            if not file.startswith(".") and os.path.splitext(file)[1].lower() in EXTENSIONS:  # noqa: PTH122
+                yield os.path.join(parent, file)  # noqa: PTH118
+    for error in unreadable:
+        yield SetAside(name=str(error.filename), reason=f"cannot be read: {error.strerror}")
+
+
+def decode_ahead(
+    found: Iterable[str | SetAside], preprocessing: Preprocessing, *, batch_size: int, threads: int
+) -> Generator[Decoded]:
+    """Yield images in batches, in order, while threads decode the next ones.
+
+    Only the batches that are being decoded or wait are held: two for each thread.
+
+    Args:
+        found: paths, and what is set aside already.
+        preprocessing: what makes pixels of a file.
+        batch_size: files per batch.
+        threads: how many decode side by side.
+    """
+    remaining = iter(found)
+    batches = iter(lambda: list(itertools.islice(remaining, batch_size)), [])
+    waiting: deque[Future[Decoded]] = deque()
+    with ThreadPoolExecutor(threads, "decode") as pool:
+        try:
+            for batch in batches:
+                waiting.append(pool.submit(_decode, batch, preprocessing))
+                if len(waiting) >= 2 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _decode(found: Sequence[str | SetAside], preprocessing: Preprocessing) -> Decoded:
+    pixels = np.empty((len(found), 3, preprocessing.size, preprocessing.size), np.uint8)
+    paths: list[str] = []
+    set_aside: list[SetAside] = []
+    for item in found:
+        if isinstance(item, SetAside):
+            set_aside.append(item)
+            continue
+        try:
+            if not os.path.isfile(item):  # noqa: PTH113  (a pipe would never end)
+                raise DecodeError("a link to nothing" if os.path.islink(item) else "no file")  # noqa: PTH114
+            pixels[len(paths)] = preprocessing.pixels(read_bounded(item))
+        except (DecodeError, OSError) as error:
+            set_aside.append(SetAside(name=item, reason=getattr(error, "strerror", None) or str(error)))
+        else:
+            paths.append(item)
+    return Decoded(paths=tuple(paths), pixels=pixels[: len(paths)], set_aside=tuple(set_aside))
