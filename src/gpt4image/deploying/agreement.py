@@ -60,7 +60,7 @@ def run_probabilities(
     Raises:
         DataError: no image can be decoded.
     """
-    options = model.config.model_copy(update={"device": "cpu", "precision": "fp32"})
+    options = model.config.model_copy(update={"device": "cpu", "precision": "fp32", "memory_format": "contiguous"})
     pixels, set_aside, usable = load_pixels(images, stored_size(options), memory_limit_gb=float("inf"), workers=1)
     indices = np.flatnonzero(usable)
     return replace(model, config=options).read(pixels, indices).probabilities, indices, set_aside

@@ -91,7 +91,8 @@ def model_card(
             interval=None if evaluation is None else wilson(evaluation.top1, evaluation.labelled),
             comparisons=comparisons_of(leaving.run_dir),
             data={**run.run["data"], "spec": public(run.run["data"]["spec"])},
-            text=text_facts(leaving),
+            labels=findings.condition({**run.config, **run.run["data"]}) or "none",
+        text=text_facts(leaving),
             about=_about_arm(arm),
             environment={
                 "gpt4image": None,

@@ -10,18 +10,23 @@ from gpt4image.deploying.timm_folder import needs_small_stem
 _TIMM = """\
 import timm
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 {imports}
+{picture}
 model = timm.create_model({where!r}, pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
-images = transform(Image.open("picture.jpg").convert("RGB"))[None]
+images = transform(picture)[None]
 with torch.inference_mode():
     probabilities = model(images).softmax(dim=1)[0].tolist()
 classes = model.pretrained_cfg["label_names"]
 print(classes[probabilities.index(max(probabilities))])"""
 
+# Upright, and on white where it is transparent: as in training.
 _PICTURE = """\
-picture = Image.open("picture.jpg").convert("RGB")
+picture = ImageOps.exif_transpose(Image.open("picture.jpg")).convert("RGBA")
+picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")"""
+
+_SQUARE = """\
 side = min(picture.size)
 left, top = (picture.width - side) / 2, (picture.height - side) / 2
 square = picture.resize(({resize}, {resize}), Image.Resampling.{filter}, box=(left, top, left + side, top + side))
@@ -32,10 +37,11 @@ import json
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
 session = onnxruntime.InferenceSession({where!r}, providers=["CPUExecutionProvider"])
 {picture}
+{square}
 probabilities = session.run(None, {{"images": images}})[0][0].tolist()
 classes = json.loads(session.get_modelmeta().custom_metadata_map["{key}"])["classes"]
 print(classes[probabilities.index(max(probabilities))])"""
@@ -45,11 +51,12 @@ import json
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 extra = {{"{key}": ""}}
 model = torch.export.load({where!r}, extra_files=extra).module()
 {picture}
+{square}
 probabilities = model(torch.from_numpy(images))[0].tolist()
 classes = json.loads(extra["{key}"])["classes"]
 print(classes[probabilities.index(max(probabilities))])"""
@@ -67,12 +74,12 @@ def example(leaving: LeavingModel, form: str, *, name: str, repository: str | No
     if form == "timm":
         imports = "\nimport small_stem  # makes the model known to timm\n" if needs_small_stem(leaving) else ""
         where = f"local-dir:{name}" if repository is None else f"hf-hub:{repository}"
-        return _TIMM.format(imports=imports, where=where)
+        return _TIMM.format(imports=imports, where=where, picture=_PICTURE)
     template, key = (_ONNX, ONNX_KEY) if form == "onnx" else (_TORCH_EXPORT, EXTRA_FILE)
-    return template.format(where=name, key=key, picture=_picture(leaving.preprocessing))
+    return template.format(where=name, key=key, picture=_PICTURE, square=_square(leaving.preprocessing))
 
 
-def _picture(how: Preprocessing) -> str:
+def _square(how: Preprocessing) -> str:
     start = (how.resize - how.size) // 2
     crop = f".crop(({start}, {start}, {start + how.size}, {start + how.size}))" if how.resize > how.size else ""
-    return _PICTURE.format(resize=how.resize, filter=how.interpolation.upper(), crop=crop)
+    return _SQUARE.format(resize=how.resize, filter=how.interpolation.upper(), crop=crop)
