@@ -163,10 +163,71 @@ def examples(count: int = 8) -> list[dict[str, Any]]:
                     "picture": "data:image/png;base64," + base64.b64encode(pictures.read(index)).decode(),
                     "descriptions": [description_of[pictures.keys[index]]],
                     "text_label": guess if split == "train" else None,
+                    "neighbours": [
+                        {"key": f"near-{n}", "label": label, "picture": data_url(), "similarity": 0.9 - n / 10}
+                        for n in range(3)
+                    ],
                     "predictions": predictions if split == "test" else {},
                 }
             )
     return made
+
+
+def descriptions() -> dict[str, Any]:
+    """Return the content of a descriptions.json."""
+    return {
+        "images": 1549,
+        "described": 1524,
+        "encoding": {
+            "encoder": "minilm",
+            "width": 384,
+            "max_tokens": 256,
+            "truncated": 0.012,
+            "length_policy": "pool",
+        },
+        "descriptions": 1600,
+        "flawed": 16,
+        "failures": 25,
+        "near_duplicates": 8,
+        "words": {"min": 17, "median": 25.0, "mean": 24.9, "p95": 29.0, "p99": 31.0, "max": 133},
+        "words_histogram": {"edges": [17, 20, 23, 26, 29, 32], "counts": [40, 260, 700, 480, 120]},
+        "vocabulary": {"words": 3247, "once": 1587, "uses": 37859},
+        "flaws": {"refusal": {"descriptions": 0, "rejected": 25}, "loop": {"descriptions": 16, "rejected": 0}},
+        "prompts": [{"name": "paper", "version": 1, "text": "Describe this image.", "class_conditioned": False}],
+        "describers": [
+            {
+                "prompt": "paper",
+                "describer": "openai:gpt-4.1-mini",
+                "descriptions": 1600,
+                "tokens_in": 1_240_000,
+                "tokens_out": 72_000,
+                "cost_usd": 0.6115,
+            }
+        ],
+    }
+
+
+def space_map(images: int = 120) -> dict[str, Any]:
+    """Return the content of a map.json."""
+    rng = np.random.default_rng(0)
+    texts, before, after = rng.random((3, images, 2)).round(4).tolist()
+    return {
+        "split": "test",
+        "among": 10,
+        "fitted_on": 1007,
+        "before": {"name": "baseline", "own_class": 0.31, "own_text": 0.12},
+        "after": {"name": "aligned", "own_class": 0.48, "own_text": 0.27},
+        "points": [
+            {
+                "key": f"picture-{i}",
+                "label": CLASSES[i % len(CLASSES)],
+                "text": texts[i],
+                "before": before[i],
+                "after": after[i],
+            }
+            for i in range(images)
+        ],
+    }
 
 
 def write_comparison(folder: Path, record: Mapping[str, Any] | None = None) -> Path:

@@ -15,7 +15,15 @@ from gpt4image.config import ReportConfig
 from gpt4image.errors import RunError
 from gpt4image.files import read_json, write_json
 from gpt4image.report import report, run_sentence, write_report
-from synthetic_records import comparison_record, data_url, examples, write_comparison, write_run
+from synthetic_records import (
+    comparison_record,
+    data_url,
+    descriptions,
+    examples,
+    space_map,
+    write_comparison,
+    write_run,
+)
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'\n`{{ 7*7 }}` \x00"
 
@@ -59,7 +67,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pictures = examples(6)
     write_json(folder / "examples.json", pictures)
     doubts = [{"key": p["key"], "picture": p["picture"], "given": "flag", "text": "sign"} for p in pictures]
-    write_json(folder / "doubtful.json", [doubt | {"probability": 0.93} for doubt in doubts])
+    write_json(folder / "doubtful-labels.json", [doubt | {"probability": 0.93} for doubt in doubts])
+    write_json(folder / "descriptions.json", descriptions())
+    write_json(folder / "map.json", space_map())
     assert write_report(folder) == folder / "report.html"
     return folder
 
@@ -77,13 +87,21 @@ def test_the_page_answers_first_and_then_shows_why(page: str) -> None:
             "What do descriptions buy with 5 labels a category?",
             "With 5 labels a class, text labels raised test accuracy from 35.1 % to 49.4 % (+14.3 points",
             "With all 1,007 training images labelled, text labels made no sure difference",
+            "What was done, and at what cost Pictures1,549, 1,524 of them described",
+            "1,600 descriptions; 1,240,000 tokens in, 72,000 out; $0.6115",
             "Points over baseline",
             "48.6 49.1 50.6",
             "Validation accuracy after each epoch",
             "the text arm with the highest mean",
             "taken for another, summed over seeds",
+            "Before: baseline31.0 % of the pictures have a text of their own class nearest; 12.0 % have their",
+            "After: aligned",
+            "By chance, 8.3 % would",
             "Test pictures, and what each arm sees in them",
             "Doubtful labels Here the description",
+            "Length of 1,600 descriptions: half of them have 25 words or fewer, the longest 133.",
+            "flawed16 (1.0 %): loop 16",
+            "Describe this image.",
             "gpt4image compare --data openmoji --labels-per-class 5 --seeds 3 --out cmp",
             "Machine and versions",
             "broken.png: cannot identify image file",
@@ -121,7 +139,7 @@ def test_right_and_wrong_are_told_in_words_and_signs(page: str) -> None:
 
 def test_every_picture_has_a_text_alternative(page: str) -> None:
     images = re.findall(r"<img [^>]*>", page)
-    assert len(images) == 12
+    assert len(images) == 12 + 6 * 3, "doubtful ones and examples, and three neighbours of each example"
     assert all(re.search(r'alt="Picture [^"]+"', image) for image in images)
 
 
@@ -134,7 +152,10 @@ def test_options_that_differ_are_told_per_arm(page: str) -> None:
     assert "Chosen from the data epochs24" in text
 
 
-def test_hostile_texts_are_shown_not_run(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def hostile_pages(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Pages of a comparison and of a run in whose records every text tries to become a script."""
+    tmp_path = tmp_path_factory.mktemp("hostile")
     record = comparison_record(means={"baseline": 0.3, "text-labels": 0.5, HOSTILE: 0.4})
     for arm in record["arms"].values():
         arm["runs"] = []
@@ -153,11 +174,25 @@ def test_hostile_texts_are_shown_not_run(tmp_path: Path) -> None:
     write_json(run / "evaluation-test.json", evaluation | {"classes": [HOSTILE, *evaluation["classes"][1:]]})
     guess = {"class": HOSTILE, "probability": 0.5}
     example = {"key": HOSTILE, "label": HOSTILE, "split": "test", "picture": data_url(), "descriptions": [HOSTILE]}
-    write_json(tmp_path / "examples.json", [example | {"text_label": guess, "predictions": {HOSTILE: guess}}])
+    near = {"key": HOSTILE, "label": HOSTILE, "picture": data_url(), "description": HOSTILE, "similarity": 0.5}
+    more = {"text_label": guess, "predictions": {HOSTILE: guess}, "neighbours": [near]}
+    write_json(tmp_path / "examples.json", [example | more])
     doubt = {"key": HOSTILE, "picture": data_url(), "given": HOSTILE, "text": HOSTILE, "probability": 0.5}
-    write_json(tmp_path / "doubtful.json", [doubt | {"description": HOSTILE}])
-    for path in (write_report(tmp_path), write_report(run)):
-        page = path.read_text(encoding="utf-8")
+    write_json(tmp_path / "doubtful-labels.json", [doubt | {"description": HOSTILE, "truth": HOSTILE}])
+    side, place = {"name": HOSTILE, "own_class": 0.5}, [0.5, 0.5]
+    point = {"key": HOSTILE, "label": HOSTILE, "text": place, "before": place, "after": place}
+    hostile_map = {"split": HOSTILE, "among": 10, "before": side, "after": side, "points": [point]}
+    asked = {"name": HOSTILE, "text": HOSTILE, "class_conditioned": True}
+    by = {"prompt": HOSTILE, "describer": HOSTILE}
+    told = descriptions() | {"prompts": [asked], "describers": [by], "flaws": {HOSTILE: {"descriptions": 1}}}
+    for place_of_it in (tmp_path, run):
+        write_json(place_of_it / "map.json", hostile_map)
+        write_json(place_of_it / "descriptions.json", told | {"encoding": told["encoding"] | {"encoder": HOSTILE}})
+    return [path.read_text(encoding="utf-8") for path in (write_report(tmp_path), write_report(run))]
+
+
+def test_hostile_texts_are_shown_not_run(hostile_pages: list[str]) -> None:
+    for page in hostile_pages:
         elements = Elements(page)
         assert "script" not in elements.tags
         assert "onerror" not in dict(elements.attributes)
@@ -264,6 +299,8 @@ onload = () => {
       cut: text.filter(box => box.width && (box.right > frame.clientWidth || box.left < 0)).length,
       charts: [...new Set(shown.map(svg => svg.getAttribute("class")))],
       background: frame.contentWindow.getComputedStyle(page.body).backgroundColor,
+      fetched: frame.contentWindow.performance.getEntriesByType("resource").map(entry => entry.name)
+        .filter(name => !name.startsWith("data:")),
       broken: [...page.images].filter(image => !image.complete || !image.naturalWidth).length,
     };
   });
@@ -294,6 +331,11 @@ def look(page: str, folder: Path, scheme: str) -> tuple[list[dict[str, Any]], li
             "--hide-scrollbars",
             "--enable-logging=stderr",
             "--dump-dom",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--disable-quic",
         ),
         *(f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=10000", "--window-size=1400,1000"),
         *(f"--blink-settings=preferredColorScheme={0 if scheme == 'dark' else 1}", wrapper.as_uri()),
@@ -315,8 +357,17 @@ def test_the_page_fits_every_screen(folder: Path, page: str, tmp_path: Path, sch
         assert one["outside"] == []
         assert one["cut"] == 0
         assert one["broken"] == 0
+        assert one["fetched"] == []
         assert one["charts"] == (["narrow"] if one["width"] < 736 else ["wide"])
         assert one["background"] == ("rgb(20, 23, 26)" if scheme == "dark" else "rgb(253, 253, 251)")
+
+
+@pytest.mark.slow
+def test_hostile_texts_do_nothing_in_a_browser(hostile_pages: list[str], tmp_path: Path) -> None:
+    for page in hostile_pages:
+        found, messages = look(page, tmp_path, "light")
+        assert messages == [], "a script that the page's policy had to stop would be named here"
+        assert [(one["scroll"], one["outside"], one["fetched"]) for one in found] == [(w, [], []) for w in WIDTHS]
 
 
 @pytest.mark.slow
@@ -337,6 +388,8 @@ def test_long_names_and_many_seeds_fit_a_phone(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_browser_check_sees_a_page_that_is_too_wide(tmp_path: Path) -> None:
     page = "<!doctype html><table width=500><tr><td>wide</table><script>1</script>"
+    seen, _ = look("<!doctype html><img src=file:///nowhere.png>", tmp_path, "light")
+    assert seen[0]["fetched"] and seen[0]["broken"]
     policy = "<meta http-equiv=Content-Security-Policy content=\"default-src 'none'\">"
     found, messages = look(policy + page, tmp_path, "light")
     assert [one["scroll"] > one["width"] for one in found] == [True, True, False, False]

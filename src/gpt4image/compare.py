@@ -6,17 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from gpt4image import runs
 from gpt4image.comparing.jobs import run_all
-from gpt4image.comparing.planning import Job, Plan, make_plan
-from gpt4image.comparing.regimes import Regime
+from gpt4image.comparing.planning import Job, make_plan
 from gpt4image.comparing.results import summarise
 from gpt4image.config import CompareConfig
 from gpt4image.files import write_json
 from gpt4image.outcome import Outcome
-from gpt4image.table import EmbeddingTable
 
 
 def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",)) -> Outcome:
@@ -33,6 +29,7 @@ def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",)) -> 
         ConfigError, DataError, TableError, ModelError, RunError: before training starts.
     """
     from gpt4image.report import write_report
+    from gpt4image.reporting.gather import gather_comparison
     from gpt4image.reporting.metric_tables import all_tables
 
     out = configs[0].out
@@ -47,7 +44,7 @@ def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",)) -> 
     record = next(iter(results.values()))
     record = record if len(results) == 1 else {**record, "comparisons": results}
     write_json(out / "comparison.json", record)
-    _write_examples(plans[0])
+    left_out = gather_comparison(plans)
     report = write_report(out)
     set_aside = dict.fromkeys(item for folder in jobs for item in runs.read_set_aside(folder))
     return Outcome(
@@ -55,28 +52,5 @@ def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",)) -> 
         summary={"comparison": str(out / "comparison.json"), "report": str(report)},
         record=record,
         text=all_tables(record),
-        set_aside=tuple(set_aside),
-    )
-
-
-def _write_examples(plan: Plan) -> None:
-    """Write example pictures with their texts, and what the text labels and the runs of the first seed say of them."""
-    from gpt4image.labelling.teaching import read_training
-    from gpt4image.reporting.examples import write_examples
-
-    config, data = plan.config, Regime.of(plan.config).apply(plan.prepared.data, seed=0)
-    in_train = data.image_set.splits == "train"
-    candidates, probabilities = data.usable, None
-    if data.text is not None:
-        candidates = data.usable & (data.text.described | ~in_train)
-    if "text-labels" in plan.members and data.text is not None:
-        probabilities = np.zeros((len(in_train), len(data.classes)), np.float32)
-        probabilities[data.indices("train")] = read_training(data, config, seed=0).probabilities
-    write_examples(
-        config.out / "examples.json",
-        data.image_set,
-        candidates,
-        store=None if config.embeddings is None else Path(EmbeddingTable.open(config.embeddings).manifest.store),
-        text_labels=probabilities,
-        run_dirs={name: member.folders[0] for name, member in plan.members.items()},
+        set_aside=(*set_aside, *left_out),
     )

@@ -15,18 +15,27 @@ from gpt4image.files import read_json, write_text
 from gpt4image.outcome import Outcome, SetAside
 from gpt4image.reporting import charts, findings, metric_tables
 from gpt4image.reporting.background import background
+from gpt4image.reporting.done import what_was_done
+from gpt4image.reporting.extras import (
+    DESCRIPTIONS,
+    DOUBTFUL,
+    EXAMPLES,
+    MAP,
+    Descriptions,
+    Doubt,
+    Example,
+    SpaceMap,
+)
+from gpt4image.reporting.map_figure import map_figure
 from gpt4image.reporting.page import render
 from gpt4image.reporting.records import (
     COMPARISON,
-    DOUBTFUL,
-    EXAMPLES,
     Comparison,
-    Doubt,
     Evaluation,
-    Example,
     Run,
     load_arm_runs,
     load_comparisons,
+    load_item,
     load_items,
     load_run,
 )
@@ -68,7 +77,7 @@ def _build(folder: Path) -> Page:
     if (folder / COMPARISON).is_file():
         return _comparison_page(folder)
     if (folder / RUN).is_file() or (folder / CONFIG).is_file():
-        return _run_page(load_run(folder))
+        return _run_page(load_run(folder), _extras(folder))
     raise RunError(
         f"{folder} holds neither {COMPARISON} nor {RUN}; give a folder that `gpt4image compare`, `gpt4image demo` or "
         "`gpt4image train` has finished writing."
@@ -77,9 +86,7 @@ def _build(folder: Path) -> Page:
 
 def _comparison_page(folder: Path) -> Page:
     comparisons = load_comparisons(folder)
-    examples, bad_examples = load_items(folder / EXAMPLES, Example)
-    doubtful, bad_doubts = load_items(folder / DOUBTFUL, Doubt)
-    set_aside = bad_examples + bad_doubts
+    set_aside: list[SetAside] = []
     sections = []
     all_runs: dict[str, list[Run]] = {}
     for number, (name, comparison) in enumerate(comparisons.items(), start=1):
@@ -89,26 +96,70 @@ def _comparison_page(folder: Path) -> Page:
         for arm, arm_runs in runs.items():
             all_runs[f"{name}: {arm}" if name else arm] = arm_runs
     first = next(iter(comparisons.values()))
+    extras = _extras(folder)
     html = render(
         "comparison.html",
         title=findings.one_line(first.question) or "What did descriptions buy?",
         sections=sections,
         headings=metric_tables.HEADINGS,
-        test_examples=[example for example in examples if example.split != "train"],
-        train_examples=[example for example in examples if example.split == "train"],
-        doubtful=doubtful,
-        set_aside=set_aside,
+        set_aside=[*set_aside, *extras.set_aside],
         background=background(all_runs),
+        **_shown("comparison", extras, all_runs),
     )
     record = read_json(folder / COMPARISON)
     summary = {
         "findings": {section.name or "comparison": section.findings[0] for section in sections},
-        "pictures": len(examples),
+        "pictures": len(extras.examples),
     }
-    return Page(html=html, text=metric_tables.all_tables(record), summary=summary, set_aside=tuple(set_aside))
+    text = metric_tables.all_tables(record)
+    return Page(html=html, text=text, summary=summary, set_aside=(*set_aside, *extras.set_aside))
 
 
-def _run_page(run: Run) -> Page:
+@dataclass(frozen=True, kw_only=True)
+class Extras:
+    """What is shown beside results; what is not there, or cannot be read, is empty."""
+
+    examples: list[Example]
+    doubtful: list[Doubt]
+    descriptions: Descriptions | None
+    space: SpaceMap | None
+    set_aside: list[SetAside]
+
+
+def _extras(folder: Path) -> Extras:
+    examples, bad_examples = load_items(folder / EXAMPLES, Example)
+    doubtful, bad_doubts = load_items(folder / DOUBTFUL, Doubt)
+    descriptions, bad_descriptions = load_item(folder / DESCRIPTIONS, Descriptions)
+    space, bad_map = load_item(folder / MAP, SpaceMap)
+    return Extras(
+        examples=examples,
+        doubtful=doubtful,
+        descriptions=descriptions,
+        space=space,
+        set_aside=bad_examples + bad_doubts + bad_descriptions + bad_map,
+    )
+
+
+def _shown(identifier: str, extras: Extras, runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
+    """Return what the templates of both pages need of the extras."""
+    known = extras.descriptions
+    lengths = None if known is None else known.words_histogram
+    chart = Markup()
+    if lengths is not None:
+        title, axis = "Words in a description", "words; the last bar holds all that are longer"
+        chart = charts.histogram_chart(f"{identifier}-words", title, lengths.edges, lengths.counts, axis=axis)
+    return {
+        "done": what_was_done(known, runs),
+        "map": None if extras.space is None else map_figure(extras.space),
+        "descriptions": known,
+        "lengths": chart,
+        "test_examples": [example for example in extras.examples if example.split != "train"],
+        "train_examples": [example for example in extras.examples if example.split == "train"],
+        "doubtful": extras.doubtful,
+    }
+
+
+def _run_page(run: Run, extras: Extras) -> Page:
     arm = str(run.config.get("arm", "train"))
     name = findings.one_line(run.folder.resolve().name if arm == "train" else arm)  # "train": no arm of a comparison
     runs = {name: [run]}
@@ -124,9 +175,11 @@ def _run_page(run: Run) -> Page:
         classes=class_gains("run", None, runs[name]),
         confusions=confusions(runs),
         background=background(runs),
+        set_aside=extras.set_aside,
+        **_shown("run", extras, runs),
     )
     accuracy = run.evaluation.top1 if run.evaluation else None
-    return Page(html=html, text=sentence, summary={"top1": accuracy}, set_aside=())
+    return Page(html=html, text=sentence, summary={"top1": accuracy}, set_aside=tuple(extras.set_aside))
 
 
 @dataclass(frozen=True, kw_only=True)

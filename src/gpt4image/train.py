@@ -13,7 +13,7 @@ from gpt4image.devices import choose_device, cpu_threads
 from gpt4image.engines import processes
 from gpt4image.errors import ConfigError, DataError
 from gpt4image.files import read_json, write_json
-from gpt4image.outcome import Outcome
+from gpt4image.outcome import Outcome, SetAside
 from gpt4image.progress import progress_bar
 from gpt4image.training.tracking import require_trackers, tracked
 from gpt4image.training.training_data import Prepared, prepare
@@ -28,12 +28,17 @@ def train(config: TrainConfig) -> Outcome:
         ConfigError, DataError, TableError, ModelError, RunError: before training starts.
         TrainingError: the loss is not finite.
     """
+    from gpt4image.reporting.gather import gather_run
+
+    left_out: list[SetAside] = []
     with processes.joined(choose_device(config.device)), cpu_threads(config.threads):
         ready = processes.together(lambda: _prepared(config), first_ahead=True)
         if ready is not None:
             _require_same_data(ready)
             _train(resolve(ready))
-        return processes.together(lambda: _outcome(config.out))
+            if processes.rank() == 0:
+                left_out = gather_run(ready, config.out)
+        return processes.together(lambda: _outcome(config.out, left_out))
 
 
 def _prepared(config: TrainConfig) -> Prepared | None:
@@ -159,7 +164,7 @@ def _as_before(config: TrainConfig) -> TrainConfig:
     return config.model_copy(update={name: saved[name] for name in still_open & saved["chosen"].keys()})
 
 
-def _outcome(out: Path) -> Outcome:
+def _outcome(out: Path, left_out: list[SetAside]) -> Outcome:
     record = runs.read_run(out)
     facts, last = record["run"], record["metrics"][-1]
     notes = {"notes": " ".join(record["config"]["notes"])} if record["config"]["notes"] else {}
@@ -177,5 +182,5 @@ def _outcome(out: Path) -> Outcome:
             "images_per_second": facts["images_per_second"],
             "next": f"gpt4image evaluate {out}",
         },
-        set_aside=runs.read_set_aside(out),
+        set_aside=(*runs.read_set_aside(out), *left_out),
     )

@@ -10,10 +10,9 @@ from pydantic import ValidationError
 
 from gpt4image.errors import RunError
 from gpt4image.files import read_json, write_json
+from gpt4image.reporting.extras import Doubt, Example
 from gpt4image.reporting.records import (
     Comparison,
-    Doubt,
-    Example,
     load_arm_runs,
     load_comparisons,
     load_items,

@@ -42,6 +42,8 @@ _PART_COLUMNS = (
 )
 _SHOWN = 5
 _LONGEST_TEXT = 100
+_BINS = 24
+_WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 # Numbers of requests and the like, which would make every reason a reason of its own.
 _PARTICULAR = re.compile(r"\b(?=[\w-]*\d)[\w-]{8,}\b")
 
@@ -150,6 +152,7 @@ class _Stats:
         flawed: descriptions with any flaw.
         with_reason: descriptions that say why they ended.
         named: number of descriptions of labelled images by whether they hold the name of the class.
+        vocabulary: number of uses of each word, in small letters.
     """
 
     described: set[str] = field(default_factory=set)
@@ -165,6 +168,7 @@ class _Stats:
     flawed: int = 0
     with_reason: int = 0
     named: Counter[bool] = field(default_factory=Counter)
+    vocabulary: Counter[str] = field(default_factory=Counter)
 
     def add(self, result: Description, class_name: str | None) -> None:
         """Count a result of an image of a class; None where the class is not known."""
@@ -192,6 +196,7 @@ class _Stats:
         found = stored_flaws(result, class_name)
         self.described.add(result.digest)
         self.words.append(len(text.split()))
+        self.vocabulary.update(_WORD.findall(text.lower()))
         self.openings[opening(text)] += 1
         self.flaws.update(found)
         self.flawed += bool(found)
@@ -224,6 +229,12 @@ class _Stats:
             described[prompt] += part.descriptions
         return {
             "words": _distribution(self.words),
+            "words_histogram": _histogram(self.words),
+            "vocabulary": {
+                "words": len(self.vocabulary),
+                "once": sum(count == 1 for count in self.vocabulary.values()),
+                "uses": self.vocabulary.total(),
+            },
             "answer_tokens": _distribution(self.tokens),
             "latency_s": _distribution(self.latency),
             "flaws": {
@@ -238,6 +249,7 @@ class _Stats:
                 {
                     "name": prompt.name,
                     "version": prompt.version,
+                    "text": prompt.text,
                     "class_conditioned": prompt.class_conditioned,
                     "descriptions": count,
                 }
@@ -282,6 +294,18 @@ def _distribution(values: array[Any]) -> dict[str, float] | None:
     median, p95, p99 = np.percentile(numbers, (50, 95, 99)).round(3).tolist()
     low, mean, high = numbers.min().item(), round(numbers.mean().item(), 1), numbers.max().item()
     return {"min": low, "median": median, "mean": mean, "p95": p95, "p99": p99, "max": high}
+
+
+def _histogram(values: array[int]) -> dict[str, list[int]] | None:
+    """Return ``edges`` (b + 1) and ``counts`` (b) of the values, those beyond the 99th percentile in the last bin."""
+    if not values:
+        return None
+    numbers = np.asarray(values)
+    low, high = int(numbers.min()), int(np.ceil(np.percentile(numbers, 99)))
+    step = max(1, -(-(high - low + 1) // _BINS))
+    edges = np.arange(low, high + step + 1, step)
+    counts, _ = np.histogram(np.minimum(numbers, high), edges)
+    return {"edges": edges.tolist(), "counts": counts.tolist()}
 
 
 def _share(part: int, whole: int) -> float | None:

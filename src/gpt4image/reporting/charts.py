@@ -226,6 +226,31 @@ def class_chart(identifier: str, title: str, gains: Sequence[Gain], *, axis: str
     return _both_widths(identifier, title, "; ".join(words), draw)
 
 
+def histogram_chart(identifier: str, title: str, edges: Sequence[float], counts: Sequence[int], *, axis: str) -> Markup:
+    """Draw how often values fall between neighbouring ``edges`` (b + 1); ``counts`` is (b,)."""
+
+    def draw(width: int) -> Figure:
+        figure = _figure(width, 150)
+        axes = figure.subplots()
+        axes.stairs(counts, edges, fill=True, color=ACCENT, alpha=0.75)
+        axes.grid(visible=False, axis="x")
+        axes.spines["left"].set_visible(False)
+        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(8 if width > NARROW else 5, integer=True))
+        axes.margins(x=0.01)
+        axes.set_ylim(0)
+        axes.set_xlabel(_clean(axis))
+        return figure
+
+    words = f"{sum(counts):,} values from {edges[0]:g} to {edges[-1]:g}, most between {_fullest(edges, counts)}"
+    return _both_widths(identifier, title, words, draw)
+
+
+def _fullest(edges: Sequence[float], counts: Sequence[int]) -> str:
+    place = int(np.argmax(counts))
+    return f"{edges[place]:g} and {edges[place + 1]:g}"
+
+
 def _draw_curve(axes: Axes, curve: Curve, *, label: bool) -> None:
     mean = curve.values.mean(axis=0)
     style = (0, (4, 2)) if curve.dashed else "-"

@@ -1,21 +1,34 @@
-"""Example pictures for the report: what was written about them, what the text says, what each arm sees."""
+"""Example pictures for the report: what was written about them, what the text says, what each arm sees.
+
+And pictures whose label the text doubts. What is in the files: extras.py.
+"""
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.data.image_set import NO_LABEL, ImageSet
+from gpt4image.errors import DecodeError
 from gpt4image.files import write_json
+from gpt4image.labelling.text_vectors import unit
 
-THUMBNAIL = 96
+if TYPE_CHECKING:
+    from gpt4image.training.text_targets import TextTargets
+
+THUMBNAIL, SMALL = 96, 56
 PER_SPLIT = 24
+DOUBTS = 24
+NEIGHBOURS = 3
+AMONG = 20_000
+"""Most described training images that neighbours are looked for among."""
 
 
 def write_examples(
@@ -24,44 +37,128 @@ def write_examples(
     candidates: NDArray[np.bool_],
     *,
     store: Path | None,
+    text: TextTargets | None,
     text_labels: NDArray[np.float32] | None,
     run_dirs: Mapping[str, Path],
+    splits: Sequence[str] = ("test", "train"),
 ) -> None:
-    """Write a fixed sample of test and described training pictures as examples.json holds them (see report.py).
+    """Write a fixed sample of held-out and described training pictures.
 
     Args:
         path: file to write.
         image_set: N images.
         candidates: (N,) which of them may be shown: those that can be decoded and, in train, are described.
         store: description store with the texts; they are left out where it is not there any more.
+        text: embeddings of the descriptions, by which pictures have neighbours; or None.
         text_labels: (N, K) class probabilities read off the descriptions, zeros where there are none; or None.
         run_dirs: by arm, a run whose test predictions are shown.
+        splits: to sample from.
     """
     rng = np.random.default_rng(0)
     sample: list[int] = []
-    for split in ("test", "train"):
+    for split in splits:
         images = np.flatnonzero(candidates & (image_set.splits == split))
         sample += np.sort(rng.choice(images, min(PER_SPLIT, len(images)), replace=False)).tolist()
-    texts = read_descriptions(store, [image_set.digests[i] for i in sample])
+    train = np.flatnonzero(candidates & (image_set.splits == "train"))
+    alike = {} if text is None else nearest_texts(text, np.array(sample, np.int64), train)
+    shown = dict.fromkeys([*sample, *(other for others in alike.values() for other, _ in others)])
+    texts = read_descriptions(store, [image_set.digests[i] for i in shown])
     predictions = {arm: read_predictions(folder) for arm, folder in run_dirs.items()}
 
     def guess(label: int, probability: float) -> dict[str, Any]:
         return {"class": image_set.classes[label], "probability": round(probability, 4)}
 
+    def name(index: int) -> str | None:
+        label = int(image_set.labels[index])
+        return None if label == NO_LABEL else image_set.classes[label]
+
+    def neighbour(index: int, similarity: float) -> dict[str, Any]:
+        return {
+            "key": image_set.keys[index],
+            "label": name(index),
+            "picture": picture(image_set.read(index), SMALL),
+            "description": next(iter(texts.get(image_set.digests[index], [])), ""),
+            "similarity": round(similarity, 3),
+        }
+
     def row(index: int) -> dict[str, Any]:
-        key, label = image_set.keys[index], int(image_set.labels[index])
+        key = image_set.keys[index]
         by_text = None if text_labels is None or not text_labels[index].any() else text_labels[index]
         return {
             "key": key,
-            "label": None if label == NO_LABEL else image_set.classes[label],
+            "label": name(index),
             "split": str(image_set.splits[index]),
             "picture": picture(image_set.read(index)),
             "descriptions": texts.get(image_set.digests[index], []),
             "text_label": None if by_text is None else guess(int(by_text.argmax()), float(by_text.max())),
+            "neighbours": [neighbour(*other) for other in alike.get(index, [])],
             "predictions": {arm: guess(*found[key]) for arm, found in predictions.items() if key in found},
         }
 
     write_json(path, [row(index) for index in sample])
+
+
+def nearest_texts(
+    text: TextTargets, images: NDArray[np.int64], pool: NDArray[np.int64]
+) -> dict[int, list[tuple[int, float]]]:
+    """Return the images of ``pool`` whose texts are most similar to that of each described image, and their cosines.
+
+    There are NEIGHBOURS of each; images of the same text are none. Of more than AMONG images, a fixed sample is looked
+    at.
+    """
+    pool = pool[text.described[pool]]
+    if len(pool) > AMONG:
+        pool = np.sort(np.random.default_rng(0).choice(pool, AMONG, replace=False))
+    images = images[text.described[images]]
+    (vectors, _, ids), (others, _, other_ids) = (text.take(part) for part in (images, pool))
+    cosines = unit(vectors.numpy()) @ unit(others.numpy()).T
+    cosines[ids.numpy()[:, None] == other_ids.numpy()] = -np.inf
+    best = np.argsort(-cosines, axis=1, kind="stable")[:, :NEIGHBOURS]
+    return {
+        image: [(int(pool[place]), float(row[place])) for place in places if np.isfinite(row[place])]
+        for image, places, row in zip(images.tolist(), best, cosines, strict=True)
+    }
+
+
+def write_doubts(
+    path: Path,
+    image_set: ImageSet,
+    rows: NDArray[np.int64],
+    given: NDArray[np.int64],
+    probabilities: NDArray[np.float32],
+    *,
+    store: Path | None,
+    true: bool = False,
+) -> None:
+    """Write the pictures whose label the text doubts, the first DOUBTS that can be decoded.
+
+    Args:
+        path: file to write.
+        image_set: N images.
+        rows: (n,) positions of the images, the most doubtful first.
+        given: (n,) their labels.
+        probabilities: (n, K) of the classes, by their texts.
+        store: description store with the texts; None for none.
+        true: whether the set knows the true labels, since a comparison has spoilt the given ones itself.
+    """
+    classes, found = image_set.classes, []
+    texts = read_descriptions(store, [image_set.digests[row] for row in rows[: 2 * DOUBTS]])
+    for row, label, said in zip(rows.tolist(), given.tolist(), probabilities, strict=True):
+        if len(found) == DOUBTS:
+            break
+        with contextlib.suppress(DecodeError, OSError):
+            found.append(
+                {
+                    "key": image_set.keys[row],
+                    "picture": picture(image_set.read(row)),
+                    "given": classes[label],
+                    "text": classes[int(said.argmax())],
+                    "probability": round(float(said.max()), 4),
+                    "description": next(iter(texts.get(image_set.digests[row], [])), ""),
+                    "truth": classes[image_set.labels[row]] if true else None,
+                }
+            )
+    write_json(path, found)
 
 
 def picture(data: bytes, side: int = THUMBNAIL) -> str:

@@ -1,4 +1,4 @@
-"""What a report reads, typed and checked: comparisons, runs, evaluations, example pictures.
+"""What a report reads, typed and checked: comparisons, runs, evaluations; what it shows beside them is in extras.py.
 
 The files are described in `runs.py` and docs/design.md. Nothing in them is trusted: a record that does not fit is a
 RunError for what a report cannot do without, and a SetAside for an example picture or one run among many.
@@ -18,13 +18,11 @@ from gpt4image.files import read_json
 from gpt4image.outcome import SetAside
 from gpt4image.runs import read_run
 
-COMPARISON, EXAMPLES, DOUBTFUL = "comparison.json", "examples.json", "doubtful.json"
+COMPARISON = "comparison.json"
 FEW_SEEDS = 3
 """Fewer seeds than this say nothing sure about a difference."""
 
 Interval = tuple[float, float]
-# A picture goes into an HTML attribute; only bitmaps are let through (an SVG could carry links and scripts).
-Picture = Annotated[str, Field(pattern=r"\Adata:image/(png|webp|jpeg);base64,[A-Za-z0-9+/]+={0,2}\z")]
 
 
 class Record(BaseModel):
@@ -133,36 +131,6 @@ class Comparison(Record):
     def pair(self, arm: str) -> Pair | None:
         """Return the difference of ``arm`` to the reference, if it was measured."""
         return next((pair for pair in self.pairs if (pair.arm, pair.against) == (arm, self.reference)), None)
-
-
-class Guess(Record):
-    """A class and the probability given to it."""
-
-    class_: str = Field(alias="class")
-    probability: float
-
-
-class Example(Record):
-    """A picture of the set with its descriptions, its text label and what each arm makes of it."""
-
-    key: str
-    label: str | None = None
-    split: str
-    picture: Picture
-    descriptions: tuple[str, ...] = ()
-    text_label: Guess | None = None
-    predictions: dict[str, Guess] = Field(default_factory=dict)
-
-
-class Doubt(Record):
-    """A picture whose description contradicts its given label; ``probability`` is that of the class ``text``."""
-
-    key: str
-    picture: Picture
-    given: str
-    text: str
-    probability: float
-    description: str = ""
 
 
 class Validation(Record):
@@ -280,6 +248,16 @@ def load_arm_runs(folder: Path, comparison: Comparison) -> tuple[dict[str, list[
 
 
 R = TypeVar("R", bound=Record)
+
+
+def load_item(path: Path, kind: type[R]) -> tuple[R | None, list[SetAside]]:
+    """Read an optional record; a missing file is None, a malformed one is set aside."""
+    if not path.is_file():
+        return None, []
+    try:
+        return checked(path, lambda: kind.model_validate(read_json(path))), []
+    except RunError as error:
+        return None, [SetAside(name=path.name, reason=str(error))]
 
 
 def load_items(path: Path, kind: type[R]) -> tuple[list[R], list[SetAside]]:

@@ -1,0 +1,75 @@
+"""What was done, and at what cost, in a few lines: describer, text encoder, training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from gpt4image.reporting.extras import Descriptions
+from gpt4image.reporting.findings import duration
+from gpt4image.reporting.records import Run
+
+
+def what_was_done(known: Descriptions | None, runs: Mapping[str, Sequence[Run]]) -> dict[str, str]:
+    """Return headings and what stands under them; what is not known is left out."""
+    distinct = {run.folder.resolve(): run for arm_runs in runs.values() for run in arm_runs}
+    found = {} if known is None else _descriptions(known)
+    return found | _training(list(distinct.values()))
+
+
+def _descriptions(known: Descriptions) -> dict[str, str]:
+    encoding = known.encoding
+    found = {"Pictures": f"{known.images:,}, {known.described:,} of them described"}
+    told = {asked.name for asked in known.prompts if asked.class_conditioned}
+    if known.describers:
+        found["Described by"] = " · ".join(
+            dict.fromkeys(
+                f"{by.describer}, prompt {by.prompt}{' (told the class)' if by.prompt in told else ''}"
+                for by in known.describers
+            )
+        )
+        found["Price of the texts"] = _price(known)
+    cut = "pooled from chunks" if encoding.length_policy == "pool" else "cut"
+    found["Text encoder"] = (
+        f"{encoding.encoder}: {encoding.width} numbers a text; {100 * encoding.truncated:.1f} % of the texts are "
+        f"longer than {encoding.max_tokens} tokens and {cut}"
+    )
+    return found
+
+
+def _price(known: Descriptions) -> str:
+    tokens_in, tokens_out = (_sum(getattr(by, name) for by in known.describers) for name in ("tokens_in", "tokens_out"))
+    cost = _sum(by.cost_usd for by in known.describers)
+    parts = [f"{known.descriptions:,} descriptions"]
+    if tokens_in is not None or tokens_out is not None:
+        parts.append(f"{tokens_in or 0:,} tokens in, {tokens_out or 0:,} out")
+    parts.append("dollars not recorded" if cost is None else f"${cost:,.4f}" if cost < 1 else f"${cost:,.2f}")
+    return "; ".join(parts)
+
+
+def _sum(values: Iterable[Any]) -> Any:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+def _training(runs: Sequence[Run]) -> dict[str, str]:
+    seconds = [value for run in runs if isinstance(value := run.run.get("seconds"), int | float)]
+    models = dict.fromkeys(_model(run) for run in runs if run.config.get("model"))
+    found = {"Model": " · ".join(models)} if models else {}
+    if seconds:
+        together = (
+            f"{len(seconds)} runs, {duration(sum(seconds))} together" if len(seconds) > 1 else duration(seconds[0])
+        )
+        devices = dict.fromkeys(str(run.environment["device"]) for run in runs if run.environment.get("device"))
+        found["Training"] = together + (f", on {' · '.join(devices)}" if devices else "")
+    return found
+
+
+def _model(run: Run) -> str:
+    size, weights = run.config.get("image_size"), run.run.get("parameters")
+    parts = [str(run.config["model"])]
+    if isinstance(weights, int):
+        parts.append(f"{weights:,} weights")
+    if size:
+        parts.append(f"{size} x {size} pixels")
+    return ", ".join(parts)

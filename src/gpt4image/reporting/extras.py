@@ -1,0 +1,181 @@
+"""What a report shows beside results, typed and checked: pictures, descriptions, a map; each file may be missing.
+
+examples.json         pictures with their descriptions, neighbours and predictions
+doubtful-labels.json  pictures whose description contradicts their label
+descriptions.json     who described the images, at what cost, and how good the texts are
+map.json              images among texts in the plane, before and after alignment
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from gpt4image.reporting.records import Record
+
+EXAMPLES, DOUBTFUL, DESCRIPTIONS, MAP = "examples.json", "doubtful-labels.json", "descriptions.json", "map.json"
+
+# A picture goes into an HTML attribute; only bitmaps are let through (an SVG could carry links and scripts).
+Picture = Annotated[str, Field(pattern=r"\Adata:image/(png|webp|jpeg);base64,[A-Za-z0-9+/]+={0,2}\z")]
+
+
+class Guess(Record):
+    """A class and the probability given to it."""
+
+    class_: str = Field(alias="class")
+    probability: float
+
+
+class Neighbour(Record):
+    """Another picture, by how alike the descriptions are: ``similarity`` is the cosine of their embeddings."""
+
+    key: str
+    label: str | None = None
+    picture: Picture
+    description: str = ""
+    similarity: float
+
+
+class Example(Record):
+    """A picture of the set with its descriptions, its text label, its neighbours and what each arm makes of it."""
+
+    key: str
+    label: str | None = None
+    split: str
+    picture: Picture
+    descriptions: tuple[str, ...] = ()
+    text_label: Guess | None = None
+    neighbours: tuple[Neighbour, ...] = ()
+    predictions: dict[str, Guess] = Field(default_factory=dict)
+
+
+class Doubt(Record):
+    """A picture whose description contradicts its given label; ``probability`` is that of the class ``text``.
+
+    ``truth`` is the true class where a comparison had spoilt the labels itself.
+    """
+
+    key: str
+    picture: Picture
+    given: str
+    text: str
+    probability: float
+    description: str = ""
+    truth: str | None = None
+
+
+class Histogram(Record):
+    """How many values lie between neighbouring ``edges``."""
+
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+
+    @model_validator(mode="after")
+    def _one_more_edge(self) -> Histogram:
+        if not self.counts or len(self.edges) != len(self.counts) + 1:
+            raise ValueError(f"{len(self.edges)} edges and {len(self.counts)} counts; one edge more is needed")
+        return self
+
+
+class DescribedBy(Record):
+    """What one describer answered to one prompt; sums are None where nothing is known."""
+
+    prompt: str
+    describer: str
+    descriptions: int = 0
+    rejected: int = 0
+    no_answer: int = 0
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    cost_usd: float | None = None
+
+
+class Asked(Record):
+    """A prompt; ``class_conditioned`` says that the describer was told the class."""
+
+    name: str
+    version: int = 1
+    text: str = ""
+    class_conditioned: bool = False
+
+
+class Vocabulary(Record):
+    """Different words, how many of them are used once, and all uses."""
+
+    words: int
+    once: int
+    uses: int
+
+
+class FlawCount(Record):
+    """Descriptions, and rejected answers, that have a flaw."""
+
+    descriptions: int = 0
+    rejected: int = 0
+
+
+class Encoded(Record):
+    """How descriptions became vectors; ``truncated`` is the part of the texts that was cut."""
+
+    encoder: str
+    width: int
+    max_tokens: int
+    truncated: float = 0.0
+    length_policy: str = "cut"
+
+
+class Descriptions(Record):
+    """The descriptions behind a run or a comparison: what they cost and how good they are (see `descriptions stats`).
+
+    ``images`` and ``described`` count the image set; the other numbers are of the whole store, and are missing where it
+    was not there any more.
+    """
+
+    images: int
+    described: int
+    encoding: Encoded
+    descriptions: int = 0
+    flawed: int = 0
+    failures: int = 0
+    near_duplicates: int = 0
+    words: dict[str, float] | None = None
+    words_histogram: Histogram | None = None
+    vocabulary: Vocabulary | None = None
+    flaws: dict[str, FlawCount] = Field(default_factory=dict)
+    prompts: tuple[Asked, ...] = ()
+    describers: tuple[DescribedBy, ...] = ()
+
+
+Place = tuple[float, float]
+
+
+class Point(Record):
+    """One image of a map and its text; places are in 0..1."""
+
+    key: str
+    label: str | None = None
+    text: Place
+    before: Place | None = None
+    after: Place
+
+
+class Side(Record):
+    """One side of a map: whose images, and how well they find texts; fractions, None where they cannot be told."""
+
+    name: str
+    own_class: float | None = None
+    own_text: float | None = None
+
+
+class SpaceMap(Record):
+    """Images among texts in the plane, before and after alignment."""
+
+    split: str
+    among: int
+    """Texts of the own text that ``own_text`` counts: it is one of the so many nearest."""
+    fitted_on: int = 0
+    """Training images on which the linear map of ``before`` was fitted."""
+    before: Side | None = None
+    after: Side
+    points: Annotated[tuple[Point, ...], Field(min_length=1)]

@@ -1,0 +1,235 @@
+"""What a report shows beside results, gathered by the stage that has it at hand; what the files hold: extras.py.
+
+None of it may cost a run that is finished: what cannot be gathered is set aside with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpt4image.engines import processes
+from gpt4image.errors import Gpt4ImageError
+from gpt4image.files import write_json
+from gpt4image.outcome import SetAside
+from gpt4image.reporting.extras import DESCRIPTIONS, DOUBTFUL, EXAMPLES, MAP
+from gpt4image.table import EmbeddingTable
+
+if TYPE_CHECKING:
+    from gpt4image.comparing.planning import Plan
+    from gpt4image.labelling.reading import Reading
+    from gpt4image.training.training_data import Prepared, TrainingData
+
+FEW = 20_000
+"""Labelled images whose texts are read for doubtful labels alone, where no arm asks for it."""
+
+
+def gather_comparison(plans: Sequence[Plan]) -> list[SetAside]:
+    """Write beside comparison.json what the report shows of the first plan that has it, by the runs of the first seed.
+
+    Returns:
+        What could not be gathered.
+    """
+    first = plans[0]
+    out, texts = first.config.out, [plan for plan in plans if plan.prepared.data.text is not None]
+    work: dict[str, Callable[[], None]] = {EXAMPLES: lambda: _examples(first)}
+    if texts:
+        work[DESCRIPTIONS] = lambda: write_descriptions(out / DESCRIPTIONS, texts[0].prepared)
+    if doubting := _most_labels(texts):
+        work[DOUBTFUL] = lambda: _doubts(doubting)
+    if aligned := next((plan for plan in texts if "aligned" in plan.members), None):
+        work[MAP] = lambda: _map(aligned)
+    return _all(work)
+
+
+def gather_run(ready: Prepared, run_dir: Path) -> list[SetAside]:
+    """Write the same of a single run into its folder, as far as its train and validation images tell.
+
+    Returns:
+        What could not be gathered.
+    """
+    work: dict[str, Callable[[], None]] = {}
+    if ready.data.text is not None:
+        work[EXAMPLES] = lambda: _examples_of_run(ready, run_dir)
+        work[DESCRIPTIONS] = lambda: write_descriptions(run_dir / DESCRIPTIONS, ready)
+        if processes.count() == 1:  # several would have to read the images together
+            work[MAP] = lambda: _map_of_run(ready, run_dir)
+    if ready.config.text_labels is not None:
+        work[DOUBTFUL] = lambda: _doubts_of_run(ready, run_dir)
+    return _all(work)
+
+
+def write_descriptions(path: Path, ready: Prepared) -> None:
+    """Write who described the images of a run, how, at what cost and how well; the store may be gone."""
+    from gpt4image.config import StatsConfig
+    from gpt4image.describing.description_stats import stats
+
+    text, manifest = ready.data.text, EmbeddingTable.open(ready.config.embeddings).manifest
+    described = np.zeros(len(ready.data.labels), bool) if text is None else text.described
+    record: dict[str, Any] = {
+        "images": len(described),
+        "described": int(described.sum()),
+        "encoding": {
+            name: getattr(manifest, name) for name in ("encoder", "width", "max_tokens", "truncated", "length_policy")
+        },
+    }
+    if Path(manifest.store).is_file():
+        found = stats(StatsConfig(store=Path(manifest.store)))
+        record |= {**found.summary, **found.record}
+    write_json(path, record)
+
+
+def _all(work: dict[str, Callable[[], None]]) -> list[SetAside]:
+    set_aside = []
+    for name, write in work.items():
+        try:
+            write()
+        except (Gpt4ImageError, OSError) as error:
+            set_aside.append(SetAside(name=name, reason=f"left out of the report: {error}"))
+    return set_aside
+
+
+def _store(ready: Prepared) -> Path | None:
+    embeddings = ready.config.embeddings
+    return None if embeddings is None else Path(EmbeddingTable.open(embeddings).manifest.store)
+
+
+def _left(plan: Plan) -> TrainingData:
+    """Return what the first seed of a comparison trains on."""
+    from gpt4image.comparing.regimes import Regime
+
+    return Regime.of(plan.config).apply(plan.prepared.data, seed=0)
+
+
+def _read(plan: Plan, data: TrainingData) -> Reading:
+    from gpt4image.labelling.teaching import read_training
+
+    return read_training(data, plan.config, seed=0)
+
+
+def _examples(plan: Plan) -> None:
+    from gpt4image.reporting.examples import write_examples
+
+    data = _left(plan)
+    candidates, probabilities = data.usable, None
+    if data.text is not None:
+        candidates = data.usable & (data.text.described | (data.image_set.splits != "train"))
+        if "text-labels" in plan.members:
+            probabilities = np.zeros((len(data.labels), len(data.classes)), np.float32)
+            probabilities[data.indices("train")] = _read(plan, data).probabilities
+    write_examples(
+        plan.config.out / EXAMPLES,
+        data.image_set,
+        candidates,
+        store=_store(plan.prepared),
+        text=data.text,
+        text_labels=probabilities,
+        run_dirs={name: member.folders[0] for name, member in plan.members.items()},
+    )
+
+
+def _examples_of_run(ready: Prepared, run_dir: Path) -> None:
+    from gpt4image.reporting.examples import write_examples
+
+    data = ready.data
+    candidates = data.usable if data.text is None else data.usable & data.text.described
+    write_examples(
+        run_dir / EXAMPLES,
+        data.image_set,
+        candidates,
+        store=_store(ready),
+        text=data.text,
+        text_labels=data.soft,
+        run_dirs={},
+        splits=("train",),
+    )
+
+
+def _most_labels(plans: Sequence[Plan]) -> Plan | None:
+    """Return the plan that keeps most labels, of those whose texts are read anyway or quickly, and may be read."""
+
+    def labels(plan: Plan) -> int:
+        data = _left(plan)
+        return int((data.labels[data.indices("train")] >= 0).sum())
+
+    counts = {number: labels(plan) for number, plan in enumerate(plans) if _may_be_read(plan)}
+    asked = any("text-labels" in plan.members for plan in plans)
+    cheap = {n: count for n, count in counts.items() if asked and (count <= FEW or "text-labels" in plans[n].members)}
+    return plans[max(cheap, key=lambda number: cheap[number])] if cheap else None
+
+
+def _may_be_read(plan: Plan) -> bool:
+    return not EmbeddingTable.open(plan.prepared.config.embeddings).manifest.class_conditioned
+
+
+def _doubts(plan: Plan) -> None:
+    from gpt4image.labelling.label_noise import find_doubtful
+    from gpt4image.reporting.examples import write_doubts
+
+    data = _left(plan)
+    read = _read(plan, data)
+    judged = np.flatnonzero(read.out_of_fold)
+    said, images = read.probabilities[judged], data.indices("train")[judged]
+    given = data.labels[images]
+    doubtful = np.flatnonzero(find_doubtful(said, given))
+    order = doubtful[np.argsort(said[doubtful, given[doubtful]], kind="stable")]
+    write_doubts(
+        plan.config.out / DOUBTFUL,
+        data.image_set,
+        images[order],
+        given[order],
+        said[order],
+        store=_store(plan.prepared),
+        true=plan.config.label_noise > 0.0,
+    )
+
+
+def _doubts_of_run(ready: Prepared, run_dir: Path) -> None:
+    from gpt4image.reporting.examples import write_doubts
+    from gpt4image.text_labels import TextLabels
+
+    labels = TextLabels.load(ready.config.text_labels)
+    place = {digest: row for row, digest in enumerate(ready.data.image_set.digests)}
+    rows = np.array([row for row in labels.doubtful.tolist() if labels.digests[row] in place], np.int64)
+    write_doubts(
+        run_dir / DOUBTFUL,
+        ready.data.image_set,
+        np.array([place[labels.digests[row]] for row in rows], np.int64),
+        labels.labels[rows],
+        labels.probabilities[rows],
+        store=_store(ready),
+    )
+
+
+def _map(plan: Plan) -> None:
+    from gpt4image.comparing.run_model import load_run_model
+    from gpt4image.comparing.space_map import Before, write_map
+
+    data = plan.prepared.data
+    before, after = (
+        load_run_model(plan.members[name].folders[0], len(data.classes)) for name in ("baseline", "aligned")
+    )
+    write_map(
+        plan.config.out / MAP,
+        data,
+        "test",
+        after=after,
+        name="aligned",
+        before=Before(name="baseline", model=before),
+    )
+
+
+def _map_of_run(ready: Prepared, run_dir: Path) -> None:
+    from gpt4image.comparing.run_model import load_run_model
+    from gpt4image.comparing.space_map import Before, untrained, write_map
+
+    after = load_run_model(run_dir, len(ready.data.classes))
+    if after.head is None:
+        return
+    before = None
+    if after.config.init == "scratch":  # weights that were given, not drawn, may be out of reach by now
+        before = Before(name="before training", model=untrained(after.config, len(ready.data.classes)))
+    write_map(run_dir / MAP, ready.data, "val", after=after, name="after training", before=before)
