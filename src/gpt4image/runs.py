@@ -11,6 +11,7 @@ text_encoder/          what the text encoder has learned, where it was tuned
 checkpoint.safetensors last checkpoint, while training is not finished
 doubtful.json          how well text labels named the labels that a comparison had flipped
 search/                indexes of image sets, made by search
+examples.json ...      what the report shows beside results: see reporting/extras.py
 run.json               written last: its presence means that the run is finished
 """
 
