@@ -8,6 +8,7 @@ folder) becomes plain text.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from posixpath import dirname, join, normpath, relpath
 from typing import Any
@@ -25,9 +26,6 @@ ELSEWHERE = {
     "recipes/README.md": "recipes.md",
 }
 """Texts outside docs/ and their pages on the site."""
-
-LOOP = ("Aligner", "DescribedImages", "Alignment", "FurtherTexts", "gradient_ratio", "create_backbone")
-DATA = ("load_image_set", "ImageSet", "DescriptionStore", "EmbeddingTable", "TextLabels", "Outcome", "Gpt4ImageError")
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -61,40 +59,34 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def api_pages() -> dict[str, str]:
-    """Return the pages of the API reference: what is public, in the order in which people meet it."""
-    losses = [name for name, module in gpt4image._MODULE_OF.items() if module == "align" and name != "LOSSES"]
+    """Return the pages of the API reference: the public names, the losses among them, and the stages."""
+    modules = gpt4image._MODULE_OF
+    names = [name for name, module in modules.items() if module not in ("align", "config")]
+    losses = [name for name, module in modules.items() if module == "align"]
     return {
-        "api/loop.md": _page("In your own loop", "See [the guide](../own-loop.md).", map(_public, LOOP)),
-        "api/losses.md": _page("Losses", "See [the guide](../train.md#the-alignment-losses).", _losses(losses)),
-        "api/data.md": _page("Data", "What stages read and write.", map(_public, DATA)),
+        "api/names.md": _page("Public names", NAMES, map(_public, names)),
+        "api/losses.md": _page("Losses", ALIGN, map(_public, losses)),
         "api/stages.md": _page("Stages", STAGES, (_stage(name) for name in COMMANDS)),
     }
 
 
+NAMES = "All of them are imported from `gpt4image`. For a training loop of your own see [the guide](../own-loop.md)."
+ALIGN = "::: gpt4image.align\n    options: {members: false, show_root_heading: false, show_root_toc_entry: false}"
 STAGES = (
     "Every command of the command line is a function of its configuration: "
-    "`train(TrainConfig(data=..., out=...))`, which returns an [Outcome](data.md#gpt4image.outcome.Outcome)."
+    "`train(TrainConfig(data=..., out=...))`, which returns an [Outcome](names.md#gpt4image.outcome.Outcome)."
 )
 
 
-def _page(title: str, about: str, entries: Any) -> str:
+def _page(title: str, about: str, entries: Iterable[str]) -> str:
     return "\n\n".join([f"# {title}", about, *entries])
 
 
-def _reference(path: str, **options: Any) -> str:
-    lines = [f"        {name}: {str(value).lower()}" for name, value in options.items()]
-    return "\n".join([f"::: {path}", *(["    options:", *lines] if lines else [])])
-
-
 def _public(name: str) -> str:
-    return _reference(f"gpt4image.{gpt4image._MODULE_OF[name]}.{name}", heading_level=2)
+    return f"::: gpt4image.{gpt4image._MODULE_OF[name]}.{name}\n    options: {{heading_level: 2}}"
 
 
-def _losses(names: list[str]) -> list[str]:
-    module = _reference("gpt4image.align", members="false", show_root_heading="false", show_root_toc_entry="false")
-    return [module, *map(_public, [*names, "LOSSES"])]
-
-
-def _stage(command: str) -> str:
-    stage = _reference(f"gpt4image.{COMMANDS[command].stage.replace(':', '.')}")
-    return f"## {command}\n\n{stage}\n\n{_reference(f'gpt4image.config.{COMMANDS[command].config}')}"
+def _stage(name: str) -> str:
+    command = COMMANDS[name]
+    stage = command.stage.replace(":", ".")
+    return f"## {name}\n\n::: gpt4image.{stage}\n\n::: gpt4image.config.{command.config}"
