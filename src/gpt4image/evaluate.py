@@ -48,11 +48,15 @@ def evaluate(config: EvaluateConfig) -> Outcome:
             measure_run(config.run_dir, ready.data, config.split, names=names, name=name)
             set_aside = processes.united(ready.data.unusable)
     facts = read_json(path)
+    absent = dict(facts.get("absent", {}))
+    if not (config.run_dir / runs.HEAD).is_file():
+        absent["zero_shot, retrieval"] = "the run learned no alignment; train with --embeddings"
     shown = ("images", "labelled", "top1", "top5", "mean_class_accuracy", "ece", "loss")
     return Outcome(
         path=path,
         summary={"split": config.split, **{key: facts[key] for key in shown}, **facts.get("metrics", {})},
-        text=_per_class(facts),
+        record={"not_measured": absent},
+        text="\n".join([_per_class(facts), *(f"\nNot measured: {name} ({why})." for name, why in absent.items())]),
         set_aside=set_aside,
     )
 

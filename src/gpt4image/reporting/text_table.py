@@ -12,4 +12,4 @@ def text_table(title: str, rows: Sequence[Sequence[str]]) -> str:
     cells = [[visible(cell).replace("\n", "\\n").replace("\t", "\\t") for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
-    return "\n".join([title, *lines])
+    return "\n".join([visible(title), *lines])

@@ -108,11 +108,14 @@ def up_to_date(
     Raises:
         TableError: the folder holds another index, cannot be written, or another process writes to it.
     """
-    index = open_index(folder, identity)
+    index, tried, read = open_index(folder, identity), order[:0], None
     if index is not None and not _gone(index, digests):
-        missing = np.flatnonzero(_found(index.digests, digests) < 0)
-        # Broken images are tried again each time; where there are few, without asking to write.
-        if not len(missing) or (len(missing) <= A_FEW and not embed(missing)[1].any()):
+        tried = order[_found(index.digests, digests)[order] < 0][: A_FEW + 1]
+        if not len(tried):
+            return index, 0
+        # Broken images are tried again each time; where there are few, a folder that cannot be written does no harm.
+        read = embed(tried) if len(tried) <= A_FEW else None
+        if read is not None and not read[1].any():
             return index, 0
     with writing_table(folder, option="--index"):
         index = open_index(folder, identity)  # who held the lock before may have done the work
@@ -123,7 +126,7 @@ def up_to_date(
         missing, added = order[~known[order]], 0
         for start in range(0, len(missing), AT_ONCE):
             part = missing[start : start + AT_ONCE]
-            vectors, readable = embed(part)
+            vectors, readable = read if read is not None and np.array_equal(part, tried) else embed(part)
             rows.append(vectors[readable], digests[part[readable]])
             added += int(readable.sum())
         if index is None or len(rows.digests()) or _gone(index, digests):
@@ -218,12 +221,17 @@ def _write(folder: Path, identity: Mapping[str, Any], digests: Digests, earlier:
     index = open_index(folder, identity)
     if index is None:
         raise TableError(f"{folder}: what was written here cannot be read back; give another --index.")
-    for stale in {*folder.glob("embeddings-*.npy"), *folder.glob("digests-*.npy")}:
-        if re.fullmatch(r"[a-z]+-[0-9a-f]{16}\.npy", stale.name) and not stale.stem.endswith(name):
-            stale.unlink(missing_ok=True)
-    for left in folder.glob(".embeddings-*.tmp"):  # of a run that was killed while it wrote
-        left.unlink(missing_ok=True)
+    _sweep(folder, name)
     return index
+
+
+def _sweep(folder: Path, name: str) -> None:
+    """Remove the files of earlier indexes, and what runs that were killed have left half written."""
+    for path in folder.iterdir():
+        old = re.fullmatch(r"(?:embeddings|digests)-([0-9a-f]{16})\.npy", path.name)
+        half = re.fullmatch(r"\.(?:embeddings-|digests-|index\.json).*\.tmp", path.name)
+        if half or (old and old[1] != name):
+            path.unlink(missing_ok=True)
 
 
 def _gone(index: Index, digests: Digests) -> bool:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from gpt4image.comparing.run_model import RunModel
 from gpt4image.data.decode import decode_square
+from gpt4image.data.file_source import read_bounded
 from gpt4image.data.pixels import MemoryPixels
 from gpt4image.errors import DataError, DecodeError
 from gpt4image.outcome import SetAside
@@ -55,7 +56,7 @@ def place_queries(texts: Sequence[str], images: Sequence[Path], model: RunModel,
     set_aside: list[SetAside] = []
     for path in images:
         try:
-            data = path.read_bytes()
+            data = read_bounded(str(path))
             pixels.append(decode_square(data, stored_size(model.config)))
             pictures[str(path)] = data
         except (DecodeError, OSError) as error:

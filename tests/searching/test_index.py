@@ -1,0 +1,201 @@
+"""The index of an image set: exact search, only new images read, and whole again after kill -9 at any moment."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from gpt4image import files
+from gpt4image.errors import DataError, TableError
+from gpt4image.files import read_json, write_json
+from gpt4image.searching import index as module
+from gpt4image.searching.index import Index, most_similar, open_index, up_to_date
+from gpt4image.table import find_digests
+
+WIDTH = 8
+IDENTITY = {"run": "a", "data": "folder:photos"}
+
+
+def digests_of(*numbers: int) -> NDArray[np.uint8]:
+    """Sorted digests, one for each number."""
+    digests = sorted(hashlib.sha256(bytes([number])).digest() for number in numbers)
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
+
+
+def vector_of(digest: NDArray[np.uint8]) -> NDArray[np.float32]:
+    vector = np.random.default_rng(digest[:4].astype(int)).standard_normal(WIDTH).astype(np.float32)
+    return np.asarray(vector / np.linalg.norm(vector), np.float32)
+
+
+class Reader:
+    """Stands in for a model: gives each image a vector of its own, and counts what it was asked."""
+
+    def __init__(self, digests: NDArray[np.uint8], broken: tuple[int, ...] = ()) -> None:
+        self.digests, self.broken = digests, broken
+        self.read: list[int] = []
+
+    def __call__(self, images: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        self.read += images.tolist()
+        return np.stack([vector_of(self.digests[i]) for i in images]), ~np.isin(images, self.broken)
+
+
+def indexed(
+    folder: Path, digests: NDArray[np.uint8], broken: tuple[int, ...] = (), **changes: Any
+) -> tuple[Index, Reader]:
+    reader = Reader(digests, broken)
+    order = np.random.default_rng(1).permutation(len(digests))
+    index, added = up_to_date(folder, IDENTITY | changes, digests, order, WIDTH, reader)
+    assert added <= len(reader.read)
+    return index, reader
+
+
+def holds(index: Index, digests: NDArray[np.uint8]) -> bool:
+    """Say whether an index holds these images, each with its own vector."""
+    expected = np.stack([vector_of(digest) for digest in digests]).astype(np.float16)
+    return np.array_equal(index.digests, digests) and np.array_equal(index.embeddings, expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(1, 60), queries=st.integers(1, 4), count=st.integers(1, 70), block=st.integers(1, 40),
+    values=st.integers(2, 5), seed=st.integers(0, 999),
+)  # fmt: skip
+def test_the_most_similar_are_those_of_a_plain_sort(
+    n: int, queries: int, count: int, block: int, values: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    vectors = rng.integers(0, values, (n, 3)).astype(np.float16)  # with ties
+    asked = rng.integers(0, values, (queries, 3)).astype(np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "BLOCK", block)
+        rows, cosines = most_similar(Index(embeddings=vectors, digests=np.empty((n, 32), np.uint8)), asked, count)
+    plain = asked @ vectors.astype(np.float32).T
+    expected = np.argsort(-plain, axis=1, kind="stable")[:, :count]
+    np.testing.assert_array_equal(rows, expected)
+    np.testing.assert_array_equal(cosines, np.take_along_axis(plain, expected, axis=1))
+
+
+def test_only_new_images_are_read_and_those_that_are_gone_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BLOCK", 3)
+    monkeypatch.setattr(module, "AT_ONCE", 4)
+    first, second = digests_of(*range(10)), digests_of(*range(3, 13))
+    index, reader = indexed(tmp_path / "i", first)
+    assert sorted(reader.read) == list(range(10)) and holds(index, first)
+    assert indexed(tmp_path / "i", first)[1].read == []
+    index, reader = indexed(tmp_path / "i", second)
+    new = np.flatnonzero(find_digests(first, second) < 0).tolist()
+    assert sorted(reader.read) == new and holds(index, second)
+    fewer, reader = indexed(tmp_path / "i", digests_of(4, 5))
+    assert reader.read == [] and holds(fewer, digests_of(4, 5))
+    assert len(list((tmp_path / "i").glob("*.npy"))) == 2, "files of before are gone"
+    assert not list((tmp_path / "i").glob(".rows-*"))
+
+
+def test_broken_images_are_left_out_and_tried_again_without_writing(tmp_path: Path) -> None:
+    digests = digests_of(*range(6))
+    index, _ = indexed(tmp_path / "i", digests, broken=(1, 4))
+    assert holds(index, digests[[0, 2, 3, 5]])
+    (tmp_path / "i" / ".lock").unlink()
+    _, reader = indexed(tmp_path / "i", digests, broken=(1, 4))
+    assert sorted(reader.read) == [1, 4] and not (tmp_path / "i" / ".lock").exists()
+    mended, reader = indexed(tmp_path / "i", digests, broken=(4,))
+    assert holds(mended, digests[[0, 1, 2, 3, 5]])
+    with pytest.raises(DataError, match="none of its images can be decoded"):
+        indexed(tmp_path / "j", digests, broken=(0, 1, 2, 3, 4, 5))
+
+
+def test_another_index_is_refused_and_a_damaged_one_is_made_anew(tmp_path: Path) -> None:
+    digests = digests_of(*range(5))
+    indexed(tmp_path / "i", digests)
+    with pytest.raises(TableError, match=r"another index \(run: a there, b now\); give another --index"):
+        indexed(tmp_path / "i", digests, run="b")
+    next((tmp_path / "i").glob("embeddings-*")).write_bytes(b"cut short")
+    index, reader = indexed(tmp_path / "i", digests)
+    assert len(reader.read) == 5 and holds(index, digests)
+    manifest = read_json(tmp_path / "i" / "index.json")
+    write_json(tmp_path / "i" / "index.json", manifest | {"format_version": 9})
+    with pytest.raises(TableError, match="index format 9"):
+        open_index(tmp_path / "i", IDENTITY)
+    (tmp_path / "i" / "index.json").write_text('["of something else"]')
+    with pytest.raises(TableError, match="not the manifest of an index"):
+        open_index(tmp_path / "i", IDENTITY)
+
+
+def test_a_place_that_cannot_be_written_is_named_with_the_option(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(TableError, match=r"cannot write here .* another --index"):
+        indexed(tmp_path / "file" / "i", digests_of(1))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="fork")
+@pytest.mark.parametrize("before", [(), tuple(range(4, 9))], ids=["new", "changed"])
+def test_killed_at_any_moment_it_is_whole_afterwards_and_no_row_on_disk_is_read_again(
+    before: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "AT_ONCE", 6)
+    monkeypatch.setattr(module, "A_FEW", 2)
+    monkeypatch.setattr(module, "BLOCK", 4)
+    digests = digests_of(*range(11))
+    moment = 0
+    for moment in range(200):
+        folder = tmp_path / str(moment)
+        if before:
+            indexed(folder, digests_of(*before))
+        if not killed_at(moment, folder, digests):
+            break
+        if before:
+            old = open_index(folder, IDENTITY)
+            assert old is not None and (holds(old, digests_of(*before)) or holds(old, digests)), "never half of one"
+        on_disk = [
+            len(np.fromfile(path / "digests", np.uint8)) // 32
+            for path in folder.glob(".rows-*")
+            if (path / "digests").is_file()
+        ]
+        index, reader = indexed(folder, digests)
+        assert holds(index, digests)
+        assert len(reader.read) <= 11 - len(before) - sum(on_disk)
+        indexed(folder, digests[1:])
+        assert len(list(folder.glob("*.npy"))) == 2 and not list(folder.glob(".*.tmp")), "nothing is left behind"
+    assert moment > 15, "there are that many moments at least"
+
+
+def killed_at(moment: int, folder: Path, digests: NDArray[np.uint8]) -> bool:
+    """Index in a process that dies before its ``moment``-th step on disk; say whether it did."""
+    child = os.fork()
+    if child == 0:
+        left = moment
+
+        def counted(step: Any) -> Any:
+            def call(*arguments: Any, **options: Any) -> Any:
+                nonlocal left
+                if left == 0:
+                    os._exit(9)
+                left -= 1
+                return step(*arguments, **options)
+
+            return call
+
+        for place, name in ((os, "fsync"), (os, "truncate"), (Path, "replace"), (Path, "unlink"), (Path, "mkdir")):
+            setattr(place, name, counted(getattr(place, name)))
+        module.shutil.rmtree = counted(module.shutil.rmtree)
+        module.np.lib.format.open_memmap = counted(np.lib.format.open_memmap)
+        files.tempfile.mkstemp = counted(files.tempfile.mkstemp)
+        try:
+            indexed(folder, digests)
+        except Exception:  # noqa: BLE001
+            os._exit(1)
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status in (0, 9), "the child failed otherwise"
+    return status == 9
