@@ -13,9 +13,10 @@ import torch
 from PIL import Image, ImageOps
 {imports}
 {picture}
+square = ImageOps.fit(picture, (min(picture.size), min(picture.size)), Image.Resampling.BICUBIC)  # its centre
 model = timm.create_model({where!r}, pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
-images = transform(picture)[None]
+images = transform(square)[None]
 with torch.inference_mode():
     probabilities = model(images).softmax(dim=1)[0].tolist()
 classes = model.pretrained_cfg["label_names"]
