@@ -17,6 +17,7 @@ EXTRAS = {
     "api": "describers openai: and openai-batch:, prices",
     "clip": "text encoders open_clip:",
     "tune": "--tune-text lora",
+    "onnx": "export --format onnx, predict with such a file",
     "tensorboard": "--track tensorboard",
     "wandb": "--track wandb",
     "mlflow": "--track mlflow",
