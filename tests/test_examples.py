@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import timm
 from safetensors.torch import load_file
 from torchvision.models import resnet18
 
@@ -38,17 +39,46 @@ def pictograms(tmp_path_factory) -> Path:
     return folder
 
 
+def run(example: str, *arguments: object) -> str:
+    """Run an example as a program; return all that it printed."""
+    command = [sys.executable, EXAMPLES / example, *arguments]
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def numbers(pattern: str, printed: str) -> list[float]:
+    return [float(number) for number in re.findall(pattern, printed)]
+
+
+def falls(losses: list[float], share: float = 1.0) -> bool:
+    """Return whether the last four losses are below a share of the first four."""
+    return sum(losses[-4:]) < share * sum(losses[:4])
+
+
 def test_plain_loop_learns_and_saves_a_plain_backbone(pictograms, tmp_path):
     weights = tmp_path / "resnet18.safetensors"
-    command = [sys.executable, EXAMPLES / "plain_loop.py", "--data", f"folder:{pictograms / 'images'}"]
-    command += ["--embeddings", pictograms / "table", "--out", weights, "--epochs", "9", "--steps", "16"]
-    command += ["--batch-size", "32", "--image-size", "32", "--workers", "0"]
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert "images described" in done.stdout
-    losses = [float(loss) for loss in re.findall(r"loss ([\d.]+)", done.stdout)]
-    alignment = [float(loss) for loss in re.findall(r"alignment ([\d.]+)", done.stdout)]
+    data = ("--data", f"folder:{pictograms / 'images'}", "--embeddings", pictograms / "table")
+    size = ("--epochs", 9, "--steps", 16, "--batch-size", 32, "--image-size", 32, "--workers", 0)
+    printed = run("plain_loop.py", *data, *size, "--out", weights)
+    assert "images described" in printed
+    losses, alignment = numbers(r"loss ([\d.]+)", printed), numbers(r"alignment ([\d.]+)", printed)
     assert len(losses) == len(alignment) == 16
-    assert sum(losses[-4:]) < 0.8 * sum(losses[:4])
-    assert sum(alignment[-4:]) < sum(alignment[:4])
+    assert falls(losses, 0.8)
+    assert falls(alignment)
     resnet18(num_classes=CLASSES).load_state_dict(load_file(weights), strict=True)
+
+
+@pytest.mark.slow
+def test_timms_script_runs_unchanged_and_its_checkpoints_are_those_of_timm(pictograms, tmp_path):
+    script = Path(__file__).with_name("timm_train.py")
+    options = ("--data-dir", pictograms / "images", "--num-classes", CLASSES, "--output", tmp_path, "--model-ema")
+    aligned = ("--embeddings", pictograms / "table", script, *options, "--mixup", 0.2)
+    printed = run("timm_script.py", *aligned, "--epochs", 4)
+    assert "120 of 120 images described" in printed
+    alignment = numbers(r"align_loss ([\d.]+)", printed)
+    assert len(alignment) == 12
+    assert falls(alignment)
+    last = tmp_path / "last.pth.tar"
+    assert "Train: 4" in run("timm_script.py", *aligned, "--epochs", 5, "--resume", last)
+    timm.create_model("test_resnet", num_classes=CLASSES, checkpoint_path=str(last))  # strict

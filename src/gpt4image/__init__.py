@@ -28,6 +28,8 @@ _MODULE_OF = {
     "WithTexts": "pairs",
     "Texts": "texts",
     "file_digests": "data.digests",
+    "AlignedTask": "bridges.timm_script",
+    "create_loader_with_texts": "bridges.timm_script",
     "LOSSES": "align",
     "info_nce": "align",
     "info_nce_one_way": "align",
