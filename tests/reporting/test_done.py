@@ -16,8 +16,7 @@ def test_it_says_who_described_at_what_cost_and_how_long_training_took(tmp_path:
         "Pictures": "1,549, 1,524 of them described",
         "Described by": "openai:gpt-4.1-mini, prompt paper",
         "Price of the texts": "1,600 descriptions; 1,240,000 tokens in, 72,000 out; $0.6115",
-        "Text encoder": "minilm: 384 numbers a text; 1.2 % of the texts are longer than 256 tokens and pooled "
-        "from chunks",
+        "Text encoder": "minilm: 384 numbers a text; 1.2 % are longer than 256 tokens and pooled from chunks",
         "Training": "3 runs, 2.1 min together, on cpu",
     }
 
@@ -30,6 +29,10 @@ def test_what_is_not_known_is_not_made_up(tmp_path: Path) -> None:
     assert done["Described by"] == "imported, prompt told (told the class)"
     assert done["Price of the texts"] == "1,600 descriptions; dollars not recorded"
     assert "Training" not in done and "Model" not in done
+    record |= {"described": 1549, "encoding": record["encoding"] | {"truncated": 0.0}}
     gone = {name: record[name] for name in ("images", "described", "encoding")}
-    assert list(what_was_done(Descriptions.model_validate(gone), {})) == ["Pictures", "Text encoder"]
+    assert what_was_done(Descriptions.model_validate(gone), {}) == {
+        "Pictures": "1,549, all described",
+        "Text encoder": "minilm: 384 numbers a text; none longer than 256 tokens",
+    }
     assert what_was_done(None, {}) == {}

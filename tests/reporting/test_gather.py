@@ -58,7 +58,9 @@ def test_a_comparison_leaves_pictures_texts_doubts_and_a_map(described: tuple[Pa
     assert all(len(example.neighbours) == 3 for example in examples)
     assert {"baseline", "aligned", "text-labels"} == set(examples[0].predictions)
     known = Descriptions.model_validate(read_json(out / "descriptions.json"))
-    assert known.described == known.images == 48 and known.describers[0].cost_usd == pytest.approx(0.048)
+    assert known.described == known.images == known.descriptions == 48 and known.describers[
+        0
+    ].cost_usd == pytest.approx(0.048)
     assert known.words is not None and known.words["min"] == 6 and known.vocabulary is not None
     space = SpaceMap.model_validate(read_json(out / "map.json"))
     assert space.before is not None and space.before.name == "baseline" and len(space.points) == 9

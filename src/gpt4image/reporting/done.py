@@ -19,7 +19,8 @@ def what_was_done(known: Descriptions | None, runs: Mapping[str, Sequence[Run]])
 
 def _descriptions(known: Descriptions) -> dict[str, str]:
     encoding = known.encoding
-    found = {"Pictures": f"{known.images:,}, {known.described:,} of them described"}
+    some = "all described" if known.described == known.images else f"{known.described:,} of them described"
+    found = {"Pictures": f"{known.images:,}, {some}"}
     told = {asked.name for asked in known.prompts if asked.class_conditioned}
     if known.describers:
         found["Described by"] = " · ".join(
@@ -29,11 +30,11 @@ def _descriptions(known: Descriptions) -> dict[str, str]:
             )
         )
         found["Price of the texts"] = _price(known)
-    cut = "pooled from chunks" if encoding.length_policy == "pool" else "cut"
-    found["Text encoder"] = (
-        f"{encoding.encoder}: {encoding.width} numbers a text; {100 * encoding.truncated:.1f} % of the texts are "
-        f"longer than {encoding.max_tokens} tokens and {cut}"
-    )
+    beyond = f"none longer than {encoding.max_tokens} tokens"
+    if encoding.truncated:
+        treated = "pooled from chunks" if encoding.length_policy == "pool" else "cut"
+        beyond = f"{100 * encoding.truncated:.1f} % are longer than {encoding.max_tokens} tokens and {treated}"
+    found["Text encoder"] = f"{encoding.encoder}: {encoding.width} numbers a text; {beyond}"
     return found
 
 

@@ -69,16 +69,16 @@ def write_descriptions(path: Path, ready: Prepared) -> None:
 
     text, manifest = ready.data.text, EmbeddingTable.open(ready.config.embeddings).manifest
     described = np.zeros(len(ready.data.labels), bool) if text is None else text.described
-    record: dict[str, Any] = {
-        "images": len(described),
-        "described": int(described.sum()),
-        "encoding": {
-            name: getattr(manifest, name) for name in ("encoder", "width", "max_tokens", "truncated", "length_policy")
-        },
-    }
+    record: dict[str, Any] = {}
     if Path(manifest.store).is_file():
         found = stats(StatsConfig(store=Path(manifest.store)))
         record |= {**found.summary, **found.record}
+    encoding = ("encoder", "width", "max_tokens", "truncated", "length_policy")
+    record |= {
+        "images": len(described),
+        "described": int(described.sum()),
+        "encoding": {name: getattr(manifest, name) for name in encoding},
+    }
     write_json(path, record)
 
 
