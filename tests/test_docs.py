@@ -45,6 +45,7 @@ STARTS_WITH = {
     "compare.md": ("photos.db", "photos.emb"),
     "own-loop.md": ("photos.db", "photos.emb", "captions.csv"),
     "practice.md": ("photos.db", "photos.emb"),
+    "search.md": ("photos.db", "photos.emb"),
 }
 CLASSES, PER_CLASS, UNLABELLED_PER_CLASS = ("animal", "food", "vehicle"), 36, 4
 

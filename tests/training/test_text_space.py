@@ -24,7 +24,7 @@ from gpt4image.training.text_space import RECORD, TextSpace, read_text_space
 from gpt4image.training.trainer import centred
 from gpt4image.training.training_data import prepare
 from tables import make_table
-from test_train import options
+from test_train import options, same
 
 
 @pytest.fixture
@@ -85,6 +85,18 @@ def test_class_names_and_held_out_texts_are_centred_before_they_are_compared(
     uncentred = replace(model, text_space=TextSpace(encoder="given", revision="0"))
     other = measure_more(uncentred, data, "test", said, ClassNames(vectors=names, missing=""), Measures()).metrics
     assert other != found, "it makes a difference"
+
+
+def test_descriptions_of_test_pictures_have_no_part_in_training(colour_folder: Path, tmp_path: Path) -> None:
+    images = prepare(options(colour_folder, tmp_path)).data.image_set
+    vectors = np.random.default_rng(0).standard_normal((len(images), 8))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    described = {"all": images.digests, "train": [images.digests[i] for i in images.indices("train")]}
+    for name, digests in described.items():
+        rows = {digest: [vectors[images.digests.index(digest)]] for digest in digests}
+        make_table(tmp_path / name / "table", rows)
+        train(configured(colour_folder, tmp_path / name / "table", tmp_path / name / "run", "all"))
+    assert len(described["train"]) < len(images) and same(tmp_path / "all" / "run", tmp_path / "train" / "run")
 
 
 def test_a_run_that_cannot_say_where_its_texts_are_is_told_from_one_that_can(
