@@ -131,6 +131,13 @@ def test_links_lead_somewhere_and_ids_are_unique(page: str) -> None:
             assert set((value or "").split()) <= set(ids)
 
 
+def test_a_full_map_is_small(tmp_path: Path) -> None:
+    folder = write_comparison(tmp_path, comparison_record(seeds=1, means={"baseline": 0.3, "aligned": 0.4}))
+    without = len(write_report(folder).read_bytes())
+    write_json(folder / "map.json", space_map(240))
+    assert 20_000 < len(write_report(folder).read_bytes()) - without < 150_000
+
+
 def test_right_and_wrong_are_told_in_words_and_signs(page: str) -> None:
     assert 'class="wrong"><span class="mark"><span aria-hidden="true">✗</span>' in page
     assert "✓right: text-labels" in words(page).replace("✓ ", "✓")

@@ -208,7 +208,7 @@ def _map(plan: Plan) -> None:
     from gpt4image.comparing.run_model import load_run_model
     from gpt4image.comparing.space_map import Before, write_map
 
-    data = plan.prepared.data
+    data = _left(plan)
     before, after = (
         load_run_model(plan.members[name].folders[0], len(data.classes)) for name in ("baseline", "aligned")
     )
