@@ -6,7 +6,7 @@
     │   └── DecodeError     one image cannot be decoded; stages set the image aside and go on
     ├── DescriberError      a describer cannot be used or stopped answering (key, quota, model, server)
     ├── StoreError          a description store is missing, foreign, locked or does not fit the request
-    ├── TableError          an embedding table or a text-label file is missing, unfinished or does not fit
+    ├── TableError          an embedding table, an index or a text-label file is missing, unfinished or does not fit
     ├── ModelError          a model name, its options or a weights file cannot be used
     ├── RunError            a run folder is missing, unfinished or belongs to another configuration
     ├── TrainingError       training cannot go on (the loss is not finite)
@@ -47,7 +47,7 @@ class StoreError(Gpt4ImageError):
 
 
 class TableError(Gpt4ImageError):
-    """An embedding table or a text-label file is missing, unfinished or does not fit."""
+    """An embedding table, an index of images or a text-label file is missing, unfinished or does not fit."""
 
 
 class ModelError(Gpt4ImageError):
