@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import timm
+from PIL import Image
 from safetensors.torch import load_file
 from torchvision.models import resnet18
 
@@ -82,3 +83,16 @@ def test_timms_script_runs_unchanged_and_its_checkpoints_are_those_of_timm(picto
     last = tmp_path / "last.pth.tar"
     assert "Train: 4" in run("timm_script.py", *aligned, "--epochs", 5, "--resume", last)
     timm.create_model("test_resnet", num_classes=CLASSES, checkpoint_path=str(last))  # strict
+
+
+@pytest.mark.slow
+def test_search_describes_training_pictures_alone_and_draws_what_it_found(tmp_path):
+    pytest.importorskip("resvg_py", reason="drawing the pictograms needs the extra 'demo'")
+    printed = run("search_openmoji.py", "a fruit", "a red sign", "--epochs", 1, "--top", 5, "--out", tmp_path)
+    images = load_image_set("openmoji")
+    described = {row["key"] for row in read_json_lines(tmp_path / "train.jsonl")}
+    assert described == {images.keys[i] for i in images.indices("train")}
+    found = re.findall(r"^\d +-?0\.\d{3} +(\S+)", printed, re.MULTILINE)
+    assert len(found) == 10 and set(found) <= {images.keys[i] for i in images.indices("test")}
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (12 + 5 * 84, 12 + 2 * 114 + 30)
