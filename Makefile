@@ -33,7 +33,7 @@ docs: $(STAMP)  ## renew the generated parts of README.md and docs/results.md
 	$(BIN)/python docs/generate.py
 
 site: $(STAMP)  ## build the documentation as a site, in site/
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: $(STAMP)  ## mend formatting and lint
 	$(BIN)/ruff format .
