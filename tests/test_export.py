@@ -206,7 +206,7 @@ def test_images_that_are_gone_have_a_way_out(run_of: Runs, spec: str, tmp_path: 
         ({"format": "onnx", "out": "model.bin"}, ConfigError, r"model.bin: a file of --format onnx ends with \.onnx"),
         ({"format": "torch-export", "out": "model"}, ConfigError, r"ends with \.pt2"),
         ({"format": "timm", "out": "taken"}, ConfigError, "taken exists already"),
-        ({"format": "onnx", "out": "card.onnx"}, ConfigError, r"card\.md exists already"),
+        ({"format": "onnx", "out": "card.onnx"}, ConfigError, r"card\.onnx\.md exists already"),
         ({"format": "timm", "out": "model", "run_dir": "nowhere"}, RunError, "nowhere does not exist"),
     ],
 )
@@ -215,10 +215,10 @@ def test_mistakes_are_refused_at_once(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "taken").mkdir()
-    (tmp_path / "card.md").write_text("mine", encoding="utf-8")
+    (tmp_path / "card.onnx.md").write_text("mine", encoding="utf-8")
     with pytest.raises(kind, match=message):
         export(ExportConfig(**{"run_dir": Path("run"), **options}))  # pyright: ignore
-    assert (tmp_path / "card.md").read_text(encoding="utf-8") == "mine"
+    assert (tmp_path / "card.onnx.md").read_text(encoding="utf-8") == "mine"
 
 
 def test_without_the_extra_onnx_the_error_says_what_to_install(

@@ -60,7 +60,7 @@ def export(config: ExportConfig) -> Outcome:
             data_licence=config.data_licence,
             repository=config.push_to_hub,
         )
-        write_text(path / CARD if config.format == "timm" else path.with_suffix(".md"), card)
+        write_text(_card(config, path), card)
     small_stem = config.format == "timm" and needs_small_stem(leaving)
     return Outcome(
         path=config.out,
@@ -71,7 +71,7 @@ def export(config: ExportConfig) -> Outcome:
             "checked_on": f"{found.images} images of {images.spec}",
             "same_top1": found.same_top1,
             "largest_difference": f"{found.largest_difference:.1e}",
-            "card": str(_card(config)),
+            "card": str(_card(config, config.out)),
             **({"needs": "`import small_stem` (the file is in the folder) before timm loads it"} if small_stem else {}),
             **({"hub": _pushed(config, config.push_to_hub)} if config.push_to_hub else {}),
         },
@@ -83,13 +83,13 @@ def _check_place(config: ExportConfig) -> None:
     suffix = SUFFIXES[config.format]
     if suffix and config.out.suffix != suffix:
         raise ConfigError(f"--out {config.out}: a file of --format {config.format} ends with {suffix}.")
-    for path in (config.out, _card(config)):
+    for path in (config.out, _card(config, config.out)):
         if path.exists() or path.is_symlink():
             raise ConfigError(f"{path} exists already; give another --out, or take it away.")
 
 
-def _card(config: ExportConfig) -> Path:
-    return config.out / CARD if config.format == "timm" else config.out.with_suffix(".md")
+def _card(config: ExportConfig, path: Path) -> Path:
+    return path / CARD if config.format == "timm" else path.with_name(f"{path.name}.md")
 
 
 def _writer(form: str) -> Callable[[Path, LeavingModel], None]:
@@ -134,5 +134,5 @@ def _pushed(config: ExportConfig, repository: str) -> str:
     if config.format == "timm":
         files = {path.name: path for path in sorted(config.out.iterdir())}
     else:
-        files = {config.out.name: config.out, CARD: _card(config)}
+        files = {config.out.name: config.out, CARD: _card(config, config.out)}
     return hub.push(repository, files, message=f"gpt4image export --format {config.format}")
