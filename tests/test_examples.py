@@ -12,6 +12,7 @@ import timm
 from PIL import Image
 from safetensors.torch import load_file
 from torchvision.models import resnet18
+from transformers import AutoModelForImageClassification
 
 from gpt4image.data import load_image_set
 from gpt4image.data.openmoji import packaged_descriptions
@@ -80,9 +81,33 @@ def test_timms_script_runs_unchanged_and_its_checkpoints_are_those_of_timm(picto
     alignment = numbers(r"align_loss ([\d.]+)", printed)
     assert len(alignment) == 12
     assert falls(alignment)
-    last = tmp_path / "last.pth.tar"
-    assert "Train: 4" in run("timm_script.py", *aligned, "--epochs", 5, "--resume", last)
-    timm.create_model("test_resnet", num_classes=CLASSES, checkpoint_path=str(last))  # strict
+    timm.create_model("test_resnet", num_classes=CLASSES, checkpoint_path=str(tmp_path / "last.pth.tar"))  # strict
+
+
+@pytest.mark.slow
+def test_the_trainer_of_transformers_learns_and_saves_a_plain_model(pictograms, tmp_path):
+    data = ("--data", f"folder:{pictograms / 'images'}", "--embeddings", pictograms / "table", "--out", tmp_path)
+    size = ("--batch-size", 32, "--image-size", 32, "--workers", 0)
+    printed = run("hf_trainer.py", *data, *size, "--epochs", 6)
+    losses = numbers(r"'loss': '?([\d.]+)", printed)
+    assert len(losses) == 12
+    assert falls(losses)
+    assert len(numbers(r"'eval_accuracy': '?([\d.]+)", printed)) == 7
+    plain = AutoModelForImageClassification.from_pretrained(tmp_path / "plain")
+    assert plain.config.num_labels == CLASSES
+
+
+@pytest.mark.slow
+def test_the_lightning_module_learns_resumes_and_saves_a_plain_backbone(pictograms, tmp_path):
+    pytest.importorskip("lightning", reason="needs the extra 'dev'")
+    data = ("--data", f"folder:{pictograms / 'images'}", "--embeddings", pictograms / "table", "--out", tmp_path)
+    size = ("--batch-size", 32, "--image-size", 32, "--workers", 0)
+    first = run("lightning_module.py", *data, *size, "--epochs", 2)
+    later = run("lightning_module.py", *data, *size, "--epochs", 6, "--resume")
+    before, after = (numbers(r"'alignment': ([\d.]+)", printed)[-1] for printed in (first, later))
+    assert after < before
+    assert "Restored all states" in later
+    resnet18(num_classes=CLASSES).load_state_dict(load_file(tmp_path / "resnet18.safetensors"), strict=True)
 
 
 @pytest.mark.slow

@@ -30,6 +30,8 @@ _MODULE_OF = {
     "file_digests": "data.digests",
     "AlignedTask": "bridges.timm_script",
     "create_loader_with_texts": "bridges.timm_script",
+    "AlignedClassifier": "bridges.hf_trainer",
+    "collate_described": "bridges.hf_trainer",
     "LOSSES": "align",
     "info_nce": "align",
     "info_nce_one_way": "align",
