@@ -1,0 +1,75 @@
+"""Indexing an image set, and asking 100,000 images."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from gpt4image.config import DescribeConfig, EncodeConfig, SearchConfig, TrainConfig
+from gpt4image.data.openmoji import packaged_descriptions
+from measure import Row, seconds_in_turn
+
+IMAGES, WIDTH = 100_000, 384
+
+
+def search() -> list[Row]:
+    return [_indexing(), _asking()]
+
+
+def _indexing() -> Row:
+    """Images a second of a new index, over decoding the same images and reading them as evaluate does."""
+    from gpt4image.comparing.run_model import load_run_model
+    from gpt4image.data import load_image_set
+    from gpt4image.data.pixels import load_pixels
+    from gpt4image.describe import describe
+    from gpt4image.encode import encode
+    from gpt4image.search import search
+    from gpt4image.train import train
+    from gpt4image.training.auto import stored_size
+
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        describe(DescribeConfig(data="openmoji", store=root / "a.db", describer=f"replay:{packaged_descriptions()}"))
+        encode(EncodeConfig(store=root / "a.db", encoder="bag-of-words", out=root / "table"))
+        train(TrainConfig(data="openmoji", embeddings=root / "table", out=root / "run", epochs=1, precision="fp32"))
+        images = load_image_set("openmoji")
+        model = load_run_model(root / "run", len(images.classes))
+        seconds: list[float] = []
+
+        def indexed() -> None:
+            shutil.rmtree(root / "index", ignore_errors=True)
+            asked = SearchConfig(run_dir=root / "run", texts=("red",), data="openmoji", index=root / "index")
+            seconds.append(search(asked).summary["index_seconds"])
+
+        def read() -> None:
+            pixels, _, _ = load_pixels(images, stored_size(model.config), memory_limit_gb=4, workers=None)
+            model.read(pixels, np.arange(len(images)))
+
+        _, limit = seconds_in_turn(indexed, read, rounds=5)
+        ours = float(np.median(seconds[1:]))
+    name = "images/s indexed, over images/s decoded and read by the model"
+    return Row(name=name, ours=len(images) / ours, limit=len(images) / limit, unit="images/s", goal=(">=", 0.8))
+
+
+def _asking() -> Row:
+    """Seconds to find 10 of 100,000 images for one query."""
+    from gpt4image.searching.index import most_similar, up_to_date
+
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((IMAGES, WIDTH)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    digests = np.unique(rng.integers(1, 256, (IMAGES, 32)).astype(np.uint8).view("S32").reshape(-1))
+    sorted_digests = digests.view(np.uint8).reshape(-1, 32)
+    with tempfile.TemporaryDirectory() as folder:
+        order = np.arange(len(digests))
+        all_readable = np.ones(len(digests), bool)
+        index, _ = up_to_date(
+            Path(folder), {"data": "random"}, sorted_digests, order, WIDTH, lambda i: (vectors[i], all_readable[i])
+        )
+        query = vectors[:1]
+        ours, _ = seconds_in_turn(lambda: most_similar(index, query, 10), lambda: None)
+    name = f"seconds to ask {IMAGES:,} images of {WIDTH} numbers, over 0.1 s"
+    return Row(name=name, ours=ours, limit=0.1, unit="s", goal=("<=", 1))
