@@ -21,6 +21,7 @@ BENCHMARKS = {
     "chaos": "describing:chaos",
     "resuming": "describing:resuming",
     "many": "describing:many",
+    "searching": "searching:search",
     "curator": "against_curator:curator",
 }
 ONLY_WHEN_NAMED = {"curator"}  # installs a package
