@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import timm
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from PIL import Image
 from timm.data import AugMixDataset, FastCollateMixup, create_dataset, create_loader
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from timm.optim import create_optimizer_v2
 from timm.task import load_task_ema_checkpoint, resume_task_checkpoint
-from timm.utils import CheckpointSaver
+from timm.utils import CheckpointSaver, unwrap_model
 from torch import nn
 
 from gpt4image.aligner import Aligner
@@ -22,6 +25,7 @@ from gpt4image.bridges.timm_script import AlignedTask, Targets, create_loader_wi
 from gpt4image.data.digests import file_digests
 from gpt4image.errors import ConfigError, DataError, TableError
 from gpt4image.texts import Texts
+from several_processes import free_port
 from tables import make_table
 
 # timm's ImageDataset leaves closing the files that it opens to Python.
@@ -50,7 +54,7 @@ def loader(texts: Texts, folder: Path, **options):
     return create_loader_with_texts(texts, wrapped, device=device, **(defaults | options)), dataset
 
 
-def task_of(texts: Texts, name: str = "test_resnet", **options) -> AlignedTask:
+def task_of(texts: Texts | SimpleNamespace, name: str = "test_resnet", **options) -> AlignedTask:
     torch.manual_seed(0)
     size = {"img_size": 16, "patch_size": 8} if "vit" in name else {}
     model = timm.create_model(name, num_classes=CLASSES, **size)
@@ -287,3 +291,46 @@ def test_texts_by_name(colour_folder, tmp_path):
     assert isinstance(
         AlignedTask(timm.create_model("test_resnet"), text_width=8, verbose=False).trainable_module, Aligner
     )
+
+
+def gradients(task: AlignedTask, rows: slice) -> dict[str, torch.Tensor]:
+    """Return the gradients of some rows of a fixed batch with mixed texts, a missing one and two equal ones."""
+    torch.manual_seed(1)
+    images, texts, classes = torch.randn(8, 3, 16, 16), torch.randn(8, WIDTH), torch.arange(8) % CLASSES
+    described, ids = torch.arange(8) != 2, torch.tensor([0, 1, 2, 3, 0, 5, 6, 7])
+    mixing = (0.7 * torch.eye(8) + 0.3 * torch.block_diag(*[torch.eye(4).flip(0)] * 2))[rows, rows]
+    soft = nn.functional.one_hot(classes, CLASSES).float()
+    task(images[rows], Targets(*(part[rows] for part in (classes, texts, described, ids, soft)), mixing))[
+        "loss"
+    ].backward()
+    return {name: parameter.grad for name, parameter in unwrap_model(task.trainable_module).named_parameters()}
+
+
+def share(rank: int, port: int, out: Path, width: int) -> None:
+    """Be one of two processes, each with half of the batch; the first one keeps the gradients."""
+    dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    task = task_of(
+        SimpleNamespace(width=width),
+        "test_vit",
+        alignment={"learn_temperature": True},
+        criterion=SoftTargetCrossEntropy(),
+    )
+    found = gradients(task.prepare_distributed(), slice(4 * rank, 4 * rank + 4))
+    if rank == 0:
+        torch.save(found, out)
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_gradient_of_one(tmp_path):
+    mp.spawn(share, (free_port(), tmp_path / "shared.pt", WIDTH), nprocs=2)
+    task = task_of(
+        SimpleNamespace(width=WIDTH),
+        "test_vit",
+        alignment={"learn_temperature": True},
+        criterion=SoftTargetCrossEntropy(),
+    )
+    alone, shared = gradients(task, slice(0, 8)), torch.load(tmp_path / "shared.pt", weights_only=True)
+    assert {"alignment.log_scale", "head.weight", "backbone.pos_embed"} <= alone.keys() == shared.keys()
+    for name in alone:
+        torch.testing.assert_close(shared[name], alone[name], rtol=1e-4, atol=1e-5)
