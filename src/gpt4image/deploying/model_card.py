@@ -92,7 +92,7 @@ def model_card(
             comparisons=comparisons_of(leaving.run_dir),
             data={**run.run["data"], "spec": public(run.run["data"]["spec"])},
             labels=findings.condition({**run.config, **run.run["data"]}) or "none",
-        text=text_facts(leaving),
+            text=text_facts(leaving),
             about=_about_arm(arm),
             environment={
                 "gpt4image": None,
