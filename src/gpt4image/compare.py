@@ -44,7 +44,7 @@ def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",)) -> 
     record = next(iter(results.values()))
     record = record if len(results) == 1 else {**record, "comparisons": results}
     write_json(out / "comparison.json", record)
-    left_out = gather_comparison(plans)
+    left_out = gather_comparison(plans, names if len(plans) > 1 else ())
     report = write_report(out)
     set_aside = dict.fromkeys(item for folder in jobs for item in runs.read_set_aside(folder))
     return Outcome(

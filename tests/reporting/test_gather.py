@@ -85,17 +85,17 @@ def test_a_run_leaves_what_its_train_and_validation_pictures_tell(described: tup
     )
     assert outcome.set_aside == ()
     doubts = [Doubt.model_validate(row) for row in read_json(run / "doubtful-labels.json")]
-    in_train = "blue/wrong.png" in {row["key"] for row in read_json(run / "examples.json")}
-    assert [(d.key, d.given, d.text) for d in doubts] == ([("blue/wrong.png", "blue", "red")] if in_train else [])
-    assert doubts == [] or "red square" in doubts[0].description
+    examples = [Example.model_validate(row) for row in read_json(run / "examples.json")]
+    assert all(example.text_label and example.text_label.probability < 1 for example in examples)
+    assert [(doubt.key, doubt.given, doubt.text) for doubt in doubts] == [("blue/wrong.png", "blue", "red")]
+    assert "red square" in doubts[0].description
     space = SpaceMap.model_validate(read_json(run / "map.json"))
-    assert space.split == "val" and space.before is not None and space.before.name == "before training"
+    assert space.split == "val" and space.before is not None and space.before.name == "the untrained network"
     places = np.array([point.after for point in space.points])
     assert places.shape == (len(space.points), 2) and ((places >= 0) & (places <= 1)).all()
     assert report(ReportConfig(dir=run)).set_aside == ()
     page = (run / "report.html").read_text(encoding="utf-8")
-    assert all(f'id="{part}"' in page for part in ("done", "map", "pictures", "descriptions"))
-    assert ('id="doubtful"' in page) == bool(doubts)
+    assert all(f'id="{part}"' in page for part in ("done", "map", "pictures", "doubtful", "descriptions"))
     for name in ("doubtful-labels.json", "map.json", "descriptions.json", "examples.json"):
         (run / name).unlink()
     report(ReportConfig(dir=run))

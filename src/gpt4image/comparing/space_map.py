@@ -51,7 +51,14 @@ class Before:
 
 
 def write_map(
-    path: Path, data: TrainingData, split: str, *, after: RunModel, name: str, before: Before | None
+    path: Path,
+    data: TrainingData,
+    split: str,
+    *,
+    after: RunModel,
+    name: str,
+    before: Before | None,
+    comparison: str = "",
 ) -> dict[str, Any] | None:
     """Write the map of a sample of held-out described images, as `extras.SpaceMap` holds it; return it.
 
@@ -64,6 +71,7 @@ def write_map(
         after: the aligned model.
         name: what it is called.
         before: a model that saw no texts.
+        comparison: name of the comparison that both belong to.
     """
     space, text = after.text_space, data.text
     images = _sample(held_out_described(data, split), SHOWN)
@@ -74,7 +82,8 @@ def write_map(
     texts, ids = space.place(vectors.numpy()), ids.numpy()
     plane = _in_the_plane(texts)
     embedded = after.embed(after.read(data.pixels, images).features)
-    record: dict[str, Any] = {"split": str(data.image_set.splits[images[0]]), "among": AMONG}
+    shown = str(data.image_set.splits[images[0]])
+    record: dict[str, Any] = {"split": shown, "among": AMONG, "comparison": comparison}
     record["after"] = {"name": name, **_finds(embedded, texts, ids, labels)}
     places = {"text": plane, "after": _between(embedded, texts, plane)}
     train = data.indices("train")

@@ -176,6 +176,8 @@ class SpaceMap(Record):
     """Texts of the own text that ``own_text`` counts: it is one of the so many nearest."""
     fitted_on: int = 0
     """Training images on which the linear map of ``before`` was fitted."""
+    comparison: str = ""
+    """Name of the comparison that both models belong to, where there are several."""
     before: Side | None = None
     after: Side
     points: Annotated[tuple[Point, ...], Field(min_length=1)]

@@ -27,8 +27,12 @@ FEW = 20_000
 """Labelled images whose texts are read for doubtful labels alone, where no arm asks for it."""
 
 
-def gather_comparison(plans: Sequence[Plan]) -> list[SetAside]:
+def gather_comparison(plans: Sequence[Plan], names: Sequence[str] = ()) -> list[SetAside]:
     """Write beside comparison.json what the report shows of the first plan that has it, by the runs of the first seed.
+
+    Args:
+        plans: finished comparisons of one folder.
+        names: of the comparisons, where there are several.
 
     Returns:
         What could not be gathered.
@@ -41,7 +45,7 @@ def gather_comparison(plans: Sequence[Plan]) -> list[SetAside]:
     if doubting := _most_labels(texts):
         work[DOUBTFUL] = lambda: _doubts(doubting)
     if aligned := next((plan for plan in texts if "aligned" in plan.members), None):
-        work[MAP] = lambda: _map(aligned)
+        work[MAP] = lambda: _map(aligned, names[plans.index(aligned)] if names else "")
     return _all(work)
 
 
@@ -133,8 +137,14 @@ def _examples(plan: Plan) -> None:
 
 def _examples_of_run(ready: Prepared, run_dir: Path) -> None:
     from gpt4image.reporting.examples import write_examples
+    from gpt4image.text_labels import TextLabels
 
-    data = ready.data
+    data, probabilities = ready.data, None
+    if ready.config.text_labels is not None:
+        labels = TextLabels.load(ready.config.text_labels)
+        said = dict(zip(labels.digests, labels.probabilities, strict=True))
+        silent = np.zeros(len(data.classes), np.float32)
+        probabilities = np.stack([said.get(digest, silent) for digest in data.image_set.digests])
     candidates = data.usable if data.text is None else data.usable & data.text.described
     write_examples(
         run_dir / EXAMPLES,
@@ -142,7 +152,7 @@ def _examples_of_run(ready: Prepared, run_dir: Path) -> None:
         candidates,
         store=_store(ready),
         text=data.text,
-        text_labels=data.soft,
+        text_labels=probabilities,
         run_dirs={},
         splits=("train",),
     )
@@ -204,7 +214,7 @@ def _doubts_of_run(ready: Prepared, run_dir: Path) -> None:
     )
 
 
-def _map(plan: Plan) -> None:
+def _map(plan: Plan, name: str) -> None:
     from gpt4image.comparing.run_model import load_run_model
     from gpt4image.comparing.space_map import Before, write_map
 
@@ -219,6 +229,7 @@ def _map(plan: Plan) -> None:
         after=after,
         name="aligned",
         before=Before(name="baseline", model=before),
+        comparison=name,
     )
 
 
@@ -231,5 +242,5 @@ def _map_of_run(ready: Prepared, run_dir: Path) -> None:
         return
     before = None
     if after.config.init == "scratch":  # weights that were given, not drawn, may be out of reach by now
-        before = Before(name="before training", model=untrained(after.config, len(ready.data.classes)))
-    write_map(run_dir / MAP, ready.data, "val", after=after, name="after training", before=before)
+        before = Before(name="the untrained network", model=untrained(after.config, len(ready.data.classes)))
+    write_map(run_dir / MAP, ready.data, "val", after=after, name="the trained network", before=before)
