@@ -11,6 +11,7 @@ import runpy
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 from gpt4image import AlignedTask, Texts, create_loader_with_texts
@@ -26,13 +27,18 @@ def main() -> None:
     args = parser.parse_args()
 
     texts = Texts(args.embeddings)
-    task = partial(
-        AlignedTask, text_width=texts.width, align_weight=args.align_weight, alignment={"loss": args.align_loss}
-    )
+
+    class Task(AlignedTask):
+        """What the script makes in place of its ClassificationTask."""
+
+        def __init__(self, *given: Any, **options: Any) -> None:
+            aligned = {"align_weight": args.align_weight, "alignment": {"loss": args.align_loss}}
+            super().__init__(*given, text_width=texts.width, **aligned, **options)
+
     loader = partial(create_loader_with_texts, texts)
     sys.argv = [str(args.script), *args.arguments]
     sys.path.insert(0, str(args.script.parent))
-    with patch("timm.data.create_loader", loader), patch("timm.task.ClassificationTask", task):
+    with patch("timm.data.create_loader", loader), patch("timm.task.ClassificationTask", Task):
         runpy.run_path(str(args.script), run_name="__main__")
 
 

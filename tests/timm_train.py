@@ -60,6 +60,7 @@ def main() -> None:
         for training in (True, False)
     }
     criterion = SoftTargetCrossEntropy() if args.mixup else LabelSmoothingCrossEntropy(args.smoothing)
+    assert not ClassificationTask.multi_label  # a class, and not only something to call
     task = ClassificationTask(model=model, criterion=criterion, device=device, dtype=None, verbose=True)
     if args.model_ema:
         task.setup_ema(decay=0.5)
