@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gpt4image.comparing.measures import held_out_described
 from gpt4image.comparing.run_model import load_run_model
-from gpt4image.comparing.space_map import Before, held_out_described, linear_map, untrained, write_map
+from gpt4image.comparing.space_map import Before, linear_map, untrained, write_map
 from gpt4image.config import TrainConfig
 from gpt4image.data import load_image_set
 from gpt4image.files import read_json

@@ -95,17 +95,23 @@ def _measure_text_space(
     if data.text is None:
         found.absent["retrieval"] = "there is no embedding table of this set"
         return
-    # Descriptions of held-out images: those of the split, else of the validation split, which no run is trained on.
-    for held_out in dict.fromkeys((split, "val")):
-        place = data.indices(held_out)
-        place = place[data.text.described[place]]
-        if len(place):
-            read = outputs.features[np.isin(indices, place)] if held_out == split else None
-            features = model.read(data.pixels, place).features if read is None else read
-            vectors, _, ids = data.text.take(place)
-            found.metrics |= recalls(model.embed(features), space.place(vectors.numpy()), ids.numpy())
-            return
-    found.absent["retrieval"] = f"no image of {split} or val has a description in the table"
+    place = held_out_described(data, split)
+    if not len(place):
+        found.absent["retrieval"] = f"no image of {split} or val has a description in the table"
+        return
+    seen = np.isin(indices, place)
+    features = outputs.features[seen] if seen.any() else model.read(data.pixels, place).features
+    vectors, _, ids = data.text.take(place)
+    found.metrics |= recalls(model.embed(features), space.place(vectors.numpy()), ids.numpy())
+
+
+def held_out_described(data: TrainingData, split: str) -> Ints:
+    """Return the described images of a split, or else those of the validation split, which no run is trained on."""
+    for held_out in (split, "val"):
+        images = data.indices(held_out)
+        if data.text is not None and data.text.described[images].any():
+            return images[data.text.described[images]]
+    return np.zeros(0, np.int64)
 
 
 def corrupted_accuracies(model: RunModel, data: TrainingData, split: str) -> dict[str, float]:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gpt4image.comparing.measures import held_out_described
 from gpt4image.comparing.retrieval import recalls
 from gpt4image.comparing.run_model import RunModel
 from gpt4image.config import TrainConfig
@@ -113,15 +114,6 @@ def untrained(config: TrainConfig, classes: int) -> RunModel:
     torch.manual_seed(config.seed)
     backbone = make_backbone(config, classes).module.eval()
     return RunModel(config=config, backbone=backbone, head=None, augmentation=augmentation_of(config, backbone))
-
-
-def held_out_described(data: TrainingData, split: str) -> Ints:
-    """Return the described images of a split, or else those of the validation split, which no run is trained on."""
-    for held_out in (split, "val"):
-        images = data.indices(held_out)
-        if data.text is not None and data.text.described[images].any():
-            return images[data.text.described[images]]
-    return np.zeros(0, np.int64)
 
 
 def linear_map(features: Array, texts: Array, others: Array) -> Array:
