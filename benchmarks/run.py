@@ -15,6 +15,7 @@ BENCHMARKS = {
     "alignment": "training:alignment",
     "precision": "training:precision",
     "encoding": "texts:encoding",
+    "predicting": "predicting:predicting",
     "table": "texts:table",
     "describing": "describing:throughput",
     "capped": "describing:capped",
