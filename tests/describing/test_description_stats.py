@@ -67,6 +67,8 @@ def test_stats_count_what_is_there(tmp_path: Path, images: ImageSet) -> None:
     summary, record = outcome.summary, outcome.record
     assert summary["descriptions"] == summary["images"] == 3 and summary["failures"] == 1
     assert record["words"] == {"min": 2, "median": 3.0, "mean": 3.3, "p95": 4.8, "p99": 4.96, "max": 5}
+    assert record["words_histogram"] == {"edges": [2, 3, 4, 5, 6], "counts": [1, 1, 0, 1]}
+    assert record["vocabulary"] == {"words": 10, "once": 10, "uses": 10}
     assert {p["name"]: (p["descriptions"], p["class_conditioned"]) for p in record["prompts"]} == {
         "class-conditioned": (1, True),
         "imported": (2, False),

@@ -118,3 +118,9 @@ def test_numbers_are_written_into_the_chart() -> None:
 
 def test_long_names_are_cut() -> None:
     assert "w" * 21 + "…" in intervals("w" * 60)
+
+
+def test_a_histogram_says_where_most_values_lie() -> None:
+    chart = charts.histogram_chart("h", "Words", [10, 20, 30], [3, 9], axis="words <b>")
+    assert chart.count("12 values from 10 to 30, most between 20 and 30") == 2, "drawn for a wide page and for a phone"
+    assert "<b>" not in chart and "words &lt;b&gt;" in chart
