@@ -142,7 +142,11 @@ def compile_training(module: nn.Module, device: torch.device) -> None:
     backbone: Any = module
     plain = backbone.forward_features
     fast = torch.compile(plain)
-    backbone.forward_features = lambda images: (fast if backbone.training else plain)(images)
+
+    def forward_features(*args: Any, **kwargs: Any) -> Any:  # ViTs take a mask of attention beside the images
+        return (fast if backbone.training else plain)(*args, **kwargs)
+
+    backbone.forward_features = forward_features
 
 
 def compiler_missing(device: torch.device) -> str:

@@ -189,8 +189,17 @@ def test_the_official_code_does_not_mix_texts(described: dict[str, Any]) -> None
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler uses what torch deprecates
-def test_a_compiled_model_has_the_losses_of_another(described: dict[str, Any]) -> None:
-    plain, compiled = (trainer_of(described, adaptive_weight=True, compile=chosen) for chosen in (False, True))
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"model": "resnet10t", "model_args": SMALL["model_args"]},
+        {"model": "vit_tiny_patch16_224", "model_args": {"embed_dim": 16, "depth": 1, "num_heads": 2}},
+    ],
+    ids=["resnet", "vit"],
+)
+def test_a_compiled_model_has_the_losses_of_another(described: dict[str, Any], model: dict[str, Any]) -> None:
+    options = {**model, "adaptive_weight": True}
+    plain, compiled = (trainer_of(described, compile=chosen, **options) for chosen in (False, True))
     first, second = losses_at(plain), losses_at(compiled)
     torch.testing.assert_close(second.total, first.total, rtol=1e-4, atol=1e-5)
     for losses in (first, second):
