@@ -16,7 +16,7 @@ from gpt4image.config import ExportConfig, PredictConfig, TrainConfig
 from gpt4image.data.openmoji import load_openmoji
 from measure import Row, seconds_in_turn
 
-BATCH = PredictConfig.model_fields["batch_size"].default
+BATCH = 64
 
 
 def predicting() -> list[Row]:

@@ -58,8 +58,8 @@ class PredictConfig(StageConfig):
     """How rows are written; without it, as the ending of --out says, else as a table."""
     out: Path | None = None
     """File of the predictions; standard output without it."""
-    batch_size: int = Field(default=64, ge=1)
-    """Images that are predicted at once."""
+    batch_size: int = Field(default=16, ge=1)
+    """Images that a thread decodes in one go, and that are predicted at once."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of the model, and as many that decode images; one per core without it."""
     device: str = "auto"
