@@ -100,7 +100,9 @@ def test_what_cannot_be_measured_is_absent_and_says_why(run: tuple[Path, Trainin
     only_val = replace(data, text=data.text.only(data.image_set.splits == "val"))
     some = measure_more(model, only_val, "test", said, NAMES, Measures())
     assert "text_to_image_recall:1" in some.metrics and not some.absent
-    tuned = measure_more(replace(model, foreign_texts="the text encoder learned with the model"), data, "test", said, NAMES, Measures())
+    tuned = measure_more(
+        replace(model, foreign_texts="the text encoder learned with the model"), data, "test", said, NAMES, Measures()
+    )
     assert tuned.metrics == {} and "the text encoder learned with the model" in tuned.absent["retrieval"]
     without = replace(model, head=None)
     assert measure_more(without, data, "test", said, NAMES, Measures()).metrics == {}
