@@ -22,6 +22,7 @@ RECORDS = {
     "openmoji": "1,007 OpenMoji pictograms, 18 categories",
     "cifar10": "2,000 CIFAR-10 photographs, 10 classes",
     "cifar10-controls": "2,000 CIFAR-10 photographs, controls",
+    "cifar10-convnext": "2,000 CIFAR-10 photographs, a ConvNeXt",
 }
 PACKAGE = ROOT / "src" / "gpt4image"
 SCARCE = (
