@@ -70,7 +70,13 @@ def test_stopping_the_parent_stops_the_workers(sent: signal.Signals, code: int, 
     script, started = tmp_path / "sleeper.py", tmp_path / "started"
     script.write_text(SLEEPER)
     started.mkdir()
-    parent = subprocess.Popen([sys.executable, str(script), str(started)], start_new_session=True)
+    parent = subprocess.Popen(
+        [sys.executable, str(script), str(started)],
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # ignored where the tests run in the background
+    )
     while len(list(started.iterdir())) < 2:
         assert parent.poll() is None
         time.sleep(0.05)
