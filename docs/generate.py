@@ -21,6 +21,7 @@ RECORDS = {
     "openmoji-demo": "1,007 OpenMoji pictograms, 18 categories (`make demo`, 3 seeds)",
     "openmoji": "1,007 OpenMoji pictograms, 18 categories",
     "cifar10": "2,000 CIFAR-10 photographs, 10 classes",
+    "cifar10-few-and-wrong": "2,000 CIFAR-10 photographs, other numbers of labels",
     "cifar10-controls": "2,000 CIFAR-10 photographs, controls",
     "cifar10-convnext": "2,000 CIFAR-10 photographs, a ConvNeXt",
 }
@@ -49,7 +50,10 @@ def comparisons() -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield every comparison on record, under the short name of its images."""
     for title, record in records().items():
         for comparison in record.get("comparisons", {"": record}).values():
-            yield title.removesuffix(" (`make demo`, 3 seeds)").replace(", 10 classes", ""), comparison
+            short = title
+            for detail in (" (`make demo`, 3 seeds)", ", 10 classes", ", other numbers of labels"):
+                short = short.removesuffix(detail)
+            yield short, comparison
 
 
 def scarce_table() -> str:
