@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from transformers.utils import logging
 
-from gpt4image.hugging_face import find_folder, first_line, without_progress_bars
+from gpt4image.errors import first_line
+from gpt4image.hugging_face import find_folder, without_progress_bars
 
 
 def test_a_folder_is_itself_and_a_hub_id_its_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from gpt4image.errors import first_line
+
 
 def find_folder(name: str, patterns: Sequence[str]) -> Path:
     """Return the folder of a model: ``name`` itself, or its copy of the Hugging Face hub (fetched once).
@@ -45,8 +47,3 @@ def without_progress_bars() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
-
-
-def first_line(error: Exception) -> str:
-    """Return what an error says, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

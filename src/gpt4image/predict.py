@@ -19,7 +19,7 @@ from gpt4image.errors import DataError
 from gpt4image.files import atomic_path
 from gpt4image.outcome import Outcome, SetAside
 from gpt4image.progress import progress_bar
-from gpt4image.visible import visible
+from gpt4image.visible import in_one_line
 
 if TYPE_CHECKING:
     from gpt4image.deploying.image_files import Decoded
@@ -147,12 +147,12 @@ def _stream(out: Path | None) -> Iterator[TextIO]:
 
 def _table(stream: TextIO, classes: Sequence[str], _top: int) -> Write:
     """Write lines for people: probability and class of the best ones, then the image."""
-    width = min(CLASS_WIDTH, max(len(_plain(name)) for name in classes))
+    width = min(CLASS_WIDTH, max(len(in_one_line(name)) for name in classes))
 
     def write(row: Prediction) -> None:
         best = zip(row.classes, row.probabilities, strict=True)
-        columns = [f"{probability:.3f} {_plain(name):{width}}" for name, probability in best]
-        stream.write("  ".join([*columns, _plain(row.image)]) + "\n")
+        columns = [f"{probability:.3f} {in_one_line(name):{width}}" for name, probability in best]
+        stream.write("  ".join([*columns, in_one_line(row.image)]) + "\n")
 
     return write
 
@@ -166,8 +166,8 @@ def _csv(stream: TextIO, _classes: Sequence[str], top: int) -> Write:
     writer.writerow(["image", *names])
 
     def write(row: Prediction) -> None:
-        best = zip(map(_plain, row.classes), (f"{value:.6f}" for value in row.probabilities), strict=True)
-        writer.writerow([_plain(row.image), *(cell for pair in best for cell in pair)])
+        best = zip(map(in_one_line, row.classes), (f"{value:.6f}" for value in row.probabilities), strict=True)
+        writer.writerow([in_one_line(row.image), *(cell for pair in best for cell in pair)])
 
     return write
 
@@ -181,8 +181,3 @@ def _json_lines(stream: TextIO, _classes: Sequence[str], _top: int) -> Write:
         stream.write(json.dumps({"image": row.image, "predictions": found}) + "\n")
 
     return write
-
-
-def _plain(text: str) -> str:
-    """Return a name in one line, without what a terminal acts on."""
-    return visible(text).replace("\n", "\\n").replace("\t", "\\t")

@@ -18,3 +18,8 @@ def visible(text: str) -> str:
         repr(letter)[1:-1] if unicodedata.category(letter) in _HIDDEN and letter not in _HARMLESS else letter
         for letter in text
     )
+
+
+def in_one_line(text: str) -> str:
+    r"""Return ``visible`` text with its line breaks and tabs as escapes too: for rows and columns."""
+    return visible(text).replace("\n", "\\n").replace("\t", "\\t")

@@ -22,7 +22,7 @@ from torch import nn
 from torch.export.pt2_archive import PT2ArchiveReader
 
 from gpt4image.deploying.metadata import EXTRA_FILE
-from gpt4image.errors import ModelError
+from gpt4image.errors import ModelError, first_line
 
 _PROGRAM = "models/model.json"
 _INPUTS = "data/sample_inputs/model.pt"
@@ -69,7 +69,7 @@ def load_program(path: Path) -> tuple[nn.Module, str | None]:
         reader = PT2ArchiveReader(io.BytesIO(data))
         problem = next(_problems(reader), None)
     except _DAMAGED as error:
-        raise ModelError(f"{path} is damaged or no torch-export archive: {_first_line(error)}") from None
+        raise ModelError(f"{path} is damaged or no torch-export archive: {first_line(error)[:200]}") from None
     if problem:
         raise ModelError(
             f"{path} is not loaded, for {problem}, which the export of a classifier does not need and which may run "
@@ -81,8 +81,8 @@ def load_program(path: Path) -> tuple[nn.Module, str | None]:
         return loaded.exported_programs["model"].module(check_guards=False), loaded.extra_files.get(EXTRA_FILE)
     except _DAMAGED as error:
         raise ModelError(
-            f"{path} cannot be loaded by torch {torch.__version__}: {_first_line(error)} Was it exported by a later "
-            "version?"
+            f"{path} cannot be loaded by torch {torch.__version__}: {first_line(error)[:200]} Was it exported by a "
+            "later version?"
         ) from None
 
 
@@ -113,7 +113,3 @@ def _texts(key: str, value: Any) -> Iterator[str]:
             yield from _texts(key, inner)
     elif isinstance(value, str) and not _MAY_SAY.get(key, _NAME).fullmatch(value):
         yield f"its {key} says {value[:100]!r}"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from gpt4image.deploying.leaving import LeavingModel
 from gpt4image.deploying.metadata import EXTRA_FILE, ONNX_KEY
 from gpt4image.deploying.preprocessing import Preprocessing
-from gpt4image.errors import ExportError, MissingExtraError
+from gpt4image.errors import ExportError, MissingExtraError, first_line
 
 INPUT, OUTPUT = "images", "probabilities"
 LARGEST_ONNX = 2_000_000_000  # bytes; protobuf holds no more in one message
@@ -69,7 +69,7 @@ def write_onnx(path: Path, leaving: LeavingModel) -> None:
             )
     except torch.onnx.errors.OnnxExporterError as error:
         raise ExportError(
-            f"torch cannot put this model into ONNX: {_first_line(error)} Use another --format."
+            f"torch cannot put this model into ONNX: {first_line(error)} Use another --format."
         ) from error
     if converted is None:
         raise ExportError("torch put nothing into ONNX; use another --format.")
@@ -99,13 +99,9 @@ def _traced(leaving: LeavingModel) -> Any:
             )
     except (RuntimeError, ValueError) as error:  # torch._dynamo's own are RuntimeErrors
         raise ExportError(
-            f"torch.export cannot trace {leaving.model.config.model}: {_first_line(error)} Use --format timm."
+            f"torch.export cannot trace {leaving.model.config.model}: {first_line(error)} Use --format timm."
         ) from error
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)
     program._example_inputs = None  # they would be pickled into the file
     return program
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -6,8 +6,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from gpt4image.errors import ExportError
-from gpt4image.hugging_face import first_line
+from gpt4image.errors import ExportError, first_line
 
 
 def require_login() -> None:

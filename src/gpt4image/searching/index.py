@@ -111,7 +111,7 @@ def up_to_date(
     """
     index, tried, read = open_index(folder, identity), order[:0], None
     if index is not None and not _gone(index, digests):
-        tried = order[_found(index.digests, digests)[order] < 0][: A_FEW + 1]
+        tried = order[find_digests(index.digests, digests)[order] < 0][: A_FEW + 1]
         if not len(tried):
             return index, 0
         # Broken images are tried again each time; where there are few, a folder that cannot be written does no harm.
@@ -123,7 +123,7 @@ def up_to_date(
         rows = _Rows(folder / f".rows-{fingerprint(identity)[:16]}", width)
         known = _found(rows.digests(), digests) >= 0
         if index is not None:
-            known |= _found(index.digests, digests) >= 0
+            known |= find_digests(index.digests, digests) >= 0
         missing, added = order[~known[order]], 0
         for start in range(0, len(missing), AT_ONCE):
             part = missing[start : start + AT_ONCE]
@@ -202,7 +202,7 @@ def _write(folder: Path, identity: Mapping[str, Any], digests: Digests, earlier:
     """Write the index of those of ``digests`` whose row is known, and return it."""
     sources = [(rows.vectors(), _found(rows.digests(), digests))]
     if earlier is not None:
-        sources.append((earlier.embeddings, _found(earlier.digests, digests)))
+        sources.append((earlier.embeddings, find_digests(earlier.digests, digests)))
     known = np.flatnonzero(np.logical_or.reduce([places >= 0 for _, places in sources]))
     if not len(known):
         raise DataError(f"{identity['data']}: none of its images can be decoded, so there is nothing to search.")

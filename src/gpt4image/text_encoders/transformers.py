@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gpt4image.errors import ModelError, first_few
-from gpt4image.hugging_face import first_line, without_progress_bars
+from gpt4image.errors import ModelError, first_few, first_line
+from gpt4image.hugging_face import without_progress_bars
 from gpt4image.text_encoders.neural import Tower, single_or_double
 
 CLIP = ("clip", "clip_text_model")

@@ -28,8 +28,8 @@ from gpt4image.describers.local_model.conversations import (
 from gpt4image.describers.local_model.model_files import ModelFiles, find_model_files, is_greedy, local_settings
 from gpt4image.describers.prices import FREE, Price
 from gpt4image.devices import choose_device, computes_bf16
-from gpt4image.errors import ConfigError, DescriberError
-from gpt4image.hugging_face import first_line, without_progress_bars
+from gpt4image.errors import ConfigError, DescriberError, first_line
+from gpt4image.hugging_face import without_progress_bars
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _TOO_LARGE = "the memory does not hold this image and its answer; lower --max-side or --max-tokens"

@@ -16,8 +16,7 @@ from gpt4image.describers import Answer, Report, Request
 from gpt4image.describers.local_model.conversations import BatchError, Reply, Row, answer_in_batches, messages, seed_of
 from gpt4image.describers.local_model.model_files import find_model_files, is_greedy, local_settings
 from gpt4image.describers.prices import FREE, Price
-from gpt4image.errors import ConfigError, DescriberError, MissingExtraError
-from gpt4image.hugging_face import first_line
+from gpt4image.errors import ConfigError, DescriberError, MissingExtraError, first_line
 
 # The engine batches by itself. It runs dry at the end of a group, so that groups are large; but no answer of a group is
 # kept before its last one has come.
