@@ -43,7 +43,8 @@ def pair_record(arms: Mapping[str, Any], arm: str, against: str = "baseline") ->
     if n > 1:
         half = float(stats.t.ppf(0.975, n - 1) * differences.std(ddof=1) / np.sqrt(n))
         p = float(stats.ttest_rel(arms[arm]["test"], arms[against]["test"]).pvalue)
-        record |= {"ci95": [mean - half, mean + half], "p": p}
+        wider = {"ci95": [mean - 1.2 * half, mean + 1.2 * half], "p": min(1.0, 1.5 * p)}
+        record |= {"ci95": [mean - half, mean + half], "p": p, "other_images": wider}
     return record
 
 

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from gpt4image import runs
 from gpt4image.compare import compare
@@ -21,6 +23,7 @@ from gpt4image.comparing import arms
 from gpt4image.comparing.jobs import situation
 from gpt4image.comparing.planning import make_plan
 from gpt4image.comparing.regimes import Regime
+from gpt4image.comparing.statistics import crossed
 from gpt4image.config import CompareConfig, TrainConfig
 from gpt4image.data import load_image_set
 from gpt4image.errors import ConfigError, DataError, TableError
@@ -65,6 +68,11 @@ def finished(out: Path) -> dict[str, int]:
     return {str(path.parent.relative_to(out)): path.stat().st_mtime_ns for path in out.rglob(runs.RUN)}
 
 
+def right(run: Path) -> NDArray[np.bool_]:
+    rows = pq.read_table(run / "predictions-test.parquet").to_pylist()
+    return np.array([row["label"] == row["prediction"] for row in rows])
+
+
 @pytest.mark.slow
 def test_two_comparisons_share_runs_keep_the_promised_form_and_are_not_made_again(
     colour_folder: Path, table: Path, tmp_path: Path
@@ -84,6 +92,13 @@ def test_two_comparisons_share_runs_keep_the_promised_form_and_are_not_made_agai
             assert read_json(out / folder / "evaluation-test.json")["top1"] == top1
     pair = record["pairs"][0]
     assert (pair["arm"], pair["against"]) == ("aligned", "baseline") and 0 <= pair["p"] <= 1 and len(pair["ci95"]) == 2
+    hits = {
+        arm: np.stack([right(out / folder) for folder in record["arms"][arm]["runs"]])
+        for arm in ("aligned", "baseline")
+    }
+    wider = crossed(hits["aligned"], hits["baseline"])
+    assert wider.difference == pytest.approx(pair["difference"], abs=1e-6)
+    assert pair["other_images"] == {"ci95": list(wider.ci95 or ()), "p": wider.p}
     assert record["arms"]["oracle"]["runs"] == record["comparisons"]["all"]["arms"]["baseline"]["runs"]
     made = finished(out)
     assert len(made) == 2 * 6, "the oracle of one is the baseline of the other"

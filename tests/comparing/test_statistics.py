@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
 from scipy import stats
 
-from gpt4image.comparing.statistics import mean_ci, paired
+from gpt4image.comparing.statistics import crossed, mean_ci, paired
 
 fractions = st.integers(0, 1000).map(lambda i: i / 1000)
 samples = st.lists(fractions, min_size=2, max_size=12)
@@ -66,3 +68,53 @@ def test_what_cannot_be_averaged_is_refused():
         mean_ci([])
     with pytest.raises(ValueError, match="equal length, got 2 and 1"):
         paired([1.0, 2.0], [1.0])
+
+
+hits = st.tuples(st.integers(2, 5), st.integers(2, 12)).flatmap(
+    lambda shape: st.tuples(*[arrays(np.bool_, shape) for _ in range(2)])
+)
+
+
+@given(hits)
+def test_crossed_is_the_naive_analysis_of_variance(both: tuple[NDArray[np.bool_], NDArray[np.bool_]]):
+    a, b = both
+    n, images = a.shape
+    d = [[float(a[s, i]) - float(b[s, i]) for i in range(images)] for s in range(n)]
+    mean = sum(map(sum, d)) / (n * images)
+    seed = [sum(row) / images for row in d]
+    image = [sum(row[i] for row in d) / n for i in range(images)]
+    of_seeds = images * sum((value - mean) ** 2 for value in seed) / (n - 1)
+    of_images = n * sum((value - mean) ** 2 for value in image) / (images - 1)
+    rest = sum((d[s][i] - seed[s] - image[i] + mean) ** 2 for s in range(n) for i in range(images))
+    rest /= (n - 1) * (images - 1)
+    components = [max((of_seeds - rest) / images, 0) / n, max((of_images - rest) / n, 0) / images, rest / (n * images)]
+    result = crossed(a, b)
+    assert result.difference == pytest.approx(mean, abs=1e-12)
+    assert result.ci95 is not None
+    assert result.p is not None
+    assert (result.ci95[1] - mean) >= stats.norm.ppf(0.975) * math.sqrt(sum(components)) - 1e-9
+    freedom = (n - 1) * (sum(components) / max(of_seeds, rest) * n * images) ** 2 if max(of_seeds, rest) else n - 1
+    half = stats.t.ppf(0.975, freedom) * math.sqrt(sum(components))
+    assert result.ci95 == pytest.approx((mean - half, mean + half), abs=1e-9)
+
+
+def test_counting_images_too_finds_chance_no_more_often_than_it_should():
+    """No arm is better; which images suit which arm is drawn, and each seed favours an arm a little."""
+    rng = np.random.default_rng(0)
+    found = {"seeds": 0, "images too": 0}
+    for _ in range(400):
+        difficulty, suits, favours = rng.normal(0, 2, 200), rng.normal(0, 3, 200), rng.normal(0, 0.2, (4, 1))
+        a = rng.random((4, 200)) < 1 / (1 + np.exp(difficulty - suits - favours))
+        b = rng.random((4, 200)) < 1 / (1 + np.exp(difficulty + suits + favours))
+        found["seeds"] += (paired(a.mean(1).tolist(), b.mean(1).tolist()).p or 0.0) < 0.05
+        found["images too"] += (crossed(a, b).p or 0.0) < 0.05
+    assert found["images too"] / 400 < 0.07
+    assert found["seeds"] / 400 > 0.15, "over seeds alone, the images at hand pass for all images"
+
+
+def test_crossed_without_a_difference_or_with_one_seed():
+    same = np.array([[True, False], [False, True]])
+    assert crossed(same, same).p == 1.0
+    assert crossed(same[:1], ~same[:1]).p is None
+    with pytest.raises(ValueError, match=r"one shape \(seeds, images\)"):
+        crossed(same, same[:1])

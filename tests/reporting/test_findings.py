@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt4image.reporting import findings
-from gpt4image.reporting.records import Comparison
+from gpt4image.reporting.records import Comparison, OtherImages
 from synthetic_records import MEANS, arm_record, comparison_record, pair_record
 
 
@@ -20,7 +20,7 @@ def test_a_sure_gain_is_said_with_its_evidence() -> None:
     comparison = two_arms([0.34, 0.35, 0.354], [0.50, 0.51, 0.499], labels_per_class=5)
     assert findings.findings(comparison) == [
         "With 5 labels a class, text labels raised test accuracy from 34.8 % to 50.3 % "
-        "(+15.5 points, 95 % interval +13.3 to +17.7, p = 0.001, 3 seeds)."
+        "(+15.5 points, 95 % interval +13.3 to +17.7, p = 0.001, p = 0.002 with other test images counted too, 3 seeds)."
     ]
 
 
@@ -28,7 +28,7 @@ def test_a_sure_loss_is_said_as_plainly() -> None:
     (sentence,) = findings.findings(two_arms([0.60, 0.61, 0.62], [0.50, 0.512, 0.518], "aligned"))
     assert sentence == (
         "Alignment to the descriptions lowered test accuracy from 61.0 % to 51.0 % "
-        "(−10.0 points, 95 % interval −10.5 to −9.5, p < 0.001, 3 seeds)."
+        "(−10.0 points, 95 % interval −10.5 to −9.5, p < 0.001, p < 0.001 with other test images counted too, 3 seeds)."
     )
 
 
@@ -59,9 +59,19 @@ def test_fewer_than_three_seeds_show_nothing_sure(before: list[float], after: li
 
 def test_a_difference_without_p_value_is_not_sure() -> None:
     comparison = two_arms([0.25, 0.5, 0.75], [0.375, 0.5, 0.75])
-    pair = comparison.pairs[0].model_copy(update={"p": None, "ci95": None})
+    pair = comparison.pairs[0].model_copy(update={"p": None, "ci95": None, "other_images": OtherImages()})
     assert "no sure difference" in findings.finding(comparison, pair)
     assert "no p-value" in findings.finding(comparison, pair)
+
+
+def test_a_difference_that_other_test_images_could_undo_is_not_sure() -> None:
+    comparison = Comparison.model_validate(comparison_record())
+    pair = comparison.pair("text-labels")
+    assert pair is not None and findings.is_sure(pair)
+    undone = pair.model_copy(update={"other_images": OtherImages(ci95=(-0.01, 0.3), p=0.08)})
+    assert not findings.is_sure(undone)
+    assert "p = 0.080 with other test images counted too" in findings.finding(comparison, undone)
+    assert findings.is_sure(pair.model_copy(update={"other_images": OtherImages()})), "an older record has no such test"
 
 
 def test_the_headline_arm_is_fixed_and_not_the_best_on_test() -> None:
@@ -154,7 +164,7 @@ def test_tied_keeps_numbers_with_their_units() -> None:
 def test_the_terminal_table_has_a_line_per_arm_and_the_findings() -> None:
     text = findings.comparison_table(comparison_record())
     line = next(line for line in text.splitlines() if line.strip().startswith("text-labels"))
-    words = "text-labels 49.4 % 46.9 to 52.0 % 48.6 49.1 50.6 +14.3 +12.2 to +16.3 0.001 42 s 612 MB"
+    words = "text-labels 49.4 % 46.9 to 52.0 % 48.6 49.1 50.6 +14.3 +12.2 to +16.3 0.001 0.002 42 s 612 MB"
     assert " ".join(line.split()) == words
     assert "With 5 labels a class, text labels raised" in text
     assert "*" not in text

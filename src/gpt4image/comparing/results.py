@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gpt4image import runs
 from gpt4image.comparing import arms
 from gpt4image.comparing.planning import Member
 from gpt4image.comparing.regimes import Regime
-from gpt4image.comparing.statistics import mean_ci, paired
+from gpt4image.comparing.statistics import crossed, mean_ci, paired
 from gpt4image.config import CompareConfig
 from gpt4image.files import read_json
 from gpt4image.reporting.findings import condition
@@ -44,6 +45,7 @@ def summarise(config: CompareConfig, members: Mapping[str, Member]) -> dict[str,
     folders = {name: member.folders for name, member in members.items()}
     tests = {name: [read_json(run / "evaluation-test.json") for run in folders[name]] for name in members}
     top1 = {name: [test["top1"] for test in tests[name]] for name in members}
+    hits = {name: np.stack([_hits(run) for run in folders[name]]) for name in members}
     facts = {name: [read_json(run / runs.RUN) for run in folders[name]] for name in members}
     first = folders["baseline"][0]
     return {
@@ -57,7 +59,9 @@ def summarise(config: CompareConfig, members: Mapping[str, Member]) -> dict[str,
             }
             for name, member in members.items()
         },
-        "pairs": [_pair(arm, rival, top1[arm], top1[rival]) for arm, rival in pairs_of(members)],
+        "pairs": [
+            _pair(arm, rival, top1[arm], top1[rival], hits[arm], hits[rival]) for arm, rival in pairs_of(members)
+        ],
         "data": {
             **facts["baseline"][0]["data"],
             "described": max(fact[0]["data"]["described"] for fact in facts.values()),
@@ -110,7 +114,8 @@ def notes(config: CompareConfig) -> list[str]:
         f"Every arm trains on the same images, in batches of the same size, for the same number of steps; {selected} "
         "are kept, and the test split is read once per run.",
         "Intervals are 95 % t-intervals over seeds; p-values are of paired t-tests over seeds. A seed draws the "
-        "weights, the data order and which labels, descriptions or images are taken away or spoilt.",
+        'weights, the data order and which labels, descriptions or images are taken away or spoilt. "p, images too" '
+        "counts that other test images could have been drawn as well as other seeds.",
     ]
 
 
@@ -156,5 +161,27 @@ def _by_metric(evaluations: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
     )
 
 
-def _pair(arm: str, against: str, ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
-    return {"arm": arm, "against": against, **asdict(paired(ours, theirs))}
+def _hits(run: Path) -> NDArray[np.bool_]:
+    """Return which of the labelled test images a run got right, (n,), in the order of the set."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(run / "predictions-test.parquet", columns=["label", "prediction"])
+    label, prediction = (table[name].to_numpy() for name in ("label", "prediction"))
+    return (label == prediction)[label >= 0]
+
+
+def _pair(
+    arm: str,
+    against: str,
+    ours: Sequence[float],
+    theirs: Sequence[float],
+    our_hits: NDArray[np.bool_],
+    their_hits: NDArray[np.bool_],
+) -> dict[str, Any]:
+    images = crossed(our_hits, their_hits)
+    return {
+        "arm": arm,
+        "against": against,
+        **asdict(paired(ours, theirs)),
+        "other_images": {"ci95": images.ci95, "p": images.p},
+    }

@@ -1,4 +1,4 @@
-"""Means and paired differences over seeds, with 95 % intervals."""
+"""Means and paired differences over seeds, and over seeds and test images, with 95 % intervals."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 
@@ -49,15 +50,51 @@ def paired(a: Sequence[float], b: Sequence[float]) -> Difference:
         raise ValueError(f"paired values must have equal length, got {len(a)} and {len(b)}")
     differences = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
     n = len(differences)
-    mean, low, high = mean_ci(differences.tolist())
-    if low is None or high is None:
+    mean = float(differences.mean())
+    if n == 1:
         return Difference(difference=mean, ci95=None, p=None, n=n)
-    error = _standard_error(differences)
+    return _judged(mean, _standard_error(differences), n - 1, n)
+
+
+def crossed(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> Difference:
+    """Return the paired difference ``a - b`` where other seeds *and* other test images could have been drawn.
+
+    Both are crossed and random, as readers and cases are in studies of diagnosis, and add to the error of the mean; no
+    component counts as less than nothing. Degrees of freedom after Hillis (2007), "A comparison of denominator degrees
+    of freedom methods for multiple observer ROC analysis": on the safe side where seeds are few.
+
+    Args:
+        a: (S, I) which of I test images each of S seeds got right.
+        b: (S, I) the same for the other arm.
+
+    Raises:
+        ValueError: the shapes differ, or there is no seed or no image.
+    """
+    if a.shape != b.shape or a.ndim != 2 or not a.size:
+        raise ValueError(f"hits must have one shape (seeds, images), got {a.shape} and {b.shape}")
+    differences = a.astype(np.float64) - b
+    n, images = differences.shape
+    mean = float(differences.mean())
+    if n == 1 or images == 1:
+        return Difference(difference=mean, ci95=None, p=None, n=n)
+    of_seed, of_image = differences.mean(axis=1) - mean, differences.mean(axis=0) - mean
+    rest = differences - mean - of_seed[:, None] - of_image[None, :]
+    seeds_square = images * float(of_seed @ of_seed) / (n - 1)
+    images_square = n * float(of_image @ of_image) / (images - 1)
+    rest_square = float((rest**2).sum()) / ((n - 1) * (images - 1))
+    seeds_square = max(seeds_square, rest_square)
+    variance = seeds_square + max(images_square - rest_square, 0.0)
+    freedom = (n - 1) * (variance / seeds_square) ** 2 if seeds_square else n - 1
+    return _judged(mean, float(np.sqrt(variance / differences.size)), freedom, n)
+
+
+def _judged(mean: float, error: float, freedom: float, n: int) -> Difference:
+    half = float(stats.t.ppf(0.975, freedom) * error)
     if error == 0.0:
         p = 1.0 if mean == 0.0 else 0.0
     else:
-        p = float(2.0 * stats.t.sf(abs(mean) / error, n - 1))
-    return Difference(difference=mean, ci95=(low, high), p=p, n=n)
+        p = float(2.0 * stats.t.sf(abs(mean) / error, freedom))
+    return Difference(difference=mean, ci95=(mean - half, mean + half), p=p, n=n)
 
 
 def _standard_error(sample: np.ndarray) -> float:

@@ -141,8 +141,13 @@ def condition(data: dict[str, Any]) -> str:
 
 
 def is_sure(pair: Pair) -> bool:
-    """Say whether a difference is more than chance: enough seeds, and a paired p-value below 0.05."""
-    return pair.n >= FEW_SEEDS and pair.p is not None and pair.p < SIGNIFICANT
+    """Say whether a difference is more than chance: enough seeds, and no p-value that was computed is 0.05 or more."""
+    known = [p for p in (pair.p, pair.other_images.p) if p is not None]
+    return pair.n >= FEW_SEEDS and bool(known) and max(known) < SIGNIFICANT
+
+
+def _equals(p: float) -> str:
+    return p_value(p) if p < 0.001 else f"= {p_value(p)}"
 
 
 def finding(comparison: Comparison, pair: Pair, *, conditioned: bool = True) -> str:
@@ -158,9 +163,11 @@ def finding(comparison: Comparison, pair: Pair, *, conditioned: bool = True) -> 
             f"{start} took {metric} from {percent(before)}{reference} to {percent(after)} ({difference}), but "
             f"{seeds(pair.n)} {'is' if pair.n == 1 else 'are'} too few to tell this from chance."
         )
-    p = "no p-value" if pair.p is None else f"p {p_value(pair.p)}" if pair.p < 0.001 else f"p = {p_value(pair.p)}"
+    p = "no p-value" if pair.p is None else f"p {_equals(pair.p)}"
     interval = [] if pair.ci95 is None else [f"95 % interval {points_interval(pair.ci95)}"]
-    evidence = f"({', '.join([difference, *interval, p, seeds(pair.n)])})"
+    images = pair.other_images.p
+    too = [] if images is None else [f"p {_equals(images)} with other test images counted too"]
+    evidence = f"({', '.join([difference, *interval, p, *too, seeds(pair.n)])})"
     if not is_sure(pair) and reference:
         between = f"between {name} and {phrase(pair.against)} there is no sure difference in {metric}"
         between = f"{context}, {between}" if context else between[0].upper() + between[1:]
@@ -195,7 +202,18 @@ def best_text_arm(comparison: Comparison) -> str | None:
     return max(arms, key=lambda name: comparison.arms[name].mean, default=None)
 
 
-HEADINGS = ("arm", "mean", "95 % interval", "seeds", "difference", "95 % interval", "p", "time a run", "memory")
+HEADINGS = (
+    "arm",
+    "mean",
+    "95 % interval",
+    "seeds",
+    "difference",
+    "95 % interval",
+    "p",
+    "p, images too",
+    "time a run",
+    "memory",
+)
 
 
 def table_rows(comparison: Comparison) -> list[tuple[str, ...]]:
@@ -212,6 +230,7 @@ def table_rows(comparison: Comparison) -> list[tuple[str, ...]]:
                 points(pair.difference) if pair else "",
                 points_interval(pair.ci95) if pair else "",
                 p_value(pair.p) + (" *" if pair.n < FEW_SEEDS else "") if pair else "",
+                p_value(pair.other_images.p) if pair else "",
                 duration(arm.seconds),
                 memory(arm.peak_memory_bytes),
             )

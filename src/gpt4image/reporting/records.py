@@ -70,11 +70,19 @@ class Arm(Record):
         return self
 
 
+class OtherImages(Record):
+    """Interval and p-value of a paired difference where other test images could have been drawn too."""
+
+    ci95: Interval | None = None
+    p: float | None = None
+
+
 class Pair(Gap):
     """Paired difference of two arms over ``n`` common seeds, as a fraction."""
 
     arm: str
     against: str
+    other_images: OtherImages = OtherImages()
 
 
 class Named(Record):
