@@ -20,7 +20,8 @@ def test_a_sure_gain_is_said_with_its_evidence() -> None:
     comparison = two_arms([0.34, 0.35, 0.354], [0.50, 0.51, 0.499], labels_per_class=5)
     assert findings.findings(comparison) == [
         "With 5 labels a class, text labels raised test accuracy from 34.8 % to 50.3 % "
-        "(+15.5 points, 95 % interval +13.3 to +17.7, p = 0.001, p = 0.002 with other test images counted too, 3 seeds)."
+        "(+15.5 points, 95 % interval +13.3 to +17.7, p = 0.001, "
+        "p = 0.002 with other test images counted too, 3 seeds)."
     ]
 
 
