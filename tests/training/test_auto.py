@@ -42,7 +42,18 @@ def test_a_start_from_weights_is_gentler_and_keeps_the_stem_of_pretrained_ones(c
 
 def test_transformers_get_the_optimiser_that_suits_them(colour_folder: Path) -> None:
     config, _ = choose(colour_folder, model="vit_tiny_patch16_224")
-    assert (config.optimizer, config.lr, config.weight_decay) == ("adamw", 1e-3, 0.05)
+    assert (config.optimizer, config.lr, config.weight_decay) == ("muon", 5e-3, 0.3)
+    config, _ = choose(colour_folder, model="vit_tiny_patch16_224", optimizer="adamw")
+    assert (config.lr, config.weight_decay) == (1e-3, 0.05)
+
+
+def test_muon_is_not_chosen_where_it_cannot_work_or_was_never_tried(
+    colour_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert choose(colour_folder, fsdp=True)[0].optimizer == "adamw"
+    monkeypatch.setattr(auto, "LARGE_SET", 10)
+    assert choose(colour_folder, model="convnext_atto")[0].optimizer == "adamw"
+    assert choose(colour_folder, model="resnet18")[0].optimizer == "muon"
 
 
 def test_models_without_a_small_stem_get_the_standard_one(colour_folder: Path) -> None:

@@ -21,8 +21,8 @@ SMALL_MODEL = ("resnet10t", {"channels": [16, 32, 64, 128], "stem_width": 8})
 SMALL_SET = 20_000
 LARGE_SET = 200_000
 SIDES_SAMPLED = 100
-# Muon's rate and decay suit weights whose scale a batch norm undoes; they are far too high for transformers.
-MUON_LR, ADAPTIVE_LR, SGD_LR_AT_256 = 0.02, 1e-3, 0.1
+# A batch norm undoes the scale of the weights before it, so that a higher rate suits them.
+MUON_LR, MUON_LR_WITHOUT_BATCH_NORM, ADAPTIVE_LR, SGD_LR_AT_256 = 0.02, 5e-3, 1e-3, 0.1
 # timm's names of SGD: with Nesterov's momentum, and with the classical one
 WEIGHT_DECAY, ADAPTIVE_WEIGHT_DECAY = {"muon": 0.3, "sgd": 5e-4, "momentum": 5e-4}, 0.05
 FINE_TUNING = 0.1  # part of the learning rate from scratch
@@ -57,8 +57,11 @@ def choose(config: Options, image_set: ImageSet) -> tuple[Options, dict[str, Any
         chosen |= {"model": model} | ({"model_args": arguments} if arguments and not config.model_args else {})
     model = config.model or chosen["model"]
     fill("stem", "small" if size <= 96 and config.init != "pretrained" and has_small_stem(model) else "standard")
-    optimizer = fill("optimizer", "muon" if config.init == "scratch" and has_batch_norm(model) else "adamw")
-    fill("lr", learning_rate(optimizer, config.init, batch * config.grad_accumulation))
+    batch_norm = has_batch_norm(model)
+    # Muon needs whole weight matrices, and without batch norm its rate was searched on small sets alone.
+    muon = config.init == "scratch" and not config.fsdp and (batch_norm or count < LARGE_SET)
+    optimizer = fill("optimizer", "muon" if muon else "adamw")
+    fill("lr", learning_rate(optimizer, config.init, batch * config.grad_accumulation, batch_norm=batch_norm))
     fill("weight_decay", WEIGHT_DECAY.get(optimizer.lower(), ADAPTIVE_WEIGHT_DECAY))
     return config.model_copy(update=chosen), chosen
 
@@ -106,8 +109,9 @@ def epochs(count: int) -> int:
     return 90 if count >= LARGE_SET else int(np.clip(round(60_000 / count), 30, 200))
 
 
-def learning_rate(optimizer: str, init: str, images_per_step: int) -> float:
+def learning_rate(optimizer: str, init: str, images_per_step: int, *, batch_norm: bool) -> float:
     """Return the peak learning rate."""
     of_sgd = SGD_LR_AT_256 * images_per_step / 256
-    rates = {"muon": MUON_LR, "sgd": of_sgd, "momentum": of_sgd}
+    of_muon = MUON_LR if batch_norm else MUON_LR_WITHOUT_BATCH_NORM
+    rates = {"muon": of_muon, "sgd": of_sgd, "momentum": of_sgd}
     return rates.get(optimizer.lower(), ADAPTIVE_LR) * (1.0 if init == "scratch" else FINE_TUNING)
