@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,21 @@ def test_a_part_of_the_descriptions_is_kept_and_their_images_stay(data: Training
     assert np.array_equal(left.text.described[held_out], data.text.described[held_out])
     other = Regime(described_fraction=0.5).apply(data, seed=1)
     assert other.text is not None and not np.array_equal(other.text.described, left.text.described)
+
+
+def test_labels_are_drawn_from_described_images_whatever_part_keeps_its_text(data: TrainingData) -> None:
+    assert data.text is not None
+    train = data.indices("train")
+    few = np.zeros(len(data.labels), bool)
+    for label in range(3):
+        few[train[data.labels[train] == label][:4]] = True
+    sparse = replace(data, text=data.text.only(few))
+    kept = Regime(labels_per_class=3).apply(sparse, seed=0).labels
+    assert few[train[kept[train] != NO_LABEL]].all()
+    half = Regime(labels_per_class=3, described_fraction=0.5).apply(sparse, seed=0)
+    assert np.array_equal(half.labels, kept), (
+        "arms that read no text share their runs between parts of the descriptions"
+    )
 
 
 def test_a_long_tail_leaves_training_images_out_and_nothing_else(data: TrainingData) -> None:

@@ -134,6 +134,21 @@ def test_k_labels_per_class_are_kept_in_train_alone() -> None:
     assert not np.array_equal(kept, keep_labels_per_class(labels, train, 3, seed=6))
 
 
+def test_labels_of_some_images_are_kept_before_others() -> None:
+    labels, train = np.repeat([0, 1], 10), np.arange(20)
+    first = np.zeros(20, bool)
+    first[[1, 4, 6, 7, 12]] = True
+    for seed in range(5):
+        kept = keep_labels_per_class(labels, train, 3, seed, first=first) != NO_LABEL
+        assert kept[:10].sum() == kept[10:].sum() == 3
+        assert not kept[:10][~first[:10]].any(), "the class has enough of them"
+        assert kept[12], "the class has one of them, and others fill up"
+    everyone = np.ones(20, bool)
+    np.testing.assert_array_equal(
+        keep_labels_per_class(labels, train, 3, 0, first=everyone), keep_labels_per_class(labels, train, 3, 0)
+    )
+
+
 def test_a_class_with_too_few_labels_is_named() -> None:
     labels = np.array([0, 0, 0, 1])
     with pytest.raises(DataError, match="class 'dog' has 1"):

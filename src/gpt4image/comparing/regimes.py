@@ -69,19 +69,27 @@ class Regime:
             usable[train] = False
             usable[long_tail(data.labels, train, self.imbalance, seed)] = True
             data = replace(data, usable=usable)
+        labels = self._labels(data, seed)
         if self.described_fraction < 1.0 and data.text is not None:
             train = data.indices("train")
             keep = np.ones(len(data.labels), bool)
             keep[train] = False
             keep[drawn_part(train[data.text.described[train]], self.described_fraction, seed)] = True
             data = replace(data, text=data.text.only(keep))
-        return replace(data, labels=self._labels(data, seed))
+        return replace(data, labels=labels)
 
     def _labels(self, data: TrainingData, seed: int) -> NDArray[np.int64]:
-        """Return the labels that a seed trains on: some kept, some flipped, only ever in train."""
+        """Return the labels that a seed trains on: some kept, some flipped, only ever in train.
+
+        Described images keep theirs first: whoever labels a few and describes some would not miss the ones with the
+        others, and text labels are fitted on images that have both.
+        """
         labels, train = data.labels, data.indices("train")
         if self.labels_per_class is not None:
-            labels = keep_labels_per_class(labels, train, self.labels_per_class, seed, classes=data.classes)
+            first = None if data.text is None else data.text.described
+            labels = keep_labels_per_class(
+                labels, train, self.labels_per_class, seed, first=first, classes=data.classes
+            )
         if self.label_noise > 0.0:
             labels = flip_labels(
                 labels,

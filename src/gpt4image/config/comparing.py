@@ -55,7 +55,8 @@ class CompareConfig(TrainOptions):
     arms: str = ""
     """Arms, separated by commas; without it, all that apply to the labels there are. See docs/compare.md."""
     labels_per_class: int | None = Field(default=None, ge=1)
-    """Keep this many labels a class, drawn per seed; the other training images count as unlabelled."""
+    """Keep this many labels a class, drawn per seed, of described images first; the other training images count as
+    unlabelled."""
     label_noise: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Part of the training labels flipped to another class, drawn per seed."""
     noise_kind: Literal["uniform", "class-dependent"] = "uniform"

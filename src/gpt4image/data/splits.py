@@ -48,7 +48,13 @@ def with_splits(
 
 
 def keep_labels_per_class(
-    labels: NDArray[np.int64], train_indices: NDArray[np.int64], k: int, seed: int, *, classes: Sequence[str] = ()
+    labels: NDArray[np.int64],
+    train_indices: NDArray[np.int64],
+    k: int,
+    seed: int,
+    *,
+    first: NDArray[np.bool_] | None = None,
+    classes: Sequence[str] = (),
 ) -> NDArray[np.int64]:
     """Return the labels with k per class kept among ``train_indices``, drawn by ``seed``; the others there are removed.
 
@@ -59,6 +65,7 @@ def keep_labels_per_class(
         train_indices: positions of the training images.
         k: labels to keep per class; classes are those that have labels in train.
         seed: seed of the draw; the draw of one class does not depend on the others.
+        first: (N,) images whose labels are drawn before those of others.
         classes: class names for messages.
 
     Raises:
@@ -76,8 +83,11 @@ def keep_labels_per_class(
                 f"{k} labels per class are asked for, but class {name!r} has {len(members)} in train; ask for at most "
                 "as many as the smallest class has."
             )
-        chosen = np.random.default_rng((seed, int(label))).choice(members, k, replace=False)
-        kept[chosen] = label
+        rng = np.random.default_rng((seed, int(label)))
+        ahead = members if first is None else members[first[members]]
+        chosen = rng.choice(ahead, min(k, len(ahead)), replace=False)
+        others = rng.choice(np.setdiff1d(members, ahead), k - len(chosen), replace=False)
+        kept[chosen] = kept[others] = label
     return kept
 
 
