@@ -24,6 +24,8 @@ RECORDS = {
     "cifar10-few-and-wrong": "2,000 CIFAR-10 photographs, other numbers of labels",
     "cifar10-controls": "2,000 CIFAR-10 photographs, controls",
     "cifar10-convnext": "2,000 CIFAR-10 photographs, a ConvNeXt",
+    "cifar10-convnext-10": "2,000 CIFAR-10 photographs, a ConvNeXt, 10 seeds",
+    "cifar10-vit": "2,000 CIFAR-10 photographs, a ViT",
 }
 PACKAGE = ROOT / "src" / "gpt4image"
 SCARCE = (
@@ -51,7 +53,7 @@ def comparisons() -> Iterator[tuple[str, dict[str, Any]]]:
     for title, record in records().items():
         for comparison in record.get("comparisons", {"": record}).values():
             short = title
-            for detail in (" (`make demo`, 3 seeds)", ", 10 classes", ", other numbers of labels"):
+            for detail in (" (`make demo`, 3 seeds)", ", 10 classes", ", other numbers of labels", ", 10 seeds"):
                 short = short.removesuffix(detail)
             yield short, comparison
 
