@@ -271,6 +271,7 @@ def test_kill_9_of_a_comparison_leaves_no_worker_and_the_same_command_goes_on(
         ({"consistency": 1.0}, ConfigError, "give a variant"),
         ({"arms": "fixmatch", "label_noise": 0.2}, ConfigError, "fixmatch need training images without a label"),
         ({"arms": "text-labels-fixmatch", "labels_per_class": 2}, ConfigError, "without a description too"),
+        ({"labels_per_class": 1, "described_fraction": 0.02}, TableError, "labels of at least 2 classes"),
         ({"variants": {"x": {"arm": "oracle"}}}, ConfigError, "need --labels-per-class or --label-noise"),
         (
             {"arms": "baseline", "variants": {"x": {"arm": "aligned", "embeddings": "/no"}}},

@@ -69,6 +69,11 @@ class Arm:
         """Whether it needs images without a target: without a label and, where it reads texts, without a text."""
         return "consistency" in self.options
 
+    @property
+    def has_text_labels(self) -> bool:
+        """Whether labels of its seed are read off the texts, by the labels that are left."""
+        return self.text and self.scarce_only and not self.names
+
 
 def _baseline(given: Situation) -> TrainingData:
     return replace(given.data, text=None, soft=None)

@@ -20,6 +20,7 @@ from gpt4image.config.base import listed
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.errors import ConfigError
 from gpt4image.files import fingerprint, read_json, write_json
+from gpt4image.labelling.reading import require_two_classes
 from gpt4image.training import auto
 from gpt4image.training.tracking import require_trackers
 from gpt4image.training.training_data import Prepared, TrainingData, prepare, require_batch, with_table
@@ -114,10 +115,14 @@ def make_plan(config: CompareConfig) -> Plan:
     doubted = any(arms.ALL[member.arm].scarce_only for member in members.values())
     if regime.scarce or unlabelled or doubted:
         _refuse_leak(config, members.values())
+    read = any(arms.ALL[member.arm].has_text_labels for member in members.values()) and not config.label_embeddings
     for seed in range(config.seeds):
         left = regime.apply(ready.data, seed)
+        train = left.indices("train")
         if regime.imbalance > 1.0:
-            require_batch(len(left.indices("train")), ready.config.batch_size)
+            require_batch(len(train), ready.config.batch_size)
+        if read and left.text is not None:
+            require_two_classes(left.text.described[train], left.labels[train])
     jobs = {name: _jobs(config, ready, name, member) for name, member in members.items()}
     return Plan(
         config=config,

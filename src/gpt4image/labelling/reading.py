@@ -47,6 +47,25 @@ class Reading:
     folds: int
 
 
+def require_two_classes(described: Bools, labels: NDArray[np.int64]) -> None:
+    """Refuse images of which no two classes have one with a text and a label: nothing can be read off their texts.
+
+    Args:
+        described: (N,) whether an image has a text.
+        labels: (N,) class indices, negative where there is none.
+
+    Raises:
+        TableError: they are refused.
+    """
+    classes = np.unique(labels[described & (labels >= 0)])
+    if len(classes) < 2:
+        raise TableError(
+            f"Text labels need described images with labels of at least 2 classes; {int(described.sum())} of "
+            f"{len(labels)} images are described and have labels of {len(classes)} class(es). Describe labelled images "
+            "or label more."
+        )
+
+
 def read_labels(
     texts: Texts,
     labels: Ints,
@@ -71,12 +90,7 @@ def read_labels(
     """
     rows = np.flatnonzero(texts.described)
     given = labels[rows]
-    classes = np.unique(given[given >= 0])
-    if len(classes) < 2:
-        raise TableError(
-            f"Text labels need described images with labels of at least 2 classes; {len(rows)} of {len(labels)} images "
-            f"are described and have labels of {len(classes)} class(es). Describe labelled images or label more."
-        )
+    require_two_classes(texts.described, labels)
     texts = texts.take(rows)
     shaping = np.arange(len(rows)) if reference is None else np.flatnonzero(reference[rows])
     vectors = side_by_side(texts, shaping)
