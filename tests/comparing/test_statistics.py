@@ -93,7 +93,8 @@ def test_crossed_is_the_naive_analysis_of_variance(both: tuple[NDArray[np.bool_]
     assert result.ci95 is not None
     assert result.p is not None
     assert (result.ci95[1] - mean) >= stats.norm.ppf(0.975) * math.sqrt(sum(components)) - 1e-9
-    freedom = (n - 1) * (sum(components) / max(of_seeds, rest) * n * images) ** 2 if max(of_seeds, rest) else n - 1
+    seeds_differ = max(of_seeds, rest) > 1e-12
+    freedom = (n - 1) * (sum(components) / max(of_seeds, rest) * n * images) ** 2 if seeds_differ else images - 1
     half = stats.t.ppf(0.975, freedom) * math.sqrt(sum(components))
     assert result.ci95 == pytest.approx((mean - half, mean + half), abs=1e-9)
 

@@ -59,9 +59,7 @@ def summarise(config: CompareConfig, members: Mapping[str, Member]) -> dict[str,
             }
             for name, member in members.items()
         },
-        "pairs": [
-            _pair(arm, rival, top1[arm], top1[rival], hits[arm], hits[rival]) for arm, rival in pairs_of(members)
-        ],
+        "pairs": [_pair(arm, rival, top1, hits) for arm, rival in pairs_of(members)],
         "data": {
             **facts["baseline"][0]["data"],
             "described": max(fact[0]["data"]["described"] for fact in facts.values()),
@@ -171,17 +169,12 @@ def _hits(run: Path) -> NDArray[np.bool_]:
 
 
 def _pair(
-    arm: str,
-    against: str,
-    ours: Sequence[float],
-    theirs: Sequence[float],
-    our_hits: NDArray[np.bool_],
-    their_hits: NDArray[np.bool_],
+    arm: str, against: str, top1: Mapping[str, Sequence[float]], hits: Mapping[str, NDArray[np.bool_]]
 ) -> dict[str, Any]:
-    images = crossed(our_hits, their_hits)
+    images = crossed(hits[arm], hits[against])
     return {
         "arm": arm,
         "against": against,
-        **asdict(paired(ours, theirs)),
+        **asdict(paired(top1[arm], top1[against])),
         "other_images": {"ci95": images.ci95, "p": images.p},
     }

@@ -84,7 +84,8 @@ def crossed(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> Difference:
     rest_square = float((rest**2).sum()) / ((n - 1) * (images - 1))
     seeds_square = max(seeds_square, rest_square)
     variance = seeds_square + max(images_square - rest_square, 0.0)
-    freedom = (n - 1) * (variance / seeds_square) ** 2 if seeds_square else n - 1
+    seeds_differ = seeds_square > 1e-12  # less is rounding noise: a single hit that differs is more
+    freedom = (n - 1) * (variance / seeds_square) ** 2 if seeds_differ else images - 1
     return _judged(mean, float(np.sqrt(variance / differences.size)), freedom, n)
 
 
