@@ -25,6 +25,7 @@ RECORDS = {
     "cifar10-controls": "2,000 CIFAR-10 photographs, controls",
     "cifar10-convnext": "2,000 CIFAR-10 photographs, a ConvNeXt",
     "cifar10-convnext-10": "2,000 CIFAR-10 photographs, a ConvNeXt, 10 seeds",
+    "cifar10-undescribed": "2,000 CIFAR-10 photographs and 47,000 undescribed ones",
     "cifar10-vit": "2,000 CIFAR-10 photographs, a ViT",
 }
 PACKAGE = ROOT / "src" / "gpt4image"
