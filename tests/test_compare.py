@@ -333,6 +333,7 @@ def test_a_second_round_learns_from_the_first(colour_folder: Path, table: Path, 
     )
     record = compare(config).record
     assert list(record["arms"]) == ["baseline", "text-labels", "self-training", "text-labels-cotrained"]
+    assert record["data"]["described"] > 0, "texts that only give labels count too"
     pairs = {(pair["arm"], pair["against"]) for pair in record["pairs"]}
     assert ("text-labels-cotrained", "text-labels") in pairs
     (named,) = record["doubtful"]

@@ -40,7 +40,9 @@ def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",)) -> 
         same = jobs.get(job.config.out, job)
         jobs[job.config.out] = replace(job, asked=job.asked | same.asked)
     run_all(list(jobs.values()), configs[0])
-    results = {name: summarise(plan.config, plan.members) for name, plan in zip(names, plans, strict=True)}
+    results = {
+        name: summarise(plan.config, plan.members, plan.prepared.data) for name, plan in zip(names, plans, strict=True)
+    }
     record = next(iter(results.values()))
     record = record if len(results) == 1 else {**record, "comparisons": results}
     write_json(out / "comparison.json", record)

@@ -21,6 +21,7 @@ from gpt4image.comparing.statistics import crossed, mean_ci, paired
 from gpt4image.config import CompareConfig
 from gpt4image.files import read_json
 from gpt4image.reporting.findings import condition
+from gpt4image.training.training_data import TrainingData
 
 PLAIN = ("top5", "mean_class_accuracy", "ece")
 """Metrics of every run besides top1."""
@@ -35,13 +36,15 @@ RIVALS = {
 """Besides the baseline, what each arm is held against: the controls, and what else could have been done."""
 
 
-def summarise(config: CompareConfig, members: Mapping[str, Member]) -> dict[str, Any]:
+def summarise(config: CompareConfig, members: Mapping[str, Member], data: TrainingData) -> dict[str, Any]:
     """Return the record of one comparison, as comparison.json holds it.
 
     Args:
         config: its options.
         members: finished and measured runs.
+        data: of the comparison, before anything was taken away.
     """
+    left = Regime.of(config).apply(data, seed=0)
     folders = {name: member.folders for name, member in members.items()}
     tests = {name: [read_json(run / "evaluation-test.json") for run in folders[name]] for name in members}
     top1 = {name: [test["top1"] for test in tests[name]] for name in members}
@@ -62,7 +65,7 @@ def summarise(config: CompareConfig, members: Mapping[str, Member]) -> dict[str,
         "pairs": [_pair(arm, rival, top1, hits) for arm, rival in pairs_of(members)],
         "data": {
             **facts["baseline"][0]["data"],
-            "described": max(fact[0]["data"]["described"] for fact in facts.values()),
+            "described": 0 if left.text is None else int(left.text.described[left.indices("train")].sum()),
             **asdict(Regime.of(config)),
             "only_described": config.only_described,
         },
