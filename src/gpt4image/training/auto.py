@@ -57,11 +57,10 @@ def choose(config: Options, image_set: ImageSet) -> tuple[Options, dict[str, Any
         chosen |= {"model": model} | ({"model_args": arguments} if arguments and not config.model_args else {})
     model = config.model or chosen["model"]
     fill("stem", "small" if size <= 96 and config.init != "pretrained" and has_small_stem(model) else "standard")
-    batch_norm = has_batch_norm(model)
     # Muon needs whole weight matrices, and without batch norm its rate was searched on small sets alone.
-    muon = config.init == "scratch" and not config.fsdp and (batch_norm or count < LARGE_SET)
+    muon = config.init == "scratch" and not config.fsdp and (count < LARGE_SET or has_batch_norm(model))
     optimizer = fill("optimizer", "muon" if muon else "adamw")
-    fill("lr", learning_rate(optimizer, config.init, batch * config.grad_accumulation, batch_norm=batch_norm))
+    fill("lr", learning_rate(optimizer, config.init, batch * config.grad_accumulation, model))
     fill("weight_decay", WEIGHT_DECAY.get(optimizer.lower(), ADAPTIVE_WEIGHT_DECAY))
     return config.model_copy(update=chosen), chosen
 
@@ -109,9 +108,11 @@ def epochs(count: int) -> int:
     return 90 if count >= LARGE_SET else int(np.clip(round(60_000 / count), 30, 200))
 
 
-def learning_rate(optimizer: str, init: str, images_per_step: int, *, batch_norm: bool) -> float:
+def learning_rate(optimizer: str, init: str, images_per_step: int, model: str) -> float:
     """Return the peak learning rate."""
-    of_sgd = SGD_LR_AT_256 * images_per_step / 256
-    of_muon = MUON_LR if batch_norm else MUON_LR_WITHOUT_BATCH_NORM
-    rates = {"muon": of_muon, "sgd": of_sgd, "momentum": of_sgd}
-    return rates.get(optimizer.lower(), ADAPTIVE_LR) * (1.0 if init == "scratch" else FINE_TUNING)
+    name, rate = optimizer.lower(), ADAPTIVE_LR
+    if name == "muon":
+        rate = MUON_LR if has_batch_norm(model) else MUON_LR_WITHOUT_BATCH_NORM
+    elif name in ("sgd", "momentum"):
+        rate = SGD_LR_AT_256 * images_per_step / 256
+    return rate * (1.0 if init == "scratch" else FINE_TUNING)
