@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpt4image.errors import ConfigError, DataError
+from gpt4image.errors import ConfigError, DataError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -151,17 +151,13 @@ def _load_safetensors(path: Path) -> Any:
 
 def _refused(path: Path, error: Exception) -> DataError:
     return DataError(
-        f"{path}: this pickle holds more than texts and numbers, or is damaged ({_first_line(error)}); loading it "
+        f"{path}: this pickle holds more than texts and numbers, or is damaged ({first_line(error)}); loading it "
         "could run code, so it is refused. Ask its publisher for JSON lines, or convert it where that does no harm."
     )
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path}: damaged, or not what its name says ({_first_line(error)}).")
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)[:160]
+    return DataError(f"{path}: damaged, or not what its name says ({first_line(error)}).")
 
 
 def _found(value: Any) -> str:
