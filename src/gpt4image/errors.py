@@ -94,5 +94,5 @@ def first_few(names: Iterable[str], limit: int = 5) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """Return what an error says, in one line of up to 200 characters: a damaged file may put itself into the message."""
+    """Return what an error says, in one line of up to 200 characters: it may quote a whole file."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
