@@ -27,6 +27,7 @@ RECORDS = {
     "cifar10-convnext-10": "2,000 CIFAR-10 photographs, a ConvNeXt, 10 seeds",
     "cifar10-undescribed": "2,000 CIFAR-10 photographs and 47,000 undescribed ones",
     "cifar10-vit": "2,000 CIFAR-10 photographs, a ViT",
+    "cifar10-vit-10": "2,000 CIFAR-10 photographs, a ViT, 10 seeds",
 }
 PACKAGE = ROOT / "src" / "gpt4image"
 SCARCE = (
