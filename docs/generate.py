@@ -29,6 +29,8 @@ RECORDS = {
     "cifar10-vit": "2,000 CIFAR-10 photographs, a ViT",
     "cifar10-vit-10": "2,000 CIFAR-10 photographs, a ViT, 10 seeds",
 }
+DETAILS = (" (`make demo`, 3 seeds)", ", 10 classes", ", other numbers of labels", ", controls", ", 10 seeds")
+"""Ends of titles that say nothing of the images."""
 PACKAGE = ROOT / "src" / "gpt4image"
 SCARCE = (
     *("baseline", "aligned", "zero-shot", "self-training", "fixmatch"),
@@ -55,13 +57,7 @@ def comparisons() -> Iterator[tuple[str, dict[str, Any]]]:
     for title, record in records().items():
         for comparison in record.get("comparisons", {"": record}).values():
             short = title
-            for detail in (
-                " (`make demo`, 3 seeds)",
-                ", 10 classes",
-                ", other numbers of labels",
-                ", controls",
-                ", 10 seeds",
-            ):
+            for detail in DETAILS:
                 short = short.removesuffix(detail)
             yield short, comparison
 
