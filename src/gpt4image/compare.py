@@ -9,7 +9,7 @@ from pathlib import Path
 from gpt4image import runs
 from gpt4image.comparing.jobs import run_all
 from gpt4image.comparing.planning import Job, make_plan
-from gpt4image.comparing.results import summarise
+from gpt4image.comparing.results import leaks, summarise
 from gpt4image.config import CompareConfig
 from gpt4image.files import write_json
 from gpt4image.outcome import Outcome
@@ -53,6 +53,6 @@ def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",)) -> 
         path=out,
         summary={"comparison": str(out / "comparison.json"), "report": str(report)},
         record=record,
-        text=all_tables(record),
+        text="\n\n".join([all_tables(record), *leaks(plans[0].prepared.data.image_set)]),
         set_aside=(*set_aside, *left_out),
     )

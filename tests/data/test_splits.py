@@ -15,7 +15,7 @@ from gpt4image.data.splits import (
     flip_labels,
     keep_labels_per_class,
     long_tail,
-    train_test_duplicates,
+    seen_in_training,
     with_splits,
 )
 from gpt4image.errors import DataError
@@ -73,7 +73,7 @@ def test_equal_images_share_a_side_and_unlabelled_ones_train(contents: list[tupl
         sides.setdefault(digest, set()).add(split)
     assert all(len(side) == 1 for side in sides.values())
     assert set(cut.splits[cut.labels == NO_LABEL].tolist()) <= {"train"}
-    assert train_test_duplicates(cut) == 0
+    assert seen_in_training(cut) == 0
 
 
 @settings(max_examples=50, deadline=None)
@@ -118,9 +118,9 @@ def test_val_takes_images_kept_in_train_last() -> None:
     assert set(cut.indices("val")) <= set(range(30, 40))
 
 
-def test_duplicates_between_given_splits_are_counted() -> None:
-    images = image_set([b"a", b"a", b"b", b"a"], [0, 0, 1, 0], ["train", "train", "train", "test"])
-    assert train_test_duplicates(images) == 2
+def test_images_of_both_given_splits_are_counted() -> None:
+    images = image_set([b"a", b"a", b"b", b"a", b"c"], [0, 0, 1, 0, 1], ["train", "train", "train", "test", "test"])
+    assert seen_in_training(images) == 1
 
 
 def test_k_labels_per_class_are_kept_in_train_alone() -> None:

@@ -19,6 +19,8 @@ from gpt4image.comparing.planning import Member
 from gpt4image.comparing.regimes import Regime
 from gpt4image.comparing.statistics import crossed, mean_ci, paired
 from gpt4image.config import CompareConfig
+from gpt4image.data.image_set import ImageSet
+from gpt4image.data.splits import seen_in_training
 from gpt4image.files import read_json
 from gpt4image.reporting.findings import condition
 from gpt4image.training.training_data import TrainingData
@@ -73,7 +75,7 @@ def summarise(config: CompareConfig, members: Mapping[str, Member], data: Traini
         "chosen": read_json(first / runs.CONFIG)["chosen"],
         "environment": read_json(first / runs.ENVIRONMENT),
         "command": shlex.join(["gpt4image", *sys.argv[1:]]),
-        "notes": notes(config),
+        "notes": notes(config, data.image_set),
     }
 
 
@@ -108,8 +110,8 @@ def question(config: CompareConfig) -> str:
     return f"{condition(asdict(Regime.of(config))) or 'With all labels known'}, what do descriptions buy?"
 
 
-def notes(config: CompareConfig) -> list[str]:
-    """Return what a reader must know to trust the numbers."""
+def notes(config: CompareConfig, image_set: ImageSet) -> list[str]:
+    """Return what a reader must know to trust the numbers, or not to."""
     selected = "the weights of the last step" if config.select == "last" else "the best weights on validation"
     return [
         f"Every arm trains on the same images, in batches of the same size, for the same number of steps; {selected} "
@@ -117,6 +119,18 @@ def notes(config: CompareConfig) -> list[str]:
         "Intervals are 95 % t-intervals over seeds; p-values are of paired t-tests over seeds. A seed draws the "
         'weights, the data order and which labels, descriptions or images are taken away or spoilt. "p, images too" '
         "counts that other test images could have been drawn as well as other seeds.",
+        *leaks(image_set),
+    ]
+
+
+def leaks(image_set: ImageSet) -> list[str]:
+    """Return what must be said of test images that are in train too; nothing where there are none."""
+    seen, total = seen_in_training(image_set), len(image_set.indices("test"))
+    if seen == 0:
+        return []
+    return [
+        f"{seen} of {total} test images are byte for byte in train too. What a model knows of them by heart is in "
+        "every accuracy here: take them out of train and compare again."
     ]
 
 

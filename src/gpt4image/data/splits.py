@@ -153,10 +153,10 @@ def drawn_part(indices: NDArray[np.int64], fraction: float, seed: int) -> NDArra
     return np.sort(np.random.default_rng((seed, 13)).permutation(indices)[:count])
 
 
-def train_test_duplicates(image_set: ImageSet) -> int:
-    """Return how many training images are byte for byte in test too."""
-    test = {image_set.digests[i] for i in image_set.indices("test")}
-    return sum(image_set.digests[i] in test for i in image_set.indices("train"))
+def seen_in_training(image_set: ImageSet) -> int:
+    """Return how many test images are byte for byte in train too."""
+    train = {image_set.digests[i] for i in image_set.indices("train")}
+    return sum(image_set.digests[i] in train for i in image_set.indices("test"))
 
 
 def _held_out(

@@ -1,0 +1,26 @@
+"""What a comparison says of its own numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from gpt4image.comparing.results import notes
+from gpt4image.config import CompareConfig
+from gpt4image.data import load_image_set
+
+
+@pytest.mark.parametrize("copies", [0, 2])
+def test_test_images_that_are_in_train_too_are_named(tmp_path: Path, copies: int) -> None:
+    for number in range(8):
+        split = "train" if number < 4 else "test"
+        colour = number - 4 if 4 <= number < 4 + copies else number
+        path = tmp_path / split / ("a", "b")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (colour, 0, 0)).save(path)
+    spec = f"folder:{tmp_path}"
+    said = " ".join(notes(CompareConfig(data=spec, out=tmp_path / "cmp", arms="baseline"), load_image_set(spec)))
+    assert ("2 of 4 test images are byte for byte in train too" in said) == bool(copies)
+    assert ("in train too" in said) == bool(copies)
