@@ -37,6 +37,7 @@ SCARCE = (
     *("text-labels", "text-labels-aligned", "oracle"),
 )
 """Arms of the short table; the full tables hold all."""
+REGIME = ("label_noise", "labels_per_class")
 
 
 def records() -> dict[str, dict[str, Any]]:
@@ -69,10 +70,11 @@ def scarce_table() -> str:
         "| **text labels** | text labels, aligned | all labels | recovered |",
         "| --- | --- | " + " | ".join(["---:"] * (len(SCARCE) + 1)) + " |",
     ]
-    for title, comparison in comparisons():
+    shown = [(title, found) for title, found in comparisons() if {"text-labels", "oracle"} <= found["arms"].keys()]
+    titles = list(dict.fromkeys(title for title, _ in shown))
+    shown.sort(key=lambda item: (titles.index(item[0]), *(item[1]["data"][key] or 0 for key in REGIME)))
+    for title, comparison in shown:
         arms, data = comparison["arms"], comparison["data"]
-        if not {"text-labels", "oracle"} <= arms.keys():
-            continue
         mean = {arm: arms[arm]["mean"] if arm in arms else None for arm in SCARCE}
         gap = mean["oracle"] - mean["baseline"]
         kept, noise = data["labels_per_class"], data["label_noise"]
