@@ -1,6 +1,6 @@
 """Search settings on the validation split, the baseline's as hard as ours.
 
-    python benchmarks/search.py benchmarks/spaces/vit.toml --data hf:DATA/cifar10/images --embeddings cifar.emb \
+    python benchmarks/search.py benchmarks/spaces/baseline-vit.toml --data hf:DATA/images --embeddings cifar.emb \
         --out search.jsonl --labels-per-class 10 --seeds 3
 
 A space is a TOML file: options at the top are shared; every table ``["name of the trial"]`` holds options of one trial,

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RECORDS = {
     "openmoji-demo": "1,007 OpenMoji pictograms, 18 categories (`make demo`, 3 seeds)",
     "openmoji": "1,007 OpenMoji pictograms, 18 categories",
+    "openmoji-larger": "1,007 OpenMoji pictograms, larger",
     "cifar10": "2,000 CIFAR-10 photographs, 10 classes",
     "cifar10-few-and-wrong": "2,000 CIFAR-10 photographs, other numbers of labels",
     "cifar10-controls": "2,000 CIFAR-10 photographs, controls",
@@ -56,10 +57,14 @@ def full_tables() -> str:
 def comparisons() -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield every comparison on record, under the short name of its images."""
     for title, record in records().items():
-        for comparison in record.get("comparisons", {"": record}).values():
+        several = record.get("comparisons", {"": record})
+        regimes = [[comparison["data"][key] for key in REGIME] for comparison in several.values()]
+        for (name, comparison), regime in zip(several.items(), regimes, strict=True):
             short = title
             for detail in DETAILS:
                 short = short.removesuffix(detail)
+            if regimes.count(regime) > 1:
+                short += f" {name}"
             yield short, comparison
 
 
