@@ -39,6 +39,7 @@ SCARCE = (
 )
 """Arms of the short table; the full tables hold all."""
 REGIME = ("label_noise", "labels_per_class")
+"""What a row of the short tables is known by, besides its images, in the order of the rows."""
 
 
 def records() -> dict[str, dict[str, Any]]:

@@ -63,13 +63,18 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def joined_as(rank: int, count: int, port: int) -> contextlib.AbstractContextManager[None]:
+    """Be one of ``count`` processes of this machine that meet at a port, for a block, as torchrun would start it."""
+    os.environ |= {"WORLD_SIZE": str(count), "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": str(count)}
+    return processes.joined(torch.device("cpu"))
+
+
 def _process(rank: int, ports: list[int], work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
     for count, port in zip(COUNTS, ports, strict=True):
-        os.environ |= {"WORLD_SIZE": str(count), "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": str(count)}
         if rank < count:
-            with processes.joined(torch.device("cpu")):
+            with joined_as(rank, count, port):
                 work(count, *arguments)
 
 

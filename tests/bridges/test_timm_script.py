@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 import timm
 import torch
-import torch.distributed as dist
 import torch.multiprocessing as mp
 from PIL import Image
 from timm.data import AugMixDataset, FastCollateMixup, create_dataset
@@ -25,7 +23,7 @@ from gpt4image.bridges.timm_script import AlignedTask, Targets, create_loader_wi
 from gpt4image.data.digests import file_digests
 from gpt4image.errors import ConfigError, DataError, ModelError, TableError
 from gpt4image.texts import Texts
-from several_processes import free_port
+from several_processes import free_port, joined_as
 from tables import make_table
 
 # timm's ImageDataset leaves closing the files that it opens to Python.
@@ -320,12 +318,10 @@ def learning_temperature(width: int) -> AlignedTask:
 
 def share(rank: int, port: int, out: Path, width: int) -> None:
     """Be one of two processes, each with half of the batch; the first one keeps the gradients."""
-    dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    found = gradients(learning_temperature(width).prepare_distributed(), slice(4 * rank, 4 * rank + 4))
-    if rank == 0:
-        torch.save(found, out)
-    gc.collect()  # the last of a model that outlives its group waits for threads that may be waiting for it
-    dist.destroy_process_group()
+    with joined_as(rank, 2, port):
+        found = gradients(learning_temperature(width).prepare_distributed(), slice(4 * rank, 4 * rank + 4))
+        if rank == 0:
+            torch.save(found, out)
 
 
 @pytest.mark.slow
