@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,7 +31,7 @@ from gpt4image.errors import ConfigError, DataError, TableError
 from gpt4image.files import read_json
 from gpt4image.training.checkpoint import save_tensors
 from gpt4image.training.trainer import build, make_backbone
-from gpt4image.training.training_data import prepare
+from gpt4image.training.training_data import prepare, with_table
 from tables import make_table
 
 SMALL: dict[str, Any] = {
@@ -105,7 +106,10 @@ def test_two_comparisons_share_runs_keep_the_promised_form_and_are_not_made_agai
     assert {read_json(out / folder / runs.CONFIG)["seed"] for folder in made} == {0, 1}
     compare(few, all_labels, names=("few", "all"))
     assert finished(out) == made
-    compare(options(colour_folder, table, out, labels_per_class=2, arms="aligned", seeds=3))
+    third = compare(
+        options(colour_folder, table, out, labels_per_class=2, arms="aligned", seeds=1, first_seed=2)
+    ).record
+    assert third["arms"]["aligned"]["seeds"] == [2] and third["arms"]["aligned"]["runs"][0].endswith("seed-2")
     assert len(finished(out)) == 14, "a third seed adds its own two runs"
 
 
@@ -129,6 +133,7 @@ def test_variants_run_beside_their_arm_on_the_same_seeds_and_are_shared(
     assert heavy["arm"] == "aligned" and heavy["options"] == {"align_weight": 2.0, "head": "mlp"}
     pairs = {(pair["arm"], pair["against"]) for pair in record["pairs"]}
     assert {("heavy", "baseline"), ("heavy", "aligned"), ("heavy", "heavy-shuffled"), ("aligned", "shuffled")} <= pairs
+    assert ("aligned", "heavy-shuffled") in pairs, "a control may have settings that suit it better"
     assert ("heavy", "shuffled") not in pairs and ("smooth", "baseline") in pairs
     configs = {name: runs.read_run(out / arm["runs"][0])["config"] for name, arm in record["arms"].items()}
     assert configs["heavy"]["align_weight"] == 2.0 != configs["aligned"]["align_weight"]
@@ -215,6 +220,42 @@ def test_what_follows_from_options_of_a_variant_is_chosen_anew(
     assert found == {"baseline": ("muon", 0.02, 0.3), "adam": ("adamw", 1e-3, 0.05), "own-rate": ("adamw", 0.5, 0.05)}
     assert jobs["adam"].chosen["lr"] == 1e-3 and "optimizer" not in jobs["adam"].chosen
     assert all(job.shared == jobs["baseline"].shared for job in jobs.values())
+
+
+def test_arms_that_read_another_table_lose_the_same_labels_and_descriptions(
+    colour_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    images = load_image_set(f"folder:{colour_folder}")
+    without_first = {digest: [np.eye(8)[5]] for digest in images.digests[1:]}
+    make_table(tmp_path / "other", without_first)
+    other = {"other-texts": {"arm": "aligned", "embeddings": str(tmp_path / "other")}}
+    scarce: dict[str, Any] = {"labels_per_class": 4, "label_noise": 0.2, "described_fraction": 0.5, "val_fraction": 0.0}
+    config = options(colour_folder, table, tmp_path / "cmp", arms="aligned", variants=other, seeds=1, **scarce)
+    jobs = {job.name: job for job in make_plan(config).jobs}
+    shared = prepare(jobs["aligned"].shared)
+    assert shared.data.text is not None
+    described = shared.data.text.described
+    other_data = with_table(shared, tmp_path / "other").data
+    left = {name: situation(jobs[name], data, described).data for name, data in
+            (("aligned", shared.data), ("other-texts", other_data))}  # fmt: skip
+    np.testing.assert_array_equal(left["aligned"].labels, left["other-texts"].labels)
+    texts = {name: data.text.described for name, data in left.items() if data.text is not None}
+    np.testing.assert_array_equal(texts["aligned"] & other_data.text.described, texts["other-texts"])
+
+
+def test_runs_are_made_anew_when_a_further_table_of_text_labels_changes(
+    colour_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    digests = load_image_set(f"folder:{colour_folder}").digests
+    further = tmp_path / "further"
+    make_table(further, {digest: [np.eye(8)[5]] for digest in digests})
+    config = options(colour_folder, table, tmp_path / "cmp", labels_per_class=2, arms="text-labels", seeds=1,
+                     label_embeddings=(further,))  # fmt: skip
+    before = [job.config.out for job in make_plan(config).jobs]
+    assert [job.config.out for job in make_plan(config).jobs] == before
+    shutil.rmtree(further)
+    make_table(further, {digest: [np.eye(8)[6]] for digest in digests[1:]})
+    assert not set(before) & {job.config.out for job in make_plan(config).jobs}
 
 
 @pytest.mark.parametrize(

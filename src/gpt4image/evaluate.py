@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 def evaluate(config: EvaluateConfig) -> Outcome:
     """Measure a finished run on one split of its own set, or of another set with the same classes.
 
-    A split of the run's own set that was measured before is not read again: its record is returned.
+    A split of the run's own set that was measured before is not read again: its record is returned. Another set may
+    have changed since, and is read each time.
 
     Raises:
         RunError: no finished run, or its classes are not those of the set.
@@ -38,7 +39,7 @@ def evaluate(config: EvaluateConfig) -> Outcome:
     name = config.split if config.data is None else f"{config.split}-{runs.identity({'data': config.data})[:8]}"
     path = config.run_dir / f"evaluation-{name}.json"
     set_aside = ()
-    if not path.is_file():
+    if config.data is not None or not path.is_file():
         if config.data is not None:
             options = options.model_copy(update={"data": config.data, "embeddings": None, "only_described": False})
         options = options.model_copy(update={"text_labels": None})

@@ -102,6 +102,13 @@ def test_class_controls_use_wrong_labels_as_they_are() -> None:
         assert np.allclose(means[wrong == label], expected / np.linalg.norm(expected), atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["class-name", "class-mean", "random", "aligned"])
+def test_controls_align_the_described_images_alone(name: str) -> None:
+    some = np.arange(18) % 2 == 0
+    _, described = texts(ALL[name].prepare(situation(labels=TRUE, described=some)))
+    assert described[TRAIN].tolist() == some[TRAIN].tolist()
+
+
 def test_random_vectors_are_unit_and_differ_by_seed_and_image() -> None:
     vectors, described = texts(ALL["random"].prepare(situation(described=np.arange(18) % 2 == 0)))
     assert described.tolist() == (np.arange(18) % 2 == 0).tolist()

@@ -1,7 +1,7 @@
 """The arms of a comparison: what each of them learns from, on the same images, seeds and steps.
 
-Controls see no more than the arm they control: where labels are scarce or wrong, controls that need classes use the
-labels that are left, and images without one take no part in their alignment.
+Controls see no more than the arm they control: only described images take part in their alignment, and where labels
+are scarce or wrong, controls that need classes use the labels that are left, and images without one take no part.
 """
 
 from __future__ import annotations
@@ -147,7 +147,8 @@ def _random(given: Situation) -> TrainingData:
 def _class_name(given: Situation) -> TrainingData:
     if given.class_names is None:
         raise ValueError("the class-name arm needs embeddings of the class names")
-    return replace(given.data, text=TextTargets.one_each(given.class_names, given.data.labels))
+    rows = np.where(_text(given).described, given.data.labels, -1)
+    return replace(given.data, text=TextTargets.one_each(given.class_names, rows))
 
 
 def _class_mean(given: Situation) -> TrainingData:
@@ -157,7 +158,7 @@ def _class_mean(given: Situation) -> TrainingData:
     for members in _labelled_by_class(given):
         label = given.data.labels[members[0]]
         means[label] = text.take(members)[0].numpy().mean(axis=0)
-        rows[given.data.labels == label] = label
+        rows[text.described & (given.data.labels == label)] = label
     means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
     return replace(given.data, text=TextTargets.one_each(means, rows))
 

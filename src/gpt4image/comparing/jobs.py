@@ -42,10 +42,11 @@ def run_job(job: Job, progress: Callable[[int, int, str], None]) -> None:
 
     with cpu_threads(job.config.threads):
         ready = _prepared(job.shared.model_dump_json())
+        described = None if ready.data.text is None else ready.data.text.described
         if job.config.embeddings != job.shared.embeddings and job.config.embeddings is not None:
             ready = with_table(ready, job.config.embeddings)
         if not runs.is_finished(job.config.out):
-            data = arms.ALL[job.arm].prepare(situation(job, ready.data, record=job.config.out))
+            data = arms.ALL[job.arm].prepare(situation(job, ready.data, described, record=job.config.out))
             left_out = len(ready.data.indices("train")) - len(data.indices("train"))
             sizes = {**ready.sizes, "train": ready.sizes["train"] - left_out}
             mine = replace(ready, config=job.config, chosen=job.chosen, data=data, sizes=sizes)
@@ -64,16 +65,19 @@ def _prepared(options: str) -> Prepared:
     return prepare(TrainConfig.model_validate_json(options))
 
 
-def situation(job: Job, data: TrainingData, record: Path | None = None) -> arms.Situation:
+def situation(
+    job: Job, data: TrainingData, described: NDArray[np.bool_] | None = None, record: Path | None = None
+) -> arms.Situation:
     """Return what the arm of a job is made from: the data, with what the regime leaves its seed.
 
     Args:
         job: the job.
         data: of its comparison, with all labels.
+        described: (N,) which images have a text in the table of the comparison, where that of ``data`` is another one.
         record: folder of the run, where it is to be kept how well the texts name the labels that were flipped.
     """
     seed = job.config.seed
-    left = job.regime.apply(data, seed)
+    left = job.regime.apply(data, seed, described)
 
     def teacher(indices: NDArray[np.int64]) -> NDArray[np.float32]:
         if job.teacher is None:

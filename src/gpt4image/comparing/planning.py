@@ -21,6 +21,7 @@ from gpt4image.data.image_set import NO_LABEL
 from gpt4image.errors import ConfigError
 from gpt4image.files import fingerprint, read_json, write_json
 from gpt4image.labelling.reading import require_two_classes
+from gpt4image.table import EmbeddingTable
 from gpt4image.training import auto
 from gpt4image.training.tracking import require_trackers
 from gpt4image.training.training_data import Prepared, TrainingData, prepare, require_batch, with_table
@@ -62,7 +63,7 @@ class Member:
     Attributes:
         arm: name in arms.ALL.
         options: options of train that make it a variant; those of the arm itself are in arms.ALL.
-        folders: run folders in order of the seeds 0, 1, ...
+        folders: run folders in order of the seeds.
     """
 
     arm: str
@@ -111,12 +112,12 @@ def make_plan(config: CompareConfig) -> Plan:
     regime = Regime.of(config)
     train = ready.data.indices("train")
     unlabelled = bool((ready.data.labels[train] == NO_LABEL).any())
-    members = _members(config, regime.apply(ready.data, seed=0), scarce=regime.scarce, unlabelled=unlabelled)
+    members = _members(config, regime.apply(ready.data, config.first_seed), scarce=regime.scarce, unlabelled=unlabelled)
     doubted = any(arms.ALL[member.arm].scarce_only for member in members.values())
     if regime.scarce or unlabelled or doubted:
         _refuse_leak(config, members.values())
     read = any(arms.ALL[member.arm].has_text_labels for member in members.values()) and not config.label_embeddings
-    for seed in range(config.seeds):
+    for seed in config.seed_range:
         left = regime.apply(ready.data, seed)
         train = left.indices("train")
         if regime.imbalance > 1.0:
@@ -231,7 +232,7 @@ def _jobs(config: CompareConfig, ready: Prepared, name: str, member: Member) -> 
             class_names=names,
             asked=Measures(corruptions=config.corruptions, transfer=config.transfer_sets),
         )
-        for seed in range(config.seeds)
+        for seed in config.seed_range
     ]
 
 
@@ -257,7 +258,11 @@ def _train_config(options: TrainOptions, **more: Any) -> TrainConfig:
 def _version(ready: Prepared) -> str:
     """Return what tells runs of other options or data apart in a folder."""
     options = _train_config(ready.config).model_dump(mode="json")
-    return runs.identity(options | {"data_fingerprint": ready.fingerprint})[:8]
+    content: dict[str, Any] = {"data_fingerprint": ready.fingerprint}
+    if ready.config.label_embeddings:
+        further = [EmbeddingTable.open(path).manifest.to_json() for path in ready.config.label_embeddings]
+        content["label_embeddings_fingerprint"] = fingerprint(further)
+    return runs.identity(options | content)[:8]
 
 
 def _cores() -> int:

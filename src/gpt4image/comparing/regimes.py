@@ -57,8 +57,14 @@ class Regime:
         seen = self if labels else replace(self, labels_per_class=None, label_noise=0.0, noise_kind="uniform")
         return seen if texts else replace(seen, described_fraction=1.0)
 
-    def apply(self, data: TrainingData, seed: int) -> TrainingData:
+    def apply(self, data: TrainingData, seed: int, described: NDArray[np.bool_] | None = None) -> TrainingData:
         """Return the data with what is left for one seed; images that are left out count as unusable.
+
+        Args:
+            data: of the arm.
+            seed: of the run.
+            described: (N,) which images have a text in the table of the comparison, where the arm reads another one:
+                all arms lose the same labels and descriptions.
 
         Raises:
             DataError: no label is left, or a class has fewer than are to be kept.
@@ -69,16 +75,18 @@ class Regime:
             usable[train] = False
             usable[long_tail(data.labels, train, self.imbalance, seed)] = True
             data = replace(data, usable=usable)
-        labels = self._labels(data, seed)
-        if self.described_fraction < 1.0 and data.text is not None:
+        if described is None and data.text is not None:
+            described = data.text.described
+        labels = self._labels(data, described, seed)
+        if self.described_fraction < 1.0 and data.text is not None and described is not None:
             train = data.indices("train")
             keep = np.ones(len(data.labels), bool)
             keep[train] = False
-            keep[drawn_part(train[data.text.described[train]], self.described_fraction, seed)] = True
+            keep[drawn_part(train[described[train]], self.described_fraction, seed)] = True
             data = replace(data, text=data.text.only(keep))
         return replace(data, labels=labels)
 
-    def _labels(self, data: TrainingData, seed: int) -> NDArray[np.int64]:
+    def _labels(self, data: TrainingData, described: NDArray[np.bool_] | None, seed: int) -> NDArray[np.int64]:
         """Return the labels that a seed trains on: some kept, some flipped, only ever in train.
 
         Described images keep theirs first: whoever labels a few and describes some would not miss the ones with the
@@ -86,9 +94,8 @@ class Regime:
         """
         labels, train = data.labels, data.indices("train")
         if self.labels_per_class is not None:
-            first = None if data.text is None else data.text.described
             labels = keep_labels_per_class(
-                labels, train, self.labels_per_class, seed, first=first, classes=data.classes
+                labels, train, self.labels_per_class, seed, first=described, classes=data.classes
             )
         if self.label_noise > 0.0:
             labels = flip_labels(

@@ -46,7 +46,7 @@ def summarise(config: CompareConfig, members: Mapping[str, Member], data: Traini
         members: finished and measured runs.
         data: of the comparison, before anything was taken away.
     """
-    left = Regime.of(config).apply(data, seed=0)
+    left = Regime.of(config).apply(data, config.first_seed)
     folders = {name: member.folders for name, member in members.items()}
     tests = {name: [read_json(run / "evaluation-test.json") for run in folders[name]] for name in members}
     top1 = {name: [test["top1"] for test in tests[name]] for name in members}
@@ -71,7 +71,7 @@ def summarise(config: CompareConfig, members: Mapping[str, Member], data: Traini
             **asdict(Regime.of(config)),
             "only_described": config.only_described,
         },
-        "doubtful": _doubtful(folders),
+        "doubtful": _doubtful(folders, config.seed_range),
         "chosen": read_json(first / runs.CONFIG)["chosen"],
         "environment": read_json(first / runs.ENVIRONMENT),
         "command": shlex.join(["gpt4image", *sys.argv[1:]]),
@@ -79,18 +79,19 @@ def summarise(config: CompareConfig, members: Mapping[str, Member], data: Traini
     }
 
 
-def _doubtful(folders: Mapping[str, Sequence[Path]]) -> list[dict[str, Any]]:
+def _doubtful(folders: Mapping[str, Sequence[Path]], seeds: range) -> list[dict[str, Any]]:
     """Return, per seed, how well the first arm with text labels named the labels that were flipped."""
     for runs_of_arm in folders.values():
         found = [run / runs.DOUBTFUL for run in runs_of_arm]
         if all(path.is_file() for path in found):
-            return [{"seed": seed, **read_json(path)} for seed, path in enumerate(found)]
+            return [{"seed": seed, **read_json(path)} for seed, path in zip(seeds, found, strict=True)]
     return []
 
 
 def pairs_of(members: Mapping[str, Member]) -> list[tuple[str, str]]:
     """Return which members are held against which: all against the baseline, then variants against their plain arm,
-    then arms against their rivals, where both have the same options.
+    then arms against their rivals, where both have the same options or the rival alone has others: settings of its own
+    that suit it better.
     """
     pairs = [(name, "baseline") for name in members if name != "baseline"]
     pairs += [(name, member.arm) for name, member in members.items() if member.options and member.arm in members]
@@ -100,7 +101,7 @@ def pairs_of(members: Mapping[str, Member]) -> list[tuple[str, str]]:
                 (ours, theirs)
                 for ours, our in members.items()
                 for theirs, their in members.items()
-                if (our.arm, their.arm) == (arm, rival) and our.options == their.options
+                if (our.arm, their.arm) == (arm, rival) and our.options in ({}, their.options)
             ]
     return list(dict.fromkeys(pairs))
 
@@ -118,7 +119,8 @@ def notes(config: CompareConfig, image_set: ImageSet) -> list[str]:
         "are kept, and the test split is read once per run.",
         "Intervals are 95 % t-intervals over seeds; p-values are of paired t-tests over seeds. A seed draws the "
         'weights, the data order and which labels, descriptions or images are taken away or spoilt. "p, images too" '
-        "counts that other test images could have been drawn as well as other seeds.",
+        "counts that other test images could have been drawn as well as other seeds. No p-value is corrected for the "
+        "number of comparisons: of twenty differences that are none, about one falls below 0.05.",
         *leaks(image_set),
     ]
 
@@ -145,7 +147,7 @@ def _arm(
         "description": about,
         "arm": member.arm,
         "options": {key: str(value) if isinstance(value, Path) else value for key, value in member.options.items()},
-        "seeds": list(range(len(member.folders))),
+        "seeds": list(config.seed_range),
         "test": list(top1),
         "mean": mean,
         "ci95": None if None in interval else interval,

@@ -14,8 +14,8 @@ from scipy import stats
 class Difference:
     """Mean of n paired differences, its 95 % t-interval and the two-sided p-value of the paired t-test.
 
-    ``ci95`` and ``p`` are None for a single pair. Where all differences are equal the interval has no width, and p is
-    1 if they are zero and 0 otherwise.
+    ``ci95`` and ``p`` are None for a single pair, and where all differences over seeds are equal and not zero: a
+    coincidence of few seeds, of which chance cannot be learned. If all are zero the interval has no width, and p is 1.
     """
 
     difference: float
@@ -51,9 +51,10 @@ def paired(a: Sequence[float], b: Sequence[float]) -> Difference:
     differences = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
     n = len(differences)
     mean = float(differences.mean())
-    if n == 1:
+    error = _standard_error(differences) if n > 1 else 0.0
+    if n == 1 or (error == 0.0 and mean != 0.0):
         return Difference(difference=mean, ci95=None, p=None, n=n)
-    return _judged(mean, _standard_error(differences), n - 1, n)
+    return _judged(mean, error, n - 1, n)
 
 
 def crossed(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> Difference:
@@ -85,7 +86,8 @@ def crossed(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> Difference:
     seeds_square = max(seeds_square, rest_square)
     variance = seeds_square + max(images_square - rest_square, 0.0)
     seeds_differ = seeds_square > 1e-12  # less is rounding noise: a single hit that differs is more
-    freedom = (n - 1) * (variance / seeds_square) ** 2 if seeds_differ else images - 1
+    # With few images their own freedom is the smaller one; Hillis' formula has the readers (seeds) in mind alone.
+    freedom = min((n - 1) * (variance / seeds_square) ** 2, images - 1) if seeds_differ else images - 1
     return _judged(mean, float(np.sqrt(variance / differences.size)), freedom, n)
 
 

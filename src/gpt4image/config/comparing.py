@@ -52,6 +52,8 @@ class CompareConfig(TrainOptions):
     """Folder of the comparison: run records, comparison.json and report.html."""
     seeds: int = Field(default=3, ge=1)
     """Number of seeds per arm."""
+    first_seed: int = Field(default=0, ge=0)
+    """First of the seeds, which follow each other: what was chosen by seeds 0 to 4 is judged by others, from 5 on."""
     arms: str = ""
     """Arms, separated by commas; without it, all that apply to the labels there are. See docs/compare.md."""
     labels_per_class: int | None = Field(default=None, ge=1)
@@ -83,6 +85,11 @@ class CompareConfig(TrainOptions):
             if name not in ARMS:
                 raise ValueError(nearest(name, ARMS))
         return ",".join(names)
+
+    @property
+    def seed_range(self) -> range:
+        """The seeds of every arm."""
+        return range(self.first_seed, self.first_seed + self.seeds)
 
     @property
     def transfer_sets(self) -> tuple[str, ...]:

@@ -105,13 +105,13 @@ def _left(plan: Plan) -> TrainingData:
     """Return what the first seed of a comparison trains on."""
     from gpt4image.comparing.regimes import Regime
 
-    return Regime.of(plan.config).apply(plan.prepared.data, seed=0)
+    return Regime.of(plan.config).apply(plan.prepared.data, plan.config.first_seed)
 
 
 def _read(plan: Plan, data: TrainingData) -> Reading:
     from gpt4image.labelling.teaching import read_training
 
-    return read_training(data, plan.config, seed=0)
+    return read_training(data, plan.config, plan.config.first_seed)
 
 
 def _examples(plan: Plan) -> None:
