@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from timm.utils.model_ema import ModelEmaV3
 
 from gpt4image.config import CompareConfig, TrainConfig
 from gpt4image.data import load_image_set
@@ -15,7 +16,7 @@ from gpt4image.recipes import load_recipe
 from gpt4image.runs import read_run
 from gpt4image.train import train
 from gpt4image.training import auto
-from gpt4image.training.trainer import make_backbone
+from gpt4image.training.trainer import EMA_WARMUP, make_backbone
 from tables import make_table
 
 FOLDER = Path(__file__).parents[1] / "recipes" / "paper"
@@ -86,7 +87,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     },
 }
 LR = {"resnet": 0.1 / 256, "deit": 5e-4 / 512, "convnext": 4e-3 / 4096}  # per image of a batch
-EMA = {"resnet": 0.0, "deit": 0.99996, "convnext": 0.9999}
+AVERAGES = {"resnet": 0.0, "deit": 0.99996, "convnext": 0.9999}
 BATCH = {"resnet": 4 * 256, "deit": 8 * 128, "convnext": 32 * 128}
 DROP_PATH = {"convnext-t": 0.1, "convnext-s": 0.4, "convnext-b": 0.5}
 RECIPES = [(images, name) for images in SETS for name in MODELS]
@@ -115,13 +116,22 @@ def test_the_schedule_is_that_of_the_official_code(images: str, name: str, colou
     if images == "imagenet":
         assert (resolved.image_size, resolved.stem, resolved.min_scale) == (224, "standard", 0.08)
         assert auto.stored_size(resolved) == 256
-        assert (resolved.batch_size, resolved.ema) == (BATCH[family(name)], EMA[family(name)])
+        assert (resolved.batch_size, resolved.ema) == (BATCH[family(name)], AVERAGES[family(name)])
     else:
         assert (resolved.image_size, resolved.stem, resolved.min_scale) == (32, "small", 1.0)
         assert resolved.shift * 32 == 4
         assert memory(resolved.ema, SETS[images] / 512) == pytest.approx(
-            memory(EMA[family(name)], SETS["imagenet"] / BATCH[family(name)]), rel=0.1
+            memory(AVERAGES[family(name)], SETS["imagenet"] / BATCH[family(name)]), rel=0.1
         )
+
+
+@pytest.mark.parametrize(("images", "name"), RECIPES)
+def test_the_moving_average_reaches_its_memory_within_the_run(images: str, name: str) -> None:
+    config = load_recipe(FOLDER / images / f"{name}.toml", TrainConfig, data="x", out=Path("out"))
+    steps = (config.epochs or 0) * round(0.98 * SETS[images] / (config.batch_size or 1))
+    if config.ema:
+        average = ModelEmaV3(torch.nn.Linear(1, 1), decay=config.ema, **EMA_WARMUP)
+        assert average.get_decay(round(0.96 * steps)) == config.ema > average.get_decay(steps // 4)
 
 
 def memory(decay: float, steps_per_epoch: float) -> float:

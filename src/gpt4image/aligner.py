@@ -91,6 +91,10 @@ class Aligner(nn.Module):
         found = (logits, image_emb, features) if with_features else (logits, image_emb)
         return found if self.texts is None or texts is None else (*found, self.texts(texts))
 
+    def no_weight_decay(self) -> set[str]:
+        """Return the names of parameters that are not to decay: what the backbone says, and the loss's own."""
+        return {"alignment.log_scale", "alignment.bias"} | not_decayed(self.backbone)
+
     def release(self) -> nn.Module:
         """Return the backbone exactly as it was given, without the hook; the aligner cannot run afterwards."""
         self._hook.remove()
@@ -134,6 +138,11 @@ class Aligner(nn.Module):
             labels=labels,
             further=further,
         )
+
+
+def not_decayed(backbone: nn.Module) -> set[str]:
+    """Return the names under ``backbone.`` of the parameters that a model of timm wants to be free of weight decay."""
+    return {f"backbone.{name}" for name in getattr(backbone, "no_weight_decay", set)()}
 
 
 def projection_head(kind: Head, feature_width: int, text_width: int) -> nn.Module:

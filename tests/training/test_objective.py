@@ -111,6 +111,21 @@ def test_what_is_learned_beside_weights_has_no_weight_decay(described: dict[str,
     assert start.grad.item() != 0.0
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("changes", [{}, {"align_weight": 0.0}], ids=["aligned", "plain"])
+def test_weight_decay_spares_what_the_backbone_says(
+    changes: dict[str, Any], optimizer: str, described: dict[str, Any]
+) -> None:
+    vit = {"model": "vit_tiny_patch16_224", "model_args": {"depth": 1, "embed_dim": 16, "num_heads": 2}}
+    trainer = trainer_of(described, **vit, optimizer=optimizer, weight_decay=0.1, **changes)
+    decay = {id(p): group["weight_decay"] for group in trainer.optimizer.param_groups for p in group["params"]}
+    found = {name: decay[id(parameter)] for name, parameter in trainer.model.named_parameters()}
+    spared = {name.removeprefix("backbone.") for name, value in found.items() if not value}
+    backbone = trainer.model.backbone
+    assert {"pos_embed", "cls_token"} == set(backbone.no_weight_decay()) & spared
+    assert found["backbone.blocks.0.attn.qkv.weight"] == 0.1 and "blocks.0.attn.qkv.bias" in spared
+
+
 def test_labels_reach_the_alignment(described: dict[str, Any]) -> None:
     values = {
         policy: losses_at(trainer_of(described, same_class=policy)).parts["align"].item()

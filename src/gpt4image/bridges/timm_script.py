@@ -158,7 +158,7 @@ class AlignedTask(ClassificationTask):
 
 
 class _TimmAligner(Aligner):
-    """An aligner that tells timm's optimiser factory what its backbone says of weight decay and layers."""
+    """An aligner that tells timm's optimiser factory what its backbone says of layers."""
 
     def __init__(
         self,
@@ -170,11 +170,6 @@ class _TimmAligner(Aligner):
         **options: Unpack[AlignmentOptions],
     ) -> None:
         super().__init__(backbone, text_width, head=head, classifier=classifier, **options)
-
-    def no_weight_decay(self) -> set[str]:
-        """Return the names of parameters without weight decay."""
-        of_backbone = getattr(self.backbone, "no_weight_decay", set)()
-        return {"alignment.log_scale", "alignment.bias", *(f"backbone.{name}" for name in of_backbone)}
 
     def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
         """Return a function from the name of a parameter to its layer; head and loss belong to the last one."""

@@ -212,7 +212,8 @@ class ScheduleOptions(StageConfig):
     clip_grad: float | None = Field(default=None, gt=0.0)
     """Largest norm of the gradient."""
     ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Decay of the moving average of the weights that is evaluated and kept; 0 for none."""
+    """Decay of the moving average of the weights that is evaluated and kept; 0 for none. Early in a run it looks back
+    on an eighth of the steps so far."""
 
 
 class RegularisationOptions(StageConfig):

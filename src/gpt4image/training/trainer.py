@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from timm.optim import create_optimizer_v2  # pyright: ignore[reportPrivateImportUsage]
+from timm.optim import create_optimizer_v2, param_groups_weight_decay  # pyright: ignore[reportPrivateImportUsage]
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
-from gpt4image.aligner import Aligner
+from gpt4image.aligner import Aligner, not_decayed
 from gpt4image.alignment import FurtherTexts
 from gpt4image.config import TrainOptions
 from gpt4image.devices import choose_device, memory_format_of
@@ -31,6 +31,10 @@ from gpt4image.training.text_targets import TextTargets
 from gpt4image.training.text_tower import TextReader, TextSource, TextTower
 from gpt4image.training.training_data import TrainingData
 from gpt4image.training.views import Views
+
+# A moving average looks back on at most an eighth of the steps so far, until that is the memory that was asked for:
+# one of 10,000 steps is reached after 80,000 (timm's default, a power of 2/3, needs a million).
+EMA_WARMUP = {"use_warmup": True, "warmup_gamma": 8.0, "warmup_power": 1.0}
 
 
 @dataclass(kw_only=True)
@@ -107,6 +111,10 @@ class Plain(nn.Module):
         """Return logits (B, K) and None; there is no second loss whose features are wanted."""
         return self.backbone(images), None
 
+    def no_weight_decay(self) -> set[str]:
+        """Return the names of parameters that are not to decay."""
+        return not_decayed(self.backbone)
+
 
 def build(config: TrainOptions, data: TrainingData) -> Trainer:
     """Build a run from resolved options.
@@ -125,7 +133,7 @@ def build(config: TrainOptions, data: TrainingData) -> Trainer:
     backbone, notes = processes.together(lambda: make_backbone(config, len(data.classes), place))
     if config.checkpoint_activations:
         checkpoint_activations(backbone, config.model or "")
-    model: nn.Module = Plain(backbone)
+    model: Plain | Aligner = Plain(backbone)
     further: FurtherTexts | None = None
     if data.text is not None and config.align_weight > 0.0:
         text = centred(config, data, data.text)
@@ -151,7 +159,7 @@ def build(config: TrainOptions, data: TrainingData) -> Trainer:
         compile_training(backbone, device)
     try:
         optimizer = create_optimizer_v2(
-            nn.ModuleDict({name: child for name, child in model.named_children() if name != "texts"}),
+            decay_groups(model, config.weight_decay or 0.0),
             opt=config.optimizer or "",
             lr=config.lr,
             weight_decay=config.weight_decay or 0.0,
@@ -181,6 +189,12 @@ def build(config: TrainOptions, data: TrainingData) -> Trainer:
         further=further,
         tuning=tuning_of(config, data, model, steps),
     )
+
+
+def decay_groups(model: Plain | Aligner, weight_decay: float) -> list[dict[str, Any]]:
+    """Return the parameters of a run but those of a text encoder, in groups with and without weight decay."""
+    trained = nn.ModuleDict({name: child for name, child in model.named_children() if name != "texts"})
+    return param_groups_weight_decay(trained, weight_decay, no_weight_decay_list=model.no_weight_decay())
 
 
 def cosine(optimizer: torch.optim.Optimizer, steps: int, warmup_fraction: float, lowest: float) -> CosineLRScheduler:
@@ -238,7 +252,7 @@ def placed(
         model.to(device).to(memory_format=memory_format_of(config.memory_format))  # pyright: ignore[reportCallIssue]
     ema = None
     if config.ema > 0.0:
-        ema = ModelEmaV3(model, decay=config.ema, use_warmup=True, foreach=not config.fsdp)
+        ema = ModelEmaV3(model, decay=config.ema, **EMA_WARMUP, foreach=not config.fsdp)
     if not config.fsdp:
         return replicate(model, device), ema
     for whole in (model,) if ema is None else (model, ema.module):
