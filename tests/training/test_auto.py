@@ -45,6 +45,7 @@ def test_transformers_get_the_optimiser_that_suits_them(colour_folder: Path) -> 
     assert (config.optimizer, config.lr, config.weight_decay) == ("muon", 5e-3, 0.3)
     config, _ = choose(colour_folder, model="vit_tiny_patch16_224", optimizer="adamw")
     assert (config.lr, config.weight_decay) == (1e-3, 0.05)
+    assert choose(colour_folder, model="convnext_atto")[0].lr == 0.02
 
 
 def test_muon_is_not_chosen_where_it_cannot_work_or_was_never_tried(

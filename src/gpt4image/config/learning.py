@@ -199,8 +199,8 @@ class ScheduleOptions(StageConfig):
     """Any timm optimiser: muon, adamw, sgd (Nesterov's), momentum (SGD with classical momentum), ... Without it, muon
     from scratch, but not with --fsdp nor for models without batch norm on 200,000 images and more; else adamw."""
     lr: float | None = Field(default=None, gt=0.0)
-    """Peak learning rate; without it 0.02 for muon (5e-3 where the model has no batch norm), 0.1 * batch / 256 for sgd,
-    1e-3 for others; a tenth from given weights."""
+    """Peak learning rate; without it 0.02 for muon (5e-3 without batch norm, but for ConvNeXts), 0.1 * batch / 256 for
+    sgd, 1e-3 for others; a tenth from given weights."""
     weight_decay: float | None = Field(default=None, ge=0.0)
     """Weight decay of weights (biases and norms have none); without it 0.3 for muon, 5e-4 for sgd, 0.05 for others."""
     momentum: Fraction = 0.9
