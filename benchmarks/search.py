@@ -5,7 +5,7 @@
 
 A space is a TOML file: options at the top are shared; every table ``["name of the trial"]`` holds options of one trial,
 and may name its ``arm`` (baseline without it; any of docs/compare.md that needs no finished run). Trials that are in
---out already are not run again. The test split is not read. docs/log.md says what was found.
+--out already, with the same options, are not run again. The test split is not read. docs/log.md says what was found.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+
+MEASURED = ("val_top1", "seconds")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +50,32 @@ def trials(search: Search) -> dict[str, dict[str, Any]]:
     shared = {name: value for name, value in space.items() if not isinstance(value, dict) or name == "model_args"}
     own = {name: value for name, value in space.items() if name not in shared}
     return {name: shared | options for name, options in own.items() if not search.only or name in search.only}
+
+
+def waiting(search: Search) -> list[tuple[str, dict[str, Any], int]]:
+    """Return name, options and seed of the trials that --out lacks, seed by seed.
+
+    Spaces share names such as "baseline": a trial of the same name with other options is another one.
+    """
+    rows = search.out.read_text(encoding="utf-8").splitlines() if search.out.is_file() else []
+    done = [{name: value for name, value in json.loads(row).items() if name not in MEASURED} for row in rows]
+    asked = [
+        (name, options, seed)
+        for seed in range(search.first_seed, search.first_seed + search.seeds)
+        for name, options in trials(search).items()
+    ]
+    return [job for job in asked if identity(search, *job) not in done]
+
+
+def identity(search: Search, name: str, options: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Return what tells a trial from others, as --out holds it."""
+    return {
+        "trial": name,
+        "seed": seed,
+        "labels_per_class": search.labels_per_class,
+        "label_noise": search.label_noise,
+        "options": options,
+    }
 
 
 def one(search: Search, options: dict[str, Any], seed: int) -> tuple[float, float]:
@@ -104,30 +132,13 @@ def one(search: Search, options: dict[str, Any], seed: int) -> tuple[float, floa
 
 def main() -> None:
     search = tyro.cli(Search)
-    done: set[tuple[str, int, int | None, float]] = set()
-    if search.out.is_file():
-        rows = [json.loads(line) for line in search.out.read_text(encoding="utf-8").splitlines()]
-        done = {(row["trial"], row["seed"], row["labels_per_class"], row["label_noise"]) for row in rows}
-    setting = (search.labels_per_class, search.label_noise)
-    jobs = [
-        (name, options, seed)
-        for seed in range(search.first_seed, search.first_seed + search.seeds)
-        for name, options in trials(search).items()
-        if (name, seed, *setting) not in done
-    ]
     with ProcessPoolExecutor(search.processes, mp_context=get_context("spawn")) as pool:
-        futures = [(name, options, seed, pool.submit(one, search, options, seed)) for name, options, seed in jobs]
+        futures = [
+            (name, options, seed, pool.submit(one, search, options, seed)) for name, options, seed in waiting(search)
+        ]
         for name, options, seed, future in futures:
             value, seconds = future.result()
-            row = {
-                "trial": name,
-                "seed": seed,
-                "labels_per_class": search.labels_per_class,
-                "label_noise": search.label_noise,
-                "val_top1": round(value, 4),
-                "seconds": round(seconds, 1),
-                "options": options,
-            }
+            row = identity(search, name, options, seed) | {"val_top1": round(value, 4), "seconds": round(seconds, 1)}
             print(f"{name:50s} seed {seed}  {value:.4f}  {seconds:.0f} s", flush=True)
             with search.out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")

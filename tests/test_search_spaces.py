@@ -1,0 +1,57 @@
+"""Searches of settings: a trial is not run again, nor taken for another, and the spaces are those of the records."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SPACES = ROOT / "benchmarks" / "spaces"
+RECORDS = sorted((ROOT / "docs" / "results" / "searches").glob("*.jsonl"))
+TOOL = runpy.run_path(str(ROOT / "benchmarks" / "search.py"), run_name="search")
+
+
+def search(space: Path, out: Path, **more: Any) -> Any:
+    return TOOL["Search"](space=space, data="unused", embeddings=Path("unused"), out=out, **more)
+
+
+def write(out: Path, *rows: dict[str, Any]) -> None:
+    out.write_text("".join(json.dumps(row | {"val_top1": 0.5, "seconds": 1.0}) + "\n" for row in rows))
+
+
+def test_a_trial_that_is_there_is_not_run_again(tmp_path: Path) -> None:
+    first = search(SPACES / "fixmatch.toml", tmp_path / "search.jsonl", seeds=1)
+    jobs = TOOL["waiting"](first)
+    assert len(jobs) == 6
+    write(first.out, *(TOOL["identity"](first, *job) for job in jobs[1:]))
+    assert TOOL["waiting"](first) == jobs[:1]
+    second = search(SPACES / "fixmatch.toml", first.out, seeds=2)
+    assert [seed for _, _, seed in TOOL["waiting"](second)] == [0, *[1] * 6]
+    few = search(SPACES / "fixmatch.toml", first.out, seeds=1, labels_per_class=10)
+    assert TOOL["waiting"](few) == jobs
+
+
+def test_a_trial_of_the_same_name_in_another_space_is_another_trial(tmp_path: Path) -> None:
+    photographs = search(SPACES / "all-labels.toml", tmp_path / "search.jsonl", only=("baseline",))
+    write(photographs.out, *(TOOL["identity"](photographs, *job) for job in TOOL["waiting"](photographs)))
+    assert TOOL["waiting"](photographs) == []
+    convnext = search(SPACES / "alignment-convnext.toml", photographs.out, only=("baseline",))
+    assert [(name, options["model"]) for name, options, _ in TOOL["waiting"](convnext)] == [
+        ("baseline", "convnext_atto"),
+        ("baseline", "convnext_atto"),
+    ]
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.stem)
+def test_a_space_has_the_trials_of_its_record(record: Path) -> None:
+    trials = TOOL["trials"](search(SPACES / f"{record.stem}.toml", record))
+    rows = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
+    assert {row["trial"] for row in rows} == trials.keys()
+    # The default of that search's first day, which its record does not name; compiled or not, a model is the same.
+    default = {"align_weight": 0.3} if record.stem == "all-labels" else {}
+    for row in rows:
+        assert default | row["options"] | {"compile": True} == trials[row["trial"]], row["trial"]
