@@ -72,9 +72,9 @@ def comparisons() -> Iterator[tuple[str, dict[str, Any]]]:
 def scarce_table() -> str:
     """Return one row per comparison in which labels were scarce or wrong: mean accuracy of the arms that matter."""
     lines = [
-        "| training set | labels | labels only | aligned (the paper) | nearest class name | self-training | FixMatch "
-        "| **text labels** | text labels, aligned | all labels | recovered |",
-        "| --- | --- | " + " | ".join(["---:"] * (len(SCARCE) + 1)) + " |",
+        "| training set | labels | seeds | labels only | aligned (the paper) | nearest class name | self-training "
+        "| FixMatch | **text labels** | text labels, aligned | all labels | recovered |",
+        "| --- | --- | " + " | ".join(["---:"] * (len(SCARCE) + 2)) + " |",
     ]
     shown = [(title, found) for title, found in comparisons() if {"text-labels", "oracle"} <= found["arms"].keys()]
     titles = list(dict.fromkeys(title for title, _ in shown))
@@ -84,7 +84,11 @@ def scarce_table() -> str:
         mean = {arm: arms[arm]["mean"] if arm in arms else None for arm in SCARCE}
         gap = mean["oracle"] - mean["baseline"]
         kept, noise = data["labels_per_class"], data["label_noise"]
-        cells = [title, f"{kept} a class" if kept else f"{100 * noise:.0f} % wrong"]
+        cells = [
+            title,
+            f"{kept} a class" if kept else f"{100 * noise:.0f} % wrong",
+            str(len(arms["baseline"]["seeds"])),
+        ]
         cells += [percent(mean[arm]) for arm in SCARCE]
         cells.append(f"{100 * (mean['text-labels'] - mean['baseline']) / gap:.0f} %")
         lines.append("| " + " | ".join(cells) + " |")

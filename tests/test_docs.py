@@ -13,6 +13,7 @@ import csv
 import json
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -194,6 +195,18 @@ def test_every_block_of_code_is_seen() -> None:
     for page in PAGES:
         fences = re.findall(r"^```(?:bash|python)\b", page.read_text(encoding="utf-8"), re.MULTILINE)
         assert len(fences) == len(list(blocks(page))), page.name
+
+
+@pytest.mark.parametrize("table", ["scarce_table", "whole_table"])
+def test_each_row_of_a_short_table_says_how_many_seeds_it_has(table: str) -> None:
+    generate = runpy.run_path(str(ROOT / "docs" / "generate.py"))
+    names, _, *rows = [line.strip("| ").split(" | ") for line in generate[table]().splitlines()]
+    seeds = {title: set[str]() for title, _ in generate["comparisons"]()}
+    for title, comparison in generate["comparisons"]():
+        seeds[title].add(str(len(comparison["arms"]["baseline"]["seeds"])))
+    assert rows and {len(row) for row in rows} == {len(names)}
+    for row in rows:
+        assert row[names.index("seeds")] in seeds[row[0]], row
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
