@@ -71,7 +71,10 @@ def joined_as(rank: int, count: int, port: int) -> contextlib.AbstractContextMan
 
 
 def _process(rank: int, ports: list[int], work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    from gpt4image.training import predictions
+
     torch.set_num_threads(1)
+    predictions.EVAL_BATCH = 4  # so that each process reads several batches, and not all as many
     for count, port in zip(COUNTS, ports, strict=True):
         if rank < count:
             with joined_as(rank, count, port):
@@ -84,7 +87,8 @@ def gradient_cases() -> Iterator[tuple[str, dict[str, Any]]]:
         yield loss, {"align_loss": loss}
         learned = {"learn_temperature": loss in WITH_NEGATIVES}
         yield f"{loss} mixed", {"align_loss": loss, "mixup": 0.8, "cutmix": 1.0} | learned
-        yield f"{loss} class means", {"align_loss": loss, "centre": "class", "same_class": "masked", "texts": "sample"}
+        policy = "positive" if loss == "supcon" else "masked"
+        yield f"{loss} class means", {"align_loss": loss, "centre": "class", "same_class": policy, "texts": "sample"}
     for loss in sorted(WITH_NEGATIVES):
         yield f"{loss} table", {"align_loss": loss, "negatives": "table", "same_class": "positive"}
     for option in ("same_class", "texts", "centre", "head", "normalise", "adaptive_weight"):

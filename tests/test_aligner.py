@@ -213,6 +213,11 @@ class TestAligner:
         torch.testing.assert_close(average.module.head.weight, before + 0.5)
         assert average.module(images())[1].shape == (2, WIDTH)
 
+    def test_threads_that_share_a_batch_are_refused(self):
+        replica = Aligner(small_resnet(), WIDTH)._replicate_for_data_parallel()  # as nn.DataParallel makes them
+        with pytest.raises(ModelError, match="torchrun --nproc-per-node"):
+            replica(images())
+
     def test_state_dict_round_trip(self):
         model, other = Aligner(small_resnet(0), WIDTH, head="mlp"), Aligner(small_resnet(1), WIDTH, head="mlp")
         other.load_state_dict(model.state_dict())

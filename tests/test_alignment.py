@@ -31,19 +31,21 @@ LABELS = torch.tensor([0, 1, 0, -1, -1, 1])
 SAME_CLASS = (LABELS[:, None] == LABELS) & (LABELS >= 0)
 
 
+POLICIES = [(loss, policy) for loss in LOSSES for policy in ("negative", "masked", "positive")]
+POLICIES.remove(("supcon", "masked"))
+
+
 class TestSameClass:
-    @pytest.mark.parametrize("loss", LOSSES)
-    @pytest.mark.parametrize("policy", ["negative", "masked", "positive"])
+    @pytest.mark.parametrize(("loss", "policy"), POLICIES)
     def test_policies_are_arguments_of_the_losses(self, loss, policy):
         expected = LOSSES[loss](
             *batch(),
-            exclude=SAME_CLASS if policy == "masked" and loss != "supcon" else None,
+            exclude=SAME_CLASS if policy == "masked" else None,
             positive=SAME_CLASS if policy == "positive" or loss == "supcon" else None,
         )
         torch.testing.assert_close(Alignment(loss, same_class=policy)(*batch(), labels=LABELS), expected)
 
-    @pytest.mark.parametrize("loss", LOSSES)
-    @pytest.mark.parametrize("policy", ["masked", "positive"])
+    @pytest.mark.parametrize(("loss", "policy"), [pair for pair in POLICIES if pair[1] != "negative"])
     @pytest.mark.parametrize("labels", [None, torch.full((SIZE,), -1)])
     def test_without_labels_own_texts_alone_are_right(self, loss, policy, labels):
         expected = LOSSES[loss](*batch())
@@ -53,6 +55,12 @@ class TestSameClass:
         ids = torch.tensor([0, 1, 2, 3, 3, 5])
         expected = info_nce(*batch(), exclude=SAME_CLASS | (ids[:, None] == ids))
         torch.testing.assert_close(Alignment(same_class="masked")(*batch(), labels=LABELS, text_ids=ids), expected)
+
+    def test_texts_are_the_same_by_either_of_two_numbers(self):
+        ids = torch.tensor([[0, 9], [0, 8], [2, 7], [3, 7], [4, 6], [5, 5]])
+        same = torch.eye(SIZE, dtype=torch.bool)
+        same[0, 1] = same[1, 0] = same[2, 3] = same[3, 2] = True
+        torch.testing.assert_close(Alignment()(*batch(), text_ids=ids), info_nce(*batch(), exclude=same))
 
     def test_a_mixed_image_finds_the_texts_of_both_classes(self):
         labels = torch.tensor([0, 0, 1, 1])
@@ -192,6 +200,7 @@ class TestPaperCompat:
         ({"loss": "siglib"}, r"loss 'siglib'.*Did you mean 'siglip'"),
         ({"same_class": "maskd"}, r"same_class 'maskd'.*Did you mean 'masked'"),
         ({"learn_temperature": True, "temperature": 2.0}, "temperature 2: one that is learned"),
+        ({"loss": "supcon", "same_class": "masked"}, "supcon has texts of the same class as positives"),
         ({"learn_temperature": True, "loss": "cosine"}, "cosine has no temperature to learn"),
     ],
 )

@@ -168,6 +168,27 @@ def test_kill_9_anywhere_and_resume_give_the_weights_of_an_uninterrupted_run(
     assert same(tmp_path / "whole", tmp_path / "killed")
 
 
+def test_what_fails_after_the_last_step_costs_no_step(
+    colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gpt4image import train as stage
+
+    def fails(*_: Any) -> None:
+        raise StoppedError
+
+    changes: dict[str, Any] = {"epochs": 2, "select": "best", "checkpoint_seconds": 0.0}
+    monkeypatch.setattr(stage, "data_facts", fails)
+    with pytest.raises(StoppedError):
+        train(options(colour_folder, tmp_path / "run", **changes))
+    monkeypatch.undo()
+    stop_after(monkeypatch, 0)
+    train(options(colour_folder, tmp_path / "run", **changes, resume=True))
+    monkeypatch.undo()
+    train(options(colour_folder, tmp_path / "whole", **changes))
+    assert same(tmp_path / "whole", tmp_path / "run")
+    assert not {path.name for path in (tmp_path / "run").iterdir()} & {runs.CHECKPOINT, "best.safetensors"}
+
+
 @pytest.mark.slow
 def test_ctrl_c_keeps_a_checkpoint_and_exits_130(colour_folder: Path, tmp_path: Path) -> None:
     words = command(options(colour_folder, tmp_path / "run", epochs=2000, checkpoint_seconds=1e9))
@@ -212,6 +233,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(
         ({"device": "cuda:9"}, ConfigError, "not available here"),
         ({"mixup": 1.0, "batch_size": 7}, ConfigError, "--batch-size 7 must be a multiple of 2"),
         ({"init": "missing.safetensors"}, ModelError, r"missing\.safetensors"),
+        ({"select": "best", "val_fraction": 0.0}, ConfigError, "--select best needs labelled validation images"),
         ({"only_described": True}, Gpt4ImageError, "--only-described needs --embeddings"),
     ],
 )
@@ -225,8 +247,10 @@ def test_mistakes_are_refused_before_training(
 
 def test_a_run_folder_is_not_overwritten_nor_continued_with_other_options(colour_folder: Path, tmp_path: Path) -> None:
     train(options(colour_folder, tmp_path / "run", epochs=1))
-    with pytest.raises(RunError, match="already holds a run"):
-        train(options(colour_folder, tmp_path / "run", epochs=1))
+    with pytest.raises(RunError, match="already holds a run"):  # before the data is looked at
+        train(options(tmp_path / "absent", tmp_path / "run", epochs=1))
+    with pytest.raises(RunError, match="is a file"):
+        train(options(tmp_path / "absent", tmp_path / "run" / runs.RUN, epochs=1))
     assert train(options(colour_folder, tmp_path / "run", epochs=1, resume=True)).path == tmp_path / "run"
     (tmp_path / "run" / runs.RUN).unlink()
     with pytest.raises(RunError, match=r"another configuration \(lr: 0\.02 there, 0\.5 now\)"):
@@ -244,6 +268,27 @@ def test_a_broken_picture_is_named_and_the_others_train(
     named = {item.name for item in outcome.set_aside}
     assert named <= {"red/broken.png", "red/empty.png"} and named, "both are in train or test; those read are named"
     assert {item["name"] for item in runs.read_run(tmp_path / "run")["run"]["set_aside"]} == named
+
+
+def test_broken_pictures_of_other_splits_are_not_measured_however_pixels_are_read(
+    colour_folder: Path, tmp_path: Path
+) -> None:
+    for split, kept in (("train", 10), ("val", 12), ("test", 16)):
+        for colour in ("blue", "green", "red"):
+            (tmp_path / "sets" / split / colour).mkdir(parents=True)
+            for picture in sorted((colour_folder / colour).iterdir()):
+                if int(picture.stem) < kept:
+                    picture.rename(tmp_path / "sets" / split / colour / picture.name)
+        if split != "train":
+            (tmp_path / "sets" / split / "red" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing more")
+    found = []
+    for limit in (4.0, 0.0):
+        out = tmp_path / f"limit-{limit}"
+        reading = {"memory_limit_gb": limit, "workers": 1}
+        train(options(tmp_path / "sets", out, epochs=1, **reading))
+        facts = evaluate(EvaluateConfig(run_dir=out)).summary
+        found.append((runs.read_run(out)["metrics"][-1]["val"], facts["images"], facts["top1"], facts["loss"]))
+    assert found[0] == found[1] and found[0][1] == 12
 
 
 def test_weights_of_another_run_start_a_new_one(colour_folder: Path, tmp_path: Path) -> None:

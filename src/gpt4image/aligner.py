@@ -76,6 +76,11 @@ class Aligner(nn.Module):
         With ``with_features`` also what classifier and head read, (B, C) in most models: see ``gradient_ratio``. With
         ``texts`` also the text embeddings (B, D) that the text encoder makes of them.
         """
+        if getattr(self, "_is_replica", False):
+            raise ModelError(
+                "nn.DataParallel would compare the images of each GPU with each other alone: start one process per GPU "
+                "(torchrun --nproc-per-node N), or show one GPU alone (CUDA_VISIBLE_DEVICES=0)."
+            )
         self._tap.open = True
         try:
             logits = self.backbone(images)
@@ -122,7 +127,8 @@ class Aligner(nn.Module):
             mixing: (B, B) weights of the images that each mixed image is made of (mixup, CutMix); the texts are
                 weighted alike.
             described: (B,) bool, which texts exist; all without it.
-            text_ids: (B,) int64; texts that share a number are not each other's negatives.
+            text_ids: (B,) int64; texts that share a number are not each other's negatives. Or (B, 2), where it is
+                enough that one of the two columns is shared.
             labels: (B,) int64 classes of the unmixed images, negative where there is none; for ``same_class``.
             further: texts of other images that are candidates too; needs ``text_ids``.
 

@@ -81,6 +81,8 @@ class Alignment(nn.Module):
             raise ConfigError(f"loss {nearest(loss, LOSSES)}")
         if same_class not in (known := get_args(SameClass)):
             raise ConfigError(f"same_class {nearest(same_class, known)}")
+        if loss == "supcon" and same_class == "masked":
+            raise ConfigError("supcon has texts of the same class as positives; leave same_class out, or take infonce.")
         if learn_temperature and loss not in WITH_NEGATIVES:
             raise ConfigError(f"{loss} has no temperature to learn; these have: {', '.join(sorted(WITH_NEGATIVES))}.")
         if learn_temperature and not TEMPERATURES[0] <= temperature <= TEMPERATURES[1]:
@@ -129,7 +131,7 @@ class Alignment(nn.Module):
         if further is not None:
             text_emb, described, text_ids, labels = _with_further(text_emb, described, text_ids, labels, further)
         size = len(image_emb)
-        exclude = None if text_ids is None else text_ids[:size, None] == text_ids
+        exclude = None if text_ids is None else _same_text(text_ids[:size], text_ids)
         positive = None
         if labels is not None and self.same_class != "negative":
             alike = (labels[:size, None] == labels) & (labels >= 0)
@@ -166,6 +168,12 @@ class Alignment(nn.Module):
             self.log_scale.clamp_(-math.log(TEMPERATURES[1]), -math.log(TEMPERATURES[0]))
 
 
+def _same_text(ids: Tensor, others: Tensor) -> Tensor:
+    """Return (n, m) bool, which texts are the same: equal numbers (n,), or equal in one of two columns (n, 2)."""
+    equal = ids[:, None] == others
+    return equal if ids.ndim == 1 else equal.any(dim=2)
+
+
 def _with_further(
     text_emb: Tensor, described: Tensor | None, text_ids: Tensor | None, labels: Tensor | None, further: FurtherTexts
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
@@ -174,9 +182,12 @@ def _with_further(
         raise ConfigError("further texts need text_ids, by which a text that is in the batch too counts once.")
     if described is None:
         described = torch.ones_like(text_ids, dtype=torch.bool)
+    ids, known = further.ids, text_ids
+    if text_ids.ndim == 2:  # no text of theirs was drawn
+        ids, known = torch.stack([ids, torch.full_like(ids, -1)], dim=1), text_ids[:, 0]
     return (
         torch.cat([text_emb, further.embeddings.to(text_emb.dtype)]),
-        torch.cat([described, ~torch.isin(further.ids, text_ids)]),
-        torch.cat([text_ids, further.ids]),
+        torch.cat([described, ~torch.isin(further.ids, known)]),
+        torch.cat([text_ids, ids]),
         None if labels is None else torch.cat([labels, further.labels]),
     )

@@ -98,11 +98,16 @@ def measure_run(
     from gpt4image.tasks.classification import measure
 
     indices = data.indices(split)
-    labels = data.image_set.labels[indices]
-    if not (labels >= 0).any():
-        raise DataError(f"The {split} split of {data.image_set.spec} has no labelled image; give another --split.")
+    nothing = DataError(f"The {split} split of {data.image_set.spec} has no labelled image; give another --split.")
+    if not (data.image_set.labels[indices] >= 0).any():
+        raise nothing
     model = processes.together(lambda: load_run_model(run_dir, len(data.classes)))
     outputs = model.read(data.pixels, indices)
+    data = data.without_met()
+    outputs, indices = outputs.only(data.usable[indices]), data.indices(split)
+    labels = data.image_set.labels[indices]
+    if not (labels >= 0).any():
+        raise nothing
     name = name or split
     path = run_dir / f"evaluation-{name}.json"
     known = read_json(path).get("metrics", {}) if path.is_file() else {}

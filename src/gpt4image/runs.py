@@ -59,14 +59,22 @@ def start(run_dir: Path, record: dict[str, Any], facts: dict[str, Any], *, resum
     Raises:
         RunError: the folder holds a run and ``resume`` is False, or a run of another configuration.
     """
+    if not resume:
+        require_new(run_dir)
     if (run_dir / CONFIG).is_file():
-        if not resume:
-            raise RunError(f"{run_dir} already holds a run; give --resume to go on with it, or another --out.")
         require_same(run_dir, record)
         return
     run_dir.mkdir(parents=True, exist_ok=True)
     write_json(run_dir / ENVIRONMENT, environment(**facts))
     write_json(run_dir / CONFIG, record)
+
+
+def require_new(run_dir: Path) -> None:
+    """Check that a run may begin in a folder. Raises RunError: it holds one, or is a file."""
+    if (run_dir / CONFIG).is_file():
+        raise RunError(f"{run_dir} already holds a run; give --resume to go on with it, or another --out.")
+    if run_dir.exists() and not run_dir.is_dir():
+        raise RunError(f"{run_dir} is a file; --out names a folder, which is made where there is none.")
 
 
 def require_same(run_dir: Path, record: dict[str, Any]) -> None:

@@ -50,6 +50,8 @@ def _prepared(config: TrainConfig) -> Prepared | None:
             "--text-labels names."
         )
     require_trackers(config.trackers)
+    if not config.resume:
+        runs.require_new(config.out)
     config = _as_before(config) if config.resume else config
     if config.resume and runs.is_finished(config.out):
         runs.require_same(config.out, config.model_dump(mode="json"))
@@ -108,7 +110,7 @@ def run(
     import torch
 
     from gpt4image.aligner import Aligner
-    from gpt4image.training.loop import fit
+    from gpt4image.training.loop import fit, tidy
     from gpt4image.training.text_space import write_text_space
     from gpt4image.training.trainer import build
 
@@ -135,6 +137,7 @@ def run(
         processes.by_first(lambda: write_text_space(out, config, text))
     finished = {"status": "finished", **measured, **data_facts(ready)}
     processes.by_first(lambda: write_json(out / runs.RUN, finished))
+    processes.by_first(lambda: tidy(out))
 
 
 def data_facts(ready: Prepared) -> dict[str, Any]:

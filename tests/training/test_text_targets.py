@@ -51,7 +51,16 @@ def test_a_draw_is_one_of_an_images_own_texts(counts: np.ndarray, seed: int, cho
         assert np.allclose(vectors[image], expected)
     whole = targets.take(images)
     assert torch.equal(described, whole[1])
-    assert torch.equal(identity, whole[2]), "the texts of one image are not each other's negatives"
+    assert torch.equal(identity[:, 0], whole[2]), "the texts of one image are not each other's negatives"
+
+
+def test_a_drawn_text_is_known_by_itself_and_by_its_image() -> None:
+    targets = TextTargets(
+        matrix=np.eye(3, dtype=np.float32), offsets=np.array([0, 2, 4, 4]), rows=np.array([0, 1, 2, 1])
+    )
+    vectors, _, ids = targets.take(np.array([0, 1, 2]), np.array([0.9, 0.9, 0.9]))
+    assert torch.equal(vectors[0], vectors[1])
+    assert ids.tolist() == [[0, 1], [2, 1], [-1, -1]]
 
 
 def test_every_text_of_an_image_is_drawn_equally_often() -> None:

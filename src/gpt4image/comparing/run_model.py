@@ -39,6 +39,10 @@ class Outputs(NamedTuple):
     probabilities: Array
     features: Array
 
+    def only(self, rows: NDArray[np.bool_]) -> Outputs:
+        """Return what was said of some of the images."""
+        return Outputs(self.probabilities[rows], self.features[rows])
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RunModel:

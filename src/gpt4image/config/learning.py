@@ -77,8 +77,8 @@ class TextOptions(StageConfig):
     adaptive_weight: bool = False
     """Scale the alignment so that its gradient at the features is --align-weight times as long as the task's."""
     text_first: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Part of the steps, at the start, in which the alignment alone is learned; the task alone in the rest. 0: both
-    together."""
+    """Part of the steps, at the start, in which the alignment alone is learned, with weight 1; the task alone in the
+    rest. 0: both together."""
     tune_text: Literal["none", "lora", "full"] = "none"
     """Train the text encoder of the table too, on the descriptions themselves: adapters (lora), or all its weights."""
     tune_text_lr: float | None = Field(default=None, gt=0.0)
@@ -107,7 +107,8 @@ class TextOptions(StageConfig):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.learn_temperature or self.paper_compat or self.negatives == "table":  # importing torch takes a second
+        checked = self.learn_temperature or self.paper_compat or self.same_class == "masked"
+        if checked or self.negatives == "table":  # importing torch takes a second
             from gpt4image.align import WITH_NEGATIVES
             from gpt4image.alignment import Alignment
 
@@ -117,6 +118,8 @@ class TextOptions(StageConfig):
                     f"--negatives table with --align-loss {self.align_loss}: it is for the losses "
                     f"{', '.join(sorted(WITH_NEGATIVES))}, without --paper-compat."
                 )
+        if self.text_first > 0.0 and self.align_weight == 0.0:
+            raise ConfigError("--text-first learns by the alignment; give an --align-weight above 0, or leave it out.")
         if self.text_first > 0.0 and (
             self.adaptive_weight or self.weight_schedule != "constant" or self.weight_until < 1.0
         ):
@@ -132,7 +135,7 @@ class TextOptions(StageConfig):
         asked = f"--tune-text {self.tune_text}"
         if self.embeddings is None:
             raise ConfigError(f"{asked} needs --embeddings: the table says which encoder reads which descriptions.")
-        if self.align_weight == 0.0 and self.text_first == 0.0:
+        if self.align_weight == 0.0:
             raise ConfigError(f"{asked}: the text encoder learns by the alignment; give an --align-weight above 0.")
         if self.align_loss not in TUNABLE:
             raise ConfigError(

@@ -19,7 +19,15 @@ from gpt4image.engines import processes
 from gpt4image.errors import ConfigError
 
 Place = Callable[[], contextlib.AbstractContextManager[Any]]
-BY_ELEMENT = ("adam", "adamw", "lion", "nadam", "nadamw", "sgd")  # optimisers that need no whole weight matrix
+BY_ELEMENT = (
+    "adam",
+    "adamw",
+    "lion",
+    "nadam",
+    "nadamw",
+    "momentum",
+    "sgd",
+)  # optimisers that need no whole weight matrix
 
 
 def require_shardable(optimizer: str) -> None:
@@ -33,7 +41,7 @@ def require_shardable(optimizer: str) -> None:
             "--fsdp spreads weights over several processes, and this is one alone: start it with torchrun "
             "--nproc_per_node N, or leave --fsdp out."
         )
-    if optimizer not in BY_ELEMENT:
+    if optimizer.lower() not in BY_ELEMENT:
         raise ConfigError(
             f"--fsdp keeps a part of each weight matrix in a process, and --optimizer {optimizer} may need whole ones: "
             f"give one of {', '.join(BY_ELEMENT)}."

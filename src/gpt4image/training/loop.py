@@ -129,7 +129,11 @@ def validate(trainer: Trainer) -> dict[str, Any] | None:
     if not (labels >= 0).any():
         return None
     backbone: Any = trainer.evaluated.backbone
-    facts = measure(predict(backbone, data, indices, trainer.augmentation, trainer.config), labels, data.classes)
+    probabilities = predict(backbone, data, indices, trainer.augmentation, trainer.config)
+    whole = data.without_met().usable[indices]
+    if not (labels[whole] >= 0).any():
+        return None
+    facts = measure(probabilities[whole], labels[whole], data.classes)
     return {"top1": facts["top1"], "loss": facts["loss"]}
 
 
@@ -181,7 +185,6 @@ def fit(
                 raise KeyboardInterrupt
     seconds = earlier + time.monotonic() - started
     save_weights(trainer, out)
-    processes.by_first(lambda: checkpoint.unlink(missing_ok=True))
     images = trainer.steps * accumulation * (trainer.config.batch_size or 0)
     return {
         "seconds": round(seconds, 3),
@@ -229,4 +232,9 @@ def save_weights(trainer: Trainer, out: Path) -> None:
     texts = getattr(trainer.model, "texts", None)
     if isinstance(texts, TextTower):
         texts.save(out / FOLDER, weights)
-    processes.by_first(lambda: best.unlink(missing_ok=True))
+
+
+def tidy(out: Path) -> None:
+    """Remove what only an unfinished run needs; to be called when the record of the finished one is on disk."""
+    for name in (runs.CHECKPOINT, BEST_FILE):
+        (out / name).unlink(missing_ok=True)

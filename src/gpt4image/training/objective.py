@@ -81,7 +81,8 @@ def batch_losses(trainer: Trainer, step: int, images: NDArray[np.int64], pixels:
             further=trainer.further,
         )
         of_task, of_align = weights_at(config, step, trainer.steps)
-        balance = gradient_ratio(task, parts["align"], further[0]) if config.adaptive_weight else 1.0
+        adaptive = config.adaptive_weight and of_align > 0.0
+        balance = gradient_ratio(task, parts["align"], further[0]) if adaptive else 1.0
         total = of_task * task + of_align * balance * parts["align"]
     if config.consistency > 0.0:
         two = two.to(device)

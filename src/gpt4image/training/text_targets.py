@@ -59,12 +59,18 @@ class TextTargets:
 
         Returns:
             (B, D) float32, the text of each image (zeros where there is none); (B,) bool, whether it has any;
-            (B,) int64 identity of the text: images that share it must not be each other's negatives.
+            int64 identity of the text: images that share it must not be each other's negatives. (B,), or (B, 2) with
+            ``chosen``: that of all its texts, and of the one that was drawn.
         """
         has = self.described[indices]
         ids = np.full(len(indices), -1, np.int64)
         ids[has] = self.rows[self.offsets[indices[has]]]
-        vectors = self._means(len(indices), *self.texts_of(indices, chosen))
+        owners, rows = self.texts_of(indices, chosen)
+        vectors = self._means(len(indices), owners, rows)
+        if chosen is not None:
+            drawn = np.full(len(indices), -1, np.int64)
+            drawn[owners] = rows
+            ids = np.stack([ids, drawn], axis=1)
         if self.centres is not None and self.centre_of is not None:
             vectors -= self.centres[self.centre_of[indices]]
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)

@@ -16,7 +16,8 @@ from torch import Tensor
 from gpt4image.config import TrainOptions
 from gpt4image.data.image_set import NO_LABEL, SPLITS, ImageSet
 from gpt4image.data.pixels import Pixels
-from gpt4image.errors import DataError, TableError
+from gpt4image.engines import processes
+from gpt4image.errors import ConfigError, DataError, TableError
 from gpt4image.files import fingerprint
 from gpt4image.outcome import SetAside
 from gpt4image.table import EmbeddingTable
@@ -32,7 +33,8 @@ class TrainingData:
         pixels: their decoded pixels.
         usable: (N,) bool, which images can be decoded; the others belong to no split.
         labels: (N,) int64, the labels that training may see.
-        soft: (N, K) float32 class probabilities used instead of ``labels`` where a row is not all zero; None without.
+        soft: (N, K) float32 class probabilities used instead of ``labels``, zeros where an image has no target; None
+            without.
         text: text targets of the alignment; None without.
         set_aside: images known to be unusable before training.
     """
@@ -58,6 +60,12 @@ class TrainingData:
     def indices(self, split: str) -> NDArray[np.int64]:
         """Return the positions of the usable images of one split, in order."""
         return np.flatnonzero((self.image_set.splits == split) & self.usable)
+
+    def without_met(self) -> TrainingData:
+        """Return the data without images that decoding has found to be broken since, in any process."""
+        every = np.arange(len(self.usable))
+        met = processes.united(every[self.pixels.broken(every)].tolist())
+        return replace(self, usable=self.usable & ~np.isin(every, met)) if met else self
 
     def class_targets(self, indices: NDArray[np.int64]) -> Tensor:
         """Return (B, K) float32 class probabilities; a row of zeros where an image has no target."""
@@ -157,6 +165,10 @@ def prepare(config: TrainOptions, splits: Sequence[str] = ("train", "val", "test
     image_set, table = load_image_set(config)
     config, chosen = auto.choose(config, image_set)
     require_batch(len(image_set.indices("train")), config.batch_size or 0)
+    if config.select == "best" and "train" in splits and not (image_set.labels[image_set.indices("val")] >= 0).any():
+        raise ConfigError(
+            "--select best needs labelled validation images, and there are none: raise --val-fraction, or leave it out."
+        )
     sizes = {split: len(image_set.indices(split)) for split in SPLITS}
     image_set = image_set.select(np.flatnonzero(np.isin(image_set.splits, splits)))
     pixels, broken, usable = load_pixels(
@@ -175,6 +187,8 @@ def prepare(config: TrainOptions, splits: Sequence[str] = ("train", "val", "test
     content = [image_set.digests, image_set.labels.tolist(), image_set.splits.tolist(), image_set.classes]
     content.append(None if table is None else table.manifest.to_json())
     content.append(None if data.soft is None else hashlib.sha256(data.soft.tobytes()).hexdigest())
+    if not usable.all():  # known before training where pixels are in memory: such a run has other batches
+        content.append(np.flatnonzero(~usable).tolist())
     return Prepared(config=config, chosen=chosen, data=data, sizes=sizes, fingerprint=fingerprint(content))
 
 
