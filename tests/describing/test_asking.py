@@ -1,4 +1,4 @@
-"""What is still to be asked: everything that is not settled, once, in order, as far as the budget goes."""
+"""What is still to be asked: everything that is not settled, once, as far as the budget goes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt4image.data.image_set import ImageSet, MemorySource
+from gpt4image.data.splits import with_splits
 from gpt4image.describers import Answer
 from gpt4image.describers.prompts import PROMPTS
 from gpt4image.describing.asking import Asking
@@ -71,14 +72,30 @@ def test_every_answer_that_is_wanted_is_asked_for_once_however_often_it_is_inter
     assert len(asking.set_aside) == (len(set(image_data.digests) - labelled) if told else 0)
 
 
+def test_the_first_images_asked_about_come_from_all_classes_and_splits_in_any_order_of_the_set() -> None:
+    """A folder comes class by class, and the first digests of a class are its test split."""
+    contents = [b"image %d" % number for number in range(1000)]
+    images = with_splits(image_set(contents, [0] * 500 + [1] * 500), val_fraction=0.1, test_fraction=0.2)
+    asked = [
+        request.digest for request in Asking(images, [PROMPTS["paper"]], 1, [{}]).requests(no_limit(200), Interrupt())
+    ]
+    rows = [images.digests.index(digest) for digest in asked]
+    assert 80 <= sum(images.labels[rows] == 0) <= 120
+    assert 120 <= sum(images.splits[rows] == "train") <= 165
+    reordered = Asking(images.select(range(999, -1, -1)), [PROMPTS["paper"]], 1, [{}])
+    assert [request.digest for request in reordered.requests(no_limit(200), Interrupt())] == asked
+
+
 def test_one_more_try_comes_at_once_and_only_once() -> None:
     asking = Asking(image_set([b"a", b"b", b"c"], [0, 0, 0]), [PROMPTS["paper"]], 2, [{}])
-    budget, keys = no_limit(), []
+    budget, asked = no_limit(), []
     for request in asking.requests(budget, Interrupt()):
-        keys.append((request.keys[0], request.samples))
+        asked.append((request.keys[0], request.samples))
         if request.keys[0] == "k1":
             asking.ask_again(Answer(request=request, sample=1, text=""))
-    assert keys == [("k0", (0, 1)), ("k1", (0, 1)), ("k1", (1,)), ("k2", (0, 1))]
+    again = asked.index(("k1", (0, 1))) + 1
+    assert asked.pop(again) == ("k1", (1,))
+    assert sorted(asked) == [(key, (0, 1)) for key in ("k0", "k1", "k2")]
     assert budget.asked == 3 and asking.finished()
 
 

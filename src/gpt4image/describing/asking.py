@@ -1,4 +1,4 @@
-"""What is still to be asked about an image set: requests in order, one at a time, as far as the budget goes."""
+"""What is still to be asked about an image set: requests, one at a time, as far as the budget goes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ Settled = Mapping[str, frozenset[int]]
 
 
 class Asking:
-    """Requests for every distinct image, prompt and sample that is not settled. Costs no memory per request.
+    """Requests for every distinct image, prompt and sample that is not settled. Holds a number per image, no requests.
+
+    They come as if shuffled, the same way every time, so that a part of a set is a part of all its classes.
 
     Attributes:
         set_aside: images that a class-conditioned prompt cannot ask about, as far as the requests have come.
@@ -97,7 +99,10 @@ class Asking:
 
     def _all(self) -> Iterator[Request]:
         images = self._images
-        for row, digest in enumerate(images.digests):
+        digests = images.digests
+        # By the ends of the digests: splits are cut by their beginnings, and the test split would come first.
+        for row in sorted(range(len(digests)), key=lambda row: digests[row][-16:]):
+            digest = digests[row]
             rows = self._twins.get(digest, [row])
             if rows[0] != row or (self._only is not None and digest not in self._only):
                 continue
