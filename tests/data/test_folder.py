@@ -67,6 +67,11 @@ def test_train_may_be_a_class(tmp_path: Path, write_images: Write) -> None:
     assert load(tmp_path).classes == ("train", "truck")
 
 
+def test_train_in_capitals_may_be_a_class_too(tmp_path: Path, write_images: Write) -> None:
+    write_images(tmp_path, "Train/1.png", "Truck/1.png", "Train/old/2.png")
+    assert load(tmp_path).classes == ("Train", "Truck")
+
+
 def test_strange_names(tmp_path: Path, write_images: Write) -> None:
     names = ["a class/with  spaces.png", "a class/ünï çödé 猫.png", "a class/new\nline.png", "Ж/'\"<b>&.png"]
     write_images(tmp_path, *names)
@@ -131,10 +136,47 @@ def test_the_root_itself_may_be_a_link(tmp_path: Path, write_images: Write) -> N
 
 
 def test_images_outside_the_class_folders_are_named(tmp_path: Path, write_images: Write) -> None:
-    write_images(tmp_path, "train/cat/1.png", "test/cat/1.png", "train/loose.png", "loose.png", "extra/1.png")
+    write_images(tmp_path, "train/cat/1.png", "test/cat/1.png", "train/loose.png", "loose.png")
     images = load(tmp_path)
     assert images.keys == ("test/cat/1.png", "train/cat/1.png")
-    assert set(aside(images)) == {"train/loose.png", "loose.png", "extra/1.png"}
+    assert set(aside(images)) == {"train/loose.png", "loose.png"}
+
+
+def test_a_folder_beside_train_that_is_no_split_is_named_with_its_images(tmp_path: Path, write_images: Write) -> None:
+    write_images(tmp_path, "train/cat/1.png", "holdout/cat/1.png", "holdout/dog/deep/2.png", "extra/1.png")
+    (tmp_path / "notes").mkdir()
+    images = load(tmp_path)
+    assert images.keys == ("train/cat/1.png",)
+    assert aside(images) == {
+        "holdout": "is none of train, val, test and unlabelled; images left out with it: 2",
+        "extra": "is none of train, val, test and unlabelled; images left out with it: 1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("names", "renamed"),
+    [
+        (["train/cat/1.png", "Test/cat/1.png"], "'Test' to 'test'"),
+        (["train/cat/1.png", "VALIDATION/2.png"], "'VALIDATION' to 'validation'"),
+        (["Train/cat/1.png", "Test/cat/1.png"], "'Test' to 'test', 'Train' to 'train'"),
+        (["Train/1.png", "test/2.png"], "'Train' to 'train'"),
+        (["Train/cat/1.png", "bird/1.png"], "'Train' to 'train'"),
+        (["cat/1.png", "unlabeled/2.png"], "'unlabeled' to 'unlabelled'"),
+        (["train/cat/1.png", "train/Unlabelled/2.png"], "'train/Unlabelled' to 'unlabelled'"),
+    ],
+)
+def test_a_folder_that_is_nearly_called_as_a_split_is_refused(
+    tmp_path: Path, write_images: Write, names: list[str], renamed: str
+) -> None:
+    write_images(tmp_path, *names)
+    with pytest.raises(DataError, match=f"rename {renamed}. Splits are called"):
+        load(tmp_path)
+
+
+def test_a_split_of_class_folders_without_train_is_refused(tmp_path: Path, write_images: Write) -> None:
+    write_images(tmp_path, "cat/1.png", "dog/1.png", "test/cat/2.png")
+    with pytest.raises(DataError, match="'test' holds class folders, but train does not"):
+        load(tmp_path)
 
 
 def test_renaming_and_moving_keeps_digests(tmp_path: Path, write_images: Write) -> None:

@@ -23,6 +23,8 @@ from gpt4image.errors import ConfigError, DataError, first_few
 from gpt4image.outcome import SetAside
 
 UNLABELLED = "unlabelled"
+# What a folder name in small letters was surely meant for.
+_MEANT = {name: name for name in SPLIT_OF} | dict.fromkeys((UNLABELLED, "unlabeled"), UNLABELLED)
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,12 @@ def load_folder(argument: str) -> ImageSet:
     """Load the images below a folder; keys are paths relative to it, with forward slashes.
 
     Set aside by name: links that lead out of the folder, nowhere, or to a folder that was read already; images outside
-    the class folders; folders that cannot be read.
+    the class folders; folders beside train that are no split; folders that cannot be read.
 
     Raises:
         ConfigError: no path is given.
-        DataError: there is no such folder, no class folder, a class folder without images, or a class in val or test
-            that train lacks.
+        DataError: there is no such folder, no class folder, a class folder without images, a class in val or test
+            that train lacks, or a folder that is nearly called as a split or as ``unlabelled``.
     """
     spec = f"folder:{argument}"
     if not argument:
@@ -74,7 +76,9 @@ def load_folder(argument: str) -> ImageSet:
 
 def _class_folders(tree: _Tree, spec: str) -> list[_ClassFolder]:
     top = tree.folders("")
-    if _train_is_split(tree, top):
+    is_split = _train_is_split(tree, top)
+    _refuse_misnamed(tree, spec, top, is_split=is_split)
+    if is_split:
         return _below_splits(tree, top)
     if top and set(top) <= set(SPLIT_OF):
         raise DataError(
@@ -97,9 +101,11 @@ def _below_splits(tree: _Tree, top: Sequence[str]) -> list[_ClassFolder]:
         if name == UNLABELLED:
             found.append(_ClassFolder(name, "train"))
             continue
-        tree.refuse_images(name, "lies outside the class folders of train, val and test")
         if name in SPLIT_OF:
+            tree.refuse_images(name, "lies outside the class folders of train, val and test")
             found += [_ClassFolder(f"{name}/{child}", SPLIT_OF[name]) for child in tree.folders(name)]
+        elif count := len(tree.images_below(name)):
+            tree.refuse(name, f"is none of train, val, test and {UNLABELLED}; images left out with it: {count:,}")
     return found
 
 
@@ -109,6 +115,32 @@ def _train_is_split(tree: _Tree, top: Sequence[str]) -> bool:
     other_splits = set(top) & (set(SPLIT_OF) - {"train"})
     other_classes = set(top) - set(SPLIT_OF) - {UNLABELLED}
     return holds_classes and (bool(other_splits) or not (other_classes and tree.images("train")))
+
+
+def _refuse_misnamed(tree: _Tree, spec: str, top: Sequence[str], *, is_split: bool) -> None:
+    """Refuse folders that would be classes, or nothing, and were meant for a split or for images without a label."""
+    only_splits = {name.lower() for name in top} <= set(_MEANT)
+
+    def is_misnamed(name: str, *, at_top: bool) -> bool:
+        meant = _MEANT.get(name.lower(), name)
+        may_be_split = at_top and (is_split or only_splits or tree.holds_only_folders(name))
+        return name not in _MEANT.values() and (meant == UNLABELLED or (name != meant and may_be_split))
+
+    wrong = [name for name in top if is_misnamed(name, at_top=True)]
+    for split in filter(SPLIT_OF.get, top if is_split else ()):
+        wrong += [f"{split}/{name}" for name in tree.folders(split) if is_misnamed(name, at_top=False)]
+    if wrong:
+        renames = (f"{path!r} to {_MEANT[path.rsplit('/', 1)[-1].lower()]!r}" for path in wrong)
+        raise DataError(
+            f"{spec}: rename {', '.join(renames)}. Splits are called train, val (or valid, validation) and test, "
+            f"images without a label lie in {UNLABELLED}; a class needs another name."
+        )
+    lonely = [name for name in top if name in SPLIT_OF and not is_split and tree.holds_only_folders(name)]
+    if lonely and not only_splits:
+        raise DataError(
+            f"{spec}: {first_few(lonely)} holds class folders, but train does not; put the class folders of the "
+            "training images into train, or give a class that is called so another name."
+        )
 
 
 def _class_names(folders: Sequence[_ClassFolder], spec: str) -> tuple[str, ...]:
@@ -151,10 +183,19 @@ class _Tree:
         """Return the names of the images in a folder, without those further below."""
         return self._read(folder)[1]
 
+    def holds_only_folders(self, folder: str) -> bool:
+        """Return whether there are folders and no images in a folder."""
+        folders, images = self._read(folder)
+        return bool(folders) and not images
+
+    def refuse(self, path: str, reason: str) -> None:
+        """Set a folder or an image aside."""
+        self._reasons[path] = reason
+
     def refuse_images(self, folder: str, reason: str) -> None:
         """Set aside the images in a folder, without those further below."""
         for name in self.images(folder):
-            self._reasons[_join(folder, name)] = reason
+            self.refuse(_join(folder, name), reason)
 
     def images_below(self, folder: str) -> list[str]:
         """Return the paths of all images below a folder, each real folder read once, in the order of ImageFolder.
