@@ -104,6 +104,9 @@ def test_missing_unfinished_and_damaged_tables_are_refused(tmp_path: Path) -> No
     (tmp_path / "manifest.json").unlink()
     with pytest.raises(TableError, match="no finished embedding table"):
         EmbeddingTable.open(tmp_path)
+    (tmp_path / "encoding" / ".partial").mkdir(parents=True)
+    with pytest.raises(TableError, match="goes on where it stopped"):
+        EmbeddingTable.open(tmp_path / "encoding")
     (tmp_path / "manifest.json").write_text(manifest.replace('"texts": 2', '"texts": 3'))
     with pytest.raises(TableError, match="but the manifest says"):
         EmbeddingTable.open(tmp_path)
@@ -116,3 +119,16 @@ def test_missing_unfinished_and_damaged_tables_are_refused(tmp_path: Path) -> No
     (tmp_path / "embeddings.npy").write_bytes(content[:-4])
     with pytest.raises(TableError, match="damaged"):
         EmbeddingTable.open(tmp_path)
+
+
+def test_a_store_or_a_folder_of_images_given_for_a_table_is_not_offered_as_a_place_to_encode_into(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    with pytest.raises(
+        TableError, match=r"photos is no embedding table; give the --out folder of `gpt4image encode`\.$"
+    ):
+        EmbeddingTable.open(tmp_path / "photos")
+    (tmp_path / "s.db").write_bytes(b"a store")
+    with pytest.raises(TableError, match=r"s\.db is a file.*encode --store \S+s\.db --out \S+s\.emb`"):
+        EmbeddingTable.open(tmp_path / "s.db")

@@ -33,6 +33,7 @@ from gpt4image.progress import progress_bar
 from gpt4image.store import DescriptionStore
 from gpt4image.table import (
     MANIFEST,
+    PARTIAL,
     EmbeddingTable,
     Manifest,
     find_digests,
@@ -303,4 +304,4 @@ def batches(lengths: NDArray[np.int64], start: int, batch_tokens: int) -> Iterat
 
 
 def _partial(out: Path) -> Path:
-    return out / ".partial"
+    return out / PARTIAL

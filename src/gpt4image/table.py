@@ -6,6 +6,7 @@ TABLE/digests.npy      (N, 32) uint8, sorted: images that have a description
 TABLE/offsets.npy      (N + 1,) int64: descriptions of image i are rows[offsets[i]:offsets[i + 1]]
 TABLE/rows.npy         (P,) int64: row of the matrix of each description
 TABLE/manifest.json    what the numbers are; a folder without it is not a table (yet)
+TABLE/.partial/        what encode has so far, while it is at work
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from gpt4image.store import Prompt
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+PARTIAL = ".partial"
 ARRAYS = ("embeddings", "texts", "digests", "offsets", "rows")
 
 
@@ -172,9 +174,16 @@ class EmbeddingTable:
 
 def read_manifest(path: Path) -> Manifest:
     """Read the manifest of the table in ``path``. Raises TableError where there is no finished table."""
+    if path.is_file():
+        raise TableError(
+            f"{path} is a file, not an embedding table, which is a folder; if it is the description store, make the "
+            f"table of it: `gpt4image encode --store {path} --out {path.with_suffix('.emb')}`."
+        )
     if not path.is_dir():
         raise TableError(f"{path}: there is no embedding table here; make one with `gpt4image encode --out {path}`.")
     if not (path / MANIFEST).is_file():
+        if not _is_unfinished(path):
+            raise TableError(f"{path} is no embedding table; give the --out folder of `gpt4image encode`.")
         raise TableError(
             f"{path}: this folder holds no finished embedding table (no {MANIFEST}); "
             f"run `gpt4image encode --out {path}`, which goes on where it stopped."
@@ -190,6 +199,11 @@ def read_manifest(path: Path) -> Manifest:
         return Manifest.from_json(values)
     except (ValueError, KeyError, TypeError) as error:
         raise TableError(f"{path / MANIFEST} is not the manifest of an embedding table: {error!r}.") from None
+
+
+def _is_unfinished(path: Path) -> bool:
+    """Return whether parts of a table lie in a folder."""
+    return (path / PARTIAL).is_dir() or any((path / f"{name}.npy").is_file() for name in ARRAYS)
 
 
 def write_table(
