@@ -57,6 +57,8 @@ def same(first: Path, second: Path) -> bool:
 def test_a_model_learns_three_colours_and_is_measured_once(colour_folder: Path, tmp_path: Path) -> None:
     outcome = train(options(colour_folder, tmp_path / "run", epochs=8))
     assert not outcome.set_aside
+    told = ("train_images", "val_images", "test_images", "classes")
+    assert [outcome.summary[name] for name in told] == [36, 3, 9, 3]
     record = runs.read_run(tmp_path / "run")
     assert record["run"]["data"]["train"] + record["run"]["data"]["val"] + record["run"]["data"]["test"] == 48
     losses = [row["loss"] for row in record["metrics"]]

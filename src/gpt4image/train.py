@@ -9,6 +9,7 @@ from typing import Any
 
 from gpt4image import runs
 from gpt4image.config import TrainConfig, TrainOptions
+from gpt4image.data import SPLITS
 from gpt4image.devices import choose_device, cpu_threads
 from gpt4image.engines import processes
 from gpt4image.errors import ConfigError, DataError
@@ -176,7 +177,8 @@ def _outcome(out: Path, left_out: list[SetAside]) -> Outcome:
         summary={
             "run": str(out),
             "chosen": record["config"]["chosen"],
-            "train_images": facts["data"]["train"],
+            **{f"{split}_images": facts["data"][split] for split in SPLITS},
+            "classes": facts["data"]["classes"],
             "labelled": facts["data"]["labelled"],
             "described": facts["data"]["described"],
             "val_top1": None if last["val"] is None else round(last["val"]["top1"], 4),
