@@ -63,6 +63,12 @@ def test_renaming_and_shuffling_change_nothing(contents: list[tuple[int, int]], 
     assert split_by_digest(first) == split_by_digest(second)
 
 
+@pytest.mark.parametrize(("count", "splits"), [(1, ["train"]), (2, ["test", "train"]), (3, ["test", "train", "val"])])
+def test_it_takes_three_images_of_a_class_to_be_in_all_splits(count: int, splits: list[str]) -> None:
+    cut = with_splits(numbered({0: count}), val_fraction=0.1, test_fraction=0.2)
+    assert sorted(cut.splits.tolist()) == splits
+
+
 @settings(max_examples=100, deadline=None)
 @given(contents=contents)
 def test_equal_images_share_a_side_and_unlabelled_ones_train(contents: list[tuple[int, int]]) -> None:

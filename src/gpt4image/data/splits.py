@@ -23,9 +23,10 @@ def with_splits(
 ) -> ImageSet:
     """Return the set with a test and a validation split, cut from train where the set brings none.
 
-    First ``test_fraction`` of train goes to test, then ``val_fraction`` of what is left to val, per class. A class of
-    two or more images gives at least one to each cut and keeps at least one. Images without a label stay in train, and
-    so do images equal to one of those. Adding an image moves at most one other image of its class.
+    First ``test_fraction`` of train goes to test, then ``val_fraction`` of what is left to val, per class. Each cut
+    takes at least one image of a class and leaves at least one: of two images one goes to test, of three one to each
+    split. Images without a label stay in train, and so do images equal to one of those. Adding an image moves at most
+    one other image of its class.
 
     Args:
         image_set: the set.
