@@ -138,6 +138,11 @@ def test_csv_of_a_spreadsheet(tmp_path: Path, write_images: Write) -> None:
         (b"path\n\xff\xfe.png\n", "not a CSV file in UTF-8"),
         (b'path\n"a.png\n', "not a CSV file"),
         (b"", "columns are none"),
+        (b"us/a.png,cat\nus/b.png,dog\n", r"first line must name the columns, for instance: path,label\.$"),
+        (b"path;label\na.png;cat\n", r"separated by commas, not by ';'\.$"),
+        (b"path\tlabel\na,b.png\tcat\n", r"separated by commas, not by '\\t'\.$"),
+        (b"a;b.png,cat\n", "first line must name the columns"),
+        (b"path,lable\na.png,cat\n", r"Did you mean 'label'\?$"),
     ],
 )
 def test_a_damaged_csv_is_refused(tmp_path: Path, content: bytes, message: str) -> None:

@@ -78,30 +78,41 @@ def _read_table(file: Path, spec: str) -> dict[str, list[Any]]:
         raise ConfigError(f"{spec}: a manifest is a .csv or a .parquet file, got {file.suffix or 'no extension'!r}.")
     if not file.is_file():
         raise DataError(f"{spec}: there is no such file.")
-    table = _read_csv(file, spec) if file.suffix == ".csv" else _read_parquet(file, spec)
-    unknown = [name for name in table if name not in COLUMNS]
-    if unknown or "path" not in table:
-        lack = "" if "path" in table else " Column 'path' is missing."
+    return _read_csv(file, spec) if file.suffix == ".csv" else _read_parquet(file, spec)
+
+
+def _require_columns(names: Sequence[str], spec: str, advice: str = "") -> None:
+    """Refuse a table whose columns are not those of a manifest; the advice is for one that has none of them."""
+    unknown = [name for name in names if name not in COLUMNS]
+    if unknown or "path" not in names:
+        lack = "" if "path" in names else " Column 'path' is missing."
         wrong = f" Column {nearest(unknown[0], COLUMNS)}" if unknown else ""
         raise DataError(
-            f"{spec}: its columns are {', '.join(map(repr, table)) or 'none'}; allowed are {', '.join(COLUMNS)}."
-            f"{lack}{wrong}"
+            f"{spec}: its columns are {', '.join(map(repr, names)) or 'none'}; allowed are {', '.join(COLUMNS)}."
+            f"{lack}{wrong}{'' if set(names) & set(COLUMNS) else advice}"
         )
-    return table
 
 
 def _read_csv(file: Path, spec: str) -> dict[str, list[Any]]:
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
             reader = csv.reader(lines, strict=True)
-            header = next(reader, [])
+            header = [name.strip() for name in next(reader, [])]
             rows = [row for row in reader if row]
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"{spec}: not a CSV file in UTF-8: {error}.") from None
+    separator = next((letter for letter in ";\t|" if [letter in name for name in header] == [True]), None)
+    _require_columns(
+        header,
+        spec,
+        " The first line must name the columns, for instance: path,label."
+        if separator is None
+        else f" Columns are separated by commas, not by {separator!r}.",
+    )
     for number, row in enumerate(rows, 1):
         if len(row) != len(header):
             raise DataError(f"{spec}: row {number} has {len(row)} cells, but there are {len(header)} columns.")
-    return {name.strip(): [row[column] for row in rows] for column, name in enumerate(header)}
+    return {name: [row[column] for row in rows] for column, name in enumerate(header)}
 
 
 def _read_parquet(file: Path, spec: str) -> dict[str, list[Any]]:
@@ -112,6 +123,7 @@ def _read_parquet(file: Path, spec: str) -> dict[str, list[Any]]:
         table = pq.read_table(file)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{spec}: not a Parquet file that can be read: {error}.") from None
+    _require_columns(table.column_names, spec)
     return {name: table[name].to_pylist() for name in table.column_names}
 
 
