@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,21 @@ def test_unknown_specs_name_what_is_allowed(spec: str) -> None:
     with pytest.raises(ConfigError, match=r"folder, hf, manifest, openmoji") as caught:
         load_image_set(spec)
     assert ("Did you mean 'folder'?" in str(caught.value)) == (spec == "foldr:x")
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [("us", "folder:us"), ("us/1.csv", "manifest:us/1.csv"), ("us/1.tar", "webdataset:us/1.tar"), ("us/1.txt", None)],
+)
+def test_a_path_without_a_name_before_it_is_answered_with_its_spec(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, meant: str | None
+) -> None:
+    (tmp_path / "us").mkdir()
+    for name in ("1.csv", "1.tar", "1.txt"):
+        (tmp_path / "us" / name).touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=f"Did you mean '{meant}'" if meant else "is not one of: cifar10"):
+        load_image_set(path)
 
 
 def test_load_with_splits_cuts_what_the_set_lacks(tmp_path, write_images) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from pathlib import Path
 
 from gpt4image.data.image_set import NO_LABEL, SPLITS, ImageSet, ImageSource, MemorySource
 from gpt4image.data.splits import KeepInTrain, with_splits
@@ -38,10 +39,20 @@ def load_image_set(spec: str) -> ImageSet:
     """
     name, _, argument = spec.partition(":")
     if name not in LOADERS:
+        if meant := _spec_of(spec):
+            raise ConfigError(f"--data {spec!r}: an image set is given as NAME:WHERE. Did you mean {meant!r}?")
         raise ConfigError(f"--data {spec!r}: an image set is given as NAME:WHERE, and {nearest(name, LOADERS)}")
     module, function = LOADERS[name]
     load: Callable[[str], ImageSet] = getattr(importlib.import_module(module), function)
     return load(argument)
+
+
+def _spec_of(path: str) -> str | None:
+    """Return the SPEC of a path that was given in its place; None where no image set is found there."""
+    kinds = {".csv": "manifest", ".parquet": "manifest", ".tar": "webdataset"}
+    place = Path(path).expanduser()
+    kind = "folder" if path and place.is_dir() else kinds.get(place.suffix) if place.is_file() else None
+    return None if kind is None else f"{kind}:{path}"
 
 
 def load_with_splits(
