@@ -114,6 +114,10 @@ def test_requests_are_pulled_in_groups_and_every_sample_is_answered(tmp_path: Pa
 def test_mistakes_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Did you mean 'replay'"):
         load_describer(DescriberOptions(describer="reply:x"))
+    with pytest.raises(ConfigError, match=r"Did you mean 'openai:gpt-4\.1-mini'\?"):
+        load_describer(DescriberOptions(describer="gpt-4.1-mini"))
+    with pytest.raises(ConfigError, match=r"'claude' is not one of: openai.*openai:MODEL --base-url ADDRESS\.$"):
+        load_describer(DescriberOptions(describer="claude:sonnet"))
     with pytest.raises(ConfigError, match="there is no such file"):
         load(tmp_path / "none.jsonl")
     with pytest.raises(ConfigError, match="line 1: not a line of JSON"):

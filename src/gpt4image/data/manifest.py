@@ -101,7 +101,7 @@ def _read_csv(file: Path, spec: str) -> dict[str, list[Any]]:
             rows = [row for row in reader if row]
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"{spec}: not a CSV file in UTF-8: {error}.") from None
-    separator = next((letter for letter in ";\t|" if [letter in name for name in header] == [True]), None)
+    separator = next((letter for letter in ";\t|" if len(header) == 1 and letter in header[0]), None)
     _require_columns(
         header,
         spec,

@@ -170,7 +170,10 @@ def load_describer(options: DescriberOptions) -> Describer:
         ConfigError: the SPEC names no describer, or what it names cannot be used.
         MissingExtraError: it needs a package that is not installed.
     """
-    kind, _, name = options.describer.partition(":")
+    kind, colon, name = options.describer.partition(":")
     if kind not in DESCRIBERS:
-        raise ConfigError(f"Unknown describer: {nearest(kind, DESCRIBERS)}")
+        message = f"Unknown describer: {nearest(kind, DESCRIBERS)}"
+        if kind and not colon and "Did you mean" not in message:
+            message += f" Did you mean 'openai:{kind}'?"
+        raise ConfigError(f"{message} Services that speak the protocol of OpenAI: openai:MODEL --base-url ADDRESS.")
     return DESCRIBERS[kind](name, options)
