@@ -92,6 +92,27 @@ def test_a_place_that_cannot_be_written_is_named_without_a_traceback(
     )
 
 
+@pytest.mark.parametrize(
+    ("words", "again"),
+    [
+        (["train", "--data", "folder:x", "--out", "run"], "the same command again with --resume to go on."),
+        (["train", "--data", "folder:x", "--out", "run", "--resume"], "the same command again to go on."),
+        (["descriptions", "stats", "--store", "s.db"], "the same command again to go on."),
+    ],
+)
+def test_what_was_interrupted_goes_on_by_the_command_that_is_named(
+    words: list[str], again: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_config: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "gpt4image.waiting", types.SimpleNamespace(stage=interrupted))  # type: ignore[arg-type]
+    for name in ("train", "descriptions stats"):
+        monkeypatch.setitem(COMMANDS, name, replace(COMMANDS[name], stage="waiting:stage"))
+    assert main(words) == 130
+    assert capsys.readouterr().err == f"Interrupted; what was finished is kept. Give {again}\n"
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes of a POSIX shell")
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     code = f"{sys.executable} -m gpt4image train --help | head -1; exit ${{PIPESTATUS[0]}}"

@@ -106,8 +106,16 @@ def _main(words: list[str]) -> int:
         )
         return USER_MISTAKE
     except KeyboardInterrupt:
-        print("Interrupted; what was finished is kept. Give the same command again to go on.", file=sys.stderr)
+        again = "the same command again" + (" with --resume" if _goes_on_by_resume(words) else "")
+        print(f"Interrupted; what was finished is kept. Give {again} to go on.", file=sys.stderr)
         return INTERRUPTED
+
+
+def _goes_on_by_resume(words: list[str]) -> bool:
+    """Return whether the command refuses a folder with unfinished work unless --resume is given, and it was not."""
+    command = COMMANDS.get(words[0])
+    configs: Any = importlib.import_module("gpt4image.config")
+    return command is not None and "resume" in getattr(configs, command.config).model_fields and "--resume" not in words
 
 
 def _run(name: str, words: list[str]) -> int:
