@@ -296,3 +296,17 @@ def test_the_tests_and_files_that_a_page_names_are_there(page: Path) -> None:
     for name, test in re.findall(r"`((?:tests|recipes|src)/[\w/.-]+)(?:::(\w+))?`", page.read_text(encoding="utf-8")):
         assert "NAME" in name or (ROOT / name).exists(), f"{page.name} names {name}"
         assert not test or f"def {test}(" in (ROOT / name).read_text(encoding="utf-8"), f"{page.name} names {test}"
+
+
+def test_the_pages_that_the_source_names_are_there() -> None:
+    named = {page for file in SOURCE.rglob("*.py") for page in re.findall(r"docs/[\w-]+\.md", file.read_text("utf-8"))}
+    assert named and [page for page in sorted(named) if not (ROOT / page).exists()] == []
+
+
+def test_what_is_registered_in_a_file_stands_there() -> None:
+    registers = re.findall(
+        r"`(\w+)` in `(?:src/gpt4image/)?([\w/]+\.py)`", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    )
+    assert ("COMMANDS", "cli.py") in registers
+    for name, file in registers:
+        assert re.search(rf"\b{name} ?[:=]", (SOURCE / file).read_text("utf-8")), f"{file} has no {name}"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 
 import pytest
 
 from gpt4image import cli, doctor
+from gpt4image.describers import DESCRIBERS
 
 PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
@@ -21,6 +23,12 @@ def test_all_extras_and_required_packages_are_told(capsys: pytest.CaptureFixture
     assert all(told["packages"].values())
     assert told["extras"]["hf"]["missing"] == []
     assert told["machine"]["device"]
+
+
+def test_the_describers_that_extras_are_for_are_there() -> None:
+    told = [brings for brings in doctor.EXTRAS.values() if brings.startswith("describer")]
+    named = {name for brings in told for name in re.findall(r"([\w-]+):", brings)}
+    assert named and named <= DESCRIBERS.keys()
 
 
 def test_a_missing_package_is_told_with_the_way_to_get_it(

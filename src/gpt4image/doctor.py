@@ -14,7 +14,7 @@ from gpt4image.outcome import Outcome
 EXTRAS = {
     "demo": "the packaged pictures: demo, --data openmoji",
     "hf": "Hugging Face sets: --data hf:, saved data sets",
-    "api": "describers openai: and openai-batch:, prices",
+    "api": "describer openai:, also with --batch; prices",
     "clip": "text encoders open_clip:",
     "tune": "--tune-text lora",
     "onnx": "export --format onnx, predict with such a file",
