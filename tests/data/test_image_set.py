@@ -92,6 +92,17 @@ def test_a_path_without_a_name_before_it_is_answered_with_its_spec(
         load_image_set(path)
 
 
+def test_classes_that_differ_in_case_alone_are_told_once_and_letters_are_not(
+    tmp_path: Path, write_images: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(tmp_path, "Cat/1.png", "a/2.png", "A/3.png")
+    write_images(tmp_path, "cat/4.png")
+    for _ in range(2):
+        assert load_image_set(f"folder:{tmp_path}").classes == ("A", "Cat", "a", "cat")
+    told = capsys.readouterr().err
+    assert told == f"Note: folder:{tmp_path} has the classes 'Cat', 'cat'; if they are one class, give them one name.\n"
+
+
 def test_load_with_splits_cuts_what_the_set_lacks(tmp_path, write_images) -> None:
     write_images(tmp_path, *(f"{name}/{i}.png" for name in "ab" for i in range(20)))
     images = load_with_splits(f"folder:{tmp_path}", val_fraction=0.25, test_fraction=0.2)

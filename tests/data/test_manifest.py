@@ -117,6 +117,15 @@ def test_bad_splits_labels_and_keys_are_refused(tmp_path: Path, write_images: Wr
         load({"path": NAMES, "key": ["a", "b", "", "d"]})
 
 
+def test_a_class_that_train_lacks_is_refused(write_images: Write, tmp_path: Path, load: Load) -> None:
+    write_images(tmp_path, *NAMES)
+    splits = ["train", "train", "val", "test"]
+    with pytest.raises(DataError, match=r"train lacks the class 'Cat' of val or test; its classes are 'cat', 'dog'\."):
+        load({"path": NAMES, "label": ["cat", "dog", "cat", "Cat"], "split": splits})
+    assert len(load({"path": NAMES, "label": ["cat", "dog", "cat", ""], "split": splits})) == 4
+    assert len(load({"path": NAMES, "label": ["", "", "cat", "dog"], "split": splits})) == 4  # zero-shot
+
+
 def test_a_table_without_usable_rows_is_refused(load: Load) -> None:
     with pytest.raises(DataError, match=r"none of its 1 rows.*'gone.png'"):
         load({"path": ["gone.png"]})

@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable
 from pathlib import Path
 
 from gpt4image.data.image_set import NO_LABEL, SPLITS, ImageSet, ImageSource, MemorySource
+from gpt4image.data.labels import differing_in_case
 from gpt4image.data.splits import KeepInTrain, with_splits
-from gpt4image.errors import ConfigError, nearest
+from gpt4image.errors import ConfigError, first_few, nearest
+from gpt4image.progress import console
 
 # SPEC name -> module and function; modules are imported when asked for, as some need heavy or optional packages.
 LOADERS = {
@@ -44,7 +47,21 @@ def load_image_set(spec: str) -> ImageSet:
         raise ConfigError(f"--data {spec!r}: an image set is given as NAME:WHERE, and {nearest(name, LOADERS)}")
     module, function = LOADERS[name]
     load: Callable[[str], ImageSet] = getattr(importlib.import_module(module), function)
-    return load(argument)
+    images = load(argument)
+    _note_classes_alike(spec, images.classes)
+    return images
+
+
+@functools.cache  # said once, however often a comparison loads the set
+def _note_classes_alike(spec: str, classes: tuple[str, ...]) -> None:
+    """Say on standard error which class names differ in case alone: a slip as a rule, but not in every set."""
+    for names in differing_in_case(classes):
+        console.print(
+            f"Note: {spec} has the classes {first_few(names)}; if they are one class, give them one name.",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _spec_of(path: str) -> str | None:

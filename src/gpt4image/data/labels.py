@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.data.image_set import NO_LABEL
-from gpt4image.errors import DataError
+from gpt4image.errors import DataError, first_few
 
 MAX_CLASSES = 1_000_000
 # Names of the label in published sets, the usual ones first.
@@ -41,6 +41,37 @@ def encode_labels(cells: Sequence[object], spec: str) -> tuple[tuple[str, ...], 
     classes = tuple(sorted({name for name in names if name}))
     label_of = {name: label for label, name in enumerate(classes)} | {"": NO_LABEL}
     return classes, np.array([label_of[name] for name in names], dtype=np.int64)
+
+
+def require_trained(classes: Sequence[str], labels: NDArray[np.int64], splits: Sequence[str], spec: str) -> None:
+    """Refuse a class of val or test that no image of train has; a set without a label in train is left alone.
+
+    Args:
+        classes: class names.
+        labels: (N,) int64, NO_LABEL where there is none.
+        splits: N names of splits.
+        spec: of the image set, for messages.
+
+    Raises:
+        DataError: naming the classes.
+    """
+    in_train = np.array([split == "train" for split in splits], dtype=bool)
+    trained: set[int] = set(labels[in_train].tolist()) - {NO_LABEL}
+    unknown: list[int] = sorted(set(labels[~in_train].tolist()) - trained - {NO_LABEL})
+    if trained and unknown:
+        lacks, has = ([classes[label] for label in some] for some in (unknown, sorted(trained)))
+        raise DataError(
+            f"{spec}: train lacks the class {first_few(lacks)} of val or test; its classes are {first_few(has, 20)}. "
+            "Mend the label, or give train images of that class."
+        )
+
+
+def differing_in_case(classes: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return the groups of class names that differ in case alone; single letters are no such names."""
+    groups: dict[str, list[str]] = {}
+    for name in classes:
+        groups.setdefault(name.casefold(), []).append(name)
+    return [tuple(group) for folded, group in groups.items() if len(group) > 1 and len(folded) > 1]
 
 
 def _numbered(values: NDArray[np.object_], spec: str) -> tuple[tuple[str, ...], NDArray[np.int64]]:

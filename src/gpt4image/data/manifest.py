@@ -22,7 +22,7 @@ import numpy as np
 
 from gpt4image.data.file_source import FileSource, is_below
 from gpt4image.data.image_set import SPLIT_OF, ImageSet
-from gpt4image.data.labels import encode_labels
+from gpt4image.data.labels import encode_labels, require_trained
 from gpt4image.errors import ConfigError, DataError, nearest
 from gpt4image.outcome import SetAside
 
@@ -37,7 +37,7 @@ def load_manifest(argument: str) -> ImageSet:
     Raises:
         ConfigError: no file is given, or one of another kind.
         DataError: the file is missing, damaged or empty; a column is unknown; `path` is missing; a split or a label
-            is out of range; keys come twice.
+            is out of range; train lacks a class of val or test; keys come twice.
     """
     spec = f"manifest:{argument}"
     if not argument:
@@ -60,6 +60,7 @@ def load_manifest(argument: str) -> ImageSet:
     keys = [_text(key) for key in table["key"]] if "key" in table else [posixpath.normpath(path) for path in given]
     if "" in keys:
         raise DataError(f"{spec}: row {keys.index('') + 1} has no key; give every row one, or leave the column out.")
+    require_trained(classes, labels[rows], [splits[row] for row in rows], spec)
     return ImageSet(
         spec=spec,
         classes=classes,
