@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,18 @@ import pytest
 from numpy.typing import NDArray
 
 from gpt4image.comparing.regimes import Regime
-from gpt4image.config import TrainConfig
+from gpt4image.config import LabelConfig, TrainConfig
 from gpt4image.data import load_image_set
 from gpt4image.errors import ConfigError, TableError
-from gpt4image.labelling.teaching import judge_training, read_training, targets_of, texts_of, with_text_labels
+from gpt4image.label import label
+from gpt4image.labelling.teaching import (
+    judge_training,
+    load_text_labels,
+    read_training,
+    targets_of,
+    texts_of,
+    with_text_labels,
+)
 from gpt4image.text_labels import Facts, TextLabels
 from gpt4image.training.training_data import TrainingData, prepare
 from tables import make_table
@@ -107,8 +116,8 @@ def test_options_say_how_labels_are_read_and_used(colour_folder: Path, described
     assert 0 < (~sure[train].any(axis=1)).sum() < len(train)
 
 
-def file_of(data: TrainingData, path: Path, **facts: Any) -> Path:
-    """Text labels of all images, of which the first is unsure."""
+def file_of(data: TrainingData, path: Path, learned: Sequence[int] = (), **facts: Any) -> Path:
+    """Text labels of all images, of which the first is unsure; the labels of those ``learned`` were read."""
     labels = data.image_set.labels
     probabilities = 0.8 * np.eye(3)[labels] + 0.2 / 3
     probabilities[0] = 1 / 3
@@ -117,7 +126,7 @@ def file_of(data: TrainingData, path: Path, **facts: Any) -> Path:
         keys=data.image_set.keys,
         digests=data.image_set.digests,
         splits=data.image_set.splits,
-        labels=np.full_like(labels, -1),
+        labels=np.where(np.isin(np.arange(len(labels)), learned), labels, -1),
         probabilities=probabilities.astype(np.float32),
         out_of_fold=np.zeros(len(labels), bool),
         facts=Facts(**{"classes": data.classes, **known, **facts}),
@@ -132,7 +141,10 @@ def test_a_file_is_used_as_label_was_told_unless_the_run_says_otherwise(colour_f
     path = file_of(data, tmp_path / "labels.parquet", targets="hard", confidence=0.5)
 
     def soft(**changes: Any) -> NDArray[np.float32]:
-        found = with_text_labels(data, config.model_copy(update=changes), path).soft
+        asked = config.model_copy(update={"text_labels": path, **changes})
+        labels = load_text_labels(asked, data.image_set)
+        assert labels is not None
+        found = with_text_labels(data, asked, labels).soft
         assert found is not None
         return found
 
@@ -143,8 +155,44 @@ def test_a_file_is_used_as_label_was_told_unless_the_run_says_otherwise(colour_f
     with pytest.raises(TableError, match=r"at least --label-confidence 0\.99"):
         soft(label_confidence=0.99)
     with pytest.raises(TableError, match="has the classes"):
-        other = file_of(data, tmp_path / "other.parquet", classes=("a", "b", "c"))
-        with_text_labels(data, config, other)
+        soft(text_labels=file_of(data, tmp_path / "other.parquet", classes=("a", "b", "c")))
+
+
+def test_a_file_that_learned_from_labels_that_a_run_holds_out_is_refused(
+    colour_folder: Path, described: dict[str, Path], tmp_path: Path
+):
+    asked = {"data": f"folder:{colour_folder}", "val_fraction": 0.2, "test_fraction": 0.2}
+    for table in described:
+        label(LabelConfig(**asked, embeddings=(described[table],), out=tmp_path / f"{table}.parquet"))
+
+    def prepared(labels: str, **changes: Any) -> TrainingData:
+        config = options(colour_folder, tmp_path, text_labels=tmp_path / f"{labels}.parquet", **asked)
+        return prepare(TrainConfig.model_validate({**config.model_dump(), **changes}), ("train", "val")).data
+
+    assert prepared("all").soft is not None
+    assert prepared("all", test_fraction=0.1).soft is not None  # nothing more is held out
+    with pytest.raises(
+        TableError, match=r"holds out: .*\d+ of its test split.*same --val-fraction and --test-fraction"
+    ):
+        prepared("all", test_fraction=0.6)
+    with pytest.raises(TableError, match=r"holds out: \d+ of its val split\."):
+        prepared("all", val_fraction=0.5)
+    assert prepared("half", embeddings=described["half"], only_described=True).soft is not None
+    with pytest.raises(TableError, match=r"on .*half alone: --only-described takes for validation"):
+        prepared("all", embeddings=described["half"], only_described=True)
+
+
+def test_a_copy_in_train_of_a_picture_that_is_held_out_is_no_leak(colour_folder: Path, tmp_path: Path):
+    (colour_folder / "blue" / "copy.png").write_bytes((colour_folder / "blue" / "00.png").read_bytes())
+    data = prepare(options(colour_folder, tmp_path)).data
+    copies = [row for row, key in enumerate(data.image_set.keys) if key in ("blue/00.png", "blue/copy.png")]
+    asked = options(colour_folder, tmp_path, text_labels=file_of(data, tmp_path / "labels.parquet", learned=copies[:1]))
+    splits = np.full_like(data.image_set.splits, "train")
+    splits[copies] = "test"
+    with pytest.raises(TableError, match="1 of its test split"):
+        load_text_labels(asked, data.image_set.revised(splits=splits))
+    splits[copies[1]] = "train"
+    assert load_text_labels(asked, data.image_set.revised(splits=splits)) is not None
 
 
 def test_planted_wrong_labels_are_counted(colour_folder: Path, described: dict[str, Path], tmp_path: Path):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gpt4image.comparing.class_names import find_class_names
 from gpt4image.config import LabelConfig, TrainOptions
+from gpt4image.data.image_set import SPLITS, ImageSet
 from gpt4image.errors import ConfigError, TableError
 from gpt4image.labelling.cotraining import second_opinion
 from gpt4image.labelling.label_noise import judge
@@ -91,23 +92,65 @@ def target_rule(config: TrainOptions, default: TargetRule | None = None) -> Targ
     return replace(default or TargetRule(), **{name: value for name, value in asked.items() if value is not None})
 
 
-def with_text_labels(data: TrainingData, config: TrainOptions, path: Path) -> TrainingData:
-    """Return the data with class targets from a file written by `label`.
+def load_text_labels(config: TrainOptions, image_set: ImageSet) -> TextLabels | None:
+    """Return the text labels that a run is told to learn from; None where it has none.
+
+    Args:
+        config: options of the run.
+        image_set: the whole set with the splits of the run.
 
     Raises:
-        TableError: the file was made for other classes or other images, or no label in it is sure enough.
+        TableError: the file is missing or damaged, was made for other classes, or has learned from the label of an
+            image that the run holds out.
     """
-    labels = TextLabels.load(path)
-    if labels.classes != data.classes:
+    if config.text_labels is None:
+        return None
+    labels = TextLabels.load(config.text_labels)
+    if labels.classes != image_set.classes:
         raise TableError(
-            f"{path} has the classes {list(labels.classes)[:5]}... ({len(labels.classes)}), the image set has "
-            f"{list(data.classes)[:5]}... ({len(data.classes)}); run `gpt4image label` on this image set."
+            f"{config.text_labels} has the classes {list(labels.classes)[:5]}... ({len(labels.classes)}), the image "
+            f"set has {list(image_set.classes)[:5]}... ({len(image_set.classes)}); run `gpt4image label` on this image "
+            "set."
         )
+    _require_held_out(labels, config, image_set)
+    return labels
+
+
+def _require_held_out(labels: TextLabels, config: TrainOptions, image_set: ImageSet) -> None:
+    """Refuse text labels that have learned from the label of an image that is held out; copies in train are not."""
+    split_of: dict[str, str] = {}
+    for digest, split in zip(image_set.digests, image_set.splits.tolist(), strict=True):
+        if split == "train" or digest not in split_of:
+            split_of[digest] = split
+    learned = (labels.digests[row] for row in np.flatnonzero(labels.labels >= 0))
+    counts = Counter(split_of.get(digest, "train") for digest in learned)
+    found = [f"{counts[split]} of its {split} split" for split in SPLITS if split != "train" and counts[split]]
+    if not found:
+        return
+    advice = "run `gpt4image label` with the same --val-fraction and --test-fraction as this run"
+    if config.only_described:
+        advice += (
+            f", on {config.embeddings} alone: --only-described takes for validation first what that table does not "
+            "describe"
+        )
+    raise TableError(
+        f"{config.text_labels} has learned from labels of images that this run holds out: {' and '.join(found)}. Those "
+        f"labels would teach it, and it would be measured on them; {advice}."
+    )
+
+
+def with_text_labels(data: TrainingData, config: TrainOptions, labels: TextLabels) -> TrainingData:
+    """Return the data with class targets of what ``load_text_labels`` has read.
+
+    Raises:
+        TableError: no label is of a training image and sure enough.
+    """
     rule = target_rule(config, TargetRule(targets=labels.facts.targets, confidence=labels.facts.confidence))
     targets, has_target = labels.targets_for(data.image_set.digests, data.labels, rule)
     if not has_target[data.indices("train")].any():
         sure = f" of at least --label-confidence {rule.confidence:g}" if rule.confidence else ""
         raise TableError(
-            f"{path} holds no text label{sure} of a training image; run `gpt4image label` on this image set."
+            f"{config.text_labels} holds no text label{sure} of a training image; run `gpt4image label` on this image "
+            "set."
         )
     return replace(data, soft=targets)

@@ -157,12 +157,14 @@ def prepare(config: TrainOptions, splits: Sequence[str] = ("train", "val", "test
 
     Raises:
         DataError: no usable training image, or a batch larger than the train split.
+        TableError: the embedding table or the text labels do not fit the set or its splits.
     """
     from gpt4image.data.pixels import load_pixels
-    from gpt4image.labelling.teaching import with_text_labels
+    from gpt4image.labelling.teaching import load_text_labels, with_text_labels
     from gpt4image.training import auto
 
     image_set, table = load_image_set(config)
+    text_labels = load_text_labels(config, image_set)
     config, chosen = auto.choose(config, image_set)
     require_batch(len(image_set.indices("train")), config.batch_size or 0)
     if config.select == "best" and "train" in splits and not (image_set.labels[image_set.indices("val")] >= 0).any():
@@ -182,8 +184,8 @@ def prepare(config: TrainOptions, splits: Sequence[str] = ("train", "val", "test
         text=None if table is None else TextTargets.of(table, image_set.digests),
         set_aside=(*image_set.set_aside, *broken),
     )
-    if config.text_labels is not None:
-        data = with_text_labels(data, config, config.text_labels)
+    if text_labels is not None:
+        data = with_text_labels(data, config, text_labels)
     content = [image_set.digests, image_set.labels.tolist(), image_set.splits.tolist(), image_set.classes]
     content.append(None if table is None else table.manifest.to_json())
     content.append(None if data.soft is None else hashlib.sha256(data.soft.tobytes()).hexdigest())
