@@ -293,6 +293,21 @@ def test_a_crash_while_the_table_is_moved_into_place_is_mended(
     assert not rest.batches and table_bytes(tmp_path / "t") == table_bytes(tmp_path / "whole")
 
 
+def test_an_embedding_that_is_not_finite_is_refused_and_costs_no_other(run: Any, tmp_path: Path) -> None:
+    class Overflowing(Letters):
+        def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            vectors = super().encode(texts)
+            vectors[[text.startswith("beyond") for text in texts], 3] = np.nan
+            return vectors
+
+    fill(tmp_path / "a.db", [*sentences(40), "beyond all bounds " + "and further " * 4])
+    with pytest.raises(ModelError, match=r"letters, computing in fp32.*not finite.*'beyond all bounds.*--device cpu"):
+        run(Overflowing(), batch_tokens=64)
+    assert not (tmp_path / "t" / "manifest.json").exists()
+    assert run(Letters(), batch_tokens=64).summary["texts"] == 41
+    assert np.isfinite(EmbeddingTable.open(tmp_path / "t").embeddings).all()
+
+
 def test_two_encoders_do_not_write_into_one_folder(run: Any, tmp_path: Path) -> None:
     fill(tmp_path / "a.db", sentences(400))
     words = [sys.executable, "-c", SLOW, str(Path(__file__).parent), str(tmp_path), "0.1"]

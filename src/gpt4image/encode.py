@@ -25,7 +25,7 @@ from gpt4image import __version__
 from gpt4image.config import EncodeConfig
 from gpt4image.describing.distinct_texts import Descriptions, read_descriptions
 from gpt4image.engines.ray_cluster import require_ray
-from gpt4image.errors import TableError, first_few
+from gpt4image.errors import ModelError, TableError, first_few
 from gpt4image.files import read_json, write_json
 from gpt4image.interrupts import deferred_interrupt
 from gpt4image.outcome import Outcome
@@ -57,7 +57,7 @@ def encode(config: EncodeConfig) -> Outcome:
     Raises:
         ConfigError: the encoder SPEC or the device is wrong.
         MissingExtraError: the engine ray is asked for, and Ray is not installed.
-        ModelError: the encoder cannot be loaded.
+        ModelError: the encoder cannot be loaded, or gives an embedding that is not finite.
         RunError: the Ray cluster failed; what was encoded is kept.
         StoreError: there is no store, or no description in it.
         TableError: the folder holds another table, another process writes to it, or the disk is full.
@@ -228,6 +228,7 @@ class _Work:
             task = bar.add_task("encode", total=len(order), completed=done, note=self.encoder.precision)
             for vectors_of_chunks in encode_batches(texts_of_batches()):
                 vectors = in_flight.popleft().pool(vectors_of_chunks)
+                self._require_finite(vectors, order[done : done + len(vectors)])
                 file.write(vectors.astype("<f2").tobytes())
                 done += len(vectors)
                 bar.update(task, completed=done)
@@ -237,6 +238,17 @@ class _Work:
                 if interrupt.requested:
                     raise KeyboardInterrupt
             self._report(file, progress, len(order))
+
+    def _require_finite(self, vectors: NDArray[np.float32], rows: NDArray[np.int64]) -> None:
+        """Refuse (n, D) embeddings of which any is not finite: one would make every text label NaN."""
+        bad = rows[~np.isfinite(vectors).all(axis=1)]
+        if len(bad):
+            text = self.store.texts_at(self.descriptions.stored[bad[:1]].tolist())[0]
+            raise ModelError(
+                f"{self.encoder.spec}, computing in {self.encoder.precision}, gives {len(bad)} of {len(rows)} texts of "
+                f"a batch an embedding that is not finite, the first that of {text[:60]!r}. Most likely its numbers "
+                "overflow or its weights are damaged: try --device cpu, or another --encoder."
+            )
 
     def _chunks(self, rows: NDArray[np.int64], lengths: NDArray[np.int64]) -> Chunks:
         texts = self.store.texts_at(self.descriptions.stored[rows].tolist())
