@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from gpt4image import runs
-from gpt4image.config import TrainConfig
+from gpt4image.config import EvaluateConfig, LabelConfig, TrainConfig
+from gpt4image.data import load_with_splits
 from gpt4image.errors import RunError
+from gpt4image.evaluate import evaluate
 from gpt4image.files import read_json, write_json
+from gpt4image.labelling.cotraining import ask_run
 
 
 def record(**changes: object) -> dict[str, object]:
@@ -62,3 +66,20 @@ def test_a_run_is_finished_when_its_last_file_is_there(tmp_path: Path) -> None:
 def test_no_secret_of_the_environment_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
     assert "sk-very-secret" not in str(runs.environment())
+
+
+def test_a_set_of_other_classes_than_the_run_is_refused_by_the_first_that_differs(small_run: Path, tmp_path: Path):
+    runs.require_classes(small_run, ("animal", "food", "vehicle"))
+    with pytest.raises(RunError, match="class 0 is 'animal' there and 'vehicle' here; it has 3, the set 3"):
+        runs.require_classes(small_run, ("vehicle", "food", "animal"))
+    with pytest.raises(RunError, match="classes than the image set has: it has 3, the set 2"):
+        runs.require_classes(small_run, ("animal", "food"))
+    renamed = tmp_path / "renamed"
+    shutil.copytree(small_run.parent / "pictures", renamed)
+    (renamed / "food").rename(renamed / "meals")
+    with pytest.raises(RunError, match="class 1 is 'food' there and 'meals' here"):
+        evaluate(EvaluateConfig(run_dir=small_run, data=f"folder:{renamed}"))
+    images = load_with_splits(f"folder:{renamed}", val_fraction=0.1, test_fraction=0.2)
+    asked = LabelConfig(data=images.spec, embeddings=(tmp_path / "none",), out=tmp_path / "out.parquet")
+    with pytest.raises(RunError, match="class 1 is 'food' there and 'meals' here"):
+        ask_run(small_run, asked, images)

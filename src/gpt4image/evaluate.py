@@ -63,9 +63,14 @@ def evaluate(config: EvaluateConfig) -> Outcome:
 
 
 def run_probabilities(run_dir: Path, data: TrainingData, indices: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return (n, K) class probabilities that a finished run gives the images at ``indices``."""
+    """Return (n, K) class probabilities that a finished run gives the images at ``indices``.
+
+    Raises:
+        RunError: there is no finished run, or it is one of other classes.
+    """
     from gpt4image.comparing.run_model import load_run_model
 
+    runs.require_classes(run_dir, data.classes)
     return load_run_model(run_dir, len(data.classes)).read(data.pixels, indices).probabilities
 
 
@@ -91,12 +96,14 @@ def measure_run(
         name: of the record; the split without it.
 
     Raises:
+        RunError: the run is one of other classes.
         DataError: the split is empty or has no labels.
     """
     from gpt4image.comparing.measures import Measures, accuracies_by_rarity, measure_more
     from gpt4image.comparing.run_model import load_run_model
     from gpt4image.tasks.classification import measure
 
+    runs.require_classes(run_dir, data.classes)
     indices = data.indices(split)
     nothing = DataError(f"The {split} split of {data.image_set.spec} has no labelled image; give another --split.")
     if not (data.image_set.labels[indices] >= 0).any():

@@ -35,7 +35,7 @@ def label(config: LabelConfig) -> Outcome:
     Raises:
         DataError: the image set cannot be read as asked.
         TableError: a table is missing or was told the classes, or too few described images have a label.
-        RunError: ``run`` is no finished run, or one of another number of classes.
+        RunError: ``run`` is no finished run, or one of other classes.
     """
     tables = open_tables(config.embeddings)
     images = load_with_splits(config.data, val_fraction=config.val_fraction, test_fraction=config.test_fraction)

@@ -23,6 +23,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,27 @@ def class_names(run_dir: Path) -> tuple[str, ...]:
             "once, which names them."
         )
     return tuple(record["classes"] if "classes" in record else read_json(evaluations[0])["classes"])
+
+
+def require_classes(run_dir: Path, classes: Sequence[str]) -> None:
+    """Refuse an image set whose classes are not those of a finished run, in its order: column k would be another class.
+
+    Args:
+        run_dir: a finished run; one of a version that kept no names is not refused.
+        classes: K class names of the image set.
+
+    Raises:
+        RunError: there is no finished run, or they differ.
+    """
+    own = read_run(run_dir)["run"].get("classes", list(classes))
+    if list(classes) == own:
+        return
+    place = next((k for k, (its, given) in enumerate(zip(own, classes, strict=False)) if its != given), None)
+    difference = "" if place is None else f"class {place} is {own[place]!r} there and {classes[place]!r} here; "
+    raise RunError(
+        f"{run_dir} was trained on other classes than the image set has: {difference}it has {len(own)}, the set "
+        f"{len(classes)}. Give a set with the classes of the run, in the same order, or a run of this set."
+    )
 
 
 def read_set_aside(run_dir: Path) -> tuple[SetAside, ...]:

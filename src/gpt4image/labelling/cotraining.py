@@ -76,7 +76,7 @@ def ask_run(run_dir: Path, config: LabelConfig, images: ImageSet) -> tuple[NDArr
         (N, K) class probabilities, rows of zeros for images that cannot be decoded.
 
     Raises:
-        RunError: there is no finished run, or it is one of another number of classes.
+        RunError: there is no finished run, or it is one of other classes.
     """
     from gpt4image import runs
     from gpt4image.comparing.run_model import options_of
@@ -85,6 +85,7 @@ def ask_run(run_dir: Path, config: LabelConfig, images: ImageSet) -> tuple[NDArr
 
     own = {"data": config.data, "val_fraction": config.val_fraction, "test_fraction": config.test_fraction}
     own |= {"embeddings": None, "text_labels": None, "only_described": False}
+    runs.require_classes(run_dir, images.classes)
     options = options_of(runs.read_run(run_dir))
     data = prepare(options.model_copy(update=own)).data
     place = {digest: row for row, digest in enumerate(images.digests)}
