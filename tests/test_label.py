@@ -192,6 +192,52 @@ def test_images_to_label_and_to_describe_are_suggested(tmp_path, given):
     assert "suggestions" not in run(tmp_path, spec).summary
 
 
+@pytest.fixture
+def noisy(tmp_path: Path, given: dict[str, dict[str, str]]) -> str:
+    """The same with every fourth training label wrong, and a table that gives the true class away."""
+    for name, true in given["label"].items():
+        if given["split"][name] == "train" and int(name[2:4]) % 4 == 0:
+            given["label"][name] = CLASSES[(CLASSES.index(true) + 1 + int(name[2:4]) % 8 // 4) % 3]
+    spec = write_manifest(tmp_path, given["label"], given["split"])
+    table_of(tmp_path, spec)
+    return spec
+
+
+def test_wrong_labels_are_no_measure_of_the_texts(tmp_path, noisy):
+    outcome = run(tmp_path, noisy)
+    assert outcome.summary["noise"] > 0.1
+    assert outcome.summary["agreement_with_given_labels"] < 0.85
+    assert not {"cross_validated_accuracy", "calibration_error"} & outcome.summary.keys()
+    assert "calibration cannot be measured" in outcome.text
+    assert "Text and label agree for 7" in (tmp_path / "out.html").read_text(encoding="utf-8")
+
+
+def test_a_run_that_has_learned_wrong_labels_by_heart_acquits_none(tmp_path, noisy, monkeypatch):
+    alone = run(tmp_path, noisy)
+    page = (tmp_path / "out.html").read_bytes()
+    before = TextLabels.load(tmp_path / "out.parquet")
+
+    def by_heart(_run, _config, images):
+        return 0.97 * np.eye(3, dtype=np.float32)[images.labels] + np.float32(0.01), ()
+
+    monkeypatch.setattr("gpt4image.label.ask_run", by_heart)
+    heard = run(tmp_path, noisy, run=tmp_path / "run")
+    after = TextLabels.load(tmp_path / "out.parquet")
+    assert not np.allclose(after.probabilities, before.probabilities)
+    assert np.array_equal(after.doubt, before.doubt, equal_nan=True)
+    assert after.doubtful.tolist() == before.doubtful.tolist()
+    assert len(before.doubtful) >= 12
+    assert {**heard.summary, "val_accuracy": 0} == {**alone.summary, "val_accuracy": 0}
+    assert heard.text == alone.text
+    assert (tmp_path / "out.html").read_bytes() == page
+
+
+def test_none_of_the_doubtful_labels_may_be_asked_for(tmp_path, noisy):
+    found = run(tmp_path, noisy, doubtful=0)
+    assert f"{found.summary['doubtful']} doubtful labels; none shown, as asked." in found.text
+    assert found.summary["doubtful"] > 0
+
+
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")
 def test_a_run_has_a_say_about_images_without_a_label(colour_folder, tmp_path):
     images = load_with_splits(f"folder:{colour_folder}", val_fraction=0.1, test_fraction=0.2)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,18 @@ def test_a_file_is_read_as_it_was_written(tmp_path):
     assert columns["given_label"] == ["cat", "dög", None]
     assert columns["text_label"] == ["cat", "cat", "dög"]
     assert columns["doubt"] == [pytest.approx(0.1), pytest.approx(0.8), None]
+
+
+def test_labels_are_doubted_by_the_text_alone_where_a_model_had_a_say(tmp_path: Path):
+    text = np.array([[0.9, 0.1], [0.95, 0.05], [0.3, 0.7]], np.float32)
+    heard = replace(made(), probabilities=text[:, ::-1].copy(), text_probabilities=text)
+    heard.save(tmp_path / "labels.parquet")
+    read = TextLabels.load(tmp_path / "labels.parquet")
+    assert np.array_equal(read.by_text, text)
+    assert np.array_equal(read.probabilities, heard.probabilities)
+    assert read.doubt[:2] == pytest.approx([0.1, 0.95])
+    assert read.doubtful.tolist() == [1]
+    assert pq.read_table(tmp_path / "labels.parquet")["doubt"].to_pylist()[1] == pytest.approx(0.95)
 
 
 def test_targets_are_found_by_digest():

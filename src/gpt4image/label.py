@@ -23,6 +23,10 @@ from gpt4image.table import EmbeddingTable
 from gpt4image.text_labels import Facts, TextLabels
 
 CALIBRATION_BINS = 15
+LABELS_WRONG = (
+    "Some of the given labels look wrong. How often the text agrees with them is not how often it is right, and "
+    "calibration cannot be measured against them; only labels that you have checked tell."
+)
 
 
 def label(config: LabelConfig) -> Outcome:
@@ -63,11 +67,13 @@ def label(config: LabelConfig) -> Outcome:
         probabilities=probabilities[rows],
         out_of_fold=read.out_of_fold[rows],
         facts=_facts(config, images.classes, tables, read),
+        text_probabilities=None if said is None else read.probabilities[rows],
     )
     summary = _summary(images, texts.described, labels, found)
     shown = Shown(
         images=images,
         probabilities=probabilities,
+        text=read.probabilities,
         labels=labels,
         store=Path(tables[0].manifest.store),
         doubtful=rows[found.doubtful],
@@ -77,14 +83,14 @@ def label(config: LabelConfig) -> Outcome:
     files = {"page": str(page)}
     if config.suggest:
         files["suggestions"] = str(config.out.with_suffix(".suggestions.csv"))
-        guesses = [shown.guess(item.row) for item in shown.suggestions]
+        guesses = [shown.guess(probabilities[item.row]) for item in shown.suggestions]
         keys = [images.keys[item.row] for item in shown.suggestions]
         write_suggestions(Path(files["suggestions"]), shown.suggestions, keys, guesses)
     found.save(config.out)
     return Outcome(
         path=config.out,
         summary={**summary, **files},
-        text=in_words(shown, config.doubtful),
+        text="\n\n".join([*([LABELS_WRONG] if read.noise.rate > 0.0 else []), in_words(shown, config.doubtful)]),
         set_aside=tuple(dict.fromkeys((*set_aside, *unreadable))),
     )
 
@@ -175,20 +181,28 @@ def _summary(
     place = {digest: row for row, digest in enumerate(found.digests)}
     val_rows = [place[images.digests[i]] for i in np.flatnonzero(val)]
     right = found.probabilities[val_rows].argmax(axis=1) == images.labels[val]
-    held_out = found.out_of_fold
     return {
         "images": len(images),
         "described": int(described.sum()),
         "coverage": round(float(described.mean()), 4),
         "labelled": int(usable.sum()),
         "classes_without_label": len(images.classes) - len(np.unique(labels[usable])),
-        "cross_validated_accuracy": _rounded(found.facts.agreement),
+        **_how_good(found),
         "val_accuracy": _rounded(float(right.mean()) if len(right) else None),
-        "calibration_error": _rounded(_calibration_error(found.probabilities[held_out], found.labels[held_out])),
         "noise": round(found.facts.noise, 4),
         "class_names": round(found.facts.names, 4),
         "doubtful": len(found.doubtful),
     }
+
+
+def _how_good(found: TextLabels) -> dict[str, float | None]:
+    """Return how right the texts are on labels that were held out, under a name that says what it was held against."""
+    agreement = _rounded(found.facts.agreement)
+    if found.facts.noise > 0.0:
+        return {"agreement_with_given_labels": agreement}
+    held_out = found.out_of_fold
+    error = _calibration_error(found.probabilities[held_out], found.labels[held_out])
+    return {"cross_validated_accuracy": agreement, "calibration_error": _rounded(error)}
 
 
 def _rounded(value: float | None) -> float | None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.errors import TableError
 from gpt4image.files import atomic_path
-from gpt4image.labelling.label_noise import Noise, find_doubtful
+from gpt4image.labelling.label_noise import Noise, most_doubtful
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 FORMAT = "gpt4image-text-labels-1"
+TEXT_COLUMN = "text_probabilities"  # there where a model had a say in ``probabilities``
 COLUMNS = ("key", "digest", "split", "given_label", "text_label", "doubt", "out_of_fold", "probabilities")
 
 
@@ -135,9 +136,10 @@ class TextLabels:
         digests: sha256 hex digest of each image.
         splits: (N,) split of each image.
         labels: (N,) given labels that were learned from, NO_LABEL elsewhere.
-        probabilities: (N, K) float32 of the clean class, read off the text.
-        out_of_fold: (N,) bool, the image has a label that its own prediction has not seen.
+        probabilities: (N, K) float32 of the clean class, read off the text; corrected by a model where one had a say.
+        out_of_fold: (N,) bool, the image has a label that what was read off its text has not seen.
         facts: classes, noise and how they were found.
+        text_probabilities: (N, K) the same by the text alone; None where ``probabilities`` are.
     """
 
     keys: tuple[str, ...]
@@ -147,6 +149,12 @@ class TextLabels:
     probabilities: NDArray[np.float32]
     out_of_fold: Bools
     facts: Facts
+    text_probabilities: NDArray[np.float32] | None = None
+
+    @property
+    def by_text(self) -> NDArray[np.float32]:
+        """(N, K) class probabilities by the text alone: a model may have learned the label that is to be judged."""
+        return self.probabilities if self.text_probabilities is None else self.text_probabilities
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -158,15 +166,14 @@ class TextLabels:
         """(N,) probability that the given label is wrong, by the text alone; NaN where it is not out-of-fold."""
         doubt = np.full(len(self.labels), np.nan, dtype=np.float32)
         rows = np.flatnonzero(self.out_of_fold)
-        doubt[rows] = 1.0 - self.probabilities[rows, self.labels[rows]]
+        doubt[rows] = 1.0 - self.by_text[rows, self.labels[rows]]
         return doubt
 
     @cached_property
     def doubtful(self) -> Ints:
         """Positions of the images whose label is probably wrong, the most doubtful first."""
         rows = np.flatnonzero(self.out_of_fold)
-        rows = rows[find_doubtful(self.probabilities[rows], self.labels[rows])]
-        return rows[np.argsort(-self.doubt[rows], kind="stable")]
+        return rows[most_doubtful(self.by_text[rows], self.labels[rows])]
 
     def targets_for(
         self, digests: Sequence[str], labels: Ints, rule: TargetRule | None = None
@@ -192,19 +199,20 @@ class TextLabels:
 
         given = [self.classes[label] if label >= 0 else None for label in self.labels.tolist()]
         text = [self.classes[label] for label in self.probabilities.argmax(axis=1).tolist()]
-        flat = pa.array(self.probabilities.reshape(-1))
-        columns = (
-            pa.array(self.keys, pa.string()),
-            pa.array(self.digests, pa.string()),
-            pa.array(self.splits.tolist(), pa.string()),
-            pa.array(given, pa.string()),
-            pa.array(text, pa.string()),
-            pa.array(self.doubt, from_pandas=True),
-            pa.array(self.out_of_fold),
-            pa.FixedSizeListArray.from_arrays(flat, len(self.classes)),
-        )
+        columns: dict[str, Any] = {
+            "key": pa.array(self.keys, pa.string()),
+            "digest": pa.array(self.digests, pa.string()),
+            "split": pa.array(self.splits.tolist(), pa.string()),
+            "given_label": pa.array(given, pa.string()),
+            "text_label": pa.array(text, pa.string()),
+            "doubt": pa.array(self.doubt, from_pandas=True),
+            "out_of_fold": pa.array(self.out_of_fold),
+            "probabilities": _lists(self.probabilities),
+        }
+        if self.text_probabilities is not None:
+            columns[TEXT_COLUMN] = _lists(self.text_probabilities)
         metadata = {FORMAT: json.dumps(asdict(self.facts), ensure_ascii=False)}
-        table = pa.Table.from_arrays(list(columns), names=list(COLUMNS)).replace_schema_metadata(metadata)
+        table = pa.table(columns).replace_schema_metadata(metadata)
         with atomic_path(path) as temporary:
             pq.write_table(table, temporary)
 
@@ -222,21 +230,35 @@ class TextLabels:
             tuples = {name: tuple(values[name]) for name in ("classes", "encoders")}
             transition = tuple(map(tuple, values.get("transition", ())))
             facts = Facts(**{**values, **tuples, "transition": transition})
-            columns = {name: table.column(name).combine_chunks() for name in COLUMNS}
+            columns = {name: table.column(name) for name in COLUMNS}
             place = {name: index for index, name in enumerate(facts.classes)}
             given = [NO_LABEL if name is None else place[name] for name in columns["given_label"].to_pylist()]
-            flat = columns["probabilities"].flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+            has_text = TEXT_COLUMN in table.column_names
             return TextLabels(
                 keys=tuple(columns["key"].to_pylist()),
                 digests=tuple(columns["digest"].to_pylist()),
                 splits=np.array(columns["split"].to_pylist(), dtype=np.str_),
                 labels=np.array(given, dtype=np.int64),
-                probabilities=flat.reshape(len(given), len(facts.classes)),
+                probabilities=_rows(columns["probabilities"], len(facts.classes)),
                 out_of_fold=np.array(columns["out_of_fold"].to_pylist(), dtype=bool),
                 facts=facts,
+                text_probabilities=_rows(table.column(TEXT_COLUMN), len(facts.classes)) if has_text else None,
             )
         except (OSError, KeyError, TypeError, ValueError, AttributeError, pa.ArrowException) as error:
             raise TableError(
                 f"{path} is not a file of text labels, or is damaged ({error!r}); write it again with "
                 "`gpt4image label`."
             ) from None
+
+
+def _lists(matrix: NDArray[np.float32]) -> Any:
+    """Return the Arrow array of the rows of a matrix."""
+    import pyarrow as pa
+
+    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.reshape(-1)), matrix.shape[1])
+
+
+def _rows(column: Any, width: int) -> NDArray[np.float32]:
+    """Return the matrix whose rows are in an Arrow column."""
+    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return flat.astype(np.float32).reshape(len(column), width)

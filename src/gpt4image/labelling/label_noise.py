@@ -190,6 +190,12 @@ def find_doubtful(probabilities: Floats, labels: Ints) -> Bools:
     return (confident.max(axis=1) >= 0.0) & (confident.argmax(axis=1) != labels)
 
 
+def most_doubtful(probabilities: Floats, labels: Ints) -> Ints:
+    """Return the positions of the labels that ``find_doubtful`` names, the most doubtful first; arguments as there."""
+    rows = np.flatnonzero(find_doubtful(probabilities, labels))
+    return rows[np.argsort(probabilities[rows, labels[rows]], kind="stable")]
+
+
 def judge(probabilities: Floats, labels: Ints, true: Ints) -> dict[str, Any]:
     """Say how well wrong labels are named, where they are known.
 

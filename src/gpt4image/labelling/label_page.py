@@ -28,6 +28,7 @@ class Shown:
     Attributes:
         images: the set.
         probabilities: (N, K) class probabilities; rows of zeros where nothing is known.
+        text: (N, K) the same by the text alone, which labels are judged by.
         labels: (N,) given labels.
         store: description store with the texts.
         doubtful: positions of the images whose label looks wrong, the most doubtful first.
@@ -36,19 +37,19 @@ class Shown:
 
     images: ImageSet
     probabilities: NDArray[np.float32]
+    text: NDArray[np.float32]
     labels: NDArray[np.int64]
     store: Path
     doubtful: NDArray[np.int64]
     suggestions: Sequence[Suggestion]
 
-    def guess(self, row: int) -> str:
-        """Return the most probable class of an image; empty where nothing is known."""
-        known = self.probabilities[row]
+    def guess(self, known: NDArray[np.float32]) -> str:
+        """Return the most probable class, given (K,) probabilities; empty where nothing is known."""
         return self.images.classes[int(known.argmax())] if known.any() else ""
 
-    def doubt(self, row: int) -> float:
-        """Return the probability that the given label of an image is wrong."""
-        return float(1.0 - self.probabilities[row, self.labels[row]])
+    def given(self, row: int) -> str:
+        """Return the given label of an image."""
+        return self.images.classes[self.labels[row]]
 
 
 def write_page(config: LabelConfig, shown: Shown, facts: dict[str, Any]) -> tuple[Path, list[SetAside]]:
@@ -58,7 +59,7 @@ def write_page(config: LabelConfig, shown: Shown, facts: dict[str, Any]) -> tupl
     texts = read_descriptions(shown.store, [shown.images.digests[row] for row in (*doubtful, *suggested)])
     set_aside: list[SetAside] = []
 
-    def card(row: int) -> dict[str, Any]:
+    def card(row: int, known: NDArray[np.float32]) -> dict[str, Any]:
         key = shown.images.keys[row]
         image = None
         try:
@@ -68,8 +69,8 @@ def write_page(config: LabelConfig, shown: Shown, facts: dict[str, Any]) -> tupl
         return {
             "key": key,
             "picture": image,
-            "guess": shown.guess(row),
-            "probability": float(shown.probabilities[row].max()),
+            "guess": shown.guess(known),
+            "probability": float(known.max()),
             "descriptions": texts.get(shown.images.digests[row], []),
         }
 
@@ -77,11 +78,15 @@ def write_page(config: LabelConfig, shown: Shown, facts: dict[str, Any]) -> tupl
     page = render(
         "doubtful.html",
         data=config.data,
-        cards=[{**card(row), "given": shown.images.classes[shown.labels[row]]} for row in doubtful],
+        cards=[{**card(row, shown.text[row]), "given": shown.given(row)} for row in doubtful],
         total=len(shown.doubtful),
         facts=facts,
         suggested={
-            action: [{**card(item.row), "why": item.why} for item in shown.suggestions if item.action == action]
+            action: [
+                {**card(item.row, shown.probabilities[item.row]), "why": item.why}
+                for item in shown.suggestions
+                if item.action == action
+            ]
             for action in ("label", "describe")
         },
     )
@@ -93,14 +98,17 @@ def in_words(shown: Shown, most: int) -> str:
     """Return the same for a terminal, at most ``most`` doubtful labels."""
     rows = [("image", "given label", "text label", "probability", "doubt")]
     for row in shown.doubtful[:most].tolist():
-        probability = f"{shown.probabilities[row].max():.2f}"
-        given = shown.images.classes[shown.labels[row]]
-        rows.append((shown.images.keys[row], given, shown.guess(row), probability, f"{shown.doubt(row):.3f}"))
-    parts = [text_table("Most doubtful labels", rows) if len(rows) > 1 else "No doubtful labels."]
+        known, own = shown.text[row], shown.labels[row]
+        numbers = f"{known.max():.2f}", f"{1.0 - known[own]:.3f}"
+        rows.append((shown.images.keys[row], shown.given(row), shown.guess(known), *numbers))
+    none = f"{len(shown.doubtful)} doubtful labels; none shown, as asked." if most == 0 else "No doubtful labels."
+    parts = [text_table("Most doubtful labels", rows) if len(rows) > 1 else none]
     for action, title in (("label", "Worth a label next"), ("describe", "Worth a description next")):
         chosen = [item for item in shown.suggestions if item.action == action]
         if chosen:
             rows = [("image", "guess", "why")]
-            rows += [(shown.images.keys[item.row], shown.guess(item.row), item.why) for item in chosen]
+            rows += [
+                (shown.images.keys[item.row], shown.guess(shown.probabilities[item.row]), item.why) for item in chosen
+            ]
             parts.append(text_table(title, rows))
     return "\n\n".join(parts)

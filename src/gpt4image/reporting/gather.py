@@ -176,7 +176,7 @@ def _may_be_read(plan: Plan) -> bool:
 
 
 def _doubts(plan: Plan) -> None:
-    from gpt4image.labelling.label_noise import find_doubtful
+    from gpt4image.labelling.label_noise import most_doubtful
     from gpt4image.reporting.examples import write_doubts
 
     data = _left(plan)
@@ -184,8 +184,7 @@ def _doubts(plan: Plan) -> None:
     judged = np.flatnonzero(read.out_of_fold)
     said, images = read.probabilities[judged], data.indices("train")[judged]
     given = data.labels[images]
-    doubtful = np.flatnonzero(find_doubtful(said, given))
-    order = doubtful[np.argsort(said[doubtful, given[doubtful]], kind="stable")]
+    order = most_doubtful(said, given)
     write_doubts(
         plan.config.out / DOUBTFUL,
         data.image_set,
@@ -209,7 +208,7 @@ def _doubts_of_run(ready: Prepared, run_dir: Path) -> None:
         ready.data.image_set,
         np.array([place[labels.digests[row]] for row in rows], np.int64),
         labels.labels[rows],
-        labels.probabilities[rows],
+        labels.by_text[rows],
         store=_store(ready),
     )
 
