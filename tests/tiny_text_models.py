@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 WORDS = ["a", "small", "red", "dog", "cat", "runs", "sits", "under", "the", "blue", "sky", "tree", "green", "zebra"]
 
 
-def make_tokenizer(folder: Path, *, max_length: int = 32, pad: bool = True) -> int:
-    """Save a word-level tokenizer with begin and end tokens; return the size of its vocabulary."""
+def make_tokenizer(folder: Path, *, max_length: int = 32, pad: bool = True, special: bool = True) -> int:
+    """Save a word-level tokenizer, with ``special`` one that adds begin and end; return the size of its vocabulary."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import Whitespace
@@ -23,7 +23,8 @@ def make_tokenizer(folder: Path, *, max_length: int = 32, pad: bool = True) -> i
     vocabulary = {word: number for number, word in enumerate(["<pad>", "<unk>", "<s>", "</s>", ".", *WORDS])}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = Whitespace()  # pyright: ignore[reportAttributeAccessIssue]
-    tokenizer.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 2), ("</s>", 3)])  # pyright: ignore[reportAttributeAccessIssue]
+    if special:
+        tokenizer.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 2), ("</s>", 3)])  # pyright: ignore[reportAttributeAccessIssue]
     names: dict[str, Any] = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     if pad:
         names["pad_token"] = "<pad>"

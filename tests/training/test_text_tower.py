@@ -77,7 +77,12 @@ def test_before_it_learns_it_gives_the_vectors_of_the_table(described: Path, how
     assert learns and all(parameter.grad is not None for parameter in learns)
 
 
-def test_a_batch_without_texts_gives_zeros_and_a_gradient_of_zero(described: Path) -> None:
+@pytest.mark.parametrize("kind", ["bert", "decoder"])
+def test_a_batch_without_texts_gives_zeros_and_a_gradient_of_zero(described: Path, kind: str) -> None:
+    if kind == "decoder":  # its tokenizer adds nothing to a text
+        model = make_model(described.parent / "decoder", "llama", special=False)
+        described = described.parent / "of-decoder"
+        encode(EncodeConfig(store=described.parent / "a.db", encoder=f"transformers:{model}", out=described))
     text = targets(EmbeddingTable.open(described))
     tower = TextTower(TextSource.of(EmbeddingTable.open(described)), "full", 1, torch.device("cpu"))
     found = tower(TextReader(text, tower).take(np.array([len(text.offsets) - 2] * 3)))

@@ -210,7 +210,7 @@ class TextReader:
 
     def _read(self, images: NDArray[np.int64]) -> _Read:
         rows = np.unique(self._targets.texts_of(images)[1])
-        texts = [""]
+        texts = ["a"]  # nobody's, for a batch without descriptions: of "" a decoder's tokenizer may leave no token
         if len(rows):
             with DescriptionStore(self._source.store) as store:
                 texts = store.texts_at(self._source.stored[rows].tolist())
