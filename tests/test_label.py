@@ -16,6 +16,7 @@ from gpt4image.errors import RunError, TableError
 from gpt4image.files import write_json
 from gpt4image.label import label
 from gpt4image.labelling.text_vectors import unit
+from gpt4image.store import Description, DescriptionStore, Prompt
 from gpt4image.table import EmbeddingTable
 from gpt4image.text_labels import TextLabels
 from gpt4image.train import train
@@ -145,6 +146,29 @@ def test_texts_that_were_told_the_class_are_refused(tmp_path, given):
     with pytest.raises(TableError, match="told the class"):
         run(tmp_path, spec)
     assert not (tmp_path / "out.parquet").exists()
+
+
+def test_the_page_shows_the_texts_that_were_read_and_no_others(tmp_path, given):
+    spec = write_manifest(tmp_path, given["label"], given["split"])
+    images = load_with_splits(spec, val_fraction=0.1, test_fraction=0.2)
+    digest = images.digests[[Path(key).name for key in images.keys].index(WRONG[0])]
+    told = Prompt(name="class-conditioned", version=1, text="A {class_name}.", class_conditioned=True)
+    for name, width in (("table", 16), ("other", 8)):
+        manifest = table_of(tmp_path, spec, name, width).manifest
+        with DescriptionStore(tmp_path / f"{name}.db", write=True) as store:
+            store.add(
+                Description(digest=digest, prompt=prompt, describer={}, created=0, text=f"{prompt.name} of {name}")
+                for prompt in (told, *manifest.prompts)
+            )
+        made_of = dataclasses.replace(manifest, store=str(tmp_path / f"{name}.db"))
+        write_json(tmp_path / name / "manifest.json", made_of.to_json())
+    tables = (tmp_path / "table", tmp_path / "other")
+    label(LabelConfig(data=spec, embeddings=tables, out=tmp_path / "out.parquet"))
+    page = (tmp_path / "out.html").read_text(encoding="utf-8")
+    assert "<p>paper of table</p>" in page
+    assert "<p>paper of other</p>" in page
+    assert "class-conditioned" not in page
+    assert TextLabels.load(tmp_path / "out.parquet").facts.embeddings == tuple(map(str, tables))
 
 
 def test_sets_that_cannot_be_learned_from_are_refused(tmp_path, given):

@@ -75,7 +75,7 @@ def label(config: LabelConfig) -> Outcome:
         probabilities=probabilities,
         text=read.probabilities,
         labels=labels,
-        store=Path(tables[0].manifest.store),
+        tables=[table.manifest for table in tables],
         doubtful=rows[found.doubtful],
         suggestions=_suggestions(config, texts, probabilities, labels, train),
     )
@@ -143,6 +143,7 @@ def _facts(config: LabelConfig, classes: tuple[str, ...], tables: Sequence[Embed
         folds=read.folds,
         seed=config.seed,
         encoders=tuple(table.manifest.encoder for table in tables),
+        embeddings=tuple(str(path.absolute()) for path in config.embeddings),
         method=config.method,
         names=read.names,
         targets=config.targets,

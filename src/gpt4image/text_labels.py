@@ -99,6 +99,7 @@ class Facts:
         folds: folds of its cross-validation.
         seed: seed of the folds.
         encoders: SPEC of the encoder of each embedding table.
+        embeddings: absolute path of each; they may be gone.
         method: classifier or propagation.
         names: part that class names have in the classifier, 0 to 1.
         targets: soft or hard, how training is to use them.
@@ -120,6 +121,7 @@ class Facts:
     confidence: float = 0.0
     run: str = ""
     transition: tuple[tuple[float, ...], ...] = ()
+    embeddings: tuple[str, ...] = ()
 
     @property
     def given(self) -> Noise:
@@ -228,6 +230,7 @@ class TextLabels:
             table = pq.read_table(path)
             values = json.loads((table.schema.metadata or {})[FORMAT.encode()])
             tuples = {name: tuple(values[name]) for name in ("classes", "encoders")}
+            tuples["embeddings"] = tuple(values.get("embeddings", ()))
             transition = tuple(map(tuple, values.get("transition", ())))
             facts = Facts(**{**values, **tuples, "transition": transition})
             columns = {name: table.column(name) for name in COLUMNS}

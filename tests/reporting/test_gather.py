@@ -77,7 +77,13 @@ def test_a_comparison_leaves_pictures_texts_doubts_and_a_map(described: tuple[Pa
 def test_a_run_leaves_what_its_train_and_validation_pictures_tell(described: tuple[Path, Path], tmp_path: Path) -> None:
     folder, table = described
     data, run = f"folder:{folder}", tmp_path / "run"
-    label(LabelConfig(data=data, embeddings=(table,), out=tmp_path / "labels.parquet"))
+    told = Prompt("class-conditioned", 1, "A {class_name}.", True)  # what the table does not hold is no evidence
+    with DescriptionStore(tmp_path / "texts.db", write=True) as store:
+        store.add(
+            Description(digest=digest, prompt=told, describer={}, created=0.0, text="It is what I was told.")
+            for digest in load_image_set(data).digests
+        )
+    label(LabelConfig(data=data, embeddings=(table,), out=tmp_path / "labels.parquet", val_fraction=0.2))
     outcome = train(
         TrainConfig(
             data=data, embeddings=table, text_labels=tmp_path / "labels.parquet", out=run, val_fraction=0.2, **SMALL
@@ -87,6 +93,7 @@ def test_a_run_leaves_what_its_train_and_validation_pictures_tell(described: tup
     doubts = [Doubt.model_validate(row) for row in read_json(run / "doubtful-labels.json")]
     examples = [Example.model_validate(row) for row in read_json(run / "examples.json")]
     assert all(example.text_label and example.text_label.probability < 1 for example in examples)
+    assert {len(example.descriptions) for example in examples} == {1}
     assert [(doubt.key, doubt.given, doubt.text) for doubt in doubts] == [("blue/wrong.png", "blue", "red")]
     assert "red square" in doubts[0].description
     space = SpaceMap.model_validate(read_json(run / "map.json"))

@@ -39,7 +39,7 @@ def test_examples_have_neighbours_that_the_report_can_show(tmp_path: Path) -> No
     rows[:5] = -1
     text = TextTargets.one_each(np.random.default_rng(0).normal(size=(len(images), 6)), rows)
     write_examples(
-        tmp_path / "x.json", images, np.ones(len(images), bool), store=None, text=text, text_labels=None, run_dirs={}
+        tmp_path / "x.json", images, np.ones(len(images), bool), tables=(), text=text, text_labels=None, run_dirs={}
     )
     found = [Example.model_validate(row) for row in read_json(tmp_path / "x.json")]
     train = {images.keys[i] for i in images.indices("train")}
@@ -61,7 +61,7 @@ def test_doubts_are_shown_as_far_as_their_pictures_can_be_decoded(tmp_path: Path
     )  # fmt: skip
     said = np.tile(np.array([[0.1, 0.8, 0.1]], np.float32), (count, 1))
     path = tmp_path / "doubtful-labels.json"
-    write_doubts(path, images, np.arange(count), np.zeros(count, np.int64), said, store=None, true=True)
+    write_doubts(path, images, np.arange(count), np.zeros(count, np.int64), said, tables=(), true=True)
     found = [Doubt.model_validate(row) for row in read_json(path)]
     assert [doubt.key for doubt in found] == [f"p{i}" for i in range(1, DOUBTS + 1)]
     assert {(doubt.given, doubt.text, doubt.truth) for doubt in found} == {("a", "b", "c")}

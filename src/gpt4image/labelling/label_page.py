@@ -19,6 +19,7 @@ from gpt4image.outcome import SetAside
 from gpt4image.reporting.examples import picture, read_descriptions
 from gpt4image.reporting.page import render
 from gpt4image.reporting.text_table import text_table
+from gpt4image.table import Manifest
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,7 +31,7 @@ class Shown:
         probabilities: (N, K) class probabilities; rows of zeros where nothing is known.
         text: (N, K) the same by the text alone, which labels are judged by.
         labels: (N,) given labels.
-        store: description store with the texts.
+        tables: what the texts were read off.
         doubtful: positions of the images whose label looks wrong, the most doubtful first.
         suggestions: images to label and to describe next.
     """
@@ -39,7 +40,7 @@ class Shown:
     probabilities: NDArray[np.float32]
     text: NDArray[np.float32]
     labels: NDArray[np.int64]
-    store: Path
+    tables: Sequence[Manifest]
     doubtful: NDArray[np.int64]
     suggestions: Sequence[Suggestion]
 
@@ -56,7 +57,7 @@ def write_page(config: LabelConfig, shown: Shown, facts: dict[str, Any]) -> tupl
     """Write the page beside the output; return where it is and the images whose picture cannot be shown."""
     doubtful = shown.doubtful[: config.doubtful].tolist()
     suggested = [item.row for item in shown.suggestions]
-    texts = read_descriptions(shown.store, [shown.images.digests[row] for row in (*doubtful, *suggested)])
+    texts = read_descriptions(shown.tables, [shown.images.digests[row] for row in (*doubtful, *suggested)])
     set_aside: list[SetAside] = []
 
     def card(row: int, known: NDArray[np.float32]) -> dict[str, Any]:

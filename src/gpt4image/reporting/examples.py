@@ -19,6 +19,7 @@ from gpt4image.data.image_set import NO_LABEL, ImageSet
 from gpt4image.errors import DecodeError
 from gpt4image.files import write_json
 from gpt4image.labelling.text_vectors import unit
+from gpt4image.table import Manifest
 
 if TYPE_CHECKING:
     from gpt4image.training.text_targets import TextTargets
@@ -36,7 +37,7 @@ def write_examples(
     image_set: ImageSet,
     candidates: NDArray[np.bool_],
     *,
-    store: Path | None,
+    tables: Sequence[Manifest],
     text: TextTargets | None,
     text_labels: NDArray[np.float32] | None,
     run_dirs: Mapping[str, Path],
@@ -48,7 +49,7 @@ def write_examples(
         path: file to write.
         image_set: N images.
         candidates: (N,) which of them may be shown: those that can be decoded and, in train, are described.
-        store: description store with the texts; they are left out where it is not there any more.
+        tables: of which table the texts are shown, as of ``read_descriptions``.
         text: embeddings of the descriptions, by which pictures have neighbours; or None.
         text_labels: (N, K) class probabilities read off the descriptions, zeros where there are none; or None.
         run_dirs: by arm, a run whose test predictions are shown.
@@ -62,7 +63,7 @@ def write_examples(
     train = np.flatnonzero(candidates & (image_set.splits == "train"))
     alike = {} if text is None else nearest_texts(text, np.array(sample, np.int64), train)
     shown = dict.fromkeys([*sample, *(other for others in alike.values() for other, _ in others)])
-    texts = read_descriptions(store, [image_set.digests[i] for i in shown])
+    texts = read_descriptions(tables, [image_set.digests[i] for i in shown])
     predictions = {arm: read_predictions(folder) for arm, folder in run_dirs.items()}
 
     def guess(label: int, probability: float) -> dict[str, Any]:
@@ -127,7 +128,7 @@ def write_doubts(
     given: NDArray[np.int64],
     probabilities: NDArray[np.float32],
     *,
-    store: Path | None,
+    tables: Sequence[Manifest],
     true: bool = False,
 ) -> None:
     """Write the pictures whose label the text doubts, the first DOUBTS that can be decoded.
@@ -138,11 +139,11 @@ def write_doubts(
         rows: (n,) positions of the images, the most doubtful first.
         given: (n,) their labels.
         probabilities: (n, K) of the classes, by their texts.
-        store: description store with the texts; None for none.
+        tables: what the texts were read off, as of ``read_descriptions``.
         true: whether the set knows the true labels, since a comparison has spoilt the given ones itself.
     """
     classes, found = image_set.classes, []
-    texts = read_descriptions(store, [image_set.digests[row] for row in rows[: 2 * DOUBTS]])
+    texts = read_descriptions(tables, [image_set.digests[row] for row in rows[: 2 * DOUBTS]])
     for row, label, said in zip(rows.tolist(), given.tolist(), probabilities, strict=True):
         if len(found) == DOUBTS:
             break
@@ -186,14 +187,24 @@ def read_predictions(run_dir: Path) -> dict[str, tuple[int, float]]:
     return {key: (prediction, confidence) for key, prediction, confidence in zip(*columns, strict=True)}
 
 
-def read_descriptions(store: Path | None, digests: list[str]) -> dict[str, list[str]]:
-    """Return the texts of a few images from a description store; none where there is no store."""
+def read_descriptions(tables: Sequence[Manifest], digests: Sequence[str]) -> dict[str, list[str]]:
+    """Return the texts of a few images that embedding tables were made from: those that answer their prompts.
+
+    A store may hold more, such as texts of a describer that was told the class. One that is gone gives none.
+
+    Args:
+        tables: what the tables say of themselves.
+        digests: of the images.
+    """
     from gpt4image.store import DescriptionStore
 
-    if store is None or not store.is_file():
-        return {}
     found: dict[str, list[str]] = {}
-    with DescriptionStore(store) as opened:
-        for description in opened.descriptions(digests=digests):
-            found.setdefault(description.digest, []).append(description.text or "")
+    for table in tables:
+        if not Path(table.store).is_file():
+            continue
+        with DescriptionStore(Path(table.store)) as opened:
+            for description in opened.descriptions(digests=digests):
+                known = found.setdefault(description.digest, [])
+                if description.prompt in table.prompts and description.text and description.text not in known:
+                    known.append(description.text)
     return found

@@ -16,7 +16,7 @@ from gpt4image.errors import Gpt4ImageError
 from gpt4image.files import write_json
 from gpt4image.outcome import SetAside
 from gpt4image.reporting.extras import DESCRIPTIONS, DOUBTFUL, EXAMPLES, MAP
-from gpt4image.table import EmbeddingTable
+from gpt4image.table import MANIFEST, EmbeddingTable, Manifest, read_manifest
 
 if TYPE_CHECKING:
     from gpt4image.comparing.planning import Plan
@@ -96,9 +96,9 @@ def _all(work: dict[str, Callable[[], None]]) -> list[SetAside]:
     return set_aside
 
 
-def _store(ready: Prepared) -> Path | None:
-    embeddings = ready.config.embeddings
-    return None if embeddings is None else Path(EmbeddingTable.open(embeddings).manifest.store)
+def _tables(paths: Sequence[Path | None]) -> list[Manifest]:
+    """Return what embedding tables say of themselves, of those that are still there."""
+    return [read_manifest(path) for path in paths if path is not None and (path / MANIFEST).is_file()]
 
 
 def _left(plan: Plan) -> TrainingData:
@@ -128,7 +128,7 @@ def _examples(plan: Plan) -> None:
         plan.config.out / EXAMPLES,
         data.image_set,
         candidates,
-        store=_store(plan.prepared),
+        tables=_tables([plan.prepared.config.embeddings]),
         text=data.text,
         text_labels=probabilities,
         run_dirs={name: member.folders[0] for name, member in plan.members.items()},
@@ -150,7 +150,7 @@ def _examples_of_run(ready: Prepared, run_dir: Path) -> None:
         run_dir / EXAMPLES,
         data.image_set,
         candidates,
-        store=_store(ready),
+        tables=_tables([ready.config.embeddings]),
         text=data.text,
         text_labels=probabilities,
         run_dirs={},
@@ -172,7 +172,12 @@ def _most_labels(plans: Sequence[Plan]) -> Plan | None:
 
 
 def _may_be_read(plan: Plan) -> bool:
-    return not EmbeddingTable.open(plan.prepared.config.embeddings).manifest.class_conditioned
+    return not any(table.class_conditioned for table in _tables(_read_off(plan)))
+
+
+def _read_off(plan: Plan) -> list[Path | None]:
+    """Return the tables that text labels of a comparison are read off."""
+    return [plan.prepared.config.embeddings, *plan.config.label_embeddings]
 
 
 def _doubts(plan: Plan) -> None:
@@ -191,7 +196,7 @@ def _doubts(plan: Plan) -> None:
         images[order],
         given[order],
         said[order],
-        store=_store(plan.prepared),
+        tables=_tables(_read_off(plan)),
         true=plan.config.label_noise > 0.0,
     )
 
@@ -209,7 +214,7 @@ def _doubts_of_run(ready: Prepared, run_dir: Path) -> None:
         np.array([place[labels.digests[row]] for row in rows], np.int64),
         labels.labels[rows],
         labels.by_text[rows],
-        store=_store(ready),
+        tables=_tables([Path(path) for path in labels.facts.embeddings]),
     )
 
 
