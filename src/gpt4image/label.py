@@ -16,7 +16,7 @@ from gpt4image.errors import TableError, first_few
 from gpt4image.labelling.cotraining import ask_run, second_opinion
 from gpt4image.labelling.label_page import Shown, in_words, write_page
 from gpt4image.labelling.reading import Reading, read_labels
-from gpt4image.labelling.suggest import Suggestion, to_describe, to_label, write_suggestions
+from gpt4image.labelling.suggest import Suggestion, contradiction, to_describe, to_label, write_suggestions
 from gpt4image.labelling.text_vectors import Texts, side_by_side, smooth
 from gpt4image.outcome import Outcome
 from gpt4image.table import EmbeddingTable
@@ -54,8 +54,9 @@ def label(config: LabelConfig) -> Outcome:
         said, unusable = ask_run(config.run, config, images)
         set_aside = (*set_aside, *unusable)
     read = read_labels(texts, labels, len(images.classes), config.seed, reference=train, method=config.method)
-    probabilities = read.probabilities
+    probabilities, contradicted = read.probabilities, None
     if said is not None:
+        contradicted = contradiction(read.probabilities, said)
         wrong = read.noise.rate > 0.0
         probabilities = second_opinion(probabilities, said, labels, learned=train, some_labels_wrong=wrong)
     rows = np.flatnonzero(texts.described | (train & probabilities.any(axis=1)))
@@ -77,7 +78,7 @@ def label(config: LabelConfig) -> Outcome:
         labels=labels,
         tables=[table.manifest for table in tables],
         doubtful=rows[found.doubtful],
-        suggestions=_suggestions(config, texts, probabilities, labels, train),
+        suggestions=_suggestions(config, texts, probabilities, labels, train, contradicted),
     )
     page, unreadable = write_page(config, shown, summary)
     files = {"page": str(page)}
@@ -159,6 +160,7 @@ def _suggestions(
     probabilities: NDArray[np.float32],
     labels: NDArray[np.int64],
     train: NDArray[np.bool_],
+    contradicted: NDArray[np.float64] | None,
 ) -> list[Suggestion]:
     """Return the images to label next, then those to describe next, best first."""
     if not config.suggest:
@@ -169,7 +171,7 @@ def _suggestions(
     unlabelled = np.flatnonzero(described & train & (labels == NO_LABEL))
     untold = np.flatnonzero(~described & train)
     return [
-        *to_label(vectors, probabilities, unlabelled, config.suggest, config.seed),
+        *to_label(vectors, probabilities, unlabelled, config.suggest, config.seed, contradicted),
         *to_describe(probabilities, described, labels, untold, config.suggest, config.seed),
     ]
 

@@ -44,6 +44,18 @@ def doubt_of(probabilities: Floats) -> NDArray[np.float64]:
     return 1.0 - (two[:, 1] - two[:, 0])
 
 
+def contradiction(text: Floats, vision: Floats) -> NDArray[np.float64]:
+    """Return (n,) how surely two views name different classes: as surely as the less sure one; 0 where they agree.
+
+    Args:
+        text: (n, K) probabilities by text; a row of zeros where there is none.
+        vision: (n, K) probabilities by a model; a row of zeros where it has no say.
+    """
+    silent = ~(text.any(axis=1) & vision.any(axis=1))
+    surely = 1.0 - np.maximum(doubt_of(text), doubt_of(vision))
+    return np.where(silent | (text.argmax(axis=1) == vision.argmax(axis=1)), 0.0, surely)
+
+
 def spread(vectors: Floats, doubt: Floats, count: int, seed: int) -> Ints:
     """Return the positions of ``count`` images that are unsure and unlike each other, the most telling first.
 
@@ -75,7 +87,14 @@ def spread(vectors: Floats, doubt: Floats, count: int, seed: int) -> Ints:
     return rows[nearest[np.argsort(-held[own[nearest]], kind="stable")]]
 
 
-def to_label(vectors: Floats, probabilities: Floats, candidates: Ints, count: int, seed: int) -> list[Suggestion]:
+def to_label(
+    vectors: Floats,
+    probabilities: Floats,
+    candidates: Ints,
+    count: int,
+    seed: int,
+    contradicted: Floats | None = None,
+) -> list[Suggestion]:
     """Return which described images to label next.
 
     Args:
@@ -84,13 +103,14 @@ def to_label(vectors: Floats, probabilities: Floats, candidates: Ints, count: in
         candidates: positions of those without a label.
         count: at most this many.
         seed: of the clusters.
+        contradicted: (N,) as ``contradiction`` returns it, where a model has a say: together, two views that are sure
+            of different classes may look decided.
     """
-    doubt = doubt_of(probabilities[candidates])
+    unsure = doubt_of(probabilities[candidates])
+    doubt = unsure if contradicted is None else np.maximum(unsure, contradicted[candidates])
+    why = np.where(doubt > unsure, "its text and the run disagree", "stands for others as unsure")
     chosen = spread(vectors[candidates], doubt, count, seed)
-    return [
-        Suggestion(row=int(candidates[i]), action="label", doubt=float(doubt[i]), why="stands for others as unsure")
-        for i in chosen
-    ]
+    return [Suggestion(row=int(candidates[i]), action="label", doubt=float(doubt[i]), why=str(why[i])) for i in chosen]
 
 
 def to_describe(
@@ -98,9 +118,9 @@ def to_describe(
 ) -> list[Suggestion]:
     """Return which images to describe next.
 
-    Those that a model is unsure of come first, unlike each other in what it takes them for. Where no model has a say,
-    labelled images come first, class by class, the class with the fewest described labels ahead: a text teaches most
-    where its label is known. Others follow in the order they are in.
+    Those that a model is unsure of come first, unlike each other in what it takes them for. Labelled images, of which
+    no model has a say, follow class by class, the class with the fewest described labels ahead: a text teaches most
+    where its label is known. Others come last, in the order they are in.
 
     Args:
         probabilities: (N, K) what a model says of images without a description; rows of zeros where there is none.
@@ -111,25 +131,26 @@ def to_describe(
         seed: of the clusters.
     """
     seen = candidates[probabilities[candidates].any(axis=1)]
-    if len(seen):
-        doubt = doubt_of(probabilities[seen])
-        chosen = spread(np.sqrt(probabilities[seen]), doubt, count, seed)
-        why = "the model is unsure of it"
-        return [Suggestion(row=int(seen[i]), action="describe", doubt=float(doubt[i]), why=why) for i in chosen]
+    doubt = doubt_of(probabilities[seen])
+    asked = spread(np.sqrt(probabilities[seen]), doubt, count, seed) if len(seen) else []
+    unsure = [
+        Suggestion(row=int(seen[i]), action="describe", doubt=float(doubt[i]), why="the model is unsure of it")
+        for i in asked
+    ]
     known = np.bincount(labels[described & (labels != NO_LABEL)], minlength=int(labels.max(initial=0)) + 1)
     waiting: dict[int, list[int]] = defaultdict(list)
-    for row in candidates.tolist():
+    for row in np.setdiff1d(candidates, [item.row for item in unsure]).tolist():
         waiting[int(labels[row])].append(row)
     others = waiting.pop(NO_LABEL, [])
     ranked = sorted(
         (int(known[label]) + place, label, row) for label, rows in waiting.items() for place, row in enumerate(rows)
     )
     by_class = [
-        Suggestion(row=row, action="describe", doubt=None, why=f"its class has {count} described labels before it")
-        for count, _, row in ranked
+        Suggestion(row=row, action="describe", doubt=None, why=f"its class has {before} described labels before it")
+        for before, _, row in ranked
     ]
     rest = [Suggestion(row=row, action="describe", doubt=None, why="no description") for row in others]
-    return (by_class + rest)[:count]
+    return (unsure + by_class + rest)[:count]
 
 
 def write_suggestions(
