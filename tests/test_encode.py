@@ -308,6 +308,18 @@ def test_an_embedding_that_is_not_finite_is_refused_and_costs_no_other(run: Any,
     assert np.isfinite(EmbeddingTable.open(tmp_path / "t").embeddings).all()
 
 
+def test_rows_of_two_precisions_are_not_mixed(run: Any, tmp_path: Path) -> None:
+    fill(tmp_path / "a.db", sentences(5))
+    run(Letters())
+    other = Letters()
+    other.precision = "bf16"
+    assert run(other).summary["precision"] == "fp32"  # nothing is to be encoded
+    fill(tmp_path / "a.db", sentences(3, seed=1), first=5)
+    with pytest.raises(TableError, match=r"computed in fp32, new ones would be in bf16.*give another --out"):
+        run(other)
+    assert run(other, out=tmp_path / "new").summary["precision"] == "bf16"
+
+
 def test_two_encoders_do_not_write_into_one_folder(run: Any, tmp_path: Path) -> None:
     fill(tmp_path / "a.db", sentences(400))
     words = [sys.executable, "-c", SLOW, str(Path(__file__).parent), str(tmp_path), "0.1"]

@@ -73,6 +73,7 @@ def encode(config: EncodeConfig) -> Outcome:
         earlier = _earlier_table(config.out, encoder, descriptions)
         encoded = 0
         if earlier is None or earlier.manifest.plan != plan:
+            _require_precision(config.out, earlier, encoder)
             encoded = _Work(config, store, encoder, descriptions, plan, earlier).run()
         shutil.rmtree(_partial(config.out), ignore_errors=True)
     seconds = time.monotonic() - start
@@ -116,6 +117,16 @@ def _earlier_table(out: Path, encoder: TextEncoder, descriptions: Descriptions) 
             f"store or --prompt would leave out; give another --out, or delete the folder."
         )
     return table
+
+
+def _require_precision(out: Path, earlier: EmbeddingTable | None, encoder: TextEncoder) -> None:
+    """Refuse to add rows in one precision to a table of rows in another."""
+    if earlier is not None and earlier.manifest.precision != encoder.precision:
+        raise TableError(
+            f"{out}: the rows here were computed in {earlier.manifest.precision}, new ones would be in "
+            f"{encoder.precision}, as {encoder.spec} computes on this device. Encode on a device as before (--device) "
+            "or give another --out, where all texts are encoded."
+        )
 
 
 class _Work:
