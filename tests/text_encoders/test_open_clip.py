@@ -92,6 +92,7 @@ def test_weights_of_a_tag_come_from_the_hub_as_safetensors_or_not_at_all(
     monkeypatch.setattr("open_clip.get_pretrained_cfg", lambda _model, _tag: {"hf_hub": "org/clip/clip.bin"})
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     assert load_text_encoder("open_clip:tiny-clip/tag").revision == load_text_encoder(spec).revision
+    assert asked == ["org/clip/clip.safetensors", "org/clip/open_clip_model.safetensors"]
     there.clear()
     with pytest.raises(ModelError, match="pickled weights are never loaded"):
         load_text_encoder("open_clip:tiny-clip/tag")

@@ -99,7 +99,8 @@ def _fetched_weights(name: str, config: Mapping[str, Any]) -> Path:
     place, _, file = str(config.get("hf_hub", "")).rpartition("/")
     if not place:
         raise ModelError(f"open_clip:{name}: {pickles_refused(str(config.get('url', 'its weights')))}")
-    for candidate in {Path(file or HF_SAFE_WEIGHTS_NAME).with_suffix(".safetensors").name, HF_SAFE_WEIGHTS_NAME}:
+    own = Path(file or HF_SAFE_WEIGHTS_NAME).with_suffix(".safetensors").name
+    for candidate in dict.fromkeys((own, HF_SAFE_WEIGHTS_NAME)):
         try:
             return Path(hf_hub_download(place, candidate))
         except (EntryNotFoundError, OSError, ValueError) as error:
