@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from gpt4image.labelling.label_noise import Noise, anchor_rate, find_noise, find_transition, judge, raise_to
 
@@ -78,6 +79,15 @@ def test_rows_of_a_transition_matrix_are_probabilities(rate: float, n_classes: i
 
 def test_probabilities_are_raised_as_logits_are_scaled():
     assert raise_to(np.array([[0.8, 0.2, 0.0]]), 2.0)[0] == pytest.approx([0.64 / 0.68, 0.04 / 0.68, 0.0])
+
+
+def test_many_unsure_classes_are_raised_to_a_high_power_without_loss():
+    unsure = np.random.default_rng(0).dirichlet(np.full(500, 50.0), 4).astype(np.float32)
+    sure = (0.9 * np.eye(500) + 0.1 / 500)[:2].astype(np.float32)
+    both = np.concatenate([sure, unsure])
+    raised = raise_to(both, 20.0)
+    assert raised == pytest.approx(softmax(20.0 * np.log(both.astype(np.float64)), axis=1), rel=1e-4)
+    assert np.array_equal(raised[:2], raise_to(sure, 20.0))  # other rows make no difference to a row
 
 
 def test_naming_wrong_labels_is_judged():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from gpt4image.errors import TableError
 from gpt4image.files import read_json_lines
 from gpt4image.labelling.label_noise import find_doubtful
 from gpt4image.labelling.reading import read_labels
+from gpt4image.labelling.text_classifier import Classification, classify
 from gpt4image.labelling.text_vectors import Texts
 from gpt4image.text_encoders import load_text_encoder
 from gpt4image.text_labels import blend
@@ -123,6 +125,25 @@ def test_few_clean_labels_are_taken_at_their_word(request, name: str, kept: int)
             given[order[labels[order] == label][:kept]] = label
         noises.append(read_labels(Texts.one(vectors, np.ones(len(labels), bool)), given, n_classes, seed).noise.rate)
     assert sum(noise > 0 for noise in noises) <= 1
+
+
+def test_the_facts_are_those_of_the_classifier_that_was_fitted_last(monkeypatch: pytest.MonkeyPatch):
+    rng = np.random.default_rng(0)
+    true = np.repeat(np.arange(4), 80)
+    vectors = (np.eye(8)[true] + rng.normal(0, 0.2, (320, 8))).astype(np.float32)
+    given = flip_labels(true, np.arange(320), 0.2, 4, 0, class_dependent=True)
+    fits: list[Classification] = []
+
+    def remembered(*args: Any, **options: Any) -> Classification:
+        fits.append(classify(*args, **options))
+        return fits[-1]
+
+    monkeypatch.setattr("gpt4image.labelling.reading.classify", remembered)
+    read = read_labels(Texts.one(vectors, np.ones(320, bool), np.eye(4, 8, dtype=np.float32)), given, 4, 0)
+    assert read.noise.transition is not None
+    assert len({(fit.c, fit.names) for fit in fits}) > 1
+    assert (read.c, read.names) == (fits[-1].c, fits[-1].names)
+    assert np.array_equal(read.probabilities, fits[-1].probabilities)
 
 
 def test_two_classes_with_labels_are_needed():

@@ -24,6 +24,7 @@ MIN_STEADINESS, MIN_STEADINESS_OF_FEW = 0.6, 0.85  # of few: where ANCHORS of th
 CONFIDENCE = 0.99  # that at least MIN_NOISE of the labels are wrong
 PSEUDO_LABELS = 5.0  # labels of each class that the uniform model counts for
 MAX_CLASSES = 100  # of a full transition matrix
+LEAST_IN_FLOAT32 = 1e-30  # powers below lose digits
 _FOLDS = 5
 _STEPS = 30
 
@@ -223,6 +224,14 @@ def judge(probabilities: Floats, labels: Ints, true: Ints) -> dict[str, Any]:
 
 
 def raise_to(probabilities: Floats, scale: float) -> Floats:
-    """Return probabilities raised to a power, each row normalised: what scaling the logits does."""
+    """Return probabilities raised to a power, each row normalised: what scaling the logits does.
+
+    Rows of which float32 would keep too little, or nothing to divide by, are raised in float64.
+    """
     raised = np.where(probabilities > 0, np.maximum(probabilities, 1e-12) ** scale, 0.0)
-    return (raised / raised.sum(axis=1, keepdims=True)).astype(np.float32)
+    lost = (raised.dtype != np.float64) & (raised.max(axis=1) < LEAST_IN_FLOAT32)
+    raised[lost] = 1.0
+    found = (raised / raised.sum(axis=1, keepdims=True)).astype(np.float32)
+    if lost.any():
+        found[lost] = raise_to(probabilities[lost].astype(np.float64), scale)
+    return found

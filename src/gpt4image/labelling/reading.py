@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -106,9 +106,10 @@ def read_labels(
         agreement = float((clean[held_out].argmax(axis=1) == given[held_out]).mean())
         noise, power = find_noise(clean[held_out], given[held_out])
         if noise.rate > 0.0:
-            clean, noise = _mend(raise_to(clean, power), given, held_out, noise, fit, seed)
+            result = replace(result, probabilities=raise_to(clean, power))
+            result, noise = _mend(result, given, held_out, noise, fit, seed)
     probabilities = np.zeros((len(labels), n_classes), dtype=np.float32)
-    probabilities[rows] = clean
+    probabilities[rows] = result.probabilities
     out_of_fold = np.zeros(len(labels), dtype=bool)
     out_of_fold[rows] = held_out
     return Reading(
@@ -123,32 +124,32 @@ def read_labels(
 
 
 def _mend(
-    clean: NDArray[np.float32],
+    result: Classification,
     labels: Ints,
     held_out: Bools,
     uniform: Noise,
     fit: Callable[..., Classification] | None,
     seed: int,
-) -> tuple[NDArray[np.float32], Noise]:
-    """Return probabilities of the clean class and the noise, where labels are wrong.
+) -> tuple[Classification, Noise]:
+    """Return what is said of the clean class, and the noise, where labels are wrong.
 
     Where classes are wrong in ways of their own, classifier and noise are fitted in turn.
 
     Args:
-        clean: (n, K) first guess of the probabilities.
+        result: first guess, of n images.
         labels: (n,) given labels.
         held_out: (n,) rows that have not seen their label.
         uniform: first guess of the noise.
         fit: fits the classifier given ``transition``; None where there is none that allows for noise.
         seed: of the parts that noise is judged on.
     """
-    noise = find_transition(clean[held_out], labels[held_out], uniform, seed)
+    noise = find_transition(result.probabilities[held_out], labels[held_out], uniform, seed)
     for _ in range(ROUNDS if fit is not None else 0):
         before = noise.transition
         if fit is None or before is None:
             break
-        clean = fit(transition=before).probabilities
-        noise = find_transition(clean[held_out], labels[held_out], uniform, seed)
+        result = fit(transition=before)
+        noise = find_transition(result.probabilities[held_out], labels[held_out], uniform, seed)
         if noise.transition is not None and np.abs(noise.transition - before).max() < SETTLED:
             break
-    return clean, noise
+    return result, noise
