@@ -12,7 +12,7 @@ from PIL import Image
 
 from gpt4image.config import LabelConfig, TrainConfig
 from gpt4image.data import load_with_splits
-from gpt4image.errors import RunError, TableError
+from gpt4image.errors import ConfigError, RunError, TableError
 from gpt4image.files import write_json
 from gpt4image.label import label
 from gpt4image.labelling.text_vectors import unit
@@ -169,6 +169,11 @@ def test_the_page_shows_the_texts_that_were_read_and_no_others(tmp_path, given):
     assert "<p>paper of other</p>" in page
     assert "class-conditioned" not in page
     assert TextLabels.load(tmp_path / "out.parquet").facts.embeddings == tuple(map(str, tables))
+
+
+def test_a_table_is_needed(tmp_path):
+    with pytest.raises(ConfigError, match="--embeddings"):
+        LabelConfig(data="openmoji", embeddings=(), out=tmp_path / "out.parquet")
 
 
 def test_sets_that_cannot_be_learned_from_are_refused(tmp_path, given):

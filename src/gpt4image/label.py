@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.comparing.class_names import find_class_names
 from gpt4image.config import LabelConfig
 from gpt4image.data import NO_LABEL, ImageSet, load_with_splits
 from gpt4image.errors import TableError, first_few
@@ -17,7 +16,7 @@ from gpt4image.labelling.cotraining import ask_run, second_opinion
 from gpt4image.labelling.label_page import Shown, in_words, write_page
 from gpt4image.labelling.reading import Reading, read_labels
 from gpt4image.labelling.suggest import Suggestion, contradiction, to_describe, to_label, write_suggestions
-from gpt4image.labelling.text_vectors import Texts, side_by_side, smooth
+from gpt4image.labelling.text_vectors import Texts, embedded_names, side_by_side, smooth
 from gpt4image.outcome import Outcome
 from gpt4image.table import EmbeddingTable
 from gpt4image.text_labels import Facts, TextLabels
@@ -44,8 +43,7 @@ def label(config: LabelConfig) -> Outcome:
     tables = open_tables(config.embeddings)
     images = load_with_splits(config.data, val_fraction=config.val_fraction, test_fraction=config.test_fraction)
     images = images.select(_first_of_each_digest(images))
-    names = [find_class_names(path, "auto", images.classes).vectors for path in config.embeddings]
-    texts = Texts.of(tables, images.digests, names)
+    texts = Texts.of(tables, images.digests, embedded_names(config.embeddings, "auto", images.classes, config.method))
     train = images.splits == "train"
     labels = np.where(train, images.labels, NO_LABEL)
     _require_labels(config, images, texts.described, labels)

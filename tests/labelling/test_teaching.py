@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from gpt4image.comparing.class_names import ClassNames
 from gpt4image.comparing.regimes import Regime
 from gpt4image.config import LabelConfig, TrainConfig
 from gpt4image.data import load_image_set
@@ -193,6 +194,22 @@ def test_a_copy_in_train_of_a_picture_that_is_held_out_is_no_leak(colour_folder:
         load_text_labels(asked, data.image_set.revised(splits=splits))
     splits[copies[1]] = "train"
     assert load_text_labels(asked, data.image_set.revised(splits=splits)) is not None
+
+
+def test_propagation_needs_no_class_names(
+    colour_folder: Path, described: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[Path] = []
+    monkeypatch.setattr(
+        "gpt4image.labelling.text_vectors.find_class_names", lambda path, *_: asked.append(path) or ClassNames()
+    )
+    given = {"data": f"folder:{colour_folder}", "embeddings": (described["all"],), "out": tmp_path / "labels.parquet"}
+    label(LabelConfig(**given, method="propagation"))
+    config = options(colour_folder, tmp_path, embeddings=described["all"], label_method="propagation")
+    texts_of(prepare(config).data, config)
+    assert not asked
+    label(LabelConfig(**given))
+    assert asked == [described["all"]]
 
 
 def test_planted_wrong_labels_are_counted(colour_folder: Path, described: dict[str, Path], tmp_path: Path):

@@ -19,7 +19,7 @@ class LabelConfig(DataOptions):
     Example: gpt4image label --data folder:photos --embeddings photos.emb --out text-labels.parquet
     """
 
-    embeddings: tuple[Path, ...]
+    embeddings: tuple[Path, ...] = Field(min_length=1)
     """Embedding table(s); several are concatenated, with the same weight each."""
     out: Path
     """Parquet file of class probabilities; an HTML page of doubtful labels is written beside it."""

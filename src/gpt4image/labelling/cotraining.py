@@ -73,7 +73,7 @@ def ask_run(run_dir: Path, config: LabelConfig, images: ImageSet) -> tuple[NDArr
         images: N of its images, one of each digest.
 
     Returns:
-        (N, K) class probabilities, rows of zeros for images that cannot be decoded.
+        (N, K) class probabilities, rows of zeros for images that cannot be decoded; and those images.
 
     Raises:
         RunError: there is no finished run, or it is one of other classes.
@@ -90,7 +90,8 @@ def ask_run(run_dir: Path, config: LabelConfig, images: ImageSet) -> tuple[NDArr
     data = prepare(options.model_copy(update=own)).data
     place = {digest: row for row, digest in enumerate(images.digests)}
     usable = np.flatnonzero(data.usable)
-    rows = [place[data.image_set.digests[i]] for i in usable]
+    rows = np.array([place[data.image_set.digests[i]] for i in usable], np.int64)
     said = np.zeros((len(images), len(images.classes)), np.float32)
     said[rows] = run_probabilities(run_dir, data, usable)
+    said[rows[data.pixels.broken(usable)]] = 0.0  # met just now, as blank pictures
     return said, data.unusable

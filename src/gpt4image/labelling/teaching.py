@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.comparing.class_names import find_class_names
 from gpt4image.config import LabelConfig, TrainOptions
 from gpt4image.data.image_set import SPLITS, ImageSet
 from gpt4image.errors import ConfigError, TableError
 from gpt4image.labelling.cotraining import second_opinion
 from gpt4image.labelling.label_noise import judge
-from gpt4image.labelling.reading import Reading, read_labels
-from gpt4image.labelling.text_vectors import Texts, unit
+from gpt4image.labelling.reading import Method, Reading, read_labels
+from gpt4image.labelling.text_vectors import Texts, embedded_names, unit
 from gpt4image.table import EmbeddingTable
 from gpt4image.text_labels import TargetRule, TextLabels
 from gpt4image.training.training_data import TrainingData, is_described
@@ -42,8 +41,12 @@ def texts_of(data: TrainingData, config: TrainOptions) -> Texts:
         vectors, described = EmbeddingTable.open(path).vectors(digests)
         parts.append(vectors)
         has.append(described & ~taken_away)
-    names = (find_class_names(path, config.device, data.classes).vectors for path in paths)
+    names = embedded_names(paths, config.device, data.classes, _method(config))
     return Texts(parts=tuple(parts), has=tuple(has), names=tuple(names))
+
+
+def _method(config: TrainOptions) -> Method:
+    return config.label_method or LabelConfig.model_fields["method"].default
 
 
 def read_training(data: TrainingData, config: TrainOptions, seed: int) -> Reading:
@@ -52,8 +55,8 @@ def read_training(data: TrainingData, config: TrainOptions, seed: int) -> Readin
     Neither the texts nor the labels of other splits are read.
     """
     train = data.indices("train")
-    method = config.label_method or LabelConfig.model_fields["method"].default
-    return read_labels(texts_of(data, config).take(train), data.labels[train], len(data.classes), seed, method=method)
+    texts = texts_of(data, config).take(train)
+    return read_labels(texts, data.labels[train], len(data.classes), seed, method=_method(config))
 
 
 def targets_of(

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.comparing.class_names import find_class_names
 from gpt4image.labelling.neighbours import nearest
+
+if TYPE_CHECKING:
+    from gpt4image.labelling.reading import Method
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
@@ -65,6 +70,15 @@ class Texts:
         """Return the texts that tables hold for images, by their digests."""
         parts, has = zip(*(table.vectors(digests) for table in tables), strict=True)
         return cls(parts=parts, has=has, names=tuple(names))
+
+
+def embedded_names(
+    tables: Sequence[Path], device: str, classes: tuple[str, ...], method: Method
+) -> list[NDArray[np.float32] | None]:
+    """Return the class names in the space of each table, (K, D); None where they cannot be had or are not read."""
+    if method == "propagation":
+        return [None] * len(tables)
+    return [find_class_names(path, device, classes).vectors for path in tables]
 
 
 def side_by_side(texts: Texts, reference: Ints) -> NDArray[np.float32]:
