@@ -286,6 +286,10 @@ def test_a_run_has_a_say_about_images_without_a_label(colour_folder, tmp_path):
             **small,
         )
     )
+    with pytest.raises(
+        RunError, match=r"--test-fraction 0\.2, and has learned \d+ of the \d+ labels that are held out"
+    ):
+        run(tmp_path, f"folder:{colour_folder}", test_fraction=0.4, run=tmp_path / "run")
     for path in sorted(colour_folder.glob("*/*.png")):
         if int(path.stem) >= 4:  # the other labels are forgotten
             (colour_folder / "unlabelled").mkdir(exist_ok=True)

@@ -259,6 +259,15 @@ def test_a_run_folder_is_not_overwritten_nor_continued_with_other_options(colour
         train(options(colour_folder, tmp_path / "run", epochs=1, lr=0.5, resume=True))
 
 
+def test_what_comes_next_is_what_the_splits_allow(colour_folder: Path, tmp_path: Path) -> None:
+    without_test = train(options(colour_folder, tmp_path / "a", epochs=1, test_fraction=0.0)).summary
+    assert (without_test["test_images"], without_test["next"].split()[-2:]) == (0, ["--split", "val"])
+    with pytest.raises(DataError, match=r"no image is in test \(train \d+, val \d, test 0\); give another --split"):
+        evaluate(EvaluateConfig(run_dir=tmp_path / "a"))
+    nothing = train(options(colour_folder, tmp_path / "b", epochs=1, test_fraction=0.0, val_fraction=0.0)).summary
+    assert nothing["next"].startswith("gpt4image export")
+
+
 @pytest.mark.parametrize("memory_limit_gb", [4.0, 0.0], ids=["in-memory", "by-workers"])
 def test_a_broken_picture_is_named_and_the_others_train(
     memory_limit_gb: float, colour_folder: Path, tmp_path: Path

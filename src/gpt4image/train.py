@@ -185,7 +185,14 @@ def _outcome(out: Path, left_out: list[SetAside]) -> Outcome:
             **notes,
             "seconds": facts["seconds"],
             "images_per_second": facts["images_per_second"],
-            "next": f"gpt4image evaluate {out}",
+            "next": _next(out, facts["data"]),
         },
         set_aside=(*runs.read_set_aside(out), *left_out),
     )
+
+
+def _next(out: Path, sizes: Mapping[str, Any]) -> str:
+    """Return the command to give next: what was held out is measured, and where nothing was, the model goes out."""
+    if sizes["test"] or sizes["val"]:
+        return f"gpt4image evaluate {out}" + ("" if sizes["test"] else " --split val")
+    return f"gpt4image export {out} --format timm --out model"

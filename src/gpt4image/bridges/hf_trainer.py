@@ -21,6 +21,7 @@ from gpt4image.aligner import Aligner, Head
 from gpt4image.alignment import AlignmentOptions
 from gpt4image.errors import ConfigError, ModelError
 from gpt4image.pairs import IGNORED_LABEL, DescribedImage
+from gpt4image.tasks.classification import soft_cross_entropy
 
 
 class AlignedClassifier(nn.Module):
@@ -91,8 +92,13 @@ class AlignedClassifier(nn.Module):
                     "of the Trainer, whose loss would leave the texts out; do without these."
                 )
             return ImageClassifierOutput(logits=logits)
-        known = (labels != IGNORED_LABEL).sum().clamp(min=1)
-        loss = F.cross_entropy(logits, labels, ignore_index=IGNORED_LABEL, reduction="sum") / known
+        known = labels != IGNORED_LABEL
+        if self.training:  # over the labels of all processes, which may have different numbers of them
+            loss = soft_cross_entropy(logits, F.one_hot(labels.where(known, 0), logits.shape[1]) * known[:, None])
+        else:
+            loss = F.cross_entropy(logits, labels, ignore_index=IGNORED_LABEL, reduction="sum") / known.sum().clamp(
+                min=1
+            )
         if aligned_to is not None:
             loss = loss + self.align_weight * self.aligner.alignment_loss(
                 image_emb, aligned_to, described=described, text_ids=text_ids, labels=labels

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.errors import RunError
+
 if TYPE_CHECKING:
-    from gpt4image.config import LabelConfig
+    from gpt4image.config import LabelConfig, TrainOptions
     from gpt4image.data import ImageSet
     from gpt4image.outcome import SetAside
 
@@ -76,7 +78,7 @@ def ask_run(run_dir: Path, config: LabelConfig, images: ImageSet) -> tuple[NDArr
         (N, K) class probabilities, rows of zeros for images that cannot be decoded; and those images.
 
     Raises:
-        RunError: there is no finished run, or it is one of other classes.
+        RunError: there is no finished run, it is one of other classes, or it has learned labels that are held out here.
     """
     from gpt4image import runs
     from gpt4image.comparing.run_model import options_of
@@ -87,6 +89,7 @@ def ask_run(run_dir: Path, config: LabelConfig, images: ImageSet) -> tuple[NDArr
     own |= {"embeddings": None, "text_labels": None, "only_described": False}
     runs.require_classes(run_dir, images.classes)
     options = options_of(runs.read_run(run_dir))
+    _require_held_out(run_dir, options, config, images)
     data = prepare(options.model_copy(update=own)).data
     place = {digest: row for row, digest in enumerate(images.digests)}
     usable = np.flatnonzero(data.usable)
@@ -95,3 +98,21 @@ def ask_run(run_dir: Path, config: LabelConfig, images: ImageSet) -> tuple[NDArr
     said[rows] = run_probabilities(run_dir, data, usable)
     said[rows[data.pixels.broken(usable)]] = 0.0  # met just now, as blank pictures
     return said, data.unusable
+
+
+def _require_held_out(run_dir: Path, options: TrainOptions, config: LabelConfig, images: ImageSet) -> None:
+    """Refuse a run that trained on images which are held out here, as other fractions make it."""
+    from gpt4image.data import load_with_splits
+
+    own, given = ((each.val_fraction, each.test_fraction) for each in (options, config))
+    if own == given:
+        return
+    there = load_with_splits(config.data, val_fraction=own[0], test_fraction=own[1])
+    trained = {there.digests[i] for i in there.indices("train")}
+    held_out = [i for i in np.flatnonzero(images.labels >= 0) if images.splits[i] != "train"]
+    if count := sum(images.digests[i] in trained for i in held_out):
+        raise RunError(
+            f"{run_dir} was trained with --val-fraction {own[0]:g} and --test-fraction {own[1]:g}, and has learned "
+            f"{count} of the {len(held_out)} labels that are held out here with {given[0]:g} and {given[1]:g}: give "
+            "the fractions of the run."
+        )

@@ -172,6 +172,9 @@ def prepare(config: TrainOptions, splits: Sequence[str] = ("train", "val", "test
             "--select best needs labelled validation images, and there are none: raise --val-fraction, or leave it out."
         )
     sizes = {split: len(image_set.indices(split)) for split in SPLITS}
+    if not any(sizes[split] for split in splits):
+        there = ", ".join(f"{split} {count:,}" for split, count in sizes.items())
+        raise DataError(f"{config.data}: no image is in {' or '.join(splits)} ({there}); give another --split.")
     image_set = image_set.select(np.flatnonzero(np.isin(image_set.splits, splits)))
     pixels, broken, usable = load_pixels(
         image_set, auto.stored_size(config), memory_limit_gb=config.memory_limit_gb, workers=config.workers
