@@ -21,7 +21,7 @@ demo: $(STAMP)  ## run the whole pipeline on packaged pictures, offline; writes 
 
 test: $(STAMP)  ## run all tests, fast ones first
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist worksteal --durations 15
 
 check: $(STAMP)  ## formatting, lint, types, generated docs
 	$(BIN)/ruff format --check .
