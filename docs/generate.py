@@ -10,7 +10,7 @@ import ast
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,15 +123,7 @@ def whole_table() -> str:
             continue
         if title not in most or len(arms["baseline"]["seeds"]) >= len(most[title]["arms"]["baseline"]["seeds"]):
             most[title] = comparison
-    for title, comparison in most.items():
-        arms = comparison["arms"]
-        pairs = {pair["against"]: pair for pair in comparison["pairs"] if pair["arm"] == "aligned"}
-        gain, over = pairs["baseline"], pairs.get("class-name")
-        cells = [title, str(len(arms["baseline"]["seeds"]))]
-        cells += [percent(arms[arm]["mean"] if arm in arms else None) for arm in ("baseline", "class-name", "aligned")]
-        cells += [points(gain["difference"]), points_interval(gain["ci95"]), *p_values(gain)]
-        cells += ["–", "–", "–"] if over is None else [points(over["difference"]), *p_values(over)]
-        lines.append("| " + " | ".join(cells).replace("<", "&lt;") + " |")
+    lines += [gain_row(title, found, ("class-name", "aligned")) for title, found in most.items()]
     return "\n".join(lines)
 
 
@@ -146,15 +138,21 @@ def half_text_table() -> str:
         arms, data = comparison["arms"], comparison["data"]
         if "text-labels-aligned" not in arms or data["labels_per_class"] or data["label_noise"]:
             continue
-        pairs = {pair["against"]: pair for pair in comparison["pairs"] if pair["arm"] == "text-labels-aligned"}
         names = next(name for name, arm in arms.items() if arm["arm"] == "class-name")
-        gain, over = pairs["baseline"], pairs[names]
-        cells = [title, str(len(arms["baseline"]["seeds"]))]
-        cells += [percent(arms[arm]["mean"]) for arm in ("baseline", names, "text-labels", "text-labels-aligned")]
-        cells += [points(gain["difference"]), points_interval(gain["ci95"]), *p_values(gain)]
-        cells += [points(over["difference"]), *p_values(over)]
-        lines.append("| " + " | ".join(cells).replace("<", "&lt;") + " |")
+        lines.append(gain_row(title, comparison, (names, "text-labels", "text-labels-aligned")))
     return "\n".join(lines)
+
+
+def gain_row(title: str, comparison: dict[str, Any], shown: Sequence[str]) -> str:
+    """Return a row: means of the baseline and of arms, and what the last arm gains over the baseline and the first."""
+    arms, ours, names = comparison["arms"], shown[-1], shown[0]
+    pairs = {pair["against"]: pair for pair in comparison["pairs"] if pair["arm"] == ours}
+    gain, over = pairs["baseline"], pairs.get(names)
+    cells = [title, str(len(arms["baseline"]["seeds"]))]
+    cells += [percent(arms[arm]["mean"] if arm in arms else None) for arm in ("baseline", *shown)]
+    cells += [points(gain["difference"]), points_interval(gain["ci95"]), *p_values(gain)]
+    cells += ["–", "–", "–"] if over is None else [points(over["difference"]), *p_values(over)]
+    return "| " + " | ".join(cells).replace("<", "&lt;") + " |"
 
 
 def p_values(pair: dict[str, Any]) -> list[str]:

@@ -104,17 +104,12 @@ def measure_run(
     from gpt4image.tasks.classification import measure
 
     runs.require_classes(run_dir, data.classes)
-    indices = data.indices(split)
-    nothing = DataError(f"The {split} split of {data.image_set.spec} has no labelled image; give another --split.")
-    if not (data.image_set.labels[indices] >= 0).any():
-        raise nothing
+    read = _images_of(data, split)
     model = processes.together(lambda: load_run_model(run_dir, len(data.classes)))
-    outputs = model.read(data.pixels, indices)
+    outputs = model.read(data.pixels, read)
     data = data.without_met()
-    outputs, indices = outputs.only(data.usable[indices]), data.indices(split)
-    labels = data.image_set.labels[indices]
-    if not (labels >= 0).any():
-        raise nothing
+    indices = _images_of(data, split)
+    outputs, labels = outputs.only(data.usable[read]), data.image_set.labels[indices]
     name = name or split
     path = run_dir / f"evaluation-{name}.json"
     known = read_json(path).get("metrics", {}) if path.is_file() else {}
@@ -129,6 +124,14 @@ def measure_run(
 
     processes.by_first(write)
     return facts
+
+
+def _images_of(data: TrainingData, split: str) -> NDArray[np.int64]:
+    """Return the positions of the usable images of a split. Raises DataError: none of them has a label."""
+    indices = data.indices(split)
+    if not (data.image_set.labels[indices] >= 0).any():
+        raise DataError(f"The {split} split of {data.image_set.spec} has no labelled image; give another --split.")
+    return indices
 
 
 def _write_predictions(

@@ -96,9 +96,8 @@ class AlignedClassifier(nn.Module):
         if self.training:  # over the labels of all processes, which may have different numbers of them
             loss = soft_cross_entropy(logits, F.one_hot(labels.where(known, 0), logits.shape[1]) * known[:, None])
         else:
-            loss = F.cross_entropy(logits, labels, ignore_index=IGNORED_LABEL, reduction="sum") / known.sum().clamp(
-                min=1
-            )
+            total = F.cross_entropy(logits, labels, ignore_index=IGNORED_LABEL, reduction="sum")
+            loss = total / known.sum().clamp(min=1)
         if aligned_to is not None:
             loss = loss + self.align_weight * self.aligner.alignment_loss(
                 image_emb, aligned_to, described=described, text_ids=text_ids, labels=labels

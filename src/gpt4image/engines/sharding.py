@@ -19,15 +19,8 @@ from gpt4image.engines import processes
 from gpt4image.errors import ConfigError
 
 Place = Callable[[], contextlib.AbstractContextManager[Any]]
-BY_ELEMENT = (
-    "adam",
-    "adamw",
-    "lion",
-    "nadam",
-    "nadamw",
-    "momentum",
-    "sgd",
-)  # optimisers that need no whole weight matrix
+# Optimisers that need no whole weight matrix.
+BY_ELEMENT = ("adam", "adamw", "lion", "nadam", "nadamw", "momentum", "sgd")
 
 
 def require_shardable(optimizer: str) -> None:
