@@ -86,8 +86,11 @@ def texts_of(name: str, *, named: bool = True) -> Texts:
 
 
 def left(name: str, kept: int | None, seed: int) -> Ints:
-    """Return the labels with ``kept`` of each class, drawn by the seed."""
-    labels = corpus(name).labels
+    return kept_labels(corpus(name).labels, kept, seed)
+
+
+def kept_labels(labels: Ints, kept: int | None, seed: int) -> Ints:
+    """Return the labels with ``kept`` of each class, drawn by the seed, and -1 for the others."""
     if kept is None:
         return labels.copy()
     order = np.random.default_rng(seed).permutation(len(labels))

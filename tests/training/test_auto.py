@@ -40,6 +40,15 @@ def test_a_start_from_weights_is_gentler_and_keeps_the_stem_of_pretrained_ones(c
     assert config.lr == pytest.approx(auto.ADAPTIVE_LR * auto.FINE_TUNING)
 
 
+def test_pretrained_weights_see_small_pictures_enlarged_and_belong_to_a_whole_model(colour_folder: Path) -> None:
+    config, chosen = choose(colour_folder, init="pretrained")
+    assert (config.image_size, config.model, config.model_args, config.stem) == (96, "resnet18", {}, "standard")
+    assert "model_args" not in chosen
+    assert choose(colour_folder, init="pretrained", image_size=32)[0].image_size == 32
+    own = choose(colour_folder, init="run/model.safetensors")[0]
+    assert (own.image_size, own.model_args) == (32, auto.SMALL_MODEL[1]), "a file of ours fits what made it"
+
+
 def test_transformers_get_the_optimiser_that_suits_them(colour_folder: Path) -> None:
     config, _ = choose(colour_folder, model="vit_tiny_patch16_224")
     assert (config.optimizer, config.lr, config.weight_decay) == ("muon", 5e-3, 0.3)

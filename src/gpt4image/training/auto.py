@@ -26,6 +26,8 @@ MUON_LR, MUON_LR_OF_OTHERS, ADAPTIVE_LR, SGD_LR_AT_256 = 0.02, 5e-3, 1e-3, 0.1
 # timm's names of SGD: with Nesterov's momentum, and with the classical one
 WEIGHT_DECAY, ADAPTIVE_WEIGHT_DECAY = {"muon": 0.3, "sgd": 5e-4, "momentum": 5e-4}, 0.05
 FINE_TUNING = 0.1  # part of the learning rate from scratch
+# Pretrained weights know things at their own size: small pictures serve them better enlarged (docs/log.md, 2026-11-26).
+PRETRAINED_SIZE = 96
 
 
 def choose(config: Options, image_set: ImageSet) -> tuple[Options, dict[str, Any]]:
@@ -52,7 +54,7 @@ def choose(config: Options, image_set: ImageSet) -> tuple[Options, dict[str, Any
     batch = fill("batch_size", min(batch_size(count), max(2, count)))
     fill("epochs", epochs(count))
     if config.model is None:
-        small = count < SMALL_SET and size <= 96
+        small = count < SMALL_SET and size <= 96 and config.init != "pretrained"
         model, arguments = SMALL_MODEL if small else ("resnet18", {})
         chosen |= {"model": model} | ({"model_args": arguments} if arguments and not config.model_args else {})
     model = config.model or chosen["model"]
@@ -70,7 +72,7 @@ def image_size(image_set: ImageSet, count: int, init: str) -> int:
     side = typical_side(image_set)
     for limit, size in ((40, 32), (56, 48), (100, 64)):
         if side <= limit:
-            return size
+            return PRETRAINED_SIZE if init == "pretrained" else size
     return 128 if (count < SMALL_SET and init == "scratch") or side < 192 else 224
 
 
