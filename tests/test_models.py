@@ -15,7 +15,14 @@ from safetensors.torch import save_file
 from torch import nn
 
 from gpt4image.errors import ModelError
-from gpt4image.models import checkpoint_activations, create_backbone, has_batch_norm, has_small_stem, load_weights
+from gpt4image.models import (
+    checkpoint_activations,
+    classifier_names,
+    create_backbone,
+    has_batch_norm,
+    has_small_stem,
+    load_weights,
+)
 
 CLASSES, WIDTH = 5, 24
 DAISY = 985  # of ImageNet
@@ -61,10 +68,10 @@ class TestCreateBackbone:
         ],
     )
     def test_gives_logits_for_images_of_that_size(self, name, image_size, stem):
-        module, notes = create_backbone(name, classes=CLASSES, image_size=image_size, stem=stem)
+        module, notes, new_layers = create_backbone(name, classes=CLASSES, image_size=image_size, stem=stem)
         assert module.training
         assert module.eval()(images(image_size)).shape == (2, CLASSES)
-        assert notes == ()
+        assert notes == new_layers == ()
 
     @pytest.mark.parametrize("name", ["resnet18", "resnet26d", "skresnet18"])
     def test_small_stem_of_a_resnet_keeps_the_resolution(self, name):
@@ -141,8 +148,10 @@ class TestLoadWeights:
         trained = small_resnet(seed=1)
         save_file(trained.state_dict(), tmp_path / "model.safetensors")
         init = str(tmp_path / "model.safetensors")
-        module, notes = create_backbone("test_resnet", classes=CLASSES, image_size=32, stem="small", init=init)
-        assert notes == ()
+        module, notes, new_layers = create_backbone(
+            "test_resnet", classes=CLASSES, image_size=32, stem="small", init=init
+        )
+        assert notes == new_layers == ()
         torch.testing.assert_close(module.eval()(images()), trained.eval()(images()), rtol=0, atol=0)
 
     @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "deit_tiny_distilled_patch16_224"])
@@ -150,9 +159,10 @@ class TestLoadWeights:
         file = tmp_path / "model.safetensors"
         weights = create_backbone(name, classes=3, image_size=32, stem="small").module.state_dict()
         save_file(weights, file)
-        module, notes = create_backbone(name, classes=CLASSES, image_size=32, stem="small", init=str(file))
+        module, notes, new_layers = create_backbone(name, classes=CLASSES, image_size=32, stem="small", init=str(file))
         assert len(notes) == 1
         assert "classifier has other classes" in notes[0]
+        assert new_layers == classifier_names(module)
         body = {key: value for key, value in module.state_dict().items() if value.shape == weights[key].shape}
         assert len(weights) - len(body) in (2, 4)
         for key, value in body.items():
@@ -163,12 +173,12 @@ class TestLoadWeights:
         file = str(tmp_path / "lite0.safetensors")
         tool["main"](file)
         whole = create_backbone(tool["MODEL"], classes=1000, image_size=224, init=file)
-        assert whole.notes == ()
+        assert whole.notes == whole.new_layers == ()
         see = timm.data.create_transform(**timm.data.resolve_data_config({}, model=whole.module))
         with torch.no_grad():
             assert whole.module.eval()(see(Image.open(FLOWER))[None]).argmax().item() == DAISY
         part = create_backbone(tool["MODEL"], classes=CLASSES, image_size=96, init=file)
-        assert "classifier has other classes" in part.notes[0]
+        assert "classifier has other classes" in part.notes[0] and part.new_layers == ("classifier",)
         torch.testing.assert_close(part.module.conv_head.weight, whole.module.conv_head.weight, rtol=0, atol=0)
 
     def test_other_tensors_must_fit(self, tmp_path):

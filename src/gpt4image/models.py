@@ -39,11 +39,13 @@ class Backbone(NamedTuple):
 
     Attributes:
         module: images (B, C, H, W) -> logits (B, K).
-        notes: which layers did not get the weights that ``init`` names; empty in the usual case.
+        notes: what of the weights that ``init`` names did not fit; empty in the usual case.
+        new_layers: dotted names of the layers that start from random weights, where others got those of ``init``.
     """
 
     module: nn.Module
     notes: tuple[str, ...]
+    new_layers: tuple[str, ...]
 
 
 def create_backbone(
@@ -87,14 +89,21 @@ def create_backbone(
         args["drop_path_rate"] = drop_path
     module = _build(name, {**args, **(model_args or {})}, pretrained=init == "pretrained")
     notes: tuple[str, ...] = ()
+    new_layers: tuple[str, ...] = ()
     if _is_small_stem_resnet(name, stem):
         is_new = small_stem.shrink_stem(module, _small_stem_stride(image_size))
         if is_new and init == "pretrained":
             notes = ("conv1 of the small stem starts from random weights, for the pretrained one is 7x7.",)
+            new_layers = ("conv1",)
     _check_image_size(module, name, in_chans, image_size)
-    if init not in ("scratch", "pretrained"):
-        notes = load_weights(module, Path(init))
-    return Backbone(module, notes)
+    if init == "pretrained":
+        known: Any = module.pretrained_cfg
+        new_layers += () if known["num_classes"] == classes else classifier_names(module)
+    elif init != "scratch":
+        new_layers = load_weights(module, Path(init))
+        if new_layers:
+            notes = (f"{init}: its classifier has other classes; it was left out and starts from random weights.",)
+    return Backbone(module, notes, new_layers)
 
 
 def in_timm(
@@ -179,19 +188,20 @@ def checkpoint_activations(module: nn.Module, name: str) -> None:
 
 
 def load_weights(module: nn.Module, path: Path) -> tuple[str, ...]:
-    """Load a .safetensors file into a classifier; return a note where its classifier has other classes and stays new.
+    """Load a .safetensors file into a classifier; return the names of its last layers if they stay new.
+
+    They do where the file has other classes, or none.
 
     Raises:
         ModelError: the file is missing, damaged or no safetensors file, or other tensors do not fit.
     """
     given = _read_safetensors(path)
     expected = module.state_dict()
-    notes: tuple[str, ...] = ()
-    heads = tuple(f"{name}." for name in classifier_names(module))
-    head_keys = [key for key in expected if key.startswith(heads)]
-    if any(key not in given or given[key].shape != expected[key].shape for key in head_keys):
-        given |= {key: expected[key] for key in head_keys}
-        notes = (f"{path}: its classifier has other classes; it was left out and starts from random weights.",)
+    names = classifier_names(module)
+    heads = [key for key in expected if key.startswith(tuple(f"{name}." for name in names))]
+    is_new = any(key not in given or given[key].shape != expected[key].shape for key in heads)
+    if is_new:
+        given |= {key: expected[key] for key in heads}
     problems = {
         "missing": [key for key in expected if key not in given],
         "not in the model": [key for key in given if key not in expected],
@@ -203,7 +213,7 @@ def load_weights(module: nn.Module, path: Path) -> tuple[str, ...]:
             f"{path} does not fit {type(module).__name__}: {what}. Are model, stem and image size the same?"
         )
     module.load_state_dict(given)
-    return notes
+    return names if is_new else ()
 
 
 def classifier_names(backbone: nn.Module) -> tuple[str, ...]:

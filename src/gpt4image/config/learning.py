@@ -204,6 +204,9 @@ class ScheduleOptions(StageConfig):
     lr: float | None = Field(default=None, gt=0.0)
     """Peak learning rate; without it 0.02 for muon (5e-3 without batch norm, but for ConvNeXts), 0.1 * batch / 256 for
     sgd, 1e-3 for others; a tenth from given weights."""
+    new_layers_lr_scale: float = Field(default=10.0, gt=0.0)
+    """With --init: learning rate of layers that start anew (a new classifier, the head of the alignment), as a multiple
+    of that of the others."""
     weight_decay: float | None = Field(default=None, ge=0.0)
     """Weight decay of weights (biases and norms have none); without it 0.3 for muon, 5e-4 for sgd, 0.05 for others."""
     momentum: Fraction = 0.9

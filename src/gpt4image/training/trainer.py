@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -130,7 +131,8 @@ def build(config: TrainOptions, data: TrainingData) -> Trainer:
     if config.fsdp:
         require_shardable(config.optimizer or "")
     place = structure_alone if config.fsdp and processes.rank() > 0 and config.ema == 0.0 else contextlib.nullcontext
-    backbone, notes = processes.together(lambda: make_backbone(config, len(data.classes), place))
+    backbone, notes, new_layers = processes.together(lambda: make_backbone(config, len(data.classes), place))
+    new_layers = processes.from_first(new_layers)  # others may have the structure alone
     if config.checkpoint_activations:
         checkpoint_activations(backbone, config.model or "")
     model: Plain | Aligner = Plain(backbone)
@@ -159,7 +161,7 @@ def build(config: TrainOptions, data: TrainingData) -> Trainer:
         compile_training(backbone, device)
     try:
         optimizer = create_optimizer_v2(
-            decay_groups(model, config.weight_decay or 0.0),
+            parameter_groups(model, config, new_layers),
             opt=config.optimizer or "",
             lr=config.lr,
             weight_decay=config.weight_decay or 0.0,
@@ -191,10 +193,29 @@ def build(config: TrainOptions, data: TrainingData) -> Trainer:
     )
 
 
-def decay_groups(model: Plain | Aligner, weight_decay: float) -> list[dict[str, Any]]:
-    """Return the parameters of a run but those of a text encoder, in groups with and without weight decay."""
+def parameter_groups(
+    model: Plain | Aligner, config: TrainOptions, new_layers: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Return the parameters of a run but those of a text encoder, with and without weight decay.
+
+    Where weights were given, ``new_layers`` of the backbone and what is no part of it learn faster, in groups of their
+    own: they have far to go, and the others are to stay near to where they are.
+    """
     trained = nn.ModuleDict({name: child for name, child in model.named_children() if name != "texts"})
-    return param_groups_weight_decay(trained, weight_decay, no_weight_decay_list=model.no_weight_decay())
+    decay = config.weight_decay or 0.0
+    groups = param_groups_weight_decay(trained, decay, no_weight_decay_list=model.no_weight_decay())
+    if config.init == "scratch":
+        return groups
+    given = {id(parameter) for parameter in model.backbone.parameters()} - {
+        id(parameter) for name in new_layers for parameter in model.backbone.get_submodule(name).parameters()
+    }
+    faster = {"lr_scale": config.new_layers_lr_scale}  # a key that the schedulers of timm know
+    parts = [
+        {**group, **more, "params": [each for each in group["params"] if (id(each) in given) is kept]}
+        for kept, more in ((True, {}), (False, faster))
+        for group in groups
+    ]
+    return [part for part in parts if part["params"]]
 
 
 def cosine(optimizer: torch.optim.Optimizer, steps: int, warmup_fraction: float, lowest: float) -> CosineLRScheduler:
