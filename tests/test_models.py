@@ -142,6 +142,15 @@ class TestCreateBackbone:
         with pytest.raises(ModelError, match=r"pretrained weights of resnet18 cannot be loaded.*FILE\.safetensors"):
             create_backbone("resnet18", classes=CLASSES, image_size=32, init="pretrained")
 
+    def test_layers_that_pretrained_weights_do_not_fill_are_named(self, monkeypatch):
+        real = timm.create_model
+        monkeypatch.setattr(timm, "create_model", lambda name, pretrained, **args: real(name, **args))
+        start = {"image_size": 32, "init": "pretrained"}
+        assert create_backbone("resnet18", classes=1000, **start).new_layers == ()
+        assert create_backbone("resnet18", classes=CLASSES, **start).new_layers == ("fc",)
+        small = create_backbone("resnet18", classes=CLASSES, stem="small", **start)
+        assert small.new_layers == ("conv1", "fc") and "conv1 of the small stem" in small.notes[0]
+
 
 class TestLoadWeights:
     def test_round_trip(self, tmp_path):

@@ -98,7 +98,7 @@ def create_backbone(
     _check_image_size(module, name, in_chans, image_size)
     if init == "pretrained":
         known: Any = module.pretrained_cfg
-        new_layers += () if known["num_classes"] == classes else classifier_names(module)
+        new_layers += () if known.get("num_classes") == classes else classifier_names(module)
     elif init != "scratch":
         new_layers = load_weights(module, Path(init))
         if new_layers:
