@@ -4,7 +4,7 @@
 
 A softmax classifier is fitted on features that never change: on the labels that are left, on text labels, and on all
 labels. Its L2 strength is chosen on a fifth of what it is fitted on. Accuracy on the test split, mean over
-draws of labels; after ±, half the 95 % interval of the gain of text labels over labels only (paired, Student's t).
+draws of labels; in brackets, the 95 % interval of the gain of text labels over labels only (paired, Student's t).
 Data as for benchmarks/text_labels.py, and the photographs of CIFAR-10 in $GPT4IMAGE_SHARED_DATA.
 """
 
@@ -19,15 +19,15 @@ import timm
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.stats import t as student
 from torch import Tensor
 
+from gpt4image.comparing.statistics import paired
 from gpt4image.data import load_with_splits
 from gpt4image.data.image_set import ImageSet
 from gpt4image.data.splits import flip_labels
-from gpt4image.files import read_json_lines
 from gpt4image.labelling.text_vectors import Texts
 from gpt4image.models import create_backbone
+from gpt4image.reporting.findings import points, points_interval
 from gpt4image.text_labels import TargetRule
 from pretrained_weights import MODEL
 from text_labels import DATA, DRAWS, SETS, corpus, kept_labels, names_of, print_table, read, table
@@ -93,10 +93,9 @@ def one_hot(labels: Ints, classes: int) -> Array:
 
 
 def compare(name: str, weights: str) -> None:
-    folder = DATA / ("cifar10" if name == "CIFAR-10" else "openmoji")
     image_set = load_with_splits(SPECS[name], val_fraction=0.0, test_fraction=0.2)
     place = {key: row for row, key in enumerate(image_set.keys)}
-    described = [place[row["key"]] for row in read_json_lines(folder / "descriptions-plain.jsonl")]
+    described = [place[key] for key in corpus(name).keys]
     chosen = np.flatnonzero(image_set.splits[described] == "train")
     test = image_set.indices("test")
     train = features(image_set, [described[row] for row in chosen], weights)
@@ -120,9 +119,9 @@ def compare(name: str, weights: str) -> None:
             aims = TargetRule().apply(reading.probabilities, given, reading.noise)
             found.append((score(one_hot(given, len(classes))), score(aims)))
         alone, text = np.array(found).T
-        half = student.ppf(0.975, DRAWS - 1) * np.std(text - alone, ddof=1) / DRAWS**0.5
+        gain = paired(text, alone)
         means = [f"{value:.3f}" for value in (alone.mean(), text.mean(), everything)]
-        rows.append((situation, [*means, f"{100 * (text - alone).mean():+.1f} ± {100 * half:.1f}"]))
+        rows.append((situation, [*means, f"{points(gain.difference)} ({points_interval(gain.ci95)})"]))
     print_table(
         f"{name}, frozen features, {len(train)} training and {len(test)} test images",
         ["labels only", "text labels", "all labels", "points gained"],

@@ -40,8 +40,9 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Corpus:
-    """Descriptions of images, one each, with their true classes."""
+    """Descriptions of images, one each, with their keys and true classes."""
 
+    keys: tuple[str, ...]
     descriptions: tuple[str, ...]
     labels: Ints
     classes: tuple[str, ...]
@@ -63,7 +64,10 @@ def corpus(name: str) -> Corpus:
         classes = [known[row["key"]] for row in rows]
     names, labels = np.unique(classes, return_inverse=True)
     return Corpus(
-        descriptions=tuple(row["description"] for row in rows), labels=labels.astype(np.int64), classes=tuple(names)
+        keys=tuple(row["key"] for row in rows),
+        descriptions=tuple(row["description"] for row in rows),
+        labels=labels.astype(np.int64),
+        classes=tuple(names),
     )
 
 

@@ -193,9 +193,7 @@ def build(config: TrainOptions, data: TrainingData) -> Trainer:
     )
 
 
-def parameter_groups(
-    model: Plain | Aligner, config: TrainOptions, new_layers: Sequence[str] = ()
-) -> list[dict[str, Any]]:
+def parameter_groups(model: Plain | Aligner, config: TrainOptions, new_layers: Sequence[str]) -> list[dict[str, Any]]:
     """Return the parameters of a run but those of a text encoder, with and without weight decay.
 
     Where weights were given, ``new_layers`` of the backbone and what is no part of it learn faster, in groups of their
