@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gpt4image.config import LabelConfig
 from gpt4image.data import NO_LABEL, ImageSet, load_with_splits
+from gpt4image.data.splits import stand_ins
 from gpt4image.errors import TableError, first_few
 from gpt4image.labelling.cotraining import ask_run, second_opinion
 from gpt4image.labelling.label_page import Shown, in_words, write_page
@@ -42,7 +43,8 @@ def label(config: LabelConfig) -> Outcome:
     """
     tables = open_tables(config.embeddings)
     images = load_with_splits(config.data, val_fraction=config.val_fraction, test_fraction=config.test_fraction)
-    images = images.select(_first_of_each_digest(images))
+    preferred = 2 * (images.splits != "train") + (images.labels == NO_LABEL)
+    images = images.select(np.unique(stand_ins(images.digests, preferred)))  # no copy may be in another fold
     texts = Texts.of(tables, images.digests, embedded_names(config.embeddings, "auto", images.classes, config.method))
     train = images.splits == "train"
     labels = np.where(train, images.labels, NO_LABEL)
@@ -105,14 +107,6 @@ def open_tables(paths: Sequence[Path]) -> list[EmbeddingTable]:
             "prompt that does not name the class (--prompt paper), or encode only those (`gpt4image encode --prompt`)."
         )
     return tables
-
-
-def _first_of_each_digest(images: ImageSet) -> NDArray[np.int64]:
-    """One image per digest, train before others: no copy of an image may be in another fold."""
-    place: dict[str, int] = {}
-    for i in sorted(range(len(images)), key=lambda i: (images.splits[i] != "train", images.labels[i] == NO_LABEL)):
-        place.setdefault(images.digests[i], i)
-    return np.array(sorted(place.values()), dtype=np.int64)
 
 
 def _require_labels(

@@ -16,6 +16,7 @@ from gpt4image.data.splits import (
     keep_labels_per_class,
     long_tail,
     seen_in_training,
+    stand_ins,
     with_splits,
 )
 from gpt4image.errors import DataError
@@ -127,6 +128,14 @@ def test_val_takes_images_kept_in_train_last() -> None:
 def test_images_of_both_given_splits_are_counted() -> None:
     images = image_set([b"a", b"a", b"b", b"a", b"c"], [0, 0, 1, 0, 1], ["train", "train", "train", "test", "test"])
     assert seen_in_training(images) == 1
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 2)), max_size=12))
+def test_an_equal_image_of_the_lowest_rank_stands_for_each(images: list[tuple[str, int]]) -> None:
+    found = stand_ins([digest for digest, _ in images], np.array([rank for _, rank in images], np.int64))
+    for (digest, _), i in zip(images, found.tolist(), strict=True):
+        ranks = {j: rank for j, (other, rank) in enumerate(images) if other == digest}
+        assert i == min(ranks, key=lambda j: (ranks[j], j))
 
 
 def test_k_labels_per_class_are_kept_in_train_alone() -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gpt4image.comparing.class_names import ClassNames
 from gpt4image.comparing.regimes import Regime
 from gpt4image.config import LabelConfig, TrainConfig
-from gpt4image.data import load_image_set
+from gpt4image.data import NO_LABEL, load_image_set
 from gpt4image.errors import ConfigError, TableError
 from gpt4image.label import label
 from gpt4image.labelling.teaching import (
@@ -221,3 +221,28 @@ def test_planted_wrong_labels_are_counted(colour_folder: Path, described: dict[s
     assert found["recall"] > 0.8
     assert found["average_precision"] > 0.8
     assert found["precision"] == pytest.approx(found["recall"] * found["flipped"] / found["named"])
+
+
+def test_copies_are_read_as_one_picture(colour_folder: Path, tmp_path: Path):
+    """Texts say nothing here: what predicts a label out of fold has seen it on a copy of the picture."""
+    for path in list(colour_folder.rglob("*.png")):
+        path.with_name(f"copy-{path.name}").write_bytes(path.read_bytes())
+    rng = np.random.default_rng(0)
+    digests = sorted(set(load_image_set(f"folder:{colour_folder}").digests))
+    make_table(tmp_path / "noise", {digest: [rng.normal(size=64)] for digest in digests})
+    config = options(colour_folder, tmp_path, embeddings=tmp_path / "noise")
+    data = prepare(config).data
+    train = data.indices("train")
+    copies = np.array([data.image_set.keys[i].rpartition("/")[2].startswith("copy-") for i in train])
+    read = read_training(data, config, 0)
+    assert read.agreement is not None and read.agreement < 0.6
+    assert read.out_of_fold.all()
+    by_key = dict(zip([data.image_set.keys[i] for i in train], read.probabilities, strict=True))
+    for i in train[copies]:
+        key = data.image_set.keys[i]
+        np.testing.assert_array_equal(by_key[key], by_key[key.replace("copy-", "")])
+    labels = data.labels.copy()
+    labels[train[~copies]] = NO_LABEL
+    one = read_training(replace(data, labels=labels), config, 0)
+    np.testing.assert_array_equal(one.out_of_fold, copies)
+    np.testing.assert_array_equal(one.probabilities, read.probabilities)

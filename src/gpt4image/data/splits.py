@@ -154,6 +154,19 @@ def drawn_part(indices: NDArray[np.int64], fraction: float, seed: int) -> NDArra
     return np.sort(np.random.default_rng((seed, 13)).permutation(indices)[:count])
 
 
+def stand_ins(digests: Sequence[str], rank: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Return (N,) the position that stands for each image: of byte-equal images, the first of the lowest rank.
+
+    Args:
+        digests: N digests.
+        rank: (N,) which of several equal images to prefer, lowest first.
+    """
+    first: dict[str, int] = {}
+    for i in map(int, np.argsort(rank, kind="stable")):
+        first.setdefault(digests[i], i)
+    return np.array([first[digest] for digest in digests], dtype=np.int64)
+
+
 def seen_in_training(image_set: ImageSet) -> int:
     """Return how many test images are byte for byte in train too."""
     train = {image_set.digests[i] for i in image_set.indices("train")}

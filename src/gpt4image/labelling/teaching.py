@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.config import LabelConfig, TrainOptions
-from gpt4image.data.image_set import SPLITS, ImageSet
+from gpt4image.data.image_set import NO_LABEL, SPLITS, ImageSet
+from gpt4image.data.splits import stand_ins
 from gpt4image.errors import ConfigError, TableError
 from gpt4image.labelling.cotraining import second_opinion
 from gpt4image.labelling.label_noise import judge
@@ -52,11 +53,16 @@ def _method(config: TrainOptions) -> Method:
 def read_training(data: TrainingData, config: TrainOptions, seed: int) -> Reading:
     """Return what the texts say by the labels that are left; its rows are the images ``data.indices("train")``.
 
-    Neither the texts nor the labels of other splits are read.
+    Neither the texts nor the labels of other splits are read. Byte-equal images are read as one, by the first label
+    among them: a copy in another fold would tell the label that is to be judged.
     """
     train = data.indices("train")
-    texts = texts_of(data, config).take(train)
-    return read_labels(texts, data.labels[train], len(data.classes), seed, method=_method(config))
+    labels, digests = data.labels[train], [data.image_set.digests[i] for i in train]
+    read, copy_of = np.unique(stand_ins(digests, labels == NO_LABEL), return_inverse=True)
+    texts = texts_of(data, config).take(train[read])
+    reading = read_labels(texts, labels[read], len(data.classes), seed, method=_method(config))
+    out_of_fold = reading.out_of_fold[copy_of] & (labels != NO_LABEL)
+    return replace(reading, probabilities=reading.probabilities[copy_of], out_of_fold=out_of_fold)
 
 
 def targets_of(
