@@ -38,6 +38,22 @@ def test_results_come_in_order_of_the_jobs() -> None:
     assert run_jobs(double, [], [], processes=2, title="t") == []
 
 
+def sleep_or_look(job: tuple[Path, bool], progress: Any) -> tuple[int, int]:
+    folder, looks = job
+    if looks:
+        return os.getpid(), len(list(folder.iterdir()))
+    time.sleep(0.2)
+    (folder / str(time.monotonic_ns())).touch()
+    return os.getpid(), -1
+
+
+def test_later_jobs_wait_for_the_first_and_run_in_the_same_processes(tmp_path: Path) -> None:
+    jobs = [(tmp_path, False)] * 3 + [(tmp_path, True)] * 2
+    found = run_jobs(sleep_or_look, jobs, list("abcde"), processes=2, title="t", first=3)
+    assert [count for _, count in found] == [-1, -1, -1, 3, 3]
+    assert {process for process, _ in found[3:]} <= {process for process, _ in found[:3]}
+
+
 def test_an_error_reaches_the_caller_as_it_was_raised() -> None:
     with pytest.raises(DataError, match="picture 1 is missing"):
         run_jobs(fail, [0, 1, 2], list("abc"), processes=1, title="t")

@@ -23,11 +23,14 @@ from gpt4image.training.training_data import Prepared, TrainingData, prepare, wi
 
 def run_all(jobs: list[Job], config: CompareConfig) -> None:
     """Run what is not finished: first what depends on nothing, then what needs the finished run of another arm."""
-    todo = [job for job in jobs if not _is_done(job)]
-    for wave in (False, True):
-        part = [job for job in todo if (arms.ALL[job.arm].after is not None) is wave]
-        names = [f"{job.name} seed {job.config.seed}" for job in part]
-        run_jobs(run_job, part, names, processes=jobs_at_once(config), title="compare")
+    todo = sorted((job for job in jobs if not _is_done(job)), key=_comes_later)
+    names = [f"{job.name} seed {job.config.seed}" for job in todo]
+    first = len(todo) - sum(map(_comes_later, todo))
+    run_jobs(run_job, todo, names, processes=jobs_at_once(config), title="compare", first=first)
+
+
+def _comes_later(job: Job) -> bool:
+    return arms.ALL[job.arm].after is not None
 
 
 def _is_done(job: Job) -> bool:

@@ -34,7 +34,13 @@ _state = _State()
 
 
 def run_jobs(
-    work: Callable[[Any, Progress], Any], jobs: Sequence[Any], names: Sequence[str], *, processes: int, title: str
+    work: Callable[[Any, Progress], Any],
+    jobs: Sequence[Any],
+    names: Sequence[str],
+    *,
+    processes: int,
+    title: str,
+    first: int | None = None,
 ) -> list[Any]:
     """Run ``work(job, progress)`` for every job in worker processes and return the results in order of the jobs.
 
@@ -44,6 +50,7 @@ def run_jobs(
         names: what to call each job in the progress bar.
         processes: how many run at once. A process keeps its caches from job to job.
         title: of the bar.
+        first: how many of the jobs must have ended before the others begin; without it none waits for another.
 
     Raises:
         RunError: a worker process died (out of memory, killed).
@@ -58,22 +65,25 @@ def run_jobs(
         min(processes, len(jobs)), mp_context=context, initializer=_start_worker, initargs=(messages, os.getpid())
     )
     try:
-        futures = [pool.submit(_run, work, job, number) for number, job in enumerate(jobs)]
+        numbers = range(len(jobs))
+        results: list[Any] = [None] * len(jobs)
+        share = [0.0] * len(jobs)
         with progress_bar() as bar:
             task = bar.add_task(title, total=float(len(jobs)), note="")
-            share = [0.0] * len(jobs)
-            pending = set(futures)
-            while pending:
-                done, pending = wait(pending, timeout=0.3, return_when=FIRST_COMPLETED)
-                for number, part, note in _drain(messages):
-                    share[number] = part
-                    bar.update(task, completed=sum(share), note=f"{names[number]}: {note}")
-                for future in done:
-                    share[futures.index(future)] = 1.0
-                    if future.exception() is not None:
-                        pool.shutdown(wait=True, cancel_futures=True)
-                        future.result()
-        return [future.result() for future in futures]
+            for wave in (numbers[:first], () if first is None else numbers[first:]):
+                number_of = {pool.submit(_run, work, jobs[number], number): number for number in wave}
+                pending = set(number_of)
+                while pending:
+                    done, pending = wait(pending, timeout=0.3, return_when=FIRST_COMPLETED)
+                    for number, part, note in _drain(messages):
+                        share[number] = part
+                        bar.update(task, completed=sum(share), note=f"{names[number]}: {note}")
+                    for future in done:
+                        share[number_of[future]] = 1.0
+                        if future.exception() is not None:
+                            pool.shutdown(wait=True, cancel_futures=True)
+                        results[number_of[future]] = future.result()
+        return results
     except KeyboardInterrupt:
         for worker in multiprocessing.active_children():
             if worker.pid is not None:
