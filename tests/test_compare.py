@@ -21,9 +21,11 @@ from numpy.typing import NDArray
 from gpt4image import runs
 from gpt4image.compare import compare
 from gpt4image.comparing import arms
+from gpt4image.comparing.class_names import ClassNames
 from gpt4image.comparing.jobs import situation
 from gpt4image.comparing.planning import make_plan
 from gpt4image.comparing.regimes import Regime
+from gpt4image.comparing.results import pairs_of
 from gpt4image.comparing.statistics import crossed
 from gpt4image.config import CompareConfig, TrainConfig
 from gpt4image.data import load_image_set
@@ -356,6 +358,18 @@ def test_arms_with_consistency_training_learn_from_what_is_left(
     for name, arm in record["arms"].items():
         config, rows = read_json(out / arm["runs"][0] / runs.CONFIG), runs.read_run(out / arm["runs"][0])["metrics"]
         assert (config["consistency"] > 0) == ("consistency_loss" in rows[-1]) == (name != "baseline")
+
+
+def test_a_control_that_means_something_with_all_labels_alone_has_to_be_asked_for(
+    colour_folder: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpt4image.comparing.planning.embed_class_names", lambda *_: ClassNames())
+    usual = make_plan(options(colour_folder, table, tmp_path / "cmp", labels_per_class=2)).members
+    assert "text-labels" in usual and "class-mean" in usual and "text-labels-shuffled" not in usual
+    asked = options(colour_folder, table, tmp_path / "cmp", label_trust=0.5, arms="text-labels,text-labels-shuffled")
+    members = make_plan(asked).members
+    assert list(members) == ["baseline", "text-labels", "text-labels-shuffled"]
+    assert ("text-labels", "text-labels-shuffled") in pairs_of(members)
 
 
 def test_a_second_round_brings_the_first_one_along(colour_folder: Path, table: Path, tmp_path: Path) -> None:

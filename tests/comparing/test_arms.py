@@ -117,6 +117,15 @@ def test_random_vectors_are_unit_and_differ_by_seed_and_image() -> None:
     assert not np.allclose(vectors[described], other[described])
 
 
+def test_shuffled_text_labels_are_those_of_another_image_of_the_class() -> None:
+    soft = np.arange(54, dtype=np.float32).reshape(18, 3)
+    data = ALL["text-labels-shuffled"].prepare(replace(situation(), text_labels=lambda _: soft.copy()))
+    assert data.soft is not None and data.text is None
+    whose = data.soft[:, 0].astype(int) // 3
+    assert sorted(whose) == list(range(18)) and (TRUE[whose] == TRUE).all()
+    assert (whose[:9] != np.arange(9)).any() and (whose[9:] == np.arange(9, 18)).all()
+
+
 def test_zero_shot_takes_the_nearest_class_name_and_no_label() -> None:
     data = ALL["zero-shot"].prepare(situation(labels=np.full(18, NO_LABEL)))
     assert data.soft is not None

@@ -54,6 +54,7 @@ class Arm:
         scarce_only: whether it differs from the baseline only where labels are missing or wrong.
         after: the arm whose finished run of the same seed it needs.
         options: options of train that it has of its own.
+        when_asked: whether it runs only where ``--arms`` names it.
     """
 
     about: str
@@ -63,6 +64,7 @@ class Arm:
     scarce_only: bool = False
     after: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    when_asked: bool = False
 
     @property
     def consistent(self) -> bool:
@@ -163,6 +165,13 @@ def _class_mean(given: Situation) -> TrainingData:
     return replace(given.data, text=TextTargets.one_each(means, rows))
 
 
+def _text_labels_shuffled(given: Situation) -> TrainingData:
+    soft = given.text_labels(None)
+    for members in _labelled_by_class(given):
+        soft[members] = soft[_rng(given).permutation(members)]
+    return replace(given.data, text=None, soft=soft)
+
+
 ALL: dict[str, Arm] = {
     "baseline": Arm(about="labels only", prepare=_baseline, text=False),
     "aligned": Arm(about="labels, and features aligned to the descriptions (the paper)", prepare=_aligned),
@@ -214,6 +223,12 @@ ALL: dict[str, Arm] = {
     "random": Arm(about="control: aligned to random unit vectors", prepare=_random),
     "class-name": Arm(about="control: aligned to the name of the class", prepare=_class_name, names=True),
     "class-mean": Arm(about="control: aligned to the mean description of the class", prepare=_class_mean),
+    "text-labels-shuffled": Arm(
+        about="control: the text label of another image of the class",
+        prepare=_text_labels_shuffled,
+        scarce_only=True,
+        when_asked=True,  # it tells whose text it was only where the labels are known
+    ),
 }
 
 

@@ -176,7 +176,7 @@ def _members(config: CompareConfig, left: TrainingData, *, scarce: bool, unlabel
     }
     possible = [name for name in arms.applicable(scarce=True, **there) if scarce or name != "oracle"]
     usual = arms.applicable(scarce=scarce or unlabelled, **there)
-    asked = listed(config.arms) or tuple(name for name in usual if name in possible)
+    asked = listed(config.arms) or tuple(name for name in usual if name in possible and not arms.ALL[name].when_asked)
     wanted = {**dict.fromkeys(asked), **{table["arm"]: None for table in config.variants.values()}}
     if refused := [name for name in wanted if name not in possible]:
         why = "need --embeddings" if config.embeddings is None else "need --labels-per-class or --label-noise"

@@ -30,7 +30,7 @@ PLAIN = ("top5", "mean_class_accuracy", "ece")
 
 RIVALS = {
     "aligned": ("shuffled", "shuffled-within-class", "random", "class-name", "class-mean"),
-    "text-labels": ("aligned", "class-name", "zero-shot", "self-training", "fixmatch"),
+    "text-labels": ("aligned", "class-name", "zero-shot", "self-training", "fixmatch", "text-labels-shuffled"),
     "text-labels-aligned": ("text-labels", "class-name"),
     "text-labels-cotrained": ("text-labels", "text-labels-fixmatch"),
     "text-labels-fixmatch": ("text-labels", "fixmatch"),

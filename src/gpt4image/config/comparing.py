@@ -30,6 +30,7 @@ ARMS = (
     "random",
     "class-name",
     "class-mean",
+    "text-labels-shuffled",
 )
 COMMON = frozenset(
     {

@@ -37,6 +37,7 @@ PHRASES = {
     "random": "alignment to random vectors",
     "class-name": "alignment to the class name",
     "class-mean": "alignment to the mean of the class",
+    "text-labels-shuffled": "text labels shuffled within the class",
 }
 METRICS = {"top1": "test accuracy"}
 
