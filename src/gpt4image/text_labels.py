@@ -1,7 +1,8 @@
 """Text labels: the file of class probabilities that ``label`` writes, and the class targets that are made of them.
 
-The given labels are taken at their word unless the texts show that some are wrong. If they do, the target of an image
-is the posterior of its class given its text and its label, under the noise that was estimated.
+Where the given labels look right, the target of an image is half its label and half what its text says of the
+classes: a teacher's soft label (Hinton et al. 2015, arXiv 1503.02531). Where the texts show that some are wrong, it is
+the posterior of its class given its text and its label, under the noise that was estimated.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
+TRUST_IN_RIGHT_LABELS = 0.5
+"""Share of a given label in its target where no label looks wrong (docs/log.md, 2026-11-27)."""
 FORMAT = "gpt4image-text-labels-1"
 TEXT_COLUMN = "text_probabilities"  # there where a model had a say in ``probabilities``
 COLUMNS = ("key", "digest", "split", "given_label", "text_label", "doubt", "out_of_fold", "probabilities")
@@ -35,9 +38,11 @@ class TargetRule:
     """How class targets are made of text labels and given labels.
 
     Attributes:
-        trust: share of a given label in the target of an image with text; without it, the posterior of the class.
-        targets: soft: class probabilities; hard: the most probable class.
-        confidence: an image whose most probable class is less probable than this has no target.
+        trust: share of a given label in the target of an image with text; without it, half where the labels look right,
+            else the posterior of the class.
+        targets: soft: class probabilities; hard: the most probable class, the label itself where the labels look right.
+        confidence: an image whose most probable class is less probable than this has no target, unless its label looks
+            right.
     """
 
     trust: float | None = None
@@ -46,14 +51,17 @@ class TargetRule:
 
     def apply(self, probabilities: Floats, labels: Ints, noise: Noise) -> NDArray[np.float32]:
         """Return (n, K) class targets; arguments as of ``blend``. A row of zeros is no target."""
-        targets = blend(probabilities, labels, noise, self.trust)
+        trust, sure = self.trust, np.zeros(len(labels), bool)
+        if trust is None and noise.rate == 0.0:
+            trust, sure = 1.0 if self.targets == "hard" else TRUST_IN_RIGHT_LABELS, labels >= 0
+        targets = blend(probabilities, labels, noise, trust)
         most = targets.max(axis=1)
         if self.targets == "hard":
             rows = np.arange(len(targets))
             chosen = targets.argmax(axis=1)
             targets[:] = 0.0
             targets[rows, chosen] = most > 0.0
-        targets[most < self.confidence] = 0.0
+        targets[(most < self.confidence) & ~sure] = 0.0
         return targets
 
 
@@ -78,8 +86,6 @@ def blend(probabilities: Floats, labels: Ints, noise: Noise, trust: float | None
     has_text = text.any(axis=1, keepdims=True)
     if trust is not None:
         both = trust * given + (1.0 - trust) * text
-    elif noise.rate == 0.0:
-        both = given
     else:
         both = noise.matrix(targets.shape[1]).T[own] * np.maximum(text, 1e-6)
         both /= both.sum(axis=1, keepdims=True)

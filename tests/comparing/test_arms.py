@@ -66,8 +66,9 @@ def test_every_arm_prepares_and_leaves_images_and_splits_alone(name: str) -> Non
     given = situation()
     data = ALL[name].prepare(given)
     assert data.image_set is given.data.image_set
+    arm = ALL[name]
     assert (data.text is not None) == (
-        name == "text-labels-aligned" or (name != "baseline" and not ALL[name].scarce_only)
+        name == "text-labels-aligned" or (arm.text and arm.options == {} and data.soft is None)
     )
 
 
@@ -159,9 +160,14 @@ def test_arms_that_mean_nothing_are_left_out() -> None:
     assert names(described=False, scarce=False) == ("baseline",)
     assert names(described=False, scarce=True) == ("baseline", "self-training", "oracle")
     assert names(described=False, scarce=True, unlabelled=True) == ("baseline", "self-training", "fixmatch", "oracle")
-    assert "text-labels" not in names(described=True, scarce=False)
+    known = names(described=True, scarce=False)
+    assert {"aligned", "text-labels", "text-labels-aligned", "text-labels-shuffled"} <= set(known)
+    assert "self-training" not in known and "text-labels-cotrained" not in known
+    told = applicable(described=True, scarce=False, unlabelled=False, untold=False, class_conditioned=True)
+    assert set(known) - set(told) == {"text-labels", "text-labels-aligned", "text-labels-shuffled"}
     assert "text-labels-fixmatch" not in names(described=True, scarce=True, unlabelled=True)
-    assert set(names(described=True, scarce=True, unlabelled=True, untold=True)) == set(ARMS)
+    most = names(described=True, scarce=True, unlabelled=True, untold=True)
+    assert set(ARMS) - set(most) == {"text-labels-shuffled"}
 
 
 def test_one_hot() -> None:

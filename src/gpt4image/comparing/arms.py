@@ -51,30 +51,27 @@ class Arm:
         prepare: gives the data that the arm trains on.
         text: whether the arm needs embeddings of the descriptions.
         names: whether it needs embeddings of the class names.
-        scarce_only: whether it differs from the baseline only where labels are missing or wrong.
+        text_labels: whether labels of its seed are read off the texts, by the labels that are left.
+        scarce_only: whether it means something only where labels are missing or wrong.
+        known_only: whether it means something only where they are all known and right.
         after: the arm whose finished run of the same seed it needs.
         options: options of train that it has of its own.
-        when_asked: whether it runs only where ``--arms`` names it.
     """
 
     about: str
     prepare: Callable[[Situation], TrainingData]
     text: bool = True
     names: bool = False
+    text_labels: bool = False
     scarce_only: bool = False
+    known_only: bool = False
     after: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
-    when_asked: bool = False
 
     @property
     def consistent(self) -> bool:
         """Whether it needs images without a target: without a label and, where it reads texts, without a text."""
         return "consistency" in self.options
-
-    @property
-    def has_text_labels(self) -> bool:
-        """Whether labels of its seed are read off the texts, by the labels that are left."""
-        return self.text and self.scarce_only and not self.names
 
 
 def _baseline(given: Situation) -> TrainingData:
@@ -176,16 +173,15 @@ ALL: dict[str, Arm] = {
     "baseline": Arm(about="labels only", prepare=_baseline, text=False),
     "aligned": Arm(about="labels, and features aligned to the descriptions (the paper)", prepare=_aligned),
     "text-labels": Arm(
-        about="soft labels read off the descriptions by the few labels there are",
-        prepare=_text_labels,
-        scarce_only=True,
+        about="soft labels read off the descriptions by the labels there are", prepare=_text_labels, text_labels=True
     ),
     "text-labels-aligned": Arm(
-        about="text labels and alignment together", prepare=_text_labels_aligned, scarce_only=True
+        about="text labels and alignment together", prepare=_text_labels_aligned, text_labels=True
     ),
     "text-labels-cotrained": Arm(
         about="a second round: text labels and the model trained on them correct each other",
         prepare=_text_labels_cotrained,
+        text_labels=True,
         scarce_only=True,
         after="text-labels",
     ),
@@ -212,6 +208,7 @@ ALL: dict[str, Arm] = {
     "text-labels-fixmatch": Arm(
         about="text labels, and consistency training on the images without label and description",
         prepare=_text_labels,
+        text_labels=True,
         scarce_only=True,
         options={"consistency": 1.0},
     ),
@@ -226,13 +223,15 @@ ALL: dict[str, Arm] = {
     "text-labels-shuffled": Arm(
         about="control: the text label of another image of the class",
         prepare=_text_labels_shuffled,
-        scarce_only=True,
-        when_asked=True,  # it tells whose text it was only where the labels are known
+        text_labels=True,
+        known_only=True,
     ),
 }
 
 
-def applicable(*, described: bool, scarce: bool, unlabelled: bool, untold: bool) -> tuple[str, ...]:
+def applicable(
+    *, described: bool, scarce: bool, unlabelled: bool, untold: bool, class_conditioned: bool = False
+) -> tuple[str, ...]:
     """Return the arms that mean something.
 
     Args:
@@ -240,10 +239,12 @@ def applicable(*, described: bool, scarce: bool, unlabelled: bool, untold: bool)
         scarce: whether labels are missing or wrong.
         unlabelled: whether training images without a label are left, for consistency training.
         untold: whether training images without a label and without a text are.
+        class_conditioned: whether the describer was told the class, so that texts must not give labels.
     """
 
     def means_something(arm: Arm) -> bool:
-        enough = (described or not arm.text) and (scarce or not arm.scarce_only)
+        enough = (described or not arm.text) and not (arm.known_only if scarce else arm.scarce_only)
+        enough = enough and not (class_conditioned and arm.text_labels)
         return enough and (not arm.consistent or (untold if arm.text else unlabelled))
 
     return tuple(name for name in ARMS if means_something(ALL[name]))

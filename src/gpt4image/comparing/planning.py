@@ -15,7 +15,7 @@ from gpt4image.comparing.class_names import ClassNames, embed_class_names, find_
 from gpt4image.comparing.measures import Measures
 from gpt4image.comparing.regimes import Regime
 from gpt4image.comparing.transfer import choose_images
-from gpt4image.config import CompareConfig, TrainConfig, TrainOptions
+from gpt4image.config import ARMS, CompareConfig, TrainConfig, TrainOptions
 from gpt4image.config.base import listed
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.errors import ConfigError
@@ -113,10 +113,10 @@ def make_plan(config: CompareConfig) -> Plan:
     train = ready.data.indices("train")
     unlabelled = bool((ready.data.labels[train] == NO_LABEL).any())
     members = _members(config, regime.apply(ready.data, config.first_seed), scarce=regime.scarce, unlabelled=unlabelled)
-    doubted = any(arms.ALL[member.arm].scarce_only for member in members.values())
+    doubted = any(arms.ALL[member.arm].scarce_only or arms.ALL[member.arm].text_labels for member in members.values())
     if regime.scarce or unlabelled or doubted:
         _refuse_leak(config, members.values())
-    read = any(arms.ALL[member.arm].has_text_labels for member in members.values()) and not config.label_embeddings
+    read = any(arms.ALL[member.arm].text_labels for member in members.values()) and not config.label_embeddings
     for seed in config.seed_range:
         left = regime.apply(ready.data, seed)
         train = left.indices("train")
@@ -174,9 +174,10 @@ def _members(config: CompareConfig, left: TrainingData, *, scarce: bool, unlabel
         "unlabelled": bool(without.any()),
         "untold": bool(untold.any()),
     }
-    possible = [name for name in arms.applicable(scarce=True, **there) if scarce or name != "oracle"]
-    usual = arms.applicable(scarce=scarce or unlabelled, **there)
-    asked = listed(config.arms) or tuple(name for name in usual if name in possible and not arms.ALL[name].when_asked)
+    means_something = {*arms.applicable(scarce=True, **there), *arms.applicable(scarce=False, **there)}
+    possible = [name for name in ARMS if name in means_something and (scarce or name != "oracle")]
+    usual = arms.applicable(scarce=scarce or unlabelled, class_conditioned=_class_conditioned(config), **there)
+    asked = listed(config.arms) or tuple(name for name in usual if name in possible)
     wanted = {**dict.fromkeys(asked), **{table["arm"]: None for table in config.variants.values()}}
     if refused := [name for name in wanted if name not in possible]:
         why = "need --embeddings" if config.embeddings is None else "need --labels-per-class or --label-noise"
@@ -189,6 +190,12 @@ def _members(config: CompareConfig, left: TrainingData, *, scarce: bool, unlabel
     for name, table in config.variants.items():
         members[name] = Member(arm=table["arm"], options={key: table[key] for key in table if key != "arm"})
     return members
+
+
+def _class_conditioned(config: CompareConfig) -> bool:
+    """Return whether a table of the comparison holds descriptions that were told the class."""
+    tables = (config.embeddings, *config.label_embeddings)
+    return any(EmbeddingTable.open(path).manifest.class_conditioned for path in tables if path is not None)
 
 
 def _refuse_leak(config: CompareConfig, members: Iterable[Member]) -> None:
