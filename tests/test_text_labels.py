@@ -22,6 +22,7 @@ def test_target_of_each_kind_of_image():
     assert targets[1] == pytest.approx(np.array([0.7 * 0.2, 0.2 * 0.6, 0.1 * 0.2]) / 0.28)
     assert targets[3] == pytest.approx([0, 0, 1])
     assert not targets[4].any()
+    assert blend(text, labels, Noise(rate=0.0))[1] == pytest.approx([0, 1, 0])
     assert blend(text, labels, Noise(rate=0.4), trust=0.5)[1] == pytest.approx([0.35, 0.6, 0.05])
 
 

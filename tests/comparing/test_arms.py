@@ -68,7 +68,7 @@ def test_every_arm_prepares_and_leaves_images_and_splits_alone(name: str) -> Non
     assert data.image_set is given.data.image_set
     arm = ALL[name]
     assert (data.text is not None) == (
-        name == "text-labels-aligned" or (arm.text and arm.options == {} and data.soft is None)
+        name == "text-labels-aligned" or (arm.text and not arm.text_labels and not arm.scarce_only)
     )
 
 

@@ -65,12 +65,12 @@ def run_jobs(
         min(processes, len(jobs)), mp_context=context, initializer=_start_worker, initargs=(messages, os.getpid())
     )
     try:
-        numbers = range(len(jobs))
+        numbers, first = range(len(jobs)), len(jobs) if first is None else first
         results: list[Any] = [None] * len(jobs)
         share = [0.0] * len(jobs)
         with progress_bar() as bar:
             task = bar.add_task(title, total=float(len(jobs)), note="")
-            for wave in (numbers[:first], () if first is None else numbers[first:]):
+            for wave in (numbers[:first], numbers[first:]):
                 number_of = {pool.submit(_run, work, jobs[number], number): number for number in wave}
                 pending = set(number_of)
                 while pending:
