@@ -17,32 +17,10 @@ from gpt4image.align import LOSSES
 from gpt4image.aligner import Aligner, projection_head
 from gpt4image.alignment import Alignment, FurtherTexts
 from gpt4image.errors import ConfigError, ModelError
-from gpt4image.models import create_backbone
 from gpt4image.training.weighting import gradient_ratio
+from small_models import CLASSES, OwnNetwork, images, small_resnet
 
-CLASSES, WIDTH = 5, 24
-
-
-def small_resnet(seed: int = 0) -> nn.Module:
-    torch.manual_seed(seed)
-    return create_backbone("test_resnet", classes=CLASSES, image_size=32, stem="small").module
-
-
-def images(size: int = 32, count: int = 2) -> torch.Tensor:
-    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(7))
-
-
-class OwnNetwork(nn.Module):
-    """A user's model: convolution, pooling, classifier, and an auxiliary layer declared last."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Conv2d(3, 8, 3, stride=4)
-        self.classify = nn.Linear(8, CLASSES)
-        self.unused = nn.Linear(4, 4)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.classify(self.body(x).relu().mean((2, 3)))
+WIDTH = 24
 
 
 def timm_model(name: str, **args) -> nn.Module:

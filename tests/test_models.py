@@ -12,7 +12,6 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from torch import nn
 
 from gpt4image.errors import ModelError
 from gpt4image.models import (
@@ -23,32 +22,10 @@ from gpt4image.models import (
     has_small_stem,
     load_weights,
 )
+from small_models import CLASSES, images, small_resnet
 
-CLASSES, WIDTH = 5, 24
 DAISY = 985  # of ImageNet
 FLOWER = Path(sklearn.__file__).parent / "datasets" / "images" / "flower.jpg"
-
-
-def small_resnet(seed: int = 0) -> nn.Module:
-    torch.manual_seed(seed)
-    return create_backbone("test_resnet", classes=CLASSES, image_size=32, stem="small").module
-
-
-def images(size: int = 32, count: int = 2) -> torch.Tensor:
-    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(7))
-
-
-class OwnNetwork(nn.Module):
-    """A user's model: convolution, pooling, classifier, and an auxiliary layer declared last."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Conv2d(3, 8, 3, stride=4)
-        self.classify = nn.Linear(8, CLASSES)
-        self.unused = nn.Linear(4, 4)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.classify(self.body(x).relu().mean((2, 3)))
 
 
 class TestCreateBackbone:

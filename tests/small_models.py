@@ -1,0 +1,32 @@
+"""Small backbones and images for tests of models and aligners."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from gpt4image.models import create_backbone
+
+CLASSES = 5
+
+
+def small_resnet(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return create_backbone("test_resnet", classes=CLASSES, image_size=32, stem="small").module
+
+
+def images(size: int = 32, count: int = 2) -> torch.Tensor:
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(7))
+
+
+class OwnNetwork(nn.Module):
+    """A user's model: convolution, pooling, classifier, and an auxiliary layer declared last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 8, 3, stride=4)
+        self.classify = nn.Linear(8, CLASSES)
+        self.unused = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.classify(self.body(x).relu().mean((2, 3)))
