@@ -1,8 +1,8 @@
 """How good text labels are, on real descriptions.
 
-    python benchmarks/text_labels.py [few] [tables] [targets] [noise] [next]
+    python benchmarks/text_labels.py [few] [tables] [targets] [noise] [poor] [next]
 
-Without a name, all five; each prints tables. Needs the descriptions of 2,000 photographs (CIFAR-10) and 1,549
+Without a name, all six; each prints tables. Needs the descriptions of 2,000 photographs (CIFAR-10) and 1,549
 pictograms (OpenMoji), in $GPT4IMAGE_SHARED_DATA or ../shared/data. Numbers are means over draws of labels, of images
 without a label: accuracy / log loss / expected calibration error.
 """
@@ -248,6 +248,44 @@ def noise(name: str) -> None:
         print_table(f"{name}, {kept or 'all'} labels a class", columns, rows(kept))
 
 
+def poor(name: str) -> None:
+    """Right labels and poor texts: less and less is said of the images, or what is said is of other images."""
+    vectors, labels = table(name), corpus(name).labels
+
+    def dimmed(strength: float, seed: int) -> NDArray[np.float32]:
+        noise = np.random.default_rng([seed, 1]).standard_normal(vectors.shape) / np.sqrt(vectors.shape[1])
+        mixed = vectors + strength * noise
+        return (mixed / np.linalg.norm(mixed, axis=1, keepdims=True)).astype(np.float32)
+
+    def swapped(share: float, seed: int) -> NDArray[np.float32]:
+        rng = np.random.default_rng([seed, 1])  # other images than those that keep their label, which the seed draws
+        rows = rng.permutation(len(labels))[: round(share * len(labels))]
+        mixed = vectors.copy()
+        mixed[rows] = vectors[rng.permutation(rows)]
+        return mixed
+
+    def cell(made: NDArray[np.float32], kept: int | None, seed: int) -> tuple[float, ...]:
+        given = left(name, kept, seed)
+        reading = read(name, Texts.one(made, corpus(name).everywhere, names_of(name)), given, seed)
+        target = TargetRule().apply(reading.probabilities, given, reading.noise)
+        told = given >= 0
+        right = (answers.argmax(axis=1)[told] == labels[told] for answers in (reading.probabilities, target))
+        return reading.noise.rate, *(float(each.mean()) for each in right)
+
+    ways: dict[str, Callable[[int], NDArray[np.float32]]] = {
+        "as they are": lambda seed: vectors,
+        "noise four times as long": lambda seed: dimmed(4.0, seed),
+        "10 % are of other images": lambda seed: swapped(0.1, seed),
+        "25 % are of other images": lambda seed: swapped(0.25, seed),
+    }
+    columns = [f"{kept} labels a class: estimated noise / text right / target right" for kept in (10, "all")]
+    rows = (
+        (way, [shown(cell(make(seed), kept, seed) for seed in range(DRAWS)) for kept in (10, None)])
+        for way, make in ways.items()
+    )
+    print_table(f"{name}, right labels, texts", columns, rows)
+
+
 def grown(name: str, first: int, more: int, seed: int, *, suggested: bool) -> list[float]:
     """Return the accuracy on the half of the images that is never labelled, as labels are added four times."""
     labels, texts = corpus(name).labels, texts_of(name)
@@ -278,7 +316,7 @@ def following(name: str) -> None:
     print_table(f"{name}, labels in all", [str(first + more * step) for step in range(5)], rows)
 
 
-PARTS = {"few": few, "tables": tables, "targets": targets, "noise": noise, "next": following}
+PARTS = {"few": few, "tables": tables, "targets": targets, "noise": noise, "poor": poor, "next": following}
 
 if __name__ == "__main__":
     for asked in sys.argv[1:] or PARTS:
