@@ -237,7 +237,7 @@ def test_wrong_labels_are_no_measure_of_the_texts(tmp_path, noisy):
     assert outcome.summary["noise"] > 0.1
     assert outcome.summary["agreement_with_given_labels"] < 0.85
     assert not {"cross_validated_accuracy", "calibration_error"} & outcome.summary.keys()
-    assert "calibration cannot be measured" in outcome.text
+    assert "calibration cannot be measured" in outcome.text and "--label-trust 0.5" in outcome.text
     assert "Text and label agree for 7" in (tmp_path / "out.html").read_text(encoding="utf-8")
 
 
