@@ -34,6 +34,7 @@ RECORDS = {
     "cifar10-longer": "2,000 CIFAR-10 photographs, 60 epochs, half of the target from the text",
     "cifar10-longer-controls": "2,000 CIFAR-10 photographs, 60 epochs, ten more seeds",
     "cifar10-longer-few": "2,000 CIFAR-10 photographs, 60 epochs",
+    "cifar10-longer-120": "2,000 CIFAR-10 photographs, 120 epochs",
     "cifar10-few-and-wrong": "2,000 CIFAR-10 photographs, other numbers of labels",
     "cifar10-controls": "2,000 CIFAR-10 photographs, controls",
     "cifar10-convnext": "2,000 CIFAR-10 photographs, a ConvNeXt",

@@ -109,8 +109,9 @@ def epochs(count: int, init: str) -> int:
     """Return the passes over a train split of ``count`` images."""
     if count >= LARGE_SET:
         return 90
-    # From scratch, 60 were better than 30 for labels alone on 2,000 photographs (docs/log.md, 2026-11-27).
-    return int(np.clip(round(60_000 / count), 60 if init == "scratch" else 30, 200))
+    # From scratch, 120 were better than 60 for labels alone on 2,000 photographs (docs/log.md, 2026-11-27).
+    passes, least = (240_000 / count, 60) if init == "scratch" else (60_000 / count, 30)
+    return int(np.clip(round(passes), least, 200))
 
 
 def learning_rate(optimizer: str, init: str, images_per_step: int, model: str) -> float:
