@@ -29,6 +29,7 @@ RECORDS = {
     "openmoji-vit": "1,007 OpenMoji pictograms, a ViT, 30 epochs",
     "openmoji-vit-longer": "1,007 OpenMoji pictograms, a ViT, 60 epochs",
     "openmoji-convnext": "1,007 OpenMoji pictograms, a ConvNeXt, 30 epochs",
+    "openmoji-convnext-longer": "1,007 OpenMoji pictograms, a ConvNeXt, 60 epochs",
     "cifar10": "2,000 CIFAR-10 photographs, 10 classes",
     "cifar10-all-labels": "2,000 CIFAR-10 photographs, fresh seeds",
     "cifar10-distilled": "2,000 CIFAR-10 photographs, half of the target from the text",
