@@ -249,7 +249,7 @@ def noise(name: str) -> None:
 
 
 def poor(name: str) -> None:
-    """Right labels and poor texts: less and less is said of the images, or what is said is of other images."""
+    """Right labels and poor texts, which say less of the images, or are of other images; of the images with a label."""
     vectors, labels = table(name), corpus(name).labels
 
     def dimmed(strength: float, seed: int) -> NDArray[np.float32]:

@@ -17,16 +17,3 @@ def small_resnet(seed: int = 0) -> nn.Module:
 
 def images(size: int = 32, count: int = 2) -> torch.Tensor:
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(7))
-
-
-class OwnNetwork(nn.Module):
-    """A user's model: convolution, pooling, classifier, and an auxiliary layer declared last."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Conv2d(3, 8, 3, stride=4)
-        self.classify = nn.Linear(8, CLASSES)
-        self.unused = nn.Linear(4, 4)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.classify(self.body(x).relu().mean((2, 3)))

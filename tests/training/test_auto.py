@@ -83,9 +83,9 @@ def test_larger_sets_get_larger_batches_and_fewer_epochs_but_enough_steps() -> N
     counts = [50, 299, 300, 1000, 2000, 10_000, 50_000, 199_999, 1_281_167]
     batches = [auto.batch_size(count) for count in counts]
     assert batches == sorted(batches) and batches[0] == 16 and batches[-1] == 256
-    scratch = [auto.epochs(count, "scratch") for count in (100, 1000, 2000, 3000, 50_000, 300_000)]
-    assert scratch == [200, 200, 120, 80, 60, 90]
-    assert [auto.epochs(count, "pretrained") for count in (100, 1000, 2000, 50_000)] == [200, 60, 30, 30]
+    scratch = [auto.epochs(count, "scratch") for count in (100, 500, 1000, 2000, 3000, 50_000, 300_000)]
+    assert scratch == [200, 200, 200, 120, 80, 60, 90]
+    assert [auto.epochs(count, "pretrained") for count in (100, 500, 1000, 2000, 50_000)] == [200, 120, 60, 30, 30]
     assert all(auto.epochs(count, "scratch") * count // auto.batch_size(count) >= 600 for count in counts)
 
 
