@@ -26,7 +26,7 @@ CALIBRATION_BINS = 15
 LABELS_WRONG = (
     "Some of the given labels look wrong. How often the text agrees with them is not how often it is right, and "
     "calibration cannot be measured against them; only labels that you have checked tell. If the labels are right, "
-    "the texts are of other images: look at them, and train with --label-trust 0.5."
+    "the texts are wrong: look at them, and train with --label-trust 0.5."
 )
 
 
