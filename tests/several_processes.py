@@ -105,7 +105,10 @@ def gradient_cases() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "policy", {"auto_augment": "rand-m9-mstd0.5-inc1"}
     yield "consistency", {"consistency": 1.0, "confidence": 0.0}
     yield "consistency mixed", {"consistency": 1.0, "confidence": 0.3, "mixup": 0.8, "drop_path": 0.5}
+    several = {"grad_accumulation": 3, "mixup": 0.8, "drop_path": 0.5}
+    yield "accumulation", several | {"adaptive_weight": True, "texts": "sample"}
     batch_norm = RESNET | {"head": "mlp-bn"}
+    yield "batch norm accumulation", batch_norm | several
     yield "batch norm", batch_norm
     yield "batch norm mixed", batch_norm | {"mixup": 0.8, "drop_path": 0.5, "negatives": "table"}
     yield "batch norm consistency", batch_norm | {"consistency": 1.0, "confidence": 0.0, "adaptive_weight": True}
@@ -129,22 +132,16 @@ def gradients(count: int, options: dict[str, Any], out: Path) -> None:
 
 def gradient(config: TrainConfig, data: Any) -> dict[str, Tensor]:
     from gpt4image.training.auto import choose
-    from gpt4image.training.loop import pixels_of
-    from gpt4image.training.objective import batch_losses, seed_step
+    from gpt4image.training.loop import gradient_of_step, pixels_of
     from gpt4image.training.trainer import build
 
     torch.set_default_dtype(torch.float64)  # of the weights
     trainer = build(choose(config, data.image_set)[0], data)
     torch.set_default_dtype(torch.float32)
-    trainer.model.train()
     trainer.model.backbone.register_forward_pre_hook(lambda _, inputs: (inputs[0].double(),))
-    step = 1
-    seed_step(config.seed, step)
-    images = trainer.batches.batch(step)
-    pixels = next(iter(pixels_of(trainer, range(step, step + 1))))
-    losses = batch_losses(trainer, step, images, pixels)
-    losses.total.backward()
-    found = {f"loss {name}": loss.detach() for name, loss in losses.parts.items()} | {"loss": losses.total.detach()}
+    step, batches = 1, config.grad_accumulation
+    losses = gradient_of_step(trainer, step, 0, *pixels_of(trainer, range(step * batches, (step + 1) * batches)))
+    found = {f"loss {name}": torch.tensor(loss, dtype=torch.float64) for name, loss in losses.items()}
     found |= {name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None}
     return found | {f"buffer {name}": buffer.clone() for name, buffer in trainer.model.named_buffers()}
 

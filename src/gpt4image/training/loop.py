@@ -51,11 +51,27 @@ def train_step(trainer: Trainer, step: int, epoch: int, *pixels: Tensor) -> dict
     Raises:
         TrainingError: a loss is not finite; the weights are as before the step.
     """
+    for scheduler in trainer.schedulers:
+        scheduler.step_update(step)
+    means = gradient_of_step(trainer, step, epoch, *pixels)
+    if trainer.config.clip_grad is not None:
+        clip_gradients(trainer.model, trainer.config.clip_grad)
+    for optimizer in trainer.optimizers.values():
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    if trainer.ema is not None:
+        trainer.ema.update(trainer.model, step=step)
+    return means
+
+
+def gradient_of_step(trainer: Trainer, step: int, epoch: int, *pixels: Tensor) -> dict[str, float]:
+    """Leave in the parameters the gradient of the mean loss of a step's batches, and return what ``train_step`` does.
+
+    Args and Raises: as ``train_step``.
+    """
     config = trainer.config
     seed_step(config.seed, step)
     trainer.model.train()
-    for scheduler in trainer.schedulers:
-        scheduler.step_update(step)
     means: dict[str, float] = {}
     for part, batch in enumerate(pixels):
         number = step * config.grad_accumulation + part
@@ -68,13 +84,6 @@ def train_step(trainer: Trainer, step: int, epoch: int, *pixels: Tensor) -> dict
             (losses.total / len(pixels)).backward()
         for name, value in values.items():
             means[name] = means.get(name, 0.0) + value / len(pixels)
-    if config.clip_grad is not None:
-        clip_gradients(trainer.model, config.clip_grad)
-    for optimizer in trainer.optimizers.values():
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    if trainer.ema is not None:
-        trainer.ema.update(trainer.model, step=step)
     return means
 
 
