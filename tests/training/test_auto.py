@@ -37,7 +37,10 @@ def test_what_was_given_is_kept_and_not_named(colour_folder: Path) -> None:
 def test_a_start_from_weights_is_gentler_and_keeps_the_stem_of_pretrained_ones(colour_folder: Path) -> None:
     config, _ = choose(colour_folder, init="pretrained", model="resnet18")
     assert (config.optimizer, config.stem) == ("adamw", "standard")
-    assert config.lr == pytest.approx(auto.ADAPTIVE_LR * auto.FINE_TUNING)
+    assert choose(colour_folder, init="pretrained", model="vit_tiny_patch16_224")[0].lr == pytest.approx(1e-4)
+    gentle = choose(colour_folder, init="pretrained", model="resnet18", optimizer="sgd")[0].lr
+    assert gentle == pytest.approx(0.1 * choose(colour_folder, model="resnet18", optimizer="sgd")[0].lr)
+    assert config.lr == 1e-3, "models with batch norm take the whole rate"
 
 
 def test_pretrained_weights_see_small_pictures_enlarged_and_belong_to_a_whole_model(colour_folder: Path) -> None:

@@ -203,7 +203,7 @@ class ScheduleOptions(StageConfig):
     from scratch, but not with --fsdp nor for models without batch norm on 200,000 images and more; else adamw."""
     lr: float | None = Field(default=None, gt=0.0)
     """Peak learning rate; without it 0.02 for muon (5e-3 without batch norm, but for ConvNeXts), 0.1 * batch / 256 for
-    sgd, 1e-3 for others; a tenth from given weights."""
+    sgd, 1e-3 for others; a tenth from given weights, but for models with batch norm that adamw or the like trains."""
     new_layers_lr_scale: float = Field(default=10.0, gt=0.0)
     """With --init: learning rate of layers that start anew (a new classifier, the head of the alignment), as a multiple
     of that of the others."""

@@ -25,7 +25,7 @@ SIDES_SAMPLED = 100
 MUON_LR, MUON_LR_OF_OTHERS, ADAPTIVE_LR, SGD_LR_AT_256 = 0.02, 5e-3, 1e-3, 0.1
 # timm's names of SGD: with Nesterov's momentum, and with the classical one
 WEIGHT_DECAY, ADAPTIVE_WEIGHT_DECAY = {"muon": 0.3, "sgd": 5e-4, "momentum": 5e-4}, 0.05
-FINE_TUNING = 0.1  # part of the learning rate from scratch
+FINE_TUNING = 0.1  # part of the learning rate from scratch, but see learning_rate
 # Pretrained weights know things at their own size: small pictures serve them better enlarged (docs/log.md, 2026-11-26).
 PRETRAINED_SIZE = 96
 
@@ -116,9 +116,11 @@ def epochs(count: int, init: str) -> int:
 
 def learning_rate(optimizer: str, init: str, images_per_step: int, model: str) -> float:
     """Return the peak learning rate."""
-    name, rate = optimizer.lower(), ADAPTIVE_LR
+    name, gentle = optimizer.lower(), init != "scratch"
     if name == "muon":
         rate = MUON_LR if model.startswith("convnext") or has_batch_norm(model) else MUON_LR_OF_OTHERS
     elif name in ("sgd", "momentum"):
         rate = SGD_LR_AT_256 * images_per_step / 256
-    return rate * (1.0 if init == "scratch" else FINE_TUNING)
+    else:  # a tenth of it left a model with batch norm far from the end (docs/log.md, 2026-11-27)
+        rate, gentle = ADAPTIVE_LR, gentle and not has_batch_norm(model)
+    return rate * (FINE_TUNING if gentle else 1.0)
