@@ -29,6 +29,7 @@ RECORDS = {
     "openmoji-larger": "1,007 OpenMoji pictograms, larger",
     "openmoji-vit": "1,007 OpenMoji pictograms, a ViT, 30 epochs",
     "openmoji-vit-longer": "1,007 OpenMoji pictograms, a ViT, 60 epochs",
+    "openmoji-vit-distilled": "1,007 OpenMoji pictograms, a ViT, 60 epochs, half of the target from the text",
     "openmoji-convnext": "1,007 OpenMoji pictograms, a ConvNeXt, 30 epochs",
     "openmoji-convnext-longer": "1,007 OpenMoji pictograms, a ConvNeXt, 60 epochs",
     "cifar10": "2,000 CIFAR-10 photographs, 10 classes",
