@@ -73,12 +73,21 @@ class Member:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A comparison that is ready to be run: its jobs, and its members by name."""
+    """A comparison that is ready to be run.
+
+    Attributes:
+        config: its options.
+        prepared: the data, before labels are taken away.
+        jobs: what to run.
+        members: arms and variants by name.
+        class_conditioned: descriptions were told the class, so that no labels may be read off them.
+    """
 
     config: CompareConfig
     prepared: Prepared
     jobs: tuple[Job, ...]
     members: dict[str, Member]
+    class_conditioned: bool
 
 
 def make_plan(config: CompareConfig) -> Plan:
@@ -112,7 +121,9 @@ def make_plan(config: CompareConfig) -> Plan:
     regime = Regime.of(config)
     train = ready.data.indices("train")
     unlabelled = bool((ready.data.labels[train] == NO_LABEL).any())
-    members = _members(config, regime.apply(ready.data, config.first_seed), scarce=regime.scarce, unlabelled=unlabelled)
+    told = _class_conditioned(config)
+    first = regime.apply(ready.data, config.first_seed)
+    members = _members(config, first, scarce=regime.scarce, unlabelled=unlabelled, class_conditioned=told)
     doubted = any(arms.ALL[member.arm].scarce_only or arms.ALL[member.arm].text_labels for member in members.values())
     if regime.scarce or unlabelled or doubted:
         _refuse_leak(config, members.values())
@@ -133,6 +144,7 @@ def make_plan(config: CompareConfig) -> Plan:
             name: replace(member, folders=tuple(job.config.out for job in jobs[name]))
             for name, member in members.items()
         },
+        class_conditioned=told,
     )
 
 
@@ -161,7 +173,9 @@ def _resolved(config: CompareConfig) -> Prepared:
     return replace(ready, chosen=known[key])
 
 
-def _members(config: CompareConfig, left: TrainingData, *, scarce: bool, unlabelled: bool) -> dict[str, Member]:
+def _members(
+    config: CompareConfig, left: TrainingData, *, scarce: bool, unlabelled: bool, class_conditioned: bool
+) -> dict[str, Member]:
     """Return the arms that are asked for, or all that mean something here, and the variants.
 
     Whoever doubts labels may ask for more. ``left`` is what the first seed trains on.
@@ -176,7 +190,7 @@ def _members(config: CompareConfig, left: TrainingData, *, scarce: bool, unlabel
     }
     means_something = {*arms.applicable(scarce=True, **there), *arms.applicable(scarce=False, **there)}
     possible = [name for name in ARMS if name in means_something and (scarce or name != "oracle")]
-    usual = arms.applicable(scarce=scarce or unlabelled, class_conditioned=_class_conditioned(config), **there)
+    usual = arms.applicable(scarce=scarce or unlabelled, class_conditioned=class_conditioned, **there)
     asked = listed(config.arms) or tuple(name for name in usual if name in possible)
     wanted = {**dict.fromkeys(asked), **{table["arm"]: None for table in config.variants.values()}}
     if refused := [name for name in wanted if name not in possible]:

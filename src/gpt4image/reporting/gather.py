@@ -6,6 +6,8 @@ None of it may cost a run that is finished: what cannot be gathered is set aside
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,28 @@ FEW = 20_000
 """Labelled images whose texts are read for doubtful labels alone, where no arm asks for it."""
 
 
+@dataclass(frozen=True, eq=False)
+class _Finished:
+    """A finished comparison, as its first seed saw it. What several parts of the report show is made once."""
+
+    plan: Plan
+
+    @cached_property
+    def data(self) -> TrainingData:
+        """What the first seed trained on."""
+        from gpt4image.comparing.regimes import Regime
+
+        config = self.plan.config
+        return Regime.of(config).apply(self.plan.prepared.data, config.first_seed)
+
+    @cached_property
+    def read(self) -> Reading:
+        """What the texts of its training images say."""
+        from gpt4image.labelling.teaching import read_training
+
+        return read_training(self.data, self.plan.config, self.plan.config.first_seed)
+
+
 def gather_comparison(plans: Sequence[Plan], names: Sequence[str] = ()) -> list[SetAside]:
     """Write beside comparison.json what the report shows of the first plan that has it, by the runs of the first seed.
 
@@ -37,15 +61,15 @@ def gather_comparison(plans: Sequence[Plan], names: Sequence[str] = ()) -> list[
     Returns:
         What could not be gathered.
     """
-    first = plans[0]
-    out, texts = first.config.out, [plan for plan in plans if plan.prepared.data.text is not None]
-    work: dict[str, Callable[[], None]] = {EXAMPLES: lambda: _examples(first)}
+    finished = [_Finished(plan) for plan in plans]
+    out, texts = plans[0].config.out, [one for one in finished if one.plan.prepared.data.text is not None]
+    work: dict[str, Callable[[], None]] = {EXAMPLES: lambda: _examples(finished[0])}
     if texts:
-        work[DESCRIPTIONS] = lambda: write_descriptions(out / DESCRIPTIONS, texts[0].prepared)
+        work[DESCRIPTIONS] = lambda: write_descriptions(out / DESCRIPTIONS, texts[0].plan.prepared)
     if doubting := _most_labels(texts):
         work[DOUBTFUL] = lambda: _doubts(doubting)
-    if aligned := next((plan for plan in texts if "aligned" in plan.members), None):
-        work[MAP] = lambda: _map(aligned, names[plans.index(aligned)] if names else "")
+    if aligned := next((one for one in texts if "aligned" in one.plan.members), None):
+        work[MAP] = lambda: _map(aligned, names[finished.index(aligned)] if names else "")
     return _all(work)
 
 
@@ -101,29 +125,16 @@ def _tables(paths: Sequence[Path | None]) -> list[Manifest]:
     return [read_manifest(path) for path in paths if path is not None and (path / MANIFEST).is_file()]
 
 
-def _left(plan: Plan) -> TrainingData:
-    """Return what the first seed of a comparison trains on."""
-    from gpt4image.comparing.regimes import Regime
-
-    return Regime.of(plan.config).apply(plan.prepared.data, plan.config.first_seed)
-
-
-def _read(plan: Plan, data: TrainingData) -> Reading:
-    from gpt4image.labelling.teaching import read_training
-
-    return read_training(data, plan.config, plan.config.first_seed)
-
-
-def _examples(plan: Plan) -> None:
+def _examples(first: _Finished) -> None:
     from gpt4image.reporting.examples import write_examples
 
-    data = _left(plan)
+    plan, data = first.plan, first.data
     candidates, probabilities = data.usable, None
     if data.text is not None:
         candidates = data.usable & (data.text.described | (data.image_set.splits != "train"))
         if "text-labels" in plan.members:
             probabilities = np.zeros((len(data.labels), len(data.classes)), np.float32)
-            probabilities[data.indices("train")] = _read(plan, data).probabilities
+            probabilities[data.indices("train")] = first.read.probabilities
     write_examples(
         plan.config.out / EXAMPLES,
         data.image_set,
@@ -158,34 +169,24 @@ def _examples_of_run(ready: Prepared, run_dir: Path) -> None:
     )
 
 
-def _most_labels(plans: Sequence[Plan]) -> Plan | None:
-    """Return the plan that keeps most labels, of those whose texts are read anyway or quickly, and may be read."""
+def _most_labels(comparisons: Sequence[_Finished]) -> _Finished | None:
+    """Return the comparison with most labels, of those whose texts are read anyway or quickly, and may be read."""
+    if not any("text-labels" in one.plan.members for one in comparisons):
+        return None
 
-    def labels(plan: Plan) -> int:
-        data = _left(plan)
-        return int((data.labels[data.indices("train")] >= 0).sum())
+    def labels(one: _Finished) -> int:
+        return int((one.data.labels[one.data.indices("train")] >= 0).sum())
 
-    counts = {number: labels(plan) for number, plan in enumerate(plans) if _may_be_read(plan)}
-    asked = any("text-labels" in plan.members for plan in plans)
-    cheap = {n: count for n, count in counts.items() if asked and (count <= FEW or "text-labels" in plans[n].members)}
-    return plans[max(cheap, key=lambda number: cheap[number])] if cheap else None
-
-
-def _may_be_read(plan: Plan) -> bool:
-    return not any(table.class_conditioned for table in _tables(_read_off(plan)))
+    may_be_read = [one for one in comparisons if not one.plan.class_conditioned]
+    cheap = [one for one in may_be_read if "text-labels" in one.plan.members or labels(one) <= FEW]
+    return max(cheap, key=labels, default=None)
 
 
-def _read_off(plan: Plan) -> list[Path | None]:
-    """Return the tables that text labels of a comparison are read off."""
-    return [plan.prepared.config.embeddings, *plan.config.label_embeddings]
-
-
-def _doubts(plan: Plan) -> None:
+def _doubts(most: _Finished) -> None:
     from gpt4image.labelling.label_noise import most_doubtful
     from gpt4image.reporting.examples import write_doubts
 
-    data = _left(plan)
-    read = _read(plan, data)
+    plan, data, read = most.plan, most.data, most.read
     judged = np.flatnonzero(read.out_of_fold)
     said, images = read.probabilities[judged], data.indices("train")[judged]
     given = data.labels[images]
@@ -196,7 +197,7 @@ def _doubts(plan: Plan) -> None:
         images[order],
         given[order],
         said[order],
-        tables=_tables(_read_off(plan)),
+        tables=_tables([plan.prepared.config.embeddings, *plan.config.label_embeddings]),
         true=plan.config.label_noise > 0.0,
     )
 
@@ -218,11 +219,11 @@ def _doubts_of_run(ready: Prepared, run_dir: Path) -> None:
     )
 
 
-def _map(plan: Plan, name: str) -> None:
+def _map(aligned: _Finished, name: str) -> None:
     from gpt4image.comparing.run_model import load_run_model
     from gpt4image.comparing.space_map import Before, write_map
 
-    data = _left(plan)
+    plan, data = aligned.plan, aligned.data
     before, after = (
         load_run_model(plan.members[name].folders[0], len(data.classes)) for name in ("baseline", "aligned")
     )
