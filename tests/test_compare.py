@@ -29,6 +29,8 @@ from gpt4image.comparing.results import pairs_of
 from gpt4image.comparing.statistics import crossed
 from gpt4image.config import CompareConfig, TrainConfig
 from gpt4image.data import load_image_set
+from gpt4image.data.pixels import available_cores
+from gpt4image.devices import cpu_threads
 from gpt4image.errors import ConfigError, DataError, TableError
 from gpt4image.files import read_json
 from gpt4image.training.checkpoint import save_tensors
@@ -222,6 +224,19 @@ def test_what_follows_from_options_of_a_variant_is_chosen_anew(
     assert found == {"baseline": ("muon", 0.02, 0.3), "adam": ("adamw", 1e-3, 0.05), "own-rate": ("adamw", 0.5, 0.05)}
     assert jobs["adam"].chosen["lr"] == 1e-3 and "optimizer" not in jobs["adam"].chosen
     assert all(job.shared == jobs["baseline"].shared for job in jobs.values())
+
+
+def test_runs_share_the_cores_and_take_no_more_threads_than_torch_would(colour_folder: Path, tmp_path: Path) -> None:
+    def threads(**changes: Any) -> set[int | None]:
+        config = options(colour_folder, None, tmp_path / "cmp", arms="baseline", seeds=1, **changes)
+        return {job.config.threads for job in make_plan(config).jobs}
+
+    cores = available_cores()
+    with cpu_threads(cores):
+        assert threads(jobs=1) == {cores} and threads(jobs=cores) == {1} and threads(jobs=2 * cores) == {1}
+        assert threads(jobs=cores, threads=3) == {3}, "what is asked for"
+    with cpu_threads(1):
+        assert threads(jobs=1) == {1}
 
 
 def test_arms_that_read_another_table_lose_the_same_labels_and_descriptions(

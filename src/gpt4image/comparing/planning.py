@@ -115,8 +115,7 @@ def make_plan(config: CompareConfig) -> Plan:
     require_trackers(config.trackers)
     for spec in config.transfer_sets:
         choose_images(spec)
-    threads = config.threads or max(1, _cores() // jobs_at_once(config))
-    config = config.model_copy(update={"threads": threads})
+    config = config.model_copy(update={"threads": config.threads or _threads_a_job(config)})
     ready = _resolved(config)
     regime = Regime.of(config)
     train = ready.data.indices("train")
@@ -290,6 +289,13 @@ def _cores() -> int:
     from gpt4image.data.pixels import available_cores
 
     return available_cores()
+
+
+def _threads_a_job(config: CompareConfig) -> int:
+    """Return each job's part of the cores, but no more threads than torch would take (OMP_NUM_THREADS)."""
+    import torch
+
+    return max(1, min(_cores() // jobs_at_once(config), torch.get_num_threads()))
 
 
 def jobs_at_once(config: CompareConfig) -> int:
