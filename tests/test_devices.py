@@ -8,6 +8,7 @@ import time
 
 import pytest
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from gpt4image.devices import (
     autocast,
@@ -64,11 +65,19 @@ def test_autocast_multiplies_in_the_asked_precision() -> None:
         assert (x @ x).dtype == torch.float32
 
 
-def test_threads_are_given_back() -> None:
-    before = torch.get_num_threads()
-    with cpu_threads(1):
-        assert torch.get_num_threads() == 1
-    assert torch.get_num_threads() == before
+def test_threads_are_those_of_torch_numpy_and_scipy_and_given_back() -> None:
+    def counts() -> list[int]:
+        blas = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+        return [torch.get_num_threads(), *blas]
+
+    with threadpool_limits(2, user_api="blas"):
+        before = counts()
+        assert len(before) > 1, "numpy has its own threads, or the test sees nothing"
+        with cpu_threads(None):
+            assert counts() == before
+        with cpu_threads(1):
+            assert set(counts()) == {1}
+        assert counts() == before
 
 
 def test_peak_memory_counts_what_was_used_since_the_reset() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from gpt4image.errors import ConfigError
 
@@ -97,12 +98,13 @@ def _seconds_per_step(step: Callable[[], None], device: torch.device) -> float:
 
 @contextlib.contextmanager
 def cpu_threads(count: int | None) -> Iterator[None]:
-    """Use ``count`` CPU threads inside the block; None leaves torch's choice."""
+    """Let torch, and numpy and scipy, use ``count`` CPU threads each inside the block; None leaves their choice."""
     before = torch.get_num_threads()
     if count is not None:
         torch.set_num_threads(count)
     try:
-        yield
+        with threadpool_limits(count, user_api="blas"):
+            yield
     finally:
         torch.set_num_threads(before)
 

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.optimize import minimize
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from gpt4image.labelling import text_classifier
 from gpt4image.labelling.text_classifier import classify
@@ -88,6 +92,22 @@ def test_searches_are_bounded(monkeypatch):
     result = classify(inputs, labels, 4, seed=0)
     assert result.out_of_fold.all()
     assert (result.probabilities.argmax(axis=1) == labels).mean() > 0.9
+
+
+@pytest.mark.parametrize(("several_from", "threads"), [(1e9, 1), (0, 2)], ids=["few texts", "many"])
+def test_fits_to_few_texts_take_one_thread(monkeypatch, several_from: float, threads: int):
+    seen: set[int] = set()
+
+    def watched(*given: Any, **options: Any) -> Any:
+        seen.update(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        return minimize(*given, **options)
+
+    monkeypatch.setattr(text_classifier, "minimize", watched)
+    monkeypatch.setattr(text_classifier, "_SEVERAL_THREADS", several_from)
+    vectors, labels = clusters(3, 4, 0.5)
+    with threadpool_limits(2, user_api="blas"):
+        classify(vectors, labels, 3, seed=0)
+    assert seen == {threads}
 
 
 def test_without_class_names_it_is_the_regression_of_scikit_learn():

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax, softmax
+from threadpoolctl import threadpool_limits
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
@@ -36,6 +37,9 @@ MAX_SEARCH_LABELS = 5_000  # models are weighed on at most this many labels
 MIN_WEIGHT = 0.01  # models of less weight are left out
 MAX_ITERATIONS = 200
 _ROWS = 8_192  # rows whose logits are in memory at once
+# Multiplications of a product from which several threads are worth it. Below, those of numpy and of scipy, which take
+# turns in a fit, keep each other waiting: on 2 idle cores a fit of 1,000 texts and 18 classes took five times as long.
+_SEVERAL_THREADS = 1e9
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -91,6 +95,14 @@ def classify(
             class (forward correction, Patrini et al. 2017, arXiv 1609.03683). Without it, of the given label.
     """
     vectors = np.asarray(vectors, dtype=np.float32)
+    few = min(len(vectors), _ROWS) * vectors.shape[1] * n_classes < _SEVERAL_THREADS
+    with threadpool_limits(1 if few else None, user_api="blas"):
+        return _classify(vectors, labels, n_classes, seed, names, transition)
+
+
+def _classify(
+    vectors: Floats, labels: Ints, n_classes: int, seed: int, names: Floats | None, transition: Floats | None
+) -> Classification:
     labelled = np.flatnonzero(labels >= 0)
     present, targets = np.unique(labels[labelled], return_inverse=True)
     inputs = vectors[labelled]
