@@ -139,6 +139,7 @@ def test_variants_run_beside_their_arm_on_the_same_seeds_and_are_shared(
     assert {("heavy", "baseline"), ("heavy", "aligned"), ("heavy", "heavy-shuffled"), ("aligned", "shuffled")} <= pairs
     assert ("aligned", "heavy-shuffled") in pairs, "a control may have settings that suit it better"
     assert ("heavy", "shuffled") not in pairs and ("smooth", "baseline") in pairs
+    assert ("aligned", "smooth") in pairs and ("heavy", "smooth") not in pairs, "so may the baseline"
     configs = {name: runs.read_run(out / arm["runs"][0])["config"] for name, arm in record["arms"].items()}
     assert configs["heavy"]["align_weight"] == 2.0 != configs["aligned"]["align_weight"]
     assert configs["heavy"]["data_fingerprint"] == configs["baseline"]["data_fingerprint"]

@@ -90,19 +90,18 @@ def _doubtful(folders: Mapping[str, Sequence[Path]], seeds: range) -> list[dict[
 
 def pairs_of(members: Mapping[str, Member]) -> list[tuple[str, str]]:
     """Return which members are held against which: all against the baseline, then variants against their plain arm,
-    then arms against their rivals, where both have the same options or the rival alone has others: settings of its own
-    that suit it better.
+    then arms against the baseline and their rivals, where both have the same options or the rival alone has others:
+    settings of its own that suit it better.
     """
     pairs = [(name, "baseline") for name in members if name != "baseline"]
     pairs += [(name, member.arm) for name, member in members.items() if member.options and member.arm in members]
-    for arm, rivals in RIVALS.items():
-        for rival in rivals:
-            pairs += [
-                (ours, theirs)
-                for ours, our in members.items()
-                for theirs, their in members.items()
-                if (our.arm, their.arm) == (arm, rival) and our.options in ({}, their.options)
-            ]
+    pairs += [
+        (ours, theirs)
+        for ours, our in members.items()
+        for rival in (() if our.arm == "baseline" else ("baseline", *RIVALS.get(our.arm, ())))
+        for theirs, their in members.items()
+        if their.arm == rival and our.options in ({}, their.options)
+    ]
     return list(dict.fromkeys(pairs))
 
 
