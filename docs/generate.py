@@ -28,6 +28,7 @@ RECORDS = {
     "openmoji-longer-few": "1,007 OpenMoji pictograms, 60 epochs",
     "openmoji-nothing": "1,007 OpenMoji pictograms, 60 epochs, texts that say nothing",
     "openmoji-larger": "1,007 OpenMoji pictograms, larger",
+    "openmoji-larger-10": "1,007 OpenMoji pictograms, larger, 10 seeds",
     "openmoji-vit": "1,007 OpenMoji pictograms, a ViT, 30 epochs",
     "openmoji-vit-longer": "1,007 OpenMoji pictograms, a ViT, 60 epochs",
     "openmoji-vit-distilled": "1,007 OpenMoji pictograms, a ViT, 60 epochs, half of the target from the text",
