@@ -98,7 +98,8 @@ def pairs_of(members: Mapping[str, Member]) -> list[tuple[str, str]]:
     pairs += [
         (ours, theirs)
         for ours, our in members.items()
-        for rival in (() if our.arm == "baseline" else ("baseline", *RIVALS.get(our.arm, ())))
+        if our.arm != "baseline"
+        for rival in ("baseline", *RIVALS.get(our.arm, ()))
         for theirs, their in members.items()
         if their.arm == rival and our.options in ({}, their.options)
     ]
