@@ -151,7 +151,7 @@ def test_kill_9_anywhere_and_resume_give_the_weights_of_an_uninterrupted_run(
     train(options(colour_folder, tmp_path / "whole", epochs=40))
     words = command(options(colour_folder, tmp_path / "killed", epochs=40, checkpoint_seconds=0.0))
     killed = 0
-    for attempt in range(8):
+    for attempt in range(4):
         process = subprocess.Popen([*words, *(["--resume"] if attempt else [])], stderr=subprocess.PIPE)
         metrics = tmp_path / "killed" / runs.METRICS
         deadline = time.monotonic() + 60
