@@ -29,29 +29,56 @@ def test_target_of_each_kind_of_image():
 def test_labels_that_look_right_are_half_of_their_target():
     text = np.array([[0.7, 0.2, 0.1]] * 2 + [[0, 0, 0], [1, 0, 0]], np.float32)
     labels = np.array([-1, 1, 2, 1])
-    targets = TargetRule().apply(text, labels, Noise())
+    targets = TargetRule().apply(text, labels, Noise(), 0.8)
     assert targets[:3] == pytest.approx(np.array([[0.7, 0.2, 0.1], [0.35, 0.6, 0.05], [0, 0, 1]]))
-    assert TargetRule(trust=1.0).apply(text, labels, Noise())[1].tolist() == [0, 1, 0]
-    doubted = TargetRule().apply(text, labels, Noise(rate=0.4))
+    assert TargetRule(trust=1.0).apply(text, labels, Noise(), 0.8)[1].tolist() == [0, 1, 0]
+    doubted = TargetRule().apply(text, labels, Noise(rate=0.4), 0.1)
     assert doubted == pytest.approx(blend(text, labels, Noise(rate=0.4)))
-    hard = TargetRule(targets="hard").apply(text, labels, Noise())
+    hard = TargetRule(targets="hard").apply(text, labels, Noise(), 0.8)
     assert hard.argmax(axis=1).tolist() == [0, 1, 2, 1], "a label is not outdone by a text that is as sure"
-    sure = TargetRule(confidence=0.65).apply(text, labels, Noise())
+    sure = TargetRule(confidence=0.65).apply(text, labels, Noise(), 0.8)
     assert sure.any(axis=1).all(), "a label that looks right is sure enough"
+
+
+def test_texts_that_say_little_of_the_classes_leave_labels_alone():
+    text = np.array([[0.7, 0.2, 0.1]] * 2, np.float32)
+    labels = np.array([-1, 1])
+    targets = TargetRule().apply(text, labels, Noise(), 0.3)
+    assert targets == pytest.approx(np.array([[0.7, 0.2, 0.1], [0, 1, 0]]))
+    assert TargetRule(trust=0.5).apply(text, labels, Noise(), 0.3)[1] == pytest.approx([0.35, 0.6, 0.05])
+
+
+def test_a_file_knows_how_much_its_texts_explain():
+    vague = np.array([[0.5, 0.5], [0.5, 0.5], [0.01, 0.99]], np.float32)
+    clear = np.array([[0.99, 0.01], [0.01, 0.99], [0.01, 0.99]], np.float32)
+    for probabilities, most in ((vague, [0, 1]), (clear, [0.995, 0.005])):
+        file = replace(
+            made(),
+            labels=np.array([0, 1, -1]),
+            out_of_fold=np.array([True, True, False]),
+            probabilities=probabilities,
+            text_probabilities=None,
+            facts=replace(made().facts, classes=("x", "y"), noise=0.0, transition=(), targets="soft", confidence=0.0),
+        )
+        targets, _ = file.targets_for(file.digests, file.labels)
+        assert targets[0].tolist() == pytest.approx([1, 0] if most == [0, 1] else most)
 
 
 def test_hard_targets_and_targets_that_are_sure_enough():
     text = np.array([[0.7, 0.2, 0.1], [0.4, 0.35, 0.25], [0.2, 0.3, 0.5], [0, 0, 0]], np.float32)
     labels = np.array([-1, -1, 0, 1])
-    hard = TargetRule(targets="hard").apply(text, labels, Noise())
+    hard = TargetRule(targets="hard").apply(text, labels, Noise(), 0.8)
     assert hard.tolist() == [[1, 0, 0], [1, 0, 0], [1, 0, 0], [0, 1, 0]]
-    sure = TargetRule(confidence=0.6).apply(text, labels, Noise())
+    sure = TargetRule(confidence=0.6).apply(text, labels, Noise(), 0.8)
     assert sure[0] == pytest.approx([0.7, 0.2, 0.1])
     assert not sure[1].any()
     assert sure[2:] == pytest.approx(np.array([[0.6, 0.15, 0.25], [0, 1, 0]]))
-    doubted = TargetRule(confidence=0.6, trust=0.5).apply(text, labels, Noise())
-    assert doubted[2] == pytest.approx([0.6, 0.15, 0.25])
-    assert not TargetRule(targets="hard", confidence=0.61, trust=0.5).apply(text, labels, Noise())[2].any()
+    wrong = Noise(rate=0.4)
+    for confidence, is_there in ((0.6, True), (0.61, False)):
+        rule = TargetRule(confidence=confidence, trust=0.5)
+        assert rule.apply(text, labels, Noise(), 0.8)[2] == pytest.approx([0.6, 0.15, 0.25])
+        assert rule.apply(text, labels, wrong, 0.8)[2].any() == is_there
+        assert replace(rule, targets="hard").apply(text, labels, wrong, 0.8)[2].any() == is_there
 
 
 def made() -> TextLabels:

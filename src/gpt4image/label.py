@@ -20,13 +20,20 @@ from gpt4image.labelling.suggest import Suggestion, contradiction, to_describe, 
 from gpt4image.labelling.text_vectors import Texts, embedded_names, side_by_side, smooth
 from gpt4image.outcome import Outcome
 from gpt4image.table import EmbeddingTable
-from gpt4image.text_labels import Facts, TextLabels
+from gpt4image.text_labels import LEAST_EXPLAINED, Facts, TextLabels
 
 CALIBRATION_BINS = 15
 LABELS_WRONG = (
     "Some of the given labels look wrong. How often the text agrees with them is not how often it is right, and "
     "calibration cannot be measured against them; only labels that you have checked tell. If the labels are right, "
     "the texts are wrong: look at them, and train with --label-trust 0.5."
+)
+
+
+TEXTS_SAY_LITTLE = (
+    "The texts say little of these classes, so training will take given labels at their word and use texts for images "
+    "without a label alone (--label-trust sets another share). Look at the texts: does the prompt ask for what tells "
+    "the classes apart?"
 )
 
 
@@ -92,7 +99,7 @@ def label(config: LabelConfig) -> Outcome:
     return Outcome(
         path=config.out,
         summary={**summary, **files},
-        text="\n\n".join([*([LABELS_WRONG] if read.noise.rate > 0.0 else []), in_words(shown, config.doubtful)]),
+        text="\n\n".join([*_warnings(found), in_words(shown, config.doubtful)]),
         set_aside=tuple(dict.fromkeys((*set_aside, *unreadable))),
     )
 
@@ -191,6 +198,12 @@ def _summary(
     }
 
 
+def _warnings(found: TextLabels) -> list[str]:
+    if found.facts.noise > 0.0:
+        return [LABELS_WRONG]
+    return [TEXTS_SAY_LITTLE] if found.out_of_fold.any() and found.explains < LEAST_EXPLAINED else []
+
+
 def _how_good(found: TextLabels) -> dict[str, float | None]:
     """Return how right the texts are on labels that were held out, under a name that says what it was held against."""
     agreement = _rounded(found.facts.agreement)
@@ -198,7 +211,8 @@ def _how_good(found: TextLabels) -> dict[str, float | None]:
         return {"agreement_with_given_labels": agreement}
     held_out = found.out_of_fold
     error = _calibration_error(found.probabilities[held_out], found.labels[held_out])
-    return {"cross_validated_accuracy": agreement, "calibration_error": _rounded(error)}
+    explained = _rounded(found.explains) if held_out.any() else None
+    return {"cross_validated_accuracy": agreement, "labels_explained": explained, "calibration_error": _rounded(error)}
 
 
 def _rounded(value: float | None) -> float | None:

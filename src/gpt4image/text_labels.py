@@ -1,8 +1,9 @@
 """Text labels: the file of class probabilities that ``label`` writes, and the class targets that are made of them.
 
 Where the given labels look right, the target of an image is half its label and half what its text says of the
-classes: a teacher's soft label (Hinton et al. 2015, arXiv 1503.02531). Where the texts show that some are wrong, it is
-the posterior of its class given its text and its label, under the noise that was estimated.
+classes: a teacher's soft label (Hinton et al. 2015, arXiv 1503.02531); the label alone where the texts say little of
+the classes. Where the texts show that some labels are wrong, it is the posterior of its class given its text and its
+label, under the noise that was estimated.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.errors import TableError
 from gpt4image.files import atomic_path
-from gpt4image.labelling.label_noise import Noise, most_doubtful
+from gpt4image.labelling.label_noise import Noise, explained, most_doubtful
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
@@ -28,6 +29,8 @@ Bools = NDArray[np.bool_]
 
 TRUST_IN_RIGHT_LABELS = 0.5
 """Share of a given label in its target where no label looks wrong (docs/log.md, 2026-11-27)."""
+LEAST_EXPLAINED = 0.5
+"""Part of what the labels tell that the texts must explain to be half of a target (docs/log.md, 2026-11-27)."""
 FORMAT = "gpt4image-text-labels-1"
 TEXT_COLUMN = "text_probabilities"  # there where a model had a say in ``probabilities``
 COLUMNS = ("key", "digest", "split", "given_label", "text_label", "doubt", "out_of_fold", "probabilities")
@@ -38,8 +41,8 @@ class TargetRule:
     """How class targets are made of text labels and given labels.
 
     Attributes:
-        trust: share of a given label in the target of an image with text; without it, half where the labels look right,
-            else the posterior of the class.
+        trust: share of a given label in the target of an image with text; without it, half where the labels look right
+            (all where the texts say little), else the posterior of the class.
         targets: soft: class probabilities; hard: the most probable class, the label itself where the labels look right.
         confidence: an image whose most probable class is less probable than this has no target, unless its label looks
             right.
@@ -49,11 +52,17 @@ class TargetRule:
     targets: Literal["soft", "hard"] = "soft"
     confidence: float = 0.0
 
-    def apply(self, probabilities: Floats, labels: Ints, noise: Noise) -> NDArray[np.float32]:
-        """Return (n, K) class targets; arguments as of ``blend``. A row of zeros is no target."""
-        trust, sure = self.trust, np.zeros(len(labels), bool)
-        if trust is None and noise.rate == 0.0:
-            trust, sure = 1.0 if self.targets == "hard" else TRUST_IN_RIGHT_LABELS, labels >= 0
+    def apply(self, probabilities: Floats, labels: Ints, noise: Noise, explains: float) -> NDArray[np.float32]:
+        """Return (n, K) class targets. A row of zeros is no target.
+
+        Args:
+            probabilities, labels, noise: as of ``blend``.
+            explains: part of what the labels tell that the texts explain.
+        """
+        trust, right = self.trust, noise.rate == 0.0
+        if trust is None and right:
+            alone = self.targets == "hard" or explains < LEAST_EXPLAINED
+            trust = 1.0 if alone else TRUST_IN_RIGHT_LABELS
         targets = blend(probabilities, labels, noise, trust)
         most = targets.max(axis=1)
         if self.targets == "hard":
@@ -61,7 +70,7 @@ class TargetRule:
             chosen = targets.argmax(axis=1)
             targets[:] = 0.0
             targets[rows, chosen] = most > 0.0
-        targets[(most < self.confidence) & ~sure] = 0.0
+        targets[(most < self.confidence) & ~(right & (labels >= 0))] = 0.0
         return targets
 
 
@@ -178,6 +187,11 @@ class TextLabels:
         return doubt
 
     @cached_property
+    def explains(self) -> float:
+        """Part of what the given labels tell that the texts explain, out of fold."""
+        return explained(self.by_text[self.out_of_fold], self.labels[self.out_of_fold])
+
+    @cached_property
     def doubtful(self) -> Ints:
         """Positions of the images whose label is probably wrong, the most doubtful first."""
         rows = np.flatnonzero(self.out_of_fold)
@@ -197,7 +211,7 @@ class TextLabels:
         place = {digest: row for row, digest in enumerate(self.digests)}
         rows = np.array([place.get(digest, -1) for digest in digests], dtype=np.int64)
         probabilities = np.where((rows >= 0)[:, None], self.probabilities[rows], np.float32(0))
-        targets = rule.apply(probabilities, labels, self.facts.given)
+        targets = rule.apply(probabilities, labels, self.facts.given, self.explains)
         return targets, np.asarray(targets.any(axis=1))
 
     def save(self, path: Path) -> None:

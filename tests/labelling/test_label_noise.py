@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from gpt4image.labelling.label_noise import Noise, anchor_rate, find_noise, find_transition, judge, raise_to
+from gpt4image.labelling.label_noise import (
+    Noise,
+    anchor_rate,
+    explained,
+    find_noise,
+    find_transition,
+    judge,
+    raise_to,
+)
 
 CLASSES = 5
 
@@ -88,6 +96,17 @@ def test_many_unsure_classes_are_raised_to_a_high_power_without_loss():
     raised = raise_to(both, 20.0)
     assert raised == pytest.approx(softmax(20.0 * np.log(both.astype(np.float64)), axis=1), rel=1e-4)
     assert np.array_equal(raised[:2], raise_to(sure, 20.0))  # other rows make no difference to a row
+
+
+def test_what_texts_explain_is_nothing_for_the_frequencies_and_all_for_the_labels():
+    rng = np.random.default_rng(0)
+    labels = rng.choice(3, p=[0.6, 0.3, 0.1], size=500)
+    frequencies = np.bincount(labels) / len(labels)
+    assert explained(np.tile(frequencies, (500, 1)), labels) == pytest.approx(0.0, abs=1e-6)
+    assert explained(np.eye(3)[labels], labels) == 1.0
+    shares = [explained(*texts(rng, 3000, sharpness)) for sharpness in (0.5, 2.0, 8.0)]
+    assert 0.0 < shares[0] < 0.3 < shares[1] < 0.7 < shares[2] < 1.0
+    assert explained(np.eye(3)[[1, 1]], np.array([1, 1])) == explained(np.empty((0, 3)), labels[:0]) == 0.0
 
 
 def test_naming_wrong_labels_is_judged():

@@ -174,6 +174,26 @@ def _maximise(clean: Floats, labels: Ints, prior: NDArray[np.float64]) -> NDArra
     return matrix
 
 
+def explained(probabilities: Floats, labels: Ints) -> float:
+    """Return which part of what labels tell can be read off predictions: McFadden's R2, one minus their log loss over
+    that of the frequencies of the classes.
+
+    Args:
+        probabilities: (n, K) predictions that have not seen the image's label.
+        labels: (n,) given labels.
+
+    Returns:
+        At most 1; about 0 where the predictions know nothing but the frequencies, and where there are none.
+    """
+    frequencies = np.bincount(labels) / max(len(labels), 1)
+    present = frequencies[frequencies > 0]
+    entropy = -float((present * np.log(present)).sum())
+    if entropy == 0.0:
+        return 0.0
+    own = probabilities[np.arange(len(labels)), labels]
+    return 1.0 + float(np.log(np.maximum(own, 1e-12)).mean()) / entropy
+
+
 def find_doubtful(probabilities: Floats, labels: Ints) -> Bools:
     """Say which labels are probably wrong: confident learning (Northcutt et al. 2021, arXiv 1911.00068).
 

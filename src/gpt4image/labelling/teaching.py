@@ -14,7 +14,7 @@ from gpt4image.data.image_set import NO_LABEL, SPLITS, ImageSet
 from gpt4image.data.splits import stand_ins
 from gpt4image.errors import ConfigError, TableError
 from gpt4image.labelling.cotraining import second_opinion
-from gpt4image.labelling.label_noise import judge
+from gpt4image.labelling.label_noise import explained, judge
 from gpt4image.labelling.reading import Method, Reading, read_labels
 from gpt4image.labelling.text_vectors import Texts, embedded_names, unit
 from gpt4image.table import EmbeddingTable
@@ -84,7 +84,9 @@ def targets_of(
         wrong, learned = reading.noise.rate > 0.0, np.ones(len(train), bool)
         probabilities = second_opinion(probabilities, vision[train], labels, learned=learned, some_labels_wrong=wrong)
     targets = np.zeros((len(data.labels), len(data.classes)), np.float32)
-    targets[train] = target_rule(config).apply(probabilities, labels, reading.noise)
+    held_out = reading.out_of_fold
+    explains = explained(reading.probabilities[held_out], labels[held_out])
+    targets[train] = target_rule(config).apply(probabilities, labels, reading.noise, explains)
     return targets
 
 
