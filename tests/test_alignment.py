@@ -62,6 +62,16 @@ class TestSameClass:
         same[0, 1] = same[1, 0] = same[2, 3] = same[3, 2] = True
         torch.testing.assert_close(Alignment()(*batch(), text_ids=ids), info_nce(*batch(), exclude=same))
 
+    @pytest.mark.parametrize("loss", sorted(LOSSES))
+    @pytest.mark.parametrize("columns", [1, 2])
+    def test_images_without_a_text_share_none(self, loss, columns):
+        described = torch.tensor([True, False, True, False, True, True])
+        mixing = 0.7 * torch.eye(SIZE) + 0.3 * torch.eye(SIZE).flip(0)
+        ids = torch.where(described, torch.arange(SIZE), -1)
+        options = {"mixing": mixing, "described": described}
+        found = Alignment(loss)(*batch(), text_ids=torch.stack([ids] * columns, dim=1).squeeze(1), **options)
+        torch.testing.assert_close(found, Alignment(loss)(*batch(), text_ids=torch.arange(SIZE), **options))
+
     def test_a_mixed_image_finds_the_texts_of_both_classes(self):
         labels = torch.tensor([0, 0, 1, 1])
         mixing = 0.75 * torch.eye(4) + 0.25 * torch.eye(4).flip(0)
@@ -106,6 +116,26 @@ class TestFurtherTexts:
         torch.testing.assert_close(
             positive(*batch(), **options), info_nce(batch()[0], texts, exclude=equal, positive=alike)
         )
+
+    @pytest.mark.parametrize("loss", sorted(WITH_NEGATIVES))
+    def test_a_text_that_was_drawn_in_the_batch_is_no_candidate_again(self, loss):
+        further = further_texts()
+        ids = torch.arange(SIZE)
+        drawn = ids.clone()
+        drawn[2] = further.ids[1]  # one of the texts of image 2, and the only one of an image outside the batch
+        left = torch.arange(FURTHER) != 1
+        found = Alignment(loss)(*batch(), text_ids=torch.stack([ids, drawn], dim=1), further=further)
+        others = FurtherTexts(further.embeddings[left], further.ids[left], further.labels[left])
+        torch.testing.assert_close(found, Alignment(loss)(*batch(), text_ids=ids, further=others))
+
+    @pytest.mark.parametrize("loss", sorted(WITH_NEGATIVES))
+    def test_images_without_a_text_leave_them_to_the_others(self, loss):
+        described = torch.tensor([True, False, True, False, True, True])
+        mixing = 0.7 * torch.eye(SIZE) + 0.3 * torch.eye(SIZE).flip(0)
+        ids = torch.where(described, torch.arange(SIZE), -1)
+        options = {"mixing": mixing, "described": described, "further": further_texts()}
+        found = Alignment(loss)(*batch(), text_ids=torch.stack([ids, ids], dim=1), **options)
+        torch.testing.assert_close(found, Alignment(loss)(*batch(), text_ids=torch.arange(SIZE), **options))
 
     def test_they_need_numbers(self):
         with pytest.raises(ConfigError, match="text_ids"):

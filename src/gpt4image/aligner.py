@@ -127,8 +127,8 @@ class Aligner(nn.Module):
             mixing: (B, B) weights of the images that each mixed image is made of (mixup, CutMix); the texts are
                 weighted alike.
             described: (B,) bool, which texts exist; all without it.
-            text_ids: (B,) int64; texts that share a number are not each other's negatives. Or (B, 2), where it is
-                enough that one of the two columns is shared.
+            text_ids: (B,) int64; texts that share a number are not each other's negatives; a negative number is no
+                text. Or (B, 2), where it is enough that one of the two columns is shared.
             labels: (B,) int64 classes of the unmixed images, negative where there is none; for ``same_class``.
             further: texts of other images that are candidates too; needs ``text_ids``.
 

@@ -169,8 +169,11 @@ class Alignment(nn.Module):
 
 
 def _same_text(ids: Tensor, others: Tensor) -> Tensor:
-    """Return (n, m) bool, which texts are the same: equal numbers (n,), or equal in one of two columns (n, 2)."""
-    equal = ids[:, None] == others
+    """Return (n, m) bool, which texts are the same: equal numbers (n,), or equal in one of two columns (n, 2).
+
+    Negative numbers are no texts, and the same as none.
+    """
+    equal = (ids[:, None] == others) & (others >= 0)
     return equal if ids.ndim == 1 else equal.any(dim=2)
 
 
@@ -181,13 +184,11 @@ def _with_further(
     if text_ids is None:
         raise ConfigError("further texts need text_ids, by which a text that is in the batch too counts once.")
     if described is None:
-        described = torch.ones_like(text_ids, dtype=torch.bool)
-    ids, known = further.ids, text_ids
-    if text_ids.ndim == 2:  # no text of theirs was drawn
-        ids, known = torch.stack([ids, torch.full_like(ids, -1)], dim=1), text_ids[:, 0]
+        described = torch.ones(len(text_ids), dtype=torch.bool, device=text_ids.device)
+    ids = further.ids if text_ids.ndim == 1 else further.ids[:, None].expand(-1, 2)
     return (
         torch.cat([text_emb, further.embeddings.to(text_emb.dtype)]),
-        torch.cat([described, ~torch.isin(further.ids, known)]),
+        torch.cat([described, ~torch.isin(further.ids, text_ids)]),
         torch.cat([text_ids, ids]),
         None if labels is None else torch.cat([labels, further.labels]),
     )

@@ -34,8 +34,8 @@ class Text(NamedTuple):
     Attributes:
         text: (D,) float32, mean embedding of its descriptions at unit length; zeros where there is none.
         described: whether there is a description.
-        text_id: identity of its (first) text: images that share it must not be each other's negatives; NO_TEXT
-            where there is none.
+        text_id: identity of its texts, whatever their order: images that share it must not be each other's negatives;
+            NO_TEXT where there is none.
     """
 
     text: torch.Tensor
@@ -167,7 +167,7 @@ class Texts:
         digest = _digest_of(key)
         vectors, described = self.table.vectors([digest])
         _, rows = self.table.rows_of([digest])
-        return Text(torch.from_numpy(vectors[0]), bool(described[0]), int(rows[0]) if len(rows) else NO_TEXT)
+        return Text(torch.from_numpy(vectors[0]), bool(described[0]), int(rows.min()) if len(rows) else NO_TEXT)
 
     def coverage(self, keys: Sequence[str]) -> Coverage:
         """Return which of these images have a description, and how many of the table are not among them.

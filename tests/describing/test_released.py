@@ -58,6 +58,12 @@ def test_a_dictionary_gives_rows_with_keys(kind: str, tmp_path: Path) -> None:
     assert rows == [{"key": "a/1.jpg", "description": "A cat."}, {"key": "a/2.jpg", "description": "A dog."}]
 
 
+def test_lines_that_are_not_utf_8_are_named(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes("Zwei Äpfel.\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"list\.txt: not UTF-8 .* at byte 5"):
+        list(read_texts(tmp_path / "list.txt"))
+
+
 def test_an_empty_line_keeps_its_place(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("first\n\nthird")
     rows = list(read_rows(tmp_path / "list.txt"))

@@ -37,7 +37,8 @@ def test_targets_are_the_mean_of_an_images_own_texts(counts: np.ndarray, seed: i
         own = own_texts(targets, image)
         assert bool(described[position]) == (len(own) > 0)
         assert np.allclose(vectors[position], own.mean(0) if len(own) else np.zeros(3), atol=1e-6)
-        assert int(identity[position]) == (targets.rows[targets.offsets[image]] if len(own) else -1)
+        first, end = targets.offsets[image : image + 2]
+        assert int(identity[position]) == (targets.rows[first:end].min() if len(own) else -1)
 
 
 @given(counts=COUNTS, seed=st.integers(0, 5), chosen=st.floats(0, 1, exclude_max=True, width=32))
@@ -60,7 +61,18 @@ def test_a_drawn_text_is_known_by_itself_and_by_its_image() -> None:
     )
     vectors, _, ids = targets.take(np.array([0, 1, 2]), np.array([0.9, 0.9, 0.9]))
     assert torch.equal(vectors[0], vectors[1])
-    assert ids.tolist() == [[0, 1], [2, 1], [-1, -1]]
+    assert ids.tolist() == [[0, 1], [1, 1], [-1, -1]]
+
+
+def test_the_same_texts_in_another_order_are_the_same() -> None:
+    targets = TextTargets(
+        matrix=np.eye(3, dtype=np.float32), offsets=np.array([0, 2, 4, 5]), rows=np.array([0, 1, 1, 0, 2])
+    )
+    vectors, _, ids = targets.take(np.array([0, 1, 2]))
+    assert torch.equal(vectors[0], vectors[1])
+    assert ids.tolist() == [0, 0, 2]
+    assert targets.further(np.arange(3), np.arange(3), 0, CPU).ids.tolist() == [0, 2]
+    assert targets.only(np.array([False, True, True])).take(np.arange(3))[2].tolist() == [-1, 0, 2]
 
 
 def test_every_text_of_an_image_is_drawn_equally_often() -> None:

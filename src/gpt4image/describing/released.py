@@ -55,8 +55,11 @@ def read_texts(path: Path) -> Iterable[Any]:
     """
     suffix = path.suffix.lower()
     if suffix == ".txt":
-        with path.open(encoding="utf-8-sig") as file:
-            return [line.rstrip("\n") for line in file]
+        try:
+            with path.open(encoding="utf-8-sig") as file:
+                return [line.rstrip("\n") for line in file]
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8.") from None
     if suffix == ".npy":
         return _load_npy(path).tolist()
     value = {".json": _load_json, ".pt": _load_torch, ".pth": _load_torch}.get(suffix, _load_pickle)(path)

@@ -91,11 +91,15 @@ def require_finite(trainer: Trainer, step: int, epoch: int, losses: Losses) -> d
     """Return each part of the loss, and the whole (total), by name.
 
     Raises:
-        TrainingError: one is not finite. The losses are those of all processes, so all of them stop.
+        TrainingError: one is not finite. The losses are those of all processes, so all of them stop; those of the
+            official code, which are not, are asked about.
     """
     named = {"total": losses.total, **losses.parts}
     values = torch.stack([loss.detach() for loss in named.values()]).double().cpu()
-    if bool(values.isfinite().all()):
+    finite = bool(values.isfinite().all())
+    if trainer.config.paper_compat:
+        finite = not processes.any_of(not finite)[0]
+    if finite:
         return dict(zip(named, values.tolist(), strict=True))
     trainer.model.zero_grad(set_to_none=True)
     found = ", ".join(f"{name} {value}" for name, value in zip(named, values.tolist(), strict=True))

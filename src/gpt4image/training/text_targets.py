@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,14 @@ class TextTargets:
         """(N,) which images have a text."""
         return np.diff(self.offsets) > 0
 
+    @cached_property
+    def identity(self) -> NDArray[np.int64]:
+        """(N,) number of the texts of each image: the least row among them, whatever their order; -1 for none."""
+        has = self.described
+        ids = np.full(len(has), -1, np.int64)
+        ids[has] = np.minimum.reduceat(self.rows, self.offsets[:-1][has]) if has.any() else ids[has]
+        return ids
+
     def take(
         self, indices: NDArray[np.int64], chosen: NDArray[np.floating] | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -62,9 +71,7 @@ class TextTargets:
             int64 identity of the text: images that share it must not be each other's negatives. (B,), or (B, 2) with
             ``chosen``: that of all its texts, and of the one that was drawn.
         """
-        has = self.described[indices]
-        ids = np.full(len(indices), -1, np.int64)
-        ids[has] = self.rows[self.offsets[indices[has]]]
+        has, ids = self.described[indices], self.identity[indices]
         owners, rows = self.texts_of(indices, chosen)
         vectors = self._means(len(indices), owners, rows)
         if chosen is not None:
@@ -139,7 +146,7 @@ class TextTargets:
         """
         has = self.described[images]
         images, classes = images[has], classes[has]
-        _, first = np.unique(self.rows[self.offsets[images]], return_index=True)
+        _, first = np.unique(self.identity[images], return_index=True)
         if len(first) > MOST_FURTHER_TEXTS:
             first = np.random.default_rng((seed, 8)).choice(first, MOST_FURTHER_TEXTS, replace=False)
         vectors, _, ids = self.take(images[first])
