@@ -91,6 +91,7 @@ def gradient_cases() -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"{loss} class means", {"align_loss": loss, "centre": "class", "same_class": policy, "texts": "sample"}
     for loss in sorted(WITH_NEGATIVES):
         yield f"{loss} table", {"align_loss": loss, "negatives": "table", "same_class": "positive"}
+    yield "table of drawn texts, mixed", {"negatives": "table", "texts": "sample", "mixup": 0.8}
     for option in ("same_class", "texts", "centre", "head", "normalise", "adaptive_weight"):
         field = TextOptions.model_fields[option]
         for value in get_args(field.annotation) or (True, False):
@@ -117,7 +118,9 @@ def gradient_cases() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def gradients(count: int, options: dict[str, Any], out: Path) -> None:
-    """Write, for each case, the losses, the gradient of each parameter and the statistics after one backward pass."""
+    """Write, for each case, the losses, the gradient of each parameter and the statistics after one backward pass; and
+    what one model says of images that do not fill the last batches.
+    """
     from gpt4image.training.training_data import prepare
 
     shared = TrainConfig(**options, **SHARED, **VIT, lr=0.01, weight_decay=0.0)
@@ -126,6 +129,7 @@ def gradients(count: int, options: dict[str, Any], out: Path) -> None:
         name: gradient(TrainConfig.model_validate(shared.model_dump() | changes | {"out": out}), data)
         for name, changes in [*gradient_cases(), ("paper", {"paper_compat": True})]
     }
+    found["said"] = {f"of {images}": said(shared, data, images) for images in (3, 13, 37)}
     if processes.rank() == 0:
         torch.save(found, out / f"{count}.pt")
 
@@ -144,6 +148,16 @@ def gradient(config: TrainConfig, data: Any) -> dict[str, Tensor]:
     found = {f"loss {name}": torch.tensor(loss, dtype=torch.float64) for name, loss in losses.items()}
     found |= {name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None}
     return found | {f"buffer {name}": buffer.clone() for name, buffer in trainer.model.named_buffers()}
+
+
+def said(config: TrainConfig, data: Any, images: int) -> Tensor:
+    from gpt4image.training.auto import choose
+    from gpt4image.training.predictions import predict
+    from gpt4image.training.trainer import build
+
+    trainer = build(choose(config, data.image_set)[0], data)
+    indices = data.indices("train")[:images]
+    return torch.from_numpy(predict(trainer.model.backbone, data, indices, trainer.augmentation, config))
 
 
 def runs_of_each_count(count: int, options: dict[str, Any], out: Path) -> None:

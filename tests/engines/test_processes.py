@@ -106,6 +106,15 @@ def test_the_gradient_of_the_whole_loss_does_not_depend_on_the_number_of_process
 
 
 @pytest.mark.slow
+def test_what_a_model_says_does_not_depend_on_the_number_of_processes(found_gradients: dict[int, Any]) -> None:
+    alone = found_gradients[1]["said"]
+    assert [len(rows) for rows in alone.values()] == [3, 13, 37]
+    for count in COUNTS[1:]:
+        for name, rows in alone.items():
+            assert torch.equal(found_gradients[count]["said"][name], rows), (count, name)
+
+
+@pytest.mark.slow
 def test_the_official_gradient_does(found_gradients: dict[int, Any]) -> None:
     alone, shared = (found_gradients[count]["paper"]["head.weight"] for count in (1, 4))
     assert torch.allclose(shared, alone / 4)
