@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from gpt4image import runs
 from gpt4image.compare import compare
@@ -31,7 +32,7 @@ from gpt4image.config import CompareConfig, TrainConfig
 from gpt4image.data import load_image_set
 from gpt4image.data.pixels import available_cores
 from gpt4image.devices import cpu_threads
-from gpt4image.errors import ConfigError, DataError, TableError
+from gpt4image.errors import ConfigError, DataError, ModelError, TableError
 from gpt4image.files import read_json
 from gpt4image.training.checkpoint import save_tensors
 from gpt4image.training.trainer import build, make_backbone
@@ -276,6 +277,11 @@ def test_runs_are_made_anew_when_a_further_table_of_text_labels_changes(
     assert not set(before) & {job.config.out for job in make_plan(config).jobs}
 
 
+def test_a_variant_may_tune_the_encoder_of_the_table_of_all(table: Path, tmp_path: Path) -> None:
+    changes = {"variants": {"tuned": {"arm": "aligned", "tune_text": "lora"}}}
+    assert options(tmp_path, table, tmp_path / "cmp", **changes).variants["tuned"]["tune_text"] == "lora"
+
+
 @pytest.mark.parametrize(
     ("variants", "message"),
     [
@@ -338,7 +344,27 @@ def test_kill_9_of_a_comparison_leaves_no_worker_and_the_same_command_goes_on(
             "no embedding table here",
         ),
         ({"model": "resnet1O"}, Exception, "not a model of timm"),
+        ({"optimizer": "admw"}, ConfigError, "^--optimizer admw"),
+        *(
+            ({"arms": "baseline", "variants": {"x": {"arm": arm} | mistake}}, kind, f"^variant 'x': .*{message}")
+            for arm, mistake, kind, message in (
+                ("baseline", {"optimizer": "admw"}, ConfigError, "--optimizer admw"),
+                ("baseline", {"auto_augment": "nonsense"}, ConfigError, "nonsense"),
+                ("baseline", {"init": "nothing.safetensors"}, ModelError, "nothing.safetensors"),
+                ("baseline", {"consistency": 1.0}, ConfigError, "all 36 have one"),
+                ("aligned", {"tune_text": "lora"}, TableError, "store"),
+            )
+        ),
         ({"batch_size": 64}, DataError, "larger than the train split"),
+        (
+            {
+                "arms": "baseline",
+                "learn_temperature": True,
+                "variants": {"x": {"arm": "aligned", "align_loss": "cosine"}},
+            },
+            ConfigError,
+            "^variant 'x': cosine has no temperature to learn",
+        ),
     ],
 )
 def test_mistakes_are_refused_before_any_run(
@@ -399,6 +425,52 @@ def test_a_second_round_brings_the_first_one_along(colour_folder: Path, table: P
     teachers = [job.teacher for job in plan.jobs if job.arm == "text-labels-cotrained"]
     assert teachers == list(plan.members["text-labels"].folders)
     assert {job.teacher for job in plan.jobs if job.arm != "text-labels-cotrained"} == {None}
+
+
+def test_a_variant_is_taught_by_the_variant_with_the_same_options(
+    colour_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    variants = {
+        "tuned": {"arm": "baseline", "weight_decay": 0.3},
+        "taught": {"arm": "self-training", "weight_decay": 0.3},
+        "alone": {"arm": "self-training", "weight_decay": 0.1},
+    }
+    changes = {"labels_per_class": 2, "arms": "self-training", "variants": variants}
+    plan = make_plan(options(colour_folder, table, tmp_path / "cmp", **changes))
+    teachers = {name: [job.teacher for job in plan.jobs if job.name == name] for name in plan.members}
+    assert teachers["taught"] == list(plan.members["tuned"].folders)
+    assert teachers["self-training"] == teachers["alone"] == list(plan.members["baseline"].folders)
+
+
+def test_images_that_a_further_table_describes_count_as_described(
+    colour_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    digests = load_image_set(f"folder:{colour_folder}").digests
+    halves = [tmp_path / "even", tmp_path / "odd"]
+    for start, half in enumerate(halves):
+        make_table(half, {digest: np.eye(8)[:1] for digest in digests[start::2]})
+    changes: dict[str, Any] = {"labels_per_class": 2, "label_embeddings": (halves[1],)}
+    with pytest.raises(ConfigError, match="without a description too"):
+        make_plan(options(colour_folder, halves[0], tmp_path / "cmp", arms="text-labels-fixmatch", **changes))
+    data = make_plan(options(colour_folder, table, tmp_path / "cmp", arms="baseline")).prepared.data
+    one = tmp_path / "one"
+    make_table(one, {data.image_set.digests[data.indices("train")[0]]: np.eye(8)[:1]})
+    with pytest.raises(TableError, match="labels of at least 2 classes"):
+        make_plan(options(colour_folder, one, tmp_path / "cmp", label_embeddings=(one,), arms="text-labels"))
+
+
+def test_what_was_chosen_for_other_images_is_chosen_anew(colour_folder: Path, table: Path, tmp_path: Path) -> None:
+    config = options(colour_folder, table, tmp_path / "cmp", epochs=None, batch_size=None, arms="baseline")
+    first = make_plan(config)
+    assert make_plan(config).prepared.chosen == first.prepared.chosen
+    for path in sorted(colour_folder.glob("*/*.png")):
+        for copy in range(40):
+            picture = Image.open(path)
+            picture.putpixel((0, 0), (copy, 0, 0))
+            picture.save(path.with_name(f"{path.stem}-{copy}.png"))
+    grown = make_plan(config)
+    assert grown.prepared.chosen["batch_size"] > first.prepared.chosen["batch_size"]
+    assert make_plan(config).prepared.chosen == grown.prepared.chosen
 
 
 @pytest.mark.slow

@@ -275,17 +275,12 @@ def test_a_run_has_a_say_about_images_without_a_label(colour_folder, tmp_path):
     told = [i for i in range(len(images)) if i % 4]
     make_table(tmp_path / "table", {images.digests[i]: [vectors[i]] for i in told})
     small: dict[str, Any] = {"model": "resnet10t", "model_args": {"channels": [8, 8, 8, 8], "stem_width": 8}}
-    train(
-        TrainConfig(
-            data=f"folder:{colour_folder}",
-            out=tmp_path / "run",
-            image_size=16,
-            batch_size=8,
-            epochs=8,
-            lr=0.01,
-            **small,
-        )
-    )
+    small |= {"data": f"folder:{colour_folder}", "image_size": 16, "batch_size": 8, "lr": 0.01}
+    train(TrainConfig(out=tmp_path / "run", epochs=8, **small))
+    only = {"embeddings": tmp_path / "table", "only_described": True, "align_weight": 0.0}
+    train(TrainConfig(out=tmp_path / "only", epochs=1, **small, **only))
+    with pytest.raises(RunError, match=r"--only-described, and has learned \d+ of the .* trained without --only"):
+        run(tmp_path, f"folder:{colour_folder}", run=tmp_path / "only")
     with pytest.raises(
         RunError, match=r"--test-fraction 0\.2, and has learned \d+ of the \d+ labels that are held out"
     ):

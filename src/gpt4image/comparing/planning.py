@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,17 @@ from gpt4image.comparing.transfer import choose_images
 from gpt4image.config import ARMS, CompareConfig, TrainConfig, TrainOptions
 from gpt4image.config.base import listed
 from gpt4image.data.image_set import NO_LABEL
-from gpt4image.errors import ConfigError
+from gpt4image.errors import ConfigError, Gpt4ImageError
 from gpt4image.files import fingerprint, read_json, write_json
 from gpt4image.labelling.reading import require_two_classes
+from gpt4image.labelling.teaching import describes
 from gpt4image.table import EmbeddingTable
 from gpt4image.training import auto
 from gpt4image.training.tracking import require_trackers
 from gpt4image.training.training_data import Prepared, TrainingData, prepare, require_batch, with_table
 
 PLAN = "plan.json"
+OF_DATA = "data_fingerprint"  # key in it, beside what was chosen for these data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,15 +129,15 @@ def make_plan(config: CompareConfig) -> Plan:
     doubted = any(arms.ALL[member.arm].scarce_only or arms.ALL[member.arm].text_labels for member in members.values())
     if regime.scarce or unlabelled or doubted:
         _refuse_leak(config, members.values())
-    read = any(arms.ALL[member.arm].text_labels for member in members.values()) and not config.label_embeddings
+    read = any(arms.ALL[member.arm].text_labels for member in members.values())
     for seed in config.seed_range:
         left = regime.apply(ready.data, seed)
         train = left.indices("train")
         if regime.imbalance > 1.0:
             require_batch(len(train), ready.config.batch_size)
-        if read and left.text is not None:
-            require_two_classes(left.text.described[train], left.labels[train])
-    jobs = {name: _jobs(config, ready, name, member) for name, member in members.items()}
+        if read:
+            require_two_classes(describes(left, config.label_embeddings)[train], left.labels[train])
+    jobs = {name: _jobs(config, ready, name, members) for name in members}
     return Plan(
         config=config,
         prepared=ready,
@@ -160,6 +163,9 @@ def _resolved(config: CompareConfig) -> Prepared:
     options = {name: value for name, value in known.get(key, {}).items() if name in CompareConfig.model_fields}
     with cpu_threads(config.threads):
         ready = prepare(config.model_copy(update=options))
+        if known.get(key, {}).get(OF_DATA, ready.fingerprint) != ready.fingerprint:  # the images are others now
+            known, options = {name: value for name, value in known.items() if name != key}, {}
+            ready = prepare(config)
         if config.imbalance > 1.0:  # fewer images take more epochs
             left = np.flatnonzero(Regime(imbalance=config.imbalance).apply(ready.data, seed=0).usable)
             given = config.model_copy(update={"image_size": ready.config.image_size, **options})
@@ -167,9 +173,9 @@ def _resolved(config: CompareConfig) -> Prepared:
             ready = replace(ready, config=resolved, chosen=ready.chosen | chosen)
         ready = resolve(ready)
     if key not in known:
-        write_json(path, known | {key: ready.chosen})
+        write_json(path, known | {key: ready.chosen | {OF_DATA: ready.fingerprint}})
         return ready
-    return replace(ready, chosen=known[key])
+    return replace(ready, chosen={name: value for name, value in known[key].items() if name != OF_DATA})
 
 
 def _members(
@@ -181,7 +187,7 @@ def _members(
     """
     train = left.indices("train")
     without = left.labels[train] == NO_LABEL
-    untold = without if left.text is None else without & ~left.text.described[train]
+    untold = without & ~describes(left, config.label_embeddings)[train]
     there: dict[str, bool] = {
         "described": config.embeddings is not None,
         "unlabelled": bool(without.any()),
@@ -222,20 +228,28 @@ def _refuse_leak(config: CompareConfig, members: Iterable[Member]) -> None:
             open_tables([path for path in (first, *further) if path is not None])
 
 
-def _jobs(config: CompareConfig, ready: Prepared, name: str, member: Member) -> list[Job]:
+def _jobs(config: CompareConfig, ready: Prepared, name: str, members: Mapping[str, Member]) -> list[Job]:
     """Return the jobs of one arm or variant, one per seed."""
+    member = members[name]
     # The oracle is the baseline that was given all labels, and zero-shot reads no label: comparisons share such runs.
     arm = "baseline" if member.arm == "oracle" else member.arm
     reads_labels = member.arm not in ("oracle", "zero-shot")
     regime = Regime.of(config).read_by(labels=reads_labels, texts=arms.ALL[arm].text)
     shared, own = _train_config(ready.config), ready
-    if options := {**arms.ALL[arm].options, **member.options}:
-        own = _with_options(ready, options)
+    with _said_of(name, member):
+        if options := {**arms.ALL[arm].options, **member.options}:
+            own = _with_options(ready, options)
+        if member.options or arm == "baseline":
+            described = None if ready.data.text is None else ready.data.text.described
+            _require_buildable(own, regime.apply(own.data, config.first_seed, described), arms.ALL[arm].text_labels)
     folder = config.out / "runs" / _version(own) / regime.name / arm
     teacher = None
     if (after := arms.ALL[arm].after) is not None:
         seen = Regime.of(config).read_by(labels=True, texts=arms.ALL[after].text)
-        teacher = config.out / "runs" / _version(ready) / seen.name / after
+        # The teacher of a variant is the variant of the teacher with the same options, where there is one.
+        alike = any(other.arm == after and other.options == member.options for other in members.values())
+        taught = _with_options(ready, member.options) if alike and member.options else ready
+        teacher = config.out / "runs" / _version(taught) / seen.name / after
     names = ClassNames()
     if arms.ALL[arm].text:
         find = embed_class_names if arms.ALL[arm].names else find_class_names
@@ -256,9 +270,30 @@ def _jobs(config: CompareConfig, ready: Prepared, name: str, member: Member) -> 
     ]
 
 
+@contextlib.contextmanager
+def _said_of(name: str, member: Member) -> Iterator[None]:
+    """Name the variant in an error that its options bring about."""
+    try:
+        yield
+    except Gpt4ImageError as error:
+        if not member.options:
+            raise
+        raise type(error)(f"variant {name!r}: {error}") from None
+
+
+def _require_buildable(own: Prepared, data: TrainingData, reads_text_labels: bool) -> None:
+    """Build a run once and throw it away: what does not fit is not to be found after hours of other runs."""
+    from gpt4image.training.trainer import build
+
+    if reads_text_labels:
+        train = data.indices("train")
+        require_two_classes(describes(data, own.config.label_embeddings)[train], data.labels[train])
+    build(own.config.model_copy(update={"compile": False}), data)
+
+
 def _with_options(ready: Prepared, options: Mapping[str, Any]) -> Prepared:
     """Return the same data, ready for a run with other options; what follows from them is chosen anew."""
-    config: TrainOptions = ready.config.model_copy(update=dict(options))
+    config: TrainOptions = type(ready.config).model_validate(ready.config.model_dump() | dict(options))
     if options.keys() & {"init", "optimizer"}:
         follows = {"optimizer", "lr", "weight_decay"} & ready.chosen.keys() - options.keys()
         config = config.model_copy(update=dict.fromkeys(follows))

@@ -118,8 +118,8 @@ def _variant(name: str, table: Any) -> dict[str, Any]:
         )
     if unknown := sorted(options.keys() - TrainOptions.model_fields.keys()):
         raise ValueError(f"variant {name!r}: {nearest(unknown[0], TrainOptions.model_fields.keys() - COMMON)}")
-    try:
-        checked = TrainOptions(data="", **options)
+    try:  # alone; whether they fit those of the comparison, such as its table, is seen when it is planned
+        checked = TrainOptions.model_validate({"data": "", "embeddings": Path("_")} | options)
     except ConfigError as error:
         raise ValueError(f"variant {name!r}: {error}") from None
     return {"arm": arm} | {key: getattr(checked, key) for key in options}

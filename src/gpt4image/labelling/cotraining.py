@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.errors import RunError
+from gpt4image.errors import RunError, TableError
 
 if TYPE_CHECKING:
     from gpt4image.config import LabelConfig, TrainOptions
@@ -101,18 +101,28 @@ def ask_run(run_dir: Path, config: LabelConfig, images: ImageSet) -> tuple[NDArr
 
 
 def _require_held_out(run_dir: Path, options: TrainOptions, config: LabelConfig, images: ImageSet) -> None:
-    """Refuse a run that trained on images which are held out here, as other fractions make it."""
-    from gpt4image.data import load_with_splits
+    """Refuse a run that trained on images which are held out here, as other fractions or --only-described make it."""
+    from gpt4image.training.training_data import load_image_set
 
     own, given = ((each.val_fraction, each.test_fraction) for each in (options, config))
-    if own == given:
+    if own == given and not options.only_described:
         return
-    there = load_with_splits(config.data, val_fraction=own[0], test_fraction=own[1])
+    read = options.only_described and options.embeddings
+    try:
+        there, _ = load_image_set(options.model_copy(update={"data": config.data, "embeddings": read or None}))
+    except TableError as error:
+        raise RunError(
+            f"{run_dir} was trained with --only-described, so that its table says what it held out ({error}). Give a "
+            "run that was trained without it."
+        ) from None
     trained = {there.digests[i] for i in there.indices("train")}
     held_out = [i for i in np.flatnonzero(images.labels >= 0) if images.splits[i] != "train"]
     if count := sum(images.digests[i] in trained for i in held_out):
+        only, advice = "", "the fractions of the run"
+        if options.only_described:
+            only, advice = " and --only-described", "a run that was trained without --only-described"
         raise RunError(
-            f"{run_dir} was trained with --val-fraction {own[0]:g} and --test-fraction {own[1]:g}, and has learned "
-            f"{count} of the {len(held_out)} labels that are held out here with {given[0]:g} and {given[1]:g}: give "
-            "the fractions of the run."
+            f"{run_dir} was trained with --val-fraction {own[0]:g} and --test-fraction {own[1]:g}{only}, and has "
+            f"learned {count} of the {len(held_out)} labels that are held out here with {given[0]:g} and {given[1]:g}: "
+            f"give {advice}."
         )

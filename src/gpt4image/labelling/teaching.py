@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,6 +46,14 @@ def texts_of(data: TrainingData, config: TrainOptions) -> Texts:
         has.append(described & ~taken_away)
     names = embedded_names(paths, config.device, data.classes, _method(config))
     return Texts(parts=tuple(parts), has=tuple(has), names=tuple(names))
+
+
+def describes(data: TrainingData, further: Sequence[Path]) -> NDArray[np.bool_]:
+    """Return (N,) which images have a text, in the table of ``data`` or in a further one."""
+    found = np.zeros(len(data.labels), bool) if data.text is None else data.text.described
+    for path in further:
+        found = found | is_described(EmbeddingTable.open(path), data.image_set.digests)
+    return found
 
 
 def _method(config: TrainOptions) -> Method:
