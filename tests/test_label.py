@@ -91,6 +91,21 @@ def test_wrong_labels_come_first_and_are_shown(tmp_path, given):
     assert "https:" not in page
 
 
+def test_it_says_how_much_the_texts_explain_and_warns_where_that_is_little(tmp_path, given):
+    spec = write_manifest(tmp_path, given["label"], given["split"])
+    table = table_of(tmp_path, spec)
+    clear = run(tmp_path, spec)
+    assert clear.summary["labels_explained"] > 0.7 and "say little" not in clear.text
+    assert "The names of the classes are not read: Unknown text encoder: 'given'" in clear.text
+    noise = np.random.default_rng(0).standard_normal((len(table.digests), 16))
+    digests = [bytes(digest).hex() for digest in table.digests]
+    make_table(tmp_path / "table", {digest: noise[i : i + 1] for i, digest in enumerate(digests)})
+    vague = run(tmp_path, spec, method="propagation")
+    assert vague.summary["noise"] == 0.0
+    assert vague.summary["labels_explained"] < 0.2 and "say little of these classes" in vague.text
+    assert "are not read" not in vague.text
+
+
 def test_labels_of_val_and_test_are_not_learned_from(tmp_path, given):
     spec = write_manifest(tmp_path, given["label"], given["split"])
     table_of(tmp_path, spec)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.comparing.class_names import ClassNames
 from gpt4image.config import LabelConfig
 from gpt4image.data import NO_LABEL, ImageSet, load_with_splits
 from gpt4image.data.splits import stand_ins
@@ -53,7 +54,8 @@ def label(config: LabelConfig) -> Outcome:
     images = load_with_splits(config.data, val_fraction=config.val_fraction, test_fraction=config.test_fraction)
     preferred = 2 * (images.splits != "train") + (images.labels == NO_LABEL)
     images = images.select(np.unique(stand_ins(images.digests, preferred)))  # no copy may be in another fold
-    texts = Texts.of(tables, images.digests, embedded_names(config.embeddings, "auto", images.classes, config.method))
+    names = embedded_names(config.embeddings, "auto", images.classes, config.method)
+    texts = Texts.of(tables, images.digests, [each.vectors for each in names])
     train = images.splits == "train"
     labels = np.where(train, images.labels, NO_LABEL)
     _require_labels(config, images, texts.described, labels)
@@ -99,7 +101,7 @@ def label(config: LabelConfig) -> Outcome:
     return Outcome(
         path=config.out,
         summary={**summary, **files},
-        text="\n\n".join([*_warnings(found), in_words(shown, config.doubtful)]),
+        text="\n\n".join([*_warnings(found, names), in_words(shown, config.doubtful)]),
         set_aside=tuple(dict.fromkeys((*set_aside, *unreadable))),
     )
 
@@ -198,10 +200,14 @@ def _summary(
     }
 
 
-def _warnings(found: TextLabels) -> list[str]:
+def _warnings(found: TextLabels, names: Sequence[ClassNames]) -> list[str]:
+    unread = dict.fromkeys(each.missing for each in names if each.missing)
+    texts = [f"The names of the classes are not read: {reason}" for reason in unread]
     if found.facts.noise > 0.0:
-        return [LABELS_WRONG]
-    return [TEXTS_SAY_LITTLE] if found.out_of_fold.any() and found.explains < LEAST_EXPLAINED else []
+        return [LABELS_WRONG, *texts]
+    if found.out_of_fold.any() and found.explains < LEAST_EXPLAINED:
+        texts.append(TEXTS_SAY_LITTLE)
+    return texts
 
 
 def _how_good(found: TextLabels) -> dict[str, float | None]:

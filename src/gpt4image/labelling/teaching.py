@@ -45,7 +45,7 @@ def texts_of(data: TrainingData, config: TrainOptions) -> Texts:
         parts.append(vectors)
         has.append(described & ~taken_away)
     names = embedded_names(paths, config.device, data.classes, _method(config))
-    return Texts(parts=tuple(parts), has=tuple(has), names=tuple(names))
+    return Texts(parts=tuple(parts), has=tuple(has), names=tuple(name.vectors for name in names))
 
 
 def describes(data: TrainingData, further: Sequence[Path]) -> NDArray[np.bool_]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.comparing.class_names import find_class_names
+from gpt4image.comparing.class_names import ClassNames, find_class_names
 from gpt4image.labelling.neighbours import nearest
 
 if TYPE_CHECKING:
@@ -72,13 +72,11 @@ class Texts:
         return cls(parts=parts, has=has, names=tuple(names))
 
 
-def embedded_names(
-    tables: Sequence[Path], device: str, classes: tuple[str, ...], method: Method
-) -> list[NDArray[np.float32] | None]:
-    """Return the class names in the space of each table, (K, D); None where they cannot be had or are not read."""
+def embedded_names(tables: Sequence[Path], device: str, classes: tuple[str, ...], method: Method) -> list[ClassNames]:
+    """Return the class names in the space of each table; none where they cannot be had or are not read."""
     if method == "propagation":
-        return [None] * len(tables)
-    return [find_class_names(path, device, classes).vectors for path in tables]
+        return [ClassNames(missing="")] * len(tables)
+    return [find_class_names(path, device, classes) for path in tables]
 
 
 def side_by_side(texts: Texts, reference: Ints) -> NDArray[np.float32]:
