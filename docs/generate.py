@@ -42,6 +42,7 @@ RECORDS = {
     "cifar10-longer-few": "2,000 CIFAR-10 photographs, 60 epochs",
     "cifar10-longer-120": "2,000 CIFAR-10 photographs, 120 epochs",
     "cifar10-few-and-wrong": "2,000 CIFAR-10 photographs, other numbers of labels",
+    "cifar10-few-and-wrong-10": "2,000 CIFAR-10 photographs, 10 seeds",
     "cifar10-controls": "2,000 CIFAR-10 photographs, controls",
     "cifar10-convnext": "2,000 CIFAR-10 photographs, a ConvNeXt",
     "cifar10-convnext-10": "2,000 CIFAR-10 photographs, a ConvNeXt, 10 seeds",
