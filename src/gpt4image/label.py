@@ -29,8 +29,6 @@ LABELS_WRONG = (
     "calibration cannot be measured against them; only labels that you have checked tell. If the labels are right, "
     "the texts are wrong: look at them, and train with --label-trust 0.5."
 )
-
-
 TEXTS_SAY_LITTLE = (
     "The texts say little of these classes, so training will take given labels at their word and use texts for images "
     "without a label alone (--label-trust sets another share). Look at the texts: does the prompt ask for what tells "

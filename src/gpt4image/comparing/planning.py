@@ -239,7 +239,7 @@ def _jobs(config: CompareConfig, ready: Prepared, name: str, members: Mapping[st
     with _said_of(name, member):
         if options := {**arms.ALL[arm].options, **member.options}:
             own = _with_options(ready, options)
-        if member.options or arm == "baseline":
+        if member.options or name == "baseline":
             described = None if ready.data.text is None else ready.data.text.described
             _require_buildable(own, regime.apply(own.data, config.first_seed, described), arms.ALL[arm].text_labels)
     folder = config.out / "runs" / _version(own) / regime.name / arm
@@ -248,7 +248,7 @@ def _jobs(config: CompareConfig, ready: Prepared, name: str, members: Mapping[st
         seen = Regime.of(config).read_by(labels=True, texts=arms.ALL[after].text)
         # The teacher of a variant is the variant of the teacher with the same options, where there is one.
         alike = any(other.arm == after and other.options == member.options for other in members.values())
-        taught = _with_options(ready, member.options) if alike and member.options else ready
+        taught = _with_options(ready, {**arms.ALL[after].options, **member.options}) if alike else ready
         teacher = config.out / "runs" / _version(taught) / seen.name / after
     names = ClassNames()
     if arms.ALL[arm].text:
