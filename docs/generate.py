@@ -27,6 +27,7 @@ RECORDS = {
     "openmoji-longer-120": "1,007 OpenMoji pictograms, 120 epochs",
     "openmoji-longer-few": "1,007 OpenMoji pictograms, 60 epochs",
     "openmoji-nothing": "1,007 OpenMoji pictograms, 60 epochs, texts that say nothing",
+    "openmoji-weak": "1,007 OpenMoji pictograms, 60 epochs, texts that say little",
     "openmoji-larger": "1,007 OpenMoji pictograms, larger",
     "openmoji-larger-10": "1,007 OpenMoji pictograms, larger, 10 seeds",
     "openmoji-vit": "1,007 OpenMoji pictograms, a ViT, 30 epochs",
