@@ -32,7 +32,7 @@ from gpt4image.config import CompareConfig, TrainConfig
 from gpt4image.data import load_image_set
 from gpt4image.data.pixels import available_cores
 from gpt4image.devices import cpu_threads
-from gpt4image.errors import ConfigError, DataError, ModelError, TableError
+from gpt4image.errors import ConfigError, DataError, MissingExtraError, ModelError, TableError
 from gpt4image.files import read_json
 from gpt4image.training.checkpoint import save_tensors
 from gpt4image.training.trainer import build, make_backbone
@@ -427,6 +427,18 @@ def test_a_second_round_brings_the_first_one_along(colour_folder: Path, table: P
     assert {job.teacher for job in plan.jobs if job.arm != "text-labels-cotrained"} == {None}
 
 
+def test_a_variant_that_needs_an_extra_says_which(
+    colour_folder: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacks(*_: Any) -> None:
+        raise MissingExtraError("--tune-text lora", "tune")
+
+    monkeypatch.setattr("gpt4image.training.trainer.tuned_encoder", lacks)
+    variants = {"x": {"arm": "aligned", "tune_text": "lora"}}
+    with pytest.raises(MissingExtraError, match=r"^variant 'x': --tune-text lora needs .*gpt4image\[tune\]"):
+        make_plan(options(colour_folder, table, tmp_path / "cmp", arms="baseline", variants=variants))
+
+
 def test_a_variant_is_taught_by_the_variant_with_the_same_options(
     colour_folder: Path, table: Path, tmp_path: Path
 ) -> None:
@@ -452,11 +464,18 @@ def test_images_that_a_further_table_describes_count_as_described(
     changes: dict[str, Any] = {"labels_per_class": 2, "label_embeddings": (halves[1],)}
     with pytest.raises(ConfigError, match="without a description too"):
         make_plan(options(colour_folder, halves[0], tmp_path / "cmp", arms="text-labels-fixmatch", **changes))
+    changes |= {"label_embeddings": (table,), "labels_per_class": 4, "described_fraction": 0.5}
+    make_plan(options(colour_folder, table, tmp_path / "cmp", arms="text-labels-fixmatch", **changes))
     data = make_plan(options(colour_folder, table, tmp_path / "cmp", arms="baseline")).prepared.data
     one = tmp_path / "one"
     make_table(one, {data.image_set.digests[data.indices("train")[0]]: np.eye(8)[:1]})
     with pytest.raises(TableError, match="labels of at least 2 classes"):
         make_plan(options(colour_folder, one, tmp_path / "cmp", label_embeddings=(one,), arms="text-labels"))
+    variants = {"x": {"arm": "text-labels", "embeddings": table}}
+    make_plan(options(colour_folder, one, tmp_path / "cmp", arms="baseline", variants=variants))
+    variants = {"x": {"arm": "text-labels", "embeddings": one}}
+    with pytest.raises(TableError, match=r"variant 'x': .* labels of at least 2 classes"):
+        make_plan(options(colour_folder, table, tmp_path / "cmp", arms="baseline", variants=variants))
 
 
 def test_what_was_chosen_for_other_images_is_chosen_anew(colour_folder: Path, table: Path, tmp_path: Path) -> None:
@@ -471,6 +490,17 @@ def test_what_was_chosen_for_other_images_is_chosen_anew(colour_folder: Path, ta
     grown = make_plan(config)
     assert grown.prepared.chosen["batch_size"] > first.prepared.chosen["batch_size"]
     assert make_plan(config).prepared.chosen == grown.prepared.chosen
+    for path in sorted(colour_folder.glob("*/*.png")):
+        if int(path.stem.split("-")[0]) > 4 or "-" in path.stem:
+            path.unlink()
+    shrunk = make_plan(config)
+    assert shrunk.prepared.chosen["batch_size"] < first.prepared.chosen["batch_size"]
+    plan = read_json(tmp_path / "cmp" / "plan.json")
+    ((key, chosen),) = plan.items()
+    of_older_versions = {name: value for name, value in chosen.items() if name != "data_fingerprint"}
+    (tmp_path / "cmp" / "plan.json").write_text(json.dumps({key: of_older_versions}))
+    assert make_plan(config).prepared.chosen == shrunk.prepared.chosen
+    assert read_json(tmp_path / "cmp" / "plan.json") == plan
 
 
 @pytest.mark.slow

@@ -45,6 +45,7 @@ def test_texts_that_say_little_of_the_classes_leave_labels_alone():
     labels = np.array([-1, 1])
     targets = TargetRule().apply(text, labels, Noise(), 0.3)
     assert targets == pytest.approx(np.array([[0.7, 0.2, 0.1], [0, 1, 0]]))
+    assert TargetRule().apply(text, labels, Noise(), None) == pytest.approx(targets), "not known is not enough"
     assert TargetRule(trust=0.5).apply(text, labels, Noise(), 0.3)[1] == pytest.approx([0.35, 0.6, 0.05])
 
 

@@ -203,7 +203,7 @@ def _warnings(found: TextLabels, names: Sequence[ClassNames]) -> list[str]:
     texts = [f"The names of the classes are not read: {reason}" for reason in unread]
     if found.facts.noise > 0.0:
         return [LABELS_WRONG, *texts]
-    if found.out_of_fold.any() and found.explains < LEAST_EXPLAINED:
+    if found.explains is not None and found.explains < LEAST_EXPLAINED:
         texts.append(TEXTS_SAY_LITTLE)
     return texts
 
@@ -215,8 +215,8 @@ def _how_good(found: TextLabels) -> dict[str, float | None]:
         return {"agreement_with_given_labels": agreement}
     held_out = found.out_of_fold
     error = _calibration_error(found.probabilities[held_out], found.labels[held_out])
-    explained = _rounded(found.explains) if held_out.any() else None
-    return {"cross_validated_accuracy": agreement, "labels_explained": explained, "calibration_error": _rounded(error)}
+    explained, error = _rounded(found.explains), _rounded(error)
+    return {"cross_validated_accuracy": agreement, "labels_explained": explained, "calibration_error": error}
 
 
 def _rounded(value: float | None) -> float | None:

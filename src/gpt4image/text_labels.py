@@ -52,16 +52,16 @@ class TargetRule:
     targets: Literal["soft", "hard"] = "soft"
     confidence: float = 0.0
 
-    def apply(self, probabilities: Floats, labels: Ints, noise: Noise, explains: float) -> NDArray[np.float32]:
+    def apply(self, probabilities: Floats, labels: Ints, noise: Noise, explains: float | None) -> NDArray[np.float32]:
         """Return (n, K) class targets. A row of zeros is no target.
 
         Args:
             probabilities, labels, noise: as of ``blend``.
-            explains: part of what the labels tell that the texts explain.
+            explains: part of what the labels tell that the texts explain; None where that cannot be measured.
         """
         trust, right = self.trust, noise.rate == 0.0
         if trust is None and right:
-            alone = self.targets == "hard" or explains < LEAST_EXPLAINED
+            alone = self.targets == "hard" or explains is None or explains < LEAST_EXPLAINED
             trust = 1.0 if alone else TRUST_IN_RIGHT_LABELS
         targets = blend(probabilities, labels, noise, trust)
         most = targets.max(axis=1)
@@ -187,8 +187,8 @@ class TextLabels:
         return doubt
 
     @cached_property
-    def explains(self) -> float:
-        """Part of what the given labels tell that the texts explain, out of fold."""
+    def explains(self) -> float | None:
+        """Part of what the given labels tell that the texts explain, out of fold; None where it cannot be measured."""
         return explained(self.by_text[self.out_of_fold], self.labels[self.out_of_fold])
 
     @cached_property

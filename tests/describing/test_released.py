@@ -59,13 +59,13 @@ def test_a_dictionary_gives_rows_with_keys(kind: str, tmp_path: Path) -> None:
 
 
 def test_lines_that_are_not_utf_8_are_named(tmp_path: Path) -> None:
-    (tmp_path / "list.txt").write_bytes("Zwei Äpfel.\n".encode("latin-1"))
-    with pytest.raises(DataError, match=r"list\.txt: not UTF-8 .* at byte 5"):
+    (tmp_path / "list.txt").write_bytes(b"A cat.\r\n" * 3000 + "Zwei Äpfel.\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"list\.txt: not UTF-8 .* at byte 24005"):
         list(read_texts(tmp_path / "list.txt"))
 
 
 def test_an_empty_line_keeps_its_place(tmp_path: Path) -> None:
-    (tmp_path / "list.txt").write_text("first\n\nthird")
+    (tmp_path / "list.txt").write_bytes(b"first\r\n\nthird")
     rows = list(read_rows(tmp_path / "list.txt"))
     assert [isinstance(row, SetAside) for row in rows] == [False, True, False]
 

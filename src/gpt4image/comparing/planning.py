@@ -19,10 +19,10 @@ from gpt4image.comparing.transfer import choose_images
 from gpt4image.config import ARMS, CompareConfig, TrainConfig, TrainOptions
 from gpt4image.config.base import listed
 from gpt4image.data.image_set import NO_LABEL
-from gpt4image.errors import ConfigError, Gpt4ImageError
+from gpt4image.errors import ConfigError, DataError, Gpt4ImageError
 from gpt4image.files import fingerprint, read_json, write_json
 from gpt4image.labelling.reading import require_two_classes
-from gpt4image.labelling.teaching import describes
+from gpt4image.labelling.teaching import described_by
 from gpt4image.table import EmbeddingTable
 from gpt4image.training import auto
 from gpt4image.training.tracking import require_trackers
@@ -129,14 +129,8 @@ def make_plan(config: CompareConfig) -> Plan:
     doubted = any(arms.ALL[member.arm].scarce_only or arms.ALL[member.arm].text_labels for member in members.values())
     if regime.scarce or unlabelled or doubted:
         _refuse_leak(config, members.values())
-    read = any(arms.ALL[member.arm].text_labels for member in members.values())
-    for seed in config.seed_range:
-        left = regime.apply(ready.data, seed)
-        train = left.indices("train")
-        if regime.imbalance > 1.0:
-            require_batch(len(train), ready.config.batch_size)
-        if read:
-            require_two_classes(describes(left, config.label_embeddings)[train], left.labels[train])
+    for seed in config.seed_range if regime.imbalance > 1.0 else ():
+        require_batch(len(regime.apply(ready.data, seed).indices("train")), ready.config.batch_size)
     jobs = {name: _jobs(config, ready, name, members) for name in members}
     return Plan(
         config=config,
@@ -162,9 +156,12 @@ def _resolved(config: CompareConfig) -> Prepared:
     known: dict[str, Any] = read_json(path) if path.is_file() else {}
     options = {name: value for name, value in known.get(key, {}).items() if name in CompareConfig.model_fields}
     with cpu_threads(config.threads):
-        ready = prepare(config.model_copy(update=options))
-        if known.get(key, {}).get(OF_DATA, ready.fingerprint) != ready.fingerprint:  # the images are others now
-            known, options = {name: value for name, value in known.items() if name != key}, {}
+        ready: Prepared | None = None
+        # A batch that was chosen for more images than there are now is too large.
+        with contextlib.suppress(DataError) if options else contextlib.nullcontext():
+            ready = prepare(config.model_copy(update=options))
+        if ready is None or known.get(key, {}).get(OF_DATA, ready.fingerprint) != ready.fingerprint:
+            known, options = {name: value for name, value in known.items() if name != key}, {}  # chosen for others
             ready = prepare(config)
         if config.imbalance > 1.0:  # fewer images take more epochs
             left = np.flatnonzero(Regime(imbalance=config.imbalance).apply(ready.data, seed=0).usable)
@@ -172,10 +169,10 @@ def _resolved(config: CompareConfig) -> Prepared:
             resolved, chosen = auto.choose(given, ready.data.image_set.select(left))
             ready = replace(ready, config=resolved, chosen=ready.chosen | chosen)
         ready = resolve(ready)
-    if key not in known:
-        write_json(path, known | {key: ready.chosen | {OF_DATA: ready.fingerprint}})
-        return ready
-    return replace(ready, chosen={name: value for name, value in known[key].items() if name != OF_DATA})
+    chosen = {name: value for name, value in known.get(key, ready.chosen).items() if name != OF_DATA}
+    if known.get(key) != (found := chosen | {OF_DATA: ready.fingerprint}):
+        write_json(path, known | {key: found})
+    return replace(ready, chosen=chosen)
 
 
 def _members(
@@ -187,7 +184,7 @@ def _members(
     """
     train = left.indices("train")
     without = left.labels[train] == NO_LABEL
-    untold = without & ~describes(left, config.label_embeddings)[train]
+    untold = without & ~described_by(left, (config.embeddings, *config.label_embeddings))[train]
     there: dict[str, bool] = {
         "described": config.embeddings is not None,
         "unlabelled": bool(without.any()),
@@ -239,9 +236,13 @@ def _jobs(config: CompareConfig, ready: Prepared, name: str, members: Mapping[st
     with _said_of(name, member):
         if options := {**arms.ALL[arm].options, **member.options}:
             own = _with_options(ready, options)
+        described = None if ready.data.text is None else ready.data.text.described
+        for seed in config.seed_range if arms.ALL[arm].text_labels else ():
+            left = regime.apply(own.data, seed, described)
+            train, tables = left.indices("train"), (own.config.embeddings, *own.config.label_embeddings)
+            require_two_classes(described_by(left, tables)[train], left.labels[train])
         if member.options or name == "baseline":
-            described = None if ready.data.text is None else ready.data.text.described
-            _require_buildable(own, regime.apply(own.data, config.first_seed, described), arms.ALL[arm].text_labels)
+            _require_buildable(arm, own, regime.apply(own.data, config.first_seed, described))
     folder = config.out / "runs" / _version(own) / regime.name / arm
     teacher = None
     if (after := arms.ALL[arm].after) is not None:
@@ -278,17 +279,22 @@ def _said_of(name: str, member: Member) -> Iterator[None]:
     except Gpt4ImageError as error:
         if not member.options:
             raise
-        raise type(error)(f"variant {name!r}: {error}") from None
+        error.args = (f"variant {name!r}: {error}",)
+        raise
 
 
-def _require_buildable(own: Prepared, data: TrainingData, reads_text_labels: bool) -> None:
-    """Build a run once and throw it away: what does not fit is not to be found after hours of other runs."""
+def _require_buildable(arm: str, own: Prepared, data: TrainingData) -> None:
+    """Build a run once and throw it away: what does not fit is not to be found after hours of other runs.
+
+    Targets are the given labels here. Whether those of an arm that makes others leave images for consistency training
+    is seen when it runs.
+    """
     from gpt4image.training.trainer import build
 
-    if reads_text_labels:
-        train = data.indices("train")
-        require_two_classes(describes(data, own.config.label_embeddings)[train], data.labels[train])
-    build(own.config.model_copy(update={"compile": False}), data)
+    plain: dict[str, Any] = {"compile": False, "ema": 0.0, "device": "cpu"}
+    if arms.ALL[arm].text_labels or arm in ("zero-shot", "self-training"):
+        plain["consistency"] = 0.0
+    build(own.config.model_copy(update=plain), data if arms.ALL[arm].text else replace(data, text=None))
 
 
 def _with_options(ready: Prepared, options: Mapping[str, Any]) -> Prepared:

@@ -35,7 +35,8 @@ class TextOptions(StageConfig):
     """Text labels written by `label`; soft targets for images without a label."""
     label_trust: Fraction | None = None
     """Share of a given label in the target of an image with text labels; the rest is its text label. Without it, half
-    where the labels look right, else the posterior under the noise that `label` estimated."""
+    where the labels look right (all of it where texts say little), else the posterior under the noise that `label`
+    estimated."""
     label_targets: Literal["soft", "hard"] | None = None
     """Targets made of text labels: class probabilities (soft), or the most probable class; without it, as `label` was
     told."""

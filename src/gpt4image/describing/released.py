@@ -6,6 +6,7 @@ dictionaries, texts and numbers and looks up no name at all; files of torch by i
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import warnings
@@ -56,10 +57,10 @@ def read_texts(path: Path) -> Iterable[Any]:
     suffix = path.suffix.lower()
     if suffix == ".txt":
         try:
-            with path.open(encoding="utf-8-sig") as file:
-                return [line.rstrip("\n") for line in file]
+            text = path.read_bytes().decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise DataError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8.") from None
+        return [line.rstrip("\n") for line in io.StringIO(text, newline=None)]
     if suffix == ".npy":
         return _load_npy(path).tolist()
     value = {".json": _load_json, ".pt": _load_torch, ".pth": _load_torch}.get(suffix, _load_pickle)(path)

@@ -101,7 +101,10 @@ def ask_run(run_dir: Path, config: LabelConfig, images: ImageSet) -> tuple[NDArr
 
 
 def _require_held_out(run_dir: Path, options: TrainOptions, config: LabelConfig, images: ImageSet) -> None:
-    """Refuse a run that trained on images which are held out here, as other fractions or --only-described make it."""
+    """Refuse a run that trained on images which are held out here, as other fractions or --only-described make it.
+
+    What it was trained on is cut again from the set and the table as they are now.
+    """
     from gpt4image.training.training_data import load_image_set
 
     own, given = ((each.val_fraction, each.test_fraction) for each in (options, config))

@@ -174,7 +174,7 @@ def _maximise(clean: Floats, labels: Ints, prior: NDArray[np.float64]) -> NDArra
     return matrix
 
 
-def explained(probabilities: Floats, labels: Ints) -> float:
+def explained(probabilities: Floats, labels: Ints) -> float | None:
     """Return which part of what labels tell can be read off predictions: McFadden's R2, one minus their log loss over
     that of the frequencies of the classes.
 
@@ -183,13 +183,14 @@ def explained(probabilities: Floats, labels: Ints) -> float:
         labels: (n,) given labels.
 
     Returns:
-        At most 1; about 0 where the predictions know nothing but the frequencies, and where there are none.
+        At most 1; about 0 where the predictions know nothing but the frequencies; None where no two labels differ, so
+        that there is nothing to explain.
     """
     frequencies = np.bincount(labels) / max(len(labels), 1)
     present = frequencies[frequencies > 0]
+    if len(present) < 2:
+        return None
     entropy = -float((present * np.log(present)).sum())
-    if entropy == 0.0:
-        return 0.0
     own = probabilities[np.arange(len(labels)), labels]
     return 1.0 + float(np.log(np.maximum(own, 1e-12)).mean()) / entropy
 

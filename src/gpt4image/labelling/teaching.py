@@ -37,23 +37,31 @@ def texts_of(data: TrainingData, config: TrainOptions) -> Texts:
         raise ConfigError("Text labels need --embeddings.")
     digests = data.image_set.digests
     vectors, described, _ = data.text.take(np.arange(len(digests)))
-    own = described.numpy()
-    parts, has, paths = [unit(vectors.numpy())], [own], (config.embeddings, *config.label_embeddings)
-    taken_away = is_described(EmbeddingTable.open(config.embeddings), digests) & ~own
+    parts, has, paths = [unit(vectors.numpy())], [described.numpy()], (config.embeddings, *config.label_embeddings)
+    left = ~_taken_away(data, config.embeddings)
     for path in config.label_embeddings:
         vectors, described = EmbeddingTable.open(path).vectors(digests)
         parts.append(vectors)
-        has.append(described & ~taken_away)
+        has.append(described & left)
     names = embedded_names(paths, config.device, data.classes, _method(config))
     return Texts(parts=tuple(parts), has=tuple(has), names=tuple(name.vectors for name in names))
 
 
-def describes(data: TrainingData, further: Sequence[Path]) -> NDArray[np.bool_]:
-    """Return (N,) which images have a text, in the table of ``data`` or in a further one."""
-    found = np.zeros(len(data.labels), bool) if data.text is None else data.text.described
-    for path in further:
-        found = found | is_described(EmbeddingTable.open(path), data.image_set.digests)
+def described_by(data: TrainingData, tables: Sequence[Path | None]) -> NDArray[np.bool_]:
+    """Return (N,) which images have a text in one of ``tables``, the first being that of ``data``: see ``texts_of``."""
+    own, *further = tables
+    if data.text is None or own is None:
+        return np.zeros(len(data.labels), bool)
+    found, left = data.text.described, ~_taken_away(data, own)
+    for path in filter(None, further):
+        found = found | (is_described(EmbeddingTable.open(path), data.image_set.digests) & left)
     return found
+
+
+def _taken_away(data: TrainingData, embeddings: Path) -> NDArray[np.bool_]:
+    """Return (N,) which images a table describes, but ``data`` has no text of."""
+    there = is_described(EmbeddingTable.open(embeddings), data.image_set.digests)
+    return there if data.text is None else there & ~data.text.described
 
 
 def _method(config: TrainOptions) -> Method:
