@@ -77,6 +77,7 @@ def test_a_mistake_gives_one_message_and_exit_code_2(
     assert called(*words) == 2
     said = capsys.readouterr()
     assert message in said.err + said.out
+    assert "Traceback" not in said.err
     assert list(tmp_path.iterdir()) == [], "nothing is left behind by a mistake"
 
 

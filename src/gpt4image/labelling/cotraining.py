@@ -110,9 +110,9 @@ def _require_held_out(run_dir: Path, options: TrainOptions, config: LabelConfig,
     own, given = ((each.val_fraction, each.test_fraction) for each in (options, config))
     if own == given and not options.only_described:
         return
-    read = options.only_described and options.embeddings
+    table = options.embeddings if options.only_described else None
     try:
-        there, _ = load_image_set(options.model_copy(update={"data": config.data, "embeddings": read or None}))
+        there, _ = load_image_set(options.model_copy(update={"data": config.data, "embeddings": table}))
     except TableError as error:
         raise RunError(
             f"{run_dir} was trained with --only-described, so that its table says what it held out ({error}). Give a "

@@ -38,7 +38,7 @@ def texts_of(data: TrainingData, config: TrainOptions) -> Texts:
     digests = data.image_set.digests
     vectors, described, _ = data.text.take(np.arange(len(digests)))
     parts, has, paths = [unit(vectors.numpy())], [described.numpy()], (config.embeddings, *config.label_embeddings)
-    left = ~_taken_away(data, config.embeddings)
+    left = ~_taken_away(config.embeddings, digests, described.numpy())
     for path in config.label_embeddings:
         vectors, described = EmbeddingTable.open(path).vectors(digests)
         parts.append(vectors)
@@ -52,16 +52,17 @@ def described_by(data: TrainingData, tables: Sequence[Path | None]) -> NDArray[n
     own, *further = tables
     if data.text is None or own is None:
         return np.zeros(len(data.labels), bool)
-    found, left = data.text.described, ~_taken_away(data, own)
-    for path in filter(None, further):
-        found = found | (is_described(EmbeddingTable.open(path), data.image_set.digests) & left)
+    found, digests = data.text.described, data.image_set.digests
+    if further:
+        left = ~_taken_away(own, digests, found)
+        for path in filter(None, further):
+            found = found | (is_described(EmbeddingTable.open(path), digests) & left)
     return found
 
 
-def _taken_away(data: TrainingData, embeddings: Path) -> NDArray[np.bool_]:
-    """Return (N,) which images a table describes, but ``data`` has no text of."""
-    there = is_described(EmbeddingTable.open(embeddings), data.image_set.digests)
-    return there if data.text is None else there & ~data.text.described
+def _taken_away(embeddings: Path, digests: Sequence[str], described: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return (N,) which images a table describes, but are not among the ``described`` ones any more."""
+    return is_described(EmbeddingTable.open(embeddings), digests) & ~described
 
 
 def _method(config: TrainOptions) -> Method:
