@@ -9,9 +9,11 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
@@ -21,6 +23,7 @@ from gpt4image.align import LOSSES, WITH_NEGATIVES
 from gpt4image.config import TrainConfig
 from gpt4image.config.learning import TextOptions
 from gpt4image.engines import processes
+from gpt4image.engines.sharding import whole
 from gpt4image.errors import DataError, Gpt4ImageError
 
 COUNTS = (1, 2, 4)
@@ -39,6 +42,8 @@ SHARED = {
     "memory_format": "contiguous",
     "device": "cpu",
 }
+
+SOFT = "text labels"  # how the names of cases begin whose targets are class probabilities
 
 # Runs of all kinds; shards are for more than one process.
 RUNS = {
@@ -115,6 +120,11 @@ def gradient_cases() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "batch norm consistency", batch_norm | {"consistency": 1.0, "confidence": 0.0, "adaptive_weight": True}
     small = {"depths": [1, 1, 2, 1], "dims": [8, 8, 16, 16], "patch_size": 1}
     yield "convnext", {"model": "convnext_atto", "drop_path": 0.5, "model_args": small}
+    again = {"checkpoint_activations": True, "drop_path": 0.5}
+    yield "activations computed again", again
+    yield "shards", again | {"fsdp": True, "learn_temperature": True, "adaptive_weight": True, "mixup": 0.8}
+    yield SOFT, {"mixup": 0.8, "label_smoothing": 0.2}
+    yield f"{SOFT}, few and consistent", {"labelled_share": 0.25, "consistency": 1.0, "confidence": 0.0}
 
 
 def gradients(count: int, options: dict[str, Any], out: Path) -> None:
@@ -125,10 +135,13 @@ def gradients(count: int, options: dict[str, Any], out: Path) -> None:
 
     shared = TrainConfig(**options, **SHARED, **VIT, lr=0.01, weight_decay=0.0)
     data = prepare(shared, ("train",)).data
-    found = {
-        name: gradient(TrainConfig.model_validate(shared.model_dump() | changes | {"out": out}), data)
-        for name, changes in [*gradient_cases(), ("paper", {"paper_compat": True})]
-    }
+    soft = np.random.default_rng(0).dirichlet(np.ones(len(data.classes)), len(data.labels)).astype(np.float32)
+    soft[::5] = 0.0  # no target
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, changes in [*gradient_cases(), ("paper", {"paper_compat": True})]:
+        own = changes | ({"fsdp": False} if count == 1 else {})
+        config = TrainConfig.model_validate(shared.model_dump() | own | {"out": out})
+        found[name] = gradient(config, replace(data, soft=soft) if name.startswith(SOFT) else data)
     found["said"] = {f"of {images}": said(shared, data, images) for images in (3, 13, 37)}
     if processes.rank() == 0:
         torch.save(found, out / f"{count}.pt")
@@ -146,7 +159,7 @@ def gradient(config: TrainConfig, data: Any) -> dict[str, Tensor]:
     step, batches = 1, config.grad_accumulation
     losses = gradient_of_step(trainer, step, 0, *pixels_of(trainer, range(step * batches, (step + 1) * batches)))
     found = {f"loss {name}": torch.tensor(loss, dtype=torch.float64) for name, loss in losses.items()}
-    found |= {name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None}
+    found |= {name: whole(p.grad).clone() for name, p in trainer.model.named_parameters() if p.grad is not None}
     return found | {f"buffer {name}": buffer.clone() for name, buffer in trainer.model.named_buffers()}
 
 

@@ -33,8 +33,13 @@ def test_what_the_docs_say_of_memory_follows_from_the_model(
     model = structure(name)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     assert all(parameter.is_meta for parameter in model.parameters())
+    optimizer = torch.optim.AdamW(model.parameters())
     with structure_alone():
-        assert model(torch.zeros(2, 3, 224, 224)).shape == (2, 1000)
+        said = model(torch.zeros(2, 3, 224, 224))
+        nn.functional.cross_entropy(said, torch.zeros(2, dtype=torch.int64)).backward()
+    optimizer.step()
+    moments = sum(value.numel() for state in optimizer.state.values() for value in state.values() if value.ndim)
+    assert said.shape == (2, 1000) and moments == 2 * parameters
     gathered: set[nn.Parameter] = set()
     largest = 0
     for block in blocks(model):  # inner ones first: an outer one is gathered without them

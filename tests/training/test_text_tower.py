@@ -13,6 +13,7 @@ import torch
 
 from gpt4image import runs
 from gpt4image.config import CompareConfig, EncodeConfig, TrainConfig
+from gpt4image.config.learning import TUNABLE
 from gpt4image.encode import encode
 from gpt4image.errors import ConfigError, ModelError, TableError
 from gpt4image.store import Description, DescriptionStore, Prompt
@@ -176,6 +177,12 @@ class DoubleTower(TextTower):
         self.double()
 
 
+TUNED: dict[str, dict[str, Any]] = {
+    "lora": {"tune_text": "lora", "texts": "sample"},
+    **{loss: {"tune_text": "full", "align_loss": loss} for loss in TUNABLE},
+}
+
+
 def tuned_gradients(count: int, options: dict[str, Any], out: Path) -> None:
     from gpt4image.engines import processes
     from gpt4image.training import trainer
@@ -185,10 +192,7 @@ def tuned_gradients(count: int, options: dict[str, Any], out: Path) -> None:
     with processes.joined(torch.device("cpu")):
         config = TrainConfig(**options, **SHARED, **VIT, lr=0.01, weight_decay=0.0, out=out)
         data = prepare(config, ("train",)).data
-        found = {
-            how: gradient(config.model_copy(update={"tune_text": how, "texts": texts}), data)
-            for how, texts in (("lora", "sample"), ("full", "mean"))
-        }
+        found = {name: gradient(config.model_copy(update=changes), data) for name, changes in TUNED.items()}
         if processes.rank() == 0:
             torch.save(found, out / f"{count}.pt")
 
@@ -200,7 +204,7 @@ def test_the_gradient_does_not_depend_on_the_number_of_processes(
     options = {"data": f"folder:{colour_folder}", "embeddings": described, "mixup": 0.8, "tune_text_rank": 2}
     on_each_count(tuned_gradients, options, tmp_path)
     alone, *shared = (torch.load(tmp_path / f"{count}.pt") for count in COUNTS)
-    for how in ("lora", "full"):
+    for how in TUNED:
         learned = [name for name in alone[how] if name.startswith("texts.")]
         assert max(float(alone[how][name].abs().max()) for name in learned) > 1e-6
         for found in shared:
