@@ -1,8 +1,8 @@
 """How good text labels are, on real descriptions.
 
-    python benchmarks/text_labels.py [few] [tables] [targets] [noise] [poor] [next]
+    python benchmarks/text_labels.py [few] [tables] [targets] [noise] [poor] [next] [describe]
 
-Without a name, all six; each prints tables. Needs the descriptions of 2,000 photographs (CIFAR-10) and 1,549
+Without a name, all seven; each prints tables. Needs the descriptions of 2,000 photographs (CIFAR-10) and 1,549
 pictograms (OpenMoji), in $GPT4IMAGE_SHARED_DATA or ../shared/data. Numbers are means over draws of labels, of images
 without a label: accuracy / log loss / expected calibration error.
 """
@@ -27,7 +27,7 @@ from gpt4image.data.splits import flip_labels
 from gpt4image.files import read_json_lines
 from gpt4image.labelling.label_noise import find_doubtful
 from gpt4image.labelling.reading import Method, Reading, read_labels
-from gpt4image.labelling.suggest import to_label
+from gpt4image.labelling.suggest import to_describe, to_label
 from gpt4image.labelling.text_vectors import Texts, side_by_side, smooth
 from gpt4image.text_encoders import load_text_encoder
 from gpt4image.text_labels import TargetRule, blend
@@ -316,7 +316,49 @@ def following(name: str) -> None:
     print_table(f"{name}, labels in all", [str(first + more * step) for step in range(5)], rows)
 
 
-PARTS = {"few": few, "tables": tables, "targets": targets, "noise": noise, "poor": poor, "next": following}
+def described(name: str, kept: int, first: int, more: int, seed: int, way: str) -> list[float]:
+    """Return the accuracy on the half of the images that has descriptions and no label, as images of the other half,
+    where ``kept`` of each class have a label, are described four times."""
+    labels = corpus(name).labels
+    pool, judged = np.array_split(np.random.default_rng(seed).permutation(len(labels)), 2)
+    given = np.full_like(labels, -1)
+    given[pool] = kept_labels(labels[pool], kept, seed)
+    rng, nothing = np.random.default_rng([seed, 1]), np.zeros((len(labels), len(corpus(name).classes)))
+    has = np.zeros(len(labels), bool)
+    chosen, found = rng.choice(np.flatnonzero(given >= 0), first, replace=False), []
+    for _ in range(5):
+        has[chosen] = True
+        texts = Texts.one(table(name), has | np.isin(np.arange(len(labels)), judged), names_of(name))
+        said = read(name, texts, np.where(has, given, -1), seed).probabilities
+        found.append(float((said.argmax(axis=1) == labels)[judged].mean()))
+        free = np.sort(pool[~has[pool]])
+        if way == "suggested":
+            chosen = np.array([item.row for item in to_describe(nothing, has, given, free, more, seed)])
+        else:
+            chosen = rng.choice(free if way == "at random" else free[given[free] >= 0], more, replace=False)
+    return found
+
+
+def describing(name: str) -> None:
+    """Images to describe, chosen by --suggest (no run), and at random, of all or of those with a label."""
+    kept, first, more = (25, 20, 10) if name == "CIFAR-10" else (10, 36, 18)
+    rows = []
+    for way in ("at random", "at random, of those with a label", "suggested"):
+        found = [described(name, kept, first, more, seed, way) for seed in range(DRAWS)]
+        rows.append((way, [f"{value:.3f}" for value in np.mean(found, axis=0)]))
+    columns = [str(first + more * step) for step in range(5)]
+    print_table(f"{name}, {kept} labels a class, descriptions of that half", columns, rows)
+
+
+PARTS = {
+    "few": few,
+    "tables": tables,
+    "targets": targets,
+    "noise": noise,
+    "poor": poor,
+    "next": following,
+    "describe": describing,
+}
 
 if __name__ == "__main__":
     for asked in sys.argv[1:] or PARTS:
