@@ -198,7 +198,7 @@ def test_every_block_of_code_is_seen() -> None:
         assert len(fences) == len(list(blocks(page))), page.name
 
 
-@pytest.mark.parametrize("table", ["scarce_table", "whole_table"])
+@pytest.mark.parametrize("table", ["scarce_table", "whole_table", "half_text_table"])
 def test_each_row_of_a_short_table_says_how_many_seeds_it_has(table: str) -> None:
     generate = runpy.run_path(str(ROOT / "docs" / "generate.py"))
     names, _, *rows = [line.strip("| ").split(" | ") for line in generate[table]().splitlines()]
