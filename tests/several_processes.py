@@ -47,7 +47,9 @@ SOFT = "text labels"  # how the names of cases begin whose targets are class pro
 
 # Runs of all kinds; shards are for more than one process.
 RUNS = {
-    "copies": RESNET | {"mixup": 0.5, "cutmix": 1.0, "ema": 0.9, "grad_accumulation": 2, "clip_grad": 1.0, "lr": 0.05},
+    "copies": RESNET
+    | {"mixup": 0.5, "cutmix": 1.0, "ema": 0.9, "grad_accumulation": 2, "clip_grad": 1.0}
+    | {"lr": 0.05, "epochs": 4},
     "shards": VIT
     | {"fsdp": True, "ema": 0.9, "clip_grad": 0.1, "learn_temperature": True, "adaptive_weight": True}
     | {"head": "mlp-bn", "checkpoint_activations": True, "drop_path": 0.3, "select": "best", "lr": 1e-3},
@@ -174,16 +176,15 @@ def said(config: TrainConfig, data: Any, images: int) -> Tensor:
 
 
 def runs_of_each_count(count: int, options: dict[str, Any], out: Path) -> None:
-    """Train one run of each kind to its end, and go on with one that every number of processes takes a bit further."""
+    """Train a run of each kind to its end, and one that every number of processes takes a step further."""
     from gpt4image.train import train
 
     for name, changes in RUNS.items():
-        if count == 1:
-            changes = {key: value for key, value in changes.items() if key != "fsdp"}
-        train(TrainConfig(**options | SHARED | changes, out=out / f"{name}-{count}"))
-    handed_on = options | SHARED | RUNS["shards"] | {"out": out / "handed-on", "resume": True, "fsdp": count == 2}
-    with contextlib.suppress(StoppedError), stopping_after(1):
-        train(TrainConfig(**handed_on, checkpoint_seconds=0.0))
+        whole_run = changes | {"fsdp": count > 1 and "fsdp" in changes}
+        train(TrainConfig(**options | SHARED | whole_run, out=out / f"{name}-{count}"))
+        handed_on = whole_run | {"fsdp": whole_run["fsdp"] and count == 2, "checkpoint_seconds": 0.0, "resume": True}
+        with contextlib.suppress(StoppedError), stopping_after(1):
+            train(TrainConfig(**options | SHARED | handed_on, out=out / f"{name}-handed-on"))
 
 
 class StoppedError(Exception):

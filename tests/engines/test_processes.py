@@ -142,14 +142,14 @@ def test_weights_and_metrics_are_those_of_one_process(name: str, finished_runs: 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", RUNS)
 def test_a_run_goes_on_with_any_number_of_processes_copied_or_sharded(
-    described: dict[str, Any], finished_runs: Path
+    name: str, described: dict[str, Any], finished_runs: Path
 ) -> None:
-    handed_on = finished_runs / "handed-on"
+    handed_on = finished_runs / f"{name}-handed-on"
     assert load_tensors(handed_on / runs.CHECKPOINT)[1]["state"]["step"] == len(COUNTS)
-    options = {key: value for key, value in RUNS["shards"].items() if key != "fsdp"}
-    train(TrainConfig(**described | SHARED | options, out=handed_on, resume=True))
-    assert_close(handed_on / runs.MODEL, finished_runs / "shards-1" / runs.MODEL)
+    train(TrainConfig(**described | SHARED | RUNS[name] | {"fsdp": False}, out=handed_on, resume=True))
+    assert_close(handed_on / runs.MODEL, finished_runs / f"{name}-1" / runs.MODEL)
 
 
 def assert_close(path: Path, expected: Path) -> None:
