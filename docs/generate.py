@@ -45,6 +45,7 @@ RECORDS = {
     "cifar10-longer-120": "2,000 CIFAR-10 photographs, 120 epochs",
     "cifar10-few-and-wrong": "2,000 CIFAR-10 photographs, other numbers of labels",
     "cifar10-few-and-wrong-10": "2,000 CIFAR-10 photographs, 10 seeds",
+    "cifar10-few-and-wrong-10-rest": "2,000 CIFAR-10 photographs, 10 seeds, other numbers of labels",
     "cifar10-controls": "2,000 CIFAR-10 photographs, controls",
     "cifar10-controls-10": "2,000 CIFAR-10 photographs, the same seeds on another processor, controls",
     "cifar10-convnext": "2,000 CIFAR-10 photographs, a ConvNeXt",

@@ -1,0 +1,118 @@
+"""Judge the runs of a comparison by images that nobody decided anything by.
+
+    python benchmarks/unseen.py cifar10-longer --data hf:DATA/images --embeddings cifar.emb \
+        --out docs/results/unseen/cifar10-longer.json --arms baseline,text-labels,class-name-light
+
+Settings are searched on the validation split, and test images serve many comparisons, so that what looks best on them
+is flattered. A set such as CIFAR-10, of which 2,000 training images are described and used, has more: its training
+images that have no description and are not in the validation split of a search. They were never trained on where runs
+have --only-described. The numbers are accuracies of every run; differences are paired by seed (and, in the last
+column, other images could have been drawn too).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+
+from gpt4image.comparing.statistics import crossed, paired
+from gpt4image.files import read_json, write_json
+from gpt4image.reporting.findings import p_value, percent, points, points_interval
+from gpt4image.training.training_data import TrainingData
+
+SEARCHED = 0.1  # part of train that searches validate on: the default of --val-fraction
+
+
+@dataclasses.dataclass(frozen=True)
+class Unseen:
+    comparison: Annotated[Path, tyro.conf.Positional]
+    """Folder of a finished comparison whose runs have --only-described."""
+    data: str
+    """Image set SPEC of its runs."""
+    embeddings: Path
+    """Table that says which images are described."""
+    out: Path
+    """Record to write."""
+    arms: str = ""
+    """Arms and variants to judge, separated by commas; all without it."""
+    processes: int = 2
+
+
+@cache
+def images(data: str, embeddings: Path, image_size: int) -> tuple[TrainingData, NDArray[np.int64]]:
+    """Return the training images of a set, and the positions of those that neither runs nor searches have seen."""
+    from gpt4image.config import TrainConfig
+    from gpt4image.table import EmbeddingTable
+    from gpt4image.training.training_data import is_described, load_image_set, prepare
+
+    config = TrainConfig(data=data, embeddings=embeddings, image_size=image_size, val_fraction=0.0, out=Path("unused"))
+    searched, _ = load_image_set(config.model_copy(update={"only_described": True, "val_fraction": SEARCHED}))
+    found = prepare(config, ("train",)).data
+    digests = found.image_set.digests
+    validation = {searched.digests[i] for i in searched.indices("val")}
+    met = is_described(EmbeddingTable.open(embeddings), digests) | np.array([one in validation for one in digests])
+    return found, np.flatnonzero(found.usable & ~met)
+
+
+def right(options: Unseen, run: str) -> NDArray[np.bool_]:
+    """Return which of the images a run names right."""
+    from gpt4image import runs
+    from gpt4image.devices import cpu_threads
+    from gpt4image.evaluate import run_probabilities
+
+    folder = options.comparison / run
+    with cpu_threads(1):
+        data, unseen = images(options.data, options.embeddings, runs.read_run(folder)["config"]["image_size"])
+        return run_probabilities(folder, data, unseen).argmax(axis=1) == data.labels[unseen]
+
+
+def judged(name: str, arms: dict[str, NDArray[np.bool_]], seeds: list[int]) -> dict[str, Any]:
+    """Return the accuracies of an arm, and what it gains over the others.
+
+    Args:
+        name: of the arm.
+        arms: (S, I) which of the images each seed names right, by arm.
+        seeds: of the runs.
+    """
+    own = arms[name]
+    over = {
+        other: {
+            **dataclasses.asdict(paired(own.mean(axis=1), theirs.mean(axis=1))),
+            "other_images": dataclasses.asdict(crossed(own, theirs)),
+        }
+        for other, theirs in arms.items()
+        if other != name
+    }
+    return {"seeds": seeds, "accuracy": own.mean(axis=1).tolist(), "mean": float(own.mean()), "over": over}
+
+
+def main() -> None:
+    options = tyro.cli(Unseen)
+    record = read_json(options.comparison / "comparison.json")
+    asked = options.arms.split(",") if options.arms else list(record["arms"])
+    jobs = [(arm, run) for arm in asked for run in record["arms"][arm]["runs"]]
+    with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
+        found = list(pool.map(right, [options] * len(jobs), [run for _, run in jobs]))
+    answers = {arm: [row for row, (other, _) in zip(found, jobs, strict=True) if other == arm] for arm in asked}
+    arms = {arm: np.stack(rows) for arm, rows in answers.items()}
+    rows = {arm: judged(arm, arms, record["arms"][arm]["seeds"]) for arm in asked}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(options.out, {"command": record["command"], "images": len(found[0]), "arms": rows})
+    print(f"{len(found[0]):,} images that were neither trained on, nor searched on, nor tested on\n")
+    print("| arm | accuracy | over | points | 95 % | p | p, images too |\n|---|---|---|---|---|---|---|")
+    for arm, row in rows.items():
+        for other, gain in row["over"].items():
+            cells = [arm, percent(row["mean"]), other, points(gain["difference"]), points_interval(gain["ci95"])]
+            print(f"| {' | '.join([*cells, p_value(gain['p']), p_value(gain['other_images']['p'])])} |")
+
+
+if __name__ == "__main__":
+    main()
