@@ -4,10 +4,10 @@
         --out docs/results/unseen/cifar10-longer.json --arms baseline,text-labels,class-name-light
 
 Settings are searched on the validation split, and test images serve many comparisons, so that what looks best on them
-is flattered. A set such as CIFAR-10, of which 2,000 training images are described and used, has more: its training
-images that have no description and are not in the validation split of a search. They were never trained on where runs
-have --only-described. The numbers are accuracies of every run; differences are paired by seed (and, in the last
-column, other images could have been drawn too).
+is flattered. A set such as CIFAR-10, of which 2,000 training images are described and used, has more: training images
+without a description, which runs with --only-described do not learn from, but those of the validation split of
+searches. Seeds must be fresh as well: images do not take back a choice among seeds. The numbers are accuracies of every
+run; differences are paired by seed (and, in the last column, other images could have been drawn too).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import tyro
 from numpy.typing import NDArray
 
 from gpt4image.comparing.statistics import crossed, paired
+from gpt4image.data.image_set import NO_LABEL
 from gpt4image.files import read_json, write_json
 from gpt4image.reporting.findings import p_value, percent, points, points_interval
 from gpt4image.training.training_data import TrainingData
@@ -34,7 +35,7 @@ SEARCHED = 0.1  # part of train that searches validate on: the default of --val-
 @dataclasses.dataclass(frozen=True)
 class Unseen:
     comparison: Annotated[Path, tyro.conf.Positional]
-    """Folder of a finished comparison whose runs have --only-described."""
+    """Folder of one finished comparison, whose runs have --only-described."""
     data: str
     """Image set SPEC of its runs."""
     embeddings: Path
@@ -57,9 +58,9 @@ def images(data: str, embeddings: Path, image_size: int) -> tuple[TrainingData, 
     searched, _ = load_image_set(config.model_copy(update={"only_described": True, "val_fraction": SEARCHED}))
     found = prepare(config, ("train",)).data
     digests = found.image_set.digests
-    validation = {searched.digests[i] for i in searched.indices("val")}
-    met = is_described(EmbeddingTable.open(embeddings), digests) | np.array([one in validation for one in digests])
-    return found, np.flatnonzero(found.usable & ~met)
+    held_out = {searched.digests[i] for i in np.flatnonzero(searched.splits != "train")}
+    met = is_described(EmbeddingTable.open(embeddings), digests) | np.array([one in held_out for one in digests])
+    return found, np.flatnonzero(found.usable & (found.labels != NO_LABEL) & ~met)
 
 
 def right(options: Unseen, run: str) -> NDArray[np.bool_]:
@@ -97,6 +98,8 @@ def judged(name: str, arms: dict[str, NDArray[np.bool_]], seeds: list[int]) -> d
 def main() -> None:
     options = tyro.cli(Unseen)
     record = read_json(options.comparison / "comparison.json")
+    if "comparisons" in record or not record["data"]["only_described"]:
+        raise SystemExit(f"{options.comparison} must hold one comparison, whose runs have --only-described.")
     asked = options.arms.split(",") if options.arms else list(record["arms"])
     jobs = [(arm, run) for arm in asked for run in record["arms"][arm]["runs"]]
     with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
