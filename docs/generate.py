@@ -10,7 +10,7 @@ import ast
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +112,13 @@ def comparisons() -> Iterator[tuple[str, dict[str, Any]]]:
             yield short, comparison
 
 
-def scarce_table(arms: Sequence[str] = SCARCE) -> str:
-    """Return one row per comparison in which labels were scarce or wrong: mean accuracy of the arms that matter."""
+def scarce_table(*, short: bool = False) -> str:
+    """Return one row per comparison in which labels were scarce or wrong: mean accuracy of the arms that matter.
+
+    Args:
+        short: the goals alone, and of several comparisons of the same images and labels those with the most seeds.
+    """
+    arms = SHORT if short else tuple(SCARCE)
     lines = [
         f"| training set | labels | seeds | {' | '.join(SCARCE[arm] for arm in arms)} | recovered |",
         "| --- | --- | " + " | ".join(["---:"] * (len(arms) + 2)) + " |",
@@ -121,14 +126,13 @@ def scarce_table(arms: Sequence[str] = SCARCE) -> str:
     shown = [(title, found) for title, found in comparisons() if {"text-labels", "oracle"} <= found["arms"].keys()]
     titles = list(dict.fromkeys(title for title, _ in shown))
     shown.sort(key=lambda item: (titles.index(item[0]), *regime(item[1])))
-    if arms is SHORT:
-        most: dict[Any, int] = {}
-        for title, found in shown:
-            most[title, regime(found)] = max(seeds(found), most.get((title, regime(found)), 0))
+    if short:
+        known = [(title, regime(found), seeds(found)) for title, found in shown]
         shown = [
             (title, found)
             for title, found in shown
-            if regime(found) in GOALS and seeds(found) == most[title, regime(found)]
+            if regime(found) in GOALS
+            and seeds(found) == max(count for *of, count in known if of == [title, regime(found)])
         ]
     for title, comparison in shown:
         means = {arm: found["mean"] for arm, found in comparison["arms"].items()}
@@ -266,7 +270,7 @@ def filled(text: str) -> str:
 
 
 PARTS = {
-    "goals": lambda: scarce_table(SHORT),
+    "goals": lambda: scarce_table(short=True),
     "gains": lambda: half_text_table({"text-labels": HALF_TEXT["text-labels"]}),
     "scarce": scarce_table,
     "whole": whole_table,
