@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -306,14 +306,19 @@ def grown(name: str, first: int, more: int, seed: int, *, suggested: bool) -> li
     return found
 
 
+def print_growth(title: str, first: int, more: int, ways: dict[str, Callable[[int], list[float]]]) -> None:
+    """Print the mean accuracy over draws of each way, as what it chooses is added four times."""
+    means = {way: np.mean([found(seed) for seed in range(DRAWS)], axis=0) for way, found in ways.items()}
+    rows = ((way, [f"{value:.3f}" for value in values]) for way, values in means.items())
+    print_table(title, [str(first + more * step) for step in range(5)], rows)
+
+
 def following(name: str) -> None:
     """Labels chosen by --suggest, and at random."""
     first, more = (20, 10) if name == "CIFAR-10" else (36, 36)
-    rows = []
-    for way, suggested in (("at random", False), ("suggested", True)):
-        found = [grown(name, first, more, seed, suggested=suggested) for seed in range(DRAWS)]
-        rows.append((way, [f"{value:.3f}" for value in np.mean(found, axis=0)]))
-    print_table(f"{name}, labels in all", [str(first + more * step) for step in range(5)], rows)
+    ways = {"at random": False, "suggested": True}
+    found = {way: partial(grown, name, first, more, suggested=suggested) for way, suggested in ways.items()}
+    print_growth(f"{name}, labels in all", first, more, found)
 
 
 def described(name: str, kept: int, first: int, more: int, seed: int, way: str) -> list[float]:
@@ -342,12 +347,9 @@ def described(name: str, kept: int, first: int, more: int, seed: int, way: str) 
 def describing(name: str) -> None:
     """Images to describe, chosen by --suggest (no run), and at random, of all or of those with a label."""
     kept, first, more = (25, 20, 10) if name == "CIFAR-10" else (10, 36, 18)
-    rows = []
-    for way in ("at random", "at random, of those with a label", "suggested"):
-        found = [described(name, kept, first, more, seed, way) for seed in range(DRAWS)]
-        rows.append((way, [f"{value:.3f}" for value in np.mean(found, axis=0)]))
-    columns = [str(first + more * step) for step in range(5)]
-    print_table(f"{name}, {kept} labels a class, descriptions of that half", columns, rows)
+    ways = ("at random", "at random, of those with a label", "suggested")
+    found = {way: partial(described, name, kept, first, more, way=way) for way in ways}
+    print_growth(f"{name}, {kept} labels a class, descriptions of that half", first, more, found)
 
 
 PARTS = {

@@ -15,15 +15,16 @@ from __future__ import annotations
 import dataclasses
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
+from itertools import combinations
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from gpt4image.comparing.statistics import crossed, paired
+from gpt4image.comparing.results import pair
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.files import read_json, write_json
 from gpt4image.reporting.findings import p_value, percent, points, points_interval
@@ -75,26 +76,6 @@ def right(options: Unseen, run: str) -> NDArray[np.bool_]:
         return run_probabilities(folder, data, unseen).argmax(axis=1) == data.labels[unseen]
 
 
-def judged(name: str, arms: dict[str, NDArray[np.bool_]], seeds: list[int]) -> dict[str, Any]:
-    """Return the accuracies of an arm, and what it gains over the others.
-
-    Args:
-        name: of the arm.
-        arms: (S, I) which of the images each seed names right, by arm.
-        seeds: of the runs.
-    """
-    own = arms[name]
-    over = {
-        other: {
-            **dataclasses.asdict(paired(own.mean(axis=1), theirs.mean(axis=1))),
-            "other_images": dataclasses.asdict(crossed(own, theirs)),
-        }
-        for other, theirs in arms.items()
-        if other != name
-    }
-    return {"seeds": seeds, "accuracy": own.mean(axis=1).tolist(), "mean": float(own.mean()), "over": over}
-
-
 def main() -> None:
     options = tyro.cli(Unseen)
     record = read_json(options.comparison / "comparison.json")
@@ -105,16 +86,18 @@ def main() -> None:
     with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
         found = list(pool.map(right, [options] * len(jobs), [run for _, run in jobs]))
     answers = {arm: [row for row, (other, _) in zip(found, jobs, strict=True) if other == arm] for arm in asked}
-    arms = {arm: np.stack(rows) for arm, rows in answers.items()}
-    rows = {arm: judged(arm, arms, record["arms"][arm]["seeds"]) for arm in asked}
+    hits = {arm: np.stack(rows) for arm, rows in answers.items()}
+    top1 = {arm: rows.mean(axis=1).tolist() for arm, rows in hits.items()}
+    arms = {arm: {"seeds": record["arms"][arm]["seeds"], "accuracy": top1[arm]} for arm in asked}
+    pairs = [pair(ours, other, top1, hits) for other, ours in combinations(asked, 2)]
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(options.out, {"command": record["command"], "images": len(found[0]), "arms": rows})
+    write_json(options.out, {"command": record["command"], "images": len(found[0]), "arms": arms, "pairs": pairs})
     print(f"{len(found[0]):,} images that were neither trained on, nor searched on, nor tested on\n")
-    print("| arm | accuracy | over | points | 95 % | p | p, images too |\n|---|---|---|---|---|---|---|")
-    for arm, row in rows.items():
-        for other, gain in row["over"].items():
-            cells = [arm, percent(row["mean"]), other, points(gain["difference"]), points_interval(gain["ci95"])]
-            print(f"| {' | '.join([*cells, p_value(gain['p']), p_value(gain['other_images']['p'])])} |")
+    print("\n".join(f"{arm}: {percent(float(np.mean(values)))}" for arm, values in top1.items()))
+    print("\n| arm | over | points | 95 % | p | p, images too |\n|---|---|---|---|---|---|")
+    for gain in pairs:
+        cells = [gain["arm"], gain["against"], points(gain["difference"]), points_interval(gain["ci95"])]
+        print(f"| {' | '.join([*cells, p_value(gain['p']), p_value(gain['other_images']['p'])])} |")
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def summarise(config: CompareConfig, members: Mapping[str, Member], data: Traini
             }
             for name, member in members.items()
         },
-        "pairs": [_pair(arm, rival, top1, hits) for arm, rival in pairs_of(members)],
+        "pairs": [pair(arm, rival, top1, hits) for arm, rival in pairs_of(members)],
         "data": {
             **facts["baseline"][0]["data"],
             "described": 0 if left.text is None else int(left.text.described[left.indices("train")].sum()),
@@ -187,9 +187,17 @@ def _hits(run: Path) -> NDArray[np.bool_]:
     return (label == prediction)[label >= 0]
 
 
-def _pair(
+def pair(
     arm: str, against: str, top1: Mapping[str, Sequence[float]], hits: Mapping[str, NDArray[np.bool_]]
 ) -> dict[str, Any]:
+    """Return the paired difference of two arms, as a record holds it.
+
+    Args:
+        arm: name of the one.
+        against: name of the other.
+        top1: accuracies by arm, one per seed.
+        hits: (S, I) which of I images each of S seeds got right, by arm.
+    """
     images = crossed(hits[arm], hits[against])
     return {
         "arm": arm,
