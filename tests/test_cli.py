@@ -97,18 +97,23 @@ def test_json_output_is_one_object_and_set_aside_items_give_exit_code_1(colour_f
     assert answer["path"] == str(tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ((errno.EROFS, "Read-only file system", "/archive/page.html"), "/archive/page.html: Read-only file system"),
+        ((errno.ENOSPC, "No space left on device"), "No space left on device"),
+    ],
+)
 def test_a_place_that_cannot_be_written_is_named_without_a_traceback(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: tuple[int | str, ...], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(_config: object) -> None:
-        raise OSError(errno.EROFS, "Read-only file system", "/archive/page.html")
+        raise OSError(*error)
 
     monkeypatch.setitem(sys.modules, "gpt4image.refusing", types.SimpleNamespace(stage=refuse))  # type: ignore[arg-type]
     monkeypatch.setitem(COMMANDS, "report", replace(COMMANDS["report"], stage="refusing:stage"))
     assert main(["report", "x"]) == 2
-    assert capsys.readouterr().err == (
-        "Error: /archive/page.html: Read-only file system; choose a place that can be read or written.\n"
-    )
+    assert capsys.readouterr().err == f"Error: {said}; choose a place that can be read or written.\n"
 
 
 @pytest.mark.parametrize(

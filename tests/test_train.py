@@ -232,6 +232,18 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(
         ({"model": "resnet1O"}, ModelError, "resnet18"),
         ({"model_args": {"chanels": [1]}}, ModelError, "chanels"),
         ({"optimizer": "adamv"}, ConfigError, "--optimizer adamv"),
+        ({"optimizer": "adahessian"}, ConfigError, "--optimizer adahessian cannot be used: it needs second"),
+        pytest.param(
+            {"optimizer": "kron"},
+            ConfigError,
+            "--optimizer kron cannot be used",
+            marks=pytest.mark.filterwarnings("ignore:.*opt_einsum"),
+        ),
+        (
+            {"label_trust": 0.5, "label_targets": "hard"},
+            ConfigError,
+            "--label-trust and --label-targets: .*give --text",
+        ),
         ({"device": "cuda:9"}, ConfigError, "not available here"),
         ({"mixup": 1.0, "batch_size": 7}, ConfigError, "--batch-size 7 must be a multiple of 2"),
         ({"init": "missing.safetensors"}, ModelError, r"missing\.safetensors"),
@@ -266,6 +278,34 @@ def test_what_comes_next_is_what_the_splits_allow(colour_folder: Path, tmp_path:
         evaluate(EvaluateConfig(run_dir=tmp_path / "a"))
     nothing = train(options(colour_folder, tmp_path / "b", epochs=1, test_fraction=0.0, val_fraction=0.0)).summary
     assert nothing["next"].startswith("gpt4image export")
+
+
+@pytest.mark.parametrize("val_fraction", [0.1, 0.0])
+def test_weights_that_are_not_finite_are_no_finished_run(
+    val_fraction: float, colour_folder: Path, tmp_path: Path
+) -> None:
+    changes: dict[str, Any] = {"optimizer": "sgd", "lr": 1e30, "warmup_fraction": 0.0, "epochs": 1, "batch_size": 16}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / f".{runs.CHECKPOINT}.killed.tmp").write_bytes(b"half")
+    with pytest.raises(TrainingError, match=r"not finite.*Lower --lr 1e\+30"):
+        train(options(colour_folder, tmp_path / "run", val_fraction=val_fraction, **changes))
+    assert not runs.is_finished(tmp_path / "run") and not (tmp_path / "run" / runs.MODEL).exists()
+    assert not list((tmp_path / "run").glob("*.tmp")), "what a killed process left is removed"
+
+
+def test_a_broken_picture_that_was_met_before_an_interruption_is_named(
+    colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("broken", "other", "third"):
+        (colour_folder / "red" / f"{name}.png").write_bytes(f"no picture: {name}".encode())
+    changes = options(colour_folder, tmp_path / "run", epochs=2, memory_limit_gb=0.0, workers=1, checkpoint_seconds=0.0)
+    whole = train(changes.model_copy(update={"out": tmp_path / "whole"}))
+    stop_after(monkeypatch, steps=7)
+    with pytest.raises(StoppedError):
+        train(changes)
+    monkeypatch.undo()
+    resumed = train(changes.model_copy(update={"resume": True}))
+    assert {item.name for item in resumed.set_aside} == {item.name for item in whole.set_aside} != set()
 
 
 @pytest.mark.parametrize("memory_limit_gb", [4.0, 0.0], ids=["in-memory", "by-workers"])

@@ -5,6 +5,7 @@ Start-up imports nothing heavy; a stage's module is imported when the stage runs
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
@@ -24,13 +25,15 @@ OK, SET_ASIDE, USER_MISTAKE, INTERRUPTED = 0, 1, 2, 130
 class Command:
     """One sub-command: what it does, its configuration and the function that runs it, imported when needed.
 
-    ``shared`` says that processes started by torchrun or accelerate launch can share its work.
+    ``recipes`` says that options may come from a recipe, ``several`` from several at once; ``shared`` that processes
+    started by torchrun or accelerate launch can share its work.
     """
 
     about: str
     config: str
     stage: str
     recipes: bool = False
+    several: bool = False
     shared: bool = False
 
 
@@ -53,7 +56,9 @@ COMMANDS = {
     "label": Command("read class probabilities off the descriptions", "LabelConfig", "label:label"),
     "train": Command("train a model", "TrainConfig", "train:train", recipes=True, shared=True),
     "evaluate": Command("measure a run", "EvaluateConfig", "evaluate:evaluate", shared=True),
-    "compare": Command("train all arms over seeds: did text help?", "CompareConfig", "compare:compare", recipes=True),
+    "compare": Command(
+        "train all arms over seeds: did text help?", "CompareConfig", "compare:compare", recipes=True, several=True
+    ),
     "report": Command("write report.html of a run or a comparison", "ReportConfig", "report:report"),
     "export": Command("write a model as others load it", "ExportConfig", "export:export"),
     "predict": Command("name the classes of images", "PredictConfig", "predict:predict"),
@@ -99,11 +104,10 @@ def _main(words: list[str]) -> int:
         print(f"Error: {error}", file=sys.stderr)
         return USER_MISTAKE
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        print(
-            f"Error: {error.filename}: {error.strerror}; choose a place that can be read or written.", file=sys.stderr
-        )
+        where = "" if error.filename is None else f"{error.filename}: "
+        print(f"Error: {where}{error.strerror}; choose a place that can be read or written.", file=sys.stderr)
         return USER_MISTAKE
     except KeyboardInterrupt:
         again = "the same command again" + (" with --resume" if _goes_on_by_resume(words) else "")
@@ -133,12 +137,24 @@ def _run(name: str, words: list[str]) -> int:
     recipes: list[str] = []
     while command.recipes and words and words[0].endswith(".toml"):
         recipes.append(words.pop(0))
+    if len(recipes) > 1 and not command.several:
+        from gpt4image.errors import ConfigError, first_few
+
+        raise ConfigError(f"{name} takes one recipe, not {first_few(recipes)}; give the command once for each.")
     parsed = [_parse(name, config_type, words, recipe) for recipe in recipes or [None]]
     module, function = command.stage.split(":")
     stage = getattr(importlib.import_module(f"gpt4image.{module}"), function)
-    outcome = stage(*parsed) if len(parsed) == 1 else stage(*parsed, names=[Path(recipe).stem for recipe in recipes])
+    outcome = stage(*parsed) if len(parsed) == 1 else stage(*parsed, names=_names(recipes))
     _show(outcome, parsed[0].as_json)
     return SET_ASIDE if outcome.set_aside else OK
+
+
+def _names(recipes: list[str]) -> list[str]:
+    """Return what to call what each recipe asks for: the name of its file, and of its folder where that tells more."""
+    names = [Path(recipe).stem for recipe in recipes]
+    if len(set(names)) == len(names):
+        return names
+    return [f"{Path(recipe).resolve().parent.name}-{name}" for recipe, name in zip(recipes, names, strict=True)]
 
 
 def _parse(name: str, config_type: Any, words: list[str], recipe: str | None) -> Any:

@@ -29,6 +29,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_unfinished(path: Path) -> None:
+    """Remove what ``atomic_path`` leaves beside ``path`` where its process is killed; nobody may be writing it."""
+    for temporary in path.parent.glob(f".{path.name}.*.tmp"):
+        temporary.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def staging_folder(place: Path) -> Iterator[Path]:
     """Yield a temporary folder in ``place``; on success all that is in it is flushed to disk and moved to ``place``.

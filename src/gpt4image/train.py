@@ -50,6 +50,10 @@ def _prepared(config: TrainConfig) -> Prepared | None:
             "themselves. For one run, `gpt4image label --method ... --embeddings ...` writes the file that "
             "--text-labels names."
         )
+    how = {name: getattr(config, name) for name in ("label_trust", "label_targets", "label_confidence")}
+    if config.text_labels is None and (given := [name for name, value in how.items() if value is not None]):
+        flags = " and ".join("--" + name.replace("_", "-") for name in given)
+        raise ConfigError(f"{flags}: how targets are made of text labels, of which there are none; give --text-labels.")
     require_trackers(config.trackers)
     if not config.resume:
         runs.require_new(config.out)
@@ -146,7 +150,6 @@ def data_facts(ready: Prepared) -> dict[str, Any]:
     data = ready.data
     train = data.indices("train")
     return {
-        "set_aside": [{"name": item.name, "reason": item.reason} for item in processes.united(data.unusable)],
         "classes": list(data.classes),
         "data": {
             "spec": data.image_set.spec,

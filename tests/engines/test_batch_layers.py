@@ -6,12 +6,14 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from timm.layers import DropPath  # pyright: ignore[reportPrivateImportUsage]
 from timm.layers.norm_act import BatchNormAct2d
 from torch import nn
 
-from gpt4image.engines.batch_layers import SharedBatchNorm, see_whole_batch
+from gpt4image.engines.batch_layers import SharedBatchNorm, SharedDropPath, see_whole_batch
 
 LAYERS: dict[str, Callable[[], Any]] = {
     "one dimension": lambda: nn.BatchNorm1d(5),
@@ -61,3 +63,18 @@ def test_a_model_of_one_process_stays_as_it_is() -> None:
     model = nn.Sequential(nn.BatchNorm1d(3))
     see_whole_batch(model, torch.device("cpu"), 8, torch.arange(8).numpy())
     assert type(model[0]) is nn.BatchNorm1d
+
+
+@pytest.mark.parametrize("patches", [1, 3])
+def test_stochastic_depth_drops_what_one_process_would(patches: int) -> None:
+    x = torch.ones(8 * patches, 2, 5)
+    torch.manual_seed(0)
+    whole = SharedDropPath(DropPath(0.5), 8, np.arange(8))(x)
+    torch.manual_seed(0)
+    own = np.array([0, 3, 5])
+    part = SharedDropPath(DropPath(0.5), 8, own)(x[: 3 * patches])
+    assert torch.equal(part, whole.unflatten(0, (8, patches))[own].flatten(0, 1))
+    assert set(whole.unique().tolist()) == {0.0, 2.0}
+    if patches == 1:
+        torch.manual_seed(0)
+        assert torch.equal(whole, DropPath(0.5)(x))

@@ -7,20 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from timm.optim import create_optimizer_v2  # pyright: ignore[reportPrivateImportUsage]
 from torch import nn
 
 from gpt4image.errors import ModelError, RunError
+from gpt4image.training import checkpoint
 from gpt4image.training.checkpoint import load_checkpoint, load_tensors, save_checkpoint, save_tensors
 
 
 def trained(optimizer: str, steps: int, seed: int = 0) -> tuple[nn.Module, torch.optim.Optimizer]:
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 2))
-    made = {
-        "adamw": lambda p: torch.optim.AdamW(p, lr=0.1),
-        "sgd": lambda p: torch.optim.SGD(p, lr=0.001, momentum=0.9),
-        "plain-sgd": lambda p: torch.optim.SGD(p, lr=0.001),
-    }[optimizer](model.parameters())
+    made: torch.optim.Optimizer = create_optimizer_v2(model, opt=optimizer, lr=0.001)  # type: ignore[assignment]
     for step in range(steps):
         advance(model, made, step)
     return model, made
@@ -33,7 +31,8 @@ def advance(model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> No
     optimizer.zero_grad()
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd", "plain-sgd"])
+# lamb and adan count their steps beside the parameters, Lookahead its own
+@pytest.mark.parametrize("name", ["adamw", "sgd", "muon", "lamb", "adanw", "lookahead_adamw"])
 def test_a_restored_run_goes_on_bitwise_as_if_it_had_never_stopped(name: str, tmp_path: Path) -> None:
     model, optimizer = trained(name, 3)
     save_checkpoint(tmp_path / "c", {"model": model}, {"optimizer": optimizer}, {"step": 3, "loss": [0.1, 2 / 3]})
@@ -82,3 +81,18 @@ def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
         load_tensors(path)
     with pytest.raises(ModelError, match="does not exist"):
         load_tensors(copy.copy(tmp_path / "missing.safetensors"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the full device of Linux")
+def test_a_full_disk_is_explained_and_what_was_there_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, optimizer = trained("adamw", 1)
+    save_checkpoint(tmp_path / "c", {"model": model}, {"optimizer": optimizer}, {"step": 1})
+
+    def full(tensors: object, path: Path, metadata: object) -> None:
+        Path("/dev/full").write_bytes(b"weights")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(RunError, match=r"No space left.*what was there is kept.*--resume"):
+        save_checkpoint(tmp_path / "c", {"model": model}, {"optimizer": optimizer}, {"step": 2})
+    assert load_checkpoint(tmp_path / "c", {"model": model}, {"optimizer": optimizer}) == {"step": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]

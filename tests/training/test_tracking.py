@@ -88,12 +88,16 @@ def test_a_tracker_that_fails_costs_no_run(
         def finish(self) -> None:
             seen.append(({}, 0))
 
-    kinds: dict[str, Any] = {"wandb": Broken, "mlflow": Working}
+    def offline() -> None:
+        raise RuntimeError("no API key")
+
+    kinds: dict[str, Any] = {"trackio": offline, "wandb": Broken, "mlflow": Working}
     monkeypatch.setattr(tracking, "_start", lambda name, out, record: kinds[name]())
-    with tracked(("wandb", "mlflow"), tmp_path, {}) as on_epoch:
+    with tracked(("trackio", "wandb", "mlflow"), tmp_path, {}) as on_epoch:
         on_epoch(ROW)
         on_epoch(ROW)
-    assert capsys.readouterr().err.count("--track wandb stops: no space left") == 1
+    errors = capsys.readouterr().err
+    assert errors.count("--track trackio stops: no API key") == errors.count("--track wandb stops: no space left") == 1
     numbers = {"epoch": 1, "step": 4, "loss": 0.5, "val/top1": 0.25}
     assert seen == [(numbers, 4), (numbers, 4), ({}, 0)]
 

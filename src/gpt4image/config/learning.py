@@ -32,7 +32,7 @@ class TextOptions(StageConfig):
     embeddings: Path | None = None
     """Embedding table; with it, features are aligned to the descriptions (see --align-weight)."""
     text_labels: Path | None = None
-    """Text labels written by `label`; soft targets for images without a label."""
+    """Text labels written by `label`: soft targets for images with a text, beside the label where there is one."""
     label_trust: Fraction | None = None
     """Share of a given label in the target of an image with text labels; the rest is its text label. Without it, half
     where the labels look right (all of it where texts say little), else the posterior under the noise that `label`
@@ -211,7 +211,7 @@ class ScheduleOptions(StageConfig):
     weight_decay: float | None = Field(default=None, ge=0.0)
     """Weight decay of weights (biases and norms have none); without it 0.3 for muon, 5e-4 for sgd, 0.05 for others."""
     momentum: Fraction = 0.9
-    """Momentum of sgd."""
+    """Momentum of the optimisers that have one: muon, sgd, momentum, ..."""
     warmup_fraction: Fraction = 0.05
     """Part of the steps in which the learning rate rises linearly."""
     min_lr: float = Field(default=1e-5, ge=0.0)

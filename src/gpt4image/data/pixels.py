@@ -12,6 +12,7 @@ from then on, so that one damaged file does not end a long run.
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
@@ -148,6 +149,7 @@ class WorkerPixels:
             _Decoding(self._image_set, self.size, edit),
             batch_sampler=enumerate(batches, first),  # pyright: ignore[reportArgumentType]  (passed on as they are)
             num_workers=self.workers,
+            worker_init_fn=_leave_interrupts,
             collate_fn=_as_is,
             generator=torch.Generator(),  # else the loader draws from, and so moves, the global random state
         )
@@ -230,6 +232,11 @@ class _Decoding(Dataset[tuple[torch.Tensor, Broken]]):
                 broken.append((index, str(error)))
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
         return pixels if self.edit is None else self.edit(pixels, indices, number), broken
+
+
+def _leave_interrupts(_worker: int) -> None:
+    """Let the process that trains decide what Ctrl-C means: a terminal sends it to decoding processes too."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _as_is(batch: Any) -> Any:

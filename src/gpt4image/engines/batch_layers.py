@@ -49,11 +49,12 @@ class SharedDropPath(DropPath):
         self.rows = torch.from_numpy(rows)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x (B, ...) with some rows set to 0."""
+        """Return x with some rows set to 0: (B, ...), or (B * P, ...) where a model takes its P patches for images."""
         if self.drop_prob == 0.0 or not self.training:
             return x
-        keep = 1.0 - self.drop_prob
-        kept = x.new_empty((self.total,) + (1,) * (x.ndim - 1)).bernoulli_(keep)[self.rows.to(x.device)]
+        keep, patches = 1.0 - self.drop_prob, len(x) // len(self.rows)
+        drawn = x.new_empty((self.total, patches) + (1,) * (x.ndim - 1)).bernoulli_(keep)
+        kept = drawn[self.rows.to(x.device)].flatten(0, 1)
         return x * (kept / keep if self.scale_by_keep and keep > 0.0 else kept)
 
 

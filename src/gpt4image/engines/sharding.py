@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from gpt4image.engines import processes
-from gpt4image.errors import ConfigError
+from gpt4image.errors import ConfigError, ModelError, first_few
 
 Place = Callable[[], contextlib.AbstractContextManager[Any]]
 # Optimisers that need no whole weight matrix.
@@ -83,6 +83,9 @@ def shard(model: nn.Module, device: torch.device) -> None:
     Args:
         model: whole in the first process; elsewhere its weights may lie on the meta device, and are never looked at.
         device: where the shards go.
+
+    Raises:
+        ModelError: a module has a scalar among its weights, which cannot be sharded.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -92,8 +95,15 @@ def shard(model: nn.Module, device: torch.device) -> None:
     mesh = init_device_mesh(device.type, (processes.count(),))
     for child in model.children():
         for module in (*blocks(child), child):
-            if any(parameter.ndim > 0 for parameter in module.parameters()):
-                fully_shard(module, mesh=mesh)
+            scalars = [name for name, parameter in module.named_parameters() if parameter.ndim == 0]
+            if len(scalars) == len(list(module.parameters())):
+                continue
+            if scalars:
+                raise ModelError(
+                    f"--fsdp spreads tensors, and {type(module).__name__} learns single numbers, {first_few(scalars)}: "
+                    "train it without --fsdp, or another model."
+                )
+            fully_shard(module, mesh=mesh)
     model.to_empty(device=device)
     with torch.no_grad():
         for name, target in _tensors(model):

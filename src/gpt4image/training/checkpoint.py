@@ -25,7 +25,7 @@ STATE = "state"
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], state: Any = None) -> None:
-    """Write tensors, and a JSON value in the header, atomically."""
+    """Write tensors, and a JSON value in the header, atomically. Raises RunError: they cannot be written."""
     own: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         value = whole(tensor.detach())
@@ -36,8 +36,14 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], state: Any = None) -
 
 
 def _write(path: Path, tensors: dict[str, Tensor], state: Any) -> None:
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt", STATE: json.dumps(state)})
+    try:
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, metadata={"format": "pt", STATE: json.dumps(state)})
+    except (OSError, SafetensorError) as error:
+        raise RunError(
+            f"{path} cannot be written ({error}); what was there is kept. Is the disk full? Make room, and give the "
+            "same command again: with --resume, a run goes on from its last checkpoint."
+        ) from None
 
 
 def load_tensors(
@@ -77,14 +83,26 @@ def save_checkpoint(
         f"{part}.{name}": value for part, module in modules.items() for name, value in module.state_dict().items()
     }
     numbers: dict[str, dict[str, Any]] = {part: {} for part in optimizers}
+    groups: dict[str, list[dict[str, float]]] = {}
     for part, optimizer in optimizers.items():
-        for index, slots in optimizer.state_dict()["state"].items():
+        known = optimizer.state_dict()
+        groups[part] = [_numbers(group) for group in known["param_groups"]]
+        for index, slots in known["state"].items():
             for name, value in slots.items():
                 if isinstance(value, Tensor):
                     tensors[f"{part}.{index}.{name}"] = value
                 else:
                     numbers[part][f"{index}.{name}"] = value
-    save_tensors(path, tensors, {**numbers, "state": state})
+    save_tensors(path, tensors, {**numbers, "groups": groups, "state": state})
+
+
+def _numbers(group: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers of a group of parameters but its learning rate, which the schedule sets: some optimisers count
+    their steps there."""
+    found = {
+        name: value.item() if isinstance(value, Tensor) else value for name, value in group.items() if name != "lr"
+    }
+    return {name: value for name, value in found.items() if isinstance(value, int | float)}
 
 
 def load_checkpoint(
@@ -125,5 +143,8 @@ def load_checkpoint(
     except RuntimeError as error:
         raise RunError(f"{path} belongs to another model: {error}") from None
     for part, optimizer in optimizers.items():
-        optimizer.load_state_dict({"state": slots[part], "param_groups": optimizer.state_dict()["param_groups"]})
+        groups = optimizer.state_dict()["param_groups"]
+        counted = saved.get("groups", {}).get(part, [{}] * len(groups))
+        groups = [{**group, **own} for group, own in zip(groups, counted, strict=True)]
+        optimizer.load_state_dict({"state": slots[part], "param_groups": groups})
     return saved["state"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ from gpt4image import runs
 from gpt4image.config import TrainOptions
 from gpt4image.devices import choose_device, peak_memory_bytes, probe, reset_peak_memory
 from gpt4image.engines import processes
-from gpt4image.engines.sharding import averaging, clip_gradients
+from gpt4image.engines.sharding import averaging, clip_gradients, whole
 from gpt4image.errors import TrainingError
-from gpt4image.files import append_json_line, write_json_lines
+from gpt4image.files import append_json_line, remove_unfinished, write_json_lines
 from gpt4image.interrupts import deferred_interrupt
 from gpt4image.tasks.classification import measure
 from gpt4image.text_encoders.tuning import FOLDER
@@ -103,10 +104,11 @@ def require_finite(trainer: Trainer, step: int, epoch: int, losses: Losses) -> d
         return dict(zip(named, values.tolist(), strict=True))
     trainer.model.zero_grad(set_to_none=True)
     found = ", ".join(f"{name} {value}" for name, value in zip(named, values.tolist(), strict=True))
-    raise TrainingError(
-        f"The loss is not finite at step {step} (epoch {epoch + 1}): {found}. Lower --lr {trainer.config.lr:g}, set "
-        "--clip-grad 1, or try --precision fp32."
-    )
+    raise _diverged(trainer.config, f"The loss is not finite at step {step} (epoch {epoch + 1}): {found}")
+
+
+def _diverged(config: TrainOptions, what: str) -> TrainingError:
+    return TrainingError(f"{what}. Lower --lr {config.lr:g}, set --clip-grad 1, or try --precision fp32.")
 
 
 def pixels_of(trainer: Trainer, numbers: range) -> Iterator[Tensor]:
@@ -135,7 +137,11 @@ def choose_precision(config: TrainOptions, data: TrainingData) -> tuple[str, str
 
 
 def validate(trainer: Trainer) -> dict[str, Any] | None:
-    """Measure the validation split; None where it has no labelled image."""
+    """Measure the validation split; None where it has no labelled image.
+
+    Raises:
+        TrainingError: what the model says is not finite.
+    """
     data = trainer.data
     indices = data.indices("val")
     labels = data.image_set.labels[indices]
@@ -143,10 +149,12 @@ def validate(trainer: Trainer) -> dict[str, Any] | None:
         return None
     backbone: Any = trainer.evaluated.backbone
     probabilities = predict(backbone, data, indices, trainer.augmentation, trainer.config)
-    whole = data.without_met().usable[indices]
-    if not (labels[whole] >= 0).any():
+    if not np.isfinite(probabilities).all():
+        raise _diverged(trainer.config, "What the model says of the validation images is not finite")
+    seen = data.without_met().usable[indices]
+    if not (labels[seen] >= 0).any():
         return None
-    facts = measure(probabilities[whole], labels[whole], data.classes)
+    facts = measure(probabilities[seen], labels[seen], data.classes)
     return {"top1": facts["top1"], "loss": facts["loss"]}
 
 
@@ -156,7 +164,7 @@ def fit(
     """Train from the last checkpoint in ``out``, or from the start, to the end, and write the weights.
 
     Returns:
-        The facts of run.json: seconds, steps, images_per_second, parameters, peak_memory_bytes.
+        The facts of run.json: seconds, steps, images_per_second, parameters, peak_memory_bytes, set_aside.
 
     Raises:
         TrainingError: the loss is not finite.
@@ -169,14 +177,20 @@ def fit(
         state = processes.together(lambda: load_checkpoint(checkpoint, trainer.modules, trainer.optimizers))
     trainer.history, trainer.best = state["history"], state["best"]
     processes.by_first(lambda: write_json_lines(out / runs.METRICS, trainer.history))
+    processes.by_first(lambda: _sweep(out))
     begin, epoch_losses, earlier = state["step"], state["epoch_losses"], state["seconds"]
     started = saved = time.monotonic()
 
+    def set_aside() -> list[dict[str, str]]:
+        """Return the images that could not be used, also those that were met before an interruption."""
+        met = [asdict(item) for item in processes.united(trainer.data.unusable)]
+        before = state.get("set_aside", [])
+        return [*before, *(item for item in met if item not in before)]
+
     def save(step: int) -> None:
         now = {"step": step, "seconds": earlier + time.monotonic() - started, "history": trainer.history}
-        save_checkpoint(
-            checkpoint, trainer.modules, trainer.optimizers, now | {"best": trainer.best, "epoch_losses": epoch_losses}
-        )
+        now |= {"best": trainer.best, "epoch_losses": epoch_losses, "set_aside": set_aside()}
+        save_checkpoint(checkpoint, trainer.modules, trainer.optimizers, now)
 
     accumulation = trainer.config.grad_accumulation
     stream = pixels_of(trainer, range(begin * accumulation, trainer.steps * accumulation))
@@ -205,6 +219,7 @@ def fit(
         "images_per_second": round(images / max(seconds, 1e-9), 1),
         "parameters": sum(p.numel() for p in trainer.evaluated.backbone.parameters()),  # type: ignore[union-attr]
         "peak_memory_bytes": peak_memory_bytes(trainer.device),
+        "set_aside": set_aside(),
     }
 
 
@@ -235,9 +250,15 @@ def end_epoch(
 
 
 def save_weights(trainer: Trainer, out: Path) -> None:
-    """Write the plain backbone, and beside it the projection head and what the text encoder has learned."""
+    """Write the plain backbone, and beside it the projection head and what the text encoder has learned.
+
+    Raises:
+        TrainingError: they are not finite.
+    """
     best = out / BEST_FILE
     weights = load_tensors(best)[0] if processes.from_first(best.is_file()) else trainer.evaluated.state_dict()
+    if not all(bool(whole(tensor).isfinite().all()) for tensor in weights.values()):
+        raise _diverged(trainer.config, "The weights are not finite")
     for part, name in (("head", runs.HEAD), ("backbone", runs.MODEL)):
         tensors = {key.removeprefix(f"{part}."): value for key, value in weights.items() if key.startswith(f"{part}.")}
         if tensors:
@@ -251,3 +272,10 @@ def tidy(out: Path) -> None:
     """Remove what only an unfinished run needs; to be called when the record of the finished one is on disk."""
     for name in (runs.CHECKPOINT, BEST_FILE):
         (out / name).unlink(missing_ok=True)
+    _sweep(out)
+
+
+def _sweep(out: Path) -> None:
+    """Remove what a process left that was killed while it wrote weights."""
+    for name in (runs.CHECKPOINT, BEST_FILE, runs.MODEL, runs.HEAD):
+        remove_unfinished(out / name)

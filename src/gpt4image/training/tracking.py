@@ -46,20 +46,24 @@ def tracked(names: Iterable[str], out: Path, record: Mapping[str, Any]) -> Itera
     Yields:
         What takes a row of metrics.jsonl.
     """
-    trackers = {} if processes.rank() > 0 else {name: _start(name, out, record) for name in names}
+    trackers: dict[str, Any] = dict.fromkeys(() if processes.rank() > 0 else names)
 
-    def each(act: Callable[[Any], None]) -> None:
-        for name, tracker in list(trackers.items()):
+    def each(act: Callable[[str], Any]) -> None:
+        for name in list(trackers):
             try:
-                act(tracker)
+                act(name)
             except Exception as error:  # noqa: BLE001  a tracker's network or disk is no reason to lose a run
                 console.print(f"--track {name} stops: {error}", markup=False)
                 del trackers[name]
 
+    def start(name: str) -> None:
+        trackers[name] = _start(name, out, record)
+
+    each(start)
     try:
-        yield lambda row: each(lambda tracker: tracker.log(_numbers(row), step=row["step"]))
+        yield lambda row: each(lambda name: trackers[name].log(_numbers(row), step=row["step"]))
     finally:
-        each(lambda tracker: tracker.finish())
+        each(lambda name: trackers[name].finish())
 
 
 def _start(name: str, out: Path, record: Mapping[str, Any]) -> Any:

@@ -23,7 +23,7 @@ from gpt4image.devices import choose_device, memory_format_of
 from gpt4image.engines import processes
 from gpt4image.engines.batch_layers import see_whole_batch
 from gpt4image.engines.sharding import Place, replicate, require_shardable, shard, structure_alone
-from gpt4image.errors import ConfigError
+from gpt4image.errors import ConfigError, first_line
 from gpt4image.models import Backbone, checkpoint_activations, compile_training, create_backbone
 from gpt4image.training.augment import Augmentation
 from gpt4image.training.batches import Batches, make_batches
@@ -160,7 +160,7 @@ def build(config: TrainOptions, data: TrainingData) -> Trainer:
     if config.compile:
         compile_training(backbone, device)
     try:
-        optimizer = create_optimizer_v2(
+        optimizer: Any = create_optimizer_v2(
             parameter_groups(model, config, new_layers),
             opt=config.optimizer or "",
             lr=config.lr,
@@ -168,8 +168,12 @@ def build(config: TrainOptions, data: TrainingData) -> Trainer:
             momentum=config.momentum,
             foreach=False if config.fsdp else None,  # at once, parameters in shards and whole ones cannot be stepped
         )
-    except ValueError as error:
-        raise ConfigError(f"--optimizer {config.optimizer}: {error}; see timm.optim.list_optimizers().") from None
+        if getattr(optimizer, "is_second_order", False) or type(optimizer).__name__ == "Kron":
+            raise ValueError("it needs second derivatives, or a state that no checkpoint here holds")
+    except (ValueError, AssertionError, ImportError) as error:
+        raise ConfigError(
+            f"--optimizer {config.optimizer} cannot be used: {first_line(error)}; see timm.optim.list_optimizers()."
+        ) from None
     steps_per_epoch = max(1, count // (batch_size * config.grad_accumulation))
     steps = steps_per_epoch * (config.epochs or 0)
     lowest = min(config.min_lr, config.lr or config.min_lr)
