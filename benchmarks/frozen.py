@@ -30,7 +30,7 @@ from gpt4image.models import create_backbone
 from gpt4image.reporting.findings import points, points_interval
 from gpt4image.text_labels import TargetRule
 from pretrained_weights import MODEL
-from text_labels import DATA, DRAWS, SETS, corpus, kept_labels, names_of, print_table, read, table
+from text_labels import DATA, DRAWS, SETS, corpus, kept_labels, names_of, print_table, read, table, targets_by
 
 Array = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -116,7 +116,7 @@ def compare(name: str, weights: str) -> None:
             given = kept_labels(truth, kept, seed)
             given = flip_labels(given, np.arange(len(given)), wrong, len(classes), seed, class_dependent=False)
             reading = read(name, texts, given, seed)
-            aims = TargetRule().apply(reading.probabilities, given, reading.noise)
+            aims = targets_by(TargetRule(), reading, given)
             found.append((score(one_hot(given, len(classes))), score(aims)))
         alone, text = np.array(found).T
         gain = paired(text, alone)

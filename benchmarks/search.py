@@ -64,7 +64,8 @@ def waiting(search: Search) -> list[tuple[str, dict[str, Any], int]]:
         for seed in range(search.first_seed, search.first_seed + search.seeds)
         for name, options in trials(search).items()
     ]
-    return [job for job in asked if identity(search, *job) not in done]
+    # Rows of an earlier version do not say of which data they are.
+    return [job for job in asked if not any(row.items() <= identity(search, *job).items() for row in done)]
 
 
 def identity(search: Search, name: str, options: dict[str, Any], seed: int) -> dict[str, Any]:
@@ -72,6 +73,8 @@ def identity(search: Search, name: str, options: dict[str, Any], seed: int) -> d
     return {
         "trial": name,
         "seed": seed,
+        "data": search.data,
+        "embeddings": str(search.embeddings),
         "labels_per_class": search.labels_per_class,
         "label_noise": search.label_noise,
         "options": options,
@@ -105,6 +108,7 @@ def one(search: Search, options: dict[str, Any], seed: int) -> tuple[float, floa
         "memory_format": "channels_last",
         "seed": seed,
         "out": Path("unused"),
+        **arms.ALL[arm].options,
         **options,
     }
     config = TrainConfig(**common)

@@ -25,7 +25,7 @@ from sklearn.metrics import average_precision_score
 from gpt4image.comparing.class_names import CLASS_NAME_PROMPT
 from gpt4image.data.splits import flip_labels
 from gpt4image.files import read_json_lines
-from gpt4image.labelling.label_noise import find_doubtful
+from gpt4image.labelling.label_noise import explained, find_doubtful
 from gpt4image.labelling.reading import Method, Reading, read_labels
 from gpt4image.labelling.suggest import to_describe, to_label
 from gpt4image.labelling.text_vectors import Texts, side_by_side, smooth
@@ -106,6 +106,13 @@ def kept_labels(labels: Ints, kept: int | None, seed: int) -> Ints:
 
 def read(name: str, texts: Texts, given: Ints, seed: int, method: Method = "classifier") -> Reading:
     return read_labels(texts, given, len(corpus(name).classes), seed, method=method)
+
+
+def targets_by(rule: TargetRule, reading: Reading, given: Ints) -> NDArray[np.float32]:
+    """Return the (n, K) targets of a rule."""
+    held = reading.out_of_fold
+    explains = explained(reading.probabilities[held], given[held])
+    return rule.apply(reading.probabilities, given, reading.noise, explains)
 
 
 def scores(probabilities: NDArray[np.float32], labels: Ints) -> tuple[float, float, float]:
@@ -194,7 +201,7 @@ def targets(name: str) -> None:
     def cell(rule: TargetRule) -> str:
         found = []
         for given, reading in readings:
-            made = rule.apply(reading.probabilities, given, reading.noise)[given < 0]
+            made = targets_by(rule, reading, given)[given < 0]
             has = made.any(axis=1)
             found.append((has.mean(), *scores(made[has], corpus(name).labels[given < 0][has])[:2]))
         return shown(found)
@@ -267,7 +274,7 @@ def poor(name: str) -> None:
     def cell(made: NDArray[np.float32], kept: int | None, seed: int) -> tuple[float, ...]:
         given = left(name, kept, seed)
         reading = read(name, Texts.one(made, corpus(name).everywhere, names_of(name)), given, seed)
-        target = TargetRule().apply(reading.probabilities, given, reading.noise)
+        target = targets_by(TargetRule(), reading, given)
         told = given >= 0
         right = (answers.argmax(axis=1)[told] == labels[told] for answers in (reading.probabilities, target))
         return reading.noise.rate, *(float(each.mean()) for each in right)

@@ -15,6 +15,7 @@ from gpt4image.data import load_with_splits
 from gpt4image.errors import ConfigError, RunError, TableError
 from gpt4image.files import write_json
 from gpt4image.label import label
+from gpt4image.labelling.cotraining import Said
 from gpt4image.labelling.text_vectors import unit
 from gpt4image.store import Description, DescriptionStore, Prompt
 from gpt4image.table import EmbeddingTable
@@ -262,7 +263,8 @@ def test_a_run_that_has_learned_wrong_labels_by_heart_acquits_none(tmp_path, noi
     before = TextLabels.load(tmp_path / "out.parquet")
 
     def by_heart(_run, _config, images):
-        return 0.97 * np.eye(3, dtype=np.float32)[images.labels] + np.float32(0.01), ()
+        said = 0.97 * np.eye(3, dtype=np.float32)[images.labels] + np.float32(0.01)
+        return Said(said, np.ones(len(images), bool), ())
 
     monkeypatch.setattr("gpt4image.label.ask_run", by_heart)
     heard = run(tmp_path, noisy, run=tmp_path / "run")

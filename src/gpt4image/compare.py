@@ -11,6 +11,7 @@ from gpt4image.comparing.jobs import run_all
 from gpt4image.comparing.planning import Job, make_plan
 from gpt4image.comparing.results import leaks, summarise
 from gpt4image.config import CompareConfig
+from gpt4image.errors import ConfigError, first_few
 from gpt4image.files import write_json
 from gpt4image.outcome import Outcome
 
@@ -23,7 +24,7 @@ def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",)) -> 
 
     Args:
         configs: one per comparison; the folder and the number of jobs are those of the first.
-        names: one per comparison.
+        names: one per comparison, no two the same.
 
     Raises:
         ConfigError, DataError, TableError, ModelError, RunError: before training starts.
@@ -32,6 +33,8 @@ def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",)) -> 
     from gpt4image.reporting.gather import gather_comparison
     from gpt4image.reporting.metric_tables import all_tables
 
+    if len(set(names)) < len(names):
+        raise ConfigError(f"Comparisons need names of their own, and these are {first_few(names)}.")
     out = configs[0].out
     configs = tuple(config.model_copy(update={"out": out}) for config in configs)
     plans = [make_plan(config) for config in configs]

@@ -34,6 +34,13 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def use_gpu(name: str, number: int) -> None:
+    """Let ``cuda`` mean the GPU with a number, of several processes one each; more processes than GPUs share them."""
+    device = choose_device(name)
+    if device.type == "cuda" and device.index is None:
+        torch.cuda.set_device(number % torch.cuda.device_count())
+
+
 @functools.cache
 def computes_bf16(device_type: str) -> bool:
     """Say whether a device multiplies bfloat16 matrices natively (on CPUs: AVX512-BF16 or AMX)."""

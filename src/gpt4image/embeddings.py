@@ -32,6 +32,7 @@ from gpt4image.table import (
     write_index,
     writing_table,
 )
+from gpt4image.text_encoders.weight_files import file_digest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,28 +56,31 @@ def import_embeddings(config: ImportEmbeddingsConfig) -> Outcome:
     matrix = read_matrix(config.file)
     images = load_image_set(config.data)
     require_one_each(config.file, len(matrix), images, config.expect)
-    usable = np.concatenate([_usable(rows) for rows in _chunks(matrix)])
+    texts, usable = _texts(matrix)
     if not usable.any():
         raise DataError(f"{config.file}: all {len(usable)} rows are zero or not finite; is it the right matrix?")
     digests = digests_to_bytes([images.digests[i] for i in np.flatnonzero(usable)])
-    revision = _digest(config.file)
     content = hashlib.sha256(digests.tobytes()).hexdigest()
-    plan = fingerprint({"matrix": revision, "images": content, "prompt": prompt.name, "encoder": config.encoder})
+    matrix_digest = file_digest(config.file)
+    plan = fingerprint({"matrix": matrix_digest, "images": content, "prompt": prompt.name, "encoder": config.encoder})
     with writing_table(config.out):
         if not _is_there(config.out, plan):
-            texts = _write_rows(config.out / "embeddings.npy", matrix, usable)
-            save_array(config.out / "texts.npy", texts)
-            described = write_index(config.out, digests, np.arange(len(digests)))
+            # Equal rows are one text: its images must not be each other's negatives.
+            _, first, text_of = np.unique(texts[usable].view("S32").ravel(), return_index=True, return_inverse=True)
+            kept = np.flatnonzero(usable)[np.sort(first)]
+            _write_rows(config.out / "embeddings.npy", matrix, kept)
+            save_array(config.out / "texts.npy", texts[kept])
+            described = write_index(config.out, digests, np.argsort(np.argsort(first))[text_of])
             manifest = Manifest(
                 encoder=config.encoder,
-                revision=revision,
+                revision="",  # which weights the encoder had is not known
                 precision=str(matrix.dtype).removeprefix("torch."),
                 width=matrix.shape[1],
                 max_tokens=0,
                 truncated=0.0,
                 length_policy="unknown",
                 descriptions=len(digests),
-                texts=len(digests),
+                texts=len(kept),
                 images=described,
                 prompts=(prompt,),
                 store="",
@@ -103,31 +107,41 @@ def import_embeddings(config: ImportEmbeddingsConfig) -> Outcome:
 def _chunks(matrix: Tensor) -> Iterator[Tensor]:
     """Yield the rows in float32, a few at a time."""
     for start in range(0, len(matrix), ROWS_AT_ONCE):
-        yield matrix[start : start + ROWS_AT_ONCE].float()
+        yield matrix[start : start + ROWS_AT_ONCE].detach().float()
 
 
-def _usable(rows: Tensor) -> NDArray[np.bool_]:
-    """Return (n,) which rows have a direction."""
-    lengths = rows.norm(dim=1)
-    return (lengths.isfinite() & (lengths > SHORTEST)).numpy()
+def _unit(rows: Tensor) -> NDArray[np.float16]:
+    """Return rows in unit length and float16; zeros for those without a direction."""
+    lengths = rows.norm(dim=1, keepdim=True)
+    usable = lengths.isfinite() & (lengths > SHORTEST)
+    return (rows / lengths).masked_fill(~usable, 0.0).numpy().astype("<f2")
 
 
-def _write_rows(path: Path, matrix: Tensor, usable: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Write the usable rows in unit length and float16; return (M, 32) what stands for the sha256 of their texts."""
-    shape = (int(usable.sum()), matrix.shape[1])
-    texts = np.empty((shape[0], 32), dtype=np.uint8)
-    done = 0
+def _texts(matrix: Tensor) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Return what stands for the sha256 of the text of each row, (N, 32), and which rows have a direction, (N,).
+
+    The texts are not known; no text has the digest of these bytes.
+    """
+    texts = np.empty((len(matrix), 32), dtype=np.uint8)
+    usable = np.empty(len(matrix), dtype=bool)
+    start = 0
+    for rows in _chunks(matrix):
+        for number, row in enumerate(_unit(rows), start):
+            usable[number] = row.any()
+            texts[number] = np.frombuffer(hashlib.sha256(b"embedding\0" + row.tobytes()).digest(), dtype=np.uint8)
+        start += len(rows)
+    return texts, usable
+
+
+def _write_rows(path: Path, matrix: Tensor, kept: NDArray[np.int64]) -> None:
+    """Write some rows, in ascending order, in unit length and float16."""
+    header = {"descr": "<f2", "fortran_order": False, "shape": (len(kept), matrix.shape[1])}
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
+        np.lib.format.write_array_header_1_0(file, header)
         for number, rows in enumerate(_chunks(matrix)):
-            kept = rows.numpy()[usable[number * ROWS_AT_ONCE :][: len(rows)]]
-            unit = (kept / np.linalg.norm(kept, axis=1, keepdims=True)).astype("<f2")
-            file.write(unit.tobytes())
-            for row in unit:
-                # The text is not known; no text has the digest of these bytes.
-                texts[done] = np.frombuffer(hashlib.sha256(b"embedding\0" + row.tobytes()).digest(), dtype=np.uint8)
-                done += 1
-    return texts
+            start = number * ROWS_AT_ONCE
+            own = kept[np.searchsorted(kept, start) : np.searchsorted(kept, start + len(rows))]
+            file.write(_unit(rows)[own - start].tobytes())
 
 
 def _is_there(out: Path, plan: str) -> bool:
@@ -137,8 +151,3 @@ def _is_there(out: Path, plan: str) -> bool:
     if read_manifest(out).plan != plan:
         raise TableError(f"{out}: there is another embedding table here; give another --out, or delete the folder.")
     return True
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

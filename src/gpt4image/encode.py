@@ -73,7 +73,8 @@ def encode(config: EncodeConfig) -> Outcome:
         earlier = _earlier_table(config.out, encoder, descriptions)
         encoded = 0
         if earlier is None or earlier.manifest.plan != plan:
-            _require_precision(config.out, earlier, encoder)
+            if earlier is not None and _adds_rows(config, earlier, descriptions):
+                _require_precision(config.out, earlier, encoder)
             encoded = _Work(config, store, encoder, descriptions, plan, earlier).run()
         shutil.rmtree(_partial(config.out), ignore_errors=True)
     seconds = time.monotonic() - start
@@ -105,6 +106,8 @@ def _earlier_table(out: Path, encoder: TextEncoder, descriptions: Descriptions) 
     if not (out / MANIFEST).exists():
         return None
     table = EmbeddingTable.open(out)
+    if not table.manifest.store:
+        raise TableError(f"{out}: the table here was imported as numbers; give another --out, or delete the folder.")
     if table.manifest.revision != encoder.revision:
         raise TableError(
             f"{out}: the table here was made by {table.manifest.encoder} (revision {table.manifest.revision[:12]}), "
@@ -119,9 +122,15 @@ def _earlier_table(out: Path, encoder: TextEncoder, descriptions: Descriptions) 
     return table
 
 
-def _require_precision(out: Path, earlier: EmbeddingTable | None, encoder: TextEncoder) -> None:
+def _adds_rows(config: EncodeConfig, earlier: EmbeddingTable, descriptions: Descriptions) -> bool:
+    """Return whether there may be texts to encode, and not only other images of those that are encoded."""
+    known = (find_digests(descriptions.texts, earlier.texts) >= 0).sum()
+    return earlier.manifest.length_policy != config.long or known < len(descriptions.texts)
+
+
+def _require_precision(out: Path, earlier: EmbeddingTable, encoder: TextEncoder) -> None:
     """Refuse to add rows in one precision to a table of rows in another."""
-    if earlier is not None and earlier.manifest.precision != encoder.precision:
+    if earlier.manifest.precision != encoder.precision:
         raise TableError(
             f"{out}: the rows here were computed in {earlier.manifest.precision}, new ones would be in "
             f"{encoder.precision}, as {encoder.spec} computes on this device. Encode on a device as before (--device) "

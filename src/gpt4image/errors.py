@@ -69,8 +69,10 @@ class ExportError(Gpt4ImageError):
 class MissingExtraError(Gpt4ImageError):
     """An optional dependency is not installed."""
 
-    def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} needs an optional dependency; install it with: pip install 'gpt4image[{extra}]'")
+    def __init__(self, what: str, extra: str | None = None) -> None:
+        # Without the extra, ``what`` is the message: so an error is made again that comes from another process.
+        install = f" needs an optional dependency; install it with: pip install 'gpt4image[{extra}]'"
+        super().__init__(what if extra is None else what + install)
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

@@ -44,7 +44,7 @@ def evaluate(config: EvaluateConfig) -> Outcome:
             options = options.model_copy(update={"data": config.data, "embeddings": None, "only_described": False})
         options = options.model_copy(update={"text_labels": None})
         with processes.joined(choose_device(options.device)):
-            ready = processes.together(lambda: prepare(options, splits=(config.split,)), first_ahead=True)
+            ready = processes.together(lambda: prepare(options, (config.split,), to_train=False), first_ahead=True)
             names = find_class_names(ready.config.embeddings, ready.config.device, ready.data.classes)
             measure_run(config.run_dir, ready.data, config.split, names=names, name=name)
             set_aside = processes.united(ready.data.unusable)
@@ -112,11 +112,14 @@ def measure_run(
     outputs, labels = outputs.only(data.usable[read]), data.image_set.labels[indices]
     name = name or split
     path = run_dir / f"evaluation-{name}.json"
-    known = read_json(path).get("metrics", {}) if path.is_file() else {}
-    more = measure_more(model, data, split, outputs, names, asked or Measures())
+    known = read_json(path) if path.is_file() else {}
+    asked = asked or Measures()
+    more = measure_more(model, data, split, outputs, names, asked)
     facts = {"split": split, **measure(outputs.probabilities, labels, data.classes)}
     rarity = {} if train_counts is None else accuracies_by_rarity(facts["per_class"], train_counts)
-    facts |= {"metrics": known | rarity | more.metrics, "absent": more.absent}
+    facts |= {"metrics": known.get("metrics", {}) | rarity | more.metrics, "absent": more.absent}
+    if transfer_sets := known.get("transfer_sets", {}) | asked.transfer:
+        facts["transfer_sets"] = transfer_sets
 
     def write() -> None:
         _write_predictions(run_dir / f"predictions-{name}.parquet", data, indices, outputs.probabilities)

@@ -14,7 +14,7 @@ from gpt4image.config import LabelConfig
 from gpt4image.data import NO_LABEL, ImageSet, load_with_splits
 from gpt4image.data.splits import stand_ins
 from gpt4image.errors import TableError, first_few
-from gpt4image.labelling.cotraining import ask_run, second_opinion
+from gpt4image.labelling.cotraining import Said, ask_run, second_opinion
 from gpt4image.labelling.label_page import Shown, in_words, write_page
 from gpt4image.labelling.reading import Reading, read_labels
 from gpt4image.labelling.suggest import Suggestion, contradiction, to_describe, to_label, write_suggestions
@@ -59,14 +59,18 @@ def label(config: LabelConfig) -> Outcome:
     _require_labels(config, images, texts.described, labels)
     said, set_aside = None, images.set_aside
     if config.run is not None:
-        said, unusable = ask_run(config.run, config, images)
-        set_aside = (*set_aside, *unusable)
+        said = ask_run(config.run, config, images)
+        set_aside = (*set_aside, *said.set_aside)
     read = read_labels(texts, labels, len(images.classes), config.seed, reference=train, method=config.method)
-    probabilities, contradicted = read.probabilities, None
+    probabilities = read.probabilities
     if said is not None:
-        contradicted = contradiction(read.probabilities, said)
-        wrong = read.noise.rate > 0.0
-        probabilities = second_opinion(probabilities, said, labels, learned=train, some_labels_wrong=wrong)
+        probabilities = second_opinion(
+            read.probabilities,
+            said.probabilities,
+            labels,
+            learned=said.learned,
+            some_labels_wrong=read.noise.rate > 0.0,
+        )
     rows = np.flatnonzero(texts.described | (train & probabilities.any(axis=1)))
     found = TextLabels(
         keys=tuple(images.keys[i] for i in rows),
@@ -86,7 +90,7 @@ def label(config: LabelConfig) -> Outcome:
         labels=labels,
         tables=[table.manifest for table in tables],
         doubtful=rows[found.doubtful],
-        suggestions=_suggestions(config, texts, probabilities, labels, train, contradicted),
+        suggestions=_suggestions(config, texts, probabilities, labels, train, read, said),
     )
     page, unreadable = write_page(config, shown, summary)
     files = {"page": str(page)}
@@ -160,7 +164,8 @@ def _suggestions(
     probabilities: NDArray[np.float32],
     labels: NDArray[np.int64],
     train: NDArray[np.bool_],
-    contradicted: NDArray[np.float64] | None,
+    read: Reading,
+    said: Said | None,
 ) -> list[Suggestion]:
     """Return the images to label next, then those to describe next, best first."""
     if not config.suggest:
@@ -169,10 +174,13 @@ def _suggestions(
     shaping = np.flatnonzero(described & train)
     vectors = smooth(side_by_side(texts, shaping), shaping, config.seed)
     unlabelled = np.flatnonzero(described & train & (labels == NO_LABEL))
-    untold = np.flatnonzero(~described & train)
+    untold, contradicted = ~described & train, None
+    if said is not None:
+        untold &= said.probabilities.any(axis=1)  # nobody can describe a broken picture
+        contradicted = contradiction(read.probabilities, said.probabilities)
     return [
         *to_label(vectors, probabilities, unlabelled, config.suggest, config.seed, contradicted),
-        *to_describe(probabilities, described, labels, untold, config.suggest, config.seed),
+        *to_describe(probabilities, described, labels, np.flatnonzero(untold), config.suggest, config.seed),
     ]
 
 

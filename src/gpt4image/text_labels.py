@@ -43,7 +43,8 @@ class TargetRule:
     Attributes:
         trust: share of a given label in the target of an image with text; without it, half where the labels look right
             (all where the texts say little), else the posterior of the class.
-        targets: soft: class probabilities; hard: the most probable class, the label itself where the labels look right.
+        targets: soft: class probabilities; hard: the most probable class, the label itself where the labels look right
+            and ``trust`` does not say otherwise.
         confidence: an image whose most probable class is less probable than this has no target, unless its label looks
             right.
     """
@@ -67,7 +68,9 @@ class TargetRule:
         most = targets.max(axis=1)
         if self.targets == "hard":
             rows = np.arange(len(targets))
-            chosen = targets.argmax(axis=1)
+            given = np.maximum(labels, 0)
+            tied = (labels >= 0) & (targets[rows, given] == most)  # a label is not outdone by a text that is as sure
+            chosen = np.where(tied, given, targets.argmax(axis=1))
             targets[:] = 0.0
             targets[rows, chosen] = most > 0.0
         targets[(most < self.confidence) & ~(right & (labels >= 0))] = 0.0

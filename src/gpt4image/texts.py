@@ -144,7 +144,8 @@ class Texts:
         """Encode descriptions into a table on disk, once: the next time only new texts are encoded.
 
         Args:
-            texts: pairs of a key and a description, as ``captions.items()`` gives them; a key may come again.
+            texts: pairs of a key and a description, as ``captions.items()`` gives them; a key may come again. What is
+                no text, or an empty one, is left out with a warning that names it.
             table: folder of the embedding table. It is brought up to date and then holds exactly these texts.
             encoder: SPEC of the text encoder, as ``gpt4image encode --encoder``.
             device: auto, cpu, cuda or mps.
@@ -156,9 +157,13 @@ class Texts:
         """
         from gpt4image.engines import processes
 
-        pairs = [(_digest_of(key), text) for key, text in dict.fromkeys(texts)]
+        given = list(dict.fromkeys(texts))
+        pairs = [(_digest_of(key), text) for key, text in given if isinstance(text, str) and text.strip()]
         if not pairs:
             raise DataError("there are no texts to encode; give pairs of a key and a description.")
+        if len(pairs) < len(given):
+            empty = first_few(key for key, text in given if not (isinstance(text, str) and text.strip()))
+            warnings.warn(f"{len(given) - len(pairs)} keys have no text and are left out: {empty}.", stacklevel=2)
         processes.together(lambda: _encode(pairs, Path(table), encoder, device), first_ahead=True)
         return cls(table)
 

@@ -73,7 +73,7 @@ def test_text_space_corruptions_and_transfer_are_measured(
         measures.corruptions, "KINDS", {kind: corruptions.KINDS[kind] for kind in ("gaussian_noise", "desaturation")}
     )
     spec = data.image_set.spec
-    asked = Measures(corruptions=True, transfer=(spec,))
+    asked = Measures(corruptions=True, transfer={spec: "as it is"})
     facts = measure_run(folder, data, "test", names=NAMES, asked=asked)
     found = facts["metrics"]
     assert found["zero_shot"] > 0.6 and found["image_to_text_recall:5"] >= found["image_to_text_recall:1"]
@@ -82,9 +82,12 @@ def test_text_space_corruptions_and_transfer_are_measured(
     assert found["corrupted"] == pytest.approx(np.mean(kinds))
     assert kinds[1] == pytest.approx(np.mean([found["corrupted:desaturation:1"], found["corrupted:desaturation:5"]]))
     assert found["corrupted:desaturation:5"] <= 0.5 < found["corrupted:desaturation:1"], "grey has no colour"
-    assert asked.are_in(found) and not Measures(transfer=("openmoji",)).are_in(found)
+    assert asked.are_in(facts) and not Measures(transfer={"openmoji": "as it is"}).are_in(facts)
     again = measure_run(folder, data, "test", names=NAMES)
     assert again == facts, "what was measured before is kept"
+    assert not Measures(transfer={spec: "with more images"}).are_in(facts), "it is measured again where it has changed"
+    without = {name: value for name, value in facts.items() if name != "transfer_sets"}
+    assert asked.are_in(without), "a record of an earlier version does not say"
 
 
 def test_what_cannot_be_measured_is_absent_and_says_why(run: tuple[Path, TrainingData]) -> None:

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from gpt4image import runs
 from gpt4image.config import LabelConfig
-from gpt4image.data import load_with_splits
+from gpt4image.data import ImageSet, load_with_splits
+from gpt4image.errors import RunError
 from gpt4image.files import read_json, write_json
 from gpt4image.labelling.cotraining import ask_run, combine
 
@@ -42,11 +45,49 @@ def test_a_run_says_nothing_of_pictures_that_cannot_be_decoded(small_run: Path, 
     shutil.copytree(small_run, tmp_path / "run")
     shutil.copytree(small_run.parent / "pictures", tmp_path / "pictures")
     options = read_json(tmp_path / "run" / runs.CONFIG)
-    write_json(tmp_path / "run" / runs.CONFIG, {**options, "memory_limit_gb": float(in_memory), "workers": 1})
+    here = {"data": f"folder:{tmp_path / 'pictures'}", "memory_limit_gb": float(in_memory), "workers": 1}
+    write_json(tmp_path / "run" / runs.CONFIG, {**options, **here})
     broken = sorted((tmp_path / "pictures").rglob("*.png"))[3]
     broken.write_bytes(broken.read_bytes()[:200])
     images = load_with_splits(f"folder:{tmp_path / 'pictures'}", val_fraction=0.1, test_fraction=0.2)
     asked = LabelConfig(data=images.spec, embeddings=(tmp_path / "none",), out=tmp_path / "out.parquet")
-    said, set_aside = ask_run(tmp_path / "run", asked, images)
-    assert [Path(item.name).name for item in set_aside] == [broken.name]
-    assert [Path(images.keys[row]).name for row in np.flatnonzero(~said.any(axis=1))] == [broken.name]
+    said = ask_run(tmp_path / "run", asked, images)
+    assert [Path(item.name).name for item in said.set_aside] == [broken.name]
+    assert [Path(images.keys[row]).name for row in np.flatnonzero(~said.probabilities.any(axis=1))] == [broken.name]
+
+
+def asked_of(folder: Path, **options: Any) -> tuple[LabelConfig, ImageSet]:
+    config = LabelConfig(data=f"folder:{folder}", embeddings=(folder / "none",), out=folder / "out.parquet", **options)
+    fractions = {"val_fraction": config.val_fraction, "test_fraction": config.test_fraction}
+    return config, load_with_splits(config.data, **fractions)
+
+
+def test_what_a_run_learned_of_another_set_is_known(small_run: Path, tmp_path: Path) -> None:
+    learned = load_with_splits(f"folder:{small_run.parent / 'pictures'}", val_fraction=0.1, test_fraction=0.2)
+    pictures = tmp_path / "pictures"
+    shutil.copytree(small_run.parent / "pictures", pictures)
+    new = sorted(pictures.glob("food/*.png"))[0]
+    with Image.open(new) as image:
+        image.rotate(90).save(new)
+    said = ask_run(small_run, *asked_of(pictures, val_fraction=0.0, test_fraction=0.0))
+    config, images = asked_of(pictures, val_fraction=0.0, test_fraction=0.0)
+    trained = {learned.digests[i] for i in learned.indices("train")}
+    assert said.learned.tolist() == [digest in trained for digest in images.digests]
+    assert 0 < said.learned.sum() < len(images) - 1
+    with pytest.raises(RunError, match=r"has learned \d+ of the \d+ labels .* give a run that was trained on folder:"):
+        ask_run(small_run, *asked_of(pictures, test_fraction=0.5))
+    options = read_json(small_run / runs.CONFIG)
+    shutil.copytree(small_run, tmp_path / "run")
+    write_json(tmp_path / "run" / runs.CONFIG, {**options, "data": f"folder:{tmp_path / 'gone'}"})
+    with pytest.raises(RunError, match="gone, which cannot be read any more"):
+        ask_run(tmp_path / "run", *asked_of(pictures))
+    assert ask_run(tmp_path / "run", config, images).learned.all(), "nothing is held out: as though it had learned all"
+
+
+def test_a_run_may_be_asked_about_fewer_images_than_its_batch(small_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(small_run, tmp_path / "run")
+    options = read_json(small_run / runs.CONFIG)
+    write_json(tmp_path / "run" / runs.CONFIG, {**options, "batch_size": 1000, "select": "best"})
+    pictures = small_run.parent / "pictures"
+    said = ask_run(tmp_path / "run", *asked_of(pictures, val_fraction=0.0, test_fraction=0.0))
+    assert said.probabilities.any(axis=1).all()

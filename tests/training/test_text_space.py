@@ -133,5 +133,5 @@ def test_runs_without_texts_keep_no_text_space(colour_folder: Path, tmp_path: Pa
 def test_the_record_is_plain_json(colour_folder: Path, described: Path, tmp_path: Path) -> None:
     train(configured(colour_folder, described, tmp_path / "run", "class"))
     record = read_json(tmp_path / "run" / RECORD)
-    assert record.keys() == {"encoder", "revision", "centre"} and len(record["centre"]) == 8
+    assert record.keys() == {"encoder", "revision", "width", "centre"} and len(record["centre"]) == 8
     assert EmbeddingTable.open(described).manifest.encoder == record["encoder"]

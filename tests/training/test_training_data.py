@@ -10,7 +10,7 @@ import pytest
 
 from gpt4image.config import TrainConfig
 from gpt4image.data import load_image_set
-from gpt4image.errors import TableError
+from gpt4image.errors import DataError, TableError
 from gpt4image.training.training_data import prepare
 from tables import make_table
 
@@ -90,3 +90,18 @@ def test_classes_are_known_as_far_as_training_may_see_them(colour_folder: Path) 
     soft = np.zeros((len(data.labels), 3), np.float32)
     soft[:3] = [[0.2, 0.5, 0.3], [0.4, 0.35, 0.25], [0.0, 0.1, 0.9]]
     assert replace(data, soft=soft).visible_classes(np.arange(4)).tolist() == [1, -1, 2, -1]
+
+
+def test_a_finished_run_may_be_asked_about_any_images(colour_folder: Path, tmp_path: Path) -> None:
+    rows = [f"{path.parent.name}/{path.name},{path.parent.name},test" for path in sorted(colour_folder.rglob("*.png"))]
+    (colour_folder / "all.csv").write_text("\n".join(["path,label,split", *rows]), encoding="utf-8")
+    asked = options(colour_folder).model_copy(
+        update={"data": f"manifest:{colour_folder / 'all.csv'}", "select": "best"}
+    )
+    with pytest.raises(DataError, match=r"no image is in train \(train 0, val 0, test 48\), so there is nothing to"):
+        prepare(asked)
+    assert len(prepare(asked, ("test",), to_train=False).data.indices("test")) == 48
+    small = asked.model_copy(update={"data": f"folder:{colour_folder}", "batch_size": 40, "val_fraction": 0.0})
+    with pytest.raises(DataError, match="--batch-size 40 is larger"):
+        prepare(small)
+    assert len(prepare(small, to_train=False).data.labels) == 48

@@ -54,6 +54,7 @@ class Arm:
         text_labels: whether labels of its seed are read off the texts, by the labels that are left.
         scarce_only: whether it means something only where labels are missing or wrong.
         known_only: whether it means something only where they are all known and right.
+        known_texts: whether it needs described images with a label.
         after: the arm whose finished run of the same seed it needs.
         options: options of train that it has of its own.
     """
@@ -65,6 +66,7 @@ class Arm:
     text_labels: bool = False
     scarce_only: bool = False
     known_only: bool = False
+    known_texts: bool = False
     after: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -215,11 +217,17 @@ ALL: dict[str, Arm] = {
     "oracle": Arm(about="all true labels: the upper bound", prepare=_oracle, text=False, scarce_only=True),
     "shuffled": Arm(about="control: aligned to the description of any other image", prepare=_shuffled),
     "shuffled-within-class": Arm(
-        about="control: aligned to the description of another image of the class", prepare=_shuffled_within_class
+        about="control: aligned to the description of another image of the class",
+        prepare=_shuffled_within_class,
+        known_texts=True,
     ),
     "random": Arm(about="control: aligned to random unit vectors", prepare=_random),
-    "class-name": Arm(about="control: aligned to the name of the class", prepare=_class_name, names=True),
-    "class-mean": Arm(about="control: aligned to the mean description of the class", prepare=_class_mean),
+    "class-name": Arm(
+        about="control: aligned to the name of the class", prepare=_class_name, names=True, known_texts=True
+    ),
+    "class-mean": Arm(
+        about="control: aligned to the mean description of the class", prepare=_class_mean, known_texts=True
+    ),
     "text-labels-shuffled": Arm(
         about="control: the text label of another image of the class",
         prepare=_text_labels_shuffled,

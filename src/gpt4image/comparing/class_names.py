@@ -33,11 +33,13 @@ def embed_class_names(embeddings: Path, device: str, classes: tuple[str, ...]) -
     """Return the class names embedded by the encoder of a table; kept, for many arms ask.
 
     Raises:
-        Gpt4ImageError: the encoder cannot be used here.
+        Gpt4ImageError: the encoder cannot be used here, or is another one now.
     """
-    from gpt4image.text_encoders import load_text_encoder
+    from gpt4image.text_encoders import load_known_encoder
 
-    encoder = load_text_encoder(EmbeddingTable.open(embeddings).manifest.encoder, device)
+    made = EmbeddingTable.open(embeddings).manifest
+    whose = f"The table {embeddings} was made with"
+    encoder = load_known_encoder(made.encoder, device, revision=made.revision, width=made.width, whose=whose)
     return ClassNames(
         vectors=encoder.encode([CLASS_NAME_PROMPT.format(name.replace("_", " ")) for name in classes]), missing=""
     )

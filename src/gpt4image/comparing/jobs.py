@@ -14,7 +14,7 @@ from gpt4image import runs
 from gpt4image.comparing import arms
 from gpt4image.comparing.planning import Job, jobs_at_once
 from gpt4image.config import CompareConfig, TrainConfig
-from gpt4image.engines.local import run_jobs
+from gpt4image.engines.local import run_jobs, worker_number
 from gpt4image.evaluate import measure_run, run_probabilities
 from gpt4image.files import read_json, write_json
 from gpt4image.labelling.teaching import judge_training, read_training, targets_of
@@ -35,14 +35,15 @@ def _comes_later(job: Job) -> bool:
 
 def _is_done(job: Job) -> bool:
     path = job.config.out / "evaluation-test.json"
-    return path.is_file() and job.asked.are_in(read_json(path).get("metrics", {}))
+    return path.is_file() and job.asked.are_in(read_json(path))
 
 
 def run_job(job: Job, progress: Callable[[int, int, str], None]) -> None:
     """Train one arm and seed, and read the test split once. Runs in a worker process."""
-    from gpt4image.devices import cpu_threads
+    from gpt4image.devices import cpu_threads, use_gpu
     from gpt4image.train import run
 
+    use_gpu(job.config.device, worker_number())
     with cpu_threads(job.config.threads):
         ready = _prepared(job.shared.model_dump_json())
         described = None if ready.data.text is None else ready.data.text.described

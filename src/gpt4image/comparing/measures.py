@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,21 +29,21 @@ class Measures:
 
     Attributes:
         corruptions: whether to read corrupted images.
-        transfer: SPECs of sets that the features are probed on.
+        transfer: sets that the features are probed on: SPEC to the identity of its images.
     """
 
     corruptions: bool = False
-    transfer: tuple[str, ...] = ()
+    transfer: Mapping[str, str] = field(default_factory=dict)
 
     def __or__(self, other: Measures) -> Measures:
         """Return what either asks for."""
-        transfer = tuple(dict.fromkeys((*self.transfer, *other.transfer)))
-        return Measures(corruptions=self.corruptions or other.corruptions, transfer=transfer)
+        return Measures(corruptions=self.corruptions or other.corruptions, transfer={**self.transfer, **other.transfer})
 
-    def are_in(self, metrics: Mapping[str, float]) -> bool:
-        """Say whether all that is asked for was measured."""
+    def are_in(self, evaluation: Mapping[str, Any]) -> bool:
+        """Say whether the record of an evaluation has all that is asked for, of the images that there are now."""
+        metrics, seen = evaluation.get("metrics", {}), evaluation.get("transfer_sets", {})
         return (not self.corruptions or "corrupted" in metrics) and all(
-            f"knn:{spec}" in metrics for spec in self.transfer
+            f"knn:{spec}" in metrics and seen.get(spec, images) == images for spec, images in self.transfer.items()
         )
 
 

@@ -15,7 +15,7 @@ from gpt4image.comparing import arms
 from gpt4image.comparing.class_names import ClassNames, embed_class_names, find_class_names
 from gpt4image.comparing.measures import Measures
 from gpt4image.comparing.regimes import Regime
-from gpt4image.comparing.transfer import choose_images
+from gpt4image.comparing.transfer import choose_images, identity
 from gpt4image.config import ARMS, CompareConfig, TrainConfig, TrainOptions
 from gpt4image.config.base import listed
 from gpt4image.data.image_set import NO_LABEL
@@ -24,9 +24,17 @@ from gpt4image.files import fingerprint, read_json, write_json
 from gpt4image.labelling.reading import require_two_classes
 from gpt4image.labelling.teaching import described_by
 from gpt4image.table import EmbeddingTable
+from gpt4image.text_encoders.weight_files import file_digest
 from gpt4image.training import auto
 from gpt4image.training.tracking import require_trackers
-from gpt4image.training.training_data import Prepared, TrainingData, prepare, require_batch, with_table
+from gpt4image.training.training_data import (
+    Prepared,
+    TrainingData,
+    prepare,
+    require_batch,
+    require_selectable,
+    with_table,
+)
 
 PLAN = "plan.json"
 OF_DATA = "data_fingerprint"  # key in it, beside what was chosen for these data
@@ -109,6 +117,8 @@ def make_plan(config: CompareConfig) -> Plan:
             f"--consistency {config.consistency:g} would make every arm another one. Leave it out: the arms fixmatch "
             "and text-labels-fixmatch have it, with weight 1; for another weight give a variant of one of them."
         )
+    if config.seed:
+        raise ConfigError(f"--seed {config.seed}: arms run over several seeds; --first-seed names the first of them.")
     if config.noise_kind != "uniform" and not config.label_noise:
         raise ConfigError(f"--noise-kind {config.noise_kind} says how labels are wrong: give --label-noise too.")
     if config.described_fraction < 1.0 and config.embeddings is None:
@@ -116,8 +126,9 @@ def make_plan(config: CompareConfig) -> Plan:
             f"--described-fraction {config.described_fraction:g} is a part of the descriptions: give --embeddings too."
         )
     require_trackers(config.trackers)
-    for spec in config.transfer_sets:
-        choose_images(spec)
+    asked = Measures(
+        corruptions=config.corruptions, transfer={spec: identity(choose_images(spec)) for spec in config.transfer_sets}
+    )
     config = config.model_copy(update={"threads": config.threads or _threads_a_job(config)})
     ready = _resolved(config)
     regime = Regime.of(config)
@@ -131,7 +142,7 @@ def make_plan(config: CompareConfig) -> Plan:
         _refuse_leak(config, members.values())
     for seed in config.seed_range if regime.imbalance > 1.0 else ():
         require_batch(len(regime.apply(ready.data, seed).indices("train")), ready.config.batch_size)
-    jobs = {name: _jobs(config, ready, name, members) for name in members}
+    jobs = {name: _jobs(config, ready, name, members, asked) for name in members}
     return Plan(
         config=config,
         prepared=ready,
@@ -196,8 +207,9 @@ def _members(
     asked = listed(config.arms) or tuple(name for name in usual if name in possible)
     wanted = {**dict.fromkeys(asked), **{table["arm"]: None for table in config.variants.values()}}
     if refused := [name for name in wanted if name not in possible]:
-        why = "need --embeddings" if config.embeddings is None else "need --labels-per-class or --label-noise"
-        if config.embeddings is not None and all(arms.ALL[name].consistent for name in refused):
+        texts = config.embeddings is None and all(arms.ALL[name].text for name in refused)
+        why = "need --embeddings" if texts else "need --labels-per-class or --label-noise"
+        if not texts and scarce and all(arms.ALL[name].consistent for name in refused):
             why = "need training images without a label (with text labels, without a description too)"
         raise ConfigError(f"--arms {','.join(refused)} {why} here; possible now: {', '.join(possible)}.")
     first = (arms.ALL[name].after for name in wanted)
@@ -225,32 +237,39 @@ def _refuse_leak(config: CompareConfig, members: Iterable[Member]) -> None:
             open_tables([path for path in (first, *further) if path is not None])
 
 
-def _jobs(config: CompareConfig, ready: Prepared, name: str, members: Mapping[str, Member]) -> list[Job]:
+def _jobs(
+    config: CompareConfig, ready: Prepared, name: str, members: Mapping[str, Member], asked: Measures
+) -> list[Job]:
     """Return the jobs of one arm or variant, one per seed."""
     member = members[name]
     # The oracle is the baseline that was given all labels, and zero-shot reads no label: comparisons share such runs.
     arm = "baseline" if member.arm == "oracle" else member.arm
     reads_labels = member.arm not in ("oracle", "zero-shot")
     regime = Regime.of(config).read_by(labels=reads_labels, texts=arms.ALL[arm].text)
-    shared, own = _train_config(ready.config), ready
+    workers = _workers_a_job(config)
+    shared, own = _train_config(ready.config, workers=workers), ready
     with _said_of(name, member):
         if options := {**arms.ALL[arm].options, **member.options}:
             own = _with_options(ready, options)
+            require_selectable(own.config, ready.data.image_set)
         described = None if ready.data.text is None else ready.data.text.described
         for seed in config.seed_range if arms.ALL[arm].text_labels else ():
             left = regime.apply(own.data, seed, described)
             train, tables = left.indices("train"), (own.config.embeddings, *own.config.label_embeddings)
             require_two_classes(described_by(left, tables)[train], left.labels[train])
+        for seed in config.seed_range if arms.ALL[arm].known_texts else ():
+            _require_known_texts(name, regime.apply(own.data, seed, described))
         if member.options or name == "baseline":
             _require_buildable(arm, own, regime.apply(own.data, config.first_seed, described))
-    folder = config.out / "runs" / _version(own) / regime.name / arm
-    teacher = None
+    teacher = taught_by = None
     if (after := arms.ALL[arm].after) is not None:
         seen = Regime.of(config).read_by(labels=True, texts=arms.ALL[after].text)
         # The teacher of a variant is the variant of the teacher with the same options, where there is one.
         alike = any(other.arm == after and other.options == member.options for other in members.values())
         taught = _with_options(ready, {**arms.ALL[after].options, **member.options}) if alike else ready
         teacher = config.out / "runs" / _version(taught) / seen.name / after
+        taught_by = _version(taught) if alike and member.options else None
+    folder = config.out / "runs" / _version(own, taught_by) / regime.name / arm
     names = ClassNames()
     if arms.ALL[arm].text:
         find = embed_class_names if arms.ALL[arm].names else find_class_names
@@ -259,13 +278,13 @@ def _jobs(config: CompareConfig, ready: Prepared, name: str, members: Mapping[st
         Job(
             arm=arm,
             name=name,
-            config=_train_config(own.config, seed=seed, out=folder / f"seed-{seed}", resume=True),
+            config=_train_config(own.config, seed=seed, out=folder / f"seed-{seed}", resume=True, workers=workers),
             shared=shared,
             chosen=own.chosen,
             regime=regime,
             teacher=None if teacher is None else teacher / f"seed-{seed}",
             class_names=names,
-            asked=Measures(corruptions=config.corruptions, transfer=config.transfer_sets),
+            asked=asked,
         )
         for seed in config.seed_range
     ]
@@ -281,6 +300,17 @@ def _said_of(name: str, member: Member) -> Iterator[None]:
             raise
         error.args = (f"variant {name!r}: {error}",)
         raise
+
+
+def _require_known_texts(name: str, data: TrainingData) -> None:
+    """Refuse an arm that tells classes apart by described images with a label, where there are none.
+
+    Raises:
+        DataError: naming the arm.
+    """
+    train = data.indices("train")
+    if data.text is None or not (data.text.described[train] & (data.labels[train] != NO_LABEL)).any():
+        raise DataError(f"--arms {name} needs training images with both a label and a description, and none is left.")
 
 
 def _require_buildable(arm: str, own: Prepared, data: TrainingData) -> None:
@@ -316,13 +346,22 @@ def _train_config(options: TrainOptions, **more: Any) -> TrainConfig:
     return TrainConfig(**{**shared, "seed": 0, "out": Path(), **more})
 
 
-def _version(ready: Prepared) -> str:
-    """Return what tells runs of other options or data apart in a folder."""
+def _version(ready: Prepared, taught_by: str | None = None) -> str:
+    """Return what tells runs of other options or data apart in a folder.
+
+    Args:
+        ready: options and data.
+        taught_by: version of the variant that a run learns from; None where it learns from none, or from a plain arm.
+    """
     options = _train_config(ready.config).model_dump(mode="json")
     content: dict[str, Any] = {"data_fingerprint": ready.fingerprint}
     if ready.config.label_embeddings:
         further = [EmbeddingTable.open(path).manifest.to_json() for path in ready.config.label_embeddings]
         content["label_embeddings_fingerprint"] = fingerprint(further)
+    if (weights := Path(ready.config.init)).is_file():
+        content["init_digest"] = file_digest(weights)
+    if taught_by is not None:
+        content["taught_by"] = taught_by
     return runs.identity(options | content)[:8]
 
 
@@ -330,6 +369,11 @@ def _cores() -> int:
     from gpt4image.data.pixels import available_cores
 
     return available_cores()
+
+
+def _workers_a_job(config: CompareConfig) -> int:
+    """Return each job's part of the processes that decode images."""
+    return max(1, _cores() // jobs_at_once(config)) if config.workers is None else config.workers
 
 
 def _threads_a_job(config: CompareConfig) -> int:
@@ -347,4 +391,7 @@ def jobs_at_once(config: CompareConfig) -> int:
 
     if config.jobs is not None:
         return config.jobs
-    return torch.cuda.device_count() if choose_device(config.device).type == "cuda" else _cores()
+    device = choose_device(config.device)
+    if device.type == "cpu":
+        return _cores()
+    return torch.cuda.device_count() if device.type == "cuda" and device.index is None else 1

@@ -53,9 +53,15 @@ def summarise(config: CompareConfig, members: Mapping[str, Member], data: Traini
     hits = {name: np.stack([_hits(run) for run in folders[name]]) for name in members}
     facts = {name: [read_json(run / runs.RUN) for run in folders[name]] for name in members}
     first = folders["baseline"][0]
+    known = {
+        **facts["baseline"][0]["data"],
+        "described": 0 if left.text is None else int(left.text.described[left.indices("train")].sum()),
+        **asdict(Regime.of(config)),
+        "only_described": config.only_described,
+    }
     return {
         "metric": "top1",
-        "question": question(config),
+        "question": question(known),
         "arms": {
             name: {
                 **_arm(config, member, top1[name], facts[name]),
@@ -65,12 +71,7 @@ def summarise(config: CompareConfig, members: Mapping[str, Member], data: Traini
             for name, member in members.items()
         },
         "pairs": [pair(arm, rival, top1, hits) for arm, rival in pairs_of(members)],
-        "data": {
-            **facts["baseline"][0]["data"],
-            "described": 0 if left.text is None else int(left.text.described[left.indices("train")].sum()),
-            **asdict(Regime.of(config)),
-            "only_described": config.only_described,
-        },
+        "data": known,
         "doubtful": _doubtful(folders, config.seed_range),
         "chosen": read_json(first / runs.CONFIG)["chosen"],
         "environment": read_json(first / runs.ENVIRONMENT),
@@ -106,9 +107,9 @@ def pairs_of(members: Mapping[str, Member]) -> list[tuple[str, str]]:
     return list(dict.fromkeys(pairs))
 
 
-def question(config: CompareConfig) -> str:
-    """Return what the comparison asks, as a sentence."""
-    return f"{condition(asdict(Regime.of(config))) or 'With all labels known'}, what do descriptions buy?"
+def question(data: dict[str, Any]) -> str:
+    """Return what a comparison asks, as a sentence, by the ``data`` of its record."""
+    return f"{condition(data)}, what do descriptions buy?"
 
 
 def notes(config: CompareConfig, image_set: ImageSet) -> list[str]:

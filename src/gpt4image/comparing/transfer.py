@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from gpt4image.data.image_set import ImageSet
 from gpt4image.data.pixels import Pixels
 from gpt4image.errors import DataError
+from gpt4image.files import fingerprint
 
 MOST_IMAGES = 5000
 """Images of a split that take part, the first by digest: probes stay quick on any set."""
@@ -59,6 +60,11 @@ def choose_images(spec: str) -> ImageSet:
             raise DataError(f"--transfer {spec}: the {split} split has no labelled images of two or more classes.")
         chosen.append(part)
     return image_set.select(np.concatenate(chosen))
+
+
+def identity(image_set: ImageSet) -> str:
+    """Return what tells the images of a set, their labels and splits from others."""
+    return fingerprint([image_set.digests, image_set.labels.tolist(), image_set.splits.tolist()])
 
 
 @functools.lru_cache(maxsize=4)

@@ -29,12 +29,13 @@ class LabelConfig(DataOptions):
     """What training makes of the probabilities: soft targets, or the most probable class."""
     confidence: Fraction = 0.0
     """Least probability of a target: `train` gives less sure images none."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the folds."""
     doubtful: int = Field(default=50, ge=0)
     """How many doubtful labels to show."""
     run: Path | None = None
-    """Finished run, best one trained on text labels of this set: it has a say about images without a label."""
+    """Finished run, best one trained on text labels of this set: it has a say about images without a label, and where
+    labels look wrong about all."""
     suggest: int = Field(default=0, ge=0)
     """How many images to suggest for labelling next, and how many for describing."""
 
@@ -42,6 +43,13 @@ class LabelConfig(DataOptions):
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str | Path) else value
+
+    @check("out")
+    @classmethod
+    def _beside_its_page(cls, value: Path) -> Path:
+        if value.suffix == ".html" or not value.name:
+            raise ValueError("give a file that is no page, such as text-labels.parquet; its page is written beside it")
+        return value
 
 
 class TrainConfig(TrainOptions):

@@ -90,7 +90,8 @@ def read_matrix(path: Path) -> Tensor:
         value = _load_safetensors(path)
     elif suffix == ".npy":
         array = _load_npy(path)
-        value = torch.from_numpy(array) if array.dtype.kind == "f" else array
+        native = array.dtype.newbyteorder("=")
+        value = torch.from_numpy(array.astype(native, copy=False)) if array.dtype.kind == "f" else array
     else:
         value = _load_torch(path)
     if not isinstance(value, torch.Tensor) or value.ndim != 2 or not value.is_floating_point() or not value.numel():

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from gpt4image.errors import RunError
+from gpt4image.errors import Gpt4ImageError, RunError
 from gpt4image.progress import progress_bar
 
 Progress = Callable[[int, int, str], None]
@@ -26,6 +26,8 @@ class _State:
     """What a worker process knows between jobs."""
 
     messages: Any = None
+    number: int = 0
+    failed: Any = None
     busy: bool = False
     stopped: bool = False
 
@@ -54,15 +56,20 @@ def run_jobs(
 
     Raises:
         RunError: a worker process died (out of memory, killed).
-        Exception: whatever a job raised; jobs that had started are finished first, the others are not started.
+        Exception: whatever a job raised, ours with the name of the job; jobs that had started are finished first, the
+            others are not started.
         KeyboardInterrupt: after the workers have stopped.
     """
     if not jobs:
         return []
     context = multiprocessing.get_context("spawn")
     messages: Any = context.Queue()
+    failed, started = context.Event(), context.Value("i", 0)
     pool = ProcessPoolExecutor(
-        min(processes, len(jobs)), mp_context=context, initializer=_start_worker, initargs=(messages, os.getpid())
+        min(processes, len(jobs)),
+        mp_context=context,
+        initializer=_start_worker,
+        initargs=(messages, started, failed, os.getpid()),
     )
     try:
         numbers, first = range(len(jobs)), len(jobs) if first is None else first
@@ -79,10 +86,16 @@ def run_jobs(
                         share[number] = part
                         bar.update(task, completed=sum(share), note=f"{names[number]}: {note}")
                     for future in done:
-                        share[number_of[future]] = 1.0
-                        if future.exception() is not None:
+                        number = number_of[future]
+                        share[number] = 1.0
+                        error = future.exception()
+                        if error is not None:
+                            failed.set()
                             pool.shutdown(wait=True, cancel_futures=True)
-                        results[number_of[future]] = future.result()
+                            if isinstance(error, Gpt4ImageError):
+                                error.args = (f"{names[number]}: {error}",)
+                            raise error
+                        results[number] = future.result()
         return results
     except KeyboardInterrupt:
         for worker in multiprocessing.active_children():
@@ -108,8 +121,16 @@ def _drain(messages: Any) -> list[tuple[int, float, str]]:
         latest[message[0]] = message
 
 
-def _start_worker(messages: Any, parent: int) -> None:
-    _state.messages = messages
+def worker_number() -> int:
+    """Return which of the worker processes of ``run_jobs`` this is, from 0; 0 in any other process too."""
+    return _state.number
+
+
+def _start_worker(messages: Any, started: Any, failed: Any, parent: int) -> None:
+    _state.messages, _state.failed = messages, failed
+    with started.get_lock():
+        _state.number = started.value
+        started.value += 1
     # A worker must not outlive its parent (kill -9 of the parent gives it no other sign).
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     os.setpgid(0, 0)  # Ctrl-C goes to the parent alone, which passes it on once.
@@ -131,6 +152,8 @@ def _on_interrupt(_number: int, _frame: FrameType | None) -> None:
 def _run(work: Callable[[Any, Progress], Any], job: Any, number: int) -> Any:
     if _state.stopped:  # The pool hands out jobs ahead; those are not begun any more.
         raise KeyboardInterrupt
+    if _state.failed.is_set():
+        return None
     last = 0.0
 
     def progress(done: int, total: int, note: str) -> None:

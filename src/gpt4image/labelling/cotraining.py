@@ -7,15 +7,17 @@ text is unlike the picture; the text knows what the model cannot see yet.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.errors import RunError, TableError
+from gpt4image.data.image_set import NO_LABEL
+from gpt4image.errors import DataError, RunError, TableError
 
 if TYPE_CHECKING:
     from gpt4image.config import LabelConfig, TrainOptions
+    from gpt4image.config.learning import DataOptions
     from gpt4image.data import ImageSet
     from gpt4image.outcome import SetAside
 
@@ -24,7 +26,7 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 LEARNED_WEIGHT = 0.5
-"""Weight of the model's say on an image whose text it was trained on: half of what it says there it has by heart."""
+"""Weight of the model's say on an image that it was trained on: half of what it says there it has by heart."""
 FLOOR = 1e-6
 
 
@@ -34,7 +36,7 @@ def combine(text: Floats, vision: Floats, learned: Bools) -> NDArray[np.float32]
     Args:
         text: (n, K) probabilities by text; a row of zeros where there is none.
         vision: (n, K) probabilities by the model; a row of zeros where it has no say.
-        learned: (n,) images whose text the model was trained on.
+        learned: (n,) images that the model was trained on.
 
     Returns:
         (n, K); one view alone where the other says nothing, zeros where both do.
@@ -66,16 +68,27 @@ def second_opinion(
     return combine(text, vision * heard[:, None], learned & described)
 
 
-def ask_run(run_dir: Path, config: LabelConfig, images: ImageSet) -> tuple[NDArray[np.float32], tuple[SetAside, ...]]:
-    """Return what a finished run says of images, and those that cannot be decoded.
+class Said(NamedTuple):
+    """What a run says of N images.
+
+    Attributes:
+        probabilities: (N, K) of the classes, rows of zeros for images that cannot be decoded.
+        learned: (N,) whether the run was trained on a target of the image.
+        set_aside: the images that cannot be decoded.
+    """
+
+    probabilities: NDArray[np.float32]
+    learned: Bools
+    set_aside: tuple[SetAside, ...]
+
+
+def ask_run(run_dir: Path, config: LabelConfig, images: ImageSet) -> Said:
+    """Return what a finished run says of images.
 
     Args:
         run_dir: folder of the run.
         config: says which image set it is asked about.
         images: N of its images, one of each digest.
-
-    Returns:
-        (N, K) class probabilities, rows of zeros for images that cannot be decoded; and those images.
 
     Raises:
         RunError: there is no finished run, it is one of other classes, or it has learned labels that are held out here.
@@ -89,43 +102,71 @@ def ask_run(run_dir: Path, config: LabelConfig, images: ImageSet) -> tuple[NDArr
     own |= {"embeddings": None, "text_labels": None, "only_described": False}
     runs.require_classes(run_dir, images.classes)
     options = options_of(runs.read_run(run_dir))
-    _require_held_out(run_dir, options, config, images)
-    data = prepare(options.model_copy(update=own)).data
+    learned = _learned(run_dir, options, config, images)
+    _require_held_out(run_dir, options, config, images, learned)
+    data = prepare(options.model_copy(update=own), to_train=False).data
     place = {digest: row for row, digest in enumerate(images.digests)}
     usable = np.flatnonzero(data.usable)
     rows = np.array([place[data.image_set.digests[i]] for i in usable], np.int64)
     said = np.zeros((len(images), len(images.classes)), np.float32)
     said[rows] = run_probabilities(run_dir, data, usable)
     said[rows[data.pixels.broken(usable)]] = 0.0  # met just now, as blank pictures
-    return said, data.unusable
+    return Said(said, learned, data.unusable)
 
 
-def _require_held_out(run_dir: Path, options: TrainOptions, config: LabelConfig, images: ImageSet) -> None:
-    """Refuse a run that trained on images which are held out here, as other fractions or --only-described make it.
+def _learned(run_dir: Path, options: TrainOptions, config: LabelConfig, images: ImageSet) -> Bools:
+    """Return (N,) whether a run was trained on a target of each image: its label, or a text label.
 
-    What it was trained on is cut again from the set and the table as they are now.
+    Where the run read another set, other fractions or --only-described, its train split is cut again from its set and
+    table as they are now. Raises RunError: they cannot be read any more.
     """
     from gpt4image.training.training_data import load_image_set
 
-    own, given = ((each.val_fraction, each.test_fraction) for each in (options, config))
-    if own == given and not options.only_described:
+    there = images
+    if _cut(options) != _cut(config) or options.only_described:
+        table = options.embeddings if options.only_described else None
+        try:
+            there, _ = load_image_set(options.model_copy(update={"embeddings": table}))
+        except (TableError, DataError) as error:
+            if not _held_out(images).any():
+                return images.splits == "train"  # not known, and nothing to be kept from it
+            read = f"{options.data} with --only-described" if options.only_described else options.data
+            raise RunError(
+                f"{run_dir} was trained on {read}, which cannot be read any more ({error}). So it is not known whether "
+                "the run has learned labels that are held out here: give a run that was trained on this set."
+            ) from None
+    train = there.indices("train")
+    if options.text_labels is None:
+        train = train[there.labels[train] != NO_LABEL]
+    trained = {there.digests[i] for i in train}
+    return np.array([digest in trained for digest in images.digests], bool)
+
+
+def _cut(options: DataOptions) -> tuple[str, float, float]:
+    """Return what the splits of a set follow from."""
+    return options.data, options.val_fraction, options.test_fraction
+
+
+def _held_out(images: ImageSet) -> Bools:
+    """Return (N,) which images have a label that nothing may learn from."""
+    return (images.labels != NO_LABEL) & (images.splits != "train")
+
+
+def _require_held_out(
+    run_dir: Path, options: TrainOptions, config: LabelConfig, images: ImageSet, learned: Bools
+) -> None:
+    """Refuse a run that has learned labels which are held out here: of another set, or cut in another way."""
+    held_out = _held_out(images)
+    if not (held_out & learned).any():
         return
-    table = options.embeddings if options.only_described else None
-    try:
-        there, _ = load_image_set(options.model_copy(update={"data": config.data, "embeddings": table}))
-    except TableError as error:
-        raise RunError(
-            f"{run_dir} was trained with --only-described, so that its table says what it held out ({error}). Give a "
-            "run that was trained without it."
-        ) from None
-    trained = {there.digests[i] for i in there.indices("train")}
-    held_out = [i for i in np.flatnonzero(images.labels >= 0) if images.splits[i] != "train"]
-    if count := sum(images.digests[i] in trained for i in held_out):
-        only, advice = "", "the fractions of the run"
-        if options.only_described:
-            only, advice = " and --only-described", "a run that was trained without --only-described"
-        raise RunError(
-            f"{run_dir} was trained with --val-fraction {own[0]:g} and --test-fraction {own[1]:g}{only}, and has "
-            f"learned {count} of the {len(held_out)} labels that are held out here with {given[0]:g} and {given[1]:g}: "
-            f"give {advice}."
-        )
+    only = " and --only-described" if options.only_described else ""
+    advice = "give the fractions of the run"
+    if options.data != config.data:
+        advice = f"give a run that was trained on {config.data}"
+    elif options.only_described:
+        advice = "give a run that was trained without --only-described"
+    raise RunError(
+        f"{run_dir} was trained on {options.data} with --val-fraction {options.val_fraction:g} and --test-fraction "
+        f"{options.test_fraction:g}{only}, and has learned {(held_out & learned).sum()} of the {held_out.sum()} labels "
+        f"that are held out here with {config.val_fraction:g} and {config.test_fraction:g}: {advice}."
+    )

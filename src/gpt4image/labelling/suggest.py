@@ -118,9 +118,9 @@ def to_describe(
 ) -> list[Suggestion]:
     """Return which images to describe next.
 
-    Those that a model is unsure of come first, unlike each other in what it takes them for. Labelled images, of which
-    no model has a say, follow class by class, the class with the fewest described labels ahead: a text teaches most
-    where its label is known. Others come last, in the order they are in.
+    Those that a model is least sure of come first, unlike each other in what it takes them for. Labelled images, of
+    which no model has a say, follow class by class, the class with the fewest described labels ahead: a text teaches
+    most where its label is known. Others come last, in the order they are in.
 
     Args:
         probabilities: (N, K) what a model says of images without a description; rows of zeros where there is none.
@@ -134,7 +134,12 @@ def to_describe(
     doubt = doubt_of(probabilities[seen])
     asked = spread(np.sqrt(probabilities[seen]), doubt, count, seed) if len(seen) else []
     unsure = [
-        Suggestion(row=int(seen[i]), action="describe", doubt=float(doubt[i]), why="the model is unsure of it")
+        Suggestion(
+            row=int(seen[i]),
+            action="describe",
+            doubt=float(doubt[i]),
+            why=f"the model gives its guess {probabilities[seen[i]].max():.0%}",
+        )
         for i in asked
     ]
     known = np.bincount(labels[described & (labels != NO_LABEL)], minlength=int(labels.max(initial=0)) + 1)

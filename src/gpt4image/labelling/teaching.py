@@ -173,11 +173,12 @@ def with_text_labels(data: TrainingData, config: TrainOptions, labels: TextLabel
     """Return the data with class targets of what ``load_text_labels`` has read.
 
     Raises:
-        TableError: no label is of a training image and sure enough.
+        TableError: no text label is of a training image and sure enough.
     """
     rule = target_rule(config, TargetRule(targets=labels.facts.targets, confidence=labels.facts.confidence))
     targets, has_target = labels.targets_for(data.image_set.digests, data.labels, rule)
-    if not has_target[data.indices("train")].any():
+    known = set(labels.digests)
+    if not any(has_target[i] and data.image_set.digests[i] in known for i in data.indices("train")):
         sure = f" of at least --label-confidence {rule.confidence:g}" if rule.confidence else ""
         raise TableError(
             f"{config.text_labels} holds no text label{sure} of a training image; run `gpt4image label` on this image "

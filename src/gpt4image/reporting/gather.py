@@ -62,6 +62,8 @@ def gather_comparison(plans: Sequence[Plan], names: Sequence[str] = ()) -> list[
         What could not be gathered.
     """
     finished = [_Finished(plan) for plan in plans]
+    for name in (EXAMPLES, DESCRIPTIONS, DOUBTFUL, MAP):  # of an earlier comparison in the folder
+        (plans[0].config.out / name).unlink(missing_ok=True)
     out, texts = plans[0].config.out, [one for one in finished if one.plan.prepared.data.text is not None]
     work: dict[str, Callable[[], None]] = {EXAMPLES: lambda: _examples(finished[0])}
     if texts:

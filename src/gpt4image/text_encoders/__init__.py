@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.errors import ConfigError, nearest
+from gpt4image.errors import ConfigError, ModelError, nearest
 from gpt4image.files import fingerprint
 
 
@@ -133,3 +133,31 @@ def load_text_encoder(spec: str, device: str = "auto") -> TextEncoder:
     if kind not in TEXT_ENCODERS:
         raise ConfigError(f"Unknown text encoder: {nearest(kind, TEXT_ENCODERS)}")
     return TEXT_ENCODERS[kind](name, device)
+
+
+def load_known_encoder(spec: str, device: str, *, revision: str, width: int | None, whose: str) -> TextEncoder:
+    """Return the text encoder that vectors were made with, as long as it is the same.
+
+    Args:
+        spec: as of ``load_text_encoder``.
+        device: as there.
+        revision: of the encoder then; empty where it is not known.
+        width: of its vectors; None where it is not known.
+        whose: the vectors, as a sentence about them begins: "The table t was made with".
+
+    Raises:
+        ConfigError, MissingExtraError, ModelError: it cannot be loaded.
+        ModelError: it is another one now.
+    """
+    encoder = load_text_encoder(spec, device)
+    if revision and encoder.revision != revision:
+        raise ModelError(
+            f"{whose} {spec} (revision {revision[:12]}), but that is {encoder.revision[:12]} now, whose vectors mean "
+            "something else; bring back the files of the encoder."
+        )
+    if width is not None and encoder.width != width:
+        raise ModelError(
+            f"{whose} {spec}, so it says, but has vectors of {width} numbers, and that encoder gives {encoder.width}; "
+            "import them again and name their encoder."
+        )
+    return encoder

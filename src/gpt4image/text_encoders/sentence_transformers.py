@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,13 @@ class SentenceTransformerTower(Tower):
                 )
         except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
             raise ModelError(f"{spec}: {folder} cannot be loaded as a SentenceTransformer: {error}") from error
-        self.max_tokens = int(self.model.max_seq_length or self.model.tokenizer.model_max_length)
+        most = self.model.max_seq_length or getattr(self.model.tokenizer, "model_max_length", math.inf)
+        if not callable(self.model.tokenizer) or not math.isfinite(most):
+            raise ModelError(
+                f"{spec}: {folder} reads no sequence of tokens (a table of word vectors, say), which is not supported; "
+                "give a transformer, such as minilm."
+            )
+        self.max_tokens = int(most)
         self._prompt = self.model.prompts.get(self.model.default_prompt_name or "") or ""
 
     def token_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:

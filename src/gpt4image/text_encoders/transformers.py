@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -34,7 +35,7 @@ class TransformersTower(Tower):
         """Load the model in ``folder``, in fp32 on the CPU.
 
         Raises:
-            ModelError: it cannot be loaded, or weights are missing.
+            ModelError: it cannot be loaded, weights are missing, or it cannot read text alone.
         """
         from safetensors import SafetensorError
         from transformers import AutoConfig, AutoTokenizer
@@ -53,6 +54,14 @@ class TransformersTower(Tower):
             tokenizer.pad_token = tokenizer.eos_token
         self.tokenizer = tokenizer
         self.max_tokens = _limit(self.model, tokenizer.model_max_length)
+        try:
+            with torch.no_grad():
+                self(self.tokenize(["a text"]))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ModelError(
+                f"{spec}: {folder} ({self.kind}) gives no embedding of a text alone ({first_line(error)}); give a text "
+                "model, CLIP or SigLIP."
+            ) from error
 
     def token_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Return the (N,) lengths of texts in tokens, special tokens included, before any cut."""

@@ -52,7 +52,7 @@ def choose(config: Options, image_set: ImageSet) -> tuple[Options, dict[str, Any
 
     size = fill("image_size", None if config.image_size else image_size(image_set, count, config.init))
     batch = fill("batch_size", min(batch_size(count), max(2, count)))
-    fill("epochs", epochs(count, config.init))
+    fill("epochs", epochs(max(count, 1), config.init))
     if config.model is None:
         small = count < SMALL_SET and size <= 96 and config.init != "pretrained"
         model, arguments = SMALL_MODEL if small else ("resnet18", {})

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.config import TrainConfig
-from gpt4image.errors import ModelError, RunError
+from gpt4image.errors import RunError
 from gpt4image.files import read_json, write_json
 from gpt4image.table import read_manifest
-from gpt4image.text_encoders import TextEncoder, load_text_encoder
+from gpt4image.text_encoders import TextEncoder, load_known_encoder
 from gpt4image.text_encoders.tuning import FOLDER
 from gpt4image.training.text_targets import TextTargets
 
@@ -25,12 +25,14 @@ class TextSpace:
 
     Attributes:
         encoder: SPEC of the text encoder.
-        revision: fingerprint of its weights; empty for one that learned with the run.
+        revision: fingerprint of its weights; empty for one that learned with the run, or that is not known.
+        width: D, length of its vectors; None where that is not known.
         centre: (D,) float32, what was subtracted from the vectors of texts without a class; None where nothing was.
     """
 
     encoder: str
     revision: str
+    width: int | None = None
     centre: NDArray[np.float32] | None = None
 
     def place(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -44,13 +46,8 @@ class TextSpace:
         Raises:
             ModelError: it cannot be found, or is not the one that the run was aligned to any more.
         """
-        encoder = load_text_encoder(self.encoder, device)
-        if self.revision and encoder.revision != self.revision:
-            raise ModelError(
-                f"The run was aligned to {self.encoder} (revision {self.revision[:12]}), but that is "
-                f"{encoder.revision[:12]} now, whose vectors mean something else; bring back the files of the encoder."
-            )
-        return encoder
+        whose = "The run was aligned to"
+        return load_known_encoder(self.encoder, device, revision=self.revision, width=self.width, whose=whose)
 
 
 def write_text_space(run_dir: Path, config: TrainConfig, text: TextTargets) -> None:
@@ -66,7 +63,8 @@ def write_text_space(run_dir: Path, config: TrainConfig, text: TextTargets) -> N
     manifest = read_manifest(config.embeddings)
     # The last centre is the mean of all training texts; a text that comes later has no class to be centred on.
     centre = None if text.centres is None else text.centres[-1].tolist()
-    write_json(run_dir / RECORD, {"encoder": manifest.encoder, "revision": manifest.revision, "centre": centre})
+    made = {name: getattr(manifest, name) for name in ("encoder", "revision", "width")}
+    write_json(run_dir / RECORD, {**made, "centre": centre})
 
 
 def read_text_space(run_dir: Path, config: TrainConfig) -> TextSpace:
@@ -86,11 +84,13 @@ def read_text_space(run_dir: Path, config: TrainConfig) -> TextSpace:
     if (run_dir / RECORD).is_file():
         record = read_json(run_dir / RECORD)
         centre = None if record["centre"] is None else np.array(record["centre"], np.float32)
-        return TextSpace(encoder=record["encoder"], revision=record["revision"], centre=centre)
+        return TextSpace(
+            encoder=record["encoder"], revision=record["revision"], width=record.get("width"), centre=centre
+        )
     if config.centre != "none" or config.embeddings is None:
         raise RunError(
             f"{run_dir} does not say what was subtracted from its texts (--centre {config.centre}): there is no "
             f"{RECORD}, for it was made by an older gpt4image. Train it again."
         )
     manifest = read_manifest(config.embeddings)
-    return TextSpace(encoder=manifest.encoder, revision=manifest.revision)
+    return TextSpace(encoder=manifest.encoder, revision=manifest.revision, width=manifest.width)

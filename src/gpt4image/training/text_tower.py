@@ -70,6 +70,11 @@ def _source(path: Path, plan: str) -> TextSource:
     """Return the source of the table in a folder; kept, since a run asks for it each time it is built."""
     table = EmbeddingTable.open(path)
     manifest = table.manifest
+    if not manifest.store:
+        raise TableError(
+            f"--tune-text reads the texts themselves, and {path} was imported as numbers: import the descriptions "
+            "(`gpt4image descriptions import`) and encode them."
+        )
     store = Path(manifest.store)
     if not store.is_file():
         raise TableError(

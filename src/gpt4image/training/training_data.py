@@ -152,11 +152,19 @@ class Prepared:
     fingerprint: str
 
 
-def prepare(config: TrainOptions, splits: Sequence[str] = ("train", "val", "test")) -> Prepared:
+def prepare(
+    config: TrainOptions, splits: Sequence[str] = ("train", "val", "test"), *, to_train: bool = True
+) -> Prepared:
     """Load what a run reads and choose the options left open; broken images are set aside by name.
 
+    Args:
+        config: options of the run.
+        splits: those whose pixels are read.
+        to_train: whether the data must do for training; a finished run may be asked about any images.
+
     Raises:
-        DataError: no usable training image, or a batch larger than the train split.
+        DataError: no usable image; to train: no training image, or a batch larger than the train split.
+        ConfigError: to train: no validation image to select weights by.
         TableError: the embedding table or the text labels do not fit the set or its splits.
     """
     from gpt4image.data.pixels import load_pixels
@@ -165,16 +173,16 @@ def prepare(config: TrainOptions, splits: Sequence[str] = ("train", "val", "test
 
     image_set, table = load_image_set(config)
     text_labels = load_text_labels(config, image_set)
-    config, chosen = auto.choose(config, image_set)
-    require_batch(len(image_set.indices("train")), config.batch_size or 0)
-    if config.select == "best" and "train" in splits and not (image_set.labels[image_set.indices("val")] >= 0).any():
-        raise ConfigError(
-            "--select best needs labelled validation images, and there are none: raise --val-fraction, or leave it out."
-        )
     sizes = {split: len(image_set.indices(split)) for split in SPLITS}
+    there = ", ".join(f"{split} {count:,}" for split, count in sizes.items())
     if not any(sizes[split] for split in splits):
-        there = ", ".join(f"{split} {count:,}" for split, count in sizes.items())
         raise DataError(f"{config.data}: no image is in {' or '.join(splits)} ({there}); give another --split.")
+    if to_train and not sizes["train"]:
+        raise DataError(f"{config.data}: no image is in train ({there}), so there is nothing to train on.")
+    config, chosen = auto.choose(config, image_set)
+    if to_train:
+        require_batch(sizes["train"], config.batch_size or 0)
+        require_selectable(config, image_set)
     image_set = image_set.select(np.flatnonzero(np.isin(image_set.splits, splits)))
     pixels, broken, usable = load_pixels(
         image_set, auto.stored_size(config), memory_limit_gb=config.memory_limit_gb, workers=config.workers
@@ -195,6 +203,14 @@ def prepare(config: TrainOptions, splits: Sequence[str] = ("train", "val", "test
     if not usable.all():  # known before training where pixels are in memory: such a run has other batches
         content.append(np.flatnonzero(~usable).tolist())
     return Prepared(config=config, chosen=chosen, data=data, sizes=sizes, fingerprint=fingerprint(content))
+
+
+def require_selectable(config: TrainOptions, image_set: ImageSet) -> None:
+    """Refuse to select weights by validation images that are not there. Raises ConfigError."""
+    if config.select == "best" and not (image_set.labels[image_set.indices("val")] >= 0).any():
+        raise ConfigError(
+            "--select best needs labelled validation images, and there are none: raise --val-fraction, or leave it out."
+        )
 
 
 def with_table(ready: Prepared, embeddings: Path) -> Prepared:
