@@ -19,12 +19,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from gpt4image import runs
+from gpt4image import devices, runs
 from gpt4image.compare import compare
 from gpt4image.comparing import arms
 from gpt4image.comparing.class_names import ClassNames
 from gpt4image.comparing.jobs import situation
-from gpt4image.comparing.planning import make_plan
+from gpt4image.comparing.planning import Job, jobs_at_once, make_plan
 from gpt4image.comparing.regimes import Regime
 from gpt4image.comparing.results import pairs_of
 from gpt4image.comparing.statistics import crossed
@@ -229,11 +229,16 @@ def test_what_follows_from_options_of_a_variant_is_chosen_anew(
 
 
 def test_runs_share_the_cores_and_take_no_more_threads_than_torch_would(colour_folder: Path, tmp_path: Path) -> None:
-    def threads(**changes: Any) -> set[int | None]:
+    def planned(**changes: Any) -> list[Job]:
         config = options(colour_folder, None, tmp_path / "cmp", arms="baseline", seeds=1, **changes)
-        return {job.config.threads for job in make_plan(config).jobs}
+        return list(make_plan(config).jobs)
+
+    def threads(**changes: Any) -> set[int | None]:
+        return {job.config.threads for job in planned(**changes)}
 
     cores = available_cores()
+    shared = [job.shared.workers for job in (*planned(jobs=1), *planned(jobs=2 * cores), *planned(jobs=2, workers=5))]
+    assert shared == [cores, 1, 5], "and the processes that decode"
     with cpu_threads(cores):
         assert threads(jobs=1) == {cores} and threads(jobs=cores) == {1} and threads(jobs=2 * cores) == {1}
         assert threads(jobs=cores, threads=3) == {3}, "what is asked for"
@@ -290,6 +295,7 @@ def test_a_variant_may_tune_the_encoder_of_the_table_of_all(table: Path, tmp_pat
         ({"x": {"head": "mlp"}}, "needs an arm"),
         ({"x": 3}, "needs an arm"),
         ({"x": {"arm": "aligned", "epochs": 9}}, "epochs, which all arms have in common"),
+        ({"x": {"arm": "aligned", "min_scale": 0.5}}, "min_scale, which all arms have in common"),
         ({"x": {"arm": "aligned", "temprature": 1.0}}, "Did you mean 'temperature'"),
         ({"x": {"arm": "aligned", "temperature": -1.0}}, "variant 'x': --temperature = -1.0"),
     ],
@@ -330,6 +336,13 @@ def test_kill_9_of_a_comparison_leaves_no_worker_and_the_same_command_goes_on(
         ({"labels_per_class": 99}, DataError, "99"),
         ({"arms": "oracle"}, ConfigError, "need --labels-per-class or --label-noise"),
         ({"arms": "aligned", "embeddings": None}, ConfigError, "need --embeddings"),
+        ({"arms": "oracle,fixmatch", "embeddings": None}, ConfigError, "need --labels-per-class or --label-noise"),
+        ({"seed": 5}, ConfigError, "--seed 5: .*--first-seed"),
+        (
+            {"arms": "shuffled-within-class", "labels_per_class": 1, "described_fraction": 0.02},
+            DataError,
+            "shuffled-within-class needs training images with both a label and a description",
+        ),
         ({"described_fraction": 0.5, "embeddings": None}, ConfigError, "give --embeddings too"),
         ({"noise_kind": "class-dependent"}, ConfigError, "give --label-noise too"),
         ({"imbalance": 100.0, "batch_size": 33}, DataError, "larger than the train split"),
@@ -343,6 +356,11 @@ def test_kill_9_of_a_comparison_leaves_no_worker_and_the_same_command_goes_on(
             TableError,
             "no embedding table here",
         ),
+        (
+            {"arms": "baseline", "val_fraction": 0.0, "variants": {"x": {"arm": "baseline", "select": "best"}}},
+            ConfigError,
+            "^variant 'x': --select best needs labelled validation images",
+        ),
         ({"model": "resnet1O"}, Exception, "not a model of timm"),
         ({"optimizer": "admw"}, ConfigError, "^--optimizer admw"),
         *(
@@ -352,7 +370,7 @@ def test_kill_9_of_a_comparison_leaves_no_worker_and_the_same_command_goes_on(
                 ("baseline", {"auto_augment": "nonsense"}, ConfigError, "nonsense"),
                 ("baseline", {"init": "nothing.safetensors"}, ModelError, "nothing.safetensors"),
                 ("baseline", {"consistency": 1.0}, ConfigError, "all 36 have one"),
-                ("aligned", {"tune_text": "lora"}, TableError, "store"),
+                ("aligned", {"tune_text": "lora"}, TableError, "was imported as numbers"),
             )
         ),
         ({"batch_size": 64}, DataError, "larger than the train split"),
@@ -452,6 +470,48 @@ def test_a_variant_is_taught_by_the_variant_with_the_same_options(
     teachers = {name: [job.teacher for job in plan.jobs if job.name == name] for name in plan.members}
     assert teachers["taught"] == list(plan.members["tuned"].folders)
     assert teachers["self-training"] == teachers["alone"] == list(plan.members["baseline"].folders)
+    taught = plan.members["taught"].folders
+    plan = make_plan(
+        options(colour_folder, table, tmp_path / "cmp", **changes | {"variants": {"x": variants["taught"]}})
+    )
+    assert not set(taught) & set(plan.members["x"].folders), "by the plain baseline it is another run"
+
+
+def test_runs_are_made_anew_when_the_weights_that_they_start_from_change(
+    colour_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    start = tmp_path / "start.safetensors"
+    config = options(colour_folder, table, tmp_path / "cmp", arms="aligned")
+    save_tensors(start, make_backbone(config.model_copy(update=BARE), 3).module.state_dict())
+
+    def folders() -> set[Path]:
+        plan = make_plan(config.model_copy(update={"init": str(start)}))
+        return {folder for member in plan.members.values() for folder in member.folders}
+
+    before = folders()
+    assert folders() == before
+    save_tensors(start, make_backbone(config.model_copy(update=BARE), 3).module.state_dict())
+    assert not folders() & before
+
+
+def test_comparisons_need_names_of_their_own(colour_folder: Path, table: Path, tmp_path: Path) -> None:
+    config = options(colour_folder, table, tmp_path / "cmp")
+    with pytest.raises(ConfigError, match="names of their own, and these are 'labels-10', 'labels-10'"):
+        compare(config, config, names=("labels-10", "labels-10"))
+    assert not (tmp_path / "cmp").exists()
+
+
+@pytest.mark.parametrize(("device", "gpus", "expected"), [("cuda", 3, 3), ("cuda:1", 3, 1), ("mps", 0, 1)])
+def test_one_run_a_gpu(device: str, gpus: int, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[int] = []
+    monkeypatch.setattr(devices, "choose_device", torch.device)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "set_device", used.append)
+    config = options(tmp_path, None, tmp_path / "cmp", device=device, jobs=None)
+    assert jobs_at_once(config) == expected
+    for number in range(5):
+        devices.use_gpu(device, number)
+    assert used == ([0, 1, 2, 0, 1] if device == "cuda" else [])
 
 
 def test_images_that_a_further_table_describes_count_as_described(

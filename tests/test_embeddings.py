@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import gpt4image.embeddings
+from gpt4image.comparing.class_names import embed_class_names, find_class_names
 from gpt4image.config import ImportEmbeddingsConfig
 from gpt4image.data import load_image_set
 from gpt4image.embeddings import import_embeddings
-from gpt4image.errors import ConfigError, DataError, TableError
-from gpt4image.table import EmbeddingTable
+from gpt4image.errors import ConfigError, DataError, ModelError, TableError
+from gpt4image.files import write_json
+from gpt4image.table import MANIFEST, EmbeddingTable
+from gpt4image.text_encoders import load_text_encoder
+from gpt4image.training.text_targets import TextTargets
+from gpt4image.training.text_tower import TextSource
 
 
 def matrix_of(count: int, width: int = 6) -> torch.Tensor:
@@ -129,3 +135,51 @@ def test_a_missing_matrix_is_named(colour_folder: Path, tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError, match=r"no\.pth: there is no such file"):
         import_embeddings(config)
+
+
+def test_equal_rows_are_one_text(colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpt4image.embeddings, "ROWS_AT_ONCE", 7)
+    matrix = matrix_of(48)
+    matrix[[5, 30, 47]] = 3 * matrix[40]
+    matrix[2] = 0.0
+    bring(colour_folder, tmp_path, matrix)
+    table = EmbeddingTable.open(tmp_path / "table")
+    images = load_image_set(f"folder:{colour_folder}")
+    assert (table.manifest.texts, len(table.texts), len(table.embeddings)) == (44, 44, 44)
+    vectors, described = table.vectors(images.digests)
+    assert np.flatnonzero(~described).tolist() == [2]
+    np.testing.assert_allclose(vectors[described], unit(matrix[torch.from_numpy(described)]), atol=1e-3)
+    identity = TextTargets.of(table, images.digests).take(np.array([5, 30, 40, 47, 41]))[2].tolist()
+    assert len(set(identity[:4])) == 1 and identity[4] != identity[0]
+
+
+@pytest.mark.parametrize("kind", ["parameter", "big-endian"])
+def test_matrices_of_other_origins_are_read(kind: str, colour_folder: Path, tmp_path: Path) -> None:
+    matrix = matrix_of(48)
+    if kind == "parameter":
+        bring(colour_folder, tmp_path, matrix.clone().requires_grad_())
+    else:
+        np.save(tmp_path / "emb.npy", matrix.numpy().astype(">f4"))
+        given: dict[str, Any] = {"data": f"folder:{colour_folder}", "out": tmp_path / "table", "expect": 48}
+        import_embeddings(ImportEmbeddingsConfig(file=tmp_path / "emb.npy", **given))
+    vectors, _ = EmbeddingTable.open(tmp_path / "table").vectors(load_image_set(f"folder:{colour_folder}").digests)
+    np.testing.assert_allclose(vectors, unit(matrix), atol=1e-3)
+
+
+def test_the_encoder_of_a_table_is_used_as_far_as_its_vectors_may_be_of_it(colour_folder: Path, tmp_path: Path) -> None:
+    bring(colour_folder, tmp_path, matrix_of(48), encoder="bag-of-words:6")
+    manifest = EmbeddingTable.open(tmp_path / "table").manifest
+    encoder = load_text_encoder("bag-of-words:6", "cpu")
+    assert manifest.revision == "", "which weights it had is not known"
+    names = embed_class_names(tmp_path / "table", "cpu", ("red_ball", "blue"))
+    np.testing.assert_array_equal(names.vectors, encoder.encode(["a photo of a red ball", "a photo of a blue"]))
+    bring(colour_folder, tmp_path, matrix_of(48), encoder="bag-of-words:7", out=tmp_path / "wider")
+    with pytest.raises(ModelError, match=r"bag-of-words:7, so it says, but has vectors of 6 numbers"):
+        embed_class_names(tmp_path / "wider", "cpu", ("red",))
+    assert "has vectors of 6 numbers" in find_class_names(tmp_path / "wider", "cpu", ("red",)).missing
+    changed = replace(manifest, revision="0" * 64)
+    write_json(tmp_path / "table" / MANIFEST, changed.to_json())
+    with pytest.raises(ModelError, match=r"bag-of-words:6 \(revision 000000000000\), but that is"):
+        embed_class_names(tmp_path / "table", "cpu", ("red",))
+    with pytest.raises(TableError, match="was imported as numbers"):
+        TextSource.of(EmbeddingTable.open(tmp_path / "table"))

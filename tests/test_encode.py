@@ -314,6 +314,9 @@ def test_rows_of_two_precisions_are_not_mixed(run: Any, tmp_path: Path) -> None:
     other = Letters()
     other.precision = "bf16"
     assert run(other).summary["precision"] == "fp32"  # nothing is to be encoded
+    fill(tmp_path / "a.db", sentences(5), first=20)
+    again = run(other).summary  # other images with the same texts
+    assert (again["images"], again["texts_encoded"], again["precision"]) == (10, 0, "fp32")
     fill(tmp_path / "a.db", sentences(3, seed=1), first=5)
     with pytest.raises(TableError, match=r"computed in fp32, new ones would be in bf16.*give another --out"):
         run(other)

@@ -70,6 +70,11 @@ def test_hard_targets_and_targets_that_are_sure_enough():
     labels = np.array([-1, -1, 0, 1])
     hard = TargetRule(targets="hard").apply(text, labels, Noise(), 0.8)
     assert hard.tolist() == [[1, 0, 0], [1, 0, 0], [1, 0, 0], [0, 1, 0]]
+    tied = np.array([[1.0, 0.0, 0.0]] * 2, np.float32)
+    told = TargetRule(targets="hard", trust=0.5).apply(tied, np.array([2, -1]), Noise(), 0.8)
+    assert told.tolist() == [[0, 0, 1], [1, 0, 0]], "a label is not outdone by a text that is as sure"
+    less = TargetRule(targets="hard", trust=0.3).apply(tied, np.array([2, -1]), Noise(), 0.8)
+    assert less.tolist() == [[1, 0, 0], [1, 0, 0]], "it is by one that is to count more"
     sure = TargetRule(confidence=0.6).apply(text, labels, Noise(), 0.8)
     assert sure[0] == pytest.approx([0.7, 0.2, 0.1])
     assert not sure[1].any()

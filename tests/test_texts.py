@@ -96,6 +96,15 @@ def test_rows_that_cannot_be_used_are_named_and_cost_no_other(tmp_path):
     assert texts.table.manifest.images == 1
 
 
+def test_what_is_no_text_is_left_out(tmp_path):
+    pairs = [("a.jpg", "A red ball."), ("b.jpg", float("nan")), ("c.jpg", "  "), ("d.jpg", None)]
+    with pytest.warns(UserWarning, match=r"3 keys have no text and are left out: 'b.jpg', 'c.jpg', 'd.jpg'"):
+        texts = Texts.encoded(pairs, tmp_path / "table", encoder=ENCODER)
+    assert texts.table.manifest.images == 1 and not texts["c.jpg"].described
+    with pytest.raises(DataError, match="no texts to encode"):
+        Texts.encoded([("a.jpg", "")], tmp_path / "other", encoder=ENCODER)
+
+
 def test_mistakes_say_what_to_do(tmp_path):
     with pytest.raises(DataError, match=r"no such file; give a CSV file with the columns 'key' and 'description'"):
         Texts.from_csv(tmp_path / "captions.csv")

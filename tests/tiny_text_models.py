@@ -34,7 +34,8 @@ def make_tokenizer(folder: Path, *, max_length: int = 32, pad: bool = True, spec
 
 
 def make_model(folder: Path, kind: str, seed: int = 0, **options: Any) -> Path:
-    """Save a model of transformers with its tokenizer: bert, roberta, clip, siglip, t5 or llama."""
+    """Save a model of transformers with its tokenizer: bert, roberta, clip, siglip, chinese_clip, t5 or
+    llama."""
     import transformers
 
     torch.manual_seed(seed)
@@ -57,6 +58,10 @@ def make_model(folder: Path, kind: str, seed: int = 0, **options: Any) -> Path:
             model = transformers.CLIPModel(config)
         case "siglip":
             model = transformers.SiglipModel(transformers.SiglipConfig(text_config=text, vision_config=vision))
+        case "chinese_clip":
+            text = {**small, "pad_token_id": 0, "max_position_embeddings": 32}
+            config = transformers.ChineseCLIPConfig(text_config=text, vision_config=vision, projection_dim=12)
+            model = transformers.ChineseCLIPModel(config)
         case "t5":
             config = transformers.T5Config(vocab_size=size, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2)
             model = transformers.T5Model(config)

@@ -295,7 +295,7 @@ class _Work:
         manifest = Manifest(
             encoder=self.encoder.spec,
             revision=self.encoder.revision,
-            precision=self.encoder.precision,
+            precision=(self.earlier.manifest if self.earlier is not None else self.encoder).precision,
             width=self.encoder.width,
             max_tokens=self.encoder.max_tokens,
             truncated=too_long / len(order) if self.long == "cut" else 0.0,

@@ -159,6 +159,16 @@ def test_a_file_is_used_as_label_was_told_unless_the_run_says_otherwise(colour_f
         soft(text_labels=file_of(data, tmp_path / "other.parquet", classes=("a", "b", "c")))
 
 
+def test_a_file_of_other_images_is_refused_though_labels_would_do(colour_folder: Path, tmp_path: Path):
+    config = options(colour_folder, tmp_path)
+    data = prepare(config).data
+    labels = TextLabels.load(file_of(data, tmp_path / "labels.parquet"))
+    assert with_text_labels(data, config, labels).soft is not None
+    others = replace(labels, digests=tuple(digest[::-1] for digest in labels.digests))
+    with pytest.raises(TableError, match="holds no text label of a training image"):
+        with_text_labels(data, config, others)
+
+
 def test_a_file_that_learned_from_labels_that_a_run_holds_out_is_refused(
     colour_folder: Path, described: dict[str, Path], tmp_path: Path
 ):

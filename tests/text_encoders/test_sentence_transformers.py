@@ -85,3 +85,15 @@ def test_weights_that_are_damaged_are_named(tmp_path: Path) -> None:
 def test_mistakes_say_what_to_do(spec: str, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         load_text_encoder(spec)
+
+
+def test_a_table_of_word_vectors_is_refused(tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+
+    words = Tokenizer(WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    SentenceTransformer(modules=[StaticEmbedding(words, embedding_dim=4)], device="cpu").save(str(tmp_path / "model"))
+    with pytest.raises(ModelError, match="reads no sequence of tokens"):
+        load_text_encoder(f"sentence-transformers:{tmp_path / 'model'}", "cpu").encode(["a"])

@@ -89,3 +89,9 @@ def test_pickled_and_damaged_weights_are_refused(tmp_path: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(ModelError, match="pickled weights are never loaded"):
         load_text_encoder(f"transformers:{folder}", "cpu")
+
+
+def test_a_model_that_needs_pictures_too_is_refused(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model", "chinese_clip")
+    with pytest.raises(ModelError, match=r"\(chinese_clip\) gives no embedding of a text alone.*give a text model"):
+        load_text_encoder(f"transformers:{folder}", "cpu").encode(["a dog"])

@@ -90,7 +90,6 @@ def run_jobs(
                         share[number] = 1.0
                         error = future.exception()
                         if error is not None:
-                            failed.set()
                             pool.shutdown(wait=True, cancel_futures=True)
                             if isinstance(error, Gpt4ImageError):
                                 error.args = (f"{names[number]}: {error}",)
@@ -168,6 +167,9 @@ def _run(work: Callable[[Any, Progress], Any], job: Any, number: int) -> Any:
         return work(job, progress)
     except KeyboardInterrupt:
         _state.stopped = True
+        raise
+    except Exception:
+        _state.failed.set()  # here, before the pool hands out another job
         raise
     finally:
         _state.busy = False
