@@ -192,6 +192,20 @@ def test_a_table_is_needed(tmp_path):
         LabelConfig(data="openmoji", embeddings=(), out=tmp_path / "out.parquet")
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seed": -1}, "--seed = -1"),
+        ({"seed": 2**32}, "--seed = 4294967296"),
+        ({"out": "labels.html"}, "--out = .*its page is written beside it"),
+        ({"out": "."}, "--out = .*give a file"),
+    ],
+)
+def test_options_that_cannot_be_used_are_refused(options: dict[str, Any], message: str):
+    with pytest.raises(ConfigError, match=message):
+        LabelConfig(**{"data": "openmoji", "embeddings": "table", "out": "out.parquet", **options})
+
+
 def test_sets_that_cannot_be_learned_from_are_refused(tmp_path, given):
     spec = write_manifest(tmp_path, given["label"], given["split"])
     table_of(tmp_path, spec)
@@ -235,6 +249,29 @@ def test_images_to_label_and_to_describe_are_suggested(tmp_path, given):
     assert page.count("<article") == 10 + len(TextLabels.load(tmp_path / "out.parquet").doubtful)
     assert Path(run(tmp_path, spec, suggest=5).summary["suggestions"]).read_bytes() == again
     assert "suggestions" not in run(tmp_path, spec).summary
+
+
+def test_what_a_run_cannot_decode_is_not_suggested_for_describing(tmp_path, given, monkeypatch):
+    spec = write_manifest(tmp_path, given["label"], given["split"])
+    table_of(tmp_path, spec, described=75)
+    told = {Path(key).name for key in read_suggestions(run(tmp_path, spec, suggest=200), "describe")}
+
+    def half_blind(_run, _config, images):
+        said = np.full((len(images), 3), 1 / 3, np.float32)
+        said[::2] = 0.0
+        seen.extend(Path(key).name for key in images.keys[1::2])
+        return Said(said, np.ones(len(images), bool), ())
+
+    seen: list[str] = []
+    monkeypatch.setattr("gpt4image.label.ask_run", half_blind)
+    found = run(tmp_path, spec, suggest=200, run=tmp_path / "run")
+    asked = {Path(key).name for key in read_suggestions(found, "describe")}
+    assert asked == told & set(seen) and 0 < len(asked) < len(told)
+
+
+def read_suggestions(outcome: Any, action: str) -> list[str]:
+    with Path(outcome.summary["suggestions"]).open(encoding="utf-8") as file:
+        return [row["key"] for row in csv.DictReader(file) if row["action"] == action]
 
 
 @pytest.fixture

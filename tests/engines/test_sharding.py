@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from gpt4image.engines.sharding import blocks, clip_gradients, require_shardable, structure_alone
-from gpt4image.errors import ConfigError
+from gpt4image.engines.sharding import blocks, clip_gradients, require_shardable, shard, structure_alone
+from gpt4image.errors import ConfigError, ModelError
 from gpt4image.models import create_backbone
 
 TABLE = re.compile(r"^\| `(\w+)` \| ([\d,]+) \| ([\d.]+) \| ([\d.]+) \|", re.MULTILINE)
@@ -77,6 +77,13 @@ def test_optimisers_that_need_whole_matrices_are_refused(monkeypatch: pytest.Mon
     require_shardable("adamw")
     with pytest.raises(ConfigError, match="--optimizer muon may need whole ones: give one of adam, adamw"):
         require_shardable("muon")
+
+
+def test_models_that_learn_single_numbers_are_refused() -> None:
+    with structure_alone():
+        model = nn.ModuleDict({"backbone": create_backbone("dm_nfnet_f0", classes=10, image_size=192).module})
+    with pytest.raises(ModelError, match=r"--fsdp spreads tensors, and .* learns single numbers, '.*skipinit_gain'"):
+        shard(model, torch.device("cpu"))
 
 
 def test_gradients_are_cut_to_a_norm() -> None:

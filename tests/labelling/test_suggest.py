@@ -96,7 +96,7 @@ def test_descriptions_go_where_a_model_is_unsure():
     probabilities = np.zeros((8, 2))
     probabilities[4:] = [[0.99, 0.01], [0.6, 0.4], [0.4, 0.6], [0.01, 0.99]]
     found = to_describe(probabilities, np.zeros(8, bool), np.full(8, -1), np.arange(2, 8), 2, 0)
-    assert {item.row for item in found} == {5, 6}
+    assert {(item.row, item.why) for item in found} == {(row, "the model gives its guess 60%") for row in (5, 6)}
 
 
 def test_the_file_is_ranked_by_action(tmp_path: Path):

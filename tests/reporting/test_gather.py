@@ -71,6 +71,9 @@ def test_a_comparison_leaves_pictures_texts_doubts_and_a_map(described: tuple[Pa
     set_aside = gather_comparison([make_plan(config)])
     assert {item.name for item in set_aside} >= {"descriptions.json"}
     assert all("left out of the report" in item.reason for item in set_aside)
+    gather_comparison([make_plan(config.model_copy(update={"arms": "baseline"}))])
+    left = {path.name for path in out.glob("*.json")}
+    assert "examples.json" in left and not left & {"map.json", "doubtful-labels.json", "descriptions.json"}
 
 
 @pytest.mark.slow

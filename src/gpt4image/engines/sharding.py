@@ -91,19 +91,18 @@ def shard(model: nn.Module, device: torch.device) -> None:
     from torch.distributed.fsdp import fully_shard
     from torch.distributed.tensor import DTensor, distribute_tensor
 
+    modules = [module for child in model.children() for module in (*blocks(child), child)]
+    modules = [module for module in modules if any(parameter.ndim > 0 for parameter in module.parameters())]
+    for module in modules:
+        if scalars := [name for name, parameter in module.named_parameters() if parameter.ndim == 0]:
+            raise ModelError(
+                f"--fsdp spreads tensors, and {type(module).__name__} learns single numbers, {first_few(scalars)}: "
+                "train it without --fsdp, or another model."
+            )
     given = {name: tensor.detach() for name, tensor in _tensors(model)} if processes.rank() == 0 else {}
     mesh = init_device_mesh(device.type, (processes.count(),))
-    for child in model.children():
-        for module in (*blocks(child), child):
-            scalars = [name for name, parameter in module.named_parameters() if parameter.ndim == 0]
-            if len(scalars) == len(list(module.parameters())):
-                continue
-            if scalars:
-                raise ModelError(
-                    f"--fsdp spreads tensors, and {type(module).__name__} learns single numbers, {first_few(scalars)}: "
-                    "train it without --fsdp, or another model."
-                )
-            fully_shard(module, mesh=mesh)
+    for module in modules:
+        fully_shard(module, mesh=mesh)
     model.to_empty(device=device)
     with torch.no_grad():
         for name, target in _tensors(model):
