@@ -180,6 +180,37 @@ def test_a_run_that_died_goes_on_to_the_same_bytes(
     assert table_bytes(tmp_path / "t") == table_bytes(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("crash", [False, True])
+@pytest.mark.parametrize("earlier", [0, 20])
+def test_what_a_stopped_run_had_encoded_is_kept_where_the_store_has_grown(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier: int, crash: bool
+) -> None:
+    monkeypatch.setattr(gpt4image.encode, "SECONDS_BETWEEN_REPORTS", 0)
+    if earlier:
+        fill(tmp_path / "a.db", sentences(earlier, seed=5))
+        run(Letters())
+    fill(tmp_path / "a.db", sentences(60), first=earlier)
+    with pytest.raises(ModelError):
+        run(Letters(die_after=4))
+    rows = json.loads((tmp_path / "t" / ".partial" / "progress.json").read_text())["rows"]
+    assert rows > earlier + 5
+    fill(tmp_path / "a.db", sentences(7, seed=9), first=earlier + 60)
+    if crash:  # while the new rows are laid out
+
+        def dying(path: Path, array: Any) -> None:
+            raise ModelError("killed")
+
+        with monkeypatch.context() as patch, pytest.raises(ModelError):
+            patch.setattr(gpt4image.encode, "save_array", dying)
+            run(Letters())
+    assert run(Letters()).summary["texts_encoded"] == earlier + 67 - rows
+    run(Letters(), out=tmp_path / "whole")
+    keys = [digest(number) for number in range(earlier + 67)]
+    found, expected = (EmbeddingTable.open(tmp_path / name).vectors(keys) for name in ("t", "whole"))
+    np.testing.assert_array_equal(found[0], expected[0])
+    assert not [path.name for path in (tmp_path / "t").iterdir() if path.name.startswith(".partial")]
+
+
 def test_a_change_of_plan_starts_afresh_and_another_encoder_is_refused(run: Any, tmp_path: Path) -> None:
     fill(tmp_path / "a.db", sentences(60))
     with pytest.raises(ModelError):

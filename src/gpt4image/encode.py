@@ -2,8 +2,8 @@
 
 Texts are sorted by length, so that batches hold little padding. Rows are appended to a file and reported to
 ``progress.json`` once they are on disk: a run that is killed goes on at the last report and ends with the same bytes.
-A table that is there already gives its rows to texts it knows, so that new descriptions cost only themselves. Texts
-longer than the encoder reads are cut, or pooled from chunks.
+A table that is there already gives its rows to texts it knows, and so does a run that was stopped before the store
+grew: new descriptions cost only themselves. Texts longer than the encoder reads are cut, or pooled from chunks.
 """
 
 from __future__ import annotations
@@ -46,8 +46,10 @@ from gpt4image.text_encoders import TextEncoder, load_text_encoder
 from gpt4image.text_encoders.long_texts import Chunks, chunked
 
 SECONDS_BETWEEN_REPORTS = 2.0
+STOPPED = f"{PARTIAL}-stopped"  # what .partial was, while one for other texts is begun
 _TEXTS_PER_READ = 4096
 
+_Known = tuple[NDArray[np.float16], NDArray[np.int64]]  # rows, and the row of each distinct text, -1 where it has none
 EncodeBatches = Callable[[Iterable[Sequence[str]]], Iterator[NDArray[np.float32]]]
 
 
@@ -76,7 +78,8 @@ def encode(config: EncodeConfig) -> Outcome:
             if earlier is not None and _adds_rows(config, earlier, descriptions):
                 _require_precision(config.out, earlier, encoder)
             encoded = _Work(config, store, encoder, descriptions, plan, earlier).run()
-        shutil.rmtree(_partial(config.out), ignore_errors=True)
+        for folder in (PARTIAL, STOPPED):
+            shutil.rmtree(config.out / folder, ignore_errors=True)
     seconds = time.monotonic() - start
     manifest = read_manifest(config.out)
     return Outcome(
@@ -151,7 +154,7 @@ class _Work:
         earlier: EmbeddingTable | None,
     ) -> None:
         self.out = config.out
-        self.partial = _partial(config.out)
+        self.partial = config.out / PARTIAL
         self.batch_tokens = config.batch_tokens
         self.long = config.long
         self.store = store
@@ -191,33 +194,68 @@ class _Work:
 
     def _begin(self, lengths: NDArray[np.int64]) -> dict[str, Any]:
         """Lay out the rows: those of the earlier table in its order, then new texts by length."""
+        stopped = self.out / STOPPED
+        if (self.partial / "progress.json").is_file():
+            shutil.rmtree(stopped, ignore_errors=True)
+            self.partial.rename(stopped)
         shutil.rmtree(self.partial, ignore_errors=True)
         self.partial.mkdir(parents=True)
-        source = self._rows_in_earlier_table(lengths)
+        known = [*self._rows_of_stopped(stopped), *self._rows_of_earlier(lengths)]
+        source = np.full(len(lengths), -1, dtype=np.int64)  # number of the row in all of them, one after the other
+        first = np.cumsum([0, *(len(rows) for rows, _ in known)])
+        for (_, row_of_text), start in reversed(list(zip(known, first[:-1], strict=True))):
+            source[row_of_text >= 0] = start + row_of_text[row_of_text >= 0]
         reused = np.flatnonzero(source >= 0)
         reused = reused[np.argsort(source[reused])]
         new = np.flatnonzero(source < 0)
         new = new[np.argsort(self._read(lengths[new]), kind="stable")]
-        save_array(self.partial / "order.npy", np.concatenate([reused, new]))
+        order = np.concatenate([reused, new])
+        save_array(self.partial / "order.npy", order)
+        save_array(self.partial / "texts.npy", self.descriptions.texts[order])
         with (self.partial / "embeddings.npy").open("wb") as file:
             shape = (len(lengths), self.encoder.width)
             np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
             progress = {"identity": self._identity(), "header": file.tell(), "reused": len(reused)}
-            if self.earlier is not None:
-                for start in range(0, len(reused), _TEXTS_PER_READ):
-                    file.write(self.earlier.embeddings[source[reused[start : start + _TEXTS_PER_READ]]].tobytes())
-            return self._report(file, progress, len(reused))
+            progress["arithmetic"] = self._arithmetic()
+            for (rows, _), start, stop in zip(known, first[:-1], first[1:], strict=True):
+                own = source[(source >= start) & (source < stop)]
+                own = np.sort(own) - start
+                for begin in range(0, len(own), _TEXTS_PER_READ):
+                    file.write(rows[own[begin : begin + _TEXTS_PER_READ]].tobytes())
+            progress = self._report(file, progress, len(reused))
+        shutil.rmtree(stopped, ignore_errors=True)
+        return progress
 
-    def _rows_in_earlier_table(self, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the row of each distinct text in the earlier table, -1 where it has none or was too long for it."""
-        texts = self.descriptions.texts
+    def _arithmetic(self) -> list[str]:
+        """Return what must be the same for rows of one text to be the same but for rounding."""
+        return [self.encoder.revision, self.encoder.precision, self.long]
+
+    def _rows_of_earlier(self, lengths: NDArray[np.int64]) -> Iterator[_Known]:
+        """Yield the rows of the earlier table, but for texts that were too long for it."""
         if self.earlier is None:
-            return np.full(len(texts), -1, dtype=np.int64)
-        found = find_digests(texts, self.earlier.texts)
-        rows = np.full(len(texts), -1, dtype=np.int64)
-        rows[found[found >= 0]] = np.flatnonzero(found >= 0)
+            return
+        rows = self._rows_by_text(self.earlier.texts)
         if self.earlier.manifest.length_policy != self.long:
             rows[lengths > self.encoder.max_tokens] = -1
+        yield self.earlier.embeddings, rows
+
+    def _rows_of_stopped(self, folder: Path) -> Iterator[_Known]:
+        """Yield the rows that a run had on disk which was stopped, and was for other texts or in other batches."""
+        if not all((folder / name).is_file() for name in ("progress.json", "texts.npy", "embeddings.npy")):
+            return
+        progress = read_json(folder / "progress.json")
+        rows = progress["rows"]
+        if progress.get("arithmetic") == self._arithmetic() and rows:
+            texts = np.load(folder / "texts.npy", allow_pickle=False)[:rows]
+            path, shape = folder / "embeddings.npy", (rows, self.encoder.width)
+            matrix = np.memmap(path, "<f2", "r", offset=progress["header"], shape=shape)
+            yield matrix, self._rows_by_text(texts)
+
+    def _rows_by_text(self, known: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Return at which row each distinct text is among known ones, -1 where it is not."""
+        found = find_digests(self.descriptions.texts, known)
+        rows = np.full(len(self.descriptions.texts), -1, dtype=np.int64)
+        rows[found[found >= 0]] = np.flatnonzero(found >= 0)
         return rows
 
     def _append(self, order: NDArray[np.int64], lengths: NDArray[np.int64], progress: dict[str, Any]) -> None:
@@ -333,7 +371,3 @@ def batches(lengths: NDArray[np.int64], start: int, batch_tokens: int) -> Iterat
         if stop == len(lengths) or (stop + 1 - start) * lengths[stop] > batch_tokens:
             yield start, stop
             start = stop
-
-
-def _partial(out: Path) -> Path:
-    return out / PARTIAL
