@@ -165,6 +165,19 @@ def test_what_always_answers_the_same_is_not_asked_again(run: Any) -> None:
     assert run(describer, image_set(4)).summary["rejected"] == 3 and len(describer.asked) == 3
 
 
+def test_half_of_a_surrogate_pair_costs_no_answer(run: Any, tmp_path: Path) -> None:
+    def told(request: Request) -> Answer:
+        if request.keys[0] == "k1":
+            return Answer(request=request, error="no \ud83d")
+        return Answer(request=request, text=f"{request.keys[0]}: \U0001f600 and \ud83d", finish_reason="\udc00")
+
+    outcome = run(Scripted(told), image_set(4))
+    assert (outcome.summary["described"], outcome.summary["failed"]) == (2, 1)
+    with DescriptionStore(tmp_path / "a.db") as store:
+        kept = {(row.text, row.finish_reason) for row in store.descriptions()}
+    assert kept == {(f"{key}: \U0001f600 and \ufffd", "\ufffd") for key in ("k0", "k2")}
+
+
 def test_which_flaws_are_refused_is_a_choice(run: Any) -> None:
     refusal = Scripted(lambda request: Answer(request=request, text="I'm sorry, but I can't assist with that."))
     assert run(refusal, image_set(4), reject=()).summary["described"] == 3
@@ -181,6 +194,8 @@ def test_several_prompts_and_samples_are_results_of_their_own(run: Any, tmp_path
     assert {request.samples for request in more.asked} == {(2,)}
     with DescriptionStore(tmp_path / "a.db") as store:
         assert len(list(store.texts("paper"))) == 9
+    fewer = run(Scripted(told), image_set(5), prompt=("paper", "attributes")).summary
+    assert (fewer["already_described"], fewer["described"], fewer["without_description"]) == (6, 2, 0)
     with pytest.raises(ConfigError, match="each name once"):
         run(Scripted(told), image_set(4), prompt=("paper", "paper"))
     with pytest.raises(ConfigError, match="every answer would be the same"):

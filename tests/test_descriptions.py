@@ -294,3 +294,14 @@ def test_check_refuses_a_store_of_other_images(tmp_path: Path) -> None:
     bring(tmp_path, [{"digest": "ab" * 32, "description": "orphan"}], data=None)
     with pytest.raises(StoreError, match="belongs to other images"):
         check(CheckConfig(store=tmp_path / "a.db", data="memory"))
+
+
+def test_a_prompt_that_is_called_nearly_as_one_of_ours_is_imported(tmp_path: Path) -> None:
+    prompt = Prompt("my-attributes", 2, "What has it?", class_conditioned=True)
+    with DescriptionStore(tmp_path / "a.db", write=True) as store:
+        store.add([Description(digest="0" * 64, prompt=prompt, describer={"name": "x"}, text="a cat", created=1.0)])
+    export_descriptions(ExportDescriptionsConfig(store=tmp_path / "a.db", file=tmp_path / "all.jsonl"))
+    outcome = import_descriptions(ImportDescriptionsConfig(store=tmp_path / "b.db", file=tmp_path / "all.jsonl"))
+    assert (outcome.summary["added"], outcome.set_aside) == (1, ())
+    with DescriptionStore(tmp_path / "b.db") as store:
+        assert [row.prompt for row in store.descriptions()] == [prompt]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,15 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> 
         write_json(path, math.nan)
     assert read_json(path) == {"old": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_folders_and_devices_are_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name, number in (("folder", errno.EISDIR), ("pipe", errno.EINVAL)):
+        with pytest.raises(OSError, match=name) as caught, atomic_path(tmp_path / name):
+            raise AssertionError("no work before it")
+        assert (caught.value.errno, caught.value.filename) == (number, str(tmp_path / name))
 
 
 def test_a_last_line_that_a_crash_cut_is_dropped_and_a_broken_one_between_is_not(tmp_path: Path) -> None:

@@ -52,8 +52,10 @@ def describe(config: DescribeConfig) -> Outcome:
     distinct = set(images.digests)
     wanted = len(distinct) * len(prompts) * config.samples
     with DescriptionStore(config.store, write=True) as store:
-        there = [store.settled(prompt, describer.settings, rejected=False) for prompt in prompts]
-        settled = there if config.retry_rejected else [store.settled(prompt, describer.settings) for prompt in prompts]
+        there = [_asked_for(store.settled(prompt, describer.settings, rejected=False), config) for prompt in prompts]
+        settled = there
+        if not config.retry_rejected:
+            settled = [_asked_for(store.settled(prompt, describer.settings), config) for prompt in prompts]
         already = sum(len(samples) for good in there for digest, samples in good.items() if digest in distinct)
         only = sample_of(images) if config.dry_run else None
         asking = Asking(images, prompts, config.samples, settled, only=only)
@@ -86,6 +88,12 @@ def describe(config: DescribeConfig) -> Outcome:
             ),
         )
         return outcome if only is None else estimate(config, outcome, store, describer, prompts, only)
+
+
+def _asked_for(settled: Settled, config: DescribeConfig) -> Settled:
+    """Return what is settled of the samples that are asked for: an earlier run may have asked for more."""
+    wanted = frozenset(range(config.samples))
+    return {digest: own for digest, samples in settled.items() if (own := samples & wanted)}
 
 
 def _load_prompts(config: DescribeConfig) -> list[Prompt]:
@@ -126,7 +134,7 @@ class _Keeper:
     ) -> None:
         self._reject = config.reject
         # Batches stay at the server, where the next run finds them; other calls in flight are waited for.
-        self._may_leave = config.batch
+        self._may_leave = config.batch and not config.dry_run
         self._store = store
         self._describer = describer
         self._asking = asking
@@ -196,6 +204,11 @@ def _each_key(answer: Answer, reason: str) -> tuple[SetAside, ...]:
     return tuple(SetAside(name=key, reason=reason) for key in answer.request.keys)
 
 
+def _valid(text: str | None) -> str | None:
+    """Return a text with U+FFFD for halves of surrogate pairs, which some servers send and no database takes."""
+    return None if text is None else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def _to_description(answer: Answer, flaw: Flaw | None, settings: Mapping[str, Any], now: float) -> Description:
     return Description(
         digest=answer.request.digest,
@@ -203,9 +216,9 @@ def _to_description(answer: Answer, flaw: Flaw | None, settings: Mapping[str, An
         describer=settings,
         created=now,
         sample=answer.sample,
-        text=answer.text if answer.error is None else None,
-        error=answer.error or flaw,
-        finish_reason=answer.finish_reason,
+        text=_valid(answer.text) if answer.error is None else None,
+        error=_valid(answer.error) or flaw,
+        finish_reason=_valid(answer.finish_reason),
         tokens_in=answer.tokens_in,
         tokens_out=answer.tokens_out,
         cost_usd=answer.cost_usd,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from gpt4image.data.decode import FORMATS, decode, decode_square
 from gpt4image.errors import DecodeError
@@ -125,6 +125,23 @@ def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
     corner, opposite = decoded.getpixel((4, 4)), decoded.getpixel((28, 12))
     assert np.abs(np.subtract(corner, RED)).max() < 30
     assert np.abs(np.subtract(opposite, (255, 255, 255))).max() < 30
+
+
+@pytest.mark.parametrize(
+    ("tag", "kind", "value"),
+    [
+        (0x9204, 10, struct.pack(">ii", -2, 0)),  # an exposure bias of -2/0, as a phone wrote it
+        (0x010F, 5, struct.pack(">II", 1, 1)),  # a maker that is a fraction
+    ],
+)
+def test_odd_tags_do_not_leave_a_picture_on_its_side(tag: int, kind: int, value: bytes) -> None:
+    entries = sorted([(0x0112, 3, 1, 6 << 16), (tag, kind, 1, 38)])  # orientation 6; the value stands behind them
+    header = struct.pack(">2sHIH", b"MM", 42, 8, len(entries))
+    exif = b"Exif\0\0" + header + b"".join(struct.pack(">HHII", *entry) for entry in entries) + bytes(4) + value
+    data = encoded(Image.new("RGB", (32, 16), RED), "JPEG", exif=exif)
+    with pytest.raises((struct.error, AttributeError)):
+        ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    assert decode(data).size == (16, 32)
 
 
 def test_damaged_exif_does_not_cost_the_picture() -> None:

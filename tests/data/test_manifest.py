@@ -99,6 +99,9 @@ def test_unknown_columns_are_refused(tmp_path: Path, write_images: Write, load: 
     write_images(tmp_path, *NAMES)
     with pytest.raises(DataError, match=r"'path', 'lable'; allowed are path, label, split, key.*Did you mean 'label'"):
         load({"path": NAMES, "lable": ["x"] * 4})
+    (tmp_path / "twice.csv").write_text("path,label,label\na,x,y\n")
+    with pytest.raises(DataError, match="column 'label' is there more than once"):
+        load_image_set(f"manifest:{tmp_path / 'twice.csv'}")
     with pytest.raises(DataError, match="'path' is missing"):
         load({"label": ["x"]})
 

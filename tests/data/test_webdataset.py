@@ -149,6 +149,11 @@ def test_class_names_beside_the_shards(tmp_path: Path, png: Png) -> None:
     images = load(tmp_path / "train" / "0.tar")
     assert images.classes == ("cat", "dog", "bird")
     assert labelled(images) == {"a": "dog", "b": "cat"}
+    (tmp_path / "classnames.txt").write_text("caña\ndog\nbird\n", encoding="utf-8-sig")
+    assert load(tmp_path / "train" / "0.tar").classes == ("caña", "dog", "bird")
+    (tmp_path / "classnames.txt").write_text("caña\ndog\n", encoding="latin-1")
+    with pytest.raises(DataError, match=r"classnames\.txt is not UTF-8"):
+        load(tmp_path / "train" / "0.tar")
     (tmp_path / "classnames.txt").write_text("cat\n")
     with pytest.raises(DataError, match="has 1 names, but there are classes up to 1"):
         load(tmp_path / "train" / "0.tar")
@@ -267,6 +272,19 @@ def test_a_shard_that_is_damaged_in_the_middle_is_named(tmp_path: Path, png: Png
     images = load(path)
     assert images.keys == ("0", "1", "2")
     assert aside(images) == {"0.tar": "damaged after member 3: the rest cannot be read"}
+
+
+@pytest.mark.parametrize("size", [-512, -1])
+def test_a_member_of_negative_size_ends_a_shard(size: int, tmp_path: Path, png: Png) -> None:
+    path = write_shard(tmp_path / "0.tar", {f"{number}.png": png(number) for number in range(4)})
+    data = bytearray(path.read_bytes())
+    start = data.index(b"2.png")
+    data[start + 124 : start + 136] = (256**12 + size).to_bytes(12, "big")  # base 256, as GNU tar writes it
+    data[start + 148 : start + 156] = b" " * 8
+    data[start + 148 : start + 156] = b"%06o\0 " % sum(data[start : start + 512])
+    path.write_bytes(data)
+    images = load(path)
+    assert images.keys == ("0", "1") and "negative size" in aside(images)["0.tar"]
 
 
 def test_what_is_no_tar_is_named(tmp_path: Path, png: Png) -> None:

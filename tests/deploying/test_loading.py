@@ -94,6 +94,8 @@ def test_a_timm_folder_of_somebody_else_is_loaded_as_timm_loads_it(tmp_path: Pat
     np.testing.assert_allclose(classifier.probabilities(images), expected, atol=1e-6)
     named = foreign(tmp_path / "named", label_names=list("abcdefg"))
     assert load_classifier(named).classes == tuple("abcdefg")
+    by_number = foreign(tmp_path / "by-number", label_names={"1": "b", "0": "a", "6": "g"})
+    assert load_classifier(by_number).classes == ("a", "b", "2", "3", "4", "5", "g")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from gpt4image.describers import Answer, Request
 from gpt4image.describers.prices import Price
 from gpt4image.describers.prompts import PROMPTS
 from gpt4image.describing.budget import Budget
-from gpt4image.errors import ConfigError
+from gpt4image.errors import ConfigError, DescriberError
 
 PRICE = Price(1.0, 4.0)
 
@@ -49,6 +49,14 @@ def test_the_first_request_goes_alone_until_the_length_of_the_input_is_known() -
     assert budget.admit(first) and not budget.admit(request(1))
     budget.settle(answer(first, 0, 1000, 1000))
     assert budget.admit(request(1)) and budget.admit(request(2))
+
+
+def test_money_cannot_be_limited_where_answers_do_not_tell_what_they_cost() -> None:
+    budget = Budget(limit=None, max_cost=1.0, price=PRICE, max_tokens=10)
+    assert budget.admit(request(0))
+    with pytest.raises(DescriberError, match="does not say how many tokens"):
+        budget.settle(Answer(request=request(0), text="x"))
+    Budget(limit=None, max_cost=None, price=PRICE, max_tokens=10).settle(Answer(request=request(0), text="x"))
 
 
 def test_without_a_price_money_cannot_be_limited() -> None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from gpt4image.errors import DecodeError
@@ -40,8 +40,21 @@ _DAMAGED = (
     MemoryError,
     struct.error,
     zlib.error,
+    AttributeError,
+    AssertionError,
+    ZeroDivisionError,
     Image.DecompressionBombError,
 )
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture of an EXIF orientation upright (TIFF 6.0, tag 274)."""
 
 
 class _Silence:
@@ -179,17 +192,15 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Apply the EXIF orientation; damaged EXIF does not cost the picture."""
-    try:
-        return ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
-    except _DAMAGED:
-        return image
+    """Apply the EXIF orientation. ImageOps.exif_transpose also writes all of EXIF anew, which fails on odd tags."""
+    turn = _TURNS.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
 
 
 def _orientation(image: Image.Image) -> int:
     """Return the orientation of EXIF; 1, upright, where there is none or it is damaged."""
     try:
-        return image.getexif().get(ExifTags.Base.Orientation, 1)
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except _DAMAGED:
         return 1
 

@@ -84,6 +84,8 @@ def _read_table(file: Path, spec: str) -> dict[str, list[Any]]:
 
 def _require_columns(names: Sequence[str], spec: str, advice: str = "") -> None:
     """Refuse a table whose columns are not those of a manifest; the advice is for one that has none of them."""
+    if twice := [name for name in COLUMNS if list(names).count(name) > 1]:
+        raise DataError(f"{spec}: column {twice[0]!r} is there more than once; keep the one that counts.")
     unknown = [name for name in names if name not in COLUMNS]
     if unknown or "path" not in names:
         lack = "" if "path" in names else " Column 'path' is missing."

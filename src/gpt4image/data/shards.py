@@ -155,6 +155,8 @@ def _members(
     try:
         with tarfile.open(fileobj=file, mode="r:") as archive:
             while (member := archive.next()) is not None:
+                if member.size < 0:
+                    raise tarfile.ReadError("a member of negative size")
                 count += 1
                 archive.members.clear()  # pyright: ignore  (tarfile would keep the headers of all members)
                 folder, slash, base = member.name.rpartition("/")

@@ -173,7 +173,11 @@ def _class_names(classes: tuple[str, ...], first_shard: str, spec: str) -> tuple
     file = next((place / CLASS_NAMES for place in (folder, folder.parent) if (place / CLASS_NAMES).is_file()), None)
     if file is None or classes != tuple(map(str, range(len(classes)))):
         return classes
-    names = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{spec}: {file} is not UTF-8 ({error.reason} at byte {error.start}); save it so.") from None
+    names = tuple(line.strip() for line in lines if line.strip())
     if len(names) < len(classes):
         raise DataError(f"{spec}: {file} has {len(names)} names, but there are classes up to {len(classes) - 1}.")
     return names

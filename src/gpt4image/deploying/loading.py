@@ -110,7 +110,7 @@ def _load_timm(path: Path, device: str) -> Classifier:
     config = _config_of(path)
     if not (path / WEIGHTS).is_file():
         raise ModelError(f"{path} has no {WEIGHTS}; other weights are pickled and never loaded, convert them first.")
-    if other := sorted(config.get("model_args", {}).keys() & set(_OTHER_WEIGHTS)):
+    if other := sorted((config.get("model_args") or {}).keys() & set(_OTHER_WEIGHTS)):
         raise ModelError(f"{path / CONFIG}: model_args may not hold {', '.join(other)}, which load other files.")
     if not timm.is_model(config["architecture"]):
         raise ModelError(
@@ -119,10 +119,15 @@ def _load_timm(path: Path, device: str) -> Classifier:
         )
     try:
         module = timm.create_model(f"local-dir:{path}", pretrained=True).eval()
-    except (RuntimeError, TypeError, ValueError, KeyError, AttributeError, OSError, SafetensorError) as error:
+    except (
+        RuntimeError, TypeError, ValueError, KeyError, AttributeError, AssertionError, OSError, SafetensorError,
+    ) as error:  # fmt: skip
         raise ModelError(f"{path} cannot be loaded by timm {timm.__version__}: {error}") from None
     expects: Mapping[str, Any] = module.pretrained_cfg  # pyright: ignore[reportAssignmentType]
-    names = expects.get("label_names") or [str(number) for number in range(module.num_classes)]  # pyright: ignore
+    numbers = [str(number) for number in range(module.num_classes)]  # pyright: ignore
+    names = expects.get("label_names") or numbers
+    if isinstance(names, Mapping):  # timm allows both
+        names = [names.get(number, number) for number in numbers]
     preprocessing = Preprocessing.from_timm(expects)
     return Classifier(
         kind="timm",

@@ -6,7 +6,7 @@ import threading
 
 from gpt4image.describers import Answer, Request
 from gpt4image.describers.prices import Price
-from gpt4image.errors import ConfigError
+from gpt4image.errors import ConfigError, DescriberError
 
 # Images of one size differ a little in tokens; the largest seen so far is taken for the next, with this to spare.
 _MARGIN = 1.25
@@ -72,10 +72,19 @@ class Budget:
             return self._allows(self._dearest(request), again)
 
     def settle(self, answer: Answer) -> None:
-        """Replace what was reserved for an answer by what it cost."""
+        """Replace what was reserved for an answer by what it cost.
+
+        Raises:
+            DescriberError: money is limited and the answer does not tell what it cost.
+        """
         with self._lock:
             self._reserved_sum -= self._reserved.pop(_name(answer.request, answer.sample), 0.0)
             self.spent += answer.cost_usd or 0.0
+            if self.max_cost is not None and answer.text is not None and answer.cost_usd is None:
+                raise DescriberError(
+                    "--max-cost cannot be kept: the server does not say how many tokens an answer took. What it "
+                    "answered is kept; give --limit instead."
+                )
             if answer.tokens_in is not None:
                 length = float(answer.tokens_in * len(answer.request.samples))
                 self._longest_input = max(self._longest_input or 0.0, length)

@@ -104,11 +104,14 @@ def _seconds(
     tokens_out: Sequence[int],
 ) -> float:
     """Return the time that calls, and the limits the user gave, need."""
-    at_once = config.concurrency if config.describer.startswith("openai:") else config.batch_size
-    seconds = requests * sum(latencies) / len(latencies) / at_once / (config.workers or 1)
+    mean, answers = sum(latencies) / len(latencies), requests * config.samples
+    if config.describer.startswith("openai:"):
+        seconds = requests * mean / config.concurrency  # which workers share
+    else:
+        seconds = answers * mean / config.batch_size / (config.workers or 1)
     if config.requests_per_minute is not None:
         seconds = max(seconds, 60 * requests / config.requests_per_minute)
     if config.tokens_per_minute is not None and tokens_in and tokens_out:
-        tokens = requests * (sum(tokens_in) + sum(tokens_out)) / len(tokens_in)
+        tokens = answers * (sum(tokens_in) + sum(tokens_out)) / len(tokens_in)
         seconds = max(seconds, 60 * tokens / config.tokens_per_minute)
     return seconds

@@ -241,6 +241,8 @@ def _prompt(fields: Mapping[str, Any]) -> Prompt | None:
     )
     if name is None:
         return None if not told else PROMPTS["class-conditioned"]
+    if version is not None and text is not None and told is not None:
+        return Prompt(name, version, text, told)  # all is known: its name may be like that of another
     base = find_prompt(name)
     return Prompt(
         name,

@@ -23,6 +23,7 @@ from gpt4image.describe import describe
 from gpt4image.describers import Request
 from gpt4image.describers.openai_batch import api as batch_api
 from gpt4image.describers.openai_batch import run as batch_run
+from gpt4image.describers.openai_batch.api import BusyError
 from gpt4image.describers.openai_batch.describer import BatchDescriber
 from gpt4image.describers.prompts import PROMPTS
 from gpt4image.errors import ConfigError, DescriberError
@@ -188,6 +189,28 @@ def test_bad_lines_cost_only_themselves(server: BatchServer, config: Any) -> Non
         kept = {(row.text, row.finish_reason) for row in store.descriptions()}
     good = "a good text\u2028with a line separator"
     assert kept == {(good, "stop"), ("half of", "content_filter"), ("", "content_filter")}
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.6])
+def test_answers_that_do_not_come_whole_stay_at_the_server(
+    kept: float, server: BatchServer, config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = server._file
+
+    def cut(method: str, name: str, *rest: str) -> tuple[int, Any]:
+        status, body = real(method, name, *rest)
+        if rest == ("content",):
+            lines = body.splitlines(keepends=True)
+            body = b"".join(lines[: int(kept * len(lines))]) or b"<html>log in</html>"
+        return status, body
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server, "_file", cut)
+        with pytest.raises(BusyError, match=r"not whole: \d of 8 can be read.*give the same command again"):
+            describe(config())
+    outcome = describe(config())
+    assert outcome.summary["already_described"] + outcome.summary["described"] == 8
+    assert len(server.batches) == 1, "nothing is paid twice"
 
 
 def test_an_image_that_cannot_be_decoded_is_named_and_never_sent(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import socketserver
+import threading
 import time
 from collections import Counter
 
@@ -11,7 +13,8 @@ import pytest
 import openai_stub as server
 from gpt4image.describers import Answer
 from gpt4image.describers.openai_server import health
-from gpt4image.errors import DescriberError
+from gpt4image.describers.openai_server.client import find_server
+from gpt4image.errors import ConfigError, DescriberError
 from openai_cases import KEY, ask, ask_one, describer, facts, openai_settings, request
 
 __all__ = ["openai_settings"]
@@ -75,6 +78,27 @@ def test_what_a_malformed_answer_cost_is_counted() -> None:
     paid = server.json_reply({"choices": [], "usage": {"prompt_tokens": 40, "completion_tokens": 4}})
     answers, _ = ask_one(lambda call: paid if call.number == 0 else server.answer("fine", tokens=(40, 6)))
     assert (answers[0].tokens_in, answers[0].tokens_out) == (80, 10)
+
+
+def test_what_is_no_http_is_a_fault_like_others_and_shows_no_secret() -> None:
+    class Shell(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(1000)
+            self.request.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Shell) as shell:
+        threading.Thread(target=shell.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{shell.server_address[1]}/v1?key=query-secret"
+        (answer,) = ask(describer(url, retries=1), request())
+        shell.shutdown()
+    assert answer.text is None and "2 tries" in (answer.error or "") and "query-secret" not in (answer.error or "")
+
+
+def test_a_key_that_no_header_takes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-…")
+    with pytest.raises(ConfigError, match="OPENAI_API_KEY holds characters") as caught:
+        find_server("http://localhost:1/v1")
+    assert "sk-" not in str(caught.value)
 
 
 def test_retry_after_is_obeyed() -> None:

@@ -199,8 +199,8 @@ class BatchApi:
             if error.code not in _NO_MONEY and (error.status_code >= 500 or error.status_code in (408, 409, 429)):
                 raise BusyError(text, unsure=error.status_code != 429) from None
             raise RefusedError(text) from None
-        # ValueError: no JSON, the page of a gateway perhaps.
-        except (openai.OpenAIError, httpx2.HTTPError, ValueError) as error:
+        # The last three: no JSON, or something else than was asked for; the page of a gateway perhaps.
+        except (openai.OpenAIError, httpx2.HTTPError, ValueError, AttributeError, TypeError) as error:
             raise BusyError(f"Batch API: {what}: {self._one_line(error)}. {_GO_ON}", unsure=True) from None
 
 

@@ -75,12 +75,14 @@ class _End:
         files: ids of what it wrote.
         codes: why it failed, for programs.
         reason: why it failed, for people.
+        completed: requests that were answered, as far as the server says.
     """
 
     status: str
     files: tuple[str, ...] = ()
     codes: tuple[str | None, ...] = ()
     reason: str = ""
+    completed: int = 0
 
 
 @dataclass
@@ -288,6 +290,7 @@ class BatchRun:
                 tuple(filter(None, (found.output_file_id, found.error_file_id))),
                 tuple(error.code for error in errors),
                 "; ".join(error.message or error.code or "" for error in errors[:3]),
+                found.request_counts.completed if found.request_counts and found.output_file_id else 0,
             )
 
     # Collecting
@@ -325,18 +328,31 @@ class BatchRun:
                 except GoneError:
                     reason = "the server no longer has the answer"
                     continue
-                for line in spool:
-                    yield from self._answers_on(line, batch)
+                readable, unreadable = 0, 0
+                for line in filter(bytes.strip, spool):
+                    try:
+                        row = json.loads(line)
+                        number = int(row["custom_id"])
+                    except (ValueError, TypeError, KeyError):
+                        unreadable += 1
+                        continue
+                    readable += 1
+                    yield from self._answers_of(row, batch.wanted.pop(number, ()))
+                expected = end.completed if file == end.files[0] else 0
+                if readable + unreadable < expected or (expected and not readable):
+                    raise BusyError(
+                        f"Batch API: the file of answers is not whole: {readable:,} of {expected:,} can be read. All "
+                        "of them are still at the server; give the same command again.",
+                        unsure=False,
+                    )
         while batch.wanted:
             _, wanted = batch.wanted.popitem()
             yield from (_failure(one, reason) for one in wanted)
 
-    def _answers_on(self, line: bytes, batch: _Open) -> Iterator[Answer]:
-        try:
-            row = json.loads(line)
-            wanted = batch.wanted.pop(int(row["custom_id"]))
-        except (ValueError, TypeError, KeyError):
-            return  # cut short, or nobody waits for it
+    def _answers_of(self, row: Any, wanted: Sequence[_Wanted]) -> Iterator[Answer]:
+        """Yield the answers to whoever waits for a line of the file; nobody does for one that was read before."""
+        if not wanted:
+            return
         said: Sequence[Answer] = ()
         reason = "the response holds no answer"
         match row:

@@ -144,8 +144,11 @@ def completion_of(body: Any) -> Completion:
     )
 
 
+_MOST_TOKENS = 2**53  # what is more is no count, and no database takes it
+
+
 def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST_TOKENS else None
 
 
 def _choices(choices: Sequence[Any]) -> Iterator[Choice]:

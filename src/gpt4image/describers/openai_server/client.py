@@ -77,6 +77,8 @@ def find_server(base_url: str | None) -> Server:
     key = os.environ.get("OPENAI_API_KEY", "").strip()
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
     login = b64encode(f"{user}:{password}".encode()).decode()
+    if not key.isascii():
+        raise ConfigError("OPENAI_API_KEY holds characters that no key has (a quotation mark, or ...?); copy it again.")
     server = Server(
         url=url,
         query=dict(parse_qsl(parts.query)),
@@ -129,6 +131,7 @@ class Client:
 
     async def ask(self, body: bytes) -> Reply:
         """Send a request and wait for the whole answer, however slowly it drips, until the time is over."""
+        import aiohttp
         import httpx2
 
         try:
@@ -139,7 +142,7 @@ class Client:
                 response = await self._http.send(request)
         except TimeoutError:
             return _failed(timed_out(self._timeout))
-        except httpx2.RequestError as error:
+        except (httpx2.RequestError, aiohttp.ClientError, ValueError) as error:  # the last two: no HTTP
             return _failed(unconnected(error, self._timeout))
         if not response.is_success:
             fault = fault_of_response(response.status_code, response.headers, response.content)

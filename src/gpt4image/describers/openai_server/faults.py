@@ -104,7 +104,7 @@ def timed_out(seconds: float) -> Fault:
 
 def unconnected(error: BaseException, seconds: float) -> Fault:
     """Return the fault of a connection that could not be made, broke, or was silent for so many seconds."""
-    from aiohttp import ClientConnectorError, ConnectionTimeoutError, SocketTimeoutError
+    from aiohttp import ClientConnectorError, ClientResponseError, ConnectionTimeoutError, SocketTimeoutError
 
     causes = list(_causes(error))
     if any(isinstance(cause, ClientConnectorError | ConnectionTimeoutError) for cause in causes):
@@ -113,7 +113,10 @@ def unconnected(error: BaseException, seconds: float) -> Fault:
         return timed_out(seconds)
     else:
         kind = "connection"
-    return Fault(kind, Verdict.LOST, str(causes[-1]) or type(causes[-1]).__name__)
+    last = causes[-1]
+    # As text, a ClientResponseError holds the whole address, with whatever secret is in its query.
+    text = last.message if isinstance(last, ClientResponseError) else str(last)
+    return Fault(kind, Verdict.LOST, text or type(last).__name__)
 
 
 def _causes(error: BaseException) -> Iterable[BaseException]:
