@@ -482,7 +482,8 @@ def test_runs_are_made_anew_when_the_weights_that_they_start_from_change(
 ) -> None:
     start = tmp_path / "start.safetensors"
     config = options(colour_folder, table, tmp_path / "cmp", arms="aligned")
-    save_tensors(start, make_backbone(config.model_copy(update=BARE), 3).module.state_dict())
+    weights = make_backbone(config.model_copy(update=BARE), 3).module.state_dict()
+    save_tensors(start, weights)
 
     def folders() -> set[Path]:
         plan = make_plan(config.model_copy(update={"init": str(start)}))
@@ -490,7 +491,7 @@ def test_runs_are_made_anew_when_the_weights_that_they_start_from_change(
 
     before = folders()
     assert folders() == before
-    save_tensors(start, make_backbone(config.model_copy(update=BARE), 3).module.state_dict())
+    save_tensors(start, {name: 2 * value for name, value in weights.items()})
     assert not folders() & before
 
 
