@@ -57,6 +57,7 @@ RECORDS = {
     "cifar10-convnext-distilled": "2,000 CIFAR-10 photographs, a ConvNeXt, half of the target from the text",
     "cifar10-undescribed": "2,000 CIFAR-10 photographs and 47,000 undescribed ones",
     "cifar10-vit": "2,000 CIFAR-10 photographs, a ViT",
+    "cifar10-vit-few": "2,000 CIFAR-10 photographs, a ViT, rivals",
     "cifar10-vit-10": "2,000 CIFAR-10 photographs, a ViT, 10 seeds",
     "cifar10-vit-distilled": "2,000 CIFAR-10 photographs, a ViT, half of the target from the text",
 }
