@@ -54,6 +54,8 @@ def test_the_first_request_goes_alone_until_the_length_of_the_input_is_known() -
 def test_money_cannot_be_limited_where_answers_do_not_tell_what_they_cost() -> None:
     budget = Budget(limit=None, max_cost=1.0, price=PRICE, max_tokens=10)
     assert budget.admit(request(0))
+    budget.settle(Answer(request=request(0), text="", finish_reason="content_filter"))
+    assert budget.admit(request(0))
     with pytest.raises(DescriberError, match="does not say how many tokens"):
         budget.settle(Answer(request=request(0), text="x"))
     Budget(limit=None, max_cost=None, price=PRICE, max_tokens=10).settle(Answer(request=request(0), text="x"))

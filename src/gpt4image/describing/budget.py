@@ -80,7 +80,8 @@ class Budget:
         with self._lock:
             self._reserved_sum -= self._reserved.pop(_name(answer.request, answer.sample), 0.0)
             self.spent += answer.cost_usd or 0.0
-            if self.max_cost is not None and answer.text is not None and answer.cost_usd is None:
+            # An empty text is what a content filter leaves, for which nobody pays.
+            if self.max_cost is not None and answer.text and answer.cost_usd is None:
                 raise DescriberError(
                     "--max-cost cannot be kept: the server does not say how many tokens an answer took. What it "
                     "answered is kept; give --limit instead."
