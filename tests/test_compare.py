@@ -337,6 +337,8 @@ def test_kill_9_of_a_comparison_leaves_no_worker_and_the_same_command_goes_on(
         ({"arms": "oracle"}, ConfigError, "need --labels-per-class or --label-noise"),
         ({"arms": "aligned", "embeddings": None}, ConfigError, "need --embeddings"),
         ({"arms": "oracle,fixmatch", "embeddings": None}, ConfigError, "need --labels-per-class or --label-noise"),
+        ({"arms": "oracle,aligned", "embeddings": None}, ConfigError, "oracle need --label.*; aligned need --emb"),
+        ({"arms": "class-name", "centre": "class"}, ConfigError, "class-name need another --centre than class"),
         ({"seed": 5}, ConfigError, "--seed 5: .*--first-seed"),
         (
             {"arms": "shuffled-within-class", "labels_per_class": 1, "described_fraction": 0.02},
@@ -433,7 +435,8 @@ def test_by_default_all_arms_run_that_mean_something_with_the_labels_there_are(
     manifest["prompts"][0]["class_conditioned"] = True
     (table / "manifest.json").write_text(json.dumps(manifest))
     told = make_plan(options(colour_folder, table, tmp_path / "cmp")).members
-    assert set(known) - set(told) == {"text-labels", "text-labels-aligned", "text-labels-shuffled"}
+    told_nothing = {"text-labels", "text-labels-aligned", "text-labels-shuffled", "text-labels-class-mean"}
+    assert set(known) - set(told) == told_nothing
 
 
 def test_a_second_round_brings_the_first_one_along(colour_folder: Path, table: Path, tmp_path: Path) -> None:

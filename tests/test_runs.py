@@ -83,3 +83,16 @@ def test_a_set_of_other_classes_than_the_run_is_refused_by_the_first_that_differ
     asked = LabelConfig(data=images.spec, embeddings=(tmp_path / "none",), out=tmp_path / "out.parquet")
     with pytest.raises(RunError, match="class 1 is 'food' there and 'meals' here"):
         ask_run(small_run, asked, images)
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("/usr/bin/gpt4image", "gpt4image train --out 'a run'"),
+        (str(Path(runs.__file__).with_name("__main__.py")), "gpt4image train --out 'a run'"),
+        ("/home/me/notebook.py", ""),
+    ],
+)
+def test_a_command_is_recorded_where_there_was_one(monkeypatch: pytest.MonkeyPatch, program: str, words: str) -> None:
+    monkeypatch.setattr("sys.argv", [program, "train", "--out", "a run"])
+    assert runs.command() == words == runs.environment()["command"]

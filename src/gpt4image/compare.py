@@ -51,11 +51,12 @@ def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",)) -> 
     write_json(out / "comparison.json", record)
     left_out = gather_comparison(plans, names if len(plans) > 1 else ())
     report = write_report(out)
+    said = dict.fromkeys(line for plan in plans for line in leaks(plan.prepared.data.image_set))
     set_aside = dict.fromkeys(item for folder in jobs for item in runs.read_set_aside(folder))
     return Outcome(
         path=out,
         summary={"comparison": str(out / "comparison.json"), "report": str(report)},
         record=record,
-        text="\n\n".join([all_tables(record), *leaks(plans[0].prepared.data.image_set)]),
+        text="\n\n".join([all_tables(record), *said]),
         set_aside=(*set_aside, *left_out),
     )

@@ -30,6 +30,7 @@ from gpt4image.reporting.map_figure import map_figure
 from gpt4image.reporting.page import render
 from gpt4image.reporting.records import (
     COMPARISON,
+    FEW_SEEDS,
     Comparison,
     Evaluation,
     Run,
@@ -39,7 +40,7 @@ from gpt4image.reporting.records import (
     load_items,
     load_run,
 )
-from gpt4image.reporting.run_charts import Confused, accuracy_curves, class_gains, confusions, loss_curves
+from gpt4image.reporting.run_charts import ClassGains, Confused, accuracy_curves, class_gains, confusions, loss_curves
 from gpt4image.runs import CONFIG, RUN
 
 PAGE = "report.html"
@@ -102,6 +103,7 @@ def _comparison_page(folder: Path) -> Page:
         title=findings.one_line(first.question) or "What did descriptions buy?",
         sections=sections,
         headings=metric_tables.HEADINGS,
+        few=FEW_SEEDS,
         set_aside=[*set_aside, *extras.set_aside],
         background=background(all_runs),
         **_shown("comparison", extras, all_runs),
@@ -198,7 +200,7 @@ class Section:
     intervals: Markup
     curves: Markup
     losses: Markup
-    classes: Markup
+    classes: ClassGains
     best_arm: str | None
     confusions: dict[str, list[Confused]]
 
@@ -229,7 +231,7 @@ def _section(identifier: str, name: str, comparison: Comparison, runs: Mapping[s
         intervals=charts.interval_chart(f"{identifier}-intervals", title, spreads, axis=metric),
         curves=accuracy_curves(identifier, runs, reference=comparison.reference),
         losses=loss_curves(identifier, runs),
-        classes=class_gains(identifier, runs[comparison.reference], runs[best]) if best else Markup(),
+        classes=class_gains(identifier, runs[comparison.reference], runs[best]) if best else ClassGains(),
         best_arm=best,
         confusions=confusions(runs),
     )

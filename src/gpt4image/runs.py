@@ -169,9 +169,16 @@ def environment(**facts: Any) -> dict[str, Any]:
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
         **_commit(),
-        "command": shlex.join(["gpt4image", *sys.argv[1:]]) if Path(sys.argv[0]).name == "gpt4image" else "python",
+        "command": command(),
         **facts,
     }
+
+
+def command() -> str:
+    """Return the command line of this process; empty where it is not that of the package."""
+    program = Path(sys.argv[0])
+    ours = program.name == "gpt4image" or program == Path(__file__).with_name("__main__.py")
+    return shlex.join(["gpt4image", *sys.argv[1:]]) if ours else ""
 
 
 @functools.cache

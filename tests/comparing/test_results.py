@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from gpt4image.comparing.results import notes
+from gpt4image.comparing.results import notes, recorded
 from gpt4image.config import CompareConfig
 from gpt4image.data import load_image_set
 
@@ -24,3 +24,8 @@ def test_test_images_that_are_in_train_too_are_named(tmp_path: Path, copies: int
     said = " ".join(notes(CompareConfig(data=spec, out=tmp_path / "cmp", arms="baseline"), load_image_set(spec)))
     assert ("2 of 4 test images are byte for byte in train too" in said) == bool(copies)
     assert ("in train too" in said) == bool(copies)
+
+
+def test_options_of_a_variant_are_recorded_as_text() -> None:
+    options = {"label_embeddings": (Path("a.emb"), Path("b.emb")), "init": Path("weights"), "lr": 0.1}
+    assert recorded(options) == {"label_embeddings": ["a.emb", "b.emb"], "init": "weights", "lr": 0.1}

@@ -64,11 +64,29 @@ def test_equal_differences_say_nothing_of_chance():
     assert (same.ci95, same.p) == ((0.0, 0.0), 1.0)
 
 
+@given(st.integers(2, 5), st.integers(2, 200), st.data())
+def test_one_image_more_with_every_seed_says_nothing_of_chance(seeds: int, images: int, data: st.DataObject):
+    """Accuracies come from float32 metrics, whose rounding must not pass for a difference between seeds."""
+    fewer = np.array(data.draw(st.lists(st.integers(0, images - 1), min_size=seeds, max_size=seeds)))
+    a, b = (((fewer + more) / images).astype(np.float32).astype(float).tolist() for more in (1, 0))
+    assert (paired(a, b).ci95, paired(a, b).p) == (None, None)
+    hits = np.arange(images) < fewer[:, None]
+    assert paired(hits.mean(axis=1).tolist(), hits.mean(axis=1).tolist()).p == 1.0
+
+
+def test_an_arm_that_is_right_where_the_other_is_wrong_on_every_image_has_no_p():
+    right = np.ones((3, 2), bool)
+    assert (crossed(right, ~right).ci95, crossed(right, ~right).p) == (None, None)
+    assert crossed(right, right).p == 1.0
+
+
 def test_what_cannot_be_averaged_is_refused():
     with pytest.raises(ValueError, match="no values"):
         mean_ci([])
     with pytest.raises(ValueError, match="equal length, got 2 and 1"):
         paired([1.0, 2.0], [1.0])
+    with pytest.raises(ValueError, match="no values"):
+        paired([], [])
 
 
 hits = st.tuples(st.integers(2, 5), st.integers(2, 12)).flatmap(
@@ -91,6 +109,9 @@ def test_crossed_is_the_naive_analysis_of_variance(both: tuple[NDArray[np.bool_]
     components = [max((of_seeds - rest) / images, 0) / n, max((of_images - rest) / n, 0) / images, rest / (n * images)]
     result = crossed(a, b)
     assert result.difference == pytest.approx(mean, abs=1e-12)
+    if abs(mean) == 1.0:  # all differences are equal
+        assert result.ci95 is None
+        return
     assert result.ci95 is not None
     assert result.p is not None
     assert (result.ci95[1] - mean) >= stats.norm.ppf(0.975) * math.sqrt(sum(components)) - 1e-9

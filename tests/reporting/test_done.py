@@ -28,6 +28,9 @@ def test_what_is_not_known_is_not_made_up(tmp_path: Path) -> None:
     done = what_was_done(Descriptions.model_validate(record), {})
     assert done["Described by"] == "imported, prompt told (told the class)"
     assert done["Price of the texts"] == "1,600 descriptions; dollars not recorded"
+    record["describers"] += [{"prompt": "told", "describer": "openai:x", "descriptions": 2, "cost_usd": 2.0}]
+    price = what_was_done(Descriptions.model_validate(record), {})["Price of the texts"]
+    assert price.endswith("$2.00; that of 1 of 2 describers; the others recorded none")
     assert "Training" not in done and "Model" not in done
     record |= {"described": 1549, "encoding": record["encoding"] | {"truncated": 0.0}}
     gone = {name: record[name] for name in ("images", "described", "encoding")}

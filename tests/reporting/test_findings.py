@@ -10,6 +10,8 @@ from gpt4image.reporting import findings
 from gpt4image.reporting.records import Comparison, OtherImages
 from synthetic_records import MEANS, arm_record, comparison_record, pair_record
 
+ORACLE = {"text-labels": 0.47, "oracle": 0.5}
+
 
 def two_arms(before: list[float], after: list[float], arm: str = "text-labels", **data: Any) -> Comparison:
     arms = {"baseline": arm_record(before), arm: arm_record(after)}
@@ -62,6 +64,7 @@ def test_a_difference_without_p_value_is_not_sure() -> None:
     comparison = two_arms([0.25, 0.5, 0.75], [0.375, 0.5, 0.75])
     pair = comparison.pairs[0].model_copy(update={"p": None, "ci95": None, "other_images": OtherImages()})
     assert "no sure difference" in findings.finding(comparison, pair)
+    assert not findings.is_sure(pair.model_copy(update={"other_images": OtherImages(p=0.01)})), "one p is not both"
     assert "no p-value" in findings.finding(comparison, pair)
 
 
@@ -73,6 +76,19 @@ def test_a_difference_that_other_test_images_could_undo_is_not_sure() -> None:
     assert not findings.is_sure(undone)
     assert "p = 0.080 with other test images counted too" in findings.finding(comparison, undone)
     assert findings.is_sure(pair.model_copy(update={"other_images": OtherImages()})), "an older record has no such test"
+
+
+def test_it_says_how_much_of_the_way_to_all_labels_texts_go() -> None:
+    comparison = Comparison.model_validate(comparison_record(means={"baseline": 0.3, "aligned": 0.2, **ORACLE}))
+    _, sentence, *_ = findings.findings(comparison)
+    whole, part = comparison.pair("oracle"), comparison.pair("text-labels")
+    assert whole is not None and part is not None
+    share = part.difference / whole.difference
+    assert findings.recovered(comparison, "text-labels") == pytest.approx(share)
+    assert f"brings back: text labels {100 * share:.0f} %, alignment to the descriptions −" in sentence
+    unsure = Comparison.model_validate(comparison_record(means={"baseline": 0.49, **ORACLE}))
+    assert findings.recovered(unsure, "text-labels") is None, "nothing sure was lost"
+    assert not any("brings back" in line for line in findings.findings(unsure))
 
 
 def test_the_headline_arm_is_fixed_and_not_the_best_on_test() -> None:
@@ -169,6 +185,21 @@ def test_the_terminal_table_has_a_line_per_arm_and_the_findings() -> None:
     assert " ".join(line.split()) == words
     assert "With 5 labels a class, text labels raised" in text
     assert "*" not in text
+
+
+def test_a_long_name_costs_no_number() -> None:
+    record = comparison_record(means={**MEANS, "text-labels-with-" + 5 * "a-very-long-": 0.4})
+    table = findings.comparison_table(record)
+    assert "…" not in table
+    name, arm = list(record["arms"].items())[-1]
+    assert all(f"{100 * value:.1f}" in table for value in arm["test"]) and name[:20] in table
+
+
+def test_nothing_in_a_name_acts_on_a_terminal() -> None:
+    arms = {"baseline": arm_record([0.3, 0.4, 0.5]), "x\x1b[31mred\u202e": arm_record([0.4, 0.5, 0.6])}
+    table = findings.comparison_table({"metric": "top1", "arms": arms, "pairs": []})
+    assert "\x1b" not in table and "\u202e" not in table
+    assert r"x\x1b[31mred\u202e" in table
 
 
 def test_the_terminal_table_takes_names_literally() -> None:

@@ -103,6 +103,9 @@ def test_a_run_leaves_what_its_train_and_validation_pictures_tell(described: tup
     assert space.split == "val" and space.before is not None and space.before.name == "the untrained network"
     places = np.array([point.after for point in space.points])
     assert places.shape == (len(space.points), 2) and ((places >= 0) & (places <= 1)).all()
+    known = Descriptions.model_validate(read_json(run / "descriptions.json"))
+    assert [asked.name for asked in known.prompts] == ["paper"] == [by.prompt for by in known.describers]
+    assert known.descriptions == 48, "what the table does not hold is not counted"
     assert report(ReportConfig(dir=run)).set_aside == ()
     page = (run / "report.html").read_text(encoding="utf-8")
     assert all(f'id="{part}"' in page for part in ("done", "map", "pictures", "doubtful", "descriptions"))

@@ -60,6 +60,11 @@ def test_corruptions_stand_by_kind_and_severity() -> None:
     (row,) = corruption_table(comparison)
     assert (row.kind, row.cells) == ("pixelate", [("35.0 %", "45 25"), None])
     assert corruption_table(Comparison.model_validate(comparison_record())) == []
+    uneven = record()
+    del uneven["arms"]["baseline"]["metrics"]["corrupted:pixelate:1"]
+    uneven["arms"]["aligned"]["metrics"] |= record()["arms"]["baseline"]["metrics"]
+    cells = corruption_table(Comparison.model_validate(uneven))[0].cells
+    assert cells == [("35.0 %", "– 25"), ("35.0 %", "45 25")]
 
 
 def test_the_terminal_shows_what_was_asked_for_alone() -> None:

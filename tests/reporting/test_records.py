@@ -89,6 +89,10 @@ def test_the_reference_is_the_baseline_or_else_the_first_arm() -> None:
         ({"pairs": 3}, "pairs"),
         ({"pairs": ["x"]}, "pairs.0"),
         ({"metric": None}, "metric"),
+        ({"arms": []}, "arms"),
+        ({"arms": [], "pairs": [{"arm": "x", "against": "y", "difference": 0.1}]}, "not what it should hold"),
+        ({"pairs": [{"arm": ["aligned"], "against": "baseline", "difference": 0.1}]}, "not what it should hold"),
+        ({"comparisons": [1]}, "not what it should hold"),
     ],
 )
 def test_a_malformed_comparison_is_refused_by_name(tmp_path: Path, change: dict[str, object], words: str) -> None:

@@ -51,6 +51,24 @@ def test_examples_have_neighbours_that_the_report_can_show(tmp_path: Path) -> No
         assert all(len(other.picture) < 4000 for other in example.neighbours)
 
 
+def test_a_broken_picture_costs_no_other_example(tmp_path: Path) -> None:
+    pictures = load_openmoji()
+    data = [pictures.read(i) for i in range(8)] + [b"no picture"]
+    n = len(data)
+    images = ImageSet(
+        spec="memory", source=MemorySource(data), keys=tuple(f"p{i}" for i in range(n)), classes=("a", "b"),
+        labels=np.zeros(n, np.int64), splits=np.full(n, "train"), rows=np.arange(n),
+    )  # fmt: skip
+    text = TextTargets.one_each(np.random.default_rng(0).normal(size=(n, 4)), np.arange(n))
+    path = tmp_path / "x.json"
+    options = {"tables": (), "text": text, "text_labels": None, "run_dirs": {}, "comparison": "few"}
+    write_examples(path, images, np.ones(n, bool), **options)
+    found = [Example.model_validate(row) for row in read_json(path)]
+    assert {example.key for example in found} == {f"p{i}" for i in range(n - 1)}
+    assert "p8" not in {other.key for example in found for other in example.neighbours}
+    assert {example.comparison for example in found} == {"few"}
+
+
 def test_doubts_are_shown_as_far_as_their_pictures_can_be_decoded(tmp_path: Path) -> None:
     pictures = load_openmoji()
     count = DOUBTS + 5

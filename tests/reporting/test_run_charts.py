@@ -33,8 +33,9 @@ def test_of_many_classes_the_most_and_least_changed_are_shown(tmp_path: Path) ->
     sizes = {"support": [1] * k, "confusion": [[0] * k] * k, "per_class": [i / k for i in range(k)]}
     evaluation = read_json(folder / "evaluation-test.json") | {"classes": [f"class-{i:02}" for i in range(k)]}
     write_json(folder / "evaluation-test.json", evaluation | sizes)
-    chart = class_gains("x", None, [load_run(folder)])
-    names = re.findall(r">(class-\d\d)<", chart)
+    gains = class_gains("x", None, [load_run(folder)])
+    assert gains.left_out == "30 of 100 classes: those with the largest and the smallest accuracy. "
+    names = re.findall(r">(class-\d\d)<", gains.chart)
     assert len(set(names)) == CLASSES_SHOWN
     assert {"class-99", "class-85", "class-14", "class-00"} <= set(names)
     assert "class-50" not in names

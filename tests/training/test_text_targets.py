@@ -83,6 +83,18 @@ def test_every_text_of_an_image_is_drawn_equally_often() -> None:
     assert min(times) > 900
 
 
+@given(counts=COUNTS, seed=st.integers(0, 99))
+def test_texts_of_others_are_all_of_theirs(counts: np.ndarray, seed: int) -> None:
+    text, rng = some_targets(counts, seed), np.random.default_rng(seed)
+    order = rng.permutation(len(counts))
+    chosen, others = order[: len(order) // 2], rng.permutation(order)[: len(order) // 2]
+    given_ = text.of_others(chosen, others)
+    assert given_.table is None
+    assert (given_.identity[chosen] == text.identity[others]).all()
+    assert torch.equal(given_.take(chosen)[0], text.take(others)[0])
+    assert not given_.described[order[len(order) // 2 :]].any()
+
+
 def test_one_each_gives_an_image_its_row() -> None:
     targets = TextTargets.one_each(np.eye(3, dtype=np.float32), np.array([2, -1, 0]))
     assert targets.take(np.array([0, 1, 2]))[0].tolist() == [[0, 0, 1], [0, 0, 0], [1, 0, 0]]

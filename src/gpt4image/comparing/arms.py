@@ -6,7 +6,7 @@ are scarce or wrong, controls that need classes use the labels that are left, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from gpt4image.config import ARMS
 from gpt4image.data.image_set import NO_LABEL
+from gpt4image.labelling.text_vectors import Texts, named, side_by_side
 from gpt4image.training.training_data import TextTargets, TrainingData
 
 Array = NDArray[Any]
@@ -100,12 +101,13 @@ def _text_labels_cotrained(given: Situation) -> TrainingData:
 
 
 def _zero_shot(given: Situation) -> TrainingData:
-    if given.class_names is None:
+    vectors, described, _ = _text(given).take(np.arange(len(given.data.labels)))
+    texts = Texts.one(vectors.numpy(), described.numpy(), given.class_names)
+    names = named(texts)
+    if names is None:
         raise ValueError("the zero-shot arm needs embeddings of the class names")
-    text = _text(given)
-    vectors, described, _ = text.take(np.arange(len(given.data.labels)))
-    nearest = (vectors.numpy() @ given.class_names.T).argmax(axis=1)
-    soft = one_hot(np.where(described.numpy(), nearest, NO_LABEL), len(given.data.classes))
+    nearest = (side_by_side(texts, _described(given)) @ names.T).argmax(axis=1)
+    soft = one_hot(np.where(texts.described, nearest, NO_LABEL), len(given.data.classes))
     return replace(given.data, text=None, soft=soft)
 
 
@@ -125,16 +127,11 @@ def _oracle(given: Situation) -> TrainingData:
 
 
 def _shuffled(given: Situation) -> TrainingData:
-    described = _described(given)
-    return _with_texts_of(given, described, _rng(given).permutation(described))
+    return replace(given.data, text=_text(given).of_others(*_partners(given, [_described(given)])))
 
 
 def _shuffled_within_class(given: Situation) -> TrainingData:
-    images, partners = [], []
-    for members in _labelled_by_class(given):
-        images.append(members)
-        partners.append(_rng(given).permutation(members))
-    return _with_texts_of(given, np.concatenate(images), np.concatenate(partners))
+    return replace(given.data, text=_text(given).of_others(*_partners(given, _labelled_by_class(given))))
 
 
 def _random(given: Situation) -> TrainingData:
@@ -166,8 +163,15 @@ def _class_mean(given: Situation) -> TrainingData:
 
 def _text_labels_shuffled(given: Situation) -> TrainingData:
     soft = given.text_labels(None)
+    images, partners = _partners(given, _labelled_by_class(given))
+    soft[images] = soft[partners]
+    return replace(given.data, text=None, soft=soft)
+
+
+def _text_labels_class_mean(given: Situation) -> TrainingData:
+    soft = given.text_labels(None)
     for members in _labelled_by_class(given):
-        soft[members] = soft[_rng(given).permutation(members)]
+        soft[members] = soft[members].mean(axis=0)
     return replace(given.data, text=None, soft=soft)
 
 
@@ -188,7 +192,7 @@ ALL: dict[str, Arm] = {
         after="text-labels",
     ),
     "zero-shot": Arm(
-        about="no label at all: the class name nearest to the description",
+        about="no label at all: the class name nearest to the description, both centred",
         prepare=_zero_shot,
         names=True,
         scarce_only=True,
@@ -231,6 +235,12 @@ ALL: dict[str, Arm] = {
     "text-labels-shuffled": Arm(
         about="control: the text label of another image of the class",
         prepare=_text_labels_shuffled,
+        text_labels=True,
+        known_only=True,
+    ),
+    "text-labels-class-mean": Arm(
+        about="control: the mean text label of the class",
+        prepare=_text_labels_class_mean,
         text_labels=True,
         known_only=True,
     ),
@@ -287,9 +297,11 @@ def _labelled_by_class(given: Situation) -> list[NDArray[np.int64]]:
     return [group for group in groups if len(group)]
 
 
-def _with_texts_of(given: Situation, images: Array, partners: Array) -> TrainingData:
-    """Return the data in which ``images[i]`` has the (mean) text of ``partners[i]``, and no other image has one."""
-    rows = np.full(len(given.data.labels), -1, np.int64)
-    rows[images] = np.arange(len(images))
-    matrix = _text(given).take(np.asarray(partners))[0].numpy()
-    return replace(given.data, text=TextTargets.one_each(matrix, rows))
+def _partners(given: Situation, groups: Sequence[Array]) -> tuple[Array, Array]:
+    """Return the images of all groups and, for each, another one of its group: itself where it is alone.
+
+    A random cycle, since a permutation leaves one image of each group in its place, on average.
+    """
+    rng = _rng(given)
+    orders = [rng.permutation(group) for group in groups]
+    return np.concatenate(orders), np.concatenate([np.roll(order, 1) for order in orders])

@@ -203,21 +203,34 @@ def _members(
     }
     means_something = {*arms.applicable(scarce=True, **there), *arms.applicable(scarce=False, **there)}
     possible = [name for name in ARMS if name in means_something and (scarce or name != "oracle")]
+    if config.centre == "class":  # one text a class, minus the mean of the class, is nothing
+        possible = [name for name in possible if name not in ("class-name", "class-mean")]
     usual = arms.applicable(scarce=scarce or unlabelled, class_conditioned=class_conditioned, **there)
     asked = listed(config.arms) or tuple(name for name in usual if name in possible)
     wanted = {**dict.fromkeys(asked), **{table["arm"]: None for table in config.variants.values()}}
     if refused := [name for name in wanted if name not in possible]:
-        texts = config.embeddings is None and all(arms.ALL[name].text for name in refused)
-        why = "need --embeddings" if texts else "need --labels-per-class or --label-noise"
-        if not texts and scarce and all(arms.ALL[name].consistent for name in refused):
-            why = "need training images without a label (with text labels, without a description too)"
-        raise ConfigError(f"--arms {','.join(refused)} {why} here; possible now: {', '.join(possible)}.")
+        lacking: dict[str, list[str]] = {}
+        for name in refused:
+            lacking.setdefault(_lacks(arms.ALL[name], config, scarce), []).append(name)
+        why = "; ".join(f"{','.join(names)} need {what}" for what, names in lacking.items())
+        raise ConfigError(f"--arms: {why}; possible now: {', '.join(possible)}.")
     first = (arms.ALL[name].after for name in wanted)
     plain = dict.fromkeys(("baseline", *filter(None, first), *asked))
     members = {name: Member(arm=name, options={}) for name in plain}
     for name, table in config.variants.items():
         members[name] = Member(arm=table["arm"], options={key: table[key] for key in table if key != "arm"})
     return members
+
+
+def _lacks(arm: arms.Arm, config: CompareConfig, scarce: bool) -> str:
+    """Return what an arm that is not possible would need."""
+    if arm.text and config.embeddings is None:
+        return "--embeddings"
+    if arm.consistent and scarce:
+        return "training images without a label (with text labels, without a description too)"
+    if config.centre == "class" and arm.known_texts:
+        return "another --centre than class"
+    return "--labels-per-class or --label-noise"
 
 
 def _class_conditioned(config: CompareConfig) -> bool:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -30,7 +29,10 @@ PLAIN = ("top5", "mean_class_accuracy", "ece")
 
 RIVALS = {
     "aligned": ("shuffled", "shuffled-within-class", "random", "class-name", "class-mean"),
-    "text-labels": ("aligned", "class-name", "zero-shot", "self-training", "fixmatch", "text-labels-shuffled"),
+    "text-labels": (
+        *("oracle", "aligned", "class-name", "zero-shot", "self-training", "fixmatch"),
+        *("text-labels-shuffled", "text-labels-class-mean"),
+    ),
     "text-labels-aligned": ("text-labels", "class-name"),
     "text-labels-cotrained": ("text-labels", "text-labels-fixmatch"),
     "text-labels-fixmatch": ("text-labels", "fixmatch"),
@@ -75,7 +77,7 @@ def summarise(config: CompareConfig, members: Mapping[str, Member], data: Traini
         "doubtful": _doubtful(folders, config.seed_range),
         "chosen": read_json(first / runs.CONFIG)["chosen"],
         "environment": read_json(first / runs.ENVIRONMENT),
-        "command": shlex.join(["gpt4image", *sys.argv[1:]]),
+        "command": runs.command(),
         "notes": notes(config, data.image_set),
     }
 
@@ -137,17 +139,25 @@ def leaks(image_set: ImageSet) -> list[str]:
     ]
 
 
+def recorded(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a variant as a record holds them: paths as text, tuples as lists."""
+    return json.loads(json.dumps(options, default=str))
+
+
 def _arm(
     config: CompareConfig, member: Member, top1: Sequence[float], facts: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     mean, *interval = mean_ci(top1)
     about = arms.ALL[member.arm].about
-    if member.options:
-        about = f"{member.arm} with " + ", ".join(f"{key} {value}" for key, value in member.options.items())
+    options = recorded(member.options)
+    if options:
+        about = f"{member.arm} with " + ", ".join(
+            f"{key} {','.join(value) if isinstance(value, list) else value}" for key, value in options.items()
+        )
     return {
         "description": about,
         "arm": member.arm,
-        "options": {key: str(value) if isinstance(value, Path) else value for key, value in member.options.items()},
+        "options": options,
         "seeds": list(config.seed_range),
         "test": list(top1),
         "mean": mean,

@@ -9,13 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+EQUAL = 1e-6
+"""Differences of accuracies closer than this are equal: they are float32, and one of a million images is more."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
     """Mean of n paired differences, its 95 % t-interval and the two-sided p-value of the paired t-test.
 
-    ``ci95`` and ``p`` are None for a single pair, and where all differences over seeds are equal and not zero: a
-    coincidence of few seeds, of which chance cannot be learned. If all are zero the interval has no width, and p is 1.
+    ``ci95`` and ``p`` are None for a single pair, and where all differences are equal and not zero: a coincidence of
+    few seeds or images, of which chance cannot be learned. If all are zero the interval has no width, and p is 1.
     """
 
     difference: float
@@ -36,7 +39,7 @@ def mean_ci(values: Sequence[float]) -> tuple[float, float | None, float | None]
     mean = float(sample.mean())
     if len(sample) == 1:
         return mean, None, None
-    half = float(stats.t.ppf(0.975, len(sample) - 1) * _standard_error(sample))
+    half = float(stats.t.ppf(0.975, len(sample) - 1) * stats.sem(sample))
     return mean, mean - half, mean + half
 
 
@@ -48,12 +51,14 @@ def paired(a: Sequence[float], b: Sequence[float]) -> Difference:
     """
     if len(a) != len(b):
         raise ValueError(f"paired values must have equal length, got {len(a)} and {len(b)}")
+    if not len(a):
+        raise ValueError("the difference of no values is not defined")
     differences = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
     n = len(differences)
     mean = float(differences.mean())
-    error = _standard_error(differences) if n > 1 else 0.0
-    if n == 1 or (error == 0.0 and mean != 0.0):
+    if n == 1:
         return Difference(difference=mean, ci95=None, p=None, n=n)
+    error = 0.0 if np.ptp(differences) < EQUAL else float(stats.sem(differences))
     return _judged(mean, error, n - 1, n)
 
 
@@ -92,15 +97,8 @@ def crossed(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> Difference:
 
 
 def _judged(mean: float, error: float, freedom: float, n: int) -> Difference:
+    if error == 0.0 and mean != 0.0:
+        return Difference(difference=mean, ci95=None, p=None, n=n)
     half = float(stats.t.ppf(0.975, freedom) * error)
-    if error == 0.0:
-        p = 1.0 if mean == 0.0 else 0.0
-    else:
-        p = float(2.0 * stats.t.sf(abs(mean) / error, freedom))
+    p = 1.0 if error == 0.0 else float(2.0 * stats.t.sf(abs(mean) / error, freedom))
     return Difference(difference=mean, ci95=(mean - half, mean + half), p=p, n=n)
-
-
-def _standard_error(sample: np.ndarray) -> float:
-    """Return the standard error of the mean; rounding noise of equal values counts as none."""
-    error = float(sample.std(ddof=1) / np.sqrt(len(sample)))
-    return 0.0 if error <= 1e-14 * float(np.abs(sample).max()) else error

@@ -31,6 +31,7 @@ ARMS = (
     "class-name",
     "class-mean",
     "text-labels-shuffled",
+    "text-labels-class-mean",
 )
 COMMON = frozenset(
     {

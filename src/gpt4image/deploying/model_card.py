@@ -20,7 +20,7 @@ from gpt4image.deploying import usage
 from gpt4image.deploying.agreement import Agreement
 from gpt4image.deploying.leaving import LeavingModel
 from gpt4image.deploying.timm_folder import needs_small_stem
-from gpt4image.errors import StoreError, TableError
+from gpt4image.errors import RunError, StoreError, TableError
 from gpt4image.reporting import findings
 from gpt4image.reporting.records import COMPARISON, Arm, Comparison, Interval, Run, load_comparisons, load_run
 from gpt4image.visible import visible
@@ -146,6 +146,10 @@ def comparisons_of(run_dir: Path) -> list[Found]:
     if folder is None:
         return []
     own = os.path.relpath(run_dir, folder)
+    try:
+        comparisons = load_comparisons(folder)
+    except RunError:  # a file of that name that is not ours
+        return []
     return [
         Found(
             name=name,
@@ -155,7 +159,7 @@ def comparisons_of(run_dir: Path) -> list[Found]:
                 findings.finding(comparison, pair, conditioned=False) for pair in comparison.pairs if pair.arm == name
             ],
         )
-        for comparison in load_comparisons(folder).values()
+        for comparison in comparisons.values()
         for name, arm in comparison.arms.items()
         if own in map(os.path.normpath, arm.runs)
     ]

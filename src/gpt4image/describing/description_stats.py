@@ -8,7 +8,7 @@ import json
 import re
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial, reduce
 from typing import Any, get_args
@@ -48,10 +48,14 @@ _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _PARTICULAR = re.compile(r"\b(?=[\w-]*\d)[\w-]{8,}\b")
 
 
-def stats(config: StatsConfig) -> Outcome:
+def stats(config: StatsConfig, prompts: Collection[Prompt] | None = None) -> Outcome:
     """Count descriptions, their lengths, flaws, prompts, describers and failures, and the coverage of an image set.
 
     Memory is a few hundred bytes a result.
+
+    Args:
+        config: options of the command.
+        prompts: whose answers count; None for all.
 
     Raises:
         DataError: the image set cannot be read.
@@ -64,9 +68,10 @@ def stats(config: StatsConfig) -> Outcome:
         total = sum(count for _, _, _, count in store.counts())
         task = bar.add_task("read", total=total, note="")
         for result in itertools.chain(store.descriptions(), store.descriptions(status="failed")):
-            found.add(result, names.get(result.digest))
+            if prompts is None or result.prompt in prompts:
+                found.add(result, names.get(result.digest))
             bar.update(task, advance=1)
-        repeated = _repeated(store)
+        repeated = _repeated(store, prompts)
     summary = found.summary() | {
         "near_duplicates": sum(count - 1 for count, _ in repeated),
         "bytes_per_description": round(config.store.stat().st_size / max(1, len(found.words))),
@@ -267,14 +272,15 @@ class _Stats:
         }
 
 
-def _repeated(store: DescriptionStore) -> list[tuple[int, str]]:
+def _repeated(store: DescriptionStore, prompts: Collection[Prompt] | None) -> list[tuple[int, str]]:
     """Return size and first text of each group of descriptions that are nearly the same, the largest first."""
     rows = array("q")
 
     def texts() -> Iterator[str]:
         for stored in store.texts():
-            rows.append(stored.row)
-            yield stored.text
+            if prompts is None or stored.prompt in prompts:
+                rows.append(stored.row)
+                yield stored.text
 
     groups = near_duplicates(texts(), lambda places: store.texts_at(np.asarray(rows)[places].tolist()))
     first = store.texts_at([rows[group[0]] for group in groups[:_SHOWN]])

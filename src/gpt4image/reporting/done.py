@@ -41,10 +41,13 @@ def _descriptions(known: Descriptions) -> dict[str, str]:
 def _price(known: Descriptions) -> str:
     tokens_in, tokens_out = (_sum(getattr(by, name) for by in known.describers) for name in ("tokens_in", "tokens_out"))
     cost = _sum(by.cost_usd for by in known.describers)
+    priced = sum(by.cost_usd is not None for by in known.describers)
     parts = [f"{known.descriptions:,} descriptions"]
     if tokens_in is not None or tokens_out is not None:
         parts.append(f"{tokens_in or 0:,} tokens in, {tokens_out or 0:,} out")
     parts.append("dollars not recorded" if cost is None else f"${cost:,.4f}" if cost < 1 else f"${cost:,.2f}")
+    if 0 < priced < len(known.describers):
+        parts.append(f"that of {priced} of {len(known.describers)} describers; the others recorded none")
     return "; ".join(parts)
 
 

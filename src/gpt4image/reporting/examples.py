@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +41,7 @@ def write_examples(
     text: TextTargets | None,
     text_labels: NDArray[np.float32] | None,
     run_dirs: Mapping[str, Path],
-    splits: Sequence[str] = ("test", "train"),
+    comparison: str = "",
 ) -> None:
     """Write a fixed sample of held-out and described training pictures.
 
@@ -52,18 +52,19 @@ def write_examples(
         tables: of which table the texts are shown, as of ``read_descriptions``.
         text: embeddings of the descriptions, by which pictures have neighbours; or None.
         text_labels: (N, K) class probabilities read off the descriptions, zeros where there are none; or None.
-        run_dirs: by arm, a run whose test predictions are shown.
-        splits: to sample from.
+        run_dirs: by arm, a run whose predictions are shown on test pictures; without any, there are none of these.
+        comparison: whose predictions and text labels these are, where a report has several.
     """
     rng = np.random.default_rng(0)
     sample: list[int] = []
-    for split in splits:
+    for split in ("test", "train") if run_dirs else ("train",):
         images = np.flatnonzero(candidates & (image_set.splits == split))
         sample += np.sort(rng.choice(images, min(PER_SPLIT, len(images)), replace=False)).tolist()
     train = np.flatnonzero(candidates & (image_set.splits == "train"))
     alike = {} if text is None else nearest_texts(text, np.array(sample, np.int64), train)
-    shown = dict.fromkeys([*sample, *(other for others in alike.values() for other, _ in others)])
-    texts = read_descriptions(tables, [image_set.digests[i] for i in shown])
+    near = dict.fromkeys(other for others in alike.values() for other, _ in others)
+    large, small = _pictures(image_set, sample, THUMBNAIL), _pictures(image_set, near, SMALL)
+    texts = read_descriptions(tables, [image_set.digests[i] for i in dict.fromkeys([*sample, *near])])
     predictions = {arm: read_predictions(folder) for arm, folder in run_dirs.items()}
 
     def guess(label: int, probability: float) -> dict[str, Any]:
@@ -77,7 +78,7 @@ def write_examples(
         return {
             "key": image_set.keys[index],
             "label": name(index),
-            "picture": picture(image_set.read(index), SMALL),
+            "picture": small[index],
             "description": next(iter(texts.get(image_set.digests[index], [])), ""),
             "similarity": round(similarity, 3),
         }
@@ -87,16 +88,26 @@ def write_examples(
         by_text = None if text_labels is None or not text_labels[index].any() else text_labels[index]
         return {
             "key": key,
+            "comparison": comparison,
             "label": name(index),
             "split": str(image_set.splits[index]),
-            "picture": picture(image_set.read(index)),
+            "picture": large[index],
             "descriptions": texts.get(image_set.digests[index], []),
             "text_label": None if by_text is None else guess(int(by_text.argmax()), float(by_text.max())),
-            "neighbours": [neighbour(*other) for other in alike.get(index, [])],
+            "neighbours": [neighbour(*other) for other in alike.get(index, []) if other[0] in small],
             "predictions": {arm: guess(*found[key]) for arm, found in predictions.items() if key in found},
         }
 
-    write_json(path, [row(index) for index in sample])
+    write_json(path, [row(index) for index in sample if index in large])
+
+
+def _pictures(image_set: ImageSet, indices: Iterable[int], side: int) -> dict[int, str]:
+    """Return images as data URLs by their position; those that cannot be decoded are left out."""
+    found = {}
+    for index in indices:
+        with contextlib.suppress(DecodeError, OSError):
+            found[index] = picture(image_set.read(index), side)
+    return found
 
 
 def nearest_texts(
@@ -130,6 +141,7 @@ def write_doubts(
     *,
     tables: Sequence[Manifest],
     true: bool = False,
+    comparison: str = "",
 ) -> None:
     """Write the pictures whose label the text doubts, the first DOUBTS that can be decoded.
 
@@ -141,6 +153,7 @@ def write_doubts(
         probabilities: (n, K) of the classes, by their texts.
         tables: what the texts were read off, as of ``read_descriptions``.
         true: whether the set knows the true labels, since a comparison has spoilt the given ones itself.
+        comparison: whose labels these are, where a report has several.
     """
     classes, found = image_set.classes, []
     texts = read_descriptions(tables, [image_set.digests[row] for row in rows[: 2 * DOUBTS]])
@@ -151,7 +164,8 @@ def write_doubts(
             found.append(
                 {
                     "key": image_set.keys[row],
-                    "picture": picture(image_set.read(row)),
+                    "picture": picture(image_set.read(row), THUMBNAIL),
+                    "comparison": comparison,
                     "given": classes[label],
                     "text": classes[int(said.argmax())],
                     "probability": round(float(said.max()), 4),
@@ -162,7 +176,7 @@ def write_doubts(
     write_json(path, found)
 
 
-def picture(data: bytes, side: int = THUMBNAIL) -> str:
+def picture(data: bytes, side: int) -> str:
     """Return an image as a data URL of at most ``side`` pixels a side, re-encoded without metadata.
 
     Raises:

@@ -43,6 +43,7 @@ class Example(Record):
     key: str
     label: str | None = None
     split: str
+    comparison: str = ""
     picture: Picture
     descriptions: tuple[str, ...] = ()
     text_label: Guess | None = None
@@ -57,6 +58,7 @@ class Doubt(Record):
     """
 
     key: str
+    comparison: str = ""
     picture: Picture
     given: str
     text: str

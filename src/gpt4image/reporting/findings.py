@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gpt4image.reporting.records import FEW_SEEDS, Comparison, Interval, Pair
+from gpt4image.reporting.records import FEW_SEEDS, Comparison, Interval, Pair, comparisons_of
+from gpt4image.visible import visible
 
 SIGNIFICANT = 0.05
 TEXT_ARMS = (
@@ -38,13 +39,14 @@ PHRASES = {
     "class-name": "alignment to the class name",
     "class-mean": "alignment to the mean of the class",
     "text-labels-shuffled": "text labels shuffled within the class",
+    "text-labels-class-mean": "the mean text label of the class",
 }
 METRICS = {"top1": "test accuracy"}
 
 
 def one_line(text: str) -> str:
-    """Return ``text`` with every run of white space as one space."""
-    return " ".join(text.split())
+    """Return ``text`` with every run of white space as one space, and what a terminal would act on made visible."""
+    return visible(" ".join(text.split()))
 
 
 def tied(text: str) -> str:
@@ -58,9 +60,9 @@ def signed(value: float, digits: int = 1) -> str:
     return f"{rounded:+.{digits}f}".replace("-", "−")
 
 
-def percent(fraction: float | None) -> str:
+def percent(fraction: float | None, digits: int = 1) -> str:
     """Return e.g. ``34.8 %``, or a dash for nothing."""
-    return "–" if fraction is None else f"{100 * fraction:.1f} %".replace("-", "−")
+    return "–" if fraction is None else f"{100 * fraction:.{digits}f} %".replace("-", "−")
 
 
 def percent_interval(interval: Interval | None) -> str:
@@ -124,7 +126,7 @@ def condition(data: dict[str, Any]) -> str:
     if per_class:
         parts.append(f"{per_class} label{'' if per_class == 1 else 's'} a class")
     if noise:
-        parts.append(f"{100 * noise:.0f} % of {'them' if per_class else 'the training labels'} wrong")
+        parts.append(f"{100 * noise:.3g} % of {'them' if per_class else 'the training labels'} wrong")
     if noise and data.get("noise_kind") == "class-dependent":
         parts[-1] += " (each class taken for one other)"
     if (fraction := data.get("described_fraction") or 1.0) < 1.0:
@@ -142,9 +144,11 @@ def condition(data: dict[str, Any]) -> str:
 
 
 def is_sure(pair: Pair) -> bool:
-    """Say whether a difference is more than chance: enough seeds, and no p-value that was computed is 0.05 or more."""
-    known = [p for p in (pair.p, pair.other_images.p) if p is not None]
-    return pair.n >= FEW_SEEDS and bool(known) and max(known) < SIGNIFICANT
+    """Say whether a difference is more than chance: enough seeds, and both p-values below 0.05.
+
+    Old records have no p-value for other images; there that over seeds decides.
+    """
+    return pair.n >= FEW_SEEDS and pair.p is not None and max(pair.p, pair.other_images.p or 0.0) < SIGNIFICANT
 
 
 def _equals(p: float) -> str:
@@ -192,9 +196,27 @@ def findings(comparison: Comparison) -> list[str]:
     others = [pair for pair in comparison.pairs if pair.against != comparison.reference]
     pairs = text_pairs + others or list(comparison.pairs[:1])
     if pairs:
-        return [finding(comparison, pair, conditioned=number == 0) for number, pair in enumerate(pairs)]
+        first, *rest = (finding(comparison, pair, conditioned=number == 0) for number, pair in enumerate(pairs))
+        return [first, *_way_back(comparison), *rest]
     means = ", ".join(f"{percent(arm.mean)} with {phrase(name)}" for name, arm in comparison.arms.items())
     return [f"{metric_name(comparison).capitalize()} is {means}; no pair of arms was compared."]
+
+
+def recovered(comparison: Comparison, arm: str) -> float | None:
+    """Return the share of what missing or wrong labels cost that an arm brings back: 1 is all of it.
+
+    None where all true labels were not measured, or are not surely better than the reference.
+    """
+    whole, part = comparison.pair("oracle"), comparison.pair(arm)
+    if whole is None or part is None or whole.difference <= 0.0 or not is_sure(whole):
+        return None
+    return part.difference / whole.difference
+
+
+def _way_back(comparison: Comparison) -> list[str]:
+    shares = {phrase(arm): recovered(comparison, arm) for arm in TEXT_ARMS}
+    known = [f"{name} {percent(share, digits=0)}" for name, share in shares.items() if share is not None]
+    return [f"Of what the missing or wrong labels cost, this brings back: {', '.join(known)}."] if known else []
 
 
 def best_text_arm(comparison: Comparison) -> str | None:
@@ -241,24 +263,19 @@ def table_rows(comparison: Comparison) -> list[tuple[str, ...]]:
 
 def few_seeds_note(comparison: Comparison) -> str:
     """Return the footnote that table rows with too few seeds need, or an empty text."""
-    few = any(len(arm.seeds) < FEW_SEEDS for arm in comparison.arms.values())
+    few = any(pair.n < FEW_SEEDS for name in comparison.arms if (pair := comparison.pair(name)))
     return f"* n < {FEW_SEEDS} seeds: too few to tell a difference from chance." if few else ""
-
-
-def several(record: dict[str, Any]) -> dict[str, Comparison]:
-    """Return the comparisons of a record by name; a single one has the empty name."""
-    comparisons = record.get("comparisons") or {"": record}
-    return {name: Comparison.model_validate(value) for name, value in comparisons.items()}
 
 
 def comparison_table(record: dict[str, Any]) -> str:
     """Return the tables of a comparison record (the content of comparison.json) for a terminal."""
     buffer = io.StringIO()
     console = Console(file=buffer, width=160, color_system=None)
-    for name, comparison in several(record).items():
+    for name, comparison in comparisons_of(record).items():
         table = Table(box=box.SIMPLE_HEAD, title=Text(one_line(name)) if name else None, title_justify="left")
         for number, heading in enumerate(HEADINGS):
-            table.add_column(heading, justify="left" if number == 0 else "right", no_wrap=number != 3)
+            justify, overflow = ("left", "fold") if number == 0 else ("right", "ellipsis")
+            table.add_column(heading, justify=justify, overflow=overflow, no_wrap=number not in (0, 3))
         for row in table_rows(comparison):
             table.add_row(*map(Text, row))
         console.print(table)
@@ -271,7 +288,7 @@ def comparison_table(record: dict[str, Any]) -> str:
 def markdown_table(record: dict[str, Any]) -> str:
     """Return the tables of a comparison record (the content of comparison.json) as GitHub Markdown."""
     blocks = []
-    for name, comparison in several(record).items():
+    for name, comparison in comparisons_of(record).items():
         rows = [HEADINGS, ("---", *["---:"] * (len(HEADINGS) - 1)), *table_rows(comparison)]
         lines = [
             "| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in row) + " |" for row in rows

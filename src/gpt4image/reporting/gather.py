@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpt4image.engines import processes
-from gpt4image.errors import Gpt4ImageError
 from gpt4image.files import write_json
 from gpt4image.outcome import SetAside
 from gpt4image.reporting.extras import DESCRIPTIONS, DOUBTFUL, EXAMPLES, MAP
@@ -31,9 +30,13 @@ FEW = 20_000
 
 @dataclass(frozen=True, eq=False)
 class _Finished:
-    """A finished comparison, as its first seed saw it. What several parts of the report show is made once."""
+    """A finished comparison, as its first seed saw it. What several parts of the report show is made once.
+
+    ``name`` is empty where there is one comparison alone.
+    """
 
     plan: Plan
+    name: str
 
     @cached_property
     def data(self) -> TrainingData:
@@ -61,7 +64,7 @@ def gather_comparison(plans: Sequence[Plan], names: Sequence[str] = ()) -> list[
     Returns:
         What could not be gathered.
     """
-    finished = [_Finished(plan) for plan in plans]
+    finished = [_Finished(plan, name) for plan, name in zip(plans, names or [""] * len(plans), strict=True)]
     for name in (EXAMPLES, DESCRIPTIONS, DOUBTFUL, MAP):  # of an earlier comparison in the folder
         (plans[0].config.out / name).unlink(missing_ok=True)
     out, texts = plans[0].config.out, [one for one in finished if one.plan.prepared.data.text is not None]
@@ -71,7 +74,7 @@ def gather_comparison(plans: Sequence[Plan], names: Sequence[str] = ()) -> list[
     if doubting := _most_labels(texts):
         work[DOUBTFUL] = lambda: _doubts(doubting)
     if aligned := next((one for one in texts if "aligned" in one.plan.members), None):
-        work[MAP] = lambda: _map(aligned, names[finished.index(aligned)] if names else "")
+        work[MAP] = lambda: _map(aligned)
     return _all(work)
 
 
@@ -101,7 +104,7 @@ def write_descriptions(path: Path, ready: Prepared) -> None:
     described = np.zeros(len(ready.data.labels), bool) if text is None else text.described
     record: dict[str, Any] = {}
     if Path(manifest.store).is_file():
-        found = stats(StatsConfig(store=Path(manifest.store)))
+        found = stats(StatsConfig(store=Path(manifest.store)), manifest.prompts)
         record |= {**found.summary, **found.record}
     encoding = ("encoder", "width", "max_tokens", "truncated", "length_policy")
     record |= {
@@ -117,7 +120,7 @@ def _all(work: dict[str, Callable[[], None]]) -> list[SetAside]:
     for name, write in work.items():
         try:
             write()
-        except (Gpt4ImageError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 -- the runs are finished: nothing that is shown beside them may cost them
             set_aside.append(SetAside(name=name, reason=f"left out of the report: {error}"))
     return set_aside
 
@@ -145,6 +148,7 @@ def _examples(first: _Finished) -> None:
         text=data.text,
         text_labels=probabilities,
         run_dirs={name: member.folders[0] for name, member in plan.members.items()},
+        comparison=first.name,
     )
 
 
@@ -167,7 +171,6 @@ def _examples_of_run(ready: Prepared, run_dir: Path) -> None:
         text=data.text,
         text_labels=probabilities,
         run_dirs={},
-        splits=("train",),
     )
 
 
@@ -201,6 +204,7 @@ def _doubts(most: _Finished) -> None:
         said[order],
         tables=_tables([plan.prepared.config.embeddings, *plan.config.label_embeddings]),
         true=plan.config.label_noise > 0.0,
+        comparison=most.name,
     )
 
 
@@ -221,7 +225,7 @@ def _doubts_of_run(ready: Prepared, run_dir: Path) -> None:
     )
 
 
-def _map(aligned: _Finished, name: str) -> None:
+def _map(aligned: _Finished) -> None:
     from gpt4image.comparing.run_model import load_run_model
     from gpt4image.comparing.space_map import Before, write_map
 
@@ -236,7 +240,7 @@ def _map(aligned: _Finished, name: str) -> None:
         after=after,
         name="aligned",
         before=Before(name="baseline", model=before),
-        comparison=name,
+        comparison=aligned.name,
     )
 
 

@@ -19,9 +19,8 @@ from gpt4image.reporting.findings import (
     percent_interval,
     points,
     points_interval,
-    several,
 )
-from gpt4image.reporting.records import FEW_SEEDS, Comparison
+from gpt4image.reporting.records import FEW_SEEDS, Comparison, comparisons_of
 
 LABELS = {
     "top5": "top-5 accuracy",
@@ -106,8 +105,9 @@ def corruption_table(comparison: Comparison) -> list[Corrupted]:
     def cell(metrics: dict[str, float], kind: str) -> tuple[str, str] | None:
         if f"corrupted:{kind}" not in metrics:
             return None
-        values = (metrics[f"corrupted:{kind}:{severity}"] for severity in severities)
-        return percent(metrics[f"corrupted:{kind}"]), " ".join(f"{100 * value:.0f}" for value in values)
+        values = [metrics.get(f"corrupted:{kind}:{severity}") for severity in severities]
+        cells = ("–" if value is None else f"{100 * value:.0f}" for value in values)
+        return percent(metrics[f"corrupted:{kind}"]), " ".join(cells)
 
     means = [{name: found.mean for name, found in arm.metrics.items()} for arm in comparison.arms.values()]
     return [Corrupted(kind=kind.replace("_", " "), cells=[cell(arm, kind) for arm in means]) for kind in kinds]
@@ -142,7 +142,7 @@ def all_tables(record: dict[str, Any]) -> str:
     text = comparison_table(record)
     buffer = io.StringIO()
     console = Console(file=buffer, width=160, color_system=None)
-    for name, comparison in several(record).items():
+    for name, comparison in comparisons_of(record).items():
         if rows := compact_rows(comparison):
             table = Table(box=box.SIMPLE_HEAD, title=Text(one_line(name)) if name else None, title_justify="left")
             for number, heading in enumerate(rows[0]):

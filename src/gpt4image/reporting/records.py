@@ -204,6 +204,8 @@ def checked(path: Path, make: Callable[[], T]) -> T:
         reason = f"{where}: {detail['msg']}" if where else detail["msg"]
     except (OSError, ValueError) as error:
         reason = str(error)
+    except (AttributeError, TypeError) as error:  # another kind of value than expected, e.g. a list for a table
+        reason = f"not what it should hold: {error}"
     raise RunError(f"{path} cannot be read as a record ({reason}); write it again with the stage that made it.")
 
 
@@ -226,15 +228,13 @@ def load_comparisons(folder: Path) -> dict[str, Comparison]:
         RunError: comparison.json is malformed.
     """
     path = folder / COMPARISON
+    return checked(path, lambda: comparisons_of(read_json(path)))
 
-    def read() -> dict[str, Comparison]:
-        record = read_json(path)
-        several = record.get("comparisons") if isinstance(record, dict) else None
-        return {
-            name: Comparison.model_validate(value) for name, value in (several.items() if several else [("", record)])
-        }
 
-    return checked(path, read)
+def comparisons_of(record: dict[str, Any]) -> dict[str, Comparison]:
+    """Return the comparisons of a record (the content of comparison.json) by name; a single one has the empty name."""
+    several = record.get("comparisons") or {"": record}
+    return {name: Comparison.model_validate(value) for name, value in several.items()}
 
 
 def load_arm_runs(folder: Path, comparison: Comparison) -> tuple[dict[str, list[Run]], list[SetAside]]:

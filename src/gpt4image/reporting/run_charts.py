@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
@@ -80,18 +80,30 @@ def class_accuracies(runs: Sequence[Run]) -> dict[str, float]:
     return {name: fmean(accuracies) for name, accuracies in values.items()}
 
 
-def class_gains(identifier: str, before: Sequence[Run] | None, after: Sequence[Run]) -> Markup:
+@dataclass(frozen=True, kw_only=True)
+class ClassGains:
+    """A chart, empty where there is nothing to show, and a sentence about the classes that have no room in it."""
+
+    chart: Markup = field(default_factory=Markup)
+    left_out: str = ""
+
+
+def class_gains(identifier: str, before: Sequence[Run] | None, after: Sequence[Run]) -> ClassGains:
     """Return the chart of class accuracies, sorted by gain over ``before``, or by accuracy without it."""
     old, new = class_accuracies(before) if before is not None else None, class_accuracies(after)
     names = [name for name in new if old is None or name in old]
     gains = [charts.Gain(name=name, before=old[name] if old else None, after=new[name]) for name in names]
     gains.sort(key=lambda gain: (gain.before or 0.0) - gain.after)
     if not gains:
-        return Markup()
+        return ClassGains()
+    left_out = ""
     if len(gains) > CLASSES_SHOWN:
+        by = "accuracy" if old is None else "gain"
+        left_out = f"{CLASSES_SHOWN} of {len(gains)} classes: those with the largest and the smallest {by}. "
         gains = gains[: CLASSES_SHOWN // 2] + gains[-CLASSES_SHOWN // 2 :]
     title = "Accuracy of each class" if old is None else "Accuracy of each class, before and after"
-    return charts.class_chart(f"{identifier}-classes", title, gains, axis="accuracy within the class")
+    chart = charts.class_chart(f"{identifier}-classes", title, gains, axis="accuracy within the class")
+    return ClassGains(chart=chart, left_out=left_out)
 
 
 @dataclass(frozen=True, kw_only=True)

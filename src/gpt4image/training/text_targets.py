@@ -109,6 +109,18 @@ class TextTargets:
         offsets = np.concatenate([[0], np.cumsum(np.where(keep, counts, 0))])
         return replace(self, offsets=offsets, rows=self.rows[np.repeat(keep, counts)])
 
+    def of_others(self, images: NDArray[np.int64], others: NDArray[np.int64]) -> TextTargets:
+        """Return targets in which ``images``, (n,), have the texts of ``others``, (n,), and no image else any.
+
+        Equal texts stay equal; the table is left behind, for the texts are not those of its images any more.
+        """
+        whose = np.full(len(self.offsets) - 1, -1, np.int64)
+        whose[images] = others
+        owners, rows = self.texts_of(whose[whose >= 0])
+        counts = np.zeros(len(whose), np.int64)
+        counts[whose >= 0] = np.bincount(owners, minlength=len(images))
+        return replace(self, offsets=np.concatenate([[0], np.cumsum(counts)]), rows=rows, table=None)
+
     def centred(self, images: NDArray[np.int64], classes: NDArray[np.int64] | None = None) -> TextTargets:
         """Return the targets minus the mean text of ``images``, or minus the mean text of their class.
 
