@@ -15,12 +15,14 @@ import json
 import tempfile
 import time
 import tomllib
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+
+from gpt4image.errors import Gpt4ImageError
 
 MEASURED = ("val_top1", "seconds")
 
@@ -49,6 +51,8 @@ def trials(search: Search) -> dict[str, dict[str, Any]]:
     space = tomllib.loads(search.space.read_text(encoding="utf-8"))
     shared = {name: value for name, value in space.items() if not isinstance(value, dict) or name == "model_args"}
     own = {name: value for name, value in space.items() if name not in shared}
+    if unknown := set(search.only) - set(own):
+        raise SystemExit(f"--only {', '.join(sorted(unknown))}: {search.space} has {', '.join(own)}.")
     return {name: shared | options for name, options in own.items() if not search.only or name in search.only}
 
 
@@ -136,12 +140,16 @@ def one(search: Search, options: dict[str, Any], seed: int) -> tuple[float, floa
 
 def main() -> None:
     search = tyro.cli(Search)
+    jobs = waiting(search)
     with ProcessPoolExecutor(search.processes, mp_context=get_context("spawn")) as pool:
-        futures = [
-            (name, options, seed, pool.submit(one, search, options, seed)) for name, options, seed in waiting(search)
-        ]
-        for name, options, seed, future in futures:
-            value, seconds = future.result()
+        futures = {pool.submit(one, search, options, seed): (name, options, seed) for name, options, seed in jobs}
+        for future in as_completed(futures):
+            name, options, seed = futures[future]
+            try:
+                value, seconds = future.result()
+            except Gpt4ImageError as error:  # no finding: the same command tries it again
+                print(f"{name:50s} seed {seed}  failed: {error}", flush=True)
+                continue
             row = identity(search, name, options, seed) | {"val_top1": round(value, 4), "seconds": round(seconds, 1)}
             print(f"{name:50s} seed {seed}  {value:.4f}  {seconds:.0f} s", flush=True)
             with search.out.open("a", encoding="utf-8") as file:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from gpt4image.cli import COMMANDS, main
 
@@ -114,6 +115,20 @@ def test_a_place_that_cannot_be_written_is_named_without_a_traceback(
     monkeypatch.setitem(COMMANDS, "report", replace(COMMANDS["report"], stage="refusing:stage"))
     assert main(["report", "x"]) == 2
     assert capsys.readouterr().err == f"Error: {said}; choose a place that can be read or written.\n"
+
+
+def test_a_gpu_without_room_is_named_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(_config: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. If reserved but unallocated")
+
+    monkeypatch.setitem(sys.modules, "gpt4image.refusing", types.SimpleNamespace(stage=refuse))  # type: ignore[arg-type]
+    monkeypatch.setitem(COMMANDS, "report", replace(COMMANDS["report"], stage="refusing:stage"))
+    assert main(["report", "x"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("Error: the GPU has too little memory (CUDA out of memory. Tried to allocate 2.00 GiB).")
+    assert "--batch-size" in said and "Traceback" not in said
 
 
 @pytest.mark.parametrize(

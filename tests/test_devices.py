@@ -36,6 +36,21 @@ def test_the_probe_takes_the_fastest_and_reports_all() -> None:
     assert tried.count(("fp32", "contiguous")) >= 3
 
 
+def test_what_does_not_fit_into_memory_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpt4image.devices.computes_bf16", lambda _kind: True)
+    fits = {"bf16"}
+
+    def step(precision: str, _memory_format: str) -> None:
+        if precision not in fits:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    precision, _, seconds = probe(step, CPU, "auto", "contiguous")
+    assert precision == "bf16" and seconds["fp32 contiguous"] == float("inf")
+    fits.clear()
+    with pytest.raises(torch.OutOfMemoryError, match="fits in no precision: fp32, bf16"):
+        probe(step, CPU, "auto", "contiguous")
+
+
 def test_nothing_is_timed_where_there_is_no_choice() -> None:
     def never(_precision: str, _memory_format: str) -> None:
         raise AssertionError("timed")
@@ -53,8 +68,17 @@ def test_bf16_is_tried_only_where_the_processor_has_it(monkeypatch: pytest.Monke
 
 def test_a_device_that_is_not_there_is_refused_with_those_that_are() -> None:
     assert choose_device("cpu") == CPU
-    with pytest.raises(ConfigError, match="available: auto, cpu"):
-        choose_device("tpu")
+    for name in ("tpu", "cpu:x", "cuda", ""):
+        with pytest.raises(ConfigError, match="available: auto, cpu"):
+            choose_device(name)
+
+
+def test_a_gpu_beyond_those_there_are_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(ConfigError, match="cuda:2 is not available here; available: auto, cpu, cuda"):
+        choose_device("cuda:2")
 
 
 def test_autocast_multiplies_in_the_asked_precision() -> None:

@@ -17,6 +17,7 @@ from gpt4image.errors import ModelError
 from gpt4image.models import (
     checkpoint_activations,
     classifier_names,
+    compiler_missing,
     create_backbone,
     has_batch_norm,
     has_small_stem,
@@ -234,3 +235,12 @@ def test_models_that_cannot_checkpoint_activations_say_so(name, message):
         module = create_backbone(name, classes=3, image_size=224).module
     with pytest.raises(ModelError, match=message):
         checkpoint_activations(module, name)
+
+
+def test_triton_needs_a_c_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: object())
+    monkeypatch.setattr("shutil.which", lambda name: name if name == "clang" else None)
+    assert compiler_missing(torch.device("cuda")) == ""
+    monkeypatch.setattr("shutil.which", lambda _name: None)
+    assert "no C compiler" in compiler_missing(torch.device("cuda"))
+    assert "no C++ compiler" in compiler_missing(torch.device("cpu"))

@@ -31,6 +31,8 @@ def test_a_trial_that_is_there_is_not_run_again(tmp_path: Path) -> None:
     assert TOOL["waiting"](first) == jobs[:1]
     second = search(SPACES / "fixmatch.toml", first.out, seeds=2)
     assert [seed for _, _, seed in TOOL["waiting"](second)] == [0, *[1] * 6]
+    with pytest.raises(SystemExit, match="--only typo: "):
+        TOOL["waiting"](search(SPACES / "fixmatch.toml", first.out, only=("typo",)))
     few = search(SPACES / "fixmatch.toml", first.out, seeds=1, labels_per_class=10)
     assert TOOL["waiting"](few) == jobs
 

@@ -96,6 +96,12 @@ def test_rows_that_cannot_be_used_are_named_and_cost_no_other(tmp_path):
     assert texts.table.manifest.images == 1
 
 
+def test_pairs_may_be_lists_as_json_has_them(tmp_path):
+    pairs = [["a.jpg", "A red ball."], ["a.jpg", "A red ball."]]
+    texts = Texts.encoded(pairs, tmp_path / "table", encoder="bag-of-words:8")
+    assert texts["a.jpg"].described
+
+
 def test_what_is_no_text_is_left_out(tmp_path):
     pairs = [("a.jpg", "A red ball."), ("b.jpg", float("nan")), ("c.jpg", "  "), ("d.jpg", None)]
     with pytest.warns(UserWarning, match=r"3 keys have no text and are left out: 'b.jpg', 'c.jpg', 'd.jpg'"):
@@ -121,6 +127,8 @@ def test_mistakes_say_what_to_do(tmp_path):
         Texts.from_csv(tmp_path / "latin.csv", key="file", text="caption")
     with pytest.raises(DataError, match="no texts to encode"):
         Texts.encoded([], tmp_path / "table")
+    with pytest.raises(DataError, match="123 is of type int; give str"):
+        Texts.encoded({123: "A red ball."}.items(), tmp_path / "table")
     with pytest.raises(TableError, match="no embedding table"):
         Texts(tmp_path / "nowhere")
 

@@ -18,8 +18,9 @@ from gpt4image import runs
 from gpt4image.config import EvaluateConfig, TrainConfig
 from gpt4image.errors import ConfigError, DataError, Gpt4ImageError, ModelError, RunError, TrainingError
 from gpt4image.evaluate import evaluate
-from gpt4image.files import read_json
+from gpt4image.files import read_json, write_json
 from gpt4image.train import train
+from gpt4image.training import loop
 from gpt4image.training.checkpoint import load_tensors
 
 SMALL: dict[str, Any] = {
@@ -69,6 +70,37 @@ def test_a_model_learns_three_colours_and_is_measured_once(colour_folder: Path, 
     stamp = (tmp_path / "run" / "predictions-test.parquet").stat().st_mtime_ns
     assert evaluate(EvaluateConfig(run_dir=tmp_path / "run")).summary == measured.summary
     assert (tmp_path / "run" / "predictions-test.parquet").stat().st_mtime_ns == stamp, "the test split is read once"
+
+
+def test_a_single_class_is_refused_before_training(colour_folder: Path, tmp_path: Path) -> None:
+    above = tmp_path / "above"
+    above.mkdir()
+    colour_folder.rename(above / "colours")
+    with pytest.raises(DataError, match="has one class, 'colours': there is nothing to tell apart"):
+        train(options(above, tmp_path / "run", epochs=1))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_a_gpu_is_measured_where_there_is_none(colour_folder: Path, tmp_path: Path) -> None:
+    train(options(colour_folder, tmp_path / "run", epochs=1))
+    config = tmp_path / "run" / runs.CONFIG
+    write_json(config, {**read_json(config), "device": "cuda:1"})
+    assert evaluate(EvaluateConfig(run_dir=tmp_path / "run")).summary["images"] == 9
+
+
+def test_saving_takes_a_small_part_of_the_time(
+    colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saves: list[float] = []
+
+    def slowly(*_: Any) -> None:
+        saves.append(time.monotonic())
+        time.sleep(0.1)
+
+    monkeypatch.setattr(loop, "save_checkpoint", slowly)
+    started = time.monotonic()
+    train(options(colour_folder, tmp_path / "run", epochs=30, checkpoint_seconds=1e-9))
+    assert 1 <= len(saves) <= 1 + (time.monotonic() - started) / (loop.SAVING * 0.1)
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(colour_folder: Path, tmp_path: Path) -> None:

@@ -109,6 +109,18 @@ def _main(words: list[str]) -> int:
         where = "" if error.filename is None else f"{error.filename}: "
         print(f"Error: {where}{error.strerror}; choose a place that can be read or written.", file=sys.stderr)
         return USER_MISTAKE
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not loaded for this
+            raise
+        reason = " ".join(str(error).split(". If reserved")[0].split())
+        print(
+            f"Error: the GPU has too little memory ({reason}). What was finished is kept. Take less at once, by the "
+            f"options of `gpt4image {words[0]} --help` that name a batch or a size (train: --batch-size with "
+            "--grad-accumulation, --checkpoint-activations), see by nvidia-smi who else uses it, or give "
+            "--device cpu.",
+            file=sys.stderr,
+        )
+        return USER_MISTAKE
     except KeyboardInterrupt:
         again = "the same command again" + (" with --resume" if _goes_on_by_resume(words) else "")
         print(f"Interrupted; what was finished is kept. Give {again} to go on.", file=sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import resource
 import sys
 import time
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_limits
 
+from gpt4image.engines import processes
 from gpt4image.errors import ConfigError
 
 PROBE_STEPS = 4
@@ -28,10 +30,19 @@ def choose_device(name: str) -> torch.device:
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if available[kind]))
-    if not available.get(name.split(":")[0], False):
+    try:
+        device = torch.device(name)
+        is_there = available.get(device.type, False)
+    except RuntimeError:  # no name of a device
+        device, is_there = None, False
+    if device is None or not is_there or (device.index or 0) >= _count(device.type):
         there = ", ".join(kind for kind, is_there in available.items() if is_there)
         raise ConfigError(f"--device {name} is not available here; available: auto, {there}.")
-    return torch.device(name)
+    return device
+
+
+def _count(kind: str) -> int:
+    return torch.cuda.device_count() if kind == "cuda" else 1
 
 
 def use_gpu(name: str, number: int) -> None:
@@ -79,7 +90,11 @@ def probe(
         memory_format: auto, or the only one allowed.
 
     Returns:
-        precision, memory format, and seconds per step of each combination tried ("bf16 channels_last": 0.01).
+        precision, memory format, and seconds per step of each combination tried ("bf16 channels_last": 0.01); of one
+        that does not fit into memory, infinity.
+
+    Raises:
+        torch.OutOfMemoryError: none fits.
     """
     precisions = [precision] if precision != "auto" else ["fp32", "bf16"] if computes_bf16(device.type) else ["fp32"]
     formats = [memory_format] if memory_format != "auto" else ["contiguous", "channels_last"]
@@ -88,18 +103,25 @@ def probe(
         return *choices[0], {}
     seconds = {choice: _seconds_per_step(functools.partial(step, *choice), device) for choice in choices}
     best = min(seconds, key=lambda choice: seconds[choice])
+    if math.isinf(seconds[best]):
+        raise torch.OutOfMemoryError(f"one step of training fits in no precision: {', '.join(precisions)}")
     return *best, {" ".join(choice): round(value, 5) for choice, value in seconds.items()}
 
 
 def _seconds_per_step(step: Callable[[], None], device: torch.device) -> float:
-    step()
     times: list[float] = []
-    for _ in range(PROBE_STEPS):
-        start = time.perf_counter()
+    try:
         step()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - start)
+        for _ in range(PROBE_STEPS):
+            start = time.perf_counter()
+            step()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            times.append(time.perf_counter() - start)
+    except torch.OutOfMemoryError:
+        if processes.count() > 1:  # the others are in the middle of the step
+            raise
+        return math.inf
     return min(times)
 
 

@@ -15,6 +15,7 @@ from gpt4image.engines import processes
 from gpt4image.errors import DataError
 from gpt4image.files import atomic_path, read_json, write_json
 from gpt4image.outcome import Outcome
+from gpt4image.table import MANIFEST
 from gpt4image.training.training_data import TrainingData, prepare
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 def evaluate(config: EvaluateConfig) -> Outcome:
     """Measure a finished run on one split of its own set, or of another set with the same classes.
 
-    A split of the run's own set that was measured before is not read again: its record is returned. Another set may
-    have changed since, and is read each time.
+    A split of the run's own set that was measured before is not read again: its record is returned, unless something
+    could not be measured then. Another set may have changed since, and is read each time.
 
     Raises:
         RunError: no finished run, or its classes are not those of the set.
@@ -39,12 +40,16 @@ def evaluate(config: EvaluateConfig) -> Outcome:
     name = config.split if config.data is None else f"{config.split}-{runs.identity({'data': config.data})[:8]}"
     path = config.run_dir / f"evaluation-{name}.json"
     set_aside = ()
-    if config.data is not None or not path.is_file():
+    if config.data is not None or not path.is_file() or read_json(path).get("absent"):
         if config.data is not None:
             options = options.model_copy(update={"data": config.data, "embeddings": None, "only_described": False})
+        elif not options.only_described and options.embeddings and not (options.embeddings / MANIFEST).is_file():
+            options = options.model_copy(update={"embeddings": None})  # accuracy needs none
         options = options.model_copy(update={"text_labels": None})
+        described = options.embeddings is not None and (config.run_dir / runs.HEAD).is_file()
+        splits = dict.fromkeys((config.split, "val") if described else (config.split,))  # see held_out_described
         with processes.joined(choose_device(options.device)):
-            ready = processes.together(lambda: prepare(options, (config.split,), to_train=False), first_ahead=True)
+            ready = processes.together(lambda: prepare(options, tuple(splits), to_train=False), first_ahead=True)
             names = find_class_names(ready.config.embeddings, ready.config.device, ready.data.classes)
             measure_run(config.run_dir, ready.data, config.split, names=names, name=name)
             set_aside = processes.united(ready.data.unusable)

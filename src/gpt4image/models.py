@@ -165,6 +165,8 @@ def compiler_missing(device: torch.device) -> str:
         return f"there is no C++ compiler {compiler}; install it, or name yours in CXX"
     if device.type == "cuda" and importlib.util.find_spec("triton") is None:
         return "there is no Triton; pip install triton"
+    if device.type == "cuda" and not any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))):
+        return "there is no C compiler, which Triton needs; install gcc, or name yours in CC"
     return ""
 
 

@@ -157,7 +157,7 @@ class Texts:
         """
         from gpt4image.engines import processes
 
-        given = list(dict.fromkeys(texts))
+        given = list(dict.fromkeys((key, text) for key, text in texts))
         pairs = [(_digest_of(key), text) for key, text in given if isinstance(text, str) and text.strip()]
         if not pairs:
             raise DataError("there are no texts to encode; give pairs of a key and a description.")
@@ -218,7 +218,9 @@ def coverage(table: EmbeddingTable, keys: Sequence[str], digests: Sequence[str],
 
 
 def _digest_of(key: str) -> str:
-    """Return the digest that stands for a key in a table; a name gets one that no image has."""
+    """Return the digest that stands for a key in a table; a name gets one that no image has. DataError: no text."""
+    if not isinstance(key, str):
+        raise DataError(f"a key must be a text, and {key!r} is of type {type(key).__name__}; give str(key), always so.")
     return key.lower() if _DIGEST.fullmatch(key) else hashlib.sha256(b"key\0" + key.encode()).hexdigest()
 
 

@@ -157,6 +157,13 @@ def test_the_loss_is_the_sum_and_its_gradient_reaches_the_backbone(texts, colour
     torch.testing.assert_close(plain["loss"], LabelSmoothingCrossEntropy()(plain["output"], targets.classes))
 
 
+def test_the_head_is_where_the_model_is(texts):
+    model = timm.create_model("resnet10t", num_classes=CLASSES).to("meta", torch.float64)
+    task = AlignedTask(model, text_width=texts.width, alignment={"learn_temperature": True})
+    assert {parameter.device.type for parameter in task.parameters()} == {"meta"}
+    assert {parameter.dtype for parameter in task.trainable_module.head.parameters()} == {torch.float64}
+
+
 def test_mixed_batches_train_with_soft_targets(texts, colour_folder):
     mixup = FastCollateMixup(mixup_alpha=0.4, num_classes=CLASSES)
     batches, _ = loader(texts, colour_folder, collate_fn=mixup)

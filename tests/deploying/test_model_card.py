@@ -14,10 +14,12 @@ from markdown_it import MarkdownIt
 import trained_runs
 from gpt4image import runs
 from gpt4image.compare import compare
-from gpt4image.config import CompareConfig, ExportConfig, TrainConfig
+from gpt4image.config import CompareConfig, ExportConfig, LabelConfig, TrainConfig
 from gpt4image.deploying import model_card
 from gpt4image.export import export
 from gpt4image.files import read_json, write_json
+from gpt4image.label import label
+from gpt4image.train import train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")
 
@@ -107,6 +109,25 @@ def test_what_is_not_here_any_more_is_said_to_be_unknown(compared: Path, tmp_pat
             moved = (compared / name).with_stem("elsewhere")
             if moved.exists():
                 moved.rename(compared / name)
+
+
+@pytest.mark.slow
+def test_the_card_of_text_labels_says_who_described_too(compared: Path, tmp_path: Path) -> None:
+    spec, labels = f"folder:{compared / 'pictures'}", tmp_path / "labels.parquet"
+    label(LabelConfig(data=spec, embeddings=(compared / "texts.emb",), out=labels))
+    options = {**trained_runs.SHORT, **trained_runs.TINY_RESNET, "memory_format": "contiguous", "data": spec}
+    train(TrainConfig(**options, text_labels=labels, out=tmp_path / "run"))
+    card = exported_card(tmp_path / "run", tmp_path / "model")
+    assert "Written by: replay\\:captions.jsonl" in card and "Text encoder: bag-of-words\\:64" in card
+    assert "0 training images have one" not in card and "Prompt " in card
+    baseline = {"embeddings": compared / "texts.emb", "only_described": True, "align_weight": 0.0}
+    train(TrainConfig(**options, **baseline, out=tmp_path / "baseline"))
+    assert "Descriptions: none took part" in exported_card(tmp_path / "baseline", tmp_path / "plain")
+
+
+def test_a_foreign_file_above_a_run_is_no_comparison(tmp_path: Path) -> None:
+    (tmp_path / "comparison.json").write_text('{"of": "somebody else"}', encoding="utf-8")
+    assert model_card.comparisons_of(tmp_path / "run") == []
 
 
 def test_text_of_others_stays_text(tmp_path: Path) -> None:

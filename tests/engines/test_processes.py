@@ -22,6 +22,7 @@ from PIL import Image
 from gpt4image import runs
 from gpt4image.config import TrainConfig
 from gpt4image.engines import processes
+from gpt4image.errors import ConfigError
 from gpt4image.files import read_json, read_json_lines
 from gpt4image.train import train
 from gpt4image.training.checkpoint import load_tensors
@@ -220,3 +221,29 @@ def test_ctrl_c_in_one_process_keeps_a_checkpoint_of_all(described: dict[str, An
     assert "exitcode  : 130 " in errors  # torchrun ends the other one, where it is still ending itself
     step = load_tensors(tmp_path / "run" / runs.CHECKPOINT)[1]["state"]["step"]
     assert step >= len(read_json_lines(metrics)) > 0
+
+
+@pytest.mark.parametrize(
+    ("device", "error", "left"),
+    [
+        ("cuda", RuntimeError("out of memory"), False),
+        ("cuda", ConfigError("refused in all"), True),
+        ("cuda", KeyboardInterrupt(), True),
+        ("cpu", RuntimeError("out of memory"), True),
+    ],
+)
+def test_a_process_that_fails_alone_does_not_wait_for_the_others(
+    monkeypatch: pytest.MonkeyPatch, device: str, error: BaseException, left: bool
+) -> None:
+    """NCCL's teardown waits for processes that wait for this one. No GPU here: the calls are counted."""
+    calls: list[str] = []
+    monkeypatch.setattr(processes.launch, "count", lambda: 2)
+    monkeypatch.setattr(processes.launch, "local_count", lambda: 2)
+    monkeypatch.setattr(processes.launch, "local_rank", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _number: None)
+    monkeypatch.setattr(processes.dist, "init_process_group", lambda *_, **__: calls.append("joined"))
+    monkeypatch.setattr(processes.dist, "destroy_process_group", lambda: calls.append("left"))
+    with pytest.raises(type(error)), processes.joined(torch.device(device)):
+        raise error
+    assert calls == ["joined", *["left"] * left]

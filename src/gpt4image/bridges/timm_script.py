@@ -93,8 +93,9 @@ class AlignedTask(ClassificationTask):
             raise ModelError(f"timm {timm.__version__} has no task that can be extended; pip install 'timm>=1.0.31'.")
         aligner = _TimmAligner(model, text_width, head=head, classifier=classifier, **(alignment or {}))
         super().__init__(aligner, *args, **kwargs)
-        aligner.head.to(self.device, self.dtype)
-        aligner.alignment.to(self.device)
+        weight = next(model.parameters())  # timm's task says cpu where no device is given, wherever the model is
+        aligner.head.to(weight.device, weight.dtype)
+        aligner.alignment.to(weight.device)
         self.align_weight = align_weight
 
     def forward(self, input: Tensor, target: Tensor | Targets) -> dict[str, Tensor]:

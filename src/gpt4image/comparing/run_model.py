@@ -17,7 +17,7 @@ from gpt4image.aligner import Aligner, projection_head
 from gpt4image.config import TrainConfig
 from gpt4image.data.pixels import Pixels
 from gpt4image.devices import choose_device, memory_format_of
-from gpt4image.errors import Gpt4ImageError, RunError
+from gpt4image.errors import ConfigError, Gpt4ImageError, RunError
 from gpt4image.text_encoders.tuning import FOLDER
 from gpt4image.training.augment import Augmentation
 from gpt4image.training.checkpoint import load_tensors
@@ -132,6 +132,11 @@ def load_run_model(run_dir: Path, classes: int) -> RunModel:
 
 
 def options_of(record: dict[str, Any]) -> TrainConfig:
-    """Return the options of a run from its record."""
+    """Return the options of a run from its record; a device that is not here becomes auto: it makes no other run."""
     options = {key: value for key, value in record["config"].items() if key in TrainConfig.model_fields}
-    return TrainConfig(**options)
+    config = TrainConfig(**options)
+    try:
+        choose_device(config.device)
+    except ConfigError:
+        return config.model_copy(update={"device": "auto"})
+    return config

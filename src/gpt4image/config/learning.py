@@ -278,7 +278,7 @@ class RunningOptions(StageConfig):
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of the training process; all without it."""
     workers: int | None = Field(default=None, ge=0)
-    """Processes that decode images where the set does not fit in memory; one per core without it."""
+    """Processes that decode images where the set does not fit in memory; one per core, 16 at most, without it."""
     memory_limit_gb: float = Field(default=4.0, ge=0.0)
     """Sets whose decoded pixels take at most this much are held in memory."""
 

@@ -31,6 +31,7 @@ from gpt4image.progress import progress_bar
 
 BLANK = 255
 CHUNK = 64  # images per message between processes: 64 of 224 x 224 are 10 MB of shared memory
+MOST_WORKERS = 16  # each holds batches in shared memory, of which containers have little
 WORTH_WORKERS_SECONDS = 4.0  # decoding that takes less is done before worker processes have started
 
 Broken = list[tuple[int, str]]  # index and reason of each image that could not be decoded
@@ -168,7 +169,7 @@ def load_pixels(
         size: side of the square pictures, in pixels.
         memory_limit_gb: sets whose pixels take at most this much (10^9 bytes) are held in memory. Training processes
             that share a machine hold one set each, and share the limit.
-        workers: decoding processes; None for one per core, shared likewise.
+        workers: decoding processes; None for one per core, shared likewise, MOST_WORKERS at most.
 
     Returns:
         The pixels; the images that cannot be decoded; the (N,) mask of those that can. Where the set does not fit in
@@ -177,7 +178,7 @@ def load_pixels(
     Raises:
         DataError: no image of a set in memory can be decoded.
     """
-    workers = available_cores() // launch.local_count() if workers is None else workers
+    workers = min(MOST_WORKERS, available_cores() // launch.local_count()) if workers is None else workers
     if len(image_set) * 3 * size * size > memory_limit_gb * 1e9 / launch.local_count():
         lazy = WorkerPixels(image_set, size, workers=max(1, workers))
         return lazy, (), lazy.decodable

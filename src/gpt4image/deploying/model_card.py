@@ -5,6 +5,7 @@ All of it comes from the records of the run. Everything that is not the template
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -175,20 +176,37 @@ def text_facts(leaving: LeavingModel) -> dict[str, Any]:
     from gpt4image.table import read_manifest
 
     config = leaving.model.config
-    facts: dict[str, Any] = {"used": _learned_from_text(leaving), "describers": [], "prompts": [], "encoder": None}
+    facts: dict[str, Any] = {"used": _learned_from_text(leaving), "describers": [], "prompts": [], "encoder": ""}
     facts["tuned"] = config.tune_text != "none"
-    if not facts["used"] or config.embeddings is None:
+    if not facts["used"]:
         return facts
-    try:
-        manifest = read_manifest(config.embeddings)
-        facts |= {"encoder": public(manifest.encoder), "prompts": manifest.prompts}
-        if Path(manifest.store).is_file():
-            with DescriptionStore(Path(manifest.store)) as store:
-                settings = [describer for prompt, describer, status, _ in store.counts() if status == "ok"]
-            facts["describers"] = [public(name) for name in dict.fromkeys(describer_names(settings).values())]
-    except (TableError, StoreError, OSError):
-        return facts
-    return facts
+    encoders, prompts, settings = [], [], []
+    for table in _tables_of(config):
+        with contextlib.suppress(TableError, StoreError, OSError):
+            manifest = read_manifest(table)
+            encoders.append(public(manifest.encoder))
+            prompts += manifest.prompts
+            if Path(manifest.store).is_file():
+                with DescriptionStore(Path(manifest.store)) as store:
+                    counted = [row for row in store.counts() if row[0] in manifest.prompts]
+                settings += [describer for _, describer, status, _ in counted if status == "ok"]
+    names = dict.fromkeys(describer_names(settings).values())
+    return facts | {
+        "encoder": ", ".join(dict.fromkeys(encoders)),
+        "prompts": list(dict.fromkeys(prompts)),
+        "describers": [public(name) for name in names],
+    }
+
+
+def _tables_of(config: TrainConfig) -> list[Path]:
+    """Return the embedding tables that a run learned from, whether or not they are there any more."""
+    from gpt4image.text_labels import TextLabels
+
+    tables = [] if config.embeddings is None else [config.embeddings]
+    if config.text_labels is not None:
+        with contextlib.suppress(TableError):
+            tables += map(Path, TextLabels.load(config.text_labels).facts.embeddings)
+    return list(dict.fromkeys(tables))
 
 
 def public(value: Any) -> Any:
@@ -222,7 +240,7 @@ def _learned_from_text(leaving: LeavingModel) -> bool:
     config, arm = leaving.model.config, runs.read_run(leaving.run_dir)["config"].get("arm")
     if arm in arms.ALL:
         return arms.ALL[arm].text
-    return config.embeddings is not None or config.text_labels is not None
+    return (config.embeddings is not None and config.align_weight > 0.0) or config.text_labels is not None
 
 
 def _about_arm(arm: str) -> str:

@@ -59,14 +59,18 @@ def joined(device: torch.device) -> Iterator[None]:
             )
         torch.cuda.set_device(launch.local_rank())
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    alone = False
     try:
         yield
     except BaseException as error:
         traceback.clear_frames(error.__traceback__)
+        # NCCL's teardown waits for processes that wait for this one; that it ends tells the launcher to end them.
+        alone = device.type == "cuda" and not isinstance(error, Gpt4ImageError | KeyboardInterrupt)
         raise
     finally:
         gc.collect()  # a model that still knows the group would keep its threads running into the end of Python
-        dist.destroy_process_group()
+        if not alone:
+            dist.destroy_process_group()
 
 
 def rows(total: int) -> NDArray[np.int64]:

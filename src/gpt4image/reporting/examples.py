@@ -164,7 +164,7 @@ def write_doubts(
             found.append(
                 {
                     "key": image_set.keys[row],
-                    "picture": picture(image_set.read(row), THUMBNAIL),
+                    "picture": picture(image_set.read(row)),
                     "comparison": comparison,
                     "given": classes[label],
                     "text": classes[int(said.argmax())],
@@ -176,7 +176,7 @@ def write_doubts(
     write_json(path, found)
 
 
-def picture(data: bytes, side: int) -> str:
+def picture(data: bytes, side: int = THUMBNAIL) -> str:
     """Return an image as a data URL of at most ``side`` pixels a side, re-encoded without metadata.
 
     Raises:

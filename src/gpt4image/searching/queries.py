@@ -54,7 +54,7 @@ def place_queries(texts: Sequence[str], images: Sequence[Path], model: RunModel,
     pixels: list[NDArray[np.uint8]] = []
     pictures: dict[str, bytes] = {}
     set_aside: list[SetAside] = []
-    for path in images:
+    for path in dict.fromkeys(images):
         try:
             data = read_bounded(str(path))
             pixels.append(decode_square(data, stored_size(model.config)))

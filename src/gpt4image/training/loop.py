@@ -37,6 +37,8 @@ from gpt4image.training.training_data import TrainingData
 
 BEST_FILE = "best.safetensors"
 VALIDATIONS = 10
+SAVING = 20
+"""Training goes on for at least this many times as long as the last checkpoint took, before the next."""
 OnStep = Callable[[int, int, str], None]
 
 
@@ -133,7 +135,13 @@ def choose_precision(config: TrainOptions, data: TrainingData) -> tuple[str, str
         pixels[:] = pixels or pixels_of(trainers[key], range(config.grad_accumulation))
         train_step(trainers[key], 0, 0, *pixels)
 
-    return processes.from_first(probe(step, device, config.precision, config.memory_format))
+    try:
+        return processes.from_first(probe(step, device, config.precision, config.memory_format))
+    finally:
+        trainers.clear()
+        pixels.clear()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # `compare` probes here and trains elsewhere, on the same GPU
 
 
 def validate(trainer: Trainer) -> dict[str, Any] | None:
@@ -192,7 +200,7 @@ def fit(
         now |= {"best": trainer.best, "epoch_losses": epoch_losses, "set_aside": set_aside()}
         save_checkpoint(checkpoint, trainer.modules, trainer.optimizers, now)
 
-    accumulation = trainer.config.grad_accumulation
+    accumulation, pause = trainer.config.grad_accumulation, checkpoint_seconds
     stream = pixels_of(trainer, range(begin * accumulation, trainer.steps * accumulation))
     with deferred_interrupt() as interrupt:
         for step in range(begin, trainer.steps):
@@ -203,11 +211,13 @@ def fit(
             if (step + 1) % trainer.steps_per_epoch == 0:
                 on_epoch(end_epoch(trainer, out, epoch, epoch_losses, earlier + time.monotonic() - started))
                 epoch_losses = []
-            due = time.monotonic() - saved >= checkpoint_seconds
+            due = time.monotonic() - saved >= pause
             stop, due = processes.any_of(interrupt.requested, due)
             if stop or due:
+                begun = time.monotonic()
                 save(step + 1)
                 saved = time.monotonic()
+                pause = max(checkpoint_seconds, SAVING * (saved - begun)) if checkpoint_seconds else 0.0
             if stop:
                 raise KeyboardInterrupt
     seconds = earlier + time.monotonic() - started

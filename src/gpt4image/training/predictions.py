@@ -16,7 +16,8 @@ from gpt4image.engines import processes
 from gpt4image.training.augment import Augmentation, eval_batch
 from gpt4image.training.training_data import TrainingData
 
-EVAL_BATCH = 256
+EVAL_BATCH, EVAL_SIZE = 256, 224
+"""Images of a batch, and the largest at which it has so many: of larger ones it has as many pixels."""
 
 
 def predict(
@@ -57,7 +58,9 @@ def outputs(
         change: changes a batch (B, 3, S, S) uint8 before it is normalised; gets the number of the batch too.
     """
     device = choose_device(config.device)
-    batches = [indices[start : start + EVAL_BATCH] for start in range(0, len(indices), EVAL_BATCH)]
+    size = max(EVAL_SIZE, config.image_size or EVAL_SIZE)
+    at_once = max(1, EVAL_BATCH * EVAL_SIZE**2 // size**2)
+    batches = [indices[start : start + at_once] for start in range(0, len(indices), at_once)]
     # Each process reads as many, some of them twice over all: a model in shards needs all processes for each batch.
     turns = range(processes.rank(), -(-len(batches) // processes.count()) * processes.count(), processes.count())
     numbers = [turn % len(batches) for turn in turns]

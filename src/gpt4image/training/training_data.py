@@ -17,7 +17,7 @@ from gpt4image.config import TrainOptions
 from gpt4image.data.image_set import NO_LABEL, SPLITS, ImageSet
 from gpt4image.data.pixels import Pixels
 from gpt4image.engines import processes
-from gpt4image.errors import ConfigError, DataError, TableError
+from gpt4image.errors import ConfigError, DataError, TableError, first_few
 from gpt4image.files import fingerprint
 from gpt4image.outcome import SetAside
 from gpt4image.table import EmbeddingTable
@@ -163,7 +163,7 @@ def prepare(
         to_train: whether the data must do for training; a finished run may be asked about any images.
 
     Raises:
-        DataError: no usable image; to train: no training image, or a batch larger than the train split.
+        DataError: no usable image; to train: no training image, a single class, or a batch larger than the train split.
         ConfigError: to train: no validation image to select weights by.
         TableError: the embedding table or the text labels do not fit the set or its splits.
     """
@@ -179,6 +179,11 @@ def prepare(
         raise DataError(f"{config.data}: no image is in {' or '.join(splits)} ({there}); give another --split.")
     if to_train and not sizes["train"]:
         raise DataError(f"{config.data}: no image is in train ({there}), so there is nothing to train on.")
+    if to_train and len(image_set.classes) < 2:
+        raise DataError(
+            f"{config.data} has one class, {first_few(image_set.classes)}: there is nothing to tell apart. Is it a "
+            "folder above those of the classes?"
+        )
     config, chosen = auto.choose(config, image_set)
     if to_train:
         require_batch(sizes["train"], config.batch_size or 0)
