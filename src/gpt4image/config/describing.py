@@ -75,7 +75,7 @@ class DescriberOptions(StageConfig):
 class DescribeConfig(DescriberOptions):
     """Write a description of every image into the description store.
 
-    Example: gpt4image describe --data folder:photos --store photos.db --describer openai:gpt-4o-mini --dry-run
+    Example: gpt4image describe --data folder:photos --store photos.db --describer openai:gpt-4.1-mini --dry-run
     """
 
     data: str

@@ -40,7 +40,7 @@ class OpenAIDescriber:
             raise MissingExtraError("openai:", "api")
         if not name:
             raise ConfigError(
-                "openai:MODEL needs the name of a model, as the server knows it, e.g. openai:gpt-4o-mini."
+                "openai:MODEL needs the name of a model, as the server knows it, e.g. openai:gpt-4.1-mini."
             )
         taken = [field for field in _RESERVED if field in options.extra_body]
         if taken:
