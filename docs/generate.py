@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gpt4image.reporting.findings import markdown_table, p_value, percent, points, points_interval
+from gpt4image.reporting.findings import markdown_table, p_value, percent, points, points_interval, recovered
+from gpt4image.reporting.records import Comparison
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = {
@@ -144,8 +145,8 @@ def scarce_table(*, short: bool = False) -> str:
         noise, kept = regime(comparison)
         cells = [title, f"{kept} a class" if kept else f"{100 * noise:.0f} % wrong", str(seeds(comparison))]
         cells += [percent(means.get(arm)) for arm in arms]
-        recovered = (means["text-labels"] - means["baseline"]) / (means["oracle"] - means["baseline"])
-        lines.append("| " + " | ".join([*cells, f"{100 * recovered:.0f} %"]) + " |")
+        share = recovered(Comparison.model_validate(comparison), "text-labels")
+        lines.append("| " + " | ".join([*cells, percent(share, digits=0)]) + " |")
     return "\n".join(lines)
 
 

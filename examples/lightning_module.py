@@ -48,8 +48,10 @@ class AlignedModule(lightning.LightningModule):
         return loss
 
     def validation_step(self, batch: DescribedImage, _: int) -> None:
-        predicted = self.model.backbone(batch.image).argmax(1)
-        self.log("accuracy", (predicted == batch.label).float().mean(), batch_size=len(predicted), prog_bar=True)
+        labelled = batch.label >= 0
+        right = (self.model.backbone(batch.image).argmax(1) == batch.label)[labelled].float()
+        if len(right):
+            self.log("accuracy", right.mean(), batch_size=len(right), prog_bar=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=0.05)

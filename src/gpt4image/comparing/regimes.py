@@ -89,8 +89,8 @@ class Regime:
     def _labels(self, data: TrainingData, described: NDArray[np.bool_] | None, seed: int) -> NDArray[np.int64]:
         """Return the labels that a seed trains on: some kept, some flipped, only ever in train.
 
-        Described images keep theirs first: whoever labels a few and describes some would not miss the ones with the
-        others, and text labels are fitted on images that have both.
+        Images that are described in the set keep theirs first: text labels are fitted on images that have both. Which
+        descriptions are left is drawn afterwards, by itself.
         """
         labels, train = data.labels, data.indices("train")
         if self.labels_per_class is not None:

@@ -267,6 +267,6 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters["verbatim"] = Verbatim
-    for function in (findings.one_line, findings.percent, findings.percent_interval):
+    for function in (findings.one_line, findings.percent, findings.percent_interval, findings.seeds):
         environment.filters[function.__name__] = function
     return environment

@@ -22,6 +22,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
+from gpt4image.reporting.findings import signed
+
 # The light theme of the style sheet. Each colour is unique: in the SVG it becomes var(--name, colour).
 COLOURS = {
     "ink": "#1d2126",
@@ -198,7 +200,7 @@ def class_chart(identifier: str, title: str, gains: Sequence[Gain], *, axis: str
                 text = f"{100 * gain.after:.0f} %"
             else:
                 axes.scatter([start], [row], s=30, facecolors="none", edgecolors=REFERENCE, linewidths=1.5, zorder=2)
-                text = f"{100 * (gain.after - start):+.0f}".replace("-", "−")
+                text = signed(100 * (gain.after - start), digits=0)
             axes.annotate(
                 text,
                 (max(start, gain.after), row),
