@@ -27,6 +27,7 @@ RECORDS = {
     "openmoji-longer": "1,007 OpenMoji pictograms, 60 epochs, half of the target from the text",
     "openmoji-rivals": "1,007 OpenMoji pictograms, 60 epochs, rivals of half text",
     "openmoji-longer-120": "1,007 OpenMoji pictograms, 120 epochs",
+    "openmoji-longer-200": "1,007 OpenMoji pictograms, 200 epochs",
     "openmoji-longer-few": "1,007 OpenMoji pictograms, 60 epochs",
     "openmoji-nothing": "1,007 OpenMoji pictograms, 60 epochs, texts that say nothing",
     "openmoji-weak": "1,007 OpenMoji pictograms, 60 epochs, texts that say little",

@@ -45,7 +45,7 @@ def test_what_does_not_fit_into_memory_is_not_taken(monkeypatch: pytest.MonkeyPa
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
     precision, _, seconds = probe(step, CPU, "auto", "contiguous")
-    assert precision == "bf16" and seconds["fp32 contiguous"] == float("inf")
+    assert precision == "bf16" and seconds.keys() == {"bf16 contiguous"}
     fits.clear()
     with pytest.raises(torch.OutOfMemoryError, match="fits in no precision: fp32, bf16"):
         probe(step, CPU, "auto", "contiguous")

@@ -45,6 +45,11 @@ def _count(kind: str) -> int:
     return torch.cuda.device_count() if kind == "cuda" else 1
 
 
+def device_name(device: torch.device) -> str:
+    """Return a device as records name it: a GPU with what it is."""
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+
+
 def use_gpu(name: str, number: int) -> None:
     """Let ``cuda`` mean the GPU with a number, of several processes one each; more processes than GPUs share them."""
     device = choose_device(name)
@@ -90,8 +95,8 @@ def probe(
         memory_format: auto, or the only one allowed.
 
     Returns:
-        precision, memory format, and seconds per step of each combination tried ("bf16 channels_last": 0.01); of one
-        that does not fit into memory, infinity.
+        precision, memory format, and seconds per step of each combination tried ("bf16 channels_last": 0.01) that fits
+        into memory.
 
     Raises:
         torch.OutOfMemoryError: none fits.
@@ -105,7 +110,7 @@ def probe(
     best = min(seconds, key=lambda choice: seconds[choice])
     if math.isinf(seconds[best]):
         raise torch.OutOfMemoryError(f"one step of training fits in no precision: {', '.join(precisions)}")
-    return *best, {" ".join(choice): round(value, 5) for choice, value in seconds.items()}
+    return *best, {" ".join(choice): round(value, 5) for choice, value in seconds.items() if not math.isinf(value)}
 
 
 def _seconds_per_step(step: Callable[[], None], device: torch.device) -> float:

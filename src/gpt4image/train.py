@@ -10,7 +10,7 @@ from typing import Any
 from gpt4image import runs
 from gpt4image.config import TrainConfig, TrainOptions
 from gpt4image.data import SPLITS
-from gpt4image.devices import choose_device, cpu_threads
+from gpt4image.devices import choose_device, cpu_threads, device_name
 from gpt4image.engines import processes
 from gpt4image.errors import ConfigError, DataError
 from gpt4image.files import read_json, write_json
@@ -129,7 +129,7 @@ def run(
         **extra,
     }
     facts = {
-        "device": str(choose_device(config.device)),
+        "device": device_name(choose_device(config.device)),
         "precision": config.precision,
         "memory_format": config.memory_format,
         "threads": torch.get_num_threads(),

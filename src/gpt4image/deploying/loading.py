@@ -4,9 +4,10 @@
     pixels = classifier.preprocessing.pixels(Path("cat.jpg").read_bytes())
     classifier.probabilities(as_images(pixels[None]))       # (1, K)
 
-All of them take float32 RGB images in 0..1 and compute in float32, so that formats can be compared. In the two files,
-normalisation and softmax are part of the graph; around runs and timm folders they are put here. Nothing is
-unpickled: weights are safetensors, ONNX is read by onnxruntime, and torch-export archives by archive.py.
+All of them take float32 RGB images in 0..1 and compute in float32 (a GPU its convolutions in TF32), so that formats can
+be compared. In the two files, normalisation and softmax are part of the graph; around runs and timm folders they are
+put here. Nothing is unpickled: weights are safetensors, ONNX is read by onnxruntime, and torch-export archives by
+archive.py.
 """
 
 from __future__ import annotations
