@@ -1,8 +1,8 @@
 """How good text labels are, on real descriptions.
 
-    python benchmarks/text_labels.py [few] [tables] [targets] [noise] [poor] [next] [describe]
+    python benchmarks/text_labels.py [few] [tables] [targets] [noise] [poor] [next] [describe] [names]
 
-Without a name, all seven; each prints tables. Needs the descriptions of 2,000 photographs (CIFAR-10) and 1,549
+Without a name, all eight; each prints tables. Needs the descriptions of 2,000 photographs (CIFAR-10) and 1,549
 pictograms (OpenMoji), in $GPT4IMAGE_SHARED_DATA or ../shared/data. Numbers are means over draws of labels, of images
 without a label: accuracy / log loss / expected calibration error.
 """
@@ -28,7 +28,7 @@ from gpt4image.files import read_json_lines
 from gpt4image.labelling.label_noise import explained, find_doubtful
 from gpt4image.labelling.reading import Method, Reading, read_labels
 from gpt4image.labelling.suggest import to_describe, to_label
-from gpt4image.labelling.text_vectors import Texts, side_by_side, smooth
+from gpt4image.labelling.text_vectors import Texts, named, side_by_side, smooth
 from gpt4image.text_encoders import load_text_encoder
 from gpt4image.text_labels import TargetRule, blend
 
@@ -359,6 +359,18 @@ def describing(name: str) -> None:
     print_growth(f"{name}, {kept} labels a class, descriptions of that half", first, more, found)
 
 
+def class_names(name: str) -> None:
+    """The class name nearest to each description, as they are and with both centred: no label is read."""
+    texts, right = texts_of(name), corpus(name).labels
+    names = named(texts)
+    if names is None:
+        raise ValueError("the encoder gave no class names")
+    everyone = np.arange(len(right))
+    ways = {"as they are": table(name) @ names_of(name).T, "both centred": side_by_side(texts, everyone) @ names.T}
+    rows = ((way, [f"{(cosines.argmax(axis=1) == right).mean():.3f}"]) for way, cosines in ways.items())
+    print_table(f"{name}, the nearest class name", ["accuracy"], rows)
+
+
 PARTS = {
     "few": few,
     "tables": tables,
@@ -367,6 +379,7 @@ PARTS = {
     "poor": poor,
     "next": following,
     "describe": describing,
+    "names": class_names,
 }
 
 if __name__ == "__main__":
