@@ -221,6 +221,18 @@ def test_pictures_that_are_no_bitmaps_are_set_aside(tmp_path: Path) -> None:
     assert "examples.json[1]" in words(page)
 
 
+@pytest.mark.parametrize("data", [{"train": 1007}, {"spec": None, "train": 1007}, {"spec": "openmoji"}])
+def test_facts_of_the_data_may_be_missing(tmp_path: Path, data: dict[str, Any]) -> None:
+    write_json(tmp_path / "comparison.json", comparison_record() | {"data": data})
+    assert report(ReportConfig(dir=tmp_path)).path == tmp_path / "report.html"
+    run = write_run(tmp_path / "run")
+    record = read_json(run / "run.json")
+    write_json(run / "run.json", {name: value for name, value in record.items() if name != "data"})
+    environment = read_json(run / "environment.json")
+    write_json(run / "environment.json", {name: value for name, value in environment.items() if name != "command"})
+    assert report(ReportConfig(dir=run)).set_aside == ()
+
+
 def test_without_optional_files_the_rest_is_shown(tmp_path: Path) -> None:
     record = comparison_record()
     for arm in record["arms"].values():

@@ -179,7 +179,7 @@ def prepare(
         raise DataError(f"{config.data}: no image is in {' or '.join(splits)} ({there}); give another --split.")
     if to_train and not sizes["train"]:
         raise DataError(f"{config.data}: no image is in train ({there}), so there is nothing to train on.")
-    if to_train and len(image_set.classes) < 2:
+    if to_train and len(image_set.classes) == 1:
         raise DataError(
             f"{config.data} has one class, {first_few(image_set.classes)}: there is nothing to tell apart. Is it a "
             "folder above those of the classes?"
