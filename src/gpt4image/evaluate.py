@@ -15,7 +15,7 @@ from gpt4image.engines import processes
 from gpt4image.errors import DataError
 from gpt4image.files import atomic_path, read_json, write_json
 from gpt4image.outcome import Outcome
-from gpt4image.table import MANIFEST
+from gpt4image.table import is_table
 from gpt4image.training.training_data import TrainingData, prepare
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def evaluate(config: EvaluateConfig) -> Outcome:
     if config.data is not None or not path.is_file() or read_json(path).get("absent"):
         if config.data is not None:
             options = options.model_copy(update={"data": config.data, "embeddings": None, "only_described": False})
-        elif not options.only_described and options.embeddings and not (options.embeddings / MANIFEST).is_file():
+        elif not options.only_described and options.embeddings and not is_table(options.embeddings):
             options = options.model_copy(update={"embeddings": None})  # accuracy needs none
         options = options.model_copy(update={"text_labels": None})
         described = options.embeddings is not None and (config.run_dir / runs.HEAD).is_file()

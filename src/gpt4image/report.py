@@ -30,7 +30,6 @@ from gpt4image.reporting.map_figure import map_figure
 from gpt4image.reporting.page import render
 from gpt4image.reporting.records import (
     COMPARISON,
-    FEW_SEEDS,
     Comparison,
     Evaluation,
     Run,
@@ -103,7 +102,6 @@ def _comparison_page(folder: Path) -> Page:
         title=findings.one_line(first.question) or "What did descriptions buy?",
         sections=sections,
         headings=metric_tables.HEADINGS,
-        few=FEW_SEEDS,
         set_aside=[*set_aside, *extras.set_aside],
         background=background(all_runs),
         **_shown("comparison", extras, all_runs),

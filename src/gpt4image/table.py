@@ -172,6 +172,11 @@ class EmbeddingTable:
         return vectors, described
 
 
+def is_table(path: Path) -> bool:
+    """Say whether ``path`` is the folder of a finished embedding table."""
+    return (path / MANIFEST).is_file()
+
+
 def read_manifest(path: Path) -> Manifest:
     """Read the manifest of the table in ``path``. Raises TableError where there is no finished table."""
     if path.is_file():
@@ -181,7 +186,7 @@ def read_manifest(path: Path) -> Manifest:
         )
     if not path.is_dir():
         raise TableError(f"{path}: there is no embedding table here; make one with `gpt4image encode --out {path}`.")
-    if not (path / MANIFEST).is_file():
+    if not is_table(path):
         if not _is_unfinished(path):
             raise TableError(f"{path} is no embedding table; give the --out folder of `gpt4image encode`.")
         raise TableError(

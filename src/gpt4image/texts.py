@@ -158,12 +158,16 @@ class Texts:
         from gpt4image.engines import processes
 
         given = list(dict.fromkeys((key, text) for key, text in texts))
-        pairs = [(_digest_of(key), text) for key, text in given if isinstance(text, str) and text.strip()]
+        pairs, empty = [], []
+        for key, text in given:
+            if isinstance(text, str) and text.strip():
+                pairs.append((_digest_of(key), text))
+            else:
+                empty.append(key)
         if not pairs:
             raise DataError("there are no texts to encode; give pairs of a key and a description.")
-        if len(pairs) < len(given):
-            empty = first_few(key for key, text in given if not (isinstance(text, str) and text.strip()))
-            warnings.warn(f"{len(given) - len(pairs)} keys have no text and are left out: {empty}.", stacklevel=2)
+        if empty:
+            warnings.warn(f"{len(empty)} keys have no text and are left out: {first_few(empty)}.", stacklevel=2)
         processes.together(lambda: _encode(pairs, Path(table), encoder, device), first_ahead=True)
         return cls(table)
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gpt4image.reporting.records import FEW_SEEDS, Comparison, Interval, Pair, comparisons_of
+from gpt4image.reporting.records import FEW_SEEDS, Comparison, Interval, Pair, comparisons_in
 from gpt4image.visible import visible
 
 SIGNIFICANT = 0.05
@@ -148,7 +148,7 @@ def is_sure(pair: Pair) -> bool:
 
     Old records have no p-value for other images; there that over seeds decides.
     """
-    return pair.n >= FEW_SEEDS and pair.p is not None and max(pair.p, pair.other_images.p or 0.0) < SIGNIFICANT
+    return not pair.few and pair.p is not None and max(pair.p, pair.other_images.p or 0.0) < SIGNIFICANT
 
 
 def _equals(p: float) -> str:
@@ -163,7 +163,7 @@ def finding(comparison: Comparison, pair: Pair, *, conditioned: bool = True) -> 
     start = f"{context}, {name}" if context else name[0].upper() + name[1:]
     reference = "" if pair.against == comparison.reference else f" ({phrase(pair.against)})"
     difference = f"{points(pair.difference)} points"
-    if pair.n < FEW_SEEDS:
+    if pair.few:
         return (
             f"{start} took {metric} from {percent(before)}{reference} to {percent(after)} ({difference}), but "
             f"{seeds(pair.n)} {'is' if pair.n == 1 else 'are'} too few to tell this from chance."
@@ -252,7 +252,7 @@ def table_rows(comparison: Comparison) -> list[tuple[str, ...]]:
                 " ".join(f"{100 * value:.1f}" for value in arm.test),
                 points(pair.difference) if pair else "",
                 points_interval(pair.ci95) if pair else "",
-                p_value(pair.p) + (" *" if pair.n < FEW_SEEDS else "") if pair else "",
+                p_value(pair.p) + (" *" if pair.few else "") if pair else "",
                 p_value(pair.other_images.p) if pair else "",
                 duration(arm.seconds),
                 memory(arm.peak_memory_bytes),
@@ -263,7 +263,7 @@ def table_rows(comparison: Comparison) -> list[tuple[str, ...]]:
 
 def few_seeds_note(comparison: Comparison) -> str:
     """Return the footnote that table rows with too few seeds need, or an empty text."""
-    few = any(pair.n < FEW_SEEDS for name in comparison.arms if (pair := comparison.pair(name)))
+    few = any(pair.few for name in comparison.arms if (pair := comparison.pair(name)))
     return f"* n < {FEW_SEEDS} seeds: too few to tell a difference from chance." if few else ""
 
 
@@ -271,7 +271,7 @@ def comparison_table(record: dict[str, Any]) -> str:
     """Return the tables of a comparison record (the content of comparison.json) for a terminal."""
     buffer = io.StringIO()
     console = Console(file=buffer, width=160, color_system=None)
-    for name, comparison in comparisons_of(record).items():
+    for name, comparison in comparisons_in(record).items():
         table = Table(box=box.SIMPLE_HEAD, title=Text(one_line(name)) if name else None, title_justify="left")
         for number, heading in enumerate(HEADINGS):
             justify, overflow = ("left", "fold") if number == 0 else ("right", "ellipsis")
@@ -288,7 +288,7 @@ def comparison_table(record: dict[str, Any]) -> str:
 def markdown_table(record: dict[str, Any]) -> str:
     """Return the tables of a comparison record (the content of comparison.json) as GitHub Markdown."""
     blocks = []
-    for name, comparison in comparisons_of(record).items():
+    for name, comparison in comparisons_in(record).items():
         rows = [HEADINGS, ("---", *["---:"] * (len(HEADINGS) - 1)), *table_rows(comparison)]
         lines = [
             "| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in row) + " |" for row in rows

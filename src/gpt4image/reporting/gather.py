@@ -17,7 +17,7 @@ from gpt4image.engines import processes
 from gpt4image.files import write_json
 from gpt4image.outcome import SetAside
 from gpt4image.reporting.extras import DESCRIPTIONS, DOUBTFUL, EXAMPLES, MAP
-from gpt4image.table import MANIFEST, EmbeddingTable, Manifest, read_manifest
+from gpt4image.table import EmbeddingTable, Manifest, is_table, read_manifest
 
 if TYPE_CHECKING:
     from gpt4image.comparing.planning import Plan
@@ -127,7 +127,7 @@ def _all(work: dict[str, Callable[[], None]]) -> list[SetAside]:
 
 def _tables(paths: Sequence[Path | None]) -> list[Manifest]:
     """Return what embedding tables say of themselves, of those that are still there."""
-    return [read_manifest(path) for path in paths if path is not None and (path / MANIFEST).is_file()]
+    return [read_manifest(path) for path in paths if path is not None and is_table(path)]
 
 
 def _examples(first: _Finished) -> None:

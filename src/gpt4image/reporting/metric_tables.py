@@ -20,7 +20,7 @@ from gpt4image.reporting.findings import (
     points,
     points_interval,
 )
-from gpt4image.reporting.records import FEW_SEEDS, Comparison, comparisons_of
+from gpt4image.reporting.records import Comparison, comparisons_in
 
 LABELS = {
     "top5": "top-5 accuracy",
@@ -79,7 +79,6 @@ def metric_tables(comparison: Comparison) -> list[MetricTable]:
             if (found := arm.metrics.get(metric)) is None:
                 continue
             gap = found.against_baseline
-            few = gap is not None and gap.n < FEW_SEEDS
             rows.append(
                 (
                     one_line(name),
@@ -87,7 +86,7 @@ def metric_tables(comparison: Comparison) -> list[MetricTable]:
                     percent_interval(found.ci95),
                     points(gap.difference) if gap else "",
                     points_interval(gap.ci95) if gap else "",
-                    p_value(gap.p) + (" *" if few else "") if gap else "",
+                    p_value(gap.p) + (" *" if gap.few else "") if gap else "",
                 )
             )
         tables.append(MetricTable(label=metric_label(metric), rows=rows))
@@ -142,7 +141,7 @@ def all_tables(record: dict[str, Any]) -> str:
     text = comparison_table(record)
     buffer = io.StringIO()
     console = Console(file=buffer, width=160, color_system=None)
-    for name, comparison in comparisons_of(record).items():
+    for name, comparison in comparisons_in(record).items():
         if rows := compact_rows(comparison):
             table = Table(box=box.SIMPLE_HEAD, title=Text(one_line(name)) if name else None, title_justify="left")
             for number, heading in enumerate(rows[0]):

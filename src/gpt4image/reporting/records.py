@@ -39,6 +39,11 @@ class Gap(Record):
     p: float | None = None
     n: int
 
+    @property
+    def few(self) -> bool:
+        """Whether it has too few seeds to say anything sure."""
+        return self.n < FEW_SEEDS
+
 
 class Metric(Record):
     """A metric besides top-1 accuracy over the seeds of an arm, a fraction."""
@@ -228,10 +233,10 @@ def load_comparisons(folder: Path) -> dict[str, Comparison]:
         RunError: comparison.json is malformed.
     """
     path = folder / COMPARISON
-    return checked(path, lambda: comparisons_of(read_json(path)))
+    return checked(path, lambda: comparisons_in(read_json(path)))
 
 
-def comparisons_of(record: dict[str, Any]) -> dict[str, Comparison]:
+def comparisons_in(record: dict[str, Any]) -> dict[str, Comparison]:
     """Return the comparisons of a record (the content of comparison.json) by name; a single one has the empty name."""
     several = record.get("comparisons") or {"": record}
     return {name: Comparison.model_validate(value) for name, value in several.items()}
