@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from gpt4image.comparing.results import notes, recorded
+from gpt4image.comparing.results import notes, recorded, small_classes
 from gpt4image.config import CompareConfig
 from gpt4image.data import load_image_set
 
@@ -24,6 +25,14 @@ def test_test_images_that_are_in_train_too_are_named(tmp_path: Path, copies: int
     said = " ".join(notes(CompareConfig(data=spec, out=tmp_path / "cmp", arms="baseline"), load_image_set(spec)))
     assert ("2 of 4 test images are byte for byte in train too" in said) == bool(copies)
     assert ("in train too" in said) == bool(copies)
+
+
+def test_classes_too_small_for_the_labels_asked_for_are_named() -> None:
+    labels, classes = np.array([0] * 5 + [1] * 2 + [-1] * 9), ("bird", "cat", "not in train")
+    assert small_classes(labels, classes, 3) == [
+        "Classes with fewer than 3 labels in train keep all that they have: 'cat'."
+    ]
+    assert small_classes(labels, classes, 2) == small_classes(labels, classes, None) == []
 
 
 def test_options_of_a_variant_are_recorded_as_text() -> None:

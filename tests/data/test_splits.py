@@ -164,10 +164,16 @@ def test_labels_of_some_images_are_kept_before_others() -> None:
     )
 
 
-def test_a_class_with_too_few_labels_is_named() -> None:
-    labels = np.array([0, 0, 0, 1])
-    with pytest.raises(DataError, match="class 'dog' has 1"):
-        keep_labels_per_class(labels, np.arange(4), 2, seed=0, classes=("cat", "dog"))
+def test_a_class_with_fewer_labels_keeps_them_all() -> None:
+    labels = np.array([0, 0, 0, 1, NO_LABEL])
+    for first in (None, np.array([False, True, False, True, True])):
+        kept = keep_labels_per_class(labels, np.arange(5), 2, seed=0, first=first)
+        assert Counter(kept.tolist()) == {0: 2, 1: 1, NO_LABEL: 2}
+
+
+def test_to_keep_as_many_labels_as_there_are_is_refused() -> None:
+    with pytest.raises(DataError, match=r"3 labels per class .*the largest, 'cat', has 3"):
+        keep_labels_per_class(np.array([0, 0, 0, 1]), np.arange(4), 3, seed=0, classes=("cat", "dog"))
 
 
 @settings(max_examples=50, deadline=None)

@@ -67,7 +67,7 @@ class Regime:
                 all arms lose the same labels and descriptions.
 
         Raises:
-            DataError: no label is left, or a class has fewer than are to be kept.
+            DataError: no label is left, or none would be taken away.
         """
         if self.imbalance > 1.0:
             train = data.indices("train")

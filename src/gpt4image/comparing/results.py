@@ -18,8 +18,9 @@ from gpt4image.comparing.planning import Member
 from gpt4image.comparing.regimes import Regime
 from gpt4image.comparing.statistics import crossed, mean_ci, paired
 from gpt4image.config import CompareConfig
-from gpt4image.data.image_set import ImageSet
+from gpt4image.data.image_set import NO_LABEL, ImageSet
 from gpt4image.data.splits import seen_in_training
+from gpt4image.errors import first_few
 from gpt4image.files import read_json
 from gpt4image.reporting.findings import condition
 from gpt4image.training.training_data import TrainingData
@@ -78,8 +79,27 @@ def summarise(config: CompareConfig, members: Mapping[str, Member], data: Traini
         "chosen": read_json(first / runs.CONFIG)["chosen"],
         "environment": read_json(first / runs.ENVIRONMENT),
         "command": runs.command(),
-        "notes": notes(config, data.image_set),
+        "notes": [
+            *notes(config, data.image_set),
+            *small_classes(data.labels[left.indices("train")], data.classes, config.labels_per_class),
+        ],
     }
+
+
+def small_classes(labels: NDArray[np.int64], classes: Sequence[str], k: int | None) -> list[str]:
+    """Return a note that names the classes with fewer labels than the k that each was to keep; nothing if none is.
+
+    Args:
+        labels: (N,) of the training images before any was taken away, -1 where there is none.
+        classes: names.
+        k: labels to keep per class; None for all.
+    """
+    counts = np.bincount(labels[labels != NO_LABEL], minlength=len(classes))
+    small = np.flatnonzero((counts > 0) & (counts < (k or 0)))
+    if len(small) == 0:
+        return []
+    named = first_few((classes[label] for label in small), limit=10)
+    return [f"Classes with fewer than {k} labels in train keep all that they have: {named}."]
 
 
 def _doubtful(folders: Mapping[str, Sequence[Path]], seeds: range) -> list[dict[str, Any]]:

@@ -59,35 +59,36 @@ def keep_labels_per_class(
 ) -> NDArray[np.int64]:
     """Return the labels with k per class kept among ``train_indices``, drawn by ``seed``; the others there are removed.
 
-    Labels outside ``train_indices`` stay.
+    A class with fewer keeps them all. Labels outside ``train_indices`` stay.
 
     Args:
         labels: (N,) int64.
         train_indices: positions of the training images.
-        k: labels to keep per class; classes are those that have labels in train.
+        k: labels to keep per class, at most.
         seed: seed of the draw; the draw of one class does not depend on the others.
         first: (N,) images whose labels are drawn before those of others.
         classes: class names for messages.
 
     Raises:
-        DataError: a class has fewer than k labels.
+        DataError: no class has more than k labels.
     """
     kept = labels.copy()
     kept[train_indices] = NO_LABEL
-    for label in np.unique(labels[train_indices]):
-        if label == NO_LABEL:
-            continue
+    found, counts = np.unique(labels[train_indices], return_counts=True)
+    found, counts = found[found != NO_LABEL], counts[found != NO_LABEL]
+    if len(found) and counts.max() <= k:
+        name = classes[found[counts.argmax()]] if len(classes) else str(found[counts.argmax()])
+        raise DataError(
+            f"{k} labels per class are asked for, but no class has more in train (the largest, {name!r}, has "
+            f"{counts.max()}), so that none would be missing; ask for fewer."
+        )
+    for label in found:
         members = train_indices[labels[train_indices] == label]
-        if len(members) < k:
-            name = classes[label] if len(classes) else str(label)
-            raise DataError(
-                f"{k} labels per class are asked for, but class {name!r} has {len(members)} in train; ask for at most "
-                "as many as the smallest class has."
-            )
         rng = np.random.default_rng((seed, int(label)))
         ahead = members if first is None else members[first[members]]
         chosen = rng.choice(ahead, min(k, len(ahead)), replace=False)
-        others = rng.choice(np.setdiff1d(members, ahead), k - len(chosen), replace=False)
+        rest = np.setdiff1d(members, ahead)
+        others = rng.choice(rest, min(k - len(chosen), len(rest)), replace=False)
         kept[chosen] = kept[others] = label
     return kept
 
