@@ -6,6 +6,7 @@ Starting a process takes seconds, so all checks of one kind share one start.
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -60,7 +61,11 @@ RUNS = {
 def on_each_count(work: Callable[..., Any], *arguments: Any) -> None:
     """Start four processes; run ``work(*arguments)`` in one of them alone, in two that share, and in all."""
     ports = [free_port() for _ in COUNTS]
-    mp.spawn(_process, (ports, work, arguments), nprocs=max(COUNTS))  # pyright: ignore[reportPrivateImportUsage]
+    multiprocessing.set_forkserver_preload(
+        ["gpt4image.train", "gpt4image.training.trainer", __name__]
+    )  # read once, not four times
+    start = mp.start_processes  # pyright: ignore[reportPrivateImportUsage]
+    start(_process, (ports, work, arguments), nprocs=max(COUNTS), start_method="forkserver")
 
 
 def free_port() -> int:

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -62,14 +63,17 @@ def run_jobs(
     """
     if not jobs:
         return []
-    context = multiprocessing.get_context("spawn")
+    # A process of its own imports what the jobs need, and the workers come from it by fork: libraries are read once,
+    # not once for each worker. Elsewhere libraries do not survive a fork.
+    context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+    multiprocessing.set_forkserver_preload([work.__module__])
     messages: Any = context.Queue()
     failed, started = context.Event(), context.Value("i", 0)
     pool = ProcessPoolExecutor(
         min(processes, len(jobs)),
         mp_context=context,
         initializer=_start_worker,
-        initargs=(messages, started, failed, os.getpid()),
+        initargs=(messages, started, failed),
     )
     try:
         numbers, first = range(len(jobs)), len(jobs) if first is None else first
@@ -125,21 +129,22 @@ def worker_number() -> int:
     return _state.number
 
 
-def _start_worker(messages: Any, started: Any, failed: Any, parent: int) -> None:
+def _start_worker(messages: Any, started: Any, failed: Any) -> None:
     _state.messages, _state.failed = messages, failed
     with started.get_lock():
         _state.number = started.value
         started.value += 1
     # A worker must not outlive its parent (kill -9 of the parent gives it no other sign).
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.setpgid(0, 0)  # Ctrl-C goes to the parent alone, which passes it on once.
     signal.signal(signal.SIGINT, _on_interrupt)
 
 
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _on_interrupt(_number: int, _frame: FrameType | None) -> None:
