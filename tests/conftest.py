@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 from PIL import Image
 
@@ -27,6 +30,24 @@ def shared_data() -> Path:
     folder = Path(os.environ.get("GPT4IMAGE_SHARED_DATA", default))
     if not folder.is_dir():
         pytest.skip(f"the shared data folder is absent: set GPT4IMAGE_SHARED_DATA (looked at {folder})")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], Any]], Path]:
+    """Make a folder in one of the processes that run the tests; the others wait for it and look at the same one."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def folder(name: str, fill: Callable[[Path], Any]) -> Path:
+        path, done = base / name, base / f"{name}.done"
+        with FileLock(base / f"{name}.lock"):
+            if not done.exists():
+                path.mkdir(exist_ok=True)
+                fill(path)
+                done.touch()
+        return path
+
     return folder
 
 

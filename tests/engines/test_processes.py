@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,17 @@ from several_processes import (
 )
 from tables import make_table
 
+Once = Callable[[str, Callable[[Path], Any]], Path]
+
 
 @pytest.fixture(scope="module")
-def described(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def described(once: Once) -> dict[str, Any]:
     """Options of an image set: three classes and images without a label, with no, one, two or three descriptions."""
-    root = tmp_path_factory.mktemp("described")
+    root = once("described", describe)
+    return {"data": f"folder:{root / 'images'}", "embeddings": root / "table"}
+
+
+def describe(root: Path) -> None:
     rng = np.random.default_rng(0)
     vectors = {}
     for label, name in enumerate(("blue", "green", "red", "unlabelled")):
@@ -58,7 +65,6 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
                 unit = texts / np.linalg.norm(texts, axis=1, keepdims=True)
                 vectors[hashlib.sha256(path.read_bytes()).hexdigest()] = list(unit)
     make_table(root / "table", vectors)
-    return {"data": f"folder:{root / 'images'}", "embeddings": root / "table"}
 
 
 @given(share=st.integers(1, 9), count=st.integers(1, 9))
@@ -86,9 +92,8 @@ def test_one_process_alone_needs_no_others() -> None:
 
 
 @pytest.fixture(scope="module")
-def found_gradients(described: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[int, Any]:
-    out = tmp_path_factory.mktemp("gradients")
-    on_each_count(gradients, described | {"out": out}, out)
+def found_gradients(described: dict[str, Any], once: Once) -> dict[int, Any]:
+    out = once("gradients", lambda out: on_each_count(gradients, described | {"out": out}, out))
     return {count: torch.load(out / f"{count}.pt") for count in COUNTS}
 
 
@@ -122,10 +127,8 @@ def test_the_official_gradient_does(found_gradients: dict[int, Any]) -> None:
 
 
 @pytest.fixture(scope="module")
-def finished_runs(described: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("runs")
-    on_each_count(runs_of_each_count, described, out)
-    return out
+def finished_runs(described: dict[str, Any], once: Once) -> Path:
+    return once("runs", lambda out: on_each_count(runs_of_each_count, described, out))
 
 
 @pytest.mark.slow
