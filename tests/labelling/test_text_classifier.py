@@ -73,6 +73,19 @@ def test_the_only_image_of_a_class_is_in_no_fold():
     assert result.out_of_fold.sum() == 8
 
 
+@pytest.mark.parametrize(
+    "counts", [[2] + [1] * 9, [10] * 9 + [1], [3] * 5 + [1] * 5, [30] + [2] * 9], ids=["2, 1", "10, 1", "3, 1", "30, 2"]
+)
+def test_classes_with_fewer_labels_than_others_are_found_as_well(counts: list[int]):
+    vectors, labels = clusters(10, 60, 0.7)
+    given_labels = np.full_like(labels, -1)
+    for label, count in enumerate(counts):
+        given_labels[np.flatnonzero(labels == label)[:count]] = label
+    right = classify(vectors, given_labels, 10, seed=0).probabilities.argmax(axis=1) == labels
+    few = (given_labels < 0) & (np.array(counts)[labels] == min(counts))
+    assert right[few].mean() > 0.85
+
+
 def test_smoothing_helps_where_labels_are_few():
     vectors, labels = clusters(6, 60, 2.0)
     few = hide(labels, 2)
@@ -110,13 +123,17 @@ def test_fits_to_few_texts_take_one_thread(monkeypatch, several_from: float, thr
     assert seen == {threads}
 
 
-def test_without_class_names_it_is_the_regression_of_scikit_learn():
+@pytest.mark.parametrize("counts", [(15, 15, 15, 15), (15, 10, 4, 1)])
+def test_without_class_names_it_is_the_regression_of_scikit_learn(counts: tuple[int, ...]):
     from sklearn.linear_model import LogisticRegression
 
     vectors, labels = clusters(4, 15, 1.0)
+    kept = np.concatenate([np.flatnonzero(labels == label)[:count] for label, count in enumerate(counts)])
+    vectors, labels = vectors[kept], labels[kept]
+    weights = np.array([(count + text_classifier.FEW) / count for count in counts])[labels]
     model = text_classifier._Model(c=2.0, pull=np.zeros((32, 4)), transition=np.eye(4))  # pyright: ignore[reportPrivateUsage]
     ours = text_classifier._fit(vectors, labels, model)  # pyright: ignore[reportPrivateUsage]
-    theirs = LogisticRegression(C=2.0, tol=1e-6, max_iter=1000).fit(vectors, labels)
+    theirs = LogisticRegression(C=2.0, tol=1e-6, max_iter=1000).fit(vectors, labels, weights / weights.mean())
     logits = vectors @ ours[:-1] + ours[-1]
     expected = theirs.decision_function(vectors)
     assert logits - logits.mean(axis=1, keepdims=True) == pytest.approx(expected, abs=0.05)

@@ -11,7 +11,10 @@ Ideas beyond the plain classifier, all without knobs:
   cross-validated log loss of n labels (pseudo-BMA, Yao et al. 2018, arXiv 1704.02030). Few labels cannot choose; many
   give one model all the weight.
 * Logits are scaled by one factor fitted to out-of-fold predictions (temperature scaling, Guo et al. 2017,
-  arXiv 1706.04599), because the probabilities serve as soft targets.
+  arXiv 1706.04599), because the probabilities serve as soft targets. Intercepts are not scaled: they know how many
+  labels each class has, and under a strong penalty, where the factor is large, that would drown what the texts say.
+* Labels of a class that has few count for more, as if every class had FEW more of the same: how few labels are spread
+  over classes says little of how common these are, how many are spread says it.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ C_PATH = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 DEFAULT_C = 3.0  # where no class has two labels, nothing can be cross-validated
 NAME_STRENGTH = 3.0  # length of the weights that the name of a class stands for
 FOLDS = 5
+FEW = 5.0
 MAX_SEARCH_LABELS = 5_000  # models are weighed on at most this many labels
 MIN_WEIGHT = 0.01  # models of less weight are left out
 MAX_ITERATIONS = 200
@@ -60,6 +64,21 @@ class Classification:
     c: float | None
     names: float
     folds: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Logits:
+    """Logits of n rows: (n, K) what the texts say, which is scaled, and (K,) or (n, K) intercepts, which are not."""
+
+    said: Floats
+    intercepts: Floats
+
+    def scaled(self, factor: float) -> Floats:
+        return factor * self.said + self.intercepts
+
+    def rows(self, chosen: NDArray[np.bool_]) -> _Logits:
+        """Return those of some rows, where each has its own intercepts."""
+        return _Logits(said=self.said[chosen], intercepts=self.intercepts[chosen])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -114,17 +133,18 @@ def _classify(
     n_folds = min(FOLDS, int(np.bincount(targets).max()))
     if n_folds < 2:
         models, n_folds = [_Model(c=DEFAULT_C, pull=pull, transition=noise, weight=1 / len(pulls)) for pull in pulls], 0
-        held_out, logits = np.zeros(len(labelled), dtype=bool), np.zeros((len(labelled), len(present)))
+        held_out, of_held_out = np.zeros(len(labelled), dtype=bool), np.zeros((0, len(present)))
         scale = 1.0
     else:
         folds = make_folds(targets, n_folds, seed)
         models = _weigh(inputs, targets, folds, seed, [_Model(c=0.0, pull=pull, transition=noise) for pull in pulls])
         held_out = folds >= 0
-        logits = _mixed(models, [_out_of_fold(inputs, targets, folds, model)[0] for model in models])
-        scale = fit_scale(logits[held_out], targets[held_out], noise)
+        mixed = _mixed(models, [_out_of_fold(inputs, targets, folds, model)[0] for model in models]).rows(held_out)
+        scale = fit_scale(mixed.said, targets[held_out], noise, mixed.intercepts)
+        of_held_out = mixed.scaled(scale)
     everywhere = _mixed(models, [_logits(_fit(inputs, targets, model), vectors) for model in models])
     probabilities, out_of_fold = with_held_out(
-        scale * everywhere, scale * logits[held_out], labelled[held_out], present, n_classes
+        everywhere.scaled(scale), of_held_out, labelled[held_out], present, n_classes
     )
     return Classification(
         probabilities=probabilities,
@@ -186,8 +206,9 @@ def _weigh(inputs: Floats, targets: Ints, folds: Ints, seed: int, kinds: Sequenc
             while 0 <= place < len(C_PATH) and (not own or own[place - step] <= min(own.values()) + surely):
                 model = replace(kind, c=C_PATH[place])
                 logits, fits = _out_of_fold(inputs, targets, folds, model, fits)
-                scale = fit_scale(logits[held_out], targets[held_out], model.transition)
-                own[place] = _log_loss(scale * logits[held_out], targets[held_out], model.transition)
+                logits = logits.rows(held_out)
+                scale = fit_scale(logits.said, targets[held_out], model.transition, logits.intercepts)
+                own[place] = _log_loss(logits.scaled(scale), targets[held_out], model.transition)
                 losses.append(own[place])
                 models.append(replace(model, scale=scale))
                 place += step
@@ -197,9 +218,13 @@ def _weigh(inputs: Floats, targets: Ints, folds: Ints, seed: int, kinds: Sequenc
     return [replace(model, weight=float(weight)) for model, weight in zip(models, weights, strict=True) if weight]
 
 
-def _mixed(models: Sequence[_Model], logits: Sequence[Floats]) -> Floats:
+def _mixed(models: Sequence[_Model], logits: Sequence[_Logits]) -> _Logits:
     """Return the weighted sum of the scaled logits of models."""
-    return np.add.reduce([model.weight * model.scale * own for model, own in zip(models, logits, strict=True)])
+    pairs = list(zip(models, logits, strict=True))
+    return _Logits(
+        said=np.add.reduce([model.weight * model.scale * own.said for model, own in pairs]),
+        intercepts=np.add.reduce([model.weight * own.intercepts for model, own in pairs]),
+    )
 
 
 def _stratified_sample(targets: Ints, size: int, seed: int) -> Ints:
@@ -214,24 +239,28 @@ def _stratified_sample(targets: Ints, size: int, seed: int) -> Ints:
 
 def _out_of_fold(
     inputs: Floats, targets: Ints, folds: Ints, model: _Model, starts: Sequence[Floats] = ()
-) -> tuple[Floats, list[Floats]]:
-    """Return (n, K) logits, each row from the fit to the other folds, and those fits; ``starts`` are earlier ones."""
-    logits = np.zeros((len(targets), model.pull.shape[1]), dtype=np.float32)
+) -> tuple[_Logits, list[Floats]]:
+    """Return n logits, each row from the fit to the other folds, and those fits; ``starts`` are earlier ones."""
+    said, intercepts = np.zeros((2, len(targets), model.pull.shape[1]), dtype=np.float32)
     fits = []
     for fold in range(folds.max() + 1):
         test = folds == fold
         fits.append(_fit(inputs[~test], targets[~test], model, starts[fold] if starts else None))
-        logits[test] = _logits(fits[fold], inputs[test])
-    return logits, fits
+        own = _logits(fits[fold], inputs[test])
+        said[test], intercepts[test] = own.said, own.intercepts
+    return _Logits(said=said, intercepts=intercepts), fits
 
 
 def _fit(inputs: Floats, targets: Ints, model: _Model, start: Floats | None = None) -> Floats:
     """Return (D + 1, K) weights and, in the last row, intercepts of a multinomial logistic regression.
 
     They minimise the mean log loss of the given labels plus |W - pull|^2 / (2 n C), intercepts being free: without a
-    pull and without noise, what scikit-learn's LogisticRegression minimises.
+    pull and without noise, and but for the weights of the labels, what scikit-learn's LogisticRegression minimises.
     """
     count, width = inputs.shape
+    sizes = np.bincount(targets, minlength=model.pull.shape[1])
+    shares = ((sizes + FEW) / np.maximum(sizes, 1))[targets]
+    shares = (shares / shares.sum()).astype(np.float32)[:, None]
     pull = np.vstack([model.pull, np.zeros_like(model.pull[:1])])
     penalty = np.full((width + 1, 1), 1.0 / (count * model.c), np.float32)
     penalty[-1] = 0.0
@@ -242,12 +271,13 @@ def _fit(inputs: Floats, targets: Ints, model: _Model, start: Floats | None = No
         value, gradient = 0.5 * float(np.vdot(weights - pull, drawn)), drawn
         for first in range(0, count, _ROWS):
             rows, own = inputs[first : first + _ROWS], targets[first : first + _ROWS]
-            errors = softmax(_logits(weights, rows), axis=1)
+            share = shares[first : first + _ROWS]
+            errors = softmax(_logits(weights, rows).scaled(1.0), axis=1)
             given = errors * model.transition.T[own]
             likelihood = np.maximum(given.sum(axis=1, keepdims=True), 1e-30)
-            value -= float(np.log(likelihood).sum(dtype=np.float64)) / count
+            value -= float((share * np.log(likelihood)).sum(dtype=np.float64))
             errors -= given / likelihood
-            errors /= count
+            errors *= share
             gradient[:-1] += rows.T @ errors
             gradient[-1] += errors.sum(axis=0)
         return value, gradient.ravel().astype(np.float64)
@@ -258,8 +288,8 @@ def _fit(inputs: Floats, targets: Ints, model: _Model, start: Floats | None = No
     return result.x.reshape(pull.shape).astype(np.float32)
 
 
-def _logits(weights: Floats, inputs: Floats) -> Floats:
-    return inputs @ weights[:-1] + weights[-1]
+def _logits(weights: Floats, inputs: Floats) -> _Logits:
+    return _Logits(said=inputs @ weights[:-1], intercepts=weights[-1])
 
 
 def _log_loss(logits: Floats, targets: Ints, transition: Floats) -> float:
@@ -268,7 +298,7 @@ def _log_loss(logits: Floats, targets: Ints, transition: Floats) -> float:
     return float(-np.log(np.maximum(given, 1e-30)).mean())
 
 
-def fit_scale(logits: Floats, targets: Ints, transition: Floats) -> float:
+def fit_scale(logits: Floats, targets: Ints, transition: Floats, intercepts: Floats | float = 0.0) -> float:
     """Return the factor of the logits with the least log loss of given labels.
 
     One pseudo-observation is spread over all classes, as in Platt (1999): where every prediction is right, the factor
@@ -278,11 +308,12 @@ def fit_scale(logits: Floats, targets: Ints, transition: Floats) -> float:
         logits: (n, K).
         targets: (n,) given labels.
         transition: (K, K) probability of each given label by true class; the identity where labels are right.
+        intercepts: (n, K) what is added to the scaled logits.
     """
     weight = 1.0 / (len(targets) + 1)
 
     def loss(log_scale: float) -> float:
-        scaled = np.exp(log_scale) * logits
+        scaled = np.exp(log_scale) * logits + intercepts
         return (1.0 - weight) * _log_loss(scaled, targets, transition) - weight * float(log_softmax(scaled, 1).mean())
 
     result: Any = minimize_scalar(loss, bounds=(-4.0, 4.0), method="bounded")
