@@ -211,6 +211,31 @@ def test_a_short_list_or_rows_with_keys_are_refused_in_file_order(tmp_path: Path
     assert not (tmp_path / "a.db").exists()
 
 
+def test_a_csv_file_says_what_an_exported_row_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = image_set(3)
+    monkeypatch.setattr(gpt4image.descriptions, "load_image_set", lambda _spec: images)
+    file = tmp_path / "d.csv"
+    file.write_text(
+        "key,description,prompt,prompt_text,class_conditioned,sample,cost_usd\n"
+        "k0,A cat.,mine,Tell of it.,TRUE,0,0.5\nk0,Some cat.,mine,Tell of it.,true,1,\n"
+        "k1,A dog.,mine,It is a {class_name}.,false,,\nk2,A fox.,mine,,perhaps,,\nk2,A fox.,mine,,,-1,\n",
+        "utf-8",
+    )
+    outcome = import_descriptions(ImportDescriptionsConfig(store=tmp_path / "a.db", file=file, data="memory"))
+    assert [(item.name, item.reason) for item in outcome.set_aside] == [
+        ("d.csv, row 4", "class_conditioned must be of type bool, got 'perhaps'"),
+        ("d.csv, row 5", "sample is out of range: -1"),
+    ]
+    with DescriptionStore(tmp_path / "a.db") as store:
+        rows = list(store.descriptions())
+    assert {(row.text, row.sample, row.cost_usd) for row in rows} == {
+        ("A cat.", 0, 0.5),
+        ("Some cat.", 1, None),
+        ("A dog.", 0, None),
+    }
+    assert all(row.prompt.class_conditioned for row in rows), "a prompt with a place for the class tells it"
+
+
 def test_a_csv_file_has_the_columns_that_hold_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = image_set(3)
     monkeypatch.setattr(gpt4image.descriptions, "load_image_set", lambda _spec: images)

@@ -111,6 +111,21 @@ def test_a_second_writer_is_refused_by_process_id_and_readers_are_not(tmp_path: 
         assert store.add([description(1)]) == 1
 
 
+def test_a_link_to_a_store_is_that_store(tmp_path: Path) -> None:
+    with DescriptionStore(tmp_path / "a.db", write=True) as store:
+        store.add([description(1)])
+        (tmp_path / "link.db").symlink_to(tmp_path / "a.db")
+        with pytest.raises(StoreError, match="is writing to this store"):
+            DescriptionStore(tmp_path / "link.db", write=True, wait_s=0.1)
+
+
+def test_a_name_that_means_something_to_sqlite_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with DescriptionStore(Path(":memory:"), write=True) as store:
+        store.add([description(1)])
+    assert (tmp_path / ":memory:").is_file()
+
+
 def test_the_other_writer_is_waited_for_shortly(tmp_path: Path) -> None:
     script = "import sys, time; from pathlib import Path; from gpt4image.store import *\n"
     script += (

@@ -72,12 +72,12 @@ def make_model(folder: Path, kind: str, seed: int = 0, **options: Any) -> Path:
     return folder
 
 
-def make_sentence_transformer(folder: Path, **options: Any) -> Path:
-    """Save a SentenceTransformer with mean pooling around a tiny BERT."""
+def make_sentence_transformer(folder: Path, kind: str = "bert", **options: Any) -> Path:
+    """Save a SentenceTransformer with mean pooling around a tiny model of ``make_model``."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
-    inner = Transformer(str(make_model(folder / "bert", "bert", **options)))
+    inner = Transformer(str(make_model(folder / kind, kind, **options)))
     SentenceTransformer(modules=[inner, Pooling(16, "mean")], device="cpu").save(str(folder / "model"))
     return folder / "model"
 

@@ -362,7 +362,8 @@ def _parts(values: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
 def _become_writer(path: Path, wait_s: float) -> FileLock:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return acquire_lock(path.with_name(path.name + ".lock"), wait_s)
+        file = path.resolve()  # a link and the file that it leads to are one store
+        return acquire_lock(file.with_name(file.name + ".lock"), wait_s)
     except LockedError as error:
         raise StoreError(f"{path}: {error} is writing to this store; wait until it is done or stop it.") from None
     except OSError as error:

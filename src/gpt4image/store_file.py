@@ -47,7 +47,7 @@ def connect_writer(path: Path) -> sqlite3.Connection:
     """Open the store for writing, with every commit on disk when it returns; make it where it is new."""
     if path.exists():
         _refuse_foreign_bytes(path)
-    connection = sqlite3.connect(path)
+    connection = sqlite3.connect(path.absolute())  # else some names mean something else: ":memory:"
     try:
         connection.execute("PRAGMA synchronous = FULL")
         if _is_new(connection):

@@ -72,6 +72,11 @@ def test_templates_that_cannot_be_sent_are_refused(tmp_path: Path, text: str, me
         load_prompt(str(tmp_path / "p.txt"))
 
 
+def test_the_mark_at_the_beginning_of_a_file_of_windows_is_not_sent(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("Describe it.", encoding="utf-8-sig")
+    assert load_prompt(str(tmp_path / "p.txt")).text == "Describe it."
+
+
 def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="give a text file"):
         load_prompt(str(tmp_path / "none.txt"))
@@ -85,7 +90,13 @@ def test_a_prompt_that_lists_the_classes_needs_some() -> None:
         fill(PROMPTS["contrastive"], domain="", word_limit=9, classes=())
 
 
-@given(st.text(), st.lists(st.text(min_size=1), min_size=1))
+@pytest.mark.parametrize("domain", ["{class_name}", "bird}"])
+def test_a_domain_brings_no_place_of_its_own(domain: str) -> None:
+    with pytest.raises(ConfigError, match="without braces"):
+        fill(PROMPTS["attributes"], domain=domain, word_limit=9, classes=CLASSES)
+
+
+@given(st.text(st.characters(exclude_characters="{}")), st.lists(st.text(min_size=1), min_size=1))
 def test_what_is_filled_in_is_never_filled_again(domain: str, classes: list[str]) -> None:
     prompt = PROMPTS["attributes"]
     filled = fill(prompt, domain=domain, word_limit=7, classes=classes)

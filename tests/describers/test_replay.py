@@ -64,6 +64,17 @@ def test_rows_are_found_by_key_or_digest_and_digest_wins(tmp_path: Path) -> None
     assert not describer.report(images).set_aside
 
 
+def test_a_text_of_a_writer_that_was_told_the_class_answers_only_a_prompt_that_tells_it(tmp_path: Path) -> None:
+    images = image_set([b"one", b"two"])
+    rows = [{"key": "k0", "description": "told", "prompt": "class-conditioned"}, {"key": "k1", "description": "free"}]
+    describer = load(write_lines(tmp_path / "d.jsonl", rows))
+    answers = answers_of(describer, images)
+    assert [answer.text for answer in answers] == [None, "free"]
+    assert answers[0].error is not None and "--prompt class-conditioned" in answers[0].error
+    told = [replace(request, prompt=PROMPTS["class-conditioned"]) for request in requests(images)]
+    assert [answer.text for group in describer.describe(told) for answer in group] == ["told", "free"]
+
+
 def test_bad_lines_are_named_and_cost_no_other(tmp_path: Path) -> None:
     rows: list[object] = [
         "\ufeff" + json.dumps({"key": "k0", "description": "good"}) + "\n",

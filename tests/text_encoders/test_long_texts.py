@@ -35,6 +35,27 @@ def test_chunks_end_at_sentences_or_words_and_begin_as_the_text_does(
     assert split(text, limit, lengths) == expected
 
 
+def lengths_with_whitespace(texts: Sequence[str]) -> NDArray[np.int64]:
+    """Word lengths of a tokenizer that counts each newline, as byte-level ones do, and takes no empty list."""
+    assert texts
+    return lengths(texts) + [text.count("\n") for text in texts]
+
+
+def test_a_text_that_is_too_long_by_its_newlines_alone_is_one_chunk() -> None:
+    assert split("a dog\n\n\n\n\n\nruns.", 7, lengths_with_whitespace) == ["a dog runs."]
+
+
+def test_the_beginning_that_is_repeated_is_found_in_few_tokenisations() -> None:
+    calls = []
+
+    def counted(texts: Sequence[str]) -> NDArray[np.int64]:
+        calls.append(len(texts))
+        return lengths(texts)
+
+    chunks = split(" ".join(["dog"] * 2_000), 20, counted)
+    assert all(lengths([chunk])[0] <= 20 for chunk in chunks) and len(calls) < 50
+
+
 texts = st.text(alphabet="ab .\n?", max_size=120)
 
 

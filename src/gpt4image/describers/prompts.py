@@ -83,7 +83,7 @@ def load_prompt(name: str) -> Prompt:
     if name in PROMPTS or not (path.suffix or path.is_file()):
         return find_prompt(name)
     try:
-        text = path.read_text(encoding="utf-8").strip()
+        text = path.read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"--prompt {name}: cannot be read ({error}); give a text file, or one of {', '.join(PROMPTS)}."
@@ -103,8 +103,12 @@ def fill(prompt: Prompt, *, domain: str, word_limit: int, classes: Sequence[str]
     """Return the prompt with what is the same for every image of the run filled in.
 
     Raises:
-        ConfigError: the prompt lists the classes, and the set has none.
+        ConfigError: the prompt lists the classes, and the set has none; or the domain holds a place of its own.
     """
+    if "{" in domain or "}" in domain:
+        raise ConfigError(
+            f"--domain {domain!r}: give words without braces, such as 'bird'; places stand in the prompt."
+        )
     if "{class_list}" in prompt.text and not classes:
         raise ConfigError(f"The prompt {prompt.name!r} lists the classes, but the image set has none; use another.")
     values = {"domain": domain, "word_limit": str(word_limit), "class_list": ", ".join(map(_readable, classes))}

@@ -82,6 +82,9 @@ class ReplayDescriber:
             return Answer(request=request)
         file.seek(place)
         row = parse_line(file.readline(), self._path.name)
+        if isinstance(row, Row) and row.prompt and row.prompt.class_conditioned > request.prompt.class_conditioned:
+            asked = "its writer was told the class, by this row; replay it with --prompt class-conditioned"
+            return Answer(request=request, error=asked)
         if isinstance(row, Row):
             return Answer(request=request, text=row.description)
         return Answer(request=request, error=f"{self._path.name} changed while it was read")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import reprlib
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt4image.describers.prompts import PROMPTS, find_prompt
+from gpt4image.describers.prompts import CLASS_NAME, PROMPTS, find_prompt
 from gpt4image.describing import released
 from gpt4image.errors import ConfigError, DataError, Gpt4ImageError, MissingExtraError
 from gpt4image.files import atomic_path
@@ -43,7 +42,6 @@ _COLUMNS: Mapping[str, type] = {
     "latency_s": float,
     "created": float,
 }
-_TEXT_COLUMNS = {name: name for name, kind in _COLUMNS.items() if kind is str}
 _RESULT_COLUMNS = ("finish_reason", "tokens_in", "tokens_out", "cost_usd", "latency_s", "created")
 _ROWS_PER_GROUP = 4096
 _SHORT = reprlib.Repr()
@@ -137,12 +135,12 @@ def read_csv(path: Path, columns: Mapping[str, str] | None = None) -> Iterator[R
     Args:
         path: the file.
         columns: which columns are read, and what each is called in the file, which must have them all; by default
-            those that hold text, by their own names, as far as they are there.
+            those of an exported row, by their own names, as far as they are there.
 
     Raises:
         DataError: it is no such file, or lacks a column, that of the descriptions above all.
     """
-    read = columns or _TEXT_COLUMNS
+    read = columns or {name: name for name in _COLUMNS}
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
@@ -153,9 +151,24 @@ def read_csv(path: Path, columns: Mapping[str, str] | None = None) -> Iterator[R
                 if None in row:
                     yield SetAside(name=where, reason="more cells than columns; quote texts that hold a comma")
                 else:
-                    yield parse_row({name: row.get(given) or None for name, given in read.items()}, where)
+                    yield parse_row({name: _from_cell(name, row.get(given)) for name, given in read.items()}, where)
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not a CSV file in UTF-8: {error}.") from None
+
+
+def _from_cell(name: str, cell: str | None) -> Any:
+    """Return what a cell of a column holds; a cell that is no such number or truth stays text, which is then named."""
+    if not cell:
+        return None
+    kind = _COLUMNS[name]
+    if kind is bool:
+        return {"true": True, "1": True, "false": False, "0": False}.get(cell.strip().lower(), cell)
+    if kind is str:
+        return cell
+    try:
+        return kind(cell)
+    except ValueError:
+        return cell
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -210,7 +223,7 @@ def _checked(name: str, kind: type, value: Any) -> Any:
         return float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ValueError(f"{name} must be of type {kind.__name__}, got {_SHORT.repr(value):.60}")
-    if (kind is int and abs(value) >= 2**63) or (kind is float and not math.isfinite(value)):
+    if kind in (int, float) and not (0 <= value < 2**63):  # not a number either
         raise ValueError(f"{name} is out of range: {_SHORT.repr(value):.60}")
     if isinstance(value, str):
         _refuse_lone_surrogates(name, value)
@@ -241,6 +254,7 @@ def _prompt(fields: Mapping[str, Any]) -> Prompt | None:
     )
     if name is None:
         return None if not told else PROMPTS["class-conditioned"]
+    told = True if text is not None and CLASS_NAME in text else told
     if version is not None and text is not None and told is not None:
         return Prompt(name, version, text, told)  # all is known: its name may be like that of another
     base = find_prompt(name)

@@ -8,6 +8,7 @@ Karpukhin et al. 2020 (arXiv 2004.04906).
 
 from __future__ import annotations
 
+import bisect
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -84,15 +85,18 @@ def split(text: str, limit: int, token_lengths: TokenLengths) -> list[str]:
 def _lead(sentence: str, limit: int, token_lengths: TokenLengths) -> str:
     """Return the longest beginning of a sentence, in whole words, of at most ``limit`` tokens; may be empty."""
     words = sentence.split()
-    while words and token_lengths([" ".join(words)])[0] > limit:
-        words.pop()
-    return " ".join(words)
+    beyond = bisect.bisect_right(
+        range(len(words) + 1), limit, key=lambda count: int(token_lengths([" ".join(words[:count])])[0])
+    )
+    return " ".join(words[: max(beyond - 1, 0)])
 
 
 def _packed(pieces: list[str], room: int, special: int, token_lengths: TokenLengths) -> list[list[str]]:
     """Group neighbours so that each group has at most ``room`` tokens, special ones not counted."""
     groups: list[list[str]] = []
     left = -1
+    if not pieces:  # a tokenizer may not take an empty list
+        return groups
     for piece, length in zip(pieces, token_lengths(pieces) - special, strict=True):
         if length <= left:
             groups[-1].append(piece)

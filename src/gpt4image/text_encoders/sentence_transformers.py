@@ -14,6 +14,7 @@ from torch import Tensor
 from gpt4image.errors import ModelError
 from gpt4image.hugging_face import without_progress_bars
 from gpt4image.text_encoders.neural import Tower
+from gpt4image.text_encoders.transformers import UNBOUNDED, USUAL_LIMIT
 
 
 class SentenceTransformerTower(Tower):
@@ -41,12 +42,12 @@ class SentenceTransformerTower(Tower):
         except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
             raise ModelError(f"{spec}: {folder} cannot be loaded as a SentenceTransformer: {error}") from error
         most = self.model.max_seq_length or getattr(self.model.tokenizer, "model_max_length", math.inf)
-        if not callable(self.model.tokenizer) or not math.isfinite(most):
+        if not callable(self.model.tokenizer) or most == math.inf:
             raise ModelError(
                 f"{spec}: {folder} reads no sequence of tokens (a table of word vectors, say), which is not supported; "
                 "give a transformer, such as minilm."
             )
-        self.max_tokens = int(most)
+        self.max_tokens = int(most) if most < UNBOUNDED else USUAL_LIMIT
         self._prompt = self.model.prompts.get(self.model.default_prompt_name or "") or ""
 
     def token_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:

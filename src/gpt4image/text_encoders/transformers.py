@@ -24,8 +24,8 @@ from gpt4image.text_encoders.neural import Tower, single_or_double
 
 CLIP = ("clip", "clip_text_model")
 SIGLIP = ("siglip", "siglip_text_model", "siglip2", "siglip2_text_model")
-_UNBOUNDED = 1_000_000
-_USUAL_LIMIT = 512
+UNBOUNDED = 1_000_000
+USUAL_LIMIT = 512
 
 
 class TransformersTower(Tower):
@@ -131,7 +131,7 @@ def _load(kind: str, folder: Path) -> Any:
 
 def _limit(model: Any, of_tokenizer: int) -> int:
     """Return how many tokens the model reads: what the tokenizer says, within the positions that it has learned."""
-    limit = of_tokenizer if of_tokenizer < _UNBOUNDED else None
+    limit = of_tokenizer if of_tokenizer < UNBOUNDED else None
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if positions is not None:
         # RoBERTa and its kin number positions from behind the padding's on.
@@ -139,4 +139,4 @@ def _limit(model: Any, of_tokenizer: int) -> int:
         padding = getattr(table, "padding_idx", None)
         positions -= 0 if padding is None else padding + 1
         limit = min(limit or positions, positions)
-    return limit or _USUAL_LIMIT
+    return limit or USUAL_LIMIT
