@@ -147,6 +147,9 @@ def scarce_table(*, short: bool = False) -> str:
         noise, kept = regime(comparison)
         cells = [title, f"{kept} a class" if kept else f"{100 * noise:.0f} % wrong", str(seeds(comparison))]
         cells += [percent(means.get(arm)) for arm in arms]
+        names = comparison["arms"].get("zero-shot")
+        if names is not None and "centred" not in names["description"]:
+            cells[3 + arms.index("zero-shot")] += " *"
         share = recovered(Comparison.model_validate(comparison), "text-labels")
         lines.append("| " + " | ".join([*cells, percent(share, digits=0)]) + " |")
     return "\n".join(lines)
