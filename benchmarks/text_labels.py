@@ -1,8 +1,8 @@
 """How good text labels are, on real descriptions.
 
-    python benchmarks/text_labels.py [few] [tables] [targets] [noise] [poor] [next] [describe] [names]
+    python benchmarks/text_labels.py [few] [uneven] [tables] [targets] [noise] [poor] [next] [describe] [names]
 
-Without a name, all eight; each prints tables. Needs the descriptions of 2,000 photographs (CIFAR-10) and 1,549
+Without a name, all nine; each prints tables. Needs the descriptions of 2,000 photographs (CIFAR-10) and 1,549
 pictograms (OpenMoji), in $GPT4IMAGE_SHARED_DATA or ../shared/data. Numbers are means over draws of labels, of images
 without a label: accuracy / log loss / expected calibration error.
 """
@@ -157,6 +157,40 @@ def few(name: str) -> None:
         for way, (named, method) in ways.items()
     )
     print_table(f"{name}, labels a class", ["4", "5", "10", "25"], rows)
+
+
+def uneven(name: str) -> None:
+    """Labels that some classes have fewer of: so many of each, or of images drawn from all."""
+    labels, texts = corpus(name).labels, texts_of(name)
+    classes = len(corpus(name).classes)
+    half = classes // 2
+    counts = {
+        "1, one class 2": [2] + [1] * (classes - 1),
+        "half 3, half 1": [3] * half + [1] * (classes - half),
+        "5, one class 1": [5] * (classes - 1) + [1],
+    }
+
+    def drawn(of_each: Sequence[int] | int, seed: int) -> Ints:
+        order = np.random.default_rng(seed).permutation(len(labels))
+        if isinstance(of_each, int):
+            chosen = order[:of_each]
+        else:
+            chosen = np.concatenate([order[labels[order] == label][:count] for label, count in enumerate(of_each)])
+        given = np.full_like(labels, -1)
+        given[chosen] = labels[chosen]
+        return given
+
+    def found(of_each: Sequence[int] | int) -> str:
+        rows = []
+        for seed in range(DRAWS):
+            given = drawn(of_each, seed)
+            hidden = given < 0
+            rows.append(scores(read(name, texts, given, seed).probabilities[hidden], labels[hidden]))
+        return shown(rows)
+
+    at_random = {f"{each} a class, at random": each * classes for each in (3, 5, 10, 20)}
+    rows = ((way, [found(of_each)]) for way, of_each in (counts | at_random).items())
+    print_table(f"{name}, uneven labels", ["images without a label"], rows)
 
 
 def first_half(text: str) -> str:
@@ -373,6 +407,7 @@ def class_names(name: str) -> None:
 
 PARTS = {
     "few": few,
+    "uneven": uneven,
     "tables": tables,
     "targets": targets,
     "noise": noise,

@@ -134,7 +134,7 @@ def test_without_class_names_it_is_the_regression_of_scikit_learn(counts: tuple[
     model = text_classifier._Model(c=2.0, pull=np.zeros((32, 4)), transition=np.eye(4))  # pyright: ignore[reportPrivateUsage]
     ours = text_classifier._fit(vectors, labels, model)  # pyright: ignore[reportPrivateUsage]
     theirs = LogisticRegression(C=2.0, tol=1e-6, max_iter=1000).fit(vectors, labels, weights / weights.mean())
-    logits = vectors @ ours[:-1] + ours[-1]
+    logits = ours.logits(vectors).scaled(1.0)
     expected = theirs.decision_function(vectors)
     assert logits - logits.mean(axis=1, keepdims=True) == pytest.approx(expected, abs=0.05)
 

@@ -82,6 +82,21 @@ class _Logits:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class _Fit:
+    """What was fitted: (D, K) weights and (K,) intercepts, of inputs less their (D,) centre.
+
+    So an intercept is what is known without a text, and nothing that makes up for where the texts lie.
+    """
+
+    weights: Floats
+    intercepts: Floats
+    centre: Floats
+
+    def logits(self, inputs: Floats) -> _Logits:
+        return _Logits(said=inputs @ self.weights - self.centre @ self.weights, intercepts=self.intercepts)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _Model:
     """One way to fit: penalty, the (D, K) weights that it pulls to, and the (K, K) noise that it allows for; its scale
     of the logits, and its weight."""
@@ -142,7 +157,7 @@ def _classify(
         mixed = _mixed(models, [_out_of_fold(inputs, targets, folds, model)[0] for model in models]).rows(held_out)
         scale = fit_scale(mixed.said, targets[held_out], noise, mixed.intercepts)
         of_held_out = mixed.scaled(scale)
-    everywhere = _mixed(models, [_logits(_fit(inputs, targets, model), vectors) for model in models])
+    everywhere = _mixed(models, [_fit(inputs, targets, model).logits(vectors) for model in models])
     probabilities, out_of_fold = with_held_out(
         everywhere.scaled(scale), of_held_out, labelled[held_out], present, n_classes
     )
@@ -201,7 +216,7 @@ def _weigh(inputs: Floats, targets: Ints, folds: Ints, seed: int, kinds: Sequenc
     for kind in kinds:
         own: dict[int, float] = {}
         for step in (1, -1):
-            fits: list[Floats] = []
+            fits: list[_Fit] = []
             place = C_PATH.index(DEFAULT_C) + min(step, 0)
             while 0 <= place < len(C_PATH) and (not own or own[place - step] <= min(own.values()) + surely):
                 model = replace(kind, c=C_PATH[place])
@@ -238,29 +253,30 @@ def _stratified_sample(targets: Ints, size: int, seed: int) -> Ints:
 
 
 def _out_of_fold(
-    inputs: Floats, targets: Ints, folds: Ints, model: _Model, starts: Sequence[Floats] = ()
-) -> tuple[_Logits, list[Floats]]:
+    inputs: Floats, targets: Ints, folds: Ints, model: _Model, starts: Sequence[_Fit] = ()
+) -> tuple[_Logits, list[_Fit]]:
     """Return n logits, each row from the fit to the other folds, and those fits; ``starts`` are earlier ones."""
     said, intercepts = np.zeros((2, len(targets), model.pull.shape[1]), dtype=np.float32)
     fits = []
     for fold in range(folds.max() + 1):
         test = folds == fold
         fits.append(_fit(inputs[~test], targets[~test], model, starts[fold] if starts else None))
-        own = _logits(fits[fold], inputs[test])
+        own = fits[fold].logits(inputs[test])
         said[test], intercepts[test] = own.said, own.intercepts
     return _Logits(said=said, intercepts=intercepts), fits
 
 
-def _fit(inputs: Floats, targets: Ints, model: _Model, start: Floats | None = None) -> Floats:
-    """Return (D + 1, K) weights and, in the last row, intercepts of a multinomial logistic regression.
+def _fit(inputs: Floats, targets: Ints, model: _Model, start: _Fit | None = None) -> _Fit:
+    """Return a multinomial logistic regression; ``start`` is an earlier one of the same inputs.
 
-    They minimise the mean log loss of the given labels plus |W - pull|^2 / (2 n C), intercepts being free: without a
+    It minimises the mean log loss of the given labels plus |W - pull|^2 / (2 n C), intercepts being free: without a
     pull and without noise, and but for the weights of the labels, what scikit-learn's LogisticRegression minimises.
     """
     count, width = inputs.shape
     sizes = np.bincount(targets, minlength=model.pull.shape[1])
     shares = ((sizes + FEW) / np.maximum(sizes, 1))[targets]
     shares = (shares / shares.sum()).astype(np.float32)[:, None]
+    centre = shares[:, 0] @ inputs
     pull = np.vstack([model.pull, np.zeros_like(model.pull[:1])])
     penalty = np.full((width + 1, 1), 1.0 / (count * model.c), np.float32)
     penalty[-1] = 0.0
@@ -270,9 +286,9 @@ def _fit(inputs: Floats, targets: Ints, model: _Model, start: Floats | None = No
         drawn = penalty * (weights - pull)
         value, gradient = 0.5 * float(np.vdot(weights - pull, drawn)), drawn
         for first in range(0, count, _ROWS):
-            rows, own = inputs[first : first + _ROWS], targets[first : first + _ROWS]
+            rows, own = inputs[first : first + _ROWS] - centre, targets[first : first + _ROWS]
             share = shares[first : first + _ROWS]
-            errors = softmax(_logits(weights, rows).scaled(1.0), axis=1)
+            errors = softmax(rows @ weights[:-1] + weights[-1], axis=1)
             given = errors * model.transition.T[own]
             likelihood = np.maximum(given.sum(axis=1, keepdims=True), 1e-30)
             value -= float((share * np.log(likelihood)).sum(dtype=np.float64))
@@ -284,12 +300,10 @@ def _fit(inputs: Floats, targets: Ints, model: _Model, start: Floats | None = No
 
     # The gradient of the mean loss shrinks with the number of classes.
     options = {"maxiter": MAX_ITERATIONS, "gtol": 1e-3 / pull.shape[1]}
-    result = minimize(loss, (pull if start is None else start).ravel(), jac=True, method="L-BFGS-B", options=options)
-    return result.x.reshape(pull.shape).astype(np.float32)
-
-
-def _logits(weights: Floats, inputs: Floats) -> _Logits:
-    return _Logits(said=inputs @ weights[:-1], intercepts=weights[-1])
+    first_guess = pull if start is None else np.vstack([start.weights, start.intercepts])
+    result = minimize(loss, first_guess.ravel(), jac=True, method="L-BFGS-B", options=options)
+    found = result.x.reshape(pull.shape).astype(np.float32)
+    return _Fit(weights=found[:-1], intercepts=found[-1], centre=centre)
 
 
 def _log_loss(logits: Floats, targets: Ints, transition: Floats) -> float:
