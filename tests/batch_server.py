@@ -76,6 +76,7 @@ class BatchServer:
         answer: what comes of a request body: a response body; a status and its error; an error of the line itself (with
             ``code``); a string, written as it is; None for no line.
         room: most lines in batches that run; a batch beyond fails for its token limit.
+        late: how many looks at a batch that has ended do not name the file of its answers yet.
         paid: how often each image was answered or is being worked on.
     """
 
@@ -84,6 +85,7 @@ class BatchServer:
     errors: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     answer: Callable[[dict[str, Any]], Any] = describe_ok
     room: int | None = None
+    late: int = 0
     faults: list[Fault] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
     names: dict[str, str | None] = field(default_factory=dict)
@@ -168,6 +170,8 @@ class BatchServer:
         if batch is None:
             return _not_found(f"No batch found with id {name!r}")
         if method == "POST" and rest == ("cancel",):
+            if batch["status"] in ENDED:
+                return 409, {"error": {"message": f"It is {batch['status']}", "type": "conflict", "code": None}}
             batch["status"] = "cancelled"
             self.paid.subtract(image_of(line["body"]) for line in batch["lines"])
         elif batch["status"] not in ENDED:
@@ -175,6 +179,9 @@ class BatchServer:
             batch["status"] = "in_progress"
             if batch["polls"] >= self.polls:
                 self._finish(batch)
+        if batch["status"] in ENDED and self.late:
+            self.late -= 1
+            return 200, {**_shown(batch), "output_file_id": None}
         return 200, _shown(batch)
 
     def _finish(self, batch: dict[str, Any]) -> None:

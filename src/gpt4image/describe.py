@@ -8,29 +8,33 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from gpt4image.config import DescribeConfig, Flaw
 from gpt4image.data import ImageSet, load_image_set
 from gpt4image.describers import Answer, Describer, load_describer
+from gpt4image.describers.openai_batch.ledger import on_their_way
 from gpt4image.describers.prompts import fill, load_prompt
 from gpt4image.describing.asking import Asking, Settled
 from gpt4image.describing.budget import Budget
 from gpt4image.describing.estimate import estimate, sample_of
-from gpt4image.errors import ConfigError
+from gpt4image.errors import ConfigError, first_few
 from gpt4image.interrupts import Interrupt, deferred_interrupt
 from gpt4image.outcome import Outcome, SetAside
 from gpt4image.progress import progress_bar
 from gpt4image.quality.flaws import flaws
 from gpt4image.store import Description, DescriptionStore, Prompt
 
+_NONE: frozenset[int] = frozenset()
+
 
 def describe(config: DescribeConfig) -> Outcome:
     """Describe the images of a set that have no description of this describer for these prompts.
 
     Raises:
-        ConfigError: the SPEC of the set or the describer, a prompt or the budget is wrong.
+        ConfigError: the SPEC of the set or the describer, a prompt or the budget is wrong, or what is asked for is on
+            its way in a batch and would be paid for again.
         DataError: the image set cannot be read.
         DescriberError: the describer cannot be used or stopped answering; what it answered is in the store.
         StoreError: the store cannot be written.
@@ -58,9 +62,17 @@ def describe(config: DescribeConfig) -> Outcome:
             settled = [_asked_for(store.settled(prompt, describer.settings), config) for prompt in prompts]
         already = sum(len(samples) for good in there for digest, samples in good.items() if digest in distinct)
         only = sample_of(images) if config.dry_run else None
+        coming, batches = on_their_way(config.store, describer.settings, prompts)
+        coming = [_asked_for(samples, config) for samples in coming]
+        second_tries: list[Settled] = [{} for _ in prompts]
+        if _through_batches(config):
+            second_tries = [_second_tries(*known) for known in zip(coming, there, settled, strict=True)]
+            settled = [_without(*known) for known in zip(settled, second_tries, strict=True)]
+        else:
+            _refuse_to_pay_again(coming, there, distinct if only is None else only, batches)
         asking = Asking(images, prompts, config.samples, settled, only=only)
         with deferred_interrupt() as interrupt:
-            keeper = _Keeper(config, store, describer, asking, budget)
+            keeper = _Keeper(config, store, describer, asking, budget, dict(zip(prompts, second_tries, strict=True)))
             keeper.ask_all(interrupt, total=wanted - already)
         if interrupt.requested:
             raise KeyboardInterrupt
@@ -96,6 +108,37 @@ def _asked_for(settled: Settled, config: DescribeConfig) -> Settled:
     return {digest: own for digest, samples in settled.items() if (own := samples & wanted)}
 
 
+def _second_tries(coming: Settled, there: Settled, settled: Settled) -> Settled:
+    """Return the samples that are on their way again because an earlier run rejected the answer."""
+    tries = {
+        digest: samples & settled.get(digest, _NONE) - there.get(digest, _NONE) for digest, samples in coming.items()
+    }
+    return {digest: samples for digest, samples in tries.items() if samples}
+
+
+def _without(settled: Settled, others: Settled) -> Settled:
+    return {digest: samples - others.get(digest, _NONE) for digest, samples in settled.items()} if others else settled
+
+
+def _refuse_to_pay_again(
+    coming: Sequence[Settled], there: Sequence[Settled], digests: Collection[str], batches: Sequence[str]
+) -> None:
+    """Raise ConfigError where answers about some of the images are on their way in batches."""
+    count = sum(
+        len(samples - good.get(digest, _NONE))
+        for own, good in zip(coming, there, strict=True)
+        for digest, samples in own.items()
+        if digest in digests
+    )
+    if count:
+        raise ConfigError(
+            f"{count:,} answers that are wanted here are on their way through the Batch API, in {first_few(batches)}, "
+            f"and calls would pay for them a second time. Give --batch, without --dry-run, to collect them. To give "
+            f"them up, cancel at the server what still runs, then give --batch once more: it keeps what was done by "
+            f"then, and the others may be asked without it."
+        )
+
+
 def _load_prompts(config: DescribeConfig) -> list[Prompt]:
     prompts = [load_prompt(name) for name in config.prompt]
     names = [prompt.name for prompt in prompts]
@@ -112,13 +155,17 @@ def _load_prompts(config: DescribeConfig) -> list[Prompt]:
 
 def _describer_of(config: DescribeConfig) -> Describer:
     """Return who is asked from this process."""
-    if not config.batch or config.dry_run:  # a sample is worth its full price: nobody waits a day for it
+    if not _through_batches(config):
         return load_describer(config)
     if config.engine != "local":
         raise ConfigError("--batch sends everything from here; leave out --engine ray.")
     from gpt4image.describers.openai_batch.describer import BatchDescriber
 
     return BatchDescriber(config)
+
+
+def _through_batches(config: DescribeConfig) -> bool:
+    return config.batch and not config.dry_run  # a sample is worth its full price: nobody waits a day for it
 
 
 class _Keeper:
@@ -131,14 +178,16 @@ class _Keeper:
         describer: Describer,
         asking: Asking,
         budget: Budget,
+        second_tries: Mapping[Prompt, Settled],
     ) -> None:
         self._reject = config.reject
         # Batches stay at the server, where the next run finds them; other calls in flight are waited for.
-        self._may_leave = config.batch and not config.dry_run
+        self._may_leave = _through_batches(config)
         self._store = store
         self._describer = describer
         self._asking = asking
         self._budget = budget
+        self._second_tries = second_tries
         self.described = 0
         self.failed: dict[tuple[str, Prompt, int], tuple[SetAside, ...]] = {}
         self.rejected: dict[tuple[str, Prompt, int], tuple[SetAside, ...]] = {}
@@ -193,7 +242,8 @@ class _Keeper:
             self.failed[name] = _each_key(answer, answer.error)
         elif flaw is not None:
             self.rejected[name] = _each_key(answer, f"the answer is no description: {flaw}")
-            if not self._describer.repeatable:
+            tries = self._second_tries[answer.request.prompt]
+            if not self._describer.repeatable and answer.sample not in tries.get(answer.request.digest, _NONE):
                 self._asking.ask_again(answer)
         else:
             self.described += 1

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gpt4image.describers import Answer, Request
-from gpt4image.describers.openai_batch.ledger import BatchLedger, Place
+from gpt4image.describers.openai_batch.ledger import BatchLedger, Place, on_their_way
 from gpt4image.errors import StoreError
 from gpt4image.store import Description, DescriptionStore, Prompt
 
@@ -95,6 +95,25 @@ def test_an_answer_that_reached_the_store_before_the_ledger_heard_of_it_is_forgo
     with BatchLedger(path, SETTINGS) as again:
         assert [bool(again.places(request(number))) for number in range(1, 6)] == [False, False, True, True, True]
         assert again.open_batches() == [batch]
+
+
+def test_what_is_on_its_way_is_told_by_prompt_with_the_names_of_its_batches(path: Path, ledger: BatchLedger) -> None:
+    other = replace(PROMPT, name="other")
+    first = ledger.add("token 1", [request(1, samples=(0, 2)), request(2)])
+    ledger.note_batch(first.row, "batch-1")
+    ledger.add("token 2", [request(1, samples=(1,)), request(3, prompt=other)])
+    ledger.close_batch(ledger.add("token 3", [request(4)]).row)
+    prompts = [PROMPT, other, replace(PROMPT, version=2)]
+    samples, batches = on_their_way(path, SETTINGS, prompts)
+    assert samples == [{f"{1:064x}": {0, 1, 2}, f"{2:064x}": {0}}, {f"{3:064x}": {0}}, {}]
+    assert batches == ["batch-1", "token 2"]
+    assert on_their_way(path, {**SETTINGS, "model": "other"}, prompts) == ([{}, {}, {}], [])
+
+
+def test_a_store_that_never_saw_a_batch_is_looked_at_and_left_as_it_is(path: Path) -> None:
+    before = path.read_bytes()
+    assert on_their_way(path, SETTINGS, [PROMPT]) == ([{}], [])
+    assert path.read_bytes() == before
 
 
 def test_a_store_with_a_ledger_stays_a_store_of_its_layout(path: Path, ledger: BatchLedger) -> None:

@@ -8,112 +8,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
+from batch_cases import KEY, add_picture, lines_of, on_their_way, submit_only, texts
 
-from batch_server import BatchServer, Fault, chat_completion, describe_ok, serving
-from gpt4image.config import DescribeConfig
-from gpt4image.data import load_image_set
+from batch_server import BatchServer, Fault, chat_completion, describe_ok
 from gpt4image.describe import describe
-from gpt4image.describers import Request
 from gpt4image.describers.openai_batch import api as batch_api
 from gpt4image.describers.openai_batch import run as batch_run
 from gpt4image.describers.openai_batch.api import BusyError
 from gpt4image.describers.openai_batch.describer import BatchDescriber
-from gpt4image.describers.prompts import PROMPTS
 from gpt4image.errors import ConfigError, DescriberError
 from gpt4image.store import DescriptionStore
-
-KEY = "sk-test-51f0c0ffee"
-ANYTHING = {"reject": ()}
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setattr(batch_api, "_FIRST_WAIT_S", 0.01)
-    monkeypatch.setattr(batch_run, "SETTLING_S", 0.2)
-
-
-@pytest.fixture
-def server() -> Iterator[BatchServer]:
-    with serving(BatchServer()) as script:
-        yield script
-    assert script.authorisations <= {f"Bearer {KEY}"}
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    for number in range(8):
-        add_picture(tmp_path / "set" / "unlabelled", number)
-    return tmp_path / "set" / "unlabelled"
-
-
-def add_picture(folder: Path, number: int) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(number).integers(0, 256, (12, 12, 3), np.uint8)
-    Image.fromarray(noise).save(folder / f"{number:02}.png")
-
-
-@pytest.fixture
-def config(server: BatchServer, pictures: Path, tmp_path: Path) -> Any:
-    def with_options(**options: Any) -> DescribeConfig:
-        values: dict[str, Any] = {
-            "data": f"folder:{pictures.parent}",
-            "store": tmp_path / "a.db",
-            "describer": "openai:tiny",
-            "base_url": server.url,
-            "batch": True,
-            "poll_seconds": 0.01,
-            "retries": 2,
-        }
-        return DescribeConfig(**{**values, **ANYTHING, **options})
-
-    return with_options
-
-
-def texts(config: DescribeConfig) -> list[str]:
-    with DescriptionStore(config.store) as store:
-        return [row.text for row in store.texts()]
-
-
-def requests_of(config: DescribeConfig) -> list[Request]:
-    images = load_image_set(config.data)
-    return [
-        Request(
-            digest=digest,
-            keys=(key,),
-            prompt=PROMPTS["paper"],
-            turns=(PROMPTS["paper"].text,),
-            read=lambda row=row: images.read(row),
-        )
-        for row, (key, digest) in enumerate(zip(images.keys, images.digests, strict=True))
-    ]
-
-
-def submit_only(server: BatchServer, config: DescribeConfig) -> None:
-    """Break off while the requests are at the server."""
-    polls, server.polls = server.polls, 1_000_000
-    with DescriptionStore(config.store, write=True):
-        groups = BatchDescriber(config).describe(requests_of(config))
-        while not server.batches:
-            assert next(groups) == []
-        next(groups)
-        groups.close()
-    server.polls = polls
-
-
-def on_their_way(config: DescribeConfig) -> Any:
-    return BatchDescriber(config).report(load_image_set(config.data)).facts
-
-
-def lines_of(server: BatchServer) -> list[int]:
-    return [len(lines) for lines in server.inputs]
 
 
 def test_every_image_is_described_at_half_the_price_and_a_second_run_sends_nothing(
@@ -211,6 +119,52 @@ def test_answers_that_do_not_come_whole_stay_at_the_server(
     outcome = describe(config())
     assert outcome.summary["already_described"] + outcome.summary["described"] == 8
     assert len(server.batches) == 1, "nothing is paid twice"
+
+
+def cut_last_line(server: BatchServer, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send a file of answers without its last bytes, so many times."""
+    real, cuts = server._file, iter(range(times))
+
+    def cut(method: str, name: str, *rest: str) -> tuple[int, Any]:
+        status, body = real(method, name, *rest)
+        return status, body[:-20] if rest == ("content",) and next(cuts, None) is not None else body
+
+    monkeypatch.setattr(server, "_file", cut)
+
+
+def test_answers_that_are_cut_within_the_last_line_are_downloaded_again(
+    server: BatchServer, config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut_last_line(server, 2, monkeypatch)
+    assert describe(config()).summary["described"] == 8
+    assert server.requests.count("GET /v1/files/file-output-0/content") == 3
+
+
+def test_answers_that_stay_cut_within_the_last_line_stay_at_the_server(
+    server: BatchServer, config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        cut_last_line(server, 1_000, patch)
+        with pytest.raises(BusyError, match=r"not whole: 7 of 8 can be read.*give the same command again"):
+            describe(config())
+    assert describe(config()).summary["described"] == 8
+    assert len(server.batches) == 1 and set(server.paid.values()) == {1}
+
+
+def test_the_file_of_answers_may_be_named_a_while_after_the_end(server: BatchServer, config: Any) -> None:
+    server.late = 3
+    assert describe(config()).summary["described"] == 8
+    assert lines_of(server) == [8]
+
+
+def test_a_file_of_answers_that_is_never_named_is_not_waited_for_without_end(
+    server: BatchServer, config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_run, "PATIENCE_S", 0.05)
+    server.late = 1_000_000
+    outcome = describe(config())
+    assert outcome.summary["failed"] == 8 and server.late < 999_999
+    assert {item.reason for item in outcome.set_aside} == {"the batch completed without an answer to this request"}
 
 
 def test_an_image_that_cannot_be_decoded_is_named_and_never_sent(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
 
@@ -136,11 +138,14 @@ class BatchApi:
     def download(self, file: str, into: BinaryIO) -> None:
         """Write the contents of a file to ``into``, from its start.
 
+        A file that ends within a line was cut on the way; if it stays so, try after try, it is written as it came.
+
         Raises:
             GoneError: the server does not have it.
             DescriberError: the server cannot be reached.
         """
         for attempt in range(_TRIES):
+            last = attempt == _TRIES - 1
             into.seek(0)
             into.truncate()
             try:
@@ -149,12 +154,19 @@ class BatchApi:
                     self._client.files.with_streaming_response.content(file) as response,
                 ):
                     into.writelines(response.iter_bytes())
-                break
+                if last or not _is_cut(into):
+                    break
             except BusyError:
-                if attempt == _TRIES - 1:
+                if last:
                     raise
-                time.sleep(_FIRST_WAIT_S * 2**attempt)
+            time.sleep(_FIRST_WAIT_S * 2**attempt)
         into.seek(0)
+
+    def cancel(self, batch: str) -> None:
+        """Cancel a batch that nobody waits for, unless it has ended; where that fails, it runs to its end."""
+        with contextlib.suppress(openai.OpenAIError, ValueError):
+            if _checked(self._client.batches.retrieve(batch)).status not in ENDED:
+                self._client.batches.cancel(batch)
 
     def delete(self, file: str) -> None:
         """Delete a file; where that fails, it is left to the server's own expiry."""
@@ -206,6 +218,19 @@ class BatchApi:
 
 def _file_name(token: str) -> str:
     return f"{_NAME}-{token}.jsonl"
+
+
+def _is_cut(lines: BinaryIO) -> bool:
+    """Return whether a file of JSON lines ends within one."""
+    lines.seek(0)
+    last = next(iter(deque(filter(bytes.strip, lines), maxlen=1)), b"\n")
+    if last.endswith(b"\n"):
+        return False
+    try:
+        json.loads(last)
+    except ValueError:
+        return True
+    return False
 
 
 def is_no_room(codes: Iterable[str | None]) -> bool:

@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from gpt4image.describers import Answer, Request
-from gpt4image.store import References
-from gpt4image.store_file import connect_writer, explained, make_batch_tables
+from gpt4image.store import Prompt, References
+from gpt4image.store_file import connect_reader, connect_writer, explained, make_batch_tables
 
 # An answer that was committed after its batch was made is this batch's, or took its place: a kill came between the
 # store's commit and the ledger's.
@@ -54,6 +54,29 @@ class Submission:
     created: float
     input_file: str | None
     server_id: str | None
+
+
+def on_their_way(
+    path: Path, settings: Mapping[str, Any], prompts: Sequence[Prompt]
+) -> tuple[list[dict[str, frozenset[int]]], list[str]]:
+    """Return the samples of each prompt that are in a batch, by digest, and what the open batches are called.
+
+    A store that never saw a batch is left as it is.
+
+    Args:
+        path: the description store.
+        settings: of the describer.
+        prompts: filled in for the run.
+
+    Raises:
+        StoreError: the file is no store or cannot be written.
+    """
+    with explained(path), contextlib.closing(connect_reader(path)) as connection:
+        if not connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'batch_items'").fetchone()[0]:
+            return [{} for _ in prompts], []
+    with BatchLedger(path, settings) as ledger:
+        batches = [batch.server_id or batch.token for batch in ledger.open_batches()]
+        return [ledger.samples(prompt) for prompt in prompts], batches
 
 
 class BatchLedger:
@@ -110,6 +133,20 @@ class BatchLedger:
                 (bytes.fromhex(request.digest), self._references.prompt(request.prompt), self._describer),
             )
             return {sample: Place(*place) for sample, *place in rows if sample in request.samples}
+
+    def samples(self, prompt: Prompt) -> dict[str, frozenset[int]]:
+        """Return the samples of a prompt that are in a batch, by digest."""
+        with self._transaction():
+            rows = self._connection.execute(
+                "SELECT lower(hex(digest)), sample FROM batch_items WHERE prompt = ? AND describer = ?",
+                (self._references.prompt(prompt), self._describer),
+            )
+            shared: dict[frozenset[int], frozenset[int]] = {}
+            found: dict[str, frozenset[int]] = {}
+            for digest, sample in rows:
+                samples = found.get(digest, frozenset()) | {sample}
+                found[digest] = shared.setdefault(samples, samples)
+            return found
 
     def add(self, token: str, lines: Sequence[Request]) -> Submission:
         """Note a batch that is about to be sent; each line asks for the samples of its request.

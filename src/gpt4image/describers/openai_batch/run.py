@@ -33,7 +33,7 @@ MAX_BYTES = 190_000_000
 MAX_OPEN = 100
 # How long a call may take effect after its sender was killed, in seconds.
 SETTLING_S = 60.0
-# How long a server may be away, in seconds.
+# How long a server may be away, or owe the file of answers of a batch that has ended, in seconds.
 PATIENCE_S = 6 * 3600.0
 # How long a server keeps answers, in days.
 KEPT_DAYS = 30
@@ -94,13 +94,15 @@ class _Open:
         server_id: the server's id.
         wanted: answers that this run waits for, by line.
         done: requests that the server is done with.
-        end: how it ended.
+        ended: when it was first seen to have ended, in seconds of the monotonic clock.
+        end: how it ended, once the file of its answers is there.
     """
 
     submission: Submission
     server_id: str
     wanted: dict[int, list[_Wanted]] = field(default_factory=dict)
     done: int = 0
+    ended: float | None = None
     end: _End | None = None
 
 
@@ -151,7 +153,10 @@ class BatchRun:
             server_id = submission.server_id
             if server_id is None and submission.input_file is not None:
                 server_id = yield from self._find(submission)
-            if server_id is None or not self._ledger.items_left(submission.row):
+            if server_id is None:
+                self._close(submission)
+            elif not self._ledger.items_left(submission.row):
+                self._api.cancel(server_id)  # all answers came otherwise, and what still runs would be paid for
                 self._close(submission)
             else:
                 self._open[submission.row] = _Open(submission, server_id)
@@ -276,22 +281,27 @@ class BatchRun:
                 raise DescriberError(
                     f"{error} The batch {batch.server_id} was submitted {days:.1f} days ago with "
                     f"{self._ledger.items_left(batch.submission.row):,} requests; use the key of the project that "
-                    f"submitted it, or leave out --batch to ask anew at full price."
+                    f"submitted it. Without that key the answers are lost: they are asked anew after {KEPT_DAYS} days, "
+                    f"or in another --store, to which `descriptions export` and `import` take what is described."
                 ) from None
             batch.end = _End("expired")
             return
         self._heard = time.monotonic()
         batch.done = found.request_counts.completed if found.request_counts else 0
-        if found.status in ENDED:
-            self._room = True
-            errors = (found.errors.data if found.errors else None) or []
-            batch.end = _End(
-                found.status,
-                tuple(filter(None, (found.output_file_id, found.error_file_id))),
-                tuple(error.code for error in errors),
-                "; ".join(error.message or error.code or "" for error in errors[:3]),
-                found.request_counts.completed if found.request_counts and found.output_file_id else 0,
-            )
+        if found.status not in ENDED:
+            return
+        batch.ended = batch.ended or time.monotonic()
+        if batch.done and not found.output_file_id and time.monotonic() - batch.ended <= PATIENCE_S:
+            return  # the answers are paid for, and some servers name their file a while after the end
+        self._room = True
+        errors = (found.errors.data if found.errors else None) or []
+        batch.end = _End(
+            found.status,
+            tuple(filter(None, (found.output_file_id, found.error_file_id))),
+            tuple(error.code for error in errors),
+            "; ".join(error.message or error.code or "" for error in errors[:3]),
+            batch.done if found.output_file_id else 0,
+        )
 
     # Collecting
 
@@ -334,7 +344,7 @@ class BatchRun:
                         row = json.loads(line)
                         number = int(row["custom_id"])
                     except (ValueError, TypeError, KeyError):
-                        unreadable += 1
+                        unreadable += line.endswith(b"\n")  # else the transfer was cut within it
                         continue
                     readable += 1
                     yield from self._answers_of(row, batch.wanted.pop(number, ()))
