@@ -42,6 +42,7 @@ def test_a_result_comes_back_whole(tmp_path: Path) -> None:
     with DescriptionStore(tmp_path / "a.db") as store:
         assert list(store.descriptions()) == [row]
         assert list(store.descriptions(status="failed")) == [failure]
+        assert store.failed(ME) == {digest(2)} and store.failed({"kind": "other"}) == set()
         assert list(store.descriptions(digests=[digest(9), digest(1)])) == [row]
         assert store.counts() == [(PAPER, ME, "failed", 1), (PAPER, ME, "ok", 1)]
 

@@ -70,7 +70,8 @@ def describe(config: DescribeConfig) -> Outcome:
             settled = [_without(*known) for known in zip(settled, second_tries, strict=True)]
         else:
             _refuse_to_pay_again(coming, there, distinct if only is None else only, batches)
-        asking = Asking(images, prompts, config.samples, settled, only=only)
+        failed = store.failed(describer.settings)
+        asking = Asking(images, prompts, config.samples, settled, only=only, last=failed)
         with deferred_interrupt() as interrupt:
             keeper = _Keeper(config, store, describer, asking, budget, dict(zip(prompts, second_tries, strict=True)))
             keeper.ask_all(interrupt, total=wanted - already)

@@ -179,6 +179,14 @@ class DescriptionStore:
             samples[digest] = samples[digest] | only if digest in samples else only
         return samples
 
+    def failed(self, describer: Mapping[str, Any]) -> set[str]:
+        """Return the digests of images about which a call failed and nothing was answered."""
+        rows = self._query(
+            f"SELECT lower(hex(r.digest)) FROM {_JOINED} WHERE r.status = 'failed' AND r.text IS NULL AND d.settings = ?",
+            (canonical_json(describer),),
+        )
+        return {digest for (digest,) in rows}
+
     def texts(self, prompt_name: str | None = None) -> Iterator[StoredText]:
         """Yield every description, ordered by digest, prompt, describer and sample, however they were added."""
         prompts = dict(self._prompts())

@@ -86,6 +86,14 @@ def test_the_first_images_asked_about_come_from_all_classes_and_splits_in_any_or
     assert [request.digest for request in reordered.requests(no_limit(200), Interrupt())] == asked
 
 
+def test_what_failed_in_an_earlier_run_comes_last() -> None:
+    images = image_set([bytes([number]) for number in range(40)], [0] * 40)
+    failed = set(images.digests[::4])
+    asking = Asking(images, [PROMPTS["paper"]], 1, [{}], last=failed)
+    asked = [request.digest for request in asking.requests(no_limit(), Interrupt())]
+    assert sorted(asked) == sorted(images.digests) and set(asked[-10:]) == failed
+
+
 def test_one_more_try_comes_at_once_and_only_once() -> None:
     asking = Asking(image_set([b"a", b"b", b"c"], [0, 0, 0]), [PROMPTS["paper"]], 2, [{}])
     budget, asked = no_limit(), []
@@ -97,6 +105,20 @@ def test_one_more_try_comes_at_once_and_only_once() -> None:
     assert asked.pop(again) == ("k1", (1,))
     assert sorted(asked) == [(key, (0, 1)) for key in ("k0", "k1", "k2")]
     assert budget.asked == 3 and asking.finished()
+
+
+def test_a_limit_leaves_room_for_one_more_try_of_each_image() -> None:
+    """All answers of a round come when its requests have ended, and none of them is a description."""
+    asking = Asking(image_set([bytes([number]) for number in range(6)], [0] * 6), [PROMPTS["paper"]], 1, [{}])
+    budget, rounds = no_limit(3), []
+    while asking.goes_on(budget):
+        rounds.append(list(asking.requests(budget, Interrupt())))
+        for request in rounds[-1]:
+            asking.ask_again(Answer(request=request, text=""))
+    first, again = ([request.keys for request in asked] for asked in rounds)
+    assert len(set(first)) == 3 and again == first
+    assert not asking.finished()
+    assert len(list(asking.requests(no_limit(), Interrupt()))) == 3 and asking.finished()
 
 
 def test_nothing_is_asked_once_somebody_wants_to_stop() -> None:

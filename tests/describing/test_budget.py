@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt4image.describers import Answer, Request
-from gpt4image.describers.prices import Price
+from gpt4image.describers.prices import FREE, Price
 from gpt4image.describers.prompts import PROMPTS
 from gpt4image.describing.budget import Budget
 from gpt4image.errors import ConfigError, DescriberError
@@ -61,9 +61,51 @@ def test_money_cannot_be_limited_where_answers_do_not_tell_what_they_cost() -> N
     Budget(limit=None, max_cost=None, price=PRICE, max_tokens=10).settle(Answer(request=request(0), text="x"))
 
 
-def test_without_a_price_money_cannot_be_limited() -> None:
-    with pytest.raises(ConfigError, match="--prices"):
-        Budget(limit=None, max_cost=1.0, price=None, max_tokens=10)
+@pytest.mark.parametrize("price", [None, FREE])
+def test_without_a_price_money_cannot_be_limited(price: Price | None) -> None:
+    """A private address counts as free; what stands behind a gateway there sends bills all the same."""
+    with pytest.raises(ConfigError, match="give --prices FILE"):
+        Budget(limit=None, max_cost=1.0, price=price, max_tokens=10)
+    Budget(limit=None, max_cost=None, price=price, max_tokens=10)
+
+
+def tokens_of(number: int) -> int:
+    """One image in five is small."""
+    return 100 if number == 0 or random.Random(number).random() < 0.2 else 2500
+
+
+@pytest.mark.parametrize("max_cost", [0.005, 0.05, 0.5])
+def test_images_of_different_sizes_overrun_the_limit_by_one_of_them_at_most(max_cost: float) -> None:
+    budget = Budget(limit=None, max_cost=max_cost, price=PRICE, max_tokens=10)
+    number = 0
+    most_at_once = 0
+    while True:
+        flying: list[Request] = []
+        while len(flying) < 32 and budget.admit(request(number)):
+            flying.append(request(number))
+            number += 1
+        most_at_once = max(most_at_once, len(flying))
+        if not flying:
+            break
+        for asked in flying:
+            budget.settle(answer(asked, 0, tokens_of(int(asked.digest, 16)), 10))
+    dearest = PRICE.of(2500, 10)
+    assert max_cost - 1.25 * dearest < budget.spent <= max_cost + dearest
+    assert most_at_once == 32 or max_cost < 0.5
+
+
+def test_after_few_answers_a_much_longer_input_is_reckoned_with_and_after_many_it_is_not() -> None:
+    budget = Budget(limit=None, max_cost=1.0, price=PRICE, max_tokens=0)
+    at_once: list[int] = []
+    for number in range(60):
+        together = [request(100 * number + other) for other in range(100)]
+        admitted = [asked for asked in together if budget.admit(asked)]
+        at_once.append(len(admitted))
+        for asked in admitted[1:]:
+            budget.take_back(Answer(request=asked))
+        budget.settle(Answer(request=admitted[0], text="x", tokens_in=10_000, cost_usd=0.0))
+    assert at_once[:4] == [1, 2, 4, 5]
+    assert at_once[-1] == 80
 
 
 @settings(max_examples=60, deadline=None)

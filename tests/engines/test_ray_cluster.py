@@ -264,10 +264,16 @@ def test_more_workers_than_there_is_room_for_are_refused(photos: ImageSet, repla
         list(ask(describer, photos))
 
 
-def test_a_password_in_an_address_is_not_sent_to_workers(photos: ImageSet) -> None:
+@pytest.mark.parametrize("address", ["http://me:hunter2@localhost:1/v1", "http://localhost:1/v1?api-key=hunter2"])
+def test_a_secret_in_an_address_is_not_sent_to_workers(address: str, photos: ImageSet) -> None:
     with pytest.raises(ConfigError, match="OPENAI_BASE_URL on every machine") as caught:
-        RayDescriber(config_of("openai:tiny", base_url="http://me:hunter2@localhost:1/v1"), photos)
+        RayDescriber(config_of("openai:tiny", base_url=address), photos)
     assert "hunter2" not in str(caught.value)
+
+
+def test_an_address_with_a_parameter_that_is_no_secret_is_sent(photos: ImageSet) -> None:
+    address = "http://localhost:1/v1?api-version=2024-10-21"
+    assert RayDescriber(config_of("openai:tiny", base_url=address), photos).price is not None
 
 
 def test_a_cluster_that_is_not_there_is_named_at_once(tmp_path: Path) -> None:

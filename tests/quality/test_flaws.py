@@ -44,7 +44,24 @@ Het spijt me, maar ik kan daar niet bij helpen.
 Извините, но я не могу помочь с этим.
 抱歉，我无法识别图片中的人物。
 申し訳ありませんが、そのリクエストにはお応えできません。
-죄송합니다. 도와드릴 수 없습니다."""
+죄송합니다. 도와드릴 수 없습니다.
+N/A
+**None**
+null
+undefined
+No image
+No image available.
+[image]
+Unable to process the image.
+Cannot describe this image.
+Can't describe the image. Please try again.
+This image cannot be described.
+The image could not be processed.
+Image not found.
+Error: could not load image
+Error: Failed to open the image file. File not found.
+Error processing the image: invalid format
+I refuse."""
 
 NO_REFUSALS = """\
 A yellow sign reads Sorry, We're Closed and hangs on a glass door.
@@ -58,7 +75,23 @@ Please keep off the grass, says a green sign.
 Hello Kitty, a white cat with a red bow.
 If you look closely, a frog sits on the leaf.
 Unfortunately blurred, a small bird sits on a branch that cannot be made out.
-I'm sorry written in red on a heart-shaped card"""
+I'm sorry written in red on a heart-shaped card
+An error message on a screen reading 'could not load image'
+Error: could not load image, reads a white dialog on a grey desktop.
+Error: disk full, says a grey window in front of a blue desktop.
+Error 404 is written on a white page.
+None of the three boats has a sail.
+N/A is printed in black on a white card.
+Null Island buoy floating in a blue sea
+Undefined shapes in grey and blue
+No image. The screen is black, with a small white cursor at the top.
+No picture hangs on the white wall.
+Image not found. A grey placeholder icon with a torn corner.
+The image cannot be seen clearly through the fog, but a tower rises on the left.
+This picture cannot be described without its colours: red, gold and green.
+The photo is missing a corner.
+Unable to stand, a foal lies in the straw.
+I refuse to sink is written on a T-shirt."""
 
 DESCRIPTIONS = {
     "english": GOOD,
@@ -102,6 +135,21 @@ def test_a_good_description_has_no_flaw() -> None:
 @pytest.mark.parametrize("text", ["", " \n", "…", "42", "\u200b\u202e", "-----"])
 def test_empty_has_no_letters(text: str) -> None:
     assert found(text) == {"empty"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think>The user wants",
+        "\n<think>A dog, I think.</think>\n\nA dog.",
+        "<Thinking> Let me see",
+        "◁think▷Hm. A cat",
+    ],
+)
+def test_thoughts_where_the_answer_should_begin_are_none(text: str) -> None:
+    assert "empty" in found(text)
+    assert found(text, finish_reason="refusal") == {"refusal"}
+    assert not found(f"A card on which {text} is written in large red letters.")
 
 
 @pytest.mark.parametrize("text", REFUSALS.splitlines())

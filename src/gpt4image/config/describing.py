@@ -96,8 +96,8 @@ class DescribeConfig(DescriberOptions):
 
     # How much
     limit: int | None = Field(default=None, ge=1)
-    """Send at most this many requests (an image and a prompt each), about images of all classes; the next run goes
-    on."""
+    """Send at most this many requests (an image and a prompt each; further tries are not counted), about images of all
+    classes; the next run goes on."""
     max_cost: float | None = Field(default=None, gt=0.0)
     """Spend at most this much in this run, in US dollars."""
     dry_run: bool = False

@@ -36,6 +36,7 @@ class Asking:
         settled: Sequence[Settled],
         *,
         only: Collection[str] | None = None,
+        last: Collection[str] = (),
     ) -> None:
         """Prepare to ask.
 
@@ -45,17 +46,19 @@ class Asking:
             samples: answers wanted for each image and prompt.
             settled: for each prompt, samples that need not be asked for, by digest.
             only: digests to ask about; all of the set without it.
+            last: digests to ask about after all others: a run that began with what failed before would fail.
         """
         self._images = images
         self._prompts = prompts
         self._samples = frozenset(range(samples))
         self._settled = settled
         self._only = only
+        self._last = last
         self._twins = _rows_of_equal_images(images)
         self._main = self._all()
         self._again: deque[Request] = deque()
         self._asked_again: set[tuple[str, Prompt, int]] = set()
-        self._next: tuple[Request, bool] | None = None
+        self._next: Request | None = None
         self._lock = threading.Lock()
         self.set_aside: list[SetAside] = []
 
@@ -66,7 +69,10 @@ class Asking:
                 following = self._peek()
                 if following is None or not budget.admit(following[0], again=following[1]):
                     return
-                self._next = None
+                if following[1]:
+                    self._again.popleft()
+                else:
+                    self._next = None
             yield following[0]
 
     def goes_on(self, budget: Budget) -> bool:
@@ -89,19 +95,20 @@ class Asking:
                 self._again.append(replace(answer.request, samples=(answer.sample,)))
 
     def _peek(self) -> tuple[Request, bool] | None:
+        """Return what follows, and whether it was asked before."""
+        # First what waits for one more try: at the end of a run there would be nothing left to do beside it, and a
+        # limit that has no room for a new request has room for it.
+        if self._again:
+            return self._again[0], True
         if self._next is None:
-            # First what waits for one more try: at the end of a run there would be nothing left to do beside it.
-            if self._again:
-                self._next = (self._again.popleft(), True)
-            elif (request := next(self._main, None)) is not None:
-                self._next = (request, False)
-        return self._next
+            self._next = next(self._main, None)
+        return None if self._next is None else (self._next, False)
 
     def _all(self) -> Iterator[Request]:
         images = self._images
         digests = images.digests
         # By the ends of the digests: splits are cut by their beginnings, and the test split would come first.
-        for row in sorted(range(len(digests)), key=lambda row: digests[row][-16:]):
+        for row in sorted(range(len(digests)), key=lambda row: (digests[row] in self._last, digests[row][-16:])):
             digest = digests[row]
             rows = self._twins.get(digest, [row])
             if rows[0] != row or (self._only is not None and digest not in self._only):

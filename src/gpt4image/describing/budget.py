@@ -5,19 +5,24 @@ from __future__ import annotations
 import threading
 
 from gpt4image.describers import Answer, Request
-from gpt4image.describers.prices import Price
+from gpt4image.describers.prices import FREE, Price
 from gpt4image.errors import ConfigError, DescriberError
 
 # Images of one size differ a little in tokens; the largest seen so far is taken for the next, with this to spare.
 _MARGIN = 1.25
+# Images of different sizes differ much. After few answers the largest is not seen yet: with one, so many times as much
+# is taken for calls that go together; with two, half of that, and so on.
+_UNSEEN = 64.0
 
 
 class Budget:
     """Admits requests and counts what they cost; safe to use from several threads.
 
-    The dearest outcome of every call in flight is reserved, so that the sum spent stays under ``max_cost``: input as
-    long as the longest so far, output up to the limit of tokens. Before the first answer nothing is known about the
-    length of the input, so the first request goes alone.
+    The dearest outcome of every call in flight is reserved, so that the sum spent stays under ``max_cost``: output up
+    to the limit of tokens, and input as long as the longest so far with a margin, which is large while few are known.
+    Before the first answer nothing is known about the length of the input, so the first request goes alone. Where the
+    large margin leaves no room, requests go one by one with the small one. So ``max_cost`` is overrun only by inputs
+    that exceed their margin: requests come as if shuffled, and with n answers known, one in n + 1 is longer than all.
     """
 
     def __init__(self, *, limit: int | None, max_cost: float | None, price: Price | None, max_tokens: int) -> None:
@@ -30,12 +35,14 @@ class Budget:
             max_tokens: most tokens of an answer to one turn.
 
         Raises:
-            ConfigError: money is limited and the price is not known.
+            ConfigError: money is limited and no price is known, or it is nothing.
         """
-        if max_cost is not None and price is None:
+        if max_cost is not None and price in (None, FREE):
+            known = "none is known for this model" if price is None else "this model counts as free"
             raise ConfigError(
-                "--max-cost needs a price, and none is known for this model: give --prices FILE with "
-                '{"MODEL": {"input": X, "output": Y}} in US dollars per million tokens.'
+                f"--max-cost needs a price, and {known}: give --prices FILE with "
+                '{"MODEL": {"input": X, "output": Y}} in US dollars per million tokens, or leave out --max-cost where '
+                "nobody sends a bill."
             )
         self.limit = limit
         self.max_cost = max_cost
@@ -43,6 +50,7 @@ class Budget:
         self._max_tokens = max_tokens
         self._lock = threading.Lock()
         self._longest_input: float | None = None
+        self._inputs_seen = 0.0
         self._reserved: dict[tuple[str, str, int], float] = {}
         self._reserved_sum = 0.0
         self.spent = 0.0
@@ -89,6 +97,7 @@ class Budget:
             if answer.tokens_in is not None:
                 length = float(answer.tokens_in * len(answer.request.samples))
                 self._longest_input = max(self._longest_input or 0.0, length)
+                self._inputs_seen += 1 / len(answer.request.samples)
 
     def take_back(self, answer: Answer) -> None:
         """Do not count a request that the describer has nothing to say about."""
@@ -109,7 +118,12 @@ class Budget:
         if self.max_cost is None or self._price is None:
             return 0.0
         tokens_out = self._max_tokens * len(request.turns) * len(request.samples)
-        return self._price.of(_MARGIN * (self._longest_input or 0.0), tokens_out)
+        return self._price.of(self._margin() * (self._longest_input or 0.0), tokens_out)
+
+    def _margin(self) -> float:
+        """Return how many times as long as the longest so far the next input is taken to be."""
+        alone = not self._reserved
+        return _MARGIN if alone or not self._inputs_seen else max(_MARGIN, _UNSEEN / self._inputs_seen)
 
 
 def _name(request: Request, sample: int) -> tuple[str, str, int]:

@@ -17,6 +17,7 @@ from typing import Any
 from gpt4image.config import DescribeConfig, DescriberOptions
 from gpt4image.data.image_set import ImageSet, ImageSource
 from gpt4image.describers import Answer, Report, Request, load_describer
+from gpt4image.describers.openai_server.client import query_secrets
 from gpt4image.describers.prices import Price
 from gpt4image.engines.ray_cluster import MOST_TRIES, Cluster, Result, Workers, in_background, require_ray
 from gpt4image.errors import ConfigError, DescriberError, Gpt4ImageError, first_few
@@ -41,11 +42,11 @@ class RayDescriber:
         """Prepare; the cluster is started when ``describe`` is first called.
 
         Raises:
-            ConfigError: the describer cannot be used, or a password stands in the address of the server.
+            ConfigError: the describer cannot be used, or a password or key stands in the address of the server.
             MissingExtraError: Ray, or what the describer needs, is not installed.
         """
         require_ray()
-        _require_no_password(config.base_url)
+        _require_no_secret(config.base_url)
         self._describer = load_describer(config)
         self._config = config
         self._kind = config.describer.partition(":")[0]
@@ -184,11 +185,12 @@ class RayDescriber:
         return answers, content["fault"]
 
 
-def _require_no_password(base_url: str | None) -> None:
+def _require_no_secret(base_url: str | None) -> None:
     """Raise ConfigError where options, which are sent to the workers, hold a secret."""
-    if base_url is not None and "@" in base_url:
+    if base_url is not None and ("@" in base_url or query_secrets(base_url)):
         raise ConfigError(
-            "--base-url with a password is not sent over a cluster: set OPENAI_BASE_URL on every machine instead."
+            "--base-url with a password or a key is not sent over a cluster: set OPENAI_BASE_URL on every machine "
+            "instead."
         )
 
 

@@ -20,6 +20,9 @@ from gpt4image.quality.refusals import is_refusal
 REFUSED = frozenset({"content_filter", "refusal"})
 CUT_OFF = "length"
 
+# What a reasoning model thinks, where the server does not tell it from the answer.
+_THOUGHTS = re.compile(r"\s*(?:<think(?:ing)?>|◁think▷)", re.IGNORECASE)
+
 # Scripts that put no spaces between words: each letter counts as a word.
 _UNSPACED = (
     r"\u0E00-\u0EFF\u1000-\u109F\u1780-\u17FF\u3040-\u30FF\u3400-\u4DBF\u4E00-\u9FFF\uF900-\uFAFF\U00020000-\U0002FA1F"
@@ -58,7 +61,8 @@ _LEAST_SIGNS = 40
 def flaws(text: str, *, finish_reason: str | None, turns: Sequence[str]) -> list[Flaw]:
     """Return what is wrong with an answer, in the order of ``Flaw``; nothing for a good one.
 
-    - ``empty``: it has no letters, and the server did not say that it kept them back.
+    - ``empty``: it has no letters, or thoughts of the model ("<think>") where the answer should begin, and the server
+      did not say that it kept something back.
     - ``refusal``: the server kept it back, or it says that it cannot or will not describe, and little else.
     - ``echo``: it is what was asked, and adds nothing.
     - ``loop``: most of it, or its end, is one passage over and over.
@@ -74,7 +78,7 @@ def flaws(text: str, *, finish_reason: str | None, turns: Sequence[str]) -> list
     said = words(text)
     asked = _asked(tuple(turns))
     found: dict[Flaw, bool] = {
-        "empty": finish_reason not in REFUSED and not any(map(str.isalpha, text)),
+        "empty": finish_reason not in REFUSED and _is_empty(text),
         "refusal": finish_reason in REFUSED or is_refusal(text),
         "echo": _is_echo(said, asked.questions),
         "loop": _is_loop(text, said),
@@ -111,6 +115,10 @@ def _asked(turns: tuple[str, ...]) -> _Asked:
     distinct = {" ".join(question): question for question in (*questions, together) if question}
     language = None if names_a_language(together) else language_of(" ".join(turns), together)
     return _Asked(tuple(distinct.values()), language)
+
+
+def _is_empty(text: str) -> bool:
+    return not any(map(str.isalpha, text)) or _THOUGHTS.match(text) is not None
 
 
 def _is_echo(said: list[str], questions: Sequence[list[str]]) -> bool:

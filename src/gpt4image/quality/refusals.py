@@ -1,7 +1,8 @@
 """Whether an answer refuses to describe, or says that it got no image: the stock phrases of models, in ten languages.
 
 A description may well speak of what cannot be seen, or of a sign that says "Sorry". So a refusal must stand at the
-beginning, and next to nothing may be said besides.
+beginning, and next to nothing may be said besides. What a program says where there is no answer ("N/A", "Error: could
+not load image") must be a whole sentence: in a description, such words go on.
 """
 
 from __future__ import annotations
@@ -58,14 +59,32 @@ _PHRASES = (
     r"(?:大変)?申し訳(?:ありません|ございません)",
     r"죄송(?:합니다|하지만|해요)",
 )
+# What a program, or a model in its place, says where there is no answer, in small letters; whole sentences.
+_DO = r"(?:describe|process|load|open|read|view|see|access|display|analy[sz]e|decode|render|retrieve|identify|find)"
+_DONE = (
+    r"(?:described|processed|loaded|opened|read|viewed|seen|accessed|displayed|analy[sz]ed|decoded|rendered|retrieved"
+    r"|identified|found)"
+)
+_THE_IMAGE = rf"(?:(?:the|this|that|your|an?|any|input|provided|given) ){{0,2}}{_IMAGE}"
+_TAIL = r"(?: (?:file|data|content|properly|correctly|in detail|at this time|at the moment|right now|here))?"
+_NOTHING_SAID = (
+    r"n/a|none|null|nil|nan|undefined|i refuse|[<\[(]image",
+    rf"no (?:{_IMAGE}|description|caption|answer|response)(?: (?:is |was )?(?:available|found|possible|given))?",
+    rf"(?:{_THE_IMAGE}|(?:the )?description) (?:is |was )?(?:not (?:available|found|provided)|unavailable|missing)",
+    rf"(?:unable to|not able to|failed to|{_CANNOT}) {_DO} {_THE_IMAGE}{_TAIL}",
+    rf"{_THE_IMAGE} (?:{_CANNOT} be|(?:is|was) unable to be|failed to be) {_DONE}{_TAIL}",
+    rf"{_THE_IMAGE} failed to (?:load|open|display|render)",
+    rf"(?:an )?(?:error|failure) (?:while |when |in )?(?:loading|processing|reading|opening|decoding) {_THE_IMAGE}",
+)
 # What comes around a refusal and says nothing about an image.
 _COURTESIES = (
     r"if (?:you|there)|please|let me know|feel free|is there (?:any|some)|how (?:can|may|else)",
     r"i(?:'d| would) be (?:happy|glad)|i can (?:help|assist|provide|describe|try|offer|only|still|instead)|i hope",
     r"i(?:'m| am) (?:here|happy|designed)|you (?:can|could|may|might)|my (?:guidelines|policies|purpose|training)",
-    r"thank|hello|hi\b|instead|(?:would|can|could) you",
+    r"thank|hello|hi\b|instead|(?:would|can|could) you|(?:error|exception)\s*(?::|$)",
 )
 _REFUSAL = re.compile(f"{_START}(?:{'|'.join(_PHRASES)})")
+_NO_ANSWER = re.compile(rf"{_START}(?:{'|'.join(_NOTHING_SAID)})[\W_]*")
 _COURTESY = re.compile(f"{_START}(?:{'|'.join(_COURTESIES)})")
 _PIECES = re.compile(r"(?<=[.!?。！？])\s*|\n+|:\s|\b(?:but|however)\b,?\s*")
 _WORD = re.compile(r"\w+")
@@ -73,19 +92,25 @@ _APOSTROPHES = str.maketrans("’‘ʼ`", "''''")
 
 _LONGEST = 2000
 _ENOUGH_WORDS = 12
+_FEW_WORDS = 4
 
 
 def is_refusal(text: str) -> bool:
-    """Return whether a text opens with a refusal, after courtesies at most, and then says less than a dozen words."""
+    """Return whether a text opens with a refusal, after courtesies at most, and then says less than a dozen words.
+
+    Of a sentence that no person says ("N/A"), less than four words may follow.
+    """
     start = text[:_LONGEST].lower().translate(_APOSTROPHES)
-    if not (_REFUSAL.match(start) or _COURTESY.match(start)):
+    if not (_REFUSAL.match(start) or _COURTESY.match(start) or _NO_ANSWER.match(start)):
         return False
-    refused, content = False, 0
+    enough, content = 0, 0
     for piece in _PIECES.split(start):
         if _REFUSAL.match(piece):
-            refused = True
+            enough = _ENOUGH_WORDS
+        elif _NO_ANSWER.fullmatch(piece):
+            enough = max(enough, _FEW_WORDS)
         elif not _COURTESY.match(piece) and _WORD.search(piece):
-            if not refused:
+            if not enough:
                 return False
             content += len(_WORD.findall(piece))
-    return refused and content < _ENOUGH_WORDS
+    return content < enough

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import random
 from email.utils import formatdate
 
 import pytest
@@ -22,6 +23,11 @@ def body(message: str = "no", **fields: object) -> bytes:
         (429, body("pay", code="insufficient_quota"), Verdict.STOP),
         (400, body("pay", code="billing_hard_limit_reached"), Verdict.STOP),
         (402, b"", Verdict.STOP),
+        (400, body("Your credit balance is too low to access the API."), Verdict.STOP),
+        (400, body("Insufficient funds", type="invalid_request_error"), Verdict.STOP),
+        (400, body("Access denied", code="Arrearage"), Verdict.STOP),
+        (429, body("You exceeded your current quota, retry in 34 s", code="RESOURCE_EXHAUSTED"), Verdict.LIMITED),
+        (400, body("the image shows a credit card"), Verdict.GIVE_UP),
         (401, body(), Verdict.STOP),
         (403, body(), Verdict.STOP),
         (403, body("Your input was flagged", code=403), Verdict.FILTERED),
@@ -53,6 +59,9 @@ def test_a_status_has_a_meaning(status: int, content: bytes, verdict: Verdict) -
         ({"retry-after-ms": "250", "retry-after": "1"}, 0.25),
         ({"retry-after": formatdate(1_700_000_010, usegmt=True)}, 10.0),
         ({"retry-after": formatdate(1_600_000_000, usegmt=True)}, 0.0),
+        # The server's clock is a day ahead.
+        ({"retry-after": formatdate(1_700_086_410), "date": formatdate(1_700_086_400)}, 10.0),
+        ({"retry-after": formatdate(1_700_000_010), "date": "today"}, 10.0),
         ({"retry-after": "soon"}, None),
         ({"retry-after": "nan"}, None),
         ({}, None),
@@ -60,6 +69,20 @@ def test_a_status_has_a_meaning(status: int, content: bytes, verdict: Verdict) -
 )
 def test_when_to_come_again(headers: dict[str, str], seconds: float | None) -> None:
     assert retry_after(headers, now=1_700_000_000) == seconds
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+@pytest.mark.parametrize(
+    ("wait", "stops"),
+    [("600", False), ("601", True), ("86400", True), (formatdate(4_102_444_800), True), ("-1", False)],
+)
+def test_a_server_that_is_closed_for_long_stops_the_run(status: int, wait: str, stops: bool) -> None:
+    fault = fault_of_response(status, {"retry-after": wait}, b"")
+    assert (fault.verdict is Verdict.STOP) == stops
+
+
+def test_a_long_wait_does_not_change_what_is_settled_anyway() -> None:
+    assert fault_of_response(400, {"retry-after": "86400"}, body("bad image")).verdict is Verdict.GIVE_UP
 
 
 @pytest.mark.parametrize(
@@ -106,4 +129,17 @@ def test_the_run_stops_where_every_image_is_rejected() -> None:
     assert "no vision" in (reasons[9] or "")
     answered = Health()
     answered.answered()
-    assert all(answered.failed(rejected, now=0.0) is None for _ in range(50))
+    reasons = [answered.failed(rejected, now=0.0) for _ in range(50)]
+    assert reasons[:49] == [None] * 49
+    assert "the last 50 images (HTTP 400: no vision)" in (reasons[49] or "")
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.8])
+def test_bad_images_among_good_ones_do_not_stop_the_run(share: float) -> None:
+    rng, rejected, health = random.Random(0), fault_of_response(400, {}, body("bad image")), Health()
+    health.answered()
+    for _ in range(20_000):
+        if rng.random() < share:
+            assert health.failed(rejected, now=0.0) is None
+        else:
+            health.answered()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,10 @@ import pytest
 import openai_stub as server
 from gpt4image.config import DescriberOptions
 from gpt4image.describers.openai_server import describer as openai_server
+from gpt4image.describers.openai_server.client import find_server
 from gpt4image.describers.openai_server.describer import OpenAIDescriber
+from gpt4image.describers.openai_server.faults import one_line
+from gpt4image.describers.prices import FREE, Price
 from gpt4image.errors import ConfigError, DescriberError, MissingExtraError
 from openai_cases import KEY, ask, ask_one, describer, openai_settings, request
 
@@ -42,6 +46,45 @@ def test_login_and_query_of_the_address_are_sent_but_never_shown() -> None:
     assert stub.calls[0].headers["authorization"] == "Basic " + base64.b64encode(b"user:pass-word").decode()
     assert stub.calls[0].path == "/v1/chat/completions?version=3"
     assert "pass-word" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("before_host", "query", "echo"),
+    [
+        ("", "?api-key=QUERY/SECRET+12%3D", lambda call: call.path),
+        ("", "?api-key=QUERY/SECRET+12%3D", lambda call: "api-key is QUERY/SECRET 12="),
+        ("", "?api-key=QUERY/SECRET+12%3D", lambda call: "QUERY/SECRET+12%3D, QUERY%2FSECRET%2012%3D"),
+        ("", "?api-key=QUERY/SECRET+12%3D", lambda call: call.path.partition("?")[2]),
+        ("SECRET%2Ftoken@", "", lambda call: base64.b64decode(call.headers["authorization"][6:]).decode()),
+        ("SECRET%2Ftoken@", "", lambda call: f"no user SECRET/token or SECRET%2Ftoken ({call.headers})"),
+        (":pass-word-SECRET@", "", lambda call: str(call.headers)),
+    ],
+)
+def test_no_secret_of_the_address_comes_back_in_what_is_kept(before_host: str, query: str, echo: Any) -> None:
+    with server.serve(lambda call: server.failure(500, echo(call))) as stub:
+        url = stub.url.replace("http://", f"http://{before_host}") + query
+        (answer,) = ask(describer(url, retries=0), request())
+    error = answer.error or ""
+    assert "***" in error
+    assert "SECRET" not in error and "token" not in error
+    assert base64.b64encode(b"SECRET/token:").decode() not in error
+    assert base64.b64encode(b":pass-word-SECRET").decode() not in error
+
+
+def test_a_secret_inside_another_does_not_leave_its_rest() -> None:
+    server = find_server("http://SECRET@localhost:1/v1?key=SECRET-and-more")
+    assert one_line("key=SECRET-and-more user=SECRET", server.secrets) == "key=*** user=***"
+
+
+def test_parameters_of_the_address_that_are_no_secrets_stay_readable() -> None:
+    server = find_server("http://me@localhost:1/v1?api-version=2024-10-21&deployment=gpt-4.1-mini&n=3#key=anything")
+    assert server.secrets == (KEY, base64.b64encode(b"me:").decode())
+
+
+def test_an_address_that_is_none_is_shown_without_its_secrets() -> None:
+    with pytest.raises(ConfigError, match="--base-url localhost:8000/v1: write") as caught:
+        find_server("me:pass-word@localhost:8000/v1?api-key=QUERYSECRET")
+    assert "QUERYSECRET" not in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "ftp://x/v1", "http://", "http://[::1", "http://x:port/v1"])
@@ -80,10 +123,26 @@ def test_prices() -> None:
     assert price.output > price.input > 0
 
 
+def test_a_private_address_is_free_unless_it_is_a_gateway_to_openai(tmp_path: Path) -> None:
+    def price_at(url: str, **options: Any) -> Price | None:
+        return OpenAIDescriber("gpt-4o-mini", DescriberOptions(describer="-", base_url=url, **options)).price
+
+    assert describer("http://localhost:1/v1").price == FREE
+    assert price_at("http://litellm:4000/v1") == price_at("https://api.openai.com/v1") != FREE
+    (tmp_path / "prices.json").write_text('{"gpt-4o-mini": {"input": 0, "output": 0}}')
+    assert price_at("http://litellm:4000/v1", prices=tmp_path / "prices.json") == FREE
+
+
 @pytest.mark.parametrize("options", [{"extra_body": {"messages": []}}, {"extra_body": {"n": 2}}])
 def test_fields_that_are_set_anyway_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="leave it out"):
         describer("http://localhost:1/v1", **options)
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_the_limit_of_tokens_that_money_is_reckoned_by_cannot_be_overridden(name: str) -> None:
+    with pytest.raises(ConfigError, match="--max-tokens"):
+        describer("http://localhost:1/v1", extra_body={name: 8000})
 
 
 def test_a_model_needs_a_name() -> None:

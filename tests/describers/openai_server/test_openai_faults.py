@@ -80,6 +80,72 @@ def test_what_a_malformed_answer_cost_is_counted() -> None:
     assert (answers[0].tokens_in, answers[0].tokens_out) == (80, 10)
 
 
+def test_what_is_paid_for_and_brings_nothing_is_tried_three_times_at_most() -> None:
+    paid = server.json_reply({"choices": [], "usage": {"prompt_tokens": 40, "completion_tokens": 4}})
+    (answer,), stub = ask_one(lambda call: paid, retries=8)
+    assert stub.count == 3 and "3 tries" in (answer.error or "")
+    assert (answer.tokens_in, answer.tokens_out) == (120, 12)
+
+
+# What a run that stops has paid for
+
+
+TURNS = ("One?", "Two?")
+NO_QUOTA = server.failure(429, f"no quota for {KEY}", "insufficient_quota")
+
+
+def second_turn(call: server.Call) -> bool:
+    return any(message["role"] == "assistant" for message in call.body["messages"])
+
+
+def test_the_first_turn_is_accounted_for_where_the_second_stops_the_run() -> None:
+    with server.serve(lambda call: NO_QUOTA if second_turn(call) else server.answer("A cat.")) as stub:
+        answers: list[Answer] = []
+        with pytest.raises(DescriberError, match="quota"):
+            for group in describer(stub.url, concurrency=1).describe([request(turns=TURNS)]):
+                answers += group
+    (answer,) = answers
+    assert (answer.text, answer.error) == (None, "HTTP 429: no quota for ***")
+    assert (answer.tokens_in, answer.tokens_out) == (100, 10)
+
+
+def test_what_waits_for_another_turn_or_try_is_accounted_for_where_another_call_stops_the_run() -> None:
+    paid = server.json_reply({"choices": [], "usage": {"prompt_tokens": 100, "completion_tokens": 10}}, delay=0.05)
+
+    def reply(call: server.Call) -> server.Reply:
+        if call.number < 6:
+            return server.answer("A cat.", delay=0.2) if call.number % 2 else paid
+        return NO_QUOTA
+
+    with server.serve(reply) as stub:
+        answers: list[Answer] = []
+        with pytest.raises(DescriberError, match="quota"):
+            for group in describer(stub.url, concurrency=6).describe(request(n, turns=TURNS) for n in range(6)):
+                answers += group
+    assert sum(answer.tokens_in or 0 for answer in answers) == 6 * 100
+    assert all(answer.error for answer in answers)
+    assert len({answer.request.digest for answer in answers}) == len(answers)
+
+
+def test_what_is_given_up_in_flight_is_accounted_for() -> None:
+    def reply(call: server.Call) -> server.Reply:
+        return server.answer("A cat.", delay=60.0 if second_turn(call) else 0.0)
+
+    with server.serve(reply) as stub:
+        maker = describer(stub.url, concurrency=3)
+        running = maker.describe([request(0), *(request(number, turns=TURNS) for number in (1, 2))])
+        came = list(next(iter(running)))
+        deadline = time.monotonic() + 5
+        while stub.count < 5 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        running.close()  # type: ignore[attr-defined]
+        came += maker.arrived()
+    assert sorted((answer.error or "", answer.tokens_in) for answer in came) == [
+        ("", 100),
+        *[("the run was stopped before the answer was complete", 100)] * 2,
+    ]
+
+
 def test_what_is_no_http_is_a_fault_like_others_and_shows_no_secret() -> None:
     class Shell(socketserver.BaseRequestHandler):
         def handle(self) -> None:
@@ -104,6 +170,17 @@ def test_a_key_that_no_header_takes_is_refused(monkeypatch: pytest.MonkeyPatch) 
 def test_retry_after_is_obeyed() -> None:
     _, stub = ask_one(lambda call: server.failure(429, retry_after="1") if call.number == 0 else server.answer("fine"))
     assert stub.calls[1].time - stub.calls[0].time >= 1.0
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_that_is_closed_for_a_day_stops_the_run_and_says_when_to_go_on(status: int) -> None:
+    closed = server.failure(status, "daily limit", retry_after="86400")
+    with server.serve(lambda call: server.answer("fine") if call.number < 2 else closed) as stub:
+        answers: list[Answer] = []
+        with pytest.raises(DescriberError, match=r"no more calls for 1 day, 0:00:00 \(HTTP \d+: daily limit\)"):
+            for group in describer(stub.url, concurrency=1).describe(map(request, range(10))):
+                answers += group
+    assert len(answers) == 2 and stub.count == 3
 
 
 def test_a_content_filter_settles_the_image() -> None:
@@ -160,6 +237,25 @@ def test_a_server_that_rejects_every_image_stops_the_run() -> None:
                 answers += group
     assert 8 <= len(answers) <= 12
     assert stub.count <= 12
+
+
+def test_credit_that_is_used_up_stops_the_run_also_where_the_status_is_that_of_a_bad_image() -> None:
+    low = server.failure(400, "Your credit balance is too low to access the API.")
+    with (
+        server.serve(lambda call: server.answer("fine") if call.number < 5 else low) as stub,
+        pytest.raises(DescriberError, match=r"wants to be paid .*credit balance"),
+    ):
+        ask(describer(stub.url, concurrency=2), *map(request, range(60)))
+    assert stub.count <= 7
+
+
+def test_a_server_that_rejects_every_image_after_some_stops_the_run() -> None:
+    with server.serve(lambda call: server.answer("x") if call.number < 5 else server.failure(400, "no more")) as stub:
+        answers: list[Answer] = []
+        with pytest.raises(DescriberError, match="rejects the last 50 images"):
+            for group in describer(stub.url, concurrency=2).describe(map(request, range(1000))):
+                answers += group
+    assert 55 <= stub.count <= 57 and len(answers) == stub.count
 
 
 def test_a_port_where_nobody_listens_is_reported_soon(monkeypatch: pytest.MonkeyPatch) -> None:

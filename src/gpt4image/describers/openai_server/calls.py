@@ -32,6 +32,9 @@ from gpt4image.errors import DecodeError, DescriberError
 
 _LEAST_AHEAD = 8
 _BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 30.0
+# Money is set aside once for each call, so one that is paid for and brings nothing is not tried for ever.
+_MOST_WASTED = 3
+_STOPPED = "the run was stopped before the answer was complete"
 
 
 @dataclass
@@ -134,6 +137,8 @@ class Calls:
                     for task in (dispatching, *self._in_flight):
                         task.cancel()
                     await asyncio.gather(dispatching, *self._in_flight, return_exceptions=True)
+                    for job in self._queue.left():
+                        self._keep_cost(job, _STOPPED)
                 dispatching.result()  # raises what the requests raised
 
     async def _dispatch(self) -> None:
@@ -210,10 +215,15 @@ class Calls:
             self._error = self._error or failure
 
     async def _call(self, job: Job, ticket: Ticket) -> None:
-        reply = await self._client.ask(self._dialect.body(job))
+        try:
+            reply = await self._client.ask(self._dialect.body(job))
+        except asyncio.CancelledError:
+            self._keep_cost(job, _STOPPED)
+            raise
         now = self._loop.time()
         job.pay(reply.completion)
         if reply.fault is not None:
+            job.wasted += 1 if reply.completion.tokens else 0
             self._fail(job, ticket, reply.fault, now)
             return
         self._pace.answered(ticket, now, reply.completion.tokens, reply.headers)
@@ -242,11 +252,11 @@ class Calls:
         if reason is not None:
             self._error = self._error or DescriberError(one_line(reason, self._plan.secrets, limit=600))
         if fault.verdict is Verdict.STOP:
-            return
-        if fault.verdict is Verdict.FILTERED:
+            self._keep_cost(job, one_line(fault.message, self._plan.secrets))
+        elif fault.verdict is Verdict.FILTERED:
             job.said.append(Choice("", "content_filter"))
             self._deliver(job, [job.conversation()] * len(job.samples))
-        elif fault.verdict is Verdict.GIVE_UP or job.tries >= self._plan.retries:
+        elif fault.verdict is Verdict.GIVE_UP or job.tries >= self._plan.retries or job.wasted >= _MOST_WASTED:
             tries = f" ({job.tries + 1} tries)" if job.tries else ""
             self._deliver(job, error=one_line(fault.message, self._plan.secrets) + tries)
         else:
@@ -281,6 +291,11 @@ class Calls:
     def _leave(self, job: Job) -> None:
         self._pace.room.leave()
         job.in_place = False
+
+    def _keep_cost(self, job: Job, error: str) -> None:
+        """Hand over what a job that goes no further has cost, so that the store's sum is what the server bills."""
+        if job.is_paid:
+            self._deliver(job, error=error)
 
     def _deliver(self, job: Job, choices: Sequence[Choice] = (), *, error: str = "") -> None:
         """Hand over answers; the call keeps its place until all of them are acknowledged."""

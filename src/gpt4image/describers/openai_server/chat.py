@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from gpt4image.config import DescriberOptions
-from gpt4image.describers.openai_server.faults import Fault
+from gpt4image.describers.openai_server.faults import LONGEST_WAIT_S, Fault
 from gpt4image.errors import DescriberError
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from gpt4image.describers.openai_server.jobs import Job
 
 _LIMIT_NAMES = ("max_completion_tokens", "max_tokens")
+_LONGEST_NAMED_S = 1e9
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,9 @@ class Dialect:
         if fault.kind == "404":
             hint = "" if url.endswith("/v1") else "; most addresses end in /v1: is --base-url complete?"
             return f"{url} does not know the model {self._model} {said}{hint}"
+        if fault.retry_after is not None and fault.retry_after > LONGEST_WAIT_S:
+            wait = timedelta(seconds=round(min(fault.retry_after, _LONGEST_NAMED_S)))
+            return f"{url} takes no more calls for {wait} {said}; give the same command again then."
         return f"{url} wants to be paid before it answers: there is no quota left {said}."
 
 

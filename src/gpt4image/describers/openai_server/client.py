@@ -10,7 +10,7 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus, urlsplit
 
 from gpt4image.describers.openai_server.chat import Completion, read_completion
 from gpt4image.describers.openai_server.faults import Fault, fault_of_response, malformed, timed_out, unconnected
@@ -19,8 +19,12 @@ from gpt4image.errors import ConfigError
 if TYPE_CHECKING:
     import openai
 
-_OPENAI = "https://api.openai.com/v1"
+OPENAI_URL = "https://api.openai.com/v1"
 _CONNECT_S = 10.0
+# What is shorter is no key, and would blot words out of what servers say.
+_SHORTEST_SECRET = 6
+# Parameters of an address that say what is asked for, not who asks; by how their names end.
+_NO_SECRETS = ("version", "model", "deployment", "region")
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Server:
         query: parameters of every call (``api-version``, say).
         headers: authorisation that the user wrote into the address.
         key: API key.
-        secrets: whatever may not appear anywhere.
+        secrets: whatever may not appear anywhere, the longest first.
     """
 
     url: str
@@ -49,7 +53,7 @@ class Server:
 
     @property
     def is_private(self) -> bool:
-        """Whether this is an address of this machine or the network around it, where nobody sends a bill."""
+        """Whether this is an address of this machine or the network around it."""
         host = urlsplit(self.url).hostname or ""
         try:
             return ipaddress.ip_address(host).is_private
@@ -63,14 +67,14 @@ def find_server(base_url: str | None) -> Server:
     Raises:
         ConfigError: the address is none, or OpenAI is asked without a key.
     """
-    given = base_url or os.environ.get("OPENAI_BASE_URL", "").strip() or _OPENAI
+    given = base_url or os.environ.get("OPENAI_BASE_URL", "").strip() or OPENAI_URL
     try:
         parts = urlsplit(given.strip())
         host, port = parts.hostname, parts.port
     except ValueError:
         parts, host, port = urlsplit(""), None, None
     if parts.scheme not in ("http", "https") or not host:
-        shown = given.rpartition("@")[2]
+        shown = given.rpartition("@")[2].partition("?")[0]
         raise ConfigError(f"--base-url {shown}: write the whole address, e.g. http://localhost:8000/v1.")
     name = f"[{host}]" if ":" in host else host
     url = f"{parts.scheme}://{name}{f':{port}' if port else ''}{parts.path.rstrip('/')}"
@@ -79,16 +83,30 @@ def find_server(base_url: str | None) -> Server:
     login = b64encode(f"{user}:{password}".encode()).decode()
     if not key.isascii():
         raise ConfigError("OPENAI_API_KEY holds characters that no key has (a quotation mark, or ...?); copy it again.")
+    secrets = {key, password, parts.password or "", *query_secrets(given)}
+    secrets |= {login} if user or password else set()
+    secrets |= {user, parts.username or ""} if len(user) >= _SHORTEST_SECRET else set()
     server = Server(
         url=url,
         query=dict(parse_qsl(parts.query)),
         headers={"Authorization": f"Basic {login}"} if user or password else {},
         key=key or "none",
-        secrets=tuple(secret for secret in (key, password, login if user else "", parts.password or "") if secret),
+        secrets=tuple(sorted(secrets - {""}, key=len, reverse=True)),
     )
     if server.is_openai and not key:
         raise ConfigError("OPENAI_API_KEY is not set: put your OpenAI key there, or give --base-url of another server.")
     return server
+
+
+def query_secrets(address: str) -> set[str]:
+    """Return the values in the query of an address that may be keys, in each spelling in which they may come back."""
+    found: set[str] = set()
+    for pair in address.partition("?")[2].partition("#")[0].split("&"):
+        name, _, value = pair.partition("=")
+        text = unquote_plus(value or name)
+        if len(text) >= _SHORTEST_SECRET and not name.lower().endswith(_NO_SECRETS):
+            found |= {value or name, text, quote(text, safe=""), quote_plus(text)}
+    return found
 
 
 @dataclass(frozen=True)

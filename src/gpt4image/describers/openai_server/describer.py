@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from gpt4image.config import DescriberOptions
@@ -12,13 +13,14 @@ from gpt4image.describers import Answer, Report, Request
 from gpt4image.describers.arrivals import Arrivals
 from gpt4image.describers.openai_server.calls import Calls, Plan, Tally
 from gpt4image.describers.openai_server.chat import Dialect
-from gpt4image.describers.openai_server.client import Client, find_server
+from gpt4image.describers.openai_server.client import OPENAI_URL, Client, Server, find_server
 from gpt4image.describers.openai_server.health import Health
 from gpt4image.describers.openai_server.pace import Pace
 from gpt4image.describers.prices import FREE, Price, find_price
 from gpt4image.errors import ConfigError, MissingExtraError
 
 _RESERVED = ("messages", "model", "n", "stream")
+_LIMITS = ("max_tokens", "max_completion_tokens")
 
 
 class OpenAIDescriber:
@@ -45,11 +47,14 @@ class OpenAIDescriber:
         taken = [field for field in _RESERVED if field in options.extra_body]
         if taken:
             raise ConfigError(f"--extra-body: {taken[0]!r} is set by gpt4image itself; leave it out.")
+        if any(field in options.extra_body for field in _LIMITS):
+            raise ConfigError(
+                "--extra-body: the limit of tokens is set by --max-tokens, which --max-cost reckons with."
+            )
         self._options = options
         self._model = name
         self._server = find_server(options.base_url)
-        price = find_price(name, self._server.url, options.prices)
-        self._price = FREE if price is None and self._server.is_private else price
+        self._price = _price(name, self._server, options.prices)
         self._pace = Pace(
             options.concurrency,
             requests_per_minute=options.requests_per_minute,
@@ -87,7 +92,7 @@ class OpenAIDescriber:
 
     @property
     def price(self) -> Price | None:
-        """As published for the server or told by the user; nothing on the user's own machines."""
+        """As published for the server or told by the user; on the user's own machines nothing, but for a gateway."""
         return self._price
 
     @property
@@ -125,3 +130,11 @@ class OpenAIDescriber:
         if tally.faults:
             facts["faults"] = dict(tally.faults.most_common())
         return Report(facts=facts)
+
+
+def _price(model: str, server: Server, prices: Path | None) -> Price | None:
+    """Return what a model costs: at a private address nothing, unless OpenAI sells it; then that is a gateway to it."""
+    price = find_price(model, server.url, prices)
+    if price is None and server.is_private:
+        return find_price(model, OPENAI_URL, None) or FREE
+    return price

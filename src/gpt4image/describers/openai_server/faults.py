@@ -20,7 +20,14 @@ _NO_MONEY = {
     "insufficient_funds",
     "insufficient_balance",
     "exceeded_current_quota_error",
+    "arrearage",
 }
+# What some servers say with status 400, which otherwise is about the image. Not with 429: limits per minute are a
+# "quota" too.
+_NO_MONEY_TEXT = re.compile(
+    r"credit balance|(?:insufficient|not enough|out of) (?:credits?|funds|balance|quota)|exceeded your (?:\w+ )?quota",
+    re.IGNORECASE,
+)
 _FILTERED = {
     "content_policy_violation",
     "content_filter",
@@ -32,6 +39,8 @@ _FILTERED = {
 _FILTERED_TEXT = re.compile(r"input was flagged|content management policy|safety system", re.IGNORECASE)
 _RETRYABLE = {408, 409, 425}
 _OVERLOADED = {503, 529}
+# A longer wait is not waited: whoever started the run would not know why nothing happens.
+LONGEST_WAIT_S = 600.0
 
 
 class Verdict(Enum):
@@ -44,6 +53,9 @@ class Verdict(Enum):
     FILTERED = "the server keeps the text back: the image is settled"
     GIVE_UP = "this image will not be answered"
     STOP = "no image will be answered"
+
+
+_TRIED_AGAIN = (Verdict.RETRY, Verdict.LIMITED, Verdict.OVERLOADED)
 
 
 @dataclass(frozen=True)
@@ -73,11 +85,14 @@ def fault_of_response(status: int, headers: Mapping[str, str], content: bytes) -
     message = f"HTTP {status}: {text.strip() or 'no explanation'}"
     verdict = _verdict(status, codes, text)
     parameter = _parameter_of(error, text) if status in (400, 422) else None
-    return Fault(str(status), verdict, message, retry_after(headers, time.time()), parameter)
+    wait = retry_after(headers, time.time())
+    if wait is not None and wait > LONGEST_WAIT_S and verdict in _TRIED_AGAIN:
+        verdict = Verdict.STOP
+    return Fault(str(status), verdict, message, wait, parameter)
 
 
 def _verdict(status: int, codes: set[str], text: str) -> Verdict:
-    if codes & _NO_MONEY or status == 402:
+    if codes & _NO_MONEY or status == 402 or (status == 400 and _NO_MONEY_TEXT.search(text)):
         return Verdict.STOP
     if 400 <= status < 500 and (codes & _FILTERED or (status in (400, 403) and _FILTERED_TEXT.search(text))):
         return Verdict.FILTERED
@@ -127,10 +142,14 @@ def _causes(error: BaseException) -> Iterable[BaseException]:
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Return the seconds that ``retry-after-ms`` or ``retry-after`` (seconds or an HTTP date) ask to wait."""
+    """Return the seconds that ``retry-after-ms`` or ``retry-after`` (seconds or an HTTP date) ask to wait.
+
+    A date is compared with that of the response; without one, with ``now``, by a clock that may differ.
+    """
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         if (text := headers.get(name)) is not None:
-            seconds = _seconds(text, unit, now)
+            sent = _timestamp(headers.get("date", ""))
+            seconds = _seconds(text, unit, now if sent is None else sent)
             if seconds is not None:
                 return max(0.0, seconds)
     return None
@@ -142,8 +161,13 @@ def _seconds(text: str, unit: float, now: float) -> float | None:
         return seconds if math.isfinite(seconds) else None
     except ValueError:
         pass
+    until = _timestamp(text)
+    return None if until is None else until - now
+
+
+def _timestamp(date: str) -> float | None:
     try:
-        return parsedate_to_datetime(text).timestamp() - now
+        return parsedate_to_datetime(date).timestamp()
     except (ValueError, TypeError, OverflowError):
         return None
 

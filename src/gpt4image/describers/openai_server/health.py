@@ -7,6 +7,8 @@ from gpt4image.describers.openai_server.faults import Fault, Verdict
 DOWN_S, DOWN_FAILURES = 60.0, 20
 UNREACHABLE_S, UNREACHABLE_FAILURES = 4.0, 3
 ALL_REJECTED = 10
+# So many in a row where others were answered: among images of which half are bad, that does not happen by chance.
+REJECTED_IN_ROW = 50
 
 
 class Health:
@@ -16,24 +18,34 @@ class Health:
         self.in_row = 0
         self._since = 0.0
         self._answered = False
-        self._rejected = 0
+        self._rejected_before = 0
+        self._rejected_in_row = 0
 
     def answered(self) -> None:
         """Count an answer."""
-        self.in_row = 0
+        self._looked_at()
         self._answered = True
+
+    def _looked_at(self) -> None:
+        """Count an image that the server looked at: it works."""
+        self.in_row = 0
+        self._rejected_before += self._rejected_in_row
+        self._rejected_in_row = 0
 
     def failed(self, fault: Fault, now: float) -> str | None:
         """Count a failed call; return why the run should stop, if it should."""
         if fault.verdict is Verdict.FILTERED:
-            self.in_row = 0
+            self._looked_at()
             return None
         if fault.verdict is Verdict.GIVE_UP:
             self.in_row = 0
-            self._rejected += 1
-            if self._rejected >= ALL_REJECTED and not self._answered:
-                return f"the server rejects every image ({fault.message})"
-            return None
+            self._rejected_in_row += 1
+            # Where many images are bad, many in a row may be.
+            enough = max(REJECTED_IN_ROW, self._rejected_before) if self._answered else ALL_REJECTED
+            if self._rejected_in_row < enough:
+                return None
+            every = f"the last {self._rejected_in_row} images" if self._answered else "every image"
+            return f"the server rejects {every} ({fault.message})"
         if self.in_row == 0:
             self._since = now
         self.in_row += 1

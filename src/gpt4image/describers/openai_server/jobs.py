@@ -29,6 +29,7 @@ class Job:
         tokens_out: the same of the answers.
         latency: seconds that the calls took that brought something.
         tries: failed calls.
+        wasted: those of them that were paid for.
         limit_name: name under which the last call sent ``max_tokens``.
         in_place: holds a place among the calls in flight.
     """
@@ -41,8 +42,14 @@ class Job:
     tokens_out: int | None = None
     latency: float = 0.0
     tries: int = 0
+    wasted: int = 0
     limit_name: str = ""
     in_place: bool = False
+
+    @property
+    def is_paid(self) -> bool:
+        """Whether any call is known to have been paid for."""
+        return self.tokens_in is not None or self.tokens_out is not None
 
     def pay(self, completion: Completion) -> None:
         """Add the tokens of a call."""
@@ -113,6 +120,10 @@ class JobQueue:
     def tried(self) -> int:
         """Number of jobs that wait to be tried again."""
         return len(self._later[True]) + len(self._later[False])
+
+    def left(self) -> Iterator[Job]:
+        """Yield the jobs that wait to be tried again."""
+        return (job for heap in self._later.values() for _, _, job in heap)
 
     def again(self, job: Job, due: float) -> None:
         """Put a job in line for when it is due."""
