@@ -182,7 +182,8 @@ class DescriptionStore:
     def failed(self, describer: Mapping[str, Any]) -> set[str]:
         """Return the digests of images about which a call failed and nothing was answered."""
         rows = self._query(
-            f"SELECT lower(hex(r.digest)) FROM {_JOINED} WHERE r.status = 'failed' AND r.text IS NULL AND d.settings = ?",
+            f"SELECT lower(hex(r.digest)) FROM {_JOINED} "
+            "WHERE r.status = 'failed' AND r.text IS NULL AND d.settings = ?",
             (canonical_json(describer),),
         )
         return {digest for (digest,) in rows}
