@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import shutil
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Sequence, Value
@@ -74,12 +76,12 @@ def test_saved_to_disk_with_names_and_keys(tmp_path: Path, png: Png) -> None:
 
 
 def test_one_parquet_file_and_rows_without_an_image(tmp_path: Path, png: Png) -> None:
-    data = table({"image": [png(0), png(1)], "fine_label": [7, 2]}, image=Image(), fine_label=Value("int32"))
-    data = data.add_item({"image": None, "fine_label": 1})
+    data = table({"image": [png(0), png(1)], "fine_label": [2, 0]}, image=Image(), fine_label=Value("int32"))
+    data = data.add_item({"image": None, "fine_label": 7})  # a class that no image has
     data.to_parquet(tmp_path / "some.parquet")
     images = load_image_set(f"hf:{tmp_path / 'some.parquet'}")
-    assert images.classes == tuple(str(i) for i in range(8))
-    assert images.labels.tolist() == [7, 2]
+    assert images.classes == ("0", "1", "2")
+    assert images.labels.tolist() == [2, 0]
     assert {item.name: item.reason for item in images.set_aside} == {"train/0000002": "has no image"}
 
 
@@ -140,6 +142,102 @@ def test_a_worker_process_maps_the_files_itself(tmp_path: Path, png: Png) -> Non
     assert len(pickled) < 40_000
     shutil.rmtree(tmp_path / "hf-cache", ignore_errors=True)
     assert pickle.loads(pickled).read(7) == png(7, side=100)  # noqa: S301
+
+
+def save(folder: Path, **parts: Dataset) -> str:
+    DatasetDict({**parts}).save_to_disk(folder)
+    return f"hf:{folder}"
+
+
+def test_labels_of_splits_are_matched_by_name(tmp_path: Path, png: Png) -> None:
+    def part(seeds: range, names: list[str]) -> Dataset:
+        columns = {"image": [png(seed) for seed in seeds], "label": names}
+        return table(columns, image=Image(), label=Value("string")).class_encode_column("label")
+
+    train, test = part(range(3), ["ant", "bee", "cow"]), part(range(3, 6), ["bee", "cow", "bee"])
+    images = load_image_set(save(tmp_path / "set", train=train, test=test))
+    assert [images.classes[label] for label in images.labels] == ["ant", "bee", "cow", "bee", "cow", "bee"]
+    swapped = train.cast_column("label", ClassLabel(names=["cow", "bee", "ant"]))
+    images = load_image_set(save(tmp_path / "swapped", train=train, validation=swapped, test=test))
+    assert images.labels.tolist() == [0, 1, 2, 2, 1, 0, 1, 2, 1]
+    with pytest.raises(DataError, match=r"split 'test': its ClassLabel has the class 'ant', which .* 'bee', 'cow'"):
+        load_image_set(save(tmp_path / "unknown", train=test, test=train))
+    text = train.cast_column("label", Value("string"))
+    with pytest.raises(DataError, match="'label' is a ClassLabel in 'train', but not in 'test'; cast it"):
+        load_image_set(save(tmp_path / "mixed", train=train, test=text))
+
+
+@pytest.mark.parametrize("number", [-2, 2])
+def test_class_labels_out_of_range_are_refused(tmp_path: Path, png: Png, number: int) -> None:
+    data = table({"image": [png(0)], "label": [number]}, image=Image(), label=Value("int64"))
+    kinds = Features(image=Image(), label=ClassLabel(names=["a", "b"]))
+    pq.write_table(data.data.table.replace_schema_metadata(kinds.arrow_schema.metadata), tmp_path / "set.parquet")
+    with pytest.raises(DataError, match=rf"split 'train': labels must be in 0..1, or -1 for none; got {number}\."):
+        load_image_set(f"hf:{tmp_path / 'set.parquet'}")
+
+
+def test_a_class_that_train_lacks_is_refused(tmp_path: Path, png: Png) -> None:
+    def part(seed: int, label: int) -> Dataset:
+        return table({"image": [png(seed)], "label": [label]}, image=Image(), label=ClassLabel(names=["a", "b"]))
+
+    with pytest.raises(DataError, match="train lacks the class 'b' of val or test"):
+        load_image_set(save(tmp_path / "set", train=part(0, 0), test=part(1, 1)))
+
+
+def test_a_split_with_other_image_columns_is_refused(tmp_path: Path, png: Png) -> None:
+    train = table({"image": [png(0)], "label": [0]}, image=Image(), label=Value("int64"))
+    renamed, numbers = train.rename_column("image", "img"), Dataset.from_dict({"image": [1], "label": [0]})
+    with pytest.raises(DataError, match="in column 'image', which is missing in test, with the columns 'img', 'label'"):
+        load_image_set(save(tmp_path / "renamed", train=train, test=renamed))
+    with pytest.raises(DataError, match="in column 'image', which holds none in test"):
+        load_image_set(save(tmp_path / "numbers", train=train, test=numbers))
+
+
+@pytest.mark.parametrize("content", ["text", 1])
+def test_a_struct_of_other_types_is_no_image(tmp_path: Path, content: object) -> None:
+    pq.write_table(pa.table({"image": [{"bytes": content, "path": "a.png"}]}), tmp_path / "set.parquet")
+    with pytest.raises(DataError, match=r"no column holds images; .*'bytes' \(binary\) and 'path' \(text\)"):
+        load_image_set(f"hf:{tmp_path / 'set.parquet'}")
+
+
+def test_reasons_are_given_where_no_row_is_left(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": [{"bytes": None, "path": "/x.png"}]}), tmp_path / "set.parquet")
+    with pytest.raises(DataError, match=r"none of its 1 rows .* The first: 'train/0000000 has no bytes, and its path"):
+        load_image_set(f"hf:{tmp_path / 'set.parquet'}")
+
+
+def test_a_relative_path_starts_at_the_set(tmp_path: Path, png: Png, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed, folder in enumerate(("set", "elsewhere")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.png").write_bytes(png(seed))
+    names = ["a.png", "../elsewhere/a.png"]
+    pq.write_table(
+        pa.table({"image": [{"bytes": None, "path": name} for name in names]}), tmp_path / "set" / "set.parquet"
+    )
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    images = load_image_set("hf:../set/set.parquet")
+    assert [images.read(i) for i in range(len(images))] == [png(0)]
+    assert images.digests == (hashlib.sha256(png(0)).hexdigest(),)
+    assert "leads out" in images.set_aside[0].reason
+
+
+def test_what_the_library_does_not_load_is_refused_with_its_cause(tmp_path: Path, png: Png) -> None:
+    data = table({"image": [png(0)]}, image=Image())
+    (tmp_path / "script").mkdir()
+    (tmp_path / "script" / "script.py").write_text("raise SystemExit")
+    with pytest.raises(DataError, match=r"could not be read: RuntimeError: Dataset scripts .*, but found script.py"):
+        load_image_set(f"hf:{tmp_path / 'script'}")
+    with pytest.raises(DataError, match=r"could not be read: IndexError: .*`datasets` itself must be able to load it"):
+        load_image_set(save(tmp_path / "empty", train=data, test=data.select([])))
+    odd = data.data.table.replace_schema_metadata({"huggingface": '{"info": 3}'})
+    pq.write_table(odd, tmp_path / "odd.parquet")
+    with pytest.raises(DataError, match="could not be read: TypeError: "):
+        load_image_set(f"hf:{tmp_path / 'odd.parquet'}")
+    (tmp_path / "mix").mkdir()
+    pq.write_table(data.data.table.replace_schema_metadata(), tmp_path / "mix" / "train.parquet")
+    pq.write_table(pa.table({"lbl": ["x"]}), tmp_path / "mix" / "test.parquet")
+    with pytest.raises(DataError, match=r"An error occurred .* \(.*column names don't match"):
+        load_image_set(f"hf:{tmp_path / 'mix'}")
 
 
 def test_sets_that_do_not_fit_are_refused(tmp_path: Path, png: Png) -> None:

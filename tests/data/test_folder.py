@@ -163,6 +163,8 @@ def test_a_folder_beside_train_that_is_no_split_is_named_with_its_images(tmp_pat
         (["Train/cat/1.png", "bird/1.png"], "'Train' to 'train'"),
         (["cat/1.png", "unlabeled/2.png"], "'unlabeled' to 'unlabelled'"),
         (["train/cat/1.png", "train/Unlabelled/2.png"], "'train/Unlabelled' to 'unlabelled'"),
+        (["Training/cat/1.png", "Testing/cat/2.png"], "'Testing' to 'test', 'Training' to 'train'"),
+        (["train/cat/1.png", "dev/cat/2.png", "eval/cat/3.png"], "'dev' to 'val', 'eval' to 'test'"),
     ],
 )
 def test_a_folder_that_is_nearly_called_as_a_split_is_refused(
@@ -177,6 +179,20 @@ def test_a_split_of_class_folders_without_train_is_refused(tmp_path: Path, write
     write_images(tmp_path, "cat/1.png", "dog/1.png", "test/cat/2.png")
     with pytest.raises(DataError, match="'test' holds class folders, but train does not"):
         load(tmp_path)
+
+
+def test_folders_that_may_be_splits_are_noted(
+    tmp_path: Path, write_images: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(tmp_path / "1", *(f"{top}/{below}/1.png" for top in "ab" for below in "xy"), "unlabelled/1.png")
+    write_images(tmp_path / "2", "a/images/1.png", "b/images/1.png")  # as in Tiny ImageNet
+    write_images(tmp_path / "3", "a/x/1.png", "a/y/1.png", "b/x/1.png", "b/y/1.png", "c/1.png")
+    for number in "123":
+        load(tmp_path / number)
+    assert capsys.readouterr().err == (
+        f"Note: folder:{tmp_path / '1'} has the classes 'a', 'b', and in each of them are the folders 'x', 'y'; if "
+        "these are the classes, those are splits: call them train, val and test.\n"
+    )
 
 
 def test_renaming_and_moving_keeps_digests(tmp_path: Path, write_images: Write) -> None:

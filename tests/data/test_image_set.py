@@ -107,3 +107,14 @@ def test_load_with_splits_cuts_what_the_set_lacks(tmp_path, write_images) -> Non
     write_images(tmp_path, *(f"{name}/{i}.png" for name in "ab" for i in range(20)))
     images = load_with_splits(f"folder:{tmp_path}", val_fraction=0.25, test_fraction=0.2)
     assert [len(images.indices(split)) for split in ("train", "val", "test")] == [24, 8, 8]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["folder:{}", "manifest:{}.csv", "hf:{}", "webdataset:{}.tar", "cifar10:{}"],
+)
+def test_a_user_who_is_not_known_is_no_folder(spec: str) -> None:
+    with pytest.raises(DataError, match=r"there is no (such )?(file|folder)|does not hold the official files"):
+        load_image_set(spec.format("~nosuch/x"))
+    with pytest.raises(ConfigError, match="given as NAME:WHERE"):
+        load_image_set("~nosuch/x")

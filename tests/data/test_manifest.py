@@ -51,9 +51,34 @@ def test_names_as_labels(tmp_path: Path, write_images: Write, load: Load) -> Non
 
 def test_numbers_as_labels(tmp_path: Path, write_images: Write, load: Load) -> None:
     write_images(tmp_path, *NAMES)
-    images = load({"path": NAMES, "label": [10, 2, -1, None]})
-    assert images.classes == tuple(str(i) for i in range(11))
-    assert images.labels.tolist() == [10, 2, NO_LABEL, NO_LABEL]
+    images = load({"path": NAMES, "label": [3, 1, -1, None]})  # half of the classes have an image
+    assert images.classes == tuple(str(i) for i in range(4))
+    assert images.labels.tolist() == [3, 1, NO_LABEL, NO_LABEL]
+
+
+@pytest.mark.parametrize("numbers", [[2019, 2020, 2019, 2020], [999_999, 0, 1, 2]])
+def test_numbers_that_leave_most_classes_empty_are_refused(
+    tmp_path: Path, write_images: Write, load: Load, numbers: list[int]
+) -> None:
+    write_images(tmp_path, *NAMES)
+    message = rf"numbers up to {max(numbers)}, but only {len(set(numbers))} of these .* from 0 on, or give them names"
+    with pytest.raises(DataError, match=message):
+        load({"path": NAMES, "label": numbers})
+
+
+def test_rows_that_are_set_aside_make_no_class(tmp_path: Path, write_images: Write, load: Load) -> None:
+    write_images(tmp_path, "a.png")
+    images = load({"path": ["nosuch.png", "a.png", "/etc/passwd"], "label": ["ghost", "cat", "x"]})
+    assert images.classes == ("cat",)
+    assert images.labels.tolist() == [0]
+
+
+@pytest.mark.parametrize("label", [[0, 1], {"a": 1}, b"cat"])
+def test_labels_that_are_no_single_class_are_refused(tmp_path: Path, write_images: Write, label: object) -> None:
+    write_images(tmp_path, "a.png", "b.png")
+    pq.write_table(pa.table({"path": ["a.png", "b.png"], "label": [None, label]}), tmp_path / "set.parquet")
+    with pytest.raises(DataError, match=rf"of row 2 is a {type(label).__name__}; one class each is needed"):
+        load_image_set(f"manifest:{tmp_path / 'set.parquet'}")
 
 
 def test_splits_and_keys(tmp_path: Path, write_images: Write, load: Load) -> None:

@@ -154,11 +154,39 @@ def test_class_names_beside_the_shards(tmp_path: Path, png: Png) -> None:
     (tmp_path / "classnames.txt").write_text("caña\ndog\n", encoding="latin-1")
     with pytest.raises(DataError, match=r"classnames\.txt is not UTF-8"):
         load(tmp_path / "train" / "0.tar")
+    (tmp_path / "classnames.txt").write_text("cat\ndog\ncat\n")
+    with pytest.raises(DataError, match="has 'cat' more than once; give each class a name of its own"):
+        load(tmp_path / "train" / "0.tar")
     (tmp_path / "classnames.txt").write_text("cat\n")
     with pytest.raises(DataError, match="has 1 names, but there are classes up to 1"):
         load(tmp_path / "train" / "0.tar")
     write_shard(tmp_path / "train" / "1.tar", {"c.png": png(0), "c.cls": b"dog"})
     assert load(tmp_path / "train" / "1.tar").classes == ("dog",)
+
+
+def test_numbers_may_be_sparse_where_they_have_names(tmp_path: Path, png: Png) -> None:
+    write_shard(tmp_path / "0.tar", {"a.png": png(0), "a.cls": b"7"})
+    with pytest.raises(DataError, match="only 1 of these 8 classes"):
+        load(tmp_path / "0.tar")
+    (tmp_path / "classnames.txt").write_text("\n".join("abcdefghij"))
+    assert labelled(load(tmp_path / "0.tar")) == {"a": "h"}
+
+
+def test_a_class_that_train_lacks_is_refused(tmp_path: Path, png: Png) -> None:
+    write_shard(tmp_path / "train-0.tar", {"a.png": png(0), "a.cls": b"0"})
+    write_shard(tmp_path / "test-0.tar", {"b.png": png(1), "b.cls": b"1"})
+    with pytest.raises(DataError, match="train lacks the class '1' of val or test"):
+        load(tmp_path / "{train,test}-0.tar")
+
+
+def test_a_name_that_comes_twice_in_a_shard_is_set_aside(tmp_path: Path, png: Png) -> None:
+    path = write_shard(tmp_path / "0.tar", {"a.png": png(0), "b.png": png(1)})
+    with tarfile.open(path, "a") as archive:
+        member = tarfile.TarInfo("a.png")
+        archive.addfile(member, io.BytesIO())
+    images = load(path)
+    assert images.keys == ("b",)
+    assert aside(images) == {"a": "png comes twice, in 0.tar"}
 
 
 def test_bad_samples_are_set_aside_by_name(tmp_path: Path, png: Png) -> None:
@@ -263,6 +291,27 @@ def test_a_shard_that_is_cut_off_gives_what_comes_before(kept: float, tmp_path: 
     assert aside(images)["0.tar"].startswith("cut off")
 
 
+@pytest.mark.parametrize(
+    ("length", "reason"),
+    [
+        (6 * 512, "its label may have been cut off with the rest, in 0.tar"),
+        (6 * 512 + 100, "its label may have been cut off with the rest, in 0.tar"),
+        (7 * 512, "cls is cut off, in 0.tar"),
+        (8 * 512, None),
+    ],
+)
+def test_a_cut_between_an_image_and_its_label_costs_the_sample(
+    length: int, reason: str | None, tmp_path: Path, png: Png
+) -> None:
+    members = {"a.png": png(0), "a.cls": b"0", "b.png": png(1), "b.cls": b"0"}
+    path = write_shard(tmp_path / "0.tar", members)
+    path.write_bytes(path.read_bytes()[:length])
+    images = load(path)
+    assert labelled(images) == ({"a": "0"} if reason else {"a": "0", "b": "0"})
+    assert aside(images).get("b") == reason
+    assert "0.tar" in aside(images)
+
+
 def test_a_shard_that_is_damaged_in_the_middle_is_named(tmp_path: Path, png: Png) -> None:
     path = write_shard(tmp_path / "0.tar", {f"{number}.png": png(number) for number in range(8)})
     data = bytearray(path.read_bytes())
@@ -334,7 +383,7 @@ def test_an_index_is_remembered_until_the_shard_changes(
     assert second.read(0) == png(0)
     write_shard(path, {"c.png": png(1)})
     assert load(path).keys == ("c",) and len(reads) == 4
-    for damaged in (b"", b"{", b"[]", b'{"format": 1}', b'{"format": 1, "state": [], "names": []}'):
+    for damaged in (b"", b"{", b"[]", b'{"format": 2}', b'{"format": 2, "state": [], "names": []}'):
         for file in (own_cache / "shards").iterdir():
             file.write_bytes(damaged)
         assert load(path).keys == ("c",)

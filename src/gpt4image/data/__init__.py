@@ -5,16 +5,14 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 from collections.abc import Callable
-from pathlib import Path
 
+from gpt4image.data.file_source import expanded
 from gpt4image.data.image_set import NO_LABEL, SPLITS, ImageSet, ImageSource, MemorySource
-from gpt4image.data.labels import differing_in_case
+from gpt4image.data.labels import differing_in_case, note_once, require_trained
 from gpt4image.data.splits import KeepInTrain, with_splits
 from gpt4image.errors import ConfigError, first_few, nearest
-from gpt4image.progress import console
 
 # SPEC name -> module and function; modules are imported when asked for, as some need heavy or optional packages.
 LOADERS = {
@@ -48,26 +46,21 @@ def load_image_set(spec: str) -> ImageSet:
     module, function = LOADERS[name]
     load: Callable[[str], ImageSet] = getattr(importlib.import_module(module), function)
     images = load(argument)
+    require_trained(images.classes, images.labels, images.splits, spec)
     _note_classes_alike(spec, images.classes)
     return images
 
 
-@functools.cache  # said once, however often a comparison loads the set
 def _note_classes_alike(spec: str, classes: tuple[str, ...]) -> None:
     """Say on standard error which class names differ in case alone: a slip as a rule, but not in every set."""
     for names in differing_in_case(classes):
-        console.print(
-            f"Note: {spec} has the classes {first_few(names)}; if they are one class, give them one name.",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        note_once(f"{spec} has the classes {first_few(names)}; if they are one class, give them one name.")
 
 
 def _spec_of(path: str) -> str | None:
     """Return the SPEC of a path that was given in its place; None where no image set is found there."""
     kinds = {".csv": "manifest", ".parquet": "manifest", ".tar": "webdataset"}
-    place = Path(path).expanduser()
+    place = expanded(path)
     kind = "folder" if path and place.is_dir() else kinds.get(place.suffix) if place.is_file() else None
     return None if kind is None else f"{kind}:{path}"
 

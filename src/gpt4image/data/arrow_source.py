@@ -26,7 +26,7 @@ class ArrowSource:
     Args:
         tables: data sets with the same image column.
         column: name of that column, a struct of ``bytes`` and ``path``; path counts where there are no bytes.
-        folders: real paths of the folders in which such files may lie.
+        folders: real paths of the folders in which such files may lie; a path that is not absolute starts in the first.
     """
 
     def __init__(self, tables: Sequence[Dataset], column: str, folders: Sequence[str]) -> None:
@@ -64,7 +64,7 @@ class ArrowSource:
                 path = paths[offset].as_py()
                 if path is None:
                     faults[start + offset] = "has no image"
-                elif not any(is_below(os.path.realpath(path), folder) for folder in self._folders):
+                elif not any(is_below(os.path.realpath(self._file(path)), folder) for folder in self._folders):
                     faults[start + offset] = "has no bytes, and its path leads out of the data set"
         return faults
 
@@ -73,16 +73,23 @@ class ArrowSource:
         data, paths = self._chunks[chunk]
         offset = row - self._starts[chunk]
         value = data[offset].as_py()
-        return value, "" if value is not None else paths[offset].as_py()
+        return value, "" if value is not None else self._file(paths[offset].as_py())
+
+    def _file(self, path: str) -> str:
+        return os.path.join(self._folders[0], path)  # noqa: PTH118
 
     @cached_property
     def _chunks(self) -> list[tuple[pa.BinaryArray, pa.StringArray]]:
         """Bytes and paths of each non-empty chunk; `flatten` minds images that are null as a whole."""
         structs = [chunk for table in self._tables for chunk in table.data.column(self._column).chunks if len(chunk)]
-        bytes_at, path_at = (structs[0].type.get_field_index(name) for name in ("bytes", "path"))
-        return [(fields[bytes_at], fields[path_at]) for fields in (struct.flatten() for struct in structs)]
+        return [_bytes_and_paths(struct) for struct in structs]
 
     @cached_property
     def _starts(self) -> list[int]:
         """First row of each chunk."""
         return np.cumsum([0, *(len(data) for data, _ in self._chunks[:-1])]).tolist()
+
+
+def _bytes_and_paths(images: pa.StructArray) -> tuple[pa.BinaryArray, pa.StringArray]:
+    fields = images.flatten()
+    return fields[images.type.get_field_index("bytes")], fields[images.type.get_field_index("path")]

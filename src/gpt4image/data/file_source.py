@@ -42,6 +42,11 @@ def read_bounded(path: str) -> bytes:
         return file.read()
 
 
+def expanded(path: str) -> Path:
+    """Return a path with ``~`` as the home folder; one of a user who is not known stays as it is, and is no file."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  (that of Path raises RuntimeError)
+
+
 def is_below(real_path: str, real_root: str) -> bool:
     """Return whether a path lies below a folder; both without links."""
     return real_path.startswith(real_root.rstrip(os.sep) + os.sep)

@@ -12,19 +12,23 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from gpt4image.data.decode import EXTENSIONS
-from gpt4image.data.file_source import FileSource, is_below, is_unicode
+from gpt4image.data.file_source import FileSource, expanded, is_below, is_unicode
 from gpt4image.data.image_set import NO_LABEL, SPLIT_OF, ImageSet
+from gpt4image.data.labels import note_once
 from gpt4image.errors import ConfigError, DataError, first_few
 from gpt4image.outcome import SetAside
 
 UNLABELLED = "unlabelled"
 # What a folder name in small letters was surely meant for.
-_MEANT = {name: name for name in SPLIT_OF} | dict.fromkeys((UNLABELLED, "unlabeled"), UNLABELLED)
+_MEANT = (
+    {name: name for name in SPLIT_OF}
+    | {"training": "train", "dev": "val", "testing": "test", "eval": "test", "evaluation": "test"}
+    | dict.fromkeys((UNLABELLED, "unlabeled"), UNLABELLED)
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ def load_folder(argument: str) -> ImageSet:
     spec = f"folder:{argument}"
     if not argument:
         raise ConfigError("--data 'folder:' lacks a path: folder:PATH.")
-    root = Path(argument).expanduser()
+    root = expanded(argument)
     if not root.is_dir():
         raise DataError(f"{spec}: there is no such folder.")
     tree = _Tree(os.path.realpath(root))
@@ -91,7 +95,19 @@ def _class_folders(tree: _Tree, spec: str) -> list[_ClassFolder]:
             f"{UNLABELLED!r} where they have no label."
         )
     tree.refuse_images("", "lies outside the class folders")
+    _note_classes_below(spec, tree, [name for name in top if name != UNLABELLED])
     return [_ClassFolder(name, "train") for name in top]
+
+
+def _note_classes_below(spec: str, tree: _Tree, names: Sequence[str]) -> None:
+    """Say where the classes may lie one folder deeper: all folders hold several folders of the same names alone."""
+    below = {tuple(tree.folders(name)) for name in names if tree.holds_only_folders(name)}
+    inside = next(iter(below), ())
+    if len(names) > 1 and len(inside) > 1 and len(below) == 1 and all(map(tree.holds_only_folders, names)):
+        note_once(
+            f"{spec} has the classes {first_few(names)}, and in each of them are the folders {first_few(inside)}; if "
+            "these are the classes, those are splits: call them train, val and test."
+        )
 
 
 def _below_splits(tree: _Tree, top: Sequence[str]) -> list[_ClassFolder]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +15,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gpt4image.data.arrow_source import ArrowSource
+from gpt4image.data.file_source import expanded
 from gpt4image.data.image_set import NO_LABEL, SPLIT_OF, ImageSet
-from gpt4image.data.labels import LABEL_NAMES, encode_labels
+from gpt4image.data.labels import LABEL_NAMES, encode_labels, refuse_gaps
 from gpt4image.errors import ConfigError, DataError, MissingExtraError, first_few
 from gpt4image.outcome import SetAside
 
@@ -25,7 +25,12 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 IMAGE_NAMES = ("image", "img", "picture", "jpg", "png")
+# Types of the two fields of an image; "null" where no row has one.
+IMAGE_FIELDS = {"bytes": ("binary", "large_binary", "null"), "path": ("string", "large_string", "null")}
 KEY_NAME = "key"
+MAX_CAUSE = 400  # letters of what `datasets` says that are shown
+# What `datasets` raises on damaged or foreign files, beside errors of its own and of Arrow.
+_RAISED = (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError)
 
 
 def load_hf(argument: str) -> ImageSet:
@@ -37,7 +42,8 @@ def load_hf(argument: str) -> ImageSet:
 
     Raises:
         ConfigError: no name is given.
-        DataError: the data set cannot be loaded, or has no image column.
+        DataError: the data set cannot be loaded; a split has no image column; no row can be used; the class names or
+            the labels of two splits do not fit together.
         MissingExtraError: `datasets` is not installed.
     """
     spec = f"hf:{argument}"
@@ -46,16 +52,16 @@ def load_hf(argument: str) -> ImageSet:
     parts, unknown = _known_splits(_load(argument, spec))
     if not parts:
         raise DataError(f"{spec}: none of its splits {first_few(unknown)} is train, validation or test.")
-    features = parts[0][1].features
-    image = _choose([name for name, kind in features.items() if _holds_image(kind)], IMAGE_NAMES)
-    if image is None:
-        raise DataError(f"{spec}: no column holds images; its columns are {first_few(features, 20)}.")
+    image = _image_column(parts, spec)
     source = ArrowSource([part for _, part in parts], image, _allowed_folders(argument))
     splits = np.repeat([SPLIT_OF[name] for name, _ in parts], [len(part) for _, part in parts])
     keys = _keys(parts, splits)
-    classes, labels = _labels(parts, spec)
     faults = source.faults()
     rows = np.setdiff1d(np.arange(len(keys)), list(faults))
+    if not len(rows):
+        reasons = f" The first: {first_few(f'{keys[row]} {why}' for row, why in faults.items())}." if faults else ""
+        raise DataError(f"{spec}: none of its {len(keys)} rows has an image that can be used.{reasons}")
+    classes, labels = _labels(parts, faults, spec)
     return ImageSet(
         spec=spec,
         classes=classes,
@@ -78,7 +84,7 @@ def _load(argument: str, spec: str) -> Mapping[str, Dataset]:
     except ModuleNotFoundError:
         raise MissingExtraError("An image set of the kind hf", "hf") from None
 
-    path = Path(argument).expanduser()
+    path = expanded(argument)
     local = path.exists()
     if not local and (path.is_absolute() or argument.startswith((".", "~"))):
         raise DataError(f"{spec}: there is no such file or folder.")
@@ -94,9 +100,10 @@ def _load(argument: str, spec: str) -> Mapping[str, Dataset]:
             loaded = read(str(path))
         else:
             loaded = datasets.load_dataset(str(path) if local else argument)
-    except (OSError, ValueError, DatasetsError, pa.ArrowException) as error:
+    except (*_RAISED, DatasetsError, pa.ArrowException) as error:
         where = "could not be read" if local else "is neither a local path nor could it be loaded from the hub"
-        raise DataError(f"{spec} {where}: {error}") from None
+        advice = " The library `datasets` itself must be able to load it." if local else ""
+        raise DataError(f"{spec} {where}: {_why(error)}.{advice}") from None
     if isinstance(loaded, datasets.Dataset):
         loaded = {str(loaded.split or "train"): loaded}
     return {name: part.flatten_indices() if part._indices is not None else part for name, part in loaded.items()}
@@ -110,10 +117,38 @@ def _known_splits(loaded: Mapping[str, Dataset]) -> tuple[list[tuple[str, Datase
     return [(name, loaded[name]) for name in known], [name for name in loaded if name not in SPLIT_OF]
 
 
+def _why(error: BaseException) -> str:
+    """Return what an error of `datasets` says, and what led to it, each in one line that may be cut."""
+    said = " ".join(str(error).split())[:MAX_CAUSE].rstrip(".")
+    named = said if said and isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {said}"
+    return named if error.__cause__ is None else f"{named} ({_why(error.__cause__)})"
+
+
+def _image_column(parts: Sequence[tuple[str, Dataset]], spec: str) -> str:
+    """Return the name of the column that holds the images, in every split."""
+    features = parts[0][1].features
+    image = _choose([name for name, kind in features.items() if _holds_image(kind)], IMAGE_NAMES)
+    if image is None:
+        raise DataError(
+            f"{spec}: no column holds images; its columns are {first_few(features, 20)}. Images are a column of the "
+            "type Image, or of structs of 'bytes' (binary) and 'path' (text)."
+        )
+    for split, part in parts:
+        if not _holds_image(part.features.get(image)):
+            what = "holds none" if image in part.features else "is missing"
+            raise DataError(
+                f"{spec}: the images of {parts[0][0]} are in column {image!r}, which {what} in {split}, with the "
+                f"columns {first_few(part.features, 20)}. Give all splits the same image column."
+            )
+    return image
+
+
 def _holds_image(kind: Any) -> bool:
     import datasets
 
-    return isinstance(kind, datasets.Image) or (isinstance(kind, dict) and set(kind) == {"bytes", "path"})
+    if not isinstance(kind, dict) or set(kind) != {"bytes", "path"}:
+        return isinstance(kind, datasets.Image)
+    return all(getattr(kind[name], "dtype", "") in IMAGE_FIELDS[name] for name in kind)
 
 
 def _choose(names: Sequence[str], preferred: Sequence[str]) -> str | None:
@@ -129,7 +164,10 @@ def _keys(parts: Sequence[tuple[str, Dataset]], splits: NDArray[np.str_]) -> lis
     return [key if split == "train" else f"{split}/{key}" for key, split in zip(keys, splits, strict=True)]
 
 
-def _labels(parts: Sequence[tuple[str, Dataset]], spec: str) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+def _labels(
+    parts: Sequence[tuple[str, Dataset]], faults: Mapping[int, str], spec: str
+) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Return the class names, and the label of each row; rows with a fault have none."""
     import datasets
 
     features = parts[0][1].features
@@ -141,13 +179,46 @@ def _labels(parts: Sequence[tuple[str, Dataset]], spec: str) -> tuple[tuple[str,
     cells = [
         cell for _, part in parts for cell in (_cells(part, name) if name in part.features else [None] * len(part))
     ]
-    kind = features[name]
-    if isinstance(kind, datasets.ClassLabel):
-        labels = np.array([NO_LABEL if cell is None else cell for cell in cells], dtype=np.int64)
-        return tuple(kind.names), labels
+    for row in faults:
+        cells[row] = None
+    kinds = {split: part.features[name] for split, part in parts if name in part.features}
+    named = {split: kind.names for split, kind in kinds.items() if isinstance(kind, datasets.ClassLabel)}
+    others = [split for split in kinds if split not in named]
+    if named and others:
+        raise DataError(
+            f"{spec}: the label column {name!r} is a ClassLabel in {first_few(named)}, but not in {first_few(others)}; "
+            "cast it to the same ClassLabel in all splits, or in none."
+        )
+    if named:
+        classes = tuple(named[parts[0][0]])
+        starts = np.cumsum([0, *(len(part) for _, part in parts)]).tolist()
+        return classes, np.concatenate(
+            [
+                _renumbered(cells[start:end], named.get(split, ()), classes, f"{spec}: split {split!r}")
+                for (split, _), start, end in zip(parts, starts[:-1], starts[1:], strict=True)
+            ]
+        )
     if any(isinstance(cell, list | dict) for cell in cells):
         raise DataError(f"{spec}: column {name!r} holds several labels an image; one class each is needed.")
-    return encode_labels(cells, spec)
+    classes, labels = encode_labels(cells, spec)
+    refuse_gaps(classes, labels, spec)
+    return classes, labels
+
+
+def _renumbered(
+    cells: Sequence[int | None], own: Sequence[str], classes: Sequence[str], where: str
+) -> NDArray[np.int64]:
+    """Return class numbers of a split, whose ClassLabel has its ``own`` names, as positions in ``classes``."""
+    label_of = {name: label for label, name in enumerate(classes)}
+    if unknown := [name for name in own if name not in label_of]:
+        raise DataError(
+            f"{where}: its ClassLabel has the class {first_few(unknown)}, which that of the first split lacks: "
+            f"{first_few(classes, 20)}. Cast the label to the same ClassLabel in all splits."
+        )
+    number_of = {NO_LABEL: NO_LABEL, None: NO_LABEL} | {number: label_of[name] for number, name in enumerate(own)}
+    if wrong := [cell for cell in cells if cell not in number_of]:
+        raise DataError(f"{where}: labels must be in 0..{len(own) - 1}, or {NO_LABEL} for none; got {wrong[0]}.")
+    return np.array([number_of[cell] for cell in cells], dtype=np.int64)
 
 
 def _cells(part: Dataset, name: str) -> list[Any]:
@@ -160,7 +231,7 @@ def _allowed_folders(argument: str) -> list[str]:
     from datasets.config import HF_DATASETS_CACHE
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    path = Path(argument).expanduser()
+    path = expanded(argument)
     own = path if path.is_dir() else path.parent
     folders = [own, HF_DATASETS_CACHE, HF_HUB_CACHE] if path.exists() else [HF_HUB_CACHE]
     return [os.path.realpath(folder) for folder in folders]

@@ -1,7 +1,8 @@
-"""From the cells of a label column to class names and class numbers."""
+"""From the cells of a label column to class names and class numbers, and what is strange about classes."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.errors import DataError, first_few
+from gpt4image.progress import console
 
 MAX_CLASSES = 1_000_000
 # Names of the label in published sets, the usual ones first.
@@ -31,8 +33,14 @@ def encode_labels(cells: Sequence[object], spec: str) -> tuple[tuple[str, ...], 
         Class names; (N,) int64 labels.
 
     Raises:
-        DataError: a number is below -1, too large to be a class number.
+        DataError: a number is below -1, too large to be a class number; a cell holds several values, or bytes.
     """
+    for row, cell in enumerate(cells, 1):
+        if isinstance(cell, list | tuple | dict | bytes):
+            raise DataError(
+                f"{spec}: label {str(cell)[:50]} of row {row} is a {type(cell).__name__}; one class each is needed, as "
+                "text or as a whole number."
+            )
     values = [_value(cell) for cell in cells]
     if all(isinstance(value, int) for value in values if value is not None):
         numbers = np.array([NO_LABEL if value is None else value for value in values], dtype=object)
@@ -43,19 +51,19 @@ def encode_labels(cells: Sequence[object], spec: str) -> tuple[tuple[str, ...], 
     return classes, np.array([label_of[name] for name in names], dtype=np.int64)
 
 
-def require_trained(classes: Sequence[str], labels: NDArray[np.int64], splits: Sequence[str], spec: str) -> None:
+def require_trained(classes: Sequence[str], labels: NDArray[np.int64], splits: NDArray[np.str_], spec: str) -> None:
     """Refuse a class of val or test that no image of train has; a set without a label in train is left alone.
 
     Args:
         classes: class names.
         labels: (N,) int64, NO_LABEL where there is none.
-        splits: N names of splits.
+        splits: (N,) names of splits.
         spec: of the image set, for messages.
 
     Raises:
         DataError: naming the classes.
     """
-    in_train = np.array([split == "train" for split in splits], dtype=bool)
+    in_train = splits == "train"
     trained: set[int] = set(labels[in_train].tolist()) - {NO_LABEL}
     unknown: list[int] = sorted(set(labels[~in_train].tolist()) - trained - {NO_LABEL})
     if trained and unknown:
@@ -66,12 +74,37 @@ def require_trained(classes: Sequence[str], labels: NDArray[np.int64], splits: S
         )
 
 
+def refuse_gaps(classes: Sequence[str], labels: NDArray[np.int64], spec: str) -> None:
+    """Refuse class numbers of which most have no image, such as years: each number below the largest is a class.
+
+    Args:
+        classes: class names, as ``encode_labels`` gives them.
+        labels: (N,) int64, NO_LABEL where there is none.
+        spec: of the image set, for messages.
+
+    Raises:
+        DataError: naming the largest number.
+    """
+    used = [classes[label] for label in map(int, np.setdiff1d(labels, [NO_LABEL]))]
+    if 2 * len(used) < len(classes):
+        raise DataError(
+            f"{spec}: the labels are class numbers up to {classes[-1]}, but only {len(used)} of these {len(classes)} "
+            f"classes have an image, such as {first_few(used)}. Number the classes from 0 on, or give them names."
+        )
+
+
 def differing_in_case(classes: Sequence[str]) -> list[tuple[str, ...]]:
     """Return the groups of class names that differ in case alone; single letters are no such names."""
     groups: dict[str, list[str]] = {}
     for name in classes:
         groups.setdefault(name.casefold(), []).append(name)
     return [tuple(group) for folded, group in groups.items() if len(group) > 1 and len(folded) > 1]
+
+
+@functools.cache  # said once, however often a comparison loads the set
+def note_once(text: str) -> None:
+    """Say on standard error what is a slip as a rule, but not in every set."""
+    console.print(f"Note: {text}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _numbered(values: NDArray[np.object_], spec: str) -> tuple[tuple[str, ...], NDArray[np.int64]]:

@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from gpt4image.data.file_source import FileSource, is_below
+from gpt4image.data.file_source import FileSource, expanded, is_below
 from gpt4image.data.image_set import SPLIT_OF, ImageSet
-from gpt4image.data.labels import encode_labels, require_trained
+from gpt4image.data.labels import encode_labels, refuse_gaps
 from gpt4image.errors import ConfigError, DataError, nearest
 from gpt4image.outcome import SetAside
 
@@ -37,12 +37,12 @@ def load_manifest(argument: str) -> ImageSet:
     Raises:
         ConfigError: no file is given, or one of another kind.
         DataError: the file is missing, damaged or empty; a column is unknown; `path` is missing; a split or a label
-            is out of range; train lacks a class of val or test; keys come twice.
+            is out of range, or no single class; most class numbers are empty; keys come twice.
     """
     spec = f"manifest:{argument}"
     if not argument:
         raise ConfigError("--data 'manifest:' lacks a file: manifest:FILE.csv or manifest:FILE.parquet.")
-    file = Path(argument).expanduser()
+    file = expanded(argument)
     table = _read_table(file, spec)
     given = [_text(path) for path in table["path"]]
     located = _Locator(file.parent).locate_all(given)
@@ -55,12 +55,15 @@ def load_manifest(argument: str) -> ImageSet:
     if not rows:
         first = f" The first: {set_aside[0].name!r}, {set_aside[0].reason}." if set_aside else ""
         raise DataError(f"{spec}: none of its {len(given)} rows names an image that can be used.{first}")
-    classes, labels = encode_labels(table.get("label", [None] * len(given)), spec)
+    cells = table.get("label", [None] * len(given))
+    classes, labels = encode_labels(
+        [cell if place.file else None for cell, place in zip(cells, located, strict=True)], spec
+    )
+    refuse_gaps(classes, labels, spec)
     splits = _splits(table["split"], spec) if "split" in table else ["train"] * len(given)
     keys = [_text(key) for key in table["key"]] if "key" in table else [posixpath.normpath(path) for path in given]
     if "" in keys:
         raise DataError(f"{spec}: row {keys.index('') + 1} has no key; give every row one, or leave the column out.")
-    require_trained(classes, labels[rows], [splits[row] for row in rows], spec)
     return ImageSet(
         spec=spec,
         classes=classes,

@@ -27,7 +27,7 @@ from gpt4image.data.file_source import MAX_FILE_BYTES, is_unicode
 from gpt4image.data.labels import LABEL_NAMES
 from gpt4image.files import user_cache, write_text
 
-FORMAT = 1
+FORMAT = 2  # of what is remembered of a shard: a higher one where the same shard gives another index
 MAX_LABEL_BYTES = 1_000_000  # of a member that holds a label, among other things
 MAX_LABEL_LETTERS = 1000
 BLOCK = 512
@@ -132,6 +132,7 @@ def _read_index(path: str) -> ShardIndex:
     index = ShardIndex()
     samples: dict[str, _Sample] = {}
     shard = Path(path).name
+    last = ""
     try:
         with open(path, "rb") as file:  # noqa: PTH123
             size = os.fstat(file.fileno()).st_size
@@ -139,9 +140,12 @@ def _read_index(path: str) -> ShardIndex:
                 if not is_unicode(name):
                     index.set_aside.append((ascii(name), f"its name is not valid UTF-8, in {shard}"))
                 else:
+                    last = name
                     _note(samples.setdefault(name, _Sample()), extension, member, file, size)
     except OSError as error:
         index.set_aside.append((shard, f"cannot be read: {error.strerror or error}"))
+    if any(name == shard for name, _ in index.set_aside):
+        _doubt_label(samples, last)
     for name, sample in samples.items():
         _conclude(index, name, sample, shard)
     return index
@@ -196,6 +200,13 @@ def _note(sample: _Sample, extension: str, member: tarfile.TarInfo, file: io.Buf
     else:
         file.seek(member.offset_data)
         setattr(sample, extension, file.read(member.size))
+
+
+def _doubt_label(samples: dict[str, _Sample], last: str) -> None:
+    """Fault the last sample of a cut shard if it alone lacks a label: what held it may have been cut off."""
+    with_label = {name for name, sample in samples.items() if sample.cls is not None or sample.json is not None}
+    if with_label and last not in with_label:
+        samples[last].fault = samples[last].fault or "its label may have been cut off with the rest"
 
 
 def _conclude(index: ShardIndex, name: str, sample: _Sample, shard: str) -> None:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.data.file_source import expanded
 from gpt4image.data.image_set import ImageSet
 from gpt4image.errors import DataError
 from gpt4image.files import user_cache
@@ -46,7 +46,7 @@ def _load(name: str, kind: type[CIFAR10], root: str) -> ImageSet:
         DataError: the folder lacks the official files, or they cannot be downloaded.
     """
     spec = f"{name}:{root}" if root else name
-    folder = Path(root).expanduser() if root else user_cache() / "torchvision"
+    folder = expanded(root) if root else user_cache() / "torchvision"
     try:
         train, test = (kind(folder, train=is_train, download=not root) for is_train in (True, False))
     except (RuntimeError, OSError) as error:

@@ -20,8 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
+from gpt4image.data.file_source import expanded
 from gpt4image.data.image_set import SPLIT_OF, ImageSet
-from gpt4image.data.labels import encode_labels
+from gpt4image.data.labels import encode_labels, refuse_gaps
 from gpt4image.data.shards import ShardIndex, ShardSource, index_shard
 from gpt4image.errors import ConfigError, DataError, first_few
 from gpt4image.outcome import SetAside
@@ -47,8 +48,8 @@ def load_webdataset(argument: str) -> ImageSet:
 
     Raises:
         ConfigError: no pattern is given, or it is no path on this machine.
-        DataError: a part of the pattern fits no file, there are no images, a name comes twice, or there are fewer class
-            names than classes.
+        DataError: a part of the pattern fits no file, there are no images, two shards of a split share a name, most
+            class numbers are empty, there are fewer class names than classes, or one of these comes twice.
     """
     spec = f"webdataset:{argument}"
     if not argument:
@@ -66,10 +67,13 @@ def load_webdataset(argument: str) -> ImageSet:
         )
     splits = np.repeat([_split_of(path) for path in paths], counts)
     classes, labels = encode_labels([cell for index in indices for cell in index.cells], spec)
+    named = _class_names(classes, paths[0], spec)
+    if named == classes:
+        refuse_gaps(classes, labels, spec)
     names = list(itertools.chain.from_iterable(index.names for index in indices))
     return ImageSet(
         spec=spec,
-        classes=_class_names(classes, paths[0], spec),
+        classes=named,
         keys=tuple(_keys(names, splits.tolist())),
         labels=labels,
         splits=splits,
@@ -129,7 +133,7 @@ def _shards(argument: str, spec: str) -> list[str]:
     """Return the paths of the shards, absolute, each once; in order of the braces, then of names."""
     paths: dict[str, None] = {}
     missing: list[str] = []
-    for number, pattern in enumerate(expand_braces(str(Path(argument).expanduser()))):
+    for number, pattern in enumerate(expand_braces(str(expanded(argument)))):
         if number == MAX_SHARDS:
             raise DataError(f"{spec}: the pattern stands for more than {MAX_SHARDS:,} shards; is that what was meant?")
         names = [pattern] if os.path.isfile(pattern) else sorted(glob.glob(pattern))  # noqa: PTH113, PTH207
@@ -178,6 +182,8 @@ def _class_names(classes: tuple[str, ...], first_shard: str, spec: str) -> tuple
     except UnicodeDecodeError as error:
         raise DataError(f"{spec}: {file} is not UTF-8 ({error.reason} at byte {error.start}); save it so.") from None
     names = tuple(line.strip() for line in lines if line.strip())
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise DataError(f"{spec}: {file} has {first_few(twice)} more than once; give each class a name of its own.")
     if len(names) < len(classes):
         raise DataError(f"{spec}: {file} has {len(names)} names, but there are classes up to {len(classes) - 1}.")
     return names
