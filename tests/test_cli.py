@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import subprocess
 import sys
 import types
@@ -157,3 +158,16 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     code = f"{sys.executable} -m gpt4image train --help | head -1; exit ${{PIPESTATUS[0]}}"
     result = subprocess.run(["bash", "-c", code], capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_letters_that_the_terminal_has_not_are_escaped(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "gpt4image", "train", "--data", "folder:\u732b", "--out", str(tmp_path / "run")],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+    )
+    assert result.returncode == 2 and rb"\u732b" in result.stderr
+    code = "import sys; from gpt4image.cli import main; main(['--version']); print('\\u732b')"
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
+    assert result.returncode == 0 and result.stdout.endswith(b"\\u732b\n"), result.stderr

@@ -5,18 +5,21 @@ from __future__ import annotations
 import errno
 import math
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpt4image.errors import RunError
 from gpt4image.files import (
     append_json_line,
     atomic_path,
     fingerprint,
     read_json,
     read_json_lines,
+    require_writable,
     staging_folder,
     write_json,
     write_json_lines,
@@ -60,8 +63,34 @@ def test_a_last_line_that_a_crash_cut_is_dropped_and_a_broken_one_between_is_not
     path.write_text(whole + '{"half')
     assert read_json_lines(path) == [{"a": 1}, {"b": "é\n"}, 3]
     path.write_text('{"half\n' + whole)
-    with pytest.raises(ValueError, match="Unterminated"):
+    with pytest.raises(ValueError, match="Unterminated") as caught:
         read_json_lines(path)
+    assert isinstance(caught.value, RunError) and f"{path} is damaged: its line 1" in str(caught.value)
+
+
+def test_a_damaged_file_is_named_to_those_who_know_nothing_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    for content in (b"{", b"", b"\xff{}"):
+        path.write_bytes(content)
+        with pytest.raises(RunError, match=r"is no JSON.*it is damaged") as caught:
+            read_json(path)
+        assert str(path) in str(caught.value) and isinstance(caught.value, ValueError)
+
+
+def test_a_place_that_cannot_be_written_is_called_by_its_own_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_writable(tmp_path / "a.json")
+    assert list(tmp_path.iterdir()) == []
+
+    def refuse(**_: object) -> None:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path / ".a.json.x1y2.tmp"))
+
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    for write in (require_writable, lambda path: write_json(path, 1)):
+        with pytest.raises(OSError, match="Permission denied") as caught:
+            write(tmp_path / "a.json")
+        assert caught.value.filename == str(tmp_path / "a.json")
 
 
 @given(value=JSON)

@@ -143,8 +143,30 @@ def test_the_format_follows_the_ending_of_the_file() -> None:
         return PredictConfig(model=Path("run"), images=("a.png",), **options).row_format
 
     assert asked() == asked(out=Path("a.txt")) == "table"
-    assert asked(out=Path("a.csv")) == "csv" and asked(out=Path("a.jsonl")) == "jsonl"
+    assert asked(out=Path("a")) == "table"
+    assert asked(out=Path("a.csv")) == asked(out=Path("A.CSV")) == "csv" and asked(out=Path("a.jsonl")) == "jsonl"
     assert asked(out=Path("a.csv"), format="jsonl") == "jsonl"
+    assert asked(out=Path("a.json"), format="jsonl") == "jsonl"
+    for name in ("a.json", "a.xlsx"):
+        with pytest.raises(ConfigError, match=f"--out {name}: .*--format"):
+            asked(out=Path(name))
+
+
+def test_predictions_replace_neither_the_model_nor_an_image(small_run: Path, pictures: Path, tmp_path: Path) -> None:
+    image = Path(shutil.copy(next((pictures / "food").iterdir()), tmp_path / "a.png"))
+    link = tmp_path / "link.png"
+    link.symlink_to(image)
+    model = Path(shutil.copytree(small_run, tmp_path / "run"))
+    known = {path: path.read_bytes() for path in (image, model / runs.MODEL)}
+    for images in ((str(image),), (str(tmp_path),), (str(link),)):
+        with pytest.raises(ConfigError, match="is an image that is named"):
+            predict(PredictConfig(model=model, images=images, out=image, format="csv"))
+    with pytest.raises(ConfigError, match="is the model, or a file of it"):
+        predict(PredictConfig(model=model, images=(str(image),), out=model / runs.MODEL, format="csv"))
+    (tmp_path / "m.onnx").write_bytes(b"a model")
+    with pytest.raises(ConfigError, match="is the model"):
+        predict(PredictConfig(model=tmp_path / "m.onnx", images=(str(image),), out=tmp_path / "m.onnx", format="csv"))
+    assert {path: path.read_bytes() for path in known} == known
 
 
 def test_mistakes_are_said_before_a_model_is_loaded(tmp_path: Path) -> None:

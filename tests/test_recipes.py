@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gpt4image import cli
 from gpt4image.config import CompareConfig, TrainConfig
 from gpt4image.errors import ConfigError
 from gpt4image.recipes import load_recipe, read_recipe
@@ -40,6 +41,14 @@ def test_options_on_the_command_line_win(tmp_path: Path) -> None:
         ('epochs = "three"\n', "epochs = 'three'"),
         ("lr = -1\n", "lr = -1"),
         ("epochs = \n", "cannot be read"),
+        ("json = true\n", "'json' is no key of a recipe.*--json"),
+        ("as-json = true\n", "'as_json' is no key of a recipe"),
+        ("epochs = true\n", "epochs = True"),
+        ('resume = "yes"\n', "resume = 'yes'"),
+        ("data = 2026-01-01\n", "data = .*a date is no value"),
+        ("batch-size = 8\nbatch_size = 16\n", "batch-size and batch_size are the same option"),
+        ("[train]\nbatch-size = 8\nbatch_size = 16\n", "batch-size and batch_size are the same option"),
+        ("[training]\nepochs = 3\n", r"\[training\] is no table of a recipe; allowed are \[train\] and \[compare\]"),
     ],
 )
 def test_mistakes_are_named_with_the_file(text: str, message: str, tmp_path: Path) -> None:
@@ -80,10 +89,22 @@ def test_mistakes_in_what_is_extended_are_named_where_they_stand(tmp_path: Path)
     with pytest.raises(ConfigError, match="extends = 3: give the path"):
         read_recipe(tmp_path / "r.toml", TrainConfig)
     (tmp_path / "base.toml").unlink()
-    with pytest.raises(ConfigError, match=r"base\.toml does not exist"):
+    with pytest.raises(ConfigError, match=r"base\.toml does not exist; .*r\.toml extends it"):
         read_recipe(tmp_path / "r.toml", TrainConfig)
 
 
 def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"missing\.toml does not exist"):
         read_recipe(tmp_path / "missing.toml", TrainConfig)
+
+
+def test_values_are_those_of_the_stage_and_no_library_speaks_of_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = 'data = "folder:missing"\nout = "run"\nembeddings = "t.emb"\nlabel-embeddings = ["u.emb"]\nlr = 1\n'
+    (tmp_path / "r.toml").write_text(text)
+    found = read_recipe(tmp_path / "r.toml", TrainConfig)
+    assert found["embeddings"] == Path("t.emb") and found["label_embeddings"] == (Path("u.emb"),)
+    assert cli.main(["train", str(tmp_path / "r.toml")]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("Error: ") and "site-packages" not in said

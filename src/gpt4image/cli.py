@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import json
 import os
 import sys
@@ -74,6 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Of several processes that share a command, the first one alone speaks.
     """
     with launch.only_first_speaks():
+        for stream in (sys.stdout, sys.stderr):  # a name that the terminal has no letters for ends no command
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         try:
             return _main(list(sys.argv[1:] if argv is None else argv))
         except BrokenPipeError:  # whoever read the output, head say, has seen enough

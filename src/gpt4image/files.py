@@ -12,21 +12,25 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from gpt4image.errors import RunError
+
+
+class DamagedError(RunError, ValueError):
+    """A file is no JSON; a ValueError too, for those who know what it belongs to and can say more."""
+
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it is flushed to disk and renamed to ``path``.
 
     Raises:
-        OSError: ``path`` is there and no file; a device would be replaced by one.
+        OSError: ``path`` is there and no file (a device would be replaced by one), or it cannot be written.
     """
     if path.exists() and not path.is_file():
         number = errno.EISDIR if path.is_dir() else errno.EINVAL
         raise OSError(number, os.strerror(number), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = _temporary_file(path)
     try:
         yield temporary
         with temporary.open("rb+") as written:
@@ -35,6 +39,21 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def require_writable(path: Path) -> None:
+    """Check that ``atomic_path`` can write ``path``, before work whose result would be lost. Raises OSError."""
+    _temporary_file(path).unlink()
+
+
+def _temporary_file(path: Path) -> Path:
+    """Make an empty file beside ``path``; an OSError names ``path``, not a file that nobody knows."""
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    os.close(handle)
+    return Path(name)
 
 
 def remove_unfinished(path: Path) -> None:
@@ -79,8 +98,13 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read a JSON file. Raises DamagedError, a RunError and ValueError, where it is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DamagedError(
+            f"{path} is no JSON ({error}): it is damaged. Bring back a copy of it, or make again what it belongs to."
+        ) from None
 
 
 def append_json_line(path: Path, value: Any) -> None:
@@ -99,15 +123,22 @@ def _json_line(value: Any) -> str:
 
 
 def read_json_lines(path: Path) -> list[Any]:
-    """Read a JSON-lines file; a last line that a crash cut short is dropped."""
+    """Read a JSON-lines file; a last line that a crash cut short is dropped.
+
+    Raises:
+        DamagedError: another line is no JSON.
+    """
     lines = path.read_text(encoding="utf-8").splitlines()
     rows: list[Any] = []
     for number, line in enumerate(lines):
         try:
             rows.append(json.loads(line))
-        except json.JSONDecodeError:
+        except json.JSONDecodeError as error:
             if number != len(lines) - 1:
-                raise
+                raise DamagedError(
+                    f"{path} is damaged: its line {number + 1} is no JSON ({error}). Bring back a copy of it, or make "
+                    "again what it belongs to."
+                ) from None
     return rows
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.config import PredictConfig
-from gpt4image.errors import DataError
+from gpt4image.errors import ConfigError, DataError
 from gpt4image.files import atomic_path
 from gpt4image.outcome import Outcome, SetAside
 from gpt4image.progress import progress_bar
@@ -47,12 +48,13 @@ def predict(config: PredictConfig) -> Outcome:
 
     Raises:
         DataError: no image is found.
+        ConfigError: ``config.out`` is the model or an image.
         ModelError, RunError, ConfigError, MissingExtraError: as ``load_classifier`` does.
     """
     from gpt4image.deploying.loading import load_classifier
     from gpt4image.devices import cpu_threads
 
-    total = _count(config.images)
+    total = _count(config)
     count, set_aside = 0, []
     with cpu_threads(config.threads):
         classifier = load_classifier(config.model, device=config.device, threads=config.threads)
@@ -76,22 +78,42 @@ def predict(config: PredictConfig) -> Outcome:
     )
 
 
-def _count(names: Sequence[str]) -> int:
-    """Return how many items the names lead to, for the progress bar. Raises DataError where no image is among them."""
+def _count(config: PredictConfig) -> int:
+    """Return how many items the names lead to, for the progress bar.
+
+    Raises:
+        DataError: no image is among them.
+        ConfigError: the file of the predictions would replace one of them, or the model.
+    """
     from gpt4image.deploying.image_files import find_images
 
+    taken = _place(config.out) if config.out is not None else None
+    parts = config.model.iterdir() if config.model.is_dir() else [config.model]
+    if taken is not None and any(_place(part) == taken for part in parts):
+        raise ConfigError(f"--out {config.out} is the model, or a file of it; give another file for the predictions.")
     images, reasons = 0, []
-    for item in find_images(names):
+    for item in find_images(config.images):
         if isinstance(item, SetAside):
             reasons.append(f"{item.name!r} {item.reason}")
-        else:
-            images += 1
+            continue
+        if taken is not None and _place(item) == taken:
+            raise ConfigError(f"--out {config.out} is an image that is named; give another file for the predictions.")
+        images += 1
     if not images:
         raise DataError(
             f"No image is found: {'; '.join(reasons[:5])}. Give image files, folders that hold some, or patterns in "
             "quotes such as 'photos/**/*.jpg'."
         )
     return images + len(reasons)
+
+
+def _place(path: Path | str) -> tuple[int, int] | None:
+    """Return what tells a file from all others, whatever it is called; None where there is none."""
+    try:
+        status = os.stat(path)  # noqa: PTH116  (a Path per image costs more than the call)
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _predictions(

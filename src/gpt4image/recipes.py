@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -24,8 +26,8 @@ def read_recipe(path: Path, stage: type[StageConfig]) -> dict[str, Any]:
     directory, as on the command line; those in ``extends`` are relative to the recipe.
 
     Raises:
-        ConfigError: a file is missing, is no TOML, extends itself, or has keys that the stage does not know (all are
-            named).
+        ConfigError: a file is missing, is no TOML, extends itself, has keys that the stage does not know (all are
+            named) or one twice, or a value of another type than the option has.
     """
     return _read(path, stage, ())
 
@@ -33,7 +35,7 @@ def read_recipe(path: Path, stage: type[StageConfig]) -> dict[str, Any]:
 def _read(path: Path, stage: type[StageConfig], above: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in above:
         raise ConfigError(f"Recipe {path} extends itself: {first_few(map(str, above))} lead to it.")
-    table = {key.replace("-", "_"): value for key, value in _table(path).items()}
+    table = _by_field(path, _table(path, above))
     bases = table.pop("extends", [])
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
@@ -43,31 +45,55 @@ def _read(path: Path, stage: type[StageConfig], above: tuple[Path, ...]) -> dict
         options |= _read(path.parent / base, stage, (*above, path.resolve()))
     sections = {name: table.pop(name) for name in STAGES if isinstance(table.get(name), dict)}
     own = sections.get(stage.__name__.removesuffix("Config").lower(), {})
-    return options | _checked(path, stage, table | {key.replace("-", "_"): value for key, value in own.items()})
+    return options | _checked(path, stage, table | _by_field(path, own))
 
 
-def _table(path: Path) -> dict[str, Any]:
+def _table(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"Recipe {path} does not exist.") from None
+        why = f"; {above[-1]} extends it, and names it relative to itself" if above else ""
+        raise ConfigError(f"Recipe {path} does not exist{why}.") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"Recipe {path} cannot be read: {error}.") from None
 
 
+def _by_field(path: Path, table: dict[str, Any]) -> dict[str, Any]:
+    """Return a table with ``_`` for ``-`` in its keys. Raises ConfigError: two keys become one."""
+    names = [key.replace("-", "_") for key in table]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        both = ", ".join(f"{name.replace('_', '-')} and {name}" for name in twice)
+        raise ConfigError(f"Recipe {path}: {both} are the same option, written both ways; keep one of them.")
+    return dict(zip(names, table.values(), strict=True))
+
+
 def _checked(path: Path, stage: type[StageConfig], options: dict[str, Any]) -> dict[str, Any]:
-    unknown = [key for key in options if key not in stage.model_fields or key == "as_json"]
-    if unknown:
-        raise ConfigError(
-            "\n".join(f"Recipe {path}: unknown key: {nearest(key, stage.model_fields)}" for key in unknown)
-        )
-    for key, value in options.items():
-        field = stage.model_fields[key]
-        try:
-            TypeAdapter(Annotated[field.annotation, *field.metadata, None]).validate_python(value)  # pyright: ignore
-        except ValidationError as error:
-            raise ConfigError(f"Recipe {path}: {key} = {value!r}: {error.errors()[0]['msg']}.") from None
-    return options
+    """Return the values as the stage has them: a path is a Path."""
+    known = stage.model_fields.keys() - {"as_json"}
+    if unknown := [key for key in options if key not in known]:
+        raise ConfigError("\n".join(f"Recipe {path}: {_unknown(key, options[key], known)}" for key in unknown))
+    return {key: _value(path, stage, key, value) for key, value in options.items()}
+
+
+def _unknown(key: str, value: Any, known: Collection[str]) -> str:
+    if isinstance(value, dict):
+        return f"[{key}] is no table of a recipe; allowed are {' and '.join(f'[{name}]' for name in STAGES)}."
+    if key in ("json", "as_json"):
+        return f"{key!r} is no key of a recipe: how a result is printed is said by --json on the command line."
+    return f"unknown key: {nearest(key, known)}"
+
+
+def _value(path: Path, stage: type[StageConfig], key: str, value: Any) -> Any:
+    """Return the value of one option; types are strict, as in JSON: true is no number, and "yes" is not true."""
+    field = stage.model_fields[key]
+    of_field = TypeAdapter(Annotated[field.annotation, *field.metadata, None])  # pyright: ignore
+    try:
+        return of_field.validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+    except TypeError:  # TOML has dates, JSON and options do not
+        reason = "a date is no value of an option"
+    raise ConfigError(f"Recipe {path}: {key} = {value!r}: {reason}.")
 
 
 def load_recipe(path: Path, stage: type[Config], **options: Any) -> Config:

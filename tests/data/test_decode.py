@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from gpt4image.data.decode import FORMATS, decode, decode_square
+from gpt4image.data.decode import FORMATS, decode, decode_square, sides
 from gpt4image.errors import DecodeError
 
 RED = (255, 0, 0)
@@ -75,6 +75,15 @@ def test_rgb_with_a_transparent_colour() -> None:
 def test_cmyk_jpeg() -> None:
     cmyk = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
     assert np.abs(pixels(encoded(cmyk, "JPEG", quality=95)).astype(int) - RED).max() <= 4
+
+
+def test_sides_are_those_of_the_header() -> None:
+    assert sides(encoded(Image.new("RGB", (30, 20)))) == (30, 20)
+    for bad, reason in ((b"", "empty"), (b"no picture", "not an image")):
+        with pytest.raises(DecodeError, match=reason):
+            sides(bad)
+    with pytest.raises(DecodeError, match="more than the allowed"):
+        sides(encoded(Image.new("RGB", (30, 20))), max_pixels=599)
 
 
 def test_16_bit_grey_is_scaled_not_clipped() -> None:

@@ -105,6 +105,10 @@ def test_a_timm_folder_of_somebody_else_is_loaded_as_timm_loads_it(tmp_path: Pat
         ({"architecture": "resnet_of_tomorrow"}, "'resnet_of_tomorrow' is not a model of timm"),
         ({"model_args": {"checkpoint_path": "evil.pth"}}, "checkpoint_path"),
         ({"model_args": {"no_such": 1}}, "cannot be loaded by timm"),
+        ({"model_args": [1]}, r"config\.json: architecture must be the name of a model of timm, model_args a table"),
+        ({"architecture": 3}, "architecture must be the name"),
+        ({"label_names": 3}, "label_names must be a list or a table of names, not 3"),
+        ({"pretrained_cfg": {"crop_pct": "x"}}, r"What the model says of its pictures is damaged .*config\.json"),
         ({"label_names": ["one"]}, r"output of shape \(1, 7\) for one image, but names 1 classes"),
     ],
     ids=str,
@@ -139,6 +143,16 @@ def test_what_is_no_model_is_said(small_run: Path, tmp_path: Path) -> None:
         load_classifier(tmp_path / "model.onnx", device="cuda")
     with pytest.raises(ConfigError, match="is not available here"):
         load_classifier(small_run, device="tpu")
+
+
+@pytest.mark.parametrize("name", [runs.CONFIG, runs.RUN])
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_a_damaged_record_of_a_run_is_named(small_run: Path, tmp_path: Path, name: str, content: str) -> None:
+    run = Path(shutil.copytree(small_run, tmp_path / "run"))
+    (run / name).write_text(content)
+    with pytest.raises(RunError, match="damaged") as caught:
+        load_classifier(run)
+    assert str(run / name) in str(caught.value)
 
 
 def onnx_file(path: Path, text: str | None, side: int = 32) -> Path:

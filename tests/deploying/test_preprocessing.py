@@ -111,6 +111,10 @@ def test_settings_that_are_none_are_refused(change: dict[str, Any]) -> None:
         ({"input_size": (1, 28, 28)}, "1 channels"),
         ({"input_size": (3, 28, 32)}, "not square"),
         ({"input_size": (3, 28, 28), "crop_mode": "border"}, "border"),
+        ({"input_size": (3, 28, 28), "crop_pct": "x"}, "damaged"),
+        ({"input_size": 28}, "damaged"),
+        ({"input_size": (3, "a", "a")}, "damaged"),
+        ({"input_size": (3, 28, 28), "mean": 3}, "damaged"),
     ],
 )
 def test_what_timm_does_and_we_do_not_is_said(config: dict[str, Any], reason: str) -> None:

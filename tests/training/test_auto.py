@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import struct
+import zlib
 from pathlib import Path
 
 import pytest
@@ -80,6 +83,23 @@ def test_the_input_follows_the_typical_shorter_side(side: int, size: int, tmp_pa
         for number in range(4):
             Image.new("RGB", (side + 7, side), (number, 0, 0)).save(tmp_path / label / f"{number}.png")
     assert choose(tmp_path)[0].image_size == size
+
+
+def test_pictures_that_cannot_be_read_count_for_nothing_and_end_nothing(tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for number in range(6):
+            Image.new("RGB", (80, 72), (number, 0, 0)).save(tmp_path / label / f"{number}.png")
+    texture = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(texture, "DDS")
+    odd = bytearray(texture.getvalue())
+    odd[80:84] = bytes(4)  # a kind of pixels that Pillow says it does not implement
+    header = b"IHDR" + struct.pack(">IIBBBBB", 10_000, 10_000, 8, 0, 0, 0, 0)  # Pillow warns of so many pixels
+    huge = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    for number, data in enumerate((b"", b"no picture", bytes(odd), huge + b"\0\0\0\0IDAT")):
+        for label in ("a", "b"):
+            (tmp_path / label / f"bad-{number}.jpg").write_bytes(data + label.encode() * bool(data))
+    assert choose(tmp_path)[0].image_size == 64
 
 
 def test_larger_sets_get_larger_batches_and_fewer_epochs_but_enough_steps() -> None:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, Va
 
 from gpt4image.errors import ConfigError, nearest
 
+MOST_THREADS = 1024  # more than machines have cores; libraries crash where they cannot start what is asked
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 JsonTable = Annotated[
     dict[str, Any],

@@ -54,7 +54,7 @@ class CompareConfig(TrainOptions):
     """Folder of the comparison: run records, comparison.json and report.html."""
     seeds: int = Field(default=3, ge=1)
     """Number of seeds per arm."""
-    first_seed: int = Field(default=0, ge=0)
+    first_seed: int = Field(default=0, ge=0, lt=2**32)
     """First of the seeds, which follow each other: what was chosen by seeds 0 to 4 is judged by others, from 5 on."""
     arms: str = ""
     """Arms, separated by commas; without it, all that apply to the labels there are. See docs/compare.md."""

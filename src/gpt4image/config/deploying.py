@@ -10,8 +10,11 @@ import tyro
 from pydantic import Field, model_validator
 from pydantic import field_validator as check
 
-from gpt4image.config.base import StageConfig
+from gpt4image.config.base import MOST_THREADS, StageConfig
 from gpt4image.errors import ConfigError
+
+ROW_FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".txt": "table", "": "table"}
+"""How `predict` writes rows, by the ending of its file."""
 
 
 class ExportConfig(StageConfig):
@@ -55,12 +58,12 @@ class PredictConfig(StageConfig):
     top: int = Field(default=1, ge=1)
     """Classes to name for each image, the most probable first."""
     format: Literal["table", "csv", "jsonl"] | None = None
-    """How rows are written; without it, as the ending of --out says, else as a table."""
+    """How rows are written; without it, as the ending of --out says (.csv, .jsonl; .txt or none: table)."""
     out: Path | None = None
     """File of the predictions; standard output without it."""
     batch_size: int = Field(default=16, ge=1)
     """Images that a thread decodes in one go, and that are predicted at once."""
-    threads: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1, le=MOST_THREADS)
     """CPU threads of the model, and as many that decode images; one per core without it."""
     device: str = "auto"
     """auto, cpu, cuda or mps, for run folders and timm folders; the files are computed on the CPU."""
@@ -68,13 +71,17 @@ class PredictConfig(StageConfig):
     @property
     def row_format(self) -> str:
         """The format of the rows."""
-        endings = {".csv": "csv", ".jsonl": "jsonl"}
-        return self.format or ("table" if self.out is None else endings.get(self.out.suffix, "table"))
+        return self.format or ROW_FORMATS["" if self.out is None else self.out.suffix.lower()]
 
     @model_validator(mode="after")
     def _one_result(self) -> Self:
         if not self.images:
             raise ConfigError("IMAGES are missing: give image files, folders or patterns after the model.")
+        if self.format is None and self.out is not None and self.out.suffix.lower() not in ROW_FORMATS:
+            raise ConfigError(
+                f"--out {self.out}: how to write its rows is not known from {self.out.suffix}; give a file that ends "
+                "with .csv, .jsonl or .txt, or say it by --format."
+            )
         if self.as_json and self.out is None:
             raise ConfigError(
                 "--json says what was done, as one object, and so needs a file for the predictions (--out FILE); "

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from gpt4image.config.base import Fraction, JsonTable, StageConfig, listed
+from gpt4image.config.base import MOST_THREADS, Fraction, JsonTable, StageConfig, listed
 from gpt4image.errors import ConfigError, nearest
 
 
@@ -255,7 +255,7 @@ class RegularisationOptions(StageConfig):
 class RunningOptions(StageConfig):
     """How a run is carried out."""
 
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of weights, data order and augmentation."""
     select: Literal["last", "best"] = "last"
     """Which weights are kept: the last, or the best on the validation split."""
@@ -275,7 +275,7 @@ class RunningOptions(StageConfig):
     """Keep only the input of each block and compute the rest again in the backward pass: less memory, more time."""
     track: str = ""
     """Trackers that show the run, separated by commas: tensorboard, wandb, mlflow, trackio; each is an extra."""
-    threads: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1, le=MOST_THREADS)
     """CPU threads of the training process; all without it."""
     workers: int | None = Field(default=None, ge=0)
     """Processes that decode images where the set does not fit in memory; one per core, 16 at most, without it."""

@@ -144,6 +144,12 @@ def decode_square(
         return np.array(rgb.resize((size, size), filter_, box=box))
 
 
+def sides(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Return width and height of an image in pixels, as its header has them. Raises DecodeError as ``decode`` does."""
+    with _opened(data, max_pixels) as image:
+        return image.size
+
+
 def is_plain_jpeg(data: bytes, max_side: int, *, max_pixels: int = MAX_PIXELS) -> bool:
     """Return whether this is a JPEG file that needs no change: upright, grey or YCbCr, its sides at most ``max_side``.
 

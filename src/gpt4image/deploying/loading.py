@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from gpt4image import runs
 from gpt4image.deploying.metadata import ONNX_KEY, Metadata
 from gpt4image.deploying.preprocessing import Preprocessing
-from gpt4image.errors import ConfigError, MissingExtraError, ModelError
+from gpt4image.errors import ConfigError, MissingExtraError, ModelError, RunError
 from gpt4image.files import read_json
 
 if TYPE_CHECKING:
@@ -67,8 +67,7 @@ def load_classifier(path: Path, *, device: str = "cpu", threads: int | None = No
         MissingExtraError: an ONNX file, and onnxruntime is not installed.
     """
     if path.is_dir():
-        is_timm = (path / CONFIG).is_file() and not (path / runs.RUN).is_file() and "architecture" in _config_of(path)
-        classifier = _load_timm(path, device) if is_timm else _load_run(path, device)
+        classifier = _load_timm(path, device) if is_timm_folder(path) else _load_run(path, device)
     elif not path.exists():
         raise ModelError(f"{path} does not exist; give a run folder, or what `gpt4image export` wrote.")
     elif path.suffix in (".onnx", ".pt2"):
@@ -86,9 +85,33 @@ def load_classifier(path: Path, *, device: str = "cpu", threads: int | None = No
     return classifier
 
 
+def is_timm_folder(path: Path) -> bool:
+    """Return whether this is a folder in timm's format. Raises ModelError: its config.json is no JSON."""
+    return (path / CONFIG).is_file() and not (path / runs.RUN).is_file() and "architecture" in _config_of(path)
+
+
+def finished_run(path: Path) -> dict[str, Any]:
+    """Return the records of a finished run as ``runs.read_run`` does.
+
+    Raises:
+        RunError: there is none, it is a folder in timm's format, or a record in it is damaged.
+    """
+    if is_timm_folder(path):
+        raise RunError(
+            f"{path} is a folder in timm's format, not a run: give the run folder that it was exported from."
+        )
+    record = runs.read_run(path)
+    for name, needed in ((runs.CONFIG, {"data"}), (runs.ENVIRONMENT, set()), (runs.RUN, {"set_aside"})):
+        part = record[name.removesuffix(".json")]
+        if not isinstance(part, dict) or not part.keys() >= needed:
+            raise RunError(f"{path / name} is damaged: it does not hold what train writes. Bring back a copy of it.")
+    return record
+
+
 def _load_run(path: Path, device: str) -> Classifier:
     from gpt4image.comparing.run_model import load_run_model
 
+    finished_run(path)
     classes = runs.class_names(path)
     model = load_run_model(path, len(classes))
     preprocessing = Preprocessing.of_run(model)
@@ -109,14 +132,16 @@ def _load_timm(path: Path, device: str) -> Classifier:
     import gpt4image.models  # noqa: F401  (makes our small stems known to timm)
 
     config = _config_of(path)
+    name, arguments = config["architecture"], config.get("model_args") or {}
+    if not isinstance(name, str) or not isinstance(arguments, dict):
+        raise ModelError(f"{path / CONFIG}: architecture must be the name of a model of timm, model_args a table.")
     if not (path / WEIGHTS).is_file():
         raise ModelError(f"{path} has no {WEIGHTS}; other weights are pickled and never loaded, convert them first.")
-    if other := sorted((config.get("model_args") or {}).keys() & set(_OTHER_WEIGHTS)):
+    if other := sorted(arguments.keys() & set(_OTHER_WEIGHTS)):
         raise ModelError(f"{path / CONFIG}: model_args may not hold {', '.join(other)}, which load other files.")
-    if not timm.is_model(config["architecture"]):
+    if not timm.is_model(name):
         raise ModelError(
-            f"{path}: {config['architecture']!r} is not a model of timm {timm.__version__}; update timm, or import "
-            "what defines it."
+            f"{path}: {name!r} is not a model of timm {timm.__version__}; update timm, or import what defines it."
         )
     try:
         module = timm.create_model(f"local-dir:{path}", pretrained=True).eval()
@@ -129,13 +154,15 @@ def _load_timm(path: Path, device: str) -> Classifier:
     names = expects.get("label_names") or numbers
     if isinstance(names, Mapping):  # timm allows both
         names = [names.get(number, number) for number in numbers]
+    if not isinstance(names, list | tuple):
+        raise ModelError(f"{path / CONFIG}: label_names must be a list or a table of names, not {names!r}.")
     preprocessing = Preprocessing.from_timm(expects)
     return Classifier(
         kind="timm",
         classes=tuple(map(str, names)),
         preprocessing=preprocessing,
         probabilities=_by_torch(module, device, preprocessing),
-        source={"architecture": config["architecture"]},
+        source={"architecture": name},
     )
 
 
@@ -215,5 +242,5 @@ def _config_of(path: Path) -> dict[str, Any]:
     try:
         config = read_json(path / CONFIG)
     except ValueError as error:
-        raise ModelError(f"{path / CONFIG} is no JSON: {error}") from None
+        raise ModelError(str(error)) from None
     return config if isinstance(config, dict) else {}

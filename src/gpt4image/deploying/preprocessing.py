@@ -107,8 +107,18 @@ class Preprocessing:
         Pictures are cut before they are resized, not after, which changes at most the pixels at the border.
 
         Raises:
-            ModelError: a square of RGB pixels, cropped or squashed, is not what the model expects.
+            ModelError: a square of RGB pixels, cropped or squashed, is not what the model expects, or a value is of
+                another kind than it should be.
         """
+        try:
+            return cls._from_timm(config)
+        except (TypeError, ValueError, KeyError, ArithmeticError, AssertionError) as error:
+            raise ModelError(
+                f"What the model says of its pictures is damaged ({error}): see its config.json."
+            ) from None
+
+    @classmethod
+    def _from_timm(cls, config: Mapping[str, Any]) -> Preprocessing:
         from timm.data.config import resolve_data_config
 
         known = resolve_data_config(pretrained_cfg=dict(config))

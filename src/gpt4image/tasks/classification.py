@@ -48,13 +48,9 @@ def measure(probabilities: NDArray[np.float32], labels: NDArray[np.int64], class
 
     Returns:
         top1, top5 (of min(5, K)), mean_class_accuracy, ece (15 bins, Guo et al. 2017), loss; support; per_class (None
-        for a class without images), confusion (rows truth, columns prediction). Fractions in 0..1.
+        for a class without images). Fractions in 0..1.
     """
-    from torchmetrics.functional.classification import (
-        multiclass_accuracy,
-        multiclass_calibration_error,
-        multiclass_confusion_matrix,
-    )
+    from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
 
     count = len(classes)
     has_label = labels >= 0
@@ -62,9 +58,9 @@ def measure(probabilities: NDArray[np.float32], labels: NDArray[np.int64], class
     facts: dict[str, Any] = {"images": len(labels), "labelled": int(has_label.sum()), "classes": list(classes)}
     if not has_label.any():
         return facts
-    confusion = multiclass_confusion_matrix(scores, truth, num_classes=count)
-    support = confusion.sum(dim=1)
-    per_class = [hits / n if n else None for hits, n in zip(confusion.diag().tolist(), support.tolist(), strict=True)]
+    support = truth.bincount(minlength=count).tolist()
+    right = truth[scores.argmax(dim=1) == truth].bincount(minlength=count).tolist()
+    per_class = [hits / n if n else None for hits, n in zip(right, support, strict=True)]
 
     def accuracy(top_k: int) -> float:
         return float(multiclass_accuracy(scores, truth, num_classes=count, average="micro", top_k=min(top_k, count)))
@@ -76,7 +72,19 @@ def measure(probabilities: NDArray[np.float32], labels: NDArray[np.int64], class
         "mean_class_accuracy": float(np.mean([value for value in per_class if value is not None])),
         "ece": float(multiclass_calibration_error(scores, truth, num_classes=count, n_bins=CALIBRATION_BINS)),
         "loss": float(F.nll_loss(scores.clamp(min=1e-12).log(), truth)),
-        "support": support.tolist(),
+        "support": support,
         "per_class": per_class,
-        "confusion": confusion.tolist(),
     }
+
+
+def confusion_matrix(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return (K, K) how many images of each class (rows) were taken for each class (columns).
+
+    Args:
+        probabilities: (N, K).
+        labels: (N,), -1 where there is none; such images do not count.
+    """
+    from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+    scores, truth = torch.from_numpy(probabilities[labels >= 0]), torch.from_numpy(labels[labels >= 0])
+    return multiclass_confusion_matrix(scores, truth, num_classes=probabilities.shape[1]).numpy()

@@ -6,13 +6,13 @@ search); what was chosen is printed and kept in the run record.
 
 from __future__ import annotations
 
-import io
 from typing import Any, TypeVar
 
 import numpy as np
 
 from gpt4image.config import TrainOptions
 from gpt4image.data.image_set import ImageSet
+from gpt4image.errors import DecodeError
 from gpt4image.models import has_batch_norm, has_small_stem
 
 Options = TypeVar("Options", bound=TrainOptions)
@@ -78,17 +78,16 @@ def image_size(image_set: ImageSet, count: int, init: str) -> int:
 
 def typical_side(image_set: ImageSet) -> int:
     """Return the median shorter side, in pixels, of training images spread evenly over the set (headers are read)."""
-    from PIL import Image, UnidentifiedImageError
+    from gpt4image.data.decode import sides
 
     train = image_set.indices("train")
-    sides: list[int] = []
+    shorter: list[int] = []
     for index in train[np.linspace(0, len(train) - 1, min(len(train), SIDES_SAMPLED)).astype(int)]:
         try:
-            with Image.open(io.BytesIO(image_set.read(int(index)))) as image:
-                sides.append(min(image.size))
-        except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError):
+            shorter.append(min(sides(image_set.read(int(index)))))
+        except (DecodeError, OSError, ValueError):
             continue  # A broken image is set aside by name where pixels are loaded.
-    return int(np.median(sides)) if sides else 224
+    return int(np.median(shorter)) if shorter else 224
 
 
 def stored_size(config: TrainOptions) -> int:
