@@ -49,7 +49,7 @@ RECORDS = {
     "cifar10-longer": "2,000 CIFAR-10 photographs, 60 epochs, half of the target from the text",
     "cifar10-longer-controls": "2,000 CIFAR-10 photographs, 60 epochs, ten more seeds",
     "cifar10-longer-fresh": "2,000 CIFAR-10 photographs, 60 epochs, yet ten more seeds",
-    "cifar10-longer-rivals": "2,000 CIFAR-10 photographs, 60 epochs, alignment and TextTeacher's",
+    "cifar10-longer-rivals": "2,000 CIFAR-10 photographs, 60 epochs, these ten seeds beside alignment",
     "cifar10-longer-few": "2,000 CIFAR-10 photographs, 60 epochs",
     "cifar10-longer-120": "2,000 CIFAR-10 photographs, 120 epochs",
     "cifar10-few-and-wrong": "2,000 CIFAR-10 photographs, other numbers of labels",
