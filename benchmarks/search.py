@@ -5,13 +5,13 @@
 
 A space is a TOML file: options at the top are shared; every table ``["name of the trial"]`` holds options of one trial,
 and may name its ``arm`` (baseline without it; any of docs/compare.md that needs no finished run). Trials that are in
---out already, with the same options, are not run again. The test split is not read. docs/log.md says what was found.
+--out already, with the same data and options, are not run again; rows of an earlier version, which do not say of which
+data they are, stay and do not count. The test split is not read. docs/log.md says what was found.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import tempfile
 import time
 import tomllib
@@ -23,6 +23,7 @@ from typing import Annotated, Any
 import tyro
 
 from gpt4image.errors import Gpt4ImageError
+from gpt4image.files import append_json_line, read_json_lines, write_json_lines
 
 MEASURED = ("val_top1", "seconds")
 
@@ -61,15 +62,20 @@ def waiting(search: Search) -> list[tuple[str, dict[str, Any], int]]:
 
     Spaces share names such as "baseline": a trial of the same name with other options is another one.
     """
-    rows = search.out.read_text(encoding="utf-8").splitlines() if search.out.is_file() else []
-    done = [{name: value for name, value in json.loads(row).items() if name not in MEASURED} for row in rows]
+    rows = read_json_lines(search.out) if search.out.is_file() else []
+    done = [{name: value for name, value in row.items() if name not in MEASURED} for row in rows]
     asked = [
         (name, options, seed)
         for seed in range(search.first_seed, search.first_seed + search.seeds)
         for name, options in trials(search).items()
     ]
-    # Rows of an earlier version do not say of which data they are.
-    return [job for job in asked if not any(row.items() <= identity(search, *job).items() for row in done)]
+    return [job for job in asked if identity(search, *job) not in done]
+
+
+def mend(out: Path) -> None:
+    """Take a last line away that was cut short when its process was killed: what is appended would be joined to it."""
+    if out.is_file() and not out.read_bytes().endswith(b"\n"):
+        write_json_lines(out, read_json_lines(out))
 
 
 def identity(search: Search, name: str, options: dict[str, Any], seed: int) -> dict[str, Any]:
@@ -140,6 +146,7 @@ def one(search: Search, options: dict[str, Any], seed: int) -> tuple[float, floa
 
 def main() -> None:
     search = tyro.cli(Search)
+    mend(search.out)
     jobs = waiting(search)
     with ProcessPoolExecutor(search.processes, mp_context=get_context("spawn")) as pool:
         futures = {pool.submit(one, search, options, seed): (name, options, seed) for name, options, seed in jobs}
@@ -152,8 +159,7 @@ def main() -> None:
                 continue
             row = identity(search, name, options, seed) | {"val_top1": round(value, 4), "seconds": round(seconds, 1)}
             print(f"{name:50s} seed {seed}  {value:.4f}  {seconds:.0f} s", flush=True)
-            with search.out.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+            append_json_line(search.out, row)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from PIL import Image
 from gpt4image import devices, runs
 from gpt4image.compare import compare
 from gpt4image.comparing import arms
-from gpt4image.comparing.class_names import ClassNames
 from gpt4image.comparing.jobs import situation
 from gpt4image.comparing.planning import Job, jobs_at_once, make_plan
 from gpt4image.comparing.regimes import Regime
@@ -32,11 +31,13 @@ from gpt4image.config import CompareConfig, TrainConfig
 from gpt4image.data import load_image_set
 from gpt4image.data.pixels import available_cores
 from gpt4image.devices import cpu_threads
-from gpt4image.errors import ConfigError, DataError, MissingExtraError, ModelError, TableError
-from gpt4image.files import read_json
+from gpt4image.errors import ConfigError, DataError, MissingExtraError, ModelError, RunError, TableError
+from gpt4image.files import read_json, write_json
+from gpt4image.text_encoders import load_text_encoder
 from gpt4image.training.checkpoint import save_tensors
 from gpt4image.training.trainer import build, make_backbone
 from gpt4image.training.training_data import prepare, with_table
+from held_folders import held_by_another
 from tables import make_table
 
 SMALL: dict[str, Any] = {
@@ -52,6 +53,13 @@ SMALL: dict[str, Any] = {
 }
 
 BARE: dict[str, Any] = {"image_size": 16, "stem": "small", "model": SMALL["model"], "model_args": SMALL["model_args"]}
+
+
+def use_encoder(table: Path) -> None:
+    """Say of a table that an encoder made it which is here, and can embed class names."""
+    encoder = load_text_encoder("bag-of-words:8")
+    manifest = read_json(table / "manifest.json") | {"encoder": encoder.spec, "revision": encoder.revision}
+    write_json(table / "manifest.json", manifest)
 
 
 @pytest.fixture
@@ -275,11 +283,17 @@ def test_runs_are_made_anew_when_a_further_table_of_text_labels_changes(
     make_table(further, {digest: [np.eye(8)[5]] for digest in digests})
     config = options(colour_folder, table, tmp_path / "cmp", labels_per_class=2, arms="text-labels", seeds=1,
                      label_embeddings=(further,))  # fmt: skip
-    before = [job.config.out for job in make_plan(config).jobs]
-    assert [job.config.out for job in make_plan(config).jobs] == before
+
+    def folders() -> dict[str, Path]:
+        return {job.arm: job.config.out for job in make_plan(config).jobs}
+
+    before = folders()
+    assert folders() == before
     shutil.rmtree(further)
     make_table(further, {digest: [np.eye(8)[6]] for digest in digests[1:]})
-    assert not set(before) & {job.config.out for job in make_plan(config).jobs}
+    after = folders()
+    assert after["text-labels"] != before["text-labels"]
+    assert after["baseline"] == before["baseline"], "it does not read that table"
 
 
 def test_a_variant_may_tune_the_encoder_of_the_table_of_all(table: Path, tmp_path: Path) -> None:
@@ -353,12 +367,34 @@ def test_kill_9_of_a_comparison_leaves_no_worker_and_the_same_command_goes_on(
             "shuffled-within-class needs training images with both a label and a description",
         ),
         ({"described_fraction": 0.5, "embeddings": None}, ConfigError, "give --embeddings too"),
+        (
+            {"arms": "baseline", "embeddings": None, "label_trust": 0.3, "label_method": "propagation"},
+            ConfigError,
+            "^--label-method, --label-trust: how text labels are read .*without --embeddings: give it too, or leave",
+        ),
+        (
+            {"arms": "baseline", "embeddings": None, "label_embeddings": ("further",)},
+            ConfigError,
+            "^--label-embeddings: how text labels are read",
+        ),
+        ({"arms": "baseline", "label_noise": 0.01}, DataError, "--label-noise 0.01 of 36 labels .* is not one wrong"),
+        ({"arms": "class-name"}, ConfigError, "^--arms class-name need the names .*Unknown text encoder: 'given'"),
+        (
+            {"arms": "zero-shot,class-name", "labels_per_class": 2},
+            ConfigError,
+            r"^--arms zero-shot,class-name need the names of the classes in the space of .*table: .*import --encoder",
+        ),
         ({"noise_kind": "class-dependent"}, ConfigError, "give --label-noise too"),
         ({"imbalance": 100.0, "batch_size": 33}, DataError, "larger than the train split"),
         ({"consistency": 1.0}, ConfigError, "give a variant"),
         ({"arms": "fixmatch", "label_noise": 0.2}, ConfigError, "fixmatch need training images without a label"),
         ({"arms": "text-labels-fixmatch", "labels_per_class": 2}, ConfigError, "without a description too"),
-        ({"labels_per_class": 1, "described_fraction": 0.02}, TableError, "labels of at least 2 classes"),
+        (
+            {"labels_per_class": 1, "described_fraction": 0.02},
+            TableError,
+            r"^--arms text-labels with seed 0, after --labels-per-class 1 --described-fraction 0\.02: Text labels need "
+            "described images with labels of at least 2 classes",
+        ),
         ({"variants": {"x": {"arm": "oracle"}}}, ConfigError, "need --labels-per-class or --label-noise"),
         (
             {"arms": "baseline", "variants": {"x": {"arm": "aligned", "embeddings": "/no"}}},
@@ -370,6 +406,7 @@ def test_kill_9_of_a_comparison_leaves_no_worker_and_the_same_command_goes_on(
             ConfigError,
             "^variant 'x': --select best needs labelled validation images",
         ),
+        ({"arms": "aligned", "tune_text": "lora"}, TableError, "was imported as numbers"),
         ({"model": "resnet1O"}, Exception, "not a model of timm"),
         ({"optimizer": "admw"}, ConfigError, "^--optimizer admw"),
         *(
@@ -379,6 +416,13 @@ def test_kill_9_of_a_comparison_leaves_no_worker_and_the_same_command_goes_on(
                 ("baseline", {"auto_augment": "nonsense"}, ConfigError, "nonsense"),
                 ("baseline", {"init": "nothing.safetensors"}, ModelError, "nothing.safetensors"),
                 ("baseline", {"consistency": 1.0}, ConfigError, "all 36 have one"),
+                ("text-labels", {"consistency": 1.0}, ConfigError, "all 36 have one"),
+                ("self-training", {"consistency": 1.0}, ConfigError, "all 36 have one"),
+                ("aligned", {"embeddings": None}, ConfigError, "embeddings null would leave the texts"),
+                ("aligned", {"align_weight": 1.0}, ConfigError, "with align_weight 1.0 it is aligned once more"),
+                ("baseline", {"align_weight": 3.0}, ConfigError, "it is baseline once more, which .* does not read"),
+                ("aligned", {"label_trust": 0.3}, ConfigError, "with label_trust 0.3 it is aligned once more"),
+                ("class-name", {"head": "mlp"}, ConfigError, "class-name need the names of the classes"),
                 ("aligned", {"tune_text": "lora"}, TableError, "was imported as numbers"),
             )
         ),
@@ -430,11 +474,11 @@ def test_arms_with_consistency_training_learn_from_what_is_left(
 
 
 def test_by_default_all_arms_run_that_mean_something_with_the_labels_there_are(
-    colour_folder: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    colour_folder: Path, table: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("gpt4image.comparing.planning.embed_class_names", lambda *_: ClassNames())
+    use_encoder(table)
     few = make_plan(options(colour_folder, table, tmp_path / "cmp", labels_per_class=2)).members
-    assert "oracle" in few and "class-mean" in few and "text-labels-shuffled" not in few
+    assert {"oracle", "class-mean", "class-name", "zero-shot"} < few.keys() and "text-labels-shuffled" not in few
     known = make_plan(options(colour_folder, table, tmp_path / "cmp")).members
     assert "oracle" not in known and "self-training" not in known
     assert ("text-labels", "text-labels-shuffled") in pairs_of(known)
@@ -446,6 +490,53 @@ def test_by_default_all_arms_run_that_mean_something_with_the_labels_there_are(
     assert set(known) - set(told) == told_nothing
 
 
+def test_tables_whose_encoder_is_not_known_are_compared_without_class_names(
+    colour_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    plan = make_plan(options(colour_folder, table, tmp_path / "cmp", labels_per_class=2))
+    assert "aligned" in plan.members and not {"class-name", "zero-shot"} & plan.members.keys()
+    left_out, unread = plan.notes
+    assert left_out.startswith("Left out: zero-shot, class-name, which need the names of the classes in the space of")
+    assert unread.startswith("The names of the classes are not read: Unknown text encoder: 'given'")
+    assert make_plan(options(colour_folder, table, tmp_path / "cmp", arms="aligned")).notes == ()
+
+
+@pytest.mark.slow
+def test_class_names_that_come_late_are_measured_and_read(
+    colour_folder: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: Any, **__: Any) -> None:
+        raise ModelError("its files are gone.")
+
+    use_encoder(table)
+    config = options(colour_folder, table, tmp_path / "cmp", seeds=1, epochs=1, arms="aligned,text-labels")
+    monkeypatch.setattr("gpt4image.text_encoders.load_known_encoder", gone)
+    before = compare(config)
+    note = "The names of the classes are not read: its files are gone."
+    assert note in before.text and note in before.record["notes"]
+    assert before.record["arms"]["aligned"]["absent"] == {"zero_shot": "its files are gone."}
+    made = finished(config.out)
+    monkeypatch.undo()
+    after = compare(config)
+    assert note not in after.text and note not in after.record["notes"]
+    arms_now, arms_then = after.record["arms"], before.record["arms"]
+    assert arms_now["aligned"]["absent"] == {} and "zero_shot" in arms_now["aligned"]["metrics"]
+    assert arms_now["text-labels"]["runs"] != arms_then["text-labels"]["runs"], "it has other targets now"
+    assert len(finished(config.out)) == 4 and finished(config.out).items() > made.items(), "nothing else is made again"
+
+
+def test_one_comparison_at_a_time_works_in_a_folder(
+    colour_folder: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "PATIENCE", 0.1)
+    config = options(colour_folder, table, tmp_path / "cmp", arms="baseline")
+    with held_by_another(config.out) as process, pytest.raises(RunError, match=rf"id {process}\) trains here"):
+        compare(config)
+    with pytest.raises(DataError):
+        compare(config.model_copy(update={"data": "folder:nowhere", "out": tmp_path / "new"}))
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_second_round_brings_the_first_one_along(colour_folder: Path, table: Path, tmp_path: Path) -> None:
     config = options(colour_folder, table, tmp_path / "cmp", labels_per_class=2, arms="text-labels-cotrained")
     plan = make_plan(config)
@@ -453,6 +544,19 @@ def test_a_second_round_brings_the_first_one_along(colour_folder: Path, table: P
     teachers = [job.teacher for job in plan.jobs if job.arm == "text-labels-cotrained"]
     assert teachers == list(plan.members["text-labels"].folders)
     assert {job.teacher for job in plan.jobs if job.arm != "text-labels-cotrained"} == {None}
+
+
+def test_tables_of_other_images_are_refused_wherever_they_are_named(
+    colour_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    foreign = tmp_path / "foreign"
+    make_table(foreign, {"0" * 64: [np.eye(8)[0]]})
+    message = r"None of the 36 training images of .* has an embedding in .*foreign: the table was made from"
+    with pytest.raises(TableError, match=f"^{message}"):
+        make_plan(options(colour_folder, table, tmp_path / "cmp", arms="text-labels", label_embeddings=(foreign,)))
+    for own in ({"arm": "aligned", "embeddings": foreign}, {"arm": "text-labels", "label_embeddings": (foreign,)}):
+        with pytest.raises(TableError, match=f"^variant 'x': {message}"):
+            make_plan(options(colour_folder, table, tmp_path / "cmp", arms="baseline", variants={"x": own}))
 
 
 def test_a_variant_that_needs_an_extra_says_which(
@@ -471,8 +575,8 @@ def test_a_variant_is_taught_by_the_variant_with_the_same_options(
     colour_folder: Path, table: Path, tmp_path: Path
 ) -> None:
     variants = {
-        "tuned": {"arm": "baseline", "weight_decay": 0.3},
-        "taught": {"arm": "self-training", "weight_decay": 0.3},
+        "tuned": {"arm": "baseline", "weight_decay": 0.2},
+        "taught": {"arm": "self-training", "weight_decay": 0.2},
         "alone": {"arm": "self-training", "weight_decay": 0.1},
     }
     changes = {"labels_per_class": 2, "arms": "self-training", "variants": variants}
@@ -485,6 +589,34 @@ def test_a_variant_is_taught_by_the_variant_with_the_same_options(
         options(colour_folder, table, tmp_path / "cmp", **changes | {"variants": {"x": variants["taught"]}})
     )
     assert not set(taught) & set(plan.members["x"].folders), "by the plain baseline it is another run"
+
+
+@pytest.mark.parametrize("arm", ["self-training", "text-labels-cotrained"])
+def test_runs_by_other_teachers_are_not_shared(arm: str, colour_folder: Path, table: Path, tmp_path: Path) -> None:
+    smooth = {"v": {"arm": arm, "label_smoothing": 0.0}}
+    teacher = {"t": {"arm": "baseline" if arm == "self-training" else "text-labels", "label_smoothing": 0.0}}
+
+    def planned(name: str, **changes: Any) -> tuple[Path, Path | None]:
+        config = options(colour_folder, table, tmp_path / "cmp", labels_per_class=2, seeds=1, arms=arm, **changes)
+        (job,) = [job for job in make_plan(config).jobs if job.name == name]
+        return job.config.out, job.teacher
+
+    by_plain, by_alike = planned("v", variants=smooth), planned(arm, label_smoothing=0.0)
+    assert by_plain[0] != by_alike[0] and by_plain[1] != by_alike[1]
+    assert planned("v", variants=smooth | teacher) == by_alike, "the same run by the same teacher"
+
+
+def test_a_baseline_is_shared_by_comparisons_that_align_in_other_ways(
+    colour_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    def folders(**changes: Any) -> dict[str, tuple[Path, ...]]:
+        config = options(colour_folder, table, tmp_path / "cmp", precision="auto", arms="aligned", **changes)
+        return {name: member.folders for name, member in make_plan(config).members.items()}
+
+    before = folders()
+    heavier = folders(align_weight=3.0, head="mlp")
+    assert heavier["baseline"] == before["baseline"] and heavier["aligned"] != before["aligned"]
+    assert len(read_json(tmp_path / "cmp" / "plan.json")) == 1, "nor is its precision chosen anew"
 
 
 def test_runs_are_made_anew_when_the_weights_that_they_start_from_change(

@@ -14,6 +14,7 @@ from gpt4image.errors import RunError
 from gpt4image.evaluate import evaluate
 from gpt4image.files import read_json, write_json
 from gpt4image.labelling.cotraining import ask_run
+from held_folders import held_by_another
 
 
 def record(**changes: object) -> dict[str, object]:
@@ -48,6 +49,31 @@ def test_a_folder_is_started_once_and_resumed_only_as_it_was(tmp_path: Path) -> 
         runs.start(tmp_path / "run", record(), {}, resume=False)
     with pytest.raises(RunError, match=r"seed: 0 there, 1 now.*another --out"):
         runs.start(tmp_path / "run", record(seed=1), {}, resume=True)
+
+
+def test_other_data_are_named_in_words(tmp_path: Path) -> None:
+    runs.start(tmp_path / "run", record(), {}, resume=False)
+    with pytest.raises(
+        RunError, match=r"of other data: the images, labels or texts .* have changed since .*Bring back"
+    ):
+        runs.start(tmp_path / "run", record() | {"data_fingerprint": "y"}, {}, resume=True)
+    with pytest.raises(RunError, match=r"another configuration \(seed: 0 there, 1 now\)"):
+        runs.start(tmp_path / "run", record(seed=1) | {"data_fingerprint": "y"}, {}, resume=True)
+
+
+def test_a_folder_is_written_by_one_process_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "some" / "folder"
+    monkeypatch.setattr(runs, "PATIENCE", 0.1)
+    with held_by_another(folder) as process:
+        said = rf"folder: another process \(id {process}\) trains here; wait until it is done or stop it"
+        with pytest.raises(RunError, match=said), runs.writing(folder):
+            pass
+    with runs.writing(folder):  # the other one was killed
+        (folder / "made").touch()
+    assert [path.name for path in folder.iterdir()] == ["made"], "nothing is left of it"
+    with pytest.raises(RunError, match="a mistake"), runs.writing(tmp_path / "new"):
+        raise RunError("a mistake")
+    assert not (tmp_path / "new").exists(), "nor an empty folder"
 
 
 def test_a_run_is_finished_when_its_last_file_is_there(tmp_path: Path) -> None:

@@ -37,6 +37,29 @@ def test_a_trial_that_is_there_is_not_run_again(tmp_path: Path) -> None:
     assert TOOL["waiting"](few) == jobs
 
 
+def test_a_line_that_was_cut_short_costs_its_own_trial_alone(tmp_path: Path) -> None:
+    asked = search(SPACES / "fixmatch.toml", tmp_path / "search.jsonl", seeds=1)
+    jobs = TOOL["waiting"](asked)
+    write(asked.out, *(TOOL["identity"](asked, *job) for job in jobs))
+    whole = asked.out.read_text(encoding="utf-8")
+    asked.out.write_text(whole[:-20], encoding="utf-8")
+    assert TOOL["waiting"](asked) == jobs[-1:]
+    TOOL["mend"](asked.out)
+    assert asked.out.read_text(encoding="utf-8").splitlines() == whole.splitlines()[:-1]
+    assert asked.out.read_text(encoding="utf-8").endswith("\n"), "the next row has a line of its own"
+    asked.out.write_text(whole[:-1], encoding="utf-8")
+    TOOL["mend"](asked.out)
+    assert asked.out.read_text(encoding="utf-8") == whole
+
+
+def test_a_row_that_does_not_say_of_which_data_it_is_counts_for_none(tmp_path: Path) -> None:
+    asked = search(SPACES / "fixmatch.toml", tmp_path / "search.jsonl", seeds=1)
+    jobs = TOOL["waiting"](asked)
+    rows = [TOOL["identity"](asked, *job) for job in jobs]
+    write(asked.out, *({name: row[name] for name in row.keys() - {"data", "embeddings"}} for row in rows))
+    assert TOOL["waiting"](asked) == jobs
+
+
 def test_a_trial_of_the_same_name_in_another_space_is_another_trial(tmp_path: Path) -> None:
     photographs = search(SPACES / "all-labels.toml", tmp_path / "search.jsonl", only=("baseline",))
     write(photographs.out, *(TOOL["identity"](photographs, *job) for job in TOOL["waiting"](photographs)))

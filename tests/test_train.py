@@ -22,6 +22,7 @@ from gpt4image.files import read_json, write_json
 from gpt4image.train import train
 from gpt4image.training import loop
 from gpt4image.training.checkpoint import load_tensors
+from held_folders import held_by_another
 
 SMALL: dict[str, Any] = {
     "model": "resnet10t",
@@ -301,6 +302,47 @@ def test_a_run_folder_is_not_overwritten_nor_continued_with_other_options(colour
     (tmp_path / "run" / runs.RUN).unlink()
     with pytest.raises(RunError, match=r"another configuration \(lr: 0\.02 there, 0\.5 now\)"):
         train(options(colour_folder, tmp_path / "run", epochs=1, lr=0.5, resume=True))
+
+
+def test_what_has_changed_since_a_run_is_said_in_words(colour_folder: Path, tmp_path: Path) -> None:
+    whole = train(options(colour_folder, tmp_path / "run", epochs=1))
+    assert "notes" not in whole.summary
+    (colour_folder / "red" / "00.png").rename(colour_folder / "blue" / "red.png")
+    again = train(options(colour_folder, tmp_path / "run", epochs=1, resume=True))
+    assert "finished before, and nothing was trained" in again.summary["notes"]
+    assert "were not read again" in again.summary["notes"]
+    (tmp_path / "run" / runs.RUN).unlink()
+    with pytest.raises(RunError, match="the images, labels or texts that it reads have changed since"):
+        train(options(colour_folder, tmp_path / "run", epochs=1, resume=True))
+
+
+def test_two_processes_do_not_train_in_one_folder(
+    colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "PATIENCE", 0.1)
+    config = options(colour_folder, tmp_path / "run", epochs=1)
+    with held_by_another(config.out) as process, pytest.raises(RunError, match=rf"id {process}\) trains here"):
+        train(config)
+    assert not (config.out / runs.CONFIG).exists()
+    train(config)
+    assert runs.is_finished(config.out) and not list(config.out.glob(".*"))
+
+
+def test_a_run_that_another_process_has_made_meanwhile_is_not_made_again(
+    colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gpt4image import train as stage
+
+    config = options(colour_folder, tmp_path / "run", epochs=1, resume=True)
+    real = stage.prepare
+
+    def meanwhile(*arguments: Any, **more: Any) -> Any:
+        monkeypatch.undo()
+        train(config)
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(stage, "prepare", meanwhile)
+    assert "finished before" in train(config).summary["notes"]
 
 
 def test_what_comes_next_is_what_the_splits_allow(colour_folder: Path, tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",)) -> 
         names: one per comparison, no two the same.
 
     Raises:
-        ConfigError, DataError, TableError, ModelError, RunError: before training starts.
+        ConfigError, DataError, TableError, ModelError, RunError: before training starts; the last also where another
+            process is at work in the folder.
     """
     from gpt4image.report import write_report
     from gpt4image.reporting.gather import gather_comparison
@@ -37,21 +38,23 @@ def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",)) -> 
         raise ConfigError(f"Comparisons need names of their own, and these are {first_few(names)}.")
     out = configs[0].out
     configs = tuple(config.model_copy(update={"out": out}) for config in configs)
-    plans = [make_plan(config) for config in configs]
-    jobs: dict[Path, Job] = {}
-    for job in (job for plan in plans for job in plan.jobs):
-        same = jobs.get(job.config.out, job)
-        jobs[job.config.out] = replace(job, asked=job.asked | same.asked)
-    run_all(list(jobs.values()), configs[0])
-    results = {
-        name: summarise(plan.config, plan.members, plan.prepared.data) for name, plan in zip(names, plans, strict=True)
-    }
-    record = next(iter(results.values()))
-    record = record if len(results) == 1 else {**record, "comparisons": results}
-    write_json(out / "comparison.json", record)
-    left_out = gather_comparison(plans, names if len(plans) > 1 else ())
-    report = write_report(out)
-    said = dict.fromkeys(line for plan in plans for line in leaks(plan.prepared.data.image_set))
+    with runs.writing(out):
+        plans = [make_plan(config) for config in configs]
+        jobs: dict[Path, Job] = {}
+        for job in (job for plan in plans for job in plan.jobs):
+            same = jobs.get(job.config.out, job)
+            jobs[job.config.out] = replace(job, asked=job.asked | same.asked)
+        run_all(list(jobs.values()), configs[0])
+        results = {
+            name: summarise(plan.config, plan.members, plan.prepared.data, plan.notes)
+            for name, plan in zip(names, plans, strict=True)
+        }
+        record = next(iter(results.values()))
+        record = record if len(results) == 1 else {**record, "comparisons": results}
+        write_json(out / "comparison.json", record)
+        left_out = gather_comparison(plans, names if len(plans) > 1 else ())
+        report = write_report(out)
+    said = dict.fromkeys(line for plan in plans for line in (*leaks(plan.prepared.data.image_set), *plan.notes))
     set_aside = dict.fromkeys(item for folder in jobs for item in runs.read_set_aside(folder))
     return Outcome(
         path=out,

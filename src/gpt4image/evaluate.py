@@ -16,10 +16,10 @@ from gpt4image.data import SPLITS
 from gpt4image.deploying.loading import finished_run
 from gpt4image.engines import processes
 from gpt4image.errors import ConfigError, DataError, MissingExtraError, RunError
-from gpt4image.files import atomic_path, fingerprint, read_json, require_writable, write_json
+from gpt4image.files import atomic_path, read_json, require_writable, write_json
 from gpt4image.outcome import Outcome, SetAside
 from gpt4image.table import is_table
-from gpt4image.training.training_data import TrainingData, load_image_set, prepare
+from gpt4image.training.training_data import TrainingData, identity_of, load_image_set, prepare
 from gpt4image.visible import in_one_line
 
 if TYPE_CHECKING:
@@ -127,9 +127,8 @@ def _note(config: EvaluateConfig, record: dict[str, Any], options: TrainConfig) 
 def _is_as_trained(record: dict[str, Any], options: TrainConfig) -> bool | None:
     """Return whether a set is, as far as it was read, what a run was trained on; None where that is not known.
 
-    The fingerprint of the run decides, made again as ``training_data.prepare`` makes it. It is also one of texts, and
-    of all splits and what came of them where the run is one of a comparison: then what differs may be no image, and
-    sizes alone are compared.
+    The fingerprint of the run decides, made again. It is also one of texts, and of all splits and what came of them
+    where the run is one of a comparison: then what differs may be no image, and sizes alone are compared.
     """
     image_set, table = load_image_set(options)
     config, sizes = record["config"], record["run"].get("data", {})
@@ -138,9 +137,7 @@ def _is_as_trained(record: dict[str, Any], options: TrainConfig) -> bool | None:
     part = image_set.select(np.flatnonzero(np.isin(image_set.splits, read)))
     left_out = {item["name"] for item in record["run"].get("set_aside", ())}
     broken = [i for i, key in enumerate(part.keys) if key in left_out]
-    content: list[Any] = [part.digests, part.labels.tolist(), part.splits.tolist()]
-    content += [part.classes, None if table is None else table.manifest.to_json(), None]
-    if config.get(runs.DATA) in (fingerprint(content), fingerprint([*content, broken])):
+    if config.get(runs.DATA) in (identity_of(part, table, None, []), identity_of(part, table, None, broken)):
         return True
     compared = ("train", "val") if by_train else ("val", "test")
     differ = any(sizes.get(split, count) != count for split in compared for count in [len(image_set.indices(split))])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.comparing.class_names import ClassNames
+from gpt4image.comparing.class_names import ClassNames, not_read
 from gpt4image.config import LabelConfig
 from gpt4image.data import NO_LABEL, ImageSet, load_with_splits
 from gpt4image.data.splits import stand_ins
@@ -45,9 +45,12 @@ def label(config: LabelConfig) -> Outcome:
 
     Raises:
         DataError: the image set cannot be read as asked.
-        TableError: a table is missing or was told the classes, or too few described images have a label.
+        TableError: a table is missing, is of other images or was told the classes, or too few described images have a
+            label.
         RunError: ``run`` is no finished run, or one of other classes.
     """
+    from gpt4image.training.training_data import require_own_images
+
     tables = open_tables(config.embeddings)
     images = load_with_splits(config.data, val_fraction=config.val_fraction, test_fraction=config.test_fraction)
     preferred = 2 * (images.splits != "train") + (images.labels == NO_LABEL)
@@ -57,6 +60,8 @@ def label(config: LabelConfig) -> Outcome:
     train = images.splits == "train"
     labels = np.where(train, images.labels, NO_LABEL)
     _require_labels(config, images, texts.described, labels)
+    for table in tables:
+        require_own_images(table, images)
     said, set_aside = None, images.set_aside
     if config.run is not None:
         said = ask_run(config.run, config, images)
@@ -207,8 +212,7 @@ def _summary(
 
 
 def _warnings(found: TextLabels, names: Sequence[ClassNames]) -> list[str]:
-    unread = dict.fromkeys(each.missing for each in names if each.missing)
-    texts = [f"The names of the classes are not read: {reason}" for reason in unread]
+    texts = not_read(names)
     if found.facts.noise > 0.0:
         return [LABELS_WRONG, *texts]
     if found.explains is not None and found.explains < LEAST_EXPLAINED:

@@ -11,30 +11,36 @@ text_encoder/          what the text encoder has learned, where it was tuned
 checkpoint.safetensors last checkpoint, while training is not finished
 doubtful.json          how well text labels named the labels that a comparison had flipped
 search/                indexes of image sets, made by search
+.lock                  while a process trains in the folder
 examples.json ...      what the report shows beside results: see reporting/extras.py
 run.json               written last: its presence means that the run is finished
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from gpt4image.errors import RunError
 from gpt4image.files import fingerprint, read_json, read_json_lines, write_json
+from gpt4image.locks import LockedError, acquire_lock
 from gpt4image.outcome import SetAside
 
 RUN, CONFIG, ENVIRONMENT, METRICS = "run.json", "config.json", "environment.json", "metrics.jsonl"
-DOUBTFUL = "doubtful.json"
+DOUBTFUL, LOCK = "doubtful.json", ".lock"
 MODEL, HEAD, CHECKPOINT = "model.safetensors", "head.safetensors", "checkpoint.safetensors"
+
+DATA = "data_fingerprint"
+PATIENCE = 10.0  # seconds; decoding processes of one that was killed end within 5, and hold what it held until then
 
 # Options that say how a run is carried out, not what is learned: a run may be resumed with others.
 NOT_IDENTITY = frozenset(
@@ -46,6 +52,35 @@ NOT_IDENTITY = frozenset(
 def identity(config: dict[str, Any]) -> str:
     """Return the fingerprint of what a resolved configuration learns; all options count but NOT_IDENTITY."""
     return fingerprint({name: value for name, value in config.items() if name not in NOT_IDENTITY})
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Hold a folder of one run or of many for this process alone; it is made where there is none.
+
+    Nothing is left of that in it, and a folder that is still empty is removed. Whoever is killed holds it no longer.
+
+    Raises:
+        RunError: another process holds it.
+        OSError: the folder cannot be written to.
+    """
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = acquire_lock(folder / LOCK, wait_s=PATIENCE)
+    except LockedError as error:
+        raise RunError(
+            f"{folder}: {error} trains here; wait until it is done or stop it, then give the same command again, or "
+            "give another --out."
+        ) from None
+    try:
+        yield
+    finally:
+        (folder / LOCK).unlink(missing_ok=True)  # while it is held: it is nobody else's
+        lock.release()
+        if made:
+            with contextlib.suppress(OSError):  # there is something in it
+                folder.rmdir()
 
 
 def start(run_dir: Path, record: dict[str, Any], facts: dict[str, Any], *, resume: bool) -> None:
@@ -82,11 +117,16 @@ def require_same(run_dir: Path, record: dict[str, Any]) -> None:
     """Check that what is in ``record`` was the same for the run in a folder, but for NOT_IDENTITY.
 
     Raises:
-        RunError: naming what differs.
+        RunError: naming what differs; the data, where nothing else does.
     """
     saved = read_json(run_dir / CONFIG)
     differ = sorted(name for name in record.keys() - NOT_IDENTITY if saved.get(name) != record[name])
-    if differ:
+    if differ == [DATA]:
+        raise RunError(
+            f"{run_dir} holds a run of other data: the images, labels or texts that it reads have changed since it "
+            "began. Bring back those that it began with, or give another --out."
+        )
+    if differ := [name for name in differ if name != DATA]:
         was = "; ".join(f"{name}: {saved.get(name)!r} there, {record[name]!r} now" for name in differ[:5])
         raise RunError(f"{run_dir} holds a run of another configuration ({was}); give another --out.")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,6 +20,10 @@ from gpt4image.progress import progress_bar
 from gpt4image.training.tracking import require_trackers, tracked
 from gpt4image.training.training_data import Prepared, prepare
 
+FINISHED = (
+    "This run was finished before, and nothing was trained now. Images, labels and texts were not read again: whether "
+    "they have changed since is not known."
+)
 OnStep = Callable[[int, int, str], None]
 
 
@@ -34,12 +39,25 @@ def train(config: TrainConfig) -> Outcome:
     left_out: list[SetAside] = []
     with processes.joined(choose_device(config.device)), cpu_threads(config.threads):
         ready = processes.together(lambda: _prepared(config), first_ahead=True)
+        finished = ready is None
         if ready is not None:
             _require_same_data(ready)
-            _train(resolve(ready))
-            if processes.rank() == 0:
-                left_out = gather_run(ready, config.out)
-        return processes.together(lambda: _outcome(config.out, left_out))
+            with _alone_in(config.out):
+                # Another process may have made the run while this one read the images and waited.
+                finished = config.resume and processes.from_first(runs.is_finished(config.out))
+                if not finished:
+                    _train(resolve(ready))
+                    if processes.rank() == 0:
+                        left_out = gather_run(ready, config.out)
+        return processes.together(lambda: _outcome(config.out, left_out, finished=finished))
+
+
+@contextlib.contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """Hold the run folder for the processes of this run: the first one does, for all."""
+    with contextlib.ExitStack() as held:
+        processes.by_first(lambda: held.enter_context(runs.writing(out)))
+        yield
 
 
 def _prepared(config: TrainConfig) -> Prepared | None:
@@ -171,10 +189,12 @@ def _as_before(config: TrainConfig) -> TrainConfig:
     return config.model_copy(update={name: saved[name] for name in still_open & saved["chosen"].keys()})
 
 
-def _outcome(out: Path, left_out: list[SetAside]) -> Outcome:
+def _outcome(out: Path, left_out: list[SetAside], *, finished: bool) -> Outcome:
+    """Return what a run came to; ``finished`` where it was made before."""
     record = runs.read_run(out)
     facts, last = record["run"], record["metrics"][-1]
-    notes = {"notes": " ".join(record["config"]["notes"])} if record["config"]["notes"] else {}
+    said = [*record["config"]["notes"], *([FINISHED] if finished else [])]
+    notes = {"notes": " ".join(said)} if said else {}
     return Outcome(
         path=out,
         summary={

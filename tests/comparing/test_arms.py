@@ -66,10 +66,8 @@ def test_every_arm_prepares_and_leaves_images_and_splits_alone(name: str) -> Non
     given = situation()
     data = ALL[name].prepare(given)
     assert data.image_set is given.data.image_set
-    arm = ALL[name]
-    assert (data.text is not None) == (
-        name == "text-labels-aligned" or (arm.text and not arm.text_labels and not arm.scarce_only)
-    )
+    assert (data.text is not None) == ALL[name].aligns
+    assert (data.soft is None) == ALL[name].labels_alone
 
 
 def test_labels_are_those_left_and_the_oracle_alone_has_the_true_ones() -> None:

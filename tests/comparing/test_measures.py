@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from PIL import Image
 
 from gpt4image.comparing import corruptions, measures
 from gpt4image.comparing.class_names import ClassNames
-from gpt4image.comparing.measures import Measures, accuracies_by_rarity, measure_more
+from gpt4image.comparing.measures import Measures, accuracies_by_rarity, lacked_names, measure_more
 from gpt4image.comparing.run_model import load_run_model
 from gpt4image.config import TrainConfig
 from gpt4image.data import load_image_set
@@ -123,3 +124,20 @@ def test_thirds_by_rarity_hold_every_class_once(classes: list[tuple[int, float |
         assert (name in found) == bool(values)
         if values:
             assert found[name] == pytest.approx(np.mean(values))
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "expected"),
+    [
+        ({}, False),
+        ({"absent": {}}, False),
+        ({"absent": {"zero_shot": "no encoder"}}, True),
+        ({"absent": {"zero_shot": "no encoder", "retrieval": "no image has a description"}}, True),
+        ({"absent": {"zero_shot": "the encoder learned too", "retrieval": "the encoder learned too"}}, False),
+        ({"absent": {"retrieval": "no image has a description"}}, False),
+    ],
+)
+def test_what_lacked_class_names_alone_is_told_from_what_has_no_place_for_texts(
+    evaluation: dict[str, Any], expected: bool
+) -> None:
+    assert lacked_names(evaluation) == expected

@@ -90,6 +90,18 @@ def test_a_long_tail_leaves_training_images_out_and_nothing_else(data: TrainingD
     assert len(ranks) > 1, "every seed has another rare class"
 
 
+def test_noise_that_spoils_no_label_is_refused(data: TrainingData) -> None:
+    with pytest.raises(
+        DataError, match=r"--label-noise 0\.01 of 36 labels in train is not one wrong .* at least 0\.028"
+    ):
+        Regime(label_noise=0.01).apply(data, seed=0)
+    with pytest.raises(DataError, match=r"of 6 labels in train .* at least 0\.17, or leave it out"):
+        Regime(labels_per_class=2, label_noise=0.05).apply(data, seed=0)
+    left = Regime(labels_per_class=2, label_noise=0.17).apply(data, seed=0)
+    train = left.indices("train")
+    assert (left.labels[train] != data.labels[train])[left.labels[train] != NO_LABEL].sum() == 1
+
+
 def test_no_label_left_is_refused(data: TrainingData) -> None:
     from dataclasses import replace
 
@@ -107,4 +119,12 @@ def test_names_tell_regimes_apart_and_arms_that_read_less_share_runs(tmp_path: P
     assert regime.name == "5-labels-0.4-wrong-by-class-0.1-described-imbalance-50" and regime.scarce
     assert regime.read_by(labels=False, texts=False) == Regime(imbalance=50)
     assert regime.read_by(labels=True, texts=False).name == "5-labels-0.4-wrong-by-class-imbalance-50"
-    assert Regime().name == "all-labels" and not Regime(described_fraction=0.5, imbalance=9).scarce
+    assert regime.asked == (
+        "--labels-per-class 5 --label-noise 0.4 --noise-kind class-dependent --described-fraction 0.1 --imbalance 50.0"
+    )
+    assert Regime(label_noise=0.1234567).name != Regime(label_noise=0.1234568).name, "no two numbers share runs"
+    assert (
+        Regime().asked == ""
+        and Regime().name == "all-labels"
+        and not Regime(described_fraction=0.5, imbalance=9).scarce
+    )

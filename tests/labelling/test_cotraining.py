@@ -84,6 +84,29 @@ def test_what_a_run_learned_of_another_set_is_known(small_run: Path, tmp_path: P
     assert ask_run(tmp_path / "run", config, images).learned.all(), "nothing is held out: as though it had learned all"
 
 
+@pytest.mark.parametrize(
+    ("arm", "labels_alone"),
+    [("train", True), ("baseline", True), ("aligned", True), ("fixmatch", True)]
+    + [(arm, False) for arm in ("text-labels", "text-labels-cotrained", "self-training", "zero-shot")],
+)
+def test_what_a_run_of_a_comparison_learned_follows_from_its_arm(
+    arm: str, labels_alone: bool, small_run: Path, tmp_path: Path
+) -> None:
+    pictures = tmp_path / "pictures"
+    shutil.copytree(small_run.parent / "pictures", pictures)
+    (pictures / "unlabelled").mkdir()
+    for path in sorted(pictures.glob("food/*.png"))[::2]:
+        path.rename(pictures / "unlabelled" / path.name)
+    shutil.copytree(small_run, tmp_path / "run")
+    config = read_json(small_run / runs.CONFIG)
+    write_json(tmp_path / "run" / runs.CONFIG, {**config, "data": f"folder:{pictures}", "arm": arm})
+    asked, images = asked_of(pictures)
+    train, labelled = images.splits == "train", images.labels >= 0
+    assert (train & ~labelled).any()
+    said = ask_run(tmp_path / "run", asked, images)
+    assert said.learned.tolist() == (train & labelled if labels_alone else train).tolist()
+
+
 def test_a_run_may_be_asked_about_fewer_images_than_its_batch(small_run: Path, tmp_path: Path) -> None:
     shutil.copytree(small_run, tmp_path / "run")
     options = read_json(small_run / runs.CONFIG)

@@ -18,6 +18,8 @@ from gpt4image.data import NO_LABEL, load_image_set
 from gpt4image.errors import ConfigError, TableError
 from gpt4image.label import label
 from gpt4image.labelling.teaching import (
+    class_names_of,
+    described_by,
     judge_training,
     load_text_labels,
     read_training,
@@ -79,6 +81,9 @@ def test_further_tables_speak_for_images_that_the_first_does_not_describe(
     taken = data.text.described & ~hidden.text.described  # pyright: ignore[reportOptionalMemberAccess]
     assert taken.any()
     assert np.array_equal(texts_of(hidden, config).described, ~taken)
+    make_table(tmp_path / "foreign", {"0" * 64: [np.ones(4)]})
+    with pytest.raises(TableError, match=r"None of the 36 training images of .*foreign: the table was made from"):
+        described_by(data, (described["half"], tmp_path / "foreign"))
     without = options(colour_folder, tmp_path)
     with pytest.raises(ConfigError, match="need --embeddings"):
         texts_of(prepare(without).data, without)
@@ -204,6 +209,19 @@ def test_a_copy_in_train_of_a_picture_that_is_held_out_is_no_leak(colour_folder:
         load_text_labels(asked, data.image_set.revised(splits=splits))
     splits[copies[1]] = "train"
     assert load_text_labels(asked, data.image_set.revised(splits=splits)) is not None
+
+
+def test_class_names_that_are_known_are_not_embedded_again(
+    colour_folder: Path, described: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    config = options(colour_folder, tmp_path, embeddings=described["half"], label_embeddings=(described["all"],))
+    data = prepare(config).data
+    names = class_names_of(config, data.classes)
+    assert ["'given'" in name.missing for name in names] == [True, True]
+    known = [ClassNames(vectors=np.eye(3, width, dtype=np.float32), missing="") for width in (3, 8)]
+    monkeypatch.setattr("gpt4image.labelling.text_vectors.find_class_names", lambda *_: pytest.fail("embedded"))
+    assert [np.shape(name) for name in texts_of(data, config, known).names] == [(3, 3), (3, 8)]
+    assert read_training(data, config, 0, known).names >= 0.0
 
 
 def test_propagation_needs_no_class_names(

@@ -11,7 +11,7 @@ import pytest
 from gpt4image.config import TrainConfig
 from gpt4image.data import load_image_set
 from gpt4image.errors import DataError, TableError
-from gpt4image.training.training_data import prepare
+from gpt4image.training.training_data import prepare, with_table
 from tables import make_table
 
 
@@ -74,6 +74,8 @@ def test_a_table_of_other_images_is_refused(colour_folder: Path, tmp_path: Path)
     make_table(tmp_path / "table", {"0" * 64: np.ones((1, 4))})
     with pytest.raises(TableError, match="made from descriptions of other images"):
         prepare(options(colour_folder, embeddings=tmp_path / "table"))
+    with pytest.raises(TableError, match="None of the 36 training images of folder:"):
+        with_table(prepare(options(colour_folder)), tmp_path / "table")
 
 
 def test_another_table_gives_another_fingerprint(colour_folder: Path, tmp_path: Path) -> None:

@@ -51,7 +51,8 @@ class Arm:
         about: one line for tables and reports.
         prepare: gives the data that the arm trains on.
         text: whether the arm needs embeddings of the descriptions.
-        names: whether it needs embeddings of the class names.
+        aligns: whether features are aligned to texts, its own or others.
+        names: whether it needs embeddings of the class names: to align to them, or else as labels.
         text_labels: whether labels of its seed are read off the texts, by the labels that are left.
         scarce_only: whether it means something only where labels are missing or wrong.
         known_only: whether it means something only where they are all known and right.
@@ -63,6 +64,7 @@ class Arm:
     about: str
     prepare: Callable[[Situation], TrainingData]
     text: bool = True
+    aligns: bool = False
     names: bool = False
     text_labels: bool = False
     scarce_only: bool = False
@@ -75,6 +77,12 @@ class Arm:
     def consistent(self) -> bool:
         """Whether it needs images without a target: without a label and, where it reads texts, without a text."""
         return "consistency" in self.options
+
+    @property
+    def labels_alone(self) -> bool:
+        """Whether class targets are given labels: none is read off texts, found by class names or made by a run."""
+        by_name = self.names and not self.aligns
+        return not (self.text_labels or by_name or self.after is not None)
 
 
 def _baseline(given: Situation) -> TrainingData:
@@ -177,12 +185,12 @@ def _text_labels_class_mean(given: Situation) -> TrainingData:
 
 ALL: dict[str, Arm] = {
     "baseline": Arm(about="labels only", prepare=_baseline, text=False),
-    "aligned": Arm(about="labels, and features aligned to the descriptions (the paper)", prepare=_aligned),
+    "aligned": Arm(about="labels, and features aligned to the descriptions (the paper)", prepare=_aligned, aligns=True),
     "text-labels": Arm(
         about="soft labels read off the descriptions by the labels there are", prepare=_text_labels, text_labels=True
     ),
     "text-labels-aligned": Arm(
-        about="text labels and alignment together", prepare=_text_labels_aligned, text_labels=True
+        about="text labels and alignment together", prepare=_text_labels_aligned, aligns=True, text_labels=True
     ),
     "text-labels-cotrained": Arm(
         about="a second round: text labels and the model trained on them correct each other",
@@ -219,18 +227,26 @@ ALL: dict[str, Arm] = {
         options={"consistency": 1.0},
     ),
     "oracle": Arm(about="all true labels: the upper bound", prepare=_oracle, text=False, scarce_only=True),
-    "shuffled": Arm(about="control: aligned to the description of any other image", prepare=_shuffled),
+    "shuffled": Arm(about="control: aligned to the description of any other image", prepare=_shuffled, aligns=True),
     "shuffled-within-class": Arm(
         about="control: aligned to the description of another image of the class",
         prepare=_shuffled_within_class,
+        aligns=True,
         known_texts=True,
     ),
-    "random": Arm(about="control: aligned to random unit vectors", prepare=_random),
+    "random": Arm(about="control: aligned to random unit vectors", prepare=_random, aligns=True),
     "class-name": Arm(
-        about="control: aligned to the name of the class", prepare=_class_name, names=True, known_texts=True
+        about="control: aligned to the name of the class",
+        prepare=_class_name,
+        aligns=True,
+        names=True,
+        known_texts=True,
     ),
     "class-mean": Arm(
-        about="control: aligned to the mean description of the class", prepare=_class_mean, known_texts=True
+        about="control: aligned to the mean description of the class",
+        prepare=_class_mean,
+        aligns=True,
+        known_texts=True,
     ),
     "text-labels-shuffled": Arm(
         about="control: the text label of another image of the class",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,10 +23,12 @@ class ClassNames:
     Attributes:
         vectors: (K, D) float32 of unit length; None where there are none.
         missing: why there are none.
+        revision: of the encoder that made them; empty where there are none.
     """
 
     vectors: NDArray[np.float32] | None = None
     missing: str = "there is no embedding table, whose encoder would embed the class names"
+    revision: str = ""
 
 
 @functools.lru_cache
@@ -40,9 +43,8 @@ def embed_class_names(embeddings: Path, device: str, classes: tuple[str, ...]) -
     made = EmbeddingTable.open(embeddings).manifest
     whose = f"The table {embeddings} was made with"
     encoder = load_known_encoder(made.encoder, device, revision=made.revision, width=made.width, whose=whose)
-    return ClassNames(
-        vectors=encoder.encode([CLASS_NAME_PROMPT.format(name.replace("_", " ")) for name in classes]), missing=""
-    )
+    texts = [CLASS_NAME_PROMPT.format(name.replace("_", " ")) for name in classes]
+    return ClassNames(vectors=encoder.encode(texts), missing="", revision=encoder.revision)
 
 
 def find_class_names(embeddings: Path | None, device: str, classes: tuple[str, ...]) -> ClassNames:
@@ -53,3 +55,9 @@ def find_class_names(embeddings: Path | None, device: str, classes: tuple[str, .
         return embed_class_names(embeddings, device, classes)
     except Gpt4ImageError as error:
         return ClassNames(missing=str(error))
+
+
+def not_read(names: Iterable[ClassNames]) -> list[str]:
+    """Return, as sentences, why names of classes cannot be read; nothing where they are, or are not asked for."""
+    reasons = dict.fromkeys(each.missing for each in names if each.missing)
+    return [f"The names of the classes are not read: {reason}" for reason in reasons]

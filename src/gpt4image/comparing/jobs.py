@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from gpt4image import runs
 from gpt4image.comparing import arms
+from gpt4image.comparing.measures import lacked_names
 from gpt4image.comparing.planning import Job, jobs_at_once
 from gpt4image.config import CompareConfig, TrainConfig
 from gpt4image.engines.local import run_jobs, worker_number
@@ -35,7 +36,11 @@ def _comes_later(job: Job) -> bool:
 
 def _is_done(job: Job) -> bool:
     path = job.config.out / "evaluation-test.json"
-    return path.is_file() and job.asked.are_in(read_json(path))
+    if not path.is_file():
+        return False
+    evaluation = read_json(path)
+    named = job.class_names.vectors is not None
+    return job.asked.are_in(evaluation) and not (named and lacked_names(evaluation))
 
 
 def run_job(job: Job, progress: Callable[[int, int, str], None]) -> None:
@@ -89,7 +94,7 @@ def situation(
         return run_probabilities(job.teacher, data, indices)
 
     def text_labels(vision: NDArray[np.float32] | None) -> NDArray[np.float32]:
-        reading = read_training(left, job.config, seed)
+        reading = read_training(left, job.config, seed, job.label_names or None)
         if record is not None and job.regime.label_noise > 0.0 and reading.out_of_fold.any():
             record.mkdir(parents=True, exist_ok=True)
             write_json(record / runs.DOUBTFUL, judge_training(reading, left))

@@ -47,6 +47,15 @@ class Measures:
         )
 
 
+def lacked_names(evaluation: Mapping[str, Any]) -> bool:
+    """Say whether the record of an evaluation lacks what could be measured if there were embeddings of class names.
+
+    Where texts have no place in the space of the run, retrieval is missing for that same reason.
+    """
+    absent = evaluation.get("absent", {})
+    return "zero_shot" in absent and absent["zero_shot"] != absent.get("retrieval")
+
+
 @dataclass(kw_only=True)
 class Measured:
     """Metrics by name, ``FAMILY`` or ``FAMILY:DETAIL``, fractions in 0..1; and why others are not there."""

@@ -9,32 +9,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gpt4image import runs
 from gpt4image.comparing import arms
-from gpt4image.comparing.class_names import ClassNames, embed_class_names, find_class_names
+from gpt4image.comparing.class_names import ClassNames, not_read
 from gpt4image.comparing.measures import Measures
+from gpt4image.comparing.members import Member, members_of, require_names
 from gpt4image.comparing.regimes import Regime
+from gpt4image.comparing.setups import OF_ALIGNMENT, OF_TEXT_LABELS, Setup, set_up, train_config
 from gpt4image.comparing.transfer import choose_images, identity
-from gpt4image.config import ARMS, CompareConfig, TrainConfig, TrainOptions
-from gpt4image.config.base import listed
+from gpt4image.config import CompareConfig, TrainConfig, TrainOptions
 from gpt4image.data.image_set import NO_LABEL
-from gpt4image.errors import ConfigError, DataError, Gpt4ImageError
+from gpt4image.errors import ConfigError, DataError, Gpt4ImageError, TableError
 from gpt4image.files import fingerprint, read_json, write_json
 from gpt4image.labelling.reading import require_two_classes
 from gpt4image.labelling.teaching import described_by
 from gpt4image.table import EmbeddingTable
-from gpt4image.text_encoders.weight_files import file_digest
 from gpt4image.training import auto
 from gpt4image.training.tracking import require_trackers
-from gpt4image.training.training_data import (
-    Prepared,
-    TrainingData,
-    prepare,
-    require_batch,
-    require_selectable,
-    with_table,
-)
+from gpt4image.training.training_data import Prepared, TrainingData, prepare, require_batch, require_selectable
 
 PLAN = "plan.json"
 OF_DATA = "data_fingerprint"  # key in it, beside what was chosen for these data
@@ -54,6 +48,7 @@ class Job:
         teacher: folder of the run of the same seed that the arm comes after; None where it comes after none.
         class_names: text embeddings of the class names, where the arm reads texts.
         asked: what to measure besides the accuracy of the test split.
+        label_names: the same of each table that text labels are read off.
     """
 
     arm: str
@@ -65,21 +60,7 @@ class Job:
     teacher: Path | None
     class_names: ClassNames
     asked: Measures
-
-
-@dataclass(frozen=True, kw_only=True)
-class Member:
-    """An arm of a comparison: as it is, or a variant with other options.
-
-    Attributes:
-        arm: name in arms.ALL.
-        options: options of train that make it a variant; those of the arm itself are in arms.ALL.
-        folders: run folders in order of the seeds.
-    """
-
-    arm: str
-    options: Mapping[str, Any]
-    folders: tuple[Path, ...] = ()
+    label_names: tuple[ClassNames, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +73,7 @@ class Plan:
         jobs: what to run.
         members: arms and variants by name.
         class_conditioned: descriptions were told the class, so that no labels may be read off them.
+        notes: what was left out or is not read, and why.
     """
 
     config: CompareConfig
@@ -99,6 +81,7 @@ class Plan:
     jobs: tuple[Job, ...]
     members: dict[str, Member]
     class_conditioned: bool
+    notes: tuple[str, ...] = ()
 
 
 def make_plan(config: CompareConfig) -> Plan:
@@ -125,6 +108,14 @@ def make_plan(config: CompareConfig) -> Plan:
         raise ConfigError(
             f"--described-fraction {config.described_fraction:g} is a part of the descriptions: give --embeddings too."
         )
+    defaults = {name: CompareConfig.model_fields[name].default for name in sorted(OF_TEXT_LABELS)}
+    given = [name for name, value in defaults.items() if getattr(config, name) != value]
+    if given and config.embeddings is None:
+        flags = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise ConfigError(
+            f"{flags}: how text labels are read and used, and there are none without --embeddings: give it too, or "
+            "leave out what is for them."
+        )
     require_trackers(config.trackers)
     asked = Measures(
         corruptions=config.corruptions, transfer={spec: identity(choose_images(spec)) for spec in config.transfer_sets}
@@ -136,22 +127,24 @@ def make_plan(config: CompareConfig) -> Plan:
     unlabelled = bool((ready.data.labels[train] == NO_LABEL).any())
     told = _class_conditioned(config)
     first = regime.apply(ready.data, config.first_seed)
-    members = _members(config, first, scarce=regime.scarce, unlabelled=unlabelled, class_conditioned=told)
+    members, notes = members_of(config, first, scarce=regime.scarce, unlabelled=unlabelled, class_conditioned=told)
     doubted = any(arms.ALL[member.arm].scarce_only or arms.ALL[member.arm].text_labels for member in members.values())
     if regime.scarce or unlabelled or doubted:
         _refuse_leak(config, members.values())
     for seed in config.seed_range if regime.imbalance > 1.0 else ():
         require_batch(len(regime.apply(ready.data, seed).indices("train")), ready.config.batch_size)
     jobs = {name: _jobs(config, ready, name, members, asked) for name in members}
+    every = tuple(job for several in jobs.values() for job in several)
     return Plan(
         config=config,
         prepared=ready,
-        jobs=tuple(job for several in jobs.values() for job in several),
+        jobs=every,
         members={
             name: replace(member, folders=tuple(job.config.out for job in jobs[name]))
             for name, member in members.items()
         },
         class_conditioned=told,
+        notes=(*notes, *not_read(names for job in every for names in job.label_names)),
     )
 
 
@@ -160,8 +153,10 @@ def _resolved(config: CompareConfig) -> Prepared:
     from gpt4image.devices import cpu_threads
     from gpt4image.train import resolve
 
-    # What is chosen depends on the images and the options of a run alone, not on which arms and seeds are asked for.
+    # What is chosen depends on the images and the options of the baseline alone, not on which arms and seeds are asked
+    # for, nor on what some of them do with texts.
     asked = CompareConfig.model_fields.keys() - TrainOptions.model_fields.keys() - {"imbalance"} | runs.NOT_IDENTITY
+    asked |= OF_ALIGNMENT | OF_TEXT_LABELS
     key = fingerprint(config.model_dump(mode="json", exclude=asked))[:12]
     path = config.out / PLAN
     known: dict[str, Any] = read_json(path) if path.is_file() else {}
@@ -184,53 +179,6 @@ def _resolved(config: CompareConfig) -> Prepared:
     if known.get(key) != (found := chosen | {OF_DATA: ready.fingerprint}):
         write_json(path, known | {key: found})
     return replace(ready, chosen=chosen)
-
-
-def _members(
-    config: CompareConfig, left: TrainingData, *, scarce: bool, unlabelled: bool, class_conditioned: bool
-) -> dict[str, Member]:
-    """Return the arms that are asked for, or all that mean something here, and the variants.
-
-    Whoever doubts labels may ask for more. ``left`` is what the first seed trains on.
-    """
-    train = left.indices("train")
-    without = left.labels[train] == NO_LABEL
-    untold = without & ~described_by(left, (config.embeddings, *config.label_embeddings))[train]
-    there: dict[str, bool] = {
-        "described": config.embeddings is not None,
-        "unlabelled": bool(without.any()),
-        "untold": bool(untold.any()),
-    }
-    means_something = {*arms.applicable(scarce=True, **there), *arms.applicable(scarce=False, **there)}
-    possible = [name for name in ARMS if name in means_something and (scarce or name != "oracle")]
-    if config.centre == "class":  # one text a class, minus the mean of the class, is nothing
-        possible = [name for name in possible if name not in ("class-name", "class-mean")]
-    usual = arms.applicable(scarce=scarce or unlabelled, class_conditioned=class_conditioned, **there)
-    asked = listed(config.arms) or tuple(name for name in usual if name in possible)
-    wanted = {**dict.fromkeys(asked), **{table["arm"]: None for table in config.variants.values()}}
-    if refused := [name for name in wanted if name not in possible]:
-        lacking: dict[str, list[str]] = {}
-        for name in refused:
-            lacking.setdefault(_lacks(arms.ALL[name], config, scarce), []).append(name)
-        why = "; ".join(f"{','.join(names)} need {what}" for what, names in lacking.items())
-        raise ConfigError(f"--arms: {why}; possible now: {', '.join(possible)}.")
-    first = (arms.ALL[name].after for name in wanted)
-    plain = dict.fromkeys(("baseline", *filter(None, first), *asked))
-    members = {name: Member(arm=name, options={}) for name in plain}
-    for name, table in config.variants.items():
-        members[name] = Member(arm=table["arm"], options={key: table[key] for key in table if key != "arm"})
-    return members
-
-
-def _lacks(arm: arms.Arm, config: CompareConfig, scarce: bool) -> str:
-    """Return what an arm that is not possible would need."""
-    if arm.text and config.embeddings is None:
-        return "--embeddings"
-    if arm.consistent and scarce:
-        return "training images without a label (with text labels, without a description too)"
-    if config.centre == "class" and arm.known_texts:
-        return "another --centre than class"
-    return "--labels-per-class or --label-noise"
 
 
 def _class_conditioned(config: CompareConfig) -> bool:
@@ -260,44 +208,32 @@ def _jobs(
     reads_labels = member.arm not in ("oracle", "zero-shot")
     regime = Regime.of(config).read_by(labels=reads_labels, texts=arms.ALL[arm].text)
     workers = _workers_a_job(config)
-    shared, own = _train_config(ready.config, workers=workers), ready
-    with _said_of(name, member):
-        if options := {**arms.ALL[arm].options, **member.options}:
-            own = _with_options(ready, options)
-            require_selectable(own.config, ready.data.image_set)
-        described = None if ready.data.text is None else ready.data.text.described
-        for seed in config.seed_range if arms.ALL[arm].text_labels else ():
-            left = regime.apply(own.data, seed, described)
-            train, tables = left.indices("train"), (own.config.embeddings, *own.config.label_embeddings)
-            require_two_classes(described_by(left, tables)[train], left.labels[train])
-        for seed in config.seed_range if arms.ALL[arm].known_texts else ():
-            _require_known_texts(name, regime.apply(own.data, seed, described))
-        if member.options or name == "baseline":
-            _require_buildable(arm, own, regime.apply(own.data, config.first_seed, described))
     teacher = taught_by = None
-    if (after := arms.ALL[arm].after) is not None:
-        seen = Regime.of(config).read_by(labels=True, texts=arms.ALL[after].text)
-        # The teacher of a variant is the variant of the teacher with the same options, where there is one.
-        alike = any(other.arm == after and other.options == member.options for other in members.values())
-        taught = _with_options(ready, {**arms.ALL[after].options, **member.options}) if alike else ready
-        teacher = config.out / "runs" / _version(taught) / seen.name / after
-        taught_by = _version(taught) if alike and member.options else None
-    folder = config.out / "runs" / _version(own, taught_by) / regime.name / arm
-    names = ClassNames()
-    if arms.ALL[arm].text:
-        find = embed_class_names if arms.ALL[arm].names else find_class_names
-        names = find(own.config.embeddings, config.device, ready.data.classes)
+    with _said_of(name, member):
+        if (after := arms.ALL[arm].after) is not None:
+            # The teacher of a variant is the variant of the teacher with the same options, where there is one.
+            alike = any(other.arm == after and other.options == member.options for other in members.values())
+            taught_by = set_up(arms.ALL[after], ready, member.options if alike else {}).key
+            seen = Regime.of(config).read_by(labels=True, texts=arms.ALL[after].text)
+            teacher = config.out / "runs" / taught_by / seen.name / after
+        own = set_up(arms.ALL[arm], ready, member.options, taught_by)
+        require_names(members, name, own.ready.config.embeddings, own.class_names)
+        if member.options:
+            _require_other(member, own, set_up(arms.ALL[arm], ready, {}))
+        _require_runnable(config, ready, name, members, own, regime)
+    folder = config.out / "runs" / own.key / regime.name / arm
     return [
         Job(
             arm=arm,
             name=name,
-            config=_train_config(own.config, seed=seed, out=folder / f"seed-{seed}", resume=True, workers=workers),
-            shared=shared,
-            chosen=own.chosen,
+            config=train_config(own.ready.config, seed=seed, out=folder / f"seed-{seed}", resume=True, workers=workers),
+            shared=train_config(ready.config, workers=workers),
+            chosen=own.ready.chosen,
             regime=regime,
             teacher=None if teacher is None else teacher / f"seed-{seed}",
-            class_names=names,
+            class_names=own.class_names,
             asked=asked,
+            label_names=own.label_names,
         )
         for seed in config.seed_range
     ]
@@ -315,6 +251,57 @@ def _said_of(name: str, member: Member) -> Iterator[None]:
         raise
 
 
+def _require_other(member: Member, own: Setup, plain: Setup) -> None:
+    """Refuse a variant whose runs are those of its plain arm. Raises ConfigError."""
+    if own.ready.config == plain.ready.config:
+        given = ", ".join(f"{name} {value}" for name, value in member.options.items())
+        raise ConfigError(
+            f"with {given} it is {member.arm} once more, which has that already or does not read it: give other "
+            "values, or leave the variant out."
+        )
+
+
+def _require_runnable(
+    config: CompareConfig, ready: Prepared, name: str, members: Mapping[str, Member], own: Setup, regime: Regime
+) -> None:
+    """Refuse what an arm or variant cannot be run with: it is not to be found after hours of other runs.
+
+    Raises:
+        Gpt4ImageError: of the kind that the run itself would raise.
+    """
+    arm, options = arms.ALL[members[name].arm], members[name].options
+    require_selectable(own.ready.config, ready.data.image_set)
+    described = None if ready.data.text is None else ready.data.text.described
+    for seed in config.seed_range if arm.text_labels or arm.known_texts else ():
+        left = regime.apply(own.ready.data, seed, described)
+        if arm.text_labels:
+            _require_readable(f"--arms {name} with seed {seed}", regime, own, left)
+        if arm.known_texts:
+            _require_known_texts(name, left)
+    # Arms without options of their own are built alike, but for those that align.
+    aligned = next((one for one, each in members.items() if arms.ALL[each.arm].aligns and not each.options), None)
+    if options or arm.options or name in ("baseline", aligned):
+        _require_buildable(arm, own, regime.apply(own.ready.data, config.first_seed, described))
+
+
+def _require_readable(who: str, regime: Regime, own: Setup, left: TrainingData) -> None:
+    """Refuse texts and labels of a seed that no text labels can be read off, naming what has taken the others away.
+
+    Raises:
+        TableError: they are refused.
+    """
+    train, described = left.indices("train"), _described(own, left)
+    try:
+        require_two_classes(described[train], left.labels[train])
+    except TableError as error:
+        raise TableError(f"{who}{f', after {regime.asked}' if regime.asked else ''}: {error}") from None
+
+
+def _described(own: Setup, data: TrainingData) -> NDArray[np.bool_]:
+    """Return (N,) which images have a text that the class targets of an arm can be read off."""
+    return described_by(data, (own.ready.config.embeddings, *own.ready.config.label_embeddings))
+
+
 def _require_known_texts(name: str, data: TrainingData) -> None:
     """Refuse an arm that tells classes apart by described images with a label, where there are none.
 
@@ -326,56 +313,25 @@ def _require_known_texts(name: str, data: TrainingData) -> None:
         raise DataError(f"--arms {name} needs training images with both a label and a description, and none is left.")
 
 
-def _require_buildable(arm: str, own: Prepared, data: TrainingData) -> None:
-    """Build a run once and throw it away: what does not fit is not to be found after hours of other runs.
+def _require_buildable(arm: arms.Arm, own: Setup, data: TrainingData) -> None:
+    """Build a run once and throw it away.
 
-    Targets are the given labels here. Whether those of an arm that makes others leave images for consistency training
-    is seen when it runs.
+    Class targets that an arm makes are not there yet, but which images will have one is known, unless that takes a text
+    label of --label-confidence: whether then images are left for consistency training is seen when it runs.
     """
     from gpt4image.training.trainer import build
 
     plain: dict[str, Any] = {"compile": False, "ema": 0.0, "device": "cpu"}
-    if arms.ALL[arm].text_labels or arm in ("zero-shot", "self-training"):
-        plain["consistency"] = 0.0
-    build(own.config.model_copy(update=plain), data if arms.ALL[arm].text else replace(data, text=None))
-
-
-def _with_options(ready: Prepared, options: Mapping[str, Any]) -> Prepared:
-    """Return the same data, ready for a run with other options; what follows from them is chosen anew."""
-    config: TrainOptions = type(ready.config).model_validate(ready.config.model_dump() | dict(options))
-    if options.keys() & {"init", "optimizer"}:
-        follows = {"optimizer", "lr", "weight_decay"} & ready.chosen.keys() - options.keys()
-        config = config.model_copy(update=dict.fromkeys(follows))
-    config, chosen = auto.choose(config, ready.data.image_set)
-    kept = {name: value for name, value in ready.chosen.items() if name not in options}
-    own = replace(ready, config=config, chosen=kept | chosen)
-    if config.embeddings is None or config.embeddings == ready.config.embeddings:
-        return own
-    return with_table(own, config.embeddings)
-
-
-def _train_config(options: TrainOptions, **more: Any) -> TrainConfig:
-    shared = {key: value for key, value in options.model_dump().items() if key in TrainConfig.model_fields}
-    return TrainConfig(**{**shared, "seed": 0, "out": Path(), **more})
-
-
-def _version(ready: Prepared, taught_by: str | None = None) -> str:
-    """Return what tells runs of other options or data apart in a folder.
-
-    Args:
-        ready: options and data.
-        taught_by: version of the variant that a run learns from; None where it learns from none, or from a plain arm.
-    """
-    options = _train_config(ready.config).model_dump(mode="json")
-    content: dict[str, Any] = {"data_fingerprint": ready.fingerprint}
-    if ready.config.label_embeddings:
-        further = [EmbeddingTable.open(path).manifest.to_json() for path in ready.config.label_embeddings]
-        content["label_embeddings_fingerprint"] = fingerprint(further)
-    if (weights := Path(ready.config.init)).is_file():
-        content["init_digest"] = file_digest(weights)
-    if taught_by is not None:
-        content["taught_by"] = taught_by
-    return runs.identity(options | content)[:8]
+    if not arm.labels_alone:
+        has_target = _described(own, data)
+        if arm.text_labels:
+            has_target = has_target | (data.labels != NO_LABEL)
+        if arm.after is not None:
+            has_target = np.ones(len(data.labels), bool)  # a run says something of every image
+        soft = has_target[:, None] / np.full(len(data.classes), len(data.classes), np.float32)
+        data = replace(data, soft=soft.astype(np.float32))
+        plain |= {"consistency": 0.0} if own.ready.config.label_confidence else {}
+    build(own.ready.config.model_copy(update=plain), data if arm.aligns else replace(data, text=None))
 
 
 def _cores() -> int:

@@ -42,12 +42,20 @@ class Regime:
         """Name of a folder of runs."""
         parts = ["all-labels" if self.labels_per_class is None else f"{self.labels_per_class}-labels"]
         if self.label_noise:
-            parts.append(f"{self.label_noise:g}-wrong" + ("-by-class" if self.noise_kind == "class-dependent" else ""))
+            kind = "-by-class" if self.noise_kind == "class-dependent" else ""
+            parts.append(f"{_exact(self.label_noise)}-wrong{kind}")
         if self.described_fraction < 1.0:
-            parts.append(f"{self.described_fraction:g}-described")
+            parts.append(f"{_exact(self.described_fraction)}-described")
         if self.imbalance > 1.0:
-            parts.append(f"imbalance-{self.imbalance:g}")
+            parts.append(f"imbalance-{_exact(self.imbalance)}")
         return "-".join(parts)
+
+    @property
+    def asked(self) -> str:
+        """The options that made it, as they were given: ``--labels-per-class 2 --described-fraction 0.1``."""
+        fields = self.__dataclass_fields__.items()
+        given = {name: value for name, field in fields if (value := getattr(self, name)) != field.default}
+        return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in given.items())
 
     def read_by(self, *, labels: bool, texts: bool) -> Regime:
         """Return what an arm sees of it that reads only the labels that are left, or only the texts that are left.
@@ -67,7 +75,7 @@ class Regime:
                 all arms lose the same labels and descriptions.
 
         Raises:
-            DataError: no label is left, or none would be taken away.
+            DataError: no label is left, none would be taken away, or none would be wrong.
         """
         if self.imbalance > 1.0:
             train = data.indices("train")
@@ -98,14 +106,26 @@ class Regime:
                 labels, train, self.labels_per_class, seed, first=described, classes=data.classes
             )
         if self.label_noise > 0.0:
+            given = labels
             labels = flip_labels(
-                labels,
+                given,
                 train,
                 self.label_noise,
                 len(data.classes),
                 seed,
                 class_dependent=self.noise_kind == "class-dependent",
             )
+            count = int((given[train] != NO_LABEL).sum())
+            if count and np.array_equal(labels, given):
+                raise DataError(
+                    f"--label-noise {_exact(self.label_noise)} of {count} labels in train is not one wrong label: give "
+                    f"at least {1 / count:.2g}, or leave it out."
+                )
         if not (labels[train] != NO_LABEL).any():
             raise DataError(f"No training image of {data.image_set.spec} has a label; label some.")
         return labels
+
+
+def _exact(number: float) -> str:
+    """Return the shortest text that no other number has."""
+    return repr(float(number)).removesuffix(".0")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gpt4image import runs
 from gpt4image.comparing import arms
-from gpt4image.comparing.planning import Member
+from gpt4image.comparing.members import Member
 from gpt4image.comparing.regimes import Regime
 from gpt4image.comparing.statistics import crossed, mean_ci, paired
 from gpt4image.config import CompareConfig
@@ -41,13 +41,16 @@ RIVALS = {
 """Besides the baseline, what each arm is held against: the controls, and what else could have been done."""
 
 
-def summarise(config: CompareConfig, members: Mapping[str, Member], data: TrainingData) -> dict[str, Any]:
+def summarise(
+    config: CompareConfig, members: Mapping[str, Member], data: TrainingData, said: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return the record of one comparison, as comparison.json holds it.
 
     Args:
         config: its options.
         members: finished and measured runs.
         data: of the comparison, before anything was taken away.
+        said: notes of its plan.
     """
     left = Regime.of(config).apply(data, config.first_seed)
     folders = {name: member.folders for name, member in members.items()}
@@ -80,8 +83,9 @@ def summarise(config: CompareConfig, members: Mapping[str, Member], data: Traini
         "environment": read_json(first / runs.ENVIRONMENT),
         "command": runs.command(),
         "notes": [
-            *notes(config, data.image_set),
+            *notes(config, members, data.image_set),
             *small_classes(data.labels[left.indices("train")], data.classes, config.labels_per_class),
+            *said,
         ],
     }
 
@@ -98,7 +102,7 @@ def small_classes(labels: NDArray[np.int64], classes: Sequence[str], k: int | No
     small = np.flatnonzero((counts > 0) & (counts < (k or 0)))
     if len(small) == 0:
         return []
-    named = first_few((classes[label] for label in small), limit=10)
+    named = first_few((classes[label] for label in small.tolist()), limit=10)
     return [f"Classes with fewer than {k} labels in train keep all that they have: {named}."]
 
 
@@ -134,18 +138,25 @@ def question(data: dict[str, Any]) -> str:
     return f"{condition(data)}, what do descriptions buy?"
 
 
-def notes(config: CompareConfig, image_set: ImageSet) -> list[str]:
+def notes(config: CompareConfig, members: Mapping[str, Member], image_set: ImageSet) -> list[str]:
     """Return what a reader must know to trust the numbers, or not to."""
-    selected = "the weights of the last step" if config.select == "last" else "the best weights on validation"
     return [
-        f"Every arm trains on the same images, in batches of the same size, for the same number of steps; {selected} "
-        "are kept, and the test split is read once per run.",
+        "Every arm trains on the same images, in batches of the same size, for the same number of steps; "
+        f"{_kept(config, members)} are kept, and the test split is read once per run.",
         "Intervals are 95 % t-intervals over seeds; p-values are of paired t-tests over seeds. A seed draws the "
         'weights, the data order and which labels, descriptions or images are taken away or spoilt. "p, images too" '
         "counts that other test images could have been drawn as well as other seeds. No p-value is corrected for the "
         "number of comparisons: of twenty differences that are none, about one falls below 0.05.",
         *leaks(image_set),
     ]
+
+
+def _kept(config: CompareConfig, members: Mapping[str, Member]) -> str:
+    """Return which weights are kept, and of which variants others."""
+    weights = {"last": "the weights of the last step", "best": "the best weights on validation"}
+    others = [name for name, member in members.items() if member.options.get("select", config.select) != config.select]
+    kept = weights.pop(config.select)
+    return f"{kept} ({first_few(others)}: {weights.popitem()[1]})" if others else kept
 
 
 def leaks(image_set: ImageSet) -> list[str]:

@@ -101,8 +101,9 @@ def ask_run(run_dir: Path, config: LabelConfig, images: ImageSet) -> Said:
     own = {"data": config.data, "val_fraction": config.val_fraction, "test_fraction": config.test_fraction}
     own |= {"embeddings": None, "text_labels": None, "only_described": False}
     runs.require_classes(run_dir, images.classes)
-    options = options_of(runs.read_run(run_dir))
-    learned = _learned(run_dir, options, config, images)
+    record = runs.read_run(run_dir)
+    options = options_of(record)
+    learned = _learned(run_dir, options, config, images, labels_alone=_labels_alone(record["config"]["arm"], options))
     _require_held_out(run_dir, options, config, images, learned)
     data = prepare(options.model_copy(update=own), to_train=False).data
     place = {digest: row for row, digest in enumerate(images.digests)}
@@ -114,8 +115,19 @@ def ask_run(run_dir: Path, config: LabelConfig, images: ImageSet) -> Said:
     return Said(said, learned, data.unusable)
 
 
-def _learned(run_dir: Path, options: TrainOptions, config: LabelConfig, images: ImageSet) -> Bools:
-    """Return (N,) whether a run was trained on a target of each image: its label, or a text label.
+def _labels_alone(arm: str, options: TrainOptions) -> bool:
+    """Return whether given labels were all that a run had for class targets, by its arm where a comparison made it."""
+    from gpt4image.comparing import arms
+
+    return arms.ALL[arm].labels_alone if arm in arms.ALL else options.text_labels is None
+
+
+def _learned(
+    run_dir: Path, options: TrainOptions, config: LabelConfig, images: ImageSet, *, labels_alone: bool
+) -> Bools:
+    """Return (N,) whether a run was trained on a target of each image: its label, or one that was made for it.
+
+    Of a comparison, which may have taken labels away, all labels count as learned.
 
     Where the run read another set, other fractions or --only-described, its train split is cut again from its set and
     table as they are now. Raises RunError: they cannot be read any more.
@@ -136,7 +148,7 @@ def _learned(run_dir: Path, options: TrainOptions, config: LabelConfig, images: 
                 "the run has learned labels that are held out here: give a run that was trained on this set."
             ) from None
     train = there.indices("train")
-    if options.text_labels is None:
+    if labels_alone:
         train = train[there.labels[train] != NO_LABEL]
     trained = {there.digests[i] for i in train}
     return np.array([digest in trained for digest in images.digests], bool)

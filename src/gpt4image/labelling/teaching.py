@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.comparing.class_names import ClassNames
 from gpt4image.config import LabelConfig, TrainOptions
 from gpt4image.data.image_set import NO_LABEL, SPLITS, ImageSet
 from gpt4image.data.splits import stand_ins
@@ -21,13 +22,24 @@ from gpt4image.labelling.reading import Method, Reading, read_labels
 from gpt4image.labelling.text_vectors import Texts, embedded_names, unit
 from gpt4image.table import EmbeddingTable
 from gpt4image.text_labels import TargetRule, TextLabels
-from gpt4image.training.training_data import TrainingData, is_described
+from gpt4image.training.training_data import TrainingData, is_described, require_own_images
 
 
-def texts_of(data: TrainingData, config: TrainOptions) -> Texts:
+def class_names_of(config: TrainOptions, classes: tuple[str, ...]) -> tuple[ClassNames, ...]:
+    """Return the class names in the space of each table that text labels are read off; see ``embedded_names``."""
+    tables = [path for path in (config.embeddings, *config.label_embeddings) if path is not None]
+    return tuple(embedded_names(tables, config.device, classes, _method(config)))
+
+
+def texts_of(data: TrainingData, config: TrainOptions, names: Sequence[ClassNames] | None = None) -> Texts:
     """Return the texts of all images of a run: those of its table, and of the further ones for text labels.
 
     An image whose descriptions were taken away by a regime has none in the further tables either.
+
+    Args:
+        data: of the run.
+        config: its options.
+        names: what ``class_names_of`` returned for it, where that is known.
 
     Raises:
         ConfigError: there is no embedding table.
@@ -37,26 +49,31 @@ def texts_of(data: TrainingData, config: TrainOptions) -> Texts:
         raise ConfigError("Text labels need --embeddings.")
     digests = data.image_set.digests
     vectors, described, _ = data.text.take(np.arange(len(digests)))
-    parts, has, paths = [unit(vectors.numpy())], [described.numpy()], (config.embeddings, *config.label_embeddings)
+    parts, has = [unit(vectors.numpy())], [described.numpy()]
     left = ~_taken_away(config.embeddings, digests, described.numpy())
     for path in config.label_embeddings:
         vectors, described = EmbeddingTable.open(path).vectors(digests)
         parts.append(vectors)
         has.append(described & left)
-    names = embedded_names(paths, config.device, data.classes, _method(config))
+    names = class_names_of(config, data.classes) if names is None else names
     return Texts(parts=tuple(parts), has=tuple(has), names=tuple(name.vectors for name in names))
 
 
 def described_by(data: TrainingData, tables: Sequence[Path | None]) -> NDArray[np.bool_]:
-    """Return (N,) which images have a text in one of ``tables``, the first being that of ``data``: see ``texts_of``."""
+    """Return (N,) which images have a text in one of ``tables``, the first being that of ``data``: see ``texts_of``.
+
+    Raises:
+        TableError: a further table is missing or damaged, or of other images.
+    """
     own, *further = tables
     if data.text is None or own is None:
         return np.zeros(len(data.labels), bool)
     found, digests = data.text.described, data.image_set.digests
     if further:
         left = ~_taken_away(own, digests, found)
-        for path in filter(None, further):
-            found = found | (is_described(EmbeddingTable.open(path), digests) & left)
+        for table in map(EmbeddingTable.open, filter(None, further)):
+            require_own_images(table, data.image_set)
+            found = found | (is_described(table, digests) & left)
     return found
 
 
@@ -69,16 +86,20 @@ def _method(config: TrainOptions) -> Method:
     return config.label_method or LabelConfig.model_fields["method"].default
 
 
-def read_training(data: TrainingData, config: TrainOptions, seed: int) -> Reading:
+def read_training(
+    data: TrainingData, config: TrainOptions, seed: int, names: Sequence[ClassNames] | None = None
+) -> Reading:
     """Return what the texts say by the labels that are left; its rows are the images ``data.indices("train")``.
 
     Neither the texts nor the labels of other splits are read. Byte-equal images are read as one, by the first label
     among them: a copy in another fold would tell the label that is to be judged.
+
+    Args and Raises: as ``texts_of``; ``seed`` is that of the run.
     """
     train = data.indices("train")
     labels, digests = data.labels[train], [data.image_set.digests[i] for i in train]
     read, copy_of = np.unique(stand_ins(digests, labels == NO_LABEL), return_inverse=True)
-    texts = texts_of(data, config).take(train[read])
+    texts = texts_of(data, config, names).take(train[read])
     reading = read_labels(texts, labels[read], len(data.classes), seed, method=_method(config))
     out_of_fold = reading.out_of_fold[copy_of] & (labels != NO_LABEL)
     return replace(reading, probabilities=reading.probabilities[copy_of], out_of_fold=out_of_fold)

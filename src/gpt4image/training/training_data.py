@@ -116,14 +116,9 @@ def load_image_set(config: TrainOptions) -> tuple[ImageSet, EmbeddingTable | Non
         test_fraction=config.test_fraction,
         keep_in_train=(lambda digests: is_described(table, digests)) if config.only_described else None,
     )
-    described = is_described(table, image_set.digests)
-    if not described[image_set.indices("train")].any():
-        raise TableError(
-            f"None of the {len(image_set.indices('train'))} training images of {config.data} has an embedding in "
-            f"{config.embeddings}: the table was made from descriptions of other images. Run `gpt4image descriptions "
-            "check` on the store it came from."
-        )
+    require_own_images(table, image_set)
     if config.only_described:
+        described = is_described(table, image_set.digests)
         image_set = image_set.select(np.flatnonzero(described | (image_set.splits != "train")))
     return image_set, table
 
@@ -131,6 +126,16 @@ def load_image_set(config: TrainOptions) -> tuple[ImageSet, EmbeddingTable | Non
 def is_described(table: EmbeddingTable, digests: Sequence[str]) -> NDArray[np.bool_]:
     """Return (N,) whether each image has a text in the table."""
     return np.diff(table.rows_of(digests)[0]) > 0
+
+
+def require_own_images(table: EmbeddingTable, image_set: ImageSet) -> None:
+    """Refuse an embedding table that describes no training image of a set. Raises TableError."""
+    train = image_set.indices("train")
+    if not is_described(table, [image_set.digests[i] for i in train]).any():
+        raise TableError(
+            f"None of the {len(train)} training images of {image_set.spec} has an embedding in {table.path}: the table "
+            "was made from descriptions of other images. Run `gpt4image descriptions check` on the store it came from."
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -202,12 +207,19 @@ def prepare(
     )
     if text_labels is not None:
         data = with_text_labels(data, config, text_labels)
+    # Broken images are known before training where pixels are in memory: such a run has other batches.
+    identity = identity_of(image_set, table, data.soft, np.flatnonzero(~usable).tolist())
+    return Prepared(config=config, chosen=chosen, data=data, sizes=sizes, fingerprint=identity)
+
+
+def identity_of(
+    image_set: ImageSet, table: EmbeddingTable | None, soft: NDArray[np.float32] | None, broken: list[int]
+) -> str:
+    """Return what tells the data of a run from others: its images, labels and splits, its texts, what is set aside."""
     content = [image_set.digests, image_set.labels.tolist(), image_set.splits.tolist(), image_set.classes]
     content.append(None if table is None else table.manifest.to_json())
-    content.append(None if data.soft is None else hashlib.sha256(data.soft.tobytes()).hexdigest())
-    if not usable.all():  # known before training where pixels are in memory: such a run has other batches
-        content.append(np.flatnonzero(~usable).tolist())
-    return Prepared(config=config, chosen=chosen, data=data, sizes=sizes, fingerprint=fingerprint(content))
+    content.append(None if soft is None else hashlib.sha256(soft.tobytes()).hexdigest())
+    return fingerprint([*content, broken] if broken else content)
 
 
 def require_selectable(config: TrainOptions, image_set: ImageSet) -> None:
@@ -219,8 +231,13 @@ def require_selectable(config: TrainOptions, image_set: ImageSet) -> None:
 
 
 def with_table(ready: Prepared, embeddings: Path) -> Prepared:
-    """Return the same images with the text targets of another embedding table. Raises TableError."""
+    """Return the same images with the text targets of another embedding table.
+
+    Raises:
+        TableError: it is missing or damaged, or of other images.
+    """
     table = EmbeddingTable.open(embeddings)
+    require_own_images(table, ready.data.image_set)
     data = replace(ready.data, text=TextTargets.of(table, ready.data.image_set.digests))
     return replace(ready, data=data, fingerprint=fingerprint([ready.fingerprint, table.manifest.to_json()]))
 

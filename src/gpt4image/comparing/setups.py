@@ -1,0 +1,118 @@
+"""How the runs of an arm are set up: their options and data, the class names they read, and the key they are shared by.
+
+Options that an arm does not read are as if nobody had given them, so that its runs are those of all comparisons that
+differ in nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gpt4image import runs
+from gpt4image.comparing.arms import Arm
+from gpt4image.comparing.class_names import ClassNames, find_class_names
+from gpt4image.config import TrainConfig, TrainOptions
+from gpt4image.config.base import StageConfig
+from gpt4image.config.learning import TextOptions
+from gpt4image.errors import ConfigError
+from gpt4image.files import fingerprint
+from gpt4image.labelling.teaching import class_names_of
+from gpt4image.table import EmbeddingTable
+from gpt4image.text_encoders.weight_files import file_digest
+from gpt4image.training import auto
+from gpt4image.training.training_data import Prepared, with_table
+
+OF_ALL = frozenset({*StageConfig.model_fields, "embeddings", "text_labels", "only_described", "labelled_share"})
+"""Options among those of texts that concern arms without a text too."""
+OF_TEXT_LABELS = frozenset(name for name in TextOptions.model_fields if name.startswith("label_"))
+"""Options that say how text labels are read and used."""
+OF_ALIGNMENT = TextOptions.model_fields.keys() - OF_TEXT_LABELS - OF_ALL
+"""Options that say how features are aligned to texts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What the runs of an arm are made from, before the regime takes something away.
+
+    Attributes:
+        ready: data and resolved options.
+        class_names: text embeddings of the class names, where the arm reads texts.
+        label_names: the same of each table that text labels are read off; empty where the arm reads none.
+        key: tells runs of other options, data or class names apart in a folder.
+    """
+
+    ready: Prepared
+    class_names: ClassNames
+    label_names: tuple[ClassNames, ...]
+    key: str
+
+
+def set_up(arm: Arm, ready: Prepared, options: Mapping[str, Any], taught_by: str | None = None) -> Setup:
+    """Return how the runs of an arm are set up.
+
+    Args:
+        arm: the arm.
+        ready: data and options of the comparison.
+        options: those that make a variant of the arm; its own are added.
+        taught_by: key of the runs that the arm learns from; None where it learns from none.
+
+    Raises:
+        ConfigError, TableError: the options do not fit each other or the data.
+    """
+    own = _with_options(ready, {**arm.options, **options})
+    own = replace(own, config=_read_by(arm, own.config))
+    device, classes = own.config.device, own.data.classes
+    names = find_class_names(own.config.embeddings, device, classes) if arm.text else ClassNames()
+    label_names = class_names_of(own.config, classes) if arm.text_labels else ()
+    learned_by = (*label_names, names) if arm.names else label_names
+    return Setup(
+        ready=own,
+        class_names=names,
+        label_names=label_names,
+        key=_key(own, [n.revision for n in learned_by], taught_by),
+    )
+
+
+def train_config(options: TrainOptions, **more: Any) -> TrainConfig:
+    """Return the options of a run: those that it shares with the comparison, and ``more``."""
+    shared = {key: value for key, value in options.model_dump().items() if key in TrainConfig.model_fields}
+    return TrainConfig(**{**shared, "seed": 0, "out": Path(), **more})
+
+
+def _read_by(arm: Arm, config: TrainOptions) -> TrainOptions:
+    """Return the options with the defaults of those that an arm does not read."""
+    unread = {*(() if arm.aligns else OF_ALIGNMENT), *(() if arm.text_labels else OF_TEXT_LABELS)}
+    return config.model_copy(update={name: TextOptions.model_fields[name].default for name in unread})
+
+
+def _with_options(ready: Prepared, options: Mapping[str, Any]) -> Prepared:
+    """Return the same data, ready for a run with other options; what follows from them is chosen anew."""
+    if options.get("embeddings", "") is None:
+        raise ConfigError(
+            "embeddings null would leave the texts of the comparison in place: name a table, or leave it out."
+        )
+    config: TrainOptions = type(ready.config).model_validate(ready.config.model_dump() | dict(options))
+    if options.keys() & {"init", "optimizer"}:
+        follows = {"optimizer", "lr", "weight_decay"} & ready.chosen.keys() - options.keys()
+        config = config.model_copy(update=dict.fromkeys(follows))
+    config, chosen = auto.choose(config, ready.data.image_set)
+    kept = {name: value for name, value in ready.chosen.items() if name not in options}
+    own = replace(ready, config=config, chosen=kept | chosen)
+    if config.embeddings is None or config.embeddings == ready.config.embeddings:
+        return own
+    return with_table(own, config.embeddings)
+
+
+def _key(ready: Prepared, names: list[str], taught_by: str | None) -> str:
+    """Return what tells runs apart; ``names`` are revisions of the encoders of class names, empty where they lack."""
+    options = train_config(ready.config).model_dump(mode="json")
+    content: dict[str, Any] = {"data_fingerprint": ready.fingerprint, "class_names": names, "taught_by": taught_by}
+    if ready.config.label_embeddings:
+        further = [EmbeddingTable.open(path).manifest.to_json() for path in ready.config.label_embeddings]
+        content["label_embeddings_fingerprint"] = fingerprint(further)
+    if (weights := Path(ready.config.init)).is_file():
+        content["init_digest"] = file_digest(weights)
+    return runs.identity(options | content)[:8]
