@@ -51,6 +51,23 @@ def test_a_folder_is_started_once_and_resumed_only_as_it_was(tmp_path: Path) -> 
         runs.start(tmp_path / "run", record(seed=1), {}, resume=True)
 
 
+def test_files_of_others_are_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    runs.start(tmp_path, record(), {}, resume=False)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / runs.MODEL).write_bytes(b"precious")
+    with pytest.raises(RunError, match=r"holds 'model.safetensors', which a run would write over; give another --out"):
+        runs.start(tmp_path / "mine", record(), {}, resume=False)
+
+
+def test_a_finished_run_without_a_curve_is_damaged(tmp_path: Path) -> None:
+    runs.start(tmp_path, record(), {}, resume=False)
+    (tmp_path / runs.RUN).write_text("{}")
+    (tmp_path / runs.METRICS).touch()
+    with pytest.raises(RunError, match=r"metrics.jsonl is empty: it is damaged"):
+        runs.read_run(tmp_path)
+
+
 def test_other_data_are_named_in_words(tmp_path: Path) -> None:
     runs.start(tmp_path / "run", record(), {}, resume=False)
     with pytest.raises(

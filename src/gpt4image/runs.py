@@ -30,7 +30,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from gpt4image.errors import RunError
+from gpt4image.errors import RunError, first_few
 from gpt4image.files import fingerprint, read_json, read_json_lines, write_json
 from gpt4image.locks import LockedError, acquire_lock
 from gpt4image.outcome import SetAside
@@ -106,9 +106,15 @@ def start(run_dir: Path, record: dict[str, Any], facts: dict[str, Any], *, resum
 
 
 def require_new(run_dir: Path) -> None:
-    """Check that a run may begin in a folder. Raises RunError: it holds one, or is a file."""
+    """Check that a run may begin in a folder.
+
+    Raises:
+        RunError: it holds one, or files that a run would write over; or it is a file.
+    """
     if (run_dir / CONFIG).is_file():
         raise RunError(f"{run_dir} already holds a run; give --resume to go on with it, or another --out.")
+    if foreign := [name for name in (MODEL, HEAD, METRICS, RUN, CHECKPOINT) if (run_dir / name).exists()]:
+        raise RunError(f"{run_dir} holds {first_few(foreign)}, which a run would write over; give another --out.")
     if run_dir.exists() and not run_dir.is_dir():
         raise RunError(f"{run_dir} is a file; --out names a folder, which is made where there is none.")
 
@@ -140,7 +146,7 @@ def read_run(run_dir: Path) -> dict[str, Any]:
     """Return the records of a finished run: keys config, environment, metrics (list) and run.
 
     Raises:
-        RunError: the folder is missing or the run is not finished.
+        RunError: the folder is missing, the run is not finished, or a record of it is damaged.
     """
     if not run_dir.is_dir():
         raise RunError(f"{run_dir} does not exist; give the --out folder of `gpt4image train`.")
@@ -149,10 +155,13 @@ def read_run(run_dir: Path) -> dict[str, Any]:
             "continue it with `gpt4image train ... --resume`" if (run_dir / CONFIG).is_file() else "it is no run folder"
         )
         raise RunError(f"{run_dir} holds no finished run ({RUN} is missing): {hint}.")
+    metrics = read_json_lines(run_dir / METRICS)
+    if not metrics:
+        raise RunError(f"{run_dir / METRICS} is empty: it is damaged. Bring back a copy of it, or train again.")
     return {
         "config": read_json(run_dir / CONFIG),
         "environment": read_json(run_dir / ENVIRONMENT),
-        "metrics": read_json_lines(run_dir / METRICS),
+        "metrics": metrics,
         "run": read_json(run_dir / RUN),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -217,5 +218,5 @@ def _outcome(out: Path, left_out: list[SetAside], *, finished: bool) -> Outcome:
 def _next(out: Path, sizes: Mapping[str, Any]) -> str:
     """Return the command to give next: what was held out is measured, and where nothing was, the model goes out."""
     if sizes["test"] or sizes["val"]:
-        return f"gpt4image evaluate {out}" + ("" if sizes["test"] else " --split val")
-    return f"gpt4image export {out} --format timm --out model"
+        return shlex.join(["gpt4image", "evaluate", str(out), *([] if sizes["test"] else ["--split", "val"])])
+    return shlex.join(["gpt4image", "export", str(out), "--format", "timm", "--out", "model"])
