@@ -161,12 +161,6 @@ def test_a_damaged_record_is_named(measured: Path, name: str, content: str) -> N
     assert str(measured / name) in str(caught.value)
 
 
-def test_a_folder_in_the_format_of_timm_is_no_unfinished_run(tmp_path: Path) -> None:
-    write_json(tmp_path / "config.json", {"architecture": "resnet18"})
-    with pytest.raises(RunError, match="in timm's format, not a run"):
-        evaluate(EvaluateConfig(run_dir=tmp_path))
-
-
 def test_a_run_folder_that_cannot_be_written_is_known_before_work(
     measured: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,6 +60,23 @@ def test_files_of_others_are_not_written_over(tmp_path: Path) -> None:
         runs.start(tmp_path / "mine", record(), {}, resume=False)
 
 
+def test_a_folder_in_the_format_of_timm_is_no_unfinished_run(tmp_path: Path) -> None:
+    write_json(tmp_path / runs.CONFIG, {"architecture": "resnet18"})
+    with pytest.raises(RunError, match="exported model; give the run folder that it was exported from"):
+        runs.read_run(tmp_path)
+
+
+@pytest.mark.parametrize("name", [runs.CONFIG, runs.ENVIRONMENT, runs.RUN])
+def test_a_record_that_holds_something_else_is_named(tmp_path: Path, name: str) -> None:
+    runs.start(tmp_path, record(), {}, resume=False)
+    write_json(tmp_path / runs.RUN, {"set_aside": []})
+    (tmp_path / runs.METRICS).write_text("{}\n")
+    runs.read_run(tmp_path)
+    write_json(tmp_path / name, ["something else"])
+    with pytest.raises(RunError, match=f"{name} is damaged"):
+        runs.read_run(tmp_path)
+
+
 def test_a_finished_run_without_a_curve_is_damaged(tmp_path: Path) -> None:
     runs.start(tmp_path, record(), {}, resume=False)
     (tmp_path / runs.RUN).write_text("{}")

@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 from gpt4image import __version__, runs
 from gpt4image.comparing.class_names import ClassNames, find_class_names
 from gpt4image.config import EvaluateConfig, TrainConfig
-from gpt4image.data import SPLITS
-from gpt4image.deploying.loading import finished_run
+from gpt4image.data import SPLITS, ImageSet
 from gpt4image.engines import processes
 from gpt4image.errors import ConfigError, DataError, MissingExtraError, RunError
 from gpt4image.files import atomic_path, read_json, require_writable, write_json
 from gpt4image.outcome import Outcome, SetAside
-from gpt4image.table import is_table
+from gpt4image.table import EmbeddingTable, is_table
 from gpt4image.training.training_data import TrainingData, identity_of, load_image_set, prepare
 from gpt4image.visible import in_one_line
 
@@ -48,7 +47,7 @@ def evaluate(config: EvaluateConfig) -> Outcome:
     from gpt4image.comparing.run_model import options_of
     from gpt4image.devices import choose_device
 
-    record = finished_run(config.run_dir)
+    record = runs.read_run(config.run_dir)
     options = options_of(record)
     name = config.split if config.data is None else f"{config.split}-{runs.identity({'data': config.data})[:8]}"
     path = config.run_dir / f"evaluation-{name}.json"
@@ -62,8 +61,10 @@ def evaluate(config: EvaluateConfig) -> Outcome:
         splits = dict.fromkeys((config.split, "val") if described else (config.split,))  # see held_out_described
         with processes.joined(choose_device(options.device)):
             processes.by_first(lambda: require_writable(path))
-            note = processes.together(lambda: _note(config, record, options), first_ahead=True)
-            ready = processes.together(lambda: prepare(options, tuple(splits), to_train=False), first_ahead=True)
+            loaded, note = processes.together(lambda: _load(config, record, options), first_ahead=True)
+            ready = processes.together(
+                lambda: prepare(options, tuple(splits), to_train=False, loaded=loaded), first_ahead=True
+            )
             names = find_class_names(ready.config.embeddings, ready.config.device, ready.data.classes)
             measure_run(config.run_dir, ready.data, config.split, names=names, name=name, note=note)
     facts = _facts(path)
@@ -96,8 +97,10 @@ def _facts(path: Path) -> dict[str, Any]:
     return facts
 
 
-def _note(config: EvaluateConfig, record: dict[str, Any], options: TrainConfig) -> str:
-    """Return what is to be known of the set that is read: whether it is the one that the run was trained on.
+def _load(
+    config: EvaluateConfig, record: dict[str, Any], options: TrainConfig
+) -> tuple[tuple[ImageSet, EmbeddingTable | None], str]:
+    """Return the set and its table, and what is to be known of the set: whether it is what the run was trained on.
 
     Raises:
         RunError: the run's own set has changed since, so that its cut may measure images that were trained on.
@@ -105,7 +108,7 @@ def _note(config: EvaluateConfig, record: dict[str, Any], options: TrainConfig) 
     """
     own = record["config"]["data"]
     try:
-        same = _is_as_trained(record, options)
+        image_set, table = load_image_set(options)
     except (DataError, ConfigError, MissingExtraError) as error:
         if config.data is not None:
             raise
@@ -114,23 +117,23 @@ def _note(config: EvaluateConfig, record: dict[str, Any], options: TrainConfig) 
             "trained in. Give the command in that folder, or --data SPEC with where the set is now."
         ) from None
     if config.data not in (None, own):
-        return ""
+        return (image_set, table), ""
+    same = _is_as_trained(record, image_set, table)
     if same is False and config.data is None:
         raise RunError(
             f"{own} is not what {config.run_dir} was trained on: images, labels or classes of its train or val split "
             "have changed since, and images that the run has learned may be in other splits now. Bring back the set as "
             f"it was, or give --data {own} to measure what is there now."
         )
-    return {True: "", False: CHANGED, None: NOT_KNOWN}[same]
+    return (image_set, table), {True: "", False: CHANGED, None: NOT_KNOWN}[same]
 
 
-def _is_as_trained(record: dict[str, Any], options: TrainConfig) -> bool | None:
+def _is_as_trained(record: dict[str, Any], image_set: ImageSet, table: EmbeddingTable | None) -> bool | None:
     """Return whether a set is, as far as it was read, what a run was trained on; None where that is not known.
 
     The fingerprint of the run decides, made again. It is also one of texts, and of all splits and what came of them
     where the run is one of a comparison: then what differs may be no image, and sizes alone are compared.
     """
-    image_set, table = load_image_set(options)
     config, sizes = record["config"], record["run"].get("data", {})
     by_train = config.get("arm") == "train"
     read = ("train", "val") if by_train else SPLITS
@@ -187,7 +190,7 @@ def measure_run(
     """
     from gpt4image.comparing.measures import Measures, accuracies_by_rarity, measure_more
     from gpt4image.comparing.run_model import load_run_model
-    from gpt4image.tasks.classification import confusion_matrix, measure
+    from gpt4image.tasks.classification import confused, measure
 
     runs.require_classes(run_dir, data.classes)
     read = _images_of(data, split)
@@ -202,7 +205,7 @@ def measure_run(
     asked = asked or Measures()
     more = measure_more(model, data, split, outputs, names, asked)
     facts = {"split": split, **measure(outputs.probabilities, labels, data.classes)}
-    facts["confusion"] = confusion_matrix(outputs.probabilities, labels).tolist()
+    facts["confused"] = confused(outputs.probabilities, labels)
     rarity = {} if train_counts is None else accuracies_by_rarity(facts["per_class"], train_counts)
     facts |= {"metrics": known.get("metrics", {}) | rarity | more.metrics, "absent": more.absent}
     facts |= {"set_aside": [asdict(item) for item in processes.united(data.unusable)]}

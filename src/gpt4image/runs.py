@@ -151,19 +151,34 @@ def read_run(run_dir: Path) -> dict[str, Any]:
     if not run_dir.is_dir():
         raise RunError(f"{run_dir} does not exist; give the --out folder of `gpt4image train`.")
     if not is_finished(run_dir):
-        hint = (
-            "continue it with `gpt4image train ... --resume`" if (run_dir / CONFIG).is_file() else "it is no run folder"
-        )
-        raise RunError(f"{run_dir} holds no finished run ({RUN} is missing): {hint}.")
+        raise RunError(f"{run_dir} holds no finished run ({RUN} is missing): {_instead(run_dir)}.")
     metrics = read_json_lines(run_dir / METRICS)
     if not metrics:
         raise RunError(f"{run_dir / METRICS} is empty: it is damaged. Bring back a copy of it, or train again.")
     return {
-        "config": read_json(run_dir / CONFIG),
-        "environment": read_json(run_dir / ENVIRONMENT),
+        "config": _read_record(run_dir / CONFIG, {"data"}),
+        "environment": _read_record(run_dir / ENVIRONMENT, set()),
         "metrics": metrics,
-        "run": read_json(run_dir / RUN),
+        "run": _read_record(run_dir / RUN, {"set_aside"}),
     }
+
+
+def _read_record(path: Path, needed: set[str]) -> dict[str, Any]:
+    """Return a record of a run. Raises RunError: it does not hold what train writes."""
+    record = read_json(path)
+    if not isinstance(record, dict) or not record.keys() >= needed:
+        raise RunError(f"{path} is damaged: it does not hold what train writes. Bring back a copy of it.")
+    return record
+
+
+def _instead(run_dir: Path) -> str:
+    """Return what a folder without a finished run is, and what to do."""
+    if not (run_dir / CONFIG).is_file():
+        return "it is no run folder"
+    config = read_json(run_dir / CONFIG)
+    if isinstance(config, dict) and "data" in config:
+        return "continue it with `gpt4image train ... --resume`"
+    return f"its {CONFIG} is that of an exported model; give the run folder that it was exported from"
 
 
 def class_names(run_dir: Path) -> tuple[str, ...]:

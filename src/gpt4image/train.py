@@ -144,7 +144,7 @@ def run(
         "arm": arm,
         "chosen": ready.chosen,
         "notes": trainer.notes,
-        "data_fingerprint": ready.fingerprint,
+        runs.DATA: ready.fingerprint,
         **extra,
     }
     facts = {

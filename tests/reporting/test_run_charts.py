@@ -19,10 +19,15 @@ def test_class_accuracies_are_means_over_runs(tmp_path: Path) -> None:
     assert "vehicle" not in means  # no test picture of this class in any run
 
 
-def test_confusions_are_summed_and_sorted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("earlier", [False, True])
+def test_confusions_are_summed_and_sorted(tmp_path: Path, earlier: bool) -> None:
     folder = write_run(tmp_path / "run")
-    matrix = {"classes": ["a", "b"], "support": [10, 10], "per_class": [0.7, 0.9], "confusion": [[7, 3], [1, 9]]}
-    write_json(folder / "evaluation-test.json", read_json(folder / "evaluation-test.json") | matrix)
+    facts = read_json(folder / "evaluation-test.json") | {"classes": ["a", "b"], "support": [10, 10]}
+    facts |= {"per_class": [0.7, 0.9], "confused": [[0, 1, 3], [1, 0, 1]]}
+    if earlier:
+        del facts["confused"]
+        facts["confusion"] = [[7, 3], [1, 9]]
+    write_json(folder / "evaluation-test.json", facts)
     (first, second) = confusions({"x": [load_run(folder)] * 2})["x"]
     assert (first.truth, first.taken, first.count, first.share) == ("a", "b", 6, pytest.approx(0.3))
     assert (second.truth, second.taken, second.count, second.share) == ("b", "a", 2, pytest.approx(0.1))
@@ -30,7 +35,7 @@ def test_confusions_are_summed_and_sorted(tmp_path: Path) -> None:
 
 def test_of_many_classes_the_most_and_least_changed_are_shown(tmp_path: Path) -> None:
     folder, k = write_run(tmp_path / "run"), 100
-    sizes = {"support": [1] * k, "confusion": [[0] * k] * k, "per_class": [i / k for i in range(k)]}
+    sizes = {"support": [1] * k, "confused": [], "per_class": [i / k for i in range(k)]}
     evaluation = read_json(folder / "evaluation-test.json") | {"classes": [f"class-{i:02}" for i in range(k)]}
     write_json(folder / "evaluation-test.json", evaluation | sizes)
     gains = class_gains("x", None, [load_run(folder)])

@@ -31,7 +31,6 @@ from gpt4image.training.tracking import require_trackers
 from gpt4image.training.training_data import Prepared, TrainingData, prepare, require_batch, require_selectable
 
 PLAN = "plan.json"
-OF_DATA = "data_fingerprint"  # key in it, beside what was chosen for these data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +165,7 @@ def _resolved(config: CompareConfig) -> Prepared:
         # A batch that was chosen for more images than there are now is too large.
         with contextlib.suppress(DataError) if options else contextlib.nullcontext():
             ready = prepare(config.model_copy(update=options))
-        if ready is None or known.get(key, {}).get(OF_DATA, ready.fingerprint) != ready.fingerprint:
+        if ready is None or known.get(key, {}).get(runs.DATA, ready.fingerprint) != ready.fingerprint:
             known, options = {name: value for name, value in known.items() if name != key}, {}  # chosen for others
             ready = prepare(config)
         if config.imbalance > 1.0:  # fewer images take more epochs
@@ -175,8 +174,8 @@ def _resolved(config: CompareConfig) -> Prepared:
             resolved, chosen = auto.choose(given, ready.data.image_set.select(left))
             ready = replace(ready, config=resolved, chosen=ready.chosen | chosen)
         ready = resolve(ready)
-    chosen = {name: value for name, value in known.get(key, ready.chosen).items() if name != OF_DATA}
-    if known.get(key) != (found := chosen | {OF_DATA: ready.fingerprint}):
+    chosen = {name: value for name, value in known.get(key, ready.chosen).items() if name != runs.DATA}
+    if known.get(key) != (found := chosen | {runs.DATA: ready.fingerprint}):
         write_json(path, known | {key: found})
     return replace(ready, chosen=chosen)
 

@@ -109,7 +109,7 @@ def _with_options(ready: Prepared, options: Mapping[str, Any]) -> Prepared:
 def _key(ready: Prepared, names: list[str], taught_by: str | None) -> str:
     """Return what tells runs apart; ``names`` are revisions of the encoders of class names, empty where they lack."""
     options = train_config(ready.config).model_dump(mode="json")
-    content: dict[str, Any] = {"data_fingerprint": ready.fingerprint, "class_names": names, "taught_by": taught_by}
+    content: dict[str, Any] = {runs.DATA: ready.fingerprint, "class_names": names, "taught_by": taught_by}
     if ready.config.label_embeddings:
         further = [EmbeddingTable.open(path).manifest.to_json() for path in ready.config.label_embeddings]
         content["label_embeddings_fingerprint"] = fingerprint(further)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from gpt4image import runs
 from gpt4image.deploying.metadata import ONNX_KEY, Metadata
 from gpt4image.deploying.preprocessing import Preprocessing
-from gpt4image.errors import ConfigError, MissingExtraError, ModelError, RunError
+from gpt4image.errors import ConfigError, MissingExtraError, ModelError
 from gpt4image.files import read_json
 
 if TYPE_CHECKING:
@@ -90,28 +90,9 @@ def is_timm_folder(path: Path) -> bool:
     return (path / CONFIG).is_file() and not (path / runs.RUN).is_file() and "architecture" in _config_of(path)
 
 
-def finished_run(path: Path) -> dict[str, Any]:
-    """Return the records of a finished run as ``runs.read_run`` does.
-
-    Raises:
-        RunError: there is none, it is a folder in timm's format, or a record in it is damaged.
-    """
-    if is_timm_folder(path):
-        raise RunError(
-            f"{path} is a folder in timm's format, not a run: give the run folder that it was exported from."
-        )
-    record = runs.read_run(path)
-    for name, needed in ((runs.CONFIG, {"data"}), (runs.ENVIRONMENT, set()), (runs.RUN, {"set_aside"})):
-        part = record[name.removesuffix(".json")]
-        if not isinstance(part, dict) or not part.keys() >= needed:
-            raise RunError(f"{path / name} is damaged: it does not hold what train writes. Bring back a copy of it.")
-    return record
-
-
 def _load_run(path: Path, device: str) -> Classifier:
     from gpt4image.comparing.run_model import load_run_model
 
-    finished_run(path)
     classes = runs.class_names(path)
     model = load_run_model(path, len(classes))
     preprocessing = Preprocessing.of_run(model)

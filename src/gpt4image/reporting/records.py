@@ -163,7 +163,7 @@ class Epoch(Record):
 
 
 class Evaluation(Record):
-    """Metrics of one split; ``confusion`` counts rows = truth, columns = prediction."""
+    """Metrics of one split; ``confused`` has (class, other class, images of the first taken for the second)."""
 
     split: str
     images: int
@@ -175,13 +175,25 @@ class Evaluation(Record):
     classes: tuple[str, ...]
     support: tuple[int, ...]
     per_class: tuple[float | None, ...]
-    confusion: tuple[tuple[int, ...], ...]
+    confused: tuple[tuple[int, int, int], ...]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_a_matrix(cls, record: Any) -> Any:
+        """Read what earlier versions wrote: a whole confusion matrix, rows = truth, columns = prediction."""
+        if not isinstance(record, dict) or "confused" in record or "confusion" not in record:
+            return record
+        rows = enumerate(record["confusion"])
+        cells = [(truth, taken, n) for truth, row in rows for taken, n in enumerate(row) if n and taken != truth]
+        return record | {"confused": cells}
 
     @model_validator(mode="after")
     def _one_entry_per_class(self) -> Evaluation:
-        lengths = {len(self.support), len(self.per_class), len(self.confusion), *map(len, self.confusion)}
-        if lengths - {len(self.classes)}:
-            raise ValueError(f"{len(self.classes)} classes, but support, per_class or confusion have other sizes")
+        count = len(self.classes)
+        if {len(self.support), len(self.per_class)} != {count}:
+            raise ValueError(f"{count} classes, but support or per_class have other sizes")
+        if any(not 0 <= number < count for truth, taken, _ in self.confused for number in (truth, taken)):
+            raise ValueError(f"confused names a class that is none of the {count}")
         return self
 
 

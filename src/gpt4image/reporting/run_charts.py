@@ -123,13 +123,12 @@ def confusions(runs: Mapping[str, Sequence[Run]], limit: int = CONFUSED) -> dict
         counts: Counter[tuple[str, str]] = Counter()
         support: Counter[str] = Counter()
         for evaluation in (run.evaluation for run in arm_runs if run.evaluation):
-            for truth, row in zip(evaluation.classes, evaluation.confusion, strict=True):
-                support[truth] += sum(row)
-                counts.update({(truth, taken): n for taken, n in zip(evaluation.classes, row, strict=True) if n})
-        wrong = Counter({pair: n for pair, n in counts.items() if pair[0] != pair[1]})
-        if counts:
+            names = evaluation.classes
+            support.update(dict(zip(names, evaluation.support, strict=True)))
+            counts.update({(names[truth], names[taken]): n for truth, taken, n in evaluation.confused})
+        if support:
             found[arm] = [
                 Confused(truth=truth, taken=taken, count=n, share=n / support[truth])
-                for (truth, taken), n in wrong.most_common(limit)
+                for (truth, taken), n in counts.most_common(limit)
             ]
     return found

@@ -77,14 +77,17 @@ def measure(probabilities: NDArray[np.float32], labels: NDArray[np.int64], class
     }
 
 
-def confusion_matrix(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return (K, K) how many images of each class (rows) were taken for each class (columns).
+def confused(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> list[list[int]]:
+    """Return [class, other class, images of the first taken for the second], most frequent first.
+
+    That is the confusion matrix without its diagonal and its zeros, of which K classes have K x K.
 
     Args:
         probabilities: (N, K).
         labels: (N,), -1 where there is none; such images do not count.
     """
-    from torchmetrics.functional.classification import multiclass_confusion_matrix
-
-    scores, truth = torch.from_numpy(probabilities[labels >= 0]), torch.from_numpy(labels[labels >= 0])
-    return multiclass_confusion_matrix(scores, truth, num_classes=probabilities.shape[1]).numpy()
+    taken = probabilities.argmax(axis=1)
+    wrong = (labels >= 0) & (taken != labels)
+    pairs, counts = np.unique(np.stack([labels, taken], axis=1)[wrong], axis=0, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    return np.column_stack([pairs, counts])[order].tolist()

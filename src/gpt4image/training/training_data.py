@@ -158,7 +158,11 @@ class Prepared:
 
 
 def prepare(
-    config: TrainOptions, splits: Sequence[str] = ("train", "val", "test"), *, to_train: bool = True
+    config: TrainOptions,
+    splits: Sequence[str] = ("train", "val", "test"),
+    *,
+    to_train: bool = True,
+    loaded: tuple[ImageSet, EmbeddingTable | None] | None = None,
 ) -> Prepared:
     """Load what a run reads and choose the options left open; broken images are set aside by name.
 
@@ -166,6 +170,7 @@ def prepare(
         config: options of the run.
         splits: those whose pixels are read.
         to_train: whether the data must do for training; a finished run may be asked about any images.
+        loaded: what ``load_image_set`` returned for these options, where it was called already.
 
     Raises:
         DataError: no usable image; to train: no training image, a single class, or a batch larger than the train split.
@@ -176,7 +181,7 @@ def prepare(
     from gpt4image.labelling.teaching import load_text_labels, with_text_labels
     from gpt4image.training import auto
 
-    image_set, table = load_image_set(config)
+    image_set, table = loaded or load_image_set(config)
     text_labels = load_text_labels(config, image_set)
     sizes = {split: len(image_set.indices(split)) for split in SPLITS}
     there = ", ".join(f"{split} {count:,}" for split, count in sizes.items())
