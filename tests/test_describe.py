@@ -284,7 +284,7 @@ def test_what_stops_the_describer_is_raised_after_its_answers_are_kept(run: Any,
     with pytest.raises(ModelError, match="quota exhausted"):
         run(Scripted(quota), image_set(9))
     with DescriptionStore(tmp_path / "a.db") as store:
-        assert len(store.settled(PROMPTS["paper"], Scripted.settings)) == 3
+        assert len(store.settled(PROMPTS["short"], Scripted.settings)) == 3
 
 
 def test_a_full_disk_stops_the_run_and_leaves_no_thread_behind(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,8 +84,8 @@ class DescribeConfig(DescriberOptions):
     """Description store (one SQLite file); made when it does not exist."""
 
     # Prompts
-    prompt: tuple[str, ...] = ("paper",)
-    """Prompt(s): paper, class-conditioned, attributes, contrastive, conversation, or a text file of your own. See
+    prompt: tuple[str, ...] = ("short",)
+    """Prompt(s): short, paper, class-conditioned, attributes, contrastive, conversation, or a text file of your own. See
     docs/describe.md."""
     domain: str = ""
     """What the images are about, in a few words ("birds"); prompts may use it as {domain}."""

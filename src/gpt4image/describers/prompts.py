@@ -24,6 +24,8 @@ _PLACE = re.compile(r"\{(\w+)\}")
 PROMPTS: Mapping[str, Prompt] = {
     prompt.name: prompt
     for prompt in (
+        # What the texts of our evidence answered (docs/practice.md); a text of MiniLM's length, at half the price.
+        Prompt("short", 1, "Describe this image in detail, in 25 to 45 words.", class_conditioned=False),
         # arXiv 2306.00693, first version.
         Prompt("paper", 1, "Describe this image in detail.", class_conditioned=False),
         Prompt(
