@@ -132,16 +132,19 @@ def test_a_gpu_without_room_is_named_with_what_to_do(
     assert "--batch-size" in said and "Traceback" not in said
 
 
+KEPT = "what was finished is kept. Give the same command again"
+
+
 @pytest.mark.parametrize(
-    ("words", "again"),
+    ("words", "said"),
     [
-        (["train", "--data", "folder:x", "--out", "run"], "the same command again with --resume to go on."),
-        (["train", "--data", "folder:x", "--out", "run", "--resume"], "the same command again to go on."),
-        (["descriptions", "stats", "--store", "s.db"], "the same command again to go on."),
+        (["train", "--data", "folder:x", "--out", "run"], f"{KEPT} with --resume to go on."),
+        (["train", "--data", "folder:x", "--out", "run", "--resume"], f"{KEPT} to go on."),
+        (["descriptions", "stats", "--store", "s.db"], "no half of a file is left. The same command begins anew."),
     ],
 )
 def test_what_was_interrupted_goes_on_by_the_command_that_is_named(
-    words: list[str], again: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(_config: object) -> None:
         raise KeyboardInterrupt
@@ -150,7 +153,7 @@ def test_what_was_interrupted_goes_on_by_the_command_that_is_named(
     for name in ("train", "descriptions stats"):
         monkeypatch.setitem(COMMANDS, name, replace(COMMANDS[name], stage="waiting:stage"))
     assert main(words) == 130
-    assert capsys.readouterr().err == f"Interrupted; what was finished is kept. Give {again}\n"
+    assert capsys.readouterr().err == f"Interrupted; {said}\n"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes of a POSIX shell")

@@ -6,7 +6,6 @@ import errno
 import os
 import re
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -164,10 +163,10 @@ def test_a_damaged_record_is_named(measured: Path, name: str, content: str) -> N
 def test_a_run_folder_that_cannot_be_written_is_known_before_work(
     measured: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(**_: object) -> None:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(measured / ".a-temporary-name.tmp"))
+    def refuse(path: Path, **_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
 
-    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(Path, "touch", refuse)
     monkeypatch.setattr("gpt4image.evaluate.measure_run", lambda *_args, **_options: pytest.fail("it was measured"))
     with pytest.raises(OSError, match="Read-only") as caught:
         evaluate(EvaluateConfig(run_dir=measured, split="val"))

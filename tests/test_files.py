@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import math
 import os
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -54,6 +53,26 @@ def test_folders_and_devices_are_not_replaced(tmp_path: Path) -> None:
         assert (caught.value.errno, caught.value.filename) == (number, str(tmp_path / name))
 
 
+def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("folder/file")
+    (tmp_path / "folder").mkdir()
+    for value in (1, 2):  # the file is not there yet, and is
+        write_json(tmp_path / "link", value)
+        assert (tmp_path / "link").is_symlink() and read_json(tmp_path / "folder" / "file") == value
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_rights_are_those_of_the_file_before_or_of_any_new_one(tmp_path: Path) -> None:
+    (tmp_path / "secret").touch(0o600)
+    before = os.umask(0o027)
+    try:
+        for name in ("secret", "new"):
+            write_text(tmp_path / name, "x")
+    finally:
+        os.umask(before)
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("secret", "new")] == [0o600, 0o640]
+
+
 def test_a_last_line_that_a_crash_cut_is_dropped_and_a_broken_one_between_is_not(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     write_json_lines(path, [{"a": 1}, {"b": "é\n"}])
@@ -83,10 +102,10 @@ def test_a_place_that_cannot_be_written_is_called_by_its_own_name(
     require_writable(tmp_path / "a.json")
     assert list(tmp_path.iterdir()) == []
 
-    def refuse(**_: object) -> None:
-        raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path / ".a.json.x1y2.tmp"))
+    def refuse(path: Path, **_: object) -> None:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
-    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(Path, "touch", refuse)
     for write in (require_writable, lambda path: write_json(path, 1)):
         with pytest.raises(OSError, match="Permission denied") as caught:
             write(tmp_path / "a.json")

@@ -28,6 +28,11 @@ def test_there_are_recipes() -> None:
     assert SHIPPED
 
 
+def test_a_byte_order_mark_is_no_part_of_a_recipe(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text("epochs = 3\n", encoding="utf-8-sig")
+    assert load_recipe(tmp_path / "r.toml", TrainConfig, data="openmoji", out=tmp_path).epochs == 3
+
+
 def test_options_on_the_command_line_win(tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text('data = "openmoji"\nbatch-size = 16\nlr = 0.1\n')
     config = load_recipe(tmp_path / "r.toml", TrainConfig, out=tmp_path, lr=0.2)

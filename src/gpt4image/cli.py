@@ -27,7 +27,8 @@ class Command:
     """One sub-command: what it does, its configuration and the function that runs it, imported when needed.
 
     ``recipes`` says that options may come from a recipe, ``several`` from several at once; ``shared`` that processes
-    started by torchrun or accelerate launch can share its work.
+    started by torchrun or accelerate launch can share its work; ``resumes`` that the same command goes on where it was
+    interrupted.
     """
 
     about: str
@@ -36,11 +37,12 @@ class Command:
     recipes: bool = False
     several: bool = False
     shared: bool = False
+    resumes: bool = False
 
 
 COMMANDS = {
-    "demo": Command("whole pipeline on packaged pictures, offline", "DemoConfig", "demo:demo"),
-    "describe": Command("describe every image", "DescribeConfig", "describe:describe"),
+    "demo": Command("whole pipeline on packaged pictures, offline", "DemoConfig", "demo:demo", resumes=True),
+    "describe": Command("describe every image", "DescribeConfig", "describe:describe", resumes=True),
     "descriptions import": Command(
         "bring descriptions into a store", "ImportDescriptionsConfig", "descriptions:import_descriptions"
     ),
@@ -53,12 +55,17 @@ COMMANDS = {
     "embeddings import": Command(
         "make a table of released embeddings", "ImportEmbeddingsConfig", "embeddings:import_embeddings"
     ),
-    "encode": Command("turn descriptions into embeddings", "EncodeConfig", "encode:encode"),
+    "encode": Command("turn descriptions into embeddings", "EncodeConfig", "encode:encode", resumes=True),
     "label": Command("read class probabilities off the descriptions", "LabelConfig", "label:label"),
-    "train": Command("train a model", "TrainConfig", "train:train", recipes=True, shared=True),
+    "train": Command("train a model", "TrainConfig", "train:train", recipes=True, shared=True, resumes=True),
     "evaluate": Command("measure a run", "EvaluateConfig", "evaluate:evaluate", shared=True),
     "compare": Command(
-        "train all arms over seeds: did text help?", "CompareConfig", "compare:compare", recipes=True, several=True
+        "train all arms over seeds: did text help?",
+        "CompareConfig",
+        "compare:compare",
+        recipes=True,
+        several=True,
+        resumes=True,
     ),
     "report": Command("write report.html of a run or a comparison", "ReportConfig", "report:report"),
     "export": Command("write a model as others load it", "ExportConfig", "export:export"),
@@ -126,16 +133,19 @@ def _main(words: list[str]) -> int:
         )
         return USER_MISTAKE
     except KeyboardInterrupt:
-        again = "the same command again" + (" with --resume" if _goes_on_by_resume(words) else "")
-        print(f"Interrupted; what was finished is kept. Give {again} to go on.", file=sys.stderr)
+        print(_interrupted(words), file=sys.stderr)
         return INTERRUPTED
 
 
-def _goes_on_by_resume(words: list[str]) -> bool:
-    """Return whether the command refuses a folder with unfinished work unless --resume is given, and it was not."""
+def _interrupted(words: list[str]) -> str:
+    """Return what an interrupted command leaves, and how to go on."""
     command = COMMANDS.get(words[0])
+    if command is None or not command.resumes:
+        return "Interrupted; no half of a file is left. The same command begins anew."
     configs: Any = importlib.import_module("gpt4image.config")
-    return command is not None and "resume" in getattr(configs, command.config).model_fields and "--resume" not in words
+    refuses = "resume" in getattr(configs, command.config).model_fields and "--resume" not in words
+    again = "the same command again" + (" with --resume" if refuses else "")
+    return f"Interrupted; what was finished is kept. Give {again} to go on."
 
 
 def _run(name: str, words: list[str]) -> int:

@@ -135,4 +135,4 @@ def _pushed(config: ExportConfig, repository: str) -> str:
         files = {path.name: path for path in sorted(config.out.iterdir())}
     else:
         files = {config.out.name: config.out, CARD: _card(config, config.out)}
-    return hub.push(repository, files, message=f"gpt4image export --format {config.format}")
+    return hub.push(repository, files, message=f"gpt4image export --format {config.format}", out=config.out)

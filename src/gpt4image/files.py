@@ -7,6 +7,8 @@ import errno
 import hashlib
 import json
 import os
+import secrets
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -29,13 +31,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
     if path.exists() and not path.is_file():
         number = errno.EISDIR if path.is_dir() else errno.EINVAL
         raise OSError(number, os.strerror(number), str(path))
+    path = _target(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary_file(path)
     try:
         yield temporary
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
-        temporary.chmod(0o644)
+        if path.exists():
+            shutil.copymode(path, temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -43,21 +47,27 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 def require_writable(path: Path) -> None:
     """Check that ``atomic_path`` can write ``path``, before work whose result would be lost. Raises OSError."""
-    _temporary_file(path).unlink()
+    _temporary_file(_target(path)).unlink()
+
+
+def _target(path: Path) -> Path:
+    """Return what a link leads to: that is written, and the link stays."""
+    return path.resolve() if path.is_symlink() else path
 
 
 def _temporary_file(path: Path) -> Path:
-    """Make an empty file beside ``path``; an OSError names ``path``, not a file that nobody knows."""
+    """Make an empty file beside ``path``, with the rights of a new one; an OSError names ``path``, not this file."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        temporary.touch(exist_ok=False)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
-    os.close(handle)
-    return Path(name)
+    return temporary
 
 
 def remove_unfinished(path: Path) -> None:
     """Remove what ``atomic_path`` leaves beside ``path`` where its process is killed; nobody may be writing it."""
+    path = _target(path)
     for temporary in path.parent.glob(f".{path.name}.*.tmp"):
         temporary.unlink(missing_ok=True)
 

@@ -50,7 +50,7 @@ def _read(path: Path, stage: type[StageConfig], above: tuple[Path, ...]) -> dict
 
 def _table(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         why = f"; {above[-1]} extends it, and names it relative to itself" if above else ""
         raise ConfigError(f"Recipe {path} does not exist{why}.") from None

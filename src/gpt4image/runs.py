@@ -25,7 +25,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -156,17 +156,18 @@ def read_run(run_dir: Path) -> dict[str, Any]:
     if not metrics:
         raise RunError(f"{run_dir / METRICS} is empty: it is damaged. Bring back a copy of it, or train again.")
     return {
-        "config": _read_record(run_dir / CONFIG, {"data"}),
+        "config": _read_record(run_dir / CONFIG, {"data"}, tables={"chosen"}),
         "environment": _read_record(run_dir / ENVIRONMENT, set()),
         "metrics": metrics,
-        "run": _read_record(run_dir / RUN, {"set_aside"}),
+        "run": _read_record(run_dir / RUN, {"set_aside"}, tables={"data"}),
     }
 
 
-def _read_record(path: Path, needed: set[str]) -> dict[str, Any]:
-    """Return a record of a run. Raises RunError: it does not hold what train writes."""
+def _read_record(path: Path, needed: set[str], *, tables: Set[str] = frozenset()) -> dict[str, Any]:
+    """Return a record of a run: ``needed`` is in it, and ``tables`` are tables. Raises RunError: it is another one."""
     record = read_json(path)
-    if not isinstance(record, dict) or not record.keys() >= needed:
+    is_whole = isinstance(record, dict) and record.keys() >= needed
+    if not is_whole or not all(isinstance(record[name], dict) for name in tables & record.keys()):
         raise RunError(f"{path} is damaged: it does not hold what train writes. Bring back a copy of it.")
     return record
 

@@ -27,11 +27,11 @@ def test_files_are_one_commit_of_a_private_repository(hub: Hub, tmp_path: Path) 
     require_login()
     for name in ("a", "b"):
         (tmp_path / name).write_bytes(name.encode() * 1000)
-    url = push("me/model", {"README.md": tmp_path / "a", "model.bin": tmp_path / "b"}, message="first")
+    url = push("me/model", {"README.md": tmp_path / "a", "model.bin": tmp_path / "b"}, message="first", out=tmp_path)
     assert url == f"{hub.url}/me/model"
     assert hub.files == {"me/model": {"README.md": b"a" * 1000, "model.bin": b"b" * 1000}}
     assert hub.private == {"me/model": True}
-    push("me/model", {"README.md": tmp_path / "b"}, message="second")
+    push("me/model", {"README.md": tmp_path / "b"}, message="second", out=tmp_path)
     assert hub.files["me/model"]["README.md"] == b"b" * 1000, "a repository that is there gets another commit"
     assert hub.commits == ["first", "second"]
 
@@ -48,7 +48,8 @@ def test_a_token_that_is_refused_is_not_shown(hub: Hub, tmp_path: Path, monkeypa
         require_login()
     (tmp_path / "a").write_bytes(b"a")
     with pytest.raises(ExportError, match="complete on this machine, but not at me/model") as pushed:
-        push("me/model", {"README.md": tmp_path / "a"}, message="first")
+        push("me/model", {"README.md": tmp_path / "a"}, message="first", out=tmp_path)
+    assert f"try `hf upload --private me/model {tmp_path}`" in str(pushed.value)
     assert "hf_expired" not in f"{login.value}{pushed.value}"
     assert hub.files == {}
 

@@ -48,7 +48,7 @@ def test_settings_survive_json_and_timm(size: int, more: int, fit: Any, interpol
     assert Preprocessing.from_timm(json.loads(json.dumps(how.to_timm()))) == how
 
 
-@pytest.mark.parametrize("more", [0, 1, 4, 5])
+@pytest.mark.parametrize("more", [0, 1, 3, 4, 5, 7])
 def test_pixels_are_those_of_the_evaluation(more: int) -> None:
     data = png(smooth(70, 50))
     how = Preprocessing(size=20, resize=20 + more, **COLOURS)
@@ -71,6 +71,15 @@ def test_timms_transform_of_the_same_settings_sees_nearly_the_same(fit: Any, res
     other = dataclasses.replace(how, fit="squash" if fit == "crop" else "crop")
     wrong = other.normalised(torch.from_numpy(as_images(other.pixels(png(picture))[None])))[0]
     assert (wrong - theirs(picture)).abs().max() > 0.5, "the comparison tells the two fits apart"
+
+
+@pytest.mark.parametrize(("size", "resize"), [(48, 55), (64, 73), (160, 183), (224, 235), (224, 256)])
+def test_the_centre_is_cut_where_timm_cuts_it(size: int, resize: int) -> None:
+    how = Preprocessing(size=size, resize=resize, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    picture = Image.fromarray(np.random.default_rng(2).integers(0, 256, (resize, resize, 3), dtype=np.uint8))
+    known = how.to_timm()
+    theirs: Any = create_transform(**{**known, "input_size": tuple(known["input_size"])}, is_training=False)
+    np.testing.assert_array_equal((theirs(picture).numpy() * 255).round(), how.pixels(png(picture)))
 
 
 def test_a_square_picture_of_the_size_keeps_its_pixels() -> None:

@@ -36,6 +36,7 @@ KINDS = {
     "transparent": lambda photo: photo.crop((0, 0, 300, 300)).convert("RGBA").rotate(45),
     "palette": lambda photo: photo.convert("P"),
     "turned": turned,
+    "16 bits": lambda photo: Image.fromarray(np.asarray(photo.convert("L"), np.uint16) * 257),
 }
 
 

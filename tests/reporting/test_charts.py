@@ -116,6 +116,15 @@ def test_numbers_are_written_into_the_chart() -> None:
     assert {"+40", "−5", "40 %"} <= set(texts)
 
 
+@pytest.mark.parametrize("spread", [0.002, 0.02, 0.2])
+def test_ticks_of_an_axis_are_told_apart(spread: float) -> None:
+    spreads = [charts.Spread(name="one", values=(0.65, 0.65 + spread), mean=0.65, interval=None)]
+    root = ElementTree.fromstring(charts.interval_chart("a", "Accuracy", spreads, axis="test accuracy"))
+    wide = next(iter(root.iter(f"{{{charts.SVG}}}svg")))
+    ticks = [text for element in wide.iter(f"{{{charts.SVG}}}text") if (text := element.text or "").endswith(" %")]
+    assert len(ticks) > 3 and len(set(ticks)) >= len(ticks) - 1, "the mean is written too"
+
+
 def test_long_names_are_cut() -> None:
     assert "w" * 21 + "…" in intervals("w" * 60)
 

@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gpt4image import files
 from gpt4image.errors import DataError, TableError
 from gpt4image.files import read_json, write_json
 from gpt4image.searching import index as module
@@ -186,11 +185,17 @@ def killed_at(moment: int, folder: Path, digests: NDArray[np.uint8]) -> bool:
 
             return call
 
-        for place, name in ((os, "fsync"), (os, "truncate"), (Path, "replace"), (Path, "unlink"), (Path, "mkdir")):
+        for place, name in (
+            (os, "fsync"),
+            (os, "truncate"),
+            (Path, "replace"),
+            (Path, "unlink"),
+            (Path, "mkdir"),
+            (Path, "touch"),
+        ):
             setattr(place, name, counted(getattr(place, name)))
         module.shutil.rmtree = counted(module.shutil.rmtree)
         module.np.lib.format.open_memmap = counted(np.lib.format.open_memmap)
-        files.tempfile.mkstemp = counted(files.tempfile.mkstemp)
         try:
             indexed(folder, digests)
         except Exception:  # noqa: BLE001

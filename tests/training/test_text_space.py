@@ -17,7 +17,7 @@ from gpt4image.comparing.run_model import load_run_model
 from gpt4image.config import TrainConfig
 from gpt4image.data import load_image_set
 from gpt4image.errors import ModelError, RunError, TableError
-from gpt4image.files import read_json
+from gpt4image.files import read_json, write_json
 from gpt4image.table import EmbeddingTable
 from gpt4image.train import train
 from gpt4image.training.text_space import RECORD, TextSpace, read_text_space
@@ -135,3 +135,6 @@ def test_the_record_is_plain_json(colour_folder: Path, described: Path, tmp_path
     record = read_json(tmp_path / "run" / RECORD)
     assert record.keys() == {"encoder", "revision", "width", "centre"} and len(record["centre"]) == 8
     assert EmbeddingTable.open(described).manifest.encoder == record["encoder"]
+    write_json(tmp_path / "run" / RECORD, {})
+    with pytest.raises(RunError, match=rf"{RECORD} is damaged"):
+        read_text_space(tmp_path / "run", configured(colour_folder, described, tmp_path / "run", "class"))

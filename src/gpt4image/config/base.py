@@ -32,7 +32,9 @@ def listed(value: str) -> tuple[str, ...]:
 class StageConfig(BaseModel):
     """Base of all stage configurations."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=()
+    )
 
     as_json: Annotated[bool, tyro.conf.arg(name="json"), Field(exclude=True)] = False
     """Print the result as one JSON object on standard output."""

@@ -85,8 +85,8 @@ class DescribeConfig(DescriberOptions):
 
     # Prompts
     prompt: tuple[str, ...] = ("short",)
-    """Prompt(s): short, paper, class-conditioned, attributes, contrastive, conversation, or a text file of your own. See
-    docs/describe.md."""
+    """Prompt(s): short, paper, class-conditioned, attributes, contrastive, conversation, or a text file of your own.
+    See docs/describe.md."""
     domain: str = ""
     """What the images are about, in a few words ("birds"); prompts may use it as {domain}."""
     word_limit: int = Field(default=100, ge=1)

@@ -144,6 +144,11 @@ def decode_square(
         return np.array(rgb.resize((size, size), filter_, box=box))
 
 
+def centre_start(side: int, size: int) -> int:
+    """Return where a centre crop of ``size`` pixels begins in a side; halves go to the even one, as in torchvision."""
+    return round((side - size) / 2)
+
+
 def sides(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Return width and height of an image in pixels, as its header has them. Raises DecodeError as ``decode`` does."""
     with _opened(data, max_pixels) as image:

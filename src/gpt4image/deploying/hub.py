@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -21,13 +22,14 @@ def require_login() -> None:
         HfApi().whoami()
 
 
-def push(repository: str, files: Mapping[str, Path], *, message: str) -> str:
+def push(repository: str, files: Mapping[str, Path], *, message: str, out: Path) -> str:
     """Put files into a model repository as one commit, and return its address.
 
     Args:
         repository: USER/NAME; one that does not exist is made, and is private.
         files: where each file is, by its path in the repository.
         message: of the commit.
+        out: where the export is, for what to do if it fails.
 
     Raises:
         ExportError: the hub refuses or does not answer.
@@ -36,7 +38,8 @@ def push(repository: str, files: Mapping[str, Path], *, message: str) -> str:
 
     api = HfApi(library_name="gpt4image")
     operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=path) for name, path in files.items()]
-    with _explained(f"The export is complete on this machine, but not at {repository}: try `hf upload {repository}`"):
+    again = f"hf upload --private {shlex.quote(repository)} {shlex.quote(str(out))}"
+    with _explained(f"The export is complete on this machine, but not at {repository}: try `{again}`"):
         url = api.create_repo(repository, private=True, exist_ok=True)
         api.create_commit(repository, operations, commit_message=message)
     return str(url)

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,8 +45,11 @@ def find_images(names: Iterable[str]) -> Iterator[str | SetAside]:
     """
     for name in names:
         matches = [name] if os.path.lexists(name) else sorted(glob.glob(name, recursive=True))  # noqa: PTH207
+        folders = {match.rstrip("/") for match in matches if os.path.isdir(match)}  # noqa: PTH112
         empty = True
         for match in matches:
+            if any(str(above) in folders for above in Path(match).parents):
+                continue  # it is found in the folder above, which ``**`` matches too
             for found in _below(match) if os.path.isdir(match) else (match,):  # noqa: PTH112
                 empty = False
                 yield found

@@ -106,7 +106,7 @@ def model_card(
             seed=leaving.model.config.seed,
             options=Verbatim(json.dumps(public_options(leaving.model.config), indent=1)),
             agreement=agreement,
-            difference=f"{agreement.largest_difference:.1g}",
+            difference=f"{agreement.largest_difference:.1e}",
             data_licence=data_licence,
         )
     )
@@ -214,8 +214,10 @@ def public(value: Any) -> Any:
     if isinstance(value, Path):
         return value.name if value.is_absolute() else str(value)
     if isinstance(value, str):
-        kind, colon, where = value.rpartition(":")
-        return f"{kind}{colon}{Path(where).name}" if where.startswith(("/", "~")) else value
+        kind, colon, places = ("", "", value) if value.startswith(("/", "~")) else value.partition(":")
+        if not places.startswith(("/", "~")):
+            return value
+        return kind + colon + ",".join(Path(place).name for place in places.split(","))
     if isinstance(value, dict):
         return {key: public(item) for key, item in value.items()}
     return [public(item) for item in value] if isinstance(value, list | tuple) else value

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gpt4image.data.decode import decode_square
+from gpt4image.data.decode import centre_start, decode_square
 from gpt4image.errors import ModelError, first_few
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class Preprocessing:
     def pixels(self, data: bytes) -> NDArray[np.uint8]:
         """Decode the bytes of an image file to (3, S, S) uint8 pixels. Raises DecodeError as data/decode.py does."""
         square = decode_square(data, self.resize, filter_=_FILTERS[self.interpolation], squash=self.fit == "squash")
-        start = (self.resize - self.size) // 2
+        start = centre_start(self.resize, self.size)
         return square[start : start + self.size, start : start + self.size].transpose(2, 0, 1)
 
     def normalised(self, images: Tensor) -> Tensor:

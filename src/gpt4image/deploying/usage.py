@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from gpt4image.data.decode import centre_start
 from gpt4image.deploying.leaving import LeavingModel
 from gpt4image.deploying.metadata import EXTRA_FILE, ONNX_KEY
 from gpt4image.deploying.preprocessing import Preprocessing
 from gpt4image.deploying.timm_folder import needs_small_stem
 
 _TIMM = """\
+import numpy as np
 import timm
 import torch
 from PIL import Image, ImageOps
@@ -24,7 +26,10 @@ print(classes[probabilities.index(max(probabilities))])"""
 
 # Upright, and on white where it is transparent: as in training.
 _PICTURE = """\
-picture = ImageOps.exif_transpose(Image.open("picture.jpg")).convert("RGBA")
+picture = ImageOps.exif_transpose(Image.open("picture.jpg"))
+if picture.mode.startswith("I"):  # 16 bits a pixel
+    picture = Image.fromarray((np.asarray(picture) / 257).round().astype(np.uint8))
+picture = picture.convert("RGBA")
 picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")"""
 
 _SQUARE = """\
@@ -81,6 +86,6 @@ def example(leaving: LeavingModel, form: str, *, name: str, repository: str | No
 
 
 def _square(how: Preprocessing) -> str:
-    start = (how.resize - how.size) // 2
+    start = centre_start(how.resize, how.size)
     crop = f".crop(({start}, {start}, {start + how.size}, {start + how.size}))" if how.resize > how.size else ""
     return _SQUARE.format(resize=how.resize, filter=how.interpolation.upper(), crop=crop)

@@ -283,7 +283,7 @@ def _figure(width: int, height: int) -> Figure:
 def _percent_axis(axes: Axes, which: str, *, bins: int) -> None:
     axis = axes.xaxis if which == "x" else axes.yaxis
     axis.set_major_locator(MaxNLocator(bins, steps=[1, 2, 5, 10]))
-    axis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    axis.set_major_formatter(PercentFormatter(1, symbol=" %"))  # as many digits as tell the ticks apart
 
 
 def _clean(text: str) -> str:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gpt4image.data.decode import centre_start
 from gpt4image.training.draws import Draws
 
 
@@ -47,7 +48,7 @@ def train_batch(images: Tensor, how: Augmentation, draws: Draws) -> Tensor:
 
 def eval_batch(images: Tensor, how: Augmentation) -> Tensor:
     """Cut the centre and normalise: (B, C, S, S) uint8 to (B, C, T, T) float32."""
-    start = (images.shape[-1] - how.size) // 2
+    start = centre_start(images.shape[-1], how.size)
     centre = images[:, :, start : start + how.size, start : start + how.size]
     return normalised(centre.float() / 255.0, how)
 

@@ -83,10 +83,15 @@ def read_text_space(run_dir: Path, config: TrainConfig) -> TextSpace:
         return TextSpace(encoder=f"tuned:{run_dir}", revision="")
     if (run_dir / RECORD).is_file():
         record = read_json(run_dir / RECORD)
-        centre = None if record["centre"] is None else np.array(record["centre"], np.float32)
-        return TextSpace(
-            encoder=record["encoder"], revision=record["revision"], width=record.get("width"), centre=centre
-        )
+        try:
+            centre = None if record["centre"] is None else np.array(record["centre"], np.float32)
+            return TextSpace(
+                encoder=record["encoder"], revision=record["revision"], width=record.get("width"), centre=centre
+            )
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise RunError(
+                f"{run_dir / RECORD} is damaged: it does not hold what train writes. Bring back a copy of it."
+            ) from None
     if config.centre != "none" or config.embeddings is None:
         raise RunError(
             f"{run_dir} does not say what was subtracted from its texts (--centre {config.centre}): there is no "

@@ -79,8 +79,8 @@ def requests_of(config: DescribeConfig) -> list[Request]:
         Request(
             digest=digest,
             keys=(key,),
-            prompt=PROMPTS["paper"],
-            turns=(PROMPTS["paper"].text,),
+            prompt=PROMPTS["short"],
+            turns=(PROMPTS["short"].text,),
             read=lambda row=row: images.read(row),
         )
         for row, (key, digest) in enumerate(zip(images.keys, images.digests, strict=True))
