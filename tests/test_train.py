@@ -222,7 +222,7 @@ def test_what_fails_after_the_last_step_costs_no_step(
     monkeypatch.undo()
     train(options(colour_folder, tmp_path / "whole", **changes))
     assert same(tmp_path / "whole", tmp_path / "run")
-    assert not {path.name for path in (tmp_path / "run").iterdir()} & {runs.CHECKPOINT, "best.safetensors"}
+    assert not [*(tmp_path / "run").glob("best*"), *(tmp_path / "run").glob(runs.CHECKPOINT)]
 
 
 @pytest.mark.slow
@@ -263,6 +263,9 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(
     ("changes", "kind", "message"),
     [
         ({"batch_size": 64}, DataError, r"--batch-size 64 is larger than the train split \(3\d images\)"),
+        ({"batch_size": 8, "grad_accumulation": 5}, DataError, "--batch-size 8 times --grad-accumulation 5 is larger"),
+        ({"auto_augment": "bad"}, ConfigError, "--auto-augment bad: timm knows no such policy"),
+        ({"fsdp": True}, ConfigError, "--fsdp spreads weights over several processes"),
         ({"model": "resnet1O"}, ModelError, "resnet18"),
         ({"model_args": {"chanels": [1]}}, ModelError, "chanels"),
         ({"optimizer": "adamv"}, ConfigError, "--optimizer adamv"),
@@ -286,11 +289,57 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(
     ],
 )
 def test_mistakes_are_refused_before_training(
-    changes: dict[str, Any], kind: type[Exception], message: str, colour_folder: Path, tmp_path: Path
+    changes: dict[str, Any],
+    kind: type[Exception],
+    message: str,
+    colour_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("gpt4image.data.pixels.load_pixels", lambda *_, **__: pytest.fail("pictures were decoded"))
     with pytest.raises(kind, match=message):
         train(options(colour_folder, tmp_path / "run", **changes))
     assert not (tmp_path / "run").exists()
+
+
+def test_to_resume_where_nothing_has_begun_is_to_begin(colour_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / runs.MODEL).write_bytes(b"precious")
+    with pytest.raises(RunError, match=r"holds 'model\.safetensors', which a run would write over"):
+        train(options(colour_folder, tmp_path / "mine", resume=True))
+    write_json(tmp_path / "exported" / runs.CONFIG, {"architecture": "resnet18"})
+    with pytest.raises(RunError, match="of something else"):
+        train(options(colour_folder, tmp_path / "exported", resume=True))
+    train(options(colour_folder, tmp_path / "run", epochs=1, resume=True))
+    assert runs.is_finished(tmp_path / "run")
+
+
+@pytest.mark.parametrize(("again", "kept"), [((0.1, 0.15), 1), ((0.1, 0.3), 3), ((0.25, 0.1), 2)])
+def test_best_weights_are_those_of_the_epochs_that_the_curve_holds(
+    again: tuple[float, float], kept: int, colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = iter([0.2, 0.9, *again])  # the second epoch is lost after its weights were written; it is trained again
+    monkeypatch.setattr(loop, "validate", lambda _: {"top1": next(values), "loss": 1.0})
+    weights: dict[float, Any] = {}
+    real = loop.end_epoch
+
+    def killed(trainer: Any, *rest: Any) -> Any:
+        row = real(trainer, *rest)
+        weights[row["val"]["top1"]] = {k: v.clone() for k, v in trainer.evaluated.backbone.state_dict().items()}
+        if row["val"]["top1"] == 0.9:
+            raise RuntimeError("killed")
+        return row
+
+    monkeypatch.setattr(loop, "end_epoch", killed)
+    config = options(colour_folder, tmp_path / "run", epochs=3, select="best", checkpoint_seconds=0.0)
+    with pytest.raises(RuntimeError, match="killed"):
+        train(config)
+    train(config.model_copy(update={"resume": True}))
+    curve = [row["val"]["top1"] for row in runs.read_run(tmp_path / "run")["metrics"]]
+    assert curve == [0.2, *again]
+    found, _ = load_tensors(tmp_path / "run" / runs.MODEL)
+    assert all(torch.equal(found[name], value) for name, value in weights[curve[kept - 1]].items())
+    assert not list((tmp_path / "run").glob("*best*"))
 
 
 def test_a_run_folder_is_not_overwritten_nor_continued_with_other_options(colour_folder: Path, tmp_path: Path) -> None:
@@ -317,6 +366,11 @@ def test_what_has_changed_since_a_run_is_said_in_words(colour_folder: Path, tmp_
         train(options(colour_folder, tmp_path / "run", epochs=1, resume=True))
 
 
+def test_options_of_an_alignment_that_there_is_none_of_are_named(colour_folder: Path, tmp_path: Path) -> None:
+    notes = train(options(colour_folder, tmp_path / "run", epochs=1, head="mlp", text_first=0.5)).summary["notes"]
+    assert notes.startswith("No features are aligned, so --head, --text-first had no effect")
+
+
 def test_two_processes_do_not_train_in_one_folder(
     colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -327,23 +381,6 @@ def test_two_processes_do_not_train_in_one_folder(
     assert not (config.out / runs.CONFIG).exists()
     train(config)
     assert runs.is_finished(config.out) and not list(config.out.glob(".*"))
-
-
-def test_a_run_that_another_process_has_made_meanwhile_is_not_made_again(
-    colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from gpt4image import train as stage
-
-    config = options(colour_folder, tmp_path / "run", epochs=1, resume=True)
-    real = stage.prepare
-
-    def meanwhile(*arguments: Any, **more: Any) -> Any:
-        monkeypatch.undo()
-        train(config)
-        return real(*arguments, **more)
-
-    monkeypatch.setattr(stage, "prepare", meanwhile)
-    assert "finished before" in train(config).summary["notes"]
 
 
 def test_what_comes_next_is_what_the_splits_allow(colour_folder: Path, tmp_path: Path) -> None:

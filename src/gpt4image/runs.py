@@ -61,10 +61,12 @@ def writing(folder: Path) -> Iterator[None]:
     Nothing is left of that in it, and a folder that is still empty is removed. Whoever is killed holds it no longer.
 
     Raises:
-        RunError: another process holds it.
+        RunError: another process holds it, or it is a file.
         OSError: the folder cannot be written to.
     """
     made = not folder.exists()
+    if not made and not folder.is_dir():
+        raise RunError(f"{folder} is a file; --out names a folder, which is made where there is none.")
     folder.mkdir(parents=True, exist_ok=True)
     try:
         lock = acquire_lock(folder / LOCK, wait_s=PATIENCE)
@@ -95,9 +97,9 @@ def start(run_dir: Path, record: dict[str, Any], facts: dict[str, Any], *, resum
     Raises:
         RunError: the folder holds a run and ``resume`` is False, or a run of another configuration.
     """
-    if not resume:
+    if not resume or not has_begun(run_dir):
         require_new(run_dir)
-    if (run_dir / CONFIG).is_file():
+    if has_begun(run_dir):
         require_same(run_dir, record)
         return
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -109,14 +111,12 @@ def require_new(run_dir: Path) -> None:
     """Check that a run may begin in a folder.
 
     Raises:
-        RunError: it holds one, or files that a run would write over; or it is a file.
+        RunError: it holds one, or files that a run would write over.
     """
-    if (run_dir / CONFIG).is_file():
+    if has_begun(run_dir):
         raise RunError(f"{run_dir} already holds a run; give --resume to go on with it, or another --out.")
     if foreign := [name for name in (MODEL, HEAD, METRICS, RUN, CHECKPOINT) if (run_dir / name).exists()]:
         raise RunError(f"{run_dir} holds {first_few(foreign)}, which a run would write over; give another --out.")
-    if run_dir.exists() and not run_dir.is_dir():
-        raise RunError(f"{run_dir} is a file; --out names a folder, which is made where there is none.")
 
 
 def require_same(run_dir: Path, record: dict[str, Any]) -> None:
@@ -125,21 +125,32 @@ def require_same(run_dir: Path, record: dict[str, Any]) -> None:
     Raises:
         RunError: naming what differs; the data, where nothing else does.
     """
-    saved = read_json(run_dir / CONFIG)
+    saved = read_config(run_dir)
     differ = sorted(name for name in record.keys() - NOT_IDENTITY if saved.get(name) != record[name])
     if differ == [DATA]:
         raise RunError(
             f"{run_dir} holds a run of other data: the images, labels or texts that it reads have changed since it "
-            "began. Bring back those that it began with, or give another --out."
+            "began. Bring back those that it began with, or give another --out. Where pictures are broken, go on with "
+            "the --memory-limit-gb and the number of processes that it began with too: these decide when that is found."
         )
     if differ := [name for name in differ if name != DATA]:
         was = "; ".join(f"{name}: {saved.get(name)!r} there, {record[name]!r} now" for name in differ[:5])
         raise RunError(f"{run_dir} holds a run of another configuration ({was}); give another --out.")
 
 
+def has_begun(run_dir: Path) -> bool:
+    """Say whether a run has begun in a folder, finished or not."""
+    return (run_dir / CONFIG).is_file()
+
+
 def is_finished(run_dir: Path) -> bool:
     """Say whether a run folder holds a finished run."""
     return (run_dir / RUN).is_file()
+
+
+def read_config(run_dir: Path) -> dict[str, Any]:
+    """Return the options of a run that has begun. Raises RunError: what is there is of something else."""
+    return _read_record(run_dir / CONFIG, {"data"}, tables={"chosen"})
 
 
 def read_run(run_dir: Path) -> dict[str, Any]:
@@ -156,7 +167,7 @@ def read_run(run_dir: Path) -> dict[str, Any]:
     if not metrics:
         raise RunError(f"{run_dir / METRICS} is empty: it is damaged. Bring back a copy of it, or train again.")
     return {
-        "config": _read_record(run_dir / CONFIG, {"data"}, tables={"chosen"}),
+        "config": read_config(run_dir),
         "environment": _read_record(run_dir / ENVIRONMENT, set()),
         "metrics": metrics,
         "run": _read_record(run_dir / RUN, {"set_aside"}, tables={"data"}),
@@ -168,13 +179,16 @@ def _read_record(path: Path, needed: set[str], *, tables: Set[str] = frozenset()
     record = read_json(path)
     is_whole = isinstance(record, dict) and record.keys() >= needed
     if not is_whole or not all(isinstance(record[name], dict) for name in tables & record.keys()):
-        raise RunError(f"{path} is damaged: it does not hold what train writes. Bring back a copy of it.")
+        raise RunError(
+            f"{path} is damaged, or of something else: it does not hold what train writes. Bring back a copy of it, or "
+            "give another folder."
+        )
     return record
 
 
 def _instead(run_dir: Path) -> str:
     """Return what a folder without a finished run is, and what to do."""
-    if not (run_dir / CONFIG).is_file():
+    if not has_begun(run_dir):
         return "it is no run folder"
     config = read_json(run_dir / CONFIG)
     if isinstance(config, dict) and "data" in config:

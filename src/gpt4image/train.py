@@ -15,7 +15,7 @@ from gpt4image.data import SPLITS
 from gpt4image.devices import choose_device, cpu_threads, device_name
 from gpt4image.engines import processes
 from gpt4image.errors import ConfigError, DataError
-from gpt4image.files import read_json, write_json
+from gpt4image.files import write_json
 from gpt4image.outcome import Outcome, SetAside
 from gpt4image.progress import progress_bar
 from gpt4image.training.tracking import require_trackers, tracked
@@ -38,19 +38,15 @@ def train(config: TrainConfig) -> Outcome:
     from gpt4image.reporting.gather import gather_run
 
     left_out: list[SetAside] = []
-    with processes.joined(choose_device(config.device)), cpu_threads(config.threads):
+    # The folder is held from the start, so that one that cannot be written to is known before images are read.
+    with processes.joined(choose_device(config.device)), cpu_threads(config.threads), _alone_in(config.out):
         ready = processes.together(lambda: _prepared(config), first_ahead=True)
-        finished = ready is None
         if ready is not None:
             _require_same_data(ready)
-            with _alone_in(config.out):
-                # Another process may have made the run while this one read the images and waited.
-                finished = config.resume and processes.from_first(runs.is_finished(config.out))
-                if not finished:
-                    _train(resolve(ready))
-                    if processes.rank() == 0:
-                        left_out = gather_run(ready, config.out)
-        return processes.together(lambda: _outcome(config.out, left_out, finished=finished))
+            _train(resolve(ready))
+            if processes.rank() == 0:
+                left_out = gather_run(ready, config.out)
+        return processes.together(lambda: _outcome(config.out, left_out, finished=ready is None))
 
 
 @contextlib.contextmanager
@@ -74,12 +70,13 @@ def _prepared(config: TrainConfig) -> Prepared | None:
         flags = " and ".join("--" + name.replace("_", "-") for name in given)
         raise ConfigError(f"{flags}: how targets are made of text labels, of which there are none; give --text-labels.")
     require_trackers(config.trackers)
-    if not config.resume:
+    if config.resume and runs.has_begun(config.out):
+        config = _as_before(config)
+        if runs.is_finished(config.out):
+            runs.require_same(config.out, config.model_dump(mode="json"))
+            return None
+    else:
         runs.require_new(config.out)
-    config = _as_before(config) if config.resume else config
-    if config.resume and runs.is_finished(config.out):
-        runs.require_same(config.out, config.model_dump(mode="json"))
-        return None
     return prepare(config, splits=("train", "val"))
 
 
@@ -182,12 +179,9 @@ def data_facts(ready: Prepared) -> dict[str, Any]:
 
 def _as_before(config: TrainConfig) -> TrainConfig:
     """Return the options with what the interrupted run had chosen, so that a resumed run chooses nothing anew."""
-    path = config.out / runs.CONFIG
-    if not path.is_file():
-        return config
-    saved = read_json(path)
+    saved = runs.read_config(config.out)
     still_open = {name for name in TrainConfig.model_fields if getattr(config, name) in (None, "auto", {})}
-    return config.model_copy(update={name: saved[name] for name in still_open & saved["chosen"].keys()})
+    return config.model_copy(update={name: saved[name] for name in still_open & saved.get("chosen", {}).keys()})
 
 
 def _outcome(out: Path, left_out: list[SetAside], *, finished: bool) -> Outcome:

@@ -11,8 +11,9 @@ import pytest
 
 from gpt4image.comparing import class_names
 from gpt4image.comparing.arms import ALL
-from gpt4image.comparing.setups import OF_ALIGNMENT, OF_TEXT_LABELS, Setup, set_up
+from gpt4image.comparing.setups import Setup, set_up
 from gpt4image.config import TrainConfig, TrainOptions
+from gpt4image.config.learning import OF_ALIGNMENT, OF_TEXT_LABELS
 from gpt4image.data import load_image_set
 from gpt4image.errors import ConfigError, ModelError, TableError
 from gpt4image.files import read_json, write_json

@@ -50,11 +50,21 @@ def test_passes_differ_in_order_and_seeds_differ() -> None:
 
 @pytest.mark.parametrize(("share", "own"), [(0.5, 8), (0.25, 4), (0.01, 1), (0.99, 15)])
 def test_batches_hold_the_asked_share_of_images_with_a_target(share: float, own: int) -> None:
-    batches = make_batches(np.arange(10), np.arange(100, 200), size=16, labelled_share=share, seed=0)
+    batches = make_batches(np.arange(10), np.arange(100, 2000), size=16, labelled_share=share, seed=0)
     for number in range(20):
         batch = batches.batch(number)
         assert len(batch) == 16
         assert (batch < 100).sum() == own
+
+
+@pytest.mark.parametrize("others", [1, 20, 60])
+def test_few_images_without_a_target_are_drawn_as_often_as_the_others(others: int) -> None:
+    images, few = np.arange(60), np.arange(100, 100 + others)
+    batches = make_batches(images, few, size=4, labelled_share=0.5, seed=0)
+    passes = np.concatenate([batches.batch(number) for number in range(60 + others)])  # four
+    assert set(np.unique_counts(passes).counts.tolist()) == {4}
+    assert make_batches(images, few, size=4, labelled_share=0.5, seed=0, apart=True).others_per_batch == 2
+    assert make_batches(images, few, size=4, labelled_share=0.999, seed=0).others_per_batch == 1
 
 
 def test_processes_that_see_the_others_twice_get_equal_shares_of_both_kinds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,9 +17,10 @@ from gpt4image.comparing.class_names import ClassNames, not_read
 from gpt4image.comparing.measures import Measures
 from gpt4image.comparing.members import Member, members_of, require_names
 from gpt4image.comparing.regimes import Regime
-from gpt4image.comparing.setups import OF_ALIGNMENT, OF_TEXT_LABELS, Setup, set_up, train_config
+from gpt4image.comparing.setups import Setup, set_up, train_config
 from gpt4image.comparing.transfer import choose_images, identity
 from gpt4image.config import CompareConfig, TrainConfig, TrainOptions
+from gpt4image.config.learning import OF_ALIGNMENT, OF_TEXT_LABELS
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.errors import ConfigError, DataError, Gpt4ImageError, TableError
 from gpt4image.files import fingerprint, read_json, write_json
@@ -131,7 +132,7 @@ def make_plan(config: CompareConfig) -> Plan:
     if regime.scarce or unlabelled or doubted:
         _refuse_leak(config, members.values())
     for seed in config.seed_range if regime.imbalance > 1.0 else ():
-        require_batch(len(regime.apply(ready.data, seed).indices("train")), ready.config.batch_size)
+        require_batch(len(regime.apply(ready.data, seed).indices("train")), ready.config)
     jobs = {name: _jobs(config, ready, name, members, asked) for name in members}
     every = tuple(job for several in jobs.values() for job in several)
     return Plan(

@@ -15,8 +15,7 @@ from gpt4image import runs
 from gpt4image.comparing.arms import Arm
 from gpt4image.comparing.class_names import ClassNames, find_class_names
 from gpt4image.config import TrainConfig, TrainOptions
-from gpt4image.config.base import StageConfig
-from gpt4image.config.learning import TextOptions
+from gpt4image.config.learning import OF_ALIGNMENT, OF_TEXT_LABELS, TextOptions
 from gpt4image.errors import ConfigError
 from gpt4image.files import fingerprint
 from gpt4image.labelling.teaching import class_names_of
@@ -24,13 +23,6 @@ from gpt4image.table import EmbeddingTable
 from gpt4image.text_encoders.weight_files import file_digest
 from gpt4image.training import auto
 from gpt4image.training.training_data import Prepared, with_table
-
-OF_ALL = frozenset({*StageConfig.model_fields, "embeddings", "text_labels", "only_described", "labelled_share"})
-"""Options among those of texts that concern arms without a text too."""
-OF_TEXT_LABELS = frozenset(name for name in TextOptions.model_fields if name.startswith("label_"))
-"""Options that say how text labels are read and used."""
-OF_ALIGNMENT = TextOptions.model_fields.keys() - OF_TEXT_LABELS - OF_ALL
-"""Options that say how features are aligned to texts."""
 
 
 @dataclass(frozen=True, kw_only=True)

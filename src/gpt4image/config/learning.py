@@ -92,7 +92,7 @@ class TextOptions(StageConfig):
     """Projection head from features to text space; dropped after training."""
     labelled_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
     """Share of a batch drawn from images with a target, where others take part through the alignment or consistency
-    alone."""
+    alone. Images that are fewer than the rest of the batch take part by the alignment as often as any other."""
 
     @property
     def alignment(self) -> dict[str, Any]:
@@ -105,6 +105,12 @@ class TextOptions(StageConfig):
             "same_class": self.same_class,
             "paper_compat": self.paper_compat,
         }
+
+    @property
+    def of_alignment_given(self) -> list[str]:
+        """Options of the alignment that are not at their default."""
+        defaults = {name: TextOptions.model_fields[name].default for name in sorted(OF_ALIGNMENT)}
+        return [name for name, value in defaults.items() if getattr(self, name) != value]
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -151,6 +157,14 @@ class TextOptions(StageConfig):
         if any(frozen.values()):
             names = " and ".join(name for name, given in frozen.items() if given)
             raise ConfigError(f"{asked}: {names} is made for texts that stay as they are; leave one of them out.")
+
+
+OF_ALL = frozenset({*StageConfig.model_fields, "embeddings", "text_labels", "only_described", "labelled_share"})
+"""Options among those of texts that concern runs without a text too."""
+OF_TEXT_LABELS = frozenset(name for name in TextOptions.model_fields if name.startswith("label_"))
+"""Options that say how text labels are read and used."""
+OF_ALIGNMENT = TextOptions.model_fields.keys() - OF_TEXT_LABELS - OF_ALL
+"""Options that say how features are aligned to texts."""
 
 
 class SemiSupervisedOptions(StageConfig):
@@ -250,6 +264,11 @@ class RegularisationOptions(StageConfig):
     """What erased pixels become: the mean colour, or normal noise (as DeiT and ConvNeXt are trained)."""
     drop_path: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Stochastic depth."""
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed in pairs."""
+        return self.mixup > 0.0 or self.cutmix > 0.0
 
 
 class RunningOptions(StageConfig):

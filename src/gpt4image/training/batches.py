@@ -52,7 +52,7 @@ class Batches:
     """Batches of a fixed size, drawn from images with a target and, where a loss uses them, from the others.
 
     Attributes:
-        targeted: stream of images with a class target.
+        targeted: stream of images with a class target, and of few others.
         others: stream of images that take part through alignment or consistency alone; None where there are none.
         size: images per batch.
         others_per_batch: how many of them come from ``others``.
@@ -104,7 +104,8 @@ def make_batches(
         targeted: images with a class target.
         others: images without one that alignment or consistency uses; may be empty.
         size: images per batch.
-        labelled_share: share of a batch drawn from ``targeted`` where there are others.
+        labelled_share: share of a batch drawn from ``targeted`` where there are others. Others that are fewer than the
+            rest of it are drawn as often as these, one stream of all, but where they are seen apart.
         seed: gives the order.
         repeats: times that each image comes in a row.
         mixing: whether images are mixed in pairs, from both ends.
@@ -116,6 +117,8 @@ def make_batches(
     """
     if len(targeted) == 0:
         raise DataError("No training image has a label or a text label; label some, or give --text-labels.")
+    if not apart and len(others) <= (1 - labelled_share) * (len(targeted) + len(others)):
+        targeted, others = np.union1d(targeted, others), others[:0]
     n_others = 0 if len(others) == 0 else min(max(size - round(size * labelled_share), 1), size - 1)
     return Batches(
         targeted=Stream(images=targeted, seed=(seed, 0), repeats=repeats),

@@ -35,7 +35,7 @@ from gpt4image.training.tracking import OnEpoch
 from gpt4image.training.trainer import Trainer, build
 from gpt4image.training.training_data import TrainingData
 
-BEST_FILE = "best.safetensors"
+BEST_FILES = "best-*.safetensors"  # * is the epoch
 VALIDATIONS = 10
 SAVING = 20
 """Training goes on for at least this many times as long as the last checkpoint took, before the next."""
@@ -105,8 +105,12 @@ def require_finite(trainer: Trainer, step: int, epoch: int, losses: Losses) -> d
     if finite:
         return dict(zip(named, values.tolist(), strict=True))
     trainer.model.zero_grad(set_to_none=True)
-    found = ", ".join(f"{name} {value}" for name, value in zip(named, values.tolist(), strict=True))
-    raise _diverged(trainer.config, f"The loss is not finite at step {step} (epoch {epoch + 1}): {found}")
+    found = dict(zip(named, values.tolist(), strict=True))
+    said = ", ".join(f"{name} {value}" for name, value in found.items())
+    error = _diverged(trainer.config, f"The loss is not finite at step {step} (epoch {epoch + 1}): {said}")
+    if math.isfinite(found["task"]) and not math.isfinite(found.get("align", 0.0)):
+        error = TrainingError(f"{error} It is the alignment: raise --temperature, or leave out --no-normalise.")
+    raise error
 
 
 def _diverged(config: TrainOptions, what: str) -> TrainingError:
@@ -180,11 +184,13 @@ def fit(
     """
     checkpoint = out / runs.CHECKPOINT
     reset_peak_memory(trainer.device)
-    state: dict[str, Any] = {"step": 0, "seconds": 0.0, "history": [], "best": -1.0, "epoch_losses": []}
+    state: dict[str, Any] = {"step": 0, "seconds": 0.0, "history": [], "best": (-1.0, 0), "epoch_losses": []}
     if processes.from_first(checkpoint.is_file()):
         state = processes.together(lambda: load_checkpoint(checkpoint, trainer.modules, trainer.optimizers))
-    trainer.history, trainer.best = state["history"], state["best"]
+    trainer.history, trainer.best = state["history"], tuple(state["best"])
     processes.by_first(lambda: write_json_lines(out / runs.METRICS, trainer.history))
+    # Weights that came after the checkpoint: their epoch is trained again, on other hardware perhaps to other ones.
+    processes.by_first(lambda: _keep_best(out, trainer))
     processes.by_first(lambda: _sweep(out))
     begin, epoch_losses, earlier = state["step"], state["epoch_losses"], state["seconds"]
     started = saved = time.monotonic()
@@ -199,6 +205,7 @@ def fit(
         now = {"step": step, "seconds": earlier + time.monotonic() - started, "history": trainer.history}
         now |= {"best": trainer.best, "epoch_losses": epoch_losses, "set_aside": set_aside()}
         save_checkpoint(checkpoint, trainer.modules, trainer.optimizers, now)
+        processes.by_first(lambda: _keep_best(out, trainer))
 
     accumulation, pause = trainer.config.grad_accumulation, checkpoint_seconds
     stream = pixels_of(trainer, range(begin * accumulation, trainer.steps * accumulation))
@@ -253,10 +260,21 @@ def end_epoch(
     }
     trainer.history.append(row)
     processes.by_first(lambda: append_json_line(out / runs.METRICS, row))
-    if config.select == "best" and val is not None and val["top1"] > trainer.best:
-        trainer.best = val["top1"]
-        save_tensors(out / BEST_FILE, trainer.evaluated.state_dict())
+    if config.select == "best" and val is not None and val["top1"] > trainer.best[0]:
+        trainer.best = val["top1"], epoch + 1
+        save_tensors(_best_file(out, trainer), trainer.evaluated.state_dict())
     return row
+
+
+def _best_file(out: Path, trainer: Trainer) -> Path:
+    return out / BEST_FILES.replace("*", str(trainer.best[1]))
+
+
+def _keep_best(out: Path, trainer: Trainer) -> None:
+    """Remove the best weights of other epochs, which stay until a checkpoint knows of better ones."""
+    for path in out.glob(BEST_FILES):
+        if path != _best_file(out, trainer):
+            path.unlink()
 
 
 def save_weights(trainer: Trainer, out: Path) -> None:
@@ -265,7 +283,7 @@ def save_weights(trainer: Trainer, out: Path) -> None:
     Raises:
         TrainingError: they are not finite.
     """
-    best = out / BEST_FILE
+    best = _best_file(out, trainer)
     weights = load_tensors(best)[0] if processes.from_first(best.is_file()) else trainer.evaluated.state_dict()
     if not all(bool(whole(tensor).isfinite().all()) for tensor in weights.values()):
         raise _diverged(trainer.config, "The weights are not finite")
@@ -280,12 +298,12 @@ def save_weights(trainer: Trainer, out: Path) -> None:
 
 def tidy(out: Path) -> None:
     """Remove what only an unfinished run needs; to be called when the record of the finished one is on disk."""
-    for name in (runs.CHECKPOINT, BEST_FILE):
-        (out / name).unlink(missing_ok=True)
+    for path in (out / runs.CHECKPOINT, *out.glob(BEST_FILES)):
+        path.unlink(missing_ok=True)
     _sweep(out)
 
 
 def _sweep(out: Path) -> None:
     """Remove what a process left that was killed while it wrote weights."""
-    for name in (runs.CHECKPOINT, BEST_FILE, runs.MODEL, runs.HEAD):
+    for name in (runs.CHECKPOINT, BEST_FILES, runs.MODEL, runs.HEAD):
         remove_unfinished(out / name)

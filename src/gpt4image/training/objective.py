@@ -54,7 +54,7 @@ def batch_losses(trainer: Trainer, step: int, images: NDArray[np.int64], pixels:
     one, two = (torch.arange(size), torch.arange(0)) if trainer.views is None else trainer.views.split(images)
     inputs = inputs_of(trainer, pixels.to(device, non_blocking=True), size, two)
     mixing: Tensor | None = None
-    if config.mixup > 0.0 or config.cutmix > 0.0:
+    if config.mixes:
         mixing = mix(inputs[:size], one, config.mixup, config.cutmix)
         targets = mixing @ targets
     # A text is drawn before the model draws what differs between processes (dropout).

@@ -26,7 +26,7 @@ from gpt4image.engines.sharding import Place, replicate, require_shardable, shar
 from gpt4image.errors import ConfigError, first_line
 from gpt4image.models import Backbone, checkpoint_activations, compile_training, create_backbone
 from gpt4image.training.augment import Augmentation
-from gpt4image.training.batches import Batches, make_batches
+from gpt4image.training.batches import Batches, make_batches, own_rows
 from gpt4image.training.policies import STRONG, Policy
 from gpt4image.training.text_targets import TextTargets
 from gpt4image.training.text_tower import TextReader, TextSource, TextTower
@@ -44,7 +44,8 @@ class Trainer:
 
     ``parallel`` is what a step calls in its place: the same, or a wrapper that averages gradients over processes.
     ``tuning`` is None where the text encoder does not learn, ``views`` where images are augmented on the device alone,
-    ``further`` where a batch is compared to its own texts alone.
+    ``further`` where a batch is compared to its own texts alone. ``best`` is the highest validation accuracy so far and
+    its epoch, counted from 1.
     """
 
     config: TrainOptions
@@ -63,7 +64,7 @@ class Trainer:
     further: FurtherTexts | None
     tuning: TextTuning | None
     history: list[dict[str, Any]] = field(default_factory=list)
-    best: float = -1.0
+    best: tuple[float, int] = (-1.0, 0)
 
     @property
     def steps(self) -> int:
@@ -145,6 +146,9 @@ def build(config: TrainOptions, data: TrainingData) -> Trainer:
         bias = -math.log(max(compared - 1, 1))  # the log odds of a pair taken at random
         texts = tuned_encoder(config, text, device)
         model = Aligner(backbone, text.width, head=config.head, texts=texts, bias=bias, **config.alignment)
+    elif data.text is None and (idle := config.of_alignment_given):
+        flags = ", ".join("--" + name.replace("_", "-") for name in idle)
+        notes = (*notes, f"No features are aligned, so {flags} had no effect (--embeddings names the texts).")
     targeted, others = participants(config, data, aligned=isinstance(model, Aligner))
     batches = make_batches(
         targeted,
@@ -153,27 +157,13 @@ def build(config: TrainOptions, data: TrainingData) -> Trainer:
         labelled_share=config.labelled_share,
         seed=config.seed,
         repeats=config.repeated_augmentation,
-        mixing=config.mixup > 0.0 or config.cutmix > 0.0,
+        mixing=config.mixes,
         apart=config.consistency > 0.0,
     )
     parallel, ema = placed(config, model, device, batches)
     if config.compile:
         compile_training(backbone, device)
-    try:
-        optimizer: Any = create_optimizer_v2(
-            parameter_groups(model, config, new_layers),
-            opt=config.optimizer or "",
-            lr=config.lr,
-            weight_decay=config.weight_decay or 0.0,
-            momentum=config.momentum,
-            foreach=False if config.fsdp else None,  # at once, parameters in shards and whole ones cannot be stepped
-        )
-        if getattr(optimizer, "is_second_order", False) or type(optimizer).__name__ == "Kron":
-            raise ValueError("it needs second derivatives, or a state that no checkpoint here holds")
-    except (ValueError, AssertionError, ImportError) as error:
-        raise ConfigError(
-            f"--optimizer {config.optimizer} cannot be used: {first_line(error)}; see timm.optim.list_optimizers()."
-        ) from None
+    optimizer = make_optimizer(model, config, new_layers)
     steps_per_epoch = max(1, count // (batch_size * config.grad_accumulation))
     steps = steps_per_epoch * (config.epochs or 0)
     lowest = min(config.min_lr, config.lr or config.min_lr)
@@ -195,6 +185,44 @@ def build(config: TrainOptions, data: TrainingData) -> Trainer:
         further=further,
         tuning=tuning_of(config, data, model, steps),
     )
+
+
+def require_buildable(config: TrainOptions, classes: int) -> None:
+    """Build what needs no image, and drop it: mistakes are told before all pictures are decoded.
+
+    Raises:
+        ConfigError, ModelError: as ``build``.
+    """
+    if config.fsdp:
+        require_shardable(config.optimizer or "")
+    backbone, _, new_layers = make_backbone(config, classes, structure_alone if config.fsdp else contextlib.nullcontext)
+    if config.checkpoint_activations:
+        checkpoint_activations(backbone, config.model or "")
+    make_optimizer(Plain(backbone), config, new_layers)
+    if config.auto_augment is not None:
+        Policy(config.auto_augment, augmentation_of(config, backbone).mean)
+    if not config.consistency:  # else it depends on the images
+        own_rows(config.batch_size or 0, 0, mixing=config.mixes, apart=False)
+
+
+def make_optimizer(model: Plain | Aligner, config: TrainOptions, new_layers: Sequence[str]) -> torch.optim.Optimizer:
+    """Return the optimiser of a run but that of its text encoder. Raises ConfigError: timm has none of its name."""
+    try:
+        optimizer: Any = create_optimizer_v2(
+            parameter_groups(model, config, new_layers),
+            opt=config.optimizer or "",
+            lr=config.lr,
+            weight_decay=config.weight_decay or 0.0,
+            momentum=config.momentum,
+            foreach=False if config.fsdp else None,  # at once, parameters in shards and whole ones cannot be stepped
+        )
+        if getattr(optimizer, "is_second_order", False) or type(optimizer).__name__ == "Kron":
+            raise ValueError("it needs second derivatives, or a state that no checkpoint here holds")
+    except (ValueError, AssertionError, ImportError) as error:
+        raise ConfigError(
+            f"--optimizer {config.optimizer} cannot be used: {first_line(error)}; see timm.optim.list_optimizers()."
+        ) from None
+    return optimizer
 
 
 def parameter_groups(model: Plain | Aligner, config: TrainOptions, new_layers: Sequence[str]) -> list[dict[str, Any]]:

@@ -174,12 +174,13 @@ def prepare(
 
     Raises:
         DataError: no usable image; to train: no training image, a single class, or a batch larger than the train split.
-        ConfigError: to train: no validation image to select weights by.
+        ConfigError, ModelError: to train: no validation image to select weights by; options that no run is built from.
         TableError: the embedding table or the text labels do not fit the set or its splits.
     """
     from gpt4image.data.pixels import load_pixels
     from gpt4image.labelling.teaching import load_text_labels, with_text_labels
     from gpt4image.training import auto
+    from gpt4image.training.trainer import require_buildable
 
     image_set, table = loaded or load_image_set(config)
     text_labels = load_text_labels(config, image_set)
@@ -196,8 +197,9 @@ def prepare(
         )
     config, chosen = auto.choose(config, image_set)
     if to_train:
-        require_batch(sizes["train"], config.batch_size or 0)
+        require_batch(sizes["train"], config)
         require_selectable(config, image_set)
+        require_buildable(config, len(image_set.classes))
     image_set = image_set.select(np.flatnonzero(np.isin(image_set.splits, splits)))
     pixels, broken, usable = load_pixels(
         image_set, auto.stored_size(config), memory_limit_gb=config.memory_limit_gb, workers=config.workers
@@ -247,13 +249,13 @@ def with_table(ready: Prepared, embeddings: Path) -> Prepared:
     return replace(ready, data=data, fingerprint=fingerprint([ready.fingerprint, table.manifest.to_json()]))
 
 
-def require_batch(count: int, batch_size: int) -> None:
-    """Refuse a batch larger than a train split of ``count`` images.
+def require_batch(count: int, config: TrainOptions) -> None:
+    """Refuse a step of more images than a train split of ``count`` has: an epoch would be several passes.
 
     Raises:
         DataError: naming both numbers.
     """
-    if batch_size > count:
-        raise DataError(
-            f"--batch-size {batch_size} is larger than the train split ({count} images); give at most {count}."
-        )
+    size, parts = config.batch_size or 0, config.grad_accumulation
+    if size * parts > count:
+        step = f"--batch-size {size}" + (f" times --grad-accumulation {parts}" if parts > 1 else "")
+        raise DataError(f"{step} is larger than the train split ({count} images); give at most {count}.")
