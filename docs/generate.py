@@ -67,6 +67,8 @@ RECORDS = {
     "cifar10-vit-few": "2,000 CIFAR-10 photographs, a ViT, rivals",
     "cifar10-vit-10": "2,000 CIFAR-10 photographs, a ViT, 10 seeds",
     "cifar10-vit-distilled": "2,000 CIFAR-10 photographs, a ViT, half of the target from the text",
+    "cifar10-vit-longer": "2,000 CIFAR-10 photographs, a ViT, 60 epochs",
+    "cifar10-vit-longer-10": "2,000 CIFAR-10 photographs, a ViT, 60 epochs, 10 seeds",
 }
 DETAILS = (
     " (`make demo`, 3 seeds)",

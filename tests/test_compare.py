@@ -330,7 +330,7 @@ def test_kill_9_of_a_comparison_leaves_no_worker_and_the_same_command_goes_on(
     colour_folder: Path, table: Path, tmp_path: Path
 ) -> None:
     out, recipe = tmp_path / "cmp", tmp_path / "kill.toml"
-    small = {**SMALL, "epochs": 40, "seeds": 3, "jobs": 2}
+    small = {**SMALL, "epochs": 20, "seeds": 3, "jobs": 2}
     lines = [f"{key} = {json.dumps(value)}" for key, value in small.items() if key != "model_args"]
     recipe.write_text("\n".join([*lines, "model_args = { channels = [8, 8, 8, 8], stem_width = 8 }"]))
     words = [sys.executable, "-m", "gpt4image", "compare", str(recipe), "--data", f"folder:{colour_folder}"]
