@@ -56,6 +56,7 @@ RECORDS = {
     "cifar10-rivals": "2,000 CIFAR-10 photographs, 10 seeds, rivals",
     "cifar10-few-and-wrong-10": "2,000 CIFAR-10 photographs, 10 seeds",
     "cifar10-few-and-wrong-10-rest": "2,000 CIFAR-10 photographs, 10 seeds, other numbers of labels",
+    "cifar10-by-class": "2,000 CIFAR-10 photographs, 10 seeds, wrong class by class",
     "cifar10-controls": "2,000 CIFAR-10 photographs, controls",
     "cifar10-controls-10": "2,000 CIFAR-10 photographs, the same seeds on another processor, controls",
     "cifar10-convnext": "2,000 CIFAR-10 photographs, a ConvNeXt",
@@ -80,6 +81,7 @@ DETAILS = (
     ", half of the target from the text",
     ", rivals of half text",
     ", 10 seeds, rivals",
+    ", 10 seeds, wrong class by class",
     ", 10 seeds, new classifier",
     ", rivals",
 )
