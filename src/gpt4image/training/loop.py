@@ -35,7 +35,7 @@ from gpt4image.training.tracking import OnEpoch
 from gpt4image.training.trainer import Trainer, build
 from gpt4image.training.training_data import TrainingData
 
-BEST_FILES = "best-*.safetensors"  # * is the epoch
+BEST_FILES = ".best-*.safetensors"  # * is the epoch; hidden, so that no file of the user is called so
 VALIDATIONS = 10
 SAVING = 20
 """Training goes on for at least this many times as long as the last checkpoint took, before the next."""
