@@ -112,7 +112,7 @@ def stored(path: Path) -> dict[str, str]:
     """Return text by digest; nothing where the process was killed before it had made the store."""
     if not path.exists():
         return {}
-    with DescriptionStore(path) as store:
+    with DescriptionStore(path, write=True) as store:  # killed while the file was made, only a writer goes on with it
         return {row.digest: row.text for row in store.texts()}
 
 
