@@ -40,7 +40,7 @@ from gpt4image.reporting.records import (
     load_run,
 )
 from gpt4image.reporting.run_charts import ClassGains, Confused, accuracy_curves, class_gains, confusions, loss_curves
-from gpt4image.runs import CONFIG, RUN
+from gpt4image.runs import RUN, has_begun, is_finished
 
 PAGE = "report.html"
 
@@ -76,7 +76,7 @@ def write_report(folder: Path) -> Path:
 def _build(folder: Path) -> Page:
     if (folder / COMPARISON).is_file():
         return _comparison_page(folder)
-    if (folder / RUN).is_file() or (folder / CONFIG).is_file():
+    if is_finished(folder) or has_begun(folder):
         return _run_page(load_run(folder), _extras(folder))
     raise RunError(
         f"{folder} holds neither {COMPARISON} nor {RUN}; give a folder that `gpt4image compare`, `gpt4image demo` or "

@@ -11,6 +11,7 @@ from typing import Any
 
 from gpt4image import runs
 from gpt4image.config import TrainConfig, TrainOptions
+from gpt4image.config.base import flag_of
 from gpt4image.data import SPLITS
 from gpt4image.devices import choose_device, cpu_threads, device_name
 from gpt4image.engines import processes
@@ -67,7 +68,7 @@ def _prepared(config: TrainConfig) -> Prepared | None:
         )
     how = {name: getattr(config, name) for name in ("label_trust", "label_targets", "label_confidence")}
     if config.text_labels is None and (given := [name for name, value in how.items() if value is not None]):
-        flags = " and ".join("--" + name.replace("_", "-") for name in given)
+        flags = " and ".join(map(flag_of, given))
         raise ConfigError(f"{flags}: how targets are made of text labels, of which there are none; give --text-labels.")
     require_trackers(config.trackers)
     if config.resume and runs.has_begun(config.out):

@@ -20,6 +20,7 @@ from gpt4image.comparing.regimes import Regime
 from gpt4image.comparing.setups import Setup, set_up, train_config
 from gpt4image.comparing.transfer import choose_images, identity
 from gpt4image.config import CompareConfig, TrainConfig, TrainOptions
+from gpt4image.config.base import flag_of
 from gpt4image.config.learning import OF_ALIGNMENT, OF_TEXT_LABELS
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.errors import ConfigError, DataError, Gpt4ImageError, TableError
@@ -108,10 +109,8 @@ def make_plan(config: CompareConfig) -> Plan:
         raise ConfigError(
             f"--described-fraction {config.described_fraction:g} is a part of the descriptions: give --embeddings too."
         )
-    defaults = {name: CompareConfig.model_fields[name].default for name in sorted(OF_TEXT_LABELS)}
-    given = [name for name, value in defaults.items() if getattr(config, name) != value]
-    if given and config.embeddings is None:
-        flags = ", ".join("--" + name.replace("_", "-") for name in given)
+    if config.embeddings is None and (given := config.given(OF_TEXT_LABELS)):
+        flags = ", ".join(map(flag_of, given))
         raise ConfigError(
             f"{flags}: how text labels are read and used, and there are none without --embeddings: give it too, or "
             "leave out what is for them."

@@ -48,9 +48,14 @@ class StageConfig(BaseModel):
             raise ConfigError("\n".join(_explain_one(cls, detail) for detail in error.errors())) from None
 
 
+def flag_of(name: str) -> str:
+    """Return an option by its field name as it is given on the command line."""
+    return "--" + name.replace("_", "-")
+
+
 def _explain_one(cls: type[StageConfig], detail: Any) -> str:
     name = ".".join(str(part) for part in detail["loc"] if not str(part).startswith("function-"))
-    flag = "--" + name.replace("_", "-")
+    flag = flag_of(name)
     if detail["type"] == "extra_forbidden":
         return f"Unknown option: {nearest(name, cls.model_fields)}"
     if detail["type"] == "missing":

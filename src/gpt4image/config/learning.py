@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -106,10 +107,9 @@ class TextOptions(StageConfig):
             "paper_compat": self.paper_compat,
         }
 
-    @property
-    def of_alignment_given(self) -> list[str]:
-        """Options of the alignment that are not at their default."""
-        defaults = {name: TextOptions.model_fields[name].default for name in sorted(OF_ALIGNMENT)}
+    def given(self, names: Set[str]) -> list[str]:
+        """Return which of these options of texts are not at their default, in alphabetical order."""
+        defaults = {name: TextOptions.model_fields[name].default for name in sorted(names)}
         return [name for name, value in defaults.items() if getattr(self, name) != value]
 
     @model_validator(mode="after")

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from gpt4image.aligner import Aligner, not_decayed
 from gpt4image.alignment import FurtherTexts
 from gpt4image.config import TrainOptions
+from gpt4image.config.base import flag_of
+from gpt4image.config.learning import OF_ALIGNMENT
 from gpt4image.devices import choose_device, memory_format_of
 from gpt4image.engines import processes
 from gpt4image.engines.batch_layers import see_whole_batch
@@ -146,8 +148,8 @@ def build(config: TrainOptions, data: TrainingData) -> Trainer:
         bias = -math.log(max(compared - 1, 1))  # the log odds of a pair taken at random
         texts = tuned_encoder(config, text, device)
         model = Aligner(backbone, text.width, head=config.head, texts=texts, bias=bias, **config.alignment)
-    elif data.text is None and (idle := config.of_alignment_given):
-        flags = ", ".join("--" + name.replace("_", "-") for name in idle)
+    elif data.text is None and (idle := config.given(OF_ALIGNMENT)):
+        flags = ", ".join(map(flag_of, idle))
         notes = (*notes, f"No features are aligned, so {flags} had no effect (--embeddings names the texts).")
     targeted, others = participants(config, data, aligned=isinstance(model, Aligner))
     batches = make_batches(
