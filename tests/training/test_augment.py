@@ -8,12 +8,11 @@ from torch import Tensor
 
 from gpt4image.training.augment import (
     Augmentation,
+    drawn,
     erased,
     eval_batch,
     jittered,
     normalised,
-    resized_crop,
-    shifted,
     train_batch,
 )
 from gpt4image.training.draws import Draws
@@ -37,14 +36,23 @@ def how(**changes: object) -> Augmentation:
     return Augmentation(**(plain | normal | changes))  # type: ignore[arg-type]
 
 
+def shifted(images: Tensor, most: int, flip: bool) -> Tensor:
+    return drawn(images.shape[-1], how(shift=most / 12, flip=flip), draws(len(images))).pixels(images)
+
+
+def resized_crop(images: Tensor, size: int, min_scale: float, flip: bool) -> Tensor:
+    changes = how(size=size, min_scale=min_scale, flip=flip)
+    return drawn(images.shape[-1], changes, draws(len(images))).pixels(images)
+
+
 def test_no_shift_and_no_flip_leave_pictures_alone() -> None:
     images = pictures()
-    assert torch.equal(shifted(images, 12, 0, False, draws(len(images))), images)
+    assert torch.equal(shifted(images, 0, False), images)
 
 
 def test_a_shift_moves_the_picture_and_mirrors_its_border() -> None:
     images = pictures(200)
-    moved = shifted(images, 12, 2, False, draws(200))
+    moved = shifted(images, 2, False)
     padded = torch.nn.functional.pad(images.float(), (2, 2, 2, 2), mode="reflect").byte()
     windows = {
         (y, x): (padded[:, :, y : y + 12, x : x + 12] == moved).flatten(1).all(1) for y in range(5) for x in range(5)
@@ -55,7 +63,7 @@ def test_a_shift_moves_the_picture_and_mirrors_its_border() -> None:
 
 def test_about_half_of_the_pictures_are_flipped() -> None:
     images = pictures(400)
-    result = shifted(images, 12, 0, True, draws(400))
+    result = shifted(images, 0, True)
     same = (result == images).flatten(1).all(1)
     mirrored = (result == images.flip(3)).flatten(1).all(1)
     assert (same | mirrored).all()
@@ -64,7 +72,7 @@ def test_about_half_of_the_pictures_are_flipped() -> None:
 
 def test_the_input_is_cut_from_the_centre_of_a_larger_stored_picture() -> None:
     images = pictures(side=16)
-    assert torch.equal(shifted(images, 12, 0, False, draws(len(images))), images[:, :, 2:14, 2:14])
+    assert torch.equal(shifted(images, 0, False), images[:, :, 2:14, 2:14])
     expected = normalised(images[:, :, 2:14, 2:14].float() / 255, how())
     assert torch.equal(eval_batch(images, how()), expected)
 
@@ -76,12 +84,12 @@ def test_normalising_uses_mean_and_deviation_of_each_channel() -> None:
 
 def test_a_resized_crop_of_the_whole_area_and_square_shape_is_close_to_the_picture() -> None:
     flat = torch.full((8, 3, 16, 16), 77, dtype=torch.uint8)
-    assert torch.allclose(resized_crop(flat, 12, 0.3, True, draws(8)), torch.full((8, 3, 12, 12), 77.0), atol=1e-3)
+    assert torch.allclose(resized_crop(flat, 12, 0.3, True), torch.full((8, 3, 12, 12), 77.0), atol=1e-3)
 
 
 def test_a_resized_crop_shows_a_part_of_the_picture() -> None:
     ramp = torch.arange(32, dtype=torch.uint8).mul(8).expand(300, 3, 32, 32).contiguous()
-    crops = resized_crop(ramp, 16, 0.25, False, draws(300))
+    crops = resized_crop(ramp, 16, 0.25, False)
     width = (crops[:, 0, 8, -1] - crops[:, 0, 8, 0]) / (8 * 32) * 16 / 15
     assert crops.min() >= 0 and crops.max() <= 248
     assert 0.4 < float(width.min()) < 0.6 and float(width.max()) <= 1.01, "sides between sqrt(0.25 * 3/4) and 1"

@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from gpt4image.data.decode import centre_start
+from gpt4image.data.geometry import Geometry
 from gpt4image.training.draws import Draws
 
 
@@ -43,7 +43,7 @@ def train_batch(images: Tensor, how: Augmentation, draws: Draws) -> Tensor:
     Returns:
         (B, C, T, T) float32, in channels_last order.
     """
-    return finished(moved(images, how, draws), how, draws)
+    return finished(drawn(images.shape[-1], how, draws).pixels(images), how, draws)
 
 
 def eval_batch(images: Tensor, how: Augmentation) -> Tensor:
@@ -53,11 +53,13 @@ def eval_batch(images: Tensor, how: Augmentation) -> Tensor:
     return normalised(centre.float() / 255.0, how)
 
 
-def moved(images: Tensor, how: Augmentation, draws: Draws) -> Tensor:
-    """Crop or shift each image, and flip it: (B, C, S, S) uint8 to (B, C, T, T), 0..255, uint8 or float32."""
+def drawn(side: int, how: Augmentation, draws: Draws) -> Geometry:
+    """Return a random crop or shift, and a random flip, of each image; ``side`` is S."""
     if how.min_scale < 1.0:
-        return resized_crop(images, how.size, how.min_scale, how.flip, draws)
-    return shifted(images, how.size, round(how.shift * how.size), how.flip, draws)
+        return _drawn_crop(how, draws)
+    most = round(how.shift * how.size)
+    offsets = draws.integers(-most, most + 1, 2, 1)
+    return Geometry.shift(offsets, _flipped(how, draws), side, how.size)
 
 
 def finished(images: Tensor, how: Augmentation, draws: Draws) -> Tensor:
@@ -76,49 +78,20 @@ def normalised(pixels: Tensor, how: Augmentation) -> Tensor:
     return (pixels - mean).div_(std)
 
 
-def shifted(images: Tensor, size: int, most: int, flip: bool, draws: Draws) -> Tensor:
-    """Shift each image by up to ``most`` pixels and flip half of them; borders are mirrored.
-
-    Returns:
-        (B, C, T, T) of the dtype of ``images``, cut around the centre of the stored image.
-    """
-    side = images.shape[-1]
-    centre = (side - size) // 2
-    offset = draws.integers(-most, most + 1, 2, 1)
-    rows, columns = (torch.arange(size) + centre + offset).unbind(1)
-    if flip:
-        columns = torch.where(draws.uniform(1) < 0.5, columns.flip(1), columns)
-    rows, columns = (_mirrored(index, side).to(images.device) for index in (rows, columns))
-    batch = torch.arange(len(images), device=images.device)[:, None, None]
-    # Indices on both sides of the slice put the channels last, which is the order that convolutions are fastest in.
-    return images[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-
-
-def _mirrored(index: Tensor, side: int) -> Tensor:
-    folded = index.abs()
-    return torch.where(folded >= side, 2 * (side - 1) - folded, folded).clamp(0, side - 1)
-
-
-def resized_crop(images: Tensor, size: int, min_scale: float, flip: bool, draws: Draws) -> Tensor:
-    """Crop a random part (area at least ``min_scale``, aspect ratio 3/4 to 4/3) of each image and resize it.
+def _drawn_crop(how: Augmentation, draws: Draws) -> Geometry:
+    """Draw a part of each image (area at least ``min_scale``, aspect ratio 3/4 to 4/3).
 
     The sizes follow "Going deeper with convolutions" (Szegedy et al. 2015), as torchvision's RandomResizedCrop does.
-
-    Returns:
-        (B, C, T, T) float32, 0..255.
     """
-    count = len(images)
-    area = min_scale + (1.0 - min_scale) * draws.uniform()
+    area = how.min_scale + (1.0 - how.min_scale) * draws.uniform()
     ratio = torch.exp((draws.uniform() * 2 - 1) * torch.log(torch.tensor(4.0 / 3.0)))
-    width, height = (area * ratio).sqrt().clamp(max=1.0), (area / ratio).sqrt().clamp(max=1.0)
-    x = (draws.uniform() * 2 - 1) * (1 - width)
-    y = (draws.uniform() * 2 - 1) * (1 - height)
-    sign = 1 - 2 * (draws.uniform() < 0.5).float() if flip else torch.ones(count)
-    theta = torch.zeros(count, 2, 3)
-    theta[:, 0, 0], theta[:, 0, 2], theta[:, 1, 1], theta[:, 1, 2] = width * sign, x, height, y
-    grid = F.affine_grid(theta.to(images.device), [count, images.shape[1], size, size], align_corners=False)
-    floats = images.float().contiguous(memory_format=torch.channels_last)
-    return F.grid_sample(floats, grid, padding_mode="reflection", align_corners=False)
+    extent = torch.stack([area * ratio, area / ratio], dim=1).sqrt().clamp(max=1.0)
+    x, y = ((draws.uniform() * 2 - 1) * (1 - extent[:, axis]) for axis in (0, 1))
+    return Geometry.crop(torch.stack([x, y], dim=1), extent, _flipped(how, draws), how.size)
+
+
+def _flipped(how: Augmentation, draws: Draws) -> Tensor:
+    return draws.uniform() < 0.5 if how.flip else torch.zeros(len(draws.rows), dtype=torch.bool)
 
 
 def jittered(pixels: Tensor, strength: float, draws: Draws) -> Tensor:

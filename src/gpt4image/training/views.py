@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gpt4image.training.augment import Augmentation, moved
+from gpt4image.training.augment import Augmentation, drawn
 from gpt4image.training.draws import Draws
 from gpt4image.training.policies import Policy
 
@@ -70,5 +70,5 @@ class Views:
         return Draws(generator=torch.Generator().manual_seed(state), total=self.total, rows=self.rows)
 
     def _moved(self, pixels: Tensor, draws: Draws) -> Tensor:
-        views = moved(pixels, self.how, draws)
+        views = drawn(pixels.shape[-1], self.how, draws).pixels(pixels)
         return views if views.dtype == torch.uint8 else views.round_().to(torch.uint8)

@@ -1,0 +1,93 @@
+"""Crop, shift and flip of the images of a batch: drawn once, applied to pixels and to whatever lies on them.
+
+Legend: B images, C channels, S stored side, T target side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Geometry:
+    """Where each image of a batch is cut, and whether it is flipped.
+
+    Attributes:
+        size: T.
+        flipped: (B,) bool, which images are mirrored left to right.
+        rows, columns: (B, T) int64, the stored row and column that each target row and column shows; None for crops
+            that are resized.
+        theta: (B, 2, 3) float32, as of ``affine_grid``, for crops that are resized; None for shifts.
+    """
+
+    size: int
+    flipped: Tensor
+    rows: Tensor | None = None
+    columns: Tensor | None = None
+    theta: Tensor | None = None
+
+    @classmethod
+    def shift(cls, offsets: Tensor, flipped: Tensor, side: int, size: int) -> Geometry:
+        """Return shifts by ``offsets`` (B, 2, 1) pixels (rows, columns) from the centre; borders are mirrored.
+
+        Args:
+            offsets: int64.
+            flipped: (B,) bool.
+            side: S.
+            size: T.
+        """
+        rows, columns = (torch.arange(size) + (side - size) // 2 + offsets).unbind(1)
+        columns = torch.where(flipped[:, None], columns.flip(1), columns)
+        rows, columns = (_mirrored(index, side) for index in (rows, columns))
+        return cls(size=size, flipped=flipped, rows=rows, columns=columns)
+
+    @classmethod
+    def crop(cls, centre: Tensor, extent: Tensor, flipped: Tensor, size: int) -> Geometry:
+        """Return crops that are resized to T x T.
+
+        Args:
+            centre: (B, 2) float32 (x, y), -1 to 1 from left to right and from top to bottom.
+            extent: (B, 2) float32 (width, height) as parts of the stored sides.
+            flipped: (B,) bool.
+            size: T.
+        """
+        sign = 1 - 2 * flipped.float()
+        theta = torch.zeros(len(centre), 2, 3)
+        theta[:, 0, 0], theta[:, 0, 2] = extent[:, 0] * sign, centre[:, 0]
+        theta[:, 1, 1], theta[:, 1, 2] = extent[:, 1], centre[:, 1]
+        return cls(size=size, flipped=flipped, theta=theta)
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """Return (B, C, T, T) of images (B, C, S, S): of the same dtype for shifts, float32 for resized crops."""
+        return self._resized(images, "bilinear") if self.rows is None else self._gathered(images)
+
+    def masks(self, masks: Tensor) -> Tensor:
+        """Return (B, T, T) of masks (B, S, S) of the same dtype; no value is averaged with another."""
+        images = masks[:, None]
+        moved = self._resized(images, "nearest").to(masks.dtype) if self.rows is None else self._gathered(images)
+        return moved[:, 0]
+
+    def _gathered(self, images: Tensor) -> Tensor:
+        if self.rows is None or self.columns is None:
+            raise ValueError("a shift has rows and columns")
+        rows, columns = self.rows.to(images.device), self.columns.to(images.device)
+        batch = torch.arange(len(images), device=images.device)[:, None, None]
+        # Indices on both sides of the slice put the channels last, which is the order that convolutions are fastest in.
+        return images[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+    def _resized(self, images: Tensor, mode: str) -> Tensor:
+        if self.theta is None:
+            raise ValueError("a resized crop has theta")
+        shape = [len(images), images.shape[1], self.size, self.size]
+        grid = F.affine_grid(self.theta.to(images.device), shape, align_corners=False)
+        floats = images.float().contiguous(memory_format=torch.channels_last)
+        return F.grid_sample(floats, grid, mode=mode, padding_mode="reflection", align_corners=False)
+
+
+def _mirrored(index: Tensor, side: int) -> Tensor:
+    folded = index.abs()
+    return torch.where(folded >= side, 2 * (side - 1) - folded, folded).clamp(0, side - 1)

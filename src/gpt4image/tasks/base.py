@@ -1,0 +1,133 @@
+"""What a task is: how annotations become targets, how outputs are judged, and what a deployed model returns.
+
+Training, evaluation, comparison, reports, export and prediction know tasks only through this interface. A new task is
+one module beside this one and one line in ``tasks/registry.py``.
+
+Legend: N images of a set, B of a batch, K outputs of a model (one per class where there are classes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gpt4image.data.geometry import Geometry
+
+Labels = NDArray[Any]
+"""(N, ...) annotations of images as an image set holds them; what a row means is the task's business."""
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A number that says how good predictions are.
+
+    Attributes:
+        name: key in records, such as ``top1``.
+        title: words for people, such as ``top-1 accuracy``.
+        higher_is_better: which of two values is the better one.
+    """
+
+    name: str
+    title: str
+    higher_is_better: bool = True
+
+    def better(self, one: float, other: float) -> bool:
+        """Return whether ``one`` is better than ``other``."""
+        return one > other if self.higher_is_better else one < other
+
+
+class Task(Protocol):
+    """A task. Implementations are small frozen objects without state; they are pickled to worker processes.
+
+    Attributes:
+        name: as in ``--task`` and in records.
+        primary: the metric that records, statistics and the choice of weights use.
+        metrics: the other metrics of every run.
+        image_score: what ``scores`` gives; its mean over images need not be the primary metric.
+        shown: keys of ``measure`` that ``evaluate`` prints.
+        mixes: whether targets may be averaged over images (mixup, CutMix).
+        text_labels: whether targets can be predicted from descriptions (``label``).
+    """
+
+    name: str
+    primary: Metric
+    metrics: tuple[Metric, ...]
+    image_score: str
+    shown: tuple[str, ...]
+    mixes: bool
+    text_labels: bool
+
+    def require(self, labels: Labels, classes: Sequence[str], spec: str) -> None:
+        """Refuse annotations of another task, or that nothing can be learned from. Raises DataError."""
+        ...
+
+    def known(self, labels: Labels) -> NDArray[np.bool_]:
+        """Return (N,) which images have an annotation."""
+        ...
+
+    def outputs(self, classes: Sequence[str]) -> int:
+        """Return K, the outputs of the model."""
+        ...
+
+    def model(self, backbone: nn.Module) -> nn.Module:
+        """Return the model of a backbone with K outputs; most tasks use it as it is."""
+        ...
+
+    def targets(self, labels: Labels, soft: Floats | None, outputs: int, geometry: Geometry | None) -> Tensor:
+        """Return the targets (B, ...) float32 of a batch.
+
+        Args:
+            labels: (B, ...) annotations.
+            soft: (B, K) targets predicted by a teacher, used instead of the labels where given; see ``has_target``.
+            outputs: K.
+            geometry: crop, shift and flip of each image, the same as of its pixels; None for images as they are.
+        """
+        ...
+
+    def has_target(self, labels: Labels, soft: Floats | None) -> NDArray[np.bool_]:
+        """Return (B,) which images have a target."""
+        ...
+
+    def without_target(self, targets: Tensor, images: Tensor) -> Tensor:
+        """Return targets in which the images of a mask (B,) count for nothing."""
+        ...
+
+    def loss(self, outputs: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+        """Return the scalar loss of the batches of all processes: the same on each.
+
+        Args:
+            outputs: (B, K) of the model.
+            targets: (B, ...), as ``targets`` returns them, or averages of them where ``mixes``.
+            smoothing: label smoothing.
+        """
+        ...
+
+    def tail(self) -> nn.Module:
+        """Return what turns outputs into predictions (softmax, sigmoid, ...); part of every exported model."""
+        ...
+
+    def measure(self, predictions: Floats, labels: Labels, classes: Sequence[str]) -> dict[str, Any]:
+        """Return the record of the predictions (N, K) of a split.
+
+        At least ``images``, ``labelled`` and ``classes``; where an image has an annotation also the metrics, ``loss``,
+        and per class ``support`` and ``per_class`` (None for a class without images).
+        """
+        ...
+
+    def scores(self, predictions: Floats, labels: Labels) -> NDArray[np.float64]:
+        """Return (n,) ``image_score`` of each image with an annotation, for statistics paired by image."""
+        ...
+
+    def columns(self, predictions: Floats, labels: Labels | None) -> Mapping[str, Any]:
+        """Return the columns (N rows) of the predictions of a split on disk, apart from keys and digests."""
+        ...
+
+    def rows(self, predictions: Floats, classes: Sequence[str], top: int) -> Iterator[dict[str, Any]]:
+        """Yield what ``predict`` writes for each image: JSON-serialisable, the ``top`` most probable classes."""
+        ...
