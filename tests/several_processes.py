@@ -22,8 +22,8 @@ from torch import Tensor
 
 from gpt4image.base.errors import DataError, Gpt4ImageError
 from gpt4image.config import TrainConfig
-from gpt4image.config.learning import TextOptions
-from gpt4image.models.alignment_losses import LOSSES, WITH_NEGATIVES
+from gpt4image.config.learning import WITH_NEGATIVES, TextOptions
+from gpt4image.models.alignment_losses import LOSSES
 from gpt4image.parallel import processes
 from gpt4image.parallel.sharding import whole
 
@@ -99,18 +99,14 @@ def gradient_cases() -> Iterator[tuple[str, dict[str, Any]]]:
         yield loss, {"align_loss": loss}
         learned = {"learn_temperature": loss in WITH_NEGATIVES}
         yield f"{loss} mixed", {"align_loss": loss, "mixup": 0.8, "cutmix": 1.0} | learned
-        policy = "positive" if loss == "supcon" else "masked"
-        yield f"{loss} class means", {"align_loss": loss, "centre": "class", "same_class": policy, "texts": "sample"}
-    for loss in sorted(WITH_NEGATIVES):
-        yield f"{loss} table", {"align_loss": loss, "negatives": "table", "same_class": "positive"}
-    yield "table of drawn texts, mixed", {"negatives": "table", "texts": "sample", "mixup": 0.8}
+        yield f"{loss} centred", {"align_loss": loss, "centre": "all", "same_class": "masked", "texts": "sample"}
+    yield "drawn texts, mixed", {"texts": "sample", "mixup": 0.8}
     for option in ("same_class", "texts", "centre", "head", "normalise", "adaptive_weight"):
         field = TextOptions.model_fields[option]
         for value in get_args(field.annotation) or (True, False):
             if value != field.default:
                 yield f"{option} {value}", {option: value}
-    yield "weight schedule", {"weight_schedule": "cosine", "weight_until": 0.5}
-    yield "text first", {"text_first": 0.5}
+    yield "falling weight", {"weight_until": 0.5}
     yield "few with a target", {"labelled_share": 0.25, "adaptive_weight": True}
     yield "no text", {"align_weight": 0.0}
     augmented = {"min_scale": 0.3, "colour": 0.4, "erase": 0.5, "erase_with": "noise", "repeated_augmentation": 2}
@@ -123,7 +119,7 @@ def gradient_cases() -> Iterator[tuple[str, dict[str, Any]]]:
     batch_norm = RESNET | {"head": "mlp-bn"}
     yield "batch norm accumulation", batch_norm | several
     yield "batch norm", batch_norm
-    yield "batch norm mixed", batch_norm | {"mixup": 0.8, "drop_path": 0.5, "negatives": "table"}
+    yield "batch norm mixed", batch_norm | {"mixup": 0.8, "drop_path": 0.5}
     yield "batch norm consistency", batch_norm | {"consistency": 1.0, "confidence": 0.0, "adaptive_weight": True}
     small = {"depths": [1, 1, 2, 1], "dims": [8, 8, 16, 16], "patch_size": 1}
     yield "convnext", {"model": "convnext_atto", "drop_path": 0.5, "model_args": small}

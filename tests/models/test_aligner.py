@@ -15,7 +15,7 @@ from torch import nn
 
 from gpt4image.base.errors import ConfigError, ModelError
 from gpt4image.models.aligner import Aligner, projection_head
-from gpt4image.models.alignment import Alignment, FurtherTexts
+from gpt4image.models.alignment import Alignment
 from gpt4image.models.alignment_losses import LOSSES
 from gpt4image.training.weighting import gradient_ratio
 from small_models import CLASSES, images, small_resnet
@@ -134,14 +134,13 @@ class TestAligner:
 
     def test_all_options_reach_the_loss(self):
         model = Aligner(OwnNetwork(), WIDTH, classifier="classify", loss="siglip", temperature=0.3, bias=-2.0)
-        image_emb, text_emb, further = torch.randn(3, 6, WIDTH)
+        image_emb, text_emb = torch.randn(2, 6, WIDTH)
         ids, labels = torch.arange(6), torch.tensor([0, 0, 1, 1, -1, -1])
         options = {
             "mixing": 0.8 * torch.eye(6) + 0.2 * torch.eye(6).flip(0),
             "described": torch.tensor([True, True, False, True, True, True]),
             "text_ids": ids,
             "labels": labels,
-            "further": FurtherTexts(further, ids + 6, labels),
         }
         alignment = Alignment("siglip", temperature=0.3, bias=-2.0)
         expected = alignment(image_emb, text_emb, **options)

@@ -1,4 +1,4 @@
-"""The alignment loss with its options: policies, further texts, what it learns, and the official behaviour."""
+"""The alignment loss with its options: policies, what it learns, and the official behaviour."""
 
 from __future__ import annotations
 
@@ -7,49 +7,35 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 from gpt4image.base.errors import ConfigError
-from gpt4image.models.alignment import PAPER_LOSSES, Alignment, FurtherTexts
-from gpt4image.models.alignment_losses import LOSSES, WITH_NEGATIVES, info_nce, info_nce_one_way
+from gpt4image.models.alignment import PAPER_LOSSES, Alignment
+from gpt4image.models.alignment_losses import LOSSES, info_nce, info_nce_one_way
 
-SIZE, FURTHER, WIDTH = 6, 5, 4
+SIZE, WIDTH = 6, 4
 
 
 def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(2, SIZE, WIDTH, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).unbind()
 
 
-def further_texts(seed: int = 1, labels: list[int] | None = None) -> FurtherTexts:
-    embeddings = torch.randn(FURTHER, WIDTH, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return FurtherTexts(embeddings, torch.arange(100, 100 + FURTHER), torch.tensor(labels or [-1] * FURTHER))
-
-
 LABELS = torch.tensor([0, 1, 0, -1, -1, 1])
 SAME_CLASS = (LABELS[:, None] == LABELS) & (LABELS >= 0)
 
 
-POLICIES = [(loss, policy) for loss in LOSSES for policy in ("negative", "masked", "positive")]
-POLICIES.remove(("supcon", "masked"))
-
-
 class TestSameClass:
-    @pytest.mark.parametrize(("loss", "policy"), POLICIES)
+    @pytest.mark.parametrize("loss", LOSSES)
+    @pytest.mark.parametrize("policy", ["negative", "masked"])
     def test_policies_are_arguments_of_the_losses(self, loss, policy):
-        expected = LOSSES[loss](
-            *batch(),
-            exclude=SAME_CLASS if policy == "masked" else None,
-            positive=SAME_CLASS if policy == "positive" or loss == "supcon" else None,
-        )
+        expected = LOSSES[loss](*batch(), exclude=SAME_CLASS if policy == "masked" else None)
         torch.testing.assert_close(Alignment(loss, same_class=policy)(*batch(), labels=LABELS), expected)
 
-    @pytest.mark.parametrize(("loss", "policy"), [pair for pair in POLICIES if pair[1] != "negative"])
+    @pytest.mark.parametrize("loss", LOSSES)
     @pytest.mark.parametrize("labels", [None, torch.full((SIZE,), -1)])
-    def test_without_labels_own_texts_alone_are_right(self, loss, policy, labels):
+    def test_without_labels_nothing_is_masked(self, loss, labels):
         expected = LOSSES[loss](*batch())
-        torch.testing.assert_close(Alignment(loss, same_class=policy)(*batch(), labels=labels), expected)
+        torch.testing.assert_close(Alignment(loss, same_class="masked")(*batch(), labels=labels), expected)
 
     def test_masking_is_added_to_equal_texts(self):
         ids = torch.tensor([0, 1, 2, 3, 3, 5])
@@ -71,75 +57,6 @@ class TestSameClass:
         options = {"mixing": mixing, "described": described}
         found = Alignment(loss)(*batch(), text_ids=torch.stack([ids] * columns, dim=1).squeeze(1), **options)
         torch.testing.assert_close(found, Alignment(loss)(*batch(), text_ids=torch.arange(SIZE), **options))
-
-    def test_a_mixed_image_finds_the_texts_of_both_classes(self):
-        labels = torch.tensor([0, 0, 1, 1])
-        mixing = 0.75 * torch.eye(4) + 0.25 * torch.eye(4).flip(0)
-        class_emb = torch.eye(2)[labels]
-        image_emb = torch.randn(4, 2, generator=torch.Generator().manual_seed(2))
-        logits = F.normalize(image_emb, dim=1) @ class_emb.T / 0.2
-        weights = torch.tensor([[0.375, 0.375, 0.125, 0.125]] * 2 + [[0.125, 0.125, 0.375, 0.375]] * 2)
-        loss = Alignment("supcon")(image_emb, class_emb, labels=labels, mixing=mixing)
-        torch.testing.assert_close(loss, F.cross_entropy(logits, weights))
-
-
-class TestFurtherTexts:
-    @pytest.mark.parametrize("loss", sorted(WITH_NEGATIVES))
-    @settings(deadline=None, max_examples=10)
-    @given(shared=st.sets(st.integers(0, SIZE - 1)), undescribed=st.sets(st.integers(0, SIZE - 1)))
-    def test_each_text_counts_once(self, loss, shared, undescribed):
-        image_emb, text_emb = batch()
-        described = torch.tensor([i not in undescribed for i in range(SIZE)])
-        ids, further = torch.arange(SIZE), further_texts()
-        table = FurtherTexts(
-            torch.cat([further.embeddings, text_emb[sorted(shared)]]),
-            torch.cat([further.ids, ids[sorted(shared)]]),
-            torch.full((FURTHER + len(shared),), -1),
-        )
-        expected = LOSSES[loss](
-            image_emb,
-            torch.cat([text_emb, further.embeddings]),
-            described=torch.cat([described, torch.ones(FURTHER, dtype=torch.bool)]),
-        )
-        found = Alignment(loss)(image_emb, text_emb, described=described, text_ids=ids, further=table)
-        torch.testing.assert_close(found, expected)
-
-    def test_they_take_part_in_the_policy_of_classes(self):
-        further = further_texts(labels=[0, 1, 2, -1, 0])
-        options = {"labels": LABELS, "text_ids": torch.arange(SIZE), "further": further}
-        all_labels = torch.cat([LABELS, further.labels])
-        alike = (LABELS[:, None] == all_labels) & (all_labels >= 0)
-        texts = torch.cat([batch()[1], further.embeddings])
-        equal = torch.eye(SIZE, SIZE + FURTHER, dtype=torch.bool)
-        masked, positive = Alignment(same_class="masked"), Alignment(same_class="positive")
-        torch.testing.assert_close(masked(*batch(), **options), info_nce(batch()[0], texts, exclude=alike | equal))
-        torch.testing.assert_close(
-            positive(*batch(), **options), info_nce(batch()[0], texts, exclude=equal, positive=alike)
-        )
-
-    @pytest.mark.parametrize("loss", sorted(WITH_NEGATIVES))
-    def test_a_text_that_was_drawn_in_the_batch_is_no_candidate_again(self, loss):
-        further = further_texts()
-        ids = torch.arange(SIZE)
-        drawn = ids.clone()
-        drawn[2] = further.ids[1]  # one of the texts of image 2, and the only one of an image outside the batch
-        left = torch.arange(FURTHER) != 1
-        found = Alignment(loss)(*batch(), text_ids=torch.stack([ids, drawn], dim=1), further=further)
-        others = FurtherTexts(further.embeddings[left], further.ids[left], further.labels[left])
-        torch.testing.assert_close(found, Alignment(loss)(*batch(), text_ids=ids, further=others))
-
-    @pytest.mark.parametrize("loss", sorted(WITH_NEGATIVES))
-    def test_images_without_a_text_leave_them_to_the_others(self, loss):
-        described = torch.tensor([True, False, True, False, True, True])
-        mixing = 0.7 * torch.eye(SIZE) + 0.3 * torch.eye(SIZE).flip(0)
-        ids = torch.where(described, torch.arange(SIZE), -1)
-        options = {"mixing": mixing, "described": described, "further": further_texts()}
-        found = Alignment(loss)(*batch(), text_ids=torch.stack([ids, ids], dim=1), **options)
-        torch.testing.assert_close(found, Alignment(loss)(*batch(), text_ids=torch.arange(SIZE), **options))
-
-    def test_they_need_numbers(self):
-        with pytest.raises(ConfigError, match="text_ids"):
-            Alignment()(*batch(), further=further_texts())
 
 
 class TestLearned:
@@ -230,7 +147,6 @@ class TestPaperCompat:
         ({"loss": "siglib"}, r"loss 'siglib'.*Did you mean 'siglip'"),
         ({"same_class": "maskd"}, r"same_class 'maskd'.*Did you mean 'masked'"),
         ({"learn_temperature": True, "temperature": 2.0}, "temperature 2: one that is learned"),
-        ({"loss": "supcon", "same_class": "masked"}, "supcon has texts of the same class as positives"),
         ({"learn_temperature": True, "loss": "cosine"}, "cosine has no temperature to learn"),
     ],
 )

@@ -227,11 +227,6 @@ def test_what_cannot_be_searched_says_what_to_do(copied: Path, trained: Path, tm
         search(SearchConfig(run_dir=trained / "plain", texts=("red",), data=data))
     with pytest.raises(RunError, match="does not exist"):
         search(SearchConfig(run_dir=tmp_path / "none", texts=("red",), data=data))
-    config = read_json(copied / "run" / runs.CONFIG)
-    write_json(copied / "run" / runs.CONFIG, config | {"align_loss": "relational"})
-    with pytest.raises(RunError, match="Train with another --align-loss"):
-        ask(copied, "red")
-    write_json(copied / "run" / runs.CONFIG, config)
     space = read_json(copied / "run" / "text_space.json")
     write_json(copied / "run" / "text_space.json", space | {"revision": "0123456789abcdef"})
     with pytest.raises(ModelError, match=r"revision 0123456789ab.* bring back the files of the encoder"):

@@ -21,7 +21,6 @@ from gpt4image.evaluating.retrieval import recalls, zero_shot_accuracy
 from gpt4image.evaluating.run_model import load_run_model
 from gpt4image.training.text_space import RECORD, TextSpace, read_text_space
 from gpt4image.training.train import train
-from gpt4image.training.trainer import centred
 from gpt4image.training.training_data import prepare
 from small_training import options, same
 from tables import make_table
@@ -43,8 +42,8 @@ def configured(folder: Path, table: Path, run: Path, centre: str) -> TrainConfig
     return options(folder, run, embeddings=table, centre=centre, epochs=2)
 
 
-@pytest.mark.parametrize("centre", ["none", "all", "class"])
-def test_a_text_without_a_class_is_placed_as_the_targets_were(
+@pytest.mark.parametrize("centre", ["none", "all"])
+def test_a_later_text_is_placed_as_the_targets_were(
     centre: str, colour_folder: Path, described: Path, tmp_path: Path
 ) -> None:
     config = configured(colour_folder, described, tmp_path / "run", centre)
@@ -53,8 +52,8 @@ def test_a_text_without_a_class_is_placed_as_the_targets_were(
     assert (space.encoder, space.revision) == ("given", "0")
     data = prepare(config).data
     assert data.text is not None
-    held_out = data.indices("test")  # no class of theirs was known: they are centred on the mean of all
-    expected = centred(config, data, data.text).take(held_out)[0].numpy()
+    held_out = data.indices("test")
+    expected = data.text.centred(data.indices("train")).take(held_out)[0].numpy()
     plain = data.text.take(held_out)[0].numpy()
     if centre == "none":
         expected = torch.nn.functional.normalize(torch.from_numpy(plain), dim=1).numpy()
@@ -113,8 +112,6 @@ def test_a_run_that_cannot_say_where_its_texts_are_is_told_from_one_that_can(
     assert read_text_space(run, plain).encoder == "given"
     with pytest.raises(TableError, match="no embedding table"):
         read_text_space(run, plain.model_copy(update={"embeddings": tmp_path / "gone"}))
-    with pytest.raises(RunError, match="--align-loss relational"):
-        read_text_space(run, plain.model_copy(update={"align_loss": "relational"}))
 
 
 def test_an_encoder_that_changed_is_refused() -> None:
@@ -131,10 +128,10 @@ def test_runs_without_texts_keep_no_text_space(colour_folder: Path, tmp_path: Pa
 
 
 def test_the_record_is_plain_json(colour_folder: Path, described: Path, tmp_path: Path) -> None:
-    train(configured(colour_folder, described, tmp_path / "run", "class"))
+    train(configured(colour_folder, described, tmp_path / "run", "all"))
     record = read_json(tmp_path / "run" / RECORD)
     assert record.keys() == {"encoder", "revision", "width", "centre"} and len(record["centre"]) == 8
     assert EmbeddingTable.open(described).manifest.encoder == record["encoder"]
     write_json(tmp_path / "run" / RECORD, {})
     with pytest.raises(RunError, match=rf"{RECORD} is damaged"):
-        read_text_space(tmp_path / "run", configured(colour_folder, described, tmp_path / "run", "class"))
+        read_text_space(tmp_path / "run", configured(colour_folder, described, tmp_path / "run", "all"))

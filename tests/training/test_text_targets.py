@@ -13,7 +13,6 @@ from gpt4image.training import text_targets
 from gpt4image.training.text_targets import TextTargets
 
 COUNTS = hnp.arrays(np.int64, st.integers(1, 8), elements=st.integers(0, 3))
-CPU = torch.device("cpu")
 
 
 def some_targets(counts: np.ndarray, seed: int = 0) -> TextTargets:
@@ -71,7 +70,6 @@ def test_the_same_texts_in_another_order_are_the_same() -> None:
     vectors, _, ids = targets.take(np.array([0, 1, 2]))
     assert torch.equal(vectors[0], vectors[1])
     assert ids.tolist() == [0, 0, 2]
-    assert targets.further(np.arange(3), np.arange(3), 0, CPU).ids.tolist() == [0, 2]
     assert targets.only(np.array([False, True, True])).take(np.arange(3))[2].tolist() == [-1, 0, 2]
 
 
@@ -104,7 +102,7 @@ def test_one_each_gives_an_image_its_row() -> None:
 class TestCentred:
     vectors = np.array([[3, 0], [1, 0], [0, 2], [0, 4], [5, 5], [9, 9]], np.float32)
     targets = TextTargets.one_each(vectors, np.arange(6))
-    train, classes = np.array([0, 1, 2, 3, 4]), np.array([0, 0, 1, -1, 2])
+    train = np.array([0, 1, 2, 3, 4])
 
     def unit(self, *vectors: list[float]) -> np.ndarray:
         return np.array([np.array(v) / np.linalg.norm(v) for v in vectors])
@@ -114,51 +112,21 @@ class TestCentred:
         mean = self.vectors[:5].mean(0)  # the last image is none to train on
         assert np.allclose(found, self.unit(*(self.vectors - mean)), atol=1e-6)
 
-    def test_on_the_mean_of_the_class_where_it_is_known_and_has_more_texts(self) -> None:
-        found = self.targets.centred(self.train, self.classes).take(np.arange(6))[0].numpy()
-        mean = self.vectors[:5].mean(0)
-        assert np.allclose(found[:2], [[1, 0], [-1, 0]])  # their class has the mean (2, 0)
-        assert np.allclose(found[2:], self.unit(*(self.vectors[2:] - mean)), atol=1e-6)
-
-    def test_without_any_class_it_is_the_mean_of_all(self) -> None:
-        none = np.full(5, -1)
-        by_class, by_all = self.targets.centred(self.train, none), self.targets.centred(self.train)
-        assert torch.equal(by_class.take(self.train)[0], by_all.take(self.train)[0])
-
     @given(counts=COUNTS, seed=st.integers(0, 5))
     def test_images_without_text_stay_without(self, counts: np.ndarray, seed: int) -> None:
         images = np.arange(len(counts))
-        targets = some_targets(counts, seed).centred(images, images % 2)
+        targets = some_targets(counts, seed).centred(images)
         vectors, described, _ = targets.take(images)
         assert vectors.isfinite().all()
         assert vectors[~described].count_nonzero() == 0
         assert (vectors.norm(dim=1) < 1 + 1e-5).all()
 
     def test_in_parts_as_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        whole = self.targets.centred(self.train, self.classes)
+        whole = self.targets.centred(self.train)
         monkeypatch.setattr(text_targets, "_CHUNK", 2)
-        assert np.allclose(self.targets.centred(self.train, self.classes).centres, whole.centres)
+        assert np.allclose(self.targets.centred(self.train).centre, whole.centre)
 
     def test_it_survives_taking_texts_away(self) -> None:
         kept = self.targets.centred(self.train).only(np.arange(6) != 1)
         assert kept.take(np.array([1]))[1].item() is False
         assert torch.equal(kept.take(np.array([2]))[0], self.targets.centred(self.train).take(np.array([2]))[0])
-
-
-class TestFurther:
-    targets = TextTargets.one_each(np.eye(4, dtype=np.float32), np.array([2, 0, -1, 2, 1]))
-
-    def test_each_text_once_with_its_class(self) -> None:
-        images, classes = np.array([0, 1, 2, 3]), np.array([5, 6, 7, 5])
-        further = self.targets.further(images, classes, 0, CPU)
-        assert further.ids.tolist() == [0, 2]
-        assert further.labels.tolist() == [6, 5]
-        assert torch.equal(further.embeddings, torch.eye(4)[[0, 2]])
-
-    def test_of_many_a_sample_by_the_seed(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(text_targets, "MOST_FURTHER_TEXTS", 2)
-        images, classes = np.array([0, 1, 4]), np.array([0, 1, 2])
-        drawn = {seed: tuple(self.targets.further(images, classes, seed, CPU).ids.tolist()) for seed in range(20)}
-        assert all(len(set(ids)) == 2 for ids in drawn.values())
-        assert len({frozenset(ids) for ids in drawn.values()}) == 3
-        assert drawn[3] == tuple(self.targets.further(images, classes, 3, CPU).ids.tolist())

@@ -218,7 +218,6 @@ def refused() -> Iterator[tuple[dict[str, Any], str]]:
     yield {"align_weight": 0.0}, "give an --align-weight above 0"
     yield {"align_loss": "cosine"}, "nothing would keep the texts apart"
     yield {"centre": "all"}, "--centre is made for texts that stay as they are"
-    yield {"negatives": "table", "paper_compat": False}, "--negatives table is made for texts that stay"
     yield {"paper_compat": True}, "--paper-compat is made for texts that stay"
 
 

@@ -1,4 +1,4 @@
-"""Task against alignment: schedules and the balance of gradients."""
+"""Task against alignment: the course of the weight, and the balance of gradients."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt4image.base.errors import ConfigError
 from gpt4image.config import TrainConfig
-from gpt4image.training.weighting import SCHEDULES, gradient_ratio, weights_at
+from gpt4image.training.weighting import align_weight_at, gradient_ratio
 
 STEPS = 40
 
@@ -22,40 +21,24 @@ def config(**options) -> TrainConfig:
 
 
 def course(**options) -> list[float]:
-    weights = [weights_at(config(**options), step, STEPS) for step in range(STEPS)]
-    assert all(of_task == 1.0 for of_task, _ in weights)
-    return [of_align for _, of_align in weights]
+    return [align_weight_at(config(**options), step, STEPS) for step in range(STEPS)]
 
 
 def test_without_options_the_weight_never_changes():
     assert course() == [0.5] * STEPS
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
-@given(until=st.floats(0.05, 1.0))
-def test_the_weight_falls_to_zero_and_stays_there(schedule, until):
-    weights = course(weight_schedule=schedule, weight_until=until)
+@given(until=st.floats(0.05, 0.99))
+def test_the_weight_falls_to_zero_and_stays_there(until):
+    weights = course(weight_until=until)
     assert weights[0] == 0.5
     assert all(after <= before for before, after in itertools.pairwise(weights))
     assert all(weight == 0.0 for step, weight in enumerate(weights) if step >= until * STEPS)
     assert all(weight > 0.0 for step, weight in enumerate(weights) if step < 0.99 * until * STEPS)
 
 
-def test_shapes_of_schedules():
-    assert course(weight_schedule="linear")[10] == pytest.approx(0.5 * 0.75)
-    assert course(weight_schedule="cosine")[10] == pytest.approx(0.25 * (1 + math.cos(math.pi / 4)))
-    assert course(weight_until=0.5) == [0.5] * 20 + [0.0] * 20
-
-
-def test_text_first_then_the_task():
-    weights = [weights_at(config(text_first=0.25), step, STEPS) for step in range(STEPS)]
-    assert weights == [(0.0, 1.0)] * 10 + [(1.0, 0.0)] * 30
-
-
-def test_text_first_has_no_schedule():
-    for options in ({"adaptive_weight": True}, {"weight_schedule": "linear"}, {"weight_until": 0.5}):
-        with pytest.raises(ConfigError, match="--text-first"):
-            config(text_first=0.5, **options)
+def test_it_falls_as_a_cosine():
+    assert course(weight_until=0.5)[5] == pytest.approx(0.25 * (1 + math.cos(math.pi / 4)))
 
 
 @given(seed=st.integers(0, 1000), scale=st.floats(0.01, 100.0))

@@ -24,7 +24,8 @@ class DataOptions(StageConfig):
 
 
 TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
-TUNABLE = ("infonce", "infonce-one-way", "supcon", "siglip")  # losses whose positives are given, not read off texts
+WITH_NEGATIVES = ("infonce", "infonce-one-way", "siglip")
+"""Alignment losses in which other texts are negatives."""
 
 
 class TextOptions(StageConfig):
@@ -51,36 +52,26 @@ class TextOptions(StageConfig):
     alone."""
     only_described: bool = False
     """Train on the described images alone."""
-    align_loss: Literal[
-        "infonce", "infonce-one-way", "supcon", "soft-infonce", "siglip", "cosine", "smooth-l1", "relational"
-    ] = "infonce"
+    align_loss: Literal["infonce", "infonce-one-way", "siglip", "cosine"] = "infonce"
     """Alignment loss; infonce (symmetric) is the paper's."""
     align_weight: float = Field(default=1.0, ge=0.0)
     """Weight of the alignment loss (the paper's lambda)."""
     temperature: float = Field(default=0.2, gt=0.0)
-    """Temperature of the losses with negatives (all but cosine, smooth-l1 and relational)."""
+    """Temperature of the losses with negatives (all but cosine)."""
     learn_temperature: bool = False
     """Learn the temperature, from --temperature on and between 0.01 and 1; for siglip its bias too."""
     normalise: bool = True
     """Compare directions; --no-normalise: losses with negatives take dot products in place of cosines."""
-    same_class: Literal["negative", "masked", "positive"] = "negative"
-    """What texts of its own class are to an image: negatives as in the paper, neither, or as right as its own."""
-    negatives: Literal["batch", "table"] = "batch"
-    """Texts that an image is compared to: those of the batch, or of the whole train split (65,536 of them, drawn once,
-    where there are more)."""
+    same_class: Literal["negative", "masked"] = "negative"
+    """Texts of other images of its class: negatives as in the paper, or left out of the comparison."""
     texts: Literal["mean", "sample"] = "mean"
     """Several descriptions of an image: their mean, or one drawn at each step."""
-    centre: Literal["none", "all", "class"] = "none"
-    """Subtract from each text the mean of the training texts, or of those of its class where that is known."""
-    weight_schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """How the weight of the alignment falls to 0 at --weight-until."""
+    centre: Literal["none", "all"] = "none"
+    """Subtract from each text the mean of all training texts."""
     weight_until: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Part of the steps after which the alignment has no weight."""
+    """Part of the steps in which the weight of the alignment falls to 0, as a cosine. 1: the weight is constant."""
     adaptive_weight: bool = False
     """Scale the alignment so that its gradient at the features is --align-weight times as long as the task's."""
-    text_first: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Part of the steps, at the start, in which the alignment alone is learned, with weight 1; the task alone in the
-    rest. 0: both together."""
     tune_text: Literal["none", "lora", "full"] = "none"
     """Train the text encoder of the table too, on the descriptions themselves: adapters (lora), or all its weights."""
     tune_text_lr: float | None = Field(default=None, gt=0.0)
@@ -114,26 +105,10 @@ class TextOptions(StageConfig):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        checked = self.learn_temperature or self.paper_compat or self.same_class == "masked"
-        if checked or self.negatives == "table":  # importing torch takes a second
+        if self.learn_temperature or self.paper_compat:  # importing torch takes a second
             from gpt4image.models.alignment import Alignment
-            from gpt4image.models.alignment_losses import WITH_NEGATIVES
 
             Alignment(**self.alignment)
-            if self.negatives == "table" and (self.align_loss not in WITH_NEGATIVES or self.paper_compat):
-                raise ConfigError(
-                    f"--negatives table with --align-loss {self.align_loss}: it is for the losses "
-                    f"{', '.join(sorted(WITH_NEGATIVES))}, without --paper-compat."
-                )
-        if self.text_first > 0.0 and self.align_weight == 0.0:
-            raise ConfigError("--text-first learns by the alignment; give an --align-weight above 0, or leave it out.")
-        if self.text_first > 0.0 and (
-            self.adaptive_weight or self.weight_schedule != "constant" or self.weight_until < 1.0
-        ):
-            raise ConfigError(
-                "--text-first learns one after the other: leave out --adaptive-weight, --weight-schedule and "
-                "--weight-until, or leave out --text-first."
-            )
         if self.tune_text != "none":
             self._tuning_fits()
         return self
@@ -144,16 +119,12 @@ class TextOptions(StageConfig):
             raise ConfigError(f"{asked} needs --embeddings: the table says which encoder reads which descriptions.")
         if self.align_weight == 0.0:
             raise ConfigError(f"{asked}: the text encoder learns by the alignment; give an --align-weight above 0.")
-        if self.align_loss not in TUNABLE:
+        if self.align_loss not in WITH_NEGATIVES:
             raise ConfigError(
                 f"{asked} with --align-loss {self.align_loss}: nothing would keep the texts apart, so that all of them "
-                f"become one; use {', '.join(TUNABLE)}."
+                f"become one; use {', '.join(WITH_NEGATIVES)}."
             )
-        frozen = {
-            "--centre": self.centre != "none",
-            "--negatives table": self.negatives == "table",
-            "--paper-compat": self.paper_compat,
-        }
+        frozen = {"--centre": self.centre != "none", "--paper-compat": self.paper_compat}
         if any(frozen.values()):
             names = " and ".join(name for name, given in frozen.items() if given)
             raise ConfigError(f"{asked}: {names} is made for texts that stay as they are; leave one of them out.")

@@ -8,7 +8,7 @@ from typing import Any, Literal, Unpack
 from torch import Tensor, nn
 
 from gpt4image.base.errors import ConfigError, ModelError, first_few, nearest
-from gpt4image.models.alignment import Alignment, AlignmentOptions, FurtherTexts
+from gpt4image.models.alignment import Alignment, AlignmentOptions
 from gpt4image.models.backbones import classifier_names
 
 Head = Literal["linear", "mlp", "mlp-bn"]
@@ -114,7 +114,6 @@ class Aligner(nn.Module):
         described: Tensor | None = None,
         text_ids: Tensor | None = None,
         labels: Tensor | None = None,
-        further: FurtherTexts | None = None,
     ) -> Tensor:
         """Return the alignment loss chosen at construction, a scalar.
 
@@ -130,20 +129,11 @@ class Aligner(nn.Module):
             text_ids: (B,) int64; texts that share a number are not each other's negatives; a negative number is no
                 text. Or (B, 2), where it is enough that one of the two columns is shared.
             labels: (B,) int64 classes of the unmixed images, negative where there is none; for ``same_class``.
-            further: texts of other images that are candidates too; needs ``text_ids``.
 
         Raises:
-            ConfigError: tensors that do not fit, or further texts without ``text_ids``.
+            ConfigError: tensors that do not fit.
         """
-        return self.alignment(
-            image_emb,
-            text_emb,
-            mixing=mixing,
-            described=described,
-            text_ids=text_ids,
-            labels=labels,
-            further=further,
-        )
+        return self.alignment(image_emb, text_emb, mixing=mixing, described=described, text_ids=text_ids, labels=labels)
 
 
 def not_decayed(backbone: nn.Module) -> set[str]:

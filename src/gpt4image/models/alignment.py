@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple, TypedDict, get_args
+from typing import Literal, TypedDict, get_args
 
 import torch
 from torch import Tensor, nn
 
 from gpt4image.base.errors import ConfigError, nearest
-from gpt4image.models.alignment_losses import LOSSES, WITH_NEGATIVES
+from gpt4image.config.learning import WITH_NEGATIVES
+from gpt4image.models.alignment_losses import LOSSES
 from gpt4image.parallel import processes
 
-SameClass = Literal["negative", "masked", "positive"]
+SameClass = Literal["negative", "masked"]
 PAPER_LOSSES = ("infonce", "infonce-one-way", "cosine")
 TEMPERATURES = (0.01, 1.0)  # between which one is learned, as CLIP does
-
-
-class FurtherTexts(NamedTuple):
-    """Texts of images outside the batch: further candidates, the same on all processes.
-
-    Attributes:
-        embeddings: (F, D).
-        ids: (F,) int64, numbers as in ``text_ids`` of a batch; a text that is in the batch counts once.
-        labels: (F,) int64 classes, negative where there is none.
-    """
-
-    embeddings: Tensor
-    ids: Tensor
-    labels: Tensor
 
 
 class AlignmentOptions(TypedDict, total=False):
@@ -54,7 +41,7 @@ class Alignment(nn.Module):
         bias: of siglip; minus the logarithm of the number of texts that an image is compared to is a good start.
         normalise: if False, losses with negatives take dot products in place of cosines.
         same_class: what texts of its class are to an image, where labels are given: ``negative`` as all others (the
-            paper), ``masked``, neither negative nor positive, or ``positive`` as its own. supcon has them positive.
+            paper), or ``masked``, neither negative nor positive.
         paper_compat: compute what the official code of the paper does, for reproduction: text targets stay as they are
             where images are mixed; texts of one image are negatives of each other; over W processes the gradient of
             infonce is 1 / W of what it should be, and the other losses see the rows of one process alone.
@@ -81,10 +68,8 @@ class Alignment(nn.Module):
             raise ConfigError(f"loss {nearest(loss, LOSSES)}")
         if same_class not in (known := get_args(SameClass)):
             raise ConfigError(f"same_class {nearest(same_class, known)}")
-        if loss == "supcon" and same_class == "masked":
-            raise ConfigError("supcon has texts of the same class as positives; leave same_class out, or take infonce.")
         if learn_temperature and loss not in WITH_NEGATIVES:
-            raise ConfigError(f"{loss} has no temperature to learn; these have: {', '.join(sorted(WITH_NEGATIVES))}.")
+            raise ConfigError(f"{loss} has no temperature to learn; these have: {', '.join(WITH_NEGATIVES)}.")
         if learn_temperature and not TEMPERATURES[0] <= temperature <= TEMPERATURES[1]:
             raise ConfigError(
                 f"temperature {temperature:g}: one that is learned starts and stays between {TEMPERATURES[0]:g} and "
@@ -99,7 +84,7 @@ class Alignment(nn.Module):
             )
         self.loss = loss
         self.normalise = normalise
-        self.same_class = "positive" if loss == "supcon" else same_class
+        self.same_class = same_class
         self.paper_compat = paper_compat
         self._temperature = temperature
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature))) if learn_temperature else None
@@ -119,7 +104,6 @@ class Alignment(nn.Module):
         described: Tensor | None = None,
         text_ids: Tensor | None = None,
         labels: Tensor | None = None,
-        further: FurtherTexts | None = None,
     ) -> Tensor:
         """Return the loss of the rows of all processes, a scalar: see ``Aligner.alignment_loss``."""
         if self.paper_compat:
@@ -128,17 +112,10 @@ class Alignment(nn.Module):
         described, text_ids, labels = (
             None if part is None else processes.gather(part) for part in (described, text_ids, labels)
         )
-        if further is not None:
-            text_emb, described, text_ids, labels = _with_further(text_emb, described, text_ids, labels, further)
-        size = len(image_emb)
-        exclude = None if text_ids is None else _same_text(text_ids[:size], text_ids)
-        positive = None
-        if labels is not None and self.same_class != "negative":
-            alike = (labels[:size, None] == labels) & (labels >= 0)
-            if self.same_class == "positive":
-                positive = alike
-            else:
-                exclude = alike if exclude is None else exclude | alike
+        exclude = None if text_ids is None else _same_text(text_ids)
+        if labels is not None and self.same_class == "masked":
+            alike = (labels[:, None] == labels) & (labels >= 0)
+            exclude = alike if exclude is None else exclude | alike
         self._keep_temperature_in_range()
         return LOSSES[self.loss](
             image_emb,
@@ -146,7 +123,6 @@ class Alignment(nn.Module):
             target=None if mixing is None else processes.gather_square(mixing),
             described=described,
             exclude=exclude,
-            positive=positive,
             temperature=self.temperature,
             bias=self.bias,
             normalise=self.normalise,
@@ -168,27 +144,10 @@ class Alignment(nn.Module):
             self.log_scale.clamp_(-math.log(TEMPERATURES[1]), -math.log(TEMPERATURES[0]))
 
 
-def _same_text(ids: Tensor, others: Tensor) -> Tensor:
-    """Return (n, m) bool, which texts are the same: equal numbers (n,), or equal in one of two columns (n, 2).
+def _same_text(ids: Tensor) -> Tensor:
+    """Return (n, n) bool, which texts are the same: equal numbers (n,), or equal in one of two columns (n, 2).
 
     Negative numbers are no texts, and the same as none.
     """
-    equal = (ids[:, None] == others) & (others >= 0)
+    equal = (ids[:, None] == ids) & (ids >= 0)
     return equal if ids.ndim == 1 else equal.any(dim=2)
-
-
-def _with_further(
-    text_emb: Tensor, described: Tensor | None, text_ids: Tensor | None, labels: Tensor | None, further: FurtherTexts
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Append further texts to those of the batch; what the batch holds already counts as missing."""
-    if text_ids is None:
-        raise ConfigError("further texts need text_ids, by which a text that is in the batch too counts once.")
-    if described is None:
-        described = torch.ones(len(text_ids), dtype=torch.bool, device=text_ids.device)
-    ids = further.ids if text_ids.ndim == 1 else further.ids[:, None].expand(-1, 2)
-    return (
-        torch.cat([text_emb, further.embeddings.to(text_emb.dtype)]),
-        torch.cat([described, ~torch.isin(further.ids, text_ids)]),
-        torch.cat([text_ids, ids]),
-        None if labels is None else torch.cat([labels, further.labels]),
-    )

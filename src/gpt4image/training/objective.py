@@ -16,7 +16,7 @@ from gpt4image.training.augment import finished, normalised, train_batch
 from gpt4image.training.consistency import consistency_loss
 from gpt4image.training.mixing import mix
 from gpt4image.training.trainer import Trainer
-from gpt4image.training.weighting import gradient_ratio, weights_at
+from gpt4image.training.weighting import align_weight_at, gradient_ratio
 
 
 class Losses(NamedTuple):
@@ -66,7 +66,7 @@ def batch_losses(trainer: Trainer, step: int, images: NDArray[np.int64], pixels:
         inputs = inputs.contiguous(memory_format=memory_format_of(config.memory_format))
         logits, image_emb, *further = trainer.parallel(inputs, **further_inputs)
     task = soft_cross_entropy(logits[:size], targets, config.label_smoothing)
-    total, parts, of_task = task, {"task": task}, 1.0
+    total, parts = task, {"task": task}
     if image_emb is not None and data.text is not None:
         text_emb, described, text_ids = (part.to(device) for part in data.text.take(images, chosen))
         text_emb = text_emb if trainer.tuning is None else further[-1]
@@ -78,19 +78,18 @@ def batch_losses(trainer: Trainer, step: int, images: NDArray[np.int64], pixels:
             described=described & ~broken,
             text_ids=text_ids,
             labels=torch.from_numpy(data.visible_classes(images)).to(device),
-            further=trainer.further,
         )
-        of_task, of_align = weights_at(config, step, trainer.steps)
-        adaptive = config.adaptive_weight and of_align > 0.0
+        weight = align_weight_at(config, step, trainer.steps)
+        adaptive = config.adaptive_weight and weight > 0.0
         balance = gradient_ratio(task, parts["align"], further[0]) if adaptive else 1.0
-        total = of_task * task + of_align * balance * parts["align"]
+        total = task + weight * balance * parts["align"]
     if config.consistency > 0.0:
         two = two.to(device)
         # What label smoothing leaves of a probability of 1 is as sure as the model is taught to be.
         surest = 1 - config.label_smoothing + config.label_smoothing / logits.shape[1]
         sure = config.confidence * surest
         parts["consistency"] = consistency_loss(logits[two], logits[size:], ~broken[two], sure)
-        total = total + of_task * config.consistency * parts["consistency"]
+        total = total + config.consistency * parts["consistency"]
     return Losses(total, parts)
 
 

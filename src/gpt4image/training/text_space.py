@@ -27,7 +27,7 @@ class TextSpace:
         encoder: SPEC of the text encoder.
         revision: fingerprint of its weights; empty for one that learned with the run, or that is not known.
         width: D, length of its vectors; None where that is not known.
-        centre: (D,) float32, what was subtracted from the vectors of texts without a class; None where nothing was.
+        centre: (D,) float32, what was subtracted from the vectors of texts; None where nothing was.
     """
 
     encoder: str
@@ -61,8 +61,7 @@ def write_text_space(run_dir: Path, config: TrainConfig, text: TextTargets) -> N
     if config.embeddings is None:
         return
     manifest = read_manifest(config.embeddings)
-    # The last centre is the mean of all training texts; a text that comes later has no class to be centred on.
-    centre = None if text.centres is None else text.centres[-1].tolist()
+    centre = None if text.centre is None else text.centre.tolist()
     made = {name: getattr(manifest, name) for name in ("encoder", "revision", "width")}
     write_json(run_dir / RECORD, {**made, "centre": centre})
 
@@ -71,14 +70,9 @@ def read_text_space(run_dir: Path, config: TrainConfig) -> TextSpace:
     """Return the text space of a run with alignment.
 
     Raises:
-        RunError: the run cannot say: it has no shared space, or was made before runs kept it.
+        RunError: the run cannot say: it was made before runs kept it.
         TableError: the run was made before, and its embedding table is gone.
     """
-    if config.align_loss == "relational":
-        raise RunError(
-            f"{run_dir} was aligned with --align-loss relational: its images are as like each other as their texts "
-            "are, but do not lie where the texts do. Train with another --align-loss, such as infonce."
-        )
     if (run_dir / FOLDER).is_dir():
         return TextSpace(encoder=f"tuned:{run_dir}", revision="")
     if (run_dir / RECORD).is_file():

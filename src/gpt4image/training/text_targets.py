@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gpt4image.artifacts.table import EmbeddingTable
-from gpt4image.models.alignment import FurtherTexts
 
-MOST_FURTHER_TEXTS = 65_536
 _CHUNK = 8_192  # images whose texts are in memory at once
 
 
@@ -27,16 +25,14 @@ class TextTargets:
         matrix: (M, D) float16 or float32, one row per distinct text; may be a memory map.
         offsets: (N + 1,) int64; the texts of image i are ``rows[offsets[i]:offsets[i + 1]]``.
         rows: (R,) int64, rows of the matrix.
-        centres: (G, D) float32, of which one is subtracted from each text, whose length then becomes 1; None for none.
-        centre_of: (N,) int64, which of them for the texts of an image; None with ``centres``.
+        centre: (D,) float32, subtracted from each text, whose length then becomes 1; None for nothing.
         table: the table that the vectors are of, which knows the texts; None for vectors without a text.
     """
 
     matrix: NDArray[Any]
     offsets: NDArray[np.int64]
     rows: NDArray[np.int64]
-    centres: NDArray[np.float32] | None = None
-    centre_of: NDArray[np.int64] | None = None
+    centre: NDArray[np.float32] | None = None
     table: EmbeddingTable | None = None
 
     @property
@@ -78,8 +74,8 @@ class TextTargets:
             drawn = np.full(len(indices), -1, np.int64)
             drawn[owners] = rows
             ids = np.stack([ids, drawn], axis=1)
-        if self.centres is not None and self.centre_of is not None:
-            vectors -= self.centres[self.centre_of[indices]]
+        if self.centre is not None:
+            vectors -= self.centre
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
             vectors[~has] = 0.0
         return torch.from_numpy(vectors), torch.from_numpy(has), torch.from_numpy(ids)
@@ -121,48 +117,13 @@ class TextTargets:
         counts[whose >= 0] = np.bincount(owners, minlength=len(images))
         return replace(self, offsets=np.concatenate([[0], np.cumsum(counts)]), rows=rows, table=None)
 
-    def centred(self, images: NDArray[np.int64], classes: NDArray[np.int64] | None = None) -> TextTargets:
-        """Return the targets minus the mean text of ``images``, or minus the mean text of their class.
-
-        An image without a class, or in a class with fewer than two texts, is centred on the mean of all.
-
-        Args:
-            images: (n,) positions of the images whose texts are averaged: training images alone.
-            classes: (n,) their classes, negative where there is none; without it all are centred on one mean.
-        """
-        number = 0 if classes is None else int(classes.max(initial=-1)) + 1
-        group = np.full(len(self.offsets) - 1, number, np.int64)
-        if classes is not None:
-            group[images] = np.where(classes >= 0, classes, number)
-        sums, counts = np.zeros((number + 1, self.width)), np.zeros(number + 1, np.int64)
+    def centred(self, images: NDArray[np.int64]) -> TextTargets:
+        """Return the targets minus the mean text of ``images``, (n,) positions: training images alone."""
+        images = images[self.described[images]]
+        total = np.zeros(self.width)
         for start in range(0, len(images), _CHUNK):
-            part = images[start : start + _CHUNK]
-            part = part[self.described[part]]
-            np.add.at(sums, group[part], self.take(part)[0].numpy())
-            counts += np.bincount(group[part], minlength=number + 1)
-        means = sums / np.maximum(counts, 1)[:, None]
-        means[-1] = sums.sum(axis=0) / max(counts.sum(), 1)
-        means[counts < 2] = means[-1]
-        return replace(self, centres=means.astype(np.float32), centre_of=group)
-
-    def further(
-        self, images: NDArray[np.int64], classes: NDArray[np.int64], seed: int, device: torch.device
-    ) -> FurtherTexts:
-        """Return the (mean) texts of ``images``, equal ones once, as candidates of every batch.
-
-        Args:
-            images: (n,) positions of training images.
-            classes: (n,) their classes, negative where there is none.
-            seed: draws MOST_FURTHER_TEXTS of them, once for the whole run, where there are more.
-            device: where they are to lie.
-        """
-        has = self.described[images]
-        images, classes = images[has], classes[has]
-        _, first = np.unique(self.identity[images], return_index=True)
-        if len(first) > MOST_FURTHER_TEXTS:
-            first = np.random.default_rng((seed, 8)).choice(first, MOST_FURTHER_TEXTS, replace=False)
-        vectors, _, ids = self.take(images[first])
-        return FurtherTexts(vectors.to(device), ids.to(device), torch.from_numpy(classes[first]).to(device))
+            total += self.take(images[start : start + _CHUNK])[0].numpy().sum(axis=0, dtype=np.float64)
+        return replace(self, centre=(total / max(len(images), 1)).astype(np.float32))
 
     @classmethod
     def of(cls, table: EmbeddingTable, digests: Sequence[str]) -> TextTargets:

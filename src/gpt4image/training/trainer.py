@@ -21,7 +21,6 @@ from gpt4image.config import TrainOptions
 from gpt4image.config.base import flag_of
 from gpt4image.config.learning import OF_ALIGNMENT
 from gpt4image.models.aligner import Aligner, not_decayed
-from gpt4image.models.alignment import FurtherTexts
 from gpt4image.models.backbones import Backbone, checkpoint_activations, compile_training, create_backbone
 from gpt4image.parallel import processes
 from gpt4image.parallel.batch_layers import see_whole_batch
@@ -45,9 +44,8 @@ class Trainer:
     """The parts of one run. ``model`` maps images to (logits, image embeddings or None).
 
     ``parallel`` is what a step calls in its place: the same, or a wrapper that averages gradients over processes.
-    ``tuning`` is None where the text encoder does not learn, ``views`` where images are augmented on the device alone,
-    ``further`` where a batch is compared to its own texts alone. ``best`` is the highest validation accuracy so far and
-    its epoch, counted from 1.
+    ``tuning`` is None where the text encoder does not learn, ``views`` where images are augmented on the device alone.
+    ``best`` is the highest validation accuracy so far and its epoch, counted from 1.
     """
 
     config: TrainOptions
@@ -63,7 +61,6 @@ class Trainer:
     augmentation: Augmentation
     views: Views | None
     steps_per_epoch: int
-    further: FurtherTexts | None
     tuning: TextTuning | None
     history: list[dict[str, Any]] = field(default_factory=list)
     best: tuple[float, int] = (-1.0, 0)
@@ -139,13 +136,10 @@ def build(config: TrainOptions, data: TrainingData) -> Trainer:
     if config.checkpoint_activations:
         checkpoint_activations(backbone, config.model or "")
     model: Plain | Aligner = Plain(backbone)
-    further: FurtherTexts | None = None
     if data.text is not None and config.align_weight > 0.0:
-        text = centred(config, data, data.text)
+        text = data.text if config.centre == "none" else data.text.centred(data.indices("train"))
         data = replace(data, text=text)
-        further = further_texts(config, data, device)
-        compared = batch_size if further is None else len(further.ids)
-        bias = -math.log(max(compared - 1, 1))  # the log odds of a pair taken at random
+        bias = -math.log(max(batch_size - 1, 1))  # the log odds of a pair taken at random
         texts = tuned_encoder(config, text, device)
         model = Aligner(backbone, text.width, head=config.head, texts=texts, bias=bias, **config.alignment)
     elif data.text is None and (idle := config.given(OF_ALIGNMENT)):
@@ -184,7 +178,6 @@ def build(config: TrainOptions, data: TrainingData) -> Trainer:
         augmentation=augmentation,
         views=views_of(config, augmentation, batches, len(data.labels), others),
         steps_per_epoch=steps_per_epoch,
-        further=further,
         tuning=tuning_of(config, data, model, steps),
     )
 
@@ -311,22 +304,6 @@ def placed(
     for whole in (model,) if ema is None else (model, ema.module):
         shard(whole, device)
     return model, ema
-
-
-def centred(config: TrainOptions, data: TrainingData, text: TextTargets) -> TextTargets:
-    """Return the text targets as ``--centre`` says, by the training images and their visible classes alone."""
-    if config.centre == "none":
-        return text
-    train = data.indices("train")
-    return text.centred(train, data.visible_classes(train) if config.centre == "class" else None)
-
-
-def further_texts(config: TrainOptions, data: TrainingData, device: torch.device) -> FurtherTexts | None:
-    """Return the texts that every batch is compared to with ``--negatives table``."""
-    if config.negatives == "batch" or data.text is None:
-        return None
-    train = data.indices("train")
-    return data.text.further(train, data.visible_classes(train), config.seed, device)
 
 
 def participants(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -11,29 +10,24 @@ from torch import Tensor
 from gpt4image.config import TrainOptions
 from gpt4image.parallel import processes
 
-SCHEDULES: dict[str, Callable[[float], float]] = {
-    "constant": lambda part: 1.0,
-    "linear": lambda part: 1.0 - part,
-    "cosine": lambda part: (1.0 + math.cos(math.pi * part)) / 2.0,
-}
 HIGHEST_RATIO = 1e4
 
 
-def weights_at(config: TrainOptions, step: int, steps: int) -> tuple[float, float]:
-    """Return the weights of the task and of the alignment at a step.
+def align_weight_at(config: TrainOptions, step: int, steps: int) -> float:
+    """Return the weight of the alignment at a step, that of the task being 1.
 
-    The alignment falls from ``align_weight`` to 0 at ``weight_until`` of the steps, in the shape of the schedule, and
-    stays there. With ``text_first`` that part of the steps has the alignment alone, the rest the task alone.
+    It falls from ``align_weight`` to 0 at ``weight_until`` of the steps, as a cosine, and stays there; it is constant
+    where ``weight_until`` is 1.
 
     Args:
         config: options of the run.
         step: number of the step, from 0.
         steps: steps of the whole run.
     """
-    if config.text_first > 0.0:
-        return (0.0, 1.0) if step < config.text_first * steps else (1.0, 0.0)
-    part = step / (steps * config.weight_until)
-    return 1.0, config.align_weight * SCHEDULES[config.weight_schedule](part) if part < 1.0 else 0.0
+    if config.weight_until == 1.0:
+        return config.align_weight
+    part = min(step / (steps * config.weight_until), 1.0)
+    return config.align_weight * (1.0 + math.cos(math.pi * part)) / 2.0
 
 
 def gradient_ratio(task: Tensor, align: Tensor, features: Tensor) -> Tensor:
