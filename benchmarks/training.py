@@ -38,7 +38,8 @@ def prepared(folder: Path, **options: Any) -> Prepared:
 
 
 def pipeline() -> list[Row]:
-    from gpt4image.training import loop, objective
+    from gpt4image.training import loop, losses
+    from gpt4image.training.augment import train_batch
     from gpt4image.training.draws import Draws
     from gpt4image.training.trainer import build
 
@@ -56,11 +57,11 @@ def pipeline() -> list[Row]:
 
         images = batches.batch(0)
         pixels = next(iter(data.pixels.stream([images])))
-        ready_made = objective.train_batch(
+        ready_made = train_batch(
             pixels, trainer.augmentation, Draws.whole(len(images), torch.default_generator)
         )
-        targets = data.class_targets(images)
-        autocast, layout = objective.autocast, objective.memory_format_of(ready.config.memory_format)
+        targets = data.targets(images)
+        autocast, layout = losses.autocast, losses.memory_format_of(ready.config.memory_format)
 
         def one_batch() -> None:
             for number in range(STEPS):
@@ -68,7 +69,7 @@ def pipeline() -> list[Row]:
                 trainer.scheduler.step_update(number)
                 with autocast(trainer.device, ready.config.precision):
                     logits, _ = trainer.model(ready_made.contiguous(memory_format=layout))
-                loss = objective.soft_cross_entropy(logits, targets, ready.config.label_smoothing)
+                loss = data.task.loss(logits, targets, ready.config.label_smoothing)
                 loss.backward()
                 trainer.optimizer.step()
                 trainer.optimizer.zero_grad(set_to_none=True)
@@ -93,7 +94,7 @@ def _against_dataloader(ready: Prepared, trainer: Any) -> Row:
     from torch.utils.data import DataLoader, Dataset
     from torchvision.transforms import v2
 
-    from gpt4image.training import objective
+    from gpt4image.training.augment import train_batch
     from gpt4image.training.draws import Draws
 
     data, how = ready.data, trainer.augmentation
@@ -123,7 +124,7 @@ def _against_dataloader(ready: Prepared, trainer: Any) -> Row:
     def ours() -> None:
         order = np.random.permutation(train)
         for pixels in data.pixels.stream(order[start : start + size] for start in range(0, len(order), size)):
-            objective.train_batch(pixels, how, Draws.whole(len(pixels), torch.default_generator))
+            train_batch(pixels, how, Draws.whole(len(pixels), torch.default_generator))
 
     best = float("inf")
     mine = float("inf")

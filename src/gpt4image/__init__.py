@@ -22,7 +22,7 @@ _MODULE_OF = {
     "Aligner": "models.aligner",
     "Alignment": "models.alignment",
     "FurtherTexts": "models.alignment",
-    "gradient_ratio": "training.weighting",
+    "gradient_ratio": "training.objectives.text_alignment",
     "create_backbone": "models.backbones",
     "DescribedImages": "own_loop.pairs",
     "WithTexts": "own_loop.pairs",

@@ -17,7 +17,7 @@ from gpt4image.base.errors import ConfigError, ModelError
 from gpt4image.models.aligner import Aligner, projection_head
 from gpt4image.models.alignment import Alignment
 from gpt4image.models.alignment_losses import LOSSES
-from gpt4image.training.weighting import gradient_ratio
+from gpt4image.training.objectives.text_alignment import gradient_ratio
 from small_models import CLASSES, images, small_resnet
 
 WIDTH = 24

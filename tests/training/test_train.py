@@ -202,16 +202,16 @@ def test_ctrl_c_keeps_a_checkpoint_and_exits_130(colour_folder: Path, tmp_path: 
 def test_a_loss_that_is_not_finite_stops_before_the_step(
     colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gpt4image.training import objective
+    from gpt4image.tasks import classification
 
-    real = objective.soft_cross_entropy
+    real = classification.soft_cross_entropy
     calls = [0]
 
     def poisoned(*arguments: Any) -> torch.Tensor:
         calls[0] += 1
         return real(*arguments) * (float("nan") if calls[0] == 7 else 1.0)
 
-    monkeypatch.setattr(objective, "soft_cross_entropy", poisoned)
+    monkeypatch.setattr(classification, "soft_cross_entropy", poisoned)
     with pytest.raises(TrainingError, match=r"not finite at step 6 \(epoch 2\): total nan, task nan"):
         train(options(colour_folder, tmp_path / "run", checkpoint_seconds=0.0))
     tensors, _ = load_tensors(tmp_path / "run" / runs.CHECKPOINT)

@@ -55,7 +55,7 @@ def test_images_without_a_text_take_part_in_the_task_alone_and_the_pools_do_not_
     data = prepare(options(colour_folder, embeddings=table)).data
     targeted, others = data.pools()
     assert (data.labels[targeted] >= 0).all() and (data.labels[others] == -1).all()
-    assert not data.class_targets(others).any()
+    assert not data.targets(others).any()
     assert 0 < len(others) <= 6
 
 

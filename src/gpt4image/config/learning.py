@@ -150,8 +150,13 @@ class SemiSupervisedOptions(StageConfig):
 
 
 class ModelOptions(StageConfig):
-    """The model that is trained."""
+    """The model that is trained, and what for."""
 
+    task: str = "auto"
+    """classification (one class per image) or multilabel (any number of them). auto: as the labels of the set are."""
+    focus_negatives: float = Field(default=0.0, ge=0.0)
+    """multilabel: power by which the loss of absent classes falls where they are predicted well (asymmetric loss); 0 is
+    binary cross-entropy."""
     model: str | None = None
     """Any timm model. Without it, a small ResNet for small sets of small images, else resnet18."""
     model_args: JsonTable = Field(default_factory=dict)

@@ -43,25 +43,47 @@ class Metric:
 
 
 class Task(Protocol):
-    """A task. Implementations are small frozen objects without state; they are pickled to worker processes.
+    """A task. Implementations are small objects without state; they are pickled to worker processes."""
 
-    Attributes:
-        name: as in ``--task`` and in records.
-        primary: the metric that records, statistics and the choice of weights use.
-        metrics: the other metrics of every run.
-        image_score: what ``scores`` gives; its mean over images need not be the primary metric.
-        shown: keys of ``measure`` that ``evaluate`` prints.
-        mixes: whether targets may be averaged over images (mixup, CutMix).
-        text_labels: whether targets can be predicted from descriptions (``label``).
-    """
+    @property
+    def name(self) -> str:
+        """As in ``--task`` and in records."""
+        ...
 
-    name: str
-    primary: Metric
-    metrics: tuple[Metric, ...]
-    image_score: str
-    shown: tuple[str, ...]
-    mixes: bool
-    text_labels: bool
+    @property
+    def primary(self) -> Metric:
+        """The metric that records, statistics and the choice of weights use."""
+        ...
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The other metrics of every run."""
+        ...
+
+    @property
+    def image_score(self) -> str:
+        """What ``scores`` gives; its mean over images need not be the primary metric."""
+        ...
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Keys of ``measure`` that ``evaluate`` prints."""
+        ...
+
+    @property
+    def mixes(self) -> bool:
+        """Whether targets may be averaged over images (mixup, CutMix)."""
+        ...
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether an image has one class, so that predictions are probabilities that sum to 1."""
+        ...
+
+    @property
+    def text_labels(self) -> bool:
+        """Whether targets can be predicted from descriptions (``label``)."""
+        ...
 
     def require(self, labels: Labels, classes: Sequence[str], spec: str) -> None:
         """Refuse annotations of another task, or that nothing can be learned from. Raises DataError."""

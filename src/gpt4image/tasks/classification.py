@@ -1,16 +1,22 @@
-"""Classification: the task loss on hard, soft, mixed or missing labels, and the metrics of a split."""
+"""Classification: one class per image; soft, mixed and missing labels."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from gpt4image.base.errors import DataError, first_few
+from gpt4image.data.geometry import Geometry
+from gpt4image.data.image_set import NO_LABEL
 from gpt4image.parallel.processes import gather
+from gpt4image.tasks.base import Floats, Labels, Metric
 
 CALIBRATION_BINS = 15
 
@@ -38,7 +44,7 @@ def soft_cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float =
     return total / mass.clamp(min=torch.finfo(logits.dtype).tiny)
 
 
-def measure(probabilities: NDArray[np.float32], labels: NDArray[np.int64], classes: tuple[str, ...]) -> dict[str, Any]:
+def measure(probabilities: NDArray[np.float32], labels: NDArray[np.int64], classes: Sequence[str]) -> dict[str, Any]:
     """Measure predictions of one split.
 
     Args:
@@ -91,3 +97,96 @@ def confused(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> l
     pairs, counts = np.unique(np.stack([labels, taken], axis=1)[wrong], axis=0, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     return np.column_stack([pairs, counts])[order].tolist()
+
+
+@dataclass(frozen=True)
+class Classification:
+    """One class out of K per image; labels (N,) int64, NO_LABEL where there is none. See ``tasks.base.Task``."""
+
+    name: ClassVar[str] = "classification"
+    primary: ClassVar[Metric] = Metric(name="top1", title="top-1 accuracy")
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric(name="top5", title="top-5 accuracy"),
+        Metric(name="mean_class_accuracy", title="mean class accuracy"),
+        Metric(name="ece", title="calibration error", higher_is_better=False),
+    )
+    image_score: ClassVar[str] = "whether the class is right"
+    shown: ClassVar[tuple[str, ...]] = ("images", "labelled", "top1", "top5", "mean_class_accuracy", "ece", "loss")
+    mixes: ClassVar[bool] = True
+    exclusive: ClassVar[bool] = True
+    text_labels: ClassVar[bool] = True
+
+    def require(self, labels: Labels, classes: Sequence[str], spec: str) -> None:
+        """Refuse several labels per image, and a single class. Raises DataError."""
+        if labels.ndim != 1:
+            raise DataError(f"{spec} has several labels per image, which is --task multilabel, not classification.")
+        if len(classes) == 1:
+            raise DataError(
+                f"{spec} has one class, {first_few(classes)}: there is nothing to tell apart. Is it a folder above "
+                "those of the classes?"
+            )
+
+    def known(self, labels: Labels) -> NDArray[np.bool_]:
+        """Return (N,) which images have a class."""
+        return labels != NO_LABEL
+
+    def outputs(self, classes: Sequence[str]) -> int:
+        """Return the number of classes."""
+        return len(classes)
+
+    def model(self, backbone: nn.Module) -> nn.Module:
+        """Return the backbone."""
+        return backbone
+
+    def targets(self, labels: Labels, soft: Floats | None, outputs: int, geometry: Geometry | None) -> Tensor:
+        """Return (B, K) class probabilities; a row of zeros where an image has no target."""
+        return torch.from_numpy(one_hot(labels, outputs) if soft is None else soft)
+
+    def has_target(self, labels: Labels, soft: Floats | None) -> NDArray[np.bool_]:
+        """Return (B,) which images have a class, or any probability."""
+        return labels != NO_LABEL if soft is None else soft.any(axis=1)
+
+    def without_target(self, targets: Tensor, images: Tensor) -> Tensor:
+        """Return targets with rows of zeros for some images."""
+        return targets.masked_fill(images[:, None], 0.0)
+
+    def loss(self, outputs: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+        """Return the cross-entropy; see ``soft_cross_entropy``."""
+        return soft_cross_entropy(outputs, targets, smoothing)
+
+    def tail(self) -> nn.Module:
+        """Return the softmax."""
+        return nn.Softmax(dim=1)
+
+    def measure(self, predictions: Floats, labels: Labels, classes: Sequence[str]) -> dict[str, Any]:
+        """Return accuracies, calibration and what is confused; see ``measure`` and ``confused``."""
+        return {**measure(predictions, labels, classes), "confused": confused(predictions, labels)}
+
+    def scores(self, predictions: Floats, labels: Labels) -> NDArray[np.float64]:
+        """Return (n,) 1 where the class is right, else 0, of the images with a class."""
+        return (predictions.argmax(axis=1) == labels)[labels != NO_LABEL].astype(np.float64)
+
+    def columns(self, predictions: Floats, labels: Labels | None) -> Mapping[str, Any]:
+        """Return label, prediction and confidence."""
+        given = {} if labels is None else {"label": labels}
+        return {**given, "prediction": predictions.argmax(axis=1), "confidence": predictions.max(axis=1)}
+
+    def rows(self, predictions: Floats, classes: Sequence[str], top: int) -> Iterator[dict[str, Any]]:
+        """Yield the most probable classes of each image, the first one first."""
+        yield from ranked(predictions, classes, top)
+
+
+def one_hot(labels: NDArray[np.int64], classes: int) -> Floats:
+    """Return (N, K) float32 one-hot rows; zeros for NO_LABEL."""
+    targets = np.zeros((len(labels), classes), np.float32)
+    has = np.flatnonzero(labels != NO_LABEL)
+    targets[has, labels[has]] = 1.0
+    return targets
+
+
+def ranked(predictions: Floats, classes: Sequence[str], top: int) -> Iterator[dict[str, Any]]:
+    """Yield ``{"classes": [...], "probabilities": [...]}`` for each row (N, K): the ``top`` classes, best first."""
+    order: NDArray[np.int64] = np.argsort(-predictions, axis=1, kind="stable")[:, :top]
+    best = np.take_along_axis(predictions, order, axis=1)
+    for columns, values in zip(order.tolist(), best.tolist(), strict=True):
+        yield {"classes": [classes[column] for column in columns], "probabilities": values}

@@ -26,9 +26,8 @@ from gpt4image.encoding.text_encoders.tuning import FOLDER
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import choose_device, peak_memory_bytes, probe, reset_peak_memory
 from gpt4image.parallel.sharding import averaging, clip_gradients, whole
-from gpt4image.tasks.classification import measure
 from gpt4image.training.checkpoint import load_checkpoint, load_tensors, save_checkpoint, save_tensors
-from gpt4image.training.objective import Losses, batch_losses, seed_step
+from gpt4image.training.losses import Losses, batch_losses, seed_step
 from gpt4image.training.predictions import predict
 from gpt4image.training.text_tower import TextTower
 from gpt4image.training.tracking import OnEpoch
@@ -82,7 +81,7 @@ def gradient_of_step(trainer: Trainer, step: int, epoch: int, *pixels: Tensor) -
         if trainer.tuning is not None:
             trainer.tuning.reader.prepare(trainer.batches.batch(number + 1))
         with averaging(trainer.parallel, last=part + 1 == len(pixels)):
-            losses = batch_losses(trainer, step, images, batch)
+            losses = batch_losses(trainer, number, images, batch)
             values = require_finite(trainer, step, epoch, losses)
             (losses.total / len(pixels)).backward()
         for name, value in values.items():
@@ -157,17 +156,17 @@ def validate(trainer: Trainer) -> dict[str, Any] | None:
     data = trainer.data
     indices = data.indices("val")
     labels = data.image_set.labels[indices]
-    if not (labels >= 0).any():
+    if not data.task.known(labels).any():
         return None
     backbone: Any = trainer.evaluated.backbone
-    probabilities = predict(backbone, data, indices, trainer.augmentation, trainer.config)
-    if not np.isfinite(probabilities).all():
+    predictions = predict(backbone, data, indices, trainer.augmentation, trainer.config)
+    if not np.isfinite(predictions).all():
         raise _diverged(trainer.config, "What the model says of the validation images is not finite")
     seen = data.without_met().usable[indices]
-    if not (labels[seen] >= 0).any():
+    if not data.task.known(labels[seen]).any():
         return None
-    facts = measure(probabilities[seen], labels[seen], data.classes)
-    return {"top1": facts["top1"], "loss": facts["loss"]}
+    facts = data.task.measure(predictions[seen], labels[seen], data.classes)
+    return {name: facts[name] for name in (data.task.primary.name, "loss")}
 
 
 def fit(
@@ -184,10 +183,11 @@ def fit(
     """
     checkpoint = out / runs.CHECKPOINT
     reset_peak_memory(trainer.device)
-    state: dict[str, Any] = {"step": 0, "seconds": 0.0, "history": [], "best": (-1.0, 0), "epoch_losses": []}
+    state: dict[str, Any] = {"step": 0, "seconds": 0.0, "history": [], "best": None, "epoch_losses": []}
     if processes.from_first(checkpoint.is_file()):
         state = processes.together(lambda: load_checkpoint(checkpoint, trainer.modules, trainer.optimizers))
-    trainer.history, trainer.best = state["history"], tuple(state["best"])
+    trainer.history = state["history"]
+    trainer.best = tuple(state["best"]) if state["best"] else None
     processes.by_first(lambda: write_json_lines(out / runs.METRICS, trainer.history))
     # Weights that came after the checkpoint: their epoch is trained again, on other hardware perhaps to other ones.
     processes.by_first(lambda: _keep_best(out, trainer))
@@ -260,14 +260,18 @@ def end_epoch(
     }
     trainer.history.append(row)
     processes.by_first(lambda: append_json_line(out / runs.METRICS, row))
-    if config.select == "best" and val is not None and val["top1"] > trainer.best[0]:
-        trainer.best = val["top1"], epoch + 1
+    primary = trainer.data.task.primary
+    if config.select == "best" and val is not None:
+        score = val[primary.name]
+        if trainer.best is not None and not primary.better(score, trainer.best[0]):
+            return row
+        trainer.best = score, epoch + 1
         save_tensors(_best_file(out, trainer), trainer.evaluated.state_dict())
     return row
 
 
 def _best_file(out: Path, trainer: Trainer) -> Path:
-    return out / BEST_FILES.replace("*", str(trainer.best[1]))
+    return out / BEST_FILES.replace("*", str(trainer.best[1] if trainer.best else 0))
 
 
 def _keep_best(out: Path, trainer: Trainer) -> None:

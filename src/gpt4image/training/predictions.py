@@ -27,13 +27,13 @@ def predict(
     augmentation: Augmentation,
     config: TrainOptions,
 ) -> NDArray[np.float32]:
-    """Return (n, K) class probabilities of the images at ``indices``; ``model`` returns logits alone."""
+    """Return (n, K) predictions of the images at ``indices``; ``model`` returns the outputs that the task turns into
+    predictions."""
     model.eval()
     if not len(indices):
-        return np.zeros((0, len(data.classes)), np.float32)
-    return outputs(lambda inputs: (model(inputs).float().softmax(dim=1),), data.pixels, indices, augmentation, config)[
-        0
-    ]
+        return np.zeros((0, data.task.outputs(data.classes)), np.float32)
+    tail = data.task.tail()
+    return outputs(lambda inputs: (tail(model(inputs).float()),), data.pixels, indices, augmentation, config)[0]
 
 
 @torch.inference_mode()

@@ -28,6 +28,9 @@ from gpt4image.parallel.devices import choose_device, memory_format_of
 from gpt4image.parallel.sharding import Place, replicate, require_shardable, shard, structure_alone
 from gpt4image.training.augment import Augmentation
 from gpt4image.training.batches import Batches, make_batches, own_rows
+from gpt4image.training.objectives.text_alignment import AlignmentObjective
+from gpt4image.training.objectives.base import Objective
+from gpt4image.training.objectives.consistency import ConsistencyObjective
 from gpt4image.training.policies import STRONG, Policy
 from gpt4image.training.text_targets import TextTargets
 from gpt4image.training.text_tower import TextReader, TextSource, TextTower
@@ -45,7 +48,8 @@ class Trainer:
 
     ``parallel`` is what a step calls in its place: the same, or a wrapper that averages gradients over processes.
     ``tuning`` is None where the text encoder does not learn, ``views`` where images are augmented on the device alone.
-    ``best`` is the highest validation accuracy so far and its epoch, counted from 1.
+    ``objectives`` are the terms of the loss beside the task's. ``best`` is the best validation score so far and its
+    epoch, counted from 1; None before the first.
     """
 
     config: TrainOptions
@@ -62,8 +66,9 @@ class Trainer:
     views: Views | None
     steps_per_epoch: int
     tuning: TextTuning | None
+    objectives: tuple[Objective, ...]
     history: list[dict[str, Any]] = field(default_factory=list)
-    best: tuple[float, int] = (-1.0, 0)
+    best: tuple[float, int] | None = None
 
     @property
     def steps(self) -> int:
@@ -131,7 +136,9 @@ def build(config: TrainOptions, data: TrainingData) -> Trainer:
     if config.fsdp:
         require_shardable(config.optimizer or "")
     place = structure_alone if config.fsdp and processes.rank() > 0 and config.ema == 0.0 else contextlib.nullcontext
-    backbone, notes, new_layers = processes.together(lambda: make_backbone(config, len(data.classes), place))
+    outputs = data.task.outputs(data.classes)
+    backbone, notes, new_layers = processes.together(lambda: make_backbone(config, outputs, place))
+    backbone = data.task.model(backbone)
     new_layers = processes.from_first(new_layers)  # others may have the structure alone
     if config.checkpoint_activations:
         checkpoint_activations(backbone, config.model or "")
@@ -179,10 +186,21 @@ def build(config: TrainOptions, data: TrainingData) -> Trainer:
         views=views_of(config, augmentation, batches, len(data.labels), others),
         steps_per_epoch=steps_per_epoch,
         tuning=tuning_of(config, data, model, steps),
+        objectives=objectives_of(config, data, model, steps),
     )
 
 
-def require_buildable(config: TrainOptions, classes: int) -> None:
+def objectives_of(config: TrainOptions, data: TrainingData, model: nn.Module, steps: int) -> tuple[Objective, ...]:
+    """Return the terms of the loss beside the task's."""
+    found: list[Objective] = []
+    if isinstance(model, Aligner):
+        found.append(AlignmentObjective(config=config, data=data, aligner=model, steps=steps))
+    if config.consistency > 0.0:
+        found.append(ConsistencyObjective(config=config))
+    return tuple(found)
+
+
+def require_buildable(config: TrainOptions, outputs: int) -> None:
     """Build what needs no image, and drop it: mistakes are told before all pictures are decoded.
 
     Raises:
@@ -190,7 +208,7 @@ def require_buildable(config: TrainOptions, classes: int) -> None:
     """
     if config.fsdp:
         require_shardable(config.optimizer or "")
-    backbone, _, new_layers = make_backbone(config, classes, structure_alone if config.fsdp else contextlib.nullcontext)
+    backbone, _, new_layers = make_backbone(config, outputs, structure_alone if config.fsdp else contextlib.nullcontext)
     if config.checkpoint_activations:
         checkpoint_activations(backbone, config.model or "")
     make_optimizer(Plain(backbone), config, new_layers)
@@ -351,7 +369,7 @@ def views_of(
     )
 
 
-def make_backbone(config: TrainOptions, classes: int, place: Place = contextlib.nullcontext) -> Backbone:
+def make_backbone(config: TrainOptions, outputs: int, place: Place = contextlib.nullcontext) -> Backbone:
     """Return the plain model of a configuration, untrained or as ``--init`` says, and notes on its weights.
 
     Where ``place`` is ``structure_alone``, weights are neither drawn nor read.
@@ -359,7 +377,7 @@ def make_backbone(config: TrainOptions, classes: int, place: Place = contextlib.
     with place():
         return create_backbone(
             config.model or "",
-            classes=classes,
+            classes=outputs,
             image_size=config.image_size or 0,
             stem="small" if config.stem == "small" else "standard",
             init="scratch" if place is structure_alone else config.init,

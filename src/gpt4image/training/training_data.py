@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from gpt4image.artifacts.table import EmbeddingTable
-from gpt4image.base.errors import ConfigError, DataError, TableError, first_few
+from gpt4image.base.errors import ConfigError, DataError, TableError
 from gpt4image.base.files import fingerprint
 from gpt4image.base.outcome import SetAside
 from gpt4image.config import TrainOptions
+from gpt4image.data.geometry import Geometry
 from gpt4image.data.image_set import NO_LABEL, SPLITS, ImageSet
 from gpt4image.data.pixels import Pixels
 from gpt4image.parallel import processes
+from gpt4image.tasks.base import Labels, Task
+from gpt4image.tasks.registry import find_task, task_of
 from gpt4image.training.text_targets import TextTargets
 
 
@@ -32,9 +34,9 @@ class TrainingData:
         image_set: N images with their splits and true labels.
         pixels: their decoded pixels.
         usable: (N,) bool, which images can be decoded; the others belong to no split.
-        labels: (N,) int64, the labels that training may see.
-        soft: (N, K) float32 class probabilities used instead of ``labels``, zeros where an image has no target; None
-            without.
+        task: what is learned; it says what labels and targets mean.
+        labels: (N, ...) the labels that training may see.
+        soft: (N, K) float32 targets by a teacher, used instead of ``labels``; None without.
         text: text targets of the alignment; None without.
         set_aside: images known to be unusable before training.
     """
@@ -42,7 +44,8 @@ class TrainingData:
     image_set: ImageSet
     pixels: Pixels
     usable: NDArray[np.bool_]
-    labels: NDArray[np.int64]
+    task: Task
+    labels: Labels
     soft: NDArray[np.float32] | None = None
     text: TextTargets | None = None
     set_aside: tuple[SetAside, ...] = ()
@@ -67,30 +70,27 @@ class TrainingData:
         met = processes.united(every[self.pixels.broken(every)].tolist())
         return replace(self, usable=self.usable & ~np.isin(every, met)) if met else self
 
-    def class_targets(self, indices: NDArray[np.int64]) -> Tensor:
-        """Return (B, K) float32 class probabilities; a row of zeros where an image has no target."""
-        if self.soft is not None:
-            return torch.from_numpy(self.soft[indices])
-        labels = self.labels[indices]
-        targets = np.zeros((len(indices), len(self.classes)), np.float32)
-        has = np.flatnonzero(labels != NO_LABEL)
-        targets[has, labels[has]] = 1.0
-        return torch.from_numpy(targets)
+    def targets(self, indices: NDArray[np.int64], geometry: Geometry | None = None) -> Tensor:
+        """Return the targets (B, ...) of images, cut as ``geometry`` says; see ``Task.targets``."""
+        soft = None if self.soft is None else self.soft[indices]
+        return self.task.targets(self.labels[indices], soft, self.task.outputs(self.classes), geometry)
 
     def visible_classes(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return (n,) int64 classes of images as far as training may know them, NO_LABEL where it may not.
 
-        A soft target counts where one class has at least half of it.
+        A soft target counts where one class has at least half of it. NO_LABEL where images do not have one class each.
         """
+        if not self.task.exclusive:
+            return np.full(len(indices), NO_LABEL)
         if self.soft is None:
             return self.labels[indices]
         soft = self.soft[indices]
         return np.where(soft.max(axis=1) >= 0.5, soft.argmax(axis=1), NO_LABEL)
 
     def pools(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the training images with a class target, and those without one."""
+        """Return the training images with a target, and those without one."""
         train = self.indices("train")
-        has_target = self.labels[train] != NO_LABEL if self.soft is None else self.soft[train].any(axis=1)
+        has_target = self.task.has_target(self.labels[train], None if self.soft is None else self.soft[train])
         return train[has_target], train[~has_target]
 
 
@@ -162,6 +162,7 @@ def prepare(
     splits: Sequence[str] = ("train", "val", "test"),
     *,
     to_train: bool = True,
+    task: Task | None = None,
     loaded: tuple[ImageSet, EmbeddingTable | None] | None = None,
 ) -> Prepared:
     """Load what a run reads and choose the options left open; broken images are set aside by name.
@@ -169,6 +170,7 @@ def prepare(
     Args:
         config: options of the run.
         splits: those whose pixels are read.
+        task: of the run, where it is not one of the registry; without it as ``config`` and the labels say.
         to_train: whether the data must do for training; a finished run may be asked about any images.
         loaded: what ``load_image_set`` returned for these options, where it was called already.
 
@@ -183,6 +185,9 @@ def prepare(
     from gpt4image.training.trainer import require_buildable
 
     image_set, table = loaded or load_image_set(config)
+    task = task or (task_of(image_set.labels, config) if config.task == "auto" else find_task(config.task, config))
+    task.require(image_set.labels, image_set.classes, config.data)
+    config = config.model_copy(update={"task": task.name})
     text_labels = load_text_labels(config, image_set)
     sizes = {split: len(image_set.indices(split)) for split in SPLITS}
     there = ", ".join(f"{split} {count:,}" for split, count in sizes.items())
@@ -190,16 +195,11 @@ def prepare(
         raise DataError(f"{config.data}: no image is in {' or '.join(splits)} ({there}); give another --split.")
     if to_train and not sizes["train"]:
         raise DataError(f"{config.data}: no image is in train ({there}), so there is nothing to train on.")
-    if to_train and len(image_set.classes) == 1:
-        raise DataError(
-            f"{config.data} has one class, {first_few(image_set.classes)}: there is nothing to tell apart. Is it a "
-            "folder above those of the classes?"
-        )
     config, chosen = auto.choose(config, image_set)
     if to_train:
         require_batch(sizes["train"], config)
-        require_selectable(config, image_set)
-        require_buildable(config, len(image_set.classes))
+        require_selectable(config, image_set, task)
+        require_buildable(config, task.outputs(image_set.classes))
     image_set = image_set.select(np.flatnonzero(np.isin(image_set.splits, splits)))
     pixels, broken, usable = load_pixels(
         image_set, auto.stored_size(config), memory_limit_gb=config.memory_limit_gb, workers=config.workers
@@ -208,6 +208,7 @@ def prepare(
         image_set=image_set,
         pixels=pixels,
         usable=usable,
+        task=task,
         labels=image_set.labels,
         text=None if table is None else TextTargets.of(table, image_set.digests),
         set_aside=(*image_set.set_aside, *broken),
@@ -229,9 +230,9 @@ def identity_of(
     return fingerprint([*content, broken] if broken else content)
 
 
-def require_selectable(config: TrainOptions, image_set: ImageSet) -> None:
+def require_selectable(config: TrainOptions, image_set: ImageSet, task: Task) -> None:
     """Refuse to select weights by validation images that are not there. Raises ConfigError."""
-    if config.select == "best" and not (image_set.labels[image_set.indices("val")] >= 0).any():
+    if config.select == "best" and not task.known(image_set.labels[image_set.indices("val")]).any():
         raise ConfigError(
             "--select best needs labelled validation images, and there are none: raise --val-fraction, or leave it out."
         )

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gpt4image.data.geometry import Geometry
 from gpt4image.training.augment import Augmentation, drawn
 from gpt4image.training.draws import Draws
 from gpt4image.training.policies import Policy
@@ -64,6 +65,10 @@ class Views:
         """Return the rows of a batch of images that get one view, and those that get a second one; int64."""
         two = torch.from_numpy(self.second[images])
         return (~two).nonzero().flatten(), two.nonzero().flatten()
+
+    def geometry(self, side: int, number: int) -> Geometry:
+        """Return where the first views of batch ``number`` are cut from stored images of ``side`` pixels."""
+        return drawn(side, self.how, self._draws(number, 0))
 
     def _draws(self, number: int, view: int) -> Draws:
         state = int(np.random.SeedSequence((self.seed, number, view)).generate_state(1, np.uint64)[0])

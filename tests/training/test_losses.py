@@ -17,7 +17,7 @@ from gpt4image.models.aligner import Aligner
 from gpt4image.models.backbones import create_backbone
 from gpt4image.training import loop
 from gpt4image.training.checkpoint import load_tensors
-from gpt4image.training.objective import batch_losses, seed_step
+from gpt4image.training.losses import batch_losses, seed_step
 from gpt4image.training.train import train
 from gpt4image.training.trainer import Trainer, build
 from gpt4image.training.training_data import prepare

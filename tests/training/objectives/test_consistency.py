@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from gpt4image.training.consistency import consistency_loss
+from gpt4image.training.objectives.consistency import consistency_loss
 
 
 def by_the_paper(weak: Tensor, strong: Tensor, counts: list[bool], confidence: float) -> Tensor:

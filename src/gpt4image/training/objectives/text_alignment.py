@@ -1,16 +1,63 @@
-"""How the task and the alignment are weighted against each other in the course of a run."""
+"""The paper's objective: features near the embedding of the image's own description, and its weight.
+
+GPT4Image (arXiv 2306.00693): ``loss = task + align_weight * alignment``.
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from gpt4image.config import TrainOptions
+from gpt4image.models.aligner import Aligner
 from gpt4image.parallel import processes
+from gpt4image.training.objectives.base import Batch, Outputs
+from gpt4image.training.training_data import TrainingData
 
 HIGHEST_RATIO = 1e4
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AlignmentObjective:
+    """Alignment of features to texts; see ``objectives.base.Objective``.
+
+    Attributes:
+        config: options of the run.
+        data: its images and texts.
+        aligner: its model, which knows the alignment loss.
+        steps: optimiser steps of the whole run.
+    """
+
+    config: TrainOptions
+    data: TrainingData
+    aligner: Aligner
+    steps: int
+    name: str = "align"
+
+    def loss(self, batch: Batch, outputs: Outputs) -> Tensor:
+        """Return the alignment loss of the images that have a text."""
+        if self.data.text is None or outputs.embeddings is None:
+            raise ValueError("alignment needs texts and a projection head")
+        device = outputs.embeddings.device
+        texts, described, text_ids = (part.to(device) for part in self.data.text.take(batch.images, batch.chosen))
+        return self.aligner.alignment_loss(
+            outputs.embeddings,
+            texts if outputs.texts is None else outputs.texts,
+            mixing=batch.mixing,
+            described=described & ~batch.broken,
+            text_ids=text_ids,
+            labels=torch.from_numpy(self.data.visible_classes(batch.images)).to(device),
+        )
+
+    def weight(self, step: int, task: Tensor, own: Tensor, outputs: Outputs) -> float | Tensor:
+        """Return ``align_weight_at``, times ``gradient_ratio`` where the weight adapts."""
+        weight = align_weight_at(self.config, step, self.steps)
+        if not self.config.adaptive_weight or weight == 0.0 or outputs.features is None:
+            return weight
+        return weight * gradient_ratio(task, own, outputs.features)
 
 
 def align_weight_at(config: TrainOptions, step: int, steps: int) -> float:

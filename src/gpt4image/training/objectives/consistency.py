@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gpt4image.config import TrainOptions
 from gpt4image.parallel.processes import gather
+from gpt4image.training.objectives.base import Batch, Outputs
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ConsistencyObjective:
+    """FixMatch on the images with a second view; see ``objectives.base.Objective``."""
+
+    config: TrainOptions
+    name: str = "consistency"
+
+    def loss(self, batch: Batch, outputs: Outputs) -> Tensor:
+        """Return ``consistency_loss`` of the images with a second view."""
+        # What label smoothing leaves of a probability of 1 is as sure as the model is taught to be.
+        smoothing = self.config.label_smoothing
+        surest = 1 - smoothing + smoothing / outputs.task.shape[1]
+        weak, counts = outputs.task[batch.second], ~batch.broken[batch.second]
+        return consistency_loss(weak, outputs.second, counts, self.config.confidence * surest)
+
+    def weight(self, step: int, task: Tensor, own: Tensor, outputs: Outputs) -> float:
+        """Return the weight that was asked for."""
+        return self.config.consistency
 
 
 def consistency_loss(weak: Tensor, strong: Tensor, counts: Tensor, confidence: float) -> Tensor:

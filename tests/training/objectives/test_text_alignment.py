@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt4image.config import TrainConfig
-from gpt4image.training.weighting import align_weight_at, gradient_ratio
+from gpt4image.training.objectives.text_alignment import align_weight_at, gradient_ratio
 
 STEPS = 40
 

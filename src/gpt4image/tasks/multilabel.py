@@ -1,0 +1,188 @@
+"""Multi-label classification: any number of classes per image; each is present, absent or not known.
+
+Targets are stored as (B, 2, K): how much of an image counts for a class, and how much of that says "present". Sums of
+such targets are targets again, so that mixup, soft labels and missing labels need no special case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gpt4image.base.errors import DataError
+from gpt4image.data.geometry import Geometry
+from gpt4image.parallel.processes import gather
+from gpt4image.tasks.base import Floats, Labels, Metric
+from gpt4image.tasks.classification import ranked
+
+NOT_KNOWN = -1
+THRESHOLD = 0.5
+"""Probability from which a class counts as present, in F1."""
+
+
+@dataclass(frozen=True)
+class MultiLabel:
+    """Any number of K classes per image; see ``tasks.base.Task``.
+
+    Labels are (N, K) int8: 1 present, 0 absent, -1 not known.
+
+    Attributes:
+        focus: power by which the loss of absent classes falls where they are predicted well (asymmetric loss, Ridnik et
+            al. 2021, arXiv 2009.14119); 0 is binary cross-entropy.
+    """
+
+    focus: float = 0.0
+    name: ClassVar[str] = "multilabel"
+    primary: ClassVar[Metric] = Metric(name="mAP", title="mean average precision")
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric(name="f1_macro", title="F1, mean over classes"),
+        Metric(name="f1_micro", title="F1, all classes together"),
+        Metric(name="ranking_precision", title="label ranking average precision"),
+    )
+    image_score: ClassVar[str] = "label ranking average precision"
+    shown: ClassVar[tuple[str, ...]] = (
+        "images",
+        "labelled",
+        "mAP",
+        "f1_macro",
+        "f1_micro",
+        "ranking_precision",
+        "loss",
+    )
+    mixes: ClassVar[bool] = True
+    exclusive: ClassVar[bool] = False
+    text_labels: ClassVar[bool] = True
+
+    def require(self, labels: Labels, classes: Sequence[str], spec: str) -> None:
+        """Refuse one label per image. Raises DataError."""
+        if labels.ndim != 2:
+            raise DataError(
+                f"{spec} has one label per image, which is --task classification. For several, give a column 'labels' "
+                "with names separated by '|', or one column of 0 and 1 per class."
+            )
+
+    def known(self, labels: Labels) -> NDArray[np.bool_]:
+        """Return (N,) which images have a class that is known to be present or absent."""
+        return (labels != NOT_KNOWN).any(axis=1)
+
+    def outputs(self, classes: Sequence[str]) -> int:
+        """Return the number of classes."""
+        return len(classes)
+
+    def model(self, backbone: nn.Module) -> nn.Module:
+        """Return the backbone."""
+        return backbone
+
+    def targets(self, labels: Labels, soft: Floats | None, outputs: int, geometry: Geometry | None) -> Tensor:
+        """Return (B, 2, K): weight of each class, and the part of it that says "present"."""
+        given = torch.from_numpy(labels.astype(np.float32) if soft is None else soft)
+        counts = (given >= 0).float()
+        return torch.stack([counts, given.clamp(min=0.0)], dim=1)
+
+    def has_target(self, labels: Labels, soft: Floats | None) -> NDArray[np.bool_]:
+        """Return (B,) which images have a class that is known; NaN and negative numbers are not."""
+        return ((labels if soft is None else soft) >= 0).any(axis=1)
+
+    def without_target(self, targets: Tensor, images: Tensor) -> Tensor:
+        """Return targets in which some images count for nothing."""
+        return targets.masked_fill(images[:, None, None], 0.0)
+
+    def loss(self, outputs: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+        """Return the binary cross-entropy, the mean over all known classes of all images; see ``binary_loss``."""
+        return binary_loss(outputs, targets, smoothing, self.focus)
+
+    def tail(self) -> nn.Module:
+        """Return the sigmoid."""
+        return nn.Sigmoid()
+
+    def measure(self, predictions: Floats, labels: Labels, classes: Sequence[str]) -> dict[str, Any]:
+        """Return mAP (the mean over classes of the average precision), F1 at 0.5, and the average precision per class.
+
+        Classes that are not known of an image do not count there. Classes without a present image have no average
+        precision.
+        """
+        from torchmetrics.functional.classification import multilabel_average_precision, multilabel_f1_score
+
+        known = self.known(labels)
+        facts: dict[str, Any] = {"images": len(labels), "labelled": int(known.sum()), "classes": list(classes)}
+        if not known.any():
+            return facts
+        given = torch.from_numpy(labels[known].astype(np.int64))
+        scores = torch.from_numpy(predictions[known])
+        ignore: dict[str, Any] = {"num_labels": len(classes), "ignore_index": NOT_KNOWN}
+        support = (given == 1).sum(dim=0).tolist()
+        each = multilabel_average_precision(scores, given, average="none", **ignore).tolist()
+        per_class = [value if count else None for value, count in zip(each, support, strict=True)]
+        measured = [value for value in per_class if value is not None]
+        counts = given != NOT_KNOWN
+        loss = F.binary_cross_entropy(scores.clamp(1e-7, 1 - 1e-7), given.clamp(min=0).float(), reduction="none")
+        return {
+            **facts,
+            "mAP": float(np.mean(measured)) if measured else 0.0,
+            "f1_macro": float(multilabel_f1_score(scores, given, average="macro", threshold=THRESHOLD, **ignore)),
+            "f1_micro": float(multilabel_f1_score(scores, given, average="micro", threshold=THRESHOLD, **ignore)),
+            "ranking_precision": float(self.scores(predictions, labels).mean()),
+            "loss": float(loss[counts].mean()),
+            "support": support,
+            "per_class": per_class,
+        }
+
+    def scores(self, predictions: Floats, labels: Labels) -> NDArray[np.float64]:
+        """Return (n,) how well the present classes of each image are ranked above the absent ones, 0 to 1.
+
+        Label ranking average precision: the mean over present classes of the part of the classes ranked at least as
+        high that is present too. 1 where no class is present, or none is absent.
+        """
+        known = self.known(labels)
+        return np.array([_ranking(row, given) for row, given in zip(predictions[known], labels[known], strict=True)])
+
+    def columns(self, predictions: Floats, labels: Labels | None) -> Mapping[str, Any]:
+        """Return the classes that are known and those that are predicted to be present, as lists of class numbers."""
+        found = {"prediction": [np.flatnonzero(row).tolist() for row in predictions >= THRESHOLD]}
+        return found if labels is None else {"label": list(labels), **found}
+
+    def rows(self, predictions: Floats, classes: Sequence[str], top: int) -> Iterator[dict[str, Any]]:
+        """Yield the most probable classes of each image, the first one first; probabilities need not sum to 1."""
+        yield from ranked(predictions, classes, top)
+
+
+def _ranking(scores: Floats, labels: NDArray[np.int8]) -> float:
+    """Return the label ranking average precision of one image, (K,) scores and labels; see ``MultiLabel.scores``."""
+    present, counts = scores[labels == 1], scores[labels != NOT_KNOWN]
+    if not len(present):
+        return 1.0
+    right, above = ((some >= present[:, None]).sum(axis=1) for some in (present, counts))
+    return float((right / above).mean())
+
+
+def binary_loss(logits: Tensor, targets: Tensor, smoothing: float = 0.0, focus: float = 0.0) -> Tensor:
+    """Binary cross-entropy against soft targets, the mean over what counts, on all processes::
+
+        p = sigmoid(logits[i, k]);  count, present = targets[i, :, k]
+        term(i, k) = -present * log(p) - (count - present) * p ** focus * log(1 - p)
+
+    Args:
+        logits: (B, K) of any float dtype; computed in float32 or better.
+        targets: (B, 2, K): how much the image counts for the class, and how much of that says "present".
+        smoothing: share of each target that is spread evenly over present and absent.
+        focus: see ``MultiLabel.focus``.
+
+    Returns:
+        Scalar >= 0, the same on every process; 0 where nothing counts.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    count, present = targets.to(logits.dtype).unbind(dim=1)
+    present = (1 - smoothing) * present + smoothing * count / 2
+    absent = (count - present) * (-F.logsigmoid(-logits))
+    if focus > 0.0:
+        absent = absent * logits.sigmoid().pow(focus)
+    total = (absent - present * F.logsigmoid(logits)).sum()
+    sums = gather(torch.stack([total, count.sum()])[None]).sum(dim=0)
+    return sums[0] / sums[1].clamp(min=torch.finfo(logits.dtype).tiny)

@@ -1,0 +1,28 @@
+"""The tasks by name, and which one suits an image set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from gpt4image.base.errors import ConfigError, nearest
+from gpt4image.config import TrainOptions
+from gpt4image.tasks.base import Labels, Task
+from gpt4image.tasks.classification import Classification
+from gpt4image.tasks.multilabel import MultiLabel
+
+TASKS: Mapping[str, Callable[[TrainOptions], Task]] = {
+    "classification": lambda options: Classification(),
+    "multilabel": lambda options: MultiLabel(focus=options.focus_negatives),
+}
+
+
+def find_task(name: str, options: TrainOptions) -> Task:
+    """Return a task by name. Raises ConfigError: there is none of that name."""
+    if name not in TASKS:
+        raise ConfigError(f"--task {nearest(name, TASKS)}")
+    return TASKS[name](options)
+
+
+def task_of(labels: Labels, options: TrainOptions) -> Task:
+    """Return the task that annotations are of: a column per class is multi-label, one label is classification."""
+    return find_task("multilabel" if labels.ndim == 2 else "classification", options)

@@ -1,0 +1,112 @@
+"""The loss of one batch: the task's, and the weighted objectives of the run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gpt4image.data.geometry import Geometry
+from gpt4image.parallel.devices import autocast, memory_format_of
+from gpt4image.training.augment import drawn, finished, normalised
+from gpt4image.training.mixing import mix
+from gpt4image.training.objectives.base import Batch, Outputs
+from gpt4image.training.trainer import Trainer
+
+
+class Losses(NamedTuple):
+    """The loss of one batch.
+
+    Attributes:
+        total: scalar that is minimised.
+        parts: its parts by name (task, and each objective), unweighted scalars, for the record.
+    """
+
+    total: Tensor
+    parts: dict[str, Tensor]
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Seed torch (augmentation, dropout, stochastic depth) and numpy (timm's mixup) for one step."""
+    state = int(np.random.SeedSequence((seed, step)).generate_state(1)[0])
+    torch.manual_seed(state)
+    np.random.seed(state)
+
+
+def batch_losses(trainer: Trainer, number: int, images: NDArray[np.int64], pixels: Tensor) -> Losses:
+    """Return the losses of one batch.
+
+    Args:
+        trainer: the run.
+        number: of the batch in the run, from 0.
+        images: (B,) positions of the images in the set.
+        pixels: (B, 3, S, S) uint8, or trainer.views of them: (B + U, 3, T, T) uint8.
+    """
+    config, device, data = trainer.config, trainer.device, trainer.data
+    size = len(images)
+    broken = torch.from_numpy(data.pixels.broken(images)).to(device)
+    one, two = (torch.arange(size), torch.arange(0)) if trainer.views is None else trainer.views.split(images)
+    inputs, geometry = inputs_of(trainer, pixels.to(device, non_blocking=True), number, images)
+    targets = data.task.without_target(data.targets(images, geometry).to(device), broken)
+    mixing: Tensor | None = None
+    if config.mixes:
+        mixing = mix(inputs[:size], one, config.mixup, config.cutmix)
+        targets = torch.einsum("ij,j...->i...", mixing, targets)
+    # A text is drawn before the model draws what differs between processes (dropout).
+    chosen = trainer.batches.draws(torch.default_generator).uniform().numpy() if config.texts == "sample" else None
+    batch = Batch(images=images, broken=broken, mixing=mixing, second=two.to(device), chosen=chosen)
+    outputs = outputs_of(trainer, batch, inputs)
+    task = data.task.loss(outputs.task, targets, config.label_smoothing)
+    total, parts = task, {"task": task}
+    for objective in trainer.objectives:
+        own = objective.loss(batch, outputs)
+        parts[objective.name] = own
+        total = total + objective.weight(number // config.grad_accumulation, task, own, outputs) * own
+    return Losses(total, parts)
+
+
+def outputs_of(trainer: Trainer, batch: Batch, inputs: Tensor) -> Outputs:
+    """Return what the model says of the inputs of a batch: (B + U, 3, T, T) float32."""
+    config, size = trainer.config, len(batch.images)
+    asked: dict[str, Any] = {"with_features": config.adaptive_weight}
+    if trainer.tuning is not None:
+        asked["texts"] = trainer.tuning.reader.take(batch.images, batch.chosen).to(trainer.device)
+    with autocast(trainer.device, config.precision):
+        inputs = inputs.contiguous(memory_format=memory_format_of(config.memory_format))
+        found, embeddings, *more = trainer.parallel(inputs, **asked)
+    return Outputs(
+        task=found[:size],
+        second=found[size:],
+        embeddings=None if embeddings is None else embeddings[:size],
+        features=more[0] if config.adaptive_weight and more else None,
+        texts=None if trainer.tuning is None else more[-1],
+    )
+
+
+def inputs_of(
+    trainer: Trainer, pixels: Tensor, number: int, images: NDArray[np.int64]
+) -> tuple[Tensor, Geometry | None]:
+    """Return what the model gets of one batch: (B, 3, T, T) float32, then the second views; and where images were cut.
+
+    Args:
+        trainer: the run.
+        pixels: uint8 on the device, as they were streamed.
+        number: of the batch in the run.
+        images: (B,) positions of the images in the set.
+    """
+    how, draws = trainer.augmentation, trainer.batches.draws(torch.default_generator)
+    if trainer.views is None:
+        geometry = drawn(pixels.shape[-1], how, draws)
+        return finished(geometry.pixels(pixels), how, draws), geometry
+    size, two = len(images), trainer.views.split(images)[1]
+    geometry = trainer.views.geometry(trainer.data.pixels.size, number)
+    inputs = finished(pixels[:size], how, draws)
+    if trainer.views.strong is None:
+        return inputs, geometry
+    inputs[two] = normalised(pixels[two] / 255.0, how)  # the first view of these is a weak one: moved, and no more
+    strong = replace(how, colour=0.0, erase=1.0, erase_with="mean")  # FixMatch ends every strong view with Cutout
+    return torch.cat([inputs, finished(pixels[size:], strong, draws.of(two))]), geometry
