@@ -10,29 +10,11 @@ import tyro
 from pydantic import Field
 from pydantic import field_validator as check
 
+from gpt4image.config.arms import ARMS
 from gpt4image.config.base import JsonTable, StageConfig, listed
 from gpt4image.config.learning import DataOptions, RunningOptions, TrainOptions
 from gpt4image.errors import ConfigError, nearest
 
-ARMS = (
-    "baseline",
-    "aligned",
-    "text-labels",
-    "text-labels-aligned",
-    "text-labels-cotrained",
-    "zero-shot",
-    "self-training",
-    "fixmatch",
-    "text-labels-fixmatch",
-    "oracle",
-    "shuffled",
-    "shuffled-within-class",
-    "random",
-    "class-name",
-    "class-mean",
-    "text-labels-shuffled",
-    "text-labels-class-mean",
-)
 COMMON = frozenset(
     {
         *DataOptions.model_fields,
