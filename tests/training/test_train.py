@@ -40,12 +40,6 @@ def options(folder: Path, out: Path, **changes: Any) -> TrainConfig:
     return TrainConfig(**{"data": f"folder:{folder}", "out": out, **SMALL, **changes})
 
 
-def test_options_of_compare_alone_are_refused(colour_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="gpt4image label --method"):
-        train(options(colour_folder, tmp_path / "run", label_method="propagation"))
-    assert not (tmp_path / "run").exists()
-
-
 def weights(run_dir: Path) -> dict[str, torch.Tensor]:
     return load_tensors(run_dir / runs.MODEL)[0]
 
@@ -276,11 +270,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(
             "--optimizer kron cannot be used",
             marks=pytest.mark.filterwarnings("ignore:.*opt_einsum"),
         ),
-        (
-            {"label_trust": 0.5, "label_targets": "hard"},
-            ConfigError,
-            "--label-trust and --label-targets: .*give --text",
-        ),
+        ({"label_trust": 0.5}, ConfigError, "--label-trust: .*give --text-labels"),
         ({"device": "cuda:9"}, ConfigError, "not available here"),
         ({"mixup": 1.0, "batch_size": 7}, ConfigError, "--batch-size 7 must be a multiple of 2"),
         ({"init": "missing.safetensors"}, ModelError, r"missing\.safetensors"),
