@@ -106,10 +106,10 @@ def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
 def test_values_are_those_of_the_stage_and_no_library_speaks_of_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = 'data = "folder:missing"\nout = "run"\nembeddings = "t.emb"\nlabel-embeddings = ["u.emb"]\nlr = 1\n'
+    text = 'data = "folder:missing"\nout = "run"\nembeddings = "t.emb"\ntext-labels = "t.parquet"\nlr = 1\n'
     (tmp_path / "r.toml").write_text(text)
     found = read_recipe(tmp_path / "r.toml", TrainConfig)
-    assert found["embeddings"] == Path("t.emb") and found["label_embeddings"] == (Path("u.emb"),)
+    assert found["embeddings"] == Path("t.emb") and found["text_labels"] == Path("t.parquet")
     assert cli.main(["train", str(tmp_path / "r.toml")]) == 2
     said = capsys.readouterr().err
     assert said.startswith("Error: ") and "site-packages" not in said

@@ -10,10 +10,8 @@ import pytest
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import RunError
 from gpt4image.base.files import read_json, write_json
-from gpt4image.config import EvaluateConfig, LabelConfig, TrainConfig
-from gpt4image.data import load_with_splits
+from gpt4image.config import EvaluateConfig, TrainConfig
 from gpt4image.evaluating.evaluate import evaluate
-from gpt4image.labelling.cotraining import ask_run
 from held_folders import held_by_another
 
 
@@ -139,10 +137,6 @@ def test_a_set_of_other_classes_than_the_run_is_refused_by_the_first_that_differ
     (renamed / "food").rename(renamed / "meals")
     with pytest.raises(RunError, match="class 1 is 'food' there and 'meals' here"):
         evaluate(EvaluateConfig(run_dir=small_run, data=f"folder:{renamed}"))
-    images = load_with_splits(f"folder:{renamed}", val_fraction=0.1, test_fraction=0.2)
-    asked = LabelConfig(data=images.spec, embeddings=(tmp_path / "none",), out=tmp_path / "out.parquet")
-    with pytest.raises(RunError, match="class 1 is 'food' there and 'meals' here"):
-        ask_run(small_run, asked, images)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from PIL import Image
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError, DataError, MissingExtraError, ModelError, RunError, TableError
 from gpt4image.base.files import read_json, write_json
-from gpt4image.comparing import arms
+from gpt4image.comparing.arms import PREPARE
 from gpt4image.comparing.compare import compare
 from gpt4image.comparing.jobs import situation
 from gpt4image.comparing.planning import Job, jobs_at_once, make_plan
@@ -218,7 +217,7 @@ def test_all_arms_and_variants_start_from_the_same_weights_where_some_are_given(
     for job in jobs:
         fine_tuned = job.name != "from-scratch"
         assert (job.config.optimizer, job.config.lr) == (("adamw", 1e-3) if fine_tuned else ("muon", 0.02))
-        backbone: Any = build(job.config, arms.ALL[job.arm].prepare(situation(job, data))).model.backbone
+        backbone: Any = build(job.config, PREPARE[job.arm](situation(job, data))).model.backbone
         same = all(torch.equal(tensor, given.state_dict()[name]) for name, tensor in backbone.state_dict().items())
         assert same == fine_tuned
 
@@ -276,27 +275,6 @@ def test_arms_that_read_another_table_lose_the_same_labels_and_descriptions(
     np.testing.assert_array_equal(texts["aligned"] & other_data.text.described, texts["other-texts"])
 
 
-def test_runs_are_made_anew_when_a_further_table_of_text_labels_changes(
-    colour_folder: Path, table: Path, tmp_path: Path
-) -> None:
-    digests = load_image_set(f"folder:{colour_folder}").digests
-    further = tmp_path / "further"
-    make_table(further, {digest: [np.eye(8)[5]] for digest in digests})
-    config = options(colour_folder, table, tmp_path / "cmp", labels_per_class=2, arms="text-labels", seeds=1,
-                     label_embeddings=(further,))  # fmt: skip
-
-    def folders() -> dict[str, Path]:
-        return {job.arm: job.config.out for job in make_plan(config).jobs}
-
-    before = folders()
-    assert folders() == before
-    shutil.rmtree(further)
-    make_table(further, {digest: [np.eye(8)[6]] for digest in digests[1:]})
-    after = folders()
-    assert after["text-labels"] != before["text-labels"]
-    assert after["baseline"] == before["baseline"], "it does not read that table"
-
-
 def test_a_variant_may_tune_the_encoder_of_the_table_of_all(table: Path, tmp_path: Path) -> None:
     changes = {"variants": {"tuned": {"arm": "aligned", "tune_text": "lora"}}}
     assert options(tmp_path, table, tmp_path / "cmp", **changes).variants["tuned"]["tune_text"] == "lora"
@@ -335,7 +313,7 @@ def test_kill_9_of_a_comparison_leaves_no_worker_and_the_same_command_goes_on(
     lines = [f"{key} = {json.dumps(value)}" for key, value in small.items() if key != "model_args"]
     recipe.write_text("\n".join([*lines, "model_args = { channels = [8, 8, 8, 8], stem_width = 8 }"]))
     words = [sys.executable, "-m", "gpt4image", "compare", str(recipe), "--data", f"folder:{colour_folder}"]
-    words += ["--embeddings", str(table), "--arms", "baseline,random", "--out", str(out)]
+    words += ["--embeddings", str(table), "--arms", "baseline,shuffled", "--out", str(out)]
     process = subprocess.Popen(words, stderr=subprocess.DEVNULL, start_new_session=True)
     while not (kept := finished(out)):
         assert process.poll() is None
@@ -360,7 +338,6 @@ def test_kill_9_of_a_comparison_leaves_no_worker_and_the_same_command_goes_on(
         ({"arms": "aligned", "embeddings": None}, ConfigError, "need --embeddings"),
         ({"arms": "oracle,fixmatch", "embeddings": None}, ConfigError, "need --labels-per-class or --label-noise"),
         ({"arms": "oracle,aligned", "embeddings": None}, ConfigError, "oracle need --label.*; aligned need --emb"),
-        ({"arms": "class-name", "centre": "class"}, ConfigError, "class-name need another --centre than class"),
         ({"seed": 5}, ConfigError, "--seed 5: .*--first-seed"),
         (
             {"arms": "shuffled-within-class", "labels_per_class": 1, "described_fraction": 0.02},
@@ -369,14 +346,9 @@ def test_kill_9_of_a_comparison_leaves_no_worker_and_the_same_command_goes_on(
         ),
         ({"described_fraction": 0.5, "embeddings": None}, ConfigError, "give --embeddings too"),
         (
-            {"arms": "baseline", "embeddings": None, "label_trust": 0.3, "label_method": "propagation"},
+            {"arms": "baseline", "embeddings": None, "label_trust": 0.3},
             ConfigError,
-            "^--label-method, --label-trust: how text labels are read .*without --embeddings: give it too, or leave",
-        ),
-        (
-            {"arms": "baseline", "embeddings": None, "label_embeddings": ("further",)},
-            ConfigError,
-            "^--label-embeddings: how text labels are read",
+            "^--label-trust: how text labels are read .*without --embeddings: give it too, or leave",
         ),
         ({"arms": "baseline", "label_noise": 0.01}, DataError, "--label-noise 0.01 of 36 labels .* is not one wrong"),
         ({"arms": "class-name"}, ConfigError, "^--arms class-name need the names .*Unknown text encoder: 'given'"),
@@ -389,7 +361,6 @@ def test_kill_9_of_a_comparison_leaves_no_worker_and_the_same_command_goes_on(
         ({"imbalance": 100.0, "batch_size": 33}, DataError, "larger than the train split"),
         ({"consistency": 1.0}, ConfigError, "give a variant"),
         ({"arms": "fixmatch", "label_noise": 0.2}, ConfigError, "fixmatch need training images without a label"),
-        ({"arms": "text-labels-fixmatch", "labels_per_class": 2}, ConfigError, "without a description too"),
         (
             {"labels_per_class": 1, "described_fraction": 0.02},
             TableError,
@@ -463,12 +434,10 @@ def test_descriptions_that_were_told_the_class_are_refused_where_labels_are_scar
 def test_arms_with_consistency_training_learn_from_what_is_left(
     colour_folder: Path, table: Path, tmp_path: Path
 ) -> None:
-    arms = "fixmatch,text-labels-fixmatch"
     out = tmp_path / "cmp"
-    compare(options(colour_folder, table, out, seeds=1, labels_per_class=5, described_fraction=0.5, arms=arms))
+    compare(options(colour_folder, table, out, seeds=1, labels_per_class=5, arms="fixmatch"))
     record = read_json(out / "comparison.json")
-    assert list(record["arms"]) == ["baseline", "fixmatch", "text-labels-fixmatch"]
-    assert ("text-labels-fixmatch", "fixmatch") in [(pair["arm"], pair["against"]) for pair in record["pairs"]]
+    assert list(record["arms"]) == ["baseline", "fixmatch"]
     for name, arm in record["arms"].items():
         config, rows = read_json(out / arm["runs"][0] / runs.CONFIG), runs.read_run(out / arm["runs"][0])["metrics"]
         assert (config["consistency"] > 0) == ("consistency_loss" in rows[-1]) == (name != "baseline")
@@ -479,7 +448,7 @@ def test_by_default_all_arms_run_that_mean_something_with_the_labels_there_are(
 ) -> None:
     use_encoder(table)
     few = make_plan(options(colour_folder, table, tmp_path / "cmp", labels_per_class=2)).members
-    assert {"oracle", "class-mean", "class-name", "zero-shot"} < few.keys() and "text-labels-shuffled" not in few
+    assert {"oracle", "class-name", "zero-shot"} < few.keys() and "text-labels-shuffled" not in few
     known = make_plan(options(colour_folder, table, tmp_path / "cmp")).members
     assert "oracle" not in known and "self-training" not in known
     assert ("text-labels", "text-labels-shuffled") in pairs_of(known)
@@ -538,24 +507,14 @@ def test_one_comparison_at_a_time_works_in_a_folder(
     assert not (tmp_path / "new").exists()
 
 
-def test_a_second_round_brings_the_first_one_along(colour_folder: Path, table: Path, tmp_path: Path) -> None:
-    config = options(colour_folder, table, tmp_path / "cmp", labels_per_class=2, arms="text-labels-cotrained")
-    plan = make_plan(config)
-    assert list(plan.members) == ["baseline", "text-labels", "text-labels-cotrained"]
-    teachers = [job.teacher for job in plan.jobs if job.arm == "text-labels-cotrained"]
-    assert teachers == list(plan.members["text-labels"].folders)
-    assert {job.teacher for job in plan.jobs if job.arm != "text-labels-cotrained"} == {None}
-
-
 def test_tables_of_other_images_are_refused_wherever_they_are_named(
     colour_folder: Path, table: Path, tmp_path: Path
 ) -> None:
     foreign = tmp_path / "foreign"
     make_table(foreign, {"0" * 64: [np.eye(8)[0]]})
     message = r"None of the 36 training images of .* has an embedding in .*foreign: the table was made from"
-    with pytest.raises(TableError, match=f"^{message}"):
-        make_plan(options(colour_folder, table, tmp_path / "cmp", arms="text-labels", label_embeddings=(foreign,)))
-    for own in ({"arm": "aligned", "embeddings": foreign}, {"arm": "text-labels", "label_embeddings": (foreign,)}):
+    for arm in ("aligned", "text-labels"):
+        own = {"arm": arm, "embeddings": foreign}
         with pytest.raises(TableError, match=f"^variant 'x': {message}"):
             make_plan(options(colour_folder, table, tmp_path / "cmp", arms="baseline", variants={"x": own}))
 
@@ -592,10 +551,10 @@ def test_a_variant_is_taught_by_the_variant_with_the_same_options(
     assert not set(taught) & set(plan.members["x"].folders), "by the plain baseline it is another run"
 
 
-@pytest.mark.parametrize("arm", ["self-training", "text-labels-cotrained"])
-def test_runs_by_other_teachers_are_not_shared(arm: str, colour_folder: Path, table: Path, tmp_path: Path) -> None:
+def test_runs_by_other_teachers_are_not_shared(colour_folder: Path, table: Path, tmp_path: Path) -> None:
+    arm = "self-training"
     smooth = {"v": {"arm": arm, "label_smoothing": 0.0}}
-    teacher = {"t": {"arm": "baseline" if arm == "self-training" else "text-labels", "label_smoothing": 0.0}}
+    teacher = {"t": {"arm": "baseline", "label_smoothing": 0.0}}
 
     def planned(name: str, **changes: Any) -> tuple[Path, Path | None]:
         config = options(colour_folder, table, tmp_path / "cmp", labels_per_class=2, seeds=1, arms=arm, **changes)
@@ -658,28 +617,31 @@ def test_one_run_a_gpu(device: str, gpus: int, expected: int, tmp_path: Path, mo
     assert used == ([0, 1, 2, 0, 1] if device == "cuda" else [])
 
 
-def test_images_that_a_further_table_describes_count_as_described(
+def test_text_labels_need_described_labels_of_two_classes_in_the_table_of_the_arm(
     colour_folder: Path, table: Path, tmp_path: Path
 ) -> None:
-    digests = load_image_set(f"folder:{colour_folder}").digests
-    halves = [tmp_path / "even", tmp_path / "odd"]
-    for start, half in enumerate(halves):
-        make_table(half, {digest: np.eye(8)[:1] for digest in digests[start::2]})
-    changes: dict[str, Any] = {"labels_per_class": 2, "label_embeddings": (halves[1],)}
-    with pytest.raises(ConfigError, match="without a description too"):
-        make_plan(options(colour_folder, halves[0], tmp_path / "cmp", arms="text-labels-fixmatch", **changes))
-    changes |= {"label_embeddings": (table,), "labels_per_class": 4, "described_fraction": 0.5}
-    make_plan(options(colour_folder, table, tmp_path / "cmp", arms="text-labels-fixmatch", **changes))
     data = make_plan(options(colour_folder, table, tmp_path / "cmp", arms="baseline")).prepared.data
     one = tmp_path / "one"
     make_table(one, {data.image_set.digests[data.indices("train")[0]]: np.eye(8)[:1]})
     with pytest.raises(TableError, match="labels of at least 2 classes"):
-        make_plan(options(colour_folder, one, tmp_path / "cmp", label_embeddings=(one,), arms="text-labels"))
+        make_plan(options(colour_folder, one, tmp_path / "cmp", arms="text-labels"))
     variants = {"x": {"arm": "text-labels", "embeddings": table}}
     make_plan(options(colour_folder, one, tmp_path / "cmp", arms="baseline", variants=variants))
     variants = {"x": {"arm": "text-labels", "embeddings": one}}
     with pytest.raises(TableError, match=r"variant 'x': .* labels of at least 2 classes"):
         make_plan(options(colour_folder, table, tmp_path / "cmp", arms="baseline", variants=variants))
+
+
+@pytest.mark.slow
+def test_wrong_labels_are_named_by_the_texts(colour_folder: Path, table: Path, tmp_path: Path) -> None:
+    asked = options(colour_folder, table, tmp_path / "cmp", label_noise=0.3, seeds=1, arms="self-training,text-labels")
+    record = compare(asked).record
+    assert list(record["arms"]) == ["baseline", "self-training", "text-labels"]
+    assert record["data"]["described"] > 0, "texts that only give labels count too"
+    assert ("text-labels", "self-training") in {(pair["arm"], pair["against"]) for pair in record["pairs"]}
+    (named,) = record["doubtful"]
+    assert named["flipped"] > 3 and named["recall"] > 0.5 and named["seed"] == 0
+    assert "Wrong labels, named by the texts" in (tmp_path / "cmp" / "report.html").read_text(encoding="utf-8")
 
 
 def test_what_was_chosen_for_other_images_is_chosen_anew(colour_folder: Path, table: Path, tmp_path: Path) -> None:
@@ -705,18 +667,3 @@ def test_what_was_chosen_for_other_images_is_chosen_anew(colour_folder: Path, ta
     (tmp_path / "cmp" / "plan.json").write_text(json.dumps({key: of_older_versions}))
     assert make_plan(config).prepared.chosen == shrunk.prepared.chosen
     assert read_json(tmp_path / "cmp" / "plan.json") == plan
-
-
-@pytest.mark.slow
-def test_a_second_round_learns_from_the_first(colour_folder: Path, table: Path, tmp_path: Path) -> None:
-    config = options(
-        colour_folder, table, tmp_path / "cmp", label_noise=0.3, seeds=1, arms="self-training,text-labels-cotrained"
-    )
-    record = compare(config).record
-    assert list(record["arms"]) == ["baseline", "text-labels", "self-training", "text-labels-cotrained"]
-    assert record["data"]["described"] > 0, "texts that only give labels count too"
-    pairs = {(pair["arm"], pair["against"]) for pair in record["pairs"]}
-    assert ("text-labels-cotrained", "text-labels") in pairs
-    (named,) = record["doubtful"]
-    assert named["flipped"] > 3 and named["recall"] > 0.5 and named["seed"] == 0
-    assert "Wrong labels, named by the texts" in (tmp_path / "cmp" / "report.html").read_text(encoding="utf-8")

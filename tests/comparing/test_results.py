@@ -53,5 +53,5 @@ def test_classes_too_small_for_the_labels_asked_for_are_named() -> None:
 
 
 def test_options_of_a_variant_are_recorded_as_text() -> None:
-    options = {"label_embeddings": (Path("a.emb"), Path("b.emb")), "init": Path("weights"), "lr": 0.1}
-    assert recorded(options) == {"label_embeddings": ["a.emb", "b.emb"], "init": "weights", "lr": 0.1}
+    options = {"embeddings": Path("a.emb"), "model_args": {"depth": 2}, "lr": 0.1}
+    assert recorded(options) == {"embeddings": "a.emb", "model_args": {"depth": 2}, "lr": 0.1}

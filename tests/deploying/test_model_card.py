@@ -114,7 +114,7 @@ def test_what_is_not_here_any_more_is_said_to_be_unknown(compared: Path, tmp_pat
 @pytest.mark.slow
 def test_the_card_of_text_labels_says_who_described_too(compared: Path, tmp_path: Path) -> None:
     spec, labels = f"folder:{compared / 'pictures'}", tmp_path / "labels.parquet"
-    label(LabelConfig(data=spec, embeddings=(compared / "texts.emb",), out=labels))
+    label(LabelConfig(data=spec, embeddings=compared / "texts.emb", out=labels))
     options = {**trained_runs.SHORT, **trained_runs.TINY_RESNET, "memory_format": "contiguous", "data": spec}
     train(TrainConfig(**options, text_labels=labels, out=tmp_path / "run"))
     card = exported_card(tmp_path / "run", tmp_path / "model")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt4image.labelling.suggest import contradiction, doubt_of, spread, to_describe, to_label, write_suggestions
+from gpt4image.labelling.suggest import doubt_of, spread, to_describe, to_label, write_suggestions
 
 
 def groups(*sizes: int):
@@ -62,46 +62,19 @@ def test_only_candidates_are_to_be_labelled():
     assert {(item.action, item.doubt) for item in found} == {("label", 1.0)}
 
 
-def test_text_and_model_that_are_sure_of_different_classes_are_worth_a_label():
-    text = np.array([[0.9, 0.1, 0.0], [0.9, 0.1, 0.0], [0.9, 0.1, 0.0], [0.4, 0.3, 0.3], [0.9, 0.1, 0.0]])
-    model = np.array([[0.0, 0.0, 1.0], [0.8, 0.2, 0.0], [0.3, 0.3, 0.4], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
-    against = contradiction(text, model)
-    assert against == pytest.approx([0.8, 0.0, 0.1, 0.1, 0.0])
-    decided = np.tile([0.98, 0.01, 0.01], (5, 1))
-    found = to_label(np.eye(5), decided, np.arange(5), 5, 0, contradicted=against)
-    assert (found[0].row, found[0].doubt, found[0].why) == (0, pytest.approx(0.8), "its text and the run disagree")
-    assert "disagree" not in found[-1].why
-
-
-def test_images_that_no_model_knows_fill_the_places_that_are_left_to_describe():
-    labels = np.array([0, 0, 1, -1, -1])
-    probabilities = np.zeros((5, 2))
-    probabilities[3] = [0.6, 0.4]
-    found = to_describe(probabilities, np.array([True, False, False, False, False]), labels, np.arange(1, 5), 10, 0)
-    assert [item.row for item in found] == [3, 2, 1, 4]
-    assert [item.doubt for item in found] == [pytest.approx(0.8), None, None, None]
-
-
 def test_descriptions_go_first_to_classes_that_have_few():
     labels = np.array([0, 0, 0, 1, 1, 2, -1, 0])
     described = np.array([True, True, False, True, False, False, False, False])
     candidates = np.flatnonzero(~described)
-    found = to_describe(np.zeros((8, 3)), described, labels, candidates, 10, 0)
+    found = to_describe(described, labels, candidates, 10)
     assert [item.row for item in found] == [5, 4, 2, 7, 6]
     assert [item.doubt for item in found] == [None] * 5
-    assert len(to_describe(np.zeros((8, 3)), described, labels, candidates, 2, 0)) == 2
-
-
-def test_descriptions_go_where_a_model_is_unsure():
-    probabilities = np.zeros((8, 2))
-    probabilities[4:] = [[0.99, 0.01], [0.6, 0.4], [0.4, 0.6], [0.01, 0.99]]
-    found = to_describe(probabilities, np.zeros(8, bool), np.full(8, -1), np.arange(2, 8), 2, 0)
-    assert {(item.row, item.why) for item in found} == {(row, "the model gives its guess 60%") for row in (5, 6)}
+    assert len(to_describe(described, labels, candidates, 2)) == 2
 
 
 def test_the_file_is_ranked_by_action(tmp_path: Path):
     found = to_label(np.eye(3), np.eye(3), np.arange(3), 2, 0)
-    found += to_describe(np.zeros((3, 3)), np.zeros(3, bool), np.full(3, -1), np.arange(3), 1, 0)
+    found += to_describe(np.zeros(3, bool), np.full(3, -1), np.arange(3), 1)
     write_suggestions(tmp_path / "next.csv", found, ["a,b", "c", "d"], ["cat", "dog", ""])
     with (tmp_path / "next.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

@@ -1,4 +1,4 @@
-"""Text labels of what a run reads: of training images alone, from several tables, as the options say."""
+"""Text labels of what a run reads: of training images alone, as the options say."""
 
 from __future__ import annotations
 
@@ -16,11 +16,8 @@ from gpt4image.base.errors import ConfigError, TableError
 from gpt4image.comparing.regimes import Regime
 from gpt4image.config import LabelConfig, TrainConfig
 from gpt4image.data import NO_LABEL, load_image_set
-from gpt4image.encoding.class_names import ClassNames
 from gpt4image.labelling.label import label
 from gpt4image.labelling.teaching import (
-    class_names_of,
-    described_by,
     judge_training,
     load_text_labels,
     read_training,
@@ -49,10 +46,8 @@ def options(folder: Path, out: Path, **changes: Any) -> TrainConfig:
     return TrainConfig(**{"data": f"folder:{folder}", "out": out, "image_size": 16, "batch_size": 4, **changes})
 
 
-def text_targets(
-    data: TrainingData, config: TrainConfig, seed: int, vision: NDArray[np.float32] | None = None
-) -> NDArray[np.float32]:
-    return targets_of(read_training(data, config, seed), data, config, vision)
+def text_targets(data: TrainingData, seed: int) -> NDArray[np.float32]:
+    return targets_of(read_training(data, seed, None), data, None)
 
 
 def test_text_targets_read_nothing_outside_train(colour_folder: Path, described: dict[str, Path], tmp_path: Path):
@@ -60,66 +55,12 @@ def test_text_targets_read_nothing_outside_train(colour_folder: Path, described:
     data = prepare(config).data
     train = data.indices("train")
     left = Regime(labels_per_class=2).apply(data, seed=0)
-    targets = text_targets(left, config, seed=0)
+    targets = text_targets(left, seed=0)
     assert not np.delete(targets, train, axis=0).any()
     assert (targets[train].argmax(1) == data.labels[train]).mean() > 0.9
     changed = left.labels.copy()
     changed[np.setdiff1d(np.arange(len(changed)), train)] = 0
-    assert np.array_equal(text_targets(replace(left, labels=changed), config, seed=0), targets)
-
-
-def test_further_tables_speak_for_images_that_the_first_does_not_describe(
-    colour_folder: Path, described: dict[str, Path], tmp_path: Path
-):
-    config = options(colour_folder, tmp_path, embeddings=described["half"], label_embeddings=(described["all"],))
-    data = prepare(config).data
-    texts = texts_of(data, config)
-    assert texts.described.all()
-    assert texts.has[0].sum() == len(data.labels) // 2
-    assert [part.shape[1] for part in texts.parts] == [3, 8]
-    hidden = Regime(described_fraction=0.5).apply(data, seed=0)
-    taken = data.text.described & ~hidden.text.described  # pyright: ignore[reportOptionalMemberAccess]
-    assert taken.any()
-    assert np.array_equal(texts_of(hidden, config).described, ~taken)
-    make_table(tmp_path / "foreign", {"0" * 64: [np.ones(4)]})
-    with pytest.raises(TableError, match=r"None of the 36 training images of .*foreign: the table was made from"):
-        described_by(data, (described["half"], tmp_path / "foreign"))
-    without = options(colour_folder, tmp_path)
-    with pytest.raises(ConfigError, match="need --embeddings"):
-        texts_of(prepare(without).data, without)
-
-
-def test_a_model_has_a_say_where_it_knows_more_than_the_label(
-    colour_folder: Path, described: dict[str, Path], tmp_path: Path
-):
-    config = options(colour_folder, tmp_path, embeddings=described["half"])
-    data = Regime(labels_per_class=4).apply(prepare(config).data, seed=0)
-    vision = np.tile(np.array([0.1, 0.2, 0.7], np.float32), (len(data.labels), 1))
-    alone, both = text_targets(data, config, 0), text_targets(data, config, 0, vision)
-    train, told = data.indices("train"), texts_of(data, config).described
-    labelled = data.labels >= 0
-    assert np.array_equal(both[train[labelled[train]]], alone[train[labelled[train]]])
-    silent = train[~labelled[train] & ~told[train]]
-    assert len(silent)
-    assert not alone[silent].any()
-    assert both[silent] == pytest.approx(vision[silent])
-    heard = train[~labelled[train] & told[train]]
-    expected = alone[heard] * vision[heard] ** 0.5
-    assert both[heard] == pytest.approx(expected / expected.sum(axis=1, keepdims=True), abs=1e-4)
-
-
-def test_options_say_how_labels_are_read_and_used(colour_folder: Path, described: dict[str, Path], tmp_path: Path):
-    config = options(colour_folder, tmp_path, embeddings=described["all"])
-    data = Regime(labels_per_class=2).apply(prepare(config).data, seed=0)
-    spread = config.model_copy(update={"label_method": "propagation"})
-    assert read_training(data, config, 0).c is not None
-    assert read_training(data, spread, 0).c is None
-    soft = text_targets(data, config, 0)
-    hard = text_targets(data, config.model_copy(update={"label_targets": "hard"}), 0)
-    sure = text_targets(data, config.model_copy(update={"label_confidence": float(np.median(soft.max(1)))}), 0)
-    train = data.indices("train")
-    assert np.array_equal(hard[train], np.eye(3)[soft[train].argmax(1)])
-    assert 0 < (~sure[train].any(axis=1)).sum() < len(train)
+    assert np.array_equal(text_targets(replace(left, labels=changed), seed=0), targets)
 
 
 def file_of(data: TrainingData, path: Path, learned: Sequence[int] = (), **facts: Any) -> Path:
@@ -140,11 +81,10 @@ def file_of(data: TrainingData, path: Path, learned: Sequence[int] = (), **facts
     return path
 
 
-def test_a_file_is_used_as_label_was_told_unless_the_run_says_otherwise(colour_folder: Path, tmp_path: Path):
+def test_a_file_is_used_as_the_run_says(colour_folder: Path, tmp_path: Path):
     config = options(colour_folder, tmp_path)
     data = prepare(config).data
-    data = replace(data, labels=np.full_like(data.labels, -1))
-    path = file_of(data, tmp_path / "labels.parquet", targets="hard", confidence=0.5)
+    path = file_of(data, tmp_path / "labels.parquet")
 
     def soft(**changes: Any) -> NDArray[np.float32]:
         asked = config.model_copy(update={"text_labels": path, **changes})
@@ -154,14 +94,16 @@ def test_a_file_is_used_as_label_was_told_unless_the_run_says_otherwise(colour_f
         assert found is not None
         return found
 
-    as_told, otherwise = soft(), soft(label_targets="soft", label_confidence=0.0)
-    assert np.array_equal(as_told[1:], np.eye(3)[data.image_set.labels[1:]])
-    assert not as_told[0].any()
-    assert otherwise[0] == pytest.approx([1 / 3] * 3)
-    with pytest.raises(TableError, match=r"at least --label-confidence 0\.99"):
-        soft(label_confidence=0.99)
+    own = np.eye(3)[data.image_set.labels]
+    assert soft() == pytest.approx(own), "how much the texts explain is not known"
+    assert soft(label_trust=0.5)[1:] == pytest.approx(0.9 * own[1:] + 0.1 / 3, abs=1e-6)
     with pytest.raises(TableError, match="has the classes"):
         soft(text_labels=file_of(data, tmp_path / "other.parquet", classes=("a", "b", "c")))
+
+
+def test_texts_are_needed(colour_folder: Path, tmp_path: Path):
+    with pytest.raises(ConfigError, match="need --embeddings"):
+        texts_of(prepare(options(colour_folder, tmp_path)).data, None)
 
 
 def test_a_file_of_other_images_is_refused_though_labels_would_do(colour_folder: Path, tmp_path: Path):
@@ -179,7 +121,7 @@ def test_a_file_that_learned_from_labels_that_a_run_holds_out_is_refused(
 ):
     asked = {"data": f"folder:{colour_folder}", "val_fraction": 0.2, "test_fraction": 0.2}
     for table in described:
-        label(LabelConfig(**asked, embeddings=(described[table],), out=tmp_path / f"{table}.parquet"))
+        label(LabelConfig(**asked, embeddings=described[table], out=tmp_path / f"{table}.parquet"))
 
     def prepared(labels: str, **changes: Any) -> TrainingData:
         config = options(colour_folder, tmp_path, text_labels=tmp_path / f"{labels}.parquet", **asked)
@@ -211,39 +153,10 @@ def test_a_copy_in_train_of_a_picture_that_is_held_out_is_no_leak(colour_folder:
     assert load_text_labels(asked, data.image_set.revised(splits=splits)) is not None
 
 
-def test_class_names_that_are_known_are_not_embedded_again(
-    colour_folder: Path, described: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    config = options(colour_folder, tmp_path, embeddings=described["half"], label_embeddings=(described["all"],))
-    data = prepare(config).data
-    names = class_names_of(config, data.classes)
-    assert ["'given'" in name.missing for name in names] == [True, True]
-    known = [ClassNames(vectors=np.eye(3, width, dtype=np.float32), missing="") for width in (3, 8)]
-    monkeypatch.setattr("gpt4image.labelling.text_vectors.find_class_names", lambda *_: pytest.fail("embedded"))
-    assert [np.shape(name) for name in texts_of(data, config, known).names] == [(3, 3), (3, 8)]
-    assert read_training(data, config, 0, known).names >= 0.0
-
-
-def test_propagation_needs_no_class_names(
-    colour_folder: Path, described: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    asked: list[Path] = []
-    monkeypatch.setattr(
-        "gpt4image.labelling.text_vectors.find_class_names", lambda path, *_: asked.append(path) or ClassNames()
-    )
-    given = {"data": f"folder:{colour_folder}", "embeddings": (described["all"],), "out": tmp_path / "labels.parquet"}
-    label(LabelConfig(**given, method="propagation"))
-    config = options(colour_folder, tmp_path, embeddings=described["all"], label_method="propagation")
-    texts_of(prepare(config).data, config)
-    assert not asked
-    label(LabelConfig(**given))
-    assert asked == [described["all"]]
-
-
 def test_planted_wrong_labels_are_counted(colour_folder: Path, described: dict[str, Path], tmp_path: Path):
     config = options(colour_folder, tmp_path, embeddings=described["all"])
     data = Regime(label_noise=0.2).apply(prepare(config).data, seed=0)
-    found = judge_training(read_training(data, config, 0), data)
+    found = judge_training(read_training(data, 0, None), data)
     train = data.indices("train")
     assert found["flipped"] == (data.labels[train] != data.image_set.labels[train]).sum() > 0
     assert found["recall"] > 0.8
@@ -262,7 +175,7 @@ def test_copies_are_read_as_one_picture(colour_folder: Path, tmp_path: Path):
     data = prepare(config).data
     train = data.indices("train")
     copies = np.array([data.image_set.keys[i].rpartition("/")[2].startswith("copy-") for i in train])
-    read = read_training(data, config, 0)
+    read = read_training(data, 0, None)
     assert read.agreement is not None and read.agreement < 0.6
     assert read.out_of_fold.all()
     by_key = dict(zip([data.image_set.keys[i] for i in train], read.probabilities, strict=True))
@@ -271,6 +184,6 @@ def test_copies_are_read_as_one_picture(colour_folder: Path, tmp_path: Path):
         np.testing.assert_array_equal(by_key[key], by_key[key.replace("copy-", "")])
     labels = data.labels.copy()
     labels[train[~copies]] = NO_LABEL
-    one = read_training(replace(data, labels=labels), config, 0)
+    one = read_training(replace(data, labels=labels), 0, None)
     np.testing.assert_array_equal(one.out_of_fold, copies)
     np.testing.assert_array_equal(one.probabilities, read.probabilities)

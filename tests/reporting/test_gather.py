@@ -86,7 +86,7 @@ def test_a_run_leaves_what_its_train_and_validation_pictures_tell(described: tup
             Description(digest=digest, prompt=told, describer={}, created=0.0, text="It is what I was told.")
             for digest in load_image_set(data).digests
         )
-    label(LabelConfig(data=data, embeddings=(table,), out=tmp_path / "labels.parquet", val_fraction=0.2))
+    label(LabelConfig(data=data, embeddings=table, out=tmp_path / "labels.parquet", val_fraction=0.2))
     outcome = train(
         TrainConfig(
             data=data, embeddings=table, text_labels=tmp_path / "labels.parquet", out=run, val_fraction=0.2, **SMALL

@@ -26,12 +26,6 @@ from held_folders import held_by_another
 from small_training import StoppedError, options, same, stop_after, weights
 
 
-def test_options_of_compare_alone_are_refused(colour_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="gpt4image label --method"):
-        train(options(colour_folder, tmp_path / "run", label_method="propagation"))
-    assert not (tmp_path / "run").exists()
-
-
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")
 def test_a_model_learns_three_colours_and_is_measured_once(colour_folder: Path, tmp_path: Path) -> None:
     outcome = train(options(colour_folder, tmp_path / "run", epochs=8))
@@ -235,11 +229,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(
             "--optimizer kron cannot be used",
             marks=pytest.mark.filterwarnings("ignore:.*opt_einsum"),
         ),
-        (
-            {"label_trust": 0.5, "label_targets": "hard"},
-            ConfigError,
-            "--label-trust and --label-targets: .*give --text",
-        ),
+        ({"label_trust": 0.5}, ConfigError, "--label-trust: .*give --text-labels"),
         ({"device": "cuda:9"}, ConfigError, "not available here"),
         ({"mixup": 1.0, "batch_size": 7}, ConfigError, "--batch-size 7 must be a multiple of 2"),
         ({"init": "missing.safetensors"}, ModelError, r"missing\.safetensors"),

@@ -1,4 +1,4 @@
-"""The arms of a comparison: what each of them learns from, on the same images, seeds and steps.
+"""What each arm of a comparison learns from, on the same images, seeds and steps; the arms are in config/arms.py.
 
 Controls see no more than the arm they control: only described images take part in their alignment, and where labels
 are scarce or wrong, controls that need classes use the labels that are left, and images without one take no part.
@@ -6,16 +6,16 @@ are scarce or wrong, controls that need classes use the labels that are left, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.config import ARMS
+from gpt4image.config.arms import ARMS, Arm
 from gpt4image.data.image_set import NO_LABEL
-from gpt4image.labelling.text_vectors import Texts, named, side_by_side
+from gpt4image.labelling.text_vectors import Texts
 from gpt4image.training.training_data import TextTargets, TrainingData
 
 Array = NDArray[Any]
@@ -29,8 +29,7 @@ class Situation:
         data: images, pixels, the labels left to train on, and the text targets of the descriptions.
         true_labels: (N,) labels before any were taken away or flipped; for the oracle alone.
         class_names: (K, D) text embeddings of the class names, or None where no arm needs them.
-        text_labels: returns soft targets (N, K) read off the descriptions by the labels left; given class
-            probabilities (N, K) by a model, those of both.
+        text_labels: returns soft targets (N, K) predicted from the descriptions by the labels left.
         teacher: returns class probabilities (n, K) for images by the finished run that the arm comes after.
         seed: of the run.
     """
@@ -38,51 +37,9 @@ class Situation:
     data: TrainingData
     true_labels: NDArray[np.int64]
     class_names: NDArray[np.float32] | None
-    text_labels: Callable[[NDArray[np.float32] | None], NDArray[np.float32]]
+    text_labels: Callable[[], NDArray[np.float32]]
     teacher: Callable[[NDArray[np.int64]], NDArray[np.float32]]
     seed: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arm:
-    """One arm.
-
-    Attributes:
-        about: one line for tables and reports.
-        prepare: gives the data that the arm trains on.
-        text: whether the arm needs embeddings of the descriptions.
-        aligns: whether features are aligned to texts, its own or others.
-        names: whether it needs embeddings of the class names: to align to them, or else as labels.
-        text_labels: whether labels of its seed are read off the texts, by the labels that are left.
-        scarce_only: whether it means something only where labels are missing or wrong.
-        known_only: whether it means something only where they are all known and right.
-        known_texts: whether it needs described images with a label.
-        after: the arm whose finished run of the same seed it needs.
-        options: options of train that it has of its own.
-    """
-
-    about: str
-    prepare: Callable[[Situation], TrainingData]
-    text: bool = True
-    aligns: bool = False
-    names: bool = False
-    text_labels: bool = False
-    scarce_only: bool = False
-    known_only: bool = False
-    known_texts: bool = False
-    after: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def consistent(self) -> bool:
-        """Whether it needs images without a target: without a label and, where it reads texts, without a text."""
-        return "consistency" in self.options
-
-    @property
-    def labels_alone(self) -> bool:
-        """Whether class targets are given labels: none is read off texts, found by class names or made by a run."""
-        by_name = self.names and not self.aligns
-        return not (self.text_labels or by_name or self.after is not None)
 
 
 def _baseline(given: Situation) -> TrainingData:
@@ -94,27 +51,20 @@ def _aligned(given: Situation) -> TrainingData:
 
 
 def _text_labels(given: Situation) -> TrainingData:
-    return replace(given.data, text=None, soft=given.text_labels(None))
+    return replace(given.data, text=None, soft=given.text_labels())
 
 
 def _text_labels_aligned(given: Situation) -> TrainingData:
-    return replace(given.data, soft=given.text_labels(None))
-
-
-def _text_labels_cotrained(given: Situation) -> TrainingData:
-    train = given.data.indices("train")
-    vision = np.zeros((len(given.data.labels), len(given.data.classes)), np.float32)
-    vision[train] = given.teacher(train)
-    return replace(given.data, text=None, soft=given.text_labels(vision))
+    return replace(given.data, soft=given.text_labels())
 
 
 def _zero_shot(given: Situation) -> TrainingData:
     vectors, described, _ = _text(given).take(np.arange(len(given.data.labels)))
-    texts = Texts.one(vectors.numpy(), described.numpy(), given.class_names)
-    names = named(texts)
+    texts = Texts(vectors.numpy(), described.numpy(), given.class_names)
+    names = texts.centred_names()
     if names is None:
         raise ValueError("the zero-shot arm needs embeddings of the class names")
-    nearest = (side_by_side(texts, _described(given)) @ names.T).argmax(axis=1)
+    nearest = (texts.centred(_described(given)) @ names.T).argmax(axis=1)
     soft = one_hot(np.where(texts.described, nearest, NO_LABEL), len(given.data.classes))
     return replace(given.data, text=None, soft=soft)
 
@@ -142,14 +92,6 @@ def _shuffled_within_class(given: Situation) -> TrainingData:
     return replace(given.data, text=_text(given).of_others(*_partners(given, _labelled_by_class(given))))
 
 
-def _random(given: Situation) -> TrainingData:
-    text = _text(given)
-    vectors = _rng(given).standard_normal((len(given.data.labels), text.width)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    rows = np.where(text.described, np.arange(len(vectors)), -1)
-    return replace(given.data, text=TextTargets.one_each(vectors, rows))
-
-
 def _class_name(given: Situation) -> TrainingData:
     if given.class_names is None:
         raise ValueError("the class-name arm needs embeddings of the class names")
@@ -157,131 +99,53 @@ def _class_name(given: Situation) -> TrainingData:
     return replace(given.data, text=TextTargets.one_each(given.class_names, rows))
 
 
-def _class_mean(given: Situation) -> TrainingData:
-    text = _text(given)
-    means = np.zeros((len(given.data.classes), text.width), np.float32)
-    rows = np.full(len(given.data.labels), -1, np.int64)
-    for members in _labelled_by_class(given):
-        label = given.data.labels[members[0]]
-        means[label] = text.take(members)[0].numpy().mean(axis=0)
-        rows[text.described & (given.data.labels == label)] = label
-    means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
-    return replace(given.data, text=TextTargets.one_each(means, rows))
-
-
 def _text_labels_shuffled(given: Situation) -> TrainingData:
-    soft = given.text_labels(None)
+    soft = given.text_labels()
     images, partners = _partners(given, _labelled_by_class(given))
     soft[images] = soft[partners]
     return replace(given.data, text=None, soft=soft)
 
 
 def _text_labels_class_mean(given: Situation) -> TrainingData:
-    soft = given.text_labels(None)
+    soft = given.text_labels()
     for members in _labelled_by_class(given):
         soft[members] = soft[members].mean(axis=0)
     return replace(given.data, text=None, soft=soft)
 
 
-ALL: dict[str, Arm] = {
-    "baseline": Arm(about="labels only", prepare=_baseline, text=False),
-    "aligned": Arm(about="labels, and features aligned to the descriptions (the paper)", prepare=_aligned, aligns=True),
-    "text-labels": Arm(
-        about="soft labels read off the descriptions by the labels there are", prepare=_text_labels, text_labels=True
-    ),
-    "text-labels-aligned": Arm(
-        about="text labels and alignment together", prepare=_text_labels_aligned, aligns=True, text_labels=True
-    ),
-    "text-labels-cotrained": Arm(
-        about="a second round: text labels and the model trained on them correct each other",
-        prepare=_text_labels_cotrained,
-        text_labels=True,
-        scarce_only=True,
-        after="text-labels",
-    ),
-    "zero-shot": Arm(
-        about="no label at all: the class name nearest to the description, both centred",
-        prepare=_zero_shot,
-        names=True,
-        scarce_only=True,
-    ),
-    "self-training": Arm(
-        about="soft labels predicted by the trained baseline (vision only)",
-        prepare=_self_training,
-        text=False,
-        scarce_only=True,
-        after="baseline",
-    ),
-    "fixmatch": Arm(
-        about="labels, and consistency training on the images without one (vision only)",
-        prepare=_baseline,
-        text=False,
-        scarce_only=True,
-        options={"consistency": 1.0, "labelled_share": 0.25},  # searched, with the threshold, on validation
-    ),
-    "text-labels-fixmatch": Arm(
-        about="text labels, and consistency training on the images without label and description",
-        prepare=_text_labels,
-        text_labels=True,
-        scarce_only=True,
-        options={"consistency": 1.0},
-    ),
-    "oracle": Arm(about="all true labels: the upper bound", prepare=_oracle, text=False, scarce_only=True),
-    "shuffled": Arm(about="control: aligned to the description of any other image", prepare=_shuffled, aligns=True),
-    "shuffled-within-class": Arm(
-        about="control: aligned to the description of another image of the class",
-        prepare=_shuffled_within_class,
-        aligns=True,
-        known_texts=True,
-    ),
-    "random": Arm(about="control: aligned to random unit vectors", prepare=_random, aligns=True),
-    "class-name": Arm(
-        about="control: aligned to the name of the class",
-        prepare=_class_name,
-        aligns=True,
-        names=True,
-        known_texts=True,
-    ),
-    "class-mean": Arm(
-        about="control: aligned to the mean description of the class",
-        prepare=_class_mean,
-        aligns=True,
-        known_texts=True,
-    ),
-    "text-labels-shuffled": Arm(
-        about="control: the text label of another image of the class",
-        prepare=_text_labels_shuffled,
-        text_labels=True,
-        known_only=True,
-    ),
-    "text-labels-class-mean": Arm(
-        about="control: the mean text label of the class",
-        prepare=_text_labels_class_mean,
-        text_labels=True,
-        known_only=True,
-    ),
+PREPARE: dict[str, Callable[[Situation], TrainingData]] = {
+    "baseline": _baseline,
+    "aligned": _aligned,
+    "text-labels": _text_labels,
+    "text-labels-aligned": _text_labels_aligned,
+    "zero-shot": _zero_shot,
+    "self-training": _self_training,
+    "fixmatch": _baseline,
+    "oracle": _oracle,
+    "shuffled": _shuffled,
+    "shuffled-within-class": _shuffled_within_class,
+    "class-name": _class_name,
+    "text-labels-shuffled": _text_labels_shuffled,
+    "text-labels-class-mean": _text_labels_class_mean,
 }
+"""By the name of an arm, what gives the data that it trains on."""
 
 
-def applicable(
-    *, described: bool, scarce: bool, unlabelled: bool, untold: bool, class_conditioned: bool = False
-) -> tuple[str, ...]:
+def applicable(*, described: bool, scarce: bool, unlabelled: bool, class_conditioned: bool = False) -> tuple[str, ...]:
     """Return the arms that mean something.
 
     Args:
         described: whether there are embeddings, for arms with text.
         scarce: whether labels are missing or wrong.
         unlabelled: whether training images without a label are left, for consistency training.
-        untold: whether training images without a label and without a text are.
         class_conditioned: whether the describer was told the class, so that texts must not give labels.
     """
 
     def means_something(arm: Arm) -> bool:
         enough = (described or not arm.text) and not (arm.known_only if scarce else arm.scarce_only)
-        enough = enough and not (class_conditioned and arm.text_labels)
-        return enough and (not arm.consistent or (untold if arm.text else unlabelled))
+        return enough and not (class_conditioned and arm.text_labels) and (unlabelled or not arm.consistent)
 
-    return tuple(name for name in ARMS if means_something(ALL[name]))
+    return tuple(name for name, arm in ARMS.items() if means_something(arm))
 
 
 def one_hot(labels: NDArray[np.int64], classes: int) -> NDArray[np.float32]:

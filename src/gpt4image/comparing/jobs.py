@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from gpt4image.artifacts import runs
 from gpt4image.base.files import read_json, write_json
-from gpt4image.comparing import arms
+from gpt4image.comparing.arms import PREPARE, Situation
 from gpt4image.comparing.planning import Job, jobs_at_once
 from gpt4image.config import CompareConfig, TrainConfig
+from gpt4image.config.arms import ARMS
 from gpt4image.evaluating.evaluate import measure_run, run_probabilities
 from gpt4image.evaluating.measures import lacked_names
 from gpt4image.labelling.teaching import judge_training, read_training, targets_of
@@ -31,7 +32,7 @@ def run_all(jobs: list[Job], config: CompareConfig) -> None:
 
 
 def _comes_later(job: Job) -> bool:
-    return arms.ALL[job.arm].after is not None
+    return ARMS[job.arm].after is not None
 
 
 def _is_done(job: Job) -> bool:
@@ -55,7 +56,7 @@ def run_job(job: Job, progress: Callable[[int, int, str], None]) -> None:
         if job.config.embeddings != job.shared.embeddings and job.config.embeddings is not None:
             ready = with_table(ready, job.config.embeddings)
         if not runs.is_finished(job.config.out):
-            data = arms.ALL[job.arm].prepare(situation(job, ready.data, described, record=job.config.out))
+            data = PREPARE[job.arm](situation(job, ready.data, described, record=job.config.out))
             left_out = len(ready.data.indices("train")) - len(data.indices("train"))
             sizes = {**ready.sizes, "train": ready.sizes["train"] - left_out}
             mine = replace(ready, config=job.config, chosen=job.chosen, data=data, sizes=sizes)
@@ -76,7 +77,7 @@ def _prepared(options: str) -> Prepared:
 
 def situation(
     job: Job, data: TrainingData, described: NDArray[np.bool_] | None = None, record: Path | None = None
-) -> arms.Situation:
+) -> Situation:
     """Return what the arm of a job is made from: the data, with what the regime leaves its seed.
 
     Args:
@@ -93,14 +94,14 @@ def situation(
             raise ValueError(f"the arm {job.arm} comes after no other")
         return run_probabilities(job.teacher, data, indices)
 
-    def text_labels(vision: NDArray[np.float32] | None) -> NDArray[np.float32]:
-        reading = read_training(left, job.config, seed, job.label_names or None)
+    def text_labels() -> NDArray[np.float32]:
+        reading = read_training(left, seed, job.class_names.vectors)
         if record is not None and job.regime.label_noise > 0.0 and reading.out_of_fold.any():
             record.mkdir(parents=True, exist_ok=True)
             write_json(record / runs.DOUBTFUL, judge_training(reading, left))
-        return targets_of(reading, left, job.config, vision)
+        return targets_of(reading, left, job.config.label_trust)
 
-    return arms.Situation(
+    return Situation(
         data=left,
         true_labels=data.labels,
         class_names=job.class_names.vectors,

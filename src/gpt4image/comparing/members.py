@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from gpt4image.base.errors import ConfigError
-from gpt4image.comparing import arms
-from gpt4image.config import ARMS, CompareConfig
+from gpt4image.comparing.arms import applicable
+from gpt4image.config import CompareConfig
+from gpt4image.config.arms import ARMS, Arm
 from gpt4image.config.base import listed
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.encoding.class_names import ClassNames, find_class_names
-from gpt4image.labelling.teaching import described_by
 from gpt4image.training.training_data import TrainingData
 
 
@@ -22,8 +22,8 @@ class Member:
     """An arm of a comparison: as it is, or a variant with other options.
 
     Attributes:
-        arm: name in arms.ALL.
-        options: options of train that make it a variant; those of the arm itself are in arms.ALL.
+        arm: name in ARMS.
+        options: options of train that make it a variant; those of the arm itself are in ARMS.
         folders: run folders in order of the seeds.
     """
 
@@ -43,18 +43,13 @@ def members_of(
         ConfigError: an arm is asked for that is not possible here.
     """
     train = left.indices("train")
-    without = left.labels[train] == NO_LABEL
-    untold = without & ~described_by(left, (config.embeddings, *config.label_embeddings))[train]
-    there: dict[str, bool] = {
+    there = {
         "described": config.embeddings is not None,
-        "unlabelled": bool(without.any()),
-        "untold": bool(untold.any()),
+        "unlabelled": bool((left.labels[train] == NO_LABEL).any()),
     }
-    means_something = {*arms.applicable(scarce=True, **there), *arms.applicable(scarce=False, **there)}
+    means_something = {*applicable(scarce=True, **there), *applicable(scarce=False, **there)}
     possible = [name for name in ARMS if name in means_something and (scarce or name != "oracle")]
-    if config.centre == "class":  # one text a class, minus the mean of the class, is nothing
-        possible = [name for name in possible if name not in ("class-name", "class-mean")]
-    usual = arms.applicable(scarce=scarce or unlabelled, class_conditioned=class_conditioned, **there)
+    usual = applicable(scarce=scarce or unlabelled, class_conditioned=class_conditioned, **there)
     asked, notes = listed(config.arms), []
     if not asked:
         asked, notes = _readable(config, left.classes, tuple(name for name in usual if name in possible))
@@ -62,10 +57,10 @@ def members_of(
     if refused := [name for name in wanted if name not in possible]:
         lacking: dict[str, list[str]] = {}
         for name in refused:
-            lacking.setdefault(_lacks(arms.ALL[name], config, scarce), []).append(name)
+            lacking.setdefault(_lacks(ARMS[name], config, scarce), []).append(name)
         why = "; ".join(f"{','.join(names)} need {what}" for what, names in lacking.items())
         raise ConfigError(f"--arms: {why}; possible now: {', '.join(possible)}.")
-    first = (arms.ALL[name].after for name in wanted)
+    first = (ARMS[name].after for name in wanted)
     plain = dict.fromkeys(("baseline", *filter(None, first), *asked))
     members = {name: Member(arm=name, options={}) for name in plain}
     for name, table in config.variants.items():
@@ -86,9 +81,9 @@ def require_names(members: Mapping[str, Member], name: str, table: Path | None, 
         ConfigError: naming all arms of that need, the table and the way out.
     """
     arm = members[name].arm
-    if not arms.ALL[arm].names or names.vectors is not None:
+    if not ARMS[arm].names or names.vectors is not None:
         return
-    alike = [other for other, member in members.items() if arms.ALL[member.arm].names and not member.options]
+    alike = [other for other, member in members.items() if ARMS[member.arm].names and not member.options]
     who = arm if members[name].options else f"--arms {','.join(alike)}"
     raise ConfigError(
         f"{who} {_need_names(table, names)} Leave them out, or give a table of an encoder that can be had here: by "
@@ -100,7 +95,7 @@ def _readable(
     config: CompareConfig, classes: tuple[str, ...], usual: tuple[str, ...]
 ) -> tuple[tuple[str, ...], list[str]]:
     """Return the arms but those that need class names which cannot be embedded, and a note that says so."""
-    named = [name for name in usual if arms.ALL[name].names]
+    named = [name for name in usual if ARMS[name].names]
     if not named or not (names := find_class_names(config.embeddings, config.device, classes)).missing:
         return usual, []
     note = f"Left out: {', '.join(named)}, which {_need_names(config.embeddings, names)}"
@@ -111,12 +106,10 @@ def _need_names(table: Path | None, names: ClassNames) -> str:
     return f"need the names of the classes in the space of {table}: {names.missing}"
 
 
-def _lacks(arm: arms.Arm, config: CompareConfig, scarce: bool) -> str:
+def _lacks(arm: Arm, config: CompareConfig, scarce: bool) -> str:
     """Return what an arm that is not possible would need."""
     if arm.text and config.embeddings is None:
         return "--embeddings"
     if arm.consistent and scarce:
-        return "training images without a label (with text labels, without a description too)"
-    if config.centre == "class" and arm.known_texts:
-        return "another --centre than class"
+        return "training images without a label"
     return "--labels-per-class or --label-noise"

@@ -15,11 +15,11 @@ from gpt4image.artifacts import runs
 from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, TableError
 from gpt4image.base.files import fingerprint, read_json, write_json
-from gpt4image.comparing import arms
 from gpt4image.comparing.members import Member, members_of, require_names
 from gpt4image.comparing.regimes import Regime
 from gpt4image.comparing.setups import Setup, set_up, train_config
 from gpt4image.config import CompareConfig, TrainConfig, TrainOptions
+from gpt4image.config.arms import ARMS, Arm
 from gpt4image.config.base import flag_of
 from gpt4image.config.learning import OF_ALIGNMENT, OF_TEXT_LABELS
 from gpt4image.data.image_set import NO_LABEL
@@ -27,7 +27,6 @@ from gpt4image.encoding.class_names import ClassNames, not_read
 from gpt4image.evaluating.measures import Measures
 from gpt4image.evaluating.transfer import choose_images, identity
 from gpt4image.labelling.reading import require_two_classes
-from gpt4image.labelling.teaching import described_by
 from gpt4image.training import auto
 from gpt4image.training.tracking import require_trackers
 from gpt4image.training.training_data import Prepared, TrainingData, prepare, require_batch, require_selectable
@@ -40,7 +39,7 @@ class Job:
     """One arm and seed; everything a worker process needs to know.
 
     Attributes:
-        arm: name in arms.ALL.
+        arm: name in ARMS.
         name: of the arm or variant, for people.
         config: resolved options of the run.
         shared: resolved options of the comparison, by which the data is prepared: the same for all its jobs.
@@ -49,7 +48,6 @@ class Job:
         teacher: folder of the run of the same seed that the arm comes after; None where it comes after none.
         class_names: text embeddings of the class names, where the arm reads texts.
         asked: what to measure besides the accuracy of the test split.
-        label_names: the same of each table that text labels are read off.
     """
 
     arm: str
@@ -61,7 +59,6 @@ class Job:
     teacher: Path | None
     class_names: ClassNames
     asked: Measures
-    label_names: tuple[ClassNames, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +95,8 @@ def make_plan(config: CompareConfig) -> Plan:
         )
     if config.consistency > 0.0:
         raise ConfigError(
-            f"--consistency {config.consistency:g} would make every arm another one. Leave it out: the arms fixmatch "
-            "and text-labels-fixmatch have it, with weight 1; for another weight give a variant of one of them."
+            f"--consistency {config.consistency:g} would make every arm another one. Leave it out: the arm "
+            "fixmatch has it, with weight 1; for another weight give a variant of that arm."
         )
     if config.seed:
         raise ConfigError(f"--seed {config.seed}: arms run over several seeds; --first-seed names the first of them.")
@@ -127,7 +124,7 @@ def make_plan(config: CompareConfig) -> Plan:
     told = _class_conditioned(config)
     first = regime.apply(ready.data, config.first_seed)
     members, notes = members_of(config, first, scarce=regime.scarce, unlabelled=unlabelled, class_conditioned=told)
-    doubted = any(arms.ALL[member.arm].scarce_only or arms.ALL[member.arm].text_labels for member in members.values())
+    doubted = any(ARMS[member.arm].scarce_only or ARMS[member.arm].text_labels for member in members.values())
     if regime.scarce or unlabelled or doubted:
         _refuse_leak(config, members.values())
     for seed in config.seed_range if regime.imbalance > 1.0 else ():
@@ -143,7 +140,7 @@ def make_plan(config: CompareConfig) -> Plan:
             for name, member in members.items()
         },
         class_conditioned=told,
-        notes=(*notes, *not_read(names for job in every for names in job.label_names)),
+        notes=(*notes, *not_read(job.class_names for job in every if ARMS[job.arm].text_labels)),
     )
 
 
@@ -181,20 +178,17 @@ def _resolved(config: CompareConfig) -> Prepared:
 
 
 def _class_conditioned(config: CompareConfig) -> bool:
-    """Return whether a table of the comparison holds descriptions that were told the class."""
-    tables = (config.embeddings, *config.label_embeddings)
-    return any(EmbeddingTable.open(path).manifest.class_conditioned for path in tables if path is not None)
+    """Return whether the table of the comparison holds descriptions that were told the class."""
+    return config.embeddings is not None and EmbeddingTable.open(config.embeddings).manifest.class_conditioned
 
 
 def _refuse_leak(config: CompareConfig, members: Iterable[Member]) -> None:
     """Refuse descriptions that were told the class where labels are meant to be scarce or wrong."""
-    from gpt4image.labelling.label import open_tables
+    from gpt4image.labelling.label import open_table
 
     for member in members:
-        if arms.ALL[member.arm].text:
-            first = member.options.get("embeddings", config.embeddings)
-            further = member.options.get("label_embeddings", config.label_embeddings)
-            open_tables([path for path in (first, *further) if path is not None])
+        if ARMS[member.arm].text:
+            open_table(member.options.get("embeddings", config.embeddings))
 
 
 def _jobs(
@@ -205,20 +199,20 @@ def _jobs(
     # The oracle is the baseline that was given all labels, and zero-shot reads no label: comparisons share such runs.
     arm = "baseline" if member.arm == "oracle" else member.arm
     reads_labels = member.arm not in ("oracle", "zero-shot")
-    regime = Regime.of(config).read_by(labels=reads_labels, texts=arms.ALL[arm].text)
+    regime = Regime.of(config).read_by(labels=reads_labels, texts=ARMS[arm].text)
     workers = _workers_a_job(config)
     teacher = taught_by = None
     with _said_of(name, member):
-        if (after := arms.ALL[arm].after) is not None:
+        if (after := ARMS[arm].after) is not None:
             # The teacher of a variant is the variant of the teacher with the same options, where there is one.
             alike = any(other.arm == after and other.options == member.options for other in members.values())
-            taught_by = set_up(arms.ALL[after], ready, member.options if alike else {}).key
-            seen = Regime.of(config).read_by(labels=True, texts=arms.ALL[after].text)
+            taught_by = set_up(ARMS[after], ready, member.options if alike else {}).key
+            seen = Regime.of(config).read_by(labels=True, texts=ARMS[after].text)
             teacher = config.out / "runs" / taught_by / seen.name / after
-        own = set_up(arms.ALL[arm], ready, member.options, taught_by)
+        own = set_up(ARMS[arm], ready, member.options, taught_by)
         require_names(members, name, own.ready.config.embeddings, own.class_names)
         if member.options:
-            _require_other(member, own, set_up(arms.ALL[arm], ready, {}))
+            _require_other(member, own, set_up(ARMS[arm], ready, {}))
         _require_runnable(config, ready, name, members, own, regime)
     folder = config.out / "runs" / own.key / regime.name / arm
     return [
@@ -232,7 +226,6 @@ def _jobs(
             teacher=None if teacher is None else teacher / f"seed-{seed}",
             class_names=own.class_names,
             asked=asked,
-            label_names=own.label_names,
         )
         for seed in config.seed_range
     ]
@@ -268,37 +261,37 @@ def _require_runnable(
     Raises:
         Gpt4ImageError: of the kind that the run itself would raise.
     """
-    arm, options = arms.ALL[members[name].arm], members[name].options
+    arm, options = ARMS[members[name].arm], members[name].options
     require_selectable(own.ready.config, ready.data.image_set)
     described = None if ready.data.text is None else ready.data.text.described
     for seed in config.seed_range if arm.text_labels or arm.known_texts else ():
         left = regime.apply(own.ready.data, seed, described)
         if arm.text_labels:
-            _require_readable(f"--arms {name} with seed {seed}", regime, own, left)
+            _require_readable(f"--arms {name} with seed {seed}", regime, left)
         if arm.known_texts:
             _require_known_texts(name, left)
     # Arms without options of their own are built alike, but for those that align.
-    aligned = next((one for one, each in members.items() if arms.ALL[each.arm].aligns and not each.options), None)
+    aligned = next((one for one, each in members.items() if ARMS[each.arm].aligns and not each.options), None)
     if options or arm.options or name in ("baseline", aligned):
         _require_buildable(arm, own, regime.apply(own.ready.data, config.first_seed, described))
 
 
-def _require_readable(who: str, regime: Regime, own: Setup, left: TrainingData) -> None:
+def _require_readable(who: str, regime: Regime, left: TrainingData) -> None:
     """Refuse texts and labels of a seed that no text labels can be read off, naming what has taken the others away.
 
     Raises:
         TableError: they are refused.
     """
-    train, described = left.indices("train"), _described(own, left)
+    train, described = left.indices("train"), _described(left)
     try:
         require_two_classes(described[train], left.labels[train])
     except TableError as error:
         raise TableError(f"{who}{f', after {regime.asked}' if regime.asked else ''}: {error}") from None
 
 
-def _described(own: Setup, data: TrainingData) -> NDArray[np.bool_]:
-    """Return (N,) which images have a text that the class targets of an arm can be read off."""
-    return described_by(data, (own.ready.config.embeddings, *own.ready.config.label_embeddings))
+def _described(data: TrainingData) -> NDArray[np.bool_]:
+    """Return (N,) which images have a text."""
+    return np.zeros(len(data.labels), bool) if data.text is None else data.text.described
 
 
 def _require_known_texts(name: str, data: TrainingData) -> None:
@@ -308,28 +301,26 @@ def _require_known_texts(name: str, data: TrainingData) -> None:
         DataError: naming the arm.
     """
     train = data.indices("train")
-    if data.text is None or not (data.text.described[train] & (data.labels[train] != NO_LABEL)).any():
+    if not (_described(data)[train] & (data.labels[train] != NO_LABEL)).any():
         raise DataError(f"--arms {name} needs training images with both a label and a description, and none is left.")
 
 
-def _require_buildable(arm: arms.Arm, own: Setup, data: TrainingData) -> None:
+def _require_buildable(arm: Arm, own: Setup, data: TrainingData) -> None:
     """Build a run once and throw it away.
 
-    Class targets that an arm makes are not there yet, but which images will have one is known, unless that takes a text
-    label of --label-confidence: whether then images are left for consistency training is seen when it runs.
+    Class targets that an arm makes are not there yet, but which images will have one is known.
     """
     from gpt4image.training.trainer import build
 
     plain: dict[str, Any] = {"compile": False, "ema": 0.0, "device": "cpu"}
     if not arm.labels_alone:
-        has_target = _described(own, data)
+        has_target = _described(data)
         if arm.text_labels:
             has_target = has_target | (data.labels != NO_LABEL)
         if arm.after is not None:
             has_target = np.ones(len(data.labels), bool)  # a run says something of every image
         soft = has_target[:, None] / np.full(len(data.classes), len(data.classes), np.float32)
         data = replace(data, soft=soft.astype(np.float32))
-        plain |= {"consistency": 0.0} if own.ready.config.label_confidence else {}
     build(own.ready.config.model_copy(update=plain), data if arm.aligns else replace(data, text=None))
 
 

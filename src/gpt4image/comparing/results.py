@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import first_few
 from gpt4image.base.files import read_json
-from gpt4image.comparing import arms
 from gpt4image.comparing.members import Member
 from gpt4image.comparing.regimes import Regime
 from gpt4image.comparing.statistics import crossed, mean_ci, paired
 from gpt4image.config import CompareConfig
+from gpt4image.config.arms import ARMS
 from gpt4image.data.image_set import NO_LABEL, ImageSet
 from gpt4image.data.splits import seen_in_training
 from gpt4image.reporting.findings import condition
@@ -27,18 +27,6 @@ from gpt4image.training.training_data import TrainingData
 
 PLAIN = ("top5", "mean_class_accuracy", "ece")
 """Metrics of every run besides top1."""
-
-RIVALS = {
-    "aligned": ("shuffled", "shuffled-within-class", "random", "class-name", "class-mean"),
-    "text-labels": (
-        *("oracle", "aligned", "class-name", "zero-shot", "self-training", "fixmatch"),
-        *("text-labels-shuffled", "text-labels-class-mean"),
-    ),
-    "text-labels-aligned": ("text-labels", "class-name"),
-    "text-labels-cotrained": ("text-labels", "text-labels-fixmatch"),
-    "text-labels-fixmatch": ("text-labels", "fixmatch"),
-}
-"""Besides the baseline, what each arm is held against: the controls, and what else could have been done."""
 
 
 def summarise(
@@ -126,7 +114,7 @@ def pairs_of(members: Mapping[str, Member]) -> list[tuple[str, str]]:
         (ours, theirs)
         for ours, our in members.items()
         if our.arm != "baseline"
-        for rival in ("baseline", *RIVALS.get(our.arm, ()))
+        for rival in ("baseline", *ARMS[our.arm].against)
         for theirs, their in members.items()
         if their.arm == rival and our.options in ({}, their.options)
     ]
@@ -171,7 +159,7 @@ def leaks(image_set: ImageSet) -> list[str]:
 
 
 def recorded(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a variant as a record holds them: paths as text, tuples as lists."""
+    """Return the options of a variant as a record holds them: paths as text."""
     return json.loads(json.dumps(options, default=str))
 
 
@@ -179,12 +167,10 @@ def _arm(
     config: CompareConfig, member: Member, top1: Sequence[float], facts: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     mean, *interval = mean_ci(top1)
-    about = arms.ALL[member.arm].about
+    about = ARMS[member.arm].about
     options = recorded(member.options)
     if options:
-        about = f"{member.arm} with " + ", ".join(
-            f"{key} {','.join(value) if isinstance(value, list) else value}" for key, value in options.items()
-        )
+        about = f"{member.arm} with " + ", ".join(f"{key} {value}" for key, value in options.items())
     return {
         "description": about,
         "arm": member.arm,

@@ -12,15 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.base.errors import ConfigError
-from gpt4image.base.files import fingerprint
-from gpt4image.comparing.arms import Arm
 from gpt4image.config import TrainConfig, TrainOptions
+from gpt4image.config.arms import Arm
 from gpt4image.config.learning import OF_ALIGNMENT, OF_TEXT_LABELS, TextOptions
 from gpt4image.encoding.class_names import ClassNames, find_class_names
 from gpt4image.encoding.text_encoders.weight_files import file_digest
-from gpt4image.labelling.teaching import class_names_of
 from gpt4image.training import auto
 from gpt4image.training.training_data import Prepared, with_table
 
@@ -32,13 +29,11 @@ class Setup:
     Attributes:
         ready: data and resolved options.
         class_names: text embeddings of the class names, where the arm reads texts.
-        label_names: the same of each table that text labels are read off; empty where the arm reads none.
         key: tells runs of other options, data or class names apart in a folder.
     """
 
     ready: Prepared
     class_names: ClassNames
-    label_names: tuple[ClassNames, ...]
     key: str
 
 
@@ -56,16 +51,10 @@ def set_up(arm: Arm, ready: Prepared, options: Mapping[str, Any], taught_by: str
     """
     own = _with_options(ready, {**arm.options, **options})
     own = replace(own, config=_read_by(arm, own.config))
-    device, classes = own.config.device, own.data.classes
-    names = find_class_names(own.config.embeddings, device, classes) if arm.text else ClassNames()
-    label_names = class_names_of(own.config, classes) if arm.text_labels else ()
-    learned_by = (*label_names, names) if arm.names else label_names
-    return Setup(
-        ready=own,
-        class_names=names,
-        label_names=label_names,
-        key=_key(own, [n.revision for n in learned_by], taught_by),
-    )
+    config = own.config
+    names = find_class_names(config.embeddings, config.device, own.data.classes) if arm.text else ClassNames()
+    learned_by = [names.revision] if arm.names or arm.text_labels else []
+    return Setup(ready=own, class_names=names, key=_key(own, learned_by, taught_by))
 
 
 def train_config(options: TrainOptions, **more: Any) -> TrainConfig:
@@ -102,9 +91,6 @@ def _key(ready: Prepared, names: list[str], taught_by: str | None) -> str:
     """Return what tells runs apart; ``names`` are revisions of the encoders of class names, empty where they lack."""
     options = train_config(ready.config).model_dump(mode="json")
     content: dict[str, Any] = {runs.DATA: ready.fingerprint, "class_names": names, "taught_by": taught_by}
-    if ready.config.label_embeddings:
-        further = [EmbeddingTable.open(path).manifest.to_json() for path in ready.config.label_embeddings]
-        content["label_embeddings_fingerprint"] = fingerprint(further)
     if (weights := Path(ready.config.init)).is_file():
         content["init_digest"] = file_digest(weights)
     return runs.identity(options | content)[:8]

@@ -5,7 +5,7 @@ A mistake raises ConfigError naming every wrong option at once, whether it comes
 """
 
 from gpt4image.config.base import StageConfig
-from gpt4image.config.comparing import ARMS, CompareConfig, CompletionConfig, DemoConfig, DoctorConfig, ReportConfig
+from gpt4image.config.comparing import CompareConfig, CompletionConfig, DemoConfig, DoctorConfig, ReportConfig
 from gpt4image.config.deploying import ExportConfig, PredictConfig, SearchConfig
 from gpt4image.config.describing import (
     GUARD,
@@ -25,7 +25,6 @@ from gpt4image.config.learning import DataOptions, TrainOptions
 from gpt4image.config.training import EvaluateConfig, LabelConfig, TrainConfig
 
 __all__ = [
-    "ARMS",
     "Flaw",
     "GUARD",
     "CheckConfig",

@@ -11,28 +11,10 @@ from pydantic import Field
 from pydantic import field_validator as check
 
 from gpt4image.base.errors import ConfigError, nearest
+from gpt4image.config.arms import ARMS
 from gpt4image.config.base import JsonTable, StageConfig, listed
 from gpt4image.config.learning import DataOptions, RunningOptions, TrainOptions
 
-ARMS = (
-    "baseline",
-    "aligned",
-    "text-labels",
-    "text-labels-aligned",
-    "text-labels-cotrained",
-    "zero-shot",
-    "self-training",
-    "fixmatch",
-    "text-labels-fixmatch",
-    "oracle",
-    "shuffled",
-    "shuffled-within-class",
-    "random",
-    "class-name",
-    "class-mean",
-    "text-labels-shuffled",
-    "text-labels-class-mean",
-)
 COMMON = frozenset(
     {
         *DataOptions.model_fields,

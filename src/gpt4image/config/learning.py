@@ -39,17 +39,6 @@ class TextOptions(StageConfig):
     """Share of a given label in the target of an image with text labels; the rest is its text label. Without it, half
     where the labels look right (all of it where texts say little), else the posterior under the noise that `label`
     estimated."""
-    label_targets: Literal["soft", "hard"] | None = None
-    """Targets made of text labels: class probabilities (soft), or the most probable class; without it, as `label` was
-    told."""
-    label_confidence: Fraction | None = None
-    """Least probability of a target made of text labels: less sure images have none; without it, as `label` was
-    told."""
-    label_method: Literal["classifier", "propagation"] | None = None
-    """How the arms of `compare` read text labels (`label --method`)."""
-    label_embeddings: tuple[Path, ...] = ()
-    """Further embedding tables that the arms of `compare` read text labels off; features are aligned to --embeddings
-    alone."""
     only_described: bool = False
     """Train on the described images alone."""
     align_loss: Literal["infonce", "infonce-one-way", "siglip", "cosine"] = "infonce"
@@ -132,8 +121,8 @@ class TextOptions(StageConfig):
 
 OF_ALL = frozenset({*StageConfig.model_fields, "embeddings", "text_labels", "only_described", "labelled_share"})
 """Options among those of texts that concern runs without a text too."""
-OF_TEXT_LABELS = frozenset(name for name in TextOptions.model_fields if name.startswith("label_"))
-"""Options that say how text labels are read and used."""
+OF_TEXT_LABELS = frozenset({"label_trust"})
+"""Options that say how text labels are used."""
 OF_ALIGNMENT = TextOptions.model_fields.keys() - OF_TEXT_LABELS - OF_ALL
 """Options that say how features are aligned to texts."""
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import tyro
 from pydantic import Field
 from pydantic import field_validator as check
 
-from gpt4image.config.base import Fraction, StageConfig
+from gpt4image.config.base import StageConfig
 from gpt4image.config.learning import DataOptions, TrainOptions
 
 
@@ -19,30 +19,16 @@ class LabelConfig(DataOptions):
     Example: gpt4image label --data folder:photos --embeddings photos.emb --out text-labels.parquet
     """
 
-    embeddings: tuple[Path, ...] = Field(min_length=1)
-    """Embedding table(s); several are concatenated, with the same weight each."""
+    embeddings: Path
+    """Embedding table."""
     out: Path
     """Parquet file of class probabilities; an HTML page of doubtful labels is written beside it."""
-    method: Literal["classifier", "propagation"] = "classifier"
-    """Logistic regression on the embeddings, or labels spread over the graph of nearest texts."""
-    targets: Literal["soft", "hard"] = "soft"
-    """What training makes of the probabilities: soft targets, or the most probable class."""
-    confidence: Fraction = 0.0
-    """Least probability of a target: `train` gives less sure images none."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the folds."""
     doubtful: int = Field(default=50, ge=0)
     """How many doubtful labels to show."""
-    run: Path | None = None
-    """Finished run, best one trained on text labels of this set: it has a say about images without a label, and where
-    labels look wrong about all."""
     suggest: int = Field(default=0, ge=0)
     """How many images to suggest for labelling next, and how many for describing."""
-
-    @check("embeddings", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str | Path) else value
 
     @check("out")
     @classmethod

@@ -237,18 +237,18 @@ def public_options(config: TrainConfig) -> dict[str, Any]:
 
 def _learned_from_text(leaving: LeavingModel) -> bool:
     from gpt4image.artifacts import runs
-    from gpt4image.comparing import arms
+    from gpt4image.config.arms import ARMS
 
     config, arm = leaving.model.config, runs.read_run(leaving.run_dir)["config"].get("arm")
-    if arm in arms.ALL:
-        return arms.ALL[arm].text
+    if arm in ARMS:
+        return ARMS[arm].text
     return (config.embeddings is not None and config.align_weight > 0.0) or config.text_labels is not None
 
 
 def _about_arm(arm: str) -> str:
-    from gpt4image.comparing import arms
+    from gpt4image.config.arms import ARMS
 
-    return arms.ALL[arm].about if arm in arms.ALL else ""
+    return ARMS[arm].about if arm in ARMS else ""
 
 
 def _class_rows(run: Run) -> list[tuple[str, int, float | None]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +10,16 @@ from numpy.typing import NDArray
 
 from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.artifacts.text_labels import LEAST_EXPLAINED, Facts, TextLabels
-from gpt4image.base.errors import TableError, first_few
+from gpt4image.base.errors import TableError
 from gpt4image.base.outcome import Outcome
 from gpt4image.config import LabelConfig
 from gpt4image.data import NO_LABEL, ImageSet, load_with_splits
 from gpt4image.data.splits import stand_ins
-from gpt4image.encoding.class_names import ClassNames, not_read
-from gpt4image.labelling.cotraining import Said, ask_run, second_opinion
+from gpt4image.encoding.class_names import ClassNames, find_class_names, not_read
 from gpt4image.labelling.label_page import Shown, in_words, write_page
 from gpt4image.labelling.reading import Reading, read_labels
-from gpt4image.labelling.suggest import Suggestion, contradiction, to_describe, to_label, write_suggestions
-from gpt4image.labelling.text_vectors import Texts, embedded_names, side_by_side, smooth
+from gpt4image.labelling.suggest import Suggestion, to_describe, to_label, write_suggestions
+from gpt4image.labelling.text_vectors import Texts, smooth
 
 CALIBRATION_BINS = 15
 LABELS_WRONG = (
@@ -40,68 +38,50 @@ def label(config: LabelConfig) -> Outcome:
     """Write text labels of every described image to ``config.out``, and a page of doubtful labels beside it.
 
     Only labels of the train split are learned from, and only train texts shape others. The test split's labels are
-    never looked at. With ``run``, that run has a say as well; with ``suggest``, the images to label and to describe
-    next are written beside the page.
+    never looked at. With ``suggest``, the images to label and to describe next are written beside the page.
 
     Raises:
         DataError: the image set cannot be read as asked.
-        TableError: a table is missing, is of other images or was told the classes, or too few described images have a
+        TableError: the table is missing, is of other images or was told the classes, or too few described images have a
             label.
-        RunError: ``run`` is no finished run, or one of other classes.
     """
     from gpt4image.training.training_data import require_own_images
 
-    tables = open_tables(config.embeddings)
+    table = open_table(config.embeddings)
     images = load_with_splits(config.data, val_fraction=config.val_fraction, test_fraction=config.test_fraction)
     preferred = 2 * (images.splits != "train") + (images.labels == NO_LABEL)
     images = images.select(np.unique(stand_ins(images.digests, preferred)))  # no copy may be in another fold
-    names = embedded_names(config.embeddings, "auto", images.classes, config.method)
-    texts = Texts.of(tables, images.digests, [each.vectors for each in names])
+    names = find_class_names(config.embeddings, "auto", images.classes)
+    texts = Texts(*table.vectors(images.digests), names.vectors)
     train = images.splits == "train"
     labels = np.where(train, images.labels, NO_LABEL)
     _require_labels(config, images, texts.described, labels)
-    for table in tables:
-        require_own_images(table, images)
-    said, set_aside = None, images.set_aside
-    if config.run is not None:
-        said = ask_run(config.run, config, images)
-        set_aside = (*set_aside, *said.set_aside)
-    read = read_labels(texts, labels, len(images.classes), config.seed, reference=train, method=config.method)
-    probabilities = read.probabilities
-    if said is not None:
-        probabilities = second_opinion(
-            read.probabilities,
-            said.probabilities,
-            labels,
-            learned=said.learned,
-            some_labels_wrong=read.noise.rate > 0.0,
-        )
-    rows = np.flatnonzero(texts.described | (train & probabilities.any(axis=1)))
+    require_own_images(table, images)
+    read = read_labels(texts, labels, len(images.classes), config.seed, reference=train)
+    rows = np.flatnonzero(texts.described)
     found = TextLabels(
         keys=tuple(images.keys[i] for i in rows),
         digests=tuple(images.digests[i] for i in rows),
         splits=images.splits[rows],
         labels=labels[rows],
-        probabilities=probabilities[rows],
+        probabilities=read.probabilities[rows],
         out_of_fold=read.out_of_fold[rows],
-        facts=_facts(config, images.classes, tables, read),
-        text_probabilities=None if said is None else read.probabilities[rows],
+        facts=_facts(config, images.classes, table, read),
     )
     summary = _summary(images, texts.described, labels, found)
     shown = Shown(
         images=images,
-        probabilities=probabilities,
-        text=read.probabilities,
+        probabilities=read.probabilities,
         labels=labels,
-        tables=[table.manifest for table in tables],
+        table=table.manifest,
         doubtful=rows[found.doubtful],
-        suggestions=_suggestions(config, texts, probabilities, labels, train, read, said),
+        suggestions=_suggestions(config, texts, read.probabilities, labels, train),
     )
     page, unreadable = write_page(config, shown, summary)
     files = {"page": str(page)}
     if config.suggest:
         files["suggestions"] = str(config.out.with_suffix(".suggestions.csv"))
-        guesses = [shown.guess(probabilities[item.row]) for item in shown.suggestions]
+        guesses = [shown.guess(item.row) for item in shown.suggestions]
         keys = [images.keys[item.row] for item in shown.suggestions]
         write_suggestions(Path(files["suggestions"]), shown.suggestions, keys, guesses)
     found.save(config.out)
@@ -109,21 +89,20 @@ def label(config: LabelConfig) -> Outcome:
         path=config.out,
         summary={**summary, **files},
         text="\n\n".join([*_warnings(found, names), in_words(shown, config.doubtful)]),
-        set_aside=tuple(dict.fromkeys((*set_aside, *unreadable))),
+        set_aside=tuple(dict.fromkeys((*images.set_aside, *unreadable))),
     )
 
 
-def open_tables(paths: Sequence[Path]) -> list[EmbeddingTable]:
-    """Open embedding tables whose texts were not told the class. Raises TableError for one that was."""
-    tables = [EmbeddingTable.open(path) for path in paths]
-    told = [str(path) for path, table in zip(paths, tables, strict=True) if table.manifest.class_conditioned]
-    if told:
+def open_table(path: Path) -> EmbeddingTable:
+    """Open an embedding table whose texts were not told the class. Raises TableError for one that was."""
+    table = EmbeddingTable.open(path)
+    if table.manifest.class_conditioned:
         raise TableError(
-            f"{first_few(told)}: these descriptions were written by someone who was told the class, so they repeat the "
+            f"{path}: these descriptions were written by someone who was told the class, so they repeat the "
             "given label: nothing can be learned about labels that are missing or wrong. Describe the images with a "
             "prompt that does not name the class (--prompt paper), or encode only those (`gpt4image encode --prompt`)."
         )
-    return tables
+    return table
 
 
 def _require_labels(
@@ -138,12 +117,12 @@ def _require_labels(
     if not (labelled & described).any():
         raise TableError(
             f"{config.data} has {labelled.sum()} training images with a label, but none of them has an embedding in "
-            f"{first_few(str(path) for path in config.embeddings)} ({described.sum()} of {len(images)} images have "
-            "one). Run `gpt4image descriptions check` on the store it came from, or describe the labelled images."
+            f"{config.embeddings} ({described.sum()} of {len(images)} images have one). Run `gpt4image descriptions "
+            "check` on the store it came from, or describe the labelled images."
         )
 
 
-def _facts(config: LabelConfig, classes: tuple[str, ...], tables: Sequence[EmbeddingTable], read: Reading) -> Facts:
+def _facts(config: LabelConfig, classes: tuple[str, ...], table: EmbeddingTable, read: Reading) -> Facts:
     matrix = read.noise.transition
     return Facts(
         classes=classes,
@@ -152,13 +131,9 @@ def _facts(config: LabelConfig, classes: tuple[str, ...], tables: Sequence[Embed
         c=read.c,
         folds=read.folds,
         seed=config.seed,
-        encoders=tuple(table.manifest.encoder for table in tables),
-        embeddings=tuple(str(path.absolute()) for path in config.embeddings),
-        method=config.method,
+        encoders=(table.manifest.encoder,),
+        embeddings=(str(config.embeddings.absolute()),),
         names=read.names,
-        targets=config.targets,
-        confidence=config.confidence,
-        run="" if config.run is None else str(config.run),
         transition=() if matrix is None else tuple(map(tuple, matrix.tolist())),
     )
 
@@ -169,23 +144,17 @@ def _suggestions(
     probabilities: NDArray[np.float32],
     labels: NDArray[np.int64],
     train: NDArray[np.bool_],
-    read: Reading,
-    said: Said | None,
 ) -> list[Suggestion]:
     """Return the images to label next, then those to describe next, best first."""
     if not config.suggest:
         return []
     described = texts.described
     shaping = np.flatnonzero(described & train)
-    vectors = smooth(side_by_side(texts, shaping), shaping, config.seed)
+    vectors = smooth(texts.centred(shaping), shaping, config.seed)
     unlabelled = np.flatnonzero(described & train & (labels == NO_LABEL))
-    untold, contradicted = ~described & train, None
-    if said is not None:
-        untold &= said.probabilities.any(axis=1)  # nobody can describe a broken picture
-        contradicted = contradiction(read.probabilities, said.probabilities)
     return [
-        *to_label(vectors, probabilities, unlabelled, config.suggest, config.seed, contradicted),
-        *to_describe(probabilities, described, labels, np.flatnonzero(untold), config.suggest, config.seed),
+        *to_label(vectors, probabilities, unlabelled, config.suggest, config.seed),
+        *to_describe(described, labels, np.flatnonzero(~described & train), config.suggest),
     ]
 
 
@@ -211,8 +180,8 @@ def _summary(
     }
 
 
-def _warnings(found: TextLabels, names: Sequence[ClassNames]) -> list[str]:
-    texts = not_read(names)
+def _warnings(found: TextLabels, names: ClassNames) -> list[str]:
+    texts = not_read([names])
     if found.facts.noise > 0.0:
         return [LABELS_WRONG, *texts]
     if found.explains is not None and found.explains < LEAST_EXPLAINED:

@@ -28,24 +28,23 @@ class Shown:
 
     Attributes:
         images: the set.
-        probabilities: (N, K) class probabilities; rows of zeros where nothing is known.
-        text: (N, K) the same by the text alone, which labels are judged by.
+        probabilities: (N, K) class probabilities by the texts; rows of zeros where there is none.
         labels: (N,) given labels.
-        tables: what the texts were read off.
+        table: what the texts were read off.
         doubtful: positions of the images whose label looks wrong, the most doubtful first.
         suggestions: images to label and to describe next.
     """
 
     images: ImageSet
     probabilities: NDArray[np.float32]
-    text: NDArray[np.float32]
     labels: NDArray[np.int64]
-    tables: Sequence[Manifest]
+    table: Manifest
     doubtful: NDArray[np.int64]
     suggestions: Sequence[Suggestion]
 
-    def guess(self, known: NDArray[np.float32]) -> str:
-        """Return the most probable class, given (K,) probabilities; empty where nothing is known."""
+    def guess(self, row: int) -> str:
+        """Return the most probable class of an image; empty where nothing is known."""
+        known = self.probabilities[row]
         return self.images.classes[int(known.argmax())] if known.any() else ""
 
     def given(self, row: int) -> str:
@@ -57,10 +56,10 @@ def write_page(config: LabelConfig, shown: Shown, facts: dict[str, Any]) -> tupl
     """Write the page beside the output; return where it is and the images whose picture cannot be shown."""
     doubtful = shown.doubtful[: config.doubtful].tolist()
     suggested = [item.row for item in shown.suggestions]
-    texts = read_descriptions(shown.tables, [shown.images.digests[row] for row in (*doubtful, *suggested)])
+    texts = read_descriptions([shown.table], [shown.images.digests[row] for row in (*doubtful, *suggested)])
     set_aside: list[SetAside] = []
 
-    def card(row: int, known: NDArray[np.float32]) -> dict[str, Any]:
+    def card(row: int) -> dict[str, Any]:
         key = shown.images.keys[row]
         image = None
         try:
@@ -70,8 +69,8 @@ def write_page(config: LabelConfig, shown: Shown, facts: dict[str, Any]) -> tupl
         return {
             "key": key,
             "picture": image,
-            "guess": shown.guess(known),
-            "probability": float(known.max()),
+            "guess": shown.guess(row),
+            "probability": float(shown.probabilities[row].max()),
             "descriptions": texts.get(shown.images.digests[row], []),
         }
 
@@ -79,15 +78,11 @@ def write_page(config: LabelConfig, shown: Shown, facts: dict[str, Any]) -> tupl
     page = render(
         "doubtful.html",
         data=config.data,
-        cards=[{**card(row, shown.text[row]), "given": shown.given(row)} for row in doubtful],
+        cards=[{**card(row), "given": shown.given(row)} for row in doubtful],
         total=len(shown.doubtful),
         facts=facts,
         suggested={
-            action: [
-                {**card(item.row, shown.probabilities[item.row]), "why": item.why}
-                for item in shown.suggestions
-                if item.action == action
-            ]
+            action: [{**card(item.row), "why": item.why} for item in shown.suggestions if item.action == action]
             for action in ("label", "describe")
         },
     )
@@ -99,17 +94,15 @@ def in_words(shown: Shown, most: int) -> str:
     """Return the same for a terminal, at most ``most`` doubtful labels."""
     rows = [("image", "given label", "text label", "probability", "doubt")]
     for row in shown.doubtful[:most].tolist():
-        known, own = shown.text[row], shown.labels[row]
+        known, own = shown.probabilities[row], shown.labels[row]
         numbers = f"{known.max():.2f}", f"{1.0 - known[own]:.3f}"
-        rows.append((shown.images.keys[row], shown.given(row), shown.guess(known), *numbers))
+        rows.append((shown.images.keys[row], shown.given(row), shown.guess(row), *numbers))
     none = f"{len(shown.doubtful)} doubtful labels; none shown, as asked." if most == 0 else "No doubtful labels."
     parts = [text_table("Most doubtful labels", rows) if len(rows) > 1 else none]
     for action, title in (("label", "Worth a label next"), ("describe", "Worth a description next")):
         chosen = [item for item in shown.suggestions if item.action == action]
         if chosen:
             rows = [("image", "guess", "why")]
-            rows += [
-                (shown.images.keys[item.row], shown.guess(shown.probabilities[item.row]), item.why) for item in chosen
-            ]
+            rows += [(shown.images.keys[item.row], shown.guess(item.row), item.why) for item in chosen]
             parts.append(text_table(title, rows))
     return "\n\n".join(parts)

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.base.errors import TableError
 from gpt4image.labelling.label_noise import Noise, find_noise, find_transition, raise_to
-from gpt4image.labelling.propagation import propagate
 from gpt4image.labelling.text_classifier import Classification, classify
-from gpt4image.labelling.text_vectors import Texts, named, side_by_side, smooth
+from gpt4image.labelling.text_vectors import Texts, smooth
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-Method = Literal["classifier", "propagation"]
 
 ROUNDS = 10  # of fitting classifier and noise in turn
 SETTLED = 0.02  # change of a transition matrix at which they agree
@@ -33,7 +30,7 @@ class Reading:
         out_of_fold: (N,) bool, the image has a label that its own prediction has not seen.
         noise: which part of the given labels is wrong, and how.
         agreement: part of the out-of-fold predictions that agree with the given label; None where there are none.
-        c: inverse strength of the classifier's penalty; None for propagation.
+        c: inverse strength of the classifier's penalty.
         names: part that class names have in the classifier, 0 to 1.
         folds: folds of its cross-validation; 0 where there was none.
     """
@@ -42,7 +39,7 @@ class Reading:
     out_of_fold: Bools
     noise: Noise
     agreement: float | None
-    c: float | None
+    c: float
     names: float
     folds: int
 
@@ -66,15 +63,7 @@ def require_two_classes(described: Bools, labels: NDArray[np.int64]) -> None:
         )
 
 
-def read_labels(
-    texts: Texts,
-    labels: Ints,
-    n_classes: int,
-    seed: int,
-    *,
-    reference: Bools | None = None,
-    method: Method = "classifier",
-) -> Reading:
+def read_labels(texts: Texts, labels: Ints, n_classes: int, seed: int, *, reference: Bools | None = None) -> Reading:
     """Read class probabilities off text embeddings.
 
     Args:
@@ -83,7 +72,6 @@ def read_labels(
         n_classes: K.
         seed: seed of the folds.
         reference: (N,) images whose texts, not labels, may shape those of others (train, say); all without it.
-        method: logistic regression, or labels spread over the graph of nearest texts.
 
     Raises:
         TableError: fewer than two classes have a described image with a label.
@@ -93,14 +81,9 @@ def read_labels(
     require_two_classes(texts.described, labels)
     texts = texts.take(rows)
     shaping = np.arange(len(rows)) if reference is None else np.flatnonzero(reference[rows])
-    vectors = side_by_side(texts, shaping)
-    if method == "propagation":
-        result = propagate(vectors, given, n_classes, seed=seed, reference=shaping)
-        fit = None
-    else:
-        smoothed, names = smooth(vectors, shaping, seed), named(texts)
-        fit = partial(classify, smoothed, given, n_classes, seed=seed, names=names)
-        result = fit()
+    vectors = smooth(texts.centred(shaping), shaping, seed)
+    fit = partial(classify, vectors, given, n_classes, seed=seed, names=texts.centred_names())
+    result = fit()
     clean, held_out, noise, agreement = result.probabilities, result.out_of_fold, Noise(), None
     if held_out.any():
         agreement = float((clean[held_out].argmax(axis=1) == given[held_out]).mean())
@@ -128,7 +111,7 @@ def _mend(
     labels: Ints,
     held_out: Bools,
     uniform: Noise,
-    fit: Callable[..., Classification] | None,
+    fit: Callable[..., Classification],
     seed: int,
 ) -> tuple[Classification, Noise]:
     """Return what is said of the clean class, and the noise, where labels are wrong.
@@ -140,13 +123,13 @@ def _mend(
         labels: (n,) given labels.
         held_out: (n,) rows that have not seen their label.
         uniform: first guess of the noise.
-        fit: fits the classifier given ``transition``; None where there is none that allows for noise.
+        fit: fits the classifier given ``transition``.
         seed: of the parts that noise is judged on.
     """
     noise = find_transition(result.probabilities[held_out], labels[held_out], uniform, seed)
-    for _ in range(ROUNDS if fit is not None else 0):
+    for _ in range(ROUNDS):
         before = noise.transition
-        if fit is None or before is None:
+        if before is None:
             break
         result = fit(transition=before)
         noise = find_transition(result.probabilities[held_out], labels[held_out], uniform, seed)

@@ -28,7 +28,7 @@ class Suggestion:
     Attributes:
         row: its position in the set.
         action: label or describe.
-        doubt: how unsure its class is, 0 to 1; None where nothing is known of it.
+        doubt: how unsure its class is, 0 to 1; None for one to describe.
         why: one line for people.
     """
 
@@ -42,18 +42,6 @@ def doubt_of(probabilities: Floats) -> NDArray[np.float64]:
     """Return (n,) how unsure the class of images is: 1 minus the distance of the two most probable classes."""
     two = np.sort(probabilities, axis=1)[:, -2:]
     return 1.0 - (two[:, 1] - two[:, 0])
-
-
-def contradiction(text: Floats, vision: Floats) -> NDArray[np.float64]:
-    """Return (n,) how surely two views name different classes: as surely as the less sure one; 0 where they agree.
-
-    Args:
-        text: (n, K) probabilities by text; a row of zeros where there is none.
-        vision: (n, K) probabilities by a model; a row of zeros where it has no say.
-    """
-    silent = ~(text.any(axis=1) & vision.any(axis=1))
-    surely = 1.0 - np.maximum(doubt_of(text), doubt_of(vision))
-    return np.where(silent | (text.argmax(axis=1) == vision.argmax(axis=1)), 0.0, surely)
 
 
 def spread(vectors: Floats, doubt: Floats, count: int, seed: int) -> Ints:
@@ -87,14 +75,7 @@ def spread(vectors: Floats, doubt: Floats, count: int, seed: int) -> Ints:
     return rows[nearest[np.argsort(-held[own[nearest]], kind="stable")]]
 
 
-def to_label(
-    vectors: Floats,
-    probabilities: Floats,
-    candidates: Ints,
-    count: int,
-    seed: int,
-    contradicted: Floats | None = None,
-) -> list[Suggestion]:
+def to_label(vectors: Floats, probabilities: Floats, candidates: Ints, count: int, seed: int) -> list[Suggestion]:
     """Return which described images to label next.
 
     Args:
@@ -103,48 +84,27 @@ def to_label(
         candidates: positions of those without a label.
         count: at most this many.
         seed: of the clusters.
-        contradicted: (N,) as ``contradiction`` returns it, where a model has a say: together, two views that are sure
-            of different classes may look decided.
     """
-    unsure = doubt_of(probabilities[candidates])
-    doubt = unsure if contradicted is None else np.maximum(unsure, contradicted[candidates])
-    why = np.where(doubt > unsure, "its text and the run disagree", "stands for others as unsure")
+    doubt, why = doubt_of(probabilities[candidates]), "stands for others as unsure"
     chosen = spread(vectors[candidates], doubt, count, seed)
-    return [Suggestion(row=int(candidates[i]), action="label", doubt=float(doubt[i]), why=str(why[i])) for i in chosen]
+    return [Suggestion(row=int(candidates[i]), action="label", doubt=float(doubt[i]), why=why) for i in chosen]
 
 
-def to_describe(
-    probabilities: Floats, described: Bools, labels: Ints, candidates: Ints, count: int, seed: int
-) -> list[Suggestion]:
+def to_describe(described: Bools, labels: Ints, candidates: Ints, count: int) -> list[Suggestion]:
     """Return which images to describe next.
 
-    Those that a model is least sure of come first, unlike each other in what it takes them for. Labelled images, of
-    which no model has a say, follow class by class, the class with the fewest described labels ahead: a text teaches
-    most where its label is known. Others come last, in the order they are in.
+    Labelled images come class by class, the class with the fewest described labels ahead: a text teaches most where its
+    label is known. Others come last, in the order they are in.
 
     Args:
-        probabilities: (N, K) what a model says of images without a description; rows of zeros where there is none.
         described: (N,) which images have a description.
         labels: (N,) given labels, NO_LABEL where there is none.
-        candidates: positions of the images without a description.
+        candidates: ascending positions of the images without a description.
         count: at most this many.
-        seed: of the clusters.
     """
-    seen = candidates[probabilities[candidates].any(axis=1)]
-    doubt = doubt_of(probabilities[seen])
-    asked = spread(np.sqrt(probabilities[seen]), doubt, count, seed) if len(seen) else []
-    unsure = [
-        Suggestion(
-            row=int(seen[i]),
-            action="describe",
-            doubt=float(doubt[i]),
-            why=f"the model gives its guess {probabilities[seen[i]].max():.0%}",
-        )
-        for i in asked
-    ]
     known = np.bincount(labels[described & (labels != NO_LABEL)], minlength=int(labels.max(initial=0)) + 1)
     waiting: dict[int, list[int]] = defaultdict(list)
-    for row in np.setdiff1d(candidates, [item.row for item in unsure]).tolist():
+    for row in candidates.tolist():
         waiting[int(labels[row])].append(row)
     others = waiting.pop(NO_LABEL, [])
     ranked = sorted(
@@ -155,7 +115,7 @@ def to_describe(
         for before, _, row in ranked
     ]
     rest = [Suggestion(row=row, action="describe", doubt=None, why="no description") for row in others]
-    return (unsure + by_class + rest)[:count]
+    return (by_class + rest)[:count]
 
 
 def write_suggestions(

@@ -12,35 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from gpt4image.base.visible import visible
+from gpt4image.config.arms import ARMS, TEXT_ARMS
 from gpt4image.reporting.records import FEW_SEEDS, Comparison, Interval, Pair, comparisons_in
 
 SIGNIFICANT = 0.05
-TEXT_ARMS = (
-    *("text-labels", "aligned", "text-labels-aligned", "text-labels-cotrained", "text-labels-fixmatch"),
-    "zero-shot",
-)
-"""Arms that learn from descriptions. The first one measured makes the headline: a fixed order, because choosing the
-arm that did best on the test split would flatter it."""
-
-PHRASES = {
-    "baseline": "labels alone",
-    "aligned": "alignment to the descriptions",
-    "text-labels": "text labels",
-    "text-labels-aligned": "text labels with alignment",
-    "text-labels-cotrained": "text labels corrected by the model",
-    "zero-shot": "the nearest class name",
-    "self-training": "vision-only self-training",
-    "fixmatch": "vision-only consistency training",
-    "text-labels-fixmatch": "text labels with consistency training",
-    "oracle": "all true labels",
-    "shuffled": "alignment to shuffled descriptions",
-    "shuffled-within-class": "alignment to descriptions shuffled within the class",
-    "random": "alignment to random vectors",
-    "class-name": "alignment to the class name",
-    "class-mean": "alignment to the mean of the class",
-    "text-labels-shuffled": "text labels shuffled within the class",
-    "text-labels-class-mean": "the mean text label of the class",
-}
 METRICS = {"top1": "test accuracy"}
 
 
@@ -117,7 +92,7 @@ def metric_name(comparison: Comparison) -> str:
 
 def phrase(arm: str) -> str:
     """Return an arm as it reads inside a sentence."""
-    return PHRASES.get(arm, one_line(arm))
+    return ARMS[arm].phrase if arm in ARMS else one_line(arm)
 
 
 def condition(data: dict[str, Any]) -> str:

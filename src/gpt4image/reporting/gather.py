@@ -49,9 +49,12 @@ class _Finished:
     @cached_property
     def read(self) -> Reading:
         """What the texts of its training images say."""
+        from gpt4image.encoding.class_names import find_class_names
         from gpt4image.labelling.teaching import read_training
 
-        return read_training(self.data, self.plan.config, self.plan.config.first_seed)
+        config = self.plan.config
+        names = find_class_names(config.embeddings, config.device, self.data.classes)
+        return read_training(self.data, config.first_seed, names.vectors)
 
 
 def gather_comparison(plans: Sequence[Plan], names: Sequence[str] = ()) -> list[SetAside]:
@@ -202,7 +205,7 @@ def _doubts(most: _Finished) -> None:
         images[order],
         given[order],
         said[order],
-        tables=_tables([plan.prepared.config.embeddings, *plan.config.label_embeddings]),
+        tables=_tables([plan.prepared.config.embeddings]),
         true=plan.config.label_noise > 0.0,
         comparison=most.name,
     )
@@ -220,7 +223,7 @@ def _doubts_of_run(ready: Prepared, run_dir: Path) -> None:
         ready.data.image_set,
         np.array([place[labels.digests[row]] for row in rows], np.int64),
         labels.labels[rows],
-        labels.by_text[rows],
+        labels.probabilities[rows],
         tables=_tables([Path(path) for path in labels.facts.embeddings]),
     )
 

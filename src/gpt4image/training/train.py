@@ -15,7 +15,6 @@ from gpt4image.base.files import write_json
 from gpt4image.base.outcome import Outcome, SetAside
 from gpt4image.base.progress import progress_bar
 from gpt4image.config import TrainConfig, TrainOptions
-from gpt4image.config.base import flag_of
 from gpt4image.data import SPLITS
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import choose_device, cpu_threads, device_name
@@ -60,16 +59,10 @@ def _alone_in(out: Path) -> Iterator[None]:
 
 def _prepared(config: TrainConfig) -> Prepared | None:
     """Return what the run reads and its options; None where it is finished."""
-    if config.label_method is not None or config.label_embeddings:
+    if config.text_labels is None and config.label_trust is not None:
         raise ConfigError(
-            "--label-method and --label-embeddings are for `gpt4image compare`, whose arms read text labels "
-            "themselves. For one run, `gpt4image label --method ... --embeddings ...` writes the file that "
-            "--text-labels names."
+            "--label-trust: how targets are made of text labels, of which there are none; give --text-labels."
         )
-    how = {name: getattr(config, name) for name in ("label_trust", "label_targets", "label_confidence")}
-    if config.text_labels is None and (given := [name for name, value in how.items() if value is not None]):
-        flags = " and ".join(map(flag_of, given))
-        raise ConfigError(f"{flags}: how targets are made of text labels, of which there are none; give --text-labels.")
     require_trackers(config.trackers)
     if config.resume and runs.has_begun(config.out):
         config = _as_before(config)

@@ -1,0 +1,146 @@
+"""The arms of a comparison as plain data: the one table that options, plans, records and reports read.
+
+``comparing/arms.py`` prepares what each of them learns from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One arm.
+
+    Attributes:
+        about: one line for tables and reports.
+        phrase: its name inside a sentence.
+        text: whether the arm needs embeddings of the descriptions.
+        aligns: whether features are aligned to texts, its own or others.
+        names: whether it needs embeddings of the class names: to align to them, or else as labels.
+        text_labels: whether class probabilities are predicted from the texts, by the labels that are left.
+        scarce_only: whether it means something only where labels are missing or wrong.
+        known_only: whether it means something only where they are all known and right.
+        known_texts: whether it needs described images with a label.
+        after: the arm whose finished run of the same seed it needs.
+        options: options of train that it has of its own.
+        against: arms that it is compared with, besides the baseline: its controls and rivals.
+        headline: rank among the arms that learn from descriptions; 0 for others. The first one measured makes the
+            headline of a report: a fixed order, because the arm that did best on the test split would flatter it.
+    """
+
+    about: str
+    phrase: str
+    text: bool = True
+    aligns: bool = False
+    names: bool = False
+    text_labels: bool = False
+    scarce_only: bool = False
+    known_only: bool = False
+    known_texts: bool = False
+    after: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    against: tuple[str, ...] = ()
+    headline: int = 0
+
+    @property
+    def consistent(self) -> bool:
+        """Whether it needs images without a label, for consistency training."""
+        return "consistency" in self.options
+
+    @property
+    def labels_alone(self) -> bool:
+        """Whether class targets are given labels: not predicted from texts, by class names or by another run."""
+        by_name = self.names and not self.aligns
+        return not (self.text_labels or by_name or self.after is not None)
+
+
+ARMS: dict[str, Arm] = {
+    "baseline": Arm(about="labels only", phrase="labels alone", text=False),
+    "aligned": Arm(
+        about="labels, and features aligned to the descriptions (the paper)",
+        phrase="alignment to the descriptions",
+        aligns=True,
+        against=("shuffled", "shuffled-within-class", "class-name"),
+        headline=2,
+    ),
+    "text-labels": Arm(
+        about="soft labels read off the descriptions by the labels there are",
+        phrase="text labels",
+        text_labels=True,
+        against=(
+            *("oracle", "aligned", "class-name", "zero-shot", "self-training", "fixmatch"),
+            *("text-labels-shuffled", "text-labels-class-mean"),
+        ),
+        headline=1,
+    ),
+    "text-labels-aligned": Arm(
+        about="text labels and alignment together",
+        phrase="text labels with alignment",
+        aligns=True,
+        text_labels=True,
+        against=("text-labels", "class-name"),
+        headline=3,
+    ),
+    "zero-shot": Arm(
+        about="no label at all: the class name nearest to the description, both centred",
+        phrase="the nearest class name",
+        names=True,
+        scarce_only=True,
+        headline=4,
+    ),
+    "self-training": Arm(
+        about="soft labels predicted by the trained baseline (vision only)",
+        phrase="vision-only self-training",
+        text=False,
+        scarce_only=True,
+        after="baseline",
+    ),
+    "fixmatch": Arm(
+        about="labels, and consistency training on the images without one (vision only)",
+        phrase="vision-only consistency training",
+        text=False,
+        scarce_only=True,
+        options={"consistency": 1.0, "labelled_share": 0.25},  # searched, with the threshold, on validation
+    ),
+    "oracle": Arm(
+        about="all true labels: the upper bound",
+        phrase="all true labels",
+        text=False,
+        scarce_only=True,
+    ),
+    "shuffled": Arm(
+        about="control: aligned to the description of any other image",
+        phrase="alignment to shuffled descriptions",
+        aligns=True,
+    ),
+    "shuffled-within-class": Arm(
+        about="control: aligned to the description of another image of the class",
+        phrase="alignment to descriptions shuffled within the class",
+        aligns=True,
+        known_texts=True,
+    ),
+    "class-name": Arm(
+        about="control: aligned to the name of the class",
+        phrase="alignment to the class name",
+        aligns=True,
+        names=True,
+        known_texts=True,
+    ),
+    "text-labels-shuffled": Arm(
+        about="control: the text label of another image of the class",
+        phrase="text labels shuffled within the class",
+        text_labels=True,
+        known_only=True,
+    ),
+    "text-labels-class-mean": Arm(
+        about="control: the mean text label of the class",
+        phrase="the mean text label of the class",
+        text_labels=True,
+        known_only=True,
+    ),
+}
+TEXT_ARMS = tuple(sorted((name for name in ARMS if ARMS[name].headline), key=lambda name: ARMS[name].headline))
+"""Arms that learn from descriptions, in the order in which they make a headline."""
