@@ -20,13 +20,10 @@ from gpt4image.reporting.extras import (
     DESCRIPTIONS,
     DOUBTFUL,
     EXAMPLES,
-    MAP,
     Descriptions,
     Doubt,
     Example,
-    SpaceMap,
 )
-from gpt4image.reporting.map_figure import map_figure
 from gpt4image.reporting.page import render
 from gpt4image.reporting.records import (
     COMPARISON,
@@ -122,7 +119,6 @@ class Extras:
     examples: list[Example]
     doubtful: list[Doubt]
     descriptions: Descriptions | None
-    space: SpaceMap | None
     set_aside: list[SetAside]
 
 
@@ -130,13 +126,11 @@ def _extras(folder: Path) -> Extras:
     examples, bad_examples = load_items(folder / EXAMPLES, Example)
     doubtful, bad_doubts = load_items(folder / DOUBTFUL, Doubt)
     descriptions, bad_descriptions = load_item(folder / DESCRIPTIONS, Descriptions)
-    space, bad_map = load_item(folder / MAP, SpaceMap)
     return Extras(
         examples=examples,
         doubtful=doubtful,
         descriptions=descriptions,
-        space=space,
-        set_aside=bad_examples + bad_doubts + bad_descriptions + bad_map,
+        set_aside=bad_examples + bad_doubts + bad_descriptions,
     )
 
 
@@ -150,7 +144,6 @@ def _shown(identifier: str, extras: Extras, runs: Mapping[str, Sequence[Run]]) -
         chart = charts.histogram_chart(f"{identifier}-words", title, lengths.edges, lengths.counts, axis=axis)
     return {
         "done": what_was_done(known, runs),
-        "map": None if extras.space is None else map_figure(extras.space),
         "descriptions": known,
         "lengths": chart,
         "test_examples": [example for example in extras.examples if example.split != "train"],
@@ -193,7 +186,6 @@ class Section:
     findings: list[str]
     few_seeds: str
     metrics: list[metric_tables.MetricTable]
-    corruptions: list[metric_tables.Corrupted]
     absent: list[str]
     intervals: Markup
     curves: Markup
@@ -224,7 +216,6 @@ def _section(identifier: str, name: str, comparison: Comparison, runs: Mapping[s
         findings=findings.findings(comparison),
         few_seeds=findings.few_seeds_note(comparison),
         metrics=metric_tables.metric_tables(comparison),
-        corruptions=metric_tables.corruption_table(comparison),
         absent=metric_tables.absent_notes(comparison),
         intervals=charts.interval_chart(f"{identifier}-intervals", title, spreads, axis=metric),
         curves=accuracy_curves(identifier, runs, reference=comparison.reference),

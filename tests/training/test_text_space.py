@@ -11,7 +11,7 @@ import torch
 
 from gpt4image import runs
 from gpt4image.comparing.class_names import ClassNames
-from gpt4image.comparing.measures import Measures, measure_more
+from gpt4image.comparing.measures import measure_more
 from gpt4image.comparing.retrieval import recalls, zero_shot_accuracy
 from gpt4image.comparing.run_model import load_run_model
 from gpt4image.config import TrainConfig
@@ -73,7 +73,7 @@ def test_class_names_and_held_out_texts_are_centred_before_they_are_compared(
     said = model.read(data.pixels, test)
     names = (np.eye(8)[:3] + 2.0).astype(np.float32)
     names /= np.linalg.norm(names, axis=1, keepdims=True)
-    found = measure_more(model, data, "test", said, ClassNames(vectors=names, missing=""), Measures()).metrics
+    found = measure_more(model, data, "test", said, ClassNames(vectors=names, missing="")).metrics
     centre = model.text_space.centre
     embedded, labels = model.embed(said.features), data.image_set.labels[test]
     moved = (names - centre) / np.linalg.norm(names - centre, axis=1, keepdims=True)
@@ -83,7 +83,7 @@ def test_class_names_and_held_out_texts_are_centred_before_they_are_compared(
     texts /= np.linalg.norm(texts, axis=1, keepdims=True)
     assert found.items() >= recalls(embedded, texts, ids.numpy()).items()
     uncentred = replace(model, text_space=TextSpace(encoder="given", revision="0"))
-    other = measure_more(uncentred, data, "test", said, ClassNames(vectors=names, missing=""), Measures()).metrics
+    other = measure_more(uncentred, data, "test", said, ClassNames(vectors=names, missing="")).metrics
     assert other != found, "it makes a difference"
 
 

@@ -14,11 +14,9 @@ from numpy.typing import NDArray
 from gpt4image import runs
 from gpt4image.comparing import arms
 from gpt4image.comparing.class_names import ClassNames, not_read
-from gpt4image.comparing.measures import Measures
 from gpt4image.comparing.members import Member, members_of, require_names
 from gpt4image.comparing.regimes import Regime
 from gpt4image.comparing.setups import Setup, set_up, train_config
-from gpt4image.comparing.transfer import choose_images, identity
 from gpt4image.config import CompareConfig, TrainConfig, TrainOptions
 from gpt4image.config.base import flag_of
 from gpt4image.config.learning import OF_ALIGNMENT, OF_TEXT_LABELS
@@ -48,7 +46,6 @@ class Job:
         regime: what is left of the training set.
         teacher: folder of the run of the same seed that the arm comes after; None where it comes after none.
         class_names: text embeddings of the class names, where the arm reads texts.
-        asked: what to measure besides the accuracy of the test split.
         label_names: the same of each table that text labels are read off.
     """
 
@@ -60,7 +57,6 @@ class Job:
     regime: Regime
     teacher: Path | None
     class_names: ClassNames
-    asked: Measures
     label_names: tuple[ClassNames, ...] = ()
 
 
@@ -116,9 +112,6 @@ def make_plan(config: CompareConfig) -> Plan:
             "leave out what is for them."
         )
     require_trackers(config.trackers)
-    asked = Measures(
-        corruptions=config.corruptions, transfer={spec: identity(choose_images(spec)) for spec in config.transfer_sets}
-    )
     config = config.model_copy(update={"threads": config.threads or _threads_a_job(config)})
     ready = _resolved(config)
     regime = Regime.of(config)
@@ -132,7 +125,7 @@ def make_plan(config: CompareConfig) -> Plan:
         _refuse_leak(config, members.values())
     for seed in config.seed_range if regime.imbalance > 1.0 else ():
         require_batch(len(regime.apply(ready.data, seed).indices("train")), ready.config)
-    jobs = {name: _jobs(config, ready, name, members, asked) for name in members}
+    jobs = {name: _jobs(config, ready, name, members) for name in members}
     every = tuple(job for several in jobs.values() for job in several)
     return Plan(
         config=config,
@@ -197,9 +190,7 @@ def _refuse_leak(config: CompareConfig, members: Iterable[Member]) -> None:
             open_tables([path for path in (first, *further) if path is not None])
 
 
-def _jobs(
-    config: CompareConfig, ready: Prepared, name: str, members: Mapping[str, Member], asked: Measures
-) -> list[Job]:
+def _jobs(config: CompareConfig, ready: Prepared, name: str, members: Mapping[str, Member]) -> list[Job]:
     """Return the jobs of one arm or variant, one per seed."""
     member = members[name]
     # The oracle is the baseline that was given all labels, and zero-shot reads no label: comparisons share such runs.
@@ -231,7 +222,6 @@ def _jobs(
             regime=regime,
             teacher=None if teacher is None else teacher / f"seed-{seed}",
             class_names=own.class_names,
-            asked=asked,
             label_names=own.label_names,
         )
         for seed in config.seed_range
