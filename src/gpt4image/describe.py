@@ -19,11 +19,11 @@ from gpt4image.describers.prompts import fill, load_prompt
 from gpt4image.describing.asking import Asking, Settled
 from gpt4image.describing.budget import Budget
 from gpt4image.describing.estimate import estimate, sample_of
+from gpt4image.describing.flaws import flaws
 from gpt4image.errors import ConfigError, first_few
 from gpt4image.interrupts import Interrupt, deferred_interrupt
 from gpt4image.outcome import Outcome, SetAside
 from gpt4image.progress import progress_bar
-from gpt4image.quality.flaws import flaws
 from gpt4image.store import Description, DescriptionStore, Prompt
 
 _NONE: frozenset[int] = frozenset()

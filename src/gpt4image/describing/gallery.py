@@ -27,7 +27,6 @@ MEANINGS: Mapping[Flaw, str] = {
     "refusal": "the model or its server would not or could not describe the image",
     "echo": "the prompt given back",
     "loop": "one passage over and over",
-    "language": "another language than the prompt's",
     "truncated": "cut off at the limit of tokens",
     "boilerplate": "opens with a stock phrase",
 }

@@ -16,7 +16,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 from sklearn.feature_extraction.text import HashingVectorizer
 
-from gpt4image.quality.flaws import words
+from gpt4image.describing.flaws import words
 
 # Pairs of similarity 0.8 are proposed with probability 0.998, those of 0.5 with 0.4, those of 0.2 with 0.005.
 _BANDS, _HASHES_PER_BAND = 16, 5

@@ -9,8 +9,8 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt4image.quality.flaws import words
-from gpt4image.quality.near_duplicates import near_duplicates
+from gpt4image.describing.flaws import words
+from gpt4image.describing.near_duplicates import near_duplicates
 
 
 def groups(texts: list[str]) -> list[list[int]]:
