@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpt4image.files import write_json
-from gpt4image.outcome import SetAside
+from gpt4image.artifacts.table import EmbeddingTable, Manifest, is_table, read_manifest
+from gpt4image.base.files import write_json
+from gpt4image.base.outcome import SetAside
 from gpt4image.reporting.extras import DESCRIPTIONS, DOUBTFUL, EXAMPLES
-from gpt4image.table import EmbeddingTable, Manifest, is_table, read_manifest
 
 if TYPE_CHECKING:
     from gpt4image.comparing.planning import Plan
@@ -148,8 +148,8 @@ def _examples(first: _Finished) -> None:
 
 
 def _examples_of_run(ready: Prepared, run_dir: Path) -> None:
+    from gpt4image.artifacts.text_labels import TextLabels
     from gpt4image.reporting.examples import write_examples
-    from gpt4image.text_labels import TextLabels
 
     data, probabilities = ready.data, None
     if ready.config.text_labels is not None:
@@ -204,8 +204,8 @@ def _doubts(most: _Finished) -> None:
 
 
 def _doubts_of_run(ready: Prepared, run_dir: Path) -> None:
+    from gpt4image.artifacts.text_labels import TextLabels
     from gpt4image.reporting.examples import write_doubts
-    from gpt4image.text_labels import TextLabels
 
     labels = TextLabels.load(ready.config.text_labels)
     place = {digest: row for row, digest in enumerate(ready.data.image_set.digests)}

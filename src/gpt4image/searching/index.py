@@ -24,9 +24,9 @@ import torch
 from numpy.typing import NDArray
 
 from gpt4image import __version__
-from gpt4image.errors import DataError, TableError
-from gpt4image.files import atomic_path, fingerprint, read_json, write_json
-from gpt4image.table import find_digests, save_array, writing_table
+from gpt4image.artifacts.table import find_digests, save_array, writing_table
+from gpt4image.base.errors import DataError, TableError
+from gpt4image.base.files import atomic_path, fingerprint, read_json, write_json
 
 FORMAT_VERSION = 1
 MANIFEST = "index.json"

@@ -16,10 +16,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from gpt4image.engines import processes
-from gpt4image.engines.sharding import like, whole
-from gpt4image.errors import ModelError, RunError
-from gpt4image.files import atomic_path
+from gpt4image.base.errors import ModelError, RunError
+from gpt4image.base.files import atomic_path
+from gpt4image.parallel import processes
+from gpt4image.parallel.sharding import like, whole
 
 STATE = "state"
 
