@@ -181,8 +181,8 @@ def test_the_page_shows_the_texts_that_were_read_and_no_others(tmp_path, given):
     tables = (tmp_path / "table", tmp_path / "other")
     label(LabelConfig(data=spec, embeddings=tables, out=tmp_path / "out.parquet"))
     page = (tmp_path / "out.html").read_text(encoding="utf-8")
-    assert "<p>paper of table</p>" in page
-    assert "<p>paper of other</p>" in page
+    assert "“paper of table”" in page
+    assert "“paper of other”" in page
     assert "class-conditioned" not in page
     assert TextLabels.load(tmp_path / "out.parquet").facts.embeddings == tuple(map(str, tables))
 

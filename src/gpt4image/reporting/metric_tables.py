@@ -11,15 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gpt4image.reporting.findings import (
-    comparison_table,
-    one_line,
-    p_value,
-    percent,
-    percent_interval,
-    points,
-    points_interval,
-)
+from gpt4image.pages.numbers import one_line, p_value, percent, percent_interval, points, points_interval
+from gpt4image.reporting.findings import comparison_table
 from gpt4image.reporting.records import Comparison, comparisons_in
 
 LABELS = {

@@ -14,6 +14,8 @@ from gpt4image.base.errors import RunError
 from gpt4image.base.files import read_json, write_text
 from gpt4image.base.outcome import Outcome, SetAside
 from gpt4image.config import ReportConfig
+from gpt4image.pages.numbers import one_line, percent
+from gpt4image.pages.page import render
 from gpt4image.reporting import charts, findings, metric_tables
 from gpt4image.reporting.background import background
 from gpt4image.reporting.done import what_was_done
@@ -25,7 +27,6 @@ from gpt4image.reporting.extras import (
     Doubt,
     Example,
 )
-from gpt4image.reporting.page import render
 from gpt4image.reporting.records import (
     COMPARISON,
     Comparison,
@@ -96,7 +97,7 @@ def _comparison_page(folder: Path) -> Page:
     extras = _extras(folder)
     html = render(
         "comparison.html",
-        title=findings.one_line(first.question) or "What did descriptions buy?",
+        title=one_line(first.question) or "What did descriptions buy?",
         sections=sections,
         headings=metric_tables.HEADINGS,
         set_aside=[*set_aside, *extras.set_aside],
@@ -154,7 +155,7 @@ def _shown(identifier: str, extras: Extras, runs: Mapping[str, Sequence[Run]]) -
 
 def _run_page(run: Run, extras: Extras) -> Page:
     arm = str(run.config.get("arm", "train"))
-    name = findings.one_line(run.folder.resolve().name if arm == "train" else arm)  # "train": no arm of a comparison
+    name = one_line(run.folder.resolve().name if arm == "train" else arm)  # "train": no arm of a comparison
     runs = {name: [run]}
     sentence = run_sentence(run.evaluation)
     html = render(
@@ -185,6 +186,7 @@ class Section:
     metric: str
     findings: list[str]
     few_seeds: str
+    sure: set[str]
     metrics: list[metric_tables.MetricTable]
     absent: list[str]
     intervals: Markup
@@ -215,6 +217,7 @@ def _section(identifier: str, name: str, comparison: Comparison, runs: Mapping[s
         metric=metric,
         findings=findings.findings(comparison),
         few_seeds=findings.few_seeds_note(comparison),
+        sure={name for name in comparison.arms if (pair := comparison.pair(name)) and findings.is_sure(pair)},
         metrics=metric_tables.metric_tables(comparison),
         absent=metric_tables.absent_notes(comparison),
         intervals=charts.interval_chart(f"{identifier}-intervals", title, spreads, axis=metric),
@@ -234,14 +237,14 @@ def run_sentence(evaluation: Evaluation | None) -> str:
     more = [
         f"{label} {value}"
         for label, value in (
-            ("top-5", evaluation.top5 is not None and findings.percent(evaluation.top5)),
+            ("top-5", evaluation.top5 is not None and percent(evaluation.top5)),
             (
                 "mean over classes",
-                evaluation.mean_class_accuracy is not None and findings.percent(evaluation.mean_class_accuracy),
+                evaluation.mean_class_accuracy is not None and percent(evaluation.mean_class_accuracy),
             ),
             ("calibration error", evaluation.ece is not None and f"{evaluation.ece:.3f}"),
         )
         if value
     ]
     extra = f" ({', '.join(more)})" if more else ""
-    return f"{split} accuracy is {findings.percent(evaluation.top1)} on {evaluation.labelled:,} pictures{extra}."
+    return f"{split} accuracy is {percent(evaluation.top1)} on {evaluation.labelled:,} pictures{extra}."
