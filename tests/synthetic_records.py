@@ -210,29 +210,6 @@ def descriptions() -> dict[str, Any]:
     }
 
 
-def space_map(images: int = 120) -> dict[str, Any]:
-    """Return the content of a map.json."""
-    rng = np.random.default_rng(0)
-    texts, before, after = rng.random((3, images, 2)).round(4).tolist()
-    return {
-        "split": "test",
-        "among": 10,
-        "fitted_on": 1007,
-        "before": {"name": "baseline", "own_class": 0.31, "own_text": 0.12},
-        "after": {"name": "aligned", "own_class": 0.48, "own_text": 0.27},
-        "points": [
-            {
-                "key": f"picture-{i}",
-                "label": CLASSES[i % len(CLASSES)],
-                "text": texts[i],
-                "before": before[i],
-                "after": after[i],
-            }
-            for i in range(images)
-        ],
-    }
-
-
 def write_comparison(folder: Path, record: Mapping[str, Any] | None = None) -> Path:
     """Write a whole comparison folder: comparison.json, its runs, and optional files."""
     record = record or comparison_record()

@@ -1,4 +1,4 @@
-"""quality: every flaw is found where it is, and real descriptions have none that would throw them away."""
+"""Flaws: every one is found where it is, and real descriptions have none that would throw them away."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gpt4image.describing.flaws import flaws, opening, words
 
 ASKED = ("Describe this image in detail.",)
 GOOD = "A black dog lies on green grass and looks into the camera; behind it stands a low wooden fence."
-THROWN_AWAY = {"empty", "refusal", "echo", "loop", "language"}
+THROWN_AWAY = {"empty", "refusal", "echo", "loop"}
 
 REFUSALS = """\
 I'm sorry, but I can't assist with that request.
@@ -35,16 +35,6 @@ As a text-based AI, I can't see images.
 I'm just an AI model, I can't satisfy your request.
 **I'm sorry, but I can't assist with that.**
 I must respectfully decline to describe this.
-Es tut mir leid, aber ich kann dieses Bild nicht beschreiben.
-Lo siento, pero no puedo ayudar con eso.
-Je suis désolé, mais je ne peux pas vous aider.
-Mi dispiace, ma non posso aiutarti.
-Desculpe, mas não posso ajudar com isso.
-Het spijt me, maar ik kan daar niet bij helpen.
-Извините, но я не могу помочь с этим.
-抱歉，我无法识别图片中的人物。
-申し訳ありませんが、そのリクエストにはお応えできません。
-죄송합니다. 도와드릴 수 없습니다.
 N/A
 **None**
 null
@@ -60,7 +50,6 @@ The image could not be processed.
 Image not found.
 Error: could not load image
 Error: Failed to open the image file. File not found.
-Error processing the image: invalid format
 I refuse."""
 
 NO_REFUSALS = """\
@@ -92,35 +81,6 @@ This picture cannot be described without its colours: red, gold and green.
 The photo is missing a corner.
 Unable to stand, a foal lies in the straw.
 I refuse to sink is written on a T-shirt."""
-
-DESCRIPTIONS = {
-    "english": GOOD,
-    "german": "Ein schwarzer Hund liegt auf einer grünen Wiese und schaut in die Kamera. Hinter ihm steht ein Zaun.",
-    "french": "Un chien noir est couché sur l'herbe verte et regarde vers la caméra. Derrière lui, une clôture.",
-    "spanish": "Un perro negro está tumbado en la hierba verde y mira a la cámara. Detrás de él hay una valla.",
-    "portuguese": "Um cão preto está deitado na relva verde e olha para a câmera. Atrás dele há uma cerca de madeira.",
-    "italian": "Un cane nero è sdraiato sull'erba verde e guarda verso la camera. Dietro di lui c'è un muro di pietra.",
-    "dutch": "Een zwarte hond ligt op het groene gras en kijkt in de camera. Achter hem staat een houten hek.",
-    "swedish": "En svart hund ligger på det gröna gräset och tittar in i kameran. Bakom den står ett staket av trä.",
-    "polish": "Czarny pies leży na zielonej trawie i patrzy na kota, który jest obok. Za nim jest stary płot.",
-    "russian": "Чёрная собака лежит на зелёной траве и смотрит в камеру.",
-    "chinese": "一只黑色的狗躺在绿色的草地上，看着镜头。",
-    "korean": "검은 개가 푸른 잔디 위에 누워 카메라를 보고 있다.",
-    "arabic": "كلب أسود مستلق على العشب الأخضر وينظر إلى الكاميرا",
-    "hindi": "एक काला कुत्ता हरी घास पर लेटा है और कैमरे की ओर देख रहा है",
-}
-PROMPTS = {
-    "english": ASKED[0],
-    "german": "Beschreibe dieses Bild im Detail.",
-    "french": "Décris cette image en détail.",
-    "spanish": "Describe esta imagen en detalle.",
-    "portuguese": "Descreva esta imagem em detalhes.",
-    "italian": "Descrivi questa immagine in dettaglio.",
-    "dutch": "Beschrijf deze afbeelding in detail.",
-    "swedish": "Beskriv den här bilden i detalj.",
-    "russian": "Подробно опишите это изображение.",
-    "chinese": "请详细描述这张图片。",
-}
 
 
 def found(text: str, *, finish_reason: str | None = "stop", turns: tuple[str, ...] = ASKED) -> set[Flaw]:
@@ -230,31 +190,6 @@ def test_loops_are_found(text: str) -> None:
 )
 def test_natural_repetition_is_no_loop(text: str) -> None:
     assert not found(text)
-
-
-@pytest.mark.parametrize("asked", PROMPTS)
-@pytest.mark.parametrize("answered", DESCRIPTIONS)
-def test_another_language_than_the_prompt_is_found(asked: str, answered: str) -> None:
-    assert found(DESCRIPTIONS[answered], turns=(PROMPTS[asked],)) == ({"language"} if asked != answered else set())
-
-
-def test_a_language_that_was_asked_for_or_is_not_known_is_no_flaw() -> None:
-    for turns in [
-        ("Describe this image in German.",),
-        ("Describe this image. Antworte auf Deutsch.",),
-        (),
-        ("",),
-        ("42",),
-    ]:
-        assert not found(DESCRIPTIONS["german"], turns=turns)
-    for text in [
-        "Café à la crème",
-        "Стоп",
-        "停",
-        "A sign that says 停车场入口 on a wall",
-        "Calle de la Paz, Plaza de los Reyes",
-    ]:
-        assert not found(text)
 
 
 def test_cut_off_and_stock_openings_are_found() -> None:

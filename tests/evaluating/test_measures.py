@@ -16,9 +16,8 @@ from PIL import Image
 from gpt4image.config import TrainConfig
 from gpt4image.data import load_image_set
 from gpt4image.encoding.class_names import ClassNames
-from gpt4image.evaluating import corruptions, measures
 from gpt4image.evaluating.evaluate import measure_run
-from gpt4image.evaluating.measures import Measures, accuracies_by_rarity, lacked_names, measure_more
+from gpt4image.evaluating.measures import accuracies_by_rarity, lacked_names, measure_more
 from gpt4image.evaluating.run_model import load_run_model
 from gpt4image.training.train import train
 from gpt4image.training.training_data import TrainingData, prepare
@@ -61,34 +60,14 @@ def test_a_run_is_read_with_its_features_and_its_place_in_the_text_space(run: tu
     assert np.allclose(logits.softmax(1).detach().numpy(), said.probabilities, atol=1e-5)
     embedded = model.embed(said.features)
     assert np.allclose(np.linalg.norm(embedded, axis=1), 1, atol=1e-5)
-    white = model.read(data.pixels, indices, lambda batch, number: torch.full_like(batch, 255))
-    assert np.allclose(white.features, white.features[0], atol=1e-5)
 
 
-def test_text_space_corruptions_and_transfer_are_measured(
-    run: tuple[Path, TrainingData], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_text_space_is_measured_and_what_was_known_is_kept(run: tuple[Path, TrainingData]) -> None:
     folder, data = run
-    monkeypatch.setattr(corruptions, "SEVERITIES", (1, 5))
-    monkeypatch.setattr(
-        measures.corruptions, "KINDS", {kind: corruptions.KINDS[kind] for kind in ("gaussian_noise", "desaturation")}
-    )
-    spec = data.image_set.spec
-    asked = Measures(corruptions=True, transfer={spec: "as it is"})
-    facts = measure_run(folder, data, "test", names=NAMES, asked=asked)
+    facts = measure_run(folder, data, "test", names=NAMES, train_counts=np.array([9, 8, 7]))
     found = facts["metrics"]
     assert found["zero_shot"] > 0.6 and found["image_to_text_recall:5"] >= found["image_to_text_recall:1"]
-    assert found[f"linear_probe:{spec}"] > 0.8 and found[f"knn:{spec}"] > 0.8
-    kinds = [found["corrupted:gaussian_noise"], found["corrupted:desaturation"]]
-    assert found["corrupted"] == pytest.approx(np.mean(kinds))
-    assert kinds[1] == pytest.approx(np.mean([found["corrupted:desaturation:1"], found["corrupted:desaturation:5"]]))
-    assert found["corrupted:desaturation:5"] <= 0.5 < found["corrupted:desaturation:1"], "grey has no colour"
-    assert asked.are_in(facts) and not Measures(transfer={"openmoji": "as it is"}).are_in(facts)
-    again = measure_run(folder, data, "test", names=NAMES)
-    assert again == facts, "what was measured before is kept"
-    assert not Measures(transfer={spec: "with more images"}).are_in(facts), "it is measured again where it has changed"
-    without = {name: value for name, value in facts.items() if name != "transfer_sets"}
-    assert asked.are_in(without), "a record of an earlier version does not say"
+    assert measure_run(folder, data, "test", names=NAMES) == facts, "what was measured before is kept"
 
 
 def test_what_cannot_be_measured_is_absent_and_says_why(run: tuple[Path, TrainingData]) -> None:
@@ -98,18 +77,18 @@ def test_what_cannot_be_measured_is_absent_and_says_why(run: tuple[Path, Trainin
     said = model.read(data.pixels, data.indices("test"))
     in_train = data.image_set.splits == "train"
     held_back = replace(data, text=data.text.only(in_train))
-    none = measure_more(model, held_back, "test", said, ClassNames(missing="no encoder"), Measures())
+    none = measure_more(model, held_back, "test", said, ClassNames(missing="no encoder"))
     assert none.metrics == {} and none.absent["zero_shot"] == "no encoder"
     assert "no image of test or val has a description" in none.absent["retrieval"]
     only_val = replace(data, text=data.text.only(data.image_set.splits == "val"))
-    some = measure_more(model, only_val, "test", said, NAMES, Measures())
+    some = measure_more(model, only_val, "test", said, NAMES)
     assert "text_to_image_recall:1" in some.metrics and not some.absent
     tuned = measure_more(
-        replace(model, foreign_texts="the text encoder learned with the model"), data, "test", said, NAMES, Measures()
+        replace(model, foreign_texts="the text encoder learned with the model"), data, "test", said, NAMES
     )
     assert tuned.metrics == {} and "the text encoder learned with the model" in tuned.absent["retrieval"]
     without = replace(model, head=None)
-    assert measure_more(without, data, "test", said, NAMES, Measures()).metrics == {}
+    assert measure_more(without, data, "test", said, NAMES).metrics == {}
 
 
 @settings(max_examples=50, deadline=None)

@@ -163,7 +163,7 @@ def test_the_page_shows_the_texts_that_were_read_and_no_others(tmp_path, given):
     write_json(tmp_path / "table" / "manifest.json", made_of.to_json())
     run(tmp_path, spec)
     page = (tmp_path / "out.html").read_text(encoding="utf-8")
-    assert "<p>By paper.</p>" in page
+    assert "“By paper.”" in page
     assert "class-conditioned" not in page
     assert TextLabels.load(tmp_path / "out.parquet").facts.embeddings == (str(tmp_path / "table"),)
 

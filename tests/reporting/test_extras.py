@@ -6,16 +6,16 @@ from typing import Any
 import pytest
 
 from gpt4image.base.files import write_json
-from gpt4image.reporting.extras import Descriptions, SpaceMap
+from gpt4image.reporting.extras import Descriptions
 from gpt4image.reporting.records import Record, load_item
-from synthetic_records import descriptions, space_map
+from synthetic_records import descriptions
 
 
 def test_records_beside_the_results_are_read_and_may_be_missing(tmp_path: Path) -> None:
     write_json(tmp_path / "descriptions.json", descriptions())
     found, set_aside = load_item(tmp_path / "descriptions.json", Descriptions)
     assert found is not None and found.vocabulary is not None and found.vocabulary.words == 3247 and set_aside == []
-    assert load_item(tmp_path / "map.json", SpaceMap) == (None, [])
+    assert load_item(tmp_path / "missing.json", Descriptions) == (None, [])
 
 
 @pytest.mark.parametrize(
@@ -23,9 +23,7 @@ def test_records_beside_the_results_are_read_and_may_be_missing(tmp_path: Path) 
     [
         (Descriptions, descriptions() | {"words_histogram": {"edges": [1, 2], "counts": [1, 2]}}),
         (Descriptions, {"images": 3}),
-        (SpaceMap, space_map() | {"points": []}),
-        (SpaceMap, space_map() | {"after": {"name": "aligned", "own_class": "many"}}),
-        (SpaceMap, [1, 2]),
+        (Descriptions, [1, 2]),
     ],
 )
 def test_a_malformed_record_is_set_aside(kind: type[Record], record: Any, tmp_path: Path) -> None:

@@ -3,8 +3,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gpt4image.reporting import findings
 from gpt4image.reporting.records import Comparison, OtherImages
@@ -143,39 +141,6 @@ def test_arms_without_pairs_are_named_with_their_means() -> None:
 )
 def test_the_condition_says_what_labels_there_were(data: dict[str, Any], words: str) -> None:
     assert findings.condition(data) == words
-
-
-@pytest.mark.parametrize(
-    ("written", "words"),
-    [
-        (findings.percent(0.3484), "34.8 %"),
-        (findings.percent(None), "–"),
-        (findings.points(-0.0004), "+0.0"),
-        (findings.points(-0.05), "−5.0"),
-        (findings.points_interval((-0.01, 0.02)), "−1.0 to +2.0"),
-        (findings.p_value(0.0004), "< 0.001"),
-        (findings.p_value(0.0123), "0.012"),
-        (findings.p_value(0.5), "0.50"),
-        (findings.duration(5.25), "5.2 s"),
-        (findings.duration(42), "42 s"),
-        (findings.duration(210), "3.5 min"),
-        (findings.duration(9000), "2.5 h"),
-        (findings.memory(612e6), "612 MB"),
-        (findings.memory(1.24e9), "1.2 GB"),
-    ],
-)
-def test_numbers_are_written_for_people(written: str, words: str) -> None:
-    assert written == words
-
-
-@given(st.floats(-1, 1))
-def test_a_difference_never_reads_as_minus_zero(difference: float) -> None:
-    assert findings.points(difference) != "−0.0"
-    assert float(findings.points(difference).replace("−", "-")) == pytest.approx(100 * difference, abs=0.0501)
-
-
-def test_tied_keeps_numbers_with_their_units() -> None:
-    assert findings.tied("from 34.8 % (p = 0.01, 3 seeds)") == "from 34.8\u00a0% (p\u00a0=\u00a00.01, 3\u00a0seeds)"
 
 
 def test_the_terminal_table_has_a_line_per_arm_and_the_findings() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
@@ -16,7 +15,7 @@ from gpt4image.config import CompareConfig, EncodeConfig, LabelConfig, ReportCon
 from gpt4image.data import load_image_set
 from gpt4image.encoding.encode import encode
 from gpt4image.labelling.label import label
-from gpt4image.reporting.extras import Descriptions, Doubt, Example, SpaceMap
+from gpt4image.reporting.extras import Descriptions, Doubt, Example
 from gpt4image.reporting.gather import gather_comparison
 from gpt4image.reporting.report import report
 from gpt4image.training.train import train
@@ -47,7 +46,7 @@ def described(colour_folder: Path, tmp_path: Path) -> tuple[Path, Path]:
 
 
 @pytest.mark.slow
-def test_a_comparison_leaves_pictures_texts_doubts_and_a_map(described: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_comparison_leaves_pictures_texts_and_doubts(described: tuple[Path, Path], tmp_path: Path) -> None:
     folder, table = described
     out = tmp_path / "cmp"
     options: dict[str, Any] = {"data": f"folder:{folder}", "embeddings": table, "out": out, "seeds": 1, "jobs": 1}
@@ -62,18 +61,16 @@ def test_a_comparison_leaves_pictures_texts_doubts_and_a_map(described: tuple[Pa
         0
     ].cost_usd == pytest.approx(0.048)
     assert known.words is not None and known.words["min"] == 6 and known.vocabulary is not None
-    space = SpaceMap.model_validate(read_json(out / "map.json"))
-    assert space.before is not None and space.before.name == "baseline" and len(space.points) == 9
     assert isinstance(read_json(out / "doubtful-labels.json"), list)
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert all(f'id="{part}"' in page for part in ("done", "map", "pictures", "descriptions"))
+    assert all(f'id="{part}"' in page for part in ("done", "pictures", "descriptions"))
     (tmp_path / "texts.db").write_bytes(b"no store any more" * 100)
     set_aside = gather_comparison([make_plan(config)])
     assert {item.name for item in set_aside} >= {"descriptions.json"}
     assert all("left out of the report" in item.reason for item in set_aside)
     gather_comparison([make_plan(config.model_copy(update={"arms": "baseline"}))])
     left = {path.name for path in out.glob("*.json")}
-    assert not left & {"map.json", "doubtful-labels.json", "descriptions.json"}, "they were of other arms"
+    assert not left & {"doubtful-labels.json", "descriptions.json"}, "they were of other arms"
 
 
 @pytest.mark.slow
@@ -99,17 +96,13 @@ def test_a_run_leaves_what_its_train_and_validation_pictures_tell(described: tup
     assert {len(example.descriptions) for example in examples} == {1}
     assert [(doubt.key, doubt.given, doubt.text) for doubt in doubts] == [("blue/wrong.png", "blue", "red")]
     assert "red square" in doubts[0].description
-    space = SpaceMap.model_validate(read_json(run / "map.json"))
-    assert space.split == "val" and space.before is not None and space.before.name == "the untrained network"
-    places = np.array([point.after for point in space.points])
-    assert places.shape == (len(space.points), 2) and ((places >= 0) & (places <= 1)).all()
     known = Descriptions.model_validate(read_json(run / "descriptions.json"))
     assert [asked.name for asked in known.prompts] == ["paper"] == [by.prompt for by in known.describers]
     assert known.descriptions == 48, "what the table does not hold is not counted"
     assert report(ReportConfig(dir=run)).set_aside == ()
     page = (run / "report.html").read_text(encoding="utf-8")
-    assert all(f'id="{part}"' in page for part in ("done", "map", "pictures", "doubtful", "descriptions"))
-    for name in ("doubtful-labels.json", "map.json", "descriptions.json", "examples.json"):
+    assert all(f'id="{part}"' in page for part in ("done", "pictures", "doubtful", "descriptions"))
+    for name in ("doubtful-labels.json", "descriptions.json", "examples.json"):
         (run / name).unlink()
     report(ReportConfig(dir=run))
-    assert 'id="map"' not in (run / "report.html").read_text(encoding="utf-8")
+    assert 'id="pictures"' not in (run / "report.html").read_text(encoding="utf-8")

@@ -20,7 +20,6 @@ from synthetic_records import (
     data_url,
     descriptions,
     examples,
-    space_map,
     write_comparison,
     write_run,
 )
@@ -69,7 +68,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     doubts = [{"key": p["key"], "picture": p["picture"], "given": "flag", "text": "sign"} for p in pictures]
     write_json(folder / "doubtful-labels.json", [doubt | {"probability": 0.93} for doubt in doubts])
     write_json(folder / "descriptions.json", descriptions())
-    write_json(folder / "map.json", space_map())
     assert write_report(folder) == folder / "report.html"
     return folder
 
@@ -94,9 +92,6 @@ def test_the_page_answers_first_and_then_shows_why(page: str) -> None:
             "Validation accuracy after each epoch",
             "the text arm with the highest mean",
             "taken for another, summed over seeds",
-            "Before: baseline31.0 % of the pictures have a text of their own class nearest; 12.0 % have their",
-            "After: aligned",
-            "By chance, 8.3 % would",
             "Test pictures, and what each arm sees in them",
             "Doubtful labels Here the description",
             "Length of 1,600 descriptions: half of them have 25 words or fewer, the longest 133.",
@@ -129,13 +124,6 @@ def test_links_lead_somewhere_and_ids_are_unique(page: str) -> None:
             assert (value or "")[1:] in ids
         if name in ("aria-labelledby",):
             assert set((value or "").split()) <= set(ids)
-
-
-def test_a_full_map_is_small(tmp_path: Path) -> None:
-    folder = write_comparison(tmp_path, comparison_record(seeds=1, means={"baseline": 0.3, "aligned": 0.4}))
-    without = len(write_report(folder).read_bytes())
-    write_json(folder / "map.json", space_map(240))
-    assert 20_000 < len(write_report(folder).read_bytes()) - without < 150_000
 
 
 def test_right_and_wrong_are_told_in_words_and_signs(page: str) -> None:
@@ -186,14 +174,10 @@ def hostile_pages(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     write_json(tmp_path / "examples.json", [example | more])
     doubt = {"key": HOSTILE, "picture": data_url(), "given": HOSTILE, "text": HOSTILE, "probability": 0.5}
     write_json(tmp_path / "doubtful-labels.json", [doubt | {"description": HOSTILE, "truth": HOSTILE}])
-    side, place = {"name": HOSTILE, "own_class": 0.5}, [0.5, 0.5]
-    point = {"key": HOSTILE, "label": HOSTILE, "text": place, "before": place, "after": place}
-    hostile_map = {"split": HOSTILE, "among": 10, "before": side, "after": side, "points": [point]}
     asked = {"name": HOSTILE, "text": HOSTILE, "class_conditioned": True}
     by = {"prompt": HOSTILE, "describer": HOSTILE}
     told = descriptions() | {"prompts": [asked], "describers": [by], "flaws": {HOSTILE: {"descriptions": 1}}}
     for place_of_it in (tmp_path, run):
-        write_json(place_of_it / "map.json", hostile_map)
         write_json(place_of_it / "descriptions.json", told | {"encoding": told["encoding"] | {"encoder": HOSTILE}})
     return [path.read_text(encoding="utf-8") for path in (write_report(tmp_path), write_report(run))]
 

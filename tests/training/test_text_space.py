@@ -16,7 +16,7 @@ from gpt4image.base.files import read_json, write_json
 from gpt4image.config import TrainConfig
 from gpt4image.data import load_image_set
 from gpt4image.encoding.class_names import ClassNames
-from gpt4image.evaluating.measures import Measures, measure_more
+from gpt4image.evaluating.measures import measure_more
 from gpt4image.evaluating.retrieval import recalls, zero_shot_accuracy
 from gpt4image.evaluating.run_model import load_run_model
 from gpt4image.training.text_space import RECORD, TextSpace, read_text_space
@@ -72,7 +72,7 @@ def test_class_names_and_held_out_texts_are_centred_before_they_are_compared(
     said = model.read(data.pixels, test)
     names = (np.eye(8)[:3] + 2.0).astype(np.float32)
     names /= np.linalg.norm(names, axis=1, keepdims=True)
-    found = measure_more(model, data, "test", said, ClassNames(vectors=names, missing=""), Measures()).metrics
+    found = measure_more(model, data, "test", said, ClassNames(vectors=names, missing="")).metrics
     centre = model.text_space.centre
     embedded, labels = model.embed(said.features), data.image_set.labels[test]
     moved = (names - centre) / np.linalg.norm(names - centre, axis=1, keepdims=True)
@@ -82,7 +82,7 @@ def test_class_names_and_held_out_texts_are_centred_before_they_are_compared(
     texts /= np.linalg.norm(texts, axis=1, keepdims=True)
     assert found.items() >= recalls(embedded, texts, ids.numpy()).items()
     uncentred = replace(model, text_space=TextSpace(encoder="given", revision="0"))
-    other = measure_more(uncentred, data, "test", said, ClassNames(vectors=names, missing=""), Measures()).metrics
+    other = measure_more(uncentred, data, "test", said, ClassNames(vectors=names, missing="")).metrics
     assert other != found, "it makes a difference"
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
 
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError, first_few
 from gpt4image.base.files import write_json
 from gpt4image.base.outcome import Outcome
 from gpt4image.comparing.jobs import run_all
-from gpt4image.comparing.planning import Job, make_plan
+from gpt4image.comparing.planning import make_plan
 from gpt4image.comparing.results import leaks, summarise
 from gpt4image.config import CompareConfig
 
@@ -40,10 +38,7 @@ def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",)) -> 
     configs = tuple(config.model_copy(update={"out": out}) for config in configs)
     with runs.writing(out):
         plans = [make_plan(config) for config in configs]
-        jobs: dict[Path, Job] = {}
-        for job in (job for plan in plans for job in plan.jobs):
-            same = jobs.get(job.config.out, job)
-            jobs[job.config.out] = replace(job, asked=job.asked | same.asked)
+        jobs = {job.config.out: job for plan in plans for job in plan.jobs}
         run_all(list(jobs.values()), configs[0])
         results = {
             name: summarise(plan.config, plan.members, plan.prepared.data, plan.notes)

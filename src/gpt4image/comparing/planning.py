@@ -24,8 +24,6 @@ from gpt4image.config.base import flag_of
 from gpt4image.config.learning import OF_ALIGNMENT, OF_TEXT_LABELS
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.encoding.class_names import ClassNames, not_read
-from gpt4image.evaluating.measures import Measures
-from gpt4image.evaluating.transfer import choose_images, identity
 from gpt4image.labelling.reading import require_two_classes
 from gpt4image.training import auto
 from gpt4image.training.tracking import require_trackers
@@ -47,7 +45,6 @@ class Job:
         regime: what is left of the training set.
         teacher: folder of the run of the same seed that the arm comes after; None where it comes after none.
         class_names: text embeddings of the class names, where the arm reads texts.
-        asked: what to measure besides the accuracy of the test split.
     """
 
     arm: str
@@ -58,7 +55,6 @@ class Job:
     regime: Regime
     teacher: Path | None
     class_names: ClassNames
-    asked: Measures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,9 +109,6 @@ def make_plan(config: CompareConfig) -> Plan:
             "leave out what is for them."
         )
     require_trackers(config.trackers)
-    asked = Measures(
-        corruptions=config.corruptions, transfer={spec: identity(choose_images(spec)) for spec in config.transfer_sets}
-    )
     config = config.model_copy(update={"threads": config.threads or _threads_a_job(config)})
     ready = _resolved(config)
     regime = Regime.of(config)
@@ -129,7 +122,7 @@ def make_plan(config: CompareConfig) -> Plan:
         _refuse_leak(config, members.values())
     for seed in config.seed_range if regime.imbalance > 1.0 else ():
         require_batch(len(regime.apply(ready.data, seed).indices("train")), ready.config)
-    jobs = {name: _jobs(config, ready, name, members, asked) for name in members}
+    jobs = {name: _jobs(config, ready, name, members) for name in members}
     every = tuple(job for several in jobs.values() for job in several)
     return Plan(
         config=config,
@@ -191,9 +184,7 @@ def _refuse_leak(config: CompareConfig, members: Iterable[Member]) -> None:
             open_table(member.options.get("embeddings", config.embeddings))
 
 
-def _jobs(
-    config: CompareConfig, ready: Prepared, name: str, members: Mapping[str, Member], asked: Measures
-) -> list[Job]:
+def _jobs(config: CompareConfig, ready: Prepared, name: str, members: Mapping[str, Member]) -> list[Job]:
     """Return the jobs of one arm or variant, one per seed."""
     member = members[name]
     # The oracle is the baseline that was given all labels, and zero-shot reads no label: comparisons share such runs.
@@ -225,7 +216,6 @@ def _jobs(
             regime=regime,
             teacher=None if teacher is None else teacher / f"seed-{seed}",
             class_names=own.class_names,
-            asked=asked,
         )
         for seed in config.seed_range
     ]

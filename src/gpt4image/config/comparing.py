@@ -51,10 +51,6 @@ class CompareConfig(TrainOptions):
     """Part of the described training images whose descriptions are kept, drawn per seed; the images stay."""
     imbalance: float = Field(default=1.0, ge=1.0)
     """How many times the most frequent class outnumbers the rarest; training images are left out, drawn per seed."""
-    corruptions: bool = False
-    """Measure accuracy on corrupted test images too: 12 kinds of corruption, 5 severities."""
-    transfer: str = ""
-    """Image sets (SPEC,SPEC) that the features of every run are probed on, by a linear probe and by k-NN."""
     variants: JsonTable = Field(default_factory=dict)
     """Further arms by name: each one of --arms with other options of train, {"NAME": {"arm": ..., OPTION: ...}}. In a
     recipe, tables [variants.NAME]."""
@@ -74,11 +70,6 @@ class CompareConfig(TrainOptions):
     def seed_range(self) -> range:
         """The seeds of every arm."""
         return range(self.first_seed, self.first_seed + self.seeds)
-
-    @property
-    def transfer_sets(self) -> tuple[str, ...]:
-        """The SPECs of ``transfer``."""
-        return listed(self.transfer)
 
     @check("variants")
     @classmethod

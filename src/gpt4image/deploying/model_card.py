@@ -23,6 +23,7 @@ from gpt4image.deploying import usage
 from gpt4image.deploying.agreement import Agreement
 from gpt4image.deploying.leaving import LeavingModel
 from gpt4image.deploying.timm_folder import needs_small_stem
+from gpt4image.pages import numbers
 from gpt4image.reporting import findings
 from gpt4image.reporting.records import COMPARISON, Arm, Comparison, Interval, Run, load_comparisons, load_run
 
@@ -129,7 +130,7 @@ def front_matter(form: str, data_licence: str | None) -> str:
 
 def escaped(value: Any) -> str:
     """Return a value as one line of text in which nothing is Markdown or HTML, and nothing is hidden."""
-    return value if isinstance(value, Verbatim) else _MARKDOWN.sub(r"\\\1", visible(findings.one_line(str(value))))
+    return value if isinstance(value, Verbatim) else _MARKDOWN.sub(r"\\\1", visible(numbers.one_line(str(value))))
 
 
 def wilson(accuracy: float | None, count: int) -> Interval | None:
@@ -269,6 +270,6 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters["verbatim"] = Verbatim
-    for function in (findings.one_line, findings.percent, findings.percent_interval, findings.seeds):
+    for function in (numbers.one_line, numbers.percent, numbers.percent_interval, numbers.seeds):
         environment.filters[function.__name__] = function
     return environment

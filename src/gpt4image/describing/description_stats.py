@@ -28,7 +28,7 @@ from gpt4image.data import NO_LABEL, ImageSet, load_image_set
 from gpt4image.describing.flaws import flaws, opening
 from gpt4image.describing.near_duplicates import near_duplicates
 from gpt4image.describing.prompts import turns
-from gpt4image.reporting.findings import one_line, percent
+from gpt4image.pages.numbers import one_line, percent
 
 _PART_COLUMNS = (
     "prompt",

@@ -1,20 +1,18 @@
 """Flaws of a text that a describer wrote: what makes it useless, or worse than it could be.
 
 Everything here is a pure function of the text, made to run on every answer as it arrives. Each test must be sure before
-it says something: a description that is thrown away was paid for. So short texts have no language and no loops, and a
-refusal must stand where the description should.
+it says something: a description that is thrown away was paid for. So short texts have no loops, and a refusal
+must stand where the description should.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import lru_cache
 
 from gpt4image.config import Flaw
-from gpt4image.describing.languages import Language, differs, language_of, names_a_language
 from gpt4image.describing.refusals import is_refusal
 
 REFUSED = frozenset({"content_filter", "refusal"})
@@ -63,26 +61,23 @@ def flaws(text: str, *, finish_reason: str | None, turns: Sequence[str]) -> list
 
     - ``empty``: it has no letters, or thoughts of the model ("<think>") where the answer should begin, and the server
       did not say that it kept something back.
-    - ``refusal``: the server kept it back, or it says that it cannot or will not describe, and little else.
+    - ``refusal``: the server kept it back, or it says that it cannot or will not describe, and nothing else.
     - ``echo``: it is what was asked, and adds nothing.
     - ``loop``: most of it, or its end, is one passage over and over.
-    - ``language``: it is in another language than what was asked, which named none.
     - ``truncated``: it was cut off at the limit of tokens.
     - ``boilerplate``: it opens with a stock phrase ("The image shows", "Certainly!").
 
     Args:
         text: the answer.
         finish_reason: why it ended, as the model gave it.
-        turns: what was asked; empty where that is not known, and then there is neither ``echo`` nor ``language``.
+        turns: what was asked; empty where that is not known, and then there is no ``echo``.
     """
     said = words(text)
-    asked = _asked(tuple(turns))
     found: dict[Flaw, bool] = {
         "empty": finish_reason not in REFUSED and _is_empty(text),
         "refusal": finish_reason in REFUSED or is_refusal(text),
-        "echo": _is_echo(said, asked.questions),
+        "echo": _is_echo(said, _questions(tuple(turns))),
         "loop": _is_loop(text, said),
-        "language": asked.language is not None and differs(text, said, asked.language),
         "truncated": finish_reason == CUT_OFF,
         "boilerplate": _BOILERPLATE.match(text) is not None,
     }
@@ -100,21 +95,12 @@ def opening(text: str, length: int = 3) -> str:
     return " ".join(words(text[:200])[:length])
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """What was asked: the words of each turn and of all together, and the language that answers are expected in."""
-
-    questions: tuple[list[str], ...]
-    language: Language | None
-
-
 @lru_cache(maxsize=1024)
-def _asked(turns: tuple[str, ...]) -> _Asked:
+def _questions(turns: tuple[str, ...]) -> tuple[list[str], ...]:
+    """Return the words of each turn and of all together."""
     questions = [words(turn) for turn in turns]
     together = [word for question in questions for word in question]
-    distinct = {" ".join(question): question for question in (*questions, together) if question}
-    language = None if names_a_language(together) else language_of(" ".join(turns), together)
-    return _Asked(tuple(distinct.values()), language)
+    return tuple({" ".join(question): question for question in (*questions, together) if question}.values())
 
 
 def _is_empty(text: str) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gpt4image.artifacts.store import Description, DescriptionStore, canonical_json
-from gpt4image.base.errors import ConfigError, DecodeError, StoreError, nearest
+from gpt4image.base.errors import ConfigError, StoreError, nearest
 from gpt4image.base.files import write_text
 from gpt4image.base.outcome import Outcome, SetAside
 from gpt4image.base.progress import progress_bar
@@ -17,9 +17,9 @@ from gpt4image.base.visible import visible
 from gpt4image.config import Flaw, ViewConfig
 from gpt4image.data import ImageSet, load_image_set
 from gpt4image.describing.description_stats import class_names, describer_names, stored_flaws
-from gpt4image.reporting.examples import picture
-from gpt4image.reporting.findings import duration
-from gpt4image.reporting.page import render
+from gpt4image.pages.cards import Thumbnails
+from gpt4image.pages.numbers import duration
+from gpt4image.pages.page import render
 
 PICTURE = 288
 MEANINGS: Mapping[Flaw, str] = {
@@ -27,7 +27,6 @@ MEANINGS: Mapping[Flaw, str] = {
     "refusal": "the model or its server would not or could not describe the image",
     "echo": "the prompt given back",
     "loop": "one passage over and over",
-    "language": "another language than the prompt's",
     "truncated": "cut off at the limit of tokens",
     "boilerplate": "opens with a stock phrase",
 }
@@ -190,14 +189,14 @@ class _Cards:
         names: Mapping[str, str],
         results: Mapping[str, Sequence[Description]],
     ) -> None:
-        self._images = images
         digests = () if images is None else images.digests
         self._row_of = dict(zip(reversed(digests), reversed(range(len(digests))), strict=True))
         self._keys = keys
         self._names = names
         self._results = results
         self._described_by = describer_names(result.describer for result in self._all_results())
-        self.set_aside: list[SetAside] = []
+        self._pictures = None if images is None else Thumbnails(images, PICTURE)
+        self.set_aside: list[SetAside] = [] if self._pictures is None else self._pictures.set_aside
 
     def card(self, digest: str) -> dict[str, Any]:
         """Return one image with its answers."""
@@ -206,7 +205,7 @@ class _Cards:
             "key": visible(self._keys[digest][0]),
             "twins": len(self._keys[digest]) - 1,
             "label": None if name is None else visible(name.replace("_", " ")),
-            "picture": self._picture(digest),
+            "picture": None if self._pictures is None else self._pictures.of(self._row_of[digest]),
             "answers": [self._answer(result, name) for result in self._results[digest]],
         }
 
@@ -234,16 +233,6 @@ class _Cards:
 
     def _all_results(self) -> Iterator[Description]:
         return itertools.chain(*self._results.values())
-
-    def _picture(self, digest: str) -> str | None:
-        if self._images is None:
-            return None
-        row = self._row_of[digest]
-        try:
-            return picture(self._images.read(row), PICTURE)
-        except (DecodeError, OSError) as error:
-            self.set_aside.append(SetAside(name=self._images.keys[row], reason=str(error)))
-            return None
 
     def _answer(self, result: Description, class_name: str | None) -> dict[str, Any]:
         return {

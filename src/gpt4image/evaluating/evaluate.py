@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,6 @@ from gpt4image.data import SPLITS, ImageSet
 from gpt4image.encoding.class_names import ClassNames, find_class_names
 from gpt4image.parallel import processes
 from gpt4image.training.training_data import TrainingData, identity_of, load_image_set, prepare
-
-if TYPE_CHECKING:
-    from gpt4image.evaluating.measures import Measures
 
 SHOWN = ("images", "labelled", "top1", "top5", "mean_class_accuracy", "ece", "loss")
 CLASSES_SHOWN = 20  # the others are in the record
@@ -168,7 +165,6 @@ def measure_run(
     split: str,
     *,
     names: ClassNames,
-    asked: Measures | None = None,
     train_counts: NDArray[np.int64] | None = None,
     name: str | None = None,
     note: str = "",
@@ -180,7 +176,6 @@ def measure_run(
         data: its image set, or another one of the same classes.
         split: what to measure.
         names: the class names in the text space of the run.
-        asked: what else to measure; added to what a record of the split holds already.
         train_counts: (K,) training images of each class, where classes are to be told apart by how rare they were.
         name: of the record; the split without it.
         note: what else is to be known of the images.
@@ -189,7 +184,7 @@ def measure_run(
         RunError: the run is one of other classes.
         DataError: the split is empty or has no labels.
     """
-    from gpt4image.evaluating.measures import Measures, accuracies_by_rarity, measure_more
+    from gpt4image.evaluating.measures import accuracies_by_rarity, measure_more
     from gpt4image.evaluating.run_model import load_run_model
     from gpt4image.tasks.classification import confused, measure
 
@@ -203,16 +198,13 @@ def measure_run(
     name = name or split
     path = run_dir / f"evaluation-{name}.json"
     known = read_json(path) if path.is_file() else {}
-    asked = asked or Measures()
-    more = measure_more(model, data, split, outputs, names, asked)
+    more = measure_more(model, data, split, outputs, names)
     facts = {"split": split, **measure(outputs.probabilities, labels, data.classes)}
     facts["confused"] = confused(outputs.probabilities, labels)
     rarity = {} if train_counts is None else accuracies_by_rarity(facts["per_class"], train_counts)
     facts |= {"metrics": known.get("metrics", {}) | rarity | more.metrics, "absent": more.absent}
     facts |= {"set_aside": [asdict(item) for item in processes.united(data.unusable)]}
     facts |= {"note": note} if note else {}
-    if transfer_sets := known.get("transfer_sets", {}) | asked.transfer:
-        facts["transfer_sets"] = transfer_sets
 
     def write() -> None:
         _write_predictions(run_dir / f"predictions-{name}.parquet", data, indices, outputs.probabilities)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,10 +63,8 @@ class RunModel:
     text_space: TextSpace | None = None
     foreign_texts: str = ""
 
-    def read(
-        self, pixels: Pixels, indices: NDArray[np.int64], change: Callable[[Tensor, int], Tensor] | None = None
-    ) -> Outputs:
-        """Return what the model says of the images at ``indices``; the arguments are those of ``outputs``."""
+    def read(self, pixels: Pixels, indices: NDArray[np.int64]) -> Outputs:
+        """Return what the model says of the images at ``indices``."""
         device, memory_format = choose_device(self.config.device), memory_format_of(self.config.memory_format)
         self.backbone.to(device, memory_format=memory_format)  # pyright: ignore[reportCallIssue]
         reader = Aligner(self.backbone, 1)
@@ -79,7 +76,7 @@ class RunModel:
             return logits.float().softmax(dim=1), features
 
         try:
-            return Outputs(*outputs(read, pixels, indices, self.augmentation, self.config, change))
+            return Outputs(*outputs(read, pixels, indices, self.augmentation, self.config))
         finally:
             reader.release()
 

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts.table import Manifest
-from gpt4image.base.errors import DecodeError
 from gpt4image.base.files import write_text
 from gpt4image.base.outcome import SetAside
 from gpt4image.config import LabelConfig
 from gpt4image.data import ImageSet
 from gpt4image.labelling.suggest import Suggestion
-from gpt4image.reporting.examples import picture, read_descriptions
-from gpt4image.reporting.page import render
+from gpt4image.pages.cards import Thumbnails
+from gpt4image.pages.page import render
+from gpt4image.reporting.examples import read_descriptions
 from gpt4image.reporting.text_table import text_table
 
 
@@ -57,18 +57,12 @@ def write_page(config: LabelConfig, shown: Shown, facts: dict[str, Any]) -> tupl
     doubtful = shown.doubtful[: config.doubtful].tolist()
     suggested = [item.row for item in shown.suggestions]
     texts = read_descriptions([shown.table], [shown.images.digests[row] for row in (*doubtful, *suggested)])
-    set_aside: list[SetAside] = []
+    pictures = Thumbnails(shown.images)
 
     def card(row: int) -> dict[str, Any]:
-        key = shown.images.keys[row]
-        image = None
-        try:
-            image = picture(shown.images.read(row))
-        except (DecodeError, OSError) as error:
-            set_aside.append(SetAside(name=key, reason=str(error)))
         return {
-            "key": key,
-            "picture": image,
+            "key": shown.images.keys[row],
+            "picture": pictures.of(row),
             "guess": shown.guess(row),
             "probability": float(shown.probabilities[row].max()),
             "descriptions": texts.get(shown.images.digests[row], []),
@@ -87,7 +81,7 @@ def write_page(config: LabelConfig, shown: Shown, facts: dict[str, Any]) -> tupl
         },
     )
     write_text(path, page)
-    return path, set_aside
+    return path, pictures.set_aside
 
 
 def in_words(shown: Shown, most: int) -> str:

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from gpt4image.reporting.findings import signed
+from gpt4image.pages.numbers import signed
 
 # The light theme of the style sheet. Each colour is unique: in the SVG it becomes var(--name, colour).
 COLOURS = {

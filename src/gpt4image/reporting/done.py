@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from gpt4image.pages.numbers import duration
 from gpt4image.reporting.extras import Descriptions
-from gpt4image.reporting.findings import duration
 from gpt4image.reporting.records import Run
 
 

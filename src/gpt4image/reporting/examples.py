@@ -5,10 +5,7 @@ And pictures whose label the text doubts. What is in the files: extras.py.
 
 from __future__ import annotations
 
-import base64
-import contextlib
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts.table import Manifest
-from gpt4image.base.errors import DecodeError
 from gpt4image.base.files import write_json
 from gpt4image.data.image_set import NO_LABEL, ImageSet
 from gpt4image.labelling.text_vectors import unit
+from gpt4image.pages.cards import Thumbnails
 
 if TYPE_CHECKING:
     from gpt4image.training.text_targets import TextTargets
 
-THUMBNAIL, SMALL = 96, 56
+SMALL = 56
 PER_SPLIT = 24
 DOUBTS = 24
 NEIGHBOURS = 3
@@ -63,7 +60,8 @@ def write_examples(
     train = np.flatnonzero(candidates & (image_set.splits == "train"))
     alike = {} if text is None else nearest_texts(text, np.array(sample, np.int64), train)
     near = dict.fromkeys(other for others in alike.values() for other, _ in others)
-    large, small = _pictures(image_set, sample, THUMBNAIL), _pictures(image_set, near, SMALL)
+    large, small = Thumbnails(image_set), Thumbnails(image_set, SMALL)
+    shown = {index: picture for index in near if (picture := small.of(index))}
     texts = read_descriptions(tables, [image_set.digests[i] for i in dict.fromkeys([*sample, *near])])
     predictions = {arm: read_predictions(folder) for arm, folder in run_dirs.items()}
 
@@ -78,12 +76,12 @@ def write_examples(
         return {
             "key": image_set.keys[index],
             "label": name(index),
-            "picture": small[index],
+            "picture": shown[index],
             "description": next(iter(texts.get(image_set.digests[index], [])), ""),
             "similarity": round(similarity, 3),
         }
 
-    def row(index: int) -> dict[str, Any]:
+    def row(index: int, picture: str) -> dict[str, Any]:
         key = image_set.keys[index]
         by_text = None if text_labels is None or not text_labels[index].any() else text_labels[index]
         return {
@@ -91,23 +89,14 @@ def write_examples(
             "comparison": comparison,
             "label": name(index),
             "split": str(image_set.splits[index]),
-            "picture": large[index],
+            "picture": picture,
             "descriptions": texts.get(image_set.digests[index], []),
             "text_label": None if by_text is None else guess(int(by_text.argmax()), float(by_text.max())),
-            "neighbours": [neighbour(*other) for other in alike.get(index, []) if other[0] in small],
+            "neighbours": [neighbour(*other) for other in alike.get(index, []) if other[0] in shown],
             "predictions": {arm: guess(*found[key]) for arm, found in predictions.items() if key in found},
         }
 
-    write_json(path, [row(index) for index in sample if index in large])
-
-
-def _pictures(image_set: ImageSet, indices: Iterable[int], side: int) -> dict[int, str]:
-    """Return images as data URLs by their position; those that cannot be decoded are left out."""
-    found = {}
-    for index in indices:
-        with contextlib.suppress(DecodeError, OSError):
-            found[index] = picture(image_set.read(index), side)
-    return found
+    write_json(path, [row(index, picture) for index in sample if (picture := large.of(index))])
 
 
 def nearest_texts(
@@ -157,14 +146,15 @@ def write_doubts(
     """
     classes, found = image_set.classes, []
     texts = read_descriptions(tables, [image_set.digests[row] for row in rows[: 2 * DOUBTS]])
+    pictures = Thumbnails(image_set)
     for row, label, said in zip(rows.tolist(), given.tolist(), probabilities, strict=True):
         if len(found) == DOUBTS:
             break
-        with contextlib.suppress(DecodeError, OSError):
+        if picture := pictures.of(row):
             found.append(
                 {
                     "key": image_set.keys[row],
-                    "picture": picture(image_set.read(row)),
+                    "picture": picture,
                     "comparison": comparison,
                     "given": classes[label],
                     "text": classes[int(said.argmax())],
@@ -174,21 +164,6 @@ def write_doubts(
                 }
             )
     write_json(path, found)
-
-
-def picture(data: bytes, side: int = THUMBNAIL) -> str:
-    """Return an image as a data URL of at most ``side`` pixels a side, re-encoded without metadata.
-
-    Raises:
-        DecodeError: the image cannot be decoded.
-    """
-    from gpt4image.data.decode import decode
-
-    image = decode(data)
-    image.thumbnail((side, side))
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=85)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def read_predictions(run_dir: Path) -> dict[str, tuple[int, float]]:

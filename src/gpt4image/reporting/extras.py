@@ -1,9 +1,8 @@
-"""What a report shows beside results, typed and checked: pictures, descriptions, a map; each file may be missing.
+"""What a report shows beside results, typed and checked: pictures, descriptions; each file may be missing.
 
 examples.json         pictures with their descriptions, neighbours and predictions
 doubtful-labels.json  pictures whose description contradicts their label
 descriptions.json     who described the images, at what cost, and how good the texts are
-map.json              images among texts in the plane, before and after alignment
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from pydantic import Field, model_validator
 
 from gpt4image.reporting.records import Record
 
-EXAMPLES, DOUBTFUL, DESCRIPTIONS, MAP = "examples.json", "doubtful-labels.json", "descriptions.json", "map.json"
+EXAMPLES, DOUBTFUL, DESCRIPTIONS = "examples.json", "doubtful-labels.json", "descriptions.json"
 
 # A picture goes into an HTML attribute; only bitmaps are let through (an SVG could carry links and scripts).
 Picture = Annotated[str, Field(pattern=r"\Adata:image/(png|webp|jpeg);base64,[A-Za-z0-9+/]+={0,2}\z")]
@@ -147,39 +146,3 @@ class Descriptions(Record):
     flaws: dict[str, FlawCount] = Field(default_factory=dict)
     prompts: tuple[Asked, ...] = ()
     describers: tuple[DescribedBy, ...] = ()
-
-
-Place = tuple[float, float]
-
-
-class Point(Record):
-    """One image of a map and its text; places are in 0..1."""
-
-    key: str
-    label: str | None = None
-    text: Place
-    before: Place | None = None
-    after: Place
-
-
-class Side(Record):
-    """One side of a map: whose images, and how well they find texts; fractions, None where they cannot be told."""
-
-    name: str
-    own_class: float | None = None
-    own_text: float | None = None
-
-
-class SpaceMap(Record):
-    """Images among texts in the plane, before and after alignment."""
-
-    split: str
-    among: int
-    """Texts of the own text that ``own_text`` counts: it is one of the so many nearest."""
-    fitted_on: int = 0
-    """Training images on which the linear map of ``before`` was fitted."""
-    comparison: str = ""
-    """Name of the comparison that both models belong to, where there are several."""
-    before: Side | None = None
-    after: Side
-    points: Annotated[tuple[Point, ...], Field(min_length=1)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from typing import Any
 
 from rich import box
@@ -11,78 +10,22 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gpt4image.base.visible import visible
 from gpt4image.config.arms import ARMS, TEXT_ARMS
-from gpt4image.reporting.records import FEW_SEEDS, Comparison, Interval, Pair, comparisons_in
+from gpt4image.pages.numbers import (
+    duration,
+    memory,
+    one_line,
+    p_value,
+    percent,
+    percent_interval,
+    points,
+    points_interval,
+    seeds,
+)
+from gpt4image.reporting.records import FEW_SEEDS, Comparison, Pair, comparisons_in
 
 SIGNIFICANT = 0.05
 METRICS = {"top1": "test accuracy"}
-
-
-def one_line(text: str) -> str:
-    """Return ``text`` with every run of white space as one space, and what a terminal would act on made visible."""
-    return visible(" ".join(text.split()))
-
-
-def tied(text: str) -> str:
-    """Return ``text`` with no line break between a number and its unit or sign."""
-    return re.sub(r"(?<=[\d=<p]) (?=[%=<\d]|points|seed|min|MB|GB|[sh]\b)", "\u00a0", text)
-
-
-def signed(value: float, digits: int = 1) -> str:
-    """Return a number with its sign; the minus is the typographic one."""
-    rounded = round(value, digits) or 0.0
-    return f"{rounded:+.{digits}f}".replace("-", "−")
-
-
-def percent(fraction: float | None, digits: int = 1) -> str:
-    """Return e.g. ``34.8 %``, or a dash for nothing."""
-    return "–" if fraction is None else f"{100 * fraction:.{digits}f} %".replace("-", "−")
-
-
-def percent_interval(interval: Interval | None) -> str:
-    """Return e.g. ``31.2 to 38.4 %``, or a dash for nothing."""
-    return "–" if interval is None else f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f} %".replace("-", "−")
-
-
-def points(difference: float) -> str:
-    """Return a difference of fractions in points, e.g. ``+15.5``."""
-    return signed(100 * difference)
-
-
-def points_interval(interval: Interval | None) -> str:
-    """Return e.g. ``+11.0 to +20.0``, or a dash for nothing."""
-    return "–" if interval is None else f"{points(interval[0])} to {points(interval[1])}"
-
-
-def p_value(p: float | None) -> str:
-    """Return e.g. ``0.004``, ``< 0.001``, or a dash for nothing."""
-    if p is None:
-        return "–"
-    if p < 0.001:
-        return "< 0.001"
-    return f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
-
-
-def duration(seconds: float | None) -> str:
-    """Return e.g. ``42 s``, ``3.5 min`` or ``2.1 h``, or a dash for nothing."""
-    if seconds is None:
-        return "–"
-    if seconds < 90:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def memory(size: float | None) -> str:
-    """Return bytes as e.g. ``640 MB`` or ``1.2 GB``, or a dash for nothing."""
-    if size is None:
-        return "–"
-    return f"{size / 1e6:.0f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"
-
-
-def seeds(n: int) -> str:
-    """Return e.g. ``3 seeds``."""
-    return f"{n} seed{'' if n == 1 else 's'}"
 
 
 def metric_name(comparison: Comparison) -> str:

@@ -16,8 +16,7 @@ import numpy as np
 from gpt4image.artifacts.table import EmbeddingTable, Manifest, is_table, read_manifest
 from gpt4image.base.files import write_json
 from gpt4image.base.outcome import SetAside
-from gpt4image.parallel import processes
-from gpt4image.reporting.extras import DESCRIPTIONS, DOUBTFUL, EXAMPLES, MAP
+from gpt4image.reporting.extras import DESCRIPTIONS, DOUBTFUL, EXAMPLES
 
 if TYPE_CHECKING:
     from gpt4image.comparing.planning import Plan
@@ -68,7 +67,7 @@ def gather_comparison(plans: Sequence[Plan], names: Sequence[str] = ()) -> list[
         What could not be gathered.
     """
     finished = [_Finished(plan, name) for plan, name in zip(plans, names or [""] * len(plans), strict=True)]
-    for name in (EXAMPLES, DESCRIPTIONS, DOUBTFUL, MAP):  # of an earlier comparison in the folder
+    for name in (EXAMPLES, DESCRIPTIONS, DOUBTFUL):  # of an earlier comparison in the folder
         (plans[0].config.out / name).unlink(missing_ok=True)
     out, texts = plans[0].config.out, [one for one in finished if one.plan.prepared.data.text is not None]
     work: dict[str, Callable[[], None]] = {EXAMPLES: lambda: _examples(finished[0])}
@@ -76,8 +75,6 @@ def gather_comparison(plans: Sequence[Plan], names: Sequence[str] = ()) -> list[
         work[DESCRIPTIONS] = lambda: write_descriptions(out / DESCRIPTIONS, texts[0].plan.prepared)
     if doubting := _most_labels(texts):
         work[DOUBTFUL] = lambda: _doubts(doubting)
-    if aligned := next((one for one in texts if "aligned" in one.plan.members), None):
-        work[MAP] = lambda: _map(aligned)
     return _all(work)
 
 
@@ -91,8 +88,6 @@ def gather_run(ready: Prepared, run_dir: Path) -> list[SetAside]:
     if ready.data.text is not None:
         work[EXAMPLES] = lambda: _examples_of_run(ready, run_dir)
         work[DESCRIPTIONS] = lambda: write_descriptions(run_dir / DESCRIPTIONS, ready)
-        if processes.count() == 1:  # several would have to read the images together
-            work[MAP] = lambda: _map_of_run(ready, run_dir)
     if ready.config.text_labels is not None:
         work[DOUBTFUL] = lambda: _doubts_of_run(ready, run_dir)
     return _all(work)
@@ -226,35 +221,3 @@ def _doubts_of_run(ready: Prepared, run_dir: Path) -> None:
         labels.probabilities[rows],
         tables=_tables([Path(path) for path in labels.facts.embeddings]),
     )
-
-
-def _map(aligned: _Finished) -> None:
-    from gpt4image.evaluating.run_model import load_run_model
-    from gpt4image.evaluating.space_map import Before, write_map
-
-    plan, data = aligned.plan, aligned.data
-    before, after = (
-        load_run_model(plan.members[name].folders[0], len(data.classes)) for name in ("baseline", "aligned")
-    )
-    write_map(
-        plan.config.out / MAP,
-        data,
-        "test",
-        after=after,
-        name="aligned",
-        before=Before(name="baseline", model=before),
-        comparison=aligned.name,
-    )
-
-
-def _map_of_run(ready: Prepared, run_dir: Path) -> None:
-    from gpt4image.evaluating.run_model import load_run_model
-    from gpt4image.evaluating.space_map import Before, untrained, write_map
-
-    after = load_run_model(run_dir, len(ready.data.classes))
-    if after.head is None:
-        return
-    before = None
-    if after.config.init == "scratch":  # weights that were given, not drawn, may be out of reach by now
-        before = Before(name="the untrained network", model=untrained(after.config, len(ready.data.classes)))
-    write_map(run_dir / MAP, ready.data, "val", after=after, name="the trained network", before=before)

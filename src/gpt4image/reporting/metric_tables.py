@@ -11,15 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gpt4image.reporting.findings import (
-    comparison_table,
-    one_line,
-    p_value,
-    percent,
-    percent_interval,
-    points,
-    points_interval,
-)
+from gpt4image.pages.numbers import one_line, p_value, percent, percent_interval, points, points_interval
+from gpt4image.reporting.findings import comparison_table
 from gpt4image.reporting.records import Comparison, comparisons_in
 
 LABELS = {
@@ -33,9 +26,6 @@ LABELS = {
     "retrieval": "retrieval between images and texts",
     "image_to_text_recall": "image to text, recall at",
     "text_to_image_recall": "text to image, recall at",
-    "corrupted": "corrupted images",
-    "linear_probe": "linear probe on",
-    "knn": "k-NN on",
 }
 HEADINGS = ("arm", "mean", "95 % interval", "difference", "95 % interval", "p")
 ALWAYS = ("top5", "mean_class_accuracy", "ece")
@@ -50,24 +40,16 @@ class MetricTable:
     rows: list[tuple[str, ...]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Corrupted:
-    """Accuracy of each arm on one kind of corruption: the mean, and one value per severity; None where not measured."""
-
-    kind: str
-    cells: list[tuple[str, str] | None]
-
-
 def metric_label(metric: str) -> str:
-    """Return a metric as people read it, e.g. ``linear probe on openmoji``."""
+    """Return a metric as people read it, e.g. ``image to text, recall at 5``."""
     family, _, detail = metric.partition(":")
     return f"{LABELS.get(family, family.replace('_', ' '))} {detail}".strip()
 
 
 def metrics_of(comparison: Comparison) -> list[str]:
-    """Return the metrics that arms of a comparison have, but for the parts of the corrupted accuracy."""
+    """Return the known metrics that arms of a comparison have; records of earlier versions hold others."""
     names = dict.fromkeys(name for arm in comparison.arms.values() for name in arm.metrics)
-    return [name for name in names if not name.startswith("corrupted:")]
+    return [name for name in names if name.partition(":")[0] in LABELS]
 
 
 def metric_tables(comparison: Comparison) -> list[MetricTable]:
@@ -91,25 +73,6 @@ def metric_tables(comparison: Comparison) -> list[MetricTable]:
             )
         tables.append(MetricTable(label=metric_label(metric), rows=rows))
     return tables
-
-
-def corruption_table(comparison: Comparison) -> list[Corrupted]:
-    """Return accuracies by kind of corruption and severity, one cell per arm; empty where none were measured."""
-    names = dict.fromkeys(name for arm in comparison.arms.values() for name in arm.metrics)
-    kinds = dict.fromkeys(name.split(":")[1] for name in names if name.startswith("corrupted:"))
-    severities = sorted(
-        {name.split(":")[2] for name in names if name.count(":") == 2 and name.startswith("corrupted:")}
-    )
-
-    def cell(metrics: dict[str, float], kind: str) -> tuple[str, str] | None:
-        if f"corrupted:{kind}" not in metrics:
-            return None
-        values = [metrics.get(f"corrupted:{kind}:{severity}") for severity in severities]
-        cells = ("–" if value is None else f"{100 * value:.0f}" for value in values)
-        return percent(metrics[f"corrupted:{kind}"]), " ".join(cells)
-
-    means = [{name: found.mean for name, found in arm.metrics.items()} for arm in comparison.arms.values()]
-    return [Corrupted(kind=kind.replace("_", " "), cells=[cell(arm, kind) for arm in means]) for kind in kinds]
 
 
 def compact_rows(comparison: Comparison) -> list[tuple[str, ...]]:

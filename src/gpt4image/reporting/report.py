@@ -14,6 +14,8 @@ from gpt4image.base.errors import RunError
 from gpt4image.base.files import read_json, write_text
 from gpt4image.base.outcome import Outcome, SetAside
 from gpt4image.config import ReportConfig
+from gpt4image.pages.numbers import one_line, percent
+from gpt4image.pages.page import render
 from gpt4image.reporting import charts, findings, metric_tables
 from gpt4image.reporting.background import background
 from gpt4image.reporting.done import what_was_done
@@ -21,14 +23,10 @@ from gpt4image.reporting.extras import (
     DESCRIPTIONS,
     DOUBTFUL,
     EXAMPLES,
-    MAP,
     Descriptions,
     Doubt,
     Example,
-    SpaceMap,
 )
-from gpt4image.reporting.map_figure import map_figure
-from gpt4image.reporting.page import render
 from gpt4image.reporting.records import (
     COMPARISON,
     Comparison,
@@ -99,7 +97,7 @@ def _comparison_page(folder: Path) -> Page:
     extras = _extras(folder)
     html = render(
         "comparison.html",
-        title=findings.one_line(first.question) or "What did descriptions buy?",
+        title=one_line(first.question) or "What did descriptions buy?",
         sections=sections,
         headings=metric_tables.HEADINGS,
         set_aside=[*set_aside, *extras.set_aside],
@@ -122,7 +120,6 @@ class Extras:
     examples: list[Example]
     doubtful: list[Doubt]
     descriptions: Descriptions | None
-    space: SpaceMap | None
     set_aside: list[SetAside]
 
 
@@ -130,13 +127,11 @@ def _extras(folder: Path) -> Extras:
     examples, bad_examples = load_items(folder / EXAMPLES, Example)
     doubtful, bad_doubts = load_items(folder / DOUBTFUL, Doubt)
     descriptions, bad_descriptions = load_item(folder / DESCRIPTIONS, Descriptions)
-    space, bad_map = load_item(folder / MAP, SpaceMap)
     return Extras(
         examples=examples,
         doubtful=doubtful,
         descriptions=descriptions,
-        space=space,
-        set_aside=bad_examples + bad_doubts + bad_descriptions + bad_map,
+        set_aside=bad_examples + bad_doubts + bad_descriptions,
     )
 
 
@@ -150,7 +145,6 @@ def _shown(identifier: str, extras: Extras, runs: Mapping[str, Sequence[Run]]) -
         chart = charts.histogram_chart(f"{identifier}-words", title, lengths.edges, lengths.counts, axis=axis)
     return {
         "done": what_was_done(known, runs),
-        "map": None if extras.space is None else map_figure(extras.space),
         "descriptions": known,
         "lengths": chart,
         "test_examples": [example for example in extras.examples if example.split != "train"],
@@ -161,7 +155,7 @@ def _shown(identifier: str, extras: Extras, runs: Mapping[str, Sequence[Run]]) -
 
 def _run_page(run: Run, extras: Extras) -> Page:
     arm = str(run.config.get("arm", "train"))
-    name = findings.one_line(run.folder.resolve().name if arm == "train" else arm)  # "train": no arm of a comparison
+    name = one_line(run.folder.resolve().name if arm == "train" else arm)  # "train": no arm of a comparison
     runs = {name: [run]}
     sentence = run_sentence(run.evaluation)
     html = render(
@@ -192,8 +186,8 @@ class Section:
     metric: str
     findings: list[str]
     few_seeds: str
+    sure: set[str]
     metrics: list[metric_tables.MetricTable]
-    corruptions: list[metric_tables.Corrupted]
     absent: list[str]
     intervals: Markup
     curves: Markup
@@ -223,8 +217,8 @@ def _section(identifier: str, name: str, comparison: Comparison, runs: Mapping[s
         metric=metric,
         findings=findings.findings(comparison),
         few_seeds=findings.few_seeds_note(comparison),
+        sure={name for name in comparison.arms if (pair := comparison.pair(name)) and findings.is_sure(pair)},
         metrics=metric_tables.metric_tables(comparison),
-        corruptions=metric_tables.corruption_table(comparison),
         absent=metric_tables.absent_notes(comparison),
         intervals=charts.interval_chart(f"{identifier}-intervals", title, spreads, axis=metric),
         curves=accuracy_curves(identifier, runs, reference=comparison.reference),
@@ -243,14 +237,14 @@ def run_sentence(evaluation: Evaluation | None) -> str:
     more = [
         f"{label} {value}"
         for label, value in (
-            ("top-5", evaluation.top5 is not None and findings.percent(evaluation.top5)),
+            ("top-5", evaluation.top5 is not None and percent(evaluation.top5)),
             (
                 "mean over classes",
-                evaluation.mean_class_accuracy is not None and findings.percent(evaluation.mean_class_accuracy),
+                evaluation.mean_class_accuracy is not None and percent(evaluation.mean_class_accuracy),
             ),
             ("calibration error", evaluation.ece is not None and f"{evaluation.ece:.3f}"),
         )
         if value
     ]
     extra = f" ({', '.join(more)})" if more else ""
-    return f"{split} accuracy is {findings.percent(evaluation.top1)} on {evaluation.labelled:,} pictures{extra}."
+    return f"{split} accuracy is {percent(evaluation.top1)} on {evaluation.labelled:,} pictures{extra}."

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt4image.base.errors import DecodeError
 from gpt4image.base.files import write_text
 from gpt4image.base.outcome import SetAside
 from gpt4image.data import ImageSet
-from gpt4image.reporting.examples import picture
-from gpt4image.reporting.page import render
+from gpt4image.pages.cards import Thumbnails, thumbnail
+from gpt4image.pages.page import render
 from gpt4image.reporting.text_table import text_table
 from gpt4image.searching.queries import Queries
 
@@ -70,23 +69,14 @@ def write_page(
         found: hits of each query.
         facts: data, run, encoder and number of images.
     """
-    set_aside: list[SetAside] = []
-
-    def card(hit: Hit) -> dict[str, Any]:
-        shown = None
-        try:
-            shown = picture(images.read(hit.place), PICTURE)
-        except (DecodeError, OSError) as error:
-            set_aside.append(SetAside(name=hit.key, reason=str(error)))
-        return {"picture": shown, "hit": hit}
-
+    pictures = Thumbnails(images, PICTURE)
     sections = [
         {
             "name": name,
-            "picture": picture(queries.pictures[name], PICTURE) if name in queries.pictures else None,
-            "cards": [card(hit) for hit in hits],
+            "picture": thumbnail(queries.pictures[name], PICTURE) if name in queries.pictures else None,
+            "cards": [{"picture": pictures.of(hit.place), "hit": hit} for hit in hits],
         }
         for name, hits in zip(queries.names, found, strict=True)
     ]
     write_text(path, render("search.html", sections=sections, facts=facts))
-    return list(dict.fromkeys(set_aside))
+    return pictures.set_aside

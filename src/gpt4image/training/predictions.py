@@ -43,7 +43,6 @@ def outputs(
     indices: NDArray[np.int64],
     augmentation: Augmentation,
     config: TrainOptions,
-    change: Callable[[Tensor, int], Tensor] | None = None,
 ) -> tuple[NDArray[np.float32], ...]:
     """Return what ``read`` gives of images, batch by batch: (B, 3, T, T) normalised pixels to tensors (B, ...).
 
@@ -55,7 +54,6 @@ def outputs(
         indices: (n,) positions in it, one at least.
         augmentation: how images are normalised.
         config: device, precision and memory format.
-        change: changes a batch (B, 3, S, S) uint8 before it is normalised; gets the number of the batch too.
     """
     device = choose_device(config.device)
     size = max(EVAL_SIZE, config.image_size or EVAL_SIZE)
@@ -66,7 +64,7 @@ def outputs(
     numbers = [turn % len(batches) for turn in turns]
     rows: dict[int, tuple[NDArray[np.float32], ...]] = {}
     for number, batch in zip(numbers, pixels.stream(batches[number] for number in numbers), strict=True):
-        inputs = eval_batch((batch if change is None else change(batch, number)).to(device), augmentation)
+        inputs = eval_batch(batch.to(device), augmentation)
         with autocast(device, config.precision):
             found = read(inputs.contiguous(memory_format=memory_format_of(config.memory_format)))
         rows[number] = tuple(part.float().cpu().numpy() for part in found)

@@ -28,9 +28,9 @@ from gpt4image.parallel.devices import choose_device, memory_format_of
 from gpt4image.parallel.sharding import Place, replicate, require_shardable, shard, structure_alone
 from gpt4image.training.augment import Augmentation
 from gpt4image.training.batches import Batches, make_batches, own_rows
-from gpt4image.training.objectives.text_alignment import AlignmentObjective
 from gpt4image.training.objectives.base import Objective
 from gpt4image.training.objectives.consistency import ConsistencyObjective
+from gpt4image.training.objectives.text_alignment import AlignmentObjective
 from gpt4image.training.policies import STRONG, Policy
 from gpt4image.training.text_targets import TextTargets
 from gpt4image.training.text_tower import TextReader, TextSource, TextTower

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from jinja2 import UndefinedError
 
-from gpt4image.reporting.page import render
+from gpt4image.pages.page import render
 
 
 def test_values_are_escaped_and_unencodable_text_is_replaced() -> None:

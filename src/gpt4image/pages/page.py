@@ -1,4 +1,4 @@
-"""HTML pages: one self-contained file each, from the templates of this package, everything in them escaped."""
+"""HTML pages: one self-contained file each, from the templates beside this module, everything in them escaped."""
 
 from __future__ import annotations
 
@@ -7,31 +7,30 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from gpt4image import __version__
-from gpt4image.reporting import findings
+from gpt4image.pages import numbers
 
 FILTERS = (
-    findings.duration,
-    findings.memory,
-    findings.one_line,
-    findings.p_value,
-    findings.percent,
-    findings.percent_interval,
-    findings.points,
-    findings.points_interval,
-    findings.tied,
+    numbers.duration,
+    numbers.memory,
+    numbers.one_line,
+    numbers.p_value,
+    numbers.percent,
+    numbers.percent_interval,
+    numbers.points,
+    numbers.points_interval,
+    numbers.tied,
 )
 
 
 def render(template: str, **context: Any) -> str:
     """Return the page of a template; values are escaped, and a name that the template lacks raises UndefinedError."""
     environment = Environment(
-        loader=PackageLoader("gpt4image"),
+        loader=PackageLoader("gpt4image.pages"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.tests["sure"] = findings.is_sure
     environment.filters |= {function.__name__: function for function in FILTERS}
     page = environment.get_template(template).render(version=__version__, **context)
     return page.encode("utf-8", "replace").decode()  # a file name may hold bytes that are no UTF-8

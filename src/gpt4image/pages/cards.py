@@ -1,0 +1,48 @@
+"""Pictures inside a page, as small data URLs. templates/cards.html shows one with its words."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+from gpt4image.base.errors import DecodeError
+from gpt4image.base.outcome import SetAside
+from gpt4image.data.decode import decode
+from gpt4image.data.image_set import ImageSet
+
+THUMBNAIL = 96
+
+
+def thumbnail(data: bytes, side: int = THUMBNAIL) -> str:
+    """Return an image as a data URL of at most ``side`` pixels a side, encoded anew without metadata.
+
+    Raises:
+        DecodeError: the image cannot be decoded.
+    """
+    image = decode(data)
+    image.thumbnail((side, side))
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=85)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+class Thumbnails:
+    """Thumbnails of the images of a set, by position.
+
+    Attributes:
+        set_aside: images that cannot be decoded; they have none, and their cards say so.
+    """
+
+    def __init__(self, images: ImageSet, side: int = THUMBNAIL) -> None:
+        self._images, self._side = images, side
+        self.set_aside: list[SetAside] = []
+
+    def of(self, row: int) -> str | None:
+        """Return the thumbnail of an image; None where it cannot be decoded."""
+        try:
+            return thumbnail(self._images.read(row), self._side)
+        except (DecodeError, OSError) as error:
+            item = SetAside(name=self._images.keys[row], reason=str(error))
+            if item not in self.set_aside:
+                self.set_aside.append(item)
+            return None

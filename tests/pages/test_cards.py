@@ -1,0 +1,51 @@
+"""One card for all pages: what it says is escaped, what is missing is said, and a broken picture costs no other."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+from PIL import Image
+
+from gpt4image.data.image_set import ImageSet, MemorySource
+from gpt4image.data.openmoji import load_openmoji
+from gpt4image.pages.cards import Thumbnails, thumbnail
+from gpt4image.pages.page import render
+
+
+def test_a_thumbnail_is_small_and_broken_pictures_are_set_aside_once() -> None:
+    good = load_openmoji().read(0)
+    with Image.open(io.BytesIO(base64.b64decode(thumbnail(good, 32).partition(",")[2]))) as image:
+        assert image.format == "WEBP" and max(image.size) == 32
+    images = ImageSet(
+        spec="memory", source=MemorySource([good, b"no picture"]), keys=("good", "bad"), classes=("a", "b"),
+        labels=np.zeros(2, np.int64), splits=np.full(2, "train"), rows=np.arange(2),
+    )  # fmt: skip
+    pictures = Thumbnails(images)
+    assert pictures.of(0) == thumbnail(good)
+    assert pictures.of(1) is None and pictures.of(1) is None
+    assert [item.name for item in pictures.set_aside] == ["bad"]
+
+
+def card(**more: object) -> str:
+    labelled: dict[str, object] = {
+        "key": "<k>",
+        "picture": None,
+        "given": "<b>",
+        "guess": "<i>",
+        "probability": 0.5,
+        "descriptions": ["<u>"],
+    }
+    facts_of_set = {"labelled": 1, "described": 1, "images": 1, "cross_validated_accuracy": 0.5, "noise": 0.0}
+    return render(
+        "doubtful.html", data="x", cards=[labelled | more], total=1, facts=facts_of_set,
+        suggested={"label": [], "describe": []},
+    )  # fmt: skip
+
+
+def test_a_card_escapes_what_it_says_and_says_what_is_missing() -> None:
+    page = card()
+    assert all(f"&lt;{letter}&gt;" in page and f"<{letter}>" not in page for letter in "kbiu")
+    assert "no picture" in page and "<img" not in page
+    assert 'alt="Picture &lt;k&gt;"' in card(picture="data:image/webp;base64,AA==")

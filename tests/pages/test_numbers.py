@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpt4image.pages import numbers
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        (numbers.percent(0.3484), "34.8 %"),
+        (numbers.percent(None), "–"),
+        (numbers.points(-0.0004), "+0.0"),
+        (numbers.points(-0.05), "−5.0"),
+        (numbers.points_interval((-0.01, 0.02)), "−1.0 to +2.0"),
+        (numbers.p_value(0.0004), "< 0.001"),
+        (numbers.p_value(0.0123), "0.012"),
+        (numbers.p_value(0.5), "0.50"),
+        (numbers.duration(5.25), "5.2 s"),
+        (numbers.duration(42), "42 s"),
+        (numbers.duration(210), "3.5 min"),
+        (numbers.duration(9000), "2.5 h"),
+        (numbers.memory(612e6), "612 MB"),
+        (numbers.memory(1.24e9), "1.2 GB"),
+    ],
+)
+def test_numbers_are_written_for_people(written: str, words: str) -> None:
+    assert written == words
+
+
+@given(st.floats(-1, 1))
+def test_a_difference_never_reads_as_minus_zero(difference: float) -> None:
+    assert numbers.points(difference) != "−0.0"
+    assert float(numbers.points(difference).replace("−", "-")) == pytest.approx(100 * difference, abs=0.0501)
+
+
+def test_tied_keeps_numbers_with_their_units() -> None:
+    assert numbers.tied("from 34.8 % (p = 0.01, 3 seeds)") == "from 34.8\u00a0% (p\u00a0=\u00a00.01, 3\u00a0seeds)"
