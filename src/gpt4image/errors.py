@@ -9,6 +9,7 @@
     ├── TableError          an embedding table, an index or a text-label file is missing, unfinished or does not fit
     ├── ModelError          a model name, its options or a weights file cannot be used
     ├── RunError            a run folder is missing, unfinished or belongs to another configuration
+    │   └── DamagedError    a file is cut, changed or of something else; readers of tables and indexes make it theirs
     ├── TrainingError       training cannot go on (the loss is not finite)
     ├── ExportError         a model cannot be exported as asked, or what was exported is not the model of its run
     └── MissingExtraError   an optional dependency is not installed; the message names the extra
@@ -56,6 +57,10 @@ class ModelError(Gpt4ImageError):
 
 class RunError(Gpt4ImageError):
     """A run folder is missing, unfinished or belongs to another configuration."""
+
+
+class DamagedError(RunError, ValueError):
+    """A file is damaged; a ValueError too, for callers that know what it belongs to and can say more."""
 
 
 class TrainingError(Gpt4ImageError):

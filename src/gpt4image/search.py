@@ -159,7 +159,7 @@ def _index(config: SearchConfig, model: RunModel, images: ImageSet, width: int) 
     from gpt4image.data.pixels import WorkerPixels, available_cores
     from gpt4image.searching.index import up_to_date
     from gpt4image.table import digests_to_bytes
-    from gpt4image.text_encoders.weight_files import file_digest
+    from gpt4image.checksums import file_digest
     from gpt4image.training.auto import stored_size
 
     started = time.monotonic()

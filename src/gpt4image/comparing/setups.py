@@ -20,7 +20,7 @@ from gpt4image.errors import ConfigError
 from gpt4image.files import fingerprint
 from gpt4image.labelling.teaching import class_names_of
 from gpt4image.table import EmbeddingTable
-from gpt4image.text_encoders.weight_files import file_digest
+from gpt4image.checksums import file_digest
 from gpt4image.training import auto
 from gpt4image.training.training_data import Prepared, with_table
 
