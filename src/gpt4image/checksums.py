@@ -71,11 +71,11 @@ def recorded_files(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the files that a record lists; none where it is of a version that kept no checksums.
 
     Raises:
-        ValueError: the list is malformed, or names a file outside the folder of the record.
+        DamagedError: the list is malformed, or names a file outside the folder of the record.
     """
     files = record.get(FILES, {})
     if not isinstance(files, dict) or not all(map(_is_listed, files.items())):
-        raise ValueError(f"{FILES!r} is no list of files with their bytes and sha256")
+        raise DamagedError(f"A record is damaged: its {FILES!r} does not list files with their bytes and sha256.")
     return files
 
 

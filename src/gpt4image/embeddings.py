@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image import __version__
+from gpt4image.checksums import file_digest
 from gpt4image.config import ImportEmbeddingsConfig
 from gpt4image.data import load_image_set
 from gpt4image.describers.prompts import find_prompt
@@ -33,7 +34,6 @@ from gpt4image.table import (
     write_manifest,
     writing_table,
 )
-from gpt4image.checksums import file_digest
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -26,9 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image import __version__
+from gpt4image.checksums import digest_of_start, file_facts, require_recorded
 from gpt4image.config import EncodeConfig
 from gpt4image.describing.distinct_texts import Descriptions, read_descriptions
-from gpt4image.checksums import digest_of_start, file_facts, require_recorded
 from gpt4image.engines.ray_cluster import require_ray
 from gpt4image.errors import DamagedError, ModelError, TableError, first_few
 from gpt4image.files import move, open_npy, read_json, write_json

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image import __version__, runs
+from gpt4image.checksums import file_facts
 from gpt4image.comparing.class_names import ClassNames, find_class_names
 from gpt4image.config import EvaluateConfig, TrainConfig
 from gpt4image.data import SPLITS, ImageSet
 from gpt4image.engines import processes
 from gpt4image.errors import ConfigError, DataError, MissingExtraError, RunError
-from gpt4image.files import atomic_path, read_json, require_writable, write_json
+from gpt4image.files import read_json, require_writable, write_json, write_parquet
 from gpt4image.outcome import Outcome, SetAside
 from gpt4image.table import EmbeddingTable, is_table
 from gpt4image.training.training_data import TrainingData, identity_of, load_image_set, prepare
@@ -214,8 +215,9 @@ def measure_run(
         facts["transfer_sets"] = transfer_sets
 
     def write() -> None:
-        _write_predictions(run_dir / f"predictions-{name}.parquet", data, indices, outputs.probabilities)
-        write_json(path, facts)
+        predictions = f"predictions-{name}.parquet"
+        _write_predictions(run_dir / predictions, data, indices, outputs.probabilities)
+        write_json(path, {**facts, "files": file_facts(run_dir, [predictions])})
 
     processes.by_first(write)
     return facts
@@ -233,7 +235,6 @@ def _write_predictions(
     path: Path, data: TrainingData, indices: NDArray[np.int64], probabilities: NDArray[np.float32]
 ) -> None:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     image_set = data.image_set
     table = pa.table(
@@ -246,8 +247,7 @@ def _write_predictions(
             "probabilities": pa.FixedSizeListArray.from_arrays(probabilities.ravel(), probabilities.shape[1]),
         }
     )
-    with atomic_path(path) as temporary:
-        pq.write_table(table, temporary)
+    write_parquet(path, table)
 
 
 def _per_class(facts: dict[str, Any], path: Path) -> str:

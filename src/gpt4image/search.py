@@ -156,10 +156,10 @@ class _Indexed:
 
 def _index(config: SearchConfig, model: RunModel, images: ImageSet, width: int) -> _Indexed:
     """Bring the index of a set up to date."""
+    from gpt4image.checksums import file_digest
     from gpt4image.data.pixels import WorkerPixels, available_cores
     from gpt4image.searching.index import up_to_date
     from gpt4image.table import digests_to_bytes
-    from gpt4image.checksums import file_digest
     from gpt4image.training.auto import stored_size
 
     started = time.monotonic()

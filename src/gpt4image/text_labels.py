@@ -4,10 +4,14 @@ Where the given labels look right, the target of an image is half its label and 
 classes: a teacher's soft label (Hinton et al. 2015, arXiv 1503.02531); the label alone where the texts say little of
 the classes. Where the texts show that some labels are wrong, it is the posterior of its class given its text and its
 label, under the noise that was estimated.
+
+The file is Parquet, with a checksum of each page for those who read it by other means. What is read here, the facts in
+its metadata too, has a sha256 of its own, which does not depend on how Parquet stores it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,9 +22,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.checksums import SEAL, fingerprint
 from gpt4image.data.image_set import NO_LABEL
-from gpt4image.errors import TableError
-from gpt4image.files import atomic_path
+from gpt4image.errors import TableError, first_line
+from gpt4image.files import UNREADABLE, parse_json, read_parquet, write_parquet
 from gpt4image.labelling.label_noise import Noise, explained, most_doubtful
 
 Floats = NDArray[np.floating]
@@ -220,7 +225,6 @@ class TextLabels:
     def save(self, path: Path) -> None:
         """Write one Parquet file, atomically."""
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         given = [self.classes[label] if label >= 0 else None for label in self.labels.tolist()]
         text = [self.classes[label] for label in self.probabilities.argmax(axis=1).tolist()]
@@ -236,22 +240,28 @@ class TextLabels:
         }
         if self.text_probabilities is not None:
             columns[TEXT_COLUMN] = _lists(self.text_probabilities)
-        metadata = {FORMAT: json.dumps(asdict(self.facts), ensure_ascii=False)}
-        table = pa.table(columns).replace_schema_metadata(metadata)
-        with atomic_path(path) as temporary:
-            pq.write_table(table, temporary)
+        facts = {**asdict(self.facts), SEAL: self._checksum()}
+        metadata = {FORMAT: json.dumps(facts, ensure_ascii=False)}
+        write_parquet(path, pa.table(columns).replace_schema_metadata(metadata))
+
+    def _checksum(self) -> str:
+        """Return the sha256 of everything that ``load`` returns."""
+        lists = [self.keys, self.digests, self.splits.tolist(), self.labels.tolist(), self.out_of_fold.tolist()]
+        matrices = [self.probabilities, self.text_probabilities]
+        numbers = [
+            matrix is not None and hashlib.sha256(matrix.astype("<f4").tobytes()).hexdigest() for matrix in matrices
+        ]
+        return fingerprint([asdict(self.facts), lists, numbers])
 
     @staticmethod
     def load(path: Path) -> TextLabels:
         """Read a file that ``save`` wrote. Raises TableError where it is missing, damaged or something else."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         if not path.is_file():
             raise TableError(f"{path}: there are no text labels here; make them with `gpt4image label --out {path}`.")
         try:
-            table = pq.read_table(path)
-            values = json.loads((table.schema.metadata or {})[FORMAT.encode()])
+            table = read_parquet(path)
+            values = parse_json((table.schema.metadata or {})[FORMAT.encode()])
+            checksum = values.pop(SEAL, None)
             tuples = {name: tuple(values[name]) for name in ("classes", "encoders")}
             tuples["embeddings"] = tuple(values.get("embeddings", ()))
             transition = tuple(map(tuple, values.get("transition", ())))
@@ -260,7 +270,7 @@ class TextLabels:
             place = {name: index for index, name in enumerate(facts.classes)}
             given = [NO_LABEL if name is None else place[name] for name in columns["given_label"].to_pylist()]
             has_text = TEXT_COLUMN in table.column_names
-            return TextLabels(
+            found = TextLabels(
                 keys=tuple(columns["key"].to_pylist()),
                 digests=tuple(columns["digest"].to_pylist()),
                 splits=np.array(columns["split"].to_pylist(), dtype=np.str_),
@@ -270,9 +280,12 @@ class TextLabels:
                 facts=facts,
                 text_probabilities=_rows(table.column(TEXT_COLUMN), len(facts.classes)) if has_text else None,
             )
-        except (OSError, KeyError, TypeError, ValueError, AttributeError, pa.ArrowException) as error:
+            if checksum not in (None, found._checksum()):
+                raise ValueError("its content does not match its checksum")
+            return found
+        except (OSError, AttributeError, *UNREADABLE) as error:
             raise TableError(
-                f"{path} is not a file of text labels, or is damaged ({error!r}); write it again with "
+                f"{path} is not a file of text labels, or is damaged ({first_line(error)}); write it again with "
                 "`gpt4image label`."
             ) from None
 

@@ -16,7 +16,6 @@ from gpt4image.data import SPLITS
 from gpt4image.devices import choose_device, cpu_threads, device_name
 from gpt4image.engines import processes
 from gpt4image.errors import ConfigError, DataError
-from gpt4image.files import write_json
 from gpt4image.outcome import Outcome, SetAside
 from gpt4image.progress import progress_bar
 from gpt4image.training.tracking import require_trackers, tracked
@@ -158,7 +157,7 @@ def run(
     if isinstance(trainer.model, Aligner) and (text := trainer.data.text) is not None:
         processes.by_first(lambda: write_text_space(out, config, text))
     finished = {"status": "finished", **measured, **data_facts(ready)}
-    processes.by_first(lambda: write_json(out / runs.RUN, finished))
+    processes.by_first(lambda: runs.finish(out, finished))
     processes.by_first(lambda: tidy(out))
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image import runs
+from gpt4image.checksums import require_recorded
 from gpt4image.comparing import arms
 from gpt4image.comparing.members import Member
 from gpt4image.comparing.regimes import Regime
@@ -21,13 +22,14 @@ from gpt4image.config import CompareConfig
 from gpt4image.data.image_set import NO_LABEL, ImageSet
 from gpt4image.data.splits import seen_in_training
 from gpt4image.errors import first_few
-from gpt4image.files import read_json
+from gpt4image.files import read_json, read_parquet
 from gpt4image.reporting.findings import condition
 from gpt4image.training.training_data import TrainingData
 
 PLAIN = ("top5", "mean_class_accuracy", "ece")
 """Metrics of every run besides top1."""
 
+PREDICTIONS = "predictions-test.parquet"
 RIVALS = {
     "aligned": ("shuffled", "shuffled-within-class", "random", "class-name", "class-mean"),
     "text-labels": (
@@ -56,7 +58,7 @@ def summarise(
     folders = {name: member.folders for name, member in members.items()}
     tests = {name: [read_json(run / "evaluation-test.json") for run in folders[name]] for name in members}
     top1 = {name: [test["top1"] for test in tests[name]] for name in members}
-    hits = {name: np.stack([_hits(run) for run in folders[name]]) for name in members}
+    hits = {name: np.stack([_hits(*both) for both in zip(folders[name], tests[name], strict=True)]) for name in members}
     facts = {name: [read_json(run / runs.RUN) for run in folders[name]] for name in members}
     first = folders["baseline"][0]
     known = {
@@ -220,11 +222,14 @@ def _by_metric(evaluations: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
     )
 
 
-def _hits(run: Path) -> NDArray[np.bool_]:
-    """Return which of the labelled test images a run got right, (n,), in the order of the set."""
-    import pyarrow.parquet as pq
+def _hits(run: Path, test: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """Return which of the labelled test images a run got right, (n,), in the order of the set.
 
-    table = pq.read_table(run / "predictions-test.parquet", columns=["label", "prediction"])
+    Raises:
+        DamagedError: the predictions are not those that ``test``, the record of the split, was made of.
+    """
+    require_recorded(run, PREDICTIONS, test)
+    table = read_parquet(run / PREDICTIONS, columns=["label", "prediction"])
     label, prediction = (table[name].to_numpy() for name in ("label", "prediction"))
     return (label == prediction)[label >= 0]
 

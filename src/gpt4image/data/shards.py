@@ -25,7 +25,7 @@ from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.digests import file_state, is_settled, part_digests
 from gpt4image.data.file_source import MAX_FILE_BYTES, is_unicode
 from gpt4image.data.labels import LABEL_NAMES
-from gpt4image.files import user_cache, write_text
+from gpt4image.files import parse_json, user_cache, write_text
 
 FORMAT = 2  # of what is remembered of a shard: a higher one where the same shard gives another index
 MAX_LABEL_BYTES = 1_000_000  # of a member that holds a label, among other things
@@ -109,7 +109,7 @@ def _cache_file(path: str) -> Path:
 
 def _recall(cached: Path, state: tuple[int, ...]) -> ShardIndex | None:
     try:
-        values = json.loads(cached.read_text(encoding="utf-8"))
+        values = parse_json(cached.read_text(encoding="utf-8"))
         if values.pop("format") != FORMAT or tuple(values.pop("state")) != state:
             return None
         values["set_aside"] = [(name, reason) for name, reason in values["set_aside"]]

@@ -9,6 +9,7 @@ from typing import Any
 
 from gpt4image.deploying.preprocessing import Preprocessing
 from gpt4image.errors import ModelError
+from gpt4image.files import parse_json
 
 FORMAT = 1
 ONNX_KEY = "gpt4image"
@@ -57,7 +58,7 @@ class Metadata:
                 "write it. Give a model that it wrote, a run folder, or a folder in timm's format."
             )
         try:
-            found = json.loads(text)
+            found = parse_json(text)
             if found["format"] != FORMAT:
                 raise ModelError(
                     f"{where} is of format {found['format']!r}; this version of gpt4image reads format {FORMAT}. "

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gpt4image.data.image_set import NO_LABEL, ImageSet
 from gpt4image.errors import DecodeError
-from gpt4image.files import write_json
+from gpt4image.files import read_parquet, write_json
 from gpt4image.labelling.text_vectors import unit
 from gpt4image.table import Manifest
 
@@ -193,10 +193,8 @@ def picture(data: bytes, side: int = THUMBNAIL) -> str:
 
 def read_predictions(run_dir: Path) -> dict[str, tuple[int, float]]:
     """Return class and confidence by key, from the test predictions of a run."""
-    import pyarrow.parquet as pq
-
     names = ["key", "prediction", "confidence"]
-    table = pq.read_table(run_dir / "predictions-test.parquet", columns=names)
+    table = read_parquet(run_dir / "predictions-test.parquet", columns=names)
     columns = (table[name].to_pylist() for name in names)
     return {key: (prediction, confidence) for key, prediction, confidence in zip(*columns, strict=True)}
 

@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from gpt4image.checksums import file_digest
 from gpt4image.engines import processes
 from gpt4image.errors import ConfigError, MissingExtraError, ModelError
 from gpt4image.files import fingerprint, read_json, write_json
 from gpt4image.text_encoders.neural import NeuralEncoder, Tower, to_device
-from gpt4image.checksums import file_digest
 from gpt4image.training.checkpoint import load_tensors, save_tensors
 
 FOLDER = "text_encoder"

@@ -192,7 +192,11 @@ def _read_checkpoint(
     except (ModelError, DamagedError) as error:
         reason = str(error)
     else:
-        if isinstance(saved, dict) and "state" in saved and all(isinstance(saved.get(name), dict) for name in optimizers):
+        if (
+            isinstance(saved, dict)
+            and "state" in saved
+            and all(isinstance(saved.get(name), dict) for name in optimizers)
+        ):
             return tensors, saved
         reason = f"{path} holds weights, but no state to go on from."
     raise DamagedError(

@@ -22,7 +22,7 @@ from gpt4image.config import TrainOptions
 from gpt4image.devices import choose_device, peak_memory_bytes, probe, reset_peak_memory
 from gpt4image.engines import processes
 from gpt4image.engines.sharding import averaging, clip_gradients, whole
-from gpt4image.errors import TrainingError
+from gpt4image.errors import DamagedError, ModelError, TrainingError
 from gpt4image.files import append_json_line, remove_unfinished, write_json_lines
 from gpt4image.interrupts import deferred_interrupt
 from gpt4image.tasks.classification import measure
@@ -187,6 +187,7 @@ def fit(
     state: dict[str, Any] = {"step": 0, "seconds": 0.0, "history": [], "best": (-1.0, 0), "epoch_losses": []}
     if processes.from_first(checkpoint.is_file()):
         state = processes.together(lambda: load_checkpoint(checkpoint, trainer.modules, trainer.optimizers))
+        processes.by_first(lambda: _require_best(out, state["best"]))
     trainer.history, trainer.best = state["history"], tuple(state["best"])
     processes.by_first(lambda: write_json_lines(out / runs.METRICS, trainer.history))
     # Weights that came after the checkpoint: their epoch is trained again, on other hardware perhaps to other ones.
@@ -268,6 +269,23 @@ def end_epoch(
 
 def _best_file(out: Path, trainer: Trainer) -> Path:
     return out / BEST_FILES.replace("*", str(trainer.best[1]))
+
+
+def _require_best(out: Path, best: tuple[float, int]) -> None:
+    """Check the best weights that a checkpoint knows of: without them the run would end with others.
+
+    Raises:
+        DamagedError: they are missing or damaged.
+    """
+    if best[1] == 0:
+        return
+    try:
+        load_tensors(out / BEST_FILES.replace("*", str(best[1])))
+    except (ModelError, DamagedError) as error:
+        raise DamagedError(
+            f"{error} These are the best weights so far: bring back a copy of the file, or remove "
+            f"{out / runs.CHECKPOINT} and give the same command with --resume again, which trains from the first step."
+        ) from None
 
 
 def _keep_best(out: Path, trainer: Trainer) -> None:
