@@ -65,7 +65,7 @@ class _Checksum:
     def add(self, name: str, tensor: Tensor) -> None:
         """Add a tensor in main memory, in the plain order."""
         self._sha256.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        self._sha256.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        self._sha256.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
 
 
 def load_tensors(
