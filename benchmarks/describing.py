@@ -18,9 +18,9 @@ import numpy as np
 from PIL import Image
 
 from describe_servers import Running, serving
+from gpt4image.base.outcome import Outcome
 from gpt4image.config import DescribeConfig
-from gpt4image.describe import describe
-from gpt4image.outcome import Outcome
+from gpt4image.describing.describe import describe
 from measure import Row
 
 os.environ["OPENAI_API_KEY"] = "sk-local"

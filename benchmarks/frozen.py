@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from gpt4image.artifacts.text_labels import TargetRule
 from gpt4image.comparing.statistics import paired
 from gpt4image.data import load_with_splits
 from gpt4image.data.image_set import ImageSet
 from gpt4image.data.splits import flip_labels
 from gpt4image.labelling.text_vectors import Texts
-from gpt4image.models import create_backbone
+from gpt4image.models.backbones import create_backbone
 from gpt4image.reporting.findings import points, points_interval
-from gpt4image.text_labels import TargetRule
 from pretrained_weights import MODEL
 from text_labels import DATA, DRAWS, SETS, corpus, kept_labels, names_of, print_table, read, table, targets_by
 

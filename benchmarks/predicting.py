@@ -33,7 +33,7 @@ def predicting() -> list[Row]:
 
 
 def _row(folder: Path, images: Path, name: str, rounds: int, **options: Any) -> Row:
-    from gpt4image.predict import predict
+    from gpt4image.deploying.predict import predict
 
     model, out = _exported(folder, **options), folder / "predictions.csv"
     count = sum(1 for path in images.rglob("*") if path.is_file())
@@ -70,8 +70,8 @@ def _plain_loop(model: Path, images: Path, size: int) -> list[int]:
 
 def _exported(folder: Path, **options: Any) -> Path:
     """Return an ONNX file of a model that was trained for a moment: what it says does not matter here."""
-    from gpt4image.export import export
-    from gpt4image.train import train
+    from gpt4image.deploying.export import export
+    from gpt4image.training.train import train
 
     rng = np.random.default_rng(0)
     name = options.get("model", "small")

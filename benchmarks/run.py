@@ -37,8 +37,8 @@ def run_one(name: str) -> None:
 
 
 def run_all(names: list[str]) -> None:
-    from gpt4image.files import write_json
-    from gpt4image.runs import environment
+    from gpt4image.artifacts.runs import environment
+    from gpt4image.base.files import write_json
 
     rows = []
     print(f"{'figure':72} {'ours':>12} {'over':>12} {'ratio':>8}  goal")

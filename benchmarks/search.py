@@ -22,8 +22,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from gpt4image.errors import Gpt4ImageError
-from gpt4image.files import append_json_line, read_json_lines, write_json_lines
+from gpt4image.base.errors import Gpt4ImageError
+from gpt4image.base.files import append_json_line, read_json_lines, write_json_lines
 
 MEASURED = ("val_top1", "seconds")
 
@@ -93,17 +93,17 @@ def identity(search: Search, name: str, options: dict[str, Any], seed: int) -> d
 
 def one(search: Search, options: dict[str, Any], seed: int) -> tuple[float, float]:
     """Return the validation accuracy of one run, and its seconds."""
+    from gpt4image.artifacts.runs import read_run
     from gpt4image.comparing import arms
-    from gpt4image.comparing.class_names import ClassNames, embed_class_names
     from gpt4image.comparing.jobs import situation
-    from gpt4image.comparing.measures import Measures
     from gpt4image.comparing.planning import Job
     from gpt4image.comparing.regimes import Regime
     from gpt4image.config import TrainConfig
-    from gpt4image.devices import cpu_threads
-    from gpt4image.runs import read_run
-    from gpt4image.train import run
+    from gpt4image.encoding.class_names import ClassNames, embed_class_names
+    from gpt4image.evaluating.measures import Measures
+    from gpt4image.parallel.devices import cpu_threads
     from gpt4image.training import loop
+    from gpt4image.training.train import run
     from gpt4image.training.training_data import prepare
 
     loop.VALIDATIONS = 1  # the last one is all that a search reads, and it reads many images

@@ -21,14 +21,14 @@ def search() -> list[Row]:
 
 def _indexing() -> Row:
     """Images a second of a new index, over decoding the same images and reading them as evaluate does."""
-    from gpt4image.comparing.run_model import load_run_model
     from gpt4image.data import load_image_set
     from gpt4image.data.pixels import load_pixels
-    from gpt4image.describe import describe
-    from gpt4image.encode import encode
-    from gpt4image.search import search
-    from gpt4image.train import train
+    from gpt4image.describing.describe import describe
+    from gpt4image.encoding.encode import encode
+    from gpt4image.evaluating.run_model import load_run_model
+    from gpt4image.searching.search import search
     from gpt4image.training.auto import stored_size
+    from gpt4image.training.train import train
 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)

@@ -22,15 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
-from gpt4image.comparing.class_names import CLASS_NAME_PROMPT
+from gpt4image.artifacts.text_labels import TargetRule, blend
+from gpt4image.base.files import read_json_lines
 from gpt4image.data.splits import flip_labels
-from gpt4image.files import read_json_lines
+from gpt4image.encoding.class_names import CLASS_NAME_PROMPT
+from gpt4image.encoding.text_encoders import load_text_encoder
 from gpt4image.labelling.label_noise import explained, find_doubtful
 from gpt4image.labelling.reading import Method, Reading, read_labels
 from gpt4image.labelling.suggest import to_describe, to_label
 from gpt4image.labelling.text_vectors import Texts, named, side_by_side, smooth
-from gpt4image.text_encoders import load_text_encoder
-from gpt4image.text_labels import TargetRule, blend
 
 DATA = Path(os.environ.get("GPT4IMAGE_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 DRAWS = 10

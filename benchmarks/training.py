@@ -22,9 +22,9 @@ STEPS = 20
 def prepared(folder: Path, **options: Any) -> Prepared:
     """Return the demo's data and options, with embeddings of the packaged descriptions."""
     from gpt4image.config import DescribeConfig, EncodeConfig
-    from gpt4image.describe import describe
-    from gpt4image.encode import encode
-    from gpt4image.train import resolve
+    from gpt4image.describing.describe import describe
+    from gpt4image.encoding.encode import encode
+    from gpt4image.training.train import resolve
     from gpt4image.training.training_data import prepare
 
     table = folder / "table"
@@ -149,7 +149,7 @@ def _against_dataloader(ready: Prepared, trainer: Any) -> Row:
 
 def alignment() -> list[Row]:
     """Measure a ResNet-18 and the small model of the demo: the alignment costs both the same few milliseconds."""
-    from gpt4image.devices import peak_memory_bytes, reset_peak_memory
+    from gpt4image.parallel.devices import peak_memory_bytes, reset_peak_memory
     from gpt4image.training import loop
     from gpt4image.training.trainer import build
 

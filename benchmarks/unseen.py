@@ -24,9 +24,9 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
+from gpt4image.base.files import read_json, write_json
 from gpt4image.comparing.results import pair
 from gpt4image.data.image_set import NO_LABEL
-from gpt4image.files import read_json, write_json
 from gpt4image.reporting.findings import p_value, percent, points, points_interval
 from gpt4image.training.training_data import TrainingData
 
@@ -51,8 +51,8 @@ class Unseen:
 @cache
 def images(data: str, embeddings: Path, image_size: int) -> tuple[TrainingData, NDArray[np.int64]]:
     """Return the training images of a set, and the positions of those that neither runs nor searches have seen."""
+    from gpt4image.artifacts.table import EmbeddingTable
     from gpt4image.config import TrainConfig
-    from gpt4image.table import EmbeddingTable
     from gpt4image.training.training_data import is_described, load_image_set, prepare
 
     config = TrainConfig(data=data, embeddings=embeddings, image_size=image_size, val_fraction=0.0, out=Path("unused"))
@@ -66,9 +66,9 @@ def images(data: str, embeddings: Path, image_size: int) -> tuple[TrainingData, 
 
 def right(options: Unseen, run: str) -> NDArray[np.bool_]:
     """Return which of the images a run names right."""
-    from gpt4image import runs
-    from gpt4image.devices import cpu_threads
-    from gpt4image.evaluate import run_probabilities
+    from gpt4image.artifacts import runs
+    from gpt4image.evaluating.evaluate import run_probabilities
+    from gpt4image.parallel.devices import cpu_threads
 
     folder = options.comparison / run
     with cpu_threads(1):

@@ -71,10 +71,13 @@ def api_pages() -> dict[str, str]:
 
 
 NAMES = "All of them are imported from `gpt4image`. For a training loop of your own see [the guide](../own-loop.md)."
-ALIGN = "::: gpt4image.align\n    options: {members: false, show_root_heading: false, show_root_toc_entry: false}"
+ALIGN = (
+    "::: gpt4image.models.alignment_losses\n"
+    "    options: {members: false, show_root_heading: false, show_root_toc_entry: false}"
+)
 STAGES = (
     "Every command of the command line is a function of its configuration: "
-    "`train(TrainConfig(data=..., out=...))`, which returns an [Outcome](names.md#gpt4image.outcome.Outcome)."
+    "`train(TrainConfig(data=..., out=...))`, which returns an [Outcome](names.md#gpt4image.base.outcome.Outcome)."
 )
 
 

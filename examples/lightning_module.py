@@ -23,7 +23,7 @@ from torchvision import models
 from torchvision.transforms import v2
 
 from gpt4image import Aligner, DescribedImages
-from gpt4image.pairs import DescribedImage
+from gpt4image.own_loop.pairs import DescribedImage
 
 
 class AlignedModule(lightning.LightningModule):

@@ -15,13 +15,13 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from gpt4image import ImageSet, load_image_set
+from gpt4image.artifacts.runs import is_finished
 from gpt4image.config import DescribeConfig, EncodeConfig, SearchConfig, TrainConfig
 from gpt4image.data.openmoji import packaged_descriptions
-from gpt4image.describe import describe
-from gpt4image.encode import encode
-from gpt4image.runs import is_finished
-from gpt4image.search import search
-from gpt4image.train import train
+from gpt4image.describing.describe import describe
+from gpt4image.encoding.encode import encode
+from gpt4image.searching.search import search
+from gpt4image.training.train import train
 
 QUERIES = (
     "a yellow fruit",

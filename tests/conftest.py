@@ -80,7 +80,7 @@ def deployed(small_run: Path) -> dict[str, Path]:
     """What predicts as that run does, by format: the run itself and its exports."""
     pytest.importorskip("onnxscript", reason="pip install 'gpt4image[onnx]'")
     from gpt4image.config import ExportConfig
-    from gpt4image.export import export
+    from gpt4image.deploying.export import export
 
     paths = {"timm": small_run.parent / "timm", "onnx": small_run.parent / "small.onnx"}
     paths["torch-export"] = small_run.parent / "torch.pt2"

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 import openai_stub as server
+from gpt4image.artifacts.store import Prompt
 from gpt4image.config import DescriberOptions
-from gpt4image.describers import Answer, Request
-from gpt4image.describers.openai_server import calls
-from gpt4image.describers.openai_server.describer import OpenAIDescriber
-from gpt4image.store import Prompt
+from gpt4image.describing.describers import Answer, Request
+from gpt4image.describing.describers.openai import calls
+from gpt4image.describing.describers.openai.describer import OpenAIDescriber
 
 PROMPT = Prompt("paper", 1, "Describe it.", class_conditioned=False)
 KEY = "sk-secret-0123456789"

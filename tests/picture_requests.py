@@ -9,8 +9,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from gpt4image.describers import Request
-from gpt4image.store import Prompt
+from gpt4image.artifacts.store import Prompt
+from gpt4image.describing.describers import Request
 
 QUESTION = "Describe this image in detail."
 COLOURS = ("red", "green", "blue", "white", "black", "orange", "purple")

@@ -20,12 +20,12 @@ import torch
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from gpt4image.align import LOSSES, WITH_NEGATIVES
+from gpt4image.base.errors import DataError, Gpt4ImageError
 from gpt4image.config import TrainConfig
 from gpt4image.config.learning import TextOptions
-from gpt4image.engines import processes
-from gpt4image.engines.sharding import whole
-from gpt4image.errors import DataError, Gpt4ImageError
+from gpt4image.models.alignment_losses import LOSSES, WITH_NEGATIVES
+from gpt4image.parallel import processes
+from gpt4image.parallel.sharding import whole
 
 COUNTS = (1, 2, 4)
 VIT = {
@@ -62,7 +62,7 @@ def on_each_count(work: Callable[..., Any], *arguments: Any) -> None:
     """Start four processes; run ``work(*arguments)`` in one of them alone, in two that share, and in all."""
     ports = [free_port() for _ in COUNTS]
     multiprocessing.set_forkserver_preload(
-        ["gpt4image.train", "gpt4image.training.trainer", __name__]
+        ["gpt4image.training.train", "gpt4image.training.trainer", __name__]
     )  # read once, not four times
     start = mp.start_processes  # pyright: ignore[reportPrivateImportUsage]
     start(_process, (ports, work, arguments), nprocs=max(COUNTS), start_method="forkserver")
@@ -182,7 +182,7 @@ def said(config: TrainConfig, data: Any, images: int) -> Tensor:
 
 def runs_of_each_count(count: int, options: dict[str, Any], out: Path) -> None:
     """Train a run of each kind to its end, and one that every number of processes takes a step further."""
-    from gpt4image.train import train
+    from gpt4image.training.train import train
 
     for name, changes in RUNS.items():
         whole_run = changes | {"fsdp": count > 1 and "fsdp" in changes}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from gpt4image.models import create_backbone
+from gpt4image.models.backbones import create_backbone
 
 CLASSES = 5
 

@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 from scipy import stats
 
+from gpt4image.base.files import append_json_line, write_json
 from gpt4image.data.openmoji import load_openmoji, packaged_descriptions
-from gpt4image.files import append_json_line, write_json
 
 CLASSES = ("animal", "body", "clothing", "flag", "food", "person", "place", "sign", "tool", "vehicle")
 MEANS = {"baseline": 0.35, "aligned": 0.36, "text-labels": 0.5, "zero-shot": 0.39, "oracle": 0.61}

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.store import Prompt
-from gpt4image.table import EmbeddingTable, Manifest, digests_to_bytes, text_digest, write_table
+from gpt4image.artifacts.store import Prompt
+from gpt4image.artifacts.table import EmbeddingTable, Manifest, digests_to_bytes, text_digest, write_table
 
 
 def make_table(path: Path, vectors: Mapping[str, Sequence[NDArray[np.floating]]]) -> EmbeddingTable:

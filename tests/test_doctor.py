@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gpt4image import cli, doctor
-from gpt4image.describers import DESCRIBERS
+from gpt4image.describing.describers import DESCRIBERS
 
 PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 

@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from torchvision.models import resnet18
 from transformers import AutoModelForImageClassification
 
+from gpt4image.base.files import read_json_lines
 from gpt4image.data import load_image_set
 from gpt4image.data.openmoji import packaged_descriptions
-from gpt4image.files import read_json_lines
-from gpt4image.text_encoders import load_text_encoder
+from gpt4image.encoding.text_encoders import load_text_encoder
 from tables import make_table
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from gpt4image import cli
+from gpt4image.base.errors import ConfigError
 from gpt4image.config import CompareConfig, TrainConfig
-from gpt4image.errors import ConfigError
 from gpt4image.recipes import load_recipe, read_recipe
 
 FOLDER = Path(__file__).parents[1] / "recipes"

@@ -9,10 +9,10 @@ from typing import Any
 from gpt4image.config import DescribeConfig, EncodeConfig, EvaluateConfig, TrainConfig
 from gpt4image.data import load_image_set
 from gpt4image.data.openmoji import load_openmoji, packaged_descriptions
-from gpt4image.describe import describe
-from gpt4image.encode import encode
-from gpt4image.evaluate import evaluate
-from gpt4image.train import train
+from gpt4image.describing.describe import describe
+from gpt4image.encoding.encode import encode
+from gpt4image.evaluating.evaluate import evaluate
+from gpt4image.training.train import train
 
 CLASSES = ("animal", "food", "vehicle")
 TINY_RESNET = {"model": "resnet10t", "model_args": {"channels": [8, 8, 16, 16], "stem_width": 8}}

@@ -6,9 +6,9 @@ In your own training loop, three lines:
     model = Aligner(backbone, text_width=pairs.text_width)
     loss = cross_entropy(logits, labels) + model.alignment_loss(image_emb, texts, described=described)
 
-Every stage is a function of its configuration, in the module of its name:
-``from gpt4image.train import train; train(TrainConfig(data="folder:photos", out="run"))``. The names here are imported
-when they are used, so that importing the package costs nothing.
+Every stage is a function of its configuration:
+``from gpt4image.training.train import train; train(TrainConfig(data="folder:photos", out="run"))``.
+The names here are imported when they are used, so that importing the package costs nothing.
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ from typing import Any
 __version__ = "0.1.0"
 
 _MODULE_OF = {
-    "Aligner": "aligner",
-    "Alignment": "alignment",
-    "FurtherTexts": "alignment",
+    "Aligner": "models.aligner",
+    "Alignment": "models.alignment",
+    "FurtherTexts": "models.alignment",
     "gradient_ratio": "training.weighting",
-    "create_backbone": "models",
-    "DescribedImages": "pairs",
-    "WithTexts": "pairs",
-    "Texts": "texts",
+    "create_backbone": "models.backbones",
+    "DescribedImages": "own_loop.pairs",
+    "WithTexts": "own_loop.pairs",
+    "Texts": "own_loop.texts",
     "file_digests": "data.digests",
-    "AlignedTask": "bridges.timm_script",
-    "create_loader_with_texts": "bridges.timm_script",
-    "AlignedClassifier": "bridges.hf_trainer",
-    "collate_described": "bridges.hf_trainer",
-    "LOSSES": "align",
-    "info_nce": "align",
-    "info_nce_one_way": "align",
-    "supcon": "align",
-    "soft_info_nce": "align",
-    "siglip": "align",
-    "cosine": "align",
-    "smooth_l1": "align",
-    "relational": "align",
+    "AlignedTask": "own_loop.timm_script",
+    "create_loader_with_texts": "own_loop.timm_script",
+    "AlignedClassifier": "own_loop.hf_trainer",
+    "collate_described": "own_loop.hf_trainer",
+    "LOSSES": "models.alignment_losses",
+    "info_nce": "models.alignment_losses",
+    "info_nce_one_way": "models.alignment_losses",
+    "supcon": "models.alignment_losses",
+    "soft_info_nce": "models.alignment_losses",
+    "siglip": "models.alignment_losses",
+    "cosine": "models.alignment_losses",
+    "smooth_l1": "models.alignment_losses",
+    "relational": "models.alignment_losses",
     "ImageSet": "data",
     "load_image_set": "data",
-    "DescriptionStore": "store",
-    "EmbeddingTable": "table",
-    "TextLabels": "text_labels",
-    "Outcome": "outcome",
-    "Gpt4ImageError": "errors",
+    "DescriptionStore": "artifacts.store",
+    "EmbeddingTable": "artifacts.table",
+    "TextLabels": "artifacts.text_labels",
+    "Outcome": "base.outcome",
+    "Gpt4ImageError": "base.errors",
     "DescribeConfig": "config",
     "ImportDescriptionsConfig": "config",
     "ExportDescriptionsConfig": "config",

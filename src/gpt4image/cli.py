@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt4image import __version__
-from gpt4image.engines import launch
+from gpt4image.parallel import launch
 
 OK, SET_ASIDE, USER_MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
@@ -42,35 +42,35 @@ class Command:
 
 COMMANDS = {
     "demo": Command("whole pipeline on packaged pictures, offline", "DemoConfig", "demo:demo", resumes=True),
-    "describe": Command("describe every image", "DescribeConfig", "describe:describe", resumes=True),
+    "describe": Command("describe every image", "DescribeConfig", "describing.describe:describe", resumes=True),
     "descriptions import": Command(
-        "bring descriptions into a store", "ImportDescriptionsConfig", "descriptions:import_descriptions"
+        "bring descriptions into a store", "ImportDescriptionsConfig", "describing.descriptions:import_descriptions"
     ),
     "descriptions export": Command(
-        "write descriptions to a file", "ExportDescriptionsConfig", "descriptions:export_descriptions"
+        "write descriptions to a file", "ExportDescriptionsConfig", "describing.descriptions:export_descriptions"
     ),
     "descriptions stats": Command("count what is in a store", "StatsConfig", "describing.description_stats:stats"),
-    "descriptions check": Command("hold a store against an image set", "CheckConfig", "descriptions:check"),
+    "descriptions check": Command("hold a store against an image set", "CheckConfig", "describing.descriptions:check"),
     "descriptions view": Command("write a page of images and descriptions", "ViewConfig", "describing.gallery:view"),
     "embeddings import": Command(
-        "make a table of released embeddings", "ImportEmbeddingsConfig", "embeddings:import_embeddings"
+        "make a table of released embeddings", "ImportEmbeddingsConfig", "encoding.import_embeddings:import_embeddings"
     ),
-    "encode": Command("turn descriptions into embeddings", "EncodeConfig", "encode:encode", resumes=True),
-    "label": Command("read class probabilities off the descriptions", "LabelConfig", "label:label"),
-    "train": Command("train a model", "TrainConfig", "train:train", recipes=True, shared=True, resumes=True),
-    "evaluate": Command("measure a run", "EvaluateConfig", "evaluate:evaluate", shared=True),
+    "encode": Command("turn descriptions into embeddings", "EncodeConfig", "encoding.encode:encode", resumes=True),
+    "label": Command("read class probabilities off the descriptions", "LabelConfig", "labelling.label:label"),
+    "train": Command("train a model", "TrainConfig", "training.train:train", recipes=True, shared=True, resumes=True),
+    "evaluate": Command("measure a run", "EvaluateConfig", "evaluating.evaluate:evaluate", shared=True),
     "compare": Command(
         "train all arms over seeds: did text help?",
         "CompareConfig",
-        "compare:compare",
+        "comparing.compare:compare",
         recipes=True,
         several=True,
         resumes=True,
     ),
-    "report": Command("write report.html of a run or a comparison", "ReportConfig", "report:report"),
-    "export": Command("write a model as others load it", "ExportConfig", "export:export"),
-    "predict": Command("name the classes of images", "PredictConfig", "predict:predict"),
-    "search": Command("find images by words or by another image", "SearchConfig", "search:search"),
+    "report": Command("write report.html of a run or a comparison", "ReportConfig", "reporting.report:report"),
+    "export": Command("write a model as others load it", "ExportConfig", "deploying.export:export"),
+    "predict": Command("name the classes of images", "PredictConfig", "deploying.predict:predict"),
+    "search": Command("find images by words or by another image", "SearchConfig", "searching.search:search"),
     "completion": Command("script by which a shell completes options", "CompletionConfig", "completion:completion"),
     "doctor": Command("what is installed, what is missing", "DoctorConfig", "doctor:doctor"),
 }
@@ -99,7 +99,7 @@ def _main(words: list[str]) -> int:
     if words[0] == "--version":
         print(f"gpt4image {__version__}")
         return OK
-    from gpt4image.errors import Gpt4ImageError, nearest
+    from gpt4image.base.errors import Gpt4ImageError, nearest
 
     try:
         is_group = any(name.startswith(f"{words[0]} ") for name in COMMANDS)
@@ -151,7 +151,7 @@ def _interrupted(words: list[str]) -> str:
 def _run(name: str, words: list[str]) -> int:
     command = COMMANDS[name]
     if launch.count() > 1 and not command.shared:
-        from gpt4image.errors import ConfigError
+        from gpt4image.base.errors import ConfigError
 
         shared = " and ".join(known for known, other in COMMANDS.items() if other.shared)
         raise ConfigError(
@@ -164,7 +164,7 @@ def _run(name: str, words: list[str]) -> int:
     while command.recipes and words and words[0].endswith(".toml"):
         recipes.append(words.pop(0))
     if len(recipes) > 1 and not command.several:
-        from gpt4image.errors import ConfigError, first_few
+        from gpt4image.base.errors import ConfigError, first_few
 
         raise ConfigError(f"{name} takes one recipe, not {first_few(recipes)}; give the command once for each.")
     parsed = [_parse(name, config_type, words, recipe) for recipe in recipes or [None]]

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import tyro
 
 from gpt4image import cli, config
-from gpt4image.outcome import Outcome
+from gpt4image.base.outcome import Outcome
 
 
 def completion(options: config.CompletionConfig) -> Outcome:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from gpt4image.base.outcome import Outcome
+from gpt4image.base.progress import console
 from gpt4image.config import CompareConfig, DemoConfig, DescribeConfig, EncodeConfig, LabelConfig
-from gpt4image.outcome import Outcome
-from gpt4image.progress import console
 
 DATA = "openmoji"
 LABELS_PER_CLASS = 5
@@ -20,11 +20,11 @@ def demo(config: DemoConfig) -> Outcome:
     Raises:
         MissingExtraError: the packaged pictures are not installed.
     """
-    from gpt4image.compare import compare
+    from gpt4image.comparing.compare import compare
     from gpt4image.data.openmoji import packaged_descriptions
-    from gpt4image.describe import describe
-    from gpt4image.encode import encode
-    from gpt4image.label import label
+    from gpt4image.describing.describe import describe
+    from gpt4image.encoding.encode import encode
+    from gpt4image.labelling.label import label
 
     out = config.out
     store, table = out / "descriptions.db", out / "embeddings"

@@ -8,8 +8,8 @@ import re
 from importlib import metadata
 from typing import Any
 
+from gpt4image.base.outcome import Outcome
 from gpt4image.config import DoctorConfig
-from gpt4image.outcome import Outcome
 
 EXTRAS = {
     "demo": "the packaged pictures: demo, --data openmoji",
@@ -46,10 +46,10 @@ def doctor(_: DoctorConfig) -> Outcome:
 def _machine() -> dict[str, Any]:
     import torch
 
+    from gpt4image.artifacts.runs import cpu_name
     from gpt4image.data.pixels import available_cores
-    from gpt4image.devices import choose_device, computes_bf16
-    from gpt4image.models import compiler_missing
-    from gpt4image.runs import cpu_name
+    from gpt4image.models.backbones import compiler_missing
+    from gpt4image.parallel.devices import choose_device, computes_bf16
 
     device = choose_device("auto")
     facts: dict[str, Any] = {"python": platform.python_version(), "cpu": cpu_name(), "cores": available_cores()}

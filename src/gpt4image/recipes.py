@@ -9,9 +9,9 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from gpt4image.base.errors import ConfigError, first_few, nearest
+from gpt4image.base.files import parse_toml
 from gpt4image.config import StageConfig
-from gpt4image.errors import ConfigError, first_few, nearest
-from gpt4image.files import parse_toml
 
 STAGES = ("train", "compare")
 Config = TypeVar("Config", bound=StageConfig)

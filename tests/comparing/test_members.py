@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpt4image.comparing.class_names import ClassNames
+from gpt4image.base.errors import ConfigError
 from gpt4image.comparing.members import Member, members_of, require_names
 from gpt4image.comparing.regimes import Regime
 from gpt4image.config import CompareConfig
 from gpt4image.data import load_image_set
-from gpt4image.errors import ConfigError
+from gpt4image.encoding.class_names import ClassNames
 from gpt4image.training.training_data import prepare
 from tables import make_table
 

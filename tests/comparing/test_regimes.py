@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gpt4image.base.errors import DataError
 from gpt4image.comparing.regimes import Regime
 from gpt4image.config import CompareConfig, TrainConfig
 from gpt4image.data import NO_LABEL
-from gpt4image.errors import DataError
 from gpt4image.training.training_data import TrainingData, prepare
 from tables import make_table
 

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpt4image.comparing import class_names
+from gpt4image.base.errors import ConfigError, ModelError, TableError
+from gpt4image.base.files import read_json, write_json
 from gpt4image.comparing.arms import ALL
 from gpt4image.comparing.setups import Setup, set_up
 from gpt4image.config import TrainConfig, TrainOptions
 from gpt4image.config.learning import OF_ALIGNMENT, OF_TEXT_LABELS
 from gpt4image.data import load_image_set
-from gpt4image.errors import ConfigError, ModelError, TableError
-from gpt4image.files import read_json, write_json
+from gpt4image.encoding import class_names
 from gpt4image.training.training_data import Prepared, prepare
 from tables import make_table
 
@@ -97,7 +97,7 @@ def test_runs_that_read_class_names_are_made_anew_with_others(
     first = keys()
     reading = {arm for arm in ALL if ALL[arm].text_labels or ALL[arm].names}
     assert {"text-labels", "zero-shot", "class-name"} <= reading
-    monkeypatch.setattr("gpt4image.text_encoders.bag_of_words.fingerprint", lambda _: "later")
+    monkeypatch.setattr("gpt4image.encoding.text_encoders.bag_of_words.fingerprint", lambda _: "later")
     assert told_apart(keys()) == reading, "the same table, read by another encoder"
     monkeypatch.undo()
     assert keys() == first
@@ -105,7 +105,7 @@ def test_runs_that_read_class_names_are_made_anew_with_others(
     def gone(*_: Any, **__: Any) -> None:
         raise ModelError("the encoder is not here any more")
 
-    monkeypatch.setattr("gpt4image.text_encoders.load_known_encoder", gone)
+    monkeypatch.setattr("gpt4image.encoding.text_encoders.load_known_encoder", gone)
     assert told_apart(keys()) == reading
     assert given(ready, {}, "text-labels").label_names[0].missing == "the encoder is not here any more"
     spread = {"label_method": "propagation"}

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Sequence, Value
 
+from gpt4image.base.errors import ConfigError, DataError, MissingExtraError
 from gpt4image.data import NO_LABEL, load_image_set
-from gpt4image.errors import ConfigError, DataError, MissingExtraError
 
 Png = Callable[..., bytes]
 

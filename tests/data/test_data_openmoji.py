@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gpt4image.base.errors import ConfigError, MissingExtraError
 from gpt4image.data import load_image_set, openmoji
 from gpt4image.data.decode import decode
 from gpt4image.data.openmoji import packaged_descriptions
-from gpt4image.errors import ConfigError, MissingExtraError
 
 
 def test_the_set(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from gpt4image.base.errors import DecodeError
 from gpt4image.data.decode import FORMATS, decode, decode_square, sides
-from gpt4image.errors import DecodeError
 
 RED = (255, 0, 0)
 

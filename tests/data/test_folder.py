@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.data import NO_LABEL, ImageSet, load_image_set
-from gpt4image.errors import ConfigError, DataError
 
 Write = Callable[..., None]
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.data import ImageSet, MemorySource, load_image_set, load_with_splits
-from gpt4image.errors import ConfigError, DataError
 
 
 def make(**changes: Any) -> ImageSet:

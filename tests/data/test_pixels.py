@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from gpt4image.base.errors import DataError
 from gpt4image.data import ImageSet, MemorySource, pixels
 from gpt4image.data.decode import decode_square
 from gpt4image.data.pixels import MemoryPixels, Pixels, WorkerPixels, load_pixels
-from gpt4image.errors import DataError
 
 COUNT = 700  # several chunks
 

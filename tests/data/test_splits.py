@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpt4image.base.errors import DataError
 from gpt4image.data.image_set import NO_LABEL, ImageSet, MemorySource
 from gpt4image.data.splits import (
     drawn_part,
@@ -19,7 +20,6 @@ from gpt4image.data.splits import (
     stand_ins,
     with_splits,
 )
-from gpt4image.errors import DataError
 
 
 def image_set(images: list[bytes], labels: list[int], splits: list[str] | None = None, prefix: str = "") -> ImageSet:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from torchvision.datasets import CIFAR10, CIFAR100
 
+from gpt4image.base.errors import DataError
 from gpt4image.data import load_image_set
 from gpt4image.data.decode import decode
-from gpt4image.errors import DataError
 
 
 def write(path: Path, content: dict[str, object]) -> str:

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.data import NO_LABEL, ImageSet, load_image_set, shards
 from gpt4image.data.webdataset import expand_braces
-from gpt4image.errors import ConfigError, DataError
 
 Png = Callable[..., bytes]
 

@@ -16,9 +16,9 @@ import pytest
 import torch
 from torch import nn
 
+from gpt4image.base.errors import ModelError
 from gpt4image.deploying.archive import load_program
 from gpt4image.deploying.metadata import EXTRA_FILE
-from gpt4image.errors import ModelError
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of torch, about its own parts
 PROGRAM, WEIGHTS = "models/model.json", "data/weights/model_weights_config.json"

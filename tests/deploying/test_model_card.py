@@ -12,14 +12,14 @@ import yaml
 from markdown_it import MarkdownIt
 
 import trained_runs
-from gpt4image import runs
-from gpt4image.compare import compare
+from gpt4image.artifacts import runs
+from gpt4image.base.files import read_json, write_json
+from gpt4image.comparing.compare import compare
 from gpt4image.config import CompareConfig, ExportConfig, LabelConfig, TrainConfig
 from gpt4image.deploying import model_card
-from gpt4image.export import export
-from gpt4image.files import read_json, write_json
-from gpt4image.label import label
-from gpt4image.train import train
+from gpt4image.deploying.export import export
+from gpt4image.labelling.label import label
+from gpt4image.training.train import train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from timm.data import create_transform
 
+from gpt4image.base.errors import DecodeError, ModelError
 from gpt4image.data.decode import decode_square
 from gpt4image.deploying.preprocessing import Preprocessing, as_images
-from gpt4image.errors import DecodeError, ModelError
 from gpt4image.training.augment import Augmentation, eval_batch
 
 COLOURS: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 import gpt4image.describing.description_stats
+from gpt4image.artifacts.store import Description, DescriptionStore, Prompt, canonical_json
+from gpt4image.base.errors import StoreError
 from gpt4image.config import StatsConfig
 from gpt4image.data.image_set import NO_LABEL, ImageSet, MemorySource
 from gpt4image.describing.description_stats import class_names, describer_names, stats, stored_flaws
-from gpt4image.errors import StoreError
-from gpt4image.store import Description, DescriptionStore, Prompt, canonical_json
 
 PAPER = Prompt("paper", 1, "Describe this image in detail.", class_conditioned=False)
 TOLD = Prompt("told", 1, "This is a {class_name}. Describe it.", class_conditioned=True)

@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 import gpt4image.describing.gallery
+from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
+from gpt4image.base.errors import ConfigError, StoreError
 from gpt4image.config import ViewConfig
 from gpt4image.data.image_set import NO_LABEL, ImageSet, MemorySource
 from gpt4image.describing.gallery import view
-from gpt4image.errors import ConfigError, StoreError
-from gpt4image.store import Description, DescriptionStore, Prompt
 
 PAPER = Prompt("paper", 1, "Describe this image in detail.", class_conditioned=False)
 MODEL: dict[str, Any] = {"kind": "openai", "model": "m"}

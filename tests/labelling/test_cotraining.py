@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gpt4image import runs
+from gpt4image.artifacts import runs
+from gpt4image.base.errors import RunError
+from gpt4image.base.files import read_json, write_json
 from gpt4image.config import LabelConfig
 from gpt4image.data import ImageSet, load_with_splits
-from gpt4image.errors import RunError
-from gpt4image.files import read_json, write_json
 from gpt4image.labelling.cotraining import ask_run, combine
 
 

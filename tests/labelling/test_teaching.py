@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gpt4image.comparing.class_names import ClassNames
+from gpt4image.artifacts.text_labels import Facts, TextLabels
+from gpt4image.base.errors import ConfigError, TableError
 from gpt4image.comparing.regimes import Regime
 from gpt4image.config import LabelConfig, TrainConfig
 from gpt4image.data import NO_LABEL, load_image_set
-from gpt4image.errors import ConfigError, TableError
-from gpt4image.label import label
+from gpt4image.encoding.class_names import ClassNames
+from gpt4image.labelling.label import label
 from gpt4image.labelling.teaching import (
     class_names_of,
     described_by,
@@ -27,7 +28,6 @@ from gpt4image.labelling.teaching import (
     texts_of,
     with_text_labels,
 )
-from gpt4image.text_labels import Facts, TextLabels
 from gpt4image.training.training_data import TrainingData, prepare
 from tables import make_table
 

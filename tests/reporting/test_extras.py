@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gpt4image.files import write_json
+from gpt4image.base.files import write_json
 from gpt4image.reporting.extras import Descriptions, SpaceMap
 from gpt4image.reporting.records import Record, load_item
 from synthetic_records import descriptions, space_map

@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpt4image.compare import compare
+from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
+from gpt4image.base.files import read_json
+from gpt4image.comparing.compare import compare
 from gpt4image.comparing.planning import make_plan
 from gpt4image.config import CompareConfig, EncodeConfig, LabelConfig, ReportConfig, TrainConfig
 from gpt4image.data import load_image_set
-from gpt4image.encode import encode
-from gpt4image.files import read_json
-from gpt4image.label import label
-from gpt4image.report import report
+from gpt4image.encoding.encode import encode
+from gpt4image.labelling.label import label
 from gpt4image.reporting.extras import Descriptions, Doubt, Example, SpaceMap
 from gpt4image.reporting.gather import gather_comparison
-from gpt4image.store import Description, DescriptionStore, Prompt
-from gpt4image.train import train
+from gpt4image.reporting.report import report
+from gpt4image.training.train import train
 
 SMALL: dict[str, Any] = {
     "model": "resnet10t", "model_args": {"channels": [8, 8, 8, 8], "stem_width": 8}, "image_size": 16, "batch_size": 8,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gpt4image.report import write_report
 from gpt4image.reporting.metric_tables import (
     absent_notes,
     all_tables,
@@ -15,6 +14,7 @@ from gpt4image.reporting.metric_tables import (
     metric_tables,
 )
 from gpt4image.reporting.records import Comparison
+from gpt4image.reporting.report import write_report
 from synthetic_records import comparison_record, write_comparison
 
 

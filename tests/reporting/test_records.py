@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from gpt4image.errors import RunError
-from gpt4image.files import read_json, write_json
+from gpt4image.base.errors import RunError
+from gpt4image.base.files import read_json, write_json
 from gpt4image.reporting.extras import Doubt, Example
 from gpt4image.reporting.records import (
     Comparison,

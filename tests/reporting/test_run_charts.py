@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt4image.files import read_json, write_json
+from gpt4image.base.files import read_json, write_json
 from gpt4image.reporting.records import load_run
 from gpt4image.reporting.run_charts import CLASSES_SHOWN, class_accuracies, class_gains, confusions
 from synthetic_records import write_run

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt4image.engines import processes
-from gpt4image.errors import ConfigError, DataError
+from gpt4image.base.errors import ConfigError, DataError
+from gpt4image.parallel import processes
 from gpt4image.training.batches import Stream, make_batches
 
 

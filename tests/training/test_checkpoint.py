@@ -10,7 +10,7 @@ import torch
 from timm.optim import create_optimizer_v2  # pyright: ignore[reportPrivateImportUsage]
 from torch import nn
 
-from gpt4image.errors import ModelError, RunError
+from gpt4image.base.errors import ModelError, RunError
 from gpt4image.training import checkpoint
 from gpt4image.training.checkpoint import load_checkpoint, load_tensors, save_checkpoint, save_tensors
 

@@ -10,15 +10,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from gpt4image import runs
-from gpt4image.aligner import Aligner
+from gpt4image.artifacts import runs
 from gpt4image.config import TrainConfig
 from gpt4image.data import load_image_set
-from gpt4image.models import create_backbone
-from gpt4image.train import train
+from gpt4image.models.aligner import Aligner
+from gpt4image.models.backbones import create_backbone
 from gpt4image.training import loop
 from gpt4image.training.checkpoint import load_tensors
 from gpt4image.training.objective import batch_losses, seed_step
+from gpt4image.training.train import train
 from gpt4image.training.trainer import Trainer, build
 from gpt4image.training.training_data import prepare
 from tables import make_table

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gpt4image.errors import ConfigError
+from gpt4image.base.errors import ConfigError
 from gpt4image.training.policies import STRONG, Policy
 
 MEAN = (0.5, 0.4, 0.3)

@@ -9,22 +9,22 @@ import numpy as np
 import pytest
 import torch
 
-from gpt4image import runs
-from gpt4image.comparing.class_names import ClassNames
-from gpt4image.comparing.measures import Measures, measure_more
-from gpt4image.comparing.retrieval import recalls, zero_shot_accuracy
-from gpt4image.comparing.run_model import load_run_model
+from gpt4image.artifacts import runs
+from gpt4image.artifacts.table import EmbeddingTable
+from gpt4image.base.errors import ModelError, RunError, TableError
+from gpt4image.base.files import read_json, write_json
 from gpt4image.config import TrainConfig
 from gpt4image.data import load_image_set
-from gpt4image.errors import ModelError, RunError, TableError
-from gpt4image.files import read_json, write_json
-from gpt4image.table import EmbeddingTable
-from gpt4image.train import train
+from gpt4image.encoding.class_names import ClassNames
+from gpt4image.evaluating.measures import Measures, measure_more
+from gpt4image.evaluating.retrieval import recalls, zero_shot_accuracy
+from gpt4image.evaluating.run_model import load_run_model
 from gpt4image.training.text_space import RECORD, TextSpace, read_text_space
+from gpt4image.training.train import train
 from gpt4image.training.trainer import centred
 from gpt4image.training.training_data import prepare
+from small_training import options, same
 from tables import make_table
-from test_train import options, same
 
 
 @pytest.fixture

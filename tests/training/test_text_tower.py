@@ -11,21 +11,21 @@ import numpy as np
 import pytest
 import torch
 
-from gpt4image import runs
+from gpt4image.artifacts import runs
+from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
+from gpt4image.artifacts.table import EmbeddingTable
+from gpt4image.base.errors import ConfigError, ModelError, TableError
 from gpt4image.config import CompareConfig, EncodeConfig, TrainConfig
 from gpt4image.config.learning import TUNABLE
-from gpt4image.encode import encode
-from gpt4image.errors import ConfigError, ModelError, TableError
-from gpt4image.store import Description, DescriptionStore, Prompt
-from gpt4image.table import EmbeddingTable
-from gpt4image.text_encoders import load_text_encoder
-from gpt4image.text_encoders.tuning import FOLDER, WEIGHTS
-from gpt4image.train import train
+from gpt4image.encoding.encode import encode
+from gpt4image.encoding.text_encoders import load_text_encoder
+from gpt4image.encoding.text_encoders.tuning import FOLDER, WEIGHTS
 from gpt4image.training.checkpoint import load_tensors
 from gpt4image.training.text_targets import TextTargets
 from gpt4image.training.text_tower import TextReader, TextSource, TextTower
+from gpt4image.training.train import train
 from several_processes import COUNTS, SHARED, VIT, gradient, on_each_count
-from test_train import StoppedError, options, same, stop_after
+from small_training import StoppedError, options, same, stop_after
 from tiny_text_models import make_model
 
 PAPER = Prompt("paper", 1, "Describe this image in detail.", False)
@@ -152,7 +152,7 @@ def test_runs_resume_to_the_same_bits_and_the_encoder_is_found_again(
 def test_the_frozen_table_is_the_default_and_arms_with_made_up_vectors_keep_it(
     described: Path, colour_folder: Path, tmp_path: Path
 ) -> None:
-    from gpt4image.compare import compare
+    from gpt4image.comparing.compare import compare
 
     compare(
         CompareConfig(
@@ -184,7 +184,7 @@ TUNED: dict[str, dict[str, Any]] = {
 
 
 def tuned_gradients(count: int, options: dict[str, Any], out: Path) -> None:
-    from gpt4image.engines import processes
+    from gpt4image.parallel import processes
     from gpt4image.training import trainer
     from gpt4image.training.training_data import prepare
 

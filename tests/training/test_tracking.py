@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from gpt4image import runs
+from gpt4image.artifacts import runs
+from gpt4image.base.errors import ConfigError, MissingExtraError
+from gpt4image.base.files import read_json_lines
 from gpt4image.cli import main
 from gpt4image.config import TrainConfig
-from gpt4image.errors import ConfigError, MissingExtraError
-from gpt4image.files import read_json_lines
 from gpt4image.training import tracking
 from gpt4image.training.tracking import require_trackers, tracked
 

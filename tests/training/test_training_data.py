@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gpt4image.base.errors import DataError, TableError
 from gpt4image.config import TrainConfig
 from gpt4image.data import load_image_set
-from gpt4image.errors import DataError, TableError
 from gpt4image.training.training_data import prepare, with_table
 from tables import make_table
 

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpt4image.base.errors import ConfigError
 from gpt4image.config import TrainConfig
-from gpt4image.errors import ConfigError
 from gpt4image.training.weighting import SCHEDULES, gradient_ratio, weights_at
 
 STEPS = 40

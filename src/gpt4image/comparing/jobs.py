@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image import runs
+from gpt4image.artifacts import runs
+from gpt4image.base.files import read_json, write_json
 from gpt4image.comparing import arms
-from gpt4image.comparing.measures import lacked_names
 from gpt4image.comparing.planning import Job, jobs_at_once
 from gpt4image.config import CompareConfig, TrainConfig
-from gpt4image.engines.local import run_jobs, worker_number
-from gpt4image.evaluate import measure_run, run_probabilities
-from gpt4image.files import read_json, write_json
+from gpt4image.evaluating.evaluate import measure_run, run_probabilities
+from gpt4image.evaluating.measures import lacked_names
 from gpt4image.labelling.teaching import judge_training, read_training, targets_of
+from gpt4image.parallel.local import run_jobs, worker_number
 from gpt4image.training.training_data import Prepared, TrainingData, prepare, with_table
 
 
@@ -45,8 +45,8 @@ def _is_done(job: Job) -> bool:
 
 def run_job(job: Job, progress: Callable[[int, int, str], None]) -> None:
     """Train one arm and seed, and read the test split once. Runs in a worker process."""
-    from gpt4image.devices import cpu_threads, use_gpu
-    from gpt4image.train import run
+    from gpt4image.parallel.devices import cpu_threads, use_gpu
+    from gpt4image.training.train import run
 
     use_gpu(job.config.device, worker_number())
     with cpu_threads(job.config.threads):

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpt4image.base.errors import ConfigError
 from gpt4image.comparing import arms
-from gpt4image.comparing.class_names import ClassNames, find_class_names
 from gpt4image.config import ARMS, CompareConfig
 from gpt4image.config.base import listed
 from gpt4image.data.image_set import NO_LABEL
-from gpt4image.errors import ConfigError
+from gpt4image.encoding.class_names import ClassNames, find_class_names
 from gpt4image.labelling.teaching import described_by
 from gpt4image.training.training_data import TrainingData
 

@@ -11,23 +11,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image import runs
+from gpt4image.artifacts import runs
+from gpt4image.artifacts.table import EmbeddingTable
+from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, TableError
+from gpt4image.base.files import fingerprint, read_json, write_json
 from gpt4image.comparing import arms
-from gpt4image.comparing.class_names import ClassNames, not_read
-from gpt4image.comparing.measures import Measures
 from gpt4image.comparing.members import Member, members_of, require_names
 from gpt4image.comparing.regimes import Regime
 from gpt4image.comparing.setups import Setup, set_up, train_config
-from gpt4image.comparing.transfer import choose_images, identity
 from gpt4image.config import CompareConfig, TrainConfig, TrainOptions
 from gpt4image.config.base import flag_of
 from gpt4image.config.learning import OF_ALIGNMENT, OF_TEXT_LABELS
 from gpt4image.data.image_set import NO_LABEL
-from gpt4image.errors import ConfigError, DataError, Gpt4ImageError, TableError
-from gpt4image.files import fingerprint, read_json, write_json
+from gpt4image.encoding.class_names import ClassNames, not_read
+from gpt4image.evaluating.measures import Measures
+from gpt4image.evaluating.transfer import choose_images, identity
 from gpt4image.labelling.reading import require_two_classes
 from gpt4image.labelling.teaching import described_by
-from gpt4image.table import EmbeddingTable
 from gpt4image.training import auto
 from gpt4image.training.tracking import require_trackers
 from gpt4image.training.training_data import Prepared, TrainingData, prepare, require_batch, require_selectable
@@ -149,8 +149,8 @@ def make_plan(config: CompareConfig) -> Plan:
 
 def _resolved(config: CompareConfig) -> Prepared:
     """Prepare the data and choose what is left open; a comparison that goes on keeps what it had chosen."""
-    from gpt4image.devices import cpu_threads
-    from gpt4image.train import resolve
+    from gpt4image.parallel.devices import cpu_threads
+    from gpt4image.training.train import resolve
 
     # What is chosen depends on the images and the options of the baseline alone, not on which arms and seeds are asked
     # for, nor on what some of them do with texts.
@@ -188,7 +188,7 @@ def _class_conditioned(config: CompareConfig) -> bool:
 
 def _refuse_leak(config: CompareConfig, members: Iterable[Member]) -> None:
     """Refuse descriptions that were told the class where labels are meant to be scarce or wrong."""
-    from gpt4image.label import open_tables
+    from gpt4image.labelling.label import open_tables
 
     for member in members:
         if arms.ALL[member.arm].text:
@@ -355,7 +355,7 @@ def jobs_at_once(config: CompareConfig) -> int:
     """Return how many runs go side by side."""
     import torch
 
-    from gpt4image.devices import choose_device
+    from gpt4image.parallel.devices import choose_device
 
     if config.jobs is not None:
         return config.jobs

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.base.errors import DataError
 from gpt4image.config import CompareConfig
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.data.splits import drawn_part, flip_labels, keep_labels_per_class, long_tail
-from gpt4image.errors import DataError
 from gpt4image.training.training_data import TrainingData
 
 

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image import runs
-from gpt4image.checksums import require_recorded
+from gpt4image.artifacts import runs
+from gpt4image.base.checksums import require_recorded
+from gpt4image.base.errors import first_few
+from gpt4image.base.files import read_json, read_parquet
 from gpt4image.comparing import arms
 from gpt4image.comparing.members import Member
 from gpt4image.comparing.regimes import Regime
@@ -21,8 +23,6 @@ from gpt4image.comparing.statistics import crossed, mean_ci, paired
 from gpt4image.config import CompareConfig
 from gpt4image.data.image_set import NO_LABEL, ImageSet
 from gpt4image.data.splits import seen_in_training
-from gpt4image.errors import first_few
-from gpt4image.files import read_json, read_parquet
 from gpt4image.reporting.findings import condition
 from gpt4image.training.training_data import TrainingData
 

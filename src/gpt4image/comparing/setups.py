@@ -11,16 +11,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gpt4image import runs
-from gpt4image.checksums import file_digest
+from gpt4image.artifacts import runs
+from gpt4image.artifacts.table import EmbeddingTable
+from gpt4image.base.checksums import file_digest
+from gpt4image.base.errors import ConfigError
+from gpt4image.base.files import fingerprint
 from gpt4image.comparing.arms import Arm
-from gpt4image.comparing.class_names import ClassNames, find_class_names
 from gpt4image.config import TrainConfig, TrainOptions
 from gpt4image.config.learning import OF_ALIGNMENT, OF_TEXT_LABELS, TextOptions
-from gpt4image.errors import ConfigError
-from gpt4image.files import fingerprint
+from gpt4image.encoding.class_names import ClassNames, find_class_names
 from gpt4image.labelling.teaching import class_names_of
-from gpt4image.table import EmbeddingTable
 from gpt4image.training import auto
 from gpt4image.training.training_data import Prepared, with_table
 

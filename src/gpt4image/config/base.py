@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import tyro
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
-from gpt4image.errors import ConfigError, nearest
-from gpt4image.files import parse_json
+from gpt4image.base.errors import ConfigError, nearest
+from gpt4image.base.files import parse_json
 
 MOST_THREADS = 1024  # more than machines have cores; libraries crash where they cannot start what is asked
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]

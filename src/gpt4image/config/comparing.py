@@ -10,9 +10,9 @@ import tyro
 from pydantic import Field
 from pydantic import field_validator as check
 
+from gpt4image.base.errors import ConfigError, nearest
 from gpt4image.config.base import JsonTable, StageConfig, listed
 from gpt4image.config.learning import DataOptions, RunningOptions, TrainOptions
-from gpt4image.errors import ConfigError, nearest
 
 ARMS = (
     "baseline",

@@ -10,8 +10,8 @@ import tyro
 from pydantic import Field, model_validator
 from pydantic import field_validator as check
 
+from gpt4image.base.errors import ConfigError
 from gpt4image.config.base import MOST_THREADS, StageConfig
-from gpt4image.errors import ConfigError
 
 ROW_FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".txt": "table", "": "table"}
 """How `predict` writes rows, by the ending of its file."""

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from gpt4image.base.errors import ConfigError, nearest
 from gpt4image.config.base import MOST_THREADS, Fraction, JsonTable, StageConfig, listed
-from gpt4image.errors import ConfigError, nearest
 
 
 class DataOptions(StageConfig):
@@ -116,8 +116,8 @@ class TextOptions(StageConfig):
     def _fits(self) -> Self:
         checked = self.learn_temperature or self.paper_compat or self.same_class == "masked"
         if checked or self.negatives == "table":  # importing torch takes a second
-            from gpt4image.align import WITH_NEGATIVES
-            from gpt4image.alignment import Alignment
+            from gpt4image.models.alignment import Alignment
+            from gpt4image.models.alignment_losses import WITH_NEGATIVES
 
             Alignment(**self.alignment)
             if self.negatives == "table" and (self.align_loss not in WITH_NEGATIVES or self.paper_compat):

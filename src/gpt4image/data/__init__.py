@@ -8,11 +8,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 
+from gpt4image.base.errors import ConfigError, first_few, nearest
 from gpt4image.data.file_source import expanded
 from gpt4image.data.image_set import NO_LABEL, SPLITS, ImageSet, ImageSource, MemorySource
 from gpt4image.data.labels import differing_in_case, note_once, require_trained
 from gpt4image.data.splits import KeepInTrain, with_splits
-from gpt4image.errors import ConfigError, first_few, nearest
 
 # SPEC name -> module and function; modules are imported when asked for, as some need heavy or optional packages.
 LOADERS = {

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from gpt4image.errors import DecodeError
+from gpt4image.base.errors import DecodeError
 
 Image.init()
 # An allow-list: other plug-ins of Pillow start programs (EPS runs Ghostscript) or are not pictures. Not every build of

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from gpt4image.files import user_cache
-from gpt4image.progress import progress_bar
+from gpt4image.base.files import user_cache
+from gpt4image.base.progress import progress_bar
 
 # Size, time of change of the content, and of the entry: `cp -p` and `touch -r` can set back the first two alone.
 State = tuple[int, int, int]

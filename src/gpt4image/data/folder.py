@@ -15,12 +15,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpt4image.base.errors import ConfigError, DataError, first_few
+from gpt4image.base.outcome import SetAside
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.file_source import FileSource, expanded, is_below, is_unicode
 from gpt4image.data.image_set import NO_LABEL, SPLIT_OF, ImageSet
 from gpt4image.data.labels import note_once
-from gpt4image.errors import ConfigError, DataError, first_few
-from gpt4image.outcome import SetAside
 
 UNLABELLED = "unlabelled"
 # What a folder name in small letters was surely meant for.

@@ -14,12 +14,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from gpt4image.base.errors import ConfigError, DataError, MissingExtraError, first_few
+from gpt4image.base.outcome import SetAside
 from gpt4image.data.arrow_source import ArrowSource
 from gpt4image.data.file_source import expanded
 from gpt4image.data.image_set import NO_LABEL, SPLIT_OF, ImageSet
 from gpt4image.data.labels import LABEL_NAMES, encode_labels, refuse_gaps
-from gpt4image.errors import ConfigError, DataError, MissingExtraError, first_few
-from gpt4image.outcome import SetAside
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -11,8 +11,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.errors import DataError, first_few
-from gpt4image.outcome import SetAside
+from gpt4image.base.errors import DataError, first_few
+from gpt4image.base.outcome import SetAside
 
 NO_LABEL = -1
 SPLITS = ("train", "val", "test")

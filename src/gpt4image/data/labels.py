@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.base.errors import DataError, first_few
+from gpt4image.base.progress import console
 from gpt4image.data.image_set import NO_LABEL
-from gpt4image.errors import DataError, first_few
-from gpt4image.progress import console
 
 MAX_CLASSES = 1_000_000
 # Names of the label in published sets, the usual ones first.

@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
+from gpt4image.base.errors import ConfigError, DataError, nearest
+from gpt4image.base.outcome import SetAside
 from gpt4image.data.file_source import FileSource, expanded, is_below
 from gpt4image.data.image_set import SPLIT_OF, ImageSet
 from gpt4image.data.labels import encode_labels, refuse_gaps
-from gpt4image.errors import ConfigError, DataError, nearest
-from gpt4image.outcome import SetAside
 
 COLUMNS = ("path", "label", "split", "key")
 

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+from gpt4image.base.errors import ConfigError, MissingExtraError
+from gpt4image.base.files import atomic_path, user_cache
 from gpt4image.data.image_set import ImageSet, MemorySource
-from gpt4image.errors import ConfigError, MissingExtraError
-from gpt4image.files import atomic_path, user_cache
 
 SIZE = 72
 TEST_FRACTION, VAL_FRACTION = 0.25, 0.10

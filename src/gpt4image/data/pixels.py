@@ -22,12 +22,12 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from gpt4image.base.errors import DataError, DecodeError
+from gpt4image.base.outcome import SetAside
+from gpt4image.base.progress import progress_bar
 from gpt4image.data.decode import decode_square
 from gpt4image.data.image_set import ImageSet
-from gpt4image.engines import launch
-from gpt4image.errors import DataError, DecodeError
-from gpt4image.outcome import SetAside
-from gpt4image.progress import progress_bar
+from gpt4image.parallel import launch
 
 BLANK = 255
 CHUNK = 64  # images per message between processes: 64 of 224 x 224 are 10 MB of shared memory

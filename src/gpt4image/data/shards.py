@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.base.files import parse_json, user_cache, write_text
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.digests import file_state, is_settled, part_digests
 from gpt4image.data.file_source import MAX_FILE_BYTES, is_unicode
 from gpt4image.data.labels import LABEL_NAMES
-from gpt4image.files import parse_json, user_cache, write_text
 
 FORMAT = 2  # of what is remembered of a shard: a higher one where the same shard gives another index
 MAX_LABEL_BYTES = 1_000_000  # of a member that holds a label, among other things

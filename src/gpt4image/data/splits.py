@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.base.errors import DataError
 from gpt4image.data.image_set import NO_LABEL, ImageSet
-from gpt4image.errors import DataError
 
 KeepInTrain = Callable[[Sequence[str]], NDArray[np.bool_]]
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.base.errors import DataError
+from gpt4image.base.files import user_cache
 from gpt4image.data.file_source import expanded
 from gpt4image.data.image_set import ImageSet
-from gpt4image.errors import DataError
-from gpt4image.files import user_cache
 
 if TYPE_CHECKING:
     from torchvision.datasets import CIFAR10

@@ -20,13 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
+from gpt4image.base.errors import ConfigError, DataError, first_few
+from gpt4image.base.outcome import SetAside
+from gpt4image.base.progress import progress_bar
 from gpt4image.data.file_source import expanded
 from gpt4image.data.image_set import SPLIT_OF, ImageSet
 from gpt4image.data.labels import encode_labels, refuse_gaps
 from gpt4image.data.shards import ShardIndex, ShardSource, index_shard
-from gpt4image.errors import ConfigError, DataError, first_few
-from gpt4image.outcome import SetAside
-from gpt4image.progress import progress_bar
 
 CLASS_NAMES = "classnames.txt"
 MAX_SHARDS = 1_000_000

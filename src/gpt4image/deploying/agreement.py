@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.comparing.run_model import RunModel
+from gpt4image.base.errors import ExportError
+from gpt4image.base.outcome import SetAside
 from gpt4image.data import ImageSet
 from gpt4image.data.pixels import load_pixels
 from gpt4image.deploying.loading import load_classifier
 from gpt4image.deploying.preprocessing import as_images
-from gpt4image.errors import ExportError
-from gpt4image.outcome import SetAside
+from gpt4image.evaluating.run_model import RunModel
 from gpt4image.training.auto import stored_size
 
 MOST_IMAGES = 256

@@ -21,8 +21,8 @@ import torch
 from torch import nn
 from torch.export.pt2_archive import PT2ArchiveReader
 
+from gpt4image.base.errors import ModelError, first_line
 from gpt4image.deploying.metadata import EXTRA_FILE
-from gpt4image.errors import ModelError, first_line
 
 _PROGRAM = "models/model.json"
 _INPUTS = "data/sample_inputs/model.pt"

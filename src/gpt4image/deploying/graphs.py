@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gpt4image.base.errors import ExportError, MissingExtraError, first_line
 from gpt4image.deploying.leaving import LeavingModel
 from gpt4image.deploying.metadata import EXTRA_FILE, ONNX_KEY
 from gpt4image.deploying.preprocessing import Preprocessing
-from gpt4image.errors import ExportError, MissingExtraError, first_line
 
 INPUT, OUTPUT = "images", "probabilities"
 LARGEST_ONNX = 2_000_000_000  # bytes; protobuf holds no more in one message

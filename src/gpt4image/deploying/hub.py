@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from gpt4image.errors import ExportError, first_line
+from gpt4image.base.errors import ExportError, first_line
 
 
 def require_login() -> None:

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.base.errors import DecodeError
+from gpt4image.base.outcome import SetAside
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.file_source import read_bounded
 from gpt4image.deploying.preprocessing import Preprocessing
-from gpt4image.errors import DecodeError
-from gpt4image.outcome import SetAside
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

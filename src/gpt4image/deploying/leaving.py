@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt4image import __version__, runs
+from gpt4image import __version__
+from gpt4image.artifacts import runs
 from gpt4image.deploying.metadata import Metadata
 from gpt4image.deploying.preprocessing import Preprocessing
-from gpt4image.models import in_timm
+from gpt4image.models.backbones import in_timm
 
 if TYPE_CHECKING:
-    from gpt4image.comparing.run_model import RunModel
+    from gpt4image.evaluating.run_model import RunModel
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

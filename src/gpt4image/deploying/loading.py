@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image import runs
+from gpt4image.artifacts import runs
+from gpt4image.base.errors import ConfigError, MissingExtraError, ModelError
+from gpt4image.base.files import read_json
 from gpt4image.deploying.metadata import ONNX_KEY, Metadata
 from gpt4image.deploying.preprocessing import Preprocessing
-from gpt4image.errors import ConfigError, MissingExtraError, ModelError
-from gpt4image.files import read_json
 
 if TYPE_CHECKING:
     from torch import nn
@@ -91,7 +91,7 @@ def is_timm_folder(path: Path) -> bool:
 
 
 def _load_run(path: Path, device: str) -> Classifier:
-    from gpt4image.comparing.run_model import load_run_model
+    from gpt4image.evaluating.run_model import load_run_model
 
     classes = runs.class_names(path)
     model = load_run_model(path, len(classes))
@@ -110,7 +110,7 @@ def _load_timm(path: Path, device: str) -> Classifier:
     import timm
     from safetensors import SafetensorError
 
-    import gpt4image.models  # noqa: F401  (makes our small stems known to timm)
+    import gpt4image.models.backbones  # noqa: F401  (makes our small stems known to timm)
 
     config = _config_of(path)
     name, arguments = config["architecture"], config.get("model_args") or {}
@@ -195,7 +195,7 @@ def _by_torch(module: nn.Module, device: str, preprocessing: Preprocessing) -> P
     """Return a function that normalises images, runs a module that gives logits, and applies softmax."""
     import torch
 
-    from gpt4image.devices import choose_device
+    from gpt4image.parallel.devices import choose_device
 
     where = choose_device(device)
     module.to(where)

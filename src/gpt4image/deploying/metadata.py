@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gpt4image.base.errors import ModelError
+from gpt4image.base.files import parse_json
 from gpt4image.deploying.preprocessing import Preprocessing
-from gpt4image.errors import ModelError
-from gpt4image.files import parse_json
 
 FORMAT = 1
 ONNX_KEY = "gpt4image"

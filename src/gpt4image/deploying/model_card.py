@@ -16,15 +16,15 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from scipy.stats import binomtest
 
+from gpt4image.base.errors import RunError, StoreError, TableError
+from gpt4image.base.visible import visible
 from gpt4image.config import TrainConfig
 from gpt4image.deploying import usage
 from gpt4image.deploying.agreement import Agreement
 from gpt4image.deploying.leaving import LeavingModel
 from gpt4image.deploying.timm_folder import needs_small_stem
-from gpt4image.errors import RunError, StoreError, TableError
 from gpt4image.reporting import findings
 from gpt4image.reporting.records import COMPARISON, Arm, Comparison, Interval, Run, load_comparisons, load_run
-from gpt4image.visible import visible
 
 MOST_CLASSES = 100
 """More classes than this are not listed."""
@@ -171,9 +171,9 @@ def text_facts(leaving: LeavingModel) -> dict[str, Any]:
 
     What is not here any more, embedding table or store, is not known.
     """
+    from gpt4image.artifacts.store import DescriptionStore
+    from gpt4image.artifacts.table import read_manifest
     from gpt4image.describing.description_stats import describer_names
-    from gpt4image.store import DescriptionStore
-    from gpt4image.table import read_manifest
 
     config = leaving.model.config
     facts: dict[str, Any] = {"used": _learned_from_text(leaving), "describers": [], "prompts": [], "encoder": ""}
@@ -200,7 +200,7 @@ def text_facts(leaving: LeavingModel) -> dict[str, Any]:
 
 def _tables_of(config: TrainConfig) -> list[Path]:
     """Return the embedding tables that a run learned from, whether or not they are there any more."""
-    from gpt4image.text_labels import TextLabels
+    from gpt4image.artifacts.text_labels import TextLabels
 
     tables = [] if config.embeddings is None else [config.embeddings]
     if config.text_labels is not None:
@@ -236,7 +236,7 @@ def public_options(config: TrainConfig) -> dict[str, Any]:
 
 
 def _learned_from_text(leaving: LeavingModel) -> bool:
-    from gpt4image import runs
+    from gpt4image.artifacts import runs
     from gpt4image.comparing import arms
 
     config, arm = leaving.model.config, runs.read_run(leaving.run_dir)["config"].get("arm")

@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from gpt4image.base.errors import ModelError, first_few
 from gpt4image.data.decode import centre_start, decode_square
-from gpt4image.errors import ModelError, first_few
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gpt4image.comparing.run_model import RunModel
+    from gpt4image.evaluating.run_model import RunModel
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,

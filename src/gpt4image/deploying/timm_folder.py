@@ -11,10 +11,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from gpt4image import small_stem
+from gpt4image.base.files import write_json
 from gpt4image.deploying.leaving import LeavingModel
 from gpt4image.deploying.loading import CONFIG, WEIGHTS
-from gpt4image.files import write_json
+from gpt4image.models import small_stem
 
 KEPT = ("fixed_input_size", "first_conv", "classifier")  # what timm needs for other classes, channels and sizes
 

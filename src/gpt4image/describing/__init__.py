@@ -1,1 +1,1 @@
-"""What describing and the store of descriptions are made of."""
+"""How good descriptions are: flaws of one text, and texts that nearly repeat another."""

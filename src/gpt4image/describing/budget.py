@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 
-from gpt4image.describers import Answer, Request
-from gpt4image.describers.prices import FREE, Price
-from gpt4image.errors import ConfigError, DescriberError
+from gpt4image.base.errors import ConfigError, DescriberError
+from gpt4image.describing.describers import Answer, Request
+from gpt4image.describing.prices import FREE, Price
 
 # Images of one size differ a little in tokens; the largest seen so far is taken for the next, with this to spare.
 _MARGIN = 1.25

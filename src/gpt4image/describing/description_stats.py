@@ -19,16 +19,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gpt4image.artifacts.store import Description, DescriptionStore, Prompt, canonical_json
+from gpt4image.base.outcome import Outcome
+from gpt4image.base.progress import progress_bar
+from gpt4image.base.visible import visible
 from gpt4image.config import Flaw, StatsConfig
 from gpt4image.data import NO_LABEL, ImageSet, load_image_set
-from gpt4image.describers.prompts import turns
-from gpt4image.outcome import Outcome
-from gpt4image.progress import progress_bar
-from gpt4image.quality.flaws import flaws, opening
-from gpt4image.quality.near_duplicates import near_duplicates
+from gpt4image.describing.flaws import flaws, opening
+from gpt4image.describing.near_duplicates import near_duplicates
+from gpt4image.describing.prompts import turns
 from gpt4image.reporting.findings import one_line, percent
-from gpt4image.store import Description, DescriptionStore, Prompt, canonical_json
-from gpt4image.visible import visible
 
 _PART_COLUMNS = (
     "prompt",

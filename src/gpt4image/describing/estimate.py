@@ -7,13 +7,13 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from gpt4image.artifacts.store import Description, DescriptionStore, Prompt, canonical_json
+from gpt4image.base.outcome import Outcome
 from gpt4image.comparing.statistics import mean_ci
 from gpt4image.config import DescribeConfig
 from gpt4image.data import ImageSet
-from gpt4image.describers import Describer
-from gpt4image.describers.prices import HALF_PRICE
-from gpt4image.outcome import Outcome
-from gpt4image.store import Description, DescriptionStore, Prompt, canonical_json
+from gpt4image.describing.describers import Describer
+from gpt4image.describing.prices import HALF_PRICE
 
 IMAGES_IN_SAMPLE = 8
 

@@ -8,18 +8,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gpt4image.artifacts.store import Description, DescriptionStore, canonical_json
+from gpt4image.base.errors import ConfigError, DecodeError, StoreError, nearest
+from gpt4image.base.files import write_text
+from gpt4image.base.outcome import Outcome, SetAside
+from gpt4image.base.progress import progress_bar
+from gpt4image.base.visible import visible
 from gpt4image.config import Flaw, ViewConfig
 from gpt4image.data import ImageSet, load_image_set
 from gpt4image.describing.description_stats import class_names, describer_names, stored_flaws
-from gpt4image.errors import ConfigError, DecodeError, StoreError, nearest
-from gpt4image.files import write_text
-from gpt4image.outcome import Outcome, SetAside
-from gpt4image.progress import progress_bar
 from gpt4image.reporting.examples import picture
 from gpt4image.reporting.findings import duration
 from gpt4image.reporting.page import render
-from gpt4image.store import Description, DescriptionStore, canonical_json
-from gpt4image.visible import visible
 
 PICTURE = 288
 MEANINGS: Mapping[Flaw, str] = {

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt4image.describers.prompts import CLASS_NAME, PROMPTS, find_prompt
-from gpt4image.describing import released
-from gpt4image.errors import ConfigError, DataError, Gpt4ImageError, MissingExtraError
-from gpt4image.files import atomic_path
-from gpt4image.outcome import SetAside
-from gpt4image.store import Description, Prompt, canonical_json
+from gpt4image.artifacts.store import Description, Prompt, canonical_json
+from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, MissingExtraError
+from gpt4image.base.files import atomic_path
+from gpt4image.base.outcome import SetAside
+from gpt4image.describing.prompts import CLASS_NAME, PROMPTS, find_prompt
+from gpt4image.encoding import released
 
 if TYPE_CHECKING:
     import pyarrow

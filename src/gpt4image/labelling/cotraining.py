@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.base.errors import DataError, RunError, TableError
 from gpt4image.data.image_set import NO_LABEL
-from gpt4image.errors import DataError, RunError, TableError
 
 if TYPE_CHECKING:
+    from gpt4image.base.outcome import SetAside
     from gpt4image.config import LabelConfig, TrainOptions
     from gpt4image.config.learning import DataOptions
     from gpt4image.data import ImageSet
-    from gpt4image.outcome import SetAside
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
@@ -93,9 +93,9 @@ def ask_run(run_dir: Path, config: LabelConfig, images: ImageSet) -> Said:
     Raises:
         RunError: there is no finished run, it is one of other classes, or it has learned labels that are held out here.
     """
-    from gpt4image import runs
-    from gpt4image.comparing.run_model import options_of
-    from gpt4image.evaluate import run_probabilities
+    from gpt4image.artifacts import runs
+    from gpt4image.evaluating.evaluate import run_probabilities
+    from gpt4image.evaluating.run_model import options_of
     from gpt4image.training.training_data import prepare
 
     own = {"data": config.data, "val_fraction": config.val_fraction, "test_fraction": config.test_fraction}

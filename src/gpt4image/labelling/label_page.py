@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.artifacts.table import Manifest
+from gpt4image.base.errors import DecodeError
+from gpt4image.base.files import write_text
+from gpt4image.base.outcome import SetAside
 from gpt4image.config import LabelConfig
 from gpt4image.data import ImageSet
-from gpt4image.errors import DecodeError
-from gpt4image.files import write_text
 from gpt4image.labelling.suggest import Suggestion
-from gpt4image.outcome import SetAside
 from gpt4image.reporting.examples import picture, read_descriptions
 from gpt4image.reporting.page import render
 from gpt4image.reporting.text_table import text_table
-from gpt4image.table import Manifest
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

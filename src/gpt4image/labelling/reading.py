@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.errors import TableError
+from gpt4image.base.errors import TableError
 from gpt4image.labelling.label_noise import Noise, find_noise, find_transition, raise_to
 from gpt4image.labelling.propagation import propagate
 from gpt4image.labelling.text_classifier import Classification, classify

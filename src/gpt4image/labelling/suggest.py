@@ -172,7 +172,7 @@ def write_suggestions(
     import csv
     import io
 
-    from gpt4image.files import write_text
+    from gpt4image.base.files import write_text
 
     buffer = io.StringIO()
     rows = csv.writer(buffer, lineterminator="\n")

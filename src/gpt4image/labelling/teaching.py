@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.comparing.class_names import ClassNames
+from gpt4image.artifacts.table import EmbeddingTable
+from gpt4image.artifacts.text_labels import TargetRule, TextLabels
+from gpt4image.base.errors import ConfigError, TableError
 from gpt4image.config import LabelConfig, TrainOptions
 from gpt4image.data.image_set import NO_LABEL, SPLITS, ImageSet
 from gpt4image.data.splits import stand_ins
-from gpt4image.errors import ConfigError, TableError
+from gpt4image.encoding.class_names import ClassNames
 from gpt4image.labelling.cotraining import second_opinion
 from gpt4image.labelling.label_noise import explained, judge
 from gpt4image.labelling.reading import Method, Reading, read_labels
 from gpt4image.labelling.text_vectors import Texts, embedded_names, unit
-from gpt4image.table import EmbeddingTable
-from gpt4image.text_labels import TargetRule, TextLabels
 from gpt4image.training.training_data import TrainingData, is_described, require_own_images
 
 

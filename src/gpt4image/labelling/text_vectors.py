@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.comparing.class_names import ClassNames, find_class_names
+from gpt4image.encoding.class_names import ClassNames, find_class_names
 from gpt4image.labelling.neighbours import nearest
 
 if TYPE_CHECKING:

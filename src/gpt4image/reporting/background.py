@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from gpt4image.outcome import SetAside
+from gpt4image.base.outcome import SetAside
 from gpt4image.reporting.records import Run
 
 NOT_OPTIONS = frozenset({"arm", "chosen", "out", "seed", "resume"})

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.artifacts.table import Manifest
+from gpt4image.base.errors import DecodeError
+from gpt4image.base.files import read_parquet, write_json
 from gpt4image.data.image_set import NO_LABEL, ImageSet
-from gpt4image.errors import DecodeError
-from gpt4image.files import read_parquet, write_json
 from gpt4image.labelling.text_vectors import unit
-from gpt4image.table import Manifest
 
 if TYPE_CHECKING:
     from gpt4image.training.text_targets import TextTargets
@@ -208,7 +208,7 @@ def read_descriptions(tables: Sequence[Manifest], digests: Sequence[str]) -> dic
         tables: what the tables say of themselves.
         digests: of the images.
     """
-    from gpt4image.store import DescriptionStore
+    from gpt4image.artifacts.store import DescriptionStore
 
     found: dict[str, list[str]] = {}
     for table in tables:

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gpt4image.base.visible import visible
 from gpt4image.reporting.records import FEW_SEEDS, Comparison, Interval, Pair, comparisons_in
-from gpt4image.visible import visible
 
 SIGNIFICANT = 0.05
 TEXT_ARMS = (

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpt4image.engines import processes
-from gpt4image.files import write_json
-from gpt4image.outcome import SetAside
+from gpt4image.artifacts.table import EmbeddingTable, Manifest, is_table, read_manifest
+from gpt4image.base.files import write_json
+from gpt4image.base.outcome import SetAside
+from gpt4image.parallel import processes
 from gpt4image.reporting.extras import DESCRIPTIONS, DOUBTFUL, EXAMPLES, MAP
-from gpt4image.table import EmbeddingTable, Manifest, is_table, read_manifest
 
 if TYPE_CHECKING:
     from gpt4image.comparing.planning import Plan
@@ -153,8 +153,8 @@ def _examples(first: _Finished) -> None:
 
 
 def _examples_of_run(ready: Prepared, run_dir: Path) -> None:
+    from gpt4image.artifacts.text_labels import TextLabels
     from gpt4image.reporting.examples import write_examples
-    from gpt4image.text_labels import TextLabels
 
     data, probabilities = ready.data, None
     if ready.config.text_labels is not None:
@@ -209,8 +209,8 @@ def _doubts(most: _Finished) -> None:
 
 
 def _doubts_of_run(ready: Prepared, run_dir: Path) -> None:
+    from gpt4image.artifacts.text_labels import TextLabels
     from gpt4image.reporting.examples import write_doubts
-    from gpt4image.text_labels import TextLabels
 
     labels = TextLabels.load(ready.config.text_labels)
     place = {digest: row for row, digest in enumerate(ready.data.image_set.digests)}
@@ -226,8 +226,8 @@ def _doubts_of_run(ready: Prepared, run_dir: Path) -> None:
 
 
 def _map(aligned: _Finished) -> None:
-    from gpt4image.comparing.run_model import load_run_model
-    from gpt4image.comparing.space_map import Before, write_map
+    from gpt4image.evaluating.run_model import load_run_model
+    from gpt4image.evaluating.space_map import Before, write_map
 
     plan, data = aligned.plan, aligned.data
     before, after = (
@@ -245,8 +245,8 @@ def _map(aligned: _Finished) -> None:
 
 
 def _map_of_run(ready: Prepared, run_dir: Path) -> None:
-    from gpt4image.comparing.run_model import load_run_model
-    from gpt4image.comparing.space_map import Before, untrained, write_map
+    from gpt4image.evaluating.run_model import load_run_model
+    from gpt4image.evaluating.space_map import Before, untrained, write_map
 
     after = load_run_model(run_dir, len(ready.data.classes))
     if after.head is None:

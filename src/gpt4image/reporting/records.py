@@ -13,10 +13,10 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from gpt4image.errors import RunError, nearest
-from gpt4image.files import read_json
-from gpt4image.outcome import SetAside
-from gpt4image.runs import read_run
+from gpt4image.artifacts.runs import read_run
+from gpt4image.base.errors import RunError, nearest
+from gpt4image.base.files import read_json
+from gpt4image.base.outcome import SetAside
 
 COMPARISON = "comparison.json"
 FEW_SEEDS = 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gpt4image.visible import in_one_line, visible
+from gpt4image.base.visible import in_one_line, visible
 
 
 def text_table(title: str, rows: Sequence[Sequence[str]]) -> str:

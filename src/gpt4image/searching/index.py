@@ -25,10 +25,10 @@ import torch
 from numpy.typing import NDArray
 
 from gpt4image import __version__
-from gpt4image.checksums import file_facts, recorded_files, require_recorded
-from gpt4image.errors import DamagedError, DataError, TableError
-from gpt4image.files import atomic_path, fingerprint, open_npy, read_json, write_json
-from gpt4image.table import find_digests, save_array, writing_table
+from gpt4image.artifacts.table import find_digests, save_array, writing_table
+from gpt4image.base.checksums import file_facts, recorded_files, require_recorded
+from gpt4image.base.errors import DamagedError, DataError, TableError
+from gpt4image.base.files import atomic_path, fingerprint, open_npy, read_json, write_json
 
 FORMAT_VERSION = 1
 MANIFEST = "index.json"

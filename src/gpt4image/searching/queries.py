@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gpt4image.comparing.run_model import RunModel
+from gpt4image.base.errors import DataError, DecodeError
+from gpt4image.base.outcome import SetAside
 from gpt4image.data.decode import decode_square
 from gpt4image.data.file_source import read_bounded
 from gpt4image.data.pixels import MemoryPixels
-from gpt4image.errors import DataError, DecodeError
-from gpt4image.outcome import SetAside
+from gpt4image.evaluating.run_model import RunModel
 from gpt4image.training.auto import stored_size
 from gpt4image.training.text_space import TextSpace
 

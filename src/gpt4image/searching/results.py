@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpt4image.base.errors import DecodeError
+from gpt4image.base.files import write_text
+from gpt4image.base.outcome import SetAside
 from gpt4image.data import ImageSet
-from gpt4image.errors import DecodeError
-from gpt4image.files import write_text
-from gpt4image.outcome import SetAside
 from gpt4image.reporting.examples import picture
 from gpt4image.reporting.page import render
 from gpt4image.reporting.text_table import text_table

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gpt4image.engines.processes import gather
+from gpt4image.parallel.processes import gather
 
 CALIBRATION_BINS = 15
 

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from gpt4image.base.errors import DecodeError
 from gpt4image.config import TrainOptions
 from gpt4image.data.image_set import ImageSet
-from gpt4image.errors import DecodeError
-from gpt4image.models import has_batch_norm, has_small_stem
+from gpt4image.models.backbones import has_batch_norm, has_small_stem
 
 Options = TypeVar("Options", bound=TrainOptions)
 

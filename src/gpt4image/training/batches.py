@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gpt4image.engines import processes
-from gpt4image.errors import ConfigError, DataError
+from gpt4image.base.errors import ConfigError, DataError
+from gpt4image.parallel import processes
 from gpt4image.training.draws import Draws
 
 Indices = NDArray[np.int64]

@@ -20,11 +20,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from gpt4image.checksums import damaged
-from gpt4image.engines import processes
-from gpt4image.engines.sharding import like, whole
-from gpt4image.errors import DamagedError, ModelError, RunError
-from gpt4image.files import UNREADABLE, atomic_path, parse_json
+from gpt4image.base.checksums import damaged
+from gpt4image.base.errors import DamagedError, ModelError, RunError
+from gpt4image.base.files import UNREADABLE, atomic_path, parse_json
+from gpt4image.parallel import processes
+from gpt4image.parallel.sharding import like, whole
 
 STATE, CHECKSUM = "state", "sha256"
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gpt4image.engines.processes import gather
+from gpt4image.parallel.processes import gather
 
 
 def consistency_loss(weak: Tensor, strong: Tensor, counts: Tensor, confidence: float) -> Tensor:

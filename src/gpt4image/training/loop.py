@@ -17,16 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpt4image import runs
+from gpt4image.artifacts import runs
+from gpt4image.base.errors import DamagedError, ModelError, TrainingError
+from gpt4image.base.files import append_json_line, remove_unfinished, write_json_lines
+from gpt4image.base.interrupts import deferred_interrupt
 from gpt4image.config import TrainOptions
-from gpt4image.devices import choose_device, peak_memory_bytes, probe, reset_peak_memory
-from gpt4image.engines import processes
-from gpt4image.engines.sharding import averaging, clip_gradients, whole
-from gpt4image.errors import DamagedError, ModelError, TrainingError
-from gpt4image.files import append_json_line, remove_unfinished, write_json_lines
-from gpt4image.interrupts import deferred_interrupt
+from gpt4image.encoding.text_encoders.tuning import FOLDER
+from gpt4image.parallel import processes
+from gpt4image.parallel.devices import choose_device, peak_memory_bytes, probe, reset_peak_memory
+from gpt4image.parallel.sharding import averaging, clip_gradients, whole
 from gpt4image.tasks.classification import measure
-from gpt4image.text_encoders.tuning import FOLDER
 from gpt4image.training.checkpoint import load_checkpoint, load_tensors, save_checkpoint, save_tensors
 from gpt4image.training.objective import Losses, batch_losses, seed_step
 from gpt4image.training.predictions import predict

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gpt4image.devices import autocast, memory_format_of
+from gpt4image.parallel.devices import autocast, memory_format_of
 from gpt4image.tasks.classification import soft_cross_entropy
 from gpt4image.training.augment import finished, normalised, train_batch
 from gpt4image.training.consistency import consistency_loss

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gpt4image.errors import ConfigError
+from gpt4image.base.errors import ConfigError
 
 # FixMatch (arXiv 2001.07685, section 2.3) draws two operations, each with a magnitude out of the whole range.
 STRONG = "rand-m10-n2-p1-mstd101-inc1"

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from gpt4image.config import TrainOptions
 from gpt4image.data.pixels import Pixels
-from gpt4image.devices import autocast, choose_device, memory_format_of
-from gpt4image.engines import processes
+from gpt4image.parallel import processes
+from gpt4image.parallel.devices import autocast, choose_device, memory_format_of
 from gpt4image.training.augment import Augmentation, eval_batch
 from gpt4image.training.training_data import TrainingData
 

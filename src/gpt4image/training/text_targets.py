@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gpt4image.alignment import FurtherTexts
-from gpt4image.table import EmbeddingTable
+from gpt4image.artifacts.table import EmbeddingTable
+from gpt4image.models.alignment import FurtherTexts
 
 MOST_FURTHER_TEXTS = 65_536
 _CHUNK = 8_192  # images whose texts are in memory at once

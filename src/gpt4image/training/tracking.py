@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gpt4image import runs
-from gpt4image.devices import choose_device
-from gpt4image.engines import processes
-from gpt4image.errors import MissingExtraError
-from gpt4image.files import fingerprint
-from gpt4image.progress import console
+from gpt4image.artifacts import runs
+from gpt4image.base.errors import MissingExtraError
+from gpt4image.base.files import fingerprint
+from gpt4image.base.progress import console
+from gpt4image.parallel import processes
+from gpt4image.parallel.devices import choose_device
 
 OnEpoch = Callable[[Mapping[str, Any]], None]
 PROJECT = "gpt4image"

@@ -16,17 +16,17 @@ from timm.scheduler.cosine_lr import CosineLRScheduler
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
-from gpt4image.aligner import Aligner, not_decayed
-from gpt4image.alignment import FurtherTexts
+from gpt4image.base.errors import ConfigError, first_line
 from gpt4image.config import TrainOptions
 from gpt4image.config.base import flag_of
 from gpt4image.config.learning import OF_ALIGNMENT
-from gpt4image.devices import choose_device, memory_format_of
-from gpt4image.engines import processes
-from gpt4image.engines.batch_layers import see_whole_batch
-from gpt4image.engines.sharding import Place, replicate, require_shardable, shard, structure_alone
-from gpt4image.errors import ConfigError, first_line
-from gpt4image.models import Backbone, checkpoint_activations, compile_training, create_backbone
+from gpt4image.models.aligner import Aligner, not_decayed
+from gpt4image.models.alignment import FurtherTexts
+from gpt4image.models.backbones import Backbone, checkpoint_activations, compile_training, create_backbone
+from gpt4image.parallel import processes
+from gpt4image.parallel.batch_layers import see_whole_batch
+from gpt4image.parallel.devices import choose_device, memory_format_of
+from gpt4image.parallel.sharding import Place, replicate, require_shardable, shard, structure_alone
 from gpt4image.training.augment import Augmentation
 from gpt4image.training.batches import Batches, make_batches, own_rows
 from gpt4image.training.policies import STRONG, Policy

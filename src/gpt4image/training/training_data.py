@@ -13,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gpt4image.artifacts.table import EmbeddingTable
+from gpt4image.base.errors import ConfigError, DataError, TableError, first_few
+from gpt4image.base.files import fingerprint
+from gpt4image.base.outcome import SetAside
 from gpt4image.config import TrainOptions
 from gpt4image.data.image_set import NO_LABEL, SPLITS, ImageSet
 from gpt4image.data.pixels import Pixels
-from gpt4image.engines import processes
-from gpt4image.errors import ConfigError, DataError, TableError, first_few
-from gpt4image.files import fingerprint
-from gpt4image.outcome import SetAside
-from gpt4image.table import EmbeddingTable
+from gpt4image.parallel import processes
 from gpt4image.training.text_targets import TextTargets
 
 

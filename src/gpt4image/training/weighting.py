@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gpt4image.config import TrainOptions
-from gpt4image.engines import processes
+from gpt4image.parallel import processes
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda part: 1.0,

@@ -1,0 +1,1 @@
+"""What is on disk, typed once: description store, embedding table, text labels, run records."""

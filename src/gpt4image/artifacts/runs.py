@@ -1,0 +1,300 @@
+"""Run records: everything a report needs to know about a run, as plain JSON in the run folder.
+
+config.json            resolved options, the arm, and what was chosen automatically
+environment.json       versions, machine, device, precision, commit, command
+metrics.jsonl          one line per epoch
+evaluation-SPLIT.json  metrics of one split; predictions-SPLIT.parquet the predictions behind them
+model.safetensors      weights of the plain backbone, the deployable model
+head.safetensors       weights of the projection head, where there is one
+text_space.json        encoder of the texts that its images were aligned to, and what was subtracted from them
+text_encoder/          what the text encoder has learned, where it was tuned
+checkpoint.safetensors last checkpoint, while training is not finished
+doubtful.json          how well text labels named the labels that a comparison had flipped
+search/                indexes of image sets, made by search
+.lock                  while a process trains in the folder
+examples.json ...      what the report shows beside results: see reporting/extras.py
+run.json               written last: its presence means that the run is finished; with checksums of the weights
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence, Set
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from gpt4image.base.checksums import FILES, file_facts, require_recorded
+from gpt4image.base.errors import RunError, first_few
+from gpt4image.base.files import fingerprint, read_json, read_json_lines, write_json
+from gpt4image.base.locks import LockedError, acquire_lock
+from gpt4image.base.outcome import SetAside
+
+RUN, CONFIG, ENVIRONMENT, METRICS = "run.json", "config.json", "environment.json", "metrics.jsonl"
+DOUBTFUL, LOCK = "doubtful.json", ".lock"
+MODEL, HEAD, CHECKPOINT = "model.safetensors", "head.safetensors", "checkpoint.safetensors"
+
+DATA = "data_fingerprint"
+PACKAGE = Path(__file__).resolve().parents[1]
+PATIENCE = 10.0  # seconds; decoding processes of one that was killed end within 5, and hold what it held until then
+
+# Options that say how a run is carried out, not what is learned: a run may be resumed with others.
+NOT_IDENTITY = frozenset(
+    {"out", "resume", "checkpoint_seconds", "workers", "memory_limit_gb", "device", "threads", "chosen", "notes"}
+    | {"fsdp", "checkpoint_activations", "track"}
+)
+
+
+def identity(config: dict[str, Any]) -> str:
+    """Return the fingerprint of what a resolved configuration learns; all options count but NOT_IDENTITY."""
+    return fingerprint({name: value for name, value in config.items() if name not in NOT_IDENTITY})
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Hold a folder of one run or of many for this process alone; it is made where there is none.
+
+    Nothing is left of that in it, and a folder that is still empty is removed. Whoever is killed holds it no longer.
+
+    Raises:
+        RunError: another process holds it, or it is a file.
+        OSError: the folder cannot be written to.
+    """
+    made = not folder.exists()
+    if not made and not folder.is_dir():
+        raise RunError(f"{folder} is a file; --out names a folder, which is made where there is none.")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = acquire_lock(folder / LOCK, wait_s=PATIENCE)
+    except LockedError as error:
+        raise RunError(
+            f"{folder}: {error} trains here; wait until it is done or stop it, then give the same command again, or "
+            "give another --out."
+        ) from None
+    try:
+        yield
+    finally:
+        (folder / LOCK).unlink(missing_ok=True)  # while it is held: it is nobody else's
+        lock.release()
+        if made:
+            with contextlib.suppress(OSError):  # there is something in it
+                folder.rmdir()
+
+
+def start(run_dir: Path, record: dict[str, Any], facts: dict[str, Any], *, resume: bool) -> None:
+    """Open a run folder for writing: note configuration and environment, or check that a run may go on.
+
+    Args:
+        run_dir: the folder; made where it does not exist.
+        record: resolved options with the keys arm, chosen and data_fingerprint.
+        facts: device, precision, memory_format and threads, for the environment.
+        resume: whether an unfinished run in the folder is to go on.
+
+    Raises:
+        RunError: the folder holds a run and ``resume`` is False, or a run of another configuration.
+    """
+    if not resume or not has_begun(run_dir):
+        require_new(run_dir)
+    if has_begun(run_dir):
+        require_same(run_dir, record)
+        return
+    run_dir.mkdir(parents=True, exist_ok=True)
+    write_json(run_dir / ENVIRONMENT, environment(**facts))
+    write_json(run_dir / CONFIG, record)
+
+
+def finish(run_dir: Path, record: dict[str, Any]) -> None:
+    """Write run.json: ``record``, with the checksums of the weights and of metrics.jsonl."""
+    weights = (path for pattern in ("*.safetensors", "*/*.safetensors") for path in run_dir.glob(pattern))
+    kept = (path for path in weights if path.name != CHECKPOINT and not path.name.startswith("."))
+    names = [METRICS, *sorted(path.relative_to(run_dir).as_posix() for path in kept)]
+    write_json(run_dir / RUN, {**record, FILES: file_facts(run_dir, names)})
+
+
+def require_new(run_dir: Path) -> None:
+    """Check that a run may begin in a folder.
+
+    Raises:
+        RunError: it holds one, or files that a run would write over.
+    """
+    if has_begun(run_dir):
+        raise RunError(f"{run_dir} already holds a run; give --resume to go on with it, or another --out.")
+    if foreign := [name for name in (MODEL, HEAD, METRICS, RUN, CHECKPOINT) if (run_dir / name).exists()]:
+        raise RunError(f"{run_dir} holds {first_few(foreign)}, which a run would write over; give another --out.")
+
+
+def require_same(run_dir: Path, record: dict[str, Any]) -> None:
+    """Check that what is in ``record`` was the same for the run in a folder, but for NOT_IDENTITY.
+
+    Raises:
+        RunError: naming what differs; the data, where nothing else does.
+    """
+    saved = read_config(run_dir)
+    differ = sorted(name for name in record.keys() - NOT_IDENTITY if saved.get(name) != record[name])
+    if differ == [DATA]:
+        raise RunError(
+            f"{run_dir} holds a run of other data: the images, labels or texts that it reads have changed since it "
+            "began. Bring back those that it began with, or give another --out. Where pictures are broken, go on with "
+            "the --memory-limit-gb and the number of processes that it began with too: these decide when that is found."
+        )
+    if differ := [name for name in differ if name != DATA]:
+        was = "; ".join(f"{name}: {saved.get(name)!r} there, {record[name]!r} now" for name in differ[:5])
+        raise RunError(f"{run_dir} holds a run of another configuration ({was}); give another --out.")
+
+
+def has_begun(run_dir: Path) -> bool:
+    """Say whether a run has begun in a folder, finished or not."""
+    return (run_dir / CONFIG).is_file()
+
+
+def is_finished(run_dir: Path) -> bool:
+    """Say whether a run folder holds a finished run."""
+    return (run_dir / RUN).is_file()
+
+
+def read_config(run_dir: Path) -> dict[str, Any]:
+    """Return the options of a run that has begun. Raises RunError: what is there is of something else."""
+    return _read_record(run_dir / CONFIG, {"data"}, tables={"chosen"})
+
+
+def read_run(run_dir: Path) -> dict[str, Any]:
+    """Return the records of a finished run: keys config, environment, metrics (list) and run.
+
+    Raises:
+        RunError: the folder is missing, the run is not finished, or a record of it is damaged.
+    """
+    if not run_dir.is_dir():
+        raise RunError(f"{run_dir} does not exist; give the --out folder of `gpt4image train`.")
+    if not is_finished(run_dir):
+        raise RunError(f"{run_dir} holds no finished run ({RUN} is missing): {_instead(run_dir)}.")
+    run = _read_record(run_dir / RUN, {"set_aside"}, tables={"data"})
+    require_recorded(run_dir, METRICS, run)
+    metrics = read_json_lines(run_dir / METRICS)
+    if not metrics:
+        raise RunError(f"{run_dir / METRICS} is empty: it is damaged. Bring back a copy of it, or train again.")
+    return {
+        "config": read_config(run_dir),
+        "environment": _read_record(run_dir / ENVIRONMENT, set()),
+        "metrics": metrics,
+        "run": run,
+    }
+
+
+def _read_record(path: Path, needed: set[str], *, tables: Set[str] = frozenset()) -> dict[str, Any]:
+    """Return a record of a run: ``needed`` is in it, and ``tables`` are tables. Raises RunError: it is another one."""
+    record = read_json(path)
+    is_whole = isinstance(record, dict) and record.keys() >= needed
+    if not is_whole or not all(isinstance(record[name], dict) for name in tables & record.keys()):
+        raise RunError(
+            f"{path} is damaged, or of something else: it does not hold what train writes. Bring back a copy of it, or "
+            "give another folder."
+        )
+    return record
+
+
+def _instead(run_dir: Path) -> str:
+    """Return what a folder without a finished run is, and what to do."""
+    if not has_begun(run_dir):
+        return "it is no run folder"
+    config = read_json(run_dir / CONFIG)
+    if isinstance(config, dict) and "data" in config:
+        return "continue it with `gpt4image train ... --resume`"
+    return f"its {CONFIG} is that of an exported model; give the run folder that it was exported from"
+
+
+def class_names(run_dir: Path) -> tuple[str, ...]:
+    """Return the K class names of a finished run, in the order of its logits.
+
+    Raises:
+        RunError: the run is not finished, or is of a version that kept no names, and was not evaluated.
+    """
+    record = read_run(run_dir)["run"]
+    evaluations = sorted(run_dir.glob("evaluation-*.json"))
+    if "classes" not in record and not evaluations:
+        raise RunError(
+            f"{run_dir} does not name its classes, for an earlier version made it: give `gpt4image evaluate {run_dir}` "
+            "once, which names them."
+        )
+    return tuple(record["classes"] if "classes" in record else read_json(evaluations[0])["classes"])
+
+
+def require_classes(run_dir: Path, classes: Sequence[str]) -> None:
+    """Refuse an image set whose classes are not those of a finished run, in its order: column k would be another class.
+
+    Args:
+        run_dir: a finished run; one of a version that kept no names is not refused.
+        classes: K class names of the image set.
+
+    Raises:
+        RunError: there is no finished run, or they differ.
+    """
+    own = read_run(run_dir)["run"].get("classes", list(classes))
+    if list(classes) == own:
+        return
+    place = next((k for k, (its, given) in enumerate(zip(own, classes, strict=False)) if its != given), None)
+    difference = "" if place is None else f"class {place} is {own[place]!r} there and {classes[place]!r} here; "
+    raise RunError(
+        f"{run_dir} was trained on other classes than the image set has: {difference}it has {len(own)}, the set "
+        f"{len(classes)}. Give a set with the classes of the run, in the same order, or a run of this set."
+    )
+
+
+def read_set_aside(run_dir: Path) -> tuple[SetAside, ...]:
+    """Return the images that a finished run could not use."""
+    return tuple(SetAside(**item) for item in read_json(run_dir / RUN)["set_aside"])
+
+
+def environment(**facts: Any) -> dict[str, Any]:
+    """Return versions, machine, commit and command, plus ``facts`` (device, precision, ...)."""
+    versions = {name: metadata.version(name) for name in ("gpt4image", "torch", "torchvision", "timm", "numpy")}
+    return {
+        "python": platform.python_version(),
+        **versions,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        **_commit(),
+        "command": command(),
+        **facts,
+    }
+
+
+def command() -> str:
+    """Return the command line of this process; empty where it is not that of the package."""
+    program = Path(sys.argv[0])
+    ours = program.name == "gpt4image" or program == PACKAGE / "__main__.py"
+    return shlex.join(["gpt4image", *sys.argv[1:]]) if ours else ""
+
+
+@functools.cache
+def cpu_name() -> str:
+    """Return the processor's name and the vector extensions that decide which precision is fast."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    flags = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in fields.get("flags", "").split()]
+    return f"{fields.get('model name', platform.machine())} ({', '.join(flags) or 'no vector extensions'})"
+
+
+@functools.cache
+def _commit() -> dict[str, Any]:
+    """Return commit and dirty flag of the package's own checkout; both None where it is installed from a wheel."""
+    folder = PACKAGE.parents[1]
+    if not (folder / ".git").exists():
+        return {"commit": None, "dirty": None}
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True).stdout
+
+    try:
+        return {"commit": git("rev-parse", "HEAD").strip(), "dirty": bool(git("status", "--porcelain").strip())}
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "dirty": None}

@@ -1,0 +1,379 @@
+"""The description store: one SQLite file that says who described which image, how, with which words and at what cost.
+
+An image is known by the sha256 of its bytes, so renaming, moving or shuffling files never shifts a pairing. The
+identity of a result is digest + prompt + describer settings + sample; asking for it again costs nothing. Failures
+are rows too and give way to the next answer. There is one writer at a time and any number of readers (SQLite's WAL).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, NamedTuple, Self
+
+from gpt4image.artifacts.store_file import connect_reader, connect_writer, explained
+from gpt4image.base.errors import StoreError, nearest
+from gpt4image.base.locks import FileLock, LockedError, acquire_lock
+
+_ROWS_PER_QUERY = 500
+
+# A good description is never overwritten: it was paid for. What earlier, failed tries cost is added to the price of the
+# answer that takes their place, so that the sum over the store is what was spent.
+_ADD = """
+INSERT INTO results (digest, prompt, describer, sample, status, text, finish_reason, error, tokens_in, tokens_out,
+                     cost_usd, latency_s, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET
+    status = excluded.status, text = excluded.text, finish_reason = excluded.finish_reason, error = excluded.error,
+    tokens_in = excluded.tokens_in, tokens_out = excluded.tokens_out,
+    cost_usd = CASE WHEN coalesce(cost_usd, excluded.cost_usd) IS NULL THEN NULL
+                    ELSE coalesce(cost_usd, 0) + coalesce(excluded.cost_usd, 0) END,
+    latency_s = excluded.latency_s, created = excluded.created
+WHERE status = 'failed'
+"""
+
+_JOINED = "results AS r JOIN prompts AS p ON p.id = r.prompt JOIN describers AS d ON d.id = r.describer"
+_ORDER = "r.digest, p.name, p.version, p.text, p.class_conditioned, d.settings, r.sample"
+
+
+@dataclass(frozen=True, order=True)
+class Prompt:
+    """What a describer was asked.
+
+    Attributes:
+        name: short name, e.g. ``paper``.
+        version: raised when the text of the name changes.
+        text: the question; ``{class_name}`` stands for the class of the image; empty where it is not known.
+        class_conditioned: the describer was told the class, so the description may give the label away.
+    """
+
+    name: str
+    version: int
+    text: str
+    class_conditioned: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """One result: a description, or the reason why there is none.
+
+    It is good where there is a ``text`` and no ``error``; rejected where there are both, an answer that is no
+    description (a refusal, say); failed where there is no text.
+
+    Attributes:
+        digest: sha256 hex digest of the image bytes.
+        prompt: what was asked.
+        describer: settings of the describer, its whole identity (JSON-serialisable).
+        sample: number of this result among several of the same describer and prompt.
+        text: what the describer said; None where there was no answer.
+        error: why this is no description.
+        finish_reason: as the model gave it.
+        tokens_in: tokens of the request.
+        tokens_out: tokens of the answer.
+        cost_usd: price, failed tries of the same result included, in US dollars.
+        latency_s: time from request to answer, in seconds.
+        created: seconds since 1970-01-01 UTC.
+    """
+
+    digest: str
+    prompt: Prompt
+    describer: Mapping[str, Any] = field(hash=False)
+    created: float
+    sample: int = 0
+    text: str | None = None
+    error: str | None = None
+    finish_reason: str | None = None
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    cost_usd: float | None = None
+    latency_s: float | None = None
+
+    @property
+    def status(self) -> Literal["ok", "failed"]:
+        """``ok`` where there is a description."""
+        return "ok" if self.text is not None and self.error is None else "failed"
+
+
+class StoredText(NamedTuple):
+    """A description as the text stages read it; ``row`` finds it again in the store (``texts_at``)."""
+
+    digest: str
+    text: str
+    prompt: Prompt
+    row: int
+
+
+class DescriptionStore:
+    """Descriptions of images in one SQLite file. Use as a context manager."""
+
+    def __init__(self, path: Path, *, write: bool = False, wait_s: float = 2.0) -> None:
+        """Open the store at ``path``.
+
+        Args:
+            path: the SQLite file; made when ``write`` and it does not exist.
+            write: allow ``add``; there is one writer at a time.
+            wait_s: how long to wait for another writer, in seconds.
+
+        Raises:
+            StoreError: missing, foreign, made by another version, locked by another writer or not accessible.
+        """
+        self.path = path
+        self._lock = _become_writer(path, wait_s) if write else None
+        try:
+            with explained(self.path):
+                self._connection = connect_writer(path) if write else connect_reader(path)
+        except BaseException:
+            self._release()
+            raise
+        self._references = References(self._connection)
+
+    def __enter__(self) -> Self:
+        """Return the store itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the store."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the file and let another writer in."""
+        self._connection.close()
+        self._release()
+
+    def add(self, rows: Iterable[Description]) -> int:
+        """Write results in one transaction that is on disk when this returns; good ones are never overwritten.
+
+        Returns:
+            Number of results that were new or took the place of a failure.
+
+        Raises:
+            StoreError: the disk is full or the file cannot be written; nothing of ``rows`` is in the store then.
+        """
+        with explained(self.path), self._references.kept_on_success(), self._connection:
+            before = self._connection.total_changes
+            values = [_to_row(row, self._references) for row in rows]
+            made = self._connection.total_changes - before
+            self._connection.executemany(_ADD, values)
+            return self._connection.total_changes - before - made
+
+    def settled(
+        self, prompt: Prompt, describer: Mapping[str, Any], *, rejected: bool = True
+    ) -> dict[str, frozenset[int]]:
+        """Return the samples that need not be asked for, by digest: described, or answered and ``rejected``."""
+        among = "(r.status = 'ok' OR r.text IS NOT NULL)" if rejected else "r.status = 'ok'"
+        rows = self._query(
+            f"SELECT lower(hex(r.digest)), r.sample FROM {_JOINED} WHERE {among} AND p.name = ? AND p.version = ? "
+            "AND p.text = ? AND p.class_conditioned = ? AND d.settings = ?",
+            (prompt.name, prompt.version, prompt.text, prompt.class_conditioned, canonical_json(describer)),
+        )
+        one = {}
+        samples: dict[str, frozenset[int]] = {}
+        for digest, sample in rows:
+            only = one.setdefault(sample, frozenset((sample,)))
+            samples[digest] = samples[digest] | only if digest in samples else only
+        return samples
+
+    def failed(self, describer: Mapping[str, Any]) -> set[str]:
+        """Return the digests of images about which a call failed and nothing was answered."""
+        rows = self._query(
+            f"SELECT lower(hex(r.digest)) FROM {_JOINED} "
+            "WHERE r.status = 'failed' AND r.text IS NULL AND d.settings = ?",
+            (canonical_json(describer),),
+        )
+        return {digest for (digest,) in rows}
+
+    def texts(self, prompt_name: str | None = None) -> Iterator[StoredText]:
+        """Yield every description, ordered by digest, prompt, describer and sample, however they were added."""
+        prompts = dict(self._prompts())
+        where, values = _of_prompt(prompt_name)
+        for digest, text, prompt, row in self._query(
+            f"SELECT r.digest, r.text, r.prompt, r.id FROM {_JOINED} WHERE r.status = 'ok'{where} ORDER BY {_ORDER}",
+            values,
+        ):
+            yield StoredText(digest.hex(), text, prompts[prompt], row)
+
+    def texts_at(self, rows: Sequence[int]) -> list[str]:
+        """Return the texts of the rows that ``texts`` named, in the order of ``rows``."""
+        found: dict[int, str] = {}
+        for start in range(0, len(rows), _ROWS_PER_QUERY):
+            part = [int(row) for row in rows[start : start + _ROWS_PER_QUERY]]
+            found.update(self._query(f"SELECT id, text FROM results WHERE id IN ({_marks(part)})", part))
+        return [found[int(row)] for row in rows]
+
+    def descriptions(
+        self,
+        *,
+        prompt_name: str | None = None,
+        digests: Sequence[str] | None = None,
+        status: Literal["ok", "failed"] = "ok",
+    ) -> Iterator[Description]:
+        """Yield whole results, in the order of ``texts``; ``digests`` limits them to a few images."""
+        prompts = dict(self._prompts())
+        describers = {number: json.loads(settings) for number, settings in self._query("SELECT * FROM describers")}
+        where, values = _of_prompt(prompt_name)
+        select = (
+            "SELECT r.digest, r.prompt, r.describer, r.created, r.sample, r.text, r.error, r.finish_reason, "
+            f"r.tokens_in, r.tokens_out, r.cost_usd, r.latency_s FROM {_JOINED} WHERE r.status = ?{where}"
+        )
+        wanted = [None] if digests is None else _parts(sorted({bytes.fromhex(digest) for digest in digests}))
+        for part in wanted:
+            among = "" if part is None else f" AND r.digest IN ({_marks(part)})"
+            for row in self._query(f"{select}{among} ORDER BY {_ORDER}", (status, *values, *(part or ()))):
+                (
+                    digest,
+                    prompt,
+                    describer,
+                    created,
+                    sample,
+                    text,
+                    error,
+                    reason,
+                    tokens_in,
+                    tokens_out,
+                    cost,
+                    latency,
+                ) = row
+                yield Description(
+                    digest=digest.hex(),
+                    prompt=prompts[prompt],
+                    describer=describers[describer],
+                    created=created,
+                    sample=sample,
+                    text=text,
+                    error=error,
+                    finish_reason=reason,
+                    tokens_in=tokens_in,
+                    tokens_out=tokens_out,
+                    cost_usd=cost,
+                    latency_s=latency,
+                )
+
+    def digests(self, prompt_name: str | None = None) -> set[str]:
+        """Return the digests of all images that have a description."""
+        where, values = _of_prompt(prompt_name)
+        rows = self._query(f"SELECT DISTINCT lower(hex(r.digest)) FROM {_JOINED} WHERE r.status = 'ok'{where}", values)
+        return {digest for (digest,) in rows}
+
+    def counts(self) -> list[tuple[Prompt, Mapping[str, Any], str, int]]:
+        """Return how many results there are by (prompt, describer settings, status), ordered by these."""
+        prompts = dict(self._prompts())
+        rows = self._query(
+            f"SELECT r.prompt, d.settings, r.status, count(*) FROM {_JOINED} GROUP BY r.prompt, r.describer, r.status"
+        )
+        ordered = sorted((prompts[prompt], settings, status, count) for prompt, settings, status, count in rows)
+        return [(prompt, json.loads(settings), status, count) for prompt, settings, status, count in ordered]
+
+    def require_descriptions(self, prompt_name: str | None = None) -> None:
+        """Raise StoreError where there is no description (for a prompt), naming the prompts that have some."""
+        names = {prompt.name for prompt, _, status, _ in self.counts() if status == "ok"}
+        if not names:
+            raise StoreError(
+                f"{self.path}: there are no descriptions in this store; make some with `gpt4image describe`."
+            )
+        if prompt_name is not None and prompt_name not in names:
+            raise StoreError(f"{self.path}: no description answers this prompt: {nearest(prompt_name, names)}")
+
+    def _prompts(self) -> Iterator[tuple[int, Prompt]]:
+        for number, name, version, text, told in self._query(
+            "SELECT id, name, version, text, class_conditioned FROM prompts"
+        ):
+            yield number, Prompt(name, version, text, bool(told))
+
+    def _query(self, statement: str, values: Sequence[Any] = ()) -> Iterator[Any]:
+        with explained(self.path):
+            yield from self._connection.execute(statement, values)
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+
+
+class References:
+    """Ids of prompts and describers, made where they are new; within a transaction of the caller."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._known: dict[tuple[Any, ...], int] = {}
+        self._last: tuple[Mapping[str, Any], int] | None = None
+
+    @contextlib.contextmanager
+    def kept_on_success(self) -> Iterator[None]:
+        """Forget all ids where the block fails: they may have been made in a transaction that is undone."""
+        try:
+            yield
+        except BaseException:
+            self._known.clear()
+            self._last = None
+            raise
+
+    def prompt(self, prompt: Prompt) -> int:
+        """Return the id of a prompt."""
+        columns = "name, version, text, class_conditioned"
+        return self._find("prompts", columns, (prompt.name, prompt.version, prompt.text, int(prompt.class_conditioned)))
+
+    def describer(self, settings: Mapping[str, Any]) -> int:
+        """Return the id of a describer, by its settings."""
+        if self._last is None or self._last[0] is not settings:
+            self._last = settings, self._find("describers", "settings", (canonical_json(settings),))
+        return self._last[1]
+
+    def _find(self, table: str, columns: str, values: tuple[Any, ...]) -> int:
+        if (table, *values) not in self._known:
+            marks = _marks(values)
+            self._connection.execute(f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({marks})", values)
+            found = self._connection.execute(f"SELECT id FROM {table} WHERE ({columns}) = ({marks})", values)
+            self._known[table, *values] = found.fetchone()[0]
+        return self._known[table, *values]
+
+
+def canonical_json(value: Mapping[str, Any]) -> str:
+    """Return ``value`` as JSON with sorted keys: equal settings are equal text."""
+    return json.dumps(dict(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _to_row(row: Description, references: References) -> tuple[Any, ...]:
+    return (
+        bytes.fromhex(row.digest),
+        references.prompt(row.prompt),
+        references.describer(row.describer),
+        row.sample,
+        row.status,
+        row.text,
+        row.finish_reason,
+        row.error,
+        row.tokens_in,
+        row.tokens_out,
+        row.cost_usd,
+        row.latency_s,
+        row.created,
+    )
+
+
+def _of_prompt(name: str | None) -> tuple[str, tuple[str, ...]]:
+    return ("", ()) if name is None else (" AND p.name = ?", (name,))
+
+
+def _marks(values: Sequence[Any]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def _parts(values: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    for start in range(0, len(values), _ROWS_PER_QUERY):
+        yield values[start : start + _ROWS_PER_QUERY]
+
+
+def _become_writer(path: Path, wait_s: float) -> FileLock:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.resolve()  # a link and the file that it leads to are one store
+        return acquire_lock(file.with_name(file.name + ".lock"), wait_s)
+    except LockedError as error:
+        raise StoreError(f"{path}: {error} is writing to this store; wait until it is done or stop it.") from None
+    except OSError as error:
+        raise StoreError(f"{path}: cannot write here ({error.strerror or error}); choose a writable folder.") from error

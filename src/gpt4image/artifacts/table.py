@@ -1,0 +1,340 @@
+"""The embedding table: one memory-mapped float16 matrix, an index by image digest, and a manifest written last.
+
+TABLE/embeddings.npy   (M, D) float16: one unit-length row per distinct text
+TABLE/texts.npy        (M, 32) uint8: sha256 of each row's text, so that a later run encodes only new texts
+TABLE/digests.npy      (N, 32) uint8, sorted: images that have a description
+TABLE/offsets.npy      (N + 1,) int64: descriptions of image i are rows[offsets[i]:offsets[i + 1]]
+TABLE/rows.npy         (P,) int64: row of the matrix of each description
+TABLE/manifest.json    what the numbers are, and checksums of the arrays; a folder without it is not a table (yet)
+TABLE/.partial/        what encode has so far, while it is at work
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt4image.artifacts.store import Prompt
+from gpt4image.base.checksums import file_facts, recorded_files, require_recorded
+from gpt4image.base.errors import DamagedError, TableError
+from gpt4image.base.files import atomic_path, open_npy, read_json, write_json
+from gpt4image.base.locks import LockedError, acquire_lock
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+PARTIAL = ".partial"
+ARRAYS = ("embeddings", "texts", "digests", "offsets", "rows")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What an embedding table holds and how it was made.
+
+    Attributes:
+        encoder: SPEC of the text encoder.
+        revision: fingerprint of the encoder's weights and configuration.
+        precision: arithmetic of the encoder, ``fp32`` or ``bf16``.
+        width: D, length of an embedding.
+        max_tokens: the encoder reads this many tokens of a text.
+        truncated: fraction of the distinct texts that were cut.
+        descriptions: P, number of (image, text) pairs.
+        texts: M, number of distinct texts.
+        images: N, number of distinct images.
+        prompts: prompts that the descriptions answer.
+        store: absolute path of the description store that the texts came from; it may be gone.
+        plan: fingerprint of everything that determines the table.
+        length_policy: what was done to texts that are too long: ``cut`` (``truncate`` in older tables), or ``pool``,
+            the mean of the embeddings of their chunks.
+        pooled: number of distinct texts that were pooled from chunks.
+        normalised: rows have unit length.
+        dtype: type of the matrix on disk.
+        gpt4image: version of this package.
+        format_version: version of this layout.
+        files: bytes and sha256 of each array, by file name; empty in tables of earlier versions.
+    """
+
+    encoder: str
+    revision: str
+    precision: str
+    width: int
+    max_tokens: int
+    truncated: float
+    descriptions: int
+    texts: int
+    images: int
+    prompts: tuple[Prompt, ...]
+    store: str
+    plan: str
+    gpt4image: str
+    length_policy: str = "cut"
+    pooled: int = 0
+    normalised: bool = True
+    dtype: str = "float16"
+    format_version: int = FORMAT_VERSION
+    files: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def class_conditioned(self) -> bool:
+        """Whether any of the texts was written by someone who was told the class."""
+        return any(prompt.class_conditioned for prompt in self.prompts)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the manifest as JSON-serialisable values."""
+        return {**asdict(self), "class_conditioned": self.class_conditioned}
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> Manifest:
+        """Return the manifest that ``to_json`` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError: a value is missing, or of another type.
+        """
+        known = {each.name: values[each.name] for each in fields(Manifest) if each.name in values}
+        counts = {name: known[name] for name in ("width", "texts", "images", "descriptions")}
+        if not all(isinstance(count, int) and count >= 0 for count in counts.values()):
+            raise TypeError(f"these must be numbers: {counts}")
+        recorded_files(values)
+        return Manifest(**{**known, "prompts": tuple(Prompt(**prompt) for prompt in values["prompts"])})
+
+
+class EmbeddingTable:
+    """Text embeddings of images, looked up by image digest. Only the rows touched are read from disk."""
+
+    def __init__(self, path: Path, manifest: Manifest, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Hold what ``open`` has read and checked."""
+        self.path = path
+        self.manifest = manifest
+        self.embeddings: NDArray[np.float16] = arrays["embeddings"]
+        self.texts: NDArray[np.uint8] = arrays["texts"]
+        self.digests: NDArray[np.uint8] = arrays["digests"]
+        self._offsets: NDArray[np.int64] = arrays["offsets"]
+        self._rows: NDArray[np.int64] = arrays["rows"]
+
+    @staticmethod
+    def open(path: str | Path) -> EmbeddingTable:
+        """Open the table in folder ``path``; arrays of up to 64 MB are compared to their checksums.
+
+        Raises:
+            TableError: it is missing, unfinished or damaged.
+        """
+        path = Path(path)
+        manifest = read_manifest(path)
+        expected = {
+            "embeddings": (np.float16, (manifest.texts, manifest.width)),
+            "texts": (np.uint8, (manifest.texts, 32)),
+            "digests": (np.uint8, (manifest.images, 32)),
+            "offsets": (np.int64, (manifest.images + 1,)),
+            "rows": (np.int64, (manifest.descriptions,)),
+        }
+        try:
+            for name in ARRAYS:
+                require_recorded(path, f"{name}.npy", {"files": manifest.files})
+            arrays = {name: open_npy(path / f"{name}.npy", *how) for name, how in expected.items()}
+            _require_index(path, arrays["offsets"], arrays["rows"], manifest.texts)
+        except DamagedError as error:
+            raise TableError(
+                f"{error} To make the table again, delete the folder and run `gpt4image encode --out {path}` once more."
+            ) from None
+        return EmbeddingTable(path, manifest, arrays)
+
+    @property
+    def width(self) -> int:
+        """D, length of an embedding."""
+        return self.manifest.width
+
+    def rows_of(self, digests: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return where the descriptions of n images are in ``embeddings``.
+
+        Args:
+            digests: n sha256 hex digests of images, in any order; unknown ones have no descriptions.
+
+        Returns:
+            ``offsets`` (n + 1,) and ``rows``: image i has the embeddings ``rows[offsets[i]:offsets[i + 1]]``.
+        """
+        place = find_digests(self.digests, digests_to_bytes(digests))
+        known = place >= 0
+        starts = np.zeros(len(place), dtype=np.int64)
+        counts = np.zeros(len(place), dtype=np.int64)
+        starts[known] = self._offsets[place[known]]
+        counts[known] = self._offsets[place[known] + 1] - starts[known]
+        offsets = np.zeros(len(place) + 1, dtype=np.int64)
+        np.cumsum(counts, out=offsets[1:])
+        positions = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], counts)
+        return offsets, np.asarray(self._rows[positions])
+
+    def vectors(self, digests: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return one text embedding per image: the mean over its descriptions, brought back to unit length.
+
+        Args:
+            digests: n sha256 hex digests of images.
+
+        Returns:
+            ``vectors`` (n, D) float32, zeros where there is no description, and ``described`` (n,) bool.
+        """
+        offsets, rows = self.rows_of(digests)
+        described = np.diff(offsets) > 0
+        vectors = np.zeros((len(digests), self.width), dtype=np.float32)
+        if described.any():
+            texts = self.embeddings[rows].astype(np.float32)
+            sums = np.add.reduceat(texts, offsets[:-1][described], axis=0)
+            norms = np.linalg.norm(sums, axis=1, keepdims=True)
+            vectors[described] = sums / np.maximum(norms, np.finfo(np.float32).tiny)
+        return vectors, described
+
+
+def is_table(path: Path) -> bool:
+    """Say whether ``path`` is the folder of a finished embedding table."""
+    return (path / MANIFEST).is_file()
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read the manifest of the table in ``path``. Raises TableError where there is no finished table."""
+    if path.is_file():
+        raise TableError(
+            f"{path} is a file, not an embedding table, which is a folder; if it is the description store, make the "
+            f"table of it: `gpt4image encode --store {path} --out {path.with_suffix('.emb')}`."
+        )
+    if not path.is_dir():
+        raise TableError(f"{path}: there is no embedding table here; make one with `gpt4image encode --out {path}`.")
+    if not is_table(path):
+        if not _is_unfinished(path):
+            raise TableError(f"{path} is no embedding table; give the --out folder of `gpt4image encode`.")
+        raise TableError(
+            f"{path}: this folder holds no finished embedding table (no {MANIFEST}); "
+            f"run `gpt4image encode --out {path}`, which goes on where it stopped."
+        )
+    try:
+        values = read_json(path / MANIFEST)
+        version = values["format_version"]
+        if version != FORMAT_VERSION:
+            raise TableError(
+                f"{path}: table format {version}, but this gpt4image reads format {FORMAT_VERSION}; "
+                f"encode the store again into a new folder."
+            )
+        return Manifest.from_json(values)
+    except (ValueError, KeyError, TypeError) as error:
+        raise TableError(f"{path / MANIFEST} is not the manifest of an embedding table: {error!r}.") from None
+
+
+def _is_unfinished(path: Path) -> bool:
+    """Return whether parts of a table lie in a folder."""
+    return (path / PARTIAL).is_dir() or any((path / f"{name}.npy").is_file() for name in ARRAYS)
+
+
+def write_table(
+    path: Path,
+    *,
+    embeddings: NDArray[np.float16],
+    texts: NDArray[np.uint8],
+    digests: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    manifest: Manifest,
+) -> EmbeddingTable:
+    """Write a table from arrays in memory, replacing one that is there, and open it.
+
+    Args:
+        path: folder of the table.
+        embeddings: (M, D), unit-length rows.
+        texts: (M, 32) sha256 of the text of each row (see ``text_digest``).
+        digests: (P, 32) image digest of each description, in any order (see ``digests_to_bytes``).
+        rows: (P,) row of ``embeddings`` of each description.
+        manifest: what the table holds.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    (path / MANIFEST).unlink(missing_ok=True)
+    save_array(path / "embeddings.npy", np.asarray(embeddings, dtype=np.float16))
+    save_array(path / "texts.npy", texts)
+    write_index(path, digests, rows)
+    write_manifest(path, manifest)
+    return EmbeddingTable.open(path)
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Finish a table whose arrays are on disk: write its manifest, with their checksums."""
+    files = file_facts(path, (f"{name}.npy" for name in ARRAYS))
+    write_json(path / MANIFEST, replace(manifest, files=files).to_json())
+
+
+def write_index(path: Path, digests: NDArray[np.uint8], rows: NDArray[np.int64]) -> int:
+    """Write the index of P descriptions and return the number of images.
+
+    Args:
+        path: folder of the table.
+        digests: (P, 32) image digest of each description, in any order.
+        rows: (P,) row of the matrix of each description.
+    """
+    sortable = _sortable(digests)
+    order = np.argsort(sortable, kind="stable")
+    images, starts = np.unique(sortable[order], return_index=True)
+    save_array(path / "digests.npy", images.view(np.uint8).reshape(-1, 32))
+    save_array(path / "offsets.npy", np.append(starts, len(rows)).astype(np.int64))
+    save_array(path / "rows.npy", rows[order].astype(np.int64))
+    return len(images)
+
+
+@contextlib.contextmanager
+def writing_table(out: Path, option: str = "--out") -> Iterator[None]:
+    """Hold the folder of a table for this process; a full disk or a read-only folder is a TableError.
+
+    Args:
+        out: the folder.
+        option: by which another folder is given, for messages.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = acquire_lock(out / ".lock", wait_s=2.0)
+        try:
+            yield
+        finally:
+            lock.release()
+    except LockedError as error:
+        raise TableError(f"{out}: {error} writes to this folder; wait until it is done or stop it.") from None
+    except OSError as error:
+        raise TableError(
+            f"{out}: cannot write here ({error.strerror or error}); free some space or give another {option}, then "
+            f"run the same command again: it goes on where it stopped."
+        ) from error
+
+
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """Write one array as .npy, atomically."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def digests_to_bytes(digests: Sequence[str]) -> NDArray[np.uint8]:
+    """Return n sha256 hex digests as (n, 32) uint8."""
+    return np.frombuffer(bytes.fromhex("".join(digests)), dtype=np.uint8).reshape(len(digests), 32)
+
+
+def find_digests(known: NDArray[np.uint8], wanted: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return where each of ``wanted`` (n, 32) stands in the sorted ``known`` (N, 32): (n,) positions, -1 where not."""
+    sorted_known, sought = _sortable(known), _sortable(wanted)
+    if not len(sorted_known):
+        return np.full(len(sought), -1, dtype=np.int64)
+    place = np.minimum(np.searchsorted(sorted_known, sought), len(sorted_known) - 1)
+    return np.where(sorted_known[place] == sought, place, -1).astype(np.int64)
+
+
+def text_digest(text: str) -> bytes:
+    """Return the sha256 of a text: 32 bytes."""
+    return hashlib.sha256(text.encode()).digest()
+
+
+def _sortable(digests: NDArray[np.uint8]) -> NDArray[np.bytes_]:
+    """View (n, 32) uint8 as (n,) byte strings, which NumPy compares as memcmp does."""
+    return np.ascontiguousarray(digests).view("S32").reshape(-1)
+
+
+def _require_index(path: Path, offsets: NDArray[np.int64], rows: NDArray[np.int64], texts: int) -> None:
+    """Check that an index leads into its table: one without a checksum may not. Raises DamagedError."""
+    ends = (int(offsets[0]), int(offsets[-1])) == (0, len(rows))
+    if not ends or (np.diff(offsets) < 0).any() or (len(rows) and not 0 <= rows.min() <= rows.max() < texts):
+        raise DamagedError(f"{path} is damaged: offsets.npy and rows.npy lead out of its other arrays.")

@@ -1,0 +1,303 @@
+"""Text labels: the file of class probabilities that ``label`` writes, and the class targets that are made of them.
+
+Where the given labels look right, the target of an image is half its label and half what its text says of the
+classes: a teacher's soft label (Hinton et al. 2015, arXiv 1503.02531); the label alone where the texts say little of
+the classes. Where the texts show that some labels are wrong, it is the posterior of its class given its text and its
+label, under the noise that was estimated.
+
+The file is Parquet, with a checksum of each page for those who read it by other means. What is read here, the facts in
+its metadata too, has a sha256 of its own, which does not depend on how Parquet stores it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt4image.base.checksums import SEAL, fingerprint
+from gpt4image.base.errors import TableError, first_line
+from gpt4image.base.files import UNREADABLE, parse_json, read_parquet, write_parquet
+from gpt4image.data.image_set import NO_LABEL
+from gpt4image.labelling.label_noise import Noise, explained, most_doubtful
+
+Floats = NDArray[np.floating]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+TRUST_IN_RIGHT_LABELS = 0.5
+"""Share of a given label in its target where no label looks wrong (docs/log.md, 2026-11-27)."""
+LEAST_EXPLAINED = 0.5
+"""Part of what the labels tell that the texts must explain to be half of a target (docs/log.md, 2026-11-27)."""
+FORMAT = "gpt4image-text-labels-1"
+TEXT_COLUMN = "text_probabilities"  # there where a model had a say in ``probabilities``
+COLUMNS = ("key", "digest", "split", "given_label", "text_label", "doubt", "out_of_fold", "probabilities")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetRule:
+    """How class targets are made of text labels and given labels.
+
+    Attributes:
+        trust: share of a given label in the target of an image with text; without it, half where the labels look right
+            (all where the texts say little), else the posterior of the class.
+        targets: soft: class probabilities; hard: the most probable class, the label itself where the labels look right
+            and ``trust`` does not say otherwise.
+        confidence: an image whose most probable class is less probable than this has no target, unless its label looks
+            right.
+    """
+
+    trust: float | None = None
+    targets: Literal["soft", "hard"] = "soft"
+    confidence: float = 0.0
+
+    def apply(self, probabilities: Floats, labels: Ints, noise: Noise, explains: float | None) -> NDArray[np.float32]:
+        """Return (n, K) class targets. A row of zeros is no target.
+
+        Args:
+            probabilities, labels, noise: as of ``blend``.
+            explains: part of what the labels tell that the texts explain; None where that cannot be measured.
+        """
+        trust, right = self.trust, noise.rate == 0.0
+        if trust is None and right:
+            alone = self.targets == "hard" or explains is None or explains < LEAST_EXPLAINED
+            trust = 1.0 if alone else TRUST_IN_RIGHT_LABELS
+        targets = blend(probabilities, labels, noise, trust)
+        most = targets.max(axis=1)
+        if self.targets == "hard":
+            rows = np.arange(len(targets))
+            given = np.maximum(labels, 0)
+            tied = (labels >= 0) & (targets[rows, given] == most)  # a label is not outdone by a text that is as sure
+            chosen = np.where(tied, given, targets.argmax(axis=1))
+            targets[:] = 0.0
+            targets[rows, chosen] = most > 0.0
+        targets[(most < self.confidence) & ~(right & (labels >= 0))] = 0.0
+        return targets
+
+
+def blend(probabilities: Floats, labels: Ints, noise: Noise, trust: float | None = None) -> NDArray[np.float32]:
+    """Return the soft target of each image.
+
+    Args:
+        probabilities: (n, K) clean-class probabilities from text; a row of zeros where there is no description.
+        labels: (n,) given labels, negative where there is none.
+        noise: how given labels come about.
+        trust: share of a given label in the target, the rest being text; without it, the posterior of the class.
+
+    Returns:
+        (n, K): text alone without a label, the label alone without text, zeros without both.
+    """
+    targets = np.array(probabilities, dtype=np.float64)
+    labelled = np.flatnonzero(labels >= 0)
+    own = labels[labelled]
+    given = np.zeros((len(labelled), targets.shape[1]))
+    given[np.arange(len(labelled)), own] = 1.0
+    text = targets[labelled]
+    has_text = text.any(axis=1, keepdims=True)
+    if trust is not None:
+        both = trust * given + (1.0 - trust) * text
+    else:
+        both = noise.matrix(targets.shape[1]).T[own] * np.maximum(text, 1e-6)
+        both /= both.sum(axis=1, keepdims=True)
+    targets[labelled] = np.where(has_text, both, given)
+    return targets.astype(np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is known about a file of text labels.
+
+    Attributes:
+        classes: class names.
+        noise: estimated part of the given labels that is wrong.
+        agreement: part of the out-of-fold predictions that agree with the given label.
+        c: inverse strength of the classifier's penalty; None for propagation.
+        folds: folds of its cross-validation.
+        seed: seed of the folds.
+        encoders: SPEC of the encoder of each embedding table.
+        embeddings: absolute path of each; they may be gone.
+        method: classifier or propagation.
+        names: part that class names have in the classifier, 0 to 1.
+        targets: soft or hard, how training is to use them.
+        confidence: least probability of a target that training is to use.
+        run: folder of the run whose predictions had a say; empty for the texts alone.
+        transition: probability of each given label by true class; empty where a wrong label is any other class alike.
+    """
+
+    classes: tuple[str, ...]
+    noise: float
+    agreement: float | None
+    c: float | None
+    folds: int
+    seed: int
+    encoders: tuple[str, ...]
+    method: str = "classifier"
+    names: float = 0.0
+    targets: Literal["soft", "hard"] = "soft"
+    confidence: float = 0.0
+    run: str = ""
+    transition: tuple[tuple[float, ...], ...] = ()
+    embeddings: tuple[str, ...] = ()
+
+    @property
+    def given(self) -> Noise:
+        """How given labels come about."""
+        return Noise(rate=self.noise, transition=np.array(self.transition, np.float32) if self.transition else None)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TextLabels:
+    """Text labels of N described images, one row per digest.
+
+    Attributes:
+        keys: key of each image.
+        digests: sha256 hex digest of each image.
+        splits: (N,) split of each image.
+        labels: (N,) given labels that were learned from, NO_LABEL elsewhere.
+        probabilities: (N, K) float32 of the clean class, read off the text; corrected by a model where one had a say.
+        out_of_fold: (N,) bool, the image has a label that what was read off its text has not seen.
+        facts: classes, noise and how they were found.
+        text_probabilities: (N, K) the same by the text alone; None where ``probabilities`` are.
+    """
+
+    keys: tuple[str, ...]
+    digests: tuple[str, ...]
+    splits: NDArray[np.str_]
+    labels: Ints
+    probabilities: NDArray[np.float32]
+    out_of_fold: Bools
+    facts: Facts
+    text_probabilities: NDArray[np.float32] | None = None
+
+    @property
+    def by_text(self) -> NDArray[np.float32]:
+        """(N, K) class probabilities by the text alone: a model may have learned the label that is to be judged."""
+        return self.probabilities if self.text_probabilities is None else self.text_probabilities
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names."""
+        return self.facts.classes
+
+    @cached_property
+    def doubt(self) -> NDArray[np.float32]:
+        """(N,) probability that the given label is wrong, by the text alone; NaN where it is not out-of-fold."""
+        doubt = np.full(len(self.labels), np.nan, dtype=np.float32)
+        rows = np.flatnonzero(self.out_of_fold)
+        doubt[rows] = 1.0 - self.by_text[rows, self.labels[rows]]
+        return doubt
+
+    @cached_property
+    def explains(self) -> float | None:
+        """Part of what the given labels tell that the texts explain, out of fold; None where it cannot be measured."""
+        return explained(self.by_text[self.out_of_fold], self.labels[self.out_of_fold])
+
+    @cached_property
+    def doubtful(self) -> Ints:
+        """Positions of the images whose label is probably wrong, the most doubtful first."""
+        rows = np.flatnonzero(self.out_of_fold)
+        return rows[most_doubtful(self.by_text[rows], self.labels[rows])]
+
+    def targets_for(
+        self, digests: Sequence[str], labels: Ints, rule: TargetRule | None = None
+    ) -> tuple[NDArray[np.float32], Bools]:
+        """Return soft targets (n, K) and which images have one (n,).
+
+        Args:
+            digests: n digests; one that is not in the file has no text.
+            labels: (n,) given labels, NO_LABEL where there is none.
+            rule: how targets are made; as `label` was told without it.
+        """
+        rule = rule or TargetRule(targets=self.facts.targets, confidence=self.facts.confidence)
+        place = {digest: row for row, digest in enumerate(self.digests)}
+        rows = np.array([place.get(digest, -1) for digest in digests], dtype=np.int64)
+        probabilities = np.where((rows >= 0)[:, None], self.probabilities[rows], np.float32(0))
+        targets = rule.apply(probabilities, labels, self.facts.given, self.explains)
+        return targets, np.asarray(targets.any(axis=1))
+
+    def save(self, path: Path) -> None:
+        """Write one Parquet file, atomically."""
+        import pyarrow as pa
+
+        given = [self.classes[label] if label >= 0 else None for label in self.labels.tolist()]
+        text = [self.classes[label] for label in self.probabilities.argmax(axis=1).tolist()]
+        columns: dict[str, Any] = {
+            "key": pa.array(self.keys, pa.string()),
+            "digest": pa.array(self.digests, pa.string()),
+            "split": pa.array(self.splits.tolist(), pa.string()),
+            "given_label": pa.array(given, pa.string()),
+            "text_label": pa.array(text, pa.string()),
+            "doubt": pa.array(self.doubt, from_pandas=True),
+            "out_of_fold": pa.array(self.out_of_fold),
+            "probabilities": _lists(self.probabilities),
+        }
+        if self.text_probabilities is not None:
+            columns[TEXT_COLUMN] = _lists(self.text_probabilities)
+        facts = {**asdict(self.facts), SEAL: self._checksum()}
+        metadata = {FORMAT: json.dumps(facts, ensure_ascii=False)}
+        write_parquet(path, pa.table(columns).replace_schema_metadata(metadata))
+
+    def _checksum(self) -> str:
+        """Return the sha256 of everything that ``load`` returns."""
+        lists = [self.keys, self.digests, self.splits.tolist(), self.labels.tolist(), self.out_of_fold.tolist()]
+        matrices = [self.probabilities, self.text_probabilities]
+        numbers = [
+            matrix is not None and hashlib.sha256(matrix.astype("<f4").tobytes()).hexdigest() for matrix in matrices
+        ]
+        return fingerprint([asdict(self.facts), lists, numbers])
+
+    @staticmethod
+    def load(path: Path) -> TextLabels:
+        """Read a file that ``save`` wrote. Raises TableError where it is missing, damaged or something else."""
+        if not path.is_file():
+            raise TableError(f"{path}: there are no text labels here; make them with `gpt4image label --out {path}`.")
+        try:
+            table = read_parquet(path)
+            values = parse_json((table.schema.metadata or {})[FORMAT.encode()])
+            checksum = values.pop(SEAL, None)
+            tuples = {name: tuple(values[name]) for name in ("classes", "encoders")}
+            tuples["embeddings"] = tuple(values.get("embeddings", ()))
+            transition = tuple(map(tuple, values.get("transition", ())))
+            facts = Facts(**{**values, **tuples, "transition": transition})
+            columns = {name: table.column(name) for name in COLUMNS}
+            place = {name: index for index, name in enumerate(facts.classes)}
+            given = [NO_LABEL if name is None else place[name] for name in columns["given_label"].to_pylist()]
+            has_text = TEXT_COLUMN in table.column_names
+            found = TextLabels(
+                keys=tuple(columns["key"].to_pylist()),
+                digests=tuple(columns["digest"].to_pylist()),
+                splits=np.array(columns["split"].to_pylist(), dtype=np.str_),
+                labels=np.array(given, dtype=np.int64),
+                probabilities=_rows(columns["probabilities"], len(facts.classes)),
+                out_of_fold=np.array(columns["out_of_fold"].to_pylist(), dtype=bool),
+                facts=facts,
+                text_probabilities=_rows(table.column(TEXT_COLUMN), len(facts.classes)) if has_text else None,
+            )
+            if checksum not in (None, found._checksum()):
+                raise ValueError("its content does not match its checksum")
+            return found
+        except (OSError, AttributeError, *UNREADABLE) as error:
+            raise TableError(
+                f"{path} is not a file of text labels, or is damaged ({first_line(error)}); write it again with "
+                "`gpt4image label`."
+            ) from None
+
+
+def _lists(matrix: NDArray[np.float32]) -> Any:
+    """Return the Arrow array of the rows of a matrix."""
+    import pyarrow as pa
+
+    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.reshape(-1)), matrix.shape[1])
+
+
+def _rows(column: Any, width: int) -> NDArray[np.float32]:
+    """Return the matrix whose rows are in an Arrow column."""
+    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return flat.astype(np.float32).reshape(len(column), width)

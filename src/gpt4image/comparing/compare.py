@@ -1,0 +1,65 @@
+"""Train all arms over several seeds with the same data, order and budget, and say what text bought."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from gpt4image.artifacts import runs
+from gpt4image.base.errors import ConfigError, first_few
+from gpt4image.base.files import write_json
+from gpt4image.base.outcome import Outcome
+from gpt4image.comparing.jobs import run_all
+from gpt4image.comparing.planning import Job, make_plan
+from gpt4image.comparing.results import leaks, summarise
+from gpt4image.config import CompareConfig
+
+
+def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",)) -> Outcome:
+    """Run one comparison, or several into one folder, and write comparison.json and report.html.
+
+    Finished runs are kept and not made again, so an interrupted comparison goes on where it stopped; comparisons that
+    share a run (the oracle of one is the baseline of another) make it once.
+
+    Args:
+        configs: one per comparison; the folder and the number of jobs are those of the first.
+        names: one per comparison, no two the same.
+
+    Raises:
+        ConfigError, DataError, TableError, ModelError, RunError: before training starts; the last also where another
+            process is at work in the folder.
+    """
+    from gpt4image.reporting.gather import gather_comparison
+    from gpt4image.reporting.metric_tables import all_tables
+    from gpt4image.reporting.report import write_report
+
+    if len(set(names)) < len(names):
+        raise ConfigError(f"Comparisons need names of their own, and these are {first_few(names)}.")
+    out = configs[0].out
+    configs = tuple(config.model_copy(update={"out": out}) for config in configs)
+    with runs.writing(out):
+        plans = [make_plan(config) for config in configs]
+        jobs: dict[Path, Job] = {}
+        for job in (job for plan in plans for job in plan.jobs):
+            same = jobs.get(job.config.out, job)
+            jobs[job.config.out] = replace(job, asked=job.asked | same.asked)
+        run_all(list(jobs.values()), configs[0])
+        results = {
+            name: summarise(plan.config, plan.members, plan.prepared.data, plan.notes)
+            for name, plan in zip(names, plans, strict=True)
+        }
+        record = next(iter(results.values()))
+        record = record if len(results) == 1 else {**record, "comparisons": results}
+        write_json(out / "comparison.json", record)
+        left_out = gather_comparison(plans, names if len(plans) > 1 else ())
+        report = write_report(out)
+    said = dict.fromkeys(line for plan in plans for line in (*leaks(plan.prepared.data.image_set), *plan.notes))
+    set_aside = dict.fromkeys(item for folder in jobs for item in runs.read_set_aside(folder))
+    return Outcome(
+        path=out,
+        summary={"comparison": str(out / "comparison.json"), "report": str(report)},
+        record=record,
+        text="\n\n".join([all_tables(record), *said]),
+        set_aside=(*set_aside, *left_out),
+    )

@@ -1,0 +1,138 @@
+"""The stage export: the model of a finished run as others load it, checked against the run, with a model card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpt4image.artifacts import runs
+from gpt4image.base.errors import ConfigError, DataError, ExportError, MissingExtraError
+from gpt4image.base.files import staging_folder, write_text
+from gpt4image.base.outcome import Outcome
+from gpt4image.config import ExportConfig
+from gpt4image.deploying import hub
+
+if TYPE_CHECKING:
+    from gpt4image.data import ImageSet
+    from gpt4image.deploying.leaving import LeavingModel
+
+SUFFIXES = {"timm": "", "onnx": ".onnx", "torch-export": ".pt2"}
+CARD = "README.md"
+
+
+def export(config: ExportConfig) -> Outcome:
+    """Write the model of a finished run, and check that it predicts what the run's model predicts.
+
+    The projection head to the text space stays behind. Files are written beside their place and moved there once the
+    check has passed.
+
+    Raises:
+        ConfigError: ``out`` is taken or has not the suffix of its format.
+        RunError, ModelError: no finished run, or its weights do not fit.
+        ExportError: the images for the check are not here, the model cannot be put into the format, it predicts
+            something else there, or the hub does not take it.
+        MissingExtraError: the extra ``onnx`` is not installed.
+    """
+    _check_place(config)
+    runs.read_run(config.run_dir)
+    if config.push_to_hub:
+        hub.require_login()
+    write = _writer(config.format)
+    leaving = _leaving(config.run_dir)
+    images = _images(config, leaving)
+
+    from gpt4image.deploying import agreement
+    from gpt4image.deploying.model_card import model_card
+    from gpt4image.deploying.timm_folder import needs_small_stem
+
+    ours, usable, set_aside = agreement.run_probabilities(leaving.model, images)
+    with staging_folder(config.out.parent) as staging:
+        path = staging / config.out.name
+        write(path, leaving)
+        found = agreement.agreement(ours, agreement.exported_probabilities(path, images, usable))
+        agreement.require_agreement(found)
+        card = model_card(
+            leaving,
+            config.format,
+            name=config.out.name,
+            agreement=found,
+            data_licence=config.data_licence,
+            repository=config.push_to_hub,
+        )
+        write_text(_card(config, path), card)
+    small_stem = config.format == "timm" and needs_small_stem(leaving)
+    return Outcome(
+        path=config.out,
+        summary={
+            "format": config.format,
+            "model": leaving.in_timm()[0] if config.format == "timm" else leaving.model.config.model,
+            "classes": len(leaving.classes),
+            "checked_on": f"{found.images} images of {images.spec}",
+            "same_top1": found.same_top1,
+            "largest_difference": f"{found.largest_difference:.1e}",
+            "card": str(_card(config, config.out)),
+            **({"needs": "`import small_stem` (the file is in the folder) before timm loads it"} if small_stem else {}),
+            **({"hub": _pushed(config, config.push_to_hub)} if config.push_to_hub else {}),
+        },
+        set_aside=set_aside,
+    )
+
+
+def _check_place(config: ExportConfig) -> None:
+    suffix = SUFFIXES[config.format]
+    if suffix and config.out.suffix != suffix:
+        raise ConfigError(f"--out {config.out}: a file of --format {config.format} ends with {suffix}.")
+    for path in (config.out, _card(config, config.out)):
+        if path.exists() or path.is_symlink():
+            raise ConfigError(f"{path} exists already; give another --out, or take it away.")
+
+
+def _card(config: ExportConfig, path: Path) -> Path:
+    return path / CARD if config.format == "timm" else path.with_name(f"{path.name}.md")
+
+
+def _writer(form: str) -> Callable[[Path, LeavingModel], None]:
+    if form == "timm":
+        from gpt4image.deploying.timm_folder import write_timm_folder
+
+        return write_timm_folder
+    from gpt4image.deploying import graphs
+
+    if form == "onnx":
+        graphs.require_onnx()
+        return graphs.write_onnx
+    return graphs.write_torch_export
+
+
+def _leaving(run_dir: Path) -> LeavingModel:
+    from gpt4image.deploying.leaving import LeavingModel
+    from gpt4image.evaluating.run_model import load_run_model
+
+    classes = runs.class_names(run_dir)
+    return LeavingModel(run_dir=run_dir, model=load_run_model(run_dir, len(classes)), classes=classes)
+
+
+def _images(config: ExportConfig, leaving: LeavingModel) -> ImageSet:
+    """Return the images that the check is made on."""
+    from gpt4image.data import load_with_splits
+    from gpt4image.deploying.agreement import images_to_compare
+
+    options: Any = leaving.model.config
+    spec = config.data or options.data
+    try:
+        image_set = load_with_splits(spec, val_fraction=options.val_fraction, test_fraction=options.test_fraction)
+    except (DataError, ConfigError, MissingExtraError) as error:
+        raise ExportError(
+            f"The check of the export needs images, and those of {spec} cannot be read: {error} Give --data SPEC: "
+            "any images of the same kind will do, with or without labels."
+        ) from None
+    return images_to_compare(image_set)
+
+
+def _pushed(config: ExportConfig, repository: str) -> str:
+    if config.format == "timm":
+        files = {path.name: path for path in sorted(config.out.iterdir())}
+    else:
+        files = {config.out.name: config.out, CARD: _card(config, config.out)}
+    return hub.push(repository, files, message=f"gpt4image export --format {config.format}", out=config.out)

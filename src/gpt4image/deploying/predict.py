@@ -1,0 +1,205 @@
+"""The stage predict: the classes of images, by a run or by what was exported from it, written as they come."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt4image.base.errors import ConfigError, DataError
+from gpt4image.base.files import atomic_path
+from gpt4image.base.outcome import Outcome, SetAside
+from gpt4image.base.progress import progress_bar
+from gpt4image.base.visible import in_one_line
+from gpt4image.config import PredictConfig
+
+if TYPE_CHECKING:
+    from gpt4image.deploying.image_files import Decoded
+    from gpt4image.deploying.loading import Classifier
+
+CLASS_WIDTH = 30  # longest class name that the table makes room for
+
+
+class Prediction(NamedTuple):
+    """What a model says of one image: its most probable classes, the first one first."""
+
+    image: str
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+
+Write = Callable[[Prediction], None]
+
+
+def predict(config: PredictConfig) -> Outcome:
+    """Predict every image that is named, and write one row for each, in order.
+
+    Rows go to ``config.out``, or to standard output as they come. Neither images nor rows are kept in memory. Files
+    that cannot be read or decoded are set aside.
+
+    Raises:
+        DataError: no image is found.
+        ConfigError: ``config.out`` is the model or an image.
+        ModelError, RunError, ConfigError, MissingExtraError: as ``load_classifier`` does.
+    """
+    from gpt4image.deploying.loading import load_classifier
+    from gpt4image.parallel.devices import cpu_threads
+
+    total = _count(config)
+    count, set_aside = 0, []
+    with cpu_threads(config.threads):
+        classifier = load_classifier(config.model, device=config.device, threads=config.threads)
+        started = time.monotonic()
+        with _rows(config, classifier.classes) as write:
+            for prediction in _predictions(config, classifier, total, set_aside):
+                write(prediction)
+                count += 1
+    if config.out is None:  # standard output holds rows alone
+        return Outcome(set_aside=tuple(set_aside))
+    seconds = time.monotonic() - started
+    return Outcome(
+        path=config.out,
+        summary={
+            "predicted": count,
+            "written": str(config.out),
+            "seconds": round(seconds, 2),
+            "images_per_second": round(count / seconds, 1),
+        },
+        set_aside=tuple(set_aside),
+    )
+
+
+def _count(config: PredictConfig) -> int:
+    """Return how many items the names lead to, for the progress bar.
+
+    Raises:
+        DataError: no image is among them.
+        ConfigError: the file of the predictions would replace one of them, or the model.
+    """
+    from gpt4image.deploying.image_files import find_images
+
+    taken = _place(config.out) if config.out is not None else None
+    parts = config.model.iterdir() if config.model.is_dir() else [config.model]
+    if taken is not None and any(_place(part) == taken for part in parts):
+        raise ConfigError(f"--out {config.out} is the model, or a file of it; give another file for the predictions.")
+    images, reasons = 0, []
+    for item in find_images(config.images):
+        if isinstance(item, SetAside):
+            reasons.append(f"{item.name!r} {item.reason}")
+            continue
+        if taken is not None and _place(item) == taken:
+            raise ConfigError(f"--out {config.out} is an image that is named; give another file for the predictions.")
+        images += 1
+    if not images:
+        raise DataError(
+            f"No image is found: {'; '.join(reasons[:5])}. Give image files, folders that hold some, or patterns in "
+            "quotes such as 'photos/**/*.jpg'."
+        )
+    return images + len(reasons)
+
+
+def _place(path: Path | str) -> tuple[int, int] | None:
+    """Return what tells a file from all others, whatever it is called; None where there is none."""
+    try:
+        status = os.stat(path)  # noqa: PTH116  (a Path per image costs more than the call)
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _predictions(
+    config: PredictConfig, classifier: Classifier, total: int, set_aside: list[SetAside]
+) -> Iterator[Prediction]:
+    """Yield predictions in order; what cannot be used is added to ``set_aside``."""
+    from gpt4image.data.pixels import available_cores
+    from gpt4image.deploying.image_files import decode_ahead, find_images
+
+    batches = decode_ahead(
+        find_images(config.images),
+        classifier.preprocessing,
+        batch_size=config.batch_size,
+        threads=config.threads or available_cores(),
+    )
+    rows_are_watched = config.out is None and sys.stdout.isatty()
+    with progress_bar(quiet=rows_are_watched) as bar, contextlib.closing(batches):
+        task = bar.add_task("Predicting", total=total, note="")
+        for batch in batches:
+            set_aside.extend(batch.set_aside)
+            if batch.paths:
+                yield from _best(batch, classifier, config.top)
+            bar.advance(task, len(batch.paths) + len(batch.set_aside))
+
+
+def _best(batch: Decoded, classifier: Classifier, top: int) -> Iterator[Prediction]:
+    from gpt4image.deploying.preprocessing import as_images
+
+    probabilities = classifier.probabilities(as_images(batch.pixels))
+    order: NDArray[np.int64] = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
+    best = np.take_along_axis(probabilities, order, axis=1)
+    for image, columns, values in zip(batch.paths, order.tolist(), best.tolist(), strict=True):
+        yield Prediction(image, tuple(classifier.classes[column] for column in columns), tuple(values))
+
+
+@contextlib.contextmanager
+def _rows(config: PredictConfig, classes: Sequence[str]) -> Iterator[Write]:
+    """Yield the function that writes one row in the format of ``config``."""
+    writers = {"table": _table, "csv": _csv, "jsonl": _json_lines}
+    with _stream(config.out) as stream:
+        yield writers[config.row_format](stream, classes, min(config.top, len(classes)))
+
+
+@contextlib.contextmanager
+def _stream(out: Path | None) -> Iterator[TextIO]:
+    if out is None:
+        yield sys.stdout  # this very stream: a progress bar puts another one in its place
+        sys.stdout.flush()
+        return
+    with atomic_path(out) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        yield file
+
+
+def _table(stream: TextIO, classes: Sequence[str], _top: int) -> Write:
+    """Write lines for people: probability and class of the best ones, then the image."""
+    width = min(CLASS_WIDTH, max(len(in_one_line(name)) for name in classes))
+
+    def write(row: Prediction) -> None:
+        best = zip(row.classes, row.probabilities, strict=True)
+        columns = [f"{probability:.3f} {in_one_line(name):{width}}" for name, probability in best]
+        stream.write("  ".join([*columns, in_one_line(row.image)]) + "\n")
+
+    return write
+
+
+def _csv(stream: TextIO, _classes: Sequence[str], top: int) -> Write:
+    """Write a header and one row an image: image, class, probability, class_2, probability_2, ..."""
+    writer = csv.writer(stream, lineterminator="\n")
+    names = [
+        f"{name}{'' if rank == 1 else f'_{rank}'}" for rank in range(1, top + 1) for name in ("class", "probability")
+    ]
+    writer.writerow(["image", *names])
+
+    def write(row: Prediction) -> None:
+        best = zip(map(in_one_line, row.classes), (f"{value:.6f}" for value in row.probabilities), strict=True)
+        writer.writerow([in_one_line(row.image), *(cell for pair in best for cell in pair)])
+
+    return write
+
+
+def _json_lines(stream: TextIO, _classes: Sequence[str], _top: int) -> Write:
+    """Write one object an image; ASCII alone, so that every name is exact and harmless, even one that is not UTF-8."""
+
+    def write(row: Prediction) -> None:
+        best = zip(row.classes, row.probabilities, strict=True)
+        found = [{"class": name, "probability": round(probability, 6)} for name, probability in best]
+        stream.write(json.dumps({"image": row.image, "predictions": found}) + "\n")
+
+    return write

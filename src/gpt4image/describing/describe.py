@@ -1,0 +1,299 @@
+"""The stage ``describe``: ask a describer about every image that has no description yet, and keep what comes back.
+
+Each answer is in the store, on disk, before the describer may send another call in its place; answers that arrive
+together share a transaction.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
+from gpt4image.base.errors import ConfigError, first_few
+from gpt4image.base.interrupts import Interrupt, deferred_interrupt
+from gpt4image.base.outcome import Outcome, SetAside
+from gpt4image.base.progress import progress_bar
+from gpt4image.config import DescribeConfig, Flaw
+from gpt4image.data import ImageSet, load_image_set
+from gpt4image.describing.asking import Asking, Settled
+from gpt4image.describing.budget import Budget
+from gpt4image.describing.describers import Answer, Describer, load_describer
+from gpt4image.describing.describers.batch.ledger import on_their_way
+from gpt4image.describing.estimate import estimate, sample_of
+from gpt4image.describing.flaws import flaws
+from gpt4image.describing.prompts import fill, load_prompt
+
+_NONE: frozenset[int] = frozenset()
+
+
+def describe(config: DescribeConfig) -> Outcome:
+    """Describe the images of a set that have no description of this describer for these prompts.
+
+    Raises:
+        ConfigError: the SPEC of the set or the describer, a prompt or the budget is wrong, or what is asked for is on
+            its way in a batch and would be paid for again.
+        DataError: the image set cannot be read.
+        DescriberError: the describer cannot be used or stopped answering; what it answered is in the store.
+        StoreError: the store cannot be written.
+        KeyboardInterrupt: the user stopped it; every answer that came is in the store.
+    """
+    prompts = _load_prompts(config)
+    describer = _describer_of(config)
+    if config.samples > 1 and describer.repeatable:
+        raise ConfigError(f"--samples {config.samples}: every answer would be the same; give --temperature 0.7, say.")
+    budget = Budget(limit=config.limit, max_cost=config.max_cost, price=describer.price, max_tokens=config.max_tokens)
+    images = load_image_set(config.data)
+    if config.engine == "ray":
+        from gpt4image.describing.describers.ray import RayDescriber
+
+        describer = RayDescriber(config, images)
+    prompts = [
+        fill(prompt, domain=config.domain, word_limit=config.word_limit, classes=images.classes) for prompt in prompts
+    ]
+    distinct = set(images.digests)
+    wanted = len(distinct) * len(prompts) * config.samples
+    with DescriptionStore(config.store, write=True) as store:
+        there = [_asked_for(store.settled(prompt, describer.settings, rejected=False), config) for prompt in prompts]
+        settled = there
+        if not config.retry_rejected:
+            settled = [_asked_for(store.settled(prompt, describer.settings), config) for prompt in prompts]
+        already = sum(len(samples) for good in there for digest, samples in good.items() if digest in distinct)
+        only = sample_of(images) if config.dry_run else None
+        coming, batches = on_their_way(config.store, describer.settings, prompts)
+        coming = [_asked_for(samples, config) for samples in coming]
+        second_tries: list[Settled] = [{} for _ in prompts]
+        if _through_batches(config):
+            second_tries = [_second_tries(*known) for known in zip(coming, there, settled, strict=True)]
+            settled = [_without(*known) for known in zip(settled, second_tries, strict=True)]
+        else:
+            _refuse_to_pay_again(coming, there, distinct if only is None else only, batches)
+        failed = store.failed(describer.settings)
+        asking = Asking(images, prompts, config.samples, settled, only=only, last=failed)
+        with deferred_interrupt() as interrupt:
+            keeper = _Keeper(config, store, describer, asking, budget, dict(zip(prompts, second_tries, strict=True)))
+            keeper.ask_all(interrupt, total=wanted - already)
+        if interrupt.requested:
+            raise KeyboardInterrupt
+        report = describer.report(images)
+        outcome = Outcome(
+            path=config.store,
+            summary={
+                "images": len(images),
+                "distinct_images": len(distinct),
+                "already_described": already,
+                "described": keeper.described,
+                "failed": len(keeper.failed),
+                "rejected": len(keeper.rejected),
+                "without_description": wanted - already - keeper.described,
+                **({"cost_usd": round(budget.spent, 6)} if budget.spent else {}),
+                **({} if config.dry_run or asking.finished() else {"stopped_by": _stopped_by(budget)}),
+                **report.facts,
+            },
+            set_aside=(
+                *images.set_aside,
+                *asking.set_aside,
+                *_rejected_earlier(images, there, settled),
+                *itertools.chain(*keeper.failed.values(), *keeper.rejected.values()),
+                *report.set_aside,
+            ),
+        )
+        return outcome if only is None else estimate(config, outcome, store, describer, prompts, only)
+
+
+def _asked_for(settled: Settled, config: DescribeConfig) -> Settled:
+    """Return what is settled of the samples that are asked for: an earlier run may have asked for more."""
+    wanted = frozenset(range(config.samples))
+    return {digest: own for digest, samples in settled.items() if (own := samples & wanted)}
+
+
+def _second_tries(coming: Settled, there: Settled, settled: Settled) -> Settled:
+    """Return the samples that are on their way again because an earlier run rejected the answer."""
+    tries = {
+        digest: samples & settled.get(digest, _NONE) - there.get(digest, _NONE) for digest, samples in coming.items()
+    }
+    return {digest: samples for digest, samples in tries.items() if samples}
+
+
+def _without(settled: Settled, others: Settled) -> Settled:
+    return {digest: samples - others.get(digest, _NONE) for digest, samples in settled.items()} if others else settled
+
+
+def _refuse_to_pay_again(
+    coming: Sequence[Settled], there: Sequence[Settled], digests: Collection[str], batches: Sequence[str]
+) -> None:
+    """Raise ConfigError where answers about some of the images are on their way in batches."""
+    count = sum(
+        len(samples - good.get(digest, _NONE))
+        for own, good in zip(coming, there, strict=True)
+        for digest, samples in own.items()
+        if digest in digests
+    )
+    if count:
+        raise ConfigError(
+            f"{count:,} answers that are wanted here are on their way through the Batch API, in {first_few(batches)}, "
+            f"and calls would pay for them a second time. Give --batch, without --dry-run, to collect them. To give "
+            f"them up, cancel at the server what still runs, then give --batch once more: it keeps what was done by "
+            f"then, and the others may be asked without it."
+        )
+
+
+def _load_prompts(config: DescribeConfig) -> list[Prompt]:
+    prompts = [load_prompt(name) for name in config.prompt]
+    names = [prompt.name for prompt in prompts]
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(f"--prompt {' '.join(config.prompt)}: at least one prompt is needed, each name once.")
+    silent = [prompt.name for prompt in prompts if not prompt.text]
+    if silent and not config.describer.startswith("replay:"):
+        raise ConfigError(
+            f"--prompt {silent[0]}: nothing is known to ask; give a text file with the question, or one of the named "
+            f"prompts (see `gpt4image describe --help`)."
+        )
+    return prompts
+
+
+def _describer_of(config: DescribeConfig) -> Describer:
+    """Return who is asked from this process."""
+    if not _through_batches(config):
+        return load_describer(config)
+    if config.engine != "local":
+        raise ConfigError("--batch sends everything from here; leave out --engine ray.")
+    from gpt4image.describing.describers.batch.describer import BatchDescriber
+
+    return BatchDescriber(config)
+
+
+def _through_batches(config: DescribeConfig) -> bool:
+    return config.batch and not config.dry_run  # a sample is worth its full price: nobody waits a day for it
+
+
+class _Keeper:
+    """Commits answers as they arrive, judges and counts them."""
+
+    def __init__(
+        self,
+        config: DescribeConfig,
+        store: DescriptionStore,
+        describer: Describer,
+        asking: Asking,
+        budget: Budget,
+        second_tries: Mapping[Prompt, Settled],
+    ) -> None:
+        self._reject = config.reject
+        # Batches stay at the server, where the next run finds them; other calls in flight are waited for.
+        self._may_leave = _through_batches(config)
+        self._store = store
+        self._describer = describer
+        self._asking = asking
+        self._budget = budget
+        self._second_tries = second_tries
+        self.described = 0
+        self.failed: dict[tuple[str, Prompt, int], tuple[SetAside, ...]] = {}
+        self.rejected: dict[tuple[str, Prompt, int], tuple[SetAside, ...]] = {}
+
+    def ask_all(self, interrupt: Interrupt, total: int) -> None:
+        """Ask in rounds: a round ends where the budget has no room until answers show what the calls cost."""
+        with progress_bar() as bar:
+            task = bar.add_task("describe", total=total, note="")
+            try:
+                while not interrupt.requested and self._asking.goes_on(self._budget):
+                    for group in self._describer.describe(self._asking.requests(self._budget, interrupt)):
+                        with interrupt.held():
+                            self._keep(group)
+                            bar.update(task, completed=self._done, note=self._note())
+                        if self._may_leave and interrupt.requested:
+                            break
+            except KeyboardInterrupt:
+                # A second Ctrl-C: the calls in flight are given up, but not what they have already brought.
+                self._keep(self._describer.arrived())
+                raise
+
+    @property
+    def _done(self) -> int:
+        return self.described + len(self.failed) + len(self.rejected)
+
+    def _note(self) -> str:
+        counts = {"failed": len(self.failed), "rejected": len(self.rejected)}
+        cost = f"${self._budget.spent:.4f}" if self._budget.spent else ""
+        return " · ".join(filter(None, [cost, *(f"{count} {name}" for name, count in counts.items() if count)]))
+
+    def _keep(self, group: Sequence[Answer]) -> None:
+        said = [answer for answer in group if answer.text is not None or answer.error is not None]
+        flawed: list[Flaw | None] = [None if answer.text is None else self._fatal_flaw(answer) for answer in said]
+        now = time.time()
+        settings = self._describer.settings
+        self._store.add(_to_description(*pair, settings, now) for pair in zip(said, flawed, strict=True))
+        for answer, flaw in zip(said, flawed, strict=True):
+            self._budget.settle(answer)
+            self._tally(answer, flaw)
+        for answer in group:
+            if answer.text is None and answer.error is None and answer.sample == answer.request.samples[0]:
+                self._budget.take_back(answer)
+
+    def _fatal_flaw(self, answer: Answer) -> Flaw | None:
+        found = flaws(answer.text or "", finish_reason=answer.finish_reason, turns=answer.request.turns)
+        return next((flaw for flaw in found if flaw in self._reject), None)
+
+    def _tally(self, answer: Answer, flaw: Flaw | None) -> None:
+        name = (answer.request.digest, answer.request.prompt, answer.sample)
+        self.rejected.pop(name, None)
+        if answer.error is not None:
+            self.failed[name] = _each_key(answer, answer.error)
+        elif flaw is not None:
+            self.rejected[name] = _each_key(answer, f"the answer is no description: {flaw}")
+            tries = self._second_tries[answer.request.prompt]
+            if not self._describer.repeatable and answer.sample not in tries.get(answer.request.digest, _NONE):
+                self._asking.ask_again(answer)
+        else:
+            self.described += 1
+
+
+def _each_key(answer: Answer, reason: str) -> tuple[SetAside, ...]:
+    """Name all files that share the image."""
+    return tuple(SetAside(name=key, reason=reason) for key in answer.request.keys)
+
+
+def _valid(text: str | None) -> str | None:
+    """Return a text with U+FFFD for halves of surrogate pairs, which some servers send and no database takes."""
+    return None if text is None else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _to_description(answer: Answer, flaw: Flaw | None, settings: Mapping[str, Any], now: float) -> Description:
+    return Description(
+        digest=answer.request.digest,
+        prompt=answer.request.prompt,
+        describer=settings,
+        created=now,
+        sample=answer.sample,
+        text=_valid(answer.text) if answer.error is None else None,
+        error=_valid(answer.error) or flaw,
+        finish_reason=_valid(answer.finish_reason),
+        tokens_in=answer.tokens_in,
+        tokens_out=answer.tokens_out,
+        cost_usd=answer.cost_usd,
+        latency_s=answer.latency_s,
+    )
+
+
+def _rejected_earlier(images: ImageSet, there: Sequence[Settled], settled: Sequence[Settled]) -> list[SetAside]:
+    """Name the images whose answer an earlier run rejected."""
+    digests = {
+        digest
+        for good, all_settled in zip(there, settled, strict=True)
+        if good is not all_settled
+        for digest, samples in all_settled.items()
+        if len(samples) > len(good.get(digest, ()))
+    }
+    reason = "an earlier run rejected the answer; --retry-rejected asks again"
+    return [
+        SetAside(name=key, reason=reason)
+        for key, digest in zip(images.keys, images.digests, strict=True)
+        if digest in digests
+    ]
+
+
+def _stopped_by(budget: Budget) -> str:
+    at_limit = budget.limit is not None and budget.asked >= budget.limit
+    return f"--limit {budget.limit}" if at_limit else f"--max-cost {budget.max_cost}"

@@ -1,0 +1,244 @@
+"""The calls of OpenAI's Batch API: patient with faults, and a batch is created once, whatever happens on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import BinaryIO
+
+import httpx2
+import openai
+from openai.types import Batch
+
+from gpt4image.base.errors import DescriberError
+
+ENDED = frozenset(("completed", "expired", "cancelled", "failed"))
+_NO_ROOM = frozenset(("token_limit_exceeded", "request_limit_exceeded"))
+_NO_MONEY = frozenset(("insufficient_quota", "billing_hard_limit_reached", "billing_not_active"))
+_NAME = "gpt4image"
+_TRIES = 7
+_FIRST_WAIT_S = 1.0
+_CLOCK_SKEW_S = 86_400.0
+_GO_ON = "What was submitted is noted in the store; the same command goes on with it."
+
+
+class RefusedError(DescriberError):
+    """The server said no, and nothing was made."""
+
+
+class NoRoomError(RefusedError):
+    """The server takes no further batch until others have ended."""
+
+
+class GoneError(RefusedError):
+    """The server does not know the batch or the file."""
+
+
+class BusyError(DescriberError):
+    """The server is not reached, fails, or has no time: another try may bring it.
+
+    Attributes:
+        unsure: the call may have taken effect unheard.
+    """
+
+    def __init__(self, message: str, *, unsure: bool) -> None:
+        super().__init__(message)
+        self.unsure = unsure
+
+
+class BatchApi:
+    """Batches and files of one account at one server."""
+
+    def __init__(self, client: openai.OpenAI, one_line: Callable[[object], str], *, retries: int) -> None:
+        """Prepare; nothing is sent.
+
+        Args:
+            client: of the server.
+            one_line: makes an error text short and free of secrets.
+            retries: further tries of calls that may be repeated.
+        """
+        self._client = client.with_options(max_retries=retries)
+        self._one_line = one_line
+
+    def upload(self, lines: BinaryIO, token: str) -> str:
+        """Upload the file of requests of the batch ``token`` and return its id.
+
+        Raises:
+            RefusedError: the server does not take it.
+            BusyError: it cannot be reached.
+        """
+        with self._explained("the requests cannot be uploaded"):
+            lines.seek(0)
+            return self._client.files.create(file=(_file_name(token), lines), purpose="batch").id
+
+    def create(self, input_file: str, token: str, since: float) -> str:
+        """Create the batch that is called ``token`` and return its id.
+
+        Where a call may have taken effect unheard, the batch is looked for before another is made.
+
+        Args:
+            input_file: id of the uploaded requests.
+            token: unique name of the batch.
+            since: when the name was made, in seconds since 1970-01-01 UTC.
+
+        Raises:
+            NoRoomError: too much waits at the server; no batch was made.
+            RefusedError: no batch was made.
+            DescriberError: the batch may exist.
+        """
+        unsure, tries = False, 0
+        while True:
+            if unsure and (found := self.find(token, since)):
+                return found.id
+            try:
+                created = self._create(input_file, token)
+                first = self.find(token, since) if unsure else None
+                return created if first is None else first.id
+            except BusyError as error:
+                unsure, tries = unsure or error.unsure, tries + 1
+                if tries == _TRIES:
+                    raise
+                time.sleep(_FIRST_WAIT_S * 2**tries)
+            except RefusedError as error:
+                raise (DescriberError(str(error)) if unsure else error) from None
+
+    def find(self, token: str, since: float) -> Batch | None:
+        """Return the batch called ``token``, if there is one. Were there several, all but the first are cancelled.
+
+        Raises:
+            DescriberError: the server cannot be reached.
+        """
+        named = []
+        with self._explained("the batches cannot be listed"):
+            for batch in self._client.batches.list(limit=100):  # newest first
+                if batch.created_at < since - _CLOCK_SKEW_S:
+                    break
+                if (batch.metadata or {}).get(_NAME) == token:
+                    named.append(batch)
+        named.sort(key=lambda batch: (batch.status in ("cancelling", "cancelled"), batch.created_at))
+        for twin in named[1:]:
+            with contextlib.suppress(openai.OpenAIError):
+                self._client.batches.cancel(twin.id)
+        return named[0] if named else None
+
+    def look(self, batch: str) -> Batch:
+        """Return how a batch stands.
+
+        Raises:
+            BusyError: the server cannot be reached now.
+            GoneError: the server does not know it.
+            RefusedError: the key is refused.
+        """
+        with self._explained("the batch cannot be looked at"):
+            return _checked(self._client.batches.retrieve(batch))
+
+    def download(self, file: str, into: BinaryIO) -> None:
+        """Write the contents of a file to ``into``, from its start.
+
+        A file that ends within a line was cut on the way; if it stays so, try after try, it is written as it came.
+
+        Raises:
+            GoneError: the server does not have it.
+            DescriberError: the server cannot be reached.
+        """
+        for attempt in range(_TRIES):
+            last = attempt == _TRIES - 1
+            into.seek(0)
+            into.truncate()
+            try:
+                with (
+                    self._explained("the answers cannot be downloaded"),
+                    self._client.files.with_streaming_response.content(file) as response,
+                ):
+                    into.writelines(response.iter_bytes())
+                if last or not _is_cut(into):
+                    break
+            except BusyError:
+                if last:
+                    raise
+            time.sleep(_FIRST_WAIT_S * 2**attempt)
+        into.seek(0)
+
+    def cancel(self, batch: str) -> None:
+        """Cancel a batch that nobody waits for, unless it has ended; where that fails, it runs to its end."""
+        with contextlib.suppress(openai.OpenAIError, ValueError):
+            if _checked(self._client.batches.retrieve(batch)).status not in ENDED:
+                self._client.batches.cancel(batch)
+
+    def delete(self, file: str) -> None:
+        """Delete a file; where that fails, it is left to the server's own expiry."""
+        with contextlib.suppress(openai.OpenAIError, ValueError):
+            self._client.files.delete(file)
+
+    def delete_upload(self, token: str, since: float) -> None:
+        """Delete the file of requests of the batch ``token``, whose id was not heard, if it arrived; as ``delete``."""
+        with contextlib.suppress(openai.OpenAIError, ValueError):
+            for file in self._client.files.list(purpose="batch", order="desc"):
+                if file.created_at < since - _CLOCK_SKEW_S:
+                    break
+                if file.filename == _file_name(token):
+                    self._client.files.delete(file.id)
+
+    def _create(self, input_file: str, token: str) -> str:
+        once = self._client.with_options(max_retries=0)
+        with self._explained("the batch cannot be created"):
+            batch = once.batches.create(
+                input_file_id=input_file,
+                endpoint="/v1/chat/completions",
+                completion_window="24h",
+                metadata={_NAME: token},
+            )
+            return _checked(batch).id
+
+    @contextlib.contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except openai.NotFoundError as error:
+            raise GoneError(f"Batch API: {what}: {self._one_line(error)}. {_GO_ON}") from None
+        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
+            raise RefusedError(
+                f"Batch API: {what}: the server refuses the key ({self._one_line(error)}); set OPENAI_API_KEY to a "
+                f"key of the project. {_GO_ON}"
+            ) from None
+        except openai.APIStatusError as error:
+            text = f"Batch API: {what}: {self._one_line(error)}. {_GO_ON}"
+            if is_no_room([error.code]) or "enqueued" in str(error).lower():
+                raise NoRoomError(text) from None
+            if error.code not in _NO_MONEY and (error.status_code >= 500 or error.status_code in (408, 409, 429)):
+                raise BusyError(text, unsure=error.status_code != 429) from None
+            raise RefusedError(text) from None
+        # The last three: no JSON, or something else than was asked for; the page of a gateway perhaps.
+        except (openai.OpenAIError, httpx2.HTTPError, ValueError, AttributeError, TypeError) as error:
+            raise BusyError(f"Batch API: {what}: {self._one_line(error)}. {_GO_ON}", unsure=True) from None
+
+
+def _file_name(token: str) -> str:
+    return f"{_NAME}-{token}.jsonl"
+
+
+def _is_cut(lines: BinaryIO) -> bool:
+    """Return whether a file of JSON lines ends within one."""
+    lines.seek(0)
+    last = next(iter(deque(filter(bytes.strip, lines), maxlen=1)), b"\n")
+    if last.endswith(b"\n"):
+        return False
+    try:
+        json.loads(last)
+    except ValueError:
+        return True
+    return False
+
+
+def is_no_room(codes: Iterable[str | None]) -> bool:
+    """Return whether error codes say that too much waits at the server already."""
+    return any(code in _NO_ROOM for code in codes)
+
+
+def _checked(batch: object) -> Batch:
+    if not isinstance(batch, Batch):  # the client lets pages of HTML through as text
+        raise ValueError("the answer is no batch")
+    return batch

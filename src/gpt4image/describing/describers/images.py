@@ -1,0 +1,63 @@
+"""Images as models get them: decoded, upright, bounded, and without metadata."""
+
+from __future__ import annotations
+
+import io
+from binascii import b2a_base64
+
+from PIL import Image
+
+from gpt4image.base.errors import DecodeError
+from gpt4image.data.bare_jpeg import bare_jpeg
+from gpt4image.data.decode import decode, is_plain_jpeg
+
+_OPTIONS = {"jpeg": {"quality": 90}, "png": {"compress_level": 3}, "webp": {"quality": 90, "method": 2}}
+
+
+def bounded(data: bytes, max_side: int) -> Image.Image:
+    """Return the RGB image of ``data``, made smaller where its longer side is more than ``max_side`` pixels.
+
+    Raises:
+        DecodeError: the bytes are no image, damaged or too large.
+    """
+    image = decode(data, draft_side=2 * max_side)
+    longer = max(image.size)
+    if longer <= max_side:
+        return image
+    width, height = (max(1, round(side * max_side / longer)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
+
+
+def why_unusable(error: OSError | DecodeError) -> str:
+    """Return why an image cannot be sent, in one line: what reading or decoding it raised."""
+    if isinstance(error, DecodeError):
+        return f"cannot be decoded: {error}"
+    return f"cannot be read: {error.strerror or error}"
+
+
+def encoded(data: bytes, max_side: int, image_format: str) -> tuple[str, bytes]:
+    """Return the mime type and the bytes of the bounded image; nothing but its pixels is kept.
+
+    A JPEG file within bounds is not compressed again, only stripped.
+
+    Args:
+        data: bytes of an image file.
+        max_side: longer side at most, in pixels.
+        image_format: ``jpeg``, ``png`` or ``webp``.
+
+    Raises:
+        DecodeError: the bytes are no image, damaged or too large.
+    """
+    if image_format == "jpeg" and is_plain_jpeg(data, max_side) and (bare := bare_jpeg(data)) is not None:
+        return "image/jpeg", bare
+    image = bounded(data, max_side)
+    image.info = {}  # comments and colour profiles would be written again
+    file = io.BytesIO()
+    image.save(file, image_format, **_OPTIONS[image_format])
+    return f"image/{image_format}", file.getvalue()
+
+
+def data_url(data: bytes, max_side: int, image_format: str) -> bytes:
+    """Return the bounded image as a data URL in ASCII. Raises DecodeError as ``encoded``."""
+    mime, content = encoded(data, max_side, image_format)
+    return b"".join((b"data:", mime.encode(), b";base64,", b2a_base64(content, newline=False)))

@@ -1,0 +1,180 @@
+"""Conversations with a model on this machine: many at once, turn by turn, their images read while the model works."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from gpt4image.base.errors import DecodeError
+from gpt4image.describing.describers import Answer, Request
+from gpt4image.describing.describers.images import bounded, why_unusable
+
+
+class BatchError(Exception):
+    """A batch that cannot be answered together; smaller ones may. The message says why, in one line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One answer that is wanted: a sample of a request, with its image (RGB)."""
+
+    request: Request
+    sample: int
+    image: Image.Image
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """What the model said in one turn, with the tokens that went in (without padding) and came out."""
+
+    text: str
+    finish_reason: str | None
+    tokens_in: int
+    tokens_out: int
+
+
+Say = Callable[[Sequence[Row], Sequence[Sequence[str]]], Sequence[Reply]]
+"""Says the next turn of each row, given what it answered in the turns before; raises BatchError."""
+
+
+def answer_in_batches(requests: Iterable[Request], size: int, max_side: int, say: Say) -> Iterator[Sequence[Answer]]:
+    """Yield the answers to all requests, batch by batch; see ``read_ahead`` and ``answer_all``."""
+    for rows, failed in read_ahead(requests, size, max_side):
+        if failed:
+            yield failed
+        yield from answer_all(rows, say)
+
+
+def read_ahead(requests: Iterable[Request], size: int, max_side: int) -> Iterator[tuple[list[Row], list[Answer]]]:
+    """Yield batches of at most ``size`` rows, each with the failed answers of images that cannot be read.
+
+    While the caller works on one batch, the images of the next are read in a thread.
+    """
+    wanted = ((request, sample) for request in requests for sample in request.samples)
+    with ThreadPoolExecutor(1, thread_name_prefix="read-images") as pool:
+        coming = deque()
+        while batch := list(itertools.islice(wanted, size)):
+            coming.append(pool.submit(_read, batch, max_side))
+            if len(coming) > 1:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
+
+
+def answer_all(rows: Sequence[Row], say: Say) -> Iterator[Sequence[Answer]]:
+    """Yield the answers of a batch. One that fails is halved, until a row that fails alone has an error as answer."""
+    if not rows:
+        return
+    try:
+        answers = _converse(rows, say)
+    except BatchError as error:
+        reason = str(error)
+    else:
+        yield answers
+        return
+    if len(rows) == 1:
+        yield [Answer(request=rows[0].request, sample=rows[0].sample, error=reason)]
+        return
+    half = (len(rows) + 1) // 2
+    yield from answer_all(rows[:half], say)
+    yield from answer_all(rows[half:], say)
+
+
+def messages(
+    turns: Sequence[str], image: dict[str, Any], *, system: str, answers: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Return the messages of a conversation up to its next question.
+
+    Args:
+        turns: what the user says, in order; the image goes with the first.
+        image: the image as a part of a message, in the form that the model's library takes.
+        system: system message; none where it is empty.
+        answers: what the model answered so far.
+    """
+    first = {"role": "user", "content": [image, _text(turns[0])]}
+    said = [
+        message
+        for answer, turn in zip(answers, turns[1:], strict=False)
+        for message in (
+            {"role": "assistant", "content": [_text(answer)]},
+            {"role": "user", "content": [_text(turn)]},
+        )
+    ]
+    return [*([{"role": "system", "content": [_text(system)]}] if system else []), first, *said]
+
+
+def seed_of(rows: Sequence[Row], tries: int) -> int:
+    """Return a seed for drawing tokens, below 2**31: the same run asks the same and is answered the same.
+
+    ``tries`` tells a question that is asked again in the same run from the first try.
+    """
+    names = [f"{row.request.digest} {row.sample} {row.request.turns}" for row in rows]
+    return int.from_bytes(hashlib.sha256(repr((tries, names)).encode()).digest()[:4]) >> 1
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+def _read(batch: Sequence[tuple[Request, int]], max_side: int) -> tuple[list[Row], list[Answer]]:
+    images: dict[str, Image.Image | str] = {}
+    rows: list[Row] = []
+    failed: list[Answer] = []
+    for request, sample in batch:
+        if request.digest not in images:
+            images[request.digest] = _image(request, max_side)
+        image = images[request.digest]
+        if isinstance(image, str):
+            failed.append(Answer(request=request, sample=sample, error=image))
+        else:
+            rows.append(Row(request=request, sample=sample, image=image))
+    return rows, failed
+
+
+def _image(request: Request, max_side: int) -> Image.Image | str:
+    """Return the image, or why there is none."""
+    try:
+        return bounded(request.read(), max_side)
+    except (OSError, DecodeError) as error:
+        return why_unusable(error)
+
+
+def _converse(rows: Sequence[Row], say: Say) -> list[Answer]:
+    """Return the answers of all rows; some have fewer turns than others, and an empty answer is the last one."""
+    start = time.perf_counter()
+    replies: list[list[Reply]] = [[] for _ in rows]
+    for turn in range(max(len(row.request.turns) for row in rows)):
+        asked = [
+            number
+            for number, row in enumerate(rows)
+            if turn < len(row.request.turns) and all(reply.text for reply in replies[number])
+        ]
+        if not asked:
+            break
+        before = [[reply.text for reply in replies[number]] for number in asked]
+        for number, reply in zip(asked, say([rows[number] for number in asked], before), strict=True):
+            replies[number].append(reply)
+    seconds = time.perf_counter() - start
+    return [_answer(row, said, seconds) for row, said in zip(rows, replies, strict=True)]
+
+
+def _answer(row: Row, replies: Sequence[Reply], seconds: float) -> Answer:
+    cut_off = any(reply.finish_reason == "length" for reply in replies)
+    return Answer(
+        request=row.request,
+        sample=row.sample,
+        text="\n\n".join(reply.text for reply in replies if reply.text),
+        finish_reason="length" if cut_off else replies[-1].finish_reason,
+        tokens_in=sum(reply.tokens_in for reply in replies),
+        tokens_out=sum(reply.tokens_out for reply in replies),
+        cost_usd=0.0,
+        latency_s=seconds,
+    )

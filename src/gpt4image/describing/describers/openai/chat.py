@@ -1,0 +1,183 @@
+"""Chat completions: the body of a request with an image, what an answer holds, and what models take or refuse."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from gpt4image.base.errors import DescriberError
+from gpt4image.config import DescriberOptions
+from gpt4image.describing.describers.openai.faults import LONGEST_WAIT_S, Fault
+
+if TYPE_CHECKING:
+    from gpt4image.describing.describers.openai.client import Server
+    from gpt4image.describing.describers.openai.jobs import Job
+
+_LIMIT_NAMES = ("max_completion_tokens", "max_tokens")
+_LONGEST_NAMED_S = 1e9
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One answer of the model."""
+
+    text: str
+    finish_reason: str | None
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a response holds: no choice where it is malformed; tokens are paid for all the same."""
+
+    choices: tuple[Choice, ...] = ()
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+
+    @property
+    def tokens(self) -> int | None:
+        """All tokens, where the server counts them."""
+        known = [count for count in (self.tokens_in, self.tokens_out) if count is not None]
+        return sum(known) if known else None
+
+
+class Dialect:
+    """How a job becomes the body of a call for one model; models and servers differ in what they take."""
+
+    def __init__(self, model: str, options: DescriberOptions, server: Server) -> None:
+        self._model = model
+        self._options = options
+        self._server = server
+        self._limit_name = _LIMIT_NAMES[0] if server.is_openai else _LIMIT_NAMES[1]
+        self._switched = False
+
+    def body(self, job: Job) -> bytes:
+        """Return the JSON body of the next call of a job."""
+        options = self._options
+        job.limit_name = self._limit_name
+        fields: dict[str, Any] = {"model": self._model, self._limit_name: options.max_tokens}
+        if options.temperature is not None:
+            fields["temperature"] = options.temperature
+        if len(job.samples) > 1:
+            fields["n"] = len(job.samples)
+        said = [choice.text for choice in job.said]
+        image = _image_part(job.image_url, options.detail)
+        return render_body({**fields, **options.extra_body}, options.system, image, job.request.turns, said)
+
+    def adapt(self, fault: Fault, job: Job) -> bool:
+        """Change what is sent where the model does not take it; return whether the job is worth another call.
+
+        Raises:
+            DescriberError: the user has to change an option.
+        """
+        if fault.parameter == "temperature" and self._options.temperature is not None:
+            raise DescriberError(f"{self._model} takes no --temperature {self._options.temperature:g}: leave it out.")
+        if fault.parameter not in _LIMIT_NAMES or fault.parameter != job.limit_name:
+            return False
+        if not self._switched:
+            self._switched = True
+            self._limit_name = next(name for name in _LIMIT_NAMES if name != job.limit_name)
+        return self._limit_name != job.limit_name
+
+    def explain(self, fault: Fault) -> str:
+        """Return what a fault that stops the run means, and what to do."""
+        url, said = self._server.url, f"({fault.message})"
+        if fault.kind == "401":
+            return f"{url} does not accept the key in OPENAI_API_KEY {said}."
+        if fault.kind == "403":
+            return f"{url} does not let this key use {self._model} {said}."
+        if fault.kind == "404":
+            hint = "" if url.endswith("/v1") else "; most addresses end in /v1: is --base-url complete?"
+            return f"{url} does not know the model {self._model} {said}{hint}"
+        if fault.retry_after is not None and fault.retry_after > LONGEST_WAIT_S:
+            wait = timedelta(seconds=round(min(fault.retry_after, _LONGEST_NAMED_S)))
+            return f"{url} takes no more calls for {wait} {said}; give the same command again then."
+        return f"{url} wants to be paid before it answers: there is no quota left {said}."
+
+
+def render_body(
+    fields: Mapping[str, Any], system: str, image: bytes, turns: Sequence[str], said: Sequence[str]
+) -> bytes:
+    """Return the JSON body of a request.
+
+    The image is put between ready-made parts: as JSON it would be searched for characters to escape.
+
+    Args:
+        fields: everything but the messages: model, temperature, ...
+        system: system message; none where it is empty.
+        image: the image as a part of a message, in JSON.
+        turns: what the user says; those answered, and the one that is asked now.
+        said: what the model answered to the first ones.
+    """
+    head = json.dumps(dict(fields))[:-1] + ', "messages": ['
+    if system:
+        head += json.dumps({"role": "system", "content": system}) + ", "
+    head += '{"role": "user", "content": ['
+    tail = ", " + json.dumps({"type": "text", "text": turns[0]}) + "]}"
+    for turn, answer in zip(turns[1:], said, strict=False):
+        tail += ", " + json.dumps({"role": "assistant", "content": answer})
+        tail += ", " + json.dumps({"role": "user", "content": turn})
+    return b"".join((head.encode(), image, tail.encode(), b"]}"))
+
+
+def _image_part(url: bytes, detail: str) -> bytes:
+    end = b'"}}' if detail == "auto" else b'", "detail": "%b"}}' % detail.encode()
+    return b'{"type": "image_url", "image_url": {"url": "' + url + end
+
+
+def read_completion(content: bytes) -> Completion:
+    """Return what a response body holds. Never raises: whatever is of another shape is left out."""
+    try:
+        return completion_of(json.loads(content))
+    except (ValueError, RecursionError):
+        return Completion()
+
+
+def completion_of(body: Any) -> Completion:
+    """Return what a decoded response body holds."""
+    if not isinstance(body, dict):
+        return Completion()
+    usage = body.get("usage")
+    usage = usage if isinstance(usage, dict) else {}
+    choices = body.get("choices")
+    return Completion(
+        tuple(_choices(choices if isinstance(choices, list) else [])),
+        _count(usage.get("prompt_tokens")),
+        _count(usage.get("completion_tokens")),
+    )
+
+
+_MOST_TOKENS = 2**53  # what is more is no count, and no database takes it
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST_TOKENS else None
+
+
+def _choices(choices: Sequence[Any]) -> Iterator[Choice]:
+    for choice in choices:
+        message = choice.get("message") if isinstance(choice, dict) else None
+        if not isinstance(message, dict) or choice.get("finish_reason") == "error":
+            continue
+        reason = choice.get("finish_reason")
+        reason = reason if isinstance(reason, str) else None
+        refusal = message.get("refusal")
+        if isinstance(refusal, str) and refusal:
+            yield Choice(refusal, "refusal")
+        elif (text := _text(message)) is not None:
+            yield Choice(text, reason)
+
+
+def _text(message: Mapping[str, Any]) -> str | None:
+    """Return the text of a message; empty where a reasoning model spent all tokens on thinking."""
+    content = message.get("content")
+    if content is None and "role" in message:
+        return ""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        parts = [part.get("text") for part in content if isinstance(part, dict)]
+        return "".join(part for part in parts if isinstance(part, str))
+    return None

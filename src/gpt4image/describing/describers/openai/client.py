@@ -1,0 +1,195 @@
+"""An OpenAI-compatible server: where it is, and one call to it through the official client, as an answer or a fault."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import os
+from base64 import b64encode
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus, urlsplit
+
+from gpt4image.base.errors import ConfigError
+from gpt4image.describing.describers.openai.chat import Completion, read_completion
+from gpt4image.describing.describers.openai.faults import Fault, fault_of_response, malformed, timed_out, unconnected
+
+if TYPE_CHECKING:
+    import openai
+
+OPENAI_URL = "https://api.openai.com/v1"
+_CONNECT_S = 10.0
+# What is shorter is no key, and would blot words out of what servers say.
+_SHORTEST_SECRET = 6
+# Parameters of an address that say what is asked for, not who asks; by how their names end.
+_NO_SECRETS = ("version", "model", "deployment", "region")
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where the model is and how to get in.
+
+    Attributes:
+        url: base URL, free of secrets.
+        query: parameters of every call (``api-version``, say).
+        headers: authorisation that the user wrote into the address.
+        key: API key.
+        secrets: whatever may not appear anywhere, the longest first.
+    """
+
+    url: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    key: str
+    secrets: tuple[str, ...]
+
+    @property
+    def is_openai(self) -> bool:
+        """Whether this is OpenAI's own address."""
+        host = urlsplit(self.url).hostname or ""
+        return host == "api.openai.com" or host.endswith(".api.openai.com")
+
+    @property
+    def is_private(self) -> bool:
+        """Whether this is an address of this machine or the network around it."""
+        host = urlsplit(self.url).hostname or ""
+        try:
+            return ipaddress.ip_address(host).is_private
+        except ValueError:
+            return "." not in host or host.endswith((".localhost", ".local", ".internal"))
+
+
+def find_server(base_url: str | None) -> Server:
+    """Return the server of ``base_url``, else of OPENAI_BASE_URL, else OpenAI; the key is read from OPENAI_API_KEY.
+
+    Raises:
+        ConfigError: the address is none, or OpenAI is asked without a key.
+    """
+    given = base_url or os.environ.get("OPENAI_BASE_URL", "").strip() or OPENAI_URL
+    try:
+        parts = urlsplit(given.strip())
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        parts, host, port = urlsplit(""), None, None
+    if parts.scheme not in ("http", "https") or not host:
+        shown = given.rpartition("@")[2].partition("?")[0]
+        raise ConfigError(f"--base-url {shown}: write the whole address, e.g. http://localhost:8000/v1.")
+    name = f"[{host}]" if ":" in host else host
+    url = f"{parts.scheme}://{name}{f':{port}' if port else ''}{parts.path.rstrip('/')}"
+    key = os.environ.get("OPENAI_API_KEY", "").strip()
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    login = b64encode(f"{user}:{password}".encode()).decode()
+    if not key.isascii():
+        raise ConfigError("OPENAI_API_KEY holds characters that no key has (a quotation mark, or ...?); copy it again.")
+    secrets = {key, password, parts.password or "", *query_secrets(given)}
+    secrets |= {login} if user or password else set()
+    secrets |= {user, parts.username or ""} if len(user) >= _SHORTEST_SECRET else set()
+    server = Server(
+        url=url,
+        query=dict(parse_qsl(parts.query)),
+        headers={"Authorization": f"Basic {login}"} if user or password else {},
+        key=key or "none",
+        secrets=tuple(sorted(secrets - {""}, key=len, reverse=True)),
+    )
+    if server.is_openai and not key:
+        raise ConfigError("OPENAI_API_KEY is not set: put your OpenAI key there, or give --base-url of another server.")
+    return server
+
+
+def query_secrets(address: str) -> set[str]:
+    """Return the values in the query of an address that may be keys, in each spelling in which they may come back."""
+    found: set[str] = set()
+    for pair in address.partition("?")[2].partition("#")[0].split("&"):
+        name, _, value = pair.partition("=")
+        text = unquote_plus(value or name)
+        if len(text) >= _SHORTEST_SECRET and not name.lower().endswith(_NO_SECRETS):
+            found |= {value or name, text, quote(text, safe=""), quote_plus(text)}
+    return found
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back: a completion, and the fault where it is of no use; both where it is malformed but paid for."""
+
+    completion: Completion
+    headers: Mapping[str, str]
+    fault: Fault | None = None
+
+
+class Client:
+    """Sends bodies and reads answers through the connections of the official client, with its headers.
+
+    Its ``post`` is passed by: copying options and building models would take half as much time again for each call, and
+    its retries are not wanted: there is one budget, elsewhere.
+    """
+
+    def __init__(self, server: Server, timeout: float, concurrency: int) -> None:
+        self._server = server
+        self._timeout = timeout
+        self._concurrency = concurrency
+
+    @contextlib.asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Open connections, as many as there are calls, and close them at the end."""
+        import httpx2
+        from openai import AsyncOpenAI, DefaultAioHttpClient
+
+        limits = httpx2.Limits(max_connections=self._concurrency)
+        timeout = httpx2.Timeout(self._timeout, connect=min(_CONNECT_S, self._timeout))
+        # Over aiohttp, which the client offers as a transport, a call takes half the CPU time.
+        self._http = DefaultAioHttpClient(limits=limits)
+        async with AsyncOpenAI(**_credentials(self._server), http_client=self._http) as client:
+            headers = {**client.auth_headers, **client.default_headers}
+            self._headers = httpx2.Headers({name: text for name, text in headers.items() if isinstance(text, str)})
+            self._limits = {"timeout": timeout.as_dict()}
+            self._address = httpx2.URL(f"{self._server.url}/chat/completions", params=self._server.query or None)
+            yield
+
+    async def ask(self, body: bytes) -> Reply:
+        """Send a request and wait for the whole answer, however slowly it drips, until the time is over."""
+        import aiohttp
+        import httpx2
+
+        try:
+            async with asyncio.timeout(self._timeout):
+                request = httpx2.Request(
+                    "POST", self._address, headers=self._headers, content=body, extensions=self._limits
+                )
+                response = await self._http.send(request)
+        except TimeoutError:
+            return _failed(timed_out(self._timeout))
+        except (httpx2.RequestError, aiohttp.ClientError, ValueError) as error:  # the last two: no HTTP
+            return _failed(unconnected(error, self._timeout))
+        if not response.is_success:
+            fault = fault_of_response(response.status_code, response.headers, response.content)
+            return _failed(fault, response.headers)
+        completion = read_completion(response.content)
+        fault = None
+        if not completion.choices:
+            beginning = response.content[:200].decode("utf-8", errors="replace")
+            fault = malformed(f"status {response.status_code} without an answer: {beginning or 'nothing'}")
+        return Reply(completion, response.headers, fault)
+
+
+def _credentials(server: Server) -> dict[str, Any]:
+    """Return arguments of the official client; its own retries are off."""
+    return {
+        "api_key": server.key,
+        "base_url": server.url,
+        "default_query": dict(server.query),
+        "default_headers": dict(server.headers),
+        "max_retries": 0,
+    }
+
+
+def blocking_client(server: Server, timeout: float) -> openai.OpenAI:
+    """Return the official client for whatever is not a chat completion."""
+    from openai import OpenAI
+
+    return OpenAI(**_credentials(server), timeout=timeout)
+
+
+def _failed(fault: Fault, headers: Mapping[str, str] | None = None) -> Reply:
+    return Reply(Completion(), headers or {}, fault)

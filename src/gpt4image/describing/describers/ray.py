@@ -1,0 +1,295 @@
+"""The engine ray of ``describe``: a describer whose requests are answered by describers on the workers of a cluster."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import math
+import queue
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import suppress
+from functools import cached_property, partial
+from typing import Any
+
+from gpt4image.artifacts.store import Prompt
+from gpt4image.base.errors import ConfigError, DescriberError, Gpt4ImageError, first_few
+from gpt4image.config import DescribeConfig, DescriberOptions
+from gpt4image.data.image_set import ImageSet, ImageSource
+from gpt4image.describing.describers import Answer, Report, Request, load_describer
+from gpt4image.describing.describers.openai.client import query_secrets
+from gpt4image.describing.prices import Price
+from gpt4image.parallel.ray_cluster import MOST_TRIES, Cluster, Result, Workers, in_background, require_ray
+
+_ON_GPU = ("transformers", "vllm")
+_VLLM_GROUP = 512  # what VllmDescriber asks for at once
+_MOMENT = 0.02  # seconds that a worker waits for one more request before its describer does what it has
+_LOST = f"the workers that described it died {MOST_TRIES} times, most often because memory ran out"
+_ANSWER = [field.name for field in dataclasses.fields(Answer) if field.name != "request"]
+
+
+class RayDescriber:
+    """Spreads requests over a Ray cluster; the process that made it alone sees the answers.
+
+    Workers read the images themselves: files must lie at the same path on every machine. Keys of servers come from the
+    environment of the cluster, which a cluster started here inherits; they are not sent, as Ray logs what it is told
+    about environments.
+    """
+
+    def __init__(self, config: DescribeConfig, images: ImageSet) -> None:
+        """Prepare; the cluster is started when ``describe`` is first called.
+
+        Raises:
+            ConfigError: the describer cannot be used, or a password or key stands in the address of the server.
+            MissingExtraError: Ray, or what the describer needs, is not installed.
+        """
+        require_ray()
+        _require_no_secret(config.base_url)
+        self._describer = load_describer(config)
+        self._config = config
+        self._kind = config.describer.partition(":")[0]
+        self._images = images
+        self._workers: Workers | None = None
+        self._worker_count = 0
+        self._batch_size = config.batch_size
+        self._asked: dict[int, list[Request]] = {}
+        self._answered_any = False
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Those of the describer on each worker: where it runs is no part of its identity."""
+        return self._describer.settings
+
+    @property
+    def price(self) -> Price | None:
+        """What tokens cost."""
+        return self._describer.price
+
+    @property
+    def repeatable(self) -> bool:
+        """As the describer on each worker."""
+        return self._describer.repeatable
+
+    def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
+        """Yield the answers of a few requests each; the workers live on for the next call.
+
+        A server has at most ``concurrency`` calls at once. Answers come here with the slowest of their batch, so that a
+        kill of this process may cost twice as many. A worker that dies costs at most ``MOST_TRIES`` tries of what it
+        had.
+
+        Raises:
+            DescriberError: what stops every call, after all answers that came.
+            RunError: the cluster failed.
+        """
+        workers = self._start()
+        waiting = iter(requests)
+        fault: str | None = None
+        try:
+            while True:
+                while fault is None and workers.has_room and (batch := self._next_batch(waiting)):
+                    self._asked[workers.send(self._pack(batch))] = batch
+                if not workers.pending:
+                    break
+                answers, its_fault = self._unpack(workers.receive())
+                fault = fault or its_fault
+                if answers:
+                    yield answers
+        except BaseException:
+            self._stop()
+            raise
+        if fault is not None:
+            self._stop()
+            raise DescriberError(fault)
+
+    def arrived(self) -> Sequence[Answer]:
+        """Return answers that came but were not yielded because ``describe`` was broken off."""
+        if self._workers is None:
+            return ()
+        return [answer for result in self._workers.received() for answer in self._unpack(result)[0]]
+
+    def report(self, images: ImageSet) -> Report:
+        """End the workers; return how many there were, and what a file of descriptions has to say about itself.
+
+        What other describers report is about calls that they made, which those of the workers did.
+        """
+        self._stop()
+        own = self._describer.report(images) if self._kind == "replay" else Report()
+        return Report(facts={**own.facts, "workers": self._worker_count}, set_aside=own.set_aside)
+
+    def _start(self) -> Workers:
+        if self._workers is None:
+            cluster = Cluster()
+            try:
+                on_gpu = self._kind in _ON_GPU and cluster.gpus > 0 and self._config.device in ("auto", "cuda")
+                self._worker_count = cluster.workers(self._config.workers, on_gpu=on_gpu)
+                if self._kind == "openai":
+                    self._worker_count = min(self._worker_count, self._config.concurrency)
+                options = _share(self._config, self._worker_count)
+                at_once = {"openai": options.concurrency, "vllm": _VLLM_GROUP}.get(self._kind, options.batch_size)
+                self._batch_size = max(options.batch_size, at_once // 8)  # many small calls would keep Ray busy
+                self._workers = Workers(
+                    cluster,
+                    _DescribeWork,
+                    (options, dict(self.settings), self._images.source),
+                    count=self._worker_count,
+                    # Twice as many as are answered at once: those that are done wait for the slowest of their batch.
+                    calls=2 * math.ceil(at_once / self._batch_size),
+                    gpu=on_gpu,
+                )
+            except BaseException:
+                cluster.close()
+                raise
+        return self._workers
+
+    def _stop(self) -> None:
+        if self._workers is not None:
+            self._workers.close()
+
+    def _next_batch(self, waiting: Iterator[Request]) -> list[Request]:
+        return list(itertools.islice(waiting, self._batch_size))
+
+    def _pack(self, batch: Sequence[Request]) -> bytes:
+        rows = self._images.rows
+        return _to_json(
+            [
+                {
+                    "digest": request.digest,
+                    "keys": request.keys,
+                    "prompt": dataclasses.asdict(request.prompt),
+                    "turns": request.turns,
+                    "samples": request.samples,
+                    "row": int(rows[self._position_of[request.keys[0]]]),
+                }
+                for request in batch
+            ]
+        )
+
+    @cached_property
+    def _position_of(self) -> dict[str, int]:
+        return {key: position for position, key in enumerate(self._images.keys)}
+
+    def _unpack(self, result: Result) -> tuple[list[Answer], str | None]:
+        """Return the answers of a batch, and what stops all calls where there is such a thing."""
+        batch = self._asked.pop(result.number)
+        if result.fault is not None:
+            return [], result.fault
+        if result.lost:
+            if not self._answered_any:
+                return [], f"No image was described: {_LOST}. Give a smaller --batch-size, or fewer --workers."
+            return [Answer(request=one, sample=sample, error=_LOST) for one in batch for sample in one.samples], None
+        content = json.loads(result.payload)
+        answers = [Answer(request=batch[position], **fields) for position, fields in content["answers"]]
+        self._answered_any = self._answered_any or bool(answers)
+        return answers, content["fault"]
+
+
+def _require_no_secret(base_url: str | None) -> None:
+    """Raise ConfigError where options, which are sent to the workers, hold a secret."""
+    if base_url is not None and ("@" in base_url or query_secrets(base_url)):
+        raise ConfigError(
+            "--base-url with a password or a key is not sent over a cluster: set OPENAI_BASE_URL on every machine "
+            "instead."
+        )
+
+
+def _share(config: DescribeConfig, workers: int) -> DescriberOptions:
+    """Return the options of one of several workers: what is limited for the server is divided among them."""
+    options = config.model_dump(include=set(DescriberOptions.model_fields))
+    for name in ("requests_per_minute", "tokens_per_minute"):
+        if options[name] is not None:
+            options[name] /= workers
+    return DescriberOptions(**{**options, "concurrency": max(1, config.concurrency // workers)})
+
+
+@dataclasses.dataclass(eq=False)
+class _Ticket:
+    """A batch that waits for its answers."""
+
+    requests: Sequence[Request]
+    missing: int
+    answers: list[tuple[int, Answer]] = dataclasses.field(default_factory=list)
+    done: Future[None] = dataclasses.field(default_factory=Future)
+
+
+class _DescribeWork:
+    """Answers batches, several at once, with one describer that sees their requests as one stream."""
+
+    def __init__(self, options: DescriberOptions, settings: Mapping[str, Any], source: ImageSource) -> None:
+        self._describer = load_describer(options)
+        _require_equal(self._describer.settings, settings)
+        self._source = source
+        self._one_by_one = threading.Lock()
+        self._waiting: queue.SimpleQueue[Request] = queue.SimpleQueue()
+        # By identity: Ray may give a worker a batch again that it still has.
+        self._tickets: dict[int, tuple[_Ticket, int]] = {}
+        self._running = in_background(self._run)
+
+    def __call__(self, payload: bytes) -> bytes:
+        """Return the answers of a batch, and what stops all calls where there is such a thing."""
+        requests = [self._request(fields) for fields in json.loads(payload)]
+        ticket = _Ticket(requests, missing=sum(len(request.samples) for request in requests))
+        self._tickets.update((id(request), (ticket, position)) for position, request in enumerate(requests))
+        with self._one_by_one:  # batches of a model are those of a local run
+            for request in requests:
+                self._waiting.put(request)
+        wait([ticket.done, self._running], return_when=FIRST_COMPLETED)
+        answers = [
+            (position, {name: getattr(answer, name) for name in _ANSWER}) for position, answer in list(ticket.answers)
+        ]
+        return _to_json({"answers": answers, "fault": None if ticket.done.done() else self._fault()})
+
+    def _fault(self) -> str:
+        """Return what stopped the describer; anything but a Gpt4ImageError is a bug and is raised."""
+        error = self._running.exception()
+        if isinstance(error, Gpt4ImageError):
+            return str(error)
+        raise error or RuntimeError("the describer ended by itself")
+
+    def _request(self, fields: dict[str, Any]) -> Request:
+        return Request(
+            digest=fields["digest"],
+            keys=tuple(fields["keys"]),
+            prompt=Prompt(**fields["prompt"]),
+            turns=tuple(fields["turns"]),
+            samples=tuple(fields["samples"]),
+            read=partial(self._source.read, fields["row"]),
+        )
+
+    def _run(self) -> None:
+        while True:
+            stream = itertools.chain([self._waiting.get()], self._coming())
+            for group in self._describer.describe(stream):
+                for answer in group:
+                    self._deliver(answer)
+
+    def _coming(self) -> Iterator[Request]:
+        """Yield requests until none comes for a moment: a describer may wait for a full batch before it begins."""
+        with suppress(queue.Empty):
+            while True:
+                yield self._waiting.get(timeout=_MOMENT)
+
+    def _deliver(self, answer: Answer) -> None:
+        ticket, position = self._tickets[id(answer.request)]
+        ticket.answers.append((position, answer))
+        ticket.missing -= 1
+        if not ticket.missing:
+            for request in ticket.requests:
+                del self._tickets[id(request)]
+            ticket.done.set_result(None)
+
+
+def _require_equal(here: Mapping[str, Any], there: Mapping[str, Any]) -> None:
+    """Raise DescriberError where a worker would write something else than the driver stores it as."""
+    names = sorted(name for name in {*here, *there} if here.get(name) != there.get(name))
+    if names:
+        differences = (f"{name}: {here.get(name)} and {there.get(name)}" for name in names)
+        raise DescriberError(
+            f"A worker would describe with other settings than the driver: {first_few(differences)}. Results of one "
+            "run must be alike: use machines of one kind, or give these options."
+        )
+
+
+def _to_json(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode("ascii")

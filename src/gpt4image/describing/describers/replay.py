@@ -1,0 +1,128 @@
+"""Replays descriptions from a JSON-lines file as if they were written now: for tests, demos and work done elsewhere."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from gpt4image.base.errors import ConfigError
+from gpt4image.base.outcome import SetAside
+from gpt4image.data.image_set import ImageSet
+from gpt4image.describing.describers import Answer, Report, Request
+from gpt4image.describing.prices import FREE, Price
+from gpt4image.describing.rows import Row, parse_line
+
+_ROWS_PER_GROUP = 256
+
+
+class ReplayDescriber:
+    """Answers with the rows of a file. Only their places are held in memory.
+
+    Its identity is the name of the file, not its content: a line that is added is the only one that is imported, and
+    the file may move. To replay changed texts as something new, rename the file.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Index the file: bad lines and rows that contradict an earlier one are set aside.
+
+        Raises:
+            ConfigError: the file is missing, or has no row with a key or digest and a description.
+        """
+        path = Path(name)
+        if not name or not path.is_file():
+            raise ConfigError(
+                f"replay:{name}: there is no such file; give JSON lines with key or digest, and description."
+            )
+        self._path = path
+        self._set_aside: list[SetAside] = []
+        self._duplicates = 0
+        self._places = self._index()
+        if not self._places:
+            reason = f" ({self._set_aside[0].name}: {self._set_aside[0].reason})" if self._set_aside else ""
+            raise ConfigError(f"replay:{name}: no line has a key or digest and a description{reason}.")
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Kind and name of the file."""
+        return {"kind": "replay", "file": self._path.name}
+
+    @property
+    def price(self) -> Price:
+        """Nothing."""
+        return FREE
+
+    @property
+    def repeatable(self) -> bool:
+        """The file says what it says."""
+        return True
+
+    def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
+        """Yield the row of each image, or an answer with nothing in it where there is none."""
+        waiting = iter(requests)
+        with self._path.open("rb") as file:
+            while group := list(itertools.islice(waiting, _ROWS_PER_GROUP)):
+                yield [
+                    replace(answer, sample=sample)
+                    for request in group
+                    for answer in [self._answer(request, file)]
+                    for sample in request.samples
+                ]
+
+    def arrived(self) -> Sequence[Answer]:
+        """Nothing is on its way."""
+        return ()
+
+    def _answer(self, request: Request, file: BinaryIO) -> Answer:
+        names = [("digest", request.digest), *(("key", key) for key in request.keys)]
+        place = next((self._places[name] for name in names if name in self._places), None)
+        if place is None:
+            return Answer(request=request)
+        file.seek(place)
+        row = parse_line(file.readline(), self._path.name)
+        if isinstance(row, Row) and row.prompt and row.prompt.class_conditioned > request.prompt.class_conditioned:
+            asked = "its writer was told the class, by this row; replay it with --prompt class-conditioned"
+            return Answer(request=request, error=asked)
+        if isinstance(row, Row):
+            return Answer(request=request, text=row.description)
+        return Answer(request=request, error=f"{self._path.name} changed while it was read")
+
+    def report(self, images: ImageSet) -> Report:
+        """Return how many rows belong to no image of the set, with the lines that could not be used."""
+        known = {("key", key) for key in images.keys} | {("digest", digest) for digest in images.digests}
+        facts = {
+            "replay_rows": len(self._places),
+            "replay_rows_unused": len(self._places.keys() - known),
+            "replay_rows_twice": self._duplicates,
+        }
+        return Report(facts=facts, set_aside=self._set_aside)
+
+    def _index(self) -> dict[tuple[str, str], int]:
+        places: dict[tuple[str, str], int] = {}
+        place = 0
+        with self._path.open("rb") as file, self._path.open("rb") as earlier:
+            for number, line in enumerate(file, start=1):
+                where = f"{self._path.name}, line {number}"
+                row = parse_line(line, where)
+                if isinstance(row, Row):
+                    name = ("digest", row.digest) if row.digest else ("key", row.key or "")
+                    if not name[1]:
+                        self._set_aside.append(SetAside(name=where, reason="neither key nor digest"))
+                    elif name not in places:
+                        places[name] = place
+                    else:
+                        earlier.seek(places[name])
+                        self._compare(row, parse_line(earlier.readline(), where))
+                elif row is not None:
+                    self._set_aside.append(row)
+                place += len(line)
+        return places
+
+    def _compare(self, row: Row, first: Row | SetAside | None) -> None:
+        if isinstance(first, Row) and first.description == row.description:
+            self._duplicates += 1
+        else:
+            reason = f"another text for {row.digest or row.key!r} stands on an earlier line, which was used"
+            self._set_aside.append(SetAside(name=row.where, reason=reason))

@@ -1,0 +1,285 @@
+"""The stages of ``descriptions``: import, export and check of a description store."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from gpt4image.artifacts.store import Description, DescriptionStore, Prompt, canonical_json
+from gpt4image.artifacts.table import text_digest
+from gpt4image.base.errors import ConfigError, DataError, StoreError, first_few
+from gpt4image.base.outcome import Outcome, SetAside
+from gpt4image.base.progress import progress_bar
+from gpt4image.config import CheckConfig, ExportDescriptionsConfig, ImportDescriptionsConfig
+from gpt4image.data import SPLITS, ImageSet, load_image_set
+from gpt4image.describing.prompts import find_prompt
+from gpt4image.describing.rows import Row, describer_settings, read_rows, to_fields, write_rows
+
+_ROWS_PER_TRANSACTION = 1000
+_NAMES_SHOWN = 20
+
+
+def import_descriptions(config: ImportDescriptionsConfig) -> Outcome:
+    """Bring the rows of a file into the store; rows that are there already change nothing.
+
+    A bad row, an unknown key or a second, different text for the same image is set aside by name; the text that came
+    first stays.
+
+    Raises:
+        ConfigError: the options contradict each other or the file.
+        DataError: the file or the image set cannot be read, or no row belongs to the set.
+        StoreError: the store cannot be written.
+    """
+    prompt, describer = find_prompt(config.prompt), describer_settings(config.describer)
+    if config.in_file_order and (config.expect is None or config.data is None):
+        raise ConfigError("--in-file-order needs --data and --expect N, the exact number of rows and images.")
+    if config.expect is not None and not config.in_file_order:
+        raise ConfigError("--expect belongs to --in-file-order; leave it out where rows carry a key or digest.")
+    images = None if config.data is None else load_image_set(config.data)
+    if images is not None and config.expect is not None:
+        _check_order(config, images, config.expect)
+        rows = _rows_in_order(config, images)
+    else:
+        rows = read_rows(config.file)
+    importer = _Importer(images, prompt, describer)
+    with DescriptionStore(config.store, write=True) as store, progress_bar() as bar:
+        task = bar.add_task("import", total=None, note="")
+        for group in _groups(rows, _ROWS_PER_TRANSACTION):
+            importer.add(store, group)
+            bar.update(task, advance=len(group))
+    if images is not None and importer.unknown_keys and not importer.added + importer.unchanged:
+        raise DataError(
+            f"{config.file}: no row belongs to {config.data}: it has no {first_few(importer.unknown_keys[:3])}; its "
+            f"keys look like {first_few(images.keys[:3])}."
+        )
+    return Outcome(
+        path=config.store,
+        summary={
+            "rows": importer.added + importer.unchanged + len(importer.set_aside),
+            "added": importer.added,
+            "unchanged": importer.unchanged,
+            "unknown_keys": len(importer.unknown_keys),
+            "conflicting_texts": importer.conflicts,
+            "bad_rows": len(importer.set_aside) - importer.conflicts - len(importer.unknown_keys),
+        },
+        set_aside=tuple(importer.set_aside),
+    )
+
+
+class _Importer:
+    """Decides row by row what is new, and counts."""
+
+    def __init__(self, images: ImageSet | None, prompt: Prompt, describer: Mapping[str, Any]) -> None:
+        self._digest_of = None if images is None else dict(zip(images.keys, images.digests, strict=True))
+        # Equal files under several keys may each bring a text; an image has as many texts as keys.
+        self._keys_of = Counter(() if images is None else images.digests)
+        self._prompt = prompt
+        self._describer = describer
+        self.added = 0
+        self.unchanged = 0
+        self.conflicts = 0
+        self.unknown_keys: list[str] = []
+        self.set_aside: list[SetAside] = []
+
+    def add(self, store: DescriptionStore, rows: Sequence[Row | SetAside]) -> None:
+        """Write the new ones of ``rows`` in one transaction."""
+        candidates = [candidate for row in rows if (candidate := self._resolve(row)) is not None]
+        known: dict[tuple[str, Prompt, str], dict[int, str]] = {}
+        for there in store.descriptions(digests=[digest for _, digest in candidates]):
+            known.setdefault(_identity(there), {})[there.sample] = there.text or ""
+        new: list[Description] = []
+        for row, digest in candidates:
+            description = self._to_description(row, digest)
+            texts = known.setdefault(_identity(description), {})
+            sample = self._free_sample(row, digest, texts)
+            if sample is None:
+                continue
+            texts[sample] = row.description
+            new.append(self._to_description(row, digest, sample))
+        self.added += store.add(new)
+
+    def _resolve(self, row: Row | SetAside) -> tuple[Row, str] | None:
+        if isinstance(row, SetAside):
+            self.set_aside.append(row)
+        elif row.digest is not None:
+            return row, row.digest
+        elif row.key is None:
+            self.set_aside.append(SetAside(name=row.where, reason="neither key nor digest"))
+        elif self._digest_of is None:
+            raise ConfigError(f"{row.where}: rows by key need --data, the image set that the keys belong to.")
+        elif row.key in self._digest_of:
+            return row, self._digest_of[row.key]
+        else:
+            self.unknown_keys.append(row.key)
+            self.set_aside.append(SetAside(name=row.where, reason=f"the set has no image with key {row.key!r}"))
+        return None
+
+    def _free_sample(self, row: Row, digest: str, texts: Mapping[int, str]) -> int | None:
+        """Return the number under which the text is new; None where it is there already or has no place."""
+        if row.sample is None and row.description in texts.values():
+            self.unchanged += 1
+            return None
+        if row.sample is None:
+            sample = next(number for number in itertools.count() if number not in texts)
+            has_place = len(texts) < max(1, self._keys_of[digest])
+        else:
+            sample = row.sample
+            if texts.get(sample) == row.description:
+                self.unchanged += 1
+                return None
+            has_place = sample not in texts
+        if has_place:
+            return sample
+        self.conflicts += 1
+        reason = f"another text for {row.key or digest!r} with the same prompt and describer is in the store; it stays"
+        self.set_aside.append(SetAside(name=row.where, reason=reason))
+        return None
+
+    def _to_description(self, row: Row, digest: str, sample: int = 0) -> Description:
+        return Description(
+            digest=digest,
+            prompt=self._prompt if row.prompt is None else row.prompt,
+            describer=self._describer if row.describer is None else row.describer,
+            sample=sample,
+            text=row.description,
+            **{"created": time.time(), **row.result},
+        )
+
+
+def _identity(description: Description) -> tuple[str, Prompt, str]:
+    return description.digest, description.prompt, canonical_json(description.describer)
+
+
+def _rows_in_order(config: ImportDescriptionsConfig, images: ImageSet) -> Iterator[Row | SetAside]:
+    """Yield the k-th row as the row of the k-th image."""
+    for row, digest in zip(read_rows(config.file), images.digests, strict=True):
+        yield replace(row, digest=digest) if isinstance(row, Row) else row
+
+
+def _check_order(config: ImportDescriptionsConfig, images: ImageSet, expect: int) -> None:
+    """Refuse a list that has not exactly one row for each image."""
+    count = 0
+    for row in read_rows(config.file):
+        count += 1
+        if isinstance(row, Row) and (row.key is not None or row.digest is not None):
+            raise ConfigError(
+                f"{row.where} carries a key or digest; leave out --in-file-order: pairing by place is weaker."
+            )
+    require_one_each(config.file, count, images, expect)
+
+
+def require_one_each(file: Path, rows: int, images: ImageSet, expect: int) -> None:
+    """Refuse rows that are to be paired with images by place, unless there is exactly one for each image.
+
+    Raises:
+        DataError: the number of rows, of images and the one that was expected are not all the same.
+    """
+    if not rows == len(images) == expect:
+        fits = [split for split in SPLITS if len(images.indices(split)) == rows]
+        hint = (
+            f" Its split {fits[0]!r} has {rows}: give a SPEC of this split alone, as folder:PATH/train." if fits else ""
+        )
+        raise DataError(
+            f"--expect {expect}: {file} has {rows} rows and {images.spec} has {len(images)} images "
+            f"({len(images.set_aside)} set aside); all must be equal, or texts would shift to other images.{hint}"
+        )
+
+
+def export_descriptions(config: ExportDescriptionsConfig) -> Outcome:
+    """Write the descriptions of a store to a file that ``import_descriptions`` reads back without loss.
+
+    Raises:
+        ConfigError: the file name says no known kind.
+        StoreError: there is no store, or nothing in it to export.
+    """
+    keys_of: dict[str, list[str]] = {}
+    if config.data is not None:
+        images = load_image_set(config.data)
+        for key, digest in zip(images.keys, images.digests, strict=True):
+            keys_of.setdefault(digest, []).append(key)
+    counts = Counter[str]()
+
+    def exported(store: DescriptionStore) -> Iterator[Mapping[str, Any]]:
+        for description in store.descriptions(prompt_name=config.prompt):
+            counts["descriptions"] += 1
+            for key in keys_of.get(description.digest, [None]):
+                counts["rows"] += 1
+                yield to_fields(description, key)
+
+    with DescriptionStore(config.store) as store:
+        store.require_descriptions(config.prompt)
+        write_rows(config.file, exported(store))
+    return Outcome(path=config.file, summary={"descriptions": counts["descriptions"], "rows": counts["rows"]})
+
+
+@dataclass
+class _Findings:
+    """What ``check`` looks for, by image digest or by text."""
+
+    described: set[str] = field(default_factory=set)
+    first_image: dict[bytes, str] = field(default_factory=dict)
+    duplicates: dict[bytes, str] = field(default_factory=dict)
+    conflicting: dict[str, None] = field(default_factory=dict)
+
+
+def check(config: CheckConfig) -> Outcome:
+    """Hold a store against an image set: what lacks a description, what lacks an image, which texts are suspicious.
+
+    Images without a description are set aside by name; the rest is counted and the first ones named.
+
+    Raises:
+        DataError: the image set cannot be read.
+        StoreError: there is no store, or it shares no image with the set.
+    """
+    images = load_image_set(config.data)
+    with DescriptionStore(config.store) as store:
+        found = _find(store)
+    if found.described.isdisjoint(images.digests):
+        raise StoreError(
+            f"{config.store}: none of its {len(found.described)} described images is in {config.data}; the store "
+            f"belongs to other images (equal images have equal bytes: a picture that was saved again is another one)."
+        )
+    key_of = dict(zip(reversed(images.digests), reversed(images.keys), strict=True))
+    missing = [key for key, digest in zip(images.keys, images.digests, strict=True) if digest not in found.described]
+    named = {
+        "descriptions_without_image": sorted(found.described - key_of.keys()),
+        "texts_of_several_images": list(found.duplicates.values()),
+        "images_with_conflicting_texts": [key_of.get(digest, digest) for digest in found.conflicting],
+    }
+    return Outcome(
+        path=config.store,
+        summary={
+            "images": len(images),
+            "images_described": len(images) - len(missing),
+            "images_without_description": len(missing),
+            **{name: len(items) for name, items in named.items()},
+        },
+        text="\n".join(f"{name.replace('_', ' ')}: {first_few(i, _NAMES_SHOWN)}" for name, i in named.items() if i),
+        set_aside=tuple(SetAside(name=key, reason="no description") for key in missing),
+    )
+
+
+def _find(store: DescriptionStore) -> _Findings:
+    """Read the store once, image by image."""
+    found = _Findings()
+    for digest, rows in itertools.groupby(store.texts(), key=lambda row: row.digest):
+        found.described.add(digest)
+        texts_of: dict[Prompt, set[str]] = {}
+        for _, text, prompt, _ in rows:
+            texts_of.setdefault(prompt, set()).add(text)
+            if found.first_image.setdefault(text_digest(text), digest) != digest:
+                found.duplicates[text_digest(text)] = text
+        if any(len(texts) > 1 for texts in texts_of.values()):
+            found.conflicting[digest] = None
+    return found
+
+
+def _groups(rows: Iterable[Row | SetAside], size: int) -> Iterator[list[Row | SetAside]]:
+    iterator = iter(rows)
+    while group := list(itertools.islice(iterator, size)):
+        yield group

@@ -1,0 +1,133 @@
+"""Named prompts. A prompt whose text changes gets a new version: old descriptions keep saying what they answer.
+
+A prompt is a template. ``{domain}``, ``{word_limit}`` and ``{class_list}`` are filled in once for the run and belong
+to the identity of the prompt; ``{class_name}`` differs from image to image and marks the prompt as class-conditioned.
+A line of ``---`` alone begins the next turn of a conversation.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from gpt4image.artifacts.store import Prompt
+from gpt4image.base.errors import ConfigError, first_few, nearest
+
+CLASS_NAME = "{class_name}"
+PLACES = ("class_name", "class_list", "domain", "word_limit")
+_TURN = re.compile(r"^---[ \t]*$", re.MULTILINE)
+_PLACE = re.compile(r"\{(\w+)\}")
+
+PROMPTS: Mapping[str, Prompt] = {
+    prompt.name: prompt
+    for prompt in (
+        # What the texts of our evidence answered (docs/practice.md); a text of MiniLM's length, at half the price.
+        Prompt("short", 1, "Describe this image in detail, in 25 to 45 words.", class_conditioned=False),
+        # arXiv 2306.00693, first version.
+        Prompt("paper", 1, "Describe this image in detail.", class_conditioned=False),
+        Prompt(
+            "class-conditioned",
+            1,
+            f"This is an image of the class: {CLASS_NAME}. Describe this image in detail; say only what can be seen.",
+            class_conditioned=True,
+        ),
+        Prompt(
+            "attributes",
+            1,
+            "Describe what this {domain} image shows in at most {word_limit} words: the main object and its parts, "
+            "their colours, shapes and textures, its pose or state, and the setting around it. Say only what can be "
+            "seen; no introduction.",
+            class_conditioned=False,
+        ),
+        Prompt(
+            "contrastive",
+            1,
+            f"This is an image of the class: {CLASS_NAME}. In at most {{word_limit}} words, say what in this image "
+            f"tells this {CLASS_NAME} from the other {{domain}} classes ({{class_list}}): parts, colours, shapes, "
+            "textures, setting. Say only what can be seen.",
+            class_conditioned=True,
+        ),
+        Prompt(
+            "conversation",
+            1,
+            "Describe this image in detail.\n---\nWhat else can be seen that was not mentioned yet: small parts, "
+            "colours, textures, the background? Do not repeat what was said.",
+            class_conditioned=False,
+        ),
+        Prompt("imported", 1, "", class_conditioned=False),
+    )
+}
+
+
+def find_prompt(name: str) -> Prompt:
+    """Return the prompt called ``name``; a name of the user's own is a prompt whose text is not known.
+
+    Raises:
+        ConfigError: the name is almost that of a known prompt: a slip would lose the mark that the class was told.
+    """
+    if name in PROMPTS:
+        return PROMPTS[name]
+    if not name.strip() or difflib.get_close_matches(name.lower(), PROMPTS, n=1, cutoff=0.75):
+        raise ConfigError(f"Unknown prompt: {nearest(name, PROMPTS)}")
+    return Prompt(name, 1, "", class_conditioned=False)
+
+
+def load_prompt(name: str) -> Prompt:
+    """Return the prompt called ``name``, or the template in the text file ``name``, called by the file's stem.
+
+    Raises:
+        ConfigError: it is neither, the file cannot be read, or it has a place that nothing fills.
+    """
+    path = Path(name)
+    if name in PROMPTS or not (path.suffix or path.is_file()):
+        return find_prompt(name)
+    try:
+        text = path.read_text(encoding="utf-8-sig").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"--prompt {name}: cannot be read ({error}); give a text file, or one of {', '.join(PROMPTS)}."
+        ) from None
+    unknown = [place for place in _PLACE.findall(text) if place not in PLACES]
+    if unknown:
+        raise ConfigError(
+            f"--prompt {name}: nothing fills {first_few(f'{{{place}}}' for place in unknown)}; a prompt may use "
+            f"{', '.join(f'{{{place}}}' for place in PLACES)}."
+        )
+    if not all(_turns(text)):
+        raise ConfigError(f"--prompt {name}: it is empty, or has an empty turn; write what is to be asked.")
+    return Prompt(path.stem, 1, text, class_conditioned=CLASS_NAME in text)
+
+
+def fill(prompt: Prompt, *, domain: str, word_limit: int, classes: Sequence[str]) -> Prompt:
+    """Return the prompt with what is the same for every image of the run filled in.
+
+    Raises:
+        ConfigError: the prompt lists the classes, and the set has none; or the domain holds a place of its own.
+    """
+    if "{" in domain or "}" in domain:
+        raise ConfigError(
+            f"--domain {domain!r}: give words without braces, such as 'bird'; places stand in the prompt."
+        )
+    if "{class_list}" in prompt.text and not classes:
+        raise ConfigError(f"The prompt {prompt.name!r} lists the classes, but the image set has none; use another.")
+    values = {"domain": domain, "word_limit": str(word_limit), "class_list": ", ".join(map(_readable, classes))}
+    text = _PLACE.sub(lambda place: values.get(place[1], place[0]), prompt.text)
+    # An empty domain leaves two spaces behind.
+    return replace(prompt, text=re.sub(r"(?<=\S)  +(?=\S)", " ", text) if not domain else text)
+
+
+def turns(prompt: Prompt, class_name: str) -> tuple[str, ...]:
+    """Return what to send for an image of a class, turn by turn; without a place for it, the class is not told."""
+    return _turns(prompt.text.replace(CLASS_NAME, _readable(class_name)))
+
+
+def _turns(text: str) -> tuple[str, ...]:
+    return tuple(turn.strip() for turn in _TURN.split(text))
+
+
+def _readable(class_name: str) -> str:
+    """Return a class name as words: folder names often have underscores."""
+    return class_name.replace("_", " ")

@@ -1,0 +1,1 @@
+"""Text encoders, and the stage that turns descriptions into embeddings."""

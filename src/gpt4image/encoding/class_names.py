@@ -1,0 +1,63 @@
+"""Class names in the space of the texts: what zero-shot classification compares to."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt4image.artifacts.table import EmbeddingTable
+from gpt4image.base.errors import Gpt4ImageError
+
+CLASS_NAME_PROMPT = "a photo of a {}"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ClassNames:
+    """Text embeddings of the class names.
+
+    Attributes:
+        vectors: (K, D) float32 of unit length; None where there are none.
+        missing: why there are none.
+        revision: of the encoder that made them; empty where there are none.
+    """
+
+    vectors: NDArray[np.float32] | None = None
+    missing: str = "there is no embedding table, whose encoder would embed the class names"
+    revision: str = ""
+
+
+@functools.lru_cache
+def embed_class_names(embeddings: Path, device: str, classes: tuple[str, ...]) -> ClassNames:
+    """Return the class names embedded by the encoder of a table; kept, for many arms ask.
+
+    Raises:
+        Gpt4ImageError: the encoder cannot be used here, or is another one now.
+    """
+    from gpt4image.encoding.text_encoders import load_known_encoder
+
+    made = EmbeddingTable.open(embeddings).manifest
+    whose = f"The table {embeddings} was made with"
+    encoder = load_known_encoder(made.encoder, device, revision=made.revision, width=made.width, whose=whose)
+    texts = [CLASS_NAME_PROMPT.format(name.replace("_", " ")) for name in classes]
+    return ClassNames(vectors=encoder.encode(texts), missing="", revision=encoder.revision)
+
+
+def find_class_names(embeddings: Path | None, device: str, classes: tuple[str, ...]) -> ClassNames:
+    """Return the class names embedded by the encoder of a table, or why they cannot be."""
+    if embeddings is None:
+        return ClassNames()
+    try:
+        return embed_class_names(embeddings, device, classes)
+    except Gpt4ImageError as error:
+        return ClassNames(missing=str(error))
+
+
+def not_read(names: Iterable[ClassNames]) -> list[str]:
+    """Return, as sentences, why names of classes cannot be read; nothing where they are, or are not asked for."""
+    reasons = dict.fromkeys(each.missing for each in names if each.missing)
+    return [f"The names of the classes are not read: {reason}" for reason in reasons]

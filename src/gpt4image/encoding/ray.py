@@ -1,0 +1,86 @@
+"""The engine ray of ``encode``: batches of texts become vectors on the workers of a cluster, and come back in order."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt4image.base.errors import ModelError
+from gpt4image.encoding.text_encoders import TextEncoder, load_text_encoder
+from gpt4image.parallel.ray_cluster import MOST_TRIES, Cluster, Workers
+
+
+@contextlib.contextmanager
+def encoding_over_ray(
+    encoder: TextEncoder, device: str, workers: int | None
+) -> Iterator[Callable[[Iterable[Sequence[str]]], Iterator[NDArray[np.float32]]]]:
+    """Give a function that encodes batches of texts, a few ahead, and yields the (N, D) vectors of each in order.
+
+    Equal batches give equal vectors where the workers compute as this machine does; they are refused where they compute
+    in another precision. The weights must be found on every machine under the SPEC of the encoder.
+
+    Args:
+        encoder: what a local run would use.
+        device: auto, cpu, cuda or mps, on the workers.
+        workers: how many; None for one per GPU, or per core.
+
+    Raises:
+        ConfigError: the cluster has no room for as many workers.
+        MissingExtraError: Ray Data is not installed.
+        ModelError: the encoder cannot be used on a worker, or kills it.
+        RunError: the cluster failed.
+    """
+    cluster = Cluster()
+    try:
+        on_gpu = cluster.gpus > 0 and device in ("auto", "cuda")
+        count = cluster.workers(workers, on_gpu=on_gpu)
+        arguments = (encoder.spec, device, encoder.revision, encoder.precision)
+        crew = Workers(cluster, _EncodeWork, arguments, count=count, calls=1, gpu=on_gpu)
+    except BaseException:
+        cluster.close()
+        raise
+    try:
+        yield lambda batches: _in_order(crew, batches, encoder.width)
+    finally:
+        crew.close()
+
+
+def _in_order(crew: Workers, batches: Iterable[Sequence[str]], width: int) -> Iterator[NDArray[np.float32]]:
+    waiting = iter(batches)
+    ready: dict[int, bytes] = {}
+    following = 0
+    while True:
+        # What is ready too early counts as on its way, so that one slow batch does not let the rest pile up.
+        while crew.has_room and len(ready) < crew.room and (batch := next(waiting, None)) is not None:
+            crew.send(json.dumps(list(batch)).encode("ascii"))
+        if not crew.pending:
+            return
+        result = crew.receive()
+        if result.fault is not None or result.lost:
+            raise ModelError(result.fault or f"Workers died {MOST_TRIES} times over the same texts; free some memory.")
+        ready[result.number] = result.payload
+        while following in ready:
+            yield np.frombuffer(ready.pop(following), dtype=np.float32).reshape(-1, width)
+            following += 1
+
+
+class _EncodeWork:
+    """Turns a JSON list of texts into the bytes of their vectors."""
+
+    def __init__(self, spec: str, device: str, revision: str, precision: str) -> None:
+        self._encoder = load_text_encoder(spec, device)
+        here = {"revision": self._encoder.revision[:12], "precision": self._encoder.precision}
+        there = {"revision": revision[:12], "precision": precision}
+        if here != there:
+            raise ModelError(
+                f"{spec}: a worker would encode with {here}, the driver with {there}; rows of one table must be made "
+                f"alike. Run on machines of one kind, with the same weights, or give --device cpu."
+            )
+
+    def __call__(self, payload: bytes) -> bytes:
+        """Return float32 (N, D), row by row."""
+        return self._encoder.encode(json.loads(payload)).astype(np.float32).tobytes()

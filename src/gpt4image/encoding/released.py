@@ -1,0 +1,179 @@
+"""Files that others released: lists of texts and matrices of embeddings, read without running code that is in them.
+
+A pickle is a program, and so is what `torch.save` writes. Pickles are read by an unpickler that can build lists,
+dictionaries, texts and numbers and looks up no name at all; files of torch by its own weights-only reader.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import warnings
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpt4image.base.errors import ConfigError, DataError, first_line
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TEXT_SUFFIXES = (".json", ".pt", ".pth", ".pkl", ".pickle", ".npy", ".txt")
+MATRIX_SUFFIXES = (".pt", ".pth", ".npy", ".safetensors")
+# What damaged and malicious files make unpicklers raise, besides UnpicklingError.
+_DAMAGED = (
+    OSError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    ImportError,
+    OverflowError,
+    MemoryError,
+    AssertionError,
+    zipfile.BadZipFile,
+)
+
+
+def read_texts(path: Path) -> Iterable[Any]:
+    """Return the items of a list, in its order; of a dictionary from keys to texts, as rows.
+
+    Kinds: ``*.json``, ``*.pt``, ``*.pth`` (torch.save), ``*.pkl``, ``*.pickle``, ``*.npy`` (an array of texts) and
+    ``*.txt`` (one text a line; an empty line stands for an image without one).
+
+    Returns:
+        str items, or ``{"key": ..., "description": ...}``; whatever else there is, as it is.
+
+    Raises:
+        DataError: the file would run code, is damaged, or holds neither a list nor a dictionary.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".txt":
+        try:
+            text = path.read_bytes().decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8.") from None
+        return [line.rstrip("\n") for line in io.StringIO(text, newline=None)]
+    if suffix == ".npy":
+        return _load_npy(path).tolist()
+    value = {".json": _load_json, ".pt": _load_torch, ".pth": _load_torch}.get(suffix, _load_pickle)(path)
+    if isinstance(value, Mapping):
+        return [{"key": key, "description": text} if isinstance(text, str) else text for key, text in value.items()]
+    if not isinstance(value, list | tuple):
+        raise DataError(f"{path}: a list of texts, or a dictionary from keys to texts, is needed; {_found(value)}.")
+    return value
+
+
+def read_matrix(path: Path) -> Tensor:
+    """Return the released embeddings in ``*.pt``, ``*.pth``, ``*.npy`` or ``*.safetensors``: one (N, D) float tensor.
+
+    Its rows are memory-mapped where the format allows it.
+
+    Raises:
+        ConfigError: the file is missing or of no known kind.
+        DataError: the file would run code, is damaged, or holds something else.
+    """
+    import torch
+
+    suffix = path.suffix.lower()
+    if not path.is_file() or suffix not in MATRIX_SUFFIXES:
+        what = f"unknown kind of file {suffix!r}" if path.is_file() else "there is no such file"
+        raise ConfigError(f"{path}: {what}; give one matrix of embeddings as {_stars(MATRIX_SUFFIXES)}.")
+    if suffix == ".safetensors":
+        value = _load_safetensors(path)
+    elif suffix == ".npy":
+        array = _load_npy(path)
+        native = array.dtype.newbyteorder("=")
+        value = torch.from_numpy(array.astype(native, copy=False)) if array.dtype.kind == "f" else array
+    else:
+        value = _load_torch(path)
+    if not isinstance(value, torch.Tensor) or value.ndim != 2 or not value.is_floating_point() or not value.numel():
+        raise DataError(f"{path}: one matrix of floats, a row an image, is needed; {_found(value)}.")
+    return value
+
+
+class _NothingButData(pickle.Unpickler):
+    """Builds what needs no class or function: lists, tuples, dictionaries, texts, numbers."""
+
+    def find_class(self, module_name: str, global_name: str, /) -> Any:
+        raise pickle.UnpicklingError(f"{module_name}.{global_name}")
+
+
+def _load_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not JSON ({error}); JSON lines are named *.jsonl.") from None
+
+
+def _load_pickle(path: Path) -> Any:
+    try:
+        with path.open("rb") as file:
+            return _NothingButData(file).load()
+    except pickle.UnpicklingError as error:
+        raise _refused(path, error) from None
+    except _DAMAGED as error:
+        raise _damaged(path, error) from None
+
+
+def _load_torch(path: Path) -> Any:
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of strange pickles, which end as an error or are fine
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        raise _refused(path, error) from None
+    except _DAMAGED as error:
+        raise _damaged(path, error) from None
+
+
+def _load_npy(path: Path) -> np.ndarray[Any, Any]:
+    try:
+        return np.load(path, mmap_mode="c", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise _damaged(path, error) from None
+
+
+def _load_safetensors(path: Path) -> Any:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise _damaged(path, error) from None
+    return next(iter(tensors.values())) if len(tensors) == 1 else tensors
+
+
+def _refused(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{path}: this pickle holds more than texts and numbers, or is damaged ({first_line(error)}); loading it "
+        "could run code, so it is refused. Ask its publisher for JSON lines, or convert it where that does no harm."
+    )
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path}: damaged, or not what its name says ({first_line(error)}).")
+
+
+def _found(value: Any) -> str:
+    """Say what a file holds, without printing it: nested data may be endless."""
+    shape = getattr(value, "shape", None)
+    if shape is not None:
+        return f"found an array of shape {tuple(shape)}, {value.dtype}"
+    if isinstance(value, list | tuple | Mapping):
+        return f"found a {type(value).__name__} of {len(value)} items"
+    return f"found a {type(value).__name__}"
+
+
+def _stars(suffixes: Iterable[str]) -> str:
+    return ", ".join(f"*{suffix}" for suffix in suffixes)

@@ -1,0 +1,162 @@
+"""Text encoders of CLIP models in the open_clip library; safetensors only.
+
+The weights are those of a tag of open_clip, or a file or folder of one's own. open_clip itself would unpickle a file
+that is no safetensors; here the file is found first, and nothing else is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gpt4image.base.checksums import file_digest
+from gpt4image.base.errors import ConfigError, MissingExtraError, ModelError, first_line, nearest
+from gpt4image.base.files import fingerprint
+from gpt4image.encoding.text_encoders.neural import Tower
+from gpt4image.encoding.text_encoders.weight_files import pickles_refused, refuse_pickles
+
+_BEGIN_AND_END = 2
+
+
+@dataclass(frozen=True)
+class ClipFiles:
+    """A CLIP model of open_clip.
+
+    Attributes:
+        model: name of the architecture.
+        weights: safetensors file.
+        quick_gelu: whether the weights were trained with the activation x * sigmoid(1.702 x).
+    """
+
+    model: str
+    weights: Path
+    quick_gelu: bool
+
+    @property
+    def revision(self) -> str:
+        """Fingerprint of architecture and weights."""
+        import open_clip
+
+        config = open_clip.get_model_config(self.model)
+        return fingerprint({"config": config, "weights": file_digest(self.weights), "quick_gelu": self.quick_gelu})
+
+
+def find_clip(name: str) -> ClipFiles:
+    """Return the files of MODEL/PRETRAINED.
+
+    Raises:
+        ConfigError: open_clip knows no such model, or the name has another form.
+        MissingExtraError: open_clip is not installed.
+        ModelError: there are no such weights, or they are pickled.
+    """
+    try:
+        import open_clip
+    except ModuleNotFoundError:
+        raise MissingExtraError("--encoder open_clip:MODEL/PRETRAINED", "clip") from None
+    model, _, pretrained = name.partition("/")
+    if not model or not pretrained:
+        raise ConfigError(
+            f"The encoder SPEC is open_clip:MODEL/PRETRAINED, e.g. open_clip:ViT-B-32/laion2b_s34b_b79k; got {name!r}."
+        )
+    if open_clip.get_model_config(model) is None:
+        raise ConfigError(f"open_clip:{name}: the model {nearest(model, open_clip.list_models())}")
+    found = Path(pretrained).expanduser()
+    if found.exists():
+        return ClipFiles(model, _local_weights(found), quick_gelu=False)
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    config = open_clip.get_pretrained_cfg(model, pretrained)
+    if not config:
+        raise ModelError(
+            f"open_clip:{name}: {pretrained!r} is neither a .safetensors file or folder here nor a tag of {model}; "
+            f"its tags: {', '.join(tags) or 'none'}."
+        )
+    return ClipFiles(model, _fetched_weights(name, config), quick_gelu=bool(config.get("quick_gelu", False)))
+
+
+def _local_weights(found: Path) -> Path:
+    if found.is_file():
+        if found.suffix != ".safetensors":
+            raise ModelError(pickles_refused(found))
+        return found
+    refuse_pickles(found)
+    files = sorted(found.glob("*.safetensors"))
+    if len(files) != 1:
+        raise ModelError(f"{found}: there are {len(files)} .safetensors files in this folder; give one of them.")
+    return files[0]
+
+
+def _fetched_weights(name: str, config: Mapping[str, Any]) -> Path:
+    """Return the safetensors file of a tag in the cache of the Hugging Face hub; fetched where it is not there."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    from open_clip.constants import HF_SAFE_WEIGHTS_NAME
+
+    place, _, file = str(config.get("hf_hub", "")).rpartition("/")
+    if not place:
+        raise ModelError(f"open_clip:{name}: {pickles_refused(str(config.get('url', 'its weights')))}")
+    own = Path(file or HF_SAFE_WEIGHTS_NAME).with_suffix(".safetensors").name
+    for candidate in dict.fromkeys((own, HF_SAFE_WEIGHTS_NAME)):
+        try:
+            return Path(hf_hub_download(place, candidate))
+        except (EntryNotFoundError, OSError, ValueError) as error:
+            if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+                continue  # the hub has no such file; the other error says that it cannot be asked
+            raise ModelError(
+                f"open_clip:{name}: Hugging Face does not give {place} ({first_line(error)}); check the network, or "
+                "give a .safetensors file in place of the tag."
+            ) from None
+    raise ModelError(f"open_clip:{name}: {pickles_refused(place)}")
+
+
+class OpenClipTower(Tower):
+    """The text side of a CLIP model."""
+
+    def __init__(self, spec: str, files: ClipFiles) -> None:
+        """Load the text side, in fp32 on the CPU.
+
+        Raises:
+            ModelError: the weights do not fit the model.
+        """
+        import open_clip
+        from safetensors import SafetensorError
+
+        super().__init__()
+        try:
+            # The weights come from the file alone: nothing that the parts were once started from is fetched.
+            self.model: Any = open_clip.create_model(
+                files.model,
+                str(files.weights.absolute()),
+                weights_only=True,
+                force_quick_gelu=files.quick_gelu,
+                pretrained_image=False,
+                pretrained_text=False,
+            )
+            tokenizer: Any = open_clip.get_tokenizer(files.model)
+        except (OSError, ValueError, KeyError, ImportError, RuntimeError, AssertionError, SafetensorError) as error:
+            raise ModelError(f"{spec}: {files.weights} does not fit {files.model}: {first_line(error)}") from error
+        self.model.visual = nn.Identity()  # text alone is asked for
+        self.tokenizer = tokenizer
+        self.max_tokens = int(tokenizer.context_length)
+
+    def token_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """Return the (N,) lengths of texts in tokens, begin and end included, before any cut."""
+        inner = getattr(self.tokenizer, "tokenizer", None)
+        if inner is None:
+            return np.array([len(self.tokenizer.encode(text)) + _BEGIN_AND_END for text in texts], dtype=np.int64)
+        clean = getattr(self.tokenizer, "clean_fn", str)
+        tokens = inner([clean(text) for text in texts], truncation=False, padding=False, verbose=False)
+        return np.array([len(ids) for ids in tokens["input_ids"]], dtype=np.int64)
+
+    def tokenize(self, texts: Sequence[str]) -> dict[str, Any]:
+        """Return token numbers (N, max_tokens)."""
+        return {"tokens": self.tokenizer(list(texts))}
+
+    def forward(self, tokens: Mapping[str, Any]) -> Tensor:
+        """Return the (N, D) text embeddings, not normalised."""
+        return self.model.encode_text(tokens["tokens"])

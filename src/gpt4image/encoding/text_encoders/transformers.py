@@ -1,0 +1,142 @@
+"""Text models of the transformers library, from a folder or the Hugging Face hub; safetensors only.
+
+CLIP and SigLIP give the embedding that they were trained to give. Every other model (BERT, RoBERTa, MPNet, the encoder
+of T5, a decoder such as Qwen) gives the mean of its last hidden states over the tokens of a text. Decoders that were
+trained to give the state of their last token come as sentence-transformers, which know so; for others the mean is the
+better choice (Springer et al., "Repetition Improves Language Model Embeddings", 2024).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gpt4image.base.errors import ModelError, first_few, first_line
+from gpt4image.encoding.text_encoders.neural import Tower, single_or_double
+from gpt4image.models.hugging_face import without_progress_bars
+
+CLIP = ("clip", "clip_text_model")
+SIGLIP = ("siglip", "siglip_text_model", "siglip2", "siglip2_text_model")
+UNBOUNDED = 1_000_000
+USUAL_LIMIT = 512
+
+
+class TransformersTower(Tower):
+    """A text model of transformers with its tokenizer."""
+
+    def __init__(self, spec: str, folder: Path) -> None:
+        """Load the model in ``folder``, in fp32 on the CPU.
+
+        Raises:
+            ModelError: it cannot be loaded, weights are missing, or it cannot read text alone.
+        """
+        from safetensors import SafetensorError
+        from transformers import AutoConfig, AutoTokenizer
+
+        super().__init__()
+        local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+        try:
+            with without_progress_bars(), _without_report():
+                self.kind: str = AutoConfig.from_pretrained(folder, **local).model_type
+                tokenizer: Any = AutoTokenizer.from_pretrained(folder, **local)
+                self.model = _load(self.kind, folder)
+        except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+            raise ModelError(f"{spec}: {folder} cannot be loaded as a text model: {first_line(error)}") from error
+        tokenizer.padding_side = "right"
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        self.tokenizer = tokenizer
+        self.max_tokens = _limit(self.model, tokenizer.model_max_length)
+        try:
+            with torch.no_grad():
+                self(self.tokenize(["a text"]))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ModelError(
+                f"{spec}: {folder} ({self.kind}) gives no embedding of a text alone ({first_line(error)}); give a text "
+                "model, CLIP or SigLIP."
+            ) from error
+
+    def token_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """Return the (N,) lengths of texts in tokens, special tokens included, before any cut."""
+        tokens = self.tokenizer(list(texts), truncation=False, padding=False, verbose=False)
+        return np.array([len(ids) for ids in tokens["input_ids"]], dtype=np.int64)
+
+    def tokenize(self, texts: Sequence[str]) -> dict[str, Any]:
+        """Return token numbers and, but for SigLIP, their mask; both (N, L)."""
+        # SigLIP was trained on texts padded to the full length, without a mask (model card of transformers).
+        padding = "max_length" if self.kind in SIGLIP else True
+        tokens = self.tokenizer(
+            list(texts), truncation=True, max_length=self.max_tokens, padding=padding, return_tensors="pt"
+        )
+        names = ("input_ids",) if self.kind in SIGLIP else ("input_ids", "attention_mask")
+        return {name: tokens[name] for name in names}
+
+    def forward(self, tokens: Mapping[str, Any]) -> Tensor:
+        """Return the (N, D) embeddings: of the projection (CLIP), the pooler (SigLIP), or the mean over tokens."""
+        found = self.model(**tokens)
+        if self.kind in CLIP:
+            return found.text_embeds
+        if self.kind in SIGLIP:
+            return found.pooler_output
+        mask = tokens["attention_mask"].unsqueeze(2)
+        return (single_or_double(found.last_hidden_state) * mask).sum(1) / mask.sum(1).clamp(min=1)
+
+
+@contextlib.contextmanager
+def _without_report() -> Iterator[None]:
+    """Keep transformers from listing the weights of the vision side as unexpected; what is missing is checked here."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _load(kind: str, folder: Path) -> Any:
+    """Return the part of a model that reads text. Raises ModelError where weights that count are missing."""
+    import transformers
+
+    of_text: dict[str, Any] = {
+        **dict.fromkeys(CLIP, transformers.CLIPTextModelWithProjection),
+        **dict.fromkeys(SIGLIP[:2], transformers.SiglipTextModel),
+        **dict.fromkeys(SIGLIP[2:], transformers.Siglip2TextModel),
+    }
+    model, found = of_text.get(kind, transformers.AutoModel).from_pretrained(
+        folder,
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+        dtype="float32",
+        output_loading_info=True,
+    )
+    pooled = kind in SIGLIP
+    missing = [name for name in found["missing_keys"] if pooled or "pooler" not in name]  # BERT's pooler is not used
+    if missing:
+        raise ModelError(f"{folder}: the weights {first_few(sorted(missing))} are missing; give a complete model.")
+    if model.config.is_encoder_decoder:
+        model = model.get_encoder()
+    model.config.use_cache = False
+    return model
+
+
+def _limit(model: Any, of_tokenizer: int) -> int:
+    """Return how many tokens the model reads: what the tokenizer says, within the positions that it has learned."""
+    limit = of_tokenizer if of_tokenizer < UNBOUNDED else None
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if positions is not None:
+        # RoBERTa and its kin number positions from behind the padding's on.
+        table = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
+        padding = getattr(table, "padding_idx", None)
+        positions -= 0 if padding is None else padding + 1
+        limit = min(limit or positions, positions)
+    return limit or USUAL_LIMIT

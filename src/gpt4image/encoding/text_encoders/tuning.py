@@ -1,0 +1,131 @@
+"""Text encoders that are trained further: which weights, and how they are kept and found again as ``tuned:FOLDER``.
+
+FOLDER/weights.safetensors   the weights that were trained: adapters of LoRA, or all of them
+FOLDER/tuned.json            the encoder they belong to, and how it was tuned; written last
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from gpt4image.base.checksums import file_digest
+from gpt4image.base.errors import ConfigError, MissingExtraError, ModelError
+from gpt4image.base.files import fingerprint, read_json, write_json
+from gpt4image.encoding.text_encoders.neural import NeuralEncoder, Tower, to_device
+from gpt4image.parallel import processes
+from gpt4image.training.checkpoint import load_tensors, save_tensors
+
+FOLDER = "text_encoder"
+RECORD, WEIGHTS = "tuned.json", "weights.safetensors"
+FORMAT_VERSION = 1
+How = Literal["lora", "full"]
+
+
+def make_trainable(tower: Tower, how: How, rank: int) -> None:
+    """Let the weights of a tower learn, in place: all of them, or adapters of low rank beside its linear layers.
+
+    Weights that have no part in an embedding (BERT's pooler, the scale of a CLIP) stay as they are.
+
+    Args:
+        tower: on its device.
+        how: ``full``, or ``lora`` (Hu et al. 2022, arXiv 2106.09685): W x + B A x with W frozen and B = 0 at the start.
+        rank: rows of A.
+
+    Raises:
+        MissingExtraError: LoRA is asked for, and peft is not installed.
+        ModelError: LoRA finds no linear layer.
+    """
+    tower.requires_grad_(how == "full")
+    if how == "lora":
+        _add_adapters(tower, rank)
+    tower(to_device(tower.tokenize(["a"]), next(tower.parameters()).device)).sum().backward()
+    for parameter in tower.parameters():
+        parameter.requires_grad_(parameter.grad is not None)
+        parameter.grad = None
+
+
+def trained_weights(tower: nn.Module) -> dict[str, Tensor]:
+    """Return the weights of a tower that learn, by name."""
+    return {name: parameter for name, parameter in tower.named_parameters() if parameter.requires_grad}
+
+
+def save_tuned(folder: Path, weights: Mapping[str, Tensor], *, spec: str, revision: str, how: How, rank: int) -> None:
+    """Write what was trained of the encoder ``spec``, and what is needed to find it again."""
+    save_tensors(folder / WEIGHTS, weights)
+    record = {"format_version": FORMAT_VERSION, "encoder": spec, "revision": revision, "how": how, "rank": rank}
+    processes.by_first(lambda: write_json(folder / RECORD, record))
+
+
+def load_tuned(name: str, device: str) -> NeuralEncoder:
+    """Return the encoder in a run folder or in the folder that ``save_tuned`` wrote.
+
+    Raises:
+        ConfigError: ``name`` is empty.
+        ModelError: there is none, or the encoder that it was made from is gone or another one now.
+    """
+    from gpt4image.encoding.text_encoders import load_text_encoder
+
+    if not name:
+        raise ConfigError("The encoder SPEC is tuned:RUN_DIR; the folder is missing.")
+    given = Path(name).expanduser()
+    folder = given if (given / RECORD).is_file() else given / FOLDER
+    if not (folder / RECORD).is_file():
+        raise ModelError(
+            f"tuned:{name}: there is no tuned text encoder here; give the folder of a run with --tune-text."
+        )
+    try:
+        record: dict[str, Any] = read_json(folder / RECORD)
+        if record["format_version"] != FORMAT_VERSION:
+            raise ModelError(f"{folder}: format {record['format_version']}, this gpt4image reads {FORMAT_VERSION}.")
+        spec, revision, how, rank = (record[key] for key in ("encoder", "revision", "how", "rank"))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{folder / RECORD} is not the record of a tuned text encoder: {error!r}.") from None
+    base = load_text_encoder(spec, device)
+    if not isinstance(base, NeuralEncoder) or base.revision != revision:
+        raise ModelError(
+            f"tuned:{name}: it was made from {spec} (revision {revision[:12]}), but that is {base.revision[:12]} now; "
+            "bring back the files that it was made from."
+        )
+
+    def load() -> Tower:
+        tower = base.load()
+        make_trainable(tower, how, rank)
+        weights, _ = load_tensors(folder / WEIGHTS)
+        known = trained_weights(tower)
+        if {key: value.shape for key, value in known.items()} != {key: value.shape for key, value in weights.items()}:
+            raise ModelError(f"{folder / WEIGHTS} does not fit {spec}; the folder is damaged.")
+        tower.load_state_dict(weights, strict=False)
+        _merge_adapters(tower)
+        return tower.requires_grad_(False)
+
+    made_of = {"encoder": revision, "how": how, "rank": rank, "weights": file_digest(folder / WEIGHTS)}
+    return NeuralEncoder(f"tuned:{name}", fingerprint(made_of), load, device)
+
+
+def _add_adapters(tower: Tower, rank: int) -> None:
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ModuleNotFoundError:
+        raise MissingExtraError("LoRA (--tune-text lora)", "tune") from None
+    # Attention of torch itself (in open_clip) reads the weight of its projection and would never call the adapter.
+    inside = {f"{name}.out_proj" for name, module in tower.named_modules() if isinstance(module, nn.MultiheadAttention)}
+    linear = [name for name, module in tower.named_modules() if isinstance(module, nn.Linear) and name not in inside]
+    if not linear:
+        raise ModelError(f"{type(tower).__name__} has no linear layer for LoRA; use --tune-text full.")
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=linear, lora_dropout=0.0), tower)
+
+
+def _merge_adapters(tower: nn.Module) -> None:
+    """Add what the adapters have learned to the weights beside them, and take them out."""
+    for name, module in list(tower.named_modules()):
+        merge: Any = getattr(module, "merge", None)
+        base: Any = getattr(module, "base_layer", None)
+        if merge is not None and base is not None:
+            merge()
+            parent, _, own = name.rpartition(".")
+            tower.get_submodule(parent).add_module(own, base)
+    vars(tower).pop("peft_config", None)  # peft's mark of a model with adapters

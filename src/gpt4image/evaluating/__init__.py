@@ -1,0 +1,1 @@
+"""One run measured: its outputs, its accuracy, and how well images and texts find each other."""

@@ -1,0 +1,265 @@
+"""Measure a run on a split; each split is read once and its record kept."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt4image import __version__, runs
+from gpt4image.artifacts.table import EmbeddingTable, is_table
+from gpt4image.base.checksums import file_facts
+from gpt4image.base.errors import ConfigError, DataError, MissingExtraError, RunError
+from gpt4image.base.files import read_json, require_writable, write_json, write_parquet
+from gpt4image.base.outcome import Outcome, SetAside
+from gpt4image.base.visible import in_one_line
+from gpt4image.config import EvaluateConfig, TrainConfig
+from gpt4image.data import SPLITS, ImageSet
+from gpt4image.encoding.class_names import ClassNames, find_class_names
+from gpt4image.parallel import processes
+from gpt4image.training.training_data import TrainingData, identity_of, load_image_set, prepare
+
+if TYPE_CHECKING:
+    from gpt4image.evaluating.measures import Measures
+
+SHOWN = ("images", "labelled", "top1", "top5", "mean_class_accuracy", "ece", "loss")
+CLASSES_SHOWN = 20  # the others are in the record
+CHANGED = "the set has changed since the run was trained on it: images of this split may be among those it learned from"
+NOT_KNOWN = (
+    "whether the images of train and val are those that the run was trained on is not known, only that they are as "
+    "many: what it noted of them is of its texts, its comparison or another version too"
+)
+
+
+def evaluate(config: EvaluateConfig) -> Outcome:
+    """Measure a finished run on one split of its own set, or of another set with the same classes.
+
+    A split of the run's own set that was measured before is not read again: its record is returned, unless something
+    could not be measured then. Another set may have changed since, and is read each time.
+
+    Raises:
+        RunError: no finished run, its set has changed since, or its classes are not those of the set.
+        DataError: the split is empty or has no labels.
+        OSError: the run folder cannot be written.
+    """
+    from gpt4image.evaluating.run_model import options_of
+    from gpt4image.parallel.devices import choose_device
+
+    record = runs.read_run(config.run_dir)
+    options = options_of(record)
+    name = config.split if config.data is None else f"{config.split}-{runs.identity({'data': config.data})[:8]}"
+    path = config.run_dir / f"evaluation-{name}.json"
+    if config.data is not None or not path.is_file() or _facts(path).get("absent"):
+        if config.data is not None:
+            options = options.model_copy(update={"data": config.data, "embeddings": None, "only_described": False})
+        elif not options.only_described and options.embeddings and not is_table(options.embeddings):
+            options = options.model_copy(update={"embeddings": None})  # accuracy needs none
+        options = options.model_copy(update={"text_labels": None})
+        described = options.embeddings is not None and (config.run_dir / runs.HEAD).is_file()
+        splits = dict.fromkeys((config.split, "val") if described else (config.split,))  # see held_out_described
+        with processes.joined(choose_device(options.device)):
+            processes.by_first(lambda: require_writable(path))
+            loaded, note = processes.together(lambda: _load(config, record, options), first_ahead=True)
+            ready = processes.together(
+                lambda: prepare(options, tuple(splits), to_train=False, loaded=loaded), first_ahead=True
+            )
+            names = find_class_names(ready.config.embeddings, ready.config.device, ready.data.classes)
+            measure_run(config.run_dir, ready.data, config.split, names=names, name=name, note=note)
+    facts = _facts(path)
+    absent = dict(facts.get("absent", {}))
+    if not (config.run_dir / runs.HEAD).is_file():
+        absent["zero_shot, retrieval"] = "the run learned no alignment; train with --embeddings"
+    note = {"note": facts["note"]} if facts.get("note") else {}
+    return Outcome(
+        path=path,
+        summary={"split": config.split, **{key: facts[key] for key in SHOWN}, **facts.get("metrics", {}), **note},
+        record={"not_measured": absent},
+        text="\n".join(
+            [_per_class(facts, path), *(f"\nNot measured: {name} ({why})." for name, why in absent.items())]
+        ),
+        set_aside=tuple(SetAside(**item) for item in facts.get("set_aside", ())),
+    )
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """Return the record of a split. Raises RunError: it is damaged."""
+    try:
+        facts = read_json(path)
+    except ValueError:
+        facts = None
+    if not isinstance(facts, dict) or not facts.keys() >= {*SHOWN, "classes", "per_class", "support"}:
+        raise RunError(
+            f"{path} is damaged: it does not hold what evaluate writes. Take it away and give the same command again, "
+            "which reads the split anew."
+        )
+    return facts
+
+
+def _load(
+    config: EvaluateConfig, record: dict[str, Any], options: TrainConfig
+) -> tuple[tuple[ImageSet, EmbeddingTable | None], str]:
+    """Return the set and its table, and what is to be known of the set: whether it is what the run was trained on.
+
+    Raises:
+        RunError: the run's own set has changed since, so that its cut may measure images that were trained on.
+        DataError, ConfigError, MissingExtraError: the set cannot be read.
+    """
+    own = record["config"]["data"]
+    try:
+        image_set, table = load_image_set(options)
+    except (DataError, ConfigError, MissingExtraError) as error:
+        if config.data is not None:
+            raise
+        raise type(error)(
+            f"{error} The run recorded its set as {own}; a relative path there counts from the folder that it was "
+            "trained in. Give the command in that folder, or --data SPEC with where the set is now."
+        ) from None
+    if config.data not in (None, own):
+        return (image_set, table), ""
+    same = _is_as_trained(record, image_set, table)
+    if same is False and config.data is None:
+        raise RunError(
+            f"{own} is not what {config.run_dir} was trained on: images, labels or classes of its train or val split "
+            "have changed since, and images that the run has learned may be in other splits now. Bring back the set as "
+            f"it was, or give --data {own} to measure what is there now."
+        )
+    return (image_set, table), {True: "", False: CHANGED, None: NOT_KNOWN}[same]
+
+
+def _is_as_trained(record: dict[str, Any], image_set: ImageSet, table: EmbeddingTable | None) -> bool | None:
+    """Return whether a set is, as far as it was read, what a run was trained on; None where that is not known.
+
+    The fingerprint of the run decides, made again. It is also one of texts, and of all splits and what came of them
+    where the run is one of a comparison: then what differs may be no image, and sizes alone are compared.
+    """
+    config, sizes = record["config"], record["run"].get("data", {})
+    by_train = config.get("arm") == "train"
+    read = ("train", "val") if by_train else SPLITS
+    part = image_set.select(np.flatnonzero(np.isin(image_set.splits, read)))
+    left_out = {item["name"] for item in record["run"].get("set_aside", ())}
+    broken = [i for i, key in enumerate(part.keys) if key in left_out]
+    if config.get(runs.DATA) in (identity_of(part, table, None, []), identity_of(part, table, None, broken)):
+        return True
+    compared = ("train", "val") if by_train else ("val", "test")
+    differ = any(sizes.get(split, count) != count for split in compared for count in [len(image_set.indices(split))])
+    texts = config.get("embeddings") or config.get("text_labels")
+    told = by_train and not texts and record["environment"].get("gpt4image") == __version__
+    return False if differ or told else None
+
+
+def run_probabilities(run_dir: Path, data: TrainingData, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return (n, K) class probabilities that a finished run gives the images at ``indices``.
+
+    Raises:
+        RunError: there is no finished run, or it is one of other classes.
+    """
+    from gpt4image.evaluating.run_model import load_run_model
+
+    runs.require_classes(run_dir, data.classes)
+    return load_run_model(run_dir, len(data.classes)).read(data.pixels, indices).probabilities
+
+
+def measure_run(
+    run_dir: Path,
+    data: TrainingData,
+    split: str,
+    *,
+    names: ClassNames,
+    asked: Measures | None = None,
+    train_counts: NDArray[np.int64] | None = None,
+    name: str | None = None,
+    note: str = "",
+) -> dict[str, Any]:
+    """Predict one split and write ``evaluation-NAME.json`` and ``predictions-NAME.parquet`` into the run folder.
+
+    Args:
+        run_dir: a finished run.
+        data: its image set, or another one of the same classes.
+        split: what to measure.
+        names: the class names in the text space of the run.
+        asked: what else to measure; added to what a record of the split holds already.
+        train_counts: (K,) training images of each class, where classes are to be told apart by how rare they were.
+        name: of the record; the split without it.
+        note: what else is to be known of the images.
+
+    Raises:
+        RunError: the run is one of other classes.
+        DataError: the split is empty or has no labels.
+    """
+    from gpt4image.evaluating.measures import Measures, accuracies_by_rarity, measure_more
+    from gpt4image.evaluating.run_model import load_run_model
+    from gpt4image.tasks.classification import confused, measure
+
+    runs.require_classes(run_dir, data.classes)
+    read = _images_of(data, split)
+    model = processes.together(lambda: load_run_model(run_dir, len(data.classes)))
+    outputs = model.read(data.pixels, read)
+    data = data.without_met()
+    indices = _images_of(data, split)
+    outputs, labels = outputs.only(data.usable[read]), data.image_set.labels[indices]
+    name = name or split
+    path = run_dir / f"evaluation-{name}.json"
+    known = read_json(path) if path.is_file() else {}
+    asked = asked or Measures()
+    more = measure_more(model, data, split, outputs, names, asked)
+    facts = {"split": split, **measure(outputs.probabilities, labels, data.classes)}
+    facts["confused"] = confused(outputs.probabilities, labels)
+    rarity = {} if train_counts is None else accuracies_by_rarity(facts["per_class"], train_counts)
+    facts |= {"metrics": known.get("metrics", {}) | rarity | more.metrics, "absent": more.absent}
+    facts |= {"set_aside": [asdict(item) for item in processes.united(data.unusable)]}
+    facts |= {"note": note} if note else {}
+    if transfer_sets := known.get("transfer_sets", {}) | asked.transfer:
+        facts["transfer_sets"] = transfer_sets
+
+    def write() -> None:
+        predictions = f"predictions-{name}.parquet"
+        _write_predictions(run_dir / predictions, data, indices, outputs.probabilities)
+        write_json(path, {**facts, "files": file_facts(run_dir, [predictions])})
+
+    processes.by_first(write)
+    return facts
+
+
+def _images_of(data: TrainingData, split: str) -> NDArray[np.int64]:
+    """Return the positions of the usable images of a split. Raises DataError: none of them has a label."""
+    indices = data.indices(split)
+    if not (data.image_set.labels[indices] >= 0).any():
+        raise DataError(f"The {split} split of {data.image_set.spec} has no labelled image; give another --split.")
+    return indices
+
+
+def _write_predictions(
+    path: Path, data: TrainingData, indices: NDArray[np.int64], probabilities: NDArray[np.float32]
+) -> None:
+    import pyarrow as pa
+
+    image_set = data.image_set
+    table = pa.table(
+        {
+            "key": [image_set.keys[i] for i in indices],
+            "digest": [image_set.digests[i] for i in indices],
+            "label": image_set.labels[indices],
+            "prediction": probabilities.argmax(axis=1),
+            "confidence": probabilities.max(axis=1),
+            "probabilities": pa.FixedSizeListArray.from_arrays(probabilities.ravel(), probabilities.shape[1]),
+        }
+    )
+    write_parquet(path, table)
+
+
+def _per_class(facts: dict[str, Any], path: Path) -> str:
+    """Return a line for each class; of many, for those that do worst."""
+    title = "Accuracy per class"
+    rows = list(zip(map(in_one_line, facts["classes"]), facts["per_class"], facts["support"], strict=True))
+    if len(rows) > CLASSES_SHOWN:
+        measured = [row for row in rows if row[1] is not None]
+        rows = sorted(measured, key=lambda row: row[1])[:CLASSES_SHOWN]
+        title += f", the lowest {len(rows)} of {len(measured)} (all of them: per_class in {path})"
+    width = max(len(name) for name, _, _ in rows)
+    lines = [
+        f"{name:{width}}  {'-' if value is None else f'{value:.3f}'}  of {support}" for name, value, support in rows
+    ]
+    return "\n".join([title, *lines])

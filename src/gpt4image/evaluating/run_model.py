@@ -1,0 +1,142 @@
+"""The model of a finished run: class probabilities, pooled features and text-space embeddings of images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gpt4image.artifacts import runs
+from gpt4image.base.errors import ConfigError, Gpt4ImageError, RunError
+from gpt4image.config import TrainConfig
+from gpt4image.data.pixels import Pixels
+from gpt4image.encoding.text_encoders.tuning import FOLDER
+from gpt4image.models.aligner import Aligner, projection_head
+from gpt4image.parallel.devices import choose_device, memory_format_of
+from gpt4image.training.augment import Augmentation
+from gpt4image.training.checkpoint import load_tensors
+from gpt4image.training.predictions import outputs
+from gpt4image.training.text_space import TextSpace, read_text_space
+from gpt4image.training.trainer import augmentation_of, make_backbone
+
+Array = NDArray[np.float32]
+
+
+class Outputs(NamedTuple):
+    """What a model says of n images.
+
+    Attributes:
+        probabilities: (n, K) class probabilities.
+        features: (n, C) pooled features, the input of the classifier.
+    """
+
+    probabilities: Array
+    features: Array
+
+    def only(self, rows: NDArray[np.bool_]) -> Outputs:
+        """Return what was said of some of the images."""
+        return Outputs(self.probabilities[rows], self.features[rows])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RunModel:
+    """The trained model of a run, in evaluation mode.
+
+    Attributes:
+        config: options of the run.
+        backbone: images to logits.
+        head: pooled features to the text space; None where the run learned no alignment.
+        augmentation: how images are normalised.
+        text_space: where texts lie among its embeddings; None without a head, or where that is not known.
+        foreign_texts: why the vectors of its embedding table have no place there; empty where they have one.
+    """
+
+    config: TrainConfig
+    backbone: nn.Module
+    head: nn.Module | None
+    augmentation: Augmentation
+    text_space: TextSpace | None = None
+    foreign_texts: str = ""
+
+    def read(
+        self, pixels: Pixels, indices: NDArray[np.int64], change: Callable[[Tensor, int], Tensor] | None = None
+    ) -> Outputs:
+        """Return what the model says of the images at ``indices``; the arguments are those of ``outputs``."""
+        device, memory_format = choose_device(self.config.device), memory_format_of(self.config.memory_format)
+        self.backbone.to(device, memory_format=memory_format)  # pyright: ignore[reportCallIssue]
+        reader = Aligner(self.backbone, 1)
+        reader.head = nn.Identity()
+        reader.eval()
+
+        def read(inputs: Tensor) -> tuple[Tensor, Tensor]:
+            logits, features = reader(inputs)
+            return logits.float().softmax(dim=1), features
+
+        try:
+            return Outputs(*outputs(read, pixels, indices, self.augmentation, self.config, change))
+        finally:
+            reader.release()
+
+    @torch.inference_mode()
+    def embed(self, features: Array) -> Array:
+        """Return the (n, D) unit-length embeddings in the text space of pooled features (n, C).
+
+        Raises:
+            RunError: the run learned no alignment.
+        """
+        if self.head is None:
+            raise RunError("This run learned no alignment: it has no projection head to the text space.")
+        return nn.functional.normalize(self.head.cpu()(torch.from_numpy(features)), dim=1).numpy()
+
+
+def load_run_model(run_dir: Path, classes: int) -> RunModel:
+    """Return the model of a finished run.
+
+    Raises:
+        RunError: the run is not finished, or its weights are of another number of classes.
+    """
+    config = options_of(runs.read_run(run_dir))
+    backbone = make_backbone(config.model_copy(update={"init": "scratch"}), classes).module
+    try:
+        backbone.load_state_dict(load_tensors(run_dir / runs.MODEL)[0])
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise RunError(f"The weights of {run_dir} do not fit a set of {classes} classes: {reason}") from None
+    head, space, foreign = None, None, ""
+    if (run_dir / runs.HEAD).is_file():
+        try:
+            space = read_text_space(run_dir, config)
+        except Gpt4ImageError as error:
+            foreign = str(error)
+        if (run_dir / FOLDER).is_dir():
+            foreign = "the text encoder learned with the model: the vectors of the table are not in its space"
+        weights, _ = load_tensors(run_dir / runs.HEAD)
+        linear = [tensor for tensor in weights.values() if tensor.ndim == 2]
+        head = projection_head(config.head, linear[0].shape[1], linear[-1].shape[0])
+        head.load_state_dict(weights)
+        head.eval()
+    return RunModel(
+        config=config,
+        backbone=backbone.eval(),
+        head=head,
+        augmentation=augmentation_of(config, backbone),
+        text_space=space,
+        foreign_texts=foreign,
+    )
+
+
+def options_of(record: dict[str, Any]) -> TrainConfig:
+    """Return the options of a run from its record; a device that is not here becomes auto: it makes no other run."""
+    options = {key: value for key, value in record["config"].items() if key in TrainConfig.model_fields}
+    config = TrainConfig(**options)
+    try:
+        choose_device(config.device)
+    except ConfigError:
+        return config.model_copy(update={"device": "auto"})
+    return config

@@ -1,0 +1,194 @@
+"""The alignment loss of a run: a loss of module ``align`` with its options, over all processes that share the batch."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple, TypedDict, get_args
+
+import torch
+from torch import Tensor, nn
+
+from gpt4image.base.errors import ConfigError, nearest
+from gpt4image.models.alignment_losses import LOSSES, WITH_NEGATIVES
+from gpt4image.parallel import processes
+
+SameClass = Literal["negative", "masked", "positive"]
+PAPER_LOSSES = ("infonce", "infonce-one-way", "cosine")
+TEMPERATURES = (0.01, 1.0)  # between which one is learned, as CLIP does
+
+
+class FurtherTexts(NamedTuple):
+    """Texts of images outside the batch: further candidates, the same on all processes.
+
+    Attributes:
+        embeddings: (F, D).
+        ids: (F,) int64, numbers as in ``text_ids`` of a batch; a text that is in the batch counts once.
+        labels: (F,) int64 classes, negative where there is none.
+    """
+
+    embeddings: Tensor
+    ids: Tensor
+    labels: Tensor
+
+
+class AlignmentOptions(TypedDict, total=False):
+    """Arguments of ``Alignment``."""
+
+    loss: str
+    temperature: float
+    learn_temperature: bool
+    bias: float
+    normalise: bool
+    same_class: SameClass
+    paper_compat: bool
+
+
+class Alignment(nn.Module):
+    """A loss of ``align.LOSSES`` with its options and what it learns.
+
+    Args:
+        loss: name in ``align.LOSSES``.
+        temperature: of the losses with negatives.
+        learn_temperature: learn it, as the parameter ``log_scale`` = log(1 / temperature), within TEMPERATURES (CLIP,
+            arXiv 2103.00020, section 2.5); siglip learns its ``bias`` too.
+        bias: of siglip; minus the logarithm of the number of texts that an image is compared to is a good start.
+        normalise: if False, losses with negatives take dot products in place of cosines.
+        same_class: what texts of its class are to an image, where labels are given: ``negative`` as all others (the
+            paper), ``masked``, neither negative nor positive, or ``positive`` as its own. supcon has them positive.
+        paper_compat: compute what the official code of the paper does, for reproduction: text targets stay as they are
+            where images are mixed; texts of one image are negatives of each other; over W processes the gradient of
+            infonce is 1 / W of what it should be, and the other losses see the rows of one process alone.
+
+    Raises:
+        ConfigError: an unknown loss or policy, or options that exclude each other.
+    """
+
+    log_scale: Tensor | None
+    bias: float | Tensor
+
+    def __init__(
+        self,
+        loss: str = "infonce",
+        temperature: float = 0.2,
+        learn_temperature: bool = False,
+        bias: float = -10.0,
+        normalise: bool = True,
+        same_class: SameClass = "negative",
+        paper_compat: bool = False,
+    ) -> None:
+        super().__init__()
+        if loss not in LOSSES:
+            raise ConfigError(f"loss {nearest(loss, LOSSES)}")
+        if same_class not in (known := get_args(SameClass)):
+            raise ConfigError(f"same_class {nearest(same_class, known)}")
+        if loss == "supcon" and same_class == "masked":
+            raise ConfigError("supcon has texts of the same class as positives; leave same_class out, or take infonce.")
+        if learn_temperature and loss not in WITH_NEGATIVES:
+            raise ConfigError(f"{loss} has no temperature to learn; these have: {', '.join(sorted(WITH_NEGATIVES))}.")
+        if learn_temperature and not TEMPERATURES[0] <= temperature <= TEMPERATURES[1]:
+            raise ConfigError(
+                f"temperature {temperature:g}: one that is learned starts and stays between {TEMPERATURES[0]:g} and "
+                f"{TEMPERATURES[1]:g}; give one of these, or do not learn it."
+            )
+        if paper_compat and (
+            loss not in PAPER_LOSSES or learn_temperature or not normalise or same_class != "negative"
+        ):
+            raise ConfigError(
+                f"paper_compat is the official code of the paper: it has the losses {', '.join(PAPER_LOSSES)} with a "
+                "fixed temperature, cosines, and texts of the same class as negatives; leave it out to use others."
+            )
+        self.loss = loss
+        self.normalise = normalise
+        self.same_class = "positive" if loss == "supcon" else same_class
+        self.paper_compat = paper_compat
+        self._temperature = temperature
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature))) if learn_temperature else None
+        self.bias = nn.Parameter(torch.tensor(bias)) if learn_temperature and loss == "siglip" else bias
+
+    @property
+    def temperature(self) -> float | Tensor:
+        """The temperature: a number, or a scalar tensor with a gradient where it is learned."""
+        return self._temperature if self.log_scale is None else (-self.log_scale).exp()
+
+    def forward(
+        self,
+        image_emb: Tensor,
+        text_emb: Tensor,
+        *,
+        mixing: Tensor | None = None,
+        described: Tensor | None = None,
+        text_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        further: FurtherTexts | None = None,
+    ) -> Tensor:
+        """Return the loss of the rows of all processes, a scalar: see ``Aligner.alignment_loss``."""
+        if self.paper_compat:
+            return self._of_the_paper(image_emb, text_emb, described)
+        image_emb, text_emb = processes.gather(image_emb), processes.gather(text_emb)
+        described, text_ids, labels = (
+            None if part is None else processes.gather(part) for part in (described, text_ids, labels)
+        )
+        if further is not None:
+            text_emb, described, text_ids, labels = _with_further(text_emb, described, text_ids, labels, further)
+        size = len(image_emb)
+        exclude = None if text_ids is None else _same_text(text_ids[:size], text_ids)
+        positive = None
+        if labels is not None and self.same_class != "negative":
+            alike = (labels[:size, None] == labels) & (labels >= 0)
+            if self.same_class == "positive":
+                positive = alike
+            else:
+                exclude = alike if exclude is None else exclude | alike
+        self._keep_temperature_in_range()
+        return LOSSES[self.loss](
+            image_emb,
+            text_emb,
+            target=None if mixing is None else processes.gather_square(mixing),
+            described=described,
+            exclude=exclude,
+            positive=positive,
+            temperature=self.temperature,
+            bias=self.bias,
+            normalise=self.normalise,
+        )
+
+    def _of_the_paper(self, image_emb: Tensor, text_emb: Tensor, described: Tensor | None) -> Tensor:
+        """Return what the official code computes, with its gradient over several processes."""
+        if self.loss == "infonce":
+            # Its gathered rows keep the gradient of the local ones alone, which is then averaged over the processes.
+            fixed = image_emb.detach()
+            image_emb = processes.gather(fixed + (image_emb - fixed) / processes.count())
+            text_emb = processes.gather(text_emb)
+            described = None if described is None else processes.gather(described)
+        return LOSSES[self.loss](image_emb, text_emb, described=described, temperature=self.temperature)
+
+    @torch.no_grad()
+    def _keep_temperature_in_range(self) -> None:
+        if self.log_scale is not None:
+            self.log_scale.clamp_(-math.log(TEMPERATURES[1]), -math.log(TEMPERATURES[0]))
+
+
+def _same_text(ids: Tensor, others: Tensor) -> Tensor:
+    """Return (n, m) bool, which texts are the same: equal numbers (n,), or equal in one of two columns (n, 2).
+
+    Negative numbers are no texts, and the same as none.
+    """
+    equal = (ids[:, None] == others) & (others >= 0)
+    return equal if ids.ndim == 1 else equal.any(dim=2)
+
+
+def _with_further(
+    text_emb: Tensor, described: Tensor | None, text_ids: Tensor | None, labels: Tensor | None, further: FurtherTexts
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Append further texts to those of the batch; what the batch holds already counts as missing."""
+    if text_ids is None:
+        raise ConfigError("further texts need text_ids, by which a text that is in the batch too counts once.")
+    if described is None:
+        described = torch.ones(len(text_ids), dtype=torch.bool, device=text_ids.device)
+    ids = further.ids if text_ids.ndim == 1 else further.ids[:, None].expand(-1, 2)
+    return (
+        torch.cat([text_emb, further.embeddings.to(text_emb.dtype)]),
+        torch.cat([described, ~torch.isin(further.ids, text_ids)]),
+        torch.cat([text_ids, ids]),
+        None if labels is None else torch.cat([labels, further.labels]),
+    )

@@ -1,0 +1,328 @@
+"""Backbones by name: any timm model, with a stem for small images, from scratch or from given weights."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.models import get_pretrained_cfg, model_entrypoint
+from torch import Tensor, nn
+
+from gpt4image.base.errors import ModelError, first_few
+from gpt4image.models import small_stem
+
+Stem = Literal["standard", "small"]
+KEEPS_RESOLUTION = 40  # a small stem halves the resolution of larger images, in pixels
+
+# Families of timm (modules of timm.models) whose first layers are known to take a form for small images.
+_RESNETS = ("resnet", "res2net", "resnest", "sknet")
+_VITS = ("vision_transformer", "deit")
+_SMALL_STEM_FAMILIES = (*_RESNETS, *_VITS, "convnext")
+
+# Arguments of timm.create_model that would get round this module: a pickled checkpoint, another number of classes.
+_OWN_ARGS = ("num_classes", "in_chans", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path")
+
+
+class Backbone(NamedTuple):
+    """A classifier without text parts, and what its user should know about it.
+
+    Attributes:
+        module: images (B, C, H, W) -> logits (B, K).
+        notes: what of the weights that ``init`` names did not fit; empty in the usual case.
+        new_layers: dotted names of the layers that start from random weights, where others got those of ``init``.
+    """
+
+    module: nn.Module
+    notes: tuple[str, ...]
+    new_layers: tuple[str, ...]
+
+
+def create_backbone(
+    name: str,
+    *,
+    classes: int,
+    image_size: int,
+    stem: Stem = "standard",
+    init: str = "scratch",
+    model_args: Mapping[str, Any] | None = None,
+    drop_path: float = 0.0,
+    in_chans: int = 3,
+) -> Backbone:
+    """Create a timm model.
+
+    Args:
+        name: a timm model, with or without the tag of its pretrained weights.
+        classes: K, number of logits.
+        image_size: side of the square input, in pixels.
+        stem: ``small`` keeps most of the resolution of small images. ResNets get a 3x3 convolution of stride 1 (up to
+            40 pixels, as everyone does for CIFAR; 2 above) and no pooling,
+            ConvNeXts patches of 2 pixels, ViTs and DeiTs patches of image_size // 8 pixels (8 x 8 tokens).
+        init: ``scratch``, ``pretrained`` (timm's weights, a new classifier where they have other classes) or a
+            .safetensors file of the same model. The classifier of a file with other classes is left out, and a note
+            says so; every other tensor must fit.
+        model_args: further arguments of timm.create_model; they win over those that follow from the options above.
+        drop_path: rate of stochastic depth.
+        in_chans: C, channels of the input.
+
+    Raises:
+        ModelError: the name, stem, arguments, image size or weights cannot be used.
+    """
+    _check_name(name)
+    own = [key for key in model_args or () if key in _OWN_ARGS]
+    if own:
+        raise ModelError(
+            f"--model-args may not hold {first_few(own)}: classes follow from the data, weights from --init."
+        )
+    args = {"num_classes": classes, "in_chans": in_chans, **_size_args(name, image_size, stem)}
+    if drop_path > 0:
+        args["drop_path_rate"] = drop_path
+    module = _build(name, {**args, **(model_args or {})}, pretrained=init == "pretrained")
+    notes: tuple[str, ...] = ()
+    new_layers: tuple[str, ...] = ()
+    if _is_small_stem_resnet(name, stem):
+        is_new = small_stem.shrink_stem(module, _small_stem_stride(image_size))
+        if is_new and init == "pretrained":
+            notes = ("conv1 of the small stem starts from random weights, for the pretrained one is 7x7.",)
+            new_layers = ("conv1",)
+    _check_image_size(module, name, in_chans, image_size)
+    if init == "pretrained":
+        known: Any = module.pretrained_cfg
+        new_layers += () if known.get("num_classes") == classes else classifier_names(module)
+    elif init != "scratch":
+        new_layers = load_weights(module, Path(init))
+        if new_layers:
+            notes = (f"{init}: its classifier has other classes; it was left out and starts from random weights.",)
+    return Backbone(module, notes, new_layers)
+
+
+def in_timm(
+    name: str, *, image_size: int, stem: Stem = "standard", model_args: Mapping[str, Any] | None = None
+) -> tuple[str, dict[str, Any]]:
+    """Return by which architecture and arguments timm.create_model makes what ``create_backbone`` makes.
+
+    The architecture is timm's own, or that of the module ``small_stem`` for a ResNet with a small stem.
+
+    Raises:
+        ModelError: the name is unknown, or no small stem is known for the model.
+    """
+    _check_name(name)
+    architecture = name.partition(".")[0]
+    args = {**_size_args(name, image_size, stem), **(model_args or {})}
+    if not _is_small_stem_resnet(name, stem):
+        return architecture, args
+    return small_stem.NAME, {"base": architecture, "stride": _small_stem_stride(image_size), **args}
+
+
+def has_small_stem(name: str) -> bool:
+    """Whether ``stem="small"`` is known for this timm model. Raises ModelError for an unknown name."""
+    _check_name(name)
+    return _family(name) in _SMALL_STEM_FAMILIES
+
+
+def has_batch_norm(name: str) -> bool:
+    """Whether a timm model normalises over batches. Raises ModelError for an unknown name."""
+    _check_name(name)
+    with torch.device("meta"):  # structure alone: no memory, no initialisation
+        module = timm.create_model(name, pretrained=False)
+    return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules())
+
+
+def compile_training(module: nn.Module, device: torch.device) -> None:
+    """Let torch.compile speed up what a backbone of timm does before its pooling, while it is in training mode.
+
+    The classifier and what reads its input, an Aligner or ``gradient_ratio``, stay outside and see the same tensors.
+
+    Raises:
+        ModelError: no compiler is here.
+    """
+    if missing := compiler_missing(device):
+        raise ModelError(f"--compile: {missing}.")
+    backbone: Any = module
+    plain = backbone.forward_features
+    fast = torch.compile(plain)
+
+    def forward_features(*args: Any, **kwargs: Any) -> Any:  # ViTs take a mask of attention beside the images
+        return (fast if backbone.training else plain)(*args, **kwargs)
+
+    backbone.forward_features = forward_features
+
+
+def compiler_missing(device: torch.device) -> str:
+    """Say what torch.compile lacks on a device, and what to do; an empty text where it lacks nothing."""
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if device.type == "cpu" and shutil.which(compiler) is None:
+        return f"there is no C++ compiler {compiler}; install it, or name yours in CXX"
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        return "there is no Triton; pip install triton"
+    if device.type == "cuda" and not any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))):
+        return "there is no C compiler, which Triton needs; install gcc, or name yours in CC"
+    return ""
+
+
+def checkpoint_activations(module: nn.Module, name: str) -> None:
+    """Let a timm model keep the input of each block alone, and compute the rest again in the backward pass.
+
+    Chen et al. 2016, arXiv 1604.06174.
+
+    Raises:
+        ModelError: the model cannot, or has batch norm, whose running statistics would count each batch twice.
+    """
+    if any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules()):
+        raise ModelError(
+            f"--checkpoint-activations computes forward passes twice, and {name} has batch norm, which would count "
+            "each batch twice: leave it out, or take a model with layer norm (a ViT, DeiT, ConvNeXt or Swin)."
+        )
+    try:
+        module.set_grad_checkpointing(True)  # pyright: ignore[reportCallIssue]
+    except (AttributeError, AssertionError):
+        raise ModelError(f"--checkpoint-activations: timm has none for {name}; leave it out.") from None
+
+
+def load_weights(module: nn.Module, path: Path) -> tuple[str, ...]:
+    """Load a .safetensors file into a classifier; return the names of its last layers if they stay new.
+
+    They do where the file has other classes, or none.
+
+    Raises:
+        ModelError: the file is missing, damaged or no safetensors file, or other tensors do not fit.
+    """
+    given = _read_safetensors(path)
+    expected = module.state_dict()
+    names = classifier_names(module)
+    heads = [key for key in expected if key.startswith(tuple(f"{name}." for name in names))]
+    is_new = any(key not in given or given[key].shape != expected[key].shape for key in heads)
+    if is_new:
+        given |= {key: expected[key] for key in heads}
+    problems = {
+        "missing": [key for key in expected if key not in given],
+        "not in the model": [key for key in given if key not in expected],
+        "of another shape": [key for key in expected if key in given and given[key].shape != expected[key].shape],
+    }
+    if any(problems.values()):
+        what = "; ".join(f"{kind}: {first_few(keys)}" for kind, keys in problems.items() if keys)
+        raise ModelError(
+            f"{path} does not fit {type(module).__name__}: {what}. Are model, stem and image size the same?"
+        )
+    module.load_state_dict(given)
+    return names if is_new else ()
+
+
+def classifier_names(backbone: nn.Module) -> tuple[str, ...]:
+    """Return the dotted names of the layers that give the logits: timm's get_classifier(), else the last nn.Linear.
+
+    Raises:
+        ModelError: there is no such layer.
+    """
+    if hasattr(backbone, "get_classifier"):
+        heads = backbone.get_classifier()  # pyright: ignore[reportCallIssue]
+        roots = heads if isinstance(heads, tuple | list) else (heads,)
+        layers = [layer for root in roots for layer in root.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    else:
+        layers = [layer for layer in backbone.modules() if isinstance(layer, nn.Linear)][-1:]
+    if not layers:
+        raise ModelError(
+            f"{type(backbone).__name__} has no classifier that can be found (timm's get_classifier(), else the last "
+            'nn.Linear): name the layer whose input is the pooled feature, e.g. Aligner(..., classifier="head.fc").'
+        )
+    names = {id(layer): name for name, layer in backbone.named_modules()}
+    return tuple(names[id(layer)] for layer in layers)
+
+
+def _check_name(name: str) -> None:
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
+        hint = f" The nearest names are {first_few(close)}." if close else ""
+        raise ModelError(f"{name!r} is not a model of timm {timm.__version__}.{hint} timm.list_models() lists all.")
+    try:
+        get_pretrained_cfg(name)
+    except RuntimeError:
+        known = timm.list_pretrained(f"{name.partition('.')[0]}.*")
+        raise ModelError(f"{name!r}: timm has no such weights; it has {first_few(known)}.") from None
+
+
+def _family(name: str) -> str:
+    return model_entrypoint(name).__module__.rpartition(".")[2]
+
+
+def _is_small_stem_resnet(name: str, stem: Stem) -> bool:
+    return stem == "small" and _family(name) in _RESNETS
+
+
+def _small_stem_stride(image_size: int) -> int:
+    return 1 if image_size <= KEEPS_RESOLUTION else 2
+
+
+def _size_args(name: str, image_size: int, stem: Stem) -> dict[str, Any]:
+    """Return the arguments of timm.create_model that fit a model to its image size and stem."""
+    family = _family(name)
+    args: dict[str, Any] = {}
+    config = get_pretrained_cfg(name)
+    if config is not None and config.fixed_input_size:
+        args["img_size"] = image_size
+    if stem == "small":
+        if family not in _SMALL_STEM_FAMILIES:
+            raise ModelError(
+                f"{name}: no stem for small images is known for this family; use --stem standard, or a ResNet, "
+                "ConvNeXt, ViT or DeiT."
+            )
+        if family == "convnext":
+            args |= {"stem_type": "patch", "patch_size": 2}
+        if family in _VITS:
+            args["patch_size"] = max(image_size // 8, 1)
+    return args
+
+
+def _build(name: str, args: dict[str, Any], *, pretrained: bool) -> nn.Module:
+    try:
+        return timm.create_model(name, pretrained=pretrained, **args)
+    except TypeError as error:
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        what = f"has no argument {unknown[1]!r}" if unknown else f"cannot be built: {error}"
+        option = " (--drop-path)" if unknown and unknown[1] == "drop_path_rate" else ""
+        raise ModelError(f"{name} {what}{option}; its arguments were {args}. See --model-args.") from None
+    except (OSError, RuntimeError, ValueError, AssertionError) as error:
+        if not pretrained:
+            raise ModelError(f"{name} cannot be built with {args}: {error}") from None
+        raise ModelError(
+            f"The pretrained weights of {name} cannot be loaded: {error} They come from the internet once, then from "
+            "the cache of Hugging Face (HF_HOME). Offline, copy them and use --init FILE.safetensors or --init scratch."
+        ) from error
+
+
+def _check_image_size(module: nn.Module, name: str, in_chans: int, image_size: int) -> None:
+    """Run one blank image, so that a size that the model cannot take is known before training starts."""
+    module.eval()
+    try:
+        with torch.no_grad():
+            module(torch.zeros(1, in_chans, image_size, image_size))
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(
+            f"{name} cannot take images of {image_size} x {image_size} pixels ({error}); "
+            "choose another --image-size, or --stem small where the images are small."
+        ) from None
+    module.train()
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    if path.suffix != ".safetensors":
+        raise ModelError(
+            f"{path}: weights are read from .safetensors files alone, for a pickled checkpoint can run code; convert "
+            "it with safetensors.torch.save_file."
+        )
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise ModelError(f"{path}: there is no such file of weights.") from None
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path} is damaged or no safetensors file: {error}.") from None

@@ -1,0 +1,164 @@
+"""Device, precision and memory format: chosen by what the machine computes fast, and reported."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from threadpoolctl import threadpool_limits
+
+from gpt4image.base.errors import ConfigError
+from gpt4image.parallel import processes
+
+PROBE_STEPS = 4
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device called ``name``; auto takes cuda, then mps, then cpu.
+
+    Raises:
+        ConfigError: the device is not there.
+    """
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if available[kind]))
+    try:
+        device = torch.device(name)
+        is_there = available.get(device.type, False)
+    except RuntimeError:  # no name of a device
+        device, is_there = None, False
+    if device is None or not is_there or (device.index or 0) >= _count(device.type):
+        there = ", ".join(kind for kind, is_there in available.items() if is_there)
+        raise ConfigError(f"--device {name} is not available here; available: auto, {there}.")
+    return device
+
+
+def _count(kind: str) -> int:
+    return torch.cuda.device_count() if kind == "cuda" else 1
+
+
+def device_name(device: torch.device) -> str:
+    """Return a device as records name it: a GPU with what it is."""
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+
+
+def use_gpu(name: str, number: int) -> None:
+    """Let ``cuda`` mean the GPU with a number, of several processes one each; more processes than GPUs share them."""
+    device = choose_device(name)
+    if device.type == "cuda" and device.index is None:
+        torch.cuda.set_device(number % torch.cuda.device_count())
+
+
+@functools.cache
+def computes_bf16(device_type: str) -> bool:
+    """Say whether a device multiplies bfloat16 matrices natively (on CPUs: AVX512-BF16 or AMX)."""
+    if device_type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device_type == "cpu":
+        try:
+            flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        except OSError:
+            return False
+        return "avx512_bf16" in flags or "amx_bf16" in flags
+    return False
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
+    """Return the autocast context of a precision: bf16, or none for fp32."""
+    if precision == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def memory_format_of(name: str) -> torch.memory_format:
+    """Return the torch memory format called ``name``."""
+    return torch.channels_last if name == "channels_last" else torch.contiguous_format
+
+
+def probe(
+    step: Callable[[str, str], None], device: torch.device, precision: str, memory_format: str
+) -> tuple[str, str, dict[str, float]]:
+    """Time one training step in each allowed combination and return the fastest.
+
+    Args:
+        step: runs one whole step with (precision, memory_format); must leave no trace in what is trained.
+        device: where it runs.
+        precision: auto, or the only one allowed.
+        memory_format: auto, or the only one allowed.
+
+    Returns:
+        precision, memory format, and seconds per step of each combination tried ("bf16 channels_last": 0.01) that fits
+        into memory.
+
+    Raises:
+        torch.OutOfMemoryError: none fits.
+    """
+    precisions = [precision] if precision != "auto" else ["fp32", "bf16"] if computes_bf16(device.type) else ["fp32"]
+    formats = [memory_format] if memory_format != "auto" else ["contiguous", "channels_last"]
+    choices = [(one, other) for one in precisions for other in formats]
+    if len(choices) == 1:
+        return *choices[0], {}
+    seconds = {choice: _seconds_per_step(functools.partial(step, *choice), device) for choice in choices}
+    best = min(seconds, key=lambda choice: seconds[choice])
+    if math.isinf(seconds[best]):
+        raise torch.OutOfMemoryError(f"one step of training fits in no precision: {', '.join(precisions)}")
+    return *best, {" ".join(choice): round(value, 5) for choice, value in seconds.items() if not math.isinf(value)}
+
+
+def _seconds_per_step(step: Callable[[], None], device: torch.device) -> float:
+    times: list[float] = []
+    try:
+        step()
+        for _ in range(PROBE_STEPS):
+            start = time.perf_counter()
+            step()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            times.append(time.perf_counter() - start)
+    except torch.OutOfMemoryError:
+        if processes.count() > 1:  # the others are in the middle of the step
+            raise
+        return math.inf
+    return min(times)
+
+
+@contextlib.contextmanager
+def cpu_threads(count: int | None) -> Iterator[None]:
+    """Let torch, and numpy and scipy, use ``count`` CPU threads each inside the block; None leaves their choice."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        with threadpool_limits(count, user_api="blas"):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Start a new measurement of peak memory, where the system can (Linux, CUDA)."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    # Writing 5 to clear_refs resets VmHWM (Linux man page proc_pid_clear_refs); elsewhere the peak is the process's.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Return the peak memory since ``reset_peak_memory``: of the GPU on CUDA, of the process elsewhere, in bytes."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024

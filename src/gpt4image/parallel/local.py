@@ -1,0 +1,180 @@
+"""Independent jobs side by side in worker processes of this machine."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from gpt4image.base.errors import Gpt4ImageError, RunError
+from gpt4image.base.progress import progress_bar
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass
+class _State:
+    """What a worker process knows between jobs."""
+
+    messages: Any = None
+    number: int = 0
+    failed: Any = None
+    busy: bool = False
+    stopped: bool = False
+
+
+_state = _State()
+
+
+def run_jobs(
+    work: Callable[[Any, Progress], Any],
+    jobs: Sequence[Any],
+    names: Sequence[str],
+    *,
+    processes: int,
+    title: str,
+    first: int | None = None,
+) -> list[Any]:
+    """Run ``work(job, progress)`` for every job in worker processes and return the results in order of the jobs.
+
+    Args:
+        work: a module-level function; calls ``progress(done, total, note)`` as it goes.
+        jobs: picklable arguments; they go to our own processes only.
+        names: what to call each job in the progress bar.
+        processes: how many run at once. A process keeps its caches from job to job.
+        title: of the bar.
+        first: how many of the jobs must have ended before the others begin; without it none waits for another.
+
+    Raises:
+        RunError: a worker process died (out of memory, killed).
+        Exception: whatever a job raised, ours with the name of the job; jobs that had started are finished first, the
+            others are not started.
+        KeyboardInterrupt: after the workers have stopped.
+    """
+    if not jobs:
+        return []
+    # A process of its own imports what the jobs need, and the workers come from it by fork: libraries are read once,
+    # not once for each worker. Elsewhere libraries do not survive a fork.
+    context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+    multiprocessing.set_forkserver_preload([work.__module__])
+    messages: Any = context.Queue()
+    failed, started = context.Event(), context.Value("i", 0)
+    pool = ProcessPoolExecutor(
+        min(processes, len(jobs)),
+        mp_context=context,
+        initializer=_start_worker,
+        initargs=(messages, started, failed),
+    )
+    try:
+        numbers, first = range(len(jobs)), len(jobs) if first is None else first
+        results: list[Any] = [None] * len(jobs)
+        share = [0.0] * len(jobs)
+        with progress_bar() as bar:
+            task = bar.add_task(title, total=float(len(jobs)), note="")
+            for wave in (numbers[:first], numbers[first:]):
+                number_of = {pool.submit(_run, work, jobs[number], number): number for number in wave}
+                pending = set(number_of)
+                while pending:
+                    done, pending = wait(pending, timeout=0.3, return_when=FIRST_COMPLETED)
+                    for number, part, note in _drain(messages):
+                        share[number] = part
+                        bar.update(task, completed=sum(share), note=f"{names[number]}: {note}")
+                    for future in done:
+                        number = number_of[future]
+                        share[number] = 1.0
+                        error = future.exception()
+                        if error is not None:
+                            pool.shutdown(wait=True, cancel_futures=True)
+                            if isinstance(error, Gpt4ImageError):
+                                error.args = (f"{names[number]}: {error}",)
+                            raise error
+                        results[number] = future.result()
+        return results
+    except KeyboardInterrupt:
+        for worker in multiprocessing.active_children():
+            if worker.pid is not None:
+                os.kill(worker.pid, signal.SIGINT)
+        raise
+    except BrokenProcessPool:
+        raise RunError(
+            "A worker process died, most often because memory ran out. Finished runs are kept: give the same command "
+            "again, with a smaller --jobs."
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _drain(messages: Any) -> list[tuple[int, float, str]]:
+    latest: dict[int, tuple[int, float, str]] = {}
+    while True:
+        try:
+            message = messages.get_nowait()
+        except queue.Empty:
+            return list(latest.values())
+        latest[message[0]] = message
+
+
+def worker_number() -> int:
+    """Return which of the worker processes of ``run_jobs`` this is, from 0; 0 in any other process too."""
+    return _state.number
+
+
+def _start_worker(messages: Any, started: Any, failed: Any) -> None:
+    _state.messages, _state.failed = messages, failed
+    with started.get_lock():
+        _state.number = started.value
+        started.value += 1
+    # A worker must not outlive its parent (kill -9 of the parent gives it no other sign).
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.setpgid(0, 0)  # Ctrl-C goes to the parent alone, which passes it on once.
+    signal.signal(signal.SIGINT, _on_interrupt)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _on_interrupt(_number: int, _frame: FrameType | None) -> None:
+    _state.stopped = True
+    if _state.busy:
+        raise KeyboardInterrupt
+
+
+def _run(work: Callable[[Any, Progress], Any], job: Any, number: int) -> Any:
+    if _state.stopped:  # The pool hands out jobs ahead; those are not begun any more.
+        raise KeyboardInterrupt
+    if _state.failed.is_set():
+        return None
+    last = 0.0
+
+    def progress(done: int, total: int, note: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last > 0.5:
+            last = now
+            _state.messages.put((number, done / total, note))
+
+    _state.busy = True
+    try:
+        return work(job, progress)
+    except KeyboardInterrupt:
+        _state.stopped = True
+        raise
+    except Exception:
+        _state.failed.set()  # here, before the pool hands out another job
+        raise
+    finally:
+        _state.busy = False

@@ -1,0 +1,209 @@
+"""The processes that share a run, and gathers whose gradient does not depend on their number.
+
+One process is the usual case, and everything here then does nothing. Several are started by torchrun or
+``accelerate launch``; each computes its rows of every batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gpt4image.base.errors import ConfigError, Gpt4ImageError
+from gpt4image.parallel import launch
+
+T = TypeVar("T")
+PATIENCE = timedelta(hours=12)  # the first process may read a large set for hours while the others wait
+
+
+def count() -> int:
+    """Return the number of processes that share the run."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Return the number of this process, from 0."""
+    return dist.get_rank() if count() > 1 else 0
+
+
+@contextlib.contextmanager
+def joined(device: torch.device) -> Iterator[None]:
+    """Join the processes that were started with this one, over gloo on CPUs and NCCL on GPUs, for the block.
+
+    Args:
+        device: as ``choose_device`` returns it; ``cuda`` becomes the GPU with the local number of this process.
+
+    Raises:
+        ConfigError: the device cannot be shared, or there are more processes than GPUs.
+    """
+    if launch.count() == 1 or count() > 1:
+        yield
+        return
+    if device.type not in ("cpu", "cuda") or device.index is not None:
+        raise ConfigError(f"--device {device} cannot be shared by {launch.count()} processes; give cpu or cuda.")
+    if device.type == "cuda":
+        if launch.local_count() > torch.cuda.device_count():
+            raise ConfigError(
+                f"{launch.local_count()} processes on a machine of {torch.cuda.device_count()} GPUs: start one for "
+                "each GPU at most, or give --device cpu."
+            )
+        torch.cuda.set_device(launch.local_rank())
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    alone = False
+    try:
+        yield
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)
+        # NCCL's teardown waits for processes that wait for this one; that it ends tells the launcher to end them.
+        alone = device.type == "cuda" and not isinstance(error, Gpt4ImageError | KeyboardInterrupt)
+        raise
+    finally:
+        gc.collect()  # a model that still knows the group would keep its threads running into the end of Python
+        if not alone:
+            dist.destroy_process_group()
+
+
+def rows(total: int) -> NDArray[np.int64]:
+    """Return which of the ``total`` images of a batch belong to this process, in ascending order.
+
+    Image i and image total - 1 - i, which mixup and CutMix mix, go to the same process where its share is even.
+    """
+    from_both_ends = np.arange(total)
+    from_both_ends[0::2], from_both_ends[1::2] = np.arange((total + 1) // 2), np.arange(total)[::-1][: total // 2]
+    share = total // count()
+    return np.sort(from_both_ends[rank() * share : (rank() + 1) * share])
+
+
+def together(work: Callable[[], T], *, first_ahead: bool = False) -> T:
+    """Run ``work`` in every process and return its result; where it fails in one, it fails in all.
+
+    Args:
+        work: must not communicate with other processes.
+        first_ahead: whether the first process goes first and the others follow, who then find its caches filled.
+
+    Raises:
+        Gpt4ImageError, OSError: what ``work`` raised here, or else the message of a process in which it failed.
+    """
+    if count() == 1:
+        return work()
+    result: Any = None
+    for my_turn in (rank() == 0, rank() > 0) if first_ahead else (True,):
+        error: Exception | None = None
+        try:
+            result = work() if my_turn else result
+        except (Gpt4ImageError, OSError) as raised:
+            error = raised
+        messages: list[Any] = [None] * count()
+        dist.all_gather_object(messages, None if error is None else str(error))
+        if error is not None:
+            raise error
+        for number, message in enumerate(messages):
+            if message is not None:
+                raise Gpt4ImageError(f"Process {number}: {message}")
+    return result
+
+
+def by_first(work: Callable[[], Any]) -> None:
+    """Run ``work`` in the first process, while the others wait; where it fails there, it fails in all."""
+    together(lambda: work() if rank() == 0 else None)
+
+
+def from_first(value: T) -> T:
+    """Return the ``value`` of the first process in all of them."""
+    if count() == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values)
+    return values[0]
+
+
+def united(items: Iterable[T]) -> tuple[T, ...]:
+    """Return the items of all processes, each once, in order of rank."""
+    own = list(items)
+    lists: list[Any] = [own] * count()
+    if count() > 1:
+        dist.all_gather_object(lists, own)
+    return tuple(dict.fromkeys(item for part in lists for item in part))
+
+
+def merged(parts: Mapping[int, T]) -> list[T]:
+    """Return the numbered parts of all processes, by ascending number, each number once."""
+    found: list[Any] = [parts]
+    if count() > 1:
+        found = [None] * count()
+        dist.all_gather_object(found, dict(parts))
+    every = {number: part for own in found for number, part in own.items()}
+    return [every[number] for number in sorted(every)]
+
+
+def any_of(*flags: bool) -> tuple[bool, ...]:
+    """Return of each flag whether it is set in any process."""
+    if count() == 1:
+        return flags
+    found = torch.tensor(flags, dtype=torch.uint8)
+    dist.all_reduce(found, op=dist.ReduceOp.MAX)
+    return tuple(found.bool().tolist())
+
+
+def gather(tensor: Tensor) -> Tensor:
+    """Return the rows (b, ...) of all processes, (count * b, ...), in order of rank.
+
+    With a gradient: each process must compute the same loss of the gathered rows. Its own rows then get ``count`` times
+    their gradient, so that the mean over processes, which DistributedDataParallel takes, is the gradient of that loss.
+    """
+    return tensor if count() == 1 else _Gather.apply(tensor)  # pyright: ignore[reportReturnType]
+
+
+def gather_square(matrix: Tensor) -> Tensor:
+    """Return the pairs (b, b) within each process as one block-diagonal matrix of all, (count * b, count * b)."""
+    if count() == 1:
+        return matrix
+    return torch.block_diag(*gather(matrix).split(len(matrix)))
+
+
+def sum_over(tensor: Tensor) -> Tensor:
+    """Return the sum of a tensor over all processes, as part of the computation that they share.
+
+    Unlike after ``gather``, each process may go on to compute something else of it: the gradients are summed as well.
+    """
+    return tensor if count() == 1 else _Sum.apply(tensor)  # pyright: ignore[reportReturnType]
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        parts = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(count())]
+        dist.all_gather(parts, tensor.contiguous())
+        ctx.rows = len(tensor)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        start = rank() * ctx.rows
+        return grads[0][start : start + ctx.rows] * count()
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return _summed(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return _summed(grads[0])
+
+
+def _summed(tensor: Tensor) -> Tensor:
+    total = tensor.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total

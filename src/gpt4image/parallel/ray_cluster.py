@@ -1,0 +1,374 @@
+"""Workers on a Ray cluster: objects with state, copied into actors of Ray Data, that turn payloads into results.
+
+One streaming execution of Ray Data serves a whole run. Its source is a line of payloads that the driver lengthens as it
+goes, one row and one block each; its actors are made once, so that a model is loaded once per worker. A Dataset per
+round would end its actors, and models with them, after each.
+
+Ray starts actors that died again, and gives them their calls again. A call that was given out ``MOST_TRIES`` times and
+never came back is lost: it is reported instead of killing workers for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import queue
+import socket
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpt4image.base.errors import ConfigError, Gpt4ImageError, MissingExtraError, RunError
+
+MOST_TRIES = 3
+SECONDS_TO_STOP = 2.0
+SECONDS_TO_CONNECT = 5.0
+
+Work = Callable[[bytes], bytes]
+
+# Ray reads these when it is imported: it sends no news home, says nothing but errors that are raised, and starts no new
+# cluster for a thread that is late to hear of the end of the old one.
+_RAY_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # else it tells of dead workers on standard output
+    "RAY_ENABLE_AUTO_CONNECT": "0",
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one payload.
+
+    Attributes:
+        number: as ``Workers.send`` returned it.
+        payload: what the work made of it.
+        fault: message of the Gpt4ImageError that the work raised, in place of a payload.
+        lost: every worker that had the payload died.
+    """
+
+    number: int
+    payload: bytes = b""
+    fault: str | None = None
+    lost: bool = False
+
+
+def require_ray() -> None:
+    """Raise MissingExtraError where Ray Data is not installed."""
+    for name, value in _RAY_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    try:
+        import ray.data  # noqa: F401
+    except ModuleNotFoundError:
+        raise MissingExtraError("--engine ray", "ray") from None
+
+
+class Cluster:
+    """The Ray cluster of this process: one it is connected to already, that of RAY_ADDRESS, or a new one here.
+
+    Attributes:
+        cpus: CPUs of all its machines.
+        gpus: GPUs of all its machines.
+    """
+
+    def __init__(self) -> None:
+        """Connect, or start Ray on this machine.
+
+        Raises:
+            MissingExtraError: Ray Data is not installed.
+            RunError: there is no cluster at RAY_ADDRESS.
+        """
+        require_ray()
+        import ray
+
+        self._ours = not ray.is_initialized()
+        if self._ours:
+            address = os.environ.get("RAY_ADDRESS", "")
+            try:
+                _knock(address)  # Ray itself would knock for minutes
+                ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            except (OSError, ValueError, RuntimeError) as error:
+                where = f"there is no Ray cluster at RAY_ADDRESS={address}" if address else "Ray does not start here"
+                raise RunError(f"--engine ray: {where} ({_one_line(error)}).") from None
+        resources = ray.cluster_resources()
+        self.cpus = int(resources.get("CPU", 0))
+        self.gpus = int(resources.get("GPU", 0))
+
+    def workers(self, wanted: int | None, *, on_gpu: bool) -> int:
+        """Return how many workers to start: ``wanted``, else as many as there is room for.
+
+        Raises:
+            ConfigError: there is no room for as many as are wanted.
+        """
+        room, what = (self.gpus, "GPU") if on_gpu else (self.cpus, "CPU")
+        if (wanted is not None and wanted > room) or room == 0:
+            raise ConfigError(f"--workers {wanted or 1}: each takes a {what}, and the Ray cluster has {room}.")
+        return wanted or room
+
+    def close(self) -> None:
+        """Leave the cluster where it was joined here; one that was started here ends."""
+        if self._ours:
+            import ray
+
+            ray.shutdown()
+
+
+class _Line:
+    """Payloads on their way to the workers: an actor, as the task that reads it may run on any machine."""
+
+    def __init__(self) -> None:
+        self._waiting: asyncio.Queue[tuple[int, bytes] | None] = asyncio.Queue()
+        self._tries: Counter[int] = Counter()
+
+    async def put(self, item: tuple[int, bytes] | None) -> None:
+        await self._waiting.put(item)
+
+    async def take(self) -> tuple[int, bytes] | None:
+        return await self._waiting.get()
+
+    async def begin(self, number: int) -> int:
+        """Return how often a payload was given to a worker, this time included."""
+        self._tries[number] += 1
+        return self._tries[number]
+
+    async def end(self, number: int) -> None:
+        del self._tries[number]
+
+
+class Workers:
+    """A number of workers, each with a copy of the same work. For one thread; ``close`` it in the end.
+
+    Attributes:
+        room: payloads that keep all workers busy.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        make: Callable[..., Work],
+        arguments: Sequence[Any],
+        *,
+        count: int,
+        calls: int,
+        gpu: bool,
+    ) -> None:
+        """Prepare ``count`` workers that hold ``make(*arguments)`` each, made at their first call.
+
+        Args:
+            cluster: where they run.
+            make: a function or class that the workers can import.
+            arguments: its arguments, sent once to each worker.
+            count: workers.
+            calls: calls that a worker runs at once, each in a thread.
+            gpu: reserve one GPU per worker in place of one CPU.
+        """
+        import ray
+
+        self._cluster = cluster
+        self._line: Any = ray.remote(num_cpus=0)(_Line).remote()
+        self.room = count * (calls + 1)  # one more than runs, so that the next is at hand when a call ends
+        self._sent = 0
+        self._pending = 0
+        self._closed = False
+        self._results: queue.SimpleQueue[Result | None] = queue.SimpleQueue()
+        # Held here: a worker that is started again needs its arguments again.
+        self._arguments = ray.put((make, tuple(arguments), str(Path.cwd())))
+        rows = _dataset(self._line, self._arguments, count=count, calls=calls, gpu=gpu)
+        self._pump = in_background(self._receive_all, rows)
+        self._pump.add_done_callback(lambda _: self._results.put(None))
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another payload would find a worker soon."""
+        return self._pending < self.room
+
+    @property
+    def pending(self) -> int:
+        """Payloads sent whose result was not received."""
+        return self._pending
+
+    def send(self, payload: bytes) -> int:
+        """Send a payload to the next worker that has room and return its number: 0, 1, ..."""
+        number = self._sent
+        self._line.put.remote((number, payload))
+        self._sent += 1
+        self._pending += 1
+        return number
+
+    def receive(self) -> Result:
+        """Wait for the next result, in any order.
+
+        Raises:
+            RunError: the cluster failed.
+        """
+        result = self._results.get()
+        if result is None:
+            self._results.put(None)
+            raise self._explain()
+        self._pending -= 1
+        return result
+
+    def received(self) -> Iterator[Result]:
+        """Yield the results that have come, without waiting."""
+        while not self._results.empty():
+            result = self._results.get()
+            if result is None:
+                self._results.put(None)
+                return
+            self._pending -= 1
+            yield result
+
+    def close(self) -> None:
+        """End the workers; calls that they still run are given up. ``received`` has what came until then."""
+        import ray
+
+        if self._closed:
+            return
+        self._closed = True
+        if self._pending:
+            ray.kill(self._line)  # the task that reads it fails, and Ray Data ends its actors
+        else:
+            self._line.put.remote(None)
+        wait([self._pump], SECONDS_TO_STOP)
+        self._cluster.close()
+
+    def _receive_all(self, rows: Iterator[Any]) -> None:
+        for table in rows:
+            for row in table.to_pylist():
+                self._results.put(Result(**row))
+
+    def _explain(self) -> BaseException:
+        from ray.exceptions import RayError, RayTaskError
+
+        error = self._pump.exception()
+        if isinstance(error, RayTaskError):  # a bug in the work, with its traceback
+            return error
+        reason = "it ended the workers" if error is None else _one_line(error)
+        if error is None or isinstance(error, RayError):
+            return RunError(f"The Ray cluster failed: {reason}. Give the same command again to go on.")
+        return error
+
+
+def in_background(function: Callable[..., None], *arguments: Any) -> Future[None]:
+    """Call a function in a daemon thread, which does not keep its process alive, and return what comes of it."""
+    outcome: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(function(*arguments))
+        except BaseException as error:  # noqa: BLE001  (the future raises it again)
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return outcome
+
+
+def _dataset(line: Any, arguments: Any, *, count: int, calls: int, gpu: bool) -> Iterator[Any]:
+    """Start the execution and return its output: Arrow tables with the fields of Result."""
+    import ray.data
+
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised
+    context = ray.data.DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.target_max_block_size = 1  # else rows wait for others to fill a block of 128 MiB
+    with ray.data.DataContext.current(context):
+        calls_in = ray.data.read_datasource(_line_source(line), override_num_blocks=1, num_cpus=0)
+        results = calls_in.map_batches(
+            _Worker,
+            batch_size=None,
+            batch_format="pyarrow",
+            fn_constructor_args=(line, arguments),
+            compute=ray.data.ActorPoolStrategy(
+                size=count,
+                max_tasks_in_flight_per_actor=calls + 1,
+                max_concurrent_calls_per_actor=calls,
+                enable_true_multi_threading=True,
+            ),
+            num_gpus=1 if gpu else 0,
+            num_cpus=0 if gpu else 1,
+        )
+    return iter(results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
+
+
+def _line_source(line: Any) -> Any:
+    import pyarrow as pa
+    import ray
+    from ray.data import Datasource
+    from ray.data.block import BlockMetadata
+    from ray.data.datasource import ReadTask
+
+    def read() -> Iterator[pa.Table]:
+        while (item := ray.get(line.take.remote())) is not None:
+            yield pa.table({"number": [item[0]], "payload": [item[1]]})
+
+    class LineSource(Datasource):
+        def estimate_inmemory_data_size(self) -> int | None:
+            return None
+
+        def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
+            return [ReadTask(read, BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None))]
+
+    return LineSource()
+
+
+class _Worker:
+    """What runs in an actor of Ray Data: takes a table of one payload, returns a table of one result."""
+
+    def __init__(self, line: Any, arguments: Any) -> None:
+        self._line = line
+        self._arguments = arguments
+        self._lock = threading.Lock()
+        self._work: Work | None = None
+
+    def __call__(self, table: Any) -> Any:
+        import pyarrow as pa
+        import ray
+
+        (row,) = table.to_pylist()
+        number: int = row["number"]
+        tries: int = ray.get(self._line.begin.remote(number))
+        if tries > MOST_TRIES:
+            result = Result(number, lost=True)
+        else:
+            result = self._call(number, row["payload"])
+        ray.get(self._line.end.remote(number))
+        return pa.Table.from_pylist([vars(result)])
+
+    def _call(self, number: int, payload: bytes) -> Result:
+        try:
+            return Result(number, self._made()(payload))
+        except Gpt4ImageError as error:
+            return Result(number, fault=str(error))
+
+    def _made(self) -> Work:
+        """Return the work; made here and not in the constructor, so that what it raises is the result of a call."""
+        import ray
+
+        with self._lock:
+            work = self._work
+            if work is None:
+                make, arguments, folder = ray.get(self._arguments)
+                with suppress(OSError):  # paths are relative to the driver's folder, where machines share it
+                    os.chdir(folder)
+                work = self._work = make(*arguments)
+            return work
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where ``address`` is a host and a port that nobody listens at."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), SECONDS_TO_CONNECT).close()
+
+
+def _one_line(error: BaseException) -> str:
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    return lines[0][:300]

@@ -1,1 +1,0 @@
-"""How good descriptions are: flaws of one text, and texts that nearly repeat another."""

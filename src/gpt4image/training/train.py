@@ -1,0 +1,216 @@
+"""Train a model on its labels, with or without help from text. The loop is in loop.py."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from gpt4image.artifacts import runs
+from gpt4image.base.errors import ConfigError, DataError
+from gpt4image.base.outcome import Outcome, SetAside
+from gpt4image.base.progress import progress_bar
+from gpt4image.config import TrainConfig, TrainOptions
+from gpt4image.config.base import flag_of
+from gpt4image.data import SPLITS
+from gpt4image.parallel import processes
+from gpt4image.parallel.devices import choose_device, cpu_threads, device_name
+from gpt4image.training.tracking import require_trackers, tracked
+from gpt4image.training.training_data import Prepared, prepare
+
+FINISHED = (
+    "This run was finished before, and nothing was trained now. Images, labels and texts were not read again: whether "
+    "they have changed since is not known."
+)
+OnStep = Callable[[int, int, str], None]
+
+
+def train(config: TrainConfig) -> Outcome:
+    """Train one run into ``config.out``.
+
+    Raises:
+        ConfigError, DataError, TableError, ModelError, RunError: before training starts.
+        TrainingError: the loss is not finite.
+    """
+    from gpt4image.reporting.gather import gather_run
+
+    left_out: list[SetAside] = []
+    # The folder is held from the start, so that one that cannot be written to is known before images are read.
+    with processes.joined(choose_device(config.device)), cpu_threads(config.threads), _alone_in(config.out):
+        ready = processes.together(lambda: _prepared(config), first_ahead=True)
+        if ready is not None:
+            _require_same_data(ready)
+            _train(resolve(ready))
+            if processes.rank() == 0:
+                left_out = gather_run(ready, config.out)
+        return processes.together(lambda: _outcome(config.out, left_out, finished=ready is None))
+
+
+@contextlib.contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """Hold the run folder for the processes of this run: the first one does, for all."""
+    with contextlib.ExitStack() as held:
+        processes.by_first(lambda: held.enter_context(runs.writing(out)))
+        yield
+
+
+def _prepared(config: TrainConfig) -> Prepared | None:
+    """Return what the run reads and its options; None where it is finished."""
+    if config.label_method is not None or config.label_embeddings:
+        raise ConfigError(
+            "--label-method and --label-embeddings are for `gpt4image compare`, whose arms read text labels "
+            "themselves. For one run, `gpt4image label --method ... --embeddings ...` writes the file that "
+            "--text-labels names."
+        )
+    how = {name: getattr(config, name) for name in ("label_trust", "label_targets", "label_confidence")}
+    if config.text_labels is None and (given := [name for name, value in how.items() if value is not None]):
+        flags = " and ".join(map(flag_of, given))
+        raise ConfigError(f"{flags}: how targets are made of text labels, of which there are none; give --text-labels.")
+    require_trackers(config.trackers)
+    if config.resume and runs.has_begun(config.out):
+        config = _as_before(config)
+        if runs.is_finished(config.out):
+            runs.require_same(config.out, config.model_dump(mode="json"))
+            return None
+    else:
+        runs.require_new(config.out)
+    return prepare(config, splits=("train", "val"))
+
+
+def _require_same_data(ready: Prepared) -> None:
+    """Refuse processes that read other images, labels or texts than the first one, as on machines with other files."""
+    first = processes.from_first(ready.fingerprint)
+
+    def check() -> None:
+        if ready.fingerprint != first:
+            raise DataError(
+                f"this machine reads other images, labels or texts from {ready.config.data} than the first process: "
+                "all machines must see the same files."
+            )
+
+    processes.together(check)
+
+
+def _train(ready: Prepared) -> None:
+    with progress_bar(quiet=processes.rank() > 0) as bar:
+        task = bar.add_task("train", total=None, note="")
+
+        def on_step(step: int, steps: int, note: str) -> None:
+            bar.update(task, completed=step, total=steps, note=note)
+
+        run(ready, ready.config.out, arm="train", resume=ready.config.resume, on_step=on_step)
+
+
+def resolve(ready: Prepared) -> Prepared:
+    """Choose precision and memory format by a short probe of the run itself, where they are left open."""
+    from dataclasses import replace
+
+    from gpt4image.training.loop import choose_precision
+
+    config: TrainOptions = ready.config
+    precision, memory_format, seconds = choose_precision(config, ready.data)
+    found = {"precision": precision, "memory_format": memory_format}
+    chosen = {name: value for name, value in found.items() if getattr(config, name) == "auto"}
+    probed = {"probe_seconds_per_step": seconds} if seconds else {}
+    return replace(ready, config=config.model_copy(update=chosen), chosen=ready.chosen | chosen | probed)
+
+
+def run(
+    ready: Prepared,
+    out: Path,
+    *,
+    arm: str,
+    resume: bool,
+    on_step: OnStep,
+    extra: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """Carry one run to its end and write its records; a run that is there is continued where ``resume`` says so."""
+    import torch
+
+    from gpt4image.models.aligner import Aligner
+    from gpt4image.training.loop import fit, tidy
+    from gpt4image.training.text_space import write_text_space
+    from gpt4image.training.trainer import build
+
+    config: TrainConfig = ready.config
+    trainer = build(config, ready.data)
+    record = config.model_dump(mode="json") | {
+        "arm": arm,
+        "chosen": ready.chosen,
+        "notes": trainer.notes,
+        runs.DATA: ready.fingerprint,
+        **extra,
+    }
+    facts = {
+        "device": device_name(choose_device(config.device)),
+        "precision": config.precision,
+        "memory_format": config.memory_format,
+        "threads": torch.get_num_threads(),
+        "processes": processes.count(),
+    }
+    processes.by_first(lambda: runs.start(out, record, facts, resume=resume))
+    with tracked(config.trackers, out, record) as on_epoch:
+        measured = fit(trainer, out, on_step=on_step, on_epoch=on_epoch, checkpoint_seconds=config.checkpoint_seconds)
+    if isinstance(trainer.model, Aligner) and (text := trainer.data.text) is not None:
+        processes.by_first(lambda: write_text_space(out, config, text))
+    finished = {"status": "finished", **measured, **data_facts(ready)}
+    processes.by_first(lambda: runs.finish(out, finished))
+    processes.by_first(lambda: tidy(out))
+
+
+def data_facts(ready: Prepared) -> dict[str, Any]:
+    """Return what a run record says of its data: class names, counts per split, labelled and described images."""
+    data = ready.data
+    train = data.indices("train")
+    return {
+        "classes": list(data.classes),
+        "data": {
+            "spec": data.image_set.spec,
+            **ready.sizes,
+            "classes": len(data.classes),
+            "labelled": int((data.labels[train] >= 0).sum()),
+            "described": 0 if data.text is None else int(data.text.described[train].sum()),
+        },
+    }
+
+
+def _as_before(config: TrainConfig) -> TrainConfig:
+    """Return the options with what the interrupted run had chosen, so that a resumed run chooses nothing anew."""
+    saved = runs.read_config(config.out)
+    still_open = {name for name in TrainConfig.model_fields if getattr(config, name) in (None, "auto", {})}
+    return config.model_copy(update={name: saved[name] for name in still_open & saved.get("chosen", {}).keys()})
+
+
+def _outcome(out: Path, left_out: list[SetAside], *, finished: bool) -> Outcome:
+    """Return what a run came to; ``finished`` where it was made before."""
+    record = runs.read_run(out)
+    facts, last = record["run"], record["metrics"][-1]
+    said = [*record["config"]["notes"], *([FINISHED] if finished else [])]
+    notes = {"notes": " ".join(said)} if said else {}
+    return Outcome(
+        path=out,
+        summary={
+            "run": str(out),
+            "chosen": record["config"]["chosen"],
+            **{f"{split}_images": facts["data"][split] for split in SPLITS},
+            "classes": facts["data"]["classes"],
+            "labelled": facts["data"]["labelled"],
+            "described": facts["data"]["described"],
+            "val_top1": None if last["val"] is None else round(last["val"]["top1"], 4),
+            **notes,
+            "seconds": facts["seconds"],
+            "images_per_second": facts["images_per_second"],
+            "next": _next(out, facts["data"]),
+        },
+        set_aside=(*runs.read_set_aside(out), *left_out),
+    )
+
+
+def _next(out: Path, sizes: Mapping[str, Any]) -> str:
+    """Return the command to give next: what was held out is measured, and where nothing was, the model goes out."""
+    if sizes["test"] or sizes["val"]:
+        return shlex.join(["gpt4image", "evaluate", str(out), *([] if sizes["test"] else ["--split", "val"])])
+    return shlex.join(["gpt4image", "export", str(out), "--format", "timm", "--out", "model"])

@@ -1,0 +1,158 @@
+"""Run records: a folder says what it is, and refuses to become something else."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gpt4image.artifacts import runs
+from gpt4image.base.errors import RunError
+from gpt4image.base.files import read_json, write_json
+from gpt4image.config import EvaluateConfig, LabelConfig, TrainConfig
+from gpt4image.data import load_with_splits
+from gpt4image.evaluating.evaluate import evaluate
+from gpt4image.labelling.cotraining import ask_run
+from held_folders import held_by_another
+
+
+def record(**changes: object) -> dict[str, object]:
+    config = TrainConfig(data="openmoji", out=Path("run"), **changes)  # type: ignore[arg-type]
+    return config.model_dump(mode="json") | {"arm": "baseline", "chosen": {}, "data_fingerprint": "x"}
+
+
+def other(name: str, value: object) -> object:
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    return {"stem": "small"} if isinstance(value, dict) else f"other {name}"
+
+
+@pytest.mark.parametrize("name", sorted(record().keys() - runs.NOT_IDENTITY))
+def test_every_option_counts_for_the_identity_of_a_run(name: str) -> None:
+    assert runs.identity({**record(), name: other(name, record()[name])}) != runs.identity(record())
+
+
+@pytest.mark.parametrize("name", sorted(runs.NOT_IDENTITY & record().keys()))
+def test_how_a_run_is_carried_out_does_not_count(name: str) -> None:
+    assert runs.identity({**record(), name: "something else"}) == runs.identity(record())
+
+
+def test_a_folder_is_started_once_and_resumed_only_as_it_was(tmp_path: Path) -> None:
+    runs.start(tmp_path / "run", record(), {"device": "cpu"}, resume=False)
+    made = read_json(tmp_path / "run" / runs.ENVIRONMENT)
+    assert made["device"] == "cpu" and made["torch"] and made["cores"] >= 1
+    runs.start(tmp_path / "run", record(workers=3), {}, resume=True)
+    with pytest.raises(RunError, match="already holds a run"):
+        runs.start(tmp_path / "run", record(), {}, resume=False)
+    with pytest.raises(RunError, match=r"seed: 0 there, 1 now.*another --out"):
+        runs.start(tmp_path / "run", record(seed=1), {}, resume=True)
+
+
+def test_files_of_others_are_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    runs.start(tmp_path, record(), {}, resume=False)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / runs.MODEL).write_bytes(b"precious")
+    with pytest.raises(RunError, match=r"holds 'model.safetensors', which a run would write over; give another --out"):
+        runs.start(tmp_path / "mine", record(), {}, resume=False)
+
+
+def test_a_folder_in_the_format_of_timm_is_no_unfinished_run(tmp_path: Path) -> None:
+    write_json(tmp_path / runs.CONFIG, {"architecture": "resnet18"})
+    with pytest.raises(RunError, match="exported model; give the run folder that it was exported from"):
+        runs.read_run(tmp_path)
+
+
+@pytest.mark.parametrize("name", [runs.CONFIG, runs.ENVIRONMENT, runs.RUN])
+def test_a_record_that_holds_something_else_is_named(tmp_path: Path, name: str) -> None:
+    runs.start(tmp_path, record(), {}, resume=False)
+    write_json(tmp_path / runs.RUN, {"set_aside": []})
+    (tmp_path / runs.METRICS).write_text("{}\n")
+    runs.read_run(tmp_path)
+    write_json(tmp_path / name, ["something else"])
+    with pytest.raises(RunError, match=f"{name} is damaged"):
+        runs.read_run(tmp_path)
+
+
+def test_a_finished_run_without_a_curve_is_damaged(tmp_path: Path) -> None:
+    runs.start(tmp_path, record(), {}, resume=False)
+    write_json(tmp_path / runs.RUN, {"set_aside": []})
+    (tmp_path / runs.METRICS).touch()
+    with pytest.raises(RunError, match=r"metrics.jsonl is empty: it is damaged"):
+        runs.read_run(tmp_path)
+
+
+def test_other_data_are_named_in_words(tmp_path: Path) -> None:
+    runs.start(tmp_path / "run", record(), {}, resume=False)
+    with pytest.raises(
+        RunError, match=r"of other data: the images, labels or texts .* have changed since .*Bring back"
+    ):
+        runs.start(tmp_path / "run", record() | {"data_fingerprint": "y"}, {}, resume=True)
+    with pytest.raises(RunError, match=r"another configuration \(seed: 0 there, 1 now\)"):
+        runs.start(tmp_path / "run", record(seed=1) | {"data_fingerprint": "y"}, {}, resume=True)
+
+
+def test_a_folder_is_written_by_one_process_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "some" / "folder"
+    monkeypatch.setattr(runs, "PATIENCE", 0.1)
+    with held_by_another(folder) as process:
+        said = rf"folder: another process \(id {process}\) trains here; wait until it is done or stop it"
+        with pytest.raises(RunError, match=said), runs.writing(folder):
+            pass
+    with runs.writing(folder):  # the other one was killed
+        (folder / "made").touch()
+    assert [path.name for path in folder.iterdir()] == ["made"], "nothing is left of it"
+    with pytest.raises(RunError, match="a mistake"), runs.writing(tmp_path / "new"):
+        raise RunError("a mistake")
+    assert not (tmp_path / "new").exists(), "nor an empty folder"
+
+
+def test_a_run_is_finished_when_its_last_file_is_there(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="does not exist"):
+        runs.read_run(tmp_path / "missing")
+    with pytest.raises(RunError, match="no run folder"):
+        runs.read_run(tmp_path)
+    runs.start(tmp_path / "run", record(), {}, resume=False)
+    with pytest.raises(RunError, match="continue it with"):
+        runs.read_run(tmp_path / "run")
+    write_json(tmp_path / "run" / runs.RUN, {"set_aside": [{"name": "a.png", "reason": "broken"}]})
+    assert runs.is_finished(tmp_path / "run")
+    assert [item.name for item in runs.read_set_aside(tmp_path / "run")] == ["a.png"]
+
+
+def test_no_secret_of_the_environment_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    assert "sk-very-secret" not in str(runs.environment())
+
+
+def test_a_set_of_other_classes_than_the_run_is_refused_by_the_first_that_differs(small_run: Path, tmp_path: Path):
+    runs.require_classes(small_run, ("animal", "food", "vehicle"))
+    with pytest.raises(RunError, match="class 0 is 'animal' there and 'vehicle' here; it has 3, the set 3"):
+        runs.require_classes(small_run, ("vehicle", "food", "animal"))
+    with pytest.raises(RunError, match="classes than the image set has: it has 3, the set 2"):
+        runs.require_classes(small_run, ("animal", "food"))
+    renamed = tmp_path / "renamed"
+    shutil.copytree(small_run.parent / "pictures", renamed)
+    (renamed / "food").rename(renamed / "meals")
+    with pytest.raises(RunError, match="class 1 is 'food' there and 'meals' here"):
+        evaluate(EvaluateConfig(run_dir=small_run, data=f"folder:{renamed}"))
+    images = load_with_splits(f"folder:{renamed}", val_fraction=0.1, test_fraction=0.2)
+    asked = LabelConfig(data=images.spec, embeddings=(tmp_path / "none",), out=tmp_path / "out.parquet")
+    with pytest.raises(RunError, match="class 1 is 'food' there and 'meals' here"):
+        ask_run(small_run, asked, images)
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("/usr/bin/gpt4image", "gpt4image train --out 'a run'"),
+        (str(runs.PACKAGE / "__main__.py"), "gpt4image train --out 'a run'"),
+        ("/home/me/notebook.py", ""),
+    ],
+)
+def test_a_command_is_recorded_where_there_was_one(monkeypatch: pytest.MonkeyPatch, program: str, words: str) -> None:
+    monkeypatch.setattr("sys.argv", [program, "train", "--out", "a run"])
+    assert runs.command() == words == runs.environment()["command"]

@@ -1,0 +1,226 @@
+"""The description store: durable, one writer, readable anywhere, and small."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
+from gpt4image.base.errors import StoreError
+
+PAPER = Prompt("paper", 1, "Describe this image in detail.", False)
+TOLD = Prompt("class-conditioned", 1, "A {class_name}.", True)
+ME = {"kind": "test", "temperature": 0.5}
+
+
+def digest(number: int) -> str:
+    return hashlib.sha256(str(number).encode()).hexdigest()
+
+
+def description(number: int, text: str | None = "a cat", **others: object) -> Description:
+    values: dict[str, object] = {"prompt": PAPER, "describer": ME, "created": 1.5, **others}
+    return Description(digest=digest(number), text=text, **values)  # type: ignore[arg-type]
+
+
+def test_a_result_comes_back_whole(tmp_path: Path) -> None:
+    row = description(
+        1, "ein Käuzchen 🦉\n", finish_reason="stop", tokens_in=3, tokens_out=4, cost_usd=0.25, latency_s=1.5, sample=2
+    )
+    failure = description(2, None, error="refused", finish_reason="content_filter")
+    with DescriptionStore(tmp_path / "a.db", write=True) as store:
+        assert store.add([row, failure]) == 2
+    with DescriptionStore(tmp_path / "a.db") as store:
+        assert list(store.descriptions()) == [row]
+        assert list(store.descriptions(status="failed")) == [failure]
+        assert store.failed(ME) == {digest(2)} and store.failed({"kind": "other"}) == set()
+        assert list(store.descriptions(digests=[digest(9), digest(1)])) == [row]
+        assert store.counts() == [(PAPER, ME, "failed", 1), (PAPER, ME, "ok", 1)]
+
+
+def test_a_description_is_never_overwritten_and_a_failure_gives_way(tmp_path: Path) -> None:
+    with DescriptionStore(tmp_path / "a.db", write=True) as store:
+        store.add([description(1, None, error="timeout"), description(2, "first")])
+        assert store.settled(PAPER, ME).keys() == {digest(2)}
+        assert store.add([description(1, "now"), description(2, "second"), description(2, None, error="late")]) == 1
+        assert [row.text for row in store.texts()] in (["now", "first"], ["first", "now"])
+        assert not list(store.descriptions(status="failed"))
+
+
+def test_identity_is_digest_prompt_describer_and_sample(tmp_path: Path) -> None:
+    rows = [
+        description(1),
+        description(1, prompt=TOLD),
+        description(1, prompt=Prompt("paper", 2, "Describe.", False)),
+        description(1, describer={"kind": "test", "temperature": 0.6}),
+        description(1, sample=1),
+    ]
+    with DescriptionStore(tmp_path / "a.db", write=True) as store:
+        assert store.add(rows) == 5
+        assert store.add(rows) == 0
+        assert store.add([description(1, describer=dict(reversed(ME.items())))]) == 0
+        assert store.settled(TOLD, ME).keys() == {digest(1)}
+        assert store.settled(TOLD, {"kind": "other"}) == {}
+        assert [row.prompt for row in store.texts("class-conditioned")] == [TOLD]
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.permutations(range(12)), st.integers(1, 5))
+def test_order_of_texts_does_not_depend_on_insertion(
+    tmp_path_factory: pytest.TempPathFactory, order: list[int], group: int
+) -> None:
+    rows = [
+        description(number // 4, f"text {number}", prompt=(PAPER, TOLD)[number % 2], sample=number // 2 % 2)
+        for number in range(12)
+    ]
+    path = tmp_path_factory.mktemp("order") / "a.db"
+    with DescriptionStore(path, write=True) as store:
+        for start in range(0, 12, group):
+            store.add([rows[number] for number in order[start : start + group]])
+        found = list(store.texts())
+        expected = sorted(rows, key=lambda row: (row.digest, row.prompt, row.sample))
+        assert [(row.digest, row.text, row.prompt) for row in found] == [
+            (row.digest, row.text, row.prompt) for row in expected
+        ]
+        assert store.texts_at([row.row for row in reversed(found)]) == [row.text for row in reversed(found)]
+
+
+def test_a_second_writer_is_refused_by_process_id_and_readers_are_not(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    script = "import sys, time; from pathlib import Path; from gpt4image.artifacts.store import *\n"
+    script += "s = DescriptionStore(Path(sys.argv[1]), write=True); print('open', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        try:
+            with pytest.raises(StoreError, match=rf"another process \(id {other.pid}\)"):
+                DescriptionStore(path, write=True, wait_s=0.1)
+            with DescriptionStore(path) as reader:
+                assert reader.counts() == []
+        finally:
+            other.kill()
+    with DescriptionStore(path, write=True, wait_s=0.1) as store:  # a killed writer leaves no lock behind
+        assert store.add([description(1)]) == 1
+
+
+def test_a_link_to_a_store_is_that_store(tmp_path: Path) -> None:
+    with DescriptionStore(tmp_path / "a.db", write=True) as store:
+        store.add([description(1)])
+        (tmp_path / "link.db").symlink_to(tmp_path / "a.db")
+        with pytest.raises(StoreError, match="is writing to this store"):
+            DescriptionStore(tmp_path / "link.db", write=True, wait_s=0.1)
+
+
+def test_a_name_that_means_something_to_sqlite_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with DescriptionStore(Path(":memory:"), write=True) as store:
+        store.add([description(1)])
+    assert (tmp_path / ":memory:").is_file()
+
+
+def test_the_other_writer_is_waited_for_shortly(tmp_path: Path) -> None:
+    script = "import sys, time; from pathlib import Path; from gpt4image.artifacts.store import *\n"
+    script += (
+        "s = DescriptionStore(Path(sys.argv[1]), write=True); print('open', flush=True); time.sleep(0.5); s.close()"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "a.db")], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with DescriptionStore(tmp_path / "a.db", write=True, wait_s=20):
+            pass
+
+
+@pytest.mark.parametrize("content", [b"key,label\n1,2\n", b"SQLite format 3\0 but then nothing of the kind" * 40])
+def test_a_file_that_is_not_sqlite_is_refused_and_kept(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.db").write_bytes(content)
+    for write in (True, False):
+        with pytest.raises(StoreError, match=r"give another --store|damaged"):
+            DescriptionStore(tmp_path / "a.db", write=write)
+    assert (tmp_path / "a.db").read_bytes() == content
+
+
+def test_a_database_of_another_program_is_refused_and_kept(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "a.db")
+    connection.execute("CREATE TABLE results (x)")
+    connection.close()
+    before = (tmp_path / "a.db").read_bytes()
+    for write in (True, False):
+        with pytest.raises(StoreError, match="another program"):
+            DescriptionStore(tmp_path / "a.db", write=write)
+    assert (tmp_path / "a.db").read_bytes() == before
+
+
+def test_a_store_of_a_later_version_is_refused(tmp_path: Path) -> None:
+    DescriptionStore(tmp_path / "a.db", write=True).close()
+    connection = sqlite3.connect(tmp_path / "a.db")
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(StoreError, match="layout 99"):
+        DescriptionStore(tmp_path / "a.db")
+
+
+def test_a_missing_store_is_named_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="gpt4image describe"):
+        DescriptionStore(tmp_path / "none.db")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0 or not shutil.which("setpriv"), reason="not root")
+def test_a_read_only_folder_can_be_read_but_not_written_as_another_user(tmp_path: Path) -> None:
+    folder = Path(os.environ.get("TMPDIR", "/tmp")) / f"gpt4image-{os.getpid()}"  # tmp_path is closed to other users
+    folder.mkdir(mode=0o755)
+    try:
+        with DescriptionStore(folder / "a.db", write=True) as store:
+            store.add([description(1)])
+        script = "import sys; from pathlib import Path; from gpt4image.artifacts.store import *\n"
+        script += "with DescriptionStore(Path(sys.argv[1])) as s: print(len(list(s.texts())))\n"
+        script += "try: DescriptionStore(Path(sys.argv[1]), write=True)\nexcept Exception as e: print(repr(e))"
+        nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+        ran = subprocess.run(
+            [*nobody, sys.executable, "-c", script, str(folder / "a.db")], capture_output=True, text=True
+        )
+        if "No module named" in ran.stderr or "Permission denied" in ran.stderr:
+            pytest.skip("another user cannot run this Python")
+        assert ran.stdout.startswith("1\nStoreError("), ran.stderr
+        assert "choose a writable folder" in ran.stdout
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_a_full_disk_is_named_and_costs_nothing_stored_before(tmp_path: Path) -> None:
+    with DescriptionStore(tmp_path / "a.db", write=True) as store:
+        store.add([description(1)])
+        pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
+        store._connection.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(StoreError, match="disk is full"):
+            store.add([description(number, "word " * 900) for number in range(2, 20)])
+        assert [row.digest for row in store.texts()] == [digest(1)]
+
+
+def test_what_was_undone_is_made_again(tmp_path: Path) -> None:
+    with DescriptionStore(tmp_path / "a.db", write=True) as store:
+        with pytest.raises(StoreError):
+            store.add([description(1), description(2, text=object())])  # type: ignore[arg-type]
+        assert store.counts() == []
+        assert store.add([description(1)]) == store.add([description(2)]) == 1
+        assert store.counts() == [(PAPER, ME, "ok", 2)]
+
+
+def test_100_000_descriptions_are_small_and_quick_to_ask_about(tmp_path: Path) -> None:
+    with DescriptionStore(tmp_path / "a.db", write=True) as store:
+        for start in range(0, 100_000, 10_000):
+            store.add(description(number, f"word {number % 977} " * 16) for number in range(start, start + 10_000))
+    assert (tmp_path / "a.db").stat().st_size / 100_000 < 1000
+    with DescriptionStore(tmp_path / "a.db") as store:
+        start_time = time.process_time()
+        assert len(store.settled(PAPER, ME)) == 100_000
+        assert time.process_time() - start_time < 1.0

@@ -1,0 +1,147 @@
+"""The embedding table: joins by digest whatever the order, and never opens what is unfinished."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from gpt4image.artifacts.store import Prompt
+from gpt4image.artifacts.table import (
+    EmbeddingTable,
+    Manifest,
+    digests_to_bytes,
+    text_digest,
+    write_manifest,
+    write_table,
+)
+from gpt4image.base.errors import TableError
+from gpt4image.base.files import read_json, write_json
+
+PAPER = Prompt("paper", 1, "Describe this image in detail.", False)
+TOLD = Prompt("class-conditioned", 1, "A {class_name}.", True)
+
+
+def digest(number: int) -> str:
+    return hashlib.sha256(str(number).encode()).hexdigest()
+
+
+def unit_rows(count: int, width: int = 8) -> NDArray[np.float16]:
+    rows = np.random.default_rng(0).normal(size=(count, width))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
+
+
+def make_table(
+    path: Path, pairs: list[tuple[int, int]], texts: int, prompts: tuple[Prompt, ...] = (PAPER,)
+) -> EmbeddingTable:
+    """Write a table of (image, text) pairs."""
+    manifest = Manifest(
+        encoder="test",
+        revision="r",
+        precision="fp32",
+        width=8,
+        max_tokens=16,
+        truncated=0.0,
+        descriptions=len(pairs),
+        texts=texts,
+        images=len({image for image, _ in pairs}),
+        prompts=prompts,
+        store="",
+        plan="p",
+        gpt4image="0",
+    )
+    return write_table(
+        path,
+        embeddings=unit_rows(texts),
+        texts=np.frombuffer(b"".join(text_digest(str(text)) for text in range(texts)), np.uint8).reshape(-1, 32),
+        digests=digests_to_bytes([digest(image) for image, _ in pairs]),
+        rows=np.array([text for _, text in pairs], dtype=np.int64),
+        manifest=manifest,
+    )
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    pairs=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 5)), min_size=1, max_size=30),
+    asked=st.lists(st.integers(0, 12), max_size=20),
+)
+def test_vectors_are_the_mean_of_an_images_own_texts(
+    tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[int, int]], asked: list[int]
+) -> None:
+    table = make_table(tmp_path_factory.mktemp("table"), pairs, 6)
+    vectors, described = table.vectors([digest(image) for image in asked])
+    offsets, rows = table.rows_of([digest(image) for image in asked])
+    assert vectors.dtype == np.float32 and vectors.shape == (len(asked), 8) and described.dtype == np.bool_
+    assert offsets.shape == (len(asked) + 1,)
+    for place, image in enumerate(asked):
+        own = [text for other, text in pairs if other == image]
+        assert rows[offsets[place] : offsets[place + 1]].tolist() == own
+        assert described[place] == bool(own)
+        expected = unit_rows(6)[own].astype(np.float32).sum(axis=0) if own else np.zeros(8)
+        norm = np.linalg.norm(expected)
+        np.testing.assert_allclose(vectors[place], expected / norm if norm else expected, atol=1e-5)
+
+
+def test_texts_that_cancel_out_give_no_nan(tmp_path: Path) -> None:
+    table = make_table(tmp_path, [(0, 0), (0, 1)], 2)
+    np.save(tmp_path / "embeddings.npy", np.array([[1.0] + [0.0] * 7, [-1.0] + [0.0] * 7], dtype=np.float16))
+    write_manifest(tmp_path, table.manifest)
+    vectors, described = EmbeddingTable.open(table.path).vectors([digest(0)])
+    assert described.all() and np.isfinite(vectors).all()
+
+
+def test_arrays_are_memory_maps_and_the_manifest_comes_back(tmp_path: Path) -> None:
+    table = make_table(tmp_path, [(0, 0), (1, 1)], 2, prompts=(PAPER, TOLD))
+    assert isinstance(table.embeddings, np.memmap) and table.embeddings.dtype == np.float16
+    assert table.width == 8
+    assert EmbeddingTable.open(tmp_path).manifest == table.manifest
+    assert table.manifest.class_conditioned
+    assert json.loads((tmp_path / "manifest.json").read_text())["class_conditioned"] is True
+
+
+def test_missing_unfinished_and_damaged_tables_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="there is no embedding table"):
+        EmbeddingTable.open(tmp_path / "none")
+    make_table(tmp_path, [(0, 0), (1, 1)], 2)
+    manifest = (tmp_path / "manifest.json").read_text()
+    (tmp_path / "manifest.json").unlink()
+    with pytest.raises(TableError, match="no finished embedding table"):
+        EmbeddingTable.open(tmp_path)
+    (tmp_path / "encoding" / ".partial").mkdir(parents=True)
+    with pytest.raises(TableError, match="goes on where it stopped"):
+        EmbeddingTable.open(tmp_path / "encoding")
+    (tmp_path / "manifest.json").write_text(manifest.replace('"texts": 2', '"texts": 3'))
+    with pytest.raises(TableError, match="its content does not match its checksum"):
+        EmbeddingTable.open(tmp_path)
+    (tmp_path / "manifest.json").write_text(manifest)
+    write_json(tmp_path / "manifest.json", {**read_json(tmp_path / "manifest.json"), "texts": 3})
+    with pytest.raises(TableError, match="but the manifest says"):
+        EmbeddingTable.open(tmp_path)
+    for wrong in ("{}", "[]", "not json", manifest.replace('"format_version": 1', '"format_version": 7')):
+        (tmp_path / "manifest.json").write_text(wrong)
+        with pytest.raises(TableError):
+            EmbeddingTable.open(tmp_path)
+    (tmp_path / "manifest.json").write_text(manifest)
+    content = (tmp_path / "embeddings.npy").read_bytes()
+    (tmp_path / "embeddings.npy").write_bytes(content[:-4])
+    with pytest.raises(TableError, match="damaged"):
+        EmbeddingTable.open(tmp_path)
+
+
+def test_a_store_or_a_folder_of_images_given_for_a_table_is_not_offered_as_a_place_to_encode_into(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    with pytest.raises(
+        TableError, match=r"photos is no embedding table; give the --out folder of `gpt4image encode`\.$"
+    ):
+        EmbeddingTable.open(tmp_path / "photos")
+    (tmp_path / "s.db").write_bytes(b"a store")
+    with pytest.raises(TableError, match=r"s\.db is a file.*encode --store \S+s\.db --out \S+s\.emb`"):
+        EmbeddingTable.open(tmp_path / "s.db")

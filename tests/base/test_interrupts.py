@@ -1,0 +1,50 @@
+"""Ctrl-C: the first one is noted, the second one is heard, though not in the middle of what must be finished."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+
+from gpt4image.base.interrupts import deferred_interrupt
+
+
+def press() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_the_first_is_noted_and_the_second_raises() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), deferred_interrupt() as interrupt:
+        press()
+        assert interrupt.requested and not interrupt.insisted
+        press()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_what_is_held_is_finished_first() -> None:
+    finished = False
+    with pytest.raises(KeyboardInterrupt), deferred_interrupt() as interrupt:
+        with interrupt.held():
+            press()
+        assert interrupt.requested
+        with interrupt.held():
+            press()
+            finished = True
+        pytest.fail("the second interrupt is heard at the end of the block")
+    assert finished
+
+
+def test_other_threads_are_left_alone() -> None:
+    seen: list[bool] = []
+
+    def work() -> None:
+        with deferred_interrupt() as interrupt:
+            seen.append(interrupt.requested)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [False]

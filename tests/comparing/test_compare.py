@@ -1,0 +1,722 @@
+"""Comparisons: every arm and seed once, shared and finished runs not made again, the record as promised."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from gpt4image.artifacts import runs
+from gpt4image.base.errors import ConfigError, DataError, MissingExtraError, ModelError, RunError, TableError
+from gpt4image.base.files import read_json, write_json
+from gpt4image.comparing import arms
+from gpt4image.comparing.compare import compare
+from gpt4image.comparing.jobs import situation
+from gpt4image.comparing.planning import Job, jobs_at_once, make_plan
+from gpt4image.comparing.regimes import Regime
+from gpt4image.comparing.results import pairs_of
+from gpt4image.comparing.statistics import crossed
+from gpt4image.config import CompareConfig, TrainConfig
+from gpt4image.data import load_image_set
+from gpt4image.data.pixels import available_cores
+from gpt4image.encoding.text_encoders import load_text_encoder
+from gpt4image.parallel import devices
+from gpt4image.parallel.devices import cpu_threads
+from gpt4image.training.checkpoint import save_tensors
+from gpt4image.training.trainer import build, make_backbone
+from gpt4image.training.training_data import prepare, with_table
+from held_folders import held_by_another
+from tables import make_table
+
+SMALL: dict[str, Any] = {
+    "model": "resnet10t",
+    "model_args": {"channels": [8, 8, 8, 8], "stem_width": 8},
+    "image_size": 16,
+    "batch_size": 8,
+    "epochs": 2,
+    "lr": 0.005,
+    "precision": "fp32",
+    "memory_format": "contiguous",
+    "jobs": 1,
+}
+
+BARE: dict[str, Any] = {"image_size": 16, "stem": "small", "model": SMALL["model"], "model_args": SMALL["model_args"]}
+
+
+def use_encoder(table: Path) -> None:
+    """Say of a table that an encoder made it which is here, and can embed class names."""
+    encoder = load_text_encoder("bag-of-words:8")
+    manifest = read_json(table / "manifest.json") | {"encoder": encoder.spec, "revision": encoder.revision}
+    write_json(table / "manifest.json", manifest)
+
+
+@pytest.fixture
+def table(colour_folder: Path, tmp_path: Path) -> Path:
+    """Embeddings that give the class away, as good descriptions do."""
+    images = load_image_set(f"folder:{colour_folder}")
+    rng = np.random.default_rng(0)
+    vectors = np.eye(8)[images.labels] + rng.normal(0, 0.2, (len(images), 8))
+    make_table(tmp_path / "table", {digest: vectors[i : i + 1] for i, digest in enumerate(images.digests)})
+    return tmp_path / "table"
+
+
+def options(folder: Path, table: Path | None, out: Path, **changes: Any) -> CompareConfig:
+    return CompareConfig(
+        **{"data": f"folder:{folder}", "embeddings": table, "out": out, "seeds": 2, **SMALL, **changes}
+    )
+
+
+def finished(out: Path) -> dict[str, int]:
+    return {str(path.parent.relative_to(out)): path.stat().st_mtime_ns for path in out.rglob(runs.RUN)}
+
+
+def right(run: Path) -> NDArray[np.bool_]:
+    rows = pq.read_table(run / "predictions-test.parquet").to_pylist()
+    return np.array([row["label"] == row["prediction"] for row in rows])
+
+
+@pytest.mark.slow
+def test_two_comparisons_share_runs_keep_the_promised_form_and_are_not_made_again(
+    colour_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "cmp"
+    few = options(colour_folder, table, out, labels_per_class=2, arms="aligned,text-labels,self-training,oracle")
+    all_labels = options(colour_folder, table, out, arms="baseline,shuffled-within-class")
+    outcome = compare(few, all_labels, names=("few", "all"))
+    record = read_json(out / "comparison.json")
+    assert outcome.path == out and (out / "report.html").is_file()
+    assert record["metric"] == "top1" and set(record["comparisons"]) == {"few", "all"}
+    assert list(record["arms"]) == ["baseline", "aligned", "text-labels", "self-training", "oracle"]
+    for arm in record["arms"].values():
+        assert arm["seeds"] == [0, 1] and len(arm["test"]) == 2 and len(arm["ci95"]) == 2 and arm["seconds"] > 0
+        assert arm["mean"] == pytest.approx(np.mean(arm["test"]))
+        for folder, top1 in zip(arm["runs"], arm["test"], strict=True):
+            assert read_json(out / folder / "evaluation-test.json")["top1"] == top1
+    pair = record["pairs"][0]
+    assert (pair["arm"], pair["against"]) == ("aligned", "baseline") and 0 <= pair["p"] <= 1 and len(pair["ci95"]) == 2
+    hits = {
+        arm: np.stack([right(out / folder) for folder in record["arms"][arm]["runs"]])
+        for arm in ("aligned", "baseline")
+    }
+    wider = crossed(hits["aligned"], hits["baseline"])
+    assert wider.difference == pytest.approx(pair["difference"], abs=1e-6)
+    assert pair["other_images"] == {"ci95": list(wider.ci95 or ()), "p": wider.p}
+    assert record["arms"]["oracle"]["runs"] == record["comparisons"]["all"]["arms"]["baseline"]["runs"]
+    made = finished(out)
+    assert len(made) == 2 * 6, "the oracle of one is the baseline of the other"
+    assert {read_json(out / folder / runs.CONFIG)["seed"] for folder in made} == {0, 1}
+    compare(few, all_labels, names=("few", "all"))
+    assert finished(out) == made
+    third = compare(
+        options(colour_folder, table, out, labels_per_class=2, arms="aligned", seeds=1, first_seed=2)
+    ).record
+    assert third["arms"]["aligned"]["seeds"] == [2] and third["arms"]["aligned"]["runs"][0].endswith("seed-2")
+    assert len(finished(out)) == 14, "a third seed adds its own two runs"
+
+
+@pytest.mark.slow
+def test_variants_run_beside_their_arm_on_the_same_seeds_and_are_shared(
+    colour_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    images = load_image_set(f"folder:{colour_folder}")
+    make_table(tmp_path / "other", {digest: [np.eye(8)[5]] for digest in images.digests})
+    out = tmp_path / "cmp"
+    variants = {
+        "heavy": {"arm": "aligned", "align-weight": 2.0, "head": "mlp"},
+        "heavy-shuffled": {"arm": "shuffled", "align_weight": 2.0, "head": "mlp"},
+        "other-texts": {"arm": "aligned", "embeddings": str(tmp_path / "other")},
+        "smooth": {"arm": "baseline", "label_smoothing": 0.0},
+    }
+    common: dict[str, Any] = {"epochs": 1, "arms": "aligned,shuffled"}
+    record = compare(options(colour_folder, table, out, variants=variants, **common)).record
+    assert list(record["arms"]) == ["baseline", "aligned", "shuffled", *variants]
+    heavy = record["arms"]["heavy"]
+    assert heavy["arm"] == "aligned" and heavy["options"] == {"align_weight": 2.0, "head": "mlp"}
+    pairs = {(pair["arm"], pair["against"]) for pair in record["pairs"]}
+    assert {("heavy", "baseline"), ("heavy", "aligned"), ("heavy", "heavy-shuffled"), ("aligned", "shuffled")} <= pairs
+    assert ("aligned", "heavy-shuffled") in pairs, "a control may have settings that suit it better"
+    assert ("heavy", "shuffled") not in pairs and ("smooth", "baseline") in pairs
+    assert ("aligned", "smooth") in pairs and ("heavy", "smooth") not in pairs, "so may the baseline"
+    configs = {name: runs.read_run(out / arm["runs"][0])["config"] for name, arm in record["arms"].items()}
+    assert configs["heavy"]["align_weight"] == 2.0 != configs["aligned"]["align_weight"]
+    assert configs["heavy"]["data_fingerprint"] == configs["baseline"]["data_fingerprint"]
+    assert configs["other-texts"]["data_fingerprint"] != configs["baseline"]["data_fingerprint"]
+    assert configs["smooth"]["label_smoothing"] == 0.0
+    made = finished(out)
+    plain = compare(options(colour_folder, table, out, align_weight=2.0, head="mlp", **common)).record
+    assert plain["arms"]["aligned"]["runs"] == heavy["runs"]
+    assert finished(out).items() >= made.items()
+
+
+@pytest.mark.slow
+def test_harder_regimes_reach_the_runs_and_what_they_are_measured_by_the_record(
+    colour_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    out, spec = tmp_path / "cmp", f"folder:{colour_folder}"
+    hard: dict[str, Any] = {
+        "label_noise": 0.2, "noise_kind": "class-dependent", "described_fraction": 0.5, "imbalance": 3.0,
+        "arms": "aligned,oracle", "epochs": 1, "batch_size": 4,
+    }  # fmt: skip
+    asked = compare(options(colour_folder, table, out, corruptions=True, transfer=spec, **hard)).record
+    whole = prepare(TrainConfig(data=spec, embeddings=table, out=out, image_size=16, batch_size=4)).data
+    for seed in (0, 1):
+        left = Regime(imbalance=3.0, described_fraction=0.5).apply(whole, seed)
+        facts = {arm: read_json(out / asked["arms"][arm]["runs"][seed] / runs.RUN)["data"] for arm in asked["arms"]}
+        assert left.text is not None
+        assert {fact["train"] for fact in facts.values()} == {len(left.indices("train"))}
+        assert facts["aligned"]["described"] == left.text.described[left.indices("train")].sum()
+        config = read_json(out / asked["arms"]["aligned"]["runs"][seed] / runs.CONFIG)
+        assert config["noise_kind"] == "class-dependent" and config["imbalance"] == 3.0
+    for arm in asked["arms"].values():
+        found = arm["metrics"]
+        assert {"many_shot", "few_shot", "corrupted", "corrupted:jpeg:5", f"knn:{spec}", f"linear_probe:{spec}"} <= set(
+            found
+        )
+        assert all(len(metric["test"]) == 2 for metric in found.values())
+    aligned = asked["arms"]["aligned"]
+    assert (
+        "image_to_text_recall:1" in aligned["metrics"]
+        and "image_to_text_recall:1" not in asked["arms"]["oracle"]["metrics"]
+    )
+    assert "Unknown text encoder: 'given'" in aligned["absent"]["zero_shot"]
+    gap = aligned["metrics"]["corrupted"]["against_baseline"]
+    assert gap["n"] == 2 and gap["difference"] == pytest.approx(
+        aligned["metrics"]["corrupted"]["mean"] - asked["arms"]["baseline"]["metrics"]["corrupted"]["mean"]
+    )
+    assert asked["question"].startswith("With 20 % of the training labels wrong (each class taken for one other), 50 %")
+    made = finished(out)
+    plain = compare(options(colour_folder, table, out, **hard)).record
+    assert finished(out) == made and plain["arms"] == asked["arms"], "what was measured once is not measured again"
+
+
+@pytest.mark.parametrize("changes", [{}, {"labels_per_class": 2}])
+def test_all_arms_and_variants_start_from_the_same_weights_where_some_are_given(
+    changes: dict[str, Any], colour_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    given = make_backbone(TrainConfig(data="", out=tmp_path, **{**BARE, "seed": 9}), 3).module
+    save_tensors(tmp_path / "given.safetensors", given.state_dict())
+    scratch = {"from-scratch": {"arm": "aligned", "init": "scratch"}}
+    config = options(
+        colour_folder, table, tmp_path / "cmp", init=str(tmp_path / "given.safetensors"), lr=None,
+        arms="baseline,aligned,shuffled", variants=scratch, **changes,
+    )  # fmt: skip
+    jobs = make_plan(config).jobs
+    data = prepare(jobs[0].shared).data
+    for job in jobs:
+        fine_tuned = job.name != "from-scratch"
+        assert (job.config.optimizer, job.config.lr) == (("adamw", 1e-3) if fine_tuned else ("muon", 0.02))
+        backbone: Any = build(job.config, arms.ALL[job.arm].prepare(situation(job, data))).model.backbone
+        same = all(torch.equal(tensor, given.state_dict()[name]) for name, tensor in backbone.state_dict().items())
+        assert same == fine_tuned
+
+
+def test_what_follows_from_options_of_a_variant_is_chosen_anew(
+    colour_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    config = options(colour_folder, table, tmp_path / "cmp", lr=None, arms="baseline", variants={
+        "adam": {"arm": "baseline", "optimizer": "adamw"},
+        "own-rate": {"arm": "baseline", "optimizer": "adamw", "lr": 0.5},
+    })  # fmt: skip
+    jobs = {job.name: job for job in make_plan(config).jobs}
+    found = {name: (job.config.optimizer, job.config.lr, job.config.weight_decay) for name, job in jobs.items()}
+    assert found == {"baseline": ("muon", 0.02, 0.3), "adam": ("adamw", 1e-3, 0.05), "own-rate": ("adamw", 0.5, 0.05)}
+    assert jobs["adam"].chosen["lr"] == 1e-3 and "optimizer" not in jobs["adam"].chosen
+    assert all(job.shared == jobs["baseline"].shared for job in jobs.values())
+
+
+def test_runs_share_the_cores_and_take_no_more_threads_than_torch_would(colour_folder: Path, tmp_path: Path) -> None:
+    def planned(**changes: Any) -> list[Job]:
+        config = options(colour_folder, None, tmp_path / "cmp", arms="baseline", seeds=1, **changes)
+        return list(make_plan(config).jobs)
+
+    def threads(**changes: Any) -> set[int | None]:
+        return {job.config.threads for job in planned(**changes)}
+
+    cores = available_cores()
+    shared = [job.shared.workers for job in (*planned(jobs=1), *planned(jobs=2 * cores), *planned(jobs=2, workers=5))]
+    assert shared == [cores, 1, 5], "and the processes that decode"
+    with cpu_threads(cores):
+        assert threads(jobs=1) == {cores} and threads(jobs=cores) == {1} and threads(jobs=2 * cores) == {1}
+        assert threads(jobs=cores, threads=3) == {3}, "what is asked for"
+    with cpu_threads(1):
+        assert threads(jobs=1) == {1}
+
+
+def test_arms_that_read_another_table_lose_the_same_labels_and_descriptions(
+    colour_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    images = load_image_set(f"folder:{colour_folder}")
+    without_first = {digest: [np.eye(8)[5]] for digest in images.digests[1:]}
+    make_table(tmp_path / "other", without_first)
+    other = {"other-texts": {"arm": "aligned", "embeddings": str(tmp_path / "other")}}
+    scarce: dict[str, Any] = {"labels_per_class": 4, "label_noise": 0.2, "described_fraction": 0.5, "val_fraction": 0.0}
+    config = options(colour_folder, table, tmp_path / "cmp", arms="aligned", variants=other, seeds=1, **scarce)
+    jobs = {job.name: job for job in make_plan(config).jobs}
+    shared = prepare(jobs["aligned"].shared)
+    assert shared.data.text is not None
+    described = shared.data.text.described
+    other_data = with_table(shared, tmp_path / "other").data
+    left = {name: situation(jobs[name], data, described).data for name, data in
+            (("aligned", shared.data), ("other-texts", other_data))}  # fmt: skip
+    np.testing.assert_array_equal(left["aligned"].labels, left["other-texts"].labels)
+    texts = {name: data.text.described for name, data in left.items() if data.text is not None}
+    np.testing.assert_array_equal(texts["aligned"] & other_data.text.described, texts["other-texts"])
+
+
+def test_runs_are_made_anew_when_a_further_table_of_text_labels_changes(
+    colour_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    digests = load_image_set(f"folder:{colour_folder}").digests
+    further = tmp_path / "further"
+    make_table(further, {digest: [np.eye(8)[5]] for digest in digests})
+    config = options(colour_folder, table, tmp_path / "cmp", labels_per_class=2, arms="text-labels", seeds=1,
+                     label_embeddings=(further,))  # fmt: skip
+
+    def folders() -> dict[str, Path]:
+        return {job.arm: job.config.out for job in make_plan(config).jobs}
+
+    before = folders()
+    assert folders() == before
+    shutil.rmtree(further)
+    make_table(further, {digest: [np.eye(8)[6]] for digest in digests[1:]})
+    after = folders()
+    assert after["text-labels"] != before["text-labels"]
+    assert after["baseline"] == before["baseline"], "it does not read that table"
+
+
+def test_a_variant_may_tune_the_encoder_of_the_table_of_all(table: Path, tmp_path: Path) -> None:
+    changes = {"variants": {"tuned": {"arm": "aligned", "tune_text": "lora"}}}
+    assert options(tmp_path, table, tmp_path / "cmp", **changes).variants["tuned"]["tune_text"] == "lora"
+
+
+@pytest.mark.parametrize(
+    ("variants", "message"),
+    [
+        ({"aligned": {"arm": "aligned"}}, "cannot name a variant"),
+        ({"../x": {"arm": "aligned"}}, "cannot name a variant"),
+        ({"x": {"head": "mlp"}}, "needs an arm"),
+        ({"x": 3}, "needs an arm"),
+        ({"x": {"arm": "aligned", "epochs": 9}}, "epochs, which all arms have in common"),
+        ({"x": {"arm": "aligned", "min_scale": 0.5}}, "min_scale, which all arms have in common"),
+        ({"x": {"arm": "aligned", "temprature": 1.0}}, "Did you mean 'temperature'"),
+        ({"x": {"arm": "aligned", "temperature": -1.0}}, "variant 'x': --temperature = -1.0"),
+    ],
+)
+def test_variants_are_checked(variants: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        options(tmp_path, None, tmp_path / "cmp", variants=variants)
+
+
+def alive_in(session: int) -> list[str]:
+    """Return the processes of a session that have not ended."""
+    listing = subprocess.run(["ps", "-eo", "sid=,stat=,args="], capture_output=True, text=True, check=True).stdout
+    return [line for line in listing.splitlines() if line.split()[0] == str(session) and line.split()[1][0] != "Z"]
+
+
+@pytest.mark.slow
+def test_kill_9_of_a_comparison_leaves_no_worker_and_the_same_command_goes_on(
+    colour_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    out, recipe = tmp_path / "cmp", tmp_path / "kill.toml"
+    small = {**SMALL, "epochs": 20, "seeds": 3, "jobs": 2}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in small.items() if key != "model_args"]
+    recipe.write_text("\n".join([*lines, "model_args = { channels = [8, 8, 8, 8], stem_width = 8 }"]))
+    words = [sys.executable, "-m", "gpt4image", "compare", str(recipe), "--data", f"folder:{colour_folder}"]
+    words += ["--embeddings", str(table), "--arms", "baseline,random", "--out", str(out)]
+    process = subprocess.Popen(words, stderr=subprocess.DEVNULL, start_new_session=True)
+    while not (kept := finished(out)):
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 30  # a worker may be in the middle of a step, on a busy machine
+    while left := alive_in(session=process.pid):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+    result = subprocess.run(words, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    now = finished(out)
+    assert len(now) == 6 and kept.items() <= now.items()
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "message"),
+    [
+        ({"labels_per_class": 99}, DataError, "99"),
+        ({"arms": "oracle"}, ConfigError, "need --labels-per-class or --label-noise"),
+        ({"arms": "aligned", "embeddings": None}, ConfigError, "need --embeddings"),
+        ({"arms": "oracle,fixmatch", "embeddings": None}, ConfigError, "need --labels-per-class or --label-noise"),
+        ({"arms": "oracle,aligned", "embeddings": None}, ConfigError, "oracle need --label.*; aligned need --emb"),
+        ({"arms": "class-name", "centre": "class"}, ConfigError, "class-name need another --centre than class"),
+        ({"seed": 5}, ConfigError, "--seed 5: .*--first-seed"),
+        (
+            {"arms": "shuffled-within-class", "labels_per_class": 1, "described_fraction": 0.02},
+            DataError,
+            "shuffled-within-class needs training images with both a label and a description",
+        ),
+        ({"described_fraction": 0.5, "embeddings": None}, ConfigError, "give --embeddings too"),
+        (
+            {"arms": "baseline", "embeddings": None, "label_trust": 0.3, "label_method": "propagation"},
+            ConfigError,
+            "^--label-method, --label-trust: how text labels are read .*without --embeddings: give it too, or leave",
+        ),
+        (
+            {"arms": "baseline", "embeddings": None, "label_embeddings": ("further",)},
+            ConfigError,
+            "^--label-embeddings: how text labels are read",
+        ),
+        ({"arms": "baseline", "label_noise": 0.01}, DataError, "--label-noise 0.01 of 36 labels .* is not one wrong"),
+        ({"arms": "class-name"}, ConfigError, "^--arms class-name need the names .*Unknown text encoder: 'given'"),
+        (
+            {"arms": "zero-shot,class-name", "labels_per_class": 2},
+            ConfigError,
+            r"^--arms zero-shot,class-name need the names of the classes in the space of .*table: .*import --encoder",
+        ),
+        ({"noise_kind": "class-dependent"}, ConfigError, "give --label-noise too"),
+        ({"imbalance": 100.0, "batch_size": 33}, DataError, "larger than the train split"),
+        ({"consistency": 1.0}, ConfigError, "give a variant"),
+        ({"arms": "fixmatch", "label_noise": 0.2}, ConfigError, "fixmatch need training images without a label"),
+        ({"arms": "text-labels-fixmatch", "labels_per_class": 2}, ConfigError, "without a description too"),
+        (
+            {"labels_per_class": 1, "described_fraction": 0.02},
+            TableError,
+            r"^--arms text-labels with seed 0, after --labels-per-class 1 --described-fraction 0\.02: Text labels need "
+            "described images with labels of at least 2 classes",
+        ),
+        ({"variants": {"x": {"arm": "oracle"}}}, ConfigError, "need --labels-per-class or --label-noise"),
+        (
+            {"arms": "baseline", "variants": {"x": {"arm": "aligned", "embeddings": "/no"}}},
+            TableError,
+            "no embedding table here",
+        ),
+        (
+            {"arms": "baseline", "val_fraction": 0.0, "variants": {"x": {"arm": "baseline", "select": "best"}}},
+            ConfigError,
+            "^variant 'x': --select best needs labelled validation images",
+        ),
+        ({"arms": "aligned", "tune_text": "lora"}, TableError, "was imported as numbers"),
+        ({"model": "resnet1O"}, Exception, "not a model of timm"),
+        ({"optimizer": "admw"}, ConfigError, "^--optimizer admw"),
+        *(
+            ({"arms": "baseline", "variants": {"x": {"arm": arm} | mistake}}, kind, f"^variant 'x': .*{message}")
+            for arm, mistake, kind, message in (
+                ("baseline", {"optimizer": "admw"}, ConfigError, "--optimizer admw"),
+                ("baseline", {"auto_augment": "nonsense"}, ConfigError, "nonsense"),
+                ("baseline", {"init": "nothing.safetensors"}, ModelError, "nothing.safetensors"),
+                ("baseline", {"consistency": 1.0}, ConfigError, "all 36 have one"),
+                ("text-labels", {"consistency": 1.0}, ConfigError, "all 36 have one"),
+                ("self-training", {"consistency": 1.0}, ConfigError, "all 36 have one"),
+                ("aligned", {"embeddings": None}, ConfigError, "embeddings null would leave the texts"),
+                ("aligned", {"align_weight": 1.0}, ConfigError, "with align_weight 1.0 it is aligned once more"),
+                ("baseline", {"align_weight": 3.0}, ConfigError, "it is baseline once more, which .* does not read"),
+                ("aligned", {"label_trust": 0.3}, ConfigError, "with label_trust 0.3 it is aligned once more"),
+                ("class-name", {"head": "mlp"}, ConfigError, "class-name need the names of the classes"),
+                ("aligned", {"tune_text": "lora"}, TableError, "was imported as numbers"),
+            )
+        ),
+        ({"batch_size": 64}, DataError, "larger than the train split"),
+        (
+            {
+                "arms": "baseline",
+                "learn_temperature": True,
+                "variants": {"x": {"arm": "aligned", "align_loss": "cosine"}},
+            },
+            ConfigError,
+            "^variant 'x': cosine has no temperature to learn",
+        ),
+    ],
+)
+def test_mistakes_are_refused_before_any_run(
+    changes: dict[str, Any], kind: type[Exception], message: str, colour_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(kind, match=message):
+        compare(options(colour_folder, table, tmp_path / "cmp", **changes))
+    assert not (tmp_path / "cmp" / "runs").exists()
+
+
+def test_descriptions_that_were_told_the_class_are_refused_where_labels_are_scarce(
+    colour_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    manifest = read_json(table / "manifest.json")
+    manifest["prompts"][0]["class_conditioned"] = True
+    (table / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(TableError, match="told the class"):
+        compare(options(colour_folder, table, tmp_path / "cmp", labels_per_class=2, arms="text-labels"))
+    plan = make_plan(options(colour_folder, table, tmp_path / "cmp", arms="aligned"))  # with all labels they do no harm
+    assert "aligned" in plan.members
+
+
+@pytest.mark.slow
+def test_arms_with_consistency_training_learn_from_what_is_left(
+    colour_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    arms = "fixmatch,text-labels-fixmatch"
+    out = tmp_path / "cmp"
+    compare(options(colour_folder, table, out, seeds=1, labels_per_class=5, described_fraction=0.5, arms=arms))
+    record = read_json(out / "comparison.json")
+    assert list(record["arms"]) == ["baseline", "fixmatch", "text-labels-fixmatch"]
+    assert ("text-labels-fixmatch", "fixmatch") in [(pair["arm"], pair["against"]) for pair in record["pairs"]]
+    for name, arm in record["arms"].items():
+        config, rows = read_json(out / arm["runs"][0] / runs.CONFIG), runs.read_run(out / arm["runs"][0])["metrics"]
+        assert (config["consistency"] > 0) == ("consistency_loss" in rows[-1]) == (name != "baseline")
+
+
+def test_by_default_all_arms_run_that_mean_something_with_the_labels_there_are(
+    colour_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    use_encoder(table)
+    few = make_plan(options(colour_folder, table, tmp_path / "cmp", labels_per_class=2)).members
+    assert {"oracle", "class-mean", "class-name", "zero-shot"} < few.keys() and "text-labels-shuffled" not in few
+    known = make_plan(options(colour_folder, table, tmp_path / "cmp")).members
+    assert "oracle" not in known and "self-training" not in known
+    assert ("text-labels", "text-labels-shuffled") in pairs_of(known)
+    manifest = read_json(table / "manifest.json")
+    manifest["prompts"][0]["class_conditioned"] = True
+    (table / "manifest.json").write_text(json.dumps(manifest))
+    told = make_plan(options(colour_folder, table, tmp_path / "cmp")).members
+    told_nothing = {"text-labels", "text-labels-aligned", "text-labels-shuffled", "text-labels-class-mean"}
+    assert set(known) - set(told) == told_nothing
+
+
+def test_tables_whose_encoder_is_not_known_are_compared_without_class_names(
+    colour_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    plan = make_plan(options(colour_folder, table, tmp_path / "cmp", labels_per_class=2))
+    assert "aligned" in plan.members and not {"class-name", "zero-shot"} & plan.members.keys()
+    left_out, unread = plan.notes
+    assert left_out.startswith("Left out: zero-shot, class-name, which need the names of the classes in the space of")
+    assert unread.startswith("The names of the classes are not read: Unknown text encoder: 'given'")
+    assert make_plan(options(colour_folder, table, tmp_path / "cmp", arms="aligned")).notes == ()
+
+
+@pytest.mark.slow
+def test_class_names_that_come_late_are_measured_and_read(
+    colour_folder: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: Any, **__: Any) -> None:
+        raise ModelError("its files are gone.")
+
+    use_encoder(table)
+    config = options(colour_folder, table, tmp_path / "cmp", seeds=1, epochs=1, arms="aligned,text-labels")
+    monkeypatch.setattr("gpt4image.encoding.text_encoders.load_known_encoder", gone)
+    before = compare(config)
+    note = "The names of the classes are not read: its files are gone."
+    assert note in before.text and note in before.record["notes"]
+    assert before.record["arms"]["aligned"]["absent"] == {"zero_shot": "its files are gone."}
+    made = finished(config.out)
+    monkeypatch.undo()
+    after = compare(config)
+    assert note not in after.text and note not in after.record["notes"]
+    arms_now, arms_then = after.record["arms"], before.record["arms"]
+    assert arms_now["aligned"]["absent"] == {} and "zero_shot" in arms_now["aligned"]["metrics"]
+    assert arms_now["text-labels"]["runs"] != arms_then["text-labels"]["runs"], "it has other targets now"
+    assert len(finished(config.out)) == 4 and finished(config.out).items() > made.items(), "nothing else is made again"
+
+
+def test_one_comparison_at_a_time_works_in_a_folder(
+    colour_folder: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "PATIENCE", 0.1)
+    config = options(colour_folder, table, tmp_path / "cmp", arms="baseline")
+    with held_by_another(config.out) as process, pytest.raises(RunError, match=rf"id {process}\) trains here"):
+        compare(config)
+    with pytest.raises(DataError):
+        compare(config.model_copy(update={"data": "folder:nowhere", "out": tmp_path / "new"}))
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_second_round_brings_the_first_one_along(colour_folder: Path, table: Path, tmp_path: Path) -> None:
+    config = options(colour_folder, table, tmp_path / "cmp", labels_per_class=2, arms="text-labels-cotrained")
+    plan = make_plan(config)
+    assert list(plan.members) == ["baseline", "text-labels", "text-labels-cotrained"]
+    teachers = [job.teacher for job in plan.jobs if job.arm == "text-labels-cotrained"]
+    assert teachers == list(plan.members["text-labels"].folders)
+    assert {job.teacher for job in plan.jobs if job.arm != "text-labels-cotrained"} == {None}
+
+
+def test_tables_of_other_images_are_refused_wherever_they_are_named(
+    colour_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    foreign = tmp_path / "foreign"
+    make_table(foreign, {"0" * 64: [np.eye(8)[0]]})
+    message = r"None of the 36 training images of .* has an embedding in .*foreign: the table was made from"
+    with pytest.raises(TableError, match=f"^{message}"):
+        make_plan(options(colour_folder, table, tmp_path / "cmp", arms="text-labels", label_embeddings=(foreign,)))
+    for own in ({"arm": "aligned", "embeddings": foreign}, {"arm": "text-labels", "label_embeddings": (foreign,)}):
+        with pytest.raises(TableError, match=f"^variant 'x': {message}"):
+            make_plan(options(colour_folder, table, tmp_path / "cmp", arms="baseline", variants={"x": own}))
+
+
+def test_a_variant_that_needs_an_extra_says_which(
+    colour_folder: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacks(*_: Any) -> None:
+        raise MissingExtraError("--tune-text lora", "tune")
+
+    monkeypatch.setattr("gpt4image.training.trainer.tuned_encoder", lacks)
+    variants = {"x": {"arm": "aligned", "tune_text": "lora"}}
+    with pytest.raises(MissingExtraError, match=r"^variant 'x': --tune-text lora needs .*gpt4image\[tune\]"):
+        make_plan(options(colour_folder, table, tmp_path / "cmp", arms="baseline", variants=variants))
+
+
+def test_a_variant_is_taught_by_the_variant_with_the_same_options(
+    colour_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    variants = {
+        "tuned": {"arm": "baseline", "weight_decay": 0.2},
+        "taught": {"arm": "self-training", "weight_decay": 0.2},
+        "alone": {"arm": "self-training", "weight_decay": 0.1},
+    }
+    changes = {"labels_per_class": 2, "arms": "self-training", "variants": variants}
+    plan = make_plan(options(colour_folder, table, tmp_path / "cmp", **changes))
+    teachers = {name: [job.teacher for job in plan.jobs if job.name == name] for name in plan.members}
+    assert teachers["taught"] == list(plan.members["tuned"].folders)
+    assert teachers["self-training"] == teachers["alone"] == list(plan.members["baseline"].folders)
+    taught = plan.members["taught"].folders
+    plan = make_plan(
+        options(colour_folder, table, tmp_path / "cmp", **changes | {"variants": {"x": variants["taught"]}})
+    )
+    assert not set(taught) & set(plan.members["x"].folders), "by the plain baseline it is another run"
+
+
+@pytest.mark.parametrize("arm", ["self-training", "text-labels-cotrained"])
+def test_runs_by_other_teachers_are_not_shared(arm: str, colour_folder: Path, table: Path, tmp_path: Path) -> None:
+    smooth = {"v": {"arm": arm, "label_smoothing": 0.0}}
+    teacher = {"t": {"arm": "baseline" if arm == "self-training" else "text-labels", "label_smoothing": 0.0}}
+
+    def planned(name: str, **changes: Any) -> tuple[Path, Path | None]:
+        config = options(colour_folder, table, tmp_path / "cmp", labels_per_class=2, seeds=1, arms=arm, **changes)
+        (job,) = [job for job in make_plan(config).jobs if job.name == name]
+        return job.config.out, job.teacher
+
+    by_plain, by_alike = planned("v", variants=smooth), planned(arm, label_smoothing=0.0)
+    assert by_plain[0] != by_alike[0] and by_plain[1] != by_alike[1]
+    assert planned("v", variants=smooth | teacher) == by_alike, "the same run by the same teacher"
+
+
+def test_a_baseline_is_shared_by_comparisons_that_align_in_other_ways(
+    colour_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    def folders(**changes: Any) -> dict[str, tuple[Path, ...]]:
+        config = options(colour_folder, table, tmp_path / "cmp", precision="auto", arms="aligned", **changes)
+        return {name: member.folders for name, member in make_plan(config).members.items()}
+
+    before = folders()
+    heavier = folders(align_weight=3.0, head="mlp")
+    assert heavier["baseline"] == before["baseline"] and heavier["aligned"] != before["aligned"]
+    assert len(read_json(tmp_path / "cmp" / "plan.json")) == 1, "nor is its precision chosen anew"
+
+
+def test_runs_are_made_anew_when_the_weights_that_they_start_from_change(
+    colour_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    start = tmp_path / "start.safetensors"
+    config = options(colour_folder, table, tmp_path / "cmp", arms="aligned")
+    weights = make_backbone(config.model_copy(update=BARE), 3).module.state_dict()
+    save_tensors(start, weights)
+
+    def folders() -> set[Path]:
+        plan = make_plan(config.model_copy(update={"init": str(start)}))
+        return {folder for member in plan.members.values() for folder in member.folders}
+
+    before = folders()
+    assert folders() == before
+    save_tensors(start, {name: 2 * value for name, value in weights.items()})
+    assert not folders() & before
+
+
+def test_comparisons_need_names_of_their_own(colour_folder: Path, table: Path, tmp_path: Path) -> None:
+    config = options(colour_folder, table, tmp_path / "cmp")
+    with pytest.raises(ConfigError, match="names of their own, and these are 'labels-10', 'labels-10'"):
+        compare(config, config, names=("labels-10", "labels-10"))
+    assert not (tmp_path / "cmp").exists()
+
+
+@pytest.mark.parametrize(("device", "gpus", "expected"), [("cuda", 3, 3), ("cuda:1", 3, 1), ("mps", 0, 1)])
+def test_one_run_a_gpu(device: str, gpus: int, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[int] = []
+    monkeypatch.setattr(devices, "choose_device", torch.device)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "set_device", used.append)
+    config = options(tmp_path, None, tmp_path / "cmp", device=device, jobs=None)
+    assert jobs_at_once(config) == expected
+    for number in range(5):
+        devices.use_gpu(device, number)
+    assert used == ([0, 1, 2, 0, 1] if device == "cuda" else [])
+
+
+def test_images_that_a_further_table_describes_count_as_described(
+    colour_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    digests = load_image_set(f"folder:{colour_folder}").digests
+    halves = [tmp_path / "even", tmp_path / "odd"]
+    for start, half in enumerate(halves):
+        make_table(half, {digest: np.eye(8)[:1] for digest in digests[start::2]})
+    changes: dict[str, Any] = {"labels_per_class": 2, "label_embeddings": (halves[1],)}
+    with pytest.raises(ConfigError, match="without a description too"):
+        make_plan(options(colour_folder, halves[0], tmp_path / "cmp", arms="text-labels-fixmatch", **changes))
+    changes |= {"label_embeddings": (table,), "labels_per_class": 4, "described_fraction": 0.5}
+    make_plan(options(colour_folder, table, tmp_path / "cmp", arms="text-labels-fixmatch", **changes))
+    data = make_plan(options(colour_folder, table, tmp_path / "cmp", arms="baseline")).prepared.data
+    one = tmp_path / "one"
+    make_table(one, {data.image_set.digests[data.indices("train")[0]]: np.eye(8)[:1]})
+    with pytest.raises(TableError, match="labels of at least 2 classes"):
+        make_plan(options(colour_folder, one, tmp_path / "cmp", label_embeddings=(one,), arms="text-labels"))
+    variants = {"x": {"arm": "text-labels", "embeddings": table}}
+    make_plan(options(colour_folder, one, tmp_path / "cmp", arms="baseline", variants=variants))
+    variants = {"x": {"arm": "text-labels", "embeddings": one}}
+    with pytest.raises(TableError, match=r"variant 'x': .* labels of at least 2 classes"):
+        make_plan(options(colour_folder, table, tmp_path / "cmp", arms="baseline", variants=variants))
+
+
+def test_what_was_chosen_for_other_images_is_chosen_anew(colour_folder: Path, table: Path, tmp_path: Path) -> None:
+    config = options(colour_folder, table, tmp_path / "cmp", epochs=None, batch_size=None, arms="baseline")
+    first = make_plan(config)
+    assert make_plan(config).prepared.chosen == first.prepared.chosen
+    for path in sorted(colour_folder.glob("*/*.png")):
+        for copy in range(40):
+            picture = Image.open(path)
+            picture.putpixel((0, 0), (copy, 0, 0))
+            picture.save(path.with_name(f"{path.stem}-{copy}.png"))
+    grown = make_plan(config)
+    assert grown.prepared.chosen["batch_size"] > first.prepared.chosen["batch_size"]
+    assert make_plan(config).prepared.chosen == grown.prepared.chosen
+    for path in sorted(colour_folder.glob("*/*.png")):
+        if int(path.stem.split("-")[0]) > 4 or "-" in path.stem:
+            path.unlink()
+    shrunk = make_plan(config)
+    assert shrunk.prepared.chosen["batch_size"] < first.prepared.chosen["batch_size"]
+    plan = read_json(tmp_path / "cmp" / "plan.json")
+    ((key, chosen),) = plan.items()
+    of_older_versions = {name: value for name, value in chosen.items() if name != "data_fingerprint"}
+    (tmp_path / "cmp" / "plan.json").write_text(json.dumps({key: of_older_versions}))
+    assert make_plan(config).prepared.chosen == shrunk.prepared.chosen
+    assert read_json(tmp_path / "cmp" / "plan.json") == plan
+
+
+@pytest.mark.slow
+def test_a_second_round_learns_from_the_first(colour_folder: Path, table: Path, tmp_path: Path) -> None:
+    config = options(
+        colour_folder, table, tmp_path / "cmp", label_noise=0.3, seeds=1, arms="self-training,text-labels-cotrained"
+    )
+    record = compare(config).record
+    assert list(record["arms"]) == ["baseline", "text-labels", "self-training", "text-labels-cotrained"]
+    assert record["data"]["described"] > 0, "texts that only give labels count too"
+    pairs = {(pair["arm"], pair["against"]) for pair in record["pairs"]}
+    assert ("text-labels-cotrained", "text-labels") in pairs
+    (named,) = record["doubtful"]
+    assert named["flipped"] > 3 and named["recall"] > 0.5 and named["seed"] == 0
+    assert "Wrong labels, named by the texts" in (tmp_path / "cmp" / "report.html").read_text(encoding="utf-8")

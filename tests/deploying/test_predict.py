@@ -1,0 +1,203 @@
+"""Every image that is named gets its row, in order, in every format; what is broken costs nothing else."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from gpt4image import cli
+from gpt4image.artifacts import runs
+from gpt4image.base.errors import ConfigError, DataError
+from gpt4image.base.files import read_json, write_json
+from gpt4image.config import PredictConfig
+from gpt4image.deploying.predict import predict
+
+CLASSES = ("animal", "food", "vehicle")
+
+
+@pytest.fixture(scope="module")
+def pictures(small_run: Path) -> Path:
+    return small_run.parent / "pictures"
+
+
+def recorded(run: Path) -> dict[str, list[float]]:
+    """Return the probabilities that the run's own evaluation gave the pictures of its test split, by path."""
+    table = pq.read_table(run / "predictions-test.parquet").to_pydict()
+    paths = [str(run.parent / "pictures" / key) for key in table["key"]]
+    return dict(zip(paths, table["probabilities"], strict=True))
+
+
+def csv_rows(file: Path) -> list[dict[str, str]]:
+    with file.open(encoding="utf-8", newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def test_predictions_are_those_of_the_runs_own_evaluation(small_run: Path, pictures: Path, tmp_path: Path) -> None:
+    expected = recorded(small_run)
+    outcome = predict(PredictConfig(model=small_run, images=tuple(expected), out=tmp_path / "found.csv", batch_size=4))
+    assert outcome.summary["predicted"] == len(expected) > 5
+    assert outcome.path == tmp_path / "found.csv" and not outcome.set_aside
+    rows = csv_rows(tmp_path / "found.csv")
+    assert [row["image"] for row in rows] == list(expected)
+    for row in rows:
+        probabilities = expected[row["image"]]
+        assert row["class"] == CLASSES[probabilities.index(max(probabilities))]
+        assert float(row["probability"]) == pytest.approx(max(probabilities), abs=2e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["timm", "onnx", "torch-export"])
+def test_what_was_exported_predicts_the_same(deployed: dict[str, Path], tmp_path: Path, form: str) -> None:
+    expected = recorded(deployed["run"])
+    predict(PredictConfig(model=deployed[form], images=tuple(expected), out=tmp_path / "found.jsonl", top=3))
+    rows = [json.loads(line) for line in (tmp_path / "found.jsonl").read_text().splitlines()]
+    assert [row["image"] for row in rows] == list(expected)
+    for row in rows:
+        by_class = {item["class"]: item["probability"] for item in row["predictions"]}
+        assert [by_class[name] for name in CLASSES] == pytest.approx(expected[row["image"]], abs=1e-5)
+        values = [item["probability"] for item in row["predictions"]]
+        assert values == sorted(values, reverse=True)
+
+
+def test_rows_go_to_standard_output_and_nothing_else_does(
+    small_run: Path, pictures: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    images = sorted(map(str, (pictures / "food").iterdir()))
+    assert cli.main(["predict", str(small_run), str(pictures / "food"), "--top", "9"]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert [line.split()[-1] for line in lines] == images
+    assert all(set(line.split()) >= set(CLASSES) for line in lines), (
+        "as many classes as there are, where more are asked"
+    )
+    assert cli.main(["predict", str(small_run), *images, "--format", "csv", "--top", "2"]) == 0
+    header, *rows = capfd.readouterr().out.splitlines()
+    assert header == "image,class,probability,class_2,probability_2"
+    assert [row.split(",")[0] for row in rows] == images
+    assert [row.split(",")[1::2] for row in rows] == [line.split()[1:4:2] for line in lines]
+
+
+def test_broken_files_are_named_and_cost_nothing_else(
+    small_run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = sorted((pictures / "food").iterdir())[:3]
+    for number, file in enumerate(good):
+        shutil.copy(file, tmp_path / f"{number}.png")
+    (tmp_path / "0b.png").write_bytes(good[0].read_bytes()[:60])
+    (tmp_path / "1b.jpg").write_bytes(b"")
+    command = ["predict", str(small_run), str(tmp_path), str(tmp_path / "none.png"), "--out", str(tmp_path / "a.csv")]
+    assert cli.main(command) == 1
+    assert [Path(row["image"]).name for row in csv_rows(tmp_path / "a.csv")] == ["0.png", "1.png", "2.png"]
+    shown = capsys.readouterr()
+    assert "predicted: 3" in shown.out and "images per second" in shown.out
+    assert "3 set aside" in shown.err and "0b.png" in shown.err
+    assert "1b.jpg': the file is empty" in shown.err and "none.png': there is no such file" in shown.err
+    assert cli.main([*command, "--json"]) == 1
+    record = json.loads(capsys.readouterr().out)
+    assert record["predicted"] == 3 and len(record["set_aside"]) == 3
+    assert cli.main(["predict", str(small_run), str(tmp_path / "0b.png")]) == 1, "nothing but broken files"
+
+
+def test_the_same_image_may_be_named_again(small_run: Path, pictures: Path, tmp_path: Path) -> None:
+    one = str(next((pictures / "food").iterdir()))
+    predict(PredictConfig(model=small_run, images=(one, one, f"{one[:-3]}*"), out=tmp_path / "found.csv"))
+    rows = csv_rows(tmp_path / "found.csv")
+    assert len(rows) == 3 and rows[0] == rows[1] == rows[2]
+
+
+def test_names_do_nothing_to_a_terminal_and_stay_exact_in_json(
+    small_run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(small_run, run)
+    classes = ["an\x1b[31mimal", "fo\nod", "véhicule, \u202egrand"]
+    write_json(run / runs.RUN, read_json(run / runs.RUN) | {"classes": classes})
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    names = ["a\nb.png", "c\x1b[2J\u202e.png", 'd,"e".png', "été.png"]
+    for name in names:
+        shutil.copy(next((pictures / "food").iterdir()), folder / name)
+    Path(str(folder).encode().decode() + "/\udcff.png").write_bytes(next((pictures / "food").iterdir()).read_bytes())
+    for form in ("table", "csv"):
+        assert cli.main(["predict", str(run), str(folder), "--format", form, "--top", "3"]) == 0
+        out = capsys.readouterr().out
+        assert out.replace("\n", "").isprintable() and len(out.splitlines()) == 5 + (form == "csv")
+        assert r"a\nb.png" in out and r"an\x1b[31mimal" in out and r"fo\nod" in out and "été.png" in out
+    rows = list(csv.reader(out.splitlines()))
+    assert {len(row) for row in rows} == {7} and rows[3][0].endswith('d,"e".png')
+    assert cli.main(["predict", str(run), str(folder), "--format", "jsonl", "--top", "3"]) == 0
+    out = capsys.readouterr().out
+    found = [json.loads(line) for line in out.splitlines()]
+    assert out.isascii() and [Path(row["image"]).name for row in found] == [*names, "\udcff.png"]
+    assert {item["class"] for item in found[0]["predictions"]} == set(classes)
+
+
+def test_the_format_follows_the_ending_of_the_file() -> None:
+    def asked(**options: Any) -> str:
+        return PredictConfig(model=Path("run"), images=("a.png",), **options).row_format
+
+    assert asked() == asked(out=Path("a.txt")) == "table"
+    assert asked(out=Path("a")) == "table"
+    assert asked(out=Path("a.csv")) == asked(out=Path("A.CSV")) == "csv" and asked(out=Path("a.jsonl")) == "jsonl"
+    assert asked(out=Path("a.csv"), format="jsonl") == "jsonl"
+    assert asked(out=Path("a.json"), format="jsonl") == "jsonl"
+    for name in ("a.json", "a.xlsx"):
+        with pytest.raises(ConfigError, match=f"--out {name}: .*--format"):
+            asked(out=Path(name))
+
+
+def test_predictions_replace_neither_the_model_nor_an_image(small_run: Path, pictures: Path, tmp_path: Path) -> None:
+    image = Path(shutil.copy(next((pictures / "food").iterdir()), tmp_path / "a.png"))
+    link = tmp_path / "link.png"
+    link.symlink_to(image)
+    model = Path(shutil.copytree(small_run, tmp_path / "run"))
+    known = {path: path.read_bytes() for path in (image, model / runs.MODEL)}
+    for images in ((str(image),), (str(tmp_path),), (str(link),)):
+        with pytest.raises(ConfigError, match="is an image that is named"):
+            predict(PredictConfig(model=model, images=images, out=image, format="csv"))
+    with pytest.raises(ConfigError, match="is the model, or a file of it"):
+        predict(PredictConfig(model=model, images=(str(image),), out=model / runs.MODEL, format="csv"))
+    (tmp_path / "m.onnx").write_bytes(b"a model")
+    with pytest.raises(ConfigError, match="is the model"):
+        predict(PredictConfig(model=tmp_path / "m.onnx", images=(str(image),), out=tmp_path / "m.onnx", format="csv"))
+    assert {path: path.read_bytes() for path in known} == known
+
+
+def test_mistakes_are_said_before_a_model_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="IMAGES are missing"):
+        PredictConfig(model=tmp_path, images=())
+    with pytest.raises(ConfigError, match="--format jsonl"):
+        PredictConfig(model=tmp_path, images=("a.png",), as_json=True)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty' holds no image; .*'\*\.png' there is no such file"):
+        predict(PredictConfig(model=tmp_path / "no-model", images=(str(tmp_path / "empty"), "*.png")))
+
+
+def test_nothing_is_left_of_predictions_that_failed(small_run: Path, pictures: Path, tmp_path: Path) -> None:
+    config = PredictConfig(model=small_run, images=(str(pictures),), out=tmp_path / "a.csv", device="tpu")
+    with pytest.raises(ConfigError):
+        predict(config)
+    assert not list(tmp_path.iterdir())
+
+
+def test_pixels_are_not_kept(small_run: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (32, 32)).save(tmp_path / "one.png")
+
+    def peak(count: int) -> int:
+        tracemalloc.start()
+        images = (str(tmp_path / "one.png"),) * count
+        predict(PredictConfig(model=small_run, images=images, out=tmp_path / "a.csv", batch_size=8, threads=1))
+        size = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return size
+
+    peak(8)
+    # the pixels of an image are 3 KB, as an input 12 KB
+    assert peak(1040) - peak(40) < 1000 * 1000

@@ -1,0 +1,396 @@
+"""A model on this machine: the same answers as alone, whatever the batch, the memory or the neighbours."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration
+
+from gpt4image.artifacts.store import DescriptionStore
+from gpt4image.base.errors import ConfigError, DescriberError
+from gpt4image.config import DescribeConfig, DescriberOptions
+from gpt4image.data.decode import decode
+from gpt4image.describing.describe import describe
+from gpt4image.describing.describers import Answer, Request, load_describer
+from gpt4image.describing.describers.local.transformers_model import TransformersDescriber
+from picture_requests import COLOURS, QUESTION, noise, plain, request
+from tiny_vlm import TEMPLATE, make_tiny_vlm
+
+PICTURES = [*(plain(colour) for colour in COLOURS), noise(0), noise(1)]
+generate = LlavaForConditionalGeneration.generate
+
+
+def describer(model: Path, **options: Any) -> TransformersDescriber:
+    # fp32: there every answer is the same alone and in a batch, to the last word.
+    asked = {"max_tokens": 48, "precision": "fp32", **options}
+    made = load_describer(DescriberOptions(describer=f"transformers:{model}", **asked))
+    assert isinstance(made, TransformersDescriber)
+    return made
+
+
+def answers(made: TransformersDescriber, requests: Sequence[Request]) -> list[Answer]:
+    return [answer for group in made.describe(requests) for answer in group]
+
+
+def texts(made: TransformersDescriber, requests: Sequence[Request]) -> dict[tuple[str, int], str | None]:
+    return {(answer.request.digest, answer.sample): answer.text for answer in answers(made, requests)}
+
+
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Sizes of the batches that the model was given."""
+    sizes: list[int] = []
+
+    def counted(self: Any, **inputs: Any) -> Any:
+        sizes.append(len(inputs["input_ids"]))
+        return generate(self, **inputs)
+
+    monkeypatch.setattr(LlavaForConditionalGeneration, "generate", counted)
+    return sizes
+
+
+@pytest.fixture
+def holds(monkeypatch: pytest.MonkeyPatch, batches: list[int]) -> Any:
+    """Make the memory hold so many rows."""
+
+    def hold(rows: int, full: Any) -> None:
+        def bounded(self: Any, **inputs: Any) -> Any:
+            batches.append(len(inputs["input_ids"]))
+            if batches[-1] > rows:
+                full()
+            return generate(self, **inputs)
+
+        monkeypatch.setattr(LlavaForConditionalGeneration, "generate", bounded)
+
+    return hold
+
+
+def out_of_memory() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+
+def alone(model: Path, data: bytes, conversation: Sequence[str], max_tokens: int = 48) -> tuple[str, int, int]:
+    """What the model says to one image without any of our code: its text, tokens in and tokens out."""
+    processor = AutoProcessor.from_pretrained(model)
+    network = AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32)
+    roles = ("user", "assistant")
+    said = [
+        {"role": roles[number % 2], "content": [{"type": "text", "text": text}]}
+        for number, text in enumerate(conversation)
+    ]
+    said[0]["content"].insert(0, {"type": "image", "image": decode(data)})  # type: ignore[arg-type]
+    inputs = processor.apply_chat_template(
+        said, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+    )
+    width = inputs["input_ids"].shape[1]
+    new = network.generate(**inputs, max_new_tokens=max_tokens)[0, width:]
+    return processor.decode(new, skip_special_tokens=True), width, len(new)
+
+
+def test_answers_each_image_as_the_model_does_alone_whatever_stands_beside_it(tiny_vlm: Path) -> None:
+    questions = [QUESTION, "What is this?", f"{QUESTION} Name each colour, each shape and the place of all things."]
+    requests = [request(data, questions[number % 3]) for number, data in enumerate(PICTURES)]
+    found = answers(describer(tiny_vlm, system="", batch_size=4), requests)
+    assert [answer.request for answer in found] == requests
+    for answer, data in zip(found, PICTURES, strict=True):
+        text, tokens_in, tokens_out = alone(tiny_vlm, data, answer.request.turns)
+        assert (answer.text, answer.tokens_in, answer.tokens_out) == (text, tokens_in, tokens_out)
+        assert answer.finish_reason == ("length" if tokens_out == 48 else "stop")
+        assert answer.error is None and answer.cost_usd == 0.0 and answer.latency_s is not None
+    assert {answer.finish_reason for answer in found} == {"length", "stop"}
+    assert len({answer.text for answer in found}) > 5
+
+
+def test_an_answer_that_is_cut_off_says_so(tiny_vlm: Path) -> None:
+    (answer,) = answers(describer(tiny_vlm, max_tokens=3), [request(PICTURES[0])])
+    assert (answer.finish_reason, answer.tokens_out) == ("length", 3)
+    assert answer.text is not None and len(answer.text.split()) == 3
+
+
+def test_a_conversation_goes_on_with_what_was_answered(tiny_vlm: Path) -> None:
+    follow_up = "What else can be seen?"
+    long = request(PICTURES[0], QUESTION, follow_up)
+    short = request(PICTURES[1])
+    found = {answer.request.digest: answer for answer in answers(describer(tiny_vlm, system=""), [long, short])}
+    first, first_in, first_out = alone(tiny_vlm, PICTURES[0], [QUESTION])
+    second, second_in, second_out = alone(tiny_vlm, PICTURES[0], [QUESTION, first, follow_up])
+    answer = found[long.digest]
+    assert answer.text == f"{first}\n\n{second}"
+    assert (answer.tokens_in, answer.tokens_out) == (first_in + second_in, first_out + second_out)
+    assert found[short.digest].text == alone(tiny_vlm, PICTURES[1], [QUESTION])[0]
+
+
+def test_the_system_message_is_part_of_the_question(tiny_vlm: Path) -> None:
+    with_one, without = (
+        answers(describer(tiny_vlm, system=system), [request(PICTURES[0])])[0] for system in ("You describe.", "")
+    )
+    assert (with_one.tokens_in or 0) > (without.tokens_in or 0)
+
+
+def test_large_images_are_made_smaller(tiny_vlm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sides: list[int] = []
+    made = describer(tiny_vlm, max_side=100)
+    (whole,) = answers(made, [request(plain("red", (640, 320)))])
+    apply = type(made._model._processor).apply_chat_template
+
+    def seen(self: Any, conversations: Any, **rest: Any) -> Any:
+        sides.extend(max(conversation[-1]["content"][0]["image"].size) for conversation in conversations)
+        return apply(self, conversations, **rest)
+
+    monkeypatch.setattr(type(made._model._processor), "apply_chat_template", seen)
+    answers(made, [request(plain("red", (640, 320))), request(plain("red", (64, 32)))])
+    assert whole.text
+    assert sides == [100, 64]
+
+
+def test_samples_differ_and_a_second_run_brings_the_same(tiny_vlm: Path) -> None:
+    requests = [request(data, samples=(0, 1, 2)) for data in PICTURES[:3]]
+    made = describer(tiny_vlm, temperature=1.5)
+    first = texts(made, requests)
+    assert not made.repeatable
+    assert len(first) == 9 and len(set(first.values())) == 9
+    assert texts(describer(tiny_vlm, temperature=1.5), requests) == first
+    assert texts(made, requests) != first, "asked again in the same run, another try is wanted"
+
+
+def test_drawing_leaves_the_random_state_of_others_alone(tiny_vlm: Path) -> None:
+    made = describer(tiny_vlm, temperature=1.5)
+    answers(made, [request(PICTURES[0])])
+    before = torch.random.get_rng_state()
+    answers(made, [request(PICTURES[0])])
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_temperature_0_is_greedy_and_without_one_the_model_decides(tiny_vlm: Path, tmp_path: Path) -> None:
+    drawing = tmp_path / "drawing"
+    shutil.copytree(tiny_vlm, drawing)
+    own = json.loads((drawing / "generation_config.json").read_text())
+    own |= {"do_sample": True, "temperature": 2.0, "top_p": 0.9}
+    (drawing / "generation_config.json").write_text(json.dumps(own))
+    requests = [request(data) for data in PICTURES]
+    greedy = texts(describer(tiny_vlm), requests)
+    assert describer(tiny_vlm).repeatable
+    assert describer(drawing, temperature=0).repeatable
+    assert texts(describer(drawing, temperature=0), requests) == greedy
+    assert not describer(drawing).repeatable
+    assert texts(describer(drawing), requests) != greedy
+
+
+def test_an_image_that_cannot_be_read_costs_no_other(tiny_vlm: Path) -> None:
+    def missing() -> bytes:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    good = [request(data) for data in PICTURES[:4]]
+    bad = [request(b"no image"), request(b"gone", read=missing)]
+    found = answers(describer(tiny_vlm, batch_size=3), [good[0], bad[0], good[1], bad[1], good[2], good[3]])
+    reasons = {answer.request.digest: answer.error for answer in found if answer.error}
+    assert reasons == {
+        bad[0].digest: "cannot be decoded: not an image, or damaged at its start",
+        bad[1].digest: "cannot be read: No such file or directory",
+    }
+    kept = {(answer.request.digest, 0): answer.text for answer in found if not answer.error}
+    assert kept == texts(describer(tiny_vlm), good)
+
+
+def test_a_question_that_the_processor_refuses_costs_no_other(tiny_vlm: Path) -> None:
+    good = [request(data) for data in PICTURES[:4]]
+    bad = request(PICTURES[5], "Is <image> one image or two?")
+    found = answers(describer(tiny_vlm), [*good[:2], bad, *good[2:]])
+    assert [answer.request.digest for answer in found if answer.error] == [bad.digest]
+    kept = {(answer.request.digest, 0): answer.text for answer in found if not answer.error}
+    assert kept == texts(describer(tiny_vlm), good)
+
+
+def too_large() -> None:
+    torch.empty(2**60, dtype=torch.uint8)  # The error of the CPU's own allocator.
+
+
+@pytest.mark.parametrize("full", [out_of_memory, too_large])
+def test_a_full_memory_halves_the_batch(tiny_vlm: Path, batches: list[int], holds: Any, full: Any) -> None:
+    requests = [request(data) for data in PICTURES]
+    whole = texts(describer(tiny_vlm), requests)
+    batches.clear()
+    holds(2, full)
+    made = describer(tiny_vlm, batch_size=8)
+    assert texts(made, requests) == whole
+    assert batches == [8, 4, 2, 2, 2, 2, 1]
+    assert made.report(None).facts == {"batch_size_used": 2}  # type: ignore[arg-type]
+
+
+def test_an_image_that_no_memory_holds_has_an_error(tiny_vlm: Path, holds: Any) -> None:
+    holds(0, out_of_memory)
+    found = answers(describer(tiny_vlm, batch_size=2), [request(data) for data in PICTURES[:3]])
+    assert len(found) == 3
+    assert all(answer.text is None and "lower --max-side" in (answer.error or "") for answer in found)
+
+
+def test_one_odd_image_does_not_slow_down_all_that_come_after_it(
+    tiny_vlm: Path, batches: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = describer(tiny_vlm, batch_size=2, max_tokens=1)
+
+    def full_at_first(self: Any, **inputs: Any) -> Any:
+        batches.append(len(inputs["input_ids"]))
+        if len(batches) == 1:
+            out_of_memory()
+        return generate(self, **inputs)
+
+    monkeypatch.setattr(LlavaForConditionalGeneration, "generate", full_at_first)
+    answers(made, [request(noise(seed)) for seed in range(24)])
+    assert batches == [2, *[1] * 16, *[2] * 4]
+
+
+def test_a_model_that_fails_stops_the_run_and_keeps_what_came(
+    tiny_vlm: Path, batches: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails_later(self: Any, **inputs: Any) -> Any:
+        batches.append(len(inputs["input_ids"]))
+        if len(batches) > 1:
+            raise RuntimeError("CUDA error: device-side assert triggered\nmore lines")
+        return generate(self, **inputs)
+
+    monkeypatch.setattr(LlavaForConditionalGeneration, "generate", fails_later)
+    kept: list[Answer] = []
+    with pytest.raises(DescriberError, match=r"the model failed: CUDA error: device-side assert triggered$"):
+        for group in describer(tiny_vlm, batch_size=2).describe([request(data) for data in PICTURES]):
+            kept.extend(group)
+    assert len(kept) == 2
+
+
+def test_images_are_read_while_the_model_works_and_no_further_ahead(
+    tiny_vlm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generating, reading = threading.Event(), threading.Event()
+    met: list[bool] = []
+
+    def waits(self: Any, **inputs: Any) -> Any:
+        generating.set()
+        met.append(reading.wait(20))
+        return generate(self, **inputs)
+
+    def read_later() -> bytes:
+        reading.set()
+        met.append(generating.wait(20))
+        return PICTURES[2]
+
+    monkeypatch.setattr(LlavaForConditionalGeneration, "generate", waits)
+    pulled: list[int] = []
+
+    def requests() -> Any:
+        for number, data in enumerate(PICTURES):
+            pulled.append(number)
+            yield request(data, read=read_later if number == 2 else None)
+
+    groups = describer(tiny_vlm, batch_size=2).describe(requests())
+    next(groups)
+    assert met == [True, True]
+    assert pulled == [0, 1, 2, 3]
+    assert sum(len(group) for group in groups) == len(PICTURES) - 2
+
+
+def test_bf16_where_the_device_has_it(tiny_vlm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for native, precision in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(
+            "gpt4image.describing.describers.local.transformers_model.computes_bf16", lambda _, native=native: native
+        )
+        made = describer(tiny_vlm, precision="auto")
+        assert made.settings["precision"] == precision
+        assert all(answer.text for answer in answers(made, [request(data) for data in PICTURES]))
+        assert made._model._model.dtype == {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+
+
+def test_describes_an_image_set_once(tiny_vlm: Path, colour_folder: Path, tmp_path: Path) -> None:
+    (colour_folder / "red" / "broken.png").write_bytes(b"no image")
+    config = DescribeConfig(
+        data=f"folder:{colour_folder}",
+        store=tmp_path / "store.db",
+        describer=f"transformers:{tiny_vlm}",
+        prompt=("paper", "conversation"),
+        max_tokens=32,
+        reject=(),
+    )
+    first = describe(config)
+    assert first.summary["described"] == 2 * 48
+    assert {item.name for item in first.set_aside} == {"red/broken.png"}
+    again = describe(config)
+    assert again.summary["described"] == 0
+    assert again.summary["already_described"] == 2 * 48
+    with DescriptionStore(config.store) as store:
+        rows = list(store.descriptions())
+    assert len({row.text for row in rows}) > 20
+    assert all(row.describer["kind"] == "transformers" and row.cost_usd == 0.0 for row in rows)
+
+
+REFUSES_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+SKIPS_SYSTEM = TEMPLATE.replace("for message in messages", "for message in messages if message['role'] != 'system'")
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [(REFUSES_SYSTEM + TEMPLATE, "System role not supported"), (SKIPS_SYSTEM, "it leaves it out")],
+)
+def test_a_template_without_a_system_message_says_what_to_do(tmp_path: Path, template: str, says: str) -> None:
+    model = make_tiny_vlm(tmp_path / "model", template=template)
+    with pytest.raises(ConfigError, match=rf"takes no system message \({says}\); give --system ''"):
+        answers(describer(model), [request(PICTURES[0])])
+    assert answers(describer(model, system=""), [request(PICTURES[0])])[0].text
+
+
+def test_a_template_that_takes_no_second_turn_stops_the_run(tmp_path: Path) -> None:
+    refuses = "{% if messages | length > 2 %}{{ raise_exception('One turn only') }}{% endif %}"
+    model = make_tiny_vlm(tmp_path / "model", template=refuses + TEMPLATE)
+    with pytest.raises(DescriberError, match="its chat template fails: One turn only"):
+        answers(describer(model), [request(PICTURES[0], QUESTION, "What else?")])
+
+
+def test_a_model_without_a_chat_template_says_so(tmp_path: Path) -> None:
+    model = make_tiny_vlm(tmp_path / "model", template=None)
+    with pytest.raises(ConfigError, match="it has no chat template"):
+        answers(describer(model), [request(PICTURES[0])])
+
+
+def test_a_template_that_takes_no_image_says_so(tmp_path: Path) -> None:
+    model = make_tiny_vlm(tmp_path / "model", template="{{ messages[0]['content'] + 1 }}")
+    with pytest.raises(ConfigError, match="takes no image and question"):
+        answers(describer(model, system=""), [request(PICTURES[0])])
+
+
+def test_weights_that_are_damaged_say_so(tiny_vlm: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_vlm, model)
+    whole = (model / "model.safetensors").read_bytes()
+    (model / "model.safetensors").write_bytes(whole[:1000])
+    with pytest.raises(DescriberError, match="cannot be loaded as an image-text-to-text model"):
+        answers(describer(model), [request(PICTURES[0])])
+
+
+def test_what_cannot_work_is_refused_before_it_is_asked(tiny_vlm: Path, tmp_path: Path) -> None:
+    text_only = tmp_path / "text"
+    shutil.copytree(tiny_vlm, text_only)
+    (text_only / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ConfigError, match="bert is no image-text-to-text model"):
+        describer(text_only)
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="--device cuda is not available here"):
+            describer(tiny_vlm, device="cuda")
+
+
+def test_the_probe_image_is_not_described(tiny_vlm: Path, batches: list[int]) -> None:
+    assert answers(describer(tiny_vlm), []) == []
+    assert batches == []
+
+
+def test_identity_is_what_the_model_holds_and_is_asked(tiny_vlm: Path) -> None:
+    settings = describer(tiny_vlm).settings
+    assert settings["kind"] == "transformers" and settings["model"] == "tiny-vlm"
+    assert describer(tiny_vlm, batch_size=1, device="cpu").settings == settings
+    changed = [{"system": ""}, {"temperature": 0.5}, {"max_tokens": 9}, {"max_side": 99}, {"precision": "bf16"}]
+    assert all(describer(tiny_vlm, **change).settings != settings for change in changed)
+    assert json.loads(json.dumps(settings)) == settings

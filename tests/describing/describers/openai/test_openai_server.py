@@ -1,0 +1,219 @@
+"""The describer against a server in this process: answers, and places in flight."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import openai_stub as server
+from gpt4image.describing.describers import Answer, Request
+from openai_cases import KEY, PROMPT, ask, ask_one, describer, facts, openai_settings, picture, request
+
+__all__ = ["openai_settings"]
+pytestmark = pytest.mark.usefixtures("openai_settings")
+
+
+# What is sent and what comes back
+
+
+def test_one_image_is_described() -> None:
+    answers, stub = ask_one(
+        lambda call: server.answer("a red square", tokens=(120, 7)),
+        system="Be exact.",
+        temperature=0.5,
+        max_tokens=99,
+        max_side=32,
+        extra_body={"seed": 3},
+    )
+    (answer,) = answers
+    assert (answer.text, answer.error, answer.finish_reason) == ("a red square", None, "stop")
+    assert (answer.tokens_in, answer.tokens_out, answer.cost_usd) == (120, 7, 0.0)
+    assert 0 < (answer.latency_s or 0) < 5
+    (call,) = stub.calls
+    assert call.path == "/v1/chat/completions"
+    assert call.headers["authorization"] == f"Bearer {KEY}"
+    body = call.body
+    url = body["messages"][1]["content"][0].pop("image_url")["url"]
+    assert body == {
+        "model": "tiny",
+        "max_tokens": 99,
+        "temperature": 0.5,
+        "seed": 3,
+        "messages": [
+            {"role": "system", "content": "Be exact."},
+            {"role": "user", "content": [{"type": "image_url"}, {"type": "text", "text": PROMPT.text}]},
+        ],
+    }
+    kind, _, data = url.partition(",")
+    assert kind == "data:image/jpeg;base64"
+    assert Image.open(io.BytesIO(base64.b64decode(data))).size == (32, 24)
+
+
+def test_how_closely_to_look_is_sent_where_it_is_chosen() -> None:
+    for chosen, sent in (("low", {"detail": "low"}), ("auto", {})):
+        _, stub = ask_one(lambda call: server.answer("x"), detail=chosen)
+        image = stub.calls[0].body["messages"][1]["content"][0]["image_url"]
+        assert {name: value for name, value in image.items() if name != "url"} == sent
+
+
+def test_without_system_message_and_temperature_none_is_sent() -> None:
+    _, stub = ask_one(lambda call: server.answer("x"), system="")
+    assert [message["role"] for message in stub.calls[0].body["messages"]] == ["user"]
+    assert "temperature" not in stub.calls[0].body
+    assert "n" not in stub.calls[0].body
+
+
+@pytest.mark.parametrize(
+    ("message", "text", "reason"),
+    [
+        ({"role": "assistant", "content": "a cat"}, "a cat", "stop"),
+        ({"role": "assistant", "content": [{"type": "text", "text": "a"}, {"text": " cat"}]}, "a cat", "stop"),
+        ({"role": "assistant", "content": None, "refusal": "I cannot."}, "I cannot.", "refusal"),
+        ({"role": "assistant", "content": None, "reasoning_content": "hm"}, "", "stop"),
+    ],
+)
+def test_shapes_of_an_answer(message: dict[str, Any], text: str, reason: str) -> None:
+    reply = server.json_reply({"choices": [{"message": message, "finish_reason": "stop"}]})
+    (answer,), _ = ask_one(lambda call: reply)
+    assert (answer.text, answer.finish_reason, answer.error) == (text, reason, None)
+    assert answer.tokens_in is None
+
+
+def test_a_conversation_is_one_answer() -> None:
+    def reply(call: server.Call) -> server.Reply:
+        said = [m["content"] for m in call.body["messages"] if m["role"] == "assistant"]
+        return server.answer(f"part {len(said) + 1}", tokens=(100 + len(said), 10), finish="length" if said else "stop")
+
+    question = request(turns=("One?", "Two?", "Three?"), samples=(0, 1))
+    answers, stub = ask_one(reply, question, concurrency=1)
+    assert sorted(answer.sample for answer in answers) == [0, 1]
+    assert {answer.text for answer in answers} == {"part 1\n\npart 2\n\npart 3"}
+    assert {answer.finish_reason for answer in answers} == {"length"}
+    assert {(answer.tokens_in, answer.tokens_out) for answer in answers} == {(303, 30)}
+    last = stub.calls[-1].body["messages"]
+    assert [m["content"] for m in last[2:]] == ["part 1", "Two?", "part 2", "Three?"]
+
+
+def test_several_samples_of_one_call_share_its_cost(tmp_path: Path) -> None:
+    prices = tmp_path / "prices.json"
+    prices.write_text(json.dumps({"tiny": {"input": 1.0, "output": 10.0}}))
+    answers, stub = ask_one(
+        lambda call: server.answer("a", "b", "c", tokens=(100, 31)), request(samples=(2, 5, 7)), prices=prices
+    )
+    assert stub.calls[0].body["n"] == 3
+    assert {answer.sample: answer.text for answer in answers} == {2: "a", 5: "b", 7: "c"}
+    assert sum(answer.tokens_in or 0 for answer in answers) == 100
+    assert sum(answer.tokens_out or 0 for answer in answers) == 31
+    assert sum(answer.cost_usd or 0 for answer in answers) == pytest.approx((100 + 310) / 1e6)
+
+
+def test_a_server_that_ignores_n_is_asked_again() -> None:
+    answers, stub = ask_one(lambda call: server.answer(f"answer {call.number}"), request(samples=(0, 1, 2)))
+    assert [call.body.get("n") for call in stub.calls] == [3, 2, None]
+    assert {answer.text for answer in answers} == {"answer 0", "answer 1", "answer 2"}
+
+
+# Images
+
+
+@pytest.mark.parametrize("data", [b"", b"no image", picture()[:60]])
+def test_what_cannot_be_decoded_is_never_sent(data: bytes) -> None:
+    answers, stub = ask_one(lambda call: server.answer("x"), request(read=lambda: data))
+    assert (answers[0].error or "").startswith("cannot be decoded: ")
+    assert stub.count == 0
+
+
+def test_what_cannot_be_read_is_never_sent() -> None:
+    def read() -> bytes:
+        raise OSError("gone")
+
+    answers, stub = ask_one(lambda call: server.answer("x"), request(read=read))
+    assert answers[0].error == "cannot be read: gone"
+    assert stub.count == 0
+
+
+# Places in flight
+
+
+def test_answers_that_are_not_on_disk_count_as_in_flight() -> None:
+    with server.serve(lambda call: server.answer("x")) as stub:
+        groups = describer(stub.url, concurrency=4).describe(map(request, range(12)))
+        taken = len(next(groups))
+        time.sleep(0.4)
+        assert stub.count == 4
+        rest = sum(len(group) for group in groups)
+    assert taken + rest == 12
+    assert stub.most_in_flight <= 4
+
+
+def test_never_more_calls_than_allowed_and_that_many_where_the_server_is_slow() -> None:
+    with server.serve(lambda call: server.answer("x", delay=0.2)) as stub:
+        answers = ask(describer(stub.url, concurrency=12), *map(request, range(60)))
+    assert len(answers) == 60
+    assert stub.most_in_flight == 12
+
+
+def test_requests_are_pulled_as_there_is_room() -> None:
+    pulled = 0
+
+    def requests() -> Iterator[Request]:
+        nonlocal pulled
+        for number in range(10_000):
+            pulled += 1
+            yield request(number)
+
+    with server.serve(lambda call: server.answer("x", delay=0.05)) as stub:
+        maker = describer(stub.url, concurrency=4)
+        answered = 0
+        for group in maker.describe(requests()):
+            answered += len(group)
+            assert pulled <= answered + 20
+            if answered > 50:
+                break
+
+
+def test_breaking_off_leaves_nothing_running_and_keeps_what_arrived() -> None:
+    threads = threading.active_count()
+    with server.serve(lambda call: server.answer("x", delay=0.0 if call.number < 4 else 60.0)) as stub:
+        maker = describer(stub.url, concurrency=8)
+        running = maker.describe(map(request, range(100)))
+        came = list(next(running))
+        deadline = time.monotonic() + 5
+        while stub.count < 8 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(0.1)
+        running.close()  # type: ignore[attr-defined]
+        came += maker.arrived()
+        assert len(came) == 4
+        assert threading.active_count() <= threads + 1, threading.enumerate()
+
+
+def test_requests_that_end_early_let_the_calls_in_flight_finish_and_more_may_be_asked_later() -> None:
+    with server.serve(lambda call: server.answer("x", delay=0.1)) as stub:
+        maker = describer(stub.url)
+        assert len(ask(maker, *map(request, range(5)))) == 5
+        assert len(ask(maker, *map(request, range(5, 8)))) == 3
+        assert ask(maker) == []
+    assert facts(maker) == {"calls": 8, "calls_per_answer": 1.0}
+
+
+def test_an_error_of_the_requests_is_raised_after_the_answers() -> None:
+    def requests() -> Iterator[Request]:
+        yield request(0)
+        raise RuntimeError("no more")
+
+    with server.serve(lambda call: server.answer("x")) as stub:
+        answers: list[Answer] = []
+        with pytest.raises(RuntimeError, match="no more"):
+            for group in describer(stub.url).describe(requests()):
+                answers += group
+    assert [answer.text for answer in answers] in ([], ["x"])

@@ -1,0 +1,52 @@
+"""Answers handed from one thread to another: in order, none lost, with an end that may be an error."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from gpt4image.base.errors import DescriberError
+from gpt4image.describing.describers import Answer, Request
+from gpt4image.describing.describers.arrivals import Arrivals
+from gpt4image.describing.prompts import PROMPTS
+
+
+def answer(number: int) -> Answer:
+    asked = Request(digest="0" * 64, keys=("k",), prompt=PROMPTS["paper"], turns=("?",), read=bytes)
+    return Answer(request=asked, sample=number, text="x")
+
+
+def test_every_answer_arrives_once_and_in_order() -> None:
+    arrivals = Arrivals()
+
+    def send() -> None:
+        for number in range(1000):
+            arrivals.put(answer(number))
+        arrivals.finish()
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    groups = list(iter(arrivals.wait, []))
+    sender.join()
+    assert [item.sample for group in groups for item in group] == list(range(1000))
+    assert all(groups)
+
+
+def test_an_error_comes_after_the_answers_before_it() -> None:
+    arrivals = Arrivals()
+    arrivals.put(answer(0))
+    arrivals.finish(DescriberError("quota"))
+    assert [item.sample for item in arrivals.wait()] == [0]
+    with pytest.raises(DescriberError, match="quota"):
+        arrivals.wait()
+
+
+def test_waiting_takes_what_is_there_and_leaves_the_end() -> None:
+    arrivals = Arrivals()
+    assert arrivals.waiting() == []
+    arrivals.put(answer(0))
+    arrivals.put(answer(1))
+    arrivals.finish()
+    assert len(arrivals.waiting()) == 2
+    assert arrivals.waiting() == [] and arrivals.wait() == []

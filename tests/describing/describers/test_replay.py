@@ -1,0 +1,135 @@
+"""Replayed descriptions: bad lines are named, places are found by key and digest, nothing is held in memory twice."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpt4image.base.errors import ConfigError
+from gpt4image.config import DescriberOptions
+from gpt4image.data.image_set import ImageSet, MemorySource
+from gpt4image.describing.describers import Answer, Describer, Request, load_describer
+from gpt4image.describing.prompts import PROMPTS
+
+
+def image_set(images: list[bytes]) -> ImageSet:
+    return ImageSet(
+        spec="memory",
+        classes=("a",),
+        keys=tuple(f"k{number}" for number in range(len(images))),
+        labels=np.zeros(len(images), dtype=np.int64),
+        splits=np.full(len(images), "train"),
+        source=MemorySource(images),
+        rows=np.arange(len(images)),
+    )
+
+
+def requests(images: ImageSet) -> list[Request]:
+    return [
+        Request(digest=digest, keys=(key,), prompt=PROMPTS["paper"], turns=("?",), read=lambda: b"")
+        for key, digest in zip(images.keys, images.digests, strict=True)
+    ]
+
+
+def load(path: Path | str) -> Describer:
+    return load_describer(DescriberOptions(describer=f"replay:{path}"))
+
+
+def answers_of(describer: Describer, images: ImageSet) -> list[Answer]:
+    return [answer for group in describer.describe(requests(images)) for answer in group]
+
+
+def write_lines(path: Path, rows: list[object]) -> Path:
+    path.write_text("".join(row if isinstance(row, str) else json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_rows_are_found_by_key_or_digest_and_digest_wins(tmp_path: Path) -> None:
+    images = image_set([b"one", b"two", b"three"])
+    rows = [
+        {"key": "k1", "description": "by key"},
+        {"digest": images.digests[0].upper(), "description": "by digest, größer"},
+        {"key": "k0", "description": "not used"},
+        {"key": "elsewhere", "description": "unused"},
+    ]
+    describer = load(write_lines(tmp_path / "d.jsonl", rows))
+    answers = answers_of(describer, images)
+    assert [answer.text for answer in answers] == ["by digest, größer", "by key", None]
+    assert answers[2].error is None
+    assert describer.report(images).facts["replay_rows_unused"] == 1
+    assert not describer.report(images).set_aside
+
+
+def test_a_text_of_a_writer_that_was_told_the_class_answers_only_a_prompt_that_tells_it(tmp_path: Path) -> None:
+    images = image_set([b"one", b"two"])
+    rows = [{"key": "k0", "description": "told", "prompt": "class-conditioned"}, {"key": "k1", "description": "free"}]
+    describer = load(write_lines(tmp_path / "d.jsonl", rows))
+    answers = answers_of(describer, images)
+    assert [answer.text for answer in answers] == [None, "free"]
+    assert answers[0].error is not None and "--prompt class-conditioned" in answers[0].error
+    told = [replace(request, prompt=PROMPTS["class-conditioned"]) for request in requests(images)]
+    assert [answer.text for group in describer.describe(told) for answer in group] == ["told", "free"]
+
+
+def test_bad_lines_are_named_and_cost_no_other(tmp_path: Path) -> None:
+    rows: list[object] = [
+        "\ufeff" + json.dumps({"key": "k0", "description": "good"}) + "\n",
+        "\n",
+        "{broken\n",
+        {"key": "k1"},
+        {"key": "k1", "description": "  "},
+        {"description": "whose?"},
+        {"digest": "abc", "description": "short digest"},
+        '{"key": "k1", "description": "\\ud800"}\n',
+        {"key": "k1", "description": 5},
+        [1],
+        "[" * 100_000 + "\n",
+        {"key": "k0", "description": "good"},
+        {"key": "k0", "description": "contradicts"},
+        json.dumps({"key": "k2", "description": "no newline at the end"}),
+    ]
+    describer = load(write_lines(tmp_path / "d.jsonl", rows))
+    images = image_set([b"one", b"two", b"three"])
+    assert [a.text for a in answers_of(describer, images)] == ["good", None, "no newline at the end"]
+    report = describer.report(images)
+    assert [item.name for item in report.set_aside] == [f"d.jsonl, line {n}" for n in (3, 4, 5, 6, 7, 8, 9, 10, 11, 13)]
+    assert report.facts["replay_rows_twice"] == 1
+
+
+def test_identity_is_the_name_of_the_file_so_that_it_may_grow(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "d.jsonl", [{"key": "k0", "description": "x"}])
+    before = load(path).settings
+    with path.open("a") as file:
+        file.write('{"key": "k1", "description": "y"}\n')
+    assert load(path).settings == before
+
+
+def test_requests_are_pulled_in_groups_and_every_sample_is_answered(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "d.jsonl", [{"key": "k0", "description": "x"}])
+    pulled: list[str] = []
+
+    def lazily():
+        for request in requests(image_set([str(number).encode() for number in range(600)])):
+            pulled.append(request.keys[0])
+            yield replace(request, samples=(0, 2))
+
+    group = next(iter(load(path).describe(lazily())))
+    assert len(pulled) == 256 and len(group) == 512
+    assert [(answer.sample, answer.text) for answer in group[:3]] == [(0, "x"), (2, "x"), (0, None)]
+
+
+def test_mistakes_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'replay'"):
+        load_describer(DescriberOptions(describer="reply:x"))
+    with pytest.raises(ConfigError, match=r"Did you mean 'openai:gpt-4\.1-mini'\?"):
+        load_describer(DescriberOptions(describer="gpt-4.1-mini"))
+    with pytest.raises(ConfigError, match=r"'claude' is not one of: openai.*openai:MODEL --base-url ADDRESS\.$"):
+        load_describer(DescriberOptions(describer="claude:sonnet"))
+    with pytest.raises(ConfigError, match="there is no such file"):
+        load(tmp_path / "none.jsonl")
+    with pytest.raises(ConfigError, match="line 1: not a line of JSON"):
+        load(write_lines(tmp_path / "d.jsonl", ["key,description"]))

@@ -1,0 +1,376 @@
+"""describe: asks once, keeps every answer, goes on after kill -9 and Ctrl-C."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpt4image.describing.describe
+from gpt4image.artifacts.store import DescriptionStore
+from gpt4image.base.errors import ConfigError, ModelError, StoreError
+from gpt4image.config import DescribeConfig
+from gpt4image.data.image_set import ImageSet, MemorySource
+from gpt4image.describing.describe import describe
+from gpt4image.describing.describers import DESCRIBERS, Answer, Report, Request
+from gpt4image.describing.prices import FREE, Price
+from gpt4image.describing.prompts import PROMPTS
+
+
+def image_set(count: int, **others: Any) -> ImageSet:
+    """N images; the last one has the bytes of the first."""
+    contents = [f"image {number}".encode() for number in range(count - 1)] + [b"image 0"]
+    values: dict[str, Any] = {
+        "spec": "memory",
+        "classes": ("cat", "dog"),
+        "keys": tuple(f"k{number}" for number in range(count)),
+        "labels": np.arange(count) % 2,
+        "splits": np.full(count, "train"),
+        "source": MemorySource(contents),
+        "rows": np.arange(count),
+    }
+    return ImageSet(**{**values, **others})
+
+
+class Scripted:
+    """A describer that answers what a function says, in reversed groups of three: answers come in any order."""
+
+    settings: Mapping[str, Any] = MappingProxyType({"kind": "scripted"})
+
+    def __init__(self, answer: Any, price: Price | None = FREE, repeatable: bool = False, group: int = 3) -> None:
+        self.answer = answer
+        self.price = price
+        self.repeatable = repeatable
+        self.group = group
+        self.asked: list[Request] = []
+
+    def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
+        waiting = iter(requests)
+        while group := list(itertools.islice(waiting, self.group)):
+            self.asked += group
+            answers = [(self.answer(request), request) for request in reversed(group)]
+            yield [replace(answer, sample=sample) for answer, request in answers for sample in request.samples]
+
+    def arrived(self) -> Sequence[Answer]:
+        return ()
+
+    def report(self, images: ImageSet) -> Report:
+        return Report()
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def run_with(describer: Any, images: ImageSet, **options: Any) -> Any:
+        monkeypatch.setitem(DESCRIBERS, "scripted", lambda _name, _options: describer)  # type: ignore[arg-type]
+        monkeypatch.setattr(gpt4image.describing.describe, "load_image_set", lambda _spec: images)
+        config = DescribeConfig(data="memory", store=tmp_path / "a.db", describer="scripted", **options)
+        return describe(config)
+
+    return run_with
+
+
+def ok(request: Request) -> Answer:
+    return Answer(request=request, text=f"text of {request.read().decode()}", tokens_in=1, tokens_out=1, cost_usd=0.5)
+
+
+def test_every_distinct_image_is_asked_once_and_a_second_run_asks_nothing(run: Any, tmp_path: Path) -> None:
+    describer = Scripted(ok)
+    outcome = run(describer, image_set(10))
+    assert outcome.summary == {
+        "images": 10,
+        "distinct_images": 9,
+        "already_described": 0,
+        "described": 9,
+        "failed": 0,
+        "rejected": 0,
+        "without_description": 0,
+        "cost_usd": 4.5,
+    }
+    assert outcome.set_aside == ()
+    assert next(r for r in describer.asked if "k0" in r.keys).keys == ("k0", "k9")
+    again = Scripted(ok)
+    assert run(again, image_set(10)).summary["already_described"] == 9 and not again.asked
+    more = Scripted(ok)
+    run(more, image_set(12))  # two new images, each paid for once
+    assert len(more.asked) == 2
+    with DescriptionStore(tmp_path / "a.db") as store:
+        texts = {row.digest: row.text for row in store.texts()}
+    images = image_set(12)
+    assert texts == {digest: f"text of {images.read(i).decode()}" for i, digest in enumerate(images.digests)}
+
+
+def test_failures_are_named_kept_with_their_reason_and_asked_again(run: Any, tmp_path: Path) -> None:
+    def sometimes(request: Request) -> Answer:
+        if request.keys[0] in ("k2", "k5"):
+            return Answer(request=request, error="refused", finish_reason="content_filter")
+        return ok(request)
+
+    outcome = run(Scripted(sometimes), image_set(8))
+    assert sorted((item.name, item.reason) for item in outcome.set_aside) == [("k2", "refused"), ("k5", "refused")]
+    assert outcome.summary["failed"] == 2 and outcome.summary["without_description"] == 2
+    with DescriptionStore(tmp_path / "a.db") as store:
+        assert [row.finish_reason for row in store.descriptions(status="failed")] == ["content_filter"] * 2
+    again = Scripted(ok)
+    assert run(again, image_set(8)).summary["described"] == 2 and len(again.asked) == 2
+
+
+def test_images_that_the_describer_says_nothing_about_are_counted_not_stored(run: Any, tmp_path: Path) -> None:
+    outcome = run(Scripted(lambda request: Answer(request=request)), image_set(5))
+    assert outcome.summary["without_description"] == 4 and outcome.set_aside == ()
+    with DescriptionStore(tmp_path / "a.db") as store:
+        assert store.counts() == []
+
+
+def test_an_answer_that_is_no_description_is_asked_once_more_and_then_set_aside_with_its_text(
+    run: Any, tmp_path: Path
+) -> None:
+    def refuses(request: Request) -> Answer:
+        tries[request.keys[0]] += 1
+        if request.keys[0] == "k2" or (request.keys[0] == "k3" and tries["k3"] == 1):
+            return Answer(request=request, text="I'm sorry, but I can't assist with that.", cost_usd=0.5)
+        return ok(request)
+
+    tries: Counter[str] = Counter()
+    outcome = run(Scripted(refuses), image_set(8))
+    assert tries["k2"] == tries["k3"] == 2 and tries.total() == 9
+    assert [(item.name, item.reason) for item in outcome.set_aside] == [("k2", "the answer is no description: refusal")]
+    assert outcome.summary["rejected"] == 1 and outcome.summary["described"] == 6
+    assert outcome.summary["cost_usd"] == 4.5
+    with DescriptionStore(tmp_path / "a.db") as store:
+        rows = [*store.descriptions(status="failed"), *store.descriptions()]
+    assert [(row.error, row.text) for row in rows[:1]] == [("refusal", "I'm sorry, but I can't assist with that.")]
+    assert sum(row.cost_usd or 0 for row in rows) == 4.5  # what was spent, tries that failed included
+    again = run(Scripted(ok), image_set(8))
+    assert again.summary["described"] == 0 and again.summary["already_described"] == 6
+    assert [item.name for item in again.set_aside] == ["k2"] and "--retry-rejected" in again.set_aside[0].reason
+    assert run(Scripted(ok), image_set(8), retry_rejected=True).summary["described"] == 1
+
+
+def test_what_always_answers_the_same_is_not_asked_again(run: Any) -> None:
+    describer = Scripted(lambda request: Answer(request=request, text="I cannot help with that."), repeatable=True)
+    assert run(describer, image_set(4)).summary["rejected"] == 3 and len(describer.asked) == 3
+
+
+def test_half_of_a_surrogate_pair_costs_no_answer(run: Any, tmp_path: Path) -> None:
+    def told(request: Request) -> Answer:
+        if request.keys[0] == "k1":
+            return Answer(request=request, error="no \ud83d")
+        return Answer(request=request, text=f"{request.keys[0]}: \U0001f600 and \ud83d", finish_reason="\udc00")
+
+    outcome = run(Scripted(told), image_set(4))
+    assert (outcome.summary["described"], outcome.summary["failed"]) == (2, 1)
+    with DescriptionStore(tmp_path / "a.db") as store:
+        kept = {(row.text, row.finish_reason) for row in store.descriptions()}
+    assert kept == {(f"{key}: \U0001f600 and \ufffd", "\ufffd") for key in ("k0", "k2")}
+
+
+def test_which_flaws_are_refused_is_a_choice(run: Any) -> None:
+    refusal = Scripted(lambda request: Answer(request=request, text="I'm sorry, but I can't assist with that."))
+    assert run(refusal, image_set(4), reject=()).summary["described"] == 3
+
+
+def test_several_prompts_and_samples_are_results_of_their_own(run: Any, tmp_path: Path) -> None:
+    def told(request: Request) -> Answer:
+        return Answer(request=request, text=f"{request.prompt.name} of {request.keys[0]}")
+
+    outcome = run(Scripted(told), image_set(4), prompt=("paper", "attributes"), samples=2)
+    assert outcome.summary["described"] == 3 * 2 * 2 and outcome.summary["without_description"] == 0
+    more = Scripted(told)
+    assert run(more, image_set(4), prompt=("paper", "attributes"), samples=3).summary["described"] == 6
+    assert {request.samples for request in more.asked} == {(2,)}
+    with DescriptionStore(tmp_path / "a.db") as store:
+        assert len(list(store.texts("paper"))) == 9
+    fewer = run(Scripted(told), image_set(5), prompt=("paper", "attributes")).summary
+    assert (fewer["already_described"], fewer["described"], fewer["without_description"]) == (6, 2, 0)
+    with pytest.raises(ConfigError, match="each name once"):
+        run(Scripted(told), image_set(4), prompt=("paper", "paper"))
+    with pytest.raises(ConfigError, match="every answer would be the same"):
+        run(Scripted(told, repeatable=True), image_set(4), samples=2)
+
+
+def test_a_prompt_without_text_is_only_for_replayed_files(run: Any) -> None:
+    with pytest.raises(ConfigError, match="nothing is known to ask"):
+        run(Scripted(ok), image_set(4), prompt="my own name")
+
+
+@pytest.mark.parametrize("group", [1, 3, 50])
+def test_the_budget_is_never_overrun_and_nearly_used_up(run: Any, group: int) -> None:
+    """Calls cost 1 to 2 dollars, the dearest outcome is reserved: 1.25 times the longest input and all tokens out."""
+
+    def priced(request: Request) -> Answer:
+        tokens_out = 500_000 + 500_000 * (int(request.keys[0][1:]) % 3) // 2
+        cost = price.of(500_000, tokens_out)
+        return Answer(request=request, text="fine", tokens_in=500_000, tokens_out=tokens_out, cost_usd=cost)
+
+    price = Price(1.0, 1.0)
+    describer = Scripted(priced, price=price, group=group)
+    outcome = run(describer, image_set(60), max_cost=20.0, max_tokens=1_000_000)
+    assert 18.0 <= outcome.summary["cost_usd"] <= 20.0
+    assert outcome.summary["stopped_by"] == "--max-cost 20.0"
+    rest = run(Scripted(priced, price=price, group=group), image_set(60), max_cost=1000.0, max_tokens=1_000_000)
+    assert rest.summary["without_description"] == 0 and "stopped_by" not in rest.summary
+
+
+def test_money_cannot_be_limited_without_a_price(run: Any) -> None:
+    with pytest.raises(ConfigError, match="give --prices FILE"):
+        run(Scripted(ok, price=None), image_set(4), max_cost=1.0)
+
+
+def test_a_dry_run_asks_about_a_sample_keeps_it_and_estimates_the_rest(run: Any) -> None:
+    def priced(request: Request) -> Answer:
+        return Answer(request=request, text="fine", tokens_in=1000, tokens_out=100, cost_usd=0.0012, latency_s=4.0)
+
+    describer = Scripted(priced, price=Price(1.0, 2.0))
+    outcome = run(describer, image_set(1001), dry_run=True, batch_size=8)
+    assert len(describer.asked) == 8 and outcome.summary["described"] == 8
+    assert outcome.summary["estimate_requests"] == 992
+    assert outcome.summary["estimate_tokens_in"] == 992_000 and outcome.summary["estimate_tokens_out"] == 99_200
+    assert outcome.summary["estimate_usd"] == pytest.approx(992 * 0.0012, abs=1e-4)
+    assert outcome.summary["estimate_seconds"] == 992 * 4 / 8
+    assert outcome.text == (
+        "The rest: 992 requests, 992,000 tokens in and 99,200 out, $1.19 ($1.19 to 1.19), "
+        "0:08:16 at the pace of the sample."
+    )
+    again = Scripted(priced, price=Price(1.0, 2.0))
+    assert run(again, image_set(1001), dry_run=True).summary["estimate_requests"] == 992 and not again.asked
+    halved = run(again, image_set(1001), dry_run=True, batch=True).summary
+    assert halved["estimate_usd"] == pytest.approx(992 * 0.0006, abs=1e-4) and "estimate_seconds" not in halved
+    slow = run(again, image_set(1001), dry_run=True, requests_per_minute=1.0, limit=60)
+    assert slow.summary["estimate_seconds"] == 3600
+
+
+def test_limit_counts_only_images_that_can_be_described(run: Any, tmp_path: Path) -> None:
+    rows = [json.dumps({"key": f"k{number}", "description": f"text {number}"}) for number in range(5, 9)]
+    (tmp_path / "d.jsonl").write_text("\n".join(rows))
+    from gpt4image.describing.describers.replay import ReplayDescriber
+
+    for described in (2, 2, 0):
+        outcome = run(ReplayDescriber(str(tmp_path / "d.jsonl")), image_set(12), limit=2)
+        assert outcome.summary["described"] == described
+    assert outcome.summary["already_described"] == 4
+
+
+def test_a_class_conditioned_prompt_tells_the_class_and_sets_unlabelled_images_aside(run: Any) -> None:
+    describer = Scripted(ok)
+    labels = np.array([0, 1, -1, 1, -1])
+    outcome = run(describer, image_set(5, labels=labels), prompt="class-conditioned")
+    assert {request.keys[0]: request.turns for request in describer.asked} == {
+        key: (PROMPTS["class-conditioned"].text.replace("{class_name}", name),)
+        for key, name in (("k0", "cat"), ("k1", "dog"), ("k3", "dog"))
+    }
+    assert [item.name for item in outcome.set_aside] == ["k2"]
+
+
+def test_what_stops_the_describer_is_raised_after_its_answers_are_kept(run: Any, tmp_path: Path) -> None:
+    def quota(request: Request) -> Answer:
+        if request.keys[0] == "k4":
+            raise ModelError("quota exhausted")
+        return ok(request)
+
+    with pytest.raises(ModelError, match="quota exhausted"):
+        run(Scripted(quota), image_set(9))
+    with DescriptionStore(tmp_path / "a.db") as store:
+        assert len(store.settled(PROMPTS["short"], Scripted.settings)) == 3
+
+
+def test_a_full_disk_stops_the_run_and_leaves_no_thread_behind(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_store: DescriptionStore, _rows: Any) -> int:
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(DescriptionStore, "add", full)
+    with pytest.raises(StoreError, match="disk is full"):
+        run(Scripted(ok), image_set(2000))
+
+
+SLOW = textwrap.dedent("""
+    import sys, time
+    from pathlib import Path
+    import numpy as np
+    import gpt4image.describing.describe as stage
+    from gpt4image.config import DescribeConfig
+    from gpt4image.data.image_set import ImageSet, MemorySource
+    from gpt4image.describing.describers import DESCRIBERS, Answer, Report
+
+    folder, delay = Path(sys.argv[1]), float(sys.argv[2])
+    n = 400
+    images = ImageSet(spec="memory", classes=(), keys=tuple(f"k{i}" for i in range(n)), labels=np.full(n, -1),
+                      splits=np.full(n, "train"), source=MemorySource([str(i).encode() for i in range(n)]),
+                      rows=np.arange(n))
+
+    class Slow:
+        settings, price, repeatable = {"kind": "slow"}, None, False
+        def describe(self, requests):
+            with open(folder / "paid", "a", buffering=1) as paid:
+                for request in requests:
+                    time.sleep(delay)
+                    paid.write(request.keys[0] + "\\n")
+                    yield [Answer(request=request, text="text of " + request.keys[0])]
+        def arrived(self):
+            return ()
+        def report(self, images):
+            return Report()
+
+    DESCRIBERS["slow"] = lambda name, options: Slow()
+    stage.load_image_set = lambda spec: images
+    print("start", flush=True)
+    try:
+        outcome = stage.describe(DescribeConfig(data="memory", store=folder / "a.db", describer="slow"))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    print(outcome.summary)
+""")
+
+
+def start(folder: Path, delay: float) -> subprocess.Popen[str]:
+    words = [sys.executable, "-c", SLOW, str(folder), str(delay)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    return process
+
+
+def paid(folder: Path) -> list[str]:
+    return (folder / "paid").read_text().split() if (folder / "paid").exists() else []
+
+
+def stored(folder: Path) -> list[str]:
+    with DescriptionStore(folder / "a.db") as store:
+        return [text.removeprefix("text of ") for _, text, _, _ in store.texts()]
+
+
+def test_kill_9_anywhere_loses_and_repeats_only_what_was_on_its_way(tmp_path: Path) -> None:
+    kills = 4
+    for seed in range(kills):
+        process = start(tmp_path, 0.002)
+        time.sleep(random.Random(seed).uniform(0.02, 0.35))
+        process.kill()
+        process.communicate()
+    process = start(tmp_path, 0.0)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and "'without_description': 0" in out
+    assert sorted(stored(tmp_path)) == sorted(f"k{i}" for i in range(400))
+    assert len(paid(tmp_path)) - 400 <= kills  # one call is in flight at a time
+
+
+def test_ctrl_c_keeps_every_answer_and_ends_with_130(tmp_path: Path) -> None:
+    process = start(tmp_path, 0.005)
+    time.sleep(0.4)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert 0 < len(paid(tmp_path)) < 400
+    assert sorted(stored(tmp_path)) == sorted(paid(tmp_path))

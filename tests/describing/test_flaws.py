@@ -1,0 +1,331 @@
+"""quality: every flaw is found where it is, and real descriptions have none that would throw them away."""
+
+from __future__ import annotations
+
+import json
+import time
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gpt4image.config import Flaw
+from gpt4image.describing.flaws import flaws, opening, words
+
+ASKED = ("Describe this image in detail.",)
+GOOD = "A black dog lies on green grass and looks into the camera; behind it stands a low wooden fence."
+THROWN_AWAY = {"empty", "refusal", "echo", "loop", "language"}
+
+REFUSALS = """\
+I'm sorry, but I can't assist with that request.
+I’m sorry, but I can’t assist with that.
+Im sorry but I cant help with that
+I cannot help with identifying people.
+As an AI language model, I am unable to view images.
+I'm sorry, I can't identify the person in the image, but if you have other questions, feel free to ask!
+I apologize, but I cannot describe this image as it may violate our content policy. Please try another image.
+Unfortunately, I am unable to view the image you are referring to. Please upload the image again.
+I don't see any image attached. Could you please share it?
+It looks like no image was provided.
+I am not able to identify real people based on their appearance. If you need help with something else, let me know.
+Thank you for sharing the image. However, I'm unable to identify individuals.
+As a text-based AI, I can't see images.
+I'm just an AI model, I can't satisfy your request.
+**I'm sorry, but I can't assist with that.**
+I must respectfully decline to describe this.
+Es tut mir leid, aber ich kann dieses Bild nicht beschreiben.
+Lo siento, pero no puedo ayudar con eso.
+Je suis désolé, mais je ne peux pas vous aider.
+Mi dispiace, ma non posso aiutarti.
+Desculpe, mas não posso ajudar com isso.
+Het spijt me, maar ik kan daar niet bij helpen.
+Извините, но я не могу помочь с этим.
+抱歉，我无法识别图片中的人物。
+申し訳ありませんが、そのリクエストにはお応えできません。
+죄송합니다. 도와드릴 수 없습니다.
+N/A
+**None**
+null
+undefined
+No image
+No image available.
+[image]
+Unable to process the image.
+Cannot describe this image.
+Can't describe the image. Please try again.
+This image cannot be described.
+The image could not be processed.
+Image not found.
+Error: could not load image
+Error: Failed to open the image file. File not found.
+Error processing the image: invalid format
+I refuse."""
+
+NO_REFUSALS = """\
+A yellow sign reads Sorry, We're Closed and hangs on a glass door.
+"I'm sorry, I can't assist you" is printed on a card beside a bouquet of roses.
+The sign says: I'm sorry, but I can't help you.
+A dog whose tail cannot be seen lies on grass.
+I can see a cat. I can't identify the breed, though.
+I cannot identify the person, but the image shows a man in a blue suit at a lectern, in front of two flags.
+No image is visible on the screen of a black phone that lies on a table.
+Please keep off the grass, says a green sign.
+Hello Kitty, a white cat with a red bow.
+If you look closely, a frog sits on the leaf.
+Unfortunately blurred, a small bird sits on a branch that cannot be made out.
+I'm sorry written in red on a heart-shaped card
+An error message on a screen reading 'could not load image'
+Error: could not load image, reads a white dialog on a grey desktop.
+Error: disk full, says a grey window in front of a blue desktop.
+Error 404 is written on a white page.
+None of the three boats has a sail.
+N/A is printed in black on a white card.
+Null Island buoy floating in a blue sea
+Undefined shapes in grey and blue
+No image. The screen is black, with a small white cursor at the top.
+No picture hangs on the white wall.
+Image not found. A grey placeholder icon with a torn corner.
+The image cannot be seen clearly through the fog, but a tower rises on the left.
+This picture cannot be described without its colours: red, gold and green.
+The photo is missing a corner.
+Unable to stand, a foal lies in the straw.
+I refuse to sink is written on a T-shirt."""
+
+DESCRIPTIONS = {
+    "english": GOOD,
+    "german": "Ein schwarzer Hund liegt auf einer grünen Wiese und schaut in die Kamera. Hinter ihm steht ein Zaun.",
+    "french": "Un chien noir est couché sur l'herbe verte et regarde vers la caméra. Derrière lui, une clôture.",
+    "spanish": "Un perro negro está tumbado en la hierba verde y mira a la cámara. Detrás de él hay una valla.",
+    "portuguese": "Um cão preto está deitado na relva verde e olha para a câmera. Atrás dele há uma cerca de madeira.",
+    "italian": "Un cane nero è sdraiato sull'erba verde e guarda verso la camera. Dietro di lui c'è un muro di pietra.",
+    "dutch": "Een zwarte hond ligt op het groene gras en kijkt in de camera. Achter hem staat een houten hek.",
+    "swedish": "En svart hund ligger på det gröna gräset och tittar in i kameran. Bakom den står ett staket av trä.",
+    "polish": "Czarny pies leży na zielonej trawie i patrzy na kota, który jest obok. Za nim jest stary płot.",
+    "russian": "Чёрная собака лежит на зелёной траве и смотрит в камеру.",
+    "chinese": "一只黑色的狗躺在绿色的草地上，看着镜头。",
+    "korean": "검은 개가 푸른 잔디 위에 누워 카메라를 보고 있다.",
+    "arabic": "كلب أسود مستلق على العشب الأخضر وينظر إلى الكاميرا",
+    "hindi": "एक काला कुत्ता हरी घास पर लेटा है और कैमरे की ओर देख रहा है",
+}
+PROMPTS = {
+    "english": ASKED[0],
+    "german": "Beschreibe dieses Bild im Detail.",
+    "french": "Décris cette image en détail.",
+    "spanish": "Describe esta imagen en detalle.",
+    "portuguese": "Descreva esta imagem em detalhes.",
+    "italian": "Descrivi questa immagine in dettaglio.",
+    "dutch": "Beschrijf deze afbeelding in detail.",
+    "swedish": "Beskriv den här bilden i detalj.",
+    "russian": "Подробно опишите это изображение.",
+    "chinese": "请详细描述这张图片。",
+}
+
+
+def found(text: str, *, finish_reason: str | None = "stop", turns: tuple[str, ...] = ASKED) -> set[Flaw]:
+    return set(flaws(text, finish_reason=finish_reason, turns=turns))
+
+
+def test_a_good_description_has_no_flaw() -> None:
+    assert flaws(GOOD, finish_reason="stop", turns=ASKED) == []
+    assert flaws("cat", finish_reason=None, turns=()) == []
+
+
+@pytest.mark.parametrize("text", ["", " \n", "…", "42", "\u200b\u202e", "-----"])
+def test_empty_has_no_letters(text: str) -> None:
+    assert found(text) == {"empty"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think>The user wants",
+        "\n<think>A dog, I think.</think>\n\nA dog.",
+        "<Thinking> Let me see",
+        "◁think▷Hm. A cat",
+    ],
+)
+def test_thoughts_where_the_answer_should_begin_are_none(text: str) -> None:
+    assert "empty" in found(text)
+    assert found(text, finish_reason="refusal") == {"refusal"}
+    assert not found(f"A card on which {text} is written in large red letters.")
+
+
+@pytest.mark.parametrize("text", REFUSALS.splitlines())
+def test_refusals_are_found(text: str) -> None:
+    assert "refusal" in found(text)
+
+
+@pytest.mark.parametrize("text", NO_REFUSALS.splitlines())
+def test_what_sounds_like_a_refusal_is_none(text: str) -> None:
+    assert not found(text) & THROWN_AWAY
+
+
+@pytest.mark.parametrize("reason", ["content_filter", "refusal"])
+def test_what_the_server_kept_back_is_a_refusal(reason: str) -> None:
+    assert found("", finish_reason=reason) == {"refusal"}
+    assert found(GOOD, finish_reason=reason) == {"refusal"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Describe this image in detail.",
+        "describe this image in detail",
+        "Describe this image in detail. Describe this image in detail.",
+        "User: Describe this image in detail. Assistant:",
+        "Describe the image in detail.",
+    ],
+)
+def test_the_prompt_given_back_is_an_echo(text: str) -> None:
+    assert found(text) == {"echo"}
+
+
+@pytest.mark.parametrize(
+    "text", ["Describe this image in detail: a red car drives on snow.", "image", "a photo of a dog"]
+)
+def test_an_answer_that_shares_words_with_the_prompt_is_no_echo(text: str) -> None:
+    assert "echo" not in found(text)
+    assert "echo" not in found(text, turns=("A photo of a cat",))
+    assert "echo" not in found("A dog.", turns=("What is this? One of: a cat, a dog, a bird.",))
+
+
+def test_every_turn_may_be_echoed() -> None:
+    turns = ("Describe this image.", "What else can be seen?")
+    assert all(found(text, turns=turns) == {"echo"} for text in (*turns, "\n\n".join(turns)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The cat is black and sits on a mat. " * 8,
+        "a red car " * 6,
+        "no " * 50,
+        "ha" * 100,
+        f"{GOOD} {'!' * 80}",
+        "A face " + "😀" * 60,
+        "黑色的猫坐在垫子上。" * 5,
+        f"{GOOD} A lake lies beyond it, under grey clouds, and a boat with two men drifts by. {'It is nice. ' * 6}It i",
+        "\n".join(f"{number}. A tall tree." for number in range(9)),
+    ],
+)
+def test_loops_are_found(text: str) -> None:
+    assert "loop" in found(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A red square, a red circle, a red triangle and a red star.",
+        "no no no",
+        "A cat.\n\nA cat.",
+        f"{GOOD}\n\n{GOOD}",
+        "one dog, two dogs, three dogs, four dogs",
+        "\n".join(f"- A {colour} cup" for colour in ("red", "blue", "green", "yellow", "white", "black", "grey")),
+        "Top row: red, blue, red, blue. Bottom row: blue, red, blue, red.",
+        "the cat is on the left, the dog is on the right, the bird is on the top, the fish is on the bottom",
+        f"{GOOD}\n----------------",
+    ],
+)
+def test_natural_repetition_is_no_loop(text: str) -> None:
+    assert not found(text)
+
+
+@pytest.mark.parametrize("asked", PROMPTS)
+@pytest.mark.parametrize("answered", DESCRIPTIONS)
+def test_another_language_than_the_prompt_is_found(asked: str, answered: str) -> None:
+    assert found(DESCRIPTIONS[answered], turns=(PROMPTS[asked],)) == ({"language"} if asked != answered else set())
+
+
+def test_a_language_that_was_asked_for_or_is_not_known_is_no_flaw() -> None:
+    for turns in [
+        ("Describe this image in German.",),
+        ("Describe this image. Antworte auf Deutsch.",),
+        (),
+        ("",),
+        ("42",),
+    ]:
+        assert not found(DESCRIPTIONS["german"], turns=turns)
+    for text in [
+        "Café à la crème",
+        "Стоп",
+        "停",
+        "A sign that says 停车场入口 on a wall",
+        "Calle de la Paz, Plaza de los Reyes",
+    ]:
+        assert not found(text)
+
+
+def test_cut_off_and_stock_openings_are_found() -> None:
+    assert found(GOOD, finish_reason="length") == {"truncated"}
+    for text in [
+        "The image shows a cat",
+        "In this image, we can see a cat",
+        "Certainly! Here is a description: a cat",
+        "Sure, here's a caption: a cat",
+        "Here is a detailed description of the image: a cat",
+        "**Description:** a cat",
+        "This photograph captures a man",
+    ]:
+        assert found(text) == {"boilerplate"}
+    assert not found("Surely a cat on a poster with the image of a dog, of course.")
+
+
+@pytest.mark.parametrize("file", ["descriptions-plain.jsonl", "descriptions-class-conditioned.jsonl"])
+@pytest.mark.parametrize("folder", ["cifar10", "openmoji"])
+def test_no_real_description_would_be_thrown_away(shared_data: Path, folder: str, file: str) -> None:
+    texts = [json.loads(line)["description"] for line in (shared_data / folder / file).read_text().splitlines()]
+    assert len(texts) > 1500
+    assert [text for text in texts if found(text)] == []
+
+
+def test_no_packaged_description_would_be_thrown_away() -> None:
+    packaged = files("gpt4image") / "packaged" / "openmoji" / "descriptions-plain.jsonl"
+    texts = [json.loads(line)["description"] for line in packaged.read_text(encoding="utf-8").splitlines()]
+    assert len(texts) > 1500
+    assert [text for text in texts if found(text)] == []
+
+
+any_text = st.text(max_size=300)
+
+
+@given(any_text, st.none() | st.sampled_from(["stop", "length", "content_filter"]), st.lists(any_text, max_size=3))
+@example("\ud800 lone surrogate", None, ["\udfff"])
+def test_any_text_is_judged(text: str, reason: str | None, turns: list[str]) -> None:
+    first = flaws(text, finish_reason=reason, turns=turns)
+    assert first == flaws(text, finish_reason=reason, turns=turns)
+    assert ("truncated" in first) == (reason == "length")
+    nothing = not any(letter.isalpha() for letter in text)
+    assert first[:1] == ["refusal"] if reason == "content_filter" else ("empty" in first) == nothing
+    opening(text)
+
+
+sentences = st.lists(st.text("abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=8), min_size=4, max_size=30)
+
+
+@given(sentences, st.integers(4, 30), st.sampled_from([" ", ". ", "\n", ", "]))
+def test_a_text_over_and_over_is_a_loop(sentence: list[str], times: int, between: str) -> None:
+    assert "loop" in found(between.join([" ".join(sentence)] * times))
+
+
+@given(st.lists(st.text("abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=8), max_size=200, unique=True))
+def test_a_text_of_distinct_words_is_no_loop(distinct: list[str]) -> None:
+    assert "loop" not in found(" ".join(distinct))
+
+
+@given(st.text(min_size=1, max_size=200))
+def test_the_prompt_itself_is_always_an_echo(prompt: str) -> None:
+    assert ("echo" in found(prompt, turns=(prompt,))) == bool(words(prompt))
+
+
+def test_opening_is_the_first_words() -> None:
+    assert opening("The image, shows a cat") == opening("the IMAGE shows…") == "the image shows"
+    assert opening("") == ""
+
+
+@pytest.mark.parametrize("text", ["a" * 100_000, "i'm sorry " * 10_000, "a b " * 20_000, "\n" * 100_000, "é" * 100_000])
+def test_a_huge_answer_takes_no_time(text: str) -> None:
+    start = time.process_time()
+    found(text)
+    assert time.process_time() - start < 1.0

@@ -1,0 +1,103 @@
+"""Prompts: named or from a file, filled in once for the run, turn by turn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpt4image.base.errors import ConfigError
+from gpt4image.describing.prompts import PROMPTS, fill, find_prompt, load_prompt, turns
+
+CLASSES = ("tabby_cat", "beagle")
+
+
+def asked(name: str, class_name: str = "beagle", domain: str = "pet") -> tuple[str, ...]:
+    return turns(fill(load_prompt(name), domain=domain, word_limit=60, classes=CLASSES), class_name)
+
+
+def test_a_slip_does_not_lose_the_mark_of_a_told_class() -> None:
+    assert find_prompt("paper").text == "Describe this image in detail."
+    assert find_prompt("class-conditioned").class_conditioned
+    assert find_prompt("my captions") == find_prompt("my captions")
+    for slip in ("class_conditioned", "Class-Conditioned", "papr", ""):
+        with pytest.raises(ConfigError):
+            find_prompt(slip)
+    assert "{evil} tabby" in turns(PROMPTS["class-conditioned"], "{evil} tabby")[0]
+
+
+def test_the_papers_question_is_sent_as_it_is() -> None:
+    assert asked("paper") == ("Describe this image in detail.",)
+
+
+def test_places_are_filled_and_class_names_read_as_words() -> None:
+    (attributes,) = asked("attributes")
+    assert "this pet image" in attributes and "at most 60 words" in attributes and "{" not in attributes
+    (contrastive,) = asked("contrastive", "tabby_cat")
+    assert "tells this tabby cat from the other pet classes (tabby cat, beagle)" in contrastive
+    assert "  " not in asked("attributes", domain="")[0]
+
+
+def test_only_prompts_that_tell_the_class_of_the_image_are_marked() -> None:
+    assert {name for name, prompt in PROMPTS.items() if prompt.class_conditioned} == {
+        "class-conditioned",
+        "contrastive",
+    }
+
+
+def test_a_conversation_has_several_turns() -> None:
+    first, second = asked("conversation")
+    assert first == "Describe this image in detail." and "not mentioned yet" in second
+
+
+def test_a_file_is_a_prompt_whose_text_is_its_identity(tmp_path: Path) -> None:
+    path = tmp_path / "birds.txt"
+    path.write_text('What is on this {domain} image? Answer as {"text": ...}.\n---\nIs it a {class_name}?\n')
+    prompt = load_prompt(str(path))
+    assert prompt.name == "birds" and prompt.class_conditioned
+    filled = fill(prompt, domain="bird", word_limit=9, classes=CLASSES)
+    assert "{class_name}" in filled.text and filled != fill(prompt, domain="cat", word_limit=9, classes=CLASSES)
+    assert turns(filled, "wren") == ('What is on this bird image? Answer as {"text": ...}.', "Is it a wren?")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("Describe {colour}.", "nothing fills '{colour}'"), ("", "it is empty"), ("One.\n---\n", "an empty turn")],
+)
+def test_templates_that_cannot_be_sent_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "p.txt").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_prompt(str(tmp_path / "p.txt"))
+
+
+def test_the_mark_at_the_beginning_of_a_file_of_windows_is_not_sent(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("Describe it.", encoding="utf-8-sig")
+    assert load_prompt(str(tmp_path / "p.txt")).text == "Describe it."
+
+
+def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="give a text file"):
+        load_prompt(str(tmp_path / "none.txt"))
+    (tmp_path / "p.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_prompt(str(tmp_path / "p.txt"))
+
+
+def test_a_prompt_that_lists_the_classes_needs_some() -> None:
+    with pytest.raises(ConfigError, match="the image set has none"):
+        fill(PROMPTS["contrastive"], domain="", word_limit=9, classes=())
+
+
+@pytest.mark.parametrize("domain", ["{class_name}", "bird}"])
+def test_a_domain_brings_no_place_of_its_own(domain: str) -> None:
+    with pytest.raises(ConfigError, match="without braces"):
+        fill(PROMPTS["attributes"], domain=domain, word_limit=9, classes=CLASSES)
+
+
+@given(st.text(st.characters(exclude_characters="{}")), st.lists(st.text(min_size=1), min_size=1))
+def test_what_is_filled_in_is_never_filled_again(domain: str, classes: list[str]) -> None:
+    prompt = PROMPTS["attributes"]
+    filled = fill(prompt, domain=domain, word_limit=7, classes=classes)
+    assert filled.text.count(domain) >= 1 and filled.text.endswith("no introduction.")

@@ -1,0 +1,397 @@
+"""encode: each text once, the same bytes however often it was killed, nothing encoded twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+import gpt4image.encoding.encode
+from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
+from gpt4image.artifacts.table import ARRAYS, EmbeddingTable
+from gpt4image.base.errors import ModelError, StoreError, TableError
+from gpt4image.config import EncodeConfig
+from gpt4image.encoding.encode import batches, encode
+from gpt4image.encoding.text_encoders import load_text_encoder
+from gpt4image.encoding.text_encoders.long_texts import split
+
+PAPER = Prompt("paper", 1, "Describe this image in detail.", False)
+TOLD = Prompt("class-conditioned", 1, "A {class_name}.", True)
+
+
+def digest(number: int) -> str:
+    return hashlib.sha256(str(number).encode()).hexdigest()
+
+
+def fill(path: Path, texts: Sequence[str], prompt: Prompt = PAPER, first: int = 0) -> None:
+    with DescriptionStore(path, write=True) as store:
+        store.add(
+            Description(digest=digest(number), prompt=prompt, describer={}, created=0, text=text)
+            for number, text in enumerate(texts, first)
+        )
+
+
+class Letters:
+    """A text encoder made of letter counts: one word is one token, and a batch is remembered."""
+
+    spec, precision, width, max_tokens = "letters", "fp32", 26, 16
+
+    def __init__(self, revision: str = "r1", die_after: int | None = None) -> None:
+        self.revision = revision
+        self.die_after = die_after
+        self.batches: list[list[str]] = []
+
+    def token_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        return np.array([len(text.split()) for text in texts], dtype=np.int64)
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        if len(self.batches) == self.die_after:
+            raise ModelError("killed")
+        self.batches.append(list(texts))
+        counts = np.array([[text.count(chr(97 + c)) + 0.1 for c in range(26)] for text in texts], dtype=np.float32)
+        return counts / np.linalg.norm(counts, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def run_with(encoder: Any, **options: Any) -> Any:
+        monkeypatch.setattr(gpt4image.encoding.encode, "load_text_encoder", lambda _spec, _device: encoder)
+        values: dict[str, Any] = {"store": tmp_path / "a.db", "out": tmp_path / "t", "batch_tokens": 64}
+        return encode(EncodeConfig(**{**values, **options}))
+
+    return run_with
+
+
+def sentences(count: int, seed: int = 0) -> list[str]:
+    rng = random.Random(seed)
+    words = ["red", "dog", "cat", "aeroplane", "sky", "small", "tree", "zebra"]
+    return [" ".join(rng.choices(words, k=rng.randint(1, 24))) + f" n{seed}x{number}" for number in range(count)]
+
+
+def table_bytes(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / f"{name}.npy").read_bytes() for name in ARRAYS}
+
+
+def test_every_image_gets_the_embedding_of_its_own_text_and_equal_texts_are_encoded_once(
+    run: Any, tmp_path: Path
+) -> None:
+    texts = [*sentences(50), *sentences(10)]
+    fill(tmp_path / "a.db", texts)
+    encoder = Letters()
+    outcome = run(encoder, long="cut")
+    asked = [text for batch in encoder.batches for text in batch]
+    assert sorted(asked) == sorted(set(texts)) and len(encoder.batches) > 5
+    assert all(len(batch) * min(16, max(len(text.split()) for text in batch)) <= 64 for batch in encoder.batches)
+    vectors, described = EmbeddingTable.open(outcome.path).vectors([digest(n) for n in range(len(texts))])
+    assert described.all()
+    np.testing.assert_allclose(vectors, Letters().encode(texts), atol=2e-3)
+    long = sum(len(text.split()) > 16 for text in set(texts)) / 50
+    manifest = EmbeddingTable.open(tmp_path / "t").manifest
+    assert (manifest.texts, manifest.images, manifest.descriptions) == (50, 60, 60)
+    assert manifest.truncated == pytest.approx(long) and 0 < long < 1
+    assert (manifest.length_policy, manifest.pooled) == ("cut", 0)
+    assert outcome.summary["texts_encoded"] == 50
+    assert not (tmp_path / "t" / ".partial").exists()
+
+
+def test_a_second_run_encodes_nothing_and_new_texts_cost_only_themselves(run: Any, tmp_path: Path) -> None:
+    fill(tmp_path / "a.db", sentences(40))
+    run(Letters(), long="cut")
+    before = table_bytes(tmp_path / "t")
+    again = Letters()
+    assert run(again, long="cut").summary["texts_encoded"] == 0 and not again.batches
+    assert table_bytes(tmp_path / "t") == before
+    fill(tmp_path / "a.db", [*sentences(7, seed=1), sentences(1)[0]], first=40)
+    more = Letters()
+    outcome = run(more, long="cut")
+    assert outcome.summary["texts_encoded"] == 7 and outcome.summary["texts_kept"] == 40
+    assert sorted(text for batch in more.batches for text in batch) == sorted(sentences(7, seed=1))
+    vectors, described = EmbeddingTable.open(tmp_path / "t").vectors([digest(n) for n in range(48)])
+    assert described.all()
+    expected = Letters().encode([*sentences(40), *sentences(7, seed=1), sentences(1)[0]])
+    np.testing.assert_allclose(vectors, expected, atol=2e-3)
+
+
+def test_long_texts_are_pooled_from_chunks_within_the_limit_and_reported(run: Any, tmp_path: Path) -> None:
+    texts = sentences(50)
+    fill(tmp_path / "a.db", texts)
+    encoder = Letters()
+    outcome = run(encoder)
+    asked = [text for batch in encoder.batches for text in batch]
+    assert Letters().token_lengths(asked).max() <= 16
+    assert not set(" ".join(texts).split()) - set(" ".join(asked).split())
+    long = [text for text in texts if len(text.split()) > 16]
+    manifest = EmbeddingTable.open(outcome.path).manifest
+    assert manifest.length_policy == outcome.summary["long"] == "pool" and manifest.truncated == 0
+    assert 0 < len(long) == manifest.pooled == outcome.summary["pooled"]
+    vectors, _ = EmbeddingTable.open(outcome.path).vectors([digest(n) for n in range(50)])
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3)
+    first = texts.index(long[0])
+    chunks = split(long[0], 16, Letters().token_lengths)
+    assert len(chunks) > 1 and all(long[0].startswith(chunk.split()[0]) for chunk in chunks)
+    mean = np.average(Letters().encode(chunks), axis=0, weights=[len(chunk.split()) for chunk in chunks])
+    np.testing.assert_allclose(vectors[first], mean / np.linalg.norm(mean), atol=2e-3)
+
+
+def test_another_policy_encodes_the_long_texts_again_and_only_those(run: Any, tmp_path: Path) -> None:
+    texts = sentences(50)
+    fill(tmp_path / "a.db", texts)
+    run(Letters(), long="cut")
+    long = sum(len(text.split()) > 16 for text in texts)
+    outcome = run(Letters(), long="pool")
+    assert outcome.summary["texts_encoded"] == outcome.summary["pooled"] == long
+    run(Letters(), out=tmp_path / "whole", long="pool")
+    found, expected = (
+        EmbeddingTable.open(tmp_path / name).vectors([digest(n) for n in range(50)])[0] for name in ("t", "whole")
+    )
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("die_after", [0, 1, 5])
+def test_a_run_that_died_goes_on_to_the_same_bytes(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, die_after: int
+) -> None:
+    monkeypatch.setattr(gpt4image.encoding.encode, "SECONDS_BETWEEN_REPORTS", 0)
+    fill(tmp_path / "a.db", sentences(60))
+    whole = Letters()
+    run(whole, out=tmp_path / "whole")
+    with pytest.raises(ModelError):
+        run(Letters(die_after=die_after))
+    with pytest.raises(TableError, match="no finished"):
+        EmbeddingTable.open(tmp_path / "t")
+    rest = Letters()
+    run(rest)
+    assert len(rest.batches) == len(whole.batches) - die_after
+    assert table_bytes(tmp_path / "t") == table_bytes(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("crash", [False, True])
+@pytest.mark.parametrize("earlier", [0, 20])
+def test_what_a_stopped_run_had_encoded_is_kept_where_the_store_has_grown(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier: int, crash: bool
+) -> None:
+    monkeypatch.setattr(gpt4image.encoding.encode, "SECONDS_BETWEEN_REPORTS", 0)
+    if earlier:
+        fill(tmp_path / "a.db", sentences(earlier, seed=5))
+        run(Letters())
+    fill(tmp_path / "a.db", sentences(60), first=earlier)
+    with pytest.raises(ModelError):
+        run(Letters(die_after=4))
+    rows = json.loads((tmp_path / "t" / ".partial" / "progress.json").read_text())["rows"]
+    assert rows > earlier + 5
+    fill(tmp_path / "a.db", sentences(7, seed=9), first=earlier + 60)
+    if crash:  # while the new rows are laid out
+
+        def dying(path: Path, array: Any) -> None:
+            raise ModelError("killed")
+
+        with monkeypatch.context() as patch, pytest.raises(ModelError):
+            patch.setattr(gpt4image.encoding.encode, "save_array", dying)
+            run(Letters())
+    assert run(Letters()).summary["texts_encoded"] == earlier + 67 - rows
+    run(Letters(), out=tmp_path / "whole")
+    keys = [digest(number) for number in range(earlier + 67)]
+    found, expected = (EmbeddingTable.open(tmp_path / name).vectors(keys) for name in ("t", "whole"))
+    np.testing.assert_array_equal(found[0], expected[0])
+    assert not [path.name for path in (tmp_path / "t").iterdir() if path.name.startswith(".partial")]
+
+
+def test_a_change_of_plan_starts_afresh_and_another_encoder_is_refused(run: Any, tmp_path: Path) -> None:
+    fill(tmp_path / "a.db", sentences(60))
+    with pytest.raises(ModelError):
+        run(Letters(die_after=3))
+    other = Letters(revision="r2")
+    run(other, batch_tokens=128)
+    assert sum(map(len, other.batches)) >= 60
+    with pytest.raises(TableError, match=r"made by letters \(revision r2\), not by letters \(revision r1\)"):
+        run(Letters())
+
+
+def test_prompts_are_recorded_and_never_dropped_unasked(run: Any, tmp_path: Path) -> None:
+    fill(tmp_path / "a.db", sentences(5))
+    assert run(Letters()).summary["class_conditioned"] is False
+    fill(tmp_path / "a.db", sentences(5, seed=1), prompt=TOLD)
+    assert run(Letters()).summary["class_conditioned"] is True
+    assert EmbeddingTable.open(tmp_path / "t").manifest.prompts == (TOLD, PAPER)
+    with pytest.raises(TableError, match="'class-conditioned'"):
+        run(Letters(), prompt="paper")
+    assert run(Letters(), prompt="paper", out=tmp_path / "p").summary["texts"] == 5
+
+
+def test_mistakes_are_found_before_work_starts(run: Any, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="there is no description store"):
+        run(Letters())
+    DescriptionStore(tmp_path / "a.db", write=True).close()
+    with pytest.raises(StoreError, match="no descriptions"):
+        run(Letters())
+    fill(tmp_path / "a.db", sentences(5))
+    with pytest.raises(StoreError, match="Did you mean 'paper'"):
+        run(Letters(), prompt="papers")
+    (tmp_path / "file").touch()
+    with pytest.raises(TableError, match="cannot write here"):
+        run(Letters(), out=tmp_path / "file")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "manifest.json").write_text('{"name": "a web app"}')
+    with pytest.raises(TableError, match="not the manifest of an embedding table"):
+        run(Letters(), out=tmp_path / "other")
+
+
+@given(st.lists(st.integers(1, 40), max_size=60), st.integers(0, 60), st.integers(1, 200))
+def test_batches_cover_every_row_once_within_the_budget(lengths: list[int], start: int, budget: int) -> None:
+    start = min(start, len(lengths))
+    ascending = np.array(lengths[:start] + sorted(lengths[start:]), dtype=np.int64)
+    cut = list(batches(ascending, start, budget))
+    assert [row for a, b in cut for row in range(a, b)] == list(range(start, len(lengths)))
+    assert all(b - a == 1 or (b - a) * ascending[b - 1] <= budget for a, b in cut)
+
+
+SLOW = textwrap.dedent("""
+    import sys, time
+    from pathlib import Path
+    sys.path.insert(0, sys.argv[1])
+    import gpt4image.encoding.encode as stage
+    from gpt4image.config import EncodeConfig
+    from test_encode import Letters
+
+    class Slow(Letters):
+        def encode(self, texts):
+            time.sleep(float(sys.argv[3]))
+            return super().encode(texts)
+
+    stage.load_text_encoder = lambda spec, device: Slow()
+    stage.SECONDS_BETWEEN_REPORTS = 0.01
+    folder = Path(sys.argv[2])
+    print("start", flush=True)
+    stage.encode(EncodeConfig(store=folder / "a.db", out=folder / "t", batch_tokens=64))
+""")
+
+
+def test_kill_9_anywhere_ends_in_the_same_bytes(run: Any, tmp_path: Path) -> None:
+    fill(tmp_path / "a.db", sentences(400))
+    run(Letters(), out=tmp_path / "whole")
+    words = [sys.executable, "-c", SLOW, str(Path(__file__).parent), str(tmp_path)]
+    survived = 0
+    for seed in range(6):
+        with subprocess.Popen([*words, "0.003"], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(random.Random(seed).uniform(0.01, 0.15))
+            process.kill()
+        progress = tmp_path / "t" / ".partial" / "progress.json"
+        survived = max(survived, json.loads(progress.read_text())["rows"] if progress.exists() else 0)
+    assert survived > 0
+    subprocess.run([*words, "0"], check=True, stdout=subprocess.DEVNULL, timeout=60)
+    assert table_bytes(tmp_path / "t") == table_bytes(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("dies_at", ["texts", "digests", "rows"])
+def test_a_crash_while_the_table_is_moved_into_place_is_mended(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_at: str
+) -> None:
+    fill(tmp_path / "a.db", sentences(30))
+    run(Letters(), out=tmp_path / "whole")
+
+    def dying(path: Path, array: Any) -> None:
+        if path == tmp_path / "t" / f"{dies_at}.npy":
+            raise ModelError("killed")
+        saved(path, array)
+
+    saved = gpt4image.encoding.encode.save_array
+    with monkeypatch.context() as patch:
+        patch.setattr(gpt4image.encoding.encode, "save_array", dying)
+        patch.setattr("gpt4image.artifacts.table.save_array", dying)
+        with pytest.raises(ModelError):
+            run(Letters())
+    with pytest.raises(TableError):
+        EmbeddingTable.open(tmp_path / "t")
+    rest = Letters()
+    run(rest)
+    assert not rest.batches and table_bytes(tmp_path / "t") == table_bytes(tmp_path / "whole")
+
+
+def test_an_embedding_that_is_not_finite_is_refused_and_costs_no_other(run: Any, tmp_path: Path) -> None:
+    class Overflowing(Letters):
+        def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            vectors = super().encode(texts)
+            vectors[[text.startswith("beyond") for text in texts], 3] = np.nan
+            return vectors
+
+    fill(tmp_path / "a.db", [*sentences(40), "beyond all bounds " + "and further " * 4])
+    with pytest.raises(ModelError, match=r"letters, computing in fp32.*not finite.*'beyond all bounds.*--device cpu"):
+        run(Overflowing(), batch_tokens=64)
+    assert not (tmp_path / "t" / "manifest.json").exists()
+    assert run(Letters(), batch_tokens=64).summary["texts"] == 41
+    assert np.isfinite(EmbeddingTable.open(tmp_path / "t").embeddings).all()
+
+
+def test_rows_of_two_precisions_are_not_mixed(run: Any, tmp_path: Path) -> None:
+    fill(tmp_path / "a.db", sentences(5))
+    run(Letters())
+    other = Letters()
+    other.precision = "bf16"
+    assert run(other).summary["precision"] == "fp32"  # nothing is to be encoded
+    fill(tmp_path / "a.db", sentences(5), first=20)
+    again = run(other).summary  # other images with the same texts
+    assert (again["images"], again["texts_encoded"], again["precision"]) == (10, 0, "fp32")
+    fill(tmp_path / "a.db", sentences(3, seed=1), first=5)
+    with pytest.raises(TableError, match=r"computed in fp32, new ones would be in bf16.*give another --out"):
+        run(other)
+    assert run(other, out=tmp_path / "new").summary["precision"] == "bf16"
+
+
+def test_two_encoders_do_not_write_into_one_folder(run: Any, tmp_path: Path) -> None:
+    fill(tmp_path / "a.db", sentences(400))
+    words = [sys.executable, "-c", SLOW, str(Path(__file__).parent), str(tmp_path), "0.1"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        while not (tmp_path / "t" / ".partial" / "progress.json").exists():
+            time.sleep(0.01)
+        try:
+            with pytest.raises(TableError, match=rf"another process \(id {process.pid}\)"):
+                run(Letters())
+        finally:
+            process.kill()
+
+
+def test_the_real_encoder_resumes_to_the_same_bytes(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpt4image.encoding.encode, "SECONDS_BETWEEN_REPORTS", 0)
+    file = resources.files("gpt4image") / "packaged" / "openmoji" / "descriptions-plain.jsonl"
+    texts = [json.loads(line)["description"] for line in file.read_text(encoding="utf-8").splitlines()[:150]]
+    fill(tmp_path / "a.db", texts)
+    minilm = load_text_encoder("minilm", "cpu")
+    run(minilm, out=tmp_path / "whole", batch_tokens=512)
+    real = type(minilm).encode
+    calls: list[int] = []
+
+    def dying(self: Any, batch: Sequence[str]) -> NDArray[np.float32]:
+        calls.append(len(batch))
+        if len(calls) == 4:
+            os.kill(os.getpid(), 2)  # Ctrl-C: the batch at hand is finished and kept
+        return real(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(minilm), "encode", dying)
+        with pytest.raises(KeyboardInterrupt):
+            run(minilm, batch_tokens=512)
+    assert len(calls) == 4
+    outcome = run(minilm, batch_tokens=512)
+    assert outcome.summary["texts_kept"] == sum(calls)
+    assert table_bytes(tmp_path / "t") == table_bytes(tmp_path / "whole")
+    vectors, _ = EmbeddingTable.open(tmp_path / "t").vectors([digest(n) for n in range(len(texts))])
+    assert (vectors * minilm.encode(texts)).sum(axis=1).min() > 0.999

@@ -1,0 +1,109 @@
+"""A tiny CLIP of open_clip with random weights: the library's own embedding, its limit, and no pickles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("open_clip")
+
+from gpt4image.base.errors import ConfigError, ModelError
+from gpt4image.encoding.text_encoders import load_text_encoder
+from tiny_text_models import make_open_clip
+
+TEXTS = ["a small red dog runs", "the cat", "zebra " * 40]
+
+
+def test_embeddings_are_the_librarys_own_and_texts_are_counted_before_the_cut(tmp_path: Path) -> None:
+    import open_clip
+
+    spec = make_open_clip(tmp_path)
+    encoder = load_text_encoder(spec, "cpu")
+    assert encoder.spec == spec and encoder.max_tokens == 24
+    assert encoder.token_lengths(TEXTS).tolist() == [7, 4, 42]
+    library: Any = open_clip.create_model("tiny-clip", pretrained=str(tmp_path / "clip.safetensors"))
+    with torch.inference_mode():
+        expected = library.encode_text(open_clip.get_tokenizer("tiny-clip")(TEXTS), normalize=True).numpy()
+    vectors = encoder.encode(TEXTS)
+    assert vectors.shape == (3, encoder.width) == (3, 12)
+    assert (vectors * expected).sum(axis=1).min() >= 0.999
+
+
+def test_the_folder_of_the_weights_is_as_good_as_the_file_and_the_revision_knows_the_weights(tmp_path: Path) -> None:
+    spec = make_open_clip(tmp_path)
+    by_folder = load_text_encoder(f"open_clip:tiny-clip/{tmp_path}", "cpu")
+    assert by_folder.revision == load_text_encoder(spec).revision
+    np.testing.assert_array_equal(by_folder.encode(TEXTS), load_text_encoder(spec, "cpu").encode(TEXTS))
+    damaged = (tmp_path / "clip.safetensors").read_bytes()
+    (tmp_path / "clip.safetensors").write_bytes(damaged[:-1] + b"\x01")
+    assert load_text_encoder(spec).revision != by_folder.revision
+
+
+def test_nothing_is_ever_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_open_clip(tmp_path / "model")
+    (tmp_path / "weights.pt").write_bytes(b"\x80\x04.")
+    with pytest.raises(ModelError, match="pickled weights are never loaded"):
+        load_text_encoder(f"open_clip:tiny-clip/{tmp_path / 'weights.pt'}")
+    (tmp_path / "only").mkdir()
+    (tmp_path / "weights.pt").rename(tmp_path / "only" / "weights.pt")
+    with pytest.raises(ModelError, match="pickled weights are never loaded"):
+        load_text_encoder(f"open_clip:tiny-clip/{tmp_path / 'only'}")
+    monkeypatch.setattr("open_clip.get_pretrained_cfg", lambda _model, _tag: {"url": "https://example.org/clip.pt"})
+    with pytest.raises(ModelError, match="pickled weights are never loaded"):
+        load_text_encoder("open_clip:RN50/known-by-a-pickle-alone")
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("", ConfigError, "MODEL/PRETRAINED"),
+        ("ViT-B-32", ConfigError, "MODEL/PRETRAINED"),
+        ("ViT-B-33/openai", ConfigError, "Did you mean 'ViT-B-3"),
+        ("ViT-B-32/laion3b", ModelError, r"its tags: .*laion2b_s34b_b79k"),
+    ],
+)
+def test_mistakes_say_what_to_do(name: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        load_text_encoder(f"open_clip:{name}")
+
+
+def test_weights_of_a_tag_come_from_the_hub_as_safetensors_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    spec = make_open_clip(tmp_path)
+    asked: list[str] = []
+    there = {"open_clip_model.safetensors"}
+
+    def download(place: str, name: str) -> str:
+        asked.append(f"{place}/{name}")
+        if name in there:
+            return str(tmp_path / "clip.safetensors")
+        raise EntryNotFoundError("404")
+
+    def offline(place: str, name: str) -> str:
+        raise LocalEntryNotFoundError("no network")
+
+    monkeypatch.setattr("open_clip.get_pretrained_cfg", lambda _model, _tag: {"hf_hub": "org/clip/clip.bin"})
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    assert load_text_encoder("open_clip:tiny-clip/tag").revision == load_text_encoder(spec).revision
+    assert asked == ["org/clip/clip.safetensors", "org/clip/open_clip_model.safetensors"]
+    there.clear()
+    with pytest.raises(ModelError, match="pickled weights are never loaded"):
+        load_text_encoder("open_clip:tiny-clip/tag")
+    assert all(name.endswith(".safetensors") for name in asked)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", offline)
+    with pytest.raises(ModelError, match="check the network"):
+        load_text_encoder("open_clip:tiny-clip/tag")
+
+
+def test_weights_of_another_model_are_named(tmp_path: Path) -> None:
+    make_open_clip(tmp_path / "other", "wide-clip", width=32)
+    make_open_clip(tmp_path)
+    with pytest.raises(ModelError, match="does not fit wide-clip"):
+        load_text_encoder(f"open_clip:wide-clip/{tmp_path / 'clip.safetensors'}", "cpu").encode(["a"])

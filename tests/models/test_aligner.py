@@ -1,0 +1,273 @@
+"""The aligner around backbones of every common family."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+import torchvision
+from safetensors.torch import load_file, save_file
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from gpt4image.base.errors import ConfigError, ModelError
+from gpt4image.models.aligner import Aligner, projection_head
+from gpt4image.models.alignment import Alignment, FurtherTexts
+from gpt4image.models.alignment_losses import LOSSES
+from gpt4image.training.weighting import gradient_ratio
+from small_models import CLASSES, images, small_resnet
+
+WIDTH = 24
+
+
+class OwnNetwork(nn.Module):
+    """A user's model: convolution, pooling, classifier, and an auxiliary layer declared last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 8, 3, stride=4)
+        self.classify = nn.Linear(8, CLASSES)
+        self.unused = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.classify(self.body(x).relu().mean((2, 3)))
+
+
+def timm_model(name: str, **args) -> nn.Module:
+    return timm.create_model(name, num_classes=CLASSES, **args)
+
+
+TIMM_BACKBONES = {
+    "resnet18": {},
+    "vit_tiny_patch16_224": {"img_size": 32, "patch_size": 8, "depth": 2},
+    "deit_tiny_patch16_224": {"img_size": 32, "patch_size": 8, "depth": 2},
+    "convnext_atto": {},
+    "efficientnet_lite0": {},
+    "resnetv2_18": {},  # its classifier is a 1x1 convolution on (B, C, 1, 1)
+    "test_vit": {"img_size": 32},  # average of tokens instead of CLS
+}
+TORCHVISION_BACKBONES = {
+    "resnet18": ("fc", 512),
+    "vit_b_16": ("heads.head", 768),
+    "mobilenet_v3_small": ("classifier.3", 1024),
+}
+
+
+class TestAligner:
+    @pytest.mark.parametrize("name", TIMM_BACKBONES)
+    def test_feature_of_a_timm_model_is_its_pooled_feature(self, name):
+        backbone = timm_model(name, **TIMM_BACKBONES[name]).eval()
+        model = Aligner(backbone, WIDTH).eval()
+        logits, image_emb = model(images())
+        pooled = backbone.forward_head(backbone.forward_features(images()), pre_logits=True)
+        torch.testing.assert_close(logits, backbone(images()))
+        torch.testing.assert_close(image_emb, model.head(pooled.flatten(1)))
+        assert image_emb.shape == (2, WIDTH)
+
+    def test_feature_of_a_vit_is_cls_after_the_final_norm(self):
+        backbone = timm_model("vit_tiny_patch16_224", img_size=32, patch_size=8, depth=2).eval()
+        model = Aligner(backbone, WIDTH).eval()
+        cls_token = backbone.forward_features(images())[:, 0]  # timm applies the final norm in forward_features
+        torch.testing.assert_close(model(images())[1], model.head(cls_token))
+        assert isinstance(backbone.norm, nn.LayerNorm)
+
+    @pytest.mark.parametrize("name", TORCHVISION_BACKBONES)
+    def test_torchvision_models(self, name):
+        layer, width = TORCHVISION_BACKBONES[name]
+        backbone = torchvision.models.get_model(name, num_classes=CLASSES)
+        model = Aligner(backbone, WIDTH).eval()
+        assert model.classifier == layer
+        assert model.head.weight.shape == (WIDTH, width)
+        with torch.no_grad():
+            logits, image_emb = model(images(224 if name == "vit_b_16" else 64, count=1))
+        assert logits.shape == (1, CLASSES)
+        assert image_emb.shape == (1, WIDTH)
+
+    def test_own_network_with_a_named_classifier(self):
+        backbone = OwnNetwork()
+        model = Aligner(backbone, WIDTH, classifier="classify")
+        logits, image_emb = model(images())
+        torch.testing.assert_close(logits, backbone(images()))
+        torch.testing.assert_close(image_emb, model.head(backbone.body(images()).relu().mean((2, 3))))
+
+    def test_feature_maps_at_a_convolutional_classifier_are_averaged(self):
+        backbone = torchvision.models.squeezenet1_1(num_classes=CLASSES).eval()
+        model = Aligner(backbone, WIDTH, classifier="classifier.1").eval()
+        _, image_emb = model(images(64))
+        torch.testing.assert_close(image_emb, model.head(backbone.features(images(64)).mean((2, 3))))
+
+    def test_tokens_at_a_linear_classifier_are_averaged(self):
+        backbone = nn.Sequential(nn.Flatten(2), nn.Linear(1024, 6), nn.Linear(6, CLASSES))  # (B, 3, 1024) -> (B, 3, K)
+        model = Aligner(backbone, WIDTH)
+        torch.testing.assert_close(model(images())[1], model.head(backbone[:2](images()).mean(1)))
+
+    def test_classifiers_that_cannot_be_used(self):
+        with pytest.raises(ModelError, match="no classifier that can be found"):
+            Aligner(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten()), WIDTH)
+        with pytest.raises(ModelError, match="no classifier that can be found"):
+            Aligner(timm.create_model("test_resnet", num_classes=0), WIDTH)
+        with pytest.raises(ModelError, match=r"no layer 'clasify'; .*'classify'"):
+            Aligner(OwnNetwork(), WIDTH, classifier="clasify")
+        with pytest.raises(ModelError, match="is a BatchNorm2d"):
+            Aligner(torchvision.models.resnet18(), WIDTH, classifier="bn1")
+        with pytest.raises(ModelError, match="'unused' did not run"):
+            Aligner(OwnNetwork(), WIDTH)(images())
+
+    def test_unknown_loss_or_head(self):
+        with pytest.raises(ConfigError, match=r"loss 'infonse'.*Did you mean 'infonce'"):
+            Aligner(OwnNetwork(), WIDTH, loss="infonse")
+        with pytest.raises(ConfigError, match=r"head 'mpl'.*Did you mean 'mlp'"):
+            Aligner(OwnNetwork(), WIDTH, head="mpl")  # pyright: ignore[reportArgumentType]
+
+    @pytest.mark.parametrize("loss", LOSSES)
+    def test_alignment_loss_is_the_one_chosen(self, loss):
+        model = Aligner(OwnNetwork(), WIDTH, loss=loss, temperature=0.1, classifier="classify")
+        image_emb, text_emb = torch.randn(2, 6, WIDTH)
+        described = torch.tensor([True, True, False, True, True, True])
+        torch.testing.assert_close(
+            model.alignment_loss(image_emb, text_emb, described=described),
+            LOSSES[loss](image_emb, text_emb, described=described, temperature=0.1),
+        )
+
+    def test_all_options_reach_the_loss(self):
+        model = Aligner(OwnNetwork(), WIDTH, classifier="classify", loss="siglip", temperature=0.3, bias=-2.0)
+        image_emb, text_emb, further = torch.randn(3, 6, WIDTH)
+        ids, labels = torch.arange(6), torch.tensor([0, 0, 1, 1, -1, -1])
+        options = {
+            "mixing": 0.8 * torch.eye(6) + 0.2 * torch.eye(6).flip(0),
+            "described": torch.tensor([True, True, False, True, True, True]),
+            "text_ids": ids,
+            "labels": labels,
+            "further": FurtherTexts(further, ids + 6, labels),
+        }
+        alignment = Alignment("siglip", temperature=0.3, bias=-2.0)
+        expected = alignment(image_emb, text_emb, **options)
+        torch.testing.assert_close(model.alignment_loss(image_emb, text_emb, **options), expected)
+
+    def test_what_is_learned_belongs_to_the_model_but_not_to_its_backbone(self):
+        model = Aligner(OwnNetwork(), WIDTH, classifier="classify", loss="siglip", learn_temperature=True)
+        assert {"alignment.log_scale", "alignment.bias"} <= set(model.state_dict())
+        assert model.backbone.state_dict().keys() == OwnNetwork().state_dict().keys()
+
+    def test_features_are_what_classifier_and_head_read(self):
+        model = Aligner(OwnNetwork(), WIDTH, classifier="classify")
+        logits, image_emb, features = model(images(), with_features=True)
+        torch.testing.assert_close(model.backbone.classify(features), logits)
+        torch.testing.assert_close(model.head(features), image_emb)
+        assert gradient_ratio(logits.square().mean(), image_emb.square().mean(), features) > 0.0
+
+    def test_backbone_stays_plain(self, tmp_path):
+        backbone = torchvision.models.resnet18(num_classes=CLASSES)
+        keys = list(backbone.state_dict())
+        model = Aligner(backbone, WIDTH)
+        model(images())
+        assert list(model.backbone.state_dict()) == keys
+        save_file(model.backbone.state_dict(), tmp_path / "plain.safetensors")
+        plain = torchvision.models.resnet18(num_classes=CLASSES)
+        plain.load_state_dict(load_file(tmp_path / "plain.safetensors"), strict=True)
+        torch.testing.assert_close(plain.eval()(images()), model.eval()(images())[0])
+
+    def test_release_gives_the_backbone_back_without_the_hook(self):
+        backbone = torchvision.models.resnet18(num_classes=CLASSES)
+        model = Aligner(backbone, WIDTH)
+        assert copy.deepcopy(model).release() is not backbone
+        assert backbone.fc._forward_pre_hooks
+        assert model.release() is backbone
+        assert not any(module._forward_pre_hooks for module in backbone.modules())
+
+    def test_nothing_is_kept_between_calls(self):
+        model = Aligner(torchvision.models.resnet18(num_classes=CLASSES), WIDTH)
+        model(images())
+        model.backbone(images())
+        with pytest.raises(RuntimeError):
+            model(torch.zeros(1, 5, 32, 32))
+        assert vars(model._tap) == {"open": False, "features": None}
+
+    def test_copies_are_independent(self):
+        model = Aligner(small_resnet(), WIDTH, head="mlp-bn")
+        model(images())
+        copied = copy.deepcopy(model)
+        for parameter in copied.parameters():
+            parameter.data.zero_()
+        assert copied.eval()(images())[1].abs().sum() == 0
+        assert model.eval()(images())[1].abs().sum() > 0
+
+    def test_moving_average(self):
+        model = Aligner(small_resnet(), WIDTH)
+        average = ModelEmaV3(model, decay=0.5)
+        before = model.head.weight.detach().clone()
+        model.head.weight.data.add_(1.0)
+        average.update(model)
+        torch.testing.assert_close(average.module.head.weight, before + 0.5)
+        assert average.module(images())[1].shape == (2, WIDTH)
+
+    def test_threads_that_share_a_batch_are_refused(self):
+        replica = Aligner(small_resnet(), WIDTH)._replicate_for_data_parallel()  # as nn.DataParallel makes them
+        with pytest.raises(ModelError, match="torchrun --nproc-per-node"):
+            replica(images())
+
+    def test_state_dict_round_trip(self):
+        model, other = Aligner(small_resnet(0), WIDTH, head="mlp"), Aligner(small_resnet(1), WIDTH, head="mlp")
+        other.load_state_dict(model.state_dict())
+        for mine, theirs in zip(model.eval()(images()), other.eval()(images()), strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=0, atol=0)
+
+    def test_bf16_autocast_and_channels_last(self):
+        model = Aligner(small_resnet(), WIDTH).eval()
+        exact = model(images())[1]
+        model = model.to(memory_format=torch.channels_last)
+        batch = images().to(memory_format=torch.channels_last)
+        torch.testing.assert_close(model(batch)[1], exact, rtol=1e-4, atol=1e-5)
+        with torch.autocast("cpu", torch.bfloat16):
+            low = model(batch)[1]
+        assert low.dtype == torch.bfloat16
+        assert F.cosine_similarity(low.float(), exact).min() > 0.999
+        assert model.alignment_loss(low, torch.randn(2, WIDTH)).dtype == torch.float32
+
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+    def test_compiles_to_one_graph(self):
+        model = Aligner(small_resnet(), WIDTH).eval()
+        expected = model(images())
+        torch._dynamo.reset()
+        compiled = torch.compile(model, backend="eager", fullgraph=True)
+        for mine, theirs in zip(compiled(images()), expected, strict=True):
+            torch.testing.assert_close(mine, theirs)
+
+    def test_gradients_reach_the_backbone_through_both_outputs(self):
+        model = Aligner(small_resnet(), WIDTH)
+        first = next(model.backbone.parameters())
+        for loss in (lambda out: out[0].square().sum(), lambda out: model.alignment_loss(out[1], torch.ones(2, WIDTH))):
+            model.zero_grad()
+            loss(model(images())).backward()
+            assert first.grad is not None
+            assert first.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "layers", "parameters"),
+    [
+        ("linear", ["Linear"], 8 * 6),
+        ("mlp", ["Linear", "ReLU", "Linear"], (8 + 1) * 12 + (12 + 1) * 6),
+        ("mlp-bn", ["Linear", "BatchNorm1d", "ReLU", "Linear"], 8 * 12 + 2 * 12 + (12 + 1) * 6),
+    ],
+)
+def test_projection_heads_are_the_papers(kind, layers, parameters):
+    head = projection_head(kind, 8, 6)
+    children = list(head.children()) or [head]
+    assert [type(child).__name__ for child in children] == layers
+    assert sum(parameter.numel() for parameter in head.parameters()) == parameters
+    assert head(torch.randn(3, 8)).shape == (3, 6)
+
+
+@pytest.mark.parametrize(("kind", "deviation"), [("linear", 1 / 32), ("mlp", 0.02), ("mlp-bn", 1 / 32)])
+def test_heads_start_as_in_the_official_code_where_asked(kind, deviation):
+    torch.manual_seed(0)
+    head = Aligner(small_resnet(), 512, head=kind, paper_compat=True).head
+    layers = [layer for layer in head.modules() if isinstance(layer, nn.Linear)]
+    for layer in layers:
+        assert layer.weight.std().item() == pytest.approx(deviation, rel=0.05)
+    other = Aligner(small_resnet(), 512, head=kind).head
+    assert [p.shape for p in other.parameters()] == [p.shape for p in head.parameters()]

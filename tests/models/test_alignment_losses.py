@@ -1,0 +1,300 @@
+"""Alignment losses against loops that follow their definition word by word."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from align_by_loops import by_loops
+from gpt4image.base.errors import ConfigError
+from gpt4image.models.alignment_losses import (
+    LOSSES,
+    WITH_NEGATIVES,
+    cosine,
+    info_nce,
+    info_nce_one_way,
+    relational,
+    siglip,
+    smooth_l1,
+    soft_info_nce,
+    supcon,
+)
+
+INFO_NCE = (info_nce, info_nce_one_way, supcon)
+
+
+@st.composite
+def batches(draw):
+    """Image and text embeddings, and every option that concerns them."""
+    size, extra = draw(st.integers(1, 5)), draw(st.integers(0, 3))
+    count = size + extra
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    width = draw(st.integers(1, 5))
+    image_emb = torch.randn(size, width, generator=generator, dtype=torch.float64)
+    text_emb = torch.randn(count, width, generator=generator, dtype=torch.float64)
+    lam = torch.rand(size, 1, generator=generator, dtype=torch.float64)
+    eye = torch.eye(size, dtype=torch.float64)
+    numbers = st.lists(st.integers(0, 3), min_size=count, max_size=count)
+    ids, labels = torch.tensor(draw(numbers)), torch.tensor(draw(numbers))
+    same_class = labels[:size, None] == labels
+    exclude = ids[:size, None] == ids
+    policy = draw(st.sampled_from(["negative", "masked", "positive"]))
+    options = {
+        "target": lam * eye + (1 - lam) * eye[torch.randperm(size, generator=generator)]
+        if draw(st.booleans())
+        else eye,
+        "described": torch.tensor(draw(st.lists(st.booleans(), min_size=count, max_size=count))),
+        "exclude": exclude | same_class if policy == "masked" else exclude,
+        "positive": same_class if policy == "positive" else torch.zeros_like(same_class),
+    }
+    return image_emb, text_emb, options
+
+
+def value_and_gradients(loss, *inputs):
+    inputs = [given.clone().requires_grad_() for given in inputs]
+    value = loss(*inputs)
+    return value.detach(), *torch.autograd.grad(value, inputs, allow_unused=True, materialize_grads=True)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@settings(deadline=None, max_examples=60)
+@given(batch=batches(), temperature=st.floats(0.05, 2.0), bias=st.floats(-10, 1), normalise=st.booleans())
+def test_value_and_gradients_equal_the_naive_loop(name, batch, temperature, bias, normalise):
+    *emb, options = batch
+    learned = torch.tensor([temperature, bias], dtype=torch.float64)
+
+    def run(loss):
+        return value_and_gradients(lambda i, t, n: loss(i, t, temperature=n[0], bias=n[1]), *emb, learned)
+
+    fast = run(lambda *args, **learned: LOSSES[name](*args, **options, **learned, normalise=normalise))
+    slow = run(lambda *args, **learned: by_loops(name, *args, **options, **learned, normalise=normalise))
+    for mine, theirs in zip(fast, slow, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("loss", INFO_NCE)
+def test_hand_computed_info_nce(loss):
+    # Cosines: image 0 to texts (1, 0), image 1 to texts (0, 1); lengths must not matter.
+    image_emb, text_emb = torch.tensor([[3.0, 0.0], [0.0, 0.5]]), torch.tensor([[1.0, 0.0], [0.0, 7.0]])
+    expected = math.log(1 + math.exp(-1 / 0.5))  # -log(e^2 / (e^2 + e^0)), the same in all rows and columns
+    assert loss(image_emb, text_emb, temperature=0.5).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_hand_computed_cosine():
+    image_emb, text_emb = torch.tensor([[2.0, 0.0], [1.0, 1.0]]), torch.tensor([[0.0, 1.0], [-1.0, -1.0]])
+    assert cosine(image_emb, text_emb).item() == pytest.approx((2 + 4) / 2)
+
+
+def test_without_options_it_is_the_loss_of_clip():
+    image_emb, text_emb = torch.randn(2, 9, 16, generator=torch.Generator().manual_seed(0))
+    logits = F.normalize(image_emb, dim=1) @ F.normalize(text_emb, dim=1).T / 0.07
+    numbers = torch.arange(9)
+    clip = (F.cross_entropy(logits, numbers) + F.cross_entropy(logits.T, numbers)) / 2
+    torch.testing.assert_close(info_nce(image_emb, text_emb, temperature=0.07), clip)
+    one_way = info_nce_one_way(image_emb, text_emb, temperature=0.07)
+    torch.testing.assert_close(one_way, F.cross_entropy(logits, numbers))
+
+
+@pytest.mark.parametrize("loss", LOSSES.values())
+@settings(deadline=None, max_examples=30)
+@given(batch=batches(), seed=st.integers(0, 1000))
+def test_order_of_the_batch_does_not_matter(loss, batch, seed):
+    image_emb, text_emb, options = batch
+    size, count = len(image_emb), len(text_emb)
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(size, generator=generator)
+    texts = torch.cat([order, size + torch.randperm(count - size, generator=generator)])
+    permuted = {
+        "target": options["target"][order][:, order],
+        "described": options["described"][texts],
+        "exclude": options["exclude"][order][:, texts],
+        "positive": options["positive"][order][:, texts],
+    }
+    torch.testing.assert_close(
+        loss(image_emb, text_emb, **options), loss(image_emb[order], text_emb[texts], **permuted)
+    )
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@settings(deadline=None, max_examples=40)
+@given(batch=batches(), temperature=st.floats(0.05, 2.0))
+def test_bounds(name, batch, temperature):
+    image_emb, text_emb, options = batch
+    highest = {"cosine": 4.0, "smooth-l1": 2.0, "relational": 4.0, "siglip": math.inf}
+    value = LOSSES[name](image_emb, text_emb, **options, temperature=temperature).item()
+    assert -1e-9 <= value <= highest.get(name, math.log(len(text_emb)) + 2 / temperature) + 1e-9
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_texts_of_no_image_of_the_batch_are_negatives_alone(name):
+    image_emb, text_emb = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+    own, all_texts = LOSSES[name](image_emb[:4], text_emb[:4]), LOSSES[name](image_emb[:4], text_emb)
+    if name in WITH_NEGATIVES:
+        assert all_texts > own
+    else:
+        torch.testing.assert_close(all_texts, own)
+
+
+@pytest.mark.parametrize("loss", LOSSES.values())
+def test_images_without_text_take_no_part(loss):
+    image_emb, text_emb = torch.randn(2, 8, 5, generator=torch.Generator().manual_seed(1))
+    described = torch.tensor([1, 0, 1, 1, 0, 0, 1, 1], dtype=torch.bool)
+    text_emb[~described] = torch.nan  # nothing may be read there
+    positive = torch.ones(8, 8, dtype=torch.bool)  # of the class of others that have one: no text, no part
+    without = loss(image_emb[described], text_emb[described], positive=positive[:5, :5])
+    torch.testing.assert_close(loss(image_emb, text_emb, described=described, positive=positive), without)
+    value, gradient, _ = value_and_gradients(lambda i, t: loss(i, t, described=described), image_emb, text_emb)
+    torch.testing.assert_close(value, loss(image_emb[described], text_emb[described]))
+    assert gradient[~described].count_nonzero() == 0
+    assert gradient.isfinite().all()
+    assert gradient[described].abs().sum() > 0
+
+
+@pytest.mark.parametrize("loss", LOSSES.values())
+@pytest.mark.parametrize("size", [1, 4])
+def test_a_batch_without_texts_is_zero_with_zero_gradient(loss, size):
+    emb = torch.randn(size, 3, requires_grad=True)
+    value = loss(emb, torch.zeros(size, 3), described=torch.zeros(size, dtype=torch.bool))
+    value.backward()
+    assert value.item() == 0.0
+    assert emb.grad is not None
+    assert emb.grad.count_nonzero() == 0
+
+
+@pytest.mark.parametrize("loss", [loss for name, loss in LOSSES.items() if name != "relational"])
+def test_mixed_target_is_the_mean_of_both_targets(loss):
+    image_emb, text_emb = torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    eye, flipped, lam = torch.eye(6), torch.eye(6).flip(0), 0.7
+    mixed = loss(image_emb, text_emb, target=lam * eye + (1 - lam) * flipped)
+    separate = lam * loss(image_emb, text_emb, target=eye) + (1 - lam) * loss(image_emb, text_emb, target=flipped)
+    torch.testing.assert_close(mixed, separate, rtol=1e-6, atol=0)
+
+
+def test_one_image_drawn_twice_finds_its_text_as_if_drawn_once():
+    image_emb = torch.randn(5, 8, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    text_emb = image_emb + 0.1
+    ids = torch.tensor([0, 0, 1, 2, 3, 4])
+
+    def first_row(*batch, **options):
+        return info_nce_one_way(*batch, target=torch.eye(len(batch[0]))[0].diag(), **options)
+
+    once = first_row(image_emb, text_emb)
+    twice = image_emb[ids], text_emb[ids]
+    torch.testing.assert_close(first_row(*twice, exclude=ids[:, None] == ids), once)
+    assert first_row(*twice) > once + 0.3  # without it the copy is a negative as near as the positive
+
+
+@pytest.mark.parametrize("loss", INFO_NCE)
+def test_a_batch_of_copies_has_no_negatives(loss):
+    emb = torch.randn(1, 4).expand(3, 4)
+    assert loss(emb, emb, exclude=torch.ones(3, 3, dtype=torch.bool)).item() == pytest.approx(0.0, abs=1e-6)
+    assert loss(emb, emb).item() == pytest.approx(math.log(3), rel=1e-6)
+
+
+def test_mixed_images_are_as_alike_as_their_mixed_texts():
+    text_emb = F.normalize(torch.randn(4, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64), dim=1)
+    target = 0.7 * torch.eye(4, dtype=torch.float64) + 0.3 * torch.eye(4, dtype=torch.float64).roll(1, 0)
+    assert relational(target @ text_emb, text_emb, target=target) == pytest.approx(0.0, abs=1e-12)
+    assert relational(text_emb, text_emb, target=target) > 0.001
+    rotation = torch.linalg.qr(torch.randn(8, 8, dtype=torch.float64)).Q
+    assert relational(text_emb @ rotation, text_emb) == pytest.approx(0.0, abs=1e-12)  # where they point is free
+
+
+def test_texts_of_the_class_are_right():
+    labels = torch.tensor([0, 0, 1, 1])
+    positive = labels[:, None] == labels
+    class_emb = torch.eye(2)[labels]
+    assert supcon(class_emb, class_emb, positive=positive, temperature=0.05).item() == pytest.approx(
+        math.log(2), rel=1e-4
+    )
+    assert siglip(class_emb, class_emb, positive=positive, temperature=0.05, bias=-10.0) < 1e-3
+    assert siglip(class_emb, class_emb, temperature=0.05, bias=-10.0) > 5.0  # here the other of the class is wrong
+
+
+def test_siglip_of_one_positive_and_one_negative_by_hand():
+    emb = torch.eye(2)
+    expected = math.log1p(math.exp(-(1 / 0.5 - 1))) + math.log1p(math.exp(-1))
+    assert siglip(emb, emb, temperature=0.5, bias=-1.0).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_smooth_l1_is_linear_where_components_differ_much():
+    image_emb, text_emb = torch.tensor([[3.0, 0.0, 0.0, 0.0]]), torch.tensor([[0.0, 1.0, 0.0, 0.0]])
+    assert smooth_l1(image_emb, text_emb).item() == pytest.approx((1.5 + 1.5) / 4)  # two components differ by 2
+
+
+def test_soft_labels_of_equal_texts_are_equal():
+    image_emb, text_emb = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
+    text_emb[1] = text_emb[0]
+    cold = soft_info_nce(image_emb, text_emb, temperature=1e-3)
+    logits = F.normalize(image_emb, dim=1) @ F.normalize(text_emb, dim=1).T / 1e-3
+    labels = torch.block_diag(torch.full((2, 2), 0.5), torch.eye(2)).double()
+    expected = F.cross_entropy(logits, labels) / 2 + F.cross_entropy(logits.T, labels) / 2
+    torch.testing.assert_close(cold, expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("loss", LOSSES.values())
+def test_precision(loss):
+    image_emb, text_emb = torch.randn(2, 7, 12, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    exact = loss(image_emb, text_emb)
+    assert exact.dtype == torch.float64
+    low = loss(image_emb.bfloat16(), text_emb.half())
+    assert low.dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        under_autocast = loss(image_emb.float(), text_emb.float())
+    assert under_autocast.dtype == torch.float32
+    torch.testing.assert_close(under_autocast.double(), exact, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", INFO_NCE)
+def test_small_temperatures_are_stable(loss):
+    image_emb, text_emb = torch.randn(2, 16, 8, generator=torch.Generator().manual_seed(5))
+    described = torch.arange(16) % 3 > 0
+    image_emb.requires_grad_()
+    value = loss(image_emb, text_emb, described=described, temperature=1e-4)
+    value.backward()
+    assert image_emb.grad is not None
+    assert value.isfinite()
+    assert image_emb.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradients_pass_gradcheck(name):
+    generator = torch.Generator().manual_seed(9)
+    image_emb, text_emb = torch.randn(2, 4, 3, dtype=torch.float64, requires_grad=True, generator=generator)
+    learned = torch.tensor([0.3, -1.0], dtype=torch.float64, requires_grad=True)
+    described = torch.tensor([True, True, False, True])
+
+    def loss(image_emb, text_emb, learned):
+        return LOSSES[name](image_emb, text_emb, described=described, temperature=learned[0], bias=learned[1])
+
+    if name in ("relational", "soft-infonce"):  # texts and temperature that teach get no gradient
+        text_emb, learned = text_emb.detach(), learned.detach()
+    assert torch.autograd.gradcheck(loss, (image_emb, text_emb, learned))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": 0.0}, "temperature = 0.0"),
+        ({"temperature": math.nan}, "temperature = nan"),
+        ({"target": torch.ones(4, 1)}, r"target is \(4, 1\)"),
+        ({"described": torch.ones(4, 1, dtype=torch.bool)}, r"described is \(4, 1\)"),
+        ({"exclude": torch.ones(4, dtype=torch.bool)}, r"exclude is \(4,\)"),
+        ({"positive": torch.ones(4, 3, dtype=torch.bool)}, r"positive is \(4, 3\)"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        info_nce(torch.randn(4, 3), torch.randn(4, 3), **options)
+
+
+def test_embeddings_of_different_width_are_refused():
+    with pytest.raises(ConfigError, match="text_width"):
+        cosine(torch.randn(4, 3), torch.randn(4, 5))
+    with pytest.raises(ConfigError, match="M >= B"):
+        cosine(torch.randn(4, 3), torch.randn(3, 3))

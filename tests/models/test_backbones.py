@@ -1,0 +1,246 @@
+"""Backbones of every common family, their stems and weights."""
+
+from __future__ import annotations
+
+import pickle
+import runpy
+from pathlib import Path
+
+import pytest
+import sklearn
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from gpt4image.base.errors import ModelError
+from gpt4image.models.backbones import (
+    checkpoint_activations,
+    classifier_names,
+    compiler_missing,
+    create_backbone,
+    has_batch_norm,
+    has_small_stem,
+    load_weights,
+)
+from small_models import CLASSES, images, small_resnet
+
+DAISY = 985  # of ImageNet
+FLOWER = Path(sklearn.__file__).parent / "datasets" / "images" / "flower.jpg"
+
+
+class TestCreateBackbone:
+    @pytest.mark.parametrize(
+        ("name", "image_size", "stem"),
+        [
+            ("resnet18", 32, "small"),
+            ("resnet26d", 32, "small"),
+            ("seresnet18", 64, "standard"),
+            ("convnext_atto", 32, "small"),
+            ("convnext_atto_ols", 32, "small"),
+            ("vit_tiny_patch16_224", 32, "small"),
+            ("deit_tiny_patch16_224", 28, "small"),
+            ("vit_tiny_patch16_224", 64, "standard"),
+            ("mixer_s32_224", 64, "standard"),
+            ("mobilenetv3_small_050", 64, "standard"),
+        ],
+    )
+    def test_gives_logits_for_images_of_that_size(self, name, image_size, stem):
+        module, notes, new_layers = create_backbone(name, classes=CLASSES, image_size=image_size, stem=stem)
+        assert module.training
+        assert module.eval()(images(image_size)).shape == (2, CLASSES)
+        assert notes == new_layers == ()
+
+    @pytest.mark.parametrize("name", ["resnet18", "resnet26d", "skresnet18"])
+    def test_small_stem_of_a_resnet_keeps_the_resolution(self, name):
+        small = create_backbone(name, classes=CLASSES, image_size=32, stem="small").module
+        standard = create_backbone(name, classes=CLASSES, image_size=32).module
+        assert small.forward_features(images()).shape[2:] == (4, 4)
+        assert standard.forward_features(images()).shape[2:] == (1, 1)
+
+    @pytest.mark.parametrize("name", ["convnext_atto", "convnext_atto_ols"])
+    def test_small_stem_of_a_convnext_has_stride_2(self, name):
+        module = create_backbone(name, classes=CLASSES, image_size=32, stem="small").module
+        assert module.stem(images()).shape[2:] == (16, 16)
+
+    @pytest.mark.parametrize("image_size", [8, 32, 64])
+    def test_small_stem_of_a_vit_has_8_by_8_tokens(self, image_size):
+        module = create_backbone("vit_tiny_patch16_224", classes=CLASSES, image_size=image_size, stem="small").module
+        assert module.patch_embed.grid_size == (8, 8)
+
+    def test_batch_norm_is_found_in_the_structure(self):
+        assert has_batch_norm("resnet18") and has_batch_norm("efficientnet_b0")
+        assert not has_batch_norm("vit_tiny_patch16_224") and not has_batch_norm("convnext_tiny")
+
+    def test_other_families_have_no_small_stem(self):
+        assert has_small_stem("resnet50.a1_in1k")
+        assert not has_small_stem("efficientnet_b0")
+        with pytest.raises(ModelError, match=r"efficientnet_b0.*--stem standard"):
+            create_backbone("efficientnet_b0", classes=CLASSES, image_size=32, stem="small")
+
+    def test_unknown_name_gives_the_nearest_ones(self):
+        with pytest.raises(ModelError, match=r"'resnet1888' is not a model.*'resnet18'") as error:
+            create_backbone("resnet1888", classes=CLASSES, image_size=32)
+        assert len(str(error.value)) < 300
+
+    def test_unknown_tag_is_named(self):
+        with pytest.raises(ModelError, match=r"nonsense.*resnet18.a1_in1k"):
+            create_backbone("resnet18.nonsense", classes=CLASSES, image_size=32, init="pretrained")
+
+    def test_model_args_reach_timm_and_win(self):
+        args = {"patch_size": 8, "depth": 1}
+        module = create_backbone("test_vit", classes=CLASSES, image_size=32, stem="small", model_args=args).module
+        assert module.patch_embed.grid_size == (4, 4)
+        assert len(module.blocks) == 1
+
+    @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext", "mobilenetv3_small_050"])
+    def test_unknown_model_args_are_named(self, name):
+        with pytest.raises(ModelError, match="no argument 'colour'"):
+            create_backbone(name, classes=CLASSES, image_size=64, model_args={"colour": "red"})
+
+    @pytest.mark.parametrize("key", ["checkpoint_path", "pretrained", "num_classes"])
+    def test_model_args_cannot_get_round_the_options(self, key):
+        with pytest.raises(ModelError, match=key):
+            create_backbone("test_resnet", classes=CLASSES, image_size=32, model_args={key: "model.pth"})
+
+    def test_drop_path_is_passed_where_given(self):
+        module = create_backbone("test_vit", classes=CLASSES, image_size=32, stem="small", drop_path=0.5).module
+        assert any(getattr(part, "drop_prob", 0) == pytest.approx(0.5) for part in module.modules())
+        assert create_backbone("vgg11", classes=CLASSES, image_size=32).notes == ()
+        with pytest.raises(ModelError, match=r"vgg11 has no argument 'drop_path_rate' \(--drop-path\)"):
+            create_backbone("vgg11", classes=CLASSES, image_size=32, drop_path=0.1)
+
+    def test_an_image_size_that_does_not_fit_is_known_at_once(self):
+        with pytest.raises(ModelError, match="inception_v3 cannot take images of 32 x 32"):
+            create_backbone("inception_v3", classes=CLASSES, image_size=32)
+
+    def test_pretrained_without_network_says_what_to_do(self, monkeypatch, tmp_path):
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+        with pytest.raises(ModelError, match=r"pretrained weights of resnet18 cannot be loaded.*FILE\.safetensors"):
+            create_backbone("resnet18", classes=CLASSES, image_size=32, init="pretrained")
+
+    def test_layers_that_pretrained_weights_do_not_fill_are_named(self, monkeypatch):
+        real = timm.create_model
+        monkeypatch.setattr(timm, "create_model", lambda name, pretrained, **args: real(name, **args))
+        start = {"image_size": 32, "init": "pretrained"}
+        assert create_backbone("resnet18", classes=1000, **start).new_layers == ()
+        assert create_backbone("resnet18", classes=CLASSES, **start).new_layers == ("fc",)
+        small = create_backbone("resnet18", classes=CLASSES, stem="small", **start)
+        assert small.new_layers == ("conv1", "fc") and "conv1 of the small stem" in small.notes[0]
+
+
+class TestLoadWeights:
+    def test_round_trip(self, tmp_path):
+        trained = small_resnet(seed=1)
+        save_file(trained.state_dict(), tmp_path / "model.safetensors")
+        init = str(tmp_path / "model.safetensors")
+        module, notes, new_layers = create_backbone(
+            "test_resnet", classes=CLASSES, image_size=32, stem="small", init=init
+        )
+        assert notes == new_layers == ()
+        torch.testing.assert_close(module.eval()(images()), trained.eval()(images()), rtol=0, atol=0)
+
+    @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "deit_tiny_distilled_patch16_224"])
+    def test_classifier_with_other_classes_stays_new_and_is_reported(self, name, tmp_path):
+        file = tmp_path / "model.safetensors"
+        weights = create_backbone(name, classes=3, image_size=32, stem="small").module.state_dict()
+        save_file(weights, file)
+        module, notes, new_layers = create_backbone(name, classes=CLASSES, image_size=32, stem="small", init=str(file))
+        assert len(notes) == 1
+        assert "classifier has other classes" in notes[0]
+        assert new_layers == classifier_names(module)
+        body = {key: value for key, value in module.state_dict().items() if value.shape == weights[key].shape}
+        assert len(weights) - len(body) in (2, 4)
+        for key, value in body.items():
+            torch.testing.assert_close(value, weights[key], rtol=0, atol=0)
+
+    def test_real_weights_of_imagenet_know_a_daisy_and_lend_their_body_to_other_classes(self, tmp_path):
+        tool = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "pretrained_weights.py"))
+        file = str(tmp_path / "lite0.safetensors")
+        tool["main"](file)
+        whole = create_backbone(tool["MODEL"], classes=1000, image_size=224, init=file)
+        assert whole.notes == whole.new_layers == ()
+        see = timm.data.create_transform(**timm.data.resolve_data_config({}, model=whole.module))
+        with torch.no_grad():
+            assert whole.module.eval()(see(Image.open(FLOWER))[None]).argmax().item() == DAISY
+        part = create_backbone(tool["MODEL"], classes=CLASSES, image_size=96, init=file)
+        assert "classifier has other classes" in part.notes[0] and part.new_layers == ("classifier",)
+        torch.testing.assert_close(part.module.conv_head.weight, whole.module.conv_head.weight, rtol=0, atol=0)
+
+    def test_other_tensors_must_fit(self, tmp_path):
+        module = small_resnet()
+        weights = module.state_dict()
+        weights["conv1.0.weight"] = torch.zeros(1, 2, 3, 3)
+        weights["extra.weight"] = weights.pop("bn1.weight")
+        save_file(weights, tmp_path / "model.safetensors")
+        with pytest.raises(ModelError) as error:
+            load_weights(module, tmp_path / "model.safetensors")
+        for part in ("missing: 'bn1.weight'", "not in the model: 'extra.weight'", "of another shape: 'conv1.0.weight'"):
+            assert part in str(error.value)
+
+    def test_weights_of_another_model_name_the_first_few_tensors(self, tmp_path):
+        save_file(small_resnet().state_dict(), tmp_path / "model.safetensors")
+        vit = create_backbone("test_vit", classes=CLASSES, image_size=32, stem="small").module
+        with pytest.raises(ModelError, match=r"missing: .* and [0-9]+ more; not in the model: .* and [0-9]+ more"):
+            load_weights(vit, tmp_path / "model.safetensors")
+
+    @pytest.mark.parametrize("name", ["model.safetensors", "model.pth"])
+    def test_a_pickle_is_refused_and_not_run(self, name, tmp_path):
+        (tmp_path / name).write_bytes(pickle.dumps(Bomb(tmp_path / "exploded")))
+        with pytest.raises(ModelError, match="safetensors"):
+            load_weights(small_resnet(), tmp_path / name)
+        assert not (tmp_path / "exploded").exists()
+
+    def test_missing_or_damaged_files(self, tmp_path):
+        with pytest.raises(ModelError, match="no such file"):
+            load_weights(small_resnet(), tmp_path / "none.safetensors")
+        file = tmp_path / "model.safetensors"
+        save_file(small_resnet().state_dict(), file)
+        file.write_bytes(file.read_bytes()[:-100])
+        with pytest.raises(ModelError, match="damaged"):
+            load_weights(small_resnet(), file)
+
+
+class Bomb:
+    """Makes a file when unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (self.path.touch, ())
+
+
+def test_checkpointed_activations_give_the_same_gradient():
+    torch.manual_seed(0)
+    model = create_backbone("vit_tiny_patch16_224", classes=3, image_size=32, model_args={"depth": 2}).module
+    gradients = []
+    for checkpointed in (False, True):
+        if checkpointed:
+            checkpoint_activations(model, "vit_tiny_patch16_224")
+        model(torch.ones(2, 3, 32, 32)).square().sum().backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+        model.zero_grad(set_to_none=True)
+    for plain, checkpointed in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, checkpointed)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("resnet18", "resnet18 has batch norm, which would count each batch twice"), ("pit_ti_224", "timm has none for")],
+)
+def test_models_that_cannot_checkpoint_activations_say_so(name, message):
+    with torch.device("meta"):
+        module = create_backbone(name, classes=3, image_size=224).module
+    with pytest.raises(ModelError, match=message):
+        checkpoint_activations(module, name)
+
+
+def test_triton_needs_a_c_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: object())
+    monkeypatch.setattr("shutil.which", lambda name: name if name == "clang" else None)
+    assert compiler_missing(torch.device("cuda")) == ""
+    monkeypatch.setattr("shutil.which", lambda _name: None)
+    assert "no C compiler" in compiler_missing(torch.device("cuda"))
+    assert "no C++ compiler" in compiler_missing(torch.device("cpu"))

@@ -1,0 +1,182 @@
+"""Alignment inside the Trainer of transformers: training, evaluation, checkpoints, and the plain model it saves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torch.multiprocessing as mp
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import nn
+from torchvision.transforms import v2
+from transformers import (
+    AutoModelForImageClassification,
+    ResNetConfig,
+    TimmWrapperConfig,
+    Trainer,
+    TrainingArguments,
+    ViTConfig,
+)
+
+from gpt4image.base.errors import ConfigError, ModelError
+from gpt4image.data import load_image_set
+from gpt4image.own_loop.hf_trainer import AlignedClassifier, collate_described
+from gpt4image.own_loop.pairs import IGNORED_LABEL, DescribedImages
+from several_processes import free_port, joined_as
+from tables import make_table
+
+WIDTH, CLASSES = 8, 3
+VIT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+CONFIGS = {
+    "vit": ViTConfig(image_size=16, patch_size=4, num_labels=CLASSES, **VIT),
+    "resnet": ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=CLASSES
+    ),
+    "timm": TimmWrapperConfig.from_dict({"architecture": "test_resnet", "num_classes": CLASSES}),
+}
+TO_TENSOR = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
+
+
+@pytest.fixture
+def pairs(colour_folder, tmp_path) -> DescribedImages:
+    """Three colours, two thirds of the pictures described; the text of a picture says its colour."""
+    images = load_image_set(f"folder:{colour_folder}")
+    rng = np.random.default_rng(0)
+    texts = np.eye(WIDTH)[images.labels] + 0.3 * rng.standard_normal((len(images), WIDTH))
+    texts /= np.linalg.norm(texts, axis=1, keepdims=True)
+    described = {images.digests[i]: [texts[i]] for i in range(len(images)) if i % 3}
+    table = make_table(tmp_path / "table", described)
+    return DescribedImages(images, table, split=None, transform=TO_TENSOR)
+
+
+def plain_model(name: str, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return AutoModelForImageClassification.from_config(CONFIGS[name])
+
+
+def trainer_of(model: nn.Module, pairs: DescribedImages, folder, **options) -> Trainer:
+    settings = {"per_device_train_batch_size": 16, "learning_rate": 3e-3, "logging_steps": 1, "save_strategy": "epoch"}
+    settings |= {"report_to": "none", "use_cpu": True, "dataloader_pin_memory": False, "disable_tqdm": True}
+    arguments = TrainingArguments(output_dir=str(folder), **(settings | options))
+    return Trainer(model, arguments, collate_described, train_dataset=pairs, eval_dataset=pairs)
+
+
+def batch_of(pairs: DescribedImages, rows=range(16)) -> dict[str, torch.Tensor]:
+    return collate_described([pairs[i] for i in rows])
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_loss_is_the_sum_and_its_gradient_reaches_every_kind_of_backbone(pairs, name):
+    model = AlignedClassifier(plain_model(name), WIDTH, align_weight=0.5, temperature=0.1)
+    batch = batch_of(pairs)
+    found = model(**batch)
+    output, image_emb = model.aligner(batch["pixel_values"])
+    align = model.aligner.alignment_loss(
+        image_emb, batch["text"], described=batch["described"], text_ids=batch["text_ids"]
+    )
+    torch.testing.assert_close(found.logits, output.logits)
+    torch.testing.assert_close(found.loss, F.cross_entropy(output.logits, batch["labels"]) + 0.5 * align)
+    align.backward()
+    first = next(model.aligner.backbone.parameters())
+    assert first.grad is not None and first.grad.abs().sum() > 0
+
+
+def test_evaluation_is_of_the_labels_alone(pairs):
+    model = AlignedClassifier(plain_model("vit"), WIDTH).eval()
+    batch = batch_of(pairs)
+    found = model(**batch)
+    torch.testing.assert_close(found.loss, F.cross_entropy(found.logits, batch["labels"]))
+    assert model(batch["pixel_values"]).keys() == {"logits"}
+
+
+def test_images_without_a_label_learn_from_their_text_alone(pairs):
+    model = AlignedClassifier(plain_model("vit"), WIDTH)
+    batch = batch_of(pairs)
+    labelled = model(**batch).loss
+    batch["labels"][:8] = IGNORED_LABEL
+    some = model(**batch)
+    torch.testing.assert_close(
+        labelled - some.loss,
+        F.cross_entropy(some.logits, batch_of(pairs)["labels"]) - F.cross_entropy(some.logits, batch["labels"]),
+    )
+    batch["labels"][:] = IGNORED_LABEL
+    none = model(**batch).loss
+    assert none.isfinite() and none > 0
+
+
+def gradients(model: nn.Module, batch: dict[str, torch.Tensor], rows: slice) -> dict[str, torch.Tensor | None]:
+    model(**{name: part[rows] for name, part in batch.items()}).loss.backward()
+    return {name.removeprefix("module."): parameter.grad for name, parameter in model.named_parameters()}
+
+
+def share(rank: int, port: int, out: Path, batch: dict[str, torch.Tensor]) -> None:
+    """Be one of two processes, each with half of the batch; the first one keeps the gradients."""
+    with joined_as(rank, 2, port):
+        model = nn.parallel.DistributedDataParallel(AlignedClassifier(plain_model("vit"), WIDTH))
+        found = gradients(model, batch, slice(8 * rank, 8 * rank + 8))
+        if rank == 0:
+            torch.save(found, out)
+        del model  # before its process group
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_gradient_of_one_however_labels_are_spread(pairs, tmp_path):
+    batch = batch_of(pairs)
+    batch["labels"][:6] = IGNORED_LABEL
+    mp.spawn(share, (free_port(), tmp_path / "shared.pt", batch), nprocs=2, daemon=True)
+    alone = gradients(AlignedClassifier(plain_model("vit"), WIDTH), batch, slice(0, 16))
+    shared = torch.load(tmp_path / "shared.pt", weights_only=True)
+    assert alone.keys() == shared.keys()
+    for name, gradient in alone.items():
+        torch.testing.assert_close(shared[name], gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_any_module_can_stand_in_for_a_model_of_transformers(pairs, tmp_path):
+    model = AlignedClassifier(timm.create_model("test_resnet", num_classes=CLASSES), WIDTH)
+    assert model(**batch_of(pairs)).logits.shape == (16, CLASSES)
+    with pytest.raises(ModelError, match=r"has no save_pretrained; save model.release\(\)"):
+        model.save_pretrained(tmp_path)
+    assert isinstance(model.release(), timm.models.ByobNet | timm.models.ResNet)
+
+
+def test_what_would_leave_the_texts_out_is_refused(pairs, tmp_path):
+    model = AlignedClassifier(plain_model("vit"), WIDTH)
+    with pytest.raises(ConfigError, match="label_smoothing_factor"):
+        trainer_of(model, pairs, tmp_path, label_smoothing_factor=0.1, max_steps=1).train()
+
+
+def test_the_trainer_trains_evaluates_and_saves_a_plain_model(pairs, tmp_path):
+    model = AlignedClassifier(plain_model("vit"), WIDTH, learn_temperature=True)
+    trainer = trainer_of(model, pairs, tmp_path / "run", num_train_epochs=4, eval_strategy="epoch")
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    evaluated = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
+    assert losses[-1] < losses[0]
+    assert evaluated[-1] < evaluated[0]
+    prediction = trainer.predict(pairs)
+    assert prediction.predictions.shape == (48, CLASSES)
+    assert prediction.label_ids.tolist() == pairs.image_set.labels.tolist()
+
+    model.save_pretrained(tmp_path / "plain")
+    plain = AutoModelForImageClassification.from_pretrained(tmp_path / "plain")
+    assert plain.state_dict().keys() == plain_model("vit").state_dict().keys()
+    pixels = batch_of(pairs)["pixel_values"]
+    torch.testing.assert_close(plain(pixels).logits, model.eval()(pixels).logits)
+    checkpoint = load_file(tmp_path / "run" / "checkpoint-12" / "model.safetensors")
+    assert {"aligner.head.weight", "aligner.alignment.log_scale"} <= checkpoint.keys()
+
+
+def test_training_resumes_with_the_head(pairs, tmp_path):
+    options = {"num_train_epochs": 2, "max_steps": 6}
+    whole = AlignedClassifier(plain_model("vit"), WIDTH, learn_temperature=True)
+    trainer_of(whole, pairs, tmp_path / "run", **options).train()
+    resumed = AlignedClassifier(plain_model("vit", seed=1), WIDTH, learn_temperature=True)
+    trainer = trainer_of(resumed, pairs, tmp_path / "again", **options)
+    trainer.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-3"))
+    assert trainer.state.global_step == 6
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], value, rtol=1e-4, atol=1e-6)

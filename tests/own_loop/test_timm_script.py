@@ -1,0 +1,341 @@
+"""Alignment inside timm's training script: its loader, mixup, task, moving average, optimiser and checkpoints."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torch.multiprocessing as mp
+from PIL import Image
+from timm.data import AugMixDataset, FastCollateMixup, create_dataset
+from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+from timm.optim import create_optimizer_v2
+from timm.task import TrainingTask, load_task_ema_checkpoint, resume_task_checkpoint
+from timm.utils import CheckpointSaver, unwrap_model
+from torch import nn
+
+from gpt4image.base.errors import ConfigError, DataError, ModelError, TableError
+from gpt4image.data.digests import file_digests
+from gpt4image.own_loop.texts import Texts
+from gpt4image.own_loop.timm_script import AlignedTask, Targets, create_loader_with_texts
+from several_processes import free_port, joined_as
+from tables import make_table
+
+# timm's ImageDataset leaves closing the files that it opens to Python.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+
+WIDTH, CLASSES = 8, 3
+
+
+@pytest.fixture
+def texts(colour_folder, tmp_path) -> Texts:
+    """A text for two of three pictures of each colour."""
+    rng = np.random.default_rng(0)
+    files = sorted(colour_folder.rglob("*.png"))
+    digests = file_digests([str(file) for file in files])
+    vectors = rng.standard_normal((len(files), WIDTH))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    described = {digest: [vector] for i, (digest, vector) in enumerate(zip(digests, vectors, strict=True)) if i % 3}
+    return Texts(make_table(tmp_path / "table", described))
+
+
+def loader(texts: Texts, folder: Path, **options):
+    dataset = create_dataset("", root=str(folder), split="train", is_training=True)
+    wrapped = AugMixDataset(dataset, options["num_aug_splits"]) if "num_aug_splits" in options else dataset
+    defaults = {"input_size": (3, 16, 16), "batch_size": 16, "is_training": True, "no_aug": True, "num_workers": 0}
+    device = torch.device("cpu")
+    return create_loader_with_texts(texts, wrapped, device=device, **(defaults | options)), dataset
+
+
+def task_of(texts: Texts | SimpleNamespace, name: str = "test_resnet", **options) -> AlignedTask:
+    torch.manual_seed(0)
+    size = {"img_size": 16, "patch_size": 8} if "vit" in name else {}
+    model = timm.create_model(name, num_classes=CLASSES, **size)
+    options = {"criterion": LabelSmoothingCrossEntropy(), "verbose": False} | options
+    return AlignedTask(model, text_width=texts.width, **options)
+
+
+def colour_of(images: torch.Tensor) -> torch.Tensor:
+    """Return (B, 3), the mean colour of normalised pictures."""
+    return images.mean((2, 3))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_brings_labels_and_the_texts_of_its_own_images(texts, colour_folder, workers):
+    batches, dataset = loader(texts, colour_folder, num_workers=workers)
+    names = dataset.filenames(absolute=True)
+    text_of = dict(zip(names, file_digests(names), strict=True))
+    seen = 0
+    for images, targets in batches:
+        assert isinstance(targets, Targets)
+        assert images.shape == (16, 3, 16, 16)
+        assert (targets.soft, targets.mixing) == (None, None)
+        for colour, label, text, described in zip(colour_of(images), *targets[:3], strict=True):
+            assert colour.argmax() == 2 - label  # blue, green and red
+            possible = [
+                texts[text_of[name]] for name in names if Path(name).parent.name == ("blue", "green", "red")[label]
+            ]
+            assert any(torch.equal(text, one.text) and bool(described) == one.described for one in possible)
+            seen += 1
+    assert seen == 48
+
+
+def test_the_text_of_an_image_is_its_own_and_not_that_of_its_neighbour(texts, colour_folder):
+    names = create_dataset("", root=str(colour_folder), split="train").filenames(absolute=True)
+    for number, name in enumerate(names):  # each picture now says its number
+        Image.new("RGB", (16, 16), (number, 0, 0)).save(name)
+    Path(names[7]).write_bytes(b"no picture")
+    digests = file_digests(names)
+    own = np.eye(48)
+    table = make_table(texts.table.path.parent / "own", {digest: [own[i]] for i, digest in enumerate(digests)})
+    batches, _ = loader(Texts(table), colour_folder, mean=(0.0,) * 3, std=(1 / 255,) * 3)
+    for images, targets in batches:
+        numbers = images[:, 0, 0, 0].round().long()
+        assert 7 not in numbers  # timm takes the next picture for one that is broken: so must the text
+        assert targets.text.argmax(1).tolist() == numbers.tolist()
+
+
+@pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
+def test_texts_are_mixed_as_timm_mixes_images(texts, colour_folder, mode):
+    np.random.seed(3)
+    mixup = FastCollateMixup(mixup_alpha=1.0, mode=mode, label_smoothing=0.1, num_classes=CLASSES)
+    batches, _ = loader(texts, colour_folder, collate_fn=mixup, mean=(0.0,) * 3, std=(1 / 255,) * 3)
+    pure = torch.tensor([[40.0, 60.0, 220.0], [40.0, 190.0, 60.0], [220.0, 50.0, 40.0]])
+    mixed = 0
+    for images, targets in batches:
+        torch.testing.assert_close(targets.mixing.sum(1), torch.ones(16))
+        one_hot = nn.functional.one_hot(targets.classes, CLASSES).float()
+        torch.testing.assert_close(targets.soft, targets.mixing @ one_hot * 0.9 + 0.1 / CLASSES)
+        torch.testing.assert_close(colour_of(images), targets.mixing @ pure[targets.classes], atol=12.0, rtol=0)
+        mixed += int((targets.mixing.diagonal() < 0.99).sum())
+    assert mixed > 10
+
+
+def test_cutmix_and_switching_the_mixing_off(texts, colour_folder):
+    mixup = FastCollateMixup(mixup_alpha=0.0, cutmix_alpha=1.0, num_classes=CLASSES)
+    batches, _ = loader(texts, colour_folder, collate_fn=mixup)
+    assert batches.mixup_enabled
+    off_diagonal = torch.cat([targets.mixing.diagonal() for _, targets in batches])
+    assert off_diagonal.min() < 0.9
+    batches.mixup_enabled = False  # as --mixup-off-epoch does
+    for _, targets in batches:
+        torch.testing.assert_close(targets.mixing, torch.eye(16))
+
+
+def test_splits_of_augmix_repeat_the_targets(texts, colour_folder):
+    batches, _ = loader(texts, colour_folder, num_aug_splits=2, no_aug=False, auto_augment="augmix-m3-w2")
+    images, targets = next(iter(batches))
+    assert len(images) == 32
+    for part in targets[:4]:
+        assert torch.equal(part[:16], part[16:])
+
+
+def test_a_loader_for_evaluation_stays_that_of_timm(texts, colour_folder):
+    batches, _ = loader(texts, colour_folder, is_training=False)
+    _, labels = next(iter(batches))
+    assert labels.tolist() == [0] * 16
+
+
+def test_the_loss_is_the_sum_and_its_gradient_reaches_the_backbone(texts, colour_folder):
+    batches, _ = loader(texts, colour_folder)
+    images, targets = next(iter(batches))
+    task = task_of(texts, align_weight=0.5, alignment={"loss": "siglip", "learn_temperature": True})
+    result = task(images, targets)
+    torch.testing.assert_close(result["loss"], result["task_loss"] + 0.5 * result["align_loss"])
+    assert result["output"].shape == (16, CLASSES)
+    result["align_loss"].backward()
+    first = next(task.get_eval_model().parameters())
+    assert first.grad is not None and first.grad.abs().sum() > 0
+    assert task.trainable_module.alignment.log_scale.grad != 0
+    plain = task(images, targets.classes)
+    assert plain.keys() == {"loss", "output"}
+    torch.testing.assert_close(plain["loss"], LabelSmoothingCrossEntropy()(plain["output"], targets.classes))
+
+
+def test_the_head_is_where_the_model_is(texts):
+    model = timm.create_model("resnet10t", num_classes=CLASSES).to("meta", torch.float64)
+    task = AlignedTask(model, text_width=texts.width, alignment={"learn_temperature": True})
+    assert {parameter.device.type for parameter in task.parameters()} == {"meta"}
+    assert {parameter.dtype for parameter in task.trainable_module.head.parameters()} == {torch.float64}
+
+
+def test_mixed_batches_train_with_soft_targets(texts, colour_folder):
+    mixup = FastCollateMixup(mixup_alpha=0.4, num_classes=CLASSES)
+    batches, _ = loader(texts, colour_folder, collate_fn=mixup)
+    task = task_of(texts, criterion=SoftTargetCrossEntropy())
+    images, targets = next(iter(batches))
+    result = task(images, targets)
+    torch.testing.assert_close(result["task_loss"], SoftTargetCrossEntropy()(result["output"], targets.soft))
+    expected = task.trainable_module.alignment_loss(
+        task.trainable_module(images)[1],
+        targets.text,
+        mixing=targets.mixing,
+        described=targets.described,
+        text_ids=targets.text_id,
+    )
+    torch.testing.assert_close(result["align_loss"], expected)
+
+
+def test_the_optimiser_treats_the_backbone_as_if_it_were_alone(texts):
+    task = task_of(texts, "test_vit")
+    module = task.get_trainable_module()
+    for options in ({}, {"layer_decay": 0.5}):
+        alone, whole = (
+            create_optimizer_v2(part, opt="adamw", lr=0.1, weight_decay=0.2, **options)
+            for part in (module.backbone, module)
+        )
+        settings = [
+            {
+                id(p): (group["weight_decay"], group.get("lr_scale"))
+                for group in one.param_groups
+                for p in group["params"]
+            }
+            for one in (alone, whole)
+        ]
+        assert settings[0].items() <= settings[1].items()
+        assert settings[1][id(module.head.weight)] == (0.2, 1.0 if options else None)
+    assert set(task.get_clip_parameters()) == set(module.parameters())
+    left_out = set(module.parameters()) - set(task.get_clip_parameters(exclude_head=True))
+    assert left_out == set(module.backbone.head.parameters())
+
+
+def test_a_checkpoint_holds_the_plain_backbone_and_resumes_with_the_head(texts, tmp_path):
+    def new(seed: int) -> tuple[AlignedTask, torch.optim.Optimizer]:
+        task = task_of(texts, alignment={"learn_temperature": True})
+        task.setup_ema(decay=0.5)
+        torch.manual_seed(seed)
+        for parameter in task.parameters():
+            parameter.data.add_(torch.randn_like(parameter), alpha=0.01)
+        return task, torch.optim.AdamW(task.get_trainable_module().parameters(), lr=0.1)
+
+    task, optimizer = new(1)
+    saver = CheckpointSaver(
+        task.get_eval_model(),
+        optimizer,
+        args=argparse.Namespace(model="test_resnet"),
+        checkpoint_dir=tmp_path,
+        task=task,
+    )
+    saver.save_checkpoint(0, metric=1.0)
+    file = tmp_path / "last.pth.tar"
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        saved = torch.load(file, weights_only=True)
+    plain = timm.create_model("test_resnet", num_classes=CLASSES, checkpoint_path=str(tmp_path / "model_best.pth.tar"))
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(plain.eval()(images), task.get_eval_model(ema=True).eval()(images))  # timm prefers it
+    plain.load_state_dict(saved["state_dict"], strict=True)
+    torch.testing.assert_close(plain(images), task.get_eval_model().eval()(images))
+    assert saved["task_state"].keys() == {"head", "alignment"}
+
+    other, optimizer = new(2)
+    assert resume_task_checkpoint(other, file, optimizer, log_info=False) == 1
+    load_task_ema_checkpoint(other, file)
+    for ema in (False, True):
+        states = [one.get_trainable_module(ema=ema).state_dict() for one in (task, other)]
+        assert states[0].keys() == states[1].keys()
+        assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiled_and_averaged(texts, colour_folder):
+    images, targets = next(iter(loader(texts, colour_folder)[0]))
+    task = task_of(texts)
+    expected = task(images, targets)["loss"]
+    fresh = task_of(texts)
+    fresh.setup_ema(decay=0.0)
+    torch._dynamo.reset()
+    fresh.compile(backend="eager")
+    fresh.compile_ema(backend="eager")
+    torch.testing.assert_close(fresh(images, targets)["loss"], expected)
+    fresh.update_ema(step=2)
+    for ema in (False, True):
+        assert fresh.get_eval_model(ema=ema).eval()(images).shape == (16, CLASSES)
+    assert not any(name.startswith("head.weight") for name in fresh.get_checkpoint_state()["state_dict"])
+    assert isinstance(fresh.get_checkpoint_state()["state_dict"], dict)
+    timm.create_model("test_resnet", num_classes=CLASSES).load_state_dict(fresh.get_checkpoint_state()["state_dict"])
+
+
+def test_what_cannot_be_joined_is_refused(texts, colour_folder, tmp_path):
+    with pytest.raises(ConfigError, match="leave --no-prefetcher out"):
+        loader(texts, colour_folder, use_prefetcher=False)
+    with pytest.raises(ConfigError, match="--mixup-mode half"):
+        loader(texts, colour_folder, collate_fn=FastCollateMixup(mode="half"))
+    with pytest.raises(DataError, match="TensorDataset gives no files"):
+        numbers = torch.utils.data.TensorDataset(torch.zeros(4))
+        create_loader_with_texts(texts, numbers, (3, 16, 16), 2, is_training=True)
+    with pytest.raises(DataError, match="2 keys for 48 images"):
+        loader(texts, colour_folder, keys=["a", "b"])
+    foreign = Texts(make_table(tmp_path / "foreign", {"ab" * 32: [np.eye(WIDTH)[0]]}))
+    with pytest.raises(TableError, match="None of the 48 images has a text"):
+        loader(foreign, colour_folder)
+
+
+def test_a_timm_whose_tasks_have_no_state_is_refused(texts, monkeypatch):
+    monkeypatch.delattr(TrainingTask, "get_checkpoint_state")
+    with pytest.raises(ModelError, match=r"pip install 'timm>=1.0.31'"):
+        task_of(texts)
+
+
+def test_texts_by_name(colour_folder, tmp_path):
+    captions = {"blue/00.png": "A blue field.", "red/03.png": "A red field."}
+    texts = Texts.encoded(captions.items(), tmp_path / "named", encoder="bag-of-words:8")
+    dataset = create_dataset("", root=str(colour_folder), split="train")
+    batches = create_loader_with_texts(
+        texts,
+        dataset,
+        (3, 16, 16),
+        48,
+        is_training=True,
+        keys=dataset.filenames(),
+        num_workers=0,
+        device=torch.device("cpu"),
+    )
+    (batch,) = list(batches)
+    assert batch[1].described.sum() == 2
+    assert sorted(batch[1].classes[batch[1].described].tolist()) == [0, 2]
+
+
+def gradients(task: AlignedTask, rows: slice) -> dict[str, torch.Tensor]:
+    """Return the gradients of some rows of a fixed batch with mixed texts, a missing one and two equal ones."""
+    torch.manual_seed(1)
+    images, texts, classes = torch.randn(8, 3, 16, 16), torch.randn(8, WIDTH), torch.arange(8) % CLASSES
+    described, ids = torch.arange(8) != 2, torch.tensor([0, 1, 2, 3, 0, 5, 6, 7])
+    mixing = (0.7 * torch.eye(8) + 0.3 * torch.block_diag(*[torch.eye(4).flip(0)] * 2))[rows, rows]
+    soft = nn.functional.one_hot(classes, CLASSES).float()
+    task(images[rows], Targets(*(part[rows] for part in (classes, texts, described, ids, soft)), mixing))[
+        "loss"
+    ].backward()
+    return {name: parameter.grad for name, parameter in unwrap_model(task.trainable_module).named_parameters()}
+
+
+def learning_temperature(width: int) -> AlignedTask:
+    """Return the task of a small ViT that learns its temperature and takes soft targets."""
+    return task_of(
+        SimpleNamespace(width=width),
+        "test_vit",
+        alignment={"learn_temperature": True},
+        criterion=SoftTargetCrossEntropy(),
+    )
+
+
+def share(rank: int, port: int, out: Path, width: int) -> None:
+    """Be one of two processes, each with half of the batch; the first one keeps the gradients."""
+    with joined_as(rank, 2, port):
+        found = gradients(learning_temperature(width).prepare_distributed(), slice(4 * rank, 4 * rank + 4))
+        if rank == 0:
+            torch.save(found, out)
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_gradient_of_one(tmp_path):
+    mp.spawn(share, (free_port(), tmp_path / "shared.pt", WIDTH), nprocs=2, daemon=True)
+    alone = gradients(learning_temperature(WIDTH), slice(0, 8))
+    shared = torch.load(tmp_path / "shared.pt", weights_only=True)
+    assert {"alignment.log_scale", "head.weight", "backbone.pos_embed"} <= alone.keys() == shared.keys()
+    for name in alone:
+        torch.testing.assert_close(shared[name], alone[name], rtol=1e-4, atol=1e-5)

@@ -1,0 +1,384 @@
+"""The engine ray on a real cluster of two workers: same results as locally, workers that die, faults that stop all."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gpt4image.artifacts.store import Description, DescriptionStore
+from gpt4image.artifacts.table import EmbeddingTable
+from gpt4image.base.errors import ConfigError, DescriberError, MissingExtraError
+from gpt4image.base.interrupts import Interrupt
+from gpt4image.config import DescribeConfig, EncodeConfig
+from gpt4image.data import load_image_set
+from gpt4image.data.image_set import ImageSet
+from gpt4image.describing.asking import Asking
+from gpt4image.describing.budget import Budget
+from gpt4image.describing.describe import describe
+from gpt4image.describing.describers import Answer, load_describer
+from gpt4image.describing.describers.ray import RayDescriber
+from gpt4image.describing.describers.replay import ReplayDescriber
+from gpt4image.describing.prompts import PROMPTS
+from gpt4image.encoding.encode import encode
+from gpt4image.parallel.ray_cluster import MOST_TRIES, Cluster, Result, Workers, require_ray
+from openai_stub import Call, Reply, answer, failure, serve
+from tiny_text_models import make_model
+from tiny_vlm import make_tiny_vlm
+
+KEY = "sk-only-in-the-environment"
+# Ray leaves sockets and log files of its processes to the garbage collector, and warns about its own next versions.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:`use_:DeprecationWarning:ray.data.context"),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    """One cluster for all tests; its processes have the key in their environment, as those of a real one would."""
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        patch.setenv("OPENAI_API_KEY", KEY)
+        require_ray()
+        import ray
+
+        warnings.simplefilter("ignore")
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import this file
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> ImageSet:
+    """41 small pictures in a folder, all different."""
+    folder = tmp_path / "photos" / "class"
+    folder.mkdir(parents=True)
+    for number in range(41):
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(folder / f"{number:02}.png")
+    return load_image_set(f"folder:{folder.parent}")
+
+
+@pytest.fixture
+def replay_file(tmp_path: Path, photos: ImageSet) -> Path:
+    """Descriptions of all pictures but one."""
+    file = tmp_path / "texts.jsonl"
+    rows = [{"key": key, "description": f"picture {key}"} for key in photos.keys[1:]]
+    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return file
+
+
+def config_of(describer: str, **options: Any) -> DescribeConfig:
+    return DescribeConfig(data="-", store=Path("-"), describer=describer, engine="ray", **{"workers": 2, **options})
+
+
+def ask(describer: Any, images: ImageSet, samples: int = 1) -> Iterator[Sequence[Answer]]:
+    asking = Asking(images, [PROMPTS["paper"]], samples, [{}])
+    return describer.describe(asking.requests(Budget(limit=None, max_cost=None, price=None, max_tokens=1), Interrupt()))
+
+
+def said(answers: Iterator[Sequence[Answer]]) -> dict[tuple[str, int], tuple[Any, ...]]:
+    """What was said about each image, without what differs from run to run."""
+    return {
+        (one.request.digest, one.sample): dataclasses.astuple(dataclasses.replace(one, latency_s=None))[1:]
+        for group in answers
+        for one in group
+    }
+
+
+def test_replayed_answers_are_those_of_the_engine_local(photos: ImageSet, replay_file: Path) -> None:
+    config = config_of(f"replay:{replay_file}", batch_size=4)
+    describer = RayDescriber(config, photos)
+    local = load_describer(config)
+    assert describer.settings == local.settings
+    expected = said(ask(local, photos, samples=2))
+    assert len(expected) == 82
+    assert said(ask(describer, photos, samples=2)) == expected
+    start = time.monotonic()
+    assert said(ask(describer, photos, samples=2)) == expected  # a later round finds the workers ready
+    assert time.monotonic() - start < 3
+    assert describer.report(photos).facts == {**local.report(photos).facts, "workers": 2}
+
+
+def test_requests_are_pulled_only_as_far_ahead_as_the_workers_have_room(photos: ImageSet, replay_file: Path) -> None:
+    pulled = 0
+    most_ahead = answered = 0
+
+    def requests() -> Iterator[Any]:
+        nonlocal pulled, most_ahead
+        asking = Asking(photos, [PROMPTS["paper"]], 1, [{}])
+        for one in asking.requests(Budget(limit=None, max_cost=None, price=None, max_tokens=1), Interrupt()):
+            pulled += 1
+            most_ahead = max(most_ahead, pulled - answered)
+            yield one
+
+    describer = RayDescriber(config_of(f"replay:{replay_file}", batch_size=1, workers=1), photos)
+    for group in describer.describe(requests()):
+        answered += len(group)
+    describer.report(photos)
+    assert answered == pulled == 41
+    assert most_ahead <= 3  # two calls at once and one at hand
+
+
+def test_a_mistake_on_a_worker_stops_the_run_with_its_message(photos: ImageSet, replay_file: Path) -> None:
+    describer = RayDescriber(config_of(f"replay:{replay_file}"), photos)
+    replay_file.unlink()  # the driver saw it, the workers do not: as where machines share no files
+    with pytest.raises(DescriberError, match="there is no such file"):
+        list(ask(describer, photos))
+
+
+@pytest.mark.slow
+def test_a_model_says_what_it_says_locally(photos: ImageSet, tmp_path: Path) -> None:
+    model = make_tiny_vlm(tmp_path / "model")
+    few = photos.select(range(20))
+    config = config_of(f"transformers:{model}", batch_size=4, temperature=0.0, max_tokens=12, device="cpu")
+    describer = RayDescriber(config, few)
+    spread = said(ask(describer, few))
+    describer.report(few)
+    assert len(spread) == 20 and all(text for _, text, *_ in spread.values())
+    assert spread == said(ask(load_describer(config), few))
+
+
+def test_a_worker_that_would_write_something_else_is_refused(
+    photos: ImageSet, replay_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ReplayDescriber, "settings", {"kind": "replay", "file": "another.jsonl"})
+    describer = RayDescriber(config_of(f"replay:{replay_file}"), photos)
+    with pytest.raises(DescriberError, match=r"file: texts\.jsonl and another\.jsonl"):
+        list(ask(describer, photos))
+
+
+@pytest.fixture
+def server() -> Iterator[Any]:
+    """A server that says which call it answers with which key."""
+    with serve(lambda call: answer(f"seen {call.headers['authorization']}"[:8], delay=0.05)) as stub:
+        yield stub
+
+
+def test_workers_share_a_server_and_its_limits(
+    photos: ImageSet, server: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    config = config_of("openai:tiny", base_url=server.url, concurrency=8, batch_size=2)
+    describer = RayDescriber(config, photos)
+    spread = said(ask(describer, photos))
+    describer.report(photos)
+    assert len(server.calls) == 41
+    assert 2 <= server.most_in_flight <= 8
+    assert {call.headers["authorization"] for call in server.calls} == {f"Bearer {KEY}"}
+    assert spread == said(ask(load_describer(config), photos))
+    assert KEY not in "".join(capfd.readouterr())
+    import ray
+
+    logs = [file for file in Path(ray._private.worker._global_node.get_logs_dir_path()).rglob("*") if file.is_file()]
+    assert logs and not [file for file in logs if KEY.encode() in file.read_bytes()]
+
+
+def test_a_used_up_quota_stops_the_run_and_keeps_what_came(photos: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+    def until_the_tenth(call: Call) -> Reply:
+        return answer("fine") if call.number < 10 else failure(429, "You exceeded your quota", "insufficient_quota")
+
+    came = 0
+    with serve(until_the_tenth) as stub:
+        describer = RayDescriber(config_of("openai:tiny", base_url=stub.url, concurrency=4, batch_size=2), photos)
+        with pytest.raises(DescriberError, match="quota"):
+            for group in ask(describer, photos):
+                came += sum(one.text is not None for one in group)
+        assert came + sum(one.text is not None for one in describer.arrived()) == 10
+        assert len(stub.calls) <= 10 + 4
+
+
+class Sleepy:
+    """Work that says who did it; dies or waits where the payload says so."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def __call__(self, payload: bytes) -> bytes:
+        name = payload.decode()
+        (self.folder / f"{name} {time.monotonic_ns()}").touch()
+        if name == "poison":
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.3)
+        return str(os.getpid()).encode()
+
+
+def drain(workers: Workers) -> list[Result]:
+    return [workers.receive() for _ in range(workers.pending)]
+
+
+def test_a_worker_that_is_killed_costs_only_tries_and_a_deadly_payload_is_given_up(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    workers = Workers(Cluster(), Sleepy, (str(tmp_path),), count=2, calls=1, gpu=False)
+    try:
+        workers.send(b"first")
+        victim = int(workers.receive().payload)
+        numbers = {workers.send(b"item") for _ in range(4)}
+        time.sleep(0.1)
+        os.kill(victim, signal.SIGKILL)
+        results = drain(workers)
+        assert {result.number for result in results} == numbers
+        assert not any(result.lost or result.fault for result in results)
+        deadly = workers.send(b"poison")
+        assert drain(workers) == [Result(deadly, lost=True)]
+        assert len(list(tmp_path.glob("poison*"))) == MOST_TRIES
+        workers.send(b"after")
+        assert not drain(workers)[0].lost
+        assert capfd.readouterr().out == ""  # it belongs to the JSON of the stage
+    finally:
+        workers.close()
+
+
+def test_closing_gives_up_what_runs_and_keeps_what_came(tmp_path: Path) -> None:
+    workers = Workers(Cluster(), Sleepy, (str(tmp_path),), count=2, calls=1, gpu=False)
+    for _ in range(30):
+        workers.send(b"item")
+    first = workers.receive()
+    time.sleep(1)
+    start = time.monotonic()
+    workers.close()
+    assert time.monotonic() - start < 5
+    came = list(workers.received())
+    assert 1 <= len(came) < 29 and first.number not in {result.number for result in came}
+
+
+def test_more_workers_than_there_is_room_for_are_refused(photos: ImageSet, replay_file: Path) -> None:
+    describer = RayDescriber(config_of(f"replay:{replay_file}", workers=3), photos)
+    with pytest.raises(ConfigError, match="--workers 3: each takes a CPU, and the Ray cluster has 2"):
+        list(ask(describer, photos))
+
+
+@pytest.mark.parametrize("address", ["http://me:hunter2@localhost:1/v1", "http://localhost:1/v1?api-key=hunter2"])
+def test_a_secret_in_an_address_is_not_sent_to_workers(address: str, photos: ImageSet) -> None:
+    with pytest.raises(ConfigError, match="OPENAI_BASE_URL on every machine") as caught:
+        RayDescriber(config_of("openai:tiny", base_url=address), photos)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_an_address_with_a_parameter_that_is_no_secret_is_sent(photos: ImageSet) -> None:
+    address = "http://localhost:1/v1?api-version=2024-10-21"
+    assert RayDescriber(config_of("openai:tiny", base_url=address), photos).price is not None
+
+
+def test_a_cluster_that_is_not_there_is_named_at_once(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from gpt4image.parallel.ray_cluster import Cluster; Cluster()"]
+    done = subprocess.run(
+        command, env={**os.environ, "RAY_ADDRESS": "127.0.0.1:1"}, capture_output=True, text=True, timeout=30
+    )
+    assert "RunError: --engine ray: there is no Ray cluster at RAY_ADDRESS=127.0.0.1:1 ([Errno 111]" in done.stderr
+
+
+def rows_of(store_path: Path) -> list[dict[str, Any]]:
+    with DescriptionStore(store_path) as store:
+        every = [*store.descriptions(), *store.descriptions(status="failed")]
+    return [{**vars(row), "created": None, "latency_s": None} for row in every]
+
+
+@pytest.mark.slow
+def test_the_store_is_that_of_the_engine_local(photos: ImageSet, replay_file: Path, tmp_path: Path) -> None:
+    def run(store: str, **options: Any) -> dict[str, Any]:
+        config = DescribeConfig(
+            data=photos.spec,
+            store=tmp_path / store,
+            describer=f"replay:{replay_file}",
+            prompt=("paper", "attributes"),
+            **options,
+        )
+        return dict(describe(config).summary)
+
+    local = run("local.db")
+    limited = run("ray.db", engine="ray", workers=2, limit=17)
+    assert (limited["described"], limited["stopped_by"]) == (17, "--limit 17")
+    spread = run("ray.db", engine="ray", workers=2)
+    assert spread == {**local, "already_described": 17, "described": 80 - 17, "workers": 2}
+    assert len(rows_of(tmp_path / "ray.db")) == 80
+    assert rows_of(tmp_path / "ray.db") == rows_of(tmp_path / "local.db")
+
+
+@pytest.mark.slow
+def test_interrupted_it_keeps_what_came_prints_no_noise_and_leaves_no_process(photos: ImageSet, tmp_path: Path) -> None:
+    folder = photos.spec.removeprefix("folder:")
+    with serve(lambda call: answer("a red square", delay=0.5)) as stub:
+        command = [sys.executable, "-m", "gpt4image", "describe", "--data", f"folder:{folder}", "--engine", "ray"]
+        options = ["--describer", "openai:tiny", "--base-url", stub.url, "--concurrency", "2", "--batch-size", "1"]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        process = subprocess.Popen(
+            [*command, *options, "--workers", "1", "--json", "--store", str(tmp_path / "a.db")],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        while len(stub.calls) < 6:
+            time.sleep(0.1)
+            assert process.poll() is None
+        children = descendants(process.pid)
+        assert len(children) > 3
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+        assert (process.returncode, out) == (130, "")
+        assert "Interrupted" in err and "Traceback" not in err
+        time.sleep(1)
+        assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+        assert 6 <= len(rows_of(tmp_path / "a.db")) == len(stub.calls) < 41
+
+
+def descendants(pid: int) -> list[int]:
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            found += [int(child), *descendants(int(child))]
+    return found
+
+
+def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray.data", None)
+    with pytest.raises(MissingExtraError, match=r"--engine ray needs .*gpt4image\[ray\]"):
+        require_ray()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoder", ["minilm", "transformers"])
+def test_a_table_is_that_of_the_engine_local(encoder: str, tmp_path: Path) -> None:
+    store_path = tmp_path / "texts.db"
+    words = ["a", "small", "brown", "bird", "with", "black", "wings", "on", "the", "branch", "of", "an", "old", "tree"]
+    rng = np.random.default_rng(0)
+    with DescriptionStore(store_path, write=True) as store:
+        store.add(
+            Description(
+                digest=f"{number:064x}",
+                prompt=PROMPTS["paper"],
+                describer={"kind": "test"},
+                created=0.0,
+                text=f"{number} " + " ".join(rng.choice(words, size=rng.integers(3, 40))),
+            )
+            for number in range(300)
+        )
+    if encoder == "transformers":  # reads 24 tokens: longer texts travel as chunks
+        encoder = f"transformers:{make_model(tmp_path / 'bert', 'bert', max_length=24)}"
+    options: dict[str, Any] = {"store": store_path, "encoder": encoder, "batch_tokens": 512, "device": "cpu"}
+    local, spread = tmp_path / "local", tmp_path / "ray"
+    encode(EncodeConfig(out=local, **options))
+    outcome = encode(EncodeConfig(out=spread, engine="ray", workers=2, **options))
+    assert outcome.summary["texts_encoded"] == 300
+    for name in ("texts.npy", "digests.npy", "offsets.npy", "rows.npy"):
+        assert (local / name).read_bytes() == (spread / name).read_bytes(), name
+    one, other = EmbeddingTable.open(local), EmbeddingTable.open(spread)
+    assert one.manifest == other.manifest and bool(one.manifest.pooled) is (encoder != "minilm")
+    np.testing.assert_allclose(np.asarray(one.embeddings), np.asarray(other.embeddings), atol=1e-3)

@@ -1,0 +1,416 @@
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpt4image.base.errors import RunError
+from gpt4image.base.files import read_json, write_json
+from gpt4image.config import ReportConfig
+from gpt4image.reporting.report import report, run_sentence, write_report
+from synthetic_records import (
+    comparison_record,
+    data_url,
+    descriptions,
+    examples,
+    space_map,
+    write_comparison,
+    write_run,
+)
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'\n`{{ 7*7 }}` \x00"
+
+
+class Elements(HTMLParser):
+    """Collects elements, ids and visible text of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def words(page: str) -> str:
+    return " ".join("".join(Elements(page).text).split())
+
+
+def full_record() -> dict[str, Any]:
+    """Return a record of two comparisons, as the demo writes it."""
+    few = comparison_record()
+    every = comparison_record(means={"baseline": 0.602, "aligned": 0.609, "text-labels": 0.611})
+    every |= {"question": "And with all labels?", "data": every["data"] | {"labels_per_class": None, "labelled": 1007}}
+    for arm in every["arms"].values():
+        arm["runs"] = [run.replace("runs/", "all/") for run in arm["runs"]]
+    return {**few, "comparisons": {"5 labels a category": few, "all labels": every}}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a comparison with every optional file, and its report."""
+    folder = write_comparison(tmp_path_factory.mktemp("comparison"), full_record())
+    pictures = examples(6)
+    write_json(folder / "examples.json", pictures)
+    doubts = [{"key": p["key"], "picture": p["picture"], "given": "flag", "text": "sign"} for p in pictures]
+    write_json(folder / "doubtful-labels.json", [doubt | {"probability": 0.93} for doubt in doubts])
+    write_json(folder / "descriptions.json", descriptions())
+    write_json(folder / "map.json", space_map())
+    assert write_report(folder) == folder / "report.html"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> str:
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_page_answers_first_and_then_shows_why(page: str) -> None:
+    text = words(page)
+    places = [
+        text.index(part)
+        for part in (
+            "What do descriptions buy with 5 labels a category?",
+            "With 5 labels a class, text labels raised test accuracy from 35.1 % to 49.4 % (+14.3 points",
+            "With all 1,007 training images labelled, text labels made no sure difference",
+            "What was done, and at what cost Pictures1,549, 1,524 of them described",
+            "1,600 descriptions; 1,240,000 tokens in, 72,000 out; $0.6115",
+            "Points over baseline",
+            "48.6 49.1 50.6",
+            "Validation accuracy after each epoch",
+            "the text arm with the highest mean",
+            "taken for another, summed over seeds",
+            "Before: baseline31.0 % of the pictures have a text of their own class nearest; 12.0 % have their",
+            "After: aligned",
+            "By chance, 8.3 % would",
+            "Test pictures, and what each arm sees in them",
+            "Doubtful labels Here the description",
+            "Length of 1,600 descriptions: half of them have 25 words or fewer, the longest 133.",
+            "flawed16 (1.0 %): loop 16",
+            "Describe this image.",
+            "gpt4image compare --data openmoji --labels-per-class 5 --seeds 3 --out cmp",
+            "Machine and versions",
+            "broken.png: cannot identify image file",
+        )
+    ]
+    assert places == sorted(places)
+
+
+def test_the_page_is_one_file_without_scripts(page: str) -> None:
+    elements = Elements(page)
+    assert not {"script", "iframe", "object", "embed", "form", "base"} & set(elements.tags)
+    assert not [name for name, _ in elements.attributes if name.startswith("on")]
+    links = [value or "" for name, value in elements.attributes if name in ("src", "href", "xlink:href", "action")]
+    assert links
+    assert all(link.startswith(("data:", "#")) for link in links)
+    assert not re.search(r"url\((?!#)", page)
+
+
+def test_links_lead_somewhere_and_ids_are_unique(page: str) -> None:
+    attributes = Elements(page).attributes
+    ids = [value for name, value in attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    for name, value in attributes:
+        if name in ("href", "xlink:href") and (value or "").startswith("#"):
+            assert (value or "")[1:] in ids
+        if name in ("aria-labelledby",):
+            assert set((value or "").split()) <= set(ids)
+
+
+def test_a_full_map_is_small(tmp_path: Path) -> None:
+    folder = write_comparison(tmp_path, comparison_record(seeds=1, means={"baseline": 0.3, "aligned": 0.4}))
+    without = len(write_report(folder).read_bytes())
+    write_json(folder / "map.json", space_map(240))
+    assert 20_000 < len(write_report(folder).read_bytes()) - without < 150_000
+
+
+def test_right_and_wrong_are_told_in_words_and_signs(page: str) -> None:
+    assert 'class="wrong"><span class="mark"><span aria-hidden="true">✗</span>' in page
+    assert "✓right: text-labels" in words(page).replace("✓ ", "✓")
+    assert "✗wrong: baseline sign 34 %" in words(page)
+
+
+def test_every_picture_has_a_text_alternative(page: str) -> None:
+    images = re.findall(r"<img [^>]*>", page)
+    assert len(images) == 12 + 6 * 3, "doubtful ones and examples, and three neighbours of each example"
+    assert all(re.search(r'alt="Picture [^"]+"', image) for image in images)
+
+
+def test_options_that_differ_are_told_per_arm(page: str) -> None:
+    text = words(page)
+    differing = text[text.index("What differs between the arms") : text.index("Chosen from the data")]
+    assert "align weight" in differing
+    assert "5 labels a category: aligned0.3" in differing
+    assert "lr" not in differing
+    assert "Chosen from the data epochs24" in text
+
+
+@pytest.fixture(scope="module")
+def hostile_pages(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Pages of a comparison and of a run in whose records every text tries to become a script."""
+    tmp_path = tmp_path_factory.mktemp("hostile")
+    record = comparison_record(means={"baseline": 0.3, "text-labels": 0.5, HOSTILE: 0.4})
+    for arm in record["arms"].values():
+        arm["runs"] = []
+        arm["description"] = HOSTILE
+    record |= {"question": HOSTILE, "command": HOSTILE, "notes": [HOSTILE], "metric": HOSTILE}
+    record["data"]["spec"] = HOSTILE
+    record = {**record, "comparisons": {HOSTILE: record}}
+    record["comparisons"][HOSTILE]["arms"]["baseline"]["runs"] = ["run"]
+    write_json(tmp_path / "comparison.json", record)
+    run = write_run(tmp_path / "run", HOSTILE)
+    for name in ("config.json", "environment.json", "run.json"):
+        write_json(
+            run / name, read_json(run / name) | {HOSTILE: HOSTILE, "set_aside": [{"name": HOSTILE, "reason": "x"}]}
+        )
+    evaluation = read_json(run / "evaluation-test.json")
+    write_json(run / "evaluation-test.json", evaluation | {"classes": [HOSTILE, *evaluation["classes"][1:]]})
+    guess = {"class": HOSTILE, "probability": 0.5}
+    example = {"key": HOSTILE, "label": HOSTILE, "split": "test", "picture": data_url(), "descriptions": [HOSTILE]}
+    near = {"key": HOSTILE, "label": HOSTILE, "picture": data_url(), "description": HOSTILE, "similarity": 0.5}
+    more = {"text_label": guess, "predictions": {HOSTILE: guess}, "neighbours": [near]}
+    write_json(tmp_path / "examples.json", [example | more])
+    doubt = {"key": HOSTILE, "picture": data_url(), "given": HOSTILE, "text": HOSTILE, "probability": 0.5}
+    write_json(tmp_path / "doubtful-labels.json", [doubt | {"description": HOSTILE, "truth": HOSTILE}])
+    side, place = {"name": HOSTILE, "own_class": 0.5}, [0.5, 0.5]
+    point = {"key": HOSTILE, "label": HOSTILE, "text": place, "before": place, "after": place}
+    hostile_map = {"split": HOSTILE, "among": 10, "before": side, "after": side, "points": [point]}
+    asked = {"name": HOSTILE, "text": HOSTILE, "class_conditioned": True}
+    by = {"prompt": HOSTILE, "describer": HOSTILE}
+    told = descriptions() | {"prompts": [asked], "describers": [by], "flaws": {HOSTILE: {"descriptions": 1}}}
+    for place_of_it in (tmp_path, run):
+        write_json(place_of_it / "map.json", hostile_map)
+        write_json(place_of_it / "descriptions.json", told | {"encoding": told["encoding"] | {"encoder": HOSTILE}})
+    return [path.read_text(encoding="utf-8") for path in (write_report(tmp_path), write_report(run))]
+
+
+def test_hostile_texts_are_shown_not_run(hostile_pages: list[str]) -> None:
+    for page in hostile_pages:
+        elements = Elements(page)
+        assert "script" not in elements.tags
+        assert "onerror" not in dict(elements.attributes)
+        assert "x" not in [value for name, value in elements.attributes if name == "src"]
+        assert "<script>alert(1)</script>" in "".join(elements.text)
+        assert "7*7" in page
+
+
+def test_pictures_that_are_no_bitmaps_are_set_aside(tmp_path: Path) -> None:
+    write_comparison(tmp_path, comparison_record(means={"baseline": 0.3, "text-labels": 0.5}))
+    good = {"key": "good", "split": "test", "picture": data_url()}
+    bad = {"key": "bad", "split": "test", "picture": "https://example.org/track.png"}
+    write_json(tmp_path / "examples.json", [good, bad])
+    outcome = report(ReportConfig(dir=tmp_path))
+    assert [item.name for item in outcome.set_aside] == ["examples.json[1]"]
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "track.png" not in page
+    assert 'alt="Picture good"' in page
+    assert "examples.json[1]" in words(page)
+
+
+@pytest.mark.parametrize("data", [{"train": 1007}, {"spec": None, "train": 1007}, {"spec": "openmoji"}])
+def test_facts_of_the_data_may_be_missing(tmp_path: Path, data: dict[str, Any]) -> None:
+    write_json(tmp_path / "comparison.json", comparison_record() | {"data": data})
+    assert report(ReportConfig(dir=tmp_path)).path == tmp_path / "report.html"
+    run = write_run(tmp_path / "run")
+    record = read_json(run / "run.json")
+    write_json(run / "run.json", {name: value for name, value in record.items() if name != "data"})
+    environment = read_json(run / "environment.json")
+    write_json(run / "environment.json", {name: value for name, value in environment.items() if name != "command"})
+    assert report(ReportConfig(dir=run)).set_aside == ()
+
+
+def test_without_optional_files_the_rest_is_shown(tmp_path: Path) -> None:
+    record = comparison_record()
+    for arm in record["arms"].values():
+        arm |= {"runs": [], "peak_memory_bytes": None, "seconds": None}
+    write_json(tmp_path / "comparison.json", record | {"question": "", "command": "", "notes": [], "data": {}})
+    outcome = report(ReportConfig(dir=tmp_path))
+    assert outcome.set_aside == ()
+    text = words((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "Text labels raised test accuracy from 35.1 % to 49.4 %" in text
+    for absent in ("Pictures", "Doubtful", "Training losses", "Machine and versions", "To do it again", "Set aside"):
+        assert absent not in text
+
+
+def test_the_outcome_tells_the_finding_and_the_table(folder: Path) -> None:
+    outcome = report(ReportConfig(dir=folder))
+    assert outcome.path == folder / "report.html"
+    assert list(outcome.summary["findings"]) == ["5 labels a category", "all labels"]
+    json.dumps(outcome.summary, allow_nan=False)
+    assert "text-labels     49.4 %" in outcome.text or "text-labels   49.4 %" in outcome.text
+
+
+def test_the_same_records_give_the_same_page(folder: Path, page: str) -> None:
+    assert write_report(folder).read_text(encoding="utf-8") == page
+
+
+def test_an_unfinished_run_is_named_and_the_others_are_shown(tmp_path: Path) -> None:
+    write_comparison(tmp_path, comparison_record(means={"baseline": 0.3, "text-labels": 0.5}))
+    (tmp_path / "runs/text-labels-seed1/run.json").unlink()
+    outcome = report(ReportConfig(dir=tmp_path))
+    assert [item.name for item in outcome.set_aside] == ["runs/text-labels-seed1"]
+    assert "Validation accuracy after each epoch" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_page_of_a_run(tmp_path: Path) -> None:
+    outcome = report(ReportConfig(dir=write_run(tmp_path / "run", "aligned", top1=0.437)))
+    assert outcome.summary == {"top1": 0.437}
+    text = words((tmp_path / "run/report.html").read_text(encoding="utf-8"))
+    assert outcome.text.startswith("Test accuracy is 43.7 % on 430 pictures (top-5 90.0 %, mean over classes 42.7 %, ")
+    assert "Run aligned Test accuracy is 43.7 % on 430 pictures" in text
+    assert "gpt4image train --out run" in text
+
+
+def test_a_run_outside_a_comparison_is_named_by_its_folder(tmp_path: Path) -> None:
+    page = write_report(write_run(tmp_path / "my run", "train")).read_text(encoding="utf-8")
+    assert "<h1>Run my run</h1>" in page
+
+
+def test_a_run_without_labelled_pictures_says_so(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    (folder / "evaluation-test.json").unlink()
+    assert report(ReportConfig(dir=folder)).summary == {"top1": None}
+    assert run_sentence(None) in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_run_of_one_epoch_without_validation_has_a_page(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", epochs=1)
+    line = json.loads((folder / "metrics.jsonl").read_text())
+    (folder / "metrics.jsonl").write_text(json.dumps(line | {"val": None}) + "\n")
+    write_report(folder)
+    assert 'id="training"' not in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_folder_without_records_is_refused(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(RunError, match=r"neither comparison\.json nor run\.json"):
+            report(ReportConfig(dir=folder))
+    folder = write_run(tmp_path / "run")
+    (folder / "run.json").unlink()
+    with pytest.raises(RunError, match="--resume"):
+        report(ReportConfig(dir=folder))
+
+
+CHECK = """<!doctype html><body><script>
+onload = () => {
+  const found = [...document.querySelectorAll("iframe")].map(frame => {
+    const page = frame.contentDocument, root = page.documentElement, seen = {};
+    const sticksOut = e => e.getBoundingClientRect().right > frame.clientWidth + 0.5 && !e.closest("svg g, .hidden");
+    const shown = [...page.querySelectorAll(".chart svg")].filter(svg => svg.getBoundingClientRect().width > 0);
+    const text = [...page.querySelectorAll(".chart svg text")].map(e => e.getBoundingClientRect());
+    return {
+      width: frame.clientWidth, scroll: root.scrollWidth,
+      outside: [...page.querySelectorAll("body *")].filter(sticksOut).map(e => e.outerHTML.slice(0, 80)),
+      cut: text.filter(box => box.width && (box.right > frame.clientWidth || box.left < 0)).length,
+      charts: [...new Set(shown.map(svg => svg.getAttribute("class")))],
+      background: frame.contentWindow.getComputedStyle(page.body).backgroundColor,
+      fetched: frame.contentWindow.performance.getEntriesByType("resource").map(entry => entry.name)
+        .filter(name => !name.startsWith("data:")),
+      broken: [...page.images].filter(image => !image.complete || !image.naturalWidth).length,
+    };
+  });
+  document.body.textContent = "RESULT" + JSON.stringify(found) + "END";
+};
+</script>"""
+WIDTHS = (320, 390, 768, 1280)
+
+
+def look(page: str, folder: Path, scheme: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """Load a page in headless Chromium at all WIDTHS; return measurements per width and console messages."""
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("no Chromium on this machine: install the package chromium to look at the page in a browser")
+    # A frame per width: headless windows are never narrower than 500 pixels. Its content keeps its own policy.
+    content = html.escape(page.replace("<details", "<details open").replace('loading="lazy"', ""))
+    frames = (
+        f'<iframe style="border:0;height:3000px;width:{width}px" srcdoc="{content}"></iframe>' for width in WIDTHS
+    )
+    wrapper = folder / f"wrapper-{scheme}.html"
+    wrapper.write_text(CHECK + "".join(frames), encoding="utf-8")
+    command = [
+        *(
+            browser,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            "--enable-logging=stderr",
+            "--dump-dom",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--disable-quic",
+        ),
+        *(f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=10000", "--window-size=1400,1000"),
+        *(f"--blink-settings=preferredColorScheme={0 if scheme == 'dark' else 1}", wrapper.as_uri()),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    result = re.search(r"RESULT(.*)END", html.unescape(done.stdout))
+    assert result, done.stdout[:500]
+    return json.loads(result[1]), [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_fits_every_screen(folder: Path, page: str, tmp_path: Path, scheme: str) -> None:
+    found, messages = look(page, tmp_path, scheme)
+    assert messages == []
+    assert [one["width"] for one in found] == list(WIDTHS)
+    for one in found:
+        assert one["scroll"] == one["width"]
+        assert one["outside"] == []
+        assert one["cut"] == 0
+        assert one["broken"] == 0
+        assert one["fetched"] == []
+        assert one["charts"] == (["narrow"] if one["width"] < 736 else ["wide"])
+        assert one["background"] == ("rgb(20, 23, 26)" if scheme == "dark" else "rgb(253, 253, 251)")
+
+
+@pytest.mark.slow
+def test_hostile_texts_do_nothing_in_a_browser(hostile_pages: list[str], tmp_path: Path) -> None:
+    for page in hostile_pages:
+        found, messages = look(page, tmp_path, "light")
+        assert messages == [], "a script that the page's policy had to stop would be named here"
+        assert [(one["scroll"], one["outside"], one["fetched"]) for one in found] == [(w, [], []) for w in WIDTHS]
+
+
+@pytest.mark.slow
+def test_long_names_and_many_seeds_fit_a_phone(tmp_path: Path) -> None:
+    record = comparison_record(seeds=9, means={"baseline": 0.3, "shuffled-within-class": 0.4, "text-labels": 0.99})
+    record |= {"question": "Q" * 300, "command": "gpt4image compare " + "x" * 300}
+    write_comparison(tmp_path, record)
+    pictures = [
+        {"key": "k" * 200, "label": "l" * 90, "split": "test", "picture": data_url(), "descriptions": ["d" * 400]}
+        | {"predictions": {"shuffled-within-class": {"class": "c" * 90, "probability": 1.0}}}
+    ]
+    write_json(tmp_path / "examples.json", pictures)
+    found, messages = look(write_report(tmp_path).read_text(encoding="utf-8"), tmp_path, "light")
+    assert messages == []
+    assert [(one["scroll"], one["outside"], one["cut"]) for one in found] == [(width, [], 0) for width in WIDTHS]
+
+
+@pytest.mark.slow
+def test_the_browser_check_sees_a_page_that_is_too_wide(tmp_path: Path) -> None:
+    page = "<!doctype html><table width=500><tr><td>wide</table><script>1</script>"
+    seen, _ = look("<!doctype html><img src=http://127.0.0.1:54321/x.png>", tmp_path, "light")
+    assert seen[0]["fetched"] and seen[0]["broken"]
+    policy = "<meta http-equiv=Content-Security-Policy content=\"default-src 'none'\">"
+    found, messages = look(policy + page, tmp_path, "light")
+    assert [one["scroll"] > one["width"] for one in found] == [True, True, False, False]
+    assert found[0]["outside"]
+    assert messages

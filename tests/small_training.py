@@ -1,0 +1,55 @@
+"""Small trainings for tests: their options, how one is stopped, and whether two runs have the same weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gpt4image.artifacts import runs
+from gpt4image.config import TrainConfig
+from gpt4image.training import loop
+from gpt4image.training.checkpoint import load_tensors
+
+SMALL: dict[str, Any] = {
+    "model": "resnet10t",
+    "model_args": {"channels": [8, 8, 16, 16], "stem_width": 8},
+    "image_size": 16,
+    "batch_size": 8,
+    "epochs": 4,
+    "threads": 1,
+    "precision": "fp32",
+    "memory_format": "channels_last",
+}
+
+
+def options(folder: Path, out: Path, **changes: Any) -> TrainConfig:
+    return TrainConfig(**{"data": f"folder:{folder}", "out": out, **SMALL, **changes})
+
+
+def weights(run_dir: Path) -> dict[str, torch.Tensor]:
+    return load_tensors(run_dir / runs.MODEL)[0]
+
+
+def same(first: Path, second: Path) -> bool:
+    ours, theirs = weights(first), weights(second)
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+class StoppedError(Exception):
+    pass
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+
+    real, count = loop.train_step, [0]
+
+    def step(*arguments: Any) -> Any:
+        count[0] += 1
+        if count[0] > steps:
+            raise StoppedError
+        return real(*arguments)
+
+    monkeypatch.setattr(loop, "train_step", step)

@@ -1,0 +1,160 @@
+"""Consistency training within a run, beside labels, texts and mixing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gpt4image.artifacts import runs
+from gpt4image.base.errors import ConfigError
+from gpt4image.config import TrainConfig
+from gpt4image.data import load_image_set
+from gpt4image.training import loop
+from gpt4image.training.checkpoint import load_tensors
+from gpt4image.training.objective import batch_losses, seed_step
+from gpt4image.training.train import train
+from gpt4image.training.trainer import Trainer, build
+from gpt4image.training.training_data import prepare
+from tables import make_table
+
+SMALL: dict[str, Any] = {
+    "model": "resnet10t",
+    "model_args": {"channels": [8, 8, 16, 16], "stem_width": 8},
+    "image_size": 16,
+    "batch_size": 8,
+    "epochs": 2,
+    "threads": 1,
+    "precision": "fp32",
+    "memory_format": "contiguous",
+    "consistency": 1.0,
+    "confidence": 0.4,
+}
+
+
+@pytest.fixture
+def few_labels(colour_folder: Path) -> Path:
+    """A folder of 48 pictures, 36 of them without a label."""
+    (colour_folder / "unlabelled").mkdir()
+    for name in ("red", "green", "blue"):
+        for path in sorted((colour_folder / name).iterdir())[4:]:
+            path.rename(colour_folder / "unlabelled" / f"{name}-{path.name}")
+    return colour_folder
+
+
+def options(folder: Path, **changes: Any) -> TrainConfig:
+    whole = {"data": f"folder:{folder}", "out": Path("unused"), "val_fraction": 0.0, "test_fraction": 0.0}
+    return TrainConfig(**{**whole, **SMALL, **changes})
+
+
+def built(config: TrainConfig) -> Trainer:
+    ready = prepare(config)
+    return build(ready.config, ready.data)
+
+
+def same(first: Path, second: Path) -> bool:
+    ours, theirs = (load_tensors(run / runs.MODEL)[0] for run in (first, second))
+    return all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def losses(trainer: Trainer) -> dict[str, float]:
+    seed_step(0, 0)
+    (pixels,) = loop.pixels_of(trainer, range(1))
+    found = batch_losses(trainer, 0, trainer.batches.batch(0), pixels)
+    return {name: value.item() for name, value in {**found.parts, "total": found.total}.items()}
+
+
+def test_images_without_a_label_take_part_through_consistency_alone(few_labels: Path) -> None:
+    trainer = built(options(few_labels, consistency=2.0, labelled_share=0.25, confidence=0.0))
+    images = trainer.batches.batch(0)
+    assert (trainer.data.labels[images] < 0).sum() == 6
+    found = losses(trainer)
+    assert found["consistency"] > 0
+    assert found["total"] == pytest.approx(found["task"] + 2 * found["consistency"])
+
+
+def test_nothing_is_learned_from_what_the_model_is_not_sure_of(few_labels: Path) -> None:
+    found = losses(built(options(few_labels, confidence=1.0)))
+    assert found["consistency"] == 0
+    assert found["total"] == found["task"]
+
+
+def test_confidence_is_a_share_of_what_label_smoothing_leaves(few_labels: Path) -> None:
+    assert losses(built(options(few_labels, confidence=1.0, label_smoothing=0.0)))["consistency"] == 0
+    assert losses(built(options(few_labels, confidence=1.0, label_smoothing=0.99)))["consistency"] > 0
+
+
+def test_the_weak_view_is_only_moved_whatever_labelled_images_are_trained_with(few_labels: Path) -> None:
+    plain = built(options(few_labels))
+    busy = built(options(few_labels, mixup=0.8, colour=0.5, erase=1.0, auto_augment="rand-m9-p1"))
+    seen: list[torch.Tensor] = []
+    for trainer in (plain, busy):
+        hook = trainer.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+        losses(trainer)
+        hook.remove()
+    without = torch.from_numpy(plain.data.labels[plain.batches.batch(0)] < 0)
+    assert torch.equal(seen[0][:8][without], seen[1][:8][without])
+    assert not torch.equal(seen[0][:8][~without], seen[1][:8][~without])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mixup": 0.8, "cutmix": 1.0, "grad_accumulation": 2, "labelled_share": 0.25},
+        {"precision": "bf16", "min_scale": 0.5, "ema": 0.9},
+        {"memory_limit_gb": 0.0, "workers": 1},
+    ],
+    ids=["mixing", "bf16", "workers"],
+)
+def test_it_resumes_mid_epoch_to_the_same_bits(
+    changes: dict[str, Any], few_labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(options(few_labels, out=tmp_path / "whole", **changes))
+    assert all(row["consistency_loss"] >= 0 for row in runs.read_run(tmp_path / "whole")["metrics"])
+    real = loop.train_step
+
+    def stops(trainer: Trainer, step: int, *rest: Any) -> Any:
+        if step == 4:
+            raise KeyboardInterrupt
+        return real(trainer, step, *rest)
+
+    broken = options(few_labels, out=tmp_path / "broken", checkpoint_seconds=0.0, **changes)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop, "train_step", stops)
+        train(broken)
+    train(broken.model_copy(update={"resume": True}))
+    assert same(tmp_path / "whole", tmp_path / "broken")
+
+
+def test_views_made_by_workers_are_those_made_in_memory(few_labels: Path, tmp_path: Path) -> None:
+    shared = {"auto_augment": "rand-m9-mstd0.5-inc1", "repeated_augmentation": 2}
+    train(options(few_labels, out=tmp_path / "memory", **shared))
+    train(options(few_labels, out=tmp_path / "workers", memory_limit_gb=0.0, workers=2, **shared))
+    assert same(tmp_path / "memory", tmp_path / "workers")
+
+
+def test_a_broken_image_without_a_label_costs_itself_alone(few_labels: Path, tmp_path: Path) -> None:
+    (few_labels / "unlabelled" / "red-15.png").write_bytes(b"\x89PNG\r\n\x1a\n, and no picture")
+    outcome = train(options(few_labels, out=tmp_path / "run", memory_limit_gb=0.0, workers=1, labelled_share=0.25))
+    assert [item.name for item in outcome.set_aside] == ["unlabelled/red-15.png"]
+
+
+def test_described_images_without_a_label_are_aligned_as_well(few_labels: Path, tmp_path: Path) -> None:
+    images = load_image_set(f"folder:{few_labels}")
+    rng = np.random.default_rng(0)
+    make_table(tmp_path / "table", {digest: [rng.normal(size=8)] for digest in images.digests[::2]})
+    found = losses(built(options(few_labels, embeddings=tmp_path / "table")))
+    assert found["total"] == pytest.approx(found["task"] + found["align"] + found["consistency"])
+
+
+def test_consistency_without_images_for_it_is_refused(colour_folder: Path) -> None:
+    with pytest.raises(ConfigError, match="all 48 have one: leave it out"):
+        built(options(colour_folder))
+
+
+def test_an_unknown_policy_is_refused(colour_folder: Path) -> None:
+    with pytest.raises(ConfigError, match="--auto-augment rand-magic"):
+        built(options(colour_folder, consistency=0.0, auto_augment="rand-magic9"))

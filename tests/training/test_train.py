@@ -1,0 +1,425 @@
+"""Training: it learns, it resumes to the same bits, and it refuses mistakes before it starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gpt4image.artifacts import runs
+from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, ModelError, RunError, TrainingError
+from gpt4image.base.files import read_json, write_json
+from gpt4image.config import EvaluateConfig, TrainConfig
+from gpt4image.evaluating.evaluate import evaluate
+from gpt4image.training import loop
+from gpt4image.training.checkpoint import load_tensors
+from gpt4image.training.train import train
+from held_folders import held_by_another
+from small_training import StoppedError, options, same, stop_after, weights
+
+
+def test_options_of_compare_alone_are_refused(colour_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="gpt4image label --method"):
+        train(options(colour_folder, tmp_path / "run", label_method="propagation"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+def test_a_model_learns_three_colours_and_is_measured_once(colour_folder: Path, tmp_path: Path) -> None:
+    outcome = train(options(colour_folder, tmp_path / "run", epochs=8))
+    assert not outcome.set_aside
+    told = ("train_images", "val_images", "test_images", "classes")
+    assert [outcome.summary[name] for name in told] == [36, 3, 9, 3]
+    record = runs.read_run(tmp_path / "run")
+    assert record["run"]["data"]["train"] + record["run"]["data"]["val"] + record["run"]["data"]["test"] == 48
+    losses = [row["loss"] for row in record["metrics"]]
+    assert losses[-1] < 0.8 * losses[0]
+    measured = evaluate(EvaluateConfig(run_dir=tmp_path / "run"))
+    assert measured.summary["top1"] >= 0.8
+    wrong = sum(n for *_, n in read_json(tmp_path / "run" / "evaluation-test.json")["confused"])
+    assert wrong == round(9 * (1 - measured.summary["top1"]))
+    stamp = (tmp_path / "run" / "predictions-test.parquet").stat().st_mtime_ns
+    assert evaluate(EvaluateConfig(run_dir=tmp_path / "run")).summary == measured.summary
+    assert (tmp_path / "run" / "predictions-test.parquet").stat().st_mtime_ns == stamp, "the test split is read once"
+
+
+def test_a_single_class_is_refused_before_training(colour_folder: Path, tmp_path: Path) -> None:
+    above = tmp_path / "above"
+    above.mkdir()
+    colour_folder.rename(above / "colours")
+    with pytest.raises(DataError, match="has one class, 'colours': there is nothing to tell apart"):
+        train(options(above, tmp_path / "run", epochs=1))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_a_gpu_is_measured_where_there_is_none(colour_folder: Path, tmp_path: Path) -> None:
+    train(options(colour_folder, tmp_path / "run", epochs=1))
+    config = tmp_path / "run" / runs.CONFIG
+    write_json(config, {**read_json(config), "device": "cuda:1"})
+    assert evaluate(EvaluateConfig(run_dir=tmp_path / "run")).summary["images"] == 9
+
+
+def test_saving_takes_a_small_part_of_the_time(
+    colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saves: list[float] = []
+
+    def slowly(*_: Any) -> None:
+        saves.append(time.monotonic())
+        time.sleep(0.1)
+
+    monkeypatch.setattr(loop, "save_checkpoint", slowly)
+    started = time.monotonic()
+    train(options(colour_folder, tmp_path / "run", epochs=30, checkpoint_seconds=1e-9))
+    assert 1 <= len(saves) <= 1 + (time.monotonic() - started) / (loop.SAVING * 0.1)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(colour_folder: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(options(colour_folder, tmp_path / name, epochs=1, seed=seed))
+    assert same(tmp_path / "a", tmp_path / "b")
+    assert not same(tmp_path / "a", tmp_path / "c")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "sgd", "lr": 0.05, "clip_grad": 1.0},
+        {"mixup": 0.8, "cutmix": 1.0, "ema": 0.9},
+        {"grad_accumulation": 2, "min_scale": 0.5, "colour": 0.3, "erase": 0.3, "select": "best"},
+        {
+            "model": "vit_tiny_patch16_224",
+            "model_args": {"depth": 2, "embed_dim": 32, "num_heads": 2},
+            "drop_path": 0.1,
+        },
+        {
+            "auto_augment": "rand-m9-mstd0.5-inc1",
+            "repeated_augmentation": 3,
+            "erase": 0.5,
+            "erase_with": "noise",
+            "memory_limit_gb": 0.0,
+            "workers": 1,
+        },
+    ],
+    ids=["sgd", "mixing", "accumulation", "vit", "policy"],
+)
+def test_options_train_and_resume_mid_epoch_to_the_same_bits(
+    changes: dict[str, Any], colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(options(colour_folder, tmp_path / "whole", **changes))
+    stop_after(monkeypatch, steps=5)
+    broken = options(colour_folder, tmp_path / "broken", checkpoint_seconds=0.0, **changes)
+    with pytest.raises(StoppedError):
+        train(broken)
+    monkeypatch.undo()
+    assert not runs.is_finished(tmp_path / "broken")
+    train(broken.model_copy(update={"resume": True}))
+    assert same(tmp_path / "whole", tmp_path / "broken")
+    rows = [{**row, "seconds": 0} for row in runs.read_run(tmp_path / "whole")["metrics"]]
+    again = [{**row, "seconds": 0} for row in runs.read_run(tmp_path / "broken")["metrics"]]
+    assert rows == again
+
+
+def command(config: TrainConfig) -> list[str]:
+    recipe = config.out.with_suffix(".toml")
+    values = json.loads(config.model_dump_json(exclude_none=True, exclude={"model_args", "out", "resume"}))
+    lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+    table = ", ".join(f"{key} = {json.dumps(value)}" for key, value in config.model_args.items())
+    recipe.write_text("\n".join([*lines, f"model_args = {{ {table} }}"]))
+    return [sys.executable, "-m", "gpt4image", "train", str(recipe), "--out", str(config.out)]
+
+
+@pytest.mark.slow
+def test_kill_9_anywhere_and_resume_give_the_weights_of_an_uninterrupted_run(
+    colour_folder: Path, tmp_path: Path
+) -> None:
+    train(options(colour_folder, tmp_path / "whole", epochs=40))
+    words = command(options(colour_folder, tmp_path / "killed", epochs=40, checkpoint_seconds=0.0))
+    killed = 0
+    for attempt in range(4):
+        process = subprocess.Popen([*words, *(["--resume"] if attempt else [])], stderr=subprocess.PIPE)
+        metrics = tmp_path / "killed" / runs.METRICS
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            if metrics.is_file() and len(metrics.read_text().splitlines()) > 5 * attempt:
+                time.sleep(0.05 * attempt)
+                os.kill(process.pid, signal.SIGKILL)
+                killed += 1
+                break
+            time.sleep(0.01)
+        process.communicate()
+        if runs.is_finished(tmp_path / "killed"):
+            break
+    subprocess.run([*words, "--resume"], check=True, capture_output=True)
+    assert killed >= 3
+    assert same(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_what_fails_after_the_last_step_costs_no_step(
+    colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gpt4image.training import train as stage
+
+    def fails(*_: Any) -> None:
+        raise StoppedError
+
+    changes: dict[str, Any] = {"epochs": 2, "select": "best", "checkpoint_seconds": 0.0}
+    monkeypatch.setattr(stage, "data_facts", fails)
+    with pytest.raises(StoppedError):
+        train(options(colour_folder, tmp_path / "run", **changes))
+    monkeypatch.undo()
+    stop_after(monkeypatch, 0)
+    train(options(colour_folder, tmp_path / "run", **changes, resume=True))
+    monkeypatch.undo()
+    train(options(colour_folder, tmp_path / "whole", **changes))
+    assert same(tmp_path / "whole", tmp_path / "run")
+    assert not [*(tmp_path / "run").glob("*best*"), *(tmp_path / "run").glob(runs.CHECKPOINT)]
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_a_checkpoint_and_exits_130(colour_folder: Path, tmp_path: Path) -> None:
+    words = command(options(colour_folder, tmp_path / "run", epochs=2000, checkpoint_seconds=1e9))
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    metrics = tmp_path / "run" / runs.METRICS
+    while not (metrics.is_file() and metrics.read_text()):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "kept" in errors and "Traceback" not in errors
+    assert (tmp_path / "run" / runs.CHECKPOINT).is_file()
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_step(
+    colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gpt4image.training import objective
+
+    real = objective.soft_cross_entropy
+    calls = [0]
+
+    def poisoned(*arguments: Any) -> torch.Tensor:
+        calls[0] += 1
+        return real(*arguments) * (float("nan") if calls[0] == 7 else 1.0)
+
+    monkeypatch.setattr(objective, "soft_cross_entropy", poisoned)
+    with pytest.raises(TrainingError, match=r"not finite at step 6 \(epoch 2\): total nan, task nan"):
+        train(options(colour_folder, tmp_path / "run", checkpoint_seconds=0.0))
+    tensors, _ = load_tensors(tmp_path / "run" / runs.CHECKPOINT)
+    assert all(tensor.isfinite().all() for tensor in tensors.values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "message"),
+    [
+        ({"batch_size": 64}, DataError, r"--batch-size 64 is larger than the train split \(3\d images\)"),
+        ({"batch_size": 8, "grad_accumulation": 5}, DataError, "--batch-size 8 times --grad-accumulation 5 is larger"),
+        ({"auto_augment": "bad"}, ConfigError, "--auto-augment bad: timm knows no such policy"),
+        ({"fsdp": True}, ConfigError, "--fsdp spreads weights over several processes"),
+        ({"model": "resnet1O"}, ModelError, "resnet18"),
+        ({"model_args": {"chanels": [1]}}, ModelError, "chanels"),
+        ({"optimizer": "adamv"}, ConfigError, "--optimizer adamv"),
+        ({"optimizer": "adahessian"}, ConfigError, "--optimizer adahessian cannot be used: it needs second"),
+        pytest.param(
+            {"optimizer": "kron"},
+            ConfigError,
+            "--optimizer kron cannot be used",
+            marks=pytest.mark.filterwarnings("ignore:.*opt_einsum"),
+        ),
+        (
+            {"label_trust": 0.5, "label_targets": "hard"},
+            ConfigError,
+            "--label-trust and --label-targets: .*give --text",
+        ),
+        ({"device": "cuda:9"}, ConfigError, "not available here"),
+        ({"mixup": 1.0, "batch_size": 7}, ConfigError, "--batch-size 7 must be a multiple of 2"),
+        ({"init": "missing.safetensors"}, ModelError, r"missing\.safetensors"),
+        ({"select": "best", "val_fraction": 0.0}, ConfigError, "--select best needs labelled validation images"),
+        ({"only_described": True}, Gpt4ImageError, "--only-described needs --embeddings"),
+    ],
+)
+def test_mistakes_are_refused_before_training(
+    changes: dict[str, Any],
+    kind: type[Exception],
+    message: str,
+    colour_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gpt4image.data.pixels.load_pixels", lambda *_, **__: pytest.fail("pictures were decoded"))
+    with pytest.raises(kind, match=message):
+        train(options(colour_folder, tmp_path / "run", **changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_to_resume_where_nothing_has_begun_is_to_begin(colour_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / runs.MODEL).write_bytes(b"precious")
+    with pytest.raises(RunError, match=r"holds 'model\.safetensors', which a run would write over"):
+        train(options(colour_folder, tmp_path / "mine", resume=True))
+    write_json(tmp_path / "exported" / runs.CONFIG, {"architecture": "resnet18"})
+    with pytest.raises(RunError, match="of something else"):
+        train(options(colour_folder, tmp_path / "exported", resume=True))
+    train(options(colour_folder, tmp_path / "run", epochs=1, resume=True))
+    assert runs.is_finished(tmp_path / "run")
+
+
+@pytest.mark.parametrize(("again", "kept"), [((0.1, 0.15), 1), ((0.1, 0.3), 3), ((0.25, 0.1), 2)])
+def test_best_weights_are_those_of_the_epochs_that_the_curve_holds(
+    again: tuple[float, float], kept: int, colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = iter([0.2, 0.9, *again])  # the second epoch is lost after its weights were written; it is trained again
+    monkeypatch.setattr(loop, "validate", lambda _: {"top1": next(values), "loss": 1.0})
+    weights: dict[float, Any] = {}
+    real = loop.end_epoch
+
+    def killed(trainer: Any, *rest: Any) -> Any:
+        row = real(trainer, *rest)
+        weights[row["val"]["top1"]] = {k: v.clone() for k, v in trainer.evaluated.backbone.state_dict().items()}
+        if row["val"]["top1"] == 0.9:
+            raise RuntimeError("killed")
+        return row
+
+    monkeypatch.setattr(loop, "end_epoch", killed)
+    config = options(colour_folder, tmp_path / "run", epochs=3, select="best", checkpoint_seconds=0.0)
+    with pytest.raises(RuntimeError, match="killed"):
+        train(config)
+    train(config.model_copy(update={"resume": True}))
+    curve = [row["val"]["top1"] for row in runs.read_run(tmp_path / "run")["metrics"]]
+    assert curve == [0.2, *again]
+    found, _ = load_tensors(tmp_path / "run" / runs.MODEL)
+    assert all(torch.equal(found[name], value) for name, value in weights[curve[kept - 1]].items())
+    assert not list((tmp_path / "run").glob("*best*"))
+
+
+def test_a_run_folder_is_not_overwritten_nor_continued_with_other_options(colour_folder: Path, tmp_path: Path) -> None:
+    train(options(colour_folder, tmp_path / "run", epochs=1))
+    with pytest.raises(RunError, match="already holds a run"):  # before the data is looked at
+        train(options(tmp_path / "absent", tmp_path / "run", epochs=1))
+    with pytest.raises(RunError, match="is a file"):
+        train(options(tmp_path / "absent", tmp_path / "run" / runs.RUN, epochs=1))
+    assert train(options(colour_folder, tmp_path / "run", epochs=1, resume=True)).path == tmp_path / "run"
+    (tmp_path / "run" / runs.RUN).unlink()
+    with pytest.raises(RunError, match=r"another configuration \(lr: 0\.02 there, 0\.5 now\)"):
+        train(options(colour_folder, tmp_path / "run", epochs=1, lr=0.5, resume=True))
+
+
+def test_what_has_changed_since_a_run_is_said_in_words(colour_folder: Path, tmp_path: Path) -> None:
+    whole = train(options(colour_folder, tmp_path / "run", epochs=1))
+    assert "notes" not in whole.summary
+    (colour_folder / "red" / "00.png").rename(colour_folder / "blue" / "red.png")
+    again = train(options(colour_folder, tmp_path / "run", epochs=1, resume=True))
+    assert "finished before, and nothing was trained" in again.summary["notes"]
+    assert "were not read again" in again.summary["notes"]
+    (tmp_path / "run" / runs.RUN).unlink()
+    with pytest.raises(RunError, match="the images, labels or texts that it reads have changed since"):
+        train(options(colour_folder, tmp_path / "run", epochs=1, resume=True))
+
+
+def test_options_of_an_alignment_that_there_is_none_of_are_named(colour_folder: Path, tmp_path: Path) -> None:
+    notes = train(options(colour_folder, tmp_path / "run", epochs=1, head="mlp", text_first=0.5)).summary["notes"]
+    assert notes.startswith("No features are aligned, so --head, --text-first had no effect")
+
+
+def test_two_processes_do_not_train_in_one_folder(
+    colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "PATIENCE", 0.1)
+    config = options(colour_folder, tmp_path / "run", epochs=1)
+    with held_by_another(config.out) as process, pytest.raises(RunError, match=rf"id {process}\) trains here"):
+        train(config)
+    assert not (config.out / runs.CONFIG).exists()
+    train(config)
+    assert runs.is_finished(config.out) and not list(config.out.glob(".*"))
+
+
+def test_what_comes_next_is_what_the_splits_allow(colour_folder: Path, tmp_path: Path) -> None:
+    without_test = train(options(colour_folder, tmp_path / "a", epochs=1, test_fraction=0.0)).summary
+    assert (without_test["test_images"], without_test["next"].split()[-2:]) == (0, ["--split", "val"])
+    with pytest.raises(DataError, match=r"no image is in test \(train \d+, val \d, test 0\); give another --split"):
+        evaluate(EvaluateConfig(run_dir=tmp_path / "a"))
+    nothing = train(options(colour_folder, tmp_path / "b", epochs=1, test_fraction=0.0, val_fraction=0.0)).summary
+    assert nothing["next"].startswith("gpt4image export")
+
+
+@pytest.mark.parametrize("val_fraction", [0.1, 0.0])
+def test_weights_that_are_not_finite_are_no_finished_run(
+    val_fraction: float, colour_folder: Path, tmp_path: Path
+) -> None:
+    changes: dict[str, Any] = {"optimizer": "sgd", "lr": 1e30, "warmup_fraction": 0.0, "epochs": 1, "batch_size": 16}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / f".{runs.CHECKPOINT}.0123abcd-1-0123abcd.tmp").write_bytes(b"half")
+    with pytest.raises(TrainingError, match=r"not finite.*Lower --lr 1e\+30"):
+        train(options(colour_folder, tmp_path / "run", val_fraction=val_fraction, **changes))
+    assert not runs.is_finished(tmp_path / "run") and not (tmp_path / "run" / runs.MODEL).exists()
+    assert not list((tmp_path / "run").glob("*.tmp")), "what a killed process left is removed"
+
+
+def test_a_broken_picture_that_was_met_before_an_interruption_is_named(
+    colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("broken", "other", "third"):
+        (colour_folder / "red" / f"{name}.png").write_bytes(f"no picture: {name}".encode())
+    changes = options(colour_folder, tmp_path / "run", epochs=2, memory_limit_gb=0.0, workers=1, checkpoint_seconds=0.0)
+    whole = train(changes.model_copy(update={"out": tmp_path / "whole"}))
+    stop_after(monkeypatch, steps=7)
+    with pytest.raises(StoppedError):
+        train(changes)
+    monkeypatch.undo()
+    resumed = train(changes.model_copy(update={"resume": True}))
+    assert {item.name for item in resumed.set_aside} == {item.name for item in whole.set_aside} != set()
+
+
+@pytest.mark.parametrize("memory_limit_gb", [4.0, 0.0], ids=["in-memory", "by-workers"])
+def test_a_broken_picture_is_named_and_the_others_train(
+    memory_limit_gb: float, colour_folder: Path, tmp_path: Path
+) -> None:
+    (colour_folder / "red" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing more")
+    (colour_folder / "red" / "empty.png").write_bytes(b"")
+    changes = {"memory_limit_gb": memory_limit_gb, "workers": 1}
+    outcome = train(options(colour_folder, tmp_path / "run", epochs=3, **changes))
+    named = {item.name for item in outcome.set_aside}
+    assert named <= {"red/broken.png", "red/empty.png"} and named, "both are in train or test; those read are named"
+    assert {item["name"] for item in runs.read_run(tmp_path / "run")["run"]["set_aside"]} == named
+
+
+def test_broken_pictures_of_other_splits_are_not_measured_however_pixels_are_read(
+    colour_folder: Path, tmp_path: Path
+) -> None:
+    for split, kept in (("train", 10), ("val", 12), ("test", 16)):
+        for colour in ("blue", "green", "red"):
+            (tmp_path / "sets" / split / colour).mkdir(parents=True)
+            for picture in sorted((colour_folder / colour).iterdir()):
+                if int(picture.stem) < kept:
+                    picture.rename(tmp_path / "sets" / split / colour / picture.name)
+        if split != "train":
+            (tmp_path / "sets" / split / "red" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing more")
+    found = []
+    for limit in (4.0, 0.0):
+        out = tmp_path / f"limit-{limit}"
+        reading = {"memory_limit_gb": limit, "workers": 1}
+        train(options(tmp_path / "sets", out, epochs=1, **reading))
+        facts = evaluate(EvaluateConfig(run_dir=out)).summary
+        found.append((runs.read_run(out)["metrics"][-1]["val"], facts["images"], facts["top1"], facts["loss"]))
+    assert found[0] == found[1] and found[0][1] == 12
+
+
+def test_weights_of_another_run_start_a_new_one(colour_folder: Path, tmp_path: Path) -> None:
+    train(options(colour_folder, tmp_path / "first", epochs=1))
+    start = str(tmp_path / "first" / runs.MODEL)
+    train(options(colour_folder, tmp_path / "second", epochs=1, lr=1e-12, weight_decay=0.0, min_lr=0.0, init=start))
+    first, second = weights(tmp_path / "first"), weights(tmp_path / "second")
+    assert all(
+        torch.allclose(first[name], second[name], atol=1e-6)
+        for name in first
+        if "running" not in name and "num_" not in name
+    )
