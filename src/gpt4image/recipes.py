@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -11,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from gpt4image.base.errors import ConfigError, first_few, nearest
+from gpt4image.base.files import parse_toml
 from gpt4image.config import StageConfig
 
 STAGES = ("train", "compare")
@@ -50,11 +50,11 @@ def _read(path: Path, stage: type[StageConfig], above: tuple[Path, ...]) -> dict
 
 def _table(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        return parse_toml(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         why = f"; {above[-1]} extends it, and names it relative to itself" if above else ""
         raise ConfigError(f"Recipe {path} does not exist{why}.") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"Recipe {path} cannot be read: {error}.") from None
 
 

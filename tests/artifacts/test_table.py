@@ -13,8 +13,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from gpt4image.artifacts.store import Prompt
-from gpt4image.artifacts.table import EmbeddingTable, Manifest, digests_to_bytes, text_digest, write_table
+from gpt4image.artifacts.table import (
+    EmbeddingTable,
+    Manifest,
+    digests_to_bytes,
+    text_digest,
+    write_manifest,
+    write_table,
+)
 from gpt4image.base.errors import TableError
+from gpt4image.base.files import read_json, write_json
 
 PAPER = Prompt("paper", 1, "Describe this image in detail.", False)
 TOLD = Prompt("class-conditioned", 1, "A {class_name}.", True)
@@ -83,6 +91,7 @@ def test_vectors_are_the_mean_of_an_images_own_texts(
 def test_texts_that_cancel_out_give_no_nan(tmp_path: Path) -> None:
     table = make_table(tmp_path, [(0, 0), (0, 1)], 2)
     np.save(tmp_path / "embeddings.npy", np.array([[1.0] + [0.0] * 7, [-1.0] + [0.0] * 7], dtype=np.float16))
+    write_manifest(tmp_path, table.manifest)
     vectors, described = EmbeddingTable.open(table.path).vectors([digest(0)])
     assert described.all() and np.isfinite(vectors).all()
 
@@ -108,6 +117,10 @@ def test_missing_unfinished_and_damaged_tables_are_refused(tmp_path: Path) -> No
     with pytest.raises(TableError, match="goes on where it stopped"):
         EmbeddingTable.open(tmp_path / "encoding")
     (tmp_path / "manifest.json").write_text(manifest.replace('"texts": 2', '"texts": 3'))
+    with pytest.raises(TableError, match="its content does not match its checksum"):
+        EmbeddingTable.open(tmp_path)
+    (tmp_path / "manifest.json").write_text(manifest)
+    write_json(tmp_path / "manifest.json", {**read_json(tmp_path / "manifest.json"), "texts": 3})
     with pytest.raises(TableError, match="but the manifest says"):
         EmbeddingTable.open(tmp_path)
     for wrong in ("{}", "[]", "not json", manifest.replace('"format_version": 1', '"format_version": 7')):

@@ -13,7 +13,7 @@ doubtful.json          how well text labels named the labels that a comparison h
 search/                indexes of image sets, made by search
 .lock                  while a process trains in the folder
 examples.json ...      what the report shows beside results: see reporting/extras.py
-run.json               written last: its presence means that the run is finished
+run.json               written last: its presence means that the run is finished; with checksums of the weights
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from gpt4image.base.checksums import FILES, file_facts, require_recorded
 from gpt4image.base.errors import RunError, first_few
 from gpt4image.base.files import fingerprint, read_json, read_json_lines, write_json
 from gpt4image.base.locks import LockedError, acquire_lock
@@ -108,6 +109,14 @@ def start(run_dir: Path, record: dict[str, Any], facts: dict[str, Any], *, resum
     write_json(run_dir / CONFIG, record)
 
 
+def finish(run_dir: Path, record: dict[str, Any]) -> None:
+    """Write run.json: ``record``, with the checksums of the weights and of metrics.jsonl."""
+    weights = (path for pattern in ("*.safetensors", "*/*.safetensors") for path in run_dir.glob(pattern))
+    kept = (path for path in weights if path.name != CHECKPOINT and not path.name.startswith("."))
+    names = [METRICS, *sorted(path.relative_to(run_dir).as_posix() for path in kept)]
+    write_json(run_dir / RUN, {**record, FILES: file_facts(run_dir, names)})
+
+
 def require_new(run_dir: Path) -> None:
     """Check that a run may begin in a folder.
 
@@ -164,6 +173,8 @@ def read_run(run_dir: Path) -> dict[str, Any]:
         raise RunError(f"{run_dir} does not exist; give the --out folder of `gpt4image train`.")
     if not is_finished(run_dir):
         raise RunError(f"{run_dir} holds no finished run ({RUN} is missing): {_instead(run_dir)}.")
+    run = _read_record(run_dir / RUN, {"set_aside"}, tables={"data"})
+    require_recorded(run_dir, METRICS, run)
     metrics = read_json_lines(run_dir / METRICS)
     if not metrics:
         raise RunError(f"{run_dir / METRICS} is empty: it is damaged. Bring back a copy of it, or train again.")
@@ -171,7 +182,7 @@ def read_run(run_dir: Path) -> dict[str, Any]:
         "config": read_config(run_dir),
         "environment": _read_record(run_dir / ENVIRONMENT, set()),
         "metrics": metrics,
-        "run": _read_record(run_dir / RUN, {"set_aside"}, tables={"data"}),
+        "run": run,
     }
 
 

@@ -5,7 +5,7 @@ TABLE/texts.npy        (M, 32) uint8: sha256 of each row's text, so that a later
 TABLE/digests.npy      (N, 32) uint8, sorted: images that have a description
 TABLE/offsets.npy      (N + 1,) int64: descriptions of image i are rows[offsets[i]:offsets[i + 1]]
 TABLE/rows.npy         (P,) int64: row of the matrix of each description
-TABLE/manifest.json    what the numbers are; a folder without it is not a table (yet)
+TABLE/manifest.json    what the numbers are, and checksums of the arrays; a folder without it is not a table (yet)
 TABLE/.partial/        what encode has so far, while it is at work
 """
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts.store import Prompt
-from gpt4image.base.errors import TableError
-from gpt4image.base.files import atomic_path, read_json, write_json
+from gpt4image.base.checksums import file_facts, recorded_files, require_recorded
+from gpt4image.base.errors import DamagedError, TableError
+from gpt4image.base.files import atomic_path, open_npy, read_json, write_json
 from gpt4image.base.locks import LockedError, acquire_lock
 
 FORMAT_VERSION = 1
@@ -56,6 +57,7 @@ class Manifest:
         dtype: type of the matrix on disk.
         gpt4image: version of this package.
         format_version: version of this layout.
+        files: bytes and sha256 of each array, by file name; empty in tables of earlier versions.
     """
 
     encoder: str
@@ -76,6 +78,7 @@ class Manifest:
     normalised: bool = True
     dtype: str = "float16"
     format_version: int = FORMAT_VERSION
+    files: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def class_conditioned(self) -> bool:
@@ -88,8 +91,16 @@ class Manifest:
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Manifest:
-        """Return the manifest that ``to_json`` gave. Raises KeyError or TypeError where a value is missing."""
-        known = {field.name: values[field.name] for field in fields(Manifest) if field.name in values}
+        """Return the manifest that ``to_json`` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError: a value is missing, or of another type.
+        """
+        known = {each.name: values[each.name] for each in fields(Manifest) if each.name in values}
+        counts = {name: known[name] for name in ("width", "texts", "images", "descriptions")}
+        if not all(isinstance(count, int) and count >= 0 for count in counts.values()):
+            raise TypeError(f"these must be numbers: {counts}")
+        recorded_files(values)
         return Manifest(**{**known, "prompts": tuple(Prompt(**prompt) for prompt in values["prompts"])})
 
 
@@ -108,23 +119,29 @@ class EmbeddingTable:
 
     @staticmethod
     def open(path: str | Path) -> EmbeddingTable:
-        """Open the table in folder ``path``. Raises TableError where it is missing, unfinished or damaged."""
+        """Open the table in folder ``path``; arrays of up to 64 MB are compared to their checksums.
+
+        Raises:
+            TableError: it is missing, unfinished or damaged.
+        """
         path = Path(path)
         manifest = read_manifest(path)
-        arrays = {name: _open_array(path / f"{name}.npy") for name in ARRAYS}
         expected = {
-            "embeddings": (manifest.texts, manifest.width),
-            "texts": (manifest.texts, 32),
-            "digests": (manifest.images, 32),
-            "offsets": (manifest.images + 1,),
-            "rows": (manifest.descriptions,),
+            "embeddings": (np.float16, (manifest.texts, manifest.width)),
+            "texts": (np.uint8, (manifest.texts, 32)),
+            "digests": (np.uint8, (manifest.images, 32)),
+            "offsets": (np.int64, (manifest.images + 1,)),
+            "rows": (np.int64, (manifest.descriptions,)),
         }
-        for name, shape in expected.items():
-            if arrays[name].shape != shape:
-                raise TableError(
-                    f"{path}: {name}.npy has shape {arrays[name].shape} but the manifest says {shape}; the table is "
-                    f"damaged: delete the folder and run `gpt4image encode` again."
-                )
+        try:
+            for name in ARRAYS:
+                require_recorded(path, f"{name}.npy", {"files": manifest.files})
+            arrays = {name: open_npy(path / f"{name}.npy", *how) for name, how in expected.items()}
+            _require_index(path, arrays["offsets"], arrays["rows"], manifest.texts)
+        except DamagedError as error:
+            raise TableError(
+                f"{error} To make the table again, delete the folder and run `gpt4image encode --out {path}` once more."
+            ) from None
         return EmbeddingTable(path, manifest, arrays)
 
     @property
@@ -235,8 +252,14 @@ def write_table(
     save_array(path / "embeddings.npy", np.asarray(embeddings, dtype=np.float16))
     save_array(path / "texts.npy", texts)
     write_index(path, digests, rows)
-    write_json(path / MANIFEST, manifest.to_json())
+    write_manifest(path, manifest)
     return EmbeddingTable.open(path)
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Finish a table whose arrays are on disk: write its manifest, with their checksums."""
+    files = file_facts(path, (f"{name}.npy" for name in ARRAYS))
+    write_json(path / MANIFEST, replace(manifest, files=files).to_json())
 
 
 def write_index(path: Path, digests: NDArray[np.uint8], rows: NDArray[np.int64]) -> int:
@@ -310,10 +333,8 @@ def _sortable(digests: NDArray[np.uint8]) -> NDArray[np.bytes_]:
     return np.ascontiguousarray(digests).view("S32").reshape(-1)
 
 
-def _open_array(path: Path) -> NDArray[Any]:
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise TableError(
-            f"{path} cannot be read ({error}); the table is damaged: delete its folder and encode again."
-        ) from None
+def _require_index(path: Path, offsets: NDArray[np.int64], rows: NDArray[np.int64], texts: int) -> None:
+    """Check that an index leads into its table: one without a checksum may not. Raises DamagedError."""
+    ends = (int(offsets[0]), int(offsets[-1])) == (0, len(rows))
+    if not ends or (np.diff(offsets) < 0).any() or (len(rows) and not 0 <= rows.min() <= rows.max() < texts):
+        raise DamagedError(f"{path} is damaged: offsets.npy and rows.npy lead out of its other arrays.")

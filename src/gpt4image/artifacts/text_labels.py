@@ -4,10 +4,14 @@ Where the given labels look right, the target of an image is half its label and 
 classes: a teacher's soft label (Hinton et al. 2015, arXiv 1503.02531); the label alone where the texts say little of
 the classes. Where the texts show that some labels are wrong, it is the posterior of its class given its text and its
 label, under the noise that was estimated.
+
+The file is Parquet, with a checksum of each page for those who read it by other means. What is read here, the facts in
+its metadata too, has a sha256 of its own, which does not depend on how Parquet stores it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,8 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.base.errors import TableError, first_few
-from gpt4image.base.files import atomic_path
+from gpt4image.base.checksums import SEAL, fingerprint
+from gpt4image.base.errors import TableError, first_few, first_line
+from gpt4image.base.files import UNREADABLE, parse_json, read_parquet, write_parquet
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.labelling.label_noise import Noise, explained, most_doubtful
 
@@ -180,7 +185,6 @@ class TextLabels:
     def save(self, path: Path) -> None:
         """Write one Parquet file, atomically."""
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         given = [self.classes[label] if label >= 0 else None for label in self.labels.tolist()]
         text = [self.classes[label] for label in self.probabilities.argmax(axis=1).tolist()]
@@ -194,22 +198,25 @@ class TextLabels:
             "out_of_fold": pa.array(self.out_of_fold),
             "probabilities": _lists(self.probabilities),
         }
-        metadata = {FORMAT: json.dumps(asdict(self.facts), ensure_ascii=False)}
-        table = pa.table(columns).replace_schema_metadata(metadata)
-        with atomic_path(path) as temporary:
-            pq.write_table(table, temporary)
+        facts = {**asdict(self.facts), SEAL: self._checksum()}
+        metadata = {FORMAT: json.dumps(facts, ensure_ascii=False)}
+        write_parquet(path, pa.table(columns).replace_schema_metadata(metadata))
+
+    def _checksum(self) -> str:
+        """Return the sha256 of everything that ``load`` returns."""
+        lists = [self.keys, self.digests, self.splits.tolist(), self.labels.tolist(), self.out_of_fold.tolist()]
+        numbers = hashlib.sha256(self.probabilities.astype("<f4").tobytes()).hexdigest()
+        return fingerprint([asdict(self.facts), lists, numbers])
 
     @staticmethod
     def load(path: Path) -> TextLabels:
         """Read a file that ``save`` wrote. Raises TableError where it is missing, damaged or something else."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         if not path.is_file():
             raise TableError(f"{path}: there are no text labels here; make them with `gpt4image label --out {path}`.")
         try:
-            table = pq.read_table(path)
-            values = json.loads((table.schema.metadata or {})[FORMAT.encode()])
+            table = read_parquet(path)
+            values = parse_json((table.schema.metadata or {})[FORMAT.encode()])
+            checksum = values.pop(SEAL, None)
             tuples = {name: tuple(values[name]) for name in ("classes", "encoders")}
             tuples["embeddings"] = tuple(values.get("embeddings", ()))
             transition = tuple(map(tuple, values.get("transition", ())))
@@ -227,9 +234,11 @@ class TextLabels:
                 out_of_fold=np.array(columns["out_of_fold"].to_pylist(), dtype=bool),
                 facts=facts,
             )
-        except (OSError, KeyError, TypeError, ValueError, AttributeError, pa.ArrowException) as error:
+            if checksum not in (None, found._checksum()):
+                raise ValueError("its content does not match its checksum")
+        except (OSError, AttributeError, *UNREADABLE) as error:
             raise TableError(
-                f"{path} is not a file of text labels, or is damaged ({error!r}); write it again with "
+                f"{path} is not a file of text labels, or is damaged ({first_line(error)}); write it again with "
                 "`gpt4image label`."
             ) from None
         if removed != REMOVED:

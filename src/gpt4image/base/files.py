@@ -1,24 +1,45 @@
-"""Atomic writes and JSON on disk: a reader sees the old file or the new one, never half of one."""
+"""Files on disk: atomic writes, and one reader per format that refuses what is damaged with a DamagedError.
+
+A writer leaves the old file or the new one, never half of one. A reader returns what was written or raises
+``DamagedError``: a file that is cut, empty, nested too deeply or full of numbers that no record holds costs no
+traceback. ``parse_json`` and ``parse_toml`` raise ValueError for those who read text from elsewhere.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
+import functools
 import json
+import math
 import os
+import platform
+import re
 import secrets
 import shutil
-import tempfile
-from collections.abc import Iterable, Iterator
+import tokenize
+import tomllib
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gpt4image.base.errors import RunError
+from gpt4image.base.checksums import damaged, sealed, unsealed
+from gpt4image.base.checksums import fingerprint as fingerprint
+from gpt4image.base.errors import DamagedError as DamagedError
+from gpt4image.base.errors import first_few, first_line
 
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
 
-class DamagedError(RunError, ValueError):
-    """A file is no JSON; a ValueError too, for those who know what it belongs to and can say more."""
+MOST_NESTED = 100
+# What the libraries raise for bytes that they cannot read; UnicodeDecodeError and most of Arrow's are ValueErrors.
+UNREADABLE = (ValueError, RecursionError, OverflowError, EOFError, TypeError, KeyError, IndexError, MemoryError)
+UNREADABLE += (NotImplementedError, SyntaxError, tokenize.TokenError)
+
+_LEFTOVER = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.tmp")  # machine, process
 
 
 @contextlib.contextmanager
@@ -33,16 +54,36 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise OSError(number, os.strerror(number), str(path))
     path = _target(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(path.parent)
     temporary = _temporary_file(path)
     try:
         yield temporary
-        with temporary.open("rb+") as written:
-            os.fsync(written.fileno())
+        _flush(temporary)
         if path.exists():
             shutil.copymode(path, temporary)
-        temporary.replace(path)
+        move(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def move(source: Path, path: Path) -> None:
+    """Rename a file or folder to ``path``; when this returns, the new name is on disk."""
+    source.replace(path)
+    _flush(path.parent)
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or the list of names in a folder, is on disk."""
+    if path.is_dir() and os.name != "posix":  # elsewhere a folder cannot be opened
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if not path.is_dir() or error.errno != errno.EINVAL:  # a file system that cannot flush folders
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def require_writable(path: Path) -> None:
@@ -57,7 +98,7 @@ def _target(path: Path) -> Path:
 
 def _temporary_file(path: Path) -> Path:
     """Make an empty file beside ``path``, with the rights of a new one; an OSError names ``path``, not this file."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(_temporary_name(path.name))
     try:
         temporary.touch(exist_ok=False)
     except OSError as error:
@@ -65,11 +106,49 @@ def _temporary_file(path: Path) -> Path:
     return temporary
 
 
+def _temporary_name(name: str) -> str:
+    return f".{name}.{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+
+
+def _machine() -> str:
+    """Return what tells this machine from others that write to the same folder over a network."""
+    return f"{zlib.crc32(platform.node().encode()):08x}"
+
+
+@functools.cache
+def _remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files and folders of processes of this machine that were killed; once per folder."""
+    with contextlib.suppress(OSError):  # names may not be listed here
+        for path in list(folder.iterdir()):
+            made = _LEFTOVER.fullmatch(path.name)
+            if made and made[1] == _machine() and not _is_alive(int(made[2])):
+                with contextlib.suppress(OSError):  # another process was faster, or it is not ours to remove
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _is_alive(process: int) -> bool:
+    """Return whether a process of this machine runs; True where that cannot be told."""
+    if os.name != "posix":  # elsewhere signal 0 would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 def remove_unfinished(path: Path) -> None:
-    """Remove what ``atomic_path`` leaves beside ``path`` where its process is killed; nobody may be writing it."""
+    """Remove what ``atomic_path`` leaves beside ``path`` where its process is killed; nobody may be writing it.
+
+    The name may hold ``*``. Names of earlier versions are removed too.
+    """
     path = _target(path)
+    own = re.compile(r".*\.(?:[0-9a-f]{8}-\d+-)?[0-9a-f]{8}\.tmp")
     for temporary in path.parent.glob(f".{path.name}.*.tmp"):
-        temporary.unlink(missing_ok=True)
+        if own.fullmatch(temporary.name):
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -79,15 +158,18 @@ def staging_folder(place: Path) -> Iterator[Path]:
     What is there under the same name is replaced where it is a file; a folder with something in it is an OSError.
     """
     place.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=place, prefix=".staging-") as name:
-        staging = Path(name)
+    _remove_leftovers(place)
+    staging = place / _temporary_name("staging")
+    staging.mkdir()
+    try:
         yield staging
         for path in staging.rglob("*"):
-            if path.is_file():
-                with path.open("rb+") as written:
-                    os.fsync(written.fileno())
+            if path.is_file() or path.is_dir():
+                _flush(path)
         for path in sorted(staging.iterdir()):
-            path.replace(place / path.name)
+            move(path, place / path.name)
+    finally:
+        shutil.rmtree(staging)
 
 
 def user_cache() -> Path:
@@ -102,25 +184,67 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON, atomically; NaN and infinities are refused (they are not JSON)."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+def write_json(path: Path, value: Any, *, checksum: bool = True) -> None:
+    """Write ``value`` as indented JSON, atomically; NaN and infinities are refused (they are not JSON).
+
+    Args:
+        path: the file.
+        value: JSON-serialisable.
+        checksum: add the checksum of the content to a table, which ``read_json`` compares and leaves out.
+    """
+    whole = sealed(value) if checksum and isinstance(value, dict) else value
+    write_text(path, json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text. Raises ValueError: it is none, too deep, or holds a number that JSON has not."""
+    return _plain(json.loads, text)
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Return the table of a TOML text. Raises ValueError: as ``parse_json``."""
+    return _plain(tomllib.loads, text)
+
+
+def _plain(parse: Callable[[Any], Any], text: str | bytes) -> Any:
+    try:
+        value = parse(text)
+    except RecursionError:
+        raise ValueError(f"it is nested deeper than {MOST_NESTED} levels") from None
+    level = [value]
+    for _ in range(MOST_NESTED):
+        for each in level:
+            if isinstance(each, float) and not math.isfinite(each):
+                raise ValueError("it holds a number that is not finite, or too large: NaN, Infinity, 1e999")
+            if isinstance(each, int) and not -(2**63) <= each < 2**64:
+                raise ValueError("it holds an integer of more than 64 bits")
+        inner = ((each.values() if isinstance(each, dict) else each) for each in level if isinstance(each, dict | list))
+        level = [value for values in inner for value in values]
+        if not level:
+            return value
+    raise ValueError(f"it is nested deeper than {MOST_NESTED} levels")
 
 
 def read_json(path: Path) -> Any:
     """Read a JSON file. Raises DamagedError, a RunError and ValueError, where it is none."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DamagedError(
             f"{path} is no JSON ({error}): it is damaged. Bring back a copy of it, or make again what it belongs to."
         ) from None
+    try:
+        return unsealed(value)
+    except ValueError as error:
+        raise DamagedError(damaged(path, str(error))) from None
 
 
 def append_json_line(path: Path, value: Any) -> None:
-    """Append one JSON object as a line."""
+    """Append one JSON object as a line; when this returns, it is on disk."""
     with path.open("a", encoding="utf-8") as file:
         file.write(_json_line(value))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_json_lines(path: Path, values: Iterable[Any]) -> None:
@@ -133,26 +257,74 @@ def _json_line(value: Any) -> str:
 
 
 def read_json_lines(path: Path) -> list[Any]:
-    """Read a JSON-lines file; a last line that a crash cut short is dropped.
+    """Read a JSON-lines file; a last line that a crash cut short, which has no end of line, is dropped.
 
     Raises:
         DamagedError: another line is no JSON.
     """
-    lines = path.read_text(encoding="utf-8").splitlines()
+    content = path.read_bytes()
+    lines = content.split(b"\n")  # JSON text holds no other line end that Python would split at
     rows: list[Any] = []
-    for number, line in enumerate(lines):
+    for number, line in enumerate(lines, start=1):
+        if not line and number == len(lines):
+            break
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number != len(lines) - 1:
+            rows.append(parse_json(line.decode("utf-8")))
+        except ValueError as error:
+            if number != len(lines):
                 raise DamagedError(
-                    f"{path} is damaged: its line {number + 1} is no JSON ({error}). Bring back a copy of it, or make "
+                    f"{path} is damaged: its line {number} is no JSON ({error}). Bring back a copy of it, or make "
                     "again what it belongs to."
                 ) from None
     return rows
 
 
-def fingerprint(value: Any) -> str:
-    """Return the sha256 hex digest of ``value`` as canonical JSON: the identity of a configuration."""
-    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+def open_npy(path: Path, dtype: np.dtype[Any] | type, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Open a .npy file as a memory map; nothing in it is unpickled.
+
+    Raises:
+        DamagedError: it is missing, no .npy file, cut or longer than it says, or of another type or shape.
+    """
+    import numpy as np
+
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, *UNREADABLE) as error:
+        raise DamagedError(damaged(path, f"it cannot be read as an array ({first_line(error)})")) from None
+    if (array.dtype, array.shape) != (np.dtype(dtype), shape):
+        wrong = f"it holds {array.dtype} {array.shape}, but the manifest says {np.dtype(dtype)} {shape}"
+        raise DamagedError(damaged(path, wrong))
+    # NumPy maps what the header says, and has no word on bytes that come after it.
+    if path.stat().st_size != array.offset + array.nbytes:  # pyright: ignore[reportAttributeAccessIssue]
+        raise DamagedError(damaged(path, "it is longer than its header says"))
+    return array
+
+
+def write_parquet(path: Path, table: pa.Table) -> None:
+    """Write a Parquet file with a checksum of each page, atomically."""
+    import pyarrow.parquet as pq
+
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, write_page_checksum=True)
+
+
+def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a Parquet file, or some of its columns; the checksums of its pages are compared, where it has them.
+
+    Raises:
+        DamagedError: it is no Parquet file, damaged, or lacks one of ``columns``.
+        OSError: it is missing, or may not be read.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with path.open("rb") as content:
+        try:
+            with pq.ParquetFile(content, page_checksum_verification=True) as file:
+                missing = [name for name in columns or () if name not in file.schema_arrow.names]
+                table = file.read(columns=None if columns is None else list(columns))
+        except (OSError, pa.ArrowException, *UNREADABLE) as error:
+            raise DamagedError(damaged(path, f"it cannot be read as Parquet ({first_line(error)})")) from None
+    if missing:
+        raise DamagedError(damaged(path, f"it has no column {first_few(missing)}"))
+    return table

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts import runs
+from gpt4image.base.checksums import require_recorded
 from gpt4image.base.errors import first_few
-from gpt4image.base.files import read_json
+from gpt4image.base.files import read_json, read_parquet
 from gpt4image.comparing.members import Member
 from gpt4image.comparing.regimes import Regime
 from gpt4image.comparing.statistics import crossed, mean_ci, paired
@@ -28,6 +29,7 @@ from gpt4image.training.training_data import TrainingData
 PLAIN = ("top5", "mean_class_accuracy", "ece")
 """Metrics of every run besides top1."""
 
+PREDICTIONS = "predictions-test.parquet"
 
 def summarise(
     config: CompareConfig, members: Mapping[str, Member], data: TrainingData, said: Sequence[str] = ()
@@ -44,7 +46,7 @@ def summarise(
     folders = {name: member.folders for name, member in members.items()}
     tests = {name: [read_json(run / "evaluation-test.json") for run in folders[name]] for name in members}
     top1 = {name: [test["top1"] for test in tests[name]] for name in members}
-    hits = {name: np.stack([_hits(run) for run in folders[name]]) for name in members}
+    hits = {name: np.stack([_hits(*both) for both in zip(folders[name], tests[name], strict=True)]) for name in members}
     facts = {name: [read_json(run / runs.RUN) for run in folders[name]] for name in members}
     first = folders["baseline"][0]
     known = {
@@ -206,11 +208,14 @@ def _by_metric(evaluations: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
     )
 
 
-def _hits(run: Path) -> NDArray[np.bool_]:
-    """Return which of the labelled test images a run got right, (n,), in the order of the set."""
-    import pyarrow.parquet as pq
+def _hits(run: Path, test: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """Return which of the labelled test images a run got right, (n,), in the order of the set.
 
-    table = pq.read_table(run / "predictions-test.parquet", columns=["label", "prediction"])
+    Raises:
+        DamagedError: the predictions are not those that ``test``, the record of the split, was made of.
+    """
+    require_recorded(run, PREDICTIONS, test)
+    table = read_parquet(run / PREDICTIONS, columns=["label", "prediction"])
     label, prediction = (table[name].to_numpy() for name in ("label", "prediction"))
     return (label == prediction)[label >= 0]
 

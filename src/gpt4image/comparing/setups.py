@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from gpt4image.artifacts import runs
+from gpt4image.base.checksums import file_digest
 from gpt4image.base.errors import ConfigError
 from gpt4image.config import TrainConfig, TrainOptions
 from gpt4image.config.arms import Arm
 from gpt4image.config.learning import OF_ALIGNMENT, OF_TEXT_LABELS, TextOptions
 from gpt4image.encoding.class_names import ClassNames, find_class_names
-from gpt4image.encoding.text_encoders.weight_files import file_digest
 from gpt4image.training import auto
 from gpt4image.training.training_data import Prepared, with_table
 

@@ -9,6 +9,7 @@ import tyro
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
 from gpt4image.base.errors import ConfigError, nearest
+from gpt4image.base.files import parse_json
 
 MOST_THREADS = 1024  # more than machines have cores; libraries crash where they cannot start what is asked
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -17,7 +18,7 @@ JsonTable = Annotated[
     tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
         metavar="JSON",
-        instance_from_str=lambda words: json.loads(words[0]),
+        instance_from_str=lambda words: parse_json(words[0]),
         is_instance=lambda value: isinstance(value, dict),
         str_from_instance=lambda table: [json.dumps(table)],
     ),

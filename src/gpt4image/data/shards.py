@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.base.files import user_cache, write_text
+from gpt4image.base.files import parse_json, user_cache, write_text
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.digests import file_state, is_settled, part_digests
 from gpt4image.data.file_source import MAX_FILE_BYTES, is_unicode
@@ -109,7 +109,7 @@ def _cache_file(path: str) -> Path:
 
 def _recall(cached: Path, state: tuple[int, ...]) -> ShardIndex | None:
     try:
-        values = json.loads(cached.read_text(encoding="utf-8"))
+        values = parse_json(cached.read_text(encoding="utf-8"))
         if values.pop("format") != FORMAT or tuple(values.pop("state")) != state:
             return None
         values["set_aside"] = [(name, reason) for name, reason in values["set_aside"]]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gpt4image.base.errors import ModelError
+from gpt4image.base.files import parse_json
 from gpt4image.deploying.preprocessing import Preprocessing
 
 FORMAT = 1
@@ -57,7 +58,7 @@ class Metadata:
                 "write it. Give a model that it wrote, a run folder, or a folder in timm's format."
             )
         try:
-            found = json.loads(text)
+            found = parse_json(text)
             if found["format"] != FORMAT:
                 raise ModelError(
                     f"{where} is of format {found['format']!r}; this version of gpt4image reads format {FORMAT}. "

@@ -2,6 +2,7 @@
 
 Texts are sorted by length, so that batches hold little padding. Rows are appended to a file and reported to
 ``progress.json`` once they are on disk: a run that is killed goes on at the last report and ends with the same bytes.
+Rows that are not those that were reported are not used: their texts are encoded again.
 A table that is there already gives its rows to texts it knows, and so does a run that was stopped before the store
 grew: new descriptions cost only themselves. Texts longer than the encoder reads are cut, or pooled from chunks.
 """
@@ -9,6 +10,9 @@ grew: new descriptions cost only themselves. Texts longer than the encoder reads
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
+import math
 import os
 import shutil
 import time
@@ -32,10 +36,12 @@ from gpt4image.artifacts.table import (
     read_manifest,
     save_array,
     write_index,
+    write_manifest,
     writing_table,
 )
-from gpt4image.base.errors import ModelError, TableError, first_few
-from gpt4image.base.files import read_json, write_json
+from gpt4image.base.checksums import digest_of_start, file_facts, require_recorded
+from gpt4image.base.errors import DamagedError, ModelError, TableError, first_few
+from gpt4image.base.files import move, open_npy, read_json, write_json
 from gpt4image.base.interrupts import deferred_interrupt
 from gpt4image.base.outcome import Outcome
 from gpt4image.base.progress import progress_bar
@@ -163,12 +169,13 @@ class _Work:
         self.descriptions = descriptions
         self.plan = plan
         self.earlier = earlier
+        self._written = hashlib.sha256()  # of all bytes of .partial/embeddings.npy
 
     def run(self) -> int:
         """Encode what is missing and finish the table; return how many texts were encoded now."""
         lengths = self._token_lengths()
         progress = self._resume() or self._begin(lengths)
-        order = np.load(self.partial / "order.npy", allow_pickle=False)
+        order = np.array(open_npy(self.partial / "order.npy", np.int64, (len(lengths),)))
         self._append(order, self._read(lengths[order]), progress)
         self._finish(order, int((lengths > self.encoder.max_tokens).sum()))
         return len(order) - progress["rows"]
@@ -187,10 +194,26 @@ class _Work:
         return lengths if self.long == "pool" else np.minimum(lengths, self.encoder.max_tokens)
 
     def _resume(self) -> dict[str, Any] | None:
-        if not (self.partial / "progress.json").is_file():
+        found = self._reported(self.partial)
+        if found is None or found[0]["identity"] != self._identity():
             return None
-        progress = read_json(self.partial / "progress.json")
-        return progress if progress["identity"] == self._identity() else None
+        progress, self._written = found
+        return progress
+
+    def _reported(self, folder: Path) -> tuple[dict[str, Any], Any] | None:
+        """Return what a run reported of its rows in a folder, and their running checksum.
+
+        None where nothing was reported, or what is there is not what was reported.
+        """
+        try:
+            progress = read_json(folder / "progress.json")
+            known = [require_recorded(folder, name, progress, largest=math.inf) for name in ("order.npy", "texts.npy")]
+            rows = folder / "embeddings.npy"
+            rows = rows if rows.is_file() else self.out / rows.name  # moved by a run that was killed after it
+            written = digest_of_start(rows, progress["header"] + progress["rows"] * 2 * self.encoder.width)
+            return (progress, written) if all(known) and written.hexdigest() == progress["sha256"] else None
+        except (FileNotFoundError, DamagedError, KeyError, TypeError):
+            return None
 
     def _begin(self, lengths: NDArray[np.int64]) -> dict[str, Any]:
         """Lay out the rows: those of the earlier table in its order, then new texts by length."""
@@ -212,19 +235,27 @@ class _Work:
         order = np.concatenate([reused, new])
         save_array(self.partial / "order.npy", order)
         save_array(self.partial / "texts.npy", self.descriptions.texts[order])
+        header = io.BytesIO()
+        shape = (len(lengths), self.encoder.width)
+        np.lib.format.write_array_header_1_0(header, {"descr": "<f2", "fortran_order": False, "shape": shape})
+        progress: dict[str, Any] = {"identity": self._identity(), "header": header.tell(), "reused": len(reused)}
+        progress["arithmetic"] = self._arithmetic()
+        progress["files"] = file_facts(self.partial, ("order.npy", "texts.npy"))
+        self._written = hashlib.sha256()
         with (self.partial / "embeddings.npy").open("wb") as file:
-            shape = (len(lengths), self.encoder.width)
-            np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
-            progress = {"identity": self._identity(), "header": file.tell(), "reused": len(reused)}
-            progress["arithmetic"] = self._arithmetic()
+            self._write(file, header.getvalue())
             for (rows, _), start, stop in zip(known, first[:-1], first[1:], strict=True):
                 own = source[(source >= start) & (source < stop)]
                 own = np.sort(own) - start
                 for begin in range(0, len(own), _TEXTS_PER_READ):
-                    file.write(rows[own[begin : begin + _TEXTS_PER_READ]].tobytes())
+                    self._write(file, rows[own[begin : begin + _TEXTS_PER_READ]].tobytes())
             progress = self._report(file, progress, len(reused))
         shutil.rmtree(stopped, ignore_errors=True)
         return progress
+
+    def _write(self, file: BinaryIO, content: bytes) -> None:
+        file.write(content)
+        self._written.update(content)
 
     def _arithmetic(self) -> list[str]:
         """Return what must be the same for rows of one text to be the same but for rounding."""
@@ -241,14 +272,15 @@ class _Work:
 
     def _rows_of_stopped(self, folder: Path) -> Iterator[_Known]:
         """Yield the rows that a run had on disk which was stopped, and was for other texts or in other batches."""
-        if not all((folder / name).is_file() for name in ("progress.json", "texts.npy", "embeddings.npy")):
+        found = self._reported(folder) if (folder / "embeddings.npy").is_file() else None
+        if found is None:
             return
-        progress = read_json(folder / "progress.json")
+        progress, _ = found
         rows = progress["rows"]
         if progress.get("arithmetic") == self._arithmetic() and rows:
             texts = np.load(folder / "texts.npy", allow_pickle=False)[:rows]
-            path, shape = folder / "embeddings.npy", (rows, self.encoder.width)
-            matrix = np.memmap(path, "<f2", "r", offset=progress["header"], shape=shape)
+            shape = (rows, self.encoder.width)
+            matrix = np.memmap(folder / "embeddings.npy", "<f2", "r", offset=progress["header"], shape=shape)
             yield matrix, self._rows_by_text(texts)
 
     def _rows_by_text(self, known: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -287,7 +319,7 @@ class _Work:
             for vectors_of_chunks in encode_batches(texts_of_batches()):
                 vectors = in_flight.popleft().pool(vectors_of_chunks)
                 self._require_finite(vectors, order[done : done + len(vectors)])
-                file.write(vectors.astype("<f2").tobytes())
+                self._write(file, vectors.astype("<f2").tobytes())
                 done += len(vectors)
                 bar.update(task, completed=done)
                 if interrupt.requested or time.monotonic() - reported >= SECONDS_BETWEEN_REPORTS:
@@ -316,7 +348,7 @@ class _Work:
         """Say that ``rows`` rows are on disk, once they are."""
         file.flush()
         os.fsync(file.fileno())
-        progress = {**progress, "rows": rows}
+        progress = {**progress, "rows": rows, "sha256": self._written.hexdigest()}
         write_json(self.partial / "progress.json", progress)
         return progress
 
@@ -324,7 +356,7 @@ class _Work:
         """Move the table into place. Each step may be done again after a crash; the manifest comes last."""
         (self.out / MANIFEST).unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):  # moved by a run that was killed after it
-            (self.partial / "embeddings.npy").replace(self.out / "embeddings.npy")
+            move(self.partial / "embeddings.npy", self.out / "embeddings.npy")
         row_of_text = np.empty_like(order)
         row_of_text[order] = np.arange(len(order))
         found = self.descriptions
@@ -347,7 +379,7 @@ class _Work:
             plan=self.plan,
             gpt4image=__version__,
         )
-        write_json(self.out / MANIFEST, manifest.to_json())
+        write_manifest(self.out, manifest)
 
 
 def _encoding(config: EncodeConfig, encoder: TextEncoder) -> contextlib.AbstractContextManager[EncodeBatches]:

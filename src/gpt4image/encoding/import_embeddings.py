@@ -22,17 +22,18 @@ from gpt4image.artifacts.table import (
     read_manifest,
     save_array,
     write_index,
+    write_manifest,
     writing_table,
 )
+from gpt4image.base.checksums import file_digest
 from gpt4image.base.errors import DataError, TableError
-from gpt4image.base.files import atomic_path, fingerprint, write_json
+from gpt4image.base.files import atomic_path, fingerprint
 from gpt4image.base.outcome import Outcome, SetAside
 from gpt4image.config import ImportEmbeddingsConfig
 from gpt4image.data import load_image_set
 from gpt4image.describing.descriptions import require_one_each
 from gpt4image.describing.prompts import find_prompt
 from gpt4image.encoding.released import read_matrix
-from gpt4image.encoding.text_encoders.weight_files import file_digest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,7 +88,7 @@ def import_embeddings(config: ImportEmbeddingsConfig) -> Outcome:
                 plan=plan,
                 gpt4image=__version__,
             )
-            write_json(config.out / MANIFEST, manifest.to_json())
+            write_manifest(config.out, manifest)
     manifest = read_manifest(config.out)
     return Outcome(
         path=config.out,

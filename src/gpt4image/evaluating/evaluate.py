@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image import __version__
-from gpt4image.artifacts import runs
+from gpt4image import __version__, runs
 from gpt4image.artifacts.table import EmbeddingTable, is_table
+from gpt4image.base.checksums import file_facts
 from gpt4image.base.errors import ConfigError, DataError, MissingExtraError, RunError
-from gpt4image.base.files import atomic_path, read_json, require_writable, write_json
+from gpt4image.base.files import read_json, require_writable, write_json, write_parquet
 from gpt4image.base.outcome import Outcome, SetAside
 from gpt4image.base.visible import in_one_line
 from gpt4image.config import EvaluateConfig, TrainConfig
@@ -207,8 +207,9 @@ def measure_run(
     facts |= {"note": note} if note else {}
 
     def write() -> None:
-        _write_predictions(run_dir / f"predictions-{name}.parquet", data, indices, outputs.probabilities)
-        write_json(path, facts)
+        predictions = f"predictions-{name}.parquet"
+        _write_predictions(run_dir / predictions, data, indices, outputs.probabilities)
+        write_json(path, {**facts, "files": file_facts(run_dir, [predictions])})
 
     processes.by_first(write)
     return facts
@@ -226,7 +227,6 @@ def _write_predictions(
     path: Path, data: TrainingData, indices: NDArray[np.int64], probabilities: NDArray[np.float32]
 ) -> None:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     image_set = data.image_set
     table = pa.table(
@@ -239,8 +239,7 @@ def _write_predictions(
             "probabilities": pa.FixedSizeListArray.from_arrays(probabilities.ravel(), probabilities.shape[1]),
         }
     )
-    with atomic_path(path) as temporary:
-        pq.write_table(table, temporary)
+    write_parquet(path, table)
 
 
 def _per_class(facts: dict[str, Any], path: Path) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts.table import Manifest
-from gpt4image.base.files import write_json
+from gpt4image.base.files import read_parquet, write_json
 from gpt4image.data.image_set import NO_LABEL, ImageSet
 from gpt4image.labelling.text_vectors import unit
 from gpt4image.pages.cards import Thumbnails
@@ -168,10 +168,8 @@ def write_doubts(
 
 def read_predictions(run_dir: Path) -> dict[str, tuple[int, float]]:
     """Return class and confidence by key, from the test predictions of a run."""
-    import pyarrow.parquet as pq
-
     names = ["key", "prediction", "confidence"]
-    table = pq.read_table(run_dir / "predictions-test.parquet", columns=names)
+    table = read_parquet(run_dir / "predictions-test.parquet", columns=names)
     columns = (table[name].to_pylist() for name in names)
     return {key: (prediction, confidence) for key, prediction, confidence in zip(*columns, strict=True)}
 

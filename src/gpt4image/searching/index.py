@@ -1,6 +1,7 @@
 """The index of an image set: where each distinct image lies in the text space of a run, as one memory-mapped matrix.
 
-INDEX/index.json           what the numbers are, and which files hold them; replaced in one step, after the files
+INDEX/index.json           what the numbers are, which files hold them, and checksums of these; replaced in one step,
+                           after the files
 INDEX/embeddings-NAME.npy  (N, D) float16, unit length: one row per distinct image
 INDEX/digests-NAME.npy     (N, 32) uint8, sorted: sha256 of the bytes of each image
 INDEX/.rows-IDENTITY/      rows that are not in these files yet; an interrupted run goes on with them
@@ -25,8 +26,9 @@ from numpy.typing import NDArray
 
 from gpt4image import __version__
 from gpt4image.artifacts.table import find_digests, save_array, writing_table
-from gpt4image.base.errors import DataError, TableError
-from gpt4image.base.files import atomic_path, fingerprint, read_json, write_json
+from gpt4image.base.checksums import file_facts, recorded_files, require_recorded
+from gpt4image.base.errors import DamagedError, DataError, TableError
+from gpt4image.base.files import atomic_path, fingerprint, open_npy, read_json, write_json
 
 FORMAT_VERSION = 1
 MANIFEST = "index.json"
@@ -67,7 +69,8 @@ def open_index(folder: Path, identity: Mapping[str, Any]) -> Index | None:
     try:
         manifest = read_json(folder / MANIFEST)
         version, known, name = (manifest[key] for key in ("format_version", "identity", "name"))
-        shape = manifest["images"], manifest["width"]
+        images, width = manifest["images"], manifest["width"]
+        recorded_files(manifest)
         differ = sorted(key for key in identity if known.get(key) != identity[key])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise TableError(
@@ -82,15 +85,19 @@ def open_index(folder: Path, identity: Mapping[str, Any]) -> Index | None:
         was = "; ".join(f"{key}: {known.get(key)} there, {identity[key]} now" for key in differ)
         raise TableError(f"{folder} holds another index ({was}); give another --index, or delete the folder.")
     try:
-        embeddings, digests = (
-            np.load(folder / f"{kind}-{name}.npy", mmap_mode="r", allow_pickle=False)
-            for kind in ("embeddings", "digests")
+        for file in _files(name):
+            require_recorded(folder, file, manifest)
+        embeddings, digests = (folder / file for file in _files(name))
+        return Index(
+            embeddings=open_npy(embeddings, np.float16, (images, width)),
+            digests=open_npy(digests, np.uint8, (images, 32)),
         )
-    except (OSError, ValueError):
+    except DamagedError:
         return None
-    if embeddings.shape != shape or digests.shape != (shape[0], 32):
-        return None
-    return Index(embeddings=embeddings, digests=digests)
+
+
+def _files(name: str) -> tuple[str, str]:
+    return f"embeddings-{name}.npy", f"digests-{name}.npy"
 
 
 def up_to_date(
@@ -207,7 +214,8 @@ def _write(folder: Path, identity: Mapping[str, Any], digests: Digests, earlier:
     if not len(known):
         raise DataError(f"{identity['data']}: none of its images can be decoded, so there is nothing to search.")
     name = hashlib.sha256(digests[known].tobytes()).hexdigest()[:16]
-    with atomic_path(folder / f"embeddings-{name}.npy") as temporary:
+    files = _files(name)
+    with atomic_path(folder / files[0]) as temporary:
         shape = (len(known), rows.width)
         matrix = np.lib.format.open_memmap(temporary, "w+", np.float16, shape)
         for start in range(0, len(known), BLOCK):
@@ -216,9 +224,10 @@ def _write(folder: Path, identity: Mapping[str, Any], digests: Digests, earlier:
                 has = places[part] >= 0
                 matrix[start : start + len(part)][has] = vectors[places[part[has]]]
         matrix.flush()
-    save_array(folder / f"digests-{name}.npy", digests[known])
+    save_array(folder / files[1], digests[known])
     manifest = {"format_version": FORMAT_VERSION, "identity": dict(identity), "name": name}
     manifest |= {"images": len(known), "width": rows.width, "gpt4image": __version__}
+    manifest |= {"files": file_facts(folder, files)}
     write_json(folder / MANIFEST, manifest)
     index = open_index(folder, identity)
     if index is None:

@@ -157,8 +157,8 @@ class _Indexed:
 def _index(config: SearchConfig, model: RunModel, images: ImageSet, width: int) -> _Indexed:
     """Bring the index of a set up to date."""
     from gpt4image.artifacts.table import digests_to_bytes
+    from gpt4image.base.checksums import file_digest
     from gpt4image.data.pixels import WorkerPixels, available_cores
-    from gpt4image.encoding.text_encoders.weight_files import file_digest
     from gpt4image.searching.index import up_to_date
     from gpt4image.training.auto import stored_size
 

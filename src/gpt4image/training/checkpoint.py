@@ -1,4 +1,7 @@
-"""Checkpoints: one safetensors file, replaced atomically, plain JSON state in its header, nothing pickled.
+"""Checkpoints: one safetensors file, replaced atomically, nothing pickled.
+
+Its header holds the state as plain JSON, and the sha256 of the tensors and of that state, which is compared each time
+the file is read: training never goes on from a damaged one. Files of versions before have none.
 
 Where several processes share a run, all of them call these functions, whether their tensors are whole or shards, and
 the first one writes whole tensors. So a checkpoint does not tell on how many processes it was made.
@@ -6,6 +9,7 @@ the first one writes whole tensors. So a checkpoint does not tell on how many pr
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,12 +20,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from gpt4image.base.errors import ModelError, RunError
-from gpt4image.base.files import atomic_path
+from gpt4image.base.checksums import damaged
+from gpt4image.base.errors import DamagedError, ModelError, RunError
+from gpt4image.base.files import UNREADABLE, atomic_path, parse_json
 from gpt4image.parallel import processes
 from gpt4image.parallel.sharding import like, whole
 
-STATE = "state"
+STATE, CHECKSUM = "state", "sha256"
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], state: Any = None) -> None:
@@ -38,12 +43,29 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], state: Any = None) -
 def _write(path: Path, tensors: dict[str, Tensor], state: Any) -> None:
     try:
         with atomic_path(path) as temporary:
-            save_file(tensors, temporary, metadata={"format": "pt", STATE: json.dumps(state)})
+            metadata = {"format": "pt", STATE: json.dumps(state)}
+            checksum = _Checksum(metadata[STATE])
+            for name in sorted(tensors):
+                checksum.add(name, tensors[name])
+            save_file(tensors, temporary, metadata=metadata | {CHECKSUM: checksum.hexdigest()})
     except (OSError, SafetensorError) as error:
         raise RunError(
             f"{path} cannot be written ({error}); what was there is kept. Is the disk full? Make room, and give the "
             "same command again: with --resume, a run goes on from its last checkpoint."
         ) from None
+
+
+class _Checksum:
+    """The sha256 of a state and of tensors, in the order of their names."""
+
+    def __init__(self, state: str) -> None:
+        self._sha256 = hashlib.sha256(state.encode())
+        self.hexdigest = self._sha256.hexdigest
+
+    def add(self, name: str, tensor: Tensor) -> None:
+        """Add a tensor in main memory, in the plain order."""
+        self._sha256.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        self._sha256.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
 
 
 def load_tensors(
@@ -57,19 +79,30 @@ def load_tensors(
 
     Raises:
         ModelError: the file is missing or no safetensors file; a pickled checkpoint is never opened.
+        DamagedError: its content is not the one that was written.
     """
     if not path.is_file():
         raise ModelError(f"{path} does not exist; give a .safetensors file.")
+    tensors: dict[str, Tensor] = {}
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: place(name, file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
+            checksum = _Checksum(metadata.get(STATE, ""))
+            for name in sorted(file.keys()):
+                tensor = file.get_tensor(name)
+                if CHECKSUM in metadata:
+                    checksum.add(name, tensor)
+                tensors[name] = place(name, tensor)
+        state = parse_json(metadata.get(STATE, "null"))
+        whole = metadata.get(CHECKSUM) in (None, checksum.hexdigest())
+    except (SafetensorError, OSError, *UNREADABLE) as error:
         raise ModelError(
             f"{path} is no safetensors file ({error}). A pickled checkpoint (.pt, .pth, .bin) can run code and is "
             "never loaded: convert it with safetensors.torch.save_file where you trust it."
         ) from None
-    return tensors, json.loads(metadata.get(STATE, "null"))
+    if not whole:
+        raise DamagedError(damaged(path, "its content does not match its checksum"))
+    return tensors, state
 
 
 def save_checkpoint(
@@ -111,7 +144,7 @@ def load_checkpoint(
     """Restore what ``save_checkpoint`` wrote, in place, and return its JSON state.
 
     Raises:
-        RunError: the checkpoint belongs to another model.
+        RunError: the checkpoint is damaged, or belongs to another model.
     """
     state = {f"{part}.{name}": value for part, module in modules.items() for name, value in module.state_dict().items()}
     parameters = {
@@ -126,7 +159,7 @@ def load_checkpoint(
         target = state.get(full_name) if slots_of is None else slots_of.get(int(name.split(".", 1)[0]))
         return like(value, target) if target is not None and target.shape == value.shape else value
 
-    tensors, saved = load_tensors(path, place)
+    tensors, saved = _read_checkpoint(path, place, optimizers)
     slots: dict[str, dict[int, dict[str, Any]]] = {part: {} for part in optimizers}
     parts: dict[str, dict[str, Tensor]] = {part: {} for part in modules}
     numbers = {f"{part}.{name}": value for part in optimizers for name, value in saved[part].items()}
@@ -148,3 +181,25 @@ def load_checkpoint(
         groups = [{**group, **own} for group, own in zip(groups, counted, strict=True)]
         optimizer.load_state_dict({"state": slots[part], "param_groups": groups})
     return saved["state"]
+
+
+def _read_checkpoint(
+    path: Path, place: Callable[[str, Tensor], Tensor], optimizers: Mapping[str, torch.optim.Optimizer]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return what ``load_tensors`` does. Raises RunError: the file is damaged, or no checkpoint of these optimisers."""
+    try:
+        tensors, saved = load_tensors(path, place)
+    except (ModelError, DamagedError) as error:
+        reason = str(error)
+    else:
+        if (
+            isinstance(saved, dict)
+            and "state" in saved
+            and all(isinstance(saved.get(name), dict) for name in optimizers)
+        ):
+            return tensors, saved
+        reason = f"{path} holds weights, but no state to go on from."
+    raise DamagedError(
+        f"{reason} Training does not go on from a damaged checkpoint: bring back a copy of it, or remove it and give "
+        "the same command with --resume again, which trains from the first step."
+    )

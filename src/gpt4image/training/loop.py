@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from gpt4image.artifacts import runs
-from gpt4image.base.errors import TrainingError
+from gpt4image.base.errors import DamagedError, ModelError, TrainingError
 from gpt4image.base.files import append_json_line, remove_unfinished, write_json_lines
 from gpt4image.base.interrupts import deferred_interrupt
 from gpt4image.config import TrainOptions
@@ -186,6 +186,7 @@ def fit(
     state: dict[str, Any] = {"step": 0, "seconds": 0.0, "history": [], "best": None, "epoch_losses": []}
     if processes.from_first(checkpoint.is_file()):
         state = processes.together(lambda: load_checkpoint(checkpoint, trainer.modules, trainer.optimizers))
+        processes.by_first(lambda: _require_best(out, state["best"]))
     trainer.history = state["history"]
     trainer.best = tuple(state["best"]) if state["best"] else None
     processes.by_first(lambda: write_json_lines(out / runs.METRICS, trainer.history))
@@ -272,6 +273,23 @@ def end_epoch(
 
 def _best_file(out: Path, trainer: Trainer) -> Path:
     return out / BEST_FILES.replace("*", str(trainer.best[1] if trainer.best else 0))
+
+
+def _require_best(out: Path, best: tuple[float, int] | None) -> None:
+    """Check the best weights that a checkpoint knows of: without them the run would end with others.
+
+    Raises:
+        DamagedError: they are missing or damaged.
+    """
+    if not best or best[1] == 0:
+        return
+    try:
+        load_tensors(out / BEST_FILES.replace("*", str(best[1])))
+    except (ModelError, DamagedError) as error:
+        raise DamagedError(
+            f"{error} These are the best weights so far: bring back a copy of the file, or remove "
+            f"{out / runs.CHECKPOINT} and give the same command with --resume again, which trains from the first step."
+        ) from None
 
 
 def _keep_best(out: Path, trainer: Trainer) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError, DataError
-from gpt4image.base.files import write_json
 from gpt4image.base.outcome import Outcome, SetAside
 from gpt4image.base.progress import progress_bar
 from gpt4image.config import TrainConfig, TrainOptions
@@ -151,7 +150,7 @@ def run(
     if isinstance(trainer.model, Aligner) and (text := trainer.data.text) is not None:
         processes.by_first(lambda: write_text_space(out, config, text))
     finished = {"status": "finished", **measured, **data_facts(ready)}
-    processes.by_first(lambda: write_json(out / runs.RUN, finished))
+    processes.by_first(lambda: runs.finish(out, finished))
     processes.by_first(lambda: tidy(out))
 
 

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gpt4image.base.checksums import file_digest
 from gpt4image.base.errors import ConfigError, MissingExtraError, ModelError, first_line, nearest
 from gpt4image.base.files import fingerprint
 from gpt4image.encoding.text_encoders.neural import Tower
-from gpt4image.encoding.text_encoders.weight_files import file_digest, pickles_refused, refuse_pickles
+from gpt4image.encoding.text_encoders.weight_files import pickles_refused, refuse_pickles
 
 _BEGIN_AND_END = 2
 

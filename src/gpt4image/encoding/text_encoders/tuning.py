@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from gpt4image.base.checksums import file_digest
 from gpt4image.base.errors import ConfigError, MissingExtraError, ModelError
 from gpt4image.base.files import fingerprint, read_json, write_json
 from gpt4image.encoding.text_encoders.neural import NeuralEncoder, Tower, to_device
-from gpt4image.encoding.text_encoders.weight_files import file_digest
 from gpt4image.parallel import processes
 from gpt4image.training.checkpoint import load_tensors, save_tensors
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
+from gpt4image.base.checksums import file_digest
 from gpt4image.base.errors import ConfigError, ModelError
 from gpt4image.base.files import fingerprint
 from gpt4image.models.hugging_face import find_folder
@@ -52,9 +52,3 @@ def folder_revision(folder: Path) -> str:
     """Return the fingerprint of the names and contents of weights, configuration and vocabulary."""
     files = sorted({file for pattern in _FILES_THAT_COUNT for file in folder.rglob(pattern)})
     return fingerprint({file.relative_to(folder).as_posix(): file_digest(file) for file in files})
-
-
-def file_digest(file: Path) -> str:
-    """Return the sha256 of a file as hex."""
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

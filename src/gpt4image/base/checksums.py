@@ -1,0 +1,116 @@
+"""Checksums of what stages write, so that a damaged file is named instead of used.
+
+A JSON record carries the sha256 of its own content under ``record_sha256``. Other files are listed in the record that
+is written after them: ``"files": {"embeddings.npy": {"bytes": 1152, "sha256": "..."}}``, by their path from the folder
+of the record. Records of versions before have neither, and are read as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from gpt4image.base.errors import DamagedError
+
+SEAL, FILES = "record_sha256", "files"
+SMALL = 64 * 2**20
+"""Files of up to this many bytes are checked as a whole each time they are opened."""
+
+
+def fingerprint(value: Any) -> str:
+    """Return the sha256 hex digest of ``value`` as canonical JSON: the identity of a configuration."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def file_digest(file: Path) -> str:
+    """Return the sha256 of a file as hex."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def digest_of_start(path: Path, size: int) -> Any:
+    """Return the sha256 object of the first ``size`` bytes of a file, to go on with."""
+    written = hashlib.sha256()
+    with path.open("rb") as file:
+        while size > 0 and (part := file.read(min(size, 2**20))):
+            written.update(part)
+            size -= len(part)
+    return written
+
+
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record of JSON values with the checksum of its content."""
+    content = json.loads(json.dumps({**record, SEAL: None}, allow_nan=False))  # keys become text, as in the file
+    del content[SEAL]
+    return {**record, SEAL: fingerprint(content)}
+
+
+def unsealed(record: Any) -> Any:
+    """Return a JSON value without its checksum. Raises ValueError: the content is not the one that was written."""
+    if not isinstance(record, dict) or SEAL not in record:
+        return record
+    content = {name: value for name, value in record.items() if name != SEAL}
+    if record[SEAL] != fingerprint(content):
+        raise ValueError(
+            f"its content does not match its checksum; if you changed it on purpose, delete the entry {SEAL!r}"
+        )
+    return content
+
+
+def file_facts(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return size and checksum of files, by their path from ``folder``, as a record lists them."""
+    paths = {name: folder / name for name in names}
+    return {name: {"bytes": path.stat().st_size, "sha256": file_digest(path)} for name, path in paths.items()}
+
+
+def recorded_files(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the files that a record lists; none where it is of a version that kept no checksums.
+
+    Raises:
+        DamagedError: the list is malformed, or names a file outside the folder of the record.
+    """
+    files = record.get(FILES, {})
+    if not isinstance(files, dict) or not all(map(_is_listed, files.items())):
+        raise DamagedError(f"A record is damaged: its {FILES!r} does not list files with their bytes and sha256.")
+    return files
+
+
+def _is_listed(item: tuple[str, Any]) -> bool:
+    name, facts = PurePosixPath(item[0]), item[1]
+    is_inside = not name.is_absolute() and ".." not in name.parts
+    return is_inside and isinstance(facts, dict) and facts.keys() >= {"bytes", "sha256"}
+
+
+def require_recorded(folder: Path, name: str, record: Mapping[str, Any], *, largest: float = SMALL) -> bool:
+    """Check a file against what a record says of it; return whether it says anything.
+
+    Args:
+        folder: of the record.
+        name: path of the file from there.
+        record: lists the file, or does not.
+        largest: number of bytes up to which the whole file is read; of a larger one, the size is compared.
+
+    Raises:
+        DamagedError: the file is missing, or not the one that was written.
+    """
+    facts = recorded_files(record).get(name)
+    if facts is None:
+        return False
+    path = folder / name
+    if not path.is_file():
+        raise DamagedError(f"{path} is missing. Bring back a copy of it, or make again what it belongs to.")
+    size = path.stat().st_size
+    if size != facts["bytes"]:
+        raise DamagedError(damaged(path, f"it has {size} bytes, not the {facts['bytes']} that were written"))
+    if size <= largest and file_digest(path) != facts["sha256"]:
+        raise DamagedError(damaged(path, "its content does not match its checksum"))
+    return True
+
+
+def damaged(path: Path, reason: str) -> str:
+    """Return the message that names a damaged file."""
+    return f"{path} is damaged: {reason}. Bring back a copy of it, or make again what it belongs to."
