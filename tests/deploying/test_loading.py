@@ -11,9 +11,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import timm
+import torch
+from PIL import Image
 from timm.models import save_for_hf
+from torch import Tensor
 
-from gpt4image import runs
+from gpt4image import cli, runs
 from gpt4image.deploying.loading import Classifier, load_classifier
 from gpt4image.deploying.metadata import ONNX_KEY, Metadata
 from gpt4image.deploying.preprocessing import Preprocessing, as_images
@@ -42,7 +45,7 @@ def test_a_run_predicts_what_its_evaluation_recorded(small_run: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["run", "timm", "onnx", "torch-export"])
+@pytest.mark.parametrize("form", ["run", "timm", "onnx"])
 def test_every_format_predicts_what_the_evaluation_of_the_run_recorded(deployed: dict[str, Path], form: str) -> None:
     classifier = load_classifier(deployed[form])
     assert classifier.kind == form
@@ -86,8 +89,6 @@ def test_a_timm_folder_of_somebody_else_is_loaded_as_timm_loads_it(tmp_path: Pat
     assert classifier.classes == tuple("0123456"), "it has no names"
     size = classifier.preprocessing.size
     images = np.random.default_rng(0).random((2, 3, size, size), dtype=np.float32)
-    import torch
-
     theirs = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     with torch.inference_mode():
         expected = theirs(classifier.preprocessing.normalised(torch.from_numpy(images))).softmax(1).numpy()
@@ -126,6 +127,39 @@ def test_pickled_weights_in_a_timm_folder_are_not_looked_at(tmp_path: Path) -> N
     (folder / "config.json").write_text("{")
     with pytest.raises(ModelError, match="is no JSON"):
         load_classifier(folder)
+
+
+class WritesTensor(torch.nn.Module):
+    """A classifier that also writes into a tensor of four bytes."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        torch.zeros(4, dtype=torch.uint8).copy_(torch.full((4,), 65, dtype=torch.uint8))
+        return images.mean(dim=(2, 3)).softmax(dim=1)
+
+
+def write_evil_archive(path: Path, victim: Path) -> None:
+    """Write a .pt2 file whose program writes into the file ``victim`` by operators of torch.ops.aten alone."""
+    program = torch.export.export(WritesTensor(), (torch.zeros(1, 3, 32, 32),))
+    node = next(node for node in program.graph.nodes if "zeros" in str(node.target))
+    node.target, node.args = torch.ops.aten.from_file.default, (str(victim), True, 4)
+    node.kwargs = {"dtype": torch.uint8}
+    program._example_inputs = None
+    metadata = Metadata(classes=tuple("abc"), preprocessing=HOW).to_json()
+    torch.export.save(program, path, extra_files={"gpt4image.json": metadata})
+
+
+def test_a_torch_export_archive_is_never_loaded_because_it_can_write_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    victim = tmp_path / "victim"
+    archive = tmp_path / "model.pt2"
+    victim.write_text("safe")
+    write_evil_archive(archive, victim)
+    Image.new("RGB", (32, 32)).save(tmp_path / "picture.png")
+    assert cli.main(["predict", str(archive), str(tmp_path / "picture.png")]) == 2
+    assert victim.read_text() == "safe"
+    said = capsys.readouterr().err
+    assert "torch.export.load runs what the maker of the file wanted" in said and "--format timm or onnx" in said
 
 
 def test_what_is_no_model_is_said(small_run: Path, tmp_path: Path) -> None:

@@ -1,13 +1,13 @@
-"""Loading what predicts: a run folder, a folder in timm's format, an ONNX file or a torch-export archive.
+"""Loading what predicts: a run folder, a folder in timm's format or an ONNX file.
 
     classifier = load_classifier(Path("run"))
     pixels = classifier.preprocessing.pixels(Path("cat.jpg").read_bytes())
     classifier.probabilities(as_images(pixels[None]))       # (1, K)
 
 All of them take float32 RGB images in 0..1 and compute in float32 (a GPU its convolutions in TF32), so that formats can
-be compared. In the two files, normalisation and softmax are part of the graph; around runs and timm folders they are
-put here. Nothing is unpickled: weights are safetensors, ONNX is read by onnxruntime, and torch-export archives by
-archive.py.
+be compared. In an ONNX file, normalisation and softmax are part of the graph; around runs and timm folders they are
+put here. Nothing is unpickled: weights are safetensors, ONNX is read by onnxruntime. Torch-export archives (.pt2) are
+not loaded: their operators can write files, and their sizes are expressions that torch evaluates.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Classifier:
     """A model that is ready to predict.
 
     Attributes:
-        kind: run, timm, onnx or torch-export.
+        kind: run, timm, onnx, or torch-export for one that was just exported.
         classes: K class names, in the order of the columns.
         preprocessing: how pictures become its inputs.
         probabilities: float32 (n, 3, S, S) images, RGB in 0..1 (``as_images``), to (n, K) float32 class probabilities.
@@ -57,8 +57,8 @@ def load_classifier(path: Path, *, device: str = "cpu", threads: int | None = No
     """Load a deployed model; one blank image is predicted, so that what does not fit is known at once.
 
     Args:
-        path: a run folder, a folder in timm's format, a .onnx or a .pt2 file.
-        device: where runs and timm folders compute; the files compute on the CPU ("auto" or "cpu").
+        path: a run folder, a folder in timm's format or a .onnx file.
+        device: where runs and timm folders compute; .onnx files compute on the CPU ("auto" or "cpu").
         threads: CPU threads of onnxruntime, all cores without it; those of torch are set by ``devices.cpu_threads``.
 
     Raises:
@@ -70,16 +70,19 @@ def load_classifier(path: Path, *, device: str = "cpu", threads: int | None = No
         classifier = _load_timm(path, device) if is_timm_folder(path) else _load_run(path, device)
     elif not path.exists():
         raise ModelError(f"{path} does not exist; give a run folder, or what `gpt4image export` wrote.")
-    elif path.suffix in (".onnx", ".pt2"):
+    elif path.suffix == ".onnx":
         if device not in ("auto", "cpu"):
-            raise ConfigError(
-                f"--device {device} is for run folders and timm folders; {path.suffix} files use the CPU."
-            )
-        classifier = _load_onnx(path, threads) if path.suffix == ".onnx" else _load_torch_export(path)
+            raise ConfigError(f"--device {device} is for run folders and timm folders; .onnx files use the CPU.")
+        classifier = _load_onnx(path, threads)
+    elif path.suffix == ".pt2":
+        raise ModelError(
+            f"{path} is a torch-export archive, which is not loaded here: torch.export.load runs what the maker of the "
+            "file wanted. Give the run folder that it was exported from, or export the run with --format timm or onnx."
+        )
     else:
         raise ModelError(
             f"{path} is no model that is known here: give a run folder, a folder in timm's format (config.json and "
-            f"{WEIGHTS}), a .onnx or a .pt2 file."
+            f"{WEIGHTS}) or a .onnx file."
         )
     _check(classifier, path)
     return classifier
@@ -166,27 +169,6 @@ def _load_onnx(path: Path, threads: int | None) -> Classifier:
         classes=metadata.classes,
         preprocessing=metadata.preprocessing,
         probabilities=lambda images: np.asarray(session.run(None, {name: images})[0]),
-        source=metadata.source,
-    )
-
-
-def _load_torch_export(path: Path) -> Classifier:
-    import torch
-
-    from gpt4image.deploying.archive import load_program
-
-    module, text = load_program(path)
-    metadata = Metadata.from_json(text, path)
-
-    @torch.inference_mode()
-    def probabilities(images: NDArray[np.float32]) -> NDArray[np.float32]:
-        return module(torch.from_numpy(images)).numpy()
-
-    return Classifier(
-        kind="torch-export",
-        classes=metadata.classes,
-        preprocessing=metadata.preprocessing,
-        probabilities=probabilities,
         source=metadata.source,
     )
 
