@@ -20,7 +20,7 @@ from gpt4image import cli, runs
 from gpt4image.deploying.loading import Classifier, load_classifier
 from gpt4image.deploying.metadata import ONNX_KEY, Metadata
 from gpt4image.deploying.preprocessing import Preprocessing, as_images
-from gpt4image.errors import ConfigError, ModelError, RunError
+from gpt4image.errors import ConfigError, Gpt4ImageError, ModelError, RunError
 from gpt4image.files import read_json, write_json
 
 HOW = Preprocessing(size=32, resize=36, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -105,9 +105,22 @@ def test_a_timm_folder_of_somebody_else_is_loaded_as_timm_loads_it(tmp_path: Pat
         ({"pretrained_cfg": {"crop_mode": "border"}}, "crop_mode 'border'"),
         ({"architecture": "resnet_of_tomorrow"}, "'resnet_of_tomorrow' is not a model of timm"),
         ({"model_args": {"checkpoint_path": "evil.pth"}}, "checkpoint_path"),
+        ({"model_args": {"pretrained_cfg_overlay": {"file": "evil.pth"}}}, "pretrained_cfg_overlay"),
+        ({"model_args": {"hf_hub_id": "me/evil"}}, "hf_hub_id"),
+        ({"model_args": {"act_layer": "/etc/passwd"}}, "act_layer = '/etc/passwd' is not allowed"),
+        ({"model_args": {"act_layer": ["relu", {"file": "x"}]}}, "act_layer = .* is not allowed"),
+        ({"model_args": {"stem_width": 10**400}}, "stem_width = .* is not allowed"),
+        ({"model_args": {"channels": [100_000] * 4}}, "they do not belong together"),
+        ({"model_args": {"channels": [[[1]]]}}, "channels = .* is not allowed"),
+        ({"architecture": "local-dir:/tmp/other"}, "is not a model of timm"),
+        ({"architecture": "hf-hub:me/model"}, "is not a model of timm"),
+        ({"architecture": "test_resnet.x/../../y"}, "is not a model of timm"),
+        ({"architecture": "small_stem_resnet", "model_args": {"base": "local-dir:x", "stride": 1}}, "not allowed"),
+        ({"architecture": "small_stem_resnet", "model_args": {"base": "x", "stride": 1}}, "name of a ResNet of timm"),
+        ({"architecture": "small_stem_resnet", "model_args": {"base": "test_vit", "stride": 1}}, "cannot be"),
         ({"model_args": {"no_such": 1}}, "cannot be loaded by timm"),
         ({"model_args": [1]}, r"config\.json: architecture must be the name of a model of timm, model_args a table"),
-        ({"architecture": 3}, "architecture must be the name"),
+        ({"architecture": 3}, "3 is not a model of timm"),
         ({"label_names": 3}, "label_names must be a list or a table of names, not 3"),
         ({"pretrained_cfg": {"crop_pct": "x"}}, r"What the model says of its pictures is damaged .*config\.json"),
         ({"label_names": ["one"]}, r"output of shape \(1, 7\) for one image, but names 1 classes"),
@@ -117,6 +130,19 @@ def test_a_timm_folder_of_somebody_else_is_loaded_as_timm_loads_it(tmp_path: Pat
 def test_timm_folders_that_cannot_be_used_say_why(tmp_path: Path, config: dict[str, Any], reason: str) -> None:
     with pytest.raises(ModelError, match=reason):
         load_classifier(foreign(tmp_path / "theirs", **config))
+
+
+def test_other_places_of_weights_in_a_timm_folder_are_not_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = foreign(tmp_path / "theirs")
+    places = {"file": "evil.pth", "hf_hub_id": "me/evil", "source": "hf-hub", "url": "https://x", "custom_load": True}
+    monkeypatch.setattr("torch.load", lambda *_, **__: pytest.fail("torch unpickles"))
+    for loader in ("load_state_dict", "load_state_dict_from_hf", "load_state_dict_from_path", "load_custom_from_hf"):
+        monkeypatch.setattr(f"timm.models._builder.{loader}", lambda *_, **__: pytest.fail("timm opens weights"))
+    known = read_json(folder / "config.json")
+    write_json(folder / "config.json", known | {"pretrained_cfg": known["pretrained_cfg"] | places})
+    assert len(load_classifier(folder).classes) == 7
 
 
 def test_pickled_weights_in_a_timm_folder_are_not_looked_at(tmp_path: Path) -> None:
@@ -177,6 +203,36 @@ def test_what_is_no_model_is_said(small_run: Path, tmp_path: Path) -> None:
         load_classifier(tmp_path / "model.onnx", device="cuda")
     with pytest.raises(ConfigError, match="is not available here"):
         load_classifier(small_run, device="tpu")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"model": "local-dir:{}"}, "is not a model of timm"),
+        ({"model": "hf-hub:me/model"}, "is not a model of timm"),
+        ({"model": "small_stem_resnet", "model_args": {"base": "local-dir:{}", "stride": 1}}, "is not a model of timm"),
+        ({"model": "resnet10t.{}"}, "is not a model of timm"),
+        ({"model_args": {"pretrained_cfg": {"file": "{}/weights.pth"}}}, "pretrained_cfg"),
+        ({"model_args": {"pretrained_custom": "{}"}}, "pretrained_custom"),
+        ({"model_args": {"url": "https://x"}}, "may not hold 'url'"),
+        ({"model_args": {"act_layer": "{}/x"}}, "act_layer = .* is not allowed"),
+        ({"model_args": {"stem_width": 100_000}}, "they do not belong together"),
+        ({"image_size": 100_000}, "image-size"),
+    ],
+    ids=str,
+)
+def test_a_run_folder_names_models_of_timm_and_plain_arguments_alone(
+    small_run: Path, tmp_path: Path, options: dict[str, Any], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, other = Path(shutil.copytree(small_run, tmp_path / "run")), tmp_path / "other"
+    other.mkdir()
+    options = json.loads(json.dumps(options).replace("{}", str(other)))
+    write_json(run / runs.CONFIG, read_json(run / runs.CONFIG) | options)
+    for opener in ("load_model_config_from_path", "load_model_config_from_hf"):
+        monkeypatch.setattr(f"timm.models._factory.{opener}", lambda *_, **__: pytest.fail("timm opens another place"))
+    monkeypatch.setattr("torch.load", lambda *_, **__: pytest.fail("torch unpickles"))
+    with pytest.raises(Gpt4ImageError, match=reason):
+        load_classifier(run)
 
 
 @pytest.mark.parametrize("name", [runs.CONFIG, runs.RUN])

@@ -65,9 +65,7 @@ def run_probabilities(
     return replace(model, config=options).read(pixels, indices).probabilities, indices, set_aside
 
 
-def exported_probabilities(
-    classifier: Classifier, images: ImageSet, indices: NDArray[np.int64]
-) -> NDArray[np.float32]:
+def exported_probabilities(classifier: Classifier, images: ImageSet, indices: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return (n, K) class probabilities that an exported model gives the images at ``indices``."""
     pixels = np.stack([classifier.preprocessing.pixels(images.read(int(index))) for index in indices])
     batches = (as_images(pixels[start : start + 64]) for start in range(0, len(pixels), 64))

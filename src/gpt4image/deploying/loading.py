@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from gpt4image import runs
 from gpt4image.deploying.metadata import ONNX_KEY, Metadata
 from gpt4image.deploying.preprocessing import Preprocessing
-from gpt4image.errors import ConfigError, MissingExtraError, ModelError
+from gpt4image.errors import ConfigError, MissingExtraError, ModelError, first_line
 from gpt4image.files import read_json
 
 if TYPE_CHECKING:
@@ -31,7 +31,12 @@ if TYPE_CHECKING:
 
 Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-_OTHER_WEIGHTS = ("checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
+# Of a pretrained_cfg: what says nothing of where weights lie.
+_FACTS = (
+    *("input_size", "test_input_size", "min_input_size", "fixed_input_size", "interpolation", "crop_pct", "crop_mode"),
+    *("test_crop_pct", "mean", "std", "num_classes", "label_offset", "label_names", "pool_size", "test_pool_size"),
+    *("first_conv", "classifier"),
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -109,31 +114,31 @@ def _load_run(path: Path, device: str) -> Classifier:
 
 
 def _load_timm(path: Path, device: str) -> Classifier:
-    """Load a folder as ``timm.create_model("local-dir:...", pretrained=True)`` does, but safetensors alone."""
+    """Load a folder as ``timm.create_model("local-dir:...", pretrained=True)`` does, but its safetensors alone.
+
+    Its config.json names an architecture, plain arguments and plain facts; what it says of other places is not read.
+    """
     import timm
-    from safetensors import SafetensorError
 
-    import gpt4image.models  # noqa: F401  (makes our small stems known to timm)
+    from gpt4image.models import require_architecture, require_backed, require_plain_args
+    from gpt4image.training.checkpoint import load_tensors
 
-    config = _config_of(path)
-    name, arguments = config["architecture"], config.get("model_args") or {}
-    if not isinstance(name, str) or not isinstance(arguments, dict):
-        raise ModelError(f"{path / CONFIG}: architecture must be the name of a model of timm, model_args a table.")
     if not (path / WEIGHTS).is_file():
         raise ModelError(f"{path} has no {WEIGHTS}; other weights are pickled and never loaded, convert them first.")
-    if other := sorted(arguments.keys() & set(_OTHER_WEIGHTS)):
-        raise ModelError(f"{path / CONFIG}: model_args may not hold {', '.join(other)}, which load other files.")
-    if not timm.is_model(name):
-        raise ModelError(
-            f"{path}: {name!r} is not a model of timm {timm.__version__}; update timm, or import what defines it."
-        )
+    name, arguments, facts = _timm_config(path)
+    require_architecture(name)
+    require_plain_args(arguments, f"{path / CONFIG}: model_args")
+    weights, _ = load_tensors(path / WEIGHTS)
     try:
-        module = timm.create_model(f"local-dir:{path}", pretrained=True).eval()
-    except (
-        RuntimeError, TypeError, ValueError, KeyError, AttributeError, AssertionError, OSError, SafetensorError,
-    ) as error:  # fmt: skip
+        require_backed(name, arguments, weights, pretrained_cfg=facts)
+        given = {**facts, "state_dict": weights}  # by which timm loads it as it would its file
+        module = timm.create_model(name, pretrained=True, pretrained_cfg=given, **arguments).eval()
+    except ModelError as error:
         raise ModelError(f"{path} cannot be loaded by timm {timm.__version__}: {error}") from None
-    expects: Mapping[str, Any] = module.pretrained_cfg  # pyright: ignore[reportAssignmentType]
+    except Exception as error:  # noqa: BLE001  (whatever damaged weights or arguments make timm raise)
+        raise ModelError(f"{path} cannot be loaded by timm {timm.__version__}: {first_line(error)}") from None
+    expects: dict[str, Any] = module.pretrained_cfg  # pyright: ignore[reportAssignmentType]
+    del expects["state_dict"]
     numbers = [str(number) for number in range(module.num_classes)]  # pyright: ignore
     names = expects.get("label_names") or numbers
     if isinstance(names, Mapping):  # timm allows both
@@ -148,6 +153,21 @@ def _load_timm(path: Path, device: str) -> Classifier:
         probabilities=_by_torch(module, device, preprocessing),
         source={"architecture": name},
     )
+
+
+def _timm_config(path: Path) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """Return what config.json of a timm folder says: architecture, arguments, and the facts that a model is made by."""
+    from timm.models._hub import load_model_config_from_path
+
+    try:
+        facts, name, arguments = load_model_config_from_path(path)
+        known = {key: facts[key] for key in _FACTS if key in facts}
+        return name, dict(arguments or {}), known
+    except Exception as error:  # noqa: BLE001  (whatever damaged values make timm raise)
+        raise ModelError(
+            f"{path / CONFIG}: architecture must be the name of a model of timm, model_args a table, and so must "
+            f"be pretrained_cfg ({type(error).__name__}: {first_line(error)})."
+        ) from None
 
 
 def _load_onnx(path: Path, threads: int | None) -> Classifier:
