@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from gpt4image.base.errors import ModelError, RunError
+from gpt4image.base.errors import ModelError, RunError, first_line
 from gpt4image.base.files import atomic_path
 from gpt4image.parallel import processes
 from gpt4image.parallel.sharding import like, whole
@@ -64,12 +64,15 @@ def load_tensors(
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: place(name, file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        state = json.loads(metadata.get(STATE, "null"))
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: the state in its header is no JSON: {first_line(error)}") from None
     except SafetensorError as error:
         raise ModelError(
             f"{path} is no safetensors file ({error}). A pickled checkpoint (.pt, .pth, .bin) can run code and is "
             "never loaded: convert it with safetensors.torch.save_file where you trust it."
         ) from None
-    return tensors, json.loads(metadata.get(STATE, "null"))
+    return tensors, state
 
 
 def save_checkpoint(
