@@ -83,7 +83,6 @@ def deployed(small_run: Path) -> dict[str, Path]:
     from gpt4image.deploying.export import export
 
     paths = {"timm": small_run.parent / "timm", "onnx": small_run.parent / "small.onnx"}
-    paths["torch-export"] = small_run.parent / "torch.pt2"
     for form, path in paths.items():
         export(ExportConfig(run_dir=small_run, format=form, out=path))  # pyright: ignore[reportArgumentType]
     return {"run": small_run, **paths}

@@ -11,10 +11,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import timm
+import torch
+from PIL import Image
 from timm.models import save_for_hf
+from torch import Tensor
 
+from gpt4image import cli
 from gpt4image.artifacts import runs
-from gpt4image.base.errors import ConfigError, ModelError, RunError
+from gpt4image.base.errors import ConfigError, Gpt4ImageError, ModelError, RunError
 from gpt4image.base.files import read_json, write_json
 from gpt4image.deploying.loading import Classifier, load_classifier
 from gpt4image.deploying.metadata import ONNX_KEY, Metadata
@@ -42,7 +46,7 @@ def test_a_run_predicts_what_its_evaluation_recorded(small_run: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["run", "timm", "onnx", "torch-export"])
+@pytest.mark.parametrize("form", ["run", "timm", "onnx"])
 def test_every_format_predicts_what_the_evaluation_of_the_run_recorded(deployed: dict[str, Path], form: str) -> None:
     classifier = load_classifier(deployed[form])
     assert classifier.kind == form
@@ -86,8 +90,6 @@ def test_a_timm_folder_of_somebody_else_is_loaded_as_timm_loads_it(tmp_path: Pat
     assert classifier.classes == tuple("0123456"), "it has no names"
     size = classifier.preprocessing.size
     images = np.random.default_rng(0).random((2, 3, size, size), dtype=np.float32)
-    import torch
-
     theirs = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     with torch.inference_mode():
         expected = theirs(classifier.preprocessing.normalised(torch.from_numpy(images))).softmax(1).numpy()
@@ -104,9 +106,22 @@ def test_a_timm_folder_of_somebody_else_is_loaded_as_timm_loads_it(tmp_path: Pat
         ({"pretrained_cfg": {"crop_mode": "border"}}, "crop_mode 'border'"),
         ({"architecture": "resnet_of_tomorrow"}, "'resnet_of_tomorrow' is not a model of timm"),
         ({"model_args": {"checkpoint_path": "evil.pth"}}, "checkpoint_path"),
+        ({"model_args": {"pretrained_cfg_overlay": {"file": "evil.pth"}}}, "pretrained_cfg_overlay"),
+        ({"model_args": {"hf_hub_id": "me/evil"}}, "hf_hub_id"),
+        ({"model_args": {"act_layer": "/etc/passwd"}}, "act_layer = '/etc/passwd' is not allowed"),
+        ({"model_args": {"act_layer": ["relu", {"file": "x"}]}}, "act_layer = .* is not allowed"),
+        ({"model_args": {"stem_width": 10**400}}, "stem_width = .* is not allowed"),
+        ({"model_args": {"channels": [100_000] * 4}}, "they do not belong together"),
+        ({"model_args": {"channels": [[[1]]]}}, "channels = .* is not allowed"),
+        ({"architecture": "local-dir:/tmp/other"}, "is not a model of timm"),
+        ({"architecture": "hf-hub:me/model"}, "is not a model of timm"),
+        ({"architecture": "test_resnet.x/../../y"}, "is not a model of timm"),
+        ({"architecture": "small_stem_resnet", "model_args": {"base": "local-dir:x", "stride": 1}}, "not allowed"),
+        ({"architecture": "small_stem_resnet", "model_args": {"base": "x", "stride": 1}}, "name of a ResNet of timm"),
+        ({"architecture": "small_stem_resnet", "model_args": {"base": "test_vit", "stride": 1}}, "cannot be"),
         ({"model_args": {"no_such": 1}}, "cannot be loaded by timm"),
         ({"model_args": [1]}, r"config\.json: architecture must be the name of a model of timm, model_args a table"),
-        ({"architecture": 3}, "architecture must be the name"),
+        ({"architecture": 3}, "3 is not a model of timm"),
         ({"label_names": 3}, "label_names must be a list or a table of names, not 3"),
         ({"pretrained_cfg": {"crop_pct": "x"}}, r"What the model says of its pictures is damaged .*config\.json"),
         ({"label_names": ["one"]}, r"output of shape \(1, 7\) for one image, but names 1 classes"),
@@ -118,6 +133,19 @@ def test_timm_folders_that_cannot_be_used_say_why(tmp_path: Path, config: dict[s
         load_classifier(foreign(tmp_path / "theirs", **config))
 
 
+def test_other_places_of_weights_in_a_timm_folder_are_not_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = foreign(tmp_path / "theirs")
+    places = {"file": "evil.pth", "hf_hub_id": "me/evil", "source": "hf-hub", "url": "https://x", "custom_load": True}
+    monkeypatch.setattr("torch.load", lambda *_, **__: pytest.fail("torch unpickles"))
+    for loader in ("load_state_dict", "load_state_dict_from_hf", "load_state_dict_from_path", "load_custom_from_hf"):
+        monkeypatch.setattr(f"timm.models._builder.{loader}", lambda *_, **__: pytest.fail("timm opens weights"))
+    known = read_json(folder / "config.json")
+    write_json(folder / "config.json", known | {"pretrained_cfg": known["pretrained_cfg"] | places})
+    assert len(load_classifier(folder).classes) == 7
+
+
 def test_pickled_weights_in_a_timm_folder_are_not_looked_at(tmp_path: Path) -> None:
     folder = foreign(tmp_path / "theirs")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
@@ -126,6 +154,39 @@ def test_pickled_weights_in_a_timm_folder_are_not_looked_at(tmp_path: Path) -> N
     (folder / "config.json").write_text("{")
     with pytest.raises(ModelError, match="is no JSON"):
         load_classifier(folder)
+
+
+class WritesTensor(torch.nn.Module):
+    """A classifier that also writes into a tensor of four bytes."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        torch.zeros(4, dtype=torch.uint8).copy_(torch.full((4,), 65, dtype=torch.uint8))
+        return images.mean(dim=(2, 3)).softmax(dim=1)
+
+
+def write_evil_archive(path: Path, victim: Path) -> None:
+    """Write a .pt2 file whose program writes into the file ``victim`` by operators of torch.ops.aten alone."""
+    program = torch.export.export(WritesTensor(), (torch.zeros(1, 3, 32, 32),))
+    node = next(node for node in program.graph.nodes if "zeros" in str(node.target))
+    node.target, node.args = torch.ops.aten.from_file.default, (str(victim), True, 4)
+    node.kwargs = {"dtype": torch.uint8}
+    program._example_inputs = None
+    metadata = Metadata(classes=tuple("abc"), preprocessing=HOW).to_json()
+    torch.export.save(program, path, extra_files={"gpt4image.json": metadata})
+
+
+def test_a_torch_export_archive_is_never_loaded_because_it_can_write_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    victim = tmp_path / "victim"
+    archive = tmp_path / "model.pt2"
+    victim.write_text("safe")
+    write_evil_archive(archive, victim)
+    Image.new("RGB", (32, 32)).save(tmp_path / "picture.png")
+    assert cli.main(["predict", str(archive), str(tmp_path / "picture.png")]) == 2
+    assert victim.read_text() == "safe"
+    said = capsys.readouterr().err
+    assert "torch.export.load runs what the maker of the file wanted" in said and "--format timm or onnx" in said
 
 
 def test_what_is_no_model_is_said(small_run: Path, tmp_path: Path) -> None:
@@ -143,6 +204,36 @@ def test_what_is_no_model_is_said(small_run: Path, tmp_path: Path) -> None:
         load_classifier(tmp_path / "model.onnx", device="cuda")
     with pytest.raises(ConfigError, match="is not available here"):
         load_classifier(small_run, device="tpu")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"model": "local-dir:{}"}, "is not a model of timm"),
+        ({"model": "hf-hub:me/model"}, "is not a model of timm"),
+        ({"model": "small_stem_resnet", "model_args": {"base": "local-dir:{}", "stride": 1}}, "is not a model of timm"),
+        ({"model": "resnet10t.{}"}, "is not a model of timm"),
+        ({"model_args": {"pretrained_cfg": {"file": "{}/weights.pth"}}}, "pretrained_cfg"),
+        ({"model_args": {"pretrained_custom": "{}"}}, "pretrained_custom"),
+        ({"model_args": {"url": "https://x"}}, "may not hold 'url'"),
+        ({"model_args": {"act_layer": "{}/x"}}, "act_layer = .* is not allowed"),
+        ({"model_args": {"stem_width": 100_000}}, "they do not belong together"),
+        ({"image_size": 100_000}, "image-size"),
+    ],
+    ids=str,
+)
+def test_a_run_folder_names_models_of_timm_and_plain_arguments_alone(
+    small_run: Path, tmp_path: Path, options: dict[str, Any], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, other = Path(shutil.copytree(small_run, tmp_path / "run")), tmp_path / "other"
+    other.mkdir()
+    options = json.loads(json.dumps(options).replace("{}", str(other)))
+    write_json(run / runs.CONFIG, read_json(run / runs.CONFIG) | options)
+    for opener in ("load_model_config_from_path", "load_model_config_from_hf"):
+        monkeypatch.setattr(f"timm.models._factory.{opener}", lambda *_, **__: pytest.fail("timm opens another place"))
+    monkeypatch.setattr("torch.load", lambda *_, **__: pytest.fail("torch unpickles"))
+    with pytest.raises(Gpt4ImageError, match=reason):
+        load_classifier(run)
 
 
 @pytest.mark.parametrize("name", [runs.CONFIG, runs.RUN])

@@ -54,7 +54,7 @@ def test_predictions_are_those_of_the_runs_own_evaluation(small_run: Path, pictu
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["timm", "onnx", "torch-export"])
+@pytest.mark.parametrize("form", ["timm", "onnx"])
 def test_what_was_exported_predicts_the_same(deployed: dict[str, Path], tmp_path: Path, form: str) -> None:
     expected = recorded(deployed["run"])
     predict(PredictConfig(model=deployed[form], images=tuple(expected), out=tmp_path / "found.jsonl", top=3))

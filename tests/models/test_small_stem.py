@@ -85,3 +85,9 @@ def test_the_file_needs_timm_and_torch_alone() -> None:
         for module in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [name.name for name in node.names])
     }
     assert names - set(sys.stdlib_module_names) == {"timm", "torch"}
+
+
+@pytest.mark.parametrize("base", ["local-dir:other", "hf-hub:me/model", "resnet18.x", "", None, 3])
+def test_the_base_is_a_plain_name(base: Any) -> None:
+    with pytest.raises(ValueError, match="base must be the name of a ResNet of timm"):
+        small_stem.small_stem_resnet(base=base, stride=1)

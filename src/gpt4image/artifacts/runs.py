@@ -221,7 +221,11 @@ def class_names(run_dir: Path) -> tuple[str, ...]:
             f"{run_dir} does not name its classes, for an earlier version made it: give `gpt4image evaluate {run_dir}` "
             "once, which names them."
         )
-    return tuple(record["classes"] if "classes" in record else read_json(evaluations[0])["classes"])
+    path = run_dir / RUN if "classes" in record else evaluations[0]
+    classes = record["classes"] if "classes" in record else _read_record(path, {"classes"})["classes"]
+    if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
+        raise RunError(f"{path} is damaged: its classes are no list of names. Bring back a copy of it, or train again.")
+    return tuple(classes)
 
 
 def require_classes(run_dir: Path, classes: Sequence[str]) -> None:

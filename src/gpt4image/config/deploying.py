@@ -27,7 +27,7 @@ class ExportConfig(StageConfig):
     """Folder of a finished run."""
     format: Literal["timm", "onnx", "torch-export"]
     """timm: a folder for timm.create_model, here or on the hub. onnx: one file, for any runtime of ONNX.
-    torch-export: one .pt2 file, for torch without timm."""
+    torch-export: one .pt2 file, for torch without timm; predict does not load it."""
     out: Path
     """Folder (timm), .onnx file or .pt2 file; it may not exist yet."""
     data: str | None = None
@@ -52,7 +52,7 @@ class PredictConfig(StageConfig):
     """
 
     model: tyro.conf.Positional[Path]
-    """Run folder, folder in timm's format, .onnx file or .pt2 file."""
+    """Run folder, folder in timm's format or .onnx file."""
     images: tyro.conf.Positional[tuple[str, ...]]
     """Image files, folders (with all below them) and patterns in quotes ('photos/**/*.jpg')."""
     top: int = Field(default=1, ge=1)
@@ -66,7 +66,7 @@ class PredictConfig(StageConfig):
     threads: int | None = Field(default=None, ge=1, le=MOST_THREADS)
     """CPU threads of the model, and as many that decode images; one per core without it."""
     device: str = "auto"
-    """auto, cpu, cuda or mps, for run folders and timm folders; the files are computed on the CPU."""
+    """auto, cpu, cuda or mps, for run folders and timm folders; .onnx files are computed on the CPU."""
 
     @property
     def row_format(self) -> str:

@@ -155,7 +155,7 @@ class ModelOptions(StageConfig):
     stem: Literal["auto", "standard", "small"] = "auto"
     """small: first layers keep the resolution of small images, as for CIFAR. auto: small up to 96 pixels, for models
     that have such a stem."""
-    image_size: int | None = Field(default=None, ge=8)
+    image_size: int | None = Field(default=None, ge=8, le=4096)
     """Side of the square input, in pixels; chosen from the images without it."""
 
     @field_validator("init")

@@ -1,12 +1,11 @@
 """Whether an exported model is the model of its run: both predict the same images, each in its own way.
 
-The run decodes and predicts as its evaluation does, in float32; the export through ``load_classifier``, as users do.
+The run decodes and predicts as its evaluation does, in float32; the export as a ``Classifier``, as users do.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from gpt4image.base.errors import ExportError
 from gpt4image.base.outcome import SetAside
 from gpt4image.data import ImageSet
 from gpt4image.data.pixels import load_pixels
-from gpt4image.deploying.loading import load_classifier
+from gpt4image.deploying.loading import Classifier
 from gpt4image.deploying.preprocessing import as_images
 from gpt4image.evaluating.run_model import RunModel
 from gpt4image.training.auto import stored_size
@@ -66,9 +65,8 @@ def run_probabilities(
     return replace(model, config=options).read(pixels, indices).probabilities, indices, set_aside
 
 
-def exported_probabilities(path: Path, images: ImageSet, indices: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return (n, K) class probabilities that an exported model gives the images at ``indices``. Raises ModelError."""
-    classifier = load_classifier(path)
+def exported_probabilities(classifier: Classifier, images: ImageSet, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return (n, K) class probabilities that an exported model gives the images at ``indices``."""
     pixels = np.stack([classifier.preprocessing.pixels(images.read(int(index))) for index in indices])
     batches = (as_images(pixels[start : start + 64]) for start in range(0, len(pixels), 64))
     return np.concatenate([classifier.probabilities(batch) for batch in batches])

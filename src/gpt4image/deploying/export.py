@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from gpt4image.deploying import hub
 if TYPE_CHECKING:
     from gpt4image.data import ImageSet
     from gpt4image.deploying.leaving import LeavingModel
+    from gpt4image.deploying.loading import Classifier
 
 SUFFIXES = {"timm": "", "onnx": ".onnx", "torch-export": ".pt2"}
 CARD = "README.md"
@@ -38,7 +38,10 @@ def export(config: ExportConfig) -> Outcome:
     runs.read_run(config.run_dir)
     if config.push_to_hub:
         hub.require_login()
-    write = _writer(config.format)
+    if config.format == "onnx":
+        from gpt4image.deploying.graphs import require_onnx
+
+        require_onnx()
     leaving = _leaving(config.run_dir)
     images = _images(config, leaving)
 
@@ -49,8 +52,8 @@ def export(config: ExportConfig) -> Outcome:
     ours, usable, set_aside = agreement.run_probabilities(leaving.model, images)
     with staging_folder(config.out.parent) as staging:
         path = staging / config.out.name
-        write(path, leaving)
-        found = agreement.agreement(ours, agreement.exported_probabilities(path, images, usable))
+        classifier = _write(config.format, path, leaving)
+        found = agreement.agreement(ours, agreement.exported_probabilities(classifier, images, usable))
         agreement.require_agreement(found)
         card = model_card(
             leaving,
@@ -92,17 +95,15 @@ def _card(config: ExportConfig, path: Path) -> Path:
     return path / CARD if config.format == "timm" else path.with_name(f"{path.name}.md")
 
 
-def _writer(form: str) -> Callable[[Path, LeavingModel], None]:
-    if form == "timm":
-        from gpt4image.deploying.timm_folder import write_timm_folder
+def _write(form: str, path: Path, leaving: LeavingModel) -> Classifier:
+    """Write a format, and return what was written as users load it; a .pt2 file is checked in memory, never loaded."""
+    from gpt4image.deploying import graphs, timm_folder
+    from gpt4image.deploying.loading import load_classifier
 
-        return write_timm_folder
-    from gpt4image.deploying import graphs
-
-    if form == "onnx":
-        graphs.require_onnx()
-        return graphs.write_onnx
-    return graphs.write_torch_export
+    if form == "torch-export":
+        return graphs.write_torch_export(path, leaving)
+    (timm_folder.write_timm_folder if form == "timm" else graphs.write_onnx)(path, leaving)
+    return load_classifier(path)
 
 
 def _leaving(run_dir: Path) -> LeavingModel:

@@ -12,11 +12,14 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gpt4image.base.errors import ExportError, MissingExtraError, first_line
 from gpt4image.deploying.leaving import LeavingModel
+from gpt4image.deploying.loading import Classifier
 from gpt4image.deploying.metadata import EXTRA_FILE, ONNX_KEY
 from gpt4image.deploying.preprocessing import Preprocessing
 
@@ -37,14 +40,30 @@ class PixelsToProbabilities(nn.Module):
         return self.backbone(self.preprocessing.normalised(images)).softmax(dim=1)
 
 
-def write_torch_export(path: Path, leaving: LeavingModel) -> None:
+def write_torch_export(path: Path, leaving: LeavingModel) -> Classifier:
     """Write a .pt2 file for torch.export.load, with the JSON as an extra file.
+
+    Returns:
+        The program that was written, as a classifier. It is the one in memory: nothing here loads a .pt2 file.
 
     Raises:
         ExportError: torch cannot trace the model.
     """
     program = _traced(leaving)
     torch.export.save(program, path, extra_files={EXTRA_FILE: leaving.metadata.to_json()})
+    module = program.module()
+
+    @torch.inference_mode()
+    def probabilities(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        return module(torch.from_numpy(images)).numpy()
+
+    return Classifier(
+        kind="torch-export",
+        classes=leaving.classes,
+        preprocessing=leaving.preprocessing,
+        probabilities=probabilities,
+        source=leaving.metadata.source,
+    )
 
 
 def write_onnx(path: Path, leaving: LeavingModel) -> None:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gpt4image import __version__
 from gpt4image.artifacts import runs
 from gpt4image.deploying.metadata import Metadata
 from gpt4image.deploying.preprocessing import Preprocessing
-from gpt4image.models.backbones import in_timm
-
-if TYPE_CHECKING:
-    from gpt4image.evaluating.run_model import RunModel
+from gpt4image.evaluating.run_model import RunModel, timm_form
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,13 +40,7 @@ class LeavingModel:
 
     def in_timm(self) -> tuple[str, dict[str, Any]]:
         """Return the architecture and the arguments by which timm makes the model."""
-        config = self.model.config
-        return in_timm(
-            config.model or "",
-            image_size=config.image_size or 0,
-            stem="small" if config.stem == "small" else "standard",
-            model_args=config.model_args,
-        )
+        return timm_form(self.model.config)
 
     @property
     def metadata(self) -> Metadata:

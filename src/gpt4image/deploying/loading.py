@@ -1,13 +1,13 @@
-"""Loading what predicts: a run folder, a folder in timm's format, an ONNX file or a torch-export archive.
+"""Loading what predicts: a run folder, a folder in timm's format or an ONNX file.
 
     classifier = load_classifier(Path("run"))
     pixels = classifier.preprocessing.pixels(Path("cat.jpg").read_bytes())
     classifier.probabilities(as_images(pixels[None]))       # (1, K)
 
 All of them take float32 RGB images in 0..1 and compute in float32 (a GPU its convolutions in TF32), so that formats can
-be compared. In the two files, normalisation and softmax are part of the graph; around runs and timm folders they are
-put here. Nothing is unpickled: weights are safetensors, ONNX is read by onnxruntime, and torch-export archives by
-archive.py.
+be compared. In an ONNX file, normalisation and softmax are part of the graph; around runs and timm folders they are
+put here. Nothing is unpickled: weights are safetensors, ONNX is read by onnxruntime. Torch-export archives (.pt2) are
+not loaded: their operators can write files, and their sizes are expressions that torch evaluates.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts import runs
-from gpt4image.base.errors import ConfigError, MissingExtraError, ModelError
+from gpt4image.base.errors import ConfigError, MissingExtraError, ModelError, first_line
 from gpt4image.base.files import read_json
 from gpt4image.deploying.metadata import ONNX_KEY, Metadata
 from gpt4image.deploying.preprocessing import Preprocessing
@@ -31,7 +31,12 @@ if TYPE_CHECKING:
 
 Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-_OTHER_WEIGHTS = ("checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
+# Of a pretrained_cfg: what says nothing of where weights lie.
+_FACTS = (
+    *("input_size", "test_input_size", "min_input_size", "fixed_input_size", "interpolation", "crop_pct", "crop_mode"),
+    *("test_crop_pct", "mean", "std", "num_classes", "label_offset", "label_names", "pool_size", "test_pool_size"),
+    *("first_conv", "classifier"),
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,7 +44,7 @@ class Classifier:
     """A model that is ready to predict.
 
     Attributes:
-        kind: run, timm, onnx or torch-export.
+        kind: run, timm, onnx, or torch-export for one that was just exported.
         classes: K class names, in the order of the columns.
         preprocessing: how pictures become its inputs.
         probabilities: float32 (n, 3, S, S) images, RGB in 0..1 (``as_images``), to (n, K) float32 class probabilities.
@@ -57,8 +62,8 @@ def load_classifier(path: Path, *, device: str = "cpu", threads: int | None = No
     """Load a deployed model; one blank image is predicted, so that what does not fit is known at once.
 
     Args:
-        path: a run folder, a folder in timm's format, a .onnx or a .pt2 file.
-        device: where runs and timm folders compute; the files compute on the CPU ("auto" or "cpu").
+        path: a run folder, a folder in timm's format or a .onnx file.
+        device: where runs and timm folders compute; .onnx files compute on the CPU ("auto" or "cpu").
         threads: CPU threads of onnxruntime, all cores without it; those of torch are set by ``devices.cpu_threads``.
 
     Raises:
@@ -70,16 +75,19 @@ def load_classifier(path: Path, *, device: str = "cpu", threads: int | None = No
         classifier = _load_timm(path, device) if is_timm_folder(path) else _load_run(path, device)
     elif not path.exists():
         raise ModelError(f"{path} does not exist; give a run folder, or what `gpt4image export` wrote.")
-    elif path.suffix in (".onnx", ".pt2"):
+    elif path.suffix == ".onnx":
         if device not in ("auto", "cpu"):
-            raise ConfigError(
-                f"--device {device} is for run folders and timm folders; {path.suffix} files use the CPU."
-            )
-        classifier = _load_onnx(path, threads) if path.suffix == ".onnx" else _load_torch_export(path)
+            raise ConfigError(f"--device {device} is for run folders and timm folders; .onnx files use the CPU.")
+        classifier = _load_onnx(path, threads)
+    elif path.suffix == ".pt2":
+        raise ModelError(
+            f"{path} is a torch-export archive, which is not loaded here: torch.export.load runs what the maker of the "
+            "file wanted. Give the run folder that it was exported from, or export the run with --format timm or onnx."
+        )
     else:
         raise ModelError(
             f"{path} is no model that is known here: give a run folder, a folder in timm's format (config.json and "
-            f"{WEIGHTS}), a .onnx or a .pt2 file."
+            f"{WEIGHTS}) or a .onnx file."
         )
     _check(classifier, path)
     return classifier
@@ -106,31 +114,31 @@ def _load_run(path: Path, device: str) -> Classifier:
 
 
 def _load_timm(path: Path, device: str) -> Classifier:
-    """Load a folder as ``timm.create_model("local-dir:...", pretrained=True)`` does, but safetensors alone."""
+    """Load a folder as ``timm.create_model("local-dir:...", pretrained=True)`` does, but its safetensors alone.
+
+    Its config.json names an architecture, plain arguments and plain facts; what it says of other places is not read.
+    """
     import timm
-    from safetensors import SafetensorError
 
-    import gpt4image.models.backbones  # noqa: F401  (makes our small stems known to timm)
+    from gpt4image.models.backbones import require_architecture, require_backed, require_plain_args
+    from gpt4image.training.checkpoint import load_tensors
 
-    config = _config_of(path)
-    name, arguments = config["architecture"], config.get("model_args") or {}
-    if not isinstance(name, str) or not isinstance(arguments, dict):
-        raise ModelError(f"{path / CONFIG}: architecture must be the name of a model of timm, model_args a table.")
     if not (path / WEIGHTS).is_file():
         raise ModelError(f"{path} has no {WEIGHTS}; other weights are pickled and never loaded, convert them first.")
-    if other := sorted(arguments.keys() & set(_OTHER_WEIGHTS)):
-        raise ModelError(f"{path / CONFIG}: model_args may not hold {', '.join(other)}, which load other files.")
-    if not timm.is_model(name):
-        raise ModelError(
-            f"{path}: {name!r} is not a model of timm {timm.__version__}; update timm, or import what defines it."
-        )
+    name, arguments, facts = _timm_config(path)
+    require_architecture(name)
+    require_plain_args(arguments, f"{path / CONFIG}: model_args")
+    weights, _ = load_tensors(path / WEIGHTS)
     try:
-        module = timm.create_model(f"local-dir:{path}", pretrained=True).eval()
-    except (
-        RuntimeError, TypeError, ValueError, KeyError, AttributeError, AssertionError, OSError, SafetensorError,
-    ) as error:  # fmt: skip
+        require_backed(name, arguments, weights, pretrained_cfg=facts)
+        given = {**facts, "state_dict": weights}  # by which timm loads it as it would its file
+        module = timm.create_model(name, pretrained=True, pretrained_cfg=given, **arguments).eval()
+    except ModelError as error:
         raise ModelError(f"{path} cannot be loaded by timm {timm.__version__}: {error}") from None
-    expects: Mapping[str, Any] = module.pretrained_cfg  # pyright: ignore[reportAssignmentType]
+    except Exception as error:  # noqa: BLE001  (whatever damaged weights or arguments make timm raise)
+        raise ModelError(f"{path} cannot be loaded by timm {timm.__version__}: {first_line(error)}") from None
+    expects: dict[str, Any] = module.pretrained_cfg  # pyright: ignore[reportAssignmentType]
+    del expects["state_dict"]
     numbers = [str(number) for number in range(module.num_classes)]  # pyright: ignore
     names = expects.get("label_names") or numbers
     if isinstance(names, Mapping):  # timm allows both
@@ -145,6 +153,21 @@ def _load_timm(path: Path, device: str) -> Classifier:
         probabilities=_by_torch(module, device, preprocessing),
         source={"architecture": name},
     )
+
+
+def _timm_config(path: Path) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """Return what config.json of a timm folder says: architecture, arguments, and the facts that a model is made by."""
+    from timm.models._hub import load_model_config_from_path
+
+    try:
+        facts, name, arguments = load_model_config_from_path(path)
+        known = {key: facts[key] for key in _FACTS if key in facts}
+        return name, dict(arguments or {}), known
+    except Exception as error:  # noqa: BLE001  (whatever damaged values make timm raise)
+        raise ModelError(
+            f"{path / CONFIG}: architecture must be the name of a model of timm, model_args a table, and so must "
+            f"be pretrained_cfg ({type(error).__name__}: {first_line(error)})."
+        ) from None
 
 
 def _load_onnx(path: Path, threads: int | None) -> Classifier:
@@ -166,27 +189,6 @@ def _load_onnx(path: Path, threads: int | None) -> Classifier:
         classes=metadata.classes,
         preprocessing=metadata.preprocessing,
         probabilities=lambda images: np.asarray(session.run(None, {name: images})[0]),
-        source=metadata.source,
-    )
-
-
-def _load_torch_export(path: Path) -> Classifier:
-    import torch
-
-    from gpt4image.deploying.archive import load_program
-
-    module, text = load_program(path)
-    metadata = Metadata.from_json(text, path)
-
-    @torch.inference_mode()
-    def probabilities(images: NDArray[np.float32]) -> NDArray[np.float32]:
-        return module(torch.from_numpy(images)).numpy()
-
-    return Classifier(
-        kind="torch-export",
-        classes=metadata.classes,
-        preprocessing=metadata.preprocessing,
-        probabilities=probabilities,
         source=metadata.source,
     )
 

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gpt4image.artifacts import runs
-from gpt4image.base.errors import ConfigError, Gpt4ImageError, RunError
+from gpt4image.base.errors import ConfigError, Gpt4ImageError, RunError, first_line
 from gpt4image.config import TrainConfig
 from gpt4image.data.pixels import Pixels
 from gpt4image.encoding.text_encoders.tuning import FOLDER
 from gpt4image.models.aligner import Aligner, projection_head
+from gpt4image.models.backbones import in_timm, require_backed
 from gpt4image.parallel.devices import choose_device, memory_format_of
 from gpt4image.training.augment import Augmentation
 from gpt4image.training.checkpoint import load_tensors
@@ -99,9 +100,12 @@ def load_run_model(run_dir: Path, classes: int) -> RunModel:
         RunError: the run is not finished, or its weights are of another number of classes.
     """
     config = options_of(runs.read_run(run_dir))
+    weights = load_tensors(run_dir / runs.MODEL)[0]
+    architecture, args = timm_form(config)
+    require_backed(architecture, {"num_classes": classes, **args}, weights)
     backbone = make_backbone(config.model_copy(update={"init": "scratch"}), classes).module
     try:
-        backbone.load_state_dict(load_tensors(run_dir / runs.MODEL)[0])
+        backbone.load_state_dict(weights)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise RunError(f"The weights of {run_dir} do not fit a set of {classes} classes: {reason}") from None
@@ -113,11 +117,7 @@ def load_run_model(run_dir: Path, classes: int) -> RunModel:
             foreign = str(error)
         if (run_dir / FOLDER).is_dir():
             foreign = "the text encoder learned with the model: the vectors of the table are not in its space"
-        weights, _ = load_tensors(run_dir / runs.HEAD)
-        linear = [tensor for tensor in weights.values() if tensor.ndim == 2]
-        head = projection_head(config.head, linear[0].shape[1], linear[-1].shape[0])
-        head.load_state_dict(weights)
-        head.eval()
+        head = _load_head(run_dir / runs.HEAD, config.head)
     return RunModel(
         config=config,
         backbone=backbone.eval(),
@@ -125,6 +125,27 @@ def load_run_model(run_dir: Path, classes: int) -> RunModel:
         augmentation=augmentation_of(config, backbone),
         text_space=space,
         foreign_texts=foreign,
+    )
+
+
+def _load_head(path: Path, kind: str) -> nn.Module:
+    weights, _ = load_tensors(path)
+    linear = [tensor for tensor in weights.values() if tensor.ndim == 2]
+    try:
+        head = projection_head(kind, linear[0].shape[1], linear[-1].shape[0])
+        head.load_state_dict(weights)
+    except (IndexError, RuntimeError) as error:
+        raise RunError(f"{path} is not the projection head of its run: {first_line(error)}") from None
+    return head.eval()
+
+
+def timm_form(config: TrainConfig) -> tuple[str, dict[str, Any]]:
+    """Return the architecture and the arguments by which timm makes the model of a run. Raises ModelError."""
+    return in_timm(
+        config.model or "",
+        image_size=config.image_size or 0,
+        stem="small" if config.stem == "small" else "standard",
+        model_args=config.model_args,
     )
 
 

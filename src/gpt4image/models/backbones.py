@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from timm.models import get_pretrained_cfg, model_entrypoint
 from torch import Tensor, nn
 
-from gpt4image.base.errors import ModelError, first_few
+from gpt4image.base.errors import ModelError, first_few, first_line
 from gpt4image.models import small_stem
 
 Stem = Literal["standard", "small"]
@@ -30,8 +30,11 @@ _RESNETS = ("resnet", "res2net", "resnest", "sknet")
 _VITS = ("vision_transformer", "deit")
 _SMALL_STEM_FAMILIES = (*_RESNETS, *_VITS, "convnext")
 
-# Arguments of timm.create_model that would get round this module: a pickled checkpoint, another number of classes.
-_OWN_ARGS = ("num_classes", "in_chans", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path")
+# Arguments of timm.create_model that name files, folders and repositories to read weights from.
+_WEIGHT_SOURCE = re.compile(r"pretrained.*|checkpoint_path|cache_dir|hf_hub_.*|file|url|source|custom_load|state_dict")
+_PLAIN_TEXT = re.compile(r"[\w-]*", re.ASCII)
+LARGEST_NUMBER = 1_000_000
+MOST_NUMBERS = 1_000
 
 
 class Backbone(NamedTuple):
@@ -79,11 +82,9 @@ def create_backbone(
         ModelError: the name, stem, arguments, image size or weights cannot be used.
     """
     _check_name(name)
-    own = [key for key in model_args or () if key in _OWN_ARGS]
-    if own:
-        raise ModelError(
-            f"--model-args may not hold {first_few(own)}: classes follow from the data, weights from --init."
-        )
+    require_plain_args(model_args or {}, "--model-args")
+    if own := [key for key in ("num_classes", "in_chans") if key in (model_args or {})]:
+        raise ModelError(f"--model-args may not hold {first_few(own)}: they follow from the data.")
     args = {"num_classes": classes, "in_chans": in_chans, **_size_args(name, image_size, stem)}
     if drop_path > 0:
         args["drop_path_rate"] = drop_path
@@ -117,6 +118,7 @@ def in_timm(
         ModelError: the name is unknown, or no small stem is known for the model.
     """
     _check_name(name)
+    require_plain_args(model_args or {}, "--model-args")
     architecture = name.partition(".")[0]
     args = {**_size_args(name, image_size, stem), **(model_args or {})}
     if not _is_small_stem_resnet(name, stem):
@@ -239,8 +241,67 @@ def classifier_names(backbone: nn.Module) -> tuple[str, ...]:
     return tuple(names[id(layer)] for layer in layers)
 
 
+def require_plain_args(args: Mapping[str, Any], where: str) -> None:
+    """Check arguments of timm.create_model: they may come from a file of somebody else.
+
+    Numbers, words and lists of them are allowed, None too. Weights come from --init or from the file beside the
+    arguments, so that nothing that names a place to read them from is.
+
+    Args:
+        args: by name.
+        where: what holds them, for messages.
+
+    Raises:
+        ModelError: an argument that is not allowed, or a value of another kind.
+    """
+    if sources := [key for key in args if _WEIGHT_SOURCE.fullmatch(key)]:
+        raise ModelError(
+            f"{where} may not hold {first_few(sources)}: weights come from --init, or from the file beside a config.json."
+        )
+    for key, value in args.items():
+        values = value if isinstance(value, list | tuple) else [value]
+        if len(values) > MOST_NUMBERS or not all(map(_is_plain, values)):
+            raise ModelError(
+                f"{where}: {key} = {repr(value)[:100]} is not allowed; give a number up to {LARGEST_NUMBER:,}, a word of "
+                f"letters, digits, '-' and '_', or a list of up to {MOST_NUMBERS:,} of them."
+            )
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, int | float):
+        return abs(value) <= LARGEST_NUMBER
+    return value is None or (isinstance(value, str) and len(value) < 100 and bool(_PLAIN_TEXT.fullmatch(value)))
+
+
+def require_backed(name: str, args: Mapping[str, Any], weights: Mapping[str, Tensor], **facts: Any) -> None:
+    """Check that a model is not much larger than its weights, before memory is taken for it.
+
+    Args:
+        name: an architecture of timm.
+        args: its arguments.
+        weights: what it is to hold.
+        facts: further arguments of timm.create_model, which no message shows.
+
+    Raises:
+        ModelError: it is more than four times as large (weights may be floats of 8 bits), or cannot be built.
+    """
+    with torch.device("meta"):
+        module = _build(name, dict(args), pretrained=False, **facts)
+    size, held = (sum(tensor.nbytes for tensor in found.values()) for found in (module.state_dict(), weights))
+    if size > 4 * held:
+        raise ModelError(
+            f"{name} with {dict(args)} takes {size:,} bytes of weights, but there are {held:,}: they do not belong together."
+        )
+
+
+def require_architecture(name: Any) -> None:
+    """Check that a name is that of a model of timm, without a tag, folder or repository. Raises ModelError."""
+    if not isinstance(name, str) or not name.isidentifier() or not timm.is_model(name):
+        raise ModelError(f"{name!r} is not a model of timm {timm.__version__}, or not known by this name alone.")
+
+
 def _check_name(name: str) -> None:
-    if not timm.is_model(name):
+    if not timm.is_model(name) or not _PLAIN_TEXT.fullmatch(name.replace(".", "")) or name == small_stem.NAME:
         close = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
         hint = f" The nearest names are {first_few(close)}." if close else ""
         raise ModelError(f"{name!r} is not a model of timm {timm.__version__}.{hint} timm.list_models() lists all.")
@@ -283,17 +344,19 @@ def _size_args(name: str, image_size: int, stem: Stem) -> dict[str, Any]:
     return args
 
 
-def _build(name: str, args: dict[str, Any], *, pretrained: bool) -> nn.Module:
+def _build(name: str, args: dict[str, Any], *, pretrained: bool, **facts: Any) -> nn.Module:
     try:
-        return timm.create_model(name, pretrained=pretrained, **args)
+        return timm.create_model(name, pretrained=pretrained, **args, **facts)
     except TypeError as error:
         unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         what = f"has no argument {unknown[1]!r}" if unknown else f"cannot be built: {error}"
         option = " (--drop-path)" if unknown and unknown[1] == "drop_path_rate" else ""
         raise ModelError(f"{name} {what}{option}; its arguments were {args}. See --model-args.") from None
-    except (OSError, RuntimeError, ValueError, AssertionError) as error:
+    except Exception as error:
         if not pretrained:
-            raise ModelError(f"{name} cannot be built with {args}: {error}") from None
+            raise ModelError(f"{name} cannot be built with {args}: {first_line(error)}") from None
+        if not isinstance(error, OSError | RuntimeError | ValueError | AssertionError):
+            raise
         raise ModelError(
             f"The pretrained weights of {name} cannot be loaded: {error} They come from the internet once, then from "
             "the cache of Hugging Face (HF_HOME). Offline, copy them and use --init FILE.safetensors or --init scratch."
