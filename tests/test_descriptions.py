@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 from pathlib import Path
@@ -19,6 +20,7 @@ from gpt4image.config import CheckConfig, ExportDescriptionsConfig, ImportDescri
 from gpt4image.data.image_set import ImageSet, MemorySource
 from gpt4image.descriptions import check, export_descriptions, import_descriptions
 from gpt4image.errors import ConfigError, DataError, StoreError
+from gpt4image.outcome import SetAside
 from gpt4image.store import Description, DescriptionStore, Prompt
 
 KINDS = ("d.jsonl", "d.parquet", "d")
@@ -306,6 +308,7 @@ def test_check_names_what_is_missing_extra_double_and_contradicting(tmp_path: Pa
         "images": 5,
         "images_described": 3,
         "images_without_description": 2,
+        "images_skipped": 0,
         "descriptions_without_image": 1,
         "texts_of_several_images": 1,
         "images_with_conflicting_texts": 1,
@@ -313,6 +316,18 @@ def test_check_names_what_is_missing_extra_double_and_contradicting(tmp_path: Pa
     assert [item.name for item in outcome.set_aside] == ["k3", "k4"]
     for name in ("ab" * 32, "'the same'", "'k2'"):
         assert name in outcome.text
+
+
+def test_check_names_what_was_skipped_when_the_set_was_loaded(
+    tmp_path: Path, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skipped = SetAside(name="gone.jpg", reason="cannot be found: No such file or directory")
+    partial = dataclasses.replace(images, set_aside=(skipped,))
+    monkeypatch.setattr(gpt4image.descriptions, "load_image_set", lambda _spec: partial)
+    bring(tmp_path, [{"key": f"k{number}", "description": f"text {number}"} for number in range(5)])
+    outcome = check(CheckConfig(store=tmp_path / "a.db", data="memory"))
+    assert outcome.summary["images_skipped"] == 1
+    assert outcome.set_aside == (skipped,)
 
 
 def test_check_refuses_a_store_of_other_images(tmp_path: Path) -> None:
