@@ -202,7 +202,9 @@ def test_a_folder_is_flushed_after_a_store_and_a_backup_are_made_in_it(
 ) -> None:
     flushed: list[str] = []
     fsync = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda number: (flushed.append(os.readlink(f"/proc/self/fd/{number}")), fsync(number)))
+    monkeypatch.setattr(
+        os, "fsync", lambda number: (flushed.append(str(Path(f"/proc/self/fd/{number}").readlink())), fsync(number))
+    )
     with DescriptionStore(tmp_path / "a.db", write=True) as store:
         assert str(tmp_path) in flushed
         store.back_up(tmp_path / "copies" / "b.db")
@@ -234,7 +236,7 @@ def test_damaged_stores_are_named_and_never_break_a_reader(tmp_path: Path) -> No
 @pytest.mark.parametrize("write", [True, False])
 def test_a_store_of_zeros_is_called_damaged(tmp_path: Path, write: bool) -> None:
     (tmp_path / "a.db").write_bytes(bytes(4096))
-    with pytest.raises(StoreError, match="damaged.*restore a backup"):
+    with pytest.raises(StoreError, match=r"damaged.*restore a backup"):
         DescriptionStore(tmp_path / "a.db", write=write)
 
 
@@ -337,7 +339,7 @@ def test_a_backup_replaces_nothing_and_leaves_no_half(tmp_path: Path) -> None:
         for name in ("there.db", "a.db"):
             with pytest.raises(StoreError, match="a backup replaces none"):
                 store.back_up(tmp_path / name)
-        with pytest.raises(StoreError, match="log.db-wal"):
+        with pytest.raises(StoreError, match=r"log\.db-wal"):
             store.back_up(tmp_path / "log.db")
         names = {path.name for path in tmp_path.iterdir()}
         script = "import resource, sys; from pathlib import Path; from gpt4image.cli import main\n"

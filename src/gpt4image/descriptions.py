@@ -13,7 +13,8 @@ from typing import Any
 from gpt4image.config import BackupConfig, CheckConfig, ExportDescriptionsConfig, ImportDescriptionsConfig
 from gpt4image.data import SPLITS, ImageSet, load_image_set
 from gpt4image.describers.prompts import find_prompt
-from gpt4image.describing.rows import Row, describer_settings, read_rows, to_fields, write_rows
+from gpt4image.describing.row_files import write_rows
+from gpt4image.describing.rows import Row, describer_settings, read_rows, to_fields
 from gpt4image.errors import ConfigError, DataError, StoreError, first_few
 from gpt4image.outcome import Outcome, SetAside
 from gpt4image.progress import progress_bar
@@ -195,7 +196,7 @@ def export_descriptions(config: ExportDescriptionsConfig) -> Outcome:
 
     Raises:
         ConfigError: the file name says no known kind.
-        StoreError: there is no store, or nothing in it to export.
+        StoreError: there is no store, nothing in it to export, or no room for the file.
     """
     keys_of: dict[str, list[str]] = {}
     if config.data is not None:

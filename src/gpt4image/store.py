@@ -285,7 +285,7 @@ class DescriptionStore:
 
     def _query(self, statement: str, values: Sequence[Any] = ()) -> Iterator[Any]:
         with explained(self.path):
-            for row in self._connection.execute(statement, values):  # `yield from` would close a closed cursor again
+            for row in self._connection.execute(statement, values):  # noqa: UP028  (it would close the cursor late)
                 yield row
 
     def _release(self) -> None:
