@@ -57,7 +57,7 @@ def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def _write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, COLUMNS)  # CR and LF end its lines, so cells that hold one are quoted
         writer.writeheader()
         for row in rows:
             writer.writerow({name: _to_cell(value) for name, value in row.items()})
