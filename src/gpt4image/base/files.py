@@ -45,6 +45,16 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def sync_folder(folder: Path) -> None:
+    """Flush the names in a folder to disk: a file that was made or renamed there is found after a power cut."""
+    with contextlib.suppress(OSError):  # not every file system can; the files themselves are flushed
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def require_writable(path: Path) -> None:
     """Check that ``atomic_path`` can write ``path``, before work whose result would be lost. Raises OSError."""
     _temporary_file(_target(path)).unlink()

@@ -9,6 +9,7 @@ from gpt4image.config.comparing import ARMS, CompareConfig, CompletionConfig, De
 from gpt4image.config.deploying import ExportConfig, PredictConfig, SearchConfig
 from gpt4image.config.describing import (
     GUARD,
+    BackupConfig,
     CheckConfig,
     DescribeConfig,
     DescriberOptions,
@@ -28,6 +29,7 @@ __all__ = [
     "ARMS",
     "Flaw",
     "GUARD",
+    "BackupConfig",
     "CheckConfig",
     "CompareConfig",
     "CompletionConfig",
