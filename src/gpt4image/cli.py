@@ -49,6 +49,9 @@ COMMANDS = {
     "descriptions export": Command(
         "write descriptions to a file", "ExportDescriptionsConfig", "describing.descriptions:export_descriptions"
     ),
+    "descriptions backup": Command(
+        "copy a store, also while it is written", "BackupConfig", "describing.descriptions:back_up"
+    ),
     "descriptions stats": Command("count what is in a store", "StatsConfig", "describing.description_stats:stats"),
     "descriptions check": Command("hold a store against an image set", "CheckConfig", "describing.descriptions:check"),
     "descriptions view": Command("write a page of images and descriptions", "ViewConfig", "describing.gallery:view"),

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.base.errors import StoreError
+from mutations import mutations
 
 PAPER = Prompt("paper", 1, "Describe this image in detail.", False)
 TOLD = Prompt("class-conditioned", 1, "A {class_name}.", True)
@@ -148,6 +149,97 @@ def test_a_file_that_is_not_sqlite_is_refused_and_kept(tmp_path: Path, content: 
     assert (tmp_path / "a.db").read_bytes() == content
 
 
+def kept_open_and_copied(tmp_path: Path) -> dict[str, bytes]:
+    """Return the files of a store whose answers are in its log alone, as a power cut leaves them."""
+    with DescriptionStore(tmp_path / "whole.db", write=True) as store:
+        store.add(description(number) for number in range(20))
+        files = {path.name.replace("whole", "a"): path.read_bytes() for path in tmp_path.glob("whole.db*")}
+    assert len(files["a.db-wal"]) > 4096
+    return files
+
+
+@pytest.mark.parametrize("emptied", [True, False])
+@pytest.mark.parametrize("write", [True, False])
+@pytest.mark.parametrize("linked", [True, False])
+def test_a_store_that_is_gone_does_not_take_its_log_with_it(
+    tmp_path: Path, write: bool, emptied: bool, linked: bool
+) -> None:
+    files = kept_open_and_copied(tmp_path)
+    folder = tmp_path / "place"
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    path = folder / "a.db"
+    if linked:
+        path = tmp_path / "link.db"
+        path.symlink_to(folder / "a.db")
+    if emptied:
+        (folder / "a.db").write_bytes(b"")
+    else:
+        (folder / "a.db").unlink()
+    with pytest.raises(StoreError, match=r"a\.db-wal.*Put .* back beside it.*restore a backup"):
+        DescriptionStore(path, write=write)
+    assert (folder / "a.db-wal").read_bytes() == files["a.db-wal"]
+    (folder / "a.db").write_bytes(files["a.db"])
+    with DescriptionStore(path) as store:
+        assert len(list(store.texts())) == 20
+
+
+def test_an_empty_file_becomes_a_store_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.db"
+    path.touch()
+    with DescriptionStore(path, write=True) as store:
+        assert store._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert store.add([description(1)]) == 1
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(StoreError, match="No space left on device"):
+        DescriptionStore(tmp_path / "b.db", write=True)
+    assert not (tmp_path / "b.db").exists()
+
+
+def test_a_folder_is_flushed_after_a_store_and_a_backup_are_made_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[str] = []
+    fsync = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda number: (flushed.append(str(Path(f"/proc/self/fd/{number}").readlink())), fsync(number))
+    )
+    with DescriptionStore(tmp_path / "a.db", write=True) as store:
+        assert str(tmp_path) in flushed
+        store.back_up(tmp_path / "copies" / "b.db")
+    assert flushed[-1] == str(tmp_path / "copies")
+
+
+def test_damaged_stores_are_named_and_never_break_a_reader(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    with DescriptionStore(path, write=True) as store:
+        store.add(description(number, prompt=(PAPER, TOLD)[number % 2], tokens_in=3) for number in range(40))
+        store.add([description(100, None, error="x")])
+    outcomes = [set[str](), set[str]()]
+    for number, content in enumerate(mutations(path.read_bytes(), 400)):
+        for file in tmp_path.iterdir():
+            file.unlink()
+        path.write_bytes(content)
+        try:
+            with DescriptionStore(path, write=bool(number % 2)) as store:
+                store.counts()
+                assert all(isinstance(row.text, str) for row in store.texts())
+                list(store.descriptions(status="failed"))
+                store.settled(PAPER, ME)
+                outcomes[0].add("read")
+        except StoreError as error:
+            outcomes[1].add(str(error))
+    assert outcomes[0] and any("restore a backup" in error for error in outcomes[1])
+
+
+@pytest.mark.parametrize("write", [True, False])
+def test_a_store_of_zeros_is_called_damaged(tmp_path: Path, write: bool) -> None:
+    (tmp_path / "a.db").write_bytes(bytes(4096))
+    with pytest.raises(StoreError, match=r"damaged.*restore a backup"):
+        DescriptionStore(tmp_path / "a.db", write=write)
+
+
 def test_a_database_of_another_program_is_refused_and_kept(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "a.db")
     connection.execute("CREATE TABLE results (x)")
@@ -204,6 +296,71 @@ def test_a_full_disk_is_named_and_costs_nothing_stored_before(tmp_path: Path) ->
         with pytest.raises(StoreError, match="disk is full"):
             store.add([description(number, "word " * 900) for number in range(2, 20)])
         assert [row.digest for row in store.texts()] == [digest(1)]
+
+
+def test_a_backup_of_a_store_in_use_is_that_store_at_one_moment(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    script = """
+import sys
+from test_store import *
+with DescriptionStore(Path(sys.argv[1]), write=True) as store:
+    for number in range(100_000):
+        store.add([description(2 * number), description(2 * number + 1)])
+        if number == 0:
+            print("open", flush=True)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, cwd=Path(__file__).parent
+    ) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        try:
+            counts: list[int] = []
+            for number in range(12):
+                with DescriptionStore(path) as store:
+                    store.back_up(tmp_path / f"copy-{number}.db")
+                time.sleep(0.02)
+            assert other.poll() is None, "the writer went on meanwhile"
+        finally:
+            other.kill()
+    for number in range(12):
+        with DescriptionStore(tmp_path / f"copy-{number}.db") as copy:
+            counts.append(len(list(copy.texts())))
+    assert counts == sorted(counts) and len(set(counts)) > 2 and all(count % 2 == 0 for count in counts)
+    with DescriptionStore(tmp_path / "copy-0.db", write=True) as restored:
+        assert restored.add([description(-1)]) == 1
+
+
+def test_a_backup_replaces_nothing_and_leaves_no_half(tmp_path: Path) -> None:
+    with DescriptionStore(tmp_path / "a.db", write=True) as store:
+        store.add(description(number, "word " * 300) for number in range(200))
+        (tmp_path / "there.db").write_bytes(b"mine")
+        (tmp_path / "log.db-wal").write_bytes(b"mine")
+        for name in ("there.db", "a.db"):
+            with pytest.raises(StoreError, match="a backup replaces none"):
+                store.back_up(tmp_path / name)
+        with pytest.raises(StoreError, match=r"log\.db-wal"):
+            store.back_up(tmp_path / "log.db")
+        names = {path.name for path in tmp_path.iterdir()}
+        script = "import resource, sys; from pathlib import Path; from gpt4image.cli import main\n"
+        script += "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        script += "sys.exit(main(['descriptions', 'backup', '--store', 'a.db', '--out', 'b.db']))"
+        full = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+        assert full.returncode == 2 and full.stderr.startswith("Error: b.db: "), full.stderr
+        assert {path.name for path in tmp_path.iterdir()} == names
+        assert (tmp_path / "there.db").read_bytes() == b"mine"
+
+
+def test_a_damaged_store_is_not_backed_up(tmp_path: Path) -> None:
+    with DescriptionStore(tmp_path / "a.db", write=True) as store:
+        store.add(description(number, f"word {number}") for number in range(2000))
+    content = bytearray((tmp_path / "a.db").read_bytes())
+    middle = len(content) // 2 // 4096 * 4096
+    content[middle : middle + 4096] = bytes(4096)
+    (tmp_path / "a.db").write_bytes(content)
+    with DescriptionStore(tmp_path / "a.db") as store, pytest.raises(StoreError, match="the store is damaged"):
+        store.back_up(tmp_path / "b.db")
+    assert not [path.name for path in tmp_path.iterdir() if "b.db" in path.name]
 
 
 def test_what_was_undone_is_made_again(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt4image.base.visible import visible
+from gpt4image.base.visible import csv_cell, from_csv_cell, visible
 
 
 def test_what_acts_and_is_not_seen_becomes_visible() -> None:
@@ -19,3 +19,10 @@ def test_text_of_any_script_and_emoji_stay() -> None:
 def test_the_result_is_stable_and_can_be_encoded(text: str) -> None:
     assert visible(visible(text)) == visible(text)
     visible(text).encode()
+
+
+@given(st.text("'=+-@\t\r\nx", max_size=6) | st.text())
+def test_a_cell_never_begins_as_a_formula_and_is_its_text_again(text: str) -> None:
+    cell = csv_cell(text)
+    assert cell and cell[0] not in "=+-@\t\r\n"
+    assert from_csv_cell(cell) == text

@@ -8,7 +8,7 @@ import json
 import os
 import pickle
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,18 +17,9 @@ import pytest
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.data import NO_LABEL, ImageSet, load_image_set, shards
 from gpt4image.data.webdataset import expand_braces
+from tars import write_tar
 
 Png = Callable[..., bytes]
-
-
-def write_shard(path: Path, members: Mapping[str, bytes], mode: str = "w") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, mode) as archive:  # pyright: ignore[reportCallIssue, reportArgumentType]
-        for name, data in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return path
 
 
 def load(pattern: Path | str) -> ImageSet:
@@ -47,7 +38,7 @@ def labelled(images: ImageSet) -> dict[str, str | None]:
 
 
 def test_samples_of_several_shards(tmp_path: Path, png: Png) -> None:
-    write_shard(
+    write_tar(
         tmp_path / "train-00.tar",
         {
             "a/n1_0.jpg": png(0),
@@ -56,8 +47,8 @@ def test_samples_of_several_shards(tmp_path: Path, png: Png) -> None:
             "a/n1_1.json": json.dumps({"label": 0, "more": [1]}).encode(),
         },
     )
-    write_shard(tmp_path / "train-01.tar", {"n2.x.png": png(2), "n2.seg.png": png(9), "n2.png": png(3), "n2.cls": b"0"})
-    write_shard(tmp_path / "validation-00.tar", {"v.webp": png(4), "v.txt": b"a caption"})
+    write_tar(tmp_path / "train-01.tar", {"n2.x.png": png(2), "n2.seg.png": png(9), "n2.png": png(3), "n2.cls": b"0"})
+    write_tar(tmp_path / "validation-00.tar", {"v.webp": png(4), "v.txt": b"a caption"})
     images = load(tmp_path / "{train-{00..01},validation-*}.tar")
     assert images.keys == ("a/n1_0", "a/n1_1", "n2", "v")
     assert labelled(images) == dict(zip(images.keys, ("1", "0", "0", None), strict=True))
@@ -93,7 +84,7 @@ def test_what_the_library_writes_is_read(tmp_path: Path, png: Png) -> None:
     ],
 )
 def test_the_split_is_a_word_of_the_name(path: str, split: str, tmp_path: Path, png: Png) -> None:
-    write_shard(tmp_path / path, {"a.png": png(0)})
+    write_tar(tmp_path / path, {"a.png": png(0)})
     assert load(tmp_path / path).splits.tolist() == [split]
 
 
@@ -117,7 +108,7 @@ def test_braces(pattern: str, expected: list[str]) -> None:
 
 
 def test_a_missing_shard_is_named(tmp_path: Path, png: Png) -> None:
-    write_shard(tmp_path / "train-0.tar", {"a.png": png(0)})
+    write_tar(tmp_path / "train-0.tar", {"a.png": png(0)})
     with pytest.raises(DataError, match=r"no file '.*train-1.tar', '.*train-2.tar'. Shards that are missing"):
         load(tmp_path / "train-{0..2}.tar")
     with pytest.raises(DataError, match="no file"):
@@ -135,16 +126,16 @@ def test_addresses_and_commands_are_refused(argument: str) -> None:
 
 
 def test_names_that_come_twice(tmp_path: Path, png: Png) -> None:
-    write_shard(tmp_path / "train-0.tar", {"a.png": png(0), "b.png": png(1)})
-    write_shard(tmp_path / "val-0.tar", {"a.png": png(2)})
+    write_tar(tmp_path / "train-0.tar", {"a.png": png(0), "b.png": png(1)})
+    write_tar(tmp_path / "val-0.tar", {"a.png": png(2)})
     assert load(tmp_path / "{train,val}-0.tar").keys == ("a", "b", "val/a")
-    write_shard(tmp_path / "train-1.tar", {"a.png": png(3)})
+    write_tar(tmp_path / "train-1.tar", {"a.png": png(3)})
     with pytest.raises(DataError, match="come twice: 'a'"):
         load(tmp_path / "train-{0,1}.tar")
 
 
 def test_class_names_beside_the_shards(tmp_path: Path, png: Png) -> None:
-    write_shard(tmp_path / "train" / "0.tar", {"a.png": png(0), "a.cls": b"1", "b.png": png(1), "b.cls": b"0\n"})
+    write_tar(tmp_path / "train" / "0.tar", {"a.png": png(0), "a.cls": b"1", "b.png": png(1), "b.cls": b"0\n"})
     (tmp_path / "classnames.txt").write_text("cat\ndog\nbird\n")
     images = load(tmp_path / "train" / "0.tar")
     assert images.classes == ("cat", "dog", "bird")
@@ -160,12 +151,12 @@ def test_class_names_beside_the_shards(tmp_path: Path, png: Png) -> None:
     (tmp_path / "classnames.txt").write_text("cat\n")
     with pytest.raises(DataError, match="has 1 names, but there are classes up to 1"):
         load(tmp_path / "train" / "0.tar")
-    write_shard(tmp_path / "train" / "1.tar", {"c.png": png(0), "c.cls": b"dog"})
+    write_tar(tmp_path / "train" / "1.tar", {"c.png": png(0), "c.cls": b"dog"})
     assert load(tmp_path / "train" / "1.tar").classes == ("dog",)
 
 
 def test_numbers_may_be_sparse_where_they_have_names(tmp_path: Path, png: Png) -> None:
-    write_shard(tmp_path / "0.tar", {"a.png": png(0), "a.cls": b"7"})
+    write_tar(tmp_path / "0.tar", {"a.png": png(0), "a.cls": b"7"})
     with pytest.raises(DataError, match="only 1 of these 8 classes"):
         load(tmp_path / "0.tar")
     (tmp_path / "classnames.txt").write_text("\n".join("abcdefghij"))
@@ -173,14 +164,14 @@ def test_numbers_may_be_sparse_where_they_have_names(tmp_path: Path, png: Png) -
 
 
 def test_a_class_that_train_lacks_is_refused(tmp_path: Path, png: Png) -> None:
-    write_shard(tmp_path / "train-0.tar", {"a.png": png(0), "a.cls": b"0"})
-    write_shard(tmp_path / "test-0.tar", {"b.png": png(1), "b.cls": b"1"})
+    write_tar(tmp_path / "train-0.tar", {"a.png": png(0), "a.cls": b"0"})
+    write_tar(tmp_path / "test-0.tar", {"b.png": png(1), "b.cls": b"1"})
     with pytest.raises(DataError, match="train lacks the class '1' of val or test"):
         load(tmp_path / "{train,test}-0.tar")
 
 
 def test_a_name_that_comes_twice_in_a_shard_is_set_aside(tmp_path: Path, png: Png) -> None:
-    path = write_shard(tmp_path / "0.tar", {"a.png": png(0), "b.png": png(1)})
+    path = write_tar(tmp_path / "0.tar", {"a.png": png(0), "b.png": png(1)})
     with tarfile.open(path, "a") as archive:
         member = tarfile.TarInfo("a.png")
         archive.addfile(member, io.BytesIO())
@@ -190,7 +181,7 @@ def test_a_name_that_comes_twice_in_a_shard_is_set_aside(tmp_path: Path, png: Pn
 
 
 def test_bad_samples_are_set_aside_by_name(tmp_path: Path, png: Png) -> None:
-    write_shard(
+    write_tar(
         tmp_path / "0.tar",
         {
             "good.png": png(0),
@@ -239,7 +230,7 @@ def test_malicious_members_are_names_alone(tmp_path: Path, png: Png) -> None:
     secret.write_bytes(png(7))
     before = sorted(tmp_path.iterdir())
     path = tmp_path / "shards" / "0.tar"
-    write_shard(
+    write_tar(
         path,
         {
             "../../escape.png": png(0),
@@ -267,7 +258,7 @@ def test_malicious_members_are_names_alone(tmp_path: Path, png: Png) -> None:
 
 
 def test_a_name_that_is_no_text_is_set_aside(tmp_path: Path, png: Png) -> None:
-    path = write_shard(tmp_path / "0.tar", {"xaeb.png": png(0), "good.png": png(1)})
+    path = write_tar(tmp_path / "0.tar", {"xaeb.png": png(0), "good.png": png(1)})
     data = bytearray(path.read_bytes())
     data[0:4] = b"x\xe4\xffb"
     data[148:156] = b" " * 8
@@ -280,10 +271,10 @@ def test_a_name_that_is_no_text_is_set_aside(tmp_path: Path, png: Png) -> None:
 
 @pytest.mark.parametrize("kept", [0.1, 0.4, 0.7, 0.95])
 def test_a_shard_that_is_cut_off_gives_what_comes_before(kept: float, tmp_path: Path, png: Png) -> None:
-    whole = write_shard(tmp_path / "0.tar", {f"{number}.png": png(number, 32) for number in range(8)}).read_bytes()
+    whole = write_tar(tmp_path / "0.tar", {f"{number}.png": png(number, 32) for number in range(8)}).read_bytes()
     end = (len(whole) // 10240 - 1) * 10240 or len(whole)
     (tmp_path / "0.tar").write_bytes(whole[: int(kept * end)])
-    write_shard(tmp_path / "1.tar", {"good.png": png(9)})
+    write_tar(tmp_path / "1.tar", {"good.png": png(9)})
     images = load(tmp_path / "*.tar")
     assert images.keys == (*map(str, range(len(images) - 1)), "good") and len(images) < 9
     assert [images.read(i) for i in range(len(images) - 1)] == [png(number, 32) for number in range(len(images) - 1)]
@@ -304,7 +295,7 @@ def test_a_cut_between_an_image_and_its_label_costs_the_sample(
     length: int, reason: str | None, tmp_path: Path, png: Png
 ) -> None:
     members = {"a.png": png(0), "a.cls": b"0", "b.png": png(1), "b.cls": b"0"}
-    path = write_shard(tmp_path / "0.tar", members)
+    path = write_tar(tmp_path / "0.tar", members)
     path.write_bytes(path.read_bytes()[:length])
     images = load(path)
     assert labelled(images) == ({"a": "0"} if reason else {"a": "0", "b": "0"})
@@ -313,7 +304,7 @@ def test_a_cut_between_an_image_and_its_label_costs_the_sample(
 
 
 def test_a_shard_that_is_damaged_in_the_middle_is_named(tmp_path: Path, png: Png) -> None:
-    path = write_shard(tmp_path / "0.tar", {f"{number}.png": png(number) for number in range(8)})
+    path = write_tar(tmp_path / "0.tar", {f"{number}.png": png(number) for number in range(8)})
     data = bytearray(path.read_bytes())
     third = data.index(b"3.png")
     data[third : third + 512] = b"\x55" * 512
@@ -325,7 +316,7 @@ def test_a_shard_that_is_damaged_in_the_middle_is_named(tmp_path: Path, png: Png
 
 @pytest.mark.parametrize("size", [-512, -1])
 def test_a_member_of_negative_size_ends_a_shard(size: int, tmp_path: Path, png: Png) -> None:
-    path = write_shard(tmp_path / "0.tar", {f"{number}.png": png(number) for number in range(4)})
+    path = write_tar(tmp_path / "0.tar", {f"{number}.png": png(number) for number in range(4)})
     data = bytearray(path.read_bytes())
     start = data.index(b"2.png")
     data[start + 124 : start + 136] = (256**12 + size).to_bytes(12, "big")  # base 256, as GNU tar writes it
@@ -337,8 +328,8 @@ def test_a_member_of_negative_size_ends_a_shard(size: int, tmp_path: Path, png: 
 
 
 def test_what_is_no_tar_is_named(tmp_path: Path, png: Png) -> None:
-    write_shard(tmp_path / "good.tar", {"a.png": png(0)})
-    write_shard(tmp_path / "packed.tar", {"b.png": png(1)}, mode="w:gz")
+    write_tar(tmp_path / "good.tar", {"a.png": png(0)})
+    write_tar(tmp_path / "packed.tar", {"b.png": png(1)}, mode="w:gz")
     (tmp_path / "text.tar").write_text("no tar" * 1000)
     (tmp_path / "empty.tar").touch()
     images = load(tmp_path / "*.tar")
@@ -351,7 +342,7 @@ def test_what_is_no_tar_is_named(tmp_path: Path, png: Png) -> None:
 
 def test_fuzzed_shards_do_not_escape(tmp_path: Path, png: Png) -> None:
     whole = np.frombuffer(
-        write_shard(tmp_path / "0.tar", {"a.png": png(0), "a.cls": b"1", "ü" * 120 + ".png": png(1)}).read_bytes(),
+        write_tar(tmp_path / "0.tar", {"a.png": png(0), "a.cls": b"1", "ü" * 120 + ".png": png(1)}).read_bytes(),
         dtype=np.uint8,
     )
     rng = np.random.default_rng(0)
@@ -372,7 +363,7 @@ def test_an_index_is_remembered_until_the_shard_changes(
     reads: list[str] = []
     read_index = shards._read_index
     monkeypatch.setattr(shards, "_read_index", lambda path: reads.append(path) or read_index(path))
-    path = write_shard(tmp_path / "0.tar", {"a.png": png(0), "a.cls": b"x", "b.cls": b"1"})
+    path = write_tar(tmp_path / "0.tar", {"a.png": png(0), "a.cls": b"x", "b.cls": b"1"})
     load(path)
     load(path)
     assert len(reads) == 2, "a file that changed a moment ago may change again unseen"
@@ -381,7 +372,7 @@ def test_an_index_is_remembered_until_the_shard_changes(
     assert len(reads) == 3
     assert (first.keys, first.classes, first.set_aside) == (second.keys, second.classes, second.set_aside)
     assert second.read(0) == png(0)
-    write_shard(path, {"c.png": png(1)})
+    write_tar(path, {"c.png": png(1)})
     assert load(path).keys == ("c",) and len(reads) == 4
     for damaged in (b"", b"{", b"[]", b'{"format": 2}', b'{"format": 2, "state": [], "names": []}'):
         for file in (own_cache / "shards").iterdir():
@@ -390,7 +381,7 @@ def test_an_index_is_remembered_until_the_shard_changes(
 
 
 def test_a_shard_that_shrinks_costs_its_images(tmp_path: Path, png: Png) -> None:
-    path = write_shard(tmp_path / "0.tar", {"a.png": png(0), "b.png": png(1)})
+    path = write_tar(tmp_path / "0.tar", {"a.png": png(0), "b.png": png(1)})
     images = load(path)
     path.write_bytes(path.read_bytes()[:600])
     with pytest.raises(OSError, match="shorter than it was"):
@@ -399,5 +390,5 @@ def test_a_shard_that_shrinks_costs_its_images(tmp_path: Path, png: Png) -> None
 
 
 def test_worker_processes_read_shards(tmp_path: Path, png: Png) -> None:
-    copy = pickle.loads(pickle.dumps(load(write_shard(tmp_path / "0.tar", {"a.png": png(0)}))))  # noqa: S301
+    copy = pickle.loads(pickle.dumps(load(write_tar(tmp_path / "0.tar", {"a.png": png(0)}))))  # noqa: S301
     assert copy.read(0) == png(0)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
 import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +21,14 @@ from hypothesis import strategies as st
 import gpt4image.describing.descriptions
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.base.errors import ConfigError, DataError, StoreError
+from gpt4image.base.outcome import SetAside
+from gpt4image.cli import main
 from gpt4image.config import CheckConfig, ExportDescriptionsConfig, ImportDescriptionsConfig
 from gpt4image.data.image_set import ImageSet, MemorySource
 from gpt4image.describing.descriptions import check, export_descriptions, import_descriptions
 
-KINDS = ("d.jsonl", "d.parquet", "d")
+PAPER = Prompt("paper", 1, "Describe this image.", False)
+KINDS = ("d.jsonl", "d.csv", "d.parquet", "d")
 
 
 def image_set(count: int, twins: bool = False) -> ImageSet:
@@ -297,6 +304,55 @@ def test_export_adds_every_key_and_filters_by_prompt(tmp_path: Path, monkeypatch
         )
 
 
+@pytest.mark.parametrize(
+    "text", ["=1+1", "'=1+1", "''+x", "-a", "@a", "\ta", "\ra", "\na", "＝1", "'", "'twas", "x" * 200_000]
+)
+def test_a_csv_export_is_harmless_in_a_spreadsheet_and_comes_back_the_same(tmp_path: Path, text: str) -> None:
+    prompt = Prompt("=mine()", 1, "", False)
+    row = Description(digest="0" * 64, prompt=prompt, describer={"a": 1}, text=text, created=1.0, finish_reason="")
+    with DescriptionStore(tmp_path / "a.db", write=True) as store:
+        store.add([row])
+    export_descriptions(ExportDescriptionsConfig(store=tmp_path / "a.db", file=tmp_path / "all.csv"))
+    with (tmp_path / "all.csv").open(encoding="utf-8", newline="") as file:
+        csv.field_size_limit(2**31 - 1)
+        cells = [cell for line in csv.reader(file) for cell in line]
+    assert not [cell for cell in cells if cell.startswith(tuple("=+-@\t\r\n＝"))]
+    outcome = import_descriptions(ImportDescriptionsConfig(store=tmp_path / "b.db", file=tmp_path / "all.csv"))
+    assert outcome.set_aside == ()
+    with DescriptionStore(tmp_path / "b.db") as store:
+        assert list(store.descriptions()) == [row]
+
+
+@pytest.mark.parametrize("name", ["all.jsonl", "all.csv", "all.parquet", "all"])
+def test_an_export_to_a_full_disk_is_a_plain_error_and_leaves_what_was_there(tmp_path: Path, name: str) -> None:
+    with DescriptionStore(tmp_path / "a.db", write=True) as store:
+        noise = random.Random(0)
+        store.add(
+            Description(digest=f"{n:064x}", prompt=PAPER, describer={}, text=noise.randbytes(400).hex(), created=1.0)
+            for n in range(1000)
+        )
+    (tmp_path / "out").mkdir()
+    options = ["descriptions", "export", str(tmp_path / "out" / name), "--store", str(tmp_path / "a.db")]
+    whole = ["--prompt", "short"]
+    with DescriptionStore(tmp_path / "a.db", write=True) as store:
+        store.add(
+            [Description(digest="a" * 64, prompt=Prompt("short", 1, "?", False), describer={}, text="x", created=1.0)]
+        )
+    assert main([*options, *whole]) == 0
+    before = contents(tmp_path / "out")
+    script = "import resource, sys; from gpt4image.cli import main\n"
+    script += "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); sys.exit(main(sys.argv[1:]))"
+    full = subprocess.run([sys.executable, "-c", script, *options], capture_output=True, text=True)
+    assert full.returncode == 2, full.stderr
+    assert f"Error: {tmp_path / 'out' / name}: cannot be written" in full.stderr and "Traceback" not in full.stderr
+    assert contents(tmp_path / "out") == before
+    assert main(options) == 0
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_check_names_what_is_missing_extra_double_and_contradicting(tmp_path: Path) -> None:
     bring(tmp_path, [{"key": f"k{number}", "description": "the same"} for number in range(2)])
     bring(tmp_path, [{"key": "k2", "description": "one"}, {"digest": "ab" * 32, "description": "orphan"}])
@@ -306,6 +362,7 @@ def test_check_names_what_is_missing_extra_double_and_contradicting(tmp_path: Pa
         "images": 5,
         "images_described": 3,
         "images_without_description": 2,
+        "images_skipped": 0,
         "descriptions_without_image": 1,
         "texts_of_several_images": 1,
         "images_with_conflicting_texts": 1,
@@ -313,6 +370,18 @@ def test_check_names_what_is_missing_extra_double_and_contradicting(tmp_path: Pa
     assert [item.name for item in outcome.set_aside] == ["k3", "k4"]
     for name in ("ab" * 32, "'the same'", "'k2'"):
         assert name in outcome.text
+
+
+def test_check_names_what_was_skipped_when_the_set_was_loaded(
+    tmp_path: Path, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skipped = SetAside(name="gone.jpg", reason="cannot be found: No such file or directory")
+    partial = dataclasses.replace(images, set_aside=(skipped,))
+    monkeypatch.setattr(gpt4image.describing.descriptions, "load_image_set", lambda _spec: partial)
+    bring(tmp_path, [{"key": f"k{number}", "description": f"text {number}"} for number in range(5)])
+    outcome = check(CheckConfig(store=tmp_path / "a.db", data="memory"))
+    assert outcome.summary["images_skipped"] == 1
+    assert outcome.set_aside == (skipped,)
 
 
 def test_check_refuses_a_store_of_other_images(tmp_path: Path) -> None:

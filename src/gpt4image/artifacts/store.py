@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
-from gpt4image.artifacts.store_file import connect_reader, connect_writer, explained
+from gpt4image.artifacts.store_file import back_up, connect_reader, connect_writer, explained
 from gpt4image.base.errors import StoreError, nearest
 from gpt4image.base.locks import FileLock, LockedError, acquire_lock
 
@@ -146,6 +146,14 @@ class DescriptionStore:
         self._connection.close()
         self._release()
 
+    def back_up(self, copy: Path) -> None:
+        """Copy the store, as it is now, to a new file; others may write meanwhile.
+
+        Raises:
+            StoreError: ``copy`` is there already or cannot be written, or the store is damaged.
+        """
+        back_up(self._connection, copy)
+
     def add(self, rows: Iterable[Description]) -> int:
         """Write results in one transaction that is on disk when this returns; good ones are never overwritten.
 
@@ -190,13 +198,15 @@ class DescriptionStore:
 
     def texts(self, prompt_name: str | None = None) -> Iterator[StoredText]:
         """Yield every description, ordered by digest, prompt, describer and sample, however they were added."""
-        prompts = dict(self._prompts())
         where, values = _of_prompt(prompt_name)
-        for digest, text, prompt, row in self._query(
-            f"SELECT r.digest, r.text, r.prompt, r.id FROM {_JOINED} WHERE r.status = 'ok'{where} ORDER BY {_ORDER}",
-            values,
-        ):
-            yield StoredText(digest.hex(), text, prompts[prompt], row)
+        with explained(self.path):
+            prompts = self._prompts()
+            for digest, text, prompt, row in self._connection.execute(
+                f"SELECT r.digest, r.text, r.prompt, r.id FROM {_JOINED} WHERE r.status = 'ok'{where} "
+                f"ORDER BY {_ORDER}",
+                values,
+            ):
+                yield StoredText(digest.hex(), _text(text), prompts[prompt], row)
 
     def texts_at(self, rows: Sequence[int]) -> list[str]:
         """Return the texts of the rows that ``texts`` named, in the order of ``rows``."""
@@ -214,45 +224,33 @@ class DescriptionStore:
         status: Literal["ok", "failed"] = "ok",
     ) -> Iterator[Description]:
         """Yield whole results, in the order of ``texts``; ``digests`` limits them to a few images."""
-        prompts = dict(self._prompts())
-        describers = {number: json.loads(settings) for number, settings in self._query("SELECT * FROM describers")}
         where, values = _of_prompt(prompt_name)
         select = (
             "SELECT r.digest, r.prompt, r.describer, r.created, r.sample, r.text, r.error, r.finish_reason, "
             f"r.tokens_in, r.tokens_out, r.cost_usd, r.latency_s FROM {_JOINED} WHERE r.status = ?{where}"
         )
-        wanted = [None] if digests is None else _parts(sorted({bytes.fromhex(digest) for digest in digests}))
-        for part in wanted:
-            among = "" if part is None else f" AND r.digest IN ({_marks(part)})"
-            for row in self._query(f"{select}{among} ORDER BY {_ORDER}", (status, *values, *(part or ()))):
-                (
-                    digest,
-                    prompt,
-                    describer,
-                    created,
-                    sample,
-                    text,
-                    error,
-                    reason,
-                    tokens_in,
-                    tokens_out,
-                    cost,
-                    latency,
-                ) = row
-                yield Description(
-                    digest=digest.hex(),
-                    prompt=prompts[prompt],
-                    describer=describers[describer],
-                    created=created,
-                    sample=sample,
-                    text=text,
-                    error=error,
-                    finish_reason=reason,
-                    tokens_in=tokens_in,
-                    tokens_out=tokens_out,
-                    cost_usd=cost,
-                    latency_s=latency,
-                )
+        with explained(self.path):
+            prompts = self._prompts()
+            describers = {number: json.loads(text) for number, text in self._query("SELECT * FROM describers")}
+            for part in [None] if digests is None else _parts(sorted({bytes.fromhex(digest) for digest in digests})):
+                among = "" if part is None else f" AND r.digest IN ({_marks(part)})"
+                for row in self._query(f"{select}{among} ORDER BY {_ORDER}", (status, *values, *(part or ()))):
+                    digest, prompt, describer, created, sample, text, error, reason, *numbers = row
+                    tokens_in, tokens_out, cost, latency = numbers
+                    yield Description(
+                        digest=digest.hex(),
+                        prompt=prompts[prompt],
+                        describer=describers[describer],
+                        created=created,
+                        sample=sample,
+                        text=_text(text) if status == "ok" else text,
+                        error=error,
+                        finish_reason=reason,
+                        tokens_in=tokens_in,
+                        tokens_out=tokens_out,
+                        cost_usd=cost,
+                        latency_s=latency,
+                    )
 
     def digests(self, prompt_name: str | None = None) -> set[str]:
         """Return the digests of all images that have a description."""
@@ -262,12 +260,14 @@ class DescriptionStore:
 
     def counts(self) -> list[tuple[Prompt, Mapping[str, Any], str, int]]:
         """Return how many results there are by (prompt, describer settings, status), ordered by these."""
-        prompts = dict(self._prompts())
-        rows = self._query(
+        statement = (
             f"SELECT r.prompt, d.settings, r.status, count(*) FROM {_JOINED} GROUP BY r.prompt, r.describer, r.status"
         )
-        ordered = sorted((prompts[prompt], settings, status, count) for prompt, settings, status, count in rows)
-        return [(prompt, json.loads(settings), status, count) for prompt, settings, status, count in ordered]
+        with explained(self.path):
+            prompts = self._prompts()
+            rows = self._query(statement)
+            ordered = sorted((prompts[prompt], settings, status, count) for prompt, settings, status, count in rows)
+            return [(prompt, json.loads(settings), status, count) for prompt, settings, status, count in ordered]
 
     def require_descriptions(self, prompt_name: str | None = None) -> None:
         """Raise StoreError where there is no description (for a prompt), naming the prompts that have some."""
@@ -279,15 +279,14 @@ class DescriptionStore:
         if prompt_name is not None and prompt_name not in names:
             raise StoreError(f"{self.path}: no description answers this prompt: {nearest(prompt_name, names)}")
 
-    def _prompts(self) -> Iterator[tuple[int, Prompt]]:
-        for number, name, version, text, told in self._query(
-            "SELECT id, name, version, text, class_conditioned FROM prompts"
-        ):
-            yield number, Prompt(name, version, text, bool(told))
+    def _prompts(self) -> dict[int, Prompt]:
+        rows = self._query("SELECT id, name, version, text, class_conditioned FROM prompts")
+        return {number: Prompt(name, version, text, bool(told)) for number, name, version, text, told in rows}
 
     def _query(self, statement: str, values: Sequence[Any] = ()) -> Iterator[Any]:
         with explained(self.path):
-            yield from self._connection.execute(statement, values)
+            for row in self._connection.execute(statement, values):  # noqa: UP028  (it would close the cursor late)
+                yield row
 
     def _release(self) -> None:
         if self._lock is not None:
@@ -353,6 +352,13 @@ def _to_row(row: Description, references: References) -> tuple[Any, ...]:
         row.latency_s,
         row.created,
     )
+
+
+def _text(value: Any) -> str:
+    """Return the text of a description; a damaged file may give another value."""
+    if not isinstance(value, str):
+        raise TypeError(f"the text of a description is {value!r:.40}")
+    return value
 
 
 def _of_prompt(name: str | None) -> tuple[str, tuple[str, ...]]:

@@ -7,7 +7,8 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from gpt4image.base.errors import StoreError
+from gpt4image.base.errors import StoreError, first_few, first_line
+from gpt4image.base.files import atomic_path, flush
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x67344931
@@ -44,10 +45,17 @@ CREATE INDEX IF NOT EXISTS items_of_batch ON batch_items (batch);
 
 
 def connect_writer(path: Path) -> sqlite3.Connection:
-    """Open the store for writing, with every commit on disk when it returns; make it where it is new."""
-    if path.exists():
-        _refuse_foreign_bytes(path)
-    connection = sqlite3.connect(path.absolute())  # else some names mean something else: ":memory:"
+    """Open the store for writing, with every commit on disk when it returns; make it where it is new.
+
+    Raises:
+        StoreError: the file is no store or damaged, or it is gone and its log is still there.
+        OSError: the file cannot be made.
+    """
+    _refuse_orphaned_log(path)
+    if _is_absent(path):
+        _make_store(path)
+    _refuse_foreign_bytes(path)
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)
     try:
         connection.execute("PRAGMA synchronous = FULL")
         if _is_new(connection):
@@ -67,6 +75,7 @@ def make_batch_tables(connection: sqlite3.Connection) -> None:
 
 def connect_reader(path: Path) -> sqlite3.Connection:
     """Open the store for reading, in a read-only folder too. Raises StoreError where there is none."""
+    _refuse_orphaned_log(path)
     if not path.is_file():
         raise StoreError(
             f"{path}: there is no description store; make one with `gpt4image describe` or "
@@ -83,24 +92,80 @@ def connect_reader(path: Path) -> sqlite3.Connection:
         # In a read-only folder SQLite cannot make the files that WAL needs. Without a log that is not merged yet the
         # file is complete and can be read as it is.
         connection.close()
-        log = path.with_name(path.name + "-wal")
-        if log.exists() and log.stat().st_size:
+        if any(log.name.endswith("-wal") for log in _logs(path)):
             raise
         connection = sqlite3.connect(f"{uri}?immutable=1", uri=True)
         _check_schema(connection, path)
-    except StoreError:
+    except BaseException:
         connection.close()
         raise
     return connection
 
 
+def back_up(connection: sqlite3.Connection, copy: Path) -> None:
+    """Copy an open store, as it is at one moment, to a new file that appears when it is complete and checked.
+
+    Raises:
+        StoreError: there is a file ``copy`` already, or a log beside it; it cannot be written; the store is damaged.
+    """
+    _refuse_orphaned_log(copy)
+    if copy.exists() or copy.is_symlink():
+        raise StoreError(f"{copy}: there is such a file already, and a backup replaces none; give another name.")
+    with explained(copy):
+        with atomic_path(copy) as temporary, contextlib.closing(sqlite3.connect(temporary)) as target:
+            connection.backup(target)
+            (verdict,) = target.execute("PRAGMA quick_check(1)").fetchone()
+            if verdict != "ok":
+                raise StoreError(
+                    f"{copy}: no backup was made, as the store is damaged ({' '.join(verdict.split())}). Keep earlier "
+                    "backups, and save what can be read with `gpt4image descriptions export`."
+                )
+        flush(copy.parent)
+
+
+def _make_store(path: Path) -> None:
+    """Write an empty store in one step: a process that is killed leaves a whole one or none."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(_SCHEMA)
+        content = bytearray(connection.serialize())
+    content[18:20] = b"\2\2"  # WAL, as the file format has it
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+    flush(path.parent)
+
+
+def _is_absent(path: Path) -> bool:
+    """Return whether nothing was stored yet; an empty file is what older versions left where they were killed."""
+    return not path.exists() or (path.is_file() and not path.stat().st_size)
+
+
+def _logs(path: Path) -> list[Path]:
+    """Return the files beside a store in which SQLite keeps what is not merged into it yet, as far as they hold any."""
+    file = path.resolve()
+    beside = (file.with_name(file.name + suffix) for suffix in ("-wal", "-journal", "-shm"))
+    return [log for log in beside if log.is_file() and log.stat().st_size]
+
+
+def _refuse_orphaned_log(path: Path) -> None:
+    """Refuse a store that is gone while its log is there: SQLite would delete the log, and the answers in it."""
+    if _is_absent(path) and (logs := _logs(path)):
+        what = "empty" if path.exists() else "missing"
+        raise StoreError(
+            f"{path} is {what}, but beside it is {first_few(log.name for log in logs)}, which may hold the last "
+            f"answers of a store; nothing was touched. Put {path.name} back beside it. Or move {path.name}-wal, -shm "
+            "and -journal to another folder; then restore a backup, or run the same command again for a new store."
+        )
+
+
 def _refuse_foreign_bytes(path: Path) -> None:
     try:
         with path.open("rb") as file:
-            start = file.read(16)
+            start = file.read(len(_MAGIC))
     except OSError as error:
         raise StoreError(f"{path}: cannot be read ({error.strerror or error}).") from error
-    if start and start != b"SQLite format 3\0":
+    if start and not start.strip(b"\0"):
+        raise StoreError(f"{path}: the file is damaged (it begins with zeros); {_RESTORE}.")
+    if start and start != _MAGIC:
         raise StoreError(f"{path}: this is not a description store (not an SQLite file); give another --store.")
 
 
@@ -121,29 +186,41 @@ def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
         )
 
 
+_MAGIC = b"SQLite format 3\0"
+_RESTORE = "restore a backup, after moving the file and those beside it (-wal, -shm) away"
 _WHAT_TO_DO = {
     "SQLITE_FULL": "the disk is full; what was stored before is safe: free some space and run the same command again",
     "SQLITE_READONLY": "the file or its folder is read-only; choose a writable place for --store",
     "SQLITE_CANTOPEN": "the file cannot be opened; check that the folder exists and may be read and written",
     "SQLITE_IOERR": "reading or writing failed; check the disk and its free space and run the same command again",
     "SQLITE_NOTADB": "this is not an SQLite file; give another --store",
-    "SQLITE_CORRUPT": "the file is damaged; restore a copy or export what can be read with the sqlite3 tool",
+    "SQLITE_CORRUPT": f"the file is damaged; {_RESTORE}, or save what can be read: sqlite3 FILE .recover",
     "SQLITE_BUSY": "another program has locked the file; close it and run the same command again",
 }
 
 
+# Of values that a damaged file gives in place of those that were stored, and of texts and numbers that SQLite has no
+# place for.
+_UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
+
+
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn errors of SQLite about the file at ``path`` into StoreError: what they mean, and what to do."""
+    """Turn errors of SQLite and of the disk about the file at ``path`` into StoreError: what they mean, what to do."""
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, *_UNREADABLE) as error:
         raise StoreError(_explanation(path, error)) from error
+    except OSError as error:
+        raise StoreError(
+            f"{path}: the store cannot be used ({error.strerror or error}); check the folder, its rights and the free "
+            "space."
+        ) from error
 
 
-def _explanation(path: Path, error: sqlite3.Error) -> str:
+def _explanation(path: Path, error: Exception) -> str:
     name = getattr(error, "sqlite_errorname", "")
     for code, advice in _WHAT_TO_DO.items():
         if name.startswith(code):
             return f"{path}: {advice} ({error})."
-    return f"{path}: the store cannot be used ({error})."
+    return f"{path}: the store cannot be used ({first_line(error)}); if it is damaged, {_RESTORE}."

@@ -19,8 +19,9 @@ Every message says what was given, what is allowed and what to do next.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class Gpt4ImageError(Exception):
@@ -78,6 +79,23 @@ class MissingExtraError(Gpt4ImageError):
         # Without the extra, ``what`` is the message: so an error is made again that comes from another process.
         install = f" needs an optional dependency; install it with: pip install 'gpt4image[{extra}]'"
         super().__init__(what if extra is None else what + install)
+
+
+@contextlib.contextmanager
+def parsing(what: str) -> Iterator[None]:
+    """Turn whatever a library raises on a damaged or hostile file into DataError: such errors have no common base.
+
+    Only calls of the library belong into the block, or a mistake of our own would be hidden.
+
+    Args:
+        what: the file and what is wrong with it, e.g. ``a.parquet: not a Parquet file that can be read``.
+    """
+    try:
+        yield
+    except Gpt4ImageError:
+        raise
+    except Exception as error:
+        raise DataError(f"{what} ({first_line(error)}).") from error
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

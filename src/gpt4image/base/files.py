@@ -58,7 +58,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = _temporary_file(path)
     try:
         yield temporary
-        _flush(temporary)
+        flush(temporary)
         if path.exists():
             shutil.copymode(path, temporary)
         move(temporary, path)
@@ -69,10 +69,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def move(source: Path, path: Path) -> None:
     """Rename a file or folder to ``path``; when this returns, the new name is on disk."""
     source.replace(path)
-    _flush(path.parent)
+    flush(path.parent)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Wait until a file, or the list of names in a folder, is on disk."""
     if path.is_dir() and os.name != "posix":  # elsewhere a folder cannot be opened
         return
@@ -165,7 +165,7 @@ def staging_folder(place: Path) -> Iterator[Path]:
         yield staging
         for path in staging.rglob("*"):
             if path.is_file() or path.is_dir():
-                _flush(path)
+                flush(path)
         for path in sorted(staging.iterdir()):
             move(path, place / path.name)
     finally:

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 # Control, format and surrogate characters, line and paragraph separators.
 _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 # Joiners shape emoji and many scripts.
 _HARMLESS = frozenset("\n\t\u200c\u200d")
+
+# Texts that a spreadsheet may run as a formula. Also those that already begin with the mark against it, and the empty
+# text, which is another cell than no text: so a reader can tell them apart.
+_RUN = re.compile(r"'*(?:[=+\-@＝＋－＠\t\r\n]|\Z)")
+
+
+def csv_cell(text: str) -> str:
+    """Return ``text`` as a CSV cell that no spreadsheet runs as a formula: an apostrophe before what might be one."""
+    return f"'{text}" if _RUN.match(text) else text
+
+
+def from_csv_cell(cell: str) -> str:
+    """Return the text of which ``csv_cell`` made this cell."""
+    return cell[1:] if cell.startswith("'") and _RUN.match(cell) else cell
 
 
 def visible(text: str) -> str:

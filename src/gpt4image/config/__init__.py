@@ -9,6 +9,7 @@ from gpt4image.config.comparing import CompareConfig, CompletionConfig, DemoConf
 from gpt4image.config.deploying import ExportConfig, PredictConfig, SearchConfig
 from gpt4image.config.describing import (
     GUARD,
+    BackupConfig,
     CheckConfig,
     DescribeConfig,
     DescriberOptions,
@@ -27,6 +28,7 @@ from gpt4image.config.training import EvaluateConfig, LabelConfig, TrainConfig
 __all__ = [
     "Flaw",
     "GUARD",
+    "BackupConfig",
     "CheckConfig",
     "CompareConfig",
     "CompletionConfig",

@@ -175,17 +175,27 @@ class ImportEmbeddingsConfig(StageConfig):
 
 
 class ExportDescriptionsConfig(DescriptionsConfig):
-    """Export descriptions as JSON lines, Parquet or a Hugging Face dataset folder.
+    """Export descriptions as JSON lines, CSV, Parquet or a Hugging Face dataset folder.
 
     Example: gpt4image descriptions export captions.jsonl --store photos.db --data folder:photos
     """
 
     file: tyro.conf.Positional[Path]
-    """File to write: *.jsonl, *.parquet, or a folder name for a Hugging Face dataset."""
+    """File to write: *.jsonl, *.csv, *.parquet, or a folder name for a Hugging Face dataset."""
     data: str | None = None
     """Image set SPEC; adds the key of each image to its rows."""
     prompt: str | None = None
     """Only descriptions that answer the prompt of this name."""
+
+
+class BackupConfig(DescriptionsConfig):
+    """Copy a store, failures and costs included, also while a run writes into it.
+
+    Example: gpt4image descriptions backup --store photos.db --out backups/photos-monday.db
+    """
+
+    out: Path
+    """File of the copy; one that is there is never replaced."""
 
 
 class StatsConfig(DescriptionsConfig):

@@ -57,9 +57,15 @@ class ArrowSource:
         return tuple(found)
 
     def faults(self) -> dict[int, str]:
-        """Return the rows that cannot be used, with the reason, without touching the image bytes."""
+        """Return the rows that cannot be used, with the reason, without touching the image bytes.
+
+        Raises:
+            Exception: one of Arrow's, where the tables are damaged: rows would be read from anywhere in memory.
+        """
         faults: dict[int, str] = {}
         for start, (data, paths) in zip(self._starts, self._chunks, strict=True):
+            data.validate(full=True)
+            paths.validate(full=True)
             for offset in np.flatnonzero(data.is_null().to_numpy(zero_copy_only=False)).tolist():
                 path = paths[offset].as_py()
                 if path is None:

@@ -27,6 +27,7 @@ BATCH = 500
 # A file may change twice within one tick of the file system's clock. What is younger than this is not remembered.
 YOUNG_NS = 2_000_000_000
 BAR_FROM_BYTES = 500_000_000
+_DAMAGED = (sqlite3.Error, UnicodeError)  # the second where SQLite quotes damaged text in its message
 
 
 def file_digests(paths: Sequence[str]) -> tuple[str, ...]:
@@ -113,12 +114,13 @@ def _database() -> Path:
 def _recall(names: Sequence[bytes], states: Sequence[State | None]) -> list[str | None]:
     """Return the digests in files that are as they were when these were remembered; None for the others."""
     known: dict[bytes, tuple[State, str]] = {}
-    with contextlib.suppress(sqlite3.Error), contextlib.closing(_open_for_reading()) as connection:
+    with contextlib.suppress(*_DAMAGED), contextlib.closing(_open_for_reading()) as connection:
         for start in range(0, len(names), BATCH):
             batch = names[start : start + BATCH]
             query = f"SELECT path, size, mtime, ctime, digest FROM digests WHERE path IN ({','.join('?' * len(batch))})"
             for path, size, mtime, ctime, digest in connection.execute(query, batch):
-                known[path] = (size, mtime, ctime), digest.hex()
+                if isinstance(digest, bytes) and len(digest) == 32:  # else the cache is damaged
+                    known[path] = (size, mtime, ctime), digest.hex()
     recalled = (known.get(name, (None, None)) for name in names)
     return [digest if state == now else None for (state, digest), now in zip(recalled, states, strict=True)]
 
@@ -131,7 +133,7 @@ def _remember(parts: Sequence[tuple[bytes, State | None, str | None]]) -> None:
     rows = [
         (name, *state, bytes.fromhex(digest)) for name, state, digest in parts if state and digest and is_settled(state)
     ]
-    with contextlib.suppress(sqlite3.Error, OSError):
+    with contextlib.suppress(*_DAMAGED, OSError):
         database = _database()
         database.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.closing(sqlite3.connect(database, timeout=10)) as connection, connection:

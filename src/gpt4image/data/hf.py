@@ -11,10 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from gpt4image.base.errors import ConfigError, DataError, MissingExtraError, first_few
+from gpt4image.base.errors import ConfigError, DataError, MissingExtraError, first_few, parsing
 from gpt4image.base.outcome import SetAside
 from gpt4image.data.arrow_source import ArrowSource
 from gpt4image.data.file_source import expanded
@@ -29,8 +28,6 @@ IMAGE_NAMES = ("image", "img", "picture", "jpg", "png")
 IMAGE_FIELDS = {"bytes": ("binary", "large_binary", "null"), "path": ("string", "large_string", "null")}
 KEY_NAME = "key"
 MAX_CAUSE = 400  # letters of what `datasets` says that are shown
-# What `datasets` raises on damaged or foreign files, beside errors of its own and of Arrow.
-_RAISED = (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError)
 
 
 def load_hf(argument: str) -> ImageSet:
@@ -56,7 +53,8 @@ def load_hf(argument: str) -> ImageSet:
     source = ArrowSource([part for _, part in parts], image, _allowed_folders(argument))
     splits = np.repeat([SPLIT_OF[name] for name, _ in parts], [len(part) for _, part in parts])
     keys = _keys(parts, splits)
-    faults = source.faults()
+    with parsing(f"{spec}: the column {image!r} is damaged"):
+        faults = source.faults()
     rows = np.setdiff1d(np.arange(len(keys)), list(faults))
     if not len(rows):
         reasons = f" The first: {first_few(f'{keys[row]} {why}' for row, why in faults.items())}." if faults else ""
@@ -80,7 +78,6 @@ def load_hf(argument: str) -> ImageSet:
 def _load(argument: str, spec: str) -> Mapping[str, Dataset]:
     try:
         import datasets
-        from datasets.exceptions import DatasetsError
     except ModuleNotFoundError:
         raise MissingExtraError("An image set of the kind hf", "hf") from None
 
@@ -100,13 +97,13 @@ def _load(argument: str, spec: str) -> Mapping[str, Dataset]:
             loaded = read(str(path))
         else:
             loaded = datasets.load_dataset(str(path) if local else argument)
-    except (*_RAISED, DatasetsError, pa.ArrowException) as error:
+        if isinstance(loaded, datasets.Dataset):
+            loaded = {str(loaded.split or "train"): loaded}
+        return {name: part.flatten_indices() if part._indices is not None else part for name, part in loaded.items()}
+    except Exception as error:  # what `datasets` raises on damaged or foreign files has no common base
         where = "could not be read" if local else "is neither a local path nor could it be loaded from the hub"
         advice = " The library `datasets` itself must be able to load it." if local else ""
-        raise DataError(f"{spec} {where}: {_why(error)}.{advice}") from None
-    if isinstance(loaded, datasets.Dataset):
-        loaded = {str(loaded.split or "train"): loaded}
-    return {name: part.flatten_indices() if part._indices is not None else part for name, part in loaded.items()}
+        raise DataError(f"{spec} {where}: {_why(error)}.{advice}") from error
 
 
 def _known_splits(loaded: Mapping[str, Dataset]) -> tuple[list[tuple[str, Dataset]], list[str]]:
@@ -223,7 +220,10 @@ def _renumbered(
 
 def _cells(part: Dataset, name: str) -> list[Any]:
     """Return a column as Python values, from the Arrow table itself: rows of `datasets` take about 20 us each."""
-    return part.data.column(name).to_pylist()
+    with parsing(f"the column {name!r} of the data set is damaged"):
+        column = part.data.column(name)
+        column.validate(full=True)
+        return column.to_pylist()
 
 
 def _allowed_folders(argument: str) -> list[str]:

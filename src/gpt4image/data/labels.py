@@ -14,6 +14,7 @@ from gpt4image.base.progress import console
 from gpt4image.data.image_set import NO_LABEL
 
 MAX_CLASSES = 1_000_000
+MAX_LABEL_LETTERS = 1000
 # Names of the label in published sets, the usual ones first.
 LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")
 
@@ -40,6 +41,10 @@ def encode_labels(cells: Sequence[object], spec: str) -> tuple[tuple[str, ...], 
             raise DataError(
                 f"{spec}: label {str(cell)[:50]} of row {row} is a {type(cell).__name__}; one class each is needed, as "
                 "text or as a whole number."
+            )
+        if isinstance(cell, str) and len(cell) > MAX_LABEL_LETTERS:
+            raise DataError(
+                f"{spec}: the label of row {row} has {len(cell):,} letters; class names have up to {MAX_LABEL_LETTERS}."
             )
     values = [_value(cell) for cell in cells]
     if all(isinstance(value, int) for value in values if value is not None):

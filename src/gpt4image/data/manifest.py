@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from gpt4image.base.errors import ConfigError, DataError, nearest
+from gpt4image.base.errors import ConfigError, DataError, nearest, parsing
 from gpt4image.base.outcome import SetAside
 from gpt4image.data.file_source import FileSource, expanded, is_below
 from gpt4image.data.image_set import SPLIT_OF, ImageSet
@@ -122,15 +122,13 @@ def _read_csv(file: Path, spec: str) -> dict[str, list[Any]]:
 
 
 def _read_parquet(file: Path, spec: str) -> dict[str, list[Any]]:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
+    with parsing(f"{spec}: not a Parquet file that can be read"):
         table = pq.read_table(file)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{spec}: not a Parquet file that can be read: {error}.") from None
-    _require_columns(table.column_names, spec)
-    return {name: table[name].to_pylist() for name in table.column_names}
+        _require_columns(table.column_names, spec)
+        table.validate(full=True)
+        return {name: table[name].to_pylist() for name in table.column_names}
 
 
 def _splits(cells: Sequence[Any], spec: str) -> list[str]:

@@ -25,11 +25,10 @@ from gpt4image.base.files import parse_json, user_cache, write_text
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.digests import file_state, is_settled, part_digests
 from gpt4image.data.file_source import MAX_FILE_BYTES, is_unicode
-from gpt4image.data.labels import LABEL_NAMES
+from gpt4image.data.labels import LABEL_NAMES, MAX_LABEL_LETTERS
 
-FORMAT = 2  # of what is remembered of a shard: a higher one where the same shard gives another index
+FORMAT = 3  # of what is remembered of a shard: a higher one where the same shard gives another index
 MAX_LABEL_BYTES = 1_000_000  # of a member that holds a label, among other things
-MAX_LABEL_LETTERS = 1000
 BLOCK = 512
 
 
@@ -99,7 +98,8 @@ def index_shard(path: str) -> ShardIndex:
     index = _read_index(path)
     if state is not None and is_settled(state):
         with contextlib.suppress(OSError):  # a help, never a condition
-            write_text(cached, json.dumps({"format": FORMAT, "state": state, **asdict(index)}))
+            content = json.dumps({"format": FORMAT, "state": state, **asdict(index)})
+            write_text(cached, f"{_checksum(content)}\n{content}")
     return index
 
 
@@ -109,13 +109,20 @@ def _cache_file(path: str) -> Path:
 
 def _recall(cached: Path, state: tuple[int, ...]) -> ShardIndex | None:
     try:
-        values = parse_json(cached.read_text(encoding="utf-8"))
+        checksum, _, content = cached.read_text(encoding="utf-8").partition("\n")
+        if checksum != _checksum(content):  # damaged: it would lead to bytes that are no image
+            return None
+        values = parse_json(content)
         if values.pop("format") != FORMAT or tuple(values.pop("state")) != state:
             return None
         values["set_aside"] = [(name, reason) for name, reason in values["set_aside"]]
         return ShardIndex(**values)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # absent, damaged, of another version
         return None
+
+
+def _checksum(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 @dataclass
@@ -173,7 +180,9 @@ def _members(
             set_aside.append((shard, f"damaged after member {count}: the rest cannot be read"))
         elif not end:  # an archive ends with blocks of zeros
             set_aside.append((shard, f"cut off after member {count}, or written without its end"))
-    except (tarfile.TarError, ValueError, OverflowError, MemoryError, EOFError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001  (what tarfile raises on damaged headers has no common base)
         reason = (
             "not a tar file (compressed ones must be unpacked first)"
             if not count

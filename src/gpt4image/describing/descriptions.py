@@ -1,4 +1,4 @@
-"""The stages of ``descriptions``: import, export and check of a description store."""
+"""The stages of ``descriptions``: import, export, backup and check of a description store."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from gpt4image.artifacts.table import text_digest
 from gpt4image.base.errors import ConfigError, DataError, StoreError, first_few
 from gpt4image.base.outcome import Outcome, SetAside
 from gpt4image.base.progress import progress_bar
-from gpt4image.config import CheckConfig, ExportDescriptionsConfig, ImportDescriptionsConfig
+from gpt4image.config import BackupConfig, CheckConfig, ExportDescriptionsConfig, ImportDescriptionsConfig
 from gpt4image.data import SPLITS, ImageSet, load_image_set
 from gpt4image.describing.prompts import find_prompt
-from gpt4image.describing.rows import Row, describer_settings, read_rows, to_fields, write_rows
+from gpt4image.describing.row_files import write_rows
+from gpt4image.describing.rows import Row, describer_settings, read_rows, to_fields
 
 _ROWS_PER_TRANSACTION = 1000
 _NAMES_SHOWN = 20
@@ -195,7 +196,7 @@ def export_descriptions(config: ExportDescriptionsConfig) -> Outcome:
 
     Raises:
         ConfigError: the file name says no known kind.
-        StoreError: there is no store, or nothing in it to export.
+        StoreError: there is no store, nothing in it to export, or no room for the file.
     """
     keys_of: dict[str, list[str]] = {}
     if config.data is not None:
@@ -217,6 +218,19 @@ def export_descriptions(config: ExportDescriptionsConfig) -> Outcome:
     return Outcome(path=config.file, summary={"descriptions": counts["descriptions"], "rows": counts["rows"]})
 
 
+def back_up(config: BackupConfig) -> Outcome:
+    """Copy a store to a new file, as it is at one moment; a run may write into it meanwhile.
+
+    Raises:
+        StoreError: there is no store, it is damaged, or the copy is there already or cannot be written.
+    """
+    with DescriptionStore(config.store) as store:
+        store.back_up(config.out)
+    with DescriptionStore(config.out) as copy:
+        results = sum(count for *_, count in copy.counts())
+    return Outcome(path=config.out, summary={"results": results, "bytes": config.out.stat().st_size})
+
+
 @dataclass
 class _Findings:
     """What ``check`` looks for, by image digest or by text."""
@@ -230,7 +244,8 @@ class _Findings:
 def check(config: CheckConfig) -> Outcome:
     """Hold a store against an image set: what lacks a description, what lacks an image, which texts are suspicious.
 
-    Images without a description are set aside by name; the rest is counted and the first ones named.
+    Images without a description, and those that were skipped when the set was loaded, are set aside by name; the rest
+    is counted and the first ones named.
 
     Raises:
         DataError: the image set cannot be read.
@@ -257,10 +272,11 @@ def check(config: CheckConfig) -> Outcome:
             "images": len(images),
             "images_described": len(images) - len(missing),
             "images_without_description": len(missing),
+            "images_skipped": len(images.set_aside),
             **{name: len(items) for name, items in named.items()},
         },
         text="\n".join(f"{name.replace('_', ' ')}: {first_few(i, _NAMES_SHOWN)}" for name, i in named.items() if i),
-        set_aside=tuple(SetAside(name=key, reason="no description") for key in missing),
+        set_aside=(*images.set_aside, *(SetAside(name=key, reason="no description") for key in missing)),
     )
 
 

@@ -7,25 +7,22 @@ rest of the result too; every other column is ignored. A bad row is named and co
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import reprlib
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gpt4image.artifacts.store import Description, Prompt, canonical_json
-from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, MissingExtraError
-from gpt4image.base.files import atomic_path
+from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, MissingExtraError, parsing
 from gpt4image.base.outcome import SetAside
+from gpt4image.base.visible import from_csv_cell
 from gpt4image.describing.prompts import CLASS_NAME, PROMPTS, find_prompt
 from gpt4image.encoding import released
 
-if TYPE_CHECKING:
-    import pyarrow
-
-_COLUMNS: Mapping[str, type] = {
+COLUMNS: Mapping[str, type] = {
     "digest": str,
     "key": str,
     "description": str,
@@ -43,7 +40,8 @@ _COLUMNS: Mapping[str, type] = {
     "created": float,
 }
 _RESULT_COLUMNS = ("finish_reason", "tokens_in", "tokens_out", "cost_usd", "latency_s", "created")
-_ROWS_PER_GROUP = 4096
+ROWS_PER_GROUP = 4096
+_LONGEST_CELL = 2**31 - 1  # letters of a CSV cell; Python's own limit would refuse the file for a long text
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel = 2  # a pickle of a few bytes may hold lists that are endless when they are printed
 
@@ -81,7 +79,7 @@ def parse_row(value: Any, where: str) -> Row | SetAside:
             raise ValueError(
                 f"a row is a text, or an object with key or digest, and description; got {_SHORT.repr(value):.60}"
             )
-        fields = {name: _checked(name, kind, fields.get(name)) for name, kind in _COLUMNS.items()}
+        fields = {name: _checked(name, kind, fields.get(name)) for name, kind in COLUMNS.items()}
         description = fields["description"]
         if description is None or not description.strip():
             raise ValueError("the description is empty or missing")
@@ -95,7 +93,7 @@ def parse_row(value: Any, where: str) -> Row | SetAside:
             sample=fields["sample"],
             result={name: fields[name] for name in _RESULT_COLUMNS if fields[name] is not None},
         )
-    except (ValueError, Gpt4ImageError) as error:
+    except (ValueError, OverflowError, Gpt4ImageError) as error:
         return SetAside(name=where, reason=str(error))
 
 
@@ -132,6 +130,8 @@ def read_rows(path: Path) -> Iterator[Row | SetAside]:
 def read_csv(path: Path, columns: Mapping[str, str] | None = None) -> Iterator[Row | SetAside]:
     """Yield the rows of a CSV file: UTF-8, commas, the names of the columns in its first line; an empty cell is none.
 
+    Cells that an export made harmless for spreadsheets are read as what they were, see ``csv_cell``.
+
     Args:
         path: the file.
         columns: which columns are read, and what each is called in the file, which must have them all; by default
@@ -140,7 +140,8 @@ def read_csv(path: Path, columns: Mapping[str, str] | None = None) -> Iterator[R
     Raises:
         DataError: it is no such file, or lacks a column, that of the descriptions above all.
     """
-    read = columns or {name: name for name in _COLUMNS}
+    read = columns or {name: name for name in COLUMNS}
+    csv.field_size_limit(_LONGEST_CELL)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
@@ -160,32 +161,15 @@ def _from_cell(name: str, cell: str | None) -> Any:
     """Return what a cell of a column holds; a cell that is no such number or truth stays text, which is then named."""
     if not cell:
         return None
-    kind = _COLUMNS[name]
+    kind = COLUMNS[name]
     if kind is bool:
         return {"true": True, "1": True, "false": False, "0": False}.get(cell.strip().lower(), cell)
     if kind is str:
-        return cell
+        return from_csv_cell(cell)
     try:
         return kind(cell)
     except ValueError:
         return cell
-
-
-def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows (see ``to_fields``) as JSON lines, Parquet or a saved Hugging Face dataset, by the name of ``path``.
-
-    Raises:
-        ConfigError: the name says no known kind, or a folder of something else is in the way.
-    """
-    kind = path.suffix.lower()
-    if kind == ".jsonl":
-        _write_lines(path, rows)
-    elif kind == ".parquet":
-        _write_parquet(path, rows)
-    elif not kind:
-        _write_dataset(path, rows)
-    else:
-        raise ConfigError(f"{path}: unknown kind of file {kind!r}; allowed are *.jsonl, *.parquet or a folder name.")
 
 
 def to_fields(description: Description, key: str | None) -> dict[str, Any]:
@@ -208,7 +192,8 @@ def describer_settings(text: str) -> Mapping[str, Any]:
     """Return the settings that exported rows carry as JSON, or those of a plain name."""
     try:
         settings = json.loads(text)
-    except ValueError:
+        canonical_json(settings).encode()  # what no store can hold is a name: NaN, deep nesting, half characters
+    except (ValueError, RecursionError):
         settings = None
     return settings if isinstance(settings, dict) else {"name": text}
 
@@ -280,24 +265,28 @@ def _read_list(path: Path) -> Iterator[Row | SetAside]:
 
 
 def _read_parquet(path: Path) -> Iterator[Row | SetAside]:
-    import pyarrow
     import pyarrow.parquet
 
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            yield from _read_batches(path, file.schema_arrow.names, file)
-    except pyarrow.ArrowInvalid as error:
-        raise DataError(f"{path}: cannot be read as Parquet ({error}).") from None
+    with parsing(f"{path}: cannot be read as Parquet"), pyarrow.parquet.ParquetFile(path) as file:
+        names = file.schema_arrow.names
+        _require_column(path, names)
+        batches = file.iter_batches(batch_size=ROWS_PER_GROUP, columns=[name for name in names if name in COLUMNS])
+        yield from _parsed(path, itertools.chain.from_iterable(map(_values, batches)))
 
 
-def _read_batches(path: Path, names: list[str], file: Any) -> Iterator[Row | SetAside]:
-    _require_column(path, names)
-    number = 0
-    columns = [name for name in names if name in _COLUMNS]
-    for batch in file.iter_batches(batch_size=_ROWS_PER_GROUP, columns=columns):
-        for value in batch.to_pylist():
-            number += 1
-            yield parse_row(value, f"{path.name}, row {number}")
+def _values(batch: Any) -> Iterator[Any]:
+    """Yield the rows of an Arrow batch; None for one that Python cannot hold, such as text that is not UTF-8."""
+    for row in range(batch.num_rows):
+        try:
+            yield batch.slice(row, 1).to_pylist()[0]
+        except (ValueError, OverflowError):
+            yield None
+
+
+def _parsed(path: Path, values: Iterable[Any]) -> Iterator[Row | SetAside]:
+    for number, value in enumerate(values, start=1):
+        where = f"{path.name}, row {number}"
+        yield SetAside(name=where, reason="a value in it is damaged") if value is None else parse_row(value, where)
 
 
 def _read_dataset(path: Path) -> Iterator[Row | SetAside]:
@@ -305,69 +294,15 @@ def _read_dataset(path: Path) -> Iterator[Row | SetAside]:
         import datasets
     except ImportError:
         raise MissingExtraError(f"{path}: a saved dataset", "hf") from None
-    try:
+    with parsing(f"{path}: not a dataset saved with save_to_disk"):
         loaded = datasets.load_from_disk(str(path))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not a dataset saved with save_to_disk ({error}).") from None
-    parts = loaded.values() if isinstance(loaded, datasets.DatasetDict) else [loaded]
-    number = 0
-    for part in parts:
-        _require_column(path, part.column_names)
-        for value in part.select_columns([name for name in part.column_names if name in _COLUMNS]):
-            number += 1
-            yield parse_row(value, f"{path.name}, row {number}")
+        parts = loaded.values() if isinstance(loaded, datasets.DatasetDict) else [loaded]
+        for part in parts:
+            _require_column(path, part.column_names)
+        tables = [part.select_columns([name for name in part.column_names if name in COLUMNS]) for part in parts]
+        yield from _parsed(path, itertools.chain.from_iterable(tables))
 
 
 def _require_column(path: Path, columns: Iterable[str], name: str = "description") -> None:
     if name not in columns:
         raise DataError(f"{path}: there is no column {name!r}, only {', '.join(columns)}; rename the one that is.")
-
-
-def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for row in rows:
-            present = {name: value for name, value in row.items() if value is not None}
-            file.write(json.dumps(present, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def _schema() -> pyarrow.Schema:
-    import pyarrow
-
-    kinds = {str: pyarrow.string(), int: pyarrow.int64(), float: pyarrow.float64(), bool: pyarrow.bool_()}
-    return pyarrow.schema([(name, kinds[kind]) for name, kind in _COLUMNS.items()])
-
-
-def _write_parquet(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
-    schema = _schema()
-    with atomic_path(path) as temporary, pyarrow.parquet.ParquetWriter(temporary, schema) as writer:
-        group: list[Mapping[str, Any]] = []
-        for row in rows:
-            group.append(row)
-            if len(group) == _ROWS_PER_GROUP:
-                writer.write_table(pyarrow.Table.from_pylist(group, schema=schema))
-                group.clear()
-        writer.write_table(pyarrow.Table.from_pylist(group, schema=schema))
-
-
-def _write_dataset(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    try:
-        import datasets
-    except ImportError:
-        raise MissingExtraError(f"{path}: a saved dataset", "hf") from None
-    if path.exists() and not (path / "dataset_info.json").is_file() and (path.is_file() or any(path.iterdir())):
-        raise ConfigError(f"{path}: this is not a saved dataset and would be written over; give another name.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Through a Parquet file, so that memory stays flat in the number of rows.
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        _write_parquet(Path(folder) / "rows.parquet", rows)
-        bars_wanted = datasets.is_progress_bar_enabled()
-        datasets.disable_progress_bars()
-        try:
-            dataset = datasets.Dataset.from_parquet(str(Path(folder) / "rows.parquet"), cache_dir=folder)
-            dataset.save_to_disk(str(path))
-        finally:
-            if bars_wanted:
-                datasets.enable_progress_bars()

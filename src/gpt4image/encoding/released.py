@@ -6,40 +6,25 @@ dictionaries, texts and numbers and looks up no name at all; files of torch by i
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import pickle
 import warnings
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpt4image.base.errors import ConfigError, DataError, first_line
+from gpt4image.base.errors import ConfigError, DataError, first_line, parsing
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 TEXT_SUFFIXES = (".json", ".pt", ".pth", ".pkl", ".pickle", ".npy", ".txt")
 MATRIX_SUFFIXES = (".pt", ".pth", ".npy", ".safetensors")
-# What damaged and malicious files make unpicklers raise, besides UnpicklingError.
-_DAMAGED = (
-    OSError,
-    ValueError,
-    EOFError,
-    RuntimeError,
-    TypeError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    ImportError,
-    OverflowError,
-    MemoryError,
-    AssertionError,
-    zipfile.BadZipFile,
-)
 
 
 def read_texts(path: Path) -> Iterable[Any]:
@@ -107,51 +92,42 @@ class _NothingButData(pickle.Unpickler):
 
 
 def _load_json(path: Path) -> Any:
-    try:
+    with parsing(f"{path}: not JSON; JSON lines are named *.jsonl"):
         return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON ({error}); JSON lines are named *.jsonl.") from None
 
 
 def _load_pickle(path: Path) -> Any:
-    try:
-        with path.open("rb") as file:
-            return _NothingButData(file).load()
-    except pickle.UnpicklingError as error:
-        raise _refused(path, error) from None
-    except _DAMAGED as error:
-        raise _damaged(path, error) from None
+    with parsing(_damaged(path)), _refusing(path), path.open("rb") as file:
+        return _NothingButData(file).load()
 
 
 def _load_torch(path: Path) -> Any:
     import torch
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of strange pickles, which end as an error or are fine
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        raise _refused(path, error) from None
-    except _DAMAGED as error:
-        raise _damaged(path, error) from None
+    with parsing(_damaged(path)), _refusing(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of strange pickles, which end as an error or are fine
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
 
 
 def _load_npy(path: Path) -> np.ndarray[Any, Any]:
-    try:
-        return np.load(path, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise _damaged(path, error) from None
+    with parsing(_damaged(path)):
+        return np.lib.format.open_memmap(path, mode="c")  # refuses objects; np.load would open other kinds too
 
 
 def _load_safetensors(path: Path) -> Any:
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    try:
+    with parsing(_damaged(path)):
         tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise _damaged(path, error) from None
     return next(iter(tensors.values())) if len(tensors) == 1 else tensors
+
+
+@contextlib.contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except pickle.UnpicklingError as error:
+        raise _refused(path, error) from None
 
 
 def _refused(path: Path, error: Exception) -> DataError:
@@ -161,8 +137,8 @@ def _refused(path: Path, error: Exception) -> DataError:
     )
 
 
-def _damaged(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path}: damaged, or not what its name says ({first_line(error)}).")
+def _damaged(path: Path) -> str:
+    return f"{path}: damaged, or not what its name says"
 
 
 def _found(value: Any) -> str:

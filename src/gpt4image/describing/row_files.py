@@ -1,0 +1,115 @@
+"""Files that rows of descriptions are exported to: JSON lines, CSV, Parquet or a saved Hugging Face dataset.
+
+A file appears when it is whole: what fails, on a full disk say, leaves what was there before.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpt4image.base.errors import ConfigError, Gpt4ImageError, MissingExtraError, StoreError, first_line
+from gpt4image.base.files import atomic_path, flush, staging_folder
+from gpt4image.base.visible import csv_cell
+from gpt4image.describing.rows import COLUMNS, ROWS_PER_GROUP
+
+if TYPE_CHECKING:
+    import pyarrow
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows (see ``to_fields``) in the format that the name of ``path`` says.
+
+    Raises:
+        ConfigError: the name says no known kind, or a folder of something else is in the way.
+        StoreError: the file cannot be written, as on a full disk; what was there before is still there.
+    """
+    kind = path.suffix.lower()
+    writers = {".jsonl": _write_lines, ".csv": _write_csv, ".parquet": _write_parquet, "": _write_dataset}
+    if kind not in writers:
+        raise ConfigError(
+            f"{path}: unknown kind of file {kind!r}; allowed are *.jsonl, *.csv, *.parquet or a folder name."
+        )
+    try:
+        writers[kind](path, rows)
+        flush(path.parent)
+    except Gpt4ImageError:
+        raise
+    except Exception as error:  # Arrow and `datasets` have errors of their own for a full disk
+        reason = getattr(error, "strerror", None) or first_line(error.__cause__ or error)
+        raise StoreError(
+            f"{path}: cannot be written ({reason}); no half of it is left. Free some space or choose another place, "
+            "and run the same command again."
+        ) from error
+
+
+def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for row in rows:
+            present = {name: value for name, value in row.items() if value is not None}
+            file.write(json.dumps(present, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)  # CR and LF end its lines, so cells that hold one are quoted
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({name: _to_cell(value) for name, value in row.items()})
+
+
+def _to_cell(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return csv_cell(value) if isinstance(value, str) else value
+
+
+def _schema() -> pyarrow.Schema:
+    import pyarrow
+
+    kinds = {str: pyarrow.string(), int: pyarrow.int64(), float: pyarrow.float64(), bool: pyarrow.bool_()}
+    return pyarrow.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
+
+
+def _write_parquet(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    schema = _schema()
+    with atomic_path(path) as temporary, pyarrow.parquet.ParquetWriter(temporary, schema) as writer:
+        group: list[Mapping[str, Any]] = []
+        for row in rows:
+            group.append(row)
+            if len(group) == ROWS_PER_GROUP:
+                writer.write_table(pyarrow.Table.from_pylist(group, schema=schema))
+                group.clear()
+        writer.write_table(pyarrow.Table.from_pylist(group, schema=schema))
+
+
+def _write_dataset(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    try:
+        import datasets
+    except ImportError:
+        raise MissingExtraError(f"{path}: a saved dataset", "hf") from None
+    path = path.resolve()
+    if path.exists() and not (path / "dataset_info.json").is_file() and (not path.is_dir() or any(path.iterdir())):
+        raise ConfigError(f"{path}: this is not a saved dataset and would be written over; give another name.")
+    bars_wanted = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        with staging_folder(path.parent) as staging:
+            # Through a Parquet file, so that memory stays flat in the number of rows.
+            with tempfile.TemporaryDirectory(dir=staging) as scratch:
+                _write_parquet(Path(scratch) / "rows.parquet", rows)
+                dataset = datasets.Dataset.from_parquet(str(Path(scratch) / "rows.parquet"), cache_dir=scratch)
+                dataset.save_to_disk(str(staging / path.name))
+            if path.exists():
+                shutil.rmtree(path)
+    finally:
+        if bars_wanted:
+            datasets.enable_progress_bars()

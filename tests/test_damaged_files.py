@@ -1,0 +1,281 @@
+"""Damaged and hostile files of every kind that is read from outside: a named error, or their bad rows are skipped."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+import tarfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from gpt4image.base.errors import Gpt4ImageError
+from gpt4image.config import ImportDescriptionsConfig
+from gpt4image.data import load_image_set
+from gpt4image.data.digests import file_digests
+from gpt4image.data.shards import index_shard
+from gpt4image.describing.describers.replay import ReplayDescriber
+from gpt4image.describing.descriptions import import_descriptions
+from gpt4image.encoding.released import read_matrix
+from mutations import mutations
+from tars import write_tar
+
+ROWS = [
+    {
+        "digest": f"{number:064x}",
+        "description": f"Ein Käuzchen, number {number}.",
+        "prompt": "mine",
+        "prompt_version": number,
+        "prompt_text": "Tell of it.",
+        "class_conditioned": False,
+        "describer": '{"model": "m", "t": [1, {"a": 0.5}]}',
+        "sample": 0,
+        "tokens_in": 3,
+        "cost_usd": 0.25,
+        "created": 1.5,
+    }
+    for number in range(20)
+]
+TEXTS = ("rows.jsonl", "rows.csv", "rows.parquet", "plain.parquet", "texts.json", "texts.txt", "texts.npy", "texts.pth")
+MATRICES = ("matrix.pth", "matrix.npy", "matrix.safetensors")
+SETS = {"set.parquet": "manifest", "set.csv": "manifest", "set.tar": "webdataset", "images.parquet": "hf"}
+KINDS = (*TEXTS, *MATRICES, *SETS)
+
+
+def imported(path: Path) -> None:
+    """Import descriptions into a store beside the file."""
+    import_descriptions(ImportDescriptionsConfig(file=path, store=path.parent / "store.db"))
+
+
+def replayed(path: Path) -> None:
+    """Index and read the file of a replay describer."""
+    ReplayDescriber(str(path))
+
+
+def loaded(spec: str) -> Callable[[Path], None]:
+    """Return what loads an image set and reads of it what stages read."""
+
+    def load(path: Path) -> None:
+        images = load_image_set(f"{spec}:{path}")
+        assert len(images.digests) == len(images)
+        json.dumps([images.classes, images.keys]).encode()
+        with contextlib.suppress(OSError):  # told of this image alone
+            images.read(0)
+
+    return load
+
+
+def write_all(path: Path) -> None:
+    """Write a valid file of each kind below a folder."""
+    texts = [row["description"] for row in ROWS]
+    for name in ("1.png", "2.png"):
+        Image.fromarray(np.full((8, 8, 3), int(name[0]), np.uint8)).save(path / name)
+    (path / "rows.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS), "utf-8")
+    lines = [[json.dumps(cell, ensure_ascii=False).replace('\\"', '""') for cell in row.values()] for row in ROWS]
+    (path / "rows.csv").write_text("\n".join(",".join(line) for line in [list(ROWS[0]), *lines]), "utf-8")
+    table = pyarrow.Table.from_pylist(ROWS)
+    pyarrow.parquet.write_table(table, path / "rows.parquet")
+    pyarrow.parquet.write_table(table, path / "plain.parquet", compression="none", use_dictionary=False)
+    (path / "texts.json").write_text(json.dumps(ROWS), "utf-8")
+    (path / "texts.txt").write_text("\n".join(texts), "utf-8")
+    np.save(path / "texts.npy", np.array(texts))
+    torch.save(texts, path / "texts.pth")
+    torch.save(torch.eye(4), path / "matrix.pth")
+    np.save(path / "matrix.npy", np.eye(4))
+    save_file({"matrix": torch.eye(4)}, path / "matrix.safetensors")
+    manifest: dict[str, list[Any]] = {
+        "path": ["1.png", "2.png"] * 5,
+        "label": ["cat", None] * 5,
+        "split": ["train"] * 10,
+    }
+    manifest["key"] = [f"k{number}" for number in range(10)]
+    pyarrow.parquet.write_table(pyarrow.table(manifest), path / "set.parquet")
+    cells = zip(*([str(cell or "") for cell in column] for column in manifest.values()), strict=True)
+    (path / "set.csv").write_text("\n".join(map(",".join, [list(manifest), *cells])), "utf-8")
+    png = (path / "1.png").read_bytes()
+    write_tar(
+        path / "set.tar",
+        {"a.png": png, "a.cls": b"1", "b.png": png, "b.json": b'{"label": 0}', "c" * 150 + ".png": png},
+    )
+    structs = [{"bytes": png, "path": None}, {"bytes": None, "path": "2.png"}] * 5
+    images = pyarrow.table({"image": structs, "label": [0, 1] * 5, "key": manifest["key"]})
+    pyarrow.parquet.write_table(images, path / "images.parquet")
+
+
+def reader_of(kind: str) -> Callable[[Path], Any]:
+    """Return what reads a file of a kind."""
+    return imported if kind in TEXTS else read_matrix if kind in MATRICES else loaded(SETS[kind])
+
+
+def mishaps(path: Path, read: Callable[[Path], None], count: int, seed: int = 0) -> Counter[str]:
+    """Read damaged copies of a file, each under a name of its own; count how it ended."""
+    outcomes = Counter[str]()
+    for number, content in enumerate(mutations(path.read_bytes(), count, seed)):
+        copy = path.with_name(f"damaged-{number}{path.suffix}")
+        copy.write_bytes(content)
+        try:
+            read(copy)
+            outcomes["read"] += 1
+        except Gpt4ImageError as error:
+            assert str(error)
+            outcomes["named"] += 1
+        except Exception as error:  # noqa: BLE001  (what must not come)
+            outcomes[f"{type(error).__name__}: {str(error)[:200]}"] += 1
+        copy.unlink()
+    return outcomes
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    for module in ("datasets.config", "datasets.builder.config"):
+        monkeypatch.setattr(f"{module}.HF_DATASETS_CACHE", folder / "hf")
+    return folder / "gpt4image"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_damaged_file_is_named_or_read(kind: str, tmp_path: Path) -> None:
+    write_all(tmp_path)
+    reader_of(kind)(tmp_path / kind)
+    outcomes = mishaps(tmp_path / kind, reader_of(kind), 40)
+    assert outcomes.keys() <= {"read", "named"}
+    assert sum(outcomes.values()) == 40
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        '"cost_usd": 1' + "0" * 400,
+        '"cost_usd": 1e999',
+        '"cost_usd": NaN',
+        '"tokens_in": 18446744073709551616',
+        '"tokens_in": ' + "9" * 5000,
+        '"prompt": "\\ud800"',
+        '"prompt": ' + "[" * 100_000,
+        '"note": ' + '{"a":' * 20_000 + "1" + "}" * 20_000,
+        '"digest": "' + "é" * 64 + '"',
+        '"prompt": "\0"',
+    ],
+    ids=lambda fault: fault[:16],
+)
+def test_a_bad_line_costs_itself_alone(fault: str, tmp_path: Path) -> None:
+    good = json.dumps(ROWS[0])[:-1]
+    bad = json.dumps(ROWS[1])[:-1]
+    file = tmp_path / "rows.jsonl"
+    file.write_text(f"{good}}}\n{bad}, {fault}}}\n", "utf-8")
+    outcome = import_descriptions(ImportDescriptionsConfig(file=file, store=tmp_path / "a.db"))
+    assert (outcome.summary["added"], [item.name for item in outcome.set_aside]) == (1, ["rows.jsonl, line 2"])
+    assert len(ReplayDescriber(str(file))._places) == 1
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+@pytest.mark.parametrize(
+    "settings",
+    ["[" * 100_000, '{"a":' * 900 + "1" + "}" * 900, '{"t": NaN}', '{"t": 1e999}', '{"t": "\\ud800"}', "9" * 5000],
+    ids=lambda settings: settings[:10],
+)
+def test_a_describer_that_no_store_can_hold_is_a_name(settings: str, kind: str, tmp_path: Path) -> None:
+    file = tmp_path / f"rows.{kind}"
+    row = {"digest": "0" * 64, "description": "A cat.", "describer": settings}
+    if kind == "jsonl":
+        file.write_text(json.dumps(row), "utf-8")
+    elif kind == "csv":
+        file.write_text("digest,description,describer\n{digest},{description},".format(**row), "utf-8")
+        with file.open("a", encoding="utf-8") as lines:
+            lines.write('"' + settings.replace('"', '""') + '"\n')
+    else:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), file)
+    outcome = import_descriptions(ImportDescriptionsConfig(file=file, store=tmp_path / "a.db"))
+    assert outcome.summary["added"] == 1
+
+
+def test_a_row_of_parquet_that_is_not_text_costs_itself_alone(tmp_path: Path) -> None:
+    values = pyarrow.array([b"A cat.", b"\xff\xfe", b"A dog."]).view(pyarrow.string())
+    digests = [f"{number:064x}" for number in range(3)]
+    pyarrow.parquet.write_table(pyarrow.table({"digest": digests, "description": values}), tmp_path / "a.parquet")
+    outcome = import_descriptions(ImportDescriptionsConfig(file=tmp_path / "a.parquet", store=tmp_path / "a.db"))
+    assert outcome.summary["added"] == 2
+    assert [(item.name, item.reason) for item in outcome.set_aside] == [
+        ("a.parquet, row 2", "a value in it is damaged")
+    ]
+
+
+def test_damaged_saved_datasets_are_named_or_read(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    write_all(tmp_path)
+    png = (tmp_path / "1.png").read_bytes()
+    rows = [{**row, "image": {"bytes": png, "path": None}, "label": 0} for row in ROWS]
+    for row in rows:
+        row.pop("describer")
+    datasets.Dataset.from_list(rows).save_to_disk(tmp_path / "saved")
+    whole = {path: path.read_bytes() for path in (tmp_path / "saved").iterdir()}
+    for file, content in whole.items():
+        for number, damaged in enumerate(mutations(content, 12)):
+            # What is mapped into memory may not change: each copy is a folder of its own.
+            folder = tmp_path / f"{file.name}-{number}"
+            folder.mkdir()
+            for other, other_content in whole.items():
+                (folder / other.name).write_bytes(damaged if other == file else other_content)
+            for read in (imported, loaded("hf")):
+                with contextlib.suppress(Gpt4ImageError):
+                    read(folder)
+
+
+def test_a_shard_of_endless_names_is_set_aside(tmp_path: Path) -> None:
+    write_all(tmp_path)
+    header = tarfile.TarInfo("././@LongLink")
+    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 4
+    block = header.tobuf(tarfile.GNU_FORMAT) + b"a.b\0".ljust(512, b"\0")
+    path = tmp_path / "endless.tar"
+    path.write_bytes((tmp_path / "set.tar").read_bytes()[:1024] + block * 5000)
+    index = index_shard(str(path))
+    assert any(name == "endless.tar" for name, _ in index.set_aside)
+
+
+def test_damaged_caches_are_no_hindrance(tmp_path: Path, own_cache: Path) -> None:
+    write_all(tmp_path)
+    files = [str(tmp_path / name) for name in ("1.png", "2.png", "set.tar")]
+    for file in files:
+        os.utime(file, (1e9, 1e9))
+    at = 2**62  # as if long ago: what is young is not remembered
+    digests, index = file_digests(files), index_shard(files[2])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("time.time_ns", lambda: at)
+        assert (file_digests(files), index_shard(files[2])) == (digests, index)
+    for cached in (own_cache / "digests.sqlite", *(own_cache / "shards").iterdir()):
+        for content in mutations(cached.read_bytes(), 40, tokens=(b"\0", b"null", b"[" * 100_000)):
+            cached.write_bytes(content)
+            if cached.suffix == ".json":
+                assert index_shard(files[2]) == index
+            else:
+                assert len(file_digests(files)) == 3
+
+
+def test_a_damaged_digest_in_the_cache_is_not_used(tmp_path: Path, own_cache: Path) -> None:
+    write_all(tmp_path)
+    files = [str(tmp_path / "1.png")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("time.time_ns", lambda: 2**62)
+        digests = file_digests(files)
+    with contextlib.closing(sqlite3.connect(own_cache / "digests.sqlite")) as connection, connection:
+        assert connection.execute("UPDATE digests SET digest = 5").rowcount == 1
+    assert file_digests(files) == digests
+
+
+def test_a_label_of_thousands_of_digits_is_named(tmp_path: Path) -> None:
+    write_all(tmp_path)
+    (tmp_path / "long.csv").write_text(f"path,label\n1.png,{'9' * 5000}\n", "utf-8")
+    with pytest.raises(Gpt4ImageError, match="row 1 has 5,000 letters"):
+        load_image_set(f"manifest:{tmp_path / 'long.csv'}")
