@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gpt4image.errors import ModelError
-from gpt4image.hugging_face import without_progress_bars
+from gpt4image.hugging_face import loading
 from gpt4image.text_encoders.neural import Tower
 from gpt4image.text_encoders.transformers import UNBOUNDED, USUAL_LIMIT
 
@@ -26,21 +26,17 @@ class SentenceTransformerTower(Tower):
         Raises:
             ModelError: it cannot be loaded.
         """
-        from safetensors import SafetensorError
         from sentence_transformers import SentenceTransformer
 
         super().__init__()
-        try:
-            with without_progress_bars():
-                self.model = SentenceTransformer(
-                    str(folder),
-                    device="cpu",
-                    local_files_only=True,
-                    trust_remote_code=False,
-                    model_kwargs={"use_safetensors": True, "dtype": "float32"},
-                )
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-            raise ModelError(f"{spec}: {folder} cannot be loaded as a SentenceTransformer: {error}") from error
+        with loading(f"{spec}: {folder} cannot be loaded as a SentenceTransformer", ModelError):
+            self.model = SentenceTransformer(
+                str(folder),
+                device="cpu",
+                local_files_only=True,
+                trust_remote_code=False,
+                model_kwargs={"use_safetensors": True, "dtype": "float32"},
+            )
         most = self.model.max_seq_length or getattr(self.model.tokenizer, "model_max_length", math.inf)
         if not callable(self.model.tokenizer) or most == math.inf:
             raise ModelError(
