@@ -2,45 +2,72 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-STAMP  := $(VENV)/.installed
+LOCK   := requirements-lock.txt
+PIP    := python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo test check docs site format bench clean
+# The lowest versions that pyproject.toml allows, in an environment of their own.
+FLOORS       := .venv-floors
+FLOOR_EXTRAS := demo,hf,api,clip,tune,onnx
+FLOOR_TESTS  := tests/text_encoders tests/deploying/test_loading.py tests/test_encode.py tests/test_evaluate.py \
+                tests/test_export.py tests/test_predict.py
+
+.PHONY: help demo test check floors lock docs site format bench clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-$(STAMP): pyproject.toml
+# $(VENV)/.installed-EXTRA: what the targets need of an extra is installed, in the locked versions.
+$(VENV)/.installed-%: pyproject.toml $(LOCK)
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"Python 3.11 or newer is needed, this is {v.major}.{v.minor}; try: make PYTHON=python3.12 ...")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
-	@touch $(STAMP)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/$(PIP) -c $(LOCK) -e '.[$*]'
+	@touch $@
 
-demo: $(STAMP)  ## run the whole pipeline on packaged pictures, offline; writes demo-out/report.html
+demo: $(VENV)/.installed-demo  ## run the whole pipeline on packaged pictures, offline; writes demo-out/report.html
 	$(BIN)/gpt4image demo --out demo-out
 
-test: $(STAMP)  ## run all tests, fast ones first
+test: $(VENV)/.installed-test  ## run all tests, fast ones first
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist worksteal --durations 15
 
-check: $(STAMP)  ## formatting, lint, types, generated docs
+check: $(VENV)/.installed-test $(VENV)/.installed-check  ## formatting, lint, types, generated docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/python docs/generate.py --check
 
-docs: $(STAMP)  ## renew the generated parts of README.md and docs/results.md
+floors: $(FLOORS)/.installed  ## try the lowest versions that pyproject.toml allows
+	$(FLOORS)/bin/python .ci/floors.py imports $(FLOOR_EXTRAS)
+	OMP_NUM_THREADS=1 $(FLOORS)/bin/python -m pytest -q -m "not slow" -n 2 --dist worksteal $(FLOOR_TESTS)
+
+$(FLOORS)/.installed: pyproject.toml .ci/floors.py
+	$(PYTHON) -m venv --clear $(FLOORS)
+	$(FLOORS)/bin/python .ci/floors.py constraints $(FLOOR_EXTRAS) > $(FLOORS)/constraints.txt
+	@tail -1 $(FLOORS)/constraints.txt
+	$(FLOORS)/bin/$(PIP) -c $(FLOORS)/constraints.txt -e '.[$(FLOOR_EXTRAS)]' \
+		pytest pytest-timeout pytest-xdist hypothesis
+	@touch $@
+
+lock:  ## renew the exact versions that make installs, from a new environment
+	$(PYTHON) -m venv --clear $(VENV)-lock
+	$(VENV)-lock/bin/$(PIP) -e '.[dev]'
+	sed -i '/^[^#]/d' $(LOCK)
+	$(VENV)-lock/bin/python -m pip freeze --exclude-editable --exclude torch --exclude torchvision >> $(LOCK)
+	rm -rf $(VENV)-lock
+
+docs: $(VENV)/.installed-docs  ## renew the generated parts of README.md and docs/results.md
 	$(BIN)/python docs/generate.py
 
-site: $(STAMP)  ## build the documentation as a site, in site/
+site: $(VENV)/.installed-docs  ## build the documentation as a site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-format: $(STAMP)  ## mend formatting and lint
+format: $(VENV)/.installed-check  ## mend formatting and lint
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(STAMP)  ## measure speed as ratios to the physical limit; see benchmarks/README.md
+bench: $(VENV)/.installed-bench  ## measure speed as ratios to the physical limit; see benchmarks/README.md
 	$(BIN)/python benchmarks/run.py
 
 clean:  ## remove the environment and what demo, bench and site wrote
-	rm -rf $(VENV) demo-out bench-out site
+	rm -rf $(VENV) $(FLOORS) demo-out bench-out site

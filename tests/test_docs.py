@@ -257,21 +257,19 @@ def test_the_file_tree_names_every_module_once_with_one_line() -> None:
 
 
 def test_every_dependency_has_its_reason_in_the_design() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = [name for extra, names in project["optional-dependencies"].items() if extra != "dev" for name in names]
+    extras = [name for extra, names in EXTRAS.items() if extra not in DEVELOPMENT for name in names]
     section = (ROOT / "docs" / "design.md").read_text(encoding="utf-8").split("## Libraries")[1].split("\n## ")[0]
     listed = {name for row in re.findall(r"^\| (.+?) \|", section, re.MULTILINE) for name in re.split(r"[ ,(]+", row)}
-    needed = {re.split(r"[\[<>=~ ]", name)[0] for name in [*project["dependencies"], *extras]}
+    needed = {re.split(r"[\[<>=~ ]", name)[0] for name in [*PROJECT["dependencies"], *extras]}
     assert needed - listed == set()
 
 
 def test_the_page_on_installing_has_every_extra() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     section = (ROOT / "docs" / "install.md").read_text(encoding="utf-8").split("## Extras")[1].split("\n## ")[0]
     listed = {
         name for row in re.findall(r"^\| (`.+?) \|", section, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
     }
-    assert listed == project["optional-dependencies"].keys()
+    assert listed == EXTRAS.keys()
 
 
 def anchors(page: Path) -> set[str]:

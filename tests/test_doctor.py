@@ -11,14 +11,13 @@ import pytest
 
 from gpt4image import cli, doctor
 from gpt4image.describing.describers import DESCRIBERS
-
-PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+from project_file import DEVELOPMENT, EXTRAS, PROJECT
 
 
 def test_all_extras_and_required_packages_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["doctor", "--json"]) == cli.OK
     told = json.loads(capsys.readouterr().out)
-    assert told["extras"].keys() == PROJECT["optional-dependencies"].keys() - {"dev"}
+    assert told["extras"].keys() == EXTRAS.keys() - DEVELOPMENT
     assert len(told["packages"]) == len(PROJECT["dependencies"])
     assert all(told["packages"].values())
     assert told["extras"]["hf"]["missing"] == []

@@ -99,7 +99,7 @@ def test_the_trainer_of_transformers_learns_and_saves_a_plain_model(pictograms, 
 
 @pytest.mark.slow
 def test_the_lightning_module_learns_resumes_and_saves_a_plain_backbone(pictograms, tmp_path):
-    pytest.importorskip("lightning", reason="needs the extra 'dev'")
+    pytest.importorskip("lightning", reason="needs the extra 'test'")
     data = ("--data", f"folder:{pictograms / 'images'}", "--embeddings", pictograms / "table", "--out", tmp_path)
     size = ("--batch-size", 32, "--image-size", 32, "--workers", 0)
     first = run("lightning_module.py", *data, *size, "--epochs", 2)

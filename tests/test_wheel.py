@@ -12,19 +12,19 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from project_file import DEVELOPMENT, EXTRAS
 from test_docker import copied
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 MOST_BYTES = 5_000_000
-ELSEWHERE = {"dev", "vllm"}  # tools of ours; and a package that pins another torch
+ELSEWHERE = DEVELOPMENT | {"vllm"}  # tools of ours; and a package that pins another torch
 
 
 def run(*command: object, cwd: Path) -> str:
@@ -37,7 +37,7 @@ def run(*command: object, cwd: Path) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("hatchling", reason="builds the wheel without network: it is in the extra dev")
+    pytest.importorskip("hatchling", reason="builds the wheel without network: it is in the extra test")
     source = tmp_path_factory.mktemp("source")
     for name in copied():
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
@@ -106,8 +106,7 @@ def test_it_works_far_from_the_source_tree(installed: Path, colour_folder: Path)
 
 
 def test_pip_resolves_every_extra_with_the_versions_that_the_tests_ran_with(wheel: Path, tmp_path: Path) -> None:
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    wanted = f"{wheel}[{','.join(sorted(extras.keys() - ELSEWHERE))}]"
+    wanted = f"{wheel}[{','.join(sorted(EXTRAS.keys() - ELSEWHERE))}]"
     dry_run = (sys.executable, "-m", "pip", "install", "--dry-run", "--no-index", "--find-links", wheel.parent)
     told = run(*dry_run, wanted, cwd=tmp_path)
     [would] = [line for line in told.splitlines() if line.startswith("Would install")]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers.utils import logging
 
-from gpt4image.base.errors import first_line
-from gpt4image.models.hugging_face import find_folder, without_progress_bars
+from gpt4image.base.errors import ConfigError, ModelError, first_line
+from gpt4image.models.hugging_face import find_folder, loading, without_progress_bars
 
 
 def test_a_folder_is_itself_and_a_hub_id_its_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,6 +39,62 @@ def test_what_the_hub_does_not_give_is_explained(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(LookupError, match=r"no such folder here and Hugging Face does not give it \(.+\); check"):
         find_folder("owner/no-such-model", ("*.json",))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "named"),
+    [
+        ("modules.json", [{"type": "writer.Writer"}], "'writer.Writer'"),
+        ("modules.json", [{"type": "sentence_transformers.models.Pooling"}, {"type": "os.path"}], "'os.path'"),
+        ("modules.json", [{"type": "sentence_transformers.util.misc.os"}], "'sentence_transformers.util.misc.os'"),
+        ("modules.json", [{"type": ["writer.Writer"]}], "writer.Writer"),
+        ("1_Router/router_config.json", {"types": {"query": "writer.Writer"}}, "'writer.Writer'"),
+        ("1_Router/config.json", {"types": {"query": "writer.Writer"}}, "'writer.Writer'"),
+        ("0/wordembedding_config.json", {"tokenizer_class": "writer.Writer"}, "'writer.Writer'"),
+        ("2_Dense/config.json", {"activation_function": "torch.hub.load"}, "'torch.hub.load'"),
+        ("config.json", {"auto_map": {"AutoModel": "modeling_x.X"}}, "modeling_x.X"),
+        ("config.json", {"text_config": {"auto_map": {"AutoModel": "other/repository--x.X"}}}, "other/repository--x.X"),
+        ("tokenizer_config.json", {"auto_map": ["tokenization_x.X", None]}, "tokenization_x.X"),
+    ],
+)
+def test_code_that_a_model_names_is_refused(file: str, content: Any, named: str, tmp_path: Path) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(json.dumps(content))
+    with pytest.raises(LookupError, match="code that comes with a model is never run") as refused:
+        find_folder(str(tmp_path), ("*.json",))
+    assert str(tmp_path / file) in str(refused.value) and named in str(refused.value)
+
+
+def test_python_files_are_refused_and_configurations_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(LookupError, match=r"config\.json is no JSON"):
+        find_folder(str(tmp_path), ("*.json",))
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "modeling_x.py").touch()
+    with pytest.raises(LookupError, match=r"modeling_x\.py is Python code"):
+        find_folder(str(tmp_path), ("*.json",))
+
+
+def test_classes_of_the_libraries_are_no_code_of_the_model(tmp_path: Path) -> None:
+    models, modules = "sentence_transformers.models", "sentence_transformers.sentence_transformer.modules"
+    parts = [{"type": f"{models}.Transformer"}, {"type": f"{modules}.pooling.Pooling"}, {"type": f"{models}.Dense"}]
+    (tmp_path / "modules.json").write_text(json.dumps(parts))
+    (tmp_path / "config.json").write_text(json.dumps({"activation_function": "gelu", "auto_map": None, "type": 3}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
+    (tmp_path / "2_Dense").mkdir()
+    activation = {"activation_function": "torch.nn.modules.activation.Tanh"}
+    (tmp_path / "2_Dense" / "config.json").write_text(json.dumps(activation))
+    assert find_folder(str(tmp_path), ("*.json",)) == tmp_path
+
+
+def test_what_a_library_raises_becomes_an_error_of_ours() -> None:
+    with pytest.raises(ModelError, match=r"^the model: no such thing$"), loading("the model", ModelError):
+        raise Exception("no such thing\nand more")
+    with pytest.raises(ConfigError, match=r"^ours$"), loading("the model", ModelError):
+        raise ConfigError("ours")
+    with pytest.raises(KeyboardInterrupt), loading("the model", ModelError):
+        raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("shown", [True, False])

@@ -1,12 +1,28 @@
-"""Models in the Hugging Face layout: their folder, here or from the hub, and loading them without noise."""
+"""Models in the Hugging Face layout: their folder, here or from the hub, and loading them.
+
+The folder of a model can bring code: Python files, an ``auto_map`` of transformers, a class that a file of
+sentence-transformers names. sentence-transformers before 6.0 ran such code from a local folder although
+``trust_remote_code`` was False. ``find_folder`` therefore refuses it before a library reads the folder.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from gpt4image.base.errors import first_line
+from gpt4image.base.errors import Gpt4ImageError, first_line
+from gpt4image.base.files import read_json
+
+_CONFIGURATIONS = ("*config*.json", "modules.json")
+# Keys of sentence-transformers whose value, or values, are classes to import: of a module in modules.json, of the
+# modules of a Router, of the tokenizer of word vectors, of the activation of a Dense. transformers writes a plain
+# name there, without a dot, and looks it up in a table of its own.
+_CLASS_KEYS = ("type", "types", "tokenizer_class", "activation_function")
+# The capital letter excludes functions, and libraries that one of these modules has imported.
+_CLASS_OF_A_LIBRARY = re.compile(r"(sentence_transformers|torch\.nn)\.(\w+\.)*[A-Z]\w*")
 
 
 def find_folder(name: str, patterns: Sequence[str]) -> Path:
@@ -17,8 +33,15 @@ def find_folder(name: str, patterns: Sequence[str]) -> Path:
         patterns: names of the files to fetch.
 
     Raises:
-        LookupError: there is no such folder and the hub does not give it; the message says why.
+        LookupError: there is no such folder and the hub does not give it, or the model brings code; the message says
+            which.
     """
+    folder = _find(name, patterns)
+    _refuse_code(folder)
+    return folder
+
+
+def _find(name: str, patterns: Sequence[str]) -> Path:
     folder = Path(name).expanduser()
     if name and folder.is_dir():
         return folder
@@ -33,6 +56,51 @@ def find_folder(name: str, patterns: Sequence[str]) -> Path:
             f"there is no such folder here and Hugging Face does not give it ({first_line(error)}); check the name and "
             "the network"
         ) from error
+
+
+def _refuse_code(folder: Path) -> None:
+    """Raise LookupError where a folder has Python files, or names code that a library would import."""
+    reason = next((f"{file} is Python code" for file in folder.rglob("*.py")), None)
+    for file in sorted({file for pattern in _CONFIGURATIONS for file in folder.rglob(pattern)}):
+        try:
+            reason = reason or next((f"{file} names the code {name}" for name in _code_named(read_json(file))), None)
+        except (OSError, Gpt4ImageError) as error:
+            raise LookupError(first_line(error)) from error
+    if reason:
+        raise LookupError(f"{reason}; code that comes with a model is never run, give a model without code of its own")
+
+
+def _code_named(configuration: Any) -> Iterator[str]:
+    """Yield the code that a configuration names, other than classes of the libraries that read it."""
+    pending = [configuration]  # and not recursion: a file may be nested deeply
+    while pending:
+        value = pending.pop()
+        if isinstance(value, Mapping):
+            pending.extend(value.values())
+            if value.get("auto_map"):
+                yield repr(value["auto_map"])
+            found = [value[key] for key in _CLASS_KEYS if key in value]
+            names = [name for part in found for name in (part.values() if isinstance(part, Mapping) else [part])]
+            yield from (repr(name) for name in names if "." in str(name) and not _is_of_a_library(name))
+        elif isinstance(value, list):
+            pending.extend(value)
+
+
+def _is_of_a_library(name: Any) -> bool:
+    return isinstance(name, str) and _CLASS_OF_A_LIBRARY.fullmatch(name) is not None
+
+
+@contextlib.contextmanager
+def loading(what: str, kind: type[Gpt4ImageError]) -> Iterator[None]:
+    """Let a library load a model without progress bars; what it raises becomes ``kind``, with ``what`` before it."""
+    try:
+        with without_progress_bars():
+            yield
+    except Gpt4ImageError:
+        raise
+    except Exception as error:
+        # Damaged files raise many types, among them the plain Exception of tokenizers.
+        raise kind(f"{what}: {first_line(error)}") from error
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,37 @@ def test_nothing_is_ever_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_mistakes_say_what_to_do(name: str, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         load_text_encoder(f"open_clip:{name}")
+
+
+def test_a_folder_as_the_model_is_refused_since_its_configuration_can_ask_for_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_open_clip(tmp_path)
+    evil, written = tmp_path / "evil", tmp_path / "written"
+    evil.mkdir()
+    text = {"hf_tokenizer_name": "any", "tokenizer_kwargs": {"trust_remote_code": True}, "context_length": 24}
+    config = json.loads((tmp_path / "tiny-clip.json").read_text())
+    config["text_cfg"] |= text
+    (evil / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    automatic = {"auto_map": {"AutoTokenizer": ["writer.Writer", None]}, "tokenizer_class": "Writer"}
+    (evil / "tokenizer_config.json").write_text(json.dumps(automatic))
+    (evil / "writer.py").write_text(f"from pathlib import Path\nPath({str(written)!r}).touch()\nclass Writer: ...\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="'local-dir:evil' is not"):
+        load_text_encoder(f"open_clip:local-dir:evil/{tmp_path / 'clip.safetensors'}", "cpu").encode(["a"])
+    assert not written.exists()
+
+
+def test_a_tokenizer_of_transformers_is_told_to_run_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import open_clip
+
+    from gpt4image.encoding.text_encoders import open_clip as ours
+
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(open_clip, "get_tokenizer", lambda _model, **options: asked.append(options))
+    for model in ("roberta-ViT-B-32", "ViT-B-32"):
+        ours._tokenizer(model)
+    assert asked == [{"trust_remote_code": False}, {}]
 
 
 def test_weights_of_a_tag_come_from_the_hub_as_safetensors_or_not_at_all(

@@ -65,6 +65,52 @@ def test_pickled_weights_are_refused(tmp_path: Path) -> None:
         load_text_encoder(f"sentence-transformers:{copy}")
 
 
+def test_pickles_that_a_library_would_fall_back_to_are_refused(tmp_path: Path) -> None:
+    copy = tmp_path / "model"
+    shutil.copytree(get_model_path(), copy)
+    (copy / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    assert load_text_encoder(f"sentence-transformers:{copy}")
+    (copy / "model.safetensors").rename(copy / "other.safetensors")
+    with pytest.raises(ModelError, match=r"pytorch_model\.bin: pickled weights are never loaded"):
+        load_text_encoder(f"sentence-transformers:{copy}")
+
+
+@pytest.mark.parametrize("kind", ["sentence-transformers", "transformers"])
+def test_code_in_the_folder_of_an_encoder_is_refused_and_not_run(kind: str, tmp_path: Path) -> None:
+    copy, written = tmp_path / "model", tmp_path / "written"
+    shutil.copytree(get_model_path(), copy)
+    (copy / "writer.py").write_text(f"from pathlib import Path\nPath({str(written)!r}).touch()\nclass Writer: ...\n")
+    modules = json.loads((copy / "modules.json").read_text())
+    (copy / "modules.json").write_text(
+        json.dumps([*modules, {"idx": 3, "name": "3", "path": "", "type": "writer.Writer"}])
+    )
+    with pytest.raises(ModelError, match=r"writer\.py is Python code; code that comes with a model is never run"):
+        load_text_encoder(f"{kind}:{copy}").encode(["a"])
+    (copy / "writer.py").rename(tmp_path / "writer.py")
+    with pytest.raises(ModelError, match=r"modules\.json names the code 'writer\.Writer'"):
+        load_text_encoder(f"{kind}:{copy}").encode(["a"])
+    assert not written.exists()
+
+
+@pytest.mark.parametrize("kind", ["sentence-transformers", "transformers"])
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("tokenizer.json", {"model": {"type": "WordLevel"}}),  # a plain Exception of tokenizers
+        ("tokenizer_config.json", {"model_max_length": {}}),
+        ("config.json", {"model_type": "bert", "hidden_size": "wide"}),
+        ("config.json", {"model_type": "bert", "num_attention_heads": 0}),
+        ("config.json", []),
+    ],
+)
+def test_files_of_an_encoder_with_wrong_values_are_named(kind: str, file: str, content: object, tmp_path: Path) -> None:
+    copy = tmp_path / "model"
+    shutil.copytree(get_model_path(), copy)
+    (copy / file).write_text(json.dumps(content))
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_text_encoder(f"{kind}:{copy}", "cpu").encode(["a"])
+
+
 def test_weights_that_are_damaged_are_named(tmp_path: Path) -> None:
     copy = tmp_path / "model"
     shutil.copytree(get_model_path(), copy)

@@ -116,3 +116,37 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run" / "tuned.json").write_text(json.dumps({"format_version": 1}))
     with pytest.raises(ModelError, match="not the record of a tuned"):
         load_text_encoder(f"tuned:{tmp_path / 'run'}")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [],
+        "lora",
+        {"format_version": 2},
+        {"encoder": ["minilm"]},
+        {"encoder": None},
+        {"revision": 3},
+        {"how": "both"},
+        {"rank": 10**400},
+        {"rank": -1},
+        {"rank": "2"},
+        {"rank": 1.5},
+    ],
+)
+def test_a_record_with_wrong_values_is_named(wrong: Any, tmp_path: Path) -> None:
+    right = {"format_version": 1, "encoder": "minilm", "revision": "x", "how": "lora", "rank": 2}
+    (tmp_path / "tuned.json").write_text(json.dumps({**right, **wrong} if isinstance(wrong, dict) else wrong))
+    with pytest.raises(ModelError, match=r"tuned\.json is not the record of a tuned text encoder"):
+        load_text_encoder(f"tuned:{tmp_path}", "cpu")
+
+
+def test_an_encoder_made_from_itself_and_one_without_weights_are_named(tmp_path: Path) -> None:
+    record = {"format_version": 1, "encoder": f"tuned:{tmp_path}", "revision": "x", "how": "full", "rank": 8}
+    (tmp_path / "tuned.json").write_text(json.dumps(record))
+    with pytest.raises(ModelError, match="was made from itself"):
+        load_text_encoder(f"tuned:{tmp_path}", "cpu")
+    minilm = load_text_encoder("minilm").revision
+    (tmp_path / "tuned.json").write_text(json.dumps({**record, "encoder": "minilm", "revision": minilm}))
+    with pytest.raises(ModelError, match=r"weights\.safetensors is missing"):
+        load_text_encoder(f"tuned:{tmp_path}", "cpu")

@@ -20,6 +20,7 @@ from gpt4image.base.errors import ConfigError, MissingExtraError, ModelError, fi
 from gpt4image.base.files import fingerprint
 from gpt4image.encoding.text_encoders.neural import Tower
 from gpt4image.encoding.text_encoders.weight_files import pickles_refused, refuse_pickles
+from gpt4image.models.hugging_face import loading
 
 _BEGIN_AND_END = 2
 
@@ -64,7 +65,8 @@ def find_clip(name: str) -> ClipFiles:
         raise ConfigError(
             f"The encoder SPEC is open_clip:MODEL/PRETRAINED, e.g. open_clip:ViT-B-32/laion2b_s34b_b79k; got {name!r}."
         )
-    if open_clip.get_model_config(model) is None:
+    # Not open_clip.get_model_config: of local-dir:FOLDER it reads a configuration that can ask for code to be run.
+    if model not in open_clip.list_models():
         raise ConfigError(f"open_clip:{name}: the model {nearest(model, open_clip.list_models())}")
     found = Path(pretrained).expanduser()
     if found.exists():
@@ -114,6 +116,15 @@ def _fetched_weights(name: str, config: Mapping[str, Any]) -> Path:
     raise ModelError(f"open_clip:{name}: {pickles_refused(place)}")
 
 
+def _tokenizer(model: str) -> Any:
+    """Return the tokenizer of a model; one of transformers would by default ask at the terminal whether to run code."""
+    import open_clip
+
+    of_transformers = "hf_tokenizer_name" in (open_clip.get_model_config(model) or {}).get("text_cfg", {})
+    options: dict[str, Any] = {"trust_remote_code": False} if of_transformers else {}
+    return open_clip.get_tokenizer(model, **options)
+
+
 class OpenClipTower(Tower):
     """The text side of a CLIP model."""
 
@@ -124,10 +135,9 @@ class OpenClipTower(Tower):
             ModelError: the weights do not fit the model.
         """
         import open_clip
-        from safetensors import SafetensorError
 
         super().__init__()
-        try:
+        with loading(f"{spec}: {files.weights} does not fit {files.model}", ModelError):
             # The weights come from the file alone: nothing that the parts were once started from is fetched.
             self.model: Any = open_clip.create_model(
                 files.model,
@@ -137,9 +147,7 @@ class OpenClipTower(Tower):
                 pretrained_image=False,
                 pretrained_text=False,
             )
-            tokenizer: Any = open_clip.get_tokenizer(files.model)
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError, AssertionError, SafetensorError) as error:
-            raise ModelError(f"{spec}: {files.weights} does not fit {files.model}: {first_line(error)}") from error
+            tokenizer: Any = _tokenizer(files.model)
         self.model.visual = nn.Identity()  # text alone is asked for
         self.tokenizer = tokenizer
         self.max_tokens = int(tokenizer.context_length)

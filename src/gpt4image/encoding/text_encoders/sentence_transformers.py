@@ -14,7 +14,7 @@ from torch import Tensor
 from gpt4image.base.errors import ModelError
 from gpt4image.encoding.text_encoders.neural import Tower
 from gpt4image.encoding.text_encoders.transformers import UNBOUNDED, USUAL_LIMIT
-from gpt4image.models.hugging_face import without_progress_bars
+from gpt4image.models.hugging_face import loading
 
 
 class SentenceTransformerTower(Tower):
@@ -26,21 +26,17 @@ class SentenceTransformerTower(Tower):
         Raises:
             ModelError: it cannot be loaded.
         """
-        from safetensors import SafetensorError
         from sentence_transformers import SentenceTransformer
 
         super().__init__()
-        try:
-            with without_progress_bars():
-                self.model = SentenceTransformer(
-                    str(folder),
-                    device="cpu",
-                    local_files_only=True,
-                    trust_remote_code=False,
-                    model_kwargs={"use_safetensors": True, "dtype": "float32"},
-                )
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-            raise ModelError(f"{spec}: {folder} cannot be loaded as a SentenceTransformer: {error}") from error
+        with loading(f"{spec}: {folder} cannot be loaded as a SentenceTransformer", ModelError):
+            self.model = SentenceTransformer(
+                str(folder),
+                device="cpu",
+                local_files_only=True,
+                trust_remote_code=False,
+                model_kwargs={"use_safetensors": True, "dtype": "float32"},
+            )
         most = self.model.max_seq_length or getattr(self.model.tokenizer, "model_max_length", math.inf)
         if not callable(self.model.tokenizer) or most == math.inf:
             raise ModelError(

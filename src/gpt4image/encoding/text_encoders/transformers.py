@@ -20,7 +20,7 @@ from torch import Tensor
 
 from gpt4image.base.errors import ModelError, first_few, first_line
 from gpt4image.encoding.text_encoders.neural import Tower, single_or_double
-from gpt4image.models.hugging_face import without_progress_bars
+from gpt4image.models.hugging_face import loading
 
 CLIP = ("clip", "clip_text_model")
 SIGLIP = ("siglip", "siglip_text_model", "siglip2", "siglip2_text_model")
@@ -37,18 +37,14 @@ class TransformersTower(Tower):
         Raises:
             ModelError: it cannot be loaded, weights are missing, or it cannot read text alone.
         """
-        from safetensors import SafetensorError
         from transformers import AutoConfig, AutoTokenizer
 
         super().__init__()
         local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-        try:
-            with without_progress_bars(), _without_report():
-                self.kind: str = AutoConfig.from_pretrained(folder, **local).model_type
-                tokenizer: Any = AutoTokenizer.from_pretrained(folder, **local)
-                self.model = _load(self.kind, folder)
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-            raise ModelError(f"{spec}: {folder} cannot be loaded as a text model: {first_line(error)}") from error
+        with loading(f"{spec}: {folder} cannot be loaded as a text model", ModelError), _without_report():
+            self.kind: str = AutoConfig.from_pretrained(folder, **local).model_type
+            tokenizer: Any = AutoTokenizer.from_pretrained(folder, **local)
+            self.model = _load(self.kind, folder)
         tokenizer.padding_side = "right"
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token

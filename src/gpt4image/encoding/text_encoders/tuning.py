@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from gpt4image.base.checksums import file_digest
@@ -23,6 +24,16 @@ FOLDER = "text_encoder"
 RECORD, WEIGHTS = "tuned.json", "weights.safetensors"
 FORMAT_VERSION = 1
 How = Literal["lora", "full"]
+
+
+class _Record(BaseModel, frozen=True, extra="forbid"):
+    """What RECORD holds; see ``save_tuned``."""
+
+    format_version: Literal[1]
+    encoder: str
+    revision: str
+    how: How
+    rank: int = Field(ge=1, le=2**16, strict=True)
 
 
 def make_trainable(tower: Tower, how: How, rank: int) -> None:
@@ -56,8 +67,8 @@ def trained_weights(tower: nn.Module) -> dict[str, Tensor]:
 def save_tuned(folder: Path, weights: Mapping[str, Tensor], *, spec: str, revision: str, how: How, rank: int) -> None:
     """Write what was trained of the encoder ``spec``, and what is needed to find it again."""
     save_tensors(folder / WEIGHTS, weights)
-    record = {"format_version": FORMAT_VERSION, "encoder": spec, "revision": revision, "how": how, "rank": rank}
-    processes.by_first(lambda: write_json(folder / RECORD, record))
+    record = _Record(format_version=FORMAT_VERSION, encoder=spec, revision=revision, how=how, rank=rank)
+    processes.by_first(lambda: write_json(folder / RECORD, record.model_dump()))
 
 
 def load_tuned(name: str, device: str) -> NeuralEncoder:
@@ -77,33 +88,43 @@ def load_tuned(name: str, device: str) -> NeuralEncoder:
         raise ModelError(
             f"tuned:{name}: there is no tuned text encoder here; give the folder of a run with --tune-text."
         )
+    made = _read_record(folder / RECORD)
     try:
-        record: dict[str, Any] = read_json(folder / RECORD)
-        if record["format_version"] != FORMAT_VERSION:
-            raise ModelError(f"{folder}: format {record['format_version']}, this gpt4image reads {FORMAT_VERSION}.")
-        spec, revision, how, rank = (record[key] for key in ("encoder", "revision", "how", "rank"))
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{folder / RECORD} is not the record of a tuned text encoder: {error!r}.") from None
-    base = load_text_encoder(spec, device)
-    if not isinstance(base, NeuralEncoder) or base.revision != revision:
+        base = load_text_encoder(made.encoder, device)
+    except RecursionError:
+        raise ModelError(f"{folder / RECORD}: the encoder {made.encoder} was made from itself, it says.") from None
+    if not isinstance(base, NeuralEncoder) or base.revision != made.revision:
         raise ModelError(
-            f"tuned:{name}: it was made from {spec} (revision {revision[:12]}), but that is {base.revision[:12]} now; "
-            "bring back the files that it was made from."
+            f"tuned:{name}: it was made from {made.encoder} (revision {made.revision[:12]}), but that is "
+            f"{base.revision[:12]} now; bring back the files that it was made from."
         )
 
     def load() -> Tower:
         tower = base.load()
-        make_trainable(tower, how, rank)
+        make_trainable(tower, made.how, made.rank)
         weights, _ = load_tensors(folder / WEIGHTS)
         known = trained_weights(tower)
         if {key: value.shape for key, value in known.items()} != {key: value.shape for key, value in weights.items()}:
-            raise ModelError(f"{folder / WEIGHTS} does not fit {spec}; the folder is damaged.")
+            raise ModelError(f"{folder / WEIGHTS} does not fit {made.encoder}; the folder is damaged.")
         tower.load_state_dict(weights, strict=False)
         _merge_adapters(tower)
         return tower.requires_grad_(False)
 
-    made_of = {"encoder": revision, "how": how, "rank": rank, "weights": file_digest(folder / WEIGHTS)}
+    weights = folder / WEIGHTS
+    if not weights.is_file():
+        raise ModelError(f"{weights} is missing: the folder is damaged. Bring back a copy of it, or train again.")
+    made_of = {"encoder": made.revision, "how": made.how, "rank": made.rank, "weights": file_digest(weights)}
     return NeuralEncoder(f"tuned:{name}", fingerprint(made_of), load, device)
+
+
+def _read_record(path: Path) -> _Record:
+    try:
+        return _Record.model_validate(read_json(path))
+    except ValueError as error:
+        raise ModelError(
+            f"{path} is not the record of a tuned text encoder that this gpt4image reads (format {FORMAT_VERSION}): "
+            f"{' '.join(str(error).split())[:300]}. Bring back a copy of it, or train again with --tune-text."
+        ) from None
 
 
 def _add_adapters(tower: Tower, rank: int) -> None:

@@ -11,6 +11,8 @@ from gpt4image.models.hugging_face import find_folder
 
 _FILES_THAT_COUNT = ("*.safetensors", "*.json", "*.txt", "*.model")
 _PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+# A library that does not find the second opens the first.
+_OPENED_WITHOUT = {"pytorch_model.bin": "model*.safetensors", "adapter_model.bin": "adapter_model*.safetensors"}
 
 
 def find_model(kind: str, name: str) -> Path:
@@ -32,8 +34,12 @@ def find_model(kind: str, name: str) -> Path:
 
 def refuse_pickles(folder: Path) -> None:
     """Raise ModelError where a folder has pickled weights without safetensors beside them, or no weights at all."""
-    weights = {file.parent for file in folder.rglob("*.safetensors")}
-    pickled = [file for file in folder.rglob("*") if file.suffix in _PICKLED and file.parent not in weights]
+    weights = [*folder.rglob("*.safetensors")]
+    pickled = [
+        file
+        for file in folder.rglob("*")
+        if file.suffix in _PICKLED and not any(file.parent.glob(_OPENED_WITHOUT.get(file.name, "*.safetensors")))
+    ]
     if pickled:
         raise ModelError(pickles_refused(pickled[0]))
     if not weights:

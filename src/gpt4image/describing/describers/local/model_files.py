@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gpt4image.base.errors import ConfigError
-from gpt4image.base.files import fingerprint
+from gpt4image.base.errors import ConfigError, first_line
+from gpt4image.base.files import fingerprint, read_json
 from gpt4image.config import DescriberOptions
 from gpt4image.models.hugging_face import find_folder
 
@@ -82,10 +81,10 @@ class ModelFiles:
         if not required and not path.is_file():
             return {}
         try:
-            return dict(json.loads(path.read_text(encoding="utf-8")))
+            return dict(read_json(path))
         except (OSError, ValueError, TypeError) as error:
             raise ConfigError(
-                f"{self.spec}: {path} cannot be read as JSON ({error}); give the folder of a model."
+                f"{self.spec}: {path} cannot be read as JSON ({first_line(error)}); give the folder of a model."
             ) from None
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from jinja2 import TemplateError
 from PIL import Image
-from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeature, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
@@ -28,7 +27,7 @@ from gpt4image.describing.describers.local.conversations import (
 )
 from gpt4image.describing.describers.local.model_files import ModelFiles, find_model_files, is_greedy, local_settings
 from gpt4image.describing.prices import FREE, Price
-from gpt4image.models.hugging_face import without_progress_bars
+from gpt4image.models.hugging_face import loading
 from gpt4image.parallel.devices import choose_device, computes_bf16
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -147,19 +146,15 @@ class _Model:
 
     def __init__(self, files: ModelFiles, options: DescriberOptions, device: torch.device, dtype: torch.dtype) -> None:
         self._spec = files.spec
-        try:
-            with without_progress_bars():
-                self._processor: Any = AutoProcessor.from_pretrained(
-                    files.folder, local_files_only=True, trust_remote_code=False
-                )
-                model: Any = AutoModelForImageTextToText.from_pretrained(
-                    files.folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=dtype
-                )
-                self._model = model.to(device).eval()
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-            raise DescriberError(
-                f"{files.spec}: {files.folder} cannot be loaded as an image-text-to-text model: {first_line(error)}"
-            ) from error
+        what = f"{files.spec}: {files.folder} cannot be loaded as an image-text-to-text model"
+        with loading(what, DescriberError):
+            self._processor: Any = AutoProcessor.from_pretrained(
+                files.folder, local_files_only=True, trust_remote_code=False
+            )
+            model: Any = AutoModelForImageTextToText.from_pretrained(
+                files.folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=dtype
+            )
+            self._model = model.to(device).eval()
         tokenizer = getattr(self._processor, "tokenizer", None)
         if tokenizer is None or getattr(self._processor, "image_processor", None) is None:
             raise ConfigError(f"{files.spec}: its processor takes no images; use an image-text-to-text model.")
