@@ -13,7 +13,7 @@ from gpt4image.config import DescriberOptions
 from gpt4image.describers.openai_server import describer as openai_server
 from gpt4image.describers.openai_server.client import find_server
 from gpt4image.describers.openai_server.describer import OpenAIDescriber
-from gpt4image.describers.openai_server.faults import one_line
+from gpt4image.describers.openai_server.untrusted import one_line
 from gpt4image.describers.prices import FREE, Price
 from gpt4image.errors import ConfigError, DescriberError, MissingExtraError
 from openai_cases import KEY, ask, ask_one, describer, openai_settings, request
