@@ -73,7 +73,7 @@ class Asking:
                     self._again.popleft()
                 else:
                     self._next = None
-            yield following[0]
+            yield replace(following[0], pay_again=partial(budget.pay_again, following[0]))
 
     def goes_on(self, budget: Budget) -> bool:
         """Return whether ``requests`` would yield one."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+from collections.abc import Sequence
 
 from gpt4image.base.errors import ConfigError, DescriberError
 from gpt4image.describing.describers import Answer, Request
@@ -20,6 +22,7 @@ class Budget:
 
     The dearest outcome of every call in flight is reserved, so that the sum spent stays under ``max_cost``: output up
     to the limit of tokens, and input as long as the longest so far with a margin, which is large while few are known.
+    A call that was paid for and does not tell its price counts at the same dearest outcome, with the small margin.
     Before the first answer nothing is known about the length of the input, so the first request goes alone. Where the
     large margin leaves no room, requests go one by one with the small one. So ``max_cost`` is overrun only by inputs
     that exceed their margin: requests come as if shuffled, and with n answers known, one in n + 1 is longer than all.
@@ -79,6 +82,23 @@ class Budget:
         with self._lock:
             return self._allows(self._dearest(request), again)
 
+    def pay_again(self, request: Request, samples: Sequence[int]) -> bool:
+        """Reserve the price of one more call for samples of a request, or return False where it is too much.
+
+        What is reserved for the calls before stays reserved until their answers are settled.
+        """
+        with self._lock:
+            price = self._dearest(request)
+            if self.max_cost is None:
+                return True
+            if self._longest_input is None or self.spent + self._reserved_sum + price > self.max_cost:
+                return False
+            for sample in samples:
+                name = _name(request, sample)
+                self._reserved[name] = self._reserved.get(name, 0.0) + price / len(samples)
+            self._reserved_sum += price
+            return True
+
     def settle(self, answer: Answer) -> None:
         """Replace what was reserved for an answer by what it cost.
 
@@ -98,6 +118,8 @@ class Budget:
                 length = float(answer.tokens_in * len(answer.request.samples))
                 self._longest_input = max(self._longest_input or 0.0, length)
                 self._inputs_seen += 1 / len(answer.request.samples)
+            if self.max_cost is not None and answer.unpriced:
+                self.spent = self._after_unpriced(answer, self.max_cost)
 
     def take_back(self, answer: Answer) -> None:
         """Do not count a request that the describer has nothing to say about."""
@@ -114,11 +136,21 @@ class Budget:
             return False
         return self.spent + self._reserved_sum + price <= self.max_cost
 
+    def _after_unpriced(self, answer: Answer, max_cost: float) -> float:
+        """Return what counts as spent after calls at a price that nobody tells."""
+        if self._longest_input is None:  # nothing bounds it: it may be all there was, and one more call too much
+            return max(self.spent, math.nextafter(max_cost, math.inf))
+        return self.spent + answer.unpriced * self._price_of(answer.request, _MARGIN)
+
     def _dearest(self, request: Request) -> float:
-        if self.max_cost is None or self._price is None:
+        return 0.0 if self.max_cost is None else self._price_of(request, self._margin())
+
+    def _price_of(self, request: Request, margin: float) -> float:
+        """Return the price of a call whose input is ``margin`` times as long as the longest so far."""
+        if self._price is None:
             return 0.0
         tokens_out = self._max_tokens * len(request.turns) * len(request.samples)
-        return self._price.of(self._margin() * (self._longest_input or 0.0), tokens_out)
+        return self._price.of(margin * (self._longest_input or 0.0), tokens_out)
 
     def _margin(self) -> float:
         """Return how many times as long as the longest so far the next input is taken to be."""

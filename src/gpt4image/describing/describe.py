@@ -244,7 +244,8 @@ class _Keeper:
         elif flaw is not None:
             self.rejected[name] = _each_key(answer, f"the answer is no description: {flaw}")
             tries = self._second_tries[answer.request.prompt]
-            if not self._describer.repeatable and answer.sample not in tries.get(answer.request.digest, _NONE):
+            once = answer.sample not in tries.get(answer.request.digest, _NONE) and not answer.wasted
+            if once and not self._describer.repeatable:
                 self._asking.ask_again(answer)
         else:
             self.described += 1

@@ -30,6 +30,8 @@ class Request:
             after it follows the model's answer. The description is all answers, a blank line between them.
         samples: numbers of the answers that are wanted; several are several tries of the same question.
         read: returns the image bytes; raises OSError where they cannot be read.
+        pay_again: asks whether these samples may be paid for once more, after a call that was paid for and brought
+            nothing; from any thread.
     """
 
     digest: str
@@ -38,6 +40,7 @@ class Request:
     turns: tuple[str, ...]
     samples: tuple[int, ...] = (0,)
     read: Callable[[], bytes] = field(repr=False, compare=False)
+    pay_again: Callable[[Sequence[int]], bool] = field(default=lambda samples: True, repr=False, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +62,8 @@ class Answer:
         tokens_out: tokens of the answer, over all turns and tries that were paid for.
         cost_usd: their price, in US dollars; None where no price is known.
         latency_s: time from sending to the whole answer, of the try that brought it, in seconds.
+        wasted: calls that were paid for and brought nothing.
+        unpriced: those of them whose price the server does not tell, or this answer's share of them.
     """
 
     request: Request
@@ -70,6 +75,8 @@ class Answer:
     tokens_out: int | None = None
     cost_usd: float | None = None
     latency_s: float | None = None
+    wasted: int = 0
+    unpriced: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

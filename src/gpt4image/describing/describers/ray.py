@@ -160,6 +160,8 @@ class RayDescriber:
                     "prompt": dataclasses.asdict(request.prompt),
                     "turns": request.turns,
                     "samples": request.samples,
+                    # The budget is here: a worker cannot ask it.
+                    "pay_again": self._config.max_cost is None,
                     "row": int(rows[self._position_of[request.keys[0]]]),
                 }
                 for request in batch
@@ -255,6 +257,7 @@ class _DescribeWork:
             turns=tuple(fields["turns"]),
             samples=tuple(fields["samples"]),
             read=partial(self._source.read, fields["row"]),
+            pay_again=lambda samples: fields["pay_again"],
         )
 
     def _run(self) -> None:

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt4image.describing.describers.openai.faults import Verdict, fault_of_response, one_line, retry_after
+from gpt4image.describing.describers.openai.faults import Verdict, fault_of_response, retry_after
 from gpt4image.describing.describers.openai.health import Health
+from gpt4image.describing.describers.openai.untrusted import one_line
 
 
 def body(message: str = "no", **fields: object) -> bytes:

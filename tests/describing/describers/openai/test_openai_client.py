@@ -14,7 +14,7 @@ from gpt4image.config import DescriberOptions
 from gpt4image.describing.describers.openai import describer as openai_server
 from gpt4image.describing.describers.openai.client import find_server
 from gpt4image.describing.describers.openai.describer import OpenAIDescriber
-from gpt4image.describing.describers.openai.faults import one_line
+from gpt4image.describing.describers.openai.untrusted import one_line
 from gpt4image.describing.prices import FREE, Price
 from openai_cases import KEY, ask, ask_one, describer, openai_settings, request
 

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import BinaryIO
+from dataclasses import dataclass
+from typing import Any, BinaryIO
 
 import httpx2
 import openai
 from openai.types import Batch
 
 from gpt4image.base.errors import DescriberError
+from gpt4image.describing.describers.openai.untrusted import NotJsonError, RedirectedError, lines_of, parse_json
 
+MAX_FILE = 4 * 2**30
+"""Most bytes of a file of answers, decompressed; what comes after them is not read."""
+_MAX_ID = 500
+_MOST_LISTED = 100_000
+# No JSON, or something else than was asked for: the page of a gateway, or a body without end.
+_NO_ANSWER = (
+    *(openai.OpenAIError, httpx2.HTTPError, httpx2.InvalidURL),
+    *(ValueError, AttributeError, TypeError, EOFError, OverflowError, RecursionError),
+)
 ENDED = frozenset(("completed", "expired", "cancelled", "failed"))
 _NO_ROOM = frozenset(("token_limit_exceeded", "request_limit_exceeded"))
 _NO_MONEY = frozenset(("insufficient_quota", "billing_hard_limit_reached", "billing_not_active"))
@@ -49,6 +60,27 @@ class BusyError(DescriberError):
         self.unsure = unsure
 
 
+@dataclass(frozen=True)
+class Standing:
+    """How a batch stands.
+
+    Attributes:
+        status: as the server names it.
+        completed: requests that were answered, as far as the server says.
+        output_file: id of the file of answers, once it is there.
+        error_file: id of the file of requests that failed.
+        codes: why it failed, for programs.
+        reason: why it failed, for people.
+    """
+
+    status: str
+    completed: int = 0
+    output_file: str | None = None
+    error_file: str | None = None
+    codes: tuple[str | None, ...] = ()
+    reason: str = ""
+
+
 class BatchApi:
     """Batches and files of one account at one server."""
 
@@ -72,7 +104,7 @@ class BatchApi:
         """
         with self._explained("the requests cannot be uploaded"):
             lines.seek(0)
-            return self._client.files.create(file=(_file_name(token), lines), purpose="batch").id
+            return _id(self._client.files.create(file=(_file_name(token), lines), purpose="batch"))
 
     def create(self, input_file: str, token: str, since: float) -> str:
         """Create the batch that is called ``token`` and return its id.
@@ -113,18 +145,18 @@ class BatchApi:
         """
         named = []
         with self._explained("the batches cannot be listed"):
-            for batch in self._client.batches.list(limit=100):  # newest first
+            for batch in itertools.islice(self._client.batches.list(limit=100), _MOST_LISTED):  # newest first
                 if batch.created_at < since - _CLOCK_SKEW_S:
                     break
-                if (batch.metadata or {}).get(_NAME) == token:
+                if (batch.metadata or {}).get(_NAME) == token and _id(batch):
                     named.append(batch)
-        named.sort(key=lambda batch: (batch.status in ("cancelling", "cancelled"), batch.created_at))
+            named.sort(key=lambda batch: (batch.status in ("cancelling", "cancelled"), batch.created_at))
         for twin in named[1:]:
-            with contextlib.suppress(openai.OpenAIError):
+            with contextlib.suppress(*_NO_ANSWER, RedirectedError):
                 self._client.batches.cancel(twin.id)
         return named[0] if named else None
 
-    def look(self, batch: str) -> Batch:
+    def look(self, batch: str) -> Standing:
         """Return how a batch stands.
 
         Raises:
@@ -133,12 +165,22 @@ class BatchApi:
             RefusedError: the key is refused.
         """
         with self._explained("the batch cannot be looked at"):
-            return _checked(self._client.batches.retrieve(batch))
+            found = self._client.batches.retrieve(batch)
+            errors = ((found.errors.data if found.errors else None) or [])[:3]
+            return Standing(
+                _checked(found).status,
+                (found.request_counts.completed if found.request_counts else 0) or 0,
+                _id(found, "output_file_id") if found.output_file_id else None,
+                _id(found, "error_file_id") if found.error_file_id else None,
+                tuple(error.code for error in errors),
+                self._one_line("; ".join(str(error.message or error.code or "") for error in errors)),
+            )
 
-    def download(self, file: str, into: BinaryIO) -> None:
-        """Write the contents of a file to ``into``, from its start.
+    def download(self, file: str, into: BinaryIO) -> bool:
+        """Write the contents of a file to ``into``, from its start; return whether that is all of it.
 
-        A file that ends within a line was cut on the way; if it stays so, try after try, it is written as it came.
+        A file that ends within a line was cut on the way; if it stays so, try after try, it is written as it came. One
+        that is longer than MAX_FILE is written up to there.
 
         Raises:
             GoneError: the server does not have it.
@@ -153,30 +195,31 @@ class BatchApi:
                     self._explained("the answers cannot be downloaded"),
                     self._client.files.with_streaming_response.content(file) as response,
                 ):
-                    into.writelines(response.iter_bytes())
+                    if not _write(response.iter_bytes(), into):
+                        return False
                 if last or not _is_cut(into):
                     break
             except BusyError:
                 if last:
                     raise
             time.sleep(_FIRST_WAIT_S * 2**attempt)
-        into.seek(0)
+        return True
 
     def cancel(self, batch: str) -> None:
         """Cancel a batch that nobody waits for, unless it has ended; where that fails, it runs to its end."""
-        with contextlib.suppress(openai.OpenAIError, ValueError):
+        with contextlib.suppress(*_NO_ANSWER, RedirectedError):
             if _checked(self._client.batches.retrieve(batch)).status not in ENDED:
                 self._client.batches.cancel(batch)
 
     def delete(self, file: str) -> None:
         """Delete a file; where that fails, it is left to the server's own expiry."""
-        with contextlib.suppress(openai.OpenAIError, ValueError):
+        with contextlib.suppress(*_NO_ANSWER, RedirectedError):
             self._client.files.delete(file)
 
     def delete_upload(self, token: str, since: float) -> None:
         """Delete the file of requests of the batch ``token``, whose id was not heard, if it arrived; as ``delete``."""
-        with contextlib.suppress(openai.OpenAIError, ValueError):
-            for file in self._client.files.list(purpose="batch", order="desc"):
+        with contextlib.suppress(*_NO_ANSWER, RedirectedError):
+            for file in itertools.islice(self._client.files.list(purpose="batch", order="desc"), _MOST_LISTED):
                 if file.created_at < since - _CLOCK_SKEW_S:
                     break
                 if file.filename == _file_name(token):
@@ -191,7 +234,7 @@ class BatchApi:
                 completion_window="24h",
                 metadata={_NAME: token},
             )
-            return _checked(batch).id
+            return _id(_checked(batch))
 
     @contextlib.contextmanager
     def _explained(self, what: str) -> Iterator[None]:
@@ -211,8 +254,9 @@ class BatchApi:
             if error.code not in _NO_MONEY and (error.status_code >= 500 or error.status_code in (408, 409, 429)):
                 raise BusyError(text, unsure=error.status_code != 429) from None
             raise RefusedError(text) from None
-        # The last three: no JSON, or something else than was asked for; the page of a gateway perhaps.
-        except (openai.OpenAIError, httpx2.HTTPError, ValueError, AttributeError, TypeError) as error:
+        except RedirectedError as error:
+            raise RefusedError(f"Batch API: {what}: {self._one_line(error)}. {_GO_ON}") from None
+        except _NO_ANSWER as error:
             raise BusyError(f"Batch API: {what}: {self._one_line(error)}. {_GO_ON}", unsure=True) from None
 
 
@@ -220,15 +264,23 @@ def _file_name(token: str) -> str:
     return f"{_NAME}-{token}.jsonl"
 
 
+def _write(parts: Iterable[bytes], into: BinaryIO) -> bool:
+    """Write parts of a file as long as they are not too many bytes; return whether all were written."""
+    for part in parts:
+        if into.tell() + len(part) > MAX_FILE:
+            return False
+        into.write(part)
+    return True
+
+
 def _is_cut(lines: BinaryIO) -> bool:
     """Return whether a file of JSON lines ends within one."""
-    lines.seek(0)
-    last = next(iter(deque(filter(bytes.strip, lines), maxlen=1)), b"\n")
+    last = next(iter(deque(lines_of(lines), maxlen=1)), b"\n")
     if last.endswith(b"\n"):
         return False
     try:
-        json.loads(last)
-    except ValueError:
+        parse_json(last)
+    except NotJsonError:
         return True
     return False
 
@@ -239,6 +291,16 @@ def is_no_room(codes: Iterable[str | None]) -> bool:
 
 
 def _checked(batch: object) -> Batch:
-    if not isinstance(batch, Batch):  # the client lets pages of HTML through as text
+    """Return a batch whose status and counts are what they should be: the client lets anything through."""
+    if not isinstance(batch, Batch) or not isinstance(batch.status, str):
         raise ValueError("the answer is no batch")
+    if batch.request_counts and not isinstance(batch.request_counts.completed, int | None):
+        raise ValueError("the answer holds no number of requests")
     return batch
+
+
+def _id(made: Any, name: str = "id") -> str:
+    found = getattr(made, name)
+    if not isinstance(found, str) or not found.isprintable() or not 0 < len(found) <= _MAX_ID:
+        raise ValueError(f"the answer holds no usable {name}")
+    return found

@@ -19,10 +19,11 @@ from gpt4image.describing.describers import Answer, Report, Request
 from gpt4image.describing.describers.batch.ledger import BatchLedger
 from gpt4image.describing.describers.images import data_url
 from gpt4image.describing.describers.openai.chat import Choice, Dialect, completion_of
-from gpt4image.describing.describers.openai.client import blocking_client, find_server
+from gpt4image.describing.describers.openai.client import Server, blocking_client, find_server
 from gpt4image.describing.describers.openai.describer import OpenAIDescriber
-from gpt4image.describing.describers.openai.faults import Verdict, fault_of_response, one_line
+from gpt4image.describing.describers.openai.faults import Verdict, fault_of_response
 from gpt4image.describing.describers.openai.jobs import Job
+from gpt4image.describing.describers.openai.untrusted import one_line
 from gpt4image.describing.prices import HALF_PRICE, Price
 from gpt4image.describing.prompts import load_prompt, turns
 
@@ -52,7 +53,7 @@ class BatchDescriber:
         self._config = config
         self._online = OpenAIDescriber(model, config)
         self._server = find_server(config.base_url)
-        self._chat = _Chat(Dialect(model, config, self._server), config, self.price, self._server.secrets)
+        self._chat = _Chat(Dialect(model, config, self._server), config, self.price, self._server)
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -114,13 +115,11 @@ def _several_turns(name: str) -> ConfigError:
 class _Chat:
     """Chat completions as lines of a batch, read as the answers to single calls are; see ``batch_run.Chat``."""
 
-    def __init__(
-        self, dialect: Dialect, options: DescriberOptions, price: Price | None, secrets: Sequence[str]
-    ) -> None:
+    def __init__(self, dialect: Dialect, options: DescriberOptions, price: Price | None, server: Server) -> None:
         self._dialect = dialect
         self._options = options
         self._price = price
-        self._secrets = secrets
+        self._server = server
 
     def body(self, request: Request) -> bytes:
         image = data_url(request.read(), self._options.max_side, self._options.image_format)
@@ -130,8 +129,10 @@ class _Chat:
         job = Job(request=request, samples=tuple(range(count)))
         choices: Sequence[Choice] = ()
         if status == HTTPStatus.OK:
-            completion = completion_of(body)
+            completion = completion_of(body, self._server.keys)
             job.pay(completion)
+            if not completion.choices:
+                job.wasted, job.unpriced = 1, int(not completion.is_priced)
             choices, error = completion.choices, "the response holds no answer"
         else:
             fault = fault_of_response(status, {}, json.dumps(body).encode())
@@ -141,4 +142,4 @@ class _Chat:
         return list(job.answers(choices, self._price) if choices else job.failures(error, self._price))
 
     def one_line(self, text: object) -> str:
-        return one_line(str(text), self._secrets)
+        return one_line(str(text), self._server.secrets)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import secrets
 import tempfile
 import time
@@ -22,10 +21,12 @@ from gpt4image.describing.describers.batch.api import (
     GoneError,
     NoRoomError,
     RefusedError,
+    Standing,
     is_no_room,
 )
 from gpt4image.describing.describers.batch.ledger import BatchLedger, Submission
 from gpt4image.describing.describers.images import why_unusable
+from gpt4image.describing.describers.openai.untrusted import NotJsonError, lines_of, parse_json
 
 # The server takes 50,000 lines and 200 MB.
 MAX_LINES = 50_000
@@ -39,6 +40,8 @@ PATIENCE_S = 6 * 3600.0
 KEPT_DAYS = 30
 _ANSWERS_PER_GROUP = 256
 _TICK_S = 1.0
+_MOST_DIGITS = 10
+_NO_ANSWER = "the response holds no answer"
 
 
 class Chat(Protocol):
@@ -66,25 +69,6 @@ class _Wanted:
     choice: int
 
 
-@dataclass(frozen=True)
-class _End:
-    """How a batch ended.
-
-    Attributes:
-        status: as the server names it.
-        files: ids of what it wrote.
-        codes: why it failed, for programs.
-        reason: why it failed, for people.
-        completed: requests that were answered, as far as the server says.
-    """
-
-    status: str
-    files: tuple[str, ...] = ()
-    codes: tuple[str | None, ...] = ()
-    reason: str = ""
-    completed: int = 0
-
-
 @dataclass
 class _Open:
     """A batch at the server.
@@ -103,7 +87,7 @@ class _Open:
     wanted: dict[int, list[_Wanted]] = field(default_factory=dict)
     done: int = 0
     ended: float | None = None
-    end: _End | None = None
+    end: Standing | None = None
 
 
 class BatchRun:
@@ -284,29 +268,22 @@ class BatchRun:
                     f"submitted it. Without that key the answers are lost: they are asked anew after {KEPT_DAYS} days, "
                     f"or in another --store, to which `descriptions export` and `import` take what is described."
                 ) from None
-            batch.end = _End("expired")
+            batch.end = Standing("expired")
             return
         self._heard = time.monotonic()
-        batch.done = found.request_counts.completed if found.request_counts else 0
+        batch.done = found.completed
         if found.status not in ENDED:
             return
         batch.ended = batch.ended or time.monotonic()
-        if batch.done and not found.output_file_id and time.monotonic() - batch.ended <= PATIENCE_S:
+        if batch.done and not found.output_file and time.monotonic() - batch.ended <= PATIENCE_S:
             return  # the answers are paid for, and some servers name their file a while after the end
         self._room = True
-        errors = (found.errors.data if found.errors else None) or []
-        batch.end = _End(
-            found.status,
-            tuple(filter(None, (found.output_file_id, found.error_file_id))),
-            tuple(error.code for error in errors),
-            "; ".join(error.message or error.code or "" for error in errors[:3]),
-            batch.done if found.output_file_id else 0,
-        )
+        batch.end = found
 
     # Collecting
 
-    def _collect(self, batch: _Open, end: _End) -> Iterator[Sequence[Answer]]:
-        if end.status == "failed" and not end.files:
+    def _collect(self, batch: _Open, end: Standing) -> Iterator[Sequence[Answer]]:
+        if end.status == "failed" and not (end.output_file or end.error_file):
             self._failed(batch, end)
             return
         answers = self._results(batch, end)
@@ -318,37 +295,39 @@ class BatchRun:
         else:
             self._close(batch.submission)
 
-    def _failed(self, batch: _Open, end: _End) -> None:
+    def _failed(self, batch: _Open, end: Standing) -> None:
         """Nothing of the batch was worked on: it may be sent again, or nothing can be."""
         count = self._ledger.items_left(batch.submission.row)
         self._close(batch.submission)
         if not is_no_room(end.codes):
-            raise DescriberError(f"Batch API: the server refuses the requests: {self._chat.one_line(end.reason)}")
+            raise DescriberError(f"Batch API: the server refuses the requests: {end.reason}")
         requests = [
             replace(wanted[0].request, samples=tuple(one.sample for one in wanted)) for wanted in batch.wanted.values()
         ]
         self._wait_for_room(requests, end.reason, count)
 
-    def _results(self, batch: _Open, end: _End) -> Iterator[Answer]:
+    def _results(self, batch: _Open, end: Standing) -> Iterator[Answer]:
         reason = f"the batch {end.status} without an answer to this request"
+        lost = False  # whether an answer that was paid for may be among what cannot be read
         with tempfile.TemporaryFile() as spool:
-            for file in end.files:
+            for file in filter(None, (end.output_file, end.error_file)):
                 try:
-                    self._api.download(file, spool)
+                    whole = self._api.download(file, spool)
                 except GoneError:
-                    reason = "the server no longer has the answer"
+                    reason, lost = "the server no longer has the answer", True
                     continue
                 readable, unreadable = 0, 0
-                for line in filter(bytes.strip, spool):
+                for line in lines_of(spool):
                     try:
-                        row = json.loads(line)
-                        number = int(row["custom_id"])
-                    except (ValueError, TypeError, KeyError):
+                        row = parse_json(line)
+                        number = _line_number(row)
+                    except NotJsonError:
                         unreadable += line.endswith(b"\n")  # else the transfer was cut within it
                         continue
                     readable += 1
                     yield from self._answers_of(row, batch.wanted.pop(number, ()))
-                expected = end.completed if file == end.files[0] else 0
+                lost = lost or unreadable > 0 or not whole
+                expected = end.completed if file == end.output_file and whole else 0
                 if readable + unreadable < expected or (expected and not readable):
                     raise BusyError(
                         f"Batch API: the file of answers is not whole: {readable:,} of {expected:,} can be read. All "
@@ -357,25 +336,32 @@ class BatchRun:
                     )
         while batch.wanted:
             _, wanted = batch.wanted.popitem()
-            yield from (_failure(one, reason) for one in wanted)
+            yield from _failures(wanted, reason, unpriced=lost)
 
     def _answers_of(self, row: Any, wanted: Sequence[_Wanted]) -> Iterator[Answer]:
         """Yield the answers to whoever waits for a line of the file; nobody does for one that was read before."""
         if not wanted:
             return
-        said: Sequence[Answer] = ()
-        reason = "the response holds no answer"
         match row:
             case {"response": {"status_code": int(status), "body": body}}:
                 count = 1 + max(one.choice for one in wanted)
                 said = self._chat.answers(wanted[0].request, count, status, body)
+                answered = [one for one in wanted if one.choice < len(said)]
+                yield from (replace(said[one.choice], request=one.request, sample=one.sample) for one in answered)
+                rest = [one for one in wanted if one.choice >= len(said)]
+                yield from _failures(rest, _NO_ANSWER, unpriced=False)
             case {"error": {"message": str(message)}}:
-                reason = self._chat.one_line(message)
-        for one in wanted:
-            if one.choice < len(said):
-                yield replace(said[one.choice], request=one.request, sample=one.sample)
-            else:
-                yield _failure(one, reason)
+                yield from _failures(wanted, self._chat.one_line(message), unpriced=False)
+            case _:
+                yield from _failures(wanted, _NO_ANSWER, unpriced=True)
+
+
+def _line_number(row: Any) -> int:
+    """Return the number of the line that a row answers; raises NotJsonError where it names none."""
+    match row:
+        case {"custom_id": str(name)} if name.isdecimal() and len(name) < _MOST_DIGITS:
+            return int(name)
+    raise NotJsonError("the row answers no line")
 
 
 def _line(number: int, body: bytes) -> bytes:
@@ -383,8 +369,11 @@ def _line(number: int, body: bytes) -> bytes:
     return head.encode() + body + b"}\n"
 
 
-def _failure(wanted: _Wanted, reason: str) -> Answer:
-    return Answer(request=wanted.request, sample=wanted.sample, error=reason)
+def _failures(wanted: Sequence[_Wanted], reason: str, *, unpriced: bool) -> Iterator[Answer]:
+    """Yield failures; ``unpriced`` where their call may be paid for, which counts once."""
+    for one in wanted:
+        calls = int(unpriced and one is wanted[0])
+        yield Answer(request=one.request, sample=one.sample, error=reason, wasted=calls, unpriced=calls)
 
 
 def _rest(seconds: float) -> Iterator[Sequence[Answer]]:

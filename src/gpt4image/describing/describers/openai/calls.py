@@ -24,7 +24,7 @@ from gpt4image.describing.describers.arrivals import Arrivals
 from gpt4image.describing.describers.images import data_url, why_unusable
 from gpt4image.describing.describers.openai.chat import Choice, Dialect
 from gpt4image.describing.describers.openai.client import Client
-from gpt4image.describing.describers.openai.faults import Fault, Verdict, one_line
+from gpt4image.describing.describers.openai.faults import Fault, Verdict
 from gpt4image.describing.describers.openai.health import Health
 from gpt4image.describing.describers.openai.jobs import Job, JobQueue
 from gpt4image.describing.describers.openai.pace import Pace, Ticket
@@ -32,7 +32,7 @@ from gpt4image.describing.prices import Price
 
 _LEAST_AHEAD = 8
 _BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 30.0
-# Money is set aside once for each call, so one that is paid for and brings nothing is not tried for ever.
+# A call that is paid for and brings nothing is not tried for ever.
 _MOST_WASTED = 3
 _STOPPED = "the run was stopped before the answer was complete"
 
@@ -56,7 +56,6 @@ class Plan:
         max_side: longer side of images at most, in pixels.
         image_format: jpeg, png or webp.
         price: what tokens cost.
-        secrets: what error messages may not hold.
     """
 
     concurrency: int
@@ -64,7 +63,6 @@ class Plan:
     max_side: int
     image_format: str
     price: Price | None
-    secrets: Sequence[str]
 
     @property
     def ahead(self) -> int:
@@ -223,7 +221,9 @@ class Calls:
         now = self._loop.time()
         job.pay(reply.completion)
         if reply.fault is not None:
-            job.wasted += 1 if reply.completion.tokens else 0
+            if reply.fault.paid:
+                job.wasted += 1
+                job.unpriced += 0 if reply.completion.is_priced else 1
             self._fail(job, ticket, reply.fault, now)
             return
         self._pace.answered(ticket, now, reply.completion.tokens, reply.headers)
@@ -250,18 +250,23 @@ class Calls:
             return
         reason = self._dialect.explain(fault) if fault.verdict is Verdict.STOP else self._health.failed(fault, now)
         if reason is not None:
-            self._error = self._error or DescriberError(one_line(reason, self._plan.secrets, limit=600))
+            self._error = self._error or DescriberError(reason)
         if fault.verdict is Verdict.STOP:
-            self._keep_cost(job, one_line(fault.message, self._plan.secrets))
+            self._keep_cost(job, fault.message)
         elif fault.verdict is Verdict.FILTERED:
             job.said.append(Choice("", "content_filter"))
             self._deliver(job, [job.conversation()] * len(job.samples))
-        elif fault.verdict is Verdict.GIVE_UP or job.tries >= self._plan.retries or job.wasted >= _MOST_WASTED:
+        elif not self._is_worth_another(job, fault):
             tries = f" ({job.tries + 1} tries)" if job.tries else ""
-            self._deliver(job, error=one_line(fault.message, self._plan.secrets) + tries)
+            self._deliver(job, error=fault.message + tries)
         else:
             job.tries += 1
             self._try_again(job, now + self._backoff(job, fault))
+
+    def _is_worth_another(self, job: Job, fault: Fault) -> bool:
+        if fault.verdict is Verdict.GIVE_UP or job.tries >= self._plan.retries:
+            return False
+        return not fault.paid or (job.wasted < _MOST_WASTED and job.request.pay_again(job.samples))
 
     def _tell_pace(self, ticket: Ticket, fault: Fault, now: float) -> None:
         if fault.verdict is Verdict.LIMITED:

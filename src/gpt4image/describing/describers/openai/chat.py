@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from gpt4image.base.errors import DescriberError
 from gpt4image.config import DescriberOptions
-from gpt4image.describing.describers.openai.faults import LONGEST_WAIT_S, Fault
+from gpt4image.describing.describers.openai.faults import LONGEST_WAIT_S, REDIRECT, Fault
+from gpt4image.describing.describers.openai.untrusted import MAX_NAME, MAX_TEXT, redacted
 
 if TYPE_CHECKING:
     from gpt4image.describing.describers.openai.client import Server
     from gpt4image.describing.describers.openai.jobs import Job
 
+_CUT_OFF = "length"
 _LIMIT_NAMES = ("max_completion_tokens", "max_tokens")
 _LONGEST_NAMED_S = 1e9
 
@@ -35,6 +37,11 @@ class Completion:
     choices: tuple[Choice, ...] = ()
     tokens_in: int | None = None
     tokens_out: int | None = None
+
+    @property
+    def is_priced(self) -> bool:
+        """Whether the server says how many tokens are to be paid for."""
+        return self.tokens_in is not None and self.tokens_out is not None
 
     @property
     def tokens(self) -> int | None:
@@ -84,6 +91,8 @@ class Dialect:
     def explain(self, fault: Fault) -> str:
         """Return what a fault that stops the run means, and what to do."""
         url, said = self._server.url, f"({fault.message})"
+        if fault.kind == REDIRECT:
+            return f"{url} sends the request elsewhere {said}. If that is right, give its address as --base-url."
         if fault.kind == "401":
             return f"{url} does not accept the key in OPENAI_API_KEY {said}."
         if fault.kind == "403":
@@ -127,23 +136,20 @@ def _image_part(url: bytes, detail: str) -> bytes:
     return b'{"type": "image_url", "image_url": {"url": "' + url + end
 
 
-def read_completion(content: bytes) -> Completion:
-    """Return what a response body holds. Never raises: whatever is of another shape is left out."""
-    try:
-        return completion_of(json.loads(content))
-    except (ValueError, RecursionError):
-        return Completion()
+def completion_of(body: Any, secrets: Sequence[str] = ()) -> Completion:
+    """Return what a decoded response body holds. Never raises: whatever is of another shape is left out.
 
-
-def completion_of(body: Any) -> Completion:
-    """Return what a decoded response body holds."""
+    Args:
+        body: the JSON value.
+        secrets: what texts may not hold.
+    """
     if not isinstance(body, dict):
         return Completion()
     usage = body.get("usage")
     usage = usage if isinstance(usage, dict) else {}
     choices = body.get("choices")
     return Completion(
-        tuple(_choices(choices if isinstance(choices, list) else [])),
+        tuple(_choices(choices if isinstance(choices, list) else [], secrets)),
         _count(usage.get("prompt_tokens")),
         _count(usage.get("completion_tokens")),
     )
@@ -156,18 +162,18 @@ def _count(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST_TOKENS else None
 
 
-def _choices(choices: Sequence[Any]) -> Iterator[Choice]:
+def _choices(choices: Sequence[Any], secrets: Sequence[str]) -> Iterator[Choice]:
     for choice in choices:
         message = choice.get("message") if isinstance(choice, dict) else None
         if not isinstance(message, dict) or choice.get("finish_reason") == "error":
             continue
         reason = choice.get("finish_reason")
-        reason = reason if isinstance(reason, str) else None
+        reason = redacted(reason, secrets, MAX_NAME) if isinstance(reason, str) else None
         refusal = message.get("refusal")
         if isinstance(refusal, str) and refusal:
-            yield Choice(refusal, "refusal")
+            yield Choice(redacted(refusal, secrets, MAX_TEXT), "refusal")
         elif (text := _text(message)) is not None:
-            yield Choice(text, reason)
+            yield Choice(redacted(text, secrets, MAX_TEXT), reason if len(text) <= MAX_TEXT else _CUT_OFF)
 
 
 def _text(message: Mapping[str, Any]) -> str | None:

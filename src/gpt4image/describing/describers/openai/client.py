@@ -8,21 +8,41 @@ import ipaddress
 import os
 from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus, urlsplit
 
 from gpt4image.base.errors import ConfigError
-from gpt4image.describing.describers.openai.chat import Completion, read_completion
-from gpt4image.describing.describers.openai.faults import Fault, fault_of_response, malformed, timed_out, unconnected
+from gpt4image.describing.describers.openai.chat import Completion, completion_of
+from gpt4image.describing.describers.openai.faults import (
+    Fault,
+    fault_of_response,
+    malformed,
+    redirected,
+    timed_out,
+    unconnected,
+)
+from gpt4image.describing.describers.openai.untrusted import (
+    NotJsonError,
+    RedirectedError,
+    TooLargeError,
+    one_line,
+    parse_json,
+    read,
+    read_async,
+    require_direct,
+)
 
 if TYPE_CHECKING:
+    import httpx2
     import openai
 
 OPENAI_URL = "https://api.openai.com/v1"
 _CONNECT_S = 10.0
 # What is shorter is no key, and would blot words out of what servers say.
 _SHORTEST_SECRET = 6
+# Letters alone may be a word of a description, unless there are more of them than words have.
+_LONGEST_WORD = 20
 # Parameters of an address that say what is asked for, not who asks; by how their names end.
 _NO_SECRETS = ("version", "model", "deployment", "region")
 
@@ -44,6 +64,15 @@ class Server:
     headers: Mapping[str, str]
     key: str
     secrets: tuple[str, ...]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Those of the secrets that are no words: what the model writes may not hold them either."""
+        return tuple(
+            secret
+            for secret in self.secrets
+            if len(secret) >= _SHORTEST_SECRET and not (secret.isalpha() and len(secret) <= _LONGEST_WORD)
+        )
 
     @property
     def is_openai(self) -> bool:
@@ -148,28 +177,51 @@ class Client:
             yield
 
     async def ask(self, body: bytes) -> Reply:
-        """Send a request and wait for the whole answer, however slowly it drips, until the time is over."""
+        """Send a request and wait for the whole answer, however slowly it drips, until the time is over.
+
+        What comes back is free of secrets and no longer than the limits of ``untrusted``.
+        """
+        reply = await self._ask(body)
+        if reply.fault is None:
+            return reply
+        return replace(reply, fault=replace(reply.fault, message=one_line(reply.fault.message, self._server.secrets)))
+
+    async def _ask(self, body: bytes) -> Reply:
         import aiohttp
         import httpx2
 
+        response = None
         try:
             async with asyncio.timeout(self._timeout):
                 request = httpx2.Request(
                     "POST", self._address, headers=self._headers, content=body, extensions=self._limits
                 )
-                response = await self._http.send(request)
+                response = await self._http.send(request, stream=True, follow_redirects=False)
+                try:
+                    content = await read_async(response)
+                except TooLargeError as error:
+                    content = str(error).encode()
+        except RedirectedError as error:
+            return _failed(redirected(str(error)))
         except TimeoutError:
-            return _failed(timed_out(self._timeout))
-        except (httpx2.RequestError, aiohttp.ClientError, ValueError) as error:  # the last two: no HTTP
-            return _failed(unconnected(error, self._timeout))
+            return _failed(timed_out(self._timeout), response)
+        # The last three: no HTTP, or a body that cannot be decompressed.
+        except (httpx2.RequestError, httpx2.InvalidURL, aiohttp.ClientError, ValueError, EOFError) as error:
+            return _failed(unconnected(error, self._timeout), response)
         if not response.is_success:
-            fault = fault_of_response(response.status_code, response.headers, response.content)
-            return _failed(fault, response.headers)
-        completion = read_completion(response.content)
+            return _failed(fault_of_response(response.status_code, response.headers, content), response)
+        try:
+            value = parse_json(content)
+        except NotJsonError:
+            value = None
+        completion = completion_of(value, self._server.keys)
         fault = None
         if not completion.choices:
-            beginning = response.content[:200].decode("utf-8", errors="replace")
-            fault = malformed(f"status {response.status_code} without an answer: {beginning or 'nothing'}")
+            text = content.decode("utf-8", errors="replace") or "nothing"
+            refused = isinstance(value, dict) and bool(value.get("error"))
+            fault = malformed(
+                f"status {response.status_code} without an answer: {text}", paid=not refused or completion.is_priced
+            )
         return Reply(completion, response.headers, fault)
 
 
@@ -185,11 +237,39 @@ def _credentials(server: Server) -> dict[str, Any]:
 
 
 def blocking_client(server: Server, timeout: float) -> openai.OpenAI:
-    """Return the official client for whatever is not a chat completion."""
-    from openai import OpenAI
+    """Return the official client for whatever is not a chat completion.
 
-    return OpenAI(**_credentials(server), timeout=timeout)
+    It follows no redirect, and holds bodies to the limits of ``untrusted`` except those that are asked for as streams.
+    """
+    import httpx2
+    from openai import DefaultHttpxClient, OpenAI
+
+    class Limited(DefaultHttpxClient):
+        def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
+            response = super().send(request, stream=True, **{**options, "follow_redirects": False})
+            if stream and response.is_success:
+                return _direct(response)
+            content = read(response)
+            headers = [(name, value) for name, value in response.headers.multi_items() if name not in _OF_THE_TRANSFER]
+            return httpx2.Response(response.status_code, headers=headers, content=content, request=request)
+
+    return OpenAI(**_credentials(server), timeout=timeout, http_client=Limited(timeout=timeout))
 
 
-def _failed(fault: Fault, headers: Mapping[str, str] | None = None) -> Reply:
-    return Reply(Completion(), headers or {}, fault)
+def _direct(response: httpx2.Response) -> httpx2.Response:
+    try:
+        require_direct(response)
+    except ValueError:
+        response.close()
+        raise
+    return response
+
+
+_OF_THE_TRANSFER = ("content-encoding", "content-length", "transfer-encoding")
+
+
+def _failed(fault: Fault, response: httpx2.Response | None = None) -> Reply:
+    """Return a fault; where the response began with success, its call is paid for."""
+    if response is None:
+        return Reply(Completion(), {}, fault)
+    return Reply(Completion(), response.headers, replace(fault, paid=fault.paid or response.is_success))

@@ -66,7 +66,6 @@ class OpenAIDescriber:
             max_side=options.max_side,
             image_format=options.image_format,
             price=self._price,
-            secrets=self._server.secrets,
         )
         self._dialect = Dialect(name, options, self._server)
         self._health = Health()

@@ -12,6 +12,8 @@ from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any
 
+from gpt4image.describing.describers.openai.untrusted import NotJsonError, parse_json
+
 _NO_MONEY = {
     "insufficient_quota",
     "billing_hard_limit_reached",
@@ -41,6 +43,7 @@ _RETRYABLE = {408, 409, 425}
 _OVERLOADED = {503, 529}
 # A longer wait is not waited: whoever started the run would not know why nothing happens.
 LONGEST_WAIT_S = 600.0
+REDIRECT = "redirect"
 
 
 class Verdict(Enum):
@@ -65,9 +68,10 @@ class Fault:
     Attributes:
         kind: short name for counting, e.g. ``429`` or ``timeout``.
         verdict: what to do.
-        message: what the server said, or what happened; may hold secrets until ``one_line`` has seen it.
+        message: what the server said, or what happened; ``Client`` removes secrets from it and cuts it.
         retry_after: seconds to wait at least; None where the server does not say.
         parameter: field of the request that the server does not know or take.
+        paid: the server began to answer with success, so the call is paid for, whatever became of the answer.
     """
 
     kind: str
@@ -75,6 +79,7 @@ class Fault:
     message: str
     retry_after: float | None = None
     parameter: str | None = None
+    paid: bool = False
 
 
 def fault_of_response(status: int, headers: Mapping[str, str], content: bytes) -> Fault:
@@ -107,9 +112,14 @@ def _verdict(status: int, codes: set[str], text: str) -> Verdict:
     return Verdict.GIVE_UP
 
 
-def malformed(what: str) -> Fault:
+def malformed(what: str, *, paid: bool = True) -> Fault:
     """Return the fault of a response with status 200 that holds no answer."""
-    return Fault("malformed", Verdict.RETRY, what)
+    return Fault("malformed", Verdict.RETRY, what, paid=paid)
+
+
+def redirected(what: str) -> Fault:
+    """Return the fault of a response that sends the client to another address."""
+    return Fault(REDIRECT, Verdict.STOP, what)
 
 
 def timed_out(seconds: float) -> Fault:
@@ -120,6 +130,7 @@ def timed_out(seconds: float) -> Fault:
 def unconnected(error: BaseException, seconds: float) -> Fault:
     """Return the fault of a connection that could not be made, broke, or was silent for so many seconds."""
     from aiohttp import ClientConnectorError, ClientResponseError, ConnectionTimeoutError, SocketTimeoutError
+    from aiohttp.http_exceptions import HttpProcessingError
 
     causes = list(_causes(error))
     if any(isinstance(cause, ClientConnectorError | ConnectionTimeoutError) for cause in causes):
@@ -129,9 +140,10 @@ def unconnected(error: BaseException, seconds: float) -> Fault:
     else:
         kind = "connection"
     last = causes[-1]
-    # As text, a ClientResponseError holds the whole address, with whatever secret is in its query.
-    text = last.message if isinstance(last, ClientResponseError) else str(last)
-    return Fault(kind, Verdict.LOST, text or type(last).__name__)
+    # Their texts hold the address, with any secret of its query, or what the server sent, already cut.
+    if isinstance(last, ClientResponseError | HttpProcessingError | ValueError):
+        return Fault(kind, Verdict.LOST, f"the answer is not valid HTTP ({type(last).__name__})")
+    return Fault(kind, Verdict.LOST, str(last) or type(last).__name__)
 
 
 def _causes(error: BaseException) -> Iterable[BaseException]:
@@ -172,20 +184,11 @@ def _timestamp(date: str) -> float | None:
         return None
 
 
-def one_line(text: str, secrets: Iterable[str] = (), *, limit: int = 300) -> str:
-    """Return ``text`` on one line of at most ``limit`` characters, without any of ``secrets``."""
-    for secret in secrets:
-        if secret:
-            text = text.replace(secret, "***")
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"
-
-
 def _error_of(content: bytes) -> Mapping[str, Any]:
     """Return the error object of a body in one of the shapes that servers use; empty where there is none."""
     try:
-        body = json.loads(content)
-    except (ValueError, RecursionError):
+        body = parse_json(content)
+    except NotJsonError:
         return {}
     if isinstance(body, list) and body:
         body = body[0]

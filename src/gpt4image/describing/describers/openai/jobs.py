@@ -30,6 +30,7 @@ class Job:
         latency: seconds that the calls took that brought something.
         tries: failed calls.
         wasted: those of them that were paid for.
+        unpriced: those of the wasted whose price the server does not tell.
         limit_name: name under which the last call sent ``max_tokens``.
         in_place: holds a place among the calls in flight.
     """
@@ -43,13 +44,14 @@ class Job:
     latency: float = 0.0
     tries: int = 0
     wasted: int = 0
+    unpriced: int = 0
     limit_name: str = ""
     in_place: bool = False
 
     @property
     def is_paid(self) -> bool:
         """Whether any call is known to have been paid for."""
-        return self.tokens_in is not None or self.tokens_out is not None
+        return self.wasted > 0 or self.tokens_in is not None or self.tokens_out is not None
 
     def pay(self, completion: Completion) -> None:
         """Add the tokens of a call."""
@@ -71,7 +73,9 @@ class Job:
     def rest(self, answered: int) -> Job | None:
         """Return a job for the samples that a call left unanswered."""
         left = self.samples[answered:]
-        return Job(request=self.request, samples=left, image_url=self.image_url, tries=self.tries) if left else None
+        if not left:
+            return None
+        return Job(request=self.request, samples=left, image_url=self.image_url, tries=self.tries, wasted=self.wasted)
 
     def answers(self, choices: Sequence[Choice], price: Price | None) -> Iterator[Answer]:
         """Yield one answer per choice; what was paid is shared, so that the sums are right."""
@@ -94,7 +98,7 @@ class Job:
         error: str | None = None,
     ) -> Answer:
         tokens_in, tokens_out = _share(self.tokens_in, share, shares), _share(self.tokens_out, share, shares)
-        known = price == FREE or self.tokens_in is not None
+        known = price == FREE or None not in (self.tokens_in, self.tokens_out)
         return Answer(
             request=self.request,
             sample=sample,
@@ -105,6 +109,8 @@ class Job:
             tokens_out=tokens_out,
             cost_usd=price.of(tokens_in or 0, tokens_out or 0) if price and known else None,
             latency_s=self.latency or None,
+            wasted=self.wasted,
+            unpriced=_share(self.unpriced, share, shares) or 0,
         )
 
 

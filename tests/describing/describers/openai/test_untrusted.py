@@ -1,0 +1,291 @@
+"""What a server sends is bounded, read without surprises, and free of the key before it is cut."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import socketserver
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import openai_stub as server
+from gpt4image.base.errors import DescriberError
+from gpt4image.config import DescribeConfig
+from gpt4image.describing.describe import describe
+from gpt4image.describing.describers.openai import untrusted
+from gpt4image.describing.describers.openai.chat import completion_of
+from gpt4image.describing.describers.openai.untrusted import NotJsonError, lines_of, one_line, parse_json, redacted
+from openai_cases import KEY, ask, ask_one, describer, openai_settings, picture, request
+
+__all__ = ["openai_settings"]
+pytestmark = pytest.mark.usefixtures("openai_settings")
+
+MB = 2**20
+DEEP = b"[" * 50_000 + b"]" * 50_000
+
+
+def completion(text: str = "fine", **others: Any) -> dict[str, Any]:
+    return {**json.loads(server.answer(text).content), **others}
+
+
+def padded(megabytes: int, **others: Any) -> bytes:
+    return json.dumps(completion(padding="x" * (megabytes * MB), **others)).encode()
+
+
+# Sizes
+
+
+@pytest.mark.parametrize("encode", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_an_answer_that_is_too_large_is_a_failure_with_that_reason(encode: Any) -> None:
+    content, headers = encode(padded(17)), {} if encode is bytes else {"content-encoding": "gzip"}
+    (answer,), stub = ask_one(lambda call: server.Reply(200, content, headers))
+    assert answer.text is None and "longer than 16 MB" in (answer.error or "")
+    assert stub.count == 3, "it is paid for each time"
+
+
+def test_an_answer_below_the_limit_is_read_whatever_else_it_holds() -> None:
+    (answer,), _ = ask_one(lambda call: server.Reply(200, gzip.compress(padded(15)), {"content-encoding": "gzip"}))
+    assert answer.text == "fine"
+
+
+def test_an_error_that_is_too_large_keeps_its_status_and_is_not_shown() -> None:
+    (answer,), _ = ask_one(lambda call: server.failure(400, "x" * 2 * MB), retries=0)
+    assert answer.error == "HTTP 400: the answer is longer than 1 MB"
+
+
+def test_a_body_that_is_compressed_more_than_once_is_not_unpacked() -> None:
+    content = gzip.compress(gzip.compress(padded(1)))
+    (answer,), _ = ask_one(lambda call: server.Reply(200, content, {"content-encoding": "gzip, gzip"}), retries=0)
+    assert "compressed more than once" in (answer.error or "")
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_an_endless_answer_ends_soon_and_its_connection_is_closed(status: int) -> None:
+    sent, closed = [0], threading.Event()
+
+    class Endless(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(10_000)
+            self.request.sendall(b"HTTP/1.1 %d X\r\ntransfer-encoding: chunked\r\n\r\n" % status)
+            chunk = b"10000\r\n" + b"x" * 65536 + b"\r\n"
+            try:
+                while sent[0] < 200 * MB:
+                    self.request.sendall(chunk)
+                    sent[0] += len(chunk)
+            except OSError:
+                closed.set()
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Endless) as endless:
+        threading.Thread(target=endless.serve_forever, daemon=True).start()
+        (answer,) = ask(describer(f"http://127.0.0.1:{endless.server_address[1]}/v1", retries=0), request())
+        assert closed.wait(10)
+        endless.shutdown()
+    assert "longer than" in (answer.error or "") and sent[0] < 40 * MB
+
+
+def test_what_is_kept_in_the_store_is_bounded() -> None:
+    def reply(call: server.Call) -> server.Reply:
+        return server.answer("a" * 300_000, finish="f" * 5000)
+
+    (answer,), _ = ask_one(reply)
+    assert answer.text is not None and len(answer.text) == untrusted.MAX_TEXT
+    assert answer.finish_reason == "length", "as an answer that was cut off by the model's own limit"
+    (answer,), _ = ask_one(lambda call: server.answer("a cat", finish="f" * 5000))
+    assert len(answer.finish_reason or "") == untrusted.MAX_NAME
+
+
+# JSON
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        json.dumps(completion("caf\N{LATIN SMALL LETTER E WITH ACUTE}"), ensure_ascii=False).encode("latin-1"),
+        json.dumps(completion("caf?", created=0)).encode().replace(b'"created": 0', b'"created": ' + b"9" * 5000),
+        json.dumps(completion("caf?", logprob=0)).encode().replace(b'"logprob": 0', b'"logprob": NaN'),
+        json.dumps(completion("caf?", logprob=0)).encode().replace(b'"logprob": 0', b'"logprob": 1e999'),
+        b"\xef\xbb\xbf" + json.dumps(completion("caf?")).encode(),
+    ],
+    ids=["bad UTF-8", "5,000 digits", "NaN", "1e999", "byte-order mark"],
+)
+def test_an_answer_is_not_lost_for_a_detail(content: bytes) -> None:
+    (answer,), stub = ask_one(lambda call: server.Reply(200, content))
+    assert (answer.text or answer.error or "")[:3] == "caf" and stub.count == 1
+    assert (answer.tokens_in, answer.tokens_out) == (100, 10)
+
+
+@pytest.mark.parametrize("content", [DEEP, b'{"a":' * 5000 + b"1" + b"}" * 5000, b"[" * 200 + b"]" * 200])
+def test_json_that_is_nested_deeply_is_none(content: bytes) -> None:
+    with pytest.raises(NotJsonError):
+        parse_json(content)
+    (answer,), _ = ask_one(lambda call: server.Reply(200, content), retries=0)
+    assert "without an answer" in (answer.error or "")
+    (answer,), _ = ask_one(lambda call: server.Reply(400, b'{"error": {"message": %b}}' % content), retries=0)
+    assert (answer.error or "").startswith("HTTP 400: ")
+
+
+@given(st.binary(max_size=200))
+def test_anything_is_json_or_not_and_nothing_else(content: bytes) -> None:
+    try:
+        completion_of(parse_json(content))
+    except NotJsonError:
+        pass
+
+
+def test_the_lines_of_a_file_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(untrusted, "MAX_BODY", 10)
+    file = io.BytesIO(b"one\n\n  \n" + b"x" * 35 + b"\nten bytes\nlast")
+    assert list(lines_of(file)) == [b"one\n", b"x" * 10 + b"\n", b"ten bytes\n", b"last"]
+    assert list(lines_of(io.BytesIO(b"y" * 30))) == [b"y" * 10], "no line break: it may be cut"
+
+
+# Secrets
+
+
+@pytest.mark.parametrize("place", range(170, 215))
+@pytest.mark.parametrize("status", [200, 500])
+def test_no_part_of_the_key_is_left_where_a_text_is_cut(place: int, status: int) -> None:
+    (answer,), _ = ask_one(lambda call: server.Reply(status, b"x" * place + KEY.encode() + b"y" * 300), retries=0)
+    assert KEY[:6] not in (answer.error or "")
+
+
+@pytest.mark.parametrize("before", [0, 90, 95, 98, 8170, 8180, 8186])
+def test_the_key_in_a_header_that_is_too_long_or_wrong_is_not_shown(before: int) -> None:
+    long = {"x-note": "a" * before + KEY + "b" * 10_000}
+    (answer,), _ = ask_one(lambda call: server.Reply(200, b"{}", long), retries=0)
+    assert "not valid HTTP" in (answer.error or "") and KEY[:6] not in (answer.error or "")
+    (answer,), _ = ask_one(lambda call: server.Reply(200, b"{}", {f"bad name {KEY}": "x"}), retries=0)
+    assert "not valid HTTP" in (answer.error or "") and KEY[:6] not in (answer.error or "")
+
+
+def test_an_answer_that_repeats_the_key_is_kept_without_it() -> None:
+    (answer,), _ = ask_one(lambda call: server.answer(f"A cat, says {KEY}.", finish=KEY))
+    assert (answer.text, answer.finish_reason) == ("A cat, says ***.", "***")
+    edge = "a" * (untrusted.MAX_TEXT - 10) + KEY
+    (answer,), _ = ask_one(lambda call: server.answer(edge))
+    assert answer.text is not None and KEY[:6] not in answer.text
+
+
+@pytest.mark.parametrize("key", ["EMPTY", "none", "person", "token-1"])
+def test_a_key_that_may_be_a_word_does_not_blot_it_out_of_descriptions(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    (answer,), _ = ask_one(lambda call: server.answer(f"A person beside none other than EMPTY {key}."))
+    end = "***" if key == "token-1" else key
+    assert answer.text == f"A person beside none other than EMPTY {end}."
+
+
+@given(st.text(max_size=60), st.integers(0, 60), st.integers(1, 60))
+def test_secrets_are_removed_before_a_text_is_cut(text: str, place: int, limit: int) -> None:
+    for shorten in (lambda text: redacted(text, [KEY], limit), lambda text: one_line(text, [KEY], limit=limit)):
+        shown = shorten(text[:place] + KEY + text[place:])
+        assert len(shown) <= limit and KEY[:6] not in shown
+
+
+# Redirects
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_refused_and_its_host_named(status: int) -> None:
+    with server.serve(lambda call: server.answer("x")) as other:
+        location = f"{other.url}/chat/completions?key={KEY}"
+        with server.serve(lambda call: server.Reply(status, b"", {"location": location})) as stub:
+            with pytest.raises(DescriberError, match=rf"redirected to 127.0.0.1:{other.port};") as caught:
+                ask(describer(stub.url), request())
+            assert "--base-url" in str(caught.value) and KEY not in str(caught.value)
+        assert (stub.count, other.count) == (1, 0)
+
+
+@pytest.mark.parametrize("location", ["http://[", "/other", f"//{KEY}/", "\x7f", "http://" + "h" * 3000])
+def test_a_redirect_to_nowhere_is_refused_too(location: str) -> None:
+    with (
+        server.serve(lambda call: server.Reply(307, b"", {"location": location})) as stub,
+        pytest.raises(DescriberError, match="redirected to") as caught,
+    ):
+        ask(describer(stub.url), request())
+    assert KEY not in str(caught.value) and len(str(caught.value)) < 500
+
+
+# Money
+
+
+UNREADABLE = {
+    "half of the JSON": lambda content: server.Reply(200, content[:40]),
+    "HTML": lambda content: server.Reply(200, b"<html>"),
+    "nested": lambda content: server.Reply(200, DEEP),
+    "too large": lambda content: server.Reply(200, b" " * MB),
+    "cut transfer": lambda content: server.Reply(200, content, cut=120),
+    "huge counts": lambda content: server.Reply(
+        200, b'{"choices": [], "usage": {"prompt_tokens": %b, "completion_tokens": 1}}' % (b"9" * 5000)
+    ),
+    "broken gzip": lambda content: server.Reply(200, content, {"content-encoding": "gzip"}),
+}
+# A call costs 100 x 10 + 10 x 100 millionths of a dollar, at most 100 x 10 x 1.25 + 20 x 100.
+PRICES = '{"tiny": {"input": 10, "output": 100}}'
+CALL, DEAREST = 0.002, 0.00325
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(untrusted, "MAX_BODY", MB // 2)
+    (tmp_path / "images" / "unlabelled").mkdir(parents=True)
+    for number in range(40):
+        (tmp_path / "images" / "unlabelled" / f"{number}.png").write_bytes(picture(number))
+    (tmp_path / "prices.json").write_text(PRICES)
+
+    def with_options(url: str, **options: Any) -> DescribeConfig:
+        values = {"data": f"folder:{tmp_path / 'images'}", "store": tmp_path / "s.db", "describer": "openai:tiny"}
+        prices = {"base_url": url, "prices": tmp_path / "prices.json", "max_tokens": 20, "reject": ()}
+        return DescribeConfig(**{**values, **prices, **options})
+
+    return with_options
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_calls_that_were_paid_for_and_cannot_be_read_count_at_their_dearest(kind: str, config: Any) -> None:
+    good = server.answer("A cat.", tokens=(100, 10))
+
+    def reply(call: server.Call) -> server.Reply:
+        return good if call.number == 0 else UNREADABLE[kind](good.content)
+
+    with server.serve(reply) as stub:
+        outcome = describe(config(stub.url, max_cost=0.04))
+    assert outcome.summary["stopped_by"] == "--max-cost 0.04"
+    assert CALL + (stub.count - 1) * DEAREST == pytest.approx(outcome.summary["cost_usd"], abs=1e-5)
+    assert outcome.summary["cost_usd"] <= 0.04 and stub.count > 5, "the budget is used, and not passed"
+
+
+def test_where_no_price_is_known_yet_one_call_that_cannot_be_read_uses_up_the_budget(config: Any) -> None:
+    with server.serve(lambda call: server.Reply(200, b"nothing to be read")) as stub:
+        outcome = describe(config(stub.url, max_cost=0.04))
+    assert stub.count == 1 and outcome.summary["stopped_by"] == "--max-cost 0.04"
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_calls_that_were_paid_for_and_cannot_be_read_are_three_for_an_image(kind: str, config: Any) -> None:
+    with server.serve(lambda call: UNREADABLE[kind](server.answer("A cat.").content)) as stub:
+        outcome = describe(config(stub.url, limit=2, reject=("empty",)))
+    assert stub.count == 6 and outcome.summary["failed"] == 2
+
+
+def test_a_rejected_answer_after_wasted_calls_is_not_asked_for_again(config: Any) -> None:
+    def reply(call: server.Call) -> server.Reply:
+        return server.Reply(200, b"nothing") if call.number % 3 < 2 else server.answer("")
+
+    with server.serve(reply) as stub:
+        outcome = describe(config(stub.url, limit=1, reject=("empty",)))
+    assert stub.count == 3 and outcome.summary["rejected"] == 1
+
+
+def test_an_error_in_a_200_is_no_paid_call(config: Any) -> None:
+    error = server.json_reply({"error": {"message": "upstream", "code": 502}})
+    with server.serve(lambda call: error if call.number < 5 else server.answer("A cat.")) as stub:
+        outcome = describe(config(stub.url, limit=1, max_cost=0.04))
+    assert outcome.summary["described"] == 1 and stub.count == 6
