@@ -36,7 +36,7 @@ def _indexing() -> Row:
         encode(EncodeConfig(store=root / "a.db", encoder="bag-of-words", out=root / "table"))
         train(TrainConfig(data="openmoji", embeddings=root / "table", out=root / "run", epochs=1, precision="fp32"))
         images = load_image_set("openmoji")
-        model = load_run_model(root / "run", len(images.classes))
+        model = load_run_model(root / "run", None, images.classes)
         seconds: list[float] = []
 
         def indexed() -> None:

@@ -67,13 +67,13 @@ def images(data: str, embeddings: Path, image_size: int) -> tuple[TrainingData, 
 def right(options: Unseen, run: str) -> NDArray[np.bool_]:
     """Return which of the images a run names right."""
     from gpt4image.artifacts import runs
-    from gpt4image.evaluating.evaluate import run_probabilities
+    from gpt4image.evaluating.evaluate import run_predictions
     from gpt4image.parallel.devices import cpu_threads
 
     folder = options.comparison / run
     with cpu_threads(1):
         data, unseen = images(options.data, options.embeddings, runs.read_run(folder)["config"]["image_size"])
-        return run_probabilities(folder, data, unseen).argmax(axis=1) == data.labels[unseen]
+        return run_predictions(folder, data, unseen).argmax(axis=1) == data.labels[unseen]
 
 
 def main() -> None:

@@ -18,7 +18,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tomllib
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace

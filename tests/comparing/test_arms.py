@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gpt4image.comparing.arms import PREPARE, Situation, applicable, one_hot
+from gpt4image.comparing.arms import PREPARE, Situation, applicable
 from gpt4image.config.arms import ARMS, TEXT_ARMS
 from gpt4image.data import NO_LABEL, ImageSet, MemorySource
+from gpt4image.tasks.classification import Classification, one_hot
 from gpt4image.training.training_data import TextTargets, TrainingData
 
 CLASSES = ("a", "b", "c")
@@ -35,6 +36,7 @@ def situation(labels: np.ndarray = LEFT, described: np.ndarray | None = None) ->
         image_set=images,
         pixels=None,  # type: ignore[arg-type]
         usable=np.ones(18, bool),
+        task=Classification(),
         labels=labels,
         text=TextTargets.one_each(matrix, rows),
     )

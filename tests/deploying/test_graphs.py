@@ -34,7 +34,7 @@ def leaving(tmp_path_factory: pytest.TempPathFactory) -> LeavingModel:
     folder = tmp_path_factory.mktemp("graphs")
     spec = trained_runs.write_pictures(folder / "pictures")
     run = trained_runs.trained(spec, folder / "run", **trained_runs.FAMILIES["vit-small-stem"], epochs=1)
-    return LeavingModel(run_dir=run, model=load_run_model(run, len(ODD)), classes=ODD)
+    return LeavingModel(run_dir=run, model=load_run_model(run, None, ODD), classes=ODD)
 
 
 def images(count: int) -> np.ndarray:

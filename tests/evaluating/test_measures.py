@@ -51,7 +51,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainingData]:
 
 def test_a_run_is_read_with_its_features_and_its_place_in_the_text_space(run: tuple[Path, TrainingData]) -> None:
     folder, data = run
-    model = load_run_model(folder, 3)
+    model = load_run_model(folder, None, "abc")
     indices = data.indices("test")
     said = model.read(data.pixels, indices)
     assert said.features.shape == (len(indices), 8)
@@ -73,7 +73,7 @@ def test_the_text_space_is_measured_and_what_was_known_is_kept(run: tuple[Path, 
 def test_what_cannot_be_measured_is_absent_and_says_why(run: tuple[Path, TrainingData]) -> None:
     folder, data = run
     assert data.text is not None
-    model = load_run_model(folder, 3)
+    model = load_run_model(folder, None, "abc")
     said = model.read(data.pixels, data.indices("test"))
     in_train = data.image_set.splits == "train"
     held_back = replace(data, text=data.text.only(in_train))

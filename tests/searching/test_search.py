@@ -129,7 +129,7 @@ def test_the_similarities_are_those_of_the_model_and_the_encoder(trained: Path) 
     from gpt4image.evaluating.run_model import load_run_model
     from gpt4image.training.training_data import prepare
 
-    model = load_run_model(trained / "run", 3)
+    model = load_run_model(trained / "run", None, "abc")
     data = prepare(model.config).data
     images = model.embed(model.read(data.pixels, np.arange(len(data.image_set))).features)
     text = load_text_encoder("bag-of-words:64").encode(["a green square"])[0]

@@ -66,7 +66,7 @@ def test_class_names_and_held_out_texts_are_centred_before_they_are_compared(
 ) -> None:
     config = configured(colour_folder, described, tmp_path / "run", "all")
     train(config)
-    model, data = load_run_model(tmp_path / "run", 3), prepare(config).data
+    model, data = load_run_model(tmp_path / "run", None, "abc"), prepare(config).data
     assert data.text is not None and model.text_space is not None and model.text_space.centre is not None
     test = data.indices("test")
     said = model.read(data.pixels, test)
@@ -107,7 +107,7 @@ def test_a_run_that_cannot_say_where_its_texts_are_is_told_from_one_that_can(
     (run / RECORD).unlink()  # as runs of older versions
     with pytest.raises(RunError, match=r"what was subtracted .*Train it again"):
         read_text_space(run, config)
-    assert "what was subtracted" in load_run_model(run, 3).foreign_texts
+    assert "what was subtracted" in load_run_model(run, None, "abc").foreign_texts
     plain = config.model_copy(update={"centre": "none"})
     assert read_text_space(run, plain).encoder == "given"
     with pytest.raises(TableError, match="no embedding table"):
@@ -124,7 +124,7 @@ def test_an_encoder_that_changed_is_refused() -> None:
 def test_runs_without_texts_keep_no_text_space(colour_folder: Path, tmp_path: Path) -> None:
     train(options(colour_folder, tmp_path / "run", epochs=1))
     assert not (tmp_path / "run" / RECORD).exists() and not (tmp_path / "run" / runs.HEAD).exists()
-    assert load_run_model(tmp_path / "run", 3).text_space is None
+    assert load_run_model(tmp_path / "run", None, "abc").text_space is None
 
 
 def test_the_record_is_plain_json(colour_folder: Path, described: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from gpt4image.config.arms import ARMS, Arm
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.labelling.text_vectors import Texts
+from gpt4image.tasks.classification import one_hot
 from gpt4image.training.training_data import TextTargets, TrainingData
 
 Array = NDArray[Any]
@@ -70,14 +71,12 @@ def _zero_shot(given: Situation) -> TrainingData:
 
 
 def _self_training(given: Situation) -> TrainingData:
-    train = given.data.indices("train")
-    soft = np.zeros((len(given.data.labels), len(given.data.classes)), np.float32)
-    soft[train] = given.teacher(train)
-    own = one_hot(given.data.labels, len(given.data.classes))
-    has_label = given.data.labels != NO_LABEL
+    data, train = given.data, given.data.indices("train")
+    predicted = given.teacher(train)
+    soft = np.zeros((len(data.labels), predicted.shape[1]), np.float32)
     # Given labels keep half of the target, as in bootstrapping (Reed et al. 2015), for they may be wrong.
-    soft[has_label] = 0.5 * soft[has_label] + 0.5 * own[has_label]
-    return replace(given.data, text=None, soft=soft)
+    soft[train] = data.task.with_labels(predicted, data.labels[train], trust=0.5)
+    return replace(data, text=None, soft=soft)
 
 
 def _oracle(given: Situation) -> TrainingData:
@@ -131,29 +130,32 @@ PREPARE: dict[str, Callable[[Situation], TrainingData]] = {
 """By the name of an arm, what gives the data that it trains on."""
 
 
-def applicable(*, described: bool, scarce: bool, unlabelled: bool, class_conditioned: bool = False) -> tuple[str, ...]:
+def applicable(
+    *,
+    described: bool,
+    scarce: bool,
+    unlabelled: bool,
+    exclusive: bool = True,
+    text_labels: bool = True,
+    class_conditioned: bool = False,
+) -> tuple[str, ...]:
     """Return the arms that mean something.
 
     Args:
         described: whether there are embeddings, for arms with text.
         scarce: whether labels are missing or wrong.
         unlabelled: whether training images without a label are left, for consistency training.
+        exclusive: whether an image has one class.
+        text_labels: whether the task can be taught by text labels.
         class_conditioned: whether the describer was told the class, so that texts must not give labels.
     """
 
     def means_something(arm: Arm) -> bool:
         enough = (described or not arm.text) and not (arm.known_only if scarce else arm.scarce_only)
+        enough = enough and (exclusive or not arm.exclusive) and (text_labels or not arm.text_labels)
         return enough and not (class_conditioned and arm.text_labels) and (unlabelled or not arm.consistent)
 
     return tuple(name for name, arm in ARMS.items() if means_something(arm))
-
-
-def one_hot(labels: NDArray[np.int64], classes: int) -> NDArray[np.float32]:
-    """Return (N, K) float32 one-hot rows; zeros for NO_LABEL."""
-    targets = np.zeros((len(labels), classes), np.float32)
-    has = np.flatnonzero(labels != NO_LABEL)
-    targets[has, labels[has]] = 1.0
-    return targets
 
 
 def _text(given: Situation) -> TextTargets:

@@ -12,9 +12,10 @@ from gpt4image.comparing.jobs import run_all
 from gpt4image.comparing.planning import make_plan
 from gpt4image.comparing.results import leaks, summarise
 from gpt4image.config import CompareConfig
+from gpt4image.tasks.base import Task
 
 
-def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",)) -> Outcome:
+def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",), task: Task | None = None) -> Outcome:
     """Run one comparison, or several into one folder, and write comparison.json and report.html.
 
     Finished runs are kept and not made again, so an interrupted comparison goes on where it stopped; comparisons that
@@ -23,6 +24,7 @@ def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",)) -> 
     Args:
         configs: one per comparison; the folder and the number of jobs are those of the first.
         names: one per comparison, no two the same.
+        task: what to train for, where it is not one of the registry.
 
     Raises:
         ConfigError, DataError, TableError, ModelError, RunError: before training starts; the last also where another
@@ -37,7 +39,7 @@ def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",)) -> 
     out = configs[0].out
     configs = tuple(config.model_copy(update={"out": out}) for config in configs)
     with runs.writing(out):
-        plans = [make_plan(config) for config in configs]
+        plans = [make_plan(config, task) for config in configs]
         jobs = {job.config.out: job for plan in plans for job in plan.jobs}
         run_all(list(jobs.values()), configs[0])
         results = {

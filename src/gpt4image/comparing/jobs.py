@@ -16,10 +16,11 @@ from gpt4image.comparing.arms import PREPARE, Situation
 from gpt4image.comparing.planning import Job, jobs_at_once
 from gpt4image.config import CompareConfig, TrainConfig
 from gpt4image.config.arms import ARMS
-from gpt4image.evaluating.evaluate import measure_run, run_probabilities
+from gpt4image.evaluating.evaluate import measure_run, run_predictions
 from gpt4image.evaluating.measures import lacked_names
 from gpt4image.labelling.teaching import judge_training, read_training, targets_of
 from gpt4image.parallel.local import run_jobs, worker_number
+from gpt4image.tasks.base import Task
 from gpt4image.training.training_data import Prepared, TrainingData, prepare, with_table
 
 
@@ -49,7 +50,7 @@ def run_job(job: Job, progress: Callable[[int, int, str], None]) -> None:
 
     use_gpu(job.config.device, worker_number())
     with cpu_threads(job.config.threads):
-        ready = _prepared(job.shared.model_dump_json())
+        ready = _prepared(job.shared.model_dump_json(), job.task)
         described = None if ready.data.text is None else ready.data.text.described
         if job.config.embeddings != job.shared.embeddings and job.config.embeddings is not None:
             ready = with_table(ready, job.config.embeddings)
@@ -63,14 +64,14 @@ def run_job(job: Job, progress: Callable[[int, int, str], None]) -> None:
         if job.regime.imbalance > 1.0:
             left = job.regime.apply(ready.data, job.config.seed)
             train = left.indices("train")
-            counts = np.bincount(ready.data.labels[train][ready.data.labels[train] >= 0], minlength=len(left.classes))
+            counts = left.task.counts(ready.data.labels[train], len(left.classes))
         measure_run(job.config.out, ready.data, "test", names=job.class_names, train_counts=counts)
 
 
 @functools.lru_cache(maxsize=1)
-def _prepared(options: str) -> Prepared:
+def _prepared(options: str, task: Task | None) -> Prepared:
     """Prepare the data of a run; kept from job to job, since all jobs of a comparison share it."""
-    return prepare(TrainConfig.model_validate_json(options))
+    return prepare(TrainConfig.model_validate_json(options), task=task)
 
 
 def situation(
@@ -90,7 +91,7 @@ def situation(
     def teacher(indices: NDArray[np.int64]) -> NDArray[np.float32]:
         if job.teacher is None:
             raise ValueError(f"the arm {job.arm} comes after no other")
-        return run_probabilities(job.teacher, data, indices)
+        return run_predictions(job.teacher, data, indices)
 
     def text_labels() -> NDArray[np.float32]:
         reading = read_training(left, seed, job.class_names.vectors)

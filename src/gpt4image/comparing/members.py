@@ -12,7 +12,6 @@ from gpt4image.comparing.arms import applicable
 from gpt4image.config import CompareConfig
 from gpt4image.config.arms import ARMS, Arm
 from gpt4image.config.base import listed
-from gpt4image.data.image_set import NO_LABEL
 from gpt4image.encoding.class_names import ClassNames, find_class_names
 from gpt4image.training.training_data import TrainingData
 
@@ -45,7 +44,9 @@ def members_of(
     train = left.indices("train")
     there = {
         "described": config.embeddings is not None,
-        "unlabelled": bool((left.labels[train] == NO_LABEL).any()),
+        "unlabelled": not left.task.known(left.labels[train]).all(),
+        "exclusive": left.task.exclusive,
+        "text_labels": left.task.text_labels,
     }
     means_something = {*applicable(scarce=True, **there), *applicable(scarce=False, **there)}
     possible = [name for name in ARMS if name in means_something and (scarce or name != "oracle")]

@@ -22,9 +22,9 @@ from gpt4image.config import CompareConfig, TrainConfig, TrainOptions
 from gpt4image.config.arms import ARMS, Arm
 from gpt4image.config.base import flag_of
 from gpt4image.config.learning import OF_ALIGNMENT, OF_TEXT_LABELS
-from gpt4image.data.image_set import NO_LABEL
 from gpt4image.encoding.class_names import ClassNames, not_read
 from gpt4image.labelling.reading import require_two_classes
+from gpt4image.tasks.base import Task
 from gpt4image.training import auto
 from gpt4image.training.tracking import require_trackers
 from gpt4image.training.training_data import Prepared, TrainingData, prepare, require_batch, require_selectable
@@ -45,6 +45,7 @@ class Job:
         regime: what is left of the training set.
         teacher: folder of the run of the same seed that the arm comes after; None where it comes after none.
         class_names: text embeddings of the class names, where the arm reads texts.
+        task: what is trained for, where it is not one of the registry.
     """
 
     arm: str
@@ -55,6 +56,7 @@ class Job:
     regime: Regime
     teacher: Path | None
     class_names: ClassNames
+    task: Task | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +80,12 @@ class Plan:
     notes: tuple[str, ...] = ()
 
 
-def make_plan(config: CompareConfig) -> Plan:
+def make_plan(config: CompareConfig, task: Task | None = None) -> Plan:
     """Return the plan of a comparison.
+
+    Args:
+        config: its options.
+        task: what to train for, where it is not one of the registry.
 
     Raises:
         ConfigError, DataError, TableError, ModelError: options that do not fit each other or the data.
@@ -110,10 +116,10 @@ def make_plan(config: CompareConfig) -> Plan:
         )
     require_trackers(config.trackers)
     config = config.model_copy(update={"threads": config.threads or _threads_a_job(config)})
-    ready = _resolved(config)
+    ready = _resolved(config, task)
     regime = Regime.of(config)
     train = ready.data.indices("train")
-    unlabelled = bool((ready.data.labels[train] == NO_LABEL).any())
+    unlabelled = not ready.data.task.known(ready.data.labels[train]).all()
     told = _class_conditioned(config)
     first = regime.apply(ready.data, config.first_seed)
     members, notes = members_of(config, first, scarce=regime.scarce, unlabelled=unlabelled, class_conditioned=told)
@@ -122,7 +128,7 @@ def make_plan(config: CompareConfig) -> Plan:
         _refuse_leak(config, members.values())
     for seed in config.seed_range if regime.imbalance > 1.0 else ():
         require_batch(len(regime.apply(ready.data, seed).indices("train")), ready.config)
-    jobs = {name: _jobs(config, ready, name, members) for name in members}
+    jobs = {name: _jobs(config, ready, name, members, task) for name in members}
     every = tuple(job for several in jobs.values() for job in several)
     return Plan(
         config=config,
@@ -137,7 +143,7 @@ def make_plan(config: CompareConfig) -> Plan:
     )
 
 
-def _resolved(config: CompareConfig) -> Prepared:
+def _resolved(config: CompareConfig, task: Task | None) -> Prepared:
     """Prepare the data and choose what is left open; a comparison that goes on keeps what it had chosen."""
     from gpt4image.parallel.devices import cpu_threads
     from gpt4image.training.train import resolve
@@ -154,10 +160,10 @@ def _resolved(config: CompareConfig) -> Prepared:
         ready: Prepared | None = None
         # A batch that was chosen for more images than there are now is too large.
         with contextlib.suppress(DataError) if options else contextlib.nullcontext():
-            ready = prepare(config.model_copy(update=options))
+            ready = prepare(config.model_copy(update=options), task=task)
         if ready is None or known.get(key, {}).get(runs.DATA, ready.fingerprint) != ready.fingerprint:
             known, options = {name: value for name, value in known.items() if name != key}, {}  # chosen for others
-            ready = prepare(config)
+            ready = prepare(config, task=task)
         if config.imbalance > 1.0:  # fewer images take more epochs
             left = np.flatnonzero(Regime(imbalance=config.imbalance).apply(ready.data, seed=0).usable)
             given = config.model_copy(update={"image_size": ready.config.image_size, **options})
@@ -184,7 +190,9 @@ def _refuse_leak(config: CompareConfig, members: Iterable[Member]) -> None:
             open_table(member.options.get("embeddings", config.embeddings))
 
 
-def _jobs(config: CompareConfig, ready: Prepared, name: str, members: Mapping[str, Member]) -> list[Job]:
+def _jobs(
+    config: CompareConfig, ready: Prepared, name: str, members: Mapping[str, Member], task: Task | None
+) -> list[Job]:
     """Return the jobs of one arm or variant, one per seed."""
     member = members[name]
     # The oracle is the baseline that was given all labels, and zero-shot reads no label: comparisons share such runs.
@@ -216,6 +224,7 @@ def _jobs(config: CompareConfig, ready: Prepared, name: str, members: Mapping[st
             regime=regime,
             teacher=None if teacher is None else teacher / f"seed-{seed}",
             class_names=own.class_names,
+            task=task,
         )
         for seed in config.seed_range
     ]
@@ -291,7 +300,7 @@ def _require_known_texts(name: str, data: TrainingData) -> None:
         DataError: naming the arm.
     """
     train = data.indices("train")
-    if not (_described(data)[train] & (data.labels[train] != NO_LABEL)).any():
+    if not (_described(data)[train] & data.task.known(data.labels[train])).any():
         raise DataError(f"--arms {name} needs training images with both a label and a description, and none is left.")
 
 
@@ -306,11 +315,10 @@ def _require_buildable(arm: Arm, own: Setup, data: TrainingData) -> None:
     if not arm.labels_alone:
         has_target = _described(data)
         if arm.text_labels:
-            has_target = has_target | (data.labels != NO_LABEL)
+            has_target = has_target | data.task.known(data.labels)
         if arm.after is not None:
             has_target = np.ones(len(data.labels), bool)  # a run says something of every image
-        soft = has_target[:, None] / np.full(len(data.classes), len(data.classes), np.float32)
-        data = replace(data, soft=soft.astype(np.float32))
+        data = replace(data, soft=data.task.placeholder(has_target, data.task.outputs(data.classes)))
     build(own.ready.config.model_copy(update=plain), data if arm.aligns else replace(data, text=None))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.base.errors import DataError
+from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.config import CompareConfig
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.data.splits import drawn_part, flip_labels, keep_labels_per_class, long_tail
@@ -76,7 +76,13 @@ class Regime:
 
         Raises:
             DataError: no label is left, none would be taken away, or none would be wrong.
+            ConfigError: the task has no classes that could be mixed up or made rare.
         """
+        if not data.task.exclusive and (self.label_noise > 0.0 or self.imbalance > 1.0):
+            raise ConfigError(
+                f"--label-noise and --imbalance need one class per image, which the task {data.task.name} does not "
+                "have: leave them out."
+            )
         if self.imbalance > 1.0:
             train = data.indices("train")
             usable = data.usable.copy()
@@ -102,9 +108,12 @@ class Regime:
         """
         labels, train = data.labels, data.indices("train")
         if self.labels_per_class is not None:
-            labels = keep_labels_per_class(
-                labels, train, self.labels_per_class, seed, first=described, classes=data.classes
+            groups = data.task.groups(labels)
+            kept = keep_labels_per_class(
+                groups, train, self.labels_per_class, seed, first=described, classes=data.classes
             )
+            labels = labels.copy()
+            labels[train[kept[train] == NO_LABEL]] = NO_LABEL
         if self.label_noise > 0.0:
             given = labels
             labels = flip_labels(
@@ -121,7 +130,7 @@ class Regime:
                     f"--label-noise {_exact(self.label_noise)} of {count} labels in train is not one wrong label: give "
                     f"at least {1 / count:.2g}, or leave it out."
                 )
-        if not (labels[train] != NO_LABEL).any():
+        if not data.task.known(labels[train]).any():
             raise DataError(f"No training image of {data.image_set.spec} has a label; label some.")
         return labels
 

@@ -21,15 +21,14 @@ from gpt4image.comparing.regimes import Regime
 from gpt4image.comparing.statistics import crossed, mean_ci, paired
 from gpt4image.config import CompareConfig
 from gpt4image.config.arms import ARMS
-from gpt4image.data.image_set import NO_LABEL, ImageSet
+from gpt4image.data.image_set import ImageSet
 from gpt4image.data.splits import seen_in_training
 from gpt4image.reporting.findings import condition
+from gpt4image.tasks.base import Labels, Task
 from gpt4image.training.training_data import TrainingData
 
-PLAIN = ("top5", "mean_class_accuracy", "ece")
-"""Metrics of every run besides top1."""
-
 PREDICTIONS = "predictions-test.parquet"
+
 
 def summarise(
     config: CompareConfig, members: Mapping[str, Member], data: TrainingData, said: Sequence[str] = ()
@@ -45,8 +44,9 @@ def summarise(
     left = Regime.of(config).apply(data, config.first_seed)
     folders = {name: member.folders for name, member in members.items()}
     tests = {name: [read_json(run / "evaluation-test.json") for run in folders[name]] for name in members}
-    top1 = {name: [test["top1"] for test in tests[name]] for name in members}
-    hits = {name: np.stack([_hits(*both) for both in zip(folders[name], tests[name], strict=True)]) for name in members}
+    primary = data.task.primary
+    values = {name: [test[primary.name] for test in tests[name]] for name in members}
+    scores = {name: np.stack(list(map(_scores, folders[name], tests[name]))) for name in members}
     facts = {name: [read_json(run / runs.RUN) for run in folders[name]] for name in members}
     first = folders["baseline"][0]
     known = {
@@ -56,17 +56,20 @@ def summarise(
         "only_described": config.only_described,
     }
     return {
-        "metric": "top1",
+        "metric": primary.name,
+        "titles": {metric.name: metric.title for metric in (primary, *data.task.metrics)},
+        "higher_is_better": primary.higher_is_better,
+        "image_score": data.task.image_score,
         "question": question(known),
         "arms": {
             name: {
-                **_arm(config, member, top1[name], facts[name]),
-                "metrics": _metrics(tests[name], tests["baseline"] if name != "baseline" else None),
+                **_arm(config, member, values[name], facts[name]),
+                "metrics": _metrics(data.task, tests[name], tests["baseline"] if name != "baseline" else None),
                 "absent": {metric: why for test in tests[name] for metric, why in test.get("absent", {}).items()},
             }
             for name, member in members.items()
         },
-        "pairs": [pair(arm, rival, top1, hits) for arm, rival in pairs_of(members)],
+        "pairs": [pair(arm, rival, values, scores) for arm, rival in pairs_of(members)],
         "data": known,
         "doubtful": _doubtful(folders, config.seed_range),
         "chosen": read_json(first / runs.CONFIG)["chosen"],
@@ -74,21 +77,22 @@ def summarise(
         "command": runs.command(),
         "notes": [
             *notes(config, members, data.image_set),
-            *small_classes(data.labels[left.indices("train")], data.classes, config.labels_per_class),
+            *small_classes(data.task, data.labels[left.indices("train")], data.classes, config.labels_per_class),
             *said,
         ],
     }
 
 
-def small_classes(labels: NDArray[np.int64], classes: Sequence[str], k: int | None) -> list[str]:
+def small_classes(task: Task, labels: Labels, classes: Sequence[str], k: int | None) -> list[str]:
     """Return a note that names the classes with fewer labels than the k that each was to keep; nothing if none is.
 
     Args:
-        labels: (N,) of the training images before any was taken away, -1 where there is none.
+        task: what the labels are of.
+        labels: (N, ...) of the training images before any was taken away.
         classes: names.
         k: labels to keep per class; None for all.
     """
-    counts = np.bincount(labels[labels != NO_LABEL], minlength=len(classes))
+    counts = task.counts(labels, len(classes))
     small = np.flatnonzero((counts > 0) & (counts < (k or 0)))
     if len(small) == 0:
         return []
@@ -166,9 +170,9 @@ def recorded(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _arm(
-    config: CompareConfig, member: Member, top1: Sequence[float], facts: Sequence[dict[str, Any]]
+    config: CompareConfig, member: Member, values: Sequence[float], facts: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    mean, *interval = mean_ci(top1)
+    mean, *interval = mean_ci(values)
     about = ARMS[member.arm].about
     options = recorded(member.options)
     if options:
@@ -178,7 +182,7 @@ def _arm(
         "arm": member.arm,
         "options": options,
         "seeds": list(config.seed_range),
-        "test": list(top1),
+        "test": list(values),
         "mean": mean,
         "ci95": None if None in interval else interval,
         "seconds": float(np.mean([fact["seconds"] for fact in facts])),
@@ -187,10 +191,10 @@ def _arm(
     }
 
 
-def _metrics(ours: Sequence[dict[str, Any]], baseline: Sequence[dict[str, Any]] | None) -> dict[str, Any]:
-    """Return every metric besides top1 that all runs of an arm have, with its paired difference to the baseline."""
+def _metrics(task: Task, ours: Sequence[dict[str, Any]], baseline: Sequence[dict[str, Any]] | None) -> dict[str, Any]:
+    """Return the other metrics that all runs of an arm have, with their paired differences to the baseline."""
     found: dict[str, Any] = {}
-    values, others = _by_metric(ours), _by_metric(baseline or [])
+    values, others = _by_metric(task, ours), _by_metric(task, baseline or [])
     for metric, test in values.items():
         mean, *interval = mean_ci(test)
         found[metric] = {"test": test, "mean": mean, "ci95": None if None in interval else interval}
@@ -199,8 +203,8 @@ def _metrics(ours: Sequence[dict[str, Any]], baseline: Sequence[dict[str, Any]] 
     return found
 
 
-def _by_metric(evaluations: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
-    flat = [{name: run[name] for name in PLAIN} | run.get("metrics", {}) for run in evaluations]
+def _by_metric(task: Task, evaluations: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+    flat = [{metric.name: run[metric.name] for metric in task.metrics} | run.get("metrics", {}) for run in evaluations]
     return (
         {metric: [run[metric] for run in flat] for metric in flat[0] if all(metric in run for run in flat)}
         if flat
@@ -208,33 +212,32 @@ def _by_metric(evaluations: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
     )
 
 
-def _hits(run: Path, test: Mapping[str, Any]) -> NDArray[np.bool_]:
-    """Return which of the labelled test images a run got right, (n,), in the order of the set.
+def _scores(run: Path, test: Mapping[str, Any]) -> NDArray[np.float64]:
+    """Return the score of each labelled test image by a run, (n,), in the order of the set.
 
     Raises:
         DamagedError: the predictions are not those that ``test``, the record of the split, was made of.
     """
     require_recorded(run, PREDICTIONS, test)
-    table = read_parquet(run / PREDICTIONS, columns=["label", "prediction"])
-    label, prediction = (table[name].to_numpy() for name in ("label", "prediction"))
-    return (label == prediction)[label >= 0]
+    scores = read_parquet(run / PREDICTIONS, columns=["score"])["score"].to_numpy()
+    return scores[~np.isnan(scores)]
 
 
 def pair(
-    arm: str, against: str, top1: Mapping[str, Sequence[float]], hits: Mapping[str, NDArray[np.bool_]]
+    arm: str, against: str, values: Mapping[str, Sequence[float]], scores: Mapping[str, NDArray[np.float64]]
 ) -> dict[str, Any]:
     """Return the paired difference of two arms, as a record holds it.
 
     Args:
         arm: name of the one.
         against: name of the other.
-        top1: accuracies by arm, one per seed.
-        hits: (S, I) which of I images each of S seeds got right, by arm.
+        values: of the primary metric by arm, one per seed.
+        scores: (S, I) of I images by S seeds, by arm.
     """
-    images = crossed(hits[arm], hits[against])
+    images = crossed(scores[arm], scores[against])
     return {
         "arm": arm,
         "against": against,
-        **asdict(paired(top1[arm], top1[against])),
+        **asdict(paired(values[arm], values[against])),
         "other_images": {"ci95": images.ci95, "p": images.p},
     }

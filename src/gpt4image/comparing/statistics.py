@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +63,7 @@ def paired(a: Sequence[float], b: Sequence[float]) -> Difference:
     return _judged(mean, error, n - 1, n)
 
 
-def crossed(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> Difference:
+def crossed(a: NDArray[Any], b: NDArray[Any]) -> Difference:
     """Return the paired difference ``a - b`` where other seeds *and* other test images could have been drawn.
 
     Both are crossed and random, as readers and cases are in studies of diagnosis, and add to the error of the mean; no
@@ -70,7 +71,7 @@ def crossed(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> Difference:
     of freedom methods for multiple observer ROC analysis": on the safe side where seeds are few.
 
     Args:
-        a: (S, I) which of I test images each of S seeds got right.
+        a: (S, I) score of I test images by S seeds: whether the class is right, say.
         b: (S, I) the same for the other arm.
 
     Raises:

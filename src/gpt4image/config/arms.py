@@ -23,6 +23,7 @@ class Arm:
         text_labels: whether class probabilities are predicted from the texts, by the labels that are left.
         scarce_only: whether it means something only where labels are missing or wrong.
         known_only: whether it means something only where they are all known and right.
+        exclusive: whether it means something only where an image has one class.
         known_texts: whether it needs described images with a label.
         after: the arm whose finished run of the same seed it needs.
         options: options of train that it has of its own.
@@ -39,6 +40,7 @@ class Arm:
     text_labels: bool = False
     scarce_only: bool = False
     known_only: bool = False
+    exclusive: bool = False
     known_texts: bool = False
     after: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -90,6 +92,7 @@ ARMS: dict[str, Arm] = {
         names=True,
         scarce_only=True,
         headline=4,
+        exclusive=True,
     ),
     "self-training": Arm(
         about="soft labels predicted by the trained baseline (vision only)",
@@ -104,6 +107,7 @@ ARMS: dict[str, Arm] = {
         text=False,
         scarce_only=True,
         options={"consistency": 1.0, "labelled_share": 0.25},  # searched, with the threshold, on validation
+        exclusive=True,
     ),
     "oracle": Arm(
         about="all true labels: the upper bound",
@@ -121,6 +125,7 @@ ARMS: dict[str, Arm] = {
         phrase="alignment to descriptions shuffled within the class",
         aligns=True,
         known_texts=True,
+        exclusive=True,
     ),
     "class-name": Arm(
         about="control: aligned to the name of the class",
@@ -128,18 +133,21 @@ ARMS: dict[str, Arm] = {
         aligns=True,
         names=True,
         known_texts=True,
+        exclusive=True,
     ),
     "text-labels-shuffled": Arm(
         about="control: the text label of another image of the class",
         phrase="text labels shuffled within the class",
         text_labels=True,
         known_only=True,
+        exclusive=True,
     ),
     "text-labels-class-mean": Arm(
         about="control: the mean text label of the class",
         phrase="the mean text label of the class",
         text_labels=True,
         known_only=True,
+        exclusive=True,
     ),
 }
 TEXT_ARMS = tuple(sorted((name for name in ARMS if ARMS[name].headline), key=lambda name: ARMS[name].headline))

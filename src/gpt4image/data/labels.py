@@ -98,6 +98,17 @@ def refuse_gaps(classes: Sequence[str], labels: NDArray[np.int64], spec: str) ->
         )
 
 
+def rarest_classes(labels: NDArray[np.int8]) -> NDArray[np.int64]:
+    """Return (N,) the rarest present class of each image, NO_LABEL where no class is known to be present.
+
+    Args:
+        labels: (N, K) 1 present, 0 absent, -1 not known.
+    """
+    present = labels == 1
+    counts = np.where(present, present.sum(axis=0), len(labels) + 1)
+    return np.where(present.any(axis=1), counts.argmin(axis=1), NO_LABEL)
+
+
 def differing_in_case(classes: Sequence[str]) -> list[tuple[str, ...]]:
     """Return the groups of class names that differ in case alone; single letters are no such names."""
     groups: dict[str, list[str]] = {}

@@ -111,7 +111,7 @@ def _leaving(run_dir: Path) -> LeavingModel:
     from gpt4image.evaluating.run_model import load_run_model
 
     classes = runs.class_names(run_dir)
-    return LeavingModel(run_dir=run_dir, model=load_run_model(run_dir, len(classes)), classes=classes)
+    return LeavingModel(run_dir=run_dir, model=load_run_model(run_dir, None, classes), classes=classes)
 
 
 def _images(config: ExportConfig, leaving: LeavingModel) -> ImageSet:

@@ -102,7 +102,7 @@ def _load_run(path: Path, device: str) -> Classifier:
     from gpt4image.evaluating.run_model import load_run_model
 
     classes = runs.class_names(path)
-    model = load_run_model(path, len(classes))
+    model = load_run_model(path, None, classes)
     preprocessing = Preprocessing.of_run(model)
     return Classifier(
         kind="run",

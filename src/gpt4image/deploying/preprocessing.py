@@ -1,6 +1,6 @@
 """How a picture becomes the input of a deployed model: exactly what the evaluation of its run does.
 
-    preprocessing = Preprocessing.of_run(load_run_model(run_dir, classes))
+    preprocessing = Preprocessing.of_run(load_run_model(run_dir, None, classes))
     pixels = preprocessing.pixels(path.read_bytes())        # uint8 (3, S, S)
     images = as_images(np.stack([pixels, ...]))             # float32 (n, 3, S, S), RGB in 0..1
 

@@ -20,9 +20,12 @@ from gpt4image.config import EvaluateConfig, TrainConfig
 from gpt4image.data import SPLITS, ImageSet
 from gpt4image.encoding.class_names import ClassNames, find_class_names
 from gpt4image.parallel import processes
+from gpt4image.tasks.base import Task
+from gpt4image.tasks.registry import TITLES
 from gpt4image.training.training_data import TrainingData, identity_of, load_image_set, prepare
 
-SHOWN = ("images", "labelled", "top1", "top5", "mean_class_accuracy", "ece", "loss")
+ALWAYS = ("images", "labelled", "classes", "per_class", "support", "loss")
+"""What the record of a split holds whatever the task."""
 CLASSES_SHOWN = 20  # the others are in the record
 CHANGED = "the set has changed since the run was trained on it: images of this split may be among those it learned from"
 NOT_KNOWN = (
@@ -31,11 +34,15 @@ NOT_KNOWN = (
 )
 
 
-def evaluate(config: EvaluateConfig) -> Outcome:
+def evaluate(config: EvaluateConfig, task: Task | None = None) -> Outcome:
     """Measure a finished run on one split of its own set, or of another set with the same classes.
 
     A split of the run's own set that was measured before is not read again: its record is returned, unless something
     could not be measured then. Another set may have changed since, and is read each time.
+
+    Args:
+        config: options.
+        task: of the run, where it is not one of the registry.
 
     Raises:
         RunError: no finished run, its set has changed since, or its classes are not those of the set.
@@ -61,7 +68,7 @@ def evaluate(config: EvaluateConfig) -> Outcome:
             processes.by_first(lambda: require_writable(path))
             loaded, note = processes.together(lambda: _load(config, record, options), first_ahead=True)
             ready = processes.together(
-                lambda: prepare(options, tuple(splits), to_train=False, loaded=loaded), first_ahead=True
+                lambda: prepare(options, tuple(splits), to_train=False, task=task, loaded=loaded), first_ahead=True
             )
             names = find_class_names(ready.config.embeddings, ready.config.device, ready.data.classes)
             measure_run(config.run_dir, ready.data, config.split, names=names, name=name, note=note)
@@ -70,9 +77,15 @@ def evaluate(config: EvaluateConfig) -> Outcome:
     if not (config.run_dir / runs.HEAD).is_file():
         absent["zero_shot, retrieval"] = "the run learned no alignment; train with --embeddings"
     note = {"note": facts["note"]} if facts.get("note") else {}
+    shown = {key: facts[key] for key in ("images", "labelled", *facts.get("titles", TITLES), "loss") if key in facts}
     return Outcome(
         path=path,
-        summary={"split": config.split, **{key: facts[key] for key in SHOWN}, **facts.get("metrics", {}), **note},
+        summary={
+            "split": config.split,
+            **shown,
+            **facts.get("metrics", {}),
+            **note,
+        },
         record={"not_measured": absent},
         text="\n".join(
             [_per_class(facts, path), *(f"\nNot measured: {name} ({why})." for name, why in absent.items())]
@@ -87,7 +100,7 @@ def _facts(path: Path) -> dict[str, Any]:
         facts = read_json(path)
     except ValueError:
         facts = None
-    if not isinstance(facts, dict) or not facts.keys() >= {*SHOWN, "classes", "per_class", "support"}:
+    if not isinstance(facts, dict) or not facts.keys() >= set(ALWAYS):
         raise RunError(
             f"{path} is damaged: it does not hold what evaluate writes. Take it away and give the same command again, "
             "which reads the split anew."
@@ -147,8 +160,8 @@ def _is_as_trained(record: dict[str, Any], image_set: ImageSet, table: Embedding
     return False if differ or told else None
 
 
-def run_probabilities(run_dir: Path, data: TrainingData, indices: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return (n, K) class probabilities that a finished run gives the images at ``indices``.
+def run_predictions(run_dir: Path, data: TrainingData, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return (n, K) predictions of a finished run for the images at ``indices``.
 
     Raises:
         RunError: there is no finished run, or it is one of other classes.
@@ -156,7 +169,7 @@ def run_probabilities(run_dir: Path, data: TrainingData, indices: NDArray[np.int
     from gpt4image.evaluating.run_model import load_run_model
 
     runs.require_classes(run_dir, data.classes)
-    return load_run_model(run_dir, len(data.classes)).read(data.pixels, indices).probabilities
+    return load_run_model(run_dir, data.task, data.classes).read(data.pixels, indices).predictions
 
 
 def measure_run(
@@ -186,11 +199,10 @@ def measure_run(
     """
     from gpt4image.evaluating.measures import accuracies_by_rarity, measure_more
     from gpt4image.evaluating.run_model import load_run_model
-    from gpt4image.tasks.classification import confused, measure
 
     runs.require_classes(run_dir, data.classes)
     read = _images_of(data, split)
-    model = processes.together(lambda: load_run_model(run_dir, len(data.classes)))
+    model = processes.together(lambda: load_run_model(run_dir, data.task, data.classes))
     outputs = model.read(data.pixels, read)
     data = data.without_met()
     indices = _images_of(data, split)
@@ -199,8 +211,10 @@ def measure_run(
     path = run_dir / f"evaluation-{name}.json"
     known = read_json(path) if path.is_file() else {}
     more = measure_more(model, data, split, outputs, names)
-    facts = {"split": split, **measure(outputs.probabilities, labels, data.classes)}
-    facts["confused"] = confused(outputs.probabilities, labels)
+    task = data.task
+    facts = {"split": split, "task": task.name, "metric": task.primary.name}
+    facts["titles"] = {metric.name: metric.title for metric in (task.primary, *task.metrics)}
+    facts |= task.measure(outputs.predictions, labels, data.classes)
     rarity = {} if train_counts is None else accuracies_by_rarity(facts["per_class"], train_counts)
     facts |= {"metrics": known.get("metrics", {}) | rarity | more.metrics, "absent": more.absent}
     facts |= {"set_aside": [asdict(item) for item in processes.united(data.unusable)]}
@@ -208,7 +222,7 @@ def measure_run(
 
     def write() -> None:
         predictions = f"predictions-{name}.parquet"
-        _write_predictions(run_dir / predictions, data, indices, outputs.probabilities)
+        _write_predictions(run_dir / predictions, data, indices, outputs.predictions)
         write_json(path, {**facts, "files": file_facts(run_dir, [predictions])})
 
     processes.by_first(write)
@@ -218,13 +232,13 @@ def measure_run(
 def _images_of(data: TrainingData, split: str) -> NDArray[np.int64]:
     """Return the positions of the usable images of a split. Raises DataError: none of them has a label."""
     indices = data.indices(split)
-    if not (data.image_set.labels[indices] >= 0).any():
+    if not data.task.known(data.image_set.labels[indices]).any():
         raise DataError(f"The {split} split of {data.image_set.spec} has no labelled image; give another --split.")
     return indices
 
 
 def _write_predictions(
-    path: Path, data: TrainingData, indices: NDArray[np.int64], probabilities: NDArray[np.float32]
+    path: Path, data: TrainingData, indices: NDArray[np.int64], predictions: NDArray[np.float32]
 ) -> None:
     import pyarrow as pa
 
@@ -233,18 +247,27 @@ def _write_predictions(
         {
             "key": [image_set.keys[i] for i in indices],
             "digest": [image_set.digests[i] for i in indices],
-            "label": image_set.labels[indices],
-            "prediction": probabilities.argmax(axis=1),
-            "confidence": probabilities.max(axis=1),
-            "probabilities": pa.FixedSizeListArray.from_arrays(probabilities.ravel(), probabilities.shape[1]),
+            "score": image_scores(data, indices, predictions),
+            **data.task.columns(predictions, image_set.labels[indices]),
+            "probabilities": pa.FixedSizeListArray.from_arrays(predictions.ravel(), predictions.shape[1]),
         }
     )
     write_parquet(path, table)
 
 
+def image_scores(
+    data: TrainingData, indices: NDArray[np.int64], predictions: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Return (n,) the task's score of each image; NaN where it has no label."""
+    labels = data.image_set.labels[indices]
+    scores = np.full(len(indices), np.nan)
+    scores[data.task.known(labels)] = data.task.scores(predictions, labels)
+    return scores
+
+
 def _per_class(facts: dict[str, Any], path: Path) -> str:
     """Return a line for each class; of many, for those that do worst."""
-    title = "Accuracy per class"
+    title = f"{facts.get('class_metric', 'accuracy').capitalize()} per class"
     rows = list(zip(map(in_one_line, facts["classes"]), facts["per_class"], facts["support"], strict=True))
     if len(rows) > CLASSES_SHOWN:
         measured = [row for row in rows if row[1] is not None]

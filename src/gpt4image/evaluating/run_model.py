@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,9 +20,11 @@ from gpt4image.encoding.text_encoders.tuning import FOLDER
 from gpt4image.models.aligner import Aligner, projection_head
 from gpt4image.models.backbones import in_timm, require_backed
 from gpt4image.parallel.devices import choose_device, memory_format_of
+from gpt4image.tasks.base import Task
+from gpt4image.tasks.registry import recorded_task
 from gpt4image.training.augment import Augmentation
 from gpt4image.training.checkpoint import load_tensors
-from gpt4image.training.predictions import outputs
+from gpt4image.training.predictions import outputs as read_outputs
 from gpt4image.training.text_space import TextSpace, read_text_space
 from gpt4image.training.trainer import augmentation_of, make_backbone
 
@@ -32,16 +35,16 @@ class Outputs(NamedTuple):
     """What a model says of n images.
 
     Attributes:
-        probabilities: (n, K) class probabilities.
+        predictions: (n, K), what the task's tail makes of the outputs: class probabilities, say.
         features: (n, C) pooled features, the input of the classifier.
     """
 
-    probabilities: Array
+    predictions: Array
     features: Array
 
     def only(self, rows: NDArray[np.bool_]) -> Outputs:
         """Return what was said of some of the images."""
-        return Outputs(self.probabilities[rows], self.features[rows])
+        return Outputs(self.predictions[rows], self.features[rows])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,7 +53,8 @@ class RunModel:
 
     Attributes:
         config: options of the run.
-        backbone: images to logits.
+        task: what it was trained for.
+        backbone: images to outputs.
         head: pooled features to the text space; None where the run learned no alignment.
         augmentation: how images are normalised.
         text_space: where texts lie among its embeddings; None without a head, or where that is not known.
@@ -58,6 +62,7 @@ class RunModel:
     """
 
     config: TrainConfig
+    task: Task
     backbone: nn.Module
     head: nn.Module | None
     augmentation: Augmentation
@@ -72,12 +77,14 @@ class RunModel:
         reader.head = nn.Identity()
         reader.eval()
 
+        tail = self.task.tail()
+
         def read(inputs: Tensor) -> tuple[Tensor, Tensor]:
-            logits, features = reader(inputs)
-            return logits.float().softmax(dim=1), features
+            found, features = reader(inputs)
+            return tail(found.float()), features
 
         try:
-            return Outputs(*outputs(read, pixels, indices, self.augmentation, self.config))
+            return Outputs(*read_outputs(read, pixels, indices, self.augmentation, self.config))
         finally:
             reader.release()
 
@@ -93,22 +100,29 @@ class RunModel:
         return nn.functional.normalize(self.head.cpu()(torch.from_numpy(features)), dim=1).numpy()
 
 
-def load_run_model(run_dir: Path, classes: int) -> RunModel:
+def load_run_model(run_dir: Path, task: Task | None, classes: Sequence[str]) -> RunModel:
     """Return the model of a finished run.
+
+    Args:
+        run_dir: the run.
+        task: of the run; without it, the one of the registry that it names.
+        classes: class names.
 
     Raises:
         RunError: the run is not finished, or its weights are of another number of classes.
     """
     config = options_of(runs.read_run(run_dir))
+    task = task or recorded_task(config)
+    outputs = task.outputs(classes)
     weights = load_tensors(run_dir / runs.MODEL)[0]
     architecture, args = timm_form(config)
-    require_backed(architecture, {"num_classes": classes, **args}, weights)
-    backbone = make_backbone(config.model_copy(update={"init": "scratch"}), classes).module
+    require_backed(architecture, {"num_classes": outputs, **args}, weights)
+    backbone = task.model(make_backbone(config.model_copy(update={"init": "scratch"}), outputs).module)
     try:
         backbone.load_state_dict(weights)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
-        raise RunError(f"The weights of {run_dir} do not fit a set of {classes} classes: {reason}") from None
+        raise RunError(f"The weights of {run_dir} do not fit a set of {len(classes)} classes: {reason}") from None
     head, space, foreign = None, None, ""
     if (run_dir / runs.HEAD).is_file():
         try:
@@ -120,6 +134,7 @@ def load_run_model(run_dir: Path, classes: int) -> RunModel:
         head = _load_head(run_dir / runs.HEAD, config.head)
     return RunModel(
         config=config,
+        task=task,
         backbone=backbone.eval(),
         head=head,
         augmentation=augmentation_of(config, backbone),

@@ -25,12 +25,11 @@ from gpt4image.pages.numbers import (
 from gpt4image.reporting.records import FEW_SEEDS, Comparison, Pair, comparisons_in
 
 SIGNIFICANT = 0.05
-METRICS = {"top1": "test accuracy"}
 
 
 def metric_name(comparison: Comparison) -> str:
     """Return what the numbers of a comparison are, for people."""
-    return METRICS.get(comparison.metric, f"test {comparison.metric}")
+    return f"test {comparison.titles.get(comparison.metric, comparison.metric)}"
 
 
 def phrase(arm: str) -> str:

@@ -1,4 +1,4 @@
-"""Metrics besides top-1 accuracy, in words and tables."""
+"""Metrics besides the primary one, in words and tables."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from rich.text import Text
 from gpt4image.pages.numbers import one_line, p_value, percent, percent_interval, points, points_interval
 from gpt4image.reporting.findings import comparison_table
 from gpt4image.reporting.records import Comparison, comparisons_in
+from gpt4image.tasks.registry import TITLES
 
 LABELS = {
-    "top5": "top-5 accuracy",
-    "mean_class_accuracy": "mean class accuracy",
-    "ece": "calibration error",
+    **TITLES,
     "many_shot": "most frequent third of the classes",
     "medium_shot": "middle third of the classes",
     "few_shot": "rarest third of the classes",
@@ -28,7 +27,7 @@ LABELS = {
     "text_to_image_recall": "text to image, recall at",
 }
 HEADINGS = ("arm", "mean", "95 % interval", "difference", "95 % interval", "p")
-ALWAYS = ("top5", "mean_class_accuracy", "ece")
+ALWAYS = tuple(TITLES)
 """What every run has; alone they are not worth a table of their own in a terminal."""
 
 

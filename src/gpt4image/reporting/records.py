@@ -17,6 +17,8 @@ from gpt4image.artifacts.runs import read_run
 from gpt4image.base.errors import RunError, nearest
 from gpt4image.base.files import read_json
 from gpt4image.base.outcome import SetAside
+from gpt4image.tasks.classification import Classification
+from gpt4image.tasks.registry import TITLES
 
 COMPARISON = "comparison.json"
 FEW_SEEDS = 3
@@ -46,7 +48,7 @@ class Gap(Record):
 
 
 class Metric(Record):
-    """A metric besides top-1 accuracy over the seeds of an arm, a fraction."""
+    """A metric besides the primary one over the seeds of an arm, a fraction."""
 
     test: tuple[float, ...]
     mean: float
@@ -55,7 +57,7 @@ class Metric(Record):
 
 
 class Arm(Record):
-    """Results of one arm over its seeds; accuracies are fractions, ``seconds`` the mean training time of a run."""
+    """Results of one arm over its seeds; scores are fractions, ``seconds`` the mean training time of a run."""
 
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]
     test: tuple[float, ...]
@@ -105,6 +107,9 @@ class Comparison(Record):
     """All arms of one question, and the pairs of arms that answer it."""
 
     metric: str
+    titles: dict[str, str] = Field(default_factory=lambda: dict(TITLES))
+    higher_is_better: bool = True
+    image_score: str = Classification.image_score
     arms: Annotated[dict[str, Arm], Field(min_length=1)]
     pairs: tuple[Pair, ...] = ()
     data: dict[str, Any] = Field(default_factory=dict)
@@ -147,10 +152,14 @@ class Comparison(Record):
 
 
 class Validation(Record):
-    """Top-1 accuracy and loss on the validation split after an epoch."""
+    """Scores on the validation split after an epoch, by metric."""
 
-    top1: float | None = None
-    loss: float | None = None
+    scores: dict[str, float | None]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_metric(cls, record: Any) -> Any:
+        return {"scores": record}
 
 
 class Epoch(Record):
@@ -163,19 +172,43 @@ class Epoch(Record):
 
 
 class Evaluation(Record):
-    """Metrics of one split; ``confused`` has (class, other class, images of the first taken for the second)."""
+    """Metrics of one split.
+
+    ``metric`` is the primary one, ``scores`` has all by name, ``titles`` their names in words. ``confused`` has (class,
+    other class, images of the first taken for the second), where images have one class.
+    """
 
     split: str
     images: int
     labelled: int
-    top1: float | None = None
-    top5: float | None = None
-    ece: float | None = None
-    mean_class_accuracy: float | None = None
+    task: str = Classification.name
+    metric: str = Classification.primary.name
+    titles: dict[str, str] = Field(default_factory=lambda: dict(TITLES))
+    class_metric: str = "accuracy"
+    scores: dict[str, float] = Field(default_factory=dict)
     classes: tuple[str, ...]
     support: tuple[int, ...]
     per_class: tuple[float | None, ...]
-    confused: tuple[tuple[int, int, int], ...]
+    confused: tuple[tuple[int, int, int], ...] = ()
+
+    @property
+    def score(self) -> float | None:
+        """The primary metric; None where no image has a label."""
+        return self.scores.get(self.metric)
+
+    @property
+    def title(self) -> str:
+        """The primary metric in words."""
+        return self.titles.get(self.metric, self.metric)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_scores(cls, record: Any) -> Any:
+        """Gather the metrics, which stand beside everything else in the file."""
+        if not isinstance(record, dict):
+            return record
+        titles = record.get("titles", TITLES)
+        return record | {"scores": {name: record[name] for name in titles if record.get(name) is not None}}
 
     @model_validator(mode="before")
     @classmethod

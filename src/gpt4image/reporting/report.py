@@ -38,7 +38,7 @@ from gpt4image.reporting.records import (
     load_items,
     load_run,
 )
-from gpt4image.reporting.run_charts import ClassGains, Confused, accuracy_curves, class_gains, confusions, loss_curves
+from gpt4image.reporting.run_charts import ClassGains, Confused, class_gains, confusions, loss_curves, score_curves
 
 PAGE = "report.html"
 
@@ -164,7 +164,7 @@ def _run_page(run: Run, extras: Extras) -> Page:
         sentence=sentence,
         run=run,
         evaluation=run.evaluation,
-        curves=accuracy_curves("run", runs, reference=None),
+        curves=score_curves("run", runs, reference=None),
         losses=loss_curves("run", runs),
         classes=class_gains("run", None, runs[name]),
         confusions=confusions(runs),
@@ -172,8 +172,8 @@ def _run_page(run: Run, extras: Extras) -> Page:
         set_aside=extras.set_aside,
         **_shown("run", extras, runs),
     )
-    accuracy = run.evaluation.top1 if run.evaluation else None
-    return Page(html=html, text=sentence, summary={"top1": accuracy}, set_aside=tuple(extras.set_aside))
+    measured = {} if run.evaluation is None else {run.evaluation.metric: run.evaluation.score}
+    return Page(html=html, text=sentence, summary=measured, set_aside=tuple(extras.set_aside))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +221,7 @@ def _section(identifier: str, name: str, comparison: Comparison, runs: Mapping[s
         metrics=metric_tables.metric_tables(comparison),
         absent=metric_tables.absent_notes(comparison),
         intervals=charts.interval_chart(f"{identifier}-intervals", title, spreads, axis=metric),
-        curves=accuracy_curves(identifier, runs, reference=comparison.reference),
+        curves=score_curves(identifier, runs, reference=comparison.reference),
         losses=loss_curves(identifier, runs),
         classes=class_gains(identifier, runs[comparison.reference], runs[best]) if best else ClassGains(),
         best_arm=best,
@@ -231,20 +231,10 @@ def _section(identifier: str, name: str, comparison: Comparison, runs: Mapping[s
 
 def run_sentence(evaluation: Evaluation | None) -> str:
     """Return how good one run is, in one sentence."""
-    if evaluation is None or evaluation.top1 is None:
+    if evaluation is None or evaluation.score is None:
         return "This run was not evaluated on labelled pictures."
     split = {"val": "Validation", "test": "Test", "train": "Training"}.get(evaluation.split, evaluation.split)
-    more = [
-        f"{label} {value}"
-        for label, value in (
-            ("top-5", evaluation.top5 is not None and percent(evaluation.top5)),
-            (
-                "mean over classes",
-                evaluation.mean_class_accuracy is not None and percent(evaluation.mean_class_accuracy),
-            ),
-            ("calibration error", evaluation.ece is not None and f"{evaluation.ece:.3f}"),
-        )
-        if value
-    ]
+    others = {name: value for name, value in evaluation.scores.items() if name != evaluation.metric}
+    more = [f"{evaluation.titles.get(name, name)} {percent(value)}" for name, value in others.items()]
     extra = f" ({', '.join(more)})" if more else ""
-    return f"{split} accuracy is {percent(evaluation.top1)} on {evaluation.labelled:,} pictures{extra}."
+    return f"{split} {evaluation.title} is {percent(evaluation.score)} on {evaluation.labelled:,} pictures{extra}."

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from gpt4image.reporting import charts
 from gpt4image.reporting.records import Epoch, Run
+from gpt4image.tasks.classification import Classification
 
 CONFUSED = 5
 """Pairs of classes named per arm."""
@@ -35,23 +36,32 @@ def _curve(name: str, runs: Iterable[Run], read: Callable[[Epoch], float | None]
     )
 
 
-def accuracy_curves(identifier: str, runs: Mapping[str, Sequence[Run]], *, reference: str | None) -> Markup:
-    """Return the chart of validation accuracy over epochs, one panel per arm before the reference in grey."""
+def score_curves(identifier: str, runs: Mapping[str, Sequence[Run]], *, reference: str | None) -> Markup:
+    """Return the chart of validation scores over epochs, one panel per arm before the reference in grey."""
+
+    metric, title = _measured(runs)
 
     def curve(arm: str) -> charts.Curve | None:
         colour = charts.REFERENCE if arm == reference else charts.ACCENT
-        return _curve(arm, runs[arm], lambda epoch: epoch.val.top1 if epoch.val else None, colour=colour)
+        return _curve(arm, runs[arm], lambda epoch: epoch.val.scores.get(metric) if epoch.val else None, colour=colour)
 
     curves = {arm: found for arm in runs if (found := curve(arm))}
     if not curves:
         return Markup()
     return charts.curve_chart(
-        f"{identifier}-accuracy",
-        "Validation accuracy over epochs",
+        f"{identifier}-scores",
+        f"Validation {title} over epochs",
         {arm: [curve] for arm, curve in curves.items()},
         fractions=True,
         behind=curves.get(reference) if reference else None,
     )
+
+
+def _measured(runs: Mapping[str, Sequence[Run]]) -> tuple[str, str]:
+    """Return the primary metric of runs, and its name in words."""
+    measured = (run.evaluation for several in runs.values() for run in several if run.evaluation)
+    first = next(measured, None)
+    return (Classification.primary.name, Classification.primary.title) if first is None else (first.metric, first.title)
 
 
 def loss_curves(identifier: str, runs: Mapping[str, Sequence[Run]]) -> Markup:
@@ -101,8 +111,9 @@ def class_gains(identifier: str, before: Sequence[Run] | None, after: Sequence[R
         by = "accuracy" if old is None else "gain"
         left_out = f"{CLASSES_SHOWN} of {len(gains)} classes: those with the largest and the smallest {by}. "
         gains = gains[: CLASSES_SHOWN // 2] + gains[-CLASSES_SHOWN // 2 :]
-    title = "Accuracy of each class" if old is None else "Accuracy of each class, before and after"
-    chart = charts.class_chart(f"{identifier}-classes", title, gains, axis="accuracy within the class")
+    measured = next((run.evaluation.class_metric for run in after if run.evaluation), "accuracy")
+    title = f"{measured.capitalize()} of each class" + ("" if old is None else ", before and after")
+    chart = charts.class_chart(f"{identifier}-classes", title, gains, axis=f"{measured} within the class")
     return ClassGains(chart=chart, left_out=left_out)
 
 

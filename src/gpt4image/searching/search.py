@@ -58,7 +58,7 @@ def search(config: SearchConfig) -> Outcome:
     options = options_of(record)
     space = read_text_space(config.run_dir, options)
     images = _images(config, options)
-    model = load_run_model(config.run_dir, record["run"]["data"]["classes"])
+    model = load_run_model(config.run_dir, None, record["run"]["classes"])
     queries = place_queries(texts, config.image, model, space)
     indexed = _index(config, model, images, queries.vectors.shape[1])
     started = time.monotonic()

@@ -66,11 +66,6 @@ class Task(Protocol):
         ...
 
     @property
-    def shown(self) -> tuple[str, ...]:
-        """Keys of ``measure`` that ``evaluate`` prints."""
-        ...
-
-    @property
     def mixes(self) -> bool:
         """Whether targets may be averaged over images (mixup, CutMix)."""
         ...
@@ -91,6 +86,14 @@ class Task(Protocol):
 
     def known(self, labels: Labels) -> NDArray[np.bool_]:
         """Return (N,) which images have an annotation."""
+        ...
+
+    def counts(self, labels: Labels, classes: int) -> NDArray[np.int64]:
+        """Return (K,) how many images have each class."""
+        ...
+
+    def groups(self, labels: Labels) -> NDArray[np.int64]:
+        """Return (N,) a class per image, NO_LABEL where it has none: by these splits and few labels are drawn."""
         ...
 
     def outputs(self, classes: Sequence[str]) -> int:
@@ -114,6 +117,14 @@ class Task(Protocol):
 
     def has_target(self, labels: Labels, soft: Floats | None) -> NDArray[np.bool_]:
         """Return (B,) which images have a target."""
+        ...
+
+    def placeholder(self, has_target: NDArray[np.bool_], outputs: int) -> Floats:
+        """Return (N, K) targets as of a teacher that knows nothing but which images have one."""
+        ...
+
+    def with_labels(self, soft: Floats, labels: Labels, trust: float) -> Floats:
+        """Return a teacher's targets (B, K) of which ``trust`` is the given label where there is one."""
         ...
 
     def without_target(self, targets: Tensor, images: Tensor) -> Tensor:

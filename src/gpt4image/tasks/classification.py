@@ -104,14 +104,13 @@ class Classification:
     """One class out of K per image; labels (N,) int64, NO_LABEL where there is none. See ``tasks.base.Task``."""
 
     name: ClassVar[str] = "classification"
-    primary: ClassVar[Metric] = Metric(name="top1", title="top-1 accuracy")
+    primary: ClassVar[Metric] = Metric(name="top1", title="accuracy")
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric(name="top5", title="top-5 accuracy"),
         Metric(name="mean_class_accuracy", title="mean class accuracy"),
         Metric(name="ece", title="calibration error", higher_is_better=False),
     )
     image_score: ClassVar[str] = "whether the class is right"
-    shown: ClassVar[tuple[str, ...]] = ("images", "labelled", "top1", "top5", "mean_class_accuracy", "ece", "loss")
     mixes: ClassVar[bool] = True
     exclusive: ClassVar[bool] = True
     text_labels: ClassVar[bool] = True
@@ -130,6 +129,14 @@ class Classification:
         """Return (N,) which images have a class."""
         return labels != NO_LABEL
 
+    def counts(self, labels: Labels, classes: int) -> NDArray[np.int64]:
+        """Return (K,) how many images have each class."""
+        return np.bincount(labels[labels != NO_LABEL], minlength=classes)
+
+    def groups(self, labels: Labels) -> NDArray[np.int64]:
+        """Return the labels."""
+        return labels
+
     def outputs(self, classes: Sequence[str]) -> int:
         """Return the number of classes."""
         return len(classes)
@@ -145,6 +152,15 @@ class Classification:
     def has_target(self, labels: Labels, soft: Floats | None) -> NDArray[np.bool_]:
         """Return (B,) which images have a class, or any probability."""
         return labels != NO_LABEL if soft is None else soft.any(axis=1)
+
+    def placeholder(self, has_target: NDArray[np.bool_], outputs: int) -> Floats:
+        """Return equal probabilities for all classes, zeros without a target."""
+        return np.where(has_target[:, None], np.float32(1 / outputs), np.zeros(outputs, np.float32))
+
+    def with_labels(self, soft: Floats, labels: Labels, trust: float) -> Floats:
+        """Return a teacher's class probabilities, ``trust`` of which is the given class where there is one."""
+        share = np.where(labels != NO_LABEL, np.float32(trust), np.float32(0))[:, None]
+        return (1 - share) * soft + share * one_hot(labels, soft.shape[1])
 
     def without_target(self, targets: Tensor, images: Tensor) -> Tensor:
         """Return targets with rows of zeros for some images."""

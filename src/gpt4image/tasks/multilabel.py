@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from gpt4image.base.errors import DataError
 from gpt4image.data.geometry import Geometry
+from gpt4image.data.labels import rarest_classes
 from gpt4image.parallel.processes import gather
 from gpt4image.tasks.base import Floats, Labels, Metric
 from gpt4image.tasks.classification import ranked
@@ -47,15 +48,6 @@ class MultiLabel:
         Metric(name="ranking_precision", title="label ranking average precision"),
     )
     image_score: ClassVar[str] = "label ranking average precision"
-    shown: ClassVar[tuple[str, ...]] = (
-        "images",
-        "labelled",
-        "mAP",
-        "f1_macro",
-        "f1_micro",
-        "ranking_precision",
-        "loss",
-    )
     mixes: ClassVar[bool] = True
     exclusive: ClassVar[bool] = False
     text_labels: ClassVar[bool] = True
@@ -71,6 +63,14 @@ class MultiLabel:
     def known(self, labels: Labels) -> NDArray[np.bool_]:
         """Return (N,) which images have a class that is known to be present or absent."""
         return (labels != NOT_KNOWN).any(axis=1)
+
+    def counts(self, labels: Labels, classes: int) -> NDArray[np.int64]:
+        """Return (K,) how many images have each class."""
+        return (labels == 1).sum(axis=0)
+
+    def groups(self, labels: Labels) -> NDArray[np.int64]:
+        """Return the rarest class of each image."""
+        return rarest_classes(labels)
 
     def outputs(self, classes: Sequence[str]) -> int:
         """Return the number of classes."""
@@ -89,6 +89,19 @@ class MultiLabel:
     def has_target(self, labels: Labels, soft: Floats | None) -> NDArray[np.bool_]:
         """Return (B,) which images have a class that is known; NaN and negative numbers are not."""
         return ((labels if soft is None else soft) >= 0).any(axis=1)
+
+    def placeholder(self, has_target: NDArray[np.bool_], outputs: int) -> Floats:
+        """Return a probability of one half for all classes, NaN without a target."""
+        return np.where(has_target[:, None], np.float32(0.5), np.full(outputs, np.nan, np.float32))
+
+    def with_labels(self, soft: Floats, labels: Labels, trust: float) -> Floats:
+        """Return a teacher's probabilities, ``trust`` of which is the given label where a class is known.
+
+        The label stands alone where the teacher knows nothing (NaN).
+        """
+        given = labels.astype(np.float32)
+        both = np.where(np.isnan(soft), given, (1 - trust) * soft + trust * given)
+        return np.where(labels != NOT_KNOWN, both, soft).astype(np.float32)
 
     def without_target(self, targets: Tensor, images: Tensor) -> Tensor:
         """Return targets in which some images count for nothing."""
@@ -130,6 +143,7 @@ class MultiLabel:
             "f1_micro": float(multilabel_f1_score(scores, given, average="micro", threshold=THRESHOLD, **ignore)),
             "ranking_precision": float(self.scores(predictions, labels).mean()),
             "loss": float(loss[counts].mean()),
+            "class_metric": "average precision",
             "support": support,
             "per_class": per_class,
         }

@@ -15,12 +15,22 @@ TASKS: Mapping[str, Callable[[TrainOptions], Task]] = {
     "multilabel": lambda options: MultiLabel(focus=options.focus_negatives),
 }
 
+TITLES: Mapping[str, str] = {
+    metric.name: metric.title for task in (Classification, MultiLabel) for metric in (task.primary, *task.metrics)
+}
+"""Metrics of the tasks in words, for records that do not bring their own."""
+
 
 def find_task(name: str, options: TrainOptions) -> Task:
     """Return a task by name. Raises ConfigError: there is none of that name."""
     if name not in TASKS:
         raise ConfigError(f"--task {nearest(name, TASKS)}")
     return TASKS[name](options)
+
+
+def recorded_task(options: TrainOptions) -> Task:
+    """Return the task of a finished run; runs of versions without tasks are of classification."""
+    return find_task("classification" if options.task == "auto" else options.task, options)
 
 
 def task_of(labels: Labels, options: TrainOptions) -> Task:

@@ -17,6 +17,7 @@ from gpt4image.config import TrainConfig, TrainOptions
 from gpt4image.data import SPLITS
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import choose_device, cpu_threads, device_name
+from gpt4image.tasks.base import Task
 from gpt4image.training.tracking import require_trackers, tracked
 from gpt4image.training.training_data import Prepared, prepare
 
@@ -27,8 +28,12 @@ FINISHED = (
 OnStep = Callable[[int, int, str], None]
 
 
-def train(config: TrainConfig) -> Outcome:
+def train(config: TrainConfig, task: Task | None = None) -> Outcome:
     """Train one run into ``config.out``.
+
+    Args:
+        config: options.
+        task: what to train for, where it is not one of the registry; ``config.task`` names it otherwise.
 
     Raises:
         ConfigError, DataError, TableError, ModelError, RunError: before training starts.
@@ -39,7 +44,7 @@ def train(config: TrainConfig) -> Outcome:
     left_out: list[SetAside] = []
     # The folder is held from the start, so that one that cannot be written to is known before images are read.
     with processes.joined(choose_device(config.device)), cpu_threads(config.threads), _alone_in(config.out):
-        ready = processes.together(lambda: _prepared(config), first_ahead=True)
+        ready = processes.together(lambda: _prepared(config, task), first_ahead=True)
         if ready is not None:
             _require_same_data(ready)
             _train(resolve(ready))
@@ -56,7 +61,7 @@ def _alone_in(out: Path) -> Iterator[None]:
         yield
 
 
-def _prepared(config: TrainConfig) -> Prepared | None:
+def _prepared(config: TrainConfig, task: Task | None) -> Prepared | None:
     """Return what the run reads and its options; None where it is finished."""
     if config.text_labels is None and config.label_trust is not None:
         raise ConfigError(
@@ -70,7 +75,7 @@ def _prepared(config: TrainConfig) -> Prepared | None:
             return None
     else:
         runs.require_new(config.out)
-    return prepare(config, splits=("train", "val"))
+    return prepare(config, splits=("train", "val"), task=task)
 
 
 def _require_same_data(ready: Prepared) -> None:
@@ -164,7 +169,7 @@ def data_facts(ready: Prepared) -> dict[str, Any]:
             "spec": data.image_set.spec,
             **ready.sizes,
             "classes": len(data.classes),
-            "labelled": int((data.labels[train] >= 0).sum()),
+            "labelled": int(data.task.known(data.labels[train]).sum()),
             "described": 0 if data.text is None else int(data.text.described[train].sum()),
         },
     }
@@ -192,7 +197,7 @@ def _outcome(out: Path, left_out: list[SetAside], *, finished: bool) -> Outcome:
             "classes": facts["data"]["classes"],
             "labelled": facts["data"]["labelled"],
             "described": facts["data"]["described"],
-            "val_top1": None if last["val"] is None else round(last["val"]["top1"], 4),
+            **_validated(last["val"]),
             **notes,
             "seconds": facts["seconds"],
             "images_per_second": facts["images_per_second"],
@@ -200,6 +205,13 @@ def _outcome(out: Path, left_out: list[SetAside], *, finished: bool) -> Outcome:
         },
         set_aside=(*runs.read_set_aside(out), *left_out),
     )
+
+
+def _validated(val: Mapping[str, Any] | None) -> dict[str, float | None]:
+    """Return the last validation scores, ``val_METRIC``; of the loss none, which the curves show."""
+    if val is None:
+        return {"val": None}
+    return {f"val_{name}": round(value, 4) for name, value in val.items() if name != "loss"}
 
 
 def _next(out: Path, sizes: Mapping[str, Any]) -> str:

@@ -187,6 +187,7 @@ def prepare(
     image_set, table = loaded or load_image_set(config)
     task = task or (task_of(image_set.labels, config) if config.task == "auto" else find_task(config.task, config))
     task.require(image_set.labels, image_set.classes, config.data)
+    named = {"task": task.name} if config.task == "auto" else {}
     config = config.model_copy(update={"task": task.name})
     text_labels = load_text_labels(config, image_set)
     sizes = {split: len(image_set.indices(split)) for split in SPLITS}
@@ -196,6 +197,7 @@ def prepare(
     if to_train and not sizes["train"]:
         raise DataError(f"{config.data}: no image is in train ({there}), so there is nothing to train on.")
     config, chosen = auto.choose(config, image_set)
+    chosen = {**named, **chosen}
     if to_train:
         require_batch(sizes["train"], config)
         require_selectable(config, image_set, task)
