@@ -100,7 +100,6 @@ def one(search: Search, options: dict[str, Any], seed: int) -> tuple[float, floa
     from gpt4image.comparing.regimes import Regime
     from gpt4image.config import TrainConfig
     from gpt4image.encoding.class_names import ClassNames, embed_class_names
-    from gpt4image.evaluating.measures import Measures
     from gpt4image.parallel.devices import cpu_threads
     from gpt4image.training import loop
     from gpt4image.training.train import run
@@ -136,7 +135,6 @@ def one(search: Search, options: dict[str, Any], seed: int) -> tuple[float, floa
             regime=Regime(labels_per_class=search.labels_per_class, label_noise=search.label_noise),
             teacher=None,
             class_names=names,
-            asked=Measures(),
         )
         ready = dataclasses.replace(ready, data=arms.ALL[arm].prepare(situation(job, ready.data)))
         started = time.monotonic()

@@ -29,7 +29,6 @@ from gpt4image.data.labels import LABEL_NAMES, MAX_LABEL_LETTERS
 
 FORMAT = 3  # of what is remembered of a shard: a higher one where the same shard gives another index
 MAX_LABEL_BYTES = 1_000_000  # of a member that holds a label, among other things
-BLOCK = 512
 
 
 @dataclass
@@ -89,7 +88,7 @@ class ShardSource:
 def index_shard(path: str) -> ShardIndex:
     """Return what is in a shard, from the cache where it has not changed since.
 
-    A shard that is cut off or damaged gives the samples before that place, and the rest is set aside.
+    A shard that is cut off or damaged gives the samples before that place, and is named.
     """
     state = file_state(path)
     cached = _cache_file(path)
@@ -138,57 +137,43 @@ class _Sample:
 def _read_index(path: str) -> ShardIndex:
     index = ShardIndex()
     samples: dict[str, _Sample] = {}
-    shard = Path(path).name
-    last = ""
+    shard, damage = Path(path).name, ""
     try:
         with open(path, "rb") as file:  # noqa: PTH123
             size = os.fstat(file.fileno()).st_size
-            for name, extension, member in _members(file, shard, index.set_aside):
+            for name, extension, member in _members(file):
                 if not is_unicode(name):
                     index.set_aside.append((ascii(name), f"its name is not valid UTF-8, in {shard}"))
                 else:
-                    last = name
                     _note(samples.setdefault(name, _Sample()), extension, member, file, size)
     except OSError as error:
-        index.set_aside.append((shard, f"cannot be read: {error.strerror or error}"))
-    if any(name == shard for name, _ in index.set_aside):
-        _doubt_label(samples, last)
+        damage = error.strerror or str(error)
+    except Exception as error:  # noqa: BLE001  (what tarfile raises on damaged headers has no common base)
+        damage = str(error)
     for name, sample in samples.items():
         _conclude(index, name, sample, shard)
+    if damage:
+        index.set_aside.append(
+            (shard, f"damaged, cut off or no plain tar file ({damage}): {len(index.names)} samples read")
+        )
     return index
 
 
-def _members(
-    file: io.BufferedReader, shard: str, set_aside: list[tuple[str, str]]
-) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
-    """Yield name, extension and header of each member that counts; note where a damaged shard ends."""
-    count = 0
-    try:
-        with tarfile.open(fileobj=file, mode="r:") as archive:
-            while (member := archive.next()) is not None:
-                if member.size < 0:
-                    raise tarfile.ReadError("a member of negative size")
-                count += 1
-                archive.members.clear()  # pyright: ignore  (tarfile would keep the headers of all members)
-                folder, slash, base = member.name.rpartition("/")
-                stem, dot, extension = base.partition(".")
-                if stem and dot and not member.isdir():
-                    yield f"{folder}{slash}{stem}", extension.lower(), member
-            file.seek(archive.offset)
-        end = file.read(BLOCK)
-        if any(end):
-            set_aside.append((shard, f"damaged after member {count}: the rest cannot be read"))
-        elif not end:  # an archive ends with blocks of zeros
-            set_aside.append((shard, f"cut off after member {count}, or written without its end"))
-    except OSError:
-        raise
-    except Exception as error:  # noqa: BLE001  (what tarfile raises on damaged headers has no common base)
-        reason = (
-            "not a tar file (compressed ones must be unpacked first)"
-            if not count
-            else f"cut off or damaged after member {count}: {error}"
-        )
-        set_aside.append((shard, reason))
+def _members(file: io.BufferedReader) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
+    """Yield name, extension and header of each member that counts; where a damaged shard ends, tarfile raises."""
+    with tarfile.open(fileobj=file, mode="r:") as archive:
+        while (member := archive.next()) is not None:
+            if member.size < 0:
+                raise tarfile.ReadError("a member of negative size")
+            archive.members.clear()  # pyright: ignore  (tarfile would keep the headers of all members)
+            folder, slash, base = member.name.rpartition("/")
+            stem, dot, extension = base.partition(".")
+            if stem and dot and not member.isdir():
+                yield f"{folder}{slash}{stem}", extension.lower(), member
+        file.seek(archive.offset)
+        end = file.read(tarfile.BLOCKSIZE)
+        if any(end) or not end:  # an archive ends with blocks of zeros, and tarfile stops at the first bad header
+            raise tarfile.ReadError("its end is missing")
 
 
 def _note(sample: _Sample, extension: str, member: tarfile.TarInfo, file: io.BufferedReader, size: int) -> None:
@@ -209,13 +194,6 @@ def _note(sample: _Sample, extension: str, member: tarfile.TarInfo, file: io.Buf
     else:
         file.seek(member.offset_data)
         setattr(sample, extension, file.read(member.size))
-
-
-def _doubt_label(samples: dict[str, _Sample], last: str) -> None:
-    """Fault the last sample of a cut shard if it alone lacks a label: what held it may have been cut off."""
-    with_label = {name for name, sample in samples.items() if sample.cls is not None or sample.json is not None}
-    if with_label and last not in with_label:
-        samples[last].fault = samples[last].fault or "its label may have been cut off with the rest"
 
 
 def _conclude(index: ShardIndex, name: str, sample: _Sample, shard: str) -> None:
