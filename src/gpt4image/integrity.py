@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.store_file import connect_reader
+from gpt4image.artifacts.store_file import APPLICATION_ID, connect_reader
 from gpt4image.artifacts.table import MANIFEST as TABLE
 from gpt4image.artifacts.text_labels import FORMAT, TextLabels
 from gpt4image.base.checksums import FILES, SEAL, card_checksums, file_digest, recorded_files, require_recorded
-from gpt4image.base.errors import ConfigError, DamagedError, Gpt4ImageError, StoreError, TableError
+from gpt4image.base.errors import ConfigError, DamagedError, Gpt4ImageError, StoreError
 from gpt4image.base.files import read_json, read_json_lines, read_parquet
 
 INDEX, COMPARISON, CARD = "index.json", "comparison.json", "README.md"
@@ -120,7 +120,7 @@ def _own_checksum(path: Path) -> bool | None:
         return _parquet(path)
     if path.suffix == ".npy" and any((path.parent / name).is_file() for name in (TABLE, INDEX)):
         return False
-    return True if _is_sqlite(path) and _store(path) else None
+    return True if _is_store(path) and _store(path) else None
 
 
 def _weights(path: Path) -> bool | None:
@@ -136,23 +136,21 @@ def _parquet(path: Path) -> bool | None:
     if path.name.startswith("predictions-"):
         read_parquet(path)
         return False
-    try:
-        TextLabels.load(path)
-    except TableError:
-        with path.open("rb") as file:  # the name of the format stands at the end, in the footer
-            if FORMAT.encode() in file.read():
-                raise
+    facts = (read_parquet(path).schema.metadata or {}).get(FORMAT.encode())
+    if facts is None:
         return None
-    return SEAL in str(read_parquet(path, columns=[]).schema.metadata)
+    TextLabels.load(path)
+    return SEAL.encode() in facts
 
 
-def _is_sqlite(path: Path) -> bool:
+def _is_store(path: Path) -> bool:
     with path.open("rb") as file:
-        return file.read(16) == b"SQLite format 3\0"
+        header = file.read(72)
+    return header.startswith(b"SQLite format 3\0") and header[68:] == APPLICATION_ID.to_bytes(4, "big")
 
 
 def _store(path: Path) -> bool:
-    """Check a description store; return False for an SQLite file of others. Raises StoreError: it is damaged."""
+    """Check a description store; return False for one of another version. Raises StoreError: it is damaged."""
     try:
         with contextlib.closing(connect_reader(path)) as connection:
             found = [row[0] for row in connection.execute("PRAGMA integrity_check")]
@@ -183,7 +181,7 @@ def _again(path: Path) -> str:
     if runs.has_begun(folder) or runs.has_begun(folder.parent) or path.name in RECORDS:
         return f"Delete the folder of the run and train it again{_command(folder)}."
     if path.suffix == ".parquet":
-        return ""  # said by the error
+        return f"Write it again with `gpt4image label --out {shlex.quote(str(path))}`."
     return f"Bring back a copy, or save what can be read: `sqlite3 {shlex.quote(str(path))} .recover`."
 
 
