@@ -200,7 +200,7 @@ def test_a_new_name_is_on_disk_when_a_write_returns(tmp_path: Path, monkeypatch:
     fsync = os.fsync
 
     def noted(descriptor: int) -> None:
-        flushed.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink())
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", noted)
