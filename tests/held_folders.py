@@ -13,7 +13,7 @@ from pathlib import Path
 HOLD = """
 import sys, time
 from pathlib import Path
-from gpt4image import runs
+from gpt4image.artifacts import runs
 with runs.writing(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

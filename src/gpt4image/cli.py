@@ -75,7 +75,7 @@ COMMANDS = {
     "predict": Command("name the classes of images", "PredictConfig", "deploying.predict:predict"),
     "search": Command("find images by words or by another image", "SearchConfig", "searching.search:search"),
     "completion": Command("script by which a shell completes options", "CompletionConfig", "completion:completion"),
-    "doctor": Command("what is installed, what is missing", "DoctorConfig", "doctor:doctor"),
+    "doctor": Command("what is installed or missing; with a path: is it whole?", "DoctorConfig", "doctor:doctor"),
 }
 
 

@@ -1,4 +1,4 @@
-"""The stage doctor: what is installed, where a run would compute and how, and what is missing for which use."""
+"""The stage doctor: what is installed, what is missing for which use, and whether what stages wrote is whole."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import os
 import platform
 import re
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
-from gpt4image.base.outcome import Outcome
+from gpt4image.base.outcome import Outcome, SetAside
+from gpt4image.base.visible import in_one_line
 from gpt4image.config import DoctorConfig
 
 EXTRAS = {
@@ -28,8 +30,16 @@ EXTRAS = {
 ENVIRONMENT = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "HF_TOKEN", "HF_HOME", "HF_HUB_OFFLINE", "RAY_ADDRESS", "CXX")
 
 
-def doctor(_: DoctorConfig) -> Outcome:
-    """Look at this machine and change nothing. Environment variables are said to be set or not, never the value."""
+def doctor(config: DoctorConfig) -> Outcome:
+    """Look at this machine, or at what a stage wrote, and change nothing.
+
+    Environment variables are said to be set or not, never the value.
+
+    Raises:
+        ConfigError: a path is given where nothing is that a stage wrote.
+    """
+    if config.path is not None:
+        return _checked(config.path)
     missing = {name: _missing(name) for name in EXTRAS}
     record: dict[str, Any] = {
         "machine": _machine(),
@@ -40,6 +50,21 @@ def doctor(_: DoctorConfig) -> Outcome:
     return Outcome(
         record=record,
         text="\n\n".join(_table(title, rows) for title, rows in _sections(record).items()),
+    )
+
+
+def _checked(path: Path) -> Outcome:
+    """Check the files at a path; damaged ones are named as set aside, so that the exit code says so."""
+    from gpt4image.integrity import check
+
+    files = check(path)
+    damaged = [file for file in files if file.state == "damaged"]
+    return Outcome(
+        path=path,
+        summary={"files": len(files), "damaged": len(damaged)},
+        record={"checked": [{"file": str(file.path), "state": file.state} for file in files]},
+        text="\n".join(f"{in_one_line(str(file.path))}: {file.state}" for file in files),
+        set_aside=tuple(SetAside(name=str(file.path), reason=file.reason) for file in damaged),
     )
 
 

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import errno
+import json
 import math
 import os
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt4image.base.errors import RunError
+from gpt4image.base.errors import DamagedError, RunError
 from gpt4image.base.files import (
     append_json_line,
     atomic_path,
     fingerprint,
+    open_npy,
     read_json,
     read_json_lines,
+    read_parquet,
     require_writable,
     staging_folder,
     write_json,
     write_json_lines,
+    write_parquet,
     write_text,
 )
 
@@ -130,3 +136,94 @@ def test_what_is_staged_is_there_as_a_whole_or_not_at_all(tmp_path: Path) -> Non
         raise RuntimeError("half a card")
     assert sorted(path.name for path in place.iterdir()) == ["card.md", "model"]
     assert (place / "model" / "config.json").stat().st_mode & 0o044 == 0o044, "others may read it"
+
+
+def test_a_line_that_is_broken_is_named_wherever_it_ends_and_unicode_line_ends_are_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    write_json_lines(path, ["a\u2028b\x85c"])
+    assert read_json_lines(path) == ["a\u2028b\x85c"]
+    path.write_text('{"a": 1}\n{"half\n')
+    with pytest.raises(RunError, match="its line 2 is no JSON"):
+        read_json_lines(path)
+
+
+@pytest.mark.parametrize("text", ["NaN", "[-Infinity]", '{"a": 1e999}', "1" + "0" * 400, "[" * 101 + "]" * 101])
+def test_json_with_numbers_or_depth_that_no_record_has_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(DamagedError, match="is no JSON"):
+        read_json(tmp_path / "a.json")
+
+
+def test_a_record_that_was_changed_does_not_match_its_checksum_and_one_without_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {2: "é", 10: [0.1, 1e300], "n": None})
+    assert read_json(path) == {"2": "é", "10": [0.1, 1e300], "n": None}
+    path.write_text(path.read_text().replace("0.1", "0.2"))
+    with pytest.raises(DamagedError, match=r"does not match its checksum; if you changed it on purpose, delete"):
+        read_json(path)
+    write_json(path, {"a": 1}, checksum=False)
+    assert json.loads(path.read_text()) == read_json(path) == {"a": 1}
+
+
+def test_arrays_that_are_cut_longer_or_of_another_type_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    np.save(path, np.arange(6, dtype=np.int64))
+    assert open_npy(path, np.int64, (6,)).tolist() == list(range(6))
+    whole = path.read_bytes()
+    for content in (b"", whole[:-1], whole + b"x", whole[:70], whole.replace(b"<i8", b"|O8"), b"PK\x03\x04" + whole):
+        path.write_bytes(content)
+        with pytest.raises(DamagedError, match=r"a\.npy is damaged"):
+            open_npy(path, np.int64, (6,))
+    path.write_bytes(whole)
+    with pytest.raises(DamagedError, match=r"holds int64 \(6,\), but the manifest says int64 \(7,\)"):
+        open_npy(path, np.int64, (7,))
+    with pytest.raises(DamagedError, match="cannot be read"):
+        open_npy(tmp_path / "gone.npy", np.int64, (6,))
+
+
+def test_parquet_that_is_no_parquet_or_lacks_a_column_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "key=1" / "a.parquet"  # what other readers take for a column
+    write_parquet(path, pa.table({"x": [1, 2], "y": ["a", "b"]}))
+    assert read_parquet(path).to_pydict() == {"x": [1, 2], "y": ["a", "b"]}
+    assert read_parquet(path, ["y"]).to_pydict() == {"y": ["a", "b"]}
+    with pytest.raises(DamagedError, match="it has no column 'z'"):
+        read_parquet(path, ["x", "z"])
+    for content in (b"", b"PAR1", path.read_bytes()[:-9]):
+        path.write_bytes(content)
+        with pytest.raises(DamagedError, match="cannot be read as Parquet"):
+            read_parquet(path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders are flushed on POSIX alone")
+def test_a_new_name_is_on_disk_when_a_write_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[Path] = []
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    write_json(tmp_path / "a.json", 1)
+    assert flushed[0].name.startswith(".a.json.") and flushed[1:] == [tmp_path]
+    flushed.clear()
+    with staging_folder(tmp_path / "place") as staging:
+        write_text(staging / "model" / "b", "b")
+    assert flushed[-1] == tmp_path / "place" and any(path.name == "model" for path in flushed)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="fork")
+def test_the_next_writer_removes_what_a_killed_one_left_and_nothing_else(tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        with atomic_path(tmp_path / "a.json"), staging_folder(tmp_path):
+            os._exit(9)
+    os.waitpid(child, 0)
+    assert len(list(tmp_path.iterdir())) == 2
+    with atomic_path(tmp_path / "other" / "b.json") as alive:
+        alive.write_text("1")
+    kept = [".notes.tmp", ".a.json.mine.tmp", f".a.json.00000000-{child}-01234567.tmp", f".b.json.{os.getpid()}.tmp"]
+    for name in kept:
+        (tmp_path / name).touch()
+    write_json(tmp_path / "c.json", 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, "c.json", "other"])

@@ -211,6 +211,25 @@ def test_what_a_stopped_run_had_encoded_is_kept_where_the_store_has_grown(
     assert not [path.name for path in (tmp_path / "t").iterdir() if path.name.startswith(".partial")]
 
 
+@pytest.mark.parametrize("name", ["embeddings.npy", "order.npy", "texts.npy", "progress.json"])
+@pytest.mark.parametrize("content", [lambda whole: b"", lambda whole: whole[:-9] + bytes(9)], ids=["empty", "changed"])
+@pytest.mark.parametrize("grown", [False, True])
+def test_rows_of_a_stopped_run_that_are_damaged_are_encoded_again(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: Any, grown: bool
+) -> None:
+    monkeypatch.setattr(gpt4image.encoding.encode, "SECONDS_BETWEEN_REPORTS", 0)
+    fill(tmp_path / "a.db", sentences(60))
+    with pytest.raises(ModelError):
+        run(Letters(die_after=4))
+    if grown:
+        fill(tmp_path / "a.db", sentences(7, seed=9), first=60)
+    path = tmp_path / "t" / ".partial" / name
+    path.write_bytes(content(path.read_bytes()))
+    assert run(Letters()).summary["texts_encoded"] == 60 + 7 * grown
+    run(Letters(), out=tmp_path / "whole")
+    assert table_bytes(tmp_path / "t") == table_bytes(tmp_path / "whole")
+
+
 def test_a_change_of_plan_starts_afresh_and_another_encoder_is_refused(run: Any, tmp_path: Path) -> None:
     fill(tmp_path / "a.db", sentences(60))
     with pytest.raises(ModelError):

@@ -291,6 +291,46 @@ def test_best_weights_are_those_of_the_epochs_that_the_curve_holds(
     assert not list((tmp_path / "run").glob("*best*"))
 
 
+def test_training_never_goes_on_from_a_damaged_checkpoint_and_begins_anew_without_it(
+    colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = options(colour_folder, tmp_path / "run", checkpoint_seconds=0.0)
+    train(options(colour_folder, tmp_path / "whole"))
+    stop_after(monkeypatch, steps=5)
+    with pytest.raises(StoppedError):
+        train(config)
+    monkeypatch.undo()
+    checkpoint = tmp_path / "run" / runs.CHECKPOINT
+    whole = checkpoint.read_bytes()
+    for content in (b"", whole[:-100], whole[:-1] + bytes([whole[-1] ^ 1]), whole.replace(b'"step', b'"stop', 1)):
+        checkpoint.write_bytes(content)
+        with pytest.raises(
+            RunError, match=r"checkpoint\.safetensors .*or remove it and give the same command"
+        ) as caught:
+            train(config.model_copy(update={"resume": True}))
+        assert str(checkpoint) in str(caught.value) and checkpoint.read_bytes() == content
+    checkpoint.unlink()
+    train(config.model_copy(update={"resume": True}))
+    assert same(tmp_path / "whole", tmp_path / "run")
+
+
+def test_best_weights_that_are_gone_or_damaged_are_named_before_training_goes_on(
+    colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = options(colour_folder, tmp_path / "run", select="best", checkpoint_seconds=0.0)
+    stop_after(monkeypatch, steps=6)
+    with pytest.raises(StoppedError):
+        train(config)
+    monkeypatch.undo()
+    (best,) = (tmp_path / "run").glob(loop.BEST_FILES)
+    for damage in (lambda: best.write_bytes(best.read_bytes()[:-1] + b"!"), best.unlink):
+        damage()
+        with pytest.raises(RunError, match="These are the best weights so far"):
+            train(config.model_copy(update={"resume": True}))
+    (tmp_path / "run" / runs.CHECKPOINT).unlink()
+    train(config.model_copy(update={"resume": True}))
+
+
 def test_a_run_folder_is_not_overwritten_nor_continued_with_other_options(colour_folder: Path, tmp_path: Path) -> None:
     train(options(colour_folder, tmp_path / "run", epochs=1))
     with pytest.raises(RunError, match="already holds a run"):  # before the data is looked at

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -109,6 +110,17 @@ def require_recorded(folder: Path, name: str, record: Mapping[str, Any], *, larg
     if size <= largest and file_digest(path) != facts["sha256"]:
         raise DamagedError(damaged(path, "its content does not match its checksum"))
     return True
+
+
+def card_section(folder: Path, names: Iterable[str]) -> str:
+    """Return the part of a model card that names the checksum of each file, in the format of sha256sum."""
+    lines = [f"    {file_digest(folder / name)}  {name}" for name in names]
+    return "\n".join(["", "## Checksums (sha256)", "", *lines, ""])
+
+
+def card_checksums(card: str) -> dict[str, str]:
+    """Return the sha256 of files by name, as a model card keeps them; none where it names no plain file."""
+    return {name: digest for digest, name in re.findall(r"(?m)^    ([0-9a-f]{64})  ([^/\\\n]+)$", card)}
 
 
 def damaged(path: Path, reason: str) -> str:

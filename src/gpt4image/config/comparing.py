@@ -124,10 +124,15 @@ class DemoConfig(StageConfig):
 
 
 class DoctorConfig(StageConfig):
-    """Say what is installed, which device and precision a run would take, and what is missing for which use.
+    """Say what is installed, which device a run would take and what is missing; or check files for damage.
 
-    Example: gpt4image doctor
+    With a path, every file there is compared to its checksum: exit code 0 when all are whole, 1 when one is damaged.
+
+    Example: gpt4image doctor run
     """
+
+    path: tyro.conf.Positional[Path | None] = None
+    """Store, embedding table, index, text labels, run, comparison or exported model to check."""
 
 
 class CompletionConfig(StageConfig):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt4image.artifacts import runs
+from gpt4image.base.checksums import card_section
 from gpt4image.base.errors import ConfigError, DataError, ExportError, MissingExtraError
 from gpt4image.base.files import staging_folder, write_text
 from gpt4image.base.outcome import Outcome
@@ -63,7 +64,8 @@ def export(config: ExportConfig) -> Outcome:
             data_licence=config.data_licence,
             repository=config.push_to_hub,
         )
-        write_text(_card(config, path), card)
+        names = [path.name] if path.is_file() else sorted(file.name for file in path.iterdir())
+        write_text(_card(config, path), card + card_section(path if path.is_dir() else staging, names))
     small_stem = config.format == "timm" and needs_small_stem(leaving)
     return Outcome(
         path=config.out,

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image import __version__, runs
+from gpt4image import __version__
+from gpt4image.artifacts import runs
 from gpt4image.artifacts.table import EmbeddingTable, is_table
 from gpt4image.base.checksums import file_facts
 from gpt4image.base.errors import ConfigError, DataError, MissingExtraError, RunError

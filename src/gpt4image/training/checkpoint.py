@@ -65,7 +65,7 @@ class _Checksum:
     def add(self, name: str, tensor: Tensor) -> None:
         """Add a tensor in main memory, in the plain order."""
         self._sha256.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        self._sha256.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        self._sha256.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
 
 
 def load_tensors(
@@ -103,6 +103,12 @@ def load_tensors(
     if not whole:
         raise DamagedError(damaged(path, "its content does not match its checksum"))
     return tensors, state
+
+
+def header_of(path: Path) -> dict[str, str]:
+    """Return the metadata of a safetensors file that ``load_tensors`` has read."""
+    with safe_open(path, framework="pt") as file:
+        return file.metadata() or {}
 
 
 def save_checkpoint(
