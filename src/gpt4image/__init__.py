@@ -21,7 +21,6 @@ __version__ = "0.1.0"
 _MODULE_OF = {
     "Aligner": "aligner",
     "Alignment": "alignment",
-    "FurtherTexts": "alignment",
     "gradient_ratio": "training.weighting",
     "create_backbone": "models",
     "DescribedImages": "pairs",
