@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.base.errors import TableError, first_few
+from gpt4image.base.errors import TableError
 from gpt4image.base.files import atomic_path
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.labelling.label_noise import Noise, explained, most_doubtful
@@ -233,7 +233,7 @@ class TextLabels:
                 "`gpt4image label`."
             ) from None
         if removed != REMOVED:
-            what = first_few(f"{name} {value}" for name, value in removed.items() if value != REMOVED[name])
+            what = ", ".join(f"{name} {value!r}" for name, value in removed.items() if value != REMOVED[name])
             raise TableError(
                 f"{path} was written by an earlier version with {what}, which is no longer supported; write it again "
                 "with `gpt4image label`."
