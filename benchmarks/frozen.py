@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from gpt4image.artifacts.text_labels import TargetRule
 from gpt4image.comparing.statistics import paired
 from gpt4image.data import load_with_splits
 from gpt4image.data.image_set import ImageSet
@@ -103,7 +102,7 @@ def compare(name: str, weights: str) -> None:
     train, others = (train - mean) / deviation, (features(image_set, list(map(int, test)), weights) - mean) / deviation
     truth, classes = corpus(name).labels[chosen], corpus(name).classes
     test_labels = np.array([classes.index(image_set.classes[label]) for label in image_set.labels[test]])
-    texts = Texts.one(table(name)[chosen], np.ones(len(chosen), bool), names_of(name))
+    texts = Texts(table(name)[chosen], np.ones(len(chosen), bool), names_of(name))
 
     def score(targets: Array) -> float:
         return accuracy(train, targets, others, test_labels)
@@ -116,7 +115,7 @@ def compare(name: str, weights: str) -> None:
             given = kept_labels(truth, kept, seed)
             given = flip_labels(given, np.arange(len(given)), wrong, len(classes), seed, class_dependent=False)
             reading = read(name, texts, given, seed)
-            aims = targets_by(TargetRule(), reading, given)
+            aims = targets_by(reading, given)
             found.append((score(one_hot(given, len(classes))), score(aims)))
         alone, text = np.array(found).T
         gain = paired(text, alone)

@@ -94,12 +94,13 @@ def identity(search: Search, name: str, options: dict[str, Any], seed: int) -> d
 def one(search: Search, options: dict[str, Any], seed: int) -> tuple[float, float]:
     """Return the validation accuracy of one run, and its seconds."""
     from gpt4image.artifacts.runs import read_run
-    from gpt4image.comparing import arms
+    from gpt4image.comparing.arms import PREPARE
     from gpt4image.comparing.jobs import situation
     from gpt4image.comparing.planning import Job
     from gpt4image.comparing.regimes import Regime
     from gpt4image.config import TrainConfig
-    from gpt4image.encoding.class_names import ClassNames, embed_class_names
+    from gpt4image.config.arms import ARMS
+    from gpt4image.encoding.class_names import ClassNames
     from gpt4image.parallel.devices import cpu_threads
     from gpt4image.training import loop
     from gpt4image.training.train import run
@@ -117,15 +118,15 @@ def one(search: Search, options: dict[str, Any], seed: int) -> tuple[float, floa
         "memory_format": "channels_last",
         "seed": seed,
         "out": Path("unused"),
-        **arms.ALL[arm].options,
+        **ARMS[arm].options,
         **options,
     }
     config = TrainConfig(**common)
     with cpu_threads(1), tempfile.TemporaryDirectory() as folder:
         ready = prepare(config, splits=("train", "val"))
         names = ClassNames()
-        if arms.ALL[arm].names:
-            names = embed_class_names(search.embeddings, config.device, ready.data.classes)
+        if ARMS[arm].text:
+            names = find_class_names(search.embeddings, config.device, ready.data.classes)
         job = Job(
             arm=arm,
             name=arm,
@@ -136,7 +137,7 @@ def one(search: Search, options: dict[str, Any], seed: int) -> tuple[float, floa
             teacher=None,
             class_names=names,
         )
-        ready = dataclasses.replace(ready, data=arms.ALL[arm].prepare(situation(job, ready.data)))
+        ready = dataclasses.replace(ready, data=PREPARE[arm](situation(job, ready.data)))
         started = time.monotonic()
         run(ready, Path(folder) / "run", arm=arm, resume=False, on_step=lambda *_: None)
         return read_run(Path(folder) / "run")["metrics"][-1]["val"]["top1"], time.monotonic() - started

@@ -1,8 +1,8 @@
 """How good text labels are, on real descriptions.
 
-    python benchmarks/text_labels.py [few] [uneven] [tables] [targets] [noise] [poor] [next] [describe] [names]
+    python benchmarks/text_labels.py [few] [uneven] [noise] [poor] [next] [describe] [names]
 
-Without a name, all nine; each prints tables. Needs the descriptions of 2,000 photographs (CIFAR-10) and 1,549
+Without a name, all seven; each prints tables. Needs the descriptions of 2,000 photographs (CIFAR-10) and 1,549
 pictograms (OpenMoji), in $GPT4IMAGE_SHARED_DATA or ../shared/data. Numbers are means over draws of labels, of images
 without a label: accuracy / log loss / expected calibration error.
 """
@@ -16,21 +16,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
-from gpt4image.artifacts.text_labels import TargetRule, blend
+from gpt4image.artifacts.text_labels import blend, class_targets
 from gpt4image.base.files import read_json_lines
 from gpt4image.data.splits import flip_labels
 from gpt4image.encoding.class_names import CLASS_NAME_PROMPT
 from gpt4image.encoding.text_encoders import load_text_encoder
 from gpt4image.labelling.label_noise import explained, find_doubtful
-from gpt4image.labelling.reading import Method, Reading, read_labels
+from gpt4image.labelling.reading import Reading, read_labels
 from gpt4image.labelling.suggest import to_describe, to_label
-from gpt4image.labelling.text_vectors import Texts, named, side_by_side, smooth
+from gpt4image.labelling.text_vectors import Texts, smooth
 
 DATA = Path(os.environ.get("GPT4IMAGE_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 DRAWS = 10
@@ -86,7 +85,7 @@ def names_of(name: str, encoder: str = "minilm") -> NDArray[np.float32]:
 
 
 def texts_of(name: str, *, named: bool = True) -> Texts:
-    return Texts.one(table(name), corpus(name).everywhere, names_of(name) if named else None)
+    return Texts(table(name), corpus(name).everywhere, names_of(name) if named else None)
 
 
 def left(name: str, kept: int | None, seed: int) -> Ints:
@@ -104,15 +103,15 @@ def kept_labels(labels: Ints, kept: int | None, seed: int) -> Ints:
     return given
 
 
-def read(name: str, texts: Texts, given: Ints, seed: int, method: Method = "classifier") -> Reading:
-    return read_labels(texts, given, len(corpus(name).classes), seed, method=method)
+def read(name: str, texts: Texts, given: Ints, seed: int) -> Reading:
+    return read_labels(texts, given, len(corpus(name).classes), seed)
 
 
-def targets_by(rule: TargetRule, reading: Reading, given: Ints) -> NDArray[np.float32]:
-    """Return the (n, K) targets of a rule."""
+def targets_by(reading: Reading, given: Ints) -> NDArray[np.float32]:
+    """Return the (n, K) targets that training makes of a reading."""
     held = reading.out_of_fold
     explains = explained(reading.probabilities[held], given[held])
-    return rule.apply(reading.probabilities, given, reading.noise, explains)
+    return class_targets(reading.probabilities, given, reading.noise, explains)
 
 
 def scores(probabilities: NDArray[np.float32], labels: Ints) -> tuple[float, float, float]:
@@ -136,25 +135,21 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[tuple[str, Se
         print(f"| {head} | {' | '.join(cells)} |", flush=True)
 
 
-def unlabelled(name: str, texts: Texts, kept: int, method: Method = "classifier") -> str:
+def unlabelled(name: str, texts: Texts, kept: int) -> str:
     labels, rows = corpus(name).labels, []
     for seed in range(DRAWS):
         given = left(name, kept, seed)
         hidden = given < 0
-        rows.append(scores(read(name, texts, given, seed, method).probabilities[hidden], labels[hidden]))
+        rows.append(scores(read(name, texts, given, seed).probabilities[hidden], labels[hidden]))
     return shown(rows)
 
 
 def few(name: str) -> None:
-    """Labels a class, with and without class names, and by propagation."""
-    ways: dict[str, tuple[bool, Method]] = {
-        "no class names": (False, "classifier"),
-        "classifier": (True, "classifier"),
-        "propagation": (True, "propagation"),
-    }
+    """Labels a class, with and without class names."""
+    ways = {"no class names": False, "classifier": True}
     rows = (
-        (way, [unlabelled(name, texts_of(name, named=named), kept, method) for kept in (4, 5, 10, 25)])
-        for way, (named, method) in ways.items()
+        (way, [unlabelled(name, texts_of(name, named=named), kept) for kept in (4, 5, 10, 25)])
+        for way, named in ways.items()
     )
     print_table(f"{name}, labels a class", ["4", "5", "10", "25"], rows)
 
@@ -191,59 +186,6 @@ def uneven(name: str) -> None:
     at_random = {f"{each} a class, at random": each * classes for each in (3, 5, 10, 20)}
     rows = ((way, [found(of_each)]) for way, of_each in (counts | at_random).items())
     print_table(f"{name}, uneven labels", ["images without a label"], rows)
-
-
-def first_half(text: str) -> str:
-    words = text.split()
-    return " ".join(words[: len(words) // 2])
-
-
-def second_half(text: str) -> str:
-    words = text.split()
-    return " ".join(words[len(words) // 2 :])
-
-
-def tables(name: str) -> None:
-    """Several encoders, several descriptions, and images that only one table describes; no class names."""
-    everywhere = corpus(name).everywhere
-    one, bag = table(name), table(name, "bag-of-words")
-    first, second = table(name, part=first_half), table(name, part=second_half)
-    mean = (first + second) / np.linalg.norm(first + second, axis=1, keepdims=True)
-    odd = np.arange(len(everywhere)) % 2 == 1
-    ways = {
-        "MiniLM": Texts.one(one, everywhere),
-        "bag of words": Texts.one(bag, everywhere),
-        "both, side by side": Texts(parts=(one, bag), has=(everywhere, everywhere), names=(None, None)),
-        "first half of each description": Texts.one(first, everywhere),
-        "both halves, mean of the two": Texts.one(mean, everywhere),
-        "both halves, side by side": Texts(parts=(first, second), has=(everywhere, everywhere), names=(None, None)),
-        "MiniLM of half the images, bag of words of the others": Texts(
-            parts=(one, bag), has=(odd, ~odd), names=(None, None)
-        ),
-    }
-    rows = ((way, [unlabelled(name, texts, kept) for kept in (5, 25)]) for way, texts in ways.items())
-    print_table(f"{name}, labels a class", ["5", "25"], rows)
-
-
-def targets(name: str) -> None:
-    """Images that have a target, its accuracy, and its mean log loss, at 10 labels a class."""
-    readings = []
-    for seed in range(DRAWS):
-        given = left(name, 10, seed)
-        readings.append((given, read(name, texts_of(name), given, seed)))
-
-    def cell(rule: TargetRule) -> str:
-        found = []
-        for given, reading in readings:
-            made = targets_by(rule, reading, given)[given < 0]
-            has = made.any(axis=1)
-            found.append((has.mean(), *scores(made[has], corpus(name).labels[given < 0][has])[:2]))
-        return shown(found)
-
-    limits = (0.0, 0.5, 0.7, 0.9, 0.95)
-    kinds: tuple[Literal["soft", "hard"], ...] = ("soft", "hard")
-    rows = ((kind, [cell(TargetRule(targets=kind, confidence=least)) for least in limits]) for kind in kinds)
-    print_table(f"{name}, confidence: images with a target / accuracy / log loss", [*map(str, limits)], rows)
 
 
 def with_noise(name: str, kept: int | None, kind: str, rate: float, seed: int) -> tuple[float, ...]:
@@ -307,8 +249,8 @@ def poor(name: str) -> None:
 
     def cell(made: NDArray[np.float32], kept: int | None, seed: int) -> tuple[float, ...]:
         given = left(name, kept, seed)
-        reading = read(name, Texts.one(made, corpus(name).everywhere, names_of(name)), given, seed)
-        target = targets_by(TargetRule(), reading, given)
+        reading = read(name, Texts(made, corpus(name).everywhere, names_of(name)), given, seed)
+        target = targets_by(reading, given)
         told = given >= 0
         right = (answers.argmax(axis=1)[told] == labels[told] for answers in (reading.probabilities, target))
         return reading.noise.rate, *(float(each.mean()) for each in right)
@@ -331,7 +273,7 @@ def grown(name: str, first: int, more: int, seed: int, *, suggested: bool) -> li
     """Return the accuracy on the half of the images that is never labelled, as labels are added four times."""
     labels, texts = corpus(name).labels, texts_of(name)
     everyone = np.arange(len(labels))
-    vectors = smooth(side_by_side(texts, everyone), everyone, 0)
+    vectors = smooth(texts.centred(everyone), everyone, 0)
     rng = np.random.default_rng(seed)
     pool, judged = np.array_split(rng.permutation(len(labels)), 2)
     given = np.full_like(labels, -1)
@@ -369,24 +311,24 @@ def described(name: str, kept: int, first: int, more: int, seed: int, way: str) 
     pool, judged = np.array_split(np.random.default_rng(seed).permutation(len(labels)), 2)
     given = np.full_like(labels, -1)
     given[pool] = kept_labels(labels[pool], kept, seed)
-    rng, nothing = np.random.default_rng([seed, 1]), np.zeros((len(labels), len(corpus(name).classes)))
+    rng = np.random.default_rng([seed, 1])
     has = np.zeros(len(labels), bool)
     chosen, found = rng.choice(np.flatnonzero(given >= 0), first, replace=False), []
     for _ in range(5):
         has[chosen] = True
-        texts = Texts.one(table(name), has | np.isin(np.arange(len(labels)), judged), names_of(name))
+        texts = Texts(table(name), has | np.isin(np.arange(len(labels)), judged), names_of(name))
         said = read(name, texts, np.where(has, given, -1), seed).probabilities
         found.append(float((said.argmax(axis=1) == labels)[judged].mean()))
         free = np.sort(pool[~has[pool]])
         if way == "suggested":
-            chosen = np.array([item.row for item in to_describe(nothing, has, given, free, more, seed)])
+            chosen = np.array([item.row for item in to_describe(has, given, free, more)])
         else:
             chosen = rng.choice(free if way == "at random" else free[given[free] >= 0], more, replace=False)
     return found
 
 
 def describing(name: str) -> None:
-    """Images to describe, chosen by --suggest (no run), and at random, of all or of those with a label."""
+    """Images to describe, chosen by --suggest, and at random, of all or of those with a label."""
     kept, first, more = (25, 20, 10) if name == "CIFAR-10" else (10, 36, 18)
     ways = ("at random", "at random, of those with a label", "suggested")
     found = {way: partial(described, name, kept, first, more, way=way) for way in ways}
@@ -396,11 +338,11 @@ def describing(name: str) -> None:
 def class_names(name: str) -> None:
     """The class name nearest to each description, as they are and with both centred: no label is read."""
     texts, right = texts_of(name), corpus(name).labels
-    names = named(texts)
+    names = texts.centred_names()
     if names is None:
         raise ValueError("the encoder gave no class names")
     everyone = np.arange(len(right))
-    ways = {"as they are": table(name) @ names_of(name).T, "both centred": side_by_side(texts, everyone) @ names.T}
+    ways = {"as they are": table(name) @ names_of(name).T, "both centred": texts.centred(everyone) @ names.T}
     rows = ((way, [f"{(cosines.argmax(axis=1) == right).mean():.3f}"]) for way, cosines in ways.items())
     print_table(f"{name}, the nearest class name", ["accuracy"], rows)
 
@@ -408,8 +350,6 @@ def class_names(name: str) -> None:
 PARTS = {
     "few": few,
     "uneven": uneven,
-    "tables": tables,
-    "targets": targets,
     "noise": noise,
     "poor": poor,
     "next": following,

@@ -14,10 +14,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from gpt4image.config.arms import ARMS
 from gpt4image.reporting.findings import markdown_table, p_value, percent, points, points_interval, recovered
 from gpt4image.reporting.records import Comparison
 
 ROOT = Path(__file__).resolve().parents[1]
+REMOVED_AFTER = "e326164"
+"""Last commit with all arms that records have."""
 RECORDS = {
     "openmoji-demo": "1,007 OpenMoji pictograms, 18 categories (`make demo`, 3 seeds)",
     "openmoji": "1,007 OpenMoji pictograms, 18 categories",
@@ -114,8 +117,16 @@ def records() -> dict[str, dict[str, Any]]:
 def full_tables() -> str:
     """Return the tables of every record, with its title and command."""
     return "\n\n".join(
-        f"## {title}\n\n{markdown_table(record)}\n`{record['command']}`" for title, record in records().items()
+        f"## {title}\n\n{markdown_table(record)}\n`{record['command']}`{_where(record)}"
+        for title, record in records().items()
     )
+
+
+def _where(record: dict[str, Any]) -> str:
+    """Return where a command can be given whose record has arms that were removed."""
+    own = {arm.get("arm", name) for each in record.get("comparisons", {"": record}).values()
+           for name, arm in each["arms"].items()}  # fmt: skip
+    return "" if own <= ARMS.keys() else f" (at commit {REMOVED_AFTER}, for arms that were removed)"
 
 
 def comparisons() -> Iterator[tuple[str, dict[str, Any]]]:

@@ -28,8 +28,9 @@ import pytest
 
 from gpt4image import cli, config
 from gpt4image.base.outcome import Outcome
-from gpt4image.comparing.results import RIVALS
+from gpt4image.config.arms import ARMS
 from openai_stub import answer, serve
+from project_file import DEVELOPMENT, EXTRAS, PROJECT
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "gpt4image"
@@ -212,7 +213,8 @@ def test_each_row_of_a_short_table_says_how_many_seeds_it_has(table: str) -> Non
 def test_the_page_on_comparing_says_what_each_arm_is_held_against() -> None:
     section = (ROOT / "docs" / "compare.md").read_text("utf-8").split("Besides the baseline, each arm is held")[1]
     rows = re.findall(r"^\| `(.+?)` \| (.+) \|$", section.split("\n## ")[0], re.MULTILINE)
-    assert {arm: tuple(re.findall(r"`(.+?)`", rivals)) for arm, rivals in rows} == RIVALS
+    rivals = {name: arm.against for name, arm in ARMS.items() if arm.against}
+    assert {arm: tuple(re.findall(r"`(.+?)`", named)) for arm, named in rows} == rivals
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)

@@ -124,5 +124,5 @@ def test_a_file_of_an_earlier_version_is_read_unless_what_made_it_is_gone(tmp_pa
         return path
 
     assert TextLabels.load(of_before()).facts == made().facts
-    with pytest.raises(TableError, match="with targets hard, run first, which is no longer supported; write it again"):
+    with pytest.raises(TableError, match="with targets 'hard', run 'first', which is no longer supported; write"):
         TextLabels.load(of_before(targets="hard", run="first"))

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.base.checksums import SEAL, fingerprint
-from gpt4image.base.errors import TableError, first_few, first_line
+from gpt4image.base.errors import TableError, first_line
 from gpt4image.base.files import UNREADABLE, parse_json, read_parquet, write_parquet
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.labelling.label_noise import Noise, explained, most_doubtful
@@ -242,7 +242,7 @@ class TextLabels:
                 "`gpt4image label`."
             ) from None
         if removed != REMOVED:
-            what = first_few(f"{name} {value}" for name, value in removed.items() if value != REMOVED[name])
+            what = ", ".join(f"{name} {value!r}" for name, value in removed.items() if value != REMOVED[name])
             raise TableError(
                 f"{path} was written by an earlier version with {what}, which is no longer supported; write it again "
                 "with `gpt4image label`."
