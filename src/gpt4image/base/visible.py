@@ -9,6 +9,8 @@ _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 # Joiners shape emoji and many scripts.
 _HARMLESS = frozenset("\n\t\u200c\u200d")
 
+_FORMULA = ("=", "+", "-", "@", "'")  # what a spreadsheet runs; tab and carriage return are escaped before
+
 
 def visible(text: str) -> str:
     r"""Return ``text`` with what nobody sees but a terminal or a browser acts on as escapes, e.g. ``\u202e``."""
@@ -18,6 +20,15 @@ def visible(text: str) -> str:
         repr(letter)[1:-1] if unicodedata.category(letter) in _HIDDEN and letter not in _HARMLESS else letter
         for letter in text
     )
+
+
+def csv_cell(text: str) -> str:
+    r"""Return ``in_one_line`` text for a CSV file: one that a spreadsheet would run as a formula begins with ``'``.
+
+    So does one that begins with ``'`` itself: whoever removes one ``'`` from the front of a cell has the text again.
+    """
+    text = in_one_line(text)
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def in_one_line(text: str) -> str:

@@ -173,6 +173,7 @@ def write_suggestions(
     import io
 
     from gpt4image.base.files import write_text
+    from gpt4image.base.visible import csv_cell
 
     buffer = io.StringIO()
     rows = csv.writer(buffer, lineterminator="\n")
@@ -181,5 +182,5 @@ def write_suggestions(
     for item, key, guess in zip(suggestions, keys, guesses, strict=True):
         ranks[item.action] += 1
         doubt = "" if item.doubt is None else f"{item.doubt:.4f}"
-        rows.writerow((ranks[item.action], item.action, key, guess, doubt, item.why))
+        rows.writerow((ranks[item.action], item.action, csv_cell(key), csv_cell(guess), doubt, csv_cell(item.why)))
     write_text(path, buffer.getvalue())

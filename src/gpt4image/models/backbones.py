@@ -256,14 +256,14 @@ def require_plain_args(args: Mapping[str, Any], where: str) -> None:
     """
     if sources := [key for key in args if _WEIGHT_SOURCE.fullmatch(key)]:
         raise ModelError(
-            f"{where} may not hold {first_few(sources)}: weights come from --init, or from the file beside a config.json."
+            f"{where} may not hold {first_few(sources)}: weights come from --init, or from a file beside a config.json."
         )
     for key, value in args.items():
         values = value if isinstance(value, list | tuple) else [value]
         if len(values) > MOST_NUMBERS or not all(map(_is_plain, values)):
             raise ModelError(
-                f"{where}: {key} = {repr(value)[:100]} is not allowed; give a number up to {LARGEST_NUMBER:,}, a word of "
-                f"letters, digits, '-' and '_', or a list of up to {MOST_NUMBERS:,} of them."
+                f"{where}: {key} = {repr(value)[:100]} is not allowed; give a number up to {LARGEST_NUMBER:,}, a word "
+                f"of letters, digits, '-' and '_', or a list of up to {MOST_NUMBERS:,} of them."
             )
 
 
@@ -290,7 +290,8 @@ def require_backed(name: str, args: Mapping[str, Any], weights: Mapping[str, Ten
     size, held = (sum(tensor.nbytes for tensor in found.values()) for found in (module.state_dict(), weights))
     if size > 4 * held:
         raise ModelError(
-            f"{name} with {dict(args)} takes {size:,} bytes of weights, but there are {held:,}: they do not belong together."
+            f"{name} with {dict(args)} takes {size:,} bytes of weights, and there are {held:,}: "
+            "they do not belong together."
         )
 
 
