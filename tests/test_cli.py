@@ -132,6 +132,44 @@ def test_a_gpu_without_room_is_named_with_what_to_do(
     assert "--batch-size" in said and "Traceback" not in said
 
 
+def test_a_bug_has_an_exit_code_of_its_own(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def crash(_config: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setitem(sys.modules, "gpt4image.crashing", types.SimpleNamespace(stage=crash))  # type: ignore[arg-type]
+    monkeypatch.setitem(COMMANDS, "report", replace(COMMANDS["report"], stage="crashing:stage"))
+    assert main(["report", "x"]) == 70
+    said = capsys.readouterr().err
+    assert "ZeroDivisionError: a bug" in said and said.splitlines()[-1].startswith("This is a bug of gpt4image")
+
+
+def test_what_a_file_is_called_does_nothing_to_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(tmp_path / "a\x1b[2J\u202eb")]) == 2
+    said = capsys.readouterr().err
+    assert r"a\x1b[2J\u202eb" in said and "\x1b" not in said and "\u202e" not in said
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is of Linux")
+@pytest.mark.parametrize("words", ["--help", "--version", "train --help", "predict --help"])
+def test_output_that_cannot_be_written_is_a_plain_error(words: str) -> None:
+    code = f"{sys.executable} -m gpt4image {words} >/dev/full"
+    result = subprocess.run(["bash", "-c", code], capture_output=True, text=True)
+    assert result.returncode == 2
+    assert "No space left on device" in result.stderr and "Traceback" not in result.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="streams of a POSIX shell")
+def test_a_closed_output_is_a_plain_error(tmp_path: Path) -> None:
+    for words in ("predict run photos", "--help"):
+        code = f"{sys.executable} -m gpt4image {words} >&-"
+        result = subprocess.run(["bash", "-c", code], capture_output=True, text=True, cwd=tmp_path)
+        assert (result.returncode, len(result.stderr.splitlines())) == (2, 1), result.stderr
+        assert result.stderr.startswith("Error: standard output is closed")
+    code = f"{sys.executable} -m gpt4image trian 2>&- <&-"
+    result = subprocess.run(["bash", "-c", code], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (2, ""), "errors do not go among the output"
+
+
 KEPT = "what was finished is kept. Give the same command again"
 
 

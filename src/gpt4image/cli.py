@@ -19,7 +19,7 @@ from typing import Any
 from gpt4image import __version__
 from gpt4image.parallel import launch
 
-OK, SET_ASIDE, USER_MISTAKE, INTERRUPTED = 0, 1, 2, 130
+OK, SET_ASIDE, USER_MISTAKE, CRASH, INTERRUPTED = 0, 1, 2, 70, 130  # 70: EX_SOFTWARE of sysexits.h
 
 
 @dataclass(frozen=True)
@@ -80,52 +80,68 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 1 items set aside, 2 a user's mistake, 130 interrupted.
+    """Run one command and return its exit code.
 
-    Of several processes that share a command, the first one alone speaks.
+    0 is done, 1 items set aside, 2 a user's mistake, 70 a bug of this package, 130 interrupted. Of several processes
+    that share a command, the first one alone speaks.
     """
     with launch.only_first_speaks():
+        if "stdout" in _open_closed_streams():
+            print(
+                "Error: standard output is closed (>&-), and what a command finds goes there: give it a file, or "
+                "/dev/null.",
+                file=sys.stderr,
+            )
+            return USER_MISTAKE
         for stream in (sys.stdout, sys.stderr):  # a name that the terminal has no letters for ends no command
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         try:
-            return _main(list(sys.argv[1:] if argv is None else argv))
+            try:
+                return _main(list(sys.argv[1:] if argv is None else argv))
+            finally:
+                sys.stdout.flush()  # here, where a failure can still be told
         except BrokenPipeError:  # whoever read the output, head say, has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _discard_output()
             return OK
+        except OSError as error:
+            _discard_output()
+            print(f"Error: standard output cannot be written: {error.strerror}; give it another file.", file=sys.stderr)
+            return USER_MISTAKE
+
+
+def _open_closed_streams() -> list[str]:
+    """Open standard streams that whoever started this closed, so that no other file gets their numbers; name them."""
+    closed = [name for name in ("stdin", "stdout", "stderr") if getattr(sys, name) is None]
+    for name in closed:
+        setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: PTH123, SIM115
+    return closed
+
+
+def _discard_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _main(words: list[str]) -> int:
-    if not words or words[0] in ("-h", "--help"):
-        print(_overview())
-        return OK
-    if words[0] == "--version":
-        print(f"gpt4image {__version__}")
-        return OK
-    from gpt4image.base.errors import Gpt4ImageError, nearest
+    from gpt4image.base.errors import Gpt4ImageError
+    from gpt4image.base.visible import visible
 
     try:
-        is_group = any(name.startswith(f"{words[0]} ") for name in COMMANDS)
-        name = " ".join(words[:2]) if is_group else words[0]
-        if name not in COMMANDS:
-            if is_group and (len(words) == 1 or words[1] in ("-h", "--help")):
-                print(_overview(words[0]))
-                return OK
-            print(f"Unknown command {nearest(name, COMMANDS)}", file=sys.stderr)
-            return USER_MISTAKE
-        return _run(name, words[len(name.split()) :])
+        return _dispatch(words)
     except Gpt4ImageError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        print(f"Error: {visible(str(error))}", file=sys.stderr)
         return USER_MISTAKE
+    except BrokenPipeError:
+        raise
     except OSError as error:
         if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        where = "" if error.filename is None else f"{error.filename}: "
+            return _crashed()
+        where = "" if error.filename is None else f"{visible(str(error.filename))}: "
         print(f"Error: {where}{error.strerror}; choose a place that can be read or written.", file=sys.stderr)
         return USER_MISTAKE
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not loaded for this
-            raise
+            return _crashed()
         reason = " ".join(str(error).split(". If reserved")[0].split())
         print(
             f"Error: the GPU has too little memory ({reason}). What was finished is kept. Take less at once, by the "
@@ -138,6 +154,40 @@ def _main(words: list[str]) -> int:
     except KeyboardInterrupt:
         print(_interrupted(words), file=sys.stderr)
         return INTERRUPTED
+    except Exception:  # noqa: BLE001  (a bug has its own exit code: 1 would say that the command finished)
+        return _crashed()
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print(_overview())
+        return OK
+    if words[0] == "--version":
+        print(f"gpt4image {__version__}")
+        return OK
+    is_group = any(name.startswith(f"{words[0]} ") for name in COMMANDS)
+    name = " ".join(words[:2]) if is_group else words[0]
+    if name in COMMANDS:
+        return _run(name, words[len(name.split()) :])
+    if is_group and (len(words) == 1 or words[1] in ("-h", "--help")):
+        print(_overview(words[0]))
+        return OK
+    from gpt4image.base.errors import nearest
+
+    print(f"Unknown command {nearest(name, COMMANDS)}", file=sys.stderr)
+    return USER_MISTAKE
+
+
+def _crashed() -> int:
+    """Show the traceback of the exception that is handled, and say that it is a bug."""
+    import traceback
+
+    traceback.print_exc()
+    print(
+        "This is a bug of gpt4image, not a mistake of yours: please report it with the lines above and the command.",
+        file=sys.stderr,
+    )
+    return CRASH
 
 
 def _interrupted(words: list[str]) -> str:
@@ -216,6 +266,8 @@ def _overview(prefix: str = "") -> str:
 
 
 def _show(outcome: Any, as_json: bool) -> None:
+    from gpt4image.base.visible import visible
+
     set_aside = [{"name": item.name, "reason": item.reason} for item in outcome.set_aside]
     if as_json:
         path = None if outcome.path is None else str(outcome.path)
@@ -226,13 +278,13 @@ def _show(outcome: Any, as_json: bool) -> None:
         )
         return
     for key, value in outcome.summary.items():
-        print(f"{key.replace('_', ' ')}: {round(value, 4) if isinstance(value, float) else value}")
+        print(f"{key.replace('_', ' ')}: {round(value, 4) if isinstance(value, float) else visible(str(value))}")
     if outcome.text:
-        print(f"\n{outcome.text}")
+        print(f"\n{visible(outcome.text)}")
     if set_aside:
         print(f"\n{len(set_aside)} set aside:", file=sys.stderr)
         for item in set_aside[:20]:
-            print(f"  {item['name']!r}: {item['reason']}", file=sys.stderr)
+            print(f"  {item['name']!r}: {visible(item['reason'])}", file=sys.stderr)
         if len(set_aside) > 20:
             print(f"  and {len(set_aside) - 20} more (--json lists them all)", file=sys.stderr)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import tracemalloc
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image
 
 from gpt4image import cli
 from gpt4image.artifacts import runs
-from gpt4image.base.errors import ConfigError, DataError
+from gpt4image.base.errors import ConfigError, DataError, ModelError
 from gpt4image.base.files import read_json, write_json
 from gpt4image.config import PredictConfig
 from gpt4image.deploying.predict import predict
@@ -137,6 +138,36 @@ def test_names_do_nothing_to_a_terminal_and_stay_exact_in_json(
     found = [json.loads(line) for line in out.splitlines()]
     assert out.isascii() and [Path(row["image"]).name for row in found] == [*names, "\udcff.png"]
     assert {item["class"] for item in found[0]["predictions"]} == set(classes)
+
+
+def test_a_spreadsheet_runs_no_name_of_a_file_or_class(
+    small_run: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Path(shutil.copytree(small_run, tmp_path / "run"))
+    classes = ["=1+1", "'quoted", "@SUM(A1)"]
+    write_json(run / runs.RUN, read_json(run / runs.RUN) | {"classes": classes})
+    monkeypatch.chdir(tmp_path)
+    names = ["=cmd.png", "+a.png", "-b.png", "@c.png", "\td.png", "plain.png"]
+    for name in names:
+        shutil.copy(next((pictures / "food").iterdir()), name)
+    predict(PredictConfig(model=run, images=tuple(names), out=tmp_path / "found.csv", top=3))
+    rows = csv_rows(tmp_path / "found.csv")
+    assert [row["image"] for row in rows] == ["'=cmd.png", "'+a.png", "'-b.png", "'@c.png", r"\td.png", "plain.png"]
+    cells = {rows[0][column] for column in ("class", "class_2", "class_3")}
+    assert {cell.removeprefix("'") for cell in cells} == set(classes), "one ' less is the text again"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes of POSIX")
+def test_a_pipe_is_set_aside_and_not_waited_for(small_run: Path, pictures: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    image = str(next((pictures / "food").iterdir()))
+    outcome = predict(
+        PredictConfig(model=small_run, images=(str(tmp_path / "pipe.png"), image), out=tmp_path / "a.csv")
+    )
+    assert outcome.summary["predicted"] == 1 and outcome.set_aside[0].name.endswith("pipe.png")
+    os.mkfifo(tmp_path / "model.onnx")
+    with pytest.raises(ModelError, match=r"model\.onnx is no regular file"):
+        predict(PredictConfig(model=tmp_path / "model.onnx", images=(image,), out=tmp_path / "b.csv"))
 
 
 def test_the_format_follows_the_ending_of_the_file() -> None:

@@ -75,13 +75,13 @@ def test_descriptions_go_first_to_classes_that_have_few():
 def test_the_file_is_ranked_by_action(tmp_path: Path):
     found = to_label(np.eye(3), np.eye(3), np.arange(3), 2, 0)
     found += to_describe(np.zeros(3, bool), np.full(3, -1), np.arange(3), 1)
-    write_suggestions(tmp_path / "next.csv", found, ["a,b", "c", "d"], ["cat", "dog", ""])
+    write_suggestions(tmp_path / "next.csv", found, ["a,b", "=c", "d"], ["cat", "-dog", ""])
     with (tmp_path / "next.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [(row["rank"], row["action"], row["key"]) for row in rows] == [
         ("1", "label", "a,b"),
-        ("2", "label", "c"),
+        ("2", "label", "'=c"),
         ("1", "describe", "d"),
     ]
-    assert [row["guess"] for row in rows] == ["cat", "dog", ""]
+    assert [row["guess"] for row in rows] == ["cat", "'-dog", ""]
     assert rows[2]["doubt"] == ""

@@ -16,6 +16,7 @@ from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from gpt4image.base.errors import DecodeError
+from gpt4image.data.bombs import refuse_bomb
 
 Image.init()
 # An allow-list: other plug-ins of Pillow start programs (EPS runs Ghostscript) or are not pictures. Not every build of
@@ -188,6 +189,7 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
                 width, height = image.size
                 if width * height > max_pixels:
                     raise DecodeError(f"{width} x {height} pixels are more than the allowed {max_pixels:,}")
+                refuse_bomb(image, data, max_pixels)
                 yield image
         except Image.UnidentifiedImageError:
             raise DecodeError("not an image, or damaged at its start") from None

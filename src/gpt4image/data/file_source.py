@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,12 +35,19 @@ class FileSource:
 
 
 def read_bounded(path: str) -> bytes:
-    """Return the bytes of a file. Raises OSError where it cannot be read or is larger than 512 MiB."""
-    with open(path, "rb") as file:  # noqa: PTH123  (a Path per image is measurable)
-        size = os.fstat(file.fileno()).st_size
-        if size > MAX_FILE_BYTES:
-            raise OSError(f"the file has {size:,} bytes, more than the allowed {MAX_FILE_BYTES:,}")
+    """Return the bytes of a file. Raises OSError where it cannot be read, is no regular file or has over 512 MiB."""
+    with open(path, "rb", opener=_without_waiting) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("no regular file: a pipe or device may never end")
+        if status.st_size > MAX_FILE_BYTES:
+            raise OSError(f"the file has {status.st_size:,} bytes, more than the allowed {MAX_FILE_BYTES:,}")
         return file.read()
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file; a pipe that nobody writes to is opened too, where it would be waited for."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def expanded(path: str) -> Path:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gpt4image.base.errors import DataError, first_few
 from gpt4image.base.progress import console
+from gpt4image.base.visible import visible
 from gpt4image.data.image_set import NO_LABEL
 
 MAX_CLASSES = 1_000_000
@@ -120,7 +121,7 @@ def differing_in_case(classes: Sequence[str]) -> list[tuple[str, ...]]:
 @functools.cache  # said once, however often a comparison loads the set
 def note_once(text: str) -> None:
     """Say on standard error what is a slip as a rule, but not in every set."""
-    console.print(f"Note: {text}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"Note: {visible(text)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _numbered(values: NDArray[np.object_], spec: str) -> tuple[tuple[str, ...], NDArray[np.int64]]:

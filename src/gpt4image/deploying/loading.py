@@ -75,6 +75,8 @@ def load_classifier(path: Path, *, device: str = "cpu", threads: int | None = No
         classifier = _load_timm(path, device) if is_timm_folder(path) else _load_run(path, device)
     elif not path.exists():
         raise ModelError(f"{path} does not exist; give a run folder, or what `gpt4image export` wrote.")
+    elif not path.is_file():
+        raise ModelError(f"{path} is no regular file; give a run folder, or what `gpt4image export` wrote.")
     elif path.suffix == ".onnx":
         if device not in ("auto", "cpu"):
             raise ConfigError(f"--device {device} is for run folders and timm folders; .onnx files use the CPU.")

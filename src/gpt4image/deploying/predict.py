@@ -19,7 +19,7 @@ from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.base.files import atomic_path
 from gpt4image.base.outcome import Outcome, SetAside
 from gpt4image.base.progress import progress_bar
-from gpt4image.base.visible import in_one_line
+from gpt4image.base.visible import csv_cell, in_one_line
 from gpt4image.config import PredictConfig
 
 if TYPE_CHECKING:
@@ -188,8 +188,8 @@ def _csv(stream: TextIO, _classes: Sequence[str], top: int) -> Write:
     writer.writerow(["image", *names])
 
     def write(row: Prediction) -> None:
-        best = zip(map(in_one_line, row.classes), (f"{value:.6f}" for value in row.probabilities), strict=True)
-        writer.writerow([in_one_line(row.image), *(cell for pair in best for cell in pair)])
+        best = zip((csv_cell(in_one_line(name)) for name in row.classes), (f"{value:.6f}" for value in row.probabilities), strict=True)
+        writer.writerow([csv_cell(in_one_line(row.image)), *(cell for pair in best for cell in pair)])
 
     return write
 

@@ -133,6 +133,7 @@ def write_suggestions(
     import io
 
     from gpt4image.base.files import write_text
+    from gpt4image.base.visible import csv_cell, in_one_line
 
     buffer = io.StringIO()
     rows = csv.writer(buffer, lineterminator="\n")
@@ -141,5 +142,6 @@ def write_suggestions(
     for item, key, guess in zip(suggestions, keys, guesses, strict=True):
         ranks[item.action] += 1
         doubt = "" if item.doubt is None else f"{item.doubt:.4f}"
-        rows.writerow((ranks[item.action], item.action, key, guess, doubt, item.why))
+        cells = (csv_cell(in_one_line(text)) for text in (key, guess))
+            rows.writerow((ranks[item.action], item.action, *cells, doubt, csv_cell(in_one_line(item.why))))
     write_text(path, buffer.getvalue())

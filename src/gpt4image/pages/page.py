@@ -1,4 +1,4 @@
-"""HTML pages: one self-contained file each, from the templates beside this module, everything in them escaped."""
+"""HTML pages: one self-contained file each, from the templates beside this module, all text escaped and visible."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from gpt4image import __version__
+from gpt4image.base.visible import visible
 from gpt4image.pages import numbers
 
 FILTERS = (
@@ -22,11 +23,17 @@ FILTERS = (
 )
 
 
+def _visible(value: Any) -> Any:
+    """Return text from outside without what nobody sees but a browser acts on; markup of ours stays as it is."""
+    return visible(value) if type(value) is str else value
+
+
 def render(template: str, **context: Any) -> str:
     """Return the page of a template; values are escaped, and a name that the template lacks raises UndefinedError."""
     environment = Environment(
         loader=PackageLoader("gpt4image.pages"),
         autoescape=True,
+        finalize=_visible,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from gpt4image.base.visible import in_one_line
 from gpt4image.reporting import charts
 from gpt4image.reporting.records import Epoch, Run
 from gpt4image.tasks.classification import Classification
@@ -102,7 +103,7 @@ def class_gains(identifier: str, before: Sequence[Run] | None, after: Sequence[R
     """Return the chart of class accuracies, sorted by gain over ``before``, or by accuracy without it."""
     old, new = class_accuracies(before) if before is not None else None, class_accuracies(after)
     names = [name for name in new if old is None or name in old]
-    gains = [charts.Gain(name=name, before=old[name] if old else None, after=new[name]) for name in names]
+    gains = [charts.Gain(name=in_one_line(name), before=old[name] if old else None, after=new[name]) for name in names]
     gains.sort(key=lambda gain: (gain.before or 0.0) - gain.after)
     if not gains:
         return ClassGains()
