@@ -260,6 +260,13 @@ def test_a_store_of_a_later_version_is_refused(tmp_path: Path) -> None:
         DescriptionStore(tmp_path / "a.db")
 
 
+def test_a_folder_is_no_store(tmp_path: Path) -> None:
+    (tmp_path / "a.db").mkdir()
+    for write in (True, False):
+        with pytest.raises(StoreError, match=r"not a file|no description store"):
+            DescriptionStore(tmp_path / "a.db", write=write)
+
+
 def test_a_missing_store_is_named_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="gpt4image describe"):
         DescriptionStore(tmp_path / "none.db")

@@ -51,6 +51,8 @@ def connect_writer(path: Path) -> sqlite3.Connection:
         StoreError: the file is no store or damaged, or it is gone and its log is still there.
         OSError: the file cannot be made.
     """
+    if path.exists() and not path.is_file():
+        raise StoreError(f"{path}: this is not a file; give another --store.")
     _refuse_orphaned_log(path)
     if _is_absent(path):
         _make_store(path)

@@ -118,6 +118,6 @@ def first_few(names: Iterable[str], limit: int = 5) -> str:
     return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Return what an error says, in one line of up to 200 characters: it may quote a whole file."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
