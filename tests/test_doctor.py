@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
-from pathlib import Path
 
 import pytest
 
 from gpt4image import cli, doctor
 from gpt4image.describers import DESCRIBERS
 from project_file import DEVELOPMENT, EXTRAS, PROJECT
-
 
 
 def test_all_extras_and_required_packages_are_told(capsys: pytest.CaptureFixture[str]) -> None:
