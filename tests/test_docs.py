@@ -18,7 +18,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tomllib
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -31,6 +30,7 @@ from gpt4image import cli, config
 from gpt4image.base.outcome import Outcome
 from gpt4image.comparing.results import RIVALS
 from openai_stub import answer, serve
+from project_file import DEVELOPMENT, EXTRAS, PROJECT
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "gpt4image"

@@ -211,6 +211,20 @@ def test_what_a_stopped_run_had_encoded_is_kept_where_the_store_has_grown(
     assert not [path.name for path in (tmp_path / "t").iterdir() if path.name.startswith(".partial")]
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [[], 7, {"rows": "many"}, {"rows": -1}, {"rows": 10**400}, {"header": 1.5}, {"reused": None}, {"identity": 3}],
+)
+def test_a_record_of_progress_with_wrong_values_is_named(wrong: Any, run: Any, tmp_path: Path) -> None:
+    fill(tmp_path / "a.db", sentences(60))
+    with pytest.raises(ModelError):
+        run(Letters(die_after=3))
+    path = tmp_path / "t" / ".partial" / "progress.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **wrong} if isinstance(wrong, dict) else wrong))
+    with pytest.raises(TableError, match=r"progress\.json is damaged .*: delete the folder .*\.partial"):
+        run(Letters())
+
+
 def test_a_change_of_plan_starts_afresh_and_another_encoder_is_refused(run: Any, tmp_path: Path) -> None:
     fill(tmp_path / "a.db", sentences(60))
     with pytest.raises(ModelError):

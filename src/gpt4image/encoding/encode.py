@@ -34,7 +34,7 @@ from gpt4image.artifacts.table import (
     write_index,
     writing_table,
 )
-from gpt4image.base.errors import ModelError, TableError, first_few
+from gpt4image.base.errors import ModelError, TableError, first_few, first_line
 from gpt4image.base.files import read_json, write_json
 from gpt4image.base.interrupts import deferred_interrupt
 from gpt4image.base.outcome import Outcome
@@ -189,8 +189,29 @@ class _Work:
     def _resume(self) -> dict[str, Any] | None:
         if not (self.partial / "progress.json").is_file():
             return None
-        progress = read_json(self.partial / "progress.json")
+        progress = self._read_progress(self.partial)
         return progress if progress["identity"] == self._identity() else None
+
+    def _read_progress(self, folder: Path) -> dict[str, Any]:
+        """Return what ``_report`` wrote into a folder. Raises TableError where it cannot be so."""
+        path, rows_file = folder / "progress.json", folder / "embeddings.npy"
+        try:
+            progress = read_json(path)
+            rows, header, reused = (progress[name] for name in ("rows", "header", "reused"))
+            if not all(type(count) is int and count >= 0 for count in (rows, header, reused)):
+                raise ValueError("a count is no whole number")
+            written = header + rows * 2 * self.encoder.width
+            # A run that was killed may have moved the file into place already.
+            if not isinstance(progress["identity"], dict) or (
+                rows_file.is_file() and rows_file.stat().st_size < written
+            ):
+                raise ValueError(f"{rows_file.name} is shorter than it says, or a value has the wrong type")
+        except (ValueError, KeyError, TypeError) as error:
+            raise TableError(
+                f"{path} is damaged ({first_line(error)}): delete the folder {folder} and give the same command "
+                "again; the texts in it are encoded anew."
+            ) from None
+        return progress
 
     def _begin(self, lengths: NDArray[np.int64]) -> dict[str, Any]:
         """Lay out the rows: those of the earlier table in its order, then new texts by length."""
@@ -243,7 +264,7 @@ class _Work:
         """Yield the rows that a run had on disk which was stopped, and was for other texts or in other batches."""
         if not all((folder / name).is_file() for name in ("progress.json", "texts.npy", "embeddings.npy")):
             return
-        progress = read_json(folder / "progress.json")
+        progress = self._read_progress(folder)
         rows = progress["rows"]
         if progress.get("arithmetic") == self._arithmetic() and rows:
             texts = np.load(folder / "texts.npy", allow_pickle=False)[:rows]
