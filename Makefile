@@ -52,9 +52,9 @@ $(FLOORS)/.installed: pyproject.toml .ci/floors.py
 lock:  ## renew the exact versions that make installs, from a new environment
 	$(PYTHON) -m venv --clear $(VENV)-lock
 	$(VENV)-lock/bin/$(PIP) -e '.[dev]'
-	sed -i '/^[^#]/d' $(LOCK)
-	$(VENV)-lock/bin/python -m pip freeze --exclude-editable --exclude torch --exclude torchvision >> $(LOCK)
-	rm -rf $(VENV)-lock
+	grep '^#' $(LOCK) > $(VENV)-lock/lock.txt
+	$(VENV)-lock/bin/python -m pip freeze --exclude-editable --exclude torch --exclude torchvision >> $(VENV)-lock/lock.txt
+	mv $(VENV)-lock/lock.txt $(LOCK) && rm -rf $(VENV)-lock
 
 docs: $(VENV)/.installed-docs  ## renew the generated parts of README.md and docs/results.md
 	$(BIN)/python docs/generate.py

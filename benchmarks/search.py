@@ -100,7 +100,7 @@ def one(search: Search, options: dict[str, Any], seed: int) -> tuple[float, floa
     from gpt4image.comparing.regimes import Regime
     from gpt4image.config import TrainConfig
     from gpt4image.config.arms import ARMS
-    from gpt4image.encoding.class_names import ClassNames
+    from gpt4image.encoding.class_names import ClassNames, find_class_names
     from gpt4image.parallel.devices import cpu_threads
     from gpt4image.training import loop
     from gpt4image.training.train import run

@@ -230,6 +230,19 @@ def test_rows_of_a_stopped_run_that_are_damaged_are_encoded_again(
     assert table_bytes(tmp_path / "t") == table_bytes(tmp_path / "whole")
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [[], 7, {"rows": "many"}, {"rows": -1}, {"rows": 10**400}, {"header": 1.5}, {"reused": None}, {"identity": 3}],
+)
+def test_a_record_of_progress_with_wrong_values_is_not_used(wrong: Any, run: Any, tmp_path: Path) -> None:
+    fill(tmp_path / "a.db", sentences(60))
+    with pytest.raises(ModelError):
+        run(Letters(die_after=3))
+    path = tmp_path / "t" / ".partial" / "progress.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **wrong} if isinstance(wrong, dict) else wrong))
+    assert run(Letters()).summary["texts_encoded"] == 60
+
+
 def test_a_change_of_plan_starts_afresh_and_another_encoder_is_refused(run: Any, tmp_path: Path) -> None:
     fill(tmp_path / "a.db", sentences(60))
     with pytest.raises(ModelError):

@@ -188,7 +188,8 @@ def _csv(stream: TextIO, _classes: Sequence[str], top: int) -> Write:
     writer.writerow(["image", *names])
 
     def write(row: Prediction) -> None:
-        best = zip((csv_cell(in_one_line(name)) for name in row.classes), (f"{value:.6f}" for value in row.probabilities), strict=True)
+        names = (csv_cell(in_one_line(name)) for name in row.classes)
+        best = zip(names, (f"{value:.6f}" for value in row.probabilities), strict=True)
         writer.writerow([csv_cell(in_one_line(row.image)), *(cell for pair in best for cell in pair)])
 
     return write

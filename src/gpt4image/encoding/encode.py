@@ -212,7 +212,7 @@ class _Work:
             rows = rows if rows.is_file() else self.out / rows.name  # moved by a run that was killed after it
             written = digest_of_start(rows, progress["header"] + progress["rows"] * 2 * self.encoder.width)
             return (progress, written) if all(known) and written.hexdigest() == progress["sha256"] else None
-        except (FileNotFoundError, DamagedError, KeyError, TypeError):
+        except (FileNotFoundError, DamagedError, KeyError, TypeError, ValueError, OverflowError):
             return None
 
     def _begin(self, lengths: NDArray[np.int64]) -> dict[str, Any]:

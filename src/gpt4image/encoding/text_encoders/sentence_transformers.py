@@ -37,14 +37,14 @@ class SentenceTransformerTower(Tower):
                 trust_remote_code=False,
                 model_kwargs={"use_safetensors": True, "dtype": "float32"},
             )
-        most = self.model.max_seq_length or getattr(self.model.tokenizer, "model_max_length", math.inf)
+            most = float(self.model.max_seq_length or getattr(self.model.tokenizer, "model_max_length", math.inf))
         if not callable(self.model.tokenizer) or most == math.inf:
             raise ModelError(
                 f"{spec}: {folder} reads no sequence of tokens (a table of word vectors, say), which is not supported; "
                 "give a transformer, such as minilm."
             )
         self.max_tokens = int(most) if most < UNBOUNDED else USUAL_LIMIT
-        self._prompt = self.model.prompts.get(self.model.default_prompt_name or "") or ""
+        self._prompt = str(self.model.prompts.get(self.model.default_prompt_name or "") or "")
 
     def token_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Return the (N,) lengths of texts in tokens, special tokens and default prompt included, before any cut."""

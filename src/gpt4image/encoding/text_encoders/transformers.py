@@ -45,11 +45,11 @@ class TransformersTower(Tower):
             self.kind: str = AutoConfig.from_pretrained(folder, **local).model_type
             tokenizer: Any = AutoTokenizer.from_pretrained(folder, **local)
             self.model = _load(self.kind, folder)
+            self.max_tokens = _limit(self.model, tokenizer.model_max_length)
         tokenizer.padding_side = "right"
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         self.tokenizer = tokenizer
-        self.max_tokens = _limit(self.model, tokenizer.model_max_length)
         try:
             with torch.no_grad():
                 self(self.tokenize(["a text"]))
