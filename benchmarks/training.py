@@ -57,9 +57,7 @@ def pipeline() -> list[Row]:
 
         images = batches.batch(0)
         pixels = next(iter(data.pixels.stream([images])))
-        ready_made = train_batch(
-            pixels, trainer.augmentation, Draws.whole(len(images), torch.default_generator)
-        )
+        ready_made = train_batch(pixels, trainer.augmentation, Draws.whole(len(images), torch.default_generator))
         targets = data.targets(images)
         autocast, layout = losses.autocast, losses.memory_format_of(ready.config.memory_format)
 

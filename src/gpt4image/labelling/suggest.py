@@ -143,5 +143,5 @@ def write_suggestions(
         ranks[item.action] += 1
         doubt = "" if item.doubt is None else f"{item.doubt:.4f}"
         cells = (csv_cell(in_one_line(text)) for text in (key, guess))
-            rows.writerow((ranks[item.action], item.action, *cells, doubt, csv_cell(in_one_line(item.why))))
+        rows.writerow((ranks[item.action], item.action, *cells, doubt, csv_cell(in_one_line(item.why))))
     write_text(path, buffer.getvalue())

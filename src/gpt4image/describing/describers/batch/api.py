@@ -165,10 +165,12 @@ class BatchApi:
             RefusedError: the key is refused.
         """
         with self._explained("the batch cannot be looked at"):
-            found = self._client.batches.retrieve(batch)
+            found = _checked(self._client.batches.retrieve(batch))
+            if found.id != batch:
+                raise ValueError("the answer is about another batch")
             errors = ((found.errors.data if found.errors else None) or [])[:3]
             return Standing(
-                _checked(found).status,
+                found.status,
                 (found.request_counts.completed if found.request_counts else 0) or 0,
                 _id(found, "output_file_id") if found.output_file_id else None,
                 _id(found, "error_file_id") if found.error_file_id else None,
