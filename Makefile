@@ -8,8 +8,8 @@ PIP    := python -m pip --disable-pip-version-check install --quiet
 # The lowest versions that pyproject.toml allows, in an environment of their own.
 FLOORS       := .venv-floors
 FLOOR_EXTRAS := demo,hf,api,clip,tune,onnx
-FLOOR_TESTS  := tests/text_encoders tests/deploying/test_loading.py tests/test_encode.py tests/test_evaluate.py \
-                tests/test_export.py tests/test_predict.py
+FLOOR_TESTS  := tests/encoding/text_encoders tests/encoding/test_encode.py tests/evaluating/test_evaluate.py \
+                tests/deploying/test_loading.py tests/deploying/test_export.py tests/deploying/test_predict.py
 
 .PHONY: help demo test check floors lock docs site format bench clean
 .DEFAULT_GOAL := help
@@ -31,10 +31,11 @@ test: $(VENV)/.installed-test  ## run all tests, fast ones first
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist worksteal --durations 15
 
-check: $(VENV)/.installed-test $(VENV)/.installed-check  ## formatting, lint, types, generated docs
+check: $(VENV)/.installed-test $(VENV)/.installed-check  ## formatting, lint, types, layers, generated docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/python docs/generate.py --check
 
 floors: $(FLOORS)/.installed  ## try the lowest versions that pyproject.toml allows
