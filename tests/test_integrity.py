@@ -6,7 +6,7 @@ import contextlib
 import json
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +162,7 @@ def test_a_recipe_with_numbers_and_depth_that_no_option_has_is_refused(tmp_path:
 
 
 @pytest.fixture
-def copy(made: Path, tmp_path: Path) -> Iterator[Path]:
+def copy(made: Path, tmp_path: Path) -> Path:
     shutil.copytree(made, tmp_path / "copy")
     return tmp_path / "copy"
 

@@ -39,6 +39,7 @@ def write_timm_folder(path: Path, leaving: LeavingModel) -> None:
             },
             "source": dict(leaving.metadata.source),
         },
+        checksum=False,  # a file for timm and its users, who may change it; the model card names its checksum
     )
     shutil.copyfile(leaving.weights, path / WEIGHTS)
     if needs_small_stem(leaving):
