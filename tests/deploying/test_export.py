@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -285,3 +286,25 @@ def test_agreement_counts_what_is_apart_and_lets_ties_be() -> None:
     for other in (ours[:, ::-1], ours + np.float32(0.01), np.full_like(ours, np.nan)):
         with pytest.raises(ExportError, match="not the model of the run"):
             agreement.require_agreement(agreement.agreement(ours, other))
+
+
+@pytest.mark.parametrize("form", ["timm", pytest.param("onnx", marks=pytest.mark.slow)])
+def test_equal_weights_give_equal_files_with_the_rights_of_new_ones(
+    run_of: Runs, tmp_path: Path, form: Literal["timm", "onnx"]
+) -> None:
+    if form == "onnx":
+        pytest.importorskip("onnxscript", reason="pip install 'gpt4image[onnx]'")
+    before = os.umask(0o027)
+    try:
+        for name in ("a", "b"):
+            export(ExportConfig(run_dir=run_of("resnet-small-stem"), format=form, out=tmp_path / name / NAMES[form]))
+    finally:
+        os.umask(before)
+    first, second = (
+        {path.relative_to(tmp_path / name): path for path in (tmp_path / name).rglob("*") if path.is_file()}
+        for name in ("a", "b")
+    )
+    assert first.keys() == second.keys() and len(first) >= 2
+    for name, path in first.items():
+        assert path.read_bytes() == second[name].read_bytes(), name
+        assert path.stat().st_mode & 0o777 == 0o640, name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -191,6 +192,13 @@ def test_a_query_image_that_cannot_be_read_costs_no_other_query(trained: Path, t
     assert len(found.record["queries"]) == 1
     with pytest.raises(DataError, match=r"broken\.jpg: not an image.* nothing else to look for"):
         ask(trained, image=(broken,))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes of POSIX")
+def test_a_pipe_as_a_query_is_refused_and_not_waited_for(trained: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(DataError, match=r"pipe\.png: no regular file"):
+        ask(trained, image=(tmp_path / "pipe.png",))
 
 
 def test_the_page_shows_what_was_found_and_acts_on_no_text(copied: Path, decoded: list[int]) -> None:
