@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,7 +21,7 @@ import trained_runs
 from gpt4image import cli
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError, ExportError, Gpt4ImageError, MissingExtraError, RunError
-from gpt4image.base.files import read_json
+from gpt4image.base.files import read_json, write_json
 from gpt4image.config import ExportConfig
 from gpt4image.data import load_with_splits
 from gpt4image.deploying import agreement, timm_folder
@@ -246,6 +247,15 @@ def test_what_is_pushed_is_loaded_from_the_hub_by_plain_timm(
         assert "hf-hub:me/model" in card_code(folder / "model" / "README.md")
         assert_as_recorded(predicted_elsewhere([folder], "timm torch")[0], run)
         assert not [path for path in folder.rglob("*") if path.is_file() and hub.token.encode() in path.read_bytes()]
+
+
+@pytest.mark.parametrize("change", [{"data": {}}, {"data": 3}, {"parameters": "many"}, {"data": {"spec": 1}}])
+def test_a_damaged_record_gives_no_card_and_no_traceback(run_of: Runs, tmp_path: Path, change: dict[str, Any]) -> None:
+    run = Path(shutil.copytree(run_of("vit-small-stem"), tmp_path / "run"))
+    write_json(run / runs.RUN, read_json(run / runs.RUN) | change)
+    with pytest.raises(RunError, match="damaged"):
+        export(ExportConfig(run_dir=run, format="timm", out=tmp_path / "model"))
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_without_a_token_nothing_is_begun(run_of: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

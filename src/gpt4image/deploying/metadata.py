@@ -71,5 +71,5 @@ class Metadata:
             return cls(
                 classes=tuple(classes), preprocessing=Preprocessing.from_dict(found["preprocessing"]), source=source
             )
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
             raise ModelError(f"{where}: its metadata is malformed ({error}); export the run again.") from None

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, TemplateError
 from scipy.stats import binomtest
 
-from gpt4image.base.errors import RunError, StoreError, TableError
+from gpt4image.base.errors import RunError, StoreError, TableError, first_line
 from gpt4image.base.visible import visible
 from gpt4image.config import TrainConfig
 from gpt4image.deploying import usage
@@ -70,6 +70,23 @@ def model_card(
     Raises:
         RunError: a record of the run cannot be read.
     """
+    try:
+        return _rendered(leaving, form, name, agreement, data_licence, repository)
+    except (TemplateError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise RunError(
+            f"{leaving.run_dir}: a record of the run is damaged, so that there is no model card ({first_line(error)}). "
+            "Bring back a copy of the folder, or train again."
+        ) from None
+
+
+def _rendered(
+    leaving: LeavingModel,
+    form: str,
+    name: str,
+    agreement: Agreement,
+    data_licence: str | None,
+    repository: str | None,
+) -> str:
     run = load_run(leaving.run_dir)
     code = usage.example(leaving, form, name=name, repository=repository)
     evaluation, arm = run.evaluation, str(run.config.get("arm", "train"))
