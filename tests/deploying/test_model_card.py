@@ -75,7 +75,8 @@ def test_the_card_of_a_compared_run_says_who_described_how_it_was_read_and_what_
         "tags": ["image-classification", "gpt4image", "timm"],
     }
     for text in (
-        f"| test | {evaluation['labelled']} | {100 * evaluation['top1']:.1f} % |",
+        f"Measured on {evaluation['labelled']} labelled images of the split test.",
+        f"| accuracy | {100 * evaluation['top1']:.1f} % |",
         f"Over 2 seeds this way of training (aligned) reaches {mean:.1f} %",
         "alignment to shuffled descriptions",  # the control, in words
         "With 5 labels a class",

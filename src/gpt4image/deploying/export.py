@@ -17,16 +17,21 @@ if TYPE_CHECKING:
     from gpt4image.data import ImageSet
     from gpt4image.deploying.leaving import LeavingModel
     from gpt4image.deploying.loading import Classifier
+    from gpt4image.tasks.base import Task
 
 SUFFIXES = {"timm": "", "onnx": ".onnx", "torch-export": ".pt2"}
 CARD = "README.md"
 
 
-def export(config: ExportConfig) -> Outcome:
+def export(config: ExportConfig, task: Task | None = None) -> Outcome:
     """Write the model of a finished run, and check that it predicts what the run's model predicts.
 
     The projection head to the text space stays behind. Files are written beside their place and moved there once the
     check has passed.
+
+    Args:
+        config: options.
+        task: of the run, where it is not one of the registry.
 
     Raises:
         ConfigError: ``out`` is taken or has not the suffix of its format.
@@ -43,7 +48,7 @@ def export(config: ExportConfig) -> Outcome:
         from gpt4image.deploying.graphs import require_onnx
 
         require_onnx()
-    leaving = _leaving(config.run_dir)
+    leaving = _leaving(config.run_dir, task)
     images = _images(config, leaving)
 
     from gpt4image.deploying import agreement
@@ -53,7 +58,7 @@ def export(config: ExportConfig) -> Outcome:
     ours, usable, set_aside = agreement.run_probabilities(leaving.model, images)
     with staging_folder(config.out.parent) as staging:
         path = staging / config.out.name
-        classifier = _write(config.format, path, leaving)
+        classifier = _write(config.format, path, leaving, task)
         found = agreement.agreement(ours, agreement.exported_probabilities(classifier, images, usable))
         agreement.require_agreement(found)
         card = model_card(
@@ -74,7 +79,6 @@ def export(config: ExportConfig) -> Outcome:
             "model": leaving.in_timm()[0] if config.format == "timm" else leaving.model.config.model,
             "classes": len(leaving.classes),
             "checked_on": f"{found.images} images of {images.spec}",
-            "same_top1": found.same_top1,
             "largest_difference": f"{found.largest_difference:.1e}",
             "card": str(_card(config, config.out)),
             **({"needs": "`import small_stem` (the file is in the folder) before timm loads it"} if small_stem else {}),
@@ -97,7 +101,7 @@ def _card(config: ExportConfig, path: Path) -> Path:
     return path / CARD if config.format == "timm" else path.with_name(f"{path.name}.md")
 
 
-def _write(form: str, path: Path, leaving: LeavingModel) -> Classifier:
+def _write(form: str, path: Path, leaving: LeavingModel, task: Task | None) -> Classifier:
     """Write a format, and return what was written as users load it; a .pt2 file is checked in memory, never loaded."""
     from gpt4image.deploying import graphs, timm_folder
     from gpt4image.deploying.loading import load_classifier
@@ -105,15 +109,15 @@ def _write(form: str, path: Path, leaving: LeavingModel) -> Classifier:
     if form == "torch-export":
         return graphs.write_torch_export(path, leaving)
     (timm_folder.write_timm_folder if form == "timm" else graphs.write_onnx)(path, leaving)
-    return load_classifier(path)
+    return load_classifier(path, task=task)
 
 
-def _leaving(run_dir: Path) -> LeavingModel:
+def _leaving(run_dir: Path, task: Task | None) -> LeavingModel:
     from gpt4image.deploying.leaving import LeavingModel
     from gpt4image.evaluating.run_model import load_run_model
 
     classes = runs.class_names(run_dir)
-    return LeavingModel(run_dir=run_dir, model=load_run_model(run_dir, None, classes), classes=classes)
+    return LeavingModel(run_dir=run_dir, model=load_run_model(run_dir, task, classes), classes=classes)
 
 
 def _images(config: ExportConfig, leaving: LeavingModel) -> ImageSet:

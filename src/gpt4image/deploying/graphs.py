@@ -1,8 +1,8 @@
 """The formats onnx and torch-export: the whole computation in one file, from pixels to probabilities.
 
 The input ``images`` is float32 (N, 3, S, S), RGB in 0..1, the output ``probabilities`` float32 (N, K), for any N.
-Normalisation and softmax are inside, so that nobody can leave them out or get them wrong. What else there is to know,
-class names first, is JSON in the file.
+Normalisation and the last step of the task (softmax, say) are inside, so that nobody can leave them out. What else
+there is to know, class names first, is JSON in the file.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ LARGEST_ONNX = 2_000_000_000  # bytes; protobuf holds no more in one message
 class PixelsToProbabilities(nn.Module):
     """A classifier with what comes before and after it: (N, 3, S, S) RGB in 0..1 to (N, K) probabilities."""
 
-    def __init__(self, backbone: nn.Module, preprocessing: Preprocessing) -> None:
+    def __init__(self, backbone: nn.Module, preprocessing: Preprocessing, tail: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
         self.preprocessing = preprocessing
+        self.tail = tail
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the class probabilities."""
-        return self.backbone(self.preprocessing.normalised(images)).softmax(dim=1)
+        return self.tail(self.backbone(self.preprocessing.normalised(images)))
 
 
 def write_torch_export(path: Path, leaving: LeavingModel) -> Classifier:
@@ -59,6 +60,7 @@ def write_torch_export(path: Path, leaving: LeavingModel) -> Classifier:
 
     return Classifier(
         kind="torch-export",
+        task=leaving.model.task,
         classes=leaving.classes,
         preprocessing=leaving.preprocessing,
         probabilities=probabilities,
@@ -109,7 +111,7 @@ def require_onnx() -> None:
 
 def _traced(leaving: LeavingModel) -> Any:
     """Return the model as an exported program for any number of images, without traces of this machine."""
-    whole = PixelsToProbabilities(leaving.model.backbone, leaving.preprocessing).eval()
+    whole = PixelsToProbabilities(leaving.model.backbone, leaving.preprocessing, leaving.model.task.tail()).eval()
     size = leaving.preprocessing.size
     try:
         with torch.no_grad():

@@ -48,6 +48,7 @@ class LeavingModel:
         return Metadata(
             classes=self.classes,
             preprocessing=self.preprocessing,
+            task=self.model.task.name,
             source={
                 "gpt4image": __version__,
                 "model": self.model.config.model,

@@ -89,6 +89,7 @@ def _rendered(
 ) -> str:
     run = load_run(leaving.run_dir)
     code = usage.example(leaving, form, name=name, repository=repository)
+    exclusive = leaving.model.task.exclusive
     evaluation, arm = run.evaluation, str(run.config.get("arm", "train"))
     return (
         _environment()
@@ -107,7 +108,10 @@ def _rendered(
             form=form,
             small_stem=form == "timm" and needs_small_stem(leaving),
             evaluation=evaluation,
-            interval=None if evaluation is None else wilson(evaluation.top1, evaluation.labelled),
+            interval=wilson(evaluation.score, evaluation.labelled)
+            if evaluation and leaving.model.task.exclusive
+            else None,
+            exclusive=exclusive,
             comparisons=comparisons_of(leaving.run_dir),
             data={**run.run["data"], "spec": public(run.run["data"]["spec"])},
             labels=findings.condition({**run.config, **run.run["data"]}) or "none",

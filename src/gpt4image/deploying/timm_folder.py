@@ -13,7 +13,7 @@ from typing import Any
 
 from gpt4image.base.files import write_json
 from gpt4image.deploying.leaving import LeavingModel
-from gpt4image.deploying.loading import CONFIG, WEIGHTS
+from gpt4image.deploying.loading import CONFIG, TASK, WEIGHTS
 from gpt4image.models import small_stem
 
 KEPT = ("fixed_input_size", "first_conv", "classifier")  # what timm needs for other classes, channels and sizes
@@ -37,6 +37,7 @@ def write_timm_folder(path: Path, leaving: LeavingModel) -> None:
                 **leaving.preprocessing.to_timm(),
                 "num_classes": len(leaving.classes),
             },
+            **({} if leaving.model.task.exclusive else {TASK: leaving.model.task.name}),
             "source": dict(leaving.metadata.source),
         },
         checksum=False,  # a file for timm and its users, who may change it; the model card names its checksum

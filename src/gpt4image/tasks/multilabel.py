@@ -163,8 +163,12 @@ class MultiLabel:
         return found if labels is None else {"label": list(labels), **found}
 
     def rows(self, predictions: Floats, classes: Sequence[str], top: int) -> Iterator[dict[str, Any]]:
-        """Yield the most probable classes of each image, the first one first; probabilities need not sum to 1."""
-        yield from ranked(predictions, classes, top)
+        """Yield the most probable classes of each image, and ``present``: those of at least THRESHOLD, best first."""
+        counts = (predictions >= THRESHOLD).sum(axis=1).tolist()
+        for best, every, count in zip(
+            ranked(predictions, classes, top), ranked(predictions, classes, len(classes)), counts, strict=True
+        ):
+            yield {**best, "present": every["classes"][:count]}
 
 
 def _ranking(scores: Floats, labels: NDArray[np.int8]) -> float:
