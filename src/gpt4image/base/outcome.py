@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -38,3 +39,19 @@ class Outcome:
     record: Mapping[str, Any] = field(default_factory=dict)
     text: str = ""
     set_aside: tuple[SetAside, ...] = ()
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a fact of the summary or the record as an attribute."""
+        for facts in (self.__dict__.get("summary", {}), self.__dict__.get("record", {})):
+            if name in facts:
+                return facts[name]
+        raise AttributeError(f"this outcome has no {name!r}; it has {', '.join([*self.__dict__.get('summary', {})])}")
+
+    def _repr_html_(self) -> str:
+        """Return the summary as a table, for notebooks."""
+        rows = "".join(
+            f"<tr><th style='text-align: left'>{escape(key.replace('_', ' '))}</th><td>{escape(str(value))}</td></tr>"
+            for key, value in self.summary.items()
+        )
+        skipped = f"<p>{len(self.set_aside)} items skipped</p>" if self.set_aside else ""
+        return f"<table>{rows}</table><pre>{escape(self.text)}</pre>{skipped}"
