@@ -165,8 +165,8 @@ def test_every_form_of_several_classes_says_the_same(
         ({"red": [1, 0, 1, 0], "label:red": [1, 0, 1, 0]}, "columns 'label:red' and 'red' are the same class"),
         ({"label:red": [1, 0, -1, 0]}, "column 'label:red' has '-1' in row 3; give 1 for a class that is present, 0"),
         ({"lable": [1, 0, 1, 0]}, "Did you mean 'label'"),
-        ({"red": [1, 0, 1, 2]}, r"and columns of 0, 1 or empty cells, one per class\. Column 'red' is not one of"),
-        ({"red": ["", "", "", ""]}, "Column 'red' is not one of"),
+        ({"red": [1, 0, 1, 2]}, r"and columns of 0, 1 or empty cells, one per class\. Column 'red' is none of these"),
+        ({"red": ["", "", "", ""]}, "Column 'red' is none of these"),
         ({"labels": ["a|b", "a", "a|-3", "2|1"]}, None),
         ({"labels": ["0;1", "2", "1", "0"]}, "row 1, '0;1': classes of one image are separated by"),
         ({"labels": ["0|2030", "1", "", ""]}, "only 3 of these 2031 classes"),
@@ -223,7 +223,9 @@ def test_the_order_of_rows_changes_no_pair(tmp_path: Path, write_images: Write, 
 
 def test_unknown_columns_are_refused(tmp_path: Path, write_images: Write, load: Load) -> None:
     write_images(tmp_path, *NAMES)
-    with pytest.raises(DataError, match=r"'path', 'lable'; allowed are path, label, split, key.*Did you mean 'label'"):
+    with pytest.raises(
+        DataError, match=r"'path', 'lable'; allowed are path, label .* Did you mean 'label'"
+    ):
         load({"path": NAMES, "lable": ["x"] * 4})
     (tmp_path / "twice.csv").write_text("path,label,label\na,x,y\n")
     with pytest.raises(DataError, match="column 'label' is there more than once"):

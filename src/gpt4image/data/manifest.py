@@ -97,10 +97,13 @@ def _require_columns(table: dict[str, list[Any]], spec: str, advice: str = "") -
     unknown = [name for name in table if name not in COLUMNS and not _is_class(name, table[name])]
     if unknown or "path" not in table:
         lack = "" if "path" in table else " Column 'path' is missing."
-        wrong = f" Column {nearest(unknown[0], COLUMNS)}" if unknown else ""
+        close = difflib.get_close_matches(unknown[0], COLUMNS, n=1) if unknown else []
+        wrong = f" Column {unknown[0]!r} is none of these." if unknown else ""
+        hint = f" Did you mean {close[0]!r}?" if close else "" if set(table) & set(COLUMNS) else advice
         raise DataError(
-            f"{spec}: its columns are {', '.join(map(repr, table)) or 'none'}; allowed are {', '.join(COLUMNS)}, and "
-            f"columns of 0, 1 or empty cells, one per class.{lack}{wrong}{'' if set(table) & set(COLUMNS) else advice}"
+            f"{spec}: its columns are {', '.join(map(repr, table)) or 'none'}; allowed are path, label (one class per "
+            f"image), labels or tags (several, separated by {SEPARATOR!r}), split, key, and columns of 0, 1 or empty "
+            f"cells, one per class.{lack}{wrong}{hint}"
         )
 
 
