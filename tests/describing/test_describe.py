@@ -21,14 +21,15 @@ import numpy as np
 import pytest
 
 import gpt4image.describing.describe
+from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.base.errors import ConfigError, ModelError, StoreError
 from gpt4image.config import DescribeConfig
 from gpt4image.data.image_set import ImageSet, MemorySource
 from gpt4image.describing.describe import describe
-from gpt4image.describing.describers import DESCRIBERS, Answer, Report, Request
+from gpt4image.describing.describers.base import Answer, Report, Request
+from gpt4image.describing.describers.registry import DESCRIBERS
 from gpt4image.describing.prices import FREE, Price
-from gpt4image.describing.prompts import PROMPTS
 
 
 def image_set(count: int, **others: Any) -> ImageSet:
@@ -303,7 +304,8 @@ SLOW = textwrap.dedent("""
     import gpt4image.describing.describe as stage
     from gpt4image.config import DescribeConfig
     from gpt4image.data.image_set import ImageSet, MemorySource
-    from gpt4image.describing.describers import DESCRIBERS, Answer, Report
+    from gpt4image.describing.describers.base import Answer, Report
+    from gpt4image.describing.describers.registry import DESCRIBERS
 
     folder, delay = Path(sys.argv[1]), float(sys.argv[2])
     n = 400

@@ -8,13 +8,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
+from gpt4image.artifacts.prompts import turns
 from gpt4image.artifacts.store import Prompt
 from gpt4image.base.interrupts import Interrupt
 from gpt4image.base.outcome import SetAside
 from gpt4image.data import NO_LABEL, ImageSet
 from gpt4image.describing.budget import Budget
-from gpt4image.describing.describers import Answer, Request
-from gpt4image.describing.prompts import turns
+from gpt4image.describing.describers.base import Answer, Request
 
 Settled = Mapping[str, frozenset[int]]
 

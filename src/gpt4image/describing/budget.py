@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 
 from gpt4image.base.errors import ConfigError, DescriberError
-from gpt4image.describing.describers import Answer, Request
+from gpt4image.describing.describers.base import Answer, Request
 from gpt4image.describing.prices import FREE, Price
 
 # Images of one size differ a little in tokens; the largest seen so far is taken for the next, with this to spare.

@@ -11,6 +11,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from gpt4image.artifacts.prompts import fill, load_prompt
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.base.errors import ConfigError, first_few
 from gpt4image.base.interrupts import Interrupt, deferred_interrupt
@@ -20,11 +21,11 @@ from gpt4image.config import DescribeConfig, Flaw
 from gpt4image.data import ImageSet, load_image_set
 from gpt4image.describing.asking import Asking, Settled
 from gpt4image.describing.budget import Budget
-from gpt4image.describing.describers import Answer, Describer, load_describer
+from gpt4image.describing.describers.base import Answer, Describer
 from gpt4image.describing.describers.batch.ledger import on_their_way
+from gpt4image.describing.describers.registry import load_describer
 from gpt4image.describing.estimate import estimate, sample_of
 from gpt4image.describing.flaws import flaws
-from gpt4image.describing.prompts import fill, load_prompt
 
 _NONE: frozenset[int] = frozenset()
 

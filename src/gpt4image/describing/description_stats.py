@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gpt4image.artifacts.prompts import turns
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt, canonical_json
 from gpt4image.base.outcome import Outcome
 from gpt4image.base.progress import progress_bar
@@ -27,7 +28,6 @@ from gpt4image.config import Flaw, StatsConfig
 from gpt4image.data import NO_LABEL, ImageSet, load_image_set
 from gpt4image.describing.flaws import flaws, opening
 from gpt4image.describing.near_duplicates import near_duplicates
-from gpt4image.describing.prompts import turns
 from gpt4image.pages.numbers import one_line, percent
 
 _PART_COLUMNS = (

@@ -7,19 +7,19 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
+from gpt4image.artifacts.prompts import find_prompt
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt, canonical_json
 from gpt4image.artifacts.table import text_digest
 from gpt4image.base.errors import ConfigError, DataError, StoreError, first_few
 from gpt4image.base.outcome import Outcome, SetAside
 from gpt4image.base.progress import progress_bar
 from gpt4image.config import BackupConfig, CheckConfig, ExportDescriptionsConfig, ImportDescriptionsConfig
-from gpt4image.data import SPLITS, ImageSet, load_image_set
-from gpt4image.describing.prompts import find_prompt
+from gpt4image.data import ImageSet, load_image_set
 from gpt4image.describing.row_files import write_rows
 from gpt4image.describing.rows import Row, describer_settings, read_rows, to_fields
+from gpt4image.encoding.released import require_one_each
 
 _ROWS_PER_TRANSACTION = 1000
 _NAMES_SHOWN = 20
@@ -172,23 +172,6 @@ def _check_order(config: ImportDescriptionsConfig, images: ImageSet, expect: int
                 f"{row.where} carries a key or digest; leave out --in-file-order: pairing by place is weaker."
             )
     require_one_each(config.file, count, images, expect)
-
-
-def require_one_each(file: Path, rows: int, images: ImageSet, expect: int) -> None:
-    """Refuse rows that are to be paired with images by place, unless there is exactly one for each image.
-
-    Raises:
-        DataError: the number of rows, of images and the one that was expected are not all the same.
-    """
-    if not rows == len(images) == expect:
-        fits = [split for split in SPLITS if len(images.indices(split)) == rows]
-        hint = (
-            f" Its split {fits[0]!r} has {rows}: give a SPEC of this split alone, as folder:PATH/train." if fits else ""
-        )
-        raise DataError(
-            f"--expect {expect}: {file} has {rows} rows and {images.spec} has {len(images)} images "
-            f"({len(images.set_aside)} set aside); all must be equal, or texts would shift to other images.{hint}"
-        )
 
 
 def export_descriptions(config: ExportDescriptionsConfig) -> Outcome:

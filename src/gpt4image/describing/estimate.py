@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from statistics import fmean
 from typing import Any
+
+from scipy import stats
 
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt, canonical_json
 from gpt4image.base.outcome import Outcome
-from gpt4image.comparing.statistics import mean_ci
 from gpt4image.config import DescribeConfig
 from gpt4image.data import ImageSet
-from gpt4image.describing.describers import Describer
+from gpt4image.describing.describers.base import Describer
 from gpt4image.describing.prices import HALF_PRICE
 
 IMAGES_IN_SAMPLE = 8
@@ -89,10 +91,11 @@ def _answers(
 
 
 def _money(costs: Sequence[float], descriptions: int) -> dict[str, Any]:
-    mean, low, high = mean_ci(costs)
+    mean = fmean(costs)
     facts: dict[str, Any] = {"estimate_usd": round(mean * descriptions, 4)}
-    if low is not None and high is not None:
-        facts["estimate_usd_ci95"] = [round(max(0.0, low) * descriptions, 4), round(high * descriptions, 4)]
+    if len(costs) > 1:
+        half = float(stats.t.ppf(0.975, len(costs) - 1) * stats.sem(costs))
+        facts["estimate_usd_ci95"] = [round(max(0.0, end) * descriptions, 4) for end in (mean - half, mean + half)]
     return facts
 
 

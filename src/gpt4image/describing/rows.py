@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpt4image.artifacts.prompts import CLASS_NAME, PROMPTS, find_prompt
 from gpt4image.artifacts.store import Description, Prompt, canonical_json
 from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, MissingExtraError, parsing
 from gpt4image.base.outcome import SetAside
 from gpt4image.base.visible import from_csv_cell
-from gpt4image.describing.prompts import CLASS_NAME, PROMPTS, find_prompt
 from gpt4image.encoding import released
 
 COLUMNS: Mapping[str, type] = {

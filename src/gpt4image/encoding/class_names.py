@@ -38,7 +38,7 @@ def embed_class_names(embeddings: Path, device: str, classes: tuple[str, ...]) -
     Raises:
         Gpt4ImageError: the encoder cannot be used here, or is another one now.
     """
-    from gpt4image.encoding.text_encoders import load_known_encoder
+    from gpt4image.encoding.text_encoders.registry import load_known_encoder
 
     made = EmbeddingTable.open(embeddings).manifest
     whose = f"The table {embeddings} was made with"

@@ -47,8 +47,9 @@ from gpt4image.base.outcome import Outcome
 from gpt4image.base.progress import progress_bar
 from gpt4image.config import EncodeConfig
 from gpt4image.encoding.distinct_texts import Descriptions, read_descriptions
-from gpt4image.encoding.text_encoders import TextEncoder, load_text_encoder
+from gpt4image.encoding.text_encoders.base import TextEncoder
 from gpt4image.encoding.text_encoders.long_texts import Chunks, chunked
+from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.parallel.ray_cluster import require_ray
 
 SECONDS_BETWEEN_REPORTS = 2.0

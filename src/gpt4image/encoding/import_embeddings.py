@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image import __version__
+from gpt4image.artifacts.prompts import find_prompt
 from gpt4image.artifacts.table import (
     MANIFEST,
     Manifest,
@@ -31,9 +32,7 @@ from gpt4image.base.files import atomic_path, fingerprint
 from gpt4image.base.outcome import Outcome, SetAside
 from gpt4image.config import ImportEmbeddingsConfig
 from gpt4image.data import load_image_set
-from gpt4image.describing.descriptions import require_one_each
-from gpt4image.describing.prompts import find_prompt
-from gpt4image.encoding.released import read_matrix
+from gpt4image.encoding.released import read_matrix, require_one_each
 
 if TYPE_CHECKING:
     from torch import Tensor

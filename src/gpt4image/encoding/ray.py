@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.base.errors import ModelError
-from gpt4image.encoding.text_encoders import TextEncoder, load_text_encoder
+from gpt4image.encoding.text_encoders.base import TextEncoder
+from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.parallel.ray_cluster import MOST_TRIES, Cluster, Workers
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpt4image.base.errors import ConfigError, DataError, first_line, parsing
+from gpt4image.data.image_set import SPLITS, ImageSet
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -82,6 +83,23 @@ def read_matrix(path: Path) -> Tensor:
     if not isinstance(value, torch.Tensor) or value.ndim != 2 or not value.is_floating_point() or not value.numel():
         raise DataError(f"{path}: one matrix of floats, a row an image, is needed; {_found(value)}.")
     return value
+
+
+def require_one_each(file: Path, rows: int, images: ImageSet, expect: int) -> None:
+    """Refuse rows that are to be paired with images by place, unless there is exactly one for each image.
+
+    Raises:
+        DataError: the number of rows, of images and the one that was expected are not all the same.
+    """
+    if not rows == len(images) == expect:
+        fits = [split for split in SPLITS if len(images.indices(split)) == rows]
+        hint = (
+            f" Its split {fits[0]!r} has {rows}: give a SPEC of this split alone, as folder:PATH/train." if fits else ""
+        )
+        raise DataError(
+            f"--expect {expect}: {file} has {rows} rows and {images.spec} has {len(images)} images "
+            f"({len(images.set_aside)} set aside); all must be equal, or texts would shift to other images.{hint}"
+        )
 
 
 class _NothingButData(pickle.Unpickler):

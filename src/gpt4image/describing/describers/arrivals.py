@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 from collections.abc import Sequence
 
-from gpt4image.describing.describers import Answer
+from gpt4image.describing.describers.base import Answer
 
 
 class Arrivals:

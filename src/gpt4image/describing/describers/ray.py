@@ -18,8 +18,9 @@ from gpt4image.artifacts.store import Prompt
 from gpt4image.base.errors import ConfigError, DescriberError, Gpt4ImageError, first_few
 from gpt4image.config import DescribeConfig, DescriberOptions
 from gpt4image.data.image_set import ImageSet, ImageSource
-from gpt4image.describing.describers import Answer, Report, Request, load_describer
+from gpt4image.describing.describers.base import Answer, Report, Request
 from gpt4image.describing.describers.openai.client import query_secrets
+from gpt4image.describing.describers.registry import load_describer
 from gpt4image.describing.prices import Price
 from gpt4image.parallel.ray_cluster import MOST_TRIES, Cluster, Result, Workers, in_background, require_ray
 

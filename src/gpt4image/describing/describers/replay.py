@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from gpt4image.base.errors import ConfigError
 from gpt4image.base.outcome import SetAside
 from gpt4image.data.image_set import ImageSet
-from gpt4image.describing.describers import Answer, Report, Request
+from gpt4image.describing.describers.base import Answer, Report, Request
 from gpt4image.describing.prices import FREE, Price
 from gpt4image.describing.rows import Row, parse_line
 

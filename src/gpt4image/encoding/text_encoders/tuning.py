@@ -6,19 +6,20 @@ FOLDER/tuned.json            the encoder they belong to, and how it was tuned; w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
+from gpt4image.artifacts.weights import load_tensors, save_tensors
 from gpt4image.base.checksums import file_digest
 from gpt4image.base.errors import ConfigError, MissingExtraError, ModelError
 from gpt4image.base.files import fingerprint, read_json, write_json
+from gpt4image.encoding.text_encoders.base import TextEncoder
 from gpt4image.encoding.text_encoders.neural import NeuralEncoder, Tower, to_device
 from gpt4image.parallel import processes
-from gpt4image.training.checkpoint import load_tensors, save_tensors
 
 FOLDER = "text_encoder"
 RECORD, WEIGHTS = "tuned.json", "weights.safetensors"
@@ -71,15 +72,15 @@ def save_tuned(folder: Path, weights: Mapping[str, Tensor], *, spec: str, revisi
     processes.by_first(lambda: write_json(folder / RECORD, record.model_dump()))
 
 
-def load_tuned(name: str, device: str) -> NeuralEncoder:
+def load_tuned(name: str, device: str, load_base: Callable[[str, str], TextEncoder]) -> NeuralEncoder:
     """Return the encoder in a run folder or in the folder that ``save_tuned`` wrote.
+
+    ``load_base`` finds by SPEC and device the encoder that it was made from.
 
     Raises:
         ConfigError: ``name`` is empty.
         ModelError: there is none, or the encoder that it was made from is gone or another one now.
     """
-    from gpt4image.encoding.text_encoders import load_text_encoder
-
     if not name:
         raise ConfigError("The encoder SPEC is tuned:RUN_DIR; the folder is missing.")
     given = Path(name).expanduser()
@@ -90,7 +91,7 @@ def load_tuned(name: str, device: str) -> NeuralEncoder:
         )
     made = _read_record(folder / RECORD)
     try:
-        base = load_text_encoder(made.encoder, device)
+        base = load_base(made.encoder, device)
     except RecursionError:
         raise ModelError(f"{folder / RECORD}: the encoder {made.encoder} was made from itself, it says.") from None
     if not isinstance(base, NeuralEncoder) or base.revision != made.revision:

@@ -18,8 +18,9 @@ from gpt4image.base.errors import ConfigError, DescriberError
 from gpt4image.config import DescribeConfig, DescriberOptions
 from gpt4image.data.decode import decode
 from gpt4image.describing.describe import describe
-from gpt4image.describing.describers import Answer, Request, load_describer
+from gpt4image.describing.describers.base import Answer, Request
 from gpt4image.describing.describers.local.transformers_model import TransformersDescriber
+from gpt4image.describing.describers.registry import load_describer
 from picture_requests import COLOURS, QUESTION, noise, plain, request
 from tiny_vlm import TEMPLATE, make_tiny_vlm
 

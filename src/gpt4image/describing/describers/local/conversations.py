@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 from gpt4image.base.errors import DecodeError
-from gpt4image.describing.describers import Answer, Request
+from gpt4image.describing.describers.base import Answer, Request
 from gpt4image.describing.describers.images import bounded, why_unusable
 
 

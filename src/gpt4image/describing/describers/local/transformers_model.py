@@ -16,7 +16,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from gpt4image.base.errors import ConfigError, DescriberError, first_line
 from gpt4image.config import DescriberOptions
 from gpt4image.data.image_set import ImageSet
-from gpt4image.describing.describers import Answer, Report, Request
+from gpt4image.describing.describers.base import Answer, Report, Request
 from gpt4image.describing.describers.local.conversations import (
     BatchError,
     Reply,

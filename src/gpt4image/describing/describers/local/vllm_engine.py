@@ -13,7 +13,7 @@ from PIL import Image
 from gpt4image.base.errors import ConfigError, DescriberError, MissingExtraError, first_line
 from gpt4image.config import DescriberOptions
 from gpt4image.data.image_set import ImageSet
-from gpt4image.describing.describers import Answer, Report, Request
+from gpt4image.describing.describers.base import Answer, Report, Request
 from gpt4image.describing.describers.local.conversations import (
     BatchError,
     Reply,
