@@ -244,7 +244,7 @@ def test_a_dry_run_asks_about_a_sample_keeps_it_and_estimates_the_rest(run: Any)
     assert outcome.summary["estimate_seconds"] == 992 * 4 / 8
     assert outcome.text == (
         "The rest: 992 requests, 992,000 tokens in and 99,200 out, $1.19 ($1.19 to 1.19), "
-        "0:08:16 at the pace of the sample."
+        "0:08:16 at the speed of the sample."
     )
     again = Scripted(priced, price=Price(1.0, 2.0))
     assert run(again, image_set(1001), dry_run=True).summary["estimate_requests"] == 992 and not again.asked
