@@ -21,14 +21,14 @@ class Request:
 
     Attributes:
         digest: sha256 hex digest of the image bytes.
-        keys: keys of the image in its set; several where files are equal.
-        prompt: what is asked: the identity of the question.
-        turns: what the user says, in order, as sent for this image; the image goes with the first turn, and each turn
-            after it follows the model's answer. The description is all answers, a blank line between them.
-        samples: numbers of the answers that are wanted; several are several tries of the same question.
-        read: returns the image bytes; raises OSError where they cannot be read.
-        pay_again: asks whether these samples may be paid for once more, after a call that was paid for and brought
-            nothing; from any thread.
+        keys: keys of the image in its dataset; several if files are equal.
+        prompt: identity of the question.
+        turns: questions for this image, in order. The image goes with the first; each later one follows the model's
+            answer. The description is all answers, a blank line between them.
+        samples: numbers of the answers wanted; several are several tries of the same question.
+        read: returns the image bytes or raises OSError.
+        pay_again: asks whether these samples may be paid for once more, after a paid call that brought nothing; from
+            any thread.
     """
 
     digest: str
@@ -42,23 +42,19 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What came back for one sample of one request.
+    """Result of one sample of one request.
 
-    With ``text`` it is what the model said, good or not: whether it is a description, the stage decides. With ``error``
-    there was no answer; that is stored and asked again by a later run. With neither, the describer has nothing to say
-    about this image (a file without a row for it): nothing is stored.
+    ``text`` is the model's answer; the stage decides whether it is a description. ``error`` means no answer; it is
+    stored, and a later run asks again. With neither, the describer has no answer for this image (a file without a row
+    for it), and nothing is stored.
 
     Attributes:
-        request: what was asked.
-        sample: which of the request's samples this is.
-        text: what the model said; empty where it answered nothing, or a filter kept it back.
+        text: empty if the model answered nothing or a filter kept the answer back.
         error: why there is no answer, in one line, free of secrets.
-        finish_reason: as the model gave it; ``refusal`` where the server marks one, ``content_filter`` where it kept
-            the text back.
-        tokens_in: tokens of the request, over all turns and tries that were paid for.
-        tokens_out: tokens of the answer, over all turns and tries that were paid for.
-        cost_usd: their price, in US dollars; None where no price is known.
-        latency_s: time from sending to the whole answer, of the try that brought it, in seconds.
+        finish_reason: as the model gave it; ``refusal`` or ``content_filter`` if the server says so.
+        tokens_in: tokens of the request, over all turns and tries that were paid for; so ``tokens_out``.
+        cost_usd: their price, in US dollars; None if unknown.
+        latency_s: time from sending to the whole answer, of the successful try, in seconds.
         wasted: calls that were paid for and brought nothing.
         unpriced: those of them whose price the server does not tell, or this answer's share of them.
     """
@@ -78,12 +74,7 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a describer has to say about itself after the run.
-
-    Attributes:
-        facts: lines of the summary.
-        set_aside: its items that could not be used.
-    """
+    """What a describer adds to the summary of the run, and its items that could not be used."""
 
     facts: Mapping[str, Any] = field(default_factory=dict)
     set_aside: Sequence[SetAside] = ()
@@ -98,36 +89,35 @@ class Describer(Protocol):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Everything that decides what it writes, JSON-serialisable: with digest and prompt the identity of a result.
+        """All that decides its texts, JSON-serialisable: with digest and prompt the identity of a result.
 
-        Never holds secrets, nor what only changes speed.
+        Without secrets and what only changes speed.
         """
         ...
 
     @property
     def price(self) -> Price | None:
-        """What tokens cost; None where that is not known."""
+        """Price of tokens; None if unknown."""
         ...
 
     @property
     def repeatable(self) -> bool:
-        """Whether the same request always brings the same answer, so that asking again is of no use."""
+        """Whether the same request always brings the same answer, so that asking again is useless."""
         ...
 
     def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
         """Yield the answers in groups, as they arrive, in any order; one answer per sample of each request.
 
-        Pulling the next group says that the answers of the one before are on disk. A request counts as in flight from
-        sending until then; so after a kill at most the calls in flight are paid for again. Requests are pulled only
-        when there is room for them, perhaps from another thread. Where they end early (the user interrupts), the calls
-        in flight are finished and their answers still come. May be called again for further requests. A problem with
-        one image is an answer with an error; only what stops every call raises Gpt4ImageError, after all answers that
-        came.
+        Pulling the next group says that the previous one is on disk. A request counts as in flight from sending until
+        then; so a kill costs at most the calls in flight. Requests are pulled only if there is room for them, perhaps
+        from another thread. If they end early (the user interrupts), the answers of the calls in flight still come. May
+        be called again for more requests. A problem with one image is an answer with an error; only what stops every
+        call raises Gpt4ImageError, after all answers that came.
         """
         ...
 
     def arrived(self) -> Sequence[Answer]:
-        """Return answers that came but were not yielded because ``describe`` was broken off."""
+        """Return answers that came but were not yielded because ``describe`` was interrupted."""
         ...
 
     def report(self, images: ImageSet) -> Report:

@@ -9,7 +9,7 @@ from gpt4image.config import DescriberOptions
 from gpt4image.describing.describers.base import Describer
 
 
-def _replay(name: str, options: DescriberOptions) -> Describer:
+def _replay(name: str, _: DescriberOptions) -> Describer:
     from gpt4image.describing.describers.replay import ReplayDescriber
 
     return ReplayDescriber(name)

@@ -26,18 +26,20 @@ from gpt4image.describing.describers.local.conversations import (
     seed_of,
 )
 from gpt4image.describing.describers.local.model_files import ModelFiles, find_model_files, is_greedy, local_settings
-from gpt4image.describing.prices import FREE, Price
+from gpt4image.describing.prices import FREE
 from gpt4image.models.hugging_face import loading
 from gpt4image.parallel.devices import choose_device, computes_bf16
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _TOO_LARGE = "the memory does not hold this image and its answer; lower --max-side or --max-tokens"
-# What libraries say where the memory is full and the error is no torch.OutOfMemoryError (CPU, MPS, cuBLAS).
+# Messages of libraries whose error for a full memory is no torch.OutOfMemoryError (CPU, MPS, cuBLAS).
 _MEMORY_IS_FULL = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 class TransformersDescriber:
     """A model with its own processor and chat template. Weights are loaded when it is first asked."""
+
+    price = FREE
 
     def __init__(self, name: str, options: DescriberOptions) -> None:
         """Find the model ``name``, a folder or a Hugging Face id.
@@ -46,8 +48,13 @@ class TransformersDescriber:
             ConfigError: it is not there, not for images and text, or needs pickled weights; the device is not there.
         """
         self._files = find_model_files("transformers", name)
-        _require_image_text_to_text(self._files)
+        if (kind := self._files.model_type) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+            raise ConfigError(
+                f"{self._files.spec}: {kind or 'this'} is no image-text-to-text model that transformers knows; use "
+                "one, e.g. of the kinds llava, qwen2_5_vl, smolvlm, gemma3. Code that comes with a model is never run."
+            )
         self._options = options
+        self.repeatable = is_greedy(self._files, options)
         self._device = choose_device(options.device)
         native = "bf16" if computes_bf16(self._device.type) else "fp32"
         self._precision = native if options.precision == "auto" else options.precision
@@ -56,45 +63,35 @@ class TransformersDescriber:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Name and content of the model, what it is asked, and its precision."""
+        """Name and content of the model, options that decide its texts, and its precision."""
         return {**local_settings("transformers", self._files, self._options), "precision": self._precision}
 
-    @property
-    def price(self) -> Price:
-        """Nothing."""
-        return FREE
-
-    @property
-    def repeatable(self) -> bool:
-        """Whether it always takes the likeliest token."""
-        return is_greedy(self._files, self._options)
-
     def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
-        """Yield the answers batch by batch; where the memory does not hold a batch, halves of it.
+        """Yield the answers batch by batch; halves of a batch if the memory does not hold it.
 
         Raises:
             ConfigError: the chat template does not take the questions.
             DescriberError: the model cannot be loaded, or fails.
         """
         _ = self._model  # Before images are read.
-        yield from answer_in_batches(requests, self._options.batch_size, self._options.max_side, self._say)
+        yield from answer_in_batches(requests, self._options.batch_size, self._options.max_side, self._next_turn)
 
     def arrived(self) -> Sequence[Answer]:
         """A batch arrives as a whole."""
         return ()
 
     def report(self, images: ImageSet) -> Report:
-        """Return the batch size that the memory held, where that was less than asked for."""
+        """Return the batch size that the memory held, if that was less than asked for."""
         held = self._room.least
         return Report(facts={"batch_size_used": held} if held < self._options.batch_size else {})
 
-    def _say(self, rows: Sequence[Row], answers: Sequence[Sequence[str]]) -> list[Reply]:
+    def _next_turn(self, rows: Sequence[Row], answers: Sequence[Sequence[str]]) -> list[Reply]:
         if len(rows) > self._room.rows:
             raise BatchError(_TOO_LARGE)
         self._steps += 1
         conversations = [
-            messages(row.request.turns, _part(row.image), system=self._options.system, answers=said)
-            for row, said in zip(rows, answers, strict=True)
+            messages(row.request.turns, _part(row.image), system=self._options.system, answers=own)
+            for row, own in zip(rows, answers, strict=True)
         ]
         try:
             replies = self._model.reply(conversations, seed_of(rows, self._steps))
@@ -108,9 +105,7 @@ class TransformersDescriber:
 
     @cached_property
     def _model(self) -> _Model:
-        model = _Model(self._files, self._options, self._device, _DTYPES[self._precision])
-        model.require_template(self._options.system)
-        return model
+        return _Model(self._files, self._options, self._device, _DTYPES[self._precision])
 
 
 class _Room:
@@ -122,19 +117,17 @@ class _Room:
     _BATCHES_BEFORE_GROWTH = 16
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self._limit = self.rows = self.least = limit
         self._held = 0
-        self.rows = limit
-        self.least = limit
 
     def shrink(self, rows: int) -> None:
-        """Take note that so many rows were too many."""
+        """Note that so many rows were too many."""
         self.rows = min(self.rows, (rows + 1) // 2)
         self.least = min(self.least, self.rows)
         self._held = 0
 
     def held(self, rows: int) -> None:
-        """Take note that so many rows fitted."""
+        """Note that so many rows fitted."""
         self._held += rows >= self.rows
         if self.rows < self._limit and self._held >= self._BATCHES_BEFORE_GROWTH:
             self.rows = min(self._limit, 2 * self.rows)
@@ -142,17 +135,15 @@ class _Room:
 
 
 class _Model:
-    """Processor and weights in memory."""
+    """Processor and weights in memory. Raises ConfigError: the chat template does not take the questions."""
 
     def __init__(self, files: ModelFiles, options: DescriberOptions, device: torch.device, dtype: torch.dtype) -> None:
         self._spec = files.spec
-        what = f"{files.spec}: {files.folder} cannot be loaded as an image-text-to-text model"
-        with loading(what, DescriberError):
-            self._processor: Any = AutoProcessor.from_pretrained(
-                files.folder, local_files_only=True, trust_remote_code=False
-            )
+        local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+        with loading(f"{files.spec}: {files.folder} cannot be loaded as an image-text-to-text model", DescriberError):
+            self._processor: Any = AutoProcessor.from_pretrained(files.folder, **local)
             model: Any = AutoModelForImageTextToText.from_pretrained(
-                files.folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=dtype
+                files.folder, use_safetensors=True, dtype=dtype, **local
             )
             self._model = model.to(device).eval()
         tokenizer = getattr(self._processor, "tokenizer", None)
@@ -160,8 +151,8 @@ class _Model:
             raise ConfigError(f"{files.spec}: its processor takes no images; use an image-text-to-text model.")
         if self._processor.chat_template is None:
             raise ConfigError(
-                f"{files.spec}: it has no chat template (chat_template.jinja), so that nothing says how to ask it; use "
-                "a model that was trained to follow instructions."
+                f"{files.spec}: it has no chat template (chat_template.jinja); use a model that was trained to follow "
+                "instructions."
             )
         tokenizer.padding_side = "left"
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
@@ -169,19 +160,13 @@ class _Model:
         self._generation = _generation_config(
             self._model.generation_config, options, tokenizer, greedy=is_greedy(files, options)
         )
-
-    def require_template(self, system: str) -> None:
-        """Put a question about a grey image, to see before the first real one that the template takes it.
-
-        Raises:
-            ConfigError: the template refuses the system message or leaves it out, or takes no image and question.
-        """
-        reason = self._refusal(system)
-        if not reason:
-            return
-        if system and not self._refusal(""):
-            raise ConfigError(f"{self._spec}: its chat template takes no system message ({reason}); give --system ''.")
-        raise ConfigError(f"{self._spec}: its chat template takes no image and question ({reason}).")
+        # A question about a grey image shows before the first real one whether the template takes it.
+        if reason := self._refusal(options.system):
+            if not self._refusal(""):
+                raise ConfigError(
+                    f"{files.spec}: its chat template takes no system message ({reason}); give --system ''."
+                )
+            raise ConfigError(f"{files.spec}: its chat template takes no image and question ({reason}).")
 
     def reply(self, conversations: Sequence[list[dict[str, Any]]], seed: int) -> list[Reply]:
         """Return the next answer of each conversation.
@@ -202,9 +187,10 @@ class _Model:
         with torch.random.fork_rng(devices), torch.inference_mode():
             torch.manual_seed(seed)
             tokens = self._model.generate(**inputs, generation_config=self._generation)[:, width:].tolist()
-        ends = _as_set(self._generation.eos_token_id)
-        said = [_up_to_end(row, ends) for row in tokens]
-        texts = self._processor.batch_decode(said, skip_special_tokens=True)
+        eos = self._generation.eos_token_id
+        ends = frozenset([eos] if isinstance(eos, int) else eos or ())
+        answers = [_up_to_end(row, ends) for row in tokens]
+        texts = self._processor.batch_decode(answers, skip_special_tokens=True)
         return [
             Reply(
                 text=text,
@@ -212,7 +198,7 @@ class _Model:
                 tokens_in=int(tokens_in),
                 tokens_out=len(row),
             )
-            for text, row, tokens_in in zip(texts, said, inputs["attention_mask"].sum(dim=1), strict=True)
+            for text, row, tokens_in in zip(texts, answers, inputs["attention_mask"].sum(dim=1), strict=True)
         ]
 
     def _inputs(self, conversations: Sequence[list[dict[str, Any]]]) -> BatchFeature:
@@ -226,7 +212,7 @@ class _Model:
         ).to(self._model.device, self._dtype)
 
     def _refusal(self, system: str) -> str:
-        """Return why the template does not take a question, in one line; empty where it does."""
+        """Return in one line why the template does not take a question; empty if it does."""
         asked = messages(["What is this?"], _part(Image.new("RGB", (64, 64), "grey")), system=system)
         try:
             self._inputs([asked])
@@ -236,19 +222,10 @@ class _Model:
         return "" if system.strip() in text else "it leaves it out"
 
 
-def _require_image_text_to_text(files: ModelFiles) -> None:
-    kind = files.model_type
-    if kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
-        raise ConfigError(
-            f"{files.spec}: {kind or 'this'} is no image-text-to-text model that transformers knows; use one, e.g. of "
-            "the kinds llava, qwen2_5_vl, smolvlm, gemma3. Code that comes with a model is never run."
-        )
-
-
 def _generation_config(
     own: GenerationConfig, options: DescriberOptions, tokenizer: Any, *, greedy: bool
 ) -> GenerationConfig:
-    """Return the model's own generation configuration with what the user asked for."""
+    """Return the model's own generation configuration with the user's options."""
     config = copy.deepcopy(own)
     config.do_sample = not greedy
     config.max_length = None
@@ -269,14 +246,8 @@ def _part(image: Image.Image) -> dict[str, Any]:
     return {"type": "image", "image": image}
 
 
-def _as_set(token_ids: int | Sequence[int] | None) -> frozenset[int]:
-    if token_ids is None:
-        return frozenset()
-    return frozenset([token_ids] if isinstance(token_ids, int) else token_ids)
-
-
 def _up_to_end(tokens: Sequence[int], ends: frozenset[int]) -> Sequence[int]:
-    """Return the tokens of one answer, its end included, without the padding behind it."""
+    """Return the tokens of one answer with its end, without the padding behind it."""
     end = next((place for place, token in enumerate(tokens) if token in ends), len(tokens) - 1)
     return tokens[: end + 1]
 

@@ -23,23 +23,15 @@ from gpt4image.describing.describers.local.conversations import (
     seed_of,
 )
 from gpt4image.describing.describers.local.model_files import find_model_files, is_greedy, local_settings
-from gpt4image.describing.prices import FREE, Price
+from gpt4image.describing.prices import FREE
 
-# The engine batches by itself. It runs dry at the end of a group, so that groups are large; but no answer of a group is
-# kept before its last one has come.
+# The engine batches by itself and runs dry at the end of a group, so groups are large; but no answer of a group is kept
+# before its last one has come.
 _ROWS_PER_GROUP = 512
-# Arguments of the engine that change its speed and memory, and not the text.
-_ONLY_SPEED = frozenset(
-    {
-        "tensor_parallel_size",
-        "pipeline_parallel_size",
-        "gpu_memory_utilization",
-        "max_num_seqs",
-        "max_num_batched_tokens",
-        "cpu_offload_gb",
-        "enforce_eager",
-        "disable_log_stats",
-    }
+# Arguments of the engine that change its speed and memory, not the text.
+_ONLY_SPEED = (
+    *("tensor_parallel_size", "pipeline_parallel_size", "gpu_memory_utilization", "cpu_offload_gb"),
+    *("max_num_seqs", "max_num_batched_tokens", "enforce_eager", "disable_log_stats"),
 )
 _SET_HERE = ("model", "dtype", "load_format", "trust_remote_code", "limit_mm_per_prompt")
 _DTYPES = {"auto": "auto", "fp32": "float32", "bf16": "bfloat16"}
@@ -47,6 +39,8 @@ _DTYPES = {"auto": "auto", "fp32": "float32", "bf16": "bfloat16"}
 
 class VllmDescriber:
     """A model in vLLM's engine, which is started when it is first asked."""
+
+    price = FREE
 
     def __init__(self, name: str, options: DescriberOptions) -> None:
         """Find the model ``name``, a folder or a Hugging Face id.
@@ -62,24 +56,15 @@ class VllmDescriber:
             raise ConfigError(f"--vllm-args: {taken[0]!r} is set by gpt4image itself; leave it out.")
         self._files = find_model_files("vllm", name)
         self._options = options
+        self.repeatable = is_greedy(self._files, options)
         self._steps = 0
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Name and content of the model, and what it is asked."""
+        """Name and content of the model, and options that decide its texts."""
         arguments = {name: value for name, value in self._options.vllm_args.items() if name not in _ONLY_SPEED}
         settings = local_settings("vllm", self._files, self._options)
         return {**settings, "vllm_args": arguments} if arguments else settings
-
-    @property
-    def price(self) -> Price:
-        """Nothing."""
-        return FREE
-
-    @property
-    def repeatable(self) -> bool:
-        """Whether it always takes the likeliest token."""
-        return is_greedy(self._files, self._options)
 
     def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
         """Yield the answers in large groups.
@@ -89,22 +74,22 @@ class VllmDescriber:
             DescriberError: the engine does not start, or fails.
         """
         _ = self._engine  # Before images are read.
-        yield from answer_in_batches(requests, _ROWS_PER_GROUP, self._options.max_side, self._say)
+        yield from answer_in_batches(requests, _ROWS_PER_GROUP, self._options.max_side, self._next_turn)
 
     def arrived(self) -> Sequence[Answer]:
         """A group arrives as a whole."""
         return ()
 
     def report(self, images: ImageSet) -> Report:
-        """Nothing to add."""
+        """No facts."""
         return Report()
 
-    def _say(self, rows: Sequence[Row], answers: Sequence[Sequence[str]]) -> list[Reply]:
+    def _next_turn(self, rows: Sequence[Row], answers: Sequence[Sequence[str]]) -> list[Reply]:
         errors = _vllm().exceptions
         self._steps += 1
         conversations = [
-            messages(row.request.turns, _part(row.image), system=self._options.system, answers=said)
-            for row, said in zip(rows, answers, strict=True)
+            messages(row.request.turns, _part(row.image), system=self._options.system, answers=own)
+            for row, own in zip(rows, answers, strict=True)
         ]
         sampling = [self._sampling(row) for row in rows]
         try:
@@ -115,7 +100,7 @@ class VllmDescriber:
             raise DescriberError(f"{self._files.spec}: the engine failed: {first_line(error)}") from error
 
     def _sampling(self, row: Row) -> Any:
-        """Return the model's own sampling parameters with what the user asked for."""
+        """Return the model's own sampling parameters with the user's options."""
         sampling = self._engine.get_default_sampling_params().clone()
         sampling.n = 1
         sampling.max_tokens = self._options.max_tokens
@@ -140,32 +125,30 @@ class VllmDescriber:
             )
         except (OSError, TypeError, ValueError, KeyError, ImportError, RuntimeError) as error:
             raise DescriberError(f"{self._files.spec}: vLLM cannot start with it: {first_line(error)}") from error
-        _require_template(self._files.spec, engine, self._options.system)
+        # A question about a grey image shows before the first real one whether the model takes it.
+        without, reason = _length_of_question(engine, "")
+        if reason:
+            raise ConfigError(
+                f"{self._files.spec}: it takes no image and question ({reason}); use a model for images that has a "
+                "chat template."
+            )
+        length, reason = _length_of_question(engine, self._options.system)
+        if reason or (self._options.system and length == without):
+            raise ConfigError(
+                f"{self._files.spec}: its chat template takes no system message ({reason or 'it leaves it out'}); give "
+                "--system ''."
+            )
         return engine
 
 
 def _vllm() -> Any:
-    """Return the package, which few have, with its exceptions; importing it takes seconds."""
+    """Return the package with its exceptions; importing it takes seconds."""
     importlib.import_module("vllm.exceptions")
     return importlib.import_module("vllm")
 
 
-def _require_template(spec: str, engine: Any, system: str) -> None:
-    """Put a question about a grey image, to see before the first real one that the model takes it."""
-    without, reason = _length_of_question(engine, "")
-    if reason:
-        raise ConfigError(
-            f"{spec}: it takes no image and question ({reason}); use a model for images that has a chat template."
-        )
-    length, reason = _length_of_question(engine, system)
-    if reason or (system and length == without):
-        raise ConfigError(
-            f"{spec}: its chat template takes no system message ({reason or 'it leaves it out'}); give --system ''."
-        )
-
-
 def _length_of_question(engine: Any, system: str) -> tuple[int, str]:
-    """Return the tokens of a question about a grey image, or why it is refused."""
+    """Return the number of tokens of a question about a grey image, or why it is refused."""
     vllm = _vllm()
     asked = messages(["What is this?"], _part(Image.new("RGB", (64, 64), "grey")), system=system)
     try:
@@ -176,12 +159,12 @@ def _length_of_question(engine: Any, system: str) -> tuple[int, str]:
 
 
 def _reply(output: Any) -> Reply:
-    said = output.outputs[0]
+    answer = output.outputs[0]
     return Reply(
-        text=said.text,
-        finish_reason=said.finish_reason,
+        text=answer.text,
+        finish_reason=answer.finish_reason,
         tokens_in=len(output.prompt_token_ids),
-        tokens_out=len(said.token_ids),
+        tokens_out=len(answer.token_ids),
     )
 
 
