@@ -11,8 +11,7 @@ import re
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import partial, reduce
+from dataclasses import asdict
 from typing import Any, get_args
 
 import numpy as np
@@ -31,6 +30,7 @@ from gpt4image.reporting.text_table import text_table
 
 _SUMS = ("tokens_in", "tokens_out", "cost_usd")
 _PART_COLUMNS = ("prompt", "describer", "descriptions", "rejected", "no_answer", *_SUMS)
+_MOST_COMMON = ("rejected_reasons", "no_answer_reasons", "openings")
 _SHOWN = 5
 _LONGEST_TEXT = 100
 _BINS = 24
@@ -62,13 +62,11 @@ def stats(config: StatsConfig, prompts: Collection[Prompt] | None = None) -> Out
         repeated = _repeated(store, prompts)
     summary = found.summary() | {
         "near_duplicates": sum(count - 1 for count, _ in repeated),
-        "bytes_per_description": round(config.store.stat().st_size / max(1, len(found.words))),
+        "bytes_per_description": round(config.store.stat().st_size / max(1, found.totals["descriptions"])),
     }
     if images is not None:
         covered = sum(digest in found.described for digest in images.digests)
         summary |= {"images_in_set": len(images), "images_described": covered, "coverage": _share(covered, len(images))}
-    if found.named:
-        summary["class_named"] = _share(found.named[True], found.named.total())
     record = found.record() | {"repeated_texts": [{"count": count, "text": text} for count, text in repeated[:_SHOWN]]}
     return Outcome(path=config.store, summary=summary, record=record, text=_tables(summary, record))
 
@@ -118,89 +116,66 @@ def _short_name(describer: Mapping[str, Any]) -> str:
     return ":".join(parts[:2]) or canonical_json(describer)[:_LONGEST_TEXT]
 
 
-@dataclass
-class _Part:
-    """What one describer answered to one prompt. Sums are None as long as nothing is known."""
-
-    descriptions: int = 0
-    rejected: int = 0
-    no_answer: int = 0
-    tokens_in: int | None = None
-    tokens_out: int | None = None
-    cost_usd: float | None = None
-
-
-@dataclass
 class _Stats:
     """Counts results one by one.
 
     Attributes:
-        words: words of each description.
-        tokens: tokens of each answer, if they are known; so ``latency``, in seconds.
-        parts: counts by prompt and by the settings of the describer as canonical JSON.
-        rejected: answers that are no descriptions, by reason; so ``no_answer``.
-        with_reason: descriptions that say why they ended.
-        named: descriptions of labelled images by whether they hold the name of the class.
+        parts: counts and sums by prompt and by the settings of the describer as canonical JSON; a sum is missing as
+            long as nothing is known.
+        spreads: words per description; tokens per answer and seconds to it, if they are known.
+        counts: results by flaw, reason, opening and word; labelled descriptions by whether they name their class.
     """
 
-    described: set[str] = field(default_factory=set)
-    words: array[int] = field(default_factory=partial(array, "q"))
-    tokens: array[int] = field(default_factory=partial(array, "q"))
-    latency: array[float] = field(default_factory=partial(array, "d"))
-    parts: dict[tuple[Prompt, str], _Part] = field(default_factory=lambda: defaultdict(_Part))
-    flaws: Counter[Flaw] = field(default_factory=Counter)
-    rejected_flaws: Counter[Flaw] = field(default_factory=Counter)
-    rejected: Counter[str] = field(default_factory=Counter)
-    no_answer: Counter[str] = field(default_factory=Counter)
-    openings: Counter[str] = field(default_factory=Counter)
-    vocabulary: Counter[str] = field(default_factory=Counter)
-    named: Counter[bool] = field(default_factory=Counter)
-    flawed: int = 0
-    with_reason: int = 0
+    def __init__(self) -> None:
+        self.described: set[str] = set()
+        self.parts: dict[tuple[Prompt, str], Counter[str]] = defaultdict(Counter)
+        self.spreads: dict[str, array[Any]] = {
+            "words": array("q"),
+            "answer_tokens": array("q"),
+            "latency_s": array("d"),
+        }
+        self.counts: dict[str, Counter[Any]] = defaultdict(Counter)
+        self.totals = Counter[str]()
 
     def add(self, result: Description, class_name: str | None) -> None:
-        """Count a result of an image of a class; None if the class is not known."""
-        part = self.parts[result.prompt, canonical_json(result.describer)]
-        for name in _SUMS:
-            setattr(part, name, _sum(getattr(part, name), getattr(result, name)))
-        if result.text is None:
-            part.no_answer += 1
-            self.no_answer[_general(result.error)] += 1
-            return
-        found = stored_flaws(result, class_name)
-        if result.tokens_out is not None:
-            self.tokens.append(result.tokens_out)
-        if result.latency_s is not None:
-            self.latency.append(result.latency_s)
+        """Count a result of an image of a class; None if the class is unknown."""
+        kind = "no_answer" if result.text is None else "descriptions" if result.error is None else "rejected"
+        known = {name: value for name in _SUMS if (value := getattr(result, name)) is not None}
+        self.parts[result.prompt, canonical_json(result.describer)].update({kind: 1, **known})
+        self.totals.update({kind: 1, **known})
         if result.error is not None:
-            part.rejected += 1
-            self.rejected[_general(result.error)] += 1
-            self.rejected_flaws.update(found)
+            self.counts[f"{kind}_reasons"][_PARTICULAR.sub("…", one_line(visible(result.error)))[:_LONGEST_TEXT]] += 1
+        if result.text is None:
             return
-        text = result.text.lower()
-        part.descriptions += 1
-        self.described.add(result.digest)
-        self.words.append(len(text.split()))
-        self.vocabulary.update(_WORD.findall(text))
-        self.openings[opening(text)] += 1
-        self.flaws.update(found)
-        self.flawed += bool(found)
-        self.with_reason += result.finish_reason is not None
-        if class_name is not None:
-            self.named[class_name.replace("_", " ").lower() in text] += 1
+        if result.tokens_out is not None:
+            self.spreads["answer_tokens"].append(result.tokens_out)
+        if result.latency_s is not None:
+            self.spreads["latency_s"].append(result.latency_s)
+        found = stored_flaws(result, class_name)
+        self.counts[f"flaws_of_{kind}"].update(found)
+        if result.error is None:
+            text = result.text.lower()
+            self.described.add(result.digest)
+            self.spreads["words"].append(len(text.split()))
+            self.counts["vocabulary"].update(_WORD.findall(text))
+            self.counts["openings"][opening(text)] += 1
+            self.totals.update(flawed=bool(found), with_reason=result.finish_reason is not None)
+            if class_name is not None:
+                self.counts["named"][class_name.replace("_", " ").lower() in text] += 1
 
     def summary(self) -> dict[str, Any]:
-        """Return the facts of the whole store; those that are not known are left out."""
-        rejected, no_answer = self.rejected.total(), self.no_answer.total()
+        """Return the facts of the whole store; unknown ones are left out."""
+        totals, named = self.totals, self.counts["named"]
         facts = {
-            "descriptions": len(self.words),
+            "descriptions": totals["descriptions"],
             "images": len(self.described),
-            "failures": rejected + no_answer,
-            "rejected": rejected,
-            "no_answer": no_answer,
-            "flawed": self.flawed,
-            "truncated_share": _share(self.flaws["truncated"], self.with_reason),
-            **{name: reduce(_sum, (getattr(part, name) for part in self.parts.values()), None) for name in _SUMS},
+            "failures": totals["rejected"] + totals["no_answer"],
+            "rejected": totals["rejected"],
+            "no_answer": totals["no_answer"],
+            "flawed": totals["flawed"],
+            "truncated_share": _share(self.counts["flaws_of_descriptions"]["truncated"], totals["with_reason"]),
+            **{name: totals.get(name) for name in _SUMS},
+            "class_named": _share(named[True], named.total()),
         }
         return {name: value for name, value in facts.items() if value is not None}
 
@@ -209,34 +184,34 @@ class _Stats:
         names = describer_names(json.loads(settings) for _, settings in self.parts)
         described = Counter[Prompt]()
         for (prompt, _), part in self.parts.items():
-            described[prompt] += part.descriptions
+            described[prompt] += part["descriptions"]
+        vocabulary, flawed, rejected = (
+            self.counts[name] for name in ("vocabulary", "flaws_of_descriptions", "flaws_of_rejected")
+        )
         return {
-            "words": _distribution(self.words),
-            "words_histogram": _histogram(self.words),
+            **{name: _distribution(values) for name, values in self.spreads.items()},
+            "words_histogram": _histogram(self.spreads["words"]),
             "vocabulary": {
-                "words": len(self.vocabulary),
-                "once": sum(count == 1 for count in self.vocabulary.values()),
-                "uses": self.vocabulary.total(),
+                "words": len(vocabulary),
+                "once": sum(count == 1 for count in vocabulary.values()),
+                "uses": vocabulary.total(),
             },
-            "answer_tokens": _distribution(self.tokens),
-            "latency_s": _distribution(self.latency),
             "flaws": {
-                flaw: {"descriptions": self.flaws[flaw], "rejected": self.rejected_flaws[flaw]}
+                flaw: {"descriptions": flawed[flaw], "rejected": rejected[flaw]}
                 for flaw in get_args(Flaw)
-                if self.flaws[flaw] or self.rejected_flaws[flaw]
+                if flawed[flaw] or rejected[flaw]
             },
-            "rejected_reasons": dict(self.rejected.most_common(_SHOWN)),
-            "no_answer_reasons": dict(self.no_answer.most_common(_SHOWN)),
-            "openings": dict(self.openings.most_common(_SHOWN)),
+            **{name: dict(self.counts[name].most_common(_SHOWN)) for name in _MOST_COMMON},
             "prompts": [{**asdict(prompt), "descriptions": count} for prompt, count in sorted(described.items())],
             "describers": [
                 {
                     "prompt": prompt.name,
                     "describer": names[settings],
-                    **asdict(part),
+                    **{name: part[name] for name in ("descriptions", "rejected", "no_answer")},
+                    **{name: part.get(name) for name in _SUMS},
                     "settings": json.loads(settings),
                 }
-                for (prompt, settings), part in sorted(self.parts.items())
+                for (prompt, settings), part in sorted(self.parts.items(), key=lambda item: item[0])
             ],
         }
 
@@ -280,42 +255,34 @@ def _share(part: int, whole: int) -> float | None:
     return round(part / whole, 6) if whole else None
 
 
-def _sum(one: Any, other: Any) -> Any:
-    """Return the sum of two numbers, either of which may be unknown."""
-    return one if other is None else other if one is None else one + other
-
-
-def _general(reason: str | None) -> str:
-    return _PARTICULAR.sub("…", one_line(visible(reason or "")))[:_LONGEST_TEXT]
-
-
 def _tables(summary: Mapping[str, Any], record: Mapping[str, Any]) -> str:
     """Return the record as tables for a terminal."""
 
     def share(count: int) -> str:
         return percent(_share(count, summary["descriptions"]))
 
-    spreads = {name: record[name] for name in ("words", "answer_tokens", "latency_s") if record[name]}
-    flaw_counts = [(flaw, count["descriptions"], count["rejected"]) for flaw, count in record["flaws"].items()]
+    spreads = [(name, record[name]) for name in ("words", "answer_tokens", "latency_s") if record[name]]
+    flawed = [(flaw, count["descriptions"], count["rejected"]) for flaw, count in record["flaws"].items()]
+    openings = [(words, count, share(count)) for words, count in record["openings"].items() if count > 1]
+    repeated = [(row["text"][:_LONGEST_TEXT], row["count"]) for row in record["repeated_texts"]]
     tables: tuple[tuple[str, Sequence[str], Sequence[Sequence[Any]]], ...] = (
-        ("per description", list(next(iter(spreads.values()), ())), [(n, *row.values()) for n, row in spreads.items()]),
+        (
+            "per description",
+            [*spreads[0][1]] if spreads else [],
+            [(name.replace("_", " "), *row.values()) for name, row in spreads],
+        ),
         ("prompt", _PART_COLUMNS[1:], [[part[column] for column in _PART_COLUMNS] for part in record["describers"]]),
-        ("flaw", ("descriptions", "share", "rejected answers"), [(f, n, share(n), r) for f, n, r in flaw_counts]),
+        ("flaw", ("descriptions", "share", "rejected answers"), [(f, n, share(n), r) for f, n, r in flawed]),
         ("rejected because", ("answers",), [*record["rejected_reasons"].items()]),
         ("no answer because", ("requests",), [*record["no_answer_reasons"].items()]),
-        (
-            "most frequent opening",
-            ("descriptions", "share"),
-            [(start, count, share(count)) for start, count in record["openings"].items() if count > 1],
-        ),
-        (
-            "nearly the same text",
-            ("descriptions",),
-            [(row["text"][:_LONGEST_TEXT], row["count"]) for row in record["repeated_texts"]],
-        ),
+        ("most frequent opening", ("descriptions", "share"), openings),
+        ("nearly the same text", ("descriptions",), repeated),
     )
     return "\n\n".join(
-        text_table(title, [[_cell(value) for value in row] for row in (("", *headings), *rows)])
+        text_table(
+            title,
+            [["", *(heading.replace("_", " ") for heading in headings)], *([_cell(v) for v in row] for row in rows)],
+        )
         for title, headings, rows in tables
         if rows
     )
@@ -325,5 +292,5 @@ def _cell(value: Any) -> str:
     if value is None:
         return "–"
     if isinstance(value, str):
-        return one_line(value.replace("_", " "))
+        return one_line(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"

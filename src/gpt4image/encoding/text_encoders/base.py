@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 
 class TextEncoder(Protocol):
-    """A frozen text encoder. Making one is cheap: weights are loaded at the first use of anything but
-    ``spec`` and ``revision``."""
+    """A frozen text encoder. Making one is cheap: only ``spec`` and ``revision`` do not load the weights."""
 
     @property
     def spec(self) -> str:

@@ -53,7 +53,7 @@ def _open_clip(name: str, device: str) -> TextEncoder:
     return NeuralEncoder(spec, files.revision, partial(OpenClipTower, spec, files), device)
 
 
-def _bag_of_words(name: str, device: str) -> TextEncoder:
+def _bag_of_words(name: str, _: str) -> TextEncoder:
     from gpt4image.encoding.text_encoders.bag_of_words import BagOfWordsEncoder
 
     return BagOfWordsEncoder(name)
@@ -95,18 +95,18 @@ def load_text_encoder(spec: str, device: str = "auto") -> TextEncoder:
 
 
 def load_known_encoder(spec: str, device: str, *, revision: str, width: int | None, whose: str) -> TextEncoder:
-    """Return the text encoder that vectors were made with, as long as it is the same.
+    """Return the text encoder that made some vectors.
 
     Args:
-        spec: as of ``load_text_encoder``.
-        device: as there.
-        revision: of the encoder then; empty where it is not known.
-        width: of its vectors; None where it is not known.
-        whose: the vectors, as a sentence about them begins: "The table t was made with".
+        spec: as of ``load_text_encoder``; so ``device``.
+        device: auto, cpu, cuda or mps.
+        revision: revision that made the vectors; empty if unknown.
+        width: width of the vectors; None if unknown.
+        whose: beginning of a sentence about the vectors: "The table t was made with".
 
     Raises:
-        ConfigError, MissingExtraError, ModelError: it cannot be loaded.
-        ModelError: it is another one now.
+        ConfigError, MissingExtraError: see ``load_text_encoder``.
+        ModelError: it cannot be loaded, or is another one now.
     """
     encoder = load_text_encoder(spec, device)
     if revision and encoder.revision != revision:

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +14,12 @@ from typing import Any
 from PIL import Image
 
 from gpt4image.base.errors import DecodeError
-from gpt4image.describing.describers.base import Answer, Request
+from gpt4image.config import DescriberOptions
+from gpt4image.data.image_set import ImageSet
+from gpt4image.describing.describers.base import Answer, Report, Request
 from gpt4image.describing.describers.images import bounded, why_unusable
+from gpt4image.describing.describers.local.model_files import find_model_files, is_greedy, local_settings
+from gpt4image.describing.prices import FREE
 
 
 class BatchError(Exception):
@@ -45,14 +49,72 @@ NextTurn = Callable[[Sequence[Row], Sequence[Sequence[str]]], Sequence[Reply]]
 """Answers the next turn of each row, given its answers in the turns before; raises BatchError."""
 
 
-def answer_in_batches(
-    requests: Iterable[Request], size: int, max_side: int, next_turn: NextTurn
-) -> Iterator[Sequence[Answer]]:
-    """Yield the answers to all requests, batch by batch; see ``read_ahead`` and ``answer_all``."""
-    for rows, failed in read_ahead(requests, size, max_side):
-        if failed:
-            yield failed
-        yield from answer_all(rows, next_turn)
+class LocalDescriber:
+    """What describers with a model on this machine share; the model is loaded when it is first asked."""
+
+    kind: str
+    price = FREE
+
+    def __init__(self, name: str, options: DescriberOptions) -> None:
+        """Find the model ``name``, a folder or a Hugging Face id. Raises ConfigError: it is not there or not usable."""
+        self.files = find_model_files(self.kind, name)
+        self.options = options
+        self.repeatable = is_greedy(self.files, options)
+        self.rows_at_once = options.batch_size
+        self._calls = 0
+        self._loaded = False
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Name and content of the model, and options that decide its texts."""
+        return local_settings(self.kind, self.files, self.options)
+
+    def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
+        """Yield the answers batch by batch; halves of a batch if it cannot be answered together.
+
+        Raises:
+            ConfigError: the model or its chat template does not take the questions.
+            DescriberError: the model cannot be loaded, or fails.
+        """
+        if not self._loaded:
+            self.load()  # before images are read
+            self._loaded = True
+        for rows, failed in read_ahead(requests, self.rows_at_once, self.options.max_side):
+            if failed:
+                yield failed
+            yield from answer_all(rows, self._next_turn)
+
+    def arrived(self) -> Sequence[Answer]:
+        """A batch arrives as a whole."""
+        return ()
+
+    def report(self, images: ImageSet) -> Report:
+        """No facts."""
+        return Report()
+
+    def load(self) -> None:
+        """Load the model."""
+        raise NotImplementedError
+
+    def reply(self, rows: Sequence[Row], conversations: list[list[dict[str, Any]]], call: int) -> Sequence[Reply]:
+        """Return the next answers of conversations; ``call`` counts the calls. Raises BatchError and DescriberError."""
+        raise NotImplementedError
+
+    def part(self, image: Image.Image) -> dict[str, Any]:
+        """Return an image as a part of a message."""
+        raise NotImplementedError
+
+    def _next_turn(self, rows: Sequence[Row], answers: Sequence[Sequence[str]]) -> Sequence[Reply]:
+        self._calls += 1
+        conversations = [
+            messages(row.request.turns, self.part(row.image), system=self.options.system, answers=own)
+            for row, own in zip(rows, answers, strict=True)
+        ]
+        return self.reply(rows, conversations, self._calls)
+
+    def question(self, system: str) -> list[dict[str, Any]]:
+        """Return a question about a grey image: shows before the first real one whether the model takes it."""
+        return messages(["What is this?"], self.part(Image.new("RGB", (64, 64), "grey")), system=system)
 
 
 def read_ahead(requests: Iterable[Request], size: int, max_side: int) -> Iterator[tuple[list[Row], list[Answer]]]:
