@@ -25,7 +25,7 @@ from gpt4image.artifacts.text_labels import blend, class_targets
 from gpt4image.base.files import read_json_lines
 from gpt4image.data.splits import flip_labels
 from gpt4image.encoding.class_names import CLASS_NAME_PROMPT
-from gpt4image.encoding.text_encoders import load_text_encoder
+from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.labelling.label_noise import explained, find_doubtful
 from gpt4image.labelling.reading import Reading, read_labels
 from gpt4image.labelling.suggest import to_describe, to_label

@@ -8,13 +8,13 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.base.interrupts import Interrupt
 from gpt4image.data.image_set import ImageSet, MemorySource
 from gpt4image.data.splits import with_splits
 from gpt4image.describing.asking import Asking
 from gpt4image.describing.budget import Budget
-from gpt4image.describing.describers import Answer
-from gpt4image.describing.prompts import PROMPTS
+from gpt4image.describing.describers.base import Answer
 
 
 def image_set(contents: list[bytes], labels: list[int]) -> ImageSet:

@@ -21,14 +21,15 @@ import numpy as np
 import pytest
 
 import gpt4image.describing.describe
+from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.base.errors import ConfigError, ModelError, StoreError
 from gpt4image.config import DescribeConfig
 from gpt4image.data.image_set import ImageSet, MemorySource
 from gpt4image.describing.describe import describe
-from gpt4image.describing.describers import DESCRIBERS, Answer, Report, Request
+from gpt4image.describing.describers.base import Answer, Report, Request
+from gpt4image.describing.describers.registry import DESCRIBERS
 from gpt4image.describing.prices import FREE, Price
-from gpt4image.describing.prompts import PROMPTS
 
 
 def image_set(count: int, **others: Any) -> ImageSet:
@@ -243,7 +244,7 @@ def test_a_dry_run_asks_about_a_sample_keeps_it_and_estimates_the_rest(run: Any)
     assert outcome.summary["estimate_seconds"] == 992 * 4 / 8
     assert outcome.text == (
         "The rest: 992 requests, 992,000 tokens in and 99,200 out, $1.19 ($1.19 to 1.19), "
-        "0:08:16 at the pace of the sample."
+        "0:08:16 at the speed of the sample."
     )
     again = Scripted(priced, price=Price(1.0, 2.0))
     assert run(again, image_set(1001), dry_run=True).summary["estimate_requests"] == 992 and not again.asked
@@ -303,7 +304,8 @@ SLOW = textwrap.dedent("""
     import gpt4image.describing.describe as stage
     from gpt4image.config import DescribeConfig
     from gpt4image.data.image_set import ImageSet, MemorySource
-    from gpt4image.describing.describers import DESCRIBERS, Answer, Report
+    from gpt4image.describing.describers.base import Answer, Report
+    from gpt4image.describing.describers.registry import DESCRIBERS
 
     folder, delay = Path(sys.argv[1]), float(sys.argv[2])
     n = 400

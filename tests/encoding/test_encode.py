@@ -27,8 +27,8 @@ from gpt4image.artifacts.table import ARRAYS, EmbeddingTable
 from gpt4image.base.errors import ModelError, StoreError, TableError
 from gpt4image.config import EncodeConfig
 from gpt4image.encoding.encode import batches, encode
-from gpt4image.encoding.text_encoders import load_text_encoder
 from gpt4image.encoding.text_encoders.long_texts import split
+from gpt4image.encoding.text_encoders.registry import load_text_encoder
 
 PAPER = Prompt("paper", 1, "Describe this image in detail.", False)
 TOLD = Prompt("class-conditioned", 1, "A {class_name}.", True)

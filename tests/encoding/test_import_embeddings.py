@@ -20,7 +20,7 @@ from gpt4image.config import ImportEmbeddingsConfig
 from gpt4image.data import load_image_set
 from gpt4image.encoding.class_names import embed_class_names, find_class_names
 from gpt4image.encoding.import_embeddings import import_embeddings
-from gpt4image.encoding.text_encoders import load_text_encoder
+from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.training.text_targets import TextTargets
 from gpt4image.training.text_tower import TextSource
 

@@ -11,7 +11,7 @@ from gpt4image.artifacts.text_labels import blend
 from gpt4image.base.errors import TableError
 from gpt4image.base.files import read_json_lines
 from gpt4image.data.splits import flip_labels
-from gpt4image.encoding.text_encoders import load_text_encoder
+from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.labelling.label_noise import find_doubtful
 from gpt4image.labelling.reading import read_labels
 from gpt4image.labelling.text_classifier import Classification, classify

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from gpt4image.base.errors import DataError, TableError
 from gpt4image.data.digests import file_digests
-from gpt4image.encoding.text_encoders import load_text_encoder
+from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.own_loop.pairs import WithTexts
 from gpt4image.own_loop.texts import NO_TEXT, Texts
 from tables import make_table

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.artifacts.store import Description, DescriptionStore
 from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.base.errors import ConfigError, DescriberError, MissingExtraError
@@ -28,10 +29,10 @@ from gpt4image.data.image_set import ImageSet
 from gpt4image.describing.asking import Asking
 from gpt4image.describing.budget import Budget
 from gpt4image.describing.describe import describe
-from gpt4image.describing.describers import Answer, load_describer
+from gpt4image.describing.describers.base import Answer
 from gpt4image.describing.describers.ray import RayDescriber
+from gpt4image.describing.describers.registry import load_describer
 from gpt4image.describing.describers.replay import ReplayDescriber
-from gpt4image.describing.prompts import PROMPTS
 from gpt4image.encoding.encode import encode
 from gpt4image.parallel.ray_cluster import MOST_TRIES, Cluster, Result, Workers, require_ray
 from openai_stub import Call, Reply, answer, failure, serve

@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import save_file
 
 from gpt4image.artifacts import runs
+from gpt4image.artifacts.weights import load_tensors
 from gpt4image.config import TrainConfig
 from gpt4image.data import load_image_set
 from gpt4image.models.aligner import Aligner
 from gpt4image.models.backbones import create_backbone
 from gpt4image.training import loop
-from gpt4image.training.checkpoint import load_tensors
 from gpt4image.training.losses import batch_losses, seed_step
 from gpt4image.training.train import train
 from gpt4image.training.trainer import Trainer, build

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gpt4image.artifacts import runs
+from gpt4image.artifacts.weights import load_tensors
 from gpt4image.base.errors import ConfigError, Gpt4ImageError, RunError, first_line
 from gpt4image.config import TrainConfig
 from gpt4image.data.pixels import Pixels
@@ -23,7 +24,6 @@ from gpt4image.parallel.devices import choose_device, memory_format_of
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.registry import recorded_task
 from gpt4image.training.augment import Augmentation
-from gpt4image.training.checkpoint import load_tensors
 from gpt4image.training.predictions import outputs as read_outputs
 from gpt4image.training.text_space import TextSpace, read_text_space
 from gpt4image.training.trainer import augmentation_of, make_backbone

@@ -242,8 +242,8 @@ def _encode(pairs: Sequence[tuple[str, str]], table: Path, encoder: str, device:
 
 
 def _descriptions(pairs: Sequence[tuple[str, str]]) -> Iterator[Any]:
+    from gpt4image.artifacts.prompts import find_prompt
     from gpt4image.artifacts.store import Description
-    from gpt4image.describing.prompts import find_prompt
 
     prompt, seen, now = find_prompt("imported"), Counter[str](), time.time()
     for digest, text in pairs:

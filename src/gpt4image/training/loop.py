@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from gpt4image.artifacts import runs
+from gpt4image.artifacts.weights import load_tensors, save_tensors
 from gpt4image.base.errors import DamagedError, ModelError, TrainingError
 from gpt4image.base.files import append_json_line, remove_unfinished, write_json_lines
 from gpt4image.base.interrupts import deferred_interrupt
@@ -26,7 +27,7 @@ from gpt4image.encoding.text_encoders.tuning import FOLDER
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import choose_device, peak_memory_bytes, probe, reset_peak_memory
 from gpt4image.parallel.sharding import averaging, clip_gradients, whole
-from gpt4image.training.checkpoint import load_checkpoint, load_tensors, save_checkpoint, save_tensors
+from gpt4image.training.checkpoint import load_checkpoint, save_checkpoint
 from gpt4image.training.losses import Losses, batch_losses, seed_step
 from gpt4image.training.predictions import predict
 from gpt4image.training.text_tower import TextTower

@@ -12,7 +12,8 @@ from gpt4image.artifacts.table import read_manifest
 from gpt4image.base.errors import RunError
 from gpt4image.base.files import read_json, write_json
 from gpt4image.config import TrainConfig
-from gpt4image.encoding.text_encoders import TextEncoder, load_known_encoder
+from gpt4image.encoding.text_encoders.base import TextEncoder
+from gpt4image.encoding.text_encoders.registry import load_known_encoder
 from gpt4image.encoding.text_encoders.tuning import FOLDER
 from gpt4image.training.text_targets import TextTargets
 

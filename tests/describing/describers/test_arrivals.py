@@ -6,10 +6,10 @@ import threading
 
 import pytest
 
+from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.base.errors import DescriberError
-from gpt4image.describing.describers import Answer, Request
 from gpt4image.describing.describers.arrivals import Arrivals
-from gpt4image.describing.prompts import PROMPTS
+from gpt4image.describing.describers.base import Answer, Request
 
 
 def answer(number: int) -> Answer:

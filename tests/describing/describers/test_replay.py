@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.base.errors import ConfigError
 from gpt4image.config import DescriberOptions
 from gpt4image.data.image_set import ImageSet, MemorySource
-from gpt4image.describing.describers import Answer, Describer, Request, load_describer
-from gpt4image.describing.prompts import PROMPTS
+from gpt4image.describing.describers.base import Answer, Describer, Request
+from gpt4image.describing.describers.registry import load_describer
 
 
 def image_set(images: list[bytes]) -> ImageSet:

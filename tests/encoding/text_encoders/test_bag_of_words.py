@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gpt4image.base.errors import ConfigError
-from gpt4image.encoding.text_encoders import load_text_encoder
+from gpt4image.encoding.text_encoders.registry import load_text_encoder
 
 TEXTS = ["A brown dog runs over green grass.", "A red bus under a blue sky.", "Two dogs and a bus."]
 

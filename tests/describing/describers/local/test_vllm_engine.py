@@ -15,7 +15,8 @@ import pytest
 
 from gpt4image.base.errors import ConfigError, DescriberError, MissingExtraError
 from gpt4image.config import DescriberOptions
-from gpt4image.describing.describers import Answer, Describer, Request, load_describer
+from gpt4image.describing.describers.base import Answer, Describer, Request
+from gpt4image.describing.describers.registry import load_describer
 from picture_requests import COLOURS, QUESTION, noise, plain, request
 from tiny_vlm import TEMPLATE, make_tiny_vlm
 

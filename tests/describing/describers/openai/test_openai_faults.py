@@ -12,7 +12,7 @@ import pytest
 
 import openai_stub as server
 from gpt4image.base.errors import ConfigError, DescriberError
-from gpt4image.describing.describers import Answer
+from gpt4image.describing.describers.base import Answer
 from gpt4image.describing.describers.openai import health
 from gpt4image.describing.describers.openai.client import find_server
 from openai_cases import KEY, ask, ask_one, describer, facts, openai_settings, request

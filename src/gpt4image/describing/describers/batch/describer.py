@@ -11,11 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
+from gpt4image.artifacts.prompts import load_prompt, turns
 from gpt4image.base.errors import ConfigError
 from gpt4image.base.progress import console
 from gpt4image.config import DescribeConfig, DescriberOptions
 from gpt4image.data.image_set import ImageSet
-from gpt4image.describing.describers import Answer, Report, Request
+from gpt4image.describing.describers.base import Answer, Report, Request
 from gpt4image.describing.describers.batch.ledger import BatchLedger
 from gpt4image.describing.describers.images import data_url
 from gpt4image.describing.describers.openai.chat import Choice, Dialect, completion_of
@@ -25,7 +26,6 @@ from gpt4image.describing.describers.openai.faults import Verdict, fault_of_resp
 from gpt4image.describing.describers.openai.jobs import Job
 from gpt4image.describing.describers.openai.untrusted import one_line
 from gpt4image.describing.prices import HALF_PRICE, Price
-from gpt4image.describing.prompts import load_prompt, turns
 
 # An answer about 190 MB that were uploaded takes its time.
 _TIMEOUT_S = 600.0

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Self
 
 from gpt4image.artifacts.store import Prompt, References
 from gpt4image.artifacts.store_file import connect_reader, connect_writer, explained, make_batch_tables
-from gpt4image.describing.describers import Answer, Request
+from gpt4image.describing.describers.base import Answer, Request
 
 # An answer that was committed after its batch was made is this batch's, or took its place: a kill came between the
 # store's commit and the ledger's.

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Protocol
 
 from gpt4image.base.errors import DecodeError, DescriberError
 from gpt4image.base.progress import console
-from gpt4image.describing.describers import Answer, Request
+from gpt4image.describing.describers.base import Answer, Request
 from gpt4image.describing.describers.batch.api import (
     ENDED,
     BatchApi,

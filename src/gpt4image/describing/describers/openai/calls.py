@@ -19,8 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from gpt4image.base.errors import DecodeError, DescriberError
-from gpt4image.describing.describers import Answer, Request
 from gpt4image.describing.describers.arrivals import Arrivals
+from gpt4image.describing.describers.base import Answer, Request
 from gpt4image.describing.describers.images import data_url, why_unusable
 from gpt4image.describing.describers.openai.chat import Choice, Dialect
 from gpt4image.describing.describers.openai.client import Client

@@ -10,8 +10,8 @@ from typing import Any
 from gpt4image.base.errors import ConfigError, MissingExtraError
 from gpt4image.config import DescriberOptions
 from gpt4image.data.image_set import ImageSet
-from gpt4image.describing.describers import Answer, Report, Request
 from gpt4image.describing.describers.arrivals import Arrivals
+from gpt4image.describing.describers.base import Answer, Report, Request
 from gpt4image.describing.describers.openai.calls import Calls, Plan, Tally
 from gpt4image.describing.describers.openai.chat import Dialect
 from gpt4image.describing.describers.openai.client import OPENAI_URL, Client, Server, find_server

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from gpt4image.describing.describers import Answer, Request
+from gpt4image.describing.describers.base import Answer, Request
 from gpt4image.describing.describers.openai.chat import Choice, Completion
 from gpt4image.describing.prices import FREE, Price
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpt4image.artifacts.prompts import PROMPTS, fill, find_prompt, load_prompt, turns
 from gpt4image.base.errors import ConfigError
-from gpt4image.describing.prompts import PROMPTS, fill, find_prompt, load_prompt, turns
 
 CLASSES = ("tabby_cat", "beagle")
 
