@@ -167,6 +167,54 @@ def test_labels_of_splits_are_matched_by_name(tmp_path: Path, png: Png) -> None:
         load_image_set(save(tmp_path / "mixed", train=train, test=text))
 
 
+@pytest.mark.parametrize(
+    ("column", "kind", "cells", "classes", "labels"),
+    [
+        ("tags", Value("string"), [["red", "round"], [], None], ("red", "round"), [[1, 1], [0, 0], [-1, -1]]),
+        ("label", Value("int64"), [[2, 0], [1], None], ("0", "1", "2"), [[1, 0, 1], [0, 1, 0], [-1, -1, -1]]),
+        (
+            "labels",
+            ClassLabel(names=["b", "a", "c"]),
+            [[0, 1], [], None],
+            ("b", "a", "c"),
+            [[1, 1, 0], [0] * 3, [-1] * 3],
+        ),
+        ("objects", ClassLabel(names=["a", "b"]), [[0], [1], [0, 1]], ("a", "b"), [[1, 0], [0, 1], [1, 1]]),
+    ],
+)
+def test_lists_are_several_classes_per_image(
+    tmp_path: Path,
+    png: Png,
+    column: str,
+    kind: Any,
+    cells: list[Any],
+    classes: tuple[str, ...],
+    labels: list[list[int]],
+) -> None:
+    columns = {"image": [png(seed) for seed in range(3)], column: cells}
+    table(columns, image=Image(), **{column: Sequence(kind)}).to_parquet(tmp_path / "set.parquet")
+    images = load_image_set(f"hf:{tmp_path / 'set.parquet'}")
+    assert (images.classes, images.labels.tolist()) == (classes, labels)
+
+
+def test_lists_of_splits_are_matched_by_name(tmp_path: Path, png: Png) -> None:
+    def part(seed: int, names: list[str], cells: list[int]) -> Dataset:
+        columns = {"image": [png(seed)], "labels": [cells]}
+        return table(columns, image=Image(), labels=Sequence(ClassLabel(names=names)))
+
+    train, test = part(0, ["a", "b", "c"], [0, 2]), part(1, ["c", "a"], [0])
+    images = load_image_set(save(tmp_path / "set", train=train, test=test))
+    assert images.labels.tolist() == [[1, 0, 1], [0, 0, 1]]
+    single = table({"image": [png(2)], "labels": [0]}, image=Image(), labels=ClassLabel(names=["a", "b", "c"]))
+    with pytest.raises(DataError, match="'labels' is a list in 'train', but not in 'test'"):
+        load_image_set(save(tmp_path / "mixed", train=train, test=single))
+
+
+def test_a_column_of_texts_called_tags_is_no_label(tmp_path: Path, png: Png) -> None:
+    data = table({"image": [png(0)], "tags": ["sea, sky"]}, image=Image(), tags=Value("string"))
+    assert load_image_set(save(tmp_path / "set", train=data)).classes == ()
+
+
 @pytest.mark.parametrize("number", [-2, 2])
 def test_class_labels_out_of_range_are_refused(tmp_path: Path, png: Png, number: int) -> None:
     data = table({"image": [png(0)], "label": [number]}, image=Image(), label=Value("int64"))
@@ -244,10 +292,7 @@ def test_sets_that_do_not_fit_are_refused(tmp_path: Path, png: Png) -> None:
     Dataset.from_dict({"text": ["a"], "n": [1]}).save_to_disk(tmp_path / "text")
     with pytest.raises(DataError, match="no column holds images; its columns are 'text', 'n'"):
         load_image_set(f"hf:{tmp_path / 'text'}")
-    data = table({"image": [png(0)], "labels": [[1, 2]]}, image=Image(), labels=Sequence(Value("int64")))
-    data.save_to_disk(tmp_path / "multi")
-    with pytest.raises(DataError, match="'labels' holds several labels"):
-        load_image_set(f"hf:{tmp_path / 'multi'}")
+    data = table({"image": [png(0)]}, image=Image())
     DatasetDict({"x": data, "y": data}).save_to_disk(tmp_path / "splits")
     with pytest.raises(DataError, match="none of its splits 'x', 'y'"):
         load_image_set(f"hf:{tmp_path / 'splits'}")

@@ -115,6 +115,16 @@ def test_splits_that_the_set_brings_stay() -> None:
     assert with_splits(whole, val_fraction=0.1, test_fraction=0.5) is whole
 
 
+def test_images_of_several_classes_are_cut_by_the_rarest_one() -> None:
+    images = numbered({0: 80, 1: 20, 2: 10, NO_LABEL: 5})
+    one = with_splits(images, val_fraction=0.2, test_fraction=0.2)
+    several = np.zeros((115, 8), np.int8)
+    several[80:100, 1] = several[:80, 0] = several[90:100, 0] = 1  # 100 to 109 have no class, which is known
+    several[110:] = NO_LABEL
+    cut = with_splits(images.revised(labels=several), val_fraction=0.2, test_fraction=0.2)
+    assert cut.splits.tolist() == one.splits.tolist()
+
+
 def test_val_takes_images_kept_in_train_last() -> None:
     images = numbered({0: 40})
     kept = set(images.digests[:30])

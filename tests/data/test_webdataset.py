@@ -155,6 +155,19 @@ def test_class_names_beside_the_shards(tmp_path: Path, png: Png) -> None:
     assert load(tmp_path / "train" / "1.tar").classes == ("dog",)
 
 
+def test_lists_are_several_classes_per_image(tmp_path: Path, png: Png) -> None:
+    members = {"a.png": png(0), "a.json": b'{"label": [1, 0]}', "b.png": png(1), "b.json": b'{"label": []}'}
+    images = load(write_tar(tmp_path / "0.tar", {**members, "c.png": png(2)}))
+    assert (images.classes, images.labels.tolist()) == (("0", "1"), [[1, 1], [0, 0], [-1, -1]])
+    (tmp_path / "classnames.txt").write_text("cat\ndog\n")
+    assert load(tmp_path / "0.tar").label_names(0) == ("cat", "dog")
+    write_tar(tmp_path / "0.tar", {**members, "d.png": png(2), "d.cls": b"1"})
+    with pytest.raises(
+        DataError, match="the label of some samples is a list, but not that of 'd'; give all of them lists"
+    ):
+        load(tmp_path / "0.tar")
+
+
 def test_numbers_may_be_sparse_where_they_have_names(tmp_path: Path, png: Png) -> None:
     write_tar(tmp_path / "0.tar", {"a.png": png(0), "a.cls": b"7"})
     with pytest.raises(DataError, match="only 1 of these 8 classes"):
@@ -192,8 +205,8 @@ def test_bad_samples_are_set_aside_by_name(tmp_path: Path, png: Png) -> None:
             "deep-json.json": b"[" * 100_000,
             "list-json.png": png(1),
             "list-json.json": b"[]",
-            "several.png": png(1),
-            "several.json": b'{"label": [1, 2]}',
+            "nested.png": png(1),
+            "nested.json": b'{"label": [1, [2]]}',
             "long.png": png(1),
             "long.cls": b"1" * 1_000_001,
             "bytes.png": png(1),
@@ -213,7 +226,7 @@ def test_bad_samples_are_set_aside_by_name(tmp_path: Path, png: Png) -> None:
         "bad-json": "its label cannot be read, in 0.tar",
         "deep-json": "its label cannot be read, in 0.tar",
         "list-json": "its json is no object, in 0.tar",
-        "several": "its label is a list; one class each is needed, in 0.tar",
+        "nested": "its label holds a list; classes are text or whole numbers, in 0.tar",
         "long": "cls has 1,000,001 bytes, more than the allowed 1,000,000, in 0.tar",
         "bytes": "its label cannot be read, in 0.tar",
         "digits": "its label has more than 1000 letters, or is no Unicode text, in 0.tar",
@@ -372,7 +385,7 @@ def test_an_index_is_remembered_until_the_shard_changes(
     assert second.read(0) == png(0)
     write_tar(path, {"c.png": png(1)})
     assert load(path).keys == ("c",) and len(reads) == 4
-    for damaged in (b"", b"{", b"[]", b'{"format": 3}', b'{"format": 3, "state": [], "names": []}'):
+    for damaged in (b"", b"{", b"[]", b'{"format": 4}', b'{"format": 4, "state": [], "names": []}'):
         for file in (own_cache / "shards").iterdir():
             file.write_bytes(damaged)
         assert load(path).keys == ("c",)

@@ -18,7 +18,7 @@ from gpt4image.base.outcome import SetAside
 from gpt4image.data.arrow_source import ArrowSource
 from gpt4image.data.file_source import expanded
 from gpt4image.data.image_set import NO_LABEL, SPLIT_OF, ImageSet
-from gpt4image.data.labels import LABEL_NAMES, encode_labels, refuse_gaps
+from gpt4image.data.labels import LABEL_NAMES, LIST_NAMES, encode_labels, encode_several, label_matrix, refuse_gaps
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -34,8 +34,8 @@ def load_hf(argument: str) -> ImageSet:
     """Load the splits of a data set that `datasets` reads.
 
     The image column is found by its type, the label column by name or type (ClassLabel, numbers or names; None and -1
-    mean no label). Keys are the column ``key``, else ``SPLIT/ROW``; where splits share keys, those outside train get
-    the split's name in front.
+    mean no label). A list of these is several classes per image. Keys are the column ``key``, else ``SPLIT/ROW``; where
+    splits share keys, those outside train get the split's name in front.
 
     Raises:
         ConfigError: no name is given.
@@ -168,8 +168,9 @@ def _labels(
     import datasets
 
     features = parts[0][1].features
-    class_columns = [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
-    name = _choose([*(name for name in LABEL_NAMES if name in features), *class_columns], LABEL_NAMES)
+    named_so = [name for name in LIST_NAMES if name in features and (name in LABEL_NAMES or _is_list(features[name]))]
+    class_columns = [name for name, kind in features.items() if isinstance(_element(kind), datasets.ClassLabel)]
+    name = _choose([*named_so, *class_columns], LIST_NAMES)
     if name is None:
         return (), np.full(sum(len(part) for _, part in parts), NO_LABEL)
     # A split without the column has no labels, as the test splits of some published sets.
@@ -179,32 +180,44 @@ def _labels(
     for row in faults:
         cells[row] = None
     kinds = {split: part.features[name] for split, part in parts if name in part.features}
-    named = {split: kind.names for split, kind in kinds.items() if isinstance(kind, datasets.ClassLabel)}
-    others = [split for split in kinds if split not in named]
-    if named and others:
-        raise DataError(
-            f"{spec}: the label column {name!r} is a ClassLabel in {first_few(named)}, but not in {first_few(others)}; "
-            "cast it to the same ClassLabel in all splits, or in none."
-        )
+    named = {
+        split: _element(kind).names for split, kind in kinds.items() if isinstance(_element(kind), datasets.ClassLabel)
+    }
+    several = [split for split, kind in kinds.items() if _is_list(kind)]
+    for some, what in ((list(named), "a ClassLabel"), (several, "a list")):
+        if some and (others := [split for split in kinds if split not in some]):
+            raise DataError(
+                f"{spec}: the label column {name!r} is {what} in {first_few(some)}, but not in {first_few(others)}; "
+                "cast it to the same type in all splits."
+            )
     if named:
         classes = tuple(named[parts[0][0]])
         starts = np.cumsum([0, *(len(part) for _, part in parts)]).tolist()
-        return classes, np.concatenate(
-            [
-                _renumbered(cells[start:end], named.get(split, ()), classes, f"{spec}: split {split!r}")
-                for (split, _), start, end in zip(parts, starts[:-1], starts[1:], strict=True)
-            ]
-        )
-    if any(isinstance(cell, list | dict) for cell in cells):
-        raise DataError(f"{spec}: column {name!r} holds several labels an image; one class each is needed.")
-    classes, labels = encode_labels(cells, spec)
+        lists = cells if several else [None if cell in (None, NO_LABEL) else [cell] for cell in cells]
+        numbers = [
+            some
+            for (split, _), start, end in zip(parts, starts[:-1], starts[1:], strict=True)
+            for some in _renumbered(lists[start:end], named.get(split, ()), classes, f"{spec}: split {split!r}")
+        ]
+        if several:
+            return classes, label_matrix(numbers, len(classes))
+        return classes, np.array([NO_LABEL if one is None else one[0] for one in numbers], dtype=np.int64)
+    classes, labels = encode_several(cells, spec) if several else encode_labels(cells, spec)
     refuse_gaps(classes, labels, spec)
     return classes, labels
 
 
+def _is_list(kind: Any) -> bool:
+    return hasattr(kind, "feature")  # List, LargeList and Sequence of `datasets`
+
+
+def _element(kind: Any) -> Any:
+    return kind.feature if _is_list(kind) else kind
+
+
 def _renumbered(
-    cells: Sequence[int | None], own: Sequence[str], classes: Sequence[str], where: str
-) -> NDArray[np.int64]:
+    lists: Sequence[Sequence[int] | None], own: Sequence[str], classes: Sequence[str], where: str
+) -> list[list[int] | None]:
     """Return class numbers of a split, whose ClassLabel has its ``own`` names, as positions in ``classes``."""
     label_of = {name: label for label, name in enumerate(classes)}
     if unknown := [name for name in own if name not in label_of]:
@@ -212,10 +225,10 @@ def _renumbered(
             f"{where}: its ClassLabel has the class {first_few(unknown)}, which that of the first split lacks: "
             f"{first_few(classes, 20)}. Cast the label to the same ClassLabel in all splits."
         )
-    number_of = {NO_LABEL: NO_LABEL, None: NO_LABEL} | {number: label_of[name] for number, name in enumerate(own)}
-    if wrong := [cell for cell in cells if cell not in number_of]:
+    number_of = {number: label_of[name] for number, name in enumerate(own)}
+    if wrong := [number for numbers in lists for number in numbers or () if number not in number_of]:
         raise DataError(f"{where}: labels must be in 0..{len(own) - 1}, or {NO_LABEL} for none; got {wrong[0]}.")
-    return np.array([number_of[cell] for cell in cells], dtype=np.int64)
+    return [None if numbers is None else [number_of[number] for number in numbers] for numbers in lists]
 
 
 def _cells(part: Dataset, name: str) -> list[Any]:

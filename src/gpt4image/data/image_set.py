@@ -6,15 +6,15 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.base.errors import DataError, first_few
 from gpt4image.base.outcome import SetAside
+from gpt4image.data.labels import NO_LABEL, rarest_classes
 
-NO_LABEL = -1
 SPLITS = ("train", "val", "test")
 # Names that folders, manifests and published sets use for them.
 SPLIT_OF = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -38,9 +38,10 @@ class ImageSet:
 
     Attributes:
         spec: the SPEC string it was loaded from.
-        classes: class names; a label is a position in it.
+        classes: K class names; a label is a position in it.
         keys: N unique stable names (relative path, dataset id).
-        labels: (N,) int64, NO_LABEL where there is none.
+        labels: (N,) int64, one class per image, NO_LABEL where there is none; or (N, K) int8, several classes per
+            image: 1 present, 0 absent, -1 not known.
         splits: (N,) str, each one of SPLITS.
         source: gives the bytes of image i as ``source.read(rows[i])``.
         rows: (N,) int64, position of each image in the source.
@@ -50,7 +51,7 @@ class ImageSet:
     spec: str
     classes: tuple[str, ...]
     keys: tuple[str, ...]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     splits: NDArray[np.str_]
     source: ImageSource
     rows: NDArray[np.int64]
@@ -69,11 +70,20 @@ class ImageSet:
             seen: set[str] = set()
             twice = dict.fromkeys(key for key in self.keys if key in seen or seen.add(key))
             raise DataError(f"{self.spec}: keys must be unique, but these come twice: {first_few(twice)}.")
-        wrong = np.flatnonzero((self.labels < NO_LABEL) | (self.labels >= len(self.classes)))
-        if len(wrong):
+        if self.labels.shape[1:] not in ((), (len(self.classes),)):
             raise DataError(
-                f"{self.spec}: labels must be in 0..{len(self.classes) - 1}, or {NO_LABEL} for none; got "
-                f"{self.labels[wrong[0]]} for {first_few(self.keys[i] for i in wrong)}."
+                f"{self.spec}: labels have the shape {self.labels.shape}; ({len(self)},) or "
+                f"({len(self)}, {len(self.classes)}) is needed."
+            )
+        several = self.labels.ndim == 2
+        out_of_range = (self.labels < NO_LABEL) | (self.labels >= (2 if several else len(self.classes)))
+        wrong = np.flatnonzero(out_of_range.any(axis=1) if several else out_of_range)
+        if len(wrong):
+            allowed = "0 (absent), 1 (present) or -1 (not known)"
+            raise DataError(
+                f"{self.spec}: labels must be "
+                f"{allowed if several else f'in 0..{len(self.classes) - 1}, or {NO_LABEL} for none'}; got "
+                f"{self.labels[out_of_range][0]} for {first_few(self.keys[i] for i in wrong)}."
             )
         strange = sorted(set(np.unique(self.splits).tolist()) - set(SPLITS))
         if strange:
@@ -91,6 +101,29 @@ class ImageSet:
     def digests(self) -> tuple[str, ...]:
         """N sha256 hex digests of the image bytes: what descriptions belong to. Equal images share one."""
         return self.source.digests(self.rows)
+
+    @property
+    def labelled(self) -> NDArray[np.bool_]:
+        """(N,) which images have a label; of several classes, one at least that is known to be present or absent."""
+        known = self.labels != NO_LABEL
+        return known.any(axis=1) if known.ndim == 2 else known
+
+    @cached_property
+    def groups(self) -> NDArray[np.int64]:
+        """(N,) the class by which splits are cut: the label, of several classes the rarest one that is present.
+
+        K where all classes that are known are absent, NO_LABEL without a label.
+        """
+        if self.labels.ndim == 1:
+            return self.labels
+        rarest = rarest_classes(self.labels)
+        return np.where(self.labelled & (rarest == NO_LABEL), len(self.classes), rarest)
+
+    def label_names(self, index: int) -> tuple[str, ...]:
+        """Return the names of the classes of image ``index``; none where it has no label."""
+        label = self.labels[index]
+        present = np.flatnonzero(label == 1) if self.labels.ndim == 2 else [label][: int(label != NO_LABEL)]
+        return tuple(self.classes[k] for k in present)
 
     def indices(self, split: str) -> NDArray[np.int64]:
         """Return the positions of the images of one split, in order."""
@@ -110,7 +143,7 @@ class ImageSet:
             part.__dict__["digests"] = tuple(self.digests[i] for i in chosen)
         return part
 
-    def revised(self, *, labels: NDArray[np.int64] | None = None, splits: NDArray[np.str_] | None = None) -> ImageSet:
+    def revised(self, *, labels: NDArray[Any] | None = None, splits: NDArray[np.str_] | None = None) -> ImageSet:
         """Return the set of the same images with other labels or splits; digests that are known stay known."""
         other = replace(
             self,

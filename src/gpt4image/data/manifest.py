@@ -2,6 +2,8 @@
 
 path          image file, relative to the manifest's folder; may not lead out of it
 label         class name or number; empty or -1 for none (optional)
+labels, tags  several classes per image instead: names with bars between them, in Parquet also lists (optional)
+label:NAME    or one column per class: 1, 0 or empty for not known; without "label:" where all cells are of these
 split         train, val or test (optional; without it all are train)
 key           stable name (optional; without it the path)
 """
@@ -9,6 +11,7 @@ key           stable name (optional; without it the path)
 from __future__ import annotations
 
 import csv
+import difflib
 import functools
 import os
 import posixpath
@@ -19,14 +22,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from gpt4image.base.errors import ConfigError, DataError, nearest, parsing
+from gpt4image.base.errors import ConfigError, DataError, first_few, nearest, parsing
 from gpt4image.base.outcome import SetAside
 from gpt4image.data.file_source import FileSource, expanded, is_below
 from gpt4image.data.image_set import SPLIT_OF, ImageSet
-from gpt4image.data.labels import encode_labels, refuse_gaps
+from gpt4image.data.labels import SEPARATOR, encode_labels, encode_several, note_once, presence, refuse_gaps
 
-COLUMNS = ("path", "label", "split", "key")
+COLUMNS = ("path", "label", "labels", "tags", "split", "key")
+LABEL_COLUMNS = ("label", "labels", "tags")
+CLASS_COLUMN = "label:"
 
 
 def load_manifest(argument: str) -> ImageSet:
@@ -36,8 +42,8 @@ def load_manifest(argument: str) -> ImageSet:
 
     Raises:
         ConfigError: no file is given, or one of another kind.
-        DataError: the file is missing, damaged or empty; a column is unknown; `path` is missing; a split or a label
-            is out of range, or no single class; most class numbers are empty; keys come twice.
+        DataError: the file is missing, damaged or empty; a column is unknown; `path` is missing; several columns give
+            labels; a split or a label is out of range; most class numbers are empty; keys come twice.
     """
     spec = f"manifest:{argument}"
     if not argument:
@@ -55,11 +61,7 @@ def load_manifest(argument: str) -> ImageSet:
     if not rows:
         first = f" The first: {set_aside[0].name!r}, {set_aside[0].reason}." if set_aside else ""
         raise DataError(f"{spec}: none of its {len(given)} rows names an image that can be used.{first}")
-    cells = table.get("label", [None] * len(given))
-    classes, labels = encode_labels(
-        [cell if place.file else None for cell, place in zip(cells, located, strict=True)], spec
-    )
-    refuse_gaps(classes, labels, spec)
+    classes, labels = _labels(table, [bool(place.file) for place in located], spec)
     splits = _splits(table["split"], spec) if "split" in table else ["train"] * len(given)
     keys = [_text(key) for key in table["key"]] if "key" in table else [posixpath.normpath(path) for path in given]
     if "" in keys:
@@ -85,18 +87,67 @@ def _read_table(file: Path, spec: str) -> dict[str, list[Any]]:
     return _read_csv(file, spec) if file.suffix == ".csv" else _read_parquet(file, spec)
 
 
-def _require_columns(names: Sequence[str], spec: str, advice: str = "") -> None:
-    """Refuse a table whose columns are not those of a manifest; the advice is for one that has none of them."""
-    if twice := [name for name in COLUMNS if list(names).count(name) > 1]:
+def _require_unique(names: Sequence[str], spec: str) -> None:
+    if twice := [name for name in names if list(names).count(name) > 1]:
         raise DataError(f"{spec}: column {twice[0]!r} is there more than once; keep the one that counts.")
-    unknown = [name for name in names if name not in COLUMNS]
-    if unknown or "path" not in names:
-        lack = "" if "path" in names else " Column 'path' is missing."
+
+
+def _require_columns(table: dict[str, list[Any]], spec: str, advice: str = "") -> None:
+    """Refuse a table whose columns are not those of a manifest; the advice is for one that has none of them."""
+    unknown = [name for name in table if name not in COLUMNS and not _is_class(name, table[name])]
+    if unknown or "path" not in table:
+        lack = "" if "path" in table else " Column 'path' is missing."
         wrong = f" Column {nearest(unknown[0], COLUMNS)}" if unknown else ""
         raise DataError(
-            f"{spec}: its columns are {', '.join(map(repr, names)) or 'none'}; allowed are {', '.join(COLUMNS)}."
-            f"{lack}{wrong}{'' if set(names) & set(COLUMNS) else advice}"
+            f"{spec}: its columns are {', '.join(map(repr, table)) or 'none'}; allowed are {', '.join(COLUMNS)}, and "
+            f"columns of 0, 1 or empty cells, one per class.{lack}{wrong}{'' if set(table) & set(COLUMNS) else advice}"
         )
+
+
+def _is_class(name: str, cells: Sequence[Any]) -> bool:
+    """Return whether a column of another name says which images have a class of that name; no slip such as "lable"."""
+    if name.startswith(CLASS_COLUMN) and name != CLASS_COLUMN:
+        return True
+    known = presence(cells)
+    return bool(name) and known is not None and (known >= 0).any() and not difflib.get_close_matches(name, COLUMNS)
+
+
+def _labels(table: dict[str, list[Any]], usable: Sequence[bool], spec: str) -> tuple[tuple[str, ...], NDArray[Any]]:
+    """Return the class names and the labels of all rows; those that are not usable make no class."""
+    class_columns = {name.removeprefix(CLASS_COLUMN): name for name in table if name not in COLUMNS}
+    if twice := [name for name, column in class_columns.items() if column != name and name in table]:
+        raise DataError(f"{spec}: columns 'label:{twice[0]}' and {twice[0]!r} are the same class; keep one.")
+    given = [name for name in LABEL_COLUMNS if name in table]
+    if len(given) + bool(class_columns) > 1:
+        raise DataError(
+            f"{spec}: its columns {first_few([*given, *class_columns.values()])} all give labels; keep 'label' for one "
+            "class per image, or 'labels', 'tags' or one column of 0 and 1 per class for several."
+        )
+    if class_columns:
+        classes = tuple(sorted(class_columns))
+        columns = [_presence(class_columns[name], table[class_columns[name]], spec) for name in classes]
+        return classes, np.stack(columns, axis=1)
+    name = given[0] if given else "label"
+    cells = table.get(name, [None] * len(usable))
+    cells = [cell if is_usable else None for cell, is_usable in zip(cells, usable, strict=True)]
+    if name == "label" and any(isinstance(cell, str) and SEPARATOR in cell for cell in cells):
+        note_once(
+            f"{spec}: names in its column 'label' hold {SEPARATOR!r}; for several classes per image call it 'labels'."
+        )
+    classes, labels = encode_labels(cells, spec) if name == "label" else encode_several(cells, spec)
+    refuse_gaps(classes, labels, spec)
+    return classes, labels
+
+
+def _presence(name: str, cells: Sequence[Any], spec: str) -> NDArray[np.int8]:
+    found = presence(cells)
+    if found is None:
+        row, cell = next((row, cell) for row, cell in enumerate(cells, 1) if presence([cell]) is None)
+        raise DataError(
+            f"{spec}: column {name!r} has {str(cell)[:50]!r} in row {row}; give 1 for a class that is present, 0 for "
+            "one that is absent, and leave the cell empty where it is not known."
+        )
+    return found
 
 
 def _read_csv(file: Path, spec: str) -> dict[str, list[Any]]:
@@ -108,17 +159,19 @@ def _read_csv(file: Path, spec: str) -> dict[str, list[Any]]:
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"{spec}: not a CSV file in UTF-8: {error}.") from None
     separator = next((letter for letter in ";\t|" if len(header) == 1 and letter in header[0]), None)
+    _require_unique(header, spec)
+    wrong = next((number for number, row in enumerate(rows, 1) if len(row) != len(header)), None)
+    table = {name: [row[column] for row in rows[: wrong and wrong - 1]] for column, name in enumerate(header)}
     _require_columns(
-        header,
+        table,
         spec,
         " The first line must name the columns, for instance: path,label."
         if separator is None
         else f" Columns are separated by commas, not by {separator!r}.",
     )
-    for number, row in enumerate(rows, 1):
-        if len(row) != len(header):
-            raise DataError(f"{spec}: row {number} has {len(row)} cells, but there are {len(header)} columns.")
-    return {name: [row[column] for row in rows] for column, name in enumerate(header)}
+    if wrong is not None:
+        raise DataError(f"{spec}: row {wrong} has {len(rows[wrong - 1])} cells, but there are {len(header)} columns.")
+    return table
 
 
 def _read_parquet(file: Path, spec: str) -> dict[str, list[Any]]:
@@ -126,9 +179,11 @@ def _read_parquet(file: Path, spec: str) -> dict[str, list[Any]]:
 
     with parsing(f"{spec}: not a Parquet file that can be read"):
         table = pq.read_table(file)
-        _require_columns(table.column_names, spec)
+        _require_unique(table.column_names, spec)
         table.validate(full=True)
-        return {name: table[name].to_pylist() for name in table.column_names}
+        columns = {name: table[name].to_pylist() for name in table.column_names}
+    _require_columns(columns, spec)
+    return columns
 
 
 def _splits(cells: Sequence[Any], spec: str) -> list[str]:

@@ -27,7 +27,7 @@ from gpt4image.data.digests import file_state, is_settled, part_digests
 from gpt4image.data.file_source import MAX_FILE_BYTES, is_unicode
 from gpt4image.data.labels import LABEL_NAMES, MAX_LABEL_LETTERS
 
-FORMAT = 3  # of what is remembered of a shard: a higher one where the same shard gives another index
+FORMAT = 4  # of what is remembered of a shard: a higher one where the same shard gives another index
 MAX_LABEL_BYTES = 1_000_000  # of a member that holds a label, among other things
 
 
@@ -39,7 +39,7 @@ class ShardIndex:
         names: name of each sample.
         starts: first byte of each image.
         lengths: bytes of each image.
-        cells: label of each sample, as it stands in ``cls`` or ``json``: text, number or None.
+        cells: label of each sample, as it stands in ``cls`` or ``json``: text, number, a list of these or None.
         set_aside: (name, reason) of what cannot be used.
     """
 
@@ -212,7 +212,7 @@ def _conclude(index: ShardIndex, name: str, sample: _Sample, shard: str) -> None
 
 
 def _cell(sample: _Sample) -> tuple[Any, str]:
-    """Return the label of a sample as text, number or None, and what is wrong with it."""
+    """Return the label of a sample as text, number, list or None, and what is wrong with it."""
     try:
         if sample.cls is not None:
             value = sample.cls.decode().strip()
@@ -223,8 +223,9 @@ def _cell(sample: _Sample) -> tuple[Any, str]:
             value = next((fields[name] for name in LABEL_NAMES if name in fields), None)
     except (ValueError, RecursionError):
         return None, "its label cannot be read"
-    if isinstance(value, str) and (len(value) > MAX_LABEL_LETTERS or not is_unicode(value)):
-        return None, f"its label has more than {MAX_LABEL_LETTERS} letters, or is no Unicode text"
-    if value is not None and not isinstance(value, str | int | float):
-        return None, f"its label is a {type(value).__name__}; one class each is needed"
+    for each in value if isinstance(value, list) else [] if value is None else [value]:
+        if isinstance(each, str) and (len(each) > MAX_LABEL_LETTERS or not is_unicode(each)):
+            return None, f"its label has more than {MAX_LABEL_LETTERS} letters, or is no Unicode text"
+        if not isinstance(each, str | int | float):
+            return None, f"its label holds a {type(each).__name__}; classes are text or whole numbers"
     return value, ""

@@ -26,7 +26,7 @@ def with_splits(
     First ``test_fraction`` of train goes to test, then ``val_fraction`` of what is left to val, per class. Each cut
     takes at least one image of a class and leaves at least one: of two images one goes to test, of three one to each
     split. Images without a label stay in train, and so do images equal to one of those. Adding an image moves at most
-    one other image of its class.
+    one other image of its class. An image of several classes is cut with the rarest of them.
 
     Args:
         image_set: the set.
@@ -41,7 +41,7 @@ def with_splits(
             last = np.zeros(len(digests), bool)
             if keep_in_train is not None and split == "val":
                 last = keep_in_train(digests)
-            held_out = _held_out(image_set.labels[train], digests, last, fraction)
+            held_out = _held_out(image_set.groups[train], digests, last, fraction)
             splits = image_set.splits.astype("<U5")
             splits[train[held_out]] = split
             image_set = image_set.revised(splits=splits)

@@ -25,7 +25,7 @@ from gpt4image.base.outcome import SetAside
 from gpt4image.base.progress import progress_bar
 from gpt4image.data.file_source import expanded
 from gpt4image.data.image_set import SPLIT_OF, ImageSet
-from gpt4image.data.labels import encode_labels, refuse_gaps
+from gpt4image.data.labels import encode_labels, encode_several, refuse_gaps
 from gpt4image.data.shards import ShardIndex, ShardSource, index_shard
 
 CLASS_NAMES = "classnames.txt"
@@ -39,9 +39,9 @@ def load_webdataset(argument: str) -> ImageSet:
 
     The split of a shard is the first of train, val (valid, validation) and test that is a word of its file name, else
     the name of its folder, else train. The label is ``cls`` (class number or name), else the field ``label``
-    (``labels``, ``fine_label``, ``class``, ``target``) of ``json``. Class numbers get their names from
-    ``classnames.txt``, a name a line, beside the shards or one folder above. The key of an image is its sample's name;
-    where splits share names, those outside train get the split's name in front.
+    (``labels``, ``fine_label``, ``class``, ``target``) of ``json``; lists there are several classes per image. Class
+    numbers get their names from ``classnames.txt``, a name a line, beside the shards or one folder above. The key of an
+    image is its sample's name; where splits share names, those outside train get the split's name in front.
 
     Set aside by name: samples without an image, with an unreadable label, cut off or linked; shards from where they are
     damaged on.
@@ -66,11 +66,20 @@ def load_webdataset(argument: str) -> ImageSet:
             f"{spec}: no images in {len(paths)} shards; images are members named NAME.jpg and the like.{why}"
         )
     splits = np.repeat([_split_of(path) for path in paths], counts)
-    classes, labels = encode_labels([cell for index in indices for cell in index.cells], spec)
+    names = list(itertools.chain.from_iterable(index.names for index in indices))
+    cells = [cell for index in indices for cell in index.cells]
+    several = any(isinstance(cell, list) for cell in cells)
+    if several and (
+        others := [names[row] for row, cell in enumerate(cells) if not (cell is None or isinstance(cell, list))]
+    ):
+        raise DataError(
+            f"{spec}: the label of some samples is a list, but not that of {first_few(others)}; give all of them lists "
+            "for several classes per image, or none."
+        )
+    classes, labels = encode_several(cells, spec) if several else encode_labels(cells, spec)
     named = _class_names(classes, paths[0], spec)
     if named == classes:
         refuse_gaps(classes, labels, spec)
-    names = list(itertools.chain.from_iterable(index.names for index in indices))
     return ImageSet(
         spec=spec,
         classes=named,

@@ -11,7 +11,7 @@ from functools import partial
 from gpt4image.artifacts.store import Prompt
 from gpt4image.base.interrupts import Interrupt
 from gpt4image.base.outcome import SetAside
-from gpt4image.data import NO_LABEL, ImageSet
+from gpt4image.data import ImageSet
 from gpt4image.describing.budget import Budget
 from gpt4image.describing.describers import Answer, Request
 from gpt4image.describing.prompts import turns
@@ -145,6 +145,5 @@ def _rows_of_equal_images(images: ImageSet) -> dict[str, list[int]]:
 
 
 def _class_name(images: ImageSet, rows: Sequence[int]) -> str:
-    """Return the class of the first row that has a label; empty where none has."""
-    labels = (int(images.labels[row]) for row in rows)
-    return next((images.classes[label] for label in labels if label != NO_LABEL), "")
+    """Return the class, or the classes, of the first row that has a label; empty where none has."""
+    return next((", ".join(names) for row in rows if (names := images.label_names(row))), "")

@@ -24,7 +24,7 @@ from gpt4image.base.outcome import Outcome
 from gpt4image.base.progress import progress_bar
 from gpt4image.base.visible import visible
 from gpt4image.config import Flaw, StatsConfig
-from gpt4image.data import NO_LABEL, ImageSet, load_image_set
+from gpt4image.data import ImageSet, load_image_set
 from gpt4image.describing.flaws import flaws, opening
 from gpt4image.describing.near_duplicates import near_duplicates
 from gpt4image.describing.prompts import turns
@@ -85,11 +85,11 @@ def stats(config: StatsConfig, prompts: Collection[Prompt] | None = None) -> Out
 
 
 def class_names(images: ImageSet) -> dict[str, str]:
-    """Return the class of each labelled image by digest, as folders and manifests write it."""
+    """Return the class of each image that has exactly one by digest, as folders and manifests write it."""
     return {
-        digest: images.classes[label]
-        for digest, label in zip(images.digests, images.labels.tolist(), strict=True)
-        if label != NO_LABEL
+        digest: names[0]
+        for row, digest in enumerate(images.digests)
+        if len(names := images.label_names(row)) == 1
     }
 
 

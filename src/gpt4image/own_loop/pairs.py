@@ -38,7 +38,8 @@ class DescribedImage(NamedTuple):
 
     Attributes:
         image: what ``transform`` makes of the picture; an RGB PIL image without one.
-        label: position in ``classes``; IGNORED_LABEL where there is none.
+        label: position in ``classes``; IGNORED_LABEL where there is none. Of several classes per image a (K,) int8
+            tensor: 1 present, 0 absent, -1 not known.
         text: (D,) float32, mean embedding of the descriptions at unit length; zeros where there is none.
         described: whether there is a description.
         text_id: identity of the text, as ``text_ids`` of the loss; negative where there is none.
@@ -143,16 +144,16 @@ class DescribedImages(Dataset[DescribedImage]):
     def __getitem__(self, index: int) -> DescribedImage:
         """Return one image with its label and text."""
         text = self.texts[self.image_set.digests[index]]
-        label = int(self.image_set.labels[index])
+        label = np.array(self.image_set.labels[index])
         try:
             image = decode(self.image_set.read(index))
         except (OSError, DecodeError) as error:
             warnings.warn(f"{self.image_set.keys[index]}: {error}; it is left out of the losses.", stacklevel=2)
-            image, label = Image.new("RGB", BLANK_SIZE, "white"), NO_LABEL
+            image, label = Image.new("RGB", BLANK_SIZE, "white"), np.full_like(label, NO_LABEL)
             text = Text(torch.zeros(self.text_width), described=False, text_id=NO_TEXT)
         return DescribedImage(
             image if self.transform is None else self.transform(image),
-            IGNORED_LABEL if label == NO_LABEL else label,
+            torch.from_numpy(label) if label.ndim else IGNORED_LABEL if label == NO_LABEL else int(label),
             *text,
         )
 

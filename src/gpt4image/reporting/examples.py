@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gpt4image.artifacts.table import Manifest
 from gpt4image.base.files import read_parquet, write_json
-from gpt4image.data.image_set import NO_LABEL, ImageSet
+from gpt4image.data.image_set import ImageSet
 from gpt4image.labelling.text_vectors import unit
 from gpt4image.pages.cards import Thumbnails
 
@@ -69,8 +69,7 @@ def write_examples(
         return {"class": image_set.classes[label], "probability": round(probability, 4)}
 
     def name(index: int) -> str | None:
-        label = int(image_set.labels[index])
-        return None if label == NO_LABEL else image_set.classes[label]
+        return ", ".join(image_set.label_names(index)) or None
 
     def neighbour(index: int, similarity: float) -> dict[str, Any]:
         return {

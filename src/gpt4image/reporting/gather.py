@@ -179,7 +179,7 @@ def _most_labels(comparisons: Sequence[_Finished]) -> _Finished | None:
         return None
 
     def labels(one: _Finished) -> int:
-        return int((one.data.labels[one.data.indices("train")] >= 0).sum())
+        return int(one.data.task.known(one.data.labels[one.data.indices("train")]).sum())
 
     may_be_read = [one for one in comparisons if not one.plan.class_conditioned]
     cheap = [one for one in may_be_read if "text-labels" in one.plan.members or labels(one) <= FEW]

@@ -16,7 +16,7 @@ from gpt4image.base.files import fingerprint
 from gpt4image.base.outcome import Outcome, SetAside
 from gpt4image.base.progress import progress_bar
 from gpt4image.config import SearchConfig, TrainConfig
-from gpt4image.data import NO_LABEL, ImageSet, load_image_set, load_with_splits
+from gpt4image.data import ImageSet, load_image_set, load_with_splits
 
 if TYPE_CHECKING:
     from gpt4image.evaluating.run_model import RunModel
@@ -140,14 +140,13 @@ class _Indexed:
         hits: list[Hit] = []
         for rank, (number, cosine) in enumerate(zip(found.tolist(), cosines.tolist(), strict=True), start=1):
             place = int(self.first[number])
-            label = int(self.images.labels[place])
             hits.append(
                 Hit(
                     place=place,
                     rank=rank,
                     similarity=cosine,
                     key=self.images.keys[place],
-                    label=None if label == NO_LABEL else self.images.classes[label],
+                    label=", ".join(self.images.label_names(place)) or None,
                     equal=int(self.counts[number]) - 1,
                 )
             )
