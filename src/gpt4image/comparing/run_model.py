@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gpt4image import runs
-from gpt4image.aligner import Aligner, projection_head
+from gpt4image.aligner import Aligner, Head, projection_head
 from gpt4image.config import TrainConfig
 from gpt4image.data.pixels import Pixels
 from gpt4image.devices import choose_device, memory_format_of
@@ -131,7 +131,7 @@ def load_run_model(run_dir: Path, classes: int) -> RunModel:
     )
 
 
-def _load_head(path: Path, kind: str) -> nn.Module:
+def _load_head(path: Path, kind: Head) -> nn.Module:
     weights, _ = load_tensors(path)
     linear = [tensor for tensor in weights.values() if tensor.ndim == 2]
     try:
