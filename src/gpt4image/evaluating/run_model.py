@@ -18,7 +18,7 @@ from gpt4image.base.errors import ConfigError, Gpt4ImageError, RunError, first_l
 from gpt4image.config import TrainConfig
 from gpt4image.data.pixels import Pixels
 from gpt4image.encoding.text_encoders.tuning import FOLDER
-from gpt4image.models.aligner import Aligner, projection_head
+from gpt4image.models.aligner import Aligner, Head, projection_head
 from gpt4image.models.backbones import in_timm, require_backed
 from gpt4image.parallel.devices import choose_device, memory_format_of
 from gpt4image.tasks.base import Task
@@ -143,7 +143,7 @@ def load_run_model(run_dir: Path, task: Task | None, classes: Sequence[str]) -> 
     )
 
 
-def _load_head(path: Path, kind: str) -> nn.Module:
+def _load_head(path: Path, kind: Head) -> nn.Module:
     weights, _ = load_tensors(path)
     linear = [tensor for tensor in weights.values() if tensor.ndim == 2]
     try:
