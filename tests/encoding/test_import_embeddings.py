@@ -110,7 +110,7 @@ def test_counts_must_be_equal(colour_folder: Path, tmp_path: Path) -> None:
     for name in ("blue", "green", "red"):
         (root / "val" / name).mkdir(parents=True)
         Image.new("RGB", (8, 8), name).save(root / "val" / name / "0.png")
-    with pytest.raises(DataError, match=r"has 51 images.*Its split 'train' has 48: give a SPEC of this split alone"):
+    with pytest.raises(DataError, match=r"has 51 images.*Its split 'train' has 48: give a SPEC of only this split"):
         bring(root, tmp_path, matrix_of(48))
     assert not (tmp_path / "table" / "manifest.json").exists()
 

@@ -112,7 +112,7 @@ def fill(prompt: Prompt, *, domain: str, word_limit: int, classes: Sequence[str]
             f"--domain {domain!r}: give words without braces, such as 'bird'; places stand in the prompt."
         )
     if "{class_list}" in prompt.text and not classes:
-        raise ConfigError(f"The prompt {prompt.name!r} lists the classes, but the image set has none; use another.")
+        raise ConfigError(f"The prompt {prompt.name!r} lists the classes, but the dataset has none; use another.")
     values = {"domain": domain, "word_limit": str(word_limit), "class_list": ", ".join(map(_readable, classes))}
     text = _PLACE.sub(lambda place: values.get(place[1], place[0]), prompt.text)
     # An empty domain leaves two spaces behind.
