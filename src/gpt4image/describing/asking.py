@@ -117,7 +117,8 @@ class Asking:
                 samples = self._samples - settled.get(digest, frozenset())
                 if not samples:
                     continue
-                class_name = _class_name(images, rows)
+                labels = (images.labels[other] for other in rows)
+                class_name = next((images.classes[int(label)] for label in labels if label != NO_LABEL), "")
                 if prompt.class_conditioned and not class_name:
                     reason = f"no label, and the prompt {prompt.name!r} tells the class"
                     self.set_aside.append(SetAside(name=images.keys[row], reason=reason))
@@ -140,9 +141,3 @@ def _rows_of_equal_images(images: ImageSet) -> dict[str, list[int]]:
         if digest in shared:
             rows[digest].append(row)
     return rows
-
-
-def _class_name(images: ImageSet, rows: Sequence[int]) -> str:
-    """Return the class of the first row that has a label; empty if none has."""
-    labels = (int(images.labels[row]) for row in rows)
-    return next((images.classes[label] for label in labels if label != NO_LABEL), "")

@@ -88,22 +88,19 @@ def encode(config: EncodeConfig) -> Outcome:
             shutil.rmtree(config.out / folder, ignore_errors=True)
     seconds = time.monotonic() - start
     manifest = read_manifest(config.out)
+
+    def facts(*names: str) -> dict[str, Any]:
+        return {name: getattr(manifest, name) for name in names}
+
     return Outcome(
         path=config.out,
         summary={
-            "descriptions": manifest.descriptions,
-            "images": manifest.images,
-            "texts": manifest.texts,
+            **facts("descriptions", "images", "texts"),
             "texts_encoded": encoded,
             "texts_kept": manifest.texts - encoded,
             "long": manifest.length_policy,
             "truncated": round(manifest.truncated, 6),
-            "pooled": manifest.pooled,
-            "max_tokens": manifest.max_tokens,
-            "encoder": manifest.encoder,
-            "precision": manifest.precision,
-            "width": manifest.width,
-            "class_conditioned": manifest.class_conditioned,
+            **facts("pooled", "max_tokens", "encoder", "precision", "width", "class_conditioned"),
             "seconds": round(seconds, 2),
             "texts_per_second": round(encoded / seconds, 1),
         },
