@@ -179,7 +179,7 @@ class _Work:
     def _reported(self, folder: Path) -> tuple[dict[str, Any], Any] | None:
         """Return the report of a run about its rows in a folder, and their running checksum; None if they differ."""
         try:
-            progress = read_json(folder / "progress.json")
+            progress = dict(read_json(folder / "progress.json"))
             known = [require_recorded(folder, name, progress, largest=math.inf) for name in ("order.npy", "texts.npy")]
             rows = folder / "embeddings.npy"
             rows = rows if rows.is_file() else self.out / rows.name  # moved by a run that was killed after it
