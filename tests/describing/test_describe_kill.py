@@ -35,6 +35,7 @@ class Zygote:
 
     def __init__(self) -> None:
         environment = {**os.environ, "OPENAI_API_KEY": "sk-local", "OMP_NUM_THREADS": "1"}
+        environment["PYTHONPATH"] = os.pathsep.join(sys.path)  # of the helpers beside the rooms
         self._process = subprocess.Popen(
             [sys.executable, __file__],
             stdin=subprocess.PIPE,

@@ -71,11 +71,11 @@ class _Checksum:
 def load_tensors(
     path: Path, place: Callable[[str, Tensor], Tensor] = lambda _, tensor: tensor
 ) -> tuple[dict[str, Tensor], Any]:
-    """Return the tensors of a safetensors file and the JSON value in its header (None where there is none).
+    """Return the tensors of a safetensors file and the JSON value in its header, None if there is none.
 
     Args:
         path: the file.
-        place: makes of each name and tensor what is kept; tensors are read one after the other.
+        place: maps each name and tensor to the tensor that is kept; tensors are read one by one.
 
     Raises:
         ModelError: the file is missing or no safetensors file; a pickled checkpoint is never opened.

@@ -117,7 +117,8 @@ class Asking:
                 samples = self._samples - settled.get(digest, frozenset())
                 if not samples:
                     continue
-                class_name = _class_name(images, rows)
+                named = (", ".join(images.label_names(other)) for other in rows)
+                class_name = next((names for names in named if names), "")
                 if prompt.class_conditioned and not class_name:
                     reason = f"no label, and the prompt {prompt.name!r} tells the class"
                     self.set_aside.append(SetAside(name=images.keys[row], reason=reason))
@@ -140,8 +141,3 @@ def _rows_of_equal_images(images: ImageSet) -> dict[str, list[int]]:
         if digest in shared:
             rows[digest].append(row)
     return rows
-
-
-def _class_name(images: ImageSet, rows: Sequence[int]) -> str:
-    """Return the class, or the classes, of the first row that has a label; empty where none has."""
-    return next((", ".join(names) for row in rows if (names := images.label_names(row))), "")

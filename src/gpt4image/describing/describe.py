@@ -19,7 +19,7 @@ from gpt4image.base.interrupts import Interrupt, deferred_interrupt
 from gpt4image.base.outcome import Outcome, SetAside
 from gpt4image.base.progress import progress_bar
 from gpt4image.config import DescribeConfig, Flaw
-from gpt4image.data import ImageSet, load_image_set
+from gpt4image.data import load_image_set
 from gpt4image.describing.asking import Asking, Settled
 from gpt4image.describing.budget import Budget
 from gpt4image.describing.describers.base import Answer, Describer
@@ -96,6 +96,9 @@ def describe(config: DescribeConfig) -> Outcome:
         if interrupt.requested:
             raise KeyboardInterrupt
         report = describer.report(images)
+        at_limit = budget.limit is not None and budget.asked >= budget.limit
+        stopped_by = f"--limit {budget.limit}" if at_limit else f"--max-cost {budget.max_cost}"
+        rejected_earlier = {digest for pair in zip(settled, there, strict=True) for digest in _minus(*pair)}
         outcome = Outcome(
             path=config.store,
             summary={
@@ -107,13 +110,17 @@ def describe(config: DescribeConfig) -> Outcome:
                 "rejected": len(keeper.rejected),
                 "without_description": wanted - already - keeper.described,
                 **({"cost_usd": round(budget.spent, 6)} if budget.spent else {}),
-                **({} if config.dry_run or asking.finished() else {"stopped_by": _stopped_by(budget)}),
+                **({} if config.dry_run or asking.finished() else {"stopped_by": stopped_by}),
                 **report.facts,
             },
             set_aside=(
                 *images.set_aside,
                 *asking.set_aside,
-                *_rejected_earlier(images, there, settled),
+                *(
+                    SetAside(name=key, reason="an earlier run rejected the answer; --retry-rejected asks again")
+                    for key, digest in zip(images.keys, images.digests, strict=True)
+                    if digest in rejected_earlier
+                ),
                 *itertools.chain(*keeper.failed.values(), *keeper.rejected.values()),
                 *report.set_aside,
             ),
@@ -196,7 +203,11 @@ class _Keeper:
                     for group in self.describer.describe(self.asking.requests(self.budget, interrupt)):
                         with interrupt.held():
                             self._keep(group)
-                            bar.update(task, completed=self._done, note=self._note())
+                            counts = {"failed": len(self.failed), "rejected": len(self.rejected)}
+                            notes = [f"${self.budget.spent:.4f}"] if self.budget.spent else []
+                            notes += [f"{count} {name}" for name, count in counts.items() if count]
+                            done = self.described + sum(counts.values())
+                            bar.update(task, completed=done, note=" · ".join(notes))
                         # Batches stay at the server, where the next run finds them; other calls are waited for.
                         if interrupt.requested and _through_batches(self.config):
                             break
@@ -204,15 +215,6 @@ class _Keeper:
                 # A second Ctrl-C gives up the calls in flight, but not what they have already brought.
                 self._keep(self.describer.arrived())
                 raise
-
-    @property
-    def _done(self) -> int:
-        return self.described + len(self.failed) + len(self.rejected)
-
-    def _note(self) -> str:
-        counts = {"failed": len(self.failed), "rejected": len(self.rejected)}
-        cost = f"${self.budget.spent:.4f}" if self.budget.spent else ""
-        return " · ".join(filter(None, [cost, *(f"{count} {name}" for name, count in counts.items() if count)]))
 
     def _keep(self, group: Sequence[Answer]) -> None:
         judged = [(one, self._fatal_flaw(one)) for one in group if one.text is not None or one.error is not None]
@@ -264,24 +266,5 @@ def _to_description(answer: Answer, flaw: Flaw | None, settings: Mapping[str, An
         text=_valid(answer.text) if answer.error is None else None,
         error=_valid(answer.error) or flaw,
         finish_reason=_valid(answer.finish_reason),
-        tokens_in=answer.tokens_in,
-        tokens_out=answer.tokens_out,
-        cost_usd=answer.cost_usd,
-        latency_s=answer.latency_s,
+        **{name: getattr(answer, name) for name in ("tokens_in", "tokens_out", "cost_usd", "latency_s")},
     )
-
-
-def _rejected_earlier(images: ImageSet, there: Sequence[Settled], settled: Sequence[Settled]) -> list[SetAside]:
-    """Name the images whose answer an earlier run rejected."""
-    digests = {digest for pair in zip(settled, there, strict=True) for digest in _minus(*pair)}
-    reason = "an earlier run rejected the answer; --retry-rejected asks again"
-    return [
-        SetAside(name=key, reason=reason)
-        for key, digest in zip(images.keys, images.digests, strict=True)
-        if digest in digests
-    ]
-
-
-def _stopped_by(budget: Budget) -> str:
-    at_limit = budget.limit is not None and budget.asked >= budget.limit
-    return f"--limit {budget.limit}" if at_limit else f"--max-cost {budget.max_cost}"

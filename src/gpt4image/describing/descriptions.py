@@ -43,7 +43,8 @@ def import_descriptions(config: ImportDescriptionsConfig) -> Outcome:
     images = None if config.data is None else load_image_set(config.data)
     if images is not None and config.expect is not None:
         _check_order(config, images, config.expect)
-        rows = _rows_in_order(config, images)
+        pairs = zip(read_rows(config.file), images.digests, strict=True)
+        rows = (replace(row, digest=digest) if isinstance(row, Row) else row for row, digest in pairs)
     else:
         rows = read_rows(config.file)
     importer = _Importer(images, prompt, describer)
@@ -145,12 +146,6 @@ class _Importer:
 
 def _identity(description: Description) -> tuple[str, Prompt, str]:
     return description.digest, description.prompt, canonical_json(description.describer)
-
-
-def _rows_in_order(config: ImportDescriptionsConfig, images: ImageSet) -> Iterator[Row | SetAside]:
-    """Yield the k-th row as the row of the k-th image."""
-    for row, digest in zip(read_rows(config.file), images.digests, strict=True):
-        yield replace(row, digest=digest) if isinstance(row, Row) else row
 
 
 def _check_order(config: ImportDescriptionsConfig, images: ImageSet, expect: int) -> None:

@@ -38,7 +38,16 @@ def find_price(model: str, base_url: str, prices: Path | None) -> Price | None:
         ConfigError: the table cannot be read.
     """
     own = {} if prices is None else _read_table(prices)
-    return own[model] if model in own else _published_price(model, base_url)
+    if model in own:
+        return own[model]
+    from genai_prices import Usage, calc_price
+
+    calls = Usage(input_tokens=_MILLION // 100), Usage(output_tokens=_MILLION // 100)
+    try:
+        costs = [calc_price(call, model_ref=model, provider_api_url=base_url).total_price for call in calls]
+    except LookupError:
+        return None
+    return Price(*(100 * float(cost) for cost in costs))
 
 
 def _read_table(path: Path) -> dict[str, Price]:
@@ -55,14 +64,3 @@ def _read_table(path: Path) -> dict[str, Price]:
             f'--prices {path}: a JSON object {{"MODEL": {{"input": USD per million tokens, "output": USD per million '
             f"tokens}}}} is needed ({error or 'another shape'})."
         ) from None
-
-
-def _published_price(model: str, base_url: str) -> Price | None:
-    from genai_prices import Usage, calc_price
-
-    calls = Usage(input_tokens=_MILLION // 100), Usage(output_tokens=_MILLION // 100)
-    try:
-        costs = [calc_price(call, model_ref=model, provider_api_url=base_url).total_price for call in calls]
-    except LookupError:
-        return None
-    return Price(*(100 * float(cost) for cost in costs))

@@ -77,13 +77,15 @@ def parse_row(value: Any, where: str) -> Row | SetAside:
                 f"a row is a text, or an object with key or digest, and description; got {_SHORT.repr(value):.60}"
             )
         fields = {name: _checked(name, kind, fields.get(name)) for name, kind in COLUMNS.items()}
-        description = fields["description"]
+        description, digest = fields["description"], fields["digest"]
+        if digest is not None and not re.fullmatch("[0-9a-fA-F]{64}", digest):
+            raise ValueError(f"digest must be a sha256 in 64 hexadecimal digits, got {digest!r:.80}")
         if description is None or not description.strip():
             raise ValueError("the description is empty or missing")
         return Row(
             where=where,
             description=description,
-            digest=_digest(fields["digest"]),
+            digest=digest and digest.lower(),
             key=fields["key"],
             prompt=_prompt(fields),
             describer=None if fields["describer"] is None else describer_settings(fields["describer"]),
@@ -212,12 +214,6 @@ def _checked(name: str, kind: type, value: Any) -> Any:
     return value
 
 
-def _digest(value: str | None) -> str | None:
-    if value is None or re.fullmatch("[0-9a-fA-F]{64}", value):
-        return value and value.lower()
-    raise ValueError(f"digest must be a sha256 in 64 hexadecimal digits, got {value!r:.80}")
-
-
 def _prompt(fields: Mapping[str, Any]) -> Prompt | None:
     name = fields["prompt"]
     columns = {"version": "prompt_version", "text": "prompt_text", "class_conditioned": "class_conditioned"}
@@ -239,8 +235,7 @@ def _read_lines(path: Path) -> Iterator[Row | SetAside]:
 
 
 def _read_list(path: Path) -> Iterator[Row | SetAside]:
-    for number, value in enumerate(released.read_texts(path), start=1):
-        yield parse_row(value, f"{path.name}, item {number}")
+    return (parse_row(value, f"{path.name}, item {n}") for n, value in enumerate(released.read_texts(path), start=1))
 
 
 def _read_parquet(path: Path) -> Iterator[Row | SetAside]:

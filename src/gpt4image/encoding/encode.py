@@ -88,22 +88,19 @@ def encode(config: EncodeConfig) -> Outcome:
             shutil.rmtree(config.out / folder, ignore_errors=True)
     seconds = time.monotonic() - start
     manifest = read_manifest(config.out)
+
+    def facts(*names: str) -> dict[str, Any]:
+        return {name: getattr(manifest, name) for name in names}
+
     return Outcome(
         path=config.out,
         summary={
-            "descriptions": manifest.descriptions,
-            "images": manifest.images,
-            "texts": manifest.texts,
+            **facts("descriptions", "images", "texts"),
             "texts_encoded": encoded,
             "texts_kept": manifest.texts - encoded,
             "long": manifest.length_policy,
             "truncated": round(manifest.truncated, 6),
-            "pooled": manifest.pooled,
-            "max_tokens": manifest.max_tokens,
-            "encoder": manifest.encoder,
-            "precision": manifest.precision,
-            "width": manifest.width,
-            "class_conditioned": manifest.class_conditioned,
+            **facts("pooled", "max_tokens", "encoder", "precision", "width", "class_conditioned"),
             "seconds": round(seconds, 2),
             "texts_per_second": round(encoded / seconds, 1),
         },
@@ -182,7 +179,7 @@ class _Work:
     def _reported(self, folder: Path) -> tuple[dict[str, Any], Any] | None:
         """Return the report of a run about its rows in a folder, and their running checksum; None if they differ."""
         try:
-            progress = read_json(folder / "progress.json")
+            progress = dict(read_json(folder / "progress.json"))
             known = [require_recorded(folder, name, progress, largest=math.inf) for name in ("order.npy", "texts.npy")]
             rows = folder / "embeddings.npy"
             rows = rows if rows.is_file() else self.out / rows.name  # moved by a run that was killed after it

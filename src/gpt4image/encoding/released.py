@@ -46,7 +46,14 @@ def read_texts(path: Path) -> Iterable[Any]:
         return [line.rstrip("\n") for line in io.StringIO(text, newline=None)]
     if suffix == ".npy":
         return _load_npy(path).tolist()
-    value = {".json": _load_json, ".pt": _load_torch, ".pth": _load_torch}.get(suffix, _load_pickle)(path)
+    if suffix == ".json":
+        with parsing(f"{path}: not JSON; JSON lines are named *.jsonl"):
+            value = json.loads(path.read_text(encoding="utf-8-sig"))
+    elif suffix in (".pt", ".pth"):
+        value = _load_torch(path)
+    else:
+        with parsing(_damaged(path)), _refusing(path), path.open("rb") as file:
+            value = _NothingButData(file).load()
     if isinstance(value, Mapping):
         return [{"key": key, "description": text} if isinstance(text, str) else text for key, text in value.items()]
     if not isinstance(value, list | tuple):
@@ -102,16 +109,6 @@ class _NothingButData(pickle.Unpickler):
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         raise pickle.UnpicklingError(f"{module_name}.{global_name}")
-
-
-def _load_json(path: Path) -> Any:
-    with parsing(f"{path}: not JSON; JSON lines are named *.jsonl"):
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-
-
-def _load_pickle(path: Path) -> Any:
-    with parsing(_damaged(path)), _refusing(path), path.open("rb") as file:
-        return _NothingButData(file).load()
 
 
 def _load_torch(path: Path) -> Any:

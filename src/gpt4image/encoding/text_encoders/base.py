@@ -24,7 +24,7 @@ class TextEncoder(Protocol):
 
     @property
     def precision(self) -> Literal["fp32", "bf16"]:
-        """Arithmetic; bf16 where the device computes it natively and it keeps directions (cosine >= 0.999)."""
+        """Arithmetic; bf16 if the device computes it natively and it keeps directions (cosine >= 0.999)."""
         ...
 
     @property

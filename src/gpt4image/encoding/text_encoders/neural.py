@@ -50,7 +50,7 @@ class Tower(nn.Module):
 
 
 class NeuralEncoder:
-    """A text encoder from a tower, computed in bf16 where that is fast and changes no direction by much."""
+    """A text encoder from a tower, computed in bf16 if that is fast and keeps directions."""
 
     def __init__(self, spec: str, revision: str, load: Callable[[], Tower], device: str) -> None:
         """Remember ``load``, which gives the tower in fp32 on the CPU or raises ModelError at the first use."""

@@ -110,6 +110,15 @@ def _fetched_weights(name: str, config: Mapping[str, Any]) -> Path:
     raise ModelError(f"open_clip:{name}: {pickles_refused(place)}")
 
 
+def _tokenizer(model: str) -> Any:
+    """Return the tokenizer of a model; one of transformers would by default ask at the terminal whether to run code."""
+    import open_clip
+
+    of_transformers = "hf_tokenizer_name" in (open_clip.get_model_config(model) or {}).get("text_cfg", {})
+    options: dict[str, Any] = {"trust_remote_code": False} if of_transformers else {}
+    return open_clip.get_tokenizer(model, **options)
+
+
 class OpenClipTower(Tower):
     """The text side of a CLIP model."""
 
@@ -128,10 +137,7 @@ class OpenClipTower(Tower):
                 pretrained_image=False,
                 pretrained_text=False,
             )
-            # A tokenizer of transformers would by default ask at the terminal whether to run code.
-            of_transformers = "hf_tokenizer_name" in (open_clip.get_model_config(files.model) or {}).get("text_cfg", {})
-            options: dict[str, Any] = {"trust_remote_code": False} if of_transformers else {}
-            tokenizer: Any = open_clip.get_tokenizer(files.model, **options)
+            tokenizer: Any = _tokenizer(files.model)
         self.model.visual = nn.Identity()  # only texts are encoded
         self.tokenizer = tokenizer
         self.max_tokens = int(tokenizer.context_length)

@@ -35,7 +35,7 @@ class TransformersTower(Tower):
         """Load the model in ``folder``, in fp32 on the CPU.
 
         Raises:
-            ModelError: it cannot be loaded, weights are missing, or it cannot read text alone.
+            ModelError: it cannot be loaded, weights are missing, or it needs images too.
         """
         from transformers import AutoConfig, AutoTokenizer
 

@@ -55,7 +55,17 @@ def make_trainable(tower: Tower, how: How, rank: int) -> None:
     """
     tower.requires_grad_(how == "full")
     if how == "lora":
-        _add_adapters(tower, rank)
+        try:
+            from peft import LoraConfig, inject_adapter_in_model
+        except ModuleNotFoundError:
+            raise MissingExtraError("LoRA (--tune-text lora)", "tune") from None
+        # torch's own attention (in open_clip) reads the weight of its projection and would never call the adapter.
+        parts = dict(tower.named_modules())
+        inside = {f"{name}.out_proj" for name, module in parts.items() if isinstance(module, nn.MultiheadAttention)}
+        linear = [name for name, module in parts.items() if isinstance(module, nn.Linear) and name not in inside]
+        if not linear:
+            raise ModelError(f"{type(tower).__name__} has no linear layer for LoRA; use --tune-text full.")
+        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=linear, lora_dropout=0.0), tower)
     tower(to_device(tower.tokenize(["a"]), next(tower.parameters()).device)).sum().backward()
     for parameter in tower.parameters():
         parameter.requires_grad_(parameter.grad is not None)
@@ -128,19 +138,6 @@ def load_tuned(name: str, device: str, load_base: Callable[[str, str], TextEncod
         raise ModelError(f"{weights} is missing: the folder is damaged. Bring back a copy of it, or train again.")
     made_of = {"encoder": made.revision, "how": made.how, "rank": made.rank, "weights": file_digest(weights)}
     return NeuralEncoder(f"tuned:{name}", fingerprint(made_of), load, device)
-
-
-def _add_adapters(tower: Tower, rank: int) -> None:
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ModuleNotFoundError:
-        raise MissingExtraError("LoRA (--tune-text lora)", "tune") from None
-    # torch's own attention (in open_clip) reads the weight of its projection and would never call the adapter.
-    inside = {f"{name}.out_proj" for name, module in tower.named_modules() if isinstance(module, nn.MultiheadAttention)}
-    linear = [name for name, module in tower.named_modules() if isinstance(module, nn.Linear) and name not in inside]
-    if not linear:
-        raise ModelError(f"{type(tower).__name__} has no linear layer for LoRA; use --tune-text full.")
-    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=linear, lora_dropout=0.0), tower)
 
 
 def _merge_adapters(tower: nn.Module) -> None:
