@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from gpt4image.base.errors import ConfigError, nearest
+from gpt4image.config.alignment import WITH_NEGATIVES, LossName, SameClass, check_alignment
 from gpt4image.config.base import MOST_THREADS, Fraction, JsonTable, StageConfig, listed
 
 
@@ -24,8 +25,6 @@ class DataOptions(StageConfig):
 
 
 TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
-WITH_NEGATIVES = ("infonce", "infonce-one-way", "siglip")
-"""Alignment losses in which other texts are negatives."""
 
 
 class TextOptions(StageConfig):
@@ -41,7 +40,7 @@ class TextOptions(StageConfig):
     estimated."""
     only_described: bool = False
     """Train on the described images alone."""
-    align_loss: Literal["infonce", "infonce-one-way", "siglip", "cosine"] = "infonce"
+    align_loss: LossName = "infonce"
     """Alignment loss; infonce (symmetric) is the paper's."""
     align_weight: float = Field(default=1.0, ge=0.0)
     """Weight of the alignment loss (the paper's lambda)."""
@@ -51,7 +50,7 @@ class TextOptions(StageConfig):
     """Learn the temperature, from --temperature on and between 0.01 and 1; for siglip its bias too."""
     normalise: bool = True
     """Compare directions; --no-normalise: losses with negatives take dot products in place of cosines."""
-    same_class: Literal["negative", "masked"] = "negative"
+    same_class: SameClass = "negative"
     """Texts of other images of its class: negatives as in the paper, or left out of the comparison."""
     texts: Literal["mean", "sample"] = "mean"
     """Several descriptions of an image: their mean, or one drawn at each step."""
@@ -94,10 +93,7 @@ class TextOptions(StageConfig):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.learn_temperature or self.paper_compat:  # importing torch takes a second
-            from gpt4image.models.alignment import Alignment
-
-            Alignment(**self.alignment)
+        check_alignment(**self.alignment)
         if self.tune_text != "none":
             self._tuning_fits()
         return self

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, TypedDict, get_args
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
 
-from gpt4image.base.errors import ConfigError, nearest
-from gpt4image.config.learning import WITH_NEGATIVES
+from gpt4image.config.alignment import TEMPERATURES, SameClass, check_alignment
 from gpt4image.models.alignment_losses import LOSSES
 from gpt4image.parallel import processes
-
-SameClass = Literal["negative", "masked"]
-PAPER_LOSSES = ("infonce", "infonce-one-way", "cosine")
-TEMPERATURES = (0.01, 1.0)  # between which one is learned, as CLIP does
 
 
 class AlignmentOptions(TypedDict, total=False):
@@ -64,24 +59,14 @@ class Alignment(nn.Module):
         paper_compat: bool = False,
     ) -> None:
         super().__init__()
-        if loss not in LOSSES:
-            raise ConfigError(f"loss {nearest(loss, LOSSES)}")
-        if same_class not in (known := get_args(SameClass)):
-            raise ConfigError(f"same_class {nearest(same_class, known)}")
-        if learn_temperature and loss not in WITH_NEGATIVES:
-            raise ConfigError(f"{loss} has no temperature to learn; these have: {', '.join(WITH_NEGATIVES)}.")
-        if learn_temperature and not TEMPERATURES[0] <= temperature <= TEMPERATURES[1]:
-            raise ConfigError(
-                f"temperature {temperature:g}: one that is learned starts and stays between {TEMPERATURES[0]:g} and "
-                f"{TEMPERATURES[1]:g}; give one of these, or do not learn it."
-            )
-        if paper_compat and (
-            loss not in PAPER_LOSSES or learn_temperature or not normalise or same_class != "negative"
-        ):
-            raise ConfigError(
-                f"paper_compat is the official code of the paper: it has the losses {', '.join(PAPER_LOSSES)} with a "
-                "fixed temperature, cosines, and texts of the same class as negatives; leave it out to use others."
-            )
+        check_alignment(
+            loss,
+            temperature,
+            learn_temperature=learn_temperature,
+            normalise=normalise,
+            same_class=same_class,
+            paper_compat=paper_compat,
+        )
         self.loss = loss
         self.normalise = normalise
         self.same_class = same_class

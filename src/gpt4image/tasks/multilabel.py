@@ -25,7 +25,7 @@ from gpt4image.tasks.classification import ranked
 
 NOT_KNOWN = -1
 THRESHOLD = 0.5
-"""Probability from which a class counts as present, in F1."""
+"""Probability above which a class counts as present, in F1."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class MultiLabel:
         """Return (B, 2, K): weight of each class, and the part of it that says "present"."""
         given = torch.from_numpy(labels.astype(np.float32) if soft is None else soft)
         counts = (given >= 0).float()
-        return torch.stack([counts, given.clamp(min=0.0)], dim=1)
+        return torch.stack([counts, given.clamp(min=0.0).nan_to_num()], dim=1)
 
     def has_target(self, labels: Labels, soft: Floats | None) -> NDArray[np.bool_]:
         """Return (B,) which images have a class that is known; NaN and negative numbers are not."""
@@ -159,7 +159,7 @@ class MultiLabel:
 
     def columns(self, predictions: Floats, labels: Labels | None) -> Mapping[str, Any]:
         """Return the classes that are known and those that are predicted to be present, as lists of class numbers."""
-        found = {"prediction": [np.flatnonzero(row).tolist() for row in predictions >= THRESHOLD]}
+        found = {"prediction": [np.flatnonzero(row).tolist() for row in predictions > THRESHOLD]}
         return found if labels is None else {"label": list(labels), **found}
 
     def rows(self, predictions: Floats, classes: Sequence[str], top: int) -> Iterator[dict[str, Any]]:
