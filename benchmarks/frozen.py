@@ -114,8 +114,8 @@ def compare(name: str, weights: str) -> None:
         for seed in range(DRAWS):
             given = kept_labels(truth, kept, seed)
             given = flip_labels(given, np.arange(len(given)), wrong, len(classes), seed, class_dependent=False)
-            reading = read(name, texts, given, seed)
-            aims = targets_by(reading, given)
+            predictions = read(name, texts, given, seed)
+            aims = targets_by(predictions, given)
             found.append((score(one_hot(given, len(classes))), score(aims)))
         alone, text = np.array(found).T
         gain = paired(text, alone)

@@ -103,8 +103,8 @@ def one(search: Search, options: dict[str, Any], seed: int) -> tuple[float, floa
     from gpt4image.encoding.class_names import ClassNames, find_class_names
     from gpt4image.parallel.devices import cpu_threads
     from gpt4image.training import loop
+    from gpt4image.training.prepare import prepare
     from gpt4image.training.train import run
-    from gpt4image.training.training_data import prepare
 
     loop.VALIDATIONS = 1  # the last one is all that a search reads, and it reads many images
     options = dict(options)

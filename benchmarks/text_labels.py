@@ -21,15 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
-from gpt4image.artifacts.text_labels import blend, class_targets
 from gpt4image.base.files import read_json_lines
 from gpt4image.data.splits import flip_labels
 from gpt4image.encoding.class_names import CLASS_NAME_PROMPT
 from gpt4image.encoding.text_encoders import load_text_encoder
-from gpt4image.labelling.label_noise import explained, find_doubtful
-from gpt4image.labelling.reading import Reading, read_labels
+from gpt4image.labelling.label_noise import find_doubtful
+from gpt4image.labelling.predictions import Predictions, predict_labels
 from gpt4image.labelling.suggest import to_describe, to_label
 from gpt4image.labelling.text_vectors import Texts, smooth
+from gpt4image.training.targets import blend, class_targets, explained
 
 DATA = Path(os.environ.get("GPT4IMAGE_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 DRAWS = 10
@@ -103,15 +103,14 @@ def kept_labels(labels: Ints, kept: int | None, seed: int) -> Ints:
     return given
 
 
-def read(name: str, texts: Texts, given: Ints, seed: int) -> Reading:
-    return read_labels(texts, given, len(corpus(name).classes), seed)
+def read(name: str, texts: Texts, given: Ints, seed: int) -> Predictions:
+    return predict_labels(texts, given, len(corpus(name).classes), seed)
 
 
-def targets_by(reading: Reading, given: Ints) -> NDArray[np.float32]:
-    """Return the (n, K) targets that training makes of a reading."""
-    held = reading.out_of_fold
-    explains = explained(reading.probabilities[held], given[held])
-    return class_targets(reading.probabilities, given, reading.noise, explains)
+def targets_by(predictions: Predictions, given: Ints) -> NDArray[np.float32]:
+    """Return the (n, K) targets that training makes of predictions."""
+    explains = explained(predictions.probabilities, given, predictions.out_of_fold)
+    return class_targets(predictions.probabilities, given, predictions.noise, explains)
 
 
 def scores(probabilities: NDArray[np.float32], labels: Ints) -> tuple[float, float, float]:
@@ -194,13 +193,13 @@ def with_noise(name: str, kept: int | None, kind: str, rate: float, seed: int) -
     labels, n_classes = corpus(name).labels, len(corpus(name).classes)
     given, everyone = left(name, kept, seed), np.arange(len(labels))
     given = flip_labels(given, everyone, rate, n_classes, seed, class_dependent=kind == "by class")
-    reading = read(name, texts_of(name), given, seed)
-    said, held, hidden = reading.probabilities, reading.out_of_fold, given < 0
-    target = blend(said, given, reading.noise)
+    predictions = read(name, texts_of(name), given, seed)
+    said, held, hidden = predictions.probabilities, predictions.out_of_fold, given < 0
+    target = blend(said, given, predictions.noise)
     named, wrong = find_doubtful(said[held], given[held]), given[held] != labels[held]
     hits, nothing = (named & wrong).sum(), float("nan")
     return (
-        reading.noise.rate,
+        predictions.noise.rate,
         float((said.argmax(axis=1) == labels)[hidden].mean()) if hidden.any() else nothing,
         *scores(target[held], labels[held])[:2],
         hits / max(named.sum(), 1) if rate else nothing,
@@ -249,11 +248,11 @@ def poor(name: str) -> None:
 
     def cell(made: NDArray[np.float32], kept: int | None, seed: int) -> tuple[float, ...]:
         given = left(name, kept, seed)
-        reading = read(name, Texts(made, corpus(name).everywhere, names_of(name)), given, seed)
-        target = targets_by(reading, given)
+        predictions = read(name, Texts(made, corpus(name).everywhere, names_of(name)), given, seed)
+        target = targets_by(predictions, given)
         told = given >= 0
-        right = (answers.argmax(axis=1)[told] == labels[told] for answers in (reading.probabilities, target))
-        return reading.noise.rate, *(float(each.mean()) for each in right)
+        right = (answers.argmax(axis=1)[told] == labels[told] for answers in (predictions.probabilities, target))
+        return predictions.noise.rate, *(float(each.mean()) for each in right)
 
     ways: dict[str, Callable[[int], NDArray[np.float32]]] = {
         "as they are": lambda seed: vectors,

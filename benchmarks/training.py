@@ -13,7 +13,7 @@ import torch
 
 from gpt4image.config import TrainConfig
 from gpt4image.data.openmoji import packaged_descriptions
-from gpt4image.training.training_data import Prepared
+from gpt4image.training.prepare import Prepared
 from measure import Row, seconds_in_turn
 
 STEPS = 20
@@ -24,8 +24,8 @@ def prepared(folder: Path, **options: Any) -> Prepared:
     from gpt4image.config import DescribeConfig, EncodeConfig
     from gpt4image.describing.describe import describe
     from gpt4image.encoding.encode import encode
+    from gpt4image.training.prepare import prepare
     from gpt4image.training.train import resolve
-    from gpt4image.training.training_data import prepare
 
     table = folder / "table"
     if not table.is_dir():

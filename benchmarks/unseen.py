@@ -53,14 +53,17 @@ def images(data: str, embeddings: Path, image_size: int) -> tuple[TrainingData, 
     """Return the training images of a set, and the positions of those that neither runs nor searches have seen."""
     from gpt4image.artifacts.table import EmbeddingTable
     from gpt4image.config import TrainConfig
-    from gpt4image.training.training_data import is_described, load_image_set, prepare
+    from gpt4image.training.prepare import load_image_set, prepare
+    from gpt4image.training.text_targets import TextTargets
 
     config = TrainConfig(data=data, embeddings=embeddings, image_size=image_size, val_fraction=0.0, out=Path("unused"))
     searched, _ = load_image_set(config.model_copy(update={"only_described": True, "val_fraction": SEARCHED}))
     found = prepare(config, ("train",)).data
     digests = found.image_set.digests
     held_out = {searched.digests[i] for i in np.flatnonzero(searched.splits != "train")}
-    met = is_described(EmbeddingTable.open(embeddings), digests) | np.array([one in held_out for one in digests])
+    met = TextTargets.of(EmbeddingTable.open(embeddings), digests).described | np.array(
+        [one in held_out for one in digests]
+    )
     return found, np.flatnonzero(found.usable & (found.labels != NO_LABEL) & ~met)
 
 

@@ -135,7 +135,7 @@ def gradients(count: int, options: dict[str, Any], out: Path) -> None:
     """Write, for each case, the losses, the gradient of each parameter and the statistics after one backward pass; and
     what one model says of images that do not fill the last batches.
     """
-    from gpt4image.training.training_data import prepare
+    from gpt4image.training.prepare import prepare
 
     shared = TrainConfig(**options, **SHARED, **VIT, lr=0.01, weight_decay=0.0)
     data = prepare(shared, ("train",)).data

@@ -11,7 +11,8 @@ from gpt4image.comparing.arms import PREPARE, Situation, applicable
 from gpt4image.config.arms import ARMS, TEXT_ARMS
 from gpt4image.data import NO_LABEL, ImageSet, MemorySource
 from gpt4image.tasks.classification import Classification, one_hot
-from gpt4image.training.training_data import TextTargets, TrainingData
+from gpt4image.training.text_targets import TextTargets
+from gpt4image.training.training_data import TrainingData
 
 CLASSES = ("a", "b", "c")
 TRUE = np.array([0, 1, 2] * 6)

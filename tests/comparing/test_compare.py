@@ -35,8 +35,8 @@ from gpt4image.encoding.text_encoders import load_text_encoder
 from gpt4image.parallel import devices
 from gpt4image.parallel.devices import cpu_threads
 from gpt4image.training.checkpoint import save_tensors
+from gpt4image.training.prepare import prepare, with_table
 from gpt4image.training.trainer import build, make_backbone
-from gpt4image.training.training_data import prepare, with_table
 from held_folders import held_by_another
 from tables import make_table
 

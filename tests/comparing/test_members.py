@@ -14,7 +14,7 @@ from gpt4image.comparing.regimes import Regime
 from gpt4image.config import CompareConfig
 from gpt4image.data import load_image_set
 from gpt4image.encoding.class_names import ClassNames
-from gpt4image.training.training_data import prepare
+from gpt4image.training.prepare import prepare
 from tables import make_table
 
 

@@ -12,7 +12,8 @@ from gpt4image.base.errors import DataError
 from gpt4image.comparing.regimes import Regime
 from gpt4image.config import CompareConfig, TrainConfig
 from gpt4image.data import NO_LABEL
-from gpt4image.training.training_data import TrainingData, prepare
+from gpt4image.training.prepare import prepare
+from gpt4image.training.training_data import TrainingData
 from tables import make_table
 
 

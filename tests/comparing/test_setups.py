@@ -17,7 +17,7 @@ from gpt4image.config.arms import ARMS
 from gpt4image.config.learning import OF_ALIGNMENT, OF_TEXT_LABELS
 from gpt4image.data import load_image_set
 from gpt4image.encoding import class_names
-from gpt4image.training.training_data import Prepared, prepare
+from gpt4image.training.prepare import Prepared, prepare
 from tables import make_table
 
 READ_BY_NONE = ("baseline", "self-training", "fixmatch", "oracle")

@@ -19,8 +19,9 @@ from gpt4image.encoding.class_names import ClassNames
 from gpt4image.evaluating.evaluate import measure_run
 from gpt4image.evaluating.measures import accuracies_by_rarity, lacked_names, measure_more
 from gpt4image.evaluating.run_model import load_run_model
+from gpt4image.training.prepare import prepare
 from gpt4image.training.train import train
-from gpt4image.training.training_data import TrainingData, prepare
+from gpt4image.training.training_data import TrainingData
 from tables import make_table
 
 COLOURS = {"blue": (40, 60, 220), "green": (40, 190, 60), "red": (220, 50, 40)}

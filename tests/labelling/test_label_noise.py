@@ -8,14 +8,13 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from gpt4image.labelling.label_noise import (
-    Noise,
     anchor_rate,
-    explained,
     find_noise,
     find_transition,
     judge,
     raise_to,
 )
+from gpt4image.training.targets import Noise, explained
 
 CLASSES = 5
 
@@ -101,12 +100,13 @@ def test_many_unsure_classes_are_raised_to_a_high_power_without_loss():
 def test_what_texts_explain_is_nothing_for_the_frequencies_and_all_for_the_labels():
     rng = np.random.default_rng(0)
     labels = rng.choice(3, p=[0.6, 0.3, 0.1], size=500)
-    frequencies = np.bincount(labels) / len(labels)
-    assert explained(np.tile(frequencies, (500, 1)), labels) == pytest.approx(0.0, abs=1e-6)
-    assert explained(np.eye(3)[labels], labels) == 1.0
-    shares = [explained(*texts(rng, 3000, sharpness)) or 0.0 for sharpness in (0.5, 2.0, 8.0)]
+    frequencies, every = np.bincount(labels) / len(labels), np.ones(500, bool)
+    assert explained(np.tile(frequencies, (500, 1)), labels, every) == pytest.approx(0.0, abs=1e-6)
+    assert explained(np.eye(3)[labels], labels, every) == 1.0
+    shares = [explained(*texts(rng, 3000, sharpness), np.ones(3000, bool)) or 0.0 for sharpness in (0.5, 2.0, 8.0)]
     assert 0.0 < shares[0] < 0.3 < shares[1] < 0.7 < shares[2] < 1.0
-    assert explained(np.eye(3)[[1, 1]], np.array([1, 1])) is explained(np.empty((0, 3)), labels[:0]) is None
+    assert explained(np.eye(3)[[1, 1]], np.array([1, 1]), every[:2]) is None
+    assert explained(np.eye(3)[labels], labels, ~every) is None
 
 
 def test_naming_wrong_labels_is_judged():

@@ -19,13 +19,13 @@ from gpt4image.data import NO_LABEL, load_image_set
 from gpt4image.labelling.label import label
 from gpt4image.labelling.teaching import (
     judge_training,
-    load_text_labels,
-    read_training,
+    predict_training,
     targets_of,
     texts_of,
-    with_text_labels,
 )
-from gpt4image.training.training_data import TrainingData, prepare
+from gpt4image.training.prepare import prepare
+from gpt4image.training.targets import load_text_labels, with_text_labels
+from gpt4image.training.training_data import TrainingData
 from tables import make_table
 
 
@@ -47,7 +47,7 @@ def options(folder: Path, out: Path, **changes: Any) -> TrainConfig:
 
 
 def text_targets(data: TrainingData, seed: int) -> NDArray[np.float32]:
-    return targets_of(read_training(data, seed, None), data, None)
+    return targets_of(predict_training(data, seed, None), data, None)
 
 
 def test_text_targets_read_nothing_outside_train(colour_folder: Path, described: dict[str, Path], tmp_path: Path):
@@ -156,7 +156,7 @@ def test_a_copy_in_train_of_a_picture_that_is_held_out_is_no_leak(colour_folder:
 def test_planted_wrong_labels_are_counted(colour_folder: Path, described: dict[str, Path], tmp_path: Path):
     config = options(colour_folder, tmp_path, embeddings=described["all"])
     data = Regime(label_noise=0.2).apply(prepare(config).data, seed=0)
-    found = judge_training(read_training(data, 0, None), data)
+    found = judge_training(predict_training(data, 0, None), data)
     train = data.indices("train")
     assert found["flipped"] == (data.labels[train] != data.image_set.labels[train]).sum() > 0
     assert found["recall"] > 0.8
@@ -175,7 +175,7 @@ def test_copies_are_read_as_one_picture(colour_folder: Path, tmp_path: Path):
     data = prepare(config).data
     train = data.indices("train")
     copies = np.array([data.image_set.keys[i].rpartition("/")[2].startswith("copy-") for i in train])
-    read = read_training(data, 0, None)
+    read = predict_training(data, 0, None)
     assert read.agreement is not None and read.agreement < 0.6
     assert read.out_of_fold.all()
     by_key = dict(zip([data.image_set.keys[i] for i in train], read.probabilities, strict=True))
@@ -184,6 +184,6 @@ def test_copies_are_read_as_one_picture(colour_folder: Path, tmp_path: Path):
         np.testing.assert_array_equal(by_key[key], by_key[key.replace("copy-", "")])
     labels = data.labels.copy()
     labels[train[~copies]] = NO_LABEL
-    one = read_training(replace(data, labels=labels), 0, None)
+    one = predict_training(replace(data, labels=labels), 0, None)
     np.testing.assert_array_equal(one.out_of_fold, copies)
     np.testing.assert_array_equal(one.probabilities, read.probabilities)

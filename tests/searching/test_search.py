@@ -127,7 +127,7 @@ def test_each_text_finds_the_pictures_of_its_colour(trained: Path) -> None:
 
 def test_the_similarities_are_those_of_the_model_and_the_encoder(trained: Path) -> None:
     from gpt4image.evaluating.run_model import load_run_model
-    from gpt4image.training.training_data import prepare
+    from gpt4image.training.prepare import prepare
 
     model = load_run_model(trained / "run", None, "abc")
     data = prepare(model.config).data

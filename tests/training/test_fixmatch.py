@@ -16,9 +16,9 @@ from gpt4image.data import load_image_set
 from gpt4image.training import loop
 from gpt4image.training.checkpoint import load_tensors
 from gpt4image.training.losses import batch_losses, seed_step
+from gpt4image.training.prepare import prepare
 from gpt4image.training.train import train
 from gpt4image.training.trainer import Trainer, build
-from gpt4image.training.training_data import prepare
 from tables import make_table
 
 SMALL: dict[str, Any] = {

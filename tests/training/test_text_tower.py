@@ -186,7 +186,7 @@ TUNED: dict[str, dict[str, Any]] = {
 def tuned_gradients(count: int, options: dict[str, Any], out: Path) -> None:
     from gpt4image.parallel import processes
     from gpt4image.training import trainer
-    from gpt4image.training.training_data import prepare
+    from gpt4image.training.prepare import prepare
 
     trainer.TextTower = DoubleTower  # pyright: ignore[reportPrivateImportUsage]
     with processes.joined(torch.device("cpu")):

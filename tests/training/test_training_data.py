@@ -11,7 +11,7 @@ import pytest
 from gpt4image.base.errors import DataError, TableError
 from gpt4image.config import TrainConfig
 from gpt4image.data import load_image_set
-from gpt4image.training.training_data import prepare, with_table
+from gpt4image.training.prepare import prepare, with_table
 from tables import make_table
 
 

@@ -1,9 +1,4 @@
-"""Text labels: the file of class probabilities that ``label`` writes, and the class targets that are made of them.
-
-Where the given labels look right, the target of an image is half its label and half what its text says of the
-classes: a teacher's soft label (Hinton et al. 2015, arXiv 1503.02531); the label alone where the texts say little of
-the classes. Where the texts show that some labels are wrong, it is the posterior of its class given its text and its
-label, under the noise that was estimated.
+"""Text labels: the file of class probabilities that ``label`` writes.
 
 The file is Parquet, with a checksum of each page for those who read it by other means. What is read here, the facts in
 its metadata too, has a sha256 of its own, which does not depend on how Parquet stores it.
@@ -13,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,64 +20,15 @@ from gpt4image.base.checksums import SEAL, fingerprint
 from gpt4image.base.errors import TableError, first_line
 from gpt4image.base.files import UNREADABLE, parse_json, read_parquet, write_parquet
 from gpt4image.data.image_set import NO_LABEL
-from gpt4image.labelling.label_noise import Noise, explained, most_doubtful
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-TRUST_IN_RIGHT_LABELS = 0.5
-"""Share of a given label in its target where no label looks wrong (docs/log.md, 2026-11-27)."""
-LEAST_EXPLAINED = 0.5
-"""Part of what the labels tell that the texts must explain to be half of a target (docs/log.md, 2026-11-27)."""
 FORMAT = "gpt4image-text-labels-1"
 REMOVED = {"method": "classifier", "targets": "soft", "confidence": 0.0, "run": ""}
 """Facts of files of earlier versions, and the only values of theirs that this version makes."""
 COLUMNS = ("key", "digest", "split", "given_label", "text_label", "doubt", "out_of_fold", "probabilities")
-
-
-def class_targets(
-    probabilities: Floats, labels: Ints, noise: Noise, explains: float | None, trust: float | None = None
-) -> NDArray[np.float32]:
-    """Return (n, K) class targets made of text labels and given labels. A row of zeros is no target.
-
-    Args:
-        probabilities, labels, noise: as of ``blend``.
-        explains: part of what the labels tell that the texts explain; None where that cannot be measured.
-        trust: share of a given label in the target of an image with text; without it, half where the labels look right
-            (all where the texts say little), else the posterior of the class.
-    """
-    if trust is None and noise.rate == 0.0:
-        trust = 1.0 if explains is None or explains < LEAST_EXPLAINED else TRUST_IN_RIGHT_LABELS
-    return blend(probabilities, labels, noise, trust)
-
-
-def blend(probabilities: Floats, labels: Ints, noise: Noise, trust: float | None = None) -> NDArray[np.float32]:
-    """Return the soft target of each image.
-
-    Args:
-        probabilities: (n, K) clean-class probabilities from text; a row of zeros where there is no description.
-        labels: (n,) given labels, negative where there is none.
-        noise: how given labels come about.
-        trust: share of a given label in the target, the rest being text; without it, the posterior of the class.
-
-    Returns:
-        (n, K): text alone without a label, the label alone without text, zeros without both.
-    """
-    targets = np.array(probabilities, dtype=np.float64)
-    labelled = np.flatnonzero(labels >= 0)
-    own = labels[labelled]
-    given = np.zeros((len(labelled), targets.shape[1]))
-    given[np.arange(len(labelled)), own] = 1.0
-    text = targets[labelled]
-    has_text = text.any(axis=1, keepdims=True)
-    if trust is not None:
-        both = trust * given + (1.0 - trust) * text
-    else:
-        both = noise.matrix(targets.shape[1]).T[own] * np.maximum(text, 1e-6)
-        both /= both.sum(axis=1, keepdims=True)
-    targets[labelled] = np.where(has_text, both, given)
-    return targets.astype(np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,11 +58,6 @@ class Facts:
     names: float = 0.0
     transition: tuple[tuple[float, ...], ...] = ()
     embeddings: tuple[str, ...] = ()
-
-    @property
-    def given(self) -> Noise:
-        """How given labels come about."""
-        return Noise(rate=self.noise, transition=np.array(self.transition, np.float32) if self.transition else None)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -154,33 +94,6 @@ class TextLabels:
         rows = np.flatnonzero(self.out_of_fold)
         doubt[rows] = 1.0 - self.probabilities[rows, self.labels[rows]]
         return doubt
-
-    @cached_property
-    def explains(self) -> float | None:
-        """Part of what the given labels tell that the texts explain, out of fold; None where it cannot be measured."""
-        return explained(self.probabilities[self.out_of_fold], self.labels[self.out_of_fold])
-
-    @cached_property
-    def doubtful(self) -> Ints:
-        """Positions of the images whose label is probably wrong, the most doubtful first."""
-        rows = np.flatnonzero(self.out_of_fold)
-        return rows[most_doubtful(self.probabilities[rows], self.labels[rows])]
-
-    def targets_for(
-        self, digests: Sequence[str], labels: Ints, trust: float | None = None
-    ) -> tuple[NDArray[np.float32], Bools]:
-        """Return soft targets (n, K) and which images have one (n,).
-
-        Args:
-            digests: n digests; one that is not in the file has no text.
-            labels: (n,) given labels, NO_LABEL where there is none.
-            trust: as of ``class_targets``.
-        """
-        place = {digest: row for row, digest in enumerate(self.digests)}
-        rows = np.array([place.get(digest, -1) for digest in digests], dtype=np.int64)
-        probabilities = np.where((rows >= 0)[:, None], self.probabilities[rows], np.float32(0))
-        targets = class_targets(probabilities, labels, self.facts.given, self.explains, trust)
-        return targets, np.asarray(targets.any(axis=1))
 
     def save(self, path: Path) -> None:
         """Write one Parquet file, atomically."""

@@ -17,7 +17,8 @@ from gpt4image.config.arms import ARMS, Arm
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.labelling.text_vectors import Texts
 from gpt4image.tasks.classification import one_hot
-from gpt4image.training.training_data import TextTargets, TrainingData
+from gpt4image.training.text_targets import TextTargets
+from gpt4image.training.training_data import TrainingData
 
 Array = NDArray[Any]
 

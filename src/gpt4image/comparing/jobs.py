@@ -18,10 +18,11 @@ from gpt4image.config import CompareConfig, TrainConfig
 from gpt4image.config.arms import ARMS
 from gpt4image.evaluating.evaluate import measure_run, run_predictions
 from gpt4image.evaluating.measures import lacked_names
-from gpt4image.labelling.teaching import judge_training, read_training, targets_of
+from gpt4image.labelling.teaching import judge_training, predict_training, targets_of
 from gpt4image.parallel.local import run_jobs, worker_number
 from gpt4image.tasks.base import Task
-from gpt4image.training.training_data import Prepared, TrainingData, prepare, with_table
+from gpt4image.training.prepare import Prepared, prepare, with_table
+from gpt4image.training.training_data import TrainingData
 
 
 def run_all(jobs: list[Job], config: CompareConfig) -> None:
@@ -94,11 +95,11 @@ def situation(
         return run_predictions(job.teacher, data, indices)
 
     def text_labels() -> NDArray[np.float32]:
-        reading = read_training(left, seed, job.class_names.vectors)
-        if record is not None and job.regime.label_noise > 0.0 and reading.out_of_fold.any():
+        predictions = predict_training(left, seed, job.class_names.vectors)
+        if record is not None and job.regime.label_noise > 0.0 and predictions.out_of_fold.any():
             record.mkdir(parents=True, exist_ok=True)
-            write_json(record / runs.DOUBTFUL, judge_training(reading, left))
-        return targets_of(reading, left, job.config.label_trust)
+            write_json(record / runs.DOUBTFUL, judge_training(predictions, left))
+        return targets_of(predictions, left, job.config.label_trust)
 
     return Situation(
         data=left,

@@ -23,11 +23,12 @@ from gpt4image.config.arms import ARMS, Arm
 from gpt4image.config.base import flag_of
 from gpt4image.config.learning import OF_ALIGNMENT, OF_TEXT_LABELS
 from gpt4image.encoding.class_names import ClassNames, not_read
-from gpt4image.labelling.reading import require_two_classes
+from gpt4image.labelling.predictions import require_two_classes
 from gpt4image.tasks.base import Task
 from gpt4image.training import auto
+from gpt4image.training.prepare import Prepared, prepare, require_batch, require_selectable
 from gpt4image.training.tracking import require_trackers
-from gpt4image.training.training_data import Prepared, TrainingData, prepare, require_batch, require_selectable
+from gpt4image.training.training_data import TrainingData
 
 PLAN = "plan.json"
 

@@ -19,7 +19,7 @@ from gpt4image.config.arms import Arm
 from gpt4image.config.learning import OF_ALIGNMENT, OF_TEXT_LABELS, TextOptions
 from gpt4image.encoding.class_names import ClassNames, find_class_names
 from gpt4image.training import auto
-from gpt4image.training.training_data import Prepared, with_table
+from gpt4image.training.prepare import Prepared, with_table
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,8 @@ from gpt4image.encoding.class_names import ClassNames, find_class_names
 from gpt4image.parallel import processes
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.registry import TITLES
-from gpt4image.training.training_data import TrainingData, identity_of, load_image_set, prepare
+from gpt4image.training.prepare import identity_of, load_image_set, prepare
+from gpt4image.training.training_data import TrainingData
 
 ALWAYS = ("images", "labelled", "classes", "per_class", "support", "loss")
 """What the record of a split holds whatever the task."""

@@ -9,17 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts.table import EmbeddingTable
-from gpt4image.artifacts.text_labels import LEAST_EXPLAINED, Facts, TextLabels
+from gpt4image.artifacts.text_labels import Facts, TextLabels
 from gpt4image.base.errors import TableError
 from gpt4image.base.outcome import Outcome
 from gpt4image.config import LabelConfig
 from gpt4image.data import NO_LABEL, ImageSet, load_with_splits
 from gpt4image.data.splits import stand_ins
 from gpt4image.encoding.class_names import ClassNames, find_class_names, not_read
+from gpt4image.labelling.label_noise import suspected_errors
 from gpt4image.labelling.label_page import Shown, in_words, write_page
-from gpt4image.labelling.reading import Reading, read_labels
+from gpt4image.labelling.predictions import Predictions, predict_labels
 from gpt4image.labelling.suggest import Suggestion, to_describe, to_label, write_suggestions
 from gpt4image.labelling.text_vectors import Texts, smooth
+from gpt4image.training.targets import LEAST_EXPLAINED, explained
 
 CALIBRATION_BINS = 15
 LABELS_WRONG = (
@@ -45,7 +47,7 @@ def label(config: LabelConfig) -> Outcome:
         TableError: the table is missing, is of other images or was told the classes, or too few described images have a
             label.
     """
-    from gpt4image.training.training_data import require_own_images
+    from gpt4image.training.prepare import require_own_images
 
     table = open_table(config.embeddings)
     images = load_with_splits(config.data, val_fraction=config.val_fraction, test_fraction=config.test_fraction)
@@ -57,7 +59,7 @@ def label(config: LabelConfig) -> Outcome:
     labels = np.where(train, images.labels, NO_LABEL)
     _require_labels(config, images, texts.described, labels)
     require_own_images(table, images)
-    read = read_labels(texts, labels, len(images.classes), config.seed, reference=train)
+    read = predict_labels(texts, labels, len(images.classes), config.seed, reference=train)
     rows = np.flatnonzero(texts.described)
     found = TextLabels(
         keys=tuple(images.keys[i] for i in rows),
@@ -68,13 +70,16 @@ def label(config: LabelConfig) -> Outcome:
         out_of_fold=read.out_of_fold[rows],
         facts=_facts(config, images.classes, table, read),
     )
-    summary = _summary(images, texts.described, labels, found)
+    suspected = suspected_errors(found.probabilities, found.labels, found.out_of_fold)
+    explains = explained(found.probabilities, found.labels, found.out_of_fold)
+    summary = _summary(images, texts.described, labels, found, explains)
+    summary |= {"doubtful": len(suspected)}
     shown = Shown(
         images=images,
         probabilities=read.probabilities,
         labels=labels,
         table=table.manifest,
-        doubtful=rows[found.doubtful],
+        doubtful=rows[suspected[:, 0]],
         suggestions=_suggestions(config, texts, read.probabilities, labels, train),
     )
     page, unreadable = write_page(config, shown, summary)
@@ -88,7 +93,7 @@ def label(config: LabelConfig) -> Outcome:
     return Outcome(
         path=config.out,
         summary={**summary, **files},
-        text="\n\n".join([*_warnings(found, names), in_words(shown, config.doubtful)]),
+        text="\n\n".join([*_warnings(found, explains, names), in_words(shown, config.doubtful)]),
         set_aside=tuple(dict.fromkeys((*images.set_aside, *unreadable))),
     )
 
@@ -122,7 +127,7 @@ def _require_labels(
         )
 
 
-def _facts(config: LabelConfig, classes: tuple[str, ...], table: EmbeddingTable, read: Reading) -> Facts:
+def _facts(config: LabelConfig, classes: tuple[str, ...], table: EmbeddingTable, read: Predictions) -> Facts:
     matrix = read.noise.transition
     return Facts(
         classes=classes,
@@ -159,7 +164,7 @@ def _suggestions(
 
 
 def _summary(
-    images: ImageSet, described: NDArray[np.bool_], labels: NDArray[np.int64], found: TextLabels
+    images: ImageSet, described: NDArray[np.bool_], labels: NDArray[np.int64], found: TextLabels, explains: float | None
 ) -> dict[str, Any]:
     usable = described & (labels != NO_LABEL)
     val = described & (images.splits == "val") & (images.labels != NO_LABEL)
@@ -172,32 +177,31 @@ def _summary(
         "coverage": round(float(described.mean()), 4),
         "labelled": int(usable.sum()),
         "classes_without_label": len(images.classes) - len(np.unique(labels[usable])),
-        **_how_good(found),
+        **_how_good(found, explains),
         "val_accuracy": _rounded(float(right.mean()) if len(right) else None),
         "noise": round(found.facts.noise, 4),
         "class_names": round(found.facts.names, 4),
-        "doubtful": len(found.doubtful),
     }
 
 
-def _warnings(found: TextLabels, names: ClassNames) -> list[str]:
+def _warnings(found: TextLabels, explains: float | None, names: ClassNames) -> list[str]:
     texts = not_read([names])
     if found.facts.noise > 0.0:
         return [LABELS_WRONG, *texts]
-    if found.explains is not None and found.explains < LEAST_EXPLAINED:
+    if explains is not None and explains < LEAST_EXPLAINED:
         texts.append(TEXTS_SAY_LITTLE)
     return texts
 
 
-def _how_good(found: TextLabels) -> dict[str, float | None]:
+def _how_good(found: TextLabels, explains: float | None) -> dict[str, float | None]:
     """Return how right the texts are on labels that were held out, under a name that says what it was held against."""
     agreement = _rounded(found.facts.agreement)
     if found.facts.noise > 0.0:
         return {"agreement_with_given_labels": agreement}
     held_out = found.out_of_fold
     error = _calibration_error(found.probabilities[held_out], found.labels[held_out])
-    explained, error = _rounded(found.explains), _rounded(error)
-    return {"cross_validated_accuracy": agreement, "labels_explained": explained, "calibration_error": error}
+    measured = {"labels_explained": _rounded(explains), "calibration_error": _rounded(error)}
+    return {"cross_validated_accuracy": agreement, **measured}
 
 
 def _rounded(value: float | None) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import softmax
 from scipy.stats import beta
+
+from gpt4image.training.targets import Noise, single_labels
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
@@ -27,27 +28,6 @@ MAX_CLASSES = 100  # of a full transition matrix
 LEAST_IN_FLOAT32 = 1e-30  # powers below lose digits
 _FOLDS = 5
 _STEPS = 30
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Noise:
-    """How given labels come about.
-
-    Attributes:
-        rate: part of them that is wrong; 0 where they are taken at their word.
-        transition: (K, K) probability of each given label by true class; None where a wrong label is any other class
-            alike.
-    """
-
-    rate: float = 0.0
-    transition: NDArray[np.float32] | None = None
-
-    def matrix(self, n_classes: int) -> NDArray[np.float32]:
-        """Return the (K, K) transition matrix."""
-        if self.transition is not None:
-            return self.transition
-        other = self.rate / (n_classes - 1)
-        return (np.eye(n_classes) * (1.0 - self.rate - other) + other).astype(np.float32)
 
 
 def find_noise(probabilities: Floats, labels: Ints) -> tuple[Noise, float]:
@@ -174,27 +154,6 @@ def _maximise(clean: Floats, labels: Ints, prior: NDArray[np.float64]) -> NDArra
     return matrix
 
 
-def explained(probabilities: Floats, labels: Ints) -> float | None:
-    """Return which part of what labels tell can be read off predictions: McFadden's R2, one minus their log loss over
-    that of the frequencies of the classes.
-
-    Args:
-        probabilities: (n, K) predictions that have not seen the image's label.
-        labels: (n,) given labels.
-
-    Returns:
-        At most 1; about 0 where the predictions know nothing but the frequencies; None where no two labels differ, so
-        that there is nothing to explain.
-    """
-    frequencies = np.bincount(labels) / max(len(labels), 1)
-    present = frequencies[frequencies > 0]
-    if len(present) < 2:
-        return None
-    entropy = -float((present * np.log(present)).sum())
-    own = probabilities[np.arange(len(labels)), labels]
-    return 1.0 + float(np.log(np.maximum(own, 1e-12)).mean()) / entropy
-
-
 def find_doubtful(probabilities: Floats, labels: Ints) -> Bools:
     """Say which labels are probably wrong: confident learning (Northcutt et al. 2021, arXiv 1911.00068).
 
@@ -212,10 +171,20 @@ def find_doubtful(probabilities: Floats, labels: Ints) -> Bools:
     return (confident.max(axis=1) >= 0.0) & (confident.argmax(axis=1) != labels)
 
 
-def most_doubtful(probabilities: Floats, labels: Ints) -> Ints:
-    """Return the positions of the labels that ``find_doubtful`` names, the most doubtful first; arguments as there."""
-    rows = np.flatnonzero(find_doubtful(probabilities, labels))
-    return rows[np.argsort(probabilities[rows, labels[rows]], kind="stable")]
+def suspected_errors(probabilities: Floats, labels: Ints, held_out: Bools) -> NDArray[np.int64]:
+    """Return (m, 2) image and class of the labels that are probably wrong, the least probable label first.
+
+    Args: as of ``training.targets.single_labels``.
+    """
+    pairs: list[tuple[float, int, int]] = []
+    for k, (rows, predicted, given) in enumerate(single_labels(probabilities, labels, held_out)):
+        own = predicted[np.arange(len(given)), given]
+        named = find_doubtful(predicted, given)
+        if labels.ndim == 2:  # of a class that texts do not mention, all probabilities reach the mean
+            named &= own < 0.5
+        classes = given if labels.ndim == 1 else np.full(len(given), k)
+        pairs += zip(own[named].tolist(), rows[named].tolist(), classes[named].tolist(), strict=True)
+    return np.array([pair[1:] for pair in sorted(pairs)], np.int64).reshape(-1, 2)
 
 
 def judge(probabilities: Floats, labels: Ints, true: Ints) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import torch
 from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.base.errors import DataError, TableError, first_few
 from gpt4image.base.outcome import SetAside
-from gpt4image.training.training_data import is_described
+from gpt4image.training.text_targets import TextTargets
 
 NO_TEXT = -1
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
@@ -211,8 +211,8 @@ def coverage(table: EmbeddingTable, keys: Sequence[str], digests: Sequence[str],
         digests: what they are found by, n as well.
         among: digests of the whole set that they belong to; what is in none of it counts as unused.
     """
-    described = is_described(table, digests)
-    used = is_described(table, list(dict.fromkeys(among)))
+    described = TextTargets.of(table, digests).described
+    used = TextTargets.of(table, list(dict.fromkeys(among))).described
     return Coverage(
         images=len(keys),
         described=int(described.sum()),

@@ -20,8 +20,9 @@ from gpt4image.reporting.extras import DESCRIPTIONS, DOUBTFUL, EXAMPLES
 
 if TYPE_CHECKING:
     from gpt4image.comparing.planning import Plan
-    from gpt4image.labelling.reading import Reading
-    from gpt4image.training.training_data import Prepared, TrainingData
+    from gpt4image.labelling.predictions import Predictions
+    from gpt4image.training.prepare import Prepared
+    from gpt4image.training.training_data import TrainingData
 
 FEW = 20_000
 """Labelled images whose texts are read for doubtful labels alone, where no arm asks for it."""
@@ -46,14 +47,14 @@ class _Finished:
         return Regime.of(config).apply(self.plan.prepared.data, config.first_seed)
 
     @cached_property
-    def read(self) -> Reading:
+    def read(self) -> Predictions:
         """What the texts of its training images say."""
         from gpt4image.encoding.class_names import find_class_names
-        from gpt4image.labelling.teaching import read_training
+        from gpt4image.labelling.teaching import predict_training
 
         config = self.plan.config
         names = find_class_names(config.embeddings, config.device, self.data.classes)
-        return read_training(self.data, config.first_seed, names.vectors)
+        return predict_training(self.data, config.first_seed, names.vectors)
 
 
 def gather_comparison(plans: Sequence[Plan], names: Sequence[str] = ()) -> list[SetAside]:
@@ -186,20 +187,18 @@ def _most_labels(comparisons: Sequence[_Finished]) -> _Finished | None:
 
 
 def _doubts(most: _Finished) -> None:
-    from gpt4image.labelling.label_noise import most_doubtful
+    from gpt4image.labelling.label_noise import suspected_errors
     from gpt4image.reporting.examples import write_doubts
 
     plan, data, read = most.plan, most.data, most.read
-    judged = np.flatnonzero(read.out_of_fold)
-    said, images = read.probabilities[judged], data.indices("train")[judged]
-    given = data.labels[images]
-    order = most_doubtful(said, given)
+    train = data.indices("train")
+    rows, given = suspected_errors(read.probabilities, data.labels[train], read.out_of_fold).T
     write_doubts(
         plan.config.out / DOUBTFUL,
         data.image_set,
-        images[order],
-        given[order],
-        said[order],
+        train[rows],
+        given,
+        read.probabilities[rows],
         tables=_tables([plan.prepared.config.embeddings]),
         true=plan.config.label_noise > 0.0,
         comparison=most.name,
@@ -208,11 +207,13 @@ def _doubts(most: _Finished) -> None:
 
 def _doubts_of_run(ready: Prepared, run_dir: Path) -> None:
     from gpt4image.artifacts.text_labels import TextLabels
+    from gpt4image.labelling.label_noise import suspected_errors
     from gpt4image.reporting.examples import write_doubts
 
     labels = TextLabels.load(ready.config.text_labels)
     place = {digest: row for row, digest in enumerate(ready.data.image_set.digests)}
-    rows = np.array([row for row in labels.doubtful.tolist() if labels.digests[row] in place], np.int64)
+    rows = suspected_errors(labels.probabilities, labels.labels, labels.out_of_fold)[:, 0]
+    rows = np.array([row for row in rows.tolist() if labels.digests[row] in place], np.int64)
     write_doubts(
         run_dir / DOUBTFUL,
         ready.data.image_set,

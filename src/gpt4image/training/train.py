@@ -18,8 +18,8 @@ from gpt4image.data import SPLITS
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import choose_device, cpu_threads, device_name
 from gpt4image.tasks.base import Task
+from gpt4image.training.prepare import Prepared, prepare
 from gpt4image.training.tracking import require_trackers, tracked
-from gpt4image.training.training_data import Prepared, prepare
 
 FINISHED = (
     "This run was finished before, and nothing was trained now. Images, labels and texts were not read again: whether "

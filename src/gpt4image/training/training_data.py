@@ -1,28 +1,19 @@
-"""What a training run reads: pixels, the labels it may see, soft targets and text targets, joined by content."""
+"""What a training run reads: pixels, the labels it may see, targets of a teacher and texts, joined by content."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gpt4image.artifacts.table import EmbeddingTable
-from gpt4image.base.errors import ConfigError, DataError, TableError
-from gpt4image.base.files import fingerprint
 from gpt4image.base.outcome import SetAside
-from gpt4image.config import TrainOptions
 from gpt4image.data.geometry import Geometry
-from gpt4image.data.image_set import NO_LABEL, SPLITS, ImageSet
+from gpt4image.data.image_set import NO_LABEL, ImageSet
 from gpt4image.data.pixels import Pixels
 from gpt4image.parallel import processes
 from gpt4image.tasks.base import Labels, Task
-from gpt4image.tasks.registry import find_task, task_of
 from gpt4image.training.text_targets import TextTargets
 
 
@@ -92,173 +83,3 @@ class TrainingData:
         train = self.indices("train")
         has_target = self.task.has_target(self.labels[train], None if self.soft is None else self.soft[train])
         return train[has_target], train[~has_target]
-
-
-def load_image_set(config: TrainOptions) -> tuple[ImageSet, EmbeddingTable | None]:
-    """Load the image set with its splits and the embedding table, and check that they belong together.
-
-    With ``only_described``, undescribed images leave the train split; the validation split is then cut from them first,
-    so that described images stay in training.
-
-    Raises:
-        DataError, TableError: missing, or no image of the train split has a description.
-    """
-    from gpt4image.data import load_with_splits
-
-    table = None if config.embeddings is None else EmbeddingTable.open(config.embeddings)
-    if table is None:
-        if config.only_described:
-            raise TableError("--only-described needs --embeddings: the table says which images are described.")
-        return load_with_splits(config.data, val_fraction=config.val_fraction, test_fraction=config.test_fraction), None
-    image_set = load_with_splits(
-        config.data,
-        val_fraction=config.val_fraction,
-        test_fraction=config.test_fraction,
-        keep_in_train=(lambda digests: is_described(table, digests)) if config.only_described else None,
-    )
-    require_own_images(table, image_set)
-    if config.only_described:
-        described = is_described(table, image_set.digests)
-        image_set = image_set.select(np.flatnonzero(described | (image_set.splits != "train")))
-    return image_set, table
-
-
-def is_described(table: EmbeddingTable, digests: Sequence[str]) -> NDArray[np.bool_]:
-    """Return (N,) whether each image has a text in the table."""
-    return np.diff(table.rows_of(digests)[0]) > 0
-
-
-def require_own_images(table: EmbeddingTable, image_set: ImageSet) -> None:
-    """Refuse an embedding table that describes no training image of a set. Raises TableError."""
-    train = image_set.indices("train")
-    if not is_described(table, [image_set.digests[i] for i in train]).any():
-        raise TableError(
-            f"None of the {len(train)} training images of {image_set.spec} has an embedding in {table.path}: the table "
-            "was made from descriptions of other images. Run `gpt4image descriptions check` on the store it came from."
-        )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Prepared:
-    """A run that is ready to be built.
-
-    Attributes:
-        config: resolved options.
-        chosen: the options that were chosen from the set.
-        data: what the run reads.
-        sizes: images per split of the whole set, whether or not the run reads them.
-        fingerprint: identity of the data's content: digests, labels, splits, embedding table and text labels.
-    """
-
-    config: Any
-    chosen: dict[str, Any]
-    data: TrainingData
-    sizes: dict[str, int]
-    fingerprint: str
-
-
-def prepare(
-    config: TrainOptions,
-    splits: Sequence[str] = ("train", "val", "test"),
-    *,
-    to_train: bool = True,
-    task: Task | None = None,
-    loaded: tuple[ImageSet, EmbeddingTable | None] | None = None,
-) -> Prepared:
-    """Load what a run reads and choose the options left open; broken images are set aside by name.
-
-    Args:
-        config: options of the run.
-        splits: those whose pixels are read.
-        task: of the run, where it is not one of the registry; without it as ``config`` and the labels say.
-        to_train: whether the data must do for training; a finished run may be asked about any images.
-        loaded: what ``load_image_set`` returned for these options, where it was called already.
-
-    Raises:
-        DataError: no usable image; to train: no training image, a single class, or a batch larger than the train split.
-        ConfigError, ModelError: to train: no validation image to select weights by; options that no run is built from.
-        TableError: the embedding table or the text labels do not fit the set or its splits.
-    """
-    from gpt4image.data.pixels import load_pixels
-    from gpt4image.labelling.teaching import load_text_labels, with_text_labels
-    from gpt4image.training import auto
-    from gpt4image.training.trainer import require_buildable
-
-    image_set, table = loaded or load_image_set(config)
-    task = task or (task_of(image_set.labels, config) if config.task == "auto" else find_task(config.task, config))
-    task.require(image_set.labels, image_set.classes, config.data)
-    named = {"task": task.name} if config.task == "auto" else {}
-    config = config.model_copy(update={"task": task.name})
-    text_labels = load_text_labels(config, image_set)
-    sizes = {split: len(image_set.indices(split)) for split in SPLITS}
-    there = ", ".join(f"{split} {count:,}" for split, count in sizes.items())
-    if not any(sizes[split] for split in splits):
-        raise DataError(f"{config.data}: no image is in {' or '.join(splits)} ({there}); give another --split.")
-    if to_train and not sizes["train"]:
-        raise DataError(f"{config.data}: no image is in train ({there}), so there is nothing to train on.")
-    config, chosen = auto.choose(config, image_set)
-    chosen = {**named, **chosen}
-    if to_train:
-        require_batch(sizes["train"], config)
-        require_selectable(config, image_set, task)
-        require_buildable(config, task.outputs(image_set.classes))
-    image_set = image_set.select(np.flatnonzero(np.isin(image_set.splits, splits)))
-    pixels, broken, usable = load_pixels(
-        image_set, auto.stored_size(config), memory_limit_gb=config.memory_limit_gb, workers=config.workers
-    )
-    data = TrainingData(
-        image_set=image_set,
-        pixels=pixels,
-        usable=usable,
-        task=task,
-        labels=image_set.labels,
-        text=None if table is None else TextTargets.of(table, image_set.digests),
-        set_aside=(*image_set.set_aside, *broken),
-    )
-    if text_labels is not None:
-        data = with_text_labels(data, config, text_labels)
-    # Broken images are known before training where pixels are in memory: such a run has other batches.
-    identity = identity_of(image_set, table, data.soft, np.flatnonzero(~usable).tolist())
-    return Prepared(config=config, chosen=chosen, data=data, sizes=sizes, fingerprint=identity)
-
-
-def identity_of(
-    image_set: ImageSet, table: EmbeddingTable | None, soft: NDArray[np.float32] | None, broken: list[int]
-) -> str:
-    """Return what tells the data of a run from others: its images, labels and splits, its texts, what is set aside."""
-    content = [image_set.digests, image_set.labels.tolist(), image_set.splits.tolist(), image_set.classes]
-    content.append(None if table is None else table.manifest.to_json())
-    content.append(None if soft is None else hashlib.sha256(soft.tobytes()).hexdigest())
-    return fingerprint([*content, broken] if broken else content)
-
-
-def require_selectable(config: TrainOptions, image_set: ImageSet, task: Task) -> None:
-    """Refuse to select weights by validation images that are not there. Raises ConfigError."""
-    if config.select == "best" and not task.known(image_set.labels[image_set.indices("val")]).any():
-        raise ConfigError(
-            "--select best needs labelled validation images, and there are none: raise --val-fraction, or leave it out."
-        )
-
-
-def with_table(ready: Prepared, embeddings: Path) -> Prepared:
-    """Return the same images with the text targets of another embedding table.
-
-    Raises:
-        TableError: it is missing or damaged, or of other images.
-    """
-    table = EmbeddingTable.open(embeddings)
-    require_own_images(table, ready.data.image_set)
-    data = replace(ready.data, text=TextTargets.of(table, ready.data.image_set.digests))
-    return replace(ready, data=data, fingerprint=fingerprint([ready.fingerprint, table.manifest.to_json()]))
-
-
-def require_batch(count: int, config: TrainOptions) -> None:
-    """Refuse a step of more images than a train split of ``count`` has: an epoch would be several passes.
-
-    Raises:
-        DataError: naming both numbers.
-    """
-    size, parts = config.batch_size or 0, config.grad_accumulation
-    if size * parts > count:
-        step = f"--batch-size {size}" + (f" times --grad-accumulation {parts}" if parts > 1 else "")
-        raise DataError(f"{step} is larger than the train split ({count} images); give at most {count}.")

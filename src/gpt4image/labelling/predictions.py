@@ -22,7 +22,7 @@ SETTLED = 0.02  # change of a transition matrix at which they agree
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Reading:
+class Predictions:
     """What the texts of N images say.
 
     Attributes:
@@ -63,7 +63,9 @@ def require_two_classes(described: Bools, labels: NDArray[np.int64]) -> None:
         )
 
 
-def read_labels(texts: Texts, labels: Ints, n_classes: int, seed: int, *, reference: Bools | None = None) -> Reading:
+def predict_labels(
+    texts: Texts, labels: Ints, n_classes: int, seed: int, *, reference: Bools | None = None
+) -> Predictions:
     """Read class probabilities off text embeddings.
 
     Args:
@@ -95,7 +97,7 @@ def read_labels(texts: Texts, labels: Ints, n_classes: int, seed: int, *, refere
     probabilities[rows] = result.probabilities
     out_of_fold = np.zeros(len(labels), dtype=bool)
     out_of_fold[rows] = held_out
-    return Reading(
+    return Predictions(
         probabilities=probabilities,
         out_of_fold=out_of_fold,
         noise=noise,

@@ -1,0 +1,221 @@
+"""The rule that makes the targets of a run of text labels and given labels.
+
+Where the given labels look right, the target of an image is half its label and half what its text predicts: a teacher's
+soft label (Hinton et al. 2015, arXiv 1503.02531). Where the texts explain too little of the labels, it is the label
+alone. Where the texts show that some labels are wrong, it is the posterior of the class given text and label, under the
+noise that was estimated.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt4image.artifacts.text_labels import Facts, TextLabels
+from gpt4image.base.errors import TableError
+from gpt4image.config import TrainOptions
+from gpt4image.data.image_set import SPLITS, ImageSet
+from gpt4image.training.training_data import TrainingData
+
+Floats = NDArray[np.floating]
+Ints = NDArray[np.integer]
+Bools = NDArray[np.bool_]
+
+TRUST_IN_RIGHT_LABELS = 0.5
+"""Share of a given label in its target where no label looks wrong (docs/log.md, 2026-11-27)."""
+LEAST_EXPLAINED = 0.5
+"""Part of what the labels tell that the texts must explain to be half of a target (docs/log.md, 2026-11-27)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Noise:
+    """How given labels come about.
+
+    Attributes:
+        rate: part of them that is wrong; 0 where they are taken at their word.
+        transition: (K, K) probability of each given label by true class; None where a wrong label is any other class
+            alike.
+    """
+
+    rate: float = 0.0
+    transition: NDArray[np.float32] | None = None
+
+    @classmethod
+    def of(cls, facts: Facts) -> Noise:
+        """Return the noise that was estimated for a file of text labels."""
+        return cls(rate=facts.noise, transition=np.array(facts.transition, np.float32) if facts.transition else None)
+
+    def matrix(self, n_classes: int) -> NDArray[np.float32]:
+        """Return the (K, K) transition matrix."""
+        if self.transition is not None:
+            return self.transition
+        other = self.rate / (n_classes - 1)
+        return (np.eye(n_classes) * (1.0 - self.rate - other) + other).astype(np.float32)
+
+
+def single_labels(probabilities: Floats, labels: Ints, held_out: Bools) -> Iterator[tuple[Ints, Floats, Ints]]:
+    """Yield held-out predictions as problems of one label per image: rows (n,), probabilities (n, C), labels (n,).
+
+    One label per image is one such problem. Several labels are one per class, of whether it is absent (0) or present.
+
+    Args:
+        probabilities: (N, K).
+        labels: (N,) classes; or (N, K) 1 present, 0 absent.
+        held_out: of the shape of the labels, which of them the predictions have not seen.
+    """
+    if labels.ndim == 1:
+        rows = np.flatnonzero(held_out)
+        yield rows, probabilities[rows], labels[rows]
+        return
+    for k in range(labels.shape[1]):
+        rows = np.flatnonzero(held_out[:, k])
+        present = probabilities[rows, k]
+        yield rows, np.stack([1 - present, present], axis=1), labels[rows, k].astype(np.int64)
+
+
+def explained(probabilities: Floats, labels: Ints, held_out: Bools) -> float | None:
+    """Return which part of what labels tell is predicted: McFadden's R2, one minus the log loss of the predictions over
+    that of the frequencies of the classes.
+
+    Args and shapes: as of ``single_labels``.
+
+    Returns:
+        At most 1; about 0 where the predictions know nothing but the frequencies; None where no two labels differ, so
+        that there is nothing to explain.
+    """
+    loss = entropy = 0.0
+    for _, predicted, given in single_labels(probabilities, labels, held_out):
+        counts = np.bincount(given)
+        counts = counts[counts > 0]
+        if len(counts) > 1:
+            entropy -= float((counts * np.log(counts / len(given))).sum())
+            loss -= float(np.log(np.maximum(predicted[np.arange(len(given)), given], 1e-12)).sum(dtype=np.float64))
+    return 1.0 - loss / entropy if entropy else None
+
+
+def class_targets(
+    probabilities: Floats, labels: Ints, noise: Noise, explains: float | None, trust: float | None = None
+) -> NDArray[np.float32]:
+    """Return (n, K) class targets made of text labels and given labels. A row of zeros is no target.
+
+    Args:
+        probabilities, labels, noise: as of ``blend``.
+        explains: part of what the labels tell that the texts explain; None where that cannot be measured.
+        trust: share of a given label in the target of an image with text; without it, half where the labels look right
+            (all where the texts say little), else the posterior of the class.
+    """
+    if trust is None and noise.rate == 0.0:
+        trust = 1.0 if explains is None or explains < LEAST_EXPLAINED else TRUST_IN_RIGHT_LABELS
+    return blend(probabilities, labels, noise, trust)
+
+
+def blend(probabilities: Floats, labels: Ints, noise: Noise, trust: float | None = None) -> NDArray[np.float32]:
+    """Return the soft target of each image.
+
+    Args:
+        probabilities: (n, K) clean-class probabilities from text; a row of zeros where there is no description.
+        labels: (n,) given labels, negative where there is none.
+        noise: how given labels come about.
+        trust: share of a given label in the target, the rest being text; without it, the posterior of the class.
+
+    Returns:
+        (n, K): text alone without a label, the label alone without text, zeros without both.
+    """
+    targets = np.array(probabilities, dtype=np.float64)
+    labelled = np.flatnonzero(labels >= 0)
+    own = labels[labelled]
+    given = np.zeros((len(labelled), targets.shape[1]))
+    given[np.arange(len(labelled)), own] = 1.0
+    text = targets[labelled]
+    has_text = text.any(axis=1, keepdims=True)
+    if trust is not None:
+        both = trust * given + (1.0 - trust) * text
+    else:
+        both = noise.matrix(targets.shape[1]).T[own] * np.maximum(text, 1e-6)
+        both /= both.sum(axis=1, keepdims=True)
+    targets[labelled] = np.where(has_text, both, given)
+    return targets.astype(np.float32)
+
+
+def targets_for(
+    text_labels: TextLabels, digests: Sequence[str], labels: Ints, trust: float | None = None
+) -> NDArray[np.float32]:
+    """Return the targets (n, K) that a file of text labels gives.
+
+    Args:
+        text_labels: of any images.
+        digests: n digests; one that is not in the file has no text.
+        labels: (n,) given labels, NO_LABEL where there is none.
+        trust: as of ``class_targets``.
+    """
+    place = {digest: row for row, digest in enumerate(text_labels.digests)}
+    rows = np.array([place.get(digest, -1) for digest in digests], dtype=np.int64)
+    probabilities = np.where((rows >= 0)[:, None], text_labels.probabilities[rows], np.float32(0))
+    explains = explained(text_labels.probabilities, text_labels.labels, text_labels.out_of_fold)
+    return class_targets(probabilities, labels, Noise.of(text_labels.facts), explains, trust)
+
+
+def load_text_labels(config: TrainOptions, image_set: ImageSet) -> TextLabels | None:
+    """Return the text labels that a run is told to learn from; None where it has none.
+
+    Args:
+        config: options of the run.
+        image_set: the whole set with the splits of the run.
+
+    Raises:
+        TableError: the file is missing or damaged, was made for other classes, or has learned from the label of an
+            image that the run holds out.
+    """
+    if config.text_labels is None:
+        return None
+    labels = TextLabels.load(config.text_labels)
+    if labels.classes != image_set.classes:
+        raise TableError(
+            f"{config.text_labels} has the classes {list(labels.classes)[:5]}... ({len(labels.classes)}), the image "
+            f"set has {list(image_set.classes)[:5]}... ({len(image_set.classes)}); run `gpt4image label` on this image "
+            "set."
+        )
+    _require_held_out(labels, config, image_set)
+    return labels
+
+
+def _require_held_out(labels: TextLabels, config: TrainOptions, image_set: ImageSet) -> None:
+    """Refuse text labels that have learned from the label of an image that is held out; copies in train are not."""
+    split_of: dict[str, str] = {}
+    for digest, split in zip(image_set.digests, image_set.splits.tolist(), strict=True):
+        if split == "train" or digest not in split_of:
+            split_of[digest] = split
+    learned = (labels.digests[row] for row in np.flatnonzero(labels.labels >= 0))
+    counts = Counter(split_of.get(digest, "train") for digest in learned)
+    found = [f"{counts[split]} of its {split} split" for split in SPLITS if split != "train" and counts[split]]
+    if not found:
+        return
+    advice = "run `gpt4image label` with the same --val-fraction and --test-fraction as this run"
+    if config.only_described:
+        advice += (
+            f", on {config.embeddings} alone: --only-described takes for validation first what that table does not "
+            "describe"
+        )
+    raise TableError(
+        f"{config.text_labels} has learned from labels of images that this run holds out: {' and '.join(found)}. Those "
+        f"labels would teach it, and it would be measured on them; {advice}."
+    )
+
+
+def with_text_labels(data: TrainingData, config: TrainOptions, labels: TextLabels) -> TrainingData:
+    """Return the data with class targets of what ``load_text_labels`` has read.
+
+    Raises:
+        TableError: no text label is of a training image.
+    """
+    targets = targets_for(labels, data.image_set.digests, data.labels, config.label_trust)
+    known, has_target = set(labels.digests), data.task.has_target(data.labels, targets)
+    if not any(has_target[i] and data.image_set.digests[i] in known for i in data.indices("train")):
+        raise TableError(
+            f"{config.text_labels} holds no text label of a training image; run `gpt4image label` on this image set."
+        )
+    return replace(data, soft=targets)
