@@ -89,7 +89,7 @@ def test_coverage_counts_missing_and_unused(image_set, table):
     coverage = DescribedImages(image_set, table).coverage
     assert (coverage.images, coverage.described, coverage.unused) == (6, 4, 1)
     assert coverage.missing == ("image-2", "image-4")
-    assert str(coverage) == "4 of 6 images described; 1 further images in the table"
+    assert str(coverage) == "4 of 6 images described; 1 other images in the table"
     test = DescribedImages(image_set, table, split="test").coverage
     assert (test.images, test.described, test.missing, test.unused) == (2, 1, ("image-7",), 1)
     assert DescribedImages(image_set, table, split=None).coverage.images == 8

@@ -157,7 +157,7 @@ class Numbers(Dataset):
 def test_a_data_set_of_ones_own_is_joined_by_key(texts, workers):
     keys = ["dog/2.jpg", "cat/2.jpg", "bird/1.jpg", "dog/1.jpg"]
     pairs = WithTexts(Numbers(), texts, keys)
-    assert str(pairs.coverage) == "3 of 4 images described; 1 further images in the table"
+    assert str(pairs.coverage) == "3 of 4 images described; 1 other images in the table"
     assert pairs.coverage.missing == ("bird/1.jpg",)
     (batch,) = list(DataLoader(pairs, batch_size=4, num_workers=workers))
     batch = batch.to("cpu")
