@@ -1,4 +1,4 @@
-"""The alignment loss of a run: a loss of module ``align`` with its options, over all processes that share the batch."""
+"""The alignment loss of a run, one of ``alignment_losses`` with its options, over all processes of a batch."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class AlignmentOptions(TypedDict, total=False):
 
 
 class Alignment(nn.Module):
-    """A loss of ``align.LOSSES`` with its options and what it learns.
+    """A loss of ``LOSSES`` with its options and what it learns.
 
     Args:
-        loss: name in ``align.LOSSES``.
+        loss: name in ``LOSSES``.
         temperature: of the losses with negatives.
         learn_temperature: learn it, as the parameter ``log_scale`` = log(1 / temperature), within TEMPERATURES (CLIP,
             arXiv 2103.00020, section 2.5); siglip learns its ``bias`` too.
@@ -67,10 +67,7 @@ class Alignment(nn.Module):
             same_class=same_class,
             paper_compat=paper_compat,
         )
-        self.loss = loss
-        self.normalise = normalise
-        self.same_class = same_class
-        self.paper_compat = paper_compat
+        self.loss, self.normalise, self.same_class, self.paper_compat = loss, normalise, same_class, paper_compat
         self._temperature = temperature
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature))) if learn_temperature else None
         self.bias = nn.Parameter(torch.tensor(bias)) if learn_temperature and loss == "siglip" else bias
@@ -101,7 +98,9 @@ class Alignment(nn.Module):
         if labels is not None and self.same_class == "masked":
             alike = (labels[:, None] == labels) & (labels >= 0)
             exclude = alike if exclude is None else exclude | alike
-        self._keep_temperature_in_range()
+        if self.log_scale is not None:
+            with torch.no_grad():
+                self.log_scale.clamp_(-math.log(TEMPERATURES[1]), -math.log(TEMPERATURES[0]))
         return LOSSES[self.loss](
             image_emb,
             text_emb,
@@ -122,11 +121,6 @@ class Alignment(nn.Module):
             text_emb = processes.gather(text_emb)
             described = None if described is None else processes.gather(described)
         return LOSSES[self.loss](image_emb, text_emb, described=described, temperature=self.temperature)
-
-    @torch.no_grad()
-    def _keep_temperature_in_range(self) -> None:
-        if self.log_scale is not None:
-            self.log_scale.clamp_(-math.log(TEMPERATURES[1]), -math.log(TEMPERATURES[0]))
 
 
 def _same_text(ids: Tensor) -> Tensor:

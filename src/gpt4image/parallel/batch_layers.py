@@ -6,8 +6,6 @@ The layers here take the place of a model's own when several processes share a r
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -25,7 +23,7 @@ def see_whole_batch(model: nn.Module, device: torch.device, total: int, rows: ND
     Args:
         model: changed in place.
         device: where it will be.
-        total: images that all processes give to it at each step.
+        total: number of images that all processes give to it at each step.
         rows: (B,) which of them this process gives.
     """
     if processes.count() == 1:
@@ -71,15 +69,14 @@ class SharedBatchNorm(_BatchNorm):
         self.running_mean, self.running_var = layer.running_mean, layer.running_var
         self.num_batches_tracked = layer.num_batches_tracked
         self.training = layer.training
-        extras: Any = layer if isinstance(layer, BatchNormAct2d) else None
-        self.drop: nn.Module = nn.Identity() if extras is None else extras.drop
-        self.act: nn.Module = nn.Identity() if extras is None else extras.act
+        extras = (layer.drop, layer.act) if isinstance(layer, BatchNormAct2d) else ()
+        self.after = nn.Sequential(*extras)
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the input (B, C, ...) normalised over all but its second dimension, in its dtype."""
         use_batch = self.training or self.running_mean is None
         normal = self._by_batch(input) if use_batch else super().forward(input)
-        return self.act(self.drop(normal))
+        return self.after(normal)
 
     def _check_input_dim(self, input: Tensor) -> None:
         """Any number of dimensions will do."""
