@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gpt4image.base.errors import ConfigError
-from gpt4image.training.policies import STRONG, Policy
+from gpt4image.training.cpu_augmentation import STRONG, Policy
 
 MEAN = (0.5, 0.4, 0.3)
 

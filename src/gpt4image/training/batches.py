@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.parallel import processes
-from gpt4image.training.draws import Draws
+from gpt4image.training.batch_rng import BatchRng
 
 Indices = NDArray[np.int64]
 
@@ -74,9 +74,9 @@ class Batches:
         others = self.others.take(number * self.others_per_batch, self.others_per_batch)
         return np.concatenate([images, others])[self.rows]
 
-    def draws(self, generator: torch.Generator) -> Draws:
+    def rng(self, generator: torch.Generator) -> BatchRng:
         """Return random numbers for the images of a batch that belong to this process."""
-        return Draws(generator=generator, total=self.size, rows=torch.from_numpy(self.rows))
+        return BatchRng(generator=generator, total=self.size, rows=torch.from_numpy(self.rows))
 
     def rows_with_second_views(self) -> tuple[int, Indices]:
         """Return how many views all processes see where the others are seen twice, and which of them this one does.

@@ -47,7 +47,7 @@ def train_step(trainer: Trainer, step: int, epoch: int, *pixels: Tensor) -> dict
     Args:
         trainer: the run.
         step: number of the step in the run.
-        epoch: named in the error message.
+        epoch: for the error message.
         pixels: of each accumulated batch, as ``pixels_of`` gives them.
 
     Raises:
@@ -90,11 +90,10 @@ def gradient_of_step(trainer: Trainer, step: int, epoch: int, *pixels: Tensor) -
 
 
 def require_finite(trainer: Trainer, step: int, epoch: int, losses: Losses) -> dict[str, float]:
-    """Return each part of the loss, and the whole (total), by name.
+    """Return each part of the loss, and the whole (total), by name. Raises TrainingError: one is not finite.
 
-    Raises:
-        TrainingError: one is not finite. The losses are those of all processes, so all of them stop; those of the
-            official code, which are not, are asked about.
+    The losses are those of all processes, so all of them stop; those of the official code, which are not, are asked
+    about.
     """
     named = {"total": losses.total, **losses.parts}
     values = torch.stack([loss.detach() for loss in named.values()]).double().cpu()
@@ -105,8 +104,8 @@ def require_finite(trainer: Trainer, step: int, epoch: int, losses: Losses) -> d
         return dict(zip(named, values.tolist(), strict=True))
     trainer.model.zero_grad(set_to_none=True)
     found = dict(zip(named, values.tolist(), strict=True))
-    said = ", ".join(f"{name} {value}" for name, value in found.items())
-    error = _diverged(trainer.config, f"The loss is not finite at step {step} (epoch {epoch + 1}): {said}")
+    parts = ", ".join(f"{name} {value}" for name, value in found.items())
+    error = _diverged(trainer.config, f"The loss is not finite at step {step} (epoch {epoch + 1}): {parts}")
     if math.isfinite(found["task"]) and not math.isfinite(found.get("align", 0.0)):
         error = TrainingError(f"{error} It is the alignment: raise --temperature, or leave out --no-normalise.")
     raise error
@@ -119,7 +118,7 @@ def _diverged(config: TrainOptions, what: str) -> TrainingError:
 def pixels_of(trainer: Trainer, numbers: range) -> Iterator[Tensor]:
     """Yield the pixels of the batches of a run: uint8 (B, 3, S, S), or the views of them where there are some."""
     batches = (trainer.batches.batch(number) for number in numbers)
-    return trainer.data.pixels.stream(batches, trainer.views, numbers.start)
+    return trainer.data.pixels.stream(batches, trainer.cpu_augmentation, numbers.start)
 
 
 def choose_precision(config: TrainOptions, data: TrainingData) -> tuple[str, str, dict[str, float]]:
@@ -148,11 +147,7 @@ def choose_precision(config: TrainOptions, data: TrainingData) -> tuple[str, str
 
 
 def validate(trainer: Trainer) -> dict[str, Any] | None:
-    """Measure the validation split; None where it has no labelled image.
-
-    Raises:
-        TrainingError: what the model says is not finite.
-    """
+    """Measure the validation split; None where it has no labelled image. Raises TrainingError: it is not finite."""
     data = trainer.data
     indices = data.indices("val")
     labels = data.image_set.labels[indices]
@@ -161,7 +156,7 @@ def validate(trainer: Trainer) -> dict[str, Any] | None:
     backbone: Any = trainer.evaluated.backbone
     predictions = predict(backbone, data, indices, trainer.augmentation, trainer.config)
     if not np.isfinite(predictions).all():
-        raise _diverged(trainer.config, "What the model says of the validation images is not finite")
+        raise _diverged(trainer.config, "Predictions for the validation images are not finite")
     seen = data.without_met().usable[indices]
     if not data.task.known(labels[seen]).any():
         return None
@@ -267,12 +262,12 @@ def end_epoch(
         if trainer.best is not None and not primary.better(score, trainer.best[0]):
             return row
         trainer.best = score, epoch + 1
-        save_tensors(_best_file(out, trainer), trainer.evaluated.state_dict())
+        save_tensors(_best_file(out, trainer.best), trainer.evaluated.state_dict())
     return row
 
 
-def _best_file(out: Path, trainer: Trainer) -> Path:
-    return out / BEST_FILES.replace("*", str(trainer.best[1] if trainer.best else 0))
+def _best_file(out: Path, best: tuple[float, int] | None) -> Path:
+    return out / BEST_FILES.replace("*", str(best[1] if best else 0))
 
 
 def _require_best(out: Path, best: tuple[float, int] | None) -> None:
@@ -281,10 +276,10 @@ def _require_best(out: Path, best: tuple[float, int] | None) -> None:
     Raises:
         DamagedError: they are missing or damaged.
     """
-    if not best or best[1] == 0:
+    if not best:
         return
     try:
-        load_tensors(out / BEST_FILES.replace("*", str(best[1])))
+        load_tensors(_best_file(out, best))
     except (ModelError, DamagedError) as error:
         raise DamagedError(
             f"{error} These are the best weights so far: bring back a copy of the file, or remove "
@@ -295,17 +290,13 @@ def _require_best(out: Path, best: tuple[float, int] | None) -> None:
 def _keep_best(out: Path, trainer: Trainer) -> None:
     """Remove the best weights of other epochs, which stay until a checkpoint knows of better ones."""
     for path in out.glob(BEST_FILES):
-        if path != _best_file(out, trainer):
+        if path != _best_file(out, trainer.best):
             path.unlink()
 
 
 def save_weights(trainer: Trainer, out: Path) -> None:
-    """Write the plain backbone, and beside it the projection head and what the text encoder has learned.
-
-    Raises:
-        TrainingError: they are not finite.
-    """
-    best = _best_file(out, trainer)
+    """Write the plain backbone, the projection head and the tuned text encoder. Raises TrainingError: not finite."""
+    best = _best_file(out, trainer.best)
     weights = load_tensors(best)[0] if processes.from_first(best.is_file()) else trainer.evaluated.state_dict()
     if not all(bool(whole(tensor).isfinite().all()) for tensor in weights.values()):
         raise _diverged(trainer.config, "The weights are not finite")

@@ -1,4 +1,4 @@
-"""What a model says of images, in batches: class probabilities, or anything else that is read off it."""
+"""Predictions of a model for images, in batches, or anything else that it computes of them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,9 @@ EVAL_BATCH, EVAL_SIZE = 256, 224
 
 
 def predict(
-    model: nn.Module,
-    data: TrainingData,
-    indices: NDArray[np.int64],
-    augmentation: Augmentation,
-    config: TrainOptions,
+    model: nn.Module, data: TrainingData, indices: NDArray[np.int64], augmentation: Augmentation, config: TrainOptions
 ) -> NDArray[np.float32]:
-    """Return (n, K) predictions of the images at ``indices``; ``model`` returns the outputs that the task turns into
-    predictions."""
+    """Return (n, K) predictions of the images at ``indices``: what the task makes of the outputs of ``model``."""
     model.eval()
     if not len(indices):
         return np.zeros((0, data.task.outputs(data.classes)), np.float32)
@@ -49,7 +44,7 @@ def outputs(
     Where several processes share a run, all of them call this; each reads some of the batches, and all get all rows.
 
     Args:
-        read: what is read off a batch; runs in the precision of ``config``.
+        read: computes what is wanted of a batch, in the precision of ``config``.
         pixels: the pixels of a set.
         indices: (n,) positions in it, one at least.
         augmentation: how images are normalised.

@@ -1,4 +1,4 @@
-"""The text space of a run: what its images were pulled to, so that other texts find their place beside them later."""
+"""The text space of a run: what its images were aligned to, so that other texts can be compared to them later."""
 
 from __future__ import annotations
 
@@ -51,13 +51,7 @@ class TextSpace:
 
 
 def write_text_space(run_dir: Path, config: TrainConfig, text: TextTargets) -> None:
-    """Note in a run folder what its images were aligned to.
-
-    Args:
-        run_dir: the run.
-        config: its options, with an embedding table.
-        text: the targets it learned from.
-    """
+    """Note in a run folder what its images were aligned to: the targets ``text``, of the embedding table."""
     if config.embeddings is None:
         return
     manifest = read_manifest(config.embeddings)

@@ -28,14 +28,13 @@ from gpt4image.parallel.devices import choose_device, memory_format_of
 from gpt4image.parallel.sharding import Place, replicate, require_shardable, shard, structure_alone
 from gpt4image.training.augment import Augmentation
 from gpt4image.training.batches import Batches, make_batches, own_rows
+from gpt4image.training.cpu_augmentation import STRONG, CpuAugmentation, Policy
 from gpt4image.training.objectives.base import Objective
 from gpt4image.training.objectives.consistency import ConsistencyObjective
 from gpt4image.training.objectives.text_alignment import AlignmentObjective
-from gpt4image.training.policies import STRONG, Policy
 from gpt4image.training.text_targets import TextTargets
 from gpt4image.training.text_tower import TextReader, TextSource, TextTower
 from gpt4image.training.training_data import TrainingData
-from gpt4image.training.views import Views
 
 # A moving average looks back on at most an eighth of the steps so far, until that is the memory that was asked for:
 # one of 10,000 steps is reached after 80,000 (timm's default, a power of 2/3, needs a million).
@@ -44,12 +43,15 @@ EMA_WARMUP = {"use_warmup": True, "warmup_gamma": 8.0, "warmup_power": 1.0}
 
 @dataclass(kw_only=True)
 class Trainer:
-    """The parts of one run. ``model`` maps images to (logits, image embeddings or None).
+    """The parts of one run.
 
-    ``parallel`` is what a step calls in its place: the same, or a wrapper that averages gradients over processes.
-    ``tuning`` is None where the text encoder does not learn, ``views`` where images are augmented on the device alone.
-    ``objectives`` are the terms of the loss beside the task's. ``best`` is the best validation score so far and its
-    epoch, counted from 1; None before the first.
+    Attributes:
+        model: maps images to (logits, image embeddings or None).
+        parallel: what a step calls in its place: the same, or a wrapper that averages gradients over processes.
+        cpu_augmentation: None where images are augmented only on the device.
+        tuning: None where the text encoder does not learn.
+        objectives: the terms of the loss beside the task's.
+        best: best validation score so far and its epoch, counted from 1; None before the first.
     """
 
     config: TrainOptions
@@ -63,7 +65,7 @@ class Trainer:
     batches: Batches
     notes: tuple[str, ...]
     augmentation: Augmentation
-    views: Views | None
+    cpu_augmentation: CpuAugmentation | None
     steps_per_epoch: int
     tuning: TextTuning | None
     objectives: tuple[Objective, ...]
@@ -109,7 +111,6 @@ class Plain(nn.Module):
     """A backbone in the place of an Aligner: no text takes part."""
 
     def __init__(self, backbone: nn.Module) -> None:
-        """Wrap ``backbone``, which returns logits."""
         super().__init__()
         self.backbone = backbone
 
@@ -183,7 +184,7 @@ def build(config: TrainOptions, data: TrainingData) -> Trainer:
         batches=batches,
         notes=notes,
         augmentation=augmentation,
-        views=views_of(config, augmentation, batches, len(data.labels), others),
+        cpu_augmentation=cpu_augmentation_of(config, augmentation, batches, len(data.labels), others),
         steps_per_epoch=steps_per_epoch,
         tuning=tuning_of(config, data, model, steps),
         objectives=objectives_of(config, data, model, steps),
@@ -276,11 +277,7 @@ def cosine(optimizer: torch.optim.Optimizer, steps: int, warmup_fraction: float,
 
 
 def tuned_encoder(config: TrainOptions, text: TextTargets, device: torch.device) -> TextTower | None:
-    """Return the text encoder that learns with ``--tune-text``; None where texts stay as they are, or are none.
-
-    Raises:
-        ConfigError: its weights would be sharded.
-    """
+    """Return the text encoder that learns with ``--tune-text``; None without. Raises ConfigError: sharded weights."""
     table = text.table
     if config.tune_text == "none" or table is None:
         return None
@@ -291,8 +288,8 @@ def tuned_encoder(config: TrainOptions, text: TextTargets, device: torch.device)
 
 
 def tuning_of(config: TrainOptions, data: TrainingData, model: nn.Module, steps: int) -> TextTuning | None:
-    """Return what trains the text encoder of ``model``, where it has one: AdamW without weight decay, whatever trains
-    the rest, for its weights are near to where they should be.
+    """Return what trains the text encoder of ``model``, if any: AdamW without weight decay, since its weights are near
+    to where they should be.
     """
     if not isinstance(model, Aligner) or not isinstance(model.texts, TextTower) or data.text is None:
         return None
@@ -345,9 +342,9 @@ def participants(
     return targeted, others[data.text.described[others]]
 
 
-def views_of(
+def cpu_augmentation_of(
     config: TrainOptions, augmentation: Augmentation, batches: Batches, count: int, others: NDArray[np.int64]
-) -> Views | None:
+) -> CpuAugmentation | None:
     """Return what is made of pixels before the device gets them: second views of ``others``, and --auto-augment.
 
     Raises:
@@ -358,7 +355,7 @@ def views_of(
         return None
     second = np.zeros(count, bool)
     second[others] = consistent
-    return Views(
+    return CpuAugmentation(
         how=augmentation,
         policy=None if config.auto_augment is None else Policy(config.auto_augment, augmentation.mean),
         strong=Policy(STRONG, augmentation.mean) if consistent else None,
@@ -372,7 +369,7 @@ def views_of(
 def make_backbone(config: TrainOptions, outputs: int, place: Place = contextlib.nullcontext) -> Backbone:
     """Return the plain model of a configuration, untrained or as ``--init`` says, and notes on its weights.
 
-    Where ``place`` is ``structure_alone``, weights are neither drawn nor read.
+    If ``place`` is ``structure_alone``, weights are neither initialised nor read.
     """
     with place():
         return create_backbone(

@@ -1,4 +1,4 @@
-"""Views: functions of seed, batch and place alone, the same in any process; second views for some images."""
+"""CpuAugmentation: functions of seed, batch and place alone, the same in any process; second views for some images."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from gpt4image.training.augment import Augmentation
-from gpt4image.training.policies import STRONG, Policy
-from gpt4image.training.views import Views
+from gpt4image.training.cpu_augmentation import STRONG, CpuAugmentation, Policy
 
 HOW = Augmentation(
     size=12,
@@ -27,7 +26,7 @@ SECOND = np.arange(20) % 3 == 0
 IMAGES = np.array([4, 6, 8, 9, 13, 15])
 
 
-def views(**changes: Any) -> Views:
+def views(**changes: Any) -> CpuAugmentation:
     usual = {
         "how": HOW,
         "policy": None,
@@ -37,7 +36,7 @@ def views(**changes: Any) -> Views:
         "total": 6,
         "rows": torch.arange(6),
     }
-    return Views(**{**usual, **changes})
+    return CpuAugmentation(**{**usual, **changes})
 
 
 def pictures(count: int = 6, side: int = 12) -> Tensor:
