@@ -6,16 +6,14 @@ search); what was chosen is printed and kept in the run record.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, cast
 
 import numpy as np
 
 from gpt4image.base.errors import DecodeError
-from gpt4image.config import TrainOptions
+from gpt4image.config import ResolvedOptions, TrainOptions
 from gpt4image.data.image_set import ImageSet
 from gpt4image.models.backbones import has_batch_norm, has_small_stem
-
-Options = TypeVar("Options", bound=TrainOptions)
 
 SMALL_MODEL = ("resnet10t", {"channels": [16, 32, 64, 128], "stem_width": 8})
 SMALL_SET = 20_000
@@ -30,7 +28,7 @@ FINE_TUNING = 0.1  # part of the learning rate from scratch, but see learning_ra
 PRETRAINED_SIZE = 96
 
 
-def choose(config: Options, image_set: ImageSet) -> tuple[Options, dict[str, Any]]:
+def choose(config: TrainOptions, image_set: ImageSet) -> tuple[ResolvedOptions, dict[str, Any]]:
     """Fill in every option that is None or "auto", but precision and memory format (see devices.probe).
 
     Args:
@@ -38,7 +36,7 @@ def choose(config: Options, image_set: ImageSet) -> tuple[Options, dict[str, Any
         image_set: the set with its splits.
 
     Returns:
-        The resolved options, and the chosen ones alone, to be reported.
+        The resolved options, which stay of the class of ``config``, and the chosen ones alone, to be reported.
     """
     count = len(image_set.indices("train"))
     chosen: dict[str, Any] = {}
@@ -64,7 +62,7 @@ def choose(config: Options, image_set: ImageSet) -> tuple[Options, dict[str, Any
     optimizer = fill("optimizer", "muon" if muon else "adamw")
     fill("lr", learning_rate(optimizer, config.init, batch * config.grad_accumulation, model))
     fill("weight_decay", WEIGHT_DECAY.get(optimizer.lower(), ADAPTIVE_WEIGHT_DECAY))
-    return config.model_copy(update=chosen), chosen
+    return cast("ResolvedOptions", config.model_copy(update=chosen)), chosen
 
 
 def image_size(image_set: ImageSet, count: int, init: str) -> int:

@@ -21,7 +21,7 @@ from gpt4image.artifacts import runs
 from gpt4image.base.errors import DamagedError, ModelError, TrainingError
 from gpt4image.base.files import append_json_line, remove_unfinished, write_json_lines
 from gpt4image.base.interrupts import deferred_interrupt
-from gpt4image.config import TrainOptions
+from gpt4image.config import ResolvedOptions
 from gpt4image.encoding.text_encoders.tuning import FOLDER
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import choose_device, peak_memory_bytes, probe, reset_peak_memory
@@ -111,7 +111,7 @@ def require_finite(trainer: Trainer, step: int, epoch: int, losses: Losses) -> d
     raise error
 
 
-def _diverged(config: TrainOptions, what: str) -> TrainingError:
+def _diverged(config: ResolvedOptions, what: str) -> TrainingError:
     return TrainingError(f"{what}. Lower --lr {config.lr:g}, set --clip-grad 1, or try --precision fp32.")
 
 
@@ -121,7 +121,7 @@ def pixels_of(trainer: Trainer, numbers: range) -> Iterator[Tensor]:
     return trainer.data.pixels.stream(batches, trainer.cpu_augmentation, numbers.start)
 
 
-def choose_precision(config: TrainOptions, data: TrainingData) -> tuple[str, str, dict[str, float]]:
+def choose_precision(config: ResolvedOptions, data: TrainingData) -> tuple[str, str, dict[str, float]]:
     """Return the fastest precision and memory format for a run, and the seconds per step of each that was tried."""
     device = choose_device(config.device)
     trainers: dict[str, Trainer] = {}
@@ -225,7 +225,7 @@ def fit(
                 raise KeyboardInterrupt
     seconds = earlier + time.monotonic() - started
     save_weights(trainer, out)
-    images = trainer.steps * accumulation * (trainer.config.batch_size or 0)
+    images = trainer.steps * accumulation * trainer.config.batch_size
     return {
         "seconds": round(seconds, 3),
         "steps": trainer.steps,
@@ -241,7 +241,7 @@ def end_epoch(
 ) -> dict[str, Any]:
     """Validate where it is due, note the epoch in metrics.jsonl, keep the best weights, and return what was noted."""
     config = trainer.config
-    last, due = epoch + 1 == config.epochs, math.ceil((config.epochs or 1) / VALIDATIONS)
+    last, due = epoch + 1 == config.epochs, math.ceil(config.epochs / VALIDATIONS)
     val = validate(trainer) if last or (epoch + 1) % due == 0 else None
     means = {name: float(np.mean([step[name] for step in losses])) for name in losses[0]}
     row = {

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gpt4image.config import TrainOptions
+from gpt4image.config import ResolvedOptions
 from gpt4image.data.pixels import Pixels
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import autocast, choose_device, memory_format_of
@@ -21,7 +21,11 @@ EVAL_BATCH, EVAL_SIZE = 256, 224
 
 
 def predict(
-    model: nn.Module, data: TrainingData, indices: NDArray[np.int64], augmentation: Augmentation, config: TrainOptions
+    model: nn.Module,
+    data: TrainingData,
+    indices: NDArray[np.int64],
+    augmentation: Augmentation,
+    config: ResolvedOptions,
 ) -> NDArray[np.float32]:
     """Return (n, K) predictions of the images at ``indices``: what the task makes of the outputs of ``model``."""
     model.eval()
@@ -37,7 +41,7 @@ def outputs(
     pixels: Pixels,
     indices: NDArray[np.int64],
     augmentation: Augmentation,
-    config: TrainOptions,
+    config: ResolvedOptions,
 ) -> tuple[NDArray[np.float32], ...]:
     """Return what ``read`` gives of images, batch by batch: (B, 3, T, T) normalised pixels to tensors (B, ...).
 
@@ -51,7 +55,7 @@ def outputs(
         config: device, precision and memory format.
     """
     device = choose_device(config.device)
-    size = max(EVAL_SIZE, config.image_size or EVAL_SIZE)
+    size = max(EVAL_SIZE, config.image_size)
     at_once = max(1, EVAL_BATCH * EVAL_SIZE**2 // size**2)
     batches = [indices[start : start + at_once] for start in range(0, len(indices), at_once)]
     # Each process reads as many, some of them twice over all: a model in shards needs all processes for each batch.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gpt4image.config import TrainOptions
+from gpt4image.config import ResolvedOptions
 from gpt4image.models.aligner import Aligner
 from gpt4image.parallel import processes
 from gpt4image.training.objectives.base import Batch, Outputs
@@ -31,7 +31,7 @@ class AlignmentObjective:
         steps: optimiser steps of the whole run.
     """
 
-    config: TrainOptions
+    config: ResolvedOptions
     data: TrainingData
     aligner: Aligner
     steps: int
@@ -60,7 +60,7 @@ class AlignmentObjective:
         return weight * gradient_ratio(task, own, outputs.features)
 
 
-def align_weight_at(config: TrainOptions, step: int, steps: int) -> float:
+def align_weight_at(config: ResolvedOptions, step: int, steps: int) -> float:
     """Return the weight of the alignment at a step, that of the task being 1.
 
     It falls from ``align_weight`` to 0 at ``weight_until`` of the steps, as a cosine, and stays there; it is constant
