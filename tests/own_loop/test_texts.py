@@ -81,7 +81,7 @@ def test_encoding_is_done_once_and_new_texts_cost_only_themselves(tmp_path, monk
 
 
 def test_several_texts_of_a_key_are_averaged(tmp_path):
-    pairs = [("a", "one red ball"), ("b", "two blue boats"), ("a", "a toy in the sun"), ("a", "one red ball")]
+    pairs = [["a", "one red ball"], ("b", "two blue boats"), ("a", "a toy in the sun"), ["a", "one red ball"]]
     both = Texts.encoded(pairs, tmp_path / "table", encoder=ENCODER)["a"].text.numpy()
     one, two = load_text_encoder(ENCODER, "cpu").encode(["one red ball", "a toy in the sun"])
     np.testing.assert_allclose(both, (one + two) / np.linalg.norm(one + two), atol=2e-3)
@@ -94,12 +94,6 @@ def test_rows_that_cannot_be_used_are_named_and_cost_no_other(tmp_path):
         texts = Texts.from_csv(file, key="file", text="caption", encoder=ENCODER, table=tmp_path / "table")
     assert texts["a.jpg"].described
     assert texts.table.manifest.images == 1
-
-
-def test_pairs_may_be_lists_as_json_has_them(tmp_path):
-    pairs = [["a.jpg", "A red ball."], ["a.jpg", "A red ball."]]
-    texts = Texts.encoded(pairs, tmp_path / "table", encoder="bag-of-words:8")
-    assert texts["a.jpg"].described
 
 
 def test_what_is_no_text_is_left_out(tmp_path):
