@@ -34,7 +34,7 @@ class LabelConfig(DataOptions):
     @classmethod
     def _beside_its_page(cls, value: Path) -> Path:
         if value.suffix == ".html" or not value.name:
-            raise ValueError("give a file such as text-labels.parquet; its HTML page is written beside it")
+            raise ValueError("give a file such as text-labels.parquet; its page is written beside it")
         return value
 
 
