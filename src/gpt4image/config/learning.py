@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Set
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import Field, field_validator, model_validator
 
@@ -282,9 +282,14 @@ class TrainOptions(
             raise ConfigError("--compile does not go with --fsdp: leave one of them out.")
         return self
 
+    @property
+    def resolved(self) -> ResolvedOptions:
+        """These options, none of which is left open: as ``training.auto.choose`` and the record of a run give them."""
+        return cast("ResolvedOptions", self)
+
 
 class ResolvedOptions(TrainOptions):
-    """The options of a run, none of which is left open: as ``training.auto.choose`` returns them."""
+    """The type of ``TrainOptions.resolved``."""
 
     model: str  # pyright: ignore[reportIncompatibleVariableOverride]
     image_size: int  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -6,7 +6,7 @@ search); what was chosen is printed and kept in the run record.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +62,7 @@ def choose(config: TrainOptions, image_set: ImageSet) -> tuple[ResolvedOptions, 
     optimizer = fill("optimizer", "muon" if muon else "adamw")
     fill("lr", learning_rate(optimizer, config.init, batch * config.grad_accumulation, model))
     fill("weight_decay", WEIGHT_DECAY.get(optimizer.lower(), ADAPTIVE_WEIGHT_DECAY))
-    return cast("ResolvedOptions", config.model_copy(update=chosen)), chosen
+    return config.model_copy(update=chosen).resolved, chosen
 
 
 def image_size(image_set: ImageSet, count: int, init: str) -> int:

@@ -101,7 +101,7 @@ def resolve(ready: Prepared) -> Prepared:
     from gpt4image.training.loop import choose_precision
 
     config: TrainOptions = ready.config
-    precision, memory_format, seconds = choose_precision(config, ready.data)
+    precision, memory_format, seconds = choose_precision(config.resolved, ready.data)
     found = {"precision": precision, "memory_format": memory_format}
     chosen = {name: value for name, value in found.items() if getattr(config, name) == "auto"}
     probed = {"probe_seconds_per_step": seconds} if seconds else {}
@@ -126,7 +126,7 @@ def run(
     from gpt4image.training.trainer import build
 
     config: TrainConfig = ready.config
-    trainer = build(config, ready.data)
+    trainer = build(config.resolved, ready.data)
     record = config.model_dump(mode="json") | {
         "arm": arm,
         "chosen": ready.chosen,
