@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from timm.data.mixup import Mixup
 from torch import Tensor
 
 from gpt4image.data.decode import centre_start
@@ -121,3 +122,25 @@ def _noise(pixels: Tensor, rng: BatchRng) -> Tensor:
     strip = torch.randn(2 * length, generator=rng.generator).to(pixels.device)
     starts = rng.integers(0, length).to(pixels.device)
     return strip.unfold(0, length, 1)[starts].view(pixels.shape)
+
+
+def mix(images: Tensor, rows: Tensor, mixup_alpha: float, cutmix_alpha: float) -> Tensor:
+    """Mix some images of a batch with each other, by mixup, CutMix or one of both (timm).
+
+    Images pass for their own classes (image i has class i), so that timm's soft targets are the mixing matrix.
+
+    Args:
+        images: (B, C, H, W) float; mixed in place.
+        rows: (M,) int64 which of them; of an odd number the last stays as it is.
+        mixup_alpha, cutmix_alpha: 0 for none.
+
+    Returns:
+        (B, B) float32: row i holds the weights of the images that image i is now made of.
+    """
+    rows = rows[: len(rows) // 2 * 2].to(images.device)
+    matrix = torch.eye(len(images), device=images.device)
+    if len(rows):
+        mixup = Mixup(mixup_alpha, cutmix_alpha, label_smoothing=0.0, num_classes=len(rows))
+        images[rows], weights = mixup(images[rows], torch.arange(len(rows), device=images.device))
+        matrix[rows[:, None], rows] = weights.float()
+    return matrix

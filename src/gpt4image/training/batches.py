@@ -103,9 +103,9 @@ def make_batches(
     Args:
         targeted: images with a class target.
         others: images without one that alignment or consistency uses; may be empty.
-        size: images per batch.
+        size: number of images per batch.
         labelled_share: share of a batch drawn from ``targeted`` where there are others. Others that are fewer than the
-            rest of it are drawn as often as these, one stream of all, but where they are seen apart.
+            rest of it are drawn as often as these, in one stream of all, except where they are seen apart.
         seed: gives the order.
         repeats: times that each image comes in a row.
         mixing: whether images are mixed in pairs, from both ends.
@@ -132,11 +132,8 @@ def make_batches(
 def own_rows(own: int, others: int, *, mixing: bool, apart: bool) -> Indices:
     """Return which rows of a batch of ``own`` images with a target, then ``others``, belong to this process; ascending.
 
-    Images that are mixed with each other go to the same process; where the two kinds are kept apart, each process gets
-    as many of them as any other.
-
-    Raises:
-        ConfigError: the batch cannot be shared by the processes of the run, or mixed in pairs.
+    Images that are mixed with each other go to the same process. If the two kinds are kept ``apart``, each process gets
+    as many of them as any other. Raises ConfigError: the batch cannot be shared by the processes, or mixed in pairs.
     """
     count, size = processes.count(), own + others
     unit = 2 * count if mixing else count

@@ -124,16 +124,14 @@ def pixels_of(trainer: Trainer, numbers: range) -> Iterator[Tensor]:
 def choose_precision(config: ResolvedOptions, data: TrainingData) -> tuple[str, str, dict[str, float]]:
     """Return the fastest precision and memory format for a run, and the seconds per step of each that was tried."""
     device = choose_device(config.device)
-    trainers: dict[str, Trainer] = {}
+    trainers: dict[tuple[str, str], Trainer] = {}  # one, for memory
     pixels: list[Tensor] = []
 
-    def step(precision: str, memory_format: str) -> None:
-        fixed = {"ema": 0.0, "compile": False}
-        tried = config.model_copy(update={"precision": precision, "memory_format": memory_format, **fixed})
-        key = f"{precision} {memory_format}"
+    def step(*key: str) -> None:
         if key not in trainers:
+            tried = {"precision": key[0], "memory_format": key[1], "ema": 0.0, "compile": False}
             trainers.clear()
-            trainers[key] = build(tried, data)
+            trainers[key] = build(config.model_copy(update=tried), data)
         pixels[:] = pixels or pixels_of(trainers[key], range(config.grad_accumulation))
         train_step(trainers[key], 0, 0, *pixels)
 

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from gpt4image.data.geometry import Geometry
 from gpt4image.parallel.devices import autocast, memory_format_of
-from gpt4image.training.augment import normalised, random_geometry, recoloured
-from gpt4image.training.mixing import mix
+from gpt4image.training.augment import mix, normalised, random_geometry, recoloured
 from gpt4image.training.objectives.base import Batch, Outputs
 from gpt4image.training.trainer import Trainer
 

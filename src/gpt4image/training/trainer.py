@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.optim import create_optimizer_v2, param_groups_weight_decay  # pyright: ignore[reportPrivateImportUsage]
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from timm.utils.model_ema import ModelEmaV3
@@ -388,14 +389,7 @@ def make_backbone(config: ResolvedOptions, outputs: int, place: Place = contextl
 def augmentation_of(config: ResolvedOptions, backbone: nn.Module) -> Augmentation:
     """Return what is done to batches; images are normalised as timm says the model expects."""
     expects: Any = getattr(backbone, "pretrained_cfg", {})
-    return Augmentation(
-        size=config.image_size,
-        flip=config.flip,
-        shift=config.shift,
-        min_scale=config.min_scale,
-        colour=config.colour,
-        erase=config.erase,
-        erase_with=config.erase_with,
-        mean=tuple(expects.get("mean", (0.485, 0.456, 0.406))),
-        std=tuple(expects.get("std", (0.229, 0.224, 0.225))),
-    )
+    mean, std = expects.get("mean", IMAGENET_DEFAULT_MEAN), expects.get("std", IMAGENET_DEFAULT_STD)
+    names = ("flip", "shift", "min_scale", "colour", "erase", "erase_with")
+    own: dict[str, Any] = {name: getattr(config, name) for name in names}
+    return Augmentation(size=config.image_size, mean=tuple(mean), std=tuple(std), **own)

@@ -61,15 +61,10 @@ class AlignmentObjective:
 
 
 def align_weight_at(config: ResolvedOptions, step: int, steps: int) -> float:
-    """Return the weight of the alignment at a step, that of the task being 1.
+    """Return the weight of the alignment at a step (from 0), that of the task being 1.
 
     It falls from ``align_weight`` to 0 at ``weight_until`` of the steps, as a cosine, and stays there; it is constant
     where ``weight_until`` is 1.
-
-    Args:
-        config: options of the run.
-        step: number of the step, from 0.
-        steps: steps of the whole run.
     """
     if config.weight_until == 1.0:
         return config.align_weight
