@@ -31,7 +31,7 @@ class Aligner(nn.Module):
 
     The pooled feature is the input of the classifier layer, read while the backbone runs: global average pool in a
     CNN, CLS or pooled token after the final norm in a ViT. ``backbone`` keeps its code, weights and state_dict: after
-    training save it alone, or take it back with ``release``. For torch.compile compile the aligner, not its backbone.
+    training save only it, or take it back with ``release``. For torch.compile compile the aligner, not its backbone.
 
     Args:
         backbone: any module from images to logits whose last step is a linear or convolutional classifier.
@@ -77,8 +77,8 @@ class Aligner(nn.Module):
         """
         if getattr(self, "_is_replica", False):
             raise ModelError(
-                "nn.DataParallel would compare the images of each GPU with each other alone: start one process per GPU "
-                "(torchrun --nproc-per-node N), or show one GPU alone (CUDA_VISIBLE_DEVICES=0)."
+                "nn.DataParallel would compare the images of each GPU only with each other: start one process per GPU "
+                "(torchrun --nproc-per-node N), or show only one GPU (CUDA_VISIBLE_DEVICES=0)."
             )
         self._tap.open = True
         try:

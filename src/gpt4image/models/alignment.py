@@ -39,7 +39,7 @@ class Alignment(nn.Module):
             paper), or ``masked``, neither negative nor positive.
         paper_compat: compute what the official code of the paper does, for reproduction: text targets stay as they are
             where images are mixed; texts of one image are negatives of each other; over W processes the gradient of
-            infonce is 1 / W of what it should be, and the other losses see the rows of one process alone.
+            infonce is 1 / W of what it should be, and the other losses see only the rows of one process.
 
     Raises:
         ConfigError: an unknown loss or policy, or options that exclude each other.
@@ -115,7 +115,7 @@ class Alignment(nn.Module):
     def _of_the_paper(self, image_emb: Tensor, text_emb: Tensor, described: Tensor | None) -> Tensor:
         """Return what the official code computes, with its gradient over several processes."""
         if self.loss == "infonce":
-            # Its gathered rows keep the gradient of the local ones alone, which is then averaged over the processes.
+            # Its gathered rows keep only the gradient of the local ones, which is then averaged over the processes.
             fixed = image_emb.detach()
             image_emb = processes.gather(fixed + (image_emb - fixed) / processes.count())
             text_emb = processes.gather(text_emb)

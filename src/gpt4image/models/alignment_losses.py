@@ -66,11 +66,12 @@ def info_nce(image_emb: Tensor, text_emb: Tensor, **options: Unpack[Options]) ->
     Returns a scalar in [0, log B + 2 / temperature]. Arguments and errors: see the module.
     """
     pairs = _pairs(image_emb, text_emb, **options)
-    return (_cross_entropy(pairs, dim=1) + _cross_entropy(pairs, dim=0)) / 2
+    logits = pairs.logits()
+    return (_cross_entropy(logits, pairs.weights, dim=1) + _cross_entropy(logits, pairs.weights, dim=0)) / 2
 
 
 def info_nce_one_way(image_emb: Tensor, text_emb: Tensor, **options: Unpack[Options]) -> Tensor:
-    """InfoNCE from image to text alone: each image finds its text among the texts.
+    """InfoNCE only from image to text: each image finds its text among the texts.
 
     ``ctr`` in the official code of GPT4Image (arXiv 2306.00693); InfoNCE is equation 4 of arXiv 1807.03748::
 
@@ -78,11 +79,12 @@ def info_nce_one_way(image_emb: Tensor, text_emb: Tensor, **options: Unpack[Opti
 
     Returns a scalar in [0, log B + 2 / temperature]. Arguments and errors: see the module.
     """
-    return _cross_entropy(_pairs(image_emb, text_emb, **options), dim=1)
+    pairs = _pairs(image_emb, text_emb, **options)
+    return _cross_entropy(pairs.logits(), pairs.weights, dim=1)
 
 
 def siglip(image_emb: Tensor, text_emb: Tensor, **options: Unpack[Options]) -> Tensor:
-    """Sigmoid loss: each pair on its own is told to be right or wrong.
+    """Sigmoid loss: each pair on its own is classified as right or wrong.
 
     SigLIP (arXiv 2303.15343, algorithm 1), which starts with temperature 0.1 and bias -10 and learns both. Its bias is
     about the log odds that a pair is right among the texts of its batches, -log(32768): set it by yours::
@@ -136,6 +138,14 @@ class _Pairs:
     temperature: float | Tensor
     bias: float | Tensor
 
+    def logits(self) -> Tensor:
+        """Return scores / temperature, and for pairs that are no candidates the lowest finite number.
+
+        With -inf, a row without any candidate would be NaN, and 0 * NaN is NaN.
+        """
+        logits = self.scores / self.temperature
+        return logits.masked_fill(~self.candidates, torch.finfo(logits.dtype).min)
+
 
 def _pairs(
     image_emb: Tensor,
@@ -184,11 +194,8 @@ def _pairs(
     return _Pairs(scores=scores, weights=weights, candidates=candidates, temperature=temperature, bias=bias)
 
 
-def _cross_entropy(pairs: _Pairs, dim: int) -> Tensor:
-    logits = pairs.scores / pairs.temperature
-    # The lowest finite number: a row without any candidate would be NaN with -inf, and 0 * NaN is NaN.
-    logits = logits.masked_fill(~pairs.candidates, torch.finfo(logits.dtype).min)
-    return _weighted_mean(-logits.log_softmax(dim), pairs.weights)
+def _cross_entropy(logits: Tensor, weights: Tensor, dim: int) -> Tensor:
+    return _weighted_mean(-logits.log_softmax(dim), weights)
 
 
 def _weighted_mean(terms: Tensor, weights: Tensor) -> Tensor:

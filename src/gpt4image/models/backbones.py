@@ -132,7 +132,7 @@ def has_small_stem(name: str) -> bool:
 def has_batch_norm(name: str) -> bool:
     """Whether a timm model normalises over batches. Raises ModelError for an unknown name."""
     _check_name(name)
-    with torch.device("meta"):  # structure alone: no memory, no initialisation
+    with torch.device("meta"):  # only the structure: no memory, no initialisation
         module = timm.create_model(name, pretrained=False)
     return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules())
 
@@ -170,7 +170,7 @@ def compiler_missing(device: torch.device) -> str:
 
 
 def checkpoint_activations(module: nn.Module, name: str) -> None:
-    """Let a timm model keep the input of each block alone, and compute the rest again in the backward pass.
+    """Let a timm model keep only the input of each block, and compute the rest again in the backward pass.
 
     Chen et al. 2016, arXiv 1604.06174.
 
@@ -373,7 +373,7 @@ def _check_image_size(module: nn.Module, name: str, in_chans: int, image_size: i
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     if path.suffix != ".safetensors":
         raise ModelError(
-            f"{path}: weights are read from .safetensors files alone, for a pickled checkpoint can run code; convert "
+            f"{path}: weights are read only from .safetensors files, since a pickled checkpoint can run code; convert "
             "it with safetensors.torch.save_file."
         )
     if not path.is_file():

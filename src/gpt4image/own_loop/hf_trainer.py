@@ -24,7 +24,7 @@ from gpt4image.tasks.classification import soft_cross_entropy
 
 
 class AlignedClassifier(nn.Module):
-    """An image classifier with the alignment loss added while it trains; what is evaluated is the classifier alone.
+    """An image classifier with the alignment loss added while it trains; only the classifier is evaluated.
 
     A checkpoint of the Trainer holds everything, head and learned temperature too, and resumes; ``save_pretrained``
     writes the plain model.
@@ -62,7 +62,7 @@ class AlignedClassifier(nn.Module):
         Args:
             pixel_values: (B, C, H, W) images.
             labels: (B,) int64 classes, IGNORED_LABEL where there is none.
-            text: (B, D) text of each image; read in training mode alone.
+            text: (B, D) text of each image; read only in training mode.
             described: (B,) bool, which texts exist.
             text_ids: (B,) int64, texts that share a number are equal.
 

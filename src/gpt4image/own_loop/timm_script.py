@@ -60,7 +60,7 @@ class Targets(NamedTuple):
 class AlignedTask(ClassificationTask):
     """timm's classification task, with the alignment loss added where a batch has texts.
 
-    The script trains, averages, resumes and evaluates as ever. What it saves as the model is the backbone alone; the
+    The script trains, averages, resumes and evaluates as ever. What it saves as the model is only the backbone; the
     projection head and what the loss learns are in the task's own part of a checkpoint.
 
     Args:
@@ -97,7 +97,7 @@ class AlignedTask(ClassificationTask):
         self.align_weight = align_weight
 
     def forward(self, input: Tensor, target: Tensor | Targets) -> dict[str, Tensor]:
-        """Return the loss, its parts and the logits; labels without texts give the loss of the labels alone."""
+        """Return the loss, its parts and the logits; labels without texts give only the loss of the labels."""
         logits, image_emb = self.trainable_module(input)
         if not isinstance(target, Targets):
             return {"loss": self.criterion(logits, target), "output": logits}

@@ -112,7 +112,7 @@ def _start_worker(messages: Any, started: Any, failed: Any) -> None:
         started.value += 1
     # A worker must not outlive its parent (kill -9 of the parent gives it no other sign).
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    os.setpgid(0, 0)  # Ctrl-C goes to the parent alone, which passes it on once.
+    os.setpgid(0, 0)  # Ctrl-C goes only to the parent, which passes it on once.
     signal.signal(signal.SIGINT, _on_interrupt)
 
 

@@ -30,7 +30,7 @@ def require_shardable(optimizer: str) -> None:
     """Refuse to spread weights over one process, or with an optimiser that needs whole matrices. Raises ConfigError."""
     if processes.count() == 1:
         raise ConfigError(
-            "--fsdp spreads weights over several processes, and this is one alone: start it with torchrun "
+            "--fsdp spreads weights over several processes, and this is only one: start it with torchrun "
             "--nproc_per_node N, or leave --fsdp out."
         )
     if optimizer.lower() not in BY_ELEMENT:
@@ -127,7 +127,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def is_sharded(tensor: Tensor) -> TypeGuard[DTensor]:
-    """Return whether each process holds a part of a tensor alone."""
+    """Return whether each process holds only a part of a tensor."""
     if processes.count() == 1:
         return False
     from torch.distributed.tensor import DTensor

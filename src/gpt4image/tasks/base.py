@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from gpt4image.data.geometry import Geometry
 
 Labels = NDArray[Any]
-"""(N, ...) annotations of images as an image set holds them; what a row means is the task's business."""
+"""(N, ...) annotations of images as a dataset holds them; the task defines what a row means."""
 Floats = NDArray[np.float32]
 
 

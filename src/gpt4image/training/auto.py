@@ -36,7 +36,7 @@ def choose(config: TrainOptions, image_set: ImageSet) -> tuple[ResolvedOptions, 
         image_set: the set with its splits.
 
     Returns:
-        The resolved options, which stay of the class of ``config``, and the chosen ones alone, to be reported.
+        The resolved options, which stay of the class of ``config``, and those that were chosen, to be reported.
     """
     count = len(image_set.indices("train"))
     chosen: dict[str, Any] = {}
@@ -57,7 +57,7 @@ def choose(config: TrainOptions, image_set: ImageSet) -> tuple[ResolvedOptions, 
         chosen |= {"model": model} | ({"model_args": arguments} if arguments and not config.model_args else {})
     model = config.model or chosen["model"]
     fill("stem", "small" if size <= 96 and config.init != "pretrained" and has_small_stem(model) else "standard")
-    # Muon needs whole weight matrices, and without batch norm its rate was searched on small sets alone.
+    # Muon needs whole weight matrices, and without batch norm its rate was searched only on small sets.
     muon = config.init == "scratch" and not config.fsdp and (count < LARGE_SET or has_batch_norm(model))
     optimizer = fill("optimizer", "muon" if muon else "adamw")
     fill("lr", learning_rate(optimizer, config.init, batch * config.grad_accumulation, model))
@@ -106,7 +106,7 @@ def epochs(count: int, init: str) -> int:
     """Return the passes over a train split of ``count`` images."""
     if count >= LARGE_SET:
         return 90
-    # From scratch, 120 were better than 60 for labels alone on 2,000 photographs (docs/log.md, 2026-11-27).
+    # From scratch, 120 were better than 60 for only labels on 2,000 photographs (docs/log.md, 2026-11-27).
     passes, least = (240_000 / count, 60) if init == "scratch" else (60_000 / count, 30)
     return int(np.clip(round(passes), least, 200))
 

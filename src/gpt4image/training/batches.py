@@ -53,7 +53,7 @@ class Batches:
 
     Attributes:
         targeted: stream of images with a class target, and of few others.
-        others: stream of images that take part through alignment or consistency alone; None where there are none.
+        others: stream of images that take part only through alignment or consistency; None where there are none.
         size: images per batch.
         others_per_batch: how many of them come from ``others``.
         rows: (B,) which of them belong to this process.

@@ -1,6 +1,6 @@
 """The training loop: steps that depend on nothing but seed and number.
 
-Every step draws its randomness from (seed, step) alone, so a run resumed from a checkpoint at any step goes on exactly
+Every step draws its randomness only from (seed, step), so a run resumed from a checkpoint at any step goes on exactly
 as if it had never stopped.
 """
 

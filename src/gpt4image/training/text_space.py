@@ -64,7 +64,7 @@ def read_text_space(run_dir: Path, config: TrainConfig) -> TextSpace:
     """Return the text space of a run with alignment.
 
     Raises:
-        RunError: the run cannot say: it was made before runs kept it.
+        RunError: it was made before runs kept their text space.
         TableError: the run was made before, and its embedding table is gone.
     """
     if (run_dir / FOLDER).is_dir():

@@ -32,7 +32,7 @@ def require_trackers(names: Iterable[str]) -> None:
 
 @contextmanager
 def tracked(names: Iterable[str], out: Path, record: Mapping[str, Any]) -> Iterator[OnEpoch]:
-    """Show a run in trackers; the first process alone does.
+    """Show a run in trackers; only the first process does.
 
     Args:
         names: of the trackers.

@@ -152,7 +152,7 @@ def run(
 
 
 def data_facts(ready: Prepared) -> dict[str, Any]:
-    """Return what a run record says of its data: class names, counts per split, labelled and described images."""
+    """Return what a run record holds of its data: class names, counts per split, labelled and described images."""
     data = ready.data
     train = data.indices("train")
     return {

@@ -127,7 +127,7 @@ class Plain(nn.Module):
 def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
     """Build a run from resolved options.
 
-    The backbone is made first, from the seed alone: arms that differ in the text start from the same weights.
+    The backbone is made first, only from the seed: arms that differ in the text start from the same weights.
 
     Raises:
         ConfigError, DataError, ModelError: options that do not fit each other or the data.
@@ -141,7 +141,7 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
     outputs = data.task.outputs(data.classes)
     backbone, notes, new_layers = processes.together(lambda: make_backbone(config, outputs, place))
     backbone = data.task.model(backbone)
-    new_layers = processes.from_first(new_layers)  # others may have the structure alone
+    new_layers = processes.from_first(new_layers)  # others may have only the structure
     if config.checkpoint_activations:
         checkpoint_activations(backbone, config.model)
     model: Plain | Aligner = Plain(backbone)
