@@ -291,10 +291,10 @@ class TrainOptions(
 class ResolvedOptions(TrainOptions):
     """The type of ``TrainOptions.resolved``."""
 
-    model: str  # pyright: ignore[reportIncompatibleVariableOverride]
-    image_size: int  # pyright: ignore[reportIncompatibleVariableOverride]
-    epochs: int  # pyright: ignore[reportIncompatibleVariableOverride]
-    batch_size: int  # pyright: ignore[reportIncompatibleVariableOverride]
-    optimizer: str  # pyright: ignore[reportIncompatibleVariableOverride]
-    lr: float  # pyright: ignore[reportIncompatibleVariableOverride]
-    weight_decay: float  # pyright: ignore[reportIncompatibleVariableOverride]
+    model: str  # pyright: ignore[reportGeneralTypeIssues, reportIncompatibleVariableOverride]
+    image_size: int  # pyright: ignore[reportGeneralTypeIssues, reportIncompatibleVariableOverride]
+    epochs: int  # pyright: ignore[reportGeneralTypeIssues, reportIncompatibleVariableOverride]
+    batch_size: int  # pyright: ignore[reportGeneralTypeIssues, reportIncompatibleVariableOverride]
+    optimizer: str  # pyright: ignore[reportGeneralTypeIssues, reportIncompatibleVariableOverride]
+    lr: float  # pyright: ignore[reportGeneralTypeIssues, reportIncompatibleVariableOverride]
+    weight_decay: float  # pyright: ignore[reportGeneralTypeIssues, reportIncompatibleVariableOverride]

@@ -113,7 +113,8 @@ def cosine(image_emb: Tensor, text_emb: Tensor, **options: Unpack[Options]) -> T
 
     Returns a scalar in [0, 4]. Arguments and errors: see the module.
     """
-    pairs = _pairs(image_emb, text_emb, **{**options, "normalise": True})
+    options["normalise"] = True
+    pairs = _pairs(image_emb, text_emb, **options)
     return _weighted_mean(2 - 2 * pairs.scores, pairs.weights)
 
 

@@ -115,7 +115,7 @@ class AlignedTask(ClassificationTask):
 
     def compile(self, backend: str = "inductor", mode: str | None = None, **compile_kwargs: Any) -> nn.Module:
         """Compile the aligner for training, and the backbone for evaluation."""
-        options = {"backend": backend, "mode": mode, **compile_kwargs}
+        options: dict[str, Any] = {"backend": backend, "mode": mode, **compile_kwargs}
         backbone = unwrap_model(self.trainable_module).backbone
         self.eval_model: Any = torch.compile(backbone, **options)
         self.trainable_module: Any = torch.compile(self.trainable_module, **options)

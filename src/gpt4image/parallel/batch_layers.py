@@ -6,6 +6,8 @@ The layers here take the place of a model's own when several processes share a r
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -69,7 +71,7 @@ class SharedBatchNorm(_BatchNorm):
         self.running_mean, self.running_var = layer.running_mean, layer.running_var
         self.num_batches_tracked = layer.num_batches_tracked
         self.training = layer.training
-        extras = (layer.drop, layer.act) if isinstance(layer, BatchNormAct2d) else ()
+        extras: Any = (layer.drop, layer.act) if isinstance(layer, BatchNormAct2d) else ()
         self.after = nn.Sequential(*extras)
 
     def forward(self, input: Tensor) -> Tensor:

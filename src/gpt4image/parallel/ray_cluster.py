@@ -306,7 +306,8 @@ class _Worker:
         (row,) = table.to_pylist()
         number: int = row["number"]
         result = Result(number, lost=True)
-        if ray.get(self._line.begin.remote(number)) <= MOST_TRIES:
+        tries: Any = ray.get(self._line.begin.remote(number))
+        if tries <= MOST_TRIES:
             try:
                 result = Result(number, self._made()(row["payload"]))
             except Gpt4ImageError as error:
@@ -319,12 +320,12 @@ class _Worker:
         import ray
 
         with self._lock:
-            if self._work is None:
+            if (work := self._work) is None:
                 make, arguments, folder = ray.get(self._arguments)
                 with suppress(OSError):  # paths are relative to the driver's folder, where machines share it
                     os.chdir(folder)
-                self._work = make(*arguments)
-            return self._work
+                work = self._work = make(*arguments)
+            return work
 
 
 def _knock(address: str) -> None:
