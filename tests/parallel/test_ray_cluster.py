@@ -37,7 +37,6 @@ from gpt4image.encoding.encode import encode
 from gpt4image.parallel.ray_cluster import MOST_TRIES, Cluster, Result, Workers, require_ray
 from openai_stub import Call, Reply, answer, failure, serve
 from tiny_text_models import make_model
-from tiny_vlm import make_tiny_vlm
 
 KEY = "sk-only-in-the-environment"
 # Ray leaves sockets and log files of its processes to the garbage collector, and warns about its own next versions.
@@ -139,18 +138,6 @@ def test_a_mistake_on_a_worker_stops_the_run_with_its_message(photos: ImageSet, 
     replay_file.unlink()  # the driver saw it, the workers do not: as where machines share no files
     with pytest.raises(DescriberError, match="there is no such file"):
         list(ask(describer, photos))
-
-
-@pytest.mark.slow
-def test_a_model_says_what_it_says_locally(photos: ImageSet, tmp_path: Path) -> None:
-    model = make_tiny_vlm(tmp_path / "model")
-    few = photos.select(range(20))
-    config = config_of(f"transformers:{model}", batch_size=4, temperature=0.0, max_tokens=12, device="cpu")
-    describer = RayDescriber(config, few)
-    spread = said(ask(describer, few))
-    describer.report(few)
-    assert len(spread) == 20 and all(text for _, text, *_ in spread.values())
-    assert spread == said(ask(load_describer(config), few))
 
 
 def test_a_worker_that_would_write_something_else_is_refused(
@@ -270,11 +257,6 @@ def test_a_secret_in_an_address_is_not_sent_to_workers(address: str, photos: Ima
     with pytest.raises(ConfigError, match="OPENAI_BASE_URL on every machine") as caught:
         RayDescriber(config_of("openai:tiny", base_url=address), photos)
     assert "hunter2" not in str(caught.value)
-
-
-def test_an_address_with_a_parameter_that_is_no_secret_is_sent(photos: ImageSet) -> None:
-    address = "http://localhost:1/v1?api-version=2024-10-21"
-    assert RayDescriber(config_of("openai:tiny", base_url=address), photos).price is not None
 
 
 def test_a_cluster_that_is_not_there_is_named_at_once(tmp_path: Path) -> None:

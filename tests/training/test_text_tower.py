@@ -17,7 +17,7 @@ from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.artifacts.weights import load_tensors
 from gpt4image.base.errors import ConfigError, ModelError, TableError
 from gpt4image.config import CompareConfig, EncodeConfig, TrainConfig
-from gpt4image.config.learning import WITH_NEGATIVES
+from gpt4image.config.alignment import WITH_NEGATIVES
 from gpt4image.encoding.encode import encode
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.encoding.text_encoders.tuning import FOLDER, WEIGHTS

@@ -262,7 +262,7 @@ def _require_runnable(
         Gpt4ImageError: of the kind that the run itself would raise.
     """
     arm, options = ARMS[members[name].arm], members[name].options
-    require_selectable(own.ready.config, ready.data.image_set)
+    require_selectable(own.ready.config, ready.data.image_set, ready.data.task)
     described = None if ready.data.text is None else ready.data.text.described
     for seed in config.seed_range if arm.text_labels or arm.known_texts else ():
         left = regime.apply(own.ready.data, seed, described)

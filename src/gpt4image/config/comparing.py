@@ -12,7 +12,7 @@ from pydantic import field_validator as check
 
 from gpt4image.base.errors import ConfigError, nearest
 from gpt4image.config.arms import ARMS
-from gpt4image.config.base import JsonTable, StageConfig, listed
+from gpt4image.config.base import JsonTable, StageConfig, known_list
 from gpt4image.config.learning import DataOptions, RunningOptions, TrainOptions
 
 COMMON = frozenset(
@@ -27,7 +27,7 @@ COMMON = frozenset(
 
 
 class CompareConfig(TrainOptions):
-    """Train all arms over several seeds and say what text bought.
+    """Train all arms over several seeds and measure what text adds.
 
     Example: gpt4image compare --data folder:photos --embeddings photos.emb --labels-per-class 10 --seeds 5 --out cmp
     """
@@ -37,22 +37,22 @@ class CompareConfig(TrainOptions):
     seeds: int = Field(default=3, ge=1)
     """Number of seeds per arm."""
     first_seed: int = Field(default=0, ge=0, lt=2**32)
-    """First of the seeds, which follow each other: what was chosen by seeds 0 to 4 is judged by others, from 5 on."""
+    """First of the consecutive seeds: what was chosen on seeds 0 to 4 is judged on others, from 5 on."""
     arms: str = ""
     """Arms, separated by commas; without it, all that apply to the labels there are. See docs/compare.md."""
     labels_per_class: int | None = Field(default=None, ge=1)
-    """Keep this many labels a class, drawn per seed, of described images first; the other training images count as
+    """Keep this many labels per class, drawn per seed, of described images first; the other training images count as
     unlabelled."""
     label_noise: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Part of the training labels flipped to another class, drawn per seed."""
     noise_kind: Literal["uniform", "class-dependent"] = "uniform"
-    """Which class a flipped label gets: any other, or the one that its class is always taken for, drawn per seed."""
+    """Which class a flipped label gets: any other, or one fixed other class per class, drawn per seed."""
     described_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Part of the described training images whose descriptions are kept, drawn per seed; the images stay."""
     imbalance: float = Field(default=1.0, ge=1.0)
     """How many times the most frequent class outnumbers the rarest; training images are left out, drawn per seed."""
     variants: JsonTable = Field(default_factory=dict)
-    """Further arms by name: each one of --arms with other options of train, {"NAME": {"arm": ..., OPTION: ...}}. In a
+    """Extra arms by name: each one of --arms with other options of train, {"NAME": {"arm": ..., OPTION: ...}}. In a
     recipe, tables [variants.NAME]."""
     jobs: int | None = Field(default=None, ge=1)
     """Runs side by side; one per core (or per GPU) without it."""
@@ -60,11 +60,7 @@ class CompareConfig(TrainOptions):
     @check("arms")
     @classmethod
     def _known_arms(cls, value: str) -> str:
-        names = listed(value)
-        for name in names:
-            if name not in ARMS:
-                raise ValueError(nearest(name, ARMS))
-        return ",".join(names)
+        return known_list(value, ARMS)
 
     @property
     def seed_range(self) -> range:
@@ -100,7 +96,7 @@ def _variant(name: str, table: Any) -> dict[str, Any]:
 
 
 class ReportConfig(StageConfig):
-    """Write report.html for a run or a comparison, from its records alone.
+    """Write report.html for a run or a comparison, from its records only.
 
     Example: gpt4image report cmp
     """
@@ -110,7 +106,7 @@ class ReportConfig(StageConfig):
 
 
 class DemoConfig(StageConfig):
-    """Run the whole pipeline on packaged pictures, offline: what do descriptions buy with 5 labels a category?
+    """Run the whole pipeline on packaged pictures, offline: what do descriptions add to 5 labels per category?
 
     Example: gpt4image demo --out demo-out
     """
@@ -124,7 +120,7 @@ class DemoConfig(StageConfig):
 
 
 class DoctorConfig(StageConfig):
-    """Say what is installed, which device a run would take and what is missing; or check files for damage.
+    """Show what is installed, which device a run would take and what is missing; or check files for damage.
 
     With a path, every file there is compared to its checksum: exit code 0 when all are whole, 1 when one is damaged.
 

@@ -84,7 +84,7 @@ class RunModel:
             return tail(found.float()), features
 
         try:
-            return Outputs(*read_outputs(read, pixels, indices, self.augmentation, self.config))
+            return Outputs(*read_outputs(read, pixels, indices, self.augmentation, self.config.resolved))
         finally:
             reader.release()
 
@@ -117,7 +117,7 @@ def load_run_model(run_dir: Path, task: Task | None, classes: Sequence[str]) -> 
     weights = load_tensors(run_dir / runs.MODEL)[0]
     architecture, args = timm_form(config)
     require_backed(architecture, {"num_classes": outputs, **args}, weights)
-    backbone = task.model(make_backbone(config.model_copy(update={"init": "scratch"}), outputs).module)
+    backbone = task.model(make_backbone(config.model_copy(update={"init": "scratch"}).resolved, outputs).module)
     try:
         backbone.load_state_dict(weights)
     except RuntimeError as error:
@@ -137,7 +137,7 @@ def load_run_model(run_dir: Path, task: Task | None, classes: Sequence[str]) -> 
         task=task,
         backbone=backbone.eval(),
         head=head,
-        augmentation=augmentation_of(config, backbone),
+        augmentation=augmentation_of(config.resolved, backbone),
         text_space=space,
         foreign_texts=foreign,
     )

@@ -25,7 +25,7 @@ from gpt4image.tasks.classification import ranked
 
 NOT_KNOWN = -1
 THRESHOLD = 0.5
-"""Probability from which a class counts as present, in F1."""
+"""Probability above which a class counts as present, in F1."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,12 @@ class MultiLabel:
         """Return (B, 2, K): weight of each class, and the part of it that says "present"."""
         given = torch.from_numpy(labels.astype(np.float32) if soft is None else soft)
         counts = (given >= 0).float()
-        return torch.stack([counts, given.clamp(min=0.0)], dim=1)
+        return torch.stack([counts, given.clamp(min=0.0).nan_to_num()], dim=1)
 
     def has_target(self, labels: Labels, soft: Floats | None) -> NDArray[np.bool_]:
         """Return (B,) which images have a class that is known; NaN and negative numbers are not."""
-        return ((labels if soft is None else soft) >= 0).any(axis=1)
+        known: NDArray[np.bool_] = (labels if soft is None else soft) >= 0
+        return known.any(axis=1)
 
     def placeholder(self, has_target: NDArray[np.bool_], outputs: int) -> Floats:
         """Return a probability of one half for all classes, NaN without a target."""
@@ -159,7 +160,7 @@ class MultiLabel:
 
     def columns(self, predictions: Floats, labels: Labels | None) -> Mapping[str, Any]:
         """Return the classes that are known and those that are predicted to be present, as lists of class numbers."""
-        found = {"prediction": [np.flatnonzero(row).tolist() for row in predictions >= THRESHOLD]}
+        found = {"prediction": [np.flatnonzero(row).tolist() for row in predictions > THRESHOLD]}
         return found if labels is None else {"label": list(labels), **found}
 
     def rows(self, predictions: Floats, classes: Sequence[str], top: int) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The text space of a run: what its images were pulled to, so that other texts find their place beside them later."""
+"""The text space of a run: what its images were aligned to, so that other texts can be compared to them later."""
 
 from __future__ import annotations
 
@@ -52,13 +52,7 @@ class TextSpace:
 
 
 def write_text_space(run_dir: Path, config: TrainConfig, text: TextTargets) -> None:
-    """Note in a run folder what its images were aligned to.
-
-    Args:
-        run_dir: the run.
-        config: its options, with an embedding table.
-        text: the targets it learned from.
-    """
+    """Note in a run folder what its images were aligned to: the targets ``text``, of the embedding table."""
     if config.embeddings is None:
         return
     manifest = read_manifest(config.embeddings)
@@ -71,7 +65,7 @@ def read_text_space(run_dir: Path, config: TrainConfig) -> TextSpace:
     """Return the text space of a run with alignment.
 
     Raises:
-        RunError: the run cannot say: it was made before runs kept it.
+        RunError: it was made before runs kept their text space.
         TableError: the run was made before, and its embedding table is gone.
     """
     if (run_dir / FOLDER).is_dir():
