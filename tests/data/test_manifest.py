@@ -223,9 +223,7 @@ def test_the_order_of_rows_changes_no_pair(tmp_path: Path, write_images: Write, 
 
 def test_unknown_columns_are_refused(tmp_path: Path, write_images: Write, load: Load) -> None:
     write_images(tmp_path, *NAMES)
-    with pytest.raises(
-        DataError, match=r"'path', 'lable'; allowed are path, label .* Did you mean 'label'"
-    ):
+    with pytest.raises(DataError, match=r"'path', 'lable'; allowed are path, label .* Did you mean 'label'"):
         load({"path": NAMES, "lable": ["x"] * 4})
     (tmp_path / "twice.csv").write_text("path,label,label\na,x,y\n")
     with pytest.raises(DataError, match="column 'label' is there more than once"):

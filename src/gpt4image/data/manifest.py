@@ -99,11 +99,11 @@ def _require_columns(table: dict[str, list[Any]], spec: str, advice: str = "") -
         lack = "" if "path" in table else " Column 'path' is missing."
         close = difflib.get_close_matches(unknown[0], COLUMNS, n=1) if unknown else []
         wrong = f" Column {unknown[0]!r} is none of these." if unknown else ""
-        hint = f" Did you mean {close[0]!r}?" if close else "" if set(table) & set(COLUMNS) else advice
+        hint = f" Did you mean {close[0]!r}?" if close else ""
         raise DataError(
             f"{spec}: its columns are {', '.join(map(repr, table)) or 'none'}; allowed are path, label (one class per "
             f"image), labels or tags (several, separated by {SEPARATOR!r}), split, key, and columns of 0, 1 or empty "
-            f"cells, one per class.{lack}{wrong}{hint}"
+            f"cells, one per class.{lack}{wrong}{hint}{'' if set(table) & set(COLUMNS) else advice}"
         )
 
 
