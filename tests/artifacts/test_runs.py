@@ -128,9 +128,9 @@ def test_no_secret_of_the_environment_is_recorded(monkeypatch: pytest.MonkeyPatc
 
 def test_a_set_of_other_classes_than_the_run_is_refused_by_the_first_that_differs(small_run: Path, tmp_path: Path):
     runs.require_classes(small_run, ("animal", "food", "vehicle"))
-    with pytest.raises(RunError, match="class 0 is 'animal' there and 'vehicle' here; it has 3, the set 3"):
+    with pytest.raises(RunError, match="class 0 is 'animal' there and 'vehicle' here; it has 3, the dataset 3"):
         runs.require_classes(small_run, ("vehicle", "food", "animal"))
-    with pytest.raises(RunError, match="classes than the image set has: it has 3, the set 2"):
+    with pytest.raises(RunError, match="classes than the dataset has: it has 3, the dataset 2"):
         runs.require_classes(small_run, ("animal", "food"))
     renamed = tmp_path / "renamed"
     shutil.copytree(small_run.parent / "pictures", renamed)

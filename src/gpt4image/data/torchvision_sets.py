@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+import itertools
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -66,12 +67,8 @@ def _load(name: str, kind: type[CIFAR10], root: str) -> ImageSet:
 
 
 def _keys(part: CIFAR10, prefix: str) -> list[str]:
-    seen: Counter[int] = Counter()
-    keys: list[str] = []
-    for label in part.targets:
-        keys.append(f"{prefix}{part.classes[label]}/{seen[label]:04d}")
-        seen[label] += 1
-    return keys
+    count = defaultdict[int, "itertools.count[int]"](itertools.count)
+    return [f"{prefix}{part.classes[label]}/{next(count[label]):04d}" for label in part.targets]
 
 
 class PpmSource:
