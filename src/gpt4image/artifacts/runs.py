@@ -200,15 +200,16 @@ def class_names(run_dir: Path) -> tuple[str, ...]:
     Raises:
         RunError: the run is not finished, or is of a version that kept no names, and was not evaluated.
     """
-    record = read_run(run_dir)["run"]
-    evaluations = sorted(run_dir.glob("evaluation-*.json"))
-    if "classes" not in record and not evaluations:
-        raise RunError(
-            f"{run_dir} does not name its classes, for an earlier version made it: give `gpt4image evaluate {run_dir}` "
-            "once, which names them."
-        )
-    path = run_dir / RUN if "classes" in record else evaluations[0]
-    classes = record["classes"] if "classes" in record else _read_record(path, {"classes"})["classes"]
+    path, record = run_dir / RUN, read_run(run_dir)["run"]
+    if "classes" not in record:
+        path = next(iter(sorted(run_dir.glob("evaluation-*.json"))), None)
+        if path is None:
+            raise RunError(
+                f"{run_dir} is of an earlier version, which kept no class names: run `gpt4image evaluate {run_dir}` "
+                "once, which writes them."
+            )
+        record = _read_record(path, {"classes"})
+    classes = record["classes"]
     if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
         raise RunError(f"{path} is damaged: its classes are no list of names. Bring back a copy of it, or train again.")
     return tuple(classes)
@@ -271,15 +272,13 @@ def cpu_name() -> str:
 
 @functools.cache
 def _commit() -> dict[str, Any]:
-    """Return commit and dirty flag of the package's own checkout; both None where it is installed from a wheel."""
+    """Return commit and dirty flag of the package's own checkout; both None if it is installed from a wheel."""
     folder = PACKAGE.parents[1]
-    if not (folder / ".git").exists():
-        return {"commit": None, "dirty": None}
 
     def git(*words: str) -> str:
         return subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True).stdout
 
-    try:
-        return {"commit": git("rev-parse", "HEAD").strip(), "dirty": bool(git("status", "--porcelain").strip())}
-    except (OSError, subprocess.CalledProcessError):
-        return {"commit": None, "dirty": None}
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        if (folder / ".git").exists():
+            return {"commit": git("rev-parse", "HEAD").strip(), "dirty": bool(git("status", "--porcelain").strip())}
+    return {"commit": None, "dirty": None}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import itertools
 import json
 import math
 import os
@@ -73,13 +74,14 @@ def move(source: Path, path: Path) -> None:
 
 def flush(path: Path) -> None:
     """Wait until a file, or the list of names in a folder, is on disk."""
-    if path.is_dir() and os.name != "posix":  # elsewhere a folder cannot be opened
+    is_folder = path.is_dir()
+    if is_folder and os.name != "posix":  # elsewhere a folder cannot be opened
         return
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if not path.is_dir() or error.errno != errno.EINVAL:  # a file system that cannot flush folders
+        if not is_folder or error.errno != errno.EINVAL:  # some file systems cannot flush folders
             raise
     finally:
         os.close(descriptor)
@@ -167,12 +169,11 @@ def staging_folder(place: Path) -> Iterator[Path]:
 
 def user_cache() -> Path:
     """Return this package's folder in the user's cache (XDG_CACHE_HOME, else ~/.cache); it may not exist yet."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "gpt4image"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "gpt4image"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8, atomically."""
+    """Write a text as UTF-8, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -208,8 +209,8 @@ def _plain(parse: Callable[[Any], Any], text: str | bytes) -> Any:
                 raise ValueError("it holds a number that is not finite, or too large: NaN, Infinity, 1e999")
             if isinstance(each, int) and not -(2**63) <= each < 2**64:
                 raise ValueError("it holds an integer of more than 64 bits")
-        inner = ((each.values() if isinstance(each, dict) else each) for each in level if isinstance(each, dict | list))
-        level = [value for values in inner for value in values]
+        tables = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)]
+        level = list(itertools.chain.from_iterable(tables))
         if not level:
             return value
     raise ValueError(f"it is nested deeper than {MOST_NESTED} levels")

@@ -1,4 +1,4 @@
-"""JPEG files stripped to their picture, without compressing again: that costs quality, and most of the time of a call."""
+"""JPEG files stripped to their picture without compressing again, which costs quality and time."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def load_folder(argument: str) -> ImageSet:
     label_of = dict.fromkeys(UNLABELLED, NO_LABEL) | {name: label for label, name in enumerate(classes)}
     images = {folder: tree.images_below(folder) for folder in split_of}
     if empty := [folder for folder, keys in images.items() if not keys and _name(folder) not in UNLABELLED]:
-        aside = f" (skipped links and files: {len(tree.set_aside)})" if tree.set_aside else ""
+        aside = f" (skipped links and files: {len(tree.reasons)})" if tree.reasons else ""
         raise DataError(
             f"{spec}: no images in class folder {first_few(empty)}{aside}. Remove the folder or fill it; images are "
             f"files named {', '.join('*' + suffix for suffix in sorted(EXTENSIONS))}."
@@ -67,7 +67,7 @@ def load_folder(argument: str) -> ImageSet:
         splits=np.repeat(np.array(list(split_of.values())), counts),
         source=FileSource(root, keys),
         rows=np.arange(len(keys)),
-        set_aside=tree.set_aside,
+        set_aside=tuple(SetAside(name=name, reason=reason) for name, reason in tree.reasons.items()),
     )
 
 
@@ -80,7 +80,7 @@ def _class_folders(tree: _Tree, spec: str) -> dict[str, str]:
         bool(set(top) & (set(SPLIT_OF) - {"train"})) or not (other_classes and tree.images("train"))
     )
     _refuse_misnamed(tree, spec, top, is_split=is_split)
-    tree.refuse_images("", "lies outside the class folders")
+    tree.skip_images("")
     if is_split:
         return _below_splits(tree, top)
     if not top or set(top) <= set(SPLIT_OF):
@@ -104,10 +104,10 @@ def _below_splits(tree: _Tree, top: Sequence[str]) -> dict[str, str]:
         if name in UNLABELLED:
             found[name] = "train"
         elif name in SPLIT_OF:
-            tree.refuse_images(name, "lies outside the class folders")
+            tree.skip_images(name)
             found |= {f"{name}/{child}": SPLIT_OF[name] for child in tree.folders(name)}
         elif count := len(tree.images_below(name)):
-            tree.refuse(name, f"is none of train, val, test and {UNLABELLED[0]}; images left out with it: {count:,}")
+            tree.reasons[name] = f"is none of train, val, test and {UNLABELLED[0]}; images left out with it: {count:,}"
     return found
 
 
@@ -156,11 +156,7 @@ class _Tree:
 
     def __init__(self, real_root: str) -> None:
         self._root = real_root
-        self._reasons: dict[str, str] = {}
-
-    @property
-    def set_aside(self) -> tuple[SetAside, ...]:
-        return tuple(SetAside(name=name, reason=reason) for name, reason in self._reasons.items())
+        self.reasons: dict[str, str] = {}
 
     def folders(self, folder: str) -> list[str]:
         """Return the names of the visible folders directly in a folder."""
@@ -174,14 +170,10 @@ class _Tree:
         """Return whether there are folders and no images in a folder."""
         return bool(self.folders(folder)) and not self.images(folder)
 
-    def refuse(self, path: str, reason: str) -> None:
-        """Skip a folder or an image."""
-        self._reasons[path] = reason
-
-    def refuse_images(self, folder: str, reason: str) -> None:
+    def skip_images(self, folder: str) -> None:
         """Skip the images directly in a folder."""
         for name in self.images(folder):
-            self.refuse(_join(folder, name), reason)
+            self.reasons[_join(folder, name)] = "lies outside the class folders"
 
     def images_below(self, folder: str) -> list[str]:
         """Return the paths of all images below a folder, each real folder read once.
@@ -196,7 +188,7 @@ class _Tree:
         while pending:
             current = pending.pop()
             if (real := self._real(current)) in seen:
-                self._reasons[current] = "a link to a folder that was read already"
+                self.reasons[current] = "a link to a folder that was read already"
                 continue
             seen.add(real)
             folders, images = self._read(current)
@@ -216,7 +208,7 @@ class _Tree:
                     if not entry.name.startswith("."):
                         names[self._kind(_join(folder, entry.name), entry)].append(entry.name)
         except OSError as error:
-            self._reasons[folder] = f"cannot be read: {error.strerror}"
+            self.reasons[folder] = f"cannot be read: {error.strerror}"
         return sorted(names["folder"]), sorted(names["image"])
 
     def _kind(self, path: str, entry: os.DirEntry[str]) -> str:
@@ -224,22 +216,18 @@ class _Tree:
         is_picture = os.path.splitext(entry.name)[1].lower() in EXTENSIONS  # noqa: PTH122
         try:
             kind = "folder" if entry.is_dir() else "image" if is_picture and entry.is_file() else ""
-            if entry.is_symlink() and (kind or is_picture) and (reason := self._fault(entry)):
-                self._reasons[path] = reason
-                return ""
-        except OSError as error:  # a link to itself
-            self._reasons[path] = f"cannot be followed: {error.strerror}"
+            if entry.is_symlink() and (kind or is_picture):
+                target = os.path.realpath(entry.path, strict=True)
+                if target != self._root and not is_below(target, self._root):
+                    self.reasons[path] = "a link that leads out of the folder"
+                    return ""
+        except OSError as error:
+            self.reasons[path] = f"a link that cannot be followed: {error.strerror}"
             return ""
         if kind and not is_unicode(path):
-            self._reasons[os.fsencode(path).decode(errors="backslashreplace")] = "its name is not valid UTF-8"
+            self.reasons[os.fsencode(path).decode(errors="backslashreplace")] = "its name is not valid UTF-8"
             return ""
         return kind
-
-    def _fault(self, link: os.DirEntry[str]) -> str:
-        if not os.path.exists(link.path):  # noqa: PTH110
-            return "a link to nothing"
-        target = os.path.realpath(link.path)
-        return "" if target == self._root or is_below(target, self._root) else "a link that leads out of the folder"
 
 
 def _join(folder: str, name: str) -> str:

@@ -36,17 +36,12 @@ class ShardIndex:
     """The images of one shard, in the order of their samples.
 
     Attributes:
-        names: name of each sample.
-        starts: first byte of each image.
-        lengths: bytes of each image.
-        cells: label of each sample, as it stands in ``cls`` or ``json``: text, number, a list of these or None.
-        set_aside: (name, reason) of what is skipped.
+        images: name of the sample, first byte and number of bytes of its image, and its label as it stands in ``cls``
+            or ``json``: text, number, a list of these or None.
+        set_aside: name and reason of what is skipped.
     """
 
-    names: list[str] = field(default_factory=list)
-    starts: list[int] = field(default_factory=list)
-    lengths: list[int] = field(default_factory=list)
-    cells: list[Any] = field(default_factory=list)
+    images: list[tuple[str, int, int, Any]] = field(default_factory=list)
     set_aside: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -93,8 +88,7 @@ def index_shard(path: str) -> ShardIndex:
     try:
         record = read_json(cached)
         if record.pop("format") == FORMAT and record.pop("state") == list(state or ()):
-            record["set_aside"] = [(name, reason) for name, reason in record["set_aside"]]
-            return ShardIndex(**record)
+            return ShardIndex(*([tuple(row) for row in record[name]] for name in ("images", "set_aside")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # absent, damaged, of another version
         pass
     index = _read_index(path)
@@ -134,7 +128,7 @@ def _read_index(path: str) -> ShardIndex:
         _conclude(index, name, sample, shard)
     if damage:
         index.set_aside.append(
-            (shard, f"damaged, cut off or no plain tar file ({damage}): {len(index.names)} samples read")
+            (shard, f"damaged, cut off or no plain tar file ({damage}): {len(index.images)} samples read")
         )
     return index
 
@@ -177,18 +171,14 @@ def _note(sample: _Sample, extension: str, member: tarfile.TarInfo, file: io.Buf
 
 
 def _conclude(index: ShardIndex, name: str, sample: _Sample, shard: str) -> None:
-    # "jpg" comes before "seg.png": what has a second extension is usually something else than the picture.
+    # "jpg" comes before "seg.png": a file with a second extension is usually something else than the picture.
     chosen = min(sample.images, key=lambda extension: "." in extension, default=None)
     cell, fault = _cell(sample)
     fault = sample.fault or fault or ("" if chosen else "has no image")
     if fault or chosen is None:
         index.set_aside.append((name, f"{fault}, in {shard}"))
-        return
-    start, length = sample.images[chosen]
-    index.names.append(name)
-    index.starts.append(start)
-    index.lengths.append(length)
-    index.cells.append(cell)
+    else:
+        index.images.append((name, *sample.images[chosen], cell))
 
 
 def _cell(sample: _Sample) -> tuple[Any, str]:

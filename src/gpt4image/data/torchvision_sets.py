@@ -67,7 +67,7 @@ def _load(name: str, kind: type[CIFAR10], root: str) -> ImageSet:
 
 
 def _keys(part: CIFAR10, prefix: str) -> list[str]:
-    count = defaultdict[int, "itertools.count[int]"](itertools.count)
+    count: dict[int, itertools.count[int]] = defaultdict(itertools.count)
     return [f"{prefix}{part.classes[label]}/{next(count[label]):04d}" for label in part.targets]
 
 

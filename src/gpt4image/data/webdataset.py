@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import NoneType
 
 import numpy as np
 
@@ -59,19 +60,16 @@ def load_webdataset(argument: str) -> ImageSet:
     paths = _shards(argument, spec)
     indices = _index_all(paths)
     set_aside = tuple(SetAside(name=name, reason=reason) for index in indices for name, reason in index.set_aside)
-    counts = [len(index.names) for index in indices]
+    counts = [len(index.images) for index in indices]
     if not sum(counts):
         why = f" Skipped: {first_few(f'{item.name}: {item.reason}' for item in set_aside)}." if set_aside else ""
         raise DataError(
             f"{spec}: no images in {len(paths)} shards; images are members named NAME.jpg and the like.{why}"
         )
+    names, starts, lengths, cells = zip(*(image for index in indices for image in index.images), strict=True)
     splits = np.repeat([_split_of(path) for path in paths], counts)
-    names = list(itertools.chain.from_iterable(index.names for index in indices))
-    cells = [cell for index in indices for cell in index.cells]
     several = any(isinstance(cell, list) for cell in cells)
-    if several and (
-        others := [names[row] for row, cell in enumerate(cells) if not (cell is None or isinstance(cell, list))]
-    ):
+    if several and (others := [names[row] for row, cell in enumerate(cells) if not isinstance(cell, list | NoneType)]):
         raise DataError(
             f"{spec}: the label of some samples is a list, but not that of {first_few(others)}; give all of them lists "
             "for several classes per image, or none."
@@ -80,17 +78,14 @@ def load_webdataset(argument: str) -> ImageSet:
     named = _class_names(classes, paths[0], spec)
     if named == classes:
         refuse_gaps(classes, labels, spec)
+    shard = np.repeat(np.arange(len(paths), dtype=np.int32), counts)
     return ImageSet(
         spec=spec,
         classes=named,
         keys=tuple(_keys(names, splits.tolist())),
         labels=labels,
         splits=splits,
-        source=ShardSource(
-            paths,
-            np.repeat(np.arange(len(paths), dtype=np.int32), counts),
-            np.array([span for index in indices for span in zip(index.starts, index.lengths, strict=True)], np.int64),
-        ),
+        source=ShardSource(paths, shard, np.array([starts, lengths], np.int64).T),
         rows=np.arange(len(names)),
         set_aside=set_aside,
     )
