@@ -70,16 +70,11 @@ def test_a_record_that_holds_something_else_is_named(tmp_path: Path, name: str) 
     write_json(tmp_path / runs.RUN, {"set_aside": []})
     (tmp_path / runs.METRICS).write_text("{}\n")
     runs.read_run(tmp_path)
+    (tmp_path / runs.METRICS).write_text("")
+    with pytest.raises(RunError, match=r"metrics.jsonl is empty: it is damaged"):
+        runs.read_run(tmp_path)
     write_json(tmp_path / name, ["something else"])
     with pytest.raises(RunError, match=f"{name} is damaged"):
-        runs.read_run(tmp_path)
-
-
-def test_a_finished_run_without_a_curve_is_damaged(tmp_path: Path) -> None:
-    runs.start(tmp_path, record(), {}, resume=False)
-    write_json(tmp_path / runs.RUN, {"set_aside": []})
-    (tmp_path / runs.METRICS).touch()
-    with pytest.raises(RunError, match=r"metrics.jsonl is empty: it is damaged"):
         runs.read_run(tmp_path)
 
 

@@ -35,13 +35,6 @@ def noise(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
-def test_rgb_keeps_its_pixels() -> None:
-    original = noise(5, 7, 3)
-    image = decode(encoded(Image.fromarray(original)))
-    assert image.mode == "RGB"
-    np.testing.assert_array_equal(np.asarray(image), original)
-
-
 def test_grey_and_black_and_white() -> None:
     grey = noise(4, 4)
     np.testing.assert_array_equal(pixels(encoded(Image.fromarray(grey))), np.repeat(grey[..., None], 3, axis=2))
@@ -58,19 +51,16 @@ def test_alpha_lies_on_white(mode: str) -> None:
     assert pixels(encoded(image))[0, :, 0].tolist() == [255, 127, 0]
 
 
-def test_palette_with_and_without_transparency() -> None:
+def test_transparency_of_palettes_and_of_a_colour() -> None:
+    image = Image.new("RGB", (2, 1), RED)
+    image.putpixel((1, 0), (0, 0, 9))
+    assert pixels(encoded(image, transparency=RED)).tolist() == [[[255, 255, 255], [0, 0, 9]]]
     palette = Image.new("P", (2, 1))
     palette.putpalette([*RED, 0, 0, 255])
     palette.putpixel((1, 0), 1)
     assert pixels(encoded(palette)).tolist() == [[[*RED], [0, 0, 255]]]
     assert pixels(encoded(palette, transparency=1)).tolist() == [[[*RED], [255, 255, 255]]]
     assert pixels(encoded(palette, transparency=bytes([0, 255]))).tolist() == [[[255, 255, 255], [0, 0, 255]]]
-
-
-def test_rgb_with_a_transparent_colour() -> None:
-    image = Image.new("RGB", (2, 1), RED)
-    image.putpixel((1, 0), (0, 0, 9))
-    assert pixels(encoded(image, transparency=RED)).tolist() == [[[255, 255, 255], [0, 0, 9]]]
 
 
 def test_cmyk_jpeg() -> None:

@@ -73,13 +73,11 @@ def test_what_the_library_writes_is_read(tmp_path: Path, png: Png) -> None:
 @pytest.mark.parametrize(
     ("path", "split"),
     [
-        ("imagenet1k-train-0000.tar", "train"),
         ("imagenet1k-validation-00.tar", "val"),
         ("valid_3.tar", "val"),
         ("test/0.tar", "test"),
         ("test/train-0.tar", "train"),
         ("constrained.tar", "train"),
-        ("testing-000.tar", "train"),
         ("test runs/0.tar", "train"),
     ],
 )
@@ -91,10 +89,8 @@ def test_the_split_is_a_word_of_the_name(path: str, split: str, tmp_path: Path, 
 @pytest.mark.parametrize(
     ("pattern", "expected"),
     [
-        ("a", ["a"]),
         ("{a,b}{c,}", ["ac", "a", "bc", "b"]),
         ("s-{08..11}.tar", ["s-08.tar", "s-09.tar", "s-10.tar", "s-11.tar"]),
-        ("{8..11}", ["8", "9", "10", "11"]),
         ("{3..1}", ["3", "2", "1"]),
         ("{000..2}", ["000", "001", "002"]),
         ("{t{0..1},v}-{a,b}", ["t0-a", "t0-b", "t1-a", "t1-b", "v-a", "v-b"]),

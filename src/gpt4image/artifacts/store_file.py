@@ -80,8 +80,7 @@ def connect_reader(path: Path) -> sqlite3.Connection:
     _refuse_orphaned_log(path)
     if not path.is_file():
         raise StoreError(
-            f"{path}: there is no description store; make one with `gpt4image describe` or "
-            f"`gpt4image descriptions import`."
+            f"{path}: there is no description store; make one with `gpt4image describe` or `descriptions import`."
         )
     _refuse_foreign_bytes(path)
     uri = path.absolute().as_uri()

@@ -122,21 +122,16 @@ def _why(error: BaseException) -> str:
 
 def _image_column(parts: Sequence[tuple[str, Dataset]], spec: str) -> str:
     """Return the name of the column that holds the images, in every split."""
-    features = parts[0][1].features
-    image = _first([name for name, kind in features.items() if _holds_image(kind)], IMAGE_NAMES)
-    if image is None:
-        raise DataError(
-            f"{spec}: no column holds images; its columns are {first_few(features, 20)}. Images are a column of the "
-            "type Image, or of structs of 'bytes' (binary) and 'path' (text)."
-        )
+    image = _first([name for name, kind in parts[0][1].features.items() if _holds_image(kind)], IMAGE_NAMES)
     for split, part in parts:
-        if not _holds_image(part.features.get(image)):
-            what = "holds none" if image in part.features else "is missing"
+        if image is None or not _holds_image(part.features.get(image)):
+            first = f"the images of {parts[0][0]} are in column {image!r}, but " if image else ""
             raise DataError(
-                f"{spec}: the images of {parts[0][0]} are in column {image!r}, which {what} in {split}, with the "
-                f"columns {first_few(part.features, 20)}. Give all splits the same image column."
+                f"{spec}: {first}no column of {split} holds {'these' if image else 'images'}; its columns are "
+                f"{first_few(part.features, 20)}. Images are a column of the type Image, or of structs of 'bytes' "
+                "(binary) and 'path' (text), in all splits the same."
             )
-    return image
+    return str(image)
 
 
 def _holds_image(kind: Any) -> bool:
