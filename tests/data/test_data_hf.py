@@ -235,16 +235,18 @@ def test_a_class_that_train_lacks_is_refused(tmp_path: Path, png: Png) -> None:
 def test_a_split_with_other_image_columns_is_refused(tmp_path: Path, png: Png) -> None:
     train = table({"image": [png(0)], "label": [0]}, image=Image(), label=Value("int64"))
     renamed, numbers = train.rename_column("image", "img"), Dataset.from_dict({"image": [1], "label": [0]})
-    with pytest.raises(DataError, match="in column 'image', which is missing in test, with the columns 'img', 'label'"):
+    with pytest.raises(
+        DataError, match="are in column 'image', but no column of test holds these; its columns are 'img', 'label'"
+    ):
         load_image_set(save(tmp_path / "renamed", train=train, test=renamed))
-    with pytest.raises(DataError, match="in column 'image', which holds none in test"):
+    with pytest.raises(DataError, match="are in column 'image', but no column of test holds these"):
         load_image_set(save(tmp_path / "numbers", train=train, test=numbers))
 
 
 @pytest.mark.parametrize("content", ["text", 1])
 def test_a_struct_of_other_types_is_no_image(tmp_path: Path, content: object) -> None:
     pq.write_table(pa.table({"image": [{"bytes": content, "path": "a.png"}]}), tmp_path / "set.parquet")
-    with pytest.raises(DataError, match=r"no column holds images; .*'bytes' \(binary\) and 'path' \(text\)"):
+    with pytest.raises(DataError, match=r"no column of train holds images; .*'bytes' \(binary\) and 'path' \(text\)"):
         load_image_set(f"hf:{tmp_path / 'set.parquet'}")
 
 
@@ -290,7 +292,7 @@ def test_what_the_library_does_not_load_is_refused_with_its_cause(tmp_path: Path
 
 def test_sets_that_do_not_fit_are_refused(tmp_path: Path, png: Png) -> None:
     Dataset.from_dict({"text": ["a"], "n": [1]}).save_to_disk(tmp_path / "text")
-    with pytest.raises(DataError, match="no column holds images; its columns are 'text', 'n'"):
+    with pytest.raises(DataError, match="no column of train holds images; its columns are 'text', 'n'"):
         load_image_set(f"hf:{tmp_path / 'text'}")
     data = table({"image": [png(0)]}, image=Image())
     DatasetDict({"x": data, "y": data}).save_to_disk(tmp_path / "splits")

@@ -30,7 +30,7 @@ def aside(images: ImageSet) -> dict[str, str]:
 
 
 def test_class_folders(tmp_path: Path, write_images: Write) -> None:
-    write_images(tmp_path, "dog/1.PNG", "cat/1.png", "cat/deep/er/2.png", "unlabelled/x.png")
+    write_images(tmp_path, "dog/1.PNG", "cat/1.png", "cat/deep/er/2.png", "unlabelled/x.png", "unlabeled/y.png")
     images = load(tmp_path)
     assert images.classes == ("cat", "dog")
     assert label_names(images) == {
@@ -38,6 +38,7 @@ def test_class_folders(tmp_path: Path, write_images: Write) -> None:
         "cat/deep/er/2.png": "cat",
         "dog/1.PNG": "dog",
         "unlabelled/x.png": None,
+        "unlabeled/y.png": None,
     }
     assert set(images.splits.tolist()) == {"train"}
     assert images.read(0) == (tmp_path / images.keys[0]).read_bytes()
@@ -113,7 +114,7 @@ def test_links(tmp_path: Path, write_images: Write) -> None:
     assert set(reasons) == {"cat/out.png", "cat/nothing.png", "cat/self.png", "cat/up", "cat/again", "dog/far"}
     assert "leads out" in reasons["cat/out.png"]
     assert "leads out" in reasons["dog/far"]
-    assert "nothing" in reasons["cat/nothing.png"]
+    assert "cannot be followed: No such file" in reasons["cat/nothing.png"]
     assert "read already" in reasons["cat/again"]
 
 
@@ -161,7 +162,7 @@ def test_a_folder_beside_train_that_is_no_split_is_named_with_its_images(tmp_pat
         (["Train/cat/1.png", "Test/cat/1.png"], "'Test' to 'test', 'Train' to 'train'"),
         (["Train/1.png", "test/2.png"], "'Train' to 'train'"),
         (["Train/cat/1.png", "bird/1.png"], "'Train' to 'train'"),
-        (["cat/1.png", "unlabeled/2.png"], "'unlabeled' to 'unlabelled'"),
+        (["cat/1.png", "Unlabeled/2.png"], "'Unlabeled' to 'unlabeled'"),
         (["train/cat/1.png", "train/Unlabelled/2.png"], "'train/Unlabelled' to 'unlabelled'"),
         (["Training/cat/1.png", "Testing/cat/2.png"], "'Testing' to 'test', 'Training' to 'train'"),
         (["train/cat/1.png", "dev/cat/2.png", "eval/cat/3.png"], "'dev' to 'val', 'eval' to 'test'"),

@@ -1,4 +1,4 @@
-"""What a stage returns: where its artefact is, the facts worth printing, and which items it set aside."""
+"""What a stage returns: the path of its result, facts to print, and the items that it skipped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class SetAside:
-    """One item that a stage could not use; the stage went on without it.
+    """One item that a stage skipped because it cannot be used.
 
     Attributes:
         name: key of the image, or file and line of the row.
@@ -27,11 +27,11 @@ class Outcome:
     """Result of one stage.
 
     Attributes:
-        path: the artefact (file or folder); None for stages that only look.
+        path: file or folder of the result; None for stages that write nothing.
         summary: JSON-serialisable facts, printed as ``name: value`` lines or, with ``--json``, as one object.
-        record: further JSON-serialisable facts, too many for people; printed with ``--json`` alone.
-        text: rendered text for people (a table, say), printed under the summary and left out of ``--json``.
-        set_aside: items not used; a stage with any ends with exit code 1.
+        record: extra JSON-serialisable facts, printed only with ``--json``.
+        text: text such as a table, printed under the summary and left out of ``--json``.
+        set_aside: skipped items; a stage with any ends with exit code 1.
     """
 
     path: Path | None = None

@@ -16,7 +16,7 @@ MAX_FILE_BYTES = 512 * 1024 * 1024
 
 
 class FileSource:
-    """Bytes of files, given as paths relative to a folder."""
+    """Bytes of files, by paths relative to a folder."""
 
     def __init__(self, root: Path, names: Sequence[str]) -> None:
         self._root = str(root.absolute())
@@ -27,7 +27,7 @@ class FileSource:
         return read_bounded(self._path(row))
 
     def digests(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
-        """Return the sha256 hex digest of each file's bytes; that of an unchanged file is remembered."""
+        """Return the sha256 hex digest of each file's bytes; that of an unchanged file is cached."""
         return file_digests([self._path(row) for row in rows])
 
     def _path(self, row: int) -> str:
@@ -61,7 +61,7 @@ def is_below(real_path: str, real_root: str) -> bool:
 
 
 def is_unicode(name: str) -> bool:
-    """Return whether the name of a file is valid UTF-8; what is not cannot be written down as a key."""
+    """Return whether the name of a file is valid UTF-8; other names cannot be written as keys."""
     try:
         name.encode()
     except UnicodeEncodeError:

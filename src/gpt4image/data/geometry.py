@@ -1,4 +1,4 @@
-"""Crop, shift and flip of the images of a batch: drawn once, applied to pixels and to whatever lies on them.
+"""Crop, shift and flip of the images of a batch: chosen once, applied to pixels and masks alike.
 
 Legend: B images, C channels, S stored side, T target side.
 """
@@ -32,13 +32,9 @@ class Geometry:
 
     @classmethod
     def shift(cls, offsets: Tensor, flipped: Tensor, side: int, size: int) -> Geometry:
-        """Return shifts by ``offsets`` (B, 2, 1) pixels (rows, columns) from the centre; borders are mirrored.
+        """Return shifts by ``offsets`` (B, 2, 1) int64 pixels (rows, columns) from the centre; borders are mirrored.
 
-        Args:
-            offsets: int64.
-            flipped: (B,) bool.
-            side: S.
-            size: T.
+        ``flipped`` is (B,) bool, ``side`` S and ``size`` T.
         """
         rows, columns = (torch.arange(size) + (side - size) // 2 + offsets).unbind(1)
         columns = torch.where(flipped[:, None], columns.flip(1), columns)

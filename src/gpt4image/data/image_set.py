@@ -1,4 +1,4 @@
-"""The image set: keys, digests, labels and splits of images whose bytes stay where they are."""
+"""The dataset: keys, digests, labels and splits of images whose bytes stay where they are."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gpt4image.base.outcome import SetAside
 from gpt4image.data.labels import NO_LABEL, rarest_classes
 
 SPLITS = ("train", "val", "test")
-# Names that folders, manifests and published sets use for them.
+# Names that folders, manifests and published datasets use for them.
 SPLIT_OF = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
@@ -24,7 +24,7 @@ class ImageSource(Protocol):
     """Where the bytes of images are."""
 
     def read(self, row: int) -> bytes:
-        """Return the bytes of one image, in a format that Pillow reads. Raises OSError where they cannot be read."""
+        """Return the bytes of one image, in a format that Pillow reads. Raises OSError."""
         ...
 
     def digests(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
@@ -34,7 +34,7 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageSet:
-    """N images of one set. Immutable; selecting images shares the source.
+    """N images of one dataset. Immutable; selecting images shares the source.
 
     Attributes:
         spec: the SPEC string it was loaded from.
@@ -45,7 +45,7 @@ class ImageSet:
         splits: (N,) str, each one of SPLITS.
         source: gives the bytes of image i as ``source.read(rows[i])``.
         rows: (N,) int64, position of each image in the source.
-        set_aside: images of the set that cannot be used, with the reason.
+        set_aside: skipped images, with the reason.
     """
 
     spec: str
@@ -58,7 +58,7 @@ class ImageSet:
     set_aside: tuple[SetAside, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse what no later stage could mend: lengths that differ, duplicate keys, labels out of range."""
+        """Check lengths, keys, labels and splits. Raises DataError."""
         if not len(self.keys) == len(self.labels) == len(self.splits) == len(self.rows):
             raise DataError(
                 f"{self.spec}: {len(self.keys)} keys, {len(self.labels)} labels, {len(self.splits)} splits and "
@@ -70,24 +70,27 @@ class ImageSet:
             seen: set[str] = set()
             twice = dict.fromkeys(key for key in self.keys if key in seen or seen.add(key))
             raise DataError(f"{self.spec}: keys must be unique, but these come twice: {first_few(twice)}.")
-        if self.labels.shape[1:] not in ((), (len(self.classes),)):
-            raise DataError(
-                f"{self.spec}: labels have the shape {self.labels.shape}; ({len(self)},) or "
-                f"({len(self)}, {len(self.classes)}) is needed."
-            )
-        several = self.labels.ndim == 2
-        out_of_range = (self.labels < NO_LABEL) | (self.labels >= (2 if several else len(self.classes)))
-        wrong = np.flatnonzero(out_of_range.any(axis=1) if several else out_of_range)
-        if len(wrong):
-            allowed = "0 (absent), 1 (present) or -1 (not known)"
-            raise DataError(
-                f"{self.spec}: labels must be "
-                f"{allowed if several else f'in 0..{len(self.classes) - 1}, or {NO_LABEL} for none'}; got "
-                f"{self.labels[out_of_range][0]} for {first_few(self.keys[i] for i in wrong)}."
-            )
-        strange = sorted(set(np.unique(self.splits).tolist()) - set(SPLITS))
-        if strange:
+        self._check_labels()
+        if strange := sorted(set(np.unique(self.splits).tolist()) - set(SPLITS)):
             raise DataError(f"{self.spec}: splits are {', '.join(SPLITS)}; got {first_few(strange)}.")
+
+    def _check_labels(self) -> None:
+        images, classes = len(self), len(self.classes)
+        if self.labels.shape[1:] not in ((), (classes,)):
+            raise DataError(
+                f"{self.spec}: labels have the shape {self.labels.shape}; ({images},) or ({images}, {classes}) is "
+                "needed."
+            )
+        if self.labels.ndim == 2:
+            limit, allowed = 2, "0 (absent), 1 (present) or -1 (not known)"
+        else:
+            limit, allowed = classes, f"in 0..{classes - 1}, or {NO_LABEL} for none"
+        wrong = (self.labels < NO_LABEL) | (self.labels >= limit)
+        if wrong.any():
+            keys = (self.keys[i] for i in np.unique(np.nonzero(wrong)[0]))
+            raise DataError(
+                f"{self.spec}: labels must be {allowed}; got {self.labels[wrong][0]} for {first_few(keys)}."
+            )
 
     def __len__(self) -> int:
         """Number of images."""
@@ -99,7 +102,7 @@ class ImageSet:
 
     @cached_property
     def digests(self) -> tuple[str, ...]:
-        """N sha256 hex digests of the image bytes: what descriptions belong to. Equal images share one."""
+        """N sha256 hex digests of the image bytes: descriptions belong to these. Equal images share one."""
         return self.source.digests(self.rows)
 
     @property
@@ -122,7 +125,7 @@ class ImageSet:
     def label_names(self, index: int) -> tuple[str, ...]:
         """Return the names of the classes of image ``index``; none where it has no label."""
         label = self.labels[index]
-        present = np.flatnonzero(label == 1) if self.labels.ndim == 2 else [label][: int(label != NO_LABEL)]
+        present = np.flatnonzero(label == 1) if self.labels.ndim == 2 else [label] if label != NO_LABEL else []
         return tuple(self.classes[k] for k in present)
 
     def indices(self, split: str) -> NDArray[np.int64]:
@@ -130,7 +133,7 @@ class ImageSet:
         return np.flatnonzero(self.splits == split)
 
     def select(self, indices: Sequence[int] | NDArray[np.int64]) -> ImageSet:
-        """Return the set of the images at ``indices``, in that order; digests that are known stay known."""
+        """Return the images at ``indices``, in that order; digests that are known stay known."""
         chosen = np.asarray(indices, dtype=np.int64)
         part = replace(
             self,
@@ -144,12 +147,9 @@ class ImageSet:
         return part
 
     def revised(self, *, labels: NDArray[Any] | None = None, splits: NDArray[np.str_] | None = None) -> ImageSet:
-        """Return the set of the same images with other labels or splits; digests that are known stay known."""
-        other = replace(
-            self,
-            labels=self.labels if labels is None else labels,
-            splits=self.splits if splits is None else splits,
-        )
+        """Return the same images with other labels or splits; digests that are known stay known."""
+        labels, splits = self.labels if labels is None else labels, self.splits if splits is None else splits
+        other = replace(self, labels=labels, splits=splits)
         if "digests" in self.__dict__:
             other.__dict__["digests"] = self.digests
         return other

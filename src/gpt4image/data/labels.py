@@ -1,4 +1,4 @@
-"""From the cells of a label column to class names and class numbers, and what is strange about classes."""
+"""From the cells of a label column to class names and class numbers, and checks of classes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from gpt4image.base.visible import visible
 NO_LABEL = -1
 MAX_CLASSES = 1_000_000
 MAX_LABEL_LETTERS = 1000
-MAX_SEVERAL = 20_000  # classes of a set with several per image, whose labels take a byte per image and class
+MAX_SEVERAL = 20_000  # classes where images have several, which takes a byte per image and class
 SEPARATOR = "|"  # between the names of several classes in one cell
-# Names of the label in published sets, the usual ones first.
+# Names of the label in published datasets, the usual ones first.
 LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")
 # Of these only lists are labels of an image: text of that name may be anything.
 LIST_NAMES = (*LABEL_NAMES, "tags")
@@ -29,22 +29,18 @@ _PRESENCE = {"1": 1, "1.0": 1, "true": 1, "0": 0, "0.0": 0, "false": 0, "": NO_L
 def encode_labels(
     cells: Sequence[object], spec: str, rows: Sequence[int] | None = None
 ) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Return the class names and the labels that a column of names or of numbers stands for.
+    """Return the class names and the (N,) labels that a column of names or of numbers stands for.
 
-    None, NaN, an empty cell and -1 mean no label. Whole numbers are class numbers: the classes are "0"
-    to the largest one.
-    Names are sorted.
+    None, NaN, an empty cell and -1 mean no label. Whole numbers are class numbers: the classes are "0" to the largest
+    one. Names are sorted.
 
     Args:
         cells: N cells: str, int, float or None.
-        spec: of the image set, for messages.
+        spec: of the dataset, for messages.
         rows: N row numbers for messages, where they are not 1 to N.
 
-    Returns:
-        Class names; (N,) int64 labels.
-
     Raises:
-        DataError: a number is below -1, too large to be a class number; a cell holds several values, or bytes.
+        DataError: a number is below -1 or too large; a cell holds several values, or bytes.
     """
     rows = rows or range(1, len(cells) + 1)
     for row, cell in zip(rows, cells, strict=True):
@@ -59,40 +55,38 @@ def encode_labels(
             )
     values = [_value(cell) for cell in cells]
     if all(isinstance(value, int) for value in values if value is not None):
-        numbers = np.array([NO_LABEL if value is None else value for value in values], dtype=object)
-        return _numbered(numbers, rows, spec)
+        numbers = [NO_LABEL if value is None else int(value) for value in values]
+        for row, number in zip(rows, numbers, strict=True):
+            if not NO_LABEL <= number < MAX_CLASSES:
+                raise DataError(
+                    f"{spec}: label {number} of row {row} is out of range; class numbers are 0 to {MAX_CLASSES - 1}, "
+                    "-1 stands for no label."
+                )
+        return tuple(map(str, range(max(numbers, default=NO_LABEL) + 1))), np.array(numbers, np.int64)
     names = ["" if value is None else str(value) for value in values]
-    classes = tuple(sorted({name for name in names if name}))
+    classes = tuple(sorted(set(names) - {""}))
     label_of = {name: label for label, name in enumerate(classes)} | {"": NO_LABEL}
     return classes, np.array([label_of[name] for name in names], dtype=np.int64)
 
 
 def encode_several(cells: Sequence[object], spec: str) -> tuple[tuple[str, ...], NDArray[np.int8]]:
-    """Return the class names and the labels of a column with several classes per image.
+    """Return the class names and the (N, K) labels of a column with several classes per image.
 
     A cell is a list of names or of class numbers, or a text of names between bars: ``red|round``. None, NaN, an empty
-    text and -1 mean no label; an empty list and a bar alone mean that no class is present.
-
-    Args:
-        cells: N cells.
-        spec: of the image set, for messages.
-
-    Returns:
-        K class names, as of ``encode_labels``; (N, K) int8 labels, 1 present, 0 absent, rows of -1 for no label.
+    text and -1 mean no label (a row of -1); an empty list and a bar alone mean that no class is present.
 
     Raises:
         DataError: a value is no class, there are too many classes, or names are not separated by bars.
     """
     lists = [_several(cell) for cell in cells]
     _require_bars(cells, spec)
-    places = [row for row, values in enumerate(lists) for _ in values or ()]
-    classes, numbers = encode_labels(
-        [value for values in lists for value in values or ()], spec, rows=[row + 1 for row in places]
-    )
+    rows = [row for row, values in enumerate(lists, 1) for _ in values or ()]
+    classes, numbers = encode_labels([value for values in lists for value in values or ()], spec, rows)
     if len(empty := np.flatnonzero(numbers == NO_LABEL)):
+        row = rows[empty[0]]
         raise DataError(
-            f"{spec}: row {places[empty[0]] + 1}, {str(cells[places[empty[0]]])[:50]!r}, has a class without a name "
-            f"among others. Remove it; for an image without a label leave the whole cell empty."
+            f"{spec}: row {row}, {str(cells[row - 1])[:50]!r}, has a class without a name among others. Remove it; for "
+            "an image without a label leave the whole cell empty."
         )
     if len(classes) > MAX_SEVERAL:
         raise DataError(
@@ -113,28 +107,20 @@ def label_matrix(present: Sequence[Sequence[int] | None], classes: int) -> NDArr
 
 
 def presence(cells: Sequence[object]) -> NDArray[np.int8] | None:
-    """Return (N,) int8 of a column of 1, 0, true, false and empty cells; None where another cell is among them."""
+    """Return (N,) int8 of a column of 1, 0, true, false and empty cells; None where it has another cell."""
     if any(isinstance(cell, list | dict) for cell in cells):
         return None
     code = {cell: _PRESENCE.get("" if cell is None else str(cell).strip().lower()) for cell in set(cells)}
-    if None in code.values():
-        return None
-    return np.fromiter((code[cell] for cell in cells), np.int8, len(cells))
+    return None if None in code.values() else np.fromiter((code[cell] for cell in cells), np.int8, len(cells))
 
 
 def used_classes(labels: NDArray[Any]) -> NDArray[np.int64]:
-    """Return the numbers of the classes that some image has, in order; (N,) and (N, K) labels as of an image set."""
+    """Return the numbers of the classes that some image has, in order; labels are those of an ``ImageSet``."""
     return np.flatnonzero((labels == 1).any(axis=0)) if labels.ndim == 2 else np.setdiff1d(labels, [NO_LABEL])
 
 
 def require_trained(classes: Sequence[str], labels: NDArray[Any], splits: NDArray[np.str_], spec: str) -> None:
-    """Refuse a class of val or test that no image of train has; a set without a label in train is left alone.
-
-    Args:
-        classes: class names.
-        labels: (N,) or (N, K), as of an image set.
-        splits: (N,) names of splits.
-        spec: of the image set, for messages.
+    """Refuse a class of val or test that no image of train has, unless no image of train has a label.
 
     Raises:
         DataError: naming the classes.
@@ -152,11 +138,6 @@ def require_trained(classes: Sequence[str], labels: NDArray[Any], splits: NDArra
 
 def refuse_gaps(classes: Sequence[str], labels: NDArray[Any], spec: str) -> None:
     """Refuse class numbers of which most have no image, such as years: each number below the largest is a class.
-
-    Args:
-        classes: class names, as ``encode_labels`` gives them.
-        labels: (N,) or (N, K), as of an image set.
-        spec: of the image set, for messages.
 
     Raises:
         DataError: naming the largest number.
@@ -182,50 +163,20 @@ def rarest_classes(labels: NDArray[np.int8]) -> NDArray[np.int64]:
     return np.where(present.any(axis=1), rarest_first[present[:, rarest_first].argmax(axis=1)], NO_LABEL)
 
 
-def differing_in_case(classes: Sequence[str]) -> list[tuple[str, ...]]:
-    """Return the groups of class names that differ in case alone; single letters are no such names."""
+def note_same_but_case(classes: Sequence[str], spec: str) -> None:
+    """Note on standard error which class names differ only in case: usually a slip. Single letters do not count."""
     groups: dict[str, list[str]] = {}
     for name in classes:
         groups.setdefault(name.casefold(), []).append(name)
-    return [tuple(group) for folded, group in groups.items() if len(group) > 1 and len(folded) > 1]
+    for folded, names in groups.items():
+        if len(names) > 1 and len(folded) > 1:
+            note_once(f"{spec} has the classes {first_few(names)}; if they are one class, give them one name.")
 
 
-@functools.cache  # said once, however often a comparison loads the set
+@functools.cache  # a comparison loads the same dataset many times
 def note_once(text: str) -> None:
-    """Say on standard error what is a slip as a rule, but not in every set."""
+    """Print a note on standard error about a usual slip, once per process."""
     console.print(f"Note: {visible(text)}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _several(cell: object) -> list[Any] | None:
-    """Return the values of a cell of several classes; None for no label."""
-    if isinstance(cell, list | tuple):
-        return list(cell)
-    if isinstance(cell, str) and SEPARATOR in cell:
-        return [name for name in cell.split(SEPARATOR) if name.strip()]
-    return None if _value(cell) is None else [cell]
-
-
-def _require_bars(cells: Sequence[object], spec: str) -> None:
-    texts = [(row, cell) for row, cell in enumerate(cells, 1) if isinstance(cell, str)]
-    if any(SEPARATOR in cell for _, cell in texts):
-        return
-    for separator in ";,":
-        if found := next(((row, cell) for row, cell in texts if separator in cell), None):
-            raise DataError(
-                f"{spec}: row {found[0]}, {found[1][:50]!r}: classes of one image are separated by {SEPARATOR!r}, not "
-                f"by {separator!r}. Where {separator!r} is part of a name, give one column of 0 and 1 per class."
-            )
-
-
-def _numbered(values: NDArray[np.object_], rows: Sequence[int], spec: str) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    for row, value in zip(rows, values, strict=True):
-        if not NO_LABEL <= value < MAX_CLASSES:
-            raise DataError(
-                f"{spec}: label {value} of row {row} is out of range; class numbers are 0 to {MAX_CLASSES - 1}, "
-                "-1 stands for no label."
-            )
-    labels = values.astype(np.int64)
-    return tuple(str(number) for number in range(labels.max(initial=NO_LABEL) + 1)), labels
 
 
 def _value(cell: object) -> int | str | None:
@@ -242,3 +193,24 @@ def _value(cell: object) -> int | str | None:
     else:
         value = None if cell is None else str(cell)
     return None if value == NO_LABEL else value
+
+
+def _several(cell: object) -> list[Any] | None:
+    """Return the values of a cell of several classes; None for no label."""
+    if isinstance(cell, list | tuple):
+        return list(cell)
+    if isinstance(cell, str) and SEPARATOR in cell:
+        return [name for name in cell.split(SEPARATOR) if name.strip()]
+    return None if _value(cell) is None else [cell]
+
+
+def _require_bars(cells: Sequence[object], spec: str) -> None:
+    """Refuse texts with commas or semicolons where no text has a bar: they separate classes as a rule."""
+    texts = {row: cell for row, cell in enumerate(cells, 1) if isinstance(cell, str)}
+    found = [(row, text, sign) for row, text in texts.items() for sign in ";," if sign in text]
+    if found and not any(SEPARATOR in text for text in texts.values()):
+        row, text, sign = found[0]
+        raise DataError(
+            f"{spec}: row {row}, {text[:50]!r}: classes of one image are separated by {SEPARATOR!r}, not by {sign!r}. "
+            f"Where {sign!r} is part of a name, give one column of 0 and 1 per class."
+        )

@@ -13,15 +13,16 @@ from __future__ import annotations
 import csv
 import difflib
 import functools
+import itertools
 import os
 import posixpath
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from gpt4image.base.errors import ConfigError, DataError, first_few, nearest, parsing
@@ -38,7 +39,7 @@ CLASS_COLUMN = "label:"
 def load_manifest(argument: str) -> ImageSet:
     """Load the images that a CSV (UTF-8, comma) or Parquet file lists.
 
-    Rows whose file is missing or lies outside the manifest's folder are set aside by name.
+    Rows whose file is missing or lies outside the manifest's folder are skipped by name.
 
     Raises:
         ConfigError: no file is given, or one of another kind.
@@ -51,17 +52,17 @@ def load_manifest(argument: str) -> ImageSet:
     file = expanded(argument)
     table = _read_table(file, spec)
     given = [_text(path) for path in table["path"]]
-    located = _Locator(file.parent).locate_all(given)
-    rows = [row for row, place in enumerate(located) if place.file]
+    located = _locate_all(file.parent, given)
+    rows = [row for row, (_, fault) in enumerate(located) if not fault]
     set_aside = tuple(
-        SetAside(name=given[row] or f"{file.name}, row {row + 1}", reason=place.fault)
-        for row, place in enumerate(located)
-        if not place.file
+        SetAside(name=path or f"{file.name}, row {row}", reason=fault)
+        for row, (path, (_, fault)) in enumerate(zip(given, located, strict=True), 1)
+        if fault
     )
     if not rows:
         first = f" The first: {set_aside[0].name!r}, {set_aside[0].reason}." if set_aside else ""
         raise DataError(f"{spec}: none of its {len(given)} rows names an image that can be used.{first}")
-    classes, labels = _labels(table, [bool(place.file) for place in located], spec)
+    classes, labels = _labels(table, [not fault for _, fault in located], spec)
     splits = _splits(table["split"], spec) if "split" in table else ["train"] * len(given)
     keys = [_text(key) for key in table["key"]] if "key" in table else [posixpath.normpath(path) for path in given]
     if "" in keys:
@@ -72,7 +73,7 @@ def load_manifest(argument: str) -> ImageSet:
         keys=tuple(keys[row] for row in rows),
         labels=labels[rows],
         splits=np.array([splits[row] for row in rows]),
-        source=FileSource(file.parent, [located[row].file for row in rows]),
+        source=FileSource(file.parent, [located[row][0] for row in rows]),
         rows=np.arange(len(rows)),
         set_aside=set_aside,
     )
@@ -84,27 +85,54 @@ def _read_table(file: Path, spec: str) -> dict[str, list[Any]]:
         raise ConfigError(f"{spec}: a manifest is a .csv or a .parquet file, got {file.suffix or 'no extension'!r}.")
     if not file.is_file():
         raise DataError(f"{spec}: there is no such file.")
-    return _read_csv(file, spec) if file.suffix == ".csv" else _read_parquet(file, spec)
+    if file.suffix == ".csv":
+        return _read_csv(file, spec)
+    with parsing(f"{spec}: not a Parquet file that can be read"):
+        table = pq.read_table(file)
+        table.validate(full=True)
+        columns = {name: cells.to_pylist() for name, cells in zip(table.column_names, table.columns, strict=True)}
+    return _checked(table.column_names, columns, spec)
 
 
-def _require_unique(names: Sequence[str], spec: str) -> None:
-    if twice := [name for name in names if list(names).count(name) > 1]:
+def _read_csv(file: Path, spec: str) -> dict[str, list[Any]]:
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            reader = csv.reader(lines, strict=True)
+            header = [name.strip() for name in next(reader, [])]
+            rows = [row for row in reader if row]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataError(f"{spec}: not a CSV file in UTF-8: {error}.") from None
+    separator = next((letter for letter in ";\t|" if len(header) == 1 and letter in header[0]), None)
+    advice = (
+        " The first line must name the columns, for instance: path,label."
+        if separator is None
+        else f" Columns are separated by commas, not by {separator!r}."
+    )
+    whole = list(itertools.takewhile(lambda row: len(row) == len(header), rows))
+    columns = {name: [row[place] for row in whole] for place, name in enumerate(header)}
+    table = _checked(header, columns, spec, advice)
+    if len(whole) < len(rows):
+        cells = len(rows[len(whole)])
+        raise DataError(f"{spec}: row {len(whole) + 1} has {cells} cells, but there are {len(header)} columns.")
+    return table
+
+
+def _checked(names: Sequence[str], table: dict[str, list[Any]], spec: str, advice: str = "") -> dict[str, list[Any]]:
+    """Return the table of a manifest, or refuse its columns; the advice is for a table that has none of them."""
+    if twice := [name for name in table if list(names).count(name) > 1]:
         raise DataError(f"{spec}: column {twice[0]!r} is there more than once; keep the one that counts.")
-
-
-def _require_columns(table: dict[str, list[Any]], spec: str, advice: str = "") -> None:
-    """Refuse a table whose columns are not those of a manifest; the advice is for one that has none of them."""
-    unknown = [name for name in table if name not in COLUMNS and not _is_class(name, table[name])]
+    unknown = [name for name in names if name not in COLUMNS and not _is_class(name, table[name])]
     if unknown or "path" not in table:
         lack = "" if "path" in table else " Column 'path' is missing."
         close = difflib.get_close_matches(unknown[0], COLUMNS, n=1) if unknown else []
         wrong = f" Column {unknown[0]!r} is none of these." if unknown else ""
-        hint = f" Did you mean {close[0]!r}?" if close else "" if set(table) & set(COLUMNS) else advice
+        hint = f" Did you mean {close[0]!r}?" if close else ""
         raise DataError(
-            f"{spec}: its columns are {', '.join(map(repr, table)) or 'none'}; allowed are path, label (one class per "
+            f"{spec}: its columns are {', '.join(map(repr, names)) or 'none'}; allowed are path, label (one class per "
             f"image), labels or tags (several, separated by {SEPARATOR!r}), split, key, and columns of 0, 1 or empty "
-            f"cells, one per class.{lack}{wrong}{hint}"
+            f"cells, one per class.{lack}{wrong}{hint}{'' if set(table) & set(COLUMNS) else advice}"
         )
+    return table
 
 
 def _is_class(name: str, cells: Sequence[Any]) -> bool:
@@ -153,42 +181,6 @@ def _presence(name: str, cells: Sequence[Any], spec: str) -> NDArray[np.int8]:
     return found
 
 
-def _read_csv(file: Path, spec: str) -> dict[str, list[Any]]:
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            reader = csv.reader(lines, strict=True)
-            header = [name.strip() for name in next(reader, [])]
-            rows = [row for row in reader if row]
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"{spec}: not a CSV file in UTF-8: {error}.") from None
-    separator = next((letter for letter in ";\t|" if len(header) == 1 and letter in header[0]), None)
-    _require_unique(header, spec)
-    wrong = next((number for number, row in enumerate(rows, 1) if len(row) != len(header)), None)
-    table = {name: [row[column] for row in rows[: wrong and wrong - 1]] for column, name in enumerate(header)}
-    _require_columns(
-        table,
-        spec,
-        " The first line must name the columns, for instance: path,label."
-        if separator is None
-        else f" Columns are separated by commas, not by {separator!r}.",
-    )
-    if wrong is not None:
-        raise DataError(f"{spec}: row {wrong} has {len(rows[wrong - 1])} cells, but there are {len(header)} columns.")
-    return table
-
-
-def _read_parquet(file: Path, spec: str) -> dict[str, list[Any]]:
-    import pyarrow.parquet as pq
-
-    with parsing(f"{spec}: not a Parquet file that can be read"):
-        table = pq.read_table(file)
-        _require_unique(table.column_names, spec)
-        table.validate(full=True)
-        columns = {name: table[name].to_pylist() for name in table.column_names}
-    _require_columns(columns, spec)
-    return columns
-
-
 def _splits(cells: Sequence[Any], spec: str) -> list[str]:
     names = [_text(cell) for cell in cells]
     for row, name in enumerate(names, 1):
@@ -201,40 +193,25 @@ def _text(cell: Any) -> str:
     return "" if cell is None else str(cell)
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where a row's image is, relative to the manifest's folder; or else why it cannot be used."""
+def _locate_all(folder: Path, paths: Sequence[str]) -> list[tuple[str, str]]:
+    """Return for each path the file below ``folder``, relative to it, or else why it cannot be used: (file, fault)."""
+    root = os.path.realpath(folder)
+    real_folder = functools.cache(os.path.realpath)  # each folder is looked up once
 
-    file: str = ""
-    fault: str = ""
-
-
-class _Locator:
-    """Finds files below one folder, links followed; each folder is looked up once."""
-
-    def __init__(self, folder: Path) -> None:
-        self._root = os.path.realpath(folder)
-        self._real_folder = functools.cache(os.path.realpath)
-
-    def locate_all(self, paths: Sequence[str]) -> list[_Place]:
-        return [self._locate(path) for path in paths]
-
-    def _locate(self, path: str) -> _Place:
-        if not path:
-            return _Place(fault="its path is empty")
-        if "\0" in path:
-            return _Place(fault="its path holds a NUL character")
-        folder, name = os.path.split(os.path.join(self._root, path))  # noqa: PTH118
-        real_file = os.path.join(self._real_folder(folder), name)  # noqa: PTH118
+    def locate(path: str) -> tuple[str, str]:
+        if not path or "\0" in path:
+            return "", "its path holds a NUL character" if path else "its path is empty"
+        parent, name = os.path.split(os.path.join(root, path))  # noqa: PTH118
+        file = os.path.join(real_folder(parent), name)  # noqa: PTH118
         try:
-            mode = os.lstat(real_file).st_mode
+            mode = os.lstat(file).st_mode
             if stat.S_ISLNK(mode):
-                real_file = os.path.realpath(real_file)
-                mode = os.stat(real_file).st_mode  # noqa: PTH116
+                file = os.path.realpath(file)
+                mode = os.stat(file).st_mode  # noqa: PTH116
         except OSError as error:
-            return _Place(fault=f"cannot be found: {error.strerror}")
-        if not is_below(real_file, self._root):
-            return _Place(fault="leads out of the folder of the manifest")
-        if not stat.S_ISREG(mode):
-            return _Place(fault="is not a file")
-        return _Place(file=os.path.relpath(real_file, self._root))
+            return "", f"cannot be found: {error.strerror}"
+        if not is_below(file, root):
+            return "", "leads out of the folder of the manifest"
+        return (os.path.relpath(file, root), "") if stat.S_ISREG(mode) else ("", "is not a file")
+
+    return [locate(path) for path in paths]

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import NoneType
 
 import numpy as np
 
@@ -43,13 +44,13 @@ def load_webdataset(argument: str) -> ImageSet:
     numbers get their names from ``classnames.txt``, a name a line, beside the shards or one folder above. The key of an
     image is its sample's name; where splits share names, those outside train get the split's name in front.
 
-    Set aside by name: samples without an image, with an unreadable label, cut off or linked; shards from where they are
+    Skipped by name: samples without an image, with an unreadable label, cut off or linked; shards from where they are
     damaged on.
 
     Raises:
         ConfigError: no pattern is given, or it is no path on this machine.
-        DataError: a part of the pattern fits no file, there are no images, two shards of a split share a name, most
-            class numbers are empty, there are fewer class names than classes, or one of these comes twice.
+        DataError: a part of the pattern fits no file, there are no images, two shards of a split share a name, some
+            labels are lists, most class numbers are empty, or ``classnames.txt`` does not fit.
     """
     spec = f"webdataset:{argument}"
     if not argument:
@@ -59,19 +60,16 @@ def load_webdataset(argument: str) -> ImageSet:
     paths = _shards(argument, spec)
     indices = _index_all(paths)
     set_aside = tuple(SetAside(name=name, reason=reason) for index in indices for name, reason in index.set_aside)
-    counts = [len(index.names) for index in indices]
+    counts = [len(index.images) for index in indices]
     if not sum(counts):
-        why = f" Set aside: {first_few(f'{item.name}: {item.reason}' for item in set_aside)}." if set_aside else ""
+        why = f" Skipped: {first_few(f'{item.name}: {item.reason}' for item in set_aside)}." if set_aside else ""
         raise DataError(
             f"{spec}: no images in {len(paths)} shards; images are members named NAME.jpg and the like.{why}"
         )
+    names, starts, lengths, cells = zip(*(image for index in indices for image in index.images), strict=True)
     splits = np.repeat([_split_of(path) for path in paths], counts)
-    names = list(itertools.chain.from_iterable(index.names for index in indices))
-    cells = [cell for index in indices for cell in index.cells]
     several = any(isinstance(cell, list) for cell in cells)
-    if several and (
-        others := [names[row] for row, cell in enumerate(cells) if not (cell is None or isinstance(cell, list))]
-    ):
+    if several and (others := [names[row] for row, cell in enumerate(cells) if not isinstance(cell, list | NoneType)]):
         raise DataError(
             f"{spec}: the label of some samples is a list, but not that of {first_few(others)}; give all of them lists "
             "for several classes per image, or none."
@@ -80,17 +78,14 @@ def load_webdataset(argument: str) -> ImageSet:
     named = _class_names(classes, paths[0], spec)
     if named == classes:
         refuse_gaps(classes, labels, spec)
+    shard = np.repeat(np.arange(len(paths), dtype=np.int32), counts)
     return ImageSet(
         spec=spec,
         classes=named,
         keys=tuple(_keys(names, splits.tolist())),
         labels=labels,
         splits=splits,
-        source=ShardSource(
-            paths,
-            np.repeat(np.arange(len(paths), dtype=np.int32), counts),
-            np.array([span for index in indices for span in zip(index.starts, index.lengths, strict=True)], np.int64),
-        ),
+        source=ShardSource(paths, shard, np.array([starts, lengths], np.int64).T),
         rows=np.arange(len(names)),
         set_aside=set_aside,
     )
@@ -106,10 +101,10 @@ def expand_braces(pattern: str) -> Iterator[str]:
     if end < 0:
         yield pattern
         return
-    for word in words:
-        for middle in _numbers(word) if len(words) == 1 else expand_braces(word):
-            for rest in expand_braces(pattern[end:]):
-                yield pattern[:start] + middle + rest
+    numbers = _RANGE.fullmatch(words[0]) if len(words) == 1 else None
+    for middle in itertools.chain.from_iterable(map(expand_braces, words)) if numbers is None else _numbers(numbers):
+        for rest in expand_braces(pattern[end:]):
+            yield pattern[:start] + middle + rest
 
 
 def _alternatives(pattern: str, start: int) -> tuple[list[str], int]:
@@ -126,16 +121,11 @@ def _alternatives(pattern: str, start: int) -> tuple[list[str], int]:
     return [], -1
 
 
-def _numbers(inside: str) -> Iterator[str]:
-    """Yield the numbers of a range; anything else is the only word of its braces."""
-    numbers = _RANGE.fullmatch(inside)
-    if numbers is None:
-        yield from expand_braces(inside)
-        return
-    first, last = int(numbers[1]), int(numbers[2])
+def _numbers(found: re.Match[str]) -> Iterator[str]:
+    first, last = int(found[1]), int(found[2])
     step = 1 if last >= first else -1
-    width = max(map(len, numbers.groups())) if "0" in (numbers[1][0], numbers[2][0]) else 0
-    yield from (f"{number:0{width}}" for number in range(first, last + step, step))
+    width = max(map(len, found.groups())) if "0" in (found[1][0], found[2][0]) else 0
+    return (f"{number:0{width}}" for number in range(first, last + step, step))
 
 
 def _shards(argument: str, spec: str) -> list[str]:
@@ -144,14 +134,16 @@ def _shards(argument: str, spec: str) -> list[str]:
     missing: list[str] = []
     for number, pattern in enumerate(expand_braces(str(expanded(argument)))):
         if number == MAX_SHARDS:
-            raise DataError(f"{spec}: the pattern stands for more than {MAX_SHARDS:,} shards; is that what was meant?")
+            raise DataError(f"{spec}: the pattern stands for more than {MAX_SHARDS:,} shards; correct the pattern.")
         names = [pattern] if os.path.isfile(pattern) else sorted(glob.glob(pattern))  # noqa: PTH113, PTH207
         found = [name for name in names if os.path.isfile(name)]  # noqa: PTH113
         paths |= dict.fromkeys(map(os.path.abspath, found))
         if not found:
             missing.append(pattern)
     if missing:
-        raise DataError(f"{spec}: there is no file {first_few(missing)}. Shards that are missing would be missed.")
+        raise DataError(
+            f"{spec}: there is no file {first_few(missing)}. Restore missing shards, or correct the pattern."
+        )
     return list(paths)
 
 
@@ -174,10 +166,9 @@ def _split_of(path: str) -> str:
 
 def _keys(names: Sequence[str], splits: Sequence[str]) -> list[str]:
     splits_of = Counter(name for name, _ in set(zip(names, splits, strict=True)))
-    shared = {name for name, count in splits_of.items() if count > 1}
-    return [
-        f"{split}/{name}" if split != "train" and shared else name for name, split in zip(names, splits, strict=True)
-    ]
+    if all(count == 1 for count in splits_of.values()):
+        return list(names)
+    return [name if split == "train" else f"{split}/{name}" for name, split in zip(names, splits, strict=True)]
 
 
 def _class_names(classes: tuple[str, ...], first_shard: str, spec: str) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from gpt4image.base.errors import TableError
 from gpt4image.base.outcome import Outcome
 from gpt4image.config import LabelConfig
 from gpt4image.data import NO_LABEL, ImageSet, load_with_splits
-from gpt4image.data.splits import stand_ins
+from gpt4image.data.splits import representatives
 from gpt4image.encoding.class_names import ClassNames, find_class_names, not_read
 from gpt4image.labelling.label_noise import suspected_errors
 from gpt4image.labelling.label_page import Shown, in_words, write_page
@@ -52,7 +52,7 @@ def label(config: LabelConfig) -> Outcome:
     table = open_table(config.embeddings)
     images = load_with_splits(config.data, val_fraction=config.val_fraction, test_fraction=config.test_fraction)
     preferred = 2 * (images.splits != "train") + (images.labels == NO_LABEL)
-    images = images.select(np.unique(stand_ins(images.digests, preferred)))  # no copy may be in another fold
+    images = images.select(np.unique(representatives(images.digests, preferred)))  # no copy may be in another fold
     names = find_class_names(config.embeddings, "auto", images.classes)
     texts = Texts(*table.vectors(images.digests), names.vectors)
     train = images.splits == "train"

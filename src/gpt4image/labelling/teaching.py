@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gpt4image.base.errors import ConfigError
 from gpt4image.data.image_set import NO_LABEL
-from gpt4image.data.splits import stand_ins
+from gpt4image.data.splits import representatives
 from gpt4image.labelling.label_noise import judge
 from gpt4image.labelling.predictions import Predictions, predict_labels
 from gpt4image.labelling.text_vectors import Texts, unit
@@ -44,7 +44,7 @@ def predict_training(data: TrainingData, seed: int, names: NDArray[np.float32] |
     """
     train = data.indices("train")
     labels, digests = data.labels[train], [data.image_set.digests[i] for i in train]
-    read, copy_of = np.unique(stand_ins(digests, labels == NO_LABEL), return_inverse=True)
+    read, copy_of = np.unique(representatives(digests, labels == NO_LABEL), return_inverse=True)
     predictions = predict_labels(texts_of(data, names).take(train[read]), labels[read], len(data.classes), seed)
     out_of_fold = predictions.out_of_fold[copy_of] & (labels != NO_LABEL)
     return replace(predictions, probabilities=predictions.probabilities[copy_of], out_of_fold=out_of_fold)
