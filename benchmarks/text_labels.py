@@ -25,10 +25,11 @@ from gpt4image.base.files import read_json_lines
 from gpt4image.data.splits import flip_labels
 from gpt4image.encoding.class_names import CLASS_NAME_PROMPT
 from gpt4image.encoding.text_encoders import load_text_encoder
-from gpt4image.labelling.label_noise import find_doubtful
+from gpt4image.labelling.label_noise import suspected
 from gpt4image.labelling.predictions import Predictions, predict_labels
 from gpt4image.labelling.suggest import to_describe, to_label
 from gpt4image.labelling.text_vectors import Texts, smooth
+from gpt4image.tasks.classification import Classification
 from gpt4image.training.targets import blend, class_targets, explained
 
 DATA = Path(os.environ.get("GPT4IMAGE_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
@@ -110,7 +111,7 @@ def read(name: str, texts: Texts, given: Ints, seed: int) -> Predictions:
 def targets_by(predictions: Predictions, given: Ints) -> NDArray[np.float32]:
     """Return the (n, K) targets that training makes of predictions."""
     explains = explained(predictions.probabilities, given, predictions.out_of_fold)
-    return class_targets(predictions.probabilities, given, predictions.noise, explains)
+    return class_targets(Classification(), predictions.probabilities, given, predictions.noise, explains)
 
 
 def scores(probabilities: NDArray[np.float32], labels: Ints) -> tuple[float, float, float]:
@@ -196,7 +197,7 @@ def with_noise(name: str, kept: int | None, kind: str, rate: float, seed: int) -
     predictions = read(name, texts_of(name), given, seed)
     said, held, hidden = predictions.probabilities, predictions.out_of_fold, given < 0
     target = blend(said, given, predictions.noise)
-    named, wrong = find_doubtful(said[held], given[held]), given[held] != labels[held]
+    named, wrong = suspected(said[held], given[held]), given[held] != labels[held]
     hits, nothing = (named & wrong).sum(), float("nan")
     return (
         predictions.noise.rate,
