@@ -254,5 +254,5 @@ def test_wrong_labels_are_no_measure_of_the_texts(tmp_path, noisy):
 
 def test_none_of_the_doubtful_labels_may_be_asked_for(tmp_path, noisy):
     found = run(tmp_path, noisy, doubtful=0)
-    assert f"{found.summary['doubtful']} doubtful labels; none shown, as asked." in found.text
+    assert f"{found.summary['doubtful']} suspected label errors; none shown, as asked." in found.text
     assert found.summary["doubtful"] > 0

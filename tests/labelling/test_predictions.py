@@ -11,7 +11,7 @@ from gpt4image.base.errors import TableError
 from gpt4image.base.files import read_json_lines
 from gpt4image.data.splits import flip_labels
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
-from gpt4image.labelling.label_noise import find_doubtful
+from gpt4image.labelling.label_noise import suspected
 from gpt4image.labelling.predictions import predict_labels
 from gpt4image.labelling.text_classifier import Classification, classify
 from gpt4image.labelling.text_vectors import Texts
@@ -96,7 +96,7 @@ def test_planted_wrong_labels_are_found(request, name: str, precision: float, re
     vectors, labels, n_classes = request.getfixturevalue(name)
     given = flip_labels(labels, np.arange(len(labels)), 0.2, n_classes, 0)
     read = predict_labels(Texts(vectors, np.ones(len(labels), bool)), given, n_classes, 0)
-    found, planted = find_doubtful(read.probabilities, given), given != labels
+    found, planted = suspected(read.probabilities, given), given != labels
     assert (found & planted).sum() / found.sum() > precision
     assert (found & planted).sum() / planted.sum() > recall
 

@@ -23,7 +23,7 @@ from gpt4image.config.arms import ARMS, Arm
 from gpt4image.config.base import flag_of
 from gpt4image.config.learning import OF_ALIGNMENT, OF_TEXT_LABELS
 from gpt4image.encoding.class_names import ClassNames, not_read
-from gpt4image.labelling.predictions import require_two_classes
+from gpt4image.labelling.predictions import require_learnable
 from gpt4image.tasks.base import Task
 from gpt4image.training import auto
 from gpt4image.training.prepare import Prepared, prepare, require_batch, require_selectable
@@ -284,7 +284,7 @@ def _require_readable(who: str, regime: Regime, left: TrainingData) -> None:
     """
     train, described = left.indices("train"), _described(left)
     try:
-        require_two_classes(described[train], left.labels[train])
+        require_learnable(described[train], left.labels[train])
     except TableError as error:
         raise TableError(f"{who}{f', after {regime.asked}' if regime.asked else ''}: {error}") from None
 

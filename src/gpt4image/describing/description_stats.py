@@ -81,11 +81,7 @@ def all_results(
 
 def class_names(images: ImageSet) -> dict[str, str]:
     """Return the class of each image that has exactly one by digest, as folders and manifests write it."""
-    return {
-        digest: names[0]
-        for row, digest in enumerate(images.digests)
-        if len(names := images.label_names(row)) == 1
-    }
+    return {digest: names[0] for row, digest in enumerate(images.digests) if len(names := images.label_names(row)) == 1}
 
 
 def stored_flaws(result: Description, class_name: str | None) -> list[Flaw]:

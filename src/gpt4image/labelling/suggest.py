@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.base.files import write_text
+from gpt4image.base.visible import csv_cell, in_one_line
 from gpt4image.data.image_set import NO_LABEL
 
 Floats = NDArray[np.floating]
@@ -121,20 +125,7 @@ def to_describe(described: Bools, labels: Ints, candidates: Ints, count: int) ->
 def write_suggestions(
     path: Path, suggestions: Sequence[Suggestion], keys: Sequence[str], guesses: Sequence[str]
 ) -> None:
-    """Write suggestions as CSV, atomically: rank, action, key, what the class is taken for, doubt, why.
-
-    Args:
-        path: of the file.
-        suggestions: in their order.
-        keys: key of each.
-        guesses: the most probable class of each; empty where nothing is known.
-    """
-    import csv
-    import io
-
-    from gpt4image.base.files import write_text
-    from gpt4image.base.visible import csv_cell, in_one_line
-
+    """Write suggestions in their order as CSV: rank, action, key, guess (empty where nothing is known), doubt, why."""
     buffer = io.StringIO()
     rows = csv.writer(buffer, lineterminator="\n")
     rows.writerow(("rank", "action", "key", "guess", "doubt", "why"))
@@ -142,6 +133,6 @@ def write_suggestions(
     for item, key, guess in zip(suggestions, keys, guesses, strict=True):
         ranks[item.action] += 1
         doubt = "" if item.doubt is None else f"{item.doubt:.4f}"
-        cells = (csv_cell(in_one_line(text)) for text in (key, guess))
-        rows.writerow((ranks[item.action], item.action, *cells, doubt, csv_cell(in_one_line(item.why))))
+        cells = (csv_cell(in_one_line(text)) if text else "" for text in (key, guess))
+        rows.writerow((ranks[item.action], item.action, *cells, doubt, item.why))
     write_text(path, buffer.getvalue())

@@ -89,7 +89,7 @@ def gather_run(ready: Prepared, run_dir: Path) -> list[SetAside]:
     if ready.data.text is not None:
         work[EXAMPLES] = lambda: _examples_of_run(ready, run_dir)
         work[DESCRIPTIONS] = lambda: write_descriptions(run_dir / DESCRIPTIONS, ready)
-    if ready.config.text_labels is not None:
+    if ready.config.text_labels is not None and ready.data.task.exclusive:
         work[DOUBTFUL] = lambda: _doubts_of_run(ready, run_dir)
     return _all(work)
 
@@ -181,7 +181,7 @@ def _most_labels(comparisons: Sequence[_Finished]) -> _Finished | None:
     def labels(one: _Finished) -> int:
         return int(one.data.task.known(one.data.labels[one.data.indices("train")]).sum())
 
-    may_be_read = [one for one in comparisons if not one.plan.class_conditioned]
+    may_be_read = [one for one in comparisons if one.data.task.exclusive and not one.plan.class_conditioned]
     cheap = [one for one in may_be_read if "text-labels" in one.plan.members or labels(one) <= FEW]
     return max(cheap, key=labels, default=None)
 
