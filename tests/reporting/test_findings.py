@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from gpt4image.artifacts.run_records import Comparison, OtherImages
 from gpt4image.reporting import findings
-from gpt4image.reporting.records import Comparison, OtherImages
 from synthetic_records import MEANS, arm_record, comparison_record, pair_record
 
 ORACLE = {"text-labels": 0.47, "oracle": 0.5}

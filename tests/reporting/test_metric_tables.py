@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from gpt4image.artifacts.run_records import Comparison
 from gpt4image.reporting.metric_tables import (
     absent_notes,
     all_tables,
@@ -12,7 +13,6 @@ from gpt4image.reporting.metric_tables import (
     metric_label,
     metric_tables,
 )
-from gpt4image.reporting.records import Comparison
 from gpt4image.reporting.report import write_report
 from synthetic_records import comparison_record, write_comparison
 

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from gpt4image.artifacts import runs
 from gpt4image.base.checksums import require_recorded
-from gpt4image.base.errors import first_few
+from gpt4image.base.errors import DamagedError, first_few
 from gpt4image.base.files import read_json, read_parquet
 from gpt4image.comparing.members import Member
 from gpt4image.comparing.regimes import Regime
 from gpt4image.comparing.statistics import crossed, mean_ci, paired
 from gpt4image.config import CompareConfig
 from gpt4image.config.arms import ARMS
-from gpt4image.data.image_set import ImageSet
+from gpt4image.data.image_set import NO_LABEL, ImageSet
 from gpt4image.data.splits import seen_in_training
 from gpt4image.reporting.findings import condition
 from gpt4image.tasks.base import Labels, Task
@@ -31,7 +31,7 @@ PREDICTIONS = "predictions-test.parquet"
 
 
 def summarise(
-    config: CompareConfig, members: Mapping[str, Member], data: TrainingData, said: Sequence[str] = ()
+    config: CompareConfig, members: Mapping[str, Member], data: TrainingData, plan_notes: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Return the record of one comparison, as comparison.json holds it.
 
@@ -39,7 +39,7 @@ def summarise(
         config: its options.
         members: finished and measured runs.
         data: of the comparison, before anything was taken away.
-        said: notes of its plan.
+        plan_notes: of its plan.
     """
     left = Regime.of(config).apply(data, config.first_seed)
     folders = {name: member.folders for name, member in members.items()}
@@ -76,9 +76,9 @@ def summarise(
         "environment": read_json(first / runs.ENVIRONMENT),
         "command": runs.command(),
         "notes": [
-            *notes(config, members, data.image_set),
+            *notes(config, members, data.image_set, data.task),
             *small_classes(data.task, data.labels[left.indices("train")], data.classes, config.labels_per_class),
-            *said,
+            *plan_notes,
         ],
     }
 
@@ -101,7 +101,7 @@ def small_classes(task: Task, labels: Labels, classes: Sequence[str], k: int | N
 
 
 def _doubtful(folders: Mapping[str, Sequence[Path]], seeds: range) -> list[dict[str, Any]]:
-    """Return, per seed, how well the first arm with text labels named the labels that were flipped."""
+    """Return, per seed, how well the first arm with text labels found the labels that were flipped."""
     for runs_of_arm in folders.values():
         found = [run / runs.DOUBTFUL for run in runs_of_arm]
         if all(path.is_file() for path in found):
@@ -128,25 +128,25 @@ def pairs_of(members: Mapping[str, Member]) -> list[tuple[str, str]]:
 
 
 def question(data: dict[str, Any]) -> str:
-    """Return what a comparison asks, as a sentence, by the ``data`` of its record."""
-    return f"{condition(data)}, what do descriptions buy?"
+    """Return the question of a comparison, by the ``data`` of its record."""
+    return f"{condition(data)}, what do descriptions add?"
 
 
-def notes(config: CompareConfig, members: Mapping[str, Member], image_set: ImageSet) -> list[str]:
-    """Return what a reader must know to trust the numbers, or not to."""
+def notes(config: CompareConfig, members: Mapping[str, Member], image_set: ImageSet, task: Task) -> list[str]:
+    """Return how the numbers were measured, and what limits them."""
     return [
         "Every arm trains on the same images, in batches of the same size, for the same number of steps; "
         f"{_kept(config, members)} are kept, and the test split is read once per run.",
-        "Intervals are 95 % t-intervals over seeds; p-values are of paired t-tests over seeds. A seed draws the "
-        'weights, the data order and which labels, descriptions or images are taken away or spoilt. "p, images too" '
-        "counts that other test images could have been drawn as well as other seeds. No p-value is corrected for the "
-        "number of comparisons: of twenty differences that are none, about one falls below 0.05.",
+        "Intervals are 95 % t-intervals over seeds; p-values are of paired t-tests over seeds. A seed decides the "
+        "weights, the data order and which labels, descriptions or images are taken away or flipped. "
+        f'"p, images too" also counts the choice of test images, by a score per image: {task.image_score}. No p-value '
+        "is corrected for the number of comparisons: of twenty arms without an effect, about one falls below 0.05.",
         *leaks(image_set),
     ]
 
 
 def _kept(config: CompareConfig, members: Mapping[str, Member]) -> str:
-    """Return which weights are kept, and of which variants others."""
+    """Return which weights are kept, and for which variants others."""
     weights = {"last": "the weights of the last step", "best": "the best weights on validation"}
     others = [name for name, member in members.items() if member.options.get("select", config.select) != config.select]
     kept = weights.pop(config.select)
@@ -154,14 +154,13 @@ def _kept(config: CompareConfig, members: Mapping[str, Member]) -> str:
 
 
 def leaks(image_set: ImageSet) -> list[str]:
-    """Return what must be said of test images that are in train too; nothing where there are none."""
-    seen, total = seen_in_training(image_set), len(image_set.indices("test"))
-    if seen == 0:
-        return []
-    return [
-        f"{seen} of {total} test images are byte for byte in train too. What a model knows of them by heart is in "
-        "every accuracy here: take them out of train and compare again."
-    ]
+    """Return a note on test images that are in train too; nothing where there are none."""
+    copies, total = seen_in_training(image_set), len(image_set.indices("test"))
+    note = (
+        f"{copies} of {total} test images are byte for byte in train too, which raises every score: remove them from "
+        "train and compare again."
+    )
+    return [note] if copies else []
 
 
 def recorded(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -205,21 +204,25 @@ def _metrics(task: Task, ours: Sequence[dict[str, Any]], baseline: Sequence[dict
 
 def _by_metric(task: Task, evaluations: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
     flat = [{metric.name: run[metric.name] for metric in task.metrics} | run.get("metrics", {}) for run in evaluations]
-    return (
-        {metric: [run[metric] for run in flat] for metric in flat[0] if all(metric in run for run in flat)}
-        if flat
-        else {}
-    )
+    common = [metric for metric in flat[0] if all(metric in run for run in flat)] if flat else []
+    return {metric: [run[metric] for run in flat] for metric in common}
 
 
 def _scores(run: Path, test: Mapping[str, Any]) -> NDArray[np.float64]:
-    """Return the score of each labelled test image by a run, (n,), in the order of the set.
+    """Return the score of each labelled test image by a run, (n,), in the order of the dataset.
+
+    Runs of older versions are of classification and have no scores, which are then made of labels and predictions.
 
     Raises:
         DamagedError: the predictions are not those that ``test``, the record of the split, was made of.
     """
     require_recorded(run, PREDICTIONS, test)
-    scores = read_parquet(run / PREDICTIONS, columns=["score"])["score"].to_numpy()
+    try:
+        scores = read_parquet(run / PREDICTIONS, columns=["score"])["score"].to_numpy()
+    except DamagedError:  # it has no such column, or is damaged: then neither has it these
+        old = read_parquet(run / PREDICTIONS, columns=["label", "prediction"])
+        labels, predictions = old["label"].to_numpy(), old["prediction"].to_numpy()
+        return (labels == predictions)[labels != NO_LABEL].astype(np.float64)
     return scores[~np.isnan(scores)]
 
 

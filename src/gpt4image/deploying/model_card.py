@@ -16,6 +16,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from scipy.stats import binomtest
 
+from gpt4image.artifacts.run_records import COMPARISON, Arm, Comparison, Interval, Run, load_comparisons, load_run
 from gpt4image.base.errors import RunError, StoreError, TableError
 from gpt4image.base.visible import visible
 from gpt4image.config import TrainConfig
@@ -25,7 +26,6 @@ from gpt4image.deploying.leaving import LeavingModel
 from gpt4image.deploying.timm_folder import needs_small_stem
 from gpt4image.pages import numbers
 from gpt4image.reporting import findings
-from gpt4image.reporting.records import COMPARISON, Arm, Comparison, Interval, Run, load_comparisons, load_run
 
 MOST_CLASSES = 100
 """More classes than this are not listed."""

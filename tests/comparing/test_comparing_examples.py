@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gpt4image.reporting.gather import gather_comparison
 
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.base.files import read_json
@@ -16,7 +17,6 @@ from gpt4image.data import load_image_set
 from gpt4image.encoding.encode import encode
 from gpt4image.labelling.label import label
 from gpt4image.reporting.extras import Descriptions, Doubt, Example
-from gpt4image.reporting.gather import gather_comparison
 from gpt4image.reporting.report import report
 from gpt4image.training.train import train
 

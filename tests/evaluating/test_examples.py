@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gpt4image.reporting.examples import DOUBTS, NEIGHBOURS, nearest_texts, write_doubts, write_examples
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt4image.base.files import read_json
 from gpt4image.data.image_set import ImageSet, MemorySource
 from gpt4image.data.openmoji import load_openmoji
-from gpt4image.reporting.examples import DOUBTS, NEIGHBOURS, nearest_texts, write_doubts, write_examples
 from gpt4image.reporting.extras import Doubt, Example
 from gpt4image.training.text_targets import TextTargets
 
