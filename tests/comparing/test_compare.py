@@ -193,7 +193,9 @@ def test_harder_regimes_reach_the_runs_and_what_they_are_measured_by_the_record(
     assert gap["n"] == 2 and gap["difference"] == pytest.approx(
         aligned["metrics"]["few_shot"]["mean"] - asked["arms"]["baseline"]["metrics"]["few_shot"]["mean"]
     )
-    assert asked["question"].startswith("With 20 % of the training labels wrong (each class taken for one other), 50 %")
+    assert asked["question"].startswith(
+        "With 20 % of the training labels wrong (each class mistaken for one other), 50 %"
+    )
     made = finished(out)
     plain = compare(options(colour_folder, table, out, **hard)).record
     assert finished(out) == made and plain["arms"] == asked["arms"], "what was measured once is not measured again"
@@ -346,7 +348,7 @@ def test_kill_9_of_a_comparison_leaves_no_worker_and_the_same_command_goes_on(
         (
             {"arms": "baseline", "embeddings": None, "label_trust": 0.3},
             ConfigError,
-            "^--label-trust: how text labels are read .*without --embeddings: give it too, or leave",
+            "^--label-trust: of descriptions, and there are none; give --embeddings too, or leave",
         ),
         ({"arms": "baseline", "label_noise": 0.01}, DataError, "--label-noise 0.01 of 36 labels .* is not one wrong"),
         ({"arms": "class-name"}, ConfigError, "^--arms class-name need the names .*Unknown text encoder: 'given'"),
@@ -416,7 +418,7 @@ def test_mistakes_are_refused_before_any_run(
     assert not (tmp_path / "cmp" / "runs").exists()
 
 
-def test_descriptions_that_were_told_the_class_are_refused_where_labels_are_scarce(
+def test_class_conditioned_descriptions_are_refused_where_labels_are_scarce(
     colour_folder: Path, table: Path, tmp_path: Path
 ) -> None:
     manifest = read_json(table / "manifest.json")
@@ -453,9 +455,9 @@ def test_by_default_all_arms_run_that_mean_something_with_the_labels_there_are(
     manifest = read_json(table / "manifest.json")
     manifest["prompts"][0]["class_conditioned"] = True
     (table / "manifest.json").write_text(json.dumps(manifest))
-    told = make_plan(options(colour_folder, table, tmp_path / "cmp")).members
-    told_nothing = {"text-labels", "text-labels-aligned", "text-labels-shuffled", "text-labels-class-mean"}
-    assert set(known) - set(told) == told_nothing
+    conditioned = make_plan(options(colour_folder, table, tmp_path / "cmp")).members
+    from_texts = {"text-labels", "text-labels-aligned", "text-labels-shuffled", "text-labels-class-mean"}
+    assert set(known) - set(conditioned) == from_texts
 
 
 def test_tables_whose_encoder_is_not_known_are_compared_without_class_names(
@@ -631,7 +633,7 @@ def test_text_labels_need_described_labels_of_two_classes_in_the_table_of_the_ar
 
 
 @pytest.mark.slow
-def test_wrong_labels_are_named_by_the_texts(colour_folder: Path, table: Path, tmp_path: Path) -> None:
+def test_wrong_labels_are_found_by_the_texts(colour_folder: Path, table: Path, tmp_path: Path) -> None:
     asked = options(colour_folder, table, tmp_path / "cmp", label_noise=0.3, seeds=1, arms="self-training,text-labels")
     record = compare(asked).record
     assert list(record["arms"]) == ["baseline", "self-training", "text-labels"]
@@ -639,7 +641,7 @@ def test_wrong_labels_are_named_by_the_texts(colour_folder: Path, table: Path, t
     assert ("text-labels", "self-training") in {(pair["arm"], pair["against"]) for pair in record["pairs"]}
     (named,) = record["doubtful"]
     assert named["flipped"] > 3 and named["recall"] > 0.5 and named["seed"] == 0
-    assert "Wrong labels, named by the texts" in (tmp_path / "cmp" / "report.html").read_text(encoding="utf-8")
+    assert "Wrong labels found by the texts" in (tmp_path / "cmp" / "report.html").read_text(encoding="utf-8")
 
 
 def test_what_was_chosen_for_other_images_is_chosen_anew(colour_folder: Path, table: Path, tmp_path: Path) -> None:

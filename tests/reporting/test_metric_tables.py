@@ -1,4 +1,4 @@
-"""Metrics besides accuracy in tables: every number where it belongs, nothing for what was not measured."""
+"""Metrics besides the primary one: every number where it belongs, nothing for what was not measured."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from gpt4image.artifacts.run_records import Comparison
+from gpt4image.reporting.findings import comparison_tables
 from gpt4image.reporting.metric_tables import (
     absent_notes,
-    all_tables,
     compact_rows,
     metric_label,
     metric_tables,
@@ -42,6 +42,7 @@ def test_labels_name_metric_and_detail() -> None:
     assert metric_label("few_shot") == "rarest third of the classes"
     assert metric_label("image_to_text_recall:5") == "image to text, recall at 5"
     assert metric_label("own_metric") == "own metric"
+    assert metric_label("own_metric", {"own_metric": "mean IoU"}) == "mean IoU"
 
 
 def test_each_metric_has_a_table_of_the_arms_that_have_it() -> None:
@@ -62,20 +63,15 @@ def test_the_terminal_shows_what_was_asked_for_alone() -> None:
         ("baseline", "31.0 %", ""),
         ("aligned", "33.0 % (+2.0)", "25.0 %"),
     ]
-    text = all_tables(record())
+    text = comparison_tables(record())
     assert "33.0 % (+2.0)" in text and "Not measured: retrieval between images and texts (no image" in text
     assert absent_notes(Comparison.model_validate(comparison_record())) == []
     several = {**record(), "comparisons": {"first": record(), "second": comparison_record()}}
-    assert all_tables(several).count("33.0 % (+2.0)") == 1
+    assert comparison_tables(several).count("33.0 % (+2.0)") == 1
 
 
 def test_the_report_shows_them(tmp_path: Path) -> None:
     page = write_report(write_comparison(tmp_path / "cmp", record())).read_text(encoding="utf-8")
-    for text in (
-        "More than accuracy",
-        "zero-shot by class names",
-        "+1.0 to +3.0",
-    ):
-        assert text in page
+    assert all(text in page for text in ("Other metrics", "zero-shot by class names", "+1.0 to +3.0"))
     assert "corrupted" not in page and "knn" not in page
-    assert "More than accuracy" not in write_report(write_comparison(tmp_path / "plain")).read_text(encoding="utf-8")
+    assert "Other metrics" not in write_report(write_comparison(tmp_path / "plain")).read_text(encoding="utf-8")

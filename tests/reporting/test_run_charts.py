@@ -7,7 +7,7 @@ import pytest
 
 from gpt4image.artifacts.run_records import load_run
 from gpt4image.base.files import read_json, write_json
-from gpt4image.reporting.run_charts import CLASSES_SHOWN, class_scores, class_gains, confusions
+from gpt4image.reporting.run_charts import CLASSES_SHOWN, class_gains, class_scores, confusions
 from synthetic_records import write_run
 
 

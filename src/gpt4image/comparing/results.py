@@ -46,7 +46,7 @@ def summarise(
     tests = {name: [read_json(run / "evaluation-test.json") for run in folders[name]] for name in members}
     primary = data.task.primary
     values = {name: [test[primary.name] for test in tests[name]] for name in members}
-    scores = {name: np.stack(list(map(_scores, folders[name], tests[name]))) for name in members}
+    scores = {name: np.stack(list(map(scores_of, folders[name], tests[name]))) for name in members}
     facts = {name: [read_json(run / runs.RUN) for run in folders[name]] for name in members}
     first = folders["baseline"][0]
     known = {
@@ -208,7 +208,7 @@ def _by_metric(task: Task, evaluations: Sequence[dict[str, Any]]) -> dict[str, l
     return {metric: [run[metric] for run in flat] for metric in common}
 
 
-def _scores(run: Path, test: Mapping[str, Any]) -> NDArray[np.float64]:
+def scores_of(run: Path, test: Mapping[str, Any]) -> NDArray[np.float64]:
     """Return the score of each labelled test image by a run, (n,), in the order of the dataset.
 
     Runs of older versions are of classification and have no scores, which are then made of labels and predictions.

@@ -209,5 +209,5 @@ def run_sentence(evaluation: Evaluation | None) -> str:
     }
     split = {"val": "Validation", "test": "Test", "train": "Training"}.get(evaluation.split, evaluation.split)
     first = words.pop(evaluation.metric)
-    more = f" ({', '.join(words.values())})" if words else ""
+    more = f" ({'; '.join(words.values())})" if words else ""
     return f"{split} {first} on {evaluation.labelled:,} pictures{more}."
