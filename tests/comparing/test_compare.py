@@ -599,7 +599,7 @@ def test_runs_are_made_anew_when_the_weights_that_they_start_from_change(
 
 def test_comparisons_need_names_of_their_own(colour_folder: Path, table: Path, tmp_path: Path) -> None:
     config = options(colour_folder, table, tmp_path / "cmp")
-    with pytest.raises(ConfigError, match="names of their own, and these are 'labels-10', 'labels-10'"):
+    with pytest.raises(ConfigError, match="need different names, and these are 'labels-10', 'labels-10'"):
         compare(config, config, names=("labels-10", "labels-10"))
     assert not (tmp_path / "cmp").exists()
 

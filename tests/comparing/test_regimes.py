@@ -114,7 +114,7 @@ def test_no_label_left_is_refused(data: TrainingData) -> None:
 def test_names_tell_regimes_apart_and_arms_that_read_less_share_runs(tmp_path: Path) -> None:
     config = CompareConfig(
         data="folder:x", out=tmp_path, labels_per_class=5, label_noise=0.4, noise_kind="class-dependent",
-        described_fraction=0.1, imbalance=50,
+        described_fraction=0.1, imbalance=50, embeddings=tmp_path,
     )  # fmt: skip
     regime = Regime.of(config)
     assert regime.name == "5-labels-0.4-wrong-by-class-0.1-described-imbalance-50" and regime.scarce

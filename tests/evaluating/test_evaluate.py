@@ -86,7 +86,7 @@ def test_a_set_that_has_changed_is_not_measured_as_the_one_of_the_run(colour_fol
         evaluate(EvaluateConfig(run_dir=out))
     assert not (out / "evaluation-test.json").exists()
     outcome = evaluate(EvaluateConfig(run_dir=out, data=spec))
-    assert "may be among those it learned from" in outcome.summary["note"]
+    assert "may be among its training images" in outcome.summary["note"]
     assert outcome.path is not None and read_json(outcome.path)["note"] == outcome.summary["note"]
     assert "note" not in evaluate(EvaluateConfig(run_dir=out, split="val")).summary, "measured while it was the same"
 
@@ -127,7 +127,7 @@ def test_a_set_that_is_not_here_is_said_to_be_looked_for_from_where_the_run_was_
     out = trained(f"folder:{colour_folder.name}", tmp_path / "run")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    with pytest.raises(DataError, match=r"recorded its set as folder:colours.*--data SPEC"):
+    with pytest.raises(DataError, match=r"recorded its dataset as folder:colours.*--data SPEC"):
         evaluate(EvaluateConfig(run_dir=out))
     assert evaluate(EvaluateConfig(run_dir=out, data=f"folder:{colour_folder}")).summary["images"] > 0
 

@@ -8,10 +8,13 @@ from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError, first_few
 from gpt4image.base.files import write_json
 from gpt4image.base.outcome import Outcome
+from gpt4image.comparing.examples import write_extras
 from gpt4image.comparing.jobs import run_all
 from gpt4image.comparing.planning import make_plan
 from gpt4image.comparing.results import leaks, summarise
 from gpt4image.config import CompareConfig
+from gpt4image.reporting.findings import comparison_tables
+from gpt4image.reporting.report import write_report
 from gpt4image.tasks.base import Task
 
 
@@ -30,10 +33,6 @@ def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",), tas
         ConfigError, DataError, TableError, ModelError, RunError: before training starts; the last also where another
             process is at work in the folder.
     """
-    from gpt4image.comparing.examples import write_extras
-    from gpt4image.reporting.findings import comparison_tables
-    from gpt4image.reporting.report import write_report
-
     if len(set(names)) < len(names):
         raise ConfigError(f"Comparisons need different names, and these are {first_few(names)}.")
     out = configs[0].out

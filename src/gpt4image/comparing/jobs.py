@@ -19,9 +19,11 @@ from gpt4image.config.arms import ARMS
 from gpt4image.evaluating.evaluate import measure_run, run_predictions
 from gpt4image.evaluating.measures import lacked_names
 from gpt4image.labelling.teaching import judge_training, predict_training, targets_of
+from gpt4image.parallel.devices import cpu_threads, use_gpu
 from gpt4image.parallel.local import run_jobs, worker_number
 from gpt4image.tasks.base import Task
 from gpt4image.training.prepare import Prepared, prepare, with_table
+from gpt4image.training.train import run
 from gpt4image.training.training_data import TrainingData
 
 
@@ -44,9 +46,6 @@ def _is_done(job: Job) -> bool:
 
 def run_job(job: Job, progress: Callable[[int, int, str], None]) -> None:
     """Train one arm and seed, and read the test split once. Runs in a worker process."""
-    from gpt4image.parallel.devices import cpu_threads, use_gpu
-    from gpt4image.training.train import run
-
     use_gpu(job.config.device, worker_number())
     with cpu_threads(job.config.threads):
         ready = _prepared(job.shared.model_dump_json(), job.task)

@@ -6,12 +6,13 @@ What a run would refuse is refused here, by building each kind of run once: it m
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from gpt4image.artifacts import runs
@@ -26,11 +27,15 @@ from gpt4image.config.arms import ARMS, Arm
 from gpt4image.config.learning import OF_ALIGNMENT, OF_TEXT_LABELS
 from gpt4image.data.pixels import available_cores
 from gpt4image.encoding.class_names import ClassNames, not_read
+from gpt4image.labelling.label import open_table
 from gpt4image.labelling.predictions import require_two_classes
+from gpt4image.parallel import devices
 from gpt4image.tasks.base import Task
 from gpt4image.training import auto
 from gpt4image.training.prepare import Prepared, prepare, require_batch, require_selectable
 from gpt4image.training.tracking import require_trackers
+from gpt4image.training.train import resolve
+from gpt4image.training.trainer import build
 from gpt4image.training.training_data import TrainingData
 
 PLAN = "plan.json"
@@ -87,15 +92,13 @@ class Plan:
 def make_plan(config: CompareConfig, task: Task | None = None) -> Plan:
     """Return the plan of a comparison.
 
-    Args:
-        config: its options.
-        task: what to train for, where it is not one of the registry.
-
     Raises:
         ConfigError, DataError, TableError, ModelError: options that do not fit each other or the data.
     """
     require_trackers(config.trackers)
-    config = config.model_copy(update={"threads": config.threads or _threads_a_job(config)})
+    # No more threads per job than torch would take (OMP_NUM_THREADS).
+    threads = max(1, min(available_cores() // jobs_at_once(config), torch.get_num_threads()))
+    config = config.model_copy(update={"threads": config.threads or threads})
     ready = _resolved(config, task)
     regime = Regime.of(config)
     train = ready.data.indices("train")
@@ -106,9 +109,11 @@ def make_plan(config: CompareConfig, task: Task | None = None) -> Plan:
     members, notes = members_of(
         config, first, scarce=regime.scarce, unlabelled=unlabelled, class_conditioned=class_conditioned
     )
-    replaced = any(ARMS[member.arm].scarce_only or ARMS[member.arm].text_labels for member in members.values())
-    if regime.scarce or unlabelled or replaced:
-        _refuse_leak(config, members.values())
+    arms = [ARMS[member.arm] for member in members.values()]
+    if regime.scarce or unlabelled or any(arm.scarce_only or arm.text_labels for arm in arms):
+        for member, arm in zip(members.values(), arms, strict=True):
+            if arm.text:
+                open_table(member.options.get("embeddings", config.embeddings))  # refuses class-conditioned texts
     for seed in config.seed_range if regime.imbalance > 1.0 else ():
         require_batch(len(regime.apply(ready.data, seed).indices("train")), ready.config)
     jobs = {name: _jobs(config, ready, name, members, task) for name in members}
@@ -128,9 +133,6 @@ def make_plan(config: CompareConfig, task: Task | None = None) -> Plan:
 
 def _resolved(config: CompareConfig, task: Task | None) -> Prepared:
     """Prepare the data and choose what is left open; a comparison that goes on keeps what it had chosen."""
-    from gpt4image.parallel.devices import cpu_threads
-    from gpt4image.training.train import resolve
-
     # What is chosen depends on the images and the options of the baseline alone, not on which arms and seeds are asked
     # for, nor on what some of them do with texts.
     asked = CompareConfig.model_fields.keys() - TrainOptions.model_fields.keys() - {"imbalance"} | runs.NOT_IDENTITY
@@ -139,7 +141,7 @@ def _resolved(config: CompareConfig, task: Task | None) -> Prepared:
     path = config.out / PLAN
     known: dict[str, Any] = read_json(path) if path.is_file() else {}
     options = {name: value for name, value in known.get(key, {}).items() if name in CompareConfig.model_fields}
-    with cpu_threads(config.threads):
+    with devices.cpu_threads(config.threads):
         ready: Prepared | None = None
         # A batch that was chosen for more images than there are now is too large.
         with contextlib.suppress(DataError) if options else contextlib.nullcontext():
@@ -157,15 +159,6 @@ def _resolved(config: CompareConfig, task: Task | None) -> Prepared:
     if known.get(key) != (found := chosen | {runs.DATA: ready.fingerprint}):
         write_json(path, known | {key: found})
     return replace(ready, chosen=chosen)
-
-
-def _refuse_leak(config: CompareConfig, members: Iterable[Member]) -> None:
-    """Refuse class-conditioned descriptions where labels are meant to be scarce or wrong."""
-    from gpt4image.labelling.label import open_table
-
-    for member in members:
-        if ARMS[member.arm].text:
-            open_table(member.options.get("embeddings", config.embeddings))
 
 
 def _jobs(
@@ -190,8 +183,12 @@ def _jobs(
             teacher = config.out / "runs" / taught_by / its.name / after
         own = set_up(ARMS[arm], ready, member.options, taught_by)
         require_names(members, name, own.ready.config.embeddings, own.class_names)
-        if member.options:
-            _require_other(member, own, set_up(ARMS[arm], ready, {}))
+        if member.options and own.ready.config == set_up(ARMS[arm], ready, {}).ready.config:
+            given = ", ".join(f"{name} {value}" for name, value in member.options.items())
+            raise ConfigError(
+                f"with {given} it is {member.arm} once more, which has that already or does not read it: give other "
+                "values, or leave the variant out."
+            )
         _require_runnable(config, ready, name, members, own, regime)
     folder = config.out / "runs" / own.key / regime.name / arm
     return [
@@ -220,16 +217,6 @@ def _naming(name: str, member: Member) -> Iterator[None]:
             raise
         error.args = (f"variant {name!r}: {error}",)
         raise
-
-
-def _require_other(member: Member, own: Setup, plain: Setup) -> None:
-    """Refuse a variant whose runs are those of its plain arm. Raises ConfigError."""
-    if own.ready.config == plain.ready.config:
-        given = ", ".join(f"{name} {value}" for name, value in member.options.items())
-        raise ConfigError(
-            f"with {given} it is {member.arm} once more, which has that already or does not read it: give other "
-            "values, or leave the variant out."
-        )
 
 
 def _require_runnable(
@@ -266,8 +253,6 @@ def _described(data: TrainingData) -> NDArray[np.bool_]:
 
 def _require_buildable(arm: Arm, own: Setup, data: TrainingData) -> None:
     """Build a run once; of the targets that an arm makes, only which images will have one is known."""
-    from gpt4image.training.trainer import build
-
     plain = {"compile": False, "ema": 0.0, "device": "cpu"}
     if not arm.labels_alone:
         has_target = _described(data)
@@ -279,22 +264,11 @@ def _require_buildable(arm: Arm, own: Setup, data: TrainingData) -> None:
     build(own.ready.config.model_copy(update=plain), data if arm.aligns else replace(data, text=None))
 
 
-def _threads_a_job(config: CompareConfig) -> int:
-    """Return each job's part of the cores, but no more threads than torch would take (OMP_NUM_THREADS)."""
-    import torch
-
-    return max(1, min(available_cores() // jobs_at_once(config), torch.get_num_threads()))
-
-
 def jobs_at_once(config: CompareConfig) -> int:
     """Return how many runs go side by side."""
-    import torch
-
-    from gpt4image.parallel.devices import choose_device
-
     if config.jobs is not None:
         return config.jobs
-    device = choose_device(config.device)
+    device = devices.choose_device(config.device)
     if device.type == "cpu":
         return available_cores()
     return torch.cuda.device_count() if device.type == "cuda" and device.index is None else 1

@@ -41,7 +41,7 @@ class CompareConfig(TrainOptions):
     arms: str = ""
     """Arms, separated by commas; without it, all that apply to the labels there are. See docs/compare.md."""
     labels_per_class: int | None = Field(default=None, ge=1)
-    """Keep this many labels a class, drawn per seed, of described images first; the other training images count as
+    """Keep this many labels per class, drawn per seed, of described images first; the other training images count as
     unlabelled."""
     label_noise: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Part of the training labels flipped to another class, drawn per seed."""
@@ -86,7 +86,7 @@ class CompareConfig(TrainOptions):
         if self.seed:
             raise ConfigError(f"--seed {self.seed}: arms run over several seeds; --first-seed names the first of them.")
         if self.noise_kind != "uniform" and not self.label_noise:
-            raise ConfigError(f"--noise-kind {self.noise_kind}: which labels are wrong? Give --label-noise too.")
+            raise ConfigError(f"--noise-kind {self.noise_kind} is about wrong labels: give --label-noise too.")
         if self.embeddings is None:
             fraction = ["described_fraction"] if self.described_fraction < 1.0 else []
             if given := [*self.given(OF_TEXT_LABELS), *fraction]:

@@ -21,7 +21,11 @@ from gpt4image.base.visible import in_one_line
 from gpt4image.config import EvaluateConfig, TrainConfig
 from gpt4image.data import SPLITS, ImageSet
 from gpt4image.encoding.class_names import ClassNames, find_class_names
+from gpt4image.evaluating.examples import write_run_extras
+from gpt4image.evaluating.measures import accuracies_by_rarity, measure_more
+from gpt4image.evaluating.run_model import load_run_model, options_of
 from gpt4image.parallel import processes
+from gpt4image.parallel.devices import choose_device
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.registry import TITLES
 from gpt4image.training.prepare import identity_of, load_image_set, prepare
@@ -52,10 +56,6 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> Outcome:
         DataError: the split is empty or has no labels.
         OSError: the run folder cannot be written.
     """
-    from gpt4image.evaluating.examples import write_run_extras
-    from gpt4image.evaluating.run_model import options_of
-    from gpt4image.parallel.devices import choose_device
-
     record = runs.read_run(config.run_dir)
     own_options = options = options_of(record)
     skipped: list[SetAside] = []
@@ -172,8 +172,6 @@ def run_predictions(run_dir: Path, data: TrainingData, indices: NDArray[np.int64
     Raises:
         RunError: there is no finished run, or it is one of other classes.
     """
-    from gpt4image.evaluating.run_model import load_run_model
-
     runs.require_classes(run_dir, data.classes)
     return load_run_model(run_dir, data.task, data.classes).read(data.pixels, indices).predictions
 
@@ -203,9 +201,6 @@ def measure_run(
         RunError: the run is one of other classes.
         DataError: the split is empty or has no labels.
     """
-    from gpt4image.evaluating.measures import accuracies_by_rarity, measure_more
-    from gpt4image.evaluating.run_model import load_run_model
-
     runs.require_classes(run_dir, data.classes)
     read = _images_of(data, split)
     model = processes.together(lambda: load_run_model(run_dir, data.task, data.classes))
