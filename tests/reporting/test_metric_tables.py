@@ -38,14 +38,10 @@ def record(n: int = 3) -> dict[str, Any]:
     return made
 
 
-def test_labels_name_metric_and_detail() -> None:
-    assert metric_label("few_shot") == "rarest third of the classes"
+def test_each_metric_has_a_table_of_the_arms_that_have_it() -> None:
     assert metric_label("image_to_text_recall:5") == "image to text, recall at 5"
     assert metric_label("own_metric") == "own metric"
     assert metric_label("own_metric", {"own_metric": "mean IoU"}) == "mean IoU"
-
-
-def test_each_metric_has_a_table_of_the_arms_that_have_it() -> None:
     tables = {table.label: table.rows for table in metric_tables(Comparison.model_validate(record(n=2)))}
     assert list(tables) == ["top-5 accuracy", "rarest third of the classes", "zero-shot by class names"]
     assert tables["rarest third of the classes"] == [

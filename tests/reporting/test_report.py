@@ -106,45 +106,28 @@ def test_the_page_answers_first_and_then_shows_why(page: str) -> None:
     assert places == sorted(places)
 
 
-def test_the_page_is_one_file_without_scripts(page: str) -> None:
+def test_the_page_is_one_file_without_scripts_whose_links_lead_somewhere(page: str) -> None:
     elements = Elements(page)
     assert not {"script", "iframe", "object", "embed", "form", "base"} & set(elements.tags)
     assert not [name for name, _ in elements.attributes if name.startswith("on")]
     links = [value or "" for name, value in elements.attributes if name in ("src", "href", "xlink:href", "action")]
-    assert links
-    assert all(link.startswith(("data:", "#")) for link in links)
+    assert links and all(link.startswith(("data:", "#")) for link in links)
     assert not re.search(r"url\((?!#)", page)
-
-
-def test_links_lead_somewhere_and_ids_are_unique(page: str) -> None:
-    attributes = Elements(page).attributes
-    ids = [value for name, value in attributes if name == "id"]
+    ids = [value for name, value in elements.attributes if name == "id"]
     assert len(ids) == len(set(ids))
-    for name, value in attributes:
-        if name in ("href", "xlink:href") and (value or "").startswith("#"):
-            assert (value or "")[1:] in ids
-        if name in ("aria-labelledby",):
-            assert set((value or "").split()) <= set(ids)
+    labels = [value or "" for name, value in elements.attributes if name == "aria-labelledby"]
+    assert {link[1:] for link in links if link.startswith("#")} | set(" ".join(labels).split()) <= set(ids)
 
 
-def test_right_and_wrong_are_marked_in_words_and_signs(page: str) -> None:
+def test_pictures_have_text_alternatives_marks_and_options_per_arm(page: str) -> None:
     assert 'class="wrong"><span class="mark"><span aria-hidden="true">✗</span>' in page
-    assert "✓right: text-labels" in words(page).replace("✓ ", "✓")
-    assert "✗wrong: baseline sign 34 %" in words(page)
-
-
-def test_every_picture_has_a_text_alternative(page: str) -> None:
+    text = words(page)
+    assert "✓right: text-labels" in text.replace("✓ ", "✓") and "✗wrong: baseline sign 34 %" in text
     images = re.findall(r"<img [^>]*>", page)
     assert len(images) == 12 + 6 * 3, "suspected errors and examples, and three neighbours of each example"
     assert all(re.search(r'alt="Picture [^"]+"', image) for image in images)
-
-
-def test_options_that_differ_are_named_per_arm(page: str) -> None:
-    text = words(page)
     differing = text[text.index("What differs between the arms") : text.index("Chosen from the data")]
-    assert "align weight" in differing
-    assert "5 labels a category: aligned0.3" in differing
-    assert "lr" not in differing
+    assert "align weight" in differing and "5 labels a category: aligned0.3" in differing and "lr" not in differing
     assert "Chosen from the data epochs24" in text
 
 
@@ -206,29 +189,21 @@ def test_pictures_that_are_no_bitmaps_are_skipped(tmp_path: Path) -> None:
     assert "examples.json[1]" in words(page)
 
 
-def test_facts_of_the_data_may_be_missing(tmp_path: Path) -> None:
-    for data in ({"train": 1007}, {"spec": None, "train": 1007}, {"spec": "openmoji"}):
-        write_json(tmp_path / "comparison.json", comparison_record() | {"data": data})
-        assert report(ReportConfig(dir=tmp_path)).path == tmp_path / "report.html"
-    run = write_run(tmp_path / "run")
-    record = read_json(run / "run.json")
-    write_json(run / "run.json", {name: value for name, value in record.items() if name != "data"})
-    environment = read_json(run / "environment.json")
-    write_json(run / "environment.json", {name: value for name, value in environment.items() if name != "command"})
-    assert report(ReportConfig(dir=run)).set_aside == ()
-
-
-def test_without_optional_files_the_rest_is_shown(tmp_path: Path) -> None:
-    record = comparison_record()
-    for arm in record["arms"].values():
-        arm |= {"runs": [], "peak_memory_bytes": None, "seconds": None}
-    write_json(tmp_path / "comparison.json", record | {"question": "", "command": "", "notes": [], "data": {}})
-    outcome = report(ReportConfig(dir=tmp_path))
-    assert outcome.set_aside == ()
+def test_without_facts_and_optional_files_the_rest_is_shown(tmp_path: Path) -> None:
+    for data in ({"train": 1007}, {"spec": None, "train": 1007}, {"spec": "openmoji"}, {}):
+        record = comparison_record() | {"data": data, "question": "", "command": "", "notes": []}
+        for arm in record["arms"].values():
+            arm |= {"runs": [], "peak_memory_bytes": None, "seconds": None}
+        write_json(tmp_path / "comparison.json", record)
+        assert report(ReportConfig(dir=tmp_path)).set_aside == ()
     text = words((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "Text labels raised test accuracy from 35.1 % to 49.4 %" in text
     for absent in ("Pictures", "Suspected", "Training losses", "Machine and versions", "To repeat it", "Skipped"):
         assert absent not in text
+    run = write_run(tmp_path / "run")
+    for name, key in (("run.json", "data"), ("environment.json", "command")):
+        write_json(run / name, {kept: value for kept, value in read_json(run / name).items() if kept != key})
+    assert report(ReportConfig(dir=run)).set_aside == ()
 
 
 def test_the_same_records_give_the_same_page_and_the_outcome_has_findings_and_table(folder: Path, page: str) -> None:
