@@ -196,21 +196,17 @@ def test_harder_regimes_reach_the_runs_and_what_they_are_measured_by_the_record(
     assert asked["question"].startswith(
         "With 20 % of the training labels wrong (each class mistaken for one other), 50 %"
     )
-    made = finished(out)
-    plain = compare(options(colour_folder, table, out, **hard)).record
-    assert finished(out) == made and plain["arms"] == asked["arms"], "what was measured once is not measured again"
 
 
-@pytest.mark.parametrize("changes", [{}, {"labels_per_class": 2}])
 def test_all_arms_and_variants_start_from_the_same_weights_where_some_are_given(
-    changes: dict[str, Any], colour_folder: Path, table: Path, tmp_path: Path
+    colour_folder: Path, table: Path, tmp_path: Path
 ) -> None:
     given = make_backbone(TrainConfig(data="", out=tmp_path, **{**BARE, "seed": 9}), 3).module
     save_tensors(tmp_path / "given.safetensors", given.state_dict())
     scratch = {"from-scratch": {"arm": "aligned", "init": "scratch"}}
     config = options(
         colour_folder, table, tmp_path / "cmp", init=str(tmp_path / "given.safetensors"), lr=None,
-        arms="baseline,aligned,shuffled", variants=scratch, **changes,
+        arms="baseline,aligned,shuffled", variants=scratch, labels_per_class=2,
     )  # fmt: skip
     jobs = make_plan(config).jobs
     data = prepare(jobs[0].shared).data

@@ -10,17 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markupsafe import Markup
 
+from gpt4image.artifacts.run_records import Arm
 from gpt4image.reporting import charts
 
 HOSTILE = "<script>alert('x')</script> & \"$\\frac{1}{2}$\"\n\x00\x1b\ud800 日本語 🙂"
 
 
 def intervals(name: str = "baseline", identifier: str = "a") -> Markup:
-    spreads = [
-        charts.Spread(name=name, values=(0.3, 0.35, 0.4), mean=0.35, interval=(0.25, 0.45), is_reference=True),
-        charts.Spread(name="text-labels", values=(0.5,), mean=0.5, interval=None),
-    ]
-    return charts.interval_chart(identifier, f"Accuracy of {name}", spreads, axis="test accuracy")
+    arms = {
+        name: Arm(seeds=(0, 1, 2), test=(0.3, 0.35, 0.4), mean=0.35, ci95=(0.25, 0.45)),
+        "text-labels": Arm(seeds=(0,), test=(0.5,), mean=0.5),
+    }
+    return charts.interval_chart(identifier, f"Accuracy of {name}", arms, reference=name, axis="test accuracy")
 
 
 def curves(name: str = "baseline", identifier: str = "a") -> Markup:
@@ -103,8 +104,8 @@ def test_numbers_are_written_into_the_chart() -> None:
 
 @pytest.mark.parametrize("spread", [0.002, 0.02, 0.2])
 def test_ticks_of_an_axis_are_told_apart(spread: float) -> None:
-    spreads = [charts.Spread(name="one", values=(0.65, 0.65 + spread), mean=0.65, interval=None)]
-    root = ElementTree.fromstring(charts.interval_chart("a", "Accuracy", spreads, axis="test accuracy"))
+    arms = {"one": Arm(seeds=(0, 1), test=(0.65, 0.65 + spread), mean=0.65)}
+    root = ElementTree.fromstring(charts.interval_chart("a", "Accuracy", arms, reference="", axis="test accuracy"))
     wide = next(iter(root.iter(f"{{{charts.SVG}}}svg")))
     ticks = [text for element in wide.iter(f"{{{charts.SVG}}}text") if (text := element.text or "").endswith(" %")]
     assert len(ticks) > 3 and len(set(ticks)) >= len(ticks) - 1, "the mean is written too"

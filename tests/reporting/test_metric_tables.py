@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt4image.artifacts.run_records import Comparison
+from gpt4image.config import ReportConfig
 from gpt4image.reporting.findings import comparison_tables
 from gpt4image.reporting.metric_tables import (
     absent_notes,
@@ -13,8 +14,14 @@ from gpt4image.reporting.metric_tables import (
     metric_label,
     metric_tables,
 )
-from gpt4image.reporting.report import write_report
+from gpt4image.reporting.report import report
 from synthetic_records import comparison_record, write_comparison
+
+
+def write_report(folder: Path) -> Path:
+    path = report(ReportConfig(dir=folder)).path
+    assert path == folder / "report.html"
+    return path
 
 
 def metric(mean: float, difference: float | None = None, n: int = 3) -> dict[str, Any]:
@@ -42,7 +49,7 @@ def test_each_metric_has_a_table_of_the_arms_that_have_it() -> None:
     assert metric_label("image_to_text_recall:5") == "image to text, recall at 5"
     assert metric_label("own_metric") == "own metric"
     assert metric_label("own_metric", {"own_metric": "mean IoU"}) == "mean IoU"
-    tables = {table.label: table.rows for table in metric_tables(Comparison.model_validate(record(n=2)))}
+    tables = metric_tables(Comparison.model_validate(record(n=2)))
     assert list(tables) == ["top-5 accuracy", "rarest third of the classes", "zero-shot by class names"]
     assert tables["rarest third of the classes"] == [
         ("baseline", "31.0 %", "30.0 to 32.0 %", "", "", ""),

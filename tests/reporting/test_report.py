@@ -14,7 +14,7 @@ import pytest
 from gpt4image.base.errors import RunError
 from gpt4image.base.files import read_json, write_json
 from gpt4image.config import ReportConfig
-from gpt4image.reporting.report import report, run_sentence, write_report
+from gpt4image.reporting.report import report, run_sentence
 from gpt4image.tasks.multilabel import MultiLabel
 from synthetic_records import (
     comparison_record,
@@ -26,6 +26,12 @@ from synthetic_records import (
 )
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'\n`{{ 7*7 }}` \x00"
+
+
+def write_report(folder: Path) -> Path:
+    path = report(ReportConfig(dir=folder)).path
+    assert path == folder / "report.html"
+    return path
 
 
 class Elements(HTMLParser):

@@ -12,9 +12,9 @@ from gpt4image.comparing.examples import write_extras
 from gpt4image.comparing.jobs import run_all
 from gpt4image.comparing.planning import make_plan
 from gpt4image.comparing.results import leaks, summarise
-from gpt4image.config import CompareConfig
+from gpt4image.config import CompareConfig, ReportConfig
 from gpt4image.reporting.findings import comparison_tables
-from gpt4image.reporting.report import write_report
+from gpt4image.reporting.report import report
 from gpt4image.tasks.base import Task
 
 
@@ -49,12 +49,12 @@ def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",), tas
         record = record if len(results) == 1 else {**record, "comparisons": results}
         write_json(out / "comparison.json", record)
         skipped = write_extras(plans, names if len(plans) > 1 else ())
-        report = write_report(out)
+        page = report(ReportConfig(dir=out)).path
     notes = dict.fromkeys(line for plan in plans for line in (*leaks(plan.prepared.data.image_set), *plan.notes))
     unusable = dict.fromkeys(item for folder in jobs for item in runs.read_set_aside(folder))
     return Outcome(
         path=out,
-        summary={"comparison": str(out / "comparison.json"), "report": str(report)},
+        summary={"comparison": str(out / "comparison.json"), "report": str(page)},
         record=record,
         text="\n\n".join([comparison_tables(record), *notes]),
         set_aside=(*unusable, *skipped),

@@ -37,8 +37,8 @@ def summarise(
 
     Args:
         config: its options.
-        members: finished and measured runs.
-        data: of the comparison, before anything was taken away.
+        members: with finished and measured runs.
+        data: before anything was taken away.
         plan_notes: of its plan.
     """
     left = Regime.of(config).apply(data, config.first_seed)
@@ -60,7 +60,7 @@ def summarise(
         "titles": {metric.name: metric.title for metric in (primary, *data.task.metrics)},
         "higher_is_better": primary.higher_is_better,
         "image_score": data.task.image_score,
-        "question": question(known),
+        "question": f"{condition(known)}, what do descriptions add?",
         "arms": {
             name: {
                 **_arm(config, member, values[name], facts[name]),
@@ -86,18 +86,12 @@ def summarise(
 def small_classes(task: Task, labels: Labels, classes: Sequence[str], k: int | None) -> list[str]:
     """Return a note that names the classes with fewer labels than the k that each was to keep; nothing if none is.
 
-    Args:
-        task: what the labels are of.
-        labels: (N, ...) of the training images before any was taken away.
-        classes: names.
-        k: labels to keep per class; None for all.
+    ``labels`` are (N, ...), of the training images before any was taken away; ``k`` is None for all.
     """
     counts = task.counts(labels, len(classes))
-    small = np.flatnonzero((counts > 0) & (counts < (k or 0)))
-    if len(small) == 0:
-        return []
-    named = first_few((classes[label] for label in small.tolist()), limit=10)
-    return [f"Classes with fewer than {k} labels in train keep all that they have: {named}."]
+    small = np.flatnonzero((counts > 0) & (counts < (k or 0))).tolist()
+    named = first_few((classes[label] for label in small), limit=10)
+    return [f"Classes with fewer than {k} labels in train keep all that they have: {named}."] if small else []
 
 
 def _doubtful(folders: Mapping[str, Sequence[Path]], seeds: range) -> list[dict[str, Any]]:
@@ -110,9 +104,8 @@ def _doubtful(folders: Mapping[str, Sequence[Path]], seeds: range) -> list[dict[
 
 
 def pairs_of(members: Mapping[str, Member]) -> list[tuple[str, str]]:
-    """Return which members are held against which: all against the baseline, then variants against their plain arm,
-    then arms against the baseline and their rivals, where both have the same options or the rival alone has others:
-    settings of its own that suit it better.
+    """Return which members are compared: all with the baseline, then variants with their plain arm, then arms with the
+    baseline and their rivals, where both have the same options or only the rival has others, which may suit it better.
     """
     pairs = [(name, "baseline") for name in members if name != "baseline"]
     pairs += [(name, member.arm) for name, member in members.items() if member.options and member.arm in members]
@@ -125,11 +118,6 @@ def pairs_of(members: Mapping[str, Member]) -> list[tuple[str, str]]:
         if their.arm == rival and our.options in ({}, their.options)
     ]
     return list(dict.fromkeys(pairs))
-
-
-def question(data: dict[str, Any]) -> str:
-    """Return the question of a comparison, by the ``data`` of its record."""
-    return f"{condition(data)}, what do descriptions add?"
 
 
 def notes(config: CompareConfig, members: Mapping[str, Member], image_set: ImageSet, task: Task) -> list[str]:
@@ -164,7 +152,7 @@ def leaks(image_set: ImageSet) -> list[str]:
 
 
 def recorded(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a variant as a record holds them: paths as text."""
+    """Return the options of a variant with paths as text."""
     return json.loads(json.dumps(options, default=str))
 
 
@@ -192,20 +180,21 @@ def _arm(
 
 def _metrics(task: Task, ours: Sequence[dict[str, Any]], baseline: Sequence[dict[str, Any]] | None) -> dict[str, Any]:
     """Return the other metrics that all runs of an arm have, with their paired differences to the baseline."""
+
+    def by_metric(evaluations: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+        own = [metric.name for metric in task.metrics]
+        every = [{name: run[name] for name in own} | run.get("metrics", {}) for run in evaluations]
+        common = [name for name in every[0] if all(name in run for run in every)] if every else []
+        return {name: [run[name] for run in every] for name in common}
+
     found: dict[str, Any] = {}
-    values, others = _by_metric(task, ours), _by_metric(task, baseline or [])
+    values, others = by_metric(ours), by_metric(baseline or [])
     for metric, test in values.items():
         mean, *interval = mean_ci(test)
         found[metric] = {"test": test, "mean": mean, "ci95": None if None in interval else interval}
         if metric in others:
             found[metric]["against_baseline"] = asdict(paired(test, others[metric]))
     return found
-
-
-def _by_metric(task: Task, evaluations: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
-    flat = [{metric.name: run[metric.name] for metric in task.metrics} | run.get("metrics", {}) for run in evaluations]
-    common = [metric for metric in flat[0] if all(metric in run for run in flat)] if flat else []
-    return {metric: [run[metric] for run in flat] for metric in common}
 
 
 def scores_of(run: Path, test: Mapping[str, Any]) -> NDArray[np.float64]:
@@ -231,16 +220,8 @@ def pair(
 ) -> dict[str, Any]:
     """Return the paired difference of two arms, as a record holds it.
 
-    Args:
-        arm: name of the one.
-        against: name of the other.
-        values: of the primary metric by arm, one per seed.
-        scores: (S, I) of I images by S seeds, by arm.
+    By arm, ``values`` are of the primary metric, one per seed, and ``scores`` are (S, I), of I images by S seeds.
     """
     images = crossed(scores[arm], scores[against])
-    return {
-        "arm": arm,
-        "against": against,
-        **asdict(paired(values[arm], values[against])),
-        "other_images": {"ci95": images.ci95, "p": images.p},
-    }
+    other = {"ci95": images.ci95, "p": images.p}
+    return {"arm": arm, "against": against, **asdict(paired(values[arm], values[against])), "other_images": other}

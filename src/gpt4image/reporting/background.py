@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
@@ -15,36 +14,23 @@ NOT_OPTIONS = frozenset({"arm", "chosen", "out", "seed", "resume"})
 COSTS = ("seconds", "peak_memory_bytes", "steps", "images_per_second", "parameters")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Background:
-    """How runs were made; ``differing`` is by option and arm, ``costs`` are means over the runs of an arm."""
-
-    shared: dict[str, str]
-    chosen: dict[str, str]
-    differing: dict[str, dict[str, str]]
-    environment: dict[str, str]
-    data: dict[str, str]
-    costs: dict[str, dict[str, float | None]]
-    skipped: list[SetAside]
-
-
-def background(runs: Mapping[str, Sequence[Run]]) -> Background:
-    """Return what is known of how the runs were made, by arm."""
+def background(runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
+    """Return how the runs were made, by arm; ``differing`` is by option and arm, ``costs`` are means over runs."""
     everything = [run for arm_runs in runs.values() for run in arm_runs]
     options = {arm: distinct(run.config for run in arm_runs) for arm, arm_runs in runs.items() if arm_runs}
     names = sorted({name for values in options.values() for name in values} - NOT_OPTIONS)
     spread = {name: {arm: values.get(name, "–") for arm, values in options.items()} for name in names}
     items = [item for run in everything for item in run.run.get("set_aside", []) if isinstance(item, Mapping)]
     skipped = dict.fromkeys((str(item.get("name")), str(item.get("reason"))) for item in items)
-    return Background(
-        shared={name: next(iter(v.values())) for name, v in spread.items() if len(set(v.values())) == 1},
-        chosen=distinct(run.config.get("chosen", {}) for run in everything),
-        differing={name: v for name, v in spread.items() if len(set(v.values())) > 1},
-        environment=distinct(run.environment for run in everything),
-        data=distinct(run.run.get("data", {}) for run in everything),
-        costs={arm: {name: _mean(arm_runs, name) for name in COSTS} for arm, arm_runs in runs.items() if arm_runs},
-        skipped=[SetAside(name=name, reason=reason) for name, reason in skipped],
-    )
+    return {
+        "shared": {name: next(iter(v.values())) for name, v in spread.items() if len(set(v.values())) == 1},
+        "chosen": distinct(run.config.get("chosen", {}) for run in everything),
+        "differing": {name: v for name, v in spread.items() if len(set(v.values())) > 1},
+        "environment": distinct(run.environment for run in everything),
+        "data": distinct(run.run.get("data", {}) for run in everything),
+        "costs": {arm: {name: _mean(arm_runs, name) for name in COSTS} for arm, arm_runs in runs.items() if arm_runs},
+        "skipped": [SetAside(name=name, reason=reason) for name, reason in skipped],
+    }
 
 
 def distinct(records: Iterable[Mapping[str, Any]]) -> dict[str, str]:

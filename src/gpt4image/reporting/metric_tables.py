@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from gpt4image.artifacts.run_records import Comparison
@@ -22,14 +21,6 @@ LABELS = {
 HEADINGS = ("arm", "mean", "95 % interval", "difference", "95 % interval", "p")
 
 
-@dataclass(frozen=True, kw_only=True)
-class MetricTable:
-    """All arms by one metric: rows of texts under HEADINGS; differences are in points, to the reference."""
-
-    label: str
-    rows: list[tuple[str, ...]]
-
-
 def metric_label(metric: str, titles: Mapping[str, str] = MappingProxyType({})) -> str:
     """Return a metric in words, e.g. ``image to text, recall at 5``, by the ``titles`` of its record if it has any."""
     family, _, detail = metric.partition(":")
@@ -46,9 +37,9 @@ def metrics_of(comparison: Comparison, *, of_task: bool = True) -> list[str]:
     return [name for name in names if name.partition(":")[0] in known]
 
 
-def metric_tables(comparison: Comparison) -> list[MetricTable]:
-    """Return one table per metric."""
-    tables = []
+def metric_tables(comparison: Comparison) -> dict[str, list[tuple[str, ...]]]:
+    """Return the rows of one table per metric, under HEADINGS; differences are in points, to the reference."""
+    tables = {}
     for metric in metrics_of(comparison):
         rows = []
         for name, arm in comparison.arms.items():
@@ -64,7 +55,7 @@ def metric_tables(comparison: Comparison) -> list[MetricTable]:
                         p_value(gap.p) + (" *" if gap.few else "") if gap else "",
                     )
                 )
-        tables.append(MetricTable(label=metric_label(metric, comparison.titles), rows=rows))
+        tables[metric_label(metric, comparison.titles)] = rows
     return tables
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +29,9 @@ from gpt4image.reporting import charts, findings, metric_tables
 from gpt4image.reporting.background import background
 from gpt4image.reporting.done import what_was_done
 from gpt4image.reporting.extras import DESCRIPTIONS, DOUBTFUL, EXAMPLES, Descriptions, Example, SuspectedError
-from gpt4image.reporting.run_charts import ClassGains, Confused, class_gains, confusions, loss_curves, score_curves
+from gpt4image.reporting.run_charts import ClassGains, class_gains, confusions, loss_curves, score_curves
 
 PAGE = "report.html"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Page:
-    """A rendered page, and the same in a few words."""
-
-    html: str
-    text: str
-    summary: Mapping[str, Any]
-    skipped: Sequence[SetAside]
 
 
 def report(config: ReportConfig) -> Outcome:
@@ -51,57 +40,51 @@ def report(config: ReportConfig) -> Outcome:
     Raises:
         RunError: the folder holds neither a comparison nor a finished run, or a record in it is malformed.
     """
-    page = _build(config.dir)
-    path = config.dir / PAGE
-    write_text(path, page.html)
-    return Outcome(path=path, summary=page.summary, text=page.text, set_aside=tuple(page.skipped))
-
-
-def write_report(folder: Path) -> Path:
-    """Write the report.html of a run or comparison folder and return its path; raises as `report` does."""
-    write_text(folder / PAGE, _build(folder).html)
-    return folder / PAGE
-
-
-def _build(folder: Path) -> Page:
+    folder = config.dir
     if (folder / COMPARISON).is_file():
-        return _comparison_page(folder)
+        return _report_comparison(folder)
     if is_finished(folder) or has_begun(folder):
-        return _run_page(folder)
+        return _report_run(folder)
     raise RunError(
         f"{folder} holds neither {COMPARISON} nor {RUN}; give a folder that `gpt4image compare`, `gpt4image demo` or "
         "`gpt4image train` has finished writing."
     )
 
 
-def _comparison_page(folder: Path) -> Page:
+def _report_comparison(folder: Path) -> Outcome:
     skipped: list[SetAside] = []
-    sections: list[Section] = []
+    sections: list[dict[str, Any]] = []
     all_runs: dict[str, list[Run]] = {}
-    for number, (name, comparison) in enumerate(load_comparisons(folder).items(), start=1):
+    comparisons = load_comparisons(folder)
+    for number, (name, comparison) in enumerate(comparisons.items(), start=1):
         runs, unreadable = load_arm_runs(folder, comparison)
         skipped += unreadable
         sections.append(_section(f"c{number}", name, comparison, runs))
         all_runs |= {f"{name}: {arm}" if name else arm: arm_runs for arm, arm_runs in runs.items()}
     extras, malformed = _extras("comparison", folder, all_runs)
+    skipped += malformed
     html = render(
         "comparison.html",
-        title=one_line(sections[0].comparison.question) or "What do descriptions add?",
+        title=one_line(next(iter(comparisons.values())).question) or "What do descriptions add?",
         sections=sections,
         headings=metric_tables.HEADINGS,
-        skipped=[*skipped, *malformed],
+        skipped=skipped,
         background=background(all_runs),
         **extras,
     )
-    summary = {
-        "findings": {section.name or "comparison": section.findings[0] for section in sections},
-        "pictures": len(extras["test_examples"]) + len(extras["train_examples"]),
-    }
-    text = findings.comparison_tables(read_json(folder / COMPARISON))
-    return Page(html=html, text=text, summary=summary, skipped=[*skipped, *malformed])
+    write_text(folder / PAGE, html)
+    return Outcome(
+        path=folder / PAGE,
+        text=findings.comparison_tables(read_json(folder / COMPARISON)),
+        summary={
+            "findings": {section["name"] or "comparison": section["findings"][0] for section in sections},
+            "pictures": len(extras["test_examples"]) + len(extras["train_examples"]),
+        },
+        set_aside=tuple(skipped),
+    )
 
 
-def _run_page(folder: Path) -> Page:
+def _report_run(folder: Path) -> Outcome:
     run = load_run(folder)
     arm = str(run.config.get("arm", "train"))
     name = one_line(folder.resolve().name if arm == "train" else arm)  # "train": no arm of a comparison
@@ -121,8 +104,9 @@ def _run_page(folder: Path) -> Page:
         skipped=malformed,
         **extras,
     )
+    write_text(folder / PAGE, html)
     measured = {} if run.evaluation is None else {run.evaluation.metric: run.evaluation.score}
-    return Page(html=html, text=text, summary=measured, skipped=malformed)
+    return Outcome(path=folder / PAGE, text=text, summary=measured, set_aside=tuple(malformed))
 
 
 def _extras(identifier: str, folder: Path, runs: Mapping[str, Sequence[Run]]) -> tuple[dict[str, Any], list[SetAside]]:
@@ -146,57 +130,30 @@ def _extras(identifier: str, folder: Path, runs: Mapping[str, Sequence[Run]]) ->
     return shown, [*bad_examples, *bad_errors, *bad_descriptions]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    """One comparison, ready for the template; a chart is empty where its records are missing."""
-
-    id: str
-    name: str
-    comparison: Comparison
-    metric: str
-    findings: list[str]
-    few_seeds: str
-    significant: set[str]
-    metrics: list[metric_tables.MetricTable]
-    absent: list[str]
-    intervals: Markup
-    curves: Markup
-    losses: Markup
-    classes: ClassGains
-    best_arm: str | None
-    confusions: dict[str, list[Confused]]
-
-
-def _section(identifier: str, name: str, comparison: Comparison, runs: Mapping[str, Sequence[Run]]) -> Section:
-    metric, best = sentence(findings.metric_name(comparison)), findings.best_text_arm(comparison)
+def _section(identifier: str, name: str, comparison: Comparison, runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
+    """Return one comparison as the template shows it; a chart is empty where its records are missing."""
+    metric, best, reference = findings.metric_name(comparison), findings.best_text_arm(comparison), comparison.reference
     pairs = {arm: comparison.pair(arm) for arm in comparison.arms}
-    spreads = [
-        charts.Spread(
-            name=arm,
-            values=record.test,
-            mean=record.mean,
-            interval=record.ci95,
-            is_reference=arm == comparison.reference,
-        )
-        for arm, record in comparison.arms.items()
-    ]
-    return Section(
-        id=identifier,
-        name=name,
-        comparison=comparison,
-        metric=metric,
-        findings=findings.findings(comparison),
-        few_seeds=findings.few_seeds_note(comparison),
-        significant={arm for arm, pair in pairs.items() if pair and findings.is_significant(pair)},
-        metrics=metric_tables.metric_tables(comparison),
-        absent=metric_tables.absent_notes(comparison),
-        intervals=charts.interval_chart(f"{identifier}-intervals", f"{metric} of each arm", spreads, axis=metric),
-        curves=score_curves(identifier, runs, reference=comparison.reference),
-        losses=loss_curves(identifier, runs),
-        classes=class_gains(identifier, runs[comparison.reference], runs[best]) if best else ClassGains(),
-        best_arm=best,
-        confusions=confusions(runs),
-    )
+    title = f"{sentence(metric)} of each arm"
+    return {
+        "id": identifier,
+        "name": name,
+        "comparison": comparison,
+        "metric": sentence(metric),
+        "findings": findings.findings(comparison),
+        "few_seeds": findings.few_seeds_note(comparison),
+        "significant": {arm for arm, pair in pairs.items() if pair and findings.is_significant(pair)},
+        "metrics": metric_tables.metric_tables(comparison),
+        "absent": metric_tables.absent_notes(comparison),
+        "intervals": charts.interval_chart(
+            f"{identifier}-intervals", title, comparison.arms, reference=reference, axis=metric
+        ),
+        "curves": score_curves(identifier, runs, reference=reference),
+        "losses": loss_curves(identifier, runs),
+        "classes": class_gains(identifier, runs[reference], runs[best]) if best else ClassGains(),
+        "best_arm": best,
+        "confusions": confusions(runs),
+    }
 
 
 def run_sentence(evaluation: Evaluation | None) -> str:
