@@ -120,7 +120,7 @@ def test_pairs_without_a_difference_and_arms_without_pairs_are_named() -> None:
     )
     record = comparison_record(means={"baseline": 0.35}) | {"pairs": []}
     assert findings.findings(Comparison.model_validate(record)) == [
-        "Test accuracy is 35.1 % with labels alone; no pair of arms was compared."
+        "Test accuracy is 35.1 % with labels only; no pair of arms was compared."
     ]
     assert findings.findings(Comparison.model_validate(record | MAP))[0].startswith(
         "Test mean average precision (mAP) is 35.1 %"

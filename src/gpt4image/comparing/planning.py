@@ -133,8 +133,8 @@ def make_plan(config: CompareConfig, task: Task | None = None) -> Plan:
 
 def _resolved(config: CompareConfig, task: Task | None) -> Prepared:
     """Prepare the data and choose what is left open; a comparison that goes on keeps what it had chosen."""
-    # What is chosen depends on the images and the options of the baseline alone, not on which arms and seeds are asked
-    # for, nor on what some of them do with texts.
+    # What is chosen depends only on the images and the options of the baseline, not on the arms and seeds asked for, nor
+    # on what some of them do with texts.
     asked = CompareConfig.model_fields.keys() - TrainOptions.model_fields.keys() - {"imbalance"} | runs.NOT_IDENTITY
     asked |= OF_ALIGNMENT | OF_TEXT_LABELS
     key = fingerprint(config.model_dump(mode="json", exclude=asked))[:12]
@@ -151,7 +151,8 @@ def _resolved(config: CompareConfig, task: Task | None) -> Prepared:
             ready = prepare(config, task=task)
         if config.imbalance > 1.0:  # fewer images take more epochs
             left = np.flatnonzero(Regime(imbalance=config.imbalance).apply(ready.data, seed=0).usable)
-            given = config.model_copy(update={"image_size": ready.config.image_size, **options})
+            known_by_now = {"image_size": ready.config.image_size, "task": ready.config.task}
+            given = config.model_copy(update={**known_by_now, **options})
             resolved, chosen = auto.choose(given, ready.data.image_set.select(left))
             ready = replace(ready, config=resolved, chosen=ready.chosen | chosen)
         ready = resolve(ready)

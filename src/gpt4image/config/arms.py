@@ -60,7 +60,7 @@ class Arm:
 
 
 ARMS: dict[str, Arm] = {
-    "baseline": Arm(about="labels only", phrase="labels alone", text=False),
+    "baseline": Arm(about="labels only", phrase="labels only", text=False),
     "aligned": Arm(
         about="labels, and features aligned to the descriptions (the paper)",
         phrase="alignment to the descriptions",

@@ -27,7 +27,7 @@ COMMON = frozenset(
 
 
 class CompareConfig(TrainOptions):
-    """Train all arms over several seeds and say what text bought.
+    """Train all arms over several seeds and measure what text adds.
 
     Example: gpt4image compare --data folder:photos --embeddings photos.emb --labels-per-class 10 --seeds 5 --out cmp
     """
@@ -52,7 +52,7 @@ class CompareConfig(TrainOptions):
     imbalance: float = Field(default=1.0, ge=1.0)
     """How many times the most frequent class outnumbers the rarest; training images are left out, drawn per seed."""
     variants: JsonTable = Field(default_factory=dict)
-    """Further arms by name: each one of --arms with other options of train, {"NAME": {"arm": ..., OPTION: ...}}. In a
+    """Extra arms by name: each one of --arms with other options of train, {"NAME": {"arm": ..., OPTION: ...}}. In a
     recipe, tables [variants.NAME]."""
     jobs: int | None = Field(default=None, ge=1)
     """Runs side by side; one per core (or per GPU) without it."""
@@ -125,7 +125,7 @@ def _variant(name: str, table: Any) -> dict[str, Any]:
 
 
 class ReportConfig(StageConfig):
-    """Write report.html for a run or a comparison, from its records alone.
+    """Write report.html for a run or a comparison, from its records only.
 
     Example: gpt4image report cmp
     """
@@ -135,7 +135,7 @@ class ReportConfig(StageConfig):
 
 
 class DemoConfig(StageConfig):
-    """Run the whole pipeline on packaged pictures, offline: what do descriptions buy with 5 labels a category?
+    """Run the whole pipeline on packaged pictures, offline: what do descriptions add with 5 labels per category?
 
     Example: gpt4image demo --out demo-out
     """
