@@ -133,7 +133,7 @@ def make_plan(config: CompareConfig, task: Task | None = None) -> Plan:
 
 def _resolved(config: CompareConfig, task: Task | None) -> Prepared:
     """Prepare the data and choose what is left open; a comparison that goes on keeps what it had chosen."""
-    # What is chosen depends only on the images and the options of the baseline, not on the arms and seeds asked for, nor
+    # What is chosen depends only on the images and the options of the baseline, not on the arms and seeds asked for or
     # on what some of them do with texts.
     asked = CompareConfig.model_fields.keys() - TrainOptions.model_fields.keys() - {"imbalance"} | runs.NOT_IDENTITY
     asked |= OF_ALIGNMENT | OF_TEXT_LABELS
