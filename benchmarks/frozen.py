@@ -27,7 +27,7 @@ from gpt4image.data.image_set import ImageSet
 from gpt4image.data.splits import flip_labels
 from gpt4image.labelling.text_vectors import Texts
 from gpt4image.models.backbones import create_backbone
-from gpt4image.reporting.findings import points, points_interval
+from gpt4image.pages.numbers import points, points_interval
 from pretrained_weights import MODEL
 from text_labels import DATA, DRAWS, SETS, corpus, kept_labels, names_of, print_table, read, table, targets_by
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from gpt4image.base.files import read_json, write_json
 from gpt4image.comparing.results import pair
 from gpt4image.data.image_set import NO_LABEL
-from gpt4image.reporting.findings import p_value, percent, points, points_interval
+from gpt4image.pages.numbers import p_value, percent, points, points_interval
 from gpt4image.training.training_data import TrainingData
 
 SEARCHED = 0.1  # part of train that searches validate on: the default of --val-fraction

@@ -14,9 +14,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from gpt4image.artifacts.run_records import Comparison
 from gpt4image.config.arms import ARMS
-from gpt4image.reporting.findings import markdown_table, p_value, percent, points, points_interval, recovered
-from gpt4image.reporting.records import Comparison
+from gpt4image.pages.numbers import p_value, percent, points, points_interval
+from gpt4image.reporting.findings import markdown_table, recovered
 
 ROOT = Path(__file__).resolve().parents[1]
 REMOVED_AFTER = "e326164"

@@ -64,6 +64,30 @@ def colour_folder(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.fixture
+def described_colours(colour_folder: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """That folder with a red picture among the blue ones, and the embeddings of what was written of its pictures."""
+    from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
+    from gpt4image.config import EncodeConfig
+    from gpt4image.data import load_image_set
+    from gpt4image.encoding.encode import encode
+
+    (colour_folder / "red" / "00.png").rename(colour_folder / "blue" / "wrong.png")
+    images, prompt = load_image_set(f"folder:{colour_folder}"), Prompt("paper", 1, "Describe it.", False)
+    shades = ("bright", "dark", "pale", "deep", "warm", "cold", "soft", "loud")
+    names = ["red" if key.endswith("wrong.png") else key.split("/")[0] for key in images.keys]
+    with DescriptionStore(tmp_path / "texts.db", write=True) as store:
+        store.add(
+            Description(
+                digest=digest, prompt=prompt, describer={"kind": "openai", "model": "gpt"}, created=0.0,
+                text=f"A {shades[i % 8]} {name} square number {i}.", tokens_in=100, tokens_out=8, cost_usd=0.001,
+            )
+            for i, (digest, name) in enumerate(zip(images.digests, names, strict=True))
+        )  # fmt: skip
+    encode(EncodeConfig(store=tmp_path / "texts.db", encoder="bag-of-words", out=tmp_path / "table"))
+    return colour_folder, tmp_path / "table"
+
+
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small finished run, measured on its test split; its pictures, three classes of pictograms, lie beside it."""

@@ -19,6 +19,7 @@ from torch import nn
 
 from gpt4image import cli
 from gpt4image.artifacts import runs
+from gpt4image.artifacts.run_records import load_comparisons, load_run
 from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.artifacts.text_labels import TextLabels
 from gpt4image.artifacts.weights import load_tensors
@@ -29,7 +30,6 @@ from gpt4image.config import ExportConfig, LabelConfig, TrainConfig
 from gpt4image.deploying.export import export
 from gpt4image.labelling.label import label
 from gpt4image.recipes import read_recipe
-from gpt4image.reporting.records import load_comparisons, load_run
 from gpt4image.searching.index import open_index, up_to_date
 from gpt4image.training.checkpoint import load_checkpoint, save_checkpoint
 from synthetic_records import write_comparison

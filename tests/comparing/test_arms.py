@@ -10,7 +10,7 @@ import pytest
 from gpt4image.comparing.arms import PREPARE, Situation, applicable
 from gpt4image.config.arms import ARMS, TEXT_ARMS
 from gpt4image.data import NO_LABEL, ImageSet, MemorySource
-from gpt4image.tasks.classification import Classification, one_hot
+from gpt4image.tasks.classification import Classification
 from gpt4image.training.text_targets import TextTargets
 from gpt4image.training.training_data import TrainingData
 
@@ -64,6 +64,7 @@ def test_every_arm_of_the_table_is_prepared_and_no_other() -> None:
     named = {name for arm in ARMS.values() for name in (*arm.against, arm.after or "baseline")}
     assert named <= ARMS.keys()
     assert all(arm.about and arm.phrase for arm in ARMS.values())
+    assert all(ARMS[arm.after].after is None for arm in ARMS.values() if arm.after is not None)
     assert TEXT_ARMS == ("text-labels", "aligned", "text-labels-aligned", "zero-shot")
 
 
@@ -74,12 +75,7 @@ def test_every_arm_prepares_and_leaves_images_and_splits_alone(name: str) -> Non
     assert data.image_set is given.data.image_set
     assert (data.text is not None) == ARMS[name].aligns
     assert (data.soft is None) == ARMS[name].labels_alone
-
-
-def test_labels_are_those_left_and_the_oracle_alone_has_the_true_ones() -> None:
-    for name in ARMS:
-        data = PREPARE[name](situation())
-        assert np.array_equal(data.labels, TRUE if name == "oracle" else LEFT)
+    assert np.array_equal(data.labels, TRUE if name == "oracle" else LEFT), "only the oracle has the true ones"
 
 
 def test_shuffled_gives_every_described_training_image_the_text_of_one_of_them() -> None:
@@ -155,11 +151,7 @@ def test_self_training_keeps_half_of_a_given_label_and_touches_train_alone() -> 
     assert not data.soft[~TRAIN].any()
 
 
-def test_arms_come_after_arms_that_come_after_none() -> None:
-    assert all(ARMS[arm.after].after is None for arm in ARMS.values() if arm.after is not None)
-
-
-def test_arms_that_mean_nothing_are_left_out() -> None:
+def test_arms_that_do_not_apply_are_left_out() -> None:
     def names(*, described: bool, scarce: bool, unlabelled: bool = False) -> tuple[str, ...]:
         return applicable(described=described, scarce=scarce, unlabelled=unlabelled)
 
@@ -170,11 +162,7 @@ def test_arms_that_mean_nothing_are_left_out() -> None:
     controls = {"text-labels-shuffled", "text-labels-class-mean"}
     assert {"aligned", "text-labels", "text-labels-aligned", *controls} <= set(known)
     assert "self-training" not in known
-    told = applicable(described=True, scarce=False, unlabelled=False, class_conditioned=True)
-    assert set(known) - set(told) == {"text-labels", "text-labels-aligned", *controls}
+    conditioned = applicable(described=True, scarce=False, unlabelled=False, class_conditioned=True)
+    assert set(known) - set(conditioned) == {"text-labels", "text-labels-aligned", *controls}
     most = names(described=True, scarce=True, unlabelled=True)
     assert set(ARMS) - set(most) == controls
-
-
-def test_one_hot() -> None:
-    assert one_hot(np.array([1, NO_LABEL]), 3).tolist() == [[0, 1, 0], [0, 0, 0]]

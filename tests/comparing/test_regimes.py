@@ -91,30 +91,24 @@ def test_a_long_tail_leaves_training_images_out_and_nothing_else(data: TrainingD
     assert len(ranks) > 1, "every seed has another rare class"
 
 
-def test_noise_that_spoils_no_label_is_refused(data: TrainingData) -> None:
+def test_noise_that_flips_no_label_and_no_label_left_are_refused(data: TrainingData) -> None:
     with pytest.raises(
         DataError, match=r"--label-noise 0\.01 of 36 labels in train is not one wrong .* at least 0\.028"
     ):
         Regime(label_noise=0.01).apply(data, seed=0)
     with pytest.raises(DataError, match=r"of 6 labels in train .* at least 0\.17, or leave it out"):
         Regime(labels_per_class=2, label_noise=0.05).apply(data, seed=0)
+    with pytest.raises(DataError, match="has a label"):
+        Regime().apply(replace(data, labels=np.full_like(data.labels, NO_LABEL)), seed=0)
     left = Regime(labels_per_class=2, label_noise=0.17).apply(data, seed=0)
     train = left.indices("train")
     assert (left.labels[train] != data.labels[train])[left.labels[train] != NO_LABEL].sum() == 1
 
 
-def test_no_label_left_is_refused(data: TrainingData) -> None:
-    from dataclasses import replace
-
-    bare = replace(data, labels=np.full_like(data.labels, NO_LABEL))
-    with pytest.raises(DataError, match="has a label"):
-        Regime().apply(bare, seed=0)
-
-
 def test_names_tell_regimes_apart_and_arms_that_read_less_share_runs(tmp_path: Path) -> None:
     config = CompareConfig(
         data="folder:x", out=tmp_path, labels_per_class=5, label_noise=0.4, noise_kind="class-dependent",
-        described_fraction=0.1, imbalance=50,
+        described_fraction=0.1, imbalance=50, embeddings=tmp_path,
     )  # fmt: skip
     regime = Regime.of(config)
     assert regime.name == "5-labels-0.4-wrong-by-class-0.1-described-imbalance-50" and regime.scarce

@@ -1,17 +1,22 @@
-"""What a comparison says of its own numbers."""
+"""The record of a comparison: its notes, and scores by image of runs of any version."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
+from gpt4image.base.errors import DamagedError
+from gpt4image.base.files import write_parquet
 from gpt4image.comparing.members import Member
-from gpt4image.comparing.results import notes, recorded, small_classes
+from gpt4image.comparing.results import notes, recorded, scores_of, small_classes
 from gpt4image.config import CompareConfig
 from gpt4image.data import load_image_set
+from gpt4image.tasks.classification import Classification
+from gpt4image.tasks.multilabel import MultiLabel
 
 
 @pytest.mark.parametrize("copies", [0, 2])
@@ -24,9 +29,10 @@ def test_test_images_that_are_in_train_too_are_named(tmp_path: Path, copies: int
         Image.new("RGB", (8, 8), (colour, 0, 0)).save(path)
     spec = f"folder:{tmp_path}"
     config = CompareConfig(data=spec, out=tmp_path / "cmp", arms="baseline")
-    said = " ".join(notes(config, {}, load_image_set(spec)))
-    assert ("2 of 4 test images are byte for byte in train too" in said) == bool(copies)
-    assert ("in train too" in said) == bool(copies)
+    text = " ".join(notes(config, {}, load_image_set(spec), MultiLabel()))
+    assert ("2 of 4 test images are byte for byte in train too" in text) == bool(copies)
+    assert ("in train too" in text) == bool(copies)
+    assert "by a score per image: label ranking average precision." in text
 
 
 @pytest.mark.parametrize(
@@ -41,17 +47,29 @@ def test_variants_that_keep_other_weights_are_named(colour_folder: Path, select:
     config = CompareConfig(data=f"folder:{colour_folder}", out=colour_folder / "cmp")
     options = {"head": "mlp"} if select is None else {"select": select}
     members = {"baseline": Member(arm="baseline", options={}), "x": Member(arm="aligned", options=options)}
-    assert kept in notes(config, members, load_image_set(config.data))[0]
+    assert kept in notes(config, members, load_image_set(config.data), Classification())[0]
 
 
 def test_classes_too_small_for_the_labels_asked_for_are_named() -> None:
     labels, classes = np.array([0] * 5 + [1] * 2 + [-1] * 9), ("bird", "cat", "not in train")
-    assert small_classes(labels, classes, 3) == [
+    assert small_classes(Classification(), labels, classes, 3) == [
         "Classes with fewer than 3 labels in train keep all that they have: 'cat'."
     ]
-    assert small_classes(labels, classes, 2) == small_classes(labels, classes, None) == []
+    assert all(small_classes(Classification(), labels, classes, k) == [] for k in (2, None))
 
 
 def test_options_of_a_variant_are_recorded_as_text() -> None:
     options = {"embeddings": Path("a.emb"), "model_args": {"depth": 2}, "lr": 0.1}
     assert recorded(options) == {"embeddings": "a.emb", "model_args": {"depth": 2}, "lr": 0.1}
+
+
+def test_scores_by_image_are_read_or_made_of_what_older_versions_kept(tmp_path: Path) -> None:
+    path = tmp_path / "predictions-test.parquet"
+    old = {"label": [0, 1, -1, 2], "prediction": [0, 2, -1, 2]}
+    write_parquet(path, pa.table(old))
+    assert scores_of(tmp_path, {}).tolist() == [1.0, 0.0, 1.0]
+    write_parquet(path, pa.table({**old, "score": [0.5, np.nan, np.nan, 1.0]}))
+    assert scores_of(tmp_path, {}).tolist() == [0.5, 1.0]
+    path.write_bytes(b"PAR1 no table PAR1")
+    with pytest.raises(DamagedError, match="predictions-test"):
+        scores_of(tmp_path, {})

@@ -75,11 +75,11 @@ def test_the_card_of_a_compared_run_says_who_described_how_it_was_read_and_what_
         "tags": ["image-classification", "gpt4image", "timm"],
     }
     for text in (
-        f"Measured on {evaluation['labelled']} labelled images of the split test.",
+        f"On {evaluation['labelled']} labelled images of the test split:",
         f"| accuracy | {100 * evaluation['top1']:.1f} % |",
         f"Over 2 seeds this way of training (aligned) reaches {mean:.1f} %",
         "alignment to shuffled descriptions",  # the control, in words
-        "With 5 labels a class",
+        "With 5 labels per class",
         "Written by: replay\\:captions.jsonl",
         "Text encoder: bag-of-words\\:64",
         "Prompt ",
@@ -150,7 +150,7 @@ def test_text_of_others_stays_text(tmp_path: Path) -> None:
     headings = [token.tag for token in tokens if token.type == "heading_open"]
     assert headings == ["h1", *["h2"] * (len(headings) - 1)]
     rows = [token for token in tokens if token.type == "tr_open"]
-    assert len(rows) == 2 + 1 + len(names), "two headings, one split, and the classes"
+    assert len(rows) == 2 + 4 + len(names), "two headings, four metrics, and the classes"
     shown = "".join(child.content for child in inline)
     assert "</details><script>alert(1)</script>" in shown, "it is there to be read"
     assert "\u202e" not in card and "\x1b" not in card

@@ -1,4 +1,4 @@
-"""What is measured besides accuracy: of real runs, each number recomputed by hand."""
+"""Measures besides the metrics of the task: of real runs, each number recomputed by hand."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def test_a_run_is_read_with_its_features_and_its_place_in_the_text_space(run: tu
     folder, data = run
     model = load_run_model(folder, None, "abc")
     indices = data.indices("test")
-    said = model.read(data.pixels, indices)
-    assert said.features.shape == (len(indices), 8)
+    outputs = model.read(data.pixels, indices)
+    assert outputs.features.shape == (len(indices), 8)
     classifier = model.backbone.get_submodule("fc")
-    logits = classifier(torch.from_numpy(said.features))
-    assert np.allclose(logits.softmax(1).detach().numpy(), said.probabilities, atol=1e-5)
-    embedded = model.embed(said.features)
+    logits = classifier(torch.from_numpy(outputs.features))
+    assert np.allclose(logits.softmax(1).detach().numpy(), outputs.predictions, atol=1e-5)
+    embedded = model.embed(outputs.features)
     assert np.allclose(np.linalg.norm(embedded, axis=1), 1, atol=1e-5)
 
 
@@ -75,21 +75,21 @@ def test_what_cannot_be_measured_is_absent_and_says_why(run: tuple[Path, Trainin
     folder, data = run
     assert data.text is not None
     model = load_run_model(folder, None, "abc")
-    said = model.read(data.pixels, data.indices("test"))
+    outputs = model.read(data.pixels, data.indices("test"))
     in_train = data.image_set.splits == "train"
     held_back = replace(data, text=data.text.only(in_train))
-    none = measure_more(model, held_back, "test", said, ClassNames(missing="no encoder"))
+    none = measure_more(model, held_back, "test", outputs, ClassNames(missing="no encoder"))
     assert none.metrics == {} and none.absent["zero_shot"] == "no encoder"
     assert "no image of test or val has a description" in none.absent["retrieval"]
     only_val = replace(data, text=data.text.only(data.image_set.splits == "val"))
-    some = measure_more(model, only_val, "test", said, NAMES)
+    some = measure_more(model, only_val, "test", outputs, NAMES)
     assert "text_to_image_recall:1" in some.metrics and not some.absent
     tuned = measure_more(
-        replace(model, foreign_texts="the text encoder learned with the model"), data, "test", said, NAMES
+        replace(model, foreign_texts="the text encoder learned with the model"), data, "test", outputs, NAMES
     )
     assert tuned.metrics == {} and "the text encoder learned with the model" in tuned.absent["retrieval"]
     without = replace(model, head=None)
-    assert measure_more(without, data, "test", said, NAMES).metrics == {}
+    assert measure_more(without, data, "test", outputs, NAMES).metrics == {}
 
 
 @settings(max_examples=50, deadline=None)

@@ -25,10 +25,8 @@ def test_recalls_are_those_of_a_plain_loop(n: int, texts: int, chunk: int, seed:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(retrieval, "CHUNK", chunk)
         found = recalls(images, of_text[ids], ids)
-    for name, queries, answers in (
-        ("image_to_text_recall", images, of_text[ids]),
-        ("text_to_image_recall", of_text[ids], images),
-    ):
+    directions = {"image_to_text_recall": (images, of_text[ids]), "text_to_image_recall": (of_text[ids], images)}
+    for name, (queries, answers) in directions.items():
         for k in (1, 5, 10):
             hits = []
             for i in range(n):

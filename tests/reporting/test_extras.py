@@ -1,34 +1,47 @@
+"""Pictures on a page: bitmaps are let through, and nothing else."""
+
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from gpt4image.base.files import write_json
-from gpt4image.reporting.extras import Descriptions
-from gpt4image.reporting.records import Record, load_item
-from synthetic_records import descriptions
+from gpt4image.reporting.extras import Example
+from synthetic_records import data_url
 
 
-def test_records_beside_the_results_are_read_and_may_be_missing(tmp_path: Path) -> None:
-    write_json(tmp_path / "descriptions.json", descriptions())
-    found, set_aside = load_item(tmp_path / "descriptions.json", Descriptions)
-    assert found is not None and found.vocabulary is not None and found.vocabulary.words == 3247 and set_aside == []
-    assert load_item(tmp_path / "missing.json", Descriptions) == (None, [])
+def example(picture: str) -> dict[str, object]:
+    return {"key": "a", "split": "test", "picture": picture}
+
+
+@pytest.mark.parametrize("kind", ["png", "webp", "jpeg"])
+def test_bitmaps_are_let_through(kind: str) -> None:
+    assert Example.model_validate(example(data_url(kind=kind))).picture.startswith(f"data:image/{kind};base64,")
 
 
 @pytest.mark.parametrize(
-    ("kind", "record"),
+    "picture",
     [
-        (Descriptions, descriptions() | {"words_histogram": {"edges": [1, 2], "counts": [1, 2]}}),
-        (Descriptions, {"images": 3}),
-        (Descriptions, [1, 2]),
+        "https://example.org/x.png",
+        "javascript:alert(1)",
+        "data:image/svg+xml;base64,PHN2Zy8+",
+        "data:text/html;base64,AAAA",
+        'data:image/png;base64,AAAA" onerror="alert(1)',
+        "data:image/png;base64,AAAA\n",
+        " data:image/png;base64,AAAA",
+        "data:image/png;base64,",
     ],
 )
-def test_a_malformed_record_is_set_aside(kind: type[Record], record: Any, tmp_path: Path) -> None:
-    write_json(tmp_path / "x.json", record)
-    found, set_aside = load_item(tmp_path / "x.json", kind)
-    assert found is None and [item.name for item in set_aside] == ["x.json"]
-    (tmp_path / "x.json").write_text("{")
-    assert load_item(tmp_path / "x.json", kind)[1]
+def test_everything_else_is_no_picture(picture: str) -> None:
+    with pytest.raises(ValidationError, match="pattern"):
+        Example.model_validate(example(picture))
+
+
+@given(st.text())
+def test_no_text_that_could_leave_an_attribute_is_a_picture(tail: str) -> None:
+    try:
+        picture = Example.model_validate(example("data:image/png;base64," + tail)).picture
+    except ValidationError:
+        return
+    assert not set(picture) & set("\"'<>& \n\t")

@@ -5,18 +5,18 @@ from pathlib import Path
 
 import pytest
 
+from gpt4image.artifacts.run_records import load_run
 from gpt4image.base.files import read_json, write_json
-from gpt4image.reporting.records import load_run
-from gpt4image.reporting.run_charts import CLASSES_SHOWN, class_accuracies, class_gains, confusions
+from gpt4image.reporting.run_charts import CLASSES_SHOWN, class_gains, class_scores, confusions
 from synthetic_records import write_run
 
 
-def test_class_accuracies_are_means_over_runs(tmp_path: Path) -> None:
+def test_class_scores_are_means_over_runs(tmp_path: Path) -> None:
     runs = [load_run(write_run(tmp_path / str(seed), seed=seed)) for seed in range(2)]
-    means = class_accuracies(runs)
+    means = class_scores(runs)
     firsts = [run.evaluation.per_class[0] or 0.0 for run in runs if run.evaluation]
     assert means["animal"] == pytest.approx(sum(firsts) / 2)
-    assert "vehicle" not in means  # no test picture of this class in any run
+    assert "vehicle" not in means, "no test picture of this class in any run"
 
 
 @pytest.mark.parametrize("earlier", [False, True])

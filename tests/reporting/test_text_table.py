@@ -7,9 +7,6 @@ from gpt4image.reporting.text_table import text_table
 
 def test_columns_are_as_wide_as_their_widest_cell_and_nothing_acts_on_the_terminal() -> None:
     rows = [("image", "label"), ("a\x1b[2J.png", "red\nblue"), ("b.png", "")]
-    assert text_table("red \u202e", rows).splitlines() == [
-        "red \\u202e",
-        "image         label",
-        "a\\x1b[2J.png  red\\nblue",
-        "b.png",
-    ]
+    aligned = ["image         label", "a\\x1b[2J.png  red\\nblue", "b.png"]
+    assert text_table("red \u202e", rows).splitlines() == ["red \\u202e", *aligned]
+    assert text_table("", [("arm", "mean"), ("x", "1")], numbers=True).splitlines() == ["arm  mean", "x       1"]

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.artifacts.store import Prompt
+from gpt4image.artifacts.store import DescriptionStore, Prompt
 from gpt4image.base.checksums import file_facts, recorded_files, require_recorded
 from gpt4image.base.errors import DamagedError, TableError
 from gpt4image.base.files import atomic_path, open_npy, read_json, write_json
@@ -311,3 +311,20 @@ def _require_index(path: Path, offsets: NDArray[np.int64], rows: NDArray[np.int6
     ends = (int(offsets[0]), int(offsets[-1])) == (0, len(rows))
     if not ends or (np.diff(offsets) < 0).any() or (len(rows) and not 0 <= rows.min() <= rows.max() < texts):
         raise DamagedError(f"{path} is damaged: offsets.npy and rows.npy lead out of its other arrays.")
+
+
+def texts_behind(tables: Sequence[Manifest], digests: Sequence[str]) -> dict[str, list[str]]:
+    """Return the descriptions of images that embedding tables were made from: those that answer their prompts.
+
+    A store may hold more, such as class-conditioned descriptions. One that is gone gives none.
+    """
+    found: dict[str, list[str]] = {}
+    for table in tables:
+        if not Path(table.store).is_file():
+            continue
+        with DescriptionStore(Path(table.store)) as opened:
+            for description in opened.descriptions(digests=digests):
+                known = found.setdefault(description.digest, [])
+                if description.prompt in table.prompts and description.text and description.text not in known:
+                    known.append(description.text)
+    return found

@@ -1,1 +1,1 @@
-"""What a comparison is made of: arms, regimes, measures, statistics."""
+"""Comparisons: arms, settings, plan, jobs, results, statistics."""

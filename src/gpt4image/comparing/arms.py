@@ -1,7 +1,7 @@
 """What each arm of a comparison learns from, on the same images, seeds and steps; the arms are in config/arms.py.
 
-Controls see no more than the arm they control: only described images take part in their alignment, and where labels
-are scarce or wrong, controls that need classes use the labels that are left, and images without one take no part.
+Controls get no more than the arm they control: only described images take part in their alignment. Where labels are
+scarce or wrong, controls that need classes use the labels that are left, and images without one take no part.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Situation:
 
     Attributes:
         data: images, pixels, the labels left to train on, and the text targets of the descriptions.
-        true_labels: (N,) labels before any were taken away or flipped; for the oracle alone.
+        true_labels: (N,) labels before any were taken away or flipped; only for the oracle.
         class_names: (K, D) text embeddings of the class names, or None where no arm needs them.
         text_labels: returns soft targets (N, K) predicted from the descriptions by the labels left.
         teacher: returns class probabilities (n, K) for images by the finished run that the arm comes after.
@@ -140,7 +140,7 @@ def applicable(
     text_labels: bool = True,
     class_conditioned: bool = False,
 ) -> tuple[str, ...]:
-    """Return the arms that mean something.
+    """Return the arms that apply.
 
     Args:
         described: whether there are embeddings, for arms with text.
@@ -148,15 +148,15 @@ def applicable(
         unlabelled: whether training images without a label are left, for consistency training.
         exclusive: whether an image has one class.
         text_labels: whether the task can be taught by text labels.
-        class_conditioned: whether the describer was told the class, so that texts must not give labels.
+        class_conditioned: whether the prompt names the class, so that texts must not give labels.
     """
 
-    def means_something(arm: Arm) -> bool:
+    def applies(arm: Arm) -> bool:
         enough = (described or not arm.text) and not (arm.known_only if scarce else arm.scarce_only)
-        enough = enough and (exclusive or not arm.exclusive) and (text_labels or not arm.text_labels)
-        return enough and not (class_conditioned and arm.text_labels) and (unlabelled or not arm.consistent)
+        enough = enough and (exclusive or not arm.exclusive) and (unlabelled or not arm.consistent)
+        return enough and (not arm.text_labels or (text_labels and not class_conditioned))
 
-    return tuple(name for name, arm in ARMS.items() if means_something(arm))
+    return tuple(name for name, arm in ARMS.items() if applies(arm))
 
 
 def _text(given: Situation) -> TextTargets:

@@ -1,4 +1,4 @@
-"""Train all arms over several seeds with the same data, order and budget, and say what text bought."""
+"""Train all arms over several seeds with the same data, order and budget, and measure what text adds."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError, first_few
 from gpt4image.base.files import write_json
 from gpt4image.base.outcome import Outcome
+from gpt4image.comparing.examples import write_extras
 from gpt4image.comparing.jobs import run_all
 from gpt4image.comparing.planning import make_plan
 from gpt4image.comparing.results import leaks, summarise
-from gpt4image.config import CompareConfig
+from gpt4image.config import CompareConfig, ReportConfig
+from gpt4image.reporting.findings import comparison_tables
+from gpt4image.reporting.report import report
 from gpt4image.tasks.base import Task
 
 
@@ -30,12 +33,8 @@ def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",), tas
         ConfigError, DataError, TableError, ModelError, RunError: before training starts; the last also where another
             process is at work in the folder.
     """
-    from gpt4image.reporting.gather import gather_comparison
-    from gpt4image.reporting.metric_tables import all_tables
-    from gpt4image.reporting.report import write_report
-
     if len(set(names)) < len(names):
-        raise ConfigError(f"Comparisons need names of their own, and these are {first_few(names)}.")
+        raise ConfigError(f"Comparisons need different names, and these are {first_few(names)}.")
     out = configs[0].out
     configs = tuple(config.model_copy(update={"out": out}) for config in configs)
     with runs.writing(out):
@@ -49,14 +48,14 @@ def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",), tas
         record = next(iter(results.values()))
         record = record if len(results) == 1 else {**record, "comparisons": results}
         write_json(out / "comparison.json", record)
-        left_out = gather_comparison(plans, names if len(plans) > 1 else ())
-        report = write_report(out)
-    said = dict.fromkeys(line for plan in plans for line in (*leaks(plan.prepared.data.image_set), *plan.notes))
-    set_aside = dict.fromkeys(item for folder in jobs for item in runs.read_set_aside(folder))
+        skipped = write_extras(plans, names if len(plans) > 1 else ())
+        page = report(ReportConfig(dir=out)).path
+    notes = dict.fromkeys(line for plan in plans for line in (*leaks(plan.prepared.data.image_set), *plan.notes))
+    unusable = dict.fromkeys(item for folder in jobs for item in runs.read_set_aside(folder))
     return Outcome(
         path=out,
-        summary={"comparison": str(out / "comparison.json"), "report": str(report)},
+        summary={"comparison": str(out / "comparison.json"), "report": str(page)},
         record=record,
-        text="\n\n".join([all_tables(record), *said]),
-        set_aside=(*set_aside, *left_out),
+        text="\n\n".join([comparison_tables(record), *notes]),
+        set_aside=(*unusable, *skipped),
     )

@@ -1,4 +1,4 @@
-"""The jobs of a comparison: one arm and seed each, trained and measured, side by side in worker processes."""
+"""The jobs of a comparison: one arm and seed each, trained and measured in worker processes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ from gpt4image.config.arms import ARMS
 from gpt4image.evaluating.evaluate import measure_run, run_predictions
 from gpt4image.evaluating.measures import lacked_names
 from gpt4image.labelling.teaching import judge_training, predict_training, targets_of
+from gpt4image.parallel.devices import cpu_threads, use_gpu
 from gpt4image.parallel.local import run_jobs, worker_number
 from gpt4image.tasks.base import Task
 from gpt4image.training.prepare import Prepared, prepare, with_table
+from gpt4image.training.train import run
 from gpt4image.training.training_data import TrainingData
 
 
@@ -39,16 +41,11 @@ def _comes_later(job: Job) -> bool:
 
 def _is_done(job: Job) -> bool:
     path = job.config.out / "evaluation-test.json"
-    if not path.is_file():
-        return False
-    return job.class_names.vectors is None or not lacked_names(read_json(path))
+    return path.is_file() and (job.class_names.vectors is None or not lacked_names(read_json(path)))
 
 
 def run_job(job: Job, progress: Callable[[int, int, str], None]) -> None:
     """Train one arm and seed, and read the test split once. Runs in a worker process."""
-    from gpt4image.parallel.devices import cpu_threads, use_gpu
-    from gpt4image.training.train import run
-
     use_gpu(job.config.device, worker_number())
     with cpu_threads(job.config.threads):
         ready = _prepared(job.shared.model_dump_json(), job.task)
@@ -78,13 +75,13 @@ def _prepared(options: str, task: Task | None) -> Prepared:
 def situation(
     job: Job, data: TrainingData, described: NDArray[np.bool_] | None = None, record: Path | None = None
 ) -> Situation:
-    """Return what the arm of a job is made from: the data, with what the regime leaves its seed.
+    """Return what the arm of a job is made from: the data that is left for its seed.
 
     Args:
         job: the job.
         data: of its comparison, with all labels.
         described: (N,) which images have a text in the table of the comparison, where that of ``data`` is another one.
-        record: folder of the run, where it is to be kept how well the texts name the labels that were flipped.
+        record: folder of the run, to record there how well the texts find the labels that were flipped.
     """
     seed = job.config.seed
     left = job.regime.apply(data, seed, described)

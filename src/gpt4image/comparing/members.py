@@ -1,4 +1,4 @@
-"""The members of a comparison: the arms and variants that are asked for, or all that mean something here."""
+"""The members of a comparison: the arms and variants that are asked for, or all that apply."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Member:
 def members_of(
     config: CompareConfig, left: TrainingData, *, scarce: bool, unlabelled: bool, class_conditioned: bool
 ) -> tuple[dict[str, Member], list[str]]:
-    """Return the arms that are asked for, or all that mean something here, and the variants; and notes for the record.
+    """Return the arms that are asked for, or all that apply, and the variants; and notes for the record.
 
-    Whoever doubts labels may ask for more. ``left`` is what the first seed trains on.
+    Arms for wrong labels may also be asked for where labels count as right. ``left`` is what the first seed trains on.
 
     Raises:
         ConfigError: an arm is asked for that is not possible here.
@@ -48,12 +48,16 @@ def members_of(
         "exclusive": left.task.exclusive,
         "text_labels": left.task.text_labels,
     }
-    means_something = {*applicable(scarce=True, **there), *applicable(scarce=False, **there)}
-    possible = [name for name in ARMS if name in means_something and (scarce or name != "oracle")]
+    either = {*applicable(scarce=True, **there), *applicable(scarce=False, **there)}
+    possible = [name for name in ARMS if name in either and (scarce or name != "oracle")]
     usual = applicable(scarce=scarce or unlabelled, class_conditioned=class_conditioned, **there)
     asked, notes = listed(config.arms), []
     if not asked:
-        asked, notes = _readable(config, left.classes, tuple(name for name in usual if name in possible))
+        asked = tuple(name for name in usual if name in possible)
+        named = [name for name in asked if ARMS[name].names]
+        if named and (names := find_class_names(config.embeddings, config.device, left.classes)).missing:
+            notes = [f"Left out: {', '.join(named)}, which {_need_names(config.embeddings, names)}"]
+            asked = tuple(name for name in asked if name not in named)
     wanted = {**dict.fromkeys(asked), **{table["arm"]: None for table in config.variants.values()}}
     if refused := [name for name in wanted if name not in possible]:
         lacking: dict[str, list[str]] = {}
@@ -70,13 +74,7 @@ def members_of(
 
 
 def require_names(members: Mapping[str, Member], name: str, table: Path | None, names: ClassNames) -> None:
-    """Refuse an arm or variant that needs the class names where they cannot be embedded.
-
-    Args:
-        members: of the comparison.
-        name: of the member.
-        table: its embedding table.
-        names: the class names in its space, or why there are none.
+    """Refuse a member that needs the class names where ``names``, those in the space of its ``table``, are missing.
 
     Raises:
         ConfigError: naming all arms of that need, the table and the way out.
@@ -87,20 +85,9 @@ def require_names(members: Mapping[str, Member], name: str, table: Path | None, 
     alike = [other for other, member in members.items() if ARMS[member.arm].names and not member.options]
     who = arm if members[name].options else f"--arms {','.join(alike)}"
     raise ConfigError(
-        f"{who} {_need_names(table, names)} Leave them out, or give a table of an encoder that can be had here: by "
+        f"{who} {_need_names(table, names)} Leave them out, or give a table of an encoder that is available here: by "
         "`gpt4image encode`, or by `gpt4image embeddings import --encoder SPEC`."
     )
-
-
-def _readable(
-    config: CompareConfig, classes: tuple[str, ...], usual: tuple[str, ...]
-) -> tuple[tuple[str, ...], list[str]]:
-    """Return the arms but those that need class names which cannot be embedded, and a note that says so."""
-    named = [name for name in usual if ARMS[name].names]
-    if not named or not (names := find_class_names(config.embeddings, config.device, classes)).missing:
-        return usual, []
-    note = f"Left out: {', '.join(named)}, which {_need_names(config.embeddings, names)}"
-    return tuple(name for name in usual if name not in named), [note]
 
 
 def _need_names(table: Path | None, names: ClassNames) -> str:

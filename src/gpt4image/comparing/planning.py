@@ -1,14 +1,18 @@
-"""The plan of a comparison: which arms and seeds to run, with which options; mistakes are refused here."""
+"""The plan of a comparison: which arms and seeds to run, with which options.
+
+What a run would refuse is refused here, by building each kind of run once: it must not be found after hours of others.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from gpt4image.artifacts import runs
@@ -20,14 +24,18 @@ from gpt4image.comparing.regimes import Regime
 from gpt4image.comparing.setups import Setup, set_up, train_config
 from gpt4image.config import CompareConfig, TrainConfig, TrainOptions
 from gpt4image.config.arms import ARMS, Arm
-from gpt4image.config.base import flag_of
 from gpt4image.config.learning import OF_ALIGNMENT, OF_TEXT_LABELS
+from gpt4image.data.pixels import available_cores
 from gpt4image.encoding.class_names import ClassNames, not_read
+from gpt4image.labelling.label import open_table
 from gpt4image.labelling.predictions import require_learnable
+from gpt4image.parallel import devices
 from gpt4image.tasks.base import Task
 from gpt4image.training import auto
 from gpt4image.training.prepare import Prepared, prepare, require_batch, require_selectable
 from gpt4image.training.tracking import require_trackers
+from gpt4image.training.train import resolve
+from gpt4image.training.trainer import build
 from gpt4image.training.training_data import TrainingData
 
 PLAN = "plan.json"
@@ -35,16 +43,16 @@ PLAN = "plan.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One arm and seed; everything a worker process needs to know.
+    """One arm and seed: everything that a worker process needs.
 
     Attributes:
         arm: name in ARMS.
         name: of the arm or variant, for people.
         config: resolved options of the run.
         shared: resolved options of the comparison, by which the data is prepared: the same for all its jobs.
-        chosen: options that were chosen from the set.
+        chosen: options that were chosen from the dataset.
         regime: what is left of the training set.
-        teacher: folder of the run of the same seed that the arm comes after; None where it comes after none.
+        teacher: folder of the run of the same seed that the arm needs, if it needs one.
         class_names: text embeddings of the class names, where the arm reads texts.
         task: what is trained for, where it is not one of the registry.
     """
@@ -69,7 +77,7 @@ class Plan:
         prepared: the data, before labels are taken away.
         jobs: what to run.
         members: arms and variants by name.
-        class_conditioned: descriptions were told the class, so that no labels may be read off them.
+        class_conditioned: descriptions are of a prompt that names the class, so that they must not give labels.
         notes: what was left out or is not read, and why.
     """
 
@@ -84,49 +92,28 @@ class Plan:
 def make_plan(config: CompareConfig, task: Task | None = None) -> Plan:
     """Return the plan of a comparison.
 
-    Args:
-        config: its options.
-        task: what to train for, where it is not one of the registry.
-
     Raises:
         ConfigError, DataError, TableError, ModelError: options that do not fit each other or the data.
     """
-    if config.text_labels is not None:
-        raise ConfigError(
-            f"--text-labels {config.text_labels} may have been read off labels that an arm must not see. Leave it out: "
-            "the arms text-labels and text-labels-aligned read their own, per seed, off the labels that are left."
-        )
-    if config.consistency > 0.0:
-        raise ConfigError(
-            f"--consistency {config.consistency:g} would make every arm another one. Leave it out: the arm "
-            "fixmatch has it, with weight 1; for another weight give a variant of that arm."
-        )
-    if config.seed:
-        raise ConfigError(f"--seed {config.seed}: arms run over several seeds; --first-seed names the first of them.")
-    if config.noise_kind != "uniform" and not config.label_noise:
-        raise ConfigError(f"--noise-kind {config.noise_kind} says how labels are wrong: give --label-noise too.")
-    if config.described_fraction < 1.0 and config.embeddings is None:
-        raise ConfigError(
-            f"--described-fraction {config.described_fraction:g} is a part of the descriptions: give --embeddings too."
-        )
-    if config.embeddings is None and (given := config.given(OF_TEXT_LABELS)):
-        flags = ", ".join(map(flag_of, given))
-        raise ConfigError(
-            f"{flags}: how text labels are read and used, and there are none without --embeddings: give it too, or "
-            "leave out what is for them."
-        )
     require_trackers(config.trackers)
-    config = config.model_copy(update={"threads": config.threads or _threads_a_job(config)})
+    # No more threads per job than torch would take (OMP_NUM_THREADS).
+    threads = max(1, min(available_cores() // jobs_at_once(config), torch.get_num_threads()))
+    config = config.model_copy(update={"threads": config.threads or threads})
     ready = _resolved(config, task)
     regime = Regime.of(config)
     train = ready.data.indices("train")
     unlabelled = not ready.data.task.known(ready.data.labels[train]).all()
-    told = _class_conditioned(config)
+    table = config.embeddings
+    class_conditioned = table is not None and EmbeddingTable.open(table).manifest.class_conditioned
     first = regime.apply(ready.data, config.first_seed)
-    members, notes = members_of(config, first, scarce=regime.scarce, unlabelled=unlabelled, class_conditioned=told)
-    doubted = any(ARMS[member.arm].scarce_only or ARMS[member.arm].text_labels for member in members.values())
-    if regime.scarce or unlabelled or doubted:
-        _refuse_leak(config, members.values())
+    members, notes = members_of(
+        config, first, scarce=regime.scarce, unlabelled=unlabelled, class_conditioned=class_conditioned
+    )
+    arms = [ARMS[member.arm] for member in members.values()]
+    if regime.scarce or unlabelled or any(arm.scarce_only or arm.text_labels for arm in arms):
+        for member, arm in zip(members.values(), arms, strict=True):
+            if arm.text:
+                open_table(member.options.get("embeddings", config.embeddings))  # refuses class-conditioned texts
     for seed in config.seed_range if regime.imbalance > 1.0 else ():
         require_batch(len(regime.apply(ready.data, seed).indices("train")), ready.config)
     jobs = {name: _jobs(config, ready, name, members, task) for name in members}
@@ -139,25 +126,22 @@ def make_plan(config: CompareConfig, task: Task | None = None) -> Plan:
             name: replace(member, folders=tuple(job.config.out for job in jobs[name]))
             for name, member in members.items()
         },
-        class_conditioned=told,
+        class_conditioned=class_conditioned,
         notes=(*notes, *not_read(job.class_names for job in every if ARMS[job.arm].text_labels)),
     )
 
 
 def _resolved(config: CompareConfig, task: Task | None) -> Prepared:
     """Prepare the data and choose what is left open; a comparison that goes on keeps what it had chosen."""
-    from gpt4image.parallel.devices import cpu_threads
-    from gpt4image.training.train import resolve
-
-    # What is chosen depends on the images and the options of the baseline alone, not on which arms and seeds are asked
-    # for, nor on what some of them do with texts.
+    # What is chosen depends only on the images and the options of the baseline, not on the arms and seeds asked for or
+    # on what some of them do with texts.
     asked = CompareConfig.model_fields.keys() - TrainOptions.model_fields.keys() - {"imbalance"} | runs.NOT_IDENTITY
     asked |= OF_ALIGNMENT | OF_TEXT_LABELS
     key = fingerprint(config.model_dump(mode="json", exclude=asked))[:12]
     path = config.out / PLAN
     known: dict[str, Any] = read_json(path) if path.is_file() else {}
     options = {name: value for name, value in known.get(key, {}).items() if name in CompareConfig.model_fields}
-    with cpu_threads(config.threads):
+    with devices.cpu_threads(config.threads):
         ready: Prepared | None = None
         # A batch that was chosen for more images than there are now is too large.
         with contextlib.suppress(DataError) if options else contextlib.nullcontext():
@@ -167,7 +151,8 @@ def _resolved(config: CompareConfig, task: Task | None) -> Prepared:
             ready = prepare(config, task=task)
         if config.imbalance > 1.0:  # fewer images take more epochs
             left = np.flatnonzero(Regime(imbalance=config.imbalance).apply(ready.data, seed=0).usable)
-            given = config.model_copy(update={"image_size": ready.config.image_size, **options})
+            known_by_now = {"image_size": ready.config.image_size, "task": ready.config.task}
+            given = config.model_copy(update={**known_by_now, **options})
             resolved, chosen = auto.choose(given, ready.data.image_set.select(left))
             ready = replace(ready, config=resolved, chosen=ready.chosen | chosen)
         ready = resolve(ready)
@@ -177,42 +162,34 @@ def _resolved(config: CompareConfig, task: Task | None) -> Prepared:
     return replace(ready, chosen=chosen)
 
 
-def _class_conditioned(config: CompareConfig) -> bool:
-    """Return whether the table of the comparison holds descriptions that were told the class."""
-    return config.embeddings is not None and EmbeddingTable.open(config.embeddings).manifest.class_conditioned
-
-
-def _refuse_leak(config: CompareConfig, members: Iterable[Member]) -> None:
-    """Refuse descriptions that were told the class where labels are meant to be scarce or wrong."""
-    from gpt4image.labelling.label import open_table
-
-    for member in members:
-        if ARMS[member.arm].text:
-            open_table(member.options.get("embeddings", config.embeddings))
-
-
 def _jobs(
     config: CompareConfig, ready: Prepared, name: str, members: Mapping[str, Member], task: Task | None
 ) -> list[Job]:
     """Return the jobs of one arm or variant, one per seed."""
     member = members[name]
-    # The oracle is the baseline that was given all labels, and zero-shot reads no label: comparisons share such runs.
+    # The oracle is the baseline with all labels, and zero-shot reads no label: comparisons share such runs.
     arm = "baseline" if member.arm == "oracle" else member.arm
     reads_labels = member.arm not in ("oracle", "zero-shot")
     regime = Regime.of(config).read_by(labels=reads_labels, texts=ARMS[arm].text)
-    workers = _workers_a_job(config)
+    workers = config.workers
+    if workers is None:
+        workers = max(1, available_cores() // jobs_at_once(config))  # of the processes that decode images
     teacher = taught_by = None
-    with _said_of(name, member):
+    with _naming(name, member):
         if (after := ARMS[arm].after) is not None:
             # The teacher of a variant is the variant of the teacher with the same options, where there is one.
             alike = any(other.arm == after and other.options == member.options for other in members.values())
             taught_by = set_up(ARMS[after], ready, member.options if alike else {}).key
-            seen = Regime.of(config).read_by(labels=True, texts=ARMS[after].text)
-            teacher = config.out / "runs" / taught_by / seen.name / after
+            its = Regime.of(config).read_by(labels=True, texts=ARMS[after].text)
+            teacher = config.out / "runs" / taught_by / its.name / after
         own = set_up(ARMS[arm], ready, member.options, taught_by)
         require_names(members, name, own.ready.config.embeddings, own.class_names)
-        if member.options:
-            _require_other(member, own, set_up(ARMS[arm], ready, {}))
+        if member.options and own.ready.config == set_up(ARMS[arm], ready, {}).ready.config:
+            given = ", ".join(f"{name} {value}" for name, value in member.options.items())
+            raise ConfigError(
+                f"with {given} it is {member.arm} once more, which has that already or does not read it: give other "
+                "values, or leave the variant out."
+            )
         _require_runnable(config, ready, name, members, own, regime)
     folder = config.out / "runs" / own.key / regime.name / arm
     return [
@@ -232,8 +209,8 @@ def _jobs(
 
 
 @contextlib.contextmanager
-def _said_of(name: str, member: Member) -> Iterator[None]:
-    """Name the variant in an error that its options bring about."""
+def _naming(name: str, member: Member) -> Iterator[None]:
+    """Name the variant in an error that its options cause."""
     try:
         yield
     except Gpt4ImageError as error:
@@ -243,50 +220,31 @@ def _said_of(name: str, member: Member) -> Iterator[None]:
         raise
 
 
-def _require_other(member: Member, own: Setup, plain: Setup) -> None:
-    """Refuse a variant whose runs are those of its plain arm. Raises ConfigError."""
-    if own.ready.config == plain.ready.config:
-        given = ", ".join(f"{name} {value}" for name, value in member.options.items())
-        raise ConfigError(
-            f"with {given} it is {member.arm} once more, which has that already or does not read it: give other "
-            "values, or leave the variant out."
-        )
-
-
 def _require_runnable(
     config: CompareConfig, ready: Prepared, name: str, members: Mapping[str, Member], own: Setup, regime: Regime
 ) -> None:
-    """Refuse what an arm or variant cannot be run with: it is not to be found after hours of other runs.
-
-    Raises:
-        Gpt4ImageError: of the kind that the run itself would raise.
-    """
+    """Refuse what an arm or variant cannot be run with, as the run itself would. Raises Gpt4ImageError."""
     arm, options = ARMS[members[name].arm], members[name].options
     require_selectable(own.ready.config, ready.data.image_set, ready.data.task)
     described = None if ready.data.text is None else ready.data.text.described
     for seed in config.seed_range if arm.text_labels or arm.known_texts else ():
         left = regime.apply(own.ready.data, seed, described)
-        if arm.text_labels:
-            _require_readable(f"--arms {name} with seed {seed}", regime, left)
-        if arm.known_texts:
-            _require_known_texts(name, left)
+        train = left.indices("train")
+        has_text, labels = _described(left)[train], left.labels[train]
+        if arm.known_texts and not (has_text & left.task.known(labels)).any():
+            raise DataError(
+                f"--arms {name} needs training images with both a label and a description, and none is left."
+            )
+        try:
+            if arm.text_labels:
+                require_learnable(has_text, labels)
+        except TableError as error:
+            after = f", after {regime.asked}" if regime.asked else ""
+            raise TableError(f"--arms {name} with seed {seed}{after}: {error}") from None
     # Arms without options of their own are built alike, but for those that align.
     aligned = next((one for one, each in members.items() if ARMS[each.arm].aligns and not each.options), None)
     if options or arm.options or name in ("baseline", aligned):
         _require_buildable(arm, own, regime.apply(own.ready.data, config.first_seed, described))
-
-
-def _require_readable(who: str, regime: Regime, left: TrainingData) -> None:
-    """Refuse texts and labels of a seed that no text labels can be read off, naming what has taken the others away.
-
-    Raises:
-        TableError: they are refused.
-    """
-    train, described = left.indices("train"), _described(left)
-    try:
-        require_learnable(described[train], left.labels[train])
-    except TableError as error:
-        raise TableError(f"{who}{f', after {regime.asked}' if regime.asked else ''}: {error}") from None
 
 
 def _described(data: TrainingData) -> NDArray[np.bool_]:
@@ -294,62 +252,24 @@ def _described(data: TrainingData) -> NDArray[np.bool_]:
     return np.zeros(len(data.labels), bool) if data.text is None else data.text.described
 
 
-def _require_known_texts(name: str, data: TrainingData) -> None:
-    """Refuse an arm that tells classes apart by described images with a label, where there are none.
-
-    Raises:
-        DataError: naming the arm.
-    """
-    train = data.indices("train")
-    if not (_described(data)[train] & data.task.known(data.labels[train])).any():
-        raise DataError(f"--arms {name} needs training images with both a label and a description, and none is left.")
-
-
 def _require_buildable(arm: Arm, own: Setup, data: TrainingData) -> None:
-    """Build a run once and throw it away.
-
-    Class targets that an arm makes are not there yet, but which images will have one is known.
-    """
-    from gpt4image.training.trainer import build
-
-    plain: dict[str, Any] = {"compile": False, "ema": 0.0, "device": "cpu"}
+    """Build a run once; of the targets that an arm makes, only which images will have one is known."""
+    plain = {"compile": False, "ema": 0.0, "device": "cpu"}
     if not arm.labels_alone:
         has_target = _described(data)
         if arm.text_labels:
             has_target = has_target | data.task.known(data.labels)
         if arm.after is not None:
-            has_target = np.ones(len(data.labels), bool)  # a run says something of every image
+            has_target = np.ones(len(data.labels), bool)  # a run predicts every image
         data = replace(data, soft=data.task.placeholder(has_target, data.task.outputs(data.classes)))
     build(own.ready.config.model_copy(update=plain), data if arm.aligns else replace(data, text=None))
 
 
-def _cores() -> int:
-    from gpt4image.data.pixels import available_cores
-
-    return available_cores()
-
-
-def _workers_a_job(config: CompareConfig) -> int:
-    """Return each job's part of the processes that decode images."""
-    return max(1, _cores() // jobs_at_once(config)) if config.workers is None else config.workers
-
-
-def _threads_a_job(config: CompareConfig) -> int:
-    """Return each job's part of the cores, but no more threads than torch would take (OMP_NUM_THREADS)."""
-    import torch
-
-    return max(1, min(_cores() // jobs_at_once(config), torch.get_num_threads()))
-
-
 def jobs_at_once(config: CompareConfig) -> int:
     """Return how many runs go side by side."""
-    import torch
-
-    from gpt4image.parallel.devices import choose_device
-
     if config.jobs is not None:
         return config.jobs
-    device = choose_device(config.device)
+    device = devices.choose_device(config.device)
     if device.type == "cpu":
-        return _cores()
+        return available_cores()
     return torch.cuda.device_count() if device.type == "cuda" and device.index is None else 1

@@ -1,4 +1,4 @@
-"""Harder regimes: what is taken away from the training images, or spoilt, before an arm sees them."""
+"""Harder settings: which labels, descriptions and training images are taken away, or flipped, before an arm trains."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gpt4image.training.training_data import TrainingData
 class Regime:
     """What is left of a training set; the fields are the options of the same names in CompareConfig.
 
-    Every draw depends on the seed of the run and touches the train split alone.
+    Everything drawn depends on the seed of the run and concerns only the train split.
     """
 
     labels_per_class: int | None = None
@@ -29,7 +29,7 @@ class Regime:
 
     @classmethod
     def of(cls, config: CompareConfig) -> Regime:
-        """Return the regime that a comparison asks for."""
+        """Return the one that a comparison asks for."""
         return cls(**{name: getattr(config, name) for name in cls.__dataclass_fields__})
 
     @property
@@ -58,15 +58,12 @@ class Regime:
         return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in given.items())
 
     def read_by(self, *, labels: bool, texts: bool) -> Regime:
-        """Return what an arm sees of it that reads only the labels that are left, or only the texts that are left.
-
-        Arms that read less share their runs between regimes.
-        """
-        seen = self if labels else replace(self, labels_per_class=None, label_noise=0.0, noise_kind="uniform")
-        return seen if texts else replace(seen, described_fraction=1.0)
+        """Return the part of it that concerns an arm which reads labels, or texts; arms that read less share runs."""
+        part = self if labels else replace(self, labels_per_class=None, label_noise=0.0, noise_kind="uniform")
+        return part if texts else replace(part, described_fraction=1.0)
 
     def apply(self, data: TrainingData, seed: int, described: NDArray[np.bool_] | None = None) -> TrainingData:
-        """Return the data with what is left for one seed; images that are left out count as unusable.
+        """Return what is left for one seed; images that are left out count as unusable.
 
         Args:
             data: of the arm.
@@ -101,10 +98,10 @@ class Regime:
         return replace(data, labels=labels)
 
     def _labels(self, data: TrainingData, described: NDArray[np.bool_] | None, seed: int) -> NDArray[np.int64]:
-        """Return the labels that a seed trains on: some kept, some flipped, only ever in train.
+        """Return the labels that a seed trains on: some kept, some flipped, only in train.
 
-        Images that are described in the set keep theirs first: text labels are fitted on images that have both. Which
-        descriptions are left is drawn afterwards, by itself.
+        Described images keep theirs first: text labels are fitted on images that have both. Which descriptions are left
+        is drawn afterwards, independently.
         """
         labels, train = data.labels, data.indices("train")
         if self.labels_per_class is not None:
@@ -116,14 +113,8 @@ class Regime:
             labels[train[kept[train] == NO_LABEL]] = NO_LABEL
         if self.label_noise > 0.0:
             given = labels
-            labels = flip_labels(
-                given,
-                train,
-                self.label_noise,
-                len(data.classes),
-                seed,
-                class_dependent=self.noise_kind == "class-dependent",
-            )
+            by_class = self.noise_kind == "class-dependent"
+            labels = flip_labels(given, train, self.label_noise, len(data.classes), seed, class_dependent=by_class)
             count = int((given[train] != NO_LABEL).sum())
             if count and np.array_equal(labels, given):
                 raise DataError(

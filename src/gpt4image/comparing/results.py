@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from gpt4image.artifacts import runs
 from gpt4image.base.checksums import require_recorded
-from gpt4image.base.errors import first_few
+from gpt4image.base.errors import DamagedError, first_few
 from gpt4image.base.files import read_json, read_parquet
 from gpt4image.comparing.members import Member
 from gpt4image.comparing.regimes import Regime
 from gpt4image.comparing.statistics import crossed, mean_ci, paired
 from gpt4image.config import CompareConfig
 from gpt4image.config.arms import ARMS
-from gpt4image.data.image_set import ImageSet
+from gpt4image.data.image_set import NO_LABEL, ImageSet
 from gpt4image.data.splits import seen_in_training
 from gpt4image.reporting.findings import condition
 from gpt4image.tasks.base import Labels, Task
@@ -31,22 +31,22 @@ PREDICTIONS = "predictions-test.parquet"
 
 
 def summarise(
-    config: CompareConfig, members: Mapping[str, Member], data: TrainingData, said: Sequence[str] = ()
+    config: CompareConfig, members: Mapping[str, Member], data: TrainingData, plan_notes: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Return the record of one comparison, as comparison.json holds it.
 
     Args:
         config: its options.
-        members: finished and measured runs.
-        data: of the comparison, before anything was taken away.
-        said: notes of its plan.
+        members: with finished and measured runs.
+        data: before anything was taken away.
+        plan_notes: of its plan.
     """
     left = Regime.of(config).apply(data, config.first_seed)
     folders = {name: member.folders for name, member in members.items()}
     tests = {name: [read_json(run / "evaluation-test.json") for run in folders[name]] for name in members}
     primary = data.task.primary
     values = {name: [test[primary.name] for test in tests[name]] for name in members}
-    scores = {name: np.stack(list(map(_scores, folders[name], tests[name]))) for name in members}
+    scores = {name: np.stack(list(map(scores_of, folders[name], tests[name]))) for name in members}
     facts = {name: [read_json(run / runs.RUN) for run in folders[name]] for name in members}
     first = folders["baseline"][0]
     known = {
@@ -60,7 +60,7 @@ def summarise(
         "titles": {metric.name: metric.title for metric in (primary, *data.task.metrics)},
         "higher_is_better": primary.higher_is_better,
         "image_score": data.task.image_score,
-        "question": question(known),
+        "question": f"{condition(known)}, what do descriptions add?",
         "arms": {
             name: {
                 **_arm(config, member, values[name], facts[name]),
@@ -76,9 +76,9 @@ def summarise(
         "environment": read_json(first / runs.ENVIRONMENT),
         "command": runs.command(),
         "notes": [
-            *notes(config, members, data.image_set),
+            *notes(config, members, data.image_set, data.task),
             *small_classes(data.task, data.labels[left.indices("train")], data.classes, config.labels_per_class),
-            *said,
+            *plan_notes,
         ],
     }
 
@@ -86,22 +86,16 @@ def summarise(
 def small_classes(task: Task, labels: Labels, classes: Sequence[str], k: int | None) -> list[str]:
     """Return a note that names the classes with fewer labels than the k that each was to keep; nothing if none is.
 
-    Args:
-        task: what the labels are of.
-        labels: (N, ...) of the training images before any was taken away.
-        classes: names.
-        k: labels to keep per class; None for all.
+    ``labels`` are (N, ...), of the training images before any was taken away; ``k`` is None for all.
     """
     counts = task.counts(labels, len(classes))
-    small = np.flatnonzero((counts > 0) & (counts < (k or 0)))
-    if len(small) == 0:
-        return []
-    named = first_few((classes[label] for label in small.tolist()), limit=10)
-    return [f"Classes with fewer than {k} labels in train keep all that they have: {named}."]
+    small = np.flatnonzero((counts > 0) & (counts < (k or 0))).tolist()
+    named = first_few((classes[label] for label in small), limit=10)
+    return [f"Classes with fewer than {k} labels in train keep all that they have: {named}."] if small else []
 
 
 def _doubtful(folders: Mapping[str, Sequence[Path]], seeds: range) -> list[dict[str, Any]]:
-    """Return, per seed, how well the first arm with text labels named the labels that were flipped."""
+    """Return, per seed, how well the first arm with text labels found the labels that were flipped."""
     for runs_of_arm in folders.values():
         found = [run / runs.DOUBTFUL for run in runs_of_arm]
         if all(path.is_file() for path in found):
@@ -110,9 +104,8 @@ def _doubtful(folders: Mapping[str, Sequence[Path]], seeds: range) -> list[dict[
 
 
 def pairs_of(members: Mapping[str, Member]) -> list[tuple[str, str]]:
-    """Return which members are held against which: all against the baseline, then variants against their plain arm,
-    then arms against the baseline and their rivals, where both have the same options or the rival alone has others:
-    settings of its own that suit it better.
+    """Return which members are compared: all with the baseline, then variants with their plain arm, then arms with the
+    baseline and their rivals, where both have the same options or only the rival has others, which may suit it better.
     """
     pairs = [(name, "baseline") for name in members if name != "baseline"]
     pairs += [(name, member.arm) for name, member in members.items() if member.options and member.arm in members]
@@ -127,26 +120,21 @@ def pairs_of(members: Mapping[str, Member]) -> list[tuple[str, str]]:
     return list(dict.fromkeys(pairs))
 
 
-def question(data: dict[str, Any]) -> str:
-    """Return what a comparison asks, as a sentence, by the ``data`` of its record."""
-    return f"{condition(data)}, what do descriptions buy?"
-
-
-def notes(config: CompareConfig, members: Mapping[str, Member], image_set: ImageSet) -> list[str]:
-    """Return what a reader must know to trust the numbers, or not to."""
+def notes(config: CompareConfig, members: Mapping[str, Member], image_set: ImageSet, task: Task) -> list[str]:
+    """Return how the numbers were measured, and what limits them."""
     return [
         "Every arm trains on the same images, in batches of the same size, for the same number of steps; "
         f"{_kept(config, members)} are kept, and the test split is read once per run.",
-        "Intervals are 95 % t-intervals over seeds; p-values are of paired t-tests over seeds. A seed draws the "
-        'weights, the data order and which labels, descriptions or images are taken away or spoilt. "p, images too" '
-        "counts that other test images could have been drawn as well as other seeds. No p-value is corrected for the "
-        "number of comparisons: of twenty differences that are none, about one falls below 0.05.",
+        "Intervals are 95 % t-intervals over seeds; p-values are of paired t-tests over seeds. A seed decides the "
+        "weights, the data order and which labels, descriptions or images are taken away or flipped. "
+        f'"p, images too" also counts the choice of test images, by a score per image: {task.image_score}. No p-value '
+        "is corrected for the number of comparisons: of twenty arms without an effect, about one falls below 0.05.",
         *leaks(image_set),
     ]
 
 
 def _kept(config: CompareConfig, members: Mapping[str, Member]) -> str:
-    """Return which weights are kept, and of which variants others."""
+    """Return which weights are kept, and for which variants others."""
     weights = {"last": "the weights of the last step", "best": "the best weights on validation"}
     others = [name for name, member in members.items() if member.options.get("select", config.select) != config.select]
     kept = weights.pop(config.select)
@@ -154,18 +142,17 @@ def _kept(config: CompareConfig, members: Mapping[str, Member]) -> str:
 
 
 def leaks(image_set: ImageSet) -> list[str]:
-    """Return what must be said of test images that are in train too; nothing where there are none."""
-    seen, total = seen_in_training(image_set), len(image_set.indices("test"))
-    if seen == 0:
-        return []
-    return [
-        f"{seen} of {total} test images are byte for byte in train too. What a model knows of them by heart is in "
-        "every accuracy here: take them out of train and compare again."
-    ]
+    """Return a note on test images that are in train too; nothing where there are none."""
+    copies, total = seen_in_training(image_set), len(image_set.indices("test"))
+    note = (
+        f"{copies} of {total} test images are byte for byte in train too, which raises every score: remove them from "
+        "train and compare again."
+    )
+    return [note] if copies else []
 
 
 def recorded(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a variant as a record holds them: paths as text."""
+    """Return the options of a variant with paths as text."""
     return json.loads(json.dumps(options, default=str))
 
 
@@ -193,8 +180,15 @@ def _arm(
 
 def _metrics(task: Task, ours: Sequence[dict[str, Any]], baseline: Sequence[dict[str, Any]] | None) -> dict[str, Any]:
     """Return the other metrics that all runs of an arm have, with their paired differences to the baseline."""
+
+    def by_metric(evaluations: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+        own = [metric.name for metric in task.metrics]
+        every = [{name: run[name] for name in own} | run.get("metrics", {}) for run in evaluations]
+        common = [name for name in every[0] if all(name in run for run in every)] if every else []
+        return {name: [run[name] for run in every] for name in common}
+
     found: dict[str, Any] = {}
-    values, others = _by_metric(task, ours), _by_metric(task, baseline or [])
+    values, others = by_metric(ours), by_metric(baseline or [])
     for metric, test in values.items():
         mean, *interval = mean_ci(test)
         found[metric] = {"test": test, "mean": mean, "ci95": None if None in interval else interval}
@@ -203,23 +197,21 @@ def _metrics(task: Task, ours: Sequence[dict[str, Any]], baseline: Sequence[dict
     return found
 
 
-def _by_metric(task: Task, evaluations: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
-    flat = [{metric.name: run[metric.name] for metric in task.metrics} | run.get("metrics", {}) for run in evaluations]
-    return (
-        {metric: [run[metric] for run in flat] for metric in flat[0] if all(metric in run for run in flat)}
-        if flat
-        else {}
-    )
+def scores_of(run: Path, test: Mapping[str, Any]) -> NDArray[np.float64]:
+    """Return the score of each labelled test image by a run, (n,), in the order of the dataset.
 
-
-def _scores(run: Path, test: Mapping[str, Any]) -> NDArray[np.float64]:
-    """Return the score of each labelled test image by a run, (n,), in the order of the set.
+    Runs of older versions are of classification and have no scores, which are then made of labels and predictions.
 
     Raises:
         DamagedError: the predictions are not those that ``test``, the record of the split, was made of.
     """
     require_recorded(run, PREDICTIONS, test)
-    scores = read_parquet(run / PREDICTIONS, columns=["score"])["score"].to_numpy()
+    try:
+        scores = read_parquet(run / PREDICTIONS, columns=["score"])["score"].to_numpy()
+    except DamagedError:  # it has no such column, or is damaged: then neither has it these
+        old = read_parquet(run / PREDICTIONS, columns=["label", "prediction"])
+        labels, predictions = old["label"].to_numpy(), old["prediction"].to_numpy()
+        return (labels == predictions)[labels != NO_LABEL].astype(np.float64)
     return scores[~np.isnan(scores)]
 
 
@@ -228,16 +220,8 @@ def pair(
 ) -> dict[str, Any]:
     """Return the paired difference of two arms, as a record holds it.
 
-    Args:
-        arm: name of the one.
-        against: name of the other.
-        values: of the primary metric by arm, one per seed.
-        scores: (S, I) of I images by S seeds, by arm.
+    By arm, ``values`` are of the primary metric, one per seed, and ``scores`` are (S, I), of I images by S seeds.
     """
     images = crossed(scores[arm], scores[against])
-    return {
-        "arm": arm,
-        "against": against,
-        **asdict(paired(values[arm], values[against])),
-        "other_images": {"ci95": images.ci95, "p": images.p},
-    }
+    other = {"ci95": images.ci95, "p": images.p}
+    return {"arm": arm, "against": against, **asdict(paired(values[arm], values[against])), "other_images": other}

@@ -1,7 +1,6 @@
 """How the runs of an arm are set up: their options and data, the class names they read, and the key they are shared by.
 
-Options that an arm does not read are as if nobody had given them, so that its runs are those of all comparisons that
-differ in nothing else.
+Options that an arm does not read have their defaults, so that comparisons which differ in nothing else share its runs.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from gpt4image.training.prepare import Prepared, with_table
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What the runs of an arm are made from, before the regime takes something away.
+    """What the runs of an arm are made from, before labels, descriptions or images are taken away.
 
     Attributes:
         ready: data and resolved options.
@@ -50,8 +49,9 @@ def set_up(arm: Arm, ready: Prepared, options: Mapping[str, Any], taught_by: str
         ConfigError, TableError: the options do not fit each other or the data.
     """
     own = _with_options(ready, {**arm.options, **options})
-    own = replace(own, config=_read_by(arm, own.config))
-    config = own.config
+    unread = {*(() if arm.aligns else OF_ALIGNMENT), *(() if arm.text_labels else OF_TEXT_LABELS)}
+    config = own.config.model_copy(update={name: TextOptions.model_fields[name].default for name in unread})
+    own = replace(own, config=config)
     names = find_class_names(config.embeddings, config.device, own.data.classes) if arm.text else ClassNames()
     learned_by = [names.revision] if arm.names or arm.text_labels else []
     return Setup(ready=own, class_names=names, key=_key(own, learned_by, taught_by))
@@ -63,19 +63,13 @@ def train_config(options: TrainOptions, **more: Any) -> TrainConfig:
     return TrainConfig(**{**shared, "seed": 0, "out": Path(), **more})
 
 
-def _read_by(arm: Arm, config: TrainOptions) -> TrainOptions:
-    """Return the options with the defaults of those that an arm does not read."""
-    unread = {*(() if arm.aligns else OF_ALIGNMENT), *(() if arm.text_labels else OF_TEXT_LABELS)}
-    return config.model_copy(update={name: TextOptions.model_fields[name].default for name in unread})
-
-
 def _with_options(ready: Prepared, options: Mapping[str, Any]) -> Prepared:
     """Return the same data, ready for a run with other options; what follows from them is chosen anew."""
     if options.get("embeddings", "") is None:
         raise ConfigError(
             "embeddings null would leave the texts of the comparison in place: name a table, or leave it out."
         )
-    config: TrainOptions = type(ready.config).model_validate(ready.config.model_dump() | dict(options))
+    config = train_config(ready.config, **options)
     if options.keys() & {"init", "optimizer"}:
         follows = {"optimizer", "lr", "weight_decay"} & ready.chosen.keys() - options.keys()
         config = config.model_copy(update=dict.fromkeys(follows))

@@ -19,7 +19,7 @@ class Difference:
     """Mean of n paired differences, its 95 % t-interval and the two-sided p-value of the paired t-test.
 
     ``ci95`` and ``p`` are None for a single pair, and where all differences are equal and not zero: a coincidence of
-    few seeds or images, of which chance cannot be learned. If all are zero the interval has no width, and p is 1.
+    few seeds or images that has no variance to test. If all are zero the interval has no width, and p is 1.
     """
 
     difference: float
@@ -66,19 +66,19 @@ def paired(a: Sequence[float], b: Sequence[float]) -> Difference:
 def crossed(a: NDArray[Any], b: NDArray[Any]) -> Difference:
     """Return the paired difference ``a - b`` where other seeds *and* other test images could have been drawn.
 
-    Both are crossed and random, as readers and cases are in studies of diagnosis, and add to the error of the mean; no
-    component counts as less than nothing. Degrees of freedom after Hillis (2007), "A comparison of denominator degrees
-    of freedom methods for multiple observer ROC analysis": on the safe side where seeds are few.
+    Both are crossed random factors, as readers and cases in studies of diagnosis; variance components below zero count
+    as zero. Degrees of freedom after Hillis (2007), "A comparison of denominator degrees of freedom methods for
+    multiple observer ROC analysis": conservative where seeds are few.
 
     Args:
-        a: (S, I) score of I test images by S seeds: whether the class is right, say.
+        a: (S, I) score of I test images by S seeds, e.g. whether the class is right.
         b: (S, I) the same for the other arm.
 
     Raises:
         ValueError: the shapes differ, or there is no seed or no image.
     """
     if a.shape != b.shape or a.ndim != 2 or not a.size:
-        raise ValueError(f"hits must have one shape (seeds, images), got {a.shape} and {b.shape}")
+        raise ValueError(f"scores must have one shape (seeds, images), got {a.shape} and {b.shape}")
     differences = a.astype(np.float64) - b
     n, images = differences.shape
     mean = float(differences.mean())
@@ -92,7 +92,7 @@ def crossed(a: NDArray[Any], b: NDArray[Any]) -> Difference:
     seeds_square = max(seeds_square, rest_square)
     variance = seeds_square + max(images_square - rest_square, 0.0)
     seeds_differ = seeds_square > 1e-12  # less is rounding noise: a single hit that differs is more
-    # With few images their own freedom is the smaller one; Hillis' formula has the readers (seeds) in mind alone.
+    # Hillis' formula considers only the readers (seeds); with few images their own freedom is the smaller one.
     freedom = min((n - 1) * (variance / seeds_square) ** 2, images - 1) if seeds_differ else images - 1
     return _judged(mean, float(np.sqrt(variance / differences.size)), freedom, n)
 

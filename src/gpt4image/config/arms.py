@@ -21,9 +21,9 @@ class Arm:
         aligns: whether features are aligned to texts, its own or others.
         names: whether it needs embeddings of the class names: to align to them, or else as labels.
         text_labels: whether class probabilities are predicted from the texts, by the labels that are left.
-        scarce_only: whether it means something only where labels are missing or wrong.
-        known_only: whether it means something only where they are all known and right.
-        exclusive: whether it means something only where an image has one class.
+        scarce_only: whether it applies only where labels are missing or wrong.
+        known_only: whether it applies only where they are all known and right.
+        exclusive: whether it applies only where an image has one class.
         known_texts: whether it needs described images with a label.
         after: the arm whose finished run of the same seed it needs.
         options: options of train that it has of its own.
@@ -60,7 +60,7 @@ class Arm:
 
 
 ARMS: dict[str, Arm] = {
-    "baseline": Arm(about="labels only", phrase="labels alone", text=False),
+    "baseline": Arm(about="labels only", phrase="labels only", text=False),
     "aligned": Arm(
         about="labels, and features aligned to the descriptions (the paper)",
         phrase="alignment to the descriptions",

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import tyro
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic import field_validator as check
 
 from gpt4image.base.errors import ConfigError, nearest
 from gpt4image.config.arms import ARMS
-from gpt4image.config.base import JsonTable, StageConfig, known_list
-from gpt4image.config.learning import DataOptions, RunningOptions, TrainOptions
+from gpt4image.config.base import JsonTable, StageConfig, flag_of, known_list, listed
+from gpt4image.config.learning import OF_TEXT_LABELS, DataOptions, RunningOptions, TrainOptions
 
 COMMON = frozenset(
     {
@@ -66,6 +66,31 @@ class CompareConfig(TrainOptions):
     def seed_range(self) -> range:
         """The seeds of every arm."""
         return range(self.first_seed, self.first_seed + self.seeds)
+
+    @model_validator(mode="after")
+    def _fits_comparing(self) -> Self:
+        if self.text_labels is not None:
+            raise ConfigError(
+                f"--text-labels {self.text_labels} may have learned from labels that an arm must not see. Leave it "
+                "out: the arms text-labels and text-labels-aligned make their own per seed, from the labels left."
+            )
+        if self.consistency > 0.0:
+            raise ConfigError(
+                f"--consistency {self.consistency:g} would change every arm. Leave it out: the arm fixmatch has it, "
+                "with weight 1; for another weight give a variant of that arm."
+            )
+        if self.seed:
+            raise ConfigError(f"--seed {self.seed}: arms run over several seeds; --first-seed names the first of them.")
+        if self.noise_kind != "uniform" and not self.label_noise:
+            raise ConfigError(f"--noise-kind {self.noise_kind} is about wrong labels: give --label-noise too.")
+        if self.embeddings is None:
+            fraction = ["described_fraction"] if self.described_fraction < 1.0 else []
+            if given := [*self.given(OF_TEXT_LABELS), *fraction]:
+                flags = ", ".join(map(flag_of, given))
+                raise ConfigError(
+                    f"{flags}: of descriptions, and there are none; give --embeddings too, or leave it out."
+                )
+        return self
 
     @check("variants")
     @classmethod

@@ -16,6 +16,16 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, TemplateError
 from scipy.stats import binomtest
 
+from gpt4image.artifacts.run_records import (
+    COMPARISON,
+    Arm,
+    Comparison,
+    Evaluation,
+    Interval,
+    Run,
+    load_comparisons,
+    load_run,
+)
 from gpt4image.base.errors import RunError, StoreError, TableError, first_line
 from gpt4image.base.visible import visible
 from gpt4image.config import TrainConfig
@@ -25,7 +35,7 @@ from gpt4image.deploying.leaving import LeavingModel
 from gpt4image.deploying.timm_folder import needs_small_stem
 from gpt4image.pages import numbers
 from gpt4image.reporting import findings
-from gpt4image.reporting.records import COMPARISON, Arm, Comparison, Interval, Run, load_comparisons, load_run
+from gpt4image.reporting.metric_tables import metric_label
 
 MOST_CLASSES = 100
 """More classes than this are not listed."""
@@ -108,9 +118,8 @@ def _rendered(
             form=form,
             small_stem=form == "timm" and needs_small_stem(leaving),
             evaluation=evaluation,
-            interval=wilson(evaluation.score, evaluation.labelled)
-            if evaluation and leaving.model.task.exclusive
-            else None,
+            scores=_score_rows(evaluation),
+            interval=wilson(evaluation.score, evaluation.labelled) if evaluation and exclusive else None,
             exclusive=exclusive,
             comparisons=comparisons_of(leaving.run_dir),
             data={**run.run["data"], "spec": public(run.run["data"]["spec"])},
@@ -152,6 +161,13 @@ def front_matter(form: str, data_licence: str | None) -> str:
 def escaped(value: Any) -> str:
     """Return a value as one line of text in which nothing is Markdown or HTML, and nothing is hidden."""
     return value if isinstance(value, Verbatim) else _MARKDOWN.sub(r"\\\1", visible(numbers.one_line(str(value))))
+
+
+def _score_rows(evaluation: Evaluation | None) -> list[tuple[str, float]]:
+    """Return the metrics of a run in words, the primary one first."""
+    scores = {} if evaluation is None else evaluation.scores
+    titles = {} if evaluation is None else evaluation.titles
+    return [(metric_label(name, titles), value) for name, value in scores.items()]
 
 
 def wilson(accuracy: float | None, count: int) -> Interval | None:

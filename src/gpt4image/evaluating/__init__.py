@@ -1,1 +1,1 @@
-"""One run measured: its outputs, its accuracy, and how well images and texts find each other."""
+"""One run measured: its outputs and metrics, retrieval between images and texts, pictures for its report."""

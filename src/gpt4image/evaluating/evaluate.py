@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gpt4image import __version__
 from gpt4image.artifacts import runs
+from gpt4image.artifacts.run_records import REPORTED
 from gpt4image.artifacts.table import EmbeddingTable, is_table
 from gpt4image.base.checksums import file_facts
 from gpt4image.base.errors import ConfigError, DataError, MissingExtraError, RunError
@@ -20,7 +21,11 @@ from gpt4image.base.visible import in_one_line
 from gpt4image.config import EvaluateConfig, TrainConfig
 from gpt4image.data import SPLITS, ImageSet
 from gpt4image.encoding.class_names import ClassNames, find_class_names
+from gpt4image.evaluating.examples import write_run_extras
+from gpt4image.evaluating.measures import accuracies_by_rarity, measure_more
+from gpt4image.evaluating.run_model import load_run_model, options_of
 from gpt4image.parallel import processes
+from gpt4image.parallel.devices import choose_device
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.registry import TITLES
 from gpt4image.training.prepare import identity_of, load_image_set, prepare
@@ -29,33 +34,31 @@ from gpt4image.training.training_data import TrainingData
 ALWAYS = ("images", "labelled", "classes", "per_class", "support", "loss")
 """What the record of a split holds whatever the task."""
 CLASSES_SHOWN = 20  # the others are in the record
-CHANGED = "the set has changed since the run was trained on it: images of this split may be among those it learned from"
+CHANGED = "the dataset has changed since the run was trained: images of this split may be among its training images"
 NOT_KNOWN = (
-    "whether the images of train and val are those that the run was trained on is not known, only that they are as "
-    "many: what it noted of them is of its texts, its comparison or another version too"
+    "whether the images of train and val are those that the run was trained on is not known, only their number is the "
+    "same: what the run recorded also depends on its texts, its comparison or its version"
 )
 
 
 def evaluate(config: EvaluateConfig, task: Task | None = None) -> Outcome:
-    """Measure a finished run on one split of its own set, or of another set with the same classes.
+    """Measure a finished run on one split of its own dataset, or of another one with the same classes.
 
-    A split of the run's own set that was measured before is not read again: its record is returned, unless something
-    could not be measured then. Another set may have changed since, and is read each time.
+    A split of its own dataset that was measured before is not read again: its record is returned, unless something
+    could not be measured then. Another dataset may have changed since, and is read each time.
 
     Args:
         config: options.
         task: of the run, where it is not one of the registry.
 
     Raises:
-        RunError: no finished run, its set has changed since, or its classes are not those of the set.
+        RunError: no finished run, its dataset has changed since, or its classes are not those of the dataset.
         DataError: the split is empty or has no labels.
         OSError: the run folder cannot be written.
     """
-    from gpt4image.evaluating.run_model import options_of
-    from gpt4image.parallel.devices import choose_device
-
     record = runs.read_run(config.run_dir)
-    options = options_of(record)
+    own_options = options = options_of(record)
+    skipped: list[SetAside] = []
     name = config.split if config.data is None else f"{config.split}-{runs.identity({'data': config.data})[:8]}"
     path = config.run_dir / f"evaluation-{name}.json"
     if config.data is not None or not path.is_file() or _facts(path).get("absent"):
@@ -74,26 +77,27 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> Outcome:
             )
             names = find_class_names(ready.config.embeddings, ready.config.device, ready.data.classes)
             measure_run(config.run_dir, ready.data, config.split, names=names, name=name, note=note)
+            if config.data is None and _is_reported(config.run_dir, config.split) and processes.rank() == 0:
+                skipped = write_run_extras(config.run_dir, own_options, *loaded, config.split)
     facts = _facts(path)
     absent = dict(facts.get("absent", {}))
     if not (config.run_dir / runs.HEAD).is_file():
         absent["zero_shot, retrieval"] = "the run learned no alignment; train with --embeddings"
     note = {"note": facts["note"]} if facts.get("note") else {}
     shown = {key: facts[key] for key in ("images", "labelled", *facts.get("titles", TITLES), "loss") if key in facts}
+    not_measured = (f"\nNot measured: {name} ({why})." for name, why in absent.items())
     return Outcome(
         path=path,
-        summary={
-            "split": config.split,
-            **shown,
-            **facts.get("metrics", {}),
-            **note,
-        },
+        summary={"split": config.split, **shown, **facts.get("metrics", {}), **note},
         record={"not_measured": absent},
-        text="\n".join(
-            [_per_class(facts, path), *(f"\nNot measured: {name} ({why})." for name, why in absent.items())]
-        ),
-        set_aside=tuple(SetAside(**item) for item in facts.get("set_aside", ())),
+        text="\n".join([_per_class(facts, path), *not_measured]),
+        set_aside=(*(SetAside(**item) for item in facts.get("set_aside", ())), *skipped),
     )
+
+
+def _is_reported(run_dir: Path, split: str) -> bool:
+    """Return whether a split is the one that the report of a run shows."""
+    return next(name for name in (*REPORTED, split) if (run_dir / f"evaluation-{name}.json").is_file()) == split
 
 
 def _facts(path: Path) -> dict[str, Any]:
@@ -113,11 +117,11 @@ def _facts(path: Path) -> dict[str, Any]:
 def _load(
     config: EvaluateConfig, record: dict[str, Any], options: TrainConfig
 ) -> tuple[tuple[ImageSet, EmbeddingTable | None], str]:
-    """Return the set and its table, and what is to be known of the set: whether it is what the run was trained on.
+    """Return the dataset and its table, and a note where it may not be what the run was trained on.
 
     Raises:
-        RunError: the run's own set has changed since, so that its cut may measure images that were trained on.
-        DataError, ConfigError, MissingExtraError: the set cannot be read.
+        RunError: the run's own dataset has changed since, so that its splits may mix with those trained on.
+        DataError, ConfigError, MissingExtraError: the dataset cannot be read.
     """
     own = record["config"]["data"]
     try:
@@ -126,8 +130,8 @@ def _load(
         if config.data is not None:
             raise
         raise type(error)(
-            f"{error} The run recorded its set as {own}; a relative path there counts from the folder that it was "
-            "trained in. Give the command in that folder, or --data SPEC with where the set is now."
+            f"{error} The run recorded its dataset as {own}; a relative path counts from the folder that it was "
+            "trained in. Give the command in that folder, or --data SPEC with where the dataset is now."
         ) from None
     if config.data not in (None, own):
         return (image_set, table), ""
@@ -135,17 +139,17 @@ def _load(
     if same is False and config.data is None:
         raise RunError(
             f"{own} is not what {config.run_dir} was trained on: images, labels or classes of its train or val split "
-            "have changed since, and images that the run has learned may be in other splits now. Bring back the set as "
-            f"it was, or give --data {own} to measure what is there now."
+            "have changed since, and its training images may be in other splits now. Restore the dataset, or give "
+            f"--data {own} to measure what is there now."
         )
     return (image_set, table), {True: "", False: CHANGED, None: NOT_KNOWN}[same]
 
 
 def _is_as_trained(record: dict[str, Any], image_set: ImageSet, table: EmbeddingTable | None) -> bool | None:
-    """Return whether a set is, as far as it was read, what a run was trained on; None where that is not known.
+    """Return whether a dataset is, as far as it was read, what a run was trained on; None where that is not known.
 
-    The fingerprint of the run decides, made again. It is also one of texts, and of all splits and what came of them
-    where the run is one of a comparison: then what differs may be no image, and sizes alone are compared.
+    The fingerprint of the run decides. It also covers texts and, in a comparison, all splits and what was taken away:
+    where it differs for such a reason, only sizes are compared.
     """
     config, sizes = record["config"], record["run"].get("data", {})
     by_train = config.get("arm") == "train"
@@ -158,8 +162,8 @@ def _is_as_trained(record: dict[str, Any], image_set: ImageSet, table: Embedding
     compared = ("train", "val") if by_train else ("val", "test")
     differ = any(sizes.get(split, count) != count for split in compared for count in [len(image_set.indices(split))])
     texts = config.get("embeddings") or config.get("text_labels")
-    told = by_train and not texts and record["environment"].get("gpt4image") == __version__
-    return False if differ or told else None
+    comparable = by_train and not texts and record["environment"].get("gpt4image") == __version__
+    return False if differ or comparable else None
 
 
 def run_predictions(run_dir: Path, data: TrainingData, indices: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -168,8 +172,6 @@ def run_predictions(run_dir: Path, data: TrainingData, indices: NDArray[np.int64
     Raises:
         RunError: there is no finished run, or it is one of other classes.
     """
-    from gpt4image.evaluating.run_model import load_run_model
-
     runs.require_classes(run_dir, data.classes)
     return load_run_model(run_dir, data.task, data.classes).read(data.pixels, indices).predictions
 
@@ -188,20 +190,17 @@ def measure_run(
 
     Args:
         run_dir: a finished run.
-        data: its image set, or another one of the same classes.
+        data: its dataset, or another one of the same classes.
         split: what to measure.
         names: the class names in the text space of the run.
-        train_counts: (K,) training images of each class, where classes are to be told apart by how rare they were.
+        train_counts: (K,) training images of each class, to measure classes by how rare they were.
         name: of the record; the split without it.
-        note: what else is to be known of the images.
+        note: for the record.
 
     Raises:
         RunError: the run is one of other classes.
         DataError: the split is empty or has no labels.
     """
-    from gpt4image.evaluating.measures import accuracies_by_rarity, measure_more
-    from gpt4image.evaluating.run_model import load_run_model
-
     runs.require_classes(run_dir, data.classes)
     read = _images_of(data, split)
     model = processes.together(lambda: load_run_model(run_dir, data.task, data.classes))
@@ -244,27 +243,19 @@ def _write_predictions(
 ) -> None:
     import pyarrow as pa
 
-    image_set = data.image_set
+    image_set, labels = data.image_set, data.image_set.labels[indices]
+    scores = np.full(len(indices), np.nan)  # NaN: no label
+    scores[data.task.known(labels)] = data.task.scores(predictions, labels)
     table = pa.table(
         {
             "key": [image_set.keys[i] for i in indices],
             "digest": [image_set.digests[i] for i in indices],
-            "score": image_scores(data, indices, predictions),
-            **data.task.columns(predictions, image_set.labels[indices]),
+            "score": scores,
+            **data.task.columns(predictions, labels),
             "probabilities": pa.FixedSizeListArray.from_arrays(predictions.ravel(), predictions.shape[1]),
         }
     )
     write_parquet(path, table)
-
-
-def image_scores(
-    data: TrainingData, indices: NDArray[np.int64], predictions: NDArray[np.float32]
-) -> NDArray[np.float64]:
-    """Return (n,) the task's score of each image; NaN where it has no label."""
-    labels = data.image_set.labels[indices]
-    scores = np.full(len(indices), np.nan)
-    scores[data.task.known(labels)] = data.task.scores(predictions, labels)
-    return scores
 
 
 def _per_class(facts: dict[str, Any], path: Path) -> str:

@@ -1,4 +1,4 @@
-"""What a run is measured by besides the accuracy of its test split."""
+"""Measures besides the metrics of the task: zero-shot accuracy, retrieval, and classes by how rare they are."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Ints = NDArray[np.int64]
 
 
 def lacked_names(evaluation: Mapping[str, Any]) -> bool:
-    """Say whether the record of an evaluation lacks what could be measured if there were embeddings of class names.
+    """Return whether an evaluation lacks what could be measured with embeddings of the class names.
 
     Where texts have no place in the space of the run, retrieval is missing for that same reason.
     """
@@ -28,7 +28,7 @@ def lacked_names(evaluation: Mapping[str, Any]) -> bool:
 
 @dataclass(kw_only=True)
 class Measured:
-    """Metrics by name, ``FAMILY`` or ``FAMILY:DETAIL``, fractions in 0..1; and why others are not there."""
+    """Metrics by name, ``FAMILY`` or ``FAMILY:DETAIL``, fractions in 0..1; and why others are absent."""
 
     metrics: dict[str, float] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
@@ -39,43 +39,34 @@ def measure_more(model: RunModel, data: TrainingData, split: str, outputs: Outpu
 
     Args:
         model: the run's.
-        data: the image set of the split; ``text`` holds the descriptions there are.
+        data: the dataset of the split; ``text`` holds the descriptions there are.
         split: name of the split.
-        outputs: what the model says of its images.
+        outputs: of the model for its images.
         names: embeddings of the class names.
     """
-    found = Measured()
-    if model.head is not None:
-        _measure_text_space(model, data, split, outputs, names, found)
-    return found
-
-
-def _measure_text_space(
-    model: RunModel, data: TrainingData, split: str, outputs: Outputs, names: ClassNames, found: Measured
-) -> None:
-    space = model.text_space
+    found, space, indices = Measured(), model.text_space, data.indices(split)
+    if model.head is None:
+        return found
     if space is None or model.foreign_texts:
         found.absent |= {"zero_shot": model.foreign_texts, "retrieval": model.foreign_texts}
-        return
-    indices = data.indices(split)
+        return found
     if names.vectors is None:
         found.absent["zero_shot"] = names.missing
-    else:
+    elif data.task.exclusive:
         labels = data.image_set.labels[indices]
         found.metrics["zero_shot"] = zero_shot_accuracy(
             model.embed(outputs.features), space.place(names.vectors), labels
         )
-    if data.text is None:
-        found.absent["retrieval"] = "there is no embedding table of this set"
-        return
     place = held_out_described(data, split)
-    if not len(place):
-        found.absent["retrieval"] = f"no image of {split} or val has a description in the table"
-        return
-    seen = np.isin(indices, place)
-    features = outputs.features[seen] if seen.any() else model.read(data.pixels, place).features
+    if data.text is None or not len(place):
+        none = f"no image of {split} or val has a description in the table"
+        found.absent["retrieval"] = "there is no embedding table of this dataset" if data.text is None else none
+        return found
+    chosen = np.isin(indices, place)
+    features = outputs.features[chosen] if chosen.any() else model.read(data.pixels, place).features
     vectors, _, ids = data.text.take(place)
     found.metrics |= recalls(model.embed(features), space.place(vectors.numpy()), ids.numpy())
+    return found
 
 
 def held_out_described(data: TrainingData, split: str) -> Ints:

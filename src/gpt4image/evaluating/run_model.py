@@ -32,10 +32,10 @@ Array = NDArray[np.float32]
 
 
 class Outputs(NamedTuple):
-    """What a model says of n images.
+    """Outputs of a model for n images.
 
     Attributes:
-        predictions: (n, K), what the task's tail makes of the outputs: class probabilities, say.
+        predictions: (n, K) after the task's tail, e.g. class probabilities.
         features: (n, C) pooled features, the input of the classifier.
     """
 
@@ -43,7 +43,7 @@ class Outputs(NamedTuple):
     features: Array
 
     def only(self, rows: NDArray[np.bool_]) -> Outputs:
-        """Return what was said of some of the images."""
+        """Return the outputs of some of the images."""
         return Outputs(self.predictions[rows], self.features[rows])
 
 
@@ -70,7 +70,7 @@ class RunModel:
     foreign_texts: str = ""
 
     def read(self, pixels: Pixels, indices: NDArray[np.int64]) -> Outputs:
-        """Return what the model says of the images at ``indices``."""
+        """Return the outputs of the model for the images at ``indices``."""
         device, memory_format = choose_device(self.config.device), memory_format_of(self.config.memory_format)
         self.backbone.to(device, memory_format=memory_format)  # pyright: ignore[reportCallIssue]
         reader = Aligner(self.backbone, 1)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.artifacts.table import Manifest
+from gpt4image.artifacts.table import Manifest, texts_behind
 from gpt4image.base.files import write_text
 from gpt4image.base.outcome import SetAside
 from gpt4image.config import LabelConfig
@@ -18,7 +18,6 @@ from gpt4image.data import ImageSet
 from gpt4image.labelling.suggest import Suggestion
 from gpt4image.pages.cards import Thumbnails
 from gpt4image.pages.page import render
-from gpt4image.reporting.examples import read_descriptions
 from gpt4image.reporting.text_table import text_table
 
 
@@ -63,7 +62,7 @@ def write_page(
     """Write the page beside the output; return where it is and the images whose picture cannot be shown."""
     suspected = shown.suspected[: config.doubtful].tolist()
     asked = [*(row for row, _ in suspected), *(item.row for item in shown.suggestions)]
-    texts = read_descriptions([shown.table], [shown.images.digests[row] for row in asked])
+    texts = texts_behind([shown.table], [shown.images.digests[row] for row in asked])
     pictures = Thumbnails(shown.images)
 
     def card(row: int, **more: Any) -> dict[str, Any]:

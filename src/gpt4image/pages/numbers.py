@@ -12,6 +12,11 @@ def one_line(text: str) -> str:
     return visible(" ".join(text.split()))
 
 
+def sentence(text: str) -> str:
+    """Return ``text`` with a capital letter at its start; those inside it stay."""
+    return text[:1].upper() + text[1:]
+
+
 def tied(text: str) -> str:
     """Return ``text`` with no line break between a number and its unit or sign."""
     return re.sub(r"(?<=[\d=<p]) (?=[%=<\d]|points|seed|min|MB|GB|[sh]\b)", "\u00a0", text)

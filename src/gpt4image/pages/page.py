@@ -19,12 +19,13 @@ FILTERS = (
     numbers.percent_interval,
     numbers.points,
     numbers.points_interval,
+    numbers.sentence,
     numbers.tied,
 )
 
 
 def _visible(value: Any) -> Any:
-    """Return text from outside without what nobody sees but a browser acts on; markup of ours stays as it is."""
+    """Return text from outside with its invisible characters made visible; markup of ours stays as it is."""
     return visible(value) if type(value) is str else value
 
 

@@ -22,7 +22,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from gpt4image.pages.numbers import signed
+from gpt4image.artifacts.run_records import Arm
+from gpt4image.pages.numbers import percent, percent_interval, signed
 
 # The light theme of the style sheet. Each colour is unique: in the SVG it becomes var(--name, colour).
 COLOURS = {
@@ -63,17 +64,6 @@ SVG = "http://www.w3.org/2000/svg"
 XLINK = "http://www.w3.org/1999/xlink"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Spread:
-    """Values of one arm, one per seed, with their mean and its interval; fractions."""
-
-    name: str
-    values: tuple[float, ...]
-    mean: float
-    interval: tuple[float, float] | None
-    is_reference: bool = False
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Curve:
     """A quantity over epochs: ``epochs`` (E,), ``values`` (S, E) with one row per seed."""
@@ -87,40 +77,38 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class Gain:
-    """Accuracy of one class before and after; fractions. ``before`` is None where there is only one model."""
+    """Score of one class before and after; fractions. ``before`` is None where there is only one model."""
 
     name: str
     before: float | None
     after: float
 
 
-def interval_chart(identifier: str, title: str, spreads: Sequence[Spread], *, axis: str) -> Markup:
-    """Draw one row per arm: a ring per seed, the mean and its 95 % interval, the reference's mean as a line."""
+def interval_chart(identifier: str, title: str, arms: Mapping[str, Arm], *, reference: str, axis: str) -> Markup:
+    """Draw one row per arm: a ring per seed, the mean and its 95 % interval, the mean of ``reference`` as a line."""
 
     def draw(width: int) -> Figure:
-        figure = _figure(width, 44 + 34 * len(spreads))
+        figure = _figure(width, 44 + 34 * len(arms))
         axes = figure.subplots()
-        for row, spread in enumerate(spreads):
-            colour = REFERENCE if spread.is_reference else ACCENT
-            if spread.is_reference:
-                axes.axvline(spread.mean, color=REFERENCE, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-            if spread.interval is not None:
-                axes.plot(spread.interval, [row, row], color=colour, linewidth=6, alpha=0.28, solid_capstyle="round")
-            axes.scatter(
-                spread.values, [row] * len(spread.values), s=34, facecolors="none", edgecolors=colour, linewidths=1.3
-            )
-            axes.plot([spread.mean] * 2, [row - 0.27, row + 0.27], color=colour, linewidth=2.6)
+        for row, (name, arm) in enumerate(arms.items()):
+            colour = REFERENCE if name == reference else ACCENT
+            if name == reference:
+                axes.axvline(arm.mean, color=REFERENCE, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+            if arm.ci95 is not None:
+                axes.plot(arm.ci95, [row, row], color=colour, linewidth=6, alpha=0.28, solid_capstyle="round")
+            axes.scatter(arm.test, [row] * len(arm.test), s=34, facecolors="none", edgecolors=colour, linewidths=1.3)
+            axes.plot([arm.mean] * 2, [row - 0.27, row + 0.27], color=colour, linewidth=2.6)
             axes.annotate(
-                f"{100 * spread.mean:.1f} %",
-                (max(spread.mean, *spread.values, *(spread.interval or ())), row),
+                f"{100 * arm.mean:.1f} %",
+                (max(arm.mean, *arm.test, *(arm.ci95 or ())), row),
                 xytext=(9, 0),
                 textcoords="offset points",
                 va="center",
                 fontweight="bold",
                 annotation_clip=False,
             )
-        axes.set_yticks(range(len(spreads)), [_short(spread.name, 22) for spread in spreads], color=INK, fontsize=FONT)
-        axes.set_ylim(len(spreads) - 0.45, -0.55)
+        axes.set_yticks(range(len(arms)), [_short(name, 22) for name in arms], color=INK, fontsize=FONT)
+        axes.set_ylim(len(arms) - 0.45, -0.55)
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
         axes.margins(x=0.14 if width > NARROW else 0.26)
@@ -128,11 +116,10 @@ def interval_chart(identifier: str, title: str, spreads: Sequence[Spread], *, ax
         axes.set_xlabel(_clean(axis))
         return figure
 
-    words = [
-        f"{spread.name}: mean {100 * spread.mean:.1f} %"
-        + (f", interval {100 * spread.interval[0]:.1f} to {100 * spread.interval[1]:.1f} %" if spread.interval else "")
-        for spread in spreads
-    ]
+    words = (
+        f"{name}: mean {percent(arm.mean)}" + (f", interval {percent_interval(arm.ci95)}" if arm.ci95 else "")
+        for name, arm in arms.items()
+    )
     return _both_widths(identifier, title, "; ".join(words), draw)
 
 
@@ -148,10 +135,10 @@ def curve_chart(
 
     Args:
         identifier: prefix of all ids in the SVG; unique in the page.
-        title: what the chart shows.
+        title: of the chart.
         panels: curves of each arm by name.
         fractions: values are fractions, written as per cent.
-        behind: curve that every panel repeats in grey, to compare with.
+        behind: curve that every panel repeats in grey, for comparison.
     """
 
     def draw(width: int) -> Figure:
@@ -196,9 +183,8 @@ def class_chart(identifier: str, title: str, gains: Sequence[Gain], *, axis: str
             colour = ACCENT if gain.after >= start else WARM
             axes.plot([start, gain.after], [row, row], color=colour, linewidth=2.6, alpha=0.45)
             axes.scatter([gain.after], [row], s=42, color=colour, zorder=3)
-            if gain.before is None:
-                text = f"{100 * gain.after:.0f} %"
-            else:
+            text = f"{100 * gain.after:.0f} %"
+            if gain.before is not None:
                 axes.scatter([start], [row], s=30, facecolors="none", edgecolors=REFERENCE, linewidths=1.5, zorder=2)
                 text = signed(100 * (gain.after - start), digits=0)
             axes.annotate(
@@ -244,13 +230,10 @@ def histogram_chart(identifier: str, title: str, edges: Sequence[float], counts:
         axes.set_xlabel(_clean(axis))
         return figure
 
-    words = f"{sum(counts):,} values from {edges[0]:g} to {edges[-1]:g}, most between {_fullest(edges, counts)}"
+    fullest = int(np.argmax(counts))
+    most = f"most between {edges[fullest]:g} and {edges[fullest + 1]:g}"
+    words = f"{sum(counts):,} values from {edges[0]:g} to {edges[-1]:g}, {most}"
     return _both_widths(identifier, title, words, draw)
-
-
-def _fullest(edges: Sequence[float], counts: Sequence[int]) -> str:
-    place = int(np.argmax(counts))
-    return f"{edges[place]:g} and {edges[place + 1]:g}"
 
 
 def _draw_curve(axes: Axes, curve: Curve, *, label: bool) -> None:

@@ -5,36 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from gpt4image.artifacts.run_records import Run
 from gpt4image.pages.numbers import duration
 from gpt4image.reporting.extras import Descriptions
-from gpt4image.reporting.records import Run
 
 
 def what_was_done(known: Descriptions | None, runs: Mapping[str, Sequence[Run]]) -> dict[str, str]:
-    """Return headings and what stands under them; what is not known is left out."""
-    distinct = {run.folder.resolve(): run for arm_runs in runs.values() for run in arm_runs}
-    found = {} if known is None else _descriptions(known)
-    return found | _training(list(distinct.values()))
+    """Return headings and texts; what is not known is left out."""
+    different = {run.folder.resolve(): run for arm_runs in runs.values() for run in arm_runs}
+    return ({} if known is None else _descriptions(known)) | _training(list(different.values()))
 
 
 def _descriptions(known: Descriptions) -> dict[str, str]:
     encoding = known.encoding
     some = "all described" if known.described == known.images else f"{known.described:,} of them described"
     found = {"Pictures": f"{known.images:,}, {some}"}
-    told = {asked.name for asked in known.prompts if asked.class_conditioned}
+    conditioned = {asked.name: " (class-conditioned)" for asked in known.prompts if asked.class_conditioned}
     if known.describers:
-        found["Described by"] = " · ".join(
-            dict.fromkeys(
-                f"{by.describer}, prompt {by.prompt}{' (told the class)' if by.prompt in told else ''}"
-                for by in known.describers
-            )
-        )
+        words = (f"{by.describer}, prompt {by.prompt}{conditioned.get(by.prompt, '')}" for by in known.describers)
+        found["Described by"] = " · ".join(dict.fromkeys(words))
         found["Price of the texts"] = _price(known)
     beyond = f"none longer than {encoding.max_tokens} tokens"
     if encoding.truncated:
         treated = "pooled from chunks" if encoding.length_policy == "pool" else "cut"
         beyond = f"{100 * encoding.truncated:.1f} % are longer than {encoding.max_tokens} tokens and {treated}"
-    found["Text encoder"] = f"{encoding.encoder}: {encoding.width} numbers a text; {beyond}"
+    found["Text encoder"] = f"{encoding.encoder}: {encoding.width} numbers per text; {beyond}"
     return found
 
 
@@ -61,9 +56,8 @@ def _training(runs: Sequence[Run]) -> dict[str, str]:
     models = dict.fromkeys(_model(run) for run in runs if run.config.get("model"))
     found = {"Model": " · ".join(models)} if models else {}
     if seconds:
-        together = (
-            f"{len(seconds)} runs, {duration(sum(seconds))} together" if len(seconds) > 1 else duration(seconds[0])
-        )
+        total = duration(sum(seconds))
+        together = f"{len(seconds)} runs, {total} together" if len(seconds) > 1 else total
         devices = dict.fromkeys(str(run.environment["device"]) for run in runs if run.environment.get("device"))
         found["Training"] = together + (f", on {' · '.join(devices)}" if devices else "")
     return found

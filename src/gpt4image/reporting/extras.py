@@ -1,7 +1,7 @@
 """What a report shows beside results, typed and checked: pictures, descriptions; each file may be missing.
 
 examples.json         pictures with their descriptions, neighbours and predictions
-doubtful-labels.json  pictures whose description contradicts their label
+doubtful-labels.json  pictures of suspected label errors: the description contradicts the given label
 descriptions.json     who described the images, at what cost, and how good the texts are
 """
 
@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from gpt4image.reporting.records import Record
+from gpt4image.artifacts.run_records import Record
 
 EXAMPLES, DOUBTFUL, DESCRIPTIONS = "examples.json", "doubtful-labels.json", "descriptions.json"
 
@@ -20,14 +20,14 @@ Picture = Annotated[str, Field(pattern=r"\Adata:image/(png|webp|jpeg);base64,[A-
 
 
 class Guess(Record):
-    """A class and the probability given to it."""
+    """A class, or several, and the probability given to it, where there is one."""
 
     class_: str = Field(alias="class")
-    probability: float
+    probability: float | None = None
 
 
 class Neighbour(Record):
-    """Another picture, by how alike the descriptions are: ``similarity`` is the cosine of their embeddings."""
+    """Another picture; ``similarity`` is the cosine of the embeddings of both descriptions."""
 
     key: str
     label: str | None = None
@@ -37,7 +37,7 @@ class Neighbour(Record):
 
 
 class Example(Record):
-    """A picture of the set with its descriptions, its text label, its neighbours and what each arm makes of it."""
+    """A picture with its descriptions, its text label, its neighbours and the prediction of each arm."""
 
     key: str
     label: str | None = None
@@ -50,10 +50,10 @@ class Example(Record):
     predictions: dict[str, Guess] = Field(default_factory=dict)
 
 
-class Doubt(Record):
+class SuspectedError(Record):
     """A picture whose description contradicts its given label; ``probability`` is that of the class ``text``.
 
-    ``truth`` is the true class where a comparison had spoilt the labels itself.
+    ``truth`` is the true class where a comparison had flipped labels itself.
     """
 
     key: str
@@ -80,20 +80,17 @@ class Histogram(Record):
 
 
 class DescribedBy(Record):
-    """What one describer answered to one prompt; sums are None where nothing is known."""
+    """Answers of one describer to one prompt; sums are None where nothing is known."""
 
     prompt: str
     describer: str
-    descriptions: int = 0
-    rejected: int = 0
-    no_answer: int = 0
     tokens_in: int | None = None
     tokens_out: int | None = None
     cost_usd: float | None = None
 
 
 class Asked(Record):
-    """A prompt; ``class_conditioned`` says that the describer was told the class."""
+    """A prompt; ``class_conditioned`` says that it names the class."""
 
     name: str
     version: int = 1
@@ -110,14 +107,13 @@ class Vocabulary(Record):
 
 
 class FlawCount(Record):
-    """Descriptions, and rejected answers, that have a flaw."""
+    """Number of descriptions that have a flaw."""
 
     descriptions: int = 0
-    rejected: int = 0
 
 
 class Encoded(Record):
-    """How descriptions became vectors; ``truncated`` is the part of the texts that was cut."""
+    """How descriptions became vectors; ``truncated`` is the part of the texts that was too long."""
 
     encoder: str
     width: int
@@ -129,8 +125,8 @@ class Encoded(Record):
 class Descriptions(Record):
     """The descriptions behind a run or a comparison: what they cost and how good they are (see `descriptions stats`).
 
-    ``images`` and ``described`` count the image set; the other numbers are of the whole store, and are missing where it
-    was not there any more.
+    ``images`` and ``described`` count the dataset; the other numbers are of the whole store, and are missing where it
+    was gone.
     """
 
     images: int

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import io
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
+from gpt4image.artifacts.run_records import Comparison
 from gpt4image.pages.numbers import one_line, p_value, percent, percent_interval, points, points_interval
-from gpt4image.reporting.findings import comparison_table
-from gpt4image.reporting.records import Comparison, comparisons_in
 from gpt4image.tasks.registry import TITLES
 
 LABELS = {
-    **TITLES,
     "many_shot": "most frequent third of the classes",
     "medium_shot": "middle third of the classes",
     "few_shot": "rarest third of the classes",
@@ -27,58 +19,52 @@ LABELS = {
     "text_to_image_recall": "text to image, recall at",
 }
 HEADINGS = ("arm", "mean", "95 % interval", "difference", "95 % interval", "p")
-ALWAYS = tuple(TITLES)
-"""What every run has; alone they are not worth a table of their own in a terminal."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class MetricTable:
-    """All arms by one metric: rows of texts under HEADINGS; differences are in points, to the reference."""
-
-    label: str
-    rows: list[tuple[str, ...]]
-
-
-def metric_label(metric: str) -> str:
-    """Return a metric as people read it, e.g. ``image to text, recall at 5``."""
+def metric_label(metric: str, titles: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Return a metric in words, e.g. ``image to text, recall at 5``, by the ``titles`` of its record if it has any."""
     family, _, detail = metric.partition(":")
-    return f"{LABELS.get(family, family.replace('_', ' '))} {detail}".strip()
+    return f"{({**TITLES, **LABELS, **titles}).get(family, family.replace('_', ' '))} {detail}".strip()
 
 
-def metrics_of(comparison: Comparison) -> list[str]:
-    """Return the known metrics that arms of a comparison have; records of earlier versions hold others."""
+def metrics_of(comparison: Comparison, *, of_task: bool = True) -> list[str]:
+    """Return the known metrics that arms of a comparison have, with or without those of the task.
+
+    Records of older versions also have metrics that are not known any more.
+    """
     names = dict.fromkeys(name for arm in comparison.arms.values() for name in arm.metrics)
-    return [name for name in names if name.partition(":")[0] in LABELS]
+    known = {*LABELS, *(TITLES | comparison.titles if of_task else ())}
+    return [name for name in names if name.partition(":")[0] in known]
 
 
-def metric_tables(comparison: Comparison) -> list[MetricTable]:
-    """Return one table per metric."""
-    tables = []
+def metric_tables(comparison: Comparison) -> dict[str, list[tuple[str, ...]]]:
+    """Return the rows of one table per metric, under HEADINGS; differences are in points, to the reference."""
+    tables = {}
     for metric in metrics_of(comparison):
         rows = []
         for name, arm in comparison.arms.items():
-            if (found := arm.metrics.get(metric)) is None:
-                continue
-            gap = found.against_baseline
-            rows.append(
-                (
-                    one_line(name),
-                    percent(found.mean),
-                    percent_interval(found.ci95),
-                    points(gap.difference) if gap else "",
-                    points_interval(gap.ci95) if gap else "",
-                    p_value(gap.p) + (" *" if gap.few else "") if gap else "",
+            if found := arm.metrics.get(metric):
+                gap = found.against_baseline
+                rows.append(
+                    (
+                        one_line(name),
+                        percent(found.mean),
+                        percent_interval(found.ci95),
+                        points(gap.difference) if gap else "",
+                        points_interval(gap.ci95) if gap else "",
+                        p_value(gap.p) + (" *" if gap.few else "") if gap else "",
+                    )
                 )
-            )
-        tables.append(MetricTable(label=metric_label(metric), rows=rows))
+        tables[metric_label(metric, comparison.titles)] = rows
     return tables
 
 
 def compact_rows(comparison: Comparison) -> list[tuple[str, ...]]:
-    """Return one row per arm, the headings first: means, with differences to the reference in points; empty where
-    nothing but ALWAYS was measured.
+    """Return one row per arm, the headings first: means, with differences to the reference in points.
+
+    Empty where only metrics of the task were measured.
     """
-    metrics = [name for name in metrics_of(comparison) if name not in ALWAYS]
+    metrics = metrics_of(comparison, of_task=False)
     if not metrics:
         return []
     rows = [("arm", *map(metric_label, metrics))]
@@ -96,22 +82,3 @@ def absent_notes(comparison: Comparison) -> list[str]:
     """Return which metrics could not be measured, and why, as sentences."""
     reasons = dict.fromkeys((metric, why) for arm in comparison.arms.values() for metric, why in arm.absent.items())
     return [f"Not measured: {metric_label(metric)} ({one_line(why)})." for metric, why in reasons]
-
-
-def all_tables(record: dict[str, Any]) -> str:
-    """Return the tables of a comparison record for a terminal: accuracy, and what else was measured."""
-    text = comparison_table(record)
-    buffer = io.StringIO()
-    console = Console(file=buffer, width=160, color_system=None)
-    for name, comparison in comparisons_in(record).items():
-        if rows := compact_rows(comparison):
-            table = Table(box=box.SIMPLE_HEAD, title=Text(one_line(name)) if name else None, title_justify="left")
-            for number, heading in enumerate(rows[0]):
-                table.add_column(Text(heading), justify="left" if number == 0 else "right")
-            for row in rows[1:]:
-                table.add_row(*map(Text, row))
-            console.print(table)
-        for note in absent_notes(comparison):
-            console.print(Text(note), soft_wrap=True)
-    more = "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
-    return f"{text}\n{more}" if more else text

@@ -1,4 +1,4 @@
-"""What runs were like, drawn: curves over epochs, accuracy of each class, and what is taken for what."""
+"""Charts of runs: curves over epochs, scores per class; and which classes are confused."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from gpt4image.artifacts.run_records import Epoch, Run
 from gpt4image.base.visible import in_one_line
+from gpt4image.pages.numbers import sentence
 from gpt4image.reporting import charts
-from gpt4image.reporting.records import Epoch, Run
-from gpt4image.tasks.classification import Classification
+from gpt4image.reporting.metric_tables import metric_label
 
 CONFUSED = 5
 """Pairs of classes named per arm."""
 CLASSES_SHOWN = 30
-"""Rows of the class chart; of more classes, those with the most and the least are shown."""
+"""Rows of the class chart; of more classes, the first and the last are shown."""
 
 
 def _curve(name: str, runs: Iterable[Run], read: Callable[[Epoch], float | None], **style: Any) -> charts.Curve | None:
@@ -38,15 +39,13 @@ def _curve(name: str, runs: Iterable[Run], read: Callable[[Epoch], float | None]
 
 
 def score_curves(identifier: str, runs: Mapping[str, Sequence[Run]], *, reference: str | None) -> Markup:
-    """Return the chart of validation scores over epochs, one panel per arm before the reference in grey."""
-
-    metric, title = _measured(runs)
-
-    def curve(arm: str) -> charts.Curve | None:
+    """Return the chart of the primary metric over epochs, one panel per arm before the reference in grey."""
+    metric, title = _primary(runs)
+    curves: dict[str, charts.Curve] = {}
+    for arm, arm_runs in runs.items():
         colour = charts.REFERENCE if arm == reference else charts.ACCENT
-        return _curve(arm, runs[arm], lambda epoch: epoch.val.scores.get(metric) if epoch.val else None, colour=colour)
-
-    curves = {arm: found for arm in runs if (found := curve(arm))}
+        if curve := _curve(arm, arm_runs, lambda epoch: (epoch.val or {}).get(metric), colour=colour):
+            curves[arm] = curve
     if not curves:
         return Markup()
     return charts.curve_chart(
@@ -58,11 +57,13 @@ def score_curves(identifier: str, runs: Mapping[str, Sequence[Run]], *, referenc
     )
 
 
-def _measured(runs: Mapping[str, Sequence[Run]]) -> tuple[str, str]:
-    """Return the primary metric of runs, and its name in words."""
-    measured = (run.evaluation for several in runs.values() for run in several if run.evaluation)
-    first = next(measured, None)
-    return (Classification.primary.name, Classification.primary.title) if first is None else (first.metric, first.title)
+def _primary(runs: Mapping[str, Sequence[Run]]) -> tuple[str, str]:
+    """Return the primary metric of runs, and its name in words; without an evaluation, the first validation score."""
+    every = [run for several in runs.values() for run in several]
+    for evaluation in (run.evaluation for run in every if run.evaluation):
+        return evaluation.metric, metric_label(evaluation.metric, evaluation.titles)
+    metric = next((name for run in every for epoch in run.metrics for name in epoch.val or ()), "")
+    return metric, metric_label(metric)
 
 
 def loss_curves(identifier: str, runs: Mapping[str, Sequence[Run]]) -> Markup:
@@ -80,28 +81,29 @@ def loss_curves(identifier: str, runs: Mapping[str, Sequence[Run]]) -> Markup:
     return charts.curve_chart(f"{identifier}-losses", "Training losses over epochs", panels, fractions=False)
 
 
-def class_accuracies(runs: Sequence[Run]) -> dict[str, float]:
-    """Return the accuracy of each class, the mean over runs; classes without a test picture are left out."""
+def class_scores(runs: Sequence[Run]) -> dict[str, float]:
+    """Return the score of each class, the mean over runs; classes without a test picture are left out."""
     values: dict[str, list[float]] = {}
     for run in runs:
         if run.evaluation:
-            for name, accuracy in zip(run.evaluation.classes, run.evaluation.per_class, strict=True):
-                if accuracy is not None:
-                    values.setdefault(name, []).append(accuracy)
-    return {name: fmean(accuracies) for name, accuracies in values.items()}
+            for name, score in zip(run.evaluation.classes, run.evaluation.per_class, strict=True):
+                if score is not None:
+                    values.setdefault(name, []).append(score)
+    return {name: fmean(scores) for name, scores in values.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassGains:
-    """A chart, empty where there is nothing to show, and a sentence about the classes that have no room in it."""
+    """A chart, empty where there is nothing to show, and a sentence about the classes that are left out of it."""
 
     chart: Markup = field(default_factory=Markup)
     left_out: str = ""
 
 
 def class_gains(identifier: str, before: Sequence[Run] | None, after: Sequence[Run]) -> ClassGains:
-    """Return the chart of class accuracies, sorted by gain over ``before``, or by accuracy without it."""
-    old, new = class_accuracies(before) if before is not None else None, class_accuracies(after)
+    """Return the chart of class scores, sorted by gain over ``before``, or by score without it."""
+    old, new = class_scores(before) if before is not None else None, class_scores(after)
+    measure = next((run.evaluation.class_metric for run in after if run.evaluation), "")
     names = [name for name in new if old is None or name in old]
     gains = [charts.Gain(name=in_one_line(name), before=old[name] if old else None, after=new[name]) for name in names]
     gains.sort(key=lambda gain: (gain.before or 0.0) - gain.after)
@@ -109,18 +111,17 @@ def class_gains(identifier: str, before: Sequence[Run] | None, after: Sequence[R
         return ClassGains()
     left_out = ""
     if len(gains) > CLASSES_SHOWN:
-        by = "accuracy" if old is None else "gain"
+        by = measure if old is None else "gain"
         left_out = f"{CLASSES_SHOWN} of {len(gains)} classes: those with the largest and the smallest {by}. "
         gains = gains[: CLASSES_SHOWN // 2] + gains[-CLASSES_SHOWN // 2 :]
-    measured = next((run.evaluation.class_metric for run in after if run.evaluation), "accuracy")
-    title = f"{measured.capitalize()} of each class" + ("" if old is None else ", before and after")
-    chart = charts.class_chart(f"{identifier}-classes", title, gains, axis=f"{measured} within the class")
+    title = f"{sentence(measure)} of each class" + ("" if old is None else ", before and after")
+    chart = charts.class_chart(f"{identifier}-classes", title, gains, axis=f"{measure} within the class")
     return ClassGains(chart=chart, left_out=left_out)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Confused:
-    """Test pictures of class ``truth`` taken for ``taken``, summed over seeds, and their share of that class."""
+    """Test pictures of class ``truth`` predicted as ``taken``, summed over seeds, and their share of that class."""
 
     truth: str
     taken: str
@@ -129,15 +130,16 @@ class Confused:
 
 
 def confusions(runs: Mapping[str, Sequence[Run]], limit: int = CONFUSED) -> dict[str, list[Confused]]:
-    """Return the most confused pairs of classes of each arm, most frequent first."""
+    """Return the most confused pairs of classes of each arm, most frequent first; none where nothing is recorded."""
     found: dict[str, list[Confused]] = {}
     for arm, arm_runs in runs.items():
         counts: Counter[tuple[str, str]] = Counter()
         support: Counter[str] = Counter()
         for evaluation in (run.evaluation for run in arm_runs if run.evaluation):
-            names = evaluation.classes
-            support.update(dict(zip(names, evaluation.support, strict=True)))
-            counts.update({(names[truth], names[taken]): n for truth, taken, n in evaluation.confused})
+            if evaluation.confused is not None:
+                names = evaluation.classes
+                support.update(dict(zip(names, evaluation.support, strict=True)))
+                counts.update({(names[truth], names[taken]): n for truth, taken, n in evaluation.confused})
         if support:
             found[arm] = [
                 Confused(truth=truth, taken=taken, count=n, share=n / support[truth])

@@ -12,7 +12,7 @@ from typing import Any
 
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError, DataError
-from gpt4image.base.outcome import Outcome, SetAside
+from gpt4image.base.outcome import Outcome
 from gpt4image.base.progress import progress_bar
 from gpt4image.config import TrainConfig, TrainOptions
 from gpt4image.data import SPLITS
@@ -40,9 +40,6 @@ def train(config: TrainConfig, task: Task | None = None) -> Outcome:
         ConfigError, DataError, TableError, ModelError, RunError: before training starts.
         TrainingError: the loss is not finite.
     """
-    from gpt4image.reporting.gather import gather_run
-
-    left_out: list[SetAside] = []
     # The folder is held from the start, so that one that cannot be written to is known before images are read.
     with processes.joined(choose_device(config.device)), cpu_threads(config.threads), contextlib.ExitStack() as held:
         processes.by_first(lambda: held.enter_context(runs.writing(config.out)))
@@ -50,9 +47,7 @@ def train(config: TrainConfig, task: Task | None = None) -> Outcome:
         if ready is not None:
             _require_same_data(ready)
             _train(resolve(ready))
-            if processes.rank() == 0:
-                left_out = gather_run(ready, config.out)
-        return processes.together(lambda: _outcome(config.out, left_out, finished=ready is None))
+        return processes.together(lambda: _outcome(config.out, finished=ready is None))
 
 
 def _prepared(config: TrainConfig, task: Task | None) -> Prepared | None:
@@ -174,7 +169,7 @@ def _as_before(config: TrainConfig) -> TrainConfig:
     return config.model_copy(update={name: saved[name] for name in still_open & saved.get("chosen", {}).keys()})
 
 
-def _outcome(out: Path, left_out: list[SetAside], *, finished: bool) -> Outcome:
+def _outcome(out: Path, *, finished: bool) -> Outcome:
     """Return what a run came to; ``finished`` where it was made before."""
     record = runs.read_run(out)
     facts, last = record["run"], record["metrics"][-1]["val"]
@@ -196,7 +191,7 @@ def _outcome(out: Path, left_out: list[SetAside], *, finished: bool) -> Outcome:
             "images_per_second": facts["images_per_second"],
             "next": _next(out, facts["data"]),
         },
-        set_aside=(*runs.read_set_aside(out), *left_out),
+        set_aside=runs.read_set_aside(out),
     )
 
 

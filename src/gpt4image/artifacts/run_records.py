@@ -1,7 +1,6 @@
-"""What a report reads, typed and checked: comparisons, runs, evaluations; what it shows beside them is in extras.py.
+"""Runs, evaluations and comparisons as they are on disk, typed and checked; the files of a run are listed in runs.py.
 
-The files are described in `runs.py` and docs/design.md. Nothing in them is trusted: a record that does not fit is a
-RunError for what a report cannot do without, and a SetAside for an example picture or one run among many.
+Nothing in them is trusted: a record that does not fit is a RunError, or a SetAside for one run or item among many.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from gpt4image.artifacts.runs import read_run
 from gpt4image.base.errors import RunError, nearest
 from gpt4image.base.files import read_json
 from gpt4image.base.outcome import SetAside
-from gpt4image.tasks.classification import Classification
-from gpt4image.tasks.registry import TITLES
 
 COMPARISON = "comparison.json"
+REPORTED = ("test", "val")
+"""The split whose evaluation a report shows: the first one there is."""
 FEW_SEEDS = 3
-"""Fewer seeds than this say nothing sure about a difference."""
+"""Fewer seeds than this are too few to test a difference."""
 
 Interval = tuple[float, float]
 
@@ -43,12 +42,12 @@ class Gap(Record):
 
     @property
     def few(self) -> bool:
-        """Whether it has too few seeds to say anything sure."""
+        """Whether it has too few seeds for a test."""
         return self.n < FEW_SEEDS
 
 
 class Metric(Record):
-    """A metric besides the primary one over the seeds of an arm, a fraction."""
+    """A metric besides the primary one over the seeds of an arm."""
 
     test: tuple[float, ...]
     mean: float
@@ -57,7 +56,7 @@ class Metric(Record):
 
 
 class Arm(Record):
-    """Results of one arm over its seeds; scores are fractions, ``seconds`` the mean training time of a run."""
+    """Results of one arm over its seeds; ``test`` is the primary metric, ``seconds`` the mean time of a run."""
 
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]
     test: tuple[float, ...]
@@ -107,9 +106,8 @@ class Comparison(Record):
     """All arms of one question, and the pairs of arms that answer it."""
 
     metric: str
-    titles: dict[str, str] = Field(default_factory=lambda: dict(TITLES))
+    titles: dict[str, str] = Field(default_factory=dict)
     higher_is_better: bool = True
-    image_score: str = Classification.image_score
     arms: Annotated[dict[str, Arm], Field(min_length=1)]
     pairs: tuple[Pair, ...] = ()
     data: dict[str, Any] = Field(default_factory=dict)
@@ -151,81 +149,65 @@ class Comparison(Record):
         return next((pair for pair in self.pairs if (pair.arm, pair.against) == (arm, self.reference)), None)
 
 
-class Validation(Record):
-    """Scores on the validation split after an epoch, by metric."""
-
-    scores: dict[str, float | None]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _by_metric(cls, record: Any) -> Any:
-        return {"scores": record}
-
-
 class Epoch(Record):
-    """One line of metrics.jsonl."""
+    """One line of metrics.jsonl; ``val`` holds scores on the validation split by metric."""
 
     epoch: int
     task_loss: float | None = None
     align_loss: float | None = None
-    val: Validation | None = None
+    val: dict[str, float | None] | None = None
 
 
 class Evaluation(Record):
     """Metrics of one split.
 
     ``metric`` is the primary one, ``scores`` has all by name, ``titles`` their names in words. ``confused`` has (class,
-    other class, images of the first taken for the second), where images have one class.
+    other class, images of the first taken for the second); None where images may have several classes.
     """
 
     split: str
     images: int
     labelled: int
-    task: str = Classification.name
-    metric: str = Classification.primary.name
-    titles: dict[str, str] = Field(default_factory=lambda: dict(TITLES))
+    metric: str
+    titles: dict[str, str] = Field(default_factory=dict)
     class_metric: str = "accuracy"
-    scores: dict[str, float] = Field(default_factory=dict)
+    scores: dict[str, float]
     classes: tuple[str, ...]
     support: tuple[int, ...]
     per_class: tuple[float | None, ...]
-    confused: tuple[tuple[int, int, int], ...] = ()
+    confused: tuple[tuple[int, int, int], ...] | None = None
 
     @property
     def score(self) -> float | None:
         """The primary metric; None where no image has a label."""
         return self.scores.get(self.metric)
 
-    @property
-    def title(self) -> str:
-        """The primary metric in words."""
-        return self.titles.get(self.metric, self.metric)
-
     @model_validator(mode="before")
     @classmethod
-    def _gather_scores(cls, record: Any) -> Any:
-        """Gather the metrics, which stand beside everything else in the file."""
+    def _of_any_version(cls, record: Any) -> Any:
+        """Gather the scores, which stand beside everything else in the file.
+
+        In older versions the metrics have no titles and the first one is the primary one; what is confused is a whole
+        matrix, rows = truth, columns = prediction.
+        """
         if not isinstance(record, dict):
             return record
-        titles = record.get("titles", TITLES)
-        return record | {"scores": {name: record[name] for name in titles if record.get(name) is not None}}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_a_matrix(cls, record: Any) -> Any:
-        """Read what earlier versions wrote: a whole confusion matrix, rows = truth, columns = prediction."""
-        if not isinstance(record, dict) or "confused" in record or "confusion" not in record:
-            return record
-        rows = enumerate(record["confusion"])
-        cells = [(truth, taken, n) for truth, row in rows for taken, n in enumerate(row) if n and taken != truth]
-        return record | {"confused": cells}
+        numbers = [name for name, value in record.items() if isinstance(value, float) and name != "loss"]
+        names = record.get("titles", numbers)
+        scores = {name: record[name] for name in names if record.get(name) is not None}
+        found: dict[str, Any] = {"metric": next(iter(scores), ""), **record, "scores": scores}
+        if "confusion" in record:
+            rows = enumerate(record["confusion"])
+            cells = [(truth, taken, n) for truth, row in rows for taken, n in enumerate(row) if n and taken != truth]
+            found.setdefault("confused", cells)
+        return found
 
     @model_validator(mode="after")
     def _one_entry_per_class(self) -> Evaluation:
         count = len(self.classes)
         if {len(self.support), len(self.per_class)} != {count}:
             raise ValueError(f"{count} classes, but support or per_class have other sizes")
-        if any(not 0 <= number < count for truth, taken, _ in self.confused for number in (truth, taken)):
+        if any(not 0 <= number < count for truth, taken, _ in self.confused or () for number in (truth, taken)):
             raise ValueError(f"confused names a class that is none of the {count}")
         return self
 
@@ -249,14 +231,18 @@ def checked(path: Path, make: Callable[[], T]) -> T:
     try:
         return make()
     except ValidationError as error:
-        detail = error.errors()[0]
-        where = ".".join(map(str, detail["loc"]))
-        reason = f"{where}: {detail['msg']}" if where else detail["msg"]
+        reason = _first(error)
     except (OSError, ValueError) as error:
         reason = str(error)
     except (AttributeError, TypeError) as error:  # another kind of value than expected, e.g. a list for a table
         reason = f"not what it should hold: {error}"
     raise RunError(f"{path} cannot be read as a record ({reason}); write it again with the stage that made it.")
+
+
+def _first(error: ValidationError) -> str:
+    detail = error.errors()[0]
+    where = ".".join(map(str, detail["loc"]))
+    return f"{where}: {detail['msg']}" if where else detail["msg"]
 
 
 def load_run(folder: Path) -> Run:
@@ -266,7 +252,7 @@ def load_run(folder: Path) -> Run:
         RunError: the folder is missing, unfinished, or a record in it is malformed.
     """
     records = checked(folder, partial(read_run, folder))
-    evaluations = (folder / f"evaluation-{split}.json" for split in ("test", "val"))
+    evaluations = (folder / f"evaluation-{split}.json" for split in REPORTED)
     evaluation = next((checked(path, partial(read_json, path)) for path in evaluations if path.is_file()), None)
     return checked(folder, lambda: Run.model_validate({"folder": folder, "evaluation": evaluation, **records}))
 
@@ -288,7 +274,7 @@ def comparisons_in(record: dict[str, Any]) -> dict[str, Comparison]:
 
 
 def load_arm_runs(folder: Path, comparison: Comparison) -> tuple[dict[str, list[Run]], list[SetAside]]:
-    """Read the runs behind each arm; a run that cannot be read is set aside and the others go on."""
+    """Read the runs behind each arm; a run that cannot be read is skipped."""
     runs: dict[str, list[Run]] = {}
     set_aside: list[SetAside] = []
     root = folder.resolve()
@@ -308,34 +294,20 @@ def load_arm_runs(folder: Path, comparison: Comparison) -> tuple[dict[str, list[
 R = TypeVar("R", bound=Record)
 
 
-def load_item(path: Path, kind: type[R]) -> tuple[R | None, list[SetAside]]:
-    """Read an optional record; a missing file is None, a malformed one is set aside."""
-    if not path.is_file():
-        return None, []
-    try:
-        return checked(path, lambda: kind.model_validate(read_json(path))), []
-    except RunError as error:
-        return None, [SetAside(name=path.name, reason=str(error))]
-
-
 def load_items(path: Path, kind: type[R]) -> tuple[list[R], list[SetAside]]:
-    """Read an optional JSON list of ``kind``; a missing file is an empty list, a malformed item is set aside.
-
-    Raises:
-        RunError: the file is no JSON list.
-    """
+    """Read an optional file of one record or of a list of them; what cannot be read is skipped with its reason."""
     if not path.is_file():
         return [], []
-    values = checked(path, partial(read_json, path))
-    if not isinstance(values, list):
-        raise RunError(f"{path} must hold a JSON list, but holds a {type(values).__name__}; write it again.")
+    try:
+        content = read_json(path)
+    except (OSError, ValueError) as error:
+        return [], [SetAside(name=path.name, reason=str(error))]
+    is_list = isinstance(content, list)
     items: list[R] = []
-    set_aside: list[SetAside] = []
-    for number, value in enumerate(values):
+    skipped: list[SetAside] = []
+    for number, value in enumerate(content if is_list else [content]):
         try:
             items.append(kind.model_validate(value))
         except ValidationError as error:
-            detail = error.errors()[0]
-            where = ".".join(map(str, detail["loc"]))
-            set_aside.append(SetAside(name=f"{path.name}[{number}]", reason=f"{where}: {detail['msg']}"))
-    return items, set_aside
+            skipped.append(SetAside(name=f"{path.name}[{number}]" if is_list else path.name, reason=_first(error)))
+    return items, skipped

@@ -1,0 +1,120 @@
+"""Images and texts that the report of a comparison shows, by the runs of the first seed; see evaluating/examples.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from gpt4image.artifacts.table import read_manifest
+from gpt4image.base.outcome import SetAside
+from gpt4image.comparing.planning import Plan
+from gpt4image.comparing.regimes import Regime
+from gpt4image.encoding.class_names import find_class_names
+from gpt4image.evaluating.examples import manifests_of, write_all, write_descriptions, write_examples, write_suspected
+from gpt4image.labelling.label_noise import suspected_errors
+from gpt4image.labelling.predictions import Predictions
+from gpt4image.labelling.teaching import predict_training
+from gpt4image.reporting.extras import DESCRIPTIONS, DOUBTFUL, EXAMPLES
+from gpt4image.training.training_data import TrainingData
+
+FEW = 20_000
+"""Labelled images whose texts are read only to find label errors, where no arm has text labels."""
+
+
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """A finished comparison, as its first seed had it; ``name`` is empty where there is only one."""
+
+    plan: Plan
+    name: str
+
+    @cached_property
+    def data(self) -> TrainingData:
+        """What the first seed trained on."""
+        config = self.plan.config
+        return Regime.of(config).apply(self.plan.prepared.data, config.first_seed)
+
+    @cached_property
+    def predictions(self) -> Predictions:
+        """What the texts of its training images predict."""
+        config = self.plan.config
+        names = find_class_names(config.embeddings, config.device, self.data.classes)
+        return predict_training(self.data, config.first_seed, names.vectors)
+
+    @property
+    def labelled(self) -> int:
+        """Number of training images with a label."""
+        return int(self.data.task.known(self.data.labels[self.data.indices("train")]).sum())
+
+
+def write_extras(plans: Sequence[Plan], names: Sequence[str] = ()) -> list[SetAside]:
+    """Write beside comparison.json what the report shows, of the first plan that has it.
+
+    Args:
+        plans: finished comparisons of one folder.
+        names: of the comparisons, where there are several.
+
+    Returns:
+        What could not be written.
+    """
+    finished = [Finished(plan, name) for plan, name in zip(plans, names or [""] * len(plans), strict=True)]
+    out = plans[0].config.out
+    for name in (EXAMPLES, DESCRIPTIONS, DOUBTFUL):  # of an earlier comparison in the folder
+        (out / name).unlink(missing_ok=True)
+    work: dict[str, Callable[[], None]] = {EXAMPLES: lambda: _examples(finished[0])}
+    with_text = [one for one in finished if one.plan.prepared.data.text is not None]
+    if with_text:
+        work[DESCRIPTIONS] = lambda: _descriptions(with_text[0])
+    if source := _most_labels(with_text):
+        work[DOUBTFUL] = lambda: _suspected(source)
+    return write_all(work)
+
+
+def _descriptions(one: Finished) -> None:
+    text, table = one.plan.prepared.data.text, one.plan.prepared.config.embeddings
+    if text is not None:
+        write_descriptions(one.plan.config.out / DESCRIPTIONS, read_manifest(table), text.described)
+
+
+def _examples(first: Finished) -> None:
+    plan, data, probabilities = first.plan, first.data, None
+    if data.text is not None and "text-labels" in plan.members:
+        probabilities = np.zeros((len(data.labels), len(data.classes)), np.float32)
+        probabilities[data.indices("train")] = first.predictions.probabilities
+    write_examples(
+        plan.config.out / EXAMPLES,
+        data.image_set,
+        data.usable,
+        text=data.text,
+        text_labels=probabilities,
+        run_dirs={name: member.folders[0] for name, member in plan.members.items()},
+        comparison=first.name,
+    )
+
+
+def _most_labels(comparisons: Sequence[Finished]) -> Finished | None:
+    """Return the comparison with most labels, of those whose texts are read anyway or quickly, and may be read."""
+    if not any("text-labels" in one.plan.members for one in comparisons):
+        return None
+    allowed = [one for one in comparisons if not one.plan.class_conditioned]
+    cheap = [one for one in allowed if "text-labels" in one.plan.members or one.labelled <= FEW]
+    return max(cheap, key=lambda one: one.labelled, default=None)
+
+
+def _suspected(source: Finished) -> None:
+    plan, data, found = source.plan, source.data, source.predictions
+    train = data.indices("train")
+    rows, given = suspected_errors(found.probabilities, data.labels[train], found.out_of_fold).T
+    write_suspected(
+        plan.config.out / DOUBTFUL,
+        data.image_set,
+        train[rows],
+        given,
+        found.probabilities[rows],
+        tables=manifests_of([plan.prepared.config.embeddings]),
+        true=plan.config.label_noise > 0.0,
+        comparison=source.name,
+    )

@@ -1,0 +1,274 @@
+"""Pictures, descriptions and suspected label errors that a report shows; what the files hold: reporting/extras.py.
+
+A report is made from records only, so these are written while images and texts are at hand. None of them may cost a
+finished run: what cannot be written is skipped with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt4image.artifacts.table import EmbeddingTable, Manifest, is_table, read_manifest, texts_behind
+from gpt4image.artifacts.text_labels import TextLabels
+from gpt4image.base.errors import DamagedError
+from gpt4image.base.files import read_parquet, write_json
+from gpt4image.base.outcome import SetAside
+from gpt4image.config import StatsConfig, TrainConfig
+from gpt4image.data.image_set import NO_LABEL, ImageSet
+from gpt4image.describing.description_stats import stats
+from gpt4image.labelling.label_noise import suspected_errors
+from gpt4image.labelling.text_vectors import unit
+from gpt4image.pages.cards import Thumbnails
+from gpt4image.reporting.extras import DESCRIPTIONS, DOUBTFUL, EXAMPLES
+from gpt4image.training.text_targets import TextTargets
+
+SMALL = 56
+PER_SPLIT = 24
+SUSPECTED = 24
+NEIGHBOURS = 3
+AMONG = 20_000
+"""Most described training images that neighbours are looked for among."""
+
+
+def write_all(work: Mapping[str, Callable[[], None]]) -> list[SetAside]:
+    """Call what writes each file, and return the files that could not be written."""
+    skipped = []
+    for name, write in work.items():
+        try:
+            write()
+        except Exception as error:  # noqa: BLE001 -- the run is finished: what is shown beside it may not cost it
+            skipped.append(SetAside(name=name, reason=f"left out of the report: {error}"))
+    return skipped
+
+
+def write_run_extras(
+    run_dir: Path, config: TrainConfig, images: ImageSet, table: EmbeddingTable | None, split: str
+) -> list[SetAside]:
+    """Write what the report of a run shows: pictures that it gets wrong and right, its texts, suspected label errors.
+
+    Args:
+        run_dir: a run with predictions of ``split``.
+        config: its options; a file of text labels may be gone.
+        images: its whole set.
+        table: its embedding table, where it has one.
+        split: the one that was evaluated.
+
+    Returns:
+        What could not be written.
+    """
+    text = None if table is None else TextTargets.of(table, images.digests)
+    path = config.text_labels if config.text_labels and config.text_labels.is_file() else None
+    text_labels = cache(lambda: None if path is None else TextLabels.load(path))
+
+    def examples() -> None:
+        soft, labels = None, text_labels()
+        if labels is not None:
+            known = dict(zip(labels.digests, labels.probabilities, strict=True))
+            unknown = np.zeros(len(images.classes), np.float32)
+            soft = np.stack([known.get(digest, unknown) for digest in images.digests])
+        write_examples(
+            run_dir / EXAMPLES,
+            images,
+            np.ones(len(images), bool),
+            text=text,
+            text_labels=soft,
+            run_dirs={"predicted": run_dir},
+            split=split,
+        )
+
+    def label_errors() -> None:
+        if (labels := text_labels()) is None:
+            return
+        row_of = {digest: row for row, digest in enumerate(images.digests)}
+        pairs = suspected_errors(labels.probabilities, labels.labels, labels.out_of_fold)
+        rows, given = np.array([pair for pair in pairs if labels.digests[pair[0]] in row_of], np.int64).reshape(-1, 2).T
+        write_suspected(
+            run_dir / DOUBTFUL,
+            images,
+            np.array([row_of[labels.digests[row]] for row in rows], np.int64),
+            given,
+            labels.probabilities[rows],
+            tables=manifests_of(map(Path, labels.facts.embeddings)),
+        )
+
+    work: dict[str, Callable[[], None]] = {EXAMPLES: examples}
+    if table is not None and text is not None:
+        work[DESCRIPTIONS] = lambda: write_descriptions(run_dir / DESCRIPTIONS, table.manifest, text.described)
+    if path is not None:
+        work[DOUBTFUL] = label_errors
+    return write_all(work)
+
+
+def manifests_of(tables: Iterable[Path]) -> list[Manifest]:
+    """Return the manifests of those embedding tables that are still there."""
+    return [read_manifest(path) for path in tables if is_table(path)]
+
+
+def write_descriptions(path: Path, manifest: Manifest, described: NDArray[np.bool_]) -> None:
+    """Write who described images, (N,) ``described``, at what cost and how well; the store may be gone."""
+    record: dict[str, Any] = {}
+    if Path(manifest.store).is_file():
+        found = stats(StatsConfig(store=Path(manifest.store)), manifest.prompts)
+        record |= {**found.summary, **found.record}
+    encoding = ("encoder", "width", "max_tokens", "truncated", "length_policy")
+    record |= {"images": len(described), "described": int(described.sum())}
+    write_json(path, record | {"encoding": {name: getattr(manifest, name) for name in encoding}})
+
+
+def write_examples(
+    path: Path,
+    images: ImageSet,
+    usable: NDArray[np.bool_],
+    *,
+    text: TextTargets | None,
+    text_labels: NDArray[np.float32] | None,
+    run_dirs: Mapping[str, Path],
+    split: str = "test",
+    comparison: str = "",
+) -> None:
+    """Write a fixed sample of pictures of a held-out split and of described training pictures.
+
+    Args:
+        path: file to write.
+        images: N images.
+        usable: (N,) which of them can be decoded, as far as is known.
+        text: embeddings of the descriptions, by which pictures have neighbours; or None.
+        text_labels: (N, K) class probabilities predicted from the descriptions, zeros where there are none; or None.
+        run_dirs: by name, a run whose predictions of ``split`` are shown; of a single one, half are wrong if possible.
+        split: the held-out split.
+        comparison: whose predictions and text labels these are, where a report has several.
+    """
+    predictions = {name: read_predictions(folder, split, images.classes) for name, folder in run_dirs.items()}
+    described = np.zeros(len(images), bool) if text is None else text.described
+    train = np.flatnonzero(usable & described & (images.splits == "train"))
+    groups = [held_out := np.flatnonzero(usable & (images.splits == split))]
+    if len(predictions) == 1:
+        (only,) = predictions.values()
+        wrong = np.array([only.get(images.keys[i], {}).get("class") != label_of(images, i) for i in held_out], bool)
+        groups = [held_out[wrong], held_out[~wrong]]
+    rng = np.random.default_rng(0)
+    sample: list[int] = []
+    for group, most in [*((group, PER_SPLIT // len(groups)) for group in groups), (train, PER_SPLIT)]:
+        sample += np.sort(rng.choice(group, min(most, len(group)), replace=False)).tolist()
+    alike = {} if text is None else nearest_texts(text, np.array(sample, np.int64), train)
+    near = dict.fromkeys(other for others in alike.values() for other, _ in others)
+    large, small = Thumbnails(images), Thumbnails(images, SMALL)
+    shown = {index: picture for index in near if (picture := small.of(index))}
+    manifests = [text.table.manifest] if text and text.table else []
+    texts = texts_behind(manifests, [images.digests[i] for i in dict.fromkeys([*sample, *near])])
+
+    def neighbour(index: int, similarity: float) -> dict[str, Any]:
+        return {
+            "key": images.keys[index],
+            "label": label_of(images, index),
+            "picture": shown[index],
+            "description": next(iter(texts.get(images.digests[index], [])), ""),
+            "similarity": round(similarity, 3),
+        }
+
+    def row(index: int, picture: str) -> dict[str, Any]:
+        key, by_text = images.keys[index], np.zeros(1) if text_labels is None else text_labels[index]
+        guess = {"class": images.classes[int(by_text.argmax())], "probability": round(float(by_text.max()), 4)}
+        return {
+            "key": key,
+            "comparison": comparison,
+            "label": label_of(images, index),
+            "split": str(images.splits[index]),
+            "picture": picture,
+            "descriptions": texts.get(images.digests[index], []),
+            "text_label": guess if by_text.any() else None,
+            "neighbours": [neighbour(*other) for other in alike.get(index, []) if other[0] in shown],
+            "predictions": {name: found[key] for name, found in predictions.items() if key in found},
+        }
+
+    write_json(path, [row(index, picture) for index in sample if (picture := large.of(index))])
+
+
+def label_of(images: ImageSet, index: int) -> str | None:
+    """Return the class of an image, or all its classes; None where it has no label."""
+    label = images.labels[index]
+    present = np.flatnonzero(label == 1) if np.ndim(label) else [label][: int(label != NO_LABEL)]
+    return ", ".join(images.classes[k] for k in present) or None
+
+
+def nearest_texts(
+    text: TextTargets, images: NDArray[np.int64], pool: NDArray[np.int64]
+) -> dict[int, list[tuple[int, float]]]:
+    """Return the images of ``pool`` whose texts are most similar to that of each described image, and their cosines.
+
+    There are NEIGHBOURS of each; images of the same text are none. Of more than AMONG images, a fixed sample is looked
+    at.
+    """
+    pool = pool[text.described[pool]]
+    if len(pool) > AMONG:
+        pool = np.sort(np.random.default_rng(0).choice(pool, AMONG, replace=False))
+    images = images[text.described[images]]
+    (vectors, _, ids), (others, _, other_ids) = (text.take(part) for part in (images, pool))
+    cosines = unit(vectors.numpy()) @ unit(others.numpy()).T
+    cosines[ids.numpy()[:, None] == other_ids.numpy()] = -np.inf
+    best = np.argsort(-cosines, axis=1, kind="stable")[:, :NEIGHBOURS]
+    return {
+        image: [(int(pool[place]), float(row[place])) for place in places if np.isfinite(row[place])]
+        for image, places, row in zip(images.tolist(), best, cosines, strict=True)
+    }
+
+
+def write_suspected(
+    path: Path,
+    images: ImageSet,
+    rows: NDArray[np.int64],
+    given: NDArray[np.int64],
+    probabilities: NDArray[np.float32],
+    *,
+    tables: Sequence[Manifest],
+    true: bool = False,
+    comparison: str = "",
+) -> None:
+    """Write the pictures of suspected label errors, the first SUSPECTED that can be decoded.
+
+    Args:
+        path: file to write.
+        images: N images.
+        rows: (n,) positions of the images, the most suspect first.
+        given: (n,) their labels.
+        probabilities: (n, K) of the classes, by their texts.
+        tables: embedding tables whose descriptions are shown.
+        true: whether the set knows the true labels, since a comparison has flipped the given ones itself.
+        comparison: whose labels these are, where a report has several.
+    """
+    found, pictures = [], Thumbnails(images)
+    texts = texts_behind(tables, [images.digests[row] for row in rows[: 2 * SUSPECTED]])
+    for row, label, predicted in zip(rows.tolist(), given.tolist(), probabilities, strict=True):
+        if len(found) < SUSPECTED and (picture := pictures.of(row)):
+            item = {
+                "key": images.keys[row],
+                "picture": picture,
+                "comparison": comparison,
+                "given": images.classes[label],
+                "text": images.classes[int(predicted.argmax())],
+                "probability": round(float(predicted.max()), 4),
+                "description": next(iter(texts.get(images.digests[row], [])), ""),
+                "truth": label_of(images, row) if true else None,
+            }
+            found.append(item)
+    write_json(path, found)
+
+
+def read_predictions(run_dir: Path, split: str, classes: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the predicted class, or all classes, of each image by key, and the probability where there is one."""
+    path = run_dir / f"predictions-{split}.parquet"
+    try:
+        rows = read_parquet(path, ["key", "prediction", "confidence"]).to_pylist()
+    except DamagedError:  # of several classes per image there is no confidence
+        rows = read_parquet(path, ["key", "prediction"]).to_pylist()
+
+    def named(prediction: Any) -> str:
+        return ", ".join(classes[k] for k in np.atleast_1d(prediction).astype(int))
+
+    return {row["key"]: {"class": named(row["prediction"]), "probability": row.get("confidence")} for row in rows}

@@ -1,0 +1,132 @@
+"""Typed records: what is malformed is named, what is missing costs nothing else, older versions are read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpt4image.artifacts.run_records import Comparison, load_arm_runs, load_comparisons, load_items, load_run
+from gpt4image.base.errors import RunError
+from gpt4image.base.files import read_json, write_json
+from gpt4image.reporting.extras import Descriptions, SuspectedError
+from synthetic_records import comparison_record, data_url, descriptions, write_comparison, write_run
+
+
+def test_a_pair_without_n_counts_the_seeds_its_arms_share() -> None:
+    record = comparison_record(seeds=4)
+    record["arms"]["aligned"]["seeds"] = [2, 3, 8, 9]
+    for pair in record["pairs"]:
+        del pair["n"]
+    found = {pair.arm: pair.n for pair in Comparison.model_validate(record).pairs if pair.against == "baseline"}
+    assert found == {"aligned": 2, "text-labels": 4, "zero-shot": 4, "oracle": 4}
+
+
+def test_the_reference_is_the_baseline_or_else_the_first_arm() -> None:
+    record = comparison_record(means={"baseline": 0.3, "mine": 0.4})
+    assert Comparison.model_validate(record).reference == "baseline"
+    record |= {"arms": {"theirs": record["arms"]["baseline"], "mine": record["arms"]["mine"]}, "pairs": []}
+    assert Comparison.model_validate(record).reference == "theirs"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"arms": {}}, "arms"),
+        ({"arms": {"baseline": {"seeds": [0, 1], "test": [0.5], "mean": 0.5}}}, "2 seeds but 1 test"),
+        ({"arms": {"baseline": {"seeds": [0], "test": [float("nan")], "mean": 0.5}}}, "finite"),
+        ({"pairs": [{"arm": "alined", "against": "baseline", "difference": 0.1}]}, "Did you mean 'aligned'"),
+        ({"pairs": 3}, "pairs"),
+        ({"pairs": ["x"]}, "pairs.0"),
+        ({"metric": None}, "metric"),
+        ({"arms": [], "pairs": [{"arm": "x", "against": "y", "difference": 0.1}]}, "not what it should hold"),
+        ({"pairs": [{"arm": ["aligned"], "against": "baseline", "difference": 0.1}]}, "not what it should hold"),
+        ({"comparisons": [1]}, "not what it should hold"),
+        ("", "cannot be read"),
+        ("[]", "cannot be read"),
+        ('{"metric": "top1"', "cannot be read"),
+    ],
+)
+def test_a_malformed_comparison_is_refused_by_name(tmp_path: Path, change: dict[str, Any] | str, words: str) -> None:
+    path = tmp_path / "comparison.json"
+    path.write_text(change if isinstance(change, str) else json.dumps({**comparison_record(), **change}))
+    with pytest.raises(RunError, match=words) as error:
+        load_comparisons(tmp_path)
+    assert str(path) in str(error.value)
+
+
+def test_several_comparisons_keep_their_names_and_order(tmp_path: Path) -> None:
+    record = comparison_record()
+    write_json(tmp_path / "comparison.json", {**record, "comparisons": {"few": record, "all": record}})
+    assert list(load_comparisons(tmp_path)) == ["few", "all"]
+
+
+def test_a_run_is_read_whole_by_the_test_split_or_else_by_validation(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", "aligned", top1=0.44)
+    run = load_run(folder)
+    assert run.evaluation is not None and (run.evaluation.metric, run.evaluation.score) == ("top1", 0.44)
+    assert set(run.evaluation.scores) == {"top1", "top5", "ece", "mean_class_accuracy"}, "the loss is no metric"
+    assert len(run.metrics) == 24 and run.metrics[0].align_loss is not None
+    evaluation = read_json(folder / "evaluation-test.json")
+    (folder / "evaluation-test.json").unlink()
+    assert load_run(folder).evaluation is None
+    write_json(folder / "evaluation-val.json", evaluation | {"split": "val", "metric": "ece", "titles": {"ece": "x"}})
+    found = load_run(folder).evaluation
+    assert found is not None and (found.split, found.metric, found.scores) == ("val", "ece", {"ece": 0.041})
+
+
+@pytest.mark.parametrize("name", ["config.json", "environment.json", "metrics.jsonl", "run.json"])
+def test_a_run_without_one_of_its_records_is_refused(tmp_path: Path, name: str) -> None:
+    folder = write_run(tmp_path / "run")
+    (folder / name).unlink()
+    with pytest.raises(RunError, match=name):
+        load_run(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"), [({"support": [1]}, "other sizes"), ({"confused": [[0, 99, 1]]}, "none of the 10")]
+)
+def test_a_malformed_evaluation_is_refused(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    folder = write_run(tmp_path / "run")
+    write_json(folder / "evaluation-test.json", read_json(folder / "evaluation-test.json") | change)
+    with pytest.raises(RunError, match=words):
+        load_run(folder)
+
+
+def test_runs_that_are_missing_unfinished_or_outside_are_skipped(tmp_path: Path) -> None:
+    write_run(tmp_path / "outside")
+    record = comparison_record(means={"baseline": 0.4, "aligned": 0.5})
+    folder = write_comparison(tmp_path / "cmp", record)
+    record["arms"]["baseline"]["runs"][:2] = ["../outside", "runs/missing"]
+    (folder / "runs/aligned-seed2/run.json").unlink()
+    runs, skipped = load_arm_runs(folder, Comparison.model_validate(record))
+    assert [len(runs["baseline"]), len(runs["aligned"])] == [1, 2]
+    reasons = {item.name: item.reason for item in skipped}
+    assert list(reasons) == ["../outside", "runs/missing", "runs/aligned-seed2"]
+    for reason, words in zip(
+        reasons.values(), ("outside the comparison", "does not exist", "no finished run"), strict=True
+    ):
+        assert words in reason
+
+
+def test_a_bad_item_costs_no_good_item_and_files_may_be_missing(tmp_path: Path) -> None:
+    path = tmp_path / "doubtful.json"
+    good = {"key": "a", "picture": data_url(), "given": "cat", "text": "dog", "probability": 0.9}
+    write_json(path, [good, {**good, "picture": "http://x"}, 5, good])
+    items, skipped = load_items(path, SuspectedError)
+    assert len(items) == 2 and [item.name for item in skipped] == ["doubtful.json[1]", "doubtful.json[2]"]
+    assert load_items(tmp_path / "absent.json", SuspectedError) == ([], [])
+    write_json(path, descriptions())
+    ((found,), skipped) = load_items(path, Descriptions)
+    assert found.vocabulary is not None and found.vocabulary.words == 3247 and skipped == []
+
+
+@pytest.mark.parametrize(
+    "record", [descriptions() | {"words_histogram": {"edges": [1, 2], "counts": [1, 2]}}, {"images": 3}, [1], "{"]
+)
+def test_a_malformed_record_beside_the_results_is_skipped(record: Any, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text(record if isinstance(record, str) else json.dumps(record))
+    found, skipped = load_items(tmp_path / "x.json", Descriptions)
+    assert found == [] and [item.name.partition("[")[0] for item in skipped] == ["x.json"]
