@@ -54,8 +54,9 @@ class OpenAIDescriber:
         if self._price is None and server.is_private:
             # At a private address models are free, unless OpenAI sells them: then it is a gateway to OpenAI.
             self._price = find_price(name, OPENAI_URL, None) or FREE
+        self._dialect = Dialect(name, options, server)
         client = Client(server, options.timeout, options.concurrency)
-        self._calls = Calls(options, self._price, client, Dialect(name, options, server))
+        self._calls = Calls(options, self._price, client, self._dialect)
 
     @property
     def settings(self) -> Mapping[str, Any]:
