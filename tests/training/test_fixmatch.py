@@ -11,7 +11,6 @@ import torch
 
 import small_training
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.weights import load_tensors
 from gpt4image.base.errors import ConfigError
 from gpt4image.config import TrainConfig
 from gpt4image.data import load_image_set

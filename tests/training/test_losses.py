@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import save_file
 
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.weights import load_tensors
 from gpt4image.config import TrainConfig
 from gpt4image.data import load_image_set
 from gpt4image.models.aligner import Aligner

@@ -12,7 +12,7 @@ from pydantic import field_validator as check
 
 from gpt4image.base.errors import ConfigError, nearest
 from gpt4image.config.arms import ARMS
-from gpt4image.config.base import JsonTable, StageConfig, flag_of, known_list, listed
+from gpt4image.config.base import JsonTable, StageConfig, flag_of, known_list
 from gpt4image.config.learning import OF_TEXT_LABELS, DataOptions, RunningOptions, TrainOptions
 
 COMMON = frozenset(
