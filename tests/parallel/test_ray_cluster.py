@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import signal
@@ -90,10 +89,10 @@ def ask(describer: Any, images: ImageSet, samples: int = 1) -> Iterator[Sequence
     return describer.describe(asking.requests(Budget(limit=None, max_cost=None, price=None, max_tokens=1), Interrupt()))
 
 
-def said(answers: Iterator[Sequence[Answer]]) -> dict[tuple[str, int], tuple[Any, ...]]:
-    """What was said about each image, without what differs from run to run."""
+def answered(answers: Iterator[Sequence[Answer]]) -> dict[tuple[str, int], dict[str, Any]]:
+    """The answers about each image, without what differs from run to run."""
     return {
-        (one.request.digest, one.sample): dataclasses.astuple(dataclasses.replace(one, latency_s=None))[1:]
+        (one.request.digest, one.sample): {**vars(one), "request": None, "latency_s": None}
         for group in answers
         for one in group
     }
@@ -104,11 +103,11 @@ def test_replayed_answers_are_those_of_the_engine_local(photos: ImageSet, replay
     describer = RayDescriber(config, photos)
     local = load_describer(config)
     assert describer.settings == local.settings
-    expected = said(ask(local, photos, samples=2))
+    expected = answered(ask(local, photos, samples=2))
     assert len(expected) == 82
-    assert said(ask(describer, photos, samples=2)) == expected
+    assert answered(ask(describer, photos, samples=2)) == expected
     start = time.monotonic()
-    assert said(ask(describer, photos, samples=2)) == expected  # a later round finds the workers ready
+    assert answered(ask(describer, photos, samples=2)) == expected  # a later round finds the workers ready
     assert time.monotonic() - start < 3
     assert describer.report(photos).facts == {**local.report(photos).facts, "workers": 2}
 
@@ -162,12 +161,12 @@ def test_workers_share_a_server_and_its_limits(
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     config = config_of("openai:tiny", base_url=server.url, concurrency=8, batch_size=2)
     describer = RayDescriber(config, photos)
-    spread = said(ask(describer, photos))
+    spread = answered(ask(describer, photos))
     describer.report(photos)
     assert len(server.calls) == 41
     assert 2 <= server.most_in_flight <= 8
     assert {call.headers["authorization"] for call in server.calls} == {f"Bearer {KEY}"}
-    assert spread == said(ask(load_describer(config), photos))
+    assert spread == answered(ask(load_describer(config), photos))
     assert KEY not in "".join(capfd.readouterr())
     import ray
 

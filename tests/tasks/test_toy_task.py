@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from gpt4image.base.errors import ConfigError
 from gpt4image.comparing.compare import compare
 from gpt4image.config import CompareConfig, EvaluateConfig, ReportConfig
 from gpt4image.evaluating.evaluate import evaluate
@@ -112,6 +113,12 @@ def test_it_learns_only_since_its_targets_are_flipped_with_the_pixels(dots: Path
     assert measured.summary["error"] < 0.5 and measured.summary["agree"] > 0.9
     report(ReportConfig(dir=tmp_path / "run"))
     assert "distance from the true side" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("changes", [{"mixup": 0.5}, {"consistency": 1.0}], ids=str)
+def test_options_that_it_does_not_allow_are_refused(changes: dict[str, float], dots: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="task side"):
+        train(options(dots, tmp_path / "run", **changes), task=Side())
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")

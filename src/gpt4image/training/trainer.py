@@ -27,6 +27,7 @@ from gpt4image.parallel import processes
 from gpt4image.parallel.batch_layers import see_whole_batch
 from gpt4image.parallel.devices import choose_device, memory_format_of
 from gpt4image.parallel.sharding import Place, replicate, require_shardable, shard, structure_alone
+from gpt4image.tasks.base import Task
 from gpt4image.training.augment import Augmentation
 from gpt4image.training.batches import Batches, make_batches, own_rows
 from gpt4image.training.cpu_augmentation import STRONG, CpuAugmentation, Policy
@@ -132,6 +133,7 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
     Raises:
         ConfigError, DataError, ModelError: options that do not fit each other or the data.
     """
+    require_suitable(config, data.task)
     device = choose_device(config.device)
     batch_size, count = config.batch_size, len(data.indices("train"))
     torch.manual_seed(config.seed)
@@ -202,12 +204,22 @@ def objectives_of(config: ResolvedOptions, data: TrainingData, model: nn.Module,
     return tuple(found)
 
 
-def require_buildable(config: ResolvedOptions, outputs: int) -> None:
+def require_suitable(config: ResolvedOptions, task: Task) -> None:
+    """Refuse options that a task does not allow. Raises ConfigError."""
+    if config.mixes and not task.mixes:
+        raise ConfigError(f"--mixup and --cutmix average targets, which those of task {task.name} do not allow.")
+    if config.consistency > 0.0 and not task.exclusive:
+        raise ConfigError(f"--consistency takes the most probable class for a label: task {task.name} has no such one.")
+
+
+def require_buildable(config: ResolvedOptions, task: Task, classes: Sequence[str]) -> None:
     """Build what needs no image, and drop it: mistakes are told before all pictures are decoded.
 
     Raises:
         ConfigError, ModelError: as ``build``.
     """
+    require_suitable(config, task)
+    outputs = task.outputs(classes)
     if config.fsdp:
         require_shardable(config.optimizer)
     backbone, _, new_layers = make_backbone(config, outputs, structure_alone if config.fsdp else contextlib.nullcontext)
