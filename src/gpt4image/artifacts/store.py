@@ -51,8 +51,8 @@ class Prompt:
     Attributes:
         name: short name, e.g. ``paper``.
         version: raised when the text of the name changes.
-        text: the question; ``{class_name}`` stands for the class of the image; empty where it is not known.
-        class_conditioned: the describer was told the class, so the description may give the label away.
+        text: the question, with ``{class_name}`` for the class of the image; empty if it is not known.
+        class_conditioned: the prompt names the class, so the description may give the label away.
     """
 
     name: str

@@ -5,7 +5,7 @@ TABLE/texts.npy        (M, 32) uint8: sha256 of each row's text, so that a later
 TABLE/digests.npy      (N, 32) uint8, sorted: images that have a description
 TABLE/offsets.npy      (N + 1,) int64: descriptions of image i are rows[offsets[i]:offsets[i + 1]]
 TABLE/rows.npy         (P,) int64: row of the matrix of each description
-TABLE/manifest.json    what the numbers are, and checksums of the arrays; a folder without it is not a table (yet)
+TABLE/manifest.json    meaning and checksums of the arrays; a folder without it is not a table (yet)
 TABLE/.partial/        what encode has so far, while it is at work
 """
 
@@ -176,7 +176,7 @@ class EmbeddingTable:
 
 
 def is_table(path: Path) -> bool:
-    """Say whether ``path`` is the folder of a finished embedding table."""
+    """Return whether ``path`` is the folder of a finished embedding table."""
     return (path / MANIFEST).is_file()
 
 

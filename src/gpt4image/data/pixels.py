@@ -124,7 +124,7 @@ class WorkerPixels:
             num_workers=self.workers,
             worker_init_fn=_ignore_interrupts,
             collate_fn=_as_is,
-            generator=torch.Generator(),  # else the loader draws from, and so moves, the global random state
+            generator=torch.Generator(),  # else the loader uses, and so changes, the global random state
         )
         for images, broken in loader:
             self._broken.update(broken)
