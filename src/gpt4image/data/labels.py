@@ -76,7 +76,7 @@ def encode_several(cells: Sequence[object], spec: str) -> tuple[tuple[str, ...],
     text and -1 mean no label (a row of -1); an empty list and a single bar mean that no class is present.
 
     Raises:
-        DataError: a value is no class, there are too many classes, or names are not separated by bars.
+        DataError: a value is no class or comes twice, there are too many classes, or names have no bars between them.
     """
     lists = [_several(cell) for cell in cells]
     _require_bars(cells, spec)
@@ -95,6 +95,11 @@ def encode_several(cells: Sequence[object], spec: str) -> tuple[tuple[str, ...],
         )
     number = iter(numbers.tolist())
     present = [None if values is None else [next(number) for _ in values] for values in lists]
+    if twice := next((row for row, some in enumerate(present, 1) if some and len(set(some)) < len(some)), None):
+        raise DataError(
+            f"{spec}: row {twice}, {str(cells[twice - 1])[:50]!r}, has a class twice; give each class of an image once, "
+            "by name or number, and not a vector of 0 and 1."
+        )
     return classes, label_matrix(present, len(classes))
 
 
