@@ -97,8 +97,8 @@ def encode_several(cells: Sequence[object], spec: str) -> tuple[tuple[str, ...],
     present = [None if values is None else [next(number) for _ in values] for values in lists]
     if twice := next((row for row, some in enumerate(present, 1) if some and len(set(some)) < len(some)), None):
         raise DataError(
-            f"{spec}: row {twice}, {str(cells[twice - 1])[:50]!r}, has a class twice; give each class of an image once, "
-            "by name or number, and not a vector of 0 and 1."
+            f"{spec}: row {twice}, {str(cells[twice - 1])[:50]!r}, has a class twice; give each class of an image "
+            "once, by name or number, and not a vector of 0 and 1."
         )
     return classes, label_matrix(present, len(classes))
 
