@@ -378,6 +378,8 @@ def test_an_index_is_remembered_until_the_shard_changes(
     assert len(reads) == 3
     assert (first.keys, first.classes, first.set_aside) == (second.keys, second.classes, second.set_aside)
     assert second.read(0) == png(0)
+    assert labelled(load(write_tar(tmp_path / "1.tar", {"n.png": png(2), "n.json": b'{"label": NaN}'}))) == {"n": None}
+    reads.pop()
     write_tar(path, {"c.png": png(1)})
     assert load(path).keys == ("c",) and len(reads) == 4
     for damaged in (b"", b"{", b"[]", b'{"format": 4}', b'{"format": 4, "state": [], "names": []}'):

@@ -93,7 +93,7 @@ def index_shard(path: str) -> ShardIndex:
         pass
     index = _read_index(path)
     if state is not None and is_settled(state):
-        with contextlib.suppress(OSError):  # the cache is a help, never a condition
+        with contextlib.suppress(OSError, ValueError):  # a label may be NaN; the cache is a help, never a condition
             write_json(cached, {"format": FORMAT, "state": list(state), **asdict(index)})
     return index
 
