@@ -139,12 +139,12 @@ def require_same(run_dir: Path, record: dict[str, Any]) -> None:
 
 
 def has_begun(run_dir: Path) -> bool:
-    """Say whether a run has begun in a folder, finished or not."""
+    """Return whether a run has begun in a folder, finished or not."""
     return (run_dir / CONFIG).is_file()
 
 
 def is_finished(run_dir: Path) -> bool:
-    """Say whether a run folder holds a finished run."""
+    """Return whether a run folder holds a finished run."""
     return (run_dir / RUN).is_file()
 
 

@@ -104,9 +104,8 @@ class EmbeddingTable:
     """Text embeddings of images, looked up by image digest. Only the rows touched are read from disk."""
 
     def __init__(self, path: Path, manifest: Manifest, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Hold what ``open`` has read and checked."""
-        self.path = path
-        self.manifest = manifest
+        """Keep what ``open`` has read and checked."""
+        self.path, self.manifest = path, manifest
         self.embeddings: NDArray[np.float16] = arrays["embeddings"]
         self.texts: NDArray[np.uint8] = arrays["texts"]
         self.digests: NDArray[np.uint8] = arrays["digests"]
@@ -218,15 +217,15 @@ def write_table(
     rows: NDArray[np.int64],
     manifest: Manifest,
 ) -> EmbeddingTable:
-    """Write a table from arrays in memory, replacing one that is there, and open it.
+    """Write a table from arrays in memory, replacing one in the folder ``path``, and open it.
 
     Args:
-        path: folder of the table.
+        path: the folder.
         embeddings: (M, D), unit-length rows.
         texts: (M, 32) sha256 of the text of each row (see ``text_digest``).
         digests: (P, 32) image digest of each description, in any order (see ``digests_to_bytes``).
         rows: (P,) row of ``embeddings`` of each description.
-        manifest: what the table holds.
+        manifest: facts about the table.
     """
     path.mkdir(parents=True, exist_ok=True)
     (path / MANIFEST).unlink(missing_ok=True)
