@@ -283,6 +283,7 @@ def test_a_backup_of_a_store_in_use_is_that_store_at_one_moment(tmp_path: Path) 
     path = tmp_path / "a.db"
     script = """
 import sys
+sys.path.append(sys.argv[2])
 from test_store import *
 with DescriptionStore(Path(sys.argv[1]), write=True) as store:
     for number in range(100_000):
@@ -291,7 +292,9 @@ with DescriptionStore(Path(sys.argv[1]), write=True) as store:
             print("open", flush=True)
 """
     with subprocess.Popen(
-        [sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, cwd=Path(__file__).parent
+        [sys.executable, "-c", script, str(path), str(Path(__file__).parents[1])],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parent,
     ) as other:
         assert other.stdout is not None
         other.stdout.readline()

@@ -224,14 +224,6 @@ def test_class_labels_out_of_range_are_refused(tmp_path: Path, png: Png, number:
         load_image_set(f"hf:{tmp_path / 'set.parquet'}")
 
 
-def test_a_class_that_train_lacks_is_refused(tmp_path: Path, png: Png) -> None:
-    def part(seed: int, label: int) -> Dataset:
-        return table({"image": [png(seed)], "label": [label]}, image=Image(), label=ClassLabel(names=["a", "b"]))
-
-    with pytest.raises(DataError, match="train lacks the class 'b' of val or test"):
-        load_image_set(save(tmp_path / "set", train=part(0, 0), test=part(1, 1)))
-
-
 def test_a_split_with_other_image_columns_is_refused(tmp_path: Path, png: Png) -> None:
     train = table({"image": [png(0)], "label": [0]}, image=Image(), label=Value("int64"))
     renamed, numbers = train.rename_column("image", "img"), Dataset.from_dict({"image": [1], "label": [0]})

@@ -42,7 +42,7 @@ MODEL, HEAD, CHECKPOINT = "model.safetensors", "head.safetensors", "checkpoint.s
 
 DATA = "data_fingerprint"
 PACKAGE = Path(__file__).resolve().parents[1]
-PATIENCE = 10.0  # seconds; decoding processes of one that was killed end within 5, and hold what it held until then
+PATIENCE = 10.0  # seconds; decoding processes of a killed run hold its lock until they end, within 5
 
 # Options that say how a run is carried out, not what is learned: a run may be resumed with others.
 NOT_IDENTITY = frozenset(
@@ -139,12 +139,12 @@ def require_same(run_dir: Path, record: dict[str, Any]) -> None:
 
 
 def has_begun(run_dir: Path) -> bool:
-    """Say whether a run has begun in a folder, finished or not."""
+    """Return whether a run has begun in a folder, finished or not."""
     return (run_dir / CONFIG).is_file()
 
 
 def is_finished(run_dir: Path) -> bool:
-    """Say whether a run folder holds a finished run."""
+    """Return whether a run folder holds a finished run."""
     return (run_dir / RUN).is_file()
 
 

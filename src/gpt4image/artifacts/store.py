@@ -14,7 +14,6 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
 from gpt4image.artifacts.store_file import back_up, connect_reader, connect_writer, explained
@@ -51,8 +50,8 @@ class Prompt:
     Attributes:
         name: short name, e.g. ``paper``.
         version: raised when the text of the name changes.
-        text: the question; ``{class_name}`` stands for the class of the image; empty where it is not known.
-        class_conditioned: the describer was told the class, so the description may give the label away.
+        text: the question, with ``{class_name}`` for the class of the image; empty if it is not known.
+        class_conditioned: the prompt names the class, so the description may give the label away.
     """
 
     name: str
@@ -114,10 +113,8 @@ class DescriptionStore:
     def __init__(self, path: Path, *, write: bool = False, wait_s: float = 2.0) -> None:
         """Open the store at ``path``.
 
-        Args:
-            path: the SQLite file; made when ``write`` and it does not exist.
-            write: allow ``add``; there is one writer at a time.
-            wait_s: how long to wait for another writer, in seconds.
+        With ``write``, which allows ``add``, the file is made if missing; another writer is waited for ``wait_s``
+        seconds.
 
         Raises:
             StoreError: missing, foreign, of another version, locked by another writer or not accessible.
@@ -137,9 +134,7 @@ class DescriptionStore:
         """Return the store."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         """Close the store."""
         self.close()
 
@@ -223,8 +218,7 @@ class DescriptionStore:
     def texts_at(self, rows: Sequence[int]) -> list[str]:
         """Return the texts of the rows that ``texts`` named, in the order of ``rows``."""
         found: dict[int, str] = {}
-        for start in range(0, len(rows), _ROWS_PER_QUERY):
-            part = [int(row) for row in rows[start : start + _ROWS_PER_QUERY]]
+        for part in _parts(list(map(int, rows))):
             found.update(self._query(f"SELECT id, text FROM results WHERE id IN ({_marks(part)})", part))
         return [found[int(row)] for row in rows]
 
@@ -235,7 +229,7 @@ class DescriptionStore:
         digests: Sequence[str] | None = None,
         status: Literal["ok", "failed"] = "ok",
     ) -> Iterator[Description]:
-        """Yield whole results, in the order of ``texts``; ``digests`` limits them to a few images."""
+        """Yield whole results, in the order of ``texts``; ``digests`` limits them to some images."""
         where, values = _of_prompt(prompt_name)
         select = (
             f"SELECT r.digest, r.prompt, r.describer, {', '.join(f'r.{name}' for name in _FIELDS)} FROM {_JOINED} "
@@ -348,9 +342,8 @@ def _marks(values: Sequence[Any]) -> str:
     return ", ".join("?" * len(values))
 
 
-def _parts(values: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    for start in range(0, len(values), _ROWS_PER_QUERY):
-        yield values[start : start + _ROWS_PER_QUERY]
+def _parts(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    return (values[start : start + _ROWS_PER_QUERY] for start in range(0, len(values), _ROWS_PER_QUERY))
 
 
 def _become_writer(path: Path, wait_s: float) -> FileLock:

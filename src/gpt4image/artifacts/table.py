@@ -5,7 +5,7 @@ TABLE/texts.npy        (M, 32) uint8: sha256 of each row's text, so that a later
 TABLE/digests.npy      (N, 32) uint8, sorted: images that have a description
 TABLE/offsets.npy      (N + 1,) int64: descriptions of image i are rows[offsets[i]:offsets[i + 1]]
 TABLE/rows.npy         (P,) int64: row of the matrix of each description
-TABLE/manifest.json    what the numbers are, and checksums of the arrays; a folder without it is not a table (yet)
+TABLE/manifest.json    meaning and checksums of the arrays; a folder without it is not a table (yet)
 TABLE/.partial/        what encode has so far, while it is at work
 """
 
@@ -104,9 +104,8 @@ class EmbeddingTable:
     """Text embeddings of images, looked up by image digest. Only the rows touched are read from disk."""
 
     def __init__(self, path: Path, manifest: Manifest, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Hold what ``open`` has read and checked."""
-        self.path = path
-        self.manifest = manifest
+        """Keep what ``open`` has read and checked."""
+        self.path, self.manifest = path, manifest
         self.embeddings: NDArray[np.float16] = arrays["embeddings"]
         self.texts: NDArray[np.uint8] = arrays["texts"]
         self.digests: NDArray[np.uint8] = arrays["digests"]
@@ -176,7 +175,7 @@ class EmbeddingTable:
 
 
 def is_table(path: Path) -> bool:
-    """Say whether ``path`` is the folder of a finished embedding table."""
+    """Return whether ``path`` is the folder of a finished embedding table."""
     return (path / MANIFEST).is_file()
 
 
@@ -218,15 +217,15 @@ def write_table(
     rows: NDArray[np.int64],
     manifest: Manifest,
 ) -> EmbeddingTable:
-    """Write a table from arrays in memory, replacing one that is there, and open it.
+    """Write a table from arrays in memory, replacing one in the folder ``path``, and open it.
 
     Args:
-        path: folder of the table.
+        path: the folder.
         embeddings: (M, D), unit-length rows.
         texts: (M, 32) sha256 of the text of each row (see ``text_digest``).
         digests: (P, 32) image digest of each description, in any order (see ``digests_to_bytes``).
         rows: (P,) row of ``embeddings`` of each description.
-        manifest: what the table holds.
+        manifest: facts about the table.
     """
     path.mkdir(parents=True, exist_ok=True)
     (path / MANIFEST).unlink(missing_ok=True)

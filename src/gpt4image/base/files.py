@@ -1,4 +1,4 @@
-"""Files on disk: atomic writes, and one reader per format that refuses what is damaged with a DamagedError.
+"""Files on disk: atomic writes, and one reader per format, which raises DamagedError on damaged files.
 
 A writer leaves the old file or the new one, never half of one. A reader returns what was written or raises
 ``DamagedError``; ``parse_json`` and ``parse_toml``, for text from elsewhere, raise ValueError.

@@ -52,7 +52,7 @@ def load_image_set(spec: str) -> ImageSet:
 
 
 def _spec_of(path: str) -> str | None:
-    """Return the SPEC that was meant by a path alone; None where no dataset is found there."""
+    """Return the SPEC that was meant by a mere path; None if no dataset is found there."""
     kinds = {".csv": "manifest", ".parquet": "manifest", ".tar": "webdataset"}
     place = expanded(path)
     kind = "folder" if path and place.is_dir() else kinds.get(place.suffix) if place.is_file() else None

@@ -62,7 +62,7 @@ class ArrowSource:
                 if path is None:
                     faults[start + offset] = "has no image"
                 elif not any(is_below(os.path.realpath(self._file(path)), folder) for folder in self._folders):
-                    faults[start + offset] = "has no bytes, and its path leads out of the data set"
+                    faults[start + offset] = "has no bytes, and its path leads out of the dataset"
         return faults
 
     def _cell(self, row: int) -> tuple[bytes | None, str]:

@@ -21,7 +21,7 @@ from gpt4image.base.progress import progress_bar
 # Size, time of change of the content, and of the entry: `cp -p` and `touch -r` can set back only the first two.
 State = tuple[int, int, int]
 Part = tuple[str, int, int]  # path, first byte, number of bytes
-WHOLE = -1  # number of bytes that stands for all of them
+WHOLE = -1  # as the number of bytes: all of them
 
 BATCH = 500
 # A file may change twice within one tick of the file system's clock: younger ones are not cached.

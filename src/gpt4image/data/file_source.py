@@ -46,12 +46,12 @@ def read_bounded(path: str) -> bytes:
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    """Open a file; a pipe that nobody writes to is opened too, where it would be waited for."""
+    """Open a file without waiting: opening a pipe would wait for a writer."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def expanded(path: str) -> Path:
-    """Return a path with ``~`` as the home folder; one of a user who is not known stays as it is, and is no file."""
+    """Return a path with ``~`` as the home folder; with an unknown ``~user`` it stays as it is, and is no file."""
     return Path(os.path.expanduser(path))  # noqa: PTH111  (that of Path raises RuntimeError)
 
 

@@ -29,7 +29,7 @@ _PRESENCE = {"1": 1, "1.0": 1, "true": 1, "0": 0, "0.0": 0, "false": 0, "": NO_L
 def encode_labels(
     cells: Sequence[object], spec: str, rows: Sequence[int] | None = None
 ) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Return the class names and the (N,) labels that a column of names or of numbers stands for.
+    """Return the class names and the (N,) labels of a column of names or of numbers.
 
     None, NaN, an empty cell and -1 mean no label. Whole numbers are class numbers: the classes are "0" to the largest
     one. Names are sorted.
@@ -60,7 +60,7 @@ def encode_labels(
             if not NO_LABEL <= number < MAX_CLASSES:
                 raise DataError(
                     f"{spec}: label {number} of row {row} is out of range; class numbers are 0 to {MAX_CLASSES - 1}, "
-                    "-1 stands for no label."
+                    "-1 means no label."
                 )
         return tuple(map(str, range(max(numbers, default=NO_LABEL) + 1))), np.array(numbers, np.int64)
     names = ["" if value is None else str(value) for value in values]
@@ -73,10 +73,10 @@ def encode_several(cells: Sequence[object], spec: str) -> tuple[tuple[str, ...],
     """Return the class names and the (N, K) labels of a column with several classes per image.
 
     A cell is a list of names or of class numbers, or a text of names between bars: ``red|round``. None, NaN, an empty
-    text and -1 mean no label (a row of -1); an empty list and a bar alone mean that no class is present.
+    text and -1 mean no label (a row of -1); an empty list and a single bar mean that no class is present.
 
     Raises:
-        DataError: a value is no class, there are too many classes, or names are not separated by bars.
+        DataError: a value is no class or comes twice, there are too many classes, or names have no bars between them.
     """
     lists = [_several(cell) for cell in cells]
     _require_bars(cells, spec)
@@ -95,6 +95,11 @@ def encode_several(cells: Sequence[object], spec: str) -> tuple[tuple[str, ...],
         )
     number = iter(numbers.tolist())
     present = [None if values is None else [next(number) for _ in values] for values in lists]
+    if twice := next((row for row, some in enumerate(present, 1) if some and len(set(some)) < len(some)), None):
+        raise DataError(
+            f"{spec}: row {twice}, {str(cells[twice - 1])[:50]!r}, has a class twice; give each class of an image "
+            "once, by name or number, and not a vector of 0 and 1."
+        )
     return classes, label_matrix(present, len(classes))
 
 

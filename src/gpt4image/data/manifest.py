@@ -87,8 +87,8 @@ def _read_table(file: Path, spec: str) -> dict[str, list[Any]]:
         raise DataError(f"{spec}: there is no such file.")
     if file.suffix == ".csv":
         return _read_csv(file, spec)
-    with parsing(f"{spec}: not a Parquet file that can be read"):
-        table = pq.read_table(file)
+    with parsing(f"{spec}: not a Parquet file that can be read"), pq.ParquetFile(file) as content:
+        table = content.read()
         table.validate(full=True)
         columns = {name: cells.to_pylist() for name, cells in zip(table.column_names, table.columns, strict=True)}
     return _checked(table.column_names, columns, spec)

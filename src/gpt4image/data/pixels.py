@@ -11,7 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,36 +34,8 @@ Broken = list[tuple[int, str]]  # index and reason of each image that could not 
 Edit = Callable[[torch.Tensor, NDArray[np.int64], int], torch.Tensor]  # of pixels, positions, number of the batch
 
 
-class Pixels(Protocol):
-    """N images as uint8 pixels of (3, size, size)."""
-
-    size: int
-
-    def __len__(self) -> int:
-        """Number of images."""
-        ...
-
-    @property
-    def set_aside(self) -> tuple[SetAside, ...]:
-        """Images that could not be decoded, as far as is known; they are white pictures."""
-        ...
-
-    def broken(self, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return (B,) which of the images at ``indices`` are known to be white pictures in the place of broken ones."""
-        ...
-
-    def stream(
-        self, batches: Iterable[NDArray[np.int64]], edit: Edit | None = None, first: int = 0
-    ) -> Iterator[torch.Tensor]:
-        """Yield the pixels of each batch of image positions, in order: uint8 (B, 3, size, size).
-
-        ``edit`` may change them; batches are numbered from ``first``.
-        """
-        ...
-
-
 class MemoryPixels:
-    """Pixels held in one tensor (N, 3, size, size) uint8; see ``Pixels``."""
+    """N images held in one tensor (N, 3, size, size) uint8; those in ``set_aside`` are white pictures."""
 
     def __init__(self, images: torch.Tensor, set_aside: tuple[SetAside, ...] = ()) -> None:
         self.images = images
@@ -85,14 +57,17 @@ class MemoryPixels:
     def stream(
         self, batches: Iterable[NDArray[np.int64]], edit: Edit | None = None, first: int = 0
     ) -> Iterator[torch.Tensor]:
-        """Yield the pixels of each batch."""
+        """Yield the pixels of each batch of image positions, in order: uint8 (B, 3, size, size).
+
+        ``edit`` may change them; batches are numbered from ``first``.
+        """
         for number, indices in enumerate(batches, first):
             images = self.take(indices)
             yield images if edit is None else edit(images, indices, number)
 
 
 class WorkerPixels:
-    """Pixels decoded a few batches ahead, by ``workers`` processes or, with 0, by this one; see ``Pixels``."""
+    """N images decoded a few batches ahead by ``workers`` processes, or by this one with 0; see ``MemoryPixels``."""
 
     def __init__(self, image_set: ImageSet, size: int, *, workers: int) -> None:
         self.size = size
@@ -124,11 +99,14 @@ class WorkerPixels:
             num_workers=self.workers,
             worker_init_fn=_ignore_interrupts,
             collate_fn=_as_is,
-            generator=torch.Generator(),  # else the loader draws from, and so moves, the global random state
+            generator=torch.Generator(),  # else the loader uses, and so changes, the global random state
         )
         for images, broken in loader:
             self._broken.update(broken)
             yield images
+
+
+Pixels = MemoryPixels | WorkerPixels
 
 
 def load_pixels(

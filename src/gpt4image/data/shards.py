@@ -1,4 +1,4 @@
-"""Tar files as places of image bytes: what is in a shard, where, and its bytes by position.
+"""Tar files (shards) of images: an index of their members, and image bytes by position.
 
 A shard is indexed once, by the headers of its members; image bytes are then read by offset, in any order, by any
 number of processes. Nothing is unpacked: names of members are never paths. The index is kept in the user's cache until
@@ -27,7 +27,7 @@ from gpt4image.data.digests import file_state, is_settled, part_digests
 from gpt4image.data.file_source import MAX_FILE_BYTES, is_unicode
 from gpt4image.data.labels import LABEL_NAMES, MAX_LABEL_LETTERS
 
-FORMAT = 4  # of what is remembered of a shard: a higher one where the same shard gives another index
+FORMAT = 4  # of a cached index: raised when the same shard would give another index
 MAX_LABEL_BYTES = 1_000_000  # of a member that holds a label, among other things
 
 
@@ -36,8 +36,8 @@ class ShardIndex:
     """The images of one shard, in the order of their samples.
 
     Attributes:
-        images: name of the sample, first byte and number of bytes of its image, and its label as it stands in ``cls``
-            or ``json``: text, number, a list of these or None.
+        images: name of the sample, first byte and number of bytes of its image, and its label as in ``cls`` or
+            ``json``: text, number, a list of these or None.
         set_aside: name and reason of what is skipped.
     """
 
@@ -70,7 +70,7 @@ class ShardSource:
         return data
 
     def digests(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
-        """Return the sha256 hex digest of the bytes of each image; that of an unchanged shard is remembered."""
+        """Return the sha256 hex digest of the bytes of each image; that of an unchanged shard is cached."""
         spans = self._spans[rows].tolist()
         return part_digests([(self._path(row), *span) for row, span in zip(rows.tolist(), spans, strict=True)])
 
@@ -93,7 +93,7 @@ def index_shard(path: str) -> ShardIndex:
         pass
     index = _read_index(path)
     if state is not None and is_settled(state):
-        with contextlib.suppress(OSError):  # the cache is a help, never a condition
+        with contextlib.suppress(OSError, ValueError):  # a label may be NaN; the cache is a help, never a condition
             write_json(cached, {"format": FORMAT, "state": list(state), **asdict(index)})
     return index
 

@@ -39,7 +39,7 @@ def load_cifar100(root: str = "") -> ImageSet:
 def _load(name: str, kind: type[CIFAR10], root: str) -> ImageSet:
     """Load both splits. Key of the k-th image of a class, in the official order: ``bird/000k``, ``test/bird/000k``.
 
-    torchvision unpickles the archive's files, which is safe for these alone: it first compares the md5 of each file
+    torchvision unpickles the archive's files, which is safe only for these: it first compares the md5 of each file
     with the official one (`CIFAR10._check_integrity`, which its constructor calls) and refuses others.
 
     Raises:

@@ -3,8 +3,8 @@
     imagenet-train-{000000..000146}.tar        n01440764_10026.jpg   n01440764_10026.cls   n01440764_10026.json
     imagenet-validation-*.tar                  NAME.EXTENSION: files of one name are one sample
 
-Braces and ``*`` stand for several files. Images are read by position, so that batches may be drawn in any order and a
-run goes on where it stopped; WebDataset itself streams. Only images, ``cls`` and ``json`` are read.
+Braces and ``*`` name several files. Images are read by position, so that batches may have any order and a resumed run
+goes on where it stopped; WebDataset itself streams. Only images, ``cls`` and ``json`` are read.
 """
 
 from __future__ import annotations
@@ -92,9 +92,9 @@ def load_webdataset(argument: str) -> ImageSet:
 
 
 def expand_braces(pattern: str) -> Iterator[str]:
-    """Yield what a pattern stands for, as in a shell: ``{a,b}`` for each word, ``{08..11}`` for numbers of that width.
+    """Yield the expansions of a pattern, as in a shell: each word of ``{a,b}``, numbers of ``{08..11}`` of that width.
 
-    Braces may stand in each other and side by side; the last ones change fastest. One that is not closed is a letter.
+    Braces may be nested and side by side; the last ones change fastest. One that is not closed is a letter.
     """
     start = pattern.find("{")
     words, end = _alternatives(pattern, start) if start >= 0 else ([], -1)
@@ -134,7 +134,7 @@ def _shards(argument: str, spec: str) -> list[str]:
     missing: list[str] = []
     for number, pattern in enumerate(expand_braces(str(expanded(argument)))):
         if number == MAX_SHARDS:
-            raise DataError(f"{spec}: the pattern stands for more than {MAX_SHARDS:,} shards; correct the pattern.")
+            raise DataError(f"{spec}: the pattern names more than {MAX_SHARDS:,} shards; correct it.")
         names = [pattern] if os.path.isfile(pattern) else sorted(glob.glob(pattern))  # noqa: PTH113, PTH207
         found = [name for name in names if os.path.isfile(name)]  # noqa: PTH113
         paths |= dict.fromkeys(map(os.path.abspath, found))
@@ -158,7 +158,7 @@ def _index_all(paths: Sequence[str]) -> list[ShardIndex]:
 
 
 def _split_of(path: str) -> str:
-    """Return the split that a word of the file's name, or the whole name of its folder, stands for."""
+    """Return the split that a word of the file's name, or the whole name of its folder, is the name of."""
     folder, name = Path(path).parts[-2:]
     words = (*re.split(r"[^a-z]+", name.lower()), folder.lower())
     return next((SPLIT_OF[word] for word in words if word in SPLIT_OF), "train")
