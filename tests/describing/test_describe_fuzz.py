@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from fault_proxy import image_of
 from gpt4image.cli import SET_ASIDE, main
 from openai_stub import Call, Reply, answer, serve
 
@@ -176,8 +175,8 @@ def test_a_thousand_fuzzed_files_are_described_or_named_and_only_pictures_are_pa
     sent: list[bytes] = []
 
     def look(call: Call) -> Reply:
-        image = image_of(call.content)
-        if image is None:
+        image = call.image
+        if not image:
             raise RuntimeError("a call without an image")
         sent.append(image)
         return answer(f"A noisy picture that was sent as number {len(sent)} of those that were looked at.")

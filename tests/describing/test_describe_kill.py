@@ -21,7 +21,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fault_proxy import image_of
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.config import DescribeConfig
 from openai_stub import Call, Reply, Stub, answer, serve
@@ -81,8 +80,8 @@ class Chatty:
         self.calls: Counter[bytes] = Counter()
 
     def __call__(self, call: Call) -> Reply:
-        image = image_of(call.content)
-        if image is None:
+        image = call.image
+        if not image:
             raise RuntimeError("a call without an image")
         self.calls[image] += 1
         return answer(text_about(image), delay=self.chance.uniform(0.02, 0.05))
