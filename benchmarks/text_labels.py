@@ -3,8 +3,8 @@
     python benchmarks/text_labels.py [few] [uneven] [noise] [poor] [next] [describe] [names] [multilabel]
 
 Without a name, all eight; each prints tables. Needs the descriptions of 2,000 photographs (CIFAR-10), 1,549 pictograms
-(OpenMoji) and, for multilabel, 704 street photographs (CCP), in $GPT4IMAGE_SHARED_DATA or ../shared/data. Numbers are means over draws of labels, of images
-without a label: accuracy / log loss / expected calibration error.
+(OpenMoji) and, for multilabel, 704 street photographs (CCP), in $GPT4IMAGE_SHARED_DATA or ../shared/data. Numbers are
+means over draws of labels, of images without a label: accuracy / log loss / expected calibration error.
 """
 
 from __future__ import annotations
