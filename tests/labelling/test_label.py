@@ -196,7 +196,7 @@ def test_sets_that_cannot_be_learned_from_are_refused(tmp_path, given):
 
     spec = write_manifest(tmp_path, given["label"], given["split"])
     make_table(tmp_path / "table", {"0" * 64: [np.eye(16)[0]]})
-    with pytest.raises(TableError, match="none of them has an embedding"):
+    with pytest.raises(TableError, match="None of the 60 training images"):
         run(tmp_path, spec)
 
 

@@ -14,7 +14,7 @@ from gpt4image.config.learning import DataOptions, TrainOptions
 
 
 class LabelConfig(DataOptions):
-    """Read class probabilities of every described image off its text, and name doubtful labels.
+    """Predict the classes of every described image from its text, and list suspected label errors.
 
     Example: gpt4image label --data folder:photos --embeddings photos.emb --out text-labels.parquet
     """
@@ -22,13 +22,13 @@ class LabelConfig(DataOptions):
     embeddings: Path
     """Embedding table."""
     out: Path
-    """Parquet file of class probabilities; an HTML page of doubtful labels is written beside it."""
+    """Parquet file of class probabilities; an HTML page of suspected label errors is written beside it."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the folds."""
     doubtful: int = Field(default=50, ge=0)
-    """How many doubtful labels to show."""
+    """How many suspected label errors to show."""
     suggest: int = Field(default=0, ge=0)
-    """How many images to suggest for labelling next, and how many for describing."""
+    """How many images to suggest for labelling next, and for describing; classification only."""
 
     @check("out")
     @classmethod
