@@ -54,7 +54,7 @@ def test_few_labels_tell_the_classes_of_the_rest_and_names_help() -> None:
     def score(probabilities: NDArray[np.float32]) -> float:
         return MultiLabel().measure(probabilities[12:], true[12:], CLASSES)["mAP"]
 
-    assert score(named.probabilities) > score(plain.probabilities) + 0.02 > 0.7
+    assert score(named.probabilities) > score(plain.probabilities) + 0.02 > 0.6, "chance is 0.4"
     assert named.names > 0.5 and plain.names == 0 and plain.noise.rate == 0
     assert plain.out_of_fold.shape == given.shape and not plain.out_of_fold[12:].any()
     assert plain.agreement is not None and plain.agreement > 0.6
