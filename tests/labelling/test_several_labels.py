@@ -45,19 +45,19 @@ def hidden(labels: NDArray[np.int8], kept: int) -> NDArray[np.int8]:
 
 
 def test_few_labels_tell_the_classes_of_the_rest_and_names_help() -> None:
-    true, vectors = corpus(300)
-    given = hidden(true, 25)
+    true, vectors = corpus(300, noise=0.5)
+    given = hidden(true, 12)
     names = np.eye(3, 16, dtype=np.float32)
     plain = predict_labels(texts(vectors), given, 3, 0)
     named = predict_labels(Texts(vectors, np.ones(300, bool), names), given, 3, 0)
 
     def score(probabilities: NDArray[np.float32]) -> float:
-        return MultiLabel().measure(probabilities[25:], true[25:], CLASSES)["mAP"]
+        return MultiLabel().measure(probabilities[12:], true[12:], CLASSES)["mAP"]
 
-    assert score(named.probabilities) >= score(plain.probabilities) > 0.9
+    assert score(named.probabilities) > score(plain.probabilities) + 0.02 > 0.6, "chance is 0.4"
     assert named.names > 0.5 and plain.names == 0 and plain.noise.rate == 0
-    assert plain.out_of_fold.shape == given.shape and not plain.out_of_fold[25:].any()
-    assert plain.agreement is not None and plain.agreement > 0.8
+    assert plain.out_of_fold.shape == given.shape and not plain.out_of_fold[12:].any()
+    assert plain.agreement is not None and plain.agreement > 0.6
 
 
 def test_a_labelled_image_is_predicted_without_its_label() -> None:

@@ -14,7 +14,7 @@ from gpt4image.config.learning import DataOptions, TrainOptions
 
 
 class LabelConfig(DataOptions):
-    """Predict class probabilities of every described image from its text, and name suspected label errors.
+    """Predict the classes of every described image from its text, and list suspected label errors.
 
     Example: gpt4image label --data folder:photos --embeddings photos.emb --out text-labels.parquet
     """
@@ -26,9 +26,9 @@ class LabelConfig(DataOptions):
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the folds."""
     doubtful: int = Field(default=50, ge=0)
-    """Number of suspected label errors to show."""
+    """How many suspected label errors to show."""
     suggest: int = Field(default=0, ge=0)
-    """Number of images to suggest for labelling next, and for describing."""
+    """How many images to suggest for labelling next, and for describing; classification only."""
 
     @check("out")
     @classmethod

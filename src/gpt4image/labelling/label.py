@@ -68,7 +68,11 @@ def label(config: LabelConfig) -> Outcome:
     labels = images.labels.copy()
     labels[~train] = NO_LABEL
     known = images.revised(labels=labels)
-    _require_labels(config, known, texts.described)
+    if not known.labelled.any():
+        raise TableError(
+            f"No training image of {config.data} has a label, so there is nothing to learn classes from; label a few "
+            "images of each class."
+        )
     require_own_images(table, images)
     predicted = predict_labels(texts, labels, len(images.classes), config.seed, reference=train)
     rows, matrix = np.flatnonzero(texts.described), predicted.noise.transition
@@ -140,20 +144,6 @@ def open_table(path: Path) -> EmbeddingTable:
             "--prompt`)."
         )
     return table
-
-
-def _require_labels(config: LabelConfig, known: ImageSet, described: NDArray[np.bool_]) -> None:
-    if not known.labelled.any():
-        raise TableError(
-            f"No training image of {config.data} has a label, so there is nothing to learn classes from; label a few "
-            "images of each class."
-        )
-    if not (known.labelled & described).any():
-        raise TableError(
-            f"{config.data} has {known.labelled.sum()} training images with a label, but none of them has an embedding "
-            f"in {config.embeddings} ({described.sum()} of {len(known)} images have one). Run `gpt4image descriptions "
-            "check` on the store it came from, or describe the labelled images."
-        )
 
 
 def _suggestions(

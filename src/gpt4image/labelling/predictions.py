@@ -24,27 +24,20 @@ SETTLED = 0.02  # change of a transition matrix at which they agree
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Predictions:
-    """What is predicted from the texts of N images.
+class Predictions(Classification):
+    """What is predicted from the texts of N images, by one classifier, or by one per class.
+
+    As of ``Classification``, with a row of zeros where there is no description. Of several labels per image,
+    ``probabilities`` are those of each class, NaN where there is no description or no label of the class,
+    ``out_of_fold`` is (N, K), and ``c`` the geometric mean.
 
     Attributes:
-        probabilities: (N, K) float32 of the clean class, zeros where there is no description; of several classes per
-            image (N, K) float32 of each, NaN where there is no description, or no label of the class.
-        out_of_fold: bool, of the shape of the labels: which of them their own prediction has not seen.
         noise: which part of the given labels is wrong, and how; none is looked for in several labels per image.
         agreement: part of the out-of-fold predictions that agree with the given label; None where there are none.
-        c: inverse strength of the classifier's penalty; of several classifiers the geometric mean.
-        names: part that class names have in the classifier, 0 to 1.
-        folds: folds of its cross-validation; 0 where there was none.
     """
 
-    probabilities: NDArray[np.float32]
-    out_of_fold: Bools
     noise: Noise
     agreement: float | None
-    c: float
-    names: float
-    folds: int
 
 
 def require_learnable(described: Bools, labels: Labels) -> None:
@@ -146,15 +139,7 @@ def _one_label(fit: Callable[..., Classification], labels: Labels, seed: int) ->
         if noise.rate > 0.0:
             result = replace(result, probabilities=raise_to(result.probabilities, power))
             result, noise = _clean(result, labels, noise, fit, seed)
-    return Predictions(
-        probabilities=result.probabilities,
-        out_of_fold=held_out,
-        noise=noise,
-        agreement=agreement,
-        c=result.c,
-        names=result.names,
-        folds=result.folds,
-    )
+    return Predictions(**vars(result), noise=noise, agreement=agreement)
 
 
 def _clean(

@@ -122,7 +122,7 @@ class MultiLabel:
         Classes that are not known of an image do not count there. Classes without a present image have no average
         precision.
         """
-        from torchmetrics.functional.classification import multilabel_average_precision, multilabel_f1_score
+        from torchmetrics.functional.classification import binary_average_precision, multilabel_f1_score
 
         known = self.known(labels)
         facts: dict[str, Any] = {"images": len(labels), "labelled": int(known.sum()), "classes": list(classes)}
@@ -132,10 +132,12 @@ class MultiLabel:
         scores = torch.from_numpy(predictions[known])
         ignore: dict[str, Any] = {"num_labels": len(classes), "ignore_index": NOT_KNOWN}
         support = (given == 1).sum(dim=0).tolist()
-        each = multilabel_average_precision(scores, given, average="none", **ignore).tolist()
-        per_class = [value if count else None for value, count in zip(each, support, strict=True)]
-        measured = [value for value in per_class if value is not None]
         counts = given != NOT_KNOWN
+        per_class = [
+            float(binary_average_precision(scores[counts[:, k], k], given[counts[:, k], k])) if support[k] else None
+            for k in range(len(classes))
+        ]
+        measured = [value for value in per_class if value is not None]
         loss = F.binary_cross_entropy(scores.clamp(1e-7, 1 - 1e-7), given.clamp(min=0).float(), reduction="none")
         return {
             **facts,
