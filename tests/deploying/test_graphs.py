@@ -17,8 +17,8 @@ from torch import Tensor, nn
 import gpt4image
 import trained_runs
 from gpt4image.base.errors import ExportError
-from gpt4image.deploying.graphs import write_onnx, write_torch_export
 from gpt4image.deploying.exported_model import ExportedModel
+from gpt4image.deploying.graphs import write_onnx, write_torch_export
 from gpt4image.deploying.loading import Classifier, load_classifier
 from gpt4image.deploying.metadata import EXTRA_FILE
 from gpt4image.evaluating.run_model import load_run_model
