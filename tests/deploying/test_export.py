@@ -175,8 +175,8 @@ def test_what_predicts_something_else_is_refused_and_nothing_is_left(
 ) -> None:
     write = timm_folder.write_timm_folder
 
-    def write_other_colours(path: Path, leaving: Any) -> None:
-        write(path, leaving)
+    def write_other_colours(path: Path, exported: Any) -> None:
+        write(path, exported)
         config = (path / "config.json").read_text(encoding="utf-8")
         values = json.loads(config)
         values["pretrained_cfg"]["mean"] = [0.0, 0.0, 0.0]
@@ -261,7 +261,7 @@ def test_without_a_token_nothing_is_begun(run_of: Runs, tmp_path: Path, monkeypa
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
     monkeypatch.setattr(
-        "gpt4image.deploying.export._leaving", lambda run_dir: pytest.fail("the model was loaded first")
+        "gpt4image.deploying.export._exported_model", lambda *_: pytest.fail("the model was loaded first")
     )
     with pytest.raises(ExportError, match="set HF_TOKEN"):
         export(

@@ -17,7 +17,7 @@ from gpt4image.base.errors import ModelError
 from gpt4image.base.files import read_json, write_json
 from gpt4image.config import PredictConfig
 from gpt4image.deploying import graphs
-from gpt4image.deploying.leaving import LeavingModel
+from gpt4image.deploying.exported_model import ExportedModel
 from gpt4image.deploying.loading import load_classifier
 from gpt4image.deploying.predict import predict
 from gpt4image.deploying.timm_folder import write_timm_folder
@@ -28,7 +28,7 @@ CLASSES = ("hat", "shoe", "=bag")
 
 
 @pytest.fixture
-def leaving(small_run: Path, tmp_path: Path) -> LeavingModel:
+def exported(small_run: Path, tmp_path: Path) -> ExportedModel:
     """The small run, as if it had been trained for several labels per image."""
     run = tmp_path / "run"
     run.mkdir()
@@ -37,33 +37,33 @@ def leaving(small_run: Path, tmp_path: Path) -> LeavingModel:
             (run / path.name).write_bytes(path.read_bytes())
     write_json(run / runs.CONFIG, {**read_json(run / runs.CONFIG), "task": "multilabel"})
     write_json(run / runs.RUN, {**read_json(run / runs.RUN), "classes": list(CLASSES)})
-    return LeavingModel(run_dir=run, model=load_run_model(run, None, CLASSES), classes=CLASSES)
+    return ExportedModel(run_dir=run, model=load_run_model(run, None, CLASSES), classes=CLASSES)
 
 
-def exports(leaving: LeavingModel, folder: Path) -> list[Path]:
+def exports(exported: ExportedModel, folder: Path) -> list[Path]:
     pytest.importorskip("onnxscript", reason="pip install 'gpt4image[onnx]'")
-    write_timm_folder(folder / "timm", leaving)
-    graphs.write_onnx(folder / "model.onnx", leaving)
-    return [leaving.run_dir, folder / "timm", folder / "model.onnx"]
+    write_timm_folder(folder / "timm", exported)
+    graphs.write_onnx(folder / "model.onnx", exported)
+    return [exported.run_dir, folder / "timm", folder / "model.onnx"]
 
 
-def test_every_format_gives_the_sigmoid_of_the_outputs(leaving: LeavingModel, tmp_path: Path) -> None:
-    side = leaving.preprocessing.size
+def test_every_format_gives_the_sigmoid_of_the_outputs(exported: ExportedModel, tmp_path: Path) -> None:
+    side = exported.preprocessing.size
     images = np.random.default_rng(0).random((4, 3, side, side), np.float32)
     with torch.inference_mode():
-        outputs = leaving.model.backbone(leaving.preprocessing.normalised(torch.from_numpy(images)))
-    for path in exports(leaving, tmp_path):
+        outputs = exported.model.backbone(exported.preprocessing.normalised(torch.from_numpy(images)))
+    for path in exports(exported, tmp_path):
         classifier = load_classifier(path)
         assert isinstance(classifier.task, MultiLabel) and classifier.classes == CLASSES
         assert classifier.probabilities(images) == pytest.approx(outputs.sigmoid().numpy(), abs=1e-5)
 
 
-def test_predictions_name_the_classes_present(leaving: LeavingModel, tmp_path: Path) -> None:
+def test_predictions_name_the_classes_present(exported: ExportedModel, tmp_path: Path) -> None:
     Image.new("RGB", (40, 40), (200, 30, 30)).save(tmp_path / "picture.png")
 
     def predicted(name: str, **options: Any) -> str:
         images = (str(tmp_path / "picture.png"),)
-        predict(PredictConfig(model=leaving.run_dir, images=images, out=tmp_path / name, **options))
+        predict(PredictConfig(model=exported.run_dir, images=images, out=tmp_path / name, **options))
         return (tmp_path / name).read_text(encoding="utf-8")
 
     found = json.loads(predicted("out.jsonl", top=3))
@@ -74,8 +74,8 @@ def test_predictions_name_the_classes_present(leaving: LeavingModel, tmp_path: P
     assert "class_2" not in row
 
 
-def test_a_task_that_is_not_known_is_named(leaving: LeavingModel, tmp_path: Path) -> None:
-    path = exports(leaving, tmp_path)[1]
+def test_a_task_that_is_not_known_is_named(exported: ExportedModel, tmp_path: Path) -> None:
+    path = exports(exported, tmp_path)[1]
     config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     (path / "config.json").write_text(json.dumps({**config, "gpt4image_task": "dreams"}), encoding="utf-8")
     with pytest.raises(ModelError, match="another task than those known here: --task 'dreams'"):
