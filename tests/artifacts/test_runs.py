@@ -73,6 +73,7 @@ def test_a_record_that_holds_something_else_is_named(tmp_path: Path, name: str) 
     (tmp_path / runs.METRICS).write_text("")
     with pytest.raises(RunError, match=r"metrics.jsonl is empty: it is damaged"):
         runs.read_run(tmp_path)
+    (tmp_path / runs.METRICS).write_text("{}\n")
     write_json(tmp_path / name, ["something else"])
     with pytest.raises(RunError, match=f"{name} is damaged"):
         runs.read_run(tmp_path)
