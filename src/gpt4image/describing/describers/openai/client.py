@@ -43,14 +43,9 @@ _OF_THE_TRANSFER = ("content-encoding", "content-length", "transfer-encoding")
 
 @dataclass(frozen=True)
 class Server:
-    """Where the model is and how to get in.
+    """Where the model is and how to get in: base URL without secrets, parameters and headers of every call, API key.
 
-    Attributes:
-        url: base URL, free of secrets.
-        query: parameters of every call (``api-version``, say).
-        headers: authorisation that the user wrote into the address.
-        key: API key.
-        secrets: whatever may not appear anywhere, the longest first.
+    ``secrets`` may not appear anywhere; the longest is first.
     """
 
     url: str

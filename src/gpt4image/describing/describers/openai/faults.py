@@ -53,7 +53,6 @@ class Fault:
 
     Attributes:
         kind: short name for counting, e.g. ``429`` or ``timeout``.
-        verdict: what to do.
         message: what the server wrote, or what happened; ``Client`` removes secrets from it and cuts it.
         retry_after: minimum wait in seconds; None where the server does not say.
         parameter: field of the request that the server does not accept.
