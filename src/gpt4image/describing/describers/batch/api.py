@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -206,7 +206,7 @@ class BatchApi:
                     self._client.files.delete(file.id)
 
     @contextlib.contextmanager
-    def _explained(self, what: str) -> Iterator[None]:
+    def _explained(self, what: str) -> Generator[None, None, None]:
         try:
             yield
         except _NO_ANSWER as error:
@@ -249,9 +249,10 @@ def _is_cut(lines: BinaryIO) -> bool:
 
 def _checked(batch: object) -> Batch:
     """Return a batch whose status and counts are what they should be: the client lets anything through."""
-    if not isinstance(batch, Batch) or not isinstance(batch.status, str):
+    if not isinstance(batch, Batch) or not isinstance(batch.status, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ValueError("the answer is no batch")
-    if batch.request_counts and not isinstance(batch.request_counts.completed, int | None):
+    completed: Any = batch.request_counts and batch.request_counts.completed
+    if not isinstance(completed, int | None):
         raise ValueError("the answer holds no number of requests")
     return batch
 

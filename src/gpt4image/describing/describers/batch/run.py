@@ -32,7 +32,7 @@ from gpt4image.describing.describers.openai.chat import Choice, Dialect, complet
 from gpt4image.describing.describers.openai.client import Server
 from gpt4image.describing.describers.openai.faults import Verdict, fault_of_response
 from gpt4image.describing.describers.openai.jobs import Job
-from gpt4image.describing.describers.openai.untrusted import NotJsonError, lines_of, one_line, parse_json
+from gpt4image.describing.describers.openai.untrusted import NotJsonError, lines_of, mapping, one_line, parse_json
 from gpt4image.describing.prices import Price
 
 # The server takes 50,000 lines and 200 MB.
@@ -364,9 +364,9 @@ class BatchRun:
 
 def _line_number(row: Any) -> int:
     """Return the number of the line that a row answers; raises NotJsonError where it names none."""
-    match row:
-        case {"custom_id": str(name)} if name.isdecimal() and len(name) < _MOST_DIGITS:
-            return int(name)
+    name = mapping(row).get("custom_id")
+    if isinstance(name, str) and name.isdecimal() and len(name) < _MOST_DIGITS:
+        return int(name)
     raise NotJsonError("the row answers no line")
 
 
