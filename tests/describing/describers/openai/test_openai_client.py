@@ -115,34 +115,29 @@ def test_the_address_may_come_from_the_environment(monkeypatch: pytest.MonkeyPat
         assert ask(maker, request())[0].text == "x"
 
 
-def test_prices() -> None:
-    assert describer("http://localhost:1/v1").price is not None
-    assert describer("http://models.example.com/v1").price is None
-    price = OpenAIDescriber("gpt-4o-mini", DescriberOptions(describer="openai:gpt-4o-mini")).price
-    assert price is not None
-    assert price.output > price.input > 0
-
-
 def test_a_private_address_is_free_unless_it_is_a_gateway_to_openai(tmp_path: Path) -> None:
     def price_at(url: str, **options: Any) -> Price | None:
         return OpenAIDescriber("gpt-4o-mini", DescriberOptions(describer="-", base_url=url, **options)).price
 
     assert describer("http://localhost:1/v1").price == FREE
+    assert describer("http://models.example.com/v1").price is None
     assert price_at("http://litellm:4000/v1") == price_at("https://api.openai.com/v1") != FREE
     (tmp_path / "prices.json").write_text('{"gpt-4o-mini": {"input": 0, "output": 0}}')
     assert price_at("http://litellm:4000/v1", prices=tmp_path / "prices.json") == FREE
 
 
-@pytest.mark.parametrize("options", [{"extra_body": {"messages": []}}, {"extra_body": {"n": 2}}])
-def test_fields_that_are_set_anyway_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="leave it out"):
-        describer("http://localhost:1/v1", **options)
-
-
-@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
-def test_the_limit_of_tokens_that_money_is_reckoned_by_cannot_be_overridden(name: str) -> None:
-    with pytest.raises(ConfigError, match="--max-tokens"):
-        describer("http://localhost:1/v1", extra_body={name: 8000})
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("messages", "leave it out"),
+        ("n", "leave it out"),
+        ("max_tokens", "--max-tokens"),
+        ("max_completion_tokens", "--max-tokens"),
+    ],
+)
+def test_fields_that_are_set_anyway_are_refused(name: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        describer("http://localhost:1/v1", extra_body={name: 2})
 
 
 def test_a_model_needs_a_name() -> None:

@@ -6,7 +6,6 @@ import socket
 import socketserver
 import threading
 import time
-from collections import Counter
 
 import pytest
 
@@ -21,47 +20,12 @@ __all__ = ["openai_settings"]
 pytestmark = pytest.mark.usefixtures("openai_settings")
 
 
-# Faults
-
-
-FAULTS = {
-    "429": server.failure(429),
-    "429 at a time": server.failure(429, retry_after="0.05"),
-    "500": server.failure(500),
-    "503": server.failure(503),
-    "529": server.failure(529),
-    "408": server.failure(408),
-    "html": server.Reply(200, b"<html>hello</html>", {"content-type": "text/html"}),
-    "no choices": server.answer(),
-    "half of the JSON": server.Reply(200, b'{"choices": [{"mess'),
-    "null": server.Reply(200, b"null"),
-    "nothing": server.Reply(200, b""),
-    "error in a 200": server.json_reply({"error": {"message": "no", "code": 502}}),
-    "broken gzip": server.Reply(200, b"nonsense", {"content-encoding": "gzip"}),
-    "closed": server.Reply(cut=0),
-    "half a response": server.Reply(200, b"{}" * 100, cut=120),
-    "bad status line": server.Reply(999, b""),
-}
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_passing_fault_costs_one_more_call(fault: str) -> None:
-    with server.serve(lambda call: FAULTS[fault] if call.number == 0 else server.answer("fine")) as stub:
+def test_a_fault_is_counted_by_its_kind() -> None:
+    with server.serve(lambda call: server.failure(503) if call.number == 0 else server.answer("fine")) as stub:
         maker = describer(stub.url)
         (answer,) = ask(maker, request())
     assert (answer.text, answer.error) == ("fine", None)
-    assert stub.count == 2
-    assert facts(maker)["calls_per_answer"] == 2
-    assert sum(facts(maker)["faults"].values()) == 1
-
-
-@pytest.mark.parametrize("hang", [server.answer("late", delay=5.0), server.Reply(200, b"{}", {"content-length": "99"})])
-def test_a_hang_ends_with_the_timeout(hang: server.Reply) -> None:
-    began = time.monotonic()
-    answers, stub = ask_one(lambda call: hang if call.number == 0 else server.answer("fine"), timeout=0.3)
-    assert answers[0].text == "fine"
-    assert stub.count == 2
-    assert time.monotonic() - began < 3
+    assert facts(maker) == {"calls": 2, "calls_per_answer": 2.0, "faults": {"503": 1}}
 
 
 def test_the_budget_of_tries_is_kept_and_the_reason_named_without_the_key() -> None:
@@ -189,16 +153,6 @@ def test_a_content_filter_settles_the_image() -> None:
     assert stub.count == 1
 
 
-def test_a_rejected_image_is_not_sent_again_and_others_go_on() -> None:
-    def reply(call: server.Call) -> server.Reply:
-        return server.failure(413, "too large") if call.number % 2 else server.answer("fine")
-
-    with server.serve(reply) as stub:
-        answers = ask(describer(stub.url, concurrency=2), *map(request, range(40)))
-    assert stub.count == 40
-    assert Counter(answer.error for answer in answers) == {None: 20, "HTTP 413: too large": 20}
-
-
 @pytest.mark.parametrize(
     ("reply", "words"),
     [
@@ -229,14 +183,19 @@ def test_an_address_without_v1_is_hinted_at() -> None:
         ask(describer(stub.url.removesuffix("/v1")), request())
 
 
-def test_a_server_that_rejects_every_image_stops_the_run() -> None:
-    with server.serve(lambda call: server.failure(400, "images are not supported")) as stub:
+@pytest.mark.parametrize(
+    ("good", "reason", "least"), [(0, "rejects every image .*no vision", 8), (5, "rejects the last 50 images", 55)]
+)
+def test_a_server_that_rejects_every_image_stops_the_run(good: int, reason: str, least: int) -> None:
+    def reply(call: server.Call) -> server.Reply:
+        return server.answer("x") if call.number < good else server.failure(400, "no vision")
+
+    with server.serve(reply) as stub:
         answers: list[Answer] = []
-        with pytest.raises(DescriberError, match="images are not supported"):
+        with pytest.raises(DescriberError, match=reason):
             for group in describer(stub.url, concurrency=2).describe(map(request, range(1000))):
                 answers += group
-    assert 8 <= len(answers) <= 12
-    assert stub.count <= 12
+    assert least <= len(answers) <= stub.count <= least + 4
 
 
 def test_credit_that_is_used_up_stops_the_run_also_where_the_status_is_that_of_a_bad_image() -> None:
@@ -247,15 +206,6 @@ def test_credit_that_is_used_up_stops_the_run_also_where_the_status_is_that_of_a
     ):
         ask(describer(stub.url, concurrency=2), *map(request, range(60)))
     assert stub.count <= 7
-
-
-def test_a_server_that_rejects_every_image_after_some_stops_the_run() -> None:
-    with server.serve(lambda call: server.answer("x") if call.number < 5 else server.failure(400, "no more")) as stub:
-        answers: list[Answer] = []
-        with pytest.raises(DescriberError, match="rejects the last 50 images"):
-            for group in describer(stub.url, concurrency=2).describe(map(request, range(1000))):
-                answers += group
-    assert 55 <= stub.count <= 57 and len(answers) == stub.count
 
 
 def test_a_port_where_nobody_listens_is_reported_soon(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -62,16 +62,7 @@ class BusyError(DescriberError):
 
 @dataclass(frozen=True)
 class BatchState:
-    """The state of a batch.
-
-    Attributes:
-        status: as the server names it.
-        completed: requests that were answered, as far as the server says.
-        output_file: id of the file of answers, once it is there.
-        error_file: id of the file of requests that failed.
-        codes: why it failed, for programs.
-        reason: why it failed, for people.
-    """
+    """The state of a batch, as the server tells it: ``codes`` and ``reason`` say why it failed."""
 
     status: str
     completed: int = 0
@@ -85,13 +76,7 @@ class BatchApi:
     """Batches and files of one account at one server."""
 
     def __init__(self, client: openai.OpenAI, one_line: Callable[[object], str], *, retries: int) -> None:
-        """Prepare; nothing is sent.
-
-        Args:
-            client: of the server.
-            one_line: makes an error text short and free of secrets.
-            retries: extra tries of calls that may be repeated.
-        """
+        """Prepare; nothing is sent. ``one_line`` makes an error text short and free of secrets."""
         self._client = client.with_options(max_retries=retries)
         self._one_line = one_line
 
@@ -104,12 +89,8 @@ class BatchApi:
     def create(self, input_file: str, token: str, since: float) -> str:
         """Create the batch that is called ``token`` and return its id.
 
-        Where a call may have taken effect unheard, the batch is looked for before another is made.
-
-        Args:
-            input_file: id of the uploaded requests.
-            token: unique name of the batch.
-            since: when the name was made, in seconds since 1970-01-01 UTC.
+        Where a call may have taken effect unheard, the batch is looked for before another is made. The name was made at
+        ``since``, in seconds since 1970-01-01 UTC.
 
         Raises:
             NoRoomError: too much waits at the server; no batch was made.
@@ -225,7 +206,7 @@ class BatchApi:
                     self._client.files.delete(file.id)
 
     @contextlib.contextmanager
-    def _explained(self, what: str) -> Iterator[None]:
+    def _explained(self, what: str) -> Generator[None, None, None]:
         try:
             yield
         except _NO_ANSWER as error:
@@ -268,9 +249,10 @@ def _is_cut(lines: BinaryIO) -> bool:
 
 def _checked(batch: object) -> Batch:
     """Return a batch whose status and counts are what they should be: the client lets anything through."""
-    if not isinstance(batch, Batch) or not isinstance(batch.status, str):
+    if not isinstance(batch, Batch) or not isinstance(batch.status, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ValueError("the answer is no batch")
-    if batch.request_counts and not isinstance(batch.request_counts.completed, int | None):
+    completed: Any = batch.request_counts and batch.request_counts.completed
+    if not isinstance(completed, int | None):
         raise ValueError("the answer holds no number of requests")
     return batch
 

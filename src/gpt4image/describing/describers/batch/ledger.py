@@ -41,7 +41,6 @@ class Submission:
     """A batch that is not closed.
 
     Attributes:
-        row: number in the ledger.
         token: unique name, sent to the server with the batch: finds it again where the id was not noted.
         created: when the ledger noted it, in seconds since 1970-01-01 UTC.
         input_file: the server's id of the uploaded file; None before the upload. Only with it a batch can exist.
@@ -62,11 +61,6 @@ def on_their_way(
 
     A store that never saw a batch is left as it is.
 
-    Args:
-        path: the description store.
-        settings: of the describer.
-        prompts: filled in for the run.
-
     Raises:
         StoreError: the file is no store or cannot be written.
     """
@@ -84,9 +78,7 @@ class BatchLedger(contextlib.AbstractContextManager["BatchLedger", None]):
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         """Open the ledger in the store at ``path``; items whose answer is in the store already are forgotten.
 
-        Args:
-            path: the description store.
-            settings: of the describer; batches of others are not seen.
+        Batches of describers with other ``settings`` are not seen.
 
         Raises:
             StoreError: the file is no store or cannot be written.

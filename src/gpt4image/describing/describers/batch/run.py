@@ -32,7 +32,7 @@ from gpt4image.describing.describers.openai.chat import Choice, Dialect, complet
 from gpt4image.describing.describers.openai.client import Server
 from gpt4image.describing.describers.openai.faults import Verdict, fault_of_response
 from gpt4image.describing.describers.openai.jobs import Job
-from gpt4image.describing.describers.openai.untrusted import NotJsonError, lines_of, one_line, parse_json
+from gpt4image.describing.describers.openai.untrusted import NotJsonError, lines_of, mapping, one_line, parse_json
 from gpt4image.describing.prices import Price
 
 # The server takes 50,000 lines and 200 MB.
@@ -96,8 +96,6 @@ class _Open:
     """A batch at the server.
 
     Attributes:
-        submission: what the ledger knows.
-        server_id: the server's id.
         wanted: answers that this run waits for, by line.
         done: requests that the server is done with.
         ended: when it was first seen to have ended, in seconds of the monotonic clock.
@@ -171,14 +169,12 @@ class BatchRun:
 
     def _find(self, submission: Submission) -> Generator[Sequence[Answer], None, str | None]:
         """Return the id of a batch whose creation was cut short; None where there is none."""
-        found = self._api.find(submission.token, submission.created)
-        if found is None:
-            yield from _rest(SETTLING_S)  # a call whose sender was killed just now may still take effect
-            found = self._api.find(submission.token, submission.created)
-        if found is None:
-            return None
-        self._ledger.note_batch(submission.row, found.id)
-        return found.id
+        for seconds in (0.0, SETTLING_S):  # a call whose sender was killed just now may still take effect
+            yield from _rest(seconds)
+            if found := self._api.find(submission.token, submission.created):
+                self._ledger.note_batch(submission.row, found.id)
+                return found.id
+        return None
 
     def _close(self, submission: Submission) -> None:
         self._delete_input(submission)
@@ -194,9 +190,9 @@ class BatchRun:
     def _submit(self, source: Iterator[Request]) -> Iterator[Sequence[Answer]]:
         with tempfile.TemporaryFile() as spool:
             lines, refused = self._write(source, spool)
-            yield refused
             if refused:
-                yield []
+                yield refused
+            yield []
             if lines:
                 self._send(lines, spool)
 
@@ -368,9 +364,9 @@ class BatchRun:
 
 def _line_number(row: Any) -> int:
     """Return the number of the line that a row answers; raises NotJsonError where it names none."""
-    match row:
-        case {"custom_id": str(name)} if name.isdecimal() and len(name) < _MOST_DIGITS:
-            return int(name)
+    name = mapping(row).get("custom_id")
+    if isinstance(name, str) and name.isdecimal() and len(name) < _MOST_DIGITS:
+        return int(name)
     raise NotJsonError("the row answers no line")
 
 

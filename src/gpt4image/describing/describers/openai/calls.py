@@ -38,13 +38,9 @@ _STOPPED = "the run was stopped before the answer was complete"
 
 
 class Calls:
-    """Asks a server; what was learned about it is kept from one run to the next.
+    """Asks a server; what was learned about it is kept from one run to the next, and calls, answers and faults counted.
 
-    Attributes:
-        sent: number of calls.
-        answered: number of answers.
-        faults: failed calls by kind.
-        arrivals: answers that were not handed over yet.
+    Answers that were not handed over yet are in ``arrivals``.
     """
 
     def __init__(self, options: DescriberOptions, price: Price | None, client: Client, dialect: Dialect) -> None:

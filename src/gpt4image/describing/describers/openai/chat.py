@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from gpt4image.base.errors import DescriberError
 from gpt4image.config import DescriberOptions
 from gpt4image.describing.describers.openai.faults import LONGEST_WAIT_S, REDIRECT, Fault
-from gpt4image.describing.describers.openai.untrusted import MAX_NAME, MAX_TEXT, redacted
+from gpt4image.describing.describers.openai.untrusted import MAX_NAME, MAX_TEXT, mapping, redacted, sequence
 
 if TYPE_CHECKING:
     from gpt4image.describing.describers.openai.client import Server
@@ -121,15 +121,9 @@ def completion_of(body: Any, secrets: Sequence[str] = ()) -> Completion:
         body: the JSON value.
         secrets: what texts may not hold.
     """
-    if not isinstance(body, dict):
-        return Completion()
-    usage, choices = body.get("usage"), body.get("choices")
-    usage = usage if isinstance(usage, dict) else {}
-    return Completion(
-        tuple(_choices(choices if isinstance(choices, list) else [], secrets)),
-        _count(usage.get("prompt_tokens")),
-        _count(usage.get("completion_tokens")),
-    )
+    usage = mapping(mapping(body).get("usage"))
+    choices = tuple(_choices(sequence(mapping(body).get("choices")), secrets))
+    return Completion(choices, _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
 
 
 def _count(value: Any) -> int | None:
@@ -137,11 +131,11 @@ def _count(value: Any) -> int | None:
 
 
 def _choices(choices: Sequence[Any], secrets: Sequence[str]) -> Iterator[Choice]:
-    for choice in choices:
-        message = choice.get("message") if isinstance(choice, dict) else None
-        if not isinstance(message, dict) or choice.get("finish_reason") == "error":
+    for choice in map(mapping, choices):
+        message, reason = mapping(choice.get("message")), choice.get("finish_reason")
+        if reason == "error":
             continue
-        reason, refusal = choice.get("finish_reason"), message.get("refusal")
+        refusal = message.get("refusal")
         reason = redacted(reason, secrets, MAX_NAME) if isinstance(reason, str) else None
         if isinstance(refusal, str) and refusal:
             yield Choice(redacted(refusal, secrets, MAX_TEXT), "refusal")
@@ -155,6 +149,6 @@ def _text(message: Mapping[str, Any]) -> str | None:
     if content is None and "role" in message:
         return ""
     if isinstance(content, list):
-        parts = [part.get("text") for part in content if isinstance(part, dict)]
+        parts = [part.get("text") for part in map(mapping, sequence(content))]
         return "".join(part for part in parts if isinstance(part, str))
     return content if isinstance(content, str) else None

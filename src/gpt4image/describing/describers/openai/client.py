@@ -7,7 +7,7 @@ import contextlib
 import ipaddress
 import os
 from base64 import b64encode
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus, urlsplit
@@ -19,6 +19,7 @@ from gpt4image.describing.describers.openai.untrusted import (
     NotJsonError,
     RedirectedError,
     TooLargeError,
+    mapping,
     one_line,
     parse_json,
     read,
@@ -43,14 +44,9 @@ _OF_THE_TRANSFER = ("content-encoding", "content-length", "transfer-encoding")
 
 @dataclass(frozen=True)
 class Server:
-    """Where the model is and how to get in.
+    """Where the model is and how to get in: base URL without secrets, parameters and headers of every call, API key.
 
-    Attributes:
-        url: base URL, free of secrets.
-        query: parameters of every call (``api-version``, say).
-        headers: authorisation that the user wrote into the address.
-        key: API key.
-        secrets: whatever may not appear anywhere, the longest first.
+    ``secrets`` may not appear anywhere; the longest is first.
     """
 
     url: str
@@ -158,7 +154,7 @@ class Client:
         self._concurrency = concurrency
 
     @contextlib.asynccontextmanager
-    async def opened(self) -> AsyncIterator[None]:
+    async def opened(self) -> AsyncGenerator[None, None]:
         """Open as many connections as there are calls, and close them at the end."""
         import httpx2
         from openai import AsyncOpenAI, DefaultAioHttpClient
@@ -215,7 +211,7 @@ class Client:
         if completion.choices:
             return completion, None
         text = content.decode("utf-8", errors="replace") or "nothing"
-        is_error = isinstance(value, dict) and bool(value.get("error"))
+        is_error = bool(mapping(value).get("error"))
         what = f"status {response.status_code} without an answer: {text}"
         return completion, Fault("malformed", Verdict.RETRY, what, paid=not is_error or completion.is_priced)
 
@@ -230,7 +226,8 @@ def blocking_client(server: Server, timeout: float) -> openai.OpenAI:
 
     class Limited(DefaultHttpxClient):
         def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
-            response = super().send(request, stream=True, **{**options, "follow_redirects": False})
+            options["follow_redirects"] = False
+            response = super().send(request, stream=True, **options)
             if stream and response.is_success:
                 try:
                     require_direct(response)

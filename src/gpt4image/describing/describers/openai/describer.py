@@ -23,11 +23,7 @@ class OpenAIDescriber:
     """Asks a model behind an OpenAI-compatible server, as many calls at a time as it takes."""
 
     def __init__(self, name: str, options: DescriberOptions) -> None:
-        """Find the server and the price; nothing is sent.
-
-        Args:
-            name: name of the model, as the server knows it.
-            options: options of the describer.
+        """Find the server and the price of the model ``name``; nothing is sent.
 
         Raises:
             ConfigError: the name, address, price table or a field of ``extra_body`` cannot be used, or OpenAI is asked

@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any
 
-from gpt4image.describing.describers.openai.untrusted import NotJsonError, parse_json
+from gpt4image.describing.describers.openai.untrusted import NotJsonError, mapping, parse_json, sequence
 
 _NO_MONEY = {
     *("insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "account_deactivated"),
@@ -53,7 +53,6 @@ class Fault:
 
     Attributes:
         kind: short name for counting, e.g. ``429`` or ``timeout``.
-        verdict: what to do.
         message: what the server wrote, or what happened; ``Client`` removes secrets from it and cuts it.
         retry_after: minimum wait in seconds; None where the server does not say.
         parameter: field of the request that the server does not accept.
@@ -102,18 +101,16 @@ def _error_of(content: bytes) -> Mapping[str, Any]:
         body = parse_json(content)
     except NotJsonError:
         return {}
-    if isinstance(body, list) and body:
-        body = body[0]
-    if not isinstance(body, dict):
-        return {}
+    body = mapping(next(iter(sequence(body)), body))
     error = body.get("error", body)
-    return error if isinstance(error, dict) else {"message": error}
+    return mapping(error) if isinstance(error, dict) else {"message": error}
 
 
 def _codes(error: Mapping[str, Any]) -> Iterator[str]:
-    for part in (error, error.get("innererror"), error.get("metadata")):
-        if isinstance(part, dict):
-            yield from (part[name].lower() for name in ("code", "type", "status") if isinstance(part.get(name), str))
+    for part in (error, mapping(error.get("innererror")), mapping(error.get("metadata"))):
+        for code in (part.get("code"), part.get("type"), part.get("status")):
+            if isinstance(code, str):
+                yield code.lower()
 
 
 def _parameter_of(error: Mapping[str, Any], text: str) -> str | None:

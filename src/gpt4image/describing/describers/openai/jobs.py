@@ -19,15 +19,9 @@ class Job:
     """Answers that are wanted for one image, with what was answered and paid for so far.
 
     Attributes:
-        request: what is asked.
-        samples: numbers of the answers that are wanted.
-        image_url: the image as a data URL.
         turns: answers to the first turns of the conversation.
-        tokens_in: tokens of all calls that were paid for.
-        tokens_out: the same of the answers.
         latency: seconds that the successful calls took.
-        tries: failed calls.
-        wasted: failed calls that were paid for.
+        wasted: failed calls (``tries``) that were paid for.
         unpriced: wasted calls whose price the server does not tell.
         limit_name: name under which the last call sent ``max_tokens``.
         in_place: holds a place among the calls in flight.

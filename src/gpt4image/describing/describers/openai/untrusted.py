@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
 from gpt4image.base.errors import DescriberError
@@ -122,17 +122,23 @@ def parse_json(content: bytes) -> Any:
         value = _DECODER.decode(content.decode("utf-8-sig", "replace"))
     except (ValueError, RecursionError):
         raise NotJsonError("no JSON") from None
-    level = [value]
+    level: list[Any] = [value]
     for _ in range(_DEEPEST):
-        level = [child for parent in level for child in _children(parent)]
+        children = [child for parent in level for child in (*mapping(parent).values(), *sequence(parent))]
+        level = [child for child in children if isinstance(child, dict | list)]
         if not level:
             return value
     raise NotJsonError("JSON that is nested too deeply")
 
 
-def _children(parent: Any) -> Iterator[Any]:
-    values = parent.values() if isinstance(parent, dict) else parent if isinstance(parent, list) else ()
-    return (value for value in values if isinstance(value, dict | list))
+def mapping(value: Any) -> dict[str, Any]:
+    """Return a JSON object; an empty one where ``value`` is something else."""
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def sequence(value: Any) -> list[Any]:
+    """Return a JSON array; an empty one where ``value`` is something else."""
+    return cast("list[Any]", value) if isinstance(value, list) else []
 
 
 _DECODER = json.JSONDecoder(
