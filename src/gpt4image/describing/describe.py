@@ -29,6 +29,7 @@ from gpt4image.describing.estimate import estimate, sample_of
 from gpt4image.describing.flaws import flaws
 
 _NONE: frozenset[int] = frozenset()
+_Named = dict[tuple[str, Prompt, int], tuple[SetAside, ...]]
 
 
 def describe(config: DescribeConfig) -> Outcome:
@@ -191,8 +192,8 @@ class _Keeper:
     budget: Budget
     second_tries: Mapping[Prompt, Settled]
     described: int = 0
-    failed: dict[tuple[str, Prompt, int], tuple[SetAside, ...]] = field(default_factory=dict)
-    rejected: dict[tuple[str, Prompt, int], tuple[SetAside, ...]] = field(default_factory=dict)
+    failed: _Named = field(default_factory=_Named)
+    rejected: _Named = field(default_factory=_Named)
 
     def ask_all(self, interrupt: Interrupt, total: int) -> None:
         """Ask in rounds: a round ends where the budget has no room until answers show what the calls cost."""
@@ -217,7 +218,8 @@ class _Keeper:
                 raise
 
     def _keep(self, group: Sequence[Answer]) -> None:
-        judged = [(one, self._fatal_flaw(one)) for one in group if one.text is not None or one.error is not None]
+        answered = [answer for answer in group if answer.text is not None or answer.error is not None]
+        judged: list[tuple[Answer, Flaw | None]] = [(answer, self._fatal_flaw(answer)) for answer in answered]
         now, settings = time.time(), self.describer.settings
         self.store.add(_to_description(answer, flaw, settings, now) for answer, flaw in judged)
         for answer, flaw in judged:

@@ -135,12 +135,13 @@ class _Importer:
         return None
 
     def _to_description(self, row: Row, digest: str) -> Description:
+        rest: dict[str, Any] = {"created": time.time(), **row.result}
         return Description(
             digest=digest,
             prompt=self._prompt if row.prompt is None else row.prompt,
             describer=self._describer if row.describer is None else row.describer,
             text=row.description,
-            **{"created": time.time(), **row.result},
+            **rest,
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from gpt4image.parallel.ray_cluster import MOST_TRIES, Cluster, Workers
 @contextlib.contextmanager
 def encoding_over_ray(
     encoder: TextEncoder, device: str, workers: int | None
-) -> Iterator[Callable[[Iterable[Sequence[str]]], Iterator[NDArray[np.float32]]]]:
+) -> Generator[Callable[[Iterable[Sequence[str]]], Iterator[NDArray[np.float32]]]]:
     """Give a function that encodes batches of texts, a few ahead, and yields the (N, D) vectors of each in order.
 
     Workers that compute in another precision than this machine are refused. The weights must be found on every machine

@@ -76,7 +76,7 @@ class Answer:
 class Report:
     """What a describer adds to the summary of the run, and its items that could not be used."""
 
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
     set_aside: Sequence[SetAside] = ()
 
 

@@ -181,7 +181,8 @@ def _share(config: DescribeConfig, workers: int) -> DescriberOptions:
     for name in ("requests_per_minute", "tokens_per_minute"):
         if options[name] is not None:
             options[name] /= workers
-    return DescriberOptions(**{**options, "concurrency": max(1, config.concurrency // workers)})
+    options["concurrency"] = max(1, config.concurrency // workers)
+    return DescriberOptions(**options)
 
 
 @dataclasses.dataclass(eq=False)
@@ -190,8 +191,8 @@ class _Ticket:
 
     requests: Sequence[Request]
     missing: int
-    answers: list[tuple[int, Answer]] = dataclasses.field(default_factory=list)
-    done: Future[None] = dataclasses.field(default_factory=Future)
+    answers: list[tuple[int, Answer]] = dataclasses.field(default_factory=list[tuple[int, Answer]])
+    done: Future[None] = dataclasses.field(default_factory=Future[None])
 
 
 class _DescribeWork:

@@ -9,7 +9,7 @@ better choice (Springer et al., "Repetition Improves Language Model Embeddings",
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ class TransformersTower(Tower):
 
 
 @contextlib.contextmanager
-def _without_report() -> Iterator[None]:
+def _without_report() -> Generator[None]:
     """Keep transformers from listing the weights of the vision side as unexpected."""
     from transformers.utils import logging
 

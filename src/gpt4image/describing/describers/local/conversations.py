@@ -7,7 +7,7 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,7 +124,7 @@ def read_ahead(requests: Iterable[Request], size: int, max_side: int) -> Iterato
     """
     wanted = ((request, sample) for request in requests for sample in request.samples)
     with ThreadPoolExecutor(1, thread_name_prefix="read-images") as pool:
-        coming = deque()
+        coming: deque[Future[tuple[list[Row], list[Answer]]]] = deque()
         while batch := list(itertools.islice(wanted, size)):
             coming.append(pool.submit(_read, batch, max_side))
             if len(coming) > 1:
