@@ -109,14 +109,9 @@ def anchor_rate(probabilities: Floats, labels: Ints) -> float:
 def find_transition(clean: Floats, labels: Ints, uniform: Noise, seed: int) -> Noise:
     """Return the noise with a transition matrix of its own for each class, where the given labels tell of one.
 
-    The matrix is fitted by expectation maximisation, with PSEUDO_LABELS labels a class that follow the uniform model.
+    The matrix is fitted by expectation maximisation, with PSEUDO_LABELS labels per class that follow the uniform model.
     It counts only if, fitted to a part of the images, it explains the labels of the others better than that model.
-
-    Args:
-        clean: (n, K) probabilities of the clean class, which have not seen the image's label.
-        labels: (n,) given labels.
-        uniform: what is assumed otherwise.
-        seed: of the parts.
+    ``clean`` are (n, K) probabilities of the clean class, which have not seen the label of the image.
     """
     n_classes = clean.shape[1]
     if n_classes > MAX_CLASSES:

@@ -41,11 +41,7 @@ class Predictions(Classification):
 
 
 def require_learnable(described: Bools, labels: Labels) -> None:
-    """Refuse images of whose texts nothing can be learned: no two that are described have different labels.
-
-    Args:
-        described: (N,) whether an image has a text.
-        labels: (N,) classes, or (N, K) presence of each, as of a dataset.
+    """Refuse images of whose texts nothing can be learned: no two that are described, (N,), have different labels.
 
     Raises:
         TableError: they are refused.
@@ -145,16 +141,9 @@ def _one_label(fit: Callable[..., Classification], labels: Labels, seed: int) ->
 def _clean(
     result: Classification, labels: Labels, uniform: Noise, fit: Callable[..., Classification], seed: int
 ) -> tuple[Classification, Noise]:
-    """Return predictions of the clean class, and the noise, where labels are wrong.
+    """Return predictions of the clean class, and the noise, where labels are wrong; ``uniform`` is a first guess of it.
 
     Where classes are wrong in ways of their own, classifier and noise are fitted in turn.
-
-    Args:
-        result: first guess, of n images.
-        labels: (n,) given labels.
-        uniform: first guess of the noise.
-        fit: fits the classifier given ``transition``.
-        seed: of the parts that noise is judged on.
     """
     held_out = result.out_of_fold
     noise = find_transition(result.probabilities[held_out], labels[held_out], uniform, seed)

@@ -19,11 +19,7 @@ from gpt4image.training.training_data import TrainingData
 
 
 def texts_of(data: TrainingData, names: NDArray[np.float32] | None) -> Texts:
-    """Return the texts of all images of a run.
-
-    Args:
-        data: of the run.
-        names: (K, D) class names in the space of the texts; None where they are not known.
+    """Return the texts of all images of a run; ``names`` are (K, D) class names in their space, None where not known.
 
     Raises:
         ConfigError: there is no embedding table.

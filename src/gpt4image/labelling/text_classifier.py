@@ -96,8 +96,7 @@ class _Fit(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Model:
-    """One way to fit: penalty, the (D, K) weights that it pulls to, and the (K, K) noise that it allows for; its scale
-    of the logits, and its weight."""
+    """One way to fit: penalty, (D, K) weights that it pulls to, (K, K) noise; scale of its logits, and its weight."""
 
     c: float
     pull: Floats

@@ -35,6 +35,7 @@ MANIFEST = "index.json"
 BLOCK = 16_384  # rows in memory at once: 25 MB of 384 numbers in fp32
 AT_ONCE = 4_096  # images whose rows an interruption may cost
 A_FEW = 32
+ANOTHER = "give another --index, or delete the folder"
 
 Digests = NDArray[np.uint8]
 # Positions of n images -> (n, D) of unit length, and (n,) which of the images could be read.
@@ -43,12 +44,7 @@ Embed = Callable[[NDArray[np.int64]], tuple[NDArray[np.float32], NDArray[np.bool
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Index:
-    """N distinct images in the text space of a run; both arrays are memory maps.
-
-    Attributes:
-        embeddings: (N, D) float16 of unit length.
-        digests: (N, 32) uint8, sorted.
-    """
+    """N distinct images in the text space of a run: (N, D) of unit length, sorted (N, 32) digests; memory maps."""
 
     embeddings: NDArray[np.float16]
     digests: Digests
@@ -71,17 +67,12 @@ def open_index(folder: Path, identity: Mapping[str, Any]) -> Index | None:
         recorded_files(manifest)
         differ = sorted(key for key in identity if known.get(key) != identity[key])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise TableError(
-            f"{folder / MANIFEST} is not the manifest of an index: {error!r}; give another --index."
-        ) from None
+        raise TableError(f"{folder / MANIFEST} is not the manifest of an index: {error!r}; {ANOTHER}.") from None
     if version != FORMAT_VERSION:
-        raise TableError(
-            f"{folder}: index format {version}, this gpt4image reads {FORMAT_VERSION}; give another --index, or delete "
-            "the folder."
-        )
+        raise TableError(f"{folder}: index format {version}, this gpt4image reads {FORMAT_VERSION}; {ANOTHER}.")
     if differ:
         was = "; ".join(f"{key}: {known.get(key)} there, {identity[key]} now" for key in differ)
-        raise TableError(f"{folder} holds another index ({was}); give another --index, or delete the folder.")
+        raise TableError(f"{folder} holds another index ({was}); {ANOTHER}.")
     try:
         for file in _files(name):
             require_recorded(folder, file, manifest)

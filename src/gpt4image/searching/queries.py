@@ -22,14 +22,7 @@ from gpt4image.training.text_space import TextSpace
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Queries:
-    """Q queries.
-
-    Attributes:
-        names: the texts, then the paths of the images.
-        vectors: (Q, D) of unit length.
-        pictures: the bytes of the images, by name.
-        set_aside: images that cannot be read.
-    """
+    """Q queries, (Q, D) ``vectors`` of unit length: texts, then images, with the bytes of these by name."""
 
     names: tuple[str, ...]
     vectors: NDArray[np.float32]

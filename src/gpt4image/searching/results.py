@@ -20,15 +20,9 @@ PICTURE = 192  # pixels a side
 
 @dataclass(frozen=True)
 class Hit:
-    """One image that was found.
+    """One image that was found, at ``place`` in the dataset; the most similar one has rank 1.
 
-    Attributes:
-        place: its position in the dataset.
-        rank: 1 for the most similar one.
-        similarity: cosine to the query, -1..1.
-        key: its key.
-        label: its classes, None where it has none.
-        equal: other images of the dataset with the same bytes.
+    ``similarity`` is the cosine to the query, ``equal`` counts other images of the dataset with the same bytes.
     """
 
     place: int
