@@ -150,7 +150,8 @@ def write_examples(
     groups = [held_out := np.flatnonzero(usable & (images.splits == split))]
     if len(predictions) == 1:
         (only,) = predictions.values()
-        wrong = np.array([only.get(images.keys[i], {}).get("class") != label_of(images, i) for i in held_out], bool)
+        guesses = [(label_of(images, i), only.get(images.keys[i])) for i in held_out]
+        wrong = np.array([bool(label and guess and guess["class"] != label) for label, guess in guesses], bool)
         groups = [held_out[wrong], held_out[~wrong]]
     rng = np.random.default_rng(0)
     sample: list[int] = []
