@@ -38,7 +38,7 @@ AMONG = 20_000
 
 def write_all(work: Mapping[str, Callable[[], None]]) -> list[SetAside]:
     """Call what writes each file, and return the files that could not be written."""
-    skipped = []
+    skipped: list[SetAside] = []
     for name, write in work.items():
         try:
             write()
@@ -150,7 +150,7 @@ def write_examples(
     groups = [held_out := np.flatnonzero(usable & (images.splits == split))]
     if len(predictions) == 1:
         (only,) = predictions.values()
-        guesses = [(label_of(images, i), only.get(images.keys[i])) for i in held_out]
+        guesses = [(label_of(images, i), only.get(images.keys[i])) for i in held_out.tolist()]
         wrong = np.array([bool(label and guess and guess["class"] != label) for label, guess in guesses], bool)
         groups = [held_out[wrong], held_out[~wrong]]
     rng = np.random.default_rng(0)
@@ -243,7 +243,8 @@ def write_suspected(
         true: whether the set knows the true labels, since a comparison has flipped the given ones itself.
         comparison: whose labels these are, where a report has several.
     """
-    found, pictures = [], Thumbnails(images)
+    found: list[dict[str, Any]] = []
+    pictures = Thumbnails(images)
     texts = texts_behind(tables, [images.digests[row] for row in rows[: 2 * SUSPECTED]])
     for row, label, predicted in zip(rows.tolist(), given.tolist(), probabilities, strict=True):
         if len(found) < SUSPECTED and (picture := pictures.of(row)):

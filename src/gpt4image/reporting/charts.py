@@ -281,7 +281,7 @@ def _short(name: str, limit: int) -> str:
 
 def _both_widths(identifier: str, title: str, words: str, draw: Callable[[int], Figure]) -> Markup:
     """Return the chart drawn for a wide page and for a phone."""
-    drawings = []
+    drawings: list[str] = []
     for kind, width in (("wide", WIDE), ("narrow", NARROW)):
         with mpl.rc_context(SETTINGS), mpl.rc_context({"svg.hashsalt": identifier}), warnings.catch_warnings():
             # The page's own fonts draw the text: that matplotlib's lacks a character does not matter.
