@@ -40,7 +40,7 @@ check: $(VENV)/.installed-test $(VENV)/.installed-check  ## formatting, lint, ty
 
 floors: $(FLOORS)/.installed  ## try the lowest versions that pyproject.toml allows
 	$(FLOORS)/bin/python .ci/floors.py imports $(FLOOR_EXTRAS)
-	OMP_NUM_THREADS=1 $(FLOORS)/bin/python -m pytest -q -m "not slow" -n 2 --dist worksteal $(FLOOR_TESTS)
+	OMP_NUM_THREADS=1 $(FLOORS)/bin/python -m pytest -q -m "not slow" -W default -n 2 --dist worksteal $(FLOOR_TESTS)
 
 $(FLOORS)/.installed: pyproject.toml .ci/floors.py
 	$(PYTHON) -m venv --clear $(FLOORS)

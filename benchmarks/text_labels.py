@@ -1,10 +1,10 @@
 """How good text labels are, on real descriptions.
 
-    python benchmarks/text_labels.py [few] [uneven] [noise] [poor] [next] [describe] [names]
+    python benchmarks/text_labels.py [few] [uneven] [noise] [poor] [next] [describe] [names] [multilabel]
 
-Without a name, all seven; each prints tables. Needs the descriptions of 2,000 photographs (CIFAR-10) and 1,549
-pictograms (OpenMoji), in $GPT4IMAGE_SHARED_DATA or ../shared/data. Numbers are means over draws of labels, of images
-without a label: accuracy / log loss / expected calibration error.
+Without a name, all eight; each prints tables. Needs the descriptions of 2,000 photographs (CIFAR-10), 1,549 pictograms
+(OpenMoji) and, for multilabel, 704 street photographs (CCP), in $GPT4IMAGE_SHARED_DATA or ../shared/data. Numbers are
+means over draws of labels, of images without a label: accuracy / log loss / expected calibration error.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from sklearn.metrics import average_precision_score
 from gpt4image.base.files import read_json_lines
 from gpt4image.data.splits import flip_labels
 from gpt4image.encoding.class_names import CLASS_NAME_PROMPT
-from gpt4image.encoding.text_encoders import load_text_encoder
-from gpt4image.labelling.label_noise import find_doubtful
+from gpt4image.encoding.text_encoders.registry import load_text_encoder
+from gpt4image.labelling.label_noise import suspected
 from gpt4image.labelling.predictions import Predictions, predict_labels
 from gpt4image.labelling.suggest import to_describe, to_label
 from gpt4image.labelling.text_vectors import Texts, smooth
+from gpt4image.tasks.classification import Classification
 from gpt4image.training.targets import blend, class_targets, explained
 
 DATA = Path(os.environ.get("GPT4IMAGE_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
@@ -110,7 +111,7 @@ def read(name: str, texts: Texts, given: Ints, seed: int) -> Predictions:
 def targets_by(predictions: Predictions, given: Ints) -> NDArray[np.float32]:
     """Return the (n, K) targets that training makes of predictions."""
     explains = explained(predictions.probabilities, given, predictions.out_of_fold)
-    return class_targets(predictions.probabilities, given, predictions.noise, explains)
+    return class_targets(Classification(), predictions.probabilities, given, predictions.noise, explains)
 
 
 def scores(probabilities: NDArray[np.float32], labels: Ints) -> tuple[float, float, float]:
@@ -196,7 +197,7 @@ def with_noise(name: str, kept: int | None, kind: str, rate: float, seed: int) -
     predictions = read(name, texts_of(name), given, seed)
     said, held, hidden = predictions.probabilities, predictions.out_of_fold, given < 0
     target = blend(said, given, predictions.noise)
-    named, wrong = find_doubtful(said[held], given[held]), given[held] != labels[held]
+    named, wrong = suspected(said[held], given[held]), given[held] != labels[held]
     hits, nothing = (named & wrong).sum(), float("nan")
     return (
         predictions.noise.rate,
@@ -346,6 +347,46 @@ def class_names(name: str) -> None:
     print_table(f"{name}, the nearest class name", ["accuracy"], rows)
 
 
+def multilabel(draws: int = 5) -> None:
+    """Several classes per image: clothes of street photographs, present where the mask has 20 pixels of them."""
+    from PIL import Image
+
+    from gpt4image.data.labels import rarest_classes
+    from gpt4image.tasks.multilabel import MultiLabel
+
+    folder = DATA / "clothing"
+    classes = (folder / "classes.txt").read_text(encoding="utf-8").split()[1:]
+    rows = read_json_lines(folder / "answers-tags.jsonl")
+    masks = [folder / "masks" / Path(row["key"]).relative_to("images").with_suffix(".png") for row in rows]
+    pixels = [np.bincount(np.asarray(Image.open(mask)).ravel(), minlength=len(classes) + 1) for mask in masks]
+    labels = (np.array(pixels)[:, 1:] >= 20).astype(np.int8)
+    names = encoded(tuple(map(CLASS_NAME_PROMPT.format, classes)), "minilm")
+    vectors = encoded(tuple(row["description"] for row in rows), "minilm")
+    texts = Texts(vectors, np.ones(len(rows), bool), names)
+    tags = np.array([[name in row["tags"] for name in classes] for row in rows], np.float32)
+
+    def measured(kept: int | None, way: str, seed: int) -> tuple[float, ...]:
+        left = kept_labels(rarest_classes(labels), kept, seed) >= 0
+        given = np.where(left[:, None], labels, np.int8(-1))
+        hidden = np.full(labels.shape, kept is None) | ~left[:, None]
+        if way == "class frequencies":
+            predicted = np.tile(labels[left].mean(axis=0, dtype=np.float32), (len(labels), 1))
+        elif way == "tags of the describer":
+            predicted = tags
+        else:
+            found = predict_labels(texts if way == "classifier" else texts._replace(names=None), given, 15, seed)
+            predicted = found.probabilities
+            hidden &= found.out_of_fold | (kept is not None)
+        record = MultiLabel().measure(predicted, np.where(hidden, labels, np.int8(-1)), classes)
+        return float(left.sum()), record["mAP"], record["f1_macro"], record["loss"]
+
+    columns = [f"{kept} labels per class: images / mAP / F1 / log loss" for kept in (5, 20, "all")]
+    ways = ("class frequencies", "no class names", "classifier", "tags of the describer")
+    seeds = {5: draws, 20: draws, None: 1}
+    table = ((way, [shown(measured(kept, way, seed) for seed in range(seeds[kept])) for kept in seeds]) for way in ways)
+    print_table("Clothes, images without a label; with all labels, out of fold", columns, table)
+
+
 PARTS = {
     "few": few,
     "uneven": uneven,
@@ -357,6 +398,9 @@ PARTS = {
 }
 
 if __name__ == "__main__":
-    for asked in sys.argv[1:] or PARTS:
+    for asked in sys.argv[1:] or (*PARTS, "multilabel"):
+        if asked == "multilabel":
+            multilabel()
+            continue
         for corpus_name in SETS:
             PARTS[asked](corpus_name)

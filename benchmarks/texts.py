@@ -24,7 +24,7 @@ def encoding() -> list[Row]:
     from sentence_transformers import SentenceTransformer
 
     from gpt4image.encoding.encode import batches
-    from gpt4image.encoding.text_encoders import load_text_encoder
+    from gpt4image.encoding.text_encoders.registry import load_text_encoder
 
     logging.disable(logging.WARNING)
     texts = descriptions()

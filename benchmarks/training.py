@@ -40,7 +40,7 @@ def prepared(folder: Path, **options: Any) -> Prepared:
 def pipeline() -> list[Row]:
     from gpt4image.training import loop, losses
     from gpt4image.training.augment import train_batch
-    from gpt4image.training.draws import Draws
+    from gpt4image.training.batch_rng import BatchRng
     from gpt4image.training.trainer import build
 
     with tempfile.TemporaryDirectory() as name:
@@ -57,7 +57,7 @@ def pipeline() -> list[Row]:
 
         images = batches.batch(0)
         pixels = next(iter(data.pixels.stream([images])))
-        ready_made = train_batch(pixels, trainer.augmentation, Draws.whole(len(images), torch.default_generator))
+        ready_made = train_batch(pixels, trainer.augmentation, BatchRng.whole(len(images), torch.default_generator))
         targets = data.targets(images)
         autocast, layout = losses.autocast, losses.memory_format_of(ready.config.memory_format)
 
@@ -93,7 +93,7 @@ def _against_dataloader(ready: Prepared, trainer: Any) -> Row:
     from torchvision.transforms import v2
 
     from gpt4image.training.augment import train_batch
-    from gpt4image.training.draws import Draws
+    from gpt4image.training.batch_rng import BatchRng
 
     data, how = ready.data, trainer.augmentation
     train = data.indices("train")
@@ -122,7 +122,7 @@ def _against_dataloader(ready: Prepared, trainer: Any) -> Row:
     def ours() -> None:
         order = np.random.permutation(train)
         for pixels in data.pixels.stream(order[start : start + size] for start in range(0, len(order), size)):
-            train_batch(pixels, how, Draws.whole(len(pixels), torch.default_generator))
+            train_batch(pixels, how, BatchRng.whole(len(pixels), torch.default_generator))
 
     best = float("inf")
     mine = float("inf")

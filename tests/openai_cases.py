@@ -11,7 +11,7 @@ from PIL import Image
 import openai_stub as server
 from gpt4image.artifacts.store import Prompt
 from gpt4image.config import DescriberOptions
-from gpt4image.describing.describers import Answer, Request
+from gpt4image.describing.describers.base import Answer, Request
 from gpt4image.describing.describers.openai import calls
 from gpt4image.describing.describers.openai.describer import OpenAIDescriber
 

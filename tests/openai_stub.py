@@ -7,8 +7,11 @@ with serve(lambda call: answer("a red square")) as stub:
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
+import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -30,21 +33,36 @@ class Call:
     def body(self) -> dict[str, Any]:
         return json.loads(self.content)
 
+    @property
+    def image(self) -> bytes:
+        """The image that is asked about; empty where there is none."""
+        start = self.content.find(b";base64,") + 8
+        return base64.b64decode(self.content[start : self.content.find(b'"', start)]) if start > 7 else b""
+
 
 @dataclass(frozen=True)
 class Reply:
-    """What goes back after ``delay`` seconds; ``cut`` closes the connection after so many bytes of it."""
+    """What goes back after ``delay`` seconds.
+
+    Attributes:
+        cut: the connection is closed after so many bytes of it.
+        reset: it is not closed but reset, as by a server that crashes.
+        drip: seconds between its bytes.
+    """
 
     status: int = 200
     content: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
     cut: int | None = None
+    reset: bool = False
+    drip: float = 0.0
 
-    def encoded(self) -> bytes:
+    @property
+    def head(self) -> bytes:
         headers = {"content-type": "application/json", "content-length": str(len(self.content)), **self.headers}
         lines = [f"HTTP/1.1 {self.status} X", *(f"{name}: {value}" for name, value in headers.items())]
-        return "\r\n".join(lines).encode() + b"\r\n\r\n" + self.content
+        return "\r\n".join(lines).encode() + b"\r\n\r\n"
 
 
 Handler = Callable[[Call], Reply]
@@ -77,10 +95,10 @@ class Stub:
     def __init__(self, handler: Handler) -> None:
         self.handler = handler
         self.calls: list[Call] = []
-        self.in_flight = 0
         self.most_in_flight = 0
         self.keep_calls = True
         self.transports: set[asyncio.Transport] = set()
+        self.waiting: set[asyncio.Transport] = set()
         self.count = 0
         self.port = 0
 
@@ -95,8 +113,7 @@ class Stub:
         self.count += 1
         if self.keep_calls:
             self.calls.append(call)
-        self.in_flight += 1
-        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        self.most_in_flight = max(self.most_in_flight, len(self.waiting))
         return self.handler(call)
 
 
@@ -113,6 +130,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.stub.transports.discard(self.transport)
+        self.stub.waiting.discard(self.transport)
 
     def data_received(self, data: bytes) -> None:
         self.parts.append(data)
@@ -129,6 +147,7 @@ class _Connection(asyncio.Protocol):
         if blank and self.missing <= 0:
             self.parts, self.missing = [], 0
             loop = asyncio.get_running_loop()
+            self.stub.waiting.add(self.transport)
             reply = self.stub.received(head, content, loop.time())
             if reply.delay:
                 loop.call_later(reply.delay, self.send, reply)
@@ -136,12 +155,23 @@ class _Connection(asyncio.Protocol):
                 self.send(reply)
 
     def send(self, reply: Reply) -> None:
-        self.stub.in_flight -= 1
-        if reply.cut is None:
-            self.transport.write(reply.encoded())
-        else:
-            self.transport.write(reply.encoded()[: reply.cut])
+        data = (reply.head + reply.content)[: reply.cut]
+        if reply.drip:
+            self.drip(data, reply.drip)
+            return
+        self.stub.waiting.discard(self.transport)
+        self.transport.write(data)
+        if reply.reset:
+            linger = struct.pack("ii", 1, 0)
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            asyncio.get_running_loop().call_later(0.01, self.transport.abort)  # so that what was sent arrives first
+        elif reply.cut is not None:
             self.transport.close()
+
+    def drip(self, data: bytes, seconds: float) -> None:
+        if data and not self.transport.is_closing():
+            self.transport.write(data[:1])
+            asyncio.get_running_loop().call_later(seconds, self.drip, data[1:], seconds)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from gpt4image.artifacts.store import Prompt
-from gpt4image.describing.describers import Request
+from gpt4image.describing.describers.base import Request
 
 QUESTION = "Describe this image in detail."
 COLOURS = ("red", "green", "blue", "white", "black", "orange", "purple")

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from gpt4image.base.errors import DataError, Gpt4ImageError
 from gpt4image.config import TrainConfig
-from gpt4image.config.learning import WITH_NEGATIVES, TextOptions
+from gpt4image.config.alignment import WITH_NEGATIVES
+from gpt4image.config.learning import TextOptions
 from gpt4image.models.alignment_losses import LOSSES
 from gpt4image.parallel import processes
 from gpt4image.parallel.sharding import whole

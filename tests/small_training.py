@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from gpt4image.artifacts import runs
+from gpt4image.artifacts.weights import load_tensors
 from gpt4image.config import TrainConfig
 from gpt4image.training import loop
-from gpt4image.training.checkpoint import load_tensors
 
 SMALL: dict[str, Any] = {
     "model": "resnet10t",

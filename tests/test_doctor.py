@@ -8,7 +8,7 @@ import re
 import pytest
 
 from gpt4image import cli, doctor
-from gpt4image.describing.describers import DESCRIBERS
+from gpt4image.describing.describers.registry import DESCRIBERS
 from project_file import DEVELOPMENT, EXTRAS, PROJECT
 
 

@@ -17,7 +17,7 @@ from transformers import AutoModelForImageClassification
 from gpt4image.base.files import read_json_lines
 from gpt4image.data import load_image_set
 from gpt4image.data.openmoji import packaged_descriptions
-from gpt4image.encoding.text_encoders import load_text_encoder
+from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from tables import make_table
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

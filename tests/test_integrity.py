@@ -22,6 +22,7 @@ from gpt4image.artifacts import runs
 from gpt4image.artifacts.run_records import load_comparisons, load_run
 from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.artifacts.text_labels import TextLabels
+from gpt4image.artifacts.weights import load_tensors
 from gpt4image.base.checksums import SEAL, require_recorded
 from gpt4image.base.errors import Gpt4ImageError
 from gpt4image.base.files import read_json, read_parquet, write_json
@@ -30,7 +31,7 @@ from gpt4image.deploying.export import export
 from gpt4image.labelling.label import label
 from gpt4image.recipes import read_recipe
 from gpt4image.searching.index import open_index, up_to_date
-from gpt4image.training.checkpoint import load_checkpoint, load_tensors, save_checkpoint
+from gpt4image.training.checkpoint import load_checkpoint, save_checkpoint
 from synthetic_records import write_comparison
 from trained_runs import TINY_RESNET, described, trained, write_pictures
 

@@ -6,8 +6,7 @@ In your own training loop, three lines:
     model = Aligner(backbone, text_width=pairs.text_width)
     loss = cross_entropy(logits, labels) + model.alignment_loss(image_emb, texts, described=described)
 
-Every stage is a function of its configuration:
-``from gpt4image.training.train import train; train(TrainConfig(data="folder:photos", out="run"))``.
+Every command is a function of the same name: ``gpt4image.train(data="folder:photos", out="run")``.
 The names here are imported when they are used, so that importing the package costs nothing.
 """
 
@@ -57,11 +56,19 @@ _MODULE_OF = {
     "DemoConfig": "config",
 }
 
-__all__ = [*_MODULE_OF]  # pyright: ignore[reportUnsupportedDunderAll]
+_VERBS = (
+    *("demo", "describe", "encode", "label", "train", "evaluate", "compare"),
+    *("report", "export", "predict", "search", "doctor"),
+)
+
+__all__ = [*_VERBS, *_MODULE_OF]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used (PEP 562)."""
+    if name in _VERBS:
+        globals()[name] = function = importlib.import_module("gpt4image.verbs").verb(name)
+        return function
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'gpt4image' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"gpt4image.{_MODULE_OF[name]}"), name)

@@ -124,7 +124,7 @@ def _own_checksum(path: Path) -> bool | None:
 
 
 def _weights(path: Path) -> bool | None:
-    from gpt4image.training.checkpoint import CHECKSUM, header_of, load_tensors
+    from gpt4image.artifacts.weights import CHECKSUM, header_of, load_tensors
 
     if path.name == runs.CHECKPOINT or (path.parent / runs.CONFIG).is_file() or (path.parent / "tuned.json").is_file():
         load_tensors(path)

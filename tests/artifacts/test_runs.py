@@ -70,16 +70,11 @@ def test_a_record_that_holds_something_else_is_named(tmp_path: Path, name: str) 
     write_json(tmp_path / runs.RUN, {"set_aside": []})
     (tmp_path / runs.METRICS).write_text("{}\n")
     runs.read_run(tmp_path)
+    (tmp_path / runs.METRICS).write_text("")
+    with pytest.raises(RunError, match=r"metrics.jsonl is empty: it is damaged"):
+        runs.read_run(tmp_path)
     write_json(tmp_path / name, ["something else"])
     with pytest.raises(RunError, match=f"{name} is damaged"):
-        runs.read_run(tmp_path)
-
-
-def test_a_finished_run_without_a_curve_is_damaged(tmp_path: Path) -> None:
-    runs.start(tmp_path, record(), {}, resume=False)
-    write_json(tmp_path / runs.RUN, {"set_aside": []})
-    (tmp_path / runs.METRICS).touch()
-    with pytest.raises(RunError, match=r"metrics.jsonl is empty: it is damaged"):
         runs.read_run(tmp_path)
 
 
@@ -128,9 +123,9 @@ def test_no_secret_of_the_environment_is_recorded(monkeypatch: pytest.MonkeyPatc
 
 def test_a_set_of_other_classes_than_the_run_is_refused_by_the_first_that_differs(small_run: Path, tmp_path: Path):
     runs.require_classes(small_run, ("animal", "food", "vehicle"))
-    with pytest.raises(RunError, match="class 0 is 'animal' there and 'vehicle' here; it has 3, the set 3"):
+    with pytest.raises(RunError, match="class 0 is 'animal' there and 'vehicle' here; it has 3, the dataset 3"):
         runs.require_classes(small_run, ("vehicle", "food", "animal"))
-    with pytest.raises(RunError, match="classes than the image set has: it has 3, the set 2"):
+    with pytest.raises(RunError, match="classes than the dataset has: it has 3, the dataset 2"):
         runs.require_classes(small_run, ("animal", "food"))
     renamed = tmp_path / "renamed"
     shutil.copytree(small_run.parent / "pictures", renamed)

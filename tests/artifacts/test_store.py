@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -128,25 +129,38 @@ def test_a_name_that_means_something_to_sqlite_is_a_file(tmp_path: Path, monkeyp
     assert (tmp_path / ":memory:").is_file()
 
 
-def test_the_other_writer_is_waited_for_shortly(tmp_path: Path) -> None:
-    script = "import sys, time; from pathlib import Path; from gpt4image.artifacts.store import *\n"
-    script += (
-        "s = DescriptionStore(Path(sys.argv[1]), write=True); print('open', flush=True); time.sleep(0.5); s.close()"
-    )
-    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "a.db")], stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None
-        other.stdout.readline()
-        with DescriptionStore(tmp_path / "a.db", write=True, wait_s=20):
-            pass
+def database(path: Path, *statements: str) -> bytes:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+    content = path.read_bytes()
+    path.unlink()
+    return content
 
 
-@pytest.mark.parametrize("content", [b"key,label\n1,2\n", b"SQLite format 3\0 but then nothing of the kind" * 40])
-def test_a_file_that_is_not_sqlite_is_refused_and_kept(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "a.db").write_bytes(content)
-    for write in (True, False):
-        with pytest.raises(StoreError, match=r"give another --store|damaged"):
-            DescriptionStore(tmp_path / "a.db", write=write)
-    assert (tmp_path / "a.db").read_bytes() == content
+@pytest.mark.parametrize("write", [True, False])
+def test_what_is_no_store_is_refused_and_kept(tmp_path: Path, write: bool) -> None:
+    path = tmp_path / "a.db"
+    DescriptionStore(path, write=True).close()
+    for content, message in (
+        (database(path, "PRAGMA user_version = 99"), "layout 99"),
+        (database(path, "CREATE TABLE results (x)"), "another program"),
+        (b"key,label\n1,2\n", "give another --store"),
+        (b"SQLite format 3\0 but then nothing of the kind" * 40, "give another --store|damaged"),
+        (bytes(4096), "damaged.*restore a backup"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(StoreError, match=message):
+            DescriptionStore(path, write=write)
+        assert path.read_bytes() == content
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(StoreError, match=r"not a file|no description store"):
+        DescriptionStore(path, write=write)
+    path.rmdir()
+    with pytest.raises(StoreError, match="gpt4image describe"):
+        DescriptionStore(path)
+    assert {file.name for file in tmp_path.iterdir()} <= {"a.db.lock"}
 
 
 def kept_open_and_copied(tmp_path: Path) -> dict[str, bytes]:
@@ -233,46 +247,6 @@ def test_damaged_stores_are_named_and_never_break_a_reader(tmp_path: Path) -> No
     assert outcomes[0] and any("restore a backup" in error for error in outcomes[1])
 
 
-@pytest.mark.parametrize("write", [True, False])
-def test_a_store_of_zeros_is_called_damaged(tmp_path: Path, write: bool) -> None:
-    (tmp_path / "a.db").write_bytes(bytes(4096))
-    with pytest.raises(StoreError, match=r"damaged.*restore a backup"):
-        DescriptionStore(tmp_path / "a.db", write=write)
-
-
-def test_a_database_of_another_program_is_refused_and_kept(tmp_path: Path) -> None:
-    connection = sqlite3.connect(tmp_path / "a.db")
-    connection.execute("CREATE TABLE results (x)")
-    connection.close()
-    before = (tmp_path / "a.db").read_bytes()
-    for write in (True, False):
-        with pytest.raises(StoreError, match="another program"):
-            DescriptionStore(tmp_path / "a.db", write=write)
-    assert (tmp_path / "a.db").read_bytes() == before
-
-
-def test_a_store_of_a_later_version_is_refused(tmp_path: Path) -> None:
-    DescriptionStore(tmp_path / "a.db", write=True).close()
-    connection = sqlite3.connect(tmp_path / "a.db")
-    connection.execute("PRAGMA user_version = 99")
-    connection.close()
-    with pytest.raises(StoreError, match="layout 99"):
-        DescriptionStore(tmp_path / "a.db")
-
-
-def test_a_folder_is_no_store(tmp_path: Path) -> None:
-    (tmp_path / "a.db").mkdir()
-    for write in (True, False):
-        with pytest.raises(StoreError, match=r"not a file|no description store"):
-            DescriptionStore(tmp_path / "a.db", write=write)
-
-
-def test_a_missing_store_is_named_with_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="gpt4image describe"):
-        DescriptionStore(tmp_path / "none.db")
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0 or not shutil.which("setpriv"), reason="not root")
 def test_a_read_only_folder_can_be_read_but_not_written_as_another_user(tmp_path: Path) -> None:
     folder = Path(os.environ.get("TMPDIR", "/tmp")) / f"gpt4image-{os.getpid()}"  # tmp_path is closed to other users
@@ -309,6 +283,7 @@ def test_a_backup_of_a_store_in_use_is_that_store_at_one_moment(tmp_path: Path) 
     path = tmp_path / "a.db"
     script = """
 import sys
+sys.path.append(sys.argv[2])
 from test_store import *
 with DescriptionStore(Path(sys.argv[1]), write=True) as store:
     for number in range(100_000):
@@ -317,7 +292,9 @@ with DescriptionStore(Path(sys.argv[1]), write=True) as store:
             print("open", flush=True)
 """
     with subprocess.Popen(
-        [sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, cwd=Path(__file__).parent
+        [sys.executable, "-c", script, str(path), str(Path(__file__).parents[1])],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parent,
     ) as other:
         assert other.stdout is not None
         other.stdout.readline()

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gpt4image.artifacts import runs
+from gpt4image.artifacts.weights import save_tensors
 from gpt4image.base.errors import ConfigError, DataError, MissingExtraError, ModelError, RunError, TableError
 from gpt4image.base.files import read_json, write_json
 from gpt4image.comparing.arms import PREPARE
@@ -31,10 +32,9 @@ from gpt4image.comparing.statistics import crossed
 from gpt4image.config import CompareConfig, TrainConfig
 from gpt4image.data import load_image_set
 from gpt4image.data.pixels import available_cores
-from gpt4image.encoding.text_encoders import load_text_encoder
+from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.parallel import devices
 from gpt4image.parallel.devices import cpu_threads
-from gpt4image.training.checkpoint import save_tensors
 from gpt4image.training.prepare import prepare, with_table
 from gpt4image.training.trainer import build, make_backbone
 from held_folders import held_by_another
@@ -445,7 +445,7 @@ def test_class_names_that_come_late_are_measured_and_read(
 
     use_encoder(table)
     config = options(colour_folder, table, tmp_path / "cmp", seeds=1, epochs=1, arms="aligned,text-labels")
-    monkeypatch.setattr("gpt4image.encoding.text_encoders.load_known_encoder", gone)
+    monkeypatch.setattr("gpt4image.encoding.text_encoders.registry.load_known_encoder", gone)
     before = compare(config)
     note = "The names of the classes are not read: its files are gone."
     assert note in before.text and note in before.record["notes"]

@@ -100,7 +100,7 @@ def test_runs_that_read_class_names_are_made_anew_with_others(
     def gone(*_: Any, **__: Any) -> None:
         raise ModelError("the encoder is not here any more")
 
-    monkeypatch.setattr("gpt4image.encoding.text_encoders.load_known_encoder", gone)
+    monkeypatch.setattr("gpt4image.encoding.text_encoders.registry.load_known_encoder", gone)
     assert told_apart(keys()) == reading
     assert given(ready, {}, "text-labels").class_names.missing == "the encoder is not here any more"
 

@@ -48,7 +48,8 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.usefixtures("patient")
-def test_a_second_look_reads_no_bytes(files: list[str], reads: list[str]) -> None:
+def test_a_second_look_reads_no_bytes(files: list[str], reads: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digests, "BATCH", 7)
     assert file_digests(files) == truth(files)
     assert len(reads) == 30
     assert file_digests(files[::-1]) == truth(files[::-1])
@@ -124,8 +125,3 @@ def test_parts_of_a_file_have_digests_of_their_own(files: list[str], reads: list
     assert digests.part_digests(parts) == expected and len(reads) == 4
     beyond = digests.part_digests([(files[0], 200, 100), (files[0], 200, 101)])
     assert len({*beyond, *expected}) == 6
-
-
-def test_a_large_set_is_asked_for_in_batches(files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(digests, "BATCH", 7)
-    assert file_digests(files) == truth(files)

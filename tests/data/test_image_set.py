@@ -35,6 +35,8 @@ def make(**changes: Any) -> ImageSet:
         ({"keys": ("x", "y")}, "one of each per image"),
         ({"labels": np.array([0, 2, -1])}, "got 2 for 'y'"),
         ({"labels": np.array([0, 1, -2])}, "got -2 for 'z'"),
+        ({"labels": np.array([[0, 1], [2, 0], [0, 0]])}, r"0 \(absent\), 1 \(present\) or -1 .*; got 2 for 'y'"),
+        ({"labels": np.zeros((3, 3), np.int8)}, r"the shape \(3, 3\); \(3,\) or \(3, 2\) is needed"),
         ({"splits": np.array(["train", "dev", "test"])}, "got 'dev'"),
         ({"keys": (), "labels": np.array([]), "splits": np.array([]), "rows": np.array([])}, "no images"),
     ],
@@ -53,6 +55,16 @@ def test_a_selection_keeps_key_label_and_bytes_together(chosen: list[int]) -> No
         assert part.labels[position] == images.labels[index]
         assert part.splits[position] == images.splits[index]
         assert part.digests[position] == hashlib.sha256(part.read(position)).hexdigest() == images.digests[index]
+
+
+def test_labels_and_groups_of_one_class_and_of_several() -> None:
+    one = make()
+    assert one.labelled.tolist() == [True, True, False] and one.groups is one.labels
+    assert [one.label_names(i) for i in range(3)] == [("a",), ("b",), ()]
+    several = make(labels=np.array([[1, 1], [0, -1], [-1, -1]], np.int8))
+    assert several.labelled.tolist() == [True, True, False] and several.groups.tolist() == [0, 2, -1]
+    assert [several.label_names(i) for i in range(3)] == [("a", "b"), (), ()]
+    assert several.select([2, 0]).labels.tolist() == [[-1, -1], [1, 1]]
 
 
 def test_known_digests_are_not_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,18 @@
-"""Cells of label columns."""
+"""Cells of label columns, of one class and of several."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gpt4image.data.labels import encode_labels
+from gpt4image.base.errors import DataError
+from gpt4image.data.labels import encode_labels, encode_several, presence, rarest_classes
+
+names = st.text(st.characters(exclude_characters="|", exclude_categories=("Cs", "Cc")), min_size=1, max_size=9).filter(
+    lambda name: name.strip() == name and not name.lstrip("-").isdigit()
+)
 
 
 @pytest.mark.parametrize(
@@ -26,3 +34,63 @@ def test_cells(cells: list[object], classes: tuple[str, ...], labels: list[int])
     found_classes, found_labels = encode_labels(cells, "test")
     assert found_classes == classes
     assert found_labels.tolist() == labels
+
+
+@pytest.mark.parametrize(
+    ("cells", "classes", "labels"),
+    [
+        (["red|round", "round", "", "|", None], ("red", "round"), [[1, 1], [0, 1], [-1, -1], [0, 0], [-1, -1]]),
+        ([" red | round |", "-1"], ("red", "round"), [[1, 1], [-1, -1]]),
+        (["2|0", "1"], ("0", "1", "2"), [[1, 0, 1], [0, 1, 0]]),
+        ([["a, b"], ["c|d"], [], None], ("a, b", "c|d"), [[1, 0], [0, 1], [0, 0], [-1, -1]]),
+        ([[2, 0], 1, float("nan")], ("0", "1", "2"), [[1, 0, 1], [0, 1, 0], [-1, -1, -1]]),
+        ([None], (), [[]]),
+    ],
+)
+def test_cells_of_several_classes(cells: list[object], classes: tuple[str, ...], labels: list[list[int]]) -> None:
+    found_classes, found = encode_several(cells, "test")
+    assert (found_classes, found.tolist(), found.dtype) == (classes, labels, np.int8)
+
+
+@given(st.lists(st.none() | st.sets(names, max_size=5), min_size=1, max_size=9))
+def test_several_classes_come_back_from_text_and_from_lists(sets: list[set[str] | None]) -> None:
+    texts = [None if some is None else "|".join(some) + "|" for some in sets]
+    lists = [None if some is None else sorted(some) for some in sets]
+    for cells in (texts, lists):
+        classes, labels = encode_several(cells, "test")
+        assert classes == tuple(sorted(set[str]().union(*(some or () for some in sets))))
+        for row, some in zip(labels, sets, strict=True):
+            assert (row == -1).all() if some is None else {classes[k] for k in np.flatnonzero(row)} == some
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        (["a", "b;c"], r"row 2, 'b;c': classes of one image are separated by '\|', not by ';'\. Where ';' is part"),
+        (["a, b"], "row 1, 'a, b': .* not by ','"),
+        ([["a"], ["b", None]], r"row 2, \"\['b', None\]\", has a class without a name"),
+        (["0", "0|-2"], "label -2 of row 2 is out of range"),
+        ([[0, 1], [0, 1, 0]], r"row 2, '\[0, 1, 0\]', has a class twice; .* not a vector of 0 and 1"),
+        ([None, [["a"]]], "of row 2 is a list"),
+        (["a", "b|" + "c" * 1001], "label of row 2 has 1,001 letters"),
+        ([[str(number) + "x" for number in range(20_001)]], "name 20,001 classes, .* up to 20,000"),
+    ],
+)
+def test_mistakes_in_cells_of_several_classes_are_named(cells: list[object], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        encode_several(cells, "test")
+
+
+def test_a_column_of_one_class() -> None:
+    found = presence([1, 0, "1.0", " TRUE", "False", "", None, float("nan"), True, 0.0])
+    assert found is not None and found.tolist() == [1, 0, 1, 1, 0, -1, -1, -1, 1, 0]
+    assert presence(["1", "-1"]) is None and presence([1, [1]]) is None and presence(["2"]) is None
+
+
+@given(st.lists(st.lists(st.integers(-1, 1), min_size=3, max_size=3), min_size=1, max_size=8))
+def test_the_rarest_class_is_present_and_none_that_is_present_is_rarer(rows: list[list[int]]) -> None:
+    labels = np.array(rows, np.int8)
+    counts = (labels == 1).sum(axis=0)
+    for row, rarest in zip(labels, rarest_classes(labels).tolist(), strict=True):
+        present = np.flatnonzero(row == 1)
+        assert rarest == (min(present, key=lambda k: (counts[k], k)) if len(present) else -1)

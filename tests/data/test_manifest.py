@@ -7,9 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.data import NO_LABEL, ImageSet, load_image_set
@@ -110,25 +113,111 @@ def test_rows_that_cannot_be_used_are_named(
     assert images.read(1) == (inside / "good2.png").read_bytes()
 
 
-def test_the_order_of_rows_changes_no_pair(tmp_path: Path, write_images: Write, load: Load) -> None:
+@pytest.mark.parametrize("column", ["labels", "tags"])
+def test_several_classes_per_image(tmp_path: Path, write_images: Write, load: Load, column: str) -> None:
     write_images(tmp_path, *NAMES)
-    labels = ["a", "b", "a", "c"]
-    pairs = [
-        set(zip(images.digests, (images.classes[label] for label in images.labels), strict=True))
-        for images in (load({"path": NAMES, "label": labels}), load({"path": NAMES[::-1], "label": labels[::-1]}))
+    images = load({"path": [*NAMES, "nosuch.png"], column: ["red|round", "", "|", "round", "ghost"]})
+    assert images.classes == ("red", "round")
+    assert images.labels.tolist() == [[1, 1], [-1, -1], [0, 0], [0, 1]]
+    assert images.labelled.tolist() == [True, False, True, True]
+
+
+@pytest.mark.parametrize("names", [["label:round", "red"], ["label:round", "label:red"]])
+def test_one_column_per_class(tmp_path: Path, write_images: Write, load: Load, names: list[str]) -> None:
+    write_images(tmp_path, *NAMES)
+    images = load({"path": NAMES, names[0]: ["1", "0", "", None], names[1]: ["true", "FALSE", "", "1"]})
+    assert images.classes == ("red", "round")
+    assert images.labels.tolist() == [[1, 1], [0, 0], [-1, -1], [1, -1]]
+
+
+@settings(max_examples=30)
+@given(st.lists(st.none() | st.sets(st.sampled_from(["a", "b,c", "ü", "d"])), min_size=4, max_size=4))
+def test_every_form_of_several_classes_says_the_same(
+    tmp_path_factory: pytest.TempPathFactory, sets: list[set[str] | None]
+) -> None:
+    folder = tmp_path_factory.mktemp("forms")
+    for name in "wxyz":
+        (folder / name).touch()
+    classes = sorted(set[str]().union(*(some or () for some in sets)))
+    columns = {f"label:{name}": [None if some is None else int(name in some) for some in sets] for name in classes}
+    lists = [None if some is None else sorted(some) for some in sets]
+    bars = [None if some is None else "|".join(some) + "|" for some in sets]
+    forms: list[dict[str, Any]] = [
+        {"labels": pa.array(lists, pa.list_(pa.string()))},
+        {"tags": pa.array(bars, pa.string())},
     ]
-    assert pairs[0] == pairs[1]
+    for form in [*forms, columns] if classes else forms:
+        pq.write_table(pa.table({"path": list("wxyz"), **form}), folder / "set.parquet")
+        images = load_image_set(f"manifest:{folder / 'set.parquet'}")
+        assert images.classes == tuple(classes)
+        assert [set(images.label_names(row)) for row in range(4)] == [some or set() for some in sets]
+        assert images.labelled.tolist() == [some is not None and bool(classes) for some in sets]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            {"label": ["a"] * 4, "labels": ["a|b"] * 4},
+            "columns 'label', 'labels' all give labels; keep 'label' for one",
+        ),
+        ({"labels": ["a"] * 4, "red": [1, 0, 1, 0]}, "columns 'labels', 'red' all give labels"),
+        ({"red": [1, 0, 1, 0], "label:red": [1, 0, 1, 0]}, "columns 'label:red' and 'red' are the same class"),
+        ({"label:red": [1, 0, -1, 0]}, "column 'label:red' has '-1' in row 3; give 1 for a class that is present, 0"),
+        ({"lable": [1, 0, 1, 0]}, "Did you mean 'label'"),
+        ({"red": [1, 0, 1, 2]}, r"and columns of 0, 1 or empty cells, one per class\. Column 'red' is none of these"),
+        ({"red": ["", "", "", ""]}, "Column 'red' is none of these"),
+        ({"labels": ["0;1", "2", "1", "0"]}, "row 1, '0;1': classes of one image are separated by"),
+        ({"labels": ["0|2030", "1", "", ""]}, "only 3 of these 2031 classes"),
+        (
+            {"labels": ["a", "a", "a", "b"], "split": ["train", "train", "val", "test"]},
+            "train lacks the class 'b' of val",
+        ),
+    ],
+)
+def test_mistakes_with_several_classes_are_named(
+    tmp_path: Path, write_images: Write, load: Load, columns: dict[str, list[Any]], message: str
+) -> None:
+    write_images(tmp_path, *NAMES)
+    with pytest.raises(DataError, match=message):
+        load({"path": NAMES, **columns})
+
+
+def test_bars_in_a_column_of_one_class_are_told(
+    tmp_path: Path, write_images: Write, load: Load, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(tmp_path, *NAMES)
+    assert load({"path": NAMES, "label": ["a|b", "b", "a", "a"]}).classes == ("a", "a|b", "b")
+    assert "for several classes per image call it 'labels'" in capsys.readouterr().err
+
+
+def test_tags_of_real_photographs(shared_data: Path, tmp_path: Path) -> None:
+    source = shared_data / "clothing"
+    with (source / "tags.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))[:12]
+    for row in rows:
+        (tmp_path / f"{row['key']}.jpg").hardlink_to(source / "images" / "tagged" / f"{row['key']}.jpg")
+    with (tmp_path / "tags.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, ["path", "key", "tags"])
+        writer.writeheader()
+        writer.writerows({"path": f"{row['key']}.jpg", **row} for row in rows)
+    images = load_image_set(f"manifest:{tmp_path / 'tags.csv'}")
+    assert images.keys == tuple(row["key"] for row in rows)
+    assert ["|".join(images.label_names(row)) for row in range(len(rows))] == [row["tags"] for row in rows]
+    assert np.isin(images.labels, [0, 1]).all()
 
 
 def test_unknown_columns_are_refused(tmp_path: Path, write_images: Write, load: Load) -> None:
     write_images(tmp_path, *NAMES)
-    with pytest.raises(DataError, match=r"'path', 'lable'; allowed are path, label, split, key.*Did you mean 'label'"):
+    with pytest.raises(DataError, match=r"'path', 'lable'; allowed are path, label .* Did you mean 'label'"):
         load({"path": NAMES, "lable": ["x"] * 4})
     (tmp_path / "twice.csv").write_text("path,label,label\na,x,y\n")
     with pytest.raises(DataError, match="column 'label' is there more than once"):
         load_image_set(f"manifest:{tmp_path / 'twice.csv'}")
     with pytest.raises(DataError, match="'path' is missing"):
         load({"label": ["x"]})
+    with pytest.raises(DataError, match=r"none of its 1 rows.*'gone.png'"):
+        load({"path": ["gone.png"]})
 
 
 def test_bad_splits_labels_and_keys_are_refused(tmp_path: Path, write_images: Write, load: Load) -> None:
@@ -152,11 +241,6 @@ def test_a_class_that_train_lacks_is_refused(write_images: Write, tmp_path: Path
         load({"path": NAMES, "label": ["cat", "dog", "cat", "Cat"], "split": splits})
     assert len(load({"path": NAMES, "label": ["cat", "dog", "cat", ""], "split": splits})) == 4
     assert len(load({"path": NAMES, "label": ["", "", "cat", "dog"], "split": splits})) == 4  # zero-shot
-
-
-def test_a_table_without_usable_rows_is_refused(load: Load) -> None:
-    with pytest.raises(DataError, match=r"none of its 1 rows.*'gone.png'"):
-        load({"path": ["gone.png"]})
 
 
 def test_csv_of_a_spreadsheet(tmp_path: Path, write_images: Write) -> None:

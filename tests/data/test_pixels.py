@@ -110,7 +110,7 @@ def test_broken_images_with_workers_are_white_and_named_when_met(files: list[byt
     list(loaded.stream([np.arange(5)]))
     assert [item.name for item in loaded.set_aside] == ["key 1", "key 3", "key 4"]
     assert isinstance(loaded, WorkerPixels)
-    assert loaded.decodable.tolist() == [True, False, True, False, False]
+    assert loaded.broken(np.arange(5)).tolist() == [False, True, False, True, True]
 
 
 def test_a_file_that_went_away_is_named(files: list[bytes]) -> None:

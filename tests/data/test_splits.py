@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from gpt4image.base.errors import DataError
 from gpt4image.data.image_set import NO_LABEL, ImageSet, MemorySource
 from gpt4image.data.splits import (
-    drawn_part,
     flip_labels,
     keep_labels_per_class,
     long_tail,
+    random_part,
+    representatives,
     seen_in_training,
-    stand_ins,
     with_splits,
 )
 
@@ -115,6 +115,16 @@ def test_splits_that_the_set_brings_stay() -> None:
     assert with_splits(whole, val_fraction=0.1, test_fraction=0.5) is whole
 
 
+def test_images_of_several_classes_are_cut_by_the_rarest_one() -> None:
+    images = numbered({0: 80, 1: 20, 2: 10, NO_LABEL: 5})
+    one = with_splits(images, val_fraction=0.2, test_fraction=0.2)
+    several = np.zeros((115, 8), np.int8)
+    several[80:100, 1] = several[:80, 0] = several[90:100, 0] = 1  # 100 to 109 have no class, which is known
+    several[110:] = NO_LABEL
+    cut = with_splits(images.revised(labels=several), val_fraction=0.2, test_fraction=0.2)
+    assert cut.splits.tolist() == one.splits.tolist()
+
+
 def test_val_takes_images_kept_in_train_last() -> None:
     images = numbered({0: 40})
     kept = set(images.digests[:30])
@@ -132,7 +142,7 @@ def test_images_of_both_given_splits_are_counted() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 2)), max_size=12))
 def test_an_equal_image_of_the_lowest_rank_stands_for_each(images: list[tuple[str, int]]) -> None:
-    found = stand_ins([digest for digest, _ in images], np.array([rank for _, rank in images], np.int64))
+    found = representatives([digest for digest, _ in images], np.array([rank for _, rank in images], np.int64))
     for (digest, _), i in zip(images, found.tolist(), strict=True):
         ranks = {j: rank for j, (other, rank) in enumerate(images) if other == digest}
         assert i == min(ranks, key=lambda j: (ranks[j], j))
@@ -164,16 +174,14 @@ def test_labels_of_some_images_are_kept_before_others() -> None:
     )
 
 
-def test_a_class_with_fewer_labels_keeps_them_all() -> None:
-    labels = np.array([0, 0, 0, 1, NO_LABEL])
-    for first in (None, np.array([False, True, False, True, True])):
-        kept = keep_labels_per_class(labels, np.arange(5), 2, seed=0, first=first)
-        assert Counter(kept.tolist()) == {0: 2, 1: 1, NO_LABEL: 2}
-
-
-def test_to_keep_as_many_labels_as_there_are_is_refused() -> None:
+def test_to_keep_all_labels_or_to_flip_one_class_is_refused() -> None:
     with pytest.raises(DataError, match=r"3 labels per class .*the largest, 'cat', has 3"):
         keep_labels_per_class(np.array([0, 0, 0, 1]), np.arange(4), 3, seed=0, classes=("cat", "dog"))
+    for first in (None, np.array([False, True, False, True])):
+        kept = keep_labels_per_class(np.array([0, 0, 0, 1]), np.arange(4), 2, seed=0, first=first)
+        assert Counter(kept.tolist()) == {0: 2, 1: 1, NO_LABEL: 1}, "a class with fewer keeps them all"
+    with pytest.raises(DataError, match="two or more classes"):
+        flip_labels(np.zeros(4, dtype=np.int64), np.arange(4), 0.5, 1, seed=0)
 
 
 @settings(max_examples=50, deadline=None)
@@ -237,14 +245,9 @@ def test_a_long_tail_has_its_ratio_and_lies_in_a_shorter_one(
 
 @settings(max_examples=50, deadline=None)
 @given(n=st.integers(0, 60), fraction=st.floats(0.01, 1), seed=st.integers(0, 99))
-def test_a_drawn_part_has_its_size_and_lies_in_a_larger_one(n: int, fraction: float, seed: int) -> None:
+def test_a_random_part_has_its_size_and_lies_in_a_larger_one(n: int, fraction: float, seed: int) -> None:
     indices = np.arange(n) * 3
-    part = drawn_part(indices, fraction, seed)
+    part = random_part(indices, fraction, seed)
     assert len(part) == min(n, max(1, round(fraction * n))) and set(part) <= set(indices)
-    assert set(drawn_part(indices, fraction / 2, seed)) <= set(part)
-    assert np.array_equal(drawn_part(indices, 1.0, seed), indices)
-
-
-def test_one_class_cannot_be_flipped() -> None:
-    with pytest.raises(DataError, match="two or more classes"):
-        flip_labels(np.zeros(4, dtype=np.int64), np.arange(4), 0.5, 1, seed=0)
+    assert set(random_part(indices, fraction / 2, seed)) <= set(part)
+    assert np.array_equal(random_part(indices, 1.0, seed), indices)

@@ -58,6 +58,7 @@ def test_samples_of_several_shards(tmp_path: Path, png: Png) -> None:
     assert images.digests == tuple(hashlib.sha256(data).hexdigest() for data in contents)
     assert images.set_aside == ()
     assert images.select([2, 0]).read(0) == png(3)
+    assert pickle.loads(pickle.dumps(images)).read(0) == png(0), "worker processes read them too"  # noqa: S301
 
 
 def test_what_the_library_writes_is_read(tmp_path: Path, png: Png) -> None:
@@ -73,13 +74,11 @@ def test_what_the_library_writes_is_read(tmp_path: Path, png: Png) -> None:
 @pytest.mark.parametrize(
     ("path", "split"),
     [
-        ("imagenet1k-train-0000.tar", "train"),
         ("imagenet1k-validation-00.tar", "val"),
         ("valid_3.tar", "val"),
         ("test/0.tar", "test"),
         ("test/train-0.tar", "train"),
         ("constrained.tar", "train"),
-        ("testing-000.tar", "train"),
         ("test runs/0.tar", "train"),
     ],
 )
@@ -91,10 +90,8 @@ def test_the_split_is_a_word_of_the_name(path: str, split: str, tmp_path: Path, 
 @pytest.mark.parametrize(
     ("pattern", "expected"),
     [
-        ("a", ["a"]),
         ("{a,b}{c,}", ["ac", "a", "bc", "b"]),
         ("s-{08..11}.tar", ["s-08.tar", "s-09.tar", "s-10.tar", "s-11.tar"]),
-        ("{8..11}", ["8", "9", "10", "11"]),
         ("{3..1}", ["3", "2", "1"]),
         ("{000..2}", ["000", "001", "002"]),
         ("{t{0..1},v}-{a,b}", ["t0-a", "t0-b", "t1-a", "t1-b", "v-a", "v-b"]),
@@ -109,7 +106,7 @@ def test_braces(pattern: str, expected: list[str]) -> None:
 
 def test_a_missing_shard_is_named(tmp_path: Path, png: Png) -> None:
     write_tar(tmp_path / "train-0.tar", {"a.png": png(0)})
-    with pytest.raises(DataError, match=r"no file '.*train-1.tar', '.*train-2.tar'. Shards that are missing"):
+    with pytest.raises(DataError, match=r"no file '.*train-1.tar', '.*train-2.tar'. Restore missing shards"):
         load(tmp_path / "train-{0..2}.tar")
     with pytest.raises(DataError, match="no file"):
         load(tmp_path / "none-*.tar")
@@ -155,19 +152,25 @@ def test_class_names_beside_the_shards(tmp_path: Path, png: Png) -> None:
     assert load(tmp_path / "train" / "1.tar").classes == ("dog",)
 
 
+def test_lists_are_several_classes_per_image(tmp_path: Path, png: Png) -> None:
+    members = {"a.png": png(0), "a.json": b'{"label": [1, 0]}', "b.png": png(1), "b.json": b'{"label": []}'}
+    images = load(write_tar(tmp_path / "0.tar", {**members, "c.png": png(2)}))
+    assert (images.classes, images.labels.tolist()) == (("0", "1"), [[1, 1], [0, 0], [-1, -1]])
+    (tmp_path / "classnames.txt").write_text("cat\ndog\n")
+    assert load(tmp_path / "0.tar").label_names(0) == ("cat", "dog")
+    write_tar(tmp_path / "0.tar", {**members, "d.png": png(2), "d.cls": b"1"})
+    with pytest.raises(
+        DataError, match="the label of some samples is a list, but not that of 'd'; give all of them lists"
+    ):
+        load(tmp_path / "0.tar")
+
+
 def test_numbers_may_be_sparse_where_they_have_names(tmp_path: Path, png: Png) -> None:
     write_tar(tmp_path / "0.tar", {"a.png": png(0), "a.cls": b"7"})
     with pytest.raises(DataError, match="only 1 of these 8 classes"):
         load(tmp_path / "0.tar")
     (tmp_path / "classnames.txt").write_text("\n".join("abcdefghij"))
     assert labelled(load(tmp_path / "0.tar")) == {"a": "h"}
-
-
-def test_a_class_that_train_lacks_is_refused(tmp_path: Path, png: Png) -> None:
-    write_tar(tmp_path / "train-0.tar", {"a.png": png(0), "a.cls": b"0"})
-    write_tar(tmp_path / "test-0.tar", {"b.png": png(1), "b.cls": b"1"})
-    with pytest.raises(DataError, match="train lacks the class '1' of val or test"):
-        load(tmp_path / "{train,test}-0.tar")
 
 
 def test_a_name_that_comes_twice_in_a_shard_is_set_aside(tmp_path: Path, png: Png) -> None:
@@ -192,8 +195,8 @@ def test_bad_samples_are_set_aside_by_name(tmp_path: Path, png: Png) -> None:
             "deep-json.json": b"[" * 100_000,
             "list-json.png": png(1),
             "list-json.json": b"[]",
-            "several.png": png(1),
-            "several.json": b'{"label": [1, 2]}',
+            "nested.png": png(1),
+            "nested.json": b'{"label": [1, [2]]}',
             "long.png": png(1),
             "long.cls": b"1" * 1_000_001,
             "bytes.png": png(1),
@@ -213,7 +216,7 @@ def test_bad_samples_are_set_aside_by_name(tmp_path: Path, png: Png) -> None:
         "bad-json": "its label cannot be read, in 0.tar",
         "deep-json": "its label cannot be read, in 0.tar",
         "list-json": "its json is no object, in 0.tar",
-        "several": "its label is a list; one class each is needed, in 0.tar",
+        "nested": "its label holds a list; classes are text or whole numbers, in 0.tar",
         "long": "cls has 1,000,001 bytes, more than the allowed 1,000,000, in 0.tar",
         "bytes": "its label cannot be read, in 0.tar",
         "digits": "its label has more than 1000 letters, or is no Unicode text, in 0.tar",
@@ -349,8 +352,7 @@ def test_fuzzed_shards_do_not_escape(tmp_path: Path, png: Png) -> None:
         fuzzed[rng.integers(0, len(whole) // 2, 30)] = rng.integers(0, 256, 30)
         (tmp_path / "0.tar").write_bytes(fuzzed.tobytes())
         index = shards.index_shard(str(tmp_path / "0.tar"))
-        assert len(index.names) == len(index.starts) == len(index.lengths) == len(index.cells)
-        assert all(start + length <= len(whole) for start, length in zip(index.starts, index.lengths, strict=True))
+        assert all(start + length <= len(whole) for _, start, length, _ in index.images)
 
 
 def test_an_index_is_remembered_until_the_shard_changes(
@@ -370,9 +372,11 @@ def test_an_index_is_remembered_until_the_shard_changes(
     assert len(reads) == 3
     assert (first.keys, first.classes, first.set_aside) == (second.keys, second.classes, second.set_aside)
     assert second.read(0) == png(0)
+    assert labelled(load(write_tar(tmp_path / "1.tar", {"n.png": png(2), "n.json": b'{"label": NaN}'}))) == {"n": None}
+    reads.pop()
     write_tar(path, {"c.png": png(1)})
     assert load(path).keys == ("c",) and len(reads) == 4
-    for damaged in (b"", b"{", b"[]", b'{"format": 3}', b'{"format": 3, "state": [], "names": []}'):
+    for damaged in (b"", b"{", b"[]", b'{"format": 4}', b'{"format": 4, "state": [], "names": []}'):
         for file in (own_cache / "shards").iterdir():
             file.write_bytes(damaged)
         assert load(path).keys == ("c",)
@@ -385,8 +389,3 @@ def test_a_shard_that_shrinks_costs_its_images(tmp_path: Path, png: Png) -> None
     with pytest.raises(OSError, match="shorter than it was"):
         images.read(1)
     assert len(set(images.digests)) == 2
-
-
-def test_worker_processes_read_shards(tmp_path: Path, png: Png) -> None:
-    copy = pickle.loads(pickle.dumps(load(write_tar(tmp_path / "0.tar", {"a.png": png(0)}))))  # noqa: S301
-    assert copy.read(0) == png(0)

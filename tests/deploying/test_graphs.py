@@ -17,8 +17,8 @@ from torch import Tensor, nn
 import gpt4image
 import trained_runs
 from gpt4image.base.errors import ExportError
+from gpt4image.deploying.exported_model import ExportedModel
 from gpt4image.deploying.graphs import write_onnx, write_torch_export
-from gpt4image.deploying.leaving import LeavingModel
 from gpt4image.deploying.loading import Classifier, load_classifier
 from gpt4image.deploying.metadata import EXTRA_FILE
 from gpt4image.evaluating.run_model import load_run_model
@@ -30,35 +30,35 @@ ODD = ("dés \u2028 ' \"", "b\\n", "\U0001f408")
 
 
 @pytest.fixture(scope="module")
-def leaving(tmp_path_factory: pytest.TempPathFactory) -> LeavingModel:
+def exported(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
     folder = tmp_path_factory.mktemp("graphs")
     spec = trained_runs.write_pictures(folder / "pictures")
     run = trained_runs.trained(spec, folder / "run", **trained_runs.FAMILIES["vit-small-stem"], epochs=1)
-    return LeavingModel(run_dir=run, model=load_run_model(run, None, ODD), classes=ODD)
+    return ExportedModel(run_dir=run, model=load_run_model(run, None, ODD), classes=ODD)
 
 
 def images(count: int) -> np.ndarray:
     return np.random.default_rng(count).random((count, 3, 32, 32), dtype=np.float32)
 
 
-def expected(leaving: LeavingModel, batch: np.ndarray) -> np.ndarray:
-    mean, std = (np.reshape(values, (3, 1, 1)) for values in (leaving.preprocessing.mean, leaving.preprocessing.std))
+def expected(exported: ExportedModel, batch: np.ndarray) -> np.ndarray:
+    mean, std = (np.reshape(values, (3, 1, 1)) for values in (exported.preprocessing.mean, exported.preprocessing.std))
     inputs = torch.from_numpy(((batch - mean) / std).astype(np.float32))
     with torch.inference_mode():
-        return leaving.model.backbone(inputs).softmax(dim=1).numpy()
+        return exported.model.backbone(inputs).softmax(dim=1).numpy()
 
 
-def assert_same_for_any_number(classifier: Classifier, leaving: LeavingModel) -> None:
+def assert_same_for_any_number(classifier: Classifier, exported: ExportedModel) -> None:
     assert classifier.classes == ODD
     for count in (1, 2, 7):
         found = classifier.probabilities(images(count))
-        np.testing.assert_allclose(found, expected(leaving, images(count)), atol=1e-6)
+        np.testing.assert_allclose(found, expected(exported, images(count)), atol=1e-6)
 
 
-def test_a_torch_export_file_holds_no_pickle_and_no_path(leaving: LeavingModel, tmp_path: Path) -> None:
-    assert_same_for_any_number(write_torch_export(tmp_path / "model.pt2", leaving), leaving)
+def test_a_torch_export_file_holds_no_pickle_and_no_path(exported: ExportedModel, tmp_path: Path) -> None:
+    assert_same_for_any_number(write_torch_export(tmp_path / "model.pt2", exported), exported)
     module = torch.export.load(tmp_path / "model.pt2").module()  # the test wrote it
-    np.testing.assert_allclose(module(torch.from_numpy(images(7))).detach(), expected(leaving, images(7)), atol=1e-6)
+    np.testing.assert_allclose(module(torch.from_numpy(images(7))).detach(), expected(exported, images(7)), atol=1e-6)
     with zipfile.ZipFile(tmp_path / "model.pt2") as archive:
         files = {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
     assert files["data/sample_inputs/model.pt"] == b""
@@ -70,10 +70,10 @@ def test_a_torch_export_file_holds_no_pickle_and_no_path(leaving: LeavingModel, 
 
 
 @pytest.mark.slow
-def test_an_onnx_file_says_what_it_is_and_no_path(leaving: LeavingModel, tmp_path: Path) -> None:
+def test_an_onnx_file_says_what_it_is_and_no_path(exported: ExportedModel, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx", reason="pip install 'gpt4image[onnx]'")
-    write_onnx(tmp_path / "model.onnx", leaving)
-    assert_same_for_any_number(load_classifier(tmp_path / "model.onnx"), leaving)
+    write_onnx(tmp_path / "model.onnx", exported)
+    assert_same_for_any_number(load_classifier(tmp_path / "model.onnx"), exported)
     content = (tmp_path / "model.onnx").read_bytes()
     assert b"site-packages" not in content and str(Path(gpt4image.__file__).parents[1]).encode() not in content
     graph: Any = onnx.load_from_string(content).graph
@@ -90,15 +90,15 @@ class Deciding(nn.Module):
 
 
 @pytest.mark.parametrize("write", [write_torch_export, write_onnx])
-def test_what_cannot_be_traced_is_refused(write: Any, leaving: LeavingModel, tmp_path: Path) -> None:
-    other = replace(leaving, model=replace(leaving.model, backbone=Deciding()))
+def test_what_cannot_be_traced_is_refused(write: Any, exported: ExportedModel, tmp_path: Path) -> None:
+    other = replace(exported, model=replace(exported.model, backbone=Deciding()))
     with pytest.raises(ExportError, match=r"torch.export cannot trace test_vit: .* Use --format timm"):
         write(tmp_path / "model.pt2", other)
 
 
-def test_the_source_names_the_weights_not_the_folder(leaving: LeavingModel) -> None:
-    text = leaving.metadata.to_json()
-    assert str(leaving.run_dir) not in text
-    digest = hashlib.sha256((leaving.run_dir / "model.safetensors").read_bytes()).hexdigest()
+def test_the_source_names_the_weights_not_the_folder(exported: ExportedModel) -> None:
+    text = exported.metadata.to_json()
+    assert str(exported.run_dir) not in text
+    digest = hashlib.sha256((exported.run_dir / "model.safetensors").read_bytes()).hexdigest()
     assert json.loads(text)["source"]["weights_sha256"] == digest
     assert json.loads(text)["source"]["model"] == "test_vit"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +268,47 @@ def onnx_file(path: Path, text: str | None, side: int = 32) -> Path:
     return path
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links of POSIX")
+def test_an_onnx_file_reads_no_file_outside_of_its_folder(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="pip install 'gpt4image[onnx]'")
+    folder, outside = tmp_path / "model", tmp_path / "outside.bin"
+    folder.mkdir()
+    np.zeros(6, np.float32).tofile(outside)
+    (folder / "link.bin").symlink_to(outside)
+    file = onnx_file(folder / "model.onnx", Metadata(classes=("a", "b"), preprocessing=HOW).to_json())
+    for place in ("../outside.bin", str(outside), "link.bin"):
+        model = onnx.load(file, load_external_data=False)
+        weights = next(tensor for tensor in model.graph.initializer if tensor.name == "weights")
+        for field in ("float_data", "raw_data", "external_data"):
+            weights.ClearField(field)
+        weights.data_location = onnx.TensorProto.EXTERNAL
+        weights.external_data.add(key="location", value=place)
+        file.write_bytes(model.SerializeToString())
+        with pytest.raises(ModelError, match="cannot be loaded by onnxruntime"):
+            load_classifier(file)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [b"[" * 100_000, b'{"__metadata__": {"state": "' + b"[" * 100_000 + b'"}}', bytes([255]), b"{}" + b" " * 8],
+    ids=["nested", "state nested", "no UTF-8", "empty"],
+)
+def test_a_hostile_header_of_weights_is_named(small_run: Path, tmp_path: Path, header: bytes) -> None:
+    run = Path(shutil.copytree(small_run, tmp_path / "run"))
+    for length in (len(header), 2**60):
+        (run / runs.MODEL).write_bytes(length.to_bytes(8, "little") + header)
+        with pytest.raises(Gpt4ImageError, match=r"safetensors|header|do not belong together"):
+            load_classifier(run)
+
+
+@pytest.mark.parametrize("classes", [None, [], {"a": 1}, "abc", [1, 2, 3]])
+def test_class_names_that_are_none_are_named(small_run: Path, tmp_path: Path, classes: Any) -> None:
+    run = Path(shutil.copytree(small_run, tmp_path / "run"))
+    write_json(run / runs.RUN, read_json(run / runs.RUN) | {"classes": classes})
+    with pytest.raises(RunError, match=r"run\.json is damaged: its classes are no list of names"):
+        load_classifier(run)
+
+
 def test_an_onnx_file_must_say_what_it_takes(tmp_path: Path) -> None:
     right = Metadata(classes=("a", "b\u202e\n"), preprocessing=HOW, source={"run": "x"})
     classifier = load_classifier(onnx_file(tmp_path / "a.onnx", right.to_json()), threads=1)
@@ -277,6 +319,10 @@ def test_an_onnx_file_must_say_what_it_takes(tmp_path: Path) -> None:
     wrong = {
         "`gpt4image export` did not write it": None,
         "malformed": "{",
+        "malformed .maximum recursion": "[" * 100_000,
+        "malformed .(int too large|integer).*": json.dumps(
+            known | {"preprocessing": {**known["preprocessing"], "std": [10**400] * 3}}
+        ),
         "is of format 2": json.dumps(known | {"format": 2}),
         r"malformed \('preprocessing'\)": json.dumps({key: known[key] for key in ("format", "classes", "source")}),
         "malformed .classes or source.": json.dumps(known | {"classes": [1, 2]}),

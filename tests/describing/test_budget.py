@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.base.errors import ConfigError, DescriberError
 from gpt4image.describing.budget import Budget
-from gpt4image.describing.describers import Answer, Request
+from gpt4image.describing.describers.base import Answer, Request
 from gpt4image.describing.prices import FREE, Price
-from gpt4image.describing.prompts import PROMPTS
 
 PRICE = Price(1.0, 4.0)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import random
 import signal
 import subprocess
 import sys
@@ -21,14 +20,15 @@ import numpy as np
 import pytest
 
 import gpt4image.describing.describe
+from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.base.errors import ConfigError, ModelError, StoreError
 from gpt4image.config import DescribeConfig
 from gpt4image.data.image_set import ImageSet, MemorySource
 from gpt4image.describing.describe import describe
-from gpt4image.describing.describers import DESCRIBERS, Answer, Report, Request
+from gpt4image.describing.describers.base import Answer, Report, Request
+from gpt4image.describing.describers.registry import DESCRIBERS
 from gpt4image.describing.prices import FREE, Price
-from gpt4image.describing.prompts import PROMPTS
 
 
 def image_set(count: int, **others: Any) -> ImageSet:
@@ -160,11 +160,6 @@ def test_an_answer_that_is_no_description_is_asked_once_more_and_then_set_aside_
     assert run(Scripted(ok), image_set(8), retry_rejected=True).summary["described"] == 1
 
 
-def test_what_always_answers_the_same_is_not_asked_again(run: Any) -> None:
-    describer = Scripted(lambda request: Answer(request=request, text="I cannot help with that."), repeatable=True)
-    assert run(describer, image_set(4)).summary["rejected"] == 3 and len(describer.asked) == 3
-
-
 def test_half_of_a_surrogate_pair_costs_no_answer(run: Any, tmp_path: Path) -> None:
     def told(request: Request) -> Answer:
         if request.keys[0] == "k1":
@@ -176,11 +171,6 @@ def test_half_of_a_surrogate_pair_costs_no_answer(run: Any, tmp_path: Path) -> N
     with DescriptionStore(tmp_path / "a.db") as store:
         kept = {(row.text, row.finish_reason) for row in store.descriptions()}
     assert kept == {(f"{key}: \U0001f600 and \ufffd", "\ufffd") for key in ("k0", "k2")}
-
-
-def test_which_flaws_are_refused_is_a_choice(run: Any) -> None:
-    refusal = Scripted(lambda request: Answer(request=request, text="I'm sorry, but I can't assist with that."))
-    assert run(refusal, image_set(4), reject=()).summary["described"] == 3
 
 
 def test_several_prompts_and_samples_are_results_of_their_own(run: Any, tmp_path: Path) -> None:
@@ -198,13 +188,10 @@ def test_several_prompts_and_samples_are_results_of_their_own(run: Any, tmp_path
     assert (fewer["already_described"], fewer["described"], fewer["without_description"]) == (6, 2, 0)
     with pytest.raises(ConfigError, match="each name once"):
         run(Scripted(told), image_set(4), prompt=("paper", "paper"))
+    with pytest.raises(ConfigError, match="nothing is known to ask"):
+        run(Scripted(told), image_set(4), prompt="my own name")
     with pytest.raises(ConfigError, match="every answer would be the same"):
         run(Scripted(told, repeatable=True), image_set(4), samples=2)
-
-
-def test_a_prompt_without_text_is_only_for_replayed_files(run: Any) -> None:
-    with pytest.raises(ConfigError, match="nothing is known to ask"):
-        run(Scripted(ok), image_set(4), prompt="my own name")
 
 
 @pytest.mark.parametrize("group", [1, 3, 50])
@@ -225,11 +212,6 @@ def test_the_budget_is_never_overrun_and_nearly_used_up(run: Any, group: int) ->
     assert rest.summary["without_description"] == 0 and "stopped_by" not in rest.summary
 
 
-def test_money_cannot_be_limited_without_a_price(run: Any) -> None:
-    with pytest.raises(ConfigError, match="give --prices FILE"):
-        run(Scripted(ok, price=None), image_set(4), max_cost=1.0)
-
-
 def test_a_dry_run_asks_about_a_sample_keeps_it_and_estimates_the_rest(run: Any) -> None:
     def priced(request: Request) -> Answer:
         return Answer(request=request, text="fine", tokens_in=1000, tokens_out=100, cost_usd=0.0012, latency_s=4.0)
@@ -243,7 +225,7 @@ def test_a_dry_run_asks_about_a_sample_keeps_it_and_estimates_the_rest(run: Any)
     assert outcome.summary["estimate_seconds"] == 992 * 4 / 8
     assert outcome.text == (
         "The rest: 992 requests, 992,000 tokens in and 99,200 out, $1.19 ($1.19 to 1.19), "
-        "0:08:16 at the pace of the sample."
+        "0:08:16 at the speed of the sample."
     )
     again = Scripted(priced, price=Price(1.0, 2.0))
     assert run(again, image_set(1001), dry_run=True).summary["estimate_requests"] == 992 and not again.asked
@@ -287,13 +269,19 @@ def test_what_stops_the_describer_is_raised_after_its_answers_are_kept(run: Any,
         assert len(store.settled(PROMPTS["short"], Scripted.settings)) == 3
 
 
-def test_a_full_disk_stops_the_run_and_leaves_no_thread_behind(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_stops_the_run(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_store: DescriptionStore, _rows: Any) -> int:
         raise StoreError("the disk is full")
 
     monkeypatch.setattr(DescriptionStore, "add", full)
     with pytest.raises(StoreError, match="disk is full"):
         run(Scripted(ok), image_set(2000))
+
+
+def test_the_user_chooses_which_flaws_are_refused_and_only_chance_is_asked_again(run: Any) -> None:
+    refusal = Scripted(lambda request: Answer(request=request, text="I cannot help with that."), repeatable=True)
+    assert run(refusal, image_set(4)).summary["rejected"] == 3 and len(refusal.asked) == 3
+    assert run(refusal, image_set(4), retry_rejected=True, reject=()).summary["described"] == 3
 
 
 SLOW = textwrap.dedent("""
@@ -303,7 +291,8 @@ SLOW = textwrap.dedent("""
     import gpt4image.describing.describe as stage
     from gpt4image.config import DescribeConfig
     from gpt4image.data.image_set import ImageSet, MemorySource
-    from gpt4image.describing.describers import DESCRIBERS, Answer, Report
+    from gpt4image.describing.describers.base import Answer, Report
+    from gpt4image.describing.describers.registry import DESCRIBERS
 
     folder, delay = Path(sys.argv[1]), float(sys.argv[2])
     n = 400
@@ -335,42 +324,16 @@ SLOW = textwrap.dedent("""
 """)
 
 
-def start(folder: Path, delay: float) -> subprocess.Popen[str]:
-    words = [sys.executable, "-c", SLOW, str(folder), str(delay)]
+def test_ctrl_c_keeps_every_answer_and_ends_with_130(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", SLOW, str(tmp_path), "0.005"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     process.stdout.readline()
-    return process
-
-
-def paid(folder: Path) -> list[str]:
-    return (folder / "paid").read_text().split() if (folder / "paid").exists() else []
-
-
-def stored(folder: Path) -> list[str]:
-    with DescriptionStore(folder / "a.db") as store:
-        return [text.removeprefix("text of ") for _, text, _, _ in store.texts()]
-
-
-def test_kill_9_anywhere_loses_and_repeats_only_what_was_on_its_way(tmp_path: Path) -> None:
-    kills = 4
-    for seed in range(kills):
-        process = start(tmp_path, 0.002)
-        time.sleep(random.Random(seed).uniform(0.02, 0.35))
-        process.kill()
-        process.communicate()
-    process = start(tmp_path, 0.0)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 0 and "'without_description': 0" in out
-    assert sorted(stored(tmp_path)) == sorted(f"k{i}" for i in range(400))
-    assert len(paid(tmp_path)) - 400 <= kills  # one call is in flight at a time
-
-
-def test_ctrl_c_keeps_every_answer_and_ends_with_130(tmp_path: Path) -> None:
-    process = start(tmp_path, 0.005)
     time.sleep(0.4)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
     assert process.returncode == 130
-    assert 0 < len(paid(tmp_path)) < 400
-    assert sorted(stored(tmp_path)) == sorted(paid(tmp_path))
+    paid = (tmp_path / "paid").read_text().split()
+    assert 0 < len(paid) < 400
+    with DescriptionStore(tmp_path / "a.db") as store:
+        assert sorted(row.text for row in store.texts()) == sorted(f"text of {key}" for key in paid)

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from fault_proxy import image_of
 from gpt4image.cli import SET_ASIDE, main
 from openai_stub import Call, Reply, answer, serve
 
@@ -46,121 +45,6 @@ def with_gps(orientation: int) -> bytes:
     return exif.tobytes()
 
 
-# Odd, but pictures: each of these must be described.
-
-
-def cmyk(chance: random.Random) -> tuple[str, bytes]:
-    return "jpg", encoded(Image.fromarray(pixels(chance, 4), "CMYK"), "JPEG")
-
-
-def grey_of_16_bit(chance: random.Random) -> tuple[str, bytes]:
-    return "png", encoded(Image.fromarray(pixels(chance, 1, 65536, np.uint16)), "PNG")
-
-
-def palette(chance: random.Random) -> tuple[str, bytes]:
-    image = Image.fromarray(pixels(chance)).convert("P", palette=Image.Palette.ADAPTIVE, colors=16)
-    return "png", encoded(image, "PNG", transparency=3)
-
-
-def transparent(chance: random.Random) -> tuple[str, bytes]:
-    return "webp", encoded(Image.fromarray(pixels(chance, 4), "RGBA"), "WEBP", lossless=True)
-
-
-def animated(chance: random.Random) -> tuple[str, bytes]:
-    frames = [Image.fromarray(np.full((20, 30, 3), chance.randrange(256), np.uint8)) for _ in range(5)]
-    frames[0].putpixel((0, 0), (chance.randrange(256), chance.randrange(256), 7))
-    return "gif", encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
-
-
-def wrong_suffix(chance: random.Random) -> tuple[str, bytes]:
-    return "jpg", encoded(Image.fromarray(pixels(chance)), "PNG")
-
-
-def rotated_with_gps(chance: random.Random) -> tuple[str, bytes]:
-    return "jpg", encoded(Image.fromarray(pixels(chance)), "JPEG", exif=with_gps(chance.randint(2, 8)))
-
-
-def secret_in_png(chance: random.Random) -> tuple[str, bytes]:
-    return "png", encoded(Image.fromarray(pixels(chance)), "PNG", exif=with_gps(1))
-
-
-def secret_around_a_jpeg(chance: random.Random) -> tuple[str, bytes]:
-    """Upright and small: its picture may be sent as it is, but nothing else of it."""
-    data = encoded(Image.fromarray(pixels(chance)), "JPEG", comment=b"SECRET-CAMERA", exif=with_gps(1), dpi=(72, 72))
-    thumbnail = b"JFXX\x00\x13\x02\x02" + b"SECRET-CAMERA"[:12]
-    segment = b"\xff\xe0" + struct.pack(">H", 2 + len(thumbnail)) + thumbnail
-    return "jpg", data[:20] + segment + data[20:] + b"SECRET-CAMERA"
-
-
-def broken_exif(chance: random.Random) -> tuple[str, bytes]:
-    broken = b"Exif\x00\x00" + chance.randbytes(40)
-    return "jpg", encoded(Image.fromarray(pixels(chance)), "JPEG", exif=broken)
-
-
-def long_and_thin(chance: random.Random) -> tuple[str, bytes]:
-    rng = np.random.default_rng(chance.getrandbits(32))
-    return "png", encoded(Image.fromarray(rng.integers(0, 256, (1, 3000, 3), dtype=np.uint8)), "PNG")
-
-
-ODD = (
-    cmyk,
-    grey_of_16_bit,
-    palette,
-    transparent,
-    animated,
-    wrong_suffix,
-    rotated_with_gps,
-    secret_in_png,
-    secret_around_a_jpeg,
-    broken_exif,
-    long_and_thin,
-)
-
-# No pictures: none of these may be paid for.
-
-
-def nothing(chance: random.Random) -> tuple[str, bytes]:
-    return "png", b""
-
-
-def noise(chance: random.Random) -> tuple[str, bytes]:
-    return "jpg", chance.randbytes(chance.randint(1, 4000))
-
-
-def zeros(chance: random.Random) -> tuple[str, bytes]:
-    return "bmp", bytes(chance.randint(1, 4000))
-
-
-def page(chance: random.Random) -> tuple[str, bytes]:
-    return "png", f"<!doctype html><title>404 of {chance.random()}</title>".encode()
-
-
-def picture_in_svg(chance: random.Random) -> tuple[str, bytes]:
-    return "png", f'<svg xmlns="http://www.w3.org/2000/svg" width="{chance.random()}"/>'.encode()
-
-
-def bomb(chance: random.Random) -> tuple[str, bytes]:
-    """A valid PNG of a few hundred KB whose pixels would take a gigabyte."""
-    side = 20_000 + chance.randrange(100)
-    packed = zlib.compressobj(9)
-    rows = b"".join(packed.compress(bytes(side * 3 + 1)) for _ in range(30)) + packed.flush()
-    return "png", png(side, side, rows)
-
-
-def huge_header(chance: random.Random) -> tuple[str, bytes]:
-    """Dimensions of which the file could hold next to nothing."""
-    return "png", png(chance.randint(10**6, 2**31 - 1), chance.randint(10**6, 2**31 - 1), zlib.compress(bytes(100)))
-
-
-def half(chance: random.Random) -> tuple[str, bytes]:
-    """The first half of a file: of noise, so that its pixels are cut off."""
-    suffix, data = chance.choice([cmyk, grey_of_16_bit, wrong_suffix, rotated_with_gps])(chance)
-    return suffix, data[: len(data) // 2]
-
-
-HOPELESS = (nothing, noise, zeros, page, picture_in_svg, huge_header, half)
-
-
 def png(width: int, height: int, data: bytes) -> bytes:
     def chunk(name: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
@@ -169,10 +53,45 @@ def png(width: int, height: int, data: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
-def flipped(chance: random.Random) -> tuple[str, bytes]:
+def animated(chance: random.Random) -> bytes:
+    frames = [Image.fromarray(np.full((20, 30, 3), chance.randrange(256), np.uint8)) for _ in range(5)]
+    frames[0].putpixel((0, 0), (chance.randrange(256), chance.randrange(256), 7))
+    return encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+
+
+def palette(chance: random.Random) -> bytes:
+    image = Image.fromarray(pixels(chance)).convert("P", palette=Image.Palette.ADAPTIVE, colors=16)
+    return encoded(image, "PNG", transparency=3)
+
+
+def secret_around_a_jpeg(chance: random.Random) -> bytes:
+    """Upright and small: its picture may be sent as it is, but nothing else of it."""
+    data = encoded(Image.fromarray(pixels(chance)), "JPEG", comment=b"SECRET-CAMERA", exif=with_gps(1), dpi=(72, 72))
+    thumbnail = b"JFXX\x00\x13\x02\x02" + b"SECRET-CAMERA"[:12]
+    segment = b"\xff\xe0" + struct.pack(">H", 2 + len(thumbnail)) + thumbnail
+    return data[:20] + segment + data[20:] + b"SECRET-CAMERA"
+
+
+def plain(kind: str, **options: object) -> Callable[[random.Random], bytes]:
+    return lambda chance: encoded(Image.fromarray(pixels(chance)), kind, **options)
+
+
+def bomb(chance: random.Random) -> bytes:
+    """A valid PNG of a few hundred KB whose pixels would take a gigabyte."""
+    side = 20_000 + chance.randrange(100)
+    packed = zlib.compressobj(9)
+    return png(side, side, b"".join(packed.compress(bytes(side * 3 + 1)) for _ in range(30)) + packed.flush())
+
+
+def half(chance: random.Random) -> bytes:
+    """The first half of a file: of noise, so that its pixels are cut off."""
+    data = ODD[chance.choice(["cmyk.jpg", "16-bit.png", "wrong-suffix.jpg", "rotated.jpg"])](chance)
+    return data[: len(data) // 2]
+
+
+def flipped(chance: random.Random) -> bytes:
     """A picture with a few bytes changed, cut out or put in: it may or may not be one still."""
-    suffix, data = chance.choice(ODD)(chance)
-    changed = bytearray(data)
+    changed = bytearray(chance.choice(list(ODD.values()))(chance))
     for _ in range(chance.randint(1, 8)):
         position = chance.randrange(len(changed))
         match chance.randrange(3):
@@ -182,14 +101,45 @@ def flipped(chance: random.Random) -> tuple[str, bytes]:
                 del changed[position : position + chance.randint(1, 30)]
             case _:
                 changed[position:position] = chance.randbytes(chance.randint(1, 30))
-    return suffix, bytes(changed)
+    return bytes(changed)
 
 
-def written(root: Path, make: Callable[[random.Random], tuple[str, bytes]], number: int, chance: random.Random) -> str:
-    suffix, data = make(chance)
-    path = root / make.__name__ / f"{number:04}.{suffix}"
+Make = Callable[[random.Random], bytes]
+# Odd, but pictures: each of these must be described.
+ODD: dict[str, Make] = {
+    "cmyk.jpg": lambda chance: encoded(Image.fromarray(pixels(chance, 4), "CMYK"), "JPEG"),
+    "16-bit.png": lambda chance: encoded(Image.fromarray(pixels(chance, 1, 65536, np.uint16)), "PNG"),
+    "palette.png": palette,
+    "transparent.webp": lambda chance: encoded(Image.fromarray(pixels(chance, 4), "RGBA"), "WEBP", lossless=True),
+    "animated.gif": animated,
+    "wrong-suffix.jpg": plain("PNG"),
+    "rotated.jpg": lambda chance: plain("JPEG", exif=with_gps(chance.randint(2, 8)))(chance),
+    "secret.png": plain("PNG", exif=with_gps(1)),
+    "secret.jpg": secret_around_a_jpeg,
+    "broken-exif.jpg": lambda chance: plain("JPEG", exif=b"Exif\x00\x00" + chance.randbytes(40))(chance),
+    "thin.png": lambda chance: encoded(
+        Image.fromarray(np.frombuffer(chance.randbytes(9000), np.uint8).reshape(1, 3000, 3)), "PNG"
+    ),
+}
+# No pictures: none of these may be paid for.
+HOPELESS: dict[str, Make] = {
+    "nothing.png": lambda chance: b"",
+    "noise.jpg": lambda chance: chance.randbytes(chance.randint(1, 4000)),
+    "zeros.bmp": lambda chance: bytes(chance.randint(1, 4000)),
+    "page.png": lambda chance: f"<!doctype html><title>404 of {chance.random()}</title>".encode(),
+    "svg.png": lambda chance: f'<svg xmlns="http://www.w3.org/2000/svg" width="{chance.random()}"/>'.encode(),
+    # Dimensions of which the file could hold next to nothing.
+    "header.png": lambda chance: png(
+        chance.randint(10**6, 2**31 - 1), chance.randint(10**6, 2**31 - 1), zlib.compress(bytes(100))
+    ),
+    "half.jpg": half,
+}
+
+
+def written(root: Path, name: str, make: Make, number: int, chance: random.Random) -> str:
+    path = root / name / f"{number:04}{Path(name).suffix}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
+    path.write_bytes(make(chance))
     return path.relative_to(root).as_posix()
 
 
@@ -200,13 +150,14 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[
     chance = random.Random(0)
     keys: dict[str, list[str]] = {"odd": [], "hopeless": [], "flipped": []}
     for number in range(ODD_FILES):
-        keys["odd"].append(written(root, ODD[number % len(ODD)], number, chance))
+        keys["odd"].append(written(root, *list(ODD.items())[number % len(ODD)], number, chance))
     for number in range(DAMAGED_FILES):
         if number % 2:
-            keys["flipped"].append(written(root, flipped, number, chance))
+            keys["flipped"].append(written(root, "flipped.png", flipped, number, chance))
         else:
-            keys["hopeless"].append(written(root, HOPELESS[number // 2 % len(HOPELESS)], number, chance))
-    keys["hopeless"] += [written(root, bomb, number, chance) for number in range(3)]
+            kind = list(HOPELESS.items())[number // 2 % len(HOPELESS)]
+            keys["hopeless"].append(written(root, *kind, number, chance))
+    keys["hopeless"] += [written(root, "bomb.png", bomb, number, chance) for number in range(3)]
     return root, keys
 
 
@@ -224,8 +175,8 @@ def test_a_thousand_fuzzed_files_are_described_or_named_and_only_pictures_are_pa
     sent: list[bytes] = []
 
     def look(call: Call) -> Reply:
-        image = image_of(call.content)
-        if image is None:
+        image = call.image
+        if not image:
             raise RuntimeError("a call without an image")
         sent.append(image)
         return answer(f"A noisy picture that was sent as number {len(sent)} of those that were looked at.")

@@ -21,7 +21,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fault_proxy import image_of
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.config import DescribeConfig
 from openai_stub import Call, Reply, Stub, answer, serve
@@ -35,6 +34,7 @@ class Zygote:
 
     def __init__(self) -> None:
         environment = {**os.environ, "OPENAI_API_KEY": "sk-local", "OMP_NUM_THREADS": "1"}
+        environment["PYTHONPATH"] = os.pathsep.join(sys.path)  # of the helpers beside the rooms
         self._process = subprocess.Popen(
             [sys.executable, __file__],
             stdin=subprocess.PIPE,
@@ -80,8 +80,8 @@ class Chatty:
         self.calls: Counter[bytes] = Counter()
 
     def __call__(self, call: Call) -> Reply:
-        image = image_of(call.content)
-        if image is None:
+        image = call.image
+        if not image:
             raise RuntimeError("a call without an image")
         self.calls[image] += 1
         return answer(text_about(image), delay=self.chance.uniform(0.02, 0.05))

@@ -16,7 +16,7 @@ from gpt4image.artifacts.store import Description, DescriptionStore, Prompt, can
 from gpt4image.base.errors import StoreError
 from gpt4image.config import StatsConfig
 from gpt4image.data.image_set import NO_LABEL, ImageSet, MemorySource
-from gpt4image.describing.description_stats import class_names, describer_names, stats, stored_flaws
+from gpt4image.describing.description_stats import describer_names, stats, stored_flaws
 
 PAPER = Prompt("paper", 1, "Describe this image in detail.", class_conditioned=False)
 TOLD = Prompt("told", 1, "This is a {class_name}. Describe it.", class_conditioned=True)
@@ -76,6 +76,8 @@ def test_stats_count_what_is_there(tmp_path: Path, images: ImageSet) -> None:
     }
     assert summary["coverage"] == 0.6 and summary["class_named"] == round(2 / 3, 6)
     assert not {"cost_usd", "tokens_in", "truncated_share"} & summary.keys()
+    echo = result(images.digests[1], "This is a big dog. Describe it.", prompt=TOLD)
+    assert stored_flaws(echo, "big_dog") == ["echo"], "the class in a prompt is filled in before an answer is judged"
     json.dumps([summary, record])
 
 
@@ -126,31 +128,17 @@ def test_near_duplicates_are_counted_once_each(tmp_path: Path, images: ImageSet)
     assert sorted(row["count"] for row in outcome.record["repeated_texts"]) == [2, 2]
 
 
-def test_the_class_in_a_prompt_is_filled_in_before_an_answer_is_judged(images: ImageSet) -> None:
-    answer = result(images.digests[1], "This is a big dog. Describe it.", prompt=TOLD)
-    assert class_names(images)[images.digests[1]] == "big_dog" and images.digests[4] not in class_names(images)
-    assert stored_flaws(answer, "big_dog") == ["echo"]
-    assert stored_flaws(result("0" * 64, None, error="x"), None) == []
-
-
 def test_describers_have_short_names_that_tell_them_apart() -> None:
-    describers = [
-        MODEL,
-        {**MODEL, "temperature": 1.0},
-        {"kind": "replay", "file": "f"},
-        {"name": "Claude"},
-        {},
-        {"x": 1},
+    expected: list[tuple[dict[str, Any], str]] = [
+        (MODEL, "openai:m (temperature=0.5)"),
+        ({**MODEL, "temperature": 1.0}, "openai:m (temperature=1.0)"),
+        ({"kind": "replay", "file": "f"}, "replay:f"),
+        ({"name": "Claude"}, "Claude"),
+        ({}, "{}"),
+        ({"x": 1}, '{"x":1}'),
     ]
-    names = describer_names(describers)
-    assert [names[canonical_json(describer)] for describer in describers] == [
-        "openai:m (temperature=0.5)",
-        "openai:m (temperature=1.0)",
-        "replay:f",
-        "Claude",
-        "{}",
-        '{"x":1}',
-    ]
+    names = describer_names(describer for describer, _ in expected)
+    assert [names[canonical_json(describer)] for describer, _ in expected] == [name for _, name in expected]
 
 
 def test_texts_from_outside_do_not_act_on_the_terminal(tmp_path: Path, images: ImageSet) -> None:

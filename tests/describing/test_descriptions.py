@@ -103,7 +103,9 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str
 results = st.builds(
     Description,
     digest=st.sampled_from(image_set(4).digests),
-    prompt=st.builds(Prompt, st.sampled_from(["paper", "mine"]), st.integers(1, 3), st.text("ab{}"), st.booleans()),
+    prompt=st.builds(
+        Prompt, st.sampled_from(["paper", "mine", "my-attributes"]), st.integers(1, 3), st.text("ab{}"), st.booleans()
+    ),
     describer=st.dictionaries(st.sampled_from(["model", "t"]), st.one_of(st.text("xy"), st.integers(), st.booleans())),
     created=st.floats(0, 1e10),
     sample=st.integers(0, 2),
@@ -168,20 +170,6 @@ def test_every_bad_row_is_named_and_costs_no_good_one(tmp_path: Path, images: Im
     assert again.summary["added"] == 0 and again.summary["unchanged"] == 3
 
 
-def test_prompt_and_describer_are_kept_and_make_a_description_another_one(tmp_path: Path) -> None:
-    bring(tmp_path, [{"key": "k0", "description": "plain"}], prompt="paper", describer="Claude")
-    bring(tmp_path, [{"key": "k0", "description": "told"}], prompt="class-conditioned")
-    bring(tmp_path, [{"key": "k0", "description": "other"}], prompt="paper", describer="another")
-    with DescriptionStore(tmp_path / "a.db") as store:
-        assert [
-            (d.text, d.prompt.name, d.prompt.class_conditioned, d.describer["name"]) for d in store.descriptions()
-        ] == [
-            ("told", "class-conditioned", True, "imported"),
-            ("plain", "paper", False, "Claude"),
-            ("other", "paper", False, "another"),
-        ]
-
-
 def test_equal_files_under_several_keys_keep_the_text_of_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     twins = image_set(3, twins=True)
     monkeypatch.setattr(gpt4image.describing.descriptions, "load_image_set", lambda _spec: twins)
@@ -224,67 +212,25 @@ def test_a_csv_file_says_what_an_exported_row_says(tmp_path: Path, monkeypatch: 
     file = tmp_path / "d.csv"
     file.write_text(
         "key,description,prompt,prompt_text,class_conditioned,sample,cost_usd\n"
-        "k0,A cat.,mine,Tell of it.,TRUE,0,0.5\nk0,Some cat.,mine,Tell of it.,true,1,\n"
-        "k1,A dog.,mine,It is a {class_name}.,false,,\nk2,A fox.,mine,,perhaps,,\nk2,A fox.,mine,,,-1,\n",
-        "utf-8",
+        'k0,"A cat, asleep.",mine,Tell of it.,TRUE,0,0.5\nk0,Some cat.,mine,Tell of it.,true,1,\n'
+        "k1,A dog.,mine,It is a {class_name}.,false,,\nk2,A fox.,mine,,perhaps,,\nk2,A fox.,mine,,,-1,\n"
+        "k2,A fox, awake.,mine,,,,\n",
+        "utf-8-sig",
     )
     outcome = import_descriptions(ImportDescriptionsConfig(store=tmp_path / "a.db", file=file, data="memory"))
     assert [(item.name, item.reason) for item in outcome.set_aside] == [
         ("d.csv, row 4", "class_conditioned must be of type bool, got 'perhaps'"),
         ("d.csv, row 5", "sample is out of range: -1"),
+        ("d.csv, row 6", "more cells than columns; quote texts that hold a comma"),
     ]
     with DescriptionStore(tmp_path / "a.db") as store:
         rows = list(store.descriptions())
     assert {(row.text, row.sample, row.cost_usd) for row in rows} == {
-        ("A cat.", 0, 0.5),
+        ("A cat, asleep.", 0, 0.5),
         ("Some cat.", 1, None),
         ("A dog.", 0, None),
     }
     assert all(row.prompt.class_conditioned for row in rows), "a prompt with a place for the class tells it"
-
-
-def test_a_csv_file_has_the_columns_that_hold_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    images = image_set(3)
-    monkeypatch.setattr(gpt4image.describing.descriptions, "load_image_set", lambda _spec: images)
-    file = tmp_path / "d.csv"
-    file.write_text(
-        '\ufeffkey,description,prompt,note\nk0,"A cat, asleep.",paper,x\nk1,A dog.,,\nk2,A fox, awake.,,\n', "utf-8"
-    )
-    outcome = import_descriptions(ImportDescriptionsConfig(store=tmp_path / "a.db", file=file, data="memory"))
-    assert [(item.name, item.reason) for item in outcome.set_aside] == [
-        ("d.csv, row 3", "more cells than columns; quote texts that hold a comma")
-    ]
-    with DescriptionStore(tmp_path / "a.db") as store:
-        found = {(row.digest, row.text, row.prompt.name) for row in store.descriptions()}
-    assert found == {(images.digests[0], "A cat, asleep.", "paper"), (images.digests[1], "A dog.", "imported")}
-
-
-def test_mistakes_say_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="need --data"):
-        bring(tmp_path, [{"key": "k0", "description": "t"}], data=None)
-    with pytest.raises(DataError, match=r"no row belongs to memory.*'k0'"):
-        bring(tmp_path, [{"key": "x/1", "description": "t"}, {"key": "x/2", "description": "t"}])
-    with pytest.raises(ConfigError, match="no such file"):
-        import_descriptions(ImportDescriptionsConfig(store=tmp_path / "a.db", file=tmp_path / "none.jsonl"))
-    (tmp_path / "d.xlsx").write_text("key,description\n")
-    with pytest.raises(ConfigError, match="unknown kind"):
-        import_descriptions(ImportDescriptionsConfig(store=tmp_path / "a.db", file=tmp_path / "d.xlsx"))
-    (tmp_path / "d.csv").write_text("key,caption\nk0,t\n")
-    with pytest.raises(DataError, match="no column 'description', only key, caption"):
-        import_descriptions(ImportDescriptionsConfig(store=tmp_path / "a.db", file=tmp_path / "d.csv", data="memory"))
-    pyarrow.parquet.write_table(pyarrow.table({"key": ["k0"], "caption": ["t"]}), tmp_path / "d.parquet")
-    with pytest.raises(DataError, match="only key, caption"):
-        import_descriptions(ImportDescriptionsConfig(store=tmp_path / "a.db", file=tmp_path / "d.parquet"))
-    (tmp_path / "broken.parquet").write_bytes(b"PAR1 not really")
-    with pytest.raises(DataError, match="cannot be read as Parquet"):
-        import_descriptions(ImportDescriptionsConfig(store=tmp_path / "a.db", file=tmp_path / "broken.parquet"))
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(DataError, match="save_to_disk"):
-        import_descriptions(ImportDescriptionsConfig(store=tmp_path / "a.db", file=tmp_path / "folder"))
-    (tmp_path / "folder" / "precious").touch()
-    bring(tmp_path, [{"key": "k0", "description": "t"}])
-    with pytest.raises(ConfigError, match="would be written over"):
-        export_descriptions(ExportDescriptionsConfig(store=tmp_path / "a.db", file=tmp_path / "folder"))
 
 
 def test_export_adds_every_key_and_filters_by_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,49 +299,63 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_check_names_what_is_missing_extra_double_and_contradicting(tmp_path: Path) -> None:
+def test_check_names_what_is_missing_extra_double_and_contradicting(
+    tmp_path: Path, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skipped = SetAside(name="gone.jpg", reason="cannot be found: No such file or directory")
+    partial = dataclasses.replace(images, set_aside=(skipped,))
+    monkeypatch.setattr(gpt4image.describing.descriptions, "load_image_set", lambda _spec: partial)
+    bring(tmp_path, [{"digest": "ab" * 32, "description": "orphan"}], data=None)
+    with pytest.raises(StoreError, match="belongs to other images"):
+        check(CheckConfig(store=tmp_path / "a.db", data="memory"))
     bring(tmp_path, [{"key": f"k{number}", "description": "the same"} for number in range(2)])
-    bring(tmp_path, [{"key": "k2", "description": "one"}, {"digest": "ab" * 32, "description": "orphan"}])
+    bring(tmp_path, [{"key": "k2", "description": "one"}])
     bring(tmp_path, [{"key": "k2", "description": "another", "describer": "b"}])
     outcome = check(CheckConfig(store=tmp_path / "a.db", data="memory"))
     assert outcome.summary == {
         "images": 5,
         "images_described": 3,
         "images_without_description": 2,
-        "images_skipped": 0,
+        "images_skipped": 1,
         "descriptions_without_image": 1,
         "texts_of_several_images": 1,
         "images_with_conflicting_texts": 1,
     }
-    assert [item.name for item in outcome.set_aside] == ["k3", "k4"]
+    assert [item.name for item in outcome.set_aside] == ["gone.jpg", "k3", "k4"]
     for name in ("ab" * 32, "'the same'", "'k2'"):
         assert name in outcome.text
 
 
-def test_check_names_what_was_skipped_when_the_set_was_loaded(
-    tmp_path: Path, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+def parquet(path: Path) -> None:
+    pyarrow.parquet.write_table(pyarrow.table({"key": ["k0"], "caption": ["t"]}), path)
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "error", "message"),
+    [
+        ("none.jsonl", lambda path: None, ConfigError, "no such file"),
+        ("d.xlsx", lambda path: path.touch(), ConfigError, "unknown kind"),
+        ("d.csv", lambda path: path.write_text("key,caption\nk0,t\n"), DataError, "no column 'description', only key"),
+        ("d.parquet", parquet, DataError, "only key, caption"),
+        ("d.parquet", lambda path: path.write_bytes(b"PAR1 not really"), DataError, "cannot be read as Parquet"),
+        ("folder", lambda path: path.mkdir(), DataError, "save_to_disk"),
+    ],
+)
+def test_files_that_cannot_be_imported_are_named(
+    tmp_path: Path, name: str, make: Any, error: type[Exception], message: str
 ) -> None:
-    skipped = SetAside(name="gone.jpg", reason="cannot be found: No such file or directory")
-    partial = dataclasses.replace(images, set_aside=(skipped,))
-    monkeypatch.setattr(gpt4image.describing.descriptions, "load_image_set", lambda _spec: partial)
-    bring(tmp_path, [{"key": f"k{number}", "description": f"text {number}"} for number in range(5)])
-    outcome = check(CheckConfig(store=tmp_path / "a.db", data="memory"))
-    assert outcome.summary["images_skipped"] == 1
-    assert outcome.set_aside == (skipped,)
+    make(tmp_path / name)
+    with pytest.raises(error, match=message):
+        import_descriptions(ImportDescriptionsConfig(store=tmp_path / "a.db", file=tmp_path / name, data="memory"))
 
 
-def test_check_refuses_a_store_of_other_images(tmp_path: Path) -> None:
-    bring(tmp_path, [{"digest": "ab" * 32, "description": "orphan"}], data=None)
-    with pytest.raises(StoreError, match="belongs to other images"):
-        check(CheckConfig(store=tmp_path / "a.db", data="memory"))
-
-
-def test_a_prompt_that_is_called_nearly_as_one_of_ours_is_imported(tmp_path: Path) -> None:
-    prompt = Prompt("my-attributes", 2, "What has it?", class_conditioned=True)
-    with DescriptionStore(tmp_path / "a.db", write=True) as store:
-        store.add([Description(digest="0" * 64, prompt=prompt, describer={"name": "x"}, text="a cat", created=1.0)])
-    export_descriptions(ExportDescriptionsConfig(store=tmp_path / "a.db", file=tmp_path / "all.jsonl"))
-    outcome = import_descriptions(ImportDescriptionsConfig(store=tmp_path / "b.db", file=tmp_path / "all.jsonl"))
-    assert (outcome.summary["added"], outcome.set_aside) == (1, ())
-    with DescriptionStore(tmp_path / "b.db") as store:
-        assert [row.prompt for row in store.descriptions()] == [prompt]
+def test_mistakes_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="need --data"):
+        bring(tmp_path, [{"key": "k0", "description": "t"}], data=None)
+    with pytest.raises(DataError, match=r"no row belongs to memory.*'k0'"):
+        bring(tmp_path, [{"key": "x/1", "description": "t"}, {"key": "x/2", "description": "t"}])
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "precious").touch()
+    bring(tmp_path, [{"key": "k0", "description": "t"}])
+    with pytest.raises(ConfigError, match="would be written over"):
+        export_descriptions(ExportDescriptionsConfig(store=tmp_path / "a.db", file=tmp_path / "folder"))

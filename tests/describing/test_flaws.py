@@ -98,13 +98,7 @@ def test_empty_has_no_letters(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
-    [
-        "<think>The user wants",
-        "\n<think>A dog, I think.</think>\n\nA dog.",
-        "<Thinking> Let me see",
-        "◁think▷Hm. A cat",
-    ],
+    "text", ["<think>The user wants", "\n<think>A dog.</think>\n\nA dog.", "<Thinking> Let me", "◁think▷Hm. A cat"]
 )
 def test_thoughts_where_the_answer_should_begin_are_none(text: str) -> None:
     assert "empty" in found(text)
@@ -140,6 +134,8 @@ def test_what_the_server_kept_back_is_a_refusal(reason: str) -> None:
 )
 def test_the_prompt_given_back_is_an_echo(text: str) -> None:
     assert found(text) == {"echo"}
+    turns = (*ASKED, "What else can be seen?")
+    assert all(found(echo, turns=turns) == {"echo"} for echo in (text, turns[1], "\n\n".join(turns)))
 
 
 @pytest.mark.parametrize(
@@ -149,11 +145,6 @@ def test_an_answer_that_shares_words_with_the_prompt_is_no_echo(text: str) -> No
     assert "echo" not in found(text)
     assert "echo" not in found(text, turns=("A photo of a cat",))
     assert "echo" not in found("A dog.", turns=("What is this? One of: a cat, a dog, a bird.",))
-
-
-def test_every_turn_may_be_echoed() -> None:
-    turns = ("Describe this image.", "What else can be seen?")
-    assert all(found(text, turns=turns) == {"echo"} for text in (*turns, "\n\n".join(turns)))
 
 
 @pytest.mark.parametrize(
@@ -207,19 +198,20 @@ def test_cut_off_and_stock_openings_are_found() -> None:
     assert not found("Surely a cat on a poster with the image of a dog, of course.")
 
 
-@pytest.mark.parametrize("file", ["descriptions-plain.jsonl", "descriptions-class-conditioned.jsonl"])
-@pytest.mark.parametrize("folder", ["cifar10", "openmoji"])
-def test_no_real_description_would_be_thrown_away(shared_data: Path, folder: str, file: str) -> None:
-    texts = [json.loads(line)["description"] for line in (shared_data / folder / file).read_text().splitlines()]
+def require_no_flaw(text: str) -> None:
+    texts = [json.loads(line)["description"] for line in text.splitlines()]
     assert len(texts) > 1500
     assert [text for text in texts if found(text)] == []
 
 
 def test_no_packaged_description_would_be_thrown_away() -> None:
-    packaged = files("gpt4image") / "packaged" / "openmoji" / "descriptions-plain.jsonl"
-    texts = [json.loads(line)["description"] for line in packaged.read_text(encoding="utf-8").splitlines()]
-    assert len(texts) > 1500
-    assert [text for text in texts if found(text)] == []
+    require_no_flaw((files("gpt4image") / "packaged" / "openmoji" / "descriptions-plain.jsonl").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("file", ["descriptions-plain.jsonl", "descriptions-class-conditioned.jsonl"])
+@pytest.mark.parametrize("folder", ["cifar10", "openmoji"])
+def test_no_real_description_would_be_thrown_away(shared_data: Path, folder: str, file: str) -> None:
+    require_no_flaw((shared_data / folder / file).read_text())
 
 
 any_text = st.text(max_size=300)

@@ -173,25 +173,10 @@ def test_the_sample_is_seeded_and_what_is_wrong_has_a_place_in_it(tmp_path: Path
     assert len(keys_of(page_of(tmp_path, []))) == 40
     for limit in (1, 2, 3):
         assert len(keys_of(page_of(tmp_path, [], limit=limit))) == limit
-
-
-def test_where_little_is_good_the_flawed_fill_the_page(tmp_path: Path, images: ImageSet) -> None:
-    rows = [result(digest, f"The image shows {GOOD}") for digest in images.digests[:20]]
-    page = page_of(tmp_path, [*rows, result(images.digests[20], GOOD)], limit=10)
-    assert len(keys_of(page)) == 10 and "k20" in keys_of(page)
-
-
-def test_one_flaw_or_prompt_alone(tmp_path: Path, images: ImageSet) -> None:
-    other = Prompt("other", 1, "Describe.", class_conditioned=False)
-    rows = [
-        result(images.digests[0], GOOD),
-        result(images.digests[1], GOOD, finish_reason="length"),
-        result(images.digests[2], REFUSAL, error="refusal"),
-        result(images.digests[3], GOOD, prompt=other),
-    ]
-    assert keys_of(page_of(tmp_path, rows, flaw="truncated")) == ["k1"]
-    assert keys_of(page_of(tmp_path, [], flaw="refusal")) == ["k2"]
-    assert keys_of(page_of(tmp_path, [], prompt="other")) == ["k3"]
+    few_are_good = [result(digest, f"The image shows {GOOD}") for digest in images.digests[:20]]
+    (tmp_path / "few").mkdir()
+    page = page_of(tmp_path / "few", [*few_are_good, result(images.digests[20], GOOD)], limit=10)
+    assert len(keys_of(page)) == 10 and "k20" in keys_of(page), "the flawed fill the page"
 
 
 def test_equal_images_share_a_card_and_broken_ones_have_no_picture(
@@ -208,13 +193,19 @@ def test_equal_images_share_a_card_and_broken_ones_have_no_picture(
     assert outcome.summary["images_shown"] == 2
 
 
-def test_without_the_images_the_texts_alone_are_shown(tmp_path: Path, images: ImageSet) -> None:
-    with DescriptionStore(tmp_path / "a.db", write=True) as store:
-        store.add([result(images.digests[0], "A red square."), result(images.digests[1], "A blue square.")])
-    outcome = view(ViewConfig(store=tmp_path / "a.db", out=tmp_path / "page.html"))
-    page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert keys_of(page) == sorted(images.digests[:2]) and "A red square." in page and "<img" not in page
-    assert outcome.summary["images_shown"] == 2 and not outcome.set_aside
+def test_one_flaw_one_prompt_or_only_texts(tmp_path: Path, images: ImageSet) -> None:
+    other = Prompt("other", 1, "Describe.", class_conditioned=False)
+    rows = [
+        result(images.digests[0], GOOD),
+        result(images.digests[1], GOOD, finish_reason="length"),
+        result(images.digests[2], REFUSAL, error="refusal"),
+        result(images.digests[3], GOOD, prompt=other),
+    ]
+    assert keys_of(page_of(tmp_path, rows, flaw="truncated")) == ["k1"]
+    assert keys_of(page_of(tmp_path, [], flaw="refusal")) == ["k2"]
+    assert keys_of(page_of(tmp_path, [], prompt="other")) == ["k3"]
+    page = page_of(tmp_path, [], data=None)
+    assert sorted(keys_of(page)) == sorted(images.digests[:4]) and GOOD in page and "<img" not in page
 
 
 def test_mistakes_say_what_to_do(tmp_path: Path, images: ImageSet) -> None:

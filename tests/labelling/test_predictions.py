@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from gpt4image.base.errors import TableError
 from gpt4image.base.files import read_json_lines
 from gpt4image.data.splits import flip_labels
-from gpt4image.encoding.text_encoders import load_text_encoder
-from gpt4image.labelling.label_noise import find_doubtful
+from gpt4image.encoding.text_encoders.registry import load_text_encoder
+from gpt4image.labelling.label_noise import suspected
 from gpt4image.labelling.predictions import predict_labels
 from gpt4image.labelling.text_classifier import Classification, classify
 from gpt4image.labelling.text_vectors import Texts
@@ -54,25 +54,25 @@ def log_loss(targets: NDArray, labels: NDArray) -> float:
 @pytest.mark.parametrize(("name", "kept", "floor"), [("photographs", 5, 0.87), ("pictograms", 5, 0.70)])
 def test_few_labels_name_the_rest(request, name: str, kept: int, floor: float):
     vectors, labels, n_classes = request.getfixturevalue(name)
-    found = []
+    accuracies = []
     for seed in range(2):
         order = np.random.default_rng(seed).permutation(len(labels))
         given = np.full_like(labels, -1)
         for label in range(n_classes):
             chosen = order[labels[order] == label][:kept]
             given[chosen] = label
-        read = predict_labels(Texts(vectors, np.ones(len(labels), bool)), given, n_classes, seed)
-        found.append(accuracy(read.probabilities[given < 0], labels[given < 0]))
-    assert np.mean(found) > floor
+        found = predict_labels(Texts(vectors, np.ones(len(labels), bool)), given, n_classes, seed)
+        accuracies.append(accuracy(found.probabilities[given < 0], labels[given < 0]))
+    assert np.mean(accuracies) > floor
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["photographs", "pictograms"])
 def test_clean_labels_win(request, name: str):
     vectors, labels, n_classes = request.getfixturevalue(name)
-    read = predict_labels(Texts(vectors, np.ones(len(labels), bool)), labels, n_classes, 0)
-    assert read.noise.rate == 0.0
-    assert accuracy(blend(read.probabilities, labels, read.noise), labels) == 1.0
+    found = predict_labels(Texts(vectors, np.ones(len(labels), bool)), labels, n_classes, 0)
+    assert found.noise.rate == 0.0
+    assert accuracy(blend(found.probabilities, labels, found.noise), labels) == 1.0
 
 
 @pytest.mark.slow
@@ -81,12 +81,12 @@ def test_clean_labels_win(request, name: str):
 def test_wrong_labels_are_measured_and_mended(request, name: str, noise: float):
     vectors, labels, n_classes = request.getfixturevalue(name)
     given = flip_labels(labels, np.arange(len(labels)), noise, n_classes, 0)
-    read = predict_labels(Texts(vectors, np.ones(len(labels), bool)), given, n_classes, 0)
-    targets = blend(read.probabilities, given, read.noise)
-    assert read.noise.rate == pytest.approx(noise, abs=0.07)
-    assert accuracy(targets, labels) >= accuracy(read.probabilities, labels) - 0.01
+    found = predict_labels(Texts(vectors, np.ones(len(labels), bool)), given, n_classes, 0)
+    targets = blend(found.probabilities, given, found.noise)
+    assert found.noise.rate == pytest.approx(noise, abs=0.07)
+    assert accuracy(targets, labels) >= accuracy(found.probabilities, labels) - 0.01
     assert accuracy(targets, labels) > accuracy(np.eye(n_classes)[given], labels) + 0.08
-    fixed = blend(read.probabilities, given, read.noise, trust=1.0 - read.noise.rate)
+    fixed = blend(found.probabilities, given, found.noise, trust=1.0 - found.noise.rate)
     assert log_loss(targets, labels) < log_loss(fixed, labels)
 
 
@@ -95,8 +95,8 @@ def test_wrong_labels_are_measured_and_mended(request, name: str, noise: float):
 def test_planted_wrong_labels_are_found(request, name: str, precision: float, recall: float):
     vectors, labels, n_classes = request.getfixturevalue(name)
     given = flip_labels(labels, np.arange(len(labels)), 0.2, n_classes, 0)
-    read = predict_labels(Texts(vectors, np.ones(len(labels), bool)), given, n_classes, 0)
-    found, planted = find_doubtful(read.probabilities, given), given != labels
+    predicted = predict_labels(Texts(vectors, np.ones(len(labels), bool)), given, n_classes, 0)
+    found, planted = suspected(predicted.probabilities, given), given != labels
     assert (found & planted).sum() / found.sum() > precision
     assert (found & planted).sum() / planted.sum() > recall
 
@@ -108,8 +108,8 @@ def test_texts_that_say_little_do_not_cost_clean_labels(photographs, signal: flo
     rng = np.random.default_rng(0)
     other = vectors[rng.permutation(len(vectors))] if signal == 0 else rng.standard_normal(vectors.shape) / 384**0.5
     weak = (signal * vectors + (1 - signal) * other).astype(np.float32)
-    read = predict_labels(Texts(weak, np.ones(len(labels), bool)), labels, n_classes, 0)
-    assert read.noise.rate == 0.0
+    found = predict_labels(Texts(weak, np.ones(len(labels), bool)), labels, n_classes, 0)
+    assert found.noise.rate == 0.0
 
 
 @pytest.mark.slow
@@ -139,21 +139,18 @@ def test_the_facts_are_those_of_the_classifier_that_was_fitted_last(monkeypatch:
         return fits[-1]
 
     monkeypatch.setattr("gpt4image.labelling.predictions.classify", remembered)
-    read = predict_labels(Texts(vectors, np.ones(320, bool), np.eye(4, 8, dtype=np.float32)), given, 4, 0)
-    assert read.noise.transition is not None
+    found = predict_labels(Texts(vectors, np.ones(320, bool), np.eye(4, 8, dtype=np.float32)), given, 4, 0)
+    assert found.noise.transition is not None
     assert len({(fit.c, fit.names) for fit in fits}) > 1
-    assert (read.c, read.names) == (fits[-1].c, fits[-1].names)
-    assert np.array_equal(read.probabilities, fits[-1].probabilities)
+    assert (found.c, found.names) == (fits[-1].c, fits[-1].names)
+    assert np.array_equal(found.probabilities, fits[-1].probabilities)
 
 
-def test_two_classes_with_labels_are_needed():
-    with pytest.raises(TableError, match=r"labels of 1 class\(es\)"):
-        predict_labels(Texts(np.eye(4, dtype=np.float32), np.ones(4, bool)), np.array([0, 0, -1, -1]), 2, 0)
-
-
-def test_undescribed_images_have_no_probabilities():
+def test_two_classes_with_labels_are_needed_and_undescribed_images_have_no_probabilities():
     vectors = np.random.default_rng(0).standard_normal((20, 8)).astype(np.float32)
     described = np.arange(20) % 4 != 0
-    read = predict_labels(Texts(vectors, described), np.arange(20) % 2, 2, 0)
-    assert (read.probabilities.any(axis=1) == described).all()
-    assert not read.out_of_fold[~described].any()
+    found = predict_labels(Texts(vectors, described), np.arange(20) % 2, 2, 0)
+    assert (found.probabilities.any(axis=1) == described).all()
+    assert not found.out_of_fold[~described].any()
+    with pytest.raises(TableError, match=r"labels of 1 class\(es\)"):
+        predict_labels(Texts(vectors, described), np.where(described, 1, 0), 2, 0)

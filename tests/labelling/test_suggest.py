@@ -32,12 +32,9 @@ def test_chosen_images_are_unlike_each_other_and_the_doubt_they_stand_for_orders
         for g in (1, 2, 0)
     ]
     assert chosen.tolist() == nearest
-
-
-def test_images_that_are_sure_are_passed_over():
-    points, group = groups(10, 10, 10, 10)
-    doubt = np.where(group < 2, 1.0, 0.0)
-    assert set(group[spread(points, doubt, 2, 0)]) == {0, 1}
+    sure = np.where(group == 1, 0.0, 1.0)
+    assert set(group[spread(points, sure, 2, 0)]) == {0, 2}, "images that are sure are passed over"
+    assert len(spread(np.ones((20, 3)), np.ones(20), 4, 0)) == 1, "equal texts are suggested once"
 
 
 @settings(max_examples=20, deadline=None)
@@ -48,10 +45,6 @@ def test_suggestions_are_distinct_as_many_as_asked_for_and_repeat(n: int, count:
     chosen = spread(points, doubt, count, seed)
     assert len(chosen) == len(set(chosen.tolist())) == min(n, count)
     assert np.array_equal(chosen, spread(points, doubt, count, seed))
-
-
-def test_equal_texts_are_suggested_once():
-    assert len(spread(np.ones((20, 3)), np.ones(20), 4, 0)) == 1
 
 
 def test_only_candidates_are_to_be_labelled():

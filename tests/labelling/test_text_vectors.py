@@ -45,16 +45,11 @@ def test_it_is_the_same_in_any_blocks(monkeypatch):
     assert smooth(vectors, reference, 0) == pytest.approx(whole, abs=1e-6)
 
 
-def test_texts_are_centred_on_the_reference_and_brought_to_length_1():
-    vectors, there = random_units(20, 8), np.arange(20) % 3 != 0
-    centred = Texts(vectors, there).centred(np.arange(10))
+def test_texts_are_centred_on_the_reference_and_class_names_on_themselves():
+    vectors, there, names = random_units(20, 8), np.arange(20) % 3 != 0, random_units(3, 8, seed=2)
+    texts = Texts(vectors, there, names)
     expected = unit(vectors - vectors[:10][there[:10]].mean(axis=0))
-    assert centred[there] == pytest.approx(expected[there], abs=1e-6)
-    assert not centred[~there].any()
-
-
-def test_class_names_are_centred_on_themselves():
-    names, none = random_units(3, 8, seed=2), np.zeros(0, bool)
-    centred = Texts(names[:0], none, names).centred_names()
-    assert centred == pytest.approx(unit(names - names.mean(axis=0)))
-    assert Texts(names[:0], none).centred_names() is None
+    assert texts.centred(np.arange(10))[there] == pytest.approx(expected[there], abs=1e-6)
+    assert not texts.centred(np.arange(10))[~there].any()
+    assert texts.centred_names() == pytest.approx(unit(names - names.mean(axis=0)))
+    assert Texts(vectors, there).centred_names() is None

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from gpt4image.base.errors import ConfigError
-from gpt4image.models.alignment import PAPER_LOSSES, Alignment
+from gpt4image.config.alignment import PAPER_LOSSES
+from gpt4image.models.alignment import Alignment
 from gpt4image.models.alignment_losses import LOSSES, info_nce, info_nce_one_way
 
 SIZE, WIDTH = 6, 4
@@ -146,7 +147,7 @@ class TestPaperCompat:
     [
         ({"loss": "siglib"}, r"loss 'siglib'.*Did you mean 'siglip'"),
         ({"same_class": "maskd"}, r"same_class 'maskd'.*Did you mean 'masked'"),
-        ({"learn_temperature": True, "temperature": 2.0}, "temperature 2: one that is learned"),
+        ({"learn_temperature": True, "temperature": 2.0}, "temperature 2: a learned one"),
         ({"learn_temperature": True, "loss": "cosine"}, "cosine has no temperature to learn"),
     ],
 )

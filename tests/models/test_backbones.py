@@ -51,20 +51,15 @@ class TestCreateBackbone:
         assert module.eval()(images(image_size)).shape == (2, CLASSES)
         assert notes == new_layers == ()
 
-    @pytest.mark.parametrize("name", ["resnet18", "resnet26d", "skresnet18"])
-    def test_small_stem_of_a_resnet_keeps_the_resolution(self, name):
+    @pytest.mark.parametrize("name", ["resnet18", "resnet26d", "skresnet18", "convnext_atto", "convnext_atto_ols"])
+    def test_a_small_stem_keeps_the_resolution(self, name):
         small = create_backbone(name, classes=CLASSES, image_size=32, stem="small").module
         standard = create_backbone(name, classes=CLASSES, image_size=32).module
-        assert small.forward_features(images()).shape[2:] == (4, 4)
         assert standard.forward_features(images()).shape[2:] == (1, 1)
-
-    @pytest.mark.parametrize("name", ["convnext_atto", "convnext_atto_ols"])
-    def test_small_stem_of_a_convnext_has_stride_2(self, name):
-        module = create_backbone(name, classes=CLASSES, image_size=32, stem="small").module
-        assert module.stem(images()).shape[2:] == (16, 16)
+        assert small.forward_features(images()).shape[2:] == ((2, 2) if "convnext" in name else (4, 4))
 
     @pytest.mark.parametrize("image_size", [8, 32, 64])
-    def test_small_stem_of_a_vit_has_8_by_8_tokens(self, image_size):
+    def test_a_small_stem_of_a_vit_has_8_by_8_tokens(self, image_size):
         module = create_backbone("vit_tiny_patch16_224", classes=CLASSES, image_size=image_size, stem="small").module
         assert module.patch_embed.grid_size == (8, 8)
 
@@ -178,12 +173,6 @@ class TestLoadWeights:
             load_weights(module, tmp_path / "model.safetensors")
         for part in ("missing: 'bn1.weight'", "not in the model: 'extra.weight'", "of another shape: 'conv1.0.weight'"):
             assert part in str(error.value)
-
-    def test_weights_of_another_model_name_the_first_few_tensors(self, tmp_path):
-        save_file(small_resnet().state_dict(), tmp_path / "model.safetensors")
-        vit = create_backbone("test_vit", classes=CLASSES, image_size=32, stem="small").module
-        with pytest.raises(ModelError, match=r"missing: .* and [0-9]+ more; not in the model: .* and [0-9]+ more"):
-            load_weights(vit, tmp_path / "model.safetensors")
 
     @pytest.mark.parametrize("name", ["model.safetensors", "model.pth"])
     def test_a_pickle_is_refused_and_not_run(self, name, tmp_path):

@@ -74,12 +74,6 @@ def test_items_hold_image_label_text_and_whether_it_is_described(image_set, tabl
     assert text_id >= 0 > pairs[2].text_id
 
 
-def test_several_descriptions_are_averaged_to_unit_length(image_set, table):
-    mean = unit(1) + unit(11)
-    text = DescribedImages(image_set, table)[1].text
-    np.testing.assert_allclose(text.numpy(), mean / np.linalg.norm(mean), atol=1e-3)
-
-
 def test_unlabelled_images_have_the_label_that_cross_entropy_ignores(image_set, table):
     label = DescribedImages(image_set, table)[5].label
     assert label == IGNORED_LABEL == torch.nn.CrossEntropyLoss().ignore_index
@@ -89,7 +83,7 @@ def test_coverage_counts_missing_and_unused(image_set, table):
     coverage = DescribedImages(image_set, table).coverage
     assert (coverage.images, coverage.described, coverage.unused) == (6, 4, 1)
     assert coverage.missing == ("image-2", "image-4")
-    assert str(coverage) == "4 of 6 images described; 1 further images in the table"
+    assert str(coverage) == "4 of 6 images described; 1 other images in the table"
     test = DescribedImages(image_set, table, split="test").coverage
     assert (test.images, test.described, test.missing, test.unused) == (2, 1, ("image-7",), 1)
     assert DescribedImages(image_set, table, split=None).coverage.images == 8

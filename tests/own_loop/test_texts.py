@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from gpt4image.base.errors import DataError, TableError
 from gpt4image.data.digests import file_digests
-from gpt4image.encoding.text_encoders import load_text_encoder
+from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.own_loop.pairs import WithTexts
 from gpt4image.own_loop.texts import NO_TEXT, Texts
 from tables import make_table
@@ -81,7 +81,7 @@ def test_encoding_is_done_once_and_new_texts_cost_only_themselves(tmp_path, monk
 
 
 def test_several_texts_of_a_key_are_averaged(tmp_path):
-    pairs = [("a", "one red ball"), ("b", "two blue boats"), ("a", "a toy in the sun"), ("a", "one red ball")]
+    pairs = [["a", "one red ball"], ("b", "two blue boats"), ("a", "a toy in the sun"), ["a", "one red ball"]]
     both = Texts.encoded(pairs, tmp_path / "table", encoder=ENCODER)["a"].text.numpy()
     one, two = load_text_encoder(ENCODER, "cpu").encode(["one red ball", "a toy in the sun"])
     np.testing.assert_allclose(both, (one + two) / np.linalg.norm(one + two), atol=2e-3)
@@ -94,12 +94,6 @@ def test_rows_that_cannot_be_used_are_named_and_cost_no_other(tmp_path):
         texts = Texts.from_csv(file, key="file", text="caption", encoder=ENCODER, table=tmp_path / "table")
     assert texts["a.jpg"].described
     assert texts.table.manifest.images == 1
-
-
-def test_pairs_may_be_lists_as_json_has_them(tmp_path):
-    pairs = [["a.jpg", "A red ball."], ["a.jpg", "A red ball."]]
-    texts = Texts.encoded(pairs, tmp_path / "table", encoder="bag-of-words:8")
-    assert texts["a.jpg"].described
 
 
 def test_what_is_no_text_is_left_out(tmp_path):
@@ -157,7 +151,7 @@ class Numbers(Dataset):
 def test_a_data_set_of_ones_own_is_joined_by_key(texts, workers):
     keys = ["dog/2.jpg", "cat/2.jpg", "bird/1.jpg", "dog/1.jpg"]
     pairs = WithTexts(Numbers(), texts, keys)
-    assert str(pairs.coverage) == "3 of 4 images described; 1 further images in the table"
+    assert str(pairs.coverage) == "3 of 4 images described; 1 other images in the table"
     assert pairs.coverage.missing == ("bird/1.jpg",)
     (batch,) = list(DataLoader(pairs, batch_size=4, num_workers=workers))
     batch = batch.to("cpu")

@@ -12,7 +12,6 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from gpt4image.base.errors import ConfigError
 from gpt4image.parallel.devices import (
-    autocast,
     choose_device,
     computes_bf16,
     cpu_threads,
@@ -51,18 +50,12 @@ def test_what_does_not_fit_into_memory_is_not_taken(monkeypatch: pytest.MonkeyPa
         probe(step, CPU, "auto", "contiguous")
 
 
-def test_nothing_is_timed_where_there_is_no_choice() -> None:
-    def never(_precision: str, _memory_format: str) -> None:
-        raise AssertionError("timed")
-
-    assert probe(never, CPU, "bf16", "contiguous") == ("bf16", "contiguous", {})
-
-
 def test_bf16_is_tried_only_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried = set()
+    tried: set[str] = set()
     monkeypatch.setattr("gpt4image.parallel.devices.computes_bf16", lambda _kind: False)
     probe(lambda precision, _: tried.add(precision), CPU, "auto", "auto")
     assert tried == {"fp32"}
+    assert probe(lambda *_: pytest.fail("timed"), CPU, "bf16", "contiguous") == ("bf16", "contiguous", {})
     assert isinstance(computes_bf16("cpu"), bool)
 
 
@@ -79,14 +72,6 @@ def test_a_gpu_beyond_those_there_are_is_refused(monkeypatch: pytest.MonkeyPatch
     assert choose_device("cuda:1") == torch.device("cuda:1")
     with pytest.raises(ConfigError, match="cuda:2 is not available here; available: auto, cpu, cuda"):
         choose_device("cuda:2")
-
-
-def test_autocast_multiplies_in_the_asked_precision() -> None:
-    x = torch.randn(4, 4)
-    with autocast(CPU, "bf16"):
-        assert (x @ x).dtype == torch.bfloat16
-    with autocast(CPU, "fp32"):
-        assert (x @ x).dtype == torch.float32
 
 
 def test_threads_are_those_of_torch_numpy_and_scipy_and_given_back() -> None:

@@ -44,3 +44,12 @@ def test_of_many_classes_the_most_and_least_changed_are_shown(tmp_path: Path) ->
     assert len(set(names)) == CLASSES_SHOWN
     assert {"class-99", "class-85", "class-14", "class-00"} <= set(names)
     assert "class-50" not in names
+
+
+def test_a_class_name_with_hidden_characters_is_drawn_as_it_can_be_seen(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    evaluation = read_json(folder / "evaluation-test.json")
+    names = ["a\x1b[2J", "b\u202ec", *evaluation["classes"][2:]]
+    write_json(folder / "evaluation-test.json", evaluation | {"classes": names})
+    chart = class_gains("x", None, [load_run(folder)]).chart
+    assert r"a\x1b[2J" in chart and r"b\u202ec" in chart and "\x1b" not in chart and "\u202e" not in chart

@@ -24,7 +24,7 @@ from gpt4image.cli import main
 from gpt4image.config import EncodeConfig, EvaluateConfig, SearchConfig
 from gpt4image.data import pixels
 from gpt4image.encoding.encode import encode
-from gpt4image.encoding.text_encoders import load_text_encoder
+from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.searching.search import search
 from gpt4image.training.train import train

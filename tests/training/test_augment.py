@@ -8,22 +8,22 @@ from torch import Tensor
 
 from gpt4image.training.augment import (
     Augmentation,
-    drawn,
     erased,
     eval_batch,
     jittered,
     normalised,
+    random_geometry,
     train_batch,
 )
-from gpt4image.training.draws import Draws
+from gpt4image.training.batch_rng import BatchRng
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def draws(count: int, seed: int = 0) -> Draws:
-    return Draws(generator=generator(seed), total=count, rows=torch.arange(count))
+def rng(count: int, seed: int = 0) -> BatchRng:
+    return BatchRng(generator=generator(seed), total=count, rows=torch.arange(count))
 
 
 def pictures(count: int = 64, side: int = 12) -> Tensor:
@@ -37,12 +37,12 @@ def how(**changes: object) -> Augmentation:
 
 
 def shifted(images: Tensor, most: int, flip: bool) -> Tensor:
-    return drawn(images.shape[-1], how(shift=most / 12, flip=flip), draws(len(images))).pixels(images)
+    return random_geometry(images.shape[-1], how(shift=most / 12, flip=flip), rng(len(images))).pixels(images)
 
 
 def resized_crop(images: Tensor, size: int, min_scale: float, flip: bool) -> Tensor:
     changes = how(size=size, min_scale=min_scale, flip=flip)
-    return drawn(images.shape[-1], changes, draws(len(images))).pixels(images)
+    return random_geometry(images.shape[-1], changes, rng(len(images))).pixels(images)
 
 
 def test_no_shift_and_no_flip_leave_pictures_alone() -> None:
@@ -61,7 +61,7 @@ def test_a_shift_moves_the_picture_and_mirrors_its_border() -> None:
     assert all(found.any() for found in windows.values()), "every shift of up to two pixels occurs among 200"
 
 
-def test_about_half_of_the_pictures_are_flipped() -> None:
+def test_about_half_of_the_pictures_are_random_flips() -> None:
     images = pictures(400)
     result = shifted(images, 0, True)
     same = (result == images).flatten(1).all(1)
@@ -97,7 +97,7 @@ def test_a_resized_crop_shows_a_part_of_the_picture() -> None:
 
 def test_erasing_sets_a_rectangle_of_some_pictures_to_zero() -> None:
     ones = torch.ones(400, 3, 20, 20)
-    result = erased(ones, 0.25, draws(400))
+    result = erased(ones, 0.25, rng(400))
     hit = (result == 0).flatten(1).any(1)
     assert 60 < int(hit.sum()) < 140
     area = (result[hit][:, 0] == 0).float().mean((1, 2))
@@ -107,7 +107,7 @@ def test_erasing_sets_a_rectangle_of_some_pictures_to_zero() -> None:
 
 def test_colours_stay_in_range_and_differ_between_pictures() -> None:
     images = torch.rand(32, 3, 8, 8, generator=generator())
-    result = jittered(images, 0.4, draws(32))
+    result = jittered(images, 0.4, rng(32))
     assert float(result.min()) >= 0 and float(result.max()) <= 1
     assert len({round(float(value), 4) for value in (result - images).flatten(1).mean(1)}) > 25
 
@@ -115,7 +115,7 @@ def test_colours_stay_in_range_and_differ_between_pictures() -> None:
 @pytest.mark.parametrize("changes", [{}, {"min_scale": 0.3}, {"colour": 0.3, "erase": 0.5}])
 def test_the_same_generator_gives_the_same_batch(changes: dict[str, float]) -> None:
     images = pictures()
-    first, again = (train_batch(images, how(**changes), draws(64, 5)) for _ in range(2))
-    other = train_batch(images, how(**changes), draws(64, 6))
+    first, again = (train_batch(images, how(**changes), rng(64, 5)) for _ in range(2))
+    other = train_batch(images, how(**changes), rng(64, 6))
     assert first.shape == (64, 3, 12, 12) and first.dtype == torch.float32
     assert torch.equal(first, again) and not torch.equal(first, other)

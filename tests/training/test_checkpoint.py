@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 import pytest
@@ -10,9 +9,9 @@ import torch
 from timm.optim import create_optimizer_v2  # pyright: ignore[reportPrivateImportUsage]
 from torch import nn
 
-from gpt4image.base.errors import ModelError, RunError
-from gpt4image.training import checkpoint
-from gpt4image.training.checkpoint import load_checkpoint, load_tensors, save_checkpoint, save_tensors
+from gpt4image.artifacts import weights
+from gpt4image.base.errors import RunError
+from gpt4image.training.checkpoint import load_checkpoint, save_checkpoint
 
 
 def trained(optimizer: str, steps: int, seed: int = 0) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -56,33 +55,6 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "c", {"model": other}, {"optimizer": torch.optim.AdamW(other.parameters())})
 
 
-def test_tied_weights_and_channels_last_survive(tmp_path: Path) -> None:
-    weight = torch.randn(4, 3, 2, 2).contiguous(memory_format=torch.channels_last)
-    save_tensors(tmp_path / "t.safetensors", {"a": weight, "b": weight}, {"note": "é"})
-    tensors, state = load_tensors(tmp_path / "t.safetensors")
-    assert torch.equal(tensors["a"], weight) and torch.equal(tensors["b"], weight)
-    assert state == {"note": "é"}
-
-
-def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "t.safetensors"
-    save_tensors(path, {"a": torch.ones(2)}, {"step": 1})
-    before = path.read_bytes()
-    with pytest.raises(TypeError):
-        save_tensors(path, {"a": torch.zeros(2)}, {"step": object()})
-    assert path.read_bytes() == before
-    assert [item.name for item in tmp_path.iterdir()] == [path.name]
-
-
-def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
-    path = tmp_path / "weights.safetensors"
-    torch.save({"a": torch.ones(2)}, path)
-    with pytest.raises(ModelError, match=r"no safetensors file.*never loaded"):
-        load_tensors(path)
-    with pytest.raises(ModelError, match="does not exist"):
-        load_tensors(copy.copy(tmp_path / "missing.safetensors"))
-
-
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the full device of Linux")
 def test_a_full_disk_is_explained_and_what_was_there_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, optimizer = trained("adamw", 1)
@@ -91,7 +63,7 @@ def test_a_full_disk_is_explained_and_what_was_there_is_kept(tmp_path: Path, mon
     def full(tensors: object, path: Path, metadata: object) -> None:
         Path("/dev/full").write_bytes(b"weights")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(weights, "save_file", full)
     with pytest.raises(RunError, match=r"No space left.*what was there is kept.*--resume"):
         save_checkpoint(tmp_path / "c", {"model": model}, {"optimizer": optimizer}, {"step": 2})
     assert load_checkpoint(tmp_path / "c", {"model": model}, {"optimizer": optimizer}) == {"step": 1}

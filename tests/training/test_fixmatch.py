@@ -9,30 +9,18 @@ import numpy as np
 import pytest
 import torch
 
+import small_training
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError
 from gpt4image.config import TrainConfig
 from gpt4image.data import load_image_set
 from gpt4image.training import loop
-from gpt4image.training.checkpoint import load_tensors
 from gpt4image.training.losses import batch_losses, seed_step
 from gpt4image.training.prepare import prepare
 from gpt4image.training.train import train
 from gpt4image.training.trainer import Trainer, build
+from small_training import StoppedError, same, stop_after
 from tables import make_table
-
-SMALL: dict[str, Any] = {
-    "model": "resnet10t",
-    "model_args": {"channels": [8, 8, 16, 16], "stem_width": 8},
-    "image_size": 16,
-    "batch_size": 8,
-    "epochs": 2,
-    "threads": 1,
-    "precision": "fp32",
-    "memory_format": "contiguous",
-    "consistency": 1.0,
-    "confidence": 0.4,
-}
 
 
 @pytest.fixture
@@ -46,18 +34,13 @@ def few_labels(colour_folder: Path) -> Path:
 
 
 def options(folder: Path, **changes: Any) -> TrainConfig:
-    whole = {"data": f"folder:{folder}", "out": Path("unused"), "val_fraction": 0.0, "test_fraction": 0.0}
-    return TrainConfig(**{**whole, **SMALL, **changes})
+    own = {"epochs": 2, "consistency": 1.0, "confidence": 0.4, "val_fraction": 0.0, "test_fraction": 0.0}
+    return small_training.options(folder, **{"out": Path("unused"), **own, **changes})
 
 
 def built(config: TrainConfig) -> Trainer:
     ready = prepare(config)
     return build(ready.config, ready.data)
-
-
-def same(first: Path, second: Path) -> bool:
-    ours, theirs = (load_tensors(run / runs.MODEL)[0] for run in (first, second))
-    return all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def losses(trainer: Trainer) -> dict[str, float]:
@@ -114,16 +97,9 @@ def test_it_resumes_mid_epoch_to_the_same_bits(
 ) -> None:
     train(options(few_labels, out=tmp_path / "whole", **changes))
     assert all(row["consistency_loss"] >= 0 for row in runs.read_run(tmp_path / "whole")["metrics"])
-    real = loop.train_step
-
-    def stops(trainer: Trainer, step: int, *rest: Any) -> Any:
-        if step == 4:
-            raise KeyboardInterrupt
-        return real(trainer, step, *rest)
-
     broken = options(few_labels, out=tmp_path / "broken", checkpoint_seconds=0.0, **changes)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(loop, "train_step", stops)
+    with monkeypatch.context() as patch, pytest.raises(StoppedError):
+        stop_after(patch, steps=4)
         train(broken)
     train(broken.model_copy(update={"resume": True}))
     assert same(tmp_path / "whole", tmp_path / "broken")
@@ -153,8 +129,3 @@ def test_described_images_without_a_label_are_aligned_as_well(few_labels: Path, 
 def test_consistency_without_images_for_it_is_refused(colour_folder: Path) -> None:
     with pytest.raises(ConfigError, match="all 48 have one: leave it out"):
         built(options(colour_folder))
-
-
-def test_an_unknown_policy_is_refused(colour_folder: Path) -> None:
-    with pytest.raises(ConfigError, match="--auto-augment rand-magic"):
-        built(options(colour_folder, consistency=0.0, auto_augment="rand-magic9"))

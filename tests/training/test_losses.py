@@ -15,25 +15,14 @@ from gpt4image.config import TrainConfig
 from gpt4image.data import load_image_set
 from gpt4image.models.aligner import Aligner
 from gpt4image.models.backbones import create_backbone
-from gpt4image.training import loop
-from gpt4image.training.checkpoint import load_tensors
 from gpt4image.training.losses import batch_losses, seed_step
 from gpt4image.training.prepare import prepare
 from gpt4image.training.train import train
 from gpt4image.training.trainer import Trainer, build
+from small_training import SMALL, StoppedError, same, stop_after
 from tables import make_table
 
-WIDTH, BATCH = 6, 8
-SMALL: dict[str, Any] = {
-    "model": "resnet10t",
-    "model_args": {"channels": [8, 8, 16, 16], "stem_width": 8},
-    "image_size": 16,
-    "batch_size": BATCH,
-    "epochs": 4,
-    "threads": 1,
-    "precision": "fp32",
-    "memory_format": "channels_last",
-}
+WIDTH = 6
 
 
 @pytest.fixture
@@ -79,21 +68,13 @@ def test_options_train_and_resume_to_the_same_bits(
     changes: dict[str, Any], described: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(TrainConfig(**{**described, **changes}))
-    real, steps = loop.train_step, iter(range(5))
-
-    def limited(*args: Any) -> Any:
-        if next(steps, None) is None:
-            raise KeyError("stopped")
-        return real(*args)
-
-    monkeypatch.setattr(loop, "train_step", limited)
+    stop_after(monkeypatch, steps=5)
     broken = {**described, **changes, "out": tmp_path / "broken"}
-    with pytest.raises(KeyError):
+    with pytest.raises(StoppedError):
         train(TrainConfig(**broken, checkpoint_seconds=0.0))
     monkeypatch.undo()
     train(TrainConfig(**broken, resume=True))
-    whole, again = (load_tensors(run / runs.MODEL)[0] for run in (described["out"], broken["out"]))
-    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    assert same(described["out"], tmp_path / "broken")
     rows = runs.read_run(described["out"])["metrics"]
     assert all(np.isfinite(row["align_loss"]) for row in rows)
 
@@ -106,7 +87,7 @@ def test_what_is_learned_beside_weights_has_no_weight_decay(described: dict[str,
     assert len(learned) == 2
     assert {decay[parameter] for parameter in learned} == {0.0}
     start = trainer.model.alignment.bias
-    assert start.item() == pytest.approx(-np.log(BATCH - 1))
+    assert start.item() == pytest.approx(-np.log(SMALL["batch_size"] - 1))
     losses_at(trainer).total.backward()
     assert start.grad.item() != 0.0
 

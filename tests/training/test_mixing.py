@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gpt4image.training.mixing import mix
+from gpt4image.training.augment import mix
 
 
 @pytest.mark.parametrize("seed", range(5))

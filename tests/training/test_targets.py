@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from gpt4image.artifacts.text_labels import Facts, TextLabels
+from gpt4image.tasks.classification import Classification
 from gpt4image.training.targets import Noise, blend, class_targets, targets_for
+
+CLASSES = Classification()
 
 
 def test_target_of_each_kind_of_image():
@@ -26,20 +29,20 @@ def test_target_of_each_kind_of_image():
 def test_labels_that_look_right_are_half_of_their_target():
     text = np.array([[0.7, 0.2, 0.1]] * 2 + [[0, 0, 0], [1, 0, 0]], np.float32)
     labels = np.array([-1, 1, 2, 1])
-    targets = class_targets(text, labels, Noise(), 0.8)
+    targets = class_targets(CLASSES, text, labels, Noise(), 0.8)
     assert targets[:3] == pytest.approx(np.array([[0.7, 0.2, 0.1], [0.35, 0.6, 0.05], [0, 0, 1]]))
-    assert class_targets(text, labels, Noise(), 0.8, trust=1.0)[1].tolist() == [0, 1, 0]
-    doubted = class_targets(text, labels, Noise(rate=0.4), 0.1)
+    assert class_targets(CLASSES, text, labels, Noise(), 0.8, trust=1.0)[1].tolist() == [0, 1, 0]
+    doubted = class_targets(CLASSES, text, labels, Noise(rate=0.4), 0.1)
     assert doubted == pytest.approx(blend(text, labels, Noise(rate=0.4)))
 
 
 def test_texts_that_say_little_of_the_classes_leave_labels_alone():
     text = np.array([[0.7, 0.2, 0.1]] * 2, np.float32)
     labels = np.array([-1, 1])
-    targets = class_targets(text, labels, Noise(), 0.3)
+    targets = class_targets(CLASSES, text, labels, Noise(), 0.3)
     assert targets == pytest.approx(np.array([[0.7, 0.2, 0.1], [0, 1, 0]]))
-    assert class_targets(text, labels, Noise(), None) == pytest.approx(targets), "not known is not enough"
-    assert class_targets(text, labels, Noise(), 0.3, trust=0.5)[1] == pytest.approx([0.35, 0.6, 0.05])
+    assert class_targets(CLASSES, text, labels, Noise(), None) == pytest.approx(targets), "not known is not enough"
+    assert class_targets(CLASSES, text, labels, Noise(), 0.3, trust=0.5)[1] == pytest.approx([0.35, 0.6, 0.05])
 
 
 def test_a_file_knows_how_much_its_texts_explain():
@@ -53,7 +56,7 @@ def test_a_file_knows_how_much_its_texts_explain():
             probabilities=probabilities,
             facts=replace(made().facts, classes=("x", "y"), noise=0.0, transition=()),
         )
-        targets = targets_for(file, file.digests, file.labels)
+        targets = targets_for(CLASSES, file, file.digests, file.labels)
         assert targets[0].tolist() == pytest.approx(expected)
 
 
@@ -70,7 +73,7 @@ def made() -> TextLabels:
 
 
 def test_targets_are_found_by_digest():
-    targets = targets_for(made(), ["2" * 64, "f" * 64, "f" * 64, "0" * 64], np.array([-1, 1, -1, 0]))
+    targets = targets_for(CLASSES, made(), ["2" * 64, "f" * 64, "f" * 64, "0" * 64], np.array([-1, 1, -1, 0]))
     assert targets[0] == pytest.approx([0.3, 0.7])
     assert targets[1] == pytest.approx([0, 1])
     assert targets[3].argmax() == 0

@@ -14,13 +14,13 @@ import torch
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.artifacts.table import EmbeddingTable
+from gpt4image.artifacts.weights import load_tensors
 from gpt4image.base.errors import ConfigError, ModelError, TableError
 from gpt4image.config import CompareConfig, EncodeConfig, TrainConfig
-from gpt4image.config.learning import TUNABLE
+from gpt4image.config.alignment import WITH_NEGATIVES
 from gpt4image.encoding.encode import encode
-from gpt4image.encoding.text_encoders import load_text_encoder
+from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.encoding.text_encoders.tuning import FOLDER, WEIGHTS
-from gpt4image.training.checkpoint import load_tensors
 from gpt4image.training.text_targets import TextTargets
 from gpt4image.training.text_tower import TextReader, TextSource, TextTower
 from gpt4image.training.train import train
@@ -179,7 +179,7 @@ class DoubleTower(TextTower):
 
 TUNED: dict[str, dict[str, Any]] = {
     "lora": {"tune_text": "lora", "texts": "sample"},
-    **{loss: {"tune_text": "full", "align_loss": loss} for loss in TUNABLE},
+    **{loss: {"tune_text": "full", "align_loss": loss} for loss in WITH_NEGATIVES},
 }
 
 

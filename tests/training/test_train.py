@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from gpt4image.artifacts import runs
+from gpt4image.artifacts.weights import load_tensors
 from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, ModelError, RunError, TrainingError
 from gpt4image.base.files import read_json, write_json
 from gpt4image.config import EvaluateConfig, TrainConfig
 from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.training import loop
-from gpt4image.training.checkpoint import load_tensors
 from gpt4image.training.train import train
 from held_folders import held_by_another
 from small_training import StoppedError, options, same, stop_after, weights

@@ -1,4 +1,4 @@
-"""Run records: everything a report needs to know about a run, as plain JSON in the run folder.
+"""Run records: all that a report needs to know about a run, as plain JSON in the run folder.
 
 config.json            resolved options, the arm, and what was chosen automatically
 environment.json       versions, machine, device, precision, commit, command
@@ -9,8 +9,8 @@ head.safetensors       weights of the projection head, where there is one
 text_space.json        encoder of the texts that its images were aligned to, and what was subtracted from them
 text_encoder/          what the text encoder has learned, where it was tuned
 checkpoint.safetensors last checkpoint, while training is not finished
-doubtful.json          how well text labels named the labels that a comparison had flipped
-search/                indexes of image sets, made by search
+doubtful.json          how well text labels found the labels that a comparison had flipped
+search/                indexes of datasets, made by search
 .lock                  while a process trains in the folder
 examples.json ...      what the report shows beside results: see reporting/extras.py
 run.json               written last: its presence means that the run is finished; with checksums of the weights
@@ -42,7 +42,7 @@ MODEL, HEAD, CHECKPOINT = "model.safetensors", "head.safetensors", "checkpoint.s
 
 DATA = "data_fingerprint"
 PACKAGE = Path(__file__).resolve().parents[1]
-PATIENCE = 10.0  # seconds; decoding processes of one that was killed end within 5, and hold what it held until then
+PATIENCE = 10.0  # seconds; decoding processes of a killed run hold its lock until they end, within 5
 
 # Options that say how a run is carried out, not what is learned: a run may be resumed with others.
 NOT_IDENTITY = frozenset(
@@ -58,9 +58,7 @@ def identity(config: dict[str, Any]) -> str:
 
 @contextlib.contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Hold a folder of one run or of many for this process alone; it is made where there is none.
-
-    Nothing is left of that in it, and a folder that is still empty is removed. Whoever is killed holds it no longer.
+    """Lock a folder of runs for this process; it is made if missing, and removed if it stays empty.
 
     Raises:
         RunError: another process holds it, or it is a file.
@@ -80,21 +78,21 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        (folder / LOCK).unlink(missing_ok=True)  # while it is held: it is nobody else's
+        (folder / LOCK).unlink(missing_ok=True)
         lock.release()
         if made:
-            with contextlib.suppress(OSError):  # there is something in it
+            with contextlib.suppress(OSError):  # it is not empty
                 folder.rmdir()
 
 
 def start(run_dir: Path, record: dict[str, Any], facts: dict[str, Any], *, resume: bool) -> None:
-    """Open a run folder for writing: note configuration and environment, or check that a run may go on.
+    """Write configuration and environment of a new run, or check that a run in the folder may go on.
 
     Args:
-        run_dir: the folder; made where it does not exist.
+        run_dir: the folder; made if missing.
         record: resolved options with the keys arm, chosen and data_fingerprint.
         facts: device, precision, memory_format and threads, for the environment.
-        resume: whether an unfinished run in the folder is to go on.
+        resume: whether an unfinished run in the folder may go on.
 
     Raises:
         RunError: the folder holds a run and ``resume`` is False, or a run of another configuration.
@@ -118,11 +116,7 @@ def finish(run_dir: Path, record: dict[str, Any]) -> None:
 
 
 def require_new(run_dir: Path) -> None:
-    """Check that a run may begin in a folder.
-
-    Raises:
-        RunError: it holds one, or files that a run would write over.
-    """
+    """Raise RunError if a folder holds a run, or files that a run would write over."""
     if has_begun(run_dir):
         raise RunError(f"{run_dir} already holds a run; give --resume to go on with it, or another --out.")
     if foreign := [name for name in (MODEL, HEAD, METRICS, RUN, CHECKPOINT) if (run_dir / name).exists()]:
@@ -130,18 +124,14 @@ def require_new(run_dir: Path) -> None:
 
 
 def require_same(run_dir: Path, record: dict[str, Any]) -> None:
-    """Check that what is in ``record`` was the same for the run in a folder, but for NOT_IDENTITY.
-
-    Raises:
-        RunError: naming what differs; the data, where nothing else does.
-    """
+    """Raise RunError if an option of ``record``, except NOT_IDENTITY, or the data differ from the run in a folder."""
     saved = read_config(run_dir)
     differ = sorted(name for name in record.keys() - NOT_IDENTITY if saved.get(name) != record[name])
     if differ == [DATA]:
         raise RunError(
             f"{run_dir} holds a run of other data: the images, labels or texts that it reads have changed since it "
-            "began. Bring back those that it began with, or give another --out. Where pictures are broken, go on with "
-            "the --memory-limit-gb and the number of processes that it began with too: these decide when that is found."
+            "began. Bring back those that it began with, or give another --out. If pictures are broken, also use the "
+            "same --memory-limit-gb and number of processes: these decide when a broken picture is found."
         )
     if differ := [name for name in differ if name != DATA]:
         was = "; ".join(f"{name}: {saved.get(name)!r} there, {record[name]!r} now" for name in differ[:5])
@@ -149,17 +139,17 @@ def require_same(run_dir: Path, record: dict[str, Any]) -> None:
 
 
 def has_begun(run_dir: Path) -> bool:
-    """Say whether a run has begun in a folder, finished or not."""
+    """Return whether a run has begun in a folder, finished or not."""
     return (run_dir / CONFIG).is_file()
 
 
 def is_finished(run_dir: Path) -> bool:
-    """Say whether a run folder holds a finished run."""
+    """Return whether a run folder holds a finished run."""
     return (run_dir / RUN).is_file()
 
 
 def read_config(run_dir: Path) -> dict[str, Any]:
-    """Return the options of a run that has begun. Raises RunError: what is there is of something else."""
+    """Return the options of a run that has begun. Raises RunError."""
     return _read_record(run_dir / CONFIG, {"data"}, tables={"chosen"})
 
 
@@ -172,7 +162,13 @@ def read_run(run_dir: Path) -> dict[str, Any]:
     if not run_dir.is_dir():
         raise RunError(f"{run_dir} does not exist; give the --out folder of `gpt4image train`.")
     if not is_finished(run_dir):
-        raise RunError(f"{run_dir} holds no finished run ({RUN} is missing): {_instead(run_dir)}.")
+        advice = "it is no run folder"
+        if has_begun(run_dir):
+            config = read_json(run_dir / CONFIG)
+            is_run = isinstance(config, dict) and "data" in config
+            exported = f"its {CONFIG} is that of an exported model; give the run folder that it was exported from"
+            advice = "continue it with `gpt4image train ... --resume`" if is_run else exported
+        raise RunError(f"{run_dir} holds no finished run ({RUN} is missing): {advice}.")
     run = _read_record(run_dir / RUN, {"set_aside"}, tables={"data"})
     require_recorded(run_dir, METRICS, run)
     metrics = read_json_lines(run_dir / METRICS)
@@ -187,25 +183,15 @@ def read_run(run_dir: Path) -> dict[str, Any]:
 
 
 def _read_record(path: Path, needed: set[str], *, tables: Set[str] = frozenset()) -> dict[str, Any]:
-    """Return a record of a run: ``needed`` is in it, and ``tables`` are tables. Raises RunError: it is another one."""
+    """Return a record that has the keys ``needed``, and tables under the keys ``tables``. Raises RunError."""
     record = read_json(path)
     is_whole = isinstance(record, dict) and record.keys() >= needed
     if not is_whole or not all(isinstance(record[name], dict) for name in tables & record.keys()):
         raise RunError(
-            f"{path} is damaged, or of something else: it does not hold what train writes. Bring back a copy of it, or "
-            "give another folder."
+            f"{path} is damaged, or of something else: it does not hold what train writes. Restore it, or give another "
+            "folder."
         )
     return record
-
-
-def _instead(run_dir: Path) -> str:
-    """Return what a folder without a finished run is, and what to do."""
-    if not has_begun(run_dir):
-        return "it is no run folder"
-    config = read_json(run_dir / CONFIG)
-    if isinstance(config, dict) and "data" in config:
-        return "continue it with `gpt4image train ... --resume`"
-    return f"its {CONFIG} is that of an exported model; give the run folder that it was exported from"
 
 
 def class_names(run_dir: Path) -> tuple[str, ...]:
@@ -214,29 +200,25 @@ def class_names(run_dir: Path) -> tuple[str, ...]:
     Raises:
         RunError: the run is not finished, or is of a version that kept no names, and was not evaluated.
     """
-    record = read_run(run_dir)["run"]
-    evaluations = sorted(run_dir.glob("evaluation-*.json"))
-    if "classes" not in record and not evaluations:
-        raise RunError(
-            f"{run_dir} does not name its classes, for an earlier version made it: give `gpt4image evaluate {run_dir}` "
-            "once, which names them."
-        )
-    path = run_dir / RUN if "classes" in record else evaluations[0]
-    classes = record["classes"] if "classes" in record else _read_record(path, {"classes"})["classes"]
+    path, record = run_dir / RUN, read_run(run_dir)["run"]
+    if "classes" not in record:
+        path = next(iter(sorted(run_dir.glob("evaluation-*.json"))), None)
+        if path is None:
+            raise RunError(
+                f"{run_dir} is of an earlier version, which kept no class names: run `gpt4image evaluate {run_dir}` "
+                "once, which writes them."
+            )
+        record = _read_record(path, {"classes"})
+    classes = record["classes"]
     if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
         raise RunError(f"{path} is damaged: its classes are no list of names. Bring back a copy of it, or train again.")
     return tuple(classes)
 
 
 def require_classes(run_dir: Path, classes: Sequence[str]) -> None:
-    """Refuse an image set whose classes are not those of a finished run, in its order: column k would be another class.
+    """Raise RunError if the classes of a dataset are not those of a finished run, in its order.
 
-    Args:
-        run_dir: a finished run; one of a version that kept no names is not refused.
-        classes: K class names of the image set.
-
-    Raises:
-        RunError: there is no finished run, or they differ.
+    Column k of the predictions would be another class. A run of a version that kept no names is not checked.
     """
     own = read_run(run_dir)["run"].get("classes", list(classes))
     if list(classes) == own:
@@ -244,13 +226,13 @@ def require_classes(run_dir: Path, classes: Sequence[str]) -> None:
     place = next((k for k, (its, given) in enumerate(zip(own, classes, strict=False)) if its != given), None)
     difference = "" if place is None else f"class {place} is {own[place]!r} there and {classes[place]!r} here; "
     raise RunError(
-        f"{run_dir} was trained on other classes than the image set has: {difference}it has {len(own)}, the set "
-        f"{len(classes)}. Give a set with the classes of the run, in the same order, or a run of this set."
+        f"{run_dir} was trained on other classes than the dataset has: {difference}it has {len(own)}, the dataset "
+        f"{len(classes)}. Give a dataset with the classes of the run, in the same order, or a run of this dataset."
     )
 
 
 def read_set_aside(run_dir: Path) -> tuple[SetAside, ...]:
-    """Return the images that a finished run could not use."""
+    """Return the images that a finished run skipped."""
     return tuple(SetAside(**item) for item in read_json(run_dir / RUN)["set_aside"])
 
 
@@ -270,7 +252,7 @@ def environment(**facts: Any) -> dict[str, Any]:
 
 
 def command() -> str:
-    """Return the command line of this process; empty where it is not that of the package."""
+    """Return the command line of this process; empty if it is another program's."""
     program = Path(sys.argv[0])
     ours = program.name == "gpt4image" or program == PACKAGE / "__main__.py"
     return shlex.join(["gpt4image", *sys.argv[1:]]) if ours else ""
@@ -290,15 +272,13 @@ def cpu_name() -> str:
 
 @functools.cache
 def _commit() -> dict[str, Any]:
-    """Return commit and dirty flag of the package's own checkout; both None where it is installed from a wheel."""
+    """Return commit and dirty flag of the package's own checkout; both None if it is installed from a wheel."""
     folder = PACKAGE.parents[1]
-    if not (folder / ".git").exists():
-        return {"commit": None, "dirty": None}
 
     def git(*words: str) -> str:
         return subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True).stdout
 
-    try:
-        return {"commit": git("rev-parse", "HEAD").strip(), "dirty": bool(git("status", "--porcelain").strip())}
-    except (OSError, subprocess.CalledProcessError):
-        return {"commit": None, "dirty": None}
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        if (folder / ".git").exists():
+            return {"commit": git("rev-parse", "HEAD").strip(), "dirty": bool(git("status", "--porcelain").strip())}
+    return {"commit": None, "dirty": None}

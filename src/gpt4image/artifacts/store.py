@@ -1,4 +1,4 @@
-"""The description store: one SQLite file that says who described which image, how, with which words and at what cost.
+"""The description store: one SQLite file of who described which image, with which words and at what cost.
 
 An image is known by the sha256 of its bytes, so renaming, moving or shuffling files never shifts a pairing. The
 identity of a result is digest + prompt + describer settings + sample; asking for it again costs nothing. Failures
@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import operator
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
 from gpt4image.artifacts.store_file import back_up, connect_reader, connect_writer, explained
@@ -22,11 +22,14 @@ from gpt4image.base.locks import FileLock, LockedError, acquire_lock
 
 _ROWS_PER_QUERY = 500
 
-# A good description is never overwritten: it was paid for. What earlier, failed tries cost is added to the price of the
-# answer that takes their place, so that the sum over the store is what was spent.
-_ADD = """
-INSERT INTO results (digest, prompt, describer, sample, status, text, finish_reason, error, tokens_in, tokens_out,
-                     cost_usd, latency_s, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+# Columns of a result that are fields of ``Description`` as they are.
+_FIELDS = ("sample", "text", "error", "finish_reason", "tokens_in", "tokens_out", "cost_usd", "latency_s", "created")
+
+# A good description is never overwritten: it was paid for. The cost of failed tries is added to the price of the answer
+# that takes their place, so that the sum over the store is what was spent.
+_ADD = f"""
+INSERT INTO results (digest, prompt, describer, status, {", ".join(_FIELDS)})
+VALUES (?, ?, ?, ?{", ?" * len(_FIELDS)})
 ON CONFLICT DO UPDATE SET
     status = excluded.status, text = excluded.text, finish_reason = excluded.finish_reason, error = excluded.error,
     tokens_in = excluded.tokens_in, tokens_out = excluded.tokens_out,
@@ -47,8 +50,8 @@ class Prompt:
     Attributes:
         name: short name, e.g. ``paper``.
         version: raised when the text of the name changes.
-        text: the question; ``{class_name}`` stands for the class of the image; empty where it is not known.
-        class_conditioned: the describer was told the class, so the description may give the label away.
+        text: the question, with ``{class_name}`` for the class of the image; empty if it is not known.
+        class_conditioned: the prompt names the class, so the description may give the label away.
     """
 
     name: str
@@ -59,17 +62,14 @@ class Prompt:
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """One result: a description, or the reason why there is none.
-
-    It is good where there is a ``text`` and no ``error``; rejected where there are both, an answer that is no
-    description (a refusal, say); failed where there is no text.
+    """One result: a description (``text`` and no ``error``), a rejected answer (both; a refusal, say) or a failure.
 
     Attributes:
         digest: sha256 hex digest of the image bytes.
         prompt: what was asked.
         describer: settings of the describer, its whole identity (JSON-serialisable).
         sample: number of this result among several of the same describer and prompt.
-        text: what the describer said; None where there was no answer.
+        text: the answer; None where there was none.
         error: why this is no description.
         finish_reason: as the model gave it.
         tokens_in: tokens of the request.
@@ -99,7 +99,7 @@ class Description:
 
 
 class StoredText(NamedTuple):
-    """A description as the text stages read it; ``row`` finds it again in the store (``texts_at``)."""
+    """A description for the text stages; ``row`` finds it again in the store (``texts_at``)."""
 
     digest: str
     text: str
@@ -113,13 +113,11 @@ class DescriptionStore:
     def __init__(self, path: Path, *, write: bool = False, wait_s: float = 2.0) -> None:
         """Open the store at ``path``.
 
-        Args:
-            path: the SQLite file; made when ``write`` and it does not exist.
-            write: allow ``add``; there is one writer at a time.
-            wait_s: how long to wait for another writer, in seconds.
+        With ``write``, which allows ``add``, the file is made if missing; another writer is waited for ``wait_s``
+        seconds.
 
         Raises:
-            StoreError: missing, foreign, made by another version, locked by another writer or not accessible.
+            StoreError: missing, foreign, of another version, locked by another writer or not accessible.
         """
         self.path = path
         self._lock = _become_writer(path, wait_s) if write else None
@@ -127,24 +125,24 @@ class DescriptionStore:
             with explained(self.path):
                 self._connection = connect_writer(path) if write else connect_reader(path)
         except BaseException:
-            self._release()
+            if self._lock is not None:
+                self._lock.release()
             raise
         self._references = References(self._connection)
 
     def __enter__(self) -> Self:
-        """Return the store itself."""
+        """Return the store."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         """Close the store."""
         self.close()
 
     def close(self) -> None:
         """Close the file and let another writer in."""
         self._connection.close()
-        self._release()
+        if self._lock is not None:
+            self._lock.release()
 
     def back_up(self, copy: Path) -> None:
         """Copy the store, as it is now, to a new file; others may write meanwhile.
@@ -163,12 +161,21 @@ class DescriptionStore:
         Raises:
             StoreError: the disk is full or the file cannot be written; nothing of ``rows`` is in the store then.
         """
-        with explained(self.path), self._references.kept_on_success(), self._connection:
+        ids, fields = self._references, operator.attrgetter(*_FIELDS)
+        with explained(self.path), ids.kept_on_success(), self._connection:
+            values = [
+                (
+                    bytes.fromhex(row.digest),
+                    ids.prompt(row.prompt),
+                    ids.describer(row.describer),
+                    row.status,
+                    *fields(row),
+                )
+                for row in rows
+            ]
             before = self._connection.total_changes
-            values = [_to_row(row, self._references) for row in rows]
-            made = self._connection.total_changes - before
             self._connection.executemany(_ADD, values)
-            return self._connection.total_changes - before - made
+            return self._connection.total_changes - before
 
     def settled(
         self, prompt: Prompt, describer: Mapping[str, Any], *, rejected: bool = True
@@ -180,11 +187,11 @@ class DescriptionStore:
             "AND p.text = ? AND p.class_conditioned = ? AND d.settings = ?",
             (prompt.name, prompt.version, prompt.text, prompt.class_conditioned, canonical_json(describer)),
         )
-        one = {}
+        shared: dict[frozenset[int], frozenset[int]] = {}  # most images have the same samples
         samples: dict[str, frozenset[int]] = {}
         for digest, sample in rows:
-            only = one.setdefault(sample, frozenset((sample,)))
-            samples[digest] = samples[digest] | only if digest in samples else only
+            own = samples.get(digest, frozenset()) | {sample}
+            samples[digest] = shared.setdefault(own, own)
         return samples
 
     def failed(self, describer: Mapping[str, Any]) -> set[str]:
@@ -211,8 +218,7 @@ class DescriptionStore:
     def texts_at(self, rows: Sequence[int]) -> list[str]:
         """Return the texts of the rows that ``texts`` named, in the order of ``rows``."""
         found: dict[int, str] = {}
-        for start in range(0, len(rows), _ROWS_PER_QUERY):
-            part = [int(row) for row in rows[start : start + _ROWS_PER_QUERY]]
+        for part in _parts(list(map(int, rows))):
             found.update(self._query(f"SELECT id, text FROM results WHERE id IN ({_marks(part)})", part))
         return [found[int(row)] for row in rows]
 
@@ -223,11 +229,11 @@ class DescriptionStore:
         digests: Sequence[str] | None = None,
         status: Literal["ok", "failed"] = "ok",
     ) -> Iterator[Description]:
-        """Yield whole results, in the order of ``texts``; ``digests`` limits them to a few images."""
+        """Yield whole results, in the order of ``texts``; ``digests`` limits them to some images."""
         where, values = _of_prompt(prompt_name)
         select = (
-            "SELECT r.digest, r.prompt, r.describer, r.created, r.sample, r.text, r.error, r.finish_reason, "
-            f"r.tokens_in, r.tokens_out, r.cost_usd, r.latency_s FROM {_JOINED} WHERE r.status = ?{where}"
+            f"SELECT r.digest, r.prompt, r.describer, {', '.join(f'r.{name}' for name in _FIELDS)} FROM {_JOINED} "
+            f"WHERE r.status = ?{where}"
         )
         with explained(self.path):
             prompts = self._prompts()
@@ -235,21 +241,12 @@ class DescriptionStore:
             for part in [None] if digests is None else _parts(sorted({bytes.fromhex(digest) for digest in digests})):
                 among = "" if part is None else f" AND r.digest IN ({_marks(part)})"
                 for row in self._query(f"{select}{among} ORDER BY {_ORDER}", (status, *values, *(part or ()))):
-                    digest, prompt, describer, created, sample, text, error, reason, *numbers = row
-                    tokens_in, tokens_out, cost, latency = numbers
+                    digest, prompt, describer, *rest = row
+                    fields = dict(zip(_FIELDS, rest, strict=True))
+                    if status == "ok":
+                        fields["text"] = _text(fields["text"])
                     yield Description(
-                        digest=digest.hex(),
-                        prompt=prompts[prompt],
-                        describer=describers[describer],
-                        created=created,
-                        sample=sample,
-                        text=_text(text) if status == "ok" else text,
-                        error=error,
-                        finish_reason=reason,
-                        tokens_in=tokens_in,
-                        tokens_out=tokens_out,
-                        cost_usd=cost,
-                        latency_s=latency,
+                        digest=digest.hex(), prompt=prompts[prompt], describer=describers[describer], **fields
                     )
 
     def digests(self, prompt_name: str | None = None) -> set[str]:
@@ -260,37 +257,31 @@ class DescriptionStore:
 
     def counts(self) -> list[tuple[Prompt, Mapping[str, Any], str, int]]:
         """Return how many results there are by (prompt, describer settings, status), ordered by these."""
-        statement = (
-            f"SELECT r.prompt, d.settings, r.status, count(*) FROM {_JOINED} GROUP BY r.prompt, r.describer, r.status"
-        )
         with explained(self.path):
             prompts = self._prompts()
-            rows = self._query(statement)
+            rows = self._query(
+                f"SELECT r.prompt, d.settings, r.status, count(*) FROM {_JOINED} "
+                "GROUP BY r.prompt, r.describer, r.status"
+            )
             ordered = sorted((prompts[prompt], settings, status, count) for prompt, settings, status, count in rows)
             return [(prompt, json.loads(settings), status, count) for prompt, settings, status, count in ordered]
 
     def require_descriptions(self, prompt_name: str | None = None) -> None:
-        """Raise StoreError where there is no description (for a prompt), naming the prompts that have some."""
+        """Raise StoreError if there is no description (for a prompt), naming the prompts that have some."""
         names = {prompt.name for prompt, _, status, _ in self.counts() if status == "ok"}
         if not names:
-            raise StoreError(
-                f"{self.path}: there are no descriptions in this store; make some with `gpt4image describe`."
-            )
+            raise StoreError(f"{self.path}: the store has no descriptions; make some with `gpt4image describe`.")
         if prompt_name is not None and prompt_name not in names:
             raise StoreError(f"{self.path}: no description answers this prompt: {nearest(prompt_name, names)}")
 
     def _prompts(self) -> dict[int, Prompt]:
         rows = self._query("SELECT id, name, version, text, class_conditioned FROM prompts")
-        return {number: Prompt(name, version, text, bool(told)) for number, name, version, text, told in rows}
+        return {number: Prompt(*fields, bool(conditioned)) for number, *fields, conditioned in rows}
 
     def _query(self, statement: str, values: Sequence[Any] = ()) -> Iterator[Any]:
         with explained(self.path):
             for row in self._connection.execute(statement, values):  # noqa: UP028  (it would close the cursor late)
                 yield row
-
-    def _release(self) -> None:
-        if self._lock is not None:
-            self._lock.release()
 
 
 class References:
@@ -336,24 +327,6 @@ def canonical_json(value: Mapping[str, Any]) -> str:
     return json.dumps(dict(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def _to_row(row: Description, references: References) -> tuple[Any, ...]:
-    return (
-        bytes.fromhex(row.digest),
-        references.prompt(row.prompt),
-        references.describer(row.describer),
-        row.sample,
-        row.status,
-        row.text,
-        row.finish_reason,
-        row.error,
-        row.tokens_in,
-        row.tokens_out,
-        row.cost_usd,
-        row.latency_s,
-        row.created,
-    )
-
-
 def _text(value: Any) -> str:
     """Return the text of a description; a damaged file may give another value."""
     if not isinstance(value, str):
@@ -369,9 +342,8 @@ def _marks(values: Sequence[Any]) -> str:
     return ", ".join("?" * len(values))
 
 
-def _parts(values: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    for start in range(0, len(values), _ROWS_PER_QUERY):
-        yield values[start : start + _ROWS_PER_QUERY]
+def _parts(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    return (values[start : start + _ROWS_PER_QUERY] for start in range(0, len(values), _ROWS_PER_QUERY))
 
 
 def _become_writer(path: Path, wait_s: float) -> FileLock:

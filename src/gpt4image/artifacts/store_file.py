@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gpt4image.base.errors import StoreError, first_few, first_line
-from gpt4image.base.files import atomic_path, flush
+from gpt4image.base.files import UNREADABLE, atomic_path, flush
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x67344931
@@ -30,7 +30,7 @@ PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
 """
 
-# What is on its way through a Batch API: made in the store of whoever uses one, no part of what readers need.
+# Requests at a Batch API: tables made only in stores that use one; readers do not need them.
 _BATCHES = """
 CREATE TABLE IF NOT EXISTS batches (
     id INTEGER PRIMARY KEY, describer INTEGER NOT NULL REFERENCES describers, token TEXT NOT NULL UNIQUE,
@@ -45,7 +45,7 @@ CREATE INDEX IF NOT EXISTS items_of_batch ON batch_items (batch);
 
 
 def connect_writer(path: Path) -> sqlite3.Connection:
-    """Open the store for writing, with every commit on disk when it returns; make it where it is new.
+    """Open the store for writing, or make it; every commit is on disk when it returns.
 
     Raises:
         StoreError: the file is no store or damaged, or it is gone and its log is still there.
@@ -71,7 +71,7 @@ def connect_writer(path: Path) -> sqlite3.Connection:
 
 
 def make_batch_tables(connection: sqlite3.Connection) -> None:
-    """Add the tables of the batch ledger where there are none yet."""
+    """Add the tables of the batch ledger if they are missing."""
     connection.executescript(_BATCHES)
 
 
@@ -80,8 +80,7 @@ def connect_reader(path: Path) -> sqlite3.Connection:
     _refuse_orphaned_log(path)
     if not path.is_file():
         raise StoreError(
-            f"{path}: there is no description store; make one with `gpt4image describe` or "
-            f"`gpt4image descriptions import`."
+            f"{path}: there is no description store; make one with `gpt4image describe` or `descriptions import`."
         )
     _refuse_foreign_bytes(path)
     uri = path.absolute().as_uri()
@@ -137,12 +136,12 @@ def _make_store(path: Path) -> None:
 
 
 def _is_absent(path: Path) -> bool:
-    """Return whether nothing was stored yet; an empty file is what older versions left where they were killed."""
+    """Return whether nothing was stored yet; older versions that were killed left an empty file."""
     return not path.exists() or (path.is_file() and not path.stat().st_size)
 
 
 def _logs(path: Path) -> list[Path]:
-    """Return the files beside a store in which SQLite keeps what is not merged into it yet, as far as they hold any."""
+    """Return the non-empty files beside a store in which SQLite keeps what is not merged into it yet."""
     file = path.resolve()
     beside = (file.with_name(file.name + suffix) for suffix in ("-wal", "-journal", "-shm"))
     return [log for log in beside if log.is_file() and log.stat().st_size]
@@ -201,28 +200,18 @@ _WHAT_TO_DO = {
 }
 
 
-# Of values that a damaged file gives in place of those that were stored, and of texts and numbers that SQLite has no
-# place for.
-_UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
-
-
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
     """Turn errors of SQLite and of the disk about the file at ``path`` into StoreError: what they mean, what to do."""
     try:
         yield
-    except (sqlite3.Error, *_UNREADABLE) as error:
-        raise StoreError(_explanation(path, error)) from error
+    except (sqlite3.Error, AttributeError, *UNREADABLE) as error:  # the others of values in a damaged file
+        name = getattr(error, "sqlite_errorname", "")
+        advice = next((advice for code, advice in _WHAT_TO_DO.items() if name.startswith(code)), None)
+        unknown = f"the store cannot be used ({first_line(error)}); if it is damaged, {_RESTORE}."
+        raise StoreError(f"{path}: {advice} ({error})." if advice else f"{path}: {unknown}") from error
     except OSError as error:
         raise StoreError(
             f"{path}: the store cannot be used ({error.strerror or error}); check the folder, its rights and the free "
             "space."
         ) from error
-
-
-def _explanation(path: Path, error: Exception) -> str:
-    name = getattr(error, "sqlite_errorname", "")
-    for code, advice in _WHAT_TO_DO.items():
-        if name.startswith(code):
-            return f"{path}: {advice} ({error})."
-    return f"{path}: the store cannot be used ({first_line(error)}); if it is damaged, {_RESTORE}."

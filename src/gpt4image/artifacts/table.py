@@ -5,7 +5,7 @@ TABLE/texts.npy        (M, 32) uint8: sha256 of each row's text, so that a later
 TABLE/digests.npy      (N, 32) uint8, sorted: images that have a description
 TABLE/offsets.npy      (N + 1,) int64: descriptions of image i are rows[offsets[i]:offsets[i + 1]]
 TABLE/rows.npy         (P,) int64: row of the matrix of each description
-TABLE/manifest.json    what the numbers are, and checksums of the arrays; a folder without it is not a table (yet)
+TABLE/manifest.json    meaning and checksums of the arrays; a folder without it is not a table (yet)
 TABLE/.partial/        what encode has so far, while it is at work
 """
 
@@ -48,10 +48,10 @@ class Manifest:
         texts: M, number of distinct texts.
         images: N, number of distinct images.
         prompts: prompts that the descriptions answer.
-        store: absolute path of the description store that the texts came from; it may be gone.
+        store: absolute path of the description store of the texts; it may be gone.
         plan: fingerprint of everything that determines the table.
-        length_policy: what was done to texts that are too long: ``cut`` (``truncate`` in older tables), or ``pool``,
-            the mean of the embeddings of their chunks.
+        length_policy: treatment of texts that are too long: ``cut`` (``truncate`` in older tables), or ``pool``, the
+            mean of the embeddings of their chunks.
         pooled: number of distinct texts that were pooled from chunks.
         normalised: rows have unit length.
         dtype: type of the matrix on disk.
@@ -82,7 +82,7 @@ class Manifest:
 
     @property
     def class_conditioned(self) -> bool:
-        """Whether any of the texts was written by someone who was told the class."""
+        """Whether the class of the image was part of the prompt of any text."""
         return any(prompt.class_conditioned for prompt in self.prompts)
 
     def to_json(self) -> dict[str, Any]:
@@ -91,11 +91,7 @@ class Manifest:
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Manifest:
-        """Return the manifest that ``to_json`` gave.
-
-        Raises:
-            KeyError, TypeError, ValueError: a value is missing, or of another type.
-        """
+        """Return the manifest of which ``to_json`` gave this. Raises KeyError, TypeError, ValueError."""
         known = {each.name: values[each.name] for each in fields(Manifest) if each.name in values}
         counts = {name: known[name] for name in ("width", "texts", "images", "descriptions")}
         if not all(isinstance(count, int) and count >= 0 for count in counts.values()):
@@ -108,9 +104,8 @@ class EmbeddingTable:
     """Text embeddings of images, looked up by image digest. Only the rows touched are read from disk."""
 
     def __init__(self, path: Path, manifest: Manifest, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Hold what ``open`` has read and checked."""
-        self.path = path
-        self.manifest = manifest
+        """Keep what ``open`` has read and checked."""
+        self.path, self.manifest = path, manifest
         self.embeddings: NDArray[np.float16] = arrays["embeddings"]
         self.texts: NDArray[np.uint8] = arrays["texts"]
         self.digests: NDArray[np.uint8] = arrays["digests"]
@@ -150,30 +145,20 @@ class EmbeddingTable:
         return self.manifest.width
 
     def rows_of(self, digests: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return where the descriptions of n images are in ``embeddings``.
-
-        Args:
-            digests: n sha256 hex digests of images, in any order; unknown ones have no descriptions.
+        """Return where the descriptions of n images, by their digests in any order, are in ``embeddings``.
 
         Returns:
             ``offsets`` (n + 1,) and ``rows``: image i has the embeddings ``rows[offsets[i]:offsets[i + 1]]``.
         """
         place = find_digests(self.digests, digests_to_bytes(digests))
-        known = place >= 0
-        starts = np.zeros(len(place), dtype=np.int64)
-        counts = np.zeros(len(place), dtype=np.int64)
-        starts[known] = self._offsets[place[known]]
-        counts[known] = self._offsets[place[known] + 1] - starts[known]
-        offsets = np.zeros(len(place) + 1, dtype=np.int64)
-        np.cumsum(counts, out=offsets[1:])
+        starts = self._offsets[place]  # of unknown images, -1, anything
+        counts = np.where(place >= 0, self._offsets[place + 1] - starts, 0)
+        offsets = np.append(0, np.cumsum(counts))
         positions = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], counts)
         return offsets, np.asarray(self._rows[positions])
 
     def vectors(self, digests: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Return one text embedding per image: the mean over its descriptions, brought back to unit length.
-
-        Args:
-            digests: n sha256 hex digests of images.
 
         Returns:
             ``vectors`` (n, D) float32, zeros where there is no description, and ``described`` (n,) bool.
@@ -190,7 +175,7 @@ class EmbeddingTable:
 
 
 def is_table(path: Path) -> bool:
-    """Say whether ``path`` is the folder of a finished embedding table."""
+    """Return whether ``path`` is the folder of a finished embedding table."""
     return (path / MANIFEST).is_file()
 
 
@@ -204,7 +189,7 @@ def read_manifest(path: Path) -> Manifest:
     if not path.is_dir():
         raise TableError(f"{path}: there is no embedding table here; make one with `gpt4image encode --out {path}`.")
     if not is_table(path):
-        if not _is_unfinished(path):
+        if not (path / PARTIAL).is_dir() and not any((path / f"{name}.npy").is_file() for name in ARRAYS):
             raise TableError(f"{path} is no embedding table; give the --out folder of `gpt4image encode`.")
         raise TableError(
             f"{path}: this folder holds no finished embedding table (no {MANIFEST}); "
@@ -223,11 +208,6 @@ def read_manifest(path: Path) -> Manifest:
         raise TableError(f"{path / MANIFEST} is not the manifest of an embedding table: {error!r}.") from None
 
 
-def _is_unfinished(path: Path) -> bool:
-    """Return whether parts of a table lie in a folder."""
-    return (path / PARTIAL).is_dir() or any((path / f"{name}.npy").is_file() for name in ARRAYS)
-
-
 def write_table(
     path: Path,
     *,
@@ -237,15 +217,15 @@ def write_table(
     rows: NDArray[np.int64],
     manifest: Manifest,
 ) -> EmbeddingTable:
-    """Write a table from arrays in memory, replacing one that is there, and open it.
+    """Write a table from arrays in memory, replacing one in the folder ``path``, and open it.
 
     Args:
-        path: folder of the table.
+        path: the folder.
         embeddings: (M, D), unit-length rows.
         texts: (M, 32) sha256 of the text of each row (see ``text_digest``).
         digests: (P, 32) image digest of each description, in any order (see ``digests_to_bytes``).
         rows: (P,) row of ``embeddings`` of each description.
-        manifest: what the table holds.
+        manifest: facts about the table.
     """
     path.mkdir(parents=True, exist_ok=True)
     (path / MANIFEST).unlink(missing_ok=True)
@@ -263,13 +243,7 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
 
 
 def write_index(path: Path, digests: NDArray[np.uint8], rows: NDArray[np.int64]) -> int:
-    """Write the index of P descriptions and return the number of images.
-
-    Args:
-        path: folder of the table.
-        digests: (P, 32) image digest of each description, in any order.
-        rows: (P,) row of the matrix of each description.
-    """
+    """Write the index of P descriptions and return the number of images; arguments as of ``write_table``."""
     sortable = _sortable(digests)
     order = np.argsort(sortable, kind="stable")
     images, starts = np.unique(sortable[order], return_index=True)
@@ -283,9 +257,7 @@ def write_index(path: Path, digests: NDArray[np.uint8], rows: NDArray[np.int64])
 def writing_table(out: Path, option: str = "--out") -> Iterator[None]:
     """Hold the folder of a table for this process; a full disk or a read-only folder is a TableError.
 
-    Args:
-        out: the folder.
-        option: by which another folder is given, for messages.
+    ``option`` is the command-line option of the folder, for messages.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -315,7 +287,7 @@ def digests_to_bytes(digests: Sequence[str]) -> NDArray[np.uint8]:
 
 
 def find_digests(known: NDArray[np.uint8], wanted: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Return where each of ``wanted`` (n, 32) stands in the sorted ``known`` (N, 32): (n,) positions, -1 where not."""
+    """Return the (n,) positions of ``wanted`` (n, 32) in the sorted ``known`` (N, 32), -1 where it is missing."""
     sorted_known, sought = _sortable(known), _sortable(wanted)
     if not len(sorted_known):
         return np.full(len(sought), -1, dtype=np.int64)

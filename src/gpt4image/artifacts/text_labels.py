@@ -21,14 +21,11 @@ from gpt4image.base.errors import TableError, first_line
 from gpt4image.base.files import UNREADABLE, parse_json, read_parquet, write_parquet
 from gpt4image.data.image_set import NO_LABEL
 
-Floats = NDArray[np.floating]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
-
 FORMAT = "gpt4image-text-labels-1"
 REMOVED = {"method": "classifier", "targets": "soft", "confidence": 0.0, "run": ""}
 """Facts of files of earlier versions, and the only values of theirs that this version makes."""
-COLUMNS = ("key", "digest", "split", "given_label", "text_label", "doubt", "out_of_fold", "probabilities")
+FIRST_TASK = "classification"
+"""The task of files that name none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +36,14 @@ class Facts:
         classes: class names.
         noise: estimated part of the given labels that is wrong.
         agreement: part of the out-of-fold predictions that agree with the given label.
-        c: inverse strength of the classifier's penalty.
+        c: inverse strength of the classifier's penalty; of several classifiers the geometric mean.
         folds: folds of its cross-validation.
         seed: seed of the folds.
         encoders: SPEC of the encoder of the embedding table; a file of an earlier version may name several.
         embeddings: absolute path of the table, which may be gone; several as ``encoders``.
         names: part that class names have in the classifier, 0 to 1.
         transition: probability of each given label by true class; empty where a wrong label is any other class alike.
+        task: what the labels are of: classification, or multilabel.
     """
 
     classes: tuple[str, ...]
@@ -58,6 +56,12 @@ class Facts:
     names: float = 0.0
     transition: tuple[tuple[float, ...], ...] = ()
     embeddings: tuple[str, ...] = ()
+    task: str = FIRST_TASK
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what is stored: the task only where it is not the first one, as in files of earlier versions."""
+        facts = asdict(self)
+        return facts if self.task != FIRST_TASK else {name: facts[name] for name in facts if name != "task"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,18 +72,19 @@ class TextLabels:
         keys: key of each image.
         digests: sha256 hex digest of each image.
         splits: (N,) split of each image.
-        labels: (N,) given labels that were learned from, NO_LABEL elsewhere.
-        probabilities: (N, K) float32 of the clean class, read off the text.
-        out_of_fold: (N,) bool, the image has a label that what was read off its text has not seen.
+        labels: given labels that were learned from: (N,) classes, NO_LABEL elsewhere; with several per image (N, K)
+            int8, 1 present, 0 absent, -1 not known.
+        probabilities: (N, K) float32 of the clean class, by the text; NaN where nothing is known.
+        out_of_fold: bool, of the shape of the labels: which of them the prediction has not seen.
         facts: classes, noise and how they were found.
     """
 
     keys: tuple[str, ...]
     digests: tuple[str, ...]
     splits: NDArray[np.str_]
-    labels: Ints
+    labels: NDArray[Any]
     probabilities: NDArray[np.float32]
-    out_of_fold: Bools
+    out_of_fold: NDArray[np.bool_]
     facts: Facts
 
     @property
@@ -89,29 +94,34 @@ class TextLabels:
 
     @cached_property
     def doubt(self) -> NDArray[np.float32]:
-        """(N,) probability that the given label is wrong, by the text alone; NaN where it is not out-of-fold."""
-        doubt = np.full(len(self.labels), np.nan, dtype=np.float32)
-        rows = np.flatnonzero(self.out_of_fold)
-        doubt[rows] = 1.0 - self.probabilities[rows, self.labels[rows]]
-        return doubt
+        """Probability that each given label is wrong, by the text alone; NaN where it is not out-of-fold."""
+        if self.labels.ndim == 2:
+            own = np.where(self.labels == 1, self.probabilities, 1 - self.probabilities)
+        else:
+            own = self.probabilities[np.arange(len(self.labels)), self.labels]
+        return np.where(self.out_of_fold, 1 - own, np.float32("nan"))
 
     def save(self, path: Path) -> None:
         """Write one Parquet file, atomically."""
         import pyarrow as pa
 
-        given = [self.classes[label] if label >= 0 else None for label in self.labels.tolist()]
-        text = [self.classes[label] for label in self.probabilities.argmax(axis=1).tolist()]
+        if self.labels.ndim == 2:
+            given = _column(self.labels)
+            text = [[self.classes[k] for k in np.flatnonzero(row)] for row in self.probabilities >= 0.5]
+        else:
+            given = [self.classes[label] if label >= 0 else None for label in self.labels.tolist()]
+            text = [self.classes[label] for label in self.probabilities.argmax(axis=1).tolist()]
         columns: dict[str, Any] = {
-            "key": pa.array(self.keys, pa.string()),
-            "digest": pa.array(self.digests, pa.string()),
-            "split": pa.array(self.splits.tolist(), pa.string()),
-            "given_label": pa.array(given, pa.string()),
-            "text_label": pa.array(text, pa.string()),
-            "doubt": pa.array(self.doubt, from_pandas=True),
-            "out_of_fold": pa.array(self.out_of_fold),
-            "probabilities": _lists(self.probabilities),
+            "key": self.keys,
+            "digest": self.digests,
+            "split": self.splits.tolist(),
+            "given_label": given,
+            "text_label": text,
+            "doubt": _column(self.doubt),
+            "out_of_fold": _column(self.out_of_fold),
+            "probabilities": _column(self.probabilities),
         }
-        facts = {**asdict(self.facts), SEAL: self._checksum()}
+        facts = {**self.facts.to_json(), SEAL: self._checksum()}
         metadata = {FORMAT: json.dumps(facts, ensure_ascii=False)}
         write_parquet(path, pa.table(columns).replace_schema_metadata(metadata))
 
@@ -119,7 +129,7 @@ class TextLabels:
         """Return the sha256 of everything that ``load`` returns."""
         lists = [self.keys, self.digests, self.splits.tolist(), self.labels.tolist(), self.out_of_fold.tolist()]
         numbers = hashlib.sha256(self.probabilities.astype("<f4").tobytes()).hexdigest()
-        return fingerprint([asdict(self.facts), lists, numbers])
+        return fingerprint([self.facts.to_json(), lists, numbers])
 
     @staticmethod
     def load(path: Path) -> TextLabels:
@@ -130,25 +140,28 @@ class TextLabels:
             table = read_parquet(path)
             values = parse_json((table.schema.metadata or {})[FORMAT.encode()])
             checksum = values.pop(SEAL, None)
-            tuples = {name: tuple(values[name]) for name in ("classes", "encoders")}
-            tuples["embeddings"] = tuple(values.get("embeddings", ()))
-            transition = tuple(map(tuple, values.get("transition", ())))
+            tuples = {name: tuple(values.get(name, ())) for name in ("classes", "encoders", "embeddings")}
+            tuples["transition"] = tuple(map(tuple, values.get("transition", ())))
             removed = {name: values.pop(name, usual) for name, usual in REMOVED.items()}
-            facts = Facts(**{**values, **tuples, "transition": transition})
-            columns = {name: table.column(name) for name in COLUMNS}
-            place = {name: index for index, name in enumerate(facts.classes)}
-            given = [NO_LABEL if name is None else place[name] for name in columns["given_label"].to_pylist()]
+            facts = Facts(**{**values, **tuples})
+            if facts.task == FIRST_TASK:
+                place = {None: NO_LABEL} | {name: index for index, name in enumerate(facts.classes)}
+                labels = np.array([place[name] for name in table.column("given_label").to_pylist()], dtype=np.int64)
+            else:
+                labels = _array(table.column("given_label"), np.int8)
             found = TextLabels(
-                keys=tuple(columns["key"].to_pylist()),
-                digests=tuple(columns["digest"].to_pylist()),
-                splits=np.array(columns["split"].to_pylist(), dtype=np.str_),
-                labels=np.array(given, dtype=np.int64),
-                probabilities=_rows(columns["probabilities"], len(facts.classes)),
-                out_of_fold=np.array(columns["out_of_fold"].to_pylist(), dtype=bool),
+                keys=tuple(table.column("key").to_pylist()),
+                digests=tuple(table.column("digest").to_pylist()),
+                splits=np.array(table.column("split").to_pylist(), dtype=np.str_),
+                labels=labels,
+                probabilities=_array(table.column("probabilities"), np.float32),
+                out_of_fold=_array(table.column("out_of_fold"), np.bool_),
                 facts=facts,
             )
             if checksum not in (None, found._checksum()):
                 raise ValueError("its content does not match its checksum")
+            if found.probabilities.shape != (len(found.keys), len(facts.classes)):
+                raise ValueError(f"{found.probabilities.shape} probabilities of {len(facts.classes)} classes")
         except (OSError, AttributeError, *UNREADABLE) as error:
             raise TableError(
                 f"{path} is not a file of text labels, or is damaged ({first_line(error)}); write it again with "
@@ -163,14 +176,19 @@ class TextLabels:
         return found
 
 
-def _lists(matrix: NDArray[np.float32]) -> Any:
-    """Return the Arrow array of the rows of a matrix."""
+def _column(values: NDArray[Any]) -> Any:
+    """Return the Arrow array of a vector, or of the rows of a matrix; NaN becomes null."""
     import pyarrow as pa
 
-    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.reshape(-1)), matrix.shape[1])
+    flat = pa.array(values.reshape(-1), from_pandas=True)
+    return flat if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
 
 
-def _rows(column: Any, width: int) -> NDArray[np.float32]:
-    """Return the matrix whose rows are in an Arrow column."""
-    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return flat.astype(np.float32).reshape(len(column), width)
+def _array(column: Any, dtype: type[Any]) -> NDArray[Any]:
+    """Return the vector or matrix of which ``_column`` made an Arrow column."""
+    import pyarrow as pa
+
+    values = column.combine_chunks()
+    if not pa.types.is_nested(values.type):
+        return values.to_numpy(zero_copy_only=False).astype(dtype)
+    return values.flatten().to_numpy(zero_copy_only=False).astype(dtype).reshape(len(values), -1)

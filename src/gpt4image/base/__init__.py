@@ -1,1 +1,1 @@
-"""What every other package stands on: errors, files, locks, interrupts, progress."""
+"""Foundations of every other package: errors, files, locks, interrupts, progress."""

@@ -17,8 +17,7 @@ from typing import Any
 from gpt4image.base.errors import DamagedError
 
 SEAL, FILES = "record_sha256", "files"
-SMALL = 64 * 2**20
-"""Files of up to this many bytes are checked as a whole each time they are opened."""
+SMALL = 64 * 2**20  # bytes up to which a file is checked as a whole each time it is opened
 
 
 def fingerprint(value: Any) -> str:
@@ -81,19 +80,16 @@ def recorded_files(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _is_listed(item: tuple[str, Any]) -> bool:
-    name, facts = PurePosixPath(item[0]), item[1]
-    is_inside = not name.is_absolute() and ".." not in name.parts
+    path, facts = PurePosixPath(item[0]), item[1]
+    is_inside = not path.is_absolute() and ".." not in path.parts
     return is_inside and isinstance(facts, dict) and facts.keys() >= {"bytes", "sha256"}
 
 
 def require_recorded(folder: Path, name: str, record: Mapping[str, Any], *, largest: float = SMALL) -> bool:
-    """Check a file against what a record says of it; return whether it says anything.
+    """Compare the file ``folder / name`` with its entry in a record; return whether there is an entry.
 
     Args:
-        folder: of the record.
-        name: path of the file from there.
-        record: lists the file, or does not.
-        largest: number of bytes up to which the whole file is read; of a larger one, the size is compared.
+        largest: number of bytes up to which the whole file is read; of a larger one only the size is compared.
 
     Raises:
         DamagedError: the file is missing, or not the one that was written.

@@ -1,18 +1,4 @@
-"""The exception tree.
-
-    Gpt4ImageError          anything this package raises on purpose; the command line prints it without a traceback
-    ├── ConfigError         an option, a recipe key or a SPEC string is wrong
-    ├── DataError           an image set cannot be read as asked (missing, duplicate keys, wrong column, no labels)
-    │   └── DecodeError     one image cannot be decoded; stages set the image aside and go on
-    ├── DescriberError      a describer cannot be used or stopped answering (key, quota, model, server)
-    ├── StoreError          a description store is missing, foreign, locked or does not fit the request
-    ├── TableError          an embedding table, an index or a text-label file is missing, unfinished or does not fit
-    ├── ModelError          a model name, its options or a weights file cannot be used
-    ├── RunError            a run folder is missing, unfinished or belongs to another configuration
-    │   └── DamagedError    a file is cut, changed or of something else; readers of tables and indexes make it theirs
-    ├── TrainingError       training cannot go on (the loss is not finite)
-    ├── ExportError         a model cannot be exported as asked, or what was exported is not the model of its run
-    └── MissingExtraError   an optional dependency is not installed; the message names the extra
+"""The exceptions that this package raises on purpose; the command line prints them without a traceback.
 
 Every message says what was given, what is allowed and what to do next.
 """
@@ -33,15 +19,15 @@ class ConfigError(Gpt4ImageError):
 
 
 class DataError(Gpt4ImageError):
-    """An image set cannot be read as asked."""
+    """A dataset cannot be read as asked: missing, duplicate keys, wrong column, no labels."""
 
 
 class DecodeError(DataError):
-    """One image cannot be decoded; the message is the reason alone, the caller names the image."""
+    """One image cannot be decoded; stages skip it. The message is only the reason, the caller names the image."""
 
 
 class DescriberError(Gpt4ImageError):
-    """A describer cannot be used or stopped answering; what it answered before is kept."""
+    """A describer cannot be used or stopped answering (key, quota, model, server); earlier answers are kept."""
 
 
 class StoreError(Gpt4ImageError):
@@ -49,7 +35,7 @@ class StoreError(Gpt4ImageError):
 
 
 class TableError(Gpt4ImageError):
-    """An embedding table, an index of images or a text-label file is missing, unfinished or does not fit."""
+    """An embedding table, an index or a text-label file is missing, unfinished or does not fit."""
 
 
 class ModelError(Gpt4ImageError):
@@ -61,7 +47,7 @@ class RunError(Gpt4ImageError):
 
 
 class DamagedError(RunError, ValueError):
-    """A file is damaged; a ValueError too, for callers that know what it belongs to and can say more."""
+    """A file is damaged; also a ValueError, for callers that know what it belongs to and can say more."""
 
 
 class TrainingError(Gpt4ImageError):
@@ -76,7 +62,7 @@ class MissingExtraError(Gpt4ImageError):
     """An optional dependency is not installed."""
 
     def __init__(self, what: str, extra: str | None = None) -> None:
-        # Without the extra, ``what`` is the message: so an error is made again that comes from another process.
+        # Without ``extra``, ``what`` is the whole message: so pickle makes the error again in another process.
         install = f" needs an optional dependency; install it with: pip install 'gpt4image[{extra}]'"
         super().__init__(what if extra is None else what + install)
 
@@ -85,10 +71,8 @@ class MissingExtraError(Gpt4ImageError):
 def parsing(what: str) -> Iterator[None]:
     """Turn whatever a library raises on a damaged or hostile file into DataError: such errors have no common base.
 
-    Only calls of the library belong into the block, or a mistake of our own would be hidden.
-
-    Args:
-        what: the file and what is wrong with it, e.g. ``a.parquet: not a Parquet file that can be read``.
+    Only calls of the library belong into the block, or a mistake of our own would be hidden. ``what`` names the file
+    and the problem, e.g. ``a.parquet: not a Parquet file that can be read``.
     """
     try:
         yield
@@ -99,10 +83,7 @@ def parsing(what: str) -> Iterator[None]:
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """Return ``name`` quoted, why it is refused and the nearest valid choice, to end an error message with.
-
-    All choices are listed unless they are many and a near one was found.
-    """
+    """Return the end of an error message: ``name`` quoted, the choices unless they are many, and the nearest one."""
     options = sorted(choices)
     close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
     hint = f" Did you mean {close[0]!r}?" if close else ""
@@ -112,12 +93,12 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 
 
 def first_few(names: Iterable[str], limit: int = 5) -> str:
-    """Return up to ``limit`` names, quoted, then how many more there are: names inside messages stay readable."""
+    """Return up to ``limit`` names, quoted, then how many more there are."""
     items = list(names)
     shown = ", ".join(repr(item) for item in items[:limit])
     return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"
 
 
 def first_line(error: BaseException) -> str:
-    """Return what an error says, in one line of up to 200 characters: it may quote a whole file."""
+    """Return the first line of an error's message, up to 200 characters: it may quote a whole file."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -1,8 +1,7 @@
-"""Files on disk: atomic writes, and one reader per format that refuses what is damaged with a DamagedError.
+"""Files on disk: atomic writes, and one reader per format, which raises DamagedError on damaged files.
 
 A writer leaves the old file or the new one, never half of one. A reader returns what was written or raises
-``DamagedError``: a file that is cut, empty, nested too deeply or full of numbers that no record holds costs no
-traceback. ``parse_json`` and ``parse_toml`` raise ValueError for those who read text from elsewhere.
+``DamagedError``; ``parse_json`` and ``parse_toml``, for text from elsewhere, raise ValueError.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import itertools
 import json
 import math
 import os
@@ -47,7 +47,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it is flushed to disk and renamed to ``path``.
 
     Raises:
-        OSError: ``path`` is there and no file (a device would be replaced by one), or it cannot be written.
+        OSError: ``path`` exists and is no file (a device would be replaced by one), or it cannot be written.
     """
     if path.exists() and not path.is_file():
         number = errno.EISDIR if path.is_dir() else errno.EINVAL
@@ -74,13 +74,14 @@ def move(source: Path, path: Path) -> None:
 
 def flush(path: Path) -> None:
     """Wait until a file, or the list of names in a folder, is on disk."""
-    if path.is_dir() and os.name != "posix":  # elsewhere a folder cannot be opened
+    is_folder = path.is_dir()
+    if is_folder and os.name != "posix":  # elsewhere a folder cannot be opened
         return
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if not path.is_dir() or error.errno != errno.EINVAL:  # a file system that cannot flush folders
+        if not is_folder or error.errno != errno.EINVAL:  # some file systems cannot flush folders
             raise
     finally:
         os.close(descriptor)
@@ -92,7 +93,7 @@ def require_writable(path: Path) -> None:
 
 
 def _target(path: Path) -> Path:
-    """Return what a link leads to: that is written, and the link stays."""
+    """Return the file that a link leads to: it is written, and the link stays."""
     return path.resolve() if path.is_symlink() else path
 
 
@@ -111,7 +112,7 @@ def _temporary_name(name: str) -> str:
 
 
 def _machine() -> str:
-    """Return what tells this machine from others that write to the same folder over a network."""
+    """Return an id of this machine: others may write to the same folder over a network."""
     return f"{zlib.crc32(platform.node().encode()):08x}"
 
 
@@ -130,32 +131,27 @@ def _is_alive(process: int) -> bool:
     """Return whether a process of this machine runs; True where that cannot be told."""
     if os.name != "posix":  # elsewhere signal 0 would end it
         return True
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass
+    with contextlib.suppress(PermissionError):
+        try:
+            os.kill(process, 0)
+        except (ProcessLookupError, OverflowError):
+            return False
     return True
 
 
 def remove_unfinished(path: Path) -> None:
-    """Remove what ``atomic_path`` leaves beside ``path`` where its process is killed; nobody may be writing it.
-
-    The name may hold ``*``. Names of earlier versions are removed too.
-    """
+    """Remove what a killed ``atomic_path`` left beside ``path`` (may hold ``*``); nobody may be writing it."""
     path = _target(path)
-    own = re.compile(r".*\.(?:[0-9a-f]{8}-\d+-)?[0-9a-f]{8}\.tmp")
     for temporary in path.parent.glob(f".{path.name}.*.tmp"):
-        if own.fullmatch(temporary.name):
+        if _LEFTOVER.fullmatch(temporary.name):
             temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def staging_folder(place: Path) -> Iterator[Path]:
-    """Yield a temporary folder in ``place``; on success all that is in it is flushed to disk and moved to ``place``.
+    """Yield a temporary folder in ``place``; on success its content is flushed to disk and moved to ``place``.
 
-    What is there under the same name is replaced where it is a file; a folder with something in it is an OSError.
+    A file of the same name is replaced; a folder that is not empty is an OSError.
     """
     place.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(place)
@@ -164,8 +160,7 @@ def staging_folder(place: Path) -> Iterator[Path]:
     try:
         yield staging
         for path in staging.rglob("*"):
-            if path.is_file() or path.is_dir():
-                flush(path)
+            flush(path)
         for path in sorted(staging.iterdir()):
             move(path, place / path.name)
     finally:
@@ -174,35 +169,31 @@ def staging_folder(place: Path) -> Iterator[Path]:
 
 def user_cache() -> Path:
     """Return this package's folder in the user's cache (XDG_CACHE_HOME, else ~/.cache); it may not exist yet."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "gpt4image"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "gpt4image"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8, atomically."""
+    """Write a text as UTF-8, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any, *, checksum: bool = True) -> None:
-    """Write ``value`` as indented JSON, atomically; NaN and infinities are refused (they are not JSON).
+    """Write ``value`` as indented JSON, atomically; NaN and infinities raise ValueError.
 
-    Args:
-        path: the file.
-        value: JSON-serialisable.
-        checksum: add the checksum of the content to a table, which ``read_json`` compares and leaves out.
+    With ``checksum`` a table gets the checksum of its content, which ``read_json`` compares and removes.
     """
     whole = sealed(value) if checksum and isinstance(value, dict) else value
     write_text(path, json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Return the value of a JSON text. Raises ValueError: it is none, too deep, or holds a number that JSON has not."""
+    """Return the value of a JSON text. Raises ValueError: it is no JSON, too deep, or a number is too large."""
     return _plain(json.loads, text)
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """Return the table of a TOML text. Raises ValueError: as ``parse_json``."""
+    """Return the table of a TOML text. Raises ValueError as ``parse_json`` does."""
     return _plain(tomllib.loads, text)
 
 
@@ -218,21 +209,19 @@ def _plain(parse: Callable[[Any], Any], text: str | bytes) -> Any:
                 raise ValueError("it holds a number that is not finite, or too large: NaN, Infinity, 1e999")
             if isinstance(each, int) and not -(2**63) <= each < 2**64:
                 raise ValueError("it holds an integer of more than 64 bits")
-        inner = ((each.values() if isinstance(each, dict) else each) for each in level if isinstance(each, dict | list))
-        level = [value for values in inner for value in values]
+        tables = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)]
+        level = list(itertools.chain.from_iterable(tables))
         if not level:
             return value
     raise ValueError(f"it is nested deeper than {MOST_NESTED} levels")
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file. Raises DamagedError, a RunError and ValueError, where it is none."""
+    """Read a JSON file. Raises DamagedError: it is no JSON, or does not match its checksum."""
     try:
         value = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise DamagedError(
-            f"{path} is no JSON ({error}): it is damaged. Bring back a copy of it, or make again what it belongs to."
-        ) from None
+        raise DamagedError(damaged(path, f"it is no JSON ({error})")) from None
     try:
         return unsealed(value)
     except ValueError as error:
@@ -240,7 +229,7 @@ def read_json(path: Path) -> Any:
 
 
 def append_json_line(path: Path, value: Any) -> None:
-    """Append one JSON object as a line; when this returns, it is on disk."""
+    """Append one JSON value as a line; when this returns, it is on disk."""
     with path.open("a", encoding="utf-8") as file:
         file.write(_json_line(value))
         file.flush()
@@ -248,7 +237,7 @@ def append_json_line(path: Path, value: Any) -> None:
 
 
 def write_json_lines(path: Path, values: Iterable[Any]) -> None:
-    """Write one JSON object a line, atomically."""
+    """Write one JSON value per line, atomically."""
     write_text(path, "".join(map(_json_line, values)))
 
 
@@ -257,25 +246,20 @@ def _json_line(value: Any) -> str:
 
 
 def read_json_lines(path: Path) -> list[Any]:
-    """Read a JSON-lines file; a last line that a crash cut short, which has no end of line, is dropped.
+    """Read a JSON-lines file; a last line without a line end, which a crash cut short, is dropped.
 
     Raises:
         DamagedError: another line is no JSON.
     """
-    content = path.read_bytes()
-    lines = content.split(b"\n")  # JSON text holds no other line end that Python would split at
+    *whole, rest = path.read_bytes().split(b"\n")  # not splitlines: JSON text may hold other line ends
     rows: list[Any] = []
-    for number, line in enumerate(lines, start=1):
-        if not line and number == len(lines):
-            break
+    for number, line in enumerate(whole, start=1):
         try:
             rows.append(parse_json(line.decode("utf-8")))
         except ValueError as error:
-            if number != len(lines):
-                raise DamagedError(
-                    f"{path} is damaged: its line {number} is no JSON ({error}). Bring back a copy of it, or make "
-                    "again what it belongs to."
-                ) from None
+            raise DamagedError(damaged(path, f"its line {number} is no JSON ({error})")) from None
+    with contextlib.suppress(ValueError):
+        rows.append(parse_json(rest.decode("utf-8")))
     return rows
 
 
@@ -294,7 +278,7 @@ def open_npy(path: Path, dtype: np.dtype[Any] | type, shape: tuple[int, ...]) ->
     if (array.dtype, array.shape) != (np.dtype(dtype), shape):
         wrong = f"it holds {array.dtype} {array.shape}, but the manifest says {np.dtype(dtype)} {shape}"
         raise DamagedError(damaged(path, wrong))
-    # NumPy maps what the header says, and has no word on bytes that come after it.
+    # NumPy maps what the header says, and ignores bytes that come after it.
     if path.stat().st_size != array.offset + array.nbytes:  # pyright: ignore[reportAttributeAccessIssue]
         raise DamagedError(damaged(path, "it is longer than its header says"))
     return array
@@ -309,7 +293,7 @@ def write_parquet(path: Path, table: pa.Table) -> None:
 
 
 def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a Parquet file, or some of its columns; the checksums of its pages are compared, where it has them.
+    """Read a Parquet file, or some of its columns; page checksums are compared if it has them.
 
     Raises:
         DamagedError: it is no Parquet file, damaged, or lacks one of ``columns``.

@@ -1,4 +1,4 @@
-"""Ctrl-C at a place of our choosing: the first one asks, the second one insists."""
+"""Ctrl-C: the first one asks to stop at a good place, the second one stops at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from types import FrameType
 
 @dataclass
 class Interrupt:
-    """Whether somebody asked to stop, or insists."""
+    """Whether the user has pressed Ctrl-C once (``requested``) or twice (``insisted``)."""
 
     requested: bool = False
     insisted: bool = False
@@ -20,11 +20,7 @@ class Interrupt:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Let the block finish, whatever is pressed; one who insists is heard at its end.
-
-        Raises:
-            KeyboardInterrupt: after the block, where a second interrupt came in it.
-        """
+        """Let the block finish; a second interrupt in it raises KeyboardInterrupt at its end."""
         self._held = True
         try:
             yield
@@ -34,7 +30,7 @@ class Interrupt:
             raise KeyboardInterrupt
 
     def on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        """Take note of the first signal; raise KeyboardInterrupt at the second, unless held."""
+        """Note the first signal; raise KeyboardInterrupt at the second, unless held."""
         self.insisted = self.requested
         self.requested = True
         if self.insisted and not self._held:
@@ -45,13 +41,12 @@ class Interrupt:
 def deferred_interrupt() -> Iterator[Interrupt]:
     """Turn the first SIGINT inside the block into ``requested``; a second one raises KeyboardInterrupt at once.
 
-    Outside the main thread, where Python delivers no signals, nothing is changed.
+    Outside the main thread, to which Python delivers no signals, nothing changes.
     """
     asked = Interrupt()
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
-
     before = signal.signal(signal.SIGINT, asked.on_signal)
     try:
         yield asked

@@ -1,4 +1,4 @@
-"""One writer at a time, and a name for the one who is in the way."""
+"""One writer at a time; an error names the process that holds the lock."""
 
 from __future__ import annotations
 
@@ -11,18 +11,16 @@ FileLock = filelock.BaseFileLock
 
 
 class LockedError(Exception):
-    """Another process holds the lock; the message says which."""
+    """Another process holds the lock; the message names it."""
 
 
 def acquire_lock(path: Path, wait_s: float) -> FileLock:
     """Hold the lock file ``path`` until the result is released or the process ends, however it ends.
 
-    Args:
-        path: lock file; it holds the process id of its owner and stays in place.
-        wait_s: how long to wait for another owner, in seconds.
+    The file holds the process id of its owner and stays in place.
 
     Raises:
-        LockedError: somebody else holds it.
+        LockedError: another process still holds it after ``wait_s`` seconds.
         OSError: the file cannot be made.
     """
     lock = filelock.FileLock(path, timeout=wait_s)

@@ -1,16 +1,17 @@
-"""What a stage returns: where its artefact is, the facts worth printing, and which items it set aside."""
+"""What a stage returns: the path of its result, facts to print, and the items that it skipped."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
 class SetAside:
-    """One item that a stage could not use; the stage went on without it.
+    """One item that a stage skipped because it cannot be used.
 
     Attributes:
         name: key of the image, or file and line of the row.
@@ -26,11 +27,11 @@ class Outcome:
     """Result of one stage.
 
     Attributes:
-        path: the artefact (file or folder); None for stages that only look.
+        path: file or folder of the result; None for stages that write nothing.
         summary: JSON-serialisable facts, printed as ``name: value`` lines or, with ``--json``, as one object.
-        record: further JSON-serialisable facts, too many for people; printed with ``--json`` alone.
-        text: rendered text for people (a table, say), printed under the summary and left out of ``--json``.
-        set_aside: items not used; a stage with any ends with exit code 1.
+        record: extra JSON-serialisable facts, printed only with ``--json``.
+        text: text such as a table, printed under the summary and left out of ``--json``.
+        set_aside: skipped items; a stage with any ends with exit code 1.
     """
 
     path: Path | None = None
@@ -38,3 +39,19 @@ class Outcome:
     record: Mapping[str, Any] = field(default_factory=dict)
     text: str = ""
     set_aside: tuple[SetAside, ...] = ()
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a fact of the summary or the record as an attribute."""
+        for facts in (self.__dict__.get("summary", {}), self.__dict__.get("record", {})):
+            if name in facts:
+                return facts[name]
+        raise AttributeError(f"this outcome has no {name!r}; it has {', '.join([*self.__dict__.get('summary', {})])}")
+
+    def _repr_html_(self) -> str:
+        """Return the summary as a table, for notebooks."""
+        rows = "".join(
+            f"<tr><th style='text-align: left'>{escape(key.replace('_', ' '))}</th><td>{escape(str(value))}</td></tr>"
+            for key, value in self.summary.items()
+        )
+        skipped = f"<p>{len(self.set_aside)} items skipped</p>" if self.set_aside else ""
+        return f"<table>{rows}</table><pre>{escape(self.text)}</pre>{skipped}"

@@ -1,4 +1,4 @@
-"""Text from outside, made safe to look at: nothing in it is hidden, moves the cursor or turns the reading direction."""
+"""Text from outside, made safe to print: nothing in it is hidden, moves the cursor or turns the reading direction."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 # Joiners shape emoji and many scripts.
 _HARMLESS = frozenset("\n\t\u200c\u200d")
 
-# Texts that a spreadsheet may run as a formula. Also those that already begin with the mark against it, and the empty
-# text, which is another cell than no text: so a reader can tell them apart.
+# Texts that a spreadsheet may run as a formula; with those that begin with an apostrophe already, and the empty text,
+# so that ``from_csv_cell`` can tell them apart.
 _RUN = re.compile(r"'*(?:[=+\-@＝＋－＠\t\r\n]|\Z)")
 
 
@@ -26,7 +26,7 @@ def from_csv_cell(cell: str) -> str:
 
 
 def visible(text: str) -> str:
-    r"""Return ``text`` with what nobody sees but a terminal or a browser acts on as escapes, e.g. ``\u202e``."""
+    r"""Return ``text`` with the invisible characters that a terminal or browser acts on as escapes, e.g. ``\u202e``."""
     if text.isprintable():
         return text
     return "".join(
@@ -36,5 +36,5 @@ def visible(text: str) -> str:
 
 
 def in_one_line(text: str) -> str:
-    r"""Return ``visible`` text with its line breaks and tabs as escapes too: for rows and columns."""
+    r"""Return ``visible`` text with line breaks and tabs as escapes too."""
     return visible(text).replace("\n", "\\n").replace("\t", "\\t")

@@ -74,8 +74,8 @@ def _zero_shot(given: Situation) -> TrainingData:
 def _self_training(given: Situation) -> TrainingData:
     data, train = given.data, given.data.indices("train")
     predicted = given.teacher(train)
-    soft = np.zeros((len(data.labels), predicted.shape[1]), np.float32)
-    # Given labels may be wrong: they keep half of the target, as in bootstrapping (Reed et al. 2015).
+    soft = data.task.placeholder(np.zeros(len(data.labels), bool), predicted.shape[1])
+    # Given labels keep half of the target, as in bootstrapping (Reed et al. 2015), for they may be wrong.
     soft[train] = data.task.with_labels(predicted, data.labels[train], trust=0.5)
     return replace(data, text=None, soft=soft)
 

@@ -28,7 +28,7 @@ from gpt4image.config.learning import OF_ALIGNMENT, OF_TEXT_LABELS
 from gpt4image.data.pixels import available_cores
 from gpt4image.encoding.class_names import ClassNames, not_read
 from gpt4image.labelling.label import open_table
-from gpt4image.labelling.predictions import require_two_classes
+from gpt4image.labelling.predictions import require_learnable
 from gpt4image.parallel import devices
 from gpt4image.tasks.base import Task
 from gpt4image.training import auto
@@ -237,7 +237,7 @@ def _require_runnable(
             )
         try:
             if arm.text_labels:
-                require_two_classes(has_text, labels)
+                require_learnable(has_text, labels)
         except TableError as error:
             after = f", after {regime.asked}" if regime.asked else ""
             raise TableError(f"--arms {name} with seed {seed}{after}: {error}") from None

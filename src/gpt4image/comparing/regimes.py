@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.config import CompareConfig
 from gpt4image.data.image_set import NO_LABEL
-from gpt4image.data.splits import drawn_part, flip_labels, keep_labels_per_class, long_tail
+from gpt4image.data.splits import flip_labels, keep_labels_per_class, long_tail, random_part
 from gpt4image.training.training_data import TrainingData
 
 
@@ -93,7 +93,7 @@ class Regime:
             train = data.indices("train")
             keep = np.ones(len(data.labels), bool)
             keep[train] = False
-            keep[drawn_part(train[described[train]], self.described_fraction, seed)] = True
+            keep[random_part(train[described[train]], self.described_fraction, seed)] = True
             data = replace(data, text=data.text.only(keep))
         return replace(data, labels=labels)
 

@@ -69,7 +69,7 @@ ARMS: dict[str, Arm] = {
         headline=2,
     ),
     "text-labels": Arm(
-        about="soft labels predicted from the descriptions, learned from the labels there are",
+        about="soft labels predicted from the descriptions, learned on the labels there are",
         phrase="text labels",
         text_labels=True,
         against=(

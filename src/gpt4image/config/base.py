@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Annotated, Any
 
 import tyro
@@ -28,6 +29,14 @@ JsonTable = Annotated[
 def listed(value: str) -> tuple[str, ...]:
     """Return the parts of a list written with commas, each once."""
     return tuple(dict.fromkeys(filter(None, (part.strip() for part in value.split(",")))))
+
+
+def known_list(value: str, known: Collection[str]) -> str:
+    """Return a list written with commas, each part once. Raises ValueError: one is not known."""
+    for name in (names := listed(value)):
+        if name not in known:
+            raise ValueError(nearest(name, known))
+    return ",".join(names)
 
 
 class StageConfig(BaseModel):

@@ -12,7 +12,7 @@ from pydantic import field_validator as check
 
 from gpt4image.base.errors import ConfigError, nearest
 from gpt4image.config.arms import ARMS
-from gpt4image.config.base import JsonTable, StageConfig, flag_of, listed
+from gpt4image.config.base import JsonTable, StageConfig, flag_of, known_list
 from gpt4image.config.learning import OF_TEXT_LABELS, DataOptions, RunningOptions, TrainOptions
 
 COMMON = frozenset(
@@ -37,7 +37,7 @@ class CompareConfig(TrainOptions):
     seeds: int = Field(default=3, ge=1)
     """Number of seeds per arm."""
     first_seed: int = Field(default=0, ge=0, lt=2**32)
-    """First of the seeds, which follow each other: what was chosen by seeds 0 to 4 is judged by others, from 5 on."""
+    """First of the consecutive seeds: what was chosen on seeds 0 to 4 is judged on others, from 5 on."""
     arms: str = ""
     """Arms, separated by commas; without it, all that apply to the labels there are. See docs/compare.md."""
     labels_per_class: int | None = Field(default=None, ge=1)
@@ -46,7 +46,7 @@ class CompareConfig(TrainOptions):
     label_noise: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Part of the training labels flipped to another class, drawn per seed."""
     noise_kind: Literal["uniform", "class-dependent"] = "uniform"
-    """Which class a flipped label gets: any other, or the one that its class is always taken for, drawn per seed."""
+    """Which class a flipped label gets: any other, or one fixed other class per class, drawn per seed."""
     described_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Part of the described training images whose descriptions are kept, drawn per seed; the images stay."""
     imbalance: float = Field(default=1.0, ge=1.0)
@@ -60,11 +60,7 @@ class CompareConfig(TrainOptions):
     @check("arms")
     @classmethod
     def _known_arms(cls, value: str) -> str:
-        names = listed(value)
-        for name in names:
-            if name not in ARMS:
-                raise ValueError(nearest(name, ARMS))
-        return ",".join(names)
+        return known_list(value, ARMS)
 
     @property
     def seed_range(self) -> range:
@@ -135,7 +131,7 @@ class ReportConfig(StageConfig):
 
 
 class DemoConfig(StageConfig):
-    """Run the whole pipeline on packaged pictures, offline: what do descriptions add with 5 labels per category?
+    """Run the whole pipeline on packaged pictures, offline: what do descriptions add to 5 labels per category?
 
     Example: gpt4image demo --out demo-out
     """
@@ -149,7 +145,7 @@ class DemoConfig(StageConfig):
 
 
 class DoctorConfig(StageConfig):
-    """Say what is installed, which device a run would take and what is missing; or check files for damage.
+    """Show what is installed, which device a run would take and what is missing; or check files for damage.
 
     With a path, every file there is compared to its checksum: exit code 0 when all are whole, 1 when one is damaged.
 

@@ -31,7 +31,7 @@ class ExportConfig(StageConfig):
     out: Path
     """Folder (timm), .onnx file or .pt2 file; it may not exist yet."""
     data: str | None = None
-    """Image set SPEC whose images the check is made on; the run's own set without it."""
+    """Dataset SPEC whose images the check is made on; the run's own set without it."""
     data_licence: str | None = None
     """Licence of the images, for the model card."""
     push_to_hub: str | None = None
@@ -103,7 +103,7 @@ class SearchConfig(StageConfig):
     image: tuple[Path, ...] = ()
     """Image file(s) whose like is looked for."""
     data: str | None = None
-    """Image set SPEC to search; the run's own set without it."""
+    """Dataset SPEC to search; the run's own set without it."""
     split: Literal["all", "train", "val", "test"] = "all"
     """Part of the set to search."""
     top: int = Field(default=10, ge=1)

@@ -1,4 +1,4 @@
-"""Options of the stages that make texts and read them: describe, descriptions, encode."""
+"""Options of the stages that make texts and embeddings: describe, descriptions, encode."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GUARD = (
 
 
 class DescriberOptions(StageConfig):
-    """Options of whoever writes the descriptions."""
+    """Options of the captioning backend."""
 
     describer: str
     """Describer SPEC: openai:MODEL (any OpenAI-compatible server), transformers:MODEL_OR_PATH or vllm:MODEL (on this
@@ -31,7 +31,7 @@ class DescriberOptions(StageConfig):
     temperature: float | None = Field(default=None, ge=0.0)
     """Sampling temperature; the model's own without it. 0 always takes the likeliest token."""
     max_tokens: int = Field(default=512, ge=1)
-    """Most tokens of an answer."""
+    """Maximum tokens per answer."""
     max_side: int = Field(default=768, ge=32)
     """Longer side of the image that is sent, in pixels; larger ones are made smaller."""
     image_format: Literal["jpeg", "png", "webp"] = "jpeg"
@@ -39,7 +39,7 @@ class DescriberOptions(StageConfig):
     detail: Literal["auto", "low", "high"] = "auto"
     """How closely a server looks at the image, where it knows this; low takes few tokens. auto is not sent."""
     extra_body: JsonTable = Field(default_factory=dict)
-    """Further fields of the request to a server, as JSON, e.g. '{"seed": 1}'."""
+    """Extra fields of the request to a server, as JSON, e.g. '{"seed": 1}'."""
 
     # A server
     base_url: str | None = None
@@ -49,15 +49,15 @@ class DescriberOptions(StageConfig):
     """Name of the server in the identity of results, in place of its address: give one where the address may change
     but the model stays the same."""
     concurrency: int = Field(default=32, ge=1)
-    """Most calls in flight; fewer are used where the server has no room."""
+    """Maximum calls in flight; fewer are used when the server has no room."""
     requests_per_minute: float | None = Field(default=None, gt=0.0)
-    """Most calls a minute; without it, as many as the server takes."""
+    """Maximum calls per minute; without it, as many as the server takes."""
     tokens_per_minute: float | None = Field(default=None, gt=0.0)
-    """Most tokens a minute, in and out; without it, as many as the server takes."""
+    """Maximum tokens per minute, in and out; without it, as many as the server takes."""
     timeout: float = Field(default=120.0, gt=0.0)
-    """Longest wait for an answer, in seconds."""
+    """Maximum wait for an answer, in seconds."""
     retries: int = Field(default=8, ge=0)
-    """Further tries of a call that failed, whatever the fault."""
+    """Maximum retries of a failed call, whatever the fault."""
     prices: Path | None = None
     """JSON file {"MODEL": {"input": X, "output": Y}} in US dollars per million tokens, before the published list."""
 
@@ -69,7 +69,7 @@ class DescriberOptions(StageConfig):
     batch_size: int = Field(default=8, ge=1)
     """Images per step of a model on this machine; halved where the memory does not hold them."""
     vllm_args: JsonTable = Field(default_factory=dict)
-    """Further arguments of vllm.LLM for vllm:, as JSON, e.g. '{"tensor_parallel_size": 4, "max_model_len": 8192}'."""
+    """Other arguments of vllm.LLM for vllm:, as JSON, e.g. '{"tensor_parallel_size": 4, "max_model_len": 8192}'."""
 
 
 class DescribeConfig(DescriberOptions):
@@ -79,7 +79,7 @@ class DescribeConfig(DescriberOptions):
     """
 
     data: str
-    """Image set SPEC: folder:PATH, manifest:FILE, hf:NAME_OR_PATH, webdataset:PATTERN, cifar10, cifar100, openmoji."""
+    """Dataset SPEC: folder:PATH, manifest:FILE, hf:NAME_OR_PATH, webdataset:PATTERN, cifar10, cifar100, openmoji."""
     store: Path
     """Description store (one SQLite file); made when it does not exist."""
 
@@ -96,7 +96,7 @@ class DescribeConfig(DescriberOptions):
 
     # How much
     limit: int | None = Field(default=None, ge=1)
-    """Send at most this many requests (an image and a prompt each; further tries are not counted), about images of all
+    """Send at most this many requests (an image and a prompt each; retries are not counted), about images of all
     classes; the next run goes on."""
     max_cost: float | None = Field(default=None, gt=0.0)
     """Spend at most this much in this run, in US dollars."""
@@ -105,10 +105,10 @@ class DescribeConfig(DescriberOptions):
 
     # Quality
     reject: tuple[Flaw, ...] = ("empty", "refusal", "echo", "loop")
-    """Answers with these flaws are no descriptions: asked once more, then set aside with their text. All flaws: empty,
-    refusal, echo (of the prompt), loop (repetition), truncated, boilerplate."""
+    """Answers with these flaws are no descriptions: asked once more, then skipped; their text is kept. All flaws:
+    empty, refusal, echo (of the prompt), loop (repetition), truncated, boilerplate."""
     retry_rejected: bool = False
-    """Ask again where an earlier run set the answer aside."""
+    """Ask again where an earlier run skipped the answer."""
 
     # How the requests travel
     batch: bool = False
@@ -143,11 +143,11 @@ class ImportDescriptionsConfig(DescriptionsConfig):
     """Rows with "digest" or "key", and "description": *.jsonl, *.csv, *.parquet, or a dataset saved by `datasets`. Or a
     list of texts: *.json, *.pth, *.pt, *.pkl, *.pickle, *.npy or *.txt; code in it is refused."""
     data: str | None = None
-    """Image set SPEC that turns keys into digests; needed for rows by key."""
+    """Dataset SPEC that turns keys into digests; needed for rows by key."""
     prompt: str = "imported"
-    """Name of the prompt the descriptions answer; "class-conditioned" marks texts that were told the class."""
+    """Name of the prompt the descriptions answer; "class-conditioned" marks prompts that contained the class."""
     describer: str = "imported"
-    """Name of who wrote the descriptions; kept with each of them."""
+    """Name of the captioning backend that wrote the descriptions; kept with each of them."""
     in_file_order: bool = False
     """Rows carry no key: the k-th row belongs to the k-th image of --data. Needs --expect."""
     expect: int | None = Field(default=None, ge=1)
@@ -155,7 +155,7 @@ class ImportDescriptionsConfig(DescriptionsConfig):
 
 
 class ImportEmbeddingsConfig(StageConfig):
-    """Turn a released matrix of text embeddings, one row an image in file order, into an embedding table.
+    """Turn a released matrix of text embeddings, one row per image in file order, into an embedding table.
 
     Example: gpt4image embeddings import clip.pth --data folder:imagenet/train --expect 1281167 --out imagenet.emb
     """
@@ -163,7 +163,7 @@ class ImportEmbeddingsConfig(StageConfig):
     file: tyro.conf.Positional[Path]
     """Matrix of floats (images, width): *.pth, *.pt, *.npy or *.safetensors; code in it is refused."""
     data: str
-    """Image set SPEC; the k-th row belongs to its k-th image."""
+    """Dataset SPEC; the k-th row belongs to its k-th image."""
     expect: int = Field(ge=1)
     """Exact number of rows and images."""
     out: Path
@@ -171,7 +171,7 @@ class ImportEmbeddingsConfig(StageConfig):
     encoder: str = "imported"
     """Text encoder SPEC that made the rows, if known; class names are encoded with it where an arm needs them."""
     prompt: str = "imported"
-    """Name of the prompt the descriptions answered; "class-conditioned" marks texts that were told the class."""
+    """Name of the prompt the descriptions answered; "class-conditioned" marks prompts that contained the class."""
 
 
 class ExportDescriptionsConfig(DescriptionsConfig):
@@ -183,7 +183,7 @@ class ExportDescriptionsConfig(DescriptionsConfig):
     file: tyro.conf.Positional[Path]
     """File to write: *.jsonl, *.csv, *.parquet, or a folder name for a Hugging Face dataset."""
     data: str | None = None
-    """Image set SPEC; adds the key of each image to its rows."""
+    """Dataset SPEC; adds the key of each image to its rows."""
     prompt: str | None = None
     """Only descriptions that answer the prompt of this name."""
 
@@ -205,21 +205,21 @@ class StatsConfig(DescriptionsConfig):
     """
 
     data: str | None = None
-    """Image set SPEC; adds the coverage of this set, and how many descriptions name their class."""
+    """Dataset SPEC; adds the coverage of this set, and how many descriptions name their class."""
 
 
 class ViewConfig(DescriptionsConfig):
-    """Write an HTML page of images with all that was said about them, what is wrong first.
+    """Write an HTML page of images with all their answers, flawed ones first.
 
     Example: gpt4image descriptions view --store photos.db --data folder:photos --out gallery.html
     """
 
     data: str | None = None
-    """Image set SPEC of the images to show; without it, texts alone."""
+    """Dataset SPEC of the images to show; without it, only texts."""
     out: Path = Path("descriptions.html")
     """HTML file to write; it holds everything and loads nothing."""
     limit: int = Field(default=100, ge=1)
-    """Most images to show."""
+    """Maximum images to show."""
     prompt: str | None = None
     """Only answers to the prompt of this name."""
     flaw: Flaw | None = None
@@ -235,7 +235,7 @@ class CheckConfig(DescriptionsConfig):
     """
 
     data: str
-    """Image set SPEC to check the store against."""
+    """Dataset SPEC to check the store against."""
 
 
 class EncodeConfig(StageConfig):
@@ -254,7 +254,7 @@ class EncodeConfig(StageConfig):
     prompt: str | None = None
     """Encode only descriptions that answer the prompt of this name; without it, all in the store."""
     long: Literal["cut", "pool"] = "pool"
-    """Texts longer than the encoder reads: pool averages the embeddings of their chunks, cut drops what is too much."""
+    """Texts longer than the encoder reads: pool averages the embeddings of their chunks, cut drops the rest."""
     batch_tokens: int = Field(default=8192, ge=64)
     """Tokens per encoding batch, padding included."""
     device: str = "auto"

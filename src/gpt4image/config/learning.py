@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Set
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import Field, field_validator, model_validator
 
-from gpt4image.base.errors import ConfigError, nearest
-from gpt4image.config.base import MOST_THREADS, Fraction, JsonTable, StageConfig, listed
+from gpt4image.base.errors import ConfigError
+from gpt4image.config.alignment import WITH_NEGATIVES, LossName, SameClass, check_alignment
+from gpt4image.config.base import MOST_THREADS, Fraction, JsonTable, StageConfig, known_list, listed
 
 
 class DataOptions(StageConfig):
-    """Options of every stage that reads an image set with splits."""
+    """Options of every stage that reads a dataset with splits."""
 
     data: str
-    """Image set SPEC: folder:PATH, manifest:FILE, hf:NAME_OR_PATH, webdataset:PATTERN, cifar10, cifar100, openmoji."""
+    """Dataset SPEC: folder:PATH, manifest:FILE, hf:NAME_OR_PATH, webdataset:PATTERN, cifar10, cifar100, openmoji."""
     val_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     """Part of train held out for validation when the set has no validation split."""
     test_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
@@ -24,8 +25,6 @@ class DataOptions(StageConfig):
 
 
 TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
-WITH_NEGATIVES = ("infonce", "infonce-one-way", "siglip")
-"""Alignment losses in which other texts are negatives."""
 
 
 class TextOptions(StageConfig):
@@ -40,8 +39,8 @@ class TextOptions(StageConfig):
     where the labels look right (all of it where texts say little), else the posterior under the noise that `label`
     estimated."""
     only_described: bool = False
-    """Train on the described images alone."""
-    align_loss: Literal["infonce", "infonce-one-way", "siglip", "cosine"] = "infonce"
+    """Train only on the described images."""
+    align_loss: LossName = "infonce"
     """Alignment loss; infonce (symmetric) is the paper's."""
     align_weight: float = Field(default=1.0, ge=0.0)
     """Weight of the alignment loss (the paper's lambda)."""
@@ -51,7 +50,7 @@ class TextOptions(StageConfig):
     """Learn the temperature, from --temperature on and between 0.01 and 1; for siglip its bias too."""
     normalise: bool = True
     """Compare directions; --no-normalise: losses with negatives take dot products in place of cosines."""
-    same_class: Literal["negative", "masked"] = "negative"
+    same_class: SameClass = "negative"
     """Texts of other images of its class: negatives as in the paper, or left out of the comparison."""
     texts: Literal["mean", "sample"] = "mean"
     """Several descriptions of an image: their mean, or one drawn at each step."""
@@ -68,24 +67,18 @@ class TextOptions(StageConfig):
     tune_text_rank: int = Field(default=8, ge=1)
     """Rank of the adapters of lora."""
     paper_compat: bool = False
-    """Do what the official code of the paper does, its defects too; for reproduction."""
+    """Do what the official code of the paper does, including its defects; for reproduction."""
     head: Literal["linear", "mlp", "mlp-bn"] = "linear"
     """Projection head from features to text space; dropped after training."""
     labelled_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
-    """Share of a batch drawn from images with a target, where others take part through the alignment or consistency
-    alone. Images that are fewer than the rest of the batch take part by the alignment as often as any other."""
+    """Share of a batch drawn from images with a target, if others take part only through alignment or consistency.
+    Images that are fewer than the rest of the batch take part in the alignment as often as any other."""
 
     @property
     def alignment(self) -> dict[str, Any]:
         """Arguments of ``alignment.Alignment``."""
-        return {
-            "loss": self.align_loss,
-            "temperature": self.temperature,
-            "learn_temperature": self.learn_temperature,
-            "normalise": self.normalise,
-            "same_class": self.same_class,
-            "paper_compat": self.paper_compat,
-        }
+        names = ("temperature", "learn_temperature", "normalise", "same_class", "paper_compat")
+        return {"loss": self.align_loss, **{name: getattr(self, name) for name in names}}
 
     def given(self, names: Set[str]) -> list[str]:
         """Return which of these options of texts are not at their default, in alphabetical order."""
@@ -94,10 +87,7 @@ class TextOptions(StageConfig):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.learn_temperature or self.paper_compat:  # importing torch takes a second
-            from gpt4image.models.alignment import Alignment
-
-            Alignment(**self.alignment)
+        check_alignment(**self.alignment)
         if self.tune_text != "none":
             self._tuning_fits()
         return self
@@ -113,9 +103,7 @@ class TextOptions(StageConfig):
                 f"{asked} with --align-loss {self.align_loss}: nothing would keep the texts apart, so that all of them "
                 f"become one; use {', '.join(WITH_NEGATIVES)}."
             )
-        frozen = {"--centre": self.centre != "none", "--paper-compat": self.paper_compat}
-        if any(frozen.values()):
-            names = " and ".join(name for name, given in frozen.items() if given)
+        if names := " and ".join(["--centre"] * (self.centre != "none") + ["--paper-compat"] * self.paper_compat):
             raise ConfigError(f"{asked}: {names} is made for texts that stay as they are; leave one of them out.")
 
 
@@ -131,15 +119,15 @@ class SemiSupervisedOptions(StageConfig):
     """What is learned from images that have neither a label nor a text label."""
 
     consistency: float = Field(default=0.0, ge=0.0)
-    """Weight of consistency training (FixMatch): on images without a target, what the model is sure of in a slightly
-    changed view is what it is to see in a strongly changed one. 0 for none; 1 is usual."""
+    """Weight of consistency training (FixMatch): on images without a target, a confident prediction for a slightly
+    changed view is the target of a strongly changed one. 0 for none; 1 is usual."""
     confidence: Fraction = 0.8
-    """Least probability of a class by which consistency training takes it for an image's label; as a share of the
-    largest one that --label-smoothing leaves."""
+    """Minimum probability at which consistency training takes a class for an image's label; as a share of the largest
+    one that --label-smoothing leaves."""
 
 
 class ModelOptions(StageConfig):
-    """The model that is trained, and what for."""
+    """The model and its task."""
 
     task: str = "auto"
     """classification (one class per image) or multilabel (any number of them). auto: as the labels of the set are."""
@@ -170,7 +158,7 @@ class ModelOptions(StageConfig):
 
 
 class ScheduleOptions(StageConfig):
-    """How long and how fast it learns."""
+    """Duration, optimiser and learning rate."""
 
     epochs: int | None = Field(default=None, ge=1)
     """Passes over the train split (labelled or not); chosen from the size of the set without it."""
@@ -182,8 +170,8 @@ class ScheduleOptions(StageConfig):
     """Any timm optimiser: muon, adamw, sgd (Nesterov's), momentum (SGD with classical momentum), ... Without it, muon
     from scratch, but not with --fsdp nor for models without batch norm on 200,000 images and more; else adamw."""
     lr: float | None = Field(default=None, gt=0.0)
-    """Peak learning rate; without it 0.02 for muon (5e-3 without batch norm, but for ConvNeXts), 0.1 * batch / 256 for
-    sgd, 1e-3 for others; a tenth from given weights, but for models with batch norm that adamw or the like trains."""
+    """Peak learning rate; without it 0.02 for muon (5e-3 without batch norm, except ConvNeXts), 0.1 * batch / 256 for
+    sgd, 1e-3 for others; a tenth from given weights, except for models with batch norm trained by adamw or the like."""
     new_layers_lr_scale: float = Field(default=10.0, gt=0.0)
     """With --init: learning rate of layers that start anew (a new classifier, the head of the alignment), as a multiple
     of that of the others."""
@@ -196,14 +184,14 @@ class ScheduleOptions(StageConfig):
     min_lr: float = Field(default=1e-5, ge=0.0)
     """Learning rate at the end of the cosine."""
     clip_grad: float | None = Field(default=None, gt=0.0)
-    """Largest norm of the gradient."""
+    """Maximum norm of the gradient."""
     ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Decay of the moving average of the weights that is evaluated and kept; 0 for none. Early in a run it looks back
     on an eighth of the steps so far."""
 
 
 class RegularisationOptions(StageConfig):
-    """What keeps it from learning by heart."""
+    """Regularisation and augmentation."""
 
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     """Label smoothing."""
@@ -214,9 +202,9 @@ class RegularisationOptions(StageConfig):
     flip: bool = True
     """Flip images left to right at random."""
     shift: Fraction = 0.125
-    """Largest random shift, as a part of the side."""
+    """Maximum random shift, as a part of the side."""
     min_scale: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Smallest area of a random resized crop; 1 for none."""
+    """Minimum area of a random resized crop, as a part of the image; 1 for none."""
     auto_augment: str | None = None
     """Augmentation policy of timm, drawn for each image: rand-m9-mstd0.5-inc1 (RandAugment), original, v0, 3a, ..."""
     repeated_augmentation: int = Field(default=1, ge=1)
@@ -269,11 +257,7 @@ class RunningOptions(StageConfig):
     @field_validator("track")
     @classmethod
     def _known_trackers(cls, value: str) -> str:
-        names = listed(value)
-        for name in names:
-            if name not in TRACKERS:
-                raise ValueError(nearest(name, TRACKERS))
-        return ",".join(names)
+        return known_list(value, TRACKERS)
 
     @property
     def trackers(self) -> tuple[str, ...]:
@@ -297,3 +281,20 @@ class TrainOptions(
         if self.compile and self.fsdp:
             raise ConfigError("--compile does not go with --fsdp: leave one of them out.")
         return self
+
+    @property
+    def resolved(self) -> ResolvedOptions:
+        """These options, none of which is left open: as ``training.auto.choose`` and the record of a run give them."""
+        return cast("ResolvedOptions", self)
+
+
+class ResolvedOptions(TrainOptions):
+    """The type of ``TrainOptions.resolved``."""
+
+    model: str  # pyright: ignore[reportGeneralTypeIssues, reportIncompatibleVariableOverride]
+    image_size: int  # pyright: ignore[reportGeneralTypeIssues, reportIncompatibleVariableOverride]
+    epochs: int  # pyright: ignore[reportGeneralTypeIssues, reportIncompatibleVariableOverride]
+    batch_size: int  # pyright: ignore[reportGeneralTypeIssues, reportIncompatibleVariableOverride]
+    optimizer: str  # pyright: ignore[reportGeneralTypeIssues, reportIncompatibleVariableOverride]
+    lr: float  # pyright: ignore[reportGeneralTypeIssues, reportIncompatibleVariableOverride]
+    weight_decay: float  # pyright: ignore[reportGeneralTypeIssues, reportIncompatibleVariableOverride]

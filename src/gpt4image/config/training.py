@@ -14,7 +14,7 @@ from gpt4image.config.learning import DataOptions, TrainOptions
 
 
 class LabelConfig(DataOptions):
-    """Read class probabilities of every described image off its text, and name doubtful labels.
+    """Predict the classes of every described image from its text, and list suspected label errors.
 
     Example: gpt4image label --data folder:photos --embeddings photos.emb --out text-labels.parquet
     """
@@ -22,19 +22,19 @@ class LabelConfig(DataOptions):
     embeddings: Path
     """Embedding table."""
     out: Path
-    """Parquet file of class probabilities; an HTML page of doubtful labels is written beside it."""
+    """Parquet file of class probabilities; an HTML page of suspected label errors is written beside it."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the folds."""
     doubtful: int = Field(default=50, ge=0)
-    """How many doubtful labels to show."""
+    """How many suspected label errors to show."""
     suggest: int = Field(default=0, ge=0)
-    """How many images to suggest for labelling next, and how many for describing."""
+    """How many images to suggest for labelling next, and for describing; classification only."""
 
     @check("out")
     @classmethod
     def _beside_its_page(cls, value: Path) -> Path:
         if value.suffix == ".html" or not value.name:
-            raise ValueError("give a file that is no page, such as text-labels.parquet; its page is written beside it")
+            raise ValueError("give a file such as text-labels.parquet; its page is written beside it")
         return value
 
 
@@ -47,9 +47,9 @@ class TrainConfig(TrainOptions):
     out: Path
     """Run folder."""
     resume: bool = False
-    """Go on from the last checkpoint in --out."""
+    """Continue from the last checkpoint in --out."""
     checkpoint_seconds: float = Field(default=30.0, ge=0.0)
-    """Least time between checkpoints."""
+    """Minimum time between checkpoints, in seconds."""
 
 
 class EvaluateConfig(StageConfig):
@@ -61,6 +61,6 @@ class EvaluateConfig(StageConfig):
     run_dir: tyro.conf.Positional[Path]
     """Run folder written by `train`."""
     data: str | None = None
-    """Image set SPEC; the run's own set without it."""
+    """Dataset SPEC; the run's own set without it."""
     split: Literal["train", "val", "test"] = "test"
     """Split to measure on."""

@@ -24,19 +24,17 @@ class ArrowSource:
     """Images of several tables, one after the other, without a copy in memory.
 
     Args:
-        tables: data sets with the same image column.
+        tables: datasets with the same image column.
         column: name of that column, a struct of ``bytes`` and ``path``; path counts where there are no bytes.
         folders: real paths of the folders in which such files may lie; a path that is not absolute starts in the first.
     """
 
     def __init__(self, tables: Sequence[Dataset], column: str, folders: Sequence[str]) -> None:
-        self._tables = tables
-        self._column = column
-        self._folders = folders
+        self._tables, self._column, self._folders = tables, column, folders
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the open chunks: a worker process maps the files itself; pickled Arrow data would be copied."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("_chunks", "_starts")}
+        return {name: self.__dict__[name] for name in ("_tables", "_column", "_folders")}
 
     def read(self, row: int) -> bytes:
         """Return the bytes of one image. Raises OSError where its file cannot be read."""
@@ -45,16 +43,9 @@ class ArrowSource:
 
     def digests(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
         """Return the sha256 hex digest of the bytes of each image."""
-        found: list[str] = []
-        files: list[tuple[int, str]] = []
-        for row in rows.tolist():
-            data, path = self._cell(row)
-            if data is None:
-                files.append((len(found), path))
-            found.append("" if data is None else hashlib.sha256(data).hexdigest())
-        for (position, _), digest in zip(files, file_digests([path for _, path in files]), strict=True):
-            found[position] = digest
-        return tuple(found)
+        found = [path if data is None else hashlib.sha256(data) for data, path in map(self._cell, rows.tolist())]
+        of_files = iter(file_digests([one for one in found if isinstance(one, str)]))
+        return tuple(next(of_files) if isinstance(one, str) else one.hexdigest() for one in found)
 
     def faults(self) -> dict[int, str]:
         """Return the rows that cannot be used, with the reason, without touching the image bytes.
@@ -71,7 +62,7 @@ class ArrowSource:
                 if path is None:
                     faults[start + offset] = "has no image"
                 elif not any(is_below(os.path.realpath(self._file(path)), folder) for folder in self._folders):
-                    faults[start + offset] = "has no bytes, and its path leads out of the data set"
+                    faults[start + offset] = "has no bytes, and its path leads out of the dataset"
         return faults
 
     def _cell(self, row: int) -> tuple[bytes | None, str]:
@@ -86,16 +77,12 @@ class ArrowSource:
 
     @cached_property
     def _chunks(self) -> list[tuple[pa.BinaryArray, pa.StringArray]]:
-        """Bytes and paths of each non-empty chunk; `flatten` minds images that are null as a whole."""
+        """Bytes and paths of each non-empty chunk; `flatten` handles images that are null as a whole."""
         structs = [chunk for table in self._tables for chunk in table.data.column(self._column).chunks if len(chunk)]
-        return [_bytes_and_paths(struct) for struct in structs]
+        flat = [dict(zip(struct.type.names, struct.flatten(), strict=True)) for struct in structs]
+        return [(fields["bytes"], fields["path"]) for fields in flat]
 
     @cached_property
     def _starts(self) -> list[int]:
         """First row of each chunk."""
         return np.cumsum([0, *(len(data) for data, _ in self._chunks[:-1])]).tolist()
-
-
-def _bytes_and_paths(images: pa.StructArray) -> tuple[pa.BinaryArray, pa.StringArray]:
-    fields = images.flatten()
-    return fields[images.type.get_field_index("bytes")], fields[images.type.get_field_index("path")]

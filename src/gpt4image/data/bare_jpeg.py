@@ -1,7 +1,4 @@
-"""JPEG files without anything but their picture: what needs no change is not compressed again.
-
-Compressing again costs quality, and more time than all else that is done for a call.
-"""
+"""JPEG files stripped to their picture without compressing again, which costs quality and time."""
 
 from __future__ import annotations
 
@@ -18,15 +15,9 @@ _JFIF = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
 
 
 def bare_jpeg(data: bytes) -> bytes | None:
-    """Return a JPEG file with its tables and scans alone: no EXIF, profile, thumbnail, comment, nothing behind its end.
+    """Return only tables and scans of a JPEG file that decodes: no EXIF, profile, thumbnail, comment, trailing bytes.
 
-    The pixels are the same where its colours are grey or YCbCr.
-
-    Args:
-        data: bytes of a JPEG file, known to decode.
-
-    Returns:
-        The bytes; None where the structure is out of the ordinary.
+    The pixels are the same where its colours are grey or YCbCr. None if its structure is unusual.
     """
     if data[:2] != bytes((0xFF, _START)):
         return None

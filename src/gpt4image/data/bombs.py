@@ -1,8 +1,8 @@
-"""Headers that claim more memory than their picture takes, which decoders believe before they look at the picture.
+"""Headers that claim far more memory than their picture needs: decoders allocate it before they read the picture.
 
-A JPEG 2000 file has two headers: Pillow reads the first one, and OpenJPEG allocates tiles and channels by the second
-one, some 10 KB for each tile and channel, so that 50 KB in a file become a terabyte. TIFF decoders allocate a whole
-tile, whatever size the picture has.
+Of the two headers of a JPEG 2000 file, Pillow checks the first one, but OpenJPEG allocates tiles and channels by the
+second one, some 10 KB for each: 50 KB in a file become a terabyte. TIFF decoders allocate a whole tile, whatever size
+the picture has.
 """
 
 from __future__ import annotations
@@ -15,21 +15,14 @@ from gpt4image.base.errors import DecodeError
 
 MOST_TILES = 16_384
 _TILE_WIDTH, _TILE_LENGTH = 322, 323  # tags of TIFF 6.0
-_SIZ = struct.Struct(
-    ">4sHH8IH"
-)  # SOC and SIZ markers, length, capability, picture, tiles, channels (ISO 15444-1, A.5.1)
+# SOC and SIZ markers, length, capability, picture, tiles, channels (ISO 15444-1, A.5.1)
+_SIZ = struct.Struct(">4sHH8IH")
 
 
 def refuse_bomb(image: Image.Image, data: bytes, max_pixels: int) -> None:
-    """Check what Pillow does not, before pixels are decoded.
+    """Raise DecodeError if a header of an image, opened from ``data`` but not loaded, claims too much memory.
 
-    Args:
-        image: opened, not loaded.
-        data: the bytes that it was opened from.
-        max_pixels: largest width * height of a picture or tile.
-
-    Raises:
-        DecodeError: a header claims more than a picture of ``max_pixels`` takes.
+    ``max_pixels`` is the largest width * height of a picture or tile.
     """
     if image.format == "TIFF":
         tags = image.tag_v2  # pyright: ignore[reportAttributeAccessIssue]

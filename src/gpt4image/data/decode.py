@@ -1,4 +1,4 @@
-"""From image bytes to RGB pixels: one place that knows every kind of picture, and refuses bad ones by reason."""
+"""From image bytes to RGB pixels: the only place that decodes pictures, and names why one cannot be used."""
 
 from __future__ import annotations
 
@@ -16,36 +16,20 @@ from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from gpt4image.base.errors import DecodeError
+from gpt4image.base.files import UNREADABLE
 from gpt4image.data.bombs import refuse_bomb
 
 Image.init()
-# An allow-list: other plug-ins of Pillow start programs (EPS runs Ghostscript) or are not pictures. Not every build of
+# An allow-list: other plug-ins of Pillow start programs (EPS runs Ghostscript) or are no pictures. Not every build of
 # Pillow has all of these.
 _WANTED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 FORMATS = tuple(name for name in _WANTED if name in Image.OPEN)
 EXTENSIONS = frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS)
 MAX_PIXELS = 50_000_000
 
-# What Pillow's plug-ins raise on damaged files: the first four when bytes of good ones are changed at random, the
-# others in reports of its past.
-_DAMAGED = (
-    OSError,
-    ValueError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    KeyError,
-    IndexError,
-    OverflowError,
-    EOFError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-    AttributeError,
-    AssertionError,
-    ZeroDivisionError,
-    Image.DecompressionBombError,
-)
+# What Pillow's plug-ins raise on damaged files, or did in the past.
+_DAMAGED = (*UNREADABLE, OSError, RuntimeError, AttributeError, AssertionError, ZeroDivisionError)
+_DAMAGED += (struct.error, zlib.error, Image.DecompressionBombError)
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -54,8 +38,7 @@ _TURNS = {
     6: Image.Transpose.ROTATE_270,
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
-}
-"""What makes a picture of an EXIF orientation upright (TIFF 6.0, tag 274)."""
+}  # what makes a picture of an EXIF orientation upright (TIFF 6.0, tag 274)
 
 
 class _Silence:
@@ -84,21 +67,17 @@ class _Silence:
 _SILENCE = _Silence()
 
 
-def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, draft_side: int | None = None) -> Image.Image:
+def decode(data: bytes, *, draft_side: int | None = None) -> Image.Image:
     """Decode an image of any mode to RGB, upright.
 
     EXIF orientation is applied, transparency lies on white, 16-bit grey is scaled to 8 bit, an animation gives its
-    first frame.
-
-    Args:
-        data: bytes of an image file.
-        max_pixels: largest width * height; checked in the header, before pixels are decoded.
-        draft_side: JPEG files may be decoded at a reduced scale, as long as the longer side keeps so many pixels.
+    first frame. With ``draft_side``, JPEG files may be decoded at a reduced scale, as long as the longer side keeps so
+    many pixels.
 
     Raises:
-        DecodeError: the bytes are empty, not an image, damaged, too large or of a mode without a defined range.
+        DecodeError: the bytes are empty, not an image, damaged, of more than MAX_PIXELS or of a mode without a range.
     """
-    with _opened(data, max_pixels) as image:
+    with _opened(data) as image:
         if draft_side is not None and max(image.size) > draft_side:
             width, height = (max(1, side * draft_side // max(image.size)) for side in image.size)
             image.draft(None, (width, height))
@@ -106,32 +85,18 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, draft_side: int | None 
 
 
 def decode_square(
-    data: bytes,
-    size: int,
-    *,
-    max_pixels: int = MAX_PIXELS,
-    filter_: Image.Resampling = Image.Resampling.BICUBIC,
-    squash: bool = False,
+    data: bytes, size: int, *, filter_: Image.Resampling = Image.Resampling.BICUBIC, squash: bool = False
 ) -> NDArray[np.uint8]:
-    """Decode to a square: the shorter side is resized to ``size`` (bicubic, antialiased), the centre is cropped.
+    """Decode to (size, size, 3) uint8: the shorter side is resized (antialiased), the centre is cropped.
 
     A square image of that size keeps its pixels exactly. JPEG files far larger than ``size`` are decoded at a reduced
-    scale, never below twice ``size``.
-
-    Args:
-        data: bytes of an image file.
-        size: side of the square, in pixels.
-        max_pixels: largest width * height.
-        filter_: how pixels are interpolated.
-        squash: resize both sides to ``size``, which loses the proportions and keeps the borders.
-
-    Returns:
-        (size, size, 3) uint8.
+    scale, never below twice ``size``. With ``squash`` both sides are resized, which loses the proportions and keeps the
+    borders.
 
     Raises:
-        DecodeError: as for ``decode``.
+        DecodeError: as ``decode``.
     """
-    with _opened(data, max_pixels) as image:
+    with _opened(data) as image:
         image.draft(None, (2 * size, 2 * size))
         rgb = _upright_rgb(image)
         width, height = rgb.size
@@ -141,8 +106,7 @@ def decode_square(
             return np.array(rgb.resize((size, size), filter_))
         side = min(width, height)
         left, top = (width - side) / 2, (height - side) / 2
-        box = (left, top, left + side, top + side)
-        return np.array(rgb.resize((size, size), filter_, box=box))
+        return np.array(rgb.resize((size, size), filter_, box=(left, top, left + side, top + side)))
 
 
 def centre_start(side: int, size: int) -> int:
@@ -150,21 +114,21 @@ def centre_start(side: int, size: int) -> int:
     return round((side - size) / 2)
 
 
-def sides(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Return width and height of an image in pixels, as its header has them. Raises DecodeError as ``decode`` does."""
-    with _opened(data, max_pixels) as image:
+def sides(data: bytes) -> tuple[int, int]:
+    """Return width and height of an image in pixels, as its header has them. Raises DecodeError as ``decode``."""
+    with _opened(data) as image:
         return image.size
 
 
-def is_plain_jpeg(data: bytes, max_side: int, *, max_pixels: int = MAX_PIXELS) -> bool:
+def is_plain_jpeg(data: bytes, max_side: int) -> bool:
     """Return whether this is a JPEG file that needs no change: upright, grey or YCbCr, its sides at most ``max_side``.
 
     One that is plain was decoded to its end, at an eighth of its size.
 
     Raises:
-        DecodeError: as for ``decode``; other formats are not decoded.
+        DecodeError: as ``decode``; other formats are not decoded.
     """
-    with _opened(data, max_pixels) as image:
+    with _opened(data) as image:
         # Pillow calls files of several pictures MPO.
         if not isinstance(image, JpegImageFile) or image.format != "JPEG" or image.mode not in ("L", "RGB"):
             return False
@@ -179,7 +143,7 @@ def is_plain_jpeg(data: bytes, max_side: int, *, max_pixels: int = MAX_PIXELS) -
 
 
 @contextmanager
-def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+def _opened(data: bytes) -> Iterator[Image.Image]:
     """Open, check the header, and turn whatever Pillow raises until the block ends into DecodeError."""
     if not data:
         raise DecodeError("the file is empty (0 bytes)")
@@ -187,14 +151,14 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 width, height = image.size
-                if width * height > max_pixels:
-                    raise DecodeError(f"{width} x {height} pixels are more than the allowed {max_pixels:,}")
-                refuse_bomb(image, data, max_pixels)
+                if width * height > MAX_PIXELS:
+                    raise DecodeError(f"{width} x {height} pixels are more than the allowed {MAX_PIXELS:,}")
+                refuse_bomb(image, data, MAX_PIXELS)
                 yield image
         except Image.UnidentifiedImageError:
             raise DecodeError("not an image, or damaged at its start") from None
         except Image.DecompressionBombError:
-            raise DecodeError(f"its header claims more than the allowed {max_pixels:,} pixels") from None
+            raise DecodeError(f"its header claims more than the allowed {MAX_PIXELS:,} pixels") from None
         except _DAMAGED as error:
             raise DecodeError(f"damaged: {error or type(error).__name__}") from None
 

@@ -1,7 +1,7 @@
-"""Digests of files and of parts of files, remembered: a second load of a set does not read all its bytes again.
+"""Digests of files and of parts of files, cached: a second load of a dataset does not read all its bytes again.
 
-What is remembered stands in one SQLite file in the user's cache, by path, size and times. It is a help, never a
-condition: where that file cannot be read or written, digests are computed.
+The cache is one SQLite file in the user's cache folder, by path, size and times. It is a help, never a condition: where
+it cannot be read or written, digests are computed.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from pathlib import Path
 from gpt4image.base.files import user_cache
 from gpt4image.base.progress import progress_bar
 
-# Size, time of change of the content, and of the entry: `cp -p` and `touch -r` can set back the first two alone.
+# Size, time of change of the content, and of the entry: `cp -p` and `touch -r` can set back only the first two.
 State = tuple[int, int, int]
 Part = tuple[str, int, int]  # path, first byte, number of bytes
-WHOLE = -1  # number of bytes that stands for all of them
+WHOLE = -1  # as the number of bytes: all of them
 
 BATCH = 500
-# A file may change twice within one tick of the file system's clock. What is younger than this is not remembered.
+# A file may change twice within one tick of the file system's clock: younger ones are not cached.
 YOUNG_NS = 2_000_000_000
 BAR_FROM_BYTES = 500_000_000
 _DAMAGED = (sqlite3.Error, UnicodeError)  # the second where SQLite quotes damaged text in its message
@@ -38,8 +38,7 @@ def file_digests(paths: Sequence[str]) -> tuple[str, ...]:
 def part_digests(parts: Sequence[Part]) -> tuple[str, ...]:
     """Return the sha256 hex digest of the bytes of each part of a file.
 
-    One that cannot be read gets a digest of its own, which no content has: it joins to nothing, and the reason comes
-    when it is decoded.
+    One that cannot be read gets a digest of its own, which no content has; decoding it later gives the reason.
     """
     state_of = {path: file_state(path) for path in dict.fromkeys(path for path, _, _ in parts)}
     states = [state_of[path] for path, _, _ in parts]
@@ -47,7 +46,8 @@ def part_digests(parts: Sequence[Part]) -> tuple[str, ...]:
     digests = _recall(names, states)
     missing = [index for index, digest in enumerate(digests) if digest is None]
     batches = [missing[start : start + BATCH] for start in range(0, len(missing), BATCH)]
-    n_bytes = sum(_size(parts[index], states[index]) for index in missing)
+    sizes = ((states[index] or (0,))[0] if parts[index][2] == WHOLE else parts[index][2] for index in missing)
+    n_bytes = sum(sizes)
 
     def digest_batch(batch: Sequence[int]) -> list[str | None]:
         return [_digest(parts[index]) for index in batch]
@@ -63,7 +63,10 @@ def part_digests(parts: Sequence[Part]) -> tuple[str, ...]:
                 progress.advance(task, len(batch))
     finally:
         pool.shutdown(cancel_futures=True)  # an interrupt must not wait for the rest of the set
-    return tuple(digest or _unreadable(name) for name, digest in zip(names, digests, strict=True))
+    return tuple(
+        digest or hashlib.sha256(b"unreadable file\0" + name).hexdigest()
+        for name, digest in zip(names, digests, strict=True)
+    )
 
 
 def file_state(path: str) -> State | None:
@@ -76,18 +79,14 @@ def file_state(path: str) -> State | None:
 
 
 def is_settled(state: State) -> bool:
-    """Return whether a file is old enough that another change of its bytes would show in its times."""
+    """Return whether a file is old enough for another change of its bytes to show in its times."""
     return max(state[1:]) < time.time_ns() - YOUNG_NS
 
 
 def _name(part: Part) -> bytes:
-    """Return what a part is remembered by; no path has a zero byte."""
+    """Return the key of a part in the cache; no path has a zero byte."""
     path, start, length = part
     return os.fsencode(path) + (b"" if length == WHOLE else b"\0%d+%d" % (start, length))
-
-
-def _size(part: Part, state: State | None) -> int:
-    return 0 if state is None else state[0] if part[2] == WHOLE else part[2]
 
 
 def _digest(part: Part) -> str | None:
@@ -103,18 +102,18 @@ def _digest(part: Part) -> str | None:
     return hashlib.sha256(data).hexdigest() if len(data) == length else None
 
 
-def _unreadable(name: bytes) -> str:
-    return hashlib.sha256(b"unreadable file\0" + name).hexdigest()
-
-
 def _database() -> Path:
     return user_cache() / "digests.sqlite"
 
 
 def _recall(names: Sequence[bytes], states: Sequence[State | None]) -> list[str | None]:
-    """Return the digests in files that are as they were when these were remembered; None for the others."""
+    """Return the cached digests of parts whose files have not changed; None for the others."""
     known: dict[bytes, tuple[State, str]] = {}
-    with contextlib.suppress(*_DAMAGED), contextlib.closing(_open_for_reading()) as connection:
+    address = f"{_database().absolute().as_uri()}?mode=ro"
+    with (
+        contextlib.suppress(*_DAMAGED),
+        contextlib.closing(sqlite3.connect(address, uri=True, timeout=10)) as connection,
+    ):
         for start in range(0, len(names), BATCH):
             batch = names[start : start + BATCH]
             query = f"SELECT path, size, mtime, ctime, digest FROM digests WHERE path IN ({','.join('?' * len(batch))})"
@@ -123,10 +122,6 @@ def _recall(names: Sequence[bytes], states: Sequence[State | None]) -> list[str 
                     known[path] = (size, mtime, ctime), digest.hex()
     recalled = (known.get(name, (None, None)) for name in names)
     return [digest if state == now else None for (state, digest), now in zip(recalled, states, strict=True)]
-
-
-def _open_for_reading() -> sqlite3.Connection:
-    return sqlite3.connect(f"{_database().absolute().as_uri()}?mode=ro", uri=True, timeout=10)
 
 
 def _remember(parts: Sequence[tuple[bytes, State | None, str | None]]) -> None:

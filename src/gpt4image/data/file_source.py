@@ -16,7 +16,7 @@ MAX_FILE_BYTES = 512 * 1024 * 1024
 
 
 class FileSource:
-    """Bytes of files, given as paths relative to a folder."""
+    """Bytes of files, by paths relative to a folder."""
 
     def __init__(self, root: Path, names: Sequence[str]) -> None:
         self._root = str(root.absolute())
@@ -27,7 +27,7 @@ class FileSource:
         return read_bounded(self._path(row))
 
     def digests(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
-        """Return the sha256 hex digest of each file's bytes; that of an unchanged file is remembered."""
+        """Return the sha256 hex digest of each file's bytes; that of an unchanged file is cached."""
         return file_digests([self._path(row) for row in rows])
 
     def _path(self, row: int) -> str:
@@ -46,12 +46,12 @@ def read_bounded(path: str) -> bytes:
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    """Open a file; a pipe that nobody writes to is opened too, where it would be waited for."""
+    """Open a file without waiting: opening a pipe would wait for a writer."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def expanded(path: str) -> Path:
-    """Return a path with ``~`` as the home folder; one of a user who is not known stays as it is, and is no file."""
+    """Return a path with ``~`` as the home folder; with an unknown ``~user`` it stays as it is, and is no file."""
     return Path(os.path.expanduser(path))  # noqa: PTH111  (that of Path raises RuntimeError)
 
 
@@ -61,7 +61,7 @@ def is_below(real_path: str, real_root: str) -> bool:
 
 
 def is_unicode(name: str) -> bool:
-    """Return whether the name of a file is valid UTF-8; what is not cannot be written down as a key."""
+    """Return whether the name of a file is valid UTF-8; other names cannot be written as keys."""
     try:
         name.encode()
     except UnicodeEncodeError:

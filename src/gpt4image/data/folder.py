@@ -4,14 +4,14 @@
     photos/dog/a/2.jpg            photos/val/cat/2.jpg
     photos/unlabelled/3.jpg       photos/test/dog/3.jpg
 
-Hidden files and files whose extension is not that of an image are ignored.
+Hidden files and files whose extension is not that of an image are ignored. Folders whose names are nearly those of
+splits, or of ``unlabelled``, are refused: they would silently become classes.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,29 +22,17 @@ from gpt4image.data.file_source import FileSource, expanded, is_below, is_unicod
 from gpt4image.data.image_set import NO_LABEL, SPLIT_OF, ImageSet
 from gpt4image.data.labels import note_once
 
-UNLABELLED = "unlabelled"
-# What a folder name in small letters was surely meant for.
-_MEANT = (
-    {name: name for name in SPLIT_OF}
-    | {"training": "train", "dev": "val", "testing": "test", "eval": "test", "evaluation": "test"}
-    | dict.fromkeys((UNLABELLED, "unlabeled"), UNLABELLED)
-)
-
-
-@dataclass(frozen=True)
-class _ClassFolder:
-    path: str
-    split: str
-
-    @property
-    def name(self) -> str:
-        return self.path.rsplit("/", 1)[-1]
+UNLABELLED = ("unlabelled", "unlabeled")
+# What a folder name in small letters is meant for.
+_MEANT = {name: name for name in (*SPLIT_OF, *UNLABELLED)} | {
+    "training": "train", "dev": "val", "testing": "test", "eval": "test", "evaluation": "test"
+}  # fmt: skip
 
 
 def load_folder(argument: str) -> ImageSet:
     """Load the images below a folder; keys are paths relative to it, with forward slashes.
 
-    Set aside by name: links that lead out of the folder, nowhere, or to a folder that was read already; images outside
+    Skipped by name: links that lead out of the folder, nowhere, or to a folder that was read already; images outside
     the class folders; folders beside train that are no split; folders that cannot be read.
 
     Raises:
@@ -59,78 +47,68 @@ def load_folder(argument: str) -> ImageSet:
     if not root.is_dir():
         raise DataError(f"{spec}: there is no such folder.")
     tree = _Tree(os.path.realpath(root))
-    folders = _class_folders(tree, spec)
-    classes = _class_names(folders, spec)
-    images = [tree.images_below(folder.path) for folder in folders]
-    _refuse_empty(spec, tree, [folder for folder, keys in zip(folders, images, strict=True) if not keys])
-    label_of = {UNLABELLED: NO_LABEL} | {name: label for label, name in enumerate(classes)}
-    counts = [len(keys) for keys in images]
-    keys = [key for group in images for key in group]
+    split_of = _class_folders(tree, spec)
+    classes = _class_names(split_of, spec)
+    label_of = dict.fromkeys(UNLABELLED, NO_LABEL) | {name: label for label, name in enumerate(classes)}
+    images = {folder: tree.images_below(folder) for folder in split_of}
+    if empty := [folder for folder, keys in images.items() if not keys and _name(folder) not in UNLABELLED]:
+        aside = f" (skipped links and files: {len(tree.reasons)})" if tree.reasons else ""
+        raise DataError(
+            f"{spec}: no images in class folder {first_few(empty)}{aside}. Remove the folder or fill it; images are "
+            f"files named {', '.join('*' + suffix for suffix in sorted(EXTENSIONS))}."
+        )
+    counts = [len(keys) for keys in images.values()]
+    keys = [key for group in images.values() for key in group]
     return ImageSet(
         spec=spec,
         classes=classes,
         keys=tuple(keys),
-        labels=np.repeat(np.array([label_of[folder.name] for folder in folders], dtype=np.int64), counts),
-        splits=np.repeat(np.array([folder.split for folder in folders]), counts),
+        labels=np.repeat(np.array([label_of[_name(folder)] for folder in images], dtype=np.int64), counts),
+        splits=np.repeat(np.array(list(split_of.values())), counts),
         source=FileSource(root, keys),
         rows=np.arange(len(keys)),
-        set_aside=tree.set_aside,
+        set_aside=tuple(SetAside(name=name, reason=reason) for name, reason in tree.reasons.items()),
     )
 
 
-def _class_folders(tree: _Tree, spec: str) -> list[_ClassFolder]:
+def _class_folders(tree: _Tree, spec: str) -> dict[str, str]:
+    """Return the split of each class folder, by its path."""
     top = tree.folders("")
-    is_split = _train_is_split(tree, top)
+    # "train" at the top may be a class of trains: it is the split if it holds folders, and others are splits too.
+    other_classes = set(top) - {*SPLIT_OF, *UNLABELLED}
+    is_split = bool("train" in top and tree.folders("train")) and (
+        bool(set(top) & (set(SPLIT_OF) - {"train"})) or not (other_classes and tree.images("train"))
+    )
     _refuse_misnamed(tree, spec, top, is_split=is_split)
+    tree.skip_images("")
     if is_split:
         return _below_splits(tree, top)
-    if top and set(top) <= set(SPLIT_OF):
-        raise DataError(
-            f"{spec}: there are {first_few(top)}, but no class folders in train; put images into train/CLASS, or into "
-            f"train/{UNLABELLED} where they have no label."
-        )
-    if not top:
-        raise DataError(
-            f"{spec}: there are no class folders; put images into folders named after their class, or into one named "
-            f"{UNLABELLED!r} where they have no label."
-        )
-    tree.refuse_images("", "lies outside the class folders")
-    _note_classes_below(spec, tree, [name for name in top if name != UNLABELLED])
-    return [_ClassFolder(name, "train") for name in top]
-
-
-def _note_classes_below(spec: str, tree: _Tree, names: Sequence[str]) -> None:
-    """Say where the classes may lie one folder deeper: all folders hold several folders of the same names alone."""
-    below = {tuple(tree.folders(name)) for name in names if tree.holds_only_folders(name)}
+    if not top or set(top) <= set(SPLIT_OF):
+        found = f"there are {first_few(top)}, but no class folders in train" if top else "there are no class folders"
+        place = "train/CLASS, or into train/" if top else "folders named after their class, or into one named "
+        raise DataError(f"{spec}: {found}; put images into {place}{UNLABELLED[0]!r} where they have no label.")
+    classes = [name for name in top if name not in UNLABELLED]
+    below = {tuple(tree.folders(name)) for name in classes}
     inside = next(iter(below), ())
-    if len(names) > 1 and len(inside) > 1 and len(below) == 1 and all(map(tree.holds_only_folders, names)):
+    if len(classes) > 1 and len(inside) > 1 and len(below) == 1 and all(map(tree.holds_only_folders, classes)):
         note_once(
-            f"{spec} has the classes {first_few(names)}, and in each of them are the folders {first_few(inside)}; if "
+            f"{spec} has the classes {first_few(classes)}, and in each of them are the folders {first_few(inside)}; if "
             "these are the classes, those are splits: call them train, val and test."
         )
+    return dict.fromkeys(top, "train")
 
 
-def _below_splits(tree: _Tree, top: Sequence[str]) -> list[_ClassFolder]:
-    found: list[_ClassFolder] = []
-    tree.refuse_images("", "lies outside train, val and test")
+def _below_splits(tree: _Tree, top: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
     for name in top:
-        if name == UNLABELLED:
-            found.append(_ClassFolder(name, "train"))
-            continue
-        if name in SPLIT_OF:
-            tree.refuse_images(name, "lies outside the class folders of train, val and test")
-            found += [_ClassFolder(f"{name}/{child}", SPLIT_OF[name]) for child in tree.folders(name)]
+        if name in UNLABELLED:
+            found[name] = "train"
+        elif name in SPLIT_OF:
+            tree.skip_images(name)
+            found |= {f"{name}/{child}": SPLIT_OF[name] for child in tree.folders(name)}
         elif count := len(tree.images_below(name)):
-            tree.refuse(name, f"is none of train, val, test and {UNLABELLED}; images left out with it: {count:,}")
+            tree.reasons[name] = f"is none of train, val, test and {UNLABELLED[0]}; images left out with it: {count:,}"
     return found
-
-
-def _train_is_split(tree: _Tree, top: Sequence[str]) -> bool:
-    """Return whether `train` at the top stands for the split, not for a class of trains."""
-    holds_classes = "train" in top and bool(tree.folders("train"))
-    other_splits = set(top) & (set(SPLIT_OF) - {"train"})
-    other_classes = set(top) - set(SPLIT_OF) - {UNLABELLED}
-    return holds_classes and (bool(other_splits) or not (other_classes and tree.images("train")))
 
 
 def _refuse_misnamed(tree: _Tree, spec: str, top: Sequence[str], *, is_split: bool) -> None:
@@ -140,16 +118,16 @@ def _refuse_misnamed(tree: _Tree, spec: str, top: Sequence[str], *, is_split: bo
     def is_misnamed(name: str, *, at_top: bool) -> bool:
         meant = _MEANT.get(name.lower(), name)
         may_be_split = at_top and (is_split or only_splits or tree.holds_only_folders(name))
-        return name not in _MEANT.values() and (meant == UNLABELLED or (name != meant and may_be_split))
+        return name != meant and name not in SPLIT_OF and (meant in UNLABELLED or may_be_split)
 
     wrong = [name for name in top if is_misnamed(name, at_top=True)]
     for split in filter(SPLIT_OF.get, top if is_split else ()):
         wrong += [f"{split}/{name}" for name in tree.folders(split) if is_misnamed(name, at_top=False)]
     if wrong:
-        renames = (f"{path!r} to {_MEANT[path.rsplit('/', 1)[-1].lower()]!r}" for path in wrong)
+        renames = (f"{path!r} to {_MEANT[_name(path).lower()]!r}" for path in wrong)
         raise DataError(
             f"{spec}: rename {', '.join(renames)}. Splits are called train, val (or valid, validation) and test, "
-            f"images without a label lie in {UNLABELLED}; a class needs another name."
+            f"images without a label lie in {UNLABELLED[0]}; a class needs another name."
         )
     lonely = [name for name in top if name in SPLIT_OF and not is_split and tree.holds_only_folders(name)]
     if lonely and not only_splits:
@@ -159,10 +137,9 @@ def _refuse_misnamed(tree: _Tree, spec: str, top: Sequence[str], *, is_split: bo
         )
 
 
-def _class_names(folders: Sequence[_ClassFolder], spec: str) -> tuple[str, ...]:
-    trained = {folder.name for folder in folders if folder.split == "train"} - {UNLABELLED}
-    unknown = [folder.path for folder in folders if folder.name not in trained | {UNLABELLED}]
-    if unknown:
+def _class_names(split_of: dict[str, str], spec: str) -> tuple[str, ...]:
+    trained = {_name(folder) for folder, split in split_of.items() if split == "train"}.difference(UNLABELLED)
+    if unknown := [folder for folder in split_of if _name(folder) not in trained.union(UNLABELLED)]:
         raise DataError(
             f"{spec}: train lacks the class of {first_few(unknown)}; its classes are {first_few(sorted(trained), 20)}. "
             "Every class of val and test needs a folder of that name in train."
@@ -170,61 +147,48 @@ def _class_names(folders: Sequence[_ClassFolder], spec: str) -> tuple[str, ...]:
     return tuple(sorted(trained))
 
 
-def _refuse_empty(spec: str, tree: _Tree, empty: Sequence[_ClassFolder]) -> None:
-    named = [folder.path for folder in empty if folder.name != UNLABELLED]
-    if named:
-        aside = f" (links and files set aside: {len(tree.set_aside)})" if tree.set_aside else ""
-        raise DataError(
-            f"{spec}: no images in class folder {first_few(named)}{aside}. Remove the folder or fill it; images are "
-            f"files named {', '.join('*' + suffix for suffix in sorted(EXTENSIONS))}."
-        )
+def _name(path: str) -> str:
+    return path.rsplit("/", 1)[-1]
 
 
 class _Tree:
-    """Files below one root, in order of names; paths are relative to it. Notes what it may not use."""
+    """Files below one root, in order of names; paths are relative to it. Notes what it skips."""
 
     def __init__(self, real_root: str) -> None:
         self._root = real_root
-        self._reasons: dict[str, str] = {}
-
-    @property
-    def set_aside(self) -> tuple[SetAside, ...]:
-        return tuple(SetAside(name=name, reason=reason) for name, reason in self._reasons.items())
+        self.reasons: dict[str, str] = {}
 
     def folders(self, folder: str) -> list[str]:
-        """Return the names of the visible folders in a folder."""
+        """Return the names of the visible folders directly in a folder."""
         return self._read(folder)[0]
 
     def images(self, folder: str) -> list[str]:
-        """Return the names of the images in a folder, without those further below."""
+        """Return the names of the images directly in a folder."""
         return self._read(folder)[1]
 
     def holds_only_folders(self, folder: str) -> bool:
         """Return whether there are folders and no images in a folder."""
-        folders, images = self._read(folder)
-        return bool(folders) and not images
+        return bool(self.folders(folder)) and not self.images(folder)
 
-    def refuse(self, path: str, reason: str) -> None:
-        """Set a folder or an image aside."""
-        self._reasons[path] = reason
-
-    def refuse_images(self, folder: str, reason: str) -> None:
-        """Set aside the images in a folder, without those further below."""
+    def skip_images(self, folder: str) -> None:
+        """Skip the images directly in a folder."""
         for name in self.images(folder):
-            self.refuse(_join(folder, name), reason)
+            self.reasons[_join(folder, name)] = "lies outside the class folders"
 
     def images_below(self, folder: str) -> list[str]:
-        """Return the paths of all images below a folder, each real folder read once, in the order of ImageFolder.
+        """Return the paths of all images below a folder, each real folder read once.
 
-        torchvision's ImageFolder walks a class by the paths of its folders, compared as text, then by file name.
+        The order is that of torchvision's ImageFolder, so that lists which others released fit: by the paths of
+        folders, compared as text, then by file name.
         """
         found: list[str] = []
-        seen = {self._real(part) for part in _parents(folder)}
+        parts = folder.split("/")
+        seen = {self._real("/".join(parts[:count])) for count in range(len(parts))}
         pending = [folder]
         while pending:
             current = pending.pop()
             if (real := self._real(current)) in seen:
-                self._reasons[current] = "a link to a folder that was read already"
+                self.reasons[current] = "a link to a folder that was read already"
                 continue
             seen.add(real)
             folders, images = self._read(current)
@@ -244,7 +208,7 @@ class _Tree:
                     if not entry.name.startswith("."):
                         names[self._kind(_join(folder, entry.name), entry)].append(entry.name)
         except OSError as error:
-            self._reasons[folder] = f"cannot be read: {error.strerror}"
+            self.reasons[folder] = f"cannot be read: {error.strerror}"
         return sorted(names["folder"]), sorted(names["image"])
 
     def _kind(self, path: str, entry: os.DirEntry[str]) -> str:
@@ -252,29 +216,19 @@ class _Tree:
         is_picture = os.path.splitext(entry.name)[1].lower() in EXTENSIONS  # noqa: PTH122
         try:
             kind = "folder" if entry.is_dir() else "image" if is_picture and entry.is_file() else ""
-            if entry.is_symlink() and (kind or is_picture) and (reason := self._fault(entry)):
-                self._reasons[path] = reason
-                return ""
-        except OSError as error:  # a link to itself
-            self._reasons[path] = f"cannot be followed: {error.strerror}"
+            if entry.is_symlink() and (kind or is_picture):
+                target = os.path.realpath(entry.path, strict=True)
+                if target != self._root and not is_below(target, self._root):
+                    self.reasons[path] = "a link that leads out of the folder"
+                    return ""
+        except OSError as error:
+            self.reasons[path] = f"a link that cannot be followed: {error.strerror}"
             return ""
         if kind and not is_unicode(path):
-            self._reasons[os.fsencode(path).decode(errors="backslashreplace")] = "its name is not valid UTF-8"
+            self.reasons[os.fsencode(path).decode(errors="backslashreplace")] = "its name is not valid UTF-8"
             return ""
         return kind
-
-    def _fault(self, link: os.DirEntry[str]) -> str:
-        if not os.path.exists(link.path):  # noqa: PTH110
-            return "a link to nothing"
-        target = os.path.realpath(link.path)
-        return "" if target == self._root or is_below(target, self._root) else "a link that leads out of the folder"
 
 
 def _join(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder else name
-
-
-def _parents(folder: str) -> list[str]:
-    """Return the folders above a folder: "a/b/c" gives "", "a", "a/b"."""
-    parts = folder.split("/")
-    return ["/".join(parts[:count]) for count in range(len(parts))]

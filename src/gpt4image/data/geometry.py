@@ -1,4 +1,4 @@
-"""Crop, shift and flip of the images of a batch: drawn once, applied to pixels and to whatever lies on them.
+"""Crop, shift and flip of the images of a batch: chosen once, applied to pixels and masks alike.
 
 Legend: B images, C channels, S stored side, T target side.
 """
@@ -19,31 +19,23 @@ class Geometry:
     Attributes:
         size: T.
         flipped: (B,) bool, which images are mirrored left to right.
-        rows, columns: (B, T) int64, the stored row and column that each target row and column shows; None for crops
-            that are resized.
-        theta: (B, 2, 3) float32, as of ``affine_grid``, for crops that are resized; None for shifts.
+        place: for shifts (B, T) int64 each, the stored row and column that each target row and column shows; for crops
+            that are resized (B, 2, 3) float32, as of ``affine_grid``.
     """
 
     size: int
     flipped: Tensor
-    rows: Tensor | None = None
-    columns: Tensor | None = None
-    theta: Tensor | None = None
+    place: tuple[Tensor, Tensor] | Tensor
 
     @classmethod
     def shift(cls, offsets: Tensor, flipped: Tensor, side: int, size: int) -> Geometry:
-        """Return shifts by ``offsets`` (B, 2, 1) pixels (rows, columns) from the centre; borders are mirrored.
+        """Return shifts by ``offsets`` (B, 2, 1) int64 pixels (rows, columns) from the centre; borders are mirrored.
 
-        Args:
-            offsets: int64.
-            flipped: (B,) bool.
-            side: S.
-            size: T.
+        ``flipped`` is (B,) bool, ``side`` S and ``size`` T.
         """
         rows, columns = (torch.arange(size) + (side - size) // 2 + offsets).unbind(1)
         columns = torch.where(flipped[:, None], columns.flip(1), columns)
-        rows, columns = (_mirrored(index, side) for index in (rows, columns))
-        return cls(size=size, flipped=flipped, rows=rows, columns=columns)
+        return cls(size=size, flipped=flipped, place=(_mirrored(rows, side), _mirrored(columns, side)))
 
     @classmethod
     def crop(cls, centre: Tensor, extent: Tensor, flipped: Tensor, size: int) -> Geometry:
@@ -59,31 +51,24 @@ class Geometry:
         theta = torch.zeros(len(centre), 2, 3)
         theta[:, 0, 0], theta[:, 0, 2] = extent[:, 0] * sign, centre[:, 0]
         theta[:, 1, 1], theta[:, 1, 2] = extent[:, 1], centre[:, 1]
-        return cls(size=size, flipped=flipped, theta=theta)
+        return cls(size=size, flipped=flipped, place=theta)
 
     def pixels(self, images: Tensor) -> Tensor:
         """Return (B, C, T, T) of images (B, C, S, S): of the same dtype for shifts, float32 for resized crops."""
-        return self._resized(images, "bilinear") if self.rows is None else self._gathered(images)
+        return self._moved(images, "bilinear")
 
     def masks(self, masks: Tensor) -> Tensor:
         """Return (B, T, T) of masks (B, S, S) of the same dtype; no value is averaged with another."""
-        images = masks[:, None]
-        moved = self._resized(images, "nearest").to(masks.dtype) if self.rows is None else self._gathered(images)
-        return moved[:, 0]
+        return self._moved(masks[:, None], "nearest")[:, 0].to(masks.dtype)
 
-    def _gathered(self, images: Tensor) -> Tensor:
-        if self.rows is None or self.columns is None:
-            raise ValueError("a shift has rows and columns")
-        rows, columns = self.rows.to(images.device), self.columns.to(images.device)
-        batch = torch.arange(len(images), device=images.device)[:, None, None]
-        # Indices on both sides of the slice put the channels last, which is the order that convolutions are fastest in.
-        return images[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-
-    def _resized(self, images: Tensor, mode: str) -> Tensor:
-        if self.theta is None:
-            raise ValueError("a resized crop has theta")
+    def _moved(self, images: Tensor, mode: str) -> Tensor:
+        if isinstance(self.place, tuple):
+            rows, columns = (index.to(images.device) for index in self.place)
+            batch = torch.arange(len(images), device=images.device)[:, None, None]
+            # Indices on both sides of the slice put the channels last: in this order convolutions are fastest.
+            return images[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
         shape = [len(images), images.shape[1], self.size, self.size]
-        grid = F.affine_grid(self.theta.to(images.device), shape, align_corners=False)
+        grid = F.affine_grid(self.place.to(images.device), shape, align_corners=False)
         floats = images.float().contiguous(memory_format=torch.channels_last)
         return F.grid_sample(floats, grid, mode=mode, padding_mode="reflection", align_corners=False)
 

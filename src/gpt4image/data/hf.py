@@ -1,4 +1,4 @@
-"""`hf:NAME_OR_PATH`: a data set of the Hugging Face hub, or a local one (Parquet, Arrow, images, `save_to_disk`).
+"""`hf:NAME_OR_PATH`: a dataset of the Hugging Face hub, or a local one (Parquet, Arrow, images, `save_to_disk`).
 
 Images stay undecoded in the memory-mapped Arrow files of `datasets`; they are read from there row by row. Local sets
 need no network.
@@ -18,7 +18,7 @@ from gpt4image.base.outcome import SetAside
 from gpt4image.data.arrow_source import ArrowSource
 from gpt4image.data.file_source import expanded
 from gpt4image.data.image_set import NO_LABEL, SPLIT_OF, ImageSet
-from gpt4image.data.labels import LABEL_NAMES, encode_labels, refuse_gaps
+from gpt4image.data.labels import LABEL_NAMES, LIST_NAMES, encode_labels, encode_several, label_matrix, refuse_gaps
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -31,16 +31,16 @@ MAX_CAUSE = 400  # letters of what `datasets` says that are shown
 
 
 def load_hf(argument: str) -> ImageSet:
-    """Load the splits of a data set that `datasets` reads.
+    """Load the splits of a dataset that `datasets` reads.
 
     The image column is found by its type, the label column by name or type (ClassLabel, numbers or names; None and -1
-    mean no label). Keys are the column ``key``, else ``SPLIT/ROW``; where splits share keys, those outside train get
-    the split's name in front.
+    mean no label). A list of these is several classes per image. Keys are the column ``key``, else ``SPLIT/ROW``; where
+    splits share keys, those outside train get the split's name in front.
 
     Raises:
         ConfigError: no name is given.
-        DataError: the data set cannot be loaded; a split has no image column; no row can be used; the class names or
-            the labels of two splits do not fit together.
+        DataError: the dataset cannot be loaded; a split has no image column; no row can be used; the labels of two
+            splits do not fit together.
         MissingExtraError: `datasets` is not installed.
     """
     spec = f"hf:{argument}"
@@ -79,8 +79,7 @@ def _load(argument: str, spec: str) -> Mapping[str, Dataset]:
     try:
         import datasets
     except ModuleNotFoundError:
-        raise MissingExtraError("An image set of the kind hf", "hf") from None
-
+        raise MissingExtraError("A dataset of the kind hf", "hf") from None
     path = expanded(argument)
     local = path.exists()
     if not local and (path.is_absolute() or argument.startswith((".", "~"))):
@@ -116,28 +115,23 @@ def _known_splits(loaded: Mapping[str, Dataset]) -> tuple[list[tuple[str, Datase
 
 def _why(error: BaseException) -> str:
     """Return what an error of `datasets` says, and what led to it, each in one line that may be cut."""
-    said = " ".join(str(error).split())[:MAX_CAUSE].rstrip(".")
-    named = said if said and isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {said}"
+    text = " ".join(str(error).split())[:MAX_CAUSE].rstrip(".")
+    named = text if text and isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {text}"
     return named if error.__cause__ is None else f"{named} ({_why(error.__cause__)})"
 
 
 def _image_column(parts: Sequence[tuple[str, Dataset]], spec: str) -> str:
     """Return the name of the column that holds the images, in every split."""
-    features = parts[0][1].features
-    image = _choose([name for name, kind in features.items() if _holds_image(kind)], IMAGE_NAMES)
-    if image is None:
-        raise DataError(
-            f"{spec}: no column holds images; its columns are {first_few(features, 20)}. Images are a column of the "
-            "type Image, or of structs of 'bytes' (binary) and 'path' (text)."
-        )
+    image = _first([name for name, kind in parts[0][1].features.items() if _holds_image(kind)], IMAGE_NAMES)
     for split, part in parts:
-        if not _holds_image(part.features.get(image)):
-            what = "holds none" if image in part.features else "is missing"
+        if image is None or not _holds_image(part.features.get(image)):
+            first = f"the images of {parts[0][0]} are in column {image!r}, but " if image else ""
             raise DataError(
-                f"{spec}: the images of {parts[0][0]} are in column {image!r}, which {what} in {split}, with the "
-                f"columns {first_few(part.features, 20)}. Give all splits the same image column."
+                f"{spec}: {first}no column of {split} holds {'these' if image else 'images'}; its columns are "
+                f"{first_few(part.features, 20)}. Images are a column of the type Image, or of structs of 'bytes' "
+                "(binary) and 'path' (text), in all splits the same."
             )
-    return image
+    return str(image)
 
 
 def _holds_image(kind: Any) -> bool:
@@ -148,7 +142,7 @@ def _holds_image(kind: Any) -> bool:
     return all(getattr(kind[name], "dtype", "") in IMAGE_FIELDS[name] for name in kind)
 
 
-def _choose(names: Sequence[str], preferred: Sequence[str]) -> str | None:
+def _first(names: Sequence[str], preferred: Sequence[str]) -> str | None:
     return next((name for name in preferred if name in names), next(iter(names), None))
 
 
@@ -168,59 +162,74 @@ def _labels(
     import datasets
 
     features = parts[0][1].features
-    class_columns = [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
-    name = _choose([*(name for name in LABEL_NAMES if name in features), *class_columns], LABEL_NAMES)
+    named_so = [name for name in LIST_NAMES if name in features and (name in LABEL_NAMES or _is_list(features[name]))]
+    class_columns = [name for name, kind in features.items() if isinstance(_element(kind), datasets.ClassLabel)]
+    name = _first([*named_so, *class_columns], LIST_NAMES)
     if name is None:
         return (), np.full(sum(len(part) for _, part in parts), NO_LABEL)
     # A split without the column has no labels, as the test splits of some published sets.
-    cells = [
-        cell for _, part in parts for cell in (_cells(part, name) if name in part.features else [None] * len(part))
-    ]
+    columns = {split: _cells(part, name) if name in part.features else [None] * len(part) for split, part in parts}
+    kinds = {split: part.features[name] for split, part in parts if name in part.features}
+    named = {
+        split: _element(kind).names for split, kind in kinds.items() if isinstance(_element(kind), datasets.ClassLabel)
+    }
+    several = [split for split, kind in kinds.items() if _is_list(kind)]
+    for some, what in ((list(named), "a ClassLabel"), (several, "a list")):
+        if some and (others := [split for split in kinds if split not in some]):
+            raise DataError(
+                f"{spec}: the label column {name!r} is {what} in {first_few(some)}, but not in {first_few(others)}; "
+                "cast it to the same type in all splits."
+            )
+    classes = tuple(named[parts[0][0]]) if named else ()
+    if named:
+        columns = {
+            split: _renumbered(cells, named.get(split, ()), classes, f"{spec}: split {split!r}")
+            for split, cells in columns.items()
+        }
+    cells = [cell for column in columns.values() for cell in column]
     for row in faults:
         cells[row] = None
-    kinds = {split: part.features[name] for split, part in parts if name in part.features}
-    named = {split: kind.names for split, kind in kinds.items() if isinstance(kind, datasets.ClassLabel)}
-    others = [split for split in kinds if split not in named]
-    if named and others:
-        raise DataError(
-            f"{spec}: the label column {name!r} is a ClassLabel in {first_few(named)}, but not in {first_few(others)}; "
-            "cast it to the same ClassLabel in all splits, or in none."
-        )
+    if named and several:
+        return classes, label_matrix(cells, len(classes))
     if named:
-        classes = tuple(named[parts[0][0]])
-        starts = np.cumsum([0, *(len(part) for _, part in parts)]).tolist()
-        return classes, np.concatenate(
-            [
-                _renumbered(cells[start:end], named.get(split, ()), classes, f"{spec}: split {split!r}")
-                for (split, _), start, end in zip(parts, starts[:-1], starts[1:], strict=True)
-            ]
-        )
-    if any(isinstance(cell, list | dict) for cell in cells):
-        raise DataError(f"{spec}: column {name!r} holds several labels an image; one class each is needed.")
-    classes, labels = encode_labels(cells, spec)
+        return classes, np.array([NO_LABEL if cell is None else cell for cell in cells], dtype=np.int64)
+    classes, labels = encode_several(cells, spec) if several else encode_labels(cells, spec)
     refuse_gaps(classes, labels, spec)
     return classes, labels
 
 
-def _renumbered(
-    cells: Sequence[int | None], own: Sequence[str], classes: Sequence[str], where: str
-) -> NDArray[np.int64]:
-    """Return class numbers of a split, whose ClassLabel has its ``own`` names, as positions in ``classes``."""
+def _is_list(kind: Any) -> bool:
+    return hasattr(kind, "feature")  # List, LargeList and Sequence of `datasets`
+
+
+def _element(kind: Any) -> Any:
+    return kind.feature if _is_list(kind) else kind
+
+
+def _renumbered(cells: Sequence[Any], own: Sequence[str], classes: Sequence[str], where: str) -> list[Any]:
+    """Return class numbers, or lists of them, of a split whose ClassLabel has its ``own`` names, as of ``classes``."""
     label_of = {name: label for label, name in enumerate(classes)}
     if unknown := [name for name in own if name not in label_of]:
         raise DataError(
             f"{where}: its ClassLabel has the class {first_few(unknown)}, which that of the first split lacks: "
             f"{first_few(classes, 20)}. Cast the label to the same ClassLabel in all splits."
         )
-    number_of = {NO_LABEL: NO_LABEL, None: NO_LABEL} | {number: label_of[name] for number, name in enumerate(own)}
-    if wrong := [cell for cell in cells if cell not in number_of]:
-        raise DataError(f"{where}: labels must be in 0..{len(own) - 1}, or {NO_LABEL} for none; got {wrong[0]}.")
-    return np.array([number_of[cell] for cell in cells], dtype=np.int64)
+    number_of = {number: label_of[name] for number, name in enumerate(own)}
+
+    def renumbered(cell: Any) -> Any:
+        if isinstance(cell, list):
+            return [number_of[number] for number in cell]
+        return None if cell in (None, NO_LABEL) else number_of[cell]
+
+    try:
+        return [renumbered(cell) for cell in cells]
+    except KeyError as error:
+        raise DataError(f"{where}: labels must be in 0..{len(own) - 1}, or {NO_LABEL} for none; got {error}.") from None
 
 
 def _cells(part: Dataset, name: str) -> list[Any]:
     """Return a column as Python values, from the Arrow table itself: rows of `datasets` take about 20 us each."""
-    with parsing(f"the column {name!r} of the data set is damaged"):
+    with parsing(f"the column {name!r} of the dataset is damaged"):
         column = part.data.column(name)
         column.validate(full=True)
         return column.to_pylist()

@@ -1,4 +1,4 @@
-"""The image set: keys, digests, labels and splits of images whose bytes stay where they are."""
+"""The dataset: keys, digests, labels and splits of images whose bytes stay where they are."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.base.errors import DataError, first_few
 from gpt4image.base.outcome import SetAside
+from gpt4image.data.labels import NO_LABEL, rarest_classes
 
-NO_LABEL = -1
 SPLITS = ("train", "val", "test")
-# Names that folders, manifests and published sets use for them.
+# Names that folders, manifests and published datasets use for them.
 SPLIT_OF = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
@@ -24,7 +24,7 @@ class ImageSource(Protocol):
     """Where the bytes of images are."""
 
     def read(self, row: int) -> bytes:
-        """Return the bytes of one image, in a format that Pillow reads. Raises OSError where they cannot be read."""
+        """Return the bytes of one image, in a format that Pillow reads. Raises OSError."""
         ...
 
     def digests(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
@@ -34,30 +34,31 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageSet:
-    """N images of one set. Immutable; selecting images shares the source.
+    """N images of one dataset. Immutable; selecting images shares the source.
 
     Attributes:
         spec: the SPEC string it was loaded from.
-        classes: class names; a label is a position in it.
+        classes: K class names; a label is a position in it.
         keys: N unique stable names (relative path, dataset id).
-        labels: (N,) int64, NO_LABEL where there is none.
+        labels: (N,) int64, one class per image, NO_LABEL where there is none; or (N, K) int8, several classes per
+            image: 1 present, 0 absent, -1 not known.
         splits: (N,) str, each one of SPLITS.
         source: gives the bytes of image i as ``source.read(rows[i])``.
         rows: (N,) int64, position of each image in the source.
-        set_aside: images of the set that cannot be used, with the reason.
+        set_aside: skipped images, with the reason.
     """
 
     spec: str
     classes: tuple[str, ...]
     keys: tuple[str, ...]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     splits: NDArray[np.str_]
     source: ImageSource
     rows: NDArray[np.int64]
     set_aside: tuple[SetAside, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse what no later stage could mend: lengths that differ, duplicate keys, labels out of range."""
+        """Check lengths, keys, labels and splits. Raises DataError."""
         if not len(self.keys) == len(self.labels) == len(self.splits) == len(self.rows):
             raise DataError(
                 f"{self.spec}: {len(self.keys)} keys, {len(self.labels)} labels, {len(self.splits)} splits and "
@@ -69,15 +70,27 @@ class ImageSet:
             seen: set[str] = set()
             twice = dict.fromkeys(key for key in self.keys if key in seen or seen.add(key))
             raise DataError(f"{self.spec}: keys must be unique, but these come twice: {first_few(twice)}.")
-        wrong = np.flatnonzero((self.labels < NO_LABEL) | (self.labels >= len(self.classes)))
-        if len(wrong):
-            raise DataError(
-                f"{self.spec}: labels must be in 0..{len(self.classes) - 1}, or {NO_LABEL} for none; got "
-                f"{self.labels[wrong[0]]} for {first_few(self.keys[i] for i in wrong)}."
-            )
-        strange = sorted(set(np.unique(self.splits).tolist()) - set(SPLITS))
-        if strange:
+        self._check_labels()
+        if strange := sorted(set(np.unique(self.splits).tolist()) - set(SPLITS)):
             raise DataError(f"{self.spec}: splits are {', '.join(SPLITS)}; got {first_few(strange)}.")
+
+    def _check_labels(self) -> None:
+        images, classes = len(self), len(self.classes)
+        if self.labels.shape[1:] not in ((), (classes,)):
+            raise DataError(
+                f"{self.spec}: labels have the shape {self.labels.shape}; ({images},) or ({images}, {classes}) is "
+                "needed."
+            )
+        if self.labels.ndim == 2:
+            limit, allowed = 2, "0 (absent), 1 (present) or -1 (not known)"
+        else:
+            limit, allowed = classes, f"in 0..{classes - 1}, or {NO_LABEL} for none"
+        wrong = (self.labels < NO_LABEL) | (self.labels >= limit)
+        if wrong.any():
+            keys = (self.keys[i] for i in np.unique(np.nonzero(wrong)[0]))
+            raise DataError(
+                f"{self.spec}: labels must be {allowed}; got {self.labels[wrong][0]} for {first_few(keys)}."
+            )
 
     def __len__(self) -> int:
         """Number of images."""
@@ -89,15 +102,38 @@ class ImageSet:
 
     @cached_property
     def digests(self) -> tuple[str, ...]:
-        """N sha256 hex digests of the image bytes: what descriptions belong to. Equal images share one."""
+        """N sha256 hex digests of the image bytes: descriptions belong to these. Equal images share one."""
         return self.source.digests(self.rows)
+
+    @property
+    def labelled(self) -> NDArray[np.bool_]:
+        """(N,) which images have a label; of several classes, one at least that is known to be present or absent."""
+        known = self.labels != NO_LABEL
+        return known.any(axis=1) if known.ndim == 2 else known
+
+    @cached_property
+    def groups(self) -> NDArray[np.int64]:
+        """(N,) the class by which splits are cut: the label, of several classes the rarest one that is present.
+
+        K where all classes that are known are absent, NO_LABEL without a label.
+        """
+        if self.labels.ndim == 1:
+            return self.labels
+        rarest = rarest_classes(self.labels)
+        return np.where(self.labelled & (rarest == NO_LABEL), len(self.classes), rarest)
+
+    def label_names(self, index: int) -> tuple[str, ...]:
+        """Return the names of the classes of image ``index``; none where it has no label."""
+        label = self.labels[index]
+        present = np.flatnonzero(label == 1) if self.labels.ndim == 2 else [label] if label != NO_LABEL else []
+        return tuple(self.classes[k] for k in present)
 
     def indices(self, split: str) -> NDArray[np.int64]:
         """Return the positions of the images of one split, in order."""
         return np.flatnonzero(self.splits == split)
 
     def select(self, indices: Sequence[int] | NDArray[np.int64]) -> ImageSet:
-        """Return the set of the images at ``indices``, in that order; digests that are known stay known."""
+        """Return the images at ``indices``, in that order; digests that are known stay known."""
         chosen = np.asarray(indices, dtype=np.int64)
         part = replace(
             self,
@@ -110,13 +146,10 @@ class ImageSet:
             part.__dict__["digests"] = tuple(self.digests[i] for i in chosen)
         return part
 
-    def revised(self, *, labels: NDArray[np.int64] | None = None, splits: NDArray[np.str_] | None = None) -> ImageSet:
-        """Return the set of the same images with other labels or splits; digests that are known stay known."""
-        other = replace(
-            self,
-            labels=self.labels if labels is None else labels,
-            splits=self.splits if splits is None else splits,
-        )
+    def revised(self, *, labels: NDArray[Any] | None = None, splits: NDArray[np.str_] | None = None) -> ImageSet:
+        """Return the same images with other labels or splits; digests that are known stay known."""
+        labels, splits = self.labels if labels is None else labels, self.splits if splits is None else splits
+        other = replace(self, labels=labels, splits=splits)
         if "digests" in self.__dict__:
             other.__dict__["digests"] = self.digests
         return other

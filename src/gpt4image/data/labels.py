@@ -1,10 +1,11 @@
-"""From the cells of a label column to class names and class numbers, and what is strange about classes."""
+"""From the cells of a label column to class names and class numbers, and checks of classes."""
 
 from __future__ import annotations
 
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,36 +13,41 @@ from numpy.typing import NDArray
 from gpt4image.base.errors import DataError, first_few
 from gpt4image.base.progress import console
 from gpt4image.base.visible import visible
-from gpt4image.data.image_set import NO_LABEL
 
+NO_LABEL = -1
 MAX_CLASSES = 1_000_000
 MAX_LABEL_LETTERS = 1000
-# Names of the label in published sets, the usual ones first.
+MAX_SEVERAL = 20_000  # classes where images have several, which takes a byte per image and class
+SEPARATOR = "|"  # between the names of several classes in one cell
+# Names of the label in published datasets, the usual ones first.
 LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")
+# Of these only lists are labels of an image: text of that name may be anything.
+LIST_NAMES = (*LABEL_NAMES, "tags")
+_PRESENCE = {"1": 1, "1.0": 1, "true": 1, "0": 0, "0.0": 0, "false": 0, "": NO_LABEL, "nan": NO_LABEL}
 
 
-def encode_labels(cells: Sequence[object], spec: str) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Return the class names and the labels that a column of names or of numbers stands for.
+def encode_labels(
+    cells: Sequence[object], spec: str, rows: Sequence[int] | None = None
+) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Return the class names and the (N,) labels of a column of names or of numbers.
 
-    None, NaN, an empty cell and -1 mean no label. Whole numbers are class numbers: the classes are "0"
-    to the largest one.
-    Names are sorted.
+    None, NaN, an empty cell and -1 mean no label. Whole numbers are class numbers: the classes are "0" to the largest
+    one. Names are sorted.
 
     Args:
         cells: N cells: str, int, float or None.
-        spec: of the image set, for messages.
-
-    Returns:
-        Class names; (N,) int64 labels.
+        spec: of the dataset, for messages.
+        rows: N row numbers for messages, where they are not 1 to N.
 
     Raises:
-        DataError: a number is below -1, too large to be a class number; a cell holds several values, or bytes.
+        DataError: a number is below -1 or too large; a cell holds several values, or bytes.
     """
-    for row, cell in enumerate(cells, 1):
+    rows = rows or range(1, len(cells) + 1)
+    for row, cell in zip(rows, cells, strict=True):
         if isinstance(cell, list | tuple | dict | bytes):
             raise DataError(
                 f"{spec}: label {str(cell)[:50]} of row {row} is a {type(cell).__name__}; one class each is needed, as "
-                "text or as a whole number."
+                "text or as a whole number. A column of several classes per image is called 'labels' or 'tags'."
             )
         if isinstance(cell, str) and len(cell) > MAX_LABEL_LETTERS:
             raise DataError(
@@ -49,49 +55,99 @@ def encode_labels(cells: Sequence[object], spec: str) -> tuple[tuple[str, ...], 
             )
     values = [_value(cell) for cell in cells]
     if all(isinstance(value, int) for value in values if value is not None):
-        numbers = np.array([NO_LABEL if value is None else value for value in values], dtype=object)
-        return _numbered(numbers, spec)
+        numbers = [NO_LABEL if value is None else int(value) for value in values]
+        for row, number in zip(rows, numbers, strict=True):
+            if not NO_LABEL <= number < MAX_CLASSES:
+                raise DataError(
+                    f"{spec}: label {number} of row {row} is out of range; class numbers are 0 to {MAX_CLASSES - 1}, "
+                    "-1 means no label."
+                )
+        return tuple(map(str, range(max(numbers, default=NO_LABEL) + 1))), np.array(numbers, np.int64)
     names = ["" if value is None else str(value) for value in values]
-    classes = tuple(sorted({name for name in names if name}))
+    classes = tuple(sorted(set(names) - {""}))
     label_of = {name: label for label, name in enumerate(classes)} | {"": NO_LABEL}
     return classes, np.array([label_of[name] for name in names], dtype=np.int64)
 
 
-def require_trained(classes: Sequence[str], labels: NDArray[np.int64], splits: NDArray[np.str_], spec: str) -> None:
-    """Refuse a class of val or test that no image of train has; a set without a label in train is left alone.
+def encode_several(cells: Sequence[object], spec: str) -> tuple[tuple[str, ...], NDArray[np.int8]]:
+    """Return the class names and the (N, K) labels of a column with several classes per image.
 
-    Args:
-        classes: class names.
-        labels: (N,) int64, NO_LABEL where there is none.
-        splits: (N,) names of splits.
-        spec: of the image set, for messages.
+    A cell is a list of names or of class numbers, or a text of names between bars: ``red|round``. None, NaN, an empty
+    text and -1 mean no label (a row of -1); an empty list and a single bar mean that no class is present.
+
+    Raises:
+        DataError: a value is no class or comes twice, there are too many classes, or names have no bars between them.
+    """
+    lists = [_several(cell) for cell in cells]
+    _require_bars(cells, spec)
+    rows = [row for row, values in enumerate(lists, 1) for _ in values or ()]
+    classes, numbers = encode_labels([value for values in lists for value in values or ()], spec, rows)
+    if len(empty := np.flatnonzero(numbers == NO_LABEL)):
+        row = rows[empty[0]]
+        raise DataError(
+            f"{spec}: row {row}, {str(cells[row - 1])[:50]!r}, has a class without a name among others. Remove it; for "
+            "an image without a label leave the whole cell empty."
+        )
+    if len(classes) > MAX_SEVERAL:
+        raise DataError(
+            f"{spec}: its labels name {len(classes):,} classes, such as {first_few(classes)}; with several per image "
+            f"up to {MAX_SEVERAL:,} are possible. Keep those that many images have."
+        )
+    number = iter(numbers.tolist())
+    present = [None if values is None else [next(number) for _ in values] for values in lists]
+    if twice := next((row for row, some in enumerate(present, 1) if some and len(set(some)) < len(some)), None):
+        raise DataError(
+            f"{spec}: row {twice}, {str(cells[twice - 1])[:50]!r}, has a class twice; give each class of an image "
+            "once, by name or number, and not a vector of 0 and 1."
+        )
+    return classes, label_matrix(present, len(classes))
+
+
+def label_matrix(present: Sequence[Sequence[int] | None], classes: int) -> NDArray[np.int8]:
+    """Return the (N, K) labels of images whose present classes are known, as numbers; None for no label."""
+    labels = np.zeros((len(present), classes), np.int8)
+    for row, numbers in zip(labels, present, strict=True):
+        row[slice(None) if numbers is None else list(numbers)] = NO_LABEL if numbers is None else 1
+    return labels
+
+
+def presence(cells: Sequence[object]) -> NDArray[np.int8] | None:
+    """Return (N,) int8 of a column of 1, 0, true, false and empty cells; None where it has another cell."""
+    if any(isinstance(cell, list | dict) for cell in cells):
+        return None
+    code = {cell: _PRESENCE.get("" if cell is None else str(cell).strip().lower()) for cell in set(cells)}
+    return None if None in code.values() else np.fromiter((code[cell] for cell in cells), np.int8, len(cells))
+
+
+def used_classes(labels: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the numbers of the classes that some image has, in order; labels are those of an ``ImageSet``."""
+    return np.flatnonzero((labels == 1).any(axis=0)) if labels.ndim == 2 else np.setdiff1d(labels, [NO_LABEL])
+
+
+def require_trained(classes: Sequence[str], labels: NDArray[Any], splits: NDArray[np.str_], spec: str) -> None:
+    """Refuse a class of val or test that no image of train has, unless no image of train has a label.
 
     Raises:
         DataError: naming the classes.
     """
     in_train = splits == "train"
-    trained: set[int] = set(labels[in_train].tolist()) - {NO_LABEL}
-    unknown: list[int] = sorted(set(labels[~in_train].tolist()) - trained - {NO_LABEL})
-    if trained and unknown:
-        lacks, has = ([classes[label] for label in some] for some in (unknown, sorted(trained)))
+    trained = used_classes(labels[in_train])
+    unknown = np.setdiff1d(used_classes(labels[~in_train]), trained)
+    if len(trained) and len(unknown):
+        lacks, has = ([classes[label] for label in some] for some in (unknown, trained))
         raise DataError(
             f"{spec}: train lacks the class {first_few(lacks)} of val or test; its classes are {first_few(has, 20)}. "
             "Mend the label, or give train images of that class."
         )
 
 
-def refuse_gaps(classes: Sequence[str], labels: NDArray[np.int64], spec: str) -> None:
+def refuse_gaps(classes: Sequence[str], labels: NDArray[Any], spec: str) -> None:
     """Refuse class numbers of which most have no image, such as years: each number below the largest is a class.
-
-    Args:
-        classes: class names, as ``encode_labels`` gives them.
-        labels: (N,) int64, NO_LABEL where there is none.
-        spec: of the image set, for messages.
 
     Raises:
         DataError: naming the largest number.
     """
-    used = [classes[label] for label in map(int, np.setdiff1d(labels, [NO_LABEL]))]
+    used = [classes[label] for label in used_classes(labels)]
     if 2 * len(used) < len(classes):
         raise DataError(
             f"{spec}: the labels are class numbers up to {classes[-1]}, but only {len(used)} of these {len(classes)} "
@@ -106,33 +162,26 @@ def rarest_classes(labels: NDArray[np.int8]) -> NDArray[np.int64]:
         labels: (N, K) 1 present, 0 absent, -1 not known.
     """
     present = labels == 1
-    counts = np.where(present, present.sum(axis=0), len(labels) + 1)
-    return np.where(present.any(axis=1), counts.argmin(axis=1), NO_LABEL)
+    if not present.any():
+        return np.full(len(labels), NO_LABEL)
+    rarest_first = np.argsort(present.sum(axis=0), kind="stable")
+    return np.where(present.any(axis=1), rarest_first[present[:, rarest_first].argmax(axis=1)], NO_LABEL)
 
 
-def differing_in_case(classes: Sequence[str]) -> list[tuple[str, ...]]:
-    """Return the groups of class names that differ in case alone; single letters are no such names."""
+def note_same_but_case(classes: Sequence[str], spec: str) -> None:
+    """Note on standard error which class names differ only in case: usually a slip. Single letters do not count."""
     groups: dict[str, list[str]] = {}
     for name in classes:
         groups.setdefault(name.casefold(), []).append(name)
-    return [tuple(group) for folded, group in groups.items() if len(group) > 1 and len(folded) > 1]
+    for folded, names in groups.items():
+        if len(names) > 1 and len(folded) > 1:
+            note_once(f"{spec} has the classes {first_few(names)}; if they are one class, give them one name.")
 
 
-@functools.cache  # said once, however often a comparison loads the set
+@functools.cache  # a comparison loads the same dataset many times
 def note_once(text: str) -> None:
-    """Say on standard error what is a slip as a rule, but not in every set."""
+    """Print a note on standard error about a usual slip, once per process."""
     console.print(f"Note: {visible(text)}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _numbered(values: NDArray[np.object_], spec: str) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    for row, value in enumerate(values):
-        if not NO_LABEL <= value < MAX_CLASSES:
-            raise DataError(
-                f"{spec}: label {value} of row {row + 1} is out of range; class numbers are 0 to {MAX_CLASSES - 1}, "
-                "-1 stands for no label."
-            )
-    labels = values.astype(np.int64)
-    return tuple(str(number) for number in range(labels.max(initial=NO_LABEL) + 1)), labels
 
 
 def _value(cell: object) -> int | str | None:
@@ -149,3 +198,24 @@ def _value(cell: object) -> int | str | None:
     else:
         value = None if cell is None else str(cell)
     return None if value == NO_LABEL else value
+
+
+def _several(cell: object) -> list[Any] | None:
+    """Return the values of a cell of several classes; None for no label."""
+    if isinstance(cell, list | tuple):
+        return list(cell)
+    if isinstance(cell, str) and SEPARATOR in cell:
+        return [name for name in cell.split(SEPARATOR) if name.strip()]
+    return None if _value(cell) is None else [cell]
+
+
+def _require_bars(cells: Sequence[object], spec: str) -> None:
+    """Refuse texts with commas or semicolons where no text has a bar: they separate classes as a rule."""
+    texts = {row: cell for row, cell in enumerate(cells, 1) if isinstance(cell, str)}
+    found = [(row, text, sign) for row, text in texts.items() for sign in ";," if sign in text]
+    if found and not any(SEPARATOR in text for text in texts.values()):
+        row, text, sign = found[0]
+        raise DataError(
+            f"{spec}: row {row}, {text[:50]!r}: classes of one image are separated by {SEPARATOR!r}, not by {sign!r}. "
+            f"Where {sign!r} is part of a name, give one column of 0 and 1 per class."
+        )

@@ -2,6 +2,8 @@
 
 path          image file, relative to the manifest's folder; may not lead out of it
 label         class name or number; empty or -1 for none (optional)
+labels, tags  several classes per image instead: names with bars between them, in Parquet also lists (optional)
+label:NAME    or one column per class: 1, 0 or empty for not known; without "label:" where all cells are of these
 split         train, val or test (optional; without it all are train)
 key           stable name (optional; without it the path)
 """
@@ -9,35 +11,40 @@ key           stable name (optional; without it the path)
 from __future__ import annotations
 
 import csv
+import difflib
 import functools
+import itertools
 import os
 import posixpath
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from gpt4image.base.errors import ConfigError, DataError, nearest, parsing
+from gpt4image.base.errors import ConfigError, DataError, first_few, nearest, parsing
 from gpt4image.base.outcome import SetAside
 from gpt4image.data.file_source import FileSource, expanded, is_below
 from gpt4image.data.image_set import SPLIT_OF, ImageSet
-from gpt4image.data.labels import encode_labels, refuse_gaps
+from gpt4image.data.labels import SEPARATOR, encode_labels, encode_several, note_once, presence, refuse_gaps
 
-COLUMNS = ("path", "label", "split", "key")
+COLUMNS = ("path", "label", "labels", "tags", "split", "key")
+LABEL_COLUMNS = ("label", "labels", "tags")
+CLASS_COLUMN = "label:"
 
 
 def load_manifest(argument: str) -> ImageSet:
     """Load the images that a CSV (UTF-8, comma) or Parquet file lists.
 
-    Rows whose file is missing or lies outside the manifest's folder are set aside by name.
+    Rows whose file is missing or lies outside the manifest's folder are skipped by name.
 
     Raises:
         ConfigError: no file is given, or one of another kind.
-        DataError: the file is missing, damaged or empty; a column is unknown; `path` is missing; a split or a label
-            is out of range, or no single class; most class numbers are empty; keys come twice.
+        DataError: the file is missing, damaged or empty; a column is unknown; `path` is missing; several columns give
+            labels; a split or a label is out of range; most class numbers are empty; keys come twice.
     """
     spec = f"manifest:{argument}"
     if not argument:
@@ -45,21 +52,17 @@ def load_manifest(argument: str) -> ImageSet:
     file = expanded(argument)
     table = _read_table(file, spec)
     given = [_text(path) for path in table["path"]]
-    located = _Locator(file.parent).locate_all(given)
-    rows = [row for row, place in enumerate(located) if place.file]
+    located = _locate_all(file.parent, given)
+    rows = [row for row, (_, fault) in enumerate(located) if not fault]
     set_aside = tuple(
-        SetAside(name=given[row] or f"{file.name}, row {row + 1}", reason=place.fault)
-        for row, place in enumerate(located)
-        if not place.file
+        SetAside(name=path or f"{file.name}, row {row}", reason=fault)
+        for row, (path, (_, fault)) in enumerate(zip(given, located, strict=True), 1)
+        if fault
     )
     if not rows:
         first = f" The first: {set_aside[0].name!r}, {set_aside[0].reason}." if set_aside else ""
         raise DataError(f"{spec}: none of its {len(given)} rows names an image that can be used.{first}")
-    cells = table.get("label", [None] * len(given))
-    classes, labels = encode_labels(
-        [cell if place.file else None for cell, place in zip(cells, located, strict=True)], spec
-    )
-    refuse_gaps(classes, labels, spec)
+    classes, labels = _labels(table, [not fault for _, fault in located], spec)
     splits = _splits(table["split"], spec) if "split" in table else ["train"] * len(given)
     keys = [_text(key) for key in table["key"]] if "key" in table else [posixpath.normpath(path) for path in given]
     if "" in keys:
@@ -70,7 +73,7 @@ def load_manifest(argument: str) -> ImageSet:
         keys=tuple(keys[row] for row in rows),
         labels=labels[rows],
         splits=np.array([splits[row] for row in rows]),
-        source=FileSource(file.parent, [located[row].file for row in rows]),
+        source=FileSource(file.parent, [located[row][0] for row in rows]),
         rows=np.arange(len(rows)),
         set_aside=set_aside,
     )
@@ -82,21 +85,13 @@ def _read_table(file: Path, spec: str) -> dict[str, list[Any]]:
         raise ConfigError(f"{spec}: a manifest is a .csv or a .parquet file, got {file.suffix or 'no extension'!r}.")
     if not file.is_file():
         raise DataError(f"{spec}: there is no such file.")
-    return _read_csv(file, spec) if file.suffix == ".csv" else _read_parquet(file, spec)
-
-
-def _require_columns(names: Sequence[str], spec: str, advice: str = "") -> None:
-    """Refuse a table whose columns are not those of a manifest; the advice is for one that has none of them."""
-    if twice := [name for name in COLUMNS if list(names).count(name) > 1]:
-        raise DataError(f"{spec}: column {twice[0]!r} is there more than once; keep the one that counts.")
-    unknown = [name for name in names if name not in COLUMNS]
-    if unknown or "path" not in names:
-        lack = "" if "path" in names else " Column 'path' is missing."
-        wrong = f" Column {nearest(unknown[0], COLUMNS)}" if unknown else ""
-        raise DataError(
-            f"{spec}: its columns are {', '.join(map(repr, names)) or 'none'}; allowed are {', '.join(COLUMNS)}."
-            f"{lack}{wrong}{'' if set(names) & set(COLUMNS) else advice}"
-        )
+    if file.suffix == ".csv":
+        return _read_csv(file, spec)
+    with parsing(f"{spec}: not a Parquet file that can be read"), pq.ParquetFile(file) as content:
+        table = content.read()
+        table.validate(full=True)
+        columns = {name: cells.to_pylist() for name, cells in zip(table.column_names, table.columns, strict=True)}
+    return _checked(table.column_names, columns, spec)
 
 
 def _read_csv(file: Path, spec: str) -> dict[str, list[Any]]:
@@ -108,27 +103,82 @@ def _read_csv(file: Path, spec: str) -> dict[str, list[Any]]:
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"{spec}: not a CSV file in UTF-8: {error}.") from None
     separator = next((letter for letter in ";\t|" if len(header) == 1 and letter in header[0]), None)
-    _require_columns(
-        header,
-        spec,
+    advice = (
         " The first line must name the columns, for instance: path,label."
         if separator is None
-        else f" Columns are separated by commas, not by {separator!r}.",
+        else f" Columns are separated by commas, not by {separator!r}."
     )
-    for number, row in enumerate(rows, 1):
-        if len(row) != len(header):
-            raise DataError(f"{spec}: row {number} has {len(row)} cells, but there are {len(header)} columns.")
-    return {name: [row[column] for row in rows] for column, name in enumerate(header)}
+    whole = list(itertools.takewhile(lambda row: len(row) == len(header), rows))
+    columns = {name: [row[place] for row in whole] for place, name in enumerate(header)}
+    table = _checked(header, columns, spec, advice)
+    if len(whole) < len(rows):
+        cells = len(rows[len(whole)])
+        raise DataError(f"{spec}: row {len(whole) + 1} has {cells} cells, but there are {len(header)} columns.")
+    return table
 
 
-def _read_parquet(file: Path, spec: str) -> dict[str, list[Any]]:
-    import pyarrow.parquet as pq
+def _checked(names: Sequence[str], table: dict[str, list[Any]], spec: str, advice: str = "") -> dict[str, list[Any]]:
+    """Return the table of a manifest, or refuse its columns; the advice is for a table that has none of them."""
+    if twice := [name for name in table if list(names).count(name) > 1]:
+        raise DataError(f"{spec}: column {twice[0]!r} is there more than once; keep the one that counts.")
+    unknown = [name for name in names if name not in COLUMNS and not _is_class(name, table[name])]
+    if unknown or "path" not in table:
+        lack = "" if "path" in table else " Column 'path' is missing."
+        close = difflib.get_close_matches(unknown[0], COLUMNS, n=1) if unknown else []
+        wrong = f" Column {unknown[0]!r} is none of these." if unknown else ""
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise DataError(
+            f"{spec}: its columns are {', '.join(map(repr, names)) or 'none'}; allowed are path, label (one class per "
+            f"image), labels or tags (several, separated by {SEPARATOR!r}), split, key, and columns of 0, 1 or empty "
+            f"cells, one per class.{lack}{wrong}{hint}{'' if set(table) & set(COLUMNS) else advice}"
+        )
+    return table
 
-    with parsing(f"{spec}: not a Parquet file that can be read"):
-        table = pq.read_table(file)
-        _require_columns(table.column_names, spec)
-        table.validate(full=True)
-        return {name: table[name].to_pylist() for name in table.column_names}
+
+def _is_class(name: str, cells: Sequence[Any]) -> bool:
+    """Return whether a column of another name says which images have a class of that name; no slip such as "lable"."""
+    if name.startswith(CLASS_COLUMN) and name != CLASS_COLUMN:
+        return True
+    known = presence(cells)
+    return bool(name) and known is not None and (known >= 0).any() and not difflib.get_close_matches(name, COLUMNS)
+
+
+def _labels(table: dict[str, list[Any]], usable: Sequence[bool], spec: str) -> tuple[tuple[str, ...], NDArray[Any]]:
+    """Return the class names and the labels of all rows; those that are not usable make no class."""
+    class_columns = {name.removeprefix(CLASS_COLUMN): name for name in table if name not in COLUMNS}
+    if twice := [name for name, column in class_columns.items() if column != name and name in table]:
+        raise DataError(f"{spec}: columns 'label:{twice[0]}' and {twice[0]!r} are the same class; keep one.")
+    given = [name for name in LABEL_COLUMNS if name in table]
+    if len(given) + bool(class_columns) > 1:
+        raise DataError(
+            f"{spec}: its columns {first_few([*given, *class_columns.values()])} all give labels; keep 'label' for one "
+            "class per image, or 'labels', 'tags' or one column of 0 and 1 per class for several."
+        )
+    if class_columns:
+        classes = tuple(sorted(class_columns))
+        columns = [_presence(class_columns[name], table[class_columns[name]], spec) for name in classes]
+        return classes, np.stack(columns, axis=1)
+    name = given[0] if given else "label"
+    cells = table.get(name, [None] * len(usable))
+    cells = [cell if is_usable else None for cell, is_usable in zip(cells, usable, strict=True)]
+    if name == "label" and any(isinstance(cell, str) and SEPARATOR in cell for cell in cells):
+        note_once(
+            f"{spec}: names in its column 'label' hold {SEPARATOR!r}; for several classes per image call it 'labels'."
+        )
+    classes, labels = encode_labels(cells, spec) if name == "label" else encode_several(cells, spec)
+    refuse_gaps(classes, labels, spec)
+    return classes, labels
+
+
+def _presence(name: str, cells: Sequence[Any], spec: str) -> NDArray[np.int8]:
+    found = presence(cells)
+    if found is None:
+        row, cell = next((row, cell) for row, cell in enumerate(cells, 1) if presence([cell]) is None)
+        raise DataError(
+            f"{spec}: column {name!r} has {str(cell)[:50]!r} in row {row}; give 1 for a class that is present, 0 for "
+            "one that is absent, and leave the cell empty where it is not known."
+        )
+    return found
 
 
 def _splits(cells: Sequence[Any], spec: str) -> list[str]:
@@ -143,40 +193,25 @@ def _text(cell: Any) -> str:
     return "" if cell is None else str(cell)
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where a row's image is, relative to the manifest's folder; or else why it cannot be used."""
+def _locate_all(folder: Path, paths: Sequence[str]) -> list[tuple[str, str]]:
+    """Return for each path the file below ``folder``, relative to it, or else why it cannot be used: (file, fault)."""
+    root = os.path.realpath(folder)
+    real_folder = functools.cache(os.path.realpath)  # each folder is looked up once
 
-    file: str = ""
-    fault: str = ""
-
-
-class _Locator:
-    """Finds files below one folder, links followed; each folder is looked up once."""
-
-    def __init__(self, folder: Path) -> None:
-        self._root = os.path.realpath(folder)
-        self._real_folder = functools.cache(os.path.realpath)
-
-    def locate_all(self, paths: Sequence[str]) -> list[_Place]:
-        return [self._locate(path) for path in paths]
-
-    def _locate(self, path: str) -> _Place:
-        if not path:
-            return _Place(fault="its path is empty")
-        if "\0" in path:
-            return _Place(fault="its path holds a NUL character")
-        folder, name = os.path.split(os.path.join(self._root, path))  # noqa: PTH118
-        real_file = os.path.join(self._real_folder(folder), name)  # noqa: PTH118
+    def locate(path: str) -> tuple[str, str]:
+        if not path or "\0" in path:
+            return "", "its path holds a NUL character" if path else "its path is empty"
+        parent, name = os.path.split(os.path.join(root, path))  # noqa: PTH118
+        file = os.path.join(real_folder(parent), name)  # noqa: PTH118
         try:
-            mode = os.lstat(real_file).st_mode
+            mode = os.lstat(file).st_mode
             if stat.S_ISLNK(mode):
-                real_file = os.path.realpath(real_file)
-                mode = os.stat(real_file).st_mode  # noqa: PTH116
+                file = os.path.realpath(file)
+                mode = os.stat(file).st_mode  # noqa: PTH116
         except OSError as error:
-            return _Place(fault=f"cannot be found: {error.strerror}")
-        if not is_below(real_file, self._root):
-            return _Place(fault="leads out of the folder of the manifest")
-        if not stat.S_ISREG(mode):
-            return _Place(fault="is not a file")
-        return _Place(file=os.path.relpath(real_file, self._root))
+            return "", f"cannot be found: {error.strerror}"
+        if not is_below(file, root):
+            return "", "leads out of the folder of the manifest"
+        return (os.path.relpath(file, root), "") if stat.S_ISREG(mode) else ("", "is not a file")
+
+    return [locate(path) for path in paths]

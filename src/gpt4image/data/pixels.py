@@ -1,12 +1,8 @@
 """What training reads: uint8 pixels of a square size, held in memory or decoded by worker processes.
 
-    pixels, bad, ok = load_pixels(image_set, 32, memory_limit_gb=4.0, workers=None)
-    for batch in pixels.stream(batches_of_indices):     # uint8 (B, 3, 32, 32)
-        ...
-
-Both kinds have the same interface. In memory, all images are decoded once and broken ones are known before training.
-With workers, a broken image is known when it is met: it gives a white picture, and is named in ``pixels.set_aside``
-from then on, so that one damaged file does not end a long run.
+In memory, all images are decoded once and broken ones are known before training. With workers, a broken image is known
+when it is met: it gives a white picture, and is named in ``pixels.set_aside`` from then on, so that one damaged file
+does not end a long run.
 """
 
 from __future__ import annotations
@@ -15,7 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,45 +31,11 @@ MOST_WORKERS = 16  # each holds batches in shared memory, of which containers ha
 WORTH_WORKERS_SECONDS = 4.0  # decoding that takes less is done before worker processes have started
 
 Broken = list[tuple[int, str]]  # index and reason of each image that could not be decoded
-Edit = Callable[
-    [torch.Tensor, NDArray[np.int64], int], torch.Tensor
-]  # pixels, positions, number of the batch -> pixels
-
-
-class Pixels(Protocol):
-    """N images as uint8 pixels of (3, size, size)."""
-
-    size: int
-
-    def __len__(self) -> int:
-        """Number of images."""
-        ...
-
-    @property
-    def set_aside(self) -> tuple[SetAside, ...]:
-        """Images that could not be decoded, as far as is known; they are white pictures."""
-        ...
-
-    def broken(self, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return (B,) which of the images at ``indices`` are known to be white pictures in the place of broken ones."""
-        ...
-
-    def stream(
-        self, batches: Iterable[NDArray[np.int64]], edit: Edit | None = None, first: int = 0
-    ) -> Iterator[torch.Tensor]:
-        """Yield the pixels of each batch of image positions, in order: uint8 (B, 3, size, size).
-
-        With ``edit``, what it makes of them; batches are numbered from ``first``.
-        """
-        ...
+Edit = Callable[[torch.Tensor, NDArray[np.int64], int], torch.Tensor]  # of pixels, positions, number of the batch
 
 
 class MemoryPixels:
-    """Pixels held in one tensor.
-
-    Attributes:
-        images: (N, 3, size, size) uint8.
-    """
+    """N images held in one tensor (N, 3, size, size) uint8; those in ``set_aside`` are white pictures."""
 
     def __init__(self, images: torch.Tensor, set_aside: tuple[SetAside, ...] = ()) -> None:
         self.images = images
@@ -97,7 +59,7 @@ class MemoryPixels:
     ) -> Iterator[torch.Tensor]:
         """Yield the pixels of each batch of image positions, in order: uint8 (B, 3, size, size).
 
-        With ``edit``, what it makes of them; batches are numbered from ``first``.
+        ``edit`` may change them; batches are numbered from ``first``.
         """
         for number, indices in enumerate(batches, first):
             images = self.take(indices)
@@ -105,11 +67,7 @@ class MemoryPixels:
 
 
 class WorkerPixels:
-    """Pixels decoded when asked for, a few batches ahead.
-
-    Attributes:
-        workers: processes that decode; 0 for this process alone.
-    """
+    """N images decoded a few batches ahead by ``workers`` processes, or by this one with 0; see ``MemoryPixels``."""
 
     def __init__(self, image_set: ImageSet, size: int, *, workers: int) -> None:
         self.size = size
@@ -123,7 +81,7 @@ class WorkerPixels:
 
     @property
     def set_aside(self) -> tuple[SetAside, ...]:
-        """Images that could not be decoded so far, in order of the set."""
+        """Images that could not be decoded so far, in order of the dataset."""
         keys = self._image_set.keys
         return tuple(SetAside(name=keys[i], reason=self._broken[i]) for i in sorted(self._broken))
 
@@ -131,58 +89,51 @@ class WorkerPixels:
         """Return (B,) which of the images at ``indices`` could not be decoded when they were met."""
         return np.array([index in self._broken for index in indices.tolist()], dtype=bool)
 
-    @property
-    def decodable(self) -> NDArray[np.bool_]:
-        """(N,) mask, False for the images in ``set_aside``."""
-        mask = np.ones(len(self), dtype=bool)
-        mask[list(self._broken)] = False
-        return mask
-
     def stream(
         self, batches: Iterable[NDArray[np.int64]], edit: Edit | None = None, first: int = 0
     ) -> Iterator[torch.Tensor]:
-        """Yield the pixels of each batch of image positions, in order: uint8 (B, 3, size, size).
-
-        With ``edit``, what it makes of them, in the worker; batches are numbered from ``first``. Workers live as long
-        as one stream: give it the batches of all epochs.
-        """
+        """Yield the pixels of each batch, edited in the worker. Workers live as long as one stream."""
         loader = DataLoader(
             _Decoding(self._image_set, self.size, edit),
             batch_sampler=enumerate(batches, first),  # pyright: ignore[reportArgumentType]  (passed on as they are)
             num_workers=self.workers,
-            worker_init_fn=_leave_interrupts,
+            worker_init_fn=_ignore_interrupts,
             collate_fn=_as_is,
-            generator=torch.Generator(),  # else the loader draws from, and so moves, the global random state
+            generator=torch.Generator(),  # else the loader uses, and so changes, the global random state
         )
         for images, broken in loader:
             self._broken.update(broken)
             yield images
 
 
+Pixels = MemoryPixels | WorkerPixels
+
+
 def load_pixels(
     image_set: ImageSet, size: int, *, memory_limit_gb: float, workers: int | None
 ) -> tuple[Pixels, tuple[SetAside, ...], NDArray[np.bool_]]:
-    """Decode the set into memory where its pixels fit, else prepare worker processes.
+    """Decode the dataset into memory where its pixels fit, else prepare worker processes.
 
     Args:
         image_set: N images.
         size: side of the square pictures, in pixels.
-        memory_limit_gb: sets whose pixels take at most this much (10^9 bytes) are held in memory. Training processes
-            that share a machine hold one set each, and share the limit.
+        memory_limit_gb: largest memory for pixels (10^9 bytes), shared by the training processes of a machine, each of
+            which holds all pixels.
         workers: decoding processes; None for one per core, shared likewise, MOST_WORKERS at most.
 
     Returns:
-        The pixels; the images that cannot be decoded; the (N,) mask of those that can. Where the set does not fit in
-        memory nothing is decoded yet: none is named, and the mask is True.
+        The pixels; the images that cannot be decoded; the (N,) mask of those that can. Where the dataset does not fit
+        in memory nothing is decoded yet: none is named, and the mask is True.
 
     Raises:
-        DataError: no image of a set in memory can be decoded.
+        DataError: no image in memory can be decoded.
     """
     workers = min(MOST_WORKERS, available_cores() // launch.local_count()) if workers is None else workers
     if len(image_set) * 3 * size * size > memory_limit_gb * 1e9 / launch.local_count():
-        lazy = WorkerPixels(image_set, size, workers=max(1, workers))
-        return lazy, (), lazy.decodable
-    images, decodable, set_aside = _decode_all(image_set, size, workers)
+        return WorkerPixels(image_set, size, workers=max(1, workers)), (), np.ones(len(image_set), dtype=bool)
+    decoder = WorkerPixels(image_set, size, workers=0)
+    images = _decode_all(decoder, workers)
+    set_aside, decodable = decoder.set_aside, ~decoder.broken(np.arange(len(image_set)))
     if not decodable.any():
         raise DataError(f"{image_set.spec}: no image can be decoded. The first: {set_aside[0].reason}.")
     return MemoryPixels(images, set_aside), set_aside, decodable
@@ -193,14 +144,11 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _decode_all(
-    image_set: ImageSet, size: int, workers: int
-) -> tuple[torch.Tensor, NDArray[np.bool_], tuple[SetAside, ...]]:
-    """Decode in this process; where the rest would take long enough to pay for their start, let workers go on."""
-    count = len(image_set)
-    images = torch.empty((count, 3, size, size), dtype=torch.uint8)
+def _decode_all(decoder: WorkerPixels, workers: int) -> torch.Tensor:
+    """Decode in this process; where the rest takes long enough to pay for their start, let workers go on."""
+    count = len(decoder)
+    images = torch.empty((count, 3, decoder.size, decoder.size), dtype=torch.uint8)
     chunks = [np.arange(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
-    decoder = WorkerPixels(image_set, size, workers=0)
     started = time.monotonic()
     images[: len(chunks[0])] = next(decoder.stream(chunks[:1]))
     remaining_seconds = (time.monotonic() - started) * (len(chunks) - 1)
@@ -211,7 +159,7 @@ def _decode_all(
         for indices, batch in zip(chunks[1:], decoder.stream(chunks[1:]), strict=True):
             images[indices[0] : indices[-1] + 1] = batch
             progress.advance(task, len(indices))
-    return images, decoder.decodable, decoder.set_aside
+    return images
 
 
 class _Decoding(Dataset[tuple[torch.Tensor, Broken]]):
@@ -235,8 +183,8 @@ class _Decoding(Dataset[tuple[torch.Tensor, Broken]]):
         return pixels if self.edit is None else self.edit(pixels, indices, number), broken
 
 
-def _leave_interrupts(_worker: int) -> None:
-    """Let the process that trains decide what Ctrl-C means: a terminal sends it to decoding processes too."""
+def _ignore_interrupts(_worker: int) -> None:
+    """Leave Ctrl-C, which a terminal sends to decoding processes too, to the process that trains."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

@@ -1,8 +1,8 @@
-"""Tar files as places of image bytes: what is in a shard, where, and its bytes by position.
+"""Tar files (shards) of images: an index of their members, and image bytes by position.
 
 A shard is indexed once, by the headers of its members; image bytes are then read by offset, in any order, by any
-number of processes. Nothing is unpacked: names of members are names alone, and lead nowhere. What an index said is
-remembered in the user's cache until the shard changes.
+number of processes. Nothing is unpacked: names of members are never paths. The index is kept in the user's cache until
+the shard changes.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.base.files import parse_json, user_cache, write_text
+from gpt4image.base.files import read_json, user_cache, write_json
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.digests import file_state, is_settled, part_digests
 from gpt4image.data.file_source import MAX_FILE_BYTES, is_unicode
 from gpt4image.data.labels import LABEL_NAMES, MAX_LABEL_LETTERS
 
-FORMAT = 3  # of what is remembered of a shard: a higher one where the same shard gives another index
+FORMAT = 4  # of a cached index: raised when the same shard would give another index
 MAX_LABEL_BYTES = 1_000_000  # of a member that holds a label, among other things
 
 
@@ -36,17 +36,12 @@ class ShardIndex:
     """The images of one shard, in the order of their samples.
 
     Attributes:
-        names: name of each sample.
-        starts: first byte of each image.
-        lengths: bytes of each image.
-        cells: label of each sample, as it stands in ``cls`` or ``json``: text, number or None.
-        set_aside: (name, reason) of what cannot be used.
+        images: name of the sample, first byte and number of bytes of its image, and its label as in ``cls`` or
+            ``json``: text, number, a list of these or None.
+        set_aside: name and reason of what is skipped.
     """
 
-    names: list[str] = field(default_factory=list)
-    starts: list[int] = field(default_factory=list)
-    lengths: list[int] = field(default_factory=list)
-    cells: list[Any] = field(default_factory=list)
+    images: list[tuple[str, int, int, Any]] = field(default_factory=list)
     set_aside: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -60,9 +55,7 @@ class ShardSource:
     """
 
     def __init__(self, paths: Sequence[str], shard: NDArray[np.int32], spans: NDArray[np.int64]) -> None:
-        self._paths = paths
-        self._shard = shard
-        self._spans = spans
+        self._paths, self._shard, self._spans = paths, shard, spans
 
     def read(self, row: int) -> bytes:
         """Return the bytes of one image. Raises OSError where the shard cannot be read or ends before it."""
@@ -77,7 +70,7 @@ class ShardSource:
         return data
 
     def digests(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
-        """Return the sha256 hex digest of the bytes of each image; that of an unchanged shard is remembered."""
+        """Return the sha256 hex digest of the bytes of each image; that of an unchanged shard is cached."""
         spans = self._spans[rows].tolist()
         return part_digests([(self._path(row), *span) for row, span in zip(rows.tolist(), spans, strict=True)])
 
@@ -91,37 +84,18 @@ def index_shard(path: str) -> ShardIndex:
     A shard that is cut off or damaged gives the samples before that place, and is named.
     """
     state = file_state(path)
-    cached = _cache_file(path)
-    if state is not None and (known := _recall(cached, state)) is not None:
-        return known
+    cached = user_cache() / "shards" / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:32]}.json"
+    try:
+        record = read_json(cached)
+        if record.pop("format") == FORMAT and record.pop("state") == list(state or ()):
+            return ShardIndex(*([tuple(row) for row in record[name]] for name in ("images", "set_aside")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # absent, damaged, of another version
+        pass
     index = _read_index(path)
     if state is not None and is_settled(state):
-        with contextlib.suppress(OSError):  # a help, never a condition
-            content = json.dumps({"format": FORMAT, "state": state, **asdict(index)})
-            write_text(cached, f"{_checksum(content)}\n{content}")
+        with contextlib.suppress(OSError, ValueError):  # a label may be NaN; the cache is a help, never a condition
+            write_json(cached, {"format": FORMAT, "state": list(state), **asdict(index)})
     return index
-
-
-def _cache_file(path: str) -> Path:
-    return user_cache() / "shards" / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:32]}.json"
-
-
-def _recall(cached: Path, state: tuple[int, ...]) -> ShardIndex | None:
-    try:
-        checksum, _, content = cached.read_text(encoding="utf-8").partition("\n")
-        if checksum != _checksum(content):  # damaged: it would lead to bytes that are no image
-            return None
-        values = parse_json(content)
-        if values.pop("format") != FORMAT or tuple(values.pop("state")) != state:
-            return None
-        values["set_aside"] = [(name, reason) for name, reason in values["set_aside"]]
-        return ShardIndex(**values)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # absent, damaged, of another version
-        return None
-
-
-def _checksum(content: str) -> str:
-    return hashlib.sha256(content.encode()).hexdigest()
 
 
 @dataclass
@@ -154,7 +128,7 @@ def _read_index(path: str) -> ShardIndex:
         _conclude(index, name, sample, shard)
     if damage:
         index.set_aside.append(
-            (shard, f"damaged, cut off or no plain tar file ({damage}): {len(index.names)} samples read")
+            (shard, f"damaged, cut off or no plain tar file ({damage}): {len(index.images)} samples read")
         )
     return index
 
@@ -197,22 +171,18 @@ def _note(sample: _Sample, extension: str, member: tarfile.TarInfo, file: io.Buf
 
 
 def _conclude(index: ShardIndex, name: str, sample: _Sample, shard: str) -> None:
-    # "jpg" comes before "seg.png": what has a second extension is usually something else than the picture.
+    # "jpg" comes before "seg.png": a file with a second extension is usually something else than the picture.
     chosen = min(sample.images, key=lambda extension: "." in extension, default=None)
     cell, fault = _cell(sample)
     fault = sample.fault or fault or ("" if chosen else "has no image")
     if fault or chosen is None:
         index.set_aside.append((name, f"{fault}, in {shard}"))
-        return
-    start, length = sample.images[chosen]
-    index.names.append(name)
-    index.starts.append(start)
-    index.lengths.append(length)
-    index.cells.append(cell)
+    else:
+        index.images.append((name, *sample.images[chosen], cell))
 
 
 def _cell(sample: _Sample) -> tuple[Any, str]:
-    """Return the label of a sample as text, number or None, and what is wrong with it."""
+    """Return the label of a sample as text, number, list or None, and what is wrong with it."""
     try:
         if sample.cls is not None:
             value = sample.cls.decode().strip()
@@ -223,8 +193,9 @@ def _cell(sample: _Sample) -> tuple[Any, str]:
             value = next((fields[name] for name in LABEL_NAMES if name in fields), None)
     except (ValueError, RecursionError):
         return None, "its label cannot be read"
-    if isinstance(value, str) and (len(value) > MAX_LABEL_LETTERS or not is_unicode(value)):
-        return None, f"its label has more than {MAX_LABEL_LETTERS} letters, or is no Unicode text"
-    if value is not None and not isinstance(value, str | int | float):
-        return None, f"its label is a {type(value).__name__}; one class each is needed"
+    for each in value if isinstance(value, list) else [] if value is None else [value]:
+        if isinstance(each, str) and (len(each) > MAX_LABEL_LETTERS or not is_unicode(each)):
+            return None, f"its label has more than {MAX_LABEL_LETTERS} letters, or is no Unicode text"
+        if not isinstance(each, str | int | float):
+            return None, f"its label holds a {type(each).__name__}; classes are text or whole numbers"
     return value, ""

@@ -1,7 +1,7 @@
 """Splits and labels: held-out parts that stay the same; fewer labels, wrong labels, rare classes.
 
-Cuts go by digest, so that renaming or reordering files changes nothing and equal images fall on one side. The order of
-sha256 digests is as good as random, and needs no seed.
+Splits are cut by digest, so that renaming or reordering files changes nothing and equal images fall on one side. The
+order of sha256 digests is as good as random, and needs no seed.
 """
 
 from __future__ import annotations
@@ -21,18 +21,14 @@ KeepInTrain = Callable[[Sequence[str]], NDArray[np.bool_]]
 def with_splits(
     image_set: ImageSet, *, val_fraction: float, test_fraction: float, keep_in_train: KeepInTrain | None = None
 ) -> ImageSet:
-    """Return the set with a test and a validation split, cut from train where the set brings none.
+    """Return the dataset with a test and a validation split, cut from train where it brings none.
 
     First ``test_fraction`` of train goes to test, then ``val_fraction`` of what is left to val, per class. Each cut
     takes at least one image of a class and leaves at least one: of two images one goes to test, of three one to each
     split. Images without a label stay in train, and so do images equal to one of those. Adding an image moves at most
-    one other image of its class.
+    one other image of its class. An image of several classes is cut with the rarest of them.
 
-    Args:
-        image_set: the set.
-        val_fraction: part of train that goes to val.
-        test_fraction: part of train that goes to test.
-        keep_in_train: tells by digest which images val takes last, (n,) digests to (n,) bool.
+    ``keep_in_train`` says of n digests which images val takes last, (n,) bool.
     """
     for split, fraction in (("test", test_fraction), ("val", val_fraction)):
         if fraction > 0 and not np.any(image_set.splits == split):
@@ -41,7 +37,7 @@ def with_splits(
             last = np.zeros(len(digests), bool)
             if keep_in_train is not None and split == "val":
                 last = keep_in_train(digests)
-            held_out = _held_out(image_set.labels[train], digests, last, fraction)
+            held_out = _held_out(image_set.groups[train], digests, last, fraction)
             splits = image_set.splits.astype("<U5")
             splits[train[held_out]] = split
             image_set = image_set.revised(splits=splits)
@@ -57,16 +53,17 @@ def keep_labels_per_class(
     first: NDArray[np.bool_] | None = None,
     classes: Sequence[str] = (),
 ) -> NDArray[np.int64]:
-    """Return the labels with k per class kept among ``train_indices``, drawn by ``seed``; the others there are removed.
+    """Return the (N,) labels with k random ones per class kept among ``train_indices``; the others there are removed.
 
-    A class with fewer keeps them all. Labels outside ``train_indices`` stay.
+    A class with fewer keeps them all. Labels outside ``train_indices`` stay. What is chosen of a class does not depend
+    on the other classes.
 
     Args:
         labels: (N,) int64.
         train_indices: positions of the training images.
         k: labels to keep per class, at most.
-        seed: seed of the draw; the draw of one class does not depend on the others.
-        first: (N,) images whose labels are drawn before those of others.
+        seed: of the RNG.
+        first: (N,) images whose labels are chosen before those of others.
         classes: class names for messages.
 
     Raises:
@@ -104,9 +101,9 @@ def flip_labels(
 ) -> NDArray[np.int64]:
     """Return the labels with round(fraction * n) of the n labelled images at ``indices`` moved to another class.
 
-    The images are drawn uniformly by ``seed``. So are their new classes, or, if ``class_dependent``, every class is
-    taken for one other class: the next one of a random cycle through all classes (pair flipping, Han et al. 2018,
-    arXiv 1804.06872, where the cycle is the order of the classes).
+    Images are chosen uniformly at random, and so are their new classes. If ``class_dependent``, every class becomes one
+    other class: the next one of a random cycle through all classes (pair flipping, Han et al. 2018, arXiv 1804.06872,
+    where the cycle is the order of the classes).
     """
     flipped = labels.copy()
     labelled = indices[labels[indices] != NO_LABEL]
@@ -134,8 +131,8 @@ def long_tail(
 
     The class of rank r = 0 .. C - 1 keeps n * ratio ** (-r / (C - 1)) images, n those of the largest class (Cui et al.
     2019, arXiv 1901.05555; Cao et al. 2019, arXiv 1906.07413), at least one; a class that has fewer keeps them all.
-    ``seed`` draws the ranks, so that no class is always the rare one, and the images; the images kept at a larger ratio
-    are among those kept at a smaller one. Images without a label stay.
+    Ranks and images are random. The images kept at a larger ratio are among those kept at a smaller one. Images without
+    a label stay.
     """
     present = np.unique(labels[train_indices])
     present = present[present != NO_LABEL]
@@ -149,19 +146,14 @@ def long_tail(
     return np.sort(np.concatenate(kept))
 
 
-def drawn_part(indices: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.int64]:
-    """Return round(fraction * n) of the n ``indices``, at least one, drawn by ``seed``: a part of any larger part."""
+def random_part(indices: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.int64]:
+    """Return round(fraction * n) random ones of the n ``indices``, at least one: a part of any larger part."""
     count = max(1, round(fraction * len(indices)))
     return np.sort(np.random.default_rng((seed, 13)).permutation(indices)[:count])
 
 
-def stand_ins(digests: Sequence[str], rank: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Return (N,) the position that stands for each image: of byte-equal images, the first of the lowest rank.
-
-    Args:
-        digests: N digests.
-        rank: (N,) which of several equal images to prefer, lowest first.
-    """
+def representatives(digests: Sequence[str], rank: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Return (N,) the position of the representative of each image: of byte-equal images, the first of lowest rank."""
     first: dict[str, int] = {}
     for i in map(int, np.argsort(rank, kind="stable")):
         first.setdefault(digests[i], i)
@@ -169,7 +161,7 @@ def stand_ins(digests: Sequence[str], rank: NDArray[np.integer]) -> NDArray[np.i
 
 
 def seen_in_training(image_set: ImageSet) -> int:
-    """Return how many test images are byte for byte in train too."""
+    """Return how many test images have a byte-equal image in train."""
     train = {image_set.digests[i] for i in image_set.indices("train")}
     return sum(image_set.digests[i] in train for i in image_set.indices("test"))
 
@@ -177,15 +169,12 @@ def seen_in_training(image_set: ImageSet) -> int:
 def _held_out(
     labels: NDArray[np.int64], digests: Sequence[str], last: NDArray[np.bool_], fraction: float
 ) -> NDArray[np.bool_]:
-    """Return the mask of images to hold out: per class, the groups of equal images that come first by digest.
-
-    Images marked ``last`` come after all others of their class.
-    """
+    """Return the mask of images to hold out: per class, those that come first by digest, ``last`` ones at the end."""
     comes_last = {digest for digest, is_last in zip(digests, last, strict=True) if is_last}
     copies = Counter(digests)
     label_of: dict[str, int] = {}
     for digest, label in zip(digests, labels.tolist(), strict=True):
-        # One class per group of equal images, even if their labels differ; NO_LABEL, the smallest, wins: it stays.
+        # Equal images count as one class even if their labels differ; NO_LABEL, the smallest, wins: they stay.
         label_of[digest] = min(label, label_of.get(digest, label))
     members: dict[int, list[str]] = {}
     for digest in sorted(label_of, key=lambda digest: (digest in comes_last, digest)):
@@ -193,17 +182,10 @@ def _held_out(
     members.pop(NO_LABEL, None)
     chosen: set[str] = set()
     for group in members.values():
-        chosen.update(_first_images(group, copies, fraction))
+        images = sum(copies[digest] for digest in group)
+        room = min(max(1, round(fraction * images)), images - 1)
+        for digest in group:
+            if copies[digest] <= room:
+                chosen.add(digest)
+                room -= copies[digest]
     return np.array([digest in chosen for digest in digests], dtype=bool)
-
-
-def _first_images(group: Sequence[str], copies: Counter[str], fraction: float) -> list[str]:
-    """Return the first digests of one class whose images add up to the fraction, one at least, not all."""
-    images = sum(copies[digest] for digest in group)
-    room = min(max(1, round(fraction * images)), images - 1)
-    taken: list[str] = []
-    for digest in group:
-        if copies[digest] <= room:
-            taken.append(digest)
-            room -= copies[digest]
-    return taken

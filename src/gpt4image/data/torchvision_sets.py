@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+import itertools
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,10 +37,9 @@ def load_cifar100(root: str = "") -> ImageSet:
 
 
 def _load(name: str, kind: type[CIFAR10], root: str) -> ImageSet:
-    """Load both splits. The k-th training image of a class, in the official order, has the key ``bird/000k``, the k-th
-    test image ``test/bird/000k``; bytes are binary PPM files of the pixels.
+    """Load both splits. Key of the k-th image of a class, in the official order: ``bird/000k``, ``test/bird/000k``.
 
-    torchvision unpickles the archive's files, which is safe for these alone: it first compares the md5 of each file
+    torchvision unpickles the archive's files, which is safe only for these: it first compares the md5 of each file
     with the official one (`CIFAR10._check_integrity`, which its constructor calls) and refuses others.
 
     Raises:
@@ -67,20 +67,12 @@ def _load(name: str, kind: type[CIFAR10], root: str) -> ImageSet:
 
 
 def _keys(part: CIFAR10, prefix: str) -> list[str]:
-    seen: Counter[int] = Counter()
-    keys: list[str] = []
-    for label in part.targets:
-        keys.append(f"{prefix}{part.classes[label]}/{seen[label]:04d}")
-        seen[label] += 1
-    return keys
+    count: dict[int, itertools.count[int]] = defaultdict(itertools.count)
+    return [f"{prefix}{part.classes[label]}/{next(count[label]):04d}" for label in part.targets]
 
 
 class PpmSource:
-    """Arrays as files: each image is a binary PPM (P6) of its pixels, so that it has bytes and a stable digest.
-
-    Args:
-        images: (N, H, W, 3) uint8.
-    """
+    """Arrays (N, H, W, 3) uint8 as binary PPM files (P6): so each image has bytes and a stable digest."""
 
     def __init__(self, images: NDArray[np.uint8]) -> None:
         self._images = images

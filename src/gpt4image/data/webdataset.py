@@ -3,8 +3,8 @@
     imagenet-train-{000000..000146}.tar        n01440764_10026.jpg   n01440764_10026.cls   n01440764_10026.json
     imagenet-validation-*.tar                  NAME.EXTENSION: files of one name are one sample
 
-Braces and ``*`` stand for several files. Images are read by position, so that batches may be drawn in any order and a
-run goes on where it stopped; WebDataset itself streams. Only images, ``cls`` and ``json`` are read.
+Braces and ``*`` name several files. Images are read by position, so that batches may have any order and a resumed run
+goes on where it stopped; WebDataset itself streams. Only images, ``cls`` and ``json`` are read.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import NoneType
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from gpt4image.base.outcome import SetAside
 from gpt4image.base.progress import progress_bar
 from gpt4image.data.file_source import expanded
 from gpt4image.data.image_set import SPLIT_OF, ImageSet
-from gpt4image.data.labels import encode_labels, refuse_gaps
+from gpt4image.data.labels import encode_labels, encode_several, refuse_gaps
 from gpt4image.data.shards import ShardIndex, ShardSource, index_shard
 
 CLASS_NAMES = "classnames.txt"
@@ -39,17 +40,17 @@ def load_webdataset(argument: str) -> ImageSet:
 
     The split of a shard is the first of train, val (valid, validation) and test that is a word of its file name, else
     the name of its folder, else train. The label is ``cls`` (class number or name), else the field ``label``
-    (``labels``, ``fine_label``, ``class``, ``target``) of ``json``. Class numbers get their names from
-    ``classnames.txt``, a name a line, beside the shards or one folder above. The key of an image is its sample's name;
-    where splits share names, those outside train get the split's name in front.
+    (``labels``, ``fine_label``, ``class``, ``target``) of ``json``; lists there are several classes per image. Class
+    numbers get their names from ``classnames.txt``, a name a line, beside the shards or one folder above. The key of an
+    image is its sample's name; where splits share names, those outside train get the split's name in front.
 
-    Set aside by name: samples without an image, with an unreadable label, cut off or linked; shards from where they are
+    Skipped by name: samples without an image, with an unreadable label, cut off or linked; shards from where they are
     damaged on.
 
     Raises:
         ConfigError: no pattern is given, or it is no path on this machine.
-        DataError: a part of the pattern fits no file, there are no images, two shards of a split share a name, most
-            class numbers are empty, there are fewer class names than classes, or one of these comes twice.
+        DataError: a part of the pattern fits no file, there are no images, two shards of a split share a name, some
+            labels are lists, most class numbers are empty, or ``classnames.txt`` does not fit.
     """
     spec = f"webdataset:{argument}"
     if not argument:
@@ -59,48 +60,51 @@ def load_webdataset(argument: str) -> ImageSet:
     paths = _shards(argument, spec)
     indices = _index_all(paths)
     set_aside = tuple(SetAside(name=name, reason=reason) for index in indices for name, reason in index.set_aside)
-    counts = [len(index.names) for index in indices]
+    counts = [len(index.images) for index in indices]
     if not sum(counts):
-        why = f" Set aside: {first_few(f'{item.name}: {item.reason}' for item in set_aside)}." if set_aside else ""
+        why = f" Skipped: {first_few(f'{item.name}: {item.reason}' for item in set_aside)}." if set_aside else ""
         raise DataError(
             f"{spec}: no images in {len(paths)} shards; images are members named NAME.jpg and the like.{why}"
         )
+    names, starts, lengths, cells = zip(*(image for index in indices for image in index.images), strict=True)
     splits = np.repeat([_split_of(path) for path in paths], counts)
-    classes, labels = encode_labels([cell for index in indices for cell in index.cells], spec)
+    several = any(isinstance(cell, list) for cell in cells)
+    if several and (others := [names[row] for row, cell in enumerate(cells) if not isinstance(cell, list | NoneType)]):
+        raise DataError(
+            f"{spec}: the label of some samples is a list, but not that of {first_few(others)}; give all of them lists "
+            "for several classes per image, or none."
+        )
+    classes, labels = encode_several(cells, spec) if several else encode_labels(cells, spec)
     named = _class_names(classes, paths[0], spec)
     if named == classes:
         refuse_gaps(classes, labels, spec)
-    names = list(itertools.chain.from_iterable(index.names for index in indices))
+    shard = np.repeat(np.arange(len(paths), dtype=np.int32), counts)
     return ImageSet(
         spec=spec,
         classes=named,
         keys=tuple(_keys(names, splits.tolist())),
         labels=labels,
         splits=splits,
-        source=ShardSource(
-            paths,
-            np.repeat(np.arange(len(paths), dtype=np.int32), counts),
-            np.array([span for index in indices for span in zip(index.starts, index.lengths, strict=True)], np.int64),
-        ),
+        source=ShardSource(paths, shard, np.array([starts, lengths], np.int64).T),
         rows=np.arange(len(names)),
         set_aside=set_aside,
     )
 
 
 def expand_braces(pattern: str) -> Iterator[str]:
-    """Yield what a pattern stands for, as in a shell: ``{a,b}`` for each word, ``{08..11}`` for numbers of that width.
+    """Yield the expansions of a pattern, as in a shell: each word of ``{a,b}``, numbers of ``{08..11}`` of that width.
 
-    Braces may stand in each other and side by side; the last ones change fastest. One that is not closed is a letter.
+    Braces may be nested and side by side; the last ones change fastest. One that is not closed is a letter.
     """
     start = pattern.find("{")
     words, end = _alternatives(pattern, start) if start >= 0 else ([], -1)
     if end < 0:
         yield pattern
         return
-    for word in words:
-        for middle in _numbers(word) if len(words) == 1 else expand_braces(word):
-            for rest in expand_braces(pattern[end:]):
-                yield pattern[:start] + middle + rest
+    numbers = _RANGE.fullmatch(words[0]) if len(words) == 1 else None
+    for middle in itertools.chain.from_iterable(map(expand_braces, words)) if numbers is None else _numbers(numbers):
+        for rest in expand_braces(pattern[end:]):
+            yield pattern[:start] + middle + rest
 
 
 def _alternatives(pattern: str, start: int) -> tuple[list[str], int]:
@@ -117,16 +121,11 @@ def _alternatives(pattern: str, start: int) -> tuple[list[str], int]:
     return [], -1
 
 
-def _numbers(inside: str) -> Iterator[str]:
-    """Yield the numbers of a range; anything else is the only word of its braces."""
-    numbers = _RANGE.fullmatch(inside)
-    if numbers is None:
-        yield from expand_braces(inside)
-        return
-    first, last = int(numbers[1]), int(numbers[2])
+def _numbers(found: re.Match[str]) -> Iterator[str]:
+    first, last = int(found[1]), int(found[2])
     step = 1 if last >= first else -1
-    width = max(map(len, numbers.groups())) if "0" in (numbers[1][0], numbers[2][0]) else 0
-    yield from (f"{number:0{width}}" for number in range(first, last + step, step))
+    width = max(map(len, found.groups())) if "0" in (found[1][0], found[2][0]) else 0
+    return (f"{number:0{width}}" for number in range(first, last + step, step))
 
 
 def _shards(argument: str, spec: str) -> list[str]:
@@ -135,14 +134,16 @@ def _shards(argument: str, spec: str) -> list[str]:
     missing: list[str] = []
     for number, pattern in enumerate(expand_braces(str(expanded(argument)))):
         if number == MAX_SHARDS:
-            raise DataError(f"{spec}: the pattern stands for more than {MAX_SHARDS:,} shards; is that what was meant?")
+            raise DataError(f"{spec}: the pattern names more than {MAX_SHARDS:,} shards; correct it.")
         names = [pattern] if os.path.isfile(pattern) else sorted(glob.glob(pattern))  # noqa: PTH113, PTH207
         found = [name for name in names if os.path.isfile(name)]  # noqa: PTH113
         paths |= dict.fromkeys(map(os.path.abspath, found))
         if not found:
             missing.append(pattern)
     if missing:
-        raise DataError(f"{spec}: there is no file {first_few(missing)}. Shards that are missing would be missed.")
+        raise DataError(
+            f"{spec}: there is no file {first_few(missing)}. Restore missing shards, or correct the pattern."
+        )
     return list(paths)
 
 
@@ -157,7 +158,7 @@ def _index_all(paths: Sequence[str]) -> list[ShardIndex]:
 
 
 def _split_of(path: str) -> str:
-    """Return the split that a word of the file's name, or the whole name of its folder, stands for."""
+    """Return the split that a word of the file's name, or the whole name of its folder, is the name of."""
     folder, name = Path(path).parts[-2:]
     words = (*re.split(r"[^a-z]+", name.lower()), folder.lower())
     return next((SPLIT_OF[word] for word in words if word in SPLIT_OF), "train")
@@ -165,10 +166,9 @@ def _split_of(path: str) -> str:
 
 def _keys(names: Sequence[str], splits: Sequence[str]) -> list[str]:
     splits_of = Counter(name for name, _ in set(zip(names, splits, strict=True)))
-    shared = {name for name, count in splits_of.items() if count > 1}
-    return [
-        f"{split}/{name}" if split != "train" and shared else name for name, split in zip(names, splits, strict=True)
-    ]
+    if all(count == 1 for count in splits_of.values()):
+        return list(names)
+    return [name if split == "train" else f"{split}/{name}" for name, split in zip(names, splits, strict=True)]
 
 
 def _class_names(classes: tuple[str, ...], first_shard: str, spec: str) -> tuple[str, ...]:

@@ -15,18 +15,23 @@ from gpt4image.deploying import hub
 
 if TYPE_CHECKING:
     from gpt4image.data import ImageSet
-    from gpt4image.deploying.leaving import LeavingModel
+    from gpt4image.deploying.exported_model import ExportedModel
     from gpt4image.deploying.loading import Classifier
+    from gpt4image.tasks.base import Task
 
 SUFFIXES = {"timm": "", "onnx": ".onnx", "torch-export": ".pt2"}
 CARD = "README.md"
 
 
-def export(config: ExportConfig) -> Outcome:
+def export(config: ExportConfig, task: Task | None = None) -> Outcome:
     """Write the model of a finished run, and check that it predicts what the run's model predicts.
 
     The projection head to the text space stays behind. Files are written beside their place and moved there once the
     check has passed.
+
+    Args:
+        config: options.
+        task: of the run, where it is not one of the registry.
 
     Raises:
         ConfigError: ``out`` is taken or has not the suffix of its format.
@@ -43,21 +48,21 @@ def export(config: ExportConfig) -> Outcome:
         from gpt4image.deploying.graphs import require_onnx
 
         require_onnx()
-    leaving = _leaving(config.run_dir)
-    images = _images(config, leaving)
+    exported = _exported_model(config.run_dir, task)
+    images = _images(config, exported)
 
     from gpt4image.deploying import agreement
     from gpt4image.deploying.model_card import model_card
     from gpt4image.deploying.timm_folder import needs_small_stem
 
-    ours, usable, set_aside = agreement.run_probabilities(leaving.model, images)
+    ours, usable, set_aside = agreement.run_probabilities(exported.model, images)
     with staging_folder(config.out.parent) as staging:
         path = staging / config.out.name
-        classifier = _write(config.format, path, leaving)
+        classifier = _write(config.format, path, exported, task)
         found = agreement.agreement(ours, agreement.exported_probabilities(classifier, images, usable))
         agreement.require_agreement(found)
         card = model_card(
-            leaving,
+            exported,
             config.format,
             name=config.out.name,
             agreement=found,
@@ -66,15 +71,14 @@ def export(config: ExportConfig) -> Outcome:
         )
         names = [path.name] if path.is_file() else sorted(file.name for file in path.iterdir())
         write_text(_card(config, path), card + card_section(path if path.is_dir() else staging, names))
-    small_stem = config.format == "timm" and needs_small_stem(leaving)
+    small_stem = config.format == "timm" and needs_small_stem(exported)
     return Outcome(
         path=config.out,
         summary={
             "format": config.format,
-            "model": leaving.in_timm()[0] if config.format == "timm" else leaving.model.config.model,
-            "classes": len(leaving.classes),
+            "model": exported.in_timm()[0] if config.format == "timm" else exported.model.config.model,
+            "classes": len(exported.classes),
             "checked_on": f"{found.images} images of {images.spec}",
-            "same_top1": found.same_top1,
             "largest_difference": f"{found.largest_difference:.1e}",
             "card": str(_card(config, config.out)),
             **({"needs": "`import small_stem` (the file is in the folder) before timm loads it"} if small_stem else {}),
@@ -97,31 +101,31 @@ def _card(config: ExportConfig, path: Path) -> Path:
     return path / CARD if config.format == "timm" else path.with_name(f"{path.name}.md")
 
 
-def _write(form: str, path: Path, leaving: LeavingModel) -> Classifier:
+def _write(form: str, path: Path, exported: ExportedModel, task: Task | None) -> Classifier:
     """Write a format, and return what was written as users load it; a .pt2 file is checked in memory, never loaded."""
     from gpt4image.deploying import graphs, timm_folder
     from gpt4image.deploying.loading import load_classifier
 
     if form == "torch-export":
-        return graphs.write_torch_export(path, leaving)
-    (timm_folder.write_timm_folder if form == "timm" else graphs.write_onnx)(path, leaving)
-    return load_classifier(path)
+        return graphs.write_torch_export(path, exported)
+    (timm_folder.write_timm_folder if form == "timm" else graphs.write_onnx)(path, exported)
+    return load_classifier(path, task=task)
 
 
-def _leaving(run_dir: Path) -> LeavingModel:
-    from gpt4image.deploying.leaving import LeavingModel
+def _exported_model(run_dir: Path, task: Task | None) -> ExportedModel:
+    from gpt4image.deploying.exported_model import ExportedModel
     from gpt4image.evaluating.run_model import load_run_model
 
     classes = runs.class_names(run_dir)
-    return LeavingModel(run_dir=run_dir, model=load_run_model(run_dir, None, classes), classes=classes)
+    return ExportedModel(run_dir=run_dir, model=load_run_model(run_dir, task, classes), classes=classes)
 
 
-def _images(config: ExportConfig, leaving: LeavingModel) -> ImageSet:
+def _images(config: ExportConfig, exported: ExportedModel) -> ImageSet:
     """Return the images that the check is made on."""
     from gpt4image.data import load_with_splits
     from gpt4image.deploying.agreement import images_to_compare
 
-    options: Any = leaving.model.config
+    options: Any = exported.model.config
     spec = config.data or options.data
     try:
         image_set = load_with_splits(spec, val_fraction=options.val_fraction, test_fraction=options.test_fraction)

@@ -1,8 +1,8 @@
 """The formats onnx and torch-export: the whole computation in one file, from pixels to probabilities.
 
 The input ``images`` is float32 (N, 3, S, S), RGB in 0..1, the output ``probabilities`` float32 (N, K), for any N.
-Normalisation and softmax are inside, so that nobody can leave them out or get them wrong. What else there is to know,
-class names first, is JSON in the file.
+Normalisation and the last step of the task (softmax, say) are inside, so that nobody can leave them out. What else
+there is to know, class names first, is JSON in the file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gpt4image.base.errors import ExportError, MissingExtraError, first_line
-from gpt4image.deploying.leaving import LeavingModel
+from gpt4image.deploying.exported_model import ExportedModel
 from gpt4image.deploying.loading import Classifier
 from gpt4image.deploying.metadata import EXTRA_FILE, ONNX_KEY
 from gpt4image.deploying.preprocessing import Preprocessing
@@ -30,17 +30,18 @@ LARGEST_ONNX = 2_000_000_000  # bytes; protobuf holds no more in one message
 class PixelsToProbabilities(nn.Module):
     """A classifier with what comes before and after it: (N, 3, S, S) RGB in 0..1 to (N, K) probabilities."""
 
-    def __init__(self, backbone: nn.Module, preprocessing: Preprocessing) -> None:
+    def __init__(self, backbone: nn.Module, preprocessing: Preprocessing, tail: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
         self.preprocessing = preprocessing
+        self.tail = tail
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the class probabilities."""
-        return self.backbone(self.preprocessing.normalised(images)).softmax(dim=1)
+        return self.tail(self.backbone(self.preprocessing.normalised(images)))
 
 
-def write_torch_export(path: Path, leaving: LeavingModel) -> Classifier:
+def write_torch_export(path: Path, exported: ExportedModel) -> Classifier:
     """Write a .pt2 file for torch.export.load, with the JSON as an extra file.
 
     Returns:
@@ -49,8 +50,8 @@ def write_torch_export(path: Path, leaving: LeavingModel) -> Classifier:
     Raises:
         ExportError: torch cannot trace the model.
     """
-    program = _traced(leaving)
-    torch.export.save(program, path, extra_files={EXTRA_FILE: leaving.metadata.to_json()})
+    program = _traced(exported)
+    torch.export.save(program, path, extra_files={EXTRA_FILE: exported.metadata.to_json()})
     module = program.module()
 
     @torch.inference_mode()
@@ -59,14 +60,15 @@ def write_torch_export(path: Path, leaving: LeavingModel) -> Classifier:
 
     return Classifier(
         kind="torch-export",
-        classes=leaving.classes,
-        preprocessing=leaving.preprocessing,
+        task=exported.model.task,
+        classes=exported.classes,
+        preprocessing=exported.preprocessing,
         probabilities=probabilities,
-        source=leaving.metadata.source,
+        source=exported.metadata.source,
     )
 
 
-def write_onnx(path: Path, leaving: LeavingModel) -> None:
+def write_onnx(path: Path, exported: ExportedModel) -> None:
     """Write an ONNX file of the operator set that torch writes by default, checked by onnx.
 
     Raises:
@@ -76,9 +78,9 @@ def write_onnx(path: Path, leaving: LeavingModel) -> None:
     require_onnx()
     import onnx
 
-    if leaving.weights.stat().st_size > LARGEST_ONNX:
-        raise ExportError(f"{leaving.weights} is larger than the 2 GB of an ONNX file; use --format torch-export.")
-    program = _traced(leaving)
+    if exported.weights.stat().st_size > LARGEST_ONNX:
+        raise ExportError(f"{exported.weights} is larger than the 2 GB of an ONNX file; use --format torch-export.")
+    program = _traced(exported)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of torch about its own parts
@@ -96,7 +98,7 @@ def write_onnx(path: Path, leaving: LeavingModel) -> None:
     for node in file.graph.node:
         del node.metadata_props[:]  # where in the source each operator comes from, with paths of this machine
     file.producer_name = "gpt4image"
-    file.metadata_props.add(key=ONNX_KEY, value=leaving.metadata.to_json())
+    file.metadata_props.add(key=ONNX_KEY, value=exported.metadata.to_json())
     onnx.checker.check_model(file, full_check=True)
     path.write_bytes(file.SerializeToString())
 
@@ -107,10 +109,10 @@ def require_onnx() -> None:
         raise MissingExtraError("--format onnx", "onnx")
 
 
-def _traced(leaving: LeavingModel) -> Any:
+def _traced(exported: ExportedModel) -> Any:
     """Return the model as an exported program for any number of images, without traces of this machine."""
-    whole = PixelsToProbabilities(leaving.model.backbone, leaving.preprocessing).eval()
-    size = leaving.preprocessing.size
+    whole = PixelsToProbabilities(exported.model.backbone, exported.preprocessing, exported.model.task.tail()).eval()
+    size = exported.preprocessing.size
     try:
         with torch.no_grad():
             program = torch.export.export(
@@ -118,7 +120,7 @@ def _traced(leaving: LeavingModel) -> Any:
             )
     except (RuntimeError, ValueError) as error:  # torch._dynamo's own are RuntimeErrors
         raise ExportError(
-            f"torch.export cannot trace {leaving.model.config.model}: {first_line(error)} Use --format timm."
+            f"torch.export cannot trace {exported.model.config.model}: {first_line(error)} Use --format timm."
         ) from error
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)

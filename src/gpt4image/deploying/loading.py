@@ -23,14 +23,20 @@ from numpy.typing import NDArray
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError, MissingExtraError, ModelError, first_line
 from gpt4image.base.files import read_json
+from gpt4image.config import TrainOptions
 from gpt4image.deploying.metadata import ONNX_KEY, Metadata
 from gpt4image.deploying.preprocessing import Preprocessing
+from gpt4image.tasks.base import Task
+from gpt4image.tasks.classification import Classification
+from gpt4image.tasks.registry import find_task
 
 if TYPE_CHECKING:
     from torch import nn
 
 Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+TASK = "gpt4image_task"
+"""Key of config.json in timm's format; timm passes it by."""
 # Of a pretrained_cfg: what says nothing of where weights lie.
 _FACTS = (
     *("input_size", "test_input_size", "min_input_size", "fixed_input_size", "interpolation", "crop_pct", "crop_mode"),
@@ -45,6 +51,7 @@ class Classifier:
 
     Attributes:
         kind: run, timm, onnx, or torch-export for one that was just exported.
+        task: what it was trained for.
         classes: K class names, in the order of the columns.
         preprocessing: how pictures become its inputs.
         probabilities: float32 (n, 3, S, S) images, RGB in 0..1 (``as_images``), to (n, K) float32 class probabilities.
@@ -52,19 +59,23 @@ class Classifier:
     """
 
     kind: str
+    task: Task
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     probabilities: Predict
     source: Mapping[str, Any] = field(default_factory=dict)
 
 
-def load_classifier(path: Path, *, device: str = "cpu", threads: int | None = None) -> Classifier:
+def load_classifier(
+    path: Path, *, device: str = "cpu", threads: int | None = None, task: Task | None = None
+) -> Classifier:
     """Load a deployed model; one blank image is predicted, so that what does not fit is known at once.
 
     Args:
         path: a run folder, a folder in timm's format or a .onnx file.
         device: where runs and timm folders compute; .onnx files compute on the CPU ("auto" or "cpu").
         threads: CPU threads of onnxruntime, all cores without it; those of torch are set by ``devices.cpu_threads``.
+        task: of the model, where it is not one of the registry.
 
     Raises:
         ModelError, RunError: the model is missing, damaged, or of a kind that is not known or not trusted.
@@ -72,7 +83,7 @@ def load_classifier(path: Path, *, device: str = "cpu", threads: int | None = No
         MissingExtraError: an ONNX file, and onnxruntime is not installed.
     """
     if path.is_dir():
-        classifier = _load_timm(path, device) if is_timm_folder(path) else _load_run(path, device)
+        classifier = (_load_timm if is_timm_folder(path) else _load_run)(path, device, task)
     elif not path.exists():
         raise ModelError(f"{path} does not exist; give a run folder, or what `gpt4image export` wrote.")
     elif not path.is_file():
@@ -80,7 +91,7 @@ def load_classifier(path: Path, *, device: str = "cpu", threads: int | None = No
     elif path.suffix == ".onnx":
         if device not in ("auto", "cpu"):
             raise ConfigError(f"--device {device} is for run folders and timm folders; .onnx files use the CPU.")
-        classifier = _load_onnx(path, threads)
+        classifier = _load_onnx(path, threads, task)
     elif path.suffix == ".pt2":
         raise ModelError(
             f"{path} is a torch-export archive, which is not loaded here: torch.export.load runs what the maker of the "
@@ -100,30 +111,31 @@ def is_timm_folder(path: Path) -> bool:
     return (path / CONFIG).is_file() and not (path / runs.RUN).is_file() and "architecture" in _config_of(path)
 
 
-def _load_run(path: Path, device: str) -> Classifier:
+def _load_run(path: Path, device: str, task: Task | None) -> Classifier:
     from gpt4image.evaluating.run_model import load_run_model
 
     classes = runs.class_names(path)
-    model = load_run_model(path, None, classes)
+    model = load_run_model(path, task, classes)
     preprocessing = Preprocessing.of_run(model)
     return Classifier(
         kind="run",
+        task=model.task,
         classes=classes,
         preprocessing=preprocessing,
-        probabilities=_by_torch(model.backbone, device, preprocessing),
+        probabilities=_by_torch(model.backbone, device, preprocessing, model.task),
         source={"run": str(path)},
     )
 
 
-def _load_timm(path: Path, device: str) -> Classifier:
+def _load_timm(path: Path, device: str, task: Task | None) -> Classifier:
     """Load a folder as ``timm.create_model("local-dir:...", pretrained=True)`` does, but its safetensors alone.
 
     Its config.json names an architecture, plain arguments and plain facts; what it says of other places is not read.
     """
     import timm
 
+    from gpt4image.artifacts.weights import load_tensors
     from gpt4image.models.backbones import require_architecture, require_backed, require_plain_args
-    from gpt4image.training.checkpoint import load_tensors
 
     if not (path / WEIGHTS).is_file():
         raise ModelError(f"{path} has no {WEIGHTS}; other weights are pickled and never loaded, convert them first.")
@@ -148,11 +160,13 @@ def _load_timm(path: Path, device: str) -> Classifier:
     if not isinstance(names, list | tuple):
         raise ModelError(f"{path / CONFIG}: label_names must be a list or a table of names, not {names!r}.")
     preprocessing = Preprocessing.from_timm(expects)
+    task = task or _task(_config_of(path).get(TASK, Classification.name), path)
     return Classifier(
         kind="timm",
+        task=task,
         classes=tuple(map(str, names)),
         preprocessing=preprocessing,
-        probabilities=_by_torch(module, device, preprocessing),
+        probabilities=_by_torch(module, device, preprocessing, task),
         source={"architecture": name},
     )
 
@@ -172,7 +186,7 @@ def _timm_config(path: Path) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         ) from None
 
 
-def _load_onnx(path: Path, threads: int | None) -> Classifier:
+def _load_onnx(path: Path, threads: int | None, task: Task | None) -> Classifier:
     try:
         import onnxruntime
     except ImportError:
@@ -188,6 +202,7 @@ def _load_onnx(path: Path, threads: int | None) -> Classifier:
     name = session.get_inputs()[0].name
     return Classifier(
         kind="onnx",
+        task=task or _task(metadata.task, path),
         classes=metadata.classes,
         preprocessing=metadata.preprocessing,
         probabilities=lambda images: np.asarray(session.run(None, {name: images})[0]),
@@ -195,19 +210,28 @@ def _load_onnx(path: Path, threads: int | None) -> Classifier:
     )
 
 
-def _by_torch(module: nn.Module, device: str, preprocessing: Preprocessing) -> Predict:
-    """Return a function that normalises images, runs a module that gives logits, and applies softmax."""
+def _task(name: Any, where: Path) -> Task:
+    """Return the task that a model names. Raises ModelError: it is none that is known."""
+    try:
+        return find_task(str(name), TrainOptions(data=""))
+    except ConfigError as error:
+        raise ModelError(f"{where} is a model of another task than those known here: {error}") from None
+
+
+def _by_torch(module: nn.Module, device: str, preprocessing: Preprocessing, task: Task) -> Predict:
+    """Return a function that normalises images, runs a module, and makes predictions of its outputs."""
     import torch
 
     from gpt4image.parallel.devices import choose_device
 
     where = choose_device(device)
     module.to(where)
+    tail = task.tail()
 
     @torch.inference_mode()
     def probabilities(images: NDArray[np.float32]) -> NDArray[np.float32]:
         batch = preprocessing.normalised(torch.from_numpy(images).to(where))
-        return module(batch).float().softmax(dim=1).cpu().numpy()
+        return tail(module(batch).float()).cpu().numpy()
 
     return probabilities
 

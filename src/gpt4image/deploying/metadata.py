@@ -10,6 +10,7 @@ from typing import Any
 from gpt4image.base.errors import ModelError
 from gpt4image.base.files import parse_json
 from gpt4image.deploying.preprocessing import Preprocessing
+from gpt4image.tasks.classification import Classification
 
 FORMAT = 1
 ONNX_KEY = "gpt4image"
@@ -25,18 +26,21 @@ class Metadata:
     Attributes:
         classes: K class names, in the order of the output.
         preprocessing: how pictures become inputs.
+        task: what the model was trained for; it says what the output means.
         source: facts about the run, JSON-serialisable.
     """
 
     classes: tuple[str, ...]
     preprocessing: Preprocessing
+    task: str = Classification.name
     source: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """Return ``{"format": 1, "classes": [...], "preprocessing": {...}, "source": {...}}``."""
+        """Return ``{"format": 1, "task": "...", "classes": [...], "preprocessing": {...}, "source": {...}}``."""
         return json.dumps(
             {
                 "format": FORMAT,
+                "task": self.task,
                 "classes": list(self.classes),
                 "preprocessing": self.preprocessing.to_dict(),
                 "source": dict(self.source),
@@ -64,12 +68,15 @@ class Metadata:
                     f"{where} is of format {found['format']!r}; this version of gpt4image reads format {FORMAT}. "
                     "Update gpt4image, or export the run again."
                 )
-            classes, source = found["classes"], found["source"]
+            classes, source, task = found["classes"], found["source"], found.get("task", Classification.name)
             right = isinstance(classes, list) and classes and all(isinstance(name, str) for name in classes)
-            if not right or not isinstance(source, dict):
-                raise TypeError("classes or source")
+            if not right or not isinstance(source, dict) or not isinstance(task, str):
+                raise TypeError("classes, source or task")
             return cls(
-                classes=tuple(classes), preprocessing=Preprocessing.from_dict(found["preprocessing"]), source=source
+                classes=tuple(classes),
+                preprocessing=Preprocessing.from_dict(found["preprocessing"]),
+                task=task,
+                source=source,
             )
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
             raise ModelError(f"{where}: its metadata is malformed ({error}); export the run again.") from None

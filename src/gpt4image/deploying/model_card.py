@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, TemplateError
 from scipy.stats import binomtest
 
 from gpt4image.artifacts.run_records import (
@@ -26,12 +26,12 @@ from gpt4image.artifacts.run_records import (
     load_comparisons,
     load_run,
 )
-from gpt4image.base.errors import RunError, StoreError, TableError
+from gpt4image.base.errors import RunError, StoreError, TableError, first_line
 from gpt4image.base.visible import visible
 from gpt4image.config import TrainConfig
 from gpt4image.deploying import usage
 from gpt4image.deploying.agreement import Agreement
-from gpt4image.deploying.leaving import LeavingModel
+from gpt4image.deploying.exported_model import ExportedModel
 from gpt4image.deploying.timm_folder import needs_small_stem
 from gpt4image.pages import numbers
 from gpt4image.reporting import findings
@@ -59,7 +59,7 @@ class Found:
 
 
 def model_card(
-    leaving: LeavingModel,
+    exported: ExportedModel,
     form: str,
     *,
     name: str,
@@ -70,7 +70,7 @@ def model_card(
     """Return the card.
 
     Args:
-        leaving: the model.
+        exported: the model.
         form: timm, onnx or torch-export.
         name: of the exported file or folder.
         agreement: how it compares to the model of the run.
@@ -80,10 +80,27 @@ def model_card(
     Raises:
         RunError: a record of the run cannot be read.
     """
-    run = load_run(leaving.run_dir)
-    code = usage.example(leaving, form, name=name, repository=repository)
+    try:
+        return _rendered(exported, form, name, agreement, data_licence, repository)
+    except (TemplateError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise RunError(
+            f"{exported.run_dir}: no model card, since a record of the run is damaged ({first_line(error)}). "
+            "Bring back a copy of the folder, or train again."
+        ) from None
+
+
+def _rendered(
+    exported: ExportedModel,
+    form: str,
+    name: str,
+    agreement: Agreement,
+    data_licence: str | None,
+    repository: str | None,
+) -> str:
+    run = load_run(exported.run_dir)
+    code = usage.example(exported, form, name=name, repository=repository)
+    exclusive = exported.model.task.exclusive
     evaluation, arm = run.evaluation, str(run.config.get("arm", "train"))
-    one_class = evaluation is not None and evaluation.confused is not None
     return (
         _environment()
         .get_template("model_card.md")
@@ -91,22 +108,23 @@ def model_card(
             front_matter=Verbatim(front_matter(form, data_licence)),
             title=repository or name,
             repository=repository,
-            model=leaving.model.config.model,
-            classes=leaving.classes,
+            model=exported.model.config.model,
+            classes=exported.classes,
             most_classes=MOST_CLASSES,
             rows=_class_rows(run),
-            preprocessing=leaving.preprocessing,
+            preprocessing=exported.preprocessing,
             parameters=f"{run.run['parameters']:,}",
             code=Verbatim(code),
             form=form,
-            small_stem=form == "timm" and needs_small_stem(leaving),
+            small_stem=form == "timm" and needs_small_stem(exported),
             evaluation=evaluation,
             scores=_score_rows(evaluation),
-            interval=wilson(evaluation.score, evaluation.labelled) if evaluation and one_class else None,
-            comparisons=comparisons_of(leaving.run_dir),
+            interval=wilson(evaluation.score, evaluation.labelled) if evaluation and exclusive else None,
+            exclusive=exclusive,
+            comparisons=comparisons_of(exported.run_dir),
             data={**run.run["data"], "spec": public(run.run["data"]["spec"])},
             labels=findings.condition({**run.config, **run.run["data"]}) or "none",
-            text=text_facts(leaving),
+            text=text_facts(exported),
             about=_about_arm(arm),
             environment={
                 "gpt4image": None,
@@ -116,8 +134,8 @@ def model_card(
                 "cpu": None,
                 **run.environment,
             },
-            seed=leaving.model.config.seed,
-            options=Verbatim(json.dumps(public_options(leaving.model.config), indent=1)),
+            seed=exported.model.config.seed,
+            options=Verbatim(json.dumps(public_options(exported.model.config), indent=1)),
             agreement=agreement,
             difference=f"{agreement.largest_difference:.1e}",
             data_licence=data_licence,
@@ -186,7 +204,7 @@ def comparisons_of(run_dir: Path) -> list[Found]:
     ]
 
 
-def text_facts(leaving: LeavingModel) -> dict[str, Any]:
+def text_facts(exported: ExportedModel) -> dict[str, Any]:
     """Return what is known of the texts that a run learned from: used, describers, prompts, encoder, tuned.
 
     What is not here any more, embedding table or store, is not known.
@@ -195,8 +213,8 @@ def text_facts(leaving: LeavingModel) -> dict[str, Any]:
     from gpt4image.artifacts.table import read_manifest
     from gpt4image.describing.description_stats import describer_names
 
-    config = leaving.model.config
-    facts: dict[str, Any] = {"used": _learned_from_text(leaving), "describers": [], "prompts": [], "encoder": ""}
+    config = exported.model.config
+    facts: dict[str, Any] = {"used": _learned_from_text(exported), "describers": [], "prompts": [], "encoder": ""}
     facts["tuned"] = config.tune_text != "none"
     if not facts["used"]:
         return facts
@@ -255,11 +273,11 @@ def public_options(config: TrainConfig) -> dict[str, Any]:
     }
 
 
-def _learned_from_text(leaving: LeavingModel) -> bool:
+def _learned_from_text(exported: ExportedModel) -> bool:
     from gpt4image.artifacts import runs
     from gpt4image.config.arms import ARMS
 
-    config, arm = leaving.model.config, runs.read_run(leaving.run_dir)["config"].get("arm")
+    config, arm = exported.model.config, runs.read_run(exported.run_dir)["config"].get("arm")
     if arm in ARMS:
         return ARMS[arm].text
     return (config.embeddings is not None and config.align_weight > 0.0) or config.text_labels is not None
@@ -280,7 +298,7 @@ def _class_rows(run: Run) -> list[tuple[str, int, float | None]]:
 
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("gpt4image"),
+        loader=PackageLoader("gpt4image.deploying"),
         autoescape=False,  # this is Markdown: finalize escapes every value
         finalize=escaped,
         undefined=StrictUndefined,

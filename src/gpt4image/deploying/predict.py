@@ -12,9 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TextIO
 
-import numpy as np
-from numpy.typing import NDArray
-
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.base.files import atomic_path
 from gpt4image.base.outcome import Outcome, SetAside
@@ -25,26 +22,35 @@ from gpt4image.config import PredictConfig
 if TYPE_CHECKING:
     from gpt4image.deploying.image_files import Decoded
     from gpt4image.deploying.loading import Classifier
+    from gpt4image.tasks.base import Task
 
 CLASS_WIDTH = 30  # longest class name that the table makes room for
 
 
 class Prediction(NamedTuple):
-    """What a model says of one image: its most probable classes, the first one first."""
+    """The prediction of one image: its most probable classes, the first one first.
+
+    ``present`` has the classes that count as present, where an image may have several; None where it has one.
+    """
 
     image: str
-    classes: tuple[str, ...]
-    probabilities: tuple[float, ...]
+    classes: Sequence[str]
+    probabilities: Sequence[float]
+    present: Sequence[str] | None = None
 
 
 Write = Callable[[Prediction], None]
 
 
-def predict(config: PredictConfig) -> Outcome:
+def predict(config: PredictConfig, task: Task | None = None) -> Outcome:
     """Predict every image that is named, and write one row for each, in order.
 
     Rows go to ``config.out``, or to standard output as they come. Neither images nor rows are kept in memory. Files
     that cannot be read or decoded are set aside.
+
+    Args:
+        config: options.
+        task: of the model, where it is not one of the registry.
 
     Raises:
         DataError: no image is found.
@@ -57,9 +63,9 @@ def predict(config: PredictConfig) -> Outcome:
     total = _count(config)
     count, set_aside = 0, []
     with cpu_threads(config.threads):
-        classifier = load_classifier(config.model, device=config.device, threads=config.threads)
+        classifier = load_classifier(config.model, device=config.device, threads=config.threads, task=task)
         started = time.monotonic()
-        with _rows(config, classifier.classes) as write:
+        with _rows(config, classifier) as write:
             for prediction in _predictions(config, classifier, total, set_aside):
                 write(prediction)
                 count += 1
@@ -143,18 +149,17 @@ def _best(batch: Decoded, classifier: Classifier, top: int) -> Iterator[Predicti
     from gpt4image.deploying.preprocessing import as_images
 
     probabilities = classifier.probabilities(as_images(batch.pixels))
-    order: NDArray[np.int64] = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
-    best = np.take_along_axis(probabilities, order, axis=1)
-    for image, columns, values in zip(batch.paths, order.tolist(), best.tolist(), strict=True):
-        yield Prediction(image, tuple(classifier.classes[column] for column in columns), tuple(values))
+    rows = classifier.task.rows(probabilities, classifier.classes, top)
+    for image, row in zip(batch.paths, rows, strict=True):
+        yield Prediction(image, **row)
 
 
 @contextlib.contextmanager
-def _rows(config: PredictConfig, classes: Sequence[str]) -> Iterator[Write]:
+def _rows(config: PredictConfig, classifier: Classifier) -> Iterator[Write]:
     """Yield the function that writes one row in the format of ``config``."""
     writers = {"table": _table, "csv": _csv, "jsonl": _json_lines}
     with _stream(config.out) as stream:
-        yield writers[config.row_format](stream, classes, min(config.top, len(classes)))
+        yield writers[config.row_format](stream, classifier, min(config.top, len(classifier.classes)))
 
 
 @contextlib.contextmanager
@@ -167,9 +172,9 @@ def _stream(out: Path | None) -> Iterator[TextIO]:
         yield file
 
 
-def _table(stream: TextIO, classes: Sequence[str], _top: int) -> Write:
+def _table(stream: TextIO, classifier: Classifier, _top: int) -> Write:
     """Write lines for people: probability and class of the best ones, then the image."""
-    width = min(CLASS_WIDTH, max(len(in_one_line(name)) for name in classes))
+    width = min(CLASS_WIDTH, max(len(in_one_line(name)) for name in classifier.classes))
 
     def write(row: Prediction) -> None:
         best = zip(row.classes, row.probabilities, strict=True)
@@ -179,28 +184,34 @@ def _table(stream: TextIO, classes: Sequence[str], _top: int) -> Write:
     return write
 
 
-def _csv(stream: TextIO, _classes: Sequence[str], top: int) -> Write:
-    """Write a header and one row an image: image, class, probability, class_2, probability_2, ..."""
+def _csv(stream: TextIO, classifier: Classifier, top: int) -> Write:
+    """Write a header and one row per image: image, class, probability, class_2, probability_2, ...
+
+    Where an image may have several classes, ``present`` comes first: those present, separated by "|".
+    """
     writer = csv.writer(stream, lineterminator="\n")
     names = [
         f"{name}{'' if rank == 1 else f'_{rank}'}" for rank in range(1, top + 1) for name in ("class", "probability")
     ]
-    writer.writerow(["image", *names])
+    several = [] if classifier.task.exclusive else ["present"]
+    writer.writerow(["image", *several, *names])
 
     def write(row: Prediction) -> None:
         names = (csv_cell(in_one_line(name)) for name in row.classes)
         best = zip(names, (f"{value:.6f}" for value in row.probabilities), strict=True)
-        writer.writerow([csv_cell(in_one_line(row.image)), *(cell for pair in best for cell in pair)])
+        present = [] if row.present is None else [csv_cell("|".join(map(in_one_line, row.present)))]
+        writer.writerow([csv_cell(in_one_line(row.image)), *present, *(cell for pair in best for cell in pair)])
 
     return write
 
 
-def _json_lines(stream: TextIO, _classes: Sequence[str], _top: int) -> Write:
+def _json_lines(stream: TextIO, _classifier: Classifier, _top: int) -> Write:
     """Write one object an image; ASCII alone, so that every name is exact and harmless, even one that is not UTF-8."""
 
     def write(row: Prediction) -> None:
         best = zip(row.classes, row.probabilities, strict=True)
         found = [{"class": name, "probability": round(probability, 6)} for name, probability in best]
-        stream.write(json.dumps({"image": row.image, "predictions": found}) + "\n")
+        present = {} if row.present is None else {"present": list(row.present)}
+        stream.write(json.dumps({"image": row.image, **present, "predictions": found}) + "\n")
 
     return write

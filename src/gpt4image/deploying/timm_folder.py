@@ -12,40 +12,41 @@ from pathlib import Path
 from typing import Any
 
 from gpt4image.base.files import write_json
-from gpt4image.deploying.leaving import LeavingModel
-from gpt4image.deploying.loading import CONFIG, WEIGHTS
+from gpt4image.deploying.exported_model import ExportedModel
+from gpt4image.deploying.loading import CONFIG, TASK, WEIGHTS
 from gpt4image.models import small_stem
 
 KEPT = ("fixed_input_size", "first_conv", "classifier")  # what timm needs for other classes, channels and sizes
 
 
-def write_timm_folder(path: Path, leaving: LeavingModel) -> None:
+def write_timm_folder(path: Path, exported: ExportedModel) -> None:
     """Write the folder ``path``, which must not exist."""
     path.mkdir(parents=True)
-    architecture, args = leaving.in_timm()
-    backbone: Any = leaving.model.backbone
+    architecture, args = exported.in_timm()
+    backbone: Any = exported.model.backbone
     write_json(
         path / CONFIG,
         {
             "architecture": architecture,
-            "num_classes": len(leaving.classes),
+            "num_classes": len(exported.classes),
             "num_features": backbone.num_features,
-            "label_names": list(leaving.classes),
+            "label_names": list(exported.classes),
             "model_args": args,
             "pretrained_cfg": {
                 **{key: backbone.pretrained_cfg[key] for key in KEPT if key in backbone.pretrained_cfg},
-                **leaving.preprocessing.to_timm(),
-                "num_classes": len(leaving.classes),
+                **exported.preprocessing.to_timm(),
+                "num_classes": len(exported.classes),
             },
-            "source": dict(leaving.metadata.source),
+            **({} if exported.model.task.exclusive else {TASK: exported.model.task.name}),
+            "source": dict(exported.metadata.source),
         },
         checksum=False,  # a file for timm and its users, who may change it; the model card names its checksum
     )
-    shutil.copyfile(leaving.weights, path / WEIGHTS)
-    if needs_small_stem(leaving):
+    shutil.copyfile(exported.weights, path / WEIGHTS)
+    if needs_small_stem(exported):
         shutil.copyfile(small_stem.__file__, path / "small_stem.py")
 
 
-def needs_small_stem(leaving: LeavingModel) -> bool:
+def needs_small_stem(exported: ExportedModel) -> bool:
     """Whether the model is one that timm knows only once ``small_stem`` was imported."""
-    return leaving.in_timm()[0] == small_stem.NAME
+    return exported.in_timm()[0] == small_stem.NAME

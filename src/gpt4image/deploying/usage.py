@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpt4image.data.decode import centre_start
-from gpt4image.deploying.leaving import LeavingModel
+from gpt4image.deploying.exported_model import ExportedModel
 from gpt4image.deploying.metadata import EXTRA_FILE, ONNX_KEY
 from gpt4image.deploying.preprocessing import Preprocessing
 from gpt4image.deploying.timm_folder import needs_small_stem
@@ -68,21 +68,21 @@ classes = json.loads(extra["{key}"])["classes"]
 print(classes[probabilities.index(max(probabilities))])"""
 
 
-def example(leaving: LeavingModel, form: str, *, name: str, repository: str | None) -> str:
+def example(exported: ExportedModel, form: str, *, name: str, repository: str | None) -> str:
     """Return Python code that predicts ``picture.jpg`` and leaves ``classes`` and ``probabilities``.
 
     Args:
-        leaving: the model.
+        exported: the model.
         form: timm, onnx or torch-export.
         name: of the folder or file.
         repository: USER/NAME on the hub, from which timm can take its format; files are fetched first.
     """
     if form == "timm":
-        imports = "\nimport small_stem  # makes the model known to timm\n" if needs_small_stem(leaving) else ""
+        imports = "\nimport small_stem  # makes the model known to timm\n" if needs_small_stem(exported) else ""
         where = f"local-dir:{name}" if repository is None else f"hf-hub:{repository}"
         return _TIMM.format(imports=imports, where=where, picture=_PICTURE)
     template, key = (_ONNX, ONNX_KEY) if form == "onnx" else (_TORCH_EXPORT, EXTRA_FILE)
-    return template.format(where=name, key=key, picture=_PICTURE, square=_square(leaving.preprocessing))
+    return template.format(where=name, key=key, picture=_PICTURE, square=_square(exported.preprocessing))
 
 
 def _square(how: Preprocessing) -> str:

@@ -1,20 +1,20 @@
-"""What is still to be asked about an image set: requests, one at a time, as far as the budget goes."""
+"""What is still to be asked about a dataset: requests, one at a time, as far as the budget goes."""
 
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
+from gpt4image.artifacts.prompts import turns
 from gpt4image.artifacts.store import Prompt
 from gpt4image.base.interrupts import Interrupt
 from gpt4image.base.outcome import SetAside
-from gpt4image.data import NO_LABEL, ImageSet
+from gpt4image.data import ImageSet
 from gpt4image.describing.budget import Budget
-from gpt4image.describing.describers import Answer, Request
-from gpt4image.describing.prompts import turns
+from gpt4image.describing.describers.base import Answer, Request
 
 Settled = Mapping[str, frozenset[int]]
 
@@ -41,11 +41,11 @@ class Asking:
         """Prepare to ask.
 
         Args:
-            images: the image set.
+            images: the dataset.
             prompts: filled in for the run.
             samples: answers wanted for each image and prompt.
             settled: for each prompt, samples that need not be asked for, by digest.
-            only: digests to ask about; all of the set without it.
+            only: digests to ask about; None for all.
             last: digests to ask about after all others: a run that began with what failed before would fail.
         """
         self._images = images
@@ -63,46 +63,46 @@ class Asking:
         self.set_aside: list[SetAside] = []
 
     def requests(self, budget: Budget, interrupt: Interrupt) -> Iterator[Request]:
-        """Yield requests until there are none, the budget has no room for now, or somebody asked to stop."""
+        """Yield requests until there are none, the budget has no room for now, or the user interrupts."""
         while not interrupt.requested:
             with self._lock:
-                following = self._peek()
-                if following is None or not budget.admit(following[0], again=following[1]):
+                request, again = self._peek()
+                if request is None or not budget.admit(request, again=again):
                     return
-                if following[1]:
+                if again:
                     self._again.popleft()
                 else:
                     self._next = None
-            yield replace(following[0], pay_again=partial(budget.pay_again, following[0]))
+            yield replace(request, pay_again=partial(budget.pay_again, request))
 
     def goes_on(self, budget: Budget) -> bool:
         """Return whether ``requests`` would yield one."""
         with self._lock:
-            following = self._peek()
-            return following is not None and budget.allows(following[0], again=following[1])
+            request, again = self._peek()
+            return request is not None and budget.allows(request, again=again)
 
     def finished(self) -> bool:
         """Return whether everything was asked."""
         with self._lock:
-            return self._peek() is None
+            return self._peek()[0] is None
 
     def ask_again(self, answer: Answer) -> None:
-        """Put an answer that is no description in line for one more try; the second time it is left alone."""
+        """Ask once more for an answer that is no description; the second time it is left alone."""
         name = (answer.request.digest, answer.request.prompt, answer.sample)
         with self._lock:
             if name not in self._asked_again:
                 self._asked_again.add(name)
                 self._again.append(replace(answer.request, samples=(answer.sample,)))
 
-    def _peek(self) -> tuple[Request, bool] | None:
-        """Return what follows, and whether it was asked before."""
-        # First what waits for one more try: at the end of a run there would be nothing left to do beside it, and a
-        # limit that has no room for a new request has room for it.
+    def _peek(self) -> tuple[Request | None, bool]:
+        """Return the next request, and whether it was asked before."""
+        # Second tries first: at the end of a run nothing would be left to do beside them, and a limit that has no room
+        # for a new request has room for them.
         if self._again:
             return self._again[0], True
         if self._next is None:
             self._next = next(self._main, None)
-        return None if self._next is None else (self._next, False)
+        return self._next, False
 
     def _all(self) -> Iterator[Request]:
         images = self._images
@@ -117,7 +117,8 @@ class Asking:
                 samples = self._samples - settled.get(digest, frozenset())
                 if not samples:
                     continue
-                class_name = _class_name(images, rows)
+                named = (", ".join(images.label_names(other)) for other in rows)
+                class_name = next((names for names in named if names), "")
                 if prompt.class_conditioned and not class_name:
                     reason = f"no label, and the prompt {prompt.name!r} tells the class"
                     self.set_aside.append(SetAside(name=images.keys[row], reason=reason))
@@ -134,17 +135,9 @@ class Asking:
 
 def _rows_of_equal_images(images: ImageSet) -> dict[str, list[int]]:
     """Return all rows of each digest that several images share."""
-    seen: set[str] = set()
-    shared = {digest for digest in images.digests if digest in seen or seen.add(digest)}
-    rows: dict[str, list[int]] = {}
-    if shared:
-        for row, digest in enumerate(images.digests):
-            if digest in shared:
-                rows.setdefault(digest, []).append(row)
+    shared = {digest for digest, count in Counter(images.digests).items() if count > 1}
+    rows: dict[str, list[int]] = {digest: [] for digest in shared}
+    for row, digest in enumerate(images.digests):
+        if digest in shared:
+            rows[digest].append(row)
     return rows
-
-
-def _class_name(images: ImageSet, rows: Sequence[int]) -> str:
-    """Return the class of the first row that has a label; empty where none has."""
-    labels = (int(images.labels[row]) for row in rows)
-    return next((images.classes[label] for label in labels if label != NO_LABEL), "")

@@ -7,13 +7,12 @@ import threading
 from collections.abc import Sequence
 
 from gpt4image.base.errors import ConfigError, DescriberError
-from gpt4image.describing.describers import Answer, Request
+from gpt4image.describing.describers.base import Answer, Request
 from gpt4image.describing.prices import FREE, Price
 
-# Images of one size differ a little in tokens; the largest seen so far is taken for the next, with this to spare.
-_MARGIN = 1.25
-# Images of different sizes differ much. After few answers the largest is not seen yet: with one, so many times as much
-# is taken for calls that go together; with two, half of that, and so on.
+_MARGIN = 1.25  # images of one size differ a little in tokens: the next is taken for the longest so far times this
+# Images of different sizes differ much, and after few answers the largest is not seen yet: with n answers, calls that
+# go together count this / n times the longest input so far.
 _UNSEEN = 64.0
 
 
@@ -32,13 +31,13 @@ class Budget:
         """Start with nothing spent.
 
         Args:
-            limit: most requests; None for no limit.
-            max_cost: most money, in US dollars; None for no limit.
-            price: of tokens; None where unknown.
-            max_tokens: most tokens of an answer to one turn.
+            limit: maximum number of requests.
+            max_cost: maximum cost, in US dollars.
+            price: of tokens; None if unknown.
+            max_tokens: maximum tokens per answer to one turn.
 
         Raises:
-            ConfigError: money is limited and no price is known, or it is nothing.
+            ConfigError: the cost is limited and the price is unknown or zero.
         """
         if max_cost is not None and price in (None, FREE):
             known = "none is known for this model" if price is None else "this model counts as free"
@@ -60,21 +59,17 @@ class Budget:
         self.asked = 0
 
     def admit(self, request: Request, *, again: bool = False) -> bool:
-        """Count the request and reserve its price, or return False where it is too much for now.
+        """Count the request and reserve its price, or return False if it is too much for now.
 
-        Args:
-            request: what is to be sent.
-            again: it was asked before in this run and is not counted for ``limit``.
+        ``again``: it was asked before in this run and is not counted for ``limit``.
         """
         with self._lock:
             price = self._dearest(request)
             if not self._allows(price, again):
                 return False
             if self.max_cost is not None:
-                for sample in request.samples:
-                    self._reserved[_name(request, sample)] = price / len(request.samples)
-                self._reserved_sum += price
-            self.asked += 0 if again else 1
+                self._reserve(request, request.samples, price)
+            self.asked += not again
             return True
 
     def allows(self, request: Request, *, again: bool = False) -> bool:
@@ -83,9 +78,9 @@ class Budget:
             return self._allows(self._dearest(request), again)
 
     def pay_again(self, request: Request, samples: Sequence[int]) -> bool:
-        """Reserve the price of one more call for samples of a request, or return False where it is too much.
+        """Reserve the price of one more call for samples of a request, or return False if it is too much.
 
-        What is reserved for the calls before stays reserved until their answers are settled.
+        The reservations of earlier calls stay until their answers are settled.
         """
         with self._lock:
             price = self._dearest(request)
@@ -93,22 +88,19 @@ class Budget:
                 return True
             if self._longest_input is None or self.spent + self._reserved_sum + price > self.max_cost:
                 return False
-            for sample in samples:
-                name = _name(request, sample)
-                self._reserved[name] = self._reserved.get(name, 0.0) + price / len(samples)
-            self._reserved_sum += price
+            self._reserve(request, samples, price)
             return True
 
     def settle(self, answer: Answer) -> None:
-        """Replace what was reserved for an answer by what it cost.
+        """Replace the reservation for an answer by what it cost.
 
         Raises:
-            DescriberError: money is limited and the answer does not tell what it cost.
+            DescriberError: the cost is limited and the answer does not tell what it cost.
         """
         with self._lock:
             self._reserved_sum -= self._reserved.pop(_name(answer.request, answer.sample), 0.0)
             self.spent += answer.cost_usd or 0.0
-            # An empty text is what a content filter leaves, for which nobody pays.
+            # A content filter leaves an empty text, which costs nothing.
             if self.max_cost is not None and answer.text and answer.cost_usd is None:
                 raise DescriberError(
                     "--max-cost cannot be kept: the server does not say how many tokens an answer took. What it "
@@ -119,13 +111,22 @@ class Budget:
                 self._longest_input = max(self._longest_input or 0.0, length)
                 self._inputs_seen += 1 / len(answer.request.samples)
             if self.max_cost is not None and answer.unpriced:
-                self.spent = self._after_unpriced(answer, self.max_cost)
+                if self._longest_input is None:  # nothing bounds the price: it may be all there was
+                    self.spent = max(self.spent, math.nextafter(self.max_cost, math.inf))
+                else:
+                    self.spent += answer.unpriced * self._price_of(answer.request, _MARGIN)
 
     def take_back(self, answer: Answer) -> None:
-        """Do not count a request that the describer has nothing to say about."""
+        """Do not count a request that the describer has no answer for."""
         with self._lock:
             self.asked -= 1
             self._reserved_sum -= self._reserved.pop(_name(answer.request, answer.sample), 0.0)
+
+    def _reserve(self, request: Request, samples: Sequence[int], price: float) -> None:
+        for sample in samples:
+            name = _name(request, sample)
+            self._reserved[name] = self._reserved.get(name, 0.0) + price / len(samples)
+        self._reserved_sum += price
 
     def _allows(self, price: float, again: bool) -> bool:
         if self.limit is not None and not again and self.asked >= self.limit:
@@ -136,14 +137,11 @@ class Budget:
             return False
         return self.spent + self._reserved_sum + price <= self.max_cost
 
-    def _after_unpriced(self, answer: Answer, max_cost: float) -> float:
-        """Return what counts as spent after calls at a price that nobody tells."""
-        if self._longest_input is None:  # nothing bounds it: it may be all there was, and one more call too much
-            return max(self.spent, math.nextafter(max_cost, math.inf))
-        return self.spent + answer.unpriced * self._price_of(answer.request, _MARGIN)
-
     def _dearest(self, request: Request) -> float:
-        return 0.0 if self.max_cost is None else self._price_of(request, self._margin())
+        if self.max_cost is None:
+            return 0.0
+        alone = not self._reserved or not self._inputs_seen
+        return self._price_of(request, _MARGIN if alone else max(_MARGIN, _UNSEEN / self._inputs_seen))
 
     def _price_of(self, request: Request, margin: float) -> float:
         """Return the price of a call whose input is ``margin`` times as long as the longest so far."""
@@ -151,11 +149,6 @@ class Budget:
             return 0.0
         tokens_out = self._max_tokens * len(request.turns) * len(request.samples)
         return self._price.of(margin * (self._longest_input or 0.0), tokens_out)
-
-    def _margin(self) -> float:
-        """Return how many times as long as the longest so far the next input is taken to be."""
-        alone = not self._reserved
-        return _MARGIN if alone or not self._inputs_seen else max(_MARGIN, _UNSEEN / self._inputs_seen)
 
 
 def _name(request: Request, sample: int) -> tuple[str, str, int]:

@@ -1,7 +1,7 @@
-"""The stage ``describe``: ask a describer about every image that has no description yet, and keep what comes back.
+"""The stage ``describe``: ask a describer about every image that has no description yet, and keep the answers.
 
-Each answer is in the store, on disk, before the describer may send another call in its place; answers that arrive
-together share a transaction.
+Each answer is on disk before the describer may send another call in its place, so that a kill costs at most the calls
+in flight. Answers that arrive together share a transaction.
 """
 
 from __future__ import annotations
@@ -9,33 +9,35 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from gpt4image.artifacts.prompts import fill, load_prompt
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.base.errors import ConfigError, first_few
 from gpt4image.base.interrupts import Interrupt, deferred_interrupt
 from gpt4image.base.outcome import Outcome, SetAside
 from gpt4image.base.progress import progress_bar
 from gpt4image.config import DescribeConfig, Flaw
-from gpt4image.data import ImageSet, load_image_set
+from gpt4image.data import load_image_set
 from gpt4image.describing.asking import Asking, Settled
 from gpt4image.describing.budget import Budget
-from gpt4image.describing.describers import Answer, Describer, load_describer
+from gpt4image.describing.describers.base import Answer, Describer
 from gpt4image.describing.describers.batch.ledger import on_their_way
+from gpt4image.describing.describers.registry import load_describer
 from gpt4image.describing.estimate import estimate, sample_of
 from gpt4image.describing.flaws import flaws
-from gpt4image.describing.prompts import fill, load_prompt
 
 _NONE: frozenset[int] = frozenset()
 
 
 def describe(config: DescribeConfig) -> Outcome:
-    """Describe the images of a set that have no description of this describer for these prompts.
+    """Describe the images of a dataset that have no description of this describer for these prompts.
 
     Raises:
-        ConfigError: the SPEC of the set or the describer, a prompt or the budget is wrong, or what is asked for is on
-            its way in a batch and would be paid for again.
-        DataError: the image set cannot be read.
+        ConfigError: the SPEC of the dataset or the describer, a prompt or the budget is wrong, or what is asked for is
+            on its way in a batch and would be paid for again.
+        DataError: the dataset cannot be read.
         DescriberError: the describer cannot be used or stopped answering; what it answered is in the store.
         StoreError: the store cannot be written.
         KeyboardInterrupt: the user stopped it; every answer that came is in the store.
@@ -55,29 +57,48 @@ def describe(config: DescribeConfig) -> Outcome:
     ]
     distinct = set(images.digests)
     wanted = len(distinct) * len(prompts) * config.samples
+    samples_wanted = frozenset(range(config.samples))
+
+    def asked_for(settled: Settled) -> Settled:
+        """Return only the samples that this run asks for: an earlier run may have asked for more."""
+        return {digest: own for digest, samples in settled.items() if (own := samples & samples_wanted)}
+
     with DescriptionStore(config.store, write=True) as store:
-        there = [_asked_for(store.settled(prompt, describer.settings, rejected=False), config) for prompt in prompts]
+        there = [asked_for(store.settled(prompt, describer.settings, rejected=False)) for prompt in prompts]
         settled = there
         if not config.retry_rejected:
-            settled = [_asked_for(store.settled(prompt, describer.settings), config) for prompt in prompts]
+            settled = [asked_for(store.settled(prompt, describer.settings)) for prompt in prompts]
         already = sum(len(samples) for good in there for digest, samples in good.items() if digest in distinct)
         only = sample_of(images) if config.dry_run else None
         coming, batches = on_their_way(config.store, describer.settings, prompts)
-        coming = [_asked_for(samples, config) for samples in coming]
-        second_tries: list[Settled] = [{} for _ in prompts]
+        coming = [asked_for(samples) for samples in coming]
+        again: list[Settled] = [{} for _ in prompts]
         if _through_batches(config):
-            second_tries = [_second_tries(*known) for known in zip(coming, there, settled, strict=True)]
-            settled = [_without(*known) for known in zip(settled, second_tries, strict=True)]
+            # On their way because an earlier run rejected the answer.
+            again = [
+                _minus({digest: samples & rejected.get(digest, _NONE) for digest, samples in sent.items()}, good)
+                for sent, good, rejected in zip(coming, there, settled, strict=True)
+            ]
+            settled = [_minus(*pair) for pair in zip(settled, again, strict=True)]
         else:
             _refuse_to_pay_again(coming, there, distinct if only is None else only, batches)
-        failed = store.failed(describer.settings)
-        asking = Asking(images, prompts, config.samples, settled, only=only, last=failed)
+        asking = Asking(images, prompts, config.samples, settled, only=only, last=store.failed(describer.settings))
+        keeper = _Keeper(
+            config=config,
+            store=store,
+            describer=describer,
+            asking=asking,
+            budget=budget,
+            second_tries=dict(zip(prompts, again, strict=True)),
+        )
         with deferred_interrupt() as interrupt:
-            keeper = _Keeper(config, store, describer, asking, budget, dict(zip(prompts, second_tries, strict=True)))
             keeper.ask_all(interrupt, total=wanted - already)
         if interrupt.requested:
             raise KeyboardInterrupt
         report = describer.report(images)
+        at_limit = budget.limit is not None and budget.asked >= budget.limit
+        stopped_by = f"--limit {budget.limit}" if at_limit else f"--max-cost {budget.max_cost}"
+        rejected_earlier = {digest for pair in zip(settled, there, strict=True) for digest in _minus(*pair)}
         outcome = Outcome(
             path=config.store,
             summary={
@@ -89,13 +110,17 @@ def describe(config: DescribeConfig) -> Outcome:
                 "rejected": len(keeper.rejected),
                 "without_description": wanted - already - keeper.described,
                 **({"cost_usd": round(budget.spent, 6)} if budget.spent else {}),
-                **({} if config.dry_run or asking.finished() else {"stopped_by": _stopped_by(budget)}),
+                **({} if config.dry_run or asking.finished() else {"stopped_by": stopped_by}),
                 **report.facts,
             },
             set_aside=(
                 *images.set_aside,
                 *asking.set_aside,
-                *_rejected_earlier(images, there, settled),
+                *(
+                    SetAside(name=key, reason="an earlier run rejected the answer; --retry-rejected asks again")
+                    for key, digest in zip(images.keys, images.digests, strict=True)
+                    if digest in rejected_earlier
+                ),
                 *itertools.chain(*keeper.failed.values(), *keeper.rejected.values()),
                 *report.set_aside,
             ),
@@ -103,22 +128,9 @@ def describe(config: DescribeConfig) -> Outcome:
         return outcome if only is None else estimate(config, outcome, store, describer, prompts, only)
 
 
-def _asked_for(settled: Settled, config: DescribeConfig) -> Settled:
-    """Return what is settled of the samples that are asked for: an earlier run may have asked for more."""
-    wanted = frozenset(range(config.samples))
-    return {digest: own for digest, samples in settled.items() if (own := samples & wanted)}
-
-
-def _second_tries(coming: Settled, there: Settled, settled: Settled) -> Settled:
-    """Return the samples that are on their way again because an earlier run rejected the answer."""
-    tries = {
-        digest: samples & settled.get(digest, _NONE) - there.get(digest, _NONE) for digest, samples in coming.items()
-    }
-    return {digest: samples for digest, samples in tries.items() if samples}
-
-
-def _without(settled: Settled, others: Settled) -> Settled:
-    return {digest: samples - others.get(digest, _NONE) for digest, samples in settled.items()} if others else settled
+def _minus(settled: Settled, others: Settled) -> Settled:
+    left = {digest: samples - others.get(digest, _NONE) for digest, samples in settled.items()}
+    return {digest: samples for digest, samples in left.items() if samples}
 
 
 def _refuse_to_pay_again(
@@ -155,7 +167,6 @@ def _load_prompts(config: DescribeConfig) -> list[Prompt]:
 
 
 def _describer_of(config: DescribeConfig) -> Describer:
-    """Return who is asked from this process."""
     if not _through_batches(config):
         return load_describer(config)
     if config.engine != "local":
@@ -169,72 +180,58 @@ def _through_batches(config: DescribeConfig) -> bool:
     return config.batch and not config.dry_run  # a sample is worth its full price: nobody waits a day for it
 
 
+@dataclass(kw_only=True)
 class _Keeper:
     """Commits answers as they arrive, judges and counts them."""
 
-    def __init__(
-        self,
-        config: DescribeConfig,
-        store: DescriptionStore,
-        describer: Describer,
-        asking: Asking,
-        budget: Budget,
-        second_tries: Mapping[Prompt, Settled],
-    ) -> None:
-        self._reject = config.reject
-        # Batches stay at the server, where the next run finds them; other calls in flight are waited for.
-        self._may_leave = _through_batches(config)
-        self._store = store
-        self._describer = describer
-        self._asking = asking
-        self._budget = budget
-        self._second_tries = second_tries
-        self.described = 0
-        self.failed: dict[tuple[str, Prompt, int], tuple[SetAside, ...]] = {}
-        self.rejected: dict[tuple[str, Prompt, int], tuple[SetAside, ...]] = {}
+    config: DescribeConfig
+    store: DescriptionStore
+    describer: Describer
+    asking: Asking
+    budget: Budget
+    second_tries: Mapping[Prompt, Settled]
+    described: int = 0
+    failed: dict[tuple[str, Prompt, int], tuple[SetAside, ...]] = field(default_factory=dict)
+    rejected: dict[tuple[str, Prompt, int], tuple[SetAside, ...]] = field(default_factory=dict)
 
     def ask_all(self, interrupt: Interrupt, total: int) -> None:
         """Ask in rounds: a round ends where the budget has no room until answers show what the calls cost."""
         with progress_bar() as bar:
             task = bar.add_task("describe", total=total, note="")
             try:
-                while not interrupt.requested and self._asking.goes_on(self._budget):
-                    for group in self._describer.describe(self._asking.requests(self._budget, interrupt)):
+                while not interrupt.requested and self.asking.goes_on(self.budget):
+                    for group in self.describer.describe(self.asking.requests(self.budget, interrupt)):
                         with interrupt.held():
                             self._keep(group)
-                            bar.update(task, completed=self._done, note=self._note())
-                        if self._may_leave and interrupt.requested:
+                            counts = {"failed": len(self.failed), "rejected": len(self.rejected)}
+                            notes = [f"${self.budget.spent:.4f}"] if self.budget.spent else []
+                            notes += [f"{count} {name}" for name, count in counts.items() if count]
+                            done = self.described + sum(counts.values())
+                            bar.update(task, completed=done, note=" · ".join(notes))
+                        # Batches stay at the server, where the next run finds them; other calls are waited for.
+                        if interrupt.requested and _through_batches(self.config):
                             break
             except KeyboardInterrupt:
-                # A second Ctrl-C: the calls in flight are given up, but not what they have already brought.
-                self._keep(self._describer.arrived())
+                # A second Ctrl-C gives up the calls in flight, but not what they have already brought.
+                self._keep(self.describer.arrived())
                 raise
 
-    @property
-    def _done(self) -> int:
-        return self.described + len(self.failed) + len(self.rejected)
-
-    def _note(self) -> str:
-        counts = {"failed": len(self.failed), "rejected": len(self.rejected)}
-        cost = f"${self._budget.spent:.4f}" if self._budget.spent else ""
-        return " · ".join(filter(None, [cost, *(f"{count} {name}" for name, count in counts.items() if count)]))
-
     def _keep(self, group: Sequence[Answer]) -> None:
-        said = [answer for answer in group if answer.text is not None or answer.error is not None]
-        flawed: list[Flaw | None] = [None if answer.text is None else self._fatal_flaw(answer) for answer in said]
-        now = time.time()
-        settings = self._describer.settings
-        self._store.add(_to_description(*pair, settings, now) for pair in zip(said, flawed, strict=True))
-        for answer, flaw in zip(said, flawed, strict=True):
-            self._budget.settle(answer)
+        judged = [(one, self._fatal_flaw(one)) for one in group if one.text is not None or one.error is not None]
+        now, settings = time.time(), self.describer.settings
+        self.store.add(_to_description(answer, flaw, settings, now) for answer, flaw in judged)
+        for answer, flaw in judged:
+            self.budget.settle(answer)
             self._tally(answer, flaw)
         for answer in group:
             if answer.text is None and answer.error is None and answer.sample == answer.request.samples[0]:
-                self._budget.take_back(answer)
+                self.budget.take_back(answer)
 
     def _fatal_flaw(self, answer: Answer) -> Flaw | None:
-        found = flaws(answer.text or "", finish_reason=answer.finish_reason, turns=answer.request.turns)
-        return next((flaw for flaw in found if flaw in self._reject), None)
+        if answer.text is None:
+            return None
+        found = flaws(answer.text, finish_reason=answer.finish_reason, turns=answer.request.turns)
+        return next((flaw for flaw in found if flaw in self.config.reject), None)
 
     def _tally(self, answer: Answer, flaw: Flaw | None) -> None:
         name = (answer.request.digest, answer.request.prompt, answer.sample)
@@ -243,21 +240,19 @@ class _Keeper:
             self.failed[name] = _each_key(answer, answer.error)
         elif flaw is not None:
             self.rejected[name] = _each_key(answer, f"the answer is no description: {flaw}")
-            tries = self._second_tries[answer.request.prompt]
-            once = answer.sample not in tries.get(answer.request.digest, _NONE) and not answer.wasted
-            if once and not self._describer.repeatable:
-                self._asking.ask_again(answer)
+            tried = answer.wasted or answer.sample in self.second_tries[name[1]].get(name[0], _NONE)
+            if not tried and not self.describer.repeatable:
+                self.asking.ask_again(answer)
         else:
             self.described += 1
 
 
 def _each_key(answer: Answer, reason: str) -> tuple[SetAside, ...]:
-    """Name all files that share the image."""
     return tuple(SetAside(name=key, reason=reason) for key in answer.request.keys)
 
 
 def _valid(text: str | None) -> str | None:
-    """Return a text with U+FFFD for halves of surrogate pairs, which some servers send and no database takes."""
+    """Return a text with U+FFFD for halves of surrogate pairs: some servers send them, no database takes them."""
     return None if text is None else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -271,30 +266,5 @@ def _to_description(answer: Answer, flaw: Flaw | None, settings: Mapping[str, An
         text=_valid(answer.text) if answer.error is None else None,
         error=_valid(answer.error) or flaw,
         finish_reason=_valid(answer.finish_reason),
-        tokens_in=answer.tokens_in,
-        tokens_out=answer.tokens_out,
-        cost_usd=answer.cost_usd,
-        latency_s=answer.latency_s,
+        **{name: getattr(answer, name) for name in ("tokens_in", "tokens_out", "cost_usd", "latency_s")},
     )
-
-
-def _rejected_earlier(images: ImageSet, there: Sequence[Settled], settled: Sequence[Settled]) -> list[SetAside]:
-    """Name the images whose answer an earlier run rejected."""
-    digests = {
-        digest
-        for good, all_settled in zip(there, settled, strict=True)
-        if good is not all_settled
-        for digest, samples in all_settled.items()
-        if len(samples) > len(good.get(digest, ()))
-    }
-    reason = "an earlier run rejected the answer; --retry-rejected asks again"
-    return [
-        SetAside(name=key, reason=reason)
-        for key, digest in zip(images.keys, images.digests, strict=True)
-        if digest in digests
-    ]
-
-
-def _stopped_by(budget: Budget) -> str:
-    at_limit = budget.limit is not None and budget.asked >= budget.limit
-    return f"--limit {budget.limit}" if at_limit else f"--max-cost {budget.max_cost}"

@@ -5,21 +5,21 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from gpt4image.artifacts.prompts import find_prompt
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt, canonical_json
 from gpt4image.artifacts.table import text_digest
 from gpt4image.base.errors import ConfigError, DataError, StoreError, first_few
 from gpt4image.base.outcome import Outcome, SetAside
 from gpt4image.base.progress import progress_bar
 from gpt4image.config import BackupConfig, CheckConfig, ExportDescriptionsConfig, ImportDescriptionsConfig
-from gpt4image.data import SPLITS, ImageSet, load_image_set
-from gpt4image.describing.prompts import find_prompt
+from gpt4image.data import ImageSet, load_image_set
 from gpt4image.describing.row_files import write_rows
 from gpt4image.describing.rows import Row, describer_settings, read_rows, to_fields
+from gpt4image.encoding.released import require_one_each
 
 _ROWS_PER_TRANSACTION = 1000
 _NAMES_SHOWN = 20
@@ -28,12 +28,11 @@ _NAMES_SHOWN = 20
 def import_descriptions(config: ImportDescriptionsConfig) -> Outcome:
     """Bring the rows of a file into the store; rows that are there already change nothing.
 
-    A bad row, an unknown key or a second, different text for the same image is set aside by name; the text that came
-    first stays.
+    A bad row, an unknown key or a second, different text for the same image is skipped by name; the first text stays.
 
     Raises:
         ConfigError: the options contradict each other or the file.
-        DataError: the file or the image set cannot be read, or no row belongs to the set.
+        DataError: the file or the dataset cannot be read, or no row belongs to the dataset.
         StoreError: the store cannot be written.
     """
     prompt, describer = find_prompt(config.prompt), describer_settings(config.describer)
@@ -44,13 +43,15 @@ def import_descriptions(config: ImportDescriptionsConfig) -> Outcome:
     images = None if config.data is None else load_image_set(config.data)
     if images is not None and config.expect is not None:
         _check_order(config, images, config.expect)
-        rows = _rows_in_order(config, images)
+        pairs = zip(read_rows(config.file), images.digests, strict=True)
+        rows = (replace(row, digest=digest) if isinstance(row, Row) else row for row, digest in pairs)
     else:
         rows = read_rows(config.file)
     importer = _Importer(images, prompt, describer)
+    waiting = iter(rows)
     with DescriptionStore(config.store, write=True) as store, progress_bar() as bar:
         task = bar.add_task("import", total=None, note="")
-        for group in _groups(rows, _ROWS_PER_TRANSACTION):
+        while group := list(itertools.islice(waiting, _ROWS_PER_TRANSACTION)):
             importer.add(store, group)
             bar.update(task, advance=len(group))
     if images is not None and importer.unknown_keys and not importer.added + importer.unchanged:
@@ -98,10 +99,9 @@ class _Importer:
             description = self._to_description(row, digest)
             texts = known.setdefault(_identity(description), {})
             sample = self._free_sample(row, digest, texts)
-            if sample is None:
-                continue
-            texts[sample] = row.description
-            new.append(self._to_description(row, digest, sample))
+            if sample is not None:
+                texts[sample] = row.description
+                new.append(replace(description, sample=sample))
         self.added += store.add(new)
 
     def _resolve(self, row: Row | SetAside) -> tuple[Row, str] | None:
@@ -112,41 +112,33 @@ class _Importer:
         elif row.key is None:
             self.set_aside.append(SetAside(name=row.where, reason="neither key nor digest"))
         elif self._digest_of is None:
-            raise ConfigError(f"{row.where}: rows by key need --data, the image set that the keys belong to.")
+            raise ConfigError(f"{row.where}: rows by key need --data, the dataset that the keys belong to.")
         elif row.key in self._digest_of:
             return row, self._digest_of[row.key]
         else:
             self.unknown_keys.append(row.key)
-            self.set_aside.append(SetAside(name=row.where, reason=f"the set has no image with key {row.key!r}"))
+            self.set_aside.append(SetAside(name=row.where, reason=f"the dataset has no image with key {row.key!r}"))
         return None
 
     def _free_sample(self, row: Row, digest: str, texts: Mapping[int, str]) -> int | None:
-        """Return the number under which the text is new; None where it is there already or has no place."""
-        if row.sample is None and row.description in texts.values():
+        """Return the number under which the text is new; None if it is there already or has no place."""
+        if row.description in (texts.values() if row.sample is None else [texts.get(row.sample)]):
             self.unchanged += 1
             return None
-        if row.sample is None:
-            sample = next(number for number in itertools.count() if number not in texts)
-            has_place = len(texts) < max(1, self._keys_of[digest])
-        else:
-            sample = row.sample
-            if texts.get(sample) == row.description:
-                self.unchanged += 1
-                return None
-            has_place = sample not in texts
-        if has_place:
-            return sample
+        if row.sample is not None and row.sample not in texts:
+            return row.sample
+        if row.sample is None and len(texts) < max(1, self._keys_of[digest]):
+            return next(number for number in itertools.count() if number not in texts)
         self.conflicts += 1
         reason = f"another text for {row.key or digest!r} with the same prompt and describer is in the store; it stays"
         self.set_aside.append(SetAside(name=row.where, reason=reason))
         return None
 
-    def _to_description(self, row: Row, digest: str, sample: int = 0) -> Description:
+    def _to_description(self, row: Row, digest: str) -> Description:
         return Description(
             digest=digest,
             prompt=self._prompt if row.prompt is None else row.prompt,
             describer=self._describer if row.describer is None else row.describer,
-            sample=sample,
             text=row.description,
             **{"created": time.time(), **row.result},
         )
@@ -156,14 +148,8 @@ def _identity(description: Description) -> tuple[str, Prompt, str]:
     return description.digest, description.prompt, canonical_json(description.describer)
 
 
-def _rows_in_order(config: ImportDescriptionsConfig, images: ImageSet) -> Iterator[Row | SetAside]:
-    """Yield the k-th row as the row of the k-th image."""
-    for row, digest in zip(read_rows(config.file), images.digests, strict=True):
-        yield replace(row, digest=digest) if isinstance(row, Row) else row
-
-
 def _check_order(config: ImportDescriptionsConfig, images: ImageSet, expect: int) -> None:
-    """Refuse a list that has not exactly one row for each image."""
+    """Refuse a list unless it has exactly one row for each image."""
     count = 0
     for row in read_rows(config.file):
         count += 1
@@ -174,28 +160,11 @@ def _check_order(config: ImportDescriptionsConfig, images: ImageSet, expect: int
     require_one_each(config.file, count, images, expect)
 
 
-def require_one_each(file: Path, rows: int, images: ImageSet, expect: int) -> None:
-    """Refuse rows that are to be paired with images by place, unless there is exactly one for each image.
-
-    Raises:
-        DataError: the number of rows, of images and the one that was expected are not all the same.
-    """
-    if not rows == len(images) == expect:
-        fits = [split for split in SPLITS if len(images.indices(split)) == rows]
-        hint = (
-            f" Its split {fits[0]!r} has {rows}: give a SPEC of this split alone, as folder:PATH/train." if fits else ""
-        )
-        raise DataError(
-            f"--expect {expect}: {file} has {rows} rows and {images.spec} has {len(images)} images "
-            f"({len(images.set_aside)} set aside); all must be equal, or texts would shift to other images.{hint}"
-        )
-
-
 def export_descriptions(config: ExportDescriptionsConfig) -> Outcome:
     """Write the descriptions of a store to a file that ``import_descriptions`` reads back without loss.
 
     Raises:
-        ConfigError: the file name says no known kind.
+        ConfigError: the suffix is unknown.
         StoreError: there is no store, nothing in it to export, or no room for the file.
     """
     keys_of: dict[str, list[str]] = {}
@@ -231,40 +200,41 @@ def back_up(config: BackupConfig) -> Outcome:
     return Outcome(path=config.out, summary={"results": results, "bytes": config.out.stat().st_size})
 
 
-@dataclass
-class _Findings:
-    """What ``check`` looks for, by image digest or by text."""
-
-    described: set[str] = field(default_factory=set)
-    first_image: dict[bytes, str] = field(default_factory=dict)
-    duplicates: dict[bytes, str] = field(default_factory=dict)
-    conflicting: dict[str, None] = field(default_factory=dict)
-
-
 def check(config: CheckConfig) -> Outcome:
-    """Hold a store against an image set: what lacks a description, what lacks an image, which texts are suspicious.
+    """Compare a store with a dataset: what lacks a description, what lacks an image, which texts are suspicious.
 
-    Images without a description, and those that were skipped when the set was loaded, are set aside by name; the rest
-    is counted and the first ones named.
+    Images without a description, and those that were skipped when the dataset was loaded, are named; the rest is
+    counted and the first ones named.
 
     Raises:
-        DataError: the image set cannot be read.
-        StoreError: there is no store, or it shares no image with the set.
+        DataError: the dataset cannot be read.
+        StoreError: there is no store, or it shares no image with the dataset.
     """
     images = load_image_set(config.data)
+    described, conflicting = set[str](), list[str]()
+    first_image: dict[bytes, str] = {}
+    duplicates: dict[bytes, str] = {}
     with DescriptionStore(config.store) as store:
-        found = _find(store)
-    if found.described.isdisjoint(images.digests):
+        for digest, rows in itertools.groupby(store.texts(), key=lambda row: row.digest):
+            described.add(digest)
+            texts_of: dict[Prompt, set[str]] = {}
+            for _, text, prompt, _ in rows:
+                texts_of.setdefault(prompt, set()).add(text)
+                if first_image.setdefault(text_digest(text), digest) != digest:
+                    duplicates[text_digest(text)] = text
+            if any(len(texts) > 1 for texts in texts_of.values()):
+                conflicting.append(digest)
+    if described.isdisjoint(images.digests):
         raise StoreError(
-            f"{config.store}: none of its {len(found.described)} described images is in {config.data}; the store "
-            f"belongs to other images (equal images have equal bytes: a picture that was saved again is another one)."
+            f"{config.store}: none of its {len(described)} described images is in {config.data}; the store belongs to "
+            f"other images (equal images have equal bytes: a picture that was saved again is another one)."
         )
     key_of = dict(zip(reversed(images.digests), reversed(images.keys), strict=True))
-    missing = [key for key, digest in zip(images.keys, images.digests, strict=True) if digest not in found.described]
+    missing = [key for key, digest in zip(images.keys, images.digests, strict=True) if digest not in described]
     named = {
-        "descriptions_without_image": sorted(found.described - key_of.keys()),
-        "texts_of_several_images": list(found.duplicates.values()),
-        "images_with_conflicting_texts": [key_of.get(digest, digest) for digest in found.conflicting],
+        "descriptions_without_image": sorted(described - key_of.keys()),
+        "texts_of_several_images": list(duplicates.values()),
+        "images_with_conflicting_texts": [key_of.get(digest, digest) for digest in conflicting],
     }
     return Outcome(
         path=config.store,
@@ -278,24 +248,3 @@ def check(config: CheckConfig) -> Outcome:
         text="\n".join(f"{name.replace('_', ' ')}: {first_few(i, _NAMES_SHOWN)}" for name, i in named.items() if i),
         set_aside=(*images.set_aside, *(SetAside(name=key, reason="no description") for key in missing)),
     )
-
-
-def _find(store: DescriptionStore) -> _Findings:
-    """Read the store once, image by image."""
-    found = _Findings()
-    for digest, rows in itertools.groupby(store.texts(), key=lambda row: row.digest):
-        found.described.add(digest)
-        texts_of: dict[Prompt, set[str]] = {}
-        for _, text, prompt, _ in rows:
-            texts_of.setdefault(prompt, set()).add(text)
-            if found.first_image.setdefault(text_digest(text), digest) != digest:
-                found.duplicates[text_digest(text)] = text
-        if any(len(texts) > 1 for texts in texts_of.values()):
-            found.conflicting[digest] = None
-    return found
-
-
-def _groups(rows: Iterable[Row | SetAside], size: int) -> Iterator[list[Row | SetAside]]:
-    iterator = iter(rows)
-    while group := list(itertools.islice(iterator, size)):
-        yield group

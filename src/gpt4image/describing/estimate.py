@@ -1,25 +1,28 @@
-"""What describing a whole set will take, judged from a small sample of real answers."""
+"""Tokens, money and time that describing a whole dataset will take, from a small sample of real answers."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from statistics import fmean
 from typing import Any
 
-from gpt4image.artifacts.store import Description, DescriptionStore, Prompt, canonical_json
+from scipy import stats
+
+from gpt4image.artifacts.store import DescriptionStore, Prompt, canonical_json
 from gpt4image.base.outcome import Outcome
-from gpt4image.comparing.statistics import mean_ci
 from gpt4image.config import DescribeConfig
 from gpt4image.data import ImageSet
-from gpt4image.describing.describers import Describer
+from gpt4image.describing.describers.base import Describer
 from gpt4image.describing.prices import HALF_PRICE
 
 IMAGES_IN_SAMPLE = 8
 
 
 def sample_of(images: ImageSet) -> set[str]:
-    """Return the digests of a few images from all over the set; always the same ones for the same set."""
+    """Return the digests of a few images from all over the dataset; always the same ones for the same dataset."""
     distinct = list(dict.fromkeys(images.digests))
     count = min(IMAGES_IN_SAMPLE, len(distinct))
     return {distinct[(2 * number + 1) * len(distinct) // (2 * count)] for number in range(count)}
@@ -33,16 +36,19 @@ def estimate(
     prompts: Sequence[Prompt],
     sample: Collection[str],
 ) -> Outcome:
-    """Add to the outcome of the sample what the rest of the run will take.
+    """Return the outcome of the sample with ``estimate_*`` facts of the rest of the run.
 
-    Returns:
-        The outcome with ``estimate_*`` facts: requests and descriptions that are left, tokens, money (mean and 95 %
-        interval of the mean) and the time it takes if the server keeps the sample's pace at the concurrency asked for.
-        Facts that the answers do not tell (tokens, price) are left out.
+    They are requests, tokens, money (mean and 95 % interval of the mean) and the time if the server keeps the sample's
+    speed at this concurrency. Facts that the answers do not tell (tokens, price) are left out.
     """
-    left = outcome.summary["without_description"]
-    requests = left // config.samples if config.limit is None else min(left // config.samples, config.limit)
-    answers = _answers(store, describer, prompts, sample)
+    requests = min(outcome.summary["without_description"] // config.samples, config.limit or sys.maxsize)
+    settings = canonical_json(describer.settings)
+    answers = [  # of this run or an earlier one
+        row
+        for prompt in prompts
+        for row in store.descriptions(prompt_name=prompt.name, digests=sorted(sample))
+        if row.prompt == prompt and canonical_json(row.describer) == settings
+    ]
     facts: dict[str, Any] = {"estimate_from_answers": len(answers), "estimate_requests": requests}
     tokens_in = [row.tokens_in for row in answers if row.tokens_in is not None]
     tokens_out = [row.tokens_out for row in answers if row.tokens_out is not None]
@@ -53,7 +59,11 @@ def estimate(
         if describer.price is not None:
             price = describer.price.scaled(HALF_PRICE) if config.batch else describer.price
             costs = [price.of(*pair) for pair in zip(tokens_in, tokens_out, strict=True)]
-            facts |= _money(costs, descriptions)
+            facts["estimate_usd"] = round(fmean(costs) * descriptions, 4)
+            if len(costs) > 1:
+                half = float(stats.t.ppf(0.975, len(costs) - 1) * stats.sem(costs))
+                ends = max(0.0, fmean(costs) - half), fmean(costs) + half
+                facts["estimate_usd_ci95"] = [round(end * descriptions, 4) for end in ends]
     latencies = [row.latency_s for row in answers if row.latency_s is not None]
     if latencies and not config.batch:
         facts["estimate_seconds"] = round(_seconds(config, requests, latencies, tokens_in, tokens_out), 1)
@@ -61,7 +71,6 @@ def estimate(
 
 
 def _sentence(facts: Mapping[str, Any]) -> str:
-    """Return the estimate in words."""
     parts = [f"{facts['estimate_requests']:,} requests"]
     if "estimate_tokens_in" in facts:
         parts.append(f"{facts['estimate_tokens_in']:,} tokens in and {facts['estimate_tokens_out']:,} out")
@@ -71,29 +80,8 @@ def _sentence(facts: Mapping[str, Any]) -> str:
             f"${facts['estimate_usd']:,.2f}" + (f" (${interval[0]:,.2f} to {interval[1]:,.2f})" if interval else "")
         )
     if "estimate_seconds" in facts:
-        parts.append(f"{timedelta(seconds=round(facts['estimate_seconds']))} at the pace of the sample")
+        parts.append(f"{timedelta(seconds=round(facts['estimate_seconds']))} at the speed of the sample")
     return f"The rest: {', '.join(parts)}."
-
-
-def _answers(
-    store: DescriptionStore, describer: Describer, prompts: Sequence[Prompt], sample: Collection[str]
-) -> list[Description]:
-    """Return what the describer answered to these prompts about the sample, in this run or before."""
-    settings = canonical_json(describer.settings)
-    return [
-        row
-        for prompt in prompts
-        for row in store.descriptions(prompt_name=prompt.name, digests=sorted(sample))
-        if row.prompt == prompt and canonical_json(row.describer) == settings
-    ]
-
-
-def _money(costs: Sequence[float], descriptions: int) -> dict[str, Any]:
-    mean, low, high = mean_ci(costs)
-    facts: dict[str, Any] = {"estimate_usd": round(mean * descriptions, 4)}
-    if low is not None and high is not None:
-        facts["estimate_usd_ci95"] = [round(max(0.0, low) * descriptions, 4), round(high * descriptions, 4)]
-    return facts
 
 
 def _seconds(

@@ -1,8 +1,7 @@
-"""Flaws of a text that a describer wrote: what makes it useless, or worse than it could be.
+"""Flaws of an answer: what makes it useless as a description, or worse than it could be.
 
-Everything here is a pure function of the text, made to run on every answer as it arrives. Each test must be sure before
-it says something: a description that is thrown away was paid for. So short texts have no loops, and a refusal
-must stand where the description should.
+These functions run on every answer as it arrives. They report a flaw only where there is little doubt, because an
+answer that is thrown away was paid for: short texts have no loops, and a refusal must be the whole answer.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from gpt4image.describing.refusals import is_refusal
 REFUSED = frozenset({"content_filter", "refusal"})
 CUT_OFF = "length"
 
-# What a reasoning model thinks, where the server does not tell it from the answer.
+# Thoughts of a reasoning model, from a server that does not separate them from the answer.
 _THOUGHTS = re.compile(r"\s*(?:<think(?:ing)?>|◁think▷)", re.IGNORECASE)
 
 # Scripts that put no spaces between words: each letter counts as a word.
@@ -59,25 +58,20 @@ _LEAST_SIGNS = 40
 def flaws(text: str, *, finish_reason: str | None, turns: Sequence[str]) -> list[Flaw]:
     """Return what is wrong with an answer, in the order of ``Flaw``; nothing for a good one.
 
-    - ``empty``: it has no letters, or thoughts of the model ("<think>") where the answer should begin, and the server
-      did not say that it kept something back.
-    - ``refusal``: the server kept it back, or it says that it cannot or will not describe, and nothing else.
-    - ``echo``: it is what was asked, and adds nothing.
+    - ``empty``: no letters, or thoughts of the model ("<think>") where the answer should begin, unless the server
+      marked it as a refusal.
+    - ``refusal``: the server kept it back, or it only says that it cannot or will not describe.
+    - ``echo``: the question, with nothing added; unknown without ``turns``.
     - ``loop``: most of it, or its end, is one passage over and over.
-    - ``truncated``: it was cut off at the limit of tokens.
+    - ``truncated``: cut off at the limit of tokens.
     - ``boilerplate``: it opens with a stock phrase ("The image shows", "Certainly!").
-
-    Args:
-        text: the answer.
-        finish_reason: why it ended, as the model gave it.
-        turns: what was asked; empty where that is not known, and then there is no ``echo``.
     """
-    said = words(text)
+    own = words(text)
     found: dict[Flaw, bool] = {
-        "empty": finish_reason not in REFUSED and _is_empty(text),
+        "empty": finish_reason not in REFUSED and (not any(map(str.isalpha, text)) or bool(_THOUGHTS.match(text))),
         "refusal": finish_reason in REFUSED or is_refusal(text),
-        "echo": _is_echo(said, _questions(tuple(turns))),
-        "loop": _is_loop(text, said),
+        "echo": any(_repeats(own, question) for question in _questions(tuple(turns))),
+        "loop": _is_loop(text, own),
         "truncated": finish_reason == CUT_OFF,
         "boilerplate": _BOILERPLATE.match(text) is not None,
     }
@@ -85,7 +79,7 @@ def flaws(text: str, *, finish_reason: str | None, turns: Sequence[str]) -> list
 
 
 def words(text: str) -> list[str]:
-    """Return the words in small letters, without digits and signs; of Chinese and its like, the single letters."""
+    """Return the words in lower case, without digits and signs; of Chinese and its like, the single characters."""
     lower = text.lower()
     return (_ASCII_WORD if lower.isascii() else _WORD).findall(lower)
 
@@ -103,42 +97,34 @@ def _questions(turns: tuple[str, ...]) -> tuple[list[str], ...]:
     return tuple({" ".join(question): question for question in (*questions, together) if question}.values())
 
 
-def _is_empty(text: str) -> bool:
-    return not any(map(str.isalpha, text)) or _THOUGHTS.match(text) is not None
-
-
-def _is_echo(said: list[str], questions: Sequence[list[str]]) -> bool:
-    return any(_repeats(said, question) for question in questions)
-
-
-def _repeats(said: list[str], question: list[str]) -> bool:
-    """Whether an answer is the question, once or more, or most of it without a word that is new."""
-    length, rest = len(question), said
+def _repeats(own: list[str], question: list[str]) -> bool:
+    """Whether an answer is the question, once or more, or most of it without a new word."""
+    length, rest = len(question), own
     while rest[:length] == question:
         rest = rest[length:]
-    if len(rest) < len(said):
+    if len(rest) < len(own):
         return len(rest) < _FEW_WORDS
-    if len(said) > 2 * length or not set(said).difference(question) <= _NOTHING_NEW:
+    if len(own) > 2 * length or not set(own).difference(question) <= _NOTHING_NEW:
         return False
-    return SequenceMatcher(None, said, question, autojunk=False).ratio() >= _NEARLY
+    return SequenceMatcher(None, own, question, autojunk=False).ratio() >= _NEARLY
 
 
-def _is_loop(text: str, said: list[str]) -> bool:
-    shingles = len(said) - _SHINGLE + 1
+def _is_loop(text: str, own: list[str]) -> bool:
+    shingles = len(own) - _SHINGLE + 1
     if shingles >= _LEAST_LOOP:
-        distinct = len(set(zip(*(said[start:] for start in range(_SHINGLE)), strict=False)))
-        if distinct <= shingles / 2 or _ends_in_rounds(said):
+        distinct = len(set(zip(*(own[start:] for start in range(_SHINGLE)), strict=False)))
+        if distinct <= shingles / 2 or _ends_in_rounds(own):
             return True
     at_end = _SIGNS_AT_END.match(text.rstrip()[: -1 - 4 * _LEAST_SIGNS : -1])
     return at_end is not None and len(at_end[0]) >= _LEAST_SIGNS
 
 
-def _ends_in_rounds(said: list[str]) -> bool:
+def _ends_in_rounds(own: list[str]) -> bool:
     """Whether the last words are one passage, three times or more. The very last word may be cut off."""
-    last = len(said) - 2
-    for period in range(1, len(said) // _ROUNDS + 1):
+    last = len(own) - 2
+    for period in range(1, len(own) // _ROUNDS + 1):
         place = last
-        while place >= period and said[place] == said[place - period]:
+        while place >= period and own[place] == own[place - period]:
             place -= 1
         if last - place + period >= max(_LEAST_LOOP, _ROUNDS * period):
             return True

@@ -1,13 +1,13 @@
-"""Texts that nearly repeat another one, among so many that not every pair can be compared.
+"""Texts that nearly repeat another one, among too many to compare every pair.
 
 MinHash with banding (Broder 1997; Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", chapter 3) proposes
-pairs, and each proposed pair is compared exactly. Memory is 128 bytes a text; the texts are read again, not kept.
+pairs, and each proposed pair is compared exactly. Memory is 128 bytes per text; the texts are read again, not kept.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,11 +25,9 @@ _TEXTS_AT_ONCE = 500
 
 
 def _shingles(text: str) -> list[str]:
-    """Return the sequences of three words; of a shorter text, what it says."""
-    said = words(text)
-    if len(said) < _SHINGLE:
-        return [" ".join(said) or text]
-    return [" ".join(shingle) for shingle in zip(*(said[start:] for start in range(_SHINGLE)), strict=False)]
+    """Return the sequences of three words; of a shorter text, all of it."""
+    own = words(text)
+    return [" ".join(own[start : start + _SHINGLE]) or text for start in range(max(1, len(own) - _SHINGLE + 1))]
 
 
 # The stubs of scikit-learn know only the default values.
@@ -49,17 +47,19 @@ def near_duplicates(
     Args:
         texts: N texts, read once, in order.
         read: returns the texts at positions in 0..N-1.
-        similarity: least Jaccard similarity of the sets of three-word sequences of two texts that belong together.
+        similarity: least Jaccard similarity of the three-word sequences of two texts that belong together.
 
     Returns:
-        Positions of the texts of each group, ascending, each group of two or more. Every text of a group is similar to
-        another one of it.
+        Positions of the texts of each group, ascending, two or more. Every text is similar to another one of its group.
     """
-    banded = [_bands(_rows(batch)) for batch in _batches(texts)]
+    waiting, banded = iter(texts), list[NDArray[np.uint64]]()
+    while batch := list(itertools.islice(waiting, _TEXTS_AT_ONCE)):
+        banded.append(_bands(_rows(batch)))
     if not banded:
         return []
     bands = np.concatenate(banded)
-    parts = _parts(_proposed(bands))
+    pairs = _proposed(bands)
+    parts = [pairs[start : start + _TEXTS_AT_ONCE] for start in range(0, len(pairs), _TEXTS_AT_ONCE)]
     similar = [part[_similarity(read(part[:, 0]), read(part[:, 1])) >= similarity] for part in parts]
     first, second = np.concatenate(similar).T if similar else np.empty((2, 0), dtype=np.int64)
     links = sparse.coo_array((np.ones(len(first), dtype=np.bool_), (first, second)), shape=(len(bands), len(bands)))
@@ -71,11 +71,7 @@ def near_duplicates(
 
 
 def _bands(shingles: sparse.csr_matrix) -> NDArray[np.uint64]:
-    """Return (n, bands): texts with an equal number in any column are worth comparing.
-
-    Args:
-        shingles: (n, features) sparse rows, none of them empty.
-    """
+    """Return (n, bands) from rows of which none is empty: texts that are equal in any column are worth comparing."""
     columns, starts = shingles.indices.astype(np.uint64), shingles.indptr[:-1]
     smallest = [
         np.minimum.reduceat((columns * factor + shift) >> np.uint64(32), starts) for factor, shift in _PERMUTATIONS
@@ -96,7 +92,7 @@ def _proposed(bands: NDArray[np.uint64]) -> NDArray[np.int64]:
 
 
 def _rows(texts: Sequence[str]) -> sparse.csr_matrix:
-    """Return (n, features) rows that say which shingles each text has; none is empty."""
+    """Return (n, features) rows of the shingles that each text has; none is empty."""
     return sparse.csr_matrix(_VECTORIZER.transform(texts))
 
 
@@ -105,14 +101,3 @@ def _similarity(first: Sequence[str], second: Sequence[str]) -> NDArray[np.float
     one, other = _rows(first), _rows(second)
     shared = np.asarray(one.multiply(other).sum(axis=1)).ravel()
     return shared / (np.diff(one.indptr) + np.diff(other.indptr) - shared)
-
-
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    iterator = iter(texts)
-    while batch := list(itertools.islice(iterator, _TEXTS_AT_ONCE)):
-        yield batch
-
-
-def _parts(pairs: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    for start in range(0, len(pairs), _TEXTS_AT_ONCE):
-        yield pairs[start : start + _TEXTS_AT_ONCE]

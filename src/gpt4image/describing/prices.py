@@ -28,32 +28,35 @@ class Price:
 
 
 FREE = Price(0.0, 0.0)
-# What the Batch API takes of the price.
-HALF_PRICE = 0.5
+HALF_PRICE = 0.5  # factor of the Batch API
 
 
 def find_price(model: str, base_url: str, prices: Path | None) -> Price | None:
     """Return the price of a model: from the user's table, else from the published list for the server; None if unknown.
 
-    Args:
-        model: name of the model, as sent.
-        base_url: address of the server; the published list knows providers by it.
-        prices: JSON file ``{"MODEL": {"input": USD per million tokens, "output": USD per million tokens}}``.
-
     Raises:
         ConfigError: the table cannot be read.
     """
-    if prices is not None:
-        table = _read_table(prices)
-        if model in table:
-            return table[model]
-    return _published_price(model, base_url)
+    own = {} if prices is None else _read_table(prices)
+    if model in own:
+        return own[model]
+    from genai_prices import Usage, calc_price
+
+    calls = Usage(input_tokens=_MILLION // 100), Usage(output_tokens=_MILLION // 100)
+    try:
+        costs = [calc_price(call, model_ref=model, provider_api_url=base_url).total_price for call in calls]
+    except LookupError:
+        return None
+    return Price(*(100 * float(cost) for cost in costs))
 
 
 def _read_table(path: Path) -> dict[str, Price]:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
-        return {str(name): _checked(row) for name, row in rows.items()}
+        table = {name: Price(float(row["input"]), float(row["output"])) for name, row in rows.items()}
+        if not all(0 <= part < float("inf") for price in table.values() for part in (price.input, price.output)):
+            raise ValueError("prices are numbers from 0 up")
+        return table
     except OSError as error:
         raise ConfigError(f"--prices {path}: cannot be read ({error.strerror or error}).") from None
     except (ValueError, AttributeError, TypeError, KeyError) as error:
@@ -61,21 +64,3 @@ def _read_table(path: Path) -> dict[str, Price]:
             f'--prices {path}: a JSON object {{"MODEL": {{"input": USD per million tokens, "output": USD per million '
             f"tokens}}}} is needed ({error or 'another shape'})."
         ) from None
-
-
-def _checked(row: dict[str, float]) -> Price:
-    price = Price(float(row["input"]), float(row["output"]))
-    if not (0 <= price.input < float("inf") and 0 <= price.output < float("inf")):
-        raise ValueError("prices are numbers from 0 up")
-    return price
-
-
-def _published_price(model: str, base_url: str) -> Price | None:
-    from genai_prices import Usage, calc_price
-
-    try:
-        one_in = calc_price(Usage(input_tokens=_MILLION // 100), model_ref=model, provider_api_url=base_url)
-        one_out = calc_price(Usage(output_tokens=_MILLION // 100), model_ref=model, provider_api_url=base_url)
-    except LookupError:
-        return None
-    return Price(100 * float(one_in.total_price), 100 * float(one_out.total_price))

@@ -1,6 +1,6 @@
-"""Whether an answer is nothing but a refusal in English, or what a program says where there is no answer ("N/A").
+"""Whether an answer is only a refusal in English, or a placeholder for no answer ("N/A").
 
-Every sentence must be a refusal or a courtesy. So a description is never taken for one, whatever it says beside it.
+Every sentence must be a refusal or a courtesy, so that no description is taken for one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _I_AM = r"i(?:'?m| am) (?:just |only )?"
 _SORRY = rf"(?:(?:{_I_AM})?(?:so |very )?sorry|i apologi[sz]e|(?:my )?apologies|unfortunately|regrettably)"
 _PEOPLE = r"(?:\w+ ){0,3}?(?:people|persons?|individuals?|who|someone|anyone|faces?)\b"
 
-# What a sentence of a refusal begins with, in small letters.
+# Beginnings of the sentences of a refusal, in lower case.
 _BEGINNINGS = (
     rf"i {_CANNOT} (?:assist|help|provide|describe|process|fulfil|comply|discuss|satisfy|answer|analy[sz]e)",
     rf"i {_CANNOT} (?:(?:see|view|access|open) {_ANY_IMAGE}|(?:identify|recogni[sz]e|name) {_PEOPLE})",
@@ -25,7 +25,7 @@ _BEGINNINGS = (
     rf"i (?:don'?t|do not) (?:see|have) (?:an?|any|the|access to) {_IMAGE}",
     rf"(?:it (?:seems|looks|appears) (?:like |that )?)?(?:there is )?no {_IMAGE} (?:was |is )?(?:provided|attached)",
 )
-# What is a whole sentence of one.
+# Whole sentences of one.
 _WHOLE = (
     rf"{_SORRY}|i refuse|n/a|none|null|nil|nan|undefined|\[image\]?",
     rf"(?:no )?(?:{_ANY_IMAGE}|description)(?: is| was)? (?:not )?(?:available|found)|no (?:{_IMAGE}|description)",

@@ -6,28 +6,26 @@ A file appears when it is whole: what fails, on a full disk say, leaves what was
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gpt4image.base.errors import ConfigError, Gpt4ImageError, MissingExtraError, StoreError, first_line
 from gpt4image.base.files import atomic_path, flush, staging_folder
 from gpt4image.base.visible import csv_cell
 from gpt4image.describing.rows import COLUMNS, ROWS_PER_GROUP
 
-if TYPE_CHECKING:
-    import pyarrow
-
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows (see ``to_fields``) in the format that the name of ``path`` says.
 
     Raises:
-        ConfigError: the name says no known kind, or a folder of something else is in the way.
-        StoreError: the file cannot be written, as on a full disk; what was there before is still there.
+        ConfigError: the suffix is unknown, or a folder of something else is in the way.
+        StoreError: the file cannot be written; what was there before is still there.
     """
     kind = path.suffix.lower()
     writers = {".jsonl": _write_lines, ".csv": _write_csv, ".parquet": _write_parquet, "": _write_dataset}
@@ -65,30 +63,20 @@ def _write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def _to_cell(value: Any) -> Any:
     if isinstance(value, bool):
-        return "true" if value else "false"
+        return str(value).lower()
     return csv_cell(value) if isinstance(value, str) else value
-
-
-def _schema() -> pyarrow.Schema:
-    import pyarrow
-
-    kinds = {str: pyarrow.string(), int: pyarrow.int64(), float: pyarrow.float64(), bool: pyarrow.bool_()}
-    return pyarrow.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
 
 
 def _write_parquet(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    schema = _schema()
+    kinds = {str: pyarrow.string(), int: pyarrow.int64(), float: pyarrow.float64(), bool: pyarrow.bool_()}
+    schema = pyarrow.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
+    waiting = iter(rows)
     with atomic_path(path) as temporary, pyarrow.parquet.ParquetWriter(temporary, schema) as writer:
-        group: list[Mapping[str, Any]] = []
-        for row in rows:
-            group.append(row)
-            if len(group) == ROWS_PER_GROUP:
-                writer.write_table(pyarrow.Table.from_pylist(group, schema=schema))
-                group.clear()
-        writer.write_table(pyarrow.Table.from_pylist(group, schema=schema))
+        while group := list(itertools.islice(waiting, ROWS_PER_GROUP)):
+            writer.write_table(pyarrow.Table.from_pylist(group, schema=schema))
 
 
 def _write_dataset(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -1,6 +1,6 @@
 """Rows of descriptions outside the store: JSON lines, CSV, Parquet, a saved Hugging Face dataset, or a list of texts.
 
-A row has ``description`` and says whose it is by ``digest`` or ``key`` (or by its place alone). Exported rows carry the
+A row has ``description`` and names its image by ``digest`` or ``key`` (or only by its place). Exported rows carry the
 rest of the result too; every other column is ignored. A bad row is named and costs no other row.
 """
 
@@ -9,17 +9,18 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import re
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from gpt4image.artifacts.prompts import CLASS_NAME, PROMPTS, find_prompt
 from gpt4image.artifacts.store import Description, Prompt, canonical_json
 from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, MissingExtraError, parsing
 from gpt4image.base.outcome import SetAside
 from gpt4image.base.visible import from_csv_cell
-from gpt4image.describing.prompts import CLASS_NAME, PROMPTS, find_prompt
 from gpt4image.encoding import released
 
 COLUMNS: Mapping[str, type] = {
@@ -41,7 +42,8 @@ COLUMNS: Mapping[str, type] = {
 }
 _RESULT_COLUMNS = ("finish_reason", "tokens_in", "tokens_out", "cost_usd", "latency_s", "created")
 ROWS_PER_GROUP = 4096
-_LONGEST_CELL = 2**31 - 1  # letters of a CSV cell; Python's own limit would refuse the file for a long text
+_LONGEST_CELL = 2**31 - 1  # characters; Python's own limit would refuse the file for a long text
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # of a surrogate pair: no UTF-8 holds it
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel = 2  # a pickle of a few bytes may hold lists that are endless when they are printed
 
@@ -52,12 +54,7 @@ class Row:
 
     Attributes:
         where: file and line, or number of the row.
-        description: the text.
-        digest: sha256 hex digest of the image.
-        key: key of the image in its set.
-        prompt: what it answers, where the row says so.
-        describer: settings of who wrote it, where the row says so.
-        sample: number of the result, where the row says so.
+        describer: settings of its describer, if the row has them.
         result: the other columns of an exported result, as Description takes them.
     """
 
@@ -72,7 +69,7 @@ class Row:
 
 
 def parse_row(value: Any, where: str) -> Row | SetAside:
-    """Return the row that ``value`` (a mapping, or the text alone) stands for, or why it cannot be used."""
+    """Return the row that ``value`` (a mapping, or only the text) stands for, or why it cannot be used."""
     fields = {"description": value} if isinstance(value, str) else value
     try:
         if not isinstance(fields, Mapping):
@@ -80,13 +77,15 @@ def parse_row(value: Any, where: str) -> Row | SetAside:
                 f"a row is a text, or an object with key or digest, and description; got {_SHORT.repr(value):.60}"
             )
         fields = {name: _checked(name, kind, fields.get(name)) for name, kind in COLUMNS.items()}
-        description = fields["description"]
+        description, digest = fields["description"], fields["digest"]
+        if digest is not None and not re.fullmatch("[0-9a-fA-F]{64}", digest):
+            raise ValueError(f"digest must be a sha256 in 64 hexadecimal digits, got {digest!r:.80}")
         if description is None or not description.strip():
             raise ValueError("the description is empty or missing")
         return Row(
             where=where,
             description=description,
-            digest=_digest(fields["digest"]),
+            digest=digest and digest.lower(),
             key=fields["key"],
             prompt=_prompt(fields),
             describer=None if fields["describer"] is None else describer_settings(fields["describer"]),
@@ -134,11 +133,11 @@ def read_csv(path: Path, columns: Mapping[str, str] | None = None) -> Iterator[R
 
     Args:
         path: the file.
-        columns: which columns are read, and what each is called in the file, which must have them all; by default
-            those of an exported row, by their own names, as far as they are there.
+        columns: which columns to read, and the name of each in the file, which must have them all; by default the
+            columns of an exported row that are there.
 
     Raises:
-        DataError: it is no such file, or lacks a column, that of the descriptions above all.
+        DataError: it is no such file, or lacks a column.
     """
     read = columns or {name: name for name in COLUMNS}
     csv.field_size_limit(_LONGEST_CELL)
@@ -158,7 +157,7 @@ def read_csv(path: Path, columns: Mapping[str, str] | None = None) -> Iterator[R
 
 
 def _from_cell(name: str, cell: str | None) -> Any:
-    """Return what a cell of a column holds; a cell that is no such number or truth stays text, which is then named."""
+    """Return the value of a cell; what is no such number or truth stays text, which ``parse_row`` then refuses."""
     if not cell:
         return None
     kind = COLUMNS[name]
@@ -210,45 +209,21 @@ def _checked(name: str, kind: type, value: Any) -> Any:
         raise ValueError(f"{name} must be of type {kind.__name__}, got {_SHORT.repr(value):.60}")
     if kind in (int, float) and not (0 <= value < 2**63):  # not a number either
         raise ValueError(f"{name} is out of range: {_SHORT.repr(value):.60}")
-    if isinstance(value, str):
-        _refuse_lone_surrogates(name, value)
+    if isinstance(value, str) and _HALF_CHARACTER.search(value):
+        raise ValueError(f"{name} is not valid Unicode text")
     return value
 
 
-def _refuse_lone_surrogates(name: str, value: str) -> None:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{name} is not valid Unicode text") from None
-
-
-def _digest(value: str | None) -> str | None:
-    if value is None:
-        return None
-    try:
-        if len(bytes.fromhex(value)) == 32 and len(value) == 64:
-            return value.lower()
-    except ValueError:
-        pass
-    raise ValueError(f"digest must be a sha256 in 64 hexadecimal digits, got {value!r:.80}")
-
-
 def _prompt(fields: Mapping[str, Any]) -> Prompt | None:
-    name, version, text, told = (
-        fields[column] for column in ("prompt", "prompt_version", "prompt_text", "class_conditioned")
-    )
+    name = fields["prompt"]
+    columns = {"version": "prompt_version", "text": "prompt_text", "class_conditioned": "class_conditioned"}
+    known = {part: fields[column] for part, column in columns.items() if fields[column] is not None}
     if name is None:
-        return None if not told else PROMPTS["class-conditioned"]
-    told = True if text is not None and CLASS_NAME in text else told
-    if version is not None and text is not None and told is not None:
-        return Prompt(name, version, text, told)  # all is known: its name may be like that of another
-    base = find_prompt(name)
-    return Prompt(
-        name,
-        base.version if version is None else version,
-        base.text if text is None else text,
-        base.class_conditioned if told is None else told,
-    )
+        return PROMPTS["class-conditioned"] if known.get("class_conditioned") else None
+    if CLASS_NAME in known.get("text", ""):
+        known["class_conditioned"] = True
+    # If everything is known, the name may be like that of another prompt.
+    return Prompt(name, **known) if len(known) == len(columns) else replace(find_prompt(name), **known)
 
 
 def _read_lines(path: Path) -> Iterator[Row | SetAside]:
@@ -260,8 +235,7 @@ def _read_lines(path: Path) -> Iterator[Row | SetAside]:
 
 
 def _read_list(path: Path) -> Iterator[Row | SetAside]:
-    for number, value in enumerate(released.read_texts(path), start=1):
-        yield parse_row(value, f"{path.name}, item {number}")
+    return (parse_row(value, f"{path.name}, item {n}") for n, value in enumerate(released.read_texts(path), start=1))
 
 
 def _read_parquet(path: Path) -> Iterator[Row | SetAside]:

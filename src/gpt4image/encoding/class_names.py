@@ -1,4 +1,4 @@
-"""Class names in the space of the texts: what zero-shot classification compares to."""
+"""Text embeddings of the class names, which zero-shot classification compares images with."""
 
 from __future__ import annotations
 
@@ -18,13 +18,7 @@ CLASS_NAME_PROMPT = "a photo of a {}"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ClassNames:
-    """Text embeddings of the class names.
-
-    Attributes:
-        vectors: (K, D) float32 of unit length; None where there are none.
-        missing: why there are none.
-        revision: of the encoder that made them; empty where there are none.
-    """
+    """Text embeddings of the class names, (K, D) float32 of unit length, or why they are missing."""
 
     vectors: NDArray[np.float32] | None = None
     missing: str = "there is no embedding table, whose encoder would embed the class names"
@@ -33,12 +27,12 @@ class ClassNames:
 
 @functools.lru_cache
 def embed_class_names(embeddings: Path, device: str, classes: tuple[str, ...]) -> ClassNames:
-    """Return the class names embedded by the encoder of a table; kept, for many arms ask.
+    """Return the class names embedded by the encoder of a table; cached, because many arms ask.
 
     Raises:
         Gpt4ImageError: the encoder cannot be used here, or is another one now.
     """
-    from gpt4image.encoding.text_encoders import load_known_encoder
+    from gpt4image.encoding.text_encoders.registry import load_known_encoder
 
     made = EmbeddingTable.open(embeddings).manifest
     whose = f"The table {embeddings} was made with"
@@ -58,6 +52,6 @@ def find_class_names(embeddings: Path | None, device: str, classes: tuple[str, .
 
 
 def not_read(names: Iterable[ClassNames]) -> list[str]:
-    """Return, as sentences, why names of classes cannot be read; nothing where they are, or are not asked for."""
+    """Return, as sentences, why class names cannot be embedded; nothing if they can, or are not asked for."""
     reasons = dict.fromkeys(each.missing for each in names if each.missing)
     return [f"The names of the classes are not read: {reason}" for reason in reasons]

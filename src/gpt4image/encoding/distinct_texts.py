@@ -1,10 +1,10 @@
-"""The descriptions of a store with each distinct text once: what is encoded, and where a text stands in the store."""
+"""The descriptions of a store with each distinct text once, and the row of each text in the store."""
 
 from __future__ import annotations
 
 import hashlib
 from array import array
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,20 +33,16 @@ class Descriptions:
     prompts: tuple[Prompt, ...]
 
     def plan(self, revision: str, long: str) -> str:
-        """Return the fingerprint of the table that these descriptions, an encoder and a length policy make."""
+        """Return the fingerprint of the table of these descriptions with an encoder and a length policy."""
         content = hashlib.sha256()
         for part in (self.digests, self.texts, self.text_of):
             content.update(np.ascontiguousarray(part).data)
-        prompts = [[prompt.name, prompt.version, prompt.text, prompt.class_conditioned] for prompt in self.prompts]
+        prompts = [astuple(prompt) for prompt in self.prompts]
         return fingerprint({"descriptions": content.hexdigest(), "prompts": prompts, "encoder": revision, "long": long})
 
 
 def read_descriptions(store: DescriptionStore, prompt_name: str | None) -> Descriptions:
-    """Read what answers the prompt of a name, or all prompts.
-
-    Raises:
-        StoreError: there is no such description.
-    """
+    """Read the descriptions for one prompt or all prompts. Raises StoreError: there is none."""
     store.require_descriptions(prompt_name)
     digests, texts, stored, prompts = bytearray(), bytearray(), array("q"), set[Prompt]()
     for digest, text, prompt, row in store.texts(prompt_name):

@@ -1,7 +1,8 @@
 """The stage ``embeddings import``: a released matrix of text embeddings becomes an embedding table.
 
-Row k of the matrix belongs to the k-th image of the set, as in the official code. The table that comes of it is one
-like any other: joined by digest, float16, unit length, read through a memory map.
+Row k of the matrix belongs to the k-th image of the dataset, as in the official code. The table is like any other:
+joined by digest, float16, unit length, read through a memory map. The texts are unknown; the sha256 of each row, marked
+as an embedding, stands for that of its text.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image import __version__
+from gpt4image.artifacts.prompts import find_prompt
 from gpt4image.artifacts.table import (
     MANIFEST,
     Manifest,
@@ -31,26 +33,23 @@ from gpt4image.base.files import atomic_path, fingerprint
 from gpt4image.base.outcome import Outcome, SetAside
 from gpt4image.config import ImportEmbeddingsConfig
 from gpt4image.data import load_image_set
-from gpt4image.describing.descriptions import require_one_each
-from gpt4image.describing.prompts import find_prompt
-from gpt4image.encoding.released import read_matrix
+from gpt4image.encoding.released import read_matrix, require_one_each
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 ROWS_AT_ONCE = 8192
-SHORTEST = 1e-6  # a row of this length or less points nowhere
+SHORTEST = 1e-6  # a row of this length or less has no direction
 
 
 def import_embeddings(config: ImportEmbeddingsConfig) -> Outcome:
-    """Write the table ``config.out`` from a matrix (N, D) whose rows are in the order of the N images of a set.
+    """Write the table ``config.out`` from a matrix (N, D) whose rows are in the order of the N images of a dataset.
 
-    Rows are brought to unit length. Those that are zero or not finite are set aside: their images count as not
-    described.
+    Rows are brought to unit length. Rows that are zero or not finite are skipped: their images count as not described.
 
     Raises:
-        ConfigError: the file is missing or of no known kind.
-        DataError: the file is no matrix of floats or would run code, counts differ, or no row can be used.
+        ConfigError: the file is missing or of unknown kind.
+        DataError: the file is no matrix of floats or would run code, counts differ, or no row is usable.
         TableError: the folder holds another table, another process writes to it, or the disk is full.
     """
     prompt = find_prompt(config.prompt)
@@ -65,7 +64,12 @@ def import_embeddings(config: ImportEmbeddingsConfig) -> Outcome:
     matrix_digest = file_digest(config.file)
     plan = fingerprint({"matrix": matrix_digest, "images": content, "prompt": prompt.name, "encoder": config.encoder})
     with writing_table(config.out):
-        if not _is_there(config.out, plan):
+        is_there = (config.out / MANIFEST).exists()
+        if is_there and read_manifest(config.out).plan != plan:
+            raise TableError(
+                f"{config.out}: there is another embedding table here; give another --out, or delete the folder."
+            )
+        if not is_there:
             # Equal rows are one text: its images must not be each other's negatives.
             _, first, text_of = np.unique(texts[usable].view("S32").ravel(), return_index=True, return_inverse=True)
             kept = np.flatnonzero(usable)[np.sort(first)]
@@ -112,26 +116,20 @@ def _chunks(matrix: Tensor) -> Iterator[Tensor]:
 
 
 def _unit(rows: Tensor) -> NDArray[np.float16]:
-    """Return rows in unit length and float16; zeros for those without a direction."""
+    """Return rows in unit length and float16; zeros if they have no direction."""
     lengths = rows.norm(dim=1, keepdim=True)
     usable = lengths.isfinite() & (lengths > SHORTEST)
     return (rows / lengths).masked_fill(~usable, 0.0).numpy().astype("<f2")
 
 
 def _texts(matrix: Tensor) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Return what stands for the sha256 of the text of each row, (N, 32), and which rows have a direction, (N,).
-
-    The texts are not known; no text has the digest of these bytes.
-    """
-    texts = np.empty((len(matrix), 32), dtype=np.uint8)
-    usable = np.empty(len(matrix), dtype=bool)
-    start = 0
+    """Return digests in place of those of the texts, (N, 32), and which rows have a direction, (N,)."""
+    texts, usable = bytearray(), list[bool]()
     for rows in _chunks(matrix):
-        for number, row in enumerate(_unit(rows), start):
-            usable[number] = row.any()
-            texts[number] = np.frombuffer(hashlib.sha256(b"embedding\0" + row.tobytes()).digest(), dtype=np.uint8)
-        start += len(rows)
-    return texts, usable
+        for row in _unit(rows):
+            usable.append(bool(row.any()))
+            texts += hashlib.sha256(b"embedding\0" + row.tobytes()).digest()
+    return np.frombuffer(texts, np.uint8).reshape(-1, 32), np.array(usable)
 
 
 def _write_rows(path: Path, matrix: Tensor, kept: NDArray[np.int64]) -> None:
@@ -143,12 +141,3 @@ def _write_rows(path: Path, matrix: Tensor, kept: NDArray[np.int64]) -> None:
             start = number * ROWS_AT_ONCE
             own = kept[np.searchsorted(kept, start) : np.searchsorted(kept, start + len(rows))]
             file.write(_unit(rows)[own - start].tobytes())
-
-
-def _is_there(out: Path, plan: str) -> bool:
-    """Return whether ``out`` holds this table already. Raises TableError where it holds another one."""
-    if not (out / MANIFEST).exists():
-        return False
-    if read_manifest(out).plan != plan:
-        raise TableError(f"{out}: there is another embedding table here; give another --out, or delete the folder.")
-    return True

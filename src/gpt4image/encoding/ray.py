@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.base.errors import ModelError
-from gpt4image.encoding.text_encoders import TextEncoder, load_text_encoder
+from gpt4image.encoding.text_encoders.base import TextEncoder
+from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.parallel.ray_cluster import MOST_TRIES, Cluster, Workers
 
 
@@ -20,13 +21,13 @@ def encoding_over_ray(
 ) -> Iterator[Callable[[Iterable[Sequence[str]]], Iterator[NDArray[np.float32]]]]:
     """Give a function that encodes batches of texts, a few ahead, and yields the (N, D) vectors of each in order.
 
-    Equal batches give equal vectors where the workers compute as this machine does; they are refused where they compute
-    in another precision. The weights must be found on every machine under the SPEC of the encoder.
+    Workers that compute in another precision than this machine are refused. The weights must be found on every machine
+    under the SPEC of the encoder.
 
     Args:
-        encoder: what a local run would use.
+        encoder: the encoder of a local run.
         device: auto, cpu, cuda or mps, on the workers.
-        workers: how many; None for one per GPU, or per core.
+        workers: number of workers; None for one per GPU, or per core.
 
     Raises:
         ConfigError: the cluster has no room for as many workers.
@@ -37,8 +38,8 @@ def encoding_over_ray(
     cluster = Cluster()
     try:
         on_gpu = cluster.gpus > 0 and device in ("auto", "cuda")
-        count = cluster.workers(workers, on_gpu=on_gpu)
         arguments = (encoder.spec, device, encoder.revision, encoder.precision)
+        count = cluster.workers(workers, on_gpu=on_gpu)
         crew = Workers(cluster, _EncodeWork, arguments, count=count, calls=1, gpu=on_gpu)
     except BaseException:
         cluster.close()
@@ -54,7 +55,7 @@ def _in_order(crew: Workers, batches: Iterable[Sequence[str]], width: int) -> It
     ready: dict[int, bytes] = {}
     following = 0
     while True:
-        # What is ready too early counts as on its way, so that one slow batch does not let the rest pile up.
+        # Results that are ready too early count as in flight, so that they do not pile up behind one slow batch.
         while crew.has_room and len(ready) < crew.room and (batch := next(waiting, None)) is not None:
             crew.send(json.dumps(list(batch)).encode("ascii"))
         if not crew.pending:

@@ -1,7 +1,7 @@
-"""Files that others released: lists of texts and matrices of embeddings, read without running code that is in them.
+"""Released lists of texts and matrices of embeddings, read without running code that is in them.
 
-A pickle is a program, and so is what `torch.save` writes. Pickles are read by an unpickler that can build lists,
-dictionaries, texts and numbers and looks up no name at all; files of torch by its own weights-only reader.
+A pickle is a program, and `torch.save` writes pickles. They are read by an unpickler that builds lists, dictionaries,
+texts and numbers and looks up no names; files of torch by its own weights-only reader.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpt4image.base.errors import ConfigError, DataError, first_line, parsing
+from gpt4image.data.image_set import SPLITS, ImageSet
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,13 +29,10 @@ MATRIX_SUFFIXES = (".pt", ".pth", ".npy", ".safetensors")
 
 
 def read_texts(path: Path) -> Iterable[Any]:
-    """Return the items of a list, in its order; of a dictionary from keys to texts, as rows.
+    """Return the items of a list in TEXT_SUFFIXES, or ``{"key": ..., "description": ...}`` from a dictionary of texts.
 
-    Kinds: ``*.json``, ``*.pt``, ``*.pth`` (torch.save), ``*.pkl``, ``*.pickle``, ``*.npy`` (an array of texts) and
-    ``*.txt`` (one text a line; an empty line stands for an image without one).
-
-    Returns:
-        str items, or ``{"key": ..., "description": ...}``; whatever else there is, as it is.
+    ``*.npy`` is an array of texts; ``*.txt`` has one text per line, an empty one for an image without a text. Items
+    that are no texts are returned as they are.
 
     Raises:
         DataError: the file would run code, is damaged, or holds neither a list nor a dictionary.
@@ -48,7 +46,14 @@ def read_texts(path: Path) -> Iterable[Any]:
         return [line.rstrip("\n") for line in io.StringIO(text, newline=None)]
     if suffix == ".npy":
         return _load_npy(path).tolist()
-    value = {".json": _load_json, ".pt": _load_torch, ".pth": _load_torch}.get(suffix, _load_pickle)(path)
+    if suffix == ".json":
+        with parsing(f"{path}: not JSON; JSON lines are named *.jsonl"):
+            value = json.loads(path.read_text(encoding="utf-8-sig"))
+    elif suffix in (".pt", ".pth"):
+        value = _load_torch(path)
+    else:
+        with parsing(_damaged(path)), _refusing(path), path.open("rb") as file:
+            value = _NothingButData(file).load()
     if isinstance(value, Mapping):
         return [{"key": key, "description": text} if isinstance(text, str) else text for key, text in value.items()]
     if not isinstance(value, list | tuple):
@@ -57,12 +62,10 @@ def read_texts(path: Path) -> Iterable[Any]:
 
 
 def read_matrix(path: Path) -> Tensor:
-    """Return the released embeddings in ``*.pt``, ``*.pth``, ``*.npy`` or ``*.safetensors``: one (N, D) float tensor.
-
-    Its rows are memory-mapped where the format allows it.
+    """Return the (N, D) float tensor in a file of MATRIX_SUFFIXES, memory-mapped if the format allows it.
 
     Raises:
-        ConfigError: the file is missing or of no known kind.
+        ConfigError: the file is missing or of unknown kind.
         DataError: the file would run code, is damaged, or holds something else.
     """
     import torch
@@ -70,9 +73,13 @@ def read_matrix(path: Path) -> Tensor:
     suffix = path.suffix.lower()
     if not path.is_file() or suffix not in MATRIX_SUFFIXES:
         what = f"unknown kind of file {suffix!r}" if path.is_file() else "there is no such file"
-        raise ConfigError(f"{path}: {what}; give one matrix of embeddings as {_stars(MATRIX_SUFFIXES)}.")
+        raise ConfigError(f"{path}: {what}; give one matrix of embeddings as *{', *'.join(MATRIX_SUFFIXES)}.")
     if suffix == ".safetensors":
-        value = _load_safetensors(path)
+        from safetensors.torch import load_file
+
+        with parsing(_damaged(path)):
+            tensors = load_file(path)
+        value: Any = next(iter(tensors.values())) if len(tensors) == 1 else tensors
     elif suffix == ".npy":
         array = _load_npy(path)
         native = array.dtype.newbyteorder("=")
@@ -84,21 +91,24 @@ def read_matrix(path: Path) -> Tensor:
     return value
 
 
+def require_one_each(file: Path, rows: int, images: ImageSet, expect: int) -> None:
+    """Raise DataError unless rows to be paired with images by place are as many as the images and as expected."""
+    if not rows == len(images) == expect:
+        fits = [split for split in SPLITS if len(images.indices(split)) == rows]
+        hint = (
+            f" Its split {fits[0]!r} has {rows}: give a SPEC of only this split, as folder:PATH/train." if fits else ""
+        )
+        raise DataError(
+            f"--expect {expect}: {file} has {rows} rows and {images.spec} has {len(images)} images "
+            f"({len(images.set_aside)} skipped); all must be equal, or texts would shift to other images.{hint}"
+        )
+
+
 class _NothingButData(pickle.Unpickler):
-    """Builds what needs no class or function: lists, tuples, dictionaries, texts, numbers."""
+    """Builds only objects without a class or function: lists, tuples, dictionaries, texts, numbers."""
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         raise pickle.UnpicklingError(f"{module_name}.{global_name}")
-
-
-def _load_json(path: Path) -> Any:
-    with parsing(f"{path}: not JSON; JSON lines are named *.jsonl"):
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-
-
-def _load_pickle(path: Path) -> Any:
-    with parsing(_damaged(path)), _refusing(path), path.open("rb") as file:
-        return _NothingButData(file).load()
 
 
 def _load_torch(path: Path) -> Any:
@@ -114,27 +124,15 @@ def _load_npy(path: Path) -> np.ndarray[Any, Any]:
         return np.lib.format.open_memmap(path, mode="c")  # refuses objects; np.load would open other kinds too
 
 
-def _load_safetensors(path: Path) -> Any:
-    from safetensors.torch import load_file
-
-    with parsing(_damaged(path)):
-        tensors = load_file(path)
-    return next(iter(tensors.values())) if len(tensors) == 1 else tensors
-
-
 @contextlib.contextmanager
 def _refusing(path: Path) -> Iterator[None]:
     try:
         yield
     except pickle.UnpicklingError as error:
-        raise _refused(path, error) from None
-
-
-def _refused(path: Path, error: Exception) -> DataError:
-    return DataError(
-        f"{path}: this pickle holds more than texts and numbers, or is damaged ({first_line(error)}); loading it "
-        "could run code, so it is refused. Ask its publisher for JSON lines, or convert it where that does no harm."
-    )
+        raise DataError(
+            f"{path}: this pickle holds more than texts and numbers, or is damaged ({first_line(error)}); loading it "
+            "could run code, so it is refused. Ask its publisher for JSON lines, or convert it where that does no harm."
+        ) from None
 
 
 def _damaged(path: Path) -> str:
@@ -142,14 +140,10 @@ def _damaged(path: Path) -> str:
 
 
 def _found(value: Any) -> str:
-    """Say what a file holds, without printing it: nested data may be endless."""
+    """Describe the content of a file without printing it: nested data may be endless."""
     shape = getattr(value, "shape", None)
     if shape is not None:
         return f"found an array of shape {tuple(shape)}, {value.dtype}"
     if isinstance(value, list | tuple | Mapping):
         return f"found a {type(value).__name__} of {len(value)} items"
     return f"found a {type(value).__name__}"
-
-
-def _stars(suffixes: Iterable[str]) -> str:
-    return ", ".join(f"*{suffix}" for suffix in suffixes)

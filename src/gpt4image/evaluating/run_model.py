@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gpt4image.artifacts import runs
+from gpt4image.artifacts.weights import load_tensors
 from gpt4image.base.errors import ConfigError, Gpt4ImageError, RunError, first_line
 from gpt4image.config import TrainConfig
 from gpt4image.data.pixels import Pixels
 from gpt4image.encoding.text_encoders.tuning import FOLDER
-from gpt4image.models.aligner import Aligner, projection_head
+from gpt4image.models.aligner import Aligner, Head, projection_head
 from gpt4image.models.backbones import in_timm, require_backed
 from gpt4image.parallel.devices import choose_device, memory_format_of
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.registry import recorded_task
 from gpt4image.training.augment import Augmentation
-from gpt4image.training.checkpoint import load_tensors
 from gpt4image.training.predictions import outputs as read_outputs
 from gpt4image.training.text_space import TextSpace, read_text_space
 from gpt4image.training.trainer import augmentation_of, make_backbone
@@ -84,7 +84,7 @@ class RunModel:
             return tail(found.float()), features
 
         try:
-            return Outputs(*read_outputs(read, pixels, indices, self.augmentation, self.config))
+            return Outputs(*read_outputs(read, pixels, indices, self.augmentation, self.config.resolved))
         finally:
             reader.release()
 
@@ -117,7 +117,7 @@ def load_run_model(run_dir: Path, task: Task | None, classes: Sequence[str]) -> 
     weights = load_tensors(run_dir / runs.MODEL)[0]
     architecture, args = timm_form(config)
     require_backed(architecture, {"num_classes": outputs, **args}, weights)
-    backbone = task.model(make_backbone(config.model_copy(update={"init": "scratch"}), outputs).module)
+    backbone = task.model(make_backbone(config.model_copy(update={"init": "scratch"}).resolved, outputs).module)
     try:
         backbone.load_state_dict(weights)
     except RuntimeError as error:
@@ -137,13 +137,13 @@ def load_run_model(run_dir: Path, task: Task | None, classes: Sequence[str]) -> 
         task=task,
         backbone=backbone.eval(),
         head=head,
-        augmentation=augmentation_of(config, backbone),
+        augmentation=augmentation_of(config.resolved, backbone),
         text_space=space,
         foreign_texts=foreign,
     )
 
 
-def _load_head(path: Path, kind: str) -> nn.Module:
+def _load_head(path: Path, kind: Head) -> nn.Module:
     weights, _ = load_tensors(path)
     linear = [tensor for tensor in weights.values() if tensor.ndim == 2]
     try:

@@ -1,4 +1,4 @@
-"""What ``label`` shows to people: doubtful labels, and images to label or to describe next."""
+"""What ``label`` shows to people: suspected label errors, and images to label or to describe next."""
 
 from __future__ import annotations
 
@@ -26,19 +26,17 @@ class Shown:
     """What is to be shown of N images.
 
     Attributes:
-        images: the set.
-        probabilities: (N, K) class probabilities by the texts; rows of zeros where there is none.
-        labels: (N,) given labels.
-        table: what the texts were read off.
-        doubtful: positions of the images whose label looks wrong, the most doubtful first.
+        images: the dataset, with the labels that were learned from.
+        probabilities: (N, K) class probabilities by the texts; rows of zeros, or NaN, where there is none.
+        table: which embeddings they are predicted from.
+        suspected: (m, 2) image and class of the labels that look wrong, the least probable first.
         suggestions: images to label and to describe next.
     """
 
     images: ImageSet
     probabilities: NDArray[np.float32]
-    labels: NDArray[np.int64]
     table: Manifest
-    doubtful: NDArray[np.int64]
+    suspected: NDArray[np.int64]
     suggestions: Sequence[Suggestion]
 
     def guess(self, row: int) -> str:
@@ -46,36 +44,47 @@ class Shown:
         known = self.probabilities[row]
         return self.images.classes[int(known.argmax())] if known.any() else ""
 
-    def given(self, row: int) -> str:
-        """Return the given label of an image."""
-        return self.images.classes[self.labels[row]]
+    def suspect(self, row: int, label: int) -> dict[str, Any]:
+        """Return a suspected label error in words: given label, label by the text and its probability, and doubt."""
+        name, known = self.images.classes[label], self.probabilities[row]
+        if self.images.labels.ndim == 1:
+            likely, doubt = float(known.max()), 1.0 - float(known[label])
+            return {"given": name, "guess": self.guess(row), "probability": likely, "doubt": doubt}
+        present = self.images.labels[row, label] == 1
+        given, guess = (f"{name}: {'present' if there else 'absent'}" for there in (present, not present))
+        doubt = float(1 - known[label] if present else known[label])
+        return {"given": given, "guess": guess, "probability": doubt, "doubt": doubt}
 
 
-def write_page(config: LabelConfig, shown: Shown, facts: dict[str, Any]) -> tuple[Path, list[SetAside]]:
+def write_page(
+    config: LabelConfig, shown: Shown, facts: dict[str, Any], agreement: float | None
+) -> tuple[Path, list[SetAside]]:
     """Write the page beside the output; return where it is and the images whose picture cannot be shown."""
-    doubtful = shown.doubtful[: config.doubtful].tolist()
-    suggested = [item.row for item in shown.suggestions]
-    texts = texts_behind([shown.table], [shown.images.digests[row] for row in (*doubtful, *suggested)])
+    suspected = shown.suspected[: config.doubtful].tolist()
+    asked = [*(row for row, _ in suspected), *(item.row for item in shown.suggestions)]
+    texts = texts_behind([shown.table], [shown.images.digests[row] for row in asked])
     pictures = Thumbnails(shown.images)
 
-    def card(row: int) -> dict[str, Any]:
+    def card(row: int, **more: Any) -> dict[str, Any]:
         return {
             "key": shown.images.keys[row],
             "picture": pictures.of(row),
             "guess": shown.guess(row),
             "probability": float(shown.probabilities[row].max()),
             "descriptions": texts.get(shown.images.digests[row], []),
+            **more,
         }
 
     path = config.out.with_suffix(".html")
     page = render(
         "doubtful.html",
         data=config.data,
-        cards=[{**card(row), "given": shown.given(row)} for row in doubtful],
-        total=len(shown.doubtful),
+        cards=[card(row, **shown.suspect(row, label)) for row, label in suspected],
+        total=len(shown.suspected),
         facts=facts,
+        agreement=agreement,
         suggested={
-            action: [{**card(item.row), "why": item.why} for item in shown.suggestions if item.action == action]
+            action: [card(item.row, why=item.why) for item in shown.suggestions if item.action == action]
             for action in ("label", "describe")
         },
     )
@@ -84,18 +93,18 @@ def write_page(config: LabelConfig, shown: Shown, facts: dict[str, Any]) -> tupl
 
 
 def in_words(shown: Shown, most: int) -> str:
-    """Return the same for a terminal, at most ``most`` doubtful labels."""
-    rows = [("image", "given label", "text label", "probability", "doubt")]
-    for row in shown.doubtful[:most].tolist():
-        known, own = shown.probabilities[row], shown.labels[row]
-        numbers = f"{known.max():.2f}", f"{1.0 - known[own]:.3f}"
-        rows.append((shown.images.keys[row], shown.given(row), shown.guess(row), *numbers))
-    none = f"{len(shown.doubtful)} doubtful labels; none shown, as asked." if most == 0 else "No doubtful labels."
-    parts = [text_table("Most doubtful labels", rows) if len(rows) > 1 else none]
+    """Return the same for a terminal, at most ``most`` suspected label errors."""
+    keys, rows = shown.images.keys, [("image", "given label", "text label", "probability", "doubt")]
+    for row, label in shown.suspected[:most].tolist():
+        found = shown.suspect(row, label)
+        rows.append((keys[row], found["given"], found["guess"], f"{found['probability']:.2f}", f"{found['doubt']:.3f}"))
+    none = "No suspected label errors."
+    if most == 0:
+        none = f"{len(shown.suspected)} suspected label errors; none shown, as asked."
+    parts = [text_table("Suspected label errors, the least probable labels first", rows) if len(rows) > 1 else none]
     for action, title in (("label", "Worth a label next"), ("describe", "Worth a description next")):
         chosen = [item for item in shown.suggestions if item.action == action]
         if chosen:
-            rows = [("image", "guess", "why")]
-            rows += [(shown.images.keys[item.row], shown.guess(item.row), item.why) for item in chosen]
+            rows = [("image", "guess", "why"), *((keys[item.row], shown.guess(item.row), item.why) for item in chosen)]
             parts.append(text_table(title, rows))
     return "\n\n".join(parts)

@@ -1,20 +1,22 @@
-"""What the texts of images say of their classes, by the labels of some; and the noise of those labels."""
+"""Class probabilities of images, predicted from their texts by the labels of some; and the noise of those labels."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.base.errors import TableError
-from gpt4image.labelling.label_noise import Noise, find_noise, find_transition, raise_to
+from gpt4image.labelling.label_noise import find_noise, find_transition, raise_to
 from gpt4image.labelling.text_classifier import Classification, classify
 from gpt4image.labelling.text_vectors import Texts, smooth
+from gpt4image.training.targets import Noise
 
-Ints = NDArray[np.int64]
+Labels = NDArray[Any]
 Bools = NDArray[np.bool_]
 
 ROUNDS = 10  # of fitting classifier and noise in turn
@@ -22,112 +24,139 @@ SETTLED = 0.02  # change of a transition matrix at which they agree
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Predictions:
-    """What the texts of N images say.
+class Predictions(Classification):
+    """What is predicted from the texts of N images, by one classifier, or by one per class.
+
+    As of ``Classification``, with a row of zeros where there is no description. Of several labels per image,
+    ``probabilities`` are those of each class, NaN where there is no description or no label of the class,
+    ``out_of_fold`` is (N, K), and ``c`` the geometric mean.
 
     Attributes:
-        probabilities: (N, K) float32 of the clean class; zeros where there is no description.
-        out_of_fold: (N,) bool, the image has a label that its own prediction has not seen.
-        noise: which part of the given labels is wrong, and how.
+        noise: which part of the given labels is wrong, and how; none is looked for in several labels per image.
         agreement: part of the out-of-fold predictions that agree with the given label; None where there are none.
-        c: inverse strength of the classifier's penalty.
-        names: part that class names have in the classifier, 0 to 1.
-        folds: folds of its cross-validation; 0 where there was none.
     """
 
-    probabilities: NDArray[np.float32]
-    out_of_fold: Bools
     noise: Noise
     agreement: float | None
-    c: float
-    names: float
-    folds: int
 
 
-def require_two_classes(described: Bools, labels: NDArray[np.int64]) -> None:
-    """Refuse images of which no two classes have one with a text and a label: nothing can be read off their texts.
+def require_learnable(described: Bools, labels: Labels) -> None:
+    """Refuse images of whose texts nothing can be learned: no two that are described have different labels.
 
     Args:
         described: (N,) whether an image has a text.
-        labels: (N,) class indices, negative where there is none.
+        labels: (N,) classes, or (N, K) presence of each, as of a dataset.
 
     Raises:
         TableError: they are refused.
     """
-    classes = np.unique(labels[described & (labels >= 0)])
-    if len(classes) < 2:
+    known = labels[described]
+    if labels.ndim == 2:
+        enough = ((known == 1).any(axis=0) & (known == 0).any(axis=0)).any()
+        need, have = "of which some have a class and some have not", "labels that do not differ"
+    else:
+        count = len(np.unique(known[known >= 0]))
+        enough, need, have = count >= 2, "of at least 2 classes", f"labels of {count} class(es)"
+    if not enough:
         raise TableError(
-            f"Text labels need described images with labels of at least 2 classes; {int(described.sum())} of "
-            f"{len(labels)} images are described and have labels of {len(classes)} class(es). Describe labelled images "
-            "or label more."
+            f"Text labels need described images with labels {need}; {int(described.sum())} of {len(labels)} images are "
+            f"described and have {have}. Describe labelled images or label more."
         )
 
 
 def predict_labels(
-    texts: Texts, labels: Ints, n_classes: int, seed: int, *, reference: Bools | None = None
+    texts: Texts, labels: Labels, n_classes: int, seed: int, *, reference: Bools | None = None
 ) -> Predictions:
-    """Read class probabilities off text embeddings.
+    """Predict class probabilities from text embeddings.
 
     Args:
         texts: of N images.
-        labels: (N,) class indices to learn from, negative where there is none.
+        labels: (N,) classes to learn from, negative where there is none; or (N, K) 1 present, 0 absent, -1 not known.
         n_classes: K.
         seed: seed of the folds.
         reference: (N,) images whose texts, not labels, may shape those of others (train, say); all without it.
 
     Raises:
-        TableError: fewer than two classes have a described image with a label.
+        TableError: no two described images have different labels.
     """
-    rows = np.flatnonzero(texts.described)
-    given = labels[rows]
-    require_two_classes(texts.described, labels)
-    texts = texts.take(rows)
+    require_learnable(texts.described, labels)
+    rows, total = np.flatnonzero(texts.described), len(labels)
+    texts, labels = texts.take(rows), labels[rows]
     shaping = np.arange(len(rows)) if reference is None else np.flatnonzero(reference[rows])
-    vectors = smooth(texts.centred(shaping), shaping, seed)
-    fit = partial(classify, vectors, given, n_classes, seed=seed, names=texts.centred_names())
-    result = fit()
-    clean, held_out, noise, agreement = result.probabilities, result.out_of_fold, Noise(), None
-    if held_out.any():
-        agreement = float((clean[held_out].argmax(axis=1) == given[held_out]).mean())
-        noise, power = find_noise(clean[held_out], given[held_out])
-        if noise.rate > 0.0:
-            result = replace(result, probabilities=raise_to(clean, power))
-            result, noise = _mend(result, given, held_out, noise, fit, seed)
-    probabilities = np.zeros((len(labels), n_classes), dtype=np.float32)
-    probabilities[rows] = result.probabilities
-    out_of_fold = np.zeros(len(labels), dtype=bool)
-    out_of_fold[rows] = held_out
+    vectors = texts.centred(shaping)
+    if labels.ndim == 2:
+        found, nothing = _several_labels(vectors, labels, texts.centred_names(), seed), np.nan
+    else:
+        vectors = smooth(vectors, shaping, seed)
+        fit = partial(classify, vectors, labels, n_classes, seed=seed, names=texts.centred_names())
+        found, nothing = _one_label(fit, labels, seed), 0.0
+    probabilities = np.full((total, n_classes), nothing, np.float32)
+    probabilities[rows] = found.probabilities
+    out_of_fold = np.zeros((total, *labels.shape[1:]), bool)
+    out_of_fold[rows] = found.out_of_fold
+    return replace(found, probabilities=probabilities, out_of_fold=out_of_fold)
+
+
+def _several_labels(vectors: NDArray[np.float32], labels: Labels, names: Any, seed: int) -> Predictions:
+    """Return predictions by one classifier per class, of whether it is absent or present.
+
+    Texts are not averaged with their neighbours here: that blurs which of many things a picture shows (mAP .673 with,
+    .694 without, at 20 labels per class of street photographs). A class of which all known labels are the same has the
+    probability of Laplace's rule of succession.
+    """
+    probabilities = np.full(labels.shape, np.nan, np.float32)
+    out_of_fold = np.zeros(labels.shape, bool)
+    fits: list[Classification] = []
+    for k, own in enumerate(labels.T.astype(np.int64)):
+        counts = np.bincount(own[own >= 0], minlength=2)
+        if counts.all():
+            pull = None if names is None else np.stack([-names[k], names[k]])
+            fit = classify(vectors, own, 2, seed=seed, names=pull, weigh=bool(counts.min() > 1))
+            probabilities[:, k], out_of_fold[:, k] = fit.probabilities[:, 1], fit.out_of_fold
+            fits.append(fit)
+        elif counts.any():
+            probabilities[:, k] = (counts[1] + 1) / (counts.sum() + 2)
+    right = ((probabilities >= 0.5) == labels)[out_of_fold]
     return Predictions(
         probabilities=probabilities,
         out_of_fold=out_of_fold,
-        noise=noise,
-        agreement=agreement,
-        c=result.c,
-        names=result.names,
-        folds=result.folds,
+        noise=Noise(),
+        agreement=float(right.mean()) if len(right) else None,
+        c=float(np.exp(np.mean([np.log(fit.c) for fit in fits]))),
+        names=float(np.mean([fit.names for fit in fits])),
+        folds=max(fit.folds for fit in fits),
     )
 
 
-def _mend(
-    result: Classification,
-    labels: Ints,
-    held_out: Bools,
-    uniform: Noise,
-    fit: Callable[..., Classification],
-    seed: int,
+def _one_label(fit: Callable[..., Classification], labels: Labels, seed: int) -> Predictions:
+    """Return predictions of one class per image, and the noise of the labels that they show."""
+    result, noise, agreement = fit(), Noise(), None
+    held_out = result.out_of_fold
+    if held_out.any():
+        clean = result.probabilities[held_out]
+        agreement = float((clean.argmax(axis=1) == labels[held_out]).mean())
+        noise, power = find_noise(clean, labels[held_out])
+        if noise.rate > 0.0:
+            result = replace(result, probabilities=raise_to(result.probabilities, power))
+            result, noise = _clean(result, labels, noise, fit, seed)
+    return Predictions(**vars(result), noise=noise, agreement=agreement)
+
+
+def _clean(
+    result: Classification, labels: Labels, uniform: Noise, fit: Callable[..., Classification], seed: int
 ) -> tuple[Classification, Noise]:
-    """Return what is said of the clean class, and the noise, where labels are wrong.
+    """Return predictions of the clean class, and the noise, where labels are wrong.
 
     Where classes are wrong in ways of their own, classifier and noise are fitted in turn.
 
     Args:
         result: first guess, of n images.
         labels: (n,) given labels.
-        held_out: (n,) rows that have not seen their label.
         uniform: first guess of the noise.
         fit: fits the classifier given ``transition``.
         seed: of the parts that noise is judged on.
     """
+    held_out = result.out_of_fold
     noise = find_transition(result.probabilities[held_out], labels[held_out], uniform, seed)
     for _ in range(ROUNDS):
         before = noise.transition

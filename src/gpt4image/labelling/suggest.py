@@ -1,7 +1,9 @@
-"""Which images to label next, and which to describe: those that would say most, no two of them alike."""
+"""Which images to label next, and which to describe: the most informative ones, no two of them alike."""
 
 from __future__ import annotations
 
+import csv
+import io
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,11 +13,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.base.files import write_text
+from gpt4image.base.visible import csv_cell, in_one_line
 from gpt4image.data.image_set import NO_LABEL
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 MAX_CANDIDATES = 20_000  # clusters are sought among the least sure images where there are more
 LEAST_WEIGHT = 1e-3
@@ -26,7 +29,7 @@ class Suggestion:
     """One image that is worth a label or a description.
 
     Attributes:
-        row: its position in the set.
+        row: its position in the dataset.
         action: label or describe.
         doubt: how unsure its class is, 0 to 1; None for one to describe.
         why: one line for people.
@@ -45,16 +48,10 @@ def doubt_of(probabilities: Floats) -> NDArray[np.float64]:
 
 
 def spread(vectors: Floats, doubt: Floats, count: int, seed: int) -> Ints:
-    """Return the positions of ``count`` images that are unsure and unlike each other, the most telling first.
+    """Return the positions of at most ``count`` images that are unsure and unlike each other, the best first.
 
-    Images are clustered by k-means, each counting by its doubt (Zhdanov 2019, arXiv 1901.05954), and the one nearest to
-    the centre of each cluster stands for it. Clusters come in the order of the doubt they hold.
-
-    Args:
-        vectors: (n, D) what they look like.
-        doubt: (n,) from 0 to 1.
-        count: at most this many.
-        seed: of the clusters.
+    Images, as (n, D) embeddings, are clustered by k-means, each with its doubt, 0 to 1, as weight (Zhdanov 2019, arXiv
+    1901.05954). The image nearest to the centre of each cluster is returned, in the order of the doubt of clusters.
     """
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
@@ -76,31 +73,23 @@ def spread(vectors: Floats, doubt: Floats, count: int, seed: int) -> Ints:
 
 
 def to_label(vectors: Floats, probabilities: Floats, candidates: Ints, count: int, seed: int) -> list[Suggestion]:
-    """Return which described images to label next.
+    """Return at most ``count`` of the ``candidates``, positions of described images without a label, to label next.
 
     Args:
         vectors: (N, D) text embeddings.
-        probabilities: (N, K) what is known of their classes.
-        candidates: positions of those without a label.
-        count: at most this many.
-        seed: of the clusters.
+        probabilities: (N, K) class probabilities.
+        candidates, count, seed: as of ``spread``.
     """
     doubt, why = doubt_of(probabilities[candidates]), "stands for others as unsure"
     chosen = spread(vectors[candidates], doubt, count, seed)
     return [Suggestion(row=int(candidates[i]), action="label", doubt=float(doubt[i]), why=why) for i in chosen]
 
 
-def to_describe(described: Bools, labels: Ints, candidates: Ints, count: int) -> list[Suggestion]:
-    """Return which images to describe next.
+def to_describe(described: NDArray[np.bool_], labels: Ints, candidates: Ints, count: int) -> list[Suggestion]:
+    """Return at most ``count`` of the ``candidates``, ascending positions of undescribed images, to describe next.
 
-    Labelled images come class by class, the class with the fewest described labels ahead: a text teaches most where its
-    label is known. Others come last, in the order they are in.
-
-    Args:
-        described: (N,) which images have a description.
-        labels: (N,) given labels, NO_LABEL where there is none.
-        candidates: ascending positions of the images without a description.
-        count: at most this many.
+    Labelled images come class by class, the class with the fewest described labels first: a text teaches most where its
+    label is known. Others come last, in the order they are in. ``described`` and ``labels`` are (N,).
     """
     known = np.bincount(labels[described & (labels != NO_LABEL)], minlength=int(labels.max(initial=0)) + 1)
     waiting: dict[int, list[int]] = defaultdict(list)
@@ -110,31 +99,15 @@ def to_describe(described: Bools, labels: Ints, candidates: Ints, count: int) ->
     ranked = sorted(
         (int(known[label]) + place, label, row) for label, rows in waiting.items() for place, row in enumerate(rows)
     )
-    by_class = [
-        Suggestion(row=row, action="describe", doubt=None, why=f"its class has {before} described labels before it")
-        for before, _, row in ranked
-    ]
-    rest = [Suggestion(row=row, action="describe", doubt=None, why="no description") for row in others]
-    return (by_class + rest)[:count]
+    reasons = [(row, f"its class has {before} described labels before it") for before, _, row in ranked]
+    reasons += [(row, "no description") for row in others]
+    return [Suggestion(row=row, action="describe", doubt=None, why=why) for row, why in reasons[:count]]
 
 
 def write_suggestions(
     path: Path, suggestions: Sequence[Suggestion], keys: Sequence[str], guesses: Sequence[str]
 ) -> None:
-    """Write suggestions as CSV, atomically: rank, action, key, what the class is taken for, doubt, why.
-
-    Args:
-        path: of the file.
-        suggestions: in their order.
-        keys: key of each.
-        guesses: the most probable class of each; empty where nothing is known.
-    """
-    import csv
-    import io
-
-    from gpt4image.base.files import write_text
-    from gpt4image.base.visible import csv_cell, in_one_line
-
+    """Write suggestions in their order as CSV: rank, action, key, guess (empty where nothing is known), doubt, why."""
     buffer = io.StringIO()
     rows = csv.writer(buffer, lineterminator="\n")
     rows.writerow(("rank", "action", "key", "guess", "doubt", "why"))
@@ -142,6 +115,6 @@ def write_suggestions(
     for item, key, guess in zip(suggestions, keys, guesses, strict=True):
         ranks[item.action] += 1
         doubt = "" if item.doubt is None else f"{item.doubt:.4f}"
-        cells = (csv_cell(in_one_line(text)) for text in (key, guess))
-        rows.writerow((ranks[item.action], item.action, *cells, doubt, csv_cell(in_one_line(item.why))))
+        cells = (csv_cell(in_one_line(text)) if text else "" for text in (key, guess))
+        rows.writerow((ranks[item.action], item.action, *cells, doubt, item.why))
     write_text(path, buffer.getvalue())

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gpt4image.base.errors import ConfigError
 from gpt4image.data.image_set import NO_LABEL
-from gpt4image.data.splits import stand_ins
+from gpt4image.data.splits import representatives
 from gpt4image.labelling.label_noise import judge
 from gpt4image.labelling.predictions import Predictions, predict_labels
 from gpt4image.labelling.text_vectors import Texts, unit
@@ -35,34 +35,35 @@ def texts_of(data: TrainingData, names: NDArray[np.float32] | None) -> Texts:
 
 
 def predict_training(data: TrainingData, seed: int, names: NDArray[np.float32] | None) -> Predictions:
-    """Return what the texts say by the labels that are left; its rows are the images ``data.indices("train")``.
+    """Return predictions by the labels that are left; their rows are the images ``data.indices("train")``.
 
-    Neither the texts nor the labels of other splits are read. Byte-equal images are read as one, by the first label
-    among them: a copy in another fold would tell the label that is to be judged.
+    Neither the texts nor the labels of other splits are read. Byte-equal images are one, with the label of the first
+    that has one: a copy in another fold would tell the label that is to be judged.
 
     Args and Raises: as ``texts_of``; ``seed`` is that of the run.
     """
     train = data.indices("train")
     labels, digests = data.labels[train], [data.image_set.digests[i] for i in train]
-    read, copy_of = np.unique(stand_ins(digests, labels == NO_LABEL), return_inverse=True)
-    predictions = predict_labels(texts_of(data, names).take(train[read]), labels[read], len(data.classes), seed)
-    out_of_fold = predictions.out_of_fold[copy_of] & (labels != NO_LABEL)
-    return replace(predictions, probabilities=predictions.probabilities[copy_of], out_of_fold=out_of_fold)
+    distinct, copy_of = np.unique(representatives(digests, ~data.task.known(labels)), return_inverse=True)
+    texts = texts_of(data, names).take(train[distinct])
+    found = predict_labels(texts, labels[distinct], len(data.classes), seed)
+    out_of_fold = found.out_of_fold[copy_of] & (labels != NO_LABEL)
+    return replace(found, probabilities=found.probabilities[copy_of], out_of_fold=out_of_fold)
 
 
 def targets_of(predictions: Predictions, data: TrainingData, trust: float | None) -> NDArray[np.float32]:
-    """Return (N, K) float32 class targets of the training images, zeros for others.
+    """Return (N, K) targets of the training images, none for others.
 
     Args:
-        predictions: what the texts say, as ``predict_training`` returns it.
+        predictions: as ``predict_training`` returns them.
         data: of N images, with the labels that are left.
         trust: as of ``class_targets``.
     """
     train = data.indices("train")
-    labels = data.labels[train]
-    targets = np.zeros((len(data.labels), len(data.classes)), np.float32)
-    explains = explained(predictions.probabilities, labels, predictions.out_of_fold)
-    targets[train] = class_targets(predictions.probabilities, labels, predictions.noise, explains, trust)
+    labels, found = data.labels[train], predictions.probabilities
+    targets = data.task.placeholder(np.zeros(len(data.labels), bool), len(data.classes))
+    explains = explained(found, labels, predictions.out_of_fold)
+    targets[train] = class_targets(data.task, found, labels, predictions.noise, explains, trust)
     return targets
 
 

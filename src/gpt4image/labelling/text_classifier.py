@@ -1,6 +1,6 @@
-"""Class probabilities of images, read off the embeddings of their descriptions by logistic regression.
+"""Class probabilities of images, predicted from the embeddings of their descriptions by logistic regression.
 
-Ideas beyond the plain classifier, all without knobs:
+Ideas beyond the plain classifier, all without options:
 
 * Embeddings are averaged with those of their nearest neighbours among all described images, labelled or not (one hop
   of simple graph convolution, Wu et al. 2019, arXiv 1902.07153). Few labels then reach further; no label is read for
@@ -12,7 +12,7 @@ Ideas beyond the plain classifier, all without knobs:
   give one model all the weight.
 * Logits are scaled by one factor fitted to out-of-fold predictions (temperature scaling, Guo et al. 2017,
   arXiv 1706.04599), because the probabilities serve as soft targets. Intercepts are not scaled: they know how many
-  labels each class has, and under a strong penalty, where the factor is large, that would drown what the texts say.
+  labels each class has, and under a strong penalty, where the factor is large, that would drown the texts.
 * Labels of a class that has few count for more, as if every class had FEW more of the same: how few labels are spread
   over classes says little of how common these are, how many are spread says it.
 """
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +48,7 @@ _SEVERAL_THREADS = 1e9
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Classification:
-    """What the classifier says of N images.
+    """Predictions of the classifier for N images.
 
     Attributes:
         probabilities: (N, K) float32; zero for classes without a labelled image.
@@ -56,7 +56,7 @@ class Classification:
             seen it. An image that is the only one of its class is predicted by the model of all labels instead.
         c: inverse strength of the L2 penalty, of the model with the most weight.
         names: weight of the models that were pulled to the class names.
-        folds: number of folds; 0 where no class has two labels, and nothing was weighed.
+        folds: number of folds; 0 where nothing was cross-validated.
     """
 
     probabilities: NDArray[np.float32]
@@ -66,23 +66,21 @@ class Classification:
     folds: int
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Logits:
-    """Logits of n rows: (n, K) what the texts say, which is scaled, and (K,) or (n, K) intercepts, which are not."""
+class _Logits(NamedTuple):
+    """Logits of n rows: (n, K) by the texts, which are scaled, and (K,) or (n, K) intercepts, which are not."""
 
-    said: Floats
+    by_text: Floats
     intercepts: Floats
 
     def scaled(self, factor: float) -> Floats:
-        return factor * self.said + self.intercepts
+        return factor * self.by_text + self.intercepts
 
     def rows(self, chosen: NDArray[np.bool_]) -> _Logits:
         """Return those of some rows, where each has its own intercepts."""
-        return _Logits(said=self.said[chosen], intercepts=self.intercepts[chosen])
+        return _Logits(self.by_text[chosen], self.intercepts[chosen])
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Fit:
+class _Fit(NamedTuple):
     """What was fitted: (D, K) weights and (K,) intercepts, of inputs less their (D,) centre.
 
     So an intercept is what is known without a text, and nothing that makes up for where the texts lie.
@@ -93,7 +91,7 @@ class _Fit:
     centre: Floats
 
     def logits(self, inputs: Floats) -> _Logits:
-        return _Logits(said=inputs @ self.weights - self.centre @ self.weights, intercepts=self.intercepts)
+        return _Logits(inputs @ self.weights - self.centre @ self.weights, self.intercepts)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -116,6 +114,7 @@ def classify(
     seed: int,
     names: Floats | None = None,
     transition: Floats | None = None,
+    weigh: bool = True,
 ) -> Classification:
     """Predict class probabilities of every row from the rows that have a label.
 
@@ -127,16 +126,9 @@ def classify(
         names: (K, D) unit-length embeddings of the class names, centred; without them, names play no part.
         transition: (K, K) probability of each given label by true class: the probabilities are then those of the true
             class (forward correction, Patrini et al. 2017, arXiv 1609.03683). Without it, of the given label.
+        weigh: whether models are weighed by cross-validation, where a class has two labels.
     """
     vectors = np.asarray(vectors, dtype=np.float32)
-    few = min(len(vectors), _ROWS) * vectors.shape[1] * n_classes < _SEVERAL_THREADS
-    with threadpool_limits(1 if few else None, user_api="blas"):
-        return _classify(vectors, labels, n_classes, seed, names, transition)
-
-
-def _classify(
-    vectors: Floats, labels: Ints, n_classes: int, seed: int, names: Floats | None, transition: Floats | None
-) -> Classification:
     labelled = np.flatnonzero(labels >= 0)
     present, targets = np.unique(labels[labelled], return_inverse=True)
     inputs = vectors[labelled]
@@ -145,22 +137,28 @@ def _classify(
         pulls.append(np.asarray(NAME_STRENGTH * names[present].T, np.float32))
     noise = np.eye(len(present), dtype=np.float32) if transition is None else transition[np.ix_(present, present)]
     noise = noise / noise.sum(axis=1, keepdims=True)
-    n_folds = min(FOLDS, int(np.bincount(targets).max()))
-    if n_folds < 2:
-        models, n_folds = [_Model(c=DEFAULT_C, pull=pull, transition=noise, weight=1 / len(pulls)) for pull in pulls], 0
-        held_out, of_held_out = np.zeros(len(labelled), dtype=bool), np.zeros((0, len(present)))
-        scale = 1.0
-    else:
-        folds = make_folds(targets, n_folds, seed)
-        models = _weigh(inputs, targets, folds, seed, [_Model(c=0.0, pull=pull, transition=noise) for pull in pulls])
-        held_out = folds >= 0
-        mixed = _mixed(models, [_out_of_fold(inputs, targets, folds, model)[0] for model in models]).rows(held_out)
-        scale = fit_scale(mixed.said, targets[held_out], noise, mixed.intercepts)
-        of_held_out = mixed.scaled(scale)
-    everywhere = _mixed(models, [_fit(inputs, targets, model).logits(vectors) for model in models])
-    probabilities, out_of_fold = with_held_out(
-        everywhere.scaled(scale), of_held_out, labelled[held_out], present, n_classes
-    )
+    n_folds = min(FOLDS, int(np.bincount(targets).max())) if weigh else 0
+    few = min(len(vectors), _ROWS) * vectors.shape[1] * n_classes < _SEVERAL_THREADS
+    with threadpool_limits(1 if few else None, user_api="blas"):
+        if n_folds < 2:
+            n_folds, scale, held_out = 0, 1.0, np.zeros(len(labelled), dtype=bool)
+            models = [_Model(c=DEFAULT_C, pull=pull, transition=noise, weight=1 / len(pulls)) for pull in pulls]
+            of_held_out = np.zeros((0, len(present)))
+        else:
+            folds = make_folds(targets, n_folds, seed)
+            kinds = [_Model(c=0.0, pull=pull, transition=noise) for pull in pulls]
+            models, held_out = _weigh(inputs, targets, folds, seed, kinds), folds >= 0
+            logits = [_out_of_fold(inputs, targets, folds, model)[0] for model in models]
+            mixed = _mixed(models, logits).rows(held_out)
+            scale = _fit_scale(mixed, targets[held_out], noise)
+            of_held_out = mixed.scaled(scale)
+        everywhere = _mixed(models, [_fit(inputs, targets, model).logits(vectors) for model in models])
+    seen = softmax(everywhere.scaled(scale), axis=1)
+    seen[labelled[held_out]] = softmax(of_held_out, axis=1)
+    probabilities = np.zeros((len(vectors), n_classes), dtype=np.float32)
+    probabilities[:, present] = seen
+    out_of_fold = np.zeros(len(vectors), dtype=bool)
+    out_of_fold[labelled[held_out]] = True
     return Classification(
         probabilities=probabilities,
         out_of_fold=out_of_fold,
@@ -168,27 +166,6 @@ def _classify(
         names=sum(model.weight for model in models if model.pull.any()),
         folds=n_folds,
     )
-
-
-def with_held_out(
-    logits: Floats, of_held_out: Floats, held_out: Ints, present: Ints, n_classes: int
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return the probabilities and the ``out_of_fold`` of a Classification.
-
-    Args:
-        logits: (N, P) of all images, by the model of all labels.
-        of_held_out: (n, P) of the images ``held_out``, by models that have not seen their labels.
-        held_out: (n,) their positions.
-        present: (P,) the classes that columns stand for.
-        n_classes: K.
-    """
-    seen = softmax(logits, axis=1)
-    seen[held_out] = softmax(of_held_out, axis=1)
-    probabilities = np.zeros((len(logits), n_classes), dtype=np.float32)
-    probabilities[:, present] = seen
-    out_of_fold = np.zeros(len(logits), dtype=bool)
-    out_of_fold[held_out] = True
-    return probabilities, out_of_fold
 
 
 def make_folds(targets: Ints, n_folds: int, seed: int) -> Ints:
@@ -222,7 +199,7 @@ def _weigh(inputs: Floats, targets: Ints, folds: Ints, seed: int, kinds: Sequenc
                 model = replace(kind, c=C_PATH[place])
                 logits, fits = _out_of_fold(inputs, targets, folds, model, fits)
                 logits = logits.rows(held_out)
-                scale = fit_scale(logits.said, targets[held_out], model.transition, logits.intercepts)
+                scale = _fit_scale(logits, targets[held_out], model.transition)
                 own[place] = _log_loss(logits.scaled(scale), targets[held_out], model.transition)
                 losses.append(own[place])
                 models.append(replace(model, scale=scale))
@@ -237,8 +214,8 @@ def _mixed(models: Sequence[_Model], logits: Sequence[_Logits]) -> _Logits:
     """Return the weighted sum of the scaled logits of models."""
     pairs = list(zip(models, logits, strict=True))
     return _Logits(
-        said=np.add.reduce([model.weight * model.scale * own.said for model, own in pairs]),
-        intercepts=np.add.reduce([model.weight * own.intercepts for model, own in pairs]),
+        np.add.reduce([model.weight * model.scale * own.by_text for model, own in pairs]),
+        np.add.reduce([model.weight * own.intercepts for model, own in pairs]),
     )
 
 
@@ -256,21 +233,20 @@ def _out_of_fold(
     inputs: Floats, targets: Ints, folds: Ints, model: _Model, starts: Sequence[_Fit] = ()
 ) -> tuple[_Logits, list[_Fit]]:
     """Return n logits, each row from the fit to the other folds, and those fits; ``starts`` are earlier ones."""
-    said, intercepts = np.zeros((2, len(targets), model.pull.shape[1]), dtype=np.float32)
-    fits = []
+    found = _Logits(*np.zeros((2, len(targets), model.pull.shape[1]), dtype=np.float32))
+    fits: list[_Fit] = []
     for fold in range(folds.max() + 1):
         test = folds == fold
         fits.append(_fit(inputs[~test], targets[~test], model, starts[fold] if starts else None))
-        own = fits[fold].logits(inputs[test])
-        said[test], intercepts[test] = own.said, own.intercepts
-    return _Logits(said=said, intercepts=intercepts), fits
+        found.by_text[test], found.intercepts[test] = fits[fold].logits(inputs[test])
+    return found, fits
 
 
 def _fit(inputs: Floats, targets: Ints, model: _Model, start: _Fit | None = None) -> _Fit:
     """Return a multinomial logistic regression; ``start`` is an earlier one of the same inputs.
 
     It minimises the mean log loss of the given labels plus |W - pull|^2 / (2 n C), intercepts being free: without a
-    pull and without noise, and but for the weights of the labels, what scikit-learn's LogisticRegression minimises.
+    pull and without noise, and except for the weights of the labels, what scikit-learn's LogisticRegression minimises.
     """
     count, width = inputs.shape
     sizes = np.bincount(targets, minlength=model.pull.shape[1])
@@ -303,7 +279,7 @@ def _fit(inputs: Floats, targets: Ints, model: _Model, start: _Fit | None = None
     first_guess = pull if start is None else np.vstack([start.weights, start.intercepts])
     result = minimize(loss, first_guess.ravel(), jac=True, method="L-BFGS-B", options=options)
     found = result.x.reshape(pull.shape).astype(np.float32)
-    return _Fit(weights=found[:-1], intercepts=found[-1], centre=centre)
+    return _Fit(found[:-1], found[-1], centre)
 
 
 def _log_loss(logits: Floats, targets: Ints, transition: Floats) -> float:
@@ -312,22 +288,16 @@ def _log_loss(logits: Floats, targets: Ints, transition: Floats) -> float:
     return float(-np.log(np.maximum(given, 1e-30)).mean())
 
 
-def fit_scale(logits: Floats, targets: Ints, transition: Floats, intercepts: Floats | float = 0.0) -> float:
-    """Return the factor of the logits with the least log loss of given labels.
+def _fit_scale(logits: _Logits, targets: Ints, transition: Floats) -> float:
+    """Return the factor of the logits with the least log loss of given labels, (n,), under a (K, K) transition matrix.
 
     One pseudo-observation is spread over all classes, as in Platt (1999): where every prediction is right, the factor
     grows with the number of labels instead of without bound.
-
-    Args:
-        logits: (n, K).
-        targets: (n,) given labels.
-        transition: (K, K) probability of each given label by true class; the identity where labels are right.
-        intercepts: (n, K) what is added to the scaled logits.
     """
     weight = 1.0 / (len(targets) + 1)
 
     def loss(log_scale: float) -> float:
-        scaled = np.exp(log_scale) * logits + intercepts
+        scaled = logits.scaled(float(np.exp(log_scale)))
         return (1.0 - weight) * _log_loss(scaled, targets, transition) - weight * float(log_softmax(scaled, 1).mean())
 
     result: Any = minimize_scalar(loss, bounds=(-4.0, 4.0), method="bounded")

@@ -1,8 +1,7 @@
-"""Embeddings of descriptions as the text classifier reads them: centred, and smoothed over their nearest neighbours."""
+"""Embeddings of descriptions as inputs of the text classifier: centred, and smoothed over their nearest neighbours."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -51,41 +50,23 @@ def smooth(vectors: NDArray[np.float32], reference: Ints, seed: int) -> NDArray[
     Args:
         vectors: (N, D) embeddings of length 1, as ``Texts.centred`` returns them.
         reference: ascending positions of the images that may be neighbours.
-        seed: draws the references where there are too many.
-
-    Returns:
-        (N, D) float32.
+        seed: of the choice of references where there are too many.
     """
     if len(reference) > MAX_REFERENCES:
         reference = np.sort(np.random.default_rng(seed).choice(reference, MAX_REFERENCES, replace=False))
     neighbours = min(NEIGHBOURS, int(np.sqrt(len(reference))), len(reference) - 1)
     if neighbours < 1:
         return vectors
-    smoothed = np.empty_like(vectors)
-    for block, chosen in _nearest(vectors, reference, neighbours):
-        smoothed[block] = vectors[block] + vectors[reference[chosen]].mean(axis=1)
-    return unit(smoothed)
-
-
-def _nearest(vectors: NDArray[np.float32], pool: Ints, count: int) -> Iterator[tuple[slice, NDArray[np.intp]]]:
-    """Yield the nearest neighbours of all rows, block by block; no row is its own neighbour.
-
-    Args:
-        vectors: (N, D) rows of length 1.
-        pool: (n,) ascending positions of the rows that may be neighbours.
-        count: k, neighbours of each row; fewer than n.
-
-    Yields:
-        The rows of the block; (b, k) positions in ``pool``, in no order.
-    """
-    among = vectors[pool]
-    size = max(1, _BLOCK // len(pool))
+    smoothed, among = np.empty_like(vectors), vectors[reference]
+    size = max(1, _BLOCK // len(reference))
     for start in range(0, len(vectors), size):
         block = slice(start, min(start + size, len(vectors)))
         cosines = vectors[block] @ among.T
-        first, last = np.searchsorted(pool, (block.start, block.stop))
-        cosines[pool[first:last] - block.start, np.arange(first, last)] = -np.inf
-        yield block, np.argpartition(cosines, -count, axis=1)[:, -count:]
+        first, last = np.searchsorted(reference, (block.start, block.stop))
+        cosines[reference[first:last] - block.start, np.arange(first, last)] = -np.inf  # none is its own neighbour
+        nearest = np.argpartition(cosines, -neighbours, axis=1)[:, -neighbours:]
+        smoothed[block] = vectors[block] + among[nearest].mean(axis=1)
+    return unit(smoothed)
 
 
 def unit(vectors: Floats) -> NDArray[np.float32]:

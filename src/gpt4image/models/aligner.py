@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any, Literal, Unpack
+from typing import Any, Literal, Unpack, get_args
 
 from torch import Tensor, nn
 
@@ -17,9 +17,8 @@ Head = Literal["linear", "mlp", "mlp-bn"]
 class FeatureTap:
     """Forward pre-hook that keeps the input of a layer while it is open, and does nothing otherwise."""
 
-    def __init__(self) -> None:
-        self.open = False
-        self.features: Tensor | None = None
+    open = False
+    features: Tensor | None = None
 
     def __call__(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         """Keep the first input of the layer."""
@@ -32,7 +31,7 @@ class Aligner(nn.Module):
 
     The pooled feature is the input of the classifier layer, read while the backbone runs: global average pool in a
     CNN, CLS or pooled token after the final norm in a ViT. ``backbone`` keeps its code, weights and state_dict: after
-    training save it alone, or take it back with ``release``. For torch.compile compile the aligner, not its backbone.
+    training save only it, or take it back with ``release``. For torch.compile compile the aligner, not its backbone.
 
     Args:
         backbone: any module from images to logits whose last step is a linear or convolutional classifier.
@@ -78,8 +77,8 @@ class Aligner(nn.Module):
         """
         if getattr(self, "_is_replica", False):
             raise ModelError(
-                "nn.DataParallel would compare the images of each GPU with each other alone: start one process per GPU "
-                "(torchrun --nproc-per-node N), or show one GPU alone (CUDA_VISIBLE_DEVICES=0)."
+                "nn.DataParallel would compare the images of each GPU only with each other: start one process per GPU "
+                "(torchrun --nproc-per-node N), or show only one GPU (CUDA_VISIBLE_DEVICES=0)."
             )
         self._tap.open = True
         try:
@@ -147,20 +146,14 @@ def projection_head(kind: Head, feature_width: int, text_width: int) -> nn.Modul
     Raises:
         ConfigError: an unknown kind.
     """
-    hidden = 2 * text_width
-    match kind:
-        case "linear":
-            return nn.Linear(feature_width, text_width, bias=False)
-        case "mlp":
-            return nn.Sequential(nn.Linear(feature_width, hidden), nn.ReLU(), nn.Linear(hidden, text_width))
-        case "mlp-bn":
-            return nn.Sequential(
-                nn.Linear(feature_width, hidden, bias=False),
-                nn.BatchNorm1d(hidden),
-                nn.ReLU(),
-                nn.Linear(hidden, text_width),
-            )
-    raise ConfigError(f"head {nearest(kind, ('linear', 'mlp', 'mlp-bn'))}")
+    if kind == "linear":
+        return nn.Linear(feature_width, text_width, bias=False)
+    if kind not in get_args(Head):
+        raise ConfigError(f"head {nearest(kind, get_args(Head))}")
+    hidden, with_norm = 2 * text_width, kind == "mlp-bn"
+    norm = [nn.BatchNorm1d(hidden)] if with_norm else []
+    first = nn.Linear(feature_width, hidden, bias=not with_norm)
+    return nn.Sequential(first, *norm, nn.ReLU(), nn.Linear(hidden, text_width))
 
 
 def _start_as_in_the_paper(head: nn.Module) -> None:
@@ -181,10 +174,8 @@ def _feature_width(backbone: nn.Module, classifier: str) -> int:
         raise ModelError(
             f"{type(backbone).__name__} has no layer {classifier!r}; layers of that kind are {first_few(close)}."
         ) from None
-    if isinstance(layer, nn.Linear):
-        return layer.in_features
-    if isinstance(layer, nn.Conv2d):
-        return layer.in_channels
+    if isinstance(layer, nn.Linear | nn.Conv2d):
+        return layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
     raise ModelError(
         f"The classifier layer {classifier!r} is a {type(layer).__name__}: an nn.Linear or nn.Conv2d is needed."
     )

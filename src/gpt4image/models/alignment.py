@@ -1,21 +1,16 @@
-"""The alignment loss of a run: a loss of module ``align`` with its options, over all processes that share the batch."""
+"""The alignment loss of a run, one of ``alignment_losses`` with its options, over all processes of a batch."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal, TypedDict, get_args
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
 
-from gpt4image.base.errors import ConfigError, nearest
-from gpt4image.config.learning import WITH_NEGATIVES
+from gpt4image.config.alignment import TEMPERATURES, SameClass, check_alignment
 from gpt4image.models.alignment_losses import LOSSES
 from gpt4image.parallel import processes
-
-SameClass = Literal["negative", "masked"]
-PAPER_LOSSES = ("infonce", "infonce-one-way", "cosine")
-TEMPERATURES = (0.01, 1.0)  # between which one is learned, as CLIP does
 
 
 class AlignmentOptions(TypedDict, total=False):
@@ -31,10 +26,10 @@ class AlignmentOptions(TypedDict, total=False):
 
 
 class Alignment(nn.Module):
-    """A loss of ``align.LOSSES`` with its options and what it learns.
+    """A loss of ``LOSSES`` with its options and what it learns.
 
     Args:
-        loss: name in ``align.LOSSES``.
+        loss: name in ``LOSSES``.
         temperature: of the losses with negatives.
         learn_temperature: learn it, as the parameter ``log_scale`` = log(1 / temperature), within TEMPERATURES (CLIP,
             arXiv 2103.00020, section 2.5); siglip learns its ``bias`` too.
@@ -44,7 +39,7 @@ class Alignment(nn.Module):
             paper), or ``masked``, neither negative nor positive.
         paper_compat: compute what the official code of the paper does, for reproduction: text targets stay as they are
             where images are mixed; texts of one image are negatives of each other; over W processes the gradient of
-            infonce is 1 / W of what it should be, and the other losses see the rows of one process alone.
+            infonce is 1 / W of what it should be, and the other losses see only the rows of one process.
 
     Raises:
         ConfigError: an unknown loss or policy, or options that exclude each other.
@@ -64,28 +59,15 @@ class Alignment(nn.Module):
         paper_compat: bool = False,
     ) -> None:
         super().__init__()
-        if loss not in LOSSES:
-            raise ConfigError(f"loss {nearest(loss, LOSSES)}")
-        if same_class not in (known := get_args(SameClass)):
-            raise ConfigError(f"same_class {nearest(same_class, known)}")
-        if learn_temperature and loss not in WITH_NEGATIVES:
-            raise ConfigError(f"{loss} has no temperature to learn; these have: {', '.join(WITH_NEGATIVES)}.")
-        if learn_temperature and not TEMPERATURES[0] <= temperature <= TEMPERATURES[1]:
-            raise ConfigError(
-                f"temperature {temperature:g}: one that is learned starts and stays between {TEMPERATURES[0]:g} and "
-                f"{TEMPERATURES[1]:g}; give one of these, or do not learn it."
-            )
-        if paper_compat and (
-            loss not in PAPER_LOSSES or learn_temperature or not normalise or same_class != "negative"
-        ):
-            raise ConfigError(
-                f"paper_compat is the official code of the paper: it has the losses {', '.join(PAPER_LOSSES)} with a "
-                "fixed temperature, cosines, and texts of the same class as negatives; leave it out to use others."
-            )
-        self.loss = loss
-        self.normalise = normalise
-        self.same_class = same_class
-        self.paper_compat = paper_compat
+        check_alignment(
+            loss,
+            temperature,
+            learn_temperature=learn_temperature,
+            normalise=normalise,
+            same_class=same_class,
+            paper_compat=paper_compat,
+        )
+        self.loss, self.normalise, self.same_class, self.paper_compat = loss, normalise, same_class, paper_compat
         self._temperature = temperature
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature))) if learn_temperature else None
         self.bias = nn.Parameter(torch.tensor(bias)) if learn_temperature and loss == "siglip" else bias
@@ -116,7 +98,9 @@ class Alignment(nn.Module):
         if labels is not None and self.same_class == "masked":
             alike = (labels[:, None] == labels) & (labels >= 0)
             exclude = alike if exclude is None else exclude | alike
-        self._keep_temperature_in_range()
+        if self.log_scale is not None:
+            with torch.no_grad():
+                self.log_scale.clamp_(-math.log(TEMPERATURES[1]), -math.log(TEMPERATURES[0]))
         return LOSSES[self.loss](
             image_emb,
             text_emb,
@@ -131,17 +115,12 @@ class Alignment(nn.Module):
     def _of_the_paper(self, image_emb: Tensor, text_emb: Tensor, described: Tensor | None) -> Tensor:
         """Return what the official code computes, with its gradient over several processes."""
         if self.loss == "infonce":
-            # Its gathered rows keep the gradient of the local ones alone, which is then averaged over the processes.
+            # Its gathered rows keep only the gradient of the local ones, which is then averaged over the processes.
             fixed = image_emb.detach()
             image_emb = processes.gather(fixed + (image_emb - fixed) / processes.count())
             text_emb = processes.gather(text_emb)
             described = None if described is None else processes.gather(described)
         return LOSSES[self.loss](image_emb, text_emb, described=described, temperature=self.temperature)
-
-    @torch.no_grad()
-    def _keep_temperature_in_range(self) -> None:
-        if self.log_scale is not None:
-            self.log_scale.clamp_(-math.log(TEMPERATURES[1]), -math.log(TEMPERATURES[0]))
 
 
 def _same_text(ids: Tensor) -> Tensor:

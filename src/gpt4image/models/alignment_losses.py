@@ -29,13 +29,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypedDict, Unpack
+from typing import TypedDict, Unpack, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from gpt4image.base.errors import ConfigError
+from gpt4image.config.alignment import LossName
 
 AlignmentLoss = Callable[..., Tensor]
 
@@ -65,11 +66,12 @@ def info_nce(image_emb: Tensor, text_emb: Tensor, **options: Unpack[Options]) ->
     Returns a scalar in [0, log B + 2 / temperature]. Arguments and errors: see the module.
     """
     pairs = _pairs(image_emb, text_emb, **options)
-    return _both_ways(pairs.logits(), pairs.weights)
+    logits = pairs.logits()
+    return (_cross_entropy(logits, pairs.weights, dim=1) + _cross_entropy(logits, pairs.weights, dim=0)) / 2
 
 
 def info_nce_one_way(image_emb: Tensor, text_emb: Tensor, **options: Unpack[Options]) -> Tensor:
-    """InfoNCE from image to text alone: each image finds its text among the texts.
+    """InfoNCE only from image to text: each image finds its text among the texts.
 
     ``ctr`` in the official code of GPT4Image (arXiv 2306.00693); InfoNCE is equation 4 of arXiv 1807.03748::
 
@@ -82,7 +84,7 @@ def info_nce_one_way(image_emb: Tensor, text_emb: Tensor, **options: Unpack[Opti
 
 
 def siglip(image_emb: Tensor, text_emb: Tensor, **options: Unpack[Options]) -> Tensor:
-    """Sigmoid loss: each pair on its own is told to be right or wrong.
+    """Sigmoid loss: each pair on its own is classified as right or wrong.
 
     SigLIP (arXiv 2303.15343, algorithm 1), which starts with temperature 0.1 and bias -10 and learns both. Its bias is
     about the log odds that a pair is right among the texts of its batches, -log(32768): set it by yours::
@@ -111,16 +113,14 @@ def cosine(image_emb: Tensor, text_emb: Tensor, **options: Unpack[Options]) -> T
 
     Returns a scalar in [0, 4]. Arguments and errors: see the module.
     """
-    pairs = _pairs(image_emb, text_emb, **{**options, "normalise": True})
+    options["normalise"] = True
+    pairs = _pairs(image_emb, text_emb, **options)
     return _weighted_mean(2 - 2 * pairs.scores, pairs.weights)
 
 
-LOSSES: dict[str, AlignmentLoss] = {
-    "infonce": info_nce,
-    "infonce-one-way": info_nce_one_way,
-    "siglip": siglip,
-    "cosine": cosine,
-}
+LOSSES: dict[str, AlignmentLoss] = dict(
+    zip(get_args(LossName), (info_nce, info_nce_one_way, siglip, cosine), strict=True)
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -140,9 +140,9 @@ class _Pairs:
     bias: float | Tensor
 
     def logits(self) -> Tensor:
-        """Return scores / temperature with pairs that are no candidates at the lowest finite number.
+        """Return scores / temperature, and for pairs that are no candidates the lowest finite number.
 
-        Finite, because a row without any candidate would be NaN with -inf, and 0 * NaN is NaN.
+        With -inf, a row without any candidate would be NaN, and 0 * NaN is NaN.
         """
         logits = self.scores / self.temperature
         return logits.masked_fill(~self.candidates, torch.finfo(logits.dtype).min)
@@ -165,9 +165,14 @@ def _pairs(
             f"image_emb is {tuple(image_emb.shape)} and text_emb is {tuple(text_emb.shape)}: both need the shape "
             "(B, D). Is the projection head as wide as the text embeddings (Aligner(..., text_width=D))?"
         )
-    _check_shape("target", target, (size, size))
-    _check_shape("described", described, (size,))
-    _check_shape("exclude", exclude, (size, size))
+    square = (size, size)
+    for name, given, shape in (
+        ("target", target, square),
+        ("described", described, (size,)),
+        ("exclude", exclude, square),
+    ):
+        if given is not None and tuple(given.shape) != shape:
+            raise ConfigError(f"{name} is {tuple(given.shape)}: here it needs the shape {shape}.")
     if not isinstance(temperature, Tensor) and not temperature > 0:
         raise ConfigError(f"temperature = {temperature}: it must be positive; the paper uses 0.2 and 0.05.")
 
@@ -178,26 +183,16 @@ def _pairs(
     else:
         text_emb = text_emb.masked_fill(~described[:, None], 0.0)  # whatever stands there, NaN too, must not leak
     weights = torch.eye(size, dtype=dtype, device=device) if target is None else target.to(dtype)
-    excluded = exclude
     if target is not None and exclude is not None:
-        excluded = _dot((weights > 0).to(dtype), exclude.to(dtype)) > 0
+        exclude = _dot((weights > 0).to(dtype), exclude.to(dtype)) > 0
     weights = weights * described
     candidates = (weights > 0).any(dim=1, keepdim=True) & described
-    if excluded is not None:
-        candidates = candidates & ((weights > 0) | ~excluded)
+    if exclude is not None:
+        candidates = candidates & ((weights > 0) | ~exclude)
     if normalise:
         image_emb, text_emb = F.normalize(image_emb, dim=1), F.normalize(text_emb, dim=1)
-    return _Pairs(
-        scores=_dot(image_emb, text_emb.T),
-        weights=weights,
-        candidates=candidates,
-        temperature=temperature,
-        bias=bias,
-    )
-
-
-def _both_ways(logits: Tensor, weights: Tensor) -> Tensor:
-    return (_cross_entropy(logits, weights, dim=1) + _cross_entropy(logits, weights, dim=0)) / 2
+    scores = _dot(image_emb, text_emb.T)
+    return _Pairs(scores=scores, weights=weights, candidates=candidates, temperature=temperature, bias=bias)
 
 
 def _cross_entropy(logits: Tensor, weights: Tensor, dim: int) -> Tensor:
@@ -212,8 +207,3 @@ def _dot(left: Tensor, right: Tensor) -> Tensor:
     """Return left @ right in their own precision, under autocast too."""
     with torch.autocast(left.device.type, enabled=False):
         return left @ right
-
-
-def _check_shape(name: str, tensor: Tensor | None, shape: tuple[int, ...]) -> None:
-    if tensor is not None and tuple(tensor.shape) != shape:
-        raise ConfigError(f"{name} is {tuple(tensor.shape)}: here it needs the shape {shape}.")

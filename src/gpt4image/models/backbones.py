@@ -69,25 +69,23 @@ def create_backbone(
         classes: K, number of logits.
         image_size: side of the square input, in pixels.
         stem: ``small`` keeps most of the resolution of small images. ResNets get a 3x3 convolution of stride 1 (up to
-            40 pixels, as everyone does for CIFAR; 2 above) and no pooling,
-            ConvNeXts patches of 2 pixels, ViTs and DeiTs patches of image_size // 8 pixels (8 x 8 tokens).
+            40 pixels, as is usual for CIFAR; 2 above) and no pooling, ConvNeXts patches of 2 pixels, ViTs and DeiTs
+            patches of image_size // 8 pixels (8 x 8 tokens).
         init: ``scratch``, ``pretrained`` (timm's weights, a new classifier where they have other classes) or a
             .safetensors file of the same model. The classifier of a file with other classes is left out, and a note
             says so; every other tensor must fit.
-        model_args: further arguments of timm.create_model; they win over those that follow from the options above.
+        model_args: other arguments of timm.create_model; they win over those that follow from the options above.
         drop_path: rate of stochastic depth.
         in_chans: C, channels of the input.
 
     Raises:
         ModelError: the name, stem, arguments, image size or weights cannot be used.
     """
-    _check_name(name)
     require_plain_args(model_args or {}, "--model-args")
     if own := [key for key in ("num_classes", "in_chans") if key in (model_args or {})]:
         raise ModelError(f"--model-args may not hold {first_few(own)}: they follow from the data.")
     args = {"num_classes": classes, "in_chans": in_chans, **_size_args(name, image_size, stem)}
-    if drop_path > 0:
-        args["drop_path_rate"] = drop_path
+    args |= {"drop_path_rate": drop_path} if drop_path > 0 else {}
     module = _build(name, {**args, **(model_args or {})}, pretrained=init == "pretrained")
     notes: tuple[str, ...] = ()
     new_layers: tuple[str, ...] = ()
@@ -117,10 +115,9 @@ def in_timm(
     Raises:
         ModelError: the name is unknown, or no small stem is known for the model.
     """
-    _check_name(name)
     require_plain_args(model_args or {}, "--model-args")
-    architecture = name.partition(".")[0]
     args = {**_size_args(name, image_size, stem), **(model_args or {})}
+    architecture = name.partition(".")[0]
     if not _is_small_stem_resnet(name, stem):
         return architecture, args
     return small_stem.NAME, {"base": architecture, "stride": _small_stem_stride(image_size), **args}
@@ -135,7 +132,7 @@ def has_small_stem(name: str) -> bool:
 def has_batch_norm(name: str) -> bool:
     """Whether a timm model normalises over batches. Raises ModelError for an unknown name."""
     _check_name(name)
-    with torch.device("meta"):  # structure alone: no memory, no initialisation
+    with torch.device("meta"):  # only the structure: no memory, no initialisation
         module = timm.create_model(name, pretrained=False)
     return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules())
 
@@ -173,7 +170,7 @@ def compiler_missing(device: torch.device) -> str:
 
 
 def checkpoint_activations(module: nn.Module, name: str) -> None:
-    """Let a timm model keep the input of each block alone, and compute the rest again in the backward pass.
+    """Let a timm model keep only the input of each block, and compute the rest again in the backward pass.
 
     Chen et al. 2016, arXiv 1604.06174.
 
@@ -242,17 +239,10 @@ def classifier_names(backbone: nn.Module) -> tuple[str, ...]:
 
 
 def require_plain_args(args: Mapping[str, Any], where: str) -> None:
-    """Check arguments of timm.create_model: they may come from a file of somebody else.
+    """Check arguments of timm.create_model, which may come from a file of somebody else; messages say ``where``.
 
-    Numbers, words and lists of them are allowed, None too. Weights come from --init or from the file beside the
-    arguments, so that nothing that names a place to read them from is.
-
-    Args:
-        args: by name.
-        where: what holds them, for messages.
-
-    Raises:
-        ModelError: an argument that is not allowed, or a value of another kind.
+    Allowed are numbers, words, lists of them, and None, but nothing that names a place to read weights from: weights
+    come from --init or from the file beside the arguments. Raises ModelError.
     """
     if sources := [key for key in args if _WEIGHT_SOURCE.fullmatch(key)]:
         raise ModelError(
@@ -281,7 +271,7 @@ def require_backed(name: str, args: Mapping[str, Any], weights: Mapping[str, Ten
         name: an architecture of timm.
         args: its arguments.
         weights: what it is to hold.
-        facts: further arguments of timm.create_model, which no message shows.
+        facts: other arguments of timm.create_model, which no message shows.
 
     Raises:
         ModelError: it is more than four times as large (weights may be floats of 8 bits), or cannot be built.
@@ -327,7 +317,8 @@ def _small_stem_stride(image_size: int) -> int:
 
 
 def _size_args(name: str, image_size: int, stem: Stem) -> dict[str, Any]:
-    """Return the arguments of timm.create_model that fit a model to its image size and stem."""
+    """Return the arguments of timm.create_model that fit a model to its image size and stem. Raises ModelError."""
+    _check_name(name)
     family = _family(name)
     args: dict[str, Any] = {}
     config = get_pretrained_cfg(name)
@@ -382,12 +373,12 @@ def _check_image_size(module: nn.Module, name: str, in_chans: int, image_size: i
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     if path.suffix != ".safetensors":
         raise ModelError(
-            f"{path}: weights are read from .safetensors files alone, for a pickled checkpoint can run code; convert "
+            f"{path}: weights are read only from .safetensors files, since a pickled checkpoint can run code; convert "
             "it with safetensors.torch.save_file."
         )
+    if not path.is_file():
+        raise ModelError(f"{path}: there is no such file of weights.")
     try:
         return load_file(path)
-    except FileNotFoundError:
-        raise ModelError(f"{path}: there is no such file of weights.") from None
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path} is damaged or no safetensors file: {error}.") from None

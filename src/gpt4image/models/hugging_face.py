@@ -36,26 +36,21 @@ def find_folder(name: str, patterns: Sequence[str]) -> Path:
         LookupError: there is no such folder and the hub does not give it, or the model brings code; the message says
             which.
     """
-    folder = _find(name, patterns)
+    folder = Path(name).expanduser()
+    if not name or not folder.is_dir():
+        if not name or folder.is_absolute() or name.startswith(".") or len(folder.parts) > 2:
+            raise LookupError(f"there is no folder {name!r}; give a folder or a Hugging Face id")
+        from huggingface_hub import snapshot_download
+
+        try:
+            folder = Path(snapshot_download(name, allow_patterns=list(patterns)))
+        except (OSError, ValueError) as error:
+            raise LookupError(
+                f"there is no such folder here and Hugging Face does not give it ({first_line(error)}); check the name "
+                "and the network"
+            ) from error
     _refuse_code(folder)
     return folder
-
-
-def _find(name: str, patterns: Sequence[str]) -> Path:
-    folder = Path(name).expanduser()
-    if name and folder.is_dir():
-        return folder
-    if not name or folder.is_absolute() or name.startswith(".") or len(folder.parts) > 2:
-        raise LookupError(f"there is no folder {name!r}; give a folder or a Hugging Face id")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=list(patterns)))
-    except (OSError, ValueError) as error:
-        raise LookupError(
-            f"there is no such folder here and Hugging Face does not give it ({first_line(error)}); check the name and "
-            "the network"
-        ) from error
 
 
 def _refuse_code(folder: Path) -> None:
@@ -72,6 +67,10 @@ def _refuse_code(folder: Path) -> None:
 
 def _code_named(configuration: Any) -> Iterator[str]:
     """Yield the code that a configuration names, other than classes of the libraries that read it."""
+
+    def is_of_a_library(name: Any) -> bool:
+        return isinstance(name, str) and _CLASS_OF_A_LIBRARY.fullmatch(name) is not None
+
     pending = [configuration]  # and not recursion: a file may be nested deeply
     while pending:
         value = pending.pop()
@@ -81,13 +80,9 @@ def _code_named(configuration: Any) -> Iterator[str]:
                 yield repr(value["auto_map"])
             found = [value[key] for key in _CLASS_KEYS if key in value]
             names = [name for part in found for name in (part.values() if isinstance(part, Mapping) else [part])]
-            yield from (repr(name) for name in names if "." in str(name) and not _is_of_a_library(name))
+            yield from (repr(name) for name in names if "." in str(name) and not is_of_a_library(name))
         elif isinstance(value, list):
             pending.extend(value)
-
-
-def _is_of_a_library(name: Any) -> bool:
-    return isinstance(name, str) and _CLASS_OF_A_LIBRARY.fullmatch(name) is not None
 
 
 @contextlib.contextmanager

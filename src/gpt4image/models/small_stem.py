@@ -1,7 +1,7 @@
 """ResNets of timm with the stem that is usual for CIFAR, as a timm model of its own: `small_stem_resnet`.
 
 timm has no argument for this stem. Importing this file registers the model, so that an exported folder which names it
-is loaded by plain timm; it needs timm and torch alone, and lies in such folders as it is here:
+is loaded by plain timm; it needs only timm and torch, and lies in such folders as it is here:
 
     import small_stem
     model = timm.create_model("local-dir:FOLDER", pretrained=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,14 +18,13 @@ from torch.utils.data import default_collate
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from gpt4image.base.errors import ConfigError, ModelError
-from gpt4image.models.aligner import Aligner, Head
-from gpt4image.models.alignment import AlignmentOptions
+from gpt4image.models.aligner import Aligner
 from gpt4image.own_loop.pairs import IGNORED_LABEL, DescribedImage
 from gpt4image.tasks.classification import soft_cross_entropy
 
 
 class AlignedClassifier(nn.Module):
-    """An image classifier with the alignment loss added while it trains; what is evaluated is the classifier alone.
+    """An image classifier with the alignment loss added while it trains; only the classifier is evaluated.
 
     A checkpoint of the Trainer holds everything, head and learned temperature too, and resumes; ``save_pretrained``
     writes the plain model.
@@ -34,27 +33,15 @@ class AlignedClassifier(nn.Module):
         model: image classifier of transformers, or any module from images to logits.
         text_width: D, width of the text embeddings.
         align_weight: weight of the alignment loss.
-        head: as of ``Aligner``.
-        classifier: as of ``Aligner``.
-        options: as of ``Aligner``: the loss, its temperature and so on.
+        options: of ``Aligner``: ``head``, ``classifier``, ``loss``, ``temperature`` and so on.
 
     Raises:
-        ModelError: the classifier layer is not found.
-        ConfigError: options that ``Aligner`` refuses.
+        ModelError, ConfigError: as ``Aligner``.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        text_width: int,
-        *,
-        align_weight: float = 1.0,
-        head: Head = "linear",
-        classifier: str | None = None,
-        **options: Unpack[AlignmentOptions],
-    ) -> None:
+    def __init__(self, model: nn.Module, text_width: int, *, align_weight: float = 1.0, **options: Any) -> None:
         super().__init__()
-        self.aligner = Aligner(model, text_width, head=head, classifier=classifier, **options)
+        self.aligner = Aligner(model, text_width, **options)
         self.align_weight = align_weight
 
     @property
@@ -75,7 +62,7 @@ class AlignedClassifier(nn.Module):
         Args:
             pixel_values: (B, C, H, W) images.
             labels: (B,) int64 classes, IGNORED_LABEL where there is none.
-            text: (B, D) text of each image; read in training mode alone.
+            text: (B, D) text of each image; read only in training mode.
             described: (B,) bool, which texts exist.
             text_ids: (B,) int64, texts that share a number are equal.
 
@@ -84,9 +71,8 @@ class AlignedClassifier(nn.Module):
         """
         output, image_emb = self.aligner(pixel_values)
         logits = getattr(output, "logits", output)
-        aligned_to = text if self.training else None
         if labels is None:
-            if aligned_to is not None:
+            if self.training and text is not None:
                 raise ConfigError(
                     "A batch to train on has texts but no labels, as with label_smoothing_factor or compute_loss_func "
                     "of the Trainer, whose loss would leave the texts out; do without these."
@@ -98,18 +84,14 @@ class AlignedClassifier(nn.Module):
         else:
             total = F.cross_entropy(logits, labels, ignore_index=IGNORED_LABEL, reduction="sum")
             loss = total / known.sum().clamp(min=1)
-        if aligned_to is not None:
+        if self.training and text is not None:
             loss = loss + self.align_weight * self.aligner.alignment_loss(
-                image_emb, aligned_to, described=described, text_ids=text_ids, labels=labels
+                image_emb, text, described=described, text_ids=text_ids, labels=labels
             )
         return ImageClassifierOutput(loss=loss, logits=logits)
 
     def save_pretrained(self, folder: str | Path, **options: Any) -> None:
-        """Write the plain model, as its own ``save_pretrained`` does.
-
-        Raises:
-            ModelError: it is no model of transformers.
-        """
+        """Write the plain model, as its own ``save_pretrained`` does. Raises ModelError: it has none."""
         plain: Any = self.aligner.backbone
         if not hasattr(plain, "save_pretrained"):
             raise ModelError(f"{type(plain).__name__} has no save_pretrained; save model.release().state_dict().")
@@ -122,11 +104,5 @@ class AlignedClassifier(nn.Module):
 
 def collate_described(items: Sequence[DescribedImage]) -> dict[str, Tensor]:
     """Return a batch of ``DescribedImages`` or ``WithTexts`` under the names of ``AlignedClassifier.forward``."""
-    batch = default_collate(list(items))
-    return {
-        "pixel_values": batch.image,
-        "labels": batch.label,
-        "text": batch.text,
-        "described": batch.described,
-        "text_ids": batch.text_id,
-    }
+    names = ("pixel_values", "labels", "text", "described", "text_ids")
+    return dict(zip(names, default_collate(list(items)), strict=True))

@@ -38,7 +38,8 @@ class DescribedImage(NamedTuple):
 
     Attributes:
         image: what ``transform`` makes of the picture; an RGB PIL image without one.
-        label: position in ``classes``; IGNORED_LABEL where there is none.
+        label: position in ``classes``; IGNORED_LABEL where there is none. Of several classes per image a (K,) int8
+            tensor: 1 present, 0 absent, -1 not known.
         text: (D,) float32, mean embedding of the descriptions at unit length; zeros where there is none.
         described: whether there is a description.
         text_id: identity of the text, as ``text_ids`` of the loss; negative where there is none.
@@ -76,9 +77,7 @@ class WithTexts(Dataset[DescribedImage]):
         size = len(dataset)  # pyright: ignore[reportArgumentType]
         if len(keys) != size:
             raise DataError(f"{len(keys)} keys for {size} images: give one for each, in the order of the data set.")
-        self.dataset = dataset
-        self.texts = texts
-        self.keys = keys
+        self.dataset, self.texts, self.keys = dataset, texts, keys
         self.text_width = texts.width
         self.coverage = texts.coverage(keys)
 
@@ -93,13 +92,13 @@ class WithTexts(Dataset[DescribedImage]):
 
 
 class DescribedImages(Dataset[DescribedImage]):
-    """An image set joined to its text embeddings by content: names and order of the files do not matter.
+    """A dataset joined to its text embeddings by content: names and order of the files do not matter.
 
-    The table stays a memory map, in worker processes too. A picture that cannot be decoded costs a warning that names
-    it, and is a white one without label and description: it takes part in no loss.
+    The table stays a memory map, in worker processes too. A picture that cannot be decoded gives a warning that names
+    it, and a white picture without label and description, which takes part in no loss.
 
     Args:
-        data: SPEC string (as ``gpt4image train --data``; splits that the set lacks are cut as there), or an ImageSet.
+        data: SPEC as ``gpt4image train --data`` takes it (missing splits are cut as there), or an ImageSet.
         embeddings: folder of the embedding table written by ``gpt4image encode``, or the open table.
         split: train, val or test; None for all images.
         transform: from an RGB PIL image to what the model takes, e.g. of torchvision.transforms.
@@ -110,7 +109,7 @@ class DescribedImages(Dataset[DescribedImage]):
         coverage: which images have a description.
 
     Raises:
-        ConfigError, DataError: the image set cannot be loaded, or the split is unknown or empty.
+        ConfigError, DataError: the dataset cannot be loaded, or the split is unknown or empty.
         TableError: there is no table, or it describes none of the images to train on.
     """
 
@@ -122,17 +121,24 @@ class DescribedImages(Dataset[DescribedImage]):
         split: str | None = "train",
         transform: Callable[[Image.Image], Any] | None = None,
     ) -> None:
-        whole = _load(data) if isinstance(data, str) else data
-        self.image_set = whole if split is None else _select(whole, split)
+        if isinstance(data, str):
+            own = DataOptions(data=data)  # the defaults of `gpt4image train`, so that both train on the same images
+            data = load_with_splits(data, val_fraction=own.val_fraction, test_fraction=own.test_fraction)
+        self.image_set = data
+        if split is not None:
+            indices, there = data.indices(split), np.unique(data.splits).tolist()
+            if not len(indices):
+                raise DataError(f"{data.spec} has no images in the split asked for: {nearest(split, there)}")
+            self.image_set = data.select(indices)
         self.texts = Texts(embeddings)
         self.transform = transform
         self.classes = self.image_set.classes
         self.text_width = self.texts.width
         table, part = self.texts.table, self.image_set
-        self.coverage = coverage(table, part.keys, part.digests, among=whole.digests)
+        self.coverage = coverage(table, part.keys, part.digests, among=data.digests)
         if not self.coverage.described and split in ("train", None):
             raise TableError(
-                f"None of the {len(self)} images of {whole.spec} has an embedding in {table.path}: the table was "
+                f"None of the {len(self)} images of {data.spec} has an embedding in {table.path}: the table was "
                 "made from descriptions of other images. Run `gpt4image descriptions check` on the store it came from."
             )
 
@@ -143,28 +149,15 @@ class DescribedImages(Dataset[DescribedImage]):
     def __getitem__(self, index: int) -> DescribedImage:
         """Return one image with its label and text."""
         text = self.texts[self.image_set.digests[index]]
-        label = int(self.image_set.labels[index])
+        label = np.array(self.image_set.labels[index])
         try:
             image = decode(self.image_set.read(index))
         except (OSError, DecodeError) as error:
             warnings.warn(f"{self.image_set.keys[index]}: {error}; it is left out of the losses.", stacklevel=2)
-            image, label = Image.new("RGB", BLANK_SIZE, "white"), NO_LABEL
+            image, label = Image.new("RGB", BLANK_SIZE, "white"), np.full_like(label, NO_LABEL)
             text = Text(torch.zeros(self.text_width), described=False, text_id=NO_TEXT)
         return DescribedImage(
             image if self.transform is None else self.transform(image),
-            IGNORED_LABEL if label == NO_LABEL else label,
+            torch.from_numpy(label) if label.ndim else IGNORED_LABEL if label == NO_LABEL else int(label),
             *text,
         )
-
-
-def _load(spec: str) -> ImageSet:
-    options = DataOptions(data=spec)  # the defaults of `gpt4image train`, so that both train on the same images
-    return load_with_splits(spec, val_fraction=options.val_fraction, test_fraction=options.test_fraction)
-
-
-def _select(image_set: ImageSet, split: str) -> ImageSet:
-    indices = image_set.indices(split)
-    if not len(indices):
-        there = np.unique(image_set.splits).tolist()
-        raise DataError(f"{image_set.spec} has no images in the split asked for: {nearest(split, there)}")
-    return image_set.select(indices)

@@ -12,7 +12,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -48,10 +48,10 @@ class Coverage:
     """How well images and an embedding table fit together.
 
     Attributes:
-        images: images of the set.
-        described: those that have an embedding.
+        images: number of images of the dataset.
+        described: number of those that have an embedding.
         missing: keys of those that have none.
-        unused: images of the table that are not in the set.
+        unused: number of images of the table that are not in the dataset.
     """
 
     images: int
@@ -61,7 +61,7 @@ class Coverage:
 
     def __str__(self) -> str:
         """Return one line for people."""
-        return f"{self.described} of {self.images} images described; {self.unused} further images in the table"
+        return f"{self.described} of {self.images} images described; {self.unused} other images in the table"
 
 
 class Texts:
@@ -70,18 +70,13 @@ class Texts:
     A key of 64 hexadecimal digits is the sha256 of an image's bytes, as in every table that ``gpt4image encode``
     writes (``file_digests`` gives those of files). Any other key is a name, as ``from_csv`` and ``encoded`` take them.
 
-    Args:
-        table: folder of an embedding table, or the open table.
-
     Attributes:
         table: the open table.
         width: D, width of an embedding.
-
-    Raises:
-        TableError: there is no table.
     """
 
     def __init__(self, table: str | Path | EmbeddingTable) -> None:
+        """Open an embedding table, by its folder. Raises TableError: there is none."""
         self.table = table if isinstance(table, EmbeddingTable) else EmbeddingTable.open(table)
         self.width = self.table.width
 
@@ -93,20 +88,17 @@ class Texts:
         key: str = "key",
         text: str = "description",
         table: str | Path | None = None,
-        encoder: str = "minilm",
-        device: str = "auto",
+        **options: Any,
     ) -> Self:
-        """Encode the descriptions in a CSV file, once: see ``encoded``.
+        """Encode the descriptions in a CSV file, once: see ``encoded``, also for the options that are not named here.
 
-        Rows that cannot be used (no key, no text, too many cells) are left out with a warning that names them.
+        Rows without a key or text, or with too many cells, are left out with a warning that names them.
 
         Args:
             path: CSV file: UTF-8, commas, names of the columns in its first line. Several rows may share a key.
             key: column of the keys.
             text: column of the descriptions.
-            table: as of ``encoded``; by default beside the file, ``captions.emb`` for ``captions.csv``.
-            encoder: as of ``encoded``.
-            device: as of ``encoded``.
+            table: by default beside the file, ``captions.emb`` for ``captions.csv``.
 
         Raises:
             DataError: the file cannot be read, lacks a column, or has no row that can be used.
@@ -117,35 +109,28 @@ class Texts:
         if not path.is_file():
             raise DataError(f"{path}: there is no such file; give a CSV file with the columns {key!r} and {text!r}.")
         good: list[tuple[str, str]] = []
-        bad: list[SetAside] = []
+        bad: list[str] = []
         for row in read_csv(path, {"key": key, "description": text}):
             if isinstance(row, SetAside):
-                bad.append(row)
+                bad.append(f"{row.name}: {row.reason}")
             elif row.key is None:
-                bad.append(SetAside(name=row.where, reason=f"no {key}"))
+                bad.append(f"{row.where}: no {key}")
             else:
                 good.append((row.key, row.description))
         if not good:
             raise DataError(f"{path}: no row has both a {key!r} and a {text!r}; look at its first lines.")
         if bad:
-            reasons = first_few(f"{row.name}: {row.reason}" for row in bad)
-            warnings.warn(f"{len(bad)} rows are left out: {reasons}.", stacklevel=2)
-        return cls.encoded(good, table or path.with_suffix(".emb"), encoder=encoder, device=device)
+            warnings.warn(f"{len(bad)} rows are left out: {first_few(bad)}.", stacklevel=2)
+        return cls.encoded(good, table or path.with_suffix(".emb"), **options)
 
     @classmethod
     def encoded(
-        cls,
-        texts: Iterable[tuple[str, str]],
-        table: str | Path,
-        *,
-        encoder: str = "minilm",
-        device: str = "auto",
+        cls, texts: Iterable[tuple[str, str]], table: str | Path, *, encoder: str = "minilm", device: str = "auto"
     ) -> Self:
         """Encode descriptions into a table on disk, once: the next time only new texts are encoded.
 
         Args:
-            texts: pairs of a key and a description, as ``captions.items()`` gives them; a key may come again. What is
-                no text, or an empty one, is left out with a warning that names it.
+            texts: pairs of a key and a description; a key may come again. An empty text is left out with a warning.
             table: folder of the embedding table. It is brought up to date and then holds exactly these texts.
             encoder: SPEC of the text encoder, as ``gpt4image encode --encoder``.
             device: auto, cpu, cuda or mps.
@@ -157,9 +142,8 @@ class Texts:
         """
         from gpt4image.parallel import processes
 
-        given = list(dict.fromkeys((key, text) for key, text in texts))
         pairs, empty = [], []
-        for key, text in given:
+        for key, text in dict.fromkeys((key, text) for key, text in texts):
             if isinstance(text, str) and text.strip():
                 pairs.append((_digest_of(key), text))
             else:
@@ -179,11 +163,7 @@ class Texts:
         return Text(torch.from_numpy(vectors[0]), bool(described[0]), int(rows.min()) if len(rows) else NO_TEXT)
 
     def coverage(self, keys: Sequence[str]) -> Coverage:
-        """Return which of these images have a description, and how many of the table are not among them.
-
-        Raises:
-            TableError: none has; the keys are probably written in another way.
-        """
+        """Return which of these images have a description. Raises TableError: none has."""
         digests = [_digest_of(key) for key in keys]
         found = coverage(self.table, keys, digests, among=digests)
         if not found.described:
@@ -193,24 +173,13 @@ class Texts:
             )
         return found
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __reduce__(self) -> tuple[Any, ...]:
         """Send the path of the table to worker processes, for a pickled memory map is a copy of its file."""
-        return {"table": self.table.path}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Open the table again."""
-        self.__init__(state["table"])
+        return type(self), (self.table.path,)
 
 
 def coverage(table: EmbeddingTable, keys: Sequence[str], digests: Sequence[str], *, among: Sequence[str]) -> Coverage:
-    """Return how n images and a table fit together.
-
-    Args:
-        table: the table.
-        keys: names of the images, n of them.
-        digests: what they are found by, n as well.
-        among: digests of the whole set that they belong to; what is in none of it counts as unused.
-    """
+    """Return how images and a table fit together; the table's images that are not ``among`` the digests are unused."""
     described = TextTargets.of(table, digests).described
     used = TextTargets.of(table, list(dict.fromkeys(among))).described
     return Coverage(
@@ -230,24 +199,17 @@ def _digest_of(key: str) -> str:
 
 def _encode(pairs: Sequence[tuple[str, str]], table: Path, encoder: str, device: str) -> None:
     """Bring the table up to date through a store that is needed no longer than that."""
-    from gpt4image.artifacts.store import DescriptionStore
+    from gpt4image.artifacts.prompts import find_prompt
+    from gpt4image.artifacts.store import Description, DescriptionStore
     from gpt4image.config import EncodeConfig
     from gpt4image.encoding.encode import encode
 
+    of_all: dict[str, Any] = {"prompt": find_prompt("imported"), "describer": {"name": "imported"}}
+    seen, now = Counter[str](), time.time()
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "texts.db"
         with DescriptionStore(store, write=True) as writer:
-            writer.add(_descriptions(pairs))
+            for digest, text in pairs:
+                writer.add([Description(digest=digest, sample=seen[digest], text=text, created=now, **of_all)])
+                seen[digest] += 1
         encode(EncodeConfig(store=store, out=table, encoder=encoder, device=device))
-
-
-def _descriptions(pairs: Sequence[tuple[str, str]]) -> Iterator[Any]:
-    from gpt4image.artifacts.store import Description
-    from gpt4image.describing.prompts import find_prompt
-
-    prompt, seen, now = find_prompt("imported"), Counter[str](), time.time()
-    for digest, text in pairs:
-        yield Description(
-            digest=digest, prompt=prompt, describer={"name": "imported"}, sample=seen[digest], text=text, created=now
-        )
-        seen[digest] += 1

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Unpack
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -60,18 +60,16 @@ class Targets(NamedTuple):
 class AlignedTask(ClassificationTask):
     """timm's classification task, with the alignment loss added where a batch has texts.
 
-    The script trains, averages, resumes and evaluates as ever. What it saves as the model is the backbone alone; the
+    The script trains, averages, resumes and evaluates as ever. What it saves as the model is only the backbone; the
     projection head and what the loss learns are in the task's own part of a checkpoint.
 
     Args:
         model: the backbone.
-        args: further arguments of ``timm.task.ClassificationTask``.
+        args, kwargs: other arguments of ``timm.task.ClassificationTask``: the criterion, the device, ...
         text_width: D, width of the text embeddings.
         align_weight: weight of the alignment loss.
-        head: as of ``Aligner``.
-        classifier: as of ``Aligner``.
+        head, classifier: as of ``Aligner``.
         alignment: options of the loss: arguments of ``Alignment``.
-        kwargs: further arguments of ``timm.task.ClassificationTask``: the criterion, the device, ...
 
     Raises:
         ModelError: this timm's tasks have no state of their own yet, or the classifier layer is not found.
@@ -99,7 +97,7 @@ class AlignedTask(ClassificationTask):
         self.align_weight = align_weight
 
     def forward(self, input: Tensor, target: Tensor | Targets) -> dict[str, Tensor]:
-        """Return the loss, its parts and the logits; labels without texts give the loss of the labels alone."""
+        """Return the loss, its parts and the logits; labels without texts give only the loss of the labels."""
         logits, image_emb = self.trainable_module(input)
         if not isinstance(target, Targets):
             return {"loss": self.criterion(logits, target), "output": logits}
@@ -117,7 +115,7 @@ class AlignedTask(ClassificationTask):
 
     def compile(self, backend: str = "inductor", mode: str | None = None, **compile_kwargs: Any) -> nn.Module:
         """Compile the aligner for training, and the backbone for evaluation."""
-        options = {"backend": backend, "mode": mode, **compile_kwargs}
+        options: dict[str, Any] = {"backend": backend, "mode": mode, **compile_kwargs}
         backbone = unwrap_model(self.trainable_module).backbone
         self.eval_model: Any = torch.compile(backbone, **options)
         self.trainable_module: Any = torch.compile(self.trainable_module, **options)
@@ -139,10 +137,7 @@ class AlignedTask(ClassificationTask):
 
     def get_task_state(self, module: nn.Module | None = None, ema: bool = False) -> dict[str, Any]:
         """Return what a checkpoint holds beside the backbone."""
-        module = self.get_trainable_module(ema=ema) if module is None else module
-        if module is None:
-            return {}
-        return {name: part.state_dict() for name, part in _own_parts(module).items()}
+        return {name: part.state_dict() for name, part in self._own_parts(module, ema).items()}
 
     def load_task_state(
         self,
@@ -152,25 +147,18 @@ class AlignedTask(ClassificationTask):
         ema: bool = False,
     ) -> None:
         """Load what ``get_task_state`` gave; a checkpoint of a run without alignment has none, which is no mistake."""
-        module = self.get_trainable_module(ema=ema) if module is None else module
-        if module is not None:
-            for name, part in (state or {}).items():
-                _own_parts(module)[name].load_state_dict(part, strict=strict)
+        parts = self._own_parts(module, ema)
+        for name in parts.keys() & (state or {}).keys():
+            parts[name].load_state_dict((state or {})[name], strict=strict)
+
+    def _own_parts(self, module: nn.Module | None, ema: bool) -> dict[str, nn.Module]:
+        """Return the parts of an aligner, however wrapped, that are not its backbone."""
+        aligner: Any = unwrap_model(self.get_trainable_module(ema=ema) if module is None else module)
+        return {} if aligner is None else {"head": aligner.head, "alignment": aligner.alignment}
 
 
 class _TimmAligner(Aligner):
     """An aligner that tells timm's optimiser factory what its backbone says of layers."""
-
-    def __init__(
-        self,
-        backbone: nn.Module,
-        text_width: int,
-        *,
-        head: Head,
-        classifier: str | None,
-        **options: Unpack[AlignmentOptions],
-    ) -> None:
-        super().__init__(backbone, text_width, head=head, classifier=classifier, **options)
 
     def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
         """Return a function from the name of a parameter to its layer; head and loss belong to the last one."""
@@ -197,12 +185,11 @@ def create_loader_with_texts(
     Args:
         texts: the texts.
         dataset: as ``timm.data.create_dataset`` returns it for files in folders, or its AugMixDataset.
-        args: further arguments of ``timm.data.create_loader``.
+        args, kwargs: other arguments of ``timm.data.create_loader``.
         keys: what ``texts`` know the images by, in the order of the data set; by default the digests of their files.
         is_training: whether it is a training set.
         collate_fn: timm's mixup and CutMix, or None; texts are mixed as the images are.
         use_prefetcher: must be True, the default of the script.
-        kwargs: further arguments of ``timm.data.create_loader``.
 
     Raises:
         ConfigError: no prefetcher, or mixup of mode "half".
@@ -224,7 +211,7 @@ def create_loader_with_texts(
     _logger.info("%s", texts.coverage(keys))
     inner.reader, inner.target_transform = _NumberedReader(inner), None
     lookup = _Lookup(texts, keys)
-    collate = _Collate(lookup) if collate_fn is None else _CollateMixed(collate_fn, lookup)
+    collate = lookup.collate if collate_fn is None else _CollateMixed(collate_fn, lookup)
     return create_loader(dataset, *args, is_training=True, collate_fn=collate, use_prefetcher=True, **kwargs)
 
 
@@ -260,16 +247,10 @@ class _Lookup(NamedTuple):
         text, described, text_id = default_collate(list(found))
         return Targets(torch.tensor(classes), text, described, text_id)
 
-
-class _Collate:
-    """timm's collation of a batch, in which images pass for their own classes, so that it says where each went."""
-
-    def __init__(self, lookup: _Lookup) -> None:
-        self.lookup = lookup
-
-    def __call__(self, batch: Sequence[tuple[Any, tuple[int, int]]]) -> tuple[Tensor, Targets]:
+    def collate(self, batch: Sequence[tuple[Any, tuple[int, int]]]) -> tuple[Tensor, Targets]:
+        """Collate as timm does; images pass for their own classes, so that timm says where each went."""
         images, rows = fast_collate([(image, row) for row, (image, _) in enumerate(batch)])
-        targets = self.lookup.targets(batch)
+        targets = self.targets(batch)
         return images, Targets(*(part[rows] for part in targets[:4]))  # more rows than images with splits of AugMix
 
 
@@ -295,9 +276,3 @@ class _CollateMixed(FastCollateMixup):
         off = self.label_smoothing / self.num_classes
         known = one_hot(targets.classes, self.num_classes, on_value=1.0 - self.label_smoothing + off, off_value=off)
         return images, targets._replace(soft=mixing.float() @ known, mixing=mixing.float())
-
-
-def _own_parts(module: nn.Module) -> dict[str, nn.Module]:
-    """Return the parts of an aligner, however wrapped, that are not its backbone."""
-    aligner = unwrap_model(module)
-    return {"head": aligner.head, "alignment": aligner.alignment}

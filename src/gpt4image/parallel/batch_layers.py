@@ -25,7 +25,7 @@ def see_whole_batch(model: nn.Module, device: torch.device, total: int, rows: ND
     Args:
         model: changed in place.
         device: where it will be.
-        total: images that all processes give to it at each step.
+        total: number of images that all processes give to it at each step.
         rows: (B,) which of them this process gives.
     """
     if processes.count() == 1:
@@ -71,15 +71,14 @@ class SharedBatchNorm(_BatchNorm):
         self.running_mean, self.running_var = layer.running_mean, layer.running_var
         self.num_batches_tracked = layer.num_batches_tracked
         self.training = layer.training
-        extras: Any = layer if isinstance(layer, BatchNormAct2d) else None
-        self.drop: nn.Module = nn.Identity() if extras is None else extras.drop
-        self.act: nn.Module = nn.Identity() if extras is None else extras.act
+        extras: Any = (layer.drop, layer.act) if isinstance(layer, BatchNormAct2d) else ()
+        self.after = nn.Sequential(*extras)
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the input (B, C, ...) normalised over all but its second dimension, in its dtype."""
         use_batch = self.training or self.running_mean is None
         normal = self._by_batch(input) if use_batch else super().forward(input)
-        return self.act(self.drop(normal))
+        return self.after(normal)
 
     def _check_input_dim(self, input: Tensor) -> None:
         """Any number of dimensions will do."""

@@ -22,27 +22,17 @@ PROBE_STEPS = 4
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device called ``name``; auto takes cuda, then mps, then cpu.
-
-    Raises:
-        ConfigError: the device is not there.
-    """
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    """Return the device called ``name``; auto takes cuda, then mps, then cpu. Raises ConfigError: it is not there."""
+    counts = {"cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0}
+    counts |= {"mps": int(torch.backends.mps.is_available()), "cpu": 1}
     if name == "auto":
-        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if available[kind]))
-    try:
+        return torch.device(next(kind for kind, count in counts.items() if count))
+    with contextlib.suppress(RuntimeError):  # no name of a device
         device = torch.device(name)
-        is_there = available.get(device.type, False)
-    except RuntimeError:  # no name of a device
-        device, is_there = None, False
-    if device is None or not is_there or (device.index or 0) >= _count(device.type):
-        there = ", ".join(kind for kind, is_there in available.items() if is_there)
-        raise ConfigError(f"--device {name} is not available here; available: auto, {there}.")
-    return device
-
-
-def _count(kind: str) -> int:
-    return torch.cuda.device_count() if kind == "cuda" else 1
+        if (device.index or 0) < counts.get(device.type, 0):
+            return device
+    there = ", ".join(kind for kind in ("cpu", "cuda", "mps") if counts[kind])
+    raise ConfigError(f"--device {name} is not available here; available: auto, {there}.")
 
 
 def device_name(device: torch.device) -> str:
@@ -62,20 +52,15 @@ def computes_bf16(device_type: str) -> bool:
     """Say whether a device multiplies bfloat16 matrices natively (on CPUs: AVX512-BF16 or AMX)."""
     if device_type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device_type == "cpu":
-        try:
-            flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-        except OSError:
-            return False
-        return "avx512_bf16" in flags or "amx_bf16" in flags
-    return False
+    flags = ""
+    with contextlib.suppress(OSError):
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8") if device_type == "cpu" else ""
+    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
     """Return the autocast context of a precision: bf16, or none for fp32."""
-    if precision == "bf16":
-        return torch.autocast(device.type, dtype=torch.bfloat16)
-    return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
 
 
 def memory_format_of(name: str) -> torch.memory_format:
@@ -91,8 +76,7 @@ def probe(
     Args:
         step: runs one whole step with (precision, memory_format); must leave no trace in what is trained.
         device: where it runs.
-        precision: auto, or the only one allowed.
-        memory_format: auto, or the only one allowed.
+        precision, memory_format: auto, or the only one allowed.
 
     Returns:
         precision, memory format, and seconds per step of each combination tried ("bf16 channels_last": 0.01) that fits

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 
 def count() -> int:
-    """Return the number of processes that were started for this command."""
+    """Number of processes that were started for this command."""
     return int(os.environ["WORLD_SIZE"]) if {"WORLD_SIZE", "RANK"} <= os.environ.keys() else 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import queue
@@ -12,8 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 from gpt4image.base.errors import Gpt4ImageError, RunError
@@ -22,18 +22,8 @@ from gpt4image.base.progress import progress_bar
 Progress = Callable[[int, int, str], None]
 
 
-@dataclass
-class _State:
-    """What a worker process knows between jobs."""
-
-    messages: Any = None
-    number: int = 0
-    failed: Any = None
-    busy: bool = False
-    stopped: bool = False
-
-
-_state = _State()
+_state = SimpleNamespace(messages=None, number=0, failed=None, busy=False, stopped=False)
+"""What a worker process knows between jobs."""
 
 
 def run_jobs(
@@ -50,7 +40,7 @@ def run_jobs(
     Args:
         work: a module-level function; calls ``progress(done, total, note)`` as it goes.
         jobs: picklable arguments; they go to our own processes only.
-        names: what to call each job in the progress bar.
+        names: of the jobs, for the progress bar.
         processes: how many run at once. A process keeps its caches from job to job.
         title: of the bar.
         first: how many of the jobs must have ended before the others begin; without it none waits for another.
@@ -69,12 +59,8 @@ def run_jobs(
     multiprocessing.set_forkserver_preload([work.__module__])
     messages: Any = context.Queue()
     failed, started = context.Event(), context.Value("i", 0)
-    pool = ProcessPoolExecutor(
-        min(processes, len(jobs)),
-        mp_context=context,
-        initializer=_start_worker,
-        initargs=(messages, started, failed),
-    )
+    begin = (messages, started, failed)
+    pool = ProcessPoolExecutor(min(processes, len(jobs)), context, initializer=_start_worker, initargs=begin)
     try:
         numbers, first = range(len(jobs)), len(jobs) if first is None else first
         results: list[Any] = [None] * len(jobs)
@@ -86,15 +72,15 @@ def run_jobs(
                 pending = set(number_of)
                 while pending:
                     done, pending = wait(pending, timeout=0.3, return_when=FIRST_COMPLETED)
-                    for number, part, note in _drain(messages):
-                        share[number] = part
-                        bar.update(task, completed=sum(share), note=f"{names[number]}: {note}")
+                    with contextlib.suppress(queue.Empty):
+                        while True:
+                            number, share[number], note = messages.get_nowait()
+                            bar.update(task, completed=sum(share), note=f"{names[number]}: {note}")
                     for future in done:
                         number = number_of[future]
                         share[number] = 1.0
                         error = future.exception()
                         if error is not None:
-                            pool.shutdown(wait=True, cancel_futures=True)
                             if isinstance(error, Gpt4ImageError):
                                 error.args = (f"{names[number]}: {error}",)
                             raise error
@@ -114,16 +100,6 @@ def run_jobs(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _drain(messages: Any) -> list[tuple[int, float, str]]:
-    latest: dict[int, tuple[int, float, str]] = {}
-    while True:
-        try:
-            message = messages.get_nowait()
-        except queue.Empty:
-            return list(latest.values())
-        latest[message[0]] = message
-
-
 def worker_number() -> int:
     """Return which of the worker processes of ``run_jobs`` this is, from 0; 0 in any other process too."""
     return _state.number
@@ -136,7 +112,7 @@ def _start_worker(messages: Any, started: Any, failed: Any) -> None:
         started.value += 1
     # A worker must not outlive its parent (kill -9 of the parent gives it no other sign).
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    os.setpgid(0, 0)  # Ctrl-C goes to the parent alone, which passes it on once.
+    os.setpgid(0, 0)  # Ctrl-C goes only to the parent, which passes it on once.
     signal.signal(signal.SIGINT, _on_interrupt)
 
 

@@ -103,8 +103,7 @@ def together(work: Callable[[], T], *, first_ahead: bool = False) -> T:
             result = work() if my_turn else result
         except (Gpt4ImageError, OSError) as raised:
             error = raised
-        messages: list[Any] = [None] * count()
-        dist.all_gather_object(messages, None if error is None else str(error))
+        messages = _of_all(None if error is None else str(error))
         if error is not None:
             raise error
         for number, message in enumerate(messages):
@@ -129,25 +128,25 @@ def from_first(value: T) -> T:
 
 def united(items: Iterable[T]) -> tuple[T, ...]:
     """Return the items of all processes, each once, in order of rank."""
-    own = list(items)
-    lists: list[Any] = [own] * count()
-    if count() > 1:
-        dist.all_gather_object(lists, own)
-    return tuple(dict.fromkeys(item for part in lists for item in part))
+    return tuple(dict.fromkeys(item for part in _of_all(list(items)) for item in part))
 
 
 def merged(parts: Mapping[int, T]) -> list[T]:
     """Return the numbered parts of all processes, by ascending number, each number once."""
-    found: list[Any] = [parts]
-    if count() > 1:
-        found = [None] * count()
-        dist.all_gather_object(found, dict(parts))
-    every = {number: part for own in found for number, part in own.items()}
+    every = {number: part for own in _of_all(dict(parts)) for number, part in own.items()}
     return [every[number] for number in sorted(every)]
 
 
+def _of_all(value: T) -> list[T]:
+    """Return the value of each process, in order of rank."""
+    values: list[Any] = [value] * count()
+    if count() > 1:
+        dist.all_gather_object(values, value)
+    return values
+
+
 def any_of(*flags: bool) -> tuple[bool, ...]:
-    """Return of each flag whether it is set in any process."""
+    """Return whether each flag is set in any process."""
     if count() == 1:
         return flags
     found = torch.tensor(flags, dtype=torch.uint8)

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt4image.base.errors import ConfigError, Gpt4ImageError, MissingExtraError, RunError
+from gpt4image.base.errors import ConfigError, Gpt4ImageError, MissingExtraError, RunError, first_line
 
 MOST_TRIES = 3
 SECONDS_TO_STOP = 2.0
@@ -45,13 +45,8 @@ _RAY_SETTINGS = {
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one payload.
-
-    Attributes:
-        number: as ``Workers.send`` returned it.
-        payload: what the work made of it.
-        fault: message of the Gpt4ImageError that the work raised, in place of a payload.
-        lost: every worker that had the payload died.
+    """What became of the payload with a number: what the work made of it, or the message of its Gpt4ImageError
+    (``fault``), or nothing, because every worker that had it died (``lost``).
     """
 
     number: int
@@ -73,18 +68,12 @@ def require_ray() -> None:
 class Cluster:
     """The Ray cluster of this process: one it is connected to already, that of RAY_ADDRESS, or a new one here.
 
-    Attributes:
-        cpus: CPUs of all its machines.
-        gpus: GPUs of all its machines.
+    Raises:
+        MissingExtraError: Ray Data is not installed.
+        RunError: there is no cluster at RAY_ADDRESS.
     """
 
     def __init__(self) -> None:
-        """Connect, or start Ray on this machine.
-
-        Raises:
-            MissingExtraError: Ray Data is not installed.
-            RunError: there is no cluster at RAY_ADDRESS.
-        """
         require_ray()
         import ray
 
@@ -96,17 +85,12 @@ class Cluster:
                 ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
             except (OSError, ValueError, RuntimeError) as error:
                 where = f"there is no Ray cluster at RAY_ADDRESS={address}" if address else "Ray does not start here"
-                raise RunError(f"--engine ray: {where} ({_one_line(error)}).") from None
+                raise RunError(f"--engine ray: {where} ({first_line(error)}).") from None
         resources = ray.cluster_resources()
-        self.cpus = int(resources.get("CPU", 0))
-        self.gpus = int(resources.get("GPU", 0))
+        self.cpus, self.gpus = (int(resources.get(kind, 0)) for kind in ("CPU", "GPU"))
 
     def workers(self, wanted: int | None, *, on_gpu: bool) -> int:
-        """Return how many workers to start: ``wanted``, else as many as there is room for.
-
-        Raises:
-            ConfigError: there is no room for as many as are wanted.
-        """
+        """Return how many workers to start: as many as there is room for without ``wanted``. Raises ConfigError."""
         room, what = (self.gpus, "GPU") if on_gpu else (self.cpus, "CPU")
         if (wanted is not None and wanted > room) or room == 0:
             raise ConfigError(f"--workers {wanted or 1}: each takes a {what}, and the Ray cluster has {room}.")
@@ -146,7 +130,8 @@ class Workers:
     """A number of workers, each with a copy of the same work. For one thread; ``close`` it in the end.
 
     Attributes:
-        room: payloads that keep all workers busy.
+        room: number of payloads that keep all workers busy.
+        pending: number of payloads sent whose result was not received.
     """
 
     def __init__(
@@ -165,8 +150,8 @@ class Workers:
             cluster: where they run.
             make: a function or class that the workers can import.
             arguments: its arguments, sent once to each worker.
-            count: workers.
-            calls: calls that a worker runs at once, each in a thread.
+            count: number of workers.
+            calls: how many calls a worker runs at once, each in a thread.
             gpu: reserve one GPU per worker in place of one CPU.
         """
         import ray
@@ -174,8 +159,7 @@ class Workers:
         self._cluster = cluster
         self._line: Any = ray.remote(num_cpus=0)(_Line).remote()
         self.room = count * (calls + 1)  # one more than runs, so that the next is at hand when a call ends
-        self._sent = 0
-        self._pending = 0
+        self.pending = self._sent = 0
         self._closed = False
         self._results: queue.SimpleQueue[Result | None] = queue.SimpleQueue()
         # Held here: a worker that is started again needs its arguments again.
@@ -187,43 +171,32 @@ class Workers:
     @property
     def has_room(self) -> bool:
         """Whether another payload would find a worker soon."""
-        return self._pending < self.room
-
-    @property
-    def pending(self) -> int:
-        """Payloads sent whose result was not received."""
-        return self._pending
+        return self.pending < self.room
 
     def send(self, payload: bytes) -> int:
         """Send a payload to the next worker that has room and return its number: 0, 1, ..."""
         number = self._sent
         self._line.put.remote((number, payload))
         self._sent += 1
-        self._pending += 1
+        self.pending += 1
         return number
 
     def receive(self) -> Result:
-        """Wait for the next result, in any order.
-
-        Raises:
-            RunError: the cluster failed.
-        """
+        """Wait for the next result, in any order. Raises RunError: the cluster failed."""
         result = self._results.get()
         if result is None:
             self._results.put(None)
             raise self._explain()
-        self._pending -= 1
+        self.pending -= 1
         return result
 
     def received(self) -> Iterator[Result]:
         """Yield the results that have come, without waiting."""
-        while not self._results.empty():
-            result = self._results.get()
-            if result is None:
-                self._results.put(None)
-                return
-            self._pending -= 1
-            yield result
+        with suppress(queue.Empty):
+            while (result := self._results.get_nowait()) is not None:
+                self.pending -= 1
+                yield result
+            self._results.put(None)
 
     def close(self) -> None:
         """End the workers; calls that they still run are given up. ``received`` has what came until then."""
@@ -232,7 +205,7 @@ class Workers:
         if self._closed:
             return
         self._closed = True
-        if self._pending:
+        if self.pending:
             ray.kill(self._line)  # the task that reads it fails, and Ray Data ends its actors
         else:
             self._line.put.remote(None)
@@ -250,7 +223,7 @@ class Workers:
         error = self._pump.exception()
         if isinstance(error, RayTaskError):  # a bug in the work, with its traceback
             return error
-        reason = "it ended the workers" if error is None else _one_line(error)
+        reason = "it ended the workers" if error is None else first_line(error)
         if error is None or isinstance(error, RayError):
             return RunError(f"The Ray cluster failed: {reason}. Give the same command again to go on.")
         return error
@@ -323,9 +296,7 @@ class _Worker:
     """What runs in an actor of Ray Data: takes a table of one payload, returns a table of one result."""
 
     def __init__(self, line: Any, arguments: Any) -> None:
-        self._line = line
-        self._arguments = arguments
-        self._lock = threading.Lock()
+        self._line, self._arguments, self._lock = line, arguments, threading.Lock()
         self._work: Work | None = None
 
     def __call__(self, table: Any) -> Any:
@@ -334,27 +305,22 @@ class _Worker:
 
         (row,) = table.to_pylist()
         number: int = row["number"]
-        tries: int = ray.get(self._line.begin.remote(number))
-        if tries > MOST_TRIES:
-            result = Result(number, lost=True)
-        else:
-            result = self._call(number, row["payload"])
+        result = Result(number, lost=True)
+        tries: Any = ray.get(self._line.begin.remote(number))
+        if tries <= MOST_TRIES:
+            try:
+                result = Result(number, self._made()(row["payload"]))
+            except Gpt4ImageError as error:
+                result = Result(number, fault=str(error))
         ray.get(self._line.end.remote(number))
         return pa.Table.from_pylist([vars(result)])
-
-    def _call(self, number: int, payload: bytes) -> Result:
-        try:
-            return Result(number, self._made()(payload))
-        except Gpt4ImageError as error:
-            return Result(number, fault=str(error))
 
     def _made(self) -> Work:
         """Return the work; made here and not in the constructor, so that what it raises is the result of a call."""
         import ray
 
         with self._lock:
-            work = self._work
-            if work is None:
+            if (work := self._work) is None:
                 make, arguments, folder = ray.get(self._arguments)
                 with suppress(OSError):  # paths are relative to the driver's folder, where machines share it
                     os.chdir(folder)
@@ -367,8 +333,3 @@ def _knock(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), SECONDS_TO_CONNECT).close()
-
-
-def _one_line(error: BaseException) -> str:
-    lines = (str(error).strip() or type(error).__name__).splitlines()
-    return lines[0][:300]

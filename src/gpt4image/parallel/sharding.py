@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 import torch.distributed as dist
@@ -18,20 +18,19 @@ from torch import Tensor, nn
 from gpt4image.base.errors import ConfigError, ModelError, first_few
 from gpt4image.parallel import processes
 
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
+
 Place = Callable[[], contextlib.AbstractContextManager[Any]]
 # Optimisers that need no whole weight matrix.
 BY_ELEMENT = ("adam", "adamw", "lion", "nadam", "nadamw", "momentum", "sgd")
 
 
 def require_shardable(optimizer: str) -> None:
-    """Check that a run can spread its weights over processes.
-
-    Raises:
-        ConfigError: there is one process alone, or the optimiser needs whole matrices, as muon does.
-    """
+    """Refuse to spread weights over one process, or with an optimiser that needs whole matrices. Raises ConfigError."""
     if processes.count() == 1:
         raise ConfigError(
-            "--fsdp spreads weights over several processes, and this is one alone: start it with torchrun "
+            "--fsdp spreads weights over several processes, and this is only one: start it with torchrun "
             "--nproc_per_node N, or leave --fsdp out."
         )
     if optimizer.lower() not in BY_ELEMENT:
@@ -65,10 +64,8 @@ def clip_gradients(model: nn.Module, most: float) -> None:
     if processes.count() == 1:
         nn.utils.clip_grad_norm_(model.parameters(), most)
         return
-    from torch.distributed.tensor import DTensor
-
     having = [parameter for parameter in model.parameters() if parameter.grad is not None]
-    kinds = [[p for p in having if isinstance(p, DTensor) is sharded] for sharded in (True, False)]
+    kinds = [[p for p in having if is_sharded(p) is sharded] for sharded in (True, False)]
     norms = [whole(nn.utils.get_total_norm([p.grad for p in kind if p.grad is not None])) for kind in kinds if kind]
     for kind in kinds:
         nn.utils.clip_grads_with_norm_(kind, most, torch.stack(norms).norm())
@@ -89,7 +86,7 @@ def shard(model: nn.Module, device: torch.device) -> None:
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
-    from torch.distributed.tensor import DTensor, distribute_tensor
+    from torch.distributed.tensor import distribute_tensor
 
     modules = [module for child in model.children() for module in (*blocks(child), child)]
     modules = [module for module in modules if any(parameter.ndim > 0 for parameter in module.parameters())]
@@ -107,7 +104,7 @@ def shard(model: nn.Module, device: torch.device) -> None:
     with torch.no_grad():
         for name, target in _tensors(model):
             value = given[name].to(device) if given else torch.empty(target.shape, dtype=target.dtype, device=device)
-            if isinstance(target, DTensor):
+            if is_sharded(target):
                 target.copy_(distribute_tensor(value, mesh, target.placements))  # from the first process
             else:
                 dist.broadcast(value, src=0)
@@ -126,21 +123,24 @@ def blocks(model: nn.Module) -> list[nn.Module]:
 
 def whole(tensor: Tensor) -> Tensor:
     """Return a tensor put together from its shards, in every process; itself where it is not sharded."""
+    return tensor.full_tensor() if is_sharded(tensor) else tensor
+
+
+def is_sharded(tensor: Tensor) -> TypeGuard[DTensor]:
+    """Return whether each process holds only a part of a tensor."""
     if processes.count() == 1:
-        return tensor
+        return False
     from torch.distributed.tensor import DTensor
 
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return isinstance(tensor, DTensor)
 
 
 def like(value: Tensor, target: Tensor) -> Tensor:
     """Return the whole tensor ``value`` sharded as ``target`` is; itself where that is not sharded."""
-    if processes.count() == 1:
+    if not is_sharded(target):
         return value
-    from torch.distributed.tensor import DTensor, distribute_tensor
+    from torch.distributed.tensor import distribute_tensor
 
-    if not isinstance(target, DTensor):
-        return value
     mesh = target.device_mesh
     return distribute_tensor(value.to(mesh.device_type), mesh, target.placements, src_data_rank=None)
 

@@ -1,4 +1,4 @@
-"""The index of an image set: where each distinct image lies in the text space of a run, as one memory-mapped matrix.
+"""The index of a dataset: where each distinct image lies in the text space of a run, as one memory-mapped matrix.
 
 INDEX/index.json           what the numbers are, which files hold them, and checksums of these; replaced in one step,
                            after the files
@@ -57,12 +57,10 @@ class Index:
 def open_index(folder: Path, identity: Mapping[str, Any]) -> Index | None:
     """Return the index in a folder; None where there is none, or its files are damaged, and it is to be made anew.
 
-    Args:
-        folder: of the index.
-        identity: what decides the numbers, JSON-serialisable.
+    ``identity`` is what decides the numbers, JSON-serialisable.
 
     Raises:
-        TableError: the folder holds the index of another run or image set, or of another version.
+        TableError: the folder holds the index of another run or dataset, or of another version.
     """
     if not (folder / MANIFEST).is_file():
         return None
@@ -88,10 +86,8 @@ def open_index(folder: Path, identity: Mapping[str, Any]) -> Index | None:
         for file in _files(name):
             require_recorded(folder, file, manifest)
         embeddings, digests = (folder / file for file in _files(name))
-        return Index(
-            embeddings=open_npy(embeddings, np.float16, (images, width)),
-            digests=open_npy(digests, np.uint8, (images, 32)),
-        )
+        vectors = open_npy(embeddings, np.float16, (images, width))
+        return Index(embeddings=vectors, digests=open_npy(digests, np.uint8, (images, 32)))
     except DamagedError:
         return None
 
@@ -106,8 +102,7 @@ def up_to_date(
     """Return the index of a set of images, and how many were added now; the folder is written only where it must be.
 
     Args:
-        folder: of the index.
-        identity: what decides the numbers, JSON-serialisable.
+        folder, identity: as of ``open_index``.
         digests: (n, 32) sorted, those of the distinct images.
         order: (n,) the order in which reading them is fast.
         width: D.
@@ -127,7 +122,8 @@ def up_to_date(
             return index, 0
     with writing_table(folder, option="--index"):
         index = open_index(folder, identity)  # who held the lock before may have done the work
-        rows = _Rows(folder / f".rows-{fingerprint(identity)[:16]}", width)
+        unfinished = folder / f".rows-{fingerprint(identity)[:16]}"
+        rows = _Rows(unfinished, width)
         known = _found(rows.digests(), digests) >= 0
         if index is not None:
             known |= find_digests(index.digests, digests) >= 0
@@ -139,25 +135,21 @@ def up_to_date(
             added += int(readable.sum())
         if index is None or len(rows.digests()) or _gone(index, digests):
             index = _write(folder, identity, digests, index, rows)
-        rows.remove()
+        shutil.rmtree(unfinished, ignore_errors=True)
     return index, added
 
 
 def most_similar(
     index: Index, queries: NDArray[np.float32], count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the rows most similar to each query, best first, by exact search in blocks.
+    """Return the ``count`` rows of N images most similar to each query, best first, by exact search in blocks.
 
-    Args:
-        index: N images.
-        queries: (Q, D) of unit length.
-        count: k, rows for each query.
+    ``queries`` are (Q, D) of unit length.
 
     Returns:
-        (Q, min(k, N)) rows; (Q, min(k, N)) their cosines. Equal ones come in the order of the index.
+        (Q, min(count, N)) rows, and their cosines. Equal ones come in the order of the index.
     """
-    rows = np.empty((len(queries), 0), np.int64)
-    cosines = np.empty((len(queries), 0), np.float32)
+    rows, cosines = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
     for start in range(0, len(index.embeddings), BLOCK):
         half = torch.from_numpy(np.array(index.embeddings[start : start + BLOCK]))
         block = half.float().numpy()  # four times as fast as NumPy's own conversion
@@ -173,17 +165,17 @@ class _Rows:
     """Rows in the making: appended to two plain files, vectors first; a row counts once its digest is there."""
 
     def __init__(self, folder: Path, width: int) -> None:
-        self.width = width
-        self._folder, self._row_bytes = folder, 2 * width
+        self.width, self._folder = width, folder
         folder.mkdir(exist_ok=True)
-        for name in ("vectors", "digests"):
-            (folder / name).touch()
-        count = min((folder / "vectors").stat().st_size // self._row_bytes, (folder / "digests").stat().st_size // 32)
-        os.truncate(folder / "vectors", count * self._row_bytes)
-        os.truncate(folder / "digests", count * 32)
+        bytes_of = {folder / "vectors": 2 * width, folder / "digests": 32}
+        for path in bytes_of:
+            path.touch()
+        count = min(path.stat().st_size // size for path, size in bytes_of.items())
+        for path, size in bytes_of.items():
+            os.truncate(path, count * size)
 
     def append(self, vectors: NDArray[np.float32], digests: Digests) -> None:
-        """Add rows; when this returns, they are on disk."""
+        """Add rows, on disk when this returns."""
         for name, values in (("vectors", vectors.astype(np.float16)), ("digests", digests)):
             with (self._folder / name).open("ab") as file:
                 file.write(np.ascontiguousarray(values).tobytes())
@@ -196,13 +188,9 @@ class _Rows:
 
     def vectors(self) -> NDArray[np.float16]:
         """(M, D), a memory map."""
-        if not (self._folder / "vectors").stat().st_size:  # an empty file cannot be mapped
+        if not len(self.digests()):  # an empty file cannot be mapped
             return np.empty((0, self.width), np.float16)
         return np.memmap(self._folder / "vectors", np.float16, mode="r").reshape(-1, self.width)
-
-    def remove(self) -> None:
-        """Forget the rows."""
-        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _write(folder: Path, identity: Mapping[str, Any], digests: Digests, earlier: Index | None, rows: _Rows) -> Index:
@@ -216,8 +204,7 @@ def _write(folder: Path, identity: Mapping[str, Any], digests: Digests, earlier:
     name = hashlib.sha256(digests[known].tobytes()).hexdigest()[:16]
     files = _files(name)
     with atomic_path(folder / files[0]) as temporary:
-        shape = (len(known), rows.width)
-        matrix = np.lib.format.open_memmap(temporary, "w+", np.float16, shape)
+        matrix = np.lib.format.open_memmap(temporary, "w+", np.float16, (len(known), rows.width))
         for start in range(0, len(known), BLOCK):
             part = known[start : start + BLOCK]
             for vectors, places in sources:
@@ -227,31 +214,25 @@ def _write(folder: Path, identity: Mapping[str, Any], digests: Digests, earlier:
     save_array(folder / files[1], digests[known])
     manifest = {"format_version": FORMAT_VERSION, "identity": dict(identity), "name": name}
     manifest |= {"images": len(known), "width": rows.width, "gpt4image": __version__}
-    manifest |= {"files": file_facts(folder, files)}
-    write_json(folder / MANIFEST, manifest)
+    write_json(folder / MANIFEST, manifest | {"files": file_facts(folder, files)})
     index = open_index(folder, identity)
     if index is None:
         raise TableError(f"{folder}: what was written here cannot be read back; give another --index.")
-    _sweep(folder, name)
-    return index
-
-
-def _sweep(folder: Path, name: str) -> None:
-    """Remove the files of earlier indexes, and what runs that were killed have left half written."""
-    for path in folder.iterdir():
+    for path in folder.iterdir():  # files of earlier indexes, and those that killed runs have left half written
         old = re.fullmatch(r"(?:embeddings|digests)-([0-9a-f]{16})\.npy", path.name)
         half = re.fullmatch(r"\.(?:embeddings-|digests-|index\.json).*\.tmp", path.name)
         if half or (old and old[1] != name):
             path.unlink(missing_ok=True)
+    return index
 
 
 def _gone(index: Index, digests: Digests) -> bool:
-    """Say whether an index holds images that are not among ``digests``."""
+    """Return whether an index holds images that are not among ``digests``."""
     return bool((find_digests(digests, index.digests) < 0).any())
 
 
 def _found(known: Digests, wanted: Digests) -> NDArray[np.int64]:
-    """Return (n,) where each of ``wanted`` stands in ``known``, in whatever order that is; -1 where it does not."""
+    """Return (n,) where each of ``wanted`` stands in ``known``, of any order; -1 where it does not."""
     order = np.argsort(np.ascontiguousarray(known).view("S32").reshape(-1), kind="stable")
     place = find_digests(known[order], wanted)
     return np.where(place >= 0, order[place], -1) if len(order) else place

@@ -1,4 +1,4 @@
-"""What is asked: texts and images, and where they lie in the text space of a run."""
+"""Queries: texts and images, placed in the text space of a run."""
 
 from __future__ import annotations
 
@@ -38,13 +38,7 @@ class Queries:
 
 
 def place_queries(texts: Sequence[str], images: Sequence[Path], model: RunModel, space: TextSpace) -> Queries:
-    """Return texts and images as queries.
-
-    Args:
-        texts: as they were asked.
-        images: image files.
-        model: of the run.
-        space: its text space, whose encoder reads the texts.
+    """Return texts and image files as queries to the model and text space of a run.
 
     Raises:
         ModelError: the text encoder cannot be loaded.
@@ -53,19 +47,18 @@ def place_queries(texts: Sequence[str], images: Sequence[Path], model: RunModel,
     vectors = [space.place(space.load_encoder(model.config.device).encode(texts))] if texts else []
     pixels: list[NDArray[np.uint8]] = []
     pictures: dict[str, bytes] = {}
-    set_aside: list[SetAside] = []
+    skipped: list[SetAside] = []
     for path in dict.fromkeys(images):
         try:
             data = read_bounded(str(path))
             pixels.append(decode_square(data, stored_size(model.config)))
             pictures[str(path)] = data
         except (DecodeError, OSError) as error:
-            set_aside.append(SetAside(name=str(path), reason=getattr(error, "strerror", None) or str(error)))
+            skipped.append(SetAside(name=str(path), reason=getattr(error, "strerror", None) or str(error)))
     if pixels:
         decoded = MemoryPixels(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous())
         vectors.append(model.embed(model.read(decoded, np.arange(len(pixels))).features))
     if not vectors:
-        raise DataError(f"--image {set_aside[0].name}: {set_aside[0].reason}. There is nothing else to look for.")
-    return Queries(
-        names=(*texts, *pictures), vectors=np.concatenate(vectors), pictures=pictures, set_aside=tuple(set_aside)
-    )
+        raise DataError(f"--image {skipped[0].name}: {skipped[0].reason}. There is nothing else to look for.")
+    names = (*texts, *pictures)
+    return Queries(names=names, vectors=np.concatenate(vectors), pictures=pictures, set_aside=tuple(skipped))

@@ -1,4 +1,4 @@
-"""What was found: as a table, as JSON, and as a page of pictures."""
+"""Search results: as a table, as JSON, and as a page of pictures."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from gpt4image.searching.queries import Queries
 PICTURE = 192  # pixels a side
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Hit:
     """One image that was found.
 
     Attributes:
-        place: its position in the set.
+        place: its position in the dataset.
         rank: 1 for the most similar one.
         similarity: cosine to the query, -1..1.
         key: its key.
-        label: its class, None where it has none.
-        equal: images of the set with the same bytes.
+        label: its classes, None where it has none.
+        equal: other images of the dataset with the same bytes.
     """
 
     place: int
@@ -38,6 +38,12 @@ class Hit:
     label: str | None
     equal: int
 
+    @classmethod
+    def of(cls, images: ImageSet, place: int, rank: int, similarity: float, *, equal: int) -> Hit:
+        """Return the image at ``place`` as a hit."""
+        label = ", ".join(images.label_names(place)) or None
+        return cls(place, rank, similarity, images.keys[place], label, equal)
+
     def as_json(self) -> dict[str, Any]:
         """Return what a machine would read."""
         return {"rank": self.rank, "similarity": round(self.similarity, 4), "key": self.key, "label": self.label}
@@ -45,30 +51,15 @@ class Hit:
 
 def in_words(names: Sequence[str], found: Sequence[Sequence[Hit]]) -> str:
     """Return one table for each query."""
-    return "\n\n".join(
-        text_table(
-            name,
-            [
-                ("rank", "similarity", "image", "label"),
-                *((str(hit.rank), f"{hit.similarity:.3f}", hit.key, hit.label or "") for hit in hits),
-            ],
-        )
-        for name, hits in zip(names, found, strict=True)
-    )
+    head = ("rank", "similarity", "image", "label")
+    tables = [[(str(hit.rank), f"{hit.similarity:.3f}", hit.key, hit.label or "") for hit in hits] for hits in found]
+    return "\n\n".join(text_table(name, [head, *rows]) for name, rows in zip(names, tables, strict=True))
 
 
 def write_page(
     path: Path, images: ImageSet, queries: Queries, found: Sequence[Sequence[Hit]], facts: dict[str, Any]
 ) -> list[SetAside]:
-    """Write a self-contained page of what was found; return the images whose picture cannot be shown.
-
-    Args:
-        path: file to write.
-        images: the set; only the pictures that were found are read.
-        queries: what was asked.
-        found: hits of each query.
-        facts: data, run, encoder and number of images.
-    """
+    """Write a self-contained page of the hits of each query; return the images whose picture cannot be shown."""
     pictures = Thumbnails(images, PICTURE)
     sections = [
         {

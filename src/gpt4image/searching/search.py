@@ -1,43 +1,44 @@
-"""The stage search: images of a set by what they show, in words or by another image, in the text space of a run."""
+"""The stage search: images of a dataset by what they show, in words or by another image, in the text space of a run."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts import runs
+from gpt4image.artifacts.table import digests_to_bytes, find_digests
+from gpt4image.base.checksums import file_digest
 from gpt4image.base.errors import ConfigError, DataError, RunError
 from gpt4image.base.files import fingerprint
 from gpt4image.base.outcome import Outcome, SetAside
 from gpt4image.base.progress import progress_bar
 from gpt4image.config import SearchConfig, TrainConfig
-from gpt4image.data import NO_LABEL, ImageSet, load_image_set, load_with_splits
-
-if TYPE_CHECKING:
-    from gpt4image.evaluating.run_model import RunModel
-    from gpt4image.searching.index import Digests, Index
-    from gpt4image.searching.results import Hit
+from gpt4image.data import ImageSet, load_image_set, load_with_splits
+from gpt4image.data.pixels import WorkerPixels, available_cores
+from gpt4image.evaluating.run_model import RunModel, load_run_model, options_of
+from gpt4image.searching.index import Index, most_similar, up_to_date
+from gpt4image.searching.queries import place_queries
+from gpt4image.searching.results import Hit, in_words, write_page
+from gpt4image.training.auto import stored_size
+from gpt4image.training.text_space import read_text_space
 
 FOLDER = "search"
 WORTH_WORKERS = 1024  # images; fewer are decoded before worker processes have started
 
 
 def search(config: SearchConfig) -> Outcome:
-    """Rank the images of a set by how near they lie to each query.
+    """Rank the images of a dataset by their similarity to each query.
 
-    The set is indexed once; later queries read no image but those of the page, and a set that has changed costs only
-    its new images.
+    The dataset is indexed once; later queries read only the images that they show, and new images where it has changed.
 
     Raises:
         ConfigError: nothing is asked.
         RunError: no finished run, or one whose images do not lie among texts.
         ModelError: its text encoder is not there any more, or is another one.
-        DataError: the set cannot be read, or nothing that was asked.
+        DataError: the dataset cannot be read, or nothing that was asked.
         TableError: the folder of the index holds another index, or cannot be written.
     """
     texts = tuple(text.strip() for text in config.texts)
@@ -49,38 +50,38 @@ def search(config: SearchConfig) -> Outcome:
             f"{config.run_dir} learned no alignment, so its images do not lie among texts; train with --embeddings "
             "(and an --align-weight above 0), and search the run that comes of it."
         )
-    from gpt4image.evaluating.run_model import load_run_model, options_of
-    from gpt4image.searching.index import most_similar
-    from gpt4image.searching.queries import place_queries
-    from gpt4image.searching.results import in_words, write_page
-    from gpt4image.training.text_space import read_text_space
-
     options = options_of(record)
     space = read_text_space(config.run_dir, options)
     images = _images(config, options)
     model = load_run_model(config.run_dir, None, record["run"]["classes"])
     queries = place_queries(texts, config.image, model, space)
-    indexed = _index(config, model, images, queries.vectors.shape[1])
+    digests, first, counts = _distinct(images)
     started = time.monotonic()
-    rows, cosines = most_similar(indexed.index, queries.vectors, config.top)
-    query_seconds = time.monotonic() - started
-    found = [indexed.hits(*both) for both in zip(rows, cosines, strict=True)]
+    folder, index, added, unreadable = _index(config, model, images, digests, first, queries.vectors.shape[1])
+    indexed = time.monotonic()
+    rows, cosines = most_similar(index, queries.vectors, config.top)
     facts = {
         "run": str(config.run_dir),
         "data": images.spec,
         "split": config.split,
-        "images": len(indexed.index.digests),
+        "images": len(index.digests),
         "encoder": space.encoder,
-        "index": str(indexed.folder),
-        "indexed_now": indexed.added,
-        "index_seconds": round(indexed.seconds, 2),
-        "query_seconds": round(query_seconds, 4),
+        "index": str(folder),
+        "indexed_now": added,
+        "index_seconds": round(indexed - started, 2),
+        "query_seconds": round(time.monotonic() - indexed, 4),
     }
-    unshown: list[SetAside] = []
-    if config.html is not None:
-        unshown = write_page(config.html, images, queries, found, facts)
+    numbers = find_digests(digests, index.digests[rows.reshape(-1)]).reshape(rows.shape)
+    found = [
+        [
+            Hit.of(images, int(first[number]), rank, cosine, equal=int(counts[number]) - 1)
+            for rank, (number, cosine) in enumerate(zip(*both, strict=True), start=1)
+        ]
+        for both in zip(numbers.tolist(), cosines.tolist(), strict=True)
+    ]
+    unshown = [] if config.html is None else write_page(config.html, images, queries, found, facts)
     return Outcome(
-        path=config.html or indexed.folder,
+        path=config.html or folder,
         summary=facts,
         record={
             "queries": [
@@ -89,7 +90,7 @@ def search(config: SearchConfig) -> Outcome:
             ]
         },
         text=in_words(queries.names, found),
-        set_aside=tuple(dict.fromkeys((*queries.set_aside, *images.set_aside, *indexed.unreadable, *unshown))),
+        set_aside=tuple(dict.fromkeys((*queries.set_aside, *images.set_aside, *unreadable, *unshown))),
     )
 
 
@@ -105,64 +106,22 @@ def _images(config: SearchConfig, options: TrainConfig) -> ImageSet:
     return images.select(chosen)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Indexed:
-    """A set with its index.
-
-    Attributes:
-        images: the set.
-        folder: of the index.
-        index: of its distinct images.
-        digests: (n, 32) sorted, of all distinct images, those that cannot be decoded too.
-        first: (n,) positions of the first image of each digest.
-        counts: (n,) images that share it.
-        added: images that were read for the index now.
-        seconds: that it took.
-        unreadable: images that cannot be decoded.
-    """
-
-    images: ImageSet
-    folder: Path
-    index: Index
-    digests: Digests
-    first: NDArray[np.int64]
-    counts: NDArray[np.int64]
-    added: int
-    seconds: float
-    unreadable: tuple[SetAside, ...]
-
-    def hits(self, rows: NDArray[np.int64], cosines: NDArray[np.float32]) -> list[Hit]:
-        """Return the images at (k,) rows of the index, best first."""
-        from gpt4image.artifacts.table import find_digests
-        from gpt4image.searching.results import Hit
-
-        found = find_digests(self.digests, self.index.digests[rows])
-        hits: list[Hit] = []
-        for rank, (number, cosine) in enumerate(zip(found.tolist(), cosines.tolist(), strict=True), start=1):
-            place = int(self.first[number])
-            label = int(self.images.labels[place])
-            hits.append(
-                Hit(
-                    place=place,
-                    rank=rank,
-                    similarity=cosine,
-                    key=self.images.keys[place],
-                    label=None if label == NO_LABEL else self.images.classes[label],
-                    equal=int(self.counts[number]) - 1,
-                )
-            )
-        return hits
+def _distinct(images: ImageSet) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the distinct digests, (n, 32) sorted, the first image of each, and how many images share it."""
+    every = digests_to_bytes(images.digests).view("S32").reshape(-1)
+    distinct, first, counts = np.unique(every, return_index=True, return_counts=True)
+    return distinct.view(np.uint8).reshape(-1, 32), first, counts
 
 
-def _index(config: SearchConfig, model: RunModel, images: ImageSet, width: int) -> _Indexed:
-    """Bring the index of a set up to date."""
-    from gpt4image.artifacts.table import digests_to_bytes
-    from gpt4image.base.checksums import file_digest
-    from gpt4image.data.pixels import WorkerPixels, available_cores
-    from gpt4image.searching.index import up_to_date
-    from gpt4image.training.auto import stored_size
-
-    started = time.monotonic()
+def _index(
+    config: SearchConfig,
+    model: RunModel,
+    images: ImageSet,
+    digests: NDArray[np.uint8],
+    first: NDArray[np.int64],
+    width: int,
+) -> tuple[Path, Index, int, tuple[SetAside, ...]]:
+    """Update the index; return its folder, the index, how many images were added, and those that cannot be decoded."""
     identity = {
         "run": fingerprint([file_digest(config.run_dir / name) for name in (runs.MODEL, runs.HEAD)])[:16],
         "image_size": model.config.image_size,
@@ -170,9 +129,6 @@ def _index(config: SearchConfig, model: RunModel, images: ImageSet, width: int) 
         "split": config.split,
     }
     folder = config.index or config.run_dir / FOLDER / fingerprint(identity)[:16]
-    every = digests_to_bytes(images.digests).view("S32").reshape(-1)
-    distinct, first, counts = np.unique(every, return_index=True, return_counts=True)
-    digests = distinct.view(np.uint8).reshape(-1, 32)
     workers = model.config.workers or available_cores()
     pixels = WorkerPixels(images, stored_size(model.config), workers=workers if len(first) > WORTH_WORKERS else 0)
     with progress_bar() as bar:
@@ -185,14 +141,4 @@ def _index(config: SearchConfig, model: RunModel, images: ImageSet, width: int) 
             return vectors, ~pixels.broken(places)
 
         index, added = up_to_date(folder, identity, digests, np.argsort(first), width, embed)
-    return _Indexed(
-        images=images,
-        folder=folder,
-        index=index,
-        digests=digests,
-        first=first,
-        counts=counts,
-        added=added,
-        seconds=time.monotonic() - started,
-        unreadable=pixels.set_aside,
-    )
+    return folder, index, added, pixels.set_aside

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from gpt4image.data.geometry import Geometry
 
 Labels = NDArray[Any]
-"""(N, ...) annotations of images as an image set holds them; what a row means is the task's business."""
+"""(N, ...) annotations of images as a dataset holds them; the task defines what a row means."""
 Floats = NDArray[np.float32]
 
 
@@ -45,40 +45,20 @@ class Metric:
 class Task(Protocol):
     """A task. Implementations are small objects without state; they are pickled to worker processes."""
 
-    @property
-    def name(self) -> str:
-        """As in ``--task`` and in records."""
-        ...
-
-    @property
-    def primary(self) -> Metric:
-        """The metric that records, statistics and the choice of weights use."""
-        ...
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        """The other metrics of every run."""
-        ...
-
-    @property
-    def image_score(self) -> str:
-        """What ``scores`` gives; its mean over images need not be the primary metric."""
-        ...
-
-    @property
-    def mixes(self) -> bool:
-        """Whether targets may be averaged over images (mixup, CutMix)."""
-        ...
-
-    @property
-    def exclusive(self) -> bool:
-        """Whether an image has one class, so that predictions are probabilities that sum to 1."""
-        ...
-
-    @property
-    def text_labels(self) -> bool:
-        """Whether targets can be predicted from descriptions (``label``)."""
-        ...
+    name: ClassVar[str]
+    """As in ``--task`` and in records."""
+    primary: ClassVar[Metric]
+    """The metric that records, statistics and the choice of weights use."""
+    metrics: ClassVar[tuple[Metric, ...]]
+    """The other metrics of every run."""
+    image_score: ClassVar[str]
+    """What ``scores`` gives; its mean over images need not be the primary metric."""
+    mixes: ClassVar[bool]
+    """Whether targets may be averaged over images (mixup, CutMix)."""
+    exclusive: ClassVar[bool]
+    """Whether an image has one class, so that predictions are probabilities that sum to 1."""
+    text_labels: ClassVar[bool]
+    """Whether targets can be predicted from descriptions (``label``)."""
 
     def require(self, labels: Labels, classes: Sequence[str], spec: str) -> None:
         """Refuse annotations of another task, or that nothing can be learned from. Raises DataError."""

@@ -25,7 +25,7 @@ from gpt4image.tasks.classification import ranked
 
 NOT_KNOWN = -1
 THRESHOLD = 0.5
-"""Probability from which a class counts as present, in F1."""
+"""Probability above which a class counts as present, in F1."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,12 @@ class MultiLabel:
         """Return (B, 2, K): weight of each class, and the part of it that says "present"."""
         given = torch.from_numpy(labels.astype(np.float32) if soft is None else soft)
         counts = (given >= 0).float()
-        return torch.stack([counts, given.clamp(min=0.0)], dim=1)
+        return torch.stack([counts, given.clamp(min=0.0).nan_to_num()], dim=1)
 
     def has_target(self, labels: Labels, soft: Floats | None) -> NDArray[np.bool_]:
         """Return (B,) which images have a class that is known; NaN and negative numbers are not."""
-        return ((labels if soft is None else soft) >= 0).any(axis=1)
+        known: NDArray[np.bool_] = (labels if soft is None else soft) >= 0
+        return known.any(axis=1)
 
     def placeholder(self, has_target: NDArray[np.bool_], outputs: int) -> Floats:
         """Return a probability of one half for all classes, NaN without a target."""
@@ -121,7 +122,7 @@ class MultiLabel:
         Classes that are not known of an image do not count there. Classes without a present image have no average
         precision.
         """
-        from torchmetrics.functional.classification import multilabel_average_precision, multilabel_f1_score
+        from torchmetrics.functional.classification import binary_average_precision, multilabel_f1_score
 
         known = self.known(labels)
         facts: dict[str, Any] = {"images": len(labels), "labelled": int(known.sum()), "classes": list(classes)}
@@ -131,10 +132,12 @@ class MultiLabel:
         scores = torch.from_numpy(predictions[known])
         ignore: dict[str, Any] = {"num_labels": len(classes), "ignore_index": NOT_KNOWN}
         support = (given == 1).sum(dim=0).tolist()
-        each = multilabel_average_precision(scores, given, average="none", **ignore).tolist()
-        per_class = [value if count else None for value, count in zip(each, support, strict=True)]
-        measured = [value for value in per_class if value is not None]
         counts = given != NOT_KNOWN
+        per_class = [
+            float(binary_average_precision(scores[counts[:, k], k], given[counts[:, k], k])) if support[k] else None
+            for k in range(len(classes))
+        ]
+        measured = [value for value in per_class if value is not None]
         loss = F.binary_cross_entropy(scores.clamp(1e-7, 1 - 1e-7), given.clamp(min=0).float(), reduction="none")
         return {
             **facts,
@@ -159,12 +162,16 @@ class MultiLabel:
 
     def columns(self, predictions: Floats, labels: Labels | None) -> Mapping[str, Any]:
         """Return the classes that are known and those that are predicted to be present, as lists of class numbers."""
-        found = {"prediction": [np.flatnonzero(row).tolist() for row in predictions >= THRESHOLD]}
+        found = {"prediction": [np.flatnonzero(row).tolist() for row in predictions > THRESHOLD]}
         return found if labels is None else {"label": list(labels), **found}
 
     def rows(self, predictions: Floats, classes: Sequence[str], top: int) -> Iterator[dict[str, Any]]:
-        """Yield the most probable classes of each image, the first one first; probabilities need not sum to 1."""
-        yield from ranked(predictions, classes, top)
+        """Yield the most probable classes of each image, and ``present``: those of at least THRESHOLD, best first."""
+        counts = (predictions >= THRESHOLD).sum(axis=1).tolist()
+        for best, every, count in zip(
+            ranked(predictions, classes, top), ranked(predictions, classes, len(classes)), counts, strict=True
+        ):
+            yield {**best, "present": every["classes"][:count]}
 
 
 def _ranking(scores: Floats, labels: NDArray[np.int8]) -> float:

@@ -1,4 +1,4 @@
-"""The tasks by name, and which one suits an image set."""
+"""The tasks by name, and which one suits a dataset."""
 
 from __future__ import annotations
 

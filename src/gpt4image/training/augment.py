@@ -10,11 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from timm.data.mixup import Mixup
 from torch import Tensor
 
 from gpt4image.data.decode import centre_start
 from gpt4image.data.geometry import Geometry
-from gpt4image.training.draws import Draws
+from gpt4image.training.batch_rng import BatchRng
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,18 +33,9 @@ class Augmentation:
     std: tuple[float, ...]
 
 
-def train_batch(images: Tensor, how: Augmentation, draws: Draws) -> Tensor:
-    """Augment and normalise.
-
-    Args:
-        images: (B, C, S, S) uint8, this process's rows of the batch.
-        how: what to do.
-        draws: random numbers of the B images; the same ones give the same batch.
-
-    Returns:
-        (B, C, T, T) float32, in channels_last order.
-    """
-    return finished(drawn(images.shape[-1], how, draws).pixels(images), how, draws)
+def train_batch(images: Tensor, how: Augmentation, rng: BatchRng) -> Tensor:
+    """Augment and normalise images (B, C, S, S) uint8: (B, C, T, T) float32, in channels_last order."""
+    return recoloured(random_geometry(images.shape[-1], how, rng).pixels(images), how, rng)
 
 
 def eval_batch(images: Tensor, how: Augmentation) -> Tensor:
@@ -53,22 +45,22 @@ def eval_batch(images: Tensor, how: Augmentation) -> Tensor:
     return normalised(centre.float() / 255.0, how)
 
 
-def drawn(side: int, how: Augmentation, draws: Draws) -> Geometry:
+def random_geometry(side: int, how: Augmentation, rng: BatchRng) -> Geometry:
     """Return a random crop or shift, and a random flip, of each image; ``side`` is S."""
     if how.min_scale < 1.0:
-        return _drawn_crop(how, draws)
+        return _random_crop(how, rng)
     most = round(how.shift * how.size)
-    offsets = draws.integers(-most, most + 1, 2, 1)
-    return Geometry.shift(offsets, _flipped(how, draws), side, how.size)
+    offsets = rng.integers(-most, most + 1, 2, 1)
+    return Geometry.shift(offsets, _random_flips(how, rng), side, how.size)
 
 
-def finished(images: Tensor, how: Augmentation, draws: Draws) -> Tensor:
+def recoloured(images: Tensor, how: Augmentation, rng: BatchRng) -> Tensor:
     """Change colours, normalise and erase: (B, C, T, T), 0..255, to (B, C, T, T) float32."""
     pixels = images / 255.0
     if how.colour > 0.0:
-        pixels = jittered(pixels, how.colour, draws)
+        pixels = jittered(pixels, how.colour, rng)
     pixels = normalised(pixels, how)
-    return erased(pixels, how.erase, draws, with_noise=how.erase_with == "noise") if how.erase > 0.0 else pixels
+    return erased(pixels, how.erase, rng, with_noise=how.erase_with == "noise") if how.erase > 0.0 else pixels
 
 
 def normalised(pixels: Tensor, how: Augmentation) -> Tensor:
@@ -78,25 +70,25 @@ def normalised(pixels: Tensor, how: Augmentation) -> Tensor:
     return (pixels - mean).div_(std)
 
 
-def _drawn_crop(how: Augmentation, draws: Draws) -> Geometry:
+def _random_crop(how: Augmentation, rng: BatchRng) -> Geometry:
     """Draw a part of each image (area at least ``min_scale``, aspect ratio 3/4 to 4/3).
 
     The sizes follow "Going deeper with convolutions" (Szegedy et al. 2015), as torchvision's RandomResizedCrop does.
     """
-    area = how.min_scale + (1.0 - how.min_scale) * draws.uniform()
-    ratio = torch.exp((draws.uniform() * 2 - 1) * torch.log(torch.tensor(4.0 / 3.0)))
+    area = how.min_scale + (1.0 - how.min_scale) * rng.uniform()
+    ratio = torch.exp((rng.uniform() * 2 - 1) * torch.log(torch.tensor(4.0 / 3.0)))
     extent = torch.stack([area * ratio, area / ratio], dim=1).sqrt().clamp(max=1.0)
-    x, y = ((draws.uniform() * 2 - 1) * (1 - extent[:, axis]) for axis in (0, 1))
-    return Geometry.crop(torch.stack([x, y], dim=1), extent, _flipped(how, draws), how.size)
+    x, y = ((rng.uniform() * 2 - 1) * (1 - extent[:, axis]) for axis in (0, 1))
+    return Geometry.crop(torch.stack([x, y], dim=1), extent, _random_flips(how, rng), how.size)
 
 
-def _flipped(how: Augmentation, draws: Draws) -> Tensor:
-    return draws.uniform() < 0.5 if how.flip else torch.zeros(len(draws.rows), dtype=torch.bool)
+def _random_flips(how: Augmentation, rng: BatchRng) -> Tensor:
+    return rng.uniform() < 0.5 if how.flip else torch.zeros(len(rng.rows), dtype=torch.bool)
 
 
-def jittered(pixels: Tensor, strength: float, draws: Draws) -> Tensor:
+def jittered(pixels: Tensor, strength: float, rng: BatchRng) -> Tensor:
     """Change brightness, contrast and saturation of each image by factors within 1 +- ``strength``; pixels in 0..1."""
-    factor = 1 + strength * (2 * draws.uniform(3, 1, 1, 1) - 1)
+    factor = 1 + strength * (2 * rng.uniform(3, 1, 1, 1) - 1)
     brightness, contrast, saturation = factor.to(pixels.device).unbind(1)
     pixels = pixels * brightness
     grey = pixels.mean(dim=1, keepdim=True)
@@ -105,28 +97,50 @@ def jittered(pixels: Tensor, strength: float, draws: Draws) -> Tensor:
     return (middle + (pixels - middle) * contrast).clamp(0.0, 1.0)
 
 
-def erased(pixels: Tensor, probability: float, draws: Draws, *, with_noise: bool = False) -> Tensor:
+def erased(pixels: Tensor, probability: float, rng: BatchRng, *, with_noise: bool = False) -> Tensor:
     """Fill a random rectangle (2 to 33 % of the area) of some normalised images with 0, their mean colour, or noise.
 
     Random erasing: Zhong et al. 2020, arXiv 1708.04896.
     """
     side = pixels.shape[-1]
-    area = 0.02 + 0.31 * draws.uniform(1)
-    ratio = torch.exp((draws.uniform(1) * 2 - 1) * torch.log(torch.tensor(3.3)))
+    area = 0.02 + 0.31 * rng.uniform(1)
+    ratio = torch.exp((rng.uniform(1) * 2 - 1) * torch.log(torch.tensor(3.3)))
     height, width = (area * ratio).sqrt() * side, (area / ratio).sqrt() * side
-    top = draws.uniform(1) * (side - height).clamp(min=0)
-    left = draws.uniform(1) * (side - width).clamp(min=0)
-    chosen = draws.uniform(1) < probability
+    top = rng.uniform(1) * (side - height).clamp(min=0)
+    left = rng.uniform(1) * (side - width).clamp(min=0)
+    chosen = rng.uniform(1) < probability
     line = torch.arange(side)
     rows = (line >= top) & (line < top + height) & chosen
     columns = (line >= left) & (line < left + width)
     hole = (rows[:, :, None] & columns[:, None, :]).unsqueeze(1).to(pixels.device)
-    return torch.where(hole, _noise(pixels, draws), pixels) if with_noise else pixels.masked_fill(hole, 0.0)
+    return torch.where(hole, _noise(pixels, rng), pixels) if with_noise else pixels.masked_fill(hole, 0.0)
 
 
-def _noise(pixels: Tensor, draws: Draws) -> Tensor:
+def _noise(pixels: Tensor, rng: BatchRng) -> Tensor:
     """Return normal noise of the shape of ``pixels``: one strip is drawn, and each image starts somewhere in it."""
     length = pixels[0].numel()
-    strip = torch.randn(2 * length, generator=draws.generator).to(pixels.device)
-    starts = draws.integers(0, length).to(pixels.device)
+    strip = torch.randn(2 * length, generator=rng.generator).to(pixels.device)
+    starts = rng.integers(0, length).to(pixels.device)
     return strip.unfold(0, length, 1)[starts].view(pixels.shape)
+
+
+def mix(images: Tensor, rows: Tensor, mixup_alpha: float, cutmix_alpha: float) -> Tensor:
+    """Mix some images of a batch with each other, by mixup, CutMix or one of both (timm).
+
+    Images pass for their own classes (image i has class i), so that timm's soft targets are the mixing matrix.
+
+    Args:
+        images: (B, C, H, W) float; mixed in place.
+        rows: (M,) int64 which of them; of an odd number the last stays as it is.
+        mixup_alpha, cutmix_alpha: 0 for none.
+
+    Returns:
+        (B, B) float32: row i holds the weights of the images that image i is now made of.
+    """
+    rows = rows[: len(rows) // 2 * 2].to(images.device)
+    matrix = torch.eye(len(images), device=images.device)
+    if len(rows):
+        mixup = Mixup(mixup_alpha, cutmix_alpha, label_smoothing=0.0, num_classes=len(rows))
+        images[rows], weights = mixup(images[rows], torch.arange(len(rows), device=images.device))
+        matrix[rows[:, None], rows] = weights.float()
+    return matrix

@@ -6,16 +6,14 @@ search); what was chosen is printed and kept in the run record.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from gpt4image.base.errors import DecodeError
-from gpt4image.config import TrainOptions
+from gpt4image.config import ResolvedOptions, TrainOptions
 from gpt4image.data.image_set import ImageSet
 from gpt4image.models.backbones import has_batch_norm, has_small_stem
-
-Options = TypeVar("Options", bound=TrainOptions)
 
 SMALL_MODEL = ("resnet10t", {"channels": [16, 32, 64, 128], "stem_width": 8})
 SMALL_SET = 20_000
@@ -30,7 +28,7 @@ FINE_TUNING = 0.1  # part of the learning rate from scratch, but see learning_ra
 PRETRAINED_SIZE = 96
 
 
-def choose(config: Options, image_set: ImageSet) -> tuple[Options, dict[str, Any]]:
+def choose(config: TrainOptions, image_set: ImageSet) -> tuple[ResolvedOptions, dict[str, Any]]:
     """Fill in every option that is None or "auto", but precision and memory format (see devices.probe).
 
     Args:
@@ -38,7 +36,7 @@ def choose(config: Options, image_set: ImageSet) -> tuple[Options, dict[str, Any
         image_set: the set with its splits.
 
     Returns:
-        The resolved options, and the chosen ones alone, to be reported.
+        The resolved options, which stay of the class of ``config``, and those that were chosen, to be reported.
     """
     count = len(image_set.indices("train"))
     chosen: dict[str, Any] = {}
@@ -59,12 +57,12 @@ def choose(config: Options, image_set: ImageSet) -> tuple[Options, dict[str, Any
         chosen |= {"model": model} | ({"model_args": arguments} if arguments and not config.model_args else {})
     model = config.model or chosen["model"]
     fill("stem", "small" if size <= 96 and config.init != "pretrained" and has_small_stem(model) else "standard")
-    # Muon needs whole weight matrices, and without batch norm its rate was searched on small sets alone.
+    # Muon needs whole weight matrices, and without batch norm its rate was searched only on small sets.
     muon = config.init == "scratch" and not config.fsdp and (count < LARGE_SET or has_batch_norm(model))
     optimizer = fill("optimizer", "muon" if muon else "adamw")
     fill("lr", learning_rate(optimizer, config.init, batch * config.grad_accumulation, model))
     fill("weight_decay", WEIGHT_DECAY.get(optimizer.lower(), ADAPTIVE_WEIGHT_DECAY))
-    return config.model_copy(update=chosen), chosen
+    return config.model_copy(update=chosen).resolved, chosen
 
 
 def image_size(image_set: ImageSet, count: int, init: str) -> int:
@@ -108,7 +106,7 @@ def epochs(count: int, init: str) -> int:
     """Return the passes over a train split of ``count`` images."""
     if count >= LARGE_SET:
         return 90
-    # From scratch, 120 were better than 60 for labels alone on 2,000 photographs (docs/log.md, 2026-11-27).
+    # From scratch, 120 were better than 60 for only labels on 2,000 photographs (docs/log.md, 2026-11-27).
     passes, least = (240_000 / count, 60) if init == "scratch" else (60_000 / count, 30)
     return int(np.clip(round(passes), least, 200))
 

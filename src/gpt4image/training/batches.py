@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.parallel import processes
-from gpt4image.training.draws import Draws
+from gpt4image.training.batch_rng import BatchRng
 
 Indices = NDArray[np.int64]
 
@@ -53,7 +53,7 @@ class Batches:
 
     Attributes:
         targeted: stream of images with a class target, and of few others.
-        others: stream of images that take part through alignment or consistency alone; None where there are none.
+        others: stream of images that take part only through alignment or consistency; None where there are none.
         size: images per batch.
         others_per_batch: how many of them come from ``others``.
         rows: (B,) which of them belong to this process.
@@ -74,9 +74,9 @@ class Batches:
         others = self.others.take(number * self.others_per_batch, self.others_per_batch)
         return np.concatenate([images, others])[self.rows]
 
-    def draws(self, generator: torch.Generator) -> Draws:
+    def rng(self, generator: torch.Generator) -> BatchRng:
         """Return random numbers for the images of a batch that belong to this process."""
-        return Draws(generator=generator, total=self.size, rows=torch.from_numpy(self.rows))
+        return BatchRng(generator=generator, total=self.size, rows=torch.from_numpy(self.rows))
 
     def rows_with_second_views(self) -> tuple[int, Indices]:
         """Return how many views all processes see where the others are seen twice, and which of them this one does.
@@ -103,9 +103,9 @@ def make_batches(
     Args:
         targeted: images with a class target.
         others: images without one that alignment or consistency uses; may be empty.
-        size: images per batch.
+        size: number of images per batch.
         labelled_share: share of a batch drawn from ``targeted`` where there are others. Others that are fewer than the
-            rest of it are drawn as often as these, one stream of all, but where they are seen apart.
+            rest of it are drawn as often as these, in one stream of all, except where they are seen apart.
         seed: gives the order.
         repeats: times that each image comes in a row.
         mixing: whether images are mixed in pairs, from both ends.
@@ -132,11 +132,8 @@ def make_batches(
 def own_rows(own: int, others: int, *, mixing: bool, apart: bool) -> Indices:
     """Return which rows of a batch of ``own`` images with a target, then ``others``, belong to this process; ascending.
 
-    Images that are mixed with each other go to the same process; where the two kinds are kept apart, each process gets
-    as many of them as any other.
-
-    Raises:
-        ConfigError: the batch cannot be shared by the processes of the run, or mixed in pairs.
+    Images that are mixed with each other go to the same process. If the two kinds are kept ``apart``, each process gets
+    as many of them as any other. Raises ConfigError: the batch cannot be shared by the processes, or mixed in pairs.
     """
     count, size = processes.count(), own + others
     unit = 2 * count if mixing else count

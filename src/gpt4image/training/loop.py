@@ -1,6 +1,6 @@
 """The training loop: steps that depend on nothing but seed and number.
 
-Every step draws its randomness from (seed, step) alone, so a run resumed from a checkpoint at any step goes on exactly
+Every step draws its randomness only from (seed, step), so a run resumed from a checkpoint at any step goes on exactly
 as if it had never stopped.
 """
 
@@ -18,15 +18,16 @@ import torch
 from torch import Tensor
 
 from gpt4image.artifacts import runs
+from gpt4image.artifacts.weights import load_tensors, save_tensors
 from gpt4image.base.errors import DamagedError, ModelError, TrainingError
 from gpt4image.base.files import append_json_line, remove_unfinished, write_json_lines
 from gpt4image.base.interrupts import deferred_interrupt
-from gpt4image.config import TrainOptions
+from gpt4image.config import ResolvedOptions
 from gpt4image.encoding.text_encoders.tuning import FOLDER
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import choose_device, peak_memory_bytes, probe, reset_peak_memory
 from gpt4image.parallel.sharding import averaging, clip_gradients, whole
-from gpt4image.training.checkpoint import load_checkpoint, load_tensors, save_checkpoint, save_tensors
+from gpt4image.training.checkpoint import load_checkpoint, save_checkpoint
 from gpt4image.training.losses import Losses, batch_losses, seed_step
 from gpt4image.training.predictions import predict
 from gpt4image.training.text_tower import TextTower
@@ -47,7 +48,7 @@ def train_step(trainer: Trainer, step: int, epoch: int, *pixels: Tensor) -> dict
     Args:
         trainer: the run.
         step: number of the step in the run.
-        epoch: named in the error message.
+        epoch: for the error message.
         pixels: of each accumulated batch, as ``pixels_of`` gives them.
 
     Raises:
@@ -90,11 +91,10 @@ def gradient_of_step(trainer: Trainer, step: int, epoch: int, *pixels: Tensor) -
 
 
 def require_finite(trainer: Trainer, step: int, epoch: int, losses: Losses) -> dict[str, float]:
-    """Return each part of the loss, and the whole (total), by name.
+    """Return each part of the loss, and the whole (total), by name. Raises TrainingError: one is not finite.
 
-    Raises:
-        TrainingError: one is not finite. The losses are those of all processes, so all of them stop; those of the
-            official code, which are not, are asked about.
+    The losses are those of all processes, so all of them stop; those of the official code, which are not, are asked
+    about.
     """
     named = {"total": losses.total, **losses.parts}
     values = torch.stack([loss.detach() for loss in named.values()]).double().cpu()
@@ -105,36 +105,34 @@ def require_finite(trainer: Trainer, step: int, epoch: int, losses: Losses) -> d
         return dict(zip(named, values.tolist(), strict=True))
     trainer.model.zero_grad(set_to_none=True)
     found = dict(zip(named, values.tolist(), strict=True))
-    said = ", ".join(f"{name} {value}" for name, value in found.items())
-    error = _diverged(trainer.config, f"The loss is not finite at step {step} (epoch {epoch + 1}): {said}")
+    parts = ", ".join(f"{name} {value}" for name, value in found.items())
+    error = _diverged(trainer.config, f"The loss is not finite at step {step} (epoch {epoch + 1}): {parts}")
     if math.isfinite(found["task"]) and not math.isfinite(found.get("align", 0.0)):
         error = TrainingError(f"{error} It is the alignment: raise --temperature, or leave out --no-normalise.")
     raise error
 
 
-def _diverged(config: TrainOptions, what: str) -> TrainingError:
+def _diverged(config: ResolvedOptions, what: str) -> TrainingError:
     return TrainingError(f"{what}. Lower --lr {config.lr:g}, set --clip-grad 1, or try --precision fp32.")
 
 
 def pixels_of(trainer: Trainer, numbers: range) -> Iterator[Tensor]:
     """Yield the pixels of the batches of a run: uint8 (B, 3, S, S), or the views of them where there are some."""
     batches = (trainer.batches.batch(number) for number in numbers)
-    return trainer.data.pixels.stream(batches, trainer.views, numbers.start)
+    return trainer.data.pixels.stream(batches, trainer.cpu_augmentation, numbers.start)
 
 
-def choose_precision(config: TrainOptions, data: TrainingData) -> tuple[str, str, dict[str, float]]:
+def choose_precision(config: ResolvedOptions, data: TrainingData) -> tuple[str, str, dict[str, float]]:
     """Return the fastest precision and memory format for a run, and the seconds per step of each that was tried."""
     device = choose_device(config.device)
-    trainers: dict[str, Trainer] = {}
+    trainers: dict[tuple[str, str], Trainer] = {}  # one, for memory
     pixels: list[Tensor] = []
 
-    def step(precision: str, memory_format: str) -> None:
-        fixed = {"ema": 0.0, "compile": False}
-        tried = config.model_copy(update={"precision": precision, "memory_format": memory_format, **fixed})
-        key = f"{precision} {memory_format}"
+    def step(*key: str) -> None:
         if key not in trainers:
+            tried = {"precision": key[0], "memory_format": key[1], "ema": 0.0, "compile": False}
             trainers.clear()
-            trainers[key] = build(tried, data)
+            trainers[key] = build(config.model_copy(update=tried), data)
         pixels[:] = pixels or pixels_of(trainers[key], range(config.grad_accumulation))
         train_step(trainers[key], 0, 0, *pixels)
 
@@ -148,11 +146,7 @@ def choose_precision(config: TrainOptions, data: TrainingData) -> tuple[str, str
 
 
 def validate(trainer: Trainer) -> dict[str, Any] | None:
-    """Measure the validation split; None where it has no labelled image.
-
-    Raises:
-        TrainingError: what the model says is not finite.
-    """
+    """Measure the validation split; None where it has no labelled image. Raises TrainingError: it is not finite."""
     data = trainer.data
     indices = data.indices("val")
     labels = data.image_set.labels[indices]
@@ -161,7 +155,7 @@ def validate(trainer: Trainer) -> dict[str, Any] | None:
     backbone: Any = trainer.evaluated.backbone
     predictions = predict(backbone, data, indices, trainer.augmentation, trainer.config)
     if not np.isfinite(predictions).all():
-        raise _diverged(trainer.config, "What the model says of the validation images is not finite")
+        raise _diverged(trainer.config, "Predictions for the validation images are not finite")
     seen = data.without_met().usable[indices]
     if not data.task.known(labels[seen]).any():
         return None
@@ -230,7 +224,7 @@ def fit(
                 raise KeyboardInterrupt
     seconds = earlier + time.monotonic() - started
     save_weights(trainer, out)
-    images = trainer.steps * accumulation * (trainer.config.batch_size or 0)
+    images = trainer.steps * accumulation * trainer.config.batch_size
     return {
         "seconds": round(seconds, 3),
         "steps": trainer.steps,
@@ -246,7 +240,7 @@ def end_epoch(
 ) -> dict[str, Any]:
     """Validate where it is due, note the epoch in metrics.jsonl, keep the best weights, and return what was noted."""
     config = trainer.config
-    last, due = epoch + 1 == config.epochs, math.ceil((config.epochs or 1) / VALIDATIONS)
+    last, due = epoch + 1 == config.epochs, math.ceil(config.epochs / VALIDATIONS)
     val = validate(trainer) if last or (epoch + 1) % due == 0 else None
     means = {name: float(np.mean([step[name] for step in losses])) for name in losses[0]}
     row = {
@@ -267,12 +261,12 @@ def end_epoch(
         if trainer.best is not None and not primary.better(score, trainer.best[0]):
             return row
         trainer.best = score, epoch + 1
-        save_tensors(_best_file(out, trainer), trainer.evaluated.state_dict())
+        save_tensors(_best_file(out, trainer.best), trainer.evaluated.state_dict())
     return row
 
 
-def _best_file(out: Path, trainer: Trainer) -> Path:
-    return out / BEST_FILES.replace("*", str(trainer.best[1] if trainer.best else 0))
+def _best_file(out: Path, best: tuple[float, int] | None) -> Path:
+    return out / BEST_FILES.replace("*", str(best[1] if best else 0))
 
 
 def _require_best(out: Path, best: tuple[float, int] | None) -> None:
@@ -281,10 +275,10 @@ def _require_best(out: Path, best: tuple[float, int] | None) -> None:
     Raises:
         DamagedError: they are missing or damaged.
     """
-    if not best or best[1] == 0:
+    if not best:
         return
     try:
-        load_tensors(out / BEST_FILES.replace("*", str(best[1])))
+        load_tensors(_best_file(out, best))
     except (ModelError, DamagedError) as error:
         raise DamagedError(
             f"{error} These are the best weights so far: bring back a copy of the file, or remove "
@@ -295,17 +289,13 @@ def _require_best(out: Path, best: tuple[float, int] | None) -> None:
 def _keep_best(out: Path, trainer: Trainer) -> None:
     """Remove the best weights of other epochs, which stay until a checkpoint knows of better ones."""
     for path in out.glob(BEST_FILES):
-        if path != _best_file(out, trainer):
+        if path != _best_file(out, trainer.best):
             path.unlink()
 
 
 def save_weights(trainer: Trainer, out: Path) -> None:
-    """Write the plain backbone, and beside it the projection head and what the text encoder has learned.
-
-    Raises:
-        TrainingError: they are not finite.
-    """
-    best = _best_file(out, trainer)
+    """Write the plain backbone, the projection head and the tuned text encoder. Raises TrainingError: not finite."""
+    best = _best_file(out, trainer.best)
     weights = load_tensors(best)[0] if processes.from_first(best.is_file()) else trainer.evaluated.state_dict()
     if not all(bool(whole(tensor).isfinite().all()) for tensor in weights.values()):
         raise _diverged(trainer.config, "The weights are not finite")

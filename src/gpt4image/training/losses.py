@@ -12,19 +12,13 @@ from torch import Tensor
 
 from gpt4image.data.geometry import Geometry
 from gpt4image.parallel.devices import autocast, memory_format_of
-from gpt4image.training.augment import drawn, finished, normalised
-from gpt4image.training.mixing import mix
+from gpt4image.training.augment import mix, normalised, random_geometry, recoloured
 from gpt4image.training.objectives.base import Batch, Outputs
 from gpt4image.training.trainer import Trainer
 
 
 class Losses(NamedTuple):
-    """The loss of one batch.
-
-    Attributes:
-        total: scalar that is minimised.
-        parts: its parts by name (task, and each objective), unweighted scalars, for the record.
-    """
+    """The loss of one batch: the scalar that is minimised, and its unweighted parts by name, for the record."""
 
     total: Tensor
     parts: dict[str, Tensor]
@@ -44,20 +38,24 @@ def batch_losses(trainer: Trainer, number: int, images: NDArray[np.int64], pixel
         trainer: the run.
         number: of the batch in the run, from 0.
         images: (B,) positions of the images in the set.
-        pixels: (B, 3, S, S) uint8, or trainer.views of them: (B + U, 3, T, T) uint8.
+        pixels: (B, 3, S, S) uint8, or trainer.cpu_augmentation of them: (B + U, 3, T, T) uint8.
     """
     config, device, data = trainer.config, trainer.device, trainer.data
     size = len(images)
     broken = torch.from_numpy(data.pixels.broken(images)).to(device)
-    one, two = (torch.arange(size), torch.arange(0)) if trainer.views is None else trainer.views.split(images)
+    one, two = (
+        (torch.arange(size), torch.arange(0))
+        if trainer.cpu_augmentation is None
+        else trainer.cpu_augmentation.split(images)
+    )
     inputs, geometry = inputs_of(trainer, pixels.to(device, non_blocking=True), number, images)
     targets = data.task.without_target(data.targets(images, geometry).to(device), broken)
     mixing: Tensor | None = None
     if config.mixes:
         mixing = mix(inputs[:size], one, config.mixup, config.cutmix)
         targets = torch.einsum("ij,j...->i...", mixing, targets)
-    # A text is drawn before the model draws what differs between processes (dropout).
-    chosen = trainer.batches.draws(torch.default_generator).uniform().numpy() if config.texts == "sample" else None
+    # A text is drawn before the model rng what differs between processes (dropout).
+    chosen = trainer.batches.rng(torch.default_generator).uniform().numpy() if config.texts == "sample" else None
     batch = Batch(images=images, broken=broken, mixing=mixing, second=two.to(device), chosen=chosen)
     outputs = outputs_of(trainer, batch, inputs)
     task = data.task.loss(outputs.task, targets, config.label_smoothing)
@@ -70,7 +68,7 @@ def batch_losses(trainer: Trainer, number: int, images: NDArray[np.int64], pixel
 
 
 def outputs_of(trainer: Trainer, batch: Batch, inputs: Tensor) -> Outputs:
-    """Return what the model says of the inputs of a batch: (B + U, 3, T, T) float32."""
+    """Return the outputs of the model for the inputs of a batch: (B + U, 3, T, T) float32."""
     config, size = trainer.config, len(batch.images)
     asked: dict[str, Any] = {"with_features": config.adaptive_weight}
     if trainer.tuning is not None:
@@ -90,23 +88,19 @@ def outputs_of(trainer: Trainer, batch: Batch, inputs: Tensor) -> Outputs:
 def inputs_of(
     trainer: Trainer, pixels: Tensor, number: int, images: NDArray[np.int64]
 ) -> tuple[Tensor, Geometry | None]:
-    """Return what the model gets of one batch: (B, 3, T, T) float32, then the second views; and where images were cut.
+    """Return the inputs of one batch, (B, 3, T, T) float32, then the second views; and the geometry of the former.
 
-    Args:
-        trainer: the run.
-        pixels: uint8 on the device, as they were streamed.
-        number: of the batch in the run.
-        images: (B,) positions of the images in the set.
+    The arguments are those of ``batch_losses``; ``pixels`` are on the device.
     """
-    how, draws = trainer.augmentation, trainer.batches.draws(torch.default_generator)
-    if trainer.views is None:
-        geometry = drawn(pixels.shape[-1], how, draws)
-        return finished(geometry.pixels(pixels), how, draws), geometry
-    size, two = len(images), trainer.views.split(images)[1]
-    geometry = trainer.views.geometry(trainer.data.pixels.size, number)
-    inputs = finished(pixels[:size], how, draws)
-    if trainer.views.strong is None:
+    how, rng = trainer.augmentation, trainer.batches.rng(torch.default_generator)
+    if trainer.cpu_augmentation is None:
+        geometry = random_geometry(pixels.shape[-1], how, rng)
+        return recoloured(geometry.pixels(pixels), how, rng), geometry
+    size, two = len(images), trainer.cpu_augmentation.split(images)[1]
+    geometry = trainer.cpu_augmentation.geometry(trainer.data.pixels.size, number)
+    inputs = recoloured(pixels[:size], how, rng)
+    if trainer.cpu_augmentation.strong is None:
         return inputs, geometry
     inputs[two] = normalised(pixels[two] / 255.0, how)  # the first view of these is a weak one: moved, and no more
     strong = replace(how, colour=0.0, erase=1.0, erase_with="mean")  # FixMatch ends every strong view with Cutout
-    return torch.cat([inputs, finished(pixels[size:], strong, draws.of(two))]), geometry
+    return torch.cat([inputs, recoloured(pixels[size:], strong, rng.of(two))]), geometry

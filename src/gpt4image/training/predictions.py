@@ -1,4 +1,4 @@
-"""What a model says of images, in batches: class probabilities, or anything else that is read off it."""
+"""Predictions of a model for images, in batches, or anything else that it computes of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gpt4image.config import TrainOptions
+from gpt4image.config import ResolvedOptions
 from gpt4image.data.pixels import Pixels
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import autocast, choose_device, memory_format_of
@@ -25,10 +25,9 @@ def predict(
     data: TrainingData,
     indices: NDArray[np.int64],
     augmentation: Augmentation,
-    config: TrainOptions,
+    config: ResolvedOptions,
 ) -> NDArray[np.float32]:
-    """Return (n, K) predictions of the images at ``indices``; ``model`` returns the outputs that the task turns into
-    predictions."""
+    """Return (n, K) predictions of the images at ``indices``: what the task makes of the outputs of ``model``."""
     model.eval()
     if not len(indices):
         return np.zeros((0, data.task.outputs(data.classes)), np.float32)
@@ -42,21 +41,21 @@ def outputs(
     pixels: Pixels,
     indices: NDArray[np.int64],
     augmentation: Augmentation,
-    config: TrainOptions,
+    config: ResolvedOptions,
 ) -> tuple[NDArray[np.float32], ...]:
     """Return what ``read`` gives of images, batch by batch: (B, 3, T, T) normalised pixels to tensors (B, ...).
 
     Where several processes share a run, all of them call this; each reads some of the batches, and all get all rows.
 
     Args:
-        read: what is read off a batch; runs in the precision of ``config``.
+        read: computes what is wanted of a batch, in the precision of ``config``.
         pixels: the pixels of a set.
         indices: (n,) positions in it, one at least.
         augmentation: how images are normalised.
         config: device, precision and memory format.
     """
     device = choose_device(config.device)
-    size = max(EVAL_SIZE, config.image_size or EVAL_SIZE)
+    size = max(EVAL_SIZE, config.image_size)
     at_once = max(1, EVAL_BATCH * EVAL_SIZE**2 // size**2)
     batches = [indices[start : start + at_once] for start in range(0, len(indices), at_once)]
     # Each process reads as many, some of them twice over all: a model in shards needs all processes for each batch.

@@ -122,7 +122,7 @@ def prepare(
     if to_train:
         require_batch(sizes["train"], config)
         require_selectable(config, image_set, task)
-        require_buildable(config, task.outputs(image_set.classes))
+        require_buildable(config, task, image_set.classes)
     image_set = image_set.select(np.flatnonzero(np.isin(image_set.splits, splits)))
     pixels, broken, usable = load_pixels(
         image_set, auto.stored_size(config), memory_limit_gb=config.memory_limit_gb, workers=config.workers

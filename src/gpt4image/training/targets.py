@@ -19,6 +19,7 @@ from gpt4image.artifacts.text_labels import Facts, TextLabels
 from gpt4image.base.errors import TableError
 from gpt4image.config import TrainOptions
 from gpt4image.data.image_set import SPLITS, ImageSet
+from gpt4image.tasks.base import Task
 from gpt4image.training.training_data import TrainingData
 
 Floats = NDArray[np.floating]
@@ -98,19 +99,23 @@ def explained(probabilities: Floats, labels: Ints, held_out: Bools) -> float | N
 
 
 def class_targets(
-    probabilities: Floats, labels: Ints, noise: Noise, explains: float | None, trust: float | None = None
+    task: Task, probabilities: Floats, labels: Ints, noise: Noise, explains: float | None, trust: float | None = None
 ) -> NDArray[np.float32]:
-    """Return (n, K) class targets made of text labels and given labels. A row of zeros is no target.
+    """Return (n, K) targets made of text labels and given labels; see ``Task.has_target``.
 
     Args:
-        probabilities, labels, noise: as of ``blend``.
+        task: what labels and targets mean.
+        probabilities, labels, noise: as of ``blend``; of a task without exclusive classes NaN without a text, (n, K)
+            labels, and no noise.
         explains: part of what the labels tell that the texts explain; None where that cannot be measured.
         trust: share of a given label in the target of an image with text; without it, half where the labels look right
-            (all where the texts say little), else the posterior of the class.
+            (all where the texts explain little), else the posterior of the class.
     """
     if trust is None and noise.rate == 0.0:
         trust = 1.0 if explains is None or explains < LEAST_EXPLAINED else TRUST_IN_RIGHT_LABELS
-    return blend(probabilities, labels, noise, trust)
+    if task.exclusive:
+        return blend(probabilities, labels, noise, trust)
+    return task.with_labels(np.asarray(probabilities, np.float32), labels, 1.0 if trust is None else trust)
 
 
 def blend(probabilities: Floats, labels: Ints, noise: Noise, trust: float | None = None) -> NDArray[np.float32]:
@@ -142,42 +147,48 @@ def blend(probabilities: Floats, labels: Ints, noise: Noise, trust: float | None
 
 
 def targets_for(
-    text_labels: TextLabels, digests: Sequence[str], labels: Ints, trust: float | None = None
+    task: Task, text_labels: TextLabels, digests: Sequence[str], labels: Ints, trust: float | None = None
 ) -> NDArray[np.float32]:
     """Return the targets (n, K) that a file of text labels gives.
 
     Args:
+        task, trust: as of ``class_targets``.
         text_labels: of any images.
         digests: n digests; one that is not in the file has no text.
-        labels: (n,) given labels, NO_LABEL where there is none.
-        trust: as of ``class_targets``.
+        labels: (n, ...) given labels, -1 where there is none.
     """
     place = {digest: row for row, digest in enumerate(text_labels.digests)}
     rows = np.array([place.get(digest, -1) for digest in digests], dtype=np.int64)
-    probabilities = np.where((rows >= 0)[:, None], text_labels.probabilities[rows], np.float32(0))
+    nothing = task.placeholder(np.zeros(len(rows), bool), len(text_labels.classes))
+    probabilities = np.where((rows >= 0)[:, None], text_labels.probabilities[rows], nothing)
     explains = explained(text_labels.probabilities, text_labels.labels, text_labels.out_of_fold)
-    return class_targets(probabilities, labels, Noise.of(text_labels.facts), explains, trust)
+    return class_targets(task, probabilities, labels, Noise.of(text_labels.facts), explains, trust)
 
 
 def load_text_labels(config: TrainOptions, image_set: ImageSet) -> TextLabels | None:
     """Return the text labels that a run is told to learn from; None where it has none.
 
     Args:
-        config: options of the run.
-        image_set: the whole set with the splits of the run.
+        config: options of the run, with its task.
+        image_set: the whole dataset with the splits of the run.
 
     Raises:
-        TableError: the file is missing or damaged, was made for other classes, or has learned from the label of an
-            image that the run holds out.
+        TableError: the file is missing or damaged, was made for another task or other classes, or has learned from the
+            label of an image that the run holds out.
     """
     if config.text_labels is None:
         return None
     labels = TextLabels.load(config.text_labels)
+    if config.task not in ("auto", labels.facts.task):
+        raise TableError(
+            f"{config.text_labels} holds text labels for --task {labels.facts.task}, this run is of {config.task}; run "
+            "`gpt4image label` on this dataset."
+        )
     if labels.classes != image_set.classes:
         raise TableError(
-            f"{config.text_labels} has the classes {list(labels.classes)[:5]}... ({len(labels.classes)}), the image "
-            f"set has {list(image_set.classes)[:5]}... ({len(image_set.classes)}); run `gpt4image label` on this image "
-            "set."
+            f"{config.text_labels} has the classes {list(labels.classes)[:5]}... ({len(labels.classes)}), the "
+            f"dataset has {list(image_set.classes)[:5]}... ({len(image_set.classes)}); run `gpt4image label` on this "
+            "dataset."
         )
     _require_held_out(labels, config, image_set)
     return labels
@@ -189,7 +200,7 @@ def _require_held_out(labels: TextLabels, config: TrainOptions, image_set: Image
     for digest, split in zip(image_set.digests, image_set.splits.tolist(), strict=True):
         if split == "train" or digest not in split_of:
             split_of[digest] = split
-    learned = (labels.digests[row] for row in np.flatnonzero(labels.labels >= 0))
+    learned = (labels.digests[row] for row in np.unique(np.nonzero(labels.labels >= 0)[0]))
     counts = Counter(split_of.get(digest, "train") for digest in learned)
     found = [f"{counts[split]} of its {split} split" for split in SPLITS if split != "train" and counts[split]]
     if not found:
@@ -212,10 +223,10 @@ def with_text_labels(data: TrainingData, config: TrainOptions, labels: TextLabel
     Raises:
         TableError: no text label is of a training image.
     """
-    targets = targets_for(labels, data.image_set.digests, data.labels, config.label_trust)
+    targets = targets_for(data.task, labels, data.image_set.digests, data.labels, config.label_trust)
     known, has_target = set(labels.digests), data.task.has_target(data.labels, targets)
     if not any(has_target[i] and data.image_set.digests[i] in known for i in data.indices("train")):
         raise TableError(
-            f"{config.text_labels} holds no text label of a training image; run `gpt4image label` on this image set."
+            f"{config.text_labels} holds no text label of a training image; run `gpt4image label` on this dataset."
         )
     return replace(data, soft=targets)

@@ -1,4 +1,4 @@
-"""The text space of a run: what its images were pulled to, so that other texts find their place beside them later."""
+"""The text space of a run: what its images were aligned to, so that other texts can be compared to them later."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from gpt4image.artifacts.table import read_manifest
 from gpt4image.base.errors import RunError
 from gpt4image.base.files import read_json, write_json
 from gpt4image.config import TrainConfig
-from gpt4image.encoding.text_encoders import TextEncoder, load_known_encoder
+from gpt4image.encoding.text_encoders.base import TextEncoder
+from gpt4image.encoding.text_encoders.registry import load_known_encoder
 from gpt4image.encoding.text_encoders.tuning import FOLDER
 from gpt4image.training.text_targets import TextTargets
 
@@ -51,13 +52,7 @@ class TextSpace:
 
 
 def write_text_space(run_dir: Path, config: TrainConfig, text: TextTargets) -> None:
-    """Note in a run folder what its images were aligned to.
-
-    Args:
-        run_dir: the run.
-        config: its options, with an embedding table.
-        text: the targets it learned from.
-    """
+    """Note in a run folder what its images were aligned to: the targets ``text``, of the embedding table."""
     if config.embeddings is None:
         return
     manifest = read_manifest(config.embeddings)
@@ -70,7 +65,7 @@ def read_text_space(run_dir: Path, config: TrainConfig) -> TextSpace:
     """Return the text space of a run with alignment.
 
     Raises:
-        RunError: the run cannot say: it was made before runs kept it.
+        RunError: it was made before runs kept their text space.
         TableError: the run was made before, and its embedding table is gone.
     """
     if (run_dir / FOLDER).is_dir():

@@ -118,7 +118,7 @@ class TextTargets:
         return replace(self, offsets=np.concatenate([[0], np.cumsum(counts)]), rows=rows, table=None)
 
     def centred(self, images: NDArray[np.int64]) -> TextTargets:
-        """Return the targets minus the mean text of ``images``, (n,) positions: training images alone."""
+        """Return the targets minus the mean text of ``images``, (n,) positions: only training images."""
         images = images[self.described[images]]
         total = np.zeros(self.width)
         for start in range(0, len(images), _CHUNK):

@@ -24,9 +24,9 @@ from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.artifacts.table import EmbeddingTable, find_digests
 from gpt4image.base.errors import ModelError, TableError
 from gpt4image.encoding.distinct_texts import read_descriptions
-from gpt4image.encoding.text_encoders import load_text_encoder
 from gpt4image.encoding.text_encoders.long_texts import Chunks, chunked, whole
 from gpt4image.encoding.text_encoders.neural import NeuralEncoder, Tower, single_or_double, to_device
+from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.encoding.text_encoders.tuning import How, make_trainable, save_tuned, trained_weights
 from gpt4image.training.text_targets import TextTargets
 

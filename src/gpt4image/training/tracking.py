@@ -24,11 +24,7 @@ PROJECT = "gpt4image"
 
 
 def require_trackers(names: Iterable[str]) -> None:
-    """Check that the packages of trackers are here; each is the extra of its name.
-
-    Raises:
-        MissingExtraError: naming the first that is not.
-    """
+    """Check that the packages of trackers are here; each is the extra of its name. Raises MissingExtraError."""
     for name in names:
         if any(importlib.util.find_spec(package) is None for package in ("accelerate", name)):
             raise MissingExtraError(f"--track {name}", name)
@@ -36,7 +32,7 @@ def require_trackers(names: Iterable[str]) -> None:
 
 @contextmanager
 def tracked(names: Iterable[str], out: Path, record: Mapping[str, Any]) -> Iterator[OnEpoch]:
-    """Show a run in trackers; the first process alone does.
+    """Show a run in trackers; only the first process does.
 
     Args:
         names: of the trackers.
@@ -56,10 +52,7 @@ def tracked(names: Iterable[str], out: Path, record: Mapping[str, Any]) -> Itera
                 console.print(f"--track {name} stops: {error}", markup=False)
                 del trackers[name]
 
-    def start(name: str) -> None:
-        trackers[name] = _start(name, out, record)
-
-    each(start)
+    each(lambda name: trackers.update({name: _start(name, out, record)}))
     try:
         yield lambda row: each(lambda name: trackers[name].log(_numbers(row), step=row["step"]))
     finally:
@@ -71,15 +64,10 @@ def _start(name: str, out: Path, record: Mapping[str, Any]) -> Any:
 
     PartialState(cpu=choose_device(record["device"]).type == "cpu")  # trackers ask it which process is the first
     title = out.name if record["arm"] == "train" else f"{record['arm']}-{out.name}"
+    ours = fingerprint([str(out.resolve()), runs.identity(dict(record))])[:16]
     made: dict[str, Callable[[], Any]] = {
         "tensorboard": lambda: tracking.TensorBoardTracker("tensorboard", logging_dir=out),
-        "wandb": lambda: tracking.WandBTracker(
-            PROJECT,
-            name=title,
-            dir=out,
-            id=fingerprint([str(out.resolve()), runs.identity(dict(record))])[:16],
-            resume="allow",
-        ),
+        "wandb": lambda: tracking.WandBTracker(PROJECT, name=title, dir=out, id=ours, resume="allow"),
         "mlflow": lambda: tracking.MLflowTracker(PROJECT, run_name=title),
         "trackio": lambda: tracking.TrackioTracker(PROJECT, name=title, resume="allow"),
     }

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -40,20 +41,13 @@ def train(config: TrainConfig, task: Task | None = None) -> Outcome:
         TrainingError: the loss is not finite.
     """
     # The folder is held from the start, so that one that cannot be written to is known before images are read.
-    with processes.joined(choose_device(config.device)), cpu_threads(config.threads), _alone_in(config.out):
+    with processes.joined(choose_device(config.device)), cpu_threads(config.threads), contextlib.ExitStack() as held:
+        processes.by_first(lambda: held.enter_context(runs.writing(config.out)))
         ready = processes.together(lambda: _prepared(config, task), first_ahead=True)
         if ready is not None:
             _require_same_data(ready)
             _train(resolve(ready))
         return processes.together(lambda: _outcome(config.out, finished=ready is None))
-
-
-@contextlib.contextmanager
-def _alone_in(out: Path) -> Iterator[None]:
-    """Hold the run folder for the processes of this run: the first one does, for all."""
-    with contextlib.ExitStack() as held:
-        processes.by_first(lambda: held.enter_context(runs.writing(out)))
-        yield
 
 
 def _prepared(config: TrainConfig, task: Task | None) -> Prepared | None:
@@ -99,12 +93,10 @@ def _train(ready: Prepared) -> None:
 
 def resolve(ready: Prepared) -> Prepared:
     """Choose precision and memory format by a short probe of the run itself, where they are left open."""
-    from dataclasses import replace
-
     from gpt4image.training.loop import choose_precision
 
     config: TrainOptions = ready.config
-    precision, memory_format, seconds = choose_precision(config, ready.data)
+    precision, memory_format, seconds = choose_precision(config.resolved, ready.data)
     found = {"precision": precision, "memory_format": memory_format}
     chosen = {name: value for name, value in found.items() if getattr(config, name) == "auto"}
     probed = {"probe_seconds_per_step": seconds} if seconds else {}
@@ -129,7 +121,7 @@ def run(
     from gpt4image.training.trainer import build
 
     config: TrainConfig = ready.config
-    trainer = build(config, ready.data)
+    trainer = build(config.resolved, ready.data)
     record = config.model_dump(mode="json") | {
         "arm": arm,
         "chosen": ready.chosen,
@@ -155,7 +147,7 @@ def run(
 
 
 def data_facts(ready: Prepared) -> dict[str, Any]:
-    """Return what a run record says of its data: class names, counts per split, labelled and described images."""
+    """Return what a run record holds of its data: class names, counts per split, labelled and described images."""
     data = ready.data
     train = data.indices("train")
     return {
@@ -180,9 +172,10 @@ def _as_before(config: TrainConfig) -> TrainConfig:
 def _outcome(out: Path, *, finished: bool) -> Outcome:
     """Return what a run came to; ``finished`` where it was made before."""
     record = runs.read_run(out)
-    facts, last = record["run"], record["metrics"][-1]
-    said = [*record["config"]["notes"], *([FINISHED] if finished else [])]
-    notes = {"notes": " ".join(said)} if said else {}
+    facts, last = record["run"], record["metrics"][-1]["val"]
+    # Of the loss there is none: the curves show it.
+    val = {f"val_{name}": round(value, 4) for name, value in (last or {}).items() if name != "loss"} or {"val": None}
+    notes = [*record["config"]["notes"], *([FINISHED] if finished else [])]
     return Outcome(
         path=out,
         summary={
@@ -192,21 +185,14 @@ def _outcome(out: Path, *, finished: bool) -> Outcome:
             "classes": facts["data"]["classes"],
             "labelled": facts["data"]["labelled"],
             "described": facts["data"]["described"],
-            **_validated(last["val"]),
-            **notes,
+            **val,
+            **({"notes": " ".join(notes)} if notes else {}),
             "seconds": facts["seconds"],
             "images_per_second": facts["images_per_second"],
             "next": _next(out, facts["data"]),
         },
         set_aside=runs.read_set_aside(out),
     )
-
-
-def _validated(val: Mapping[str, Any] | None) -> dict[str, float | None]:
-    """Return the last validation scores, ``val_METRIC``; of the loss none, which the curves show."""
-    if val is None:
-        return {"val": None}
-    return {f"val_{name}": round(value, 4) for name, value in val.items() if name != "loss"}
 
 
 def _next(out: Path, sizes: Mapping[str, Any]) -> str:

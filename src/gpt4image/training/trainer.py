@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.optim import create_optimizer_v2, param_groups_weight_decay  # pyright: ignore[reportPrivateImportUsage]
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
 from gpt4image.base.errors import ConfigError, first_line
-from gpt4image.config import TrainOptions
+from gpt4image.config import ResolvedOptions
 from gpt4image.config.base import flag_of
 from gpt4image.config.learning import OF_ALIGNMENT
 from gpt4image.models.aligner import Aligner, not_decayed
@@ -26,16 +27,16 @@ from gpt4image.parallel import processes
 from gpt4image.parallel.batch_layers import see_whole_batch
 from gpt4image.parallel.devices import choose_device, memory_format_of
 from gpt4image.parallel.sharding import Place, replicate, require_shardable, shard, structure_alone
+from gpt4image.tasks.base import Task
 from gpt4image.training.augment import Augmentation
 from gpt4image.training.batches import Batches, make_batches, own_rows
+from gpt4image.training.cpu_augmentation import STRONG, CpuAugmentation, Policy
 from gpt4image.training.objectives.base import Objective
 from gpt4image.training.objectives.consistency import ConsistencyObjective
 from gpt4image.training.objectives.text_alignment import AlignmentObjective
-from gpt4image.training.policies import STRONG, Policy
 from gpt4image.training.text_targets import TextTargets
 from gpt4image.training.text_tower import TextReader, TextSource, TextTower
 from gpt4image.training.training_data import TrainingData
-from gpt4image.training.views import Views
 
 # A moving average looks back on at most an eighth of the steps so far, until that is the memory that was asked for:
 # one of 10,000 steps is reached after 80,000 (timm's default, a power of 2/3, needs a million).
@@ -44,15 +45,18 @@ EMA_WARMUP = {"use_warmup": True, "warmup_gamma": 8.0, "warmup_power": 1.0}
 
 @dataclass(kw_only=True)
 class Trainer:
-    """The parts of one run. ``model`` maps images to (logits, image embeddings or None).
+    """The parts of one run.
 
-    ``parallel`` is what a step calls in its place: the same, or a wrapper that averages gradients over processes.
-    ``tuning`` is None where the text encoder does not learn, ``views`` where images are augmented on the device alone.
-    ``objectives`` are the terms of the loss beside the task's. ``best`` is the best validation score so far and its
-    epoch, counted from 1; None before the first.
+    Attributes:
+        model: maps images to (logits, image embeddings or None).
+        parallel: what a step calls in its place: the same, or a wrapper that averages gradients over processes.
+        cpu_augmentation: None where images are augmented only on the device.
+        tuning: None where the text encoder does not learn.
+        objectives: the terms of the loss beside the task's.
+        best: best validation score so far and its epoch, counted from 1; None before the first.
     """
 
-    config: TrainOptions
+    config: ResolvedOptions
     data: TrainingData
     device: torch.device
     model: nn.Module
@@ -63,7 +67,7 @@ class Trainer:
     batches: Batches
     notes: tuple[str, ...]
     augmentation: Augmentation
-    views: Views | None
+    cpu_augmentation: CpuAugmentation | None
     steps_per_epoch: int
     tuning: TextTuning | None
     objectives: tuple[Objective, ...]
@@ -73,7 +77,7 @@ class Trainer:
     @property
     def steps(self) -> int:
         """Optimiser steps of the whole run."""
-        return self.steps_per_epoch * (self.config.epochs or 0)
+        return self.steps_per_epoch * self.config.epochs
 
     @property
     def evaluated(self) -> nn.Module:
@@ -109,7 +113,6 @@ class Plain(nn.Module):
     """A backbone in the place of an Aligner: no text takes part."""
 
     def __init__(self, backbone: nn.Module) -> None:
-        """Wrap ``backbone``, which returns logits."""
         super().__init__()
         self.backbone = backbone
 
@@ -122,26 +125,27 @@ class Plain(nn.Module):
         return not_decayed(self.backbone)
 
 
-def build(config: TrainOptions, data: TrainingData) -> Trainer:
+def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
     """Build a run from resolved options.
 
-    The backbone is made first, from the seed alone: arms that differ in the text start from the same weights.
+    The backbone is made first, only from the seed: arms that differ in the text start from the same weights.
 
     Raises:
         ConfigError, DataError, ModelError: options that do not fit each other or the data.
     """
+    require_suitable(config, data.task)
     device = choose_device(config.device)
-    batch_size, count = config.batch_size or 0, len(data.indices("train"))
+    batch_size, count = config.batch_size, len(data.indices("train"))
     torch.manual_seed(config.seed)
     if config.fsdp:
-        require_shardable(config.optimizer or "")
+        require_shardable(config.optimizer)
     place = structure_alone if config.fsdp and processes.rank() > 0 and config.ema == 0.0 else contextlib.nullcontext
     outputs = data.task.outputs(data.classes)
     backbone, notes, new_layers = processes.together(lambda: make_backbone(config, outputs, place))
     backbone = data.task.model(backbone)
-    new_layers = processes.from_first(new_layers)  # others may have the structure alone
+    new_layers = processes.from_first(new_layers)  # others may have only the structure
     if config.checkpoint_activations:
-        checkpoint_activations(backbone, config.model or "")
+        checkpoint_activations(backbone, config.model)
     model: Plain | Aligner = Plain(backbone)
     if data.text is not None and config.align_weight > 0.0:
         text = data.text if config.centre == "none" else data.text.centred(data.indices("train"))
@@ -168,8 +172,8 @@ def build(config: TrainOptions, data: TrainingData) -> Trainer:
         compile_training(backbone, device)
     optimizer = make_optimizer(model, config, new_layers)
     steps_per_epoch = max(1, count // (batch_size * config.grad_accumulation))
-    steps = steps_per_epoch * (config.epochs or 0)
-    lowest = min(config.min_lr, config.lr or config.min_lr)
+    steps = steps_per_epoch * config.epochs
+    lowest = min(config.min_lr, config.lr)
     augmentation = augmentation_of(config, backbone)
     return Trainer(
         config=config,
@@ -183,14 +187,14 @@ def build(config: TrainOptions, data: TrainingData) -> Trainer:
         batches=batches,
         notes=notes,
         augmentation=augmentation,
-        views=views_of(config, augmentation, batches, len(data.labels), others),
+        cpu_augmentation=cpu_augmentation_of(config, augmentation, batches, len(data.labels), others),
         steps_per_epoch=steps_per_epoch,
         tuning=tuning_of(config, data, model, steps),
         objectives=objectives_of(config, data, model, steps),
     )
 
 
-def objectives_of(config: TrainOptions, data: TrainingData, model: nn.Module, steps: int) -> tuple[Objective, ...]:
+def objectives_of(config: ResolvedOptions, data: TrainingData, model: nn.Module, steps: int) -> tuple[Objective, ...]:
     """Return the terms of the loss beside the task's."""
     found: list[Objective] = []
     if isinstance(model, Aligner):
@@ -200,32 +204,42 @@ def objectives_of(config: TrainOptions, data: TrainingData, model: nn.Module, st
     return tuple(found)
 
 
-def require_buildable(config: TrainOptions, outputs: int) -> None:
+def require_suitable(config: ResolvedOptions, task: Task) -> None:
+    """Refuse options that a task does not allow. Raises ConfigError."""
+    if config.mixes and not task.mixes:
+        raise ConfigError(f"--mixup and --cutmix average targets, which those of task {task.name} do not allow.")
+    if config.consistency > 0.0 and not task.exclusive:
+        raise ConfigError(f"--consistency takes the most probable class for a label: task {task.name} has no such one.")
+
+
+def require_buildable(config: ResolvedOptions, task: Task, classes: Sequence[str]) -> None:
     """Build what needs no image, and drop it: mistakes are told before all pictures are decoded.
 
     Raises:
         ConfigError, ModelError: as ``build``.
     """
+    require_suitable(config, task)
+    outputs = task.outputs(classes)
     if config.fsdp:
-        require_shardable(config.optimizer or "")
+        require_shardable(config.optimizer)
     backbone, _, new_layers = make_backbone(config, outputs, structure_alone if config.fsdp else contextlib.nullcontext)
     if config.checkpoint_activations:
-        checkpoint_activations(backbone, config.model or "")
+        checkpoint_activations(backbone, config.model)
     make_optimizer(Plain(backbone), config, new_layers)
     if config.auto_augment is not None:
         Policy(config.auto_augment, augmentation_of(config, backbone).mean)
     if not config.consistency:  # else it depends on the images
-        own_rows(config.batch_size or 0, 0, mixing=config.mixes, apart=False)
+        own_rows(config.batch_size, 0, mixing=config.mixes, apart=False)
 
 
-def make_optimizer(model: Plain | Aligner, config: TrainOptions, new_layers: Sequence[str]) -> torch.optim.Optimizer:
+def make_optimizer(model: Plain | Aligner, config: ResolvedOptions, new_layers: Sequence[str]) -> torch.optim.Optimizer:
     """Return the optimiser of a run but that of its text encoder. Raises ConfigError: timm has none of its name."""
     try:
         optimizer: Any = create_optimizer_v2(
             parameter_groups(model, config, new_layers),
-            opt=config.optimizer or "",
+            opt=config.optimizer,
             lr=config.lr,
-            weight_decay=config.weight_decay or 0.0,
+            weight_decay=config.weight_decay,
             momentum=config.momentum,
             foreach=False if config.fsdp else None,  # at once, parameters in shards and whole ones cannot be stepped
         )
@@ -238,14 +252,16 @@ def make_optimizer(model: Plain | Aligner, config: TrainOptions, new_layers: Seq
     return optimizer
 
 
-def parameter_groups(model: Plain | Aligner, config: TrainOptions, new_layers: Sequence[str]) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: Plain | Aligner, config: ResolvedOptions, new_layers: Sequence[str]
+) -> list[dict[str, Any]]:
     """Return the parameters of a run but those of a text encoder, with and without weight decay.
 
     Where weights were given, ``new_layers`` of the backbone and what is no part of it learn faster, in groups of their
     own: they have far to go, and the others are to stay near to where they are.
     """
     trained = nn.ModuleDict({name: child for name, child in model.named_children() if name != "texts"})
-    decay = config.weight_decay or 0.0
+    decay = config.weight_decay
     groups = param_groups_weight_decay(trained, decay, no_weight_decay_list=model.no_weight_decay())
     if config.init == "scratch":
         return groups
@@ -275,12 +291,8 @@ def cosine(optimizer: torch.optim.Optimizer, steps: int, warmup_fraction: float,
     )
 
 
-def tuned_encoder(config: TrainOptions, text: TextTargets, device: torch.device) -> TextTower | None:
-    """Return the text encoder that learns with ``--tune-text``; None where texts stay as they are, or are none.
-
-    Raises:
-        ConfigError: its weights would be sharded.
-    """
+def tuned_encoder(config: ResolvedOptions, text: TextTargets, device: torch.device) -> TextTower | None:
+    """Return the text encoder that learns with ``--tune-text``; None without. Raises ConfigError: sharded weights."""
     table = text.table
     if config.tune_text == "none" or table is None:
         return None
@@ -290,9 +302,9 @@ def tuned_encoder(config: TrainOptions, text: TextTargets, device: torch.device)
     return processes.together(lambda: TextTower(TextSource.of(table), how, config.tune_text_rank, device))
 
 
-def tuning_of(config: TrainOptions, data: TrainingData, model: nn.Module, steps: int) -> TextTuning | None:
-    """Return what trains the text encoder of ``model``, where it has one: AdamW without weight decay, whatever trains
-    the rest, for its weights are near to where they should be.
+def tuning_of(config: ResolvedOptions, data: TrainingData, model: nn.Module, steps: int) -> TextTuning | None:
+    """Return what trains the text encoder of ``model``, if any: AdamW without weight decay, since its weights are near
+    to where they should be.
     """
     if not isinstance(model, Aligner) or not isinstance(model.texts, TextTower) or data.text is None:
         return None
@@ -307,7 +319,7 @@ def tuning_of(config: TrainOptions, data: TrainingData, model: nn.Module, steps:
 
 
 def placed(
-    config: TrainOptions, model: nn.Module, device: torch.device, batches: Batches
+    config: ResolvedOptions, model: nn.Module, device: torch.device, batches: Batches
 ) -> tuple[nn.Module, ModelEmaV3 | None]:
     """Bring a model to its device, or its shards to all; return what a step calls, and the moving average."""
     twice = config.consistency > 0.0
@@ -325,7 +337,7 @@ def placed(
 
 
 def participants(
-    config: TrainOptions, data: TrainingData, *, aligned: bool
+    config: ResolvedOptions, data: TrainingData, *, aligned: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the training images with a target, and those without one that the alignment or consistency can use.
 
@@ -345,9 +357,9 @@ def participants(
     return targeted, others[data.text.described[others]]
 
 
-def views_of(
-    config: TrainOptions, augmentation: Augmentation, batches: Batches, count: int, others: NDArray[np.int64]
-) -> Views | None:
+def cpu_augmentation_of(
+    config: ResolvedOptions, augmentation: Augmentation, batches: Batches, count: int, others: NDArray[np.int64]
+) -> CpuAugmentation | None:
     """Return what is made of pixels before the device gets them: second views of ``others``, and --auto-augment.
 
     Raises:
@@ -358,7 +370,7 @@ def views_of(
         return None
     second = np.zeros(count, bool)
     second[others] = consistent
-    return Views(
+    return CpuAugmentation(
         how=augmentation,
         policy=None if config.auto_augment is None else Policy(config.auto_augment, augmentation.mean),
         strong=Policy(STRONG, augmentation.mean) if consistent else None,
@@ -369,16 +381,16 @@ def views_of(
     )
 
 
-def make_backbone(config: TrainOptions, outputs: int, place: Place = contextlib.nullcontext) -> Backbone:
+def make_backbone(config: ResolvedOptions, outputs: int, place: Place = contextlib.nullcontext) -> Backbone:
     """Return the plain model of a configuration, untrained or as ``--init`` says, and notes on its weights.
 
-    Where ``place`` is ``structure_alone``, weights are neither drawn nor read.
+    If ``place`` is ``structure_alone``, weights are neither initialised nor read.
     """
     with place():
         return create_backbone(
-            config.model or "",
+            config.model,
             classes=outputs,
-            image_size=config.image_size or 0,
+            image_size=config.image_size,
             stem="small" if config.stem == "small" else "standard",
             init="scratch" if place is structure_alone else config.init,
             model_args=config.model_args,
@@ -386,17 +398,10 @@ def make_backbone(config: TrainOptions, outputs: int, place: Place = contextlib.
         )
 
 
-def augmentation_of(config: TrainOptions, backbone: nn.Module) -> Augmentation:
+def augmentation_of(config: ResolvedOptions, backbone: nn.Module) -> Augmentation:
     """Return what is done to batches; images are normalised as timm says the model expects."""
     expects: Any = getattr(backbone, "pretrained_cfg", {})
-    return Augmentation(
-        size=config.image_size or 0,
-        flip=config.flip,
-        shift=config.shift,
-        min_scale=config.min_scale,
-        colour=config.colour,
-        erase=config.erase,
-        erase_with=config.erase_with,
-        mean=tuple(expects.get("mean", (0.485, 0.456, 0.406))),
-        std=tuple(expects.get("std", (0.229, 0.224, 0.225))),
-    )
+    mean, std = expects.get("mean", IMAGENET_DEFAULT_MEAN), expects.get("std", IMAGENET_DEFAULT_STD)
+    names = ("flip", "shift", "min_scale", "colour", "erase", "erase_with")
+    own: dict[str, Any] = {name: getattr(config, name) for name in names}
+    return Augmentation(size=config.image_size, mean=tuple(mean), std=tuple(std), **own)

@@ -6,10 +6,10 @@ import threading
 
 import pytest
 
+from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.base.errors import DescriberError
-from gpt4image.describing.describers import Answer, Request
 from gpt4image.describing.describers.arrivals import Arrivals
-from gpt4image.describing.prompts import PROMPTS
+from gpt4image.describing.describers.base import Answer, Request
 
 
 def answer(number: int) -> Answer:
@@ -35,18 +35,10 @@ def test_every_answer_arrives_once_and_in_order() -> None:
 
 def test_an_error_comes_after_the_answers_before_it() -> None:
     arrivals = Arrivals()
-    arrivals.put(answer(0))
-    arrivals.finish(DescriberError("quota"))
-    assert [item.sample for item in arrivals.wait()] == [0]
-    with pytest.raises(DescriberError, match="quota"):
-        arrivals.wait()
-
-
-def test_waiting_takes_what_is_there_and_leaves_the_end() -> None:
-    arrivals = Arrivals()
     assert arrivals.waiting() == []
     arrivals.put(answer(0))
-    arrivals.put(answer(1))
-    arrivals.finish()
-    assert len(arrivals.waiting()) == 2
-    assert arrivals.waiting() == [] and arrivals.wait() == []
+    arrivals.finish(DescriberError("quota"))
+    assert [item.sample for item in arrivals.waiting()] == [0]
+    assert arrivals.waiting() == [], "the end stays"
+    with pytest.raises(DescriberError, match="quota"):
+        arrivals.wait()

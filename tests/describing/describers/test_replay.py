@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.base.errors import ConfigError
 from gpt4image.config import DescriberOptions
 from gpt4image.data.image_set import ImageSet, MemorySource
-from gpt4image.describing.describers import Answer, Describer, Request, load_describer
-from gpt4image.describing.prompts import PROMPTS
+from gpt4image.describing.describers.base import Answer, Describer, Request
+from gpt4image.describing.describers.registry import load_describer
 
 
 def image_set(images: list[bytes]) -> ImageSet:
@@ -100,14 +101,6 @@ def test_bad_lines_are_named_and_cost_no_other(tmp_path: Path) -> None:
     assert report.facts["replay_rows_twice"] == 1
 
 
-def test_identity_is_the_name_of_the_file_so_that_it_may_grow(tmp_path: Path) -> None:
-    path = write_lines(tmp_path / "d.jsonl", [{"key": "k0", "description": "x"}])
-    before = load(path).settings
-    with path.open("a") as file:
-        file.write('{"key": "k1", "description": "y"}\n')
-    assert load(path).settings == before
-
-
 def test_requests_are_pulled_in_groups_and_every_sample_is_answered(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "d.jsonl", [{"key": "k0", "description": "x"}])
     pulled: list[str] = []
@@ -120,6 +113,9 @@ def test_requests_are_pulled_in_groups_and_every_sample_is_answered(tmp_path: Pa
     group = next(iter(load(path).describe(lazily())))
     assert len(pulled) == 256 and len(group) == 512
     assert [(answer.sample, answer.text) for answer in group[:3]] == [(0, "x"), (2, "x"), (0, None)]
+    before = load(path).settings
+    path.write_text(path.read_text() + '{"key": "k1", "description": "y"}\n')
+    assert load(path).settings == before, "its identity is its name: it may grow"
 
 
 def test_mistakes_say_what_to_do(tmp_path: Path) -> None:

@@ -35,23 +35,18 @@ def test_chunks_end_at_sentences_or_words_and_begin_as_the_text_does(
     assert split(text, limit, lengths) == expected
 
 
-def lengths_with_whitespace(texts: Sequence[str]) -> NDArray[np.int64]:
-    """Word lengths of a tokenizer that counts each newline, as byte-level ones do, and takes no empty list."""
-    assert texts
-    return lengths(texts) + [text.count("\n") for text in texts]
-
-
-def test_a_text_that_is_too_long_by_its_newlines_alone_is_one_chunk() -> None:
-    assert split("a dog\n\n\n\n\n\nruns.", 7, lengths_with_whitespace) == ["a dog runs."]
-
-
-def test_the_beginning_that_is_repeated_is_found_in_few_tokenisations() -> None:
+def test_chunks_are_found_in_few_tokenisations_of_any_tokenizer() -> None:
     calls = []
 
     def counted(texts: Sequence[str]) -> NDArray[np.int64]:
         calls.append(len(texts))
         return lengths(texts)
 
+    def with_newlines(texts: Sequence[str]) -> NDArray[np.int64]:
+        assert texts, "some tokenizers take no empty list"
+        return lengths(texts) + [text.count("\n") for text in texts]
+
+    assert split("a dog\n\n\n\n\n\nruns.", 7, with_newlines) == ["a dog runs."], "too long only by its newlines"
     chunks = split(" ".join(["dog"] * 2_000), 20, counted)
     assert all(lengths([chunk])[0] <= 20 for chunk in chunks) and len(calls) < 50
 
@@ -83,7 +78,6 @@ def test_pooling_is_the_weighted_mean_at_unit_length(several: list[str], limit: 
 
 
 def test_texts_within_the_limit_keep_their_vectors_to_the_bit() -> None:
-    vectors = np.random.default_rng(0).standard_normal((2, 6)).astype(np.float32)
-    short = ["a dog", "a cat"]
+    vectors, short = np.ones((2, 6), np.float32), ["a dog", "a cat"]
     assert chunked(short, lengths(short), 8, lengths).texts == whole(short).texts == short
     assert chunked(short, lengths(short), 8, lengths).pool(vectors) is vectors

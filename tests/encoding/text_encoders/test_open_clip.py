@@ -13,7 +13,7 @@ import torch
 pytest.importorskip("open_clip")
 
 from gpt4image.base.errors import ConfigError, ModelError
-from gpt4image.encoding.text_encoders import load_text_encoder
+from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from tiny_text_models import make_open_clip
 
 TEXTS = ["a small red dog runs", "the cat", "zebra " * 40]

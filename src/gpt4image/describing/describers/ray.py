@@ -1,4 +1,9 @@
-"""The engine ray of ``describe``: a describer whose requests are answered by describers on the workers of a cluster."""
+"""The engine ray of ``describe``: a describer whose requests are answered by describers on the workers of a cluster.
+
+Only the process that made it sees the answers. Workers read the images themselves: files must lie at the same path on
+every machine. API keys come from the environment of the cluster, which a cluster started here inherits; they are not
+sent, because Ray logs the environment of its tasks.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +23,9 @@ from gpt4image.artifacts.store import Prompt
 from gpt4image.base.errors import ConfigError, DescriberError, Gpt4ImageError, first_few
 from gpt4image.config import DescribeConfig, DescriberOptions
 from gpt4image.data.image_set import ImageSet, ImageSource
-from gpt4image.describing.describers import Answer, Report, Request, load_describer
+from gpt4image.describing.describers.base import Answer, Report, Request
 from gpt4image.describing.describers.openai.client import query_secrets
-from gpt4image.describing.prices import Price
+from gpt4image.describing.describers.registry import load_describer
 from gpt4image.parallel.ray_cluster import MOST_TRIES, Cluster, Result, Workers, in_background, require_ray
 
 _ON_GPU = ("transformers", "vllm")
@@ -31,23 +36,25 @@ _ANSWER = [field.name for field in dataclasses.fields(Answer) if field.name != "
 
 
 class RayDescriber:
-    """Spreads requests over a Ray cluster; the process that made it alone sees the answers.
-
-    Workers read the images themselves: files must lie at the same path on every machine. Keys of servers come from the
-    environment of the cluster, which a cluster started here inherits; they are not sent, as Ray logs what it is told
-    about environments.
-    """
+    """Spreads requests over a Ray cluster, which is started when ``describe`` is first called."""
 
     def __init__(self, config: DescribeConfig, images: ImageSet) -> None:
-        """Prepare; the cluster is started when ``describe`` is first called.
+        """Prepare.
 
         Raises:
             ConfigError: the describer cannot be used, or a password or key stands in the address of the server.
-            MissingExtraError: Ray, or what the describer needs, is not installed.
+            MissingExtraError: Ray, or a package that the describer needs, is not installed.
         """
         require_ray()
-        _require_no_secret(config.base_url)
+        if config.base_url is not None and ("@" in config.base_url or query_secrets(config.base_url)):
+            raise ConfigError(
+                "--base-url with a password or a key is not sent over a cluster: set OPENAI_BASE_URL on every machine "
+                "instead."
+            )
         self._describer = load_describer(config)
+        self.settings: Mapping[str, Any] = self._describer.settings
+        self.price = self._describer.price
+        self.repeatable = self._describer.repeatable
         self._config = config
         self._kind = config.describer.partition(":")[0]
         self._images = images
@@ -57,27 +64,12 @@ class RayDescriber:
         self._asked: dict[int, list[Request]] = {}
         self._answered_any = False
 
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """Those of the describer on each worker: where it runs is no part of its identity."""
-        return self._describer.settings
-
-    @property
-    def price(self) -> Price | None:
-        """What tokens cost."""
-        return self._describer.price
-
-    @property
-    def repeatable(self) -> bool:
-        """As the describer on each worker."""
-        return self._describer.repeatable
-
     def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
         """Yield the answers of a few requests each; the workers live on for the next call.
 
         A server has at most ``concurrency`` calls at once. Answers come here with the slowest of their batch, so that a
-        kill of this process may cost twice as many. A worker that dies costs at most ``MOST_TRIES`` tries of what it
-        had.
+        kill of this process may cost twice as many. A worker that dies costs at most ``MOST_TRIES`` tries of its
+        batches.
 
         Raises:
             DescriberError: what stops every call, after all answers that came.
@@ -88,7 +80,9 @@ class RayDescriber:
         fault: str | None = None
         try:
             while True:
-                while fault is None and workers.has_room and (batch := self._next_batch(waiting)):
+                while (
+                    fault is None and workers.has_room and (batch := list(itertools.islice(waiting, self._batch_size)))
+                ):
                     self._asked[workers.send(self._pack(batch))] = batch
                 if not workers.pending:
                     break
@@ -104,16 +98,13 @@ class RayDescriber:
             raise DescriberError(fault)
 
     def arrived(self) -> Sequence[Answer]:
-        """Return answers that came but were not yielded because ``describe`` was broken off."""
+        """Return answers that came but were not yielded because ``describe`` was interrupted."""
         if self._workers is None:
             return ()
         return [answer for result in self._workers.received() for answer in self._unpack(result)[0]]
 
     def report(self, images: ImageSet) -> Report:
-        """End the workers; return how many there were, and what a file of descriptions has to say about itself.
-
-        What other describers report is about calls that they made, which those of the workers did.
-        """
+        """End the workers; return their number, and the report of a replayed file (others report their own calls)."""
         self._stop()
         own = self._describer.report(images) if self._kind == "replay" else Report()
         return Report(facts={**own.facts, "workers": self._worker_count}, set_aside=own.set_aside)
@@ -147,9 +138,6 @@ class RayDescriber:
         if self._workers is not None:
             self._workers.close()
 
-    def _next_batch(self, waiting: Iterator[Request]) -> list[Request]:
-        return list(itertools.islice(waiting, self._batch_size))
-
     def _pack(self, batch: Sequence[Request]) -> bytes:
         rows = self._images.rows
         return _to_json(
@@ -173,7 +161,7 @@ class RayDescriber:
         return {key: position for position, key in enumerate(self._images.keys)}
 
     def _unpack(self, result: Result) -> tuple[list[Answer], str | None]:
-        """Return the answers of a batch, and what stops all calls where there is such a thing."""
+        """Return the answers of a batch, and the fault that stops all calls, if any."""
         batch = self._asked.pop(result.number)
         if result.fault is not None:
             return [], result.fault
@@ -187,17 +175,8 @@ class RayDescriber:
         return answers, content["fault"]
 
 
-def _require_no_secret(base_url: str | None) -> None:
-    """Raise ConfigError where options, which are sent to the workers, hold a secret."""
-    if base_url is not None and ("@" in base_url or query_secrets(base_url)):
-        raise ConfigError(
-            "--base-url with a password or a key is not sent over a cluster: set OPENAI_BASE_URL on every machine "
-            "instead."
-        )
-
-
 def _share(config: DescribeConfig, workers: int) -> DescriberOptions:
-    """Return the options of one of several workers: what is limited for the server is divided among them."""
+    """Return the options of one of several workers: they share the limits of the server."""
     options = config.model_dump(include=set(DescriberOptions.model_fields))
     for name in ("requests_per_minute", "tokens_per_minute"):
         if options[name] is not None:
@@ -220,7 +199,13 @@ class _DescribeWork:
 
     def __init__(self, options: DescriberOptions, settings: Mapping[str, Any], source: ImageSource) -> None:
         self._describer = load_describer(options)
-        _require_equal(self._describer.settings, settings)
+        here = self._describer.settings
+        if names := sorted(name for name in {*here, *settings} if here.get(name) != settings.get(name)):
+            differences = (f"{name}: {here.get(name)} and {settings.get(name)}" for name in names)
+            raise DescriberError(
+                f"A worker would describe with other settings than the driver: {first_few(differences)}. Results of "
+                "one run must be alike: use machines of one kind, or give these options."
+            )
         self._source = source
         self._one_by_one = threading.Lock()
         self._waiting: queue.SimpleQueue[Request] = queue.SimpleQueue()
@@ -229,7 +214,7 @@ class _DescribeWork:
         self._running = in_background(self._run)
 
     def __call__(self, payload: bytes) -> bytes:
-        """Return the answers of a batch, and what stops all calls where there is such a thing."""
+        """Return the answers of a batch, and the fault that stops all calls, if any."""
         requests = [self._request(fields) for fields in json.loads(payload)]
         ticket = _Ticket(requests, missing=sum(len(request.samples) for request in requests))
         self._tickets.update((id(request), (ticket, position)) for position, request in enumerate(requests))
@@ -237,17 +222,16 @@ class _DescribeWork:
             for request in requests:
                 self._waiting.put(request)
         wait([ticket.done, self._running], return_when=FIRST_COMPLETED)
+        fault = None
+        if not ticket.done.done():
+            error = self._running.exception()
+            if not isinstance(error, Gpt4ImageError):  # a bug
+                raise error or RuntimeError("the describer ended by itself")
+            fault = str(error)
         answers = [
             (position, {name: getattr(answer, name) for name in _ANSWER}) for position, answer in list(ticket.answers)
         ]
-        return _to_json({"answers": answers, "fault": None if ticket.done.done() else self._fault()})
-
-    def _fault(self) -> str:
-        """Return what stopped the describer; anything but a Gpt4ImageError is a bug and is raised."""
-        error = self._running.exception()
-        if isinstance(error, Gpt4ImageError):
-            return str(error)
-        raise error or RuntimeError("the describer ended by itself")
+        return _to_json({"answers": answers, "fault": fault})
 
     def _request(self, fields: dict[str, Any]) -> Request:
         return Request(
@@ -263,35 +247,20 @@ class _DescribeWork:
     def _run(self) -> None:
         while True:
             stream = itertools.chain([self._waiting.get()], self._coming())
-            for group in self._describer.describe(stream):
-                for answer in group:
-                    self._deliver(answer)
+            for answer in itertools.chain.from_iterable(self._describer.describe(stream)):
+                ticket, position = self._tickets[id(answer.request)]
+                ticket.answers.append((position, answer))
+                ticket.missing -= 1
+                if not ticket.missing:
+                    for request in ticket.requests:
+                        del self._tickets[id(request)]
+                    ticket.done.set_result(None)
 
     def _coming(self) -> Iterator[Request]:
         """Yield requests until none comes for a moment: a describer may wait for a full batch before it begins."""
         with suppress(queue.Empty):
             while True:
                 yield self._waiting.get(timeout=_MOMENT)
-
-    def _deliver(self, answer: Answer) -> None:
-        ticket, position = self._tickets[id(answer.request)]
-        ticket.answers.append((position, answer))
-        ticket.missing -= 1
-        if not ticket.missing:
-            for request in ticket.requests:
-                del self._tickets[id(request)]
-            ticket.done.set_result(None)
-
-
-def _require_equal(here: Mapping[str, Any], there: Mapping[str, Any]) -> None:
-    """Raise DescriberError where a worker would write something else than the driver stores it as."""
-    names = sorted(name for name in {*here, *there} if here.get(name) != there.get(name))
-    if names:
-        differences = (f"{name}: {here.get(name)} and {there.get(name)}" for name in names)
-        raise DescriberError(
-            f"A worker would describe with other settings than the driver: {first_few(differences)}. Results of one "
-            "run must be alike: use machines of one kind, or give these options."
-        )
 
 
 def _to_json(value: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""Replays descriptions from a JSON-lines file as if they were written now: for tests, demos and work done elsewhere."""
+"""Replays descriptions from a JSON-lines file as if they were written now: for tests, demos and other programs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any, BinaryIO
 from gpt4image.base.errors import ConfigError
 from gpt4image.base.outcome import SetAside
 from gpt4image.data.image_set import ImageSet
-from gpt4image.describing.describers import Answer, Report, Request
-from gpt4image.describing.prices import FREE, Price
+from gpt4image.describing.describers.base import Answer, Report, Request
+from gpt4image.describing.prices import FREE
 from gpt4image.describing.rows import Row, parse_line
 
 _ROWS_PER_GROUP = 256
@@ -21,15 +21,18 @@ _ROWS_PER_GROUP = 256
 class ReplayDescriber:
     """Answers with the rows of a file. Only their places are held in memory.
 
-    Its identity is the name of the file, not its content: a line that is added is the only one that is imported, and
-    the file may move. To replay changed texts as something new, rename the file.
+    Its identity is the name of the file, not its content: the file may move, and only lines that are added are
+    imported. To replay changed texts as something new, rename the file.
     """
 
+    price = FREE
+    repeatable = True
+
     def __init__(self, name: str) -> None:
-        """Index the file: bad lines and rows that contradict an earlier one are set aside.
+        """Index the file; bad lines and rows that contradict an earlier one are skipped.
 
         Raises:
-            ConfigError: the file is missing, or has no row with a key or digest and a description.
+            ConfigError: the file is missing, or has no usable row.
         """
         path = Path(name)
         if not name or not path.is_file():
@@ -49,27 +52,13 @@ class ReplayDescriber:
         """Kind and name of the file."""
         return {"kind": "replay", "file": self._path.name}
 
-    @property
-    def price(self) -> Price:
-        """Nothing."""
-        return FREE
-
-    @property
-    def repeatable(self) -> bool:
-        """The file says what it says."""
-        return True
-
     def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
-        """Yield the row of each image, or an answer with nothing in it where there is none."""
+        """Yield the row of each image, or an empty answer if there is none."""
         waiting = iter(requests)
         with self._path.open("rb") as file:
             while group := list(itertools.islice(waiting, _ROWS_PER_GROUP)):
-                yield [
-                    replace(answer, sample=sample)
-                    for request in group
-                    for answer in [self._answer(request, file)]
-                    for sample in request.samples
-                ]
+                answers = [self._answer(request, file) for request in group]
+                yield [replace(answer, sample=sample) for answer in answers for sample in answer.request.samples]
 
     def arrived(self) -> Sequence[Answer]:
         """Nothing is on its way."""
@@ -83,8 +72,8 @@ class ReplayDescriber:
         file.seek(place)
         row = parse_line(file.readline(), self._path.name)
         if isinstance(row, Row) and row.prompt and row.prompt.class_conditioned > request.prompt.class_conditioned:
-            asked = "its writer was told the class, by this row; replay it with --prompt class-conditioned"
-            return Answer(request=request, error=asked)
+            told = "its writer was told the class, by this row; replay it with --prompt class-conditioned"
+            return Answer(request=request, error=told)
         if isinstance(row, Row):
             return Answer(request=request, text=row.description)
         return Answer(request=request, error=f"{self._path.name} changed while it was read")
@@ -114,15 +103,13 @@ class ReplayDescriber:
                         places[name] = place
                     else:
                         earlier.seek(places[name])
-                        self._compare(row, parse_line(earlier.readline(), where))
+                        first = parse_line(earlier.readline(), where)
+                        if isinstance(first, Row) and first.description == row.description:
+                            self._duplicates += 1
+                        else:
+                            reason = f"another text for {name[1]!r} stands on an earlier line, which was used"
+                            self._set_aside.append(SetAside(name=where, reason=reason))
                 elif row is not None:
                     self._set_aside.append(row)
                 place += len(line)
         return places
-
-    def _compare(self, row: Row, first: Row | SetAside | None) -> None:
-        if isinstance(first, Row) and first.description == row.description:
-            self._duplicates += 1
-        else:
-            reason = f"another text for {row.digest or row.key!r} stands on an earlier line, which was used"
-            self._set_aside.append(SetAside(name=row.where, reason=reason))

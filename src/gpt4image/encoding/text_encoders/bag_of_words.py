@@ -1,4 +1,4 @@
-"""A text encoder without a language model: a control that says how much of a gain needs one.
+"""A text encoder without a language model: a control that shows how much of a gain needs one.
 
 Words (stop words removed) are counted in hashed bins, the counts are put on a logarithmic scale, and a sparse random
 projection (Achlioptas, "Database-friendly random projections", 2003; Li et al., "Very sparse random projections", 2006)
@@ -31,11 +31,7 @@ class BagOfWordsEncoder:
     max_tokens = NO_LIMIT
 
     def __init__(self, name: str) -> None:
-        """Read the width off ``name``; empty for the usual one.
-
-        Raises:
-            ConfigError: no positive number.
-        """
+        """Take the width from ``name``, 384 if it is empty. Raises ConfigError: no positive number."""
         if name and not (name.isascii() and name.isdigit() and int(name) > 0):
             raise ConfigError(f"The encoder SPEC is bag-of-words or bag-of-words:WIDTH, a number; got {name!r}.")
         import sklearn
@@ -51,12 +47,11 @@ class BagOfWordsEncoder:
         return np.array([len(split(text)) for text in texts], dtype=np.int64)
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return the (N, D) unit-length vectors; texts without a word that counts share one direction."""
+        """Return the (N, D) unit-length vectors; all texts without words have the same one."""
         counts: Any = self._counter.transform(texts)
         counts.data = np.log1p(counts.data)
         vectors = np.asarray((counts @ self._projection).todense(), dtype=np.float64)
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        vectors[norms[:, 0] == 0] = 1.0
+        vectors[~vectors.any(axis=1)] = 1.0
         return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
     @cached_property

@@ -1,9 +1,9 @@
-"""Texts longer than an encoder reads: cut into chunks that it reads, whose embeddings are averaged.
+"""Texts longer than the limit of an encoder: split into chunks, whose embeddings are averaged.
 
-A chunk ends at the end of a sentence where one is near enough, else between words. So nothing of a description is lost,
-as it is where the text is cut after 77 tokens. Descriptions name their subject first, and a later chunk alone would not
-know what it is about: it begins with the beginning of the text, as passages begin with the title of their article in
-Karpukhin et al. 2020 (arXiv 2004.04906).
+A chunk ends at the end of a sentence if one is near enough, else between words. So nothing of a description is lost,
+unlike a text that is cut after 77 tokens. Descriptions name their subject first, which a later chunk would not know:
+it begins with the beginning of the text, as passages begin with the title of their article in Karpukhin et al. 2020
+(arXiv 2004.04906).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Chunks:
-    """N texts as C >= N chunks, those of a text one after the other.
+    """N texts as C >= N chunks.
 
     Attributes:
         texts: the C chunks.
-        owner: (C,) int64, the text that a chunk belongs to; ascending.
-        weight: (C,) float32, length of a chunk over that of its text, in tokens; sums to 1 for each text.
+        owner: (C,) int64, ascending: the text that a chunk belongs to.
+        weight: (C,) float32: tokens of a chunk over those of its text; sums to 1 per text.
     """
 
     texts: list[str]
@@ -35,7 +35,7 @@ class Chunks:
     weight: NDArray[np.float32]
 
     def pool(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the (N, D) embeddings of the texts: means of those of their chunks (C, D), at unit length."""
+        """Return the (N, D) unit-length embeddings of the texts: weighted means over their chunks (C, D)."""
         if len(vectors) == self.owner[-1] + 1:
             return vectors
         starts = np.flatnonzero(np.diff(self.owner, prepend=-1))
@@ -49,14 +49,7 @@ def whole(texts: Sequence[str]) -> Chunks:
 
 
 def chunked(texts: Sequence[str], lengths: NDArray[np.int64], limit: int, token_lengths: TokenLengths) -> Chunks:
-    """Return texts as chunks of at most ``limit`` tokens.
-
-    Args:
-        texts: N texts.
-        lengths: (N,) their lengths in tokens.
-        limit: tokens that the encoder reads, special tokens included.
-        token_lengths: of the encoder.
-    """
+    """Return N texts of (N,) ``lengths`` in tokens as chunks of at most ``limit`` tokens, special tokens included."""
     if (lengths <= limit).all():
         return whole(texts)
     pairs = zip(texts, lengths, strict=True)
@@ -78,7 +71,7 @@ def split(text: str, limit: int, token_lengths: TokenLengths) -> list[str]:
     pieces = _within([piece for group in others for piece in group], room, token_lengths)
     later = _packed(pieces, room - special, special, token_lengths)
     chunks = [" ".join(first), *(" ".join([*filter(None, [lead]), *group]) for group in later)]
-    # Joined pieces are rarely longer than the sum of their tokens; where they are, they are split again.
+    # Joined pieces are rarely longer than the sum of their tokens; then they are split again.
     return _within(chunks, limit, token_lengths)
 
 
@@ -108,19 +101,18 @@ def _packed(pieces: list[str], room: int, special: int, token_lengths: TokenLeng
 
 
 def _within(pieces: list[str], limit: int, token_lengths: TokenLengths) -> list[str]:
-    """Halve pieces until each has at most ``limit`` tokens, or is a single character."""
+    """Halve pieces, between words if there are several, until each has at most ``limit`` tokens or one character."""
     while pieces:
         long = [length > limit and len(piece) > 1 for piece, length in zip(pieces, token_lengths(pieces), strict=True)]
         if not any(long):
-            return pieces
-        halved = (_halves(piece) if cut else [piece] for piece, cut in zip(pieces, long, strict=True))
-        pieces = [part for parts in halved for part in parts]
+            break
+        parts: list[str] = []
+        for piece, cut in zip(pieces, long, strict=True):
+            if not cut:
+                parts.append(piece)
+            elif len(words := piece.split()) > 1:
+                parts += [" ".join(words[: len(words) // 2]), " ".join(words[len(words) // 2 :])]
+            else:
+                parts += [piece[: len(piece) // 2], piece[len(piece) // 2 :]]
+        pieces = parts
     return pieces
-
-
-def _halves(text: str) -> list[str]:
-    """Return a text in two, between words where there are several."""
-    words = text.split()
-    if len(words) > 1:
-        return [" ".join(words[: len(words) // 2]), " ".join(words[len(words) // 2 :])]
-    return [text[: len(text) // 2], text[len(text) // 2 :]]

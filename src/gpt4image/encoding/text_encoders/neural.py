@@ -1,4 +1,7 @@
-"""Text encoders that are torch models: one encoder for all libraries, around a tower that each library gives."""
+"""Text encoders that are torch models: one encoder for all libraries, around a tower per library.
+
+Precision, unit length and training are the same code for all of them, so any of them can be tuned.
+"""
 
 from __future__ import annotations
 
@@ -47,17 +50,10 @@ class Tower(nn.Module):
 
 
 class NeuralEncoder:
-    """A text encoder from a tower, computed in bf16 where that is fast and changes no direction by much."""
+    """A text encoder from a tower, computed in bf16 if that is fast and keeps directions."""
 
     def __init__(self, spec: str, revision: str, load: Callable[[], Tower], device: str) -> None:
-        """Remember how to load the tower; it is loaded at first use.
-
-        Args:
-            spec: SPEC string that finds the encoder again.
-            revision: fingerprint of weights and configuration.
-            load: gives the tower in fp32 on the CPU, or raises ModelError.
-            device: auto, cpu, cuda or mps.
-        """
+        """Remember ``load``, which gives the tower in fp32 on the CPU or raises ModelError at the first use."""
         self.spec = spec
         self.revision = revision
         self.load = load
@@ -65,7 +61,7 @@ class NeuralEncoder:
 
     @property
     def precision(self) -> Literal["fp32", "bf16"]:
-        """bf16 where the device multiplies it natively and the probe texts keep their direction."""
+        """bf16 if the device multiplies it natively and the probe texts keep their direction."""
         return self._probe[0]
 
     @property
@@ -114,8 +110,14 @@ class NeuralEncoder:
         return choose_device(self._device_name)
 
 
+def count_tokens(tokenizer: Any, texts: Sequence[str]) -> NDArray[np.int64]:
+    """Return the (N,) lengths of texts by a tokenizer of transformers, special tokens included, before any cut."""
+    tokens = tokenizer(list(texts), truncation=False, padding=False, verbose=False)
+    return np.array([len(ids) for ids in tokens["input_ids"]], dtype=np.int64)
+
+
 def single_or_double(values: Tensor) -> Tensor:
-    """Return values in fp32 where they are in a smaller format."""
+    """Return values in fp32 if they are in a smaller format."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 

@@ -1,7 +1,7 @@
 """Text encoders of CLIP models in the open_clip library; safetensors only.
 
-The weights are those of a tag of open_clip, or a file or folder of one's own. open_clip itself would unpickle a file
-that is no safetensors; here the file is found first, and nothing else is opened.
+The weights come from a tag of open_clip, a file or a folder. open_clip itself would unpickle other files; here the
+safetensors file is found first, and nothing else is opened.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from gpt4image.base.checksums import file_digest
 from gpt4image.base.errors import ConfigError, MissingExtraError, ModelError, first_line, nearest
 from gpt4image.base.files import fingerprint
-from gpt4image.encoding.text_encoders.neural import Tower
+from gpt4image.encoding.text_encoders.neural import Tower, count_tokens
 from gpt4image.encoding.text_encoders.weight_files import pickles_refused, refuse_pickles
 from gpt4image.models.hugging_face import loading
 
@@ -27,13 +27,7 @@ _BEGIN_AND_END = 2
 
 @dataclass(frozen=True)
 class ClipFiles:
-    """A CLIP model of open_clip.
-
-    Attributes:
-        model: name of the architecture.
-        weights: safetensors file.
-        quick_gelu: whether the weights were trained with the activation x * sigmoid(1.702 x).
-    """
+    """A CLIP model of open_clip; ``quick_gelu``: it was trained with the activation x * sigmoid(1.702 x)."""
 
     model: str
     weights: Path
@@ -94,7 +88,7 @@ def _local_weights(found: Path) -> Path:
 
 
 def _fetched_weights(name: str, config: Mapping[str, Any]) -> Path:
-    """Return the safetensors file of a tag in the cache of the Hugging Face hub; fetched where it is not there."""
+    """Return the safetensors file of a tag in the cache of the Hugging Face hub; fetched if it is not there."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
     from open_clip.constants import HF_SAFE_WEIGHTS_NAME
@@ -107,12 +101,12 @@ def _fetched_weights(name: str, config: Mapping[str, Any]) -> Path:
         try:
             return Path(hf_hub_download(place, candidate))
         except (EntryNotFoundError, OSError, ValueError) as error:
-            if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
-                continue  # the hub has no such file; the other error says that it cannot be asked
-            raise ModelError(
-                f"open_clip:{name}: Hugging Face does not give {place} ({first_line(error)}); check the network, or "
-                "give a .safetensors file in place of the tag."
-            ) from None
+            # The hub has no such file; a LocalEntryNotFoundError says that it cannot be asked.
+            if not isinstance(error, EntryNotFoundError) or isinstance(error, LocalEntryNotFoundError):
+                raise ModelError(
+                    f"open_clip:{name}: Hugging Face does not give {place} ({first_line(error)}); check the network, "
+                    "or give a .safetensors file in place of the tag."
+                ) from None
     raise ModelError(f"open_clip:{name}: {pickles_refused(place)}")
 
 
@@ -129,16 +123,12 @@ class OpenClipTower(Tower):
     """The text side of a CLIP model."""
 
     def __init__(self, spec: str, files: ClipFiles) -> None:
-        """Load the text side, in fp32 on the CPU.
-
-        Raises:
-            ModelError: the weights do not fit the model.
-        """
+        """Load the text side, in fp32 on the CPU. Raises ModelError: the weights do not fit the model."""
         import open_clip
 
         super().__init__()
         with loading(f"{spec}: {files.weights} does not fit {files.model}", ModelError):
-            # The weights come from the file alone: nothing that the parts were once started from is fetched.
+            # The weights come only from the file: nothing that the parts were once started from is fetched.
             self.model: Any = open_clip.create_model(
                 files.model,
                 str(files.weights.absolute()),
@@ -148,7 +138,7 @@ class OpenClipTower(Tower):
                 pretrained_text=False,
             )
             tokenizer: Any = _tokenizer(files.model)
-        self.model.visual = nn.Identity()  # text alone is asked for
+        self.model.visual = nn.Identity()  # only texts are encoded
         self.tokenizer = tokenizer
         self.max_tokens = int(tokenizer.context_length)
 
@@ -158,8 +148,7 @@ class OpenClipTower(Tower):
         if inner is None:
             return np.array([len(self.tokenizer.encode(text)) + _BEGIN_AND_END for text in texts], dtype=np.int64)
         clean = getattr(self.tokenizer, "clean_fn", str)
-        tokens = inner([clean(text) for text in texts], truncation=False, padding=False, verbose=False)
-        return np.array([len(ids) for ids in tokens["input_ids"]], dtype=np.int64)
+        return count_tokens(inner, [clean(text) for text in texts])
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, Any]:
         """Return token numbers (N, max_tokens)."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gpt4image.base.errors import ModelError
-from gpt4image.encoding.text_encoders.neural import Tower
+from gpt4image.encoding.text_encoders.neural import Tower, count_tokens
 from gpt4image.encoding.text_encoders.transformers import UNBOUNDED, USUAL_LIMIT
 from gpt4image.models.hugging_face import loading
 
@@ -21,11 +21,7 @@ class SentenceTransformerTower(Tower):
     """A SentenceTransformer, with the pooling and the default prompt that come with it."""
 
     def __init__(self, spec: str, folder: Path) -> None:
-        """Load the model in ``folder``, in fp32 on the CPU.
-
-        Raises:
-            ModelError: it cannot be loaded.
-        """
+        """Load the model in ``folder``, in fp32 on the CPU. Raises ModelError: it cannot be loaded."""
         from sentence_transformers import SentenceTransformer
 
         super().__init__()
@@ -48,9 +44,7 @@ class SentenceTransformerTower(Tower):
 
     def token_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Return the (N,) lengths of texts in tokens, special tokens and default prompt included, before any cut."""
-        prompted = [self._prompt + text for text in texts]
-        tokens = self.model.tokenizer(prompted, truncation=False, padding=False, verbose=False)
-        return np.array([len(ids) for ids in tokens["input_ids"]], dtype=np.int64)
+        return count_tokens(self.model.tokenizer, [self._prompt + text for text in texts])
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, Any]:
         """Return the features that the first module of the model reads."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gpt4image.base.errors import ModelError, first_few, first_line
-from gpt4image.encoding.text_encoders.neural import Tower, single_or_double
+from gpt4image.encoding.text_encoders.neural import Tower, count_tokens, single_or_double
 from gpt4image.models.hugging_face import loading
 
 CLIP = ("clip", "clip_text_model")
@@ -35,7 +35,7 @@ class TransformersTower(Tower):
         """Load the model in ``folder``, in fp32 on the CPU.
 
         Raises:
-            ModelError: it cannot be loaded, weights are missing, or it cannot read text alone.
+            ModelError: it cannot be loaded, weights are missing, or it needs images too.
         """
         from transformers import AutoConfig, AutoTokenizer
 
@@ -61,18 +61,16 @@ class TransformersTower(Tower):
 
     def token_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Return the (N,) lengths of texts in tokens, special tokens included, before any cut."""
-        tokens = self.tokenizer(list(texts), truncation=False, padding=False, verbose=False)
-        return np.array([len(ids) for ids in tokens["input_ids"]], dtype=np.int64)
+        return count_tokens(self.tokenizer, texts)
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, Any]:
-        """Return token numbers and, but for SigLIP, their mask; both (N, L)."""
+        """Return token numbers and, except for SigLIP, their mask; both (N, L)."""
         # SigLIP was trained on texts padded to the full length, without a mask (model card of transformers).
         padding = "max_length" if self.kind in SIGLIP else True
         tokens = self.tokenizer(
             list(texts), truncation=True, max_length=self.max_tokens, padding=padding, return_tensors="pt"
         )
-        names = ("input_ids",) if self.kind in SIGLIP else ("input_ids", "attention_mask")
-        return {name: tokens[name] for name in names}
+        return {name: tokens[name] for name in ("input_ids", "attention_mask")[: 1 if self.kind in SIGLIP else 2]}
 
     def forward(self, tokens: Mapping[str, Any]) -> Tensor:
         """Return the (N, D) embeddings: of the projection (CLIP), the pooler (SigLIP), or the mean over tokens."""
@@ -87,7 +85,7 @@ class TransformersTower(Tower):
 
 @contextlib.contextmanager
 def _without_report() -> Iterator[None]:
-    """Keep transformers from listing the weights of the vision side as unexpected; what is missing is checked here."""
+    """Keep transformers from listing the weights of the vision side as unexpected."""
     from transformers.utils import logging
 
     before = logging.get_verbosity()
@@ -99,15 +97,15 @@ def _without_report() -> Iterator[None]:
 
 
 def _load(kind: str, folder: Path) -> Any:
-    """Return the part of a model that reads text. Raises ModelError where weights that count are missing."""
+    """Return the text part of a model. Raises ModelError if weights that count are missing."""
     import transformers
 
-    of_text: dict[str, Any] = {
+    classes: dict[str, Any] = {
         **dict.fromkeys(CLIP, transformers.CLIPTextModelWithProjection),
         **dict.fromkeys(SIGLIP[:2], transformers.SiglipTextModel),
         **dict.fromkeys(SIGLIP[2:], transformers.Siglip2TextModel),
     }
-    model, found = of_text.get(kind, transformers.AutoModel).from_pretrained(
+    model, found = classes.get(kind, transformers.AutoModel).from_pretrained(
         folder,
         local_files_only=True,
         trust_remote_code=False,
@@ -126,11 +124,11 @@ def _load(kind: str, folder: Path) -> Any:
 
 
 def _limit(model: Any, of_tokenizer: int) -> int:
-    """Return how many tokens the model reads: what the tokenizer says, within the positions that it has learned."""
+    """Return the limit of the tokenizer, within the positions that the model has learned."""
     limit = of_tokenizer if of_tokenizer < UNBOUNDED else None
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if positions is not None:
-        # RoBERTa and its kin number positions from behind the padding's on.
+        # RoBERTa and its kin count positions from the one after the padding's.
         table = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
         padding = getattr(table, "padding_idx", None)
         positions -= 0 if padding is None else padding + 1

@@ -1,24 +1,27 @@
-"""Text encoders that are trained further: which weights, and how they are kept and found again as ``tuned:FOLDER``.
+"""Fine-tuned text encoders: their trainable weights, and how they are saved and found again as ``tuned:FOLDER``.
 
-FOLDER/weights.safetensors   the weights that were trained: adapters of LoRA, or all of them
+FOLDER/weights.safetensors   the trained weights: adapters of LoRA, or all of them
 FOLDER/tuned.json            the encoder they belong to, and how it was tuned; written last
+
+Only what was learned is saved, with the SPEC and fingerprint of the encoder that it belongs to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
+from gpt4image.artifacts.weights import load_tensors, save_tensors
 from gpt4image.base.checksums import file_digest
 from gpt4image.base.errors import ConfigError, MissingExtraError, ModelError
 from gpt4image.base.files import fingerprint, read_json, write_json
+from gpt4image.encoding.text_encoders.base import TextEncoder
 from gpt4image.encoding.text_encoders.neural import NeuralEncoder, Tower, to_device
 from gpt4image.parallel import processes
-from gpt4image.training.checkpoint import load_tensors, save_tensors
 
 FOLDER = "text_encoder"
 RECORD, WEIGHTS = "tuned.json", "weights.safetensors"
@@ -27,7 +30,7 @@ How = Literal["lora", "full"]
 
 
 class _Record(BaseModel, frozen=True, extra="forbid"):
-    """What RECORD holds; see ``save_tuned``."""
+    """Content of RECORD."""
 
     format_version: Literal[1]
     encoder: str
@@ -37,9 +40,9 @@ class _Record(BaseModel, frozen=True, extra="forbid"):
 
 
 def make_trainable(tower: Tower, how: How, rank: int) -> None:
-    """Let the weights of a tower learn, in place: all of them, or adapters of low rank beside its linear layers.
+    """Make the weights of a tower trainable, in place: all of them, or adapters of low rank beside its linear layers.
 
-    Weights that have no part in an embedding (BERT's pooler, the scale of a CLIP) stay as they are.
+    Weights that have no part in an embedding (BERT's pooler, the scale of a CLIP) stay frozen.
 
     Args:
         tower: on its device.
@@ -52,7 +55,17 @@ def make_trainable(tower: Tower, how: How, rank: int) -> None:
     """
     tower.requires_grad_(how == "full")
     if how == "lora":
-        _add_adapters(tower, rank)
+        try:
+            from peft import LoraConfig, inject_adapter_in_model
+        except ModuleNotFoundError:
+            raise MissingExtraError("LoRA (--tune-text lora)", "tune") from None
+        # torch's own attention (in open_clip) reads the weight of its projection and would never call the adapter.
+        parts = dict(tower.named_modules())
+        inside = {f"{name}.out_proj" for name, module in parts.items() if isinstance(module, nn.MultiheadAttention)}
+        linear = [name for name, module in parts.items() if isinstance(module, nn.Linear) and name not in inside]
+        if not linear:
+            raise ModelError(f"{type(tower).__name__} has no linear layer for LoRA; use --tune-text full.")
+        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=linear, lora_dropout=0.0), tower)
     tower(to_device(tower.tokenize(["a"]), next(tower.parameters()).device)).sum().backward()
     for parameter in tower.parameters():
         parameter.requires_grad_(parameter.grad is not None)
@@ -60,26 +73,29 @@ def make_trainable(tower: Tower, how: How, rank: int) -> None:
 
 
 def trained_weights(tower: nn.Module) -> dict[str, Tensor]:
-    """Return the weights of a tower that learn, by name."""
+    """Return the trainable weights of a tower, by name."""
     return {name: parameter for name, parameter in tower.named_parameters() if parameter.requires_grad}
 
 
 def save_tuned(folder: Path, weights: Mapping[str, Tensor], *, spec: str, revision: str, how: How, rank: int) -> None:
-    """Write what was trained of the encoder ``spec``, and what is needed to find it again."""
+    """Write the trained weights of the encoder ``spec``, and a record to find it again."""
     save_tensors(folder / WEIGHTS, weights)
     record = _Record(format_version=FORMAT_VERSION, encoder=spec, revision=revision, how=how, rank=rank)
     processes.by_first(lambda: write_json(folder / RECORD, record.model_dump()))
 
 
-def load_tuned(name: str, device: str) -> NeuralEncoder:
+def load_tuned(name: str, device: str, load_base: Callable[[str, str], TextEncoder]) -> NeuralEncoder:
     """Return the encoder in a run folder or in the folder that ``save_tuned`` wrote.
+
+    Args:
+        name: of the folder.
+        device: auto, cpu, cuda or mps.
+        load_base: finds the original encoder by its SPEC and device.
 
     Raises:
         ConfigError: ``name`` is empty.
-        ModelError: there is none, or the encoder that it was made from is gone or another one now.
+        ModelError: there is none, or its original encoder is gone or another one now.
     """
-    from gpt4image.encoding.text_encoders import load_text_encoder
-
     if not name:
         raise ConfigError("The encoder SPEC is tuned:RUN_DIR; the folder is missing.")
     given = Path(name).expanduser()
@@ -88,9 +104,16 @@ def load_tuned(name: str, device: str) -> NeuralEncoder:
         raise ModelError(
             f"tuned:{name}: there is no tuned text encoder here; give the folder of a run with --tune-text."
         )
-    made = _read_record(folder / RECORD)
     try:
-        base = load_text_encoder(made.encoder, device)
+        made = _Record.model_validate(read_json(folder / RECORD))
+    except ValueError as error:
+        raise ModelError(
+            f"{folder / RECORD} is not the record of a tuned text encoder that this gpt4image reads (format "
+            f"{FORMAT_VERSION}): {' '.join(str(error).split())[:300]}. Bring back a copy of it, or train again with "
+            "--tune-text."
+        ) from None
+    try:
+        base = load_base(made.encoder, device)
     except RecursionError:
         raise ModelError(f"{folder / RECORD}: the encoder {made.encoder} was made from itself, it says.") from None
     if not isinstance(base, NeuralEncoder) or base.revision != made.revision:
@@ -117,31 +140,8 @@ def load_tuned(name: str, device: str) -> NeuralEncoder:
     return NeuralEncoder(f"tuned:{name}", fingerprint(made_of), load, device)
 
 
-def _read_record(path: Path) -> _Record:
-    try:
-        return _Record.model_validate(read_json(path))
-    except ValueError as error:
-        raise ModelError(
-            f"{path} is not the record of a tuned text encoder that this gpt4image reads (format {FORMAT_VERSION}): "
-            f"{' '.join(str(error).split())[:300]}. Bring back a copy of it, or train again with --tune-text."
-        ) from None
-
-
-def _add_adapters(tower: Tower, rank: int) -> None:
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ModuleNotFoundError:
-        raise MissingExtraError("LoRA (--tune-text lora)", "tune") from None
-    # Attention of torch itself (in open_clip) reads the weight of its projection and would never call the adapter.
-    inside = {f"{name}.out_proj" for name, module in tower.named_modules() if isinstance(module, nn.MultiheadAttention)}
-    linear = [name for name, module in tower.named_modules() if isinstance(module, nn.Linear) and name not in inside]
-    if not linear:
-        raise ModelError(f"{type(tower).__name__} has no linear layer for LoRA; use --tune-text full.")
-    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=linear, lora_dropout=0.0), tower)
-
-
 def _merge_adapters(tower: nn.Module) -> None:
-    """Add what the adapters have learned to the weights beside them, and take them out."""
+    """Add the adapters to the weights beside them, and remove them."""
     for name, module in list(tower.named_modules()):
         merge: Any = getattr(module, "merge", None)
         base: Any = getattr(module, "base_layer", None)

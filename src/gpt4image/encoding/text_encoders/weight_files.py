@@ -1,4 +1,4 @@
-"""Files of a text encoder in the Hugging Face layout: where they are, what is refused, what identifies them."""
+"""Files of a text encoder in the Hugging Face layout: where they are, which are refused, what identifies them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gpt4image.models.hugging_face import find_folder
 
 _FILES_THAT_COUNT = ("*.safetensors", "*.json", "*.txt", "*.model")
 _PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-# A library that does not find the second opens the first.
+# A library opens the first if it does not find the second.
 _OPENED_WITHOUT = {"pytorch_model.bin": "model*.safetensors", "adapter_model.bin": "adapter_model*.safetensors"}
 
 
@@ -33,16 +33,11 @@ def find_model(kind: str, name: str) -> Path:
 
 
 def refuse_pickles(folder: Path) -> None:
-    """Raise ModelError where a folder has pickled weights without safetensors beside them, or no weights at all."""
-    weights = [*folder.rglob("*.safetensors")]
-    pickled = [
-        file
-        for file in folder.rglob("*")
-        if file.suffix in _PICKLED and not any(file.parent.glob(_OPENED_WITHOUT.get(file.name, "*.safetensors")))
-    ]
-    if pickled:
-        raise ModelError(pickles_refused(pickled[0]))
-    if not weights:
+    """Raise ModelError if a folder has pickled weights without safetensors beside them, or no weights at all."""
+    for file in folder.rglob("*"):
+        if file.suffix in _PICKLED and not any(file.parent.glob(_OPENED_WITHOUT.get(file.name, "*.safetensors"))):
+            raise ModelError(pickles_refused(file))
+    if not any(folder.rglob("*.safetensors")):
         raise ModelError(f"{folder}: there is no .safetensors file; give the folder of a model that has one.")
 
 

@@ -20,7 +20,7 @@ class Batch:
     """The images of one batch of this process.
 
     Attributes:
-        images: (B,) positions in the image set.
+        images: (B,) positions in the dataset.
         broken: (B,) bool, images that could not be decoded; they count for nothing.
         mixing: (B, B) float32, row i holds the weights of the images that image i is made of; None without mixing.
         second: (U,) int64, rows that have a second view.

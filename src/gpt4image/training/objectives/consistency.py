@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gpt4image.config import TrainOptions
+from gpt4image.config import ResolvedOptions
 from gpt4image.parallel.processes import gather
 from gpt4image.training.objectives.base import Batch, Outputs
 
@@ -17,7 +17,7 @@ from gpt4image.training.objectives.base import Batch, Outputs
 class ConsistencyObjective:
     """FixMatch on the images with a second view; see ``objectives.base.Objective``."""
 
-    config: TrainOptions
+    config: ResolvedOptions
     name: str = "consistency"
 
     def loss(self, batch: Batch, outputs: Outputs) -> Tensor:

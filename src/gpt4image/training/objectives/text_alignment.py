@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gpt4image.config import TrainOptions
+from gpt4image.config import ResolvedOptions
 from gpt4image.models.aligner import Aligner
 from gpt4image.parallel import processes
 from gpt4image.training.objectives.base import Batch, Outputs
@@ -31,7 +31,7 @@ class AlignmentObjective:
         steps: optimiser steps of the whole run.
     """
 
-    config: TrainOptions
+    config: ResolvedOptions
     data: TrainingData
     aligner: Aligner
     steps: int
@@ -60,16 +60,11 @@ class AlignmentObjective:
         return weight * gradient_ratio(task, own, outputs.features)
 
 
-def align_weight_at(config: TrainOptions, step: int, steps: int) -> float:
-    """Return the weight of the alignment at a step, that of the task being 1.
+def align_weight_at(config: ResolvedOptions, step: int, steps: int) -> float:
+    """Return the weight of the alignment at a step (from 0), that of the task being 1.
 
     It falls from ``align_weight`` to 0 at ``weight_until`` of the steps, as a cosine, and stays there; it is constant
     where ``weight_until`` is 1.
-
-    Args:
-        config: options of the run.
-        step: number of the step, from 0.
-        steps: steps of the whole run.
     """
     if config.weight_until == 1.0:
         return config.align_weight

@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 
 from batch_server import BatchServer, serving
+from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.config import DescribeConfig
 from gpt4image.data import load_image_set
-from gpt4image.describing.describers import Request
+from gpt4image.describing.describers.base import Request
 from gpt4image.describing.describers.batch import api as batch_api
 from gpt4image.describing.describers.batch import run as batch_run
 from gpt4image.describing.describers.batch.describer import BatchDescriber
-from gpt4image.describing.prompts import PROMPTS
 
 KEY = "sk-test-51f0c0ffee"
 ANYTHING = {"reject": ()}

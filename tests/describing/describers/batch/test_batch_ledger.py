@@ -13,7 +13,7 @@ import pytest
 
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.base.errors import StoreError
-from gpt4image.describing.describers import Answer, Request
+from gpt4image.describing.describers.base import Answer, Request
 from gpt4image.describing.describers.batch.ledger import BatchLedger, Place, on_their_way
 
 SETTINGS = {"kind": "openai", "model": "tiny"}

@@ -21,10 +21,10 @@ from picture_requests import QUESTION, plain, request
 RED, BLUE = plain("red"), plain("blue")
 
 
-def say(rows: Sequence[Row], answers: Sequence[Sequence[str]]) -> list[Reply]:
+def reply(rows: Sequence[Row], answers: Sequence[Sequence[str]]) -> list[Reply]:
     return [
-        Reply(text=f"answer {len(said)}", finish_reason="stop", tokens_in=10, tokens_out=2)
-        for _, said in zip(rows, answers, strict=True)
+        Reply(text=f"answer {len(own)}", finish_reason="stop", tokens_in=10, tokens_out=2)
+        for _, own in zip(rows, answers, strict=True)
     ]
 
 
@@ -43,7 +43,7 @@ def test_rows_that_fail_have_errors_and_no_other_has(bad: list[bool]) -> None:
         if any(bad[row.sample] for row in rows):
             raise BatchError("too large")
         heard.extend(row.sample for row in rows)
-        return say(rows, answers)
+        return reply(rows, answers)
 
     found = [answer for group in answer_all(rows, fails) for answer in group]
     assert [answer.sample for answer in found] == list(range(len(bad)))
@@ -55,28 +55,19 @@ def test_rows_that_fail_have_errors_and_no_other_has(bad: list[bool]) -> None:
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=8))
 def test_each_conversation_has_as_many_turns_as_its_prompt(turns: list[int]) -> None:
     rows = rows_of(*(request(RED, *([QUESTION] * count)) for count in turns))
-    (found,) = answer_all(rows, say)
+    (found,) = answer_all(rows, reply)
     for answer, count in zip(found, turns, strict=True):
         assert answer.text == "\n\n".join(f"answer {turn}" for turn in range(count))
         assert (answer.tokens_in, answer.tokens_out) == (10 * count, 2 * count)
 
 
-def test_an_empty_answer_ends_the_conversation() -> None:
-    def silent(rows: Sequence[Row], answers: Sequence[Sequence[str]]) -> list[Reply]:
-        assert not any(answers)
-        return [Reply(text="", finish_reason="stop", tokens_in=1, tokens_out=1) for _ in rows]
+def test_an_empty_answer_ends_the_conversation_and_one_cut_off_turn_marks_the_whole() -> None:
+    def answers(rows: Sequence[Row], answers: Sequence[Sequence[str]]) -> list[Reply]:
+        text, reason = ("", "stop") if answers[0] else ("text", "length")
+        return [Reply(text=text, finish_reason=reason, tokens_in=1, tokens_out=1)]
 
-    ((answer,),) = answer_all(rows_of(request(RED, QUESTION, "More?", "More?")), silent)
-    assert (answer.text, answer.tokens_in) == ("", 1)
-
-
-def test_one_turn_that_is_cut_off_marks_the_whole() -> None:
-    def cut_off(rows: Sequence[Row], answers: Sequence[Sequence[str]]) -> list[Reply]:
-        reason = "stop" if answers[0] else "length"
-        return [Reply(text="text", finish_reason=reason, tokens_in=1, tokens_out=1)]
-
-    ((answer,),) = answer_all(rows_of(request(RED, QUESTION, "More?")), cut_off)
-    assert answer.finish_reason == "length"
+    ((answer,),) = answer_all(rows_of(request(RED, QUESTION, "More?", "More?")), answers)
+    assert (answer.text, answer.tokens_in, answer.finish_reason) == ("text", 2, "length")
 
 
 @settings(deadline=None, max_examples=60)
@@ -105,10 +96,10 @@ def test_batches_hold_every_sample_once_and_read_an_image_once_each(size: int, c
 
 def test_messages_put_the_image_first_and_answers_between_the_questions() -> None:
     image = {"type": "image"}
-    said = messages(["One?", "Two?", "Three?"], image, system="Be brief.", answers=["1"])
-    assert [message["role"] for message in said] == ["system", "user", "assistant", "user"]
-    assert said[1]["content"] == [image, {"type": "text", "text": "One?"}]
-    assert [message["content"][-1]["text"] for message in said] == ["Be brief.", "One?", "1", "Two?"]
+    asked = messages(["One?", "Two?", "Three?"], image, system="Be brief.", answers=["1"])
+    assert [message["role"] for message in asked] == ["system", "user", "assistant", "user"]
+    assert asked[1]["content"] == [image, {"type": "text", "text": "One?"}]
+    assert [message["content"][-1]["text"] for message in asked] == ["Be brief.", "One?", "1", "Two?"]
     assert messages(["One?"], image, system="")[0]["role"] == "user"
 
 

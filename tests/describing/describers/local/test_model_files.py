@@ -18,27 +18,12 @@ OPTIONS = DescriberOptions(describer="transformers:model")
 
 # One other value for every option there is: a new option must be thought about here.
 OTHER: dict[str, Any] = {
-    "as_json": True,
-    "describer": "transformers:elsewhere/model",
-    "image_format": "png",
-    "detail": "low",
-    "extra_body": {"seed": 1},
-    "base_url": "http://localhost:1/v1",
-    "server_name": "mine",
-    "concurrency": 1,
-    "requests_per_minute": 1.0,
-    "tokens_per_minute": 1.0,
-    "timeout": 1.0,
-    "retries": 1,
-    "prices": Path("prices.json"),
-    "device": "cpu",
-    "batch_size": 1,
-    "vllm_args": {"max_model_len": 512},
-    "system": "",
-    "temperature": 0.5,
-    "max_tokens": 1,
-    "max_side": 32,
-    "precision": "bf16",
+    **{"as_json": True, "describer": "transformers:elsewhere/model", "server_name": "mine", "device": "cpu"},
+    **{"image_format": "png", "detail": "low", "extra_body": {"seed": 1}, "base_url": "http://localhost:1/v1"},
+    **dict.fromkeys(("concurrency", "retries", "batch_size", "max_tokens"), 1),
+    **dict.fromkeys(("requests_per_minute", "tokens_per_minute", "timeout"), 1.0),
+    **{"prices": Path("prices.json"), "vllm_args": {"max_model_len": 512}},
+    **{"system": "", "temperature": 0.5, "max_side": 32, "precision": "bf16"},
 }
 DECIDES = {"system", "temperature", "max_tokens", "max_side", "precision"}
 
@@ -99,14 +84,14 @@ def test_a_large_file_is_known_by_its_size_and_pieces_of_it(model: Path, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("temperature", "draws", "greedy"),
+    ("temperature", "samples", "greedy"),
     [(None, False, True), (None, True, False), (0.0, True, True), (0.7, False, False), (None, None, True)],
 )
 def test_greedy_is_temperature_0_or_the_model_s_own_way(
-    model: Path, temperature: float | None, draws: bool | None, greedy: bool
+    model: Path, temperature: float | None, samples: bool | None, greedy: bool
 ) -> None:
     own = model / "generation_config.json"
-    own.unlink() if draws is None else own.write_text(json.dumps({"do_sample": draws}))
+    own.unlink() if samples is None else own.write_text(json.dumps({"do_sample": samples}))
     options = OPTIONS.model_copy(update={"temperature": temperature})
     assert is_greedy(find_model_files("transformers", str(model)), options) is greedy
 

@@ -15,7 +15,8 @@ import pytest
 
 from gpt4image.base.errors import ConfigError, DescriberError, MissingExtraError
 from gpt4image.config import DescriberOptions
-from gpt4image.describing.describers import Answer, Describer, Request, load_describer
+from gpt4image.describing.describers.base import Answer, Describer, Request
+from gpt4image.describing.describers.registry import load_describer
 from picture_requests import COLOURS, QUESTION, noise, plain, request
 from tiny_vlm import TEMPLATE, make_tiny_vlm
 
@@ -180,48 +181,34 @@ def test_bad_images_and_refused_questions_cost_no_other(tiny_vlm: Path, engines:
     assert len(found) == len(good) + 2
 
 
-def test_an_engine_that_dies_stops_the_run(tiny_vlm: Path, engines: list[Engine]) -> None:
-    with pytest.raises(DescriberError, match="the engine failed: EngineCore encountered an issue"):
-        answers(describer(tiny_vlm), [request(plain("red")), request(plain("blue"), "The engine dies")])
-
-
-def test_a_template_that_leaves_the_system_message_out_says_what_to_do(
-    tiny_vlm: Path, engines: list[Engine], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys.modules["vllm"], "LLM", lambda **options: Engine(options, knows_system=False))
-    with pytest.raises(ConfigError, match=r"takes no system message \(it leaves it out\); give --system ''"):
-        answers(describer(tiny_vlm), [request(plain("red"))])
-    assert answers(describer(tiny_vlm, system=""), [request(plain("red"))])[0].text
-
-
-def test_an_engine_that_does_not_start_says_so(
+def test_an_engine_that_cannot_be_used_stops_the_run(
     tiny_vlm: Path, engines: list[Engine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(**options: Any) -> Engine:
         raise RuntimeError("Engine core initialization failed.\nSee root cause above.")
 
+    red = request(plain("red"))
+    with pytest.raises(DescriberError, match="the engine failed: EngineCore encountered an issue"):
+        answers(describer(tiny_vlm), [red, request(plain("blue"), "The engine dies")])
+    monkeypatch.setattr(sys.modules["vllm"], "LLM", lambda **options: Engine(options, knows_system=False))
+    with pytest.raises(ConfigError, match=r"takes no system message \(it leaves it out\); give --system ''"):
+        answers(describer(tiny_vlm), [red])
+    assert answers(describer(tiny_vlm, system=""), [red])[0].text
     monkeypatch.setattr(sys.modules["vllm"], "LLM", fails)
     with pytest.raises(DescriberError, match=r"vLLM cannot start with it: Engine core initialization failed\.$"):
-        answers(describer(tiny_vlm), [request(plain("red"))])
+        answers(describer(tiny_vlm), [red])
 
 
-def test_identity_is_what_the_model_holds_and_is_asked(tiny_vlm: Path, engines: list[Engine]) -> None:
+def test_options_that_change_the_text_change_the_identity(tiny_vlm: Path, engines: list[Engine]) -> None:
     settings = describer(tiny_vlm).settings
-    assert settings["kind"] == "vllm"
+    assert settings["kind"] == "vllm" and describer(tiny_vlm).repeatable
     assert describer(tiny_vlm, batch_size=1).settings == settings
     assert describer(tiny_vlm, precision="bf16").settings != settings
-    assert describer(tiny_vlm).repeatable
-
-
-def test_further_arguments_reach_the_engine_and_those_that_change_the_text_its_identity(
-    tiny_vlm: Path, engines: list[Engine]
-) -> None:
-    plain_settings = describer(tiny_vlm).settings
     made = describer(tiny_vlm, vllm_args={"tensor_parallel_size": 2})
-    assert made.settings == plain_settings
+    assert made.settings == settings
     answers(made, [request(plain("red"))])
     assert engines[0].options["tensor_parallel_size"] == 2
-    assert describer(tiny_vlm, vllm_args={"quantization": "fp8"}).settings != plain_settings
+    assert describer(tiny_vlm, vllm_args={"quantization": "fp8"}).settings != settings
     with pytest.raises(ConfigError, match="'trust_remote_code' is set by gpt4image"):
         describer(tiny_vlm, vllm_args={"trust_remote_code": True})
 

@@ -12,8 +12,8 @@ import pytest
 
 import openai_stub as server
 from gpt4image.base.errors import ConfigError, DescriberError
-from gpt4image.describing.describers import Answer
-from gpt4image.describing.describers.openai import health
+from gpt4image.describing.describers.base import Answer
+from gpt4image.describing.describers.openai import circuit_breaker
 from gpt4image.describing.describers.openai.client import find_server
 from openai_cases import KEY, ask, ask_one, describer, facts, openai_settings, request
 
@@ -259,7 +259,7 @@ def test_a_server_that_rejects_every_image_after_some_stops_the_run() -> None:
 
 
 def test_a_port_where_nobody_listens_is_reported_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "UNREACHABLE_S", 0.3)
+    monkeypatch.setattr(circuit_breaker, "UNREACHABLE_S", 0.3)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
@@ -268,7 +268,7 @@ def test_a_port_where_nobody_listens_is_reported_soon(monkeypatch: pytest.Monkey
 
 
 def test_a_server_that_is_down_for_long_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "DOWN_S", 0.3)
+    monkeypatch.setattr(circuit_breaker, "DOWN_S", 0.3)
     with (
         server.serve(lambda call: server.failure(500, "broken")) as stub,
         pytest.raises(DescriberError, match="has not answered"),

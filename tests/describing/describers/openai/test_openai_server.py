@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import openai_stub as server
-from gpt4image.describing.describers import Answer, Request
+from gpt4image.describing.describers.base import Answer, Request
 from openai_cases import KEY, PROMPT, ask, ask_one, describer, facts, openai_settings, picture, request
 
 __all__ = ["openai_settings"]

@@ -18,15 +18,15 @@ from gpt4image.base.errors import DescriberError
 from gpt4image.describing.describers.openai.untrusted import NotJsonError, RedirectedError, lines_of, parse_json
 
 MAX_FILE = 4 * 2**30
-"""Most bytes of a file of answers, decompressed; what comes after them is not read."""
+"""Maximum bytes of a file of answers, decompressed; what comes after them is not read."""
+ENDED = frozenset(("completed", "expired", "cancelled", "failed"))
 _MAX_ID = 500
 _MOST_LISTED = 100_000
 # No JSON, or something else than was asked for: the page of a gateway, or a body without end.
 _NO_ANSWER = (
-    *(openai.OpenAIError, httpx2.HTTPError, httpx2.InvalidURL),
+    *(openai.OpenAIError, RedirectedError, httpx2.HTTPError, httpx2.InvalidURL),
     *(ValueError, AttributeError, TypeError, EOFError, OverflowError, RecursionError),
 )
-ENDED = frozenset(("completed", "expired", "cancelled", "failed"))
 _NO_ROOM = frozenset(("token_limit_exceeded", "request_limit_exceeded"))
 _NO_MONEY = frozenset(("insufficient_quota", "billing_hard_limit_reached", "billing_not_active"))
 _NAME = "gpt4image"
@@ -37,7 +37,7 @@ _GO_ON = "What was submitted is noted in the store; the same command goes on wit
 
 
 class RefusedError(DescriberError):
-    """The server said no, and nothing was made."""
+    """The server refused, and nothing was made."""
 
 
 class NoRoomError(RefusedError):
@@ -49,10 +49,10 @@ class GoneError(RefusedError):
 
 
 class BusyError(DescriberError):
-    """The server is not reached, fails, or has no time: another try may bring it.
+    """The server is not reached, fails, or has no time: another try may succeed.
 
     Attributes:
-        unsure: the call may have taken effect unheard.
+        unsure: the call may have taken effect although no answer came.
     """
 
     def __init__(self, message: str, *, unsure: bool) -> None:
@@ -61,8 +61,8 @@ class BusyError(DescriberError):
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How a batch stands.
+class BatchState:
+    """The state of a batch.
 
     Attributes:
         status: as the server names it.
@@ -90,18 +90,13 @@ class BatchApi:
         Args:
             client: of the server.
             one_line: makes an error text short and free of secrets.
-            retries: further tries of calls that may be repeated.
+            retries: extra tries of calls that may be repeated.
         """
         self._client = client.with_options(max_retries=retries)
         self._one_line = one_line
 
     def upload(self, lines: BinaryIO, token: str) -> str:
-        """Upload the file of requests of the batch ``token`` and return its id.
-
-        Raises:
-            RefusedError: the server does not take it.
-            BusyError: it cannot be reached.
-        """
+        """Upload the file of requests of the batch ``token`` and return its id; raises RefusedError or BusyError."""
         with self._explained("the requests cannot be uploaded"):
             lines.seek(0)
             return _id(self._client.files.create(file=(_file_name(token), lines), purpose="batch"))
@@ -137,13 +132,19 @@ class BatchApi:
             except RefusedError as error:
                 raise (DescriberError(str(error)) if unsure else error) from None
 
-    def find(self, token: str, since: float) -> Batch | None:
-        """Return the batch called ``token``, if there is one. Were there several, all but the first are cancelled.
+    def _create(self, input_file: str, token: str) -> str:
+        with self._explained("the batch cannot be created"):
+            batch = self._client.with_options(max_retries=0).batches.create(
+                input_file_id=input_file,
+                endpoint="/v1/chat/completions",
+                completion_window="24h",
+                metadata={_NAME: token},
+            )
+            return _id(_checked(batch))
 
-        Raises:
-            DescriberError: the server cannot be reached.
-        """
-        named = []
+    def find(self, token: str, since: float) -> Batch | None:
+        """Return the batch called ``token``, if there is one. Were there several, all but the first are cancelled."""
+        named: list[Batch] = []
         with self._explained("the batches cannot be listed"):
             for batch in itertools.islice(self._client.batches.list(limit=100), _MOST_LISTED):  # newest first
                 if batch.created_at < since - _CLOCK_SKEW_S:
@@ -152,24 +153,18 @@ class BatchApi:
                     named.append(batch)
             named.sort(key=lambda batch: (batch.status in ("cancelling", "cancelled"), batch.created_at))
         for twin in named[1:]:
-            with contextlib.suppress(*_NO_ANSWER, RedirectedError):
+            with contextlib.suppress(*_NO_ANSWER):
                 self._client.batches.cancel(twin.id)
         return named[0] if named else None
 
-    def look(self, batch: str) -> Standing:
-        """Return how a batch stands.
-
-        Raises:
-            BusyError: the server cannot be reached now.
-            GoneError: the server does not know it.
-            RefusedError: the key is refused.
-        """
+    def look(self, batch: str) -> BatchState:
+        """Return the state of a batch; raises BusyError, GoneError or RefusedError."""
         with self._explained("the batch cannot be looked at"):
             found = _checked(self._client.batches.retrieve(batch))
             if found.id != batch:
                 raise ValueError("the answer is about another batch")
             errors = ((found.errors.data if found.errors else None) or [])[:3]
-            return Standing(
+            return BatchState(
                 found.status,
                 (found.request_counts.completed if found.request_counts else 0) or 0,
                 _id(found, "output_file_id") if found.output_file_id else None,
@@ -197,8 +192,10 @@ class BatchApi:
                     self._explained("the answers cannot be downloaded"),
                     self._client.files.with_streaming_response.content(file) as response,
                 ):
-                    if not _write(response.iter_bytes(), into):
-                        return False
+                    for part in response.iter_bytes():
+                        if into.tell() + len(part) > MAX_FILE:
+                            return False
+                        into.write(part)
                 if last or not _is_cut(into):
                     break
             except BusyError:
@@ -209,87 +206,64 @@ class BatchApi:
 
     def cancel(self, batch: str) -> None:
         """Cancel a batch that nobody waits for, unless it has ended; where that fails, it runs to its end."""
-        with contextlib.suppress(*_NO_ANSWER, RedirectedError):
+        with contextlib.suppress(*_NO_ANSWER):
             if _checked(self._client.batches.retrieve(batch)).status not in ENDED:
                 self._client.batches.cancel(batch)
 
     def delete(self, file: str) -> None:
         """Delete a file; where that fails, it is left to the server's own expiry."""
-        with contextlib.suppress(*_NO_ANSWER, RedirectedError):
+        with contextlib.suppress(*_NO_ANSWER):
             self._client.files.delete(file)
 
     def delete_upload(self, token: str, since: float) -> None:
         """Delete the file of requests of the batch ``token``, whose id was not heard, if it arrived; as ``delete``."""
-        with contextlib.suppress(*_NO_ANSWER, RedirectedError):
+        with contextlib.suppress(*_NO_ANSWER):
             for file in itertools.islice(self._client.files.list(purpose="batch", order="desc"), _MOST_LISTED):
                 if file.created_at < since - _CLOCK_SKEW_S:
                     break
                 if file.filename == _file_name(token):
                     self._client.files.delete(file.id)
 
-    def _create(self, input_file: str, token: str) -> str:
-        once = self._client.with_options(max_retries=0)
-        with self._explained("the batch cannot be created"):
-            batch = once.batches.create(
-                input_file_id=input_file,
-                endpoint="/v1/chat/completions",
-                completion_window="24h",
-                metadata={_NAME: token},
-            )
-            return _id(_checked(batch))
-
     @contextlib.contextmanager
     def _explained(self, what: str) -> Iterator[None]:
         try:
             yield
-        except openai.NotFoundError as error:
-            raise GoneError(f"Batch API: {what}: {self._one_line(error)}. {_GO_ON}") from None
-        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-            raise RefusedError(
-                f"Batch API: {what}: the server refuses the key ({self._one_line(error)}); set OPENAI_API_KEY to a "
-                f"key of the project. {_GO_ON}"
-            ) from None
-        except openai.APIStatusError as error:
-            text = f"Batch API: {what}: {self._one_line(error)}. {_GO_ON}"
-            if is_no_room([error.code]) or "enqueued" in str(error).lower():
-                raise NoRoomError(text) from None
-            if error.code not in _NO_MONEY and (error.status_code >= 500 or error.status_code in (408, 409, 429)):
-                raise BusyError(text, unsure=error.status_code != 429) from None
-            raise RefusedError(text) from None
-        except RedirectedError as error:
-            raise RefusedError(f"Batch API: {what}: {self._one_line(error)}. {_GO_ON}") from None
         except _NO_ANSWER as error:
-            raise BusyError(f"Batch API: {what}: {self._one_line(error)}. {_GO_ON}", unsure=True) from None
+            raise _meaning(error, f"Batch API: {what}: {self._one_line(error)}. {_GO_ON}") from None
+
+
+def _meaning(error: Exception, text: str) -> DescriberError:
+    if isinstance(error, openai.NotFoundError):
+        return GoneError(text)
+    if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
+        return RefusedError(f"{text} Set OPENAI_API_KEY to a key of the project.")
+    if isinstance(error, openai.APIStatusError):
+        if is_no_room([error.code]) or "enqueued" in str(error).lower():
+            return NoRoomError(text)
+        passes = error.status_code >= 500 or error.status_code in (408, 409, 429)
+        if error.code in _NO_MONEY or not passes:
+            return RefusedError(text)
+        return BusyError(text, unsure=error.status_code != 429)
+    return RefusedError(text) if isinstance(error, RedirectedError) else BusyError(text, unsure=True)
+
+
+def is_no_room(codes: Iterable[str | None]) -> bool:
+    """Return whether error codes say that too much waits at the server already."""
+    return any(code in _NO_ROOM for code in codes)
 
 
 def _file_name(token: str) -> str:
     return f"{_NAME}-{token}.jsonl"
 
 
-def _write(parts: Iterable[bytes], into: BinaryIO) -> bool:
-    """Write parts of a file as long as they are not too many bytes; return whether all were written."""
-    for part in parts:
-        if into.tell() + len(part) > MAX_FILE:
-            return False
-        into.write(part)
-    return True
-
-
 def _is_cut(lines: BinaryIO) -> bool:
     """Return whether a file of JSON lines ends within one."""
     last = next(iter(deque(lines_of(lines), maxlen=1)), b"\n")
-    if last.endswith(b"\n"):
+    with contextlib.suppress(NotJsonError):
+        if not last.endswith(b"\n"):
+            parse_json(last)
         return False
-    try:
-        parse_json(last)
-    except NotJsonError:
-        return True
-    return False
-
-
-def is_no_room(codes: Iterable[str | None]) -> bool:
-    """Return whether error codes say that too much waits at the server already."""
-    return any(code in _NO_ROOM for code in codes)
+    return True
 
 
 def _checked(batch: object) -> Batch:

@@ -1,6 +1,6 @@
 """What was handed to a Batch API and has not come back, noted in the description store before it is sent.
 
-An item is a result on its way, known as results are: by digest, prompt, describer and sample. It is in at most one
+An item is a result on its way, identified as results are: by digest, prompt, describer and sample. It is in at most one
 batch, so nothing can be submitted twice. It is forgotten once its answer is in the store.
 """
 
@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from gpt4image.artifacts.store import Prompt, References
 from gpt4image.artifacts.store_file import connect_reader, connect_writer, explained, make_batch_tables
-from gpt4image.describing.describers import Answer, Request
+from gpt4image.describing.describers.base import Answer, Request
 
 # An answer that was committed after its batch was made is this batch's, or took its place: a kill came between the
 # store's commit and the ledger's.
@@ -43,7 +42,7 @@ class Submission:
 
     Attributes:
         row: number in the ledger.
-        token: unique name, told to the server with the batch: finds it again where the id was not noted.
+        token: unique name, sent to the server with the batch: finds it again where the id was not noted.
         created: when the ledger noted it, in seconds since 1970-01-01 UTC.
         input_file: the server's id of the uploaded file; None before the upload. Only with it a batch can exist.
         server_id: the server's id of the batch; None where the creation was not heard of.
@@ -59,7 +58,7 @@ class Submission:
 def on_their_way(
     path: Path, settings: Mapping[str, Any], prompts: Sequence[Prompt]
 ) -> tuple[list[dict[str, frozenset[int]]], list[str]]:
-    """Return the samples of each prompt that are in a batch, by digest, and what the open batches are called.
+    """Return the samples of each prompt that are in a batch, by digest, and the names of the open batches.
 
     A store that never saw a batch is left as it is.
 
@@ -79,7 +78,7 @@ def on_their_way(
         return [ledger.samples(prompt) for prompt in prompts], batches
 
 
-class BatchLedger:
+class BatchLedger(contextlib.AbstractContextManager["BatchLedger", None]):
     """Open batches of one describer. Use as a context manager, in one thread, while nobody else writes the store."""
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
@@ -93,7 +92,7 @@ class BatchLedger:
             StoreError: the file is no store or cannot be written.
         """
         self._path = path
-        with explained(self._path):
+        with explained(path):
             self._connection = connect_writer(path)
             try:
                 make_batch_tables(self._connection)
@@ -105,48 +104,37 @@ class BatchLedger:
                 self._connection.close()
                 raise
 
-    def __enter__(self) -> Self:
-        """Return the ledger itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the file."""
         self._connection.close()
 
     def open_batches(self) -> list[Submission]:
         """Return the batches that are not closed, oldest first."""
-        with explained(self._path):
-            rows = self._connection.execute(
-                "SELECT id, token, created, input_file, server_id FROM batches "
-                "WHERE describer = ? AND closed IS NULL ORDER BY id",
-                (self._describer,),
-            )
-            return [Submission(*row) for row in rows]
+        columns = "id, token, created, input_file, server_id"
+        sql = f"SELECT {columns} FROM batches WHERE describer = ? AND closed IS NULL ORDER BY id"
+        return [Submission(*row) for row in self._rows(sql, self._describer)]
 
     def places(self, request: Request) -> dict[int, Place]:
         """Return where the samples of a request are, by sample; those that are in no batch are left out."""
-        with self._transaction():
-            rows = self._connection.execute(
-                "SELECT sample, batch, line, choice FROM batch_items WHERE digest = ? AND prompt = ? AND describer = ?",
-                (bytes.fromhex(request.digest), self._references.prompt(request.prompt), self._describer),
-            )
-            return {sample: Place(*place) for sample, *place in rows if sample in request.samples}
+        rows = self._rows(
+            "SELECT sample, batch, line, choice FROM batch_items WHERE (digest, prompt, describer) = (?, ?, ?)",
+            *self._key(request),
+        )
+        return {sample: Place(*place) for sample, *place in rows if sample in request.samples}
 
     def samples(self, prompt: Prompt) -> dict[str, frozenset[int]]:
         """Return the samples of a prompt that are in a batch, by digest."""
-        with self._transaction():
-            rows = self._connection.execute(
-                "SELECT lower(hex(digest)), sample FROM batch_items WHERE prompt = ? AND describer = ?",
-                (self._references.prompt(prompt), self._describer),
-            )
-            shared: dict[frozenset[int], frozenset[int]] = {}
-            found: dict[str, frozenset[int]] = {}
-            for digest, sample in rows:
-                samples = found.get(digest, frozenset()) | {sample}
-                found[digest] = shared.setdefault(samples, samples)
-            return found
+        rows = self._rows(
+            "SELECT lower(hex(digest)), sample FROM batch_items WHERE prompt = ? AND describer = ?",
+            self._prompt(prompt),
+            self._describer,
+        )
+        shared: dict[frozenset[int], frozenset[int]] = {}  # equal sets once: there may be millions
+        found: dict[str, frozenset[int]] = {}
+        for digest, sample in rows:
+            samples = found.get(digest, frozenset()) | {sample}
+            found[digest] = shared.setdefault(samples, samples)
+        return found
 
     def add(self, token: str, lines: Sequence[Request]) -> Submission:
         """Note a batch that is about to be sent; each line asks for the samples of its request.
@@ -154,67 +142,52 @@ class BatchLedger:
         Raises:
             StoreError: the file cannot be written; nothing is noted then.
         """
-        created = time.time()
-        with self._transaction():
-            row = self._connection.execute(
-                "INSERT INTO batches (describer, token, created) VALUES (?, ?, ?) RETURNING id",
-                (self._describer, token, created),
-            ).fetchone()[0]
-            self._connection.executemany(
-                "INSERT INTO batch_items VALUES (?, ?, ?, ?, ?, ?, ?)", self._items(row, lines)
+        keys, created = [self._key(request) for request in lines], time.time()
+        with explained(self._path), self._connection:
+            sql = "INSERT INTO batches (describer, token, created) VALUES (?, ?, ?) RETURNING id"
+            row = self._connection.execute(sql, (self._describer, token, created)).fetchone()[0]
+            items = (
+                (*key, sample, row, line, choice)
+                for line, (key, request) in enumerate(zip(keys, lines, strict=True))
+                for choice, sample in enumerate(request.samples)
             )
+            self._connection.executemany("INSERT INTO batch_items VALUES (?, ?, ?, ?, ?, ?, ?)", items)
         return Submission(row, token, created, None, None)
 
     def note_file(self, submission: Submission, input_file: str) -> Submission:
         """Note the uploaded file of a batch: from now on the batch may exist at the server."""
-        self._set(submission.row, "input_file", input_file)
+        self._rows("UPDATE batches SET input_file = ? WHERE id = ?", input_file, submission.row)
         return replace(submission, input_file=input_file)
 
     def note_batch(self, row: int, server_id: str) -> None:
         """Note the server's id of a batch."""
-        self._set(row, "server_id", server_id)
+        self._rows("UPDATE batches SET server_id = ? WHERE id = ?", server_id, row)
 
     def forget(self, answers: Iterable[Answer]) -> None:
         """Forget items whose answers are in the store."""
-        with self._transaction():
-            self._connection.executemany(
-                "DELETE FROM batch_items WHERE (digest, prompt, describer, sample) = (?, ?, ?, ?)",
-                [
-                    (
-                        bytes.fromhex(answer.request.digest),
-                        self._references.prompt(answer.request.prompt),
-                        self._describer,
-                        answer.sample,
-                    )
-                    for answer in answers
-                ],
-            )
+        items = [(*self._key(answer.request), answer.sample) for answer in answers]
+        with explained(self._path), self._connection:
+            sql = "DELETE FROM batch_items WHERE (digest, prompt, describer, sample) = (?, ?, ?, ?)"
+            self._connection.executemany(sql, items)
 
     def items_left(self, row: int | None = None) -> int:
         """Return how many items are on their way: of one batch, or of all of the describer."""
         where, value = ("describer", self._describer) if row is None else ("batch", row)
-        with explained(self._path):
-            return self._connection.execute(f"SELECT count(*) FROM batch_items WHERE {where} = ?", (value,)).fetchone()[
-                0
-            ]
+        return self._rows(f"SELECT count(*) FROM batch_items WHERE {where} = ?", value)[0][0]
 
     def close_batch(self, row: int) -> None:
         """Close a batch: nothing more comes of it, and what is left of its items may be submitted anew."""
-        with self._transaction():
+        with explained(self._path), self._connection:
             self._connection.execute("DELETE FROM batch_items WHERE batch = ?", (row,))
             self._connection.execute("UPDATE batches SET closed = ? WHERE id = ?", (time.time(), row))
 
-    def _items(self, row: int, lines: Sequence[Request]) -> Iterator[tuple[Any, ...]]:
-        for line, request in enumerate(lines):
-            prompt = self._references.prompt(request.prompt)
-            for choice, sample in enumerate(request.samples):
-                yield bytes.fromhex(request.digest), prompt, self._describer, sample, row, line, choice
-
-    def _set(self, row: int, column: str, value: str) -> None:
-        with self._transaction():
-            self._connection.execute(f"UPDATE batches SET {column} = ? WHERE id = ?", (value, row))
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         with explained(self._path), self._connection:
-            yield
+            return self._connection.execute(sql, values).fetchall()
+
+    def _key(self, request: Request) -> tuple[bytes, int, int]:
+        return bytes.fromhex(request.digest), self._prompt(request.prompt), self._describer
+
+    def _prompt(self, prompt: Prompt) -> int:
+        with explained(self._path), self._connection:  # on disk before it is used: the id is remembered
+            return self._references.prompt(prompt)

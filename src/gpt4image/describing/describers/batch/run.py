@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import itertools
+import json
 import secrets
 import tempfile
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 from gpt4image.base.errors import DecodeError, DescriberError
 from gpt4image.base.progress import console
-from gpt4image.describing.describers import Answer, Request
+from gpt4image.config import DescriberOptions
+from gpt4image.describing.describers.base import Answer, Request
 from gpt4image.describing.describers.batch.api import (
     ENDED,
     BatchApi,
+    BatchState,
     BusyError,
     GoneError,
     NoRoomError,
     RefusedError,
-    Standing,
     is_no_room,
 )
 from gpt4image.describing.describers.batch.ledger import BatchLedger, Submission
-from gpt4image.describing.describers.images import why_unusable
-from gpt4image.describing.describers.openai.untrusted import NotJsonError, lines_of, parse_json
+from gpt4image.describing.describers.images import data_url, why_unusable
+from gpt4image.describing.describers.openai.chat import Choice, Dialect, completion_of
+from gpt4image.describing.describers.openai.client import Server
+from gpt4image.describing.describers.openai.faults import Verdict, fault_of_response
+from gpt4image.describing.describers.openai.jobs import Job
+from gpt4image.describing.describers.openai.untrusted import NotJsonError, lines_of, one_line, parse_json
+from gpt4image.describing.prices import Price
 
 # The server takes 50,000 lines and 200 MB.
 MAX_LINES = 50_000
@@ -44,20 +51,35 @@ _MOST_DIGITS = 10
 _NO_ANSWER = "the response holds no answer"
 
 
-class Chat(Protocol):
-    """How requests are written and responses read."""
+@dataclass(frozen=True)
+class Chat:
+    """Chat completions as lines of a batch, read as the answers to single calls are."""
+
+    dialect: Dialect
+    options: DescriberOptions
+    price: Price | None
+    server: Server
 
     def body(self, request: Request) -> bytes:
         """Return the JSON body of a request; raises OSError or DecodeError where its image cannot be sent."""
-        ...
+        image = data_url(request.read(), self.options.max_side, self.options.image_format)
+        return self.dialect.body(Job(request=request, samples=request.samples, image_url=image))
 
-    def answers(self, request: Request, count: int, status: int, body: Any) -> Sequence[Answer]:
+    def answers(self, request: Request, count: int, status: int, body: Any) -> list[Answer]:
         """Return up to ``count`` answers that a response with an HTTP status and a body brings, in its order."""
-        ...
+        job = Job(request=request, samples=tuple(range(count)))
+        if status == 200:
+            completion = completion_of(body, self.server.keys)
+            job.pay(completion, wasted=not completion.choices)
+            return job.answers(completion.choices, self.price, None if completion.choices else _NO_ANSWER)
+        fault = fault_of_response(status, {}, json.dumps(body).encode())
+        if fault.verdict is Verdict.FILTERED:
+            return job.answers([Choice("", "content_filter")] * count, self.price)
+        return job.answers((), self.price, self.one_line(fault.message))
 
     def one_line(self, text: object) -> str:
         """Return an error text, short and free of secrets."""
-        ...
+        return one_line(text, self.server.secrets)
 
 
 @dataclass(frozen=True)
@@ -84,10 +106,10 @@ class _Open:
 
     submission: Submission
     server_id: str
-    wanted: dict[int, list[_Wanted]] = field(default_factory=dict)
+    wanted: dict[int, list[_Wanted]] = field(default_factory=dict[int, list[_Wanted]])
     done: int = 0
     ended: float | None = None
-    end: Standing | None = None
+    end: BatchState | None = None
 
 
 class BatchRun:
@@ -113,10 +135,13 @@ class BatchRun:
             while True:
                 if self._may_submit():
                     yield from self._submit(source)
-                yield from self._look_at_all()
+                for batch in list(self._open.values()):
+                    if batch.end is None:
+                        self._look(batch)
+                    if batch.end is not None and batch.wanted:
+                        yield from self._collect(batch, batch.end)
                 waiting = [batch for batch in self._open.values() if batch.wanted]
-                more = self._backlog or not self._exhausted
-                if not waiting and not more:
+                if not waiting and not self._backlog and self._exhausted:
                     return
                 done = sum(batch.done for batch in waiting)
                 status.update(f"batches at the server: {len(waiting)}, requests they have done: {done:,}")
@@ -124,15 +149,14 @@ class BatchRun:
                     yield from _rest(self._poll_seconds)
 
     def _may_submit(self) -> bool:
-        more = self._backlog or not self._exhausted
-        return bool(more) and self._room and len(self._running()) < MAX_OPEN
+        more = bool(self._backlog) or not self._exhausted
+        return more and self._room and self._running() < MAX_OPEN
 
-    def _running(self) -> list[_Open]:
-        return [batch for batch in self._open.values() if batch.end is None]
-
-    # What earlier runs left
+    def _running(self) -> int:
+        return sum(batch.end is None for batch in self._open.values())
 
     def _resume(self) -> Iterator[Sequence[Answer]]:
+        """Find the batches that earlier runs left at the server."""
         for submission in self._ledger.open_batches():
             server_id = submission.server_id
             if server_id is None and submission.input_file is not None:
@@ -167,14 +191,12 @@ class BatchRun:
         else:
             self._api.delete(submission.input_file)
 
-    # Sending
-
     def _submit(self, source: Iterator[Request]) -> Iterator[Sequence[Answer]]:
         with tempfile.TemporaryFile() as spool:
             lines, refused = self._write(source, spool)
+            yield refused
             if refused:
-                yield refused
-            yield []
+                yield []
             if lines:
                 self._send(lines, spool)
 
@@ -184,11 +206,13 @@ class BatchRun:
         refused: list[Answer] = []
         for request in self._new(source):
             try:
-                line = _line(len(lines), self._chat.body(request))
+                body = self._chat.body(request)
             except (OSError, DecodeError) as error:
                 reason = why_unusable(error)
                 refused += [Answer(request=request, sample=sample, error=reason) for sample in request.samples]
                 continue
+            head = f'{{"custom_id": "{len(lines)}", "method": "POST", "url": "/v1/chat/completions", "body": '
+            line = head.encode() + body + b"}\n"
             if lines and spool.tell() + len(line) > MAX_BYTES:
                 self._backlog.appendleft(request)
                 break
@@ -209,7 +233,7 @@ class BatchRun:
                 wanted.append(_Wanted(request, sample, place.choice))
             rest = tuple(sample for sample in request.samples if sample not in places)
             if rest:
-                yield replace(request, samples=rest) if places else request
+                yield replace(request, samples=rest)
         self._exhausted = True
 
     def _send(self, lines: Sequence[Request], spool: BinaryIO) -> None:
@@ -223,7 +247,7 @@ class BatchRun:
                 self._close(submission)
             if not isinstance(error, NoRoomError):
                 raise
-            self._wait_for_room(lines, str(error))
+            self._wait_for_room(lines, len(lines), str(error))
             return
         self._ledger.note_batch(submission.row, server_id)
         wanted = {
@@ -232,25 +256,15 @@ class BatchRun:
         }
         self._open[submission.row] = _Open(submission, server_id, wanted)
 
-    def _wait_for_room(self, requests: Sequence[Request], reason: str, count: int | None = None) -> None:
+    def _wait_for_room(self, requests: Sequence[Request], size: int, reason: str) -> None:
         """Put requests back: until another batch has ended, or, where none runs, to be sent in smaller parts."""
         self._backlog.extendleft(reversed(requests))
-        size = len(requests) if count is None else count
         if self._running():
             self._room = False
         elif size > 1:
             self._max_lines = size // 2
         else:
             raise DescriberError(f"Batch API: the queue has no room for a single request now: {reason}")
-
-    # Waiting
-
-    def _look_at_all(self) -> Iterator[Sequence[Answer]]:
-        for batch in list(self._open.values()):
-            if batch.end is None:
-                self._look(batch)
-            if batch.end is not None and batch.wanted:
-                yield from self._collect(batch, batch.end)
 
     def _look(self, batch: _Open) -> None:
         try:
@@ -268,7 +282,7 @@ class BatchRun:
                     f"submitted it. Without that key the answers are lost: they are asked anew after {KEPT_DAYS} days, "
                     f"or in another --store, to which `descriptions export` and `import` take what is described."
                 ) from None
-            batch.end = Standing("expired")
+            batch.end = BatchState("expired")
             return
         self._heard = time.monotonic()
         batch.done = found.completed
@@ -280,9 +294,7 @@ class BatchRun:
         self._room = True
         batch.end = found
 
-    # Collecting
-
-    def _collect(self, batch: _Open, end: Standing) -> Iterator[Sequence[Answer]]:
+    def _collect(self, batch: _Open, end: BatchState) -> Iterator[Sequence[Answer]]:
         if end.status == "failed" and not (end.output_file or end.error_file):
             self._failed(batch, end)
             return
@@ -295,7 +307,7 @@ class BatchRun:
         else:
             self._close(batch.submission)
 
-    def _failed(self, batch: _Open, end: Standing) -> None:
+    def _failed(self, batch: _Open, end: BatchState) -> None:
         """Nothing of the batch was worked on: it may be sent again, or nothing can be."""
         count = self._ledger.items_left(batch.submission.row)
         self._close(batch.submission)
@@ -304,9 +316,9 @@ class BatchRun:
         requests = [
             replace(wanted[0].request, samples=tuple(one.sample for one in wanted)) for wanted in batch.wanted.values()
         ]
-        self._wait_for_room(requests, end.reason, count)
+        self._wait_for_room(requests, count, end.reason)
 
-    def _results(self, batch: _Open, end: Standing) -> Iterator[Answer]:
+    def _results(self, batch: _Open, end: BatchState) -> Iterator[Answer]:
         reason = f"the batch {end.status} without an answer to this request"
         lost = False  # whether an answer that was paid for may be among what cannot be read
         with tempfile.TemporaryFile() as spool:
@@ -325,7 +337,8 @@ class BatchRun:
                         unreadable += line.endswith(b"\n")  # else the transfer was cut within it
                         continue
                     readable += 1
-                    yield from self._answers_of(row, batch.wanted.pop(number, ()))
+                    if wanted := batch.wanted.pop(number, None):  # else it was read before
+                        yield from self._answers_of(row, wanted)
                 lost = lost or unreadable > 0 or not whole
                 expected = end.completed if file == end.output_file and whole else 0
                 if readable + unreadable < expected or (expected and not readable):
@@ -339,17 +352,14 @@ class BatchRun:
             yield from _failures(wanted, reason, unpriced=lost)
 
     def _answers_of(self, row: Any, wanted: Sequence[_Wanted]) -> Iterator[Answer]:
-        """Yield the answers to whoever waits for a line of the file; nobody does for one that was read before."""
-        if not wanted:
-            return
+        """Yield the answers to whoever waits for a line of the file."""
         match row:
             case {"response": {"status_code": int(status), "body": body}}:
                 count = 1 + max(one.choice for one in wanted)
-                said = self._chat.answers(wanted[0].request, count, status, body)
-                answered = [one for one in wanted if one.choice < len(said)]
-                yield from (replace(said[one.choice], request=one.request, sample=one.sample) for one in answered)
-                rest = [one for one in wanted if one.choice >= len(said)]
-                yield from _failures(rest, _NO_ANSWER, unpriced=False)
+                found = self._chat.answers(wanted[0].request, count, status, body)
+                answered = [one for one in wanted if one.choice < len(found)]
+                yield from (replace(found[one.choice], request=one.request, sample=one.sample) for one in answered)
+                yield from _failures([one for one in wanted if one not in answered], _NO_ANSWER, unpriced=False)
             case {"error": {"message": str(message)}}:
                 yield from _failures(wanted, self._chat.one_line(message), unpriced=False)
             case _:
@@ -362,11 +372,6 @@ def _line_number(row: Any) -> int:
         case {"custom_id": str(name)} if name.isdecimal() and len(name) < _MOST_DIGITS:
             return int(name)
     raise NotJsonError("the row answers no line")
-
-
-def _line(number: int, body: bytes) -> bytes:
-    head = f'{{"custom_id": "{number}", "method": "POST", "url": "/v1/chat/completions", "body": '
-    return head.encode() + body + b"}\n"
 
 
 def _failures(wanted: Sequence[_Wanted], reason: str, *, unpriced: bool) -> Iterator[Answer]:

@@ -1,4 +1,4 @@
-"""Conversations with a model on this machine: many at once, turn by turn, their images read while the model works."""
+"""Conversations with a model on this machine, a batch at a time; images are read while the model works."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +14,16 @@ from typing import Any
 from PIL import Image
 
 from gpt4image.base.errors import DecodeError
-from gpt4image.describing.describers import Answer, Request
+from gpt4image.config import DescriberOptions
+from gpt4image.data.image_set import ImageSet
+from gpt4image.describing.describers.base import Answer, Report, Request
 from gpt4image.describing.describers.images import bounded, why_unusable
+from gpt4image.describing.describers.local.model_files import find_model_files, is_greedy, local_settings
+from gpt4image.describing.prices import FREE
 
 
 class BatchError(Exception):
-    """A batch that cannot be answered together; smaller ones may. The message says why, in one line."""
+    """A batch cannot be answered together; smaller ones may. The message says why, in one line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +37,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What the model said in one turn, with the tokens that went in (without padding) and came out."""
+    """The model's answer in one turn, with the tokens that went in (without padding) and came out."""
 
     text: str
     finish_reason: str | None
@@ -41,16 +45,76 @@ class Reply:
     tokens_out: int
 
 
-Say = Callable[[Sequence[Row], Sequence[Sequence[str]]], Sequence[Reply]]
-"""Says the next turn of each row, given what it answered in the turns before; raises BatchError."""
+NextTurn = Callable[[Sequence[Row], Sequence[Sequence[str]]], Sequence[Reply]]
+"""Answers the next turn of each row, given its answers in the turns before; raises BatchError."""
 
 
-def answer_in_batches(requests: Iterable[Request], size: int, max_side: int, say: Say) -> Iterator[Sequence[Answer]]:
-    """Yield the answers to all requests, batch by batch; see ``read_ahead`` and ``answer_all``."""
-    for rows, failed in read_ahead(requests, size, max_side):
-        if failed:
-            yield failed
-        yield from answer_all(rows, say)
+class LocalDescriber:
+    """What describers with a model on this machine share; the model is loaded when it is first asked."""
+
+    kind: str
+    price = FREE
+
+    def __init__(self, name: str, options: DescriberOptions) -> None:
+        """Find the model ``name``, a folder or a Hugging Face id. Raises ConfigError: it is not there or not usable."""
+        self.files = find_model_files(self.kind, name)
+        self.options = options
+        self.repeatable = is_greedy(self.files, options)
+        self.rows_at_once = options.batch_size
+        self._calls = 0
+        self._loaded = False
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Name and content of the model, and options that decide its texts."""
+        return local_settings(self.kind, self.files, self.options)
+
+    def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
+        """Yield the answers batch by batch; halves of a batch if it cannot be answered together.
+
+        Raises:
+            ConfigError: the model or its chat template does not take the questions.
+            DescriberError: the model cannot be loaded, or fails.
+        """
+        if not self._loaded:
+            self.load()  # before images are read
+            self._loaded = True
+        for rows, failed in read_ahead(requests, self.rows_at_once, self.options.max_side):
+            if failed:
+                yield failed
+            yield from answer_all(rows, self._next_turn)
+
+    def arrived(self) -> Sequence[Answer]:
+        """A batch arrives as a whole."""
+        return ()
+
+    def report(self, images: ImageSet) -> Report:
+        """No facts."""
+        return Report()
+
+    def load(self) -> None:
+        """Load the model."""
+        raise NotImplementedError
+
+    def reply(self, rows: Sequence[Row], conversations: list[list[dict[str, Any]]], call: int) -> Sequence[Reply]:
+        """Return the next answers of conversations; ``call`` counts the calls. Raises BatchError and DescriberError."""
+        raise NotImplementedError
+
+    def part(self, image: Image.Image) -> dict[str, Any]:
+        """Return an image as a part of a message."""
+        raise NotImplementedError
+
+    def _next_turn(self, rows: Sequence[Row], answers: Sequence[Sequence[str]]) -> Sequence[Reply]:
+        self._calls += 1
+        conversations = [
+            messages(row.request.turns, self.part(row.image), system=self.options.system, answers=own)
+            for row, own in zip(rows, answers, strict=True)
+        ]
+        return self.reply(rows, conversations, self._calls)
+
+    def question(self, system: str) -> list[dict[str, Any]]:
+        """Return a question about a grey image: shows before the first real one whether the model takes it."""
+        return messages(["What is this?"], self.part(Image.new("RGB", (64, 64), "grey")), system=system)
 
 
 def read_ahead(requests: Iterable[Request], size: int, max_side: int) -> Iterator[tuple[list[Row], list[Answer]]]:
@@ -69,23 +133,20 @@ def read_ahead(requests: Iterable[Request], size: int, max_side: int) -> Iterato
             yield coming.popleft().result()
 
 
-def answer_all(rows: Sequence[Row], say: Say) -> Iterator[Sequence[Answer]]:
+def answer_all(rows: Sequence[Row], next_turn: NextTurn) -> Iterator[Sequence[Answer]]:
     """Yield the answers of a batch. One that fails is halved, until a row that fails alone has an error as answer."""
-    if not rows:
-        return
-    try:
-        answers = _converse(rows, say)
-    except BatchError as error:
-        reason = str(error)
-    else:
+    pending = [rows] if rows else []
+    while pending:
+        batch = pending.pop()
+        try:
+            answers = _converse(batch, next_turn)
+        except BatchError as error:
+            if len(batch) > 1:
+                half = (len(batch) + 1) // 2
+                pending += [batch[half:], batch[:half]]
+                continue
+            answers = [Answer(request=batch[0].request, sample=batch[0].sample, error=str(error))]
         yield answers
-        return
-    if len(rows) == 1:
-        yield [Answer(request=rows[0].request, sample=rows[0].sample, error=reason)]
-        return
-    half = (len(rows) + 1) // 2
-    yield from answer_all(rows[:half], say)
-    yield from answer_all(rows[half:], say)
 
 
 def messages(
@@ -94,43 +155,41 @@ def messages(
     """Return the messages of a conversation up to its next question.
 
     Args:
-        turns: what the user says, in order; the image goes with the first.
-        image: the image as a part of a message, in the form that the model's library takes.
-        system: system message; none where it is empty.
-        answers: what the model answered so far.
+        turns: questions, in order; the image goes with the first.
+        image: part of a message in the form that the model's library takes.
+        system: system message; an empty one is left out.
+        answers: the model's answers so far.
     """
-    first = {"role": "user", "content": [image, _text(turns[0])]}
-    said = [
-        message
-        for answer, turn in zip(answers, turns[1:], strict=False)
-        for message in (
-            {"role": "assistant", "content": [_text(answer)]},
-            {"role": "user", "content": [_text(turn)]},
-        )
-    ]
-    return [*([{"role": "system", "content": [_text(system)]}] if system else []), first, *said]
+
+    def message(role: str, text: str, *parts: dict[str, Any]) -> dict[str, Any]:
+        return {"role": role, "content": [*parts, {"type": "text", "text": text}]}
+
+    asked = [message("system", system)] if system else []
+    asked.append(message("user", turns[0], image))
+    for answer, turn in zip(answers, turns[1:], strict=False):
+        asked += [message("assistant", answer), message("user", turn)]
+    return asked
 
 
 def seed_of(rows: Sequence[Row], tries: int) -> int:
-    """Return a seed for drawing tokens, below 2**31: the same run asks the same and is answered the same.
+    """Return a seed for sampling tokens, below 2**31: the same run gives the same answers.
 
-    ``tries`` tells a question that is asked again in the same run from the first try.
+    ``tries`` makes another one for a question that is asked again in the same run.
     """
     names = [f"{row.request.digest} {row.sample} {row.request.turns}" for row in rows]
     return int.from_bytes(hashlib.sha256(repr((tries, names)).encode()).digest()[:4]) >> 1
 
 
-def _text(text: str) -> dict[str, Any]:
-    return {"type": "text", "text": text}
-
-
 def _read(batch: Sequence[tuple[Request, int]], max_side: int) -> tuple[list[Row], list[Answer]]:
-    images: dict[str, Image.Image | str] = {}
+    images: dict[str, Image.Image | str] = {}  # or why there is none
     rows: list[Row] = []
     failed: list[Answer] = []
     for request, sample in batch:
         if request.digest not in images:
-            images[request.digest] = _image(request, max_side)
+            try:
+                images[request.digest] = bounded(request.read(), max_side)
+            except (OSError, DecodeError) as error:
+                images[request.digest] = why_unusable(error)
         image = images[request.digest]
         if isinstance(image, str):
             failed.append(Answer(request=request, sample=sample, error=image))
@@ -139,16 +198,8 @@ def _read(batch: Sequence[tuple[Request, int]], max_side: int) -> tuple[list[Row
     return rows, failed
 
 
-def _image(request: Request, max_side: int) -> Image.Image | str:
-    """Return the image, or why there is none."""
-    try:
-        return bounded(request.read(), max_side)
-    except (OSError, DecodeError) as error:
-        return why_unusable(error)
-
-
-def _converse(rows: Sequence[Row], say: Say) -> list[Answer]:
-    """Return the answers of all rows; some have fewer turns than others, and an empty answer is the last one."""
+def _converse(rows: Sequence[Row], next_turn: NextTurn) -> list[Answer]:
+    """Return the answers of all rows; rows may differ in turns, and an empty answer ends a conversation."""
     start = time.perf_counter()
     replies: list[list[Reply]] = [[] for _ in rows]
     for turn in range(max(len(row.request.turns) for row in rows)):
@@ -160,10 +211,10 @@ def _converse(rows: Sequence[Row], say: Say) -> list[Answer]:
         if not asked:
             break
         before = [[reply.text for reply in replies[number]] for number in asked]
-        for number, reply in zip(asked, say([rows[number] for number in asked], before), strict=True):
+        for number, reply in zip(asked, next_turn([rows[number] for number in asked], before), strict=True):
             replies[number].append(reply)
     seconds = time.perf_counter() - start
-    return [_answer(row, said, seconds) for row, said in zip(rows, replies, strict=True)]
+    return [_answer(*pair, seconds) for pair in zip(rows, replies, strict=True)]
 
 
 def _answer(row: Row, replies: Sequence[Reply], seconds: float) -> Answer:

@@ -1,9 +1,8 @@
-"""Files of a model that runs on this machine: where they are, what is wrong with them, and what identifies them."""
+"""Files of a model that runs on this machine: where they are, whether they are usable, and what identifies them."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,37 +19,16 @@ _PIECES = 64
 _PIECE_BYTES = 2**20
 
 # All other options of a describer may change what a model on this machine writes.
-_NEVER_CHANGES_THE_TEXT = frozenset(
-    {
-        "as_json",
-        "describer",
-        "image_format",
-        "detail",
-        "extra_body",
-        "vllm_args",
-        "base_url",
-        "server_name",
-        "concurrency",
-        "requests_per_minute",
-        "tokens_per_minute",
-        "timeout",
-        "retries",
-        "prices",
-        "device",
-        "batch_size",
-    }
+_NEVER_CHANGES_THE_TEXT = (
+    *("as_json", "describer", "image_format", "detail", "extra_body", "vllm_args", "base_url", "server_name"),
+    *("concurrency", "requests_per_minute", "tokens_per_minute", "timeout", "retries", "prices"),
+    *("device", "batch_size"),
 )
 
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A model in the Hugging Face layout.
-
-    Attributes:
-        spec: as the user named it, kind included.
-        name: Hugging Face id, or name of the folder.
-        folder: where its files are.
-    """
+    """A model in the Hugging Face layout; ``name`` is its Hugging Face id, or the name of its folder."""
 
     spec: str
     name: str
@@ -64,22 +42,17 @@ class ModelFiles:
 
     @property
     def model_type(self) -> str:
-        """Kind of model, as its configuration says.
-
-        Raises:
-            ConfigError: there is no configuration that can be read.
-        """
-        return str(self._json("config.json", required=True).get("model_type", ""))
+        """Kind of model, as its configuration says. Raises ConfigError: there is no readable configuration."""
+        return str(self._json("config.json").get("model_type", ""))
 
     @property
     def samples(self) -> bool:
-        """Whether the model draws its tokens at random where nobody asks for a temperature."""
-        return bool(self._json("generation_config.json", required=False).get("do_sample", False))
+        """Whether the model samples its tokens if no temperature is asked for."""
+        name = "generation_config.json"
+        return (self.folder / name).is_file() and bool(self._json(name).get("do_sample", False))
 
-    def _json(self, name: str, *, required: bool) -> dict[str, Any]:
+    def _json(self, name: str) -> dict[str, Any]:
         path = self.folder / name
-        if not required and not path.is_file():
-            return {}
         try:
             return dict(read_json(path))
         except (OSError, ValueError, TypeError) as error:
@@ -109,25 +82,24 @@ def find_model_files(kind: str, name: str) -> ModelFiles:
 
 
 def is_greedy(files: ModelFiles, options: DescriberOptions) -> bool:
-    """Return whether the likeliest token is always taken, so that the same question brings the same answer."""
+    """Return whether decoding is greedy, so that the same question brings the same answer."""
     return options.temperature == 0 or (options.temperature is None and not files.samples)
 
 
 def local_settings(kind: str, files: ModelFiles, options: DescriberOptions) -> dict[str, Any]:
-    """Return everything that decides what a model on this machine writes: the identity of its results.
+    """Return all that decides the texts of a model on this machine: the identity of its results.
 
-    A folder may move and a hub repository may change its README: the model is known by what its files hold.
+    A folder may move and a hub repository may change its README: the model is known by the content of its files.
     """
-    asked: Mapping[str, Any] = {
-        name: getattr(options, name) for name in DescriberOptions.model_fields if name not in _NEVER_CHANGES_THE_TEXT
-    }
+    names = [name for name in DescriberOptions.model_fields if name not in _NEVER_CHANGES_THE_TEXT]
+    asked = {name: getattr(options, name) for name in names}
     return {"kind": kind, "model": files.name, "fingerprint": files.fingerprint, **asked}
 
 
 def _digest(file: Path) -> str:
     """Return the sha256 of a file; of a large one, that of its size and of pieces evenly spread over it.
 
-    Hashing all of a large model would take longer than loading it; weights that were trained further differ everywhere.
+    Hashing all of a large model would take longer than loading it; fine-tuned weights differ everywhere.
     """
     size = file.stat().st_size
     with file.open("rb") as content:

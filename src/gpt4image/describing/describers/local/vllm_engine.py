@@ -4,49 +4,31 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from PIL import Image
 
 from gpt4image.base.errors import ConfigError, DescriberError, MissingExtraError, first_line
 from gpt4image.config import DescriberOptions
-from gpt4image.data.image_set import ImageSet
-from gpt4image.describing.describers import Answer, Report, Request
-from gpt4image.describing.describers.local.conversations import (
-    BatchError,
-    Reply,
-    Row,
-    answer_in_batches,
-    messages,
-    seed_of,
-)
-from gpt4image.describing.describers.local.model_files import find_model_files, is_greedy, local_settings
-from gpt4image.describing.prices import FREE, Price
+from gpt4image.describing.describers.local.conversations import BatchError, LocalDescriber, Reply, Row, seed_of
 
-# The engine batches by itself. It runs dry at the end of a group, so that groups are large; but no answer of a group is
-# kept before its last one has come.
+# The engine batches by itself and runs dry at the end of a group, so groups are large; but no answer of a group is kept
+# before its last one has come.
 _ROWS_PER_GROUP = 512
-# Arguments of the engine that change its speed and memory, and not the text.
-_ONLY_SPEED = frozenset(
-    {
-        "tensor_parallel_size",
-        "pipeline_parallel_size",
-        "gpu_memory_utilization",
-        "max_num_seqs",
-        "max_num_batched_tokens",
-        "cpu_offload_gb",
-        "enforce_eager",
-        "disable_log_stats",
-    }
+# Arguments of the engine that change its speed and memory, not the text.
+_ONLY_SPEED = (
+    *("tensor_parallel_size", "pipeline_parallel_size", "gpu_memory_utilization", "cpu_offload_gb"),
+    *("max_num_seqs", "max_num_batched_tokens", "enforce_eager", "disable_log_stats"),
 )
 _SET_HERE = ("model", "dtype", "load_format", "trust_remote_code", "limit_mm_per_prompt")
 _DTYPES = {"auto": "auto", "fp32": "float32", "bf16": "bfloat16"}
 
 
-class VllmDescriber:
+class VllmDescriber(LocalDescriber):
     """A model in vLLM's engine, which is started when it is first asked."""
+
+    kind = "vllm"
 
     def __init__(self, name: str, options: DescriberOptions) -> None:
         """Find the model ``name``, a folder or a Hugging Face id.
@@ -60,130 +42,90 @@ class VllmDescriber:
         taken = [argument for argument in _SET_HERE if argument in options.vllm_args]
         if taken:
             raise ConfigError(f"--vllm-args: {taken[0]!r} is set by gpt4image itself; leave it out.")
-        self._files = find_model_files("vllm", name)
-        self._options = options
-        self._steps = 0
+        super().__init__(name, options)
+        self.rows_at_once = _ROWS_PER_GROUP
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Name and content of the model, and what it is asked."""
-        arguments = {name: value for name, value in self._options.vllm_args.items() if name not in _ONLY_SPEED}
-        settings = local_settings("vllm", self._files, self._options)
-        return {**settings, "vllm_args": arguments} if arguments else settings
+        """Name and content of the model, and options that decide its texts."""
+        arguments = {name: value for name, value in self.options.vllm_args.items() if name not in _ONLY_SPEED}
+        return {**super().settings, "vllm_args": arguments} if arguments else super().settings
 
-    @property
-    def price(self) -> Price:
-        """Nothing."""
-        return FREE
-
-    @property
-    def repeatable(self) -> bool:
-        """Whether it always takes the likeliest token."""
-        return is_greedy(self._files, self._options)
-
-    def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
-        """Yield the answers in large groups.
-
-        Raises:
-            ConfigError: the model takes no images, or its chat template no system message.
-            DescriberError: the engine does not start, or fails.
-        """
-        _ = self._engine  # Before images are read.
-        yield from answer_in_batches(requests, _ROWS_PER_GROUP, self._options.max_side, self._say)
-
-    def arrived(self) -> Sequence[Answer]:
-        """A group arrives as a whole."""
-        return ()
-
-    def report(self, images: ImageSet) -> Report:
-        """Nothing to add."""
-        return Report()
-
-    def _say(self, rows: Sequence[Row], answers: Sequence[Sequence[str]]) -> list[Reply]:
+    def reply(self, rows: Sequence[Row], conversations: list[list[dict[str, Any]]], call: int) -> Sequence[Reply]:
+        """Return the next answers; the engine batches them."""
         errors = _vllm().exceptions
-        self._steps += 1
-        conversations = [
-            messages(row.request.turns, _part(row.image), system=self._options.system, answers=said)
-            for row, said in zip(rows, answers, strict=True)
-        ]
-        sampling = [self._sampling(row) for row in rows]
+        sampling = [self._sampling(row, call) for row in rows]
         try:
-            return [_reply(output) for output in self._engine.chat(conversations, sampling, use_tqdm=False)]
+            outputs = self._engine.chat(conversations, sampling, use_tqdm=False)
         except (errors.VLLMClientError, ValueError) as error:
             raise BatchError(f"the model does not take this image: {first_line(error)}") from None
         except (errors.VLLMError, RuntimeError) as error:
-            raise DescriberError(f"{self._files.spec}: the engine failed: {first_line(error)}") from error
+            raise DescriberError(f"{self.files.spec}: the engine failed: {first_line(error)}") from error
+        return [
+            Reply(
+                text=answer.text,
+                finish_reason=answer.finish_reason,
+                tokens_in=len(output.prompt_token_ids),
+                tokens_out=len(answer.token_ids),
+            )
+            for output in outputs
+            for answer in output.outputs[:1]
+        ]
 
-    def _sampling(self, row: Row) -> Any:
-        """Return the model's own sampling parameters with what the user asked for."""
+    def part(self, image: Image.Image) -> dict[str, Any]:
+        """Return an image as a part of a message."""
+        return {"type": "image_pil", "image_pil": image}
+
+    def _sampling(self, row: Row, call: int) -> Any:
+        """Return the model's own sampling parameters with the user's options."""
         sampling = self._engine.get_default_sampling_params().clone()
         sampling.n = 1
-        sampling.max_tokens = self._options.max_tokens
+        sampling.max_tokens = self.options.max_tokens
         if self.repeatable:
             sampling.temperature = 0.0
         else:
-            sampling.seed = seed_of([row], self._steps)
-            if self._options.temperature is not None:
-                sampling.temperature = self._options.temperature
+            sampling.seed = seed_of([row], call)
+            if self.options.temperature is not None:
+                sampling.temperature = self.options.temperature
         return sampling
 
-    @cached_property
-    def _engine(self) -> Any:
+    def load(self) -> None:
+        """Start the engine."""
+        spec, system = self.files.spec, self.options.system
         try:
-            engine = _vllm().LLM(
-                model=str(self._files.folder),
-                dtype=_DTYPES[self._options.precision],
+            engine = self._engine = _vllm().LLM(
+                model=str(self.files.folder),
+                dtype=_DTYPES[self.options.precision],
                 load_format="safetensors",
                 trust_remote_code=False,
                 limit_mm_per_prompt={"image": 1},
-                **self._options.vllm_args,
+                **self.options.vllm_args,
             )
         except (OSError, TypeError, ValueError, KeyError, ImportError, RuntimeError) as error:
-            raise DescriberError(f"{self._files.spec}: vLLM cannot start with it: {first_line(error)}") from error
-        _require_template(self._files.spec, engine, self._options.system)
-        return engine
+            raise DescriberError(f"{spec}: vLLM cannot start with it: {first_line(error)}") from error
+        without, reason = _tokens_of(engine, self.question(""))
+        if reason:
+            raise ConfigError(
+                f"{spec}: it takes no image and question ({reason}); use a model for images that has a chat template."
+            )
+        length, reason = _tokens_of(engine, self.question(system))
+        if reason or (system and length == without):
+            raise ConfigError(
+                f"{spec}: its chat template takes no system message ({reason or 'it leaves it out'}); give --system ''."
+            )
 
 
 def _vllm() -> Any:
-    """Return the package, which few have, with its exceptions; importing it takes seconds."""
+    """Return the package with its exceptions; importing it takes seconds."""
     importlib.import_module("vllm.exceptions")
     return importlib.import_module("vllm")
 
 
-def _require_template(spec: str, engine: Any, system: str) -> None:
-    """Put a question about a grey image, to see before the first real one that the model takes it."""
-    without, reason = _length_of_question(engine, "")
-    if reason:
-        raise ConfigError(
-            f"{spec}: it takes no image and question ({reason}); use a model for images that has a chat template."
-        )
-    length, reason = _length_of_question(engine, system)
-    if reason or (system and length == without):
-        raise ConfigError(
-            f"{spec}: its chat template takes no system message ({reason or 'it leaves it out'}); give --system ''."
-        )
-
-
-def _length_of_question(engine: Any, system: str) -> tuple[int, str]:
-    """Return the tokens of a question about a grey image, or why it is refused."""
+def _tokens_of(engine: Any, question: list[dict[str, Any]]) -> tuple[int, str]:
+    """Return the number of tokens of a question, or why it is refused."""
     vllm = _vllm()
-    asked = messages(["What is this?"], _part(Image.new("RGB", (64, 64), "grey")), system=system)
     try:
-        output = engine.chat([asked], vllm.SamplingParams(max_tokens=1), use_tqdm=False)[0]
+        output = engine.chat([question], vllm.SamplingParams(max_tokens=1), use_tqdm=False)[0]
     except (vllm.exceptions.VLLMClientError, ValueError, TypeError, LookupError) as error:
         return 0, first_line(error)
     return len(output.prompt_token_ids), ""
-
-
-def _reply(output: Any) -> Reply:
-    said = output.outputs[0]
-    return Reply(
-        text=said.text,
-        finish_reason=said.finish_reason,
-        tokens_in=len(output.prompt_token_ids),
-        tokens_out=len(said.token_ids),
-    )
-
-
-def _part(image: Image.Image) -> dict[str, Any]:
-    return {"type": "image_pil", "image_pil": image}

@@ -1,4 +1,4 @@
-"""Chat completions: the body of a request with an image, what an answer holds, and what models take or refuse."""
+"""Chat completions: the body of a request with an image, what an answer holds, and what models accept."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from gpt4image.describing.describers.openai.client import Server
     from gpt4image.describing.describers.openai.jobs import Job
 
-_CUT_OFF = "length"
 _LIMIT_NAMES = ("max_completion_tokens", "max_tokens")
 _LONGEST_NAMED_S = 1e9
+_MOST_TOKENS = 2**53  # what is more is no count, and no database takes it
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Completion:
 
 
 class Dialect:
-    """How a job becomes the body of a call for one model; models and servers differ in what they take."""
+    """How a job becomes the body of a call for one model; models and servers differ in what they accept."""
 
     def __init__(self, model: str, options: DescriberOptions, server: Server) -> None:
         self._model = model
@@ -62,19 +62,27 @@ class Dialect:
 
     def body(self, job: Job) -> bytes:
         """Return the JSON body of the next call of a job."""
-        options = self._options
+        options, turns = self._options, job.request.turns
         job.limit_name = self._limit_name
         fields: dict[str, Any] = {"model": self._model, self._limit_name: options.max_tokens}
         if options.temperature is not None:
             fields["temperature"] = options.temperature
         if len(job.samples) > 1:
             fields["n"] = len(job.samples)
-        said = [choice.text for choice in job.said]
-        image = _image_part(job.image_url, options.detail)
-        return render_body({**fields, **options.extra_body}, options.system, image, job.request.turns, said)
+        head = json.dumps({**fields, **options.extra_body})[:-1] + ', "messages": ['
+        if options.system:
+            head += json.dumps({"role": "system", "content": options.system}) + ", "
+        head += '{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "'
+        tail = '"}}' if options.detail == "auto" else f'", "detail": "{options.detail}"}}}}'
+        tail += ", " + json.dumps({"type": "text", "text": turns[0]}) + "]}"
+        for turn, answer in zip(turns[1:], job.turns, strict=False):
+            tail += ", " + json.dumps({"role": "assistant", "content": answer.text})
+            tail += ", " + json.dumps({"role": "user", "content": turn})
+        # The image goes between ready-made parts: as JSON it would be searched for characters to escape.
+        return b"".join((head.encode(), job.image_url, tail.encode(), b"]}"))
 
     def adapt(self, fault: Fault, job: Job) -> bool:
-        """Change what is sent where the model does not take it; return whether the job is worth another call.
+        """Change what is sent where the model does not accept it; return whether the job is worth another call.
 
         Raises:
             DescriberError: the user has to change an option.
@@ -90,50 +98,20 @@ class Dialect:
 
     def explain(self, fault: Fault) -> str:
         """Return what a fault that stops the run means, and what to do."""
-        url, said = self._server.url, f"({fault.message})"
+        url, reason = self._server.url, f"({fault.message})"
         if fault.kind == REDIRECT:
-            return f"{url} sends the request elsewhere {said}. If that is right, give its address as --base-url."
+            return f"{url} sends the request elsewhere {reason}. If that is right, give its address as --base-url."
         if fault.kind == "401":
-            return f"{url} does not accept the key in OPENAI_API_KEY {said}."
+            return f"{url} does not accept the key in OPENAI_API_KEY {reason}."
         if fault.kind == "403":
-            return f"{url} does not let this key use {self._model} {said}."
+            return f"{url} does not let this key use {self._model} {reason}."
         if fault.kind == "404":
             hint = "" if url.endswith("/v1") else "; most addresses end in /v1: is --base-url complete?"
-            return f"{url} does not know the model {self._model} {said}{hint}"
+            return f"{url} does not know the model {self._model} {reason}{hint}"
         if fault.retry_after is not None and fault.retry_after > LONGEST_WAIT_S:
             wait = timedelta(seconds=round(min(fault.retry_after, _LONGEST_NAMED_S)))
-            return f"{url} takes no more calls for {wait} {said}; give the same command again then."
-        return f"{url} wants to be paid before it answers: there is no quota left {said}."
-
-
-def render_body(
-    fields: Mapping[str, Any], system: str, image: bytes, turns: Sequence[str], said: Sequence[str]
-) -> bytes:
-    """Return the JSON body of a request.
-
-    The image is put between ready-made parts: as JSON it would be searched for characters to escape.
-
-    Args:
-        fields: everything but the messages: model, temperature, ...
-        system: system message; none where it is empty.
-        image: the image as a part of a message, in JSON.
-        turns: what the user says; those answered, and the one that is asked now.
-        said: what the model answered to the first ones.
-    """
-    head = json.dumps(dict(fields))[:-1] + ', "messages": ['
-    if system:
-        head += json.dumps({"role": "system", "content": system}) + ", "
-    head += '{"role": "user", "content": ['
-    tail = ", " + json.dumps({"type": "text", "text": turns[0]}) + "]}"
-    for turn, answer in zip(turns[1:], said, strict=False):
-        tail += ", " + json.dumps({"role": "assistant", "content": answer})
-        tail += ", " + json.dumps({"role": "user", "content": turn})
-    return b"".join((head.encode(), image, tail.encode(), b"]}"))
-
-
-def _image_part(url: bytes, detail: str) -> bytes:
-    end = b'"}}' if detail == "auto" else b'", "detail": "%b"}}' % detail.encode()
-    return b'{"type": "image_url", "image_url": {"url": "' + url + end
+            return f"{url} takes no more calls for {wait} {reason}; give the same command again then."
+        return f"{url} wants to be paid before it answers: there is no quota left {reason}."
 
 
 def completion_of(body: Any, secrets: Sequence[str] = ()) -> Completion:
@@ -145,17 +123,13 @@ def completion_of(body: Any, secrets: Sequence[str] = ()) -> Completion:
     """
     if not isinstance(body, dict):
         return Completion()
-    usage = body.get("usage")
+    usage, choices = body.get("usage"), body.get("choices")
     usage = usage if isinstance(usage, dict) else {}
-    choices = body.get("choices")
     return Completion(
         tuple(_choices(choices if isinstance(choices, list) else [], secrets)),
         _count(usage.get("prompt_tokens")),
         _count(usage.get("completion_tokens")),
     )
-
-
-_MOST_TOKENS = 2**53  # what is more is no count, and no database takes it
 
 
 def _count(value: Any) -> int | None:
@@ -167,13 +141,12 @@ def _choices(choices: Sequence[Any], secrets: Sequence[str]) -> Iterator[Choice]
         message = choice.get("message") if isinstance(choice, dict) else None
         if not isinstance(message, dict) or choice.get("finish_reason") == "error":
             continue
-        reason = choice.get("finish_reason")
+        reason, refusal = choice.get("finish_reason"), message.get("refusal")
         reason = redacted(reason, secrets, MAX_NAME) if isinstance(reason, str) else None
-        refusal = message.get("refusal")
         if isinstance(refusal, str) and refusal:
             yield Choice(redacted(refusal, secrets, MAX_TEXT), "refusal")
         elif (text := _text(message)) is not None:
-            yield Choice(redacted(text, secrets, MAX_TEXT), reason if len(text) <= MAX_TEXT else _CUT_OFF)
+            yield Choice(redacted(text, secrets, MAX_TEXT), reason if len(text) <= MAX_TEXT else "length")
 
 
 def _text(message: Mapping[str, Any]) -> str | None:
@@ -181,9 +154,7 @@ def _text(message: Mapping[str, Any]) -> str | None:
     content = message.get("content")
     if content is None and "role" in message:
         return ""
-    if isinstance(content, str):
-        return content
     if isinstance(content, list):
         parts = [part.get("text") for part in content if isinstance(part, dict)]
         return "".join(part for part in parts if isinstance(part, str))
-    return None
+    return content if isinstance(content, str) else None

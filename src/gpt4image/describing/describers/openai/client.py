@@ -14,14 +14,7 @@ from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus, ur
 
 from gpt4image.base.errors import ConfigError
 from gpt4image.describing.describers.openai.chat import Completion, completion_of
-from gpt4image.describing.describers.openai.faults import (
-    Fault,
-    fault_of_response,
-    malformed,
-    redirected,
-    timed_out,
-    unconnected,
-)
+from gpt4image.describing.describers.openai.faults import REDIRECT, Fault, Verdict, fault_of_response, no_response
 from gpt4image.describing.describers.openai.untrusted import (
     NotJsonError,
     RedirectedError,
@@ -39,12 +32,13 @@ if TYPE_CHECKING:
 
 OPENAI_URL = "https://api.openai.com/v1"
 _CONNECT_S = 10.0
-# What is shorter is no key, and would blot words out of what servers say.
+# What is shorter is no key, and would blot words out of the server's texts.
 _SHORTEST_SECRET = 6
-# Letters alone may be a word of a description, unless there are more of them than words have.
+# Letters only may be a word of a description, unless there are more of them than words have.
 _LONGEST_WORD = 20
 # Parameters of an address that say what is asked for, not who asks; by how their names end.
 _NO_SECRETS = ("version", "model", "deployment", "region")
+_OF_THE_TRANSFER = ("content-encoding", "content-length", "transfer-encoding")
 
 
 @dataclass(frozen=True)
@@ -89,12 +83,17 @@ class Server:
         except ValueError:
             return "." not in host or host.endswith((".localhost", ".local", ".internal"))
 
+    def credentials(self) -> dict[str, Any]:
+        """Return arguments of the official client; its own retries are off."""
+        headers = {"default_query": dict(self.query), "default_headers": dict(self.headers)}
+        return {"api_key": self.key, "base_url": self.url, "max_retries": 0, **headers}
+
 
 def find_server(base_url: str | None) -> Server:
     """Return the server of ``base_url``, else of OPENAI_BASE_URL, else OpenAI; the key is read from OPENAI_API_KEY.
 
     Raises:
-        ConfigError: the address is none, or OpenAI is asked without a key.
+        ConfigError: the address is invalid, or OpenAI is asked without a key.
     """
     given = base_url or os.environ.get("OPENAI_BASE_URL", "").strip() or OPENAI_URL
     try:
@@ -108,17 +107,16 @@ def find_server(base_url: str | None) -> Server:
     name = f"[{host}]" if ":" in host else host
     url = f"{parts.scheme}://{name}{f':{port}' if port else ''}{parts.path.rstrip('/')}"
     key = os.environ.get("OPENAI_API_KEY", "").strip()
-    user, password = unquote(parts.username or ""), unquote(parts.password or "")
-    login = b64encode(f"{user}:{password}".encode()).decode()
     if not key.isascii():
         raise ConfigError("OPENAI_API_KEY holds characters that no key has (a quotation mark, or ...?); copy it again.")
-    secrets = {key, password, parts.password or "", *query_secrets(given)}
-    secrets |= {login} if user or password else set()
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    login = b64encode(f"{user}:{password}".encode()).decode() if user or password else ""
+    secrets = {key, password, parts.password or "", login, *query_secrets(given)}
     secrets |= {user, parts.username or ""} if len(user) >= _SHORTEST_SECRET else set()
     server = Server(
         url=url,
         query=dict(parse_qsl(parts.query)),
-        headers={"Authorization": f"Basic {login}"} if user or password else {},
+        headers={"Authorization": f"Basic {login}"} if login else {},
         key=key or "none",
         secrets=tuple(sorted(secrets - {""}, key=len, reverse=True)),
     )
@@ -150,8 +148,8 @@ class Reply:
 class Client:
     """Sends bodies and reads answers through the connections of the official client, with its headers.
 
-    Its ``post`` is passed by: copying options and building models would take half as much time again for each call, and
-    its retries are not wanted: there is one budget, elsewhere.
+    Its ``post`` is not used: copying options and building models would take half as much time again for each call, and
+    retries are counted elsewhere.
     """
 
     def __init__(self, server: Server, timeout: float, concurrency: int) -> None:
@@ -161,79 +159,65 @@ class Client:
 
     @contextlib.asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
-        """Open connections, as many as there are calls, and close them at the end."""
+        """Open as many connections as there are calls, and close them at the end."""
         import httpx2
         from openai import AsyncOpenAI, DefaultAioHttpClient
 
-        limits = httpx2.Limits(max_connections=self._concurrency)
-        timeout = httpx2.Timeout(self._timeout, connect=min(_CONNECT_S, self._timeout))
         # Over aiohttp, which the client offers as a transport, a call takes half the CPU time.
-        self._http = DefaultAioHttpClient(limits=limits)
-        async with AsyncOpenAI(**_credentials(self._server), http_client=self._http) as client:
+        self._http = DefaultAioHttpClient(limits=httpx2.Limits(max_connections=self._concurrency))
+        async with AsyncOpenAI(**self._server.credentials(), http_client=self._http) as client:
             headers = {**client.auth_headers, **client.default_headers}
-            self._headers = httpx2.Headers({name: text for name, text in headers.items() if isinstance(text, str)})
-            self._limits = {"timeout": timeout.as_dict()}
-            self._address = httpx2.URL(f"{self._server.url}/chat/completions", params=self._server.query or None)
+            timeout = httpx2.Timeout(self._timeout, connect=min(_CONNECT_S, self._timeout))
+            self._call: dict[str, Any] = {
+                "method": "POST",
+                "url": httpx2.URL(f"{self._server.url}/chat/completions", params=self._server.query or None),
+                "headers": httpx2.Headers({name: text for name, text in headers.items() if isinstance(text, str)}),
+                "extensions": {"timeout": timeout.as_dict()},
+            }
             yield
 
     async def ask(self, body: bytes) -> Reply:
-        """Send a request and wait for the whole answer, however slowly it drips, until the time is over.
+        """Send a request and wait for the whole answer until the timeout, however slowly it arrives.
 
         What comes back is free of secrets and no longer than the limits of ``untrusted``.
         """
-        reply = await self._ask(body)
-        if reply.fault is None:
-            return reply
-        return replace(reply, fault=replace(reply.fault, message=one_line(reply.fault.message, self._server.secrets)))
-
-    async def _ask(self, body: bytes) -> Reply:
         import aiohttp
         import httpx2
 
-        response = None
+        response, completion = None, Completion()
         try:
             async with asyncio.timeout(self._timeout):
-                request = httpx2.Request(
-                    "POST", self._address, headers=self._headers, content=body, extensions=self._limits
-                )
+                request = httpx2.Request(**self._call, content=body)
                 response = await self._http.send(request, stream=True, follow_redirects=False)
                 try:
                     content = await read_async(response)
                 except TooLargeError as error:
                     content = str(error).encode()
+            completion, fault = self._read(response, content)
         except RedirectedError as error:
-            return _failed(redirected(str(error)))
-        except TimeoutError:
-            return _failed(timed_out(self._timeout), response)
-        # The last three: no HTTP, or a body that cannot be decompressed.
-        except (httpx2.RequestError, httpx2.InvalidURL, aiohttp.ClientError, ValueError, EOFError) as error:
-            return _failed(unconnected(error, self._timeout), response)
+            fault = Fault(REDIRECT, Verdict.STOP, str(error))
+        except (OSError, httpx2.RequestError, httpx2.InvalidURL, aiohttp.ClientError, ValueError, EOFError) as error:
+            # Also where the answer is no HTTP, or a body that cannot be decompressed.
+            fault = no_response(error, self._timeout)
+            fault = replace(fault, paid=response is not None and response.is_success)
+        if fault is not None:
+            fault = replace(fault, message=one_line(fault.message, self._server.secrets))
+        return Reply(completion, response.headers if response is not None else {}, fault)
+
+    def _read(self, response: httpx2.Response, content: bytes) -> tuple[Completion, Fault | None]:
         if not response.is_success:
-            return _failed(fault_of_response(response.status_code, response.headers, content), response)
+            return Completion(), fault_of_response(response.status_code, response.headers, content)
         try:
             value = parse_json(content)
         except NotJsonError:
             value = None
         completion = completion_of(value, self._server.keys)
-        fault = None
-        if not completion.choices:
-            text = content.decode("utf-8", errors="replace") or "nothing"
-            refused = isinstance(value, dict) and bool(value.get("error"))
-            fault = malformed(
-                f"status {response.status_code} without an answer: {text}", paid=not refused or completion.is_priced
-            )
-        return Reply(completion, response.headers, fault)
-
-
-def _credentials(server: Server) -> dict[str, Any]:
-    """Return arguments of the official client; its own retries are off."""
-    return {
-        "api_key": server.key,
-        "base_url": server.url,
-        "default_query": dict(server.query),
-        "default_headers": dict(server.headers),
-        "max_retries": 0,
-    }
+        if completion.choices:
+            return completion, None
+        text = content.decode("utf-8", errors="replace") or "nothing"
+        is_error = isinstance(value, dict) and bool(value.get("error"))
+        what = f"status {response.status_code} without an answer: {text}"
+        return completion, Fault("malformed", Verdict.RETRY, what, paid=not is_error or completion.is_priced)
 
 
 def blocking_client(server: Server, timeout: float) -> openai.OpenAI:
@@ -248,28 +232,14 @@ def blocking_client(server: Server, timeout: float) -> openai.OpenAI:
         def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
             response = super().send(request, stream=True, **{**options, "follow_redirects": False})
             if stream and response.is_success:
-                return _direct(response)
+                try:
+                    require_direct(response)
+                except ValueError:
+                    response.close()
+                    raise
+                return response
             content = read(response)
             headers = [(name, value) for name, value in response.headers.multi_items() if name not in _OF_THE_TRANSFER]
             return httpx2.Response(response.status_code, headers=headers, content=content, request=request)
 
-    return OpenAI(**_credentials(server), timeout=timeout, http_client=Limited(timeout=timeout))
-
-
-def _direct(response: httpx2.Response) -> httpx2.Response:
-    try:
-        require_direct(response)
-    except ValueError:
-        response.close()
-        raise
-    return response
-
-
-_OF_THE_TRANSFER = ("content-encoding", "content-length", "transfer-encoding")
-
-
-def _failed(fault: Fault, response: httpx2.Response | None = None) -> Reply:
-    """Return a fault; where the response began with success, its call is paid for."""
-    if response is None:
-        return Reply(Completion(), {}, fault)
-    return Reply(Completion(), response.headers, replace(fault, paid=fault.paid or response.is_success))
+    return OpenAI(**server.credentials(), timeout=timeout, http_client=Limited(timeout=timeout))

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from gpt4image.base.errors import ConfigError, MissingExtraError
 from gpt4image.config import DescriberOptions
 from gpt4image.data.image_set import ImageSet
-from gpt4image.describing.describers import Answer, Report, Request
-from gpt4image.describing.describers.arrivals import Arrivals
-from gpt4image.describing.describers.openai.calls import Calls, Plan, Tally
+from gpt4image.describing.describers.base import Answer, Report, Request
+from gpt4image.describing.describers.openai.calls import Calls
 from gpt4image.describing.describers.openai.chat import Dialect
-from gpt4image.describing.describers.openai.client import OPENAI_URL, Client, Server, find_server
-from gpt4image.describing.describers.openai.health import Health
-from gpt4image.describing.describers.openai.pace import Pace
+from gpt4image.describing.describers.openai.client import OPENAI_URL, Client, find_server
 from gpt4image.describing.prices import FREE, Price, find_price
 
 _RESERVED = ("messages", "model", "n", "stream")
@@ -44,54 +40,39 @@ class OpenAIDescriber:
             raise ConfigError(
                 "openai:MODEL needs the name of a model, as the server knows it, e.g. openai:gpt-4.1-mini."
             )
-        taken = [field for field in _RESERVED if field in options.extra_body]
-        if taken:
-            raise ConfigError(f"--extra-body: {taken[0]!r} is set by gpt4image itself; leave it out.")
-        if any(field in options.extra_body for field in _LIMITS):
-            raise ConfigError(
-                "--extra-body: the limit of tokens is set by --max-tokens, which --max-cost reckons with."
-            )
+        for field in options.extra_body:
+            if field in _RESERVED:
+                raise ConfigError(f"--extra-body: {field!r} is set by gpt4image itself; leave it out.")
+            if field in _LIMITS:
+                raise ConfigError(
+                    "--extra-body: the limit of tokens is set by --max-tokens, which --max-cost reckons with."
+                )
         self._options = options
         self._model = name
-        self._server = find_server(options.base_url)
-        self._price = _price(name, self._server, options.prices)
-        self._pace = Pace(
-            options.concurrency,
-            requests_per_minute=options.requests_per_minute,
-            tokens_per_minute=options.tokens_per_minute,
-        )
-        self._plan = Plan(
-            concurrency=options.concurrency,
-            retries=options.retries,
-            max_side=options.max_side,
-            image_format=options.image_format,
-            price=self._price,
-        )
-        self._dialect = Dialect(name, options, self._server)
-        self._health = Health()
-        self._tally = Tally()
-        self._arrivals = Arrivals()
+        self._server = server = find_server(options.base_url)
+        self._price = find_price(name, server.url, options.prices)
+        if self._price is None and server.is_private:
+            # At a private address models are free, unless OpenAI sells them: then it is a gateway to OpenAI.
+            self._price = find_price(name, OPENAI_URL, None) or FREE
+        self._dialect = Dialect(name, options, server)
+        client = Client(server, options.timeout, options.concurrency)
+        self._calls = Calls(options, self._price, client, self._dialect)
 
     @property
     def settings(self) -> Mapping[str, Any]:
         """Model, server and everything that changes the text."""
         options = self._options
+        names = ("system", "temperature", "max_tokens", "max_side", "image_format", "detail", "extra_body")
         return {
             "kind": "openai",
             "model": self._model,
             "server": options.server_name or self._server.url,
-            "system": options.system,
-            "temperature": options.temperature,
-            "max_tokens": options.max_tokens,
-            "max_side": options.max_side,
-            "image_format": options.image_format,
-            "detail": options.detail,
-            "extra_body": options.extra_body,
+            **{name: getattr(options, name) for name in names},
         }
 
     @property
     def price(self) -> Price | None:
-        """As published for the server or told by the user; on the user's own machines nothing, but for a gateway."""
+        """As published for the server or given by the user; free on the user's own machines, except for a gateway."""
         return self._price
 
     @property
@@ -105,35 +86,18 @@ class OpenAIDescriber:
         Raises:
             DescriberError: the key, the quota, the model or the server is of no use; after all answers that came.
         """
-        self._arrivals = arrivals = Arrivals()
-        client = Client(self._server, self._options.timeout, self._options.concurrency)
-        calls = Calls(self._plan, client, self._dialect, self._pace, self._health, self._tally)
-        calls.start(requests, arrivals)
-        try:
-            while group := arrivals.wait():
-                yield group
-                calls.acknowledge(len(group))
-        finally:
-            calls.close()
+        yield from self._calls.answers(requests)
 
     def arrived(self) -> Sequence[Answer]:
         """Return answers that came but were not yielded because ``describe`` was broken off."""
-        return self._arrivals.waiting()
+        return self._calls.arrivals.waiting()
 
     def report(self, images: ImageSet) -> Report:
         """Return how many calls were sent, how many for each answer, and how many failed with which fault."""
-        tally = self._tally
-        facts: dict[str, Any] = {"calls": tally.calls}
-        if tally.answers:
-            facts["calls_per_answer"] = round(tally.calls / tally.answers, 3)
-        if tally.faults:
-            facts["faults"] = dict(tally.faults.most_common())
+        calls = self._calls
+        facts: dict[str, Any] = {"calls": calls.sent}
+        if calls.answered:
+            facts["calls_per_answer"] = round(calls.sent / calls.answered, 3)
+        if calls.faults:
+            facts["faults"] = dict(calls.faults.most_common())
         return Report(facts=facts)
-
-
-def _price(model: str, server: Server, prices: Path | None) -> Price | None:
-    """Return what a model costs: at a private address nothing, unless OpenAI sells it; then that is a gateway to it."""
-    price = find_price(model, server.url, prices)
-    if price is None and server.is_private:
-        return find_price(model, OPENAI_URL, None) or FREE
-    return price

@@ -1,4 +1,4 @@
-"""What a failed call means: try it again, wait first, give the image up, or stop the run."""
+"""What a failed call means: try again, wait first, give the image up, or stop the run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import Enum
@@ -15,33 +15,22 @@ from typing import Any
 from gpt4image.describing.describers.openai.untrusted import NotJsonError, parse_json
 
 _NO_MONEY = {
-    "insufficient_quota",
-    "billing_hard_limit_reached",
-    "billing_not_active",
-    "account_deactivated",
-    "insufficient_funds",
-    "insufficient_balance",
-    "exceeded_current_quota_error",
-    "arrearage",
+    *("insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "account_deactivated"),
+    *("insufficient_funds", "insufficient_balance", "exceeded_current_quota_error", "arrearage"),
 }
-# What some servers say with status 400, which otherwise is about the image. Not with 429: limits per minute are a
-# "quota" too.
+# With status 400 only, which otherwise is about the image: with 429, a limit per minute is called a quota too.
 _NO_MONEY_TEXT = re.compile(
     r"credit balance|(?:insufficient|not enough|out of) (?:credits?|funds|balance|quota)|exceeded your (?:\w+ )?quota",
     re.IGNORECASE,
 )
 _FILTERED = {
-    "content_policy_violation",
-    "content_filter",
-    "content_filtered",
-    "responsibleaipolicyviolation",
-    "moderation_blocked",
-    "data_inspection_failed",
+    *("content_policy_violation", "content_filter", "content_filtered", "responsibleaipolicyviolation"),
+    *("moderation_blocked", "data_inspection_failed"),
 }
 _FILTERED_TEXT = re.compile(r"input was flagged|content management policy|safety system", re.IGNORECASE)
-_RETRYABLE = {408, 409, 425}
-_OVERLOADED = {503, 529}
-# A longer wait is not waited: whoever started the run would not know why nothing happens.
+_UNSUPPORTED = re.compile(r"unsupported|not support|unrecognized|unknown|extra|not permitted", re.IGNORECASE)
+_PARAMETER = re.compile(r"max_completion_tokens|max_tokens|temperature")
+# A longer wait stops the run: otherwise nobody would know why nothing happens.
 LONGEST_WAIT_S = 600.0
 REDIRECT = "redirect"
 
@@ -53,12 +42,9 @@ class Verdict(Enum):
     LIMITED = "too many calls: slow down, then try again"
     OVERLOADED = "the server has too much to do: fewer at a time, then try again"
     LOST = "no response came: try again"
-    FILTERED = "the server keeps the text back: the image is settled"
+    FILTERED = "the server refuses this content: the image is done"
     GIVE_UP = "this image will not be answered"
     STOP = "no image will be answered"
-
-
-_TRIED_AGAIN = (Verdict.RETRY, Verdict.LIMITED, Verdict.OVERLOADED)
 
 
 @dataclass(frozen=True)
@@ -68,9 +54,9 @@ class Fault:
     Attributes:
         kind: short name for counting, e.g. ``429`` or ``timeout``.
         verdict: what to do.
-        message: what the server said, or what happened; ``Client`` removes secrets from it and cuts it.
-        retry_after: seconds to wait at least; None where the server does not say.
-        parameter: field of the request that the server does not know or take.
+        message: what the server wrote, or what happened; ``Client`` removes secrets from it and cuts it.
+        retry_after: minimum wait in seconds; None where the server does not say.
+        parameter: field of the request that the server does not accept.
         paid: the server began to answer with success, so the call is paid for, whatever became of the answer.
     """
 
@@ -85,15 +71,15 @@ class Fault:
 def fault_of_response(status: int, headers: Mapping[str, str], content: bytes) -> Fault:
     """Return what a response with an error status means."""
     error = _error_of(content)
-    codes = {code.lower() for code in _codes(error)}
-    text = _message_of(error) or content.decode("utf-8", errors="replace")
-    message = f"HTTP {status}: {text.strip() or 'no explanation'}"
-    verdict = _verdict(status, codes, text)
-    parameter = _parameter_of(error, text) if status in (400, 422) else None
+    text = error.get("message", error.get("detail", ""))
+    text = text if isinstance(text, str) else json.dumps(text, ensure_ascii=False)
+    text = text or content.decode("utf-8", errors="replace")
+    verdict = _verdict(status, set(_codes(error)), text)
     wait = retry_after(headers, time.time())
-    if wait is not None and wait > LONGEST_WAIT_S and verdict in _TRIED_AGAIN:
+    if (wait or 0.0) > LONGEST_WAIT_S and verdict in (Verdict.RETRY, Verdict.LIMITED, Verdict.OVERLOADED):
         verdict = Verdict.STOP
-    return Fault(str(status), verdict, message, wait, parameter)
+    parameter = _parameter_of(error, text) if status in (400, 422) else None
+    return Fault(str(status), verdict, f"HTTP {status}: {text.strip() or 'no explanation'}", wait, parameter)
 
 
 def _verdict(status: int, codes: set[str], text: str) -> Verdict:
@@ -105,83 +91,9 @@ def _verdict(status: int, codes: set[str], text: str) -> Verdict:
         return Verdict.STOP
     if status == 429:
         return Verdict.LIMITED
-    if status in _OVERLOADED:
+    if status in (503, 529):
         return Verdict.OVERLOADED
-    if status in _RETRYABLE or status >= 500 or status < 400:
-        return Verdict.RETRY
-    return Verdict.GIVE_UP
-
-
-def malformed(what: str, *, paid: bool = True) -> Fault:
-    """Return the fault of a response with status 200 that holds no answer."""
-    return Fault("malformed", Verdict.RETRY, what, paid=paid)
-
-
-def redirected(what: str) -> Fault:
-    """Return the fault of a response that sends the client to another address."""
-    return Fault(REDIRECT, Verdict.STOP, what)
-
-
-def timed_out(seconds: float) -> Fault:
-    """Return the fault of a call that took too long."""
-    return Fault("timeout", Verdict.LOST, f"no answer within {seconds:g} s")
-
-
-def unconnected(error: BaseException, seconds: float) -> Fault:
-    """Return the fault of a connection that could not be made, broke, or was silent for so many seconds."""
-    from aiohttp import ClientConnectorError, ClientResponseError, ConnectionTimeoutError, SocketTimeoutError
-    from aiohttp.http_exceptions import HttpProcessingError
-
-    causes = list(_causes(error))
-    if any(isinstance(cause, ClientConnectorError | ConnectionTimeoutError) for cause in causes):
-        kind = "unreachable"
-    elif any(isinstance(cause, SocketTimeoutError) for cause in causes):
-        return timed_out(seconds)
-    else:
-        kind = "connection"
-    last = causes[-1]
-    # Their texts hold the address, with any secret of its query, or what the server sent, already cut.
-    if isinstance(last, ClientResponseError | HttpProcessingError | ValueError):
-        return Fault(kind, Verdict.LOST, f"the answer is not valid HTTP ({type(last).__name__})")
-    return Fault(kind, Verdict.LOST, str(last) or type(last).__name__)
-
-
-def _causes(error: BaseException) -> Iterable[BaseException]:
-    current: BaseException | None = error
-    while current is not None:
-        yield current
-        current = current.__cause__ or current.__context__
-
-
-def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Return the seconds that ``retry-after-ms`` or ``retry-after`` (seconds or an HTTP date) ask to wait.
-
-    A date is compared with that of the response; without one, with ``now``, by a clock that may differ.
-    """
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        if (text := headers.get(name)) is not None:
-            sent = _timestamp(headers.get("date", ""))
-            seconds = _seconds(text, unit, now if sent is None else sent)
-            if seconds is not None:
-                return max(0.0, seconds)
-    return None
-
-
-def _seconds(text: str, unit: float, now: float) -> float | None:
-    try:
-        seconds = float(text) * unit
-        return seconds if math.isfinite(seconds) else None
-    except ValueError:
-        pass
-    until = _timestamp(text)
-    return None if until is None else until - now
-
-
-def _timestamp(date: str) -> float | None:
-    try:
-        return parsedate_to_datetime(date).timestamp()
-    except (ValueError, TypeError, OverflowError):
-        return None
+    return Verdict.GIVE_UP if 400 <= status < 500 and status not in (408, 409, 425) else Verdict.RETRY
 
 
 def _error_of(content: bytes) -> Mapping[str, Any]:
@@ -198,23 +110,65 @@ def _error_of(content: bytes) -> Mapping[str, Any]:
     return error if isinstance(error, dict) else {"message": error}
 
 
-def _codes(error: Mapping[str, Any]) -> Iterable[str]:
+def _codes(error: Mapping[str, Any]) -> Iterator[str]:
     for part in (error, error.get("innererror"), error.get("metadata")):
         if isinstance(part, dict):
-            yield from (part[name] for name in ("code", "type", "status") if isinstance(part.get(name), str))
-
-
-def _message_of(error: Mapping[str, Any]) -> str:
-    message = error.get("message", error.get("detail", ""))
-    return message if isinstance(message, str) else json.dumps(message, ensure_ascii=False)
+            yield from (part[name].lower() for name in ("code", "type", "status") if isinstance(part.get(name), str))
 
 
 def _parameter_of(error: Mapping[str, Any], text: str) -> str | None:
     """Return which of the parameters that not every model takes the server complains about."""
     named = error.get("param")
-    if named in ("max_tokens", "max_completion_tokens", "temperature"):
+    if isinstance(named, str) and _PARAMETER.fullmatch(named):
         return named
-    if not re.search(r"unsupported|not support|unrecognized|unknown|extra|not permitted", text, re.IGNORECASE):
+    found = _PARAMETER.search(text) if _UNSUPPORTED.search(text) else None
+    return found[0] if found else None
+
+
+def no_response(error: BaseException, seconds: float) -> Fault:
+    """Return the fault of a connection that could not be made, broke, or was silent for so many seconds."""
+    from aiohttp import ClientConnectorError, ClientResponseError, ConnectionTimeoutError, SocketTimeoutError
+    from aiohttp.http_exceptions import HttpProcessingError
+
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+        causes.append(cause)
+    unreachable = any(isinstance(cause, ClientConnectorError | ConnectionTimeoutError) for cause in causes)
+    silent = any(isinstance(cause, SocketTimeoutError) for cause in causes)
+    if type(error) is TimeoutError or (silent and not unreachable):
+        return Fault("timeout", Verdict.LOST, f"no answer within {seconds:g} s")
+    kind = "unreachable" if unreachable else "connection"
+    # Their texts hold the address, with any secret of its query, or what the server sent, already cut.
+    if isinstance(causes[-1], ClientResponseError | HttpProcessingError | ValueError):
+        return Fault(kind, Verdict.LOST, f"the answer is not valid HTTP ({type(causes[-1]).__name__})")
+    return Fault(kind, Verdict.LOST, str(causes[-1]) or type(causes[-1]).__name__)
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """Return the seconds that ``retry-after-ms`` or ``retry-after`` (seconds or an HTTP date) ask to wait.
+
+    A date is compared with that of the response; without one, with ``now``, by a clock that may differ.
+    """
+    text = headers.get("retry-after", "")
+    milliseconds, seconds = _number(headers.get("retry-after-ms", "")), _number(text)
+    if milliseconds is not None:
+        seconds = milliseconds / 1000
+    elif seconds is None and (until := _timestamp(text)) is not None:
+        sent = _timestamp(headers.get("date", ""))
+        seconds = until - (now if sent is None else sent)
+    return None if seconds is None else max(0.0, seconds)
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
         return None
-    first = re.search(r"max_completion_tokens|max_tokens|temperature", text)
-    return first[0] if first else None
+    return number if math.isfinite(number) else None
+
+
+def _timestamp(date: str) -> float | None:
+    try:
+        return parsedate_to_datetime(date).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None

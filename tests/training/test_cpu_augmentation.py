@@ -1,7 +1,9 @@
-"""Views: functions of seed, batch and place alone, the same in any process; second views for some images."""
+"""CPU augmentation: functions of seed, batch and place alone, the same in any process; second views for some images."""
 
 from __future__ import annotations
 
+import pickle
+import random
 from typing import Any
 
 import numpy as np
@@ -9,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from gpt4image.base.errors import ConfigError
 from gpt4image.training.augment import Augmentation
-from gpt4image.training.policies import STRONG, Policy
-from gpt4image.training.views import Views
+from gpt4image.training.cpu_augmentation import STRONG, CpuAugmentation, Policy
 
 HOW = Augmentation(
     size=12,
@@ -27,7 +29,7 @@ SECOND = np.arange(20) % 3 == 0
 IMAGES = np.array([4, 6, 8, 9, 13, 15])
 
 
-def views(**changes: Any) -> Views:
+def views(**changes: Any) -> CpuAugmentation:
     usual = {
         "how": HOW,
         "policy": None,
@@ -37,7 +39,7 @@ def views(**changes: Any) -> Views:
         "total": 6,
         "rows": torch.arange(6),
     }
-    return Views(**{**usual, **changes})
+    return CpuAugmentation(**{**usual, **changes})
 
 
 def pictures(count: int = 6, side: int = 12) -> Tensor:
@@ -59,18 +61,12 @@ def test_a_batch_is_followed_by_the_second_views_of_the_images_that_get_one() ->
 def test_the_same_seed_batch_and_place_give_the_same_views_and_others_give_others() -> None:
     batch = pictures()
     made = views()(batch, IMAGES, 7)
+    np.random.seed(9)  # global random numbers change nothing
     assert torch.equal(made, views()(batch, IMAGES, 7))
     assert not torch.equal(made[6:], views()(batch, IMAGES, 8)[6:])
     assert not torch.equal(made[6:], views(seed=1)(batch, IMAGES, 7)[6:])
     of_one_image = views(total=60, rows=torch.arange(60))(same(pictures(60)), np.zeros(60, np.int64), 7)
     assert len({view.numpy().tobytes() for view in of_one_image[60:]}) > 50
-
-
-def test_global_random_numbers_change_nothing() -> None:
-    made = views()(pictures(), IMAGES, 7)
-    torch.manual_seed(9)
-    np.random.seed(9)
-    assert torch.equal(made, views()(pictures(), IMAGES, 7))
 
 
 @pytest.mark.parametrize("rows", [[0, 5], [1, 2, 3, 4], [3]])
@@ -97,3 +93,53 @@ def test_resized_crops_are_rounded_to_bytes() -> None:
     made = views(how=how)(flat, IMAGES, 0)
     assert made.shape == (9, 3, 12, 12)
     assert torch.equal(made[:6], torch.full((6, 3, 12, 12), 201, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("name", [STRONG, "rand-m9-mstd0.5-inc1", "augmix-m3-w3", "original", "v0", "3a"])
+def test_an_image_is_changed_as_its_seed_says_whatever_its_place_and_company(name: str) -> None:
+    policy, images, seeds = Policy(name, HOW.mean), pictures(12, 16), torch.arange(12) * 2**58
+    whole = policy(images, seeds)
+    assert whole.shape == images.shape and whole.dtype == torch.uint8
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(1))[:7]
+    assert torch.equal(policy(images[order], seeds[order]), whole[order])
+    assert not torch.equal(policy(images, seeds + 1), whole)
+
+
+def test_random_states_of_others_are_left_alone() -> None:
+    def numbers() -> tuple[float, float, float]:
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(5)
+    expected = numbers()
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(5)
+    Policy(STRONG, HOW.mean)(pictures(12, 16), torch.arange(12))
+    assert numbers() == expected
+
+
+def test_strongest_magnitudes_never_fail() -> None:
+    Policy("rand-m10-n15-p1-inc1", HOW.mean)(pictures(1, 16).expand(40, -1, -1, -1), torch.arange(40))
+
+
+def test_what_comes_from_outside_an_image_has_the_mean_colour() -> None:
+    black = torch.zeros(60, 3, 16, 16, dtype=torch.uint8)
+    policy = Policy("rand-m9-n1-p1", HOW.mean)
+    policy._transform.ops = [op for op in policy._transform.ops if op.name == "TranslateXRel"]
+    views = policy(black, torch.arange(60))
+    assert {tuple(colour) for colour in views.permute(0, 2, 3, 1).reshape(-1, 3).tolist()} == {
+        (0, 0, 0),
+        (128, 102, 76),
+    }
+
+
+def test_a_policy_travels_to_worker_processes() -> None:
+    policy = Policy("rand-m9-mstd0.5-inc1", HOW.mean)
+    again = pickle.loads(pickle.dumps(policy))  # noqa: S301
+    assert torch.equal(again(pictures(12, 16), torch.arange(12)), policy(pictures(12, 16), torch.arange(12)))
+
+
+@pytest.mark.parametrize("name", ["randaugment", "rand-x9", "v7", "rand-m9-mmax30"])
+def test_an_unknown_policy_is_refused_with_an_example(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"--auto-augment {name}"):
+        Policy(name, HOW.mean)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpt4image.artifacts.prompts import PROMPTS, fill, find_prompt, load_prompt, turns
 from gpt4image.base.errors import ConfigError
-from gpt4image.describing.prompts import PROMPTS, fill, find_prompt, load_prompt, turns
 
 CLASSES = ("tabby_cat", "beagle")
 
@@ -86,7 +86,7 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_prompt_that_lists_the_classes_needs_some() -> None:
-    with pytest.raises(ConfigError, match="the image set has none"):
+    with pytest.raises(ConfigError, match="the dataset has none"):
         fill(PROMPTS["contrastive"], domain="", word_limit=9, classes=())
 
 

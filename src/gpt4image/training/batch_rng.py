@@ -1,4 +1,4 @@
-"""Random numbers for the images of a batch, whatever the number of processes that share it."""
+"""Random numbers for the images of a batch: an image gets the same ones however many processes share the batch."""
 
 from __future__ import annotations
 
@@ -9,16 +9,13 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Draws:
-    """Random numbers of some rows of a batch.
-
-    The numbers of all rows are drawn, and those of the rows that are here are kept. So an image gets the same numbers
-    however many processes share the batch.
+class BatchRng:
+    """Random numbers of some rows of a batch: those of all rows are drawn, and those of the rows here are kept.
 
     Attributes:
         generator: CPU generator, in the same state on every process.
-        total: rows of the batch over all processes.
-        rows: (n,) int64 which of them are here.
+        total: number of rows of the batch over all processes.
+        rows: (n,) int64, which of them are here.
     """
 
     generator: torch.Generator
@@ -26,12 +23,12 @@ class Draws:
     rows: Tensor
 
     @classmethod
-    def whole(cls, count: int, generator: torch.Generator) -> Draws:
-        """Return the draws of a batch of ``count`` rows that are all here."""
+    def whole(cls, count: int, generator: torch.Generator) -> BatchRng:
+        """Return the random numbers of a batch of ``count`` rows that are all here."""
         return cls(generator=generator, total=count, rows=torch.arange(count))
 
-    def of(self, chosen: Tensor) -> Draws:
-        """Return the draws of some of the rows that are here; ``chosen`` is a mask or positions among them."""
+    def of(self, chosen: Tensor) -> BatchRng:
+        """Return those of some of the rows that are here; ``chosen`` is a mask or positions among them."""
         return replace(self, rows=self.rows[chosen])
 
     def uniform(self, *shape: int) -> Tensor:

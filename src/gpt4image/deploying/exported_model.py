@@ -1,4 +1,4 @@
-"""A trained model on its way out of its run: what every format writes of it."""
+"""The model of a finished run: what every export format writes of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gpt4image.evaluating.run_model import RunModel, timm_form
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LeavingModel:
+class ExportedModel:
     """The plain model of a finished run; its projection head to the text space stays behind.
 
     Attributes:
@@ -48,6 +48,7 @@ class LeavingModel:
         return Metadata(
             classes=self.classes,
             preprocessing=self.preprocessing,
+            task=self.model.task.name,
             source={
                 "gpt4image": __version__,
                 "model": self.model.config.model,

@@ -1,8 +1,8 @@
-"""Named prompts. A prompt whose text changes gets a new version: old descriptions keep saying what they answer.
+"""Named prompts. A prompt whose text changes gets a new version: stored descriptions keep the one that they answer.
 
 A prompt is a template. ``{domain}``, ``{word_limit}`` and ``{class_list}`` are filled in once for the run and belong
 to the identity of the prompt; ``{class_name}`` differs from image to image and marks the prompt as class-conditioned.
-A line of ``---`` alone begins the next turn of a conversation.
+A line with only ``---`` begins the next turn of a conversation.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def find_prompt(name: str) -> Prompt:
     """Return the prompt called ``name``; a name of the user's own is a prompt whose text is not known.
 
     Raises:
-        ConfigError: the name is almost that of a known prompt: a slip would lose the mark that the class was told.
+        ConfigError: the name is almost that of a known prompt: a slip would lose the mark ``class_conditioned``.
     """
     if name in PROMPTS:
         return PROMPTS[name]
@@ -102,17 +102,17 @@ def load_prompt(name: str) -> Prompt:
 
 
 def fill(prompt: Prompt, *, domain: str, word_limit: int, classes: Sequence[str]) -> Prompt:
-    """Return the prompt with what is the same for every image of the run filled in.
+    """Return the prompt with the places filled in that are the same for every image of the run.
 
     Raises:
-        ConfigError: the prompt lists the classes, and the set has none; or the domain holds a place of its own.
+        ConfigError: the prompt lists the classes, and the dataset has none; or the domain has a place of its own.
     """
     if "{" in domain or "}" in domain:
         raise ConfigError(
             f"--domain {domain!r}: give words without braces, such as 'bird'; places stand in the prompt."
         )
     if "{class_list}" in prompt.text and not classes:
-        raise ConfigError(f"The prompt {prompt.name!r} lists the classes, but the image set has none; use another.")
+        raise ConfigError(f"The prompt {prompt.name!r} lists the classes, but the dataset has none; use another.")
     values = {"domain": domain, "word_limit": str(word_limit), "class_list": ", ".join(map(_readable, classes))}
     text = _PLACE.sub(lambda place: values.get(place[1], place[0]), prompt.text)
     # An empty domain leaves two spaces behind.
@@ -120,7 +120,7 @@ def fill(prompt: Prompt, *, domain: str, word_limit: int, classes: Sequence[str]
 
 
 def turns(prompt: Prompt, class_name: str) -> tuple[str, ...]:
-    """Return what to send for an image of a class, turn by turn; without a place for it, the class is not told."""
+    """Return the turns to send for an image of a class; the class is sent only if the prompt has a place for it."""
     return _turns(prompt.text.replace(CLASS_NAME, _readable(class_name)))
 
 

@@ -1,4 +1,4 @@
-"""The pace against servers that exist as a few lines and virtual time only."""
+"""The rate limiter against servers that exist as a few lines and virtual time only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt4image.describing.describers.openai.pace import Pace, duration
+from gpt4image.describing.describers.openai.faults import Fault, Verdict
+from gpt4image.describing.describers.openai.rate_limiter import RateLimiter, duration
 
 Accepts = Callable[[float], float | None]
 """Time of a call -> None where it is accepted, else the seconds until the server is open again."""
@@ -64,8 +65,12 @@ class Result:
         return len(self.calls) / self.answers
 
 
+def fault(verdict: Verdict, wait: float | None = None) -> Fault:
+    return Fault("", verdict, "", wait)
+
+
 def run(
-    pace: Pace,
+    limiter: RateLimiter,
     accepts: Accepts,
     answers: int,
     *,
@@ -74,38 +79,37 @@ def run(
     tokens: int | None = None,
 ) -> Result:
     """Send until so many calls were answered; timers are up to 3 ms late, refusals come after 5 ms."""
-    chance = random.Random(0)
-    now, calls, done = 0.0, [], 0
-    wanted = answers
+    rng = random.Random(0)
+    now, calls, done, in_flight, wanted = 0.0, [], 0, 0, answers
     arriving: list = []
     again: list[float] = []
     order = itertools.count()
     while done < answers:
-        while (wanted or (again and again[0] <= now)) and pace.room.free and pace.delay(now) <= 0:
+        while (wanted or (again and again[0] <= now)) and in_flight < limiter.concurrency and limiter.delay(now) <= 0:
             if again and again[0] <= now:
                 heapq.heappop(again)
             else:
                 wanted -= 1
-            pace.room.take()
-            ticket, closed = pace.sent(now), accepts(now + 0.001)
+            in_flight += 1
+            ticket, closed = limiter.sent(now), accepts(now + 0.001)
             calls.append(now)
-            back = now + (latency if closed is None else 0.005) + chance.uniform(0, 0.003)
+            back = now + (latency if closed is None else 0.005) + rng.uniform(0, 0.003)
             heapq.heappush(arriving, (back, next(order), ticket, closed))
         times = [arriving[0][0]] if arriving else []
         times += [again[0]] if again and again[0] > now else []
-        if (wanted or (again and again[0] <= now)) and pace.room.free:
-            times.append(now + pace.delay(now) + chance.uniform(1e-6, 0.003))
+        if (wanted or (again and again[0] <= now)) and in_flight < limiter.concurrency:
+            times.append(now + limiter.delay(now) + rng.uniform(1e-6, 0.003))
         now = min(times)
         while arriving and arriving[0][0] <= now:
             _, _, ticket, closed = heapq.heappop(arriving)
-            pace.room.leave()
+            in_flight -= 1
             if closed is None:
-                pace.answered(ticket, now, tokens, {})
+                limiter.answered(ticket, now, tokens, {})
                 done += 1
             else:
                 wait = {"": None, "ms": closed, "s": max(1.0, round(closed))}[retry_after]
-                pace.refused(ticket, now, wait)
-                heapq.heappush(again, now + (wait or 0.0) + chance.uniform(0, 0.5))
+                limiter.failed(ticket, now, fault(Verdict.LIMITED, wait))
+                heapq.heappush(again, now + (wait or 0.0) + rng.uniform(0, 0.5))
     return Result(now, calls, done)
 
 
@@ -118,52 +122,52 @@ SERVERS = {
 @pytest.mark.parametrize("retry_after", ["", "ms", "s"])
 @pytest.mark.parametrize("server", SERVERS)
 def test_a_cap_is_reached_and_hardly_ever_crossed(server: str, retry_after: str) -> None:
-    result = run(Pace(64), SERVERS[server](), 2000, retry_after=retry_after)
+    result = run(RateLimiter(64), SERVERS[server](), 2000, retry_after=retry_after)
     assert result.rate >= 0.97 * 20
     assert result.calls_per_answer <= 1.05
 
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_a_short_run_costs_few_refusals_too(server: str) -> None:
-    result = run(Pace(64), SERVERS[server](), 300, retry_after="s")
+    result = run(RateLimiter(64), SERVERS[server](), 300, retry_after="s")
     assert result.rate >= 0.9 * 20
     assert result.calls_per_answer <= 1.05
 
 
 def test_a_strict_server_without_any_burst_is_served_without_many_refusals() -> None:
-    result = run(Pace(64), bucket(20, 1), 2000)
+    result = run(RateLimiter(64), bucket(20, 1), 2000)
     assert result.rate >= 0.7 * 20
     assert result.calls_per_answer <= 1.08
 
 
 @pytest.mark.parametrize(("cap", "share"), [(5, 0.93), (200, 0.9)])
 def test_other_caps(cap: int, share: float) -> None:
-    assert run(Pace(128), windows(cap), 20 * cap).rate >= share * cap
+    assert run(RateLimiter(128), windows(cap), 20 * cap).rate >= share * cap
 
 
 def test_a_budget_per_minute_is_learned() -> None:
-    result = run(Pace(32), windows(60, 60.0, phase=20.0), 600, retry_after="s")
+    result = run(RateLimiter(32), windows(60, 60.0, phase=20.0), 600, retry_after="s")
     assert result.rate >= 0.9
     assert result.calls_per_answer <= 1.06
 
 
 def test_a_cap_that_is_lifted_is_noticed() -> None:
     capped = windows(20)
-    result = run(Pace(256), lambda now: capped(now) if now < 20 else None, 20_000)
+    result = run(RateLimiter(256), lambda now: capped(now) if now < 20 else None, 20_000)
     assert result.seconds < 100
 
 
 @pytest.mark.parametrize("latency", [0.05, 1.0])
 def test_a_server_without_a_cap_is_kept_busy(latency: float) -> None:
     answers = int(60 * 256 / latency)
-    result = run(Pace(256), unlimited, answers, latency=latency)
+    result = run(RateLimiter(256), unlimited, answers, latency=latency)
     ideal = 256 / (latency + 0.0015)
     assert result.rate >= 0.97 * ideal
     assert result.calls[5] > 0.1, "the first calls are not sent all at once"
 
 
 def test_the_users_limits_hold_in_every_minute() -> None:
-    result = run(Pace(64, requests_per_minute=120), unlimited, 600)
+    result = run(RateLimiter(64, requests_per_minute=120), unlimited, 600)
     for start in range(0, len(result.calls), 7):
         inside = sum(result.calls[start] <= time < result.calls[start] + 60 for time in result.calls)
         assert inside <= 121
@@ -171,20 +175,20 @@ def test_the_users_limits_hold_in_every_minute() -> None:
 
 
 def test_the_users_token_limit_holds_once_the_tokens_of_a_call_are_known() -> None:
-    result = run(Pace(64, tokens_per_minute=60_000), unlimited, 600, tokens=250)
+    result = run(RateLimiter(64, tokens_per_minute=60_000), unlimited, 600, tokens=250)
     assert result.rate == pytest.approx(4.0, rel=0.1)
 
 
 def test_headers_slow_down_before_a_refusal_comes() -> None:
-    pace = Pace(64)
-    ticket = pace.sent(0.0)
+    limiter = RateLimiter(64)
+    ticket = limiter.sent(0.0)
     headers = {
         "x-ratelimit-limit-requests": "100",
         "x-ratelimit-remaining-requests": "4",
         "x-ratelimit-reset-requests": "48s",
     }
-    pace.answered(ticket, 0.1, None, headers)
-    assert pace.rate.value == pytest.approx(2.0)
+    limiter.answered(ticket, 0.1, None, headers)
+    assert limiter.rate.value(0.1) == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("6m0s", 360.0), ("20ms", 0.02), ("1.5", 1.5), ("1h2m3.5s", 3723.5)])
@@ -199,69 +203,58 @@ def test_what_is_no_duration(text: str) -> None:
 
 
 def test_a_retry_after_is_a_minimum_for_everybody() -> None:
-    pace = Pace(64)
-    tickets = [pace.sent(0.0), pace.sent(0.05)]
-    pace.refused(tickets[0], 0.1, 7.0)
-    pace.refused(tickets[1], 0.1, 7.0)
-    assert pace.delay(0.1) == pytest.approx(7.0)
+    limiter = RateLimiter(64)
+    for ticket in [limiter.sent(0.0), limiter.sent(0.05)]:
+        limiter.failed(ticket, 0.1, fault(Verdict.LIMITED, 7.0))
+    assert limiter.delay(0.1) == pytest.approx(7.0)
 
 
 def test_overload_cuts_concurrency_once_for_calls_in_flight_together_and_answers_restore_it() -> None:
-    pace = Pace(100)
-    tickets = [pace.sent(0.0) for _ in range(40)]
+    limiter = RateLimiter(100)
+    tickets = [limiter.sent(0.0) for _ in range(40)]
     for ticket in tickets[:5]:
-        pace.failed(ticket, 1.0, overloaded=True, lost=False)
-    assert pace.room.limit == 75
+        limiter.failed(ticket, 1.0, fault(Verdict.OVERLOADED))
+    assert limiter.concurrency == 75
     for ticket in tickets[5:]:
-        pace.answered(ticket, 1.0, None, {})
-    assert pace.room.limit == 83
+        limiter.answered(ticket, 1.0, None, {})
+    assert limiter.concurrency == 83
     for _ in range(100):
-        pace.answered(pace.sent(2.0), 2.0, None, {})
-    assert pace.room.limit == 100
+        limiter.answered(limiter.sent(2.0), 2.0, None, {})
+    assert limiter.concurrency == 100
 
 
-def test_chance_failures_cut_nothing_and_a_server_that_is_down_gets_one_call_at_a_time() -> None:
-    pace = Pace(100)
+def test_chance_failures_do_not_cut_concurrency_and_lost_calls_in_a_row_do() -> None:
+    limiter = RateLimiter(100)
     for _ in range(50):
-        pace.failed(pace.sent(0.0), 0.0, overloaded=False, lost=False)
-        pace.answered(pace.sent(0.0), 0.0, None, {})
-    assert pace.room.limit == 100
-    for second in range(20):
-        pace.failed(pace.sent(second), second + 0.5, overloaded=False, lost=True)
-    assert pace.room.limit == 1
-    assert 0 < pace.delay(20.0) <= 3.0
-    pace.answered(pace.sent(30.0), 30.0, None, {})
-    assert pace.room.limit > 1
+        limiter.failed(limiter.sent(0.0), 0.0, fault(Verdict.RETRY))
+        limiter.answered(limiter.sent(0.0), 0.0, None, {})
+    assert limiter.concurrency == 100
+    for _ in range(3):
+        limiter.failed(limiter.sent(1.0), 1.5, fault(Verdict.LOST))
+    assert limiter.concurrency == 75
 
 
 EVENTS = st.lists(
-    st.tuples(
-        st.sampled_from(["answered", "refused", "lost", "overloaded", "chance"]),
-        st.floats(0, 100),
-        st.none() | st.floats(0, 1e4),
-    ),
-    max_size=60,
+    st.tuples(st.none() | st.sampled_from(Verdict), st.floats(0, 100), st.none() | st.floats(0, 1e4)), max_size=60
 )
 
 
 @settings(max_examples=200, deadline=None)
 @given(EVENTS, st.integers(1, 300), st.none() | st.floats(0.01, 1e6))
-def test_whatever_happens_the_pace_goes_on(
-    events: list[tuple[str, float, float | None]], concurrency: int, per_minute: float | None
+def test_whatever_happens_calls_go_on(
+    events: list[tuple[Verdict | None, float, float | None]], concurrency: int, per_minute: float | None
 ) -> None:
-    pace = Pace(concurrency, requests_per_minute=per_minute, tokens_per_minute=per_minute)
+    limiter = RateLimiter(concurrency, requests_per_minute=per_minute, tokens_per_minute=per_minute)
     now = 0.0
-    for kind, seconds, retry_after in events:
-        now += max(pace.delay(now), 0.0)
-        assert pace.delay(now) <= 1e-6 * max(1.0, now)
-        ticket = pace.sent(now)
+    for verdict, seconds, retry_after in events:
+        now += limiter.delay(now)
+        assert limiter.delay(now) <= 1e-6 * max(1.0, now)
+        ticket = limiter.sent(now)
         now += seconds
-        if kind == "answered":
-            pace.answered(ticket, now, int(seconds), {})
-        elif kind == "refused":
-            pace.refused(ticket, now, retry_after)
+        if verdict is None:
+            limiter.answered(ticket, now, int(seconds), {})
         else:
-            pace.failed(ticket, now, overloaded=kind == "overloaded", lost=kind == "lost")
-        assert 1 <= pace.room.limit <= concurrency
-        assert 0 < pace.rate.value < math.inf
-        assert pace.delay(now) < math.inf
+            limiter.failed(ticket, now, fault(verdict, retry_after))
+        assert 1 <= limiter.concurrency <= concurrency
+        assert 0 < limiter.rate.value(now) < math.inf
+        assert limiter.delay(now) < math.inf

@@ -1,0 +1,111 @@
+"""Tensors on disk: one safetensors file, replaced atomically, nothing pickled.
+
+Its header holds a state as plain JSON, and the sha256 of the tensors and of that state, which is compared each time
+the file is read. Files of earlier versions have no checksum.
+
+Where several processes share a run, all of them call these functions, whether their tensors are whole or shards, and
+the first one writes whole tensors. So a file does not tell on how many processes it was made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gpt4image.base.checksums import damaged
+from gpt4image.base.errors import DamagedError, ModelError, RunError
+from gpt4image.base.files import UNREADABLE, atomic_path, parse_json
+from gpt4image.parallel import processes
+from gpt4image.parallel.sharding import whole
+
+STATE, CHECKSUM = "state", "sha256"
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], state: Any = None) -> None:
+    """Write tensors, and a JSON value in the header, atomically. Raises RunError: they cannot be written."""
+    own: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        value = whole(tensor.detach())
+        if processes.rank() == 0:
+            # Copies give every name memory of its own (safetensors refuses shared tensors), in the plain order.
+            own[name] = value.to("cpu", copy=True, memory_format=torch.contiguous_format)
+    processes.by_first(lambda: _write(path, own, state))
+
+
+def _write(path: Path, tensors: dict[str, Tensor], state: Any) -> None:
+    try:
+        with atomic_path(path) as temporary:
+            metadata = {"format": "pt", STATE: json.dumps(state)}
+            checksum = _Checksum(metadata[STATE])
+            for name in sorted(tensors):
+                checksum.add(name, tensors[name])
+            save_file(tensors, temporary, metadata=metadata | {CHECKSUM: checksum.hexdigest()})
+    except (OSError, SafetensorError) as error:
+        raise RunError(
+            f"{path} cannot be written ({error}); what was there is kept. Is the disk full? Make room, and give the "
+            "same command again: with --resume, a run goes on from its last checkpoint."
+        ) from None
+
+
+class _Checksum:
+    """The sha256 of a state and of tensors, in the order of their names."""
+
+    def __init__(self, state: str) -> None:
+        self._sha256 = hashlib.sha256(state.encode())
+        self.hexdigest = self._sha256.hexdigest
+
+    def add(self, name: str, tensor: Tensor) -> None:
+        """Add a tensor in main memory, in the plain order."""
+        self._sha256.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        self._sha256.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+
+
+def load_tensors(
+    path: Path, place: Callable[[str, Tensor], Tensor] = lambda _, tensor: tensor
+) -> tuple[dict[str, Tensor], Any]:
+    """Return the tensors of a safetensors file and the JSON value in its header, None if there is none.
+
+    Args:
+        path: the file.
+        place: maps each name and tensor to the tensor that is kept; tensors are read one by one.
+
+    Raises:
+        ModelError: the file is missing or no safetensors file; a pickled checkpoint is never opened.
+        DamagedError: its content is not the one that was written.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path} does not exist; give a .safetensors file.")
+    tensors: dict[str, Tensor] = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            checksum = _Checksum(metadata.get(STATE, ""))
+            for name in sorted(file.keys()):
+                tensor = file.get_tensor(name)
+                if CHECKSUM in metadata:
+                    checksum.add(name, tensor)
+                tensors[name] = place(name, tensor)
+        state = parse_json(metadata.get(STATE, "null"))
+        whole = metadata.get(CHECKSUM) in (None, checksum.hexdigest())
+    except (SafetensorError, OSError, *UNREADABLE) as error:
+        raise ModelError(
+            f"{path} is no safetensors file ({error}). A pickled checkpoint (.pt, .pth, .bin) can run code and is "
+            "never loaded: convert it with safetensors.torch.save_file where you trust it."
+        ) from None
+    if not whole:
+        raise DamagedError(damaged(path, "its content does not match its checksum"))
+    return tensors, state
+
+
+def header_of(path: Path) -> dict[str, str]:
+    """Return the metadata of a safetensors file that ``load_tensors`` has read."""
+    with safe_open(path, framework="pt") as file:
+        return file.metadata() or {}

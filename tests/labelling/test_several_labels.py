@@ -1,0 +1,195 @@
+"""Several labels per image: predicted class by class, kept in the file, shown, and made into targets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from gpt4image.artifacts.text_labels import TextLabels
+from gpt4image.base.errors import ConfigError, TableError
+from gpt4image.base.outcome import Outcome
+from gpt4image.comparing.arms import PREPARE, Situation
+from gpt4image.config import LabelConfig, TrainConfig
+from gpt4image.data import load_image_set
+from gpt4image.labelling.label import label
+from gpt4image.labelling.label_noise import suspected_errors
+from gpt4image.labelling.predictions import predict_labels
+from gpt4image.labelling.teaching import predict_training, targets_of
+from gpt4image.labelling.text_vectors import Texts, unit
+from gpt4image.tasks.multilabel import MultiLabel
+from gpt4image.training.prepare import prepare
+from gpt4image.training.targets import Noise, class_targets, explained
+from tables import make_table
+
+CLASSES = ("hat", "<b>bag</b>", "belt")
+
+
+def corpus(n: int, seed: int = 0, noise: float = 0.2) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Presence of three classes (n, 3), and texts that mention what is present: (n, 16)."""
+    rng = np.random.default_rng(seed)
+    present = (rng.random((n, 3)) < 0.4).astype(np.int8)
+    return present, unit(present @ np.eye(3, 16) + noise * rng.standard_normal((n, 16)) + np.eye(16)[15])
+
+
+def texts(vectors: NDArray[np.float32], described: NDArray[np.bool_] | None = None) -> Texts:
+    return Texts(vectors, np.ones(len(vectors), bool) if described is None else described)
+
+
+def hidden(labels: NDArray[np.int8], kept: int) -> NDArray[np.int8]:
+    return np.where(np.arange(len(labels))[:, None] < kept, labels, np.int8(-1))
+
+
+def test_few_labels_tell_the_classes_of_the_rest_and_names_help() -> None:
+    true, vectors = corpus(300, noise=0.5)
+    given = hidden(true, 12)
+    names = np.eye(3, 16, dtype=np.float32)
+    plain = predict_labels(texts(vectors), given, 3, 0)
+    named = predict_labels(Texts(vectors, np.ones(300, bool), names), given, 3, 0)
+
+    def score(probabilities: NDArray[np.float32]) -> float:
+        return MultiLabel().measure(probabilities[12:], true[12:], CLASSES)["mAP"]
+
+    assert score(named.probabilities) > score(plain.probabilities) + 0.02 > 0.6, "chance is 0.4"
+    assert named.names > 0.5 and plain.names == 0 and plain.noise.rate == 0
+    assert plain.out_of_fold.shape == given.shape and not plain.out_of_fold[12:].any()
+    assert plain.agreement is not None and plain.agreement > 0.6
+
+
+def test_a_labelled_image_is_predicted_without_its_label() -> None:
+    rng = np.random.default_rng(0)
+    vectors, labels = unit(rng.standard_normal((200, 300))), rng.integers(0, 2, (200, 2)).astype(np.int8)
+    found = predict_labels(texts(vectors), labels, 2, seed=0)
+    assert found.out_of_fold.all()
+    assert ((found.probabilities >= 0.5) == labels).mean() < 0.6, "texts say nothing: who knows has seen the label"
+
+
+def test_classes_that_do_not_differ_and_images_without_text() -> None:
+    true, vectors = corpus(40)
+    labels = np.column_stack([true, np.ones(40), np.zeros(40), np.full(40, -1), np.arange(40) == 3]).astype(np.int8)
+    labels[:20, 0] = -1
+    described = np.arange(40) != 7
+    found = predict_labels(texts(vectors, described), labels, 7, seed=0)
+    assert np.isnan(found.probabilities[7]).all() and not found.out_of_fold[7].any()
+    assert np.isnan(found.probabilities[:, 5]).all(), "nothing is known of the class"
+    assert found.probabilities[0, 3:5] == pytest.approx([40 / 41, 1 / 41])
+    assert found.out_of_fold.any(axis=0).tolist() == [True, True, True, False, False, False, False]
+    assert not found.out_of_fold[:20, 0].any()
+    assert np.isfinite(found.probabilities[described][:, [0, 1, 2, 6]]).all()
+    with pytest.raises(TableError, match="of which some have a class and some have not; 39 of 40 images"):
+        predict_labels(texts(vectors, described), labels[:, 3:6], 3, seed=0)
+
+
+def test_wrong_labels_are_named_by_image_and_class() -> None:
+    true, vectors = corpus(200, noise=0.1)
+    given = true.copy()
+    wrong = [(3, 0), (50, 2), (120, 1)]
+    for row, k in wrong:
+        given[row, k] = 1 - given[row, k]
+    found = predict_labels(texts(vectors), given, 3, seed=0)
+    named = suspected_errors(found.probabilities, given, found.out_of_fold)
+    assert {tuple(pair) for pair in named[:3].tolist()} == set(wrong)
+
+
+def test_labels_are_half_of_their_target_where_the_texts_explain_enough() -> None:
+    nan = np.float32("nan")
+    soft = np.array([[0.8, 0.1], [0.8, 0.1], [nan, nan]], np.float32)
+    labels = np.array([[1, -1], [-1, -1], [0, -1]], np.int8)
+    half = class_targets(MultiLabel(), soft, labels, Noise(), 0.7)
+    np.testing.assert_allclose(half, [[0.9, 0.1], [0.8, 0.1], [0, nan]], rtol=1e-6)
+    alone = class_targets(MultiLabel(), soft, labels, Noise(), 0.3)
+    np.testing.assert_allclose(alone, [[1, 0.1], [0.8, 0.1], [0, nan]], rtol=1e-6)
+    true, _ = corpus(100)
+    every, frequencies = np.ones(true.shape, bool), np.tile(true.mean(axis=0), (100, 1))
+    assert explained(frequencies, true, every) == pytest.approx(0, abs=1e-6)
+    assert explained(np.clip(true, 0.01, 0.99), true, every) == pytest.approx(1, abs=0.02)
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> str:
+    """60 pictures of a manifest, a table that tells their classes, and one wrong label: 05.png has no hat."""
+    true, vectors = corpus(60, seed=3, noise=0.1)
+    true[5] = [0, 1, 0]
+    vectors[5] = unit((np.eye(16)[1] + np.eye(16)[15])[None])[0]
+    rows = ["path,labels,split"]
+    for i, present in enumerate(true):
+        Image.fromarray(np.random.default_rng(i).integers(0, 255, (16, 16, 3), np.uint8)).save(tmp_path / f"{i:02}.png")
+        names = "|".join(name for name, there in zip(CLASSES, present, strict=True) if there) + "|"
+        given = "" if 30 <= i < 40 else f"hat|{names}" if i == 5 else names
+        rows.append(f"{i:02}.png,{given},{'train' if i < 40 else 'val' if i < 50 else 'test'}")
+    (tmp_path / "set.csv").write_text("\n".join(rows) + "\n")
+    spec = f"manifest:{tmp_path / 'set.csv'}"
+    images = load_image_set(spec)
+    number = [int(Path(key).stem) for key in images.keys]
+    make_table(tmp_path / "table", {d: [vectors[i]] for i, d in zip(number, images.digests, strict=True)})
+    return spec
+
+
+def run(spec: str, folder: Path, **options: object) -> Outcome:
+    given = {"data": spec, "embeddings": folder / "table", "out": folder / "labels.parquet", **options}
+    return label(LabelConfig.model_validate(given))
+
+
+def test_label_writes_shows_and_measures_them(spec: str, tmp_path: Path) -> None:
+    outcome = run(spec, tmp_path)
+    found = TextLabels.load(tmp_path / "labels.parquet")
+    assert (found.facts.task, found.labels.shape, found.labels.dtype) == ("multilabel", (60, 3), np.int8)
+    assert found.classes == tuple(sorted(CLASSES)) and found.out_of_fold.sum() == 90
+    assert (found.labels[found.splits != "train"] == -1).all()
+    assert outcome.summary["labelled"] == 30 and outcome.summary["classes_without_label"] == 0
+    assert outcome.summary["val_mAP"] > 0.9 and outcome.summary["cross_validated_mAP"] > 0.8
+    assert 0.3 < outcome.summary["labels_explained"] < 1 and outcome.summary["calibration_error"] < 0.3
+    row = found.keys.index(next(key for key in found.keys if key.endswith("05.png")))
+    assert found.doubt[row, found.classes.index("hat")] == np.nanmax(found.doubt) > 0.5
+    assert outcome.summary["doubtful"] >= 1
+    assert "hat: present" in outcome.text and "hat: absent" in outcome.text
+    page = (tmp_path / "labels.html").read_text(encoding="utf-8")
+    assert "hat: present" in page and "hat: absent by its text" in page and "<b>bag" not in page
+    with pytest.raises(ConfigError, match="--suggest 3 needs one class per image"):
+        run(spec, tmp_path, suggest=3)
+
+
+def test_a_run_is_taught_by_the_file_and_refuses_that_of_another_task(spec: str, tmp_path: Path) -> None:
+    run(spec, tmp_path)
+    found = TextLabels.load(tmp_path / "labels.parquet")
+    config = TrainConfig(
+        data=spec, out=tmp_path / "run", image_size=16, batch_size=4, text_labels=tmp_path / "labels.parquet"
+    )
+    data = prepare(config).data
+    assert data.soft is not None
+    by_digest = dict(zip(found.digests, found.probabilities, strict=True))
+    by_text = np.stack([by_digest[digest] for digest in data.image_set.digests])
+    has = data.image_set.labelled
+    assert data.soft[~has] == pytest.approx(by_text[~has])
+    assert data.soft[has] == pytest.approx((by_text[has] + data.labels[has]) / 2, abs=1e-6)
+    other = replace(found, labels=found.probabilities.argmax(axis=1), out_of_fold=np.zeros(60, bool))
+    other = replace(other, facts=replace(found.facts, task="classification"))
+    other.save(tmp_path / "labels.parquet")
+    with pytest.raises(TableError, match="text labels for --task classification, this run is of multilabel"):
+        prepare(config)
+
+
+def test_the_arms_of_a_comparison_are_taught_by_texts_and_by_the_baseline(spec: str, tmp_path: Path) -> None:
+    config = TrainConfig(data=spec, out=tmp_path, image_size=16, batch_size=4, embeddings=tmp_path / "table")
+    data = prepare(config).data
+    train = data.indices("train")
+    found = predict_training(data, 0, None)
+    assert found.probabilities.shape == found.out_of_fold.shape == (len(train), 3)
+    given = Situation(
+        data=data,
+        true_labels=data.labels,
+        class_names=None,
+        text_labels=lambda: targets_of(found, data, None),
+        teacher=lambda indices: np.full((len(indices), 3), 0.3, np.float32),
+        seed=0,
+    )
+    for arm, expected in (("text-labels", found.probabilities), ("self-training", np.full((len(train), 3), 0.3))):
+        soft = PREPARE[arm](given).soft
+        assert soft is not None and np.isnan(np.delete(soft, train, axis=0)).all()
+        has = data.image_set.labelled[train]
+        assert soft[train][~has] == pytest.approx(expected[~has], abs=1e-6)
+        assert soft[train][has] == pytest.approx((expected[has] + data.labels[train][has]) / 2, abs=1e-6)

@@ -1,0 +1,130 @@
+"""A task that nothing but this file knows is trained, evaluated, compared and reported through the interface alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gpt4image.base.errors import ConfigError
+from gpt4image.comparing.compare import compare
+from gpt4image.config import CompareConfig, EvaluateConfig, ReportConfig
+from gpt4image.evaluating.evaluate import evaluate
+from gpt4image.reporting.report import report
+from gpt4image.tasks.base import Metric
+from gpt4image.training.train import train
+from small_training import SMALL, options
+
+
+@dataclass(frozen=True)
+class Side:
+    """Where a dot is: one output, -1 for the left and 1 for the right edge. A flipped picture has the other target."""
+
+    name: ClassVar[str] = "side"
+    primary: ClassVar[Metric] = Metric(name="error", title="distance from the true side", higher_is_better=False)
+    metrics: ClassVar[tuple[Metric, ...]] = (Metric(name="agree", title="right side"),)
+    image_score: ClassVar[str] = "closeness to the true side"
+    mixes: ClassVar[bool] = False
+    exclusive: ClassVar[bool] = False
+    text_labels: ClassVar[bool] = False
+
+    def require(self, labels: Any, classes: Sequence[str], spec: str) -> None:
+        assert list(classes) == ["left", "right"], spec
+
+    def known(self, labels: Any) -> Any:
+        return labels >= 0
+
+    def counts(self, labels: Any, classes: int) -> Any:
+        return np.bincount(labels[labels >= 0], minlength=classes)
+
+    def groups(self, labels: Any) -> Any:
+        return labels
+
+    def outputs(self, classes: Sequence[str]) -> int:
+        return 1
+
+    def model(self, backbone: torch.nn.Module) -> torch.nn.Module:
+        return backbone
+
+    def targets(self, labels: Any, soft: Any, outputs: int, geometry: Any) -> torch.Tensor:
+        side = torch.from_numpy(np.where(labels < 0, np.nan, 2.0 * labels - 1).astype(np.float32))[:, None]
+        return side if geometry is None else torch.where(geometry.flipped[:, None], -side, side)
+
+    def has_target(self, labels: Any, soft: Any) -> Any:
+        return labels >= 0
+
+    def placeholder(self, has_target: Any, outputs: int) -> Any:
+        return np.zeros((len(has_target), outputs), np.float32)
+
+    def with_labels(self, soft: Any, labels: Any, trust: float) -> Any:
+        raise NotImplementedError
+
+    def without_target(self, targets: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        return targets.masked_fill(images[:, None], torch.nan)
+
+    def loss(self, outputs: torch.Tensor, targets: torch.Tensor, smoothing: float) -> torch.Tensor:
+        return (outputs.tanh() - targets).square().nanmean()
+
+    def tail(self) -> torch.nn.Module:
+        return torch.nn.Tanh()
+
+    def measure(self, predictions: Any, labels: Any, classes: Sequence[str]) -> dict[str, Any]:
+        errors = -self.scores(predictions, labels)
+        each = [errors[labels[labels >= 0] == k].mean() if (labels == k).any() else None for k in (0, 1)]
+        facts = {"images": len(labels), "labelled": len(errors), "classes": list(classes), "per_class": each}
+        loss = {"error": errors.mean(), "agree": (errors < 1).mean(), "loss": np.square(errors).mean()}
+        return {**facts, "support": self.counts(labels, 2).tolist(), **{name: float(x) for name, x in loss.items()}}
+
+    def scores(self, predictions: Any, labels: Any) -> Any:
+        return -np.abs(predictions[:, 0] - (2.0 * labels - 1))[labels >= 0].astype(np.float64)
+
+    def columns(self, predictions: Any, labels: Any) -> Mapping[str, Any]:
+        return {"side": predictions[:, 0]}
+
+    def rows(self, predictions: Any, classes: Sequence[str], top: int) -> Iterator[dict[str, Any]]:
+        yield from ({"side": side} for side in predictions[:, 0].tolist())
+
+
+@pytest.fixture
+def dots(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for i in range(80):
+        pixels = rng.integers(0, 60, (16, 16, 3)).astype(np.uint8)
+        row, column = int(rng.integers(4, 12)), int(rng.integers(3, 6)) + 7 * (i % 2)
+        pixels[row - 1 : row + 2, column - 1 : column + 2] = 250
+        folder = tmp_path / "dots" / ("left", "right")[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    return tmp_path / "dots"
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+def test_it_learns_only_since_its_targets_are_flipped_with_the_pixels(dots: Path, tmp_path: Path) -> None:
+    outcome = train(options(dots, tmp_path / "run", epochs=12, select="best"), task=Side())
+    assert outcome.summary["val_error"] < 0.5
+    measured = evaluate(EvaluateConfig(run_dir=tmp_path / "run"), task=Side())
+    assert measured.summary["error"] < 0.5 and measured.summary["agree"] > 0.9
+    report(ReportConfig(dir=tmp_path / "run"))
+    assert "distance from the true side" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("changes", [{"mixup": 0.5}, {"consistency": 1.0}], ids=str)
+def test_options_that_it_does_not_allow_are_refused(changes: dict[str, float], dots: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="task side"):
+        train(options(dots, tmp_path / "run", **changes), task=Side())
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+def test_it_is_compared_and_reported_by_its_own_metric(dots: Path, tmp_path: Path) -> None:
+    small = {**SMALL, "epochs": 8, "data": f"folder:{dots}", "out": tmp_path / "cmp"}
+    compare(CompareConfig(**small, seeds=2, jobs=1, labels_per_class=4, arms="baseline,oracle"), task=Side())
+    found = json.loads((tmp_path / "cmp" / "comparison.json").read_text())
+    assert found["metric"] == "error" and all(arm["mean"] < 0.5 for arm in found["arms"].values())
+    assert "distance from the true side" in (tmp_path / "cmp" / "report.html").read_text()
