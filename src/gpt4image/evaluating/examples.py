@@ -20,7 +20,7 @@ from gpt4image.base.errors import DamagedError
 from gpt4image.base.files import read_parquet, write_json
 from gpt4image.base.outcome import SetAside
 from gpt4image.config import StatsConfig, TrainConfig
-from gpt4image.data.image_set import NO_LABEL, ImageSet
+from gpt4image.data.image_set import ImageSet
 from gpt4image.describing.description_stats import stats
 from gpt4image.labelling.label_noise import suspected_errors
 from gpt4image.labelling.text_vectors import unit
@@ -150,7 +150,7 @@ def write_examples(
     groups = [held_out := np.flatnonzero(usable & (images.splits == split))]
     if len(predictions) == 1:
         (only,) = predictions.values()
-        guesses = [(label_of(images, i), only.get(images.keys[i])) for i in held_out.tolist()]
+        guesses = [(", ".join(images.label_names(i)), only.get(images.keys[i])) for i in held_out.tolist()]
         wrong = np.array([bool(label and guess and guess["class"] != label) for label, guess in guesses], bool)
         groups = [held_out[wrong], held_out[~wrong]]
     rng = np.random.default_rng(0)
@@ -167,7 +167,7 @@ def write_examples(
     def neighbour(index: int, similarity: float) -> dict[str, Any]:
         return {
             "key": images.keys[index],
-            "label": label_of(images, index),
+            "label": ", ".join(images.label_names(index)) or None,
             "picture": shown[index],
             "description": next(iter(texts.get(images.digests[index], [])), ""),
             "similarity": round(similarity, 3),
@@ -179,7 +179,7 @@ def write_examples(
         return {
             "key": key,
             "comparison": comparison,
-            "label": label_of(images, index),
+            "label": ", ".join(images.label_names(index)) or None,
             "split": str(images.splits[index]),
             "picture": picture,
             "descriptions": texts.get(images.digests[index], []),
@@ -189,13 +189,6 @@ def write_examples(
         }
 
     write_json(path, [row(index, picture) for index in sample if (picture := large.of(index))])
-
-
-def label_of(images: ImageSet, index: int) -> str | None:
-    """Return the class of an image, or all its classes; None where it has no label."""
-    label = images.labels[index]
-    present = np.flatnonzero(label == 1) if np.ndim(label) else [label][: int(label != NO_LABEL)]
-    return ", ".join(images.classes[k] for k in present) or None
 
 
 def nearest_texts(
@@ -256,7 +249,7 @@ def write_suspected(
                 "text": images.classes[int(predicted.argmax())],
                 "probability": round(float(predicted.max()), 4),
                 "description": next(iter(texts.get(images.digests[row], [])), ""),
-                "truth": label_of(images, row) if true else None,
+                "truth": ", ".join(images.label_names(row)) if true else None,
             }
             found.append(item)
     write_json(path, found)
