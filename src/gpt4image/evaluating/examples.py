@@ -174,7 +174,8 @@ def write_examples(
         }
 
     def row(index: int, picture: str) -> dict[str, Any]:
-        key, by_text = images.keys[index], np.zeros(1) if text_labels is None else text_labels[index]
+        key = images.keys[index]
+        by_text = np.zeros(1) if text_labels is None else np.nan_to_num(text_labels[index])  # NaN: not known
         guess = {"class": images.classes[int(by_text.argmax())], "probability": round(float(by_text.max()), 4)}
         return {
             "key": key,
@@ -230,7 +231,7 @@ def write_suspected(
         path: file to write.
         images: N images.
         rows: (n,) positions of the images, the most suspect first.
-        given: (n,) their labels.
+        given: (n,) their labels, or the one of several labels.
         probabilities: (n, K) of the classes, by their texts.
         tables: embedding tables whose descriptions are shown.
         true: whether the set knows the true labels, since a comparison has flipped the given ones itself.
@@ -241,13 +242,18 @@ def write_suspected(
     texts = texts_behind(tables, [images.digests[row] for row in rows[: 2 * SUSPECTED]])
     for row, label, predicted in zip(rows.tolist(), given.tolist(), probabilities, strict=True):
         if len(found) < SUSPECTED and (picture := pictures.of(row)):
+            names, likely = (images.classes[label], images.classes[int(predicted.argmax())]), float(predicted.max())
+            if images.labels.ndim > 1:  # the text contradicts one of several labels
+                words = ("present", "absent") if predicted[label] < 0.5 else ("absent", "present")
+                names = f"{names[0]}: {words[0]}", f"{names[0]}: {words[1]}"
+                likely = max(float(predicted[label]), 1.0 - float(predicted[label]))
             item = {
                 "key": images.keys[row],
                 "picture": picture,
                 "comparison": comparison,
-                "given": images.classes[label],
-                "text": images.classes[int(predicted.argmax())],
-                "probability": round(float(predicted.max()), 4),
+                "given": names[0],
+                "text": names[1],
+                "probability": round(likely, 4),
                 "description": next(iter(texts.get(images.digests[row], [])), ""),
                 "truth": ", ".join(images.label_names(row)) if true else None,
             }
