@@ -425,17 +425,6 @@ def test_by_default_all_arms_run_that_mean_something_with_the_labels_there_are(
     assert set(known) - set(conditioned) == from_texts
 
 
-def test_tables_whose_encoder_is_not_known_are_compared_without_class_names(
-    colour_folder: Path, table: Path, tmp_path: Path
-) -> None:
-    plan = make_plan(options(colour_folder, table, tmp_path / "cmp", labels_per_class=2))
-    assert "aligned" in plan.members and not {"class-name", "zero-shot"} & plan.members.keys()
-    left_out, unread = plan.notes
-    assert left_out.startswith("Left out: zero-shot, class-name, which need the names of the classes in the space of")
-    assert unread.startswith("The names of the classes are not read: Unknown text encoder: 'given'")
-    assert make_plan(options(colour_folder, table, tmp_path / "cmp", arms="aligned")).notes == ()
-
-
 @pytest.mark.slow
 def test_class_names_that_come_late_are_measured_and_read(
     colour_folder: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -99,6 +99,10 @@ def test_broken_pictures_cost_no_others(tmp_path: Path) -> None:
     assert [error.key for error in errors] == [f"p{i}" for i in range(1, SUSPECTED + 1)]
     assert {(error.given, error.text, error.truth) for error in errors} == {("a", "b", "c")}
     assert errors[0].probability == pytest.approx(0.8)
+    several = memory_set([pictures.read(1)], np.array([[1, 0, 0]], np.int8))
+    write_suspected(tmp_path / "z.json", several, np.array([0]), np.array([0]), probabilities[:1], tables=())
+    (row,) = read_json(tmp_path / "z.json")
+    assert (row["given"], row["text"], row["probability"], row["truth"]) == ("a: present", "a: absent", 0.9, None)
 
 
 def test_half_of_the_pictures_of_one_run_are_wrong_and_several_classes_are_named(tmp_path: Path) -> None:

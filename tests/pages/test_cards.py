@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -37,11 +38,9 @@ def card(**more: object) -> str:
         "probability": 0.5,
         "descriptions": ["<u>"],
     }
-    facts_of_set = {"labelled": 1, "described": 1, "images": 1, "cross_validated_accuracy": 0.5, "noise": 0.0}
-    return render(
-        "doubtful.html", data="x", cards=[labelled | more], total=1, facts=facts_of_set,
-        suggested={"label": [], "describe": []},
-    )  # fmt: skip
+    facts = {"labelled": 1, "described": 1, "images": 1, "noise": 0.0}
+    shown: dict[str, Any] = {"data": "x", "cards": [labelled | more], "total": 1, "facts": facts, "agreement": 0.5}
+    return render("doubtful.html", **shown, suggested={"label": [], "describe": []})
 
 
 def test_a_card_escapes_what_it_says_and_says_what_is_missing() -> None:

@@ -385,15 +385,3 @@ def test_long_names_and_many_seeds_fit_a_phone(tmp_path: Path) -> None:
     found, messages = look(write_report(tmp_path).read_text(encoding="utf-8"), tmp_path, "light")
     assert messages == []
     assert [(one["scroll"], one["outside"], one["cut"]) for one in found] == [(width, [], 0) for width in WIDTHS]
-
-
-@pytest.mark.slow
-def test_the_browser_check_sees_a_page_that_is_too_wide(tmp_path: Path) -> None:
-    page = "<!doctype html><table width=500><tr><td>wide</table><script>1</script>"
-    seen, _ = look("<!doctype html><img src=http://127.0.0.1:54321/x.png>", tmp_path, "light")
-    assert seen[0]["fetched"] and seen[0]["broken"]
-    policy = "<meta http-equiv=Content-Security-Policy content=\"default-src 'none'\">"
-    found, messages = look(policy + page, tmp_path, "light")
-    assert [one["scroll"] > one["width"] for one in found] == [True, True, False, False]
-    assert found[0]["outside"]
-    assert messages

@@ -262,7 +262,7 @@ def _require_buildable(arm: Arm, own: Setup, data: TrainingData) -> None:
         if arm.after is not None:
             has_target = np.ones(len(data.labels), bool)  # a run predicts every image
         data = replace(data, soft=data.task.placeholder(has_target, data.task.outputs(data.classes)))
-    build(own.ready.config.model_copy(update=plain), data if arm.aligns else replace(data, text=None))
+    build(own.ready.config.model_copy(update=plain).resolved, data if arm.aligns else replace(data, text=None))
 
 
 def jobs_at_once(config: CompareConfig) -> int:

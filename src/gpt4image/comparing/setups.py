@@ -60,7 +60,8 @@ def set_up(arm: Arm, ready: Prepared, options: Mapping[str, Any], taught_by: str
 def train_config(options: TrainOptions, **more: Any) -> TrainConfig:
     """Return the options of a run: those that it shares with the comparison, and ``more``."""
     shared = {key: value for key, value in options.model_dump().items() if key in TrainConfig.model_fields}
-    return TrainConfig(**{**shared, "seed": 0, "out": Path(), **more})
+    values: dict[str, Any] = {**shared, "seed": 0, "out": Path(), **more}
+    return TrainConfig(**values)
 
 
 def _with_options(ready: Prepared, options: Mapping[str, Any]) -> Prepared:

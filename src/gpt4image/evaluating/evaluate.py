@@ -210,10 +210,10 @@ def measure_run(
     outputs, labels = outputs.only(data.usable[read]), data.image_set.labels[indices]
     name = name or split
     path = run_dir / f"evaluation-{name}.json"
-    known = read_json(path) if path.is_file() else {}
+    known: dict[str, Any] = read_json(path) if path.is_file() else {}
     more = measure_more(model, data, split, outputs, names)
     task = data.task
-    facts = {"split": split, "task": task.name, "metric": task.primary.name}
+    facts: dict[str, Any] = {"split": split, "task": task.name, "metric": task.primary.name}
     facts["titles"] = {metric.name: metric.title for metric in (task.primary, *task.metrics)}
     facts |= task.measure(outputs.predictions, labels, data.classes)
     rarity = {} if train_counts is None else accuracies_by_rarity(facts["per_class"], train_counts)

@@ -20,7 +20,7 @@ from gpt4image.base.errors import DamagedError
 from gpt4image.base.files import read_parquet, write_json
 from gpt4image.base.outcome import SetAside
 from gpt4image.config import StatsConfig, TrainConfig
-from gpt4image.data.image_set import NO_LABEL, ImageSet
+from gpt4image.data.image_set import ImageSet
 from gpt4image.describing.description_stats import stats
 from gpt4image.labelling.label_noise import suspected_errors
 from gpt4image.labelling.text_vectors import unit
@@ -38,7 +38,7 @@ AMONG = 20_000
 
 def write_all(work: Mapping[str, Callable[[], None]]) -> list[SetAside]:
     """Call what writes each file, and return the files that could not be written."""
-    skipped = []
+    skipped: list[SetAside] = []
     for name, write in work.items():
         try:
             write()
@@ -150,7 +150,8 @@ def write_examples(
     groups = [held_out := np.flatnonzero(usable & (images.splits == split))]
     if len(predictions) == 1:
         (only,) = predictions.values()
-        wrong = np.array([only.get(images.keys[i], {}).get("class") != label_of(images, i) for i in held_out], bool)
+        guesses = [(", ".join(images.label_names(i)), only.get(images.keys[i])) for i in held_out.tolist()]
+        wrong = np.array([bool(label and guess and guess["class"] != label) for label, guess in guesses], bool)
         groups = [held_out[wrong], held_out[~wrong]]
     rng = np.random.default_rng(0)
     sample: list[int] = []
@@ -166,19 +167,20 @@ def write_examples(
     def neighbour(index: int, similarity: float) -> dict[str, Any]:
         return {
             "key": images.keys[index],
-            "label": label_of(images, index),
+            "label": ", ".join(images.label_names(index)) or None,
             "picture": shown[index],
             "description": next(iter(texts.get(images.digests[index], [])), ""),
             "similarity": round(similarity, 3),
         }
 
     def row(index: int, picture: str) -> dict[str, Any]:
-        key, by_text = images.keys[index], np.zeros(1) if text_labels is None else text_labels[index]
+        key = images.keys[index]
+        by_text = np.zeros(1) if text_labels is None else np.nan_to_num(text_labels[index])  # NaN: not known
         guess = {"class": images.classes[int(by_text.argmax())], "probability": round(float(by_text.max()), 4)}
         return {
             "key": key,
             "comparison": comparison,
-            "label": label_of(images, index),
+            "label": ", ".join(images.label_names(index)) or None,
             "split": str(images.splits[index]),
             "picture": picture,
             "descriptions": texts.get(images.digests[index], []),
@@ -188,13 +190,6 @@ def write_examples(
         }
 
     write_json(path, [row(index, picture) for index in sample if (picture := large.of(index))])
-
-
-def label_of(images: ImageSet, index: int) -> str | None:
-    """Return the class of an image, or all its classes; None where it has no label."""
-    label = images.labels[index]
-    present = np.flatnonzero(label == 1) if np.ndim(label) else [label][: int(label != NO_LABEL)]
-    return ", ".join(images.classes[k] for k in present) or None
 
 
 def nearest_texts(
@@ -236,25 +231,31 @@ def write_suspected(
         path: file to write.
         images: N images.
         rows: (n,) positions of the images, the most suspect first.
-        given: (n,) their labels.
+        given: (n,) their labels, or the one of several labels.
         probabilities: (n, K) of the classes, by their texts.
         tables: embedding tables whose descriptions are shown.
         true: whether the set knows the true labels, since a comparison has flipped the given ones itself.
         comparison: whose labels these are, where a report has several.
     """
-    found, pictures = [], Thumbnails(images)
+    found: list[dict[str, Any]] = []
+    pictures = Thumbnails(images)
     texts = texts_behind(tables, [images.digests[row] for row in rows[: 2 * SUSPECTED]])
     for row, label, predicted in zip(rows.tolist(), given.tolist(), probabilities, strict=True):
         if len(found) < SUSPECTED and (picture := pictures.of(row)):
+            names, likely = (images.classes[label], images.classes[int(predicted.argmax())]), float(predicted.max())
+            if images.labels.ndim > 1:  # the text contradicts one of several labels
+                words = ("present", "absent") if predicted[label] < 0.5 else ("absent", "present")
+                names = f"{names[0]}: {words[0]}", f"{names[0]}: {words[1]}"
+                likely = max(float(predicted[label]), 1.0 - float(predicted[label]))
             item = {
                 "key": images.keys[row],
                 "picture": picture,
                 "comparison": comparison,
-                "given": images.classes[label],
-                "text": images.classes[int(predicted.argmax())],
-                "probability": round(float(predicted.max()), 4),
+                "given": names[0],
+                "text": names[1],
+                "probability": round(likely, 4),
                 "description": next(iter(texts.get(images.digests[row], [])), ""),
-                "truth": label_of(images, row) if true else None,
+                "truth": ", ".join(images.label_names(row)) if true else None,
             }
             found.append(item)
     write_json(path, found)

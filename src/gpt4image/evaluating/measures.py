@@ -30,8 +30,8 @@ def lacked_names(evaluation: Mapping[str, Any]) -> bool:
 class Measured:
     """Metrics by name, ``FAMILY`` or ``FAMILY:DETAIL``, fractions in 0..1; and why others are absent."""
 
-    metrics: dict[str, float] = field(default_factory=dict)
-    absent: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict[str, float])
+    absent: dict[str, str] = field(default_factory=dict[str, str])
 
 
 def measure_more(model: RunModel, data: TrainingData, split: str, outputs: Outputs, names: ClassNames) -> Measured:

@@ -98,19 +98,9 @@ def interval_chart(identifier: str, title: str, arms: Mapping[str, Arm], *, refe
                 axes.plot(arm.ci95, [row, row], color=colour, linewidth=6, alpha=0.28, solid_capstyle="round")
             axes.scatter(arm.test, [row] * len(arm.test), s=34, facecolors="none", edgecolors=colour, linewidths=1.3)
             axes.plot([arm.mean] * 2, [row - 0.27, row + 0.27], color=colour, linewidth=2.6)
-            axes.annotate(
-                f"{100 * arm.mean:.1f} %",
-                (max(arm.mean, *arm.test, *(arm.ci95 or ())), row),
-                xytext=(9, 0),
-                textcoords="offset points",
-                va="center",
-                fontweight="bold",
-                annotation_clip=False,
-            )
-        axes.set_yticks(range(len(arms)), [_short(name, 22) for name in arms], color=INK, fontsize=FONT)
-        axes.set_ylim(len(arms) - 0.45, -0.55)
-        axes.grid(visible=False, axis="y")
-        axes.spines["left"].set_visible(False)
+            right = max(arm.mean, *arm.test, *(arm.ci95 or ()))
+            _write(axes, f"{100 * arm.mean:.1f} %", (right, row), (9, 0), va="center", fontweight="bold")
+        _name_rows(axes, [_short(name, 22) for name in arms])
         axes.margins(x=0.14 if width > NARROW else 0.26)
         _percent_axis(axes, "x", bins=7 if width > NARROW else 3)
         axes.set_xlabel(_clean(axis))
@@ -187,22 +177,10 @@ def class_chart(identifier: str, title: str, gains: Sequence[Gain], *, axis: str
             if gain.before is not None:
                 axes.scatter([start], [row], s=30, facecolors="none", edgecolors=REFERENCE, linewidths=1.5, zorder=2)
                 text = signed(100 * (gain.after - start), digits=0)
-            axes.annotate(
-                text,
-                (max(start, gain.after), row),
-                xytext=(8, 0),
-                textcoords="offset points",
-                va="center",
-                color=colour,
-                annotation_clip=False,
-            )
-        names = [_short(gain.name, 26 if width > NARROW else 17) for gain in gains]
-        axes.set_yticks(range(len(gains)), names, color=INK)
-        axes.set_ylim(len(gains) - 0.4, -0.6)
+            _write(axes, text, (max(start, gain.after), row), (8, 0), va="center", color=colour)
+        _name_rows(axes, [_short(gain.name, 26 if width > NARROW else 17) for gain in gains])
         axes.set_xlim(-0.02, 1.1)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
-        axes.grid(visible=False, axis="y")
-        axes.spines["left"].set_visible(False)
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
         axes.set_xlabel(_clean(axis))
         return figure
@@ -238,24 +216,28 @@ def histogram_chart(identifier: str, title: str, edges: Sequence[float], counts:
 
 def _draw_curve(axes: Axes, curve: Curve, *, label: bool) -> None:
     mean = curve.values.mean(axis=0)
-    style = (0, (4, 2)) if curve.dashed else "-"
+    line = (0, (4, 2)) if curve.dashed else "-"
     if len(curve.values) > 1:
         low, high = curve.values.min(axis=0), curve.values.max(axis=0)
         axes.fill_between(curve.epochs, low, high, color=curve.colour, alpha=0.18, linewidth=0)
-    axes.plot(curve.epochs, mean, color=curve.colour, linewidth=1.8, linestyle=style)
+    axes.plot(curve.epochs, mean, color=curve.colour, linewidth=1.8, linestyle=line)
     if label:
-        place, middle = (curve.epochs[-1], mean[-1]), 0.5 * (axes.get_ylim()[0] + axes.get_ylim()[1])
-        above = mean[-1] < middle
-        axes.annotate(
-            curve.name,
-            place,
-            xytext=(0, 7 if above else -7),
-            textcoords="offset points",
-            ha="right",
-            va="bottom" if above else "top",
-            color=curve.colour,
-            fontsize=FONT - 1,
-        )
+        above = mean[-1] < 0.5 * sum(axes.get_ylim())
+        style = {"ha": "right", "va": "bottom" if above else "top", "color": curve.colour, "fontsize": FONT - 1}
+        _write(axes, curve.name, (curve.epochs[-1], mean[-1]), (0, 7 if above else -7), **style)
+
+
+def _write(axes: Axes, text: str, place: tuple[float, float], offset: tuple[float, float], **style: Any) -> None:
+    """Write text at a place of the data, ``offset`` points away, even outside the axes."""
+    axes.annotate(text, place, xytext=offset, textcoords="offset points", annotation_clip=False, **style)
+
+
+def _name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Name the rows of a chart, from the top, in place of a vertical axis."""
+    axes.set_yticks(range(len(names)), names, color=INK)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
+    axes.spines["left"].set_visible(False)
 
 
 def _figure(width: int, height: int) -> Figure:
@@ -281,7 +263,7 @@ def _short(name: str, limit: int) -> str:
 
 def _both_widths(identifier: str, title: str, words: str, draw: Callable[[int], Figure]) -> Markup:
     """Return the chart drawn for a wide page and for a phone."""
-    drawings = []
+    drawings: list[str] = []
     for kind, width in (("wide", WIDE), ("narrow", NARROW)):
         with mpl.rc_context(SETTINGS), mpl.rc_context({"svg.hashsalt": identifier}), warnings.catch_warnings():
             # The page's own fonts draw the text: that matplotlib's lacks a character does not matter.

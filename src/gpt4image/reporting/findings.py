@@ -36,7 +36,8 @@ def phrase(arm: str) -> str:
 
 def condition(data: dict[str, Any]) -> str:
     """Return which labels there were, e.g. ``With 90 of 1,007 training images labelled``, or an empty text."""
-    noise, per_class, parts = data.get("label_noise"), data.get("labels_per_class"), []
+    noise, per_class = data.get("label_noise"), data.get("labels_per_class")
+    parts: list[str] = []
     if per_class:
         parts.append(f"{per_class} label{'' if per_class == 1 else 's'} per class")
     if noise:
@@ -143,7 +144,7 @@ HEADINGS = (
 
 def table_rows(comparison: Comparison) -> list[tuple[str, ...]]:
     """Return one row of texts per arm, under HEADINGS; differences are in points, to the reference."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, arm in comparison.arms.items():
         pair = comparison.pair(name)
         rows.append(
@@ -171,7 +172,7 @@ def few_seeds_note(comparison: Comparison) -> str:
 
 def comparison_tables(record: dict[str, Any]) -> str:
     """Return the tables and findings of a comparison record (the content of comparison.json) for a terminal."""
-    parts = []
+    parts: list[str] = []
     for name, comparison in comparisons_in(record).items():
         lines = [*findings(comparison), few_seeds_note(comparison)]
         parts += [text_table(name, [HEADINGS, *table_rows(comparison)], numbers=True), "\n".join(filter(None, lines))]
@@ -183,7 +184,7 @@ def comparison_tables(record: dict[str, Any]) -> str:
 
 def markdown_table(record: dict[str, Any]) -> str:
     """Return the tables of a comparison record (the content of comparison.json) as GitHub Markdown."""
-    blocks = []
+    blocks: list[str] = []
     for name, comparison in comparisons_in(record).items():
         rows = [HEADINGS, ("---", *["---:"] * (len(HEADINGS) - 1)), *table_rows(comparison)]
         lines = [

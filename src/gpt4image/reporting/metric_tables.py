@@ -33,15 +33,15 @@ def metrics_of(comparison: Comparison, *, of_task: bool = True) -> list[str]:
     Records of older versions also have metrics that are not known any more.
     """
     names = dict.fromkeys(name for arm in comparison.arms.values() for name in arm.metrics)
-    known = {*LABELS, *(TITLES | comparison.titles if of_task else ())}
+    known = {*LABELS, *((*TITLES, *comparison.titles) if of_task else ())}
     return [name for name in names if name.partition(":")[0] in known]
 
 
 def metric_tables(comparison: Comparison) -> dict[str, list[tuple[str, ...]]]:
     """Return the rows of one table per metric, under HEADINGS; differences are in points, to the reference."""
-    tables = {}
+    tables: dict[str, list[tuple[str, ...]]] = {}
     for metric in metrics_of(comparison):
-        rows = []
+        rows: list[tuple[str, ...]] = []
         for name, arm in comparison.arms.items():
             if found := arm.metrics.get(metric):
                 gap = found.against_baseline
@@ -67,9 +67,9 @@ def compact_rows(comparison: Comparison) -> list[tuple[str, ...]]:
     metrics = metrics_of(comparison, of_task=False)
     if not metrics:
         return []
-    rows = [("arm", *map(metric_label, metrics))]
+    rows: list[tuple[str, ...]] = [("arm", *map(metric_label, metrics))]
     for name, arm in comparison.arms.items():
-        cells = []
+        cells: list[str] = []
         for metric in metrics:
             found = arm.metrics.get(metric)
             gap = f" ({points(found.against_baseline.difference)})" if found and found.against_baseline else ""
