@@ -96,7 +96,7 @@ def test_broken_files_cost_only_themselves(folder: Path) -> None:
     os.mkfifo(folder / "b" / "05b.png")
     [batch] = decode_ahead(find_images(["photos/b"]), HOW, batch_size=64, threads=1)
     assert batch.pixels[:, 0, 0, 0].tolist() == [1, 2, 5]
-    assert [(Path(item.name).name, item.reason) for item in batch.set_aside] == [
+    assert [(Path(item.name).name, item.reason) for item in batch.skipped] == [
         ("00.png", "the file is empty (0 bytes)"),
         ("03.PNG", "not an image, or damaged at its start"),
         ("04.png", "a link to nothing"),
