@@ -32,7 +32,7 @@ def demo(config: DemoConfig) -> Outcome:
     describe(DescribeConfig(data=DATA, store=store, describer=f"replay:{packaged_descriptions()}"))
     console.print("2/4 encode: MiniLM")
     encode(EncodeConfig(store=store, encoder="minilm", out=table))
-    console.print("3/4 label: doubtful labels of the whole set, text-labels.html")
+    console.print("3/4 label: suspected label errors of the whole dataset, text-labels.html")
     label(LabelConfig(data=DATA, embeddings=table, out=out / "text-labels.parquet"))
     console.print(f"4/4 compare: {config.seeds} seeds per arm, {LABELS_PER_CLASS} labels a category and all labels")
     shared: dict[str, Any] = {
