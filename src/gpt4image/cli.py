@@ -278,7 +278,7 @@ def _show(outcome: Any, as_json: bool) -> None:
     if outcome.text:
         print(f"\n{visible(outcome.text)}")
     if set_aside:
-        print(f"\n{len(set_aside)} set aside:", file=sys.stderr)
+        print(f"\n{len(set_aside)} skipped:", file=sys.stderr)
         for item in set_aside[:20]:
             print(f"  {item['name']!r}: {visible(item['reason'])}", file=sys.stderr)
         if len(set_aside) > 20:

@@ -98,7 +98,7 @@ def test_broken_files_are_named_and_cost_nothing_else(
     assert [Path(row["image"]).name for row in csv_rows(tmp_path / "a.csv")] == ["0.png", "1.png", "2.png"]
     shown = capsys.readouterr()
     assert "predicted: 3" in shown.out and "images per second" in shown.out
-    assert "3 set aside" in shown.err and "0b.png" in shown.err
+    assert "3 skipped" in shown.err and "0b.png" in shown.err
     assert "1b.jpg': the file is empty" in shown.err and "none.png': there is no such file" in shown.err
     assert cli.main([*command, "--json"]) == 1
     record = json.loads(capsys.readouterr().out)
