@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Facts = dict[str, Any]  # of a Classifier, by field
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 TASK = "gpt4image_task"
 """Key of config.json in timm's format; timm passes it by."""
@@ -115,15 +116,8 @@ def _load_run(path: Path, device: str, task: Task | None) -> Classifier:
 
     classes = runs.class_names(path)
     model = load_run_model(path, task, classes)
-    preprocessing = Preprocessing.of_run(model)
-    return Classifier(
-        kind="run",
-        task=model.task,
-        classes=classes,
-        preprocessing=preprocessing,
-        probabilities=_by_torch(model.backbone, device, preprocessing, model.task),
-        source={"run": str(path)},
-    )
+    facts: Facts = {"kind": "run", "task": model.task, "classes": classes, "source": {"run": str(path)}}
+    return _with_torch(model.backbone, device, preprocessing=Preprocessing.of_run(model), **facts)
 
 
 def _load_timm(path: Path, device: str, task: Task | None) -> Classifier:
@@ -155,16 +149,9 @@ def _load_timm(path: Path, device: str, task: Task | None) -> Classifier:
         names = [names.get(number, number) for number in numbers]
     if not isinstance(names, list | tuple):
         raise ModelError(f"{path / CONFIG}: label_names must be a list or a table of names, not {names!r}.")
-    preprocessing = Preprocessing.from_timm(expects)
     task = task or _task(_config_of(path).get(TASK, Classification.name), path)
-    return Classifier(
-        kind="timm",
-        task=task,
-        classes=tuple(map(str, names)),
-        preprocessing=preprocessing,
-        probabilities=_by_torch(module, device, preprocessing, task),
-        source={"architecture": name},
-    )
+    facts: Facts = {"kind": "timm", "task": task, "classes": tuple(map(str, names)), "source": {"architecture": name}}
+    return _with_torch(module, device, preprocessing=Preprocessing.from_timm(expects), **facts)
 
 
 def _timm_config(path: Path) -> tuple[Any, dict[str, Any], dict[str, Any]]:
@@ -212,21 +199,23 @@ def _task(name: Any, where: Path) -> Task:
         raise ModelError(f"{where} is a model of another task than those known here: {error}") from None
 
 
-def _by_torch(module: nn.Module, device: str, preprocessing: Preprocessing, task: Task) -> Predict:
+def _with_torch(
+    module: nn.Module, device: str, *, preprocessing: Preprocessing, task: Task, **facts: Any
+) -> Classifier:
+    """Return a classifier around a module that takes normalised images."""
     import torch
 
     from gpt4image.parallel.devices import choose_device
 
-    where = choose_device(device)
+    where, tail = choose_device(device), task.tail()
     module.to(where)
-    tail = task.tail()
 
     @torch.inference_mode()
     def probabilities(images: NDArray[np.float32]) -> NDArray[np.float32]:
         batch = preprocessing.normalised(torch.from_numpy(images).to(where))
         return tail(module(batch).float()).cpu().numpy()
 
-    return probabilities
+    return Classifier(task=task, preprocessing=preprocessing, probabilities=probabilities, **facts)
 
 
 def _check(classifier: Classifier, path: Path) -> None:
