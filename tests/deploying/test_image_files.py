@@ -41,9 +41,6 @@ def test_folders_are_read_to_their_depth_in_order(folder: Path) -> None:
     assert list(find_images(["photos"]))[:6] == inner
     assert len(list(find_images(["photos"]))) == 12, "no text, nothing hidden"
     assert list(find_images(["photos/b/02.png", "photos/b", "photos/b/02.png"]))[0::7] == ["photos/b/02.png"] * 2
-
-
-def test_files_are_taken_whatever_they_are_called(folder: Path) -> None:
     assert list(find_images(["photos/notes.txt", "photos/.hidden.png"])) == ["photos/notes.txt", "photos/.hidden.png"]
 
 

@@ -106,13 +106,6 @@ def test_broken_files_are_named_and_cost_nothing_else(
     assert cli.main(["predict", str(small_run), str(tmp_path / "0b.png")]) == 1, "nothing but broken files"
 
 
-def test_the_same_image_may_be_named_again(small_run: Path, pictures: Path, tmp_path: Path) -> None:
-    one = str(next((pictures / "food").iterdir()))
-    predict(PredictConfig(model=small_run, images=(one, one, f"{one[:-3]}*"), out=tmp_path / "found.csv"))
-    rows = csv_rows(tmp_path / "found.csv")
-    assert len(rows) == 3 and rows[0] == rows[1] == rows[2]
-
-
 def test_names_do_nothing_to_a_terminal_and_stay_exact_in_json(
     small_run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
