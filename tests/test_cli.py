@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import types
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,12 +84,6 @@ def test_a_mistake_gives_one_message_and_exit_code_2(
     assert list(tmp_path.iterdir()) == [], "nothing is left behind by a mistake"
 
 
-def test_a_mistake_ends_the_process_with_its_message_and_no_traceback(tmp_path: Path) -> None:
-    result = run("train", "--data", "folder:missing", "--out", "run", cwd=tmp_path)
-    assert result.returncode == 2
-    assert result.stderr.startswith("Error: ") and "missing" in result.stderr and "Traceback" not in result.stderr
-
-
 def test_json_output_is_one_object_and_set_aside_items_give_exit_code_1(colour_folder: Path, tmp_path: Path) -> None:
     (colour_folder / "red" / "broken.png").write_bytes(b"no picture")
     options = ["--epochs", "1", "--batch-size", "8", "--image-size", "16", "--test-fraction", "0"]
@@ -99,48 +94,46 @@ def test_json_output_is_one_object_and_set_aside_items_give_exit_code_1(colour_f
     assert answer["path"] == str(tmp_path / "run")
 
 
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Run a command whose stage raises an error, and return the exit code."""
+
+    def run_failing(error: BaseException, *words: str) -> int:
+        def stage(_config: object) -> None:
+            raise error
+
+        name = next(name for name in COMMANDS if " ".join(words).startswith(name))
+        monkeypatch.setitem(sys.modules, "gpt4image.failing", types.SimpleNamespace(stage=stage))  # type: ignore[arg-type]
+        monkeypatch.setitem(COMMANDS, name, replace(COMMANDS[name], stage="failing:stage"))
+        return main(words)
+
+    return run_failing
+
+
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "code", "parts"),
     [
-        ((errno.EROFS, "Read-only file system", "/archive/page.html"), "/archive/page.html: Read-only file system"),
-        ((errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (
+            OSError(errno.EROFS, "Read-only file system", "/archive/page.html"),
+            2,
+            ["Error: /archive/page.html: Read-only file system; choose a place that can be read or written.\n"],
+        ),
+        (OSError(errno.ENOSPC, "No space left on device"), 2, ["Error: No space left on device; choose a place"]),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. If reserved but unallocated"),
+            2,
+            ["Error: the GPU has too little memory (CUDA out of memory. Tried to allocate 2.00 GiB).", "--batch-size"],
+        ),
+        (ZeroDivisionError("a bug"), 70, ["ZeroDivisionError: a bug", "\nThis is a bug of gpt4image"]),
     ],
+    ids=lambda value: type(value).__name__,
 )
-def test_a_place_that_cannot_be_written_is_named_without_a_traceback(
-    error: tuple[int | str, ...], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_an_error_of_a_stage_has_its_exit_code_and_only_a_bug_a_traceback(
+    error: Exception, code: int, parts: list[str], failing: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refuse(_config: object) -> None:
-        raise OSError(*error)
-
-    monkeypatch.setitem(sys.modules, "gpt4image.refusing", types.SimpleNamespace(stage=refuse))  # type: ignore[arg-type]
-    monkeypatch.setitem(COMMANDS, "report", replace(COMMANDS["report"], stage="refusing:stage"))
-    assert main(["report", "x"]) == 2
-    assert capsys.readouterr().err == f"Error: {said}; choose a place that can be read or written.\n"
-
-
-def test_a_gpu_without_room_is_named_with_what_to_do(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def refuse(_config: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. If reserved but unallocated")
-
-    monkeypatch.setitem(sys.modules, "gpt4image.refusing", types.SimpleNamespace(stage=refuse))  # type: ignore[arg-type]
-    monkeypatch.setitem(COMMANDS, "report", replace(COMMANDS["report"], stage="refusing:stage"))
-    assert main(["report", "x"]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("Error: the GPU has too little memory (CUDA out of memory. Tried to allocate 2.00 GiB).")
-    assert "--batch-size" in said and "Traceback" not in said
-
-
-def test_a_bug_has_an_exit_code_of_its_own(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def crash(_config: object) -> None:
-        raise ZeroDivisionError("a bug")
-
-    monkeypatch.setitem(sys.modules, "gpt4image.crashing", types.SimpleNamespace(stage=crash))  # type: ignore[arg-type]
-    monkeypatch.setitem(COMMANDS, "report", replace(COMMANDS["report"], stage="crashing:stage"))
-    assert main(["report", "x"]) == 70
-    said = capsys.readouterr().err
-    assert "ZeroDivisionError: a bug" in said and said.splitlines()[-1].startswith("This is a bug of gpt4image")
+    assert failing(error, "report", "x") == code
+    shown = capsys.readouterr().err
+    assert all(part in shown for part in parts) and ("Traceback" in shown) is (code == 70)
 
 
 def test_what_a_file_is_called_does_nothing_to_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,15 +175,9 @@ KEPT = "what was finished is kept. Give the same command again"
     ],
 )
 def test_what_was_interrupted_goes_on_by_the_command_that_is_named(
-    words: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: list[str], said: str, failing: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(_config: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setitem(sys.modules, "gpt4image.waiting", types.SimpleNamespace(stage=interrupted))  # type: ignore[arg-type]
-    for name in ("train", "descriptions stats"):
-        monkeypatch.setitem(COMMANDS, name, replace(COMMANDS[name], stage="waiting:stage"))
-    assert main(words) == 130
+    assert failing(KeyboardInterrupt(), *words) == 130
     assert capsys.readouterr().err == f"Interrupted; {said}\n"
 
 

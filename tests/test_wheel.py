@@ -85,7 +85,9 @@ def test_it_is_small_and_holds_every_file_of_the_package_its_licences_and_nothin
     assert wheel.stat().st_size < MOST_BYTES
     assert {name for name in names if not name.startswith(about)} == source
     assert {f"{about}/licenses/{name}" for name in ("LICENSE", "THIRD_PARTY_NOTICES.md")} < names
-    assert {"gpt4image/py.typed", "gpt4image/pages/templates/base.html"} < names
+    assert {
+        f"gpt4image/{name}" for name in ("py.typed", "pages/templates/base.html", "deploying/templates/model_card.md")
+    } < names
     assert "gpt4image/packaged/openmoji/descriptions-plain.jsonl" in names
 
 

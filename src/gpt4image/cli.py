@@ -26,9 +26,8 @@ OK, SET_ASIDE, USER_MISTAKE, CRASH, INTERRUPTED = 0, 1, 2, 70, 130  # 70: EX_SOF
 class Command:
     """One sub-command: what it does, its configuration and the function that runs it, imported when needed.
 
-    ``recipes`` says that options may come from a recipe, ``several`` from several at once; ``shared`` that processes
-    started by torchrun or accelerate launch can share its work; ``resumes`` that the same command goes on where it was
-    interrupted.
+    Options may come from a recipe (``recipes``) or ``several``; processes of torchrun can share the work (``shared``);
+    the same command goes on after an interrupt (``resumes``).
     """
 
     about: str
@@ -53,13 +52,13 @@ COMMANDS = {
         "copy a store, also while it is written", "BackupConfig", "describing.descriptions:back_up"
     ),
     "descriptions stats": Command("count what is in a store", "StatsConfig", "describing.description_stats:stats"),
-    "descriptions check": Command("hold a store against an image set", "CheckConfig", "describing.descriptions:check"),
+    "descriptions check": Command("compare a store to a dataset", "CheckConfig", "describing.descriptions:check"),
     "descriptions view": Command("write a page of images and descriptions", "ViewConfig", "describing.gallery:view"),
     "embeddings import": Command(
         "make a table of released embeddings", "ImportEmbeddingsConfig", "encoding.import_embeddings:import_embeddings"
     ),
     "encode": Command("turn descriptions into embeddings", "EncodeConfig", "encoding.encode:encode", resumes=True),
-    "label": Command("read class probabilities off the descriptions", "LabelConfig", "labelling.label:label"),
+    "label": Command("predict class probabilities from the descriptions", "LabelConfig", "labelling.label:label"),
     "train": Command("train a model", "TrainConfig", "training.train:train", recipes=True, shared=True, resumes=True),
     "evaluate": Command("measure a run", "EvaluateConfig", "evaluating.evaluate:evaluate", shared=True),
     "compare": Command(
@@ -80,10 +79,9 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code.
+    """Run one command and return its exit code; of several processes that share it, only the first one prints.
 
-    0 is done, 1 items set aside, 2 a user's mistake, 70 a bug of this package, 130 interrupted. Of several processes
-    that share a command, the first one alone speaks.
+    0 is done, 1 items skipped, 2 a user's mistake, 70 a bug of this package, 130 interrupted.
     """
     with launch.only_first_speaks():
         if "stdout" in _open_closed_streams():
@@ -202,10 +200,10 @@ def _interrupted(words: list[str]) -> str:
 
 
 def _run(name: str, words: list[str]) -> int:
+    from gpt4image.base.errors import ConfigError, first_few
+
     command = COMMANDS[name]
     if launch.count() > 1 and not command.shared:
-        from gpt4image.base.errors import ConfigError
-
         shared = " and ".join(known for known, other in COMMANDS.items() if other.shared)
         raise ConfigError(
             f"{name} was started in {launch.count()} processes, but runs in one (and starts others itself where that "
@@ -217,8 +215,6 @@ def _run(name: str, words: list[str]) -> int:
     while command.recipes and words and words[0].endswith(".toml"):
         recipes.append(words.pop(0))
     if len(recipes) > 1 and not command.several:
-        from gpt4image.base.errors import ConfigError, first_few
-
         raise ConfigError(f"{name} takes one recipe, not {first_few(recipes)}; give the command once for each.")
     parsed = [_parse(name, config_type, words, recipe) for recipe in recipes or [None]]
     module, function = command.stage.split(":")
@@ -282,7 +278,7 @@ def _show(outcome: Any, as_json: bool) -> None:
     if outcome.text:
         print(f"\n{visible(outcome.text)}")
     if set_aside:
-        print(f"\n{len(set_aside)} set aside:", file=sys.stderr)
+        print(f"\n{len(set_aside)} skipped:", file=sys.stderr)
         for item in set_aside[:20]:
             print(f"  {item['name']!r}: {visible(item['reason'])}", file=sys.stderr)
         if len(set_aside) > 20:

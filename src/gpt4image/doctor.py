@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from gpt4image.config import DoctorConfig
 
 EXTRAS = {
     "demo": "the packaged pictures: demo, --data openmoji",
-    "hf": "Hugging Face sets: --data hf:, saved data sets",
+    "hf": "Hugging Face datasets: --data hf:, saved datasets",
     "api": "describer openai:, also with --batch; prices",
     "clip": "text encoders open_clip:",
     "tune": "--tune-text lora",
@@ -31,30 +32,39 @@ ENVIRONMENT = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "HF_TOKEN", "HF_HOME", "HF_H
 
 
 def doctor(config: DoctorConfig) -> Outcome:
-    """Look at this machine, or at what a stage wrote, and change nothing.
-
-    Environment variables are said to be set or not, never the value.
+    """Look at this machine, or at what a stage wrote, and change nothing; values of the environment are not shown.
 
     Raises:
-        ConfigError: a path is given where nothing is that a stage wrote.
+        ConfigError: no stage wrote anything at the path that is given.
     """
     if config.path is not None:
         return _checked(config.path)
-    missing = {name: _missing(name) for name in EXTRAS}
-    record: dict[str, Any] = {
-        "machine": _machine(),
-        "packages": {name: _version(name) for name in _required()},
-        "extras": {name: {"brings": EXTRAS[name], "missing": found} for name, found in missing.items()},
-        "environment": {name: "set" if os.environ.get(name) else "not set" for name in ENVIRONMENT},
+    machine = _machine()
+    packages = {name: _version(name) for name in _required()}
+    missing = {extra: [name for name in _required(extra) if _version(name) is None] for extra in EXTRAS}
+    environment = {name: "set" if os.environ.get(name) else "not set" for name in ENVIRONMENT}
+    sections = {
+        "machine": machine,
+        "packages": {name: version or "MISSING: install gpt4image again" for name, version in packages.items()},
+        "extras": {
+            name: f"{brings} -- missing: pip install 'gpt4image[{name}]'" if missing[name] else f"{brings} -- installed"
+            for name, brings in EXTRAS.items()
+        },
+        "environment": environment,
     }
     return Outcome(
-        record=record,
-        text="\n\n".join(_table(title, rows) for title, rows in _sections(record).items()),
+        record={
+            "machine": machine,
+            "packages": packages,
+            "extras": {name: {"brings": EXTRAS[name], "missing": found} for name, found in missing.items()},
+            "environment": environment,
+        },
+        text="\n\n".join(_table(title, rows) for title, rows in sections.items()),
     )
 
 
 def _checked(path: Path) -> Outcome:
-    """Check the files at a path; damaged ones are named as set aside, so that the exit code says so."""
+    """Check the files at a path; damaged ones count as skipped items, so that the exit code is 1."""
     from gpt4image.integrity import check
 
     files = check(path)
@@ -101,10 +111,6 @@ def _required(extra: str | None = None) -> list[str]:
     return found
 
 
-def _missing(extra: str) -> list[str]:
-    return [name for name in _required(extra) if _version(name) is None]
-
-
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
@@ -112,21 +118,6 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _sections(record: dict[str, Any]) -> dict[str, dict[str, str]]:
-    extras = {
-        name: known["brings"]
-        + (f" -- missing: pip install 'gpt4image[{name}]'" if known["missing"] else " -- installed")
-        for name, known in record["extras"].items()
-    }
-    packages = {name: version or "MISSING: install gpt4image again" for name, version in record["packages"].items()}
-    return {
-        "machine": {name: str(value) for name, value in record["machine"].items()},
-        "packages": packages,
-        "extras": extras,
-        "environment": record["environment"],
-    }
-
-
-def _table(title: str, rows: dict[str, str]) -> str:
+def _table(title: str, rows: Mapping[str, Any]) -> str:
     width = max(map(len, rows)) + 2
     return "\n".join([title, *(f"  {name:{width}}{value}" for name, value in rows.items())])

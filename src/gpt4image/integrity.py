@@ -12,9 +12,8 @@ import re
 import shlex
 import sqlite3
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.store_file import APPLICATION_ID, connect_reader
@@ -30,9 +29,8 @@ MODELS = (".onnx", ".pt2")
 State = Literal["whole", "no checksum recorded", "damaged"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Checked:
-    """One file that was checked; ``reason`` says what is wrong with a damaged one, and what makes it again."""
+class Checked(NamedTuple):
+    """One file that was checked; ``reason`` names what is wrong with a damaged one, and what makes it again."""
 
     path: Path
     state: State
@@ -60,43 +58,34 @@ def check(path: Path) -> list[Checked]:
     return checked
 
 
-_How = tuple[Path, Mapping[str, Any]]  # folder of a record, and the record
-
-
-def _listed(folder: Path) -> Iterator[tuple[Path, _How]]:
-    """Yield the files that the records and model cards of a folder keep checksums of, and by which record."""
+def _listed(folder: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    """Yield the files that the records and model cards of a folder keep checksums of, with the record."""
     for path in sorted(folder.glob("*.json")):
         with contextlib.suppress(DamagedError, OSError):  # named where the record itself is checked
             record = read_json(path)
             if isinstance(record, dict) and SEAL in path.read_text(encoding="utf-8"):
-                yield from ((folder / name, (folder, record)) for name in recorded_files(record))
+                yield from ((folder / name, {**record, "folder": folder}) for name in recorded_files(record))
     for path in (folder / CARD, *folder.glob("*.md")):
         with contextlib.suppress(OSError, UnicodeDecodeError):
             known = card_checksums(path.read_text(encoding="utf-8"))
-            yield from ((folder / name, (folder, {"card": known})) for name in known)
+            yield from ((folder / name, {"digest": digest}) for name, digest in known.items())
 
 
-def _checked(path: Path, how: _How | None) -> Checked | None:
-    """Check one file; None where no stage wrote it."""
+def _checked(path: Path, how: Mapping[str, Any] | None) -> Checked | None:
+    """Check one file, also by the record or model card that lists it; None if no stage wrote it."""
     try:
-        if how is not None:
-            _require_listed(path, *how)
+        if how is not None and FILES in how:
+            require_recorded(how["folder"], path.relative_to(how["folder"]).as_posix(), how, largest=math.inf)
+        elif how is not None and not path.is_file():
+            raise DamagedError(f"{path} is missing.")
+        elif how is not None and file_digest(path) != how["digest"]:
+            raise DamagedError(f"{path} is damaged or was changed: its content does not match its checksum.")
         own = _own_checksum(path)
     except Gpt4ImageError as error:
-        return Checked(path=path, state="damaged", reason=f"{error} {_again(path)}".strip())
+        return Checked(path, "damaged", f"{error} {_again(path)}")
     if own is None and how is None:
         return None
-    return Checked(path=path, state="whole" if own or how else "no checksum recorded")
-
-
-def _require_listed(path: Path, folder: Path, record: Mapping[str, Any]) -> None:
-    """Compare a file to a record or a model card. Raises DamagedError."""
-    if FILES in record:
-        require_recorded(folder, path.relative_to(folder).as_posix(), record, largest=math.inf)
-    elif not path.is_file():
-        raise DamagedError(f"{path} is missing.")
-    elif file_digest(path) != record["card"][path.name]:
-        raise DamagedError(f"{path} is damaged or was changed: its content does not match its checksum.")
+    return Checked(path, "whole" if own or how else "no checksum recorded")
 
 
 def _own_checksum(path: Path) -> bool | None:
@@ -179,15 +168,7 @@ def _again(path: Path) -> str:
     if path.suffix in MODELS or (folder / CARD).is_file():
         return "Delete the model and its card and run `gpt4image export RUN_DIR` again."
     if runs.has_begun(folder) or runs.has_begun(folder.parent) or path.name in RECORDS:
-        return f"Delete the folder of the run and train it again{_command(folder)}."
+        return "Delete the folder of the run and train it again."
     if path.suffix == ".parquet":
         return f"Write it again with `gpt4image label --out {shlex.quote(str(path))}`."
     return f"Bring back a copy, or save what can be read: `sqlite3 {shlex.quote(str(path))} .recover`."
-
-
-def _command(folder: Path) -> str:
-    """Return the command that a run was made by, where its record is whole and says so."""
-    with contextlib.suppress(DamagedError, OSError, KeyError, TypeError):
-        if command := read_json(folder / runs.ENVIRONMENT)["command"]:
-            return f": `{command}`"
-    return ""

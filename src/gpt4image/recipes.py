@@ -20,14 +20,13 @@ Config = TypeVar("Config", bound=StageConfig)
 def read_recipe(path: Path, stage: type[StageConfig]) -> dict[str, Any]:
     """Return the options in a recipe, by field name; ``-`` and ``_`` in keys are the same.
 
-    ``extends`` names one or several recipes beside which this one says only what is different; a table named after a
-    stage, [train] or [compare], holds options of that stage alone. Later recipes win over earlier ones, a recipe over
-    those it extends, and a stage's table over the rest of its file. Paths of data stay relative to the working
-    directory, as on the command line; those in ``extends`` are relative to the recipe.
+    ``extends`` names recipes that this one builds on, relative to itself; [train] and [compare] hold options of one
+    stage. Later recipes win over earlier ones, a recipe over those it extends, and a stage's table over the rest of its
+    file. Paths of data are relative to the working directory.
 
     Raises:
-        ConfigError: a file is missing, is no TOML, extends itself, has keys that the stage does not know (all are
-            named) or one twice, or a value of another type than the option has.
+        ConfigError: a file is missing, is no TOML, extends itself, has unknown keys (all are named) or a key twice, or
+            a value of another type than the option has.
     """
     return _read(path, stage, ())
 

@@ -16,7 +16,7 @@ from gpt4image.artifacts import runs
 from gpt4image.base.errors import ModelError
 from gpt4image.base.files import read_json, write_json
 from gpt4image.config import PredictConfig
-from gpt4image.deploying import graphs
+from gpt4image.deploying import graphs, usage
 from gpt4image.deploying.exported_model import ExportedModel
 from gpt4image.deploying.loading import load_classifier
 from gpt4image.deploying.predict import predict
@@ -80,3 +80,10 @@ def test_a_task_that_is_not_known_is_named(exported: ExportedModel, tmp_path: Pa
     (path / "config.json").write_text(json.dumps({**config, "gpt4image_task": "dreams"}), encoding="utf-8")
     with pytest.raises(ModelError, match="another task than those known here: --task 'dreams'"):
         load_classifier(path)
+
+
+@pytest.mark.parametrize("form", ["timm", "onnx", "torch-export"])
+def test_the_code_of_the_card_prints_the_classes_present(exported: ExportedModel, form: str) -> None:
+    code = usage.example(exported, form, name="model", repository=None)
+    compile(code, "card", "exec")
+    assert "softmax" not in code and "probability >= 0.5" in code and (".sigmoid()" in code) is (form == "timm")

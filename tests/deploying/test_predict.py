@@ -98,19 +98,12 @@ def test_broken_files_are_named_and_cost_nothing_else(
     assert [Path(row["image"]).name for row in csv_rows(tmp_path / "a.csv")] == ["0.png", "1.png", "2.png"]
     shown = capsys.readouterr()
     assert "predicted: 3" in shown.out and "images per second" in shown.out
-    assert "3 set aside" in shown.err and "0b.png" in shown.err
+    assert "3 skipped" in shown.err and "0b.png" in shown.err
     assert "1b.jpg': the file is empty" in shown.err and "none.png': there is no such file" in shown.err
     assert cli.main([*command, "--json"]) == 1
     record = json.loads(capsys.readouterr().out)
     assert record["predicted"] == 3 and len(record["set_aside"]) == 3
     assert cli.main(["predict", str(small_run), str(tmp_path / "0b.png")]) == 1, "nothing but broken files"
-
-
-def test_the_same_image_may_be_named_again(small_run: Path, pictures: Path, tmp_path: Path) -> None:
-    one = str(next((pictures / "food").iterdir()))
-    predict(PredictConfig(model=small_run, images=(one, one, f"{one[:-3]}*"), out=tmp_path / "found.csv"))
-    rows = csv_rows(tmp_path / "found.csv")
-    assert len(rows) == 3 and rows[0] == rows[1] == rows[2]
 
 
 def test_names_do_nothing_to_a_terminal_and_stay_exact_in_json(

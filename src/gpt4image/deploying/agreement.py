@@ -5,7 +5,8 @@ The run decodes and predicts as its evaluation does, in float32; the export as a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,14 +25,8 @@ TOLERANCE = 1e-4
 """Largest difference of a probability that is still rounding: measured are some 1e-7."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Agreement:
-    """How far two models agree on n images.
-
-    Attributes:
-        images: n.
-        largest_difference: of any prediction.
-    """
+class Agreement(NamedTuple):
+    """The number of images that two models predicted, and the largest difference of any prediction."""
 
     images: int
     largest_difference: float
@@ -47,7 +42,7 @@ def images_to_compare(image_set: ImageSet) -> ImageSet:
 def run_probabilities(
     model: RunModel, images: ImageSet
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], tuple[SetAside, ...]]:
-    """Return what the model of a run says of images, in float32 on the CPU.
+    """Return what the model of a run predicts for images, in float32 on the CPU.
 
     Returns:
         (n, K) class probabilities; the (n,) positions of the images that can be decoded; the other images.
@@ -56,9 +51,9 @@ def run_probabilities(
         DataError: no image can be decoded.
     """
     options = model.config.model_copy(update={"device": "cpu", "precision": "fp32", "memory_format": "contiguous"})
-    pixels, set_aside, usable = load_pixels(images, stored_size(options), memory_limit_gb=float("inf"), workers=1)
+    pixels, skipped, usable = load_pixels(images, stored_size(options), memory_limit_gb=float("inf"), workers=1)
     indices = np.flatnonzero(usable)
-    return replace(model, config=options).read(pixels, indices).predictions, indices, set_aside
+    return replace(model, config=options).read(pixels, indices).predictions, indices, skipped
 
 
 def exported_probabilities(classifier: Classifier, images: ImageSet, indices: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -69,14 +64,15 @@ def exported_probabilities(classifier: Classifier, images: ImageSet, indices: ND
 
 
 def agreement(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> Agreement:
-    """Compare (n, K) class probabilities of a run to those of its export."""
-    return Agreement(images=len(ours), largest_difference=float(np.abs(ours - theirs).max()))
+    """Compare (n, K) class probabilities of a run to those of its export.
 
-
-def require_agreement(found: Agreement) -> None:
-    """Raise ExportError where a difference is more than rounding; NaN is."""
-    if not found.largest_difference <= TOLERANCE:
+    Raises:
+        ExportError: a difference is more than rounding, or NaN.
+    """
+    largest = float(np.abs(ours - theirs).max())
+    if not largest <= TOLERANCE:
         raise ExportError(
-            f"The exported model is not the model of the run: on {found.images} images their predictions differ by up "
-            f"to {found.largest_difference:.2g} (allowed is {TOLERANCE:g}). Nothing was written; use another --format."
+            f"The exported model is not the model of the run: on {len(ours)} images their predictions differ by up "
+            f"to {largest:.2g} (allowed is {TOLERANCE:g}). Nothing was written; use another --format."
         )
+    return Agreement(len(ours), largest)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gpt4image.artifacts import runs
 from gpt4image.base.checksums import card_section
 from gpt4image.base.errors import ConfigError, DataError, ExportError, MissingExtraError
 from gpt4image.base.files import staging_folder, write_text
 from gpt4image.base.outcome import Outcome
-from gpt4image.config import ExportConfig
+from gpt4image.config import ExportConfig, TrainConfig
 from gpt4image.deploying import hub
 
 if TYPE_CHECKING:
@@ -26,15 +26,11 @@ CARD = "README.md"
 def export(config: ExportConfig, task: Task | None = None) -> Outcome:
     """Write the model of a finished run, and check that it predicts what the run's model predicts.
 
-    The projection head to the text space stays behind. Files are written beside their place and moved there once the
-    check has passed.
-
-    Args:
-        config: options.
-        task: of the run, where it is not one of the registry.
+    Files are written beside their place and moved there once the check has passed. ``task`` is that of the run, if the
+    registry lacks it.
 
     Raises:
-        ConfigError: ``out`` is taken or has not the suffix of its format.
+        ConfigError: ``out`` exists or has not the suffix of its format.
         RunError, ModelError: no finished run, or its weights do not fit.
         ExportError: the images for the check are not here, the model cannot be put into the format, it predicts
             something else there, or the hub does not take it.
@@ -44,23 +40,19 @@ def export(config: ExportConfig, task: Task | None = None) -> Outcome:
     runs.read_run(config.run_dir)
     if config.push_to_hub:
         hub.require_login()
-    if config.format == "onnx":
-        from gpt4image.deploying.graphs import require_onnx
-
-        require_onnx()
-    exported = _exported_model(config.run_dir, task)
-    images = _images(config, exported)
-
-    from gpt4image.deploying import agreement
+    from gpt4image.deploying import agreement, graphs
     from gpt4image.deploying.model_card import model_card
     from gpt4image.deploying.timm_folder import needs_small_stem
 
-    ours, usable, set_aside = agreement.run_probabilities(exported.model, images)
+    if config.format == "onnx":
+        graphs.require_onnx()
+    exported = _exported_model(config.run_dir, task)
+    images = agreement.images_to_compare(_images(config, exported.model.config))
+    ours, usable, skipped = agreement.run_probabilities(exported.model, images)
     with staging_folder(config.out.parent) as staging:
         path = staging / config.out.name
         classifier = _write(config.format, path, exported, task)
         found = agreement.agreement(ours, agreement.exported_probabilities(classifier, images, usable))
-        agreement.require_agreement(found)
         card = model_card(
             exported,
             config.format,
@@ -84,7 +76,7 @@ def export(config: ExportConfig, task: Task | None = None) -> Outcome:
             **({"needs": "`import small_stem` (the file is in the folder) before timm loads it"} if small_stem else {}),
             **({"hub": _pushed(config, config.push_to_hub)} if config.push_to_hub else {}),
         },
-        set_aside=set_aside,
+        set_aside=skipped,
     )
 
 
@@ -94,7 +86,7 @@ def _check_place(config: ExportConfig) -> None:
         raise ConfigError(f"--out {config.out}: a file of --format {config.format} ends with {suffix}.")
     for path in (config.out, _card(config, config.out)):
         if path.exists() or path.is_symlink():
-            raise ConfigError(f"{path} exists already; give another --out, or take it away.")
+            raise ConfigError(f"{path} exists already; give another --out, or remove it.")
 
 
 def _card(config: ExportConfig, path: Path) -> Path:
@@ -120,26 +112,22 @@ def _exported_model(run_dir: Path, task: Task | None) -> ExportedModel:
     return ExportedModel(run_dir=run_dir, model=load_run_model(run_dir, task, classes), classes=classes)
 
 
-def _images(config: ExportConfig, exported: ExportedModel) -> ImageSet:
-    """Return the images that the check is made on."""
+def _images(config: ExportConfig, run: TrainConfig) -> ImageSet:
     from gpt4image.data import load_with_splits
-    from gpt4image.deploying.agreement import images_to_compare
 
-    options: Any = exported.model.config
-    spec = config.data or options.data
+    spec = config.data or run.data
     try:
-        image_set = load_with_splits(spec, val_fraction=options.val_fraction, test_fraction=options.test_fraction)
+        return load_with_splits(spec, val_fraction=run.val_fraction, test_fraction=run.test_fraction)
     except (DataError, ConfigError, MissingExtraError) as error:
         raise ExportError(
             f"The check of the export needs images, and those of {spec} cannot be read: {error} Give --data SPEC: "
             "any images of the same kind will do, with or without labels."
         ) from None
-    return images_to_compare(image_set)
 
 
 def _pushed(config: ExportConfig, repository: str) -> str:
     if config.format == "timm":
-        files = {path.name: path for path in sorted(config.out.iterdir())}
+        files = {path.name: path for path in config.out.iterdir()}
     else:
         files = {config.out.name: config.out, CARD: _card(config, config.out)}
     return hub.push(repository, files, message=f"gpt4image export --format {config.format}", out=config.out)

@@ -38,9 +38,25 @@ class ExportedModel:
         """The run's file of weights."""
         return self.run_dir / runs.MODEL
 
+    @property
+    def arm(self) -> str | None:
+        """The comparison arm that the run belongs to."""
+        return runs.read_run(self.run_dir)["config"].get("arm")
+
     def in_timm(self) -> tuple[str, dict[str, Any]]:
         """Return the architecture and the arguments by which timm makes the model."""
         return timm_form(self.model.config)
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """Where the model comes from, without a path of this machine."""
+        return {
+            "gpt4image": __version__,
+            "model": self.model.config.model,
+            "arm": self.arm,
+            "seed": self.model.config.seed,
+            "weights_sha256": hashlib.sha256(self.weights.read_bytes()).hexdigest(),
+        }
 
     @property
     def metadata(self) -> Metadata:
@@ -49,11 +65,5 @@ class ExportedModel:
             classes=self.classes,
             preprocessing=self.preprocessing,
             task=self.model.task.name,
-            source={
-                "gpt4image": __version__,
-                "model": self.model.config.model,
-                "arm": runs.read_run(self.run_dir)["config"].get("arm"),
-                "seed": self.model.config.seed,
-                "weights_sha256": hashlib.sha256(self.weights.read_bytes()).hexdigest(),
-            },
+            source=self.source,
         )

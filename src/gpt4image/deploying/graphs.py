@@ -42,10 +42,7 @@ class PixelsToProbabilities(nn.Module):
 
 
 def write_torch_export(path: Path, exported: ExportedModel) -> Classifier:
-    """Write a .pt2 file for torch.export.load, with the JSON as an extra file.
-
-    Returns:
-        The program that was written, as a classifier. It is the one in memory: nothing here loads a .pt2 file.
+    """Write a .pt2 file for torch.export.load; return its program, as a classifier. Nothing here loads a .pt2 file.
 
     Raises:
         ExportError: torch cannot trace the model.
@@ -64,7 +61,7 @@ def write_torch_export(path: Path, exported: ExportedModel) -> Classifier:
         classes=exported.classes,
         preprocessing=exported.preprocessing,
         probabilities=probabilities,
-        source=exported.metadata.source,
+        source=exported.source,
     )
 
 
@@ -73,9 +70,7 @@ def write_onnx(path: Path, exported: ExportedModel) -> None:
 
     Raises:
         ExportError: torch cannot trace the model or put it into ONNX, or it is too large for one file.
-        MissingExtraError: the extra ``onnx`` is not installed.
     """
-    require_onnx()
     import onnx
 
     if exported.weights.stat().st_size > LARGEST_ONNX:
@@ -85,15 +80,12 @@ def write_onnx(path: Path, exported: ExportedModel) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of torch about its own parts
             warnings.simplefilter("ignore", DeprecationWarning)
-            converted = torch.onnx.export(
-                program, input_names=[INPUT], output_names=[OUTPUT], dynamo=True, verbose=False
-            )
+            names: Any = {"input_names": [INPUT], "output_names": [OUTPUT]}
+            converted: Any = torch.onnx.export(program, **names, dynamo=True, verbose=False)
     except torch.onnx.errors.OnnxExporterError as error:
         raise ExportError(
             f"torch cannot put this model into ONNX: {first_line(error)} Use another --format."
         ) from error
-    if converted is None:
-        raise ExportError("torch put nothing into ONNX; use another --format.")
     file = converted.model_proto
     for node in file.graph.node:
         del node.metadata_props[:]  # where in the source each operator comes from, with paths of this machine

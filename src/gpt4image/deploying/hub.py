@@ -23,16 +23,13 @@ def require_login() -> None:
 
 
 def push(repository: str, files: Mapping[str, Path], *, message: str, out: Path) -> str:
-    """Put files into a model repository as one commit, and return its address.
+    """Put files into a model repository as one commit, and return its address. Raises ExportError.
 
     Args:
         repository: USER/NAME; one that does not exist is made, and is private.
         files: where each file is, by its path in the repository.
         message: of the commit.
-        out: where the export is, for what to do if it fails.
-
-    Raises:
-        ExportError: the hub refuses or does not answer.
+        out: where the export is, for the error.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 

@@ -8,8 +8,8 @@ import os
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,19 +21,12 @@ from gpt4image.data.file_source import read_bounded
 from gpt4image.deploying.preprocessing import Preprocessing
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Decoded:
-    """Some images, in the order in which they were found.
+class Decoded(NamedTuple):
+    """Images in the order in which they were found: n paths, (n, 3, S, S) pixels, and those that were skipped."""
 
-    Attributes:
-        paths: of the n images that could be decoded.
-        pixels: (n, 3, S, S) uint8.
-        set_aside: those that could not.
-    """
-
-    paths: tuple[str, ...]
+    paths: list[str]
     pixels: NDArray[np.uint8]
-    set_aside: tuple[SetAside, ...]
+    skipped: list[SetAside]
 
 
 def find_images(names: Iterable[str]) -> Iterator[str | SetAside]:
@@ -41,7 +34,7 @@ def find_images(names: Iterable[str]) -> Iterator[str | SetAside]:
 
     A file is taken whatever its extension. Of a folder, the files below it that have the extension of an image are, in
     order of their names; hidden ones are left out, and links to folders are not followed. Other names are patterns,
-    with ``*``, ``?``, ``[...]`` and ``**``. What leads to no image is set aside.
+    with ``*``, ``?``, ``[...]`` and ``**``. What leads to no image is yielded as skipped.
     """
     for name in names:
         matches = [name] if os.path.lexists(name) else sorted(glob.glob(name, recursive=True))  # noqa: PTH207
@@ -73,12 +66,10 @@ def _below(folder: str) -> Iterator[str | SetAside]:
 def decode_ahead(
     found: Iterable[str | SetAside], preprocessing: Preprocessing, *, batch_size: int, threads: int
 ) -> Generator[Decoded]:
-    """Yield images in batches, in order, while threads decode the next ones.
-
-    Only the batches that are being decoded or wait are held: two for each thread.
+    """Yield images in batches, in order, while threads decode the next ones: two batches per thread are held.
 
     Args:
-        found: paths, and what is set aside already.
+        found: paths, and what was skipped already.
         preprocessing: what makes pixels of a file.
         batch_size: files per batch.
         threads: how many decode side by side.
@@ -101,17 +92,17 @@ def decode_ahead(
 def _decode(found: Sequence[str | SetAside], preprocessing: Preprocessing) -> Decoded:
     pixels = np.empty((len(found), 3, preprocessing.size, preprocessing.size), np.uint8)
     paths: list[str] = []
-    set_aside: list[SetAside] = []
+    skipped: list[SetAside] = []
     for item in found:
         if isinstance(item, SetAside):
-            set_aside.append(item)
+            skipped.append(item)
             continue
         try:
             if not os.path.isfile(item):  # noqa: PTH113  (a pipe would never end)
                 raise DecodeError("a link to nothing" if os.path.islink(item) else "no file")  # noqa: PTH114
             pixels[len(paths)] = preprocessing.pixels(read_bounded(item))
         except (DecodeError, OSError) as error:
-            set_aside.append(SetAside(name=item, reason=getattr(error, "strerror", None) or str(error)))
+            skipped.append(SetAside(name=item, reason=getattr(error, "strerror", None) or str(error)))
         else:
             paths.append(item)
-    return Decoded(paths=tuple(paths), pixels=pixels[: len(paths)], set_aside=tuple(set_aside))
+    return Decoded(paths, pixels[: len(paths)], skipped)

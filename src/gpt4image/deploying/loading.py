@@ -34,10 +34,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Facts = dict[str, Any]  # of a Classifier, by field
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 TASK = "gpt4image_task"
 """Key of config.json in timm's format; timm passes it by."""
-# Of a pretrained_cfg: what says nothing of where weights lie.
+# The entries of a pretrained_cfg that do not say where weights lie.
 _FACTS = (
     *("input_size", "test_input_size", "min_input_size", "fixed_input_size", "interpolation", "crop_pct", "crop_mode"),
     *("test_crop_pct", "mean", "std", "num_classes", "label_offset", "label_names", "pool_size", "test_pool_size"),
@@ -73,9 +74,9 @@ def load_classifier(
 
     Args:
         path: a run folder, a folder in timm's format or a .onnx file.
-        device: where runs and timm folders compute; .onnx files compute on the CPU ("auto" or "cpu").
+        device: of runs and timm folders; .onnx files compute on the CPU ("auto" or "cpu").
         threads: CPU threads of onnxruntime, all cores without it; those of torch are set by ``devices.cpu_threads``.
-        task: of the model, where it is not one of the registry.
+        task: of the model, if the registry lacks it.
 
     Raises:
         ModelError, RunError: the model is missing, damaged, or of a kind that is not known or not trusted.
@@ -84,10 +85,9 @@ def load_classifier(
     """
     if path.is_dir():
         classifier = (_load_timm if is_timm_folder(path) else _load_run)(path, device, task)
-    elif not path.exists():
-        raise ModelError(f"{path} does not exist; give a run folder, or what `gpt4image export` wrote.")
     elif not path.is_file():
-        raise ModelError(f"{path} is no regular file; give a run folder, or what `gpt4image export` wrote.")
+        problem = "is no regular file" if path.exists() else "does not exist"
+        raise ModelError(f"{path} {problem}; give a run folder, or what `gpt4image export` wrote.")
     elif path.suffix == ".onnx":
         if device not in ("auto", "cpu"):
             raise ConfigError(f"--device {device} is for run folders and timm folders; .onnx files use the CPU.")
@@ -116,22 +116,12 @@ def _load_run(path: Path, device: str, task: Task | None) -> Classifier:
 
     classes = runs.class_names(path)
     model = load_run_model(path, task, classes)
-    preprocessing = Preprocessing.of_run(model)
-    return Classifier(
-        kind="run",
-        task=model.task,
-        classes=classes,
-        preprocessing=preprocessing,
-        probabilities=_by_torch(model.backbone, device, preprocessing, model.task),
-        source={"run": str(path)},
-    )
+    facts: Facts = {"kind": "run", "task": model.task, "classes": classes, "source": {"run": str(path)}}
+    return _with_torch(model.backbone, device, preprocessing=Preprocessing.of_run(model), **facts)
 
 
 def _load_timm(path: Path, device: str, task: Task | None) -> Classifier:
-    """Load a folder as ``timm.create_model("local-dir:...", pretrained=True)`` does, but its safetensors alone.
-
-    Its config.json names an architecture, plain arguments and plain facts; what it says of other places is not read.
-    """
+    """Load a folder as ``timm.create_model("local-dir:...", pretrained=True)`` does, but only its safetensors."""
     import timm
 
     from gpt4image.artifacts.weights import load_tensors
@@ -159,26 +149,18 @@ def _load_timm(path: Path, device: str, task: Task | None) -> Classifier:
         names = [names.get(number, number) for number in numbers]
     if not isinstance(names, list | tuple):
         raise ModelError(f"{path / CONFIG}: label_names must be a list or a table of names, not {names!r}.")
-    preprocessing = Preprocessing.from_timm(expects)
     task = task or _task(_config_of(path).get(TASK, Classification.name), path)
-    return Classifier(
-        kind="timm",
-        task=task,
-        classes=tuple(map(str, names)),
-        preprocessing=preprocessing,
-        probabilities=_by_torch(module, device, preprocessing, task),
-        source={"architecture": name},
-    )
+    facts: Facts = {"kind": "timm", "task": task, "classes": tuple(map(str, names)), "source": {"architecture": name}}
+    return _with_torch(module, device, preprocessing=Preprocessing.from_timm(expects), **facts)
 
 
 def _timm_config(path: Path) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    """Return what config.json of a timm folder says: architecture, arguments, and the facts that a model is made by."""
+    """Return architecture, arguments and facts from config.json of a timm folder."""
     from timm.models._hub import load_model_config_from_path
 
     try:
         facts, name, arguments = load_model_config_from_path(path)
-        known = {key: facts[key] for key in _FACTS if key in facts}
-        return name, dict(arguments or {}), known
+        return name, dict(arguments or {}), {key: facts[key] for key in _FACTS if key in facts}
     except Exception as error:  # noqa: BLE001  (whatever damaged values make timm raise)
         raise ModelError(
             f"{path / CONFIG}: architecture must be the name of a model of timm, model_args a table, and so must "
@@ -211,29 +193,29 @@ def _load_onnx(path: Path, threads: int | None, task: Task | None) -> Classifier
 
 
 def _task(name: Any, where: Path) -> Task:
-    """Return the task that a model names. Raises ModelError: it is none that is known."""
     try:
         return find_task(str(name), TrainOptions(data=""))
     except ConfigError as error:
         raise ModelError(f"{where} is a model of another task than those known here: {error}") from None
 
 
-def _by_torch(module: nn.Module, device: str, preprocessing: Preprocessing, task: Task) -> Predict:
-    """Return a function that normalises images, runs a module, and makes predictions of its outputs."""
+def _with_torch(
+    module: nn.Module, device: str, *, preprocessing: Preprocessing, task: Task, **facts: Any
+) -> Classifier:
+    """Return a classifier around a module that takes normalised images."""
     import torch
 
     from gpt4image.parallel.devices import choose_device
 
-    where = choose_device(device)
+    where, tail = choose_device(device), task.tail()
     module.to(where)
-    tail = task.tail()
 
     @torch.inference_mode()
     def probabilities(images: NDArray[np.float32]) -> NDArray[np.float32]:
         batch = preprocessing.normalised(torch.from_numpy(images).to(where))
         return tail(module(batch).float()).cpu().numpy()
 
-    return probabilities
+    return Classifier(task=task, preprocessing=preprocessing, probabilities=probabilities, **facts)
 
 
 def _check(classifier: Classifier, path: Path) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from gpt4image.base.errors import ModelError
 from gpt4image.base.files import parse_json
-from gpt4image.deploying.preprocessing import Preprocessing
+from gpt4image.deploying.preprocessing import Preprocessing, wrong_value
 from gpt4image.tasks.classification import Classification
 
 FORMAT = 1
@@ -19,35 +20,27 @@ EXTRA_FILE = "gpt4image.json"
 """Name of the JSON among the extra files of a torch-export archive."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(strict=True))
 class Metadata:
     """What is needed to use a model, and what is known of its making.
 
     Attributes:
+        format: of this record; another one is refused.
         classes: K class names, in the order of the output.
         preprocessing: how pictures become inputs.
         task: what the model was trained for; it says what the output means.
         source: facts about the run, JSON-serialisable.
     """
 
-    classes: tuple[str, ...]
+    format: int = FORMAT
+    classes: tuple[str, ...] = Field(min_length=1)
     preprocessing: Preprocessing
     task: str = Classification.name
-    source: Mapping[str, Any] = field(default_factory=dict)
+    source: Mapping[str, Any] = Field(default_factory=dict)
 
     def to_json(self) -> str:
-        """Return ``{"format": 1, "task": "...", "classes": [...], "preprocessing": {...}, "source": {...}}``."""
-        return json.dumps(
-            {
-                "format": FORMAT,
-                "task": self.task,
-                "classes": list(self.classes),
-                "preprocessing": self.preprocessing.to_dict(),
-                "source": dict(self.source),
-            },
-            ensure_ascii=False,
-            allow_nan=False,
-        )
+        """Return the record as JSON."""
+        return _JSON.dump_json(self).decode()
 
     @classmethod
     def from_json(cls, text: str | None, where: object) -> Metadata:
@@ -62,21 +55,16 @@ class Metadata:
                 "write it. Give a model that it wrote, a run folder, or a folder in timm's format."
             )
         try:
-            found = parse_json(text)
-            if found["format"] != FORMAT:
+            written = parse_json(text)["format"]
+            if written != FORMAT:
                 raise ModelError(
-                    f"{where} is of format {found['format']!r}; this version of gpt4image reads format {FORMAT}. "
+                    f"{where} is of format {written!r}; this version of gpt4image reads format {FORMAT}. "
                     "Update gpt4image, or export the run again."
                 )
-            classes, source, task = found["classes"], found["source"], found.get("task", Classification.name)
-            right = isinstance(classes, list) and classes and all(isinstance(name, str) for name in classes)
-            if not right or not isinstance(source, dict) or not isinstance(task, str):
-                raise TypeError("classes, source or task")
-            return cls(
-                classes=tuple(classes),
-                preprocessing=Preprocessing.from_dict(found["preprocessing"]),
-                task=task,
-                source=source,
-            )
-        except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
-            raise ModelError(f"{where}: its metadata is malformed ({error}); export the run again.") from None
+            return _JSON.validate_json(text)
+        except (ValueError, TypeError, KeyError) as error:
+            reason = wrong_value(error) if isinstance(error, ValidationError) else error
+            raise ModelError(f"{where}: its metadata is malformed ({reason}); export the run again.") from None
+
+
+_JSON = TypeAdapter(Metadata)

@@ -9,9 +9,8 @@ import contextlib
 import json
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, TemplateError
 from scipy.stats import binomtest
@@ -26,13 +25,18 @@ from gpt4image.artifacts.run_records import (
     load_comparisons,
     load_run,
 )
+from gpt4image.artifacts.store import DescriptionStore
+from gpt4image.artifacts.table import read_manifest
+from gpt4image.artifacts.text_labels import TextLabels
 from gpt4image.base.errors import RunError, StoreError, TableError, first_line
 from gpt4image.base.visible import visible
 from gpt4image.config import TrainConfig
+from gpt4image.config.arms import ARMS
 from gpt4image.deploying import usage
 from gpt4image.deploying.agreement import Agreement
 from gpt4image.deploying.exported_model import ExportedModel
 from gpt4image.deploying.timm_folder import needs_small_stem
+from gpt4image.describing.description_stats import describer_names
 from gpt4image.pages import numbers
 from gpt4image.reporting import findings
 from gpt4image.reporting.metric_tables import metric_label
@@ -40,7 +44,7 @@ from gpt4image.reporting.metric_tables import metric_label
 MOST_CLASSES = 100
 """More classes than this are not listed."""
 _LIBRARIES = {"timm": "timm", "onnx": "onnx", "torch-export": "pytorch"}
-_NOT_OPTIONS = frozenset({"out", "resume", "checkpoint_seconds", "workers", "memory_limit_gb", "threads", "track"})
+_NOT_OPTIONS = {"out", "resume", "checkpoint_seconds", "workers", "memory_limit_gb", "threads", "track", "as_json"}
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~&:@$])")
 
 
@@ -48,8 +52,7 @@ class Verbatim(str):
     """Text of ours that is Markdown, YAML or code already."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Found:
+class Found(NamedTuple):
     """A comparison that a run is part of, and the arm that it belongs to."""
 
     name: str
@@ -75,72 +78,50 @@ def model_card(
         name: of the exported file or folder.
         agreement: how it compares to the model of the run.
         data_licence: licence of the images.
-        repository: USER/NAME on the hub, where it is put there.
+        repository: USER/NAME on the hub.
 
     Raises:
         RunError: a record of the run cannot be read.
     """
+    config, exclusive = exported.model.config, exported.model.task.exclusive
     try:
-        return _rendered(exported, form, name, agreement, data_licence, repository)
+        run = load_run(exported.run_dir)
+        evaluation, data = run.evaluation, run.run["data"]
+        context = {
+            "front_matter": Verbatim(front_matter(form, data_licence)),
+            "title": repository or name,
+            "repository": repository,
+            "model": config.model,
+            "classes": exported.classes,
+            "most_classes": MOST_CLASSES,
+            "rows": _class_rows(run),
+            "preprocessing": exported.preprocessing,
+            "parameters": f"{run.run['parameters']:,}",
+            "code": Verbatim(usage.example(exported, form, name=name, repository=repository)),
+            "form": form,
+            "small_stem": form == "timm" and needs_small_stem(exported),
+            "evaluation": evaluation,
+            "scores": _score_rows(evaluation),
+            "interval": wilson(evaluation.score, evaluation.labelled) if evaluation and exclusive else None,
+            "exclusive": exclusive,
+            "comparisons": comparisons_of(exported.run_dir),
+            "data": {**data, "spec": public(data["spec"])},
+            "labels": findings.condition({**run.config, **data}) or "none",
+            "text": text_facts(exported),
+            "about": ARMS[exported.arm].about if exported.arm in ARMS else "",
+            "environment": dict.fromkeys(("gpt4image", "commit", "torch", "timm", "cpu")) | run.environment,
+            "seed": config.seed,
+            "options": Verbatim(json.dumps(public_options(config), indent=1)),
+            "agreement": agreement,
+            "difference": f"{agreement.largest_difference:.1e}",
+            "data_licence": data_licence,
+        }
+        return _environment().get_template("model_card.md").render(context)
     except (TemplateError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise RunError(
-            f"{exported.run_dir}: no model card, since a record of the run is damaged ({first_line(error)}). "
-            "Bring back a copy of the folder, or train again."
+            f"{exported.run_dir}: a record of the run is damaged, so that there is no model card "
+            f"({first_line(error)}). Bring back a copy of the folder, or train again."
         ) from None
-
-
-def _rendered(
-    exported: ExportedModel,
-    form: str,
-    name: str,
-    agreement: Agreement,
-    data_licence: str | None,
-    repository: str | None,
-) -> str:
-    run = load_run(exported.run_dir)
-    code = usage.example(exported, form, name=name, repository=repository)
-    exclusive = exported.model.task.exclusive
-    evaluation, arm = run.evaluation, str(run.config.get("arm", "train"))
-    return (
-        _environment()
-        .get_template("model_card.md")
-        .render(
-            front_matter=Verbatim(front_matter(form, data_licence)),
-            title=repository or name,
-            repository=repository,
-            model=exported.model.config.model,
-            classes=exported.classes,
-            most_classes=MOST_CLASSES,
-            rows=_class_rows(run),
-            preprocessing=exported.preprocessing,
-            parameters=f"{run.run['parameters']:,}",
-            code=Verbatim(code),
-            form=form,
-            small_stem=form == "timm" and needs_small_stem(exported),
-            evaluation=evaluation,
-            scores=_score_rows(evaluation),
-            interval=wilson(evaluation.score, evaluation.labelled) if evaluation and exclusive else None,
-            exclusive=exclusive,
-            comparisons=comparisons_of(exported.run_dir),
-            data={**run.run["data"], "spec": public(run.run["data"]["spec"])},
-            labels=findings.condition({**run.config, **run.run["data"]}) or "none",
-            text=text_facts(exported),
-            about=_about_arm(arm),
-            environment={
-                "gpt4image": None,
-                "commit": None,
-                "torch": None,
-                "timm": None,
-                "cpu": None,
-                **run.environment,
-            },
-            seed=exported.model.config.seed,
-            options=Verbatim(json.dumps(public_options(exported.model.config), indent=1)),
-            agreement=agreement,
-            difference=f"{agreement.largest_difference:.1e}",
-            data_licence=data_licence,
-        )
-    )
 
 
 def front_matter(form: str, data_licence: str | None) -> str:
@@ -148,13 +129,8 @@ def front_matter(form: str, data_licence: str | None) -> str:
     from huggingface_hub import ModelCardData
 
     tags = ["image-classification", "gpt4image", *({"onnx": ["onnx"], "timm": ["timm"]}.get(form, []))]
-    data = ModelCardData(
-        library_name=_LIBRARIES[form],
-        tags=tags,
-        pipeline_tag="image-classification",
-        license="unknown" if data_licence is None else "other",
-        license_name=None if data_licence is None else "see-card",
-    )
+    licence = {"license": "unknown"} if data_licence is None else {"license": "other", "license_name": "see-card"}
+    data = ModelCardData(library_name=_LIBRARIES[form], tags=tags, pipeline_tag="image-classification", **licence)
     return data.to_yaml().strip()
 
 
@@ -191,12 +167,10 @@ def comparisons_of(run_dir: Path) -> list[Found]:
         return []
     return [
         Found(
-            name=name,
-            arm=arm,
-            comparison=comparison,
-            findings=[
-                findings.finding(comparison, pair, conditioned=False) for pair in comparison.pairs if pair.arm == name
-            ],
+            name,
+            arm,
+            comparison,
+            [findings.finding(comparison, pair, conditioned=False) for pair in comparison.pairs if pair.arm == name],
         )
         for comparison in comparisons.values()
         for name, arm in comparison.arms.items()
@@ -205,21 +179,21 @@ def comparisons_of(run_dir: Path) -> list[Found]:
 
 
 def text_facts(exported: ExportedModel) -> dict[str, Any]:
-    """Return what is known of the texts that a run learned from: used, describers, prompts, encoder, tuned.
+    """Return facts about the texts that a run learned from: used, describers, prompts, encoder, tuned.
 
-    What is not here any more, embedding table or store, is not known.
+    An embedding table or a store that is gone gives none.
     """
-    from gpt4image.artifacts.store import DescriptionStore
-    from gpt4image.artifacts.table import read_manifest
-    from gpt4image.describing.description_stats import describer_names
-
     config = exported.model.config
-    facts: dict[str, Any] = {"used": _learned_from_text(exported), "describers": [], "prompts": [], "encoder": ""}
-    facts["tuned"] = config.tune_text != "none"
-    if not facts["used"]:
-        return facts
+    tables = [] if config.embeddings is None else [config.embeddings]
     encoders, prompts, settings = [], [], []
-    for table in _tables_of(config):
+    if exported.arm in ARMS:
+        used = ARMS[exported.arm].text
+    else:
+        used = (config.embeddings is not None and config.align_weight > 0.0) or config.text_labels is not None
+    if used and config.text_labels is not None:
+        with contextlib.suppress(TableError):
+            tables += map(Path, TextLabels.load(config.text_labels).facts.embeddings)
+    for table in dict.fromkeys(tables if used else ()):
         with contextlib.suppress(TableError, StoreError, OSError):
             manifest = read_manifest(table)
             encoders.append(public(manifest.encoder))
@@ -228,27 +202,17 @@ def text_facts(exported: ExportedModel) -> dict[str, Any]:
                 with DescriptionStore(Path(manifest.store)) as store:
                     counted = [row for row in store.counts() if row[0] in manifest.prompts]
                 settings += [describer for _, describer, status, _ in counted if status == "ok"]
-    names = dict.fromkeys(describer_names(settings).values())
-    return facts | {
+    return {
+        "used": used,
+        "tuned": config.tune_text != "none",
         "encoder": ", ".join(dict.fromkeys(encoders)),
         "prompts": list(dict.fromkeys(prompts)),
-        "describers": [public(name) for name in names],
+        "describers": [public(name) for name in dict.fromkeys(describer_names(settings).values())],
     }
 
 
-def _tables_of(config: TrainConfig) -> list[Path]:
-    """Return the embedding tables that a run learned from, whether or not they are there any more."""
-    from gpt4image.artifacts.text_labels import TextLabels
-
-    tables = [] if config.embeddings is None else [config.embeddings]
-    if config.text_labels is not None:
-        with contextlib.suppress(TableError):
-            tables += map(Path, TextLabels.load(config.text_labels).facts.embeddings)
-    return list(dict.fromkeys(tables))
-
-
 def public(value: Any) -> Any:
-    """Return an option without folders of this machine: of absolute paths, the last part alone is left."""
+    """Return an option without folders of this machine: only the last part of absolute paths."""
     if isinstance(value, Path):
         return value.name if value.is_absolute() else str(value)
     if isinstance(value, str):
@@ -263,30 +227,8 @@ def public(value: Any) -> Any:
 
 def public_options(config: TrainConfig) -> dict[str, Any]:
     """Return the options of a run that are not the defaults."""
-    fields = {name: field for name, field in TrainConfig.model_fields.items() if name not in _NOT_OPTIONS}
-    values = {name: getattr(config, name) for name in fields}
-    return {
-        name: public(value)
-        for name, value in values.items()
-        if value != fields[name].get_default(call_default_factory=True)  # type: ignore[call-arg]
-        and name != "as_json"
-    }
-
-
-def _learned_from_text(exported: ExportedModel) -> bool:
-    from gpt4image.artifacts import runs
-    from gpt4image.config.arms import ARMS
-
-    config, arm = exported.model.config, runs.read_run(exported.run_dir)["config"].get("arm")
-    if arm in ARMS:
-        return ARMS[arm].text
-    return (config.embeddings is not None and config.align_weight > 0.0) or config.text_labels is not None
-
-
-def _about_arm(arm: str) -> str:
-    from gpt4image.config.arms import ARMS
-
-    return ARMS[arm].about if arm in ARMS else ""
+    changed = config.model_dump(exclude_defaults=True, exclude=_NOT_OPTIONS)
+    return {name: public(value) for name, value in changed.items() if value not in ({}, [], ())}
 
 
 def _class_rows(run: Run) -> list[tuple[str, int, float | None]]:

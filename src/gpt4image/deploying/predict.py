@@ -20,7 +20,6 @@ from gpt4image.base.visible import csv_cell, in_one_line
 from gpt4image.config import PredictConfig
 
 if TYPE_CHECKING:
-    from gpt4image.deploying.image_files import Decoded
     from gpt4image.deploying.loading import Classifier
     from gpt4image.tasks.base import Task
 
@@ -28,9 +27,9 @@ CLASS_WIDTH = 30  # longest class name that the table makes room for
 
 
 class Prediction(NamedTuple):
-    """The prediction of one image: its most probable classes, the first one first.
+    """The prediction of one image: its most probable classes, best first.
 
-    ``present`` has the classes that count as present, where an image may have several; None where it has one.
+    ``present`` has the classes that count as present, if an image may have several, else None.
     """
 
     image: str
@@ -46,11 +45,7 @@ def predict(config: PredictConfig, task: Task | None = None) -> Outcome:
     """Predict every image that is named, and write one row for each, in order.
 
     Rows go to ``config.out``, or to standard output as they come. Neither images nor rows are kept in memory. Files
-    that cannot be read or decoded are set aside.
-
-    Args:
-        config: options.
-        task: of the model, where it is not one of the registry.
+    that cannot be read or decoded are skipped. ``task`` is that of the model, if the registry lacks it.
 
     Raises:
         DataError: no image is found.
@@ -61,16 +56,18 @@ def predict(config: PredictConfig, task: Task | None = None) -> Outcome:
     from gpt4image.parallel.devices import cpu_threads
 
     total = _count(config)
-    count, set_aside = 0, []
+    count, skipped = 0, []
     with cpu_threads(config.threads):
         classifier = load_classifier(config.model, device=config.device, threads=config.threads, task=task)
         started = time.monotonic()
-        with _rows(config, classifier) as write:
-            for prediction in _predictions(config, classifier, total, set_aside):
+        writer = {"table": _table, "csv": _csv, "jsonl": _json_lines}[config.row_format]
+        with _stream(config.out) as stream:
+            write = writer(stream, classifier, min(config.top, len(classifier.classes)))
+            for prediction in _predictions(config, classifier, total, skipped):
                 write(prediction)
                 count += 1
     if config.out is None:  # standard output holds rows alone
-        return Outcome(set_aside=tuple(set_aside))
+        return Outcome(set_aside=tuple(skipped))
     seconds = time.monotonic() - started
     return Outcome(
         path=config.out,
@@ -80,17 +77,12 @@ def predict(config: PredictConfig, task: Task | None = None) -> Outcome:
             "seconds": round(seconds, 2),
             "images_per_second": round(count / seconds, 1),
         },
-        set_aside=tuple(set_aside),
+        set_aside=tuple(skipped),
     )
 
 
 def _count(config: PredictConfig) -> int:
-    """Return how many items the names lead to, for the progress bar.
-
-    Raises:
-        DataError: no image is among them.
-        ConfigError: the file of the predictions would replace one of them, or the model.
-    """
+    """Return how many items the names lead to, for the progress bar. Raises ConfigError, DataError as ``predict``."""
     from gpt4image.deploying.image_files import find_images
 
     taken = _place(config.out) if config.out is not None else None
@@ -123,11 +115,12 @@ def _place(path: Path | str) -> tuple[int, int] | None:
 
 
 def _predictions(
-    config: PredictConfig, classifier: Classifier, total: int, set_aside: list[SetAside]
+    config: PredictConfig, classifier: Classifier, total: int, skipped: list[SetAside]
 ) -> Iterator[Prediction]:
-    """Yield predictions in order; what cannot be used is added to ``set_aside``."""
+    """Yield predictions in order; what cannot be used is added to ``skipped``."""
     from gpt4image.data.pixels import available_cores
     from gpt4image.deploying.image_files import decode_ahead, find_images
+    from gpt4image.deploying.preprocessing import as_images
 
     batches = decode_ahead(
         find_images(config.images),
@@ -139,27 +132,12 @@ def _predictions(
     with progress_bar(quiet=rows_are_watched) as bar, contextlib.closing(batches):
         task = bar.add_task("Predicting", total=total, note="")
         for batch in batches:
-            set_aside.extend(batch.set_aside)
+            skipped.extend(batch.skipped)
             if batch.paths:
-                yield from _best(batch, classifier, config.top)
-            bar.advance(task, len(batch.paths) + len(batch.set_aside))
-
-
-def _best(batch: Decoded, classifier: Classifier, top: int) -> Iterator[Prediction]:
-    from gpt4image.deploying.preprocessing import as_images
-
-    probabilities = classifier.probabilities(as_images(batch.pixels))
-    rows = classifier.task.rows(probabilities, classifier.classes, top)
-    for image, row in zip(batch.paths, rows, strict=True):
-        yield Prediction(image, **row)
-
-
-@contextlib.contextmanager
-def _rows(config: PredictConfig, classifier: Classifier) -> Iterator[Write]:
-    """Yield the function that writes one row in the format of ``config``."""
-    writers = {"table": _table, "csv": _csv, "jsonl": _json_lines}
-    with _stream(config.out) as stream:
-        yield writers[config.row_format](stream, classifier, min(config.top, len(classifier.classes)))
+                probabilities = classifier.probabilities(as_images(batch.pixels))
+                rows = classifier.task.rows(probabilities, classifier.classes, config.top)
+                yield from (Prediction(image, **row) for image, row in zip(batch.paths, rows, strict=True))
+            bar.advance(task, len(batch.paths) + len(batch.skipped))
 
 
 @contextlib.contextmanager
@@ -173,7 +151,6 @@ def _stream(out: Path | None) -> Iterator[TextIO]:
 
 
 def _table(stream: TextIO, classifier: Classifier, _top: int) -> Write:
-    """Write lines for people: probability and class of the best ones, then the image."""
     width = min(CLASS_WIDTH, max(len(in_one_line(name)) for name in classifier.classes))
 
     def write(row: Prediction) -> None:
@@ -206,7 +183,7 @@ def _csv(stream: TextIO, classifier: Classifier, top: int) -> Write:
 
 
 def _json_lines(stream: TextIO, _classifier: Classifier, _top: int) -> Write:
-    """Write one object an image; ASCII alone, so that every name is exact and harmless, even one that is not UTF-8."""
+    """Write one object per image; in ASCII, so that every name is exact and harmless, even one that is not UTF-8."""
 
     def write(row: Prediction) -> None:
         best = zip(row.classes, row.probabilities, strict=True)

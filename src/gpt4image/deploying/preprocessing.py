@@ -5,21 +5,22 @@
     images = as_images(np.stack([pixels, ...]))             # float32 (n, 3, S, S), RGB in 0..1
 
 All deployed models take such images; mean and standard deviation are inside ONNX and torch-export files, and applied by
-``normalised`` for the other formats.
+``normalised`` for the other formats. Values are checked strictly, since they may come from a file of somebody else.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
 
-from gpt4image.base.errors import ModelError, first_few
+from gpt4image.base.errors import ModelError
 from gpt4image.data.decode import centre_start, decode_square
 
 if TYPE_CHECKING:
@@ -27,18 +28,11 @@ if TYPE_CHECKING:
 
     from gpt4image.evaluating.run_model import RunModel
 
-_FILTERS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-    "box": Image.Resampling.BOX,
-    "hamming": Image.Resampling.HAMMING,
-}
-LARGEST = 4096  # pixels; a file that asks for more wants memory, not pictures
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(strict=True, extra="forbid"))
 class Preprocessing:
     """From the bytes of a picture to the input of one model.
 
@@ -52,53 +46,26 @@ class Preprocessing:
         std: standard deviation of each channel.
     """
 
-    size: int
-    resize: int
+    size: int = Field(ge=1, le=4096)
+    resize: int = Field(le=8192)
     fit: Literal["crop", "squash"] = "crop"
-    interpolation: str = "bicubic"
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"] = "bicubic"
+    mean: tuple[Finite, Finite, Finite]
+    std: tuple[Positive, Positive, Positive]
 
-    def __post_init__(self) -> None:
-        """Raise ModelError for values that describe no preprocessing: they may come from a file of somebody else."""
-        wrong = [name for name, right in self._checks().items() if not right]
-        if wrong:
-            raise ModelError(
-                f"This is no preprocessing: {', '.join(f'{name} {getattr(self, name)!r}' for name in wrong)}."
-            )
-
-    def _checks(self) -> dict[str, bool]:
-        return {
-            "size": _is_whole(self.size) and 1 <= self.size <= LARGEST,
-            "resize": _is_whole(self.resize) and _is_whole(self.size) and self.size <= self.resize <= LARGEST,
-            "fit": self.fit in ("crop", "squash"),
-            "interpolation": self.interpolation in _FILTERS,
-            "mean": _is_colour(self.mean),
-            "std": _is_colour(self.std) and all(value > 0 for value in self.std),
-        }
+    @model_validator(mode="after")
+    def _require_larger(self) -> Preprocessing:
+        if self.resize < self.size:
+            raise ValueError("resize must be size or more")
+        return self
 
     @classmethod
     def of_run(cls, model: RunModel) -> Preprocessing:
         """Return what the evaluation of a run does to its pictures (see data/pixels.py and training/augment.py)."""
         from gpt4image.training.auto import stored_size
 
-        how = model.augmentation
+        how: Any = model.augmentation
         return cls(size=how.size, resize=stored_size(model.config), mean=how.mean, std=how.std)
-
-    @classmethod
-    def from_dict(cls, values: Any) -> Preprocessing:
-        """Return the preprocessing that ``to_dict`` gave. Raises ModelError for what is none."""
-        names = {field.name for field in fields(cls)}
-        if not isinstance(values, Mapping) or values.keys() != names:
-            raise ModelError(f"A preprocessing has {first_few(sorted(names), 10)}, not {values!r}.")
-        colours = {
-            name: tuple(values[name]) if isinstance(values[name], list) else values[name] for name in ("mean", "std")
-        }
-        return cls(**{**values, **colours})
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON-serialisable values."""
-        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
 
     @classmethod
     def from_timm(cls, config: Mapping[str, Any]) -> Preprocessing:
@@ -107,40 +74,38 @@ class Preprocessing:
         Pictures are cut before they are resized, not after, which changes at most the pixels at the border.
 
         Raises:
-            ModelError: a square of RGB pixels, cropped or squashed, is not what the model expects, or a value is of
-                another kind than it should be.
+            ModelError: the model does not expect a square of RGB pixels, cropped or squashed, or a value is damaged.
         """
-        try:
-            return cls._from_timm(config)
-        except (TypeError, ValueError, KeyError, ArithmeticError, AssertionError) as error:
-            raise ModelError(
-                f"What the model says of its pictures is damaged ({error}): see its config.json."
-            ) from None
-
-    @classmethod
-    def _from_timm(cls, config: Mapping[str, Any]) -> Preprocessing:
         from timm.data.config import resolve_data_config
 
-        known = resolve_data_config(pretrained_cfg=dict(config))
-        channels, *sides = known["input_size"]
-        facts = {
-            f"its input has {channels} channels": channels != 3,
-            f"its input of {sides} pixels is not square": len(set(sides)) != 1,
-            f"pictures get a border (crop_mode {known['crop_mode']!r})": known["crop_mode"] not in ("center", "squash"),
-        }
-        if problems := [problem for problem, is_so in facts.items() if is_so]:
-            raise ModelError(
-                f"The model takes other pictures than gpt4image makes: {', '.join(problems)}. "
-                "Possible are square RGB inputs with crop_mode center or squash; use timm itself for others."
+        try:
+            known = resolve_data_config(pretrained_cfg=dict(config))
+            channels, *sides = known["input_size"]
+            problems = {
+                f"its input has {channels} channels": channels != 3,
+                f"its input of {sides} pixels is not square": len(set(sides)) != 1,
+                f"pictures get a border (crop_mode {known['crop_mode']!r})": known["crop_mode"]
+                not in ("center", "squash"),
+            }
+            if any(problems.values()):
+                raise ModelError(
+                    "The model takes other pictures than gpt4image makes: "
+                    f"{', '.join(problem for problem, is_so in problems.items() if is_so)}. "
+                    "Possible are square RGB inputs with crop_mode center or squash; use timm itself for others."
+                )
+            return cls(
+                size=sides[0],
+                resize=max(sides[0], math.floor(sides[0] / known["crop_pct"])),
+                fit="squash" if known["crop_mode"] == "squash" else "crop",
+                interpolation=known["interpolation"],
+                mean=tuple(known["mean"]),
+                std=tuple(known["std"]),
             )
-        return cls(
-            size=sides[0],
-            resize=max(sides[0], math.floor(sides[0] / known["crop_pct"])),
-            fit="squash" if known["crop_mode"] == "squash" else "crop",
-            interpolation=known["interpolation"],
-            mean=tuple(known["mean"]),
-            std=tuple(known["std"]),
-        )
+        except (TypeError, ValueError, KeyError, ArithmeticError, AssertionError) as error:
+            reason = wrong_value(error) if isinstance(error, ValidationError) else error
+            raise ModelError(
+                f"What the model says of its pictures is damaged ({reason}): see its config.json."
+            ) from None
 
     def to_timm(self) -> dict[str, Any]:
         """Return the entries of a ``pretrained_cfg`` from which timm makes the same transform."""
@@ -158,7 +123,8 @@ class Preprocessing:
 
     def pixels(self, data: bytes) -> NDArray[np.uint8]:
         """Decode the bytes of an image file to (3, S, S) uint8 pixels. Raises DecodeError as data/decode.py does."""
-        square = decode_square(data, self.resize, filter_=_FILTERS[self.interpolation], squash=self.fit == "squash")
+        filter_ = Image.Resampling[self.interpolation.upper()]
+        square = decode_square(data, self.resize, filter_=filter_, squash=self.fit == "squash")
         start = centre_start(self.resize, self.size)
         return square[start : start + self.size, start : start + self.size].transpose(2, 0, 1)
 
@@ -173,10 +139,7 @@ def as_images(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     return pixels.astype(np.float32) / np.float32(255.0)
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_colour(values: Sequence[Any]) -> bool:
-    numbers = isinstance(values, tuple) and all(isinstance(value, int | float) for value in values)
-    return numbers and len(values) == 3 and all(math.isfinite(value) for value in values)
+def wrong_value(error: ValidationError) -> str:
+    """Return the place and the reason of the first wrong value, in one line."""
+    first = error.errors(include_input=False, include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

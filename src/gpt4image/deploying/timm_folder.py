@@ -38,7 +38,7 @@ def write_timm_folder(path: Path, exported: ExportedModel) -> None:
                 "num_classes": len(exported.classes),
             },
             **({} if exported.model.task.exclusive else {TASK: exported.model.task.name}),
-            "source": dict(exported.metadata.source),
+            "source": exported.source,
         },
         checksum=False,  # a file for timm and its users, who may change it; the model card names its checksum
     )

@@ -20,9 +20,9 @@ model = timm.create_model({where!r}, pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
 images = transform(square)[None]
 with torch.inference_mode():
-    probabilities = model(images).softmax(dim=1)[0].tolist()
+    probabilities = model(images){activation}[0].tolist()
 classes = model.pretrained_cfg["label_names"]
-print(classes[probabilities.index(max(probabilities))])"""
+{result}"""
 
 # Upright, and on white where it is transparent: as in training.
 _PICTURE = """\
@@ -50,7 +50,7 @@ session = onnxruntime.InferenceSession({where!r}, providers=["CPUExecutionProvid
 {square}
 probabilities = session.run(None, {{"images": images}})[0][0].tolist()
 classes = json.loads(session.get_modelmeta().custom_metadata_map["{key}"])["classes"]
-print(classes[probabilities.index(max(probabilities))])"""
+{result}"""
 
 _TORCH_EXPORT = """\
 import json
@@ -65,24 +65,27 @@ model = torch.export.load({where!r}, extra_files=extra).module()
 {square}
 probabilities = model(torch.from_numpy(images))[0].tolist()
 classes = json.loads(extra["{key}"])["classes"]
-print(classes[probabilities.index(max(probabilities))])"""
+{result}"""
+
+_BEST = "print(classes[probabilities.index(max(probabilities))])"
+_PRESENT = "print([name for name, probability in zip(classes, probabilities) if probability >= 0.5])"
 
 
 def example(exported: ExportedModel, form: str, *, name: str, repository: str | None) -> str:
     """Return Python code that predicts ``picture.jpg`` and leaves ``classes`` and ``probabilities``.
 
-    Args:
-        exported: the model.
-        form: timm, onnx or torch-export.
-        name: of the folder or file.
-        repository: USER/NAME on the hub, from which timm can take its format; files are fetched first.
+    ``name`` is that of the folder or file. timm loads its format from the ``repository`` on the hub, if there is one.
     """
+    exclusive = exported.model.task.exclusive
+    result = _BEST if exclusive else _PRESENT
     if form == "timm":
         imports = "\nimport small_stem  # makes the model known to timm\n" if needs_small_stem(exported) else ""
         where = f"local-dir:{name}" if repository is None else f"hf-hub:{repository}"
-        return _TIMM.format(imports=imports, where=where, picture=_PICTURE)
+        activation = ".softmax(dim=1)" if exclusive else ".sigmoid()"
+        return _TIMM.format(imports=imports, where=where, picture=_PICTURE, activation=activation, result=result)
     template, key = (_ONNX, ONNX_KEY) if form == "onnx" else (_TORCH_EXPORT, EXTRA_FILE)
-    return template.format(where=name, key=key, picture=_PICTURE, square=_square(exported.preprocessing))
+    square = _square(exported.preprocessing)
+    return template.format(where=name, key=key, picture=_PICTURE, square=square, result=result)
 
 
 def _square(how: Preprocessing) -> str:
