@@ -22,7 +22,7 @@ from gpt4image.config.describing import (
     StatsConfig,
     ViewConfig,
 )
-from gpt4image.config.learning import DataOptions, ResolvedOptions, TrainOptions
+from gpt4image.config.learning import DataOptions, TrainOptions
 from gpt4image.config.training import EvaluateConfig, LabelConfig, TrainConfig
 
 __all__ = [
@@ -47,7 +47,6 @@ __all__ = [
     "LabelConfig",
     "PredictConfig",
     "ReportConfig",
-    "ResolvedOptions",
     "SearchConfig",
     "StageConfig",
     "StatsConfig",

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from gpt4image.base.errors import DecodeError
-from gpt4image.config import ResolvedOptions, TrainOptions
+from gpt4image.config import TrainOptions
+from gpt4image.config.learning import ResolvedOptions
 from gpt4image.data.image_set import ImageSet
 from gpt4image.models.backbones import has_batch_norm, has_small_stem
 

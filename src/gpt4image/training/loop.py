@@ -22,7 +22,7 @@ from gpt4image.artifacts.weights import load_tensors, save_tensors
 from gpt4image.base.errors import DamagedError, ModelError, TrainingError
 from gpt4image.base.files import append_json_line, remove_unfinished, write_json_lines
 from gpt4image.base.interrupts import deferred_interrupt
-from gpt4image.config import ResolvedOptions
+from gpt4image.config.learning import ResolvedOptions
 from gpt4image.encoding.text_encoders.tuning import FOLDER
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import choose_device, peak_memory_bytes, probe, reset_peak_memory

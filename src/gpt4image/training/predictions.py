@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gpt4image.config import ResolvedOptions
+from gpt4image.config.learning import ResolvedOptions
 from gpt4image.data.pixels import Pixels
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import autocast, choose_device, memory_format_of

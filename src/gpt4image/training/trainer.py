@@ -18,9 +18,8 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
 from gpt4image.base.errors import ConfigError, first_line
-from gpt4image.config import ResolvedOptions
 from gpt4image.config.base import flag_of
-from gpt4image.config.learning import OF_ALIGNMENT
+from gpt4image.config.learning import OF_ALIGNMENT, ResolvedOptions
 from gpt4image.models.aligner import Aligner, not_decayed
 from gpt4image.models.backbones import Backbone, checkpoint_activations, compile_training, create_backbone
 from gpt4image.parallel import processes

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gpt4image.config import ResolvedOptions
+from gpt4image.config.learning import ResolvedOptions
 from gpt4image.parallel.processes import gather
 from gpt4image.training.objectives.base import Batch, Outputs
 

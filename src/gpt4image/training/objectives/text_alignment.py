@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gpt4image.config import ResolvedOptions
+from gpt4image.config.learning import ResolvedOptions
 from gpt4image.models.aligner import Aligner
 from gpt4image.parallel import processes
 from gpt4image.training.objectives.base import Batch, Outputs
