@@ -68,12 +68,11 @@ def test_a_folder_in_the_format_of_timm_is_no_unfinished_run(tmp_path: Path) -> 
 def test_a_record_that_holds_something_else_is_named(tmp_path: Path, name: str) -> None:
     runs.start(tmp_path, record(), {}, resume=False)
     write_json(tmp_path / runs.RUN, {"set_aside": []})
-    (tmp_path / runs.METRICS).write_text("{}\n")
-    runs.read_run(tmp_path)
-    (tmp_path / runs.METRICS).write_text("")
+    (tmp_path / runs.METRICS).touch()
     with pytest.raises(RunError, match=r"metrics.jsonl is empty: it is damaged"):
         runs.read_run(tmp_path)
     (tmp_path / runs.METRICS).write_text("{}\n")
+    runs.read_run(tmp_path)
     write_json(tmp_path / name, ["something else"])
     with pytest.raises(RunError, match=f"{name} is damaged"):
         runs.read_run(tmp_path)

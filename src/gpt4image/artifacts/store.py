@@ -276,7 +276,7 @@ class DescriptionStore:
 
     def _prompts(self) -> dict[int, Prompt]:
         rows = self._query("SELECT id, name, version, text, class_conditioned FROM prompts")
-        return {number: Prompt(*fields, bool(conditioned)) for number, *fields, conditioned in rows}
+        return {number: Prompt(name, version, text, bool(given)) for number, name, version, text, given in rows}
 
     def _query(self, statement: str, values: Sequence[Any] = ()) -> Iterator[Any]:
         with explained(self.path):

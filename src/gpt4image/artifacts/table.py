@@ -92,12 +92,13 @@ class Manifest:
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Manifest:
         """Return the manifest of which ``to_json`` gave this. Raises KeyError, TypeError, ValueError."""
-        known = {each.name: values[each.name] for each in fields(Manifest) if each.name in values}
+        known: dict[str, Any] = {each.name: values[each.name] for each in fields(Manifest) if each.name in values}
         counts = {name: known[name] for name in ("width", "texts", "images", "descriptions")}
         if not all(isinstance(count, int) and count >= 0 for count in counts.values()):
             raise TypeError(f"these must be numbers: {counts}")
         recorded_files(values)
-        return Manifest(**{**known, "prompts": tuple(Prompt(**prompt) for prompt in values["prompts"])})
+        known["prompts"] = tuple(Prompt(**prompt) for prompt in values["prompts"])
+        return Manifest(**known)
 
 
 class EmbeddingTable:

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 MOST_NESTED = 100
 # What the libraries raise for bytes that they cannot read; UnicodeDecodeError and most of Arrow's are ValueErrors.
-UNREADABLE = (ValueError, RecursionError, OverflowError, EOFError, TypeError, KeyError, IndexError, MemoryError)
-UNREADABLE += (NotImplementedError, SyntaxError, tokenize.TokenError)
+_USUAL = (ValueError, RecursionError, OverflowError, EOFError, TypeError, KeyError, IndexError, MemoryError)
+UNREADABLE = (*_USUAL, NotImplementedError, SyntaxError, tokenize.TokenError)
 
 _LEFTOVER = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.tmp")  # machine, process
 

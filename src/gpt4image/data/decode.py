@@ -28,8 +28,8 @@ EXTENSIONS = frozenset(suffix for suffix, name in Image.registered_extensions().
 MAX_PIXELS = 50_000_000
 
 # What Pillow's plug-ins raise on damaged files, or did in the past.
-_DAMAGED = (*UNREADABLE, OSError, RuntimeError, AttributeError, AssertionError, ZeroDivisionError)
-_DAMAGED += (struct.error, zlib.error, Image.DecompressionBombError)
+_OF_LIBRARIES = (struct.error, zlib.error, Image.DecompressionBombError)
+_DAMAGED = (*UNREADABLE, *_OF_LIBRARIES, OSError, RuntimeError, AttributeError, AssertionError, ZeroDivisionError)
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

@@ -157,7 +157,7 @@ def _keys(parts: Sequence[tuple[str, Dataset]], splits: NDArray[np.str_]) -> lis
 
 def _labels(
     parts: Sequence[tuple[str, Dataset]], faults: Mapping[int, str], spec: str
-) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+) -> tuple[tuple[str, ...], NDArray[Any]]:
     """Return the class names, and the label of each row; rows with a fault have none."""
     import datasets
 

@@ -119,9 +119,10 @@ def presence(cells: Sequence[object]) -> NDArray[np.int8] | None:
     return None if None in code.values() else np.fromiter((code[cell] for cell in cells), np.int8, len(cells))
 
 
-def used_classes(labels: NDArray[Any]) -> NDArray[np.int64]:
+def used_classes(labels: NDArray[Any]) -> list[int]:
     """Return the numbers of the classes that some image has, in order; labels are those of an ``ImageSet``."""
-    return np.flatnonzero((labels == 1).any(axis=0)) if labels.ndim == 2 else np.setdiff1d(labels, [NO_LABEL])
+    used = np.flatnonzero((labels == 1).any(axis=0)) if labels.ndim == 2 else np.setdiff1d(labels, [NO_LABEL])
+    return used.tolist()
 
 
 def require_trained(classes: Sequence[str], labels: NDArray[Any], splits: NDArray[np.str_], spec: str) -> None:
@@ -132,8 +133,8 @@ def require_trained(classes: Sequence[str], labels: NDArray[Any], splits: NDArra
     """
     in_train = splits == "train"
     trained = used_classes(labels[in_train])
-    unknown = np.setdiff1d(used_classes(labels[~in_train]), trained)
-    if len(trained) and len(unknown):
+    unknown = sorted(set(used_classes(labels[~in_train])).difference(trained))
+    if trained and unknown:
         lacks, has = ([classes[label] for label in some] for some in (unknown, trained))
         raise DataError(
             f"{spec}: train lacks the class {first_few(lacks)} of val or test; its classes are {first_few(has, 20)}. "

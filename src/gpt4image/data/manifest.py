@@ -140,7 +140,9 @@ def _is_class(name: str, cells: Sequence[Any]) -> bool:
     if name.startswith(CLASS_COLUMN) and name != CLASS_COLUMN:
         return True
     known = presence(cells)
-    return bool(name) and known is not None and (known >= 0).any() and not difflib.get_close_matches(name, COLUMNS)
+    if known is None or not name or difflib.get_close_matches(name, COLUMNS):
+        return False
+    return bool((known >= 0).any())
 
 
 def _labels(table: dict[str, list[Any]], usable: Sequence[bool], spec: str) -> tuple[tuple[str, ...], NDArray[Any]]:
