@@ -21,7 +21,7 @@ KEY = "sk-secret-0123456789"
 
 @pytest.fixture
 def openai_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key, no address in the environment, and short waits before further tries."""
+    """A key, no address in the environment, and short waits before retries."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     monkeypatch.setattr(calls, "_BACKOFF_S", 0.01)

@@ -41,7 +41,7 @@ class RefusedError(DescriberError):
 
 
 class NoRoomError(RefusedError):
-    """The server takes no further batch until others have ended."""
+    """The server takes no more batches until others have ended."""
 
 
 class GoneError(RefusedError):

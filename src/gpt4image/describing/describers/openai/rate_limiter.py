@@ -191,7 +191,7 @@ class LearnedRate:
             if self._accepted < _FEW:  # little is known about the rate
                 self._patience = _FEW_PATIENCE_S
         else:
-            # The call that was refused waits as long as it was told; the others go on.
+            # The call that was refused waits as long as the server asks; the others go on.
             self._closed_since, pause = now, min(1.0, 2 / rate)
             seen = self._seen(now, _EVIDENCE_S)
             self.limit_to(min(0.98 * rate, max(0.9 * rate, seen)) if now > self._settled_at else 0.85 * rate, now)
