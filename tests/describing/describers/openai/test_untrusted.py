@@ -20,7 +20,7 @@ from gpt4image.base.errors import DescriberError
 from gpt4image.config import DescribeConfig
 from gpt4image.describing.describe import describe
 from gpt4image.describing.describers.openai import untrusted
-from gpt4image.describing.describers.openai.chat import completion_of
+from gpt4image.describing.describers.openai.completions import completion_of
 from gpt4image.describing.describers.openai.untrusted import NotJsonError, lines_of, one_line, parse_json, redacted
 from openai_cases import KEY, ask, ask_one, describer, openai_settings, picture, request
 

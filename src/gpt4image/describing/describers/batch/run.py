@@ -28,8 +28,9 @@ from gpt4image.describing.describers.batch.api import (
 )
 from gpt4image.describing.describers.batch.ledger import BatchLedger, Submission
 from gpt4image.describing.describers.images import data_url, why_unusable
-from gpt4image.describing.describers.openai.chat import Choice, Dialect, completion_of
 from gpt4image.describing.describers.openai.client import Server
+from gpt4image.describing.describers.openai.completions import Choice, completion_of
+from gpt4image.describing.describers.openai.dialect import Dialect
 from gpt4image.describing.describers.openai.faults import Verdict, fault_of_response
 from gpt4image.describing.describers.openai.jobs import Job
 from gpt4image.describing.describers.openai.untrusted import NotJsonError, lines_of, mapping, one_line, parse_json

@@ -21,9 +21,10 @@ from gpt4image.config import DescriberOptions
 from gpt4image.describing.describers.arrivals import Arrivals
 from gpt4image.describing.describers.base import Answer, Request
 from gpt4image.describing.describers.images import data_url, why_unusable
-from gpt4image.describing.describers.openai.chat import Choice, Dialect
 from gpt4image.describing.describers.openai.circuit_breaker import CircuitBreaker
 from gpt4image.describing.describers.openai.client import Client
+from gpt4image.describing.describers.openai.completions import Choice
+from gpt4image.describing.describers.openai.dialect import Dialect
 from gpt4image.describing.describers.openai.faults import Fault, Verdict
 from gpt4image.describing.describers.openai.jobs import Job, JobQueue
 from gpt4image.describing.describers.openai.rate_limiter import RateLimiter, Ticket

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus, urlsplit
 
 from gpt4image.base.errors import ConfigError
-from gpt4image.describing.describers.openai.chat import Completion, completion_of
+from gpt4image.describing.describers.openai.completions import Completion, completion_of
 from gpt4image.describing.describers.openai.faults import REDIRECT, Fault, Verdict, fault_of_response, no_response
 from gpt4image.describing.describers.openai.untrusted import (
     NotJsonError,

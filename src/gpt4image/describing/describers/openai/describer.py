@@ -11,8 +11,8 @@ from gpt4image.config import DescriberOptions
 from gpt4image.data.image_set import ImageSet
 from gpt4image.describing.describers.base import Answer, Report, Request
 from gpt4image.describing.describers.openai.calls import Calls
-from gpt4image.describing.describers.openai.chat import Dialect
 from gpt4image.describing.describers.openai.client import OPENAI_URL, Client, find_server
+from gpt4image.describing.describers.openai.dialect import Dialect
 from gpt4image.describing.prices import FREE, Price, find_price
 
 _RESERVED = ("messages", "model", "n", "stream")

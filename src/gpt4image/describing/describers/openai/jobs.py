@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gpt4image.describing.describers.base import Answer, Request
-from gpt4image.describing.describers.openai.chat import Choice, Completion
+from gpt4image.describing.describers.openai.completions import Choice, Completion
 from gpt4image.describing.prices import FREE, Price
 
 
