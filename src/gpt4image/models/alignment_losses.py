@@ -100,7 +100,8 @@ def siglip(image_emb: Tensor, text_emb: Tensor, **options: Unpack[Options]) -> T
     logits, right = pairs.scores / pairs.temperature + pairs.bias, pairs.weights
     mass = right.sum(dim=1)
     wrong = (mass[:, None] - right).clamp_min(0.0) * pairs.candidates
-    total = (right * F.softplus(-logits) + wrong * F.softplus(logits)).sum()
+    # Not softplus, which torch replaces by a line above 20: its gradient is off by 1e-9 there.
+    total = -(right * F.logsigmoid(logits) + wrong * F.logsigmoid(-logits)).sum()
     return total / mass.sum().clamp_min(torch.finfo(total.dtype).tiny)
 
 
