@@ -51,7 +51,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     spec = write_pictures(root / "photos", per_class=10)
     table = described(spec, root)
     trained(spec, root / "run", embeddings=table, **TINY_RESNET)
-    label(LabelConfig(data=spec, embeddings=(table,), out=root / "labels.parquet"))
+    label(LabelConfig(data=spec, embeddings=table, out=root / "labels.parquet"))
     export(ExportConfig(run_dir=root / "run", format="timm", out=root / "exported"))
     digests = np.sort(np.frombuffer(np.random.default_rng(0).bytes(32 * 9), "S32")).view(np.uint8).reshape(-1, 32)
     rows = np.eye(9, 8, dtype=np.float32)
@@ -79,7 +79,7 @@ def read_index(root: Path) -> Any:
 
 def read_labels(root: Path) -> Any:
     labels = TextLabels.load(root / "labels.parquet")
-    matrices = (labels.probabilities, labels.by_text, labels.splits, labels.labels, labels.out_of_fold)
+    matrices = (labels.probabilities, labels.splits, labels.labels, labels.out_of_fold)
     return labels.keys, labels.digests, labels.facts, [matrix.tobytes() for matrix in matrices]
 
 
