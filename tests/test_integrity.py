@@ -80,7 +80,7 @@ def read_index(root: Path) -> Any:
 
 def read_labels(root: Path) -> Any:
     labels = TextLabels.load(root / "labels.parquet")
-    matrices = (labels.probabilities, labels.by_text, labels.splits, labels.labels, labels.out_of_fold)
+    matrices = (labels.probabilities, labels.splits, labels.labels, labels.out_of_fold)
     return labels.keys, labels.digests, labels.facts, [matrix.tobytes() for matrix in matrices]
 
 

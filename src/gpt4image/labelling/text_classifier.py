@@ -296,7 +296,7 @@ def _fit_scale(logits: _Logits, targets: Ints, transition: Floats) -> float:
     weight = 1.0 / (len(targets) + 1)
 
     def loss(log_scale: float) -> float:
-        scaled = logits.scaled(float(np.exp(log_scale)))
+        scaled = logits.scaled(np.exp(log_scale))  # a scalar of NumPy makes them float64
         return (1.0 - weight) * _log_loss(scaled, targets, transition) - weight * float(log_softmax(scaled, 1).mean())
 
     result: Any = minimize_scalar(loss, bounds=(-4.0, 4.0), method="bounded")
