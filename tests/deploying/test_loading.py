@@ -110,7 +110,7 @@ def test_a_timm_folder_of_somebody_else_is_loaded_as_timm_loads_it(tmp_path: Pat
         ({"model_args": {"pretrained_cfg_overlay": {"file": "evil.pth"}}}, "pretrained_cfg_overlay"),
         ({"model_args": {"act_layer": "/etc/passwd"}}, "act_layer = '/etc/passwd' is not allowed"),
         ({"model_args": {"act_layer": ["relu", {"file": "x"}]}}, "act_layer = .* is not allowed"),
-        ({"model_args": {"stem_width": 10**400}}, "stem_width = .* is not allowed"),
+        ({"model_args": {"stem_width": 10**400}}, "an integer of more than 64 bits"),
         ({"model_args": {"channels": [100_000] * 4}}, "they do not belong together"),
         ({"model_args": {"channels": [[[1]]]}}, "channels = .* is not allowed"),
         ({"architecture": "local-dir:/tmp/other"}, "is not a model of timm"),
@@ -209,7 +209,10 @@ def test_what_is_no_model_is_said(small_run: Path, tmp_path: Path) -> None:
     ("options", "reason"),
     [
         ({"model": "local-dir:{}"}, "is not a model of timm"),
-        ({"model": "small_stem_resnet", "model_args": {"base": "local-dir:{}", "stride": 1}}, "is not a model of timm"),
+        (
+            {"model": "small_stem_resnet", "model_args": {"base": "local-dir:{}", "stride": 1}},
+            "base = .* is not allowed",
+        ),
         ({"model": "resnet10t.{}"}, "is not a model of timm"),
         ({"model_args": {"pretrained_cfg": {"file": "{}/weights.pth"}}}, "pretrained_cfg"),
         ({"model_args": {"pretrained_custom": "{}"}}, "pretrained_custom"),

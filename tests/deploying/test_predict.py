@@ -18,6 +18,7 @@ from gpt4image import cli
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError, DataError, ModelError
 from gpt4image.base.files import read_json, write_json
+from gpt4image.base.visible import from_csv_cell
 from gpt4image.config import PredictConfig
 from gpt4image.deploying.predict import predict
 
@@ -147,7 +148,7 @@ def test_a_spreadsheet_runs_no_name_of_a_file_or_class(
     rows = csv_rows(tmp_path / "found.csv")
     assert [row["image"] for row in rows] == ["'=cmd.png", "'+a.png", "'-b.png", "'@c.png", r"\td.png", "plain.png"]
     cells = {rows[0][column] for column in ("class", "class_2", "class_3")}
-    assert {cell.removeprefix("'") for cell in cells} == set(classes), "one ' less is the text again"
+    assert set(map(from_csv_cell, cells)) == set(classes)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes of POSIX")

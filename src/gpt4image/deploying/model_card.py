@@ -129,7 +129,9 @@ def front_matter(form: str, data_licence: str | None) -> str:
     from huggingface_hub import ModelCardData
 
     tags = ["image-classification", "gpt4image", *({"onnx": ["onnx"], "timm": ["timm"]}.get(form, []))]
-    licence = {"license": "unknown"} if data_licence is None else {"license": "other", "license_name": "see-card"}
+    licence: dict[str, Any] = (
+        {"license": "unknown"} if data_licence is None else {"license": "other", "license_name": "see-card"}
+    )
     data = ModelCardData(library_name=_LIBRARIES[form], tags=tags, pipeline_tag="image-classification", **licence)
     return data.to_yaml().strip()
 

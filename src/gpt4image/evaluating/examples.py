@@ -270,6 +270,6 @@ def read_predictions(run_dir: Path, split: str, classes: Sequence[str]) -> dict[
         rows = read_parquet(path, ["key", "prediction"]).to_pylist()
 
     def named(prediction: Any) -> str:
-        return ", ".join(classes[k] for k in np.atleast_1d(prediction).astype(int))
+        return ", ".join(classes[int(k)] for k in np.atleast_1d(prediction))
 
     return {row["key"]: {"class": named(row["prediction"]), "probability": row.get("confidence")} for row in rows}

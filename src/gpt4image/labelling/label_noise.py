@@ -16,7 +16,7 @@ from scipy.stats import beta
 from gpt4image.training.targets import Noise, single_labels
 
 Floats = NDArray[np.floating]
-Ints = NDArray[np.int64]
+Ints = NDArray[np.integer]
 Bools = NDArray[np.bool_]
 
 MIN_NOISE, MAX_NOISE = 0.05, 0.75

@@ -40,7 +40,7 @@ def predict_training(data: TrainingData, seed: int, names: NDArray[np.float32] |
     """
     train = data.indices("train")
     labels, digests = data.labels[train], [data.image_set.digests[i] for i in train]
-    distinct, copy_of = np.unique(representatives(digests, ~data.task.known(labels)), return_inverse=True)
+    distinct, copy_of = np.unique(representatives(digests, (~data.task.known(labels)).astype(int)), return_inverse=True)
     texts = texts_of(data, names).take(train[distinct])
     found = predict_labels(texts, labels[distinct], len(data.classes), seed)
     out_of_fold = found.out_of_fold[copy_of] & (labels != NO_LABEL)

@@ -71,13 +71,13 @@ def search(config: SearchConfig) -> Outcome:
         "index_seconds": round(indexed - started, 2),
         "query_seconds": round(time.monotonic() - indexed, 4),
     }
-    numbers = find_digests(digests, index.digests[rows.reshape(-1)]).reshape(rows.shape)
+    numbers: list[list[int]] = find_digests(digests, index.digests[rows.reshape(-1)]).reshape(rows.shape).tolist()
     found = [
         [
             Hit.of(images, int(first[number]), rank, cosine, equal=int(counts[number]) - 1)
             for rank, (number, cosine) in enumerate(zip(*both, strict=True), start=1)
         ]
-        for both in zip(numbers.tolist(), cosines.tolist(), strict=True)
+        for both in zip(numbers, cosines.tolist(), strict=True)
     ]
     unshown = [] if config.html is None else write_page(config.html, images, queries, found, facts)
     return Outcome(

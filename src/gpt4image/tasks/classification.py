@@ -151,7 +151,7 @@ class Classification:
 
     def has_target(self, labels: Labels, soft: Floats | None) -> NDArray[np.bool_]:
         """Return (B,) which images have a class, or any probability."""
-        return labels != NO_LABEL if soft is None else soft.any(axis=1)
+        return labels != NO_LABEL if soft is None else np.asarray(soft.any(axis=1))
 
     def placeholder(self, has_target: NDArray[np.bool_], outputs: int) -> Floats:
         """Return equal probabilities for all classes, zeros without a target."""

@@ -89,7 +89,7 @@ class MultiLabel:
     def has_target(self, labels: Labels, soft: Floats | None) -> NDArray[np.bool_]:
         """Return (B,) which images have a class that is known; NaN and negative numbers are not."""
         known: NDArray[np.bool_] = (labels if soft is None else soft) >= 0
-        return known.any(axis=1)
+        return np.asarray(known.any(axis=1))
 
     def placeholder(self, has_target: NDArray[np.bool_], outputs: int) -> Floats:
         """Return a probability of one half for all classes, NaN without a target."""

@@ -125,10 +125,10 @@ def pixels_of(trainer: Trainer, numbers: range) -> Iterator[Tensor]:
 def choose_precision(config: ResolvedOptions, data: TrainingData) -> tuple[str, str, dict[str, float]]:
     """Return the fastest precision and memory format for a run, and the seconds per step of each that was tried."""
     device = choose_device(config.device)
-    trainers: dict[tuple[str, str], Trainer] = {}  # one, for memory
+    trainers: dict[tuple[Any, ...], Trainer] = {}  # one, for memory
     pixels: list[Tensor] = []
 
-    def step(*key: str) -> None:
+    def step(*key: Any) -> None:
         if key not in trainers:
             tried = {"precision": key[0], "memory_format": key[1], "ema": 0.0, "compile": False}
             trainers.clear()
