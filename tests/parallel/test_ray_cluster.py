@@ -94,7 +94,7 @@ def ask(describer: Any, images: ImageSet, samples: int = 1) -> Iterator[Sequence
 def said(answers: Iterator[Sequence[Answer]]) -> dict[tuple[str, int], tuple[Any, ...]]:
     """What was said about each image, without what differs from run to run."""
     return {
-        (one.request.digest, one.sample): dataclasses.astuple(dataclasses.replace(one, latency_s=None))[1:]
+        (one.request.digest, one.sample): list(vars(dataclasses.replace(one, latency_s=None)).values())[1:]
         for group in answers
         for one in group
     }
