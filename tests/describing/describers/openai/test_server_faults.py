@@ -295,7 +295,8 @@ def test_what_every_call_would_meet_stops_the_run_and_keeps_what_came(
 
         data, store = f"folder:{pictures}", tmp_path / "s.db"
         with pytest.raises(DescriberError) as caught:
-            describe(DescribeConfig(data=data, store=store, describer="openai:tiny", base_url=server.stub.url))
+            url = server.stub.url
+            describe(DescribeConfig(data=data, store=store, describer="openai:tiny", base_url=url, image_format="png"))
         secret.append("".join(traceback.format_exception(caught.value)))
         assert max(server.paid.values()) <= 1, "what is described is not paid for again"
 
