@@ -296,9 +296,9 @@ def tree(folder: Path = PACKAGE, depth: int = 1) -> str:
     lines = ["```text", "src/gpt4image/"] if folder == PACKAGE else []
     for module in sorted(folder.glob("*.py")):
         if folder == PACKAGE or module.name != "__init__.py":
-            lines.append(f"{'  ' * depth + module.name:30} {about(module)}")
+            lines.append(f"{'  ' * depth + module.name:30}  {about(module)}")
     for package in sorted(path.parent for path in folder.glob("*/__init__.py")):
-        lines.append(f"{'  ' * depth + package.name + '/':30} {about(package / '__init__.py')}")
+        lines.append(f"{'  ' * depth + package.name + '/':30}  {about(package / '__init__.py')}")
         lines.append(tree(package, depth + 1))
     return "\n".join([*filter(None, lines), *(["```"] if folder == PACKAGE else [])])
 

@@ -40,7 +40,7 @@ class Command:
 
 
 COMMANDS = {
-    "demo": Command("whole pipeline on packaged pictures, offline", "DemoConfig", "demo:demo", resumes=True),
+    "demo": Command("whole pipeline on packaged pictures, offline", "DemoConfig", "packaged_demo:demo", resumes=True),
     "describe": Command("describe every image", "DescribeConfig", "describing.describe:describe", resumes=True),
     "descriptions import": Command(
         "bring descriptions into a store", "ImportDescriptionsConfig", "describing.descriptions:import_descriptions"
@@ -74,7 +74,7 @@ COMMANDS = {
     "predict": Command("name the classes of images", "PredictConfig", "deploying.predict:predict"),
     "search": Command("find images by words or by another image", "SearchConfig", "searching.search:search"),
     "completion": Command("script by which a shell completes options", "CompletionConfig", "completion:completion"),
-    "doctor": Command("what is installed or missing; with a path: is it whole?", "DoctorConfig", "doctor:doctor"),
+    "doctor": Command("what is installed or missing; with a path: is it whole?", "DoctorConfig", "checkup:doctor"),
 }
 
 

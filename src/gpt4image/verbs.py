@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import gpt4image
 from gpt4image.base.errors import Gpt4ImageError
 from gpt4image.base.outcome import Outcome
 from gpt4image.cli import COMMANDS
@@ -31,7 +30,6 @@ def verb(name: str) -> Callable[..., Outcome]:
         try:
             config = config_type(**options) if config is None else config.model_copy(update=options)
             stage = getattr(importlib.import_module(f"gpt4image.{module}"), function)
-            setattr(gpt4image, name, call)  # importing a module of the name, such as demo.py, has put it in this place
             return stage(config) if task is None else stage(config, task=task)
         except Gpt4ImageError as error:
             error.args = (in_python(str(error)), *error.args[1:])

@@ -111,7 +111,11 @@ def test_scores_per_image_equal_the_ranking_precision_of_scikit_learn(predicted:
 def test_rows_and_columns_name_classes() -> None:
     scores = np.array([[0.9, 0.2, 0.7, 0.1, 0.0]], np.float32)
     (row,) = MultiLabel().rows(scores, CLASSES, 2)
-    assert row == {"classes": ["cat", "sofa"], "probabilities": pytest.approx([0.9, 0.7])}
+    assert row == {
+        "classes": ["cat", "sofa"],
+        "probabilities": pytest.approx([0.9, 0.7]),
+        "present": ["cat", "sofa"],
+    }
     assert MultiLabel().columns(scores, None) == {"prediction": [[0, 2]]}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +72,7 @@ def search(config: SearchConfig) -> Outcome:
         "index_seconds": round(indexed - started, 2),
         "query_seconds": round(time.monotonic() - indexed, 4),
     }
-    numbers: list[list[int]] = find_digests(digests, index.digests[rows.reshape(-1)]).reshape(rows.shape).tolist()
+    numbers: Any = find_digests(digests, index.digests[rows.reshape(-1)]).reshape(rows.shape).tolist()
     found = [
         [
             Hit.of(images, int(first[number]), rank, cosine, equal=int(counts[number]) - 1)

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from gpt4image import cli, doctor
+from gpt4image import checkup, cli
 from gpt4image.describing.describers.registry import DESCRIBERS
 from project_file import DEVELOPMENT, EXTRAS, PROJECT
 
@@ -23,7 +23,7 @@ def test_all_extras_and_required_packages_are_told(capsys: pytest.CaptureFixture
 
 
 def test_the_describers_that_extras_are_for_are_there() -> None:
-    told = [brings for brings in doctor.EXTRAS.values() if brings.startswith("describer")]
+    told = [brings for brings in checkup.EXTRAS.values() if brings.startswith("describer")]
     named = {name for brings in told for name in re.findall(r"([\w-]+):", brings)}
     assert named and named <= DESCRIBERS.keys()
 
@@ -31,8 +31,8 @@ def test_the_describers_that_extras_are_for_are_there() -> None:
 def test_a_missing_package_is_told_with_the_way_to_get_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    known = doctor._version
-    monkeypatch.setattr(doctor, "_version", lambda name: None if name in ("datasets", "timm") else known(name))
+    known = checkup._version
+    monkeypatch.setattr(checkup, "_version", lambda name: None if name in ("datasets", "timm") else known(name))
     assert cli.main(["doctor"]) == cli.OK
     told = capsys.readouterr().out
     assert "pip install 'gpt4image[hf]'" in told
