@@ -53,7 +53,7 @@ def batch_losses(trainer: Trainer, number: int, images: NDArray[np.int64], pixel
     mixing: Tensor | None = None
     if config.mixes:
         mixing = mix(inputs[:size], one, config.mixup, config.cutmix)
-        targets = torch.einsum("ij,j...->i...", mixing, targets)
+        targets = (mixing @ targets.flatten(1)).view_as(targets)
     # A text is drawn before the model rng what differs between processes (dropout).
     chosen = trainer.batches.rng(torch.default_generator).uniform().numpy() if config.texts == "sample" else None
     batch = Batch(images=images, broken=broken, mixing=mixing, second=two.to(device), chosen=chosen)
