@@ -20,7 +20,6 @@ from gpt4image.pages.cards import Thumbnails
 from gpt4image.pages.numbers import duration
 from gpt4image.pages.page import render
 
-PICTURE = 288
 MEANINGS: Mapping[Flaw, str] = {
     "empty": "no letters in it",
     "refusal": "the model or its server would not or could not describe the image",
@@ -71,7 +70,7 @@ def view(config: ViewConfig) -> Outcome:
         results: dict[str, list[Description]] = {digest: [] for digest in itertools.chain(*shown)}
         for result in all_results(store, config.prompt, list(results)):
             results[result.digest].append(result)
-    thumbnails = None if images is None else Thumbnails(images, PICTURE)
+    thumbnails = None if images is None else Thumbnails(images)
     rows = {} if images is None else dict(zip(reversed(images.digests), reversed(range(len(images))), strict=True))
     every = list(itertools.chain(*results.values()))
     described_by = describer_names(result.describer for result in every)

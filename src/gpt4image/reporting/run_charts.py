@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from gpt4image.artifacts.run_records import Epoch, Run
+from gpt4image.artifacts.run_records import Epoch, Evaluation, Run
 from gpt4image.base.visible import in_one_line
 from gpt4image.pages.numbers import sentence
 from gpt4image.reporting import charts
@@ -38,12 +38,17 @@ def _curve(name: str, runs: Iterable[Run], read: Callable[[Epoch], float | None]
     )
 
 
-def score_curves(identifier: str, runs: Mapping[str, Sequence[Run]], *, reference: str | None) -> Markup:
-    """Return the chart of the primary metric over epochs, one panel per arm before the reference in grey."""
+def score_curves(
+    identifier: str, runs: Mapping[str, Sequence[Run]], *, reference: str | None, bounds: Collection[str] = ()
+) -> Markup:
+    """Return the chart of the primary metric over epochs, one panel per arm before the reference in grey.
+
+    Arms in ``bounds`` are grey too.
+    """
     metric, title = _primary(runs)
     curves: dict[str, charts.Curve] = {}
     for arm, arm_runs in runs.items():
-        colour = charts.REFERENCE if arm == reference else charts.ACCENT
+        colour = charts.REFERENCE if arm == reference or arm in bounds else charts.ACCENT
         if curve := _curve(arm, arm_runs, lambda epoch: (epoch.val or {}).get(metric), colour=colour):
             curves[arm] = curve
     if not curves:
@@ -92,23 +97,35 @@ def class_scores(runs: Sequence[Run]) -> dict[str, float]:
     return {name: fmean(scores) for name, scores in values.items()}
 
 
+def class_pictures(runs: Sequence[Run]) -> dict[str, int]:
+    """Return how many test pictures each class has, by the first run that was evaluated."""
+    evaluation = next(run.evaluation for run in runs if run.evaluation)
+    return dict(zip(evaluation.classes, evaluation.support, strict=True))
+
+
 @dataclass(frozen=True, kw_only=True)
-class ClassGains:
-    """A chart, empty where there is nothing to show, and a sentence about the classes that are left out of it."""
+class OfClasses:
+    """A chart of classes, empty where there is nothing to show, and a sentence about those that are left out of it."""
 
     chart: Markup = field(default_factory=Markup)
     left_out: str = ""
 
 
-def class_gains(identifier: str, before: Sequence[Run] | None, after: Sequence[Run]) -> ClassGains:
+def class_gains(identifier: str, before: Sequence[Run] | None, after: Sequence[Run]) -> OfClasses:
     """Return the chart of class scores, sorted by gain over ``before``, or by score without it."""
     old, new = class_scores(before) if before is not None else None, class_scores(after)
     measure = next((run.evaluation.class_metric for run in after if run.evaluation), "")
     names = [name for name in new if old is None or name in old]
-    gains = [charts.Gain(name=in_one_line(name), before=old[name] if old else None, after=new[name]) for name in names]
+    pictures = class_pictures(after)
+    gains = [
+        charts.Gain(
+            name=in_one_line(name), before=old[name] if old else None, after=new[name], pictures=pictures[name]
+        )
+        for name in names
+    ]
     gains.sort(key=lambda gain: (gain.before or 0.0) - gain.after)
     if not gains:
-        return ClassGains()
+        return OfClasses()
     left_out = ""
     if len(gains) > CLASSES_SHOWN:
         by = measure if old is None else "gain"
@@ -116,7 +133,27 @@ def class_gains(identifier: str, before: Sequence[Run] | None, after: Sequence[R
         gains = gains[: CLASSES_SHOWN // 2] + gains[-CLASSES_SHOWN // 2 :]
     title = f"{sentence(measure)} of each class" + ("" if old is None else ", before and after")
     chart = charts.class_chart(f"{identifier}-classes", title, gains, axis=f"{measure} within the class")
-    return ClassGains(chart=chart, left_out=left_out)
+    return OfClasses(chart=chart, left_out=left_out)
+
+
+def confusion_matrix(identifier: str, evaluation: Evaluation | None) -> OfClasses:
+    """Return the confusion matrix of a run; of many classes, those that are confused most often."""
+    if evaluation is None or evaluation.confused is None:
+        return OfClasses()
+    counts = np.diag(np.array(evaluation.support, np.int64))
+    for truth, taken, n in evaluation.confused:
+        counts[truth, taken] += n
+        counts[truth, truth] -= n
+    wrong = counts - np.diag(np.diag(counts))
+    most = np.argsort(-(wrong.sum(axis=0) + wrong.sum(axis=1)), kind="stable")[: charts.MATRIX]
+    kept, left_out = np.sort(most), ""
+    if len(counts) > len(kept):
+        left_out = f"{len(kept)} of {len(counts)} classes: those that are confused most often. "
+    names = [in_one_line(evaluation.classes[k]) for k in kept.tolist()]
+    title = "Pictures by true and by predicted class"
+    return OfClasses(
+        chart=charts.matrix_chart(f"{identifier}-matrix", title, names, counts[np.ix_(kept, kept)]), left_out=left_out
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
