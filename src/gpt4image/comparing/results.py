@@ -128,10 +128,10 @@ def method(config: CompareConfig, members: Mapping[str, Member], task: Task) -> 
         f"{_kept(config, members)}. The test split is read once per run.",
         "A seed decides the weights, the order of the data, and which labels, descriptions or images are taken away or "
         "flipped. The interval of a mean is a 95 % t-interval over seeds.",
-        "The interval and the p-value of a difference count two choices: that of the seeds and that of the test images. "
+        "The interval and the p-value of a difference count two choices: of the seeds, and of the test images. "
         f"They need a score per image: {task.image_score}. Paired t-tests over seeds count only the first choice.",
-        "No p-value is corrected for the number of comparisons: of twenty arms without an effect, about one falls below "
-        "0.05.",
+        "No p-value is corrected for the number of comparisons: of twenty arms without an effect, about one falls "
+        "below 0.05.",
     ]
 
 

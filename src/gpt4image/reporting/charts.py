@@ -133,7 +133,7 @@ def interval_chart(
         axes.margins(x=0.14 if width > NARROW else 0.26)
         _from_zero_or_marked(axes, "x")
         _percent_axis(axes, "x", bins=7 if width > NARROW else 3)
-        axes.set_xlabel(_clean(axis))
+        axes.set_xlabel(_short(axis, 90 if width > NARROW else 40))
         return figure
 
     words = (
@@ -216,11 +216,13 @@ def class_chart(identifier: str, title: str, gains: Sequence[Gain], *, axis: str
         axes.set_xlim(-0.02, 1.1)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
-        axes.set_xlabel(_clean(axis))
+        axes.set_xlabel(_short(axis, 90 if width > NARROW else 40))
         return figure
 
     words = [
-        f"{gain.name}: " + ("" if gain.before is None else f"{100 * gain.before:.0f} to ") + f"{100 * gain.after:.0f} %"
+        f"{gain.name}: "
+        + ("" if gain.before is None else f"{100 * gain.before:.0f} to ")
+        + f"{100 * gain.after:.0f} %"
         + f" of {gain.pictures} pictures"
         for gain in gains
     ]
@@ -271,7 +273,7 @@ def histogram_chart(identifier: str, title: str, edges: Sequence[float], counts:
         axes.xaxis.set_major_locator(MaxNLocator(8 if width > NARROW else 5, integer=True))
         axes.margins(x=0.01)
         axes.set_ylim(0)
-        axes.set_xlabel(_clean(axis))
+        axes.set_xlabel(_short(axis, 90 if width > NARROW else 40))
         return figure
 
     fullest = int(np.argmax(counts))

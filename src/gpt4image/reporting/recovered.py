@@ -42,7 +42,7 @@ def _ratio(above: float, below: float, covariance: np.ndarray, freedom: int) -> 
 
     square = float(t.ppf(0.975, freedom)) ** 2
     a, both, b = (square * float(covariance[place]) for place in ((0, 0), (0, 1), (1, 1)))
-    # The ratios r for which above - r * below does not differ from 0: a parabola in r that is at most 0 between its roots.
+    # The ratios r for which above - r * below does not differ from 0: those between the roots of a parabola.
     lead, middle, last = below**2 - b, above * below - both, above**2 - a
     if lead <= 0.0:
         return None

@@ -86,21 +86,16 @@ def loss_curves(identifier: str, runs: Mapping[str, Sequence[Run]]) -> Markup:
     return charts.curve_chart(f"{identifier}-losses", "Training losses over epochs", panels, fractions=False)
 
 
-def class_scores(runs: Sequence[Run]) -> dict[str, float]:
-    """Return the score of each class, the mean over runs; classes without a test picture are left out."""
+def class_scores(runs: Sequence[Run]) -> dict[str, tuple[float, int]]:
+    """Return the score of each class, the mean over runs, and its test pictures; classes without any are left out."""
     values: dict[str, list[float]] = {}
-    for run in runs:
-        if run.evaluation:
-            for name, score in zip(run.evaluation.classes, run.evaluation.per_class, strict=True):
-                if score is not None:
-                    values.setdefault(name, []).append(score)
-    return {name: fmean(scores) for name, scores in values.items()}
-
-
-def class_pictures(runs: Sequence[Run]) -> dict[str, int]:
-    """Return how many test pictures each class has, by the first run that was evaluated."""
-    evaluation = next(run.evaluation for run in runs if run.evaluation)
-    return dict(zip(evaluation.classes, evaluation.support, strict=True))
+    pictures: dict[str, int] = {}
+    for found in (run.evaluation for run in runs if run.evaluation):
+        for name, score, support in zip(found.classes, found.per_class, found.support, strict=True):
+            if score is not None:
+                values.setdefault(name, []).append(score)
+                pictures[name] = support
+    return {name: (fmean(scores), pictures[name]) for name, scores in values.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,10 +111,9 @@ def class_gains(identifier: str, before: Sequence[Run] | None, after: Sequence[R
     old, new = class_scores(before) if before is not None else None, class_scores(after)
     measure = next((run.evaluation.class_metric for run in after if run.evaluation), "")
     names = [name for name in new if old is None or name in old]
-    pictures = class_pictures(after)
     gains = [
         charts.Gain(
-            name=in_one_line(name), before=old[name] if old else None, after=new[name], pictures=pictures[name]
+            name=in_one_line(name), before=old[name][0] if old else None, after=new[name][0], pictures=new[name][1]
         )
         for name in names
     ]
@@ -140,20 +134,24 @@ def confusion_matrix(identifier: str, evaluation: Evaluation | None) -> OfClasse
     """Return the confusion matrix of a run; of many classes, those that are confused most often."""
     if evaluation is None or evaluation.confused is None:
         return OfClasses()
-    counts = np.diag(np.array(evaluation.support, np.int64))
+    involved, total = Counter[int](), len(evaluation.classes)
     for truth, taken, n in evaluation.confused:
-        counts[truth, taken] += n
-        counts[truth, truth] -= n
-    wrong = counts - np.diag(np.diag(counts))
-    most = np.argsort(-(wrong.sum(axis=0) + wrong.sum(axis=1)), kind="stable")[: charts.MATRIX]
-    kept, left_out = np.sort(most), ""
-    if len(counts) > len(kept):
-        left_out = f"{len(kept)} of {len(counts)} classes: those that are confused most often. "
-    names = [in_one_line(evaluation.classes[k]) for k in kept.tolist()]
+        involved.update({truth: n, taken: n})
+    most = [k for k, _ in involved.most_common(charts.MATRIX)]
+    kept = sorted([*most, *(k for k in range(total) if k not in involved)][: charts.MATRIX])
+    place = {k: row for row, k in enumerate(kept)}
+    counts = np.zeros((len(kept), len(kept)), np.int64)
+    missed = Counter[int]()
+    for truth, taken, n in evaluation.confused:
+        missed[truth] += n
+        if truth in place and taken in place:
+            counts[place[truth], place[taken]] += n
+    for k, row in place.items():
+        counts[row, row] = max(evaluation.support[k] - missed[k], 0)
+    left_out = f"{len(kept)} of {total} classes: those that are confused most often. " if total > len(kept) else ""
+    names = [in_one_line(evaluation.classes[k]) for k in kept]
     title = "Pictures by true and by predicted class"
-    return OfClasses(
-        chart=charts.matrix_chart(f"{identifier}-matrix", title, names, counts[np.ix_(kept, kept)]), left_out=left_out
-    )
+    return OfClasses(chart=charts.matrix_chart(f"{identifier}-matrix", title, names, counts), left_out=left_out)
 
 
 @dataclass(frozen=True, kw_only=True)

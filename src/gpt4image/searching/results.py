@@ -16,7 +16,6 @@ from gpt4image.reporting.text_table import text_table
 from gpt4image.searching.queries import Queries
 
 
-
 @dataclass(frozen=True)
 class Hit:
     """One image that was found, at ``place`` in the dataset; the most similar one has rank 1.
