@@ -84,12 +84,12 @@ def fits(page: str, folder: Path, scheme: str) -> list[dict[str, Any]]:
 
 
 def act(page: str, script: str, folder: Path) -> tuple[Any, list[str]]:
-    """Open a page as the file that it is, do what a script says in it, and return the script's value.
+    """Open a page as the file that it is, do what a script says in it, and return the script's first value.
 
-    The script is added to the page's policy, beside its own.
+    The script is added to the page's policy, beside the page's own. It runs again if it loads the page again.
     """
     code = f"addEventListener('load', () => {{ const value = (() => {{ {script} }})();"
-    code += " document.body.textContent = 'RESULT' + JSON.stringify(value) + 'END'; });"
+    code += " if (value !== undefined) document.body.textContent = 'RESULT' + JSON.stringify(value) + 'END'; });"
     allowed = "'sha256-" + base64.b64encode(hashlib.sha256(code.encode()).digest()).decode() + "'"
     policy = "script-src " + allowed
     own = page.replace("script-src", policy)

@@ -34,7 +34,7 @@ def card(**more: object) -> str:
         "key": "<k>",
         "picture": None,
         "claims": [("given label", "<b>", ""), ("by its description", "<i>", "50 %")],
-        "row": "",
+        "line": "",
         "descriptions": ["<u>"],
     }
     facts = {"labelled": 1, "described": 1, "images": 1, "noise": 0.0}

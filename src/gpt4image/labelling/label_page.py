@@ -82,7 +82,7 @@ def write_page(
         found = shown.suspect(row, label)
         given, guess, likely = found["given"], found["guess"], found["probability"]
         claims = [("given label", given, ""), ("by its description", guess, percent(likely))]
-        return card(row, claims, row=csv_line(shown.images.keys[row], given, guess, f"{likely:.4f}"))
+        return card(row, claims, line=csv_line(shown.images.keys[row], given, guess, f"{likely:.4f}"))
 
     def suggested_card(item: Suggestion) -> dict[str, Any]:
         likely = float(shown.probabilities[item.row].max())
