@@ -33,7 +33,7 @@ def card(**more: object) -> str:
     labelled: dict[str, object] = {
         "key": "<k>",
         "picture": None,
-        "claims": [("given label", "<b>", ""), ("by its description", "<i>", "50 %")],
+        "claims": [("given label", "<b>", ""), ("description", "<i>", "50 %")],
         "line": "",
         "descriptions": ["<u>"],
     }

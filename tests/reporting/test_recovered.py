@@ -41,6 +41,6 @@ def test_no_share_is_given_where_there_may_be_no_loss() -> None:
 
 
 def test_no_share_is_said_to_be_more_than_all_or_less_than_none() -> None:
-    assert in_words(Share(0.563, (0.48, 0.64))) == "56 % (95 % interval 48.0 to 64.0 %)"
-    assert in_words(Share(1.04, (0.97, 1.12))) == "all of it (95 % interval 97.0 to 112.0 %)"
-    assert in_words(Share(-0.1, (-0.4, 0.2))) == "none of it (95 % interval −40.0 to 20.0 %)"
+    assert in_words(Share(0.563, (0.48, 0.64))) == "56 % (95 % interval 48 to 64 %)"
+    assert in_words(Share(1.04, (0.97, 1.12))) == "all of it (95 % interval 97 to 112 %)"
+    assert in_words(Share(-0.1, (-0.4, 0.2))) == "none of it (95 % interval −40 to 20 %)"

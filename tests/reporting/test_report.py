@@ -93,7 +93,7 @@ def test_the_page_answers_first_and_then_shows_why(page: str) -> None:
             "With all 1,007 training images labelled, text labels made no significant difference",
             "What was done, and at what cost Pictures1,549, 1,524 of them described",
             "1,600 descriptions; 1,240,000 tokens in, 72,000 out; $0.6115",
-            "Dashed line with a grey band: mean and interval of a control or reference arm (oracle)",
+            "Dashed line with a grey band: mean and interval of oracle; control and reference arms are bounds",
             "Points over baseline",
             "48.6 49.1 50.6",
             "How the numbers were measured",

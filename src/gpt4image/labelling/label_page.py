@@ -81,13 +81,13 @@ def write_page(
     def suspected_card(row: int, label: int) -> dict[str, Any]:
         found = shown.suspect(row, label)
         given, guess, likely = found["given"], found["guess"], found["probability"]
-        claims = [("given label", given, ""), ("by its description", guess, percent(likely))]
+        claims = [("given label", given, ""), ("description", guess, percent(likely, digits=0))]
         return card(row, claims, line=csv_line(shown.images.keys[row], given, guess, f"{likely:.4f}"))
 
     def suggested_card(item: Suggestion) -> dict[str, Any]:
         likely = float(shown.probabilities[item.row].max())
         guess = shown.guess(item.row)
-        return card(item.row, [("by its description", guess, percent(likely))] if guess else [], why=item.why)
+        return card(item.row, [("description", guess, percent(likely, digits=0))] if guess else [], why=item.why)
 
     path = config.out.with_suffix(".html")
     page = render(

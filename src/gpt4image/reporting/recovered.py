@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gpt4image.artifacts.run_records import Comparison
-from gpt4image.pages.numbers import percent, percent_interval
+from gpt4image.pages.numbers import percent
 
 
 class Share(NamedTuple):
@@ -51,6 +51,7 @@ def _ratio(above: float, below: float, covariance: np.ndarray, freedom: int) -> 
 
 
 def in_words(share: Share) -> str:
-    """Return e.g. ``56 % (95 % interval 48.0 to 64.0 %)``; no share is more than all of the loss, or less than none."""
+    """Return e.g. ``56 % (95 % interval 48 to 64 %)``; no share is said to be more than all, or less than none."""
     said = "all of it" if share.value > 1.0 else "none of it" if share.value < 0.0 else percent(share.value, digits=0)
-    return f"{said} (95 % interval {percent_interval(share.interval)})"
+    low, high = (percent(end, digits=0) for end in share.interval)
+    return f"{said} (95 % interval {low.removesuffix(' %')} to {high})"
