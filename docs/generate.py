@@ -17,7 +17,8 @@ from typing import Any
 from gpt4image.artifacts.run_records import Comparison
 from gpt4image.config.arms import ARMS
 from gpt4image.pages.numbers import p_value, percent, points, points_interval
-from gpt4image.reporting.findings import markdown_table, recovered
+from gpt4image.reporting.findings import markdown_table
+from gpt4image.reporting.recovered import in_words, recovered
 
 ROOT = Path(__file__).resolve().parents[1]
 REMOVED_AFTER = "e326164"
@@ -175,7 +176,7 @@ def scarce_table(*, short: bool = False) -> str:
         if names is not None and "centred" not in names["description"]:
             cells[3 + arms.index("zero-shot")] += " *"
         share = recovered(Comparison.model_validate(comparison), "text-labels")
-        lines.append("| " + " | ".join([*cells, percent(share, digits=0)]) + " |")
+        lines.append("| " + " | ".join([*cells, "–" if share is None else in_words(share)]) + " |")
     return "\n".join(lines)
 
 
