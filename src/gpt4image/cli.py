@@ -1,4 +1,4 @@
-"""The command line: one sub-command per verb, options generated from config.py. No logic lives here.
+"""The command line: one sub-command per verb, options generated from config/. No logic lives here.
 
 Start-up imports nothing heavy; a stage's module is imported when the stage runs.
 """
@@ -163,8 +163,13 @@ def _dispatch(words: list[str]) -> int:
     if words[0] == "--version":
         print(f"gpt4image {__version__}")
         return OK
+    if words[0] == "help":
+        return _dispatch([*words[1:], "--help"])
     is_group = any(name.startswith(f"{words[0]} ") for name in COMMANDS)
     name = " ".join(words[:2]) if is_group else words[0]
+    if name in COMMANDS and (wanted := {"-h", "--help", "--help-all"} & set(words)):
+        print(_help(name, everything="--help-all" in wanted))
+        return OK
     if name in COMMANDS:
         return _run(name, words[len(name.split()) :])
     if is_group and (len(words) == 1 or words[1] in ("-h", "--help")):
@@ -233,17 +238,25 @@ def _names(recipes: list[str]) -> list[str]:
 
 
 def _parse(name: str, config_type: Any, words: list[str], recipe: str | None) -> Any:
-    import tyro
+    from gpt4image import options
 
-    default = None
+    given: dict[str, Any] = {}
     if recipe is not None:
         from gpt4image.recipes import read_recipe
 
-        options = read_recipe(Path(recipe), config_type)
-        missing = {key: tyro.MISSING for key, field in config_type.model_fields.items() if field.is_required()}
-        default = config_type.model_construct(**(missing | options))
-    usage = f"gpt4image {name}" + (" [RECIPE.toml]" if COMMANDS[name].recipes else "")
-    return tyro.cli(config_type, args=words, prog=usage, default=default)
+        given = read_recipe(Path(recipe), config_type)
+    return options.parse(_usage(name), config_type, words, given)
+
+
+def _usage(name: str) -> str:
+    return f"gpt4image {name}" + (" [RECIPE.toml]" if COMMANDS[name].recipes else "")
+
+
+def _help(name: str, *, everything: bool) -> str:
+    from gpt4image import options
+
+    configs: Any = importlib.import_module("gpt4image.config")
+    return options.help_text(_usage(name), getattr(configs, COMMANDS[name].config), everything=everything)
 
 
 def _overview(prefix: str = "") -> str:

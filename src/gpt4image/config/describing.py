@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import tyro
 from pydantic import Field
@@ -77,6 +77,10 @@ class DescribeConfig(DescriberOptions):
 
     Example: gpt4image describe --data folder:photos --store photos.db --describer openai:gpt-4.1-mini --dry-run
     """
+
+    essential: ClassVar[frozenset[str]] = frozenset(
+        {"prompt", "base_url", "concurrency", "limit", "max_cost", "dry_run", "retry_rejected", "as_json"}
+    )
 
     data: str
     """Dataset SPEC: folder:PATH, manifest:FILE, hf:NAME_OR_PATH, webdataset:PATTERN, cifar10, cifar100, openmoji."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import tyro
 from pydantic import Field
@@ -43,6 +43,23 @@ class TrainConfig(TrainOptions):
 
     Example: gpt4image train --data folder:photos --embeddings photos.emb --model resnet18 --out run
     """
+
+    essential: ClassVar[frozenset[str]] = frozenset(
+        {
+            "embeddings",
+            "text_labels",
+            "only_described",
+            "task",
+            "model",
+            "init",
+            "image_size",
+            "epochs",
+            "batch_size",
+            "seed",
+            "resume",
+            "as_json",
+        }
+    )
 
     out: Path
     """Run folder."""
