@@ -5,13 +5,15 @@ Start-up imports nothing heavy; a stage's module is imported when the stage runs
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import io
 import json
 import os
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ from gpt4image import __version__
 from gpt4image.parallel import launch
 
 OK, SET_ASIDE, USER_MISTAKE, CRASH, INTERRUPTED = 0, 1, 2, 70, 130  # 70: EX_SOFTWARE of sysexits.h
+
+LOADING_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,9 @@ COMMANDS = {
     "completion": Command("script by which a shell completes options", "CompletionConfig", "completion:completion"),
     "doctor": Command("what is installed or missing; with a path: is it whole?", "DoctorConfig", "checkup:doctor"),
 }
+
+
+CONFIG_TYPES = {name: command.config for name, command in COMMANDS.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -223,10 +230,26 @@ def _run(name: str, words: list[str]) -> int:
         raise ConfigError(f"{name} takes one recipe, not {first_few(recipes)}; give the command once for each.")
     parsed = [_parse(name, config_type, words, recipe) for recipe in recipes or [None]]
     module, function = command.stage.split(":")
-    stage = getattr(importlib.import_module(f"gpt4image.{module}"), function)
+    with _loading():
+        stage = getattr(importlib.import_module(f"gpt4image.{module}"), function)
     outcome = stage(*parsed) if len(parsed) == 1 else stage(*parsed, names=_names(recipes))
-    _show(outcome, parsed[0].as_json)
+    from gpt4image.next_steps import with_next
+
+    _show(with_next(name, outcome, parsed[0], config_types=CONFIG_TYPES, python=False), parsed[0].as_json)
     return SET_ASIDE if outcome.set_aside else OK
+
+
+@contextlib.contextmanager
+def _loading() -> Iterator[None]:
+    """Say what takes so long where libraries take seconds to load, as they do from a cold disk."""
+    wait = threading.Timer(LOADING_SECONDS, lambda: print("loading libraries ...", file=sys.stderr))
+    wait.daemon = True
+    if sys.stderr.isatty():
+        wait.start()
+    try:
+        yield
+    finally:
+        wait.cancel()
 
 
 def _names(recipes: list[str]) -> list[str]:
@@ -280,16 +303,17 @@ def _show(outcome: Any, as_json: bool) -> None:
     set_aside = [{"name": item.name, "reason": item.reason} for item in outcome.set_aside]
     if as_json:
         path = None if outcome.path is None else str(outcome.path)
-        print(
-            json.dumps(
-                {"path": path, **outcome.summary, **outcome.record, "set_aside": set_aside}, indent=1, default=str
-            )
-        )
+        facts = {"path": path, **outcome.summary, **outcome.record, "set_aside": set_aside, "next": outcome.next}
+        print(json.dumps(facts, indent=1, default=str))
         return
     for key, value in outcome.summary.items():
         print(f"{key.replace('_', ' ')}: {round(value, 4) if isinstance(value, float) else visible(str(value))}")
     if outcome.text:
-        print(f"\n{visible(outcome.text)}")
+        print(f"\n{visible(outcome.text)}\n")
+    if outcome.wrote:
+        print(f"wrote: {visible(', '.join(map(str, outcome.wrote)))}")
+    if outcome.next:
+        print(f"next: {visible(outcome.next)}")
     if set_aside:
         print(f"\n{len(set_aside)} skipped:", file=sys.stderr)
         for item in set_aside[:20]:

@@ -14,7 +14,8 @@ from typing import Any
 
 from gpt4image.base.errors import Gpt4ImageError
 from gpt4image.base.outcome import Outcome
-from gpt4image.cli import COMMANDS
+from gpt4image.cli import COMMANDS, CONFIG_TYPES
+from gpt4image.next_steps import with_next
 
 VERBS = tuple(name for name in COMMANDS if " " not in name and name != "completion")
 _FLAG = re.compile(r"(?<![\w-])--([a-z][a-z0-9]*(?:-[a-z0-9]+)*)")
@@ -30,10 +31,11 @@ def verb(name: str) -> Callable[..., Outcome]:
         try:
             config = config_type(**options) if config is None else config.model_copy(update=options)
             stage = getattr(importlib.import_module(f"gpt4image.{module}"), function)
-            return stage(config) if task is None else stage(config, task=task)
+            outcome = stage(config) if task is None else stage(config, task=task)
         except Gpt4ImageError as error:
-            error.args = (in_python(str(error)), *error.args[1:])
+            error.args = (in_python(str(error), config_type), *error.args[1:])
             raise
+        return with_next(name, outcome, config, config_types=CONFIG_TYPES, python=True)
 
     keyword = inspect.Parameter.KEYWORD_ONLY
     fields = {key: field for key, field in config_type.model_fields.items() if key != "as_json"}
@@ -50,6 +52,11 @@ def verb(name: str) -> Callable[..., Outcome]:
     return call
 
 
-def in_python(message: str) -> str:
-    """Return a message with flags as keywords: ``--val-fraction`` becomes ``val_fraction=``."""
-    return _FLAG.sub(lambda flag: flag[1].replace("-", "_") + "=", message)
+def in_python(message: str, config_type: Any = None) -> str:
+    """Return a message with options as keywords: ``--val-fraction 0.1`` becomes ``val_fraction=0.1``, as RUN_DIR does.
+    """
+    message = _FLAG.sub(lambda flag: flag[1].replace("-", "_") + "=", message)
+    for name in config_type.model_fields if config_type else ():
+        if (option := config_type.option(name)).isupper():
+            message = re.sub(rf"^{option}\b(?= is required| = )", f"{name}=", message, flags=re.MULTILINE)
+    return re.sub(r"(?<=[a-z]=) = ", "", message)

@@ -32,6 +32,8 @@ class Outcome:
         record: extra JSON-serialisable facts, printed only with ``--json``.
         text: text such as a table, printed under the summary and left out of ``--json``.
         set_aside: skipped items; a stage with any ends with exit code 1.
+        wrote: the files and folders that were written.
+        next: the command to give next, or the same as a call in Python.
     """
 
     path: Path | None = None
@@ -39,6 +41,8 @@ class Outcome:
     record: Mapping[str, Any] = field(default_factory=dict)
     text: str = ""
     set_aside: tuple[SetAside, ...] = ()
+    wrote: tuple[Path, ...] = ()
+    next: str = ""
 
     def __getattr__(self, name: str) -> Any:
         """Return a fact of the summary or the record as an attribute."""

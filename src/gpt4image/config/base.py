@@ -84,7 +84,7 @@ class StageConfig(BaseModel):
 
     @classmethod
     def option(cls, name: str) -> str:
-        """Return an option by its field name as the command line has it: ``--top-k``, and positional ones ``RUN_DIR``."""
+        """Return an option by field name as the command line has it: ``--top-k``, positional ones ``RUN_DIR``."""
         positional = any(
             mark is tyro.conf.Positional or mark in _POSITIONAL for mark in cls.model_fields[name].metadata
         )

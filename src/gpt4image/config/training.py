@@ -63,6 +63,8 @@ class TrainConfig(TrainOptions):
 
     out: Path
     """Run folder."""
+    train_on_val: bool = False
+    """Train on the validation images too: for the last run, when nothing is left to choose."""
     resume: bool = False
     """Continue from the last checkpoint in --out."""
     checkpoint_seconds: float = Field(default=30.0, ge=0.0)

@@ -148,13 +148,15 @@ def _load(
 def _is_as_trained(record: dict[str, Any], image_set: ImageSet, table: EmbeddingTable | None) -> bool | None:
     """Return whether a dataset is, as far as it was read, what a run was trained on; None where that is not known.
 
-    The fingerprint of the run decides. It also covers texts and, in a comparison, all splits and what was taken away:
-    where it differs for such a reason, only sizes are compared.
+    The fingerprint of its images decides. Runs of earlier versions have only one that covers texts too: where it
+    differs, sizes are compared.
     """
     config, sizes = record["config"], record["run"].get("data", {})
     by_train = config.get("arm") == "train"
     read = ("train", "val") if by_train else SPLITS
     part = image_set.select(np.flatnonzero(np.isin(image_set.splits, read)))
+    if runs.IMAGES in config:
+        return config[runs.IMAGES] == identity_of(part, None, None, [])
     left_out = {item["name"] for item in record["run"].get("set_aside", ())}
     broken = [i for i, key in enumerate(part.keys) if key in left_out]
     if config.get(runs.DATA) in (identity_of(part, table, None, []), identity_of(part, table, None, broken)):
