@@ -57,7 +57,9 @@ def _python(step: Step, config_types: Mapping[str, str]) -> str:
     kind: Any = getattr(importlib.import_module("gpt4image.config"), config_types[name])
     if " " in name:
         return _shell(step, config_types)
-    told = (f"{key}={str(value) if isinstance(value, Path) else value!r}" for key, value in _told(kind, options).items())
+    told = (
+        f"{key}={str(value) if isinstance(value, Path) else value!r}" for key, value in _told(kind, options).items()
+    )
     return f"gpt4image.{name}({', '.join(told)})"
 
 

@@ -53,8 +53,7 @@ def verb(name: str) -> Callable[..., Outcome]:
 
 
 def in_python(message: str, config_type: Any = None) -> str:
-    """Return a message with options as keywords: ``--val-fraction 0.1`` becomes ``val_fraction=0.1``, as RUN_DIR does.
-    """
+    """Return a message with options as keywords: ``--val-fraction`` becomes ``val_fraction=``."""
     message = _FLAG.sub(lambda flag: flag[1].replace("-", "_") + "=", message)
     for name in config_type.model_fields if config_type else ():
         if (option := config_type.option(name)).isupper():

@@ -1,4 +1,4 @@
-"""What a person is told before a run and while it goes on: its images by source, its size and time, a line per epoch."""
+"""What a person is told before a run and during it: its images by source, its size and time, a line per epoch."""
 
 from __future__ import annotations
 

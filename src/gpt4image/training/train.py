@@ -99,7 +99,11 @@ def _train(ready: Prepared) -> None:
 
         def on_step(step: int, steps: int, note: str) -> None:
             bar.update(task, completed=step, total=steps, note=note)
-            if (estimate := left(step, steps)) and processes.rank() == 0 and "probe_seconds_per_step" not in ready.chosen:
+            if (
+                (estimate := left(step, steps))
+                and processes.rank() == 0
+                and "probe_seconds_per_step" not in ready.chosen
+            ):
                 say(f"{'left':10}{estimate}")
 
         def on_epoch(row: Mapping[str, Any]) -> None:
@@ -217,4 +221,3 @@ def _outcome(out: Path, *, finished: bool) -> Outcome:
         },
         set_aside=runs.read_set_aside(out),
     )
-
