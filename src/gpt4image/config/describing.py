@@ -23,7 +23,7 @@ class DescriberOptions(StageConfig):
 
     describer: str
     """Describer SPEC: openai:MODEL (any OpenAI-compatible server), transformers:MODEL_OR_PATH or vllm:MODEL (on this
-    machine), or replay:FILE (JSON lines with key or digest, and description)."""
+    machine), or replay:FILE (JSON lines, CSV or Parquet with key or digest, and description)."""
 
     # What is asked
     system: str = GUARD
