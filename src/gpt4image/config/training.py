@@ -22,7 +22,8 @@ class LabelConfig(DataOptions):
     embeddings: Path
     """Embedding table."""
     out: Path
-    """Parquet file of class probabilities; an HTML page of suspected label errors is written beside it."""
+    """Parquet file of class probabilities, or a .csv table for people with the Parquet file beside it; an HTML page of
+    suspected label errors is written beside it too."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the folds."""
     doubtful: int = Field(default=50, ge=0)

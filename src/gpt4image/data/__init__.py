@@ -35,8 +35,8 @@ def load_image_set(spec: str) -> ImageSet:
     """Load the dataset that a SPEC string names.
 
     Args:
-        spec: a path of a folder or a table, or ``folder:PATH``, ``manifest:FILE.csv|parquet``, ``hf:NAME_OR_PATH``, ``cifar10[:ROOT]``,
-            ``cifar100[:ROOT]``, ``webdataset:PATTERN`` or ``openmoji``.
+        spec: a path of a folder or a table, ``folder:PATH``, ``manifest:FILE.csv|parquet``, ``hf:NAME_OR_PATH``,
+            ``cifar10[:ROOT]``, ``cifar100[:ROOT]``, ``webdataset:PATTERN`` or ``openmoji``.
 
     Raises:
         ConfigError: the SPEC has an unknown name, or lacks what must follow it.

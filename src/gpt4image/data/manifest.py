@@ -140,8 +140,8 @@ def _checked(names: Sequence[str], table: dict[str, list[Any]], spec: str, advic
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise DataError(
             f"{spec}: its columns are {', '.join(map(repr, names)) or 'none'}; allowed are path, label (one class per "
-            f"image), labels or tags (several, separated by {SEPARATOR!r}), split, key, caption, and columns of 0, 1 or "
-            f"empty cells, one per class.{lack}{wrong}{hint}{'' if set(table) & set(COLUMNS) else advice}"
+            f"image), labels or tags (several, separated by {SEPARATOR!r}), split, key, caption, and one column per "
+            f"class with 0, 1 or empty cells.{lack}{wrong}{hint}{'' if set(table) & set(COLUMNS) else advice}"
         )
     return table
 

@@ -90,9 +90,19 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> Outcome:
         path=path,
         summary={"split": config.split, **shown, **facts.get("metrics", {}), **note},
         record={"not_measured": absent},
-        text="\n".join([_per_class(facts, path), *not_measured]),
+        text="\n".join([_per_class(facts, path), *not_measured, *_on_all_labels(config, own_options)]),
         set_aside=(*(SetAside(**item) for item in facts.get("set_aside", ())), *skipped),
     )
+
+
+def _on_all_labels(config: EvaluateConfig, options: TrainConfig) -> list[str]:
+    """Return how to train the model that goes out on the validation labels too, after the test split was measured."""
+    if config.split != "test" or config.data is not None or options.train_on_val or options.val_fraction == 0.0:
+        return []
+    return [
+        "\nThis run learned nothing from the validation images. For a last run on their labels too, give its train "
+        "command again with --train-on-val and another --out."
+    ]
 
 
 def _is_reported(run_dir: Path, split: str) -> bool:

@@ -178,6 +178,9 @@ def load_text_labels(config: TrainOptions, image_set: ImageSet) -> TextLabels | 
     """
     if config.text_labels is None:
         return None
+    if config.text_labels.suffix == ".csv":
+        beside = config.text_labels.with_suffix(".parquet")
+        raise TableError(f"--text-labels {config.text_labels} is the table for people; give {beside}.")
     labels = TextLabels.load(config.text_labels)
     if config.task not in ("auto", labels.facts.task):
         raise TableError(

@@ -1,4 +1,4 @@
-"""Replays descriptions from a file of JSON lines, CSV or Parquet as if they were written now: for tests, demos and other programs."""
+"""Replays descriptions from a file as if they were written now: for tests, demos and other programs."""
 
 from __future__ import annotations
 
