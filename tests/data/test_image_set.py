@@ -120,7 +120,7 @@ def test_a_bare_folder_is_a_dataset_and_another_file_is_none(tmp_path: Path, wri
     (tmp_path / "notes.txt").touch()
     with pytest.raises(ConfigError, match=r"a table ends with \.csv, \.parquet, \.tar"):
         load_image_set(str(tmp_path / "notes.txt"))
-    with pytest.raises(ConfigError, match=r"there is nothing of that name.*Did you mean 'openmoji'"):
+    with pytest.raises(ConfigError, match=r"there is no such file or folder.*Did you mean 'openmoji'"):
         load_image_set("opnmoji")
 
 
@@ -148,5 +148,5 @@ def test_load_with_splits_cuts_what_the_set_lacks(tmp_path, write_images) -> Non
 def test_a_user_who_is_not_known_is_no_folder(spec: str) -> None:
     with pytest.raises(DataError, match=r"there is no (such )?(file|folder)|does not hold the official files"):
         load_image_set(spec.format("~nosuch/x"))
-    with pytest.raises(ConfigError, match="there is nothing of that name"):
+    with pytest.raises(ConfigError, match="there is no such file or folder"):
         load_image_set("~nosuch/x")

@@ -65,11 +65,12 @@ def spec_of(path: str) -> str:
         return f"{KINDS[place.suffix]}:{path}"
     if path and place.is_dir():
         return _spec_of_folder(path, place)
-    what = "" if ":" in path else "there is nothing of that name; "
+    name, colon, _ = path.partition(":")
+    what = "" if colon else "there is no such file or folder; "
     if place.is_file():
         what = f"a table ends with {', '.join(KINDS)}; "
-    name = nearest(path.partition(":")[0], LOADERS)
-    raise ConfigError(f"--data {path!r}: {what}give a folder or a table of images, or NAME:WHERE, and {name}")
+    one_of = f"NAME one of {', '.join(sorted(LOADERS))}." if "/" in name else nearest(name, LOADERS)
+    raise ConfigError(f"--data {path!r}: {what}give a folder or a table of images, or NAME:WHERE with {one_of}")
 
 
 def _spec_of_folder(path: str, place: Path) -> str:
