@@ -105,6 +105,9 @@ def _explain_one(cls: type[StageConfig], detail: Any) -> str:
     flag = cls.option(parts[0]) if parts[0] in cls.model_fields else flag_of(".".join(parts))
     if detail["type"] == "missing":
         return f"{flag} is required: {cls.model_fields[parts[0]].description}"
+    if detail["type"] == "literal_error":
+        allowed = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
+        return f"{flag} = {nearest(str(detail['input']), allowed)}"
     advice = _advice(detail)
     given = detail["input"]
     is_number = isinstance(given, str) and re.fullmatch(r"[-+]?[\d.]+(?:[eE][-+]?\d+)?", given)  # from a shell
@@ -113,7 +116,5 @@ def _explain_one(cls: type[StageConfig], detail: Any) -> str:
 
 def _advice(detail: Any) -> str:
     kind, context = detail["type"], detail.get("ctx", {})
-    if kind == "literal_error":
-        return nearest(str(detail["input"]), re.findall(r"'([^']*)'", context["expected"]))
     plain = _PLAIN.get(kind) or _PLAIN.get(kind.rpartition("_")[0])
     return plain.format(**context) if plain else detail["msg"].removeprefix("Value error, ")

@@ -69,8 +69,8 @@ def spec_of(path: str) -> str:
     what = "" if colon else "there is no such file or folder; "
     if place.is_file():
         what = f"a table ends with {', '.join(KINDS)}; "
-    one_of = f"NAME one of {', '.join(sorted(LOADERS))}." if "/" in name else nearest(name, LOADERS)
-    raise ConfigError(f"--data {path!r}: {what}give a folder or a table of images, or NAME:WHERE with {one_of}")
+    one_of = f"NAME is one of {', '.join(sorted(LOADERS))}." if "/" in name else nearest(name, LOADERS)
+    raise ConfigError(f"--data {path!r}: {what}give a folder or a table of images, or NAME:WHERE; {one_of}")
 
 
 def _spec_of_folder(path: str, place: Path) -> str:
