@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import tyro
 from pydantic import Field, model_validator
@@ -31,6 +31,23 @@ class CompareConfig(TrainOptions):
 
     Example: gpt4image compare --data folder:photos --embeddings photos.emb --labels-per-class 10 --seeds 5 --out cmp
     """
+
+    essential: ClassVar[frozenset[str]] = frozenset(
+        {
+            "embeddings",
+            "labels_per_class",
+            "label_noise",
+            "arms",
+            "seeds",
+            "task",
+            "model",
+            "init",
+            "image_size",
+            "epochs",
+            "jobs",
+            "as_json",
+        }
+    )
 
     out: Path
     """Folder of the comparison: run records, comparison.json and report.html."""

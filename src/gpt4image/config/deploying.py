@@ -24,7 +24,7 @@ class ExportConfig(StageConfig):
     """
 
     run_dir: tyro.conf.Positional[Path]
-    """Folder of a finished run."""
+    """Folder of a finished run; or of a comparison, whose best run on validation images is taken."""
     format: Literal["timm", "onnx", "torch-export"]
     """timm: a folder for timm.create_model, here or on the hub. onnx: one file, for any runtime of ONNX.
     torch-export: one .pt2 file, for torch without timm; predict does not load it."""

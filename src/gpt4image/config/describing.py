@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import tyro
 from pydantic import Field
@@ -23,7 +23,7 @@ class DescriberOptions(StageConfig):
 
     describer: str
     """Describer SPEC: openai:MODEL (any OpenAI-compatible server), transformers:MODEL_OR_PATH or vllm:MODEL (on this
-    machine), or replay:FILE (JSON lines with key or digest, and description)."""
+    machine), or replay:FILE (JSON lines, CSV or Parquet with key or digest, and description)."""
 
     # What is asked
     system: str = GUARD
@@ -77,6 +77,10 @@ class DescribeConfig(DescriberOptions):
 
     Example: gpt4image describe --data folder:photos --store photos.db --describer openai:gpt-4.1-mini --dry-run
     """
+
+    essential: ClassVar[frozenset[str]] = frozenset(
+        {"prompt", "base_url", "concurrency", "limit", "max_cost", "dry_run", "retry_rejected", "as_json"}
+    )
 
     data: str
     """Dataset SPEC: folder:PATH, manifest:FILE, hf:NAME_OR_PATH, webdataset:PATTERN, cifar10, cifar100, openmoji."""

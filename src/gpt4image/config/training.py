@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import tyro
 from pydantic import Field
@@ -22,7 +22,8 @@ class LabelConfig(DataOptions):
     embeddings: Path
     """Embedding table."""
     out: Path
-    """Parquet file of class probabilities; an HTML page of suspected label errors is written beside it."""
+    """Parquet file of class probabilities, or a .csv table for people with the Parquet file beside it; an HTML page of
+    suspected label errors is written beside it too."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the folds."""
     doubtful: int = Field(default=50, ge=0)
@@ -44,8 +45,27 @@ class TrainConfig(TrainOptions):
     Example: gpt4image train --data folder:photos --embeddings photos.emb --model resnet18 --out run
     """
 
+    essential: ClassVar[frozenset[str]] = frozenset(
+        {
+            "embeddings",
+            "text_labels",
+            "only_described",
+            "task",
+            "model",
+            "init",
+            "image_size",
+            "epochs",
+            "batch_size",
+            "seed",
+            "resume",
+            "as_json",
+        }
+    )
+
     out: Path
     """Run folder."""
+    train_on_val: bool = False
+    """Train on the validation images too: for the last run, when nothing is left to choose."""
     resume: bool = False
     """Continue from the last checkpoint in --out."""
     checkpoint_seconds: float = Field(default=30.0, ge=0.0)

@@ -19,6 +19,7 @@ from gpt4image.data.splits import representatives
 from gpt4image.encoding.class_names import ClassNames, find_class_names, not_read
 from gpt4image.labelling.label_noise import suspected_errors
 from gpt4image.labelling.label_page import Shown, in_words, write_page
+from gpt4image.labelling.label_table import write_table
 from gpt4image.labelling.predictions import predict_labels
 from gpt4image.labelling.suggest import Suggestion, to_describe, to_label, write_suggestions
 from gpt4image.labelling.text_vectors import Texts, smooth
@@ -124,9 +125,13 @@ def label(config: LabelConfig) -> Outcome:
         guesses = [shown.guess(item.row) for item in shown.suggestions]
         keys = [images.keys[item.row] for item in shown.suggestions]
         write_suggestions(Path(summary["suggestions"]), shown.suggestions, keys, guesses)
-    found.save(config.out)
+    file = config.out.with_suffix(".parquet") if config.out.suffix == ".csv" else config.out
+    found.save(file)
+    if file != config.out:
+        write_table(config.out, found)
+        summary["table"] = str(config.out)
     return Outcome(
-        path=config.out,
+        path=file,
         summary=summary,
         text="\n\n".join([*_warnings(found, explains, names), in_words(shown, config.doubtful)]),
         set_aside=tuple(dict.fromkeys((*images.set_aside, *unreadable))),
