@@ -203,7 +203,9 @@ def test_without_a_list_a_class_is_taken_as_it_is(tmp_path: Path) -> None:
     assert one.prompt == Prompt("imported", 1, "", False, ask=("class",))
 
 
-@pytest.mark.parametrize(("data", "folder"), [("openmoji", "openmoji"), (None, "cifar10")])
+@pytest.mark.parametrize(
+    ("data", "folder"), [("openmoji", "openmoji"), pytest.param(None, "cifar10", marks=pytest.mark.slow)]
+)
 def test_answers_of_a_real_model_import_and_replay(
     tmp_path: Path, shared_data: Path, data: str | None, folder: str
 ) -> None:
