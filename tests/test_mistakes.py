@@ -40,7 +40,7 @@ MISTAKES = {
     "no such folder in a SPEC": ("train --data folder:phtos --out new", "folder:phtos: there is no such folder"),
     "a SPEC with a typo": ("train --data foldr:photos --out new", "Did you mean 'folder'?"),
     "an empty folder": ("train --data empty --out new", "there are no class folders", "unlabelled"),
-    "images without class folders": ("train --data loose --out new", "there are no class folders"),
+    "images without class folders": ("train --data loose --out new", "No training image has a label", "distill"),
     "an empty class": (
         "train --data hollow --out new",
         "no images in class folder 'dog'",
@@ -113,7 +113,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
             Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(root / name)
 
     pictures(*(f"photos/{kind}/{number}.png" for kind in ("cat", "dog") for number in range(8)))
-    pictures("loose/1.png", "hollow/cat/1.png", "other/cat/1.png", "other/dog/2.png")
+    pictures(*(f"loose/{n}.png" for n in range(8)), "hollow/cat/1.png", "other/cat/1.png", "other/dog/2.png")
     pictures(*(f"single/cat/{n}.png" for n in range(8)), *(f"unnamed/unlabelled/{n}.png" for n in range(8)))
     for folder in ("empty", "hollow/dog", "broken/cat", "broken/dog"):
         (root / folder).mkdir(parents=True)

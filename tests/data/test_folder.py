@@ -191,7 +191,7 @@ def test_a_folder_of_images_called_as_a_split_is_noted(
         ),
         (["val/cat/1.png", "test/cat/1.png"], "no class folders in train"),
         (["train/1.png", "test/2.png"], "no class folders in train"),
-        (["1.png", "2.png"], "no class folders.*'unlabelled'"),
+        (["text/notes.txt"], "no images in class folder 'text'"),
     ],
 )
 def test_what_cannot_be_splits_or_classes_is_refused(
@@ -200,6 +200,14 @@ def test_what_cannot_be_splits_or_classes_is_refused(
     write_images(tmp_path, *names)
     with pytest.raises(DataError, match=message):
         load(tmp_path)
+
+
+def test_images_without_folders_have_no_label(tmp_path: Path, write_images: Write) -> None:
+    write_images(tmp_path, "1.png", "2.png", ".hidden/3.png")
+    images = load(tmp_path)
+    assert images.keys == ("1.png", "2.png")
+    assert (images.classes, set(images.splits), images.labelled.any()) == ((), {"train"}, False)
+    assert images.set_aside == ()
 
 
 def test_folders_that_may_be_splits_are_noted(

@@ -6,6 +6,8 @@
 
     photos/cat/1.jpg              photos/Test/cat/2.jpg   (the classes lie beside the test split)
 
+    photos/1.jpg                  (no folder: no image has a label)
+
 Names of splits and of ``unlabelled`` may be written with capitals. Hidden files are ignored; files whose extension is
 not that of an image are counted by extension.
 """
@@ -38,7 +40,7 @@ def load_folder(argument: str) -> ImageSet:
 
     Raises:
         ConfigError: no path is given.
-        DataError: there is no such folder, no class folder, a class folder without images, a class in val or test
+        DataError: there is no such folder, no image, a class folder without images, a class in val or test
             that train lacks, or a folder that is nearly called as a split or as ``unlabelled``.
     """
     spec = f"folder:{argument}"
@@ -80,6 +82,8 @@ def load_folder(argument: str) -> ImageSet:
 def _class_folders(tree: _Tree, spec: str) -> dict[str, str]:
     """Return the split of each class folder, by its path."""
     top = tree.folders("")
+    if not top and tree.images(""):
+        return {"": "train"}
     tree.skip_images("")
     if _has_train(tree, top):
         return _below_splits(tree, top)
@@ -152,7 +156,7 @@ def _split(name: str) -> str | None:
 
 
 def _is_unlabelled(path: str) -> bool:
-    return _name(path).lower() in UNLABELLED
+    return not path or _name(path).lower() in UNLABELLED
 
 
 class _Tree:
@@ -188,7 +192,7 @@ class _Tree:
         folders, compared as text, then by file name.
         """
         found: list[str] = []
-        parts = folder.split("/")
+        parts = folder.split("/") if folder else []
         seen = {self._real("/".join(parts[:count])) for count in range(len(parts))}
         pending = [folder]
         while pending:

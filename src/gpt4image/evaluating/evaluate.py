@@ -127,7 +127,7 @@ def _facts(path: Path) -> dict[str, Any]:
 def _load(
     config: EvaluateConfig, record: dict[str, Any], options: TrainConfig
 ) -> tuple[tuple[ImageSet, EmbeddingTable | None], str]:
-    """Return the dataset and its table, and a note where it may not be what the run was trained on.
+    """Return the dataset with the classes of the run, its table, and a note where it may not be as it was trained on.
 
     Raises:
         RunError: the run's own dataset has changed since, so that its splits may mix with those trained on.
@@ -143,6 +143,9 @@ def _load(
             f"{error} The run recorded its dataset as {own}; a relative path counts from the folder that it was "
             "trained in. Give the command in that folder, or --data SPEC with where the dataset is now."
         ) from None
+    classes = record["run"].get("classes", image_set.classes)
+    if set(image_set.classes) <= set(classes):  # the others have no label here
+        image_set = image_set.with_classes(tuple(classes))
     if config.data not in (None, own):
         return (image_set, table), ""
     same = _is_as_trained(record, image_set, table)

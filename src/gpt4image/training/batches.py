@@ -116,7 +116,10 @@ def make_batches(
         DataError: no image has a target.
     """
     if len(targeted) == 0:
-        raise DataError("No training image has a label or a text label; label some, or give --text-labels.")
+        raise DataError(
+            "No training image has a label or a text label: label some (one folder per class), or let a describer name "
+            "the classes: `gpt4image distill DATA --describer SPEC --classes LIST`."
+        )
     if not apart and len(others) <= (1 - labelled_share) * (len(targeted) + len(others)):
         targeted, others = np.union1d(targeted, others), others[:0]
     n_others = 0 if len(others) == 0 else min(max(size - round(size * labelled_share), 1), size - 1)

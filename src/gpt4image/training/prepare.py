@@ -123,10 +123,12 @@ def prepare(
     """
     image_set, table = loaded or load_image_set(config)
     task = task or (task_of(image_set.labels, config) if config.task == "auto" else find_task(config.task, config))
-    task.require(image_set.labels, image_set.classes, config.data)
     named = {"task": task.name} if config.task == "auto" else {}
     config = config.model_copy(update={"task": task.name})
     text_labels = load_text_labels(config, image_set)
+    if text_labels is not None:
+        image_set = image_set.with_classes(text_labels.classes)
+    task.require(image_set.labels, image_set.classes, config.data)
     sizes = {split: len(image_set.indices(split)) for split in SPLITS}
     there = ", ".join(f"{split} {count:,}" for split, count in sizes.items())
     if not any(sizes[split] for split in splits):

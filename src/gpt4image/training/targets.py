@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts.text_labels import Facts, TextLabels
-from gpt4image.base.errors import TableError
+from gpt4image.base.errors import TableError, first_few
 from gpt4image.config import TrainOptions
 from gpt4image.data.image_set import SPLITS, ImageSet
 from gpt4image.tasks.base import Task
@@ -173,8 +173,8 @@ def load_text_labels(config: TrainOptions, image_set: ImageSet) -> TextLabels | 
         image_set: the whole dataset with the splits of the run.
 
     Raises:
-        TableError: the file is missing or damaged, was made for another task or other classes, or has learned from the
-            label of an image that the run holds out.
+        TableError: the file is missing or damaged, was made for another task, lacks a class of the dataset, or has
+            learned from the label of an image that the run holds out.
     """
     if config.text_labels is None:
         return None
@@ -187,11 +187,10 @@ def load_text_labels(config: TrainOptions, image_set: ImageSet) -> TextLabels | 
             f"{config.text_labels} holds text labels for --task {labels.facts.task}, this run is of {config.task}; run "
             "`gpt4image label` on this dataset."
         )
-    if labels.classes != image_set.classes:
+    if lacks := [name for name in image_set.classes if name not in labels.classes]:
         raise TableError(
-            f"{config.text_labels} has the classes {list(labels.classes)[:5]}... ({len(labels.classes)}), the "
-            f"dataset has {list(image_set.classes)[:5]}... ({len(image_set.classes)}); run `gpt4image label` on this "
-            "dataset."
+            f"{config.text_labels} lacks the classes {first_few(lacks)} of the dataset ({len(lacks)} of "
+            f"{len(image_set.classes)}; it has {first_few(labels.classes)}); run `gpt4image label` on this dataset."
         )
     _require_held_out(labels, config, image_set)
     return labels
