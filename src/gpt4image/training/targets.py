@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -165,23 +166,25 @@ def targets_for(
     return class_targets(task, probabilities, labels, Noise.of(text_labels.facts), explains, trust)
 
 
-def load_text_labels(config: TrainOptions, image_set: ImageSet) -> TextLabels | None:
-    """Return the text labels that a run is told to learn from; None where it has none.
+def load_text_labels(path: Path | None) -> TextLabels | None:
+    """Return the text labels of a run, which may have none. Raises TableError: missing, damaged, or the table beside."""
+    if path is not None and path.suffix == ".csv":
+        raise TableError(f"--text-labels {path} is the table for people; give {path.with_suffix('.parquet')}.")
+    return None if path is None else TextLabels.load(path)
+
+
+def require_fitting(labels: TextLabels, config: TrainOptions, image_set: ImageSet) -> None:
+    """Refuse text labels that a run cannot learn from.
 
     Args:
+        labels: of ``config.text_labels``.
         config: options of the run, with its task.
         image_set: the whole dataset with the splits of the run.
 
     Raises:
-        TableError: the file is missing or damaged, was made for another task, lacks a class of the dataset, or has
-            learned from the label of an image that the run holds out.
+        TableError: they were made for another task, lack a class of the dataset, or have learned from the label of an
+            image that the run holds out.
     """
-    if config.text_labels is None:
-        return None
-    if config.text_labels.suffix == ".csv":
-        beside = config.text_labels.with_suffix(".parquet")
-        raise TableError(f"--text-labels {config.text_labels} is the table for people; give {beside}.")
-    labels = TextLabels.load(config.text_labels)
     if config.task not in ("auto", labels.facts.task):
         raise TableError(
             f"{config.text_labels} holds text labels for --task {labels.facts.task}, this run is of {config.task}; run "
@@ -193,7 +196,6 @@ def load_text_labels(config: TrainOptions, image_set: ImageSet) -> TextLabels | 
             f"{len(image_set.classes)}; it has {first_few(labels.classes)}); run `gpt4image label` on this dataset."
         )
     _require_held_out(labels, config, image_set)
-    return labels
 
 
 def _require_held_out(labels: TextLabels, config: TrainOptions, image_set: ImageSet) -> None:
@@ -220,7 +222,7 @@ def _require_held_out(labels: TextLabels, config: TrainOptions, image_set: Image
 
 
 def with_text_labels(data: TrainingData, config: TrainOptions, labels: TextLabels) -> TrainingData:
-    """Return the data with class targets of what ``load_text_labels`` has read.
+    """Return the data with class targets of text labels that fit; see ``require_fitting``.
 
     Raises:
         TableError: no text label is of a training image.
