@@ -147,7 +147,7 @@ def _metavar(kind: type[StageConfig], name: str) -> str:
         return "|".join(choices)
     if kind.option(name).isupper():
         return kind.option(name)
-    if "SPEC" in (field.description or "").split(":")[0]:
+    if "SPEC" in (field.description or ""):
         return "SPEC"
     return next((METAVARS[each] for each in _kinds(field.annotation) if each in METAVARS), "VALUE")
 
