@@ -24,12 +24,12 @@ def test_a_run_says_what_it_does_and_how_each_epoch_went(
     told = capsys.readouterr().err.splitlines()
     assert told[0] == f"reading {folder} and decoding its images"
     (line,) = [line for line in told if line.startswith("train on")]
-    assert line == "train on  34 images: 32 labels, 34 text labels"
+    assert line == "train on  36 images: 34 labels, 36 text labels"
     assert any(line.startswith("model     resnet10t (scratch), 16 x 16 pixels") for line in told)
     assert any(line.startswith("time      about ") for line in told)
     epochs = [line for line in told if line.startswith("epoch ")]
     assert len(epochs) == 2 and all("val accuracy" in line for line in epochs)
-    assert outcome.described == 34 and outcome.labelled == 32
+    assert outcome.described == 36 and outcome.labelled == 34
 
 
 @pytest.mark.parametrize(
