@@ -164,7 +164,7 @@ def run(
     processes.by_first(lambda: runs.start(out, record, facts, resume=resume))
     with tracked(config.trackers, out, record) as track:
 
-        def after_epoch(row: dict[str, Any]) -> None:
+        def after_epoch(row: Mapping[str, Any]) -> None:
             track(row)
             on_epoch(row)
 
