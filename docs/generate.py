@@ -7,11 +7,13 @@ python docs/generate.py --check  exits with 1 where one is not up to date
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from gpt4image.artifacts.run_records import Comparison
@@ -20,6 +22,7 @@ from gpt4image.pages.numbers import p_value, percent, points, points_interval
 from gpt4image.reporting.findings import markdown_table, recovered
 
 ROOT = Path(__file__).resolve().parents[1]
+RECORDS_FOLDER = ROOT / "docs" / "research" / "records"
 REMOVED_AFTER = "e326164"
 """Last commit with all arms that records have."""
 RECORDS = {
@@ -104,15 +107,11 @@ SCARCE = {
     "oracle": "all labels",
 }
 """Arms of the table of few and wrong labels, and what they are called there; the full tables hold all."""
-SHORT = ("baseline", "zero-shot", "text-labels", "oracle")
-GOALS = ("10 a class", "40 % wrong", "40 % wrong, by class")
-"""Of few and wrong labels, what README shows."""
 
 
 def records() -> dict[str, dict[str, Any]]:
     """Return the records of all comparisons by title."""
-    folder = ROOT / "docs" / "results"
-    return {title: json.loads((folder / f"{name}.json").read_text("utf-8")) for name, title in RECORDS.items()}
+    return {title: json.loads((RECORDS_FOLDER / f"{name}.json").read_text("utf-8")) for name, title in RECORDS.items()}
 
 
 def full_tables() -> str:
@@ -144,14 +143,9 @@ def comparisons() -> Iterator[tuple[str, dict[str, Any]]]:
             yield short, comparison
 
 
-def scarce_table(*, short: bool = False) -> str:
-    """Return one row per comparison in which labels were scarce or wrong: mean accuracy of the arms that matter.
-
-    Args:
-        short: the goals alone, and of several comparisons of the same images and labels the one with the most seeds; of
-            as many, the later record.
-    """
-    arms = SHORT if short else tuple(SCARCE)
+def scarce_table() -> str:
+    """Return one row per comparison in which labels were scarce or wrong: mean accuracy of the arms that matter."""
+    arms = tuple(SCARCE)
     lines = [
         f"| training set | labels | seeds | {' | '.join(SCARCE[arm] for arm in arms)} | recovered |",
         "| --- | --- | " + " | ".join(["---:"] * (len(arms) + 2)) + " |",
@@ -160,13 +154,6 @@ def scarce_table(*, short: bool = False) -> str:
     titles = list(dict.fromkeys(title for title, _ in shown))
     asked = ("label_noise", "noise_kind", "labels_per_class")
     shown.sort(key=lambda item: (titles.index(item[0]), *(item[1]["data"][name] or 0 for name in asked)))
-    if short:
-        most: dict[tuple[str, str], dict[str, Any]] = {}
-        for title, found in shown:
-            place = title, regime(found)
-            if regime(found) in GOALS and (place not in most or seeds(found) >= seeds(most[place])):
-                most[place] = found
-        shown = [(title, found) for (title, _), found in most.items()]
     for title, comparison in shown:
         means = {arm: found["mean"] for arm, found in comparison["arms"].items()}
         cells = [title, regime(comparison), str(seeds(comparison))]
@@ -313,9 +300,14 @@ def filled(text: str) -> str:
     return text
 
 
+def front_page() -> ModuleType:
+    """Return the module of the README's table and plot, which lies beside this file."""
+    sys.path.insert(0, str(ROOT / "docs"))
+    return importlib.import_module("front_page")
+
+
 PARTS = {
-    "goals": lambda: scarce_table(short=True),
-    "gains": lambda: half_text_table({"text-labels": HALF_TEXT["text-labels"]}),
+    "front-table": lambda: front_page().table(RECORDS_FOLDER),
     "scarce": scarce_table,
     "whole": whole_table,
     "half-text": half_text_table,
@@ -327,7 +319,7 @@ PARTS = {
 def main() -> int:
     """Rewrite or check the pages."""
     stale = []
-    for path in (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "design.md"):
+    for path in (ROOT / "README.md", ROOT / "docs" / "research" / "results.md", ROOT / "docs" / "design.md"):
         before = path.read_text(encoding="utf-8")
         after = filled(before)
         if before == after:
@@ -335,6 +327,10 @@ def main() -> int:
         stale.append(path.name)
         if "--check" not in sys.argv:
             path.write_text(after, encoding="utf-8")
+    if not front_page().is_current(RECORDS_FOLDER):
+        stale.append(front_page().PLOT.name)
+        if "--check" not in sys.argv:
+            front_page().draw(RECORDS_FOLDER)
     if stale and "--check" in sys.argv:
         print(f"{', '.join(stale)} not up to date: run `make docs`.")
         return 1
