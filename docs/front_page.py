@@ -29,10 +29,10 @@ ARMS = {
 }
 """Arms of the plot: what they are called there and their colours."""
 COLUMNS = {
-    "photographs, 10 labels per class": ("cifar10-few-and-wrong-10", "cifar10-rivals", "cifar10"),
+    "photographs, 10 per class": ("cifar10-few-and-wrong-10", "cifar10-rivals", "cifar10"),
     "photographs, 40 % wrong": ("cifar10-few-and-wrong-10", "cifar10-rivals", "cifar10"),
     "photographs, 40 % wrong by class": ("cifar10-by-class", "cifar10-few-and-wrong-10"),
-    "pictograms, 10 labels per class": ("openmoji-few-and-wrong-10-classifier", "openmoji-few-rivals", "openmoji"),
+    "pictograms, 10 per class": ("openmoji-few-and-wrong-10-classifier", "openmoji-few-rivals", "openmoji"),
     "pictograms, 40 % wrong": ("openmoji-few-and-wrong-10-classifier", "openmoji-few-rivals", "openmoji"),
 }
 """Columns of the table and the records of their arms; the first that has an arm counts."""
@@ -116,7 +116,7 @@ def table(records: Path) -> str:
 
 
 def _cell(records: Path, column: str, arm: str) -> str:
-    kept, noise = (10, 0.0) if "10 labels" in column else (None, 0.4)
+    kept, noise = (10, 0.0) if "10 per class" in column else (None, 0.4)
     kind = "class-dependent" if "by class" in column else "uniform"
     for name in COLUMNS[column]:
         for comparison in comparisons(records, name).values():
