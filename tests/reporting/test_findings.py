@@ -94,9 +94,11 @@ def test_the_recovered_share_of_the_loss_by_missing_labels_is_given() -> None:
     whole, part = comparison.pair("oracle"), comparison.pair("text-labels")
     assert whole is not None and part is not None
     share = part.difference / whole.difference
-    assert findings.recovered(comparison, "text-labels") == pytest.approx(share)
-    assert sentence.startswith("Share recovered of the loss by missing or wrong labels: ")
-    assert f"text labels {100 * share:.0f} %, alignment to the descriptions −" in sentence
+    found = findings.recovered(comparison, "text-labels")
+    assert found is not None and found.share == pytest.approx(share)
+    assert found.ci95[0] < share < found.ci95[1] <= 1.0
+    assert sentence.startswith("Share recovered of the loss by missing or wrong labels, with 95 % interval: ")
+    assert f"text labels {found}, alignment to the descriptions 0 %" in sentence
     small = Comparison.model_validate(comparison_record(means={"baseline": 0.49, **ORACLE}))
     assert findings.recovered(small, "text-labels") is None, "no significant loss"
     assert not any("recovered" in line for line in findings.findings(small))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from gpt4image.artifacts.run_records import FEW_SEEDS, Comparison, Pair, comparisons_in
 from gpt4image.config.arms import ARMS, TEXT_ARMS
 from gpt4image.pages.numbers import (
@@ -19,6 +21,7 @@ from gpt4image.pages.numbers import (
     sentence,
 )
 from gpt4image.reporting.metric_tables import absent_notes, compact_rows, metric_label
+from gpt4image.reporting.recovery import Recovered, fieller
 from gpt4image.reporting.text_table import text_table
 
 SIGNIFICANT = 0.05
@@ -103,22 +106,28 @@ def findings(comparison: Comparison) -> list[str]:
     if pairs := text_pairs + others or list(comparison.pairs[:1]):
         first, *rest = (finding(comparison, pair, conditioned=number == 0) for number, pair in enumerate(pairs))
         shares = {phrase(arm): recovered(comparison, arm) for arm in TEXT_ARMS}
-        known = [f"{name} {percent(share, digits=0)}" for name, share in shares.items() if share is not None]
-        loss = [f"Share recovered of the loss by missing or wrong labels: {', '.join(known)}."] if known else []
+        known = [f"{name} {share}" for name, share in shares.items() if share is not None]
+        loss = [f"Share recovered of the loss by missing or wrong labels, with 95 % interval: {', '.join(known)}."]
+        loss = loss if known else []
         return [first, *loss, *rest]
     means = ", ".join(f"{percent(arm.mean)} with {phrase(name)}" for name, arm in comparison.arms.items())
     return [f"{sentence(metric_name(comparison))} is {means}; no pair of arms was compared."]
 
 
-def recovered(comparison: Comparison, arm: str) -> float | None:
-    """Return the share of the loss by missing or wrong labels that an arm recovers: 1 is all of it.
+def recovered(comparison: Comparison, arm: str) -> Recovered | None:
+    """Return the share of the loss by missing or wrong labels that an arm recovers.
 
     None where all true labels were not measured, or are not significantly better than the reference.
     """
-    whole, part = comparison.pair("oracle"), comparison.pair(arm)
-    if whole is None or part is None or whole.difference <= 0.0 or not is_significant(whole):
+    whole = comparison.pair("oracle")
+    if whole is None or comparison.pair(arm) is None or whole.few or not is_significant(whole):
         return None
-    return part.difference / whole.difference
+    names = (comparison.reference, arm, "oracle")
+    of_seed = [dict(zip(comparison.arms[name].seeds, comparison.arms[name].test, strict=True)) for name in names]
+    common = sorted(set.intersection(*map(set, of_seed)))
+    sign = 1 if comparison.higher_is_better else -1
+    reference, ours, all_labels = (sign * np.array([values[seed] for seed in common]) for values in of_seed)
+    return fieller(ours - reference, all_labels - reference)
 
 
 def best_text_arm(comparison: Comparison) -> str | None:
