@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cli_reference
+import front_page
 import result_tables as results
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,8 +40,7 @@ def tree(folder: Path = PACKAGE, depth: int = 1) -> str:
 
 
 PARTS: dict[str, Callable[[], str]] = {
-    "goals": lambda: results.scarce_table(short=True),
-    "gains": lambda: results.mixed_table({"text-labels": results.MIXED["text-labels"]}),
+    "front-table": lambda: front_page.table(results.FOLDER),
     "scarce": results.scarce_table,
     "rivals": results.rivals_table,
     "aligned": results.aligned_table,
@@ -72,12 +72,17 @@ def main() -> int:
     """Rewrite or check the pages."""
     wanted = pages()
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+    if not front_page.is_current(results.FOLDER):
+        stale.append(front_page.PLOT)
     if stale and "--check" in sys.argv:
         print(f"{', '.join(path.relative_to(ROOT).as_posix() for path in stale)} not up to date: run `make docs`.")
         return 1
     for path in stale:
         path.parent.mkdir(exist_ok=True)
-        path.write_text(wanted[path], encoding="utf-8")
+        if path == front_page.PLOT:
+            front_page.draw(results.FOLDER)
+        else:
+            path.write_text(wanted[path], encoding="utf-8")
     return 0
 
 
