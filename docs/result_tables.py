@@ -121,8 +121,8 @@ MIXED = {
     "self-training": "predictions of the trained baseline",
 }
 """What half of a target is, by arm; the other half is the label."""
-FULL = """Generated from [the records](../records/README.md) by `make docs`. Test accuracy, one value per seed. Differences are to
-the baseline, in points, paired by seed; [statistics](../statistics.md) says what the two p-values mean."""
+FULL = """Generated from [the records](../records/README.md) by `make docs`. Test accuracy, one value per seed.
+Differences are to the baseline, in points, paired by seed; [statistics](../statistics.md) says what the two p-values mean."""
 GOALS = ("10 per class", "40 % wrong", "40 % wrong, class-dependent")
 """Of few and wrong labels, what the short table shows."""
 

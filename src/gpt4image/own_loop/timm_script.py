@@ -4,6 +4,9 @@ Two of its lines change, `create_loader` and `ClassificationTask`; examples/timm
 
 loader_train = create_loader_with_texts(texts, dataset_train, ...)  # in place of create_loader(dataset_train, ...)
 task = AlignedTask(model, text_width=texts.width, ...)              # in place of ClassificationTask(model, ...)
+
+timm's loader carries one target beside the images, so the texts of a batch travel as that target. Images pass for
+their own classes while timm collates and mixes them, and what comes out says where each went.
 """
 
 from __future__ import annotations
