@@ -1,4 +1,4 @@
-"""The plot and the table of README.md, made from records: a point, a band and a cell are one arm of one comparison."""
+"""The plot and the table of README.md, from the records: a point, a band and a cell are an arm of a comparison."""
 
 from __future__ import annotations
 

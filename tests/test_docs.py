@@ -9,6 +9,7 @@ pictures. A comment on the line before a block changes that:
 
 from __future__ import annotations
 
+import ast
 import csv
 import json
 import os
@@ -365,3 +366,43 @@ def test_what_is_registered_in_a_file_stands_there() -> None:
     assert ("COMMANDS", "cli.py") in registers
     for name, file in registers:
         assert re.search(rf"\b{name} ?[:=]", (SOURCE / file).read_text("utf-8")), f"{file} has no {name}"
+
+
+def test_the_messages_of_the_troubleshooting_page_are_those_of_the_package() -> None:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    # The first column of a row is a message of the package where it is code.
+    messages = [m for m in re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE) if not m.startswith("gpt4image:")]
+    said = "\n".join(texts(ast.parse(file.read_text("utf-8"))) for file in SOURCE.rglob("*.py"))
+    assert len(messages) > 15 and [message for message in messages if message not in said] == []
+
+
+def texts(tree: ast.AST) -> str:
+    """Return all texts of a module, a line each, with {} for what is filled in."""
+    found: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.append(node.value)
+        elif isinstance(node, ast.JoinedStr):
+            found.append("".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values))
+    return "\n".join(found)
+
+
+def test_the_readme_can_be_read_in_five_minutes() -> None:
+    above, _, _ = (ROOT / "README.md").read_text(encoding="utf-8").partition("## What is where")
+    assert len(above.split()) <= 900
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 180
+
+
+def test_the_plot_of_the_readme_shows_the_numbers_of_the_records() -> None:
+    front = runpy.run_path(str(ROOT / "docs" / "front_page.py"))
+    assert front["is_current"](ROOT / "docs" / "research" / "records")
+    (mean,) = {
+        row[1] for row in front["points"](ROOT / "docs" / "research" / "records")[front["PHOTOGRAPHS"]]["zero-shot"]
+    }
+    assert f"| {100 * mean:.1f} |" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_term_of_the_glossary_is_defined_once_and_in_order() -> None:
+    page = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    terms = [term.lower() for term in re.findall(r"^## (.+)$", page, re.MULTILINE)]
+    assert terms == sorted(set(terms))
