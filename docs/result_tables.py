@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -122,9 +122,7 @@ MIXED = {
 }
 """What half of a target is, by arm; the other half is the label."""
 FULL = """Generated from [the records](../records/README.md) by `make docs`. Test accuracy, one value per seed.
-Differences are to the baseline, in points, paired by seed; [statistics](../statistics.md) says what the two p-values mean."""
-GOALS = ("10 per class", "40 % wrong", "40 % wrong, class-dependent")
-"""Of few and wrong labels, what the short table shows."""
+Differences are to the baseline, in points, paired by seed. [Statistics](../statistics.md) explains the two p-values."""
 
 
 @dataclass(frozen=True)
@@ -224,21 +222,20 @@ def most_seeds(found: Iterable[tuple[T, Found]]) -> dict[T, Found]:
     return most
 
 
-def scarce_table(*, short: bool = False) -> str:
-    """Return a row per comparison in which labels were few or wrong.
-
-    Args:
-        short: only GOALS, and of several comparisons of the same setup and labels the one with the most seeds; of as
-            many, the later record.
-    """
-    shown = list({(f.setup, f.labels, *f.arms["text-labels"]["test"]): f for f in scarce()}.values())
-    if short:
-        shown = list(most_seeds(((f.setup, f.labels), f) for f in shown if f.labels in GOALS).values())
-    rows = [[f.setup, f"{f.labels}, {f.seeds} seeds", f"{f.mean('baseline')} to {f.mean('oracle')}", nearest_names(f),
-             f.mean("text-labels") + (" (v2)" if f.record in CLASSIFIER_V2 else ""),
-             str(recovered(Comparison.model_validate(f.content), "text-labels") or "–")] for f in shown]  # fmt: skip
-    return table("setup | labels, seeds | labels only to all labels | nearest class name | **text labels** | "
-                 "recovered (95 %)", rows)  # fmt: skip
+def scarce_table() -> str:
+    """Return a row per comparison in which labels were few or wrong; runs that stand in two records have one row."""
+    shown = {(f.setup, f.labels, *f.arms["text-labels"]["test"]): f for f in scarce()}
+    rows = []
+    for found in shown.values():
+        text_labels = found.mean("text-labels") + (" (v2)" if found.record in CLASSIFIER_V2 else "")
+        share = recovered(Comparison.model_validate(found.content), "text-labels")
+        span = f"{found.mean('baseline')} to {found.mean('oracle')}"
+        seeds = f"{found.labels}, {found.seeds} seeds"
+        rows.append([found.setup, seeds, span, nearest_names(found), text_labels, str(share or "–")])
+    columns = (
+        "setup | labels, seeds | labels only to all labels | nearest class name | **text labels** | recovered (95 %)"
+    )
+    return table(columns, rows)
 
 
 def rivals_table() -> str:
@@ -288,12 +285,8 @@ def aligned_table() -> str:
                  [gain_row(found, "aligned") for found in most.values()])  # fmt: skip
 
 
-def mixed_table(made_of: Mapping[str, str] = MIXED) -> str:
-    """Return what mixed targets add where all labels were known, a row per arm; runs in two records have one row.
-
-    Args:
-        made_of: what half of a target is, by arm.
-    """
+def mixed_table() -> str:
+    """Return what mixed targets add where all labels were known, a row per arm; runs in two records have one row."""
     rows: list[list[str]] = []
     seen: list[list[float]] = []
     for found in comparisons():
@@ -301,12 +294,12 @@ def mixed_table(made_of: Mapping[str, str] = MIXED) -> str:
             continue
         seen.append(found.arms["text-labels"]["test"])
         added = f", {SEEDS_ADDED}" if SEEDS_ADDED in RECORDS[found.record].detail else ""
-        rows += [gain_row(found, arm, about + added) for arm, about in made_of.items() if arm in found.arms]
+        rows += [gain_row(found, arm, about + added) for arm, about in MIXED.items() if arm in found.arms]
         for pair in found.content["pairs"]:
             ours, base = found.arms[pair["arm"]], found.arms[pair["against"]]
             if ours["arm"] == "text-labels" and base["arm"] == "baseline" and ours["options"] == base["options"] != {}:
                 changed = (f"{key.replace('_', ' ')} {value}" for key, value in base["options"].items())
-                about = ", ".join([made_of["text-labels"], *changed])
+                about = ", ".join([MIXED["text-labels"], *changed])
                 rows.append(gain_row(found, pair["arm"], about, baseline=pair["against"]))
     return table("setup, seeds | half of the target | labels only to this | gain, points (95 %) | p, images too | "
                  "over class names", rows)  # fmt: skip
