@@ -44,7 +44,7 @@ def test_every_stage_shows_its_result_as_a_table(cells: dict[str, list[Any]], ve
     found = [
         outputs[-1]["data"]["text/html"]
         for source, outputs in cells.items()
-        if f"= gpt4image.{verb}(" in source and outputs and "text/html" in outputs[-1].get("data", {})
+        if f"= gpt4image.{verb}(" in source and outputs and outputs[-1]["output_type"] == "execute_result"
     ]
     assert found and all("<table" in html for html in found)
 
