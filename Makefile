@@ -57,7 +57,7 @@ lock:  ## renew the exact versions that make installs, from a new environment
 	$(VENV)-lock/bin/python -m pip freeze --exclude-editable --exclude torch --exclude torchvision >> $(VENV)-lock/lock.txt
 	mv $(VENV)-lock/lock.txt $(LOCK) && rm -rf $(VENV)-lock
 
-docs: $(VENV)/.installed-docs  ## renew the generated parts of README.md and docs/results.md
+docs: $(VENV)/.installed-docs  ## renew the generated pages and parts of pages
 	$(BIN)/python docs/generate.py
 
 screenshots: demo  ## take the pictures of report and label page in docs/images again, with Chromium

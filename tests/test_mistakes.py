@@ -1,4 +1,4 @@
-"""Forty mistakes of a newcomer, and what the answer must say: exit code 2, the problem and its way out, no traceback."""
+"""Mistakes of a newcomer, and what the answer must say: exit code 2, the problem and its way out, no traceback."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
@@ -42,6 +43,7 @@ def _shell(step: Step, config_types: Mapping[str, str]) -> str:
     words, flags = [], []
     for key, value in _told(kind, options).items():
         option = kind.option(key)
+        value = json.dumps(value) if isinstance(value, dict) else value
         values = [str(each) for each in value] if isinstance(value, tuple) else [str(value)]
         if option.isupper():
             words += values
@@ -65,8 +67,8 @@ def _python(step: Step, config_types: Mapping[str, str]) -> str:
 
 def _told(kind: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that are not at their default, in the order of the configuration."""
-    fields = kind.model_fields
-    return {key: options[key] for key in fields if key in options and options[key] != fields[key].get_default()}
+    default = {key: field.get_default(call_default_factory=True) for key, field in kind.model_fields.items()}
+    return {key: options[key] for key in default if key in options and options[key] != default[key]}
 
 
 def _all_of(config: Any, **changes: Any) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def _parser(usage: str, kind: type[StageConfig], *, everything: bool) -> _Parser
     first = kind.essential | {name for name, field in kind.model_fields.items() if field.is_required()}
     is_short = bool(kind.essential) and not everything
     required = " ".join(
-        option if option.isupper() else f"{option} {_metavar(kind, name)}"
+        option if option.isupper() else f"{option} {metavar(kind, name)}"
         for name, field in kind.model_fields.items()
         if field.is_required()
         for option in [kind.option(name)]
@@ -111,7 +111,7 @@ def _add(group: Any, kind: type[StageConfig], name: str, *, shown: bool) -> None
         group.add_argument(option, dest=name, action="store_const", const=True, help=about)
         group.add_argument(off, dest=name, action="store_const", const=False, help=argparse.SUPPRESS)
         return
-    how: dict[str, Any] = {"help": about, "metavar": _metavar(kind, name)}
+    how: dict[str, Any] = {"help": about, "metavar": metavar(kind, name)}
     if dict in kinds:
         how["type"] = _json
     if tuple in kinds:
@@ -140,14 +140,14 @@ def _choices(annotation: Any) -> list[str]:
     return [choice for part in get_args(annotation) for choice in _choices(part)]
 
 
-def _metavar(kind: type[StageConfig], name: str) -> str:
+def metavar(kind: type[StageConfig], name: str) -> str:
     """Return what stands for the value of an option in the help: its choices, or a word for its type."""
     field = kind.model_fields[name]
     if choices := _choices(field.annotation):
         return "|".join(choices)
     if kind.option(name).isupper():
         return kind.option(name)
-    if "SPEC" in (field.description or "").split(":")[0]:
+    if "SPEC" in (field.description or ""):
         return "SPEC"
     return next((METAVARS[each] for each in _kinds(field.annotation) if each in METAVARS), "VALUE")
 

@@ -469,7 +469,7 @@ def test_a_variant_that_needs_an_extra_says_which(
 
     monkeypatch.setattr("gpt4image.training.trainer.tuned_encoder", lacks)
     variants = {"x": {"arm": "aligned", "tune_text": "lora"}}
-    with pytest.raises(MissingExtraError, match=r"^variant 'x': --tune-text lora needs .*gpt4image\[tune\]"):
+    with pytest.raises(MissingExtraError, match=r"^variant 'x': --tune-text lora needs .*\[tune\]"):
         make_plan(options(colour_folder, table, tmp_path / "cmp", arms="baseline", variants=variants))
 
 

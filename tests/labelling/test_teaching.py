@@ -97,7 +97,7 @@ def test_a_file_is_used_as_the_run_says(colour_folder: Path, tmp_path: Path):
     own = np.eye(3)[data.image_set.labels]
     assert soft() == pytest.approx(own), "how much the texts explain is not known"
     assert soft(label_trust=0.5)[1:] == pytest.approx(0.9 * own[1:] + 0.1 / 3, abs=1e-6)
-    with pytest.raises(TableError, match="lacks the classes .blue., .green., .red. of the dataset"):
+    with pytest.raises(TableError, match=r"lacks the classes .blue., .green., .red. of the dataset"):
         soft(text_labels=file_of(data, tmp_path / "other.parquet", classes=("a", "b", "c")))
 
 

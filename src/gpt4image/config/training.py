@@ -40,9 +40,9 @@ class LabelConfig(DataOptions):
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the folds."""
     doubtful: int = Field(default=50, ge=0)
-    """How many suspected label errors to show."""
+    """Number of suspected label errors to show."""
     suggest: int = Field(default=0, ge=0)
-    """How many images to suggest for labelling next, and for describing; classification only."""
+    """Number of images to suggest for labelling next, and for describing; classification only."""
 
     @check("classes", mode="before")
     @classmethod
@@ -111,6 +111,6 @@ class EvaluateConfig(StageConfig):
     run_dir: tyro.conf.Positional[Path]
     """Run folder written by `train`."""
     data: str | None = None
-    """Dataset SPEC; the run's own set without it."""
+    """Dataset SPEC. Default: the dataset of the run."""
     split: Literal["train", "val", "test"] = "test"
     """Split to measure on."""

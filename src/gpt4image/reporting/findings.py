@@ -132,7 +132,10 @@ def findings(comparison: Comparison) -> list[str]:
         first, *rest = (finding(comparison, pair, conditioned=number == 0) for number, pair in enumerate(pairs))
         shares = {phrase(arm): recovered(comparison, arm) for arm in TEXT_ARMS}
         known = [f"{name} {in_words(share)}" for name, share in shares.items() if share is not None]
-        lost = f"Share recovered of the {metric_name(comparison)} lost to missing or wrong labels: {', '.join(known)}."
+        lost = (
+            f"Share recovered of the {metric_name(comparison)} lost to missing or wrong labels, with 95 % interval: "
+            f"{', '.join(known)}."
+        )
         return [first, *([lost] if known else []), *rest]
     means = ", ".join(f"{percent(arm.mean)} with {phrase(name)}" for name, arm in comparison.arms.items())
     return [f"{sentence(metric_name(comparison))} is {means}; no pair of arms was compared."]

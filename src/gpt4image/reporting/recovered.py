@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 
 from gpt4image.artifacts.run_records import Comparison
-from gpt4image.pages.numbers import percent
 
 
 class Share(NamedTuple):
@@ -51,7 +50,10 @@ def _ratio(above: float, below: float, covariance: np.ndarray, freedom: int) -> 
 
 
 def in_words(share: Share) -> str:
-    """Return e.g. ``56 % (95 % interval 48 to 64 %)``; no share is said to be more than all, or less than none."""
-    said = "all of it" if share.value > 1.0 else "none of it" if share.value < 0.0 else percent(share.value, digits=0)
-    low, high = (percent(end, digits=0) for end in share.interval)
-    return f"{said} (95 % interval {low.removesuffix(' %')} to {high})"
+    """Return e.g. ``56 % (48 to 64 %)``.
+
+    Shares and intervals end at 0 and 100 %: an arm above all labels has lost nothing, and by how much it is above them
+    is said by the accuracies.
+    """
+    value, low, high = (f"{100 * min(max(end, 0.0), 1.0):.0f}" for end in (share.value, *share.interval))
+    return f"{value} % ({low} to {high} %)"

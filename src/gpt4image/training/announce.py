@@ -50,7 +50,7 @@ def steps_per_epoch(ready: Prepared) -> int:
 def about(seconds: float) -> str:
     """Return a duration in the unit that a person would choose."""
     if seconds < 90:
-        return f"about {max(1, round(seconds))} seconds"
+        return "about a second" if seconds < 1.5 else f"about {round(seconds)} seconds"
     return f"about {round(seconds / 60)} minutes" if seconds < 5400 else f"about {seconds / 3600:.1f} hours"
 
 

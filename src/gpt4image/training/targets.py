@@ -28,9 +28,9 @@ Ints = NDArray[np.integer]
 Bools = NDArray[np.bool_]
 
 TRUST_IN_RIGHT_LABELS = 0.5
-"""Share of a given label in its target where no label looks wrong (docs/log.md, 2026-11-27)."""
+"""Share of a given label in its target where no label looks wrong (docs/research/log/mixed-targets.md)."""
 LEAST_EXPLAINED = 0.5
-"""Part of what the labels tell that the texts must explain to be half of a target (docs/log.md, 2026-11-27)."""
+"""Part of what the labels tell that texts must explain to be half of a target (docs/research/log/text-labels.md)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -167,7 +167,7 @@ def targets_for(
 
 
 def load_text_labels(path: Path | None) -> TextLabels | None:
-    """Return the text labels of a run, which may have none. Raises TableError: missing, damaged, or the table beside."""
+    """Return the text labels of a run, if it has some. Raises TableError: missing, damaged, or the table beside."""
     if path is not None and path.suffix == ".csv":
         raise TableError(f"--text-labels {path} is the table for people; give {path.with_suffix('.parquet')}.")
     return None if path is None else TextLabels.load(path)

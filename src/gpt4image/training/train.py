@@ -45,7 +45,8 @@ def train(config: TrainConfig, task: Task | None = None) -> Outcome:
         ready = processes.together(lambda: _prepared(config, task), first_ahead=True)
         if ready is not None:
             _require_same_data(ready)
-            _tell("choosing precision and memory format by a few trial steps")
+            if "auto" in (ready.config.precision, ready.config.memory_format):
+                _tell("choosing precision and memory format by a few trial steps")
             _train(resolve(ready))
         return processes.together(lambda: _outcome(config.out, finished=ready is None))
 
@@ -163,7 +164,7 @@ def run(
     processes.by_first(lambda: runs.start(out, record, facts, resume=resume))
     with tracked(config.trackers, out, record) as track:
 
-        def after_epoch(row: dict[str, Any]) -> None:
+        def after_epoch(row: Mapping[str, Any]) -> None:
             track(row)
             on_epoch(row)
 
