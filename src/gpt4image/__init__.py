@@ -54,10 +54,11 @@ _MODULE_OF = {
     "PredictConfig": "config",
     "SearchConfig": "config",
     "DemoConfig": "config",
+    "DistillConfig": "config",
 }
 
 _VERBS = (
-    *("demo", "describe", "encode", "label", "train", "evaluate", "compare"),
+    *("demo", "distill", "describe", "encode", "label", "train", "evaluate", "compare"),
     *("report", "export", "predict", "search", "doctor"),
 )
 

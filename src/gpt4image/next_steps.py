@@ -32,13 +32,13 @@ def with_next(name: str, outcome: Outcome, config: Any, *, config_types: Mapping
         said = f"python -m webbrowser {shlex.quote(str(step))}"
         said = f"import webbrowser; webbrowser.open({str(step.absolute())!r})" if python else said
     else:
-        said = "" if step is None else (_python if python else _shell)(step, config_types)
-    return replace(outcome, next=said, wrote=() if name in READS_ONLY or outcome.path is None else (outcome.path,))
+        said = "" if step is None else (_python if python else command)(step[0], step[1], config_types)
+    wrote = () if name in READS_ONLY or outcome.path is None else (outcome.path,)
+    return replace(outcome, next=said, wrote=outcome.wrote or wrote)
 
 
-def _shell(step: Step, config_types: Mapping[str, str]) -> str:
+def command(name: str, options: Mapping[str, Any], config_types: Mapping[str, str]) -> str:
     """Return a command as it is typed: positional words first, then the options that are not at their default."""
-    name, options = step
     kind: Any = getattr(importlib.import_module("gpt4image.config"), config_types[name])
     words, flags = [], []
     for key, value in _told(kind, options).items():
@@ -54,11 +54,10 @@ def _shell(step: Step, config_types: Mapping[str, str]) -> str:
     return shlex.join(["gpt4image", *name.split(), *words, *flags])
 
 
-def _python(step: Step, config_types: Mapping[str, str]) -> str:
-    name, options = step
+def _python(name: str, options: Mapping[str, Any], config_types: Mapping[str, str]) -> str:
     kind: Any = getattr(importlib.import_module("gpt4image.config"), config_types[name])
     if " " in name:
-        return _shell(step, config_types)
+        return command(name, options, config_types)
     told = (
         f"{key}={str(value) if isinstance(value, Path) else value!r}" for key, value in _told(kind, options).items()
     )
@@ -113,6 +112,7 @@ def _label(data: str, embeddings: Path) -> Step:
 
 _NEXT: dict[str, Any] = {
     "demo": lambda config, _: config.out / "report.html",
+    "distill": lambda config, _: _after_export(config.export()),
     "describe": _after_describe,
     "descriptions import": _encode,
     "descriptions export": lambda config, _: ("descriptions stats", {"store": config.store}),
@@ -127,10 +127,14 @@ _NEXT: dict[str, Any] = {
     "evaluate": _after_evaluate,
     "compare": lambda config, _: _export(config.out),
     "report": lambda _, outcome: outcome.path,
-    "export": lambda config, _: None if config.format == "torch-export" else ("predict", _predict(config.out)),
+    "export": lambda config, _: _after_export(config),
     "search": lambda config, _: config.html or ("search", _all_of(config, html=Path("found.html"))),
     "doctor": lambda config, _: None if config.path else ("demo", {}),
 }
+
+
+def _after_export(config: Any) -> Step | None:
+    return None if config.format == "torch-export" else ("predict", _predict(config.out))
 
 
 def _predict(model: Path) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from gpt4image.config.describing import (
     StatsConfig,
     ViewConfig,
 )
+from gpt4image.config.distilling import DistillConfig
 from gpt4image.config.learning import DataOptions, TrainOptions
 from gpt4image.config.training import EvaluateConfig, LabelConfig, TrainConfig
 
@@ -37,6 +38,7 @@ __all__ = [
     "DescribeConfig",
     "DescriberOptions",
     "DescriptionsConfig",
+    "DistillConfig",
     "DoctorConfig",
     "EncodeConfig",
     "EvaluateConfig",

@@ -13,6 +13,8 @@ from pydantic import field_validator as check
 from gpt4image.base.errors import ConfigError
 from gpt4image.config.base import MOST_THREADS, StageConfig
 
+FORMAT_SUFFIXES = {"timm": "", "onnx": ".onnx", "torch-export": ".pt2"}
+"""How what `export` writes ends, by its format."""
 ROW_FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".txt": "table", "": "table"}
 """How `predict` writes rows, by the ending of its file."""
 

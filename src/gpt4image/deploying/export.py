@@ -15,6 +15,7 @@ from gpt4image.base.errors import ConfigError, DataError, ExportError, MissingEx
 from gpt4image.base.files import staging_folder, write_text
 from gpt4image.base.outcome import Outcome
 from gpt4image.config import ExportConfig, TrainConfig
+from gpt4image.config.deploying import FORMAT_SUFFIXES
 from gpt4image.deploying import hub
 from gpt4image.deploying.best_run import best_run
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from gpt4image.deploying.loading import Classifier
     from gpt4image.tasks.base import Task
 
-SUFFIXES = {"timm": "", "onnx": ".onnx", "torch-export": ".pt2"}
 CARD = "README.md"
 
 
@@ -89,7 +89,7 @@ def export(config: ExportConfig, task: Task | None = None) -> Outcome:
 
 
 def _check_place(config: ExportConfig) -> None:
-    suffix = SUFFIXES[config.format]
+    suffix = FORMAT_SUFFIXES[config.format]
     if suffix and config.out.suffix != suffix:
         raise ConfigError(f"--out {config.out}: a file of --format {config.format} ends with {suffix}.")
     for path in (config.out, _card(config, config.out)):

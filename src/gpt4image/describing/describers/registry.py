@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from gpt4image.base.errors import ConfigError, nearest
 from gpt4image.config import DescriberOptions
 from gpt4image.describing.describers.base import Describer
+from gpt4image.describing.prices import FREE
 
 
 def _replay(name: str, _: DescriberOptions) -> Describer:
@@ -39,6 +40,15 @@ DESCRIBERS: Mapping[str, Callable[[str, DescriberOptions], Describer]] = {
     "vllm": _vllm,
     "replay": _replay,
 }
+
+
+LOCAL = ("transformers", "vllm", "replay")
+"""Describers that nobody is paid for."""
+
+
+def is_free(options: DescriberOptions) -> bool:
+    """Return whether answers are known to cost nothing. Raises as ``load_describer``, for a server."""
+    return options.describer.partition(":")[0] in LOCAL or load_describer(options).price == FREE
 
 
 def load_describer(options: DescriberOptions) -> Describer:

@@ -1,0 +1,75 @@
+"""Which stages of distill are done in a folder, of what they were made, and what came of them: one JSON file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from gpt4image.base.errors import RunError
+from gpt4image.base.files import read_json, write_json
+from gpt4image.base.outcome import Outcome, SetAside
+
+RECORD = "distill.json"
+
+
+class StageRecords:
+    """The record of a folder; each change is on disk when its function returns."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read the record, if there is one. Raises RunError: it is damaged."""
+        self._path = folder / RECORD
+        self._values: dict[str, Any] = {"options": {}, "stages": {}}
+        if self._path.is_file():
+            self._values = read_json(self._path)
+            tables = [self._values.get(name) for name in self._values] if isinstance(self._values, dict) else []
+            if not {"options", "stages"} <= set(self._values) or not all(isinstance(table, dict) for table in tables):
+                raise RunError(f"{self._path} is damaged: restore it, or give another --out.")
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The options of the last run; empty before the first one."""
+        return self._values["options"]
+
+    def begun(self, stage: str) -> str | None:
+        """Return of what a stage was made or begun to be made; None where it was never begun."""
+        return self._values["stages"].get(stage, {}).get("of")
+
+    def is_finished(self, stage: str) -> bool:
+        """Return whether a stage was finished since it was begun last."""
+        return "key" in self._values["stages"].get(stage, {})
+
+    def finished(self, stage: str, key: str) -> Outcome | None:
+        """Return what came of a stage that was finished with the same ``key``; None where it was not."""
+        found = self._values["stages"].get(stage, {})
+        if found.get("key") != key:
+            return None
+        return Outcome(
+            path=None if found["path"] is None else Path(found["path"]),
+            summary=found["summary"],
+            set_aside=tuple(SetAside(**item) for item in found["set_aside"]),
+        )
+
+    def write_options(self, options: Mapping[str, Any]) -> None:
+        """Note the options of this run."""
+        self._write(options=dict(options))
+
+    def begin(self, stage: str, of: str) -> None:
+        """Note that a stage begins, and of what."""
+        self._write(stages=self._values["stages"] | {stage: {"of": of}})
+
+    def finish(self, stage: str, key: str, outcome: Outcome) -> None:
+        """Note that a stage is finished."""
+        done = {
+            "of": self.begun(stage),
+            "key": key,
+            "path": None if outcome.path is None else str(outcome.path),
+            "summary": dict(outcome.summary),
+            "set_aside": [asdict(item) for item in outcome.set_aside],
+        }
+        self._write(stages=self._values["stages"] | {stage: done})
+
+    def _write(self, **changes: Any) -> None:
+        self._values = {**self._values, **changes}
+        write_json(self._path, self._values)

@@ -1,0 +1,164 @@
+"""Options of distill: those of its stages. Where training has one of the same name, the stage stands before it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar, Self, TypeVar
+
+import tyro
+from pydantic import ConfigDict, create_model, model_validator
+from pydantic import field_validator as check
+
+from gpt4image.base.errors import ConfigError
+from gpt4image.config.base import StageConfig, flag_of, listed
+from gpt4image.config.deploying import FORMAT_SUFFIXES, ExportConfig
+from gpt4image.config.describing import DescribeConfig, EncodeConfig, class_lines
+from gpt4image.config.learning import (
+    OF_ALIGNMENT,
+    DataOptions,
+    ModelOptions,
+    RegularisationOptions,
+    RunningOptions,
+    ScheduleOptions,
+    SemiSupervisedOptions,
+    TextOptions,
+    TrainOptions,
+)
+from gpt4image.config.training import LabelConfig, TrainConfig
+
+Config = TypeVar("Config", bound=StageConfig)
+ANSWERS, EMBEDDINGS, TEXT_LABELS, RUN, MODEL = "answers.db", "embeddings", "text-labels.parquet", "run", "model"
+"""What stages make in the folder of distill."""
+_MADE_HERE = frozenset({*StageConfig.model_fields, *DataOptions.model_fields, "out", "store", "embeddings", "answers"})
+"""What distill itself says to a stage."""
+
+
+class _Part(StageConfig):
+    """Options of another stage; their help comes with them."""
+
+    model_config = ConfigDict(use_attribute_docstrings=False)
+
+
+def _part(
+    stage: type[StageConfig],
+    title: str,
+    *,
+    without: Collection[str] = (),
+    prefix: str = "",
+    defaults: Mapping[str, Any] = MappingProxyType({}),
+) -> Any:
+    """Return the options of a stage as a base of another one; with ``prefix`` where training has one of that name."""
+    fields: dict[str, Any] = {}
+    for name, field in stage.model_fields.items():
+        if name not in _MADE_HERE and name not in without:
+            own = copy.copy(field)
+            own.default = defaults.get(name, own.default)
+            fields[f"{prefix}_{name}" if prefix and name in TrainConfig.model_fields else name] = field.annotation, own
+    return create_model(f"{stage.__name__}Part", __base__=_Part, __doc__=title, __module__=__name__, **fields)
+
+
+_Describing = _part(DescribeConfig, "Describing, and what is asked.", prefix="describe", without={"dry_run", "ask"})
+_Encoding = _part(
+    EncodeConfig, "Embeddings of the descriptions.", prefix="encode", without={"prompt", "engine", "workers"}
+)
+_Labelling = _part(LabelConfig, "The teacher, which makes the targets.", without={"seed", "classes"})
+_Text = _part(TextOptions, "What is learned from text.", without={"text_labels", "only_described"})
+_Training = _part(TrainConfig, "The run.", without={"resume", *TrainOptions.model_fields})
+_Exporting = _part(ExportConfig, "The exported model.", without={"run_dir", "push_to_hub"}, defaults={"format": "timm"})
+
+
+class DistillConfig(
+    _Exporting,
+    _Training,
+    RunningOptions,
+    RegularisationOptions,
+    ScheduleOptions,
+    ModelOptions,
+    SemiSupervisedOptions,
+    _Text,
+    _Labelling,
+    _Encoding,
+    _Describing,
+    DataOptions,
+):
+    """Turn a folder of images into a small model: describe, encode, label, train, evaluate, export and report.
+
+    No image needs a label if the classes are given. Every stage goes on where it stopped, and nothing is paid for
+    before you agree.
+
+    Example: gpt4image distill photos --describer openai:gpt-4.1-mini --classes "cat, dog, rabbit" --max-cost 5
+    """
+
+    essential: ClassVar[frozenset[str]] = frozenset(
+        {"classes", "out", "max_cost", "yes", "base_url", "task", "model", "init", "image_size", "epochs", "format"}
+        | {"as_json"}
+    )
+
+    data: tyro.conf.Positional[str]
+    """Folder of images, with or without labels, or another dataset SPEC."""
+    out: Path = Path("distilled")
+    """Folder of everything that is made: answers.db, embeddings, text-labels.parquet, run, model, report.html."""
+    yes: bool = False
+    """Go on without a question, whatever the describer costs."""
+    ask: str | None = None
+    """What one call brings, as for `describe`; without it description and class, and for multilabel description and
+    tags."""
+    align: bool = False
+    """Align features to the descriptions too while training, as in the paper."""
+
+    _lines = check("classes", mode="before")(class_lines)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if not self.align and (given := sorted(self.model_fields_set & OF_ALIGNMENT)):
+            raise ConfigError(f"{', '.join(map(flag_of, given))}: of the alignment; give --align too, or leave it out.")
+        asked = listed(self.describe(self.ask or "description,class").ask)
+        if {"class", "tags", "description"}.isdisjoint(asked):
+            raise ConfigError(f"--ask {self.ask}: nothing to learn from; ask for description, class or tags.")
+        if self.align and "description" not in asked:
+            raise ConfigError(f"--align needs descriptions, and --ask {self.ask} brings none; add description.")
+        self.encode()
+        self.label(asked)
+        self.train()
+        return self
+
+    def of(self, stage: type[Config], **own: Any) -> Config:
+        """Return the configuration of a stage: its options as they are given here, and its ``own``."""
+        prefix, here = stage.__name__.removesuffix("Config").lower(), type(self).model_fields
+        named = {name: f"{prefix}_{name}" if f"{prefix}_{name}" in here else name for name in stage.model_fields}
+        given = {name: getattr(self, mine) for name, mine in named.items() if mine in here and name != "as_json"}
+        return stage(**(given | own))
+
+    def describe(self, ask: str, *, dry_run: bool = False) -> DescribeConfig:
+        """Return the options of describing."""
+        classes = {} if "class" in listed(ask) else {"classes": None}
+        return self.of(DescribeConfig, store=self.out / ANSWERS, ask=ask, dry_run=dry_run, **classes)
+
+    def encode(self) -> EncodeConfig:
+        """Return the options of encoding."""
+        own: dict[str, Any] = {"prompt": None, "engine": "local", "workers": None}
+        return self.of(EncodeConfig, store=self.out / ANSWERS, out=self.out / EMBEDDINGS, **own)
+
+    def label(self, asked: Collection[str]) -> LabelConfig:
+        """Return the options of the teacher, which reads what was ``asked`` for."""
+        return self.of(
+            LabelConfig,
+            answers=self.out / ANSWERS if {"class", "tags"} & {*asked} else None,
+            embeddings=self.out / EMBEDDINGS if "description" in asked else None,
+            out=self.out / TEXT_LABELS,
+        )
+
+    def train(self) -> TrainConfig:
+        """Return the options of training; a run that was begun goes on."""
+        embeddings = self.out / EMBEDDINGS if self.align else None
+        return self.of(
+            TrainConfig, embeddings=embeddings, text_labels=self.out / TEXT_LABELS, out=self.out / RUN, resume=True
+        )
+
+    def export(self) -> ExportConfig:
+        """Return the options of the export."""
+        found = self.of(ExportConfig, run_dir=self.out / RUN, out=self.out / MODEL, data=None)
+        return found.model_copy(update={"out": found.out.with_suffix(FORMAT_SUFFIXES[found.format])})
