@@ -44,8 +44,10 @@ class Command:
 
 
 COMMANDS = {
-    "demo": Command("whole pipeline on packaged pictures, offline", "DemoConfig", "demo:demo", resumes=True),
-    "distill": Command("from a folder to a model, all stages", "DistillConfig", "distill:distill", resumes=True),
+    "demo": Command("whole pipeline on packaged pictures, offline", "DemoConfig", "packaged_demo:demo", resumes=True),
+    "distill": Command(
+        "from a folder to a model, all stages", "DistillConfig", "distilling.distill:distill", resumes=True
+    ),
     "describe": Command("describe every image", "DescribeConfig", "describing.describe:describe", resumes=True),
     "descriptions import": Command(
         "bring descriptions into a store", "ImportDescriptionsConfig", "describing.descriptions:import_descriptions"

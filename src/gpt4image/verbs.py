@@ -32,6 +32,8 @@ def verb(name: str) -> Callable[..., Outcome]:
 
     def call(*given: Any, task: Any = None, **options: Any) -> Outcome:
         module, function = command.stage.split(":")
+        if isinstance(task, str):  # a name is an option; anything else is a task of one's own
+            task, options = None, {**options, "task": task}
         try:
             config = _config(config_type, given, options)
             stage = getattr(importlib.import_module(f"gpt4image.{module}"), function)

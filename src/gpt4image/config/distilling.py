@@ -132,10 +132,10 @@ class DistillConfig(
         given = {name: getattr(self, mine) for name, mine in named.items() if mine in here and name != "as_json"}
         return stage(**(given | own))
 
-    def describe(self, ask: str, *, dry_run: bool = False) -> DescribeConfig:
+    def describe(self, ask: str) -> DescribeConfig:
         """Return the options of describing."""
         classes = {} if "class" in listed(ask) else {"classes": None}
-        return self.of(DescribeConfig, store=self.out / ANSWERS, ask=ask, dry_run=dry_run, **classes)
+        return self.of(DescribeConfig, store=self.out / ANSWERS, ask=ask, **classes)
 
     def encode(self) -> EncodeConfig:
         """Return the options of encoding."""

@@ -1,0 +1,238 @@
+"""The verb distill: from a folder of images to an exported model and a report, in one command.
+
+The stages are those that have commands of their own. Each has a key, which covers its options, the images and labels,
+and the keys of what it reads; with an equal key it is not carried out again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Set
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from gpt4image.artifacts import runs
+from gpt4image.artifacts.prompts import load_prompt
+from gpt4image.artifacts.stage_records import StageRecords
+from gpt4image.artifacts.store import DescriptionStore
+from gpt4image.base.errors import ConfigError, DescriberError, RunError
+from gpt4image.base.files import fingerprint, read_json, write_text
+from gpt4image.base.outcome import Outcome
+from gpt4image.base.progress import say
+from gpt4image.config import DescribeConfig, DistillConfig, EvaluateConfig, ReportConfig, StageConfig
+from gpt4image.config.base import flag_of, listed
+from gpt4image.config.distilling import ANSWERS, EMBEDDINGS, MODEL, RUN, TEXT_LABELS
+from gpt4image.data import SPLITS, ImageSet, load_with_splits
+from gpt4image.deploying.export import export
+from gpt4image.describing.class_lists import class_list
+from gpt4image.describing.describe import describe
+from gpt4image.distilling import said
+from gpt4image.distilling.paying import agree_to_pay, require_payer
+from gpt4image.distilling.stages import Stages
+from gpt4image.encoding.encode import encode
+from gpt4image.evaluating.evaluate import evaluate
+from gpt4image.labelling.label import label
+from gpt4image.reporting.report import PAGE, report
+from gpt4image.training.prepare import identity_of
+from gpt4image.training.train import train
+
+MACHINE = frozenset(
+    {"max_cost", "limit", "dry_run", "retry_rejected", "batch", "poll_seconds", "engine", "workers", "concurrency"}
+    | {"requests_per_minute", "tokens_per_minute", "timeout", "retries", "prices", "device", "precision", "batch_size"}
+)
+"""Options of describing that say how answers are brought, not what is asked."""
+PLACES = frozenset({"data", "out", "store", "embeddings", "answers", "text_labels", "run_dir", "as_json"})
+"""Options that say where something lies."""
+
+
+def distill(config: DistillConfig) -> Outcome:
+    """Describe, encode, label, train, evaluate, export and report; what was made before of the same things stays.
+
+    Raises:
+        ConfigError: an option is wrong, the classes are not known, or nobody agreed to pay.
+        DescriberError: no image got an answer.
+        RunError: the folder was made with other questions, holds what distill did not make, or is in use.
+        Gpt4ImageError: as of the stages.
+        KeyboardInterrupt: the user stopped it, or does not want to pay; everything is kept.
+    """
+    started = time.monotonic()
+    images = load_with_splits(config.data, val_fraction=config.val_fraction, test_fraction=config.test_fraction)
+    describing = config.describe(_what_to_ask(config, images))
+    with runs.writing(config.out):
+        stages = Stages(config.out, StageRecords(config.out))
+        _require_same_questions(config, describing, stages.records)
+        asked = [_questions(describing), identity_of(images, None, None, [])]
+        if stages.records.finished("describe", fingerprint(asked)) is None:
+            require_payer(config, describing, len(set(images.digests)))
+        say(_plan(config, images, describing))
+        stages.records.write_options(config.model_dump(mode="json"))
+        stages.do("describe", partial(_answers, config, describing), said.of_answers, key=asked, goes_on=asked[0])
+        _after_answers(config, images, listed(describing.ask), stages, asked[1])
+    return _outcome(config, images, stages, time.monotonic() - started)
+
+
+def _what_to_ask(config: DistillConfig, images: ImageSet) -> str:
+    """Return what one call brings. Raises ConfigError: that cannot be asked, or there are no classes."""
+    several = images.labels.ndim == 2
+    if config.task == "multilabel" and not several:
+        raise ConfigError(
+            f"--task multilabel needs a dataset that says so: {config.data} has one label per image. Give a table with "
+            "a column 'labels' (names separated by '|')."
+        )
+    if not images.classes and not config.describe("class").classes:
+        raise ConfigError(
+            f'No image of {config.data} has a label, so its classes are not known: name them, --classes "cat, dog" or '
+            "--classes FILE with one per line."
+        )
+    return config.ask or ("description,tags" if several else "description,class")
+
+
+def _require_same_questions(config: DistillConfig, describing: DescribeConfig, records: StageRecords) -> None:
+    """Refuse other questions than those that the answers in the folder answer. Raises RunError."""
+    questions = _questions(describing)
+    if records.begun("describe") in (None, fingerprint(questions)):
+        return
+    before, now = records.options, config.model_dump(mode="json")
+    names = (f"describe_{name}" if f"describe_{name}" in now else name for name in questions)
+    differ = [flag_of(name) for name in names if name in before and before[name] != now.get(name)]
+    raise RunError(
+        f"{config.out} holds answers to other questions: {', '.join(differ) or 'a file of them'} was different, and a "
+        "teacher reads all answers that are there. Give the same options, or another --out."
+    )
+
+
+def _plan(config: DistillConfig, images: ImageSet, describing: DescribeConfig) -> str:
+    """Return what will be done."""
+    counts = ", ".join(f"{count:,} {split}" for split in SPLITS if (count := len(images.indices(split))))
+    rows = {
+        "images": f"{len(images):,} ({counts}), {int(images.labelled.sum()):,} with a human label",
+        "ask": f"{describing.describer} for {describing.ask.replace(',', ' and ')}",
+        "out": str(config.out),
+    }
+    return "\n".join(f"{name:10}{value}" for name, value in rows.items())
+
+
+def _answers(config: DistillConfig, describing: DescribeConfig) -> Outcome:
+    agree_to_pay(config, describing)
+    outcome = describe(describing)
+    if not outcome.summary["described"] + outcome.summary["already_described"]:
+        reason = f" {outcome.set_aside[-1].name}: {outcome.set_aside[-1].reason}" if outcome.set_aside else ""
+        raise DescriberError(
+            f"{describing.describer} answered nothing that can be used.{reason} If it brings only some of "
+            f"{describing.ask}, say so: --ask class, for example."
+        )
+    return outcome
+
+
+def _after_answers(config: DistillConfig, images: ImageSet, asked: tuple[str, ...], stages: Stages, data: str) -> None:
+    """Go through the stages after describing."""
+    out = config.out
+    content, encoder = _content(out / ANSWERS), _options(config.encode(), {"device", "engine", "workers"})
+    if "description" in asked:
+        stages.do(
+            "encode",
+            lambda: encode(config.encode()),
+            said.of_texts,
+            key=[content, encoder],
+            goes_on=encoder,
+            made=[out / EMBEDDINGS],
+            needs=[out / EMBEDDINGS],
+        )
+    else:
+        stages.leave_out("encode", "no descriptions were asked for")
+    taught = [data, content, encoder, _options(config.label(asked)), asked]
+    labels = out / TEXT_LABELS
+    pages = sorted(out.glob(f"{labels.stem}.*"))
+    stages.do("label", lambda: label(config.label(asked)), said.of_labels, key=taught, made=pages, needs=[labels])
+    trained = [*taught, _options(config.train(), runs.NOT_IDENTITY)]
+    run = [out / RUN]
+    stages.do("train", lambda: train(config.train()), said.of_run, key=trained, goes_on=trained, made=run, needs=run)
+    split: Any = next((name for name in ("test", "val") if images.labelled[images.indices(name)].any()), "")
+    if split:
+        measured = out / RUN / f"evaluation-{split}.json"
+        measure = partial(_measure, out / RUN, split, measured)
+        stages.do("evaluate", measure, said.of_score, key=[*trained, split], needs=[measured])
+    else:
+        stages.leave_out("evaluate", "no held-out image has a human label, so accuracy cannot be measured")
+    exported = config.export()
+    stages.do(
+        "export",
+        lambda: export(exported),
+        said.where,
+        key=[*trained, _options(exported)],
+        made=[out / MODEL, *sorted(out.glob(f"{MODEL}.*"))],
+        needs=[exported.out],
+    )
+    stages.do("report", lambda: _report(out), said.where, key=[*trained, split], needs=[out / PAGE])
+
+
+def _measure(run: Path, split: Any, record: Path) -> Outcome:
+    outcome = evaluate(EvaluateConfig(run_dir=run, split=split))
+    return replace(outcome, summary={**outcome.summary, "metric": read_json(record)["metric"]})
+
+
+def _report(out: Path) -> Outcome:
+    written = report(ReportConfig(dir=out / RUN))
+    write_text(out / PAGE, (out / RUN / PAGE).read_text(encoding="utf-8"))
+    return replace(written, path=out / PAGE)
+
+
+def _outcome(config: DistillConfig, images: ImageSet, stages: Stages, seconds: float) -> Outcome:
+    """Return what was made, how good it is as far as that is known, and what was skipped."""
+    out, done = config.out, {name: outcome.summary for name, outcome in stages.outcomes.items()}
+    answers, measured, model = done["describe"], done.get("evaluate"), stages.outcomes["export"].path
+    missing = answers["without_description"]
+    notes: list[str] = []
+    if stopped := answers.get("stopped_by"):
+        notes.append(
+            f"{missing:,} images have no answer, as {stopped} ended the asking; the model learned from the others. The "
+            "same command with more goes on."
+        )
+    if measured is None:
+        review = f"gpt4image review --data {config.data} --answers {out / ANSWERS} --labels labels.csv"
+        notes.append(
+            "There is no accuracy: no held-out image has a human label to measure on. Label a few images "
+            f"(`{review}`), and give the same command with manifest:labels.csv as DATA; no answer is paid for twice."
+        )
+    made = [model, *(out / name for name in (PAGE, RUN, TEXT_LABELS, EMBEDDINGS, ANSWERS))]
+    return Outcome(
+        path=out,
+        summary={
+            "images": len(images),
+            "human_labels": int(images.labelled.sum()),
+            "answered": answers["distinct_images"] - missing,
+            **({"without_answer": missing} if missing else {}),
+            **({"cost_usd": answers["cost_usd"]} if "cost_usd" in answers else {}),
+            **said.score(measured),
+            "model": str(model),
+            "seconds": round(seconds, 1),
+        },
+        record={"stages": done},
+        text="\n".join(notes),
+        set_aside=tuple(dict.fromkeys(item for outcome in stages.outcomes.values() for item in outcome.set_aside)),
+        wrote=tuple(path for path in made if path is not None and path.exists()),
+    )
+
+
+def _questions(config: DescribeConfig) -> dict[str, Any]:
+    """Return what is asked: a list of classes and a prompt by what their file says."""
+    return {**_options(config, MACHINE), "prompt": [load_prompt(name).row() for name in config.prompt]}
+
+
+def _options(config: StageConfig, without: Set[str] = frozenset()) -> dict[str, Any]:
+    """Return the options of a stage that decide what comes of it."""
+    found = {name: value for name, value in config.model_dump(mode="json").items() if name not in PLACES | without}
+    return found | ({"classes": class_list(found["classes"])} if found.get("classes") else {})
+
+
+def _content(store: Path) -> str:
+    """Return the fingerprint of all answers in a store."""
+    found = hashlib.sha256()
+    with DescriptionStore(store) as opened:
+        for row in opened.descriptions():
+            answer = None if row.answer is None else row.answer.to_json()
+            found.update(fingerprint([row.digest, row.prompt.row(), row.sample, row.text, answer]).encode())
+    return found.hexdigest()

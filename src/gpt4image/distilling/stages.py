@@ -1,0 +1,106 @@
+"""Stages in turn: what is finished and made of the same things stays, what was begun goes on, and no model is lost."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import time
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from gpt4image.artifacts.stage_records import StageRecords
+from gpt4image.base.errors import RunError
+from gpt4image.base.files import fingerprint
+from gpt4image.base.outcome import Outcome
+from gpt4image.base.progress import say
+
+STAGES = ("describe", "encode", "label", "train", "evaluate", "export", "report")
+INDENT = " " * 14
+
+
+class Stages:
+    """The stages of one run of distill, in its folder.
+
+    Attributes:
+        records: what was done before.
+        outcomes: of the stages that are done, by name.
+    """
+
+    def __init__(self, out: Path, records: StageRecords) -> None:
+        self._out = out
+        self.records = records
+        self.outcomes: dict[str, Outcome] = {}
+        self._earlier: Path | None = None
+
+    def do(
+        self,
+        name: str,
+        make: Callable[[], Outcome],
+        said: Callable[[Outcome], str],
+        *,
+        key: Any,
+        goes_on: Any = None,
+        made: Collection[Path] = (),
+        needs: Sequence[Path] = (),
+    ) -> None:
+        """Carry out one stage, unless it was finished with the same key.
+
+        Args:
+            name: of the stage.
+            make: what does it.
+            said: what there is to say of it, in one line.
+            key: everything that decides what comes of it.
+            goes_on: what must be equal for what is there to be gone on with; None where the stage begins anew.
+            made: files and folders that make room where it begins anew.
+            needs: those without which it is not finished.
+
+        Raises:
+            RunError: distill did not make what is to make room.
+        """
+        head = f"{STAGES.index(name) + 1}/{len(STAGES)} {name:9}"
+        key, of = fingerprint(key), "" if goes_on is None else fingerprint(goes_on)
+        done = self.records.finished(name, key)
+        if done is not None and all(path.exists() for path in needs):
+            self.outcomes[name] = done
+            say(f"{head} as before: {said(done)}")
+            return
+        say(head.rstrip())
+        if not of or self.records.begun(name) != of:
+            self._make_room(name, made)
+            self.records.begin(name, of)
+        started = time.monotonic()
+        self.outcomes[name] = done = make()
+        if not done.summary.get("without_description"):  # images without an answer are asked about again
+            self.records.finish(name, key, done)
+        say(f"{INDENT}{said(done)} ({_duration(time.monotonic() - started)})")
+
+    def leave_out(self, name: str, why: str) -> None:
+        """Say that a stage has nothing to do."""
+        say(f"{STAGES.index(name) + 1}/{len(STAGES)} {name:9} left out: {why}")
+
+    def _make_room(self, name: str, made: Collection[Path]) -> None:
+        """Move a run or an exported model that was made of other things to OUT/earlier-N; remove what is derived."""
+        for path in filter(Path.exists, made):
+            if self.records.begun(name) is None:
+                if name == "encode":  # it brings a table up to date, or refuses it
+                    continue
+                raise RunError(f"{path} is there, and distill did not make it; move it away, or give another --out.")
+            if name == "train" or (name == "export" and self.records.is_finished(name)):
+                say(f"{INDENT}options, labels or answers have changed: the earlier one is now {self._put_away(path)}")
+            elif path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    def _put_away(self, path: Path) -> Path:
+        if self._earlier is None:
+            places = (self._out / f"earlier-{number}" for number in itertools.count(1))
+            self._earlier = next(place for place in places if not place.exists())
+            self._earlier.mkdir()
+        return path.rename(self._earlier / path.name)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

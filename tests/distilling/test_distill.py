@@ -1,0 +1,357 @@
+"""From a folder to a model: labelled or not, paid for or refused, stopped, killed and gone on with."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import gpt4image
+from conftest import COLOURS
+from gpt4image import cli
+from gpt4image.artifacts.stage_records import RECORD
+from gpt4image.artifacts.text_labels import TextLabels
+from gpt4image.base.errors import ConfigError, DescriberError, RunError
+from gpt4image.base.files import read_json
+from gpt4image.distilling.stages import STAGES
+from openai_cases import openai_settings
+from openai_stub import Call, Handler, Reply, Stub, answer, failure, serve
+
+__all__ = ["openai_settings"]
+TINY = {"epochs": 2, "image_size": 16, "encoder": "bag-of-words:64"}
+WORDS = ["--epochs", "2", "--image-size", "16", "--encoder", "bag-of-words:64"]
+CLASSES = ["blue", "green", "red: like blood, say"]
+PER_COLOUR = 12
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Pictures of three colours and the answers about them, in class folders as far as they have a label."""
+
+    folder: Path
+    answers: Path
+
+    @property
+    def replay(self) -> str:
+        return f"replay:{self.answers}"
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Callable[[int], Photos]:
+    """Make pictures of which so many per colour have a label; without any they lie in one folder."""
+
+    def make(labelled: int) -> Photos:
+        rng, rows = np.random.default_rng(0), list[dict[str, Any]]()
+        for name, colour in COLOURS.items():
+            for number in range(PER_COLOUR):
+                place = name if number < labelled else "unlabelled" if labelled else ""
+                key = f"{place}/{name[0]}{number:02}.png".lstrip("/")
+                path = tmp_path / "photos" / key
+                path.parent.mkdir(parents=True, exist_ok=True)
+                noisy = np.clip(np.array(colour) + rng.normal(0, 30, (16, 16, 3)), 0, 255).astype(np.uint8)
+                Image.fromarray(noisy).save(path)
+                said = {"description": f"A {name} square, number {number}.", "class": name, "confidence": 0.9}
+                rows.append({"key": key, **said})
+        answers = tmp_path / "answers.jsonl"
+        answers.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+        return Photos(tmp_path / "photos", answers)
+
+    return make
+
+
+def test_a_labelled_folder_becomes_a_measured_model_and_the_same_command_makes_nothing_again(
+    photos: Callable[[int], Photos], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given, out = photos(PER_COLOUR), tmp_path / "out"
+    words = ["distill", str(given.folder), "--describer", given.replay, "--out", str(out), *WORDS]
+    assert cli.main(words) == 0
+    shown, told = capsys.readouterr()
+    assert [f"{n}/7 {name}" in told for n, name in enumerate(STAGES, 1)] == [True] * 7
+    assert "36 answers" in told and "images with a human label" in told
+    assert (
+        f"wrote: {out / 'model'}, {out / 'report.html'}" in shown
+        and f"next: gpt4image predict {out / 'model'}" in shown
+    )
+    assert all((out / name).exists() for name in ("answers.db", "embeddings", "text-labels.parquet", "run", "model"))
+    assert "<html" in (out / "report.html").read_text(encoding="utf-8")
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file() and path.name != RECORD}
+    assert cli.main([*words, "--json"]) == 0
+    shown, told = capsys.readouterr()
+    facts = json.loads(shown)
+    assert told.count("as before") == 7, told
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert facts["human_labels"] == facts["answered"] == 36 and 0 <= facts["accuracy"] <= 1
+    assert set(facts["stages"]) == {*STAGES} and facts["set_aside"] == []
+
+
+def test_a_bare_folder_becomes_a_model_of_the_classes_that_are_given(
+    photos: Callable[[int], Photos], tmp_path: Path
+) -> None:
+    given, out = photos(0), tmp_path / "out"
+    with pytest.raises(ConfigError, match=r"No image of .* has a label.*classes="):
+        gpt4image.distill(given.folder, describer=given.replay, out=out, **TINY)
+    made = gpt4image.distill(given.folder, describer=given.replay, classes=CLASSES, out=out, **TINY)
+    assert (made.images, made.human_labels, made.answered, made.accuracy) == (36, 0, 36, None)
+    assert made.path == out and made.set_aside == () and "gpt4image review" in made.text
+    found = TextLabels.load(out / "text-labels.parquet")
+    assert found.classes == ("blue", "green", "red") and (found.labels == -1).all()
+    assert {key[0] for key in found.keys} == {"b", "g", "r"}
+    named = [found.classes[k][0] for k in found.probabilities.argmax(axis=1)]
+    assert named == [key[0] for key in found.keys]
+    predicted = gpt4image.predict(out / "model", given.folder, out=tmp_path / "predictions.csv")
+    assert predicted.predicted == 36
+    rows = (tmp_path / "predictions.csv").read_text(encoding="utf-8").splitlines()
+    assert {name for row in rows[1:] for name in COLOURS if name in row} <= {*COLOURS}
+
+
+def test_few_labels_are_measured_on_and_classes_without_one_are_learned_too(
+    photos: Callable[[int], Photos], tmp_path: Path
+) -> None:
+    given, out = photos(3), tmp_path / "out"
+    (given.folder / "red").rename(given.folder / "unlabelled" / "red")  # no red picture has a label
+    lines = [json.loads(line) for line in given.answers.read_text(encoding="utf-8").splitlines()]
+    moved = [line | {"key": line["key"].replace("red/", "unlabelled/red/")} for line in lines]
+    given.answers.write_text("\n".join(map(json.dumps, moved)), encoding="utf-8")
+    made = gpt4image.distill(given.folder, describer=given.replay, classes=CLASSES, out=out, align=True, **TINY)
+    assert made.human_labels == 6 and made.measured_on == "2 test images"
+    record = read_json(out / "run" / "run.json")
+    assert record["classes"] == ["blue", "green", "red"]
+    assert (out / "run" / "head.safetensors").is_file(), "features were aligned to the descriptions"
+
+
+def test_other_options_make_again_what_depends_on_them_and_lose_no_model(
+    photos: Callable[[int], Photos], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given, out = photos(0), tmp_path / "out"
+    asked: dict[str, Any] = {"describer": given.replay, "classes": CLASSES, "out": out, **TINY}
+    gpt4image.distill(given.folder, **asked)
+    weights = (out / "run" / "model.safetensors").read_bytes()
+    capsys.readouterr()
+    gpt4image.distill(given.folder, **asked | {"seed": 1})
+    told = capsys.readouterr().err
+    assert [f"{n}/7 {name:9} as before" in told for n, name in enumerate(STAGES, 1)] == [True, True, *[False] * 5]
+    assert (out / "earlier-1" / "run" / "model.safetensors").read_bytes() == weights
+    assert (out / "earlier-1" / "model").is_dir() and (out / "run" / "model.safetensors").read_bytes() != weights
+    with pytest.raises(RunError, match=r"other questions: classes= was different.*another out="):
+        gpt4image.distill(given.folder, **asked | {"classes": [*CLASSES, "yellow"]})
+    with pytest.raises(RunError, match="system=, describe_temperature= was different"):
+        gpt4image.distill(given.folder, **asked, system="Look.", describe_temperature=0.5)
+
+
+def test_what_distill_did_not_make_is_not_replaced(photos: Callable[[int], Photos], tmp_path: Path) -> None:
+    given, out = photos(0), tmp_path / "out"
+    (out / "run").mkdir(parents=True)
+    (out / "run" / "thesis.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(RunError, match="run is there, and distill did not make it"):
+        gpt4image.distill(given.folder, describer=given.replay, classes=CLASSES, out=out, ask="class", **TINY)
+    assert (out / "run" / "thesis.txt").read_text(encoding="utf-8") == "mine"
+    (out / RECORD).write_text('{"options": 3}', encoding="utf-8")
+    with pytest.raises(RunError, match="is damaged"):
+        gpt4image.distill(given.folder, describer=given.replay, classes=CLASSES, out=out, ask="class", **TINY)
+
+
+def test_answers_without_what_was_asked_for_are_told(photos: Callable[[int], Photos], tmp_path: Path) -> None:
+    given = photos(0)
+    lines = [json.loads(line) for line in given.answers.read_text(encoding="utf-8").splitlines()]
+    rows = [{name: line[name] for name in ("key", "class")} for line in lines]
+    given.answers.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    with pytest.raises(DescriberError, match=r"answered nothing that can be used.*ask= class"):
+        gpt4image.distill(given.folder, describer=given.replay, classes=CLASSES, out=tmp_path / "out", **TINY)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"align_weight": 0.5}, "align_weight=: of the alignment; give align= too"),
+        ({"ask": "boxes"}, "ask= boxes"),
+        ({"ask": "class", "align": True}, "align= needs descriptions"),
+        ({"task": "multilabel"}, "task= multilabel needs a dataset that says so"),
+        ({"epochs": 0}, "epochs=0: give 1 or more"),
+        ({"tune_text": "lora"}, "tune_text="),
+    ],
+)
+def test_options_that_do_not_fit_are_refused_before_anything_is_asked(
+    photos: Callable[[int], Photos], tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    given = photos(0)
+    with pytest.raises(ConfigError, match=message):
+        gpt4image.distill(given.folder, describer=given.replay, classes=CLASSES, out=tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def colour_of(call: Call) -> str:
+    mean = np.asarray(Image.open(io.BytesIO(call.image)).convert("RGB"), float).mean(axis=(0, 1))
+    return min(COLOURS, key=lambda name: float(np.abs(mean - COLOURS[name]).sum()))
+
+
+def good(call: Call) -> Reply:
+    said = {"description": f"A {colour_of(call)} sheet.", "class": colour_of(call), "second": None, "confidence": 0.9}
+    return answer(json.dumps(said))
+
+
+@pytest.fixture
+def paid(tmp_path: Path) -> Callable[[Stub, Photos], list[str]]:
+    """The words of a command that asks a server, at a dollar per million tokens in and ten per million out."""
+    prices = tmp_path / "prices.json"
+    prices.write_text(json.dumps({"tiny": {"input": 1.0, "output": 10.0}}), encoding="utf-8")
+
+    def words(stub: Stub, given: Photos) -> list[str]:
+        server = ["--describer", "openai:tiny", "--base-url", stub.url, "--prices", str(prices), "--concurrency", "2"]
+        return ["distill", str(given.folder), *server, "--classes", "blue, green, red", *WORDS]
+
+    return words
+
+
+class Terminal(io.StringIO):
+    """A terminal at which somebody types."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.usefixtures("openai_settings")
+def test_nothing_is_asked_or_written_where_nobody_can_agree_to_pay(
+    photos: Callable[[int], Photos],
+    paid: Callable[[Stub, Photos], list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given, out = photos(0), tmp_path / "out"
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    with serve(good) as stub:
+        assert cli.main([*paid(stub, given), "--out", str(out)]) == cli.USER_MISTAKE
+        told = capsys.readouterr().err
+        assert "36 images may cost money" in told
+        command = told.strip().splitlines()[-1].strip()
+        assert command.startswith(f"gpt4image distill {given.folder} --describer openai:tiny --base-url {stub.url}")
+        assert "--max-cost 5" in command and "--epochs 2" in command
+    assert stub.count == 0 and not out.exists()
+
+
+@pytest.mark.usefixtures("openai_settings")
+def test_at_a_terminal_the_estimate_is_shown_and_the_answer_decides(
+    photos: Callable[[int], Photos],
+    paid: Callable[[Stub, Photos], list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given, out = photos(0), tmp_path / "out"
+    with serve(good) as stub:
+        words = [*paid(stub, given), "--out", str(out)]
+        for said in ("n\n", ""):
+            monkeypatch.setattr(sys, "stdin", Terminal(said))
+            assert cli.main(words) == cli.INTERRUPTED
+            told = capsys.readouterr().err
+            assert "The rest: 28 requests" in told and "$0.01" in told and "Go on? [y/N]" in told
+            assert "Give the same command again" in told
+        assert stub.count == 8, "the sample is kept"
+        monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
+        assert cli.main(words) == cli.OK
+    assert stub.count == 36 and (out / "model").is_dir()
+    assert "cost usd: 0.0056" in capsys.readouterr().out, "of this run; the sample was paid for before"
+
+
+@pytest.mark.usefixtures("openai_settings")
+def test_a_limit_ends_the_asking_and_a_higher_one_goes_on_without_paying_twice(
+    photos: Callable[[int], Photos],
+    paid: Callable[[Stub, Photos], list[str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given, out = photos(0), tmp_path / "out"
+    with serve(good) as stub:
+        words = [*paid(stub, given), "--out", str(out), "--max-tokens", "20", "--json"]
+        assert cli.main([*words, "--max-cost", "0.0050"]) == cli.OK
+        first = json.loads(capsys.readouterr().out)
+        assert 0 < first["without_answer"] < 36 and first["cost_usd"] <= 0.005
+        assert stub.count == first["answered"] and "max-cost 0.005" in first["stages"]["describe"]["stopped_by"]
+        assert cli.main([*words, "--max-cost", "1"]) == cli.OK
+        second = json.loads(capsys.readouterr().out)
+    assert stub.count == second["answered"] == 36 and "without_answer" not in second
+    assert (out / "earlier-1" / "run").is_dir()
+
+
+@pytest.mark.usefixtures("openai_settings")
+def test_answers_that_are_cut_or_hostile_are_skipped_by_name_and_the_others_teach(
+    photos: Callable[[int], Photos],
+    paid: Callable[[Stub, Photos], list[str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given, out = photos(0), tmp_path / "out"
+    bad: dict[bytes, Handler] = {}
+    kinds: list[Handler] = [
+        lambda call: answer('{"description": "A bl', finish="length"),
+        lambda call: answer('{"description": "x", "class": "<script>alert(1)</script>", "confidence": 7}'),
+        lambda call: failure(400, "no"),
+    ]
+
+    def handler(call: Call) -> Reply:
+        if call.image not in bad and len(bad) < len(kinds) and colour_of(call) == "red":
+            bad[call.image] = kinds[len(bad)]
+        return bad.get(call.image, good)(call)
+
+    with serve(handler) as stub:
+        assert cli.main([*paid(stub, given), "--out", str(out), "--yes", "--json"]) == cli.SET_ASIDE
+    facts = json.loads(capsys.readouterr().out)
+    assert len(facts["set_aside"]) == 2 and all(item["name"].startswith("r") for item in facts["set_aside"])
+    assert facts["stages"]["describe"]["class_unlisted"] == 1, "what it says of the picture is kept"
+    assert facts["without_answer"] == 2 and (out / "model").is_dir()
+    assert "<script>alert" not in (out / "report.html").read_text(encoding="utf-8")
+
+
+KILLING = """
+import os, signal, sys
+from gpt4image import cli
+from gpt4image.artifacts.stage_records import StageRecords
+stage, when = sys.argv[1].split(":")
+sys.argv = ["gpt4image", *sys.argv[2:]]
+def dies(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+if when == "before":  # all is made, and nothing noted
+    finish = StageRecords.finish
+    StageRecords.finish = lambda self, name, *rest: dies() if name == stage else finish(self, name, *rest)
+if when == "within":
+    import gpt4image.training.loop as loop
+    step = loop.train_step
+    loop.train_step = lambda trainer, number, *rest: dies() if number == 3 else step(trainer, number, *rest)
+sys.exit(cli.main())
+"""
+
+
+@pytest.mark.slow
+def test_killed_in_every_stage_it_goes_on_and_ends_with_the_same_model(
+    photos: Callable[[int], Photos], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = photos(PER_COLOUR)
+
+    def words(out: str) -> list[str]:
+        told = ["--describer", given.replay, "--checkpoint-seconds", "0", *WORDS]
+        return ["distill", str(given.folder), *told, "--out", str(tmp_path / out)]
+
+    assert cli.main(words("whole")) == 0
+    for point in ("train:within", *(f"{stage}:before" for stage in STAGES)):
+        done = subprocess.run(
+            [sys.executable, "-c", KILLING, point, *words("killed")], capture_output=True, text=True, env=os.environ
+        )
+        assert done.returncode == -9, (point, done.stderr)
+    capsys.readouterr()
+    assert cli.main(words("killed")) == 0
+    assert capsys.readouterr().err.count("as before") == 6, "the report was made, but not noted"
+    assert not list((tmp_path / "killed").glob("earlier-*"))
+    whole, killed = (TextLabels.load(tmp_path / out / "text-labels.parquet") for out in ("whole", "killed"))
+    assert whole.digests == killed.digests and np.array_equal(whole.probabilities, killed.probabilities)
+    weights = [(tmp_path / out / "run" / "model.safetensors").read_bytes() for out in ("whole", "killed")]
+    assert weights[0] == weights[1]
