@@ -157,7 +157,8 @@ def _images(config: LabelConfig) -> ImageSet:
         names = answered_classes(config.answers)
     if not names:
         raise ConfigError(
-            f"No image of {config.data} has a label, so its classes are not known; name them with --classes."
+            f"No image of {config.data} has a label, so its classes are not known: label a few images of each class, or "
+            "name the classes with --classes."
         )
     images = images.with_classes(names)
     preferred = 2 * (images.splits != "train") + ~images.labelled
