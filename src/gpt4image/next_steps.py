@@ -89,8 +89,8 @@ def _encode(config: Any, _outcome: Outcome) -> Step:
 
 def _after_train(config: Any, outcome: Outcome) -> Step:
     facts = outcome.summary
-    if facts["test_images"] or facts["val_images"]:
-        return "evaluate", {"run_dir": config.out, "split": "test" if facts["test_images"] else "val"}
+    if split := next((split for split in ("test", "val") if facts.get(f"{split}_images")), None):
+        return "evaluate", {"run_dir": config.out, "split": split}
     return _export(config.out)
 
 
