@@ -33,7 +33,8 @@ def with_next(name: str, outcome: Outcome, config: Any, *, config_types: Mapping
         said = f"import webbrowser; webbrowser.open({str(step.absolute())!r})" if python else said
     else:
         said = "" if step is None else (_python if python else _shell)(step, config_types)
-    return replace(outcome, next=said, wrote=() if name in READS_ONLY or outcome.path is None else (outcome.path,))
+    wrote = () if name in READS_ONLY or outcome.path is None else (outcome.wrote or (outcome.path,))
+    return replace(outcome, next=said, wrote=wrote)
 
 
 def _shell(step: Step, config_types: Mapping[str, str]) -> str:

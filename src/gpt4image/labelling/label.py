@@ -132,6 +132,7 @@ def label(config: LabelConfig) -> Outcome:
         summary["table"] = str(config.out)
     return Outcome(
         path=file,
+        wrote=tuple(dict.fromkeys((file, config.out, page))),
         summary=summary,
         text="\n\n".join([*_warnings(found, explains, names), in_words(shown, config.doubtful)]),
         set_aside=tuple(dict.fromkeys((*images.set_aside, *unreadable))),
