@@ -187,7 +187,7 @@ def test_sets_that_cannot_be_learned_from_are_refused(tmp_path, given):
     train = {name for name, split in given["split"].items() if split == "train"}
 
     unlabelled = {name: "" if name in train else value for name, value in given["label"].items()}
-    with pytest.raises(TableError, match="No training image"):
+    with pytest.raises(TableError, match="There is no label, no answer and no class name"):
         run(tmp_path, write_manifest(tmp_path, unlabelled, given["split"]))
 
     one_class = {n: v if n.startswith("0") else "" for n, v in given["label"].items()}

@@ -96,7 +96,10 @@ def _key(ready: Prepared, names: list[str], taught_by: str | None, arm: Arm, ans
     options = train_config(ready.config).model_dump(mode="json")
     content: dict[str, Any] = {runs.DATA: ready.fingerprint, "class_names": names, "taught_by": taught_by}
     if answers is not None:
-        content |= {"evidence": arm.evidence, "answers": hashlib.sha256(b"".join(values.tobytes() for values in answers)).hexdigest()}
+        content |= {
+            "evidence": arm.evidence,
+            "answers": hashlib.sha256(b"".join(values.tobytes() for values in answers)).hexdigest(),
+        }
     if (weights := Path(ready.config.init)).is_file():
         content["init_digest"] = file_digest(weights)
     return runs.identity(options | content)[:8]

@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Evidence = Literal["fused", "texts", "answers", "names"]
-"""What class probabilities are predicted from: one source, or all there is."""
+from gpt4image.config.training import Evidence
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -141,7 +141,7 @@ class _Product(NamedTuple):
         logs = np.stack([_log(expert.probabilities[some.rows]) for expert in experts])
         for number, expert in enumerate(experts):
             if expert.first is not None:
-                confusions = _Confusions.count(expert, expert.first, labels)
+                confusions = _Confusions.of(expert, expert.first, labels)
                 ratios = confusions.ratios()
                 logs[number] += confusions.without(expert.first[some.rows], some.true)
         return cls(_fit_weights(logs, some, prior), ratios)
@@ -167,7 +167,7 @@ class _Confusions(NamedTuple):
     counted: NDArray[np.float64]
 
     @classmethod
-    def count(cls, expert: Expert, first: Ints, labels: Evidence) -> _Confusions:
+    def of(cls, expert: Expert, first: Ints, labels: Evidence) -> _Confusions:
         """Count them. Answers as stated are those about all images, each of the classes that its confidence says."""
         n_classes = expert.probabilities.shape[1]
         rows = np.flatnonzero(expert.known)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.config.arms import Evidence
+from gpt4image.config.training import Evidence
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.data.splits import representatives
 from gpt4image.labelling.answers import Answers
