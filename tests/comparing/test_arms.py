@@ -65,7 +65,7 @@ def test_every_arm_of_the_table_is_prepared_and_no_other() -> None:
     assert named <= ARMS.keys()
     assert all(arm.about and arm.phrase for arm in ARMS.values())
     assert all(ARMS[arm.after].after is None for arm in ARMS.values() if arm.after is not None)
-    assert TEXT_ARMS == ("text-labels", "aligned", "text-labels-aligned", "zero-shot")
+    assert TEXT_ARMS == ("fused", "asked", "text-labels", "aligned", "text-labels-aligned", "zero-shot")
 
 
 @pytest.mark.parametrize("name", ARMS)
