@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from browser import SCHEMES, fits
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.base.errors import ConfigError, DataError, ModelError, RunError, TableError
@@ -215,6 +216,8 @@ def test_the_page_shows_what_was_found_and_acts_on_no_text(copied: Path, decoded
     pictures = re.findall(r'src="(data:image/webp;base64,[^"]+)"', text)
     assert len(pictures) == 41, "twenty of each query, and the picture that was asked for"
     assert not re.findall(r'(?:src|href)="(?!data:|#)', text)
+    for scheme in SCHEMES:
+        fits(text, copied, scheme)
 
 
 def test_an_index_of_ones_choice_is_not_taken_for_another(copied: Path) -> None:
