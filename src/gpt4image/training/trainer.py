@@ -39,7 +39,7 @@ from gpt4image.training.training_data import TrainingData
 
 # A moving average looks back on at most an eighth of the steps so far, until that is the memory that was asked for:
 # one of 10,000 steps is reached after 80,000 (timm's default, a power of 2/3, needs a million).
-EMA_WARMUP = {"use_warmup": True, "warmup_gamma": 8.0, "warmup_power": 1.0}
+EMA_WARMUP: dict[str, Any] = {"use_warmup": True, "warmup_gamma": 8.0, "warmup_power": 1.0}
 
 
 @dataclass(kw_only=True)
