@@ -1,145 +1,218 @@
-"""Which server is asked, with which key, and what may be known about it."""
+"""The describer against a server in this process: answers, and places in flight."""
 
 from __future__ import annotations
 
 import base64
+import io
+import json
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import openai_stub as server
-from gpt4image.base.errors import ConfigError, DescriberError, MissingExtraError
-from gpt4image.config import DescriberOptions
-from gpt4image.describing.describers.openai import describer as openai_server
-from gpt4image.describing.describers.openai.client import find_server
-from gpt4image.describing.describers.openai.describer import OpenAIDescriber
-from gpt4image.describing.describers.openai.untrusted import one_line
-from gpt4image.describing.prices import FREE, Price
-from openai_cases import KEY, ask, ask_one, describer, openai_settings, request
+from gpt4image.describing.describers.base import Answer, Request
+from openai_cases import KEY, PROMPT, ask, ask_one, describer, facts, openai_settings, picture, request
 
 __all__ = ["openai_settings"]
 pytestmark = pytest.mark.usefixtures("openai_settings")
 
 
-# Identity and address
+# What is sent and what comes back
 
 
-def test_the_identity_holds_no_secret_and_nothing_of_speed() -> None:
-    maker = describer("http://user:pass-word@localhost:1/v1/?key=hidden", concurrency=99, timeout=7, retries=1)
-    same = describer("http://localhost:1/v1")
-    assert maker.settings == same.settings
-    assert maker.settings["server"] == "http://localhost:1/v1"
-    assert describer("http://localhost:1/v1", server_name="lab").settings["server"] == "lab"
-    assert same.settings.keys() == {
-        *("kind", "model", "server", "system", "temperature", "max_tokens", "max_side", "image_format", "detail"),
-        "extra_body",
+def test_one_image_is_described() -> None:
+    answers, stub = ask_one(
+        lambda call: server.answer("a red square", tokens=(120, 7)),
+        system="Be exact.",
+        temperature=0.5,
+        max_tokens=99,
+        max_side=32,
+        extra_body={"seed": 3},
+    )
+    (answer,) = answers
+    assert (answer.text, answer.error, answer.finish_reason) == ("a red square", None, "stop")
+    assert (answer.tokens_in, answer.tokens_out, answer.cost_usd) == (120, 7, 0.0)
+    assert 0 < (answer.latency_s or 0) < 5
+    (call,) = stub.calls
+    assert call.path == "/v1/chat/completions"
+    assert call.headers["authorization"] == f"Bearer {KEY}"
+    body = call.body
+    url = body["messages"][1]["content"][0].pop("image_url")["url"]
+    assert body == {
+        "model": "tiny",
+        "max_tokens": 99,
+        "temperature": 0.5,
+        "seed": 3,
+        "messages": [
+            {"role": "system", "content": "Be exact."},
+            {"role": "user", "content": [{"type": "image_url"}, {"type": "text", "text": PROMPT.text}]},
+        ],
     }
-    assert not maker.repeatable
+    kind, _, data = url.partition(",")
+    assert kind == "data:image/jpeg;base64"
+    assert Image.open(io.BytesIO(base64.b64decode(data))).size == (32, 24)
 
 
-def test_login_and_query_of_the_address_are_sent_but_never_shown() -> None:
-    with server.serve(lambda call: server.failure(401, "not user:pass-word")) as stub:
-        url = stub.url.replace("http://", "http://user:pass-word@") + "?version=3"
-        with pytest.raises(DescriberError) as caught:
-            ask(describer(url), request())
-    assert stub.calls[0].headers["authorization"] == "Basic " + base64.b64encode(b"user:pass-word").decode()
-    assert stub.calls[0].path == "/v1/chat/completions?version=3"
-    assert "pass-word" not in str(caught.value)
+def test_what_is_not_chosen_is_not_sent() -> None:
+    (_, stub), (_, low) = (
+        ask_one(lambda call: server.answer("x"), system=""),
+        ask_one(lambda call: server.answer("x"), detail="low"),
+    )
+    (message,) = stub.calls[0].body["messages"]
+    assert message["content"][0]["image_url"].keys() == {"url"}
+    assert stub.calls[0].body.keys() == {"model", "max_tokens", "messages"}
+    assert low.calls[0].body["messages"][1]["content"][0]["image_url"]["detail"] == "low"
 
 
 @pytest.mark.parametrize(
-    ("before_host", "query", "echo"),
+    ("message", "text", "reason"),
     [
-        ("", "?api-key=QUERY/SECRET+12%3D", lambda call: call.path),
-        ("", "?api-key=QUERY/SECRET+12%3D", lambda call: "api-key is QUERY/SECRET 12="),
-        ("", "?api-key=QUERY/SECRET+12%3D", lambda call: "QUERY/SECRET+12%3D, QUERY%2FSECRET%2012%3D"),
-        ("", "?api-key=QUERY/SECRET+12%3D", lambda call: call.path.partition("?")[2]),
-        ("SECRET%2Ftoken@", "", lambda call: base64.b64decode(call.headers["authorization"][6:]).decode()),
-        ("SECRET%2Ftoken@", "", lambda call: f"no user SECRET/token or SECRET%2Ftoken ({call.headers})"),
-        (":pass-word-SECRET@", "", lambda call: str(call.headers)),
+        ({"role": "assistant", "content": "a cat"}, "a cat", "stop"),
+        ({"role": "assistant", "content": [{"type": "text", "text": "a"}, {"text": " cat"}]}, "a cat", "stop"),
+        ({"role": "assistant", "content": None, "refusal": "I cannot."}, "I cannot.", "refusal"),
+        ({"role": "assistant", "content": None, "reasoning_content": "hm"}, "", "stop"),
     ],
 )
-def test_no_secret_of_the_address_comes_back_in_what_is_kept(before_host: str, query: str, echo: Any) -> None:
-    with server.serve(lambda call: server.failure(500, echo(call))) as stub:
-        url = stub.url.replace("http://", f"http://{before_host}") + query
-        (answer,) = ask(describer(url, retries=0), request())
-    error = answer.error or ""
-    assert "***" in error
-    assert "SECRET" not in error and "token" not in error
-    assert base64.b64encode(b"SECRET/token:").decode() not in error
-    assert base64.b64encode(b":pass-word-SECRET").decode() not in error
+def test_shapes_of_an_answer(message: dict[str, Any], text: str, reason: str) -> None:
+    reply = server.json_reply({"choices": [{"message": message, "finish_reason": "stop"}]})
+    (answer,), _ = ask_one(lambda call: reply)
+    assert (answer.text, answer.finish_reason, answer.error) == (text, reason, None)
+    assert answer.tokens_in is None
 
 
-def test_a_secret_inside_another_does_not_leave_its_rest() -> None:
-    server = find_server("http://SECRET@localhost:1/v1?key=SECRET-and-more")
-    assert one_line("key=SECRET-and-more user=SECRET", server.secrets) == "key=*** user=***"
+def test_a_conversation_is_one_answer() -> None:
+    def reply(call: server.Call) -> server.Reply:
+        said = [m["content"] for m in call.body["messages"] if m["role"] == "assistant"]
+        return server.answer(f"part {len(said) + 1}", tokens=(100 + len(said), 10), finish="length" if said else "stop")
+
+    question = request(turns=("One?", "Two?", "Three?"), samples=(0, 1))
+    answers, stub = ask_one(reply, question, concurrency=1)
+    assert sorted(answer.sample for answer in answers) == [0, 1]
+    assert {answer.text for answer in answers} == {"part 1\n\npart 2\n\npart 3"}
+    assert {answer.finish_reason for answer in answers} == {"length"}
+    assert {(answer.tokens_in, answer.tokens_out) for answer in answers} == {(303, 30)}
+    last = stub.calls[-1].body["messages"]
+    assert [m["content"] for m in last[2:]] == ["part 1", "Two?", "part 2", "Three?"]
 
 
-def test_parameters_of_the_address_that_are_no_secrets_stay_readable() -> None:
-    server = find_server("http://me@localhost:1/v1?api-version=2024-10-21&deployment=gpt-4.1-mini&n=3#key=anything")
-    assert server.secrets == (KEY, base64.b64encode(b"me:").decode())
+def test_several_samples_of_one_call_share_its_cost(tmp_path: Path) -> None:
+    prices = tmp_path / "prices.json"
+    prices.write_text(json.dumps({"tiny": {"input": 1.0, "output": 10.0}}))
+    answers, stub = ask_one(
+        lambda call: server.answer("a", "b", "c", tokens=(100, 31)), request(samples=(2, 5, 7)), prices=prices
+    )
+    assert stub.calls[0].body["n"] == 3
+    assert {answer.sample: answer.text for answer in answers} == {2: "a", 5: "b", 7: "c"}
+    assert sum(answer.tokens_in or 0 for answer in answers) == 100
+    assert sum(answer.tokens_out or 0 for answer in answers) == 31
+    assert sum(answer.cost_usd or 0 for answer in answers) == pytest.approx((100 + 310) / 1e6)
 
 
-def test_an_address_that_is_none_is_shown_without_its_secrets() -> None:
-    with pytest.raises(ConfigError, match="--base-url localhost:8000/v1: write") as caught:
-        find_server("me:pass-word@localhost:8000/v1?api-key=QUERYSECRET")
-    assert "QUERYSECRET" not in str(caught.value)
+def test_a_server_that_ignores_n_is_asked_again() -> None:
+    answers, stub = ask_one(lambda call: server.answer(f"answer {call.number}"), request(samples=(0, 1, 2)))
+    assert [call.body.get("n") for call in stub.calls] == [3, 2, None]
+    assert {answer.text for answer in answers} == {"answer 0", "answer 1", "answer 2"}
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "ftp://x/v1", "http://", "http://[::1", "http://x:port/v1"])
-def test_what_is_no_address_is_refused_with_an_example(url: str) -> None:
-    with pytest.raises(ConfigError, match="http://localhost:8000/v1"):
-        describer(url)
+# Images
 
 
-def test_openai_needs_a_key_and_others_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OPENAI_API_KEY")
-    with pytest.raises(ConfigError, match="OPENAI_API_KEY is not set"):
-        OpenAIDescriber("gpt-4o-mini", DescriberOptions(describer="openai:gpt-4o-mini"))
-    answers, stub = ask_one(lambda call: server.answer("x"))
-    assert answers[0].text == "x"
-    assert KEY not in stub.calls[0].headers["authorization"]
+def gone() -> bytes:
+    raise OSError("gone")
 
 
-def test_without_the_client_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai_server, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'gpt4image\[api\]'"):
-        describer("http://localhost:1/v1")
+@pytest.mark.parametrize(
+    ("read", "reason"),
+    [
+        (lambda: b"no image", "cannot be decoded: "),
+        (lambda: picture()[:60], "cannot be decoded: "),
+        (gone, "cannot be read: gone"),
+    ],
+)
+def test_what_cannot_be_read_or_decoded_is_never_sent(read: Any, reason: str) -> None:
+    answers, stub = ask_one(lambda call: server.answer("x"), request(read=read))
+    assert (answers[0].error or "").startswith(reason)
+    assert stub.count == 0
 
 
-def test_the_address_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+# Places in flight
+
+
+def test_answers_that_are_not_on_disk_count_as_in_flight() -> None:
     with server.serve(lambda call: server.answer("x")) as stub:
-        monkeypatch.setenv("OPENAI_BASE_URL", stub.url)
-        maker = OpenAIDescriber("tiny", DescriberOptions(describer="openai:tiny"))
-        assert ask(maker, request())[0].text == "x"
+        groups = describer(stub.url, concurrency=4).describe(map(request, range(12)))
+        taken = len(next(groups))
+        time.sleep(0.4)
+        assert stub.count == 4
+        rest = sum(len(group) for group in groups)
+    assert taken + rest == 12
+    assert stub.most_in_flight <= 4
 
 
-def test_a_private_address_is_free_unless_it_is_a_gateway_to_openai(tmp_path: Path) -> None:
-    def price_at(url: str, **options: Any) -> Price | None:
-        return OpenAIDescriber("gpt-4o-mini", DescriberOptions(describer="-", base_url=url, **options)).price
-
-    assert describer("http://localhost:1/v1").price == FREE
-    assert describer("http://models.example.com/v1").price is None
-    assert price_at("http://litellm:4000/v1") == price_at("https://api.openai.com/v1") != FREE
-    (tmp_path / "prices.json").write_text('{"gpt-4o-mini": {"input": 0, "output": 0}}')
-    assert price_at("http://litellm:4000/v1", prices=tmp_path / "prices.json") == FREE
+def test_never_more_calls_than_allowed_and_that_many_where_the_server_is_slow() -> None:
+    with server.serve(lambda call: server.answer("x", delay=0.2)) as stub:
+        answers = ask(describer(stub.url, concurrency=12), *map(request, range(60)))
+    assert len(answers) == 60
+    assert stub.most_in_flight == 12
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("messages", "leave it out"),
-        ("n", "leave it out"),
-        ("max_tokens", "--max-tokens"),
-        ("max_completion_tokens", "--max-tokens"),
-    ],
-)
-def test_fields_that_are_set_anyway_are_refused(name: str, reason: str) -> None:
-    with pytest.raises(ConfigError, match=reason):
-        describer("http://localhost:1/v1", extra_body={name: 2})
+def test_requests_are_pulled_as_there_is_room() -> None:
+    pulled = 0
+
+    def requests() -> Iterator[Request]:
+        nonlocal pulled
+        for number in range(10_000):
+            pulled += 1
+            yield request(number)
+
+    with server.serve(lambda call: server.answer("x", delay=0.05)) as stub:
+        maker = describer(stub.url, concurrency=4)
+        answered = 0
+        for group in maker.describe(requests()):
+            answered += len(group)
+            assert pulled <= answered + 20
+            if answered > 50:
+                break
 
 
-def test_a_model_needs_a_name() -> None:
-    with pytest.raises(ConfigError, match="name of a model"):
-        OpenAIDescriber("", DescriberOptions(describer="openai:"))
+def test_breaking_off_leaves_nothing_running_and_keeps_what_arrived() -> None:
+    threads = threading.active_count()
+    with server.serve(lambda call: server.answer("x", delay=0.0 if call.number < 4 else 60.0)) as stub:
+        maker = describer(stub.url, concurrency=8)
+        running = maker.describe(map(request, range(100)))
+        came = list(next(running))
+        deadline = time.monotonic() + 5
+        while stub.count < 8 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(0.1)
+        running.close()  # type: ignore[attr-defined]
+        came += maker.arrived()
+        assert len(came) == 4
+        assert threading.active_count() <= threads + 1, threading.enumerate()
+
+
+def test_requests_that_end_early_let_the_calls_in_flight_finish_and_more_may_be_asked_later() -> None:
+    with server.serve(lambda call: server.answer("x", delay=0.1)) as stub:
+        maker = describer(stub.url)
+        assert len(ask(maker, *map(request, range(5)))) == 5
+        assert len(ask(maker, *map(request, range(5, 8)))) == 3
+        assert ask(maker) == []
+    assert facts(maker) == {"calls": 8, "calls_per_answer": 1.0}
+
+
+def test_an_error_of_the_requests_is_raised_after_the_answers() -> None:
+    def requests() -> Iterator[Request]:
+        yield request(0)
+        raise RuntimeError("no more")
+
+    with server.serve(lambda call: server.answer("x")) as stub:
+        answers: list[Answer] = []
+        with pytest.raises(RuntimeError, match="no more"):
+            for group in describer(stub.url).describe(requests()):
+                answers += group
+    assert [answer.text for answer in answers] in ([], ["x"])
