@@ -22,6 +22,7 @@ from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.evaluating.examples import (
     NEIGHBOURS,
     SUSPECTED,
+    across_classes,
     nearest_texts,
     read_predictions,
     write_examples,
@@ -121,6 +122,18 @@ def test_half_of_the_pictures_of_one_run_are_wrong_and_several_classes_are_named
         "p": {"class": "a, c", "probability": None},
         "q": {"class": "", "probability": None},
     }
+
+
+def test_pictures_are_drawn_across_classes() -> None:
+    labels = np.array([0] * 90 + [1] * 3 + [2] * 7)
+    rows = np.random.default_rng(0).permutation(100)
+    chosen = across_classes(labels, rows, 12)
+    assert np.bincount(labels[chosen]).tolist() == [5, 3, 4] or np.bincount(labels[chosen]).tolist() == [4, 3, 5]
+    assert (np.diff(chosen) > 0).all() and set(across_classes(labels, rows, 500).tolist()) == set(range(100))
+    assert sorted(labels[across_classes(labels, rows, 2)].tolist()) in ([0, 1], [0, 2], [1, 2])
+    several = np.array([[0, 1, 1], [0, 1, 0], [1, 0, 0], [0, 0, 0]], np.int8)
+    assert across_classes(several, np.arange(4), 2).tolist() == [0, 2], "one of each first class"
+    assert across_classes(labels, np.array([], np.int64), 5).tolist() == []
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from browser import SCHEMES, fits
 from search_cases import COLOURS, ask, keys, noisy
 
 
@@ -22,3 +23,5 @@ def test_the_page_shows_what_was_found_and_acts_on_no_text(copied: Path, decoded
     pictures = re.findall(r'src="(data:image/webp;base64,[^"]+)"', text)
     assert len(pictures) == 41, "twenty of each query, and the picture that was asked for"
     assert not re.findall(r'(?:src|href)="(?!data:|#)', text)
+    for scheme in SCHEMES:
+        fits(text, copied, scheme)

@@ -1,4 +1,7 @@
-"""The stage predict: the classes of images, by a run or by what was exported from it, written as they come."""
+"""The stage predict: the classes of images, by a run or by what was exported from it, written as they come.
+
+Neither paths, pixels nor rows are kept, so memory does not grow with the number of images.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Backbones by name: any timm model, with a stem for small images, from scratch or from given weights."""
+"""Backbones by name: any timm model, with a stem for small images, from scratch or from given weights.
+
+For images up to 96 pixels the small stem loses less resolution: 3x3 convolutions with stride 1 up to 40 pixels and 2
+above, no pooling; patches of 2 pixels for ConvNeXts, 8x8 tokens for ViTs.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 texts = Texts.from_csv("captions.csv", key="file", text="caption")
 text, described, text_id = texts["cat/1.jpg"]
+
+A key becomes a sha256 of its own kind, so that one table, one lookup and one encoding stage serve keys and files.
 """
 
 from __future__ import annotations

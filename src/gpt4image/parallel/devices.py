@@ -1,4 +1,8 @@
-"""Device, precision and memory format: chosen by what the machine computes fast, and reported."""
+"""Device, precision and memory format: chosen by what the machine computes fast, and reported.
+
+bf16 and channels_last are used where a probe of four steps finds them faster on this machine, and bf16 only where the
+device computes it natively.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,11 @@
 
 One process is the usual case, and everything here then does nothing. Several are started by torchrun or
 ``accelerate launch``; each computes its rows of every batch.
+
+Sums over a batch are gathered before they are divided. Every process computes the loss of all rows, its own rows get
+the number of processes times their gradient, and the mean that DistributedDataParallel and FSDP take is the gradient
+of one process. What can fail runs in every process before anybody communicates, and then all say whether it did: no
+process waits for one that is gone.
 """
 
 from __future__ import annotations

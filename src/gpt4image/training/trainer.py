@@ -1,4 +1,7 @@
-"""The parts of one run, built from its options."""
+"""The parts of one run, built from its options.
+
+The last weights are kept by default: the best epoch on a small validation split is mostly noise.
+"""
 
 from __future__ import annotations
 
