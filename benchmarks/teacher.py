@@ -73,7 +73,8 @@ def given_labels(name: str, kept: int | None, kind: str, rate: float, seed: int)
 def _known() -> dict[str, list[float]]:
     if RESULTS is None or not Path(RESULTS).is_file():
         return {}
-    return {row["what"]: row["values"] for row in read_json_lines(Path(RESULTS))}
+    rows = read_json_lines(Path(RESULTS))
+    return {row["what"]: [float("nan") if value is None else value for value in row["values"]] for row in rows}
 
 
 def remembered(what: str, make: Any) -> list[float]:
@@ -82,7 +83,8 @@ def remembered(what: str, make: Any) -> list[float]:
         _known()[what] = [float(value) for value in make()]
         if RESULTS is not None:
             with Path(RESULTS).open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"what": what, "values": _known()[what]}) + "\n")
+                values = [None if np.isnan(value) else value for value in _known()[what]]
+                file.write(json.dumps({"what": what, "values": values}) + "\n")
     return _known()[what]
 
 
@@ -146,7 +148,7 @@ def noise(name: str) -> None:
 
 
 def damaged(answers: Answers, n_classes: int, share: float, kind: str, seed: int) -> Answers:
-    """Return answers of a weaker describer, as sure of itself as before: classes at random, or half of them confused."""
+    """Return answers of a weaker describer, as sure as before: at random, or half of the classes confused."""
     rng, first = np.random.default_rng([seed, 7]), answers.first
     if kind == "at random":
         changed = rng.random(len(first)) < share
