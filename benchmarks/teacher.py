@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from text_labels import DATA, SETS, Ints, corpus, kept_labels, left, print_table, scores, shown, texts_of
 
 from gpt4image.base.files import read_json_lines
 from gpt4image.data.splits import flip_labels
@@ -28,6 +26,7 @@ from gpt4image.labelling.experts import Sources, taught_by_answers
 from gpt4image.labelling.label_noise import suspected
 from gpt4image.labelling.predictions import Predictions, predict_labels
 from gpt4image.training.targets import blend
+from text_labels import DATA, SETS, Ints, corpus, left, print_table, scores, shown, texts_of
 
 DRAWS = 5
 KEPT = (0, 2, 5, 10, 25, None)
@@ -89,8 +88,8 @@ def remembered(what: str, make: Any) -> list[float]:
 
 
 def measured(name: str, kept: int | None, kind: str, rate: float, way: str, seed: int) -> list[float]:
-    """Return accuracy, log loss and calibration error of images without a label (with all labels, out of fold); then the
-    estimated rate, precision and recall of the labels named, and how many wrong labels have a right target."""
+    """Return accuracy, log loss and calibration error of images without a label (with all labels, out of fold); then
+    the estimated rate, precision and recall of the labels named, and how many wrong labels have a right target."""
     nothing = float("nan")
     if kept == 0 and way == "texts":
         return [nothing] * 7

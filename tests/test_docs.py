@@ -30,7 +30,7 @@ import pytest
 from gpt4image import cli, config
 from gpt4image.base.outcome import Outcome
 from gpt4image.config.arms import ARMS
-from openai_stub import answer, serve
+from openai_stub import Call, Reply, answer, serve
 from project_file import DEVELOPMENT, EXTRAS, PROJECT
 
 ROOT = Path(__file__).parents[1]
@@ -138,7 +138,13 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
     """The address of a server that stands in for OpenAI."""
-    with serve(lambda call: answer(f"Picture {call.number} shows a small drawing with thick dark outlines.")) as stub:
+
+    def reply(call: Call) -> Reply:
+        text = f"Picture {call.number} shows a small drawing with thick dark outlines."
+        fields = {"description": text, "class": "animal", "second": None, "confidence": 0.8, "tags": ["outlines"]}
+        return answer(json.dumps(fields) if "response_format" in call.body else text)
+
+    with serve(reply) as stub:
         yield stub.url
 
 

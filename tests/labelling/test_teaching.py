@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gpt4image.artifacts.text_labels import Facts, TextLabels
-from gpt4image.base.errors import ConfigError, TableError
+from gpt4image.base.errors import TableError
 from gpt4image.comparing.regimes import Regime
 from gpt4image.config import LabelConfig, TrainConfig
 from gpt4image.data import NO_LABEL, load_image_set

@@ -230,7 +230,7 @@ def to_fields(description: Description, key: str | None) -> dict[str, Any]:
         "key": key,
         "description": description.text,
         **_answer_fields(description.answer),
-        "asked": description.prompt.row()[-1] or None,
+        "asked": description.prompt.row[-1] or None,
         "prompt": description.prompt.name,
         "prompt_version": description.prompt.version,
         "prompt_text": description.prompt.text,
