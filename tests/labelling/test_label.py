@@ -343,7 +343,7 @@ def test_labels_that_answers_and_texts_contradict_are_shown_first(tmp_path, give
     lines = [line for line in outcome.text.splitlines() if ".png" in line]
     assert {Path(line.split()[0]).name for line in lines[:2]} == set(WRONG), "answer and texts agree against these"
     assert "answer says" in outcome.text and "(0.97)" in lines[0]
-    assert "answer says " in (tmp_path / "out.html").read_text(encoding="utf-8")
+    assert "<dt>answer says</dt>" in (tmp_path / "out.html").read_text(encoding="utf-8")
 
 
 def test_evidence_has_to_be_given():
