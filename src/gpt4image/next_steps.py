@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,7 @@ def _label(data: str, embeddings: Path) -> Step:
     return "label", {"data": data, "embeddings": embeddings, "out": embeddings.with_name("text-labels.parquet")}
 
 
-_NEXT: dict[str, Any] = {
+_NEXT: Mapping[str, Callable[[Any, Outcome], Step | Path | None]] = {
     "demo": lambda config, _: config.out / "report.html",
     "describe": _after_describe,
     "descriptions import": _encode,

@@ -1,8 +1,9 @@
 """The description store: one SQLite file of who described which image, with which words and at what cost.
 
 An image is known by the sha256 of its bytes, so renaming, moving or shuffling files never shifts a pairing. The
-identity of a result is digest + prompt + describer settings + sample; asking for it again costs nothing. Failures
-are rows too and give way to the next answer. There is one writer at a time and any number of readers (SQLite's WAL).
+identity of a result is digest + prompt (with the class list) + describer settings + sample; asking for it again costs
+nothing. Failures are rows too and give way to the next answer. There is one writer at a time and any number of readers
+(SQLite's WAL).
 """
 
 from __future__ import annotations
@@ -11,14 +12,17 @@ import contextlib
 import json
 import operator
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
+from gpt4image.artifacts.answers import answer_of_json
+from gpt4image.artifacts.results import ClassOption, Description, Prompt, StoredAnswer, StoredText, canonical_json
 from gpt4image.artifacts.store_file import back_up, connect_reader, connect_writer, explained
 from gpt4image.base.errors import StoreError, nearest
 from gpt4image.base.locks import FileLock, LockedError, acquire_lock
+
+__all__ = ["ClassOption", "Description", "DescriptionStore", "Prompt", "StoredAnswer", "StoredText", "canonical_json"]
 
 _ROWS_PER_QUERY = 500
 
@@ -28,10 +32,11 @@ _FIELDS = ("sample", "text", "error", "finish_reason", "tokens_in", "tokens_out"
 # A good description is never overwritten: it was paid for. The cost of failed tries is added to the price of the answer
 # that takes their place, so that the sum over the store is what was spent.
 _ADD = f"""
-INSERT INTO results (digest, prompt, describer, status, {", ".join(_FIELDS)})
-VALUES (?, ?, ?, ?{", ?" * len(_FIELDS)})
+INSERT INTO results (digest, prompt, describer, status, answer, {", ".join(_FIELDS)})
+VALUES (?, ?, ?, ?, ?{", ?" * len(_FIELDS)})
 ON CONFLICT DO UPDATE SET
-    status = excluded.status, text = excluded.text, finish_reason = excluded.finish_reason, error = excluded.error,
+    status = excluded.status, text = excluded.text, answer = excluded.answer,
+    finish_reason = excluded.finish_reason, error = excluded.error,
     tokens_in = excluded.tokens_in, tokens_out = excluded.tokens_out,
     cost_usd = CASE WHEN coalesce(cost_usd, excluded.cost_usd) IS NULL THEN NULL
                     ELSE coalesce(cost_usd, 0) + coalesce(excluded.cost_usd, 0) END,
@@ -40,71 +45,9 @@ WHERE status = 'failed'
 """
 
 _JOINED = "results AS r JOIN prompts AS p ON p.id = r.prompt JOIN describers AS d ON d.id = r.describer"
-_ORDER = "r.digest, p.name, p.version, p.text, p.class_conditioned, d.settings, r.sample"
-
-
-@dataclass(frozen=True, order=True)
-class Prompt:
-    """What a describer was asked.
-
-    Attributes:
-        name: short name, e.g. ``paper``.
-        version: raised when the text of the name changes.
-        text: the question, with ``{class_name}`` for the class of the image; empty if it is not known.
-        class_conditioned: the prompt names the class, so the description may give the label away.
-    """
-
-    name: str
-    version: int
-    text: str
-    class_conditioned: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Description:
-    """One result: a description (``text`` and no ``error``), a rejected answer (both; a refusal, say) or a failure.
-
-    Attributes:
-        digest: sha256 hex digest of the image bytes.
-        prompt: what was asked.
-        describer: settings of the describer, its whole identity (JSON-serialisable).
-        sample: number of this result among several of the same describer and prompt.
-        text: the answer; None where there was none.
-        error: why this is no description.
-        finish_reason: as the model gave it.
-        tokens_in: tokens of the request.
-        tokens_out: tokens of the answer.
-        cost_usd: price, failed tries of the same result included, in US dollars.
-        latency_s: time from request to answer, in seconds.
-        created: seconds since 1970-01-01 UTC.
-    """
-
-    digest: str
-    prompt: Prompt
-    describer: Mapping[str, Any] = field(hash=False)
-    created: float
-    sample: int = 0
-    text: str | None = None
-    error: str | None = None
-    finish_reason: str | None = None
-    tokens_in: int | None = None
-    tokens_out: int | None = None
-    cost_usd: float | None = None
-    latency_s: float | None = None
-
-    @property
-    def status(self) -> Literal["ok", "failed"]:
-        """``ok`` where there is a description."""
-        return "ok" if self.text is not None and self.error is None else "failed"
-
-
-class StoredText(NamedTuple):
-    """A description for the text stages; ``row`` finds it again in the store (``texts_at``)."""
-
-    digest: str
-    text: str
-    prompt: Prompt
-    row: int
+_DESCRIBED = "r.status = 'ok' AND r.text IS NOT NULL"
+_PROMPT = ("name", "version", "text", "class_conditioned", "asked")
+_ORDER = "r.digest, p.name, p.version, p.text, p.class_conditioned, p.asked, d.settings, r.sample"
 
 
 class DescriptionStore:
@@ -169,6 +112,7 @@ class DescriptionStore:
                     ids.prompt(row.prompt),
                     ids.describer(row.describer),
                     row.status,
+                    None if row.answer is None else row.answer.to_json(),
                     *fields(row),
                 )
                 for row in rows
@@ -183,9 +127,9 @@ class DescriptionStore:
         """Return the samples that need not be asked for, by digest: described, or answered and ``rejected``."""
         among = "(r.status = 'ok' OR r.text IS NOT NULL)" if rejected else "r.status = 'ok'"
         rows = self._query(
-            f"SELECT lower(hex(r.digest)), r.sample FROM {_JOINED} WHERE {among} AND p.name = ? AND p.version = ? "
-            "AND p.text = ? AND p.class_conditioned = ? AND d.settings = ?",
-            (prompt.name, prompt.version, prompt.text, prompt.class_conditioned, canonical_json(describer)),
+            f"SELECT lower(hex(r.digest)), r.sample FROM {_JOINED} WHERE {among} AND d.settings = ? "
+            f"AND ({_columns('p.')}) = ({_marks(_PROMPT)})",
+            (canonical_json(describer), *prompt.row),
         )
         shared: dict[frozenset[int], frozenset[int]] = {}  # most images have the same samples
         samples: dict[str, frozenset[int]] = {}
@@ -209,8 +153,7 @@ class DescriptionStore:
         with explained(self.path):
             prompts = self._prompts()
             for digest, text, prompt, row in self._connection.execute(
-                f"SELECT r.digest, r.text, r.prompt, r.id FROM {_JOINED} WHERE r.status = 'ok'{where} "
-                f"ORDER BY {_ORDER}",
+                f"SELECT r.digest, r.text, r.prompt, r.id FROM {_JOINED} WHERE {_DESCRIBED}{where} ORDER BY {_ORDER}",
                 values,
             ):
                 yield StoredText(digest.hex(), _text(text), prompts[prompt], row)
@@ -229,31 +172,52 @@ class DescriptionStore:
         digests: Sequence[str] | None = None,
         status: Literal["ok", "failed"] = "ok",
     ) -> Iterator[Description]:
-        """Yield whole results, in the order of ``texts``; ``digests`` limits them to some images."""
+        """Yield whole results, in the order of ``texts``; ``digests`` limits them to some images.
+
+        Those without a description are among them where a class or tags were asked for alone.
+        """
         where, values = _of_prompt(prompt_name)
+        return self._results(f"r.status = ?{where}", (status, *values), digests)
+
+    def answers(self, *, digests: Sequence[str] | None = None) -> Iterator[StoredAnswer]:
+        """Yield every structured answer, in the order of ``texts``; ``digests`` limits them to some images."""
+        for row in self._results("r.status = 'ok' AND r.answer IS NOT NULL", (), digests):
+            if row.answer is not None:
+                prompt = row.prompt
+                yield StoredAnswer(row.digest, row.answer, prompt.class_names, prompt, row.describer, row.sample)
+
+    def _results(self, where: str, values: tuple[Any, ...], digests: Sequence[str] | None) -> Iterator[Description]:
         select = (
-            f"SELECT r.digest, r.prompt, r.describer, {', '.join(f'r.{name}' for name in _FIELDS)} FROM {_JOINED} "
-            f"WHERE r.status = ?{where}"
+            f"SELECT r.digest, r.prompt, r.describer, r.status, r.answer, {', '.join(f'r.{name}' for name in _FIELDS)} "
+            f"FROM {_JOINED} WHERE {where}"
         )
         with explained(self.path):
             prompts = self._prompts()
             describers = {number: json.loads(text) for number, text in self._query("SELECT * FROM describers")}
             for part in [None] if digests is None else _parts(sorted({bytes.fromhex(digest) for digest in digests})):
                 among = "" if part is None else f" AND r.digest IN ({_marks(part)})"
-                for row in self._query(f"{select}{among} ORDER BY {_ORDER}", (status, *values, *(part or ()))):
-                    digest, prompt, describer, *rest = row
+                for row in self._query(f"{select}{among} ORDER BY {_ORDER}", (*values, *(part or ()))):
+                    digest, prompt, describer, status, answer, *rest = row
                     fields = dict(zip(_FIELDS, rest, strict=True))
-                    if status == "ok":
+                    if status == "ok" and (answer is None or fields["text"] is not None):
                         fields["text"] = _text(fields["text"])
                     yield Description(
-                        digest=digest.hex(), prompt=prompts[prompt], describer=describers[describer], **fields
+                        digest=digest.hex(),
+                        prompt=prompts[prompt],
+                        describer=describers[describer],
+                        answer=None if answer is None else answer_of_json(answer),
+                        **fields,
                     )
 
     def digests(self, prompt_name: str | None = None) -> set[str]:
         """Return the digests of all images that have a description."""
         where, values = _of_prompt(prompt_name)
-        rows = self._query(f"SELECT DISTINCT lower(hex(r.digest)) FROM {_JOINED} WHERE r.status = 'ok'{where}", values)
+        rows = self._query(f"SELECT DISTINCT lower(hex(r.digest)) FROM {_JOINED} WHERE {_DESCRIBED}{where}", values)
         return {digest for (digest,) in rows}
+
+    def prompts(self) -> list[Prompt]:
+        """Return all prompts that something was asked with, in order."""
+        return sorted(self._prompts().values())
 
     def counts(self) -> list[tuple[Prompt, Mapping[str, Any], str, int]]:
         """Return how many results there are by (prompt, describer settings, status), ordered by these."""
@@ -268,15 +232,18 @@ class DescriptionStore:
 
     def require_descriptions(self, prompt_name: str | None = None) -> None:
         """Raise StoreError if there is no description (for a prompt), naming the prompts that have some."""
-        names = {prompt.name for prompt, _, status, _ in self.counts() if status == "ok"}
+        found = self._query(f"SELECT DISTINCT p.name FROM {_JOINED} WHERE {_DESCRIBED}")
+        names = {name for (name,) in found}
         if not names:
             raise StoreError(f"{self.path}: the store has no descriptions; make some with `gpt4image describe`.")
         if prompt_name is not None and prompt_name not in names:
             raise StoreError(f"{self.path}: no description answers this prompt: {nearest(prompt_name, names)}")
 
     def _prompts(self) -> dict[int, Prompt]:
-        rows = self._query("SELECT id, name, version, text, class_conditioned FROM prompts")
-        return {number: Prompt(name, version, text, bool(given)) for number, name, version, text, given in rows}
+        found: dict[int, Prompt] = {}
+        for number, name, version, text, given, asked in self._query(f"SELECT id, {_columns()} FROM prompts"):
+            found[number] = Prompt(name, version, text, bool(given), **(json.loads(asked) if asked else {}))
+        return found
 
     def _query(self, statement: str, values: Sequence[Any] = ()) -> Iterator[Any]:
         with explained(self.path):
@@ -293,7 +260,7 @@ class References:
         self._last: tuple[Mapping[str, Any], int] | None = None
 
     @contextlib.contextmanager
-    def kept_on_success(self) -> Iterator[None]:
+    def kept_on_success(self) -> Generator[None]:
         """Forget all ids where the block fails: they may have been made in a transaction that is undone."""
         try:
             yield
@@ -304,8 +271,7 @@ class References:
 
     def prompt(self, prompt: Prompt) -> int:
         """Return the id of a prompt."""
-        columns = "name, version, text, class_conditioned"
-        return self._find("prompts", columns, (prompt.name, prompt.version, prompt.text, int(prompt.class_conditioned)))
+        return self._find("prompts", _columns(), prompt.row)
 
     def describer(self, settings: Mapping[str, Any]) -> int:
         """Return the id of a describer, by its settings."""
@@ -322,11 +288,6 @@ class References:
         return self._known[table, *values]
 
 
-def canonical_json(value: Mapping[str, Any]) -> str:
-    """Return ``value`` as JSON with sorted keys: equal settings are equal text."""
-    return json.dumps(dict(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
 def _text(value: Any) -> str:
     """Return the text of a description; a damaged file may give another value."""
     if not isinstance(value, str):
@@ -336,6 +297,10 @@ def _text(value: Any) -> str:
 
 def _of_prompt(name: str | None) -> tuple[str, tuple[str, ...]]:
     return ("", ()) if name is None else (" AND p.name = ?", (name,))
+
+
+def _columns(table: str = "") -> str:
+    return ", ".join(table + name for name in _PROMPT)
 
 
 def _marks(values: Sequence[Any]) -> str:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_cases import KEY, add_picture, lines_of, on_their_way, submit_only, texts
 
+from batch_cases import KEY, add_picture, lines_of, on_their_way, submit_only, texts
 from batch_server import BatchServer, Fault, chat_completion, describe_ok
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.base.errors import ConfigError, DescriberError
@@ -69,6 +69,39 @@ def test_what_a_batch_did_before_it_ended_early_is_kept_and_the_rest_asked_by_th
     server.answer = describe_ok
     assert describe(config()).summary["described"] == 5
     assert lines_of(server) == [8, 5]
+
+
+def test_classes_are_asked_for_by_schema_and_each_sample_in_its_own_order(server: BatchServer, config: Any) -> None:
+    def answer(body: dict[str, Any]) -> Any:
+        assert body["response_format"]["type"] == "json_schema" and "logprobs" not in body and "n" not in body
+        return chat_completion(['{"class": "Squares", "confidence": 0.7}'])
+
+    server.answer = answer
+    asked = config(ask="class", classes="square, circle, disc, oval", samples=2, temperature=1.0)
+    outcome = describe(asked)
+    assert outcome.summary["described"] == 16 and outcome.summary["class_in_list"] == 16 and lines_of(server) == [16]
+    assert len({json.dumps(line["body"]["messages"][-1]["content"][-1]) for line in server.inputs[0]}) > 6
+    with DescriptionStore(asked.store) as store:
+        assert {(one.answer.class_name, one.answer.said, one.sample) for one in store.answers()} == {
+            ("square", "Squares", 0),
+            ("square", "Squares", 1),
+        }
+    assert describe(asked).summary["already_described"] == 16 and lines_of(server) == [16]
+
+
+def test_a_batch_whose_model_has_no_schemas_says_how_to_go_on(server: BatchServer, config: Any) -> None:
+    def answer(body: dict[str, Any]) -> Any:
+        if body["response_format"] is not None:
+            return 400, {"error": {"message": "'response_format' of type 'json_schema' is not supported"}}
+        return chat_completion(['{"class": "square"}'])
+
+    server.answer = answer
+    options = {"ask": "class", "classes": "square, circle"}
+    outcome = describe(config(**options))
+    assert outcome.summary["failed"] == 8
+    assert all("--extra-body '{\"response_format\": null}'" in item.reason for item in outcome.set_aside)
+    outcome = describe(config(**options, extra_body={"response_format": None}))
+    assert outcome.summary["described"] == 8
 
 
 def test_bad_lines_cost_only_themselves(server: BatchServer, config: Any) -> None:
