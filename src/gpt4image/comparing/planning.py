@@ -133,7 +133,7 @@ def make_plan(config: CompareConfig, task: Task | None = None) -> Plan:
             for name, member in members.items()
         },
         class_conditioned=class_conditioned,
-        notes=(*notes, *not_read(job.class_names for job in every if ARMS[job.arm].text_labels)),
+        notes=(*notes, *not_read(job.class_names for job in every if ARMS[job.arm].text_labels and ARMS[job.arm].text)),
     )
 
 
