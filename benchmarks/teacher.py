@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from text_labels import DATA, SETS, Ints, corpus, kept_labels, left, print_table, scores, shown, texts_of
 
 from gpt4image.base.files import read_json_lines
 from gpt4image.data.splits import flip_labels
@@ -28,6 +26,7 @@ from gpt4image.labelling.experts import Sources, taught_by_answers
 from gpt4image.labelling.label_noise import suspected
 from gpt4image.labelling.predictions import Predictions, predict_labels
 from gpt4image.training.targets import blend
+from text_labels import DATA, SETS, Ints, corpus, left, print_table, scores, shown, texts_of
 
 DRAWS = 5
 KEPT = (0, 2, 5, 10, 25, None)
@@ -73,7 +72,8 @@ def given_labels(name: str, kept: int | None, kind: str, rate: float, seed: int)
 def _known() -> dict[str, list[float]]:
     if RESULTS is None or not Path(RESULTS).is_file():
         return {}
-    return {row["what"]: row["values"] for row in read_json_lines(Path(RESULTS))}
+    rows = read_json_lines(Path(RESULTS))
+    return {row["what"]: [float("nan") if value is None else value for value in row["values"]] for row in rows}
 
 
 def remembered(what: str, make: Any) -> list[float]:
@@ -82,13 +82,14 @@ def remembered(what: str, make: Any) -> list[float]:
         _known()[what] = [float(value) for value in make()]
         if RESULTS is not None:
             with Path(RESULTS).open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"what": what, "values": _known()[what]}) + "\n")
+                values = [None if np.isnan(value) else value for value in _known()[what]]
+                file.write(json.dumps({"what": what, "values": values}) + "\n")
     return _known()[what]
 
 
 def measured(name: str, kept: int | None, kind: str, rate: float, way: str, seed: int) -> list[float]:
-    """Return accuracy, log loss and calibration error of images without a label (with all labels, out of fold); then the
-    estimated rate, precision and recall of the labels named, and how many wrong labels have a right target."""
+    """Return accuracy, log loss and calibration error of images without a label (with all labels, out of fold); then
+    the estimated rate, precision and recall of the labels named, and how many wrong labels have a right target."""
     nothing = float("nan")
     if kept == 0 and way == "texts":
         return [nothing] * 7
@@ -146,7 +147,7 @@ def noise(name: str) -> None:
 
 
 def damaged(answers: Answers, n_classes: int, share: float, kind: str, seed: int) -> Answers:
-    """Return answers of a weaker describer, as sure of itself as before: classes at random, or half of them confused."""
+    """Return answers of a weaker describer, as sure as before: at random, or half of the classes confused."""
     rng, first = np.random.default_rng([seed, 7]), answers.first
     if kind == "at random":
         changed = rng.random(len(first)) < share

@@ -38,7 +38,7 @@ def section(name: str, command: Command) -> str:
     model = getattr(config, command.config)
     about, _, example = (" ".join(model.__doc__.split())).partition("Example: ")
     fields = {key: field for key, field in model.model_fields.items() if key != "as_json"}
-    parts = [f"## {name}", about.strip(), f"```text\n{example.strip()}\n```"]
+    parts = [f"## {name}", about.strip(), f"<!-- not run: an example -->\n```bash\n{example.strip()}\n```"]
     if command.recipes:
         parts.append("Options may stand in a [recipe](../train.md#recipes), given before the options.")
     if name == "compare":

@@ -244,28 +244,25 @@ def rivals_table() -> str:
     rows = []
     most = most_seeds(((f.setup, f.labels, arm), f) for f in scarce() for arm in RIVALS if arm in f.arms)
     for (setup, labels, arm), found in most.items():
-        ours = found.pair("text-labels", arm)
-        back = found.pair(arm, "text-labels")
-        if ours is None and back is not None:
-            low, high = back["ci95"]
-            ours = back | {"difference": -back["difference"], "ci95": (-high, -low)}
-        if ours is not None:
-            where = f"{labels}, {found.seeds} seeds"
-            rows.append([setup, where, RIVALS[arm], found.mean(arm), gain(ours), images_p(ours)])
+        ours, back = found.pair("text-labels", arm), found.pair(arm, "text-labels")
+        if pair := ours or back:
+            where, over = f"{labels}, {found.seeds} seeds", gain(pair, 1 if ours else -1)
+            rows.append([setup, where, RIVALS[arm], found.mean(arm), over, images_p(pair)])
     return table(
         "setup | labels, seeds | rival | its accuracy | text labels over it, points (95 %) | p, images too", rows
     )
 
 
 def images_p(pair: dict[str, Any]) -> str:
-    """Return the p-value with other test images too; older records have only that over seeds, which is marked."""
+    """Return the p-value over seeds and test images; older records have only that over seeds, which is marked."""
     too = pair.get("other_images", {}).get("p")
     return f"{p_value(pair['p'])} (seeds)" if too is None else p_value(too)
 
 
-def gain(pair: dict[str, Any] | None) -> str:
-    """Return a difference in points, with its interval, or a dash."""
-    return "–" if pair is None else f"{points(pair['difference'])} ({points_interval(pair['ci95'])})"
+def gain(pair: dict[str, Any], sign: int = 1) -> str:
+    """Return a difference in points, with the interval that belongs to its p-value; ``sign`` -1 turns it around."""
+    ends = pair.get("other_images", {}).get("ci95") or pair["ci95"]
+    return f"{points(sign * pair['difference'])} ({points_interval(tuple(sorted(sign * end for end in ends)))})"
 
 
 def gain_row(found: Found, arm: str, *about: str, baseline: str = "baseline") -> list[str]:

@@ -89,8 +89,8 @@ MISTAKES = {
     "no text labels": (f"{TRAIN} --text-labels gone.parquet", "gone.parquet", "gpt4image label"),
     "label without labels": (
         "label --data unnamed --embeddings other.emb --out t.parquet",
-        "has a label",
-        "label a few images of each class",
+        "No image of unnamed has a label",
+        "--classes",
     ),
     # to put a run to use
     "no such format": ("export run --format onx --out model.onnx", "--format", "Did you mean 'onnx'?"),

@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -243,7 +243,7 @@ def _run(name: str, words: list[str]) -> int:
 
 
 @contextlib.contextmanager
-def _loading() -> Iterator[None]:
+def _loading() -> Generator[None]:
     """Say what takes so long where libraries take seconds to load, as they do from a cold disk."""
     wait = threading.Timer(LOADING_SECONDS, lambda: print("loading libraries ...", file=sys.stderr))
     wait.daemon = True

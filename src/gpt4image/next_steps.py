@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,8 @@ def with_next(name: str, outcome: Outcome, config: Any, *, config_types: Mapping
         said = f"import webbrowser; webbrowser.open({str(step.absolute())!r})" if python else said
     else:
         said = "" if step is None else (_python if python else command)(step[0], step[1], config_types)
-    wrote = () if name in READS_ONLY or outcome.path is None else (outcome.path,)
-    return replace(outcome, next=said, wrote=outcome.wrote or wrote)
+    wrote = () if name in READS_ONLY or outcome.path is None else (outcome.wrote or (outcome.path,))
+    return replace(outcome, next=said, wrote=wrote)
 
 
 def command(name: str, options: Mapping[str, Any], config_types: Mapping[str, str]) -> str:
@@ -88,8 +88,8 @@ def _encode(config: Any, _outcome: Outcome) -> Step:
 
 def _after_train(config: Any, outcome: Outcome) -> Step:
     facts = outcome.summary
-    if facts["test_images"] or facts["val_images"]:
-        return "evaluate", {"run_dir": config.out, "split": "test" if facts["test_images"] else "val"}
+    if split := next((split for split in ("test", "val") if facts.get(f"{split}_images")), None):
+        return "evaluate", {"run_dir": config.out, "split": split}
     return _export(config.out)
 
 
@@ -110,7 +110,7 @@ def _label(data: str, embeddings: Path) -> Step:
     return "label", {"data": data, "embeddings": embeddings, "out": embeddings.with_name("text-labels.parquet")}
 
 
-_NEXT: dict[str, Any] = {
+_NEXT: Mapping[str, Callable[[Any, Outcome], Step | Path | None]] = {
     "demo": lambda config, _: config.out / "report.html",
     "distill": lambda config, _: _after_export(config.export()),
     "describe": _after_describe,

@@ -180,7 +180,7 @@ def test_every_form_of_several_classes_says_the_same(
         ({"red": [1, 0, 1, 0], "label:red": [1, 0, 1, 0]}, "columns 'label:red' and 'red' are the same class"),
         ({"label:red": [1, 0, -1, 0]}, "column 'label:red' has '-1' in row 3; give 1 for a class that is present, 0"),
         ({"lable": [1, 0, 1, 0]}, "Did you mean 'label'"),
-        ({"red": [1, 0, 1, 2]}, r"and columns of 0, 1 or empty cells, one per class\. Column 'red' is none of these"),
+        ({"red": [1, 0, 1, 2]}, r"and one column per class with 0, 1 or empty cells\. Column 'red' is none of these"),
         ({"red": ["", "", "", ""]}, "Column 'red' is none of these"),
         ({"labels": ["0;1", "2", "1", "0"]}, "row 1, '0;1': classes of one image are separated by"),
         ({"labels": ["0|2030", "1", "", ""]}, "only 3 of these 2031 classes"),

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from browser import SCHEMES, act, fits
+from gpt4image.artifacts.table import Manifest
 from gpt4image.config import LabelConfig
 from gpt4image.data.image_set import ImageSet, MemorySource
 from gpt4image.data.openmoji import load_openmoji
-from gpt4image.labelling.label_page import Shown, write_page
+from gpt4image.labelling.label_page import Shown, in_words, write_page
 from gpt4image.labelling.suggest import Suggestion
 from tables import make_table
 
@@ -47,8 +48,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_the_class_by_the_description_stands_beside_the_given_one_in_the_same_way(page: str) -> None:
     card = page[page.index("<article") : page.index("</article>")]
     assert "<dt>given label</dt><dd><bdi>cat</bdi></dd>" in card
-    assert "<dt>description</dt><dd><bdi>dog</bdi>" in card and "90" in card
-    assert "3 of 6 labelled training images have a label that their description contradicts." in page
+    assert "<dt>predicted</dt><dd><bdi>dog</bdi>" in card and "90" in card
+    assert "3 of 6 labelled training images have a label that the evidence about them contradicts." in page
     assert page.count('type="checkbox"') == 3, "a suggestion is no label error"
 
 
@@ -90,3 +91,44 @@ def test_the_page_fits_every_screen_with_pictures_of_160_pixels_and_more(
     page: str, tmp_path: Path, scheme: str
 ) -> None:
     assert all(one["smallest"] < 9999 for one in fits(page, tmp_path, scheme)), "there are such pictures"
+
+
+TABLE = Manifest.__new__(Manifest)  # which texts are behind it is not asked
+
+
+def shown(labels: list[int] | list[list[int]], probabilities: list[list[float]], suspected: list[list[int]]) -> Shown:
+    images = ImageSet(
+        spec="memory", classes=("cat", "dog"), keys=("a.png", "b.png"), labels=np.array(labels),
+        splits=np.full(2, "train"), source=MemorySource([b"a", b"b"]), rows=np.arange(2),
+    )  # fmt: skip
+    suggestions = [Suggestion(row=1, action="label", doubt=0.9, why="unsure")]
+    return Shown(
+        images=images,
+        probabilities=np.array(probabilities, np.float32),
+        table=TABLE,
+        suspected=np.array(suspected, np.int64).reshape(-1, 2),
+        suggestions=suggestions,
+    )
+
+
+def test_one_label_is_doubted_as_far_as_its_probability_is_from_one() -> None:
+    found = shown([0, 1], [[0.25, 0.75], [0.0, 0.0]], [[0, 0]])
+    assert found.suspect(0, 0) == {"given": "cat", "guess": "dog", "probability": 0.75, "doubt": 0.75}
+    assert found.guess(1) == "", "nothing is known of an image without a text"
+
+
+def test_one_of_several_labels_is_doubted_as_present_or_as_absent() -> None:
+    found = shown([[1, 0], [0, 1]], [[0.25, 0.875], [0.0, 1.0]], [[0, 0], [0, 1]])
+    names = {0: ("cat: present", "cat: absent"), 1: ("dog: absent", "dog: present")}
+    for label, doubt in ((0, 0.75), (1, 0.875)):
+        given, guess = names[label]
+        assert found.suspect(0, label) == {"given": given, "guess": guess, "probability": doubt, "doubt": doubt}
+
+
+def test_the_terminal_shows_as_many_as_asked_for_and_the_suggestions() -> None:
+    found = shown([0, 1], [[0.25, 0.75], [0.75, 0.25]], [[0, 0], [1, 1]])
+    text = in_words(found, most=1)
+    assert "a.png" in text.split("Worth a label next")[0] and "b.png" not in text.split("Worth a label next")[0]
+    assert "b.png" in text.split("Worth a label next")[1] and "unsure" in text and "Worth a description" not in text
+    assert "2 suspected label errors; none shown, as asked." in in_words(found, most=0)
+    assert "No suspected label errors." in in_words(shown([0, 1], [[1.0, 0.0], [0.0, 1.0]], []), most=5)

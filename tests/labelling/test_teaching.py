@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gpt4image.artifacts.text_labels import Facts, TextLabels
-from gpt4image.base.errors import ConfigError, TableError
+from gpt4image.base.errors import TableError
 from gpt4image.comparing.regimes import Regime
 from gpt4image.config import LabelConfig, TrainConfig
 from gpt4image.data import NO_LABEL, load_image_set
@@ -101,9 +101,8 @@ def test_a_file_is_used_as_the_run_says(colour_folder: Path, tmp_path: Path):
         soft(text_labels=file_of(data, tmp_path / "other.parquet", classes=("a", "b", "c")))
 
 
-def test_texts_are_needed(colour_folder: Path, tmp_path: Path):
-    with pytest.raises(ConfigError, match="need --embeddings"):
-        texts_of(prepare(options(colour_folder, tmp_path)).data, None)
+def test_without_a_table_no_image_has_a_text(colour_folder: Path, tmp_path: Path):
+    assert not texts_of(prepare(options(colour_folder, tmp_path)).data, None).described.any()
 
 
 def test_a_file_of_other_images_is_refused_though_labels_would_do(colour_folder: Path, tmp_path: Path):

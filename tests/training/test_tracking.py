@@ -127,4 +127,4 @@ def test_mistakes_are_named_before_the_run(
     for command in ("train", "compare"):
         words = f"{command} --data folder:{colour_folder} --out run --track mlflow"
         assert main(words.split()) == 2
-        assert "gpt4image[mlflow]" in capsys.readouterr().err
+        assert "[mlflow]'" in capsys.readouterr().err

@@ -142,13 +142,17 @@ class TextLabels:
     @staticmethod
     def load(path: Path) -> TextLabels:
         """Read a file that ``save`` wrote. Raises TableError where it is missing, damaged or something else."""
+        if path.suffix == ".csv":
+            raise TableError(f"{path} is the table for people; give {path.with_suffix('.parquet')} beside it.")
         if not path.is_file():
             raise TableError(f"{path}: there are no text labels here; make them with `gpt4image label --out {path}`.")
         try:
             table = read_parquet(path)
             values = parse_json((table.schema.metadata or {})[FORMAT.encode()])
             checksum = values.pop(SEAL, None)
-            tuples = {name: tuple(values.get(name, ())) for name in ("classes", "encoders", "embeddings")}
+            tuples: dict[str, Any] = {
+                name: tuple(values.get(name, ())) for name in ("classes", "encoders", "embeddings")
+            }
             tuples["transition"] = tuple(map(tuple, values.get("transition", ())))
             removed = {name: values.pop(name, usual) for name, usual in REMOVED.items()}
             facts = Facts(**{**values, **tuples})

@@ -199,9 +199,9 @@ def read_csv(path: Path, columns: Mapping[str, str] | None = None) -> Iterator[R
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
+            reader.fieldnames = reader.fieldnames if columns else _usual_names(reader.fieldnames or ())
             if columns is None:
-                reader.fieldnames = _usual_names(reader.fieldnames or ())
-                _require_answer(path, reader.fieldnames)
+                _require_answer(path, reader.fieldnames or ())
             for name in () if columns is None else columns.values():
                 _require_column(path, reader.fieldnames or (), name)
             for number, row in enumerate(reader, start=1):
@@ -241,7 +241,7 @@ def to_fields(description: Description, key: str | None) -> dict[str, Any]:
         "key": key,
         "description": description.text,
         **_answer_fields(description.answer),
-        "asked": description.prompt.row()[-1] or None,
+        "asked": description.prompt.row[-1] or None,
         "prompt": description.prompt.name,
         "prompt_version": description.prompt.version,
         "prompt_text": description.prompt.text,
@@ -289,7 +289,7 @@ def describer_settings(text: str) -> Mapping[str, Any]:
     try:
         settings = json.loads(text)
         canonical_json(settings).encode()  # what no store can hold is a name: NaN, deep nesting, half characters
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, TypeError):  # TypeError: JSON, but no object
         settings = None
     return settings if isinstance(settings, dict) else {"name": text}
 

@@ -125,7 +125,7 @@ def _facts(path: Path) -> dict[str, Any]:
 
 
 def _load(
-    config: EvaluateConfig, record: dict[str, Any], options: TrainConfig
+    config: EvaluateConfig, record: runs.RunRecord, options: TrainConfig
 ) -> tuple[tuple[ImageSet, EmbeddingTable | None], str]:
     """Return the dataset with the classes of the run, its table, and a note where it may not be as it was trained on.
 
@@ -144,10 +144,9 @@ def _load(
             "trained in. Give the command in that folder, or --data SPEC with where the dataset is now."
         ) from None
     classes = record["run"].get("classes", image_set.classes)
-    if set(image_set.classes) <= set(classes):  # the others have no label here
-        image_set = image_set.with_classes(tuple(classes))
+    with_run = image_set.with_classes(tuple(classes)) if set(image_set.classes) <= set(classes) else image_set
     if config.data not in (None, own):
-        return (image_set, table), ""
+        return (with_run, table), ""
     same = _is_as_trained(record, image_set, table)
     if same is False and config.data is None:
         raise RunError(
@@ -155,10 +154,10 @@ def _load(
             "have changed since, and its training images may be in other splits now. Restore the dataset, or give "
             f"--data {own} to measure what is there now."
         )
-    return (image_set, table), {True: "", False: CHANGED, None: NOT_KNOWN}[same]
+    return (with_run, table), {True: "", False: CHANGED, None: NOT_KNOWN}[same]
 
 
-def _is_as_trained(record: dict[str, Any], image_set: ImageSet, table: EmbeddingTable | None) -> bool | None:
+def _is_as_trained(record: runs.RunRecord, image_set: ImageSet, table: EmbeddingTable | None) -> bool | None:
     """Return whether a dataset is, as far as it was read, what a run was trained on; None where that is not known.
 
     The fingerprint of its images decides. Runs of earlier versions have only one that covers texts too: where it

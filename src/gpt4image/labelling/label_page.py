@@ -51,18 +51,11 @@ class Shown:
         known = self.probabilities[row]
         return self.images.classes[int(known.argmax())] if known.any() else ""
 
-    def answer(self, row: int) -> tuple[str, float] | None:
-        """Return the class that the describer answered about an image, with its confidence; None without an answer."""
+    def answer(self, row: int) -> str:
+        """Return what the describer answered about an image, with its confidence; empty without an answer."""
         if self.answers is None or self.answers.first[row] < 0:
-            return None
-        return self.images.classes[int(self.answers.first[row])], float(self.answers.confidence[row])
-
-    def claims(self, row: int, guess: str, likely: float) -> list[tuple[str, str, str]]:
-        """Return who says what of an image, and how sure: description or teacher, and the answer."""
-        by = "description" if self.answers is None else "predicted"
-        found = [(by, guess, percent(likely, digits=0))] if guess else []
-        answer = self.answer(row)
-        return [*found, *([("answer", answer[0], percent(answer[1], digits=0))] if answer else [])]
+            return ""
+        return f"{self.images.classes[int(self.answers.first[row])]} ({self.answers.confidence[row]:.2f})"
 
     def suspect(self, row: int, label: int) -> dict[str, Any]:
         """Return a suspected label error in words: given label, label by the text and its probability, and doubt."""
@@ -95,15 +88,20 @@ def write_page(
             **more,
         }
 
+    def evidence(row: int, guess: str, likely: float) -> list[tuple[str, str, str]]:
+        said = shown.answer(row)
+        found = [("predicted", guess, percent(likely, digits=0))] if guess else []
+        return [*found, *([("answer says", said, "")] if said else [])]
+
     def suspected_card(row: int, label: int) -> dict[str, Any]:
         found = shown.suspect(row, label)
         given, guess, likely = found["given"], found["guess"], found["probability"]
-        claims = [("given label", given, ""), *shown.claims(row, guess, likely)]
+        claims = [("given label", given, ""), *evidence(row, guess, likely)]
         return card(row, claims, line=csv_line(shown.images.keys[row], given, guess, f"{likely:.4f}"))
 
     def suggested_card(item: Suggestion) -> dict[str, Any]:
         likely = float(shown.probabilities[item.row].max())
-        return card(item.row, shown.claims(item.row, shown.guess(item.row), likely), why=item.why)
+        return card(item.row, evidence(item.row, shown.guess(item.row), likely), why=item.why)
 
     path = config.out.with_suffix(".html")
     page = render(
@@ -137,8 +135,7 @@ def in_words(shown: Shown, most: int) -> str:
     for row, label in shown.suspected[:most].tolist():
         found = shown.suspect(row, label)
         cells = (keys[row], found["given"], found["guess"], f"{found['probability']:.2f}", f"{found['doubt']:.3f}")
-        answer = shown.answer(row)
-        rows.append((*cells, *(f"{answer[0]} ({answer[1]:.2f})" if answer else "" for _ in says)))
+        rows.append((*cells, *(shown.answer(row) for _ in says)))
     none = "No suspected label errors."
     if most == 0:
         none = f"{len(shown.suspected)} suspected label errors; none shown, as asked."

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -42,7 +42,7 @@ def rank() -> int:
 
 
 @contextlib.contextmanager
-def joined(device: torch.device) -> Iterator[None]:
+def joined(device: torch.device) -> Generator[None]:
     """Join the processes that were started with this one, over gloo on CPUs and NCCL on GPUs, for the block.
 
     Args:
@@ -54,7 +54,7 @@ def joined(device: torch.device) -> Iterator[None]:
     if launch.count() == 1 or count() > 1:
         yield
         return
-    if device.type not in ("cpu", "cuda") or device.index is not None:
+    if str(device) not in ("cpu", "cuda"):
         raise ConfigError(f"--device {device} cannot be shared by {launch.count()} processes; give cpu or cuda.")
     if device.type == "cuda":
         if launch.local_count() > torch.cuda.device_count():

@@ -122,6 +122,7 @@ def prepare(
         TableError: the embedding table or the text labels do not fit the set or its splits.
     """
     image_set, table = loaded or load_image_set(config)
+    as_loaded = image_set
     text_labels = load_text_labels(config.text_labels)
     if text_labels is not None and set(image_set.classes) <= set(text_labels.classes):
         image_set = image_set.with_classes(text_labels.classes)  # no image has a label of the others
@@ -160,7 +161,7 @@ def prepare(
         data = with_text_labels(data, config, text_labels)
     # Broken images are known before training where pixels are in memory: such a run has other batches.
     identity = identity_of(image_set, table, data.soft, np.flatnonzero(~usable).tolist())
-    images = identity_of(image_set, None, None, [])
+    images = identity_of(as_loaded.select(np.flatnonzero(np.isin(as_loaded.splits, splits))), None, None, [])
     return Prepared(config=config, chosen=chosen, data=data, sizes=sizes, fingerprint=identity, images=images)
 
 

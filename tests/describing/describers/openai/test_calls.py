@@ -239,22 +239,3 @@ def test_a_restart_of_the_server_costs_no_image() -> None:
 
 
 # What models do not take
-
-
-def test_the_other_name_of_max_tokens_is_used_for_the_whole_run() -> None:
-    def reply(call: server.Call) -> server.Reply:
-        if "max_tokens" in call.body:
-            return server.failure(400, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.")
-        return server.answer("fine")
-
-    with server.serve(reply) as stub:
-        maker = describer(stub.url, concurrency=1, retries=0)
-        answers = ask(maker, *map(request, range(5)))
-    assert [answer.text for answer in answers] == ["fine"] * 5
-    assert stub.count == 6
-
-
-def test_a_temperature_that_the_model_does_not_take_is_the_users_to_drop() -> None:
-    refuse = server.failure(400, "Unsupported value: 'temperature' does not support 0.2 with this model.")
-    with server.serve(lambda call: refuse) as stub, pytest.raises(DescriberError, match="--temperature"):
-        ask(describer(stub.url, temperature=0.2), request())

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import pickle
-import shutil
-import socket
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Sequence, Value
 
+from arrow_tables import no_network, table  # noqa: F401  (autouse)
 from gpt4image.base.errors import ConfigError, DataError, MissingExtraError
 from gpt4image.data import NO_LABEL, load_image_set
-
-Png = Callable[..., bytes]
-
-
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Local sets are read without a single connection, and `datasets` writes its cache into the test's folder."""
-
-    def refuse(*args: Any, **kwargs: Any) -> Any:
-        pytest.fail("the network was used")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "hf-cache")
-    monkeypatch.setattr("datasets.builder.config.HF_DATASETS_CACHE", tmp_path / "hf-cache")
-
-
-def table(columns: dict[str, list[Any]], **kinds: Any) -> Dataset:
-    images = {
-        name: [{"bytes": data, "path": None} for data in cells]
-        for name, cells in columns.items()
-        if name in ("image", "img")
-    }
-    return Dataset.from_dict({**columns, **images}, features=Features(kinds))
+from loaded_sets import Png
 
 
 def test_parquet_folder_with_splits(tmp_path: Path, png: Png) -> None:
@@ -95,17 +68,6 @@ def test_a_folder_of_images_is_read_from_its_files(tmp_path: Path, png: Png) -> 
     assert len(set(images.digests)) == 3
 
 
-def test_paths_in_a_table_cannot_lead_out(tmp_path: Path, png: Png) -> None:
-    (tmp_path / "secret.png").write_bytes(png(9))
-    rows = [{"bytes": png(0), "path": None}, {"bytes": None, "path": str(tmp_path / "secret.png")}]
-    data = Dataset.from_dict({"image": rows}, features=Features({"image": Image()}))
-    (tmp_path / "set").mkdir()
-    pq.write_table(data.data.table, tmp_path / "set" / "train.parquet")  # `datasets` itself would embed the file
-    images = load_image_set(f"hf:{tmp_path / 'set'}")
-    assert len(images) == 1
-    assert "leads out" in images.set_aside[0].reason
-
-
 def test_keys_that_splits_share_get_the_split_in_front(tmp_path: Path, png: Png) -> None:
     def part(seed: int) -> Dataset:
         return table({"image": [png(seed)], "key": ["bird/0"]}, image=Image(), key=Value("string"))
@@ -116,13 +78,6 @@ def test_keys_that_splits_share_get_the_split_in_front(tmp_path: Path, png: Png)
     assert images.read(0) == png(1)
 
 
-def test_a_selection_saved_to_disk(tmp_path: Path, png: Png) -> None:
-    data = table({"image": [png(i) for i in range(6)]}, image=Image()).select([4, 1])
-    data.save_to_disk(tmp_path / "set")
-    images = load_image_set(f"hf:{tmp_path / 'set'}")
-    assert [images.read(i) for i in range(2)] == [png(4), png(1)]
-
-
 def test_a_read_only_folder(tmp_path: Path, png: Png) -> None:
     folder = tmp_path / "set"
     table({"image": [png(0)]}, image=Image()).to_parquet(folder / "train.parquet")
@@ -131,17 +86,6 @@ def test_a_read_only_folder(tmp_path: Path, png: Png) -> None:
     folder.chmod(0o555)
     assert len(load_image_set(f"hf:{folder}")) == 1
     assert sorted(folder.iterdir()) == before
-
-
-def test_a_worker_process_maps_the_files_itself(tmp_path: Path, png: Png) -> None:
-    data = table({"image": [png(i, side=100) for i in range(40)]}, image=Image())
-    data.save_to_disk(tmp_path / "set")
-    images = load_image_set(f"hf:{tmp_path / 'set'}")
-    assert images.read(7) == png(7, side=100)
-    pickled = pickle.dumps(images.source)
-    assert len(pickled) < 40_000
-    shutil.rmtree(tmp_path / "hf-cache", ignore_errors=True)
-    assert pickle.loads(pickled).read(7) == png(7, side=100)  # noqa: S301
 
 
 def save(folder: Path, **parts: Dataset) -> str:
@@ -233,34 +177,6 @@ def test_a_split_with_other_image_columns_is_refused(tmp_path: Path, png: Png) -
         load_image_set(save(tmp_path / "renamed", train=train, test=renamed))
     with pytest.raises(DataError, match="are in column 'image', but no column of test holds these"):
         load_image_set(save(tmp_path / "numbers", train=train, test=numbers))
-
-
-@pytest.mark.parametrize("content", ["text", 1])
-def test_a_struct_of_other_types_is_no_image(tmp_path: Path, content: object) -> None:
-    pq.write_table(pa.table({"image": [{"bytes": content, "path": "a.png"}]}), tmp_path / "set.parquet")
-    with pytest.raises(DataError, match=r"no column of train holds images; .*'bytes' \(binary\) and 'path' \(text\)"):
-        load_image_set(f"hf:{tmp_path / 'set.parquet'}")
-
-
-def test_reasons_are_given_where_no_row_is_left(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"image": [{"bytes": None, "path": "/x.png"}]}), tmp_path / "set.parquet")
-    with pytest.raises(DataError, match=r"none of its 1 rows .* The first: 'train/0000000 has no bytes, and its path"):
-        load_image_set(f"hf:{tmp_path / 'set.parquet'}")
-
-
-def test_a_relative_path_starts_at_the_set(tmp_path: Path, png: Png, monkeypatch: pytest.MonkeyPatch) -> None:
-    for seed, folder in enumerate(("set", "elsewhere")):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "a.png").write_bytes(png(seed))
-    names = ["a.png", "../elsewhere/a.png"]
-    pq.write_table(
-        pa.table({"image": [{"bytes": None, "path": name} for name in names]}), tmp_path / "set" / "set.parquet"
-    )
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    images = load_image_set("hf:../set/set.parquet")
-    assert [images.read(i) for i in range(len(images))] == [png(0)]
-    assert images.digests == (hashlib.sha256(png(0)).hexdigest(),)
-    assert "leads out" in images.set_aside[0].reason
 
 
 def test_what_the_library_does_not_load_is_refused_with_its_cause(tmp_path: Path, png: Png) -> None:

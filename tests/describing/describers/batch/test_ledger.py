@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
+from gpt4image.artifacts.store_file import SCHEMA_VERSION
 from gpt4image.base.errors import StoreError
 from gpt4image.describing.describers.base import Answer, Request
 from gpt4image.describing.describers.batch.ledger import BatchLedger, Place, on_their_way
@@ -121,7 +122,7 @@ def test_a_store_with_a_ledger_stays_a_store_of_its_layout(path: Path, ledger: B
     with DescriptionStore(path) as store:
         assert [row.text for row in store.texts()] == ["a text"]
     with sqlite3.connect(path) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
 
 
 def test_an_item_takes_little_room(path: Path, ledger: BatchLedger) -> None:

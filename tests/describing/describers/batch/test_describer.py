@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_cases import add_picture, lines_of, on_their_way, requests_of, submit_only
 
+from batch_cases import add_picture, lines_of, on_their_way, requests_of, submit_only
 from batch_server import BatchServer, chat_completion, describe_ok
 from gpt4image.artifacts.store import Description, DescriptionStore
 from gpt4image.base.errors import ConfigError

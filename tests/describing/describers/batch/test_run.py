@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_cases import KEY, add_picture, lines_of, on_their_way, submit_only, texts
 
+from batch_cases import KEY, add_picture, lines_of, on_their_way, submit_only, texts
 from batch_server import BatchServer, Fault, chat_completion, describe_ok
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.base.errors import ConfigError, DescriberError
