@@ -37,6 +37,8 @@ from text_labels import DATA, SETS, Ints, clothes, corpus, kept_labels, left, pr
 DRAWS = 5
 KEPT = (0, 2, 5, 10, 25, None)
 NOISY_KEPT = (5, 25, None)
+WAYS = ("answers", "texts", "names", "fused")
+NOISY_WAYS = ("answers", "texts", "fused")
 NOISE = (("uniform", 0.2), ("uniform", 0.4), ("uniform", 0.6), ("by class", 0.4))
 RESULTS = os.environ.get("GPT4IMAGE_BENCHMARK_RESULTS")
 
@@ -129,14 +131,14 @@ def predict(name: str, given: Ints, way: str, answers: Answers | None) -> Predic
 
 
 def cells(name: str, kept: int | None, kind: str, rate: float, part: slice) -> list[str]:
-    ways, draws = ("answers", "texts", "names", "fused"), DRAWS if kept is not None or rate else 1
+    ways, draws = WAYS if not rate else NOISY_WAYS, DRAWS if kept is not None or rate else 1
     return [shown(measured(name, kept, kind, rate, way, seed)[part] for seed in range(draws)) for way in ways]
 
 
 def fused(name: str) -> None:
     """Each source of evidence, and all of them, by labels per class."""
     rows = ((f"{'all' if kept is None else kept} labels", cells(name, kept, "", 0.0, slice(0, 3))) for kept in KEPT)
-    print_table(f"{name}: accuracy / log loss / ECE", ["answers", "texts", "names", "fused"], rows)
+    print_table(f"{name}: accuracy / log loss / ECE", WAYS, rows)
 
 
 def noise(name: str) -> None:
@@ -150,7 +152,7 @@ def noise(name: str) -> None:
             for kind, rate in NOISE
             for kept in NOISY_KEPT
         )
-        print_table(f"{name}, wrong labels: {title}", ["answers", "texts", "names", "fused"], rows)
+        print_table(f"{name}, wrong labels: {title}", NOISY_WAYS, rows)
 
 
 def damaged(answers: Answers, n_classes: int, share: float, kind: str, seed: int) -> Answers:

@@ -83,7 +83,7 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path):
     with pytest.raises(TableError, match="names one of the classes 'dog'; answered were 'cat'"):
         read_answers(path, DIGESTS, ("dog",))
     store_of(path, [(1, Answer(class_name="dog"))], classes=("dog",))
-    with pytest.raises(TableError, match="2 class lists.*--classes"):
+    with pytest.raises(TableError, match=r"2 class lists.*--classes"):
         answered_classes(path)
     told = store_of(tmp_path / "b.db", [(0, Answer(class_name="cat"))], class_conditioned=True)
     with pytest.raises(TableError, match="were told the class"):

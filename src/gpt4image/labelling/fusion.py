@@ -5,11 +5,12 @@ classifier, class names. Their log-probabilities are added, each with a weight >
 experts). Two things are learned from the labelled images, both with a prior, so that no label is needed:
 
 * the weights, by the log loss of the labels. The prior holds them near ``Expert.prior`` with PRIOR_STRENGTH. These
-  were chosen on photographs of CIFAR-10 and checked on pictograms of OpenMoji (benchmarks/text_labels.py, fused);
+  numbers were chosen on photographs of CIFAR-10 and pictograms of OpenMoji together (benchmarks/teacher.py);
 * systematic confusions of the answerer: P(answer | true class) is counted on labelled images, on top of
   PSEUDO_ANSWERS per class that are as the stated confidences have it. An answer then counts by how much more or less
-  often than stated it is given to images of a class. How common classes are follows from both: a class that is never
-  answered, though images have it, is taken for more common than the answers state (Saerens et al. 2002).
+  often than stated it is given to labelled images of a class, so that labels may be chosen where answers are unsure.
+  How common classes are follows from both: a class that is never answered, though images have it, is taken for more
+  common than the answers state (Saerens et al. 2002).
 
 A labelled image is predicted with weights and confusions from the other folds. Where labels may be wrong, both are
 learned under the noise model.
@@ -33,7 +34,7 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-PRIOR_STRENGTH = 60.0  # a weight costs half of this, in nats, where it is 1 away from its prior
+PRIOR_STRENGTH = 30.0  # a weight costs half of this, in nats, where it is 1 away from its prior
 PSEUDO_ANSWERS = 10.0  # answers per class that count as if they were as stated
 MAX_WEIGHT = 4.0
 MAX_LABELS = 5_000  # labelled images that weights are fitted to
