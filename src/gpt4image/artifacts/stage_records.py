@@ -22,10 +22,10 @@ class StageRecords:
         self._path = folder / RECORD
         self._values: dict[str, Any] = {"options": {}, "stages": {}}
         if self._path.is_file():
-            self._values = read_json(self._path)
-            tables = [self._values.get(name) for name in self._values] if isinstance(self._values, dict) else []
-            if not {"options", "stages"} <= set(self._values) or not all(isinstance(table, dict) for table in tables):
+            found: Any = read_json(self._path)
+            if not isinstance(found, dict) or not all(isinstance(found.get(name), dict) for name in self._values):
                 raise RunError(f"{self._path} is damaged: restore it, or give another --out.")
+            self._values |= found
 
     @property
     def options(self) -> Mapping[str, Any]:

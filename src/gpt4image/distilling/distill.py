@@ -64,13 +64,14 @@ def distill(config: DistillConfig) -> Outcome:
     with runs.writing(config.out):
         stages = Stages(config.out, StageRecords(config.out))
         _require_same_questions(config, describing, stages.records)
-        asked = [_questions(describing), identity_of(images, None, None, [])]
+        questions, data = _questions(describing), identity_of(images, None, None, [])
+        asked = [questions, data]
         if stages.records.finished("describe", fingerprint(asked)) is None:
             require_payer(config, describing, len(set(images.digests)))
         say(_plan(config, images, describing))
         stages.records.write_options(config.model_dump(mode="json"))
-        stages.do("describe", partial(_answers, config, describing), said.of_answers, key=asked, goes_on=asked[0])
-        _after_answers(config, images, listed(describing.ask), stages, asked[1])
+        stages.do("describe", partial(_answers, config, describing), said.of_answers, key=asked, goes_on=questions)
+        _after_answers(config, images, listed(describing.ask), stages, data)
     return _outcome(config, images, stages, time.monotonic() - started)
 
 
@@ -219,7 +220,7 @@ def _outcome(config: DistillConfig, images: ImageSet, stages: Stages, seconds: f
 
 def _questions(config: DescribeConfig) -> dict[str, Any]:
     """Return what is asked: a list of classes and a prompt by what their file says."""
-    return {**_options(config, MACHINE), "prompt": [load_prompt(name).row() for name in config.prompt]}
+    return {**_options(config, MACHINE), "prompt": [load_prompt(name).row for name in config.prompt]}
 
 
 def _options(config: StageConfig, without: Set[str] = frozenset()) -> dict[str, Any]:
@@ -234,5 +235,5 @@ def _content(store: Path) -> str:
     with DescriptionStore(store) as opened:
         for row in opened.descriptions():
             answer = None if row.answer is None else row.answer.to_json()
-            found.update(fingerprint([row.digest, row.prompt.row(), row.sample, row.text, answer]).encode())
+            found.update(fingerprint([row.digest, row.prompt.row, row.sample, row.text, answer]).encode())
     return found.hexdigest()
