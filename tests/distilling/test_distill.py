@@ -363,3 +363,16 @@ def test_killed_in_every_stage_it_goes_on_and_ends_with_the_same_model(
     assert whole.digests == killed.digests and np.array_equal(whole.probabilities, killed.probabilities)
     weights, others = (load_tensors(tmp_path / out / "run" / "model.safetensors")[0] for out in ("whole", "killed"))
     assert all(bool((tensor == others[name]).all()) for name, tensor in weights.items())
+
+
+def test_a_comparison_is_made_where_it_is_asked_for(
+    photos: Callable[[int], Photos], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given, out = photos(6), tmp_path / "out"
+    words = ["distill", str(given.folder), "--describer", given.replay, "--out", str(out), "--ask", "class", *WORDS]
+    assert cli.main([*words, "--compare", "1"]) == 0
+    shown, told = capsys.readouterr()
+    assert "1/8 describe" in told and "8/8 compare" in told and "asked" in shown
+    assert read_json(out / "comparison" / "comparison.json")["arms"].keys() == {"baseline", "asked"}
+    assert cli.main([*words, "--compare", "1"]) == 0
+    assert capsys.readouterr().err.count("as before") == 7, "there was nothing to encode"

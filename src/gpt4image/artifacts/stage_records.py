@@ -48,6 +48,7 @@ class StageRecords:
         return Outcome(
             path=None if found["path"] is None else Path(found["path"]),
             summary=found["summary"],
+            text=found["text"],
             set_aside=tuple(SetAside(**item) for item in found["set_aside"]),
         )
 
@@ -66,6 +67,7 @@ class StageRecords:
             "key": key,
             "path": None if outcome.path is None else str(outcome.path),
             "summary": dict(outcome.summary),
+            "text": outcome.text,
             "set_aside": [asdict(item) for item in outcome.set_aside],
         }
         self._write(stages=self._values["stages"] | {stage: done})

@@ -160,7 +160,7 @@ class DemoConfig(StageConfig):
     """
 
     out: Path = Path("demo-out")
-    """Folder of the demo: store, embeddings, text labels, runs, comparison.json and report.html."""
+    """Folder of the demo: answers, embeddings, text labels, runs, model, comparison.json and report.html."""
     seeds: int = Field(default=3, ge=1)
     """Number of seeds per arm."""
     jobs: int | None = Field(default=None, ge=1)

@@ -9,11 +9,12 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Self, TypeVar
 
 import tyro
-from pydantic import ConfigDict, create_model, model_validator
+from pydantic import ConfigDict, Field, create_model, model_validator
 from pydantic import field_validator as check
 
 from gpt4image.base.errors import ConfigError
 from gpt4image.config.base import StageConfig, flag_of, listed
+from gpt4image.config.comparing import CompareConfig
 from gpt4image.config.deploying import FORMAT_SUFFIXES, ExportConfig
 from gpt4image.config.describing import DescribeConfig, EncodeConfig, class_lines
 from gpt4image.config.learning import (
@@ -30,7 +31,8 @@ from gpt4image.config.learning import (
 from gpt4image.config.training import LabelConfig, TrainConfig
 
 Config = TypeVar("Config", bound=StageConfig)
-ANSWERS, EMBEDDINGS, TEXT_LABELS, RUN, MODEL = "answers.db", "embeddings", "text-labels.parquet", "run", "model"
+ANSWERS, EMBEDDINGS, TEXT_LABELS = "answers.db", "embeddings", "text-labels.parquet"
+RUN, MODEL, COMPARISON = "run", "model", "comparison"
 """What stages make in the folder of distill."""
 _MADE_HERE = frozenset({*StageConfig.model_fields, *DataOptions.model_fields, "out", "store", "embeddings", "answers"})
 """What distill itself says to a stage."""
@@ -108,6 +110,8 @@ class DistillConfig(
     tags."""
     align: bool = False
     """Align features to the descriptions too while training, as in the paper."""
+    compare: int = Field(default=0, ge=0)
+    """Seeds per arm of a comparison with training on the human labels alone, at the end; 0 for none."""
 
     _lines = check("classes", mode="before")(class_lines)
 
@@ -123,6 +127,8 @@ class DistillConfig(
         self.encode()
         self.label(asked)
         self.train()
+        if self.compare:
+            self.comparison(asked)
         return self
 
     def of(self, stage: type[Config], **own: Any) -> Config:
@@ -156,6 +162,20 @@ class DistillConfig(
         embeddings = self.out / EMBEDDINGS if self.align else None
         return self.of(
             TrainConfig, embeddings=embeddings, text_labels=self.out / TEXT_LABELS, out=self.out / RUN, resume=True
+        )
+
+    def comparison(self, asked: Collection[str]) -> CompareConfig:
+        """Return the options of the comparison of what was ``asked`` for with human labels alone."""
+        texts, answers = "description" in asked, "class" in asked
+        arm = "fused" if texts and answers else "asked" if answers else "text-labels"
+        return self.of(
+            CompareConfig,
+            arms=f"baseline,{arm}",
+            seeds=self.compare,
+            seed=0,
+            embeddings=self.out / EMBEDDINGS if texts else None,
+            answers=self.out / ANSWERS if answers else None,
+            out=self.out / COMPARISON,
         )
 
     def export(self) -> ExportConfig:

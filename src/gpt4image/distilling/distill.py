@@ -22,16 +22,17 @@ from gpt4image.base.errors import ConfigError, DescriberError, RunError
 from gpt4image.base.files import fingerprint, read_json, write_text
 from gpt4image.base.outcome import Outcome
 from gpt4image.base.progress import say
+from gpt4image.comparing.compare import compare
 from gpt4image.config import DescribeConfig, DistillConfig, EvaluateConfig, ReportConfig, StageConfig
 from gpt4image.config.base import flag_of, listed
-from gpt4image.config.distilling import ANSWERS, EMBEDDINGS, MODEL, RUN, TEXT_LABELS
+from gpt4image.config.distilling import ANSWERS, COMPARISON, EMBEDDINGS, MODEL, RUN, TEXT_LABELS
 from gpt4image.data import SPLITS, ImageSet, load_with_splits
 from gpt4image.deploying.export import export
 from gpt4image.describing.class_lists import class_list
 from gpt4image.describing.describe import describe
 from gpt4image.distilling import said
 from gpt4image.distilling.paying import agree_to_pay, require_payer
-from gpt4image.distilling.stages import Stages
+from gpt4image.distilling.stages import COMPARE, STAGES, Stages
 from gpt4image.encoding.encode import encode
 from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.labelling.label import label
@@ -62,7 +63,8 @@ def distill(config: DistillConfig) -> Outcome:
     images = load_with_splits(config.data, val_fraction=config.val_fraction, test_fraction=config.test_fraction)
     describing = config.describe(_what_to_ask(config, images))
     with runs.writing(config.out):
-        stages = Stages(config.out, StageRecords(config.out))
+        names = (*STAGES, COMPARE) if config.compare else STAGES
+        stages = Stages(config.out, StageRecords(config.out), names)
         _require_same_questions(config, describing, stages.records)
         questions, data = _questions(describing), identity_of(images, None, None, [])
         asked = [questions, data]
@@ -168,6 +170,13 @@ def _after_answers(config: DistillConfig, images: ImageSet, asked: tuple[str, ..
         needs=[exported.out],
     )
     stages.do("report", lambda: _report(out), said.where, key=[*trained, split], needs=[out / PAGE])
+    if config.compare and split == "test":
+        compared, folder = config.comparison(asked), out / COMPARISON
+        key = [data, content, encoder, _options(compared, runs.NOT_IDENTITY)]
+        made = [folder]
+        stages.do(COMPARE, lambda: compare(compared), said.of_comparison, key=key, goes_on=key, made=made, needs=made)
+    elif config.compare:
+        stages.leave_out(COMPARE, "no test image has a human label")
 
 
 def _measure(run: Path, split: Any, record: Path) -> Outcome:
@@ -198,7 +207,7 @@ def _outcome(config: DistillConfig, images: ImageSet, stages: Stages, seconds: f
             "There is no accuracy: no held-out image has a human label to measure on. Label a few images "
             f"(`{review}`), and give the same command with manifest:labels.csv as DATA; no answer is paid for twice."
         )
-    made = [model, *(out / name for name in (PAGE, RUN, TEXT_LABELS, EMBEDDINGS, ANSWERS))]
+    made = [model, *(out / name for name in (PAGE, COMPARISON, RUN, TEXT_LABELS, EMBEDDINGS, ANSWERS))]
     return Outcome(
         path=out,
         summary={
@@ -212,7 +221,7 @@ def _outcome(config: DistillConfig, images: ImageSet, stages: Stages, seconds: f
             "seconds": round(seconds, 1),
         },
         record={"stages": done},
-        text="\n".join(notes),
+        text="\n\n".join(notes + ([stages.outcomes[COMPARE].text] if COMPARE in done else [])),
         set_aside=tuple(dict.fromkeys(item for outcome in stages.outcomes.values() for item in outcome.set_aside)),
         wrote=tuple(path for path in made if path is not None and path.exists()),
     )

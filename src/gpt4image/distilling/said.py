@@ -57,6 +57,11 @@ def of_score(done: Outcome) -> str:
     return f"{name} {value:.4f} on {measured_on} with a human label"
 
 
+def of_comparison(done: Outcome) -> str:
+    """Return where the report of the comparison is."""
+    return str(done.summary["report"])
+
+
 def where(done: Outcome) -> str:
     """Return what was written."""
     return str(done.path)

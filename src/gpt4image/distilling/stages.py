@@ -16,6 +16,8 @@ from gpt4image.base.outcome import Outcome
 from gpt4image.base.progress import say
 
 STAGES = ("describe", "encode", "label", "train", "evaluate", "export", "report")
+COMPARE = "compare"
+"""The stage that takes part only where it is asked for, as the last one."""
 INDENT = " " * 14
 
 
@@ -27,8 +29,9 @@ class Stages:
         outcomes: of the stages that are done, by name.
     """
 
-    def __init__(self, out: Path, records: StageRecords) -> None:
+    def __init__(self, out: Path, records: StageRecords, names: Sequence[str] = STAGES) -> None:
         self._out = out
+        self._names = names
         self.records = records
         self.outcomes: dict[str, Outcome] = {}
         self._earlier: Path | None = None
@@ -58,7 +61,7 @@ class Stages:
         Raises:
             RunError: distill did not make what is to make room.
         """
-        head = f"{STAGES.index(name) + 1}/{len(STAGES)} {name:9}"
+        head = self._head(name)
         key, of = fingerprint(key), "" if goes_on is None else fingerprint(goes_on)
         done = self.records.finished(name, key)
         if done is not None and all(path.exists() for path in needs):
@@ -77,7 +80,10 @@ class Stages:
 
     def leave_out(self, name: str, why: str) -> None:
         """Say that a stage has nothing to do."""
-        say(f"{STAGES.index(name) + 1}/{len(STAGES)} {name:9} left out: {why}")
+        say(f"{self._head(name)} left out: {why}")
+
+    def _head(self, name: str) -> str:
+        return f"{self._names.index(name) + 1}/{len(self._names)} {name:9}"
 
     def _make_room(self, name: str, made: Collection[Path]) -> None:
         """Move a run or an exported model that was made of other things to OUT/earlier-N; remove what is derived."""
@@ -86,7 +92,7 @@ class Stages:
                 if name == "encode":  # it brings a table up to date, or refuses it
                     continue
                 raise RunError(f"{path} is there, and distill did not make it; move it away, or give another --out.")
-            if name == "train" or (name == "export" and self.records.is_finished(name)):
+            if name in ("train", COMPARE) or (name == "export" and self.records.is_finished(name)):
                 say(f"{INDENT}options, labels or answers have changed: the earlier one is now {self._put_away(path)}")
             elif path.is_dir():
                 shutil.rmtree(path)
