@@ -40,4 +40,4 @@ def demo(config: DemoConfig) -> Outcome:
     few = CompareConfig(arms="baseline,aligned,text-labels,oracle", labels_per_class=LABELS_PER_CLASS, **shared)
     everything = CompareConfig(arms="baseline,aligned", **shared)
     found = compare(few, everything, names=(FEW, ALL))
-    return replace(found, wrote=tuple(dict.fromkeys((*found.wrote, *made.wrote))))
+    return replace(found, wrote=(config.out / "comparison.json", *made.wrote))
