@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 
 import pytest
 
 from gpt4image import checkup, cli
-from gpt4image.describing.describers.registry import DESCRIBERS
 from project_file import DEVELOPMENT, EXTRAS, PROJECT
 
 
@@ -20,12 +18,6 @@ def test_all_extras_and_required_packages_are_told(capsys: pytest.CaptureFixture
     assert all(told["packages"].values())
     assert told["extras"]["hf"]["missing"] == []
     assert told["machine"]["device"]
-
-
-def test_the_describers_that_extras_are_for_are_there() -> None:
-    told = [brings for brings in checkup.EXTRAS.values() if brings.startswith("describer")]
-    named = {name for brings in told for name in re.findall(r"([\w-]+):", brings)}
-    assert named and named <= DESCRIBERS.keys()
 
 
 def test_a_missing_package_is_told_with_the_way_to_get_it(

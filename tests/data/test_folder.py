@@ -9,24 +9,14 @@ from pathlib import Path
 import pytest
 
 from gpt4image.base.errors import ConfigError, DataError
-from gpt4image.data import NO_LABEL, ImageSet, load_image_set
+from gpt4image.data import ImageSet, load_image_set
+from loaded_sets import aside, label_names
 
 Write = Callable[..., None]
 
 
 def load(root: Path) -> ImageSet:
     return load_image_set(f"folder:{root}")
-
-
-def label_names(images: ImageSet) -> dict[str, str | None]:
-    return {
-        key: None if label == NO_LABEL else images.classes[label]
-        for key, label in zip(images.keys, images.labels, strict=True)
-    }
-
-
-def aside(images: ImageSet) -> dict[str, str]:
-    return {item.name: item.reason for item in images.set_aside}
 
 
 def test_class_folders(tmp_path: Path, write_images: Write) -> None:

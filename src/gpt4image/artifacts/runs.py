@@ -25,10 +25,10 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Generator, Sequence, Set
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from gpt4image.base.checksums import FILES, file_facts, require_recorded
 from gpt4image.base.errors import RunError, first_few
@@ -51,13 +51,22 @@ NOT_IDENTITY = frozenset(
 )
 
 
+class RunRecord(TypedDict):
+    """The records of a finished run as they are on disk: config.json, environment.json, metrics.jsonl, run.json."""
+
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    run: dict[str, Any]
+
+
 def identity(config: dict[str, Any]) -> str:
     """Return the fingerprint of what a resolved configuration learns; all options count but NOT_IDENTITY."""
     return fingerprint({name: value for name, value in config.items() if name not in NOT_IDENTITY})
 
 
 @contextlib.contextmanager
-def writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path) -> Generator[None]:
     """Lock a folder of runs for this process; it is made if missing, and removed if it stays empty.
 
     Raises:
@@ -153,8 +162,8 @@ def read_config(run_dir: Path) -> dict[str, Any]:
     return _read_record(run_dir / CONFIG, {"data"}, tables={"chosen"})
 
 
-def read_run(run_dir: Path) -> dict[str, Any]:
-    """Return the records of a finished run: keys config, environment, metrics (list) and run.
+def read_run(run_dir: Path) -> RunRecord:
+    """Return the records of a finished run; ``run_records.load_run`` also checks what is in them.
 
     Raises:
         RunError: the folder is missing, the run is not finished, or a record of it is damaged.

@@ -12,7 +12,7 @@ import contextlib
 import json
 import operator
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -260,7 +260,7 @@ class References:
         self._last: tuple[Mapping[str, Any], int] | None = None
 
     @contextlib.contextmanager
-    def kept_on_success(self) -> Iterator[None]:
+    def kept_on_success(self) -> Generator[None]:
         """Forget all ids where the block fails: they may have been made in a transaction that is undone."""
         try:
             yield

@@ -140,7 +140,9 @@ class TextLabels:
             table = read_parquet(path)
             values = parse_json((table.schema.metadata or {})[FORMAT.encode()])
             checksum = values.pop(SEAL, None)
-            tuples = {name: tuple(values.get(name, ())) for name in ("classes", "encoders", "embeddings")}
+            tuples: dict[str, Any] = {
+                name: tuple(values.get(name, ())) for name in ("classes", "encoders", "embeddings")
+            }
             tuples["transition"] = tuple(map(tuple, values.get("transition", ())))
             removed = {name: values.pop(name, usual) for name, usual in REMOVED.items()}
             facts = Facts(**{**values, **tuples})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 
 
 class Gpt4ImageError(Exception):
@@ -68,7 +68,7 @@ class MissingExtraError(Gpt4ImageError):
 
 
 @contextlib.contextmanager
-def parsing(what: str) -> Iterator[None]:
+def parsing(what: str) -> Generator[None]:
     """Turn whatever a library raises on a damaged or hostile file into DataError: such errors have no common base.
 
     Only calls of the library belong into the block, or a mistake of our own would be hidden. ``what`` names the file

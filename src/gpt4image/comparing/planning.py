@@ -6,7 +6,7 @@ What a run would refuse is refused here, by building each kind of run once: it m
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -142,10 +142,12 @@ def _resolved(config: CompareConfig, task: Task | None) -> Prepared:
     known: dict[str, Any] = read_json(path) if path.is_file() else {}
     options = {name: value for name, value in known.get(key, {}).items() if name in CompareConfig.model_fields}
     with devices.cpu_threads(config.threads):
-        ready: Prepared | None = None
-        # A batch that was chosen for more images than there are now is too large.
-        with contextlib.suppress(DataError) if options else contextlib.nullcontext():
+        try:
             ready = prepare(config.model_copy(update=options), task=task)
+        except DataError:  # a batch that was chosen for more images than there are now is too large
+            if not options:
+                raise
+            ready = None
         if ready is None or known.get(key, {}).get(runs.DATA, ready.fingerprint) != ready.fingerprint:
             known, options = {name: value for name, value in known.items() if name != key}, {}  # chosen for others
             ready = prepare(config, task=task)
@@ -209,7 +211,7 @@ def _jobs(
 
 
 @contextlib.contextmanager
-def _naming(name: str, member: Member) -> Iterator[None]:
+def _naming(name: str, member: Member) -> Generator[None]:
     """Name the variant in an error that its options cause."""
     try:
         yield
@@ -272,4 +274,4 @@ def jobs_at_once(config: CompareConfig) -> int:
     device = devices.choose_device(config.device)
     if device.type == "cpu":
         return available_cores()
-    return torch.cuda.device_count() if device.type == "cuda" and device.index is None else 1
+    return torch.cuda.device_count() if str(device) == "cuda" else 1

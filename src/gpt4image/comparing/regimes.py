@@ -1,4 +1,7 @@
-"""Harder settings: which labels, descriptions and training images are taken away, or flipped, before an arm trains."""
+"""Harder settings: which labels, descriptions and training images are taken away, or flipped, before an arm trains.
+
+Everything that an arm does with classes starts from the labels that are left; only the oracle sees the others.
+"""
 
 from __future__ import annotations
 

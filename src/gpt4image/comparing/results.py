@@ -75,8 +75,9 @@ def summarise(
         "chosen": read_json(first / runs.CONFIG)["chosen"],
         "environment": read_json(first / runs.ENVIRONMENT),
         "command": runs.command(),
+        "method": method(config, members, data.task),
         "notes": [
-            *notes(config, members, data.image_set, data.task),
+            *leaks(data.image_set),
             *small_classes(data.task, data.labels[left.indices("train")], data.classes, config.labels_per_class),
             *plan_notes,
         ],
@@ -120,16 +121,17 @@ def pairs_of(members: Mapping[str, Member]) -> list[tuple[str, str]]:
     return list(dict.fromkeys(pairs))
 
 
-def notes(config: CompareConfig, members: Mapping[str, Member], image_set: ImageSet, task: Task) -> list[str]:
-    """Return how the numbers were measured, and what limits them."""
+def method(config: CompareConfig, members: Mapping[str, Member], task: Task) -> list[str]:
+    """Return how the numbers were measured, a paragraph each."""
     return [
-        "Every arm trains on the same images, in batches of the same size, for the same number of steps; "
-        f"{_kept(config, members)} are kept, and the test split is read once per run.",
-        "Intervals are 95 % t-intervals over seeds; p-values are of paired t-tests over seeds. A seed decides the "
-        "weights, the data order and which labels, descriptions or images are taken away or flipped. "
-        f'"p, images too" also counts the choice of test images, by a score per image: {task.image_score}. No p-value '
-        "is corrected for the number of comparisons: of twenty arms without an effect, about one falls below 0.05.",
-        *leaks(image_set),
+        "Every arm trains on the same images, in batches of the same size, for the same number of steps. Kept are "
+        f"{_kept(config, members)}. The test split is read once per run.",
+        "A seed decides the weights, the order of the data, and which labels, descriptions or images are taken away or "
+        "flipped. The interval of a mean is a 95 % t-interval over seeds.",
+        "The interval and the p-value of a difference count two choices: of the seeds, and of the test images. "
+        f"They need a score per image: {task.image_score}. Paired t-tests over seeds count only the first choice.",
+        "No p-value is corrected for the number of comparisons: of twenty arms without an effect, about one falls "
+        "below 0.05.",
     ]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,7 @@ class Arm:
         known_texts: whether it needs described images with a label.
         after: the arm whose finished run of the same seed it needs.
         options: options of train that it has of its own.
+        bound: "control" or "reference" where the arm is no way to train, but shows what is to be surpassed or reached.
         against: arms that it is compared with, besides the baseline: its controls and rivals.
         headline: rank among the arms that learn from descriptions; 0 for others. The first one measured makes the
             headline of a report: a fixed order, because the arm that did best on the test split would flatter it.
@@ -44,6 +45,7 @@ class Arm:
     known_texts: bool = False
     after: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    bound: Literal["", "control", "reference"] = ""
     against: tuple[str, ...] = ()
     headline: int = 0
 
@@ -110,18 +112,21 @@ ARMS: dict[str, Arm] = {
         exclusive=True,
     ),
     "oracle": Arm(
-        about="all true labels: the upper bound",
+        about="reference: all true labels",
+        bound="reference",
         phrase="all true labels",
         text=False,
         scarce_only=True,
     ),
     "shuffled": Arm(
         about="control: aligned to the description of any other image",
+        bound="control",
         phrase="alignment to shuffled descriptions",
         aligns=True,
     ),
     "shuffled-within-class": Arm(
         about="control: aligned to the description of another image of the class",
+        bound="control",
         phrase="alignment to descriptions shuffled within the class",
         aligns=True,
         known_texts=True,
@@ -129,6 +134,7 @@ ARMS: dict[str, Arm] = {
     ),
     "class-name": Arm(
         about="control: aligned to the name of the class",
+        bound="control",
         phrase="alignment to the class name",
         aligns=True,
         names=True,
@@ -137,6 +143,7 @@ ARMS: dict[str, Arm] = {
     ),
     "text-labels-shuffled": Arm(
         about="control: the text label of another image of the class",
+        bound="control",
         phrase="text labels shuffled within the class",
         text_labels=True,
         known_only=True,
@@ -144,6 +151,7 @@ ARMS: dict[str, Arm] = {
     ),
     "text-labels-class-mean": Arm(
         about="control: the mean text label of the class",
+        bound="control",
         phrase="the mean text label of the class",
         text_labels=True,
         known_only=True,

@@ -7,7 +7,7 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import numpy as np
@@ -143,7 +143,7 @@ def is_plain_jpeg(data: bytes, max_side: int) -> bool:
 
 
 @contextmanager
-def _opened(data: bytes) -> Iterator[Image.Image]:
+def _opened(data: bytes) -> Generator[Image.Image]:
     """Open, check the header, and turn whatever Pillow raises until the block ends into DecodeError."""
     if not data:
         raise DecodeError("the file is empty (0 bytes)")

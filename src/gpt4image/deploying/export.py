@@ -1,4 +1,8 @@
-"""The stage export: the model of a finished run as others load it, checked against the run, with a model card."""
+"""The stage export: the model of a finished run as others load it, checked against the run, with a model card.
+
+It is written beside its place, loaded as users load it and compared to the run on real images; only then does it move
+to ``--out``. So whatever breaks on the way, in a library or here, is seen before anybody uses it.
+"""
 
 from __future__ import annotations
 

@@ -278,7 +278,7 @@ def describer_settings(text: str) -> Mapping[str, Any]:
     try:
         settings = json.loads(text)
         canonical_json(settings).encode()  # what no store can hold is a name: NaN, deep nesting, half characters
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, TypeError):  # TypeError: JSON, but no object
         settings = None
     return settings if isinstance(settings, dict) else {"name": text}
 

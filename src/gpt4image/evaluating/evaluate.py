@@ -115,7 +115,7 @@ def _facts(path: Path) -> dict[str, Any]:
 
 
 def _load(
-    config: EvaluateConfig, record: dict[str, Any], options: TrainConfig
+    config: EvaluateConfig, record: runs.RunRecord, options: TrainConfig
 ) -> tuple[tuple[ImageSet, EmbeddingTable | None], str]:
     """Return the dataset and its table, and a note where it may not be what the run was trained on.
 
@@ -145,7 +145,7 @@ def _load(
     return (image_set, table), {True: "", False: CHANGED, None: NOT_KNOWN}[same]
 
 
-def _is_as_trained(record: dict[str, Any], image_set: ImageSet, table: EmbeddingTable | None) -> bool | None:
+def _is_as_trained(record: runs.RunRecord, image_set: ImageSet, table: EmbeddingTable | None) -> bool | None:
     """Return whether a dataset is, as far as it was read, what a run was trained on; None where that is not known.
 
     The fingerprint of the run decides. It also covers texts and, in a comparison, all splits and what was taken away:

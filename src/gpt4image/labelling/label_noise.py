@@ -69,7 +69,8 @@ def _explain(probabilities: Floats, labels: Ints, rate: float | None = None) -> 
     def fit(start: float, lowest: float, highest: float) -> Any:
         starts = [(start, log_power) for log_power in (0.0, 1.0)]
         bounds = [(lowest, highest), (-2.0, 3.0)]
-        return min((minimize(loss, each, bounds=bounds) for each in starts), key=lambda result: result.fun)
+        fits: list[Any] = [minimize(loss, each, bounds=bounds) for each in starts]
+        return min(fits, key=lambda result: result.fun)
 
     if rate is not None:
         found = without = fit(rate, rate, rate)

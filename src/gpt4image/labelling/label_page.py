@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +15,12 @@ from numpy.typing import NDArray
 from gpt4image.artifacts.table import Manifest, texts_behind
 from gpt4image.base.files import write_text
 from gpt4image.base.outcome import SetAside
+from gpt4image.base.visible import csv_cell
 from gpt4image.config import LabelConfig
 from gpt4image.data import ImageSet
 from gpt4image.labelling.suggest import Suggestion
 from gpt4image.pages.cards import Thumbnails
+from gpt4image.pages.numbers import percent
 from gpt4image.pages.page import render
 from gpt4image.reporting.text_table import text_table
 
@@ -65,31 +69,49 @@ def write_page(
     texts = texts_behind([shown.table], [shown.images.digests[row] for row in asked])
     pictures = Thumbnails(shown.images)
 
-    def card(row: int, **more: Any) -> dict[str, Any]:
+    def card(row: int, claims: Sequence[tuple[str, str, str]], **more: Any) -> dict[str, Any]:
         return {
             "key": shown.images.keys[row],
             "picture": pictures.of(row),
-            "guess": shown.guess(row),
-            "probability": float(shown.probabilities[row].max()),
+            "claims": claims,
             "descriptions": texts.get(shown.images.digests[row], []),
             **more,
         }
 
+    def suspected_card(row: int, label: int) -> dict[str, Any]:
+        found = shown.suspect(row, label)
+        given, guess, likely = found["given"], found["guess"], found["probability"]
+        claims = [("given label", given, ""), ("description", guess, percent(likely, digits=0))]
+        return card(row, claims, line=csv_line(shown.images.keys[row], given, guess, f"{likely:.4f}"))
+
+    def suggested_card(item: Suggestion) -> dict[str, Any]:
+        likely = float(shown.probabilities[item.row].max())
+        guess = shown.guess(item.row)
+        return card(item.row, [("description", guess, percent(likely, digits=0))] if guess else [], why=item.why)
+
     path = config.out.with_suffix(".html")
     page = render(
-        "doubtful.html",
+        "label-page.html",
         data=config.data,
-        cards=[card(row, **shown.suspect(row, label)) for row, label in suspected],
+        cards=[suspected_card(row, label) for row, label in suspected],
+        head=csv_line("key", "given_label", "text_label", "probability"),
         total=len(shown.suspected),
         facts=facts,
         agreement=agreement,
         suggested={
-            action: [card(item.row, why=item.why) for item in shown.suggestions if item.action == action]
+            action: [suggested_card(item) for item in shown.suggestions if item.action == action]
             for action in ("label", "describe")
         },
     )
     write_text(path, page)
     return path, pictures.set_aside
+
+
+def csv_line(*cells: str) -> str:
+    """Return cells as one line of a CSV file, in which no spreadsheet finds a formula."""
+    line = io.StringIO()
+    csv.writer(line).writerow(map(csv_cell, cells))
+    return line.getvalue()
 
 
 def in_words(shown: Shown, most: int) -> str:

@@ -27,9 +27,9 @@ Ints = NDArray[np.integer]
 Bools = NDArray[np.bool_]
 
 TRUST_IN_RIGHT_LABELS = 0.5
-"""Share of a given label in its target where no label looks wrong (docs/log.md, 2026-11-27)."""
+"""Share of a given label in its target where no label looks wrong (docs/research/log/mixed-targets.md)."""
 LEAST_EXPLAINED = 0.5
-"""Part of what the labels tell that the texts must explain to be half of a target (docs/log.md, 2026-11-27)."""
+"""Part of what the labels tell that texts must explain to be half of a target (docs/research/log/text-labels.md)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,0 +1,7 @@
+"""An embedding table for the small comparisons."""
+
+from __future__ import annotations
+
+from comparing_cases import table
+
+__all__ = ["table"]

@@ -1,0 +1,25 @@
+"""Every command as a function."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+
+import gpt4image
+from gpt4image import verbs
+from gpt4image.base.errors import ConfigError, DataError
+
+
+def test_every_command_is_a_function_of_its_options(tmp_path: Path) -> None:
+    assert set(verbs.VERBS) == set(gpt4image._VERBS)
+    assert "data" in inspect.signature(gpt4image.train).parameters
+    with pytest.raises(ConfigError, match=r"val_fractoin.*val_fraction=|val_fraction"):
+        gpt4image.train(data="openmoji", out=tmp_path / "run", val_fractoin=0.1)
+    with pytest.raises(DataError, match="there is no such"):
+        gpt4image.train(data=f"folder:{tmp_path / 'absent'}", out=tmp_path / "run")
+
+
+def test_errors_speak_of_keywords() -> None:
+    assert verbs.in_python("give --out or --val-fraction 0.1, not a--b") == "give out= or val_fraction= 0.1, not a--b"
