@@ -48,8 +48,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_the_class_by_the_description_stands_beside_the_given_one_in_the_same_way(page: str) -> None:
     card = page[page.index("<article") : page.index("</article>")]
     assert "<dt>given label</dt><dd><bdi>cat</bdi></dd>" in card
-    assert "<dt>description</dt><dd><bdi>dog</bdi>" in card and "90" in card
-    assert "3 of 6 labelled training images have a label that their description contradicts." in page
+    assert "<dt>predicted</dt><dd><bdi>dog</bdi>" in card and "90" in card
+    assert "3 of 6 labelled training images have a label that the evidence about them contradicts." in page
     assert page.count('type="checkbox"') == 3, "a suggestion is no label error"
 
 

@@ -124,7 +124,7 @@ class Regime:
                     f"--label-noise {_exact(self.label_noise)} of {count} labels in train is not one wrong label: give "
                     f"at least {1 / count:.2g}, or leave it out."
                 )
-        if not data.task.known(labels[train]).any():
+        if self.labels_per_class != 0 and not data.task.known(labels[train]).any():
             raise DataError(f"No training image of {data.image_set.spec} has a label; label some.")
         return labels
 

@@ -48,9 +48,10 @@ def summarise(
     values = {name: [test[primary.name] for test in tests[name]] for name in members}
     scores = {name: np.stack(list(map(scores_of, folders[name], tests[name]))) for name in members}
     facts = {name: [read_json(run / runs.RUN) for run in folders[name]] for name in members}
-    first = folders["baseline"][0]
+    reference = reference_of(members)
+    first = folders[reference][0]
     known = {
-        **facts["baseline"][0]["data"],
+        **facts[reference][0]["data"],
         "described": 0 if left.text is None else int(left.text.described[left.indices("train")].sum()),
         **asdict(Regime.of(config)),
         "only_described": config.only_described,
@@ -64,7 +65,7 @@ def summarise(
         "arms": {
             name: {
                 **_arm(config, member, values[name], facts[name]),
-                "metrics": _metrics(data.task, tests[name], tests["baseline"] if name != "baseline" else None),
+                "metrics": _metrics(data.task, tests[name], tests[reference] if name != reference else None),
                 "absent": {metric: why for test in tests[name] for metric, why in test.get("absent", {}).items()},
             }
             for name, member in members.items()
@@ -105,10 +106,11 @@ def _doubtful(folders: Mapping[str, Sequence[Path]], seeds: range) -> list[dict[
 
 
 def pairs_of(members: Mapping[str, Member]) -> list[tuple[str, str]]:
-    """Return which members are compared: all with the baseline, then variants with their plain arm, then arms with the
+    """Return which members are compared: all with the reference, then variants with their plain arm, then arms with the
     baseline and their rivals, where both have the same options or only the rival has others, which may suit it better.
     """
-    pairs = [(name, "baseline") for name in members if name != "baseline"]
+    reference = reference_of(members)
+    pairs = [(name, reference) for name in members if name != reference]
     pairs += [(name, member.arm) for name, member in members.items() if member.options and member.arm in members]
     pairs += [
         (ours, theirs)
@@ -119,6 +121,11 @@ def pairs_of(members: Mapping[str, Member]) -> list[tuple[str, str]]:
         if their.arm == rival and our.options in ({}, their.options)
     ]
     return list(dict.fromkeys(pairs))
+
+
+def reference_of(members: Mapping[str, Member]) -> str:
+    """Return the member that all others are compared with: labels only, or the first one where there is no label."""
+    return "baseline" if "baseline" in members else next(iter(members))
 
 
 def method(config: CompareConfig, members: Mapping[str, Member], task: Task) -> list[str]:
@@ -181,7 +188,7 @@ def _arm(
 
 
 def _metrics(task: Task, ours: Sequence[dict[str, Any]], baseline: Sequence[dict[str, Any]] | None) -> dict[str, Any]:
-    """Return the other metrics that all runs of an arm have, with their paired differences to the baseline."""
+    """Return the other metrics that all runs of an arm have, with their paired differences to the reference."""
 
     def by_metric(evaluations: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
         own = [metric.name for metric in task.metrics]

@@ -40,9 +40,12 @@ class CompareConfig(TrainOptions):
     """First of the consecutive seeds: what was chosen on seeds 0 to 4 is judged on others, from 5 on."""
     arms: str = ""
     """Arms, separated by commas; without it, all that apply to the labels there are. See docs/compare.md."""
-    labels_per_class: int | None = Field(default=None, ge=1)
+    answers: Path | None = None
+    """Store of answers by a describer that was asked for the class (`gpt4image describe --ask class`), for the arms
+    asked and fused."""
+    labels_per_class: int | None = Field(default=None, ge=0)
     """Keep this many labels per class, drawn per seed, of described images first; the other training images count as
-    unlabelled."""
+    unlabelled. With 0, only arms that need no label run."""
     label_noise: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Part of the training labels flipped to another class, drawn per seed."""
     noise_kind: Literal["uniform", "class-dependent"] = "uniform"
@@ -83,9 +86,12 @@ class CompareConfig(TrainOptions):
             raise ConfigError(f"--seed {self.seed}: arms run over several seeds; --first-seed names the first of them.")
         if self.noise_kind != "uniform" and not self.label_noise:
             raise ConfigError(f"--noise-kind {self.noise_kind} is about wrong labels: give --label-noise too.")
+        if self.labels_per_class == 0 and self.label_noise:
+            raise ConfigError(f"--label-noise {self.label_noise:g}: --labels-per-class 0 leaves no label to flip.")
         if self.embeddings is None:
             fraction = ["described_fraction"] if self.described_fraction < 1.0 else []
-            if given := [*self.given(OF_TEXT_LABELS), *fraction]:
+            trust = [] if self.answers else self.given(OF_TEXT_LABELS)
+            if given := [*trust, *fraction]:
                 flags = ", ".join(map(flag_of, given))
                 raise ConfigError(
                     f"{flags}: of descriptions, and there are none; give --embeddings too, or leave it out."

@@ -142,10 +142,10 @@ class DescribeConfig(DescriberOptions):
     @check("classes", mode="before")
     @classmethod
     def _class_lines(cls, value: Any) -> Any:
-        return _lines(value)
+        return class_lines(value)
 
 
-def _lines(value: Any) -> Any:
+def class_lines(value: Any) -> Any:
     """Return a list as lines, and a path as text."""
     return (
         "\n".join([*value, ""]) if isinstance(value, list | tuple) else str(value) if isinstance(value, Path) else value
@@ -185,7 +185,7 @@ class ImportDescriptionsConfig(DescriptionsConfig):
     @check("classes", mode="before")
     @classmethod
     def _class_lines(cls, value: Any) -> Any:
-        return _lines(value)
+        return class_lines(value)
 
 
 class ImportEmbeddingsConfig(StageConfig):

@@ -117,7 +117,7 @@ def interval_chart(
             colour = REFERENCE if name == reference else ACCENT
             if name == reference or name in bounds:
                 axes.axvline(arm.mean, color=REFERENCE, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-            right = max(arm.mean, *(arm.ci95 or ()), *(() if name in bounds else arm.test))
+            right = max((arm.mean, *(arm.ci95 or ()), *(() if name in bounds else arm.test)))
             _write(axes, f"{100 * arm.mean:.1f} %", (right, row), (9, 0), va="center", fontweight="bold")
             if name in bounds:
                 if arm.ci95 is not None:

@@ -39,8 +39,8 @@ def condition(data: dict[str, Any]) -> str:
     """Return which labels there were, e.g. ``With 90 of 1,007 training images labelled``, or an empty text."""
     noise, per_class = data.get("label_noise"), data.get("labels_per_class")
     parts: list[str] = []
-    if per_class:
-        parts.append(f"{per_class} label{'' if per_class == 1 else 's'} per class")
+    if per_class is not None:
+        parts.append(f"{per_class} label{'' if per_class == 1 else 's'} per class" if per_class else "no label")
     if noise:
         parts.append(f"{100 * noise:.3g} % of {'them' if per_class else 'the training labels'} wrong")
     if noise and data.get("noise_kind") == "class-dependent":

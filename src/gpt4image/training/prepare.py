@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts.table import EmbeddingTable
+from gpt4image.artifacts.text_labels import TextLabels
 from gpt4image.base.errors import ConfigError, DataError, TableError
 from gpt4image.base.files import fingerprint
 from gpt4image.config import TrainOptions
@@ -21,7 +22,7 @@ from gpt4image.data.pixels import load_pixels
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.registry import find_task, task_of
 from gpt4image.training import auto
-from gpt4image.training.targets import load_text_labels, with_text_labels
+from gpt4image.training.targets import require_fitting, with_text_labels
 from gpt4image.training.text_targets import TextTargets
 from gpt4image.training.trainer import require_buildable
 from gpt4image.training.training_data import TrainingData
@@ -106,11 +107,15 @@ def prepare(
         TableError: the embedding table or the text labels do not fit the set or its splits.
     """
     image_set, table = loaded or load_image_set(config)
+    text_labels = None if config.text_labels is None else TextLabels.load(config.text_labels)
+    if text_labels is not None and set(image_set.classes) < set(text_labels.classes):
+        image_set = image_set.with_classes(text_labels.classes)  # no image has a label of the others
     task = task or (task_of(image_set.labels, config) if config.task == "auto" else find_task(config.task, config))
     task.require(image_set.labels, image_set.classes, config.data)
     named = {"task": task.name} if config.task == "auto" else {}
     config = config.model_copy(update={"task": task.name})
-    text_labels = load_text_labels(config, image_set)
+    if text_labels is not None:
+        require_fitting(text_labels, config, image_set)
     sizes = {split: len(image_set.indices(split)) for split in SPLITS}
     there = ", ".join(f"{split} {count:,}" for split, count in sizes.items())
     if not any(sizes[split] for split in splits):
