@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-import types
-import typing
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
-from tyro.conf import Positional
 
 from gpt4image import config
 from gpt4image.cli import COMMANDS, Command
+from gpt4image.config import StageConfig
+from gpt4image.options import metavar
 
-KINDS = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH", dict: "JSON"}
-IS_POSITIONAL = typing.get_args(Positional[int])[1]
 BEFORE = """# Command line
 
 Every command and option. Like `gpt4image COMMAND --help`, this page is generated from the models in
@@ -50,7 +46,7 @@ def section(name: str, command: Command) -> str:
         fields = {key: field for key, field in fields.items() if key not in shared}
         parts.append(COMPARE)
     for title, options in groups(model, fields):
-        rows = ["| option | default | meaning |", "|---|---|---|", *(row(key, fields[key]) for key in options)]
+        rows = ["| option | default | meaning |", "|---|---|---|", *(row(model, key, fields[key]) for key in options)]
         parts += [f"**{title}**"] if title else []
         parts.append("\n".join(rows))
     return "\n\n".join(parts)
@@ -66,34 +62,20 @@ def groups(model: type[BaseModel], fields: dict[str, FieldInfo]) -> Iterator[tup
         yield ("" if len(found) == 1 else title), keys
 
 
-def row(name: str, field: FieldInfo) -> str:
+def row(model: type[StageConfig], name: str, field: FieldInfo) -> str:
     """Return one option as a row of a table."""
-    kind, flag = kind_of(field.annotation), "--" + name.replace("_", "-")
-    if IS_POSITIONAL in field.metadata:
-        shown = name.upper().replace("_", "-") + ("..." if get_origin(field.annotation) is tuple else "")
+    flag, several = model.option(name), "..." if get_origin(field.annotation) is tuple else ""
+    if flag.isupper():
+        shown = flag + several
     elif field.annotation is bool:
         shown = f"{flag}`, `--no-{flag[2:]}" if field.default is True else flag
     else:
-        shown = f"{flag} {kind}"
+        shown = f"{flag} {metavar(model, name)}{several}"
     meaning = " ".join((field.description or "").split())
     cells = [f"`{shown}`", default_of(field), meaning]
     return (
         "| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;").replace("*.", "\\*.") for cell in cells) + " |"
     )
-
-
-def kind_of(annotation: Any) -> str:
-    """Return the kind of a value as help shows it, e.g. ``INT``, ``timm|onnx`` or ``PATH...``."""
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Literal:
-        return "|".join(map(str, arguments))
-    if origin is typing.Annotated:
-        return kind_of(arguments[0])
-    if origin is tuple:
-        return f"{kind_of(arguments[0])}..."
-    if origin in (typing.Union, types.UnionType):
-        return kind_of(next(argument for argument in arguments if argument is not type(None)))
-    return KINDS.get(origin or annotation, "TEXT")
 
 
 def default_of(field: FieldInfo) -> str:

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from gpt4image import checkup, cli
+from gpt4image.base.errors import install_command
 from project_file import DEVELOPMENT, EXTRAS, PROJECT
 
 
@@ -27,7 +28,7 @@ def test_a_missing_package_is_told_with_the_way_to_get_it(
     monkeypatch.setattr(checkup, "_version", lambda name: None if name in ("datasets", "timm") else known(name))
     assert cli.main(["doctor"]) == cli.OK
     told = capsys.readouterr().out
-    assert "pip install 'gpt4image[hf]'" in told
+    assert install_command("hf") in told
     assert "timm                   MISSING" in told
 
 

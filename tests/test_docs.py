@@ -213,7 +213,7 @@ def test_blocks_that_are_not_run_are_at_least_right_in_form(page: Path, monkeypa
 
 def test_an_unknown_option_in_a_block_that_is_not_run_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     block = Block(language="bash", text="gpt4image report cmp --colour red\n", line=1, not_run="an example")
-    with pytest.raises(SystemExit):
+    with pytest.raises(AssertionError, match="--colour red"):
         parse_commands(block, monkeypatch)
 
 

@@ -12,6 +12,7 @@ from gpt4image.base.errors import (
     MissingExtraError,
     first_few,
     first_line,
+    install_command,
     nearest,
     parsing,
 )
@@ -53,5 +54,5 @@ def test_what_a_library_raises_is_a_data_error_and_our_own_errors_stay() -> None
 
 def test_a_missing_extra_says_how_to_install_it_in_every_process() -> None:
     error = MissingExtraError("--engine ray", "ray")
-    assert str(error) == "--engine ray needs an optional dependency; install it with: pip install 'gpt4image[ray]'"
+    assert str(error) == f"--engine ray needs an optional dependency; install it with: {install_command('ray')}"
     assert str(pickle.loads(pickle.dumps(error))) == str(error)  # noqa: S301  (our own bytes)

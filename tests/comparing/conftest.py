@@ -1,7 +1,7 @@
-"""An embedding table for the small comparisons."""
+"""An embedding table and answers for the small comparisons."""
 
 from __future__ import annotations
 
-from comparing_cases import table
+from comparing_cases import answers, table
 
-__all__ = ["table"]
+__all__ = ["answers", "table"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -274,6 +275,9 @@ MISTAKES: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"labels_per_class": 99}, DataError, "99"),
     ({"arms": "oracle,aligned", "embeddings": None}, ConfigError, "oracle need --label.*; aligned need --emb"),
     ({"variants": {"x": {"arm": "oracle"}}}, ConfigError, LABELS),
+    ({"arms": "asked,fused"}, ConfigError, "asked,fused need --answers"),
+    ({"arms": "baseline,text-labels", "labels_per_class": 0}, ConfigError, "baseline,text-labels need labels; poss"),
+    ({"labels_per_class": 0, "label_noise": 0.2}, ConfigError, "leaves no label to flip"),
     ({"arms": "fixmatch", "label_noise": 0.2}, ConfigError, "fixmatch need training images without a label"),
     ({"arms": "shuffled-within-class", "labels_per_class": 1, "described_fraction": 0.02}, DataError,
      "shuffled-within-class needs training images with both a label and a description"),
@@ -329,6 +333,35 @@ def test_arms_with_consistency_training_learn_from_what_is_left(
     for name, arm in record["arms"].items():
         config, rows = read_json(out / arm["runs"][0] / runs.CONFIG), runs.read_run(out / arm["runs"][0])["metrics"]
         assert (config["consistency"] > 0) == ("consistency_loss" in rows[-1]) == (name != "baseline")
+
+
+@pytest.mark.slow
+def test_without_any_label_arms_that_read_answers_train_and_the_first_is_the_reference(
+    colour_folder: Path, table: Path, answers: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "cmp"
+    config = options(colour_folder, table, out, seeds=1, answers=answers, labels_per_class=0, arms="asked,fused,oracle")
+    outcome = compare(config)
+    record = read_json(out / "comparison.json")
+    assert list(record["arms"]) == ["asked", "fused", "oracle"]
+    assert {pair["against"] for pair in record["pairs"]} == {"asked", "oracle"}
+    assert outcome.text is not None and "With no label, answers and descriptions changed" in outcome.text
+    assert "there is no embedding table" not in outcome.text
+    before = finished(out)
+    compare(config.model_copy(update={"labels_per_class": 3, "arms": "asked"}))
+    assert before.items() <= finished(out).items(), "runs with other labels are other runs"
+
+
+def test_arms_that_read_answers_are_other_runs_with_other_answers(
+    colour_folder: Path, table: Path, answers: Path, tmp_path: Path
+) -> None:
+    config = options(colour_folder, table, tmp_path / "cmp", seeds=1, answers=answers, arms="asked,fused,text-labels")
+    first = {job.arm: job.config.out for job in make_plan(config).jobs}
+    assert first == {job.arm: job.config.out for job in make_plan(config).jobs}
+    with sqlite3.connect(answers) as store:
+        store.execute("UPDATE results SET answer = replace(answer, '0.9', '0.8')")
+    second = {job.arm: job.config.out for job in make_plan(config).jobs}
+    assert {arm for arm in first if first[arm] != second[arm]} == {"asked", "fused"}
 
 
 def test_by_default_all_arms_run_that_mean_something_with_the_labels_there_are(
@@ -392,7 +425,7 @@ def test_a_variant_that_needs_an_extra_says_which(
 
     monkeypatch.setattr("gpt4image.training.trainer.tuned_encoder", lacks)
     variants = {"x": {"arm": "aligned", "tune_text": "lora"}}
-    with pytest.raises(MissingExtraError, match=r"^variant 'x': --tune-text lora needs .*gpt4image\[tune\]"):
+    with pytest.raises(MissingExtraError, match=r"^variant 'x': --tune-text lora needs .*\[tune\]"):
         make_plan(options(colour_folder, table, tmp_path / "cmp", arms="baseline", variants=variants))
 
 

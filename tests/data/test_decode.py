@@ -223,3 +223,18 @@ def test_a_large_jpeg_decodes_alike_at_reduced_scale() -> None:
     from_jpeg = decode_square(encoded(image, "JPEG", quality=95), 64).astype(int)
     from_png = decode_square(encoded(image), 64).astype(int)
     assert np.abs(from_jpeg - from_png).mean() < 1.5
+
+
+def test_a_heic_picture_is_read_by_the_extra_and_named_without_it() -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.register_heif_opener()
+    file = io.BytesIO()
+    Image.new("RGB", (64, 48), (200, 30, 30)).save(file, "HEIF", quality=90)
+    assert abs(np.asarray(decode(file.getvalue())).mean((0, 1)) - (200, 30, 30)).max() < 8
+    assert ".heic" in decoding.EXTENSIONS and not decoding.PICTURES & decoding.EXTENSIONS
+
+
+def test_a_heic_picture_that_cannot_be_read_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "FORMATS", ("JPEG", "PNG"))
+    with pytest.raises(DecodeError, match=r"a HEIC picture: to read it, pip install .*\[heic\]"):
+        decode(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40))

@@ -18,17 +18,22 @@ from gpt4image.data.openmoji import packaged_descriptions
 
 def test_the_set(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = load_image_set("openmoji")
-    assert len(images) == 1549
+    assert len(images) == 1537
     assert len(images.classes) == 18
-    assert Counter(images.splits.tolist()) == {"train": 1007, "val": 155, "test": 387}
+    assert Counter(images.splits.tolist()) == {"train": 996, "val": 154, "test": 387}
     picture = np.asarray(decode(images.read(0)))
     assert picture.shape == (72, 72, 3)
     assert picture[0, 0].tolist() == [255, 255, 255]
+    splits_of: dict[str, set[str]] = {}
+    for digest, split in zip(images.digests, images.splits.tolist(), strict=True):
+        splits_of.setdefault(digest, set()).add(split)
+    assert {len(splits) for splits in splits_of.values()} == {1}, "no picture is in two splits"
     for label in range(18):
         counts = Counter(images.splits[images.labels == label].tolist())
         total = sum(counts.values())
-        assert abs(counts["test"] - 0.25 * total) <= 1
-        assert abs(counts["val"] - 0.10 * total) <= 1
+        spare = 4 if images.classes[label] == "person" else 1  # 12 of these, equal to others, were left out
+        assert abs(counts["test"] - 0.25 * total) <= spare
+        assert abs(counts["val"] - 0.10 * total) <= spare
 
     monkeypatch.setattr(openmoji, "_draw", lambda keys: pytest.fail("drawn again"))
     assert load_image_set("openmoji").digests == images.digests
@@ -57,7 +62,7 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", absent)
-    with pytest.raises(MissingExtraError, match=r"gpt4image\[demo\]"):
+    with pytest.raises(MissingExtraError, match=r"\[demo\]'"):
         load_image_set("openmoji")
 
 

@@ -345,7 +345,7 @@ def descendants(pid: int) -> list[int]:
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray.data", None)
-    with pytest.raises(MissingExtraError, match=r"--engine ray needs .*gpt4image\[ray\]"):
+    with pytest.raises(MissingExtraError, match=r"--engine ray needs .*\[ray\]"):
         require_ray()
 
 

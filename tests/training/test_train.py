@@ -273,12 +273,15 @@ def test_two_processes_do_not_train_in_one_folder(
 
 
 def test_what_comes_next_is_what_the_splits_allow(colour_folder: Path, tmp_path: Path) -> None:
-    without_test = train(options(colour_folder, tmp_path / "a", epochs=1, test_fraction=0.0)).summary
-    assert (without_test["test_images"], without_test["next"].split()[-2:]) == (0, ["--split", "val"])
+    from gpt4image import verbs
+
+    train = verbs.verb("train")
+    without_test = train(options(colour_folder, tmp_path / "a", epochs=1, test_fraction=0.0))
+    assert (without_test.test_images, "split='val'" in without_test.next) == (0, True)
     with pytest.raises(DataError, match=r"no image is in test \(train \d+, val \d, test 0\); give another --split"):
         evaluate(EvaluateConfig(run_dir=tmp_path / "a"))
-    nothing = train(options(colour_folder, tmp_path / "b", epochs=1, test_fraction=0.0, val_fraction=0.0)).summary
-    assert nothing["next"].startswith("gpt4image export")
+    nothing = train(options(colour_folder, tmp_path / "b", epochs=1, test_fraction=0.0, val_fraction=0.0))
+    assert nothing.next.startswith("gpt4image.export(")
 
 
 @pytest.mark.parametrize("val_fraction", [0.1, 0.0])

@@ -41,13 +41,15 @@ DOUBTFUL, LOCK = "doubtful.json", ".lock"
 MODEL, HEAD, CHECKPOINT = "model.safetensors", "head.safetensors", "checkpoint.safetensors"
 
 DATA = "data_fingerprint"
+IMAGES = "images_fingerprint"
+"""As DATA, of images, labels and splits only: what a run is measured on, whatever texts it learned from."""
 PACKAGE = Path(__file__).resolve().parents[1]
 PATIENCE = 10.0  # seconds; decoding processes of a killed run hold its lock until they end, within 5
 
 # Options that say how a run is carried out, not what is learned: a run may be resumed with others.
 NOT_IDENTITY = frozenset(
     {"out", "resume", "checkpoint_seconds", "workers", "memory_limit_gb", "device", "threads", "chosen", "notes"}
-    | {"fsdp", "checkpoint_activations", "track"}
+    | {"fsdp", "checkpoint_activations", "track", "images_fingerprint"}
 )
 
 
@@ -135,7 +137,9 @@ def require_new(run_dir: Path) -> None:
 def require_same(run_dir: Path, record: dict[str, Any]) -> None:
     """Raise RunError if an option of ``record``, except NOT_IDENTITY, or the data differ from the run in a folder."""
     saved = read_config(run_dir)
-    differ = sorted(name for name in record.keys() - NOT_IDENTITY if saved.get(name) != record[name])
+    # An option that is younger than the run and off changes nothing.
+    names = [name for name in record.keys() - NOT_IDENTITY if name in saved or record[name]]
+    differ = sorted(name for name in names if saved.get(name) != record[name])
     if differ == [DATA]:
         raise RunError(
             f"{run_dir} holds a run of other data: the images, labels or texts that it reads have changed since it "

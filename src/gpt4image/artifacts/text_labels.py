@@ -142,6 +142,8 @@ class TextLabels:
     @staticmethod
     def load(path: Path) -> TextLabels:
         """Read a file that ``save`` wrote. Raises TableError where it is missing, damaged or something else."""
+        if path.suffix == ".csv":
+            raise TableError(f"{path} is the table for people; give {path.with_suffix('.parquet')} beside it.")
         if not path.is_file():
             raise TableError(f"{path}: there are no text labels here; make them with `gpt4image label --out {path}`.")
         try:

@@ -133,7 +133,7 @@ def make_plan(config: CompareConfig, task: Task | None = None) -> Plan:
             for name, member in members.items()
         },
         class_conditioned=class_conditioned,
-        notes=(*notes, *not_read(job.class_names for job in every if ARMS[job.arm].text_labels)),
+        notes=(*notes, *not_read(job.class_names for job in every if ARMS[job.arm].text_labels and ARMS[job.arm].text)),
     )
 
 
@@ -195,7 +195,7 @@ def _jobs(
             alike = any(other.arm == after and other.options == member.options for other in members.values())
             taught_by = set_up(ARMS[after], ready, member.options if alike else {}).key
             its = Regime.of(config).read_by(labels=True, texts=ARMS[after].text)
-            teacher = config.out / "runs" / taught_by / its.name / after
+            teacher = _folder(config, after, its, taught_by)
         own = set_up(ARMS[arm], ready, member.options, taught_by, answers)
         require_names(members, name, own.ready.config.embeddings, own.class_names)
         if member.options and own.ready.config == set_up(ARMS[arm], ready, {}).ready.config:
@@ -205,7 +205,7 @@ def _jobs(
                 "values, or leave the variant out."
             )
         _require_runnable(config, ready, name, members, own, regime, answers)
-    folder = config.out / "runs" / own.key / regime.name / arm
+    folder = _folder(config, arm, regime, own.key)
     return [
         Job(
             arm=arm,
@@ -221,6 +221,11 @@ def _jobs(
         )
         for seed in config.seed_range
     ]
+
+
+def _folder(config: CompareConfig, arm: str, regime: Regime, key: str) -> Path:
+    """Return the folder of the runs of an arm; the key tells those of other options or data apart."""
+    return config.out / "runs" / f"{arm}-{regime.name}-{key}"
 
 
 @contextlib.contextmanager

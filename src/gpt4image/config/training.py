@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import tyro
 from pydantic import Field, model_validator
@@ -35,13 +35,14 @@ class LabelConfig(DataOptions):
     """Class names of a dataset without labels: a text file with one per line, or a list with commas. Without it, those
     that the answers chose from."""
     out: Path
-    """Parquet file of class probabilities; an HTML page of suspected label errors is written beside it."""
+    """Parquet file of class probabilities, or a .csv table for people with the Parquet file beside it; an HTML page of
+    suspected label errors is written beside it too."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the folds."""
     doubtful: int = Field(default=50, ge=0)
-    """How many suspected label errors to show."""
+    """Number of suspected label errors to show."""
     suggest: int = Field(default=0, ge=0)
-    """How many images to suggest for labelling next, and for describing; classification only."""
+    """Number of images to suggest for labelling next, and for describing; classification only."""
 
     @check("classes", mode="before")
     @classmethod
@@ -74,8 +75,27 @@ class TrainConfig(TrainOptions):
     Example: gpt4image train --data folder:photos --embeddings photos.emb --model resnet18 --out run
     """
 
+    essential: ClassVar[frozenset[str]] = frozenset(
+        {
+            "embeddings",
+            "text_labels",
+            "only_described",
+            "task",
+            "model",
+            "init",
+            "image_size",
+            "epochs",
+            "batch_size",
+            "seed",
+            "resume",
+            "as_json",
+        }
+    )
+
     out: Path
     """Run folder."""
+    train_on_val: bool = False
+    """Train on the validation images too: for the last run, when nothing is left to choose."""
     resume: bool = False
     """Continue from the last checkpoint in --out."""
     checkpoint_seconds: float = Field(default=30.0, ge=0.0)
@@ -91,6 +111,6 @@ class EvaluateConfig(StageConfig):
     run_dir: tyro.conf.Positional[Path]
     """Run folder written by `train`."""
     data: str | None = None
-    """Dataset SPEC; the run's own set without it."""
+    """Dataset SPEC. Default: the dataset of the run."""
     split: Literal["train", "val", "test"] = "test"
     """Split to measure on."""

@@ -16,6 +16,7 @@ from gpt4image.base.files import staging_folder, write_text
 from gpt4image.base.outcome import Outcome
 from gpt4image.config import ExportConfig, TrainConfig
 from gpt4image.deploying import hub
+from gpt4image.deploying.best_run import best_run
 
 if TYPE_CHECKING:
     from gpt4image.data import ImageSet
@@ -41,7 +42,9 @@ def export(config: ExportConfig, task: Task | None = None) -> Outcome:
         MissingExtraError: the extra ``onnx`` is not installed.
     """
     _check_place(config)
-    runs.read_run(config.run_dir)
+    run_dir, chosen = best_run(config.run_dir)
+    config = config.model_copy(update={"run_dir": run_dir})
+    runs.read_run(run_dir)
     if config.push_to_hub:
         hub.require_login()
     from gpt4image.deploying import agreement, graphs
@@ -71,6 +74,7 @@ def export(config: ExportConfig, task: Task | None = None) -> Outcome:
     return Outcome(
         path=config.out,
         summary={
+            **({"run": str(run_dir), "chosen": chosen} if chosen else {}),
             "format": config.format,
             "model": exported.in_timm()[0] if config.format == "timm" else exported.model.config.model,
             "classes": len(exported.classes),

@@ -76,7 +76,6 @@ def predict(config: PredictConfig, task: Task | None = None) -> Outcome:
         path=config.out,
         summary={
             "predicted": count,
-            "written": str(config.out),
             "seconds": round(seconds, 2),
             "images_per_second": round(count / seconds, 1),
         },

@@ -31,6 +31,7 @@ from gpt4image.describing.class_lists import class_list
 from gpt4image.describing.describers.base import Answer, Describer
 from gpt4image.describing.describers.batch.ledger import on_their_way
 from gpt4image.describing.describers.registry import load_describer
+from gpt4image.describing.describers.replay import ReplayDescriber
 from gpt4image.describing.estimate import estimate, sample_of
 from gpt4image.describing.judging import Judged, judge
 from gpt4image.describing.questions import BOXES, CLASS, DESCRIPTION
@@ -57,6 +58,8 @@ def describe(config: DescribeConfig) -> Outcome:
         raise ConfigError(f"--samples {config.samples}: every answer would be the same; give --temperature 0.7, say.")
     budget = Budget(limit=config.limit, max_cost=config.max_cost, price=describer.price, max_tokens=config.max_tokens)
     images = load_image_set(config.data)
+    if isinstance(describer, ReplayDescriber):
+        describer.require_own_images(images)
     classes = _classes_of(config, images)
     if config.engine == "ray":
         from gpt4image.describing.describers.ray import RayDescriber

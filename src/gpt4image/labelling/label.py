@@ -21,6 +21,7 @@ from gpt4image.encoding.class_names import find_class_names, not_read
 from gpt4image.labelling.answers import Answers, answered_classes, read_answers, read_tags
 from gpt4image.labelling.label_noise import contradicted, suspected_errors
 from gpt4image.labelling.label_page import Shown, in_words, write_page
+from gpt4image.labelling.label_table import write_table
 from gpt4image.labelling.predictions import Predictions, predict_labels
 from gpt4image.labelling.suggest import Suggestion, to_describe, to_label, write_suggestions
 from gpt4image.labelling.text_vectors import Texts, smooth
@@ -128,9 +129,14 @@ def label(config: LabelConfig) -> Outcome:
         guesses = [shown.guess(item.row) for item in shown.suggestions]
         keys = [images.keys[item.row] for item in shown.suggestions]
         write_suggestions(Path(summary["suggestions"]), shown.suggestions, keys, guesses)
-    found.save(config.out)
+    file = config.out.with_suffix(".parquet") if config.out.suffix == ".csv" else config.out
+    found.save(file)
+    if file != config.out:
+        write_table(config.out, found)
+        summary["table"] = str(config.out)
     return Outcome(
-        path=config.out,
+        path=file,
+        wrote=tuple(dict.fromkeys((file, config.out, page))),
         summary=summary,
         text="\n\n".join([*_warnings(found, explains), *notes, *strange, in_words(shown, config.doubtful)]),
         set_aside=tuple(dict.fromkeys((*images.set_aside, *unreadable))),

@@ -87,4 +87,5 @@ def cosine(optimizer: torch.optim.Optimizer, steps: int, warmup_fraction: float,
         warmup_lr_init=optimizer.param_groups[0]["lr"] / max(warmup, 1),
         warmup_prefix=True,
         t_in_epochs=False,
+        cycle_decay=0.5,  # of the second cycle, which there is none of; at 1 timm warns of schedules of one step
     )

@@ -221,9 +221,11 @@ def with_text_labels(data: TrainingData, config: TrainOptions, labels: TextLabel
         TableError: no text label is of a training image.
     """
     targets = targets_for(data.task, labels, data.image_set.digests, data.labels, config.label_trust)
-    known, has_target = set(labels.digests), data.task.has_target(data.labels, targets)
-    if not any(has_target[i] and data.image_set.digests[i] in known for i in data.indices("train")):
+    known = set(labels.digests)
+    from_text = np.array([digest in known for digest in data.image_set.digests], np.bool_)
+    has_target = data.task.has_target(data.labels, targets)
+    if not (has_target & from_text)[data.indices("train")].any():
         raise TableError(
             f"{config.text_labels} holds no text label of a training image; run `gpt4image label` on this dataset."
         )
-    return replace(data, soft=targets)
+    return replace(data, soft=targets, from_text=from_text)
