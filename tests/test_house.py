@@ -10,7 +10,6 @@ SOURCE, TESTS = ROOT / "src" / "gpt4image", ROOT / "tests"
 # Modules without a file of their own, and the file that tests them; None for what only declares, or takes minutes.
 ELSEWHERE: dict[str, str | None] = {
     "__main__": "test_cli.py",
-    "artifacts/results": "artifacts/test_store.py",
     "artifacts/store_file": "artifacts/test_store.py",
     "config/alignment": "models/test_alignment.py",
     "config/arms": "comparing/test_arms.py",

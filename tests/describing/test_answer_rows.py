@@ -218,10 +218,11 @@ def test_answers_of_a_real_model_import_and_replay(
         writer.writeheader()
         writer.writerows(rows)
     imported = bring(tmp_path, file, data)
-    assert imported.summary["added"] + imported.summary["unchanged"] == count == imported.summary["rows"]
-    assert imported.summary["class_outside_list"] == 0 and imported.set_aside == ()
+    known = count - imported.summary["unknown_keys"]  # a dataset may leave out pictures that it cannot use
+    assert imported.summary["added"] + imported.summary["unchanged"] == known > 0.99 * count
+    assert imported.summary["class_outside_list"] == imported.summary["bad_rows"] == 0
     as_csv = bring(tmp_path, tmp_path / "answers.csv", data)
-    assert (as_csv.summary["added"], as_csv.summary["unchanged"]) == (0, count)
+    assert (as_csv.summary["added"], as_csv.summary["unchanged"]) == (0, known)
     found = stored(tmp_path / "a.db")
     replayed = describe(DescribeConfig(data=data, store=tmp_path / "r.db", describer=f"replay:{file}", ask="class"))
     assert replayed.summary["described"] == len({one.digest for one in found})

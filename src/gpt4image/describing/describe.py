@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from gpt4image.artifacts.answers import KINDS
@@ -227,7 +228,7 @@ class _Run:
                     likely=self._likely(step) if number else None,
                 )
                 self.askings.append(self.asking)
-                self._ask_in_rounds(interrupt, lambda **now: bar.update(task, **now))
+                self._ask_in_rounds(interrupt, partial(bar.update, task))
                 if interrupt.requested:
                     return
 

@@ -277,7 +277,8 @@ def _asked(text: str) -> Mapping[str, Any]:
     try:
         asked = json.loads(text)
         prompt = Prompt("", 1, "", class_conditioned=False, ask=asked["ask"], classes=asked["classes"])
-        if all(isinstance(word, str) for word in (*prompt.ask, *itertools.chain(*prompt.classes))):
+        words: list[Any] = [*prompt.ask, *itertools.chain(*prompt.classes)]
+        if all(isinstance(word, str) for word in words):
             return {"ask": prompt.ask, "classes": prompt.classes}
     except (ValueError, TypeError, KeyError, RecursionError):
         pass
