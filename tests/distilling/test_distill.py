@@ -114,6 +114,25 @@ def test_a_bare_folder_becomes_a_model_of_the_classes_that_are_given(
     assert {name for row in rows[1:] for name in COLOURS if name in row} <= {*COLOURS}
 
 
+def test_labels_that_come_later_are_measured_on_and_nothing_is_asked_again(
+    photos: Callable[[int], Photos], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given, out = photos(0), tmp_path / "out"
+    asked: dict[str, Any] = {"describer": given.replay, "classes": CLASSES, "out": out, "ask": "class", **TINY}
+    made = gpt4image.distill(given.folder, **asked)
+    assert f"--labels {given.folder / 'labels.csv'}`), and give the same command again" in made.text
+    names = {name[0]: name for name in COLOURS}
+    keys = sorted(path.name for path in given.folder.iterdir())
+    cells = [names[key[0]] if int(key[1:3]) < 4 else "" for key in keys]
+    table = "\n".join(["path,label", *(f"{key},{cell}" for key, cell in zip(keys, cells, strict=True))])
+    (given.folder / "labels.csv").write_text(table, encoding="utf-8")
+    capsys.readouterr()
+    measured = gpt4image.distill(given.folder, **asked)
+    assert measured.human_labels == 12 and measured.measured_on == "3 test images" and measured.text == ""
+    assert "36 answers, 0 of them new" in capsys.readouterr().err
+    assert (out / "earlier-1" / "model").is_dir()
+
+
 def test_few_labels_are_measured_on_and_classes_without_one_are_learned_too(
     photos: Callable[[int], Photos], tmp_path: Path
 ) -> None:

@@ -174,3 +174,17 @@ def test_a_run_folder_that_cannot_be_written_is_known_before_work(
     with pytest.raises(OSError, match="Read-only") as caught:
         evaluate(EvaluateConfig(run_dir=measured, split="val"))
     assert caught.value.filename == str(measured / "evaluation-val.json")
+
+
+def test_a_dataset_that_lacks_a_class_of_the_run_is_measured_by_the_names_of_the_others(
+    measured: Path, tmp_path: Path
+) -> None:
+    classes = read_json(measured / "run.json")["classes"]
+    own = Path(read_json(measured / "config.json")["data"].removeprefix("folder:"))
+    for name in classes[1:]:
+        shutil.copytree(own / name, tmp_path / "fewer" / name)
+    found = evaluate(EvaluateConfig(run_dir=measured, data=str(tmp_path / "fewer"), split="train"))
+    record = read_json(found.path or Path())
+    assert record["classes"] == classes and record["support"][0] == 0 and record["per_class"][0] is None
+    whole = evaluate(EvaluateConfig(run_dir=measured, data=str(own), split="train"))
+    assert sum(record["support"]) < whole.labelled

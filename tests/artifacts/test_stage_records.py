@@ -1,0 +1,34 @@
+"""What is noted of stages outlasts the process, and a stage that began anew is not finished."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gpt4image.artifacts.stage_records import RECORD, StageRecords
+from gpt4image.base.errors import RunError
+from gpt4image.base.outcome import Outcome, SetAside
+
+
+def test_what_came_of_a_stage_is_found_by_its_key_only(tmp_path: Path) -> None:
+    records = StageRecords(tmp_path)
+    assert records.begun("label") is None and records.finished("label", "k") is None
+    records.write_options({"epochs": 3})
+    records.begin("label", "a")
+    done = Outcome(
+        path=tmp_path / "x", summary={"coverage": 0.5}, text="t", set_aside=(SetAside(name="1", reason="r"),)
+    )
+    records.finish("label", "k", done)
+    again = StageRecords(tmp_path)
+    assert again.options == {"epochs": 3} and again.begun("label") == "a" and again.is_finished("label")
+    assert again.finished("label", "k") == done and again.finished("label", "other") is None
+    again.begin("label", "b")
+    assert StageRecords(tmp_path).finished("label", "k") is None and not StageRecords(tmp_path).is_finished("label")
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"options": {}, "stages": []}'])
+def test_a_damaged_record_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / RECORD).write_text(content, encoding="utf-8")
+    with pytest.raises(RunError, match=r"distill\.json is damaged"):
+        StageRecords(tmp_path)

@@ -1,0 +1,89 @@
+"""Every option of the stages is one of distill, and reaches its stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpt4image.base.errors import ConfigError
+from gpt4image.config import (
+    CompareConfig,
+    DescribeConfig,
+    DistillConfig,
+    EncodeConfig,
+    ExportConfig,
+    LabelConfig,
+    StageConfig,
+    TrainConfig,
+)
+
+MADE_HERE = {"as_json", "data", "out", "store", "embeddings", "answers", "text_labels", "run_dir", "resume", "dry_run"}
+GIVEN = {"data": "photos", "describer": "replay:answers.jsonl"}
+LEFT_OUT = {
+    EncodeConfig: {"prompt", "engine", "workers"},  # one prompt is asked, on this machine
+    TrainConfig: {"only_described"},
+    ExportConfig: {"push_to_hub"},  # nothing leaves the machine but for the describer
+}
+
+
+def distilling(**options: Any) -> DistillConfig:
+    return DistillConfig.model_validate(GIVEN | options)
+
+
+@pytest.mark.parametrize("stage", [DescribeConfig, EncodeConfig, LabelConfig, TrainConfig, ExportConfig])
+def test_every_option_of_a_stage_is_there_with_its_help_and_default(stage: type[StageConfig]) -> None:
+    here, prefix = DistillConfig.model_fields, stage.__name__.removesuffix("Config").lower()
+    names = stage.model_fields.keys() - MADE_HERE - LEFT_OUT.get(stage, set())
+    own = {name: f"{prefix}_{name}" if f"{prefix}_{name}" in here else name for name in names}
+    assert sorted(name for name, mine in own.items() if mine not in here) == []
+    told_anew = {"ask", "classes", "format", "describer", "seed"}
+    differ = [
+        name
+        for name, mine in own.items()
+        if name not in told_anew
+        and (here[mine].description, here[mine].default)
+        != (stage.model_fields[name].description, stage.model_fields[name].default)
+    ]
+    assert differ == []
+
+
+def test_an_option_reaches_its_stage_and_no_other() -> None:
+    config = distilling(
+        temperature=0.5, describe_temperature=0.25, align=True, device="cpu", encode_device="cuda", seed=3
+    )
+    assert config.describe("description").temperature == 0.25 and config.train().temperature == 0.5
+    assert (config.encode().device, config.train().device, config.describe("description").device) == (
+        "cuda",
+        "cpu",
+        "auto",
+    )
+    assert config.train().seed == config.label(["class"]).seed == 3
+    assert config.train().embeddings == Path("distilled/embeddings") and config.train().resume
+
+
+def test_stages_read_what_was_asked_for() -> None:
+    config = distilling(classes=["cat", "dog: a hound, say"], compare=2)
+    assert (
+        config.describe("class").classes == "cat\ndog: a hound, say\n"
+        and config.describe("description").classes is None
+    )
+    assert config.label(["class"]).embeddings is None and config.label(["description"]).answers is None
+    arms = {asked: config.comparison(asked).arms for asked in (("description", "class"), ("class",), ("description",))}
+    assert [*arms.values()] == ["baseline,fused", "baseline,asked", "baseline,text-labels"]
+    assert config.comparison(("class",)).seeds == 2 and isinstance(config.comparison(("class",)), CompareConfig)
+
+
+@pytest.mark.parametrize(("form", "name"), [("timm", "model"), ("onnx", "model.onnx"), ("torch-export", "model.pt2")])
+def test_an_export_ends_as_its_format_does(form: str, name: str) -> None:
+    assert distilling(format=form).export().out == Path("distilled") / name
+
+
+def test_mistakes_of_stages_are_told_at_once() -> None:
+    with pytest.raises(ConfigError, match=r"--consistency 1 would change every arm"):
+        distilling(consistency=1.0, compare=1)
+    with pytest.raises(ConfigError, match="--evidence answers reads --answers"):
+        distilling(evidence="answers", ask="description")
+    with pytest.raises(ConfigError, match=r"Unknown option: .*epohcs"):
+        distilling(epohcs=3)
