@@ -17,7 +17,11 @@ def test_what_came_of_a_stage_is_found_by_its_key_only(tmp_path: Path) -> None:
     records.write_options({"epochs": 3})
     records.begin("label", "a")
     done = Outcome(
-        path=tmp_path / "x", summary={"coverage": 0.5}, text="t", set_aside=(SetAside(name="1", reason="r"),)
+        path=tmp_path / "x",
+        summary={"coverage": 0.5},
+        record={"notes": ["n"]},
+        text="t",
+        set_aside=(SetAside(name="1", reason="r"),),
     )
     records.finish("label", "k", done)
     again = StageRecords(tmp_path)

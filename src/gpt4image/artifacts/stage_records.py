@@ -41,13 +41,17 @@ class StageRecords:
         return "key" in self._values["stages"].get(stage, {})
 
     def finished(self, stage: str, key: str) -> Outcome | None:
-        """Return what came of a stage that was finished with the same ``key``; None where it was not."""
+        """Return what came of a stage that was finished with the same ``key``; of its record only the notes.
+
+        None where it was not.
+        """
         found = self._values["stages"].get(stage, {})
         if found.get("key") != key:
             return None
         return Outcome(
             path=None if found["path"] is None else Path(found["path"]),
             summary=found["summary"],
+            record={"notes": found["notes"]},
             text=found["text"],
             set_aside=tuple(SetAside(**item) for item in found["set_aside"]),
         )
@@ -67,6 +71,7 @@ class StageRecords:
             "key": key,
             "path": None if outcome.path is None else str(outcome.path),
             "summary": dict(outcome.summary),
+            "notes": list(outcome.record.get("notes", ())),
             "text": outcome.text,
             "set_aside": [asdict(item) for item in outcome.set_aside],
         }

@@ -196,7 +196,7 @@ def _outcome(config: DistillConfig, images: ImageSet, stages: Stages, seconds: f
     out, done = config.out, {name: outcome.summary for name, outcome in stages.outcomes.items()}
     answers, measured, model = done["describe"], done.get("evaluate"), stages.outcomes["export"].path
     missing = answers["without_description"]
-    notes: list[str] = []
+    notes: list[str] = [*stages.outcomes["label"].record["notes"]]
     if stopped := answers.get("stopped_by"):
         notes.append(
             f"{missing:,} images have no answer, as {stopped} ended the asking; the model learned from the others. The "

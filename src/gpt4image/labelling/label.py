@@ -134,11 +134,13 @@ def label(config: LabelConfig) -> Outcome:
     if file != config.out:
         write_table(config.out, found)
         summary["table"] = str(config.out)
+    notes = [*_warnings(found, explains), *notes, *strange]
     return Outcome(
         path=file,
         wrote=tuple(dict.fromkeys((file, config.out, page))),
         summary=summary,
-        text="\n\n".join([*_warnings(found, explains), *notes, *strange, in_words(shown, config.doubtful)]),
+        record={"notes": notes},
+        text="\n\n".join([*notes, in_words(shown, config.doubtful)]),
         set_aside=tuple(dict.fromkeys((*images.set_aside, *unreadable))),
     )
 
@@ -158,8 +160,7 @@ def _images(config: LabelConfig) -> ImageSet:
         names = answered_classes(config.answers)
     if not names:
         raise ConfigError(
-            f"No image of {config.data} has a label, so its classes are not known: label a few images of each class, "
-            "or name the classes with --classes."
+            f"No image of {config.data} has a label, so its classes are not known; name them with --classes."
         )
     images = images.with_classes(names)
     preferred = 2 * (images.splits != "train") + ~images.labelled
