@@ -96,6 +96,17 @@ def test_order_of_texts_does_not_depend_on_insertion(
         assert store.texts_at([row.row for row in reversed(found)]) == [row.text for row in reversed(found)]
 
 
+def test_the_fingerprint_knows_every_good_result_and_no_order(tmp_path: Path) -> None:
+    rows = [description(1), description(2, "a dog"), description(1, "a cat", sample=1)]
+    found: list[str] = []
+    for number, order in enumerate((rows, rows[::-1], rows[:2], [*rows[:2], description(1, "a hat", sample=1)])):
+        with DescriptionStore(tmp_path / f"{number}.db", write=True) as store:
+            store.add([description(3, None, error="refused")] if number else [])
+            store.add(order)
+            found.append(store.fingerprint())
+    assert found[0] == found[1] and len(set(found)) == 3
+
+
 def test_a_second_writer_is_refused_by_process_id_and_readers_are_not(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     script = "import sys, time; from pathlib import Path; from gpt4image.artifacts.store import *\n"

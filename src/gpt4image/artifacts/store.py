@@ -9,6 +9,7 @@ nothing. Failures are rows too and give way to the next answer. There is one wri
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import operator
 import sqlite3
@@ -214,6 +215,16 @@ class DescriptionStore:
         where, values = _of_prompt(prompt_name)
         rows = self._query(f"SELECT DISTINCT lower(hex(r.digest)) FROM {_JOINED} WHERE {_DESCRIBED}{where}", values)
         return {digest for (digest,) in rows}
+
+    def fingerprint(self) -> str:
+        """Return what tells the good results of this store from others, in whatever order they came."""
+        found = hashlib.sha256()
+        for row in self._query(
+            f"SELECT r.digest, {_columns('p.')}, d.settings, r.sample, r.text, r.answer FROM {_JOINED} "
+            f"WHERE r.status = 'ok' ORDER BY {_ORDER}"
+        ):
+            found.update(repr(row).encode())
+        return found.hexdigest()
 
     def prompts(self) -> list[Prompt]:
         """Return all prompts that something was asked with, in order."""

@@ -6,7 +6,6 @@ and the keys of what it reads; with an equal key it is not carried out again.
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 import time
 from collections.abc import Set
@@ -134,7 +133,9 @@ def _answers(config: DistillConfig, describing: DescribeConfig) -> Outcome:
 def _after_answers(config: DistillConfig, images: ImageSet, asked: tuple[str, ...], stages: Stages, data: str) -> None:
     """Go through the stages after describing."""
     out = config.out
-    content, encoder = _content(out / ANSWERS), _options(config.encode(), {"device", "engine", "workers"})
+    with DescriptionStore(out / ANSWERS) as store:
+        content = store.fingerprint()
+    encoder = _options(config.encode(), {"device", "engine", "workers"})
     if "description" in asked:
         stages.do(
             "encode",
@@ -245,13 +246,3 @@ def _options(config: StageConfig, without: Set[str] = frozenset()) -> dict[str, 
     """Return the options of a stage that decide what comes of it."""
     found = {name: value for name, value in config.model_dump(mode="json").items() if name not in PLACES | without}
     return found | ({"classes": class_list(found["classes"])} if found.get("classes") else {})
-
-
-def _content(store: Path) -> str:
-    """Return the fingerprint of all answers in a store."""
-    found = hashlib.sha256()
-    with DescriptionStore(store) as opened:
-        for row in opened.descriptions():
-            answer = None if row.answer is None else row.answer.to_json()
-            found.update(fingerprint([row.digest, row.prompt.row, row.sample, row.text, answer]).encode())
-    return found.hexdigest()
