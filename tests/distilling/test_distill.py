@@ -269,7 +269,7 @@ def test_at_a_terminal_the_estimate_is_shown_and_the_answer_decides(
     given, out = photos(0), tmp_path / "out"
     with serve(good) as stub:
         words = [*paid(stub, given), "--out", str(out)]
-        for said in ("n\n", ""):
+        for said in ("n\n", ""):  # also where the input ends
             monkeypatch.setattr(sys, "stdin", Terminal(said))
             assert cli.main(words) == cli.INTERRUPTED
             told = capsys.readouterr().err

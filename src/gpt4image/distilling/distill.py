@@ -119,8 +119,10 @@ def _plan(config: DistillConfig, images: ImageSet, describing: DescribeConfig) -
 
 
 def _answers(config: DistillConfig, describing: DescribeConfig) -> Outcome:
-    agree_to_pay(config, describing)
+    sample = agree_to_pay(config, describing)
     outcome = describe(describing)
+    if cost := sample + outcome.summary.get("cost_usd", 0.0):
+        outcome = replace(outcome, summary={**outcome.summary, "cost_usd": round(cost, 6)})
     if not outcome.summary["described"] + outcome.summary["already_described"]:
         reason = f" {outcome.set_aside[-1].name}: {outcome.set_aside[-1].reason}" if outcome.set_aside else ""
         raise DescriberError(

@@ -23,14 +23,19 @@ def require_payer(config: DistillConfig, describing: DescribeConfig, images: int
     )
 
 
-def agree_to_pay(config: DistillConfig, describing: DescribeConfig) -> None:
-    """Estimate the cost and ask, where nobody agreed before. Raises KeyboardInterrupt: the answer is no."""
+def agree_to_pay(config: DistillConfig, describing: DescribeConfig) -> float:
+    """Estimate the cost and ask, where nobody agreed before; return what the estimate cost, in US dollars.
+
+    Raises:
+        KeyboardInterrupt: the answer is no.
+    """
     if _agreed(config, describing):
-        return
+        return 0.0
     say("A small sample is asked first, to estimate the rest; its answers are kept.")
     sample = describe(describing.model_copy(update={"dry_run": True}))
+    cost = float(sample.summary.get("cost_usd", 0.0))
     if not sample.summary["estimate_requests"]:
-        return
+        return cost
     say(sample.text)
     if "estimate_usd" not in sample.summary:
         say("What that costs is not known: no price is known for this model (--prices FILE names one).")
@@ -40,6 +45,7 @@ def agree_to_pay(config: DistillConfig, describing: DescribeConfig) -> None:
         answer = ""
     if answer.strip().lower() not in ("y", "yes"):
         raise KeyboardInterrupt
+    return cost
 
 
 def _agreed(config: DistillConfig, describing: DescribeConfig) -> bool:

@@ -19,7 +19,8 @@ def score(measured: Mapping[str, Any] | None) -> dict[str, Any]:
 def of_answers(done: Outcome) -> str:
     """Return how many answers there are."""
     facts = done.summary
-    parts = [f"{facts['described'] + facts['already_described']:,} answers, {facts['described']:,} of them new"]
+    new, before = facts["described"], facts["already_described"]
+    parts = [f"{new + before:,} answers{f', {new:,} of them new' if before else ''}"]
     parts += [f"{facts[name]:,} {name}" for name in ("failed", "rejected") if facts[name]]
     parts += [f"${facts['cost_usd']:.4f}"] if "cost_usd" in facts else []
     return ", ".join([*parts, *([f"stopped by {facts['stopped_by']}"] if "stopped_by" in facts else [])])
@@ -28,7 +29,8 @@ def of_answers(done: Outcome) -> str:
 def of_texts(done: Outcome) -> str:
     """Return how many texts have an embedding."""
     facts = done.summary
-    return f"{facts['texts']:,} texts by {facts['encoder']}, {facts['texts_encoded']:,} of them new"
+    new = f", {facts['texts_encoded']:,} of them new" if facts["texts_kept"] else ""
+    return f"{facts['texts']:,} texts by {facts['encoder']}{new}"
 
 
 def of_labels(done: Outcome) -> str:
