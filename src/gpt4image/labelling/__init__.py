@@ -1,1 +1,1 @@
-"""How labels are read off descriptions."""
+"""The teacher: class probabilities of images from answers, texts, class names and labels; labels that look wrong."""

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.base.errors import ConfigError
+from gpt4image.config.training import Evidence
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.data.splits import representatives
+from gpt4image.labelling.answers import Answers
 from gpt4image.labelling.label_noise import judge
 from gpt4image.labelling.predictions import Predictions, predict_labels
 from gpt4image.labelling.text_vectors import Texts, unit
@@ -30,21 +32,45 @@ def texts_of(data: TrainingData, names: NDArray[np.float32] | None) -> Texts:
     return Texts(unit(vectors.numpy()), described.numpy(), names)
 
 
-def predict_training(data: TrainingData, seed: int, names: NDArray[np.float32] | None) -> Predictions:
+def predict_training(
+    data: TrainingData,
+    seed: int,
+    names: NDArray[np.float32] | None,
+    *,
+    answers: Answers | None = None,
+    evidence: Evidence = "fused",
+) -> Predictions:
     """Return predictions by the labels that are left; their rows are the images ``data.indices("train")``.
 
     Neither the texts nor the labels of other splits are read. Byte-equal images are one, with the label of the first
     that has one: a copy in another fold would tell the label that is to be judged.
 
-    Args and Raises: as ``texts_of``; ``seed`` is that of the run.
+    Args:
+        data, names: as of ``texts_of``; with answers, data without an embedding table will do.
+        seed: of the run.
+        answers: about all images of the run.
+        evidence: as of ``predict_labels``.
+
+    Raises:
+        ConfigError: there is nothing to read.
+        TableError: see ``predict_labels``.
     """
     train = data.indices("train")
     labels, digests = data.labels[train], [data.image_set.digests[i] for i in train]
     distinct, copy_of = np.unique(representatives(digests, (~data.task.known(labels)).astype(int)), return_inverse=True)
-    texts = texts_of(data, names).take(train[distinct])
-    found = predict_labels(texts, labels[distinct], len(data.classes), seed)
-    out_of_fold = found.out_of_fold[copy_of] & (labels != NO_LABEL)
-    return replace(found, probabilities=found.probabilities[copy_of], out_of_fold=out_of_fold)
+    rows = train[distinct]
+    if data.text is None and answers is not None:
+        texts = Texts(np.zeros((len(rows), 1), np.float32), np.zeros(len(rows), bool))
+    else:
+        texts = texts_of(data, names).take(rows)
+    own = answers and answers.take(rows)
+    found = predict_labels(texts, labels[distinct], len(data.classes), seed, answers=own, evidence=evidence)
+    return replace(
+        found,
+        probabilities=found.probabilities[copy_of],
+        out_of_fold=found.out_of_fold[copy_of] & (labels != NO_LABEL),
+        said={name: classes[copy_of] for name, classes in found.said.items()},
+    )
 
 
 def targets_of(predictions: Predictions, data: TrainingData, trust: float | None) -> NDArray[np.float32]:
