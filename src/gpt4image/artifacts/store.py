@@ -1,8 +1,9 @@
 """The description store: one SQLite file of who described which image, with which words and at what cost.
 
 An image is known by the sha256 of its bytes, so renaming, moving or shuffling files never shifts a pairing. The
-identity of a result is digest + prompt + describer settings + sample; asking for it again costs nothing. Failures
-are rows too and give way to the next answer. There is one writer at a time and any number of readers (SQLite's WAL).
+identity of a result is digest + prompt (with the class list) + describer settings + sample; asking for it again costs
+nothing. Failures are rows too and give way to the next answer. There is one writer at a time and any number of readers
+(SQLite's WAL).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
+from gpt4image.artifacts.answers import Answer, answer_of_json
 from gpt4image.artifacts.store_file import back_up, connect_reader, connect_writer, explained
 from gpt4image.base.errors import StoreError, nearest
 from gpt4image.base.locks import FileLock, LockedError, acquire_lock
@@ -28,10 +30,11 @@ _FIELDS = ("sample", "text", "error", "finish_reason", "tokens_in", "tokens_out"
 # A good description is never overwritten: it was paid for. The cost of failed tries is added to the price of the answer
 # that takes their place, so that the sum over the store is what was spent.
 _ADD = f"""
-INSERT INTO results (digest, prompt, describer, status, {", ".join(_FIELDS)})
-VALUES (?, ?, ?, ?{", ?" * len(_FIELDS)})
+INSERT INTO results (digest, prompt, describer, status, answer, {", ".join(_FIELDS)})
+VALUES (?, ?, ?, ?, ?{", ?" * len(_FIELDS)})
 ON CONFLICT DO UPDATE SET
-    status = excluded.status, text = excluded.text, finish_reason = excluded.finish_reason, error = excluded.error,
+    status = excluded.status, text = excluded.text, answer = excluded.answer,
+    finish_reason = excluded.finish_reason, error = excluded.error,
     tokens_in = excluded.tokens_in, tokens_out = excluded.tokens_out,
     cost_usd = CASE WHEN coalesce(cost_usd, excluded.cost_usd) IS NULL THEN NULL
                     ELSE coalesce(cost_usd, 0) + coalesce(excluded.cost_usd, 0) END,
@@ -40,7 +43,16 @@ WHERE status = 'failed'
 """
 
 _JOINED = "results AS r JOIN prompts AS p ON p.id = r.prompt JOIN describers AS d ON d.id = r.describer"
-_ORDER = "r.digest, p.name, p.version, p.text, p.class_conditioned, d.settings, r.sample"
+_DESCRIBED = "r.status = 'ok' AND r.text IS NOT NULL"
+_PROMPT = ("name", "version", "text", "class_conditioned", "asked")
+_ORDER = "r.digest, p.name, p.version, p.text, p.class_conditioned, p.asked, d.settings, r.sample"
+
+
+class ClassOption(NamedTuple):
+    """A class that a describer may choose, and what belongs to it, in a few words."""
+
+    name: str
+    definition: str = ""
 
 
 @dataclass(frozen=True, order=True)
@@ -52,25 +64,45 @@ class Prompt:
         version: raised when the text of the name changes.
         text: the question, with ``{class_name}`` for the class of the image; empty if it is not known.
         class_conditioned: the prompt names the class, so the description may give the label away.
+        ask: what was asked for: ``description``, ``class``, ``tags``, ``boxes``.
+        classes: the class list, where the class was asked for.
     """
 
     name: str
     version: int
     text: str
     class_conditioned: bool
+    ask: tuple[str, ...] = ("description",)
+    classes: tuple[ClassOption, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Take lists, as JSON has them, for tuples."""
+        object.__setattr__(self, "ask", tuple(self.ask))
+        object.__setattr__(self, "classes", tuple(ClassOption(*option) for option in self.classes))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the class list."""
+        return tuple(option.name for option in self.classes)
+
+    def row(self) -> tuple[str, int, str, int, str]:
+        """Return the values of its columns in the store; ``asked`` is empty for a description alone."""
+        asked = "" if self.ask == ("description",) else canonical_json({"ask": self.ask, "classes": self.classes})
+        return self.name, self.version, self.text, int(self.class_conditioned), asked
 
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """One result: a description (``text`` and no ``error``), a rejected answer (both; a refusal, say) or a failure.
+    """One result: an answer (``text`` or ``answer``, and no ``error``), a rejected one (a refusal, say) or a failure.
 
     Attributes:
         digest: sha256 hex digest of the image bytes.
         prompt: what was asked.
         describer: settings of the describer, its whole identity (JSON-serialisable).
         sample: number of this result among several of the same describer and prompt.
-        text: the answer; None where there was none.
-        error: why this is no description.
+        text: the description, or a rejected answer as it came; None where there was none.
+        answer: what else was asked for: class, tags, boxes.
+        error: why this is no answer.
         finish_reason: as the model gave it.
         tokens_in: tokens of the request.
         tokens_out: tokens of the answer.
@@ -85,6 +117,7 @@ class Description:
     created: float
     sample: int = 0
     text: str | None = None
+    answer: Answer | None = None
     error: str | None = None
     finish_reason: str | None = None
     tokens_in: int | None = None
@@ -94,8 +127,8 @@ class Description:
 
     @property
     def status(self) -> Literal["ok", "failed"]:
-        """``ok`` where there is a description."""
-        return "ok" if self.text is not None and self.error is None else "failed"
+        """``ok`` where there is a description or a structured answer."""
+        return "ok" if (self.text, self.answer) != (None, None) and self.error is None else "failed"
 
 
 class StoredText(NamedTuple):
@@ -105,6 +138,17 @@ class StoredText(NamedTuple):
     text: str
     prompt: Prompt
     row: int
+
+
+class StoredAnswer(NamedTuple):
+    """A structured answer for the stages that learn from it."""
+
+    digest: str
+    answer: Answer
+    classes: tuple[str, ...]
+    prompt: Prompt
+    describer: Mapping[str, Any]
+    sample: int
 
 
 class DescriptionStore:
@@ -169,6 +213,7 @@ class DescriptionStore:
                     ids.prompt(row.prompt),
                     ids.describer(row.describer),
                     row.status,
+                    None if row.answer is None else row.answer.to_json(),
                     *fields(row),
                 )
                 for row in rows
@@ -183,9 +228,9 @@ class DescriptionStore:
         """Return the samples that need not be asked for, by digest: described, or answered and ``rejected``."""
         among = "(r.status = 'ok' OR r.text IS NOT NULL)" if rejected else "r.status = 'ok'"
         rows = self._query(
-            f"SELECT lower(hex(r.digest)), r.sample FROM {_JOINED} WHERE {among} AND p.name = ? AND p.version = ? "
-            "AND p.text = ? AND p.class_conditioned = ? AND d.settings = ?",
-            (prompt.name, prompt.version, prompt.text, prompt.class_conditioned, canonical_json(describer)),
+            f"SELECT lower(hex(r.digest)), r.sample FROM {_JOINED} WHERE {among} AND d.settings = ? "
+            f"AND ({_columns('p.')}) = ({_marks(_PROMPT)})",
+            (canonical_json(describer), *prompt.row()),
         )
         shared: dict[frozenset[int], frozenset[int]] = {}  # most images have the same samples
         samples: dict[str, frozenset[int]] = {}
@@ -209,8 +254,7 @@ class DescriptionStore:
         with explained(self.path):
             prompts = self._prompts()
             for digest, text, prompt, row in self._connection.execute(
-                f"SELECT r.digest, r.text, r.prompt, r.id FROM {_JOINED} WHERE r.status = 'ok'{where} "
-                f"ORDER BY {_ORDER}",
+                f"SELECT r.digest, r.text, r.prompt, r.id FROM {_JOINED} WHERE {_DESCRIBED}{where} ORDER BY {_ORDER}",
                 values,
             ):
                 yield StoredText(digest.hex(), _text(text), prompts[prompt], row)
@@ -229,30 +273,47 @@ class DescriptionStore:
         digests: Sequence[str] | None = None,
         status: Literal["ok", "failed"] = "ok",
     ) -> Iterator[Description]:
-        """Yield whole results, in the order of ``texts``; ``digests`` limits them to some images."""
+        """Yield whole results, in the order of ``texts``; ``digests`` limits them to some images.
+
+        Those without a description are among them where a class or tags were asked for alone.
+        """
         where, values = _of_prompt(prompt_name)
+        return self._results(f"r.status = ?{where}", (status, *values), digests)
+
+    def answers(self, *, digests: Sequence[str] | None = None) -> Iterator[StoredAnswer]:
+        """Yield every structured answer, in the order of ``texts``; ``digests`` limits them to some images."""
+        for row in self._results("r.status = 'ok' AND r.answer IS NOT NULL", (), digests):
+            if row.answer is not None:
+                prompt = row.prompt
+                yield StoredAnswer(row.digest, row.answer, prompt.class_names, prompt, row.describer, row.sample)
+
+    def _results(self, where: str, values: tuple[Any, ...], digests: Sequence[str] | None) -> Iterator[Description]:
         select = (
-            f"SELECT r.digest, r.prompt, r.describer, {', '.join(f'r.{name}' for name in _FIELDS)} FROM {_JOINED} "
-            f"WHERE r.status = ?{where}"
+            f"SELECT r.digest, r.prompt, r.describer, r.status, r.answer, {', '.join(f'r.{name}' for name in _FIELDS)} "
+            f"FROM {_JOINED} WHERE {where}"
         )
         with explained(self.path):
             prompts = self._prompts()
             describers = {number: json.loads(text) for number, text in self._query("SELECT * FROM describers")}
             for part in [None] if digests is None else _parts(sorted({bytes.fromhex(digest) for digest in digests})):
                 among = "" if part is None else f" AND r.digest IN ({_marks(part)})"
-                for row in self._query(f"{select}{among} ORDER BY {_ORDER}", (status, *values, *(part or ()))):
-                    digest, prompt, describer, *rest = row
+                for row in self._query(f"{select}{among} ORDER BY {_ORDER}", (*values, *(part or ()))):
+                    digest, prompt, describer, status, answer, *rest = row
                     fields = dict(zip(_FIELDS, rest, strict=True))
-                    if status == "ok":
+                    if status == "ok" and (answer is None or fields["text"] is not None):
                         fields["text"] = _text(fields["text"])
                     yield Description(
-                        digest=digest.hex(), prompt=prompts[prompt], describer=describers[describer], **fields
+                        digest=digest.hex(),
+                        prompt=prompts[prompt],
+                        describer=describers[describer],
+                        answer=None if answer is None else answer_of_json(answer),
+                        **fields,
                     )
 
     def digests(self, prompt_name: str | None = None) -> set[str]:
         """Return the digests of all images that have a description."""
         where, values = _of_prompt(prompt_name)
-        rows = self._query(f"SELECT DISTINCT lower(hex(r.digest)) FROM {_JOINED} WHERE r.status = 'ok'{where}", values)
+        rows = self._query(f"SELECT DISTINCT lower(hex(r.digest)) FROM {_JOINED} WHERE {_DESCRIBED}{where}", values)
         return {digest for (digest,) in rows}
 
     def counts(self) -> list[tuple[Prompt, Mapping[str, Any], str, int]]:
@@ -268,15 +329,18 @@ class DescriptionStore:
 
     def require_descriptions(self, prompt_name: str | None = None) -> None:
         """Raise StoreError if there is no description (for a prompt), naming the prompts that have some."""
-        names = {prompt.name for prompt, _, status, _ in self.counts() if status == "ok"}
+        found = self._query(f"SELECT DISTINCT p.name FROM {_JOINED} WHERE {_DESCRIBED}")
+        names = {name for (name,) in found}
         if not names:
             raise StoreError(f"{self.path}: the store has no descriptions; make some with `gpt4image describe`.")
         if prompt_name is not None and prompt_name not in names:
             raise StoreError(f"{self.path}: no description answers this prompt: {nearest(prompt_name, names)}")
 
     def _prompts(self) -> dict[int, Prompt]:
-        rows = self._query("SELECT id, name, version, text, class_conditioned FROM prompts")
-        return {number: Prompt(name, version, text, bool(given)) for number, name, version, text, given in rows}
+        found: dict[int, Prompt] = {}
+        for number, name, version, text, given, asked in self._query(f"SELECT id, {_columns()} FROM prompts"):
+            found[number] = Prompt(name, version, text, bool(given), **(json.loads(asked) if asked else {}))
+        return found
 
     def _query(self, statement: str, values: Sequence[Any] = ()) -> Iterator[Any]:
         with explained(self.path):
@@ -304,8 +368,7 @@ class References:
 
     def prompt(self, prompt: Prompt) -> int:
         """Return the id of a prompt."""
-        columns = "name, version, text, class_conditioned"
-        return self._find("prompts", columns, (prompt.name, prompt.version, prompt.text, int(prompt.class_conditioned)))
+        return self._find("prompts", _columns(), prompt.row())
 
     def describer(self, settings: Mapping[str, Any]) -> int:
         """Return the id of a describer, by its settings."""
@@ -336,6 +399,10 @@ def _text(value: Any) -> str:
 
 def _of_prompt(name: str | None) -> tuple[str, tuple[str, ...]]:
     return ("", ()) if name is None else (" AND p.name = ?", (name,))
+
+
+def _columns(table: str = "") -> str:
+    return ", ".join(table + name for name in _PROMPT)
 
 
 def _marks(values: Sequence[Any]) -> str:

@@ -10,24 +10,48 @@ from pathlib import Path
 from gpt4image.base.errors import StoreError, first_few, first_line
 from gpt4image.base.files import UNREADABLE, atomic_path, flush
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 APPLICATION_ID = 0x67344931
+
+_PROMPTS = """(
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL, version INTEGER NOT NULL, text TEXT NOT NULL,
+    class_conditioned INTEGER NOT NULL, asked TEXT NOT NULL,
+    UNIQUE (name, version, text, class_conditioned, asked)) STRICT
+"""
 
 _SCHEMA = f"""
 BEGIN IMMEDIATE;
-CREATE TABLE prompts (
-    id INTEGER PRIMARY KEY, name TEXT NOT NULL, version INTEGER NOT NULL, text TEXT NOT NULL,
-    class_conditioned INTEGER NOT NULL, UNIQUE (name, version, text, class_conditioned)) STRICT;
+CREATE TABLE prompts {_PROMPTS};
 CREATE TABLE describers (id INTEGER PRIMARY KEY, settings TEXT NOT NULL UNIQUE) STRICT;
 CREATE TABLE results (
     id INTEGER PRIMARY KEY, digest BLOB NOT NULL CHECK (length(digest) = 32),
     prompt INTEGER NOT NULL REFERENCES prompts, describer INTEGER NOT NULL REFERENCES describers,
     sample INTEGER NOT NULL, status TEXT NOT NULL CHECK (status IN ('ok', 'failed')), text TEXT, finish_reason TEXT,
     error TEXT, tokens_in INTEGER, tokens_out INTEGER, cost_usd REAL, latency_s REAL, created REAL NOT NULL,
-    UNIQUE (digest, prompt, describer, sample)) STRICT;
+    answer TEXT, UNIQUE (digest, prompt, describer, sample)) STRICT;
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
+"""
+
+# Layout 1 knew neither class lists nor structured answers. A constraint cannot be altered, so the table is made anew;
+# what refers to its rows does so by id.
+_FROM_1 = f"""
+BEGIN IMMEDIATE;
+CREATE TABLE new_prompts {_PROMPTS};
+INSERT INTO new_prompts SELECT id, name, version, text, class_conditioned, '' FROM prompts;
+DROP TABLE prompts;
+ALTER TABLE new_prompts RENAME TO prompts;
+ALTER TABLE results ADD COLUMN answer TEXT;
+PRAGMA user_version = {SCHEMA_VERSION};
+COMMIT;
+"""
+
+# The same for readers, who change nothing: names of the temporary schema come first.
+_READ_1 = """
+PRAGMA temp_store = MEMORY;
+CREATE TEMP VIEW prompts AS SELECT *, '' AS asked FROM main.prompts;
+CREATE TEMP VIEW results AS SELECT *, NULL AS answer FROM main.results;
 """
 
 # Requests at a Batch API: tables made only in stores that use one; readers do not need them.
@@ -63,7 +87,8 @@ def connect_writer(path: Path) -> sqlite3.Connection:
         if _is_new(connection):
             connection.execute("PRAGMA journal_mode = WAL")
             connection.executescript(_SCHEMA)
-        _check_schema(connection, path)
+        if _check_schema(connection, path) == 1:
+            connection.executescript(_FROM_1)
     except BaseException:
         connection.close()
         raise
@@ -87,8 +112,7 @@ def connect_reader(path: Path) -> sqlite3.Connection:
     # Opened for writing, where that is allowed, only so that the last reader tidies SQLite's side files away.
     connection = sqlite3.connect(f"{uri}?mode=rw", uri=True)
     try:
-        connection.execute("PRAGMA query_only = ON")
-        _check_schema(connection, path)
+        _open_for_reading(connection, path)
     except sqlite3.OperationalError:
         # In a read-only folder SQLite cannot make the files that WAL needs. Without a log that is not merged yet the
         # file is complete and can be read as it is.
@@ -96,11 +120,17 @@ def connect_reader(path: Path) -> sqlite3.Connection:
         if any(log.name.endswith("-wal") for log in _logs(path)):
             raise
         connection = sqlite3.connect(f"{uri}?immutable=1", uri=True)
-        _check_schema(connection, path)
+        _open_for_reading(connection, path)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _open_for_reading(connection: sqlite3.Connection, path: Path) -> None:
+    if _check_schema(connection, path) == 1:
+        connection.executescript(_READ_1)
+    connection.execute("PRAGMA query_only = ON")
 
 
 def back_up(connection: sqlite3.Connection, copy: Path) -> None:
@@ -174,17 +204,19 @@ def _is_new(connection: sqlite3.Connection) -> bool:
     return connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
 
 
-def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
+def _check_schema(connection: sqlite3.Connection, path: Path) -> int:
+    """Return the layout of the store. Raises StoreError: it is none, or of a later version."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application != APPLICATION_ID:
         kind = "an empty SQLite file" if _is_new(connection) else "an SQLite file of another program"
         raise StoreError(f"{path}: this is not a description store but {kind}; give another --store.")
-    if version != SCHEMA_VERSION:
+    if not 1 <= version <= SCHEMA_VERSION:
         raise StoreError(
-            f"{path}: the store has layout {version}, but this gpt4image reads layout {SCHEMA_VERSION}; "
+            f"{path}: the store has layout {version}, but this gpt4image reads layouts 1 to {SCHEMA_VERSION}; "
             f"use the version of gpt4image that wrote it to export its descriptions."
         )
+    return version
 
 
 _MAGIC = b"SQLite format 3\0"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,7 @@ class Descriptions:
         content = hashlib.sha256()
         for part in (self.digests, self.texts, self.text_of):
             content.update(np.ascontiguousarray(part).data)
-        prompts = [astuple(prompt) for prompt in self.prompts]
+        prompts = [(one.name, one.version, one.text, one.class_conditioned) for one in self.prompts]
         return fingerprint({"descriptions": content.hexdigest(), "prompts": prompts, "encoder": revision, "long": long})
 
 

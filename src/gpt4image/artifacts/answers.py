@@ -1,0 +1,71 @@
+"""Structured answers about images: the class out of a list, how sure the describer is, tags and boxes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """One structured answer about one image.
+
+    Attributes:
+        class_name: of the class list; None where the model said "none of these", or nothing was asked.
+        said: the model's own word, where it is not a name of the list.
+        second: the next best class of the list.
+        confidence: stated by the model, 0 to 1.
+        probability: of the tokens of the class, where the server gives log-probabilities.
+        tags: what can be seen, in the model's words.
+        boxes: as given: ``label``, ``box_2d`` (x0, y0, x1, y1 in thousandths of the image) and ``truncated``.
+    """
+
+    class_name: str | None = None
+    said: str | None = None
+    second: str | None = None
+    confidence: float | None = None
+    probability: float | None = None
+    tags: tuple[str, ...] | None = None
+    boxes: tuple[Mapping[str, Any], ...] | None = field(default=None, hash=False)
+
+    @property
+    def is_unmapped(self) -> bool:
+        """Whether the model named a class that is not in the list."""
+        return self.class_name is None and self.said is not None
+
+    def to_json(self) -> str:
+        """Return the answer as JSON text, without what is unknown; equal answers are equal text."""
+        known = {name: value for name in _FIELDS if (value := getattr(self, name)) is not None}
+        return json.dumps(known, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+_FIELDS = tuple(Answer.__dataclass_fields__)
+
+
+def answer_of_json(text: str) -> Answer:
+    """Return the answer that ``Answer.to_json`` wrote. Raises ValueError or TypeError: a damaged file gives others."""
+    values: Any = json.loads(text)
+    if not isinstance(values, dict) or not values.keys() <= set(_FIELDS):
+        raise ValueError(f"an answer is {text!r:.40}")
+    words = [values.get(name) for name in ("class_name", "said", "second")]
+    shares = [values.get(name) for name in ("confidence", "probability")]
+    tags, boxes = values.get("tags"), values.get("boxes")
+    if not all(word is None or isinstance(word, str) for word in words):
+        raise TypeError(f"an answer names a class that is no text: {text!r:.40}")
+    if not all(share is None or _is_share(share) for share in shares):
+        raise TypeError(f"an answer has a confidence that is not from 0 to 1: {text!r:.40}")
+    if not (_is_list_of(tags, str) and _is_list_of(boxes, dict)):
+        raise TypeError(f"an answer has tags or boxes of another kind: {text!r:.40}")
+    lists = {name: tuple(values[name]) for name in ("tags", "boxes") if values.get(name) is not None}
+    return Answer(**{**values, **lists})
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and 0 <= value <= 1
+
+
+def _is_list_of(values: Sequence[Any] | None, kind: type) -> bool:
+    return values is None or (isinstance(values, list) and all(isinstance(value, kind) for value in values))

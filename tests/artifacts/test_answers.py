@@ -1,0 +1,141 @@
+"""Structured answers: as JSON and back, in the store, and stores that were written before there were any."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpt4image.artifacts.answers import Answer, answer_of_json
+from gpt4image.artifacts.prompts import PROMPTS
+from gpt4image.artifacts.store import Description, DescriptionStore
+from gpt4image.base.errors import StoreError
+from gpt4image.describing.describers.batch.ledger import BatchLedger
+
+LAYOUT_1 = Path(__file__).with_name("layout-1.db")
+SHORT = PROMPTS["short"]
+CLASSES = replace(SHORT, ask=("class",), classes=(("cat", "a pet"), ("dog", "")))
+ME = {"kind": "openai", "model": "m", "server": "http://localhost/v1"}
+_NAMES = st.none() | st.text(max_size=20)
+_SHARES = st.none() | st.floats(0, 1)
+
+
+def answered(letter: str, answer: Answer | None, **others: object) -> Description:
+    values = {"digest": letter * 64, "prompt": CLASSES, "describer": ME, "created": 1.0, "answer": answer, **others}
+    return Description(**values)  # type: ignore[arg-type]
+
+
+@given(
+    st.builds(
+        Answer,
+        class_name=_NAMES,
+        said=_NAMES,
+        second=_NAMES,
+        confidence=_SHARES,
+        probability=_SHARES,
+        tags=st.none() | st.lists(st.text(max_size=9)).map(tuple),
+        boxes=st.none() | st.lists(st.fixed_dictionaries({"label": st.text(), "truncated": st.booleans()})).map(tuple),
+    )
+)
+def test_an_answer_comes_back_whole_from_json(answer: Answer) -> None:
+    assert answer_of_json(answer.to_json()) == answer
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", "3", '{"class": "cat"}', '{"class_name": 3}', '{"confidence": 2}', '{"confidence": NaN}'),
+        *('{"confidence": true}', '{"tags": "red"}', '{"tags": [1]}', '{"boxes": [[1]]}', '{"said": ["a"]}'),
+    ],
+)
+def test_what_is_no_answer_is_refused(text: str) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        answer_of_json(text)
+
+
+def test_answers_are_stored_beside_descriptions(tmp_path: Path) -> None:
+    cat = Answer(class_name="cat", second="dog", confidence=0.9, tags=("fur",), boxes=({"label": "cat"},))
+    both = replace(CLASSES, ask=("description", "class"))
+    with DescriptionStore(tmp_path / "a.db", write=True) as store:
+        added = store.add(
+            [
+                answered("a", cat),
+                answered("b", Answer(said="wolf", confidence=0.4), prompt=both, text="A wolf."),
+                answered("c", Answer(class_name="dog"), error="loop", text="dog dog dog"),
+                answered("d", None, prompt=SHORT, text="A fish."),
+                answered("e", None, prompt=CLASSES, error="HTTP 500"),
+            ]
+        )
+        assert added == 5
+        assert store.settled(CLASSES, ME) == {"a" * 64: frozenset({0}), "c" * 64: frozenset({0})}
+        assert store.settled(CLASSES, ME, rejected=False).keys() == {"a" * 64}
+        reworded = replace(CLASSES, classes=(("cat", "any cat"), ("dog", "")))
+        assert not store.settled(reworded, ME), "another definition is another question"
+    with DescriptionStore(tmp_path / "a.db") as store:
+        first, second = store.answers()
+        assert (first.digest, first.answer, first.classes, first.sample) == ("a" * 64, cat, ("cat", "dog"), 0)
+        assert first.prompt == CLASSES and first.describer == ME
+        assert second.answer.is_unmapped and not cat.is_unmapped
+        assert [one.answer for one in store.answers(digests=["b" * 64])] == [second.answer]
+        assert [row.text for row in store.texts()] == ["A wolf.", "A fish."]
+        assert store.digests() == {"b" * 64, "d" * 64}
+        assert [row.answer for row in store.descriptions(status="failed")] == [Answer(class_name="dog"), None]
+
+
+def test_a_store_with_classes_alone_has_no_descriptions(tmp_path: Path) -> None:
+    with DescriptionStore(tmp_path / "a.db", write=True) as store:
+        store.add([answered("a", Answer(class_name="cat"))])
+        with pytest.raises(StoreError, match="no descriptions"):
+            store.require_descriptions()
+
+
+def check_layout_1(store: DescriptionStore) -> None:
+    assert [(row.digest[0], row.text, row.prompt.ask) for row in store.texts()] == [
+        ("a", "A red ball.", ("description",)),
+        ("b", "A dog.", ("description",)),
+    ]
+    assert [(row.digest[0], row.text, row.error) for row in store.descriptions(status="failed")] == [
+        ("c", "I cannot.", "refusal"),
+        ("d", None, "HTTP 500"),
+    ]
+    assert store.settled(SHORT, ME) == {"a" * 64: frozenset({0}), "c" * 64: frozenset({0})}
+    assert store.texts_at([row.row for row in store.texts()]) == ["A red ball.", "A dog."]
+    assert not list(store.answers())
+
+
+@pytest.mark.parametrize("write", [False, True])
+def test_a_store_of_layout_1_is_read_and_written(tmp_path: Path, write: bool) -> None:
+    path = tmp_path / "old.db"
+    shutil.copyfile(LAYOUT_1, path)
+    with DescriptionStore(path, write=write) as store:
+        check_layout_1(store)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone()[0] == (2 if write else 1)
+    if write:
+        with DescriptionStore(path, write=True) as store:
+            check_layout_1(store)
+            store.add([answered("a", Answer(class_name="cat"))])
+            assert len(list(store.answers())) == 1
+    with BatchLedger(path, ME) as ledger:
+        assert ledger.samples(PROMPTS["paper"]) == {"e" * 64: frozenset({0})}
+
+
+def test_a_store_of_layout_1_is_read_where_nothing_may_be_written(tmp_path: Path) -> None:
+    folder = tmp_path / "read-only"
+    folder.mkdir()
+    shutil.copyfile(LAYOUT_1, folder / "old.db")
+    folder.chmod(0o555)
+    try:
+        with DescriptionStore(folder / "old.db") as store:
+            check_layout_1(store)
+            store.back_up(tmp_path / "copy.db")
+    finally:
+        folder.chmod(0o755)
+    with DescriptionStore(tmp_path / "copy.db", write=True) as copy:
+        check_layout_1(copy)
