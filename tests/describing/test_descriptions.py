@@ -162,7 +162,7 @@ def test_every_bad_row_is_named_and_costs_no_good_one(tmp_path: Path, images: Im
     }
     assert [item.name for item in outcome.set_aside] == [f"in.jsonl, line {n}" for n in (2, 3, 4, 7, 8, 9, 10, 6)]
     reasons = {item.name: item.reason for item in outcome.set_aside}
-    assert "nobody" in reasons["in.jsonl, line 2"] and "another text" in reasons["in.jsonl, line 6"]
+    assert "nobody" in reasons["in.jsonl, line 2"] and "another answer" in reasons["in.jsonl, line 6"]
     assert pairs(tmp_path / "a.db") == {images.digests[0]: ["a cat"], images.digests[4]: ["a dog"]}
     with DescriptionStore(tmp_path / "a.db") as store:
         assert [prompt.name for prompt, *_ in store.counts()] == ["class-conditioned", "imported"]

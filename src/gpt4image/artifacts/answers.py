@@ -6,7 +6,10 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
+
+Kind = Literal["in_list", "none", "outside_list"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,11 @@ class Answer:
     def is_unmapped(self) -> bool:
         """Whether the model named a class that is not in the list."""
         return self.class_name is None and self.said is not None
+
+    @property
+    def kind(self) -> Kind:
+        """Whether the class is in the list, none of them, or outside the list; where a class was asked for."""
+        return "in_list" if self.class_name is not None else "outside_list" if self.is_unmapped else "none"
 
     def to_json(self) -> str:
         """Return the answer as JSON text, without what is unknown; equal answers are equal text."""

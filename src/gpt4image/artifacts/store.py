@@ -13,14 +13,16 @@ import json
 import operator
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
-from gpt4image.artifacts.answers import Answer, answer_of_json
+from gpt4image.artifacts.answers import answer_of_json
+from gpt4image.artifacts.results import ClassOption, Description, Prompt, StoredAnswer, StoredText, canonical_json
 from gpt4image.artifacts.store_file import back_up, connect_reader, connect_writer, explained
 from gpt4image.base.errors import StoreError, nearest
 from gpt4image.base.locks import FileLock, LockedError, acquire_lock
+
+__all__ = ["ClassOption", "Description", "DescriptionStore", "Prompt", "StoredAnswer", "StoredText", "canonical_json"]
 
 _ROWS_PER_QUERY = 500
 
@@ -46,109 +48,6 @@ _JOINED = "results AS r JOIN prompts AS p ON p.id = r.prompt JOIN describers AS 
 _DESCRIBED = "r.status = 'ok' AND r.text IS NOT NULL"
 _PROMPT = ("name", "version", "text", "class_conditioned", "asked")
 _ORDER = "r.digest, p.name, p.version, p.text, p.class_conditioned, p.asked, d.settings, r.sample"
-
-
-class ClassOption(NamedTuple):
-    """A class that a describer may choose, and what belongs to it, in a few words."""
-
-    name: str
-    definition: str = ""
-
-
-@dataclass(frozen=True, order=True)
-class Prompt:
-    """What a describer was asked.
-
-    Attributes:
-        name: short name, e.g. ``paper``.
-        version: raised when the text of the name changes.
-        text: the question, with ``{class_name}`` for the class of the image; empty if it is not known.
-        class_conditioned: the prompt names the class, so the description may give the label away.
-        ask: what was asked for: ``description``, ``class``, ``tags``, ``boxes``.
-        classes: the class list, where the class was asked for.
-    """
-
-    name: str
-    version: int
-    text: str
-    class_conditioned: bool
-    ask: tuple[str, ...] = ("description",)
-    classes: tuple[ClassOption, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Take lists, as JSON has them, for tuples."""
-        object.__setattr__(self, "ask", tuple(self.ask))
-        object.__setattr__(self, "classes", tuple(ClassOption(*option) for option in self.classes))
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the class list."""
-        return tuple(option.name for option in self.classes)
-
-    def row(self) -> tuple[str, int, str, int, str]:
-        """Return the values of its columns in the store; ``asked`` is empty for a description alone."""
-        asked = "" if self.ask == ("description",) else canonical_json({"ask": self.ask, "classes": self.classes})
-        return self.name, self.version, self.text, int(self.class_conditioned), asked
-
-
-@dataclass(frozen=True, kw_only=True)
-class Description:
-    """One result: an answer (``text`` or ``answer``, and no ``error``), a rejected one (a refusal, say) or a failure.
-
-    Attributes:
-        digest: sha256 hex digest of the image bytes.
-        prompt: what was asked.
-        describer: settings of the describer, its whole identity (JSON-serialisable).
-        sample: number of this result among several of the same describer and prompt.
-        text: the description, or a rejected answer as it came; None where there was none.
-        answer: what else was asked for: class, tags, boxes.
-        error: why this is no answer.
-        finish_reason: as the model gave it.
-        tokens_in: tokens of the request.
-        tokens_out: tokens of the answer.
-        cost_usd: price, failed tries of the same result included, in US dollars.
-        latency_s: time from request to answer, in seconds.
-        created: seconds since 1970-01-01 UTC.
-    """
-
-    digest: str
-    prompt: Prompt
-    describer: Mapping[str, Any] = field(hash=False)
-    created: float
-    sample: int = 0
-    text: str | None = None
-    answer: Answer | None = None
-    error: str | None = None
-    finish_reason: str | None = None
-    tokens_in: int | None = None
-    tokens_out: int | None = None
-    cost_usd: float | None = None
-    latency_s: float | None = None
-
-    @property
-    def status(self) -> Literal["ok", "failed"]:
-        """``ok`` where there is a description or a structured answer."""
-        return "ok" if (self.text, self.answer) != (None, None) and self.error is None else "failed"
-
-
-class StoredText(NamedTuple):
-    """A description for the text stages; ``row`` finds it again in the store (``texts_at``)."""
-
-    digest: str
-    text: str
-    prompt: Prompt
-    row: int
-
-
-class StoredAnswer(NamedTuple):
-    """A structured answer for the stages that learn from it."""
-
-    digest: str
-    answer: Answer
-    classes: tuple[str, ...]
-    prompt: Prompt
-    describer: Mapping[str, Any]
-    sample: int
 
 
 class DescriptionStore:
@@ -316,6 +215,10 @@ class DescriptionStore:
         rows = self._query(f"SELECT DISTINCT lower(hex(r.digest)) FROM {_JOINED} WHERE {_DESCRIBED}{where}", values)
         return {digest for (digest,) in rows}
 
+    def prompts(self) -> list[Prompt]:
+        """Return all prompts that something was asked with, in order."""
+        return sorted(self._prompts().values())
+
     def counts(self) -> list[tuple[Prompt, Mapping[str, Any], str, int]]:
         """Return how many results there are by (prompt, describer settings, status), ordered by these."""
         with explained(self.path):
@@ -383,11 +286,6 @@ class References:
             found = self._connection.execute(f"SELECT id FROM {table} WHERE ({columns}) = ({marks})", values)
             self._known[table, *values] = found.fetchone()[0]
         return self._known[table, *values]
-
-
-def canonical_json(value: Mapping[str, Any]) -> str:
-    """Return ``value`` as JSON with sorted keys: equal settings are equal text."""
-    return json.dumps(dict(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def _text(value: Any) -> str:

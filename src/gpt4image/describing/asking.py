@@ -8,15 +8,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from gpt4image.artifacts.prompts import turns
 from gpt4image.artifacts.store import Prompt
 from gpt4image.base.interrupts import Interrupt
 from gpt4image.base.outcome import SetAside
 from gpt4image.data import ImageSet
 from gpt4image.describing.budget import Budget
 from gpt4image.describing.describers.base import Answer, Request
-
-Settled = Mapping[str, frozenset[int]]
+from gpt4image.describing.questions import CLASS, asked_again, question, schema_of
+from gpt4image.describing.wanted import Settled
 
 
 class Asking:
@@ -37,6 +36,7 @@ class Asking:
         *,
         only: Collection[str] | None = None,
         last: Collection[str] = (),
+        likely: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         """Prepare to ask.
 
@@ -47,6 +47,7 @@ class Asking:
             settled: for each prompt, samples that need not be asked for, by digest.
             only: digests to ask about; None for all.
             last: digests to ask about after all others: a run that began with what failed before would fail.
+            likely: the classes to offer for each image, where they are not all of the list; others are skipped.
         """
         self._images = images
         self._prompts = prompts
@@ -54,6 +55,7 @@ class Asking:
         self._settled = settled
         self._only = only
         self._last = last
+        self._likely = likely
         self._twins = _rows_of_equal_images(images)
         self._main = self._all()
         self._again: deque[Request] = deque()
@@ -86,13 +88,17 @@ class Asking:
         with self._lock:
             return self._peek()[0] is None
 
-    def ask_again(self, answer: Answer) -> None:
-        """Ask once more for an answer that is no description; the second time it is left alone."""
-        name = (answer.request.digest, answer.request.prompt, answer.sample)
+    def was_asked_again(self, answer: Answer) -> bool:
+        """Return whether this is the answer to a second try."""
+        return _name(answer) in self._asked_again
+
+    def ask_again(self, answer: Answer, *, outside_list: bool = False) -> None:
+        """Ask once more for an answer that is of no use, or names a class outside the list; then it is left alone."""
         with self._lock:
-            if name not in self._asked_again:
-                self._asked_again.add(name)
-                self._again.append(replace(answer.request, samples=(answer.sample,)))
+            if _name(answer) not in self._asked_again:
+                self._asked_again.add(_name(answer))
+                request = replace(answer.request, samples=(answer.sample,))
+                self._again.append(replace(request, turns=asked_again(request.turns)) if outside_list else request)
 
     def _peek(self) -> tuple[Request | None, bool]:
         """Return the next request, and whether it was asked before."""
@@ -114,23 +120,38 @@ class Asking:
             if rows[0] != row or (self._only is not None and digest not in self._only):
                 continue
             for prompt, settled in zip(self._prompts, self._settled, strict=True):
-                samples = self._samples - settled.get(digest, frozenset())
-                if not samples:
-                    continue
-                named = (", ".join(images.label_names(other)) for other in rows)
-                class_name = next((names for names in named if names), "")
-                if prompt.class_conditioned and not class_name:
-                    reason = f"no label, and the prompt {prompt.name!r} tells the class"
-                    self.set_aside.append(SetAside(name=images.keys[row], reason=reason))
-                    continue
-                yield Request(
-                    digest=digest,
-                    keys=tuple(images.keys[other] for other in rows),
-                    prompt=prompt,
-                    turns=turns(prompt, class_name),
-                    samples=tuple(sorted(samples)),
-                    read=partial(images.read, row),
-                )
+                if samples := self._samples - settled.get(digest, frozenset()):
+                    yield from self._of_image(rows, prompt, sorted(samples))
+
+    def _of_image(self, rows: Sequence[int], prompt: Prompt, samples: Sequence[int]) -> Iterator[Request]:
+        images, row = self._images, rows[0]
+        digest = images.digests[row]
+        named = (", ".join(images.label_names(other)) for other in rows)
+        class_name = next((names for names in named if names), "")
+        likely = None if self._likely is None else self._likely.get(digest, ())
+        reason = None
+        if prompt.class_conditioned and not class_name:
+            reason = f"no label, and the prompt {prompt.name!r} tells the class"
+        elif likely is not None and not likely:
+            reason = "no description, by which its likely classes would be chosen"
+        if reason is not None:
+            self.set_aside.append(SetAside(name=images.keys[row], reason=reason))
+            return
+        # Each sample sees the classes in another order; without classes, one call may bring several samples.
+        for group in [(sample,) for sample in samples] if CLASS in prompt.ask else [tuple(samples)]:
+            yield Request(
+                digest=digest,
+                keys=tuple(images.keys[other] for other in rows),
+                prompt=prompt,
+                turns=question(prompt, class_name, digest, group[0], likely),
+                samples=group,
+                schema=schema_of(prompt, likely),
+                read=partial(images.read, row),
+            )
+
+
+def _name(answer: Answer) -> tuple[str, Prompt, int]:
+    return answer.request.digest, answer.request.prompt, answer.sample
 
 
 def _rows_of_equal_images(images: ImageSet) -> dict[str, list[int]]:

@@ -8,36 +8,43 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gpt4image.artifacts.prompts import fill, load_prompt
-from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
+from gpt4image.artifacts.answers import KINDS
+from gpt4image.artifacts.prompts import fill, load_prompt, turns
+from gpt4image.artifacts.store import ClassOption, Description, DescriptionStore, Prompt
 from gpt4image.base.errors import ConfigError, first_few
 from gpt4image.base.interrupts import Interrupt, deferred_interrupt
 from gpt4image.base.outcome import Outcome, SetAside
 from gpt4image.base.progress import progress_bar
-from gpt4image.config import DescribeConfig, Flaw
-from gpt4image.data import load_image_set
-from gpt4image.describing.asking import Asking, Settled
+from gpt4image.config import DescribeConfig
+from gpt4image.config.base import listed
+from gpt4image.data import ImageSet, load_image_set
+from gpt4image.describing.answer_json import valid
+from gpt4image.describing.asking import Asking
 from gpt4image.describing.budget import Budget
+from gpt4image.describing.class_lists import class_list
 from gpt4image.describing.describers.base import Answer, Describer
 from gpt4image.describing.describers.batch.ledger import on_their_way
 from gpt4image.describing.describers.registry import load_describer
 from gpt4image.describing.estimate import estimate, sample_of
-from gpt4image.describing.flaws import flaws
+from gpt4image.describing.judging import Judged, judge
+from gpt4image.describing.questions import BOXES, CLASS, DESCRIPTION
+from gpt4image.describing.wanted import Settled, Wanted, find_wanted, minus, steps_of
 
 _NONE: frozenset[int] = frozenset()
 _Named = dict[tuple[str, Prompt, int], tuple[SetAside, ...]]
 
 
 def describe(config: DescribeConfig) -> Outcome:
-    """Describe the images of a dataset that have no description of this describer for these prompts.
+    """Ask about the images of a dataset what this describer has not answered yet for these prompts and classes.
 
     Raises:
-        ConfigError: the SPEC of the dataset or the describer, a prompt or the budget is wrong, or what is asked for is
-            on its way in a batch and would be paid for again.
+        ConfigError: the SPEC of the dataset or the describer, a prompt, the class list or the budget is wrong, or what
+            is asked for is on its way in a batch and would be paid for again.
         DataError: the dataset cannot be read.
         DescriberError: the describer cannot be used or stopped answering; what it answered is in the store.
         StoreError: the store cannot be written.
@@ -49,6 +56,7 @@ def describe(config: DescribeConfig) -> Outcome:
         raise ConfigError(f"--samples {config.samples}: every answer would be the same; give --temperature 0.7, say.")
     budget = Budget(limit=config.limit, max_cost=config.max_cost, price=describer.price, max_tokens=config.max_tokens)
     images = load_image_set(config.data)
+    classes = _classes_of(config, images)
     if config.engine == "ray":
         from gpt4image.describing.describers.ray import RayDescriber
 
@@ -56,82 +64,19 @@ def describe(config: DescribeConfig) -> Outcome:
     prompts = [
         fill(prompt, domain=config.domain, word_limit=config.word_limit, classes=images.classes) for prompt in prompts
     ]
-    distinct = set(images.digests)
-    wanted = len(distinct) * len(prompts) * config.samples
-    samples_wanted = frozenset(range(config.samples))
-
-    def asked_for(settled: Settled) -> Settled:
-        """Return only the samples that this run asks for: an earlier run may have asked for more."""
-        return {digest: own for digest, samples in settled.items() if (own := samples & samples_wanted)}
-
     with DescriptionStore(config.store, write=True) as store:
-        there = [asked_for(store.settled(prompt, describer.settings, rejected=False)) for prompt in prompts]
-        settled = there
-        if not config.retry_rejected:
-            settled = [asked_for(store.settled(prompt, describer.settings)) for prompt in prompts]
-        already = sum(len(samples) for good in there for digest, samples in good.items() if digest in distinct)
-        only = sample_of(images) if config.dry_run else None
-        coming, batches = on_their_way(config.store, describer.settings, prompts)
-        coming = [asked_for(samples) for samples in coming]
-        again: list[Settled] = [{} for _ in prompts]
-        if _through_batches(config):
-            # On their way because an earlier run rejected the answer.
-            again = [
-                _minus({digest: samples & rejected.get(digest, _NONE) for digest, samples in sent.items()}, good)
-                for sent, good, rejected in zip(coming, there, settled, strict=True)
-            ]
-            settled = [_minus(*pair) for pair in zip(settled, again, strict=True)]
-        else:
-            _refuse_to_pay_again(coming, there, distinct if only is None else only, batches)
-        asking = Asking(images, prompts, config.samples, settled, only=only, last=store.failed(describer.settings))
-        keeper = _Keeper(
-            config=config,
-            store=store,
-            describer=describer,
-            asking=asking,
-            budget=budget,
-            second_tries=dict(zip(prompts, again, strict=True)),
-        )
+        run = _Run(config=config, store=store, describer=describer, images=images, budget=budget)
+        run.plan(prompts, classes)
         with deferred_interrupt() as interrupt:
-            keeper.ask_all(interrupt, total=wanted - already)
+            run.ask_all(interrupt)
         if interrupt.requested:
             raise KeyboardInterrupt
-        report = describer.report(images)
-        at_limit = budget.limit is not None and budget.asked >= budget.limit
-        stopped_by = f"--limit {budget.limit}" if at_limit else f"--max-cost {budget.max_cost}"
-        rejected_earlier = {digest for pair in zip(settled, there, strict=True) for digest in _minus(*pair)}
-        outcome = Outcome(
-            path=config.store,
-            summary={
-                "images": len(images),
-                "distinct_images": len(distinct),
-                "already_described": already,
-                "described": keeper.described,
-                "failed": len(keeper.failed),
-                "rejected": len(keeper.rejected),
-                "without_description": wanted - already - keeper.described,
-                **({"cost_usd": round(budget.spent, 6)} if budget.spent else {}),
-                **({} if config.dry_run or asking.finished() else {"stopped_by": stopped_by}),
-                **report.facts,
-            },
-            set_aside=(
-                *images.set_aside,
-                *asking.set_aside,
-                *(
-                    SetAside(name=key, reason="an earlier run rejected the answer; --retry-rejected asks again")
-                    for key, digest in zip(images.keys, images.digests, strict=True)
-                    if digest in rejected_earlier
-                ),
-                *itertools.chain(*keeper.failed.values(), *keeper.rejected.values()),
-                *report.set_aside,
-            ),
+        outcome = run.outcome()
+        if run.only is None:
+            return outcome
+        return estimate(
+            config, outcome, store, describer, [one for step in run.steps for one in step.prompts], run.only
         )
-        return outcome if only is None else estimate(config, outcome, store, describer, prompts, only)
-
-
-def _minus(settled: Settled, others: Settled) -> Settled:
-    left = {digest: samples - others.get(digest, _NONE) for digest, samples in settled.items()}
-    return {digest: samples for digest, samples in left.items() if samples}
 
 
 def _refuse_to_pay_again(
@@ -158,6 +103,19 @@ def _load_prompts(config: DescribeConfig) -> list[Prompt]:
     names = [prompt.name for prompt in prompts]
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"--prompt {' '.join(config.prompt)}: at least one prompt is needed, each name once.")
+    ask = listed(config.ask)
+    if BOXES in ask and not config.describer.startswith("replay:"):
+        raise ConfigError(
+            f"--ask {config.ask}: describers are not asked for boxes yet; leave out {BOXES}. Boxes come from a file: "
+            "with `gpt4image descriptions import`, or --describer replay:FILE."
+        )
+    if ask != (DESCRIPTION,):
+        if len(prompts) > 1:
+            raise ConfigError(f"--ask {config.ask} goes with one --prompt, not with {' '.join(config.prompt)}.")
+        if len(turns(prompts[0], "")) > 1:
+            raise ConfigError(f"--ask {config.ask}: the prompt {names[0]!r} has several turns; use one with one turn.")
+        if CLASS in ask and prompts[0].class_conditioned:
+            raise ConfigError(f"--ask {config.ask}: the prompt {names[0]!r} tells the class; use another prompt.")
     silent = [prompt.name for prompt in prompts if not prompt.text]
     if silent and not config.describer.startswith("replay:"):
         raise ConfigError(
@@ -181,92 +139,211 @@ def _through_batches(config: DescribeConfig) -> bool:
     return config.batch and not config.dry_run  # a sample is worth its full price: nobody waits a day for it
 
 
+def _classes_of(config: DescribeConfig, images: ImageSet) -> tuple[ClassOption, ...]:
+    if CLASS not in listed(config.ask):
+        if config.classes is not None:
+            raise ConfigError(f"--classes belongs to --ask class, but --ask is {config.ask}; add class to it.")
+        return ()
+    if config.classes is not None:
+        return class_list(config.classes)
+    if not images.classes:
+        raise ConfigError(f"--ask {config.ask}: {config.data} has no classes; give a list or a file as --classes.")
+    return tuple(map(ClassOption, images.classes))
+
+
 @dataclass(kw_only=True)
-class _Keeper:
-    """Commits answers as they arrive, judges and counts them."""
+class _Run:
+    """Asks step by step; commits answers as they arrive, judges and counts them.
+
+    Attributes:
+        only: images to ask about; None for all.
+        steps: what each step asks for.
+        again: for each prompt, samples that are on their way because an earlier run rejected the answer.
+        described: answers that were kept.
+        classes: of them, how many chose a class of the list, said that none fits, or named another one.
+    """
 
     config: DescribeConfig
     store: DescriptionStore
     describer: Describer
-    asking: Asking
+    images: ImageSet
     budget: Budget
-    second_tries: Mapping[Prompt, Settled]
+    only: set[str] | None = None
+    steps: list[Wanted] = field(default_factory=list[Wanted])
+    again: dict[Prompt, Settled] = field(default_factory=dict[Prompt, Settled])
     described: int = 0
+    classes: Counter[str] = field(default_factory=Counter[str])
     failed: _Named = field(default_factory=_Named)
     rejected: _Named = field(default_factory=_Named)
 
-    def ask_all(self, interrupt: Interrupt, total: int) -> None:
-        """Ask in rounds: a round ends where the budget has no room until answers show what the calls cost."""
+    def plan(self, prompts: Sequence[Prompt], classes: Sequence[ClassOption]) -> None:
+        """Find out what is wanted and not there. Raises ConfigError: it is on its way and would be paid for again."""
+        config, settings = self.config, self.describer.settings
+        self.prompts, self.class_list = prompts, classes
+        self.only = sample_of(self.images) if config.dry_run else None
+        distinct, samples = set(self.images.digests), frozenset(range(config.samples))
+        for ask in steps_of(listed(config.ask), classes):
+            step = find_wanted(
+                self.store,
+                settings,
+                prompts,
+                ask,
+                classes,
+                digests=distinct,
+                samples=samples,
+                retry_rejected=config.retry_rejected,
+            )
+            self.steps.append(step)
+            coming, batches = on_their_way(config.store, settings, step.prompts)
+            coming = [{digest: own & samples for digest, own in sent.items()} for sent in coming]
+            if _through_batches(config):
+                again = [
+                    minus({digest: own & rejected.get(digest, _NONE) for digest, own in sent.items()}, good)
+                    for sent, good, rejected in zip(coming, step.there, step.settled, strict=True)
+                ]
+                self.again |= dict(zip(step.prompts, again, strict=True))
+                step.settled = [minus(*pair) for pair in zip(step.settled, again, strict=True)]
+            else:
+                _refuse_to_pay_again(coming, step.there, distinct if self.only is None else self.only, batches)
+        self.already = sum(step.done for step in self.steps)
+        self.wanted = len(distinct) * len(prompts) * config.samples * len(self.steps)
+        self.askings: list[Asking] = []
+
+    def ask_all(self, interrupt: Interrupt) -> None:
+        """Ask, step after step."""
         with progress_bar() as bar:
-            task = bar.add_task("describe", total=total, note="")
-            try:
-                while not interrupt.requested and self.asking.goes_on(self.budget):
-                    for group in self.describer.describe(self.asking.requests(self.budget, interrupt)):
-                        with interrupt.held():
-                            self._keep(group)
-                            counts = {"failed": len(self.failed), "rejected": len(self.rejected)}
-                            notes = [f"${self.budget.spent:.4f}"] if self.budget.spent else []
-                            notes += [f"{count} {name}" for name, count in counts.items() if count]
-                            done = self.described + sum(counts.values())
-                            bar.update(task, completed=done, note=" · ".join(notes))
-                        # Batches stay at the server, where the next run finds them; other calls are waited for.
-                        if interrupt.requested and _through_batches(self.config):
-                            break
-            except KeyboardInterrupt:
-                # A second Ctrl-C gives up the calls in flight, but not what they have already brought.
-                self._keep(self.describer.arrived())
-                raise
+            task = bar.add_task("describe", total=self.wanted - self.already, note="")
+            for number, step in enumerate(self.steps):
+                self.asking = Asking(
+                    self.images,
+                    step.prompts,
+                    self.config.samples,
+                    step.settled,
+                    only=self.only,
+                    last=self.store.failed(self.describer.settings),
+                    likely=self._likely(step) if number else None,
+                )
+                self.askings.append(self.asking)
+                self._ask_in_rounds(interrupt, lambda **now: bar.update(task, **now))
+                if interrupt.requested:
+                    return
+
+    def _likely(self, step: Wanted) -> Mapping[str, Sequence[str]]:
+        """Return the likely classes of images that have a description and no class."""
+        from gpt4image.describing.likely_classes import likely_classes
+
+        settled, samples = step.settled[0], frozenset(range(self.config.samples))
+        open_ = {digest for digest in self.only or self.images.digests if samples - settled.get(digest, _NONE)}
+        return likely_classes(self.store, self.describer.settings, self.prompts[0], self.class_list, open_)
+
+    def _ask_in_rounds(self, interrupt: Interrupt, update: Callable[..., None]) -> None:
+        """Ask in rounds: a round ends where the budget has no room until answers show what the calls cost."""
+        try:
+            while not interrupt.requested and self.asking.goes_on(self.budget):
+                for group in self.describer.describe(self.asking.requests(self.budget, interrupt)):
+                    with interrupt.held():
+                        self._keep(group)
+                        counts = {"failed": len(self.failed), "rejected": len(self.rejected)}
+                        notes = [f"${self.budget.spent:.4f}"] if self.budget.spent else []
+                        notes += [f"{count} {name}" for name, count in counts.items() if count]
+                        update(completed=self.described + sum(counts.values()), note=" · ".join(notes))
+                    # Batches stay at the server, where the next run finds them; other calls are waited for.
+                    if interrupt.requested and _through_batches(self.config):
+                        break
+        except KeyboardInterrupt:
+            # A second Ctrl-C gives up the calls in flight, but not what they have already brought.
+            self._keep(self.describer.arrived())
+            raise
 
     def _keep(self, group: Sequence[Answer]) -> None:
         answered = [answer for answer in group if answer.text is not None or answer.error is not None]
-        judged: list[tuple[Answer, Flaw | None]] = [(answer, self._fatal_flaw(answer)) for answer in answered]
+        judged = [
+            (answer, judge(answer, self.config.reject, last_try=not self._may_ask_again(answer))) for answer in answered
+        ]
         now, settings = time.time(), self.describer.settings
-        self.store.add(_to_description(answer, flaw, settings, now) for answer, flaw in judged)
-        for answer, flaw in judged:
+        self.store.add(_to_description(*pair, settings, now) for pair in judged)
+        for answer, found in judged:
             self.budget.settle(answer)
-            self._tally(answer, flaw)
+            self._tally(answer, found)
         for answer in group:
             if answer.text is None and answer.error is None and answer.sample == answer.request.samples[0]:
                 self.budget.take_back(answer)
 
-    def _fatal_flaw(self, answer: Answer) -> Flaw | None:
-        if answer.text is None:
-            return None
-        found = flaws(answer.text, finish_reason=answer.finish_reason, turns=answer.request.turns)
-        return next((flaw for flaw in found if flaw in self.config.reject), None)
+    def _may_ask_again(self, answer: Answer) -> bool:
+        request = answer.request
+        tried = answer.wasted or answer.sample in self.again.get(request.prompt, {}).get(request.digest, _NONE)
+        return not (tried or self.describer.repeatable or self.asking.was_asked_again(answer))
 
-    def _tally(self, answer: Answer, flaw: Flaw | None) -> None:
+    def _tally(self, answer: Answer, found: Judged) -> None:
         name = (answer.request.digest, answer.request.prompt, answer.sample)
         self.rejected.pop(name, None)
-        if answer.error is not None:
-            self.failed[name] = _each_key(answer, answer.error)
-        elif flaw is not None:
-            self.rejected[name] = _each_key(answer, f"the answer is no description: {flaw}")
-            tried = answer.wasted or answer.sample in self.second_tries[name[1]].get(name[0], _NONE)
-            if not tried and not self.describer.repeatable:
-                self.asking.ask_again(answer)
+        if found.text is None and found.answer is None:
+            self.failed[name] = _each_key(answer, found.error or "")
+        elif found.error is not None:
+            self.rejected[name] = _each_key(answer, found.why)
+            if self._may_ask_again(answer):
+                self.asking.ask_again(answer, outside_list=found.outside_list)
         else:
             self.described += 1
+            if CLASS in answer.request.prompt.ask and found.answer is not None:
+                self.classes[found.answer.kind] += 1
+
+    def outcome(self) -> Outcome:
+        """Return what was done, and what was skipped."""
+        config, budget, images = self.config, self.budget, self.images
+        report = self.describer.report(images)
+        at_limit = budget.limit is not None and budget.asked >= budget.limit
+        stopped_by = f"--limit {budget.limit}" if at_limit else f"--max-cost {budget.max_cost}"
+        finished = config.dry_run or all(asking.finished() for asking in self.askings)
+        rejected_earlier = {
+            digest
+            for step in self.steps
+            for pair in zip(step.settled, step.there, strict=True)
+            for digest in minus(*pair)
+        }
+        return Outcome(
+            path=config.store,
+            summary={
+                "images": len(images),
+                "distinct_images": len(set(images.digests)),
+                "already_described": self.already,
+                "described": self.described,
+                "failed": len(self.failed),
+                "rejected": len(self.rejected),
+                "without_description": self.wanted - self.already - self.described,
+                **({f"class_{kind}": self.classes[kind] for kind in KINDS} if self.class_list else {}),
+                **({"cost_usd": round(budget.spent, 6)} if budget.spent else {}),
+                **({} if finished else {"stopped_by": stopped_by}),
+                **report.facts,
+            },
+            set_aside=(
+                *images.set_aside,
+                *(item for asking in self.askings for item in asking.set_aside),
+                *(
+                    SetAside(name=key, reason="an earlier run rejected the answer; --retry-rejected asks again")
+                    for key, digest in zip(images.keys, images.digests, strict=True)
+                    if digest in rejected_earlier
+                ),
+                *itertools.chain(*self.failed.values(), *self.rejected.values()),
+                *report.set_aside,
+            ),
+        )
 
 
 def _each_key(answer: Answer, reason: str) -> tuple[SetAside, ...]:
     return tuple(SetAside(name=key, reason=reason) for key in answer.request.keys)
 
 
-def _valid(text: str | None) -> str | None:
-    """Return a text with U+FFFD for halves of surrogate pairs: some servers send them, no database takes them."""
-    return None if text is None else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _to_description(answer: Answer, flaw: Flaw | None, settings: Mapping[str, Any], now: float) -> Description:
+def _to_description(answer: Answer, found: Judged, settings: Mapping[str, Any], now: float) -> Description:
     return Description(
         digest=answer.request.digest,
         prompt=answer.request.prompt,
         describer=settings,
         created=now,
         sample=answer.sample,
-        text=_valid(answer.text) if answer.error is None else None,
-        error=_valid(answer.error) or flaw,
-        finish_reason=_valid(answer.finish_reason),
+        text=found.text,
+        answer=found.answer,
+        error=found.error,
+        finish_reason=None if answer.finish_reason is None else valid(answer.finish_reason),
         **{name: getattr(answer, name) for name in ("tokens_in", "tokens_out", "cost_usd", "latency_s")},
     )

@@ -16,6 +16,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+from gpt4image.artifacts.answers import KINDS, Answer
 from gpt4image.artifacts.prompts import turns
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt, canonical_json
 from gpt4image.base.outcome import Outcome
@@ -25,13 +26,16 @@ from gpt4image.config import Flaw, StatsConfig
 from gpt4image.data import ImageSet, load_image_set
 from gpt4image.describing.flaws import flaws, opening
 from gpt4image.describing.near_duplicates import near_duplicates
+from gpt4image.describing.questions import CLASS
 from gpt4image.pages.numbers import one_line, percent
 from gpt4image.reporting.text_table import text_table
 
 _SUMS = ("tokens_in", "tokens_out", "cost_usd")
-_PART_COLUMNS = ("prompt", "describer", "descriptions", "rejected", "no_answer", *_SUMS)
-_MOST_COMMON = ("rejected_reasons", "no_answer_reasons", "openings")
+_KINDS = ("descriptions", "answers", "rejected", "no_answer")
+_PART_COLUMNS = ("prompt", "describer", *_KINDS, *_SUMS)
+_MOST_COMMON = ("rejected_reasons", "no_answer_reasons", "openings", "outside_list", "tags")
 _SHOWN = 5
+_CLASSES_SHOWN = 100
 _LONGEST_TEXT = 100
 _BINS = 24
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
@@ -40,7 +44,7 @@ _PARTICULAR = re.compile(r"\b(?=[\w-]*\d)[\w-]{8,}\b")
 
 
 def stats(config: StatsConfig, prompts: Collection[Prompt] | None = None) -> Outcome:
-    """Count descriptions, their lengths, flaws, prompts, describers and failures, and the coverage of a dataset.
+    """Count descriptions, structured answers, flaws, prompts, describers and failures, and the coverage of a dataset.
 
     Args:
         config: options of the command.
@@ -67,6 +71,9 @@ def stats(config: StatsConfig, prompts: Collection[Prompt] | None = None) -> Out
     if images is not None:
         covered = sum(digest in found.described for digest in images.digests)
         summary |= {"images_in_set": len(images), "images_described": covered, "coverage": _share(covered, len(images))}
+        if found.answered:
+            share = _share(sum(digest in found.answered for digest in images.digests), len(images))
+            summary["answer_coverage"] = share
     record = found.record() | {"repeated_texts": [{"count": count, "text": text} for count, text in repeated[:_SHOWN]]}
     return Outcome(path=config.store, summary=summary, record=record, text=_tables(summary, record))
 
@@ -124,6 +131,7 @@ class _Stats:
 
     def __init__(self) -> None:
         self.described: set[str] = set()
+        self.answered: set[str] = set()
         self.parts: dict[tuple[Prompt, str], Counter[str]] = defaultdict(Counter)
         self.spreads: dict[str, array[Any]] = {
             "words": array("q"),
@@ -135,10 +143,19 @@ class _Stats:
 
     def add(self, result: Description, class_name: str | None) -> None:
         """Count a result of an image of a class; None if the class is unknown."""
-        kind = "no_answer" if result.text is None else "descriptions" if result.error is None else "rejected"
-        known = {name: value for name in _SUMS if (value := getattr(result, name)) is not None}
-        self.parts[result.prompt, canonical_json(result.describer)].update({kind: 1, **known})
-        self.totals.update({kind: 1, **known})
+        failure = "no_answer" if result.text is None and result.answer is None else "rejected"
+        kinds = [failure] if result.status == "failed" else []
+        if not kinds:
+            there = {"descriptions": result.text, "answers": result.answer}
+            kinds = [kind for kind, content in there.items() if content is not None]
+        counted = dict.fromkeys(kinds, 1) | {
+            name: value for name in _SUMS if (value := getattr(result, name)) is not None
+        }
+        self.parts[result.prompt, canonical_json(result.describer)].update(counted)
+        self.totals.update(counted)
+        if result.answer is not None and "answers" in kinds:
+            self._add_answer(result.digest, result.prompt, result.answer)
+        kind = kinds[0]
         if result.error is not None:
             self.counts[f"{kind}_reasons"][_PARTICULAR.sub("…", one_line(visible(result.error)))[:_LONGEST_TEXT]] += 1
         if result.text is None:
@@ -159,12 +176,25 @@ class _Stats:
             if class_name is not None:
                 self.counts["named"][class_name.replace("_", " ").lower() in text] += 1
 
+    def _add_answer(self, digest: str, prompt: Prompt, answer: Answer) -> None:
+        self.answered.add(digest)
+        if CLASS in prompt.ask:
+            self.counts["answer_kinds"][answer.kind] += 1
+            if answer.class_name is not None:
+                self.counts["classes"][answer.class_name] += 1
+            elif answer.said is not None:
+                self.counts["outside_list"][one_line(visible(answer.said))] += 1
+            if answer.confidence is not None:
+                self.counts["confidence"][min(9, int(answer.confidence * 10))] += 1
+        self.counts["tags"].update(answer.tags or ())
+
     def summary(self) -> dict[str, Any]:
         """Return the facts of the whole store; unknown ones are left out."""
         totals, named = self.totals, self.counts["named"]
         facts = {
             "descriptions": totals["descriptions"],
-            "images": len(self.described),
+            "images": len(self.described | self.answered),
+            **self._answers(),
             "failures": totals["rejected"] + totals["no_answer"],
             "rejected": totals["rejected"],
             "no_answer": totals["no_answer"],
@@ -174,6 +204,17 @@ class _Stats:
             "class_named": _share(named[True], named.total()),
         }
         return {name: value for name, value in facts.items() if value is not None}
+
+    def _answers(self) -> dict[str, Any]:
+        """Return the facts of structured answers; none where there is none."""
+        if not self.answered:
+            return {}
+        kinds = self.counts["answer_kinds"]
+        return {
+            "answers": self.totals["answers"],
+            "images_answered": len(self.answered),
+            **{f"class_{kind}": kinds[kind] for kind in KINDS if kinds},
+        }
 
     def record(self) -> dict[str, Any]:
         """Return the distributions, and the counts by prompt, describer, flaw, reason and opening."""
@@ -198,12 +239,16 @@ class _Stats:
                 if flawed[flaw] or rejected[flaw]
             },
             **{name: dict(self.counts[name].most_common(_SHOWN)) for name in _MOST_COMMON},
+            "classes": dict(self.counts["classes"].most_common()),
+            "confidence_histogram": [self.counts["confidence"][place] for place in range(10)]
+            if self.answered
+            else None,
             "prompts": [{**asdict(prompt), "descriptions": count} for prompt, count in sorted(described.items())],
             "describers": [
                 {
                     "prompt": prompt.name,
                     "describer": names[settings],
-                    **{name: part[name] for name in ("descriptions", "rejected", "no_answer")},
+                    **{name: part[name] for name in _KINDS},
                     **{name: part.get(name) for name in _SUMS},
                     "settings": json.loads(settings),
                 }
@@ -260,6 +305,12 @@ def _tables(summary: Mapping[str, Any], record: Mapping[str, Any]) -> str:
     spreads = [(name, record[name]) for name in ("words", "answer_tokens", "latency_s") if record[name]]
     flawed = [(flaw, count["descriptions"], count["rejected"]) for flaw, count in record["flaws"].items()]
     openings = [(words, count, share(count)) for words, count in record["openings"].items() if count > 1]
+    chosen = [(name, count, percent(_share(count, summary["answers"]))) for name, count in record["classes"].items()]
+    stated = [
+        (f"{place / 10:.1f} to {(place + 1) / 10:.1f}", count, percent(_share(count, summary["answers"])))
+        for place, count in enumerate(record["confidence_histogram"] or ())
+        if count
+    ]
     repeated = [(row["text"][:_LONGEST_TEXT], row["count"]) for row in record["repeated_texts"]]
     tables: tuple[tuple[str, Sequence[str], Sequence[Sequence[Any]]], ...] = (
         (
@@ -271,6 +322,10 @@ def _tables(summary: Mapping[str, Any], record: Mapping[str, Any]) -> str:
         ("flaw", ("descriptions", "share", "rejected answers"), [(f, n, share(n), r) for f, n, r in flawed]),
         ("rejected because", ("answers",), [*record["rejected_reasons"].items()]),
         ("no answer because", ("requests",), [*record["no_answer_reasons"].items()]),
+        ("class", ("answers", "share"), chosen[:_CLASSES_SHOWN]),
+        ("outside the class list", ("answers",), [*record["outside_list"].items()]),
+        ("stated confidence", ("answers", "share"), stated),
+        ("most frequent tag", ("answers",), [*record["tags"].items()]),
         ("most frequent opening", ("descriptions", "share"), openings),
         ("nearly the same text", ("descriptions",), repeated),
     )

@@ -9,18 +9,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from gpt4image.artifacts.answers import KINDS, Answer
 from gpt4image.artifacts.prompts import find_prompt
-from gpt4image.artifacts.store import Description, DescriptionStore, Prompt, canonical_json
+from gpt4image.artifacts.store import ClassOption, Description, DescriptionStore, Prompt, canonical_json
 from gpt4image.artifacts.table import text_digest
 from gpt4image.base.errors import ConfigError, DataError, StoreError, first_few
 from gpt4image.base.outcome import Outcome, SetAside
 from gpt4image.base.progress import progress_bar
 from gpt4image.config import BackupConfig, CheckConfig, ExportDescriptionsConfig, ImportDescriptionsConfig
 from gpt4image.data import ImageSet, load_image_set
+from gpt4image.describing.class_lists import ClassNames, class_list
+from gpt4image.describing.judging import class_names
+from gpt4image.describing.questions import CLASS
 from gpt4image.describing.row_files import write_rows
 from gpt4image.describing.rows import Row, describer_settings, read_rows, to_fields
 from gpt4image.encoding.released import require_one_each
 
+_Content = tuple[str | None, Answer | None]
 _ROWS_PER_TRANSACTION = 1000
 _NAMES_SHOWN = 20
 
@@ -47,7 +52,7 @@ def import_descriptions(config: ImportDescriptionsConfig) -> Outcome:
         rows = (replace(row, digest=digest) if isinstance(row, Row) else row for row, digest in pairs)
     else:
         rows = read_rows(config.file)
-    importer = _Importer(images, prompt, describer)
+    importer = _Importer(images, prompt, describer, _classes_of(config, images))
     waiting = iter(rows)
     with DescriptionStore(config.store, write=True) as store, progress_bar() as bar:
         task = bar.add_task("import", total=None, note="")
@@ -68,6 +73,7 @@ def import_descriptions(config: ImportDescriptionsConfig) -> Outcome:
             "unknown_keys": len(importer.unknown_keys),
             "conflicting_texts": importer.conflicts,
             "bad_rows": len(importer.set_aside) - importer.conflicts - len(importer.unknown_keys),
+            **{f"class_{kind}": importer.classes[kind] for kind in KINDS if importer.classes},
         },
         set_aside=tuple(importer.set_aside),
     )
@@ -76,12 +82,20 @@ def import_descriptions(config: ImportDescriptionsConfig) -> Outcome:
 class _Importer:
     """Decides row by row what is new, and counts."""
 
-    def __init__(self, images: ImageSet | None, prompt: Prompt, describer: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        images: ImageSet | None,
+        prompt: Prompt,
+        describer: Mapping[str, Any],
+        class_list: tuple[ClassOption, ...],
+    ) -> None:
         self._digest_of = None if images is None else dict(zip(images.keys, images.digests, strict=True))
         # Equal files under several keys may each bring a text; an image has as many texts as keys.
         self._keys_of = Counter(() if images is None else images.digests)
         self._prompt = prompt
         self._describer = describer
+        self._class_list = class_list
+        self.classes = Counter[str]()
         self.added = 0
         self.unchanged = 0
         self.conflicts = 0
@@ -91,17 +105,20 @@ class _Importer:
     def add(self, store: DescriptionStore, rows: Sequence[Row | SetAside]) -> None:
         """Write the new ones of ``rows`` in one transaction."""
         candidates = [candidate for row in rows if (candidate := self._resolve(row)) is not None]
-        known: dict[tuple[str, Prompt, str], dict[int, str]] = {}
+        known: dict[tuple[str, Prompt, str], dict[int, _Content]] = {}
         for there in store.descriptions(digests=[digest for _, digest in candidates]):
-            known.setdefault(_identity(there), {})[there.sample] = there.text or ""
+            known.setdefault(_identity(there), {})[there.sample] = there.text, there.answer
         new: list[Description] = []
         for row, digest in candidates:
             description = self._to_description(row, digest)
-            texts = known.setdefault(_identity(description), {})
-            sample = self._free_sample(row, digest, texts)
+            content = description.text, description.answer
+            contents = known.setdefault(_identity(description), {})
+            sample = self._free_sample(row, digest, content, contents)
             if sample is not None:
-                texts[sample] = row.description
+                contents[sample] = content
                 new.append(replace(description, sample=sample))
+                if description.answer is not None and CLASS in description.prompt.ask:
+                    self.classes[description.answer.kind] += 1
         self.added += store.add(new)
 
     def _resolve(self, row: Row | SetAside) -> tuple[Row, str] | None:
@@ -120,29 +137,41 @@ class _Importer:
             self.set_aside.append(SetAside(name=row.where, reason=f"the dataset has no image with key {row.key!r}"))
         return None
 
-    def _free_sample(self, row: Row, digest: str, texts: Mapping[int, str]) -> int | None:
-        """Return the number under which the text is new; None if it is there already or has no place."""
-        if row.description in (texts.values() if row.sample is None else [texts.get(row.sample)]):
+    def _free_sample(self, row: Row, digest: str, content: _Content, contents: Mapping[int, _Content]) -> int | None:
+        """Return the number under which the answer is new; None if it is there already or has no place."""
+        if content in (contents.values() if row.sample is None else [contents.get(row.sample)]):
             self.unchanged += 1
             return None
-        if row.sample is not None and row.sample not in texts:
+        if row.sample is not None and row.sample not in contents:
             return row.sample
-        if row.sample is None and len(texts) < max(1, self._keys_of[digest]):
-            return next(number for number in itertools.count() if number not in texts)
+        if row.sample is None and len(contents) < max(1, self._keys_of[digest]):
+            return next(number for number in itertools.count() if number not in contents)
         self.conflicts += 1
-        reason = f"another text for {row.key or digest!r} with the same prompt and describer is in the store; it stays"
+        reason = (
+            f"another answer for {row.key or digest!r} with the same prompt and describer is in the store; it stays"
+        )
         self.set_aside.append(SetAside(name=row.where, reason=reason))
         return None
 
     def _to_description(self, row: Row, digest: str) -> Description:
         rest: dict[str, Any] = {"created": time.time(), **row.result}
+        classes = self._class_list if CLASS in row.ask else ()
+        asked = row.asked or {"ask": row.ask, "classes": classes}
+        prompt = replace(self._prompt if row.prompt is None else row.prompt, **asked)
         return Description(
             digest=digest,
-            prompt=self._prompt if row.prompt is None else row.prompt,
+            prompt=prompt,
             describer=self._describer if row.describer is None else row.describer,
             text=row.description,
+            answer=row.answer(class_names(prompt.class_names)),
             **rest,
         )
+
+
+def _classes_of(config: ImportDescriptionsConfig, images: ImageSet | None) -> tuple[ClassOption, ...]:
+    if config.classes is not None:
+        return class_list(config.classes)
+    return () if images is None else tuple(map(ClassOption, images.classes))
 
 
 def _identity(description: Description) -> tuple[str, Prompt, str]:
@@ -183,7 +212,8 @@ def export_descriptions(config: ExportDescriptionsConfig) -> Outcome:
                 yield to_fields(description, key)
 
     with DescriptionStore(config.store) as store:
-        store.require_descriptions(config.prompt)
+        if not any(store.answers()):
+            store.require_descriptions(config.prompt)
         write_rows(config.file, exported(store))
     return Outcome(path=config.file, summary={"descriptions": counts["descriptions"], "rows": counts["rows"]})
 
@@ -202,7 +232,7 @@ def back_up(config: BackupConfig) -> Outcome:
 
 
 def check(config: CheckConfig) -> Outcome:
-    """Compare a store with a dataset: what lacks a description, what lacks an image, which texts are suspicious.
+    """Compare a store with a dataset: what lacks a description or an image, which texts and classes are suspicious.
 
     Images without a description, and those that were skipped when the dataset was loaded, are named; the rest is
     counted and the first ones named.
@@ -212,7 +242,8 @@ def check(config: CheckConfig) -> Outcome:
         StoreError: there is no store, or it shares no image with the dataset.
     """
     images = load_image_set(config.data)
-    described, conflicting = set[str](), list[str]()
+    described, answered, conflicting, outside = set[str](), set[str](), list[str](), list[tuple[str, str | None]]()
+    in_set = ClassNames(images.classes)
     first_image: dict[bytes, str] = {}
     duplicates: dict[bytes, str] = {}
     with DescriptionStore(config.store) as store:
@@ -225,17 +256,24 @@ def check(config: CheckConfig) -> Outcome:
                     duplicates[text_digest(text)] = text
             if any(len(texts) > 1 for texts in texts_of.values()):
                 conflicting.append(digest)
-    if described.isdisjoint(images.digests):
+        for stored in store.answers():
+            answered.add(stored.digest)
+            chosen = stored.answer.class_name
+            if stored.answer.is_unmapped or (chosen is not None and in_set.find(chosen) is None):
+                outside.append((stored.digest, stored.answer.said or chosen))
+    with_answer = described or answered
+    if with_answer.isdisjoint(images.digests):
         raise StoreError(
-            f"{config.store}: none of its {len(described)} described images is in {config.data}; the store belongs to "
-            f"other images (equal images have equal bytes: a picture that was saved again is another one)."
+            f"{config.store}: none of its {len(with_answer)} described images is in {config.data}; the store belongs "
+            f"to other images (equal images have equal bytes: a picture that was saved again is another one)."
         )
     key_of = dict(zip(reversed(images.digests), reversed(images.keys), strict=True))
-    missing = [key for key, digest in zip(images.keys, images.digests, strict=True) if digest not in described]
+    missing = [key for key, digest in zip(images.keys, images.digests, strict=True) if digest not in with_answer]
     named = {
-        "descriptions_without_image": sorted(described - key_of.keys()),
+        "descriptions_without_image": sorted(with_answer - key_of.keys()),
         "texts_of_several_images": list(duplicates.values()),
         "images_with_conflicting_texts": [key_of.get(digest, digest) for digest in conflicting],
+        **({"answers_outside_list": [f"{key_of.get(d, d)} ({said})" for d, said in outside]} if answered else {}),
     }
     return Outcome(
         path=config.store,

@@ -7,7 +7,8 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from gpt4image.artifacts.store import Description, DescriptionStore, canonical_json
+from gpt4image.artifacts.answers import Answer
+from gpt4image.artifacts.store import Description, DescriptionStore, Prompt, canonical_json
 from gpt4image.base.errors import ConfigError, StoreError, nearest
 from gpt4image.base.files import write_text
 from gpt4image.base.outcome import Outcome
@@ -15,7 +16,9 @@ from gpt4image.base.progress import progress_bar
 from gpt4image.base.visible import visible
 from gpt4image.config import Flaw, ViewConfig
 from gpt4image.data import load_image_set
+from gpt4image.describing.class_lists import NONE_OF_THESE
 from gpt4image.describing.description_stats import all_results, class_names, describer_names, stored_flaws
+from gpt4image.describing.questions import CLASS
 from gpt4image.pages.cards import Thumbnails
 from gpt4image.pages.numbers import duration
 from gpt4image.pages.page import render
@@ -162,14 +165,31 @@ def _nothing_to_show(store: DescriptionStore, config: ViewConfig) -> str:
 
 def _answer(result: Description, describer: str, class_name: str | None) -> dict[str, Any]:
     return {
-        "kind": "no answer" if result.text is None else "rejected" if result.error is not None else "description",
+        "kind": "description" if result.status == "ok" else "no answer" if result.text is None else "rejected",
         "text": visible(result.text or ""),
         "error": visible(result.error or ""),
         "prompt": visible(result.prompt.name),
         "describer": visible(describer),
         "flaws": stored_flaws(result, class_name),
+        "structured": None if result.answer is None else visible(_in_words(result.prompt, result.answer)),
         "facts": [visible(fact) for fact in _facts(result)],
     }
+
+
+def _in_words(prompt: Prompt, answer: Answer) -> str:
+    """Return class, confidence and tags in one line."""
+    parts: list[str] = []
+    if CLASS in prompt.ask:
+        outside = f"“{answer.said}” (not in the class list)" if answer.is_unmapped else NONE_OF_THESE
+        parts.append(answer.class_name or outside)
+        for name, share in (("confidence", answer.confidence), ("probability", answer.probability)):
+            parts += [] if share is None else [f"{name} {share:.2f}"]
+        parts += [] if answer.second is None else [f"second: {answer.second}"]
+    if answer.tags:
+        parts.append(f"tags: {', '.join(answer.tags)}")
+    if answer.boxes:
+        parts.append(f"{len(answer.boxes)} boxes")
+    return " · ".join(parts)
 
 
 def _facts(result: Description) -> Iterator[str]:

@@ -64,19 +64,27 @@ def _write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 def _to_cell(value: Any) -> Any:
     if isinstance(value, bool):
         return str(value).lower()
+    value = _flat(value)
     return csv_cell(value) if isinstance(value, str) else value
+
+
+def _flat(value: Any) -> Any:
+    """Return a value as one cell: a list as JSON."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False) if isinstance(value, list) else value
 
 
 def _write_parquet(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    kinds = {str: pyarrow.string(), int: pyarrow.int64(), float: pyarrow.float64(), bool: pyarrow.bool_()}
+    text = pyarrow.string()
+    kinds = {str: text, list: text, int: pyarrow.int64(), float: pyarrow.float64(), bool: pyarrow.bool_()}
     schema = pyarrow.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
     waiting = iter(rows)
     with atomic_path(path) as temporary, pyarrow.parquet.ParquetWriter(temporary, schema) as writer:
         while group := list(itertools.islice(waiting, ROWS_PER_GROUP)):
-            writer.write_table(pyarrow.Table.from_pylist(group, schema=schema))
+            flat = [{name: _flat(value) for name, value in row.items()} for row in group]
+            writer.write_table(pyarrow.Table.from_pylist(flat, schema=schema))
 
 
 def _write_dataset(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

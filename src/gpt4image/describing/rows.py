@@ -1,7 +1,8 @@
-"""Rows of descriptions outside the store: JSON lines, CSV, Parquet, a saved Hugging Face dataset, or a list of texts.
+"""Rows of answers outside the store: JSON lines, CSV, Parquet, a saved Hugging Face dataset, or a list of texts.
 
-A row has ``description`` and names its image by ``digest`` or ``key`` (or only by its place). Exported rows carry the
-rest of the result too; every other column is ignored. A bad row is named and costs no other row.
+A row has ``description``, ``class``, ``tags`` or ``boxes``, and names its image by ``digest`` or ``key`` (or only by
+its place). Exported rows carry the rest of the result too; every other column is ignored. A bad row is named and costs
+no other row.
 """
 
 from __future__ import annotations
@@ -11,26 +12,38 @@ import itertools
 import json
 import re
 import reprlib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.prompts import CLASS_NAME, PROMPTS, find_prompt
 from gpt4image.artifacts.store import Description, Prompt, canonical_json
 from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, MissingExtraError, parsing
 from gpt4image.base.outcome import SetAside
 from gpt4image.base.visible import from_csv_cell
+from gpt4image.describing.answer_json import boxes, share, tags, to_answer
+from gpt4image.describing.class_lists import ClassNames
+from gpt4image.describing.questions import BOXES, CLASS, DESCRIPTION, TAGS
 from gpt4image.encoding import released
 
 COLUMNS: Mapping[str, type] = {
     "digest": str,
     "key": str,
     "description": str,
+    "class": str,
+    "said": str,
+    "second": str,
+    "confidence": float,
+    "probability": float,
+    "tags": list,
+    "boxes": list,
     "prompt": str,
     "prompt_version": int,
     "prompt_text": str,
     "class_conditioned": bool,
+    "asked": str,
     "describer": str,
     "sample": int,
     "finish_reason": str,
@@ -40,6 +53,8 @@ COLUMNS: Mapping[str, type] = {
     "latency_s": float,
     "created": float,
 }
+_STATED = ("confidence", "probability")
+_CLASS_COLUMNS = ("class", "said", "second", "confidence", "probability")
 _RESULT_COLUMNS = ("finish_reason", "tokens_in", "tokens_out", "cost_usd", "latency_s", "created")
 ROWS_PER_GROUP = 4096
 _LONGEST_CELL = 2**31 - 1  # characters; Python's own limit would refuse the file for a long text
@@ -50,22 +65,47 @@ _SHORT.maxlevel = 2  # a pickle of a few bytes may hold lists that are endless w
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One description that came from a file.
+    """One answer that came from a file.
 
     Attributes:
         where: file and line, or number of the row.
+        description: None where only other things were asked for.
+        ask: what the row brings.
+        fields: class, tags and boxes as the row has them, checked for their kind.
+        asked: what the prompt asked for and its class list, if the row has them.
         describer: settings of its describer, if the row has them.
         result: the other columns of an exported result, as Description takes them.
     """
 
     where: str
-    description: str
+    description: str | None
+    ask: tuple[str, ...] = (DESCRIPTION,)
+    fields: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    asked: Mapping[str, Any] | None = None
     digest: str | None = None
     key: str | None = None
     prompt: Prompt | None = None
     describer: Mapping[str, Any] | None = None
     sample: int | None = None
     result: Mapping[str, Any]
+
+    def answer(self, names: ClassNames) -> Answer | None:
+        """Return the structured part; a class outside the list is kept as ``said``."""
+        return (
+            None if self.ask == (DESCRIPTION,) else to_answer(self.fields, self.ask, names, self.fields["probability"])
+        )
+
+    @property
+    def content(self) -> tuple[str | None, Mapping[str, Any]]:
+        """All that is said about the image."""
+        return self.description, self.fields
+
+    def as_json(self, ask: Sequence[str]) -> str | None:
+        """Return what was asked for as a model would write it; None where the row lacks some of it."""
+        if not set(ask) <= set(self.ask):
+            return None
+        said = self.fields["class"] or self.fields["said"]
+        return json.dumps({"description": self.description, **self.fields, "class": said})
 
 
 def parse_row(value: Any, where: str) -> Row | SetAside:
@@ -74,17 +114,27 @@ def parse_row(value: Any, where: str) -> Row | SetAside:
     try:
         if not isinstance(fields, Mapping):
             raise ValueError(
-                f"a row is a text, or an object with key or digest, and description; got {_SHORT.repr(value):.60}"
+                "a row is a text, or an object with key or digest, and description or class; got "
+                f"{_SHORT.repr(value):.60}"
             )
         fields = {name: _checked(name, kind, fields.get(name)) for name, kind in COLUMNS.items()}
         description, digest = fields["description"], fields["digest"]
         if digest is not None and not re.fullmatch("[0-9a-fA-F]{64}", digest):
             raise ValueError(f"digest must be a sha256 in 64 hexadecimal digits, got {digest!r:.80}")
-        if description is None or not description.strip():
-            raise ValueError("the description is empty or missing")
+        if description is not None and not description.strip():
+            description = None
+        asked = None if fields["asked"] is None else _asked(fields["asked"])
+        ask = _ask(fields, description) if asked is None else asked["ask"]
+        if description is None and (DESCRIPTION in ask or not ask):
+            raise ValueError(
+                "the description is empty or missing" + ("" if ask else ", and so are class, tags and boxes")
+            )
         return Row(
             where=where,
             description=description,
+            ask=ask,
+            fields={name: fields[name] for name in (*_CLASS_COLUMNS, TAGS, BOXES)},
+            asked=asked,
             digest=digest and digest.lower(),
             key=fields["key"],
             prompt=_prompt(fields),
@@ -144,7 +194,9 @@ def read_csv(path: Path, columns: Mapping[str, str] | None = None) -> Iterator[R
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
-            for name in ("description",) if columns is None else columns.values():
+            if columns is None:
+                _require_answer(path, reader.fieldnames or ())
+            for name in () if columns is None else columns.values():
                 _require_column(path, reader.fieldnames or (), name)
             for number, row in enumerate(reader, start=1):
                 where = f"{path.name}, row {number}"
@@ -163,7 +215,7 @@ def _from_cell(name: str, cell: str | None) -> Any:
     kind = COLUMNS[name]
     if kind is bool:
         return {"true": True, "1": True, "false": False, "0": False}.get(cell.strip().lower(), cell)
-    if kind is str:
+    if kind in (str, list):
         return from_csv_cell(cell)
     try:
         return kind(cell)
@@ -177,6 +229,8 @@ def to_fields(description: Description, key: str | None) -> dict[str, Any]:
         "digest": description.digest,
         "key": key,
         "description": description.text,
+        **_answer_fields(description.answer),
+        "asked": description.prompt.row()[-1] or None,
         "prompt": description.prompt.name,
         "prompt_version": description.prompt.version,
         "prompt_text": description.prompt.text,
@@ -185,6 +239,38 @@ def to_fields(description: Description, key: str | None) -> dict[str, Any]:
         "sample": description.sample,
         **{name: getattr(description, name) for name in _RESULT_COLUMNS},
     }
+
+
+def _answer_fields(answer: Answer | None) -> dict[str, Any]:
+    if answer is None:
+        return {}
+    values = {name: getattr(answer, name) for name in _CLASS_COLUMNS[1:]}
+    lists = {
+        name: None if value is None else list(value) for name in (TAGS, BOXES) for value in [getattr(answer, name)]
+    }
+    return {"class": answer.class_name, **values, **lists}
+
+
+def _ask(fields: Mapping[str, Any], description: str | None) -> tuple[str, ...]:
+    """Return what a row brings."""
+    there = {
+        DESCRIPTION: description is not None,
+        CLASS: any(fields[name] is not None for name in _CLASS_COLUMNS),
+        **{part: fields[part] is not None for part in (TAGS, BOXES)},
+    }
+    return tuple(part for part in there if there[part])
+
+
+def _asked(text: str) -> Mapping[str, Any]:
+    """Return ``ask`` and ``classes`` of a prompt, as an export writes them."""
+    try:
+        asked = json.loads(text)
+        prompt = Prompt("", 1, "", class_conditioned=False, ask=asked["ask"], classes=asked["classes"])
+        if all(isinstance(word, str) for word in (*prompt.ask, *itertools.chain(*prompt.classes))):
+            return {"ask": prompt.ask, "classes": prompt.classes}
+    except (ValueError, TypeError, KeyError, RecursionError):
+        pass
+    raise ValueError(f"asked is not what an export writes: {_SHORT.repr(text):.60}")
 
 
 def describer_settings(text: str) -> Mapping[str, Any]:
@@ -203,6 +289,10 @@ def _checked(name: str, kind: type, value: Any) -> Any:
         return None
     if name == "key" and isinstance(value, int) and not isinstance(value, bool):
         return str(value)
+    if kind is list:
+        return _checked_list(name, value)
+    if name in _STATED:
+        return share(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
@@ -212,6 +302,20 @@ def _checked(name: str, kind: type, value: Any) -> Any:
     if isinstance(value, str) and _HALF_CHARACTER.search(value):
         raise ValueError(f"{name} is not valid Unicode text")
     return value
+
+
+def _checked_list(name: str, value: Any) -> list[Any]:
+    """Return tags or boxes, of which a cell holds the JSON; tags may also be separated by ``|``."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value) if value.lstrip().startswith("[") else value.split("|")
+        except (ValueError, RecursionError):
+            value = None
+    usable = tags(value) if name == TAGS else boxes(value)
+    if usable is None or (name == BOXES and len(usable) != len(value)):
+        what = "texts" if name == TAGS else "objects with label and box_2d (four numbers)"
+        raise ValueError(f"{name} must be a list of {what}, got {_SHORT.repr(value):.60}")
+    return list(usable)
 
 
 def _prompt(fields: Mapping[str, Any]) -> Prompt | None:
@@ -243,7 +347,7 @@ def _read_parquet(path: Path) -> Iterator[Row | SetAside]:
 
     with parsing(f"{path}: cannot be read as Parquet"), pyarrow.parquet.ParquetFile(path) as file:
         names = file.schema_arrow.names
-        _require_column(path, names)
+        _require_answer(path, names)
         batches = file.iter_batches(batch_size=ROWS_PER_GROUP, columns=[name for name in names if name in COLUMNS])
         yield from _parsed(path, itertools.chain.from_iterable(map(_values, batches)))
 
@@ -272,11 +376,16 @@ def _read_dataset(path: Path) -> Iterator[Row | SetAside]:
         loaded = datasets.load_from_disk(str(path))
         parts = loaded.values() if isinstance(loaded, datasets.DatasetDict) else [loaded]
         for part in parts:
-            _require_column(path, part.column_names)
+            _require_answer(path, part.column_names)
         tables = [part.select_columns([name for name in part.column_names if name in COLUMNS]) for part in parts]
         yield from _parsed(path, itertools.chain.from_iterable(tables))
 
 
-def _require_column(path: Path, columns: Iterable[str], name: str = "description") -> None:
+def _require_answer(path: Path, columns: Iterable[str]) -> None:
+    if not {CLASS, TAGS, BOXES}.intersection(columns):
+        _require_column(path, columns, DESCRIPTION)
+
+
+def _require_column(path: Path, columns: Iterable[str], name: str) -> None:
     if name not in columns:
         raise DataError(f"{path}: there is no column {name!r}, only {', '.join(columns)}; rename the one that is.")

@@ -113,8 +113,8 @@ class Texts:
         for row in read_csv(path, {"key": key, "description": text}):
             if isinstance(row, SetAside):
                 bad.append(f"{row.name}: {row.reason}")
-            elif row.key is None:
-                bad.append(f"{row.where}: no {key}")
+            elif row.key is None or row.description is None:
+                bad.append(f"{row.where}: no {key if row.key is None else text}")
             else:
                 good.append((row.key, row.description))
         if not good:

@@ -26,6 +26,7 @@ class Request:
         turns: questions for this image, in order. The image goes with the first; each later one follows the model's
             answer. The description is all answers, a blank line between them.
         samples: numbers of the answers wanted; several are several tries of the same question.
+        schema: JSON schema of the answer, where it is no text; describers that can hold a model to it do so.
         read: returns the image bytes or raises OSError.
         pay_again: asks whether these samples may be paid for once more, after a paid call that brought nothing; from
             any thread.
@@ -36,6 +37,7 @@ class Request:
     prompt: Prompt
     turns: tuple[str, ...]
     samples: tuple[int, ...] = (0,)
+    schema: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
     read: Callable[[], bytes] = field(repr=False, compare=False)
     pay_again: Callable[[Sequence[int]], bool] = field(default=lambda samples: True, repr=False, compare=False)
 
@@ -52,6 +54,7 @@ class Answer:
         text: empty if the model answered nothing or a filter kept the answer back.
         error: why there is no answer, in one line, free of secrets.
         finish_reason: as the model gave it; ``refusal`` or ``content_filter`` if the server says so.
+        probability: of the tokens of the class, where it was asked for and the server tells.
         tokens_in: tokens of the request, over all turns and tries that were paid for; so ``tokens_out``.
         cost_usd: their price, in US dollars; None if unknown.
         latency_s: time from sending to the whole answer, of the successful try, in seconds.
@@ -64,6 +67,7 @@ class Answer:
     text: str | None = None
     error: str | None = None
     finish_reason: str | None = None
+    probability: float | None = None
     tokens_in: int | None = None
     tokens_out: int | None = None
     cost_usd: float | None = None

@@ -148,6 +148,7 @@ class RayDescriber:
                     "prompt": dataclasses.asdict(request.prompt),
                     "turns": request.turns,
                     "samples": request.samples,
+                    "schema": request.schema,
                     # The budget is here: a worker cannot ask it.
                     "pay_again": self._config.max_cost is None,
                     "row": int(rows[self._position_of[request.keys[0]]]),
@@ -241,6 +242,7 @@ class _DescribeWork:
             prompt=Prompt(**fields["prompt"]),
             turns=tuple(fields["turns"]),
             samples=tuple(fields["samples"]),
+            schema=fields["schema"],
             read=partial(self._source.read, fields["row"]),
             pay_again=lambda samples: fields["pay_again"],
         )

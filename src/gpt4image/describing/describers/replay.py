@@ -1,4 +1,4 @@
-"""Replays descriptions from a JSON-lines file as if they were written now: for tests, demos and other programs."""
+"""Replays answers from a JSON-lines file as if they were written now: for tests, demos and other programs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from gpt4image.base.outcome import SetAside
 from gpt4image.data.image_set import ImageSet
 from gpt4image.describing.describers.base import Answer, Report, Request
 from gpt4image.describing.prices import FREE
+from gpt4image.describing.questions import DESCRIPTION
 from gpt4image.describing.rows import Row, parse_line
 
 _ROWS_PER_GROUP = 256
@@ -37,7 +38,7 @@ class ReplayDescriber:
         path = Path(name)
         if not name or not path.is_file():
             raise ConfigError(
-                f"replay:{name}: there is no such file; give JSON lines with key or digest, and description."
+                f"replay:{name}: there is no such file; give JSON lines with key or digest, and description or class."
             )
         self._path = path
         self._set_aside: list[SetAside] = []
@@ -45,7 +46,7 @@ class ReplayDescriber:
         self._places = self._index()
         if not self._places:
             reason = f" ({self._set_aside[0].name}: {self._set_aside[0].reason})" if self._set_aside else ""
-            raise ConfigError(f"replay:{name}: no line has a key or digest and a description{reason}.")
+            raise ConfigError(f"replay:{name}: no line has a key or digest and an answer{reason}.")
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -75,7 +76,9 @@ class ReplayDescriber:
             told = "its writer was told the class, by this row; replay it with --prompt class-conditioned"
             return Answer(request=request, error=told)
         if isinstance(row, Row):
-            return Answer(request=request, text=row.description)
+            ask = request.prompt.ask
+            text = row.description if ask == (DESCRIPTION,) else row.as_json(ask)
+            return Answer(request=request, text=text, probability=row.fields["probability"])
         return Answer(request=request, error=f"{self._path.name} changed while it was read")
 
     def report(self, images: ImageSet) -> Report:
@@ -104,10 +107,10 @@ class ReplayDescriber:
                     else:
                         earlier.seek(places[name])
                         first = parse_line(earlier.readline(), where)
-                        if isinstance(first, Row) and first.description == row.description:
+                        if isinstance(first, Row) and first.content == row.content:
                             self._duplicates += 1
                         else:
-                            reason = f"another text for {name[1]!r} stands on an earlier line, which was used"
+                            reason = f"another answer for {name[1]!r} stands on an earlier line, which was used"
                             self._set_aside.append(SetAside(name=where, reason=reason))
                 elif row is not None:
                     self._set_aside.append(row)

@@ -47,6 +47,7 @@ class BatchDescriber(OpenAIDescriber):
                 )
         super().__init__(model, config)
         self._config = config
+        self._dialect.refuse("logprobs")  # some models refuse every call that wants them: a day would be lost
 
     @property
     def price(self) -> Price | None:

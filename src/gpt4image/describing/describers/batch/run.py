@@ -76,7 +76,10 @@ class Chat:
         fault = fault_of_response(status, {}, json.dumps(body).encode())
         if fault.verdict is Verdict.FILTERED:
             return job.answers([Choice("", "content_filter")] * count, self.price)
-        return job.answers((), self.price, self.one_line(fault.message))
+        message = self.one_line(fault.message)
+        if fault.parameter == "response_format":
+            message += """; give --extra-body '{"response_format": null}' to ask without a schema"""
+        return job.answers((), self.price, message)
 
     def one_line(self, text: object) -> str:
         """Return an error text, short and free of secrets."""

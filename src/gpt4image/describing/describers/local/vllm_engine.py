@@ -81,6 +81,9 @@ class VllmDescriber(LocalDescriber):
         sampling = self._engine.get_default_sampling_params().clone()
         sampling.n = 1
         sampling.max_tokens = self.options.max_tokens
+        if row.request.schema is not None:
+            params = importlib.import_module("vllm.sampling_params").StructuredOutputsParams
+            sampling.structured_outputs = params(json=row.request.schema)
         if self.repeatable:
             sampling.temperature = 0.0
         else:

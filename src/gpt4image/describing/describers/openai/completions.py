@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from gpt4image.describing.describers.openai.untrusted import MAX_NAME, MAX_TEXT, mapping, redacted, sequence
 
+_CLASS = re.compile(r'"class"\s*:\s*"(?P<value>(?:[^"\\]|\\.)+)"')
 _MOST_TOKENS = 2**53  # what is more is no count, and no database takes it
 
 
@@ -17,6 +20,8 @@ class Choice:
 
     text: str
     finish_reason: str | None
+    probability: float | None = None
+    """Of the tokens of the class, where the answer is JSON with one and the server gives log-probabilities."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,29 @@ def _choices(choices: Sequence[Any], secrets: Sequence[str]) -> Iterator[Choice]
         if isinstance(refusal, str) and refusal:
             yield Choice(redacted(refusal, secrets, MAX_TEXT), "refusal")
         elif (text := _text(message)) is not None:
-            yield Choice(redacted(text, secrets, MAX_TEXT), reason if len(text) <= MAX_TEXT else "length")
+            reason = reason if len(text) <= MAX_TEXT else "length"
+            yield Choice(redacted(text, secrets, MAX_TEXT), reason, class_probability(choice.get("logprobs")))
+
+
+def class_probability(logprobs: Any) -> float | None:
+    """Return the probability of the tokens that spell the class in a JSON answer; None where it is not told."""
+    tokens: list[tuple[str, float]] = []
+    for one in sequence(mapping(logprobs).get("content")):
+        match one:
+            case {"token": str(token), "logprob": int() | float() as value} if -1e6 <= value <= 1e-3:
+                tokens.append((token, value))
+            case _:
+                return None
+    found = _CLASS.search("".join(token for token, _ in tokens))
+    if found is None:
+        return None
+    total, place = 0.0, 0
+    for token, value in tokens:
+        end = place + len(token)
+        if place < found.end("value") and end > found.start("value"):
+            total += value
+        place = end
+    return min(1.0, math.exp(total))
 
 
 def _text(message: Mapping[str, Any]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -24,17 +25,19 @@ class Dialect:
         self._options = options
         self._server = server
         self._limit_name = _LIMIT_NAMES[0] if server.is_openai else _LIMIT_NAMES[1]
-        self._switched = False
+        self._refused = set[str]()
 
     def body(self, job: Job) -> bytes:
         """Return the JSON body of the next call of a job."""
         options, turns = self._options, job.request.turns
-        job.limit_name = self._limit_name
         fields: dict[str, Any] = {"model": self._model, self._limit_name: options.max_tokens}
         if options.temperature is not None:
             fields["temperature"] = options.temperature
         if len(job.samples) > 1:
             fields["n"] = len(job.samples)
+        if job.request.schema is not None:
+            fields |= self._structure(job.request.schema)
+        job.sent = frozenset(fields)
         head = json.dumps({**fields, **options.extra_body})[:-1] + ', "messages": ['
         if options.system:
             head += json.dumps({"role": "system", "content": options.system}) + ", "
@@ -47,6 +50,18 @@ class Dialect:
         # The image goes between ready-made parts: as JSON it would be searched for characters to escape.
         return b"".join((head.encode(), job.image_url, tail.encode(), b"]}"))
 
+    def _structure(self, schema: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields that hold the model to a schema, as far as the server was not seen to refuse them."""
+        form = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
+        fields: dict[str, Any] = {"response_format": form}
+        if "class" in schema["properties"]:
+            fields["logprobs"] = True
+        return {name: value for name, value in fields.items() if name not in self._refused}
+
+    def refuse(self, field: str) -> None:
+        """Send a field no more: this server does not take it, or does not need it."""
+        self._refused.add(field)
+
     def adapt(self, fault: Fault, job: Job) -> bool:
         """Change what is sent where the model does not accept it; return whether the job is worth another call.
 
@@ -55,12 +70,13 @@ class Dialect:
         """
         if fault.parameter == "temperature" and self._options.temperature is not None:
             raise DescriberError(f"{self._model} takes no --temperature {self._options.temperature:g}: leave it out.")
-        if fault.parameter not in _LIMIT_NAMES or fault.parameter != job.limit_name:
+        name = fault.parameter
+        if name is None or name not in job.sent:
             return False
-        if not self._switched:
-            self._switched = True
-            self._limit_name = next(name for name in _LIMIT_NAMES if name != job.limit_name)
-        return self._limit_name != job.limit_name
+        if name in _LIMIT_NAMES and not self._refused.intersection(_LIMIT_NAMES):
+            self._limit_name = next(other for other in _LIMIT_NAMES if other != name)
+        self.refuse(name)
+        return name != self._limit_name
 
     def explain(self, fault: Fault) -> str:
         """Return what a fault that stops the run means, and what to do."""

@@ -29,7 +29,9 @@ _FILTERED = {
 }
 _FILTERED_TEXT = re.compile(r"input was flagged|content management policy|safety system", re.IGNORECASE)
 _UNSUPPORTED = re.compile(r"unsupported|not support|unrecognized|unknown|extra|not permitted", re.IGNORECASE)
-_PARAMETER = re.compile(r"max_completion_tokens|max_tokens|temperature")
+_PARAMETER = re.compile(r"max_completion_tokens|max_tokens|temperature|response_format|logprobs")
+# What nobody writes about but to say that it is not taken.
+_STRUCTURE = re.compile(r"response_format|json_schema|logprobs")
 # A longer wait stops the run: otherwise nobody would know why nothing happens.
 LONGEST_WAIT_S = 600.0
 REDIRECT = "redirect"
@@ -77,7 +79,7 @@ def fault_of_response(status: int, headers: Mapping[str, str], content: bytes) -
     wait = retry_after(headers, time.time())
     if (wait or 0.0) > LONGEST_WAIT_S and verdict in (Verdict.RETRY, Verdict.LIMITED, Verdict.OVERLOADED):
         verdict = Verdict.STOP
-    parameter = _parameter_of(error, text) if status in (400, 422) else None
+    parameter = _parameter_of(error, text) if status in (400, 403, 422) else None
     return Fault(str(status), verdict, f"HTTP {status}: {text.strip() or 'no explanation'}", wait, parameter)
 
 
@@ -116,10 +118,10 @@ def _codes(error: Mapping[str, Any]) -> Iterator[str]:
 def _parameter_of(error: Mapping[str, Any], text: str) -> str | None:
     """Return which of the parameters that not every model takes the server complains about."""
     named = error.get("param")
-    if isinstance(named, str) and _PARAMETER.fullmatch(named):
-        return named
-    found = _PARAMETER.search(text) if _UNSUPPORTED.search(text) else None
-    return found[0] if found else None
+    if isinstance(named, str) and _PARAMETER.fullmatch(named.partition(".")[0]):
+        return named.partition(".")[0]
+    found = _STRUCTURE.search(text) or (_PARAMETER.search(text) if _UNSUPPORTED.search(text) else None)
+    return None if found is None else "response_format" if found[0] == "json_schema" else found[0]
 
 
 def no_response(error: BaseException, seconds: float) -> Fault:

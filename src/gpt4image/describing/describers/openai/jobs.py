@@ -23,7 +23,7 @@ class Job:
         latency: seconds that the successful calls took.
         wasted: failed calls (``tries``) that were paid for.
         unpriced: wasted calls whose price the server does not tell.
-        limit_name: name under which the last call sent ``max_tokens``.
+        sent: fields of the last call that not every model takes.
         in_place: holds a place among the calls in flight.
     """
 
@@ -37,7 +37,7 @@ class Job:
     tries: int = 0
     wasted: int = 0
     unpriced: int = 0
-    limit_name: str = ""
+    sent: frozenset[str] = frozenset()
     in_place: bool = False
 
     @property
@@ -91,6 +91,7 @@ class Job:
             sample=self.samples[share],
             text=choice.text if choice else None,
             finish_reason=choice.finish_reason if choice else None,
+            probability=choice.probability if choice else None,
             error=error,
             tokens_in=tokens_in,
             tokens_out=tokens_out,

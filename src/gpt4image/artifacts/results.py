@@ -1,0 +1,118 @@
+"""What a description store holds, as values: prompts with their class list, and results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from gpt4image.artifacts.answers import Answer
+
+
+class ClassOption(NamedTuple):
+    """A class that a describer may choose, and what belongs to it, in a few words."""
+
+    name: str
+    definition: str = ""
+
+
+@dataclass(frozen=True, order=True)
+class Prompt:
+    """What a describer was asked.
+
+    Attributes:
+        name: short name, e.g. ``paper``.
+        version: raised when the text of the name changes.
+        text: the question, with ``{class_name}`` for the class of the image; empty if it is not known.
+        class_conditioned: the prompt names the class, so the description may give the label away.
+        ask: what was asked for: ``description``, ``class``, ``tags``, ``boxes``.
+        classes: the class list, where the class was asked for.
+    """
+
+    name: str
+    version: int
+    text: str
+    class_conditioned: bool
+    ask: tuple[str, ...] = ("description",)
+    classes: tuple[ClassOption, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Take lists, as JSON has them, for tuples."""
+        object.__setattr__(self, "ask", tuple(self.ask))
+        object.__setattr__(self, "classes", tuple(ClassOption(*option) for option in self.classes))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the class list."""
+        return tuple(option.name for option in self.classes)
+
+    def row(self) -> tuple[str, int, str, int, str]:
+        """Return the values of its columns in the store; ``asked`` is empty for a description alone."""
+        asked = "" if self.ask == ("description",) else canonical_json({"ask": self.ask, "classes": self.classes})
+        return self.name, self.version, self.text, int(self.class_conditioned), asked
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """One result: an answer (``text`` or ``answer``, and no ``error``), a rejected one (a refusal, say) or a failure.
+
+    Attributes:
+        digest: sha256 hex digest of the image bytes.
+        prompt: what was asked.
+        describer: settings of the describer, its whole identity (JSON-serialisable).
+        sample: number of this result among several of the same describer and prompt.
+        text: the description, or a rejected answer as it came; None where there was none.
+        answer: what else was asked for: class, tags, boxes.
+        error: why this is no answer.
+        finish_reason: as the model gave it.
+        tokens_in: tokens of the request.
+        tokens_out: tokens of the answer.
+        cost_usd: price, failed tries of the same result included, in US dollars.
+        latency_s: time from request to answer, in seconds.
+        created: seconds since 1970-01-01 UTC.
+    """
+
+    digest: str
+    prompt: Prompt
+    describer: Mapping[str, Any] = field(hash=False)
+    created: float
+    sample: int = 0
+    text: str | None = None
+    answer: Answer | None = None
+    error: str | None = None
+    finish_reason: str | None = None
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    cost_usd: float | None = None
+    latency_s: float | None = None
+
+    @property
+    def status(self) -> Literal["ok", "failed"]:
+        """``ok`` where there is a description or a structured answer."""
+        return "ok" if (self.text, self.answer) != (None, None) and self.error is None else "failed"
+
+
+class StoredText(NamedTuple):
+    """A description for the text stages; ``row`` finds it again in the store (``texts_at``)."""
+
+    digest: str
+    text: str
+    prompt: Prompt
+    row: int
+
+
+class StoredAnswer(NamedTuple):
+    """A structured answer for the stages that learn from it."""
+
+    digest: str
+    answer: Answer
+    classes: tuple[str, ...]
+    prompt: Prompt
+    describer: Mapping[str, Any]
+    sample: int
+
+
+def canonical_json(value: Mapping[str, Any]) -> str:
+    """Return ``value`` as JSON with sorted keys: equal settings are equal text."""
+    return json.dumps(dict(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

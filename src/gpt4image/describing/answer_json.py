@@ -1,0 +1,185 @@
+"""Answers in JSON, as models write them: within code fences or prose, with trailing commas, or cut off.
+
+What a model writes is data: of another kind, out of range or too long, it is left out or cut, and never an error of the
+program.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+from pydantic_core import from_json
+
+from gpt4image.artifacts.answers import Answer
+from gpt4image.artifacts.store import Prompt
+from gpt4image.describing.class_lists import ClassNames, is_none, readable
+from gpt4image.describing.questions import BOXES, CLASS, DESCRIPTION, TAGS
+
+MOST_TAGS_KEPT, LONGEST_WORD, MOST_BOXES = 64, 100, 1000
+_FIELDS = ("class", "second", "confidence", "tags", "boxes")
+_MOST_TRIES = 16  # places where an object may begin
+_LONGEST_TEXT = 400_000
+_THOUGHTS = re.compile(r"^\s*<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
+_LENIENT = json.JSONDecoder(strict=False)  # line breaks within texts are common
+_NUMBER = re.compile(r"\s*(\d{1,3}(?:\.\d{1,20})?|\.\d{1,20})\s*(%?)\s*")
+
+
+class Parsed(NamedTuple):
+    """What an answer holds: a description, where one was asked for, and the rest."""
+
+    description: str | None
+    answer: Answer
+
+
+def parse_answer(text: str, prompt: Prompt, names: ClassNames, probability: float | None = None) -> Parsed | str:
+    """Return what an answer holds, or in one line why it is not what was asked for. Never raises."""
+    missing = "there is no JSON object in it"
+    for fields in _objects(text):
+        lacking = [part for part in _needed(prompt) if not _has(fields, part)]
+        if not lacking:
+            own = {name: fields.get(name) for name in _FIELDS}
+            return Parsed(_description(fields, prompt), to_answer(own, prompt.ask, names, probability))
+        missing = f"it lacks {' and '.join(map(repr, lacking))}"
+    return f"the answer is not the JSON that was asked for: {missing}"
+
+
+def to_answer(
+    fields: Mapping[str, Any], ask: Sequence[str], names: ClassNames, probability: float | None = None
+) -> Answer:
+    """Return the parts of an answer that were asked for; a class outside the list is kept as ``said``."""
+    known: dict[str, Any] = {}
+    if CLASS in ask:
+        words = [_word(fields.get(name)) for name in ("class", "said", "second")]
+        chosen, said, second = (None if word is None or is_none(word) else word for word in words)
+        class_name = None if (word := chosen or said) is None else names.find(word)
+        second = None if second is None else names.find(second)
+        known = {
+            "class_name": class_name,
+            "said": said or (None if chosen in _spellings(class_name) else chosen),
+            "second": None if second == class_name else second,
+            "confidence": share(fields.get("confidence")),
+            "probability": probability,
+        }
+    if TAGS in ask:
+        known["tags"] = tags(fields.get("tags"))
+    if BOXES in ask:
+        known["boxes"] = boxes(fields.get("boxes"))
+    return Answer(**known)
+
+
+def share(value: Any) -> float | None:
+    """Return a stated confidence from 0 to 1, also of "97 %" and 97; None where it is none."""
+    if isinstance(value, str) and (found := _NUMBER.fullmatch(value)):
+        value = float(found[1]) / (100 if found[2] else 1)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
+        return None
+    return float(value) if value <= 1 else float(value) / 100
+
+
+def tags(value: Any) -> tuple[str, ...] | None:
+    """Return the distinct words of a list, or of a text with commas, at most ``MOST_TAGS_KEPT``."""
+    if isinstance(value, str):
+        value = value[:_LONGEST_TEXT].split(",")
+    if not isinstance(value, list | tuple):
+        return None
+    words = (_word(one) for one in cast("Sequence[Any]", value)[:10_000])
+    return tuple(dict.fromkeys(word for word in words if word))[:MOST_TAGS_KEPT]
+
+
+def boxes(value: Any) -> tuple[Mapping[str, Any], ...] | None:
+    """Return the usable boxes of a list: a label and four numbers, and perhaps whether the object is truncated."""
+    if not isinstance(value, list | tuple):
+        return None
+    return tuple(box for one in cast("Sequence[Any]", value)[:MOST_BOXES] if (box := _box(one)) is not None)
+
+
+def valid(text: str) -> str:
+    """Return a text with U+FFFD for halves of surrogate pairs: some servers send them, no database takes them."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _box(value: Any) -> Mapping[str, Any] | None:
+    match value:
+        case {"label": str(), "box_2d": [_, _, _, _] as corners} if all(map(_is_number, corners)):
+            truncated = value.get("truncated")
+            rest = {"truncated": truncated} if isinstance(truncated, bool) else {}
+            return {"label": _word(value["label"]), "box_2d": list(corners), **rest}
+        case _:
+            return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and abs(value) < 1e9
+
+
+def _needed(prompt: Prompt) -> list[str]:
+    """Return the fields without which an answer is of no use: the tags, at its end, may be cut off."""
+    return [part for part in prompt.ask if part in (DESCRIPTION, CLASS)] or list(prompt.ask)
+
+
+def _spellings(class_name: str | None) -> tuple[str, ...]:
+    """Return how the question writes a class."""
+    return () if class_name is None else (class_name, readable(class_name))
+
+
+def _has(fields: Mapping[str, Any], part: str) -> bool:
+    value = fields.get(part)
+    if part == DESCRIPTION:
+        return isinstance(value, str) and bool(value.strip())
+    if part == CLASS:
+        return CLASS in fields and (value is None or _word(value) is not None)
+    return isinstance(value, list)
+
+
+def _description(fields: Mapping[str, Any], prompt: Prompt) -> str | None:
+    return valid(fields["description"]).strip() if DESCRIPTION in prompt.ask else None
+
+
+def _word(value: Any) -> str | None:
+    """Return a text on one line, cut; None where it is none."""
+    return " ".join(valid(value[: 10 * LONGEST_WORD]).split())[:LONGEST_WORD] if isinstance(value, str) else None
+
+
+def _objects(text: str) -> Iterator[Mapping[str, Any]]:
+    """Yield JSON objects that a text may hold: whole ones first, then repaired, then cut off."""
+    text = _THOUGHTS.sub("", text[:_LONGEST_TEXT], count=1)
+    starts = [place.start() for place, _ in zip(re.finditer(r"\{", text), range(_MOST_TRIES), strict=False)]
+    for start in starts:
+        end = _end_of_object(text, start)
+        for whole in () if end is None else (text[start:end], _without_trailing_commas(text[start:end])):
+            if (value := _decoded(_LENIENT.decode, whole)) is not None:
+                yield value
+                break
+    if starts:
+        rest = _without_trailing_commas(text[starts[0] :])
+        if (value := _decoded(lambda cut: from_json(cut, allow_partial=True), rest)) is not None:
+            yield value
+        # A text may be cut, a class may not: "do" is no dog.
+        if (value := _decoded(lambda cut: from_json(cut, allow_partial="trailing-strings"), rest)) is not None:
+            yield {name: value[name] for name in value if name == DESCRIPTION}
+
+
+def _end_of_object(text: str, start: int) -> int | None:
+    """Return where the object that begins at ``start`` ends: braces within texts do not count."""
+    depth = 0
+    for piece in re.finditer(r'"(?:[^"\\]|\\.)*"?|[{}]', text[start:], re.DOTALL):
+        depth += (piece[0] == "{") - (piece[0] == "}")
+        if depth == 0:
+            return start + piece.end()
+    return None
+
+
+def _without_trailing_commas(text: str) -> str:
+    return re.sub(r'("(?:[^"\\]|\\.)*"?)|,(?=\s*[}\]])', lambda found: found[1] or "", text, flags=re.DOTALL)
+
+
+def _decoded(decode: Callable[[str], Any], text: str) -> dict[str, Any] | None:
+    try:
+        value = decode(text)
+    except (ValueError, RecursionError):
+        return None
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else None

@@ -1,0 +1,99 @@
+"""Class lists that a describer chooses from: how users write them, and which class of the list a word means."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from gpt4image.artifacts.store import ClassOption
+from gpt4image.base.errors import ConfigError, first_few
+
+NONE_OF_THESE = "none of these"
+_NOTHING = ("", "none", "none of the above", "no class", "n/a", "null")
+_MOST_CLASSES, _LONGEST_NAME = 100_000, 200
+_SEPARATORS = re.compile(r"[\W_]+")
+_ARTICLE = re.compile(r"^(?:an?|the) ")
+_SIBILANT = re.compile(r"(?:s|x|z|ch|sh)es$")
+
+
+def class_list(given: str) -> tuple[ClassOption, ...]:
+    """Return the classes of ``given``: a text file or a list, one class per line, or separated by commas.
+
+    A definition follows its class after a colon: ``person: any human, athletes too``. Where a list has line breaks or
+    only one class, commas belong to definitions.
+
+    Raises:
+        ConfigError: the file cannot be read, a class is listed twice, or there is none.
+    """
+    text, where = given, "--classes"
+    try:
+        if "\n" not in given and Path(given).is_file():
+            text, where = Path(given).read_text(encoding="utf-8-sig"), f"--classes {given}"
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--classes {given:.200}: cannot be read ({error}); give a text file in UTF-8.") from None
+    lines = text.splitlines() if "\n" in text or where != "--classes" else text.split(",")
+    return as_options((line for line in map(str.strip, lines) if line and not line.startswith("#")), where)
+
+
+def as_options(lines: Iterable[str], where: str) -> tuple[ClassOption, ...]:
+    """Return classes, each with its definition after a colon. Raises ConfigError: see ``class_list``."""
+    parts = (re.split(r":\s+|:$", line, maxsplit=1) for line in lines)
+    options = tuple(ClassOption(name.strip(), *(" ".join(rest.split()) for rest in own)) for name, *own in parts)
+    if not options or len(options) > _MOST_CLASSES:
+        raise ConfigError(f"{where}: {len(options):,} classes; give 1 to {_MOST_CLASSES:,}, one per line.")
+    if long := [option.name for option in options if not 0 < len(option.name) <= _LONGEST_NAME]:
+        raise ConfigError(f"{where}: a class has {len(long[0])} characters; give names of 1 to {_LONGEST_NAME}.")
+    first: dict[str, str] = {}
+    if twice := [o.name for o in options if first.setdefault(_normal(o.name), o.name) is not o.name]:
+        raise ConfigError(f"{where}: {first_few(twice)} cannot be told from another class; list each class once.")
+    if _normal(NONE_OF_THESE) in first:
+        raise ConfigError(f"{where}: {first[NONE_OF_THESE]!r} is offered in any case; leave it out.")
+    return options
+
+
+class ClassNames:
+    """Finds the class of a list that a word means; without a list every word is a class."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        names = list(names)
+        self._exact = set(names)
+        self._by_form: dict[str, set[str]] = {}
+        for name in names:
+            for form in {_normal(name), _singular(_normal(name))}:
+                self._by_form.setdefault(form, set()).add(name)
+
+    def find(self, said: str) -> str | None:
+        """Return the class: as spelt, or the only one that differs in case, spaces, article or plural."""
+        if said in self._exact or not self._exact:
+            return said
+        form = _normal(said)
+        for candidate in (form, _singular(form)):
+            found = [name for name in self._by_form.get(candidate, ()) if _normal(name) == candidate]
+            found = found or list(self._by_form.get(candidate, ()))
+            if len(found) == 1:
+                return found[0]
+        return None
+
+
+def is_none(said: str | None) -> bool:
+    """Return whether a word says that no class of the list fits."""
+    return said is None or _normal(said) in (_normal(NONE_OF_THESE), *_NOTHING) or said.strip().lower() in _NOTHING
+
+
+def readable(name: str) -> str:
+    """Return a class name as words on one line: folder names often have underscores."""
+    return " ".join(name.replace("_", " ").split())
+
+
+def _normal(name: str) -> str:
+    words = _SEPARATORS.sub(" ", name.casefold()).strip()
+    return _ARTICLE.sub("", words) or name.casefold().strip()
+
+
+def _singular(words: str) -> str:
+    if len(words) > 4 and words.endswith("ies"):
+        return words[:-3] + "y"
+    if len(words) > 4 and _SIBILANT.search(words):
+        return words[:-2]
+    return words[:-1] if len(words) > 3 and words.endswith("s") and not words.endswith("ss") else words

@@ -1,0 +1,91 @@
+"""The question that asks for several things at once, and the JSON schema of its answer.
+
+Classes come in another order for every image and sample: a model prefers what stands first in a list. The order depends
+on nothing but digest and sample, so that the same image is asked in the same way again.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from gpt4image.artifacts.prompts import turns
+from gpt4image.artifacts.store import ClassOption, Prompt
+from gpt4image.describing.class_lists import NONE_OF_THESE, readable
+
+DESCRIPTION, CLASS, TAGS, BOXES = "description", "class", "tags", "boxes"
+MOST_TAGS = 12
+LIKELY_CLASSES = 20
+"""Classes that are offered for one image where the list has more than ``MOST_OFFERED``."""
+MOST_OFFERED = 100
+_OPTIONS = "{class_options}"
+_AGAIN = (
+    "\n\nAn earlier answer named a class that is not in the list. Copy one name of the list exactly, or say "
+    f'"{NONE_OF_THESE}".'
+)
+
+
+def asking_for(prompt: Prompt, ask: Sequence[str], classes: Sequence[ClassOption]) -> Prompt:
+    """Return the prompt that asks for these things: itself, if that is only a description.
+
+    Where no description is asked for, its text does not matter, and the name says what is asked for.
+    """
+    ask = tuple(ask)
+    if ask == (DESCRIPTION,):
+        return prompt
+    if DESCRIPTION not in ask:
+        prompt = Prompt("-".join(ask), 1, "answers", class_conditioned=False)
+    lines = ["Answer with one JSON object and nothing else. Its fields, in this order:"]
+    if DESCRIPTION in ask:
+        lines.append(f'"description": {prompt.text}')
+    if CLASS in ask:
+        lines += [
+            f'"class": the class from the list below that fits the image best, spelled as in the list, or '
+            f'"{NONE_OF_THESE}".',
+            '"second": the next best class of the list, or null.',
+            '"confidence": the probability that "class" is right, from 0 to 1.',
+        ]
+    if TAGS in ask:
+        lines.append(f'"tags": up to {MOST_TAGS} short words or phrases for what can be seen.')
+    if CLASS in ask:
+        lines += ["", "Classes:", _OPTIONS]
+    # A prompt without text answers from a file: nothing is asked.
+    text = "\n".join(lines) if prompt.text else ""
+    return replace(prompt, text=text, ask=ask, classes=tuple(classes) if CLASS in ask else ())
+
+
+def question(
+    prompt: Prompt, class_name: str, digest: str, sample: int, likely: Sequence[str] | None = None
+) -> tuple[str, ...]:
+    """Return the turns to send for one sample of an image; ``likely`` are the only classes to offer."""
+    if CLASS not in prompt.ask:
+        return turns(prompt, class_name)
+    options = [option for option in prompt.classes if likely is None or option.name in likely]
+    random.Random(f"{digest} {sample}").shuffle(options)
+    shown = [f"- {readable(name)}{f': {definition}' if definition else ''}" for name, definition in options]
+    text = "\n".join([*shown, f"- {NONE_OF_THESE}"])
+    return tuple(turn.replace(_OPTIONS, text) for turn in turns(prompt, class_name))
+
+
+def asked_again(question: Sequence[str]) -> tuple[str, ...]:
+    """Return the turns of a question whose answer named a class that is not in the list."""
+    return (*question[:-1], question[-1].removesuffix(_AGAIN) + _AGAIN)
+
+
+def schema_of(prompt: Prompt, likely: Sequence[str] | None = None) -> Mapping[str, Any] | None:
+    """Return the JSON schema of the answer to a prompt; None where it is a text."""
+    if prompt.ask == (DESCRIPTION,):
+        return None
+    names = [readable(name) for name in (prompt.class_names if likely is None else likely)]
+    fields: dict[str, Any] = {}
+    if DESCRIPTION in prompt.ask:
+        fields["description"] = {"type": "string"}
+    if CLASS in prompt.ask:
+        fields["class"] = {"type": "string", "enum": [*names, NONE_OF_THESE]}
+        fields["second"] = {"type": ["string", "null"], "enum": [*names, None]}
+        fields["confidence"] = {"type": "number"}
+    if TAGS in prompt.ask:
+        fields["tags"] = {"type": "array", "items": {"type": "string"}}
+    return {"type": "object", "properties": fields, "required": [*fields], "additionalProperties": False}

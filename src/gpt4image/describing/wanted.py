@@ -1,0 +1,132 @@
+"""What is wanted of every image and not in the store yet: whole answers, or the parts of them that are missing.
+
+A description, a class and tags may have been asked for together or apart. A part that is there is not paid for again:
+the prompt of an image asks for what it lacks. A class counts as there if it was chosen from the same class list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gpt4image.artifacts.store import ClassOption, DescriptionStore, Prompt
+from gpt4image.describing.questions import CLASS, DESCRIPTION, MOST_OFFERED, asking_for
+
+Settled = Mapping[str, frozenset[int]]
+_NONE: frozenset[int] = frozenset()
+
+
+@dataclass
+class Wanted:
+    """What one step of a run asks for, as prompts that each ask for some parts.
+
+    Attributes:
+        there: for each prompt, the samples that it need not ask for, by digest, as their answers are good.
+        settled: the same with rejected answers, unless they are asked for again.
+        done: number of samples that have everything.
+    """
+
+    prompts: list[Prompt] = field(default_factory=list[Prompt])
+    there: list[Settled] = field(default_factory=list[Settled])
+    settled: list[Settled] = field(default_factory=list[Settled])
+    done: int = 0
+
+
+def steps_of(ask: Sequence[str], classes: Sequence[ClassOption]) -> list[tuple[str, ...]]:
+    """Return what to ask for in which order: of many classes, the likely ones are chosen by the description."""
+    if CLASS not in ask or len(classes) <= MOST_OFFERED:
+        return [tuple(ask)]
+    return [(DESCRIPTION, *(part for part in ask if part not in (DESCRIPTION, CLASS))), (CLASS,)]
+
+
+def find_wanted(
+    store: DescriptionStore,
+    settings: Mapping[str, Any],
+    bases: Sequence[Prompt],
+    ask: tuple[str, ...],
+    classes: Sequence[ClassOption],
+    *,
+    digests: Collection[str],
+    samples: frozenset[int],
+    retry_rejected: bool,
+) -> Wanted:
+    """Return what a describer with these settings is still to be asked, in ``samples`` about each of ``digests``."""
+    wanted = Wanted()
+    stored = store.prompts()
+    for base in bases:
+        good = [_known(store, settings, base, part, classes, stored, samples, rejected=False) for part in ask]
+        all_ = good
+        if not retry_rejected:
+            all_ = [_known(store, settings, base, part, classes, stored, samples, rejected=True) for part in ask]
+        _add(wanted, base, ask, classes, (good, all_), (digests, samples))
+    return wanted
+
+
+def minus(settled: Settled, others: Settled) -> Settled:
+    """Return the samples that only the first has, by digest."""
+    left = {digest: samples - others.get(digest, _NONE) for digest, samples in settled.items()}
+    return {digest: samples for digest, samples in left.items() if samples}
+
+
+def _known(
+    store: DescriptionStore,
+    settings: Mapping[str, Any],
+    base: Prompt,
+    part: str,
+    classes: Sequence[ClassOption],
+    stored: Sequence[Prompt],
+    samples: frozenset[int],
+    *,
+    rejected: bool,
+) -> Settled:
+    """Return the samples that have a part, by digest."""
+    found: dict[str, frozenset[int]] = {}
+    for prompt in stored:
+        if _brings(prompt, part, base, classes):
+            for digest, own in store.settled(prompt, settings, rejected=rejected).items():
+                if own := own & samples:
+                    found[digest] = found[digest] | own if digest in found else own
+    return found
+
+
+def _brings(prompt: Prompt, part: str, base: Prompt, classes: Sequence[ClassOption]) -> bool:
+    if part not in prompt.ask:
+        return False
+    if part == DESCRIPTION:
+        return prompt == asking_for(base, prompt.ask, prompt.classes)
+    return part != CLASS or prompt.classes == tuple(classes)
+
+
+def _add(
+    wanted: Wanted,
+    base: Prompt,
+    ask: tuple[str, ...],
+    classes: Sequence[ClassOption],
+    known: tuple[list[Settled], list[Settled]],
+    among: tuple[Collection[str], frozenset[int]],
+) -> None:
+    digests, samples = among
+    good, all_ = known
+    if len(ask) == 1:  # the common case, also of very many images
+        wanted.prompts.append(asking_for(base, ask, classes))
+        wanted.there.append(good[0])
+        wanted.settled.append(all_[0])
+        wanted.done += sum(len(own) for digest, own in good[0].items() if digest in digests)
+        return
+    missing: list[dict[str, dict[tuple[str, ...], frozenset[int]]]] = []
+    for view in (good, all_):
+        of_image: dict[str, dict[tuple[str, ...], frozenset[int]]] = {}
+        for digest in digests:
+            by_parts: dict[tuple[str, ...], set[int]] = {}
+            for sample in samples:
+                lacks = tuple(part for part, own in zip(ask, view, strict=True) if sample not in own.get(digest, _NONE))
+                by_parts.setdefault(lacks, set()).add(sample)
+            of_image[digest] = {parts: frozenset(own) for parts, own in by_parts.items()}
+        missing.append(of_image)
+    variants = {parts for view in missing for own in view.values() for parts in own if parts} or {ask}
+    for parts in sorted(variants, key=len, reverse=True):
+        wanted.prompts.append(asking_for(base, parts, classes))
+        for target, view in zip((wanted.there, wanted.settled), missing, strict=True):
+            target.append({digest: samples - own.get(parts, _NONE) for digest, own in view.items()})
+    wanted.done += sum(len(own.get((), _NONE)) for own in missing[0].values())
