@@ -100,8 +100,10 @@ def _label(task: Any) -> str | None:
     if not isinstance(results, list) or not all(isinstance(each, dict) for each in results):
         raise DataError("its annotation has no list of results")
     values = [each.get("value") for each in results if each.get("type") == "choices"]
-    choices = [value.get("choices") for value in values if isinstance(value, dict)]
-    return _single(sum((each for each in choices if isinstance(each, list)), []))
+    choices = [
+        value["choices"] for value in values if isinstance(value, dict) and isinstance(value.get("choices"), list)
+    ]
+    return _single([choice for several in choices for choice in several])
 
 
 def _single(choices: Sequence[Any]) -> str:
@@ -135,10 +137,11 @@ class _Finder:
     def find(self, task: Mapping[str, Any]) -> str:
         """Return the digest. Raises DataError: there is no such image, or there are several."""
         data = _data(task)
-        if data.get("digest") in self._digests:
-            return str(data["digest"])
-        if isinstance(data.get("key"), str) and data["key"] in self._keys:
-            return self._keys[data["key"]]
+        digest, key = (str(data.get(name)) for name in ("digest", "key"))
+        if digest in self._digests:
+            return digest
+        if key in self._keys:
+            return self._keys[key]
         for path in (path for address in _addresses(task) for path in _paths(address)):
             keys = self._by_name.get(posixpath.basename(path), [])
             fit = [key for key in keys if f"/{path}".endswith(f"/{key}")]
@@ -148,7 +151,7 @@ class _Finder:
 
 
 def _paths(address: str) -> Iterator[str]:
-    """Yield the paths that an address may stand for: /data/local-files/?d=PATH, /data/upload/1/0123abcd-NAME, others."""
+    """Yield the paths that an address may stand for: /data/local-files/?d=PATH, /data/upload/1/0123abcd-NAME."""
     parts = urlsplit(address[:4000]) if "\0" not in address and "[" not in address else None
     query = parse_qs(parts.query).get("d", []) if parts else []
     for path in [*query, unquote(parts.path) if parts else address, address]:

@@ -65,7 +65,7 @@ class LabelsFile:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = _locked(path)
         try:
-            self._marks = [Mark(*images.label_names(row)) for row in range(len(images))]
+            self._marks = [Mark("".join(images.label_names(row))) for row in range(len(images))]
             self._others: list[str] = []
             if path.exists():
                 self._read()
@@ -133,8 +133,8 @@ class LabelsFile:
         table = read_table(self.path, spec)
         if lacks := [name for name in _HEADER if name not in table]:
             raise DataError(
-                f"{spec} was not written by review, as it has no column {first_few(lacks)}, and would be replaced: give "
-                "a new file; labels of a manifest are read by --data manifest:FILE."
+                f"{spec} was not written by review, as it has no column {first_few(lacks)}, and would be replaced; "
+                "give a new file. Labels of a manifest are read by --data manifest:FILE."
             )
         row_of, known = {key: row for row, key in enumerate(self.images.keys)}, 0
         for cells in zip(*(table[name] for name in _HEADER), strict=True):
@@ -180,8 +180,8 @@ def _paths(path: Path, images: ImageSet) -> tuple[Sequence[str], tuple[SetAside,
     places = [posixpath.join(real_folder[posixpath.dirname(file)], posixpath.basename(file)) for file in files]
     if outside := next((place for place in places if not is_below(place, root)), None):
         raise DataError(
-            f"--labels {path}: it names files below its own folder, and images lie elsewhere, such as {outside!r}. Give "
-            f"a file there: --labels {Path(os.path.commonpath(list(real_folder.values())), path.name)}"
+            f"--labels {path}: it names files below its own folder, and images lie elsewhere, such as {outside!r}; "
+            f"give a file there: --labels {Path(os.path.commonpath(list(real_folder.values())), path.name)}"
         )
     return [os.path.relpath(place, root) for place in places], ()
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-
 from scipy.special import softmax
 
 from gpt4image.artifacts.answers import Answer
@@ -20,7 +19,7 @@ from gpt4image.base.errors import TableError
 from gpt4image.data import NO_LABEL, ImageSet
 from gpt4image.encoding.class_names import find_class_names
 from gpt4image.labelling.label import open_table
-from gpt4image.labelling.label_noise import suspected_errors
+from gpt4image.labelling.label_noise import suspected
 from gpt4image.labelling.predictions import predict_labels
 from gpt4image.labelling.suggest import doubt_of, to_label
 from gpt4image.labelling.text_vectors import Texts, smooth
@@ -58,7 +57,7 @@ class Opinion:
         all: the proposals of everything together.
         parts: those of each source, for reasons.
         order: images without a label, the most valuable first.
-        suspects: images whose label is probably wrong, the most suspicious first.
+        suspects: images whose label may be wrong, the most suspicious first.
         wrong: expected share of images without a label whose proposal is wrong; None without proposals.
     """
 
@@ -109,11 +108,6 @@ class Teacher:
         self._shuffled = np.random.default_rng(seed).permutation(len(images))
         self._place = np.argsort(self._shuffled, kind="stable")
 
-    @property
-    def knows_something(self) -> bool:
-        """Whether there is any evidence, which labels may change."""
-        return bool(self._said) or self._texts is not None
-
     def opinion(self, labels: Ints, classes: Sequence[str]) -> Opinion:
         """Return what the evidence says; ``labels`` are (N,), NO_LABEL for none.
 
@@ -123,19 +117,19 @@ class Teacher:
         parts = {"answer": self._answers(classes), "text": self._text(taught, classes)}
         found = {name: part for name, part in parts.items() if part is not None}
         probabilities = _product([own for own, _ in found.values()], (len(labels), len(classes)))
-        held_out = np.any([np.zeros(len(labels), bool), *(unseen for _, unseen in found.values())], axis=0)
+        held_out = np.stack([np.zeros(len(labels), bool), *(unseen for _, unseen in found.values())]).any(axis=0)
         unlabelled = np.flatnonzero(labels == NO_LABEL)
         known = unlabelled[probabilities[unlabelled].any(axis=1)]
         if found:
-            suspected = suspected_errors(probabilities, taught, held_out & (taught != NO_LABEL))[:, 0].tolist()
+            doubtful = _doubtful(probabilities, taught, held_out & (taught != NO_LABEL))
         else:
-            suspected = in_turn(self._shuffled[labels[self._shuffled] != NO_LABEL].tolist(), labels)
+            doubtful = in_turn(self._shuffled[labels[self._shuffled] != NO_LABEL].tolist(), labels)
         return Opinion(
             probabilities=probabilities,
             all=Source.of("all", probabilities),
             parts=[Source.of(name, own) for name, (own, _) in found.items()],
             order=self._order(probabilities, unlabelled),
-            suspects=suspected,
+            suspects=doubtful,
             wrong=float(1 - probabilities[known].max(axis=1).mean()) if len(known) else None,
         )
 
@@ -154,7 +148,7 @@ class Teacher:
                     found[row] = (1 - SECOND_SHARE) * (1 - sure) / (others - 1)
                     found[row, second] = SECOND_SHARE * (1 - sure)
                 found[row, first] = sure
-        return found, found.any(axis=1)
+        return found, np.asarray(found.any(axis=1))
 
     def _text(self, labels: Ints, classes: Sequence[str]) -> tuple[Floats, Bools] | None:
         if self._texts is None or not classes:
@@ -165,19 +159,31 @@ class Teacher:
             found = predict_labels(texts, labels, len(classes), self._seed, reference=self._train)
         except TableError:  # too few labels so far
             return None
-        return found.probabilities, found.out_of_fold
+        has_seen = (labels != NO_LABEL) & ~found.out_of_fold
+        return np.where(has_seen[:, None], np.float32(0), found.probabilities), found.out_of_fold
 
     def _order(self, probabilities: Floats, unlabelled: Ints) -> list[int]:
         """Return the images in their order of value: of train first, those that are unsure and unlike each other."""
         known = probabilities if probabilities.shape[1] > 1 else np.zeros((len(probabilities), 2), np.float32)
         doubt = doubt_of(known[unlabelled])
         by_doubt = unlabelled[np.lexsort((self._place[unlabelled], -doubt.round(6), ~self._train[unlabelled]))]
-        described = self._vectors.any(axis=1)
+        described = np.asarray(self._vectors.any(axis=1))
         candidates = np.flatnonzero(self._train & described & np.isin(np.arange(len(described)), unlabelled))
         if not len(candidates):
             return by_doubt.tolist()
         first = [item.row for item in to_label(self._vectors, known, candidates, FIRST, self._seed)]
         return list(dict.fromkeys([*first, *by_doubt.tolist()]))
+
+
+def _doubtful(probabilities: Floats, labels: Ints, held_out: Bools) -> list[int]:
+    """Return the images whose label is suspected, or is not the most probable class, the least probable label first."""
+    rows = np.flatnonzero(held_out)
+    if not len(rows):
+        return []
+    given, found = labels[rows], probabilities[rows]
+    own = found[np.arange(len(rows)), given]
+    chosen = suspected(found, given) | (found.argmax(axis=1) != given)
+    return rows[chosen][np.argsort(own[chosen], kind="stable")].tolist()
 
 
 def _product(parts: Sequence[Floats], shape: tuple[int, int]) -> Floats:
@@ -187,11 +193,8 @@ def _product(parts: Sequence[Floats], shape: tuple[int, int]) -> Floats:
         there = own.any(axis=1)
         total[there] += np.log(np.maximum(own[there], LEAST))
         known |= there
-    return (
-        np.where(known[:, None], softmax(total, axis=1), 0.0).astype(np.float32)
-        if shape[1]
-        else total.astype(np.float32)
-    )
+    together = np.where(known[:, None], softmax(total, axis=1), 0.0) if shape[1] else total
+    return together.astype(np.float32)
 
 
 def _stored(path: Path, images: ImageSet) -> tuple[dict[int, Answer], tuple[str, ...]]:

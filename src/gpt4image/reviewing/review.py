@@ -6,13 +6,13 @@ import secrets
 import shlex
 import socket
 import threading
-from pathlib import Path
 
 from gpt4image.base.errors import ConfigError, MissingExtraError
 from gpt4image.base.outcome import Outcome, SetAside
 from gpt4image.base.progress import console
 from gpt4image.config import ReviewConfig
 from gpt4image.data import load_image_set
+from gpt4image.describing.class_lists import class_list
 from gpt4image.reviewing.label_studio import read_tasks, write_tasks
 from gpt4image.reviewing.labels_file import LabelsFile
 from gpt4image.reviewing.queue import Teacher
@@ -59,7 +59,8 @@ def open_session(config: ReviewConfig, file: LabelsFile) -> Session:
     """Return a session with the evidence and the classes of the options. End it after use."""
     teacher = Teacher(file.distinct, config.answers, config.embeddings, config.seed)
     own = file.images.classes
-    given = _class_list(config.classes) if config.classes is not None else own or teacher.answered_classes
+    listed = () if config.classes is None else class_list(config.classes)
+    given = [new_class(option.name, ()) for option in listed] or own or teacher.answered_classes
     return Session(file, teacher, list(dict.fromkeys([*given, *own, *file.labels()])), is_open=not given)
 
 
@@ -135,17 +136,3 @@ def _listen(port: int) -> socket.socket:
             f"--port {port} cannot be used ({error.strerror}); give another, or 0 for a free one."
         ) from None
     return listener
-
-
-def _class_list(given: str) -> list[str]:
-    """Return the classes of a text file, one per line, or of a list with commas. Raises ConfigError: there is none."""
-    try:
-        is_file = "\n" not in given and Path(given).is_file()
-        text = Path(given).read_text(encoding="utf-8-sig") if is_file else given
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--classes {given:.200}: cannot be read ({error}); give a text file in UTF-8.") from None
-    names = [name for name in map(str.strip, text.splitlines() if is_file or "\n" in text else text.split(",")) if name]
-    classes = list(dict.fromkeys(new_class(name, names) for name in names))
-    if not classes:
-        raise ConfigError(f"--classes {given:.200}: there is no class; give one per line, or a list with commas.")
-    return classes

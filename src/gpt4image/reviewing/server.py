@@ -80,7 +80,7 @@ class Guard:
 
 
 def make_app(session: Session, token: str, finish: Callable[[], None], mode: str) -> Starlette:
-    """Return the application; ``finish`` is called when the person has finished, ``mode`` is what the page begins with."""
+    """Return the application; ``finish`` is called at the end, ``mode`` is what the page begins with."""
     routes = [
         Route("/", functools.partial(_page, token=token, mode=mode)),
         *(Route(f"/{name}", functools.partial(_file, name=name)) for name in FILES),
