@@ -146,7 +146,7 @@ def _word(value: Any) -> str | None:
 
 def _objects(text: str) -> Iterator[Mapping[str, Any]]:
     """Yield JSON objects that a text may hold: whole ones first, then repaired, then cut off."""
-    text = _THOUGHTS.sub("", text[:_LONGEST_TEXT], count=1)
+    text = _THOUGHTS.sub("", text[:_LONGEST_TEXT], count=1).rstrip("…")  # which marks a text that was cut here
     starts = [place.start() for place, _ in zip(re.finditer(r"\{", text), range(_MOST_TRIES), strict=False)]
     for start in starts:
         end = _end_of_object(text, start)

@@ -14,9 +14,11 @@ from scipy import stats
 from gpt4image.artifacts.store import DescriptionStore, Prompt, canonical_json
 from gpt4image.base.outcome import Outcome
 from gpt4image.config import DescribeConfig
+from gpt4image.config.base import listed
 from gpt4image.data import ImageSet
 from gpt4image.describing.describers.base import Describer
 from gpt4image.describing.prices import HALF_PRICE
+from gpt4image.describing.questions import CLASS
 
 IMAGES_IN_SAMPLE = 8
 
@@ -41,7 +43,8 @@ def estimate(
     They are requests, tokens, money (mean and 95 % interval of the mean) and the time if the server keeps the sample's
     speed at this concurrency. Facts that the answers do not tell (tokens, price) are left out.
     """
-    requests = min(outcome.summary["without_description"] // config.samples, config.limit or sys.maxsize)
+    in_each = 1 if CLASS in listed(config.ask) else config.samples
+    requests = min(outcome.summary["without_description"] // in_each, config.limit or sys.maxsize)
     settings = canonical_json(describer.settings)
     answers = [  # of this run or an earlier one
         row
@@ -52,7 +55,7 @@ def estimate(
     facts: dict[str, Any] = {"estimate_from_answers": len(answers), "estimate_requests": requests}
     tokens_in = [row.tokens_in for row in answers if row.tokens_in is not None]
     tokens_out = [row.tokens_out for row in answers if row.tokens_out is not None]
-    descriptions = requests * config.samples
+    descriptions = requests * in_each
     if tokens_in and len(tokens_in) == len(tokens_out):
         facts["estimate_tokens_in"] = round(descriptions * sum(tokens_in) / len(tokens_in))
         facts["estimate_tokens_out"] = round(descriptions * sum(tokens_out) / len(tokens_out))
@@ -66,7 +69,7 @@ def estimate(
                 facts["estimate_usd_ci95"] = [round(end * descriptions, 4) for end in ends]
     latencies = [row.latency_s for row in answers if row.latency_s is not None]
     if latencies and not config.batch:
-        facts["estimate_seconds"] = round(_seconds(config, requests, latencies, tokens_in, tokens_out), 1)
+        facts["estimate_seconds"] = round(_seconds(config, requests, in_each, latencies, tokens_in, tokens_out), 1)
     return replace(outcome, summary={**outcome.summary, **facts}, text=_sentence(facts))
 
 
@@ -87,12 +90,13 @@ def _sentence(facts: Mapping[str, Any]) -> str:
 def _seconds(
     config: DescribeConfig,
     requests: int,
+    in_each: int,
     latencies: Sequence[float],
     tokens_in: Sequence[int],
     tokens_out: Sequence[int],
 ) -> float:
     """Return the time that calls, and the limits the user gave, need."""
-    mean, answers = sum(latencies) / len(latencies), requests * config.samples
+    mean, answers = sum(latencies) / len(latencies), requests * in_each
     if config.describer.startswith("openai:"):
         seconds = requests * mean / config.concurrency  # which workers share
     else:

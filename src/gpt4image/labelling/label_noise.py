@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.special import softmax
+from scipy.special import entr, softmax
 from scipy.stats import beta
 
 from gpt4image.training.targets import Noise, single_labels
@@ -29,6 +29,9 @@ CONFIDENCE = 0.99  # that at least MIN_NOISE of the labels are wrong
 PSEUDO_LABELS = 5.0  # labels of each class that the uniform model counts for
 MAX_CLASSES = 100  # of a full transition matrix
 UNLIKELY = 0.2  # of 5 % wrong labels of photographs names .66 with precision .53; confident learning .57 with .41
+TRUST = 0.5  # standard deviation of the logarithm of the power by which evidence that read no label is miscalibrated
+REFUTED = 0.75  # part of the log loss that labels with such noise have at least; texts that predict them better refute it
+MAX_LABELS = 20_000  # labels that noise is estimated by where evidence read none
 _FOLDS = 5
 _STEPS = 30
 
@@ -55,8 +58,47 @@ def find_noise(probabilities: Floats, labels: Ints) -> tuple[Noise, float]:
     return Noise(), 1.0
 
 
-def _explain(probabilities: Floats, labels: Ints, rate: float | None = None) -> tuple[float, float, float]:
-    """Return the rate and the power that explain the labels best, and the nats that it brings over MIN_NOISE."""
+def noise_by_evidence(free: Floats, labels: Ints, text_loss: float | None, seed: int) -> tuple[Noise, Noise]:
+    """Say how labels are wrong, by evidence that has read none of them: answers and class names.
+
+    What the text classifier has learned from wrong labels cannot hide them here, so noise of classes taken for one
+    another shows too. The evidence may be what is wrong. It is trusted to be calibrated up to TRUST; and noise is
+    refuted where the texts predict the given labels, out of fold, better than labels with such noise can be predicted.
+
+    Args:
+        free: (n, K) probabilities that have read no label.
+        labels: (n,) given labels.
+        text_loss: log loss of the labels by a text classifier that has learned from the others; None without one.
+        seed: of the parts that a transition matrix is tried on.
+
+    Returns:
+        The noise, where it is sure; and the noise that is probable, which is what weights are to be learned under.
+    """
+    if len(labels) > MAX_LABELS:
+        some = np.random.default_rng(seed).choice(len(labels), MAX_LABELS, replace=False)
+        free, labels = free[some], labels[some]
+    rate, _, gain = _explain(free, labels, trust=TRUST)
+    by_anchors = anchor_rate(free, labels)
+    sure = by_anchors > 0.0 or (rate > MIN_NOISE and gain > SURE)
+    probable = find_transition(free, labels, Noise(rate=by_anchors or rate), seed)
+    if text_loss is not None and text_loss < REFUTED * _least_loss(probable, free):
+        return Noise(), Noise()
+    return probable if sure else Noise(), probable
+
+
+def _least_loss(noise: Noise, clean: Floats) -> float:
+    """Return the log loss of labels with such noise by whoever knows the true class and the noise: their entropy."""
+    matrix = noise.matrix(clean.shape[1]).astype(np.float64)
+    return float(clean.mean(axis=0) @ entr(matrix).sum(axis=1))
+
+
+def _explain(
+    probabilities: Floats, labels: Ints, rate: float | None = None, trust: float | None = None
+) -> tuple[float, float, float]:
+    """Return the rate and the power that explain the labels best, and the nats that it brings over MIN_NOISE.
+
+    With ``trust``, the logarithm of the power has a normal prior of this standard deviation.
+    """
     n_classes, rows = probabilities.shape[1], np.arange(len(labels))
     logits = np.log(np.maximum(probabilities, 1e-12)).astype(np.float64)  # in float32, differences are no gradients
 
@@ -64,7 +106,8 @@ def _explain(probabilities: Floats, labels: Ints, rate: float | None = None) -> 
         wrong, log_power = parameters
         other = wrong / (n_classes - 1)
         own = softmax(np.exp(log_power) * logits, axis=1)[rows, labels]
-        return float(-np.log(np.maximum(other + (1.0 - wrong - other) * own, 1e-12)).mean())
+        prior = 0.0 if trust is None else 0.5 * float(log_power / trust) ** 2 / len(labels)
+        return prior - float(np.log(np.maximum(other + (1.0 - wrong - other) * own, 1e-12)).mean())
 
     def fit(start: float, lowest: float, highest: float) -> Any:
         starts = [(start, log_power) for log_power in (0.0, 1.0)]

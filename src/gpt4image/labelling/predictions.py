@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.base.errors import TableError
+from gpt4image.labelling.answers import Answers
+from gpt4image.labelling.experts import Fusion, Sources, by_answers, by_names, combine, taught_by_answers
 from gpt4image.labelling.label_noise import find_noise, find_transition, raise_to
 from gpt4image.labelling.text_classifier import Classification, classify
 from gpt4image.labelling.text_vectors import Texts, smooth
@@ -21,22 +23,30 @@ Bools = NDArray[np.bool_]
 
 ROUNDS = 10  # of fitting classifier and noise in turn
 SETTLED = 0.02  # change of a transition matrix at which they agree
+EvidenceName = Literal["fused", "texts", "answers", "names"]
+MISSING: dict[EvidenceName, str] = {
+    "fused": "There is no label, no answer and no class name to learn from. Label a few images of each class, or ask a "
+    "describer for their classes (`gpt4image describe --ask class`) and give its store as --answers.",
+    "texts": "--evidence texts needs labels, or answers of at least two classes: label a few images of each class, or "
+    "give --answers.",
+    "answers": "--evidence answers needs the answers of a describer: give its store as --answers.",
+    "names": "--evidence names compares descriptions with class names: give an embedding table whose text encoder can "
+    "be loaded as --embeddings.",
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Predictions(Classification):
-    """What is predicted from the texts of N images, by one classifier, or by one per class.
+class Predictions(Fusion):
+    """What is predicted of N images, by one model, or by one per class.
 
-    As of ``Classification``, with a row of zeros where there is no description. Of several labels per image,
-    ``probabilities`` are those of each class, NaN where there is no description or no label of the class,
-    ``out_of_fold`` is (N, K), and ``c`` the geometric mean.
+    As of ``Fusion``, with a row of zeros where there is no evidence. Of several labels per image, ``probabilities`` are
+    those of each class, NaN where there is no evidence, ``out_of_fold`` is (N, K), ``c`` the geometric mean, and no
+    noise is looked for.
 
     Attributes:
-        noise: which part of the given labels is wrong, and how; none is looked for in several labels per image.
         agreement: part of the out-of-fold predictions that agree with the given label; None where there are none.
     """
 
-    noise: Noise
     agreement: float | None
 
 
@@ -61,9 +71,16 @@ def require_learnable(described: Bools, labels: Labels) -> None:
 
 
 def predict_labels(
-    texts: Texts, labels: Labels, n_classes: int, seed: int, *, reference: Bools | None = None
+    texts: Texts,
+    labels: Labels,
+    n_classes: int,
+    seed: int,
+    *,
+    reference: Bools | None = None,
+    answers: Answers | None = None,
+    evidence: EvidenceName = "fused",
 ) -> Predictions:
-    """Predict class probabilities from text embeddings.
+    """Predict class probabilities from text embeddings, answers and labels.
 
     Args:
         texts: of N images.
@@ -71,26 +88,57 @@ def predict_labels(
         n_classes: K.
         seed: seed of the folds.
         reference: (N,) images whose texts, not labels, may shape those of others (train, say); all without it.
+        answers: about the N images; where images have several labels, those of each class of them.
+        evidence: what is read: all there is (fused), or one source of it.
 
     Raises:
-        TableError: no two described images have different labels.
+        TableError: the evidence is not there, or no two described images have different labels where texts alone are
+            to be learned from.
     """
-    require_learnable(texts.described, labels)
-    rows, total = np.flatnonzero(texts.described), len(labels)
+    answers = None if evidence == "names" else answers
+    known = texts.described | (False if answers is None else answers.given)
+    by_labels = answers is None and evidence in ("fused", "texts") and (labels.ndim == 2 or (labels >= 0).any())
+    if by_labels:
+        require_learnable(texts.described, labels)
+    rows, total = np.flatnonzero(known), len(labels)
     texts, labels = texts.take(rows), labels[rows]
     shaping = np.arange(len(rows)) if reference is None else np.flatnonzero(reference[rows])
-    vectors = texts.centred(shaping)
+    sources = Sources(texts.centred(shaping), texts.described, texts.centred_names(), answers and answers.take(rows))
     if labels.ndim == 2:
-        found, nothing = _several_labels(vectors, labels, texts.centred_names(), seed), np.nan
+        found, nothing = _several_labels(sources.vectors, labels, sources.names, seed), np.nan
     else:
-        vectors = smooth(vectors, shaping, seed)
-        fit = partial(classify, vectors, labels, n_classes, seed=seed, names=texts.centred_names())
-        found, nothing = _one_label(fit, labels, seed), 0.0
+        described = np.flatnonzero(texts.described[shaping])
+        sources = sources._replace(vectors=smooth(sources.vectors, shaping[described], seed))
+        found, nothing = _one_label(sources, labels, n_classes, seed, evidence), 0.0
     probabilities = np.full((total, n_classes), nothing, np.float32)
     probabilities[rows] = found.probabilities
     out_of_fold = np.zeros((total, *labels.shape[1:]), bool)
     out_of_fold[rows] = found.out_of_fold
     return replace(found, probabilities=probabilities, out_of_fold=out_of_fold)
+
+
+def _one_label(sources: Sources, labels: Labels, n_classes: int, seed: int, evidence: EvidenceName) -> Predictions:
+    """Return predictions of one class per image."""
+    answers, labelled = sources.answers, bool((labels >= 0).any())
+    if evidence == "texts" or (answers is None and evidence == "fused"):
+        if labelled:
+            fit = partial(classify, sources.vectors, labels, n_classes, seed=seed, names=sources.names)
+            return _by_labels(fit, labels, seed)
+    free = []
+    if answers is not None and evidence in ("answers", "fused"):
+        free += by_answers(answers, n_classes)
+    if answers is not None and evidence in ("texts", "fused"):
+        free += taught_by_answers(sources, n_classes, seed)[0]
+    if answers is None and evidence in ("names", "fused"):
+        free += by_names(sources)
+    if not free:
+        raise TableError(MISSING[evidence])
+    found = combine(free, sources, labels, seed, learn_texts=answers is not None and evidence == "fused")
+    agreement = None
+    if found.out_of_fold.any():
+        own = labels[found.out_of_fold]
+        agreement = float((found.probabilities[found.out_of_fold].argmax(axis=1) == own).mean())
+    return Predictions(**vars(found), agreement=agreement)
 
 
 def _several_labels(vectors: NDArray[np.float32], labels: Labels, names: Any, seed: int) -> Predictions:
@@ -117,6 +165,7 @@ def _several_labels(vectors: NDArray[np.float32], labels: Labels, names: Any, se
         probabilities=probabilities,
         out_of_fold=out_of_fold,
         noise=Noise(),
+        weights={"texts": 1.0},
         agreement=float(right.mean()) if len(right) else None,
         c=float(np.exp(np.mean([np.log(fit.c) for fit in fits]))),
         names=float(np.mean([fit.names for fit in fits])),
@@ -124,8 +173,8 @@ def _several_labels(vectors: NDArray[np.float32], labels: Labels, names: Any, se
     )
 
 
-def _one_label(fit: Callable[..., Classification], labels: Labels, seed: int) -> Predictions:
-    """Return predictions of one class per image, and the noise of the labels that they show."""
+def _by_labels(fit: Callable[..., Classification], labels: Labels, seed: int) -> Predictions:
+    """Return predictions of a text classifier that learns from labels, and the noise of the labels that they show."""
     result, noise, agreement = fit(), Noise(), None
     held_out = result.out_of_fold
     if held_out.any():
@@ -135,7 +184,7 @@ def _one_label(fit: Callable[..., Classification], labels: Labels, seed: int) ->
         if noise.rate > 0.0:
             result = replace(result, probabilities=raise_to(result.probabilities, power))
             result, noise = _clean(result, labels, noise, fit, seed)
-    return Predictions(**vars(result), noise=noise, agreement=agreement)
+    return Predictions(**vars(result), noise=noise, weights={"texts": 1.0}, agreement=agreement)
 
 
 def _clean(

@@ -1,0 +1,221 @@
+"""What several experts say of the classes of images, combined: a product of experts with weights learned from labels.
+
+An expert is a source of class probabilities that has not seen the label of the image: the describer's answers, the text
+classifier, class names. Their log-probabilities are added, each with a weight >= 0 (Hinton 2002, training products of
+experts). Two things are learned from the labelled images, both with a prior, so that no label is needed:
+
+* the weights, by the log loss of the labels. The prior holds them near ``Expert.prior`` with PRIOR_STRENGTH. These
+  were chosen on photographs of CIFAR-10 and checked on pictograms of OpenMoji (benchmarks/text_labels.py, fused);
+* systematic confusions of the answerer: P(answer | true class) is counted on labelled images, on top of
+  PSEUDO_ANSWERS per class that are as the stated confidences have it. An answer then counts by how much more or less
+  often than stated it is given to images of a class.
+
+A labelled image is predicted with weights and confusions from the other folds. Where labels may be wrong, both are
+learned under the noise model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.sparse import csr_matrix
+from scipy.special import softmax
+
+from gpt4image.labelling.text_classifier import FOLDS, make_folds
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+PRIOR_STRENGTH = 60.0  # a weight costs half of this, in nats, where it is 1 away from its prior
+PSEUDO_ANSWERS = 10.0  # answers per class that count as if they were as stated
+MAX_WEIGHT = 4.0
+MAX_LABELS = 5_000  # labelled images that weights are fitted to
+FLOOR = 1e-9
+_BLOCK = 20_000_000  # probabilities that are combined at once
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Expert:
+    """One source of class probabilities of N images.
+
+    Attributes:
+        name: of the evidence.
+        probabilities: (N, K), none of which has seen the label of its image.
+        known: (N,) which images it says something of.
+        prior: weight that it has without labels, where all experts know the image.
+        first: (N,) class that was answered, for an expert whose confusions are to be learned.
+    """
+
+    name: str
+    probabilities: Floats
+    known: Bools
+    prior: float
+    first: Ints | None = None
+
+
+class Evidence(NamedTuple):
+    """What the labels say: ``rows`` (n,) of labelled images, ``given`` (n,) labels, ``true`` (n, K) probabilities of
+    their true classes, and the (K, K) transition from true to given, None where labels are taken at their word."""
+
+    rows: Ints
+    given: Ints
+    true: Floats
+    transition: Floats | None
+
+    def among(self, chosen: Any) -> Evidence:
+        """Return that of some of the labelled images."""
+        return Evidence(self.rows[chosen], self.given[chosen], self.true[chosen], self.transition)
+
+
+def fuse(experts: Sequence[Expert], labels: Evidence, seed: int) -> tuple[Floats, dict[str, float]]:
+    """Return (N, K) probabilities and the weights of experts; a row of zeros where no expert knows the image.
+
+    Images that different experts know are combined with different weights; returned are those of the most images.
+
+    Args:
+        experts: their number is at least one.
+        labels: of images that some expert knows.
+        seed: of the folds.
+    """
+    total, n_classes = experts[0].probabilities.shape
+    found = np.zeros((total, n_classes), np.float32)
+    weights = {expert.name: 0.0 for expert in experts}
+    if len(labels.rows):
+        folds = make_folds(np.unique(labels.given, return_inverse=True)[1], FOLDS, seed)
+        folds[folds < 0] = np.arange((folds < 0).sum()) % FOLDS
+    else:
+        folds = np.zeros(0, np.int64)
+    known = np.stack([expert.known for expert in experts], axis=1)
+    patterns, pattern_of, sizes = np.unique(known, axis=0, return_inverse=True, return_counts=True)
+    pattern_of = pattern_of.reshape(-1)
+    for number in np.argsort(sizes, kind="stable"):
+        chosen = [expert for expert, there in zip(experts, patterns[number], strict=True) if there]
+        if not chosen:
+            continue
+        usable = known[labels.rows][:, patterns[number]].all(axis=1)
+        own, own_folds = labels.among(usable), folds[usable]
+        model = _Product.fit(chosen, own, seed)
+        rows, mine = np.flatnonzero(pattern_of == number), pattern_of[own.rows] == number
+        held_out = np.zeros(total, bool)
+        held_out[own.rows[mine]] = True
+        model.predict(chosen, rows[~held_out[rows]], found)
+        for fold in np.unique(own_folds[mine]):
+            of_others = _Product.fit(chosen, own.among(own_folds != fold), seed)
+            of_others.predict(chosen, own.rows[mine & (own_folds == fold)], found)
+        weights = dict.fromkeys(weights, 0.0) | dict(zip((each.name for each in chosen), model.weights, strict=True))
+    return found, {name: float(weight) for name, weight in weights.items()}
+
+
+def priors(experts: Sequence[Expert]) -> NDArray[np.float64]:
+    """Return the weights of experts without labels.
+
+    Experts that read the same texts count for less than one, since they repeat each other's mistakes and those of the
+    answers. Where there is no answer, they count for one in all.
+    """
+    weights = np.array([expert.prior for expert in experts])
+    return weights / max(weights.sum(), FLOOR) if weights.sum() < 1.0 else weights
+
+
+class _Product(NamedTuple):
+    """A fitted product: (E,) weights, and (K, K) log ratios of how often classes are answered, by true class."""
+
+    weights: NDArray[np.float64]
+    ratios: Floats | None
+
+    @classmethod
+    def fit(cls, experts: Sequence[Expert], labels: Evidence, seed: int) -> _Product:
+        """Learn from labels; nothing but priors without them."""
+        prior = priors(experts)
+        if not len(labels.rows):
+            return cls(prior, None)
+        ratios, chosen = None, np.arange(len(labels.rows))
+        if len(chosen) > MAX_LABELS:
+            chosen = np.sort(np.random.default_rng(seed).choice(chosen, MAX_LABELS, replace=False))
+        some = labels.among(chosen)
+        logs = np.stack([_log(expert.probabilities[some.rows]) for expert in experts])
+        for number, expert in enumerate(experts):
+            if expert.first is not None:
+                confusions = _Confusions.count(expert, expert.first, labels)
+                ratios = confusions.ratios()
+                logs[number] += confusions.without(expert.first[some.rows], some.true)
+        return cls(_fit_weights(logs, some, prior), ratios)
+
+    def predict(self, experts: Sequence[Expert], rows: Ints, into: Floats) -> None:
+        """Write the probabilities of some images."""
+        size = max(1, _BLOCK // into.shape[1])
+        for start in range(0, len(rows), size):
+            block = rows[start : start + size]
+            total = np.zeros((len(block), into.shape[1]), np.float32)
+            for weight, expert in zip(self.weights, experts, strict=True):
+                logs = _log(expert.probabilities[block])
+                if expert.first is not None and self.ratios is not None:
+                    logs += self.ratios.T[expert.first[block]]
+                total += np.float32(weight) * logs
+            into[block] = softmax(total, axis=1)
+
+
+class _Confusions(NamedTuple):
+    """How often class j is answered to images of class k: (K, K) as stated, and counted on labelled images."""
+
+    stated: NDArray[np.float64]
+    counted: NDArray[np.float64]
+
+    @classmethod
+    def count(cls, expert: Expert, first: Ints, labels: Evidence) -> _Confusions:
+        """Count them. Answers as stated are those about all images, each of the classes that its confidence says."""
+        n_classes = expert.probabilities.shape[1]
+        rows = np.flatnonzero(expert.known)
+        stated = _by_class(first[rows], expert.probabilities[rows], n_classes) + 1e-3 / n_classes
+        counted = _by_class(first[labels.rows], labels.true, n_classes)
+        return cls(stated / stated.sum(axis=1, keepdims=True), counted)
+
+    def ratios(self) -> Floats:
+        """Return (K, K) logarithms of how much more often class j is answered to images of class k than stated."""
+        totals = PSEUDO_ANSWERS + self.counted.sum(axis=1, keepdims=True)
+        return np.log((PSEUDO_ANSWERS * self.stated + self.counted) / totals / self.stated).astype(np.float32)
+
+    def without(self, first: Ints, true: Floats) -> Floats:
+        """Return (n, K) the same of counted answers ``first``, each as if its own label were not known."""
+        stated = self.stated.T[first]
+        others = np.maximum(self.counted.T[first] - true, 0.0)
+        totals = PSEUDO_ANSWERS + np.maximum(self.counted.sum(axis=1) - true, 0.0)
+        return np.log((PSEUDO_ANSWERS * stated + others) / totals / stated).astype(np.float32)
+
+
+def _by_class(first: Ints, true: Floats, n_classes: int) -> NDArray[np.float64]:
+    """Return (K, K) sums of how much of class k was answered with class j."""
+    answered = csr_matrix((np.ones(len(first)), (first, np.arange(len(first)))), shape=(n_classes, len(first)))
+    return np.asarray(answered @ true.astype(np.float64)).T
+
+
+def _log(probabilities: Floats) -> Floats:
+    return np.log(np.maximum(probabilities, np.float32(FLOOR)))
+
+
+def _fit_weights(logs: Floats, labels: Evidence, prior: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the (E,) weights with the least log loss of labels, (E, n, K) log-probabilities being given."""
+    rows, transition = np.arange(len(labels.given)), labels.transition
+    seen = None if transition is None else transition.T[labels.given]
+
+    def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        errors = softmax(np.tensordot(weights.astype(np.float32), logs, 1), axis=1)
+        if seen is None:
+            likelihood = errors[rows, labels.given]
+            errors[rows, labels.given] -= 1.0
+        else:
+            joint = errors * seen
+            likelihood = joint.sum(axis=1)
+            errors -= joint / np.maximum(likelihood, 1e-30)[:, None]
+        away = weights - prior
+        value = -float(np.log(np.maximum(likelihood, 1e-30)).sum(dtype=np.float64))
+        slope = np.array([float(np.vdot(errors, each)) for each in logs])
+        return value + 0.5 * PRIOR_STRENGTH * float(away @ away), slope + PRIOR_STRENGTH * away
+
+    bounds = [(0.0, MAX_WEIGHT)] * len(prior)
+    return minimize(loss, prior, jac=True, bounds=bounds, method="L-BFGS-B").x

@@ -1,0 +1,64 @@
+"""The question for several things at once: what it says, in which order, and the schema of its answer."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from gpt4image.artifacts.prompts import PROMPTS
+from gpt4image.describing.class_lists import NONE_OF_THESE, class_list
+from gpt4image.describing.questions import asked_again, asking_for, question, schema_of
+
+SHORT = PROMPTS["short"]
+CLASSES = class_list("big_dog: {class_name}, and more\ncat\nowl\n")
+
+
+def test_a_description_alone_is_asked_as_ever() -> None:
+    assert asking_for(SHORT, ("description",), CLASSES) is SHORT
+    assert question(SHORT, "", "ab", 0) == (SHORT.text,) and schema_of(SHORT) is None
+
+
+def test_one_question_asks_for_everything() -> None:
+    prompt = asking_for(SHORT, ("description", "class", "tags"), CLASSES)
+    assert (prompt.name, prompt.ask, prompt.classes) == ("short", ("description", "class", "tags"), CLASSES)
+    (text,) = question(prompt, "owl", "ab", 0)
+    assert SHORT.text in text and text.index('"description"') < text.index('"class"') < text.index('"tags"')
+    assert "\n- big dog: {class_name}, and more\n" in text and text.endswith(f"- {NONE_OF_THESE}")
+    schema = schema_of(prompt)
+    assert schema is not None
+    assert schema["required"] == ["description", "class", "second", "confidence", "tags"]
+    assert schema["properties"]["class"]["enum"] == ["big dog", "cat", "owl", NONE_OF_THESE]
+
+
+def test_a_class_alone_does_not_depend_on_the_prompt() -> None:
+    alone = asking_for(SHORT, ("class",), CLASSES)
+    assert alone == asking_for(PROMPTS["paper"], ("class",), CLASSES) and alone.name == "class"
+    assert "Describe" not in alone.text
+    assert alone != asking_for(SHORT, ("class",), class_list("big_dog: another\ncat\nowl\n")), (
+        "definitions are identity"
+    )
+
+
+def test_options_are_shuffled_the_same_way_for_the_same_image_and_sample() -> None:
+    prompt = asking_for(SHORT, ("class",), CLASSES)
+    first = Counter(question(prompt, "", f"{number:064x}", 0)[0].split("Classes:\n- ")[1][:3] for number in range(300))
+    assert set(first) == {"big", "cat", "owl"} and min(first.values()) > 70, "each stands first for a third of images"
+    assert question(prompt, "", "ab", 1) == question(prompt, "", "ab", 1)
+    assert len({question(prompt, "", "ab", sample) for sample in range(20)}) > 3
+
+
+def test_only_likely_classes_are_offered() -> None:
+    prompt = asking_for(SHORT, ("class",), CLASSES)
+    (text,), schema = question(prompt, "", "ab", 0, ["cat"]), schema_of(prompt, ["cat"])
+    assert "- cat" in text and "owl" not in text
+    assert schema is not None and schema["properties"]["class"]["enum"] == ["cat", NONE_OF_THESE]
+
+
+def test_a_second_try_names_the_mistake_once() -> None:
+    turns = asked_again(("Which?",))
+    assert turns[0].startswith("Which?") and "not in the list" in turns[0] and asked_again(turns) == turns
+
+
+def test_a_prompt_without_text_asks_nothing() -> None:
+    silent = replace(SHORT, text="")
+    assert asking_for(silent, ("description", "class"), CLASSES).text == ""
