@@ -64,7 +64,7 @@ def read_tasks(path: Path, cards: Sequence[Card]) -> tuple[dict[str, Mark], list
         try:
             label = _label(task)
             if label is not None:
-                name = str(_addresses(task)[:1] or name)[:200]
+                name = next(iter(_addresses(task)), name)[:200]
                 found[finder.find(task)] = Mark(label, "checked")
         except Gpt4ImageError as error:
             skipped.append(SetAside(name=name, reason=str(error)))

@@ -7,28 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
 
-from gpt4image.artifacts.answers import Answer
-from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.base.errors import TableError
 from gpt4image.data import NO_LABEL, ImageSet
 from gpt4image.encoding.class_names import find_class_names
+from gpt4image.labelling.answers import Answers, read_answers
 from gpt4image.labelling.label import open_table
 from gpt4image.labelling.label_noise import suspected
 from gpt4image.labelling.predictions import predict_labels
 from gpt4image.labelling.suggest import doubt_of, to_label
 from gpt4image.labelling.text_vectors import Texts, smooth
+from gpt4image.training.prepare import require_own_images
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
-USUAL_CONFIDENCE, MOST_CERTAIN, SECOND_SHARE, LEAST = 0.85, 0.99, 0.6, 1e-9
 FIRST = 48  # images that are chosen to be unlike each other; the others follow by how unsure they are
 
 
@@ -80,31 +80,25 @@ class Opinion:
 
 
 class Teacher:
-    """Forms an opinion of N distinct images from answers, texts and the labels of some. Slow: not for requests.
-
-    Attributes:
-        answered_classes: classes that the answers chose from.
-    """
+    """Forms an opinion of N distinct images from answers, texts and the labels of some. Slow: not for requests."""
 
     def __init__(self, images: ImageSet, answers: Path | None, embeddings: Path | None, seed: int) -> None:
         """Open the evidence.
 
         Raises:
-            StoreError, TableError: it is missing, or of other images.
+            TableError: the table is missing, or of other images.
         """
-        from gpt4image.training.prepare import require_own_images
-
-        self._images, self._seed, self._embeddings = images, seed, embeddings
+        self._images, self._seed, self._store, self._embeddings = images, seed, answers, embeddings
         self._train = images.splits == "train"
-        self._texts = None
-        self._vectors = np.zeros((len(images), 0), np.float32)
+        self._texts = Texts(np.zeros((len(images), 1), np.float32), np.zeros(len(images), bool))
+        self._vectors = self._texts.vectors
         if embeddings is not None:
             table = open_table(embeddings)
             require_own_images(table, images)
             self._texts = Texts(*table.vectors(images.digests))
             shaping = np.flatnonzero(self._texts.described & self._train)
             self._vectors = smooth(self._texts.centred(shaping), shaping, seed)
-        self._said, self.answered_classes = ({}, ()) if answers is None else _stored(answers, images)
+        self._read: tuple[tuple[str, ...], Answers | None] = ((), None)
         self._shuffled = np.random.default_rng(seed).permutation(len(images))
         self._place = np.argsort(self._shuffled, kind="stable")
 
@@ -112,55 +106,60 @@ class Teacher:
         """Return what the evidence says; ``labels`` are (N,), NO_LABEL for none.
 
         Without evidence every labelled image is suspicious, classes in turn.
+
+        Raises:
+            StoreError, TableError: the store of the answers is missing, or has none about these images and classes.
         """
         taught = np.where(self._train, labels, NO_LABEL)
-        parts = {"answer": self._answers(classes), "text": self._text(taught, classes)}
-        found = {name: part for name, part in parts.items() if part is not None}
-        probabilities = _product([own for own, _ in found.values()], (len(labels), len(classes)))
-        held_out = np.stack([np.zeros(len(labels), bool), *(unseen for _, unseen in found.values())]).any(axis=0)
+        together, parts = self._evidence(taught, tuple(classes))
+        probabilities = np.zeros((len(labels), len(classes)), np.float32) if together is None else together
         unlabelled = np.flatnonzero(labels == NO_LABEL)
         known = unlabelled[probabilities[unlabelled].any(axis=1)]
-        if found:
-            doubtful = _doubtful(probabilities, taught, held_out & (taught != NO_LABEL))
-        else:
+        if together is None:
             doubtful = in_turn(self._shuffled[labels[self._shuffled] != NO_LABEL].tolist(), labels)
+        else:
+            doubtful = _doubtful(probabilities, taught)
         return Opinion(
             probabilities=probabilities,
             all=Source.of("all", probabilities),
-            parts=[Source.of(name, own) for name, (own, _) in found.items()],
+            parts=parts,
             order=self._order(probabilities, unlabelled),
             suspects=doubtful,
             wrong=float(1 - probabilities[known].max(axis=1).mean()) if len(known) else None,
         )
 
-    def _answers(self, classes: Sequence[str]) -> tuple[Floats, Bools] | None:
-        """Return (N, K) probabilities as the answers state them, and which images have an answer."""
-        if not self._said:
-            return None
-        number = {name: k for k, name in enumerate(classes)}
-        found, others = np.zeros((len(self._images), len(classes)), np.float32), max(len(classes) - 1, 1)
-        for row, answer in self._said.items():
-            first, second = (number.get(name or "") for name in (answer.class_name, answer.second))
-            if first is not None:
-                sure = min(USUAL_CONFIDENCE if answer.confidence is None else answer.confidence, MOST_CERTAIN)
-                found[row] = (1 - sure) / others
-                if second is not None and second != first and others > 1:
-                    found[row] = (1 - SECOND_SHARE) * (1 - sure) / (others - 1)
-                    found[row, second] = SECOND_SHARE * (1 - sure)
-                found[row, first] = sure
-        return found, np.asarray(found.any(axis=1))
+    def _evidence(self, labels: Ints, classes: tuple[str, ...]) -> tuple[Floats | None, list[Source]]:
+        """Return (N, K) probabilities of all evidence together, and what each source says."""
+        if len(classes) < 2:
+            return None, []
+        answers = self._answers(classes)
+        texts = self._texts._replace(names=find_class_names(self._embeddings, "auto", classes).vectors)
+        learnable = len(np.unique(labels[texts.described & (labels != NO_LABEL)])) > 1
+        of_texts = labels if learnable else np.full_like(labels, NO_LABEL)
+        predict = partial(self._predict, texts, len(classes))
+        if answers is None:
+            found = predict(of_texts, evidence="fused") if texts.described.any() else None
+            return found, [] if found is None else [Source.of("text", found)]
+        parts = [
+            Source.of("answer", np.where(answers.given[:, None], answers.probabilities(len(classes)), np.float32(0)))
+        ]
+        if texts.described.any() and (found := predict(of_texts, evidence="texts", answers=answers)) is not None:
+            parts.append(Source.of("text", found))
+        return predict(labels, evidence="fused", answers=answers), parts
 
-    def _text(self, labels: Ints, classes: Sequence[str]) -> tuple[Floats, Bools] | None:
-        if self._texts is None or not classes:
-            return None
-        names = find_class_names(self._embeddings, "auto", tuple(classes)).vectors
-        texts = self._texts._replace(names=names)
+    def _predict(self, texts: Texts, n_classes: int, labels: Ints, **options: Any) -> Floats | None:
+        """Return (N, K) probabilities, rows of zeros where nothing is known but the label itself; None without any."""
         try:
-            found = predict_labels(texts, labels, len(classes), self._seed, reference=self._train)
-        except TableError:  # too few labels so far
+            found = predict_labels(texts, labels, n_classes, self._seed, reference=self._train, **options)
+        except TableError:  # too little to learn from, so far
             return None
         has_seen = (labels != NO_LABEL) & ~found.out_of_fold
-        return np.where(has_seen[:, None], np.float32(0), found.probabilities), found.out_of_fold
+        return np.where(has_seen[:, None], np.float32(0), found.probabilities)
+
+    def _answers(self, classes: tuple[str, ...]) -> Answers | None:
+        if self._store is not None and classes != self._read[0]:
+            self._read = classes, read_answers(self._store, self._images.digests, classes).answers
+        return self._read[1]
 
     def _order(self, probabilities: Floats, unlabelled: Ints) -> list[int]:
         """Return the images in their order of value: of train first, those that are unsure and unlike each other."""
@@ -175,52 +174,15 @@ class Teacher:
         return list(dict.fromkeys([*first, *by_doubt.tolist()]))
 
 
-def _doubtful(probabilities: Floats, labels: Ints, held_out: Bools) -> list[int]:
+def _doubtful(probabilities: Floats, labels: Ints) -> list[int]:
     """Return the images whose label is suspected, or is not the most probable class, the least probable label first."""
-    rows = np.flatnonzero(held_out)
+    rows = np.flatnonzero((labels != NO_LABEL) & probabilities.any(axis=1))
     if not len(rows):
         return []
     given, found = labels[rows], probabilities[rows]
     own = found[np.arange(len(rows)), given]
     chosen = suspected(found, given) | (found.argmax(axis=1) != given)
     return rows[chosen][np.argsort(own[chosen], kind="stable")].tolist()
-
-
-def _product(parts: Sequence[Floats], shape: tuple[int, int]) -> Floats:
-    """Return (N, K) probabilities of all sources together: their normalised product, of those that know the image."""
-    total, known = np.zeros(shape), np.zeros(shape[0], bool)
-    for own in parts:
-        there = own.any(axis=1)
-        total[there] += np.log(np.maximum(own[there], LEAST))
-        known |= there
-    together = np.where(known[:, None], softmax(total, axis=1), 0.0) if shape[1] else total
-    return together.astype(np.float32)
-
-
-def _stored(path: Path, images: ImageSet) -> tuple[dict[int, Answer], tuple[str, ...]]:
-    """Return the surest class answer about each image, and the classes that answers chose from.
-
-    Raises:
-        StoreError: the store is missing or damaged.
-        TableError: no answer is about these images.
-    """
-    row_of = {digest: row for row, digest in enumerate(images.digests)}
-    found: dict[int, Answer] = {}
-    classes: dict[str, None] = {}
-    with DescriptionStore(path) as store:
-        for item in store.answers():
-            row = row_of.get(item.digest)
-            if row is None or item.answer.class_name is None or item.prompt.class_conditioned:
-                continue
-            classes |= dict.fromkeys(item.classes)
-            if row not in found or (found[row].confidence or 0) < (item.answer.confidence or 0):
-                found[row] = item.answer
-    if not found:
-        raise TableError(
-            f"--answers {path} holds no class answer about these images; ask with `gpt4image describe --ask class`, or "
-            "leave it out."
-        )
-    return found, tuple(classes)
 
 
 def in_turn(rows: Iterable[int], labels: Ints) -> list[int]:

@@ -6,6 +6,7 @@ import secrets
 import shlex
 import socket
 import threading
+from collections.abc import Sequence
 
 from gpt4image.base.errors import ConfigError, MissingExtraError
 from gpt4image.base.outcome import Outcome, SetAside
@@ -13,6 +14,7 @@ from gpt4image.base.progress import console
 from gpt4image.config import ReviewConfig
 from gpt4image.data import load_image_set
 from gpt4image.describing.class_lists import class_list
+from gpt4image.labelling.answers import answered_classes
 from gpt4image.reviewing.label_studio import read_tasks, write_tasks
 from gpt4image.reviewing.labels_file import LabelsFile
 from gpt4image.reviewing.queue import Teacher
@@ -59,8 +61,11 @@ def open_session(config: ReviewConfig, file: LabelsFile) -> Session:
     """Return a session with the evidence and the classes of the options. End it after use."""
     teacher = Teacher(file.distinct, config.answers, config.embeddings, config.seed)
     own = file.images.classes
-    listed = () if config.classes is None else class_list(config.classes)
-    given = [new_class(option.name, ()) for option in listed] or own or teacher.answered_classes
+    given: Sequence[str] = own
+    if config.classes is not None:
+        given = [new_class(option.name, ()) for option in class_list(config.classes)]
+    elif config.answers is not None and not own:
+        given = answered_classes(config.answers)
     return Session(file, teacher, list(dict.fromkeys([*given, *own, *file.labels()])), is_open=not given)
 
 

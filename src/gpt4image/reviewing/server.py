@@ -84,6 +84,7 @@ def make_app(session: Session, token: str, finish: Callable[[], None], mode: str
     routes = [
         Route("/", functools.partial(_page, token=token, mode=mode)),
         *(Route(f"/{name}", functools.partial(_file, name=name)) for name in FILES),
+        Route("/favicon.ico", _no_icon),
         Route("/image/{digest:str}", _picture),
         Route("/cards", _cards),
         Route("/news", _news),
@@ -118,6 +119,10 @@ def _page(request: Request, token: str, mode: str) -> Response:
 
 def _file(_request: Request, name: str) -> Response:
     return Response((PAGE / name).read_bytes(), media_type=FILES[name], headers=HEADERS)
+
+
+def _no_icon(_request: Request) -> Response:
+    return Response(status_code=204, headers=HEADERS)
 
 
 def _picture(request: Request) -> Response:

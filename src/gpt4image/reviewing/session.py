@@ -154,7 +154,9 @@ class Session:
     def _queue(self, mode: str) -> list[int]:
         if mode == "correct":
             return [item for item in self._opinion.suspects if self._mark(item).note != "checked"]
-        return [item for item in self._opinion.order if not self._mark(item).label]
+        # An image that lost its label again is not in the order until the next fit.
+        order = dict.fromkeys([*self._opinion.order, *self._changed])
+        return [item for item in order if not self._mark(item).label]
 
     def _row(self, item: int) -> int:
         return self.file.copies[item][0]
