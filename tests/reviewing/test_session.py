@@ -105,7 +105,8 @@ def test_the_teacher_learns_meanwhile(opened: Callable[..., Session], described_
         (folder / "unlabelled").mkdir(exist_ok=True)
         path.rename(folder / "unlabelled" / f"{path.parent.name}-{path.name}")
     session = opened(data=f"folder:{folder}", labels=folder.parent / "labels.csv", embeddings=table)
-    [wrong] = session.cards("correct", 96)
+    wrong = session.cards("correct", 96)[0]
+    assert session.news(0)["suspects"] == 1
     assert (wrong.key, wrong.label, wrong.proposal) == ("blue/wrong.png", "blue", "red")
     assert wrong.reason.startswith("text: red, 0.")
     proposed = {card.key: card.proposal for card in session.cards("label", 96)}

@@ -57,7 +57,8 @@ class Opinion:
         all: the proposals of everything together.
         parts: those of each source, for reasons.
         order: images without a label, the most valuable first.
-        suspects: images whose label may be wrong, the most suspicious first.
+        labelled: images with a label, the most suspicious first.
+        suspects: how many of them look wrong.
         wrong: expected share of images without a label whose proposal is wrong; None without proposals.
     """
 
@@ -65,7 +66,8 @@ class Opinion:
     all: Source
     parts: Sequence[Source]
     order: Sequence[int]
-    suspects: Sequence[int]
+    labelled: Sequence[int]
+    suspects: int
     wrong: float | None
 
     def ranked(self, row: int, most: int) -> list[int]:
@@ -105,7 +107,7 @@ class Teacher:
     def opinion(self, labels: Ints, classes: Sequence[str]) -> Opinion:
         """Return what the evidence says; ``labels`` are (N,), NO_LABEL for none.
 
-        Without evidence every labelled image is suspicious, classes in turn.
+        Where there is no evidence, labelled images come with their classes in turn.
 
         Raises:
             StoreError, TableError: the store of the answers is missing, or has none about these images and classes.
@@ -115,16 +117,15 @@ class Teacher:
         probabilities = np.zeros((len(labels), len(classes)), np.float32) if together is None else together
         unlabelled = np.flatnonzero(labels == NO_LABEL)
         known = unlabelled[probabilities[unlabelled].any(axis=1)]
-        if together is None:
-            doubtful = in_turn(self._shuffled[labels[self._shuffled] != NO_LABEL].tolist(), labels)
-        else:
-            doubtful = _doubtful(probabilities, taught)
+        doubtful, right = _by_doubt(probabilities, taught)
+        others = in_turn(self._shuffled[labels[self._shuffled] != NO_LABEL].tolist(), labels)
         return Opinion(
             probabilities=probabilities,
             all=Source.of("all", probabilities),
             parts=parts,
             order=self._order(probabilities, unlabelled),
-            suspects=doubtful,
+            labelled=list(dict.fromkeys([*doubtful, *right, *others])),
+            suspects=len(doubtful),
             wrong=float(1 - probabilities[known].max(axis=1).mean()) if len(known) else None,
         )
 
@@ -174,15 +175,19 @@ class Teacher:
         return list(dict.fromkeys([*first, *by_doubt.tolist()]))
 
 
-def _doubtful(probabilities: Floats, labels: Ints) -> list[int]:
-    """Return the images whose label is suspected, or is not the most probable class, the least probable label first."""
+def _by_doubt(probabilities: Floats, labels: Ints) -> tuple[list[int], list[int]]:
+    """Return the images whose label looks wrong, then the others that have one; each the least probable label first.
+
+    A label looks wrong that is suspected, or that is not the most probable class.
+    """
     rows = np.flatnonzero((labels != NO_LABEL) & probabilities.any(axis=1))
     if not len(rows):
-        return []
+        return [], []
     given, found = labels[rows], probabilities[rows]
     own = found[np.arange(len(rows)), given]
-    chosen = suspected(found, given) | (found.argmax(axis=1) != given)
-    return rows[chosen][np.argsort(own[chosen], kind="stable")].tolist()
+    wrong = suspected(found, given) | (found.argmax(axis=1) != given)
+    order = np.argsort(own, kind="stable")
+    return rows[order[wrong[order]]].tolist(), rows[order[~wrong[order]]].tolist()
 
 
 def in_turn(rows: Iterable[int], labels: Ints) -> list[int]:

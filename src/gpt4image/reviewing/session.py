@@ -124,7 +124,7 @@ class Session:
                 "labelled": self._count["label"],
                 "checked": self._count["checked"],
                 "unsure": self._count["unsure"],
-                "suspects": len(self._queue("correct")),
+                "suspects": len(self._unchecked(self._opinion.labelled[: self._opinion.suspects])),
                 "wrong": self._opinion.wrong,
                 "wrong_before": self._wrong_before,
                 "fault": self._fault,
@@ -153,13 +153,16 @@ class Session:
 
     def _queue(self, mode: str) -> list[int]:
         if mode == "correct":
-            return [item for item in self._opinion.suspects if self._mark(item).note != "checked"]
+            return self._unchecked(self._opinion.labelled)
         # An image that lost its label again is not in the order until the next fit.
         order = dict.fromkeys([*self._opinion.order, *self._changed])
         return [item for item in order if not self._mark(item).label]
 
     def _row(self, item: int) -> int:
         return self.file.copies[item][0]
+
+    def _unchecked(self, items: Sequence[int]) -> list[int]:
+        return [item for item in items if self._mark(item).note != "checked" and self._mark(item).label]
 
     def _tally(self, mark: Mark, sign: int) -> None:
         self._count.update({"label": sign * bool(mark.label), mark.note: sign})

@@ -108,7 +108,7 @@ function show(cards) {
   state.current = 0;
   $("cards").replaceChildren(...state.cards.map(draw));
   $("cards").setAttribute("aria-busy", "false");
-  const nothing = state.mode === "correct" ? "No suspected label error is left." : "Every image has a label.";
+  const nothing = state.mode === "correct" ? "Every label is checked." : "Every image has a label.";
   $("empty").hidden = cards.length > 0;
   $("empty").textContent = nothing;
   $("next").hidden = cards.length === 0;
@@ -218,7 +218,7 @@ async function news() {
     made.append(element("kbd", k + 1), ` ${name}`);
     return made;
   }));
-  $("intro").textContent = state.mode === "correct" ? "Labels that look wrong, the most suspicious first." :
+  $("intro").textContent = state.mode === "correct" ? `Labels, the most suspicious first: ${found.suspects} look wrong.` :
     "Images without a label, the most valuable first.";
   if (found.fault) fault(`The order is not renewed: ${found.fault}`);
 }
