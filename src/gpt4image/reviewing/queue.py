@@ -29,7 +29,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
-FIRST = 48  # images that are chosen to be unlike each other; the others follow by how unsure they are
+FIRST = 24  # images that are chosen to be unlike each other; the others follow by how unsure they are
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -169,7 +169,7 @@ class Teacher:
         by_doubt = unlabelled[np.lexsort((self._place[unlabelled], -doubt.round(6), ~self._train[unlabelled]))]
         described = np.asarray(self._vectors.any(axis=1))
         candidates = np.flatnonzero(self._train & described & np.isin(np.arange(len(described)), unlabelled))
-        if not len(candidates):
+        if len(candidates) <= FIRST:
             return by_doubt.tolist()
         first = [item.row for item in to_label(self._vectors, known, candidates, FIRST, self._seed)]
         return list(dict.fromkeys([*first, *by_doubt.tolist()]))

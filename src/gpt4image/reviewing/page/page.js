@@ -64,7 +64,7 @@ function draw(card, index) {
   if (card.proposal) choices.append(button(`${card.proposal} ⏎`, () => mark(card, card.proposal), { class: "accept", "aria-label": `Accept ${card.proposal}` }));
   if (card.label && !card.done) choices.append(button(`Keep ${card.label}`, () => mark(card, card.label)));
   const shown = numbered(card);
-  for (const name of card.likely.slice(0, 4)) {
+  for (const name of card.likely.slice(0, 3)) {
     if (name === card.proposal) continue;
     const made = button(undefined, () => mark(card, name), { "aria-label": name });
     if (shown.includes(name)) made.append(element("kbd", shown.indexOf(name) + 1), " ");
