@@ -27,8 +27,8 @@ class ReviewConfig(StageConfig):
     embeddings: Path | None = None
     """Embedding table: proposals learned from the labels, and the order of the images."""
     classes: str | None = None
-    """Classes to choose from: a text file with one class per line, or a list with commas; without it, those of the
-    dataset or of the answers. Where there are none, new names can be typed."""
+    """Classes to choose from, besides those of the dataset: a text file with one class per line, or a list with commas.
+    Where the dataset has none, those of the answers without it; if there are none either, new names can be typed."""
     correct: bool = False
     """Begin with suspected label errors instead of images without a label."""
     port: int = Field(default=0, ge=0, le=65535)
