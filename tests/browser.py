@@ -17,8 +17,8 @@ import pytest
 CODES = {"Enter": 13, "Backspace": 8, "Tab": 9, "Escape": 27, " ": 32, "PageDown": 34, "End": 35, "Home": 36}
 CODES |= {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
 SWITCHES = (
-    "headless=new no-sandbox disable-gpu no-first-run hide-scrollbars disable-quic disable-background-networking mute-audio "
-    "disable-component-update disable-sync disable-extensions remote-debugging-port=0 disable-dev-shm-usage"
+    "headless=new no-sandbox disable-gpu no-first-run hide-scrollbars disable-quic disable-background-networking "
+    "mute-audio disable-component-update disable-sync disable-extensions remote-debugging-port=0 disable-dev-shm-usage"
 )
 PATIENCE = 60.0  # seconds; the machine may be busy
 

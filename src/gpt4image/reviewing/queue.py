@@ -1,6 +1,7 @@
 """Which image is worth a look next: what answers and texts say of the images, and the order that follows from it.
 
-The only module of the review that knows the teacher (``labelling/``).
+The only module of the review that knows the teacher (``labelling/``). What of it loads torch is imported where there is
+evidence.
 """
 
 from __future__ import annotations
@@ -18,12 +19,8 @@ from gpt4image.base.errors import TableError
 from gpt4image.data import NO_LABEL, ImageSet
 from gpt4image.encoding.class_names import find_class_names
 from gpt4image.labelling.answers import Answers, read_answers
-from gpt4image.labelling.label import open_table
-from gpt4image.labelling.label_noise import suspected
-from gpt4image.labelling.predictions import predict_labels
 from gpt4image.labelling.suggest import doubt_of, to_label
 from gpt4image.labelling.text_vectors import Texts, smooth
-from gpt4image.training.prepare import require_own_images
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -95,6 +92,9 @@ class Teacher:
         self._texts = Texts(np.zeros((len(images), 1), np.float32), np.zeros(len(images), bool))
         self._vectors = self._texts.vectors
         if embeddings is not None:
+            from gpt4image.labelling.label import open_table
+            from gpt4image.training.prepare import require_own_images
+
             table = open_table(embeddings)
             require_own_images(table, images)
             self._texts = Texts(*table.vectors(images.digests))
@@ -150,6 +150,8 @@ class Teacher:
 
     def _predict(self, texts: Texts, n_classes: int, labels: Ints, **options: Any) -> Floats | None:
         """Return (N, K) probabilities, rows of zeros where nothing is known but the label itself; None without any."""
+        from gpt4image.labelling.predictions import predict_labels
+
         try:
             found = predict_labels(texts, labels, n_classes, self._seed, reference=self._train, **options)
         except TableError:  # too little to learn from, so far
@@ -183,6 +185,8 @@ def _by_doubt(probabilities: Floats, labels: Ints) -> tuple[list[int], list[int]
     rows = np.flatnonzero((labels != NO_LABEL) & probabilities.any(axis=1))
     if not len(rows):
         return [], []
+    from gpt4image.labelling.label_noise import suspected
+
     given, found = labels[rows], probabilities[rows]
     own = found[np.arange(len(rows)), given]
     wrong = suspected(found, given) | (found.argmax(axis=1) != given)

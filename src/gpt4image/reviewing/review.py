@@ -46,10 +46,11 @@ def review(config: ReviewConfig) -> Outcome:
             session.end()
     finally:
         file.close()
+    written = config.export_tasks or config.labels
     return Outcome(
-        path=config.labels,
+        path=written,
         summary={
-            "wrote": str(config.export_tasks or config.labels),
+            "wrote": str(written),
             **{name: facts[name] for name in ("total", "labelled", "checked", "unsure")},
             "next": next_command(config),
         },
@@ -135,6 +136,7 @@ def _listen(port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((ADDRESS, port))
+        listener.listen()  # from here on nobody else gets the port, and a browser may be early
     except OSError as error:
         listener.close()
         raise ConfigError(

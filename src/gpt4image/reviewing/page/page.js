@@ -41,7 +41,8 @@ function button(text, action, attributes) {
 const say = text => { $("said").textContent = text; };
 const fault = text => { $("fault").textContent = text; };
 const few = () => state.classes.length <= MOST_KEYS;
-const numbered = card => (few() ? state.classes : card.likely);
+const offered = card => card.likely.length ? card.likely.slice(0, 4) : few() ? state.classes : [];
+const numbered = card => (few() ? state.classes : offered(card)); // no key gives a class that is not shown
 
 // ---- cards
 
@@ -64,7 +65,7 @@ function draw(card, index) {
   if (card.proposal) choices.append(button(`${card.proposal} ⏎`, () => mark(card, card.proposal), { class: "accept", "aria-label": `Accept ${card.proposal}` }));
   if (card.label && !card.done) choices.append(button(`Keep ${card.label}`, () => mark(card, card.label)));
   const shown = numbered(card);
-  for (const name of card.likely.slice(0, 3)) {
+  for (const name of offered(card)) {
     if (name === card.proposal) continue;
     const made = button(undefined, () => mark(card, name), { "aria-label": name });
     if (shown.includes(name)) made.append(element("kbd", shown.indexOf(name) + 1), " ");
