@@ -11,7 +11,7 @@ FLOOR_EXTRAS := demo,hf,api,clip,tune,onnx
 FLOOR_TESTS  := tests/encoding/text_encoders tests/encoding/test_encode.py tests/evaluating/test_evaluate.py \
                 tests/deploying/test_loading.py tests/deploying/test_export.py tests/deploying/test_predict.py
 
-.PHONY: help demo test check floors lock docs site format bench clean
+.PHONY: help demo test check floors lock docs screenshots site format bench clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -57,8 +57,11 @@ lock:  ## renew the exact versions that make installs, from a new environment
 	$(VENV)-lock/bin/python -m pip freeze --exclude-editable --exclude torch --exclude torchvision >> $(VENV)-lock/lock.txt
 	mv $(VENV)-lock/lock.txt $(LOCK) && rm -rf $(VENV)-lock
 
-docs: $(VENV)/.installed-docs  ## renew the generated parts of README.md and docs/results.md
+docs: $(VENV)/.installed-docs  ## renew the generated pages and parts of pages
 	$(BIN)/python docs/generate.py
+
+screenshots: demo  ## take the pictures of report and label page in docs/images again, with Chromium
+	$(BIN)/python docs/screenshots.py demo-out
 
 site: $(VENV)/.installed-docs  ## build the documentation as a site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -6,7 +6,7 @@
 A space is a TOML file: options at the top are shared; every table ``["name of the trial"]`` holds options of one trial,
 and may name its ``arm`` (baseline without it; any of docs/compare.md that needs no finished run). Trials that are in
 --out already, with the same data and options, are not run again; rows of an earlier version, which do not say of which
-data they are, stay and do not count. The test split is not read. docs/log.md says what was found.
+data they are, stay and do not count. The test split is not read. docs/research/log.md says what was found.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Judge the runs of a comparison by images that nobody decided anything by.
 
     python benchmarks/unseen.py cifar10-longer --data hf:DATA/images --embeddings cifar.emb \
-        --out docs/results/unseen/cifar10-longer.json --arms baseline,text-labels,class-name-light
+        --out docs/research/records/unseen/cifar10-longer.json --arms baseline,text-labels,class-name-light
 
 Settings are searched on the validation split, and test images serve many comparisons, so that what looks best on them
 is flattered. A set such as CIFAR-10, of which 2,000 training images are described and used, has more: training images

@@ -61,8 +61,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 def api_pages() -> dict[str, str]:
     """Return the pages of the API reference: the public names, the losses among them, and the stages."""
     modules = gpt4image._MODULE_OF
-    names = [name for name, module in modules.items() if module not in ("align", "config")]
-    losses = [name for name, module in modules.items() if module == "align"]
+    losses = [name for name, module in modules.items() if module == "models.alignment_losses"]
+    names = [name for name, module in modules.items() if module != "config" and name not in losses]
     return {
         "api/names.md": _page("Public names", NAMES, map(_public, names)),
         "api/losses.md": _page("Losses", ALIGN, map(_public, losses)),
@@ -76,8 +76,10 @@ ALIGN = (
     "    options: {members: false, show_root_heading: false, show_root_toc_entry: false}"
 )
 STAGES = (
-    "Every command of the command line is a function of its configuration: "
-    "`train(TrainConfig(data=..., out=...))`, which returns an [Outcome](names.md#gpt4image.base.outcome.Outcome)."
+    "Every command is a function with its options as keywords, `gpt4image.train(data=..., out=...)`: see "
+    "[commands as functions](../own-loop.md#commands-as-functions) and the [options](../reference/cli.md). Behind each "
+    "stands a stage, a function of its configuration, `train(TrainConfig(data=..., out=...))`, which returns an "
+    "[Outcome](names.md#gpt4image.base.outcome.Outcome)."
 )
 
 

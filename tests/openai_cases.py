@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from typing import Any
 
 import pytest
@@ -55,3 +56,7 @@ def ask_one(
 
 def facts(maker: OpenAIDescriber) -> dict[str, Any]:
     return dict(maker.report(None).facts)  # type: ignore[arg-type]
+
+
+def body(message: str = "no", **fields: object) -> bytes:
+    return json.dumps({"error": {"message": message, **fields}}).encode()

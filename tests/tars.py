@@ -7,6 +7,8 @@ import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from gpt4image.data import ImageSet, load_image_set
+
 
 def write_tar(path: Path, members: Mapping[str, bytes], mode: str = "w") -> Path:
     """Write members by their names; return the path."""
@@ -17,3 +19,7 @@ def write_tar(path: Path, members: Mapping[str, bytes], mode: str = "w") -> Path
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
     return path
+
+
+def load_shards(pattern: Path | str) -> ImageSet:
+    return load_image_set(f"webdataset:{pattern}")

@@ -47,9 +47,9 @@ def test_all_mistakes_are_named_at_once() -> None:
         ({"arms": "baseline,alinged"}, "Did you mean 'aligned'"),
         ({"label_noise": 1.0}, "--label-noise"),
         ({"seed": 10**23}, "--seed"),
-        ({"lr": float("inf")}, "--lr = inf: Input should be a finite number"),
+        ({"lr": float("inf")}, "--lr = inf: give a finite number"),
         ({"first_seed": 2**32}, "--first-seed"),
-        ({"threads": 100_000}, "--threads = 100000: Input should be less than or equal to 1024"),
+        ({"threads": 100_000}, "--threads = 100000: give 1024 or less"),
     ],
 )
 def test_values_that_mean_nothing_are_refused(options: dict[str, object], message: str) -> None:

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from gpt4image import cli
+from gpt4image import cli, integrity
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.run_records import load_comparisons, load_run
 from gpt4image.artifacts.table import EmbeddingTable
@@ -238,3 +238,19 @@ def test_what_earlier_versions_wrote_opens_and_has_no_checksum(copy: Path, capsy
     assert read_table(copy)[1] == before and runs.read_run(copy / "run")["metrics"]
     assert cli.main(["doctor", str(copy / "texts.emb")]) == cli.OK
     assert capsys.readouterr().out.count("no checksum recorded") == 6
+
+
+def test_files_of_others_that_vanish_or_cannot_be_read_end_nothing(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (copy / "other.db-shm").write_bytes(b"x")
+    known = integrity._is_store
+
+    def vanished(path: Path) -> bool:
+        if path.name == "other.db-shm":
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+        return known(path)
+
+    monkeypatch.setattr(integrity, "_is_store", vanished)
+    assert cli.main(["doctor", str(copy)]) == cli.OK
+    assert "other.db-shm" not in capsys.readouterr().out

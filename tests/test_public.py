@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
-import pickle
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 import gpt4image
-from gpt4image import verbs
-from gpt4image.base.errors import ConfigError, DataError
-from gpt4image.base.outcome import Outcome
 from gpt4image.cli import COMMANDS
 
 
@@ -22,28 +16,6 @@ def test_every_public_name_is_what_it_says(name: str) -> None:
     value = getattr(gpt4image, name)
     assert getattr(value, "__name__", name) == name
     assert name in dir(gpt4image)
-
-
-def test_every_command_is_a_function_of_its_options(tmp_path: Path) -> None:
-    assert set(verbs.VERBS) == set(gpt4image._VERBS)
-    assert "data" in inspect.signature(gpt4image.train).parameters
-    with pytest.raises(ConfigError, match=r"val_fractoin.*val_fraction=|val_fraction"):
-        gpt4image.train(data="openmoji", out=tmp_path / "run", val_fractoin=0.1)
-    with pytest.raises(DataError, match="there is no such"):
-        gpt4image.train(data=f"folder:{tmp_path / 'absent'}", out=tmp_path / "run")
-
-
-def test_errors_speak_of_keywords() -> None:
-    assert verbs.in_python("give --out or --val-fraction 0.1, not a--b") == "give out= or val_fraction= 0.1, not a--b"
-
-
-def test_facts_of_an_outcome_are_attributes() -> None:
-    outcome = Outcome(summary={"images": 3}, record={"metric": "<b>"}, text="a < b")
-    assert (outcome.images, outcome.metric) == (3, "<b>")
-    with pytest.raises(AttributeError, match="no 'pictures'; it has images"):
-        _ = outcome.pictures
-    assert "a &lt; b" in outcome._repr_html_()
-    assert pickle.loads(pickle.dumps(outcome)) == outcome  # noqa: S301
 
 
 def test_an_unknown_name_is_refused() -> None:

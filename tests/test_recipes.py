@@ -104,4 +104,4 @@ def test_values_are_those_of_the_stage_and_no_library_speaks_of_them(
     assert found["embeddings"] == Path("t.emb") and found["text_labels"] == Path("t.parquet")
     assert cli.main(["train", str(tmp_path / "r.toml")]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("Error: ") and "site-packages" not in said
+    assert said.splitlines()[-1].startswith("Error: ") and "site-packages" not in said

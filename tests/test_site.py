@@ -68,7 +68,10 @@ def of_site() -> Callable[..., str]:
 
 @pytest.mark.slow
 def test_every_page_of_the_documentation_is_on_the_site(site: Path) -> None:
-    names = {path.stem for path in (ROOT / "docs").glob("*.md")}
+    docs = ROOT / "docs"
+    names = {
+        path.relative_to(docs).with_suffix("").as_posix() for path in docs.rglob("*.md") if path.name != "README.md"
+    }
     elsewhere = {"changelog", "contributing", "notices", "recipes", "api/names", "api/losses", "api/stages"}
     assert [name for name in sorted(names | elsewhere) if not (site / f"{name}.html").is_file()] == []
     assert not list(site.rglob("*.py"))
@@ -122,7 +125,7 @@ def test_what_a_page_loads_from_elsewhere_is_found(tmp_path: Path) -> None:
         ("data.md", "[recipes](../recipes/README.md)", "[recipes](recipes.md)"),
         ("data.md", "[readme](../README.md#install)", "[readme](index.md#install)"),
         ("data.md", "the [source](../src/gpt4image/cli.py) of it", "the source of it"),
-        ("results/README.md", "[results](../results.md)", "[results](../results.md)"),
+        ("research/records/README.md", "[results](../results.md)", "[results](../results.md)"),
         ("recipes.md", "[data](../docs/data.md#shards)", "[data](data.md#shards)"),
         ("contributing.md", "[design](docs/design.md#libraries)", "[design](design.md#libraries)"),
         (

@@ -86,7 +86,13 @@ def test_it_is_small_and_holds_every_file_of_the_package_its_licences_and_nothin
     assert {name for name in names if not name.startswith(about)} == source
     assert {f"{about}/licenses/{name}" for name in ("LICENSE", "THIRD_PARTY_NOTICES.md")} < names
     assert {
-        f"gpt4image/{name}" for name in ("py.typed", "pages/templates/base.html", "deploying/templates/model_card.md")
+        f"gpt4image/{name}"
+        for name in (
+            "py.typed",
+            "pages/templates/base.html",
+            "pages/templates/ticks.js",
+            "deploying/templates/model_card.md",
+        )
     } < names
     assert {f"gpt4image/reviewing/page/{name}" for name in ("index.html", "page.css", "page.js")} < names
     assert "gpt4image/packaged/openmoji/descriptions-plain.jsonl" in names

@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from gpt4image.base.errors import install_command
 from gpt4image.base.outcome import Outcome, SetAside
 from gpt4image.base.visible import in_one_line
 from gpt4image.config import DoctorConfig
@@ -17,6 +18,7 @@ from gpt4image.config import DoctorConfig
 EXTRAS = {
     "demo": "the packaged pictures: demo, --data openmoji",
     "hf": "Hugging Face datasets: --data hf:, saved datasets",
+    "heic": "pictures of phones: HEIC and HEIF files",
     "api": "describer openai:, also with --batch; prices",
     "clip": "text encoders open_clip:",
     "tune": "--tune-text lora",
@@ -48,7 +50,7 @@ def doctor(config: DoctorConfig) -> Outcome:
         "machine": machine,
         "packages": {name: version or "MISSING: install gpt4image again" for name, version in packages.items()},
         "extras": {
-            name: f"{brings} -- missing: pip install 'gpt4image[{name}]'" if missing[name] else f"{brings} -- installed"
+            name: f"{brings} -- missing: {install_command(name)}" if missing[name] else f"{brings} -- installed"
             for name, brings in EXTRAS.items()
         },
         "environment": environment,

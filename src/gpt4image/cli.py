@@ -1,17 +1,19 @@
-"""The command line: one sub-command per verb, options generated from config.py. No logic lives here.
+"""The command line: one sub-command per verb, options generated from config/. No logic lives here.
 
 Start-up imports nothing heavy; a stage's module is imported when the stage runs.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import io
 import json
 import os
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ from gpt4image import __version__
 from gpt4image.parallel import launch
 
 OK, SET_ASIDE, USER_MISTAKE, CRASH, INTERRUPTED = 0, 1, 2, 70, 130  # 70: EX_SOFTWARE of sysexits.h
+
+LOADING_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,9 @@ COMMANDS = {
     "completion": Command("script by which a shell completes options", "CompletionConfig", "completion:completion"),
     "doctor": Command("what is installed or missing; with a path: is it whole?", "DoctorConfig", "checkup:doctor"),
 }
+
+
+CONFIG_TYPES = {name: command.config for name, command in COMMANDS.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -164,8 +171,13 @@ def _dispatch(words: list[str]) -> int:
     if words[0] == "--version":
         print(f"gpt4image {__version__}")
         return OK
+    if words[0] == "help":
+        return _dispatch([*words[1:], "--help"])
     is_group = any(name.startswith(f"{words[0]} ") for name in COMMANDS)
     name = " ".join(words[:2]) if is_group else words[0]
+    if name in COMMANDS and (wanted := {"-h", "--help", "--help-all"} & set(words)):
+        print(_help(name, everything="--help-all" in wanted))
+        return OK
     if name in COMMANDS:
         return _run(name, words[len(name.split()) :])
     if is_group and (len(words) == 1 or words[1] in ("-h", "--help")):
@@ -219,10 +231,26 @@ def _run(name: str, words: list[str]) -> int:
         raise ConfigError(f"{name} takes one recipe, not {first_few(recipes)}; give the command once for each.")
     parsed = [_parse(name, config_type, words, recipe) for recipe in recipes or [None]]
     module, function = command.stage.split(":")
-    stage = getattr(importlib.import_module(f"gpt4image.{module}"), function)
+    with _loading():
+        stage = getattr(importlib.import_module(f"gpt4image.{module}"), function)
     outcome = stage(*parsed) if len(parsed) == 1 else stage(*parsed, names=_names(recipes))
-    _show(outcome, parsed[0].as_json)
+    from gpt4image.next_steps import with_next
+
+    _show(with_next(name, outcome, parsed[0], config_types=CONFIG_TYPES, python=False), parsed[0].as_json)
     return SET_ASIDE if outcome.set_aside else OK
+
+
+@contextlib.contextmanager
+def _loading() -> Generator[None]:
+    """Say what takes so long where libraries take seconds to load, as they do from a cold disk."""
+    wait = threading.Timer(LOADING_SECONDS, lambda: print("loading libraries ...", file=sys.stderr))
+    wait.daemon = True
+    if sys.stderr.isatty():
+        wait.start()
+    try:
+        yield
+    finally:
+        wait.cancel()
 
 
 def _names(recipes: list[str]) -> list[str]:
@@ -234,17 +262,25 @@ def _names(recipes: list[str]) -> list[str]:
 
 
 def _parse(name: str, config_type: Any, words: list[str], recipe: str | None) -> Any:
-    import tyro
+    from gpt4image import options
 
-    default = None
+    given: dict[str, Any] = {}
     if recipe is not None:
         from gpt4image.recipes import read_recipe
 
-        options = read_recipe(Path(recipe), config_type)
-        missing = {key: tyro.MISSING for key, field in config_type.model_fields.items() if field.is_required()}
-        default = config_type.model_construct(**(missing | options))
-    usage = f"gpt4image {name}" + (" [RECIPE.toml]" if COMMANDS[name].recipes else "")
-    return tyro.cli(config_type, args=words, prog=usage, default=default)
+        given = read_recipe(Path(recipe), config_type)
+    return options.parse(_usage(name), config_type, words, given)
+
+
+def _usage(name: str) -> str:
+    return f"gpt4image {name}" + (" [RECIPE.toml]" if COMMANDS[name].recipes else "")
+
+
+def _help(name: str, *, everything: bool) -> str:
+    from gpt4image import options
+
+    configs: Any = importlib.import_module("gpt4image.config")
+    return options.help_text(_usage(name), getattr(configs, COMMANDS[name].config), everything=everything)
 
 
 def _overview(prefix: str = "") -> str:
@@ -268,16 +304,17 @@ def _show(outcome: Any, as_json: bool) -> None:
     set_aside = [{"name": item.name, "reason": item.reason} for item in outcome.set_aside]
     if as_json:
         path = None if outcome.path is None else str(outcome.path)
-        print(
-            json.dumps(
-                {"path": path, **outcome.summary, **outcome.record, "set_aside": set_aside}, indent=1, default=str
-            )
-        )
+        facts = {"path": path, **outcome.summary, **outcome.record, "set_aside": set_aside, "next": outcome.next}
+        print(json.dumps(facts, indent=1, default=str))
         return
     for key, value in outcome.summary.items():
         print(f"{key.replace('_', ' ')}: {round(value, 4) if isinstance(value, float) else visible(str(value))}")
     if outcome.text:
-        print(f"\n{visible(outcome.text)}")
+        print(f"\n{visible(outcome.text)}\n")
+    if outcome.wrote:
+        print(f"wrote: {visible(', '.join(map(str, outcome.wrote)))}")
+    if outcome.next:
+        print(f"next: {visible(outcome.next)}")
     if set_aside:
         print(f"\n{len(set_aside)} skipped:", file=sys.stderr)
         for item in set_aside[:20]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import re
 import shlex
 import sqlite3
@@ -45,9 +46,11 @@ def check(path: Path) -> list[Checked]:
     """
     if not path.exists():
         raise ConfigError(f"{path} does not exist; give a file or folder that gpt4image wrote.")
-    folders = [path.parent] if path.is_file() else [path, *(sub for sub in path.rglob("*") if sub.is_dir())]
-    listed = {file: how for folder in folders for file, how in _listed(folder)}
-    found = [path] if path.is_file() else [file for folder in folders for file in folder.iterdir() if file.is_file()]
+    folders, found = ([path.parent], [path]) if path.is_file() else _walked(path)
+    listed: dict[Path, Mapping[str, Any]] = {}
+    for folder in folders:
+        with contextlib.suppress(OSError):  # it vanished
+            listed |= dict(_listed(folder))
     missing = [] if path.is_file() else [file for file in listed if not file.exists()]
     checked = [one for file in sorted({*found, *missing}) if (one := _checked(file, listed.get(file))) is not None]
     if not checked:
@@ -56,6 +59,15 @@ def check(path: Path) -> list[Checked]:
             "labels, a run, a comparison or an exported model."
         )
     return checked
+
+
+def _walked(path: Path) -> tuple[list[Path], list[Path]]:
+    """Return the folders and files below a folder; what cannot be read, or vanishes meanwhile, is passed over."""
+    folders, found = list[Path](), list[Path]()
+    for place, _, names in os.walk(path):
+        folders.append(Path(place))
+        found += [file for name in names if (file := Path(place) / name).is_file()]
+    return folders, found
 
 
 def _listed(folder: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
@@ -83,6 +95,10 @@ def _checked(path: Path, how: Mapping[str, Any] | None) -> Checked | None:
         own = _own_checksum(path)
     except Gpt4ImageError as error:
         return Checked(path, "damaged", f"{error} {_again(path)}")
+    except OSError as error:  # another's file: it vanished, is no file any more, or may not be read
+        if how is None:
+            return None
+        return Checked(path, "damaged", f"{path} cannot be read: {error.strerror}. {_again(path)}")
     if own is None and how is None:
         return None
     return Checked(path, "whole" if own or how else "no checksum recorded")
@@ -143,6 +159,8 @@ def _store(path: Path) -> bool:
     try:
         with contextlib.closing(connect_reader(path)) as connection:
             found = [row[0] for row in connection.execute("PRAGMA integrity_check")]
+    except sqlite3.OperationalError as error:
+        raise OSError(None, str(error), str(path)) from error  # in use by another, or gone: not damaged
     except sqlite3.DatabaseError as error:
         found = [str(error)]
     except StoreError:

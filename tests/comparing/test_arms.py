@@ -65,7 +65,7 @@ def test_every_arm_of_the_table_is_prepared_and_no_other() -> None:
     assert named <= ARMS.keys()
     assert all(arm.about and arm.phrase for arm in ARMS.values())
     assert all(ARMS[arm.after].after is None for arm in ARMS.values() if arm.after is not None)
-    assert TEXT_ARMS == ("text-labels", "aligned", "text-labels-aligned", "zero-shot")
+    assert TEXT_ARMS == ("fused", "asked", "text-labels", "aligned", "text-labels-aligned", "zero-shot")
 
 
 @pytest.mark.parametrize("name", ARMS)
@@ -152,17 +152,25 @@ def test_self_training_keeps_half_of_a_given_label_and_touches_train_alone() -> 
 
 
 def test_arms_that_do_not_apply_are_left_out() -> None:
-    def names(*, described: bool, scarce: bool, unlabelled: bool = False) -> tuple[str, ...]:
-        return applicable(described=described, scarce=scarce, unlabelled=unlabelled)
+    def names(*, described: bool, scarce: bool, unlabelled: bool = False, answered: bool = False) -> tuple[str, ...]:
+        return applicable(described=described, scarce=scarce, unlabelled=unlabelled, answered=answered)
 
     assert names(described=False, scarce=False) == ("baseline",)
     assert names(described=False, scarce=True) == ("baseline", "self-training", "oracle")
     assert names(described=False, scarce=True, unlabelled=True) == ("baseline", "self-training", "fixmatch", "oracle")
-    known = names(described=True, scarce=False)
-    controls = {"text-labels-shuffled", "text-labels-class-mean"}
-    assert {"aligned", "text-labels", "text-labels-aligned", *controls} <= set(known)
+    assert names(described=False, scarce=False, answered=True) == ("baseline", "asked")
+    known = names(described=True, scarce=False, answered=True)
+    controls = {"text-labels-shuffled", "text-labels-class-mean", "fused-shuffled", "fused-class-mean"}
+    assert {"aligned", "text-labels", "text-labels-aligned", "asked", "fused", *controls} <= set(known)
     assert "self-training" not in known
-    conditioned = applicable(described=True, scarce=False, unlabelled=False, class_conditioned=True)
-    assert set(known) - set(conditioned) == {"text-labels", "text-labels-aligned", *controls}
-    most = names(described=True, scarce=True, unlabelled=True)
+    conditioned = applicable(described=True, scarce=False, unlabelled=False, answered=True, class_conditioned=True)
+    assert set(known) - set(conditioned) == {"text-labels", "text-labels-aligned", "fused", *controls}
+    most = names(described=True, scarce=True, unlabelled=True, answered=True)
     assert set(ARMS) - set(most) == controls
+    reading = {name for name in ARMS if ARMS[name].answers}
+    assert set(ARMS) - set(names(described=True, scarce=True, unlabelled=True)) == controls | reading
+
+
+def test_without_any_label_only_arms_that_need_none_are_left() -> None:
+    free = applicable(described=True, answered=True, labelled=False, scarce=True, unlabelled=True)
+    assert free == ("asked", "fused", "zero-shot", "oracle")

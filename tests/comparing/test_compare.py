@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -16,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
+from comparing_cases import BARE, SMALL, options
 from gpt4image.artifacts import runs
 from gpt4image.artifacts.weights import save_tensors
 from gpt4image.base.errors import ConfigError, DataError, MissingExtraError, ModelError, RunError, TableError
@@ -25,34 +26,17 @@ from gpt4image.base.files import read_json, write_json
 from gpt4image.comparing.arms import PREPARE
 from gpt4image.comparing.compare import compare
 from gpt4image.comparing.jobs import situation
-from gpt4image.comparing.planning import Job, jobs_at_once, make_plan
+from gpt4image.comparing.planning import make_plan
 from gpt4image.comparing.regimes import Regime
 from gpt4image.comparing.results import pairs_of
 from gpt4image.comparing.statistics import crossed
-from gpt4image.config import CompareConfig, TrainConfig
+from gpt4image.config import TrainConfig
 from gpt4image.data import load_image_set
-from gpt4image.data.pixels import available_cores
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
-from gpt4image.parallel import devices
-from gpt4image.parallel.devices import cpu_threads
 from gpt4image.training.prepare import prepare, with_table
 from gpt4image.training.trainer import build, make_backbone
 from held_folders import held_by_another
 from tables import make_table
-
-SMALL: dict[str, Any] = {
-    "model": "resnet10t",
-    "model_args": {"channels": [8, 8, 8, 8], "stem_width": 8},
-    "image_size": 16,
-    "batch_size": 8,
-    "epochs": 2,
-    "lr": 0.005,
-    "precision": "fp32",
-    "memory_format": "contiguous",
-    "jobs": 1,
-}
-
-BARE: dict[str, Any] = {"image_size": 16, "stem": "small", "model": SMALL["model"], "model_args": SMALL["model_args"]}
 
 
 def use_encoder(table: Path) -> None:
@@ -60,22 +44,6 @@ def use_encoder(table: Path) -> None:
     encoder = load_text_encoder("bag-of-words:8")
     manifest = read_json(table / "manifest.json") | {"encoder": encoder.spec, "revision": encoder.revision}
     write_json(table / "manifest.json", manifest)
-
-
-@pytest.fixture
-def table(colour_folder: Path, tmp_path: Path) -> Path:
-    """Embeddings that give the class away, as good descriptions do."""
-    images = load_image_set(f"folder:{colour_folder}")
-    rng = np.random.default_rng(0)
-    vectors = np.eye(8)[images.labels] + rng.normal(0, 0.2, (len(images), 8))
-    make_table(tmp_path / "table", {digest: vectors[i : i + 1] for i, digest in enumerate(images.digests)})
-    return tmp_path / "table"
-
-
-def options(folder: Path, table: Path | None, out: Path, **changes: Any) -> CompareConfig:
-    return CompareConfig(
-        **{"data": f"folder:{folder}", "embeddings": table, "out": out, "seeds": 2, **SMALL, **changes}
-    )
 
 
 def finished(out: Path) -> dict[str, int]:
@@ -218,38 +186,6 @@ def test_all_arms_and_variants_start_from_the_same_weights_where_some_are_given(
         assert same == fine_tuned
 
 
-def test_what_follows_from_options_of_a_variant_is_chosen_anew(
-    colour_folder: Path, table: Path, tmp_path: Path
-) -> None:
-    config = options(colour_folder, table, tmp_path / "cmp", lr=None, arms="baseline", variants={
-        "adam": {"arm": "baseline", "optimizer": "adamw"},
-        "own-rate": {"arm": "baseline", "optimizer": "adamw", "lr": 0.5},
-    })  # fmt: skip
-    jobs = {job.name: job for job in make_plan(config).jobs}
-    found = {name: (job.config.optimizer, job.config.lr, job.config.weight_decay) for name, job in jobs.items()}
-    assert found == {"baseline": ("muon", 0.02, 0.3), "adam": ("adamw", 1e-3, 0.05), "own-rate": ("adamw", 0.5, 0.05)}
-    assert jobs["adam"].chosen["lr"] == 1e-3 and "optimizer" not in jobs["adam"].chosen
-    assert all(job.shared == jobs["baseline"].shared for job in jobs.values())
-
-
-def test_runs_share_the_cores_and_take_no_more_threads_than_torch_would(colour_folder: Path, tmp_path: Path) -> None:
-    def planned(**changes: Any) -> list[Job]:
-        config = options(colour_folder, None, tmp_path / "cmp", arms="baseline", seeds=1, **changes)
-        return list(make_plan(config).jobs)
-
-    def threads(**changes: Any) -> set[int | None]:
-        return {job.config.threads for job in planned(**changes)}
-
-    cores = available_cores()
-    shared = [job.shared.workers for job in (*planned(jobs=1), *planned(jobs=2 * cores), *planned(jobs=2, workers=5))]
-    assert shared == [cores, 1, 5], "and the processes that decode"
-    with cpu_threads(cores):
-        assert threads(jobs=1) == {cores} and threads(jobs=cores) == {1} and threads(jobs=2 * cores) == {1}
-        assert threads(jobs=cores, threads=3) == {3}, "what is asked for"
-    with cpu_threads(1):
-        assert threads(jobs=1) == {1}
-
-
 def test_arms_that_read_another_table_lose_the_same_labels_and_descriptions(
     colour_folder: Path, table: Path, tmp_path: Path
 ) -> None:
@@ -339,6 +275,9 @@ MISTAKES: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"labels_per_class": 99}, DataError, "99"),
     ({"arms": "oracle,aligned", "embeddings": None}, ConfigError, "oracle need --label.*; aligned need --emb"),
     ({"variants": {"x": {"arm": "oracle"}}}, ConfigError, LABELS),
+    ({"arms": "asked,fused"}, ConfigError, "asked,fused need --answers"),
+    ({"arms": "baseline,text-labels", "labels_per_class": 0}, ConfigError, "baseline,text-labels need labels; poss"),
+    ({"labels_per_class": 0, "label_noise": 0.2}, ConfigError, "leaves no label to flip"),
     ({"arms": "fixmatch", "label_noise": 0.2}, ConfigError, "fixmatch need training images without a label"),
     ({"arms": "shuffled-within-class", "labels_per_class": 1, "described_fraction": 0.02}, DataError,
      "shuffled-within-class needs training images with both a label and a description"),
@@ -383,18 +322,6 @@ def test_mistakes_are_refused_before_any_run(
     assert not (tmp_path / "cmp" / "runs").exists()
 
 
-def test_class_conditioned_descriptions_are_refused_where_labels_are_scarce(
-    colour_folder: Path, table: Path, tmp_path: Path
-) -> None:
-    manifest = read_json(table / "manifest.json")
-    manifest["prompts"][0]["class_conditioned"] = True
-    (table / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(TableError, match="told the class"):
-        compare(options(colour_folder, table, tmp_path / "cmp", labels_per_class=2, arms="text-labels"))
-    plan = make_plan(options(colour_folder, table, tmp_path / "cmp", arms="aligned"))  # with all labels they do no harm
-    assert "aligned" in plan.members
-
-
 @pytest.mark.slow
 def test_arms_with_consistency_training_learn_from_what_is_left(
     colour_folder: Path, table: Path, tmp_path: Path
@@ -406,6 +333,35 @@ def test_arms_with_consistency_training_learn_from_what_is_left(
     for name, arm in record["arms"].items():
         config, rows = read_json(out / arm["runs"][0] / runs.CONFIG), runs.read_run(out / arm["runs"][0])["metrics"]
         assert (config["consistency"] > 0) == ("consistency_loss" in rows[-1]) == (name != "baseline")
+
+
+@pytest.mark.slow
+def test_without_any_label_arms_that_read_answers_train_and_the_first_is_the_reference(
+    colour_folder: Path, table: Path, answers: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "cmp"
+    config = options(colour_folder, table, out, seeds=1, answers=answers, labels_per_class=0, arms="asked,fused,oracle")
+    outcome = compare(config)
+    record = read_json(out / "comparison.json")
+    assert list(record["arms"]) == ["asked", "fused", "oracle"]
+    assert {pair["against"] for pair in record["pairs"]} == {"asked", "oracle"}
+    assert outcome.text is not None and "With no label, answers and descriptions changed" in outcome.text
+    assert "there is no embedding table" not in outcome.text
+    before = finished(out)
+    compare(config.model_copy(update={"labels_per_class": 3, "arms": "asked"}))
+    assert before.items() <= finished(out).items(), "runs with other labels are other runs"
+
+
+def test_arms_that_read_answers_are_other_runs_with_other_answers(
+    colour_folder: Path, table: Path, answers: Path, tmp_path: Path
+) -> None:
+    config = options(colour_folder, table, tmp_path / "cmp", seeds=1, answers=answers, arms="asked,fused,text-labels")
+    first = {job.arm: job.config.out for job in make_plan(config).jobs}
+    assert first == {job.arm: job.config.out for job in make_plan(config).jobs}
+    with sqlite3.connect(answers) as store:
+        store.execute("UPDATE results SET answer = replace(answer, '0.9', '0.8')")
+    second = {job.arm: job.config.out for job in make_plan(config).jobs}
+    assert {arm for arm in first if first[arm] != second[arm]} == {"asked", "fused"}
 
 
 def test_by_default_all_arms_run_that_mean_something_with_the_labels_there_are(
@@ -469,7 +425,7 @@ def test_a_variant_that_needs_an_extra_says_which(
 
     monkeypatch.setattr("gpt4image.training.trainer.tuned_encoder", lacks)
     variants = {"x": {"arm": "aligned", "tune_text": "lora"}}
-    with pytest.raises(MissingExtraError, match=r"^variant 'x': --tune-text lora needs .*gpt4image\[tune\]"):
+    with pytest.raises(MissingExtraError, match=r"^variant 'x': --tune-text lora needs .*\[tune\]"):
         make_plan(options(colour_folder, table, tmp_path / "cmp", arms="baseline", variants=variants))
 
 
@@ -531,34 +487,6 @@ def test_comparisons_need_names_of_their_own(colour_folder: Path, table: Path, t
     assert not (tmp_path / "cmp").exists()
 
 
-@pytest.mark.parametrize(("device", "gpus", "expected"), [("cuda", 3, 3), ("cuda:1", 3, 1), ("mps", 0, 1)])
-def test_one_run_a_gpu(device: str, gpus: int, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    used: list[int] = []
-    monkeypatch.setattr(devices, "choose_device", torch.device)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    monkeypatch.setattr(torch.cuda, "set_device", used.append)
-    config = options(tmp_path, None, tmp_path / "cmp", device=device, jobs=None)
-    assert jobs_at_once(config) == expected
-    for number in range(5):
-        devices.use_gpu(device, number)
-    assert used == ([0, 1, 2, 0, 1] if device == "cuda" else [])
-
-
-def test_text_labels_need_described_labels_of_two_classes_in_the_table_of_the_arm(
-    colour_folder: Path, table: Path, tmp_path: Path
-) -> None:
-    data = make_plan(options(colour_folder, table, tmp_path / "cmp", arms="baseline")).prepared.data
-    one = tmp_path / "one"
-    make_table(one, {data.image_set.digests[data.indices("train")[0]]: np.eye(8)[:1]})
-    with pytest.raises(TableError, match="labels of at least 2 classes"):
-        make_plan(options(colour_folder, one, tmp_path / "cmp", arms="text-labels"))
-    variants = {"x": {"arm": "text-labels", "embeddings": table}}
-    make_plan(options(colour_folder, one, tmp_path / "cmp", arms="baseline", variants=variants))
-    variants = {"x": {"arm": "text-labels", "embeddings": one}}
-    with pytest.raises(TableError, match=r"variant 'x': .* labels of at least 2 classes"):
-        make_plan(options(colour_folder, table, tmp_path / "cmp", arms="baseline", variants=variants))
-
-
 @pytest.mark.slow
 def test_wrong_labels_are_found_by_the_texts(colour_folder: Path, table: Path, tmp_path: Path) -> None:
     asked = options(colour_folder, table, tmp_path / "cmp", label_noise=0.3, seeds=1, arms="self-training,text-labels")
@@ -569,28 +497,3 @@ def test_wrong_labels_are_found_by_the_texts(colour_folder: Path, table: Path, t
     (named,) = record["doubtful"]
     assert named["flipped"] > 3 and named["recall"] > 0.5 and named["seed"] == 0
     assert "Wrong labels found by the texts" in (tmp_path / "cmp" / "report.html").read_text(encoding="utf-8")
-
-
-def test_what_was_chosen_for_other_images_is_chosen_anew(colour_folder: Path, table: Path, tmp_path: Path) -> None:
-    config = options(colour_folder, table, tmp_path / "cmp", epochs=None, batch_size=None, arms="baseline")
-    first = make_plan(config)
-    assert make_plan(config).prepared.chosen == first.prepared.chosen
-    for path in sorted(colour_folder.glob("*/*.png")):
-        for copy in range(40):
-            picture = Image.open(path)
-            picture.putpixel((0, 0), (copy, 0, 0))
-            picture.save(path.with_name(f"{path.stem}-{copy}.png"))
-    grown = make_plan(config)
-    assert grown.prepared.chosen["batch_size"] > first.prepared.chosen["batch_size"]
-    assert make_plan(config).prepared.chosen == grown.prepared.chosen
-    for path in sorted(colour_folder.glob("*/*.png")):
-        if int(path.stem.split("-")[0]) > 4 or "-" in path.stem:
-            path.unlink()
-    shrunk = make_plan(config)
-    assert shrunk.prepared.chosen["batch_size"] < first.prepared.chosen["batch_size"]
-    plan = read_json(tmp_path / "cmp" / "plan.json")
-    ((key, chosen),) = plan.items()
-    of_older_versions = {name: value for name, value in chosen.items() if name != "data_fingerprint"}
-    (tmp_path / "cmp" / "plan.json").write_text(json.dumps({key: of_older_versions}))
-    assert make_plan(config).prepared.chosen == shrunk.prepared.chosen
-    assert read_json(tmp_path / "cmp" / "plan.json") == plan

@@ -12,7 +12,7 @@ from PIL import Image
 from gpt4image.base.errors import DamagedError
 from gpt4image.base.files import write_parquet
 from gpt4image.comparing.members import Member
-from gpt4image.comparing.results import notes, recorded, scores_of, small_classes
+from gpt4image.comparing.results import leaks, method, recorded, scores_of, small_classes
 from gpt4image.config import CompareConfig
 from gpt4image.data import load_image_set
 from gpt4image.tasks.classification import Classification
@@ -28,26 +28,26 @@ def test_test_images_that_are_in_train_too_are_named(tmp_path: Path, copies: int
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8), (colour, 0, 0)).save(path)
     spec = f"folder:{tmp_path}"
-    config = CompareConfig(data=spec, out=tmp_path / "cmp", arms="baseline")
-    text = " ".join(notes(config, {}, load_image_set(spec), MultiLabel()))
+    text = " ".join(leaks(load_image_set(spec)))
     assert ("2 of 4 test images are byte for byte in train too" in text) == bool(copies)
     assert ("in train too" in text) == bool(copies)
-    assert "by a score per image: label ranking average precision." in text
 
 
 @pytest.mark.parametrize(
     ("select", "kept"),
     [
-        (None, "steps; the weights of the last step are kept"),
-        ("last", "steps; the weights of the last step are kept"),
-        ("best", "steps; the weights of the last step ('x': the best weights on validation) are kept"),
+        (None, "steps. Kept are the weights of the last step. The"),
+        ("last", "steps. Kept are the weights of the last step. The"),
+        ("best", "steps. Kept are the weights of the last step ('x': the best weights on validation). The"),
     ],
 )
 def test_variants_that_keep_other_weights_are_named(colour_folder: Path, select: str | None, kept: str) -> None:
     config = CompareConfig(data=f"folder:{colour_folder}", out=colour_folder / "cmp")
     options = {"head": "mlp"} if select is None else {"select": select}
     members = {"baseline": Member(arm="baseline", options={}), "x": Member(arm="aligned", options=options)}
-    assert kept in notes(config, members, load_image_set(config.data), Classification())[0]
+    assert kept in method(config, members, Classification())[0]
+    paragraphs = " ".join(method(config, members, MultiLabel()))
+    assert "They need a score per image: label ranking average precision." in paragraphs
 
 
 def test_classes_too_small_for_the_labels_asked_for_are_named() -> None:

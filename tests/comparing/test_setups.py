@@ -90,7 +90,7 @@ def test_runs_that_read_class_names_are_made_anew_with_others(
         return {arm for arm in ARMS if first[arm] != others[arm]}
 
     first = keys()
-    reading = {arm for arm in ARMS if ARMS[arm].text_labels or ARMS[arm].names}
+    reading = {arm for arm in ARMS if ARMS[arm].text and (ARMS[arm].text_labels or ARMS[arm].names)}
     assert {"text-labels", "zero-shot", "class-name"} <= reading
     monkeypatch.setattr("gpt4image.encoding.text_encoders.bag_of_words.fingerprint", lambda _: "later")
     assert told_apart(keys()) == reading, "the same table, read by another encoder"

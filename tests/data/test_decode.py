@@ -6,7 +6,6 @@ import io
 import struct
 import warnings
 import zlib
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,21 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from encoded_images import RED, encoded, pixels
 from gpt4image.base.errors import DecodeError
 from gpt4image.data import decode as decoding
 from gpt4image.data.decode import FORMATS, decode, decode_square, sides
-
-RED = (255, 0, 0)
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
-
-
-def pixels(data: bytes) -> np.ndarray:
-    return np.asarray(decode(data))
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -237,43 +225,16 @@ def test_a_large_jpeg_decodes_alike_at_reduced_scale() -> None:
     assert np.abs(from_jpeg - from_png).mean() < 1.5
 
 
-def jpeg2000(channels: int, tile: int, *, boxed: bool) -> bytes:
-    """Return a small picture whose second header claims channels of 255 x 255 pixels in tiles of a side."""
-    data = encoded(Image.new("RGB", (255, 255)), "JPEG2000", no_jp2=not boxed)
-    start = data.index(b"\xff\x4f\xff\x51")
-    (length,) = struct.unpack_from(">H", data, start + 4)
-    claims = struct.pack(">HHIIIIIIII", 38 + 3 * channels, 0, 255, 255, 0, 0, tile, tile, 0, 0)
-    claims += struct.pack(">H", channels) + b"\x07\x01\x01" * channels
-    box = struct.pack(">I4s", 0, b"jp2c") if boxed else b""
-    return data[: start - len(box)] + box + data[start : start + 4] + claims + data[start + 4 + length :]
+def test_a_heic_picture_is_read_by_the_extra_and_named_without_it() -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.register_heif_opener()
+    file = io.BytesIO()
+    Image.new("RGB", (64, 48), (200, 30, 30)).save(file, "HEIF", quality=90)
+    assert abs(np.asarray(decode(file.getvalue())).mean((0, 1)) - (200, 30, 30)).max() < 8
+    assert ".heic" in decoding.EXTENSIONS and not decoding.PICTURES & decoding.EXTENSIONS
 
 
-def tiff(tile: int) -> bytes:
-    """Return a TIFF file of 16 x 16 pixels in one tile of a side, deflated."""
-    data = zlib.compress(bytes(tile * tile))
-    tags = {256: 16, 257: 16, 258: 8, 259: 8, 262: 1, 277: 1, 322: tile, 323: tile, 324: 14 + 12 * 10, 325: len(data)}
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
-    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + data
-
-
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (lambda: jpeg2000(60, 255, boxed=True), "claims 60 channels in 1 tiles"),
-        (lambda: jpeg2000(3, 1, boxed=True), "claims 3 channels in 65,025 tiles"),
-        (lambda: jpeg2000(3, 1, boxed=False), "claims 3 channels in 65,025 tiles"),
-        (lambda: tiff(8192), "claims 8192 x 8192 pixels, more than the allowed 50,000,000"),
-    ],
-)
-def test_a_header_that_claims_memory_is_refused_before_anything_is_decoded(data: Any, reason: str) -> None:
-    bomb = data()
-    with pytest.raises(DecodeError, match=reason):
-        decode_square(bomb, 32)
-
-
-def test_tiles_of_a_picture_are_no_bomb() -> None:
-    assert decode(tiff(16)).size == (16, 16)
-    for boxed in (True, False):
-        assert decode(jpeg2000(3, 255, boxed=boxed)).size == (255, 255)
-        tiled = encoded(Image.new("RGB", (255, 255), RED), "JPEG2000", tile_size=(64, 64), no_jp2=not boxed)
-        assert np.allclose(pixels(tiled), RED)
+def test_a_heic_picture_that_cannot_be_read_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "FORMATS", ("JPEG", "PNG"))
+    with pytest.raises(DecodeError, match=r"a HEIC picture: to read it, pip install .*\[heic\]"):
+        decode(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40))

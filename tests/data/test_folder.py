@@ -9,24 +9,14 @@ from pathlib import Path
 import pytest
 
 from gpt4image.base.errors import ConfigError, DataError
-from gpt4image.data import NO_LABEL, ImageSet, load_image_set
+from gpt4image.data import ImageSet, load_image_set
+from loaded_sets import aside, label_names
 
 Write = Callable[..., None]
 
 
 def load(root: Path) -> ImageSet:
     return load_image_set(f"folder:{root}")
-
-
-def label_names(images: ImageSet) -> dict[str, str | None]:
-    return {
-        key: None if label == NO_LABEL else images.classes[label]
-        for key, label in zip(images.keys, images.labels, strict=True)
-    }
-
-
-def aside(images: ImageSet) -> dict[str, str]:
-    return {item.name: item.reason for item in images.set_aside}
 
 
 def test_class_folders(tmp_path: Path, write_images: Write) -> None:
@@ -85,12 +75,17 @@ def test_a_name_that_is_not_utf8_is_set_aside(tmp_path: Path, write_images: Writ
     assert aside(images) == {"cat/\\xff.png": "its name is not valid UTF-8"}
 
 
-def test_hidden_files_and_other_kinds_are_ignored(tmp_path: Path, write_images: Write) -> None:
+def test_hidden_files_are_ignored_and_other_kinds_counted(
+    tmp_path: Path, write_images: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_images(tmp_path, "cat/1.png", "cat/.2.png", ".cache/3.png", "cat/.git/4.png", "cat/notes.txt", "cat/a.svg")
     os.mkfifo(tmp_path / "cat" / "pipe.png")  # reading it would never end
     images = load(tmp_path)
     assert images.keys == ("cat/1.png",)
-    assert images.set_aside == ()
+    assert aside(images) == {
+        "1 *.svg": "left out: pictures of this kind cannot be read: save them as JPEG or PNG",
+    }
+    assert "files left out, since they are no images: 1 .txt." in " ".join(capsys.readouterr().err.split())
 
 
 def test_links(tmp_path: Path, write_images: Write) -> None:
@@ -145,31 +140,41 @@ def test_a_folder_beside_train_that_is_no_split_is_named_with_its_images(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("names", "renamed"),
+    ("names", "splits"),
     [
-        (["train/cat/1.png", "Test/cat/1.png"], "'Test' to 'test'"),
-        (["train/cat/1.png", "VALIDATION/2.png"], "'VALIDATION' to 'validation'"),
-        (["Train/cat/1.png", "Test/cat/1.png"], "'Test' to 'test', 'Train' to 'train'"),
-        (["Train/1.png", "test/2.png"], "'Train' to 'train'"),
-        (["Train/cat/1.png", "bird/1.png"], "'Train' to 'train'"),
-        (["cat/1.png", "Unlabeled/2.png"], "'Unlabeled' to 'unlabeled'"),
-        (["train/cat/1.png", "train/Unlabelled/2.png"], "'train/Unlabelled' to 'unlabelled'"),
-        (["Training/cat/1.png", "Testing/cat/2.png"], "'Testing' to 'test', 'Training' to 'train'"),
-        (["train/cat/1.png", "dev/cat/2.png", "eval/cat/3.png"], "'dev' to 'val', 'eval' to 'test'"),
+        (["train/cat/1.png", "Test/cat/1.png"], {"train/cat/1.png": "train", "Test/cat/1.png": "test"}),
+        (["Train/cat/1.png", "TEST/cat/1.png"], {"Train/cat/1.png": "train", "TEST/cat/1.png": "test"}),
+        (["cat/1.png", "Unlabeled/2.png"], {"cat/1.png": "train", "Unlabeled/2.png": "train"}),
+        (["Training/cat/1.png", "dev/cat/2.png"], {"Training/cat/1.png": "train", "dev/cat/2.png": "val"}),
+        (
+            ["cat/1.png", "dog/1.png", "Test/cat/2.png"],
+            {"cat/1.png": "train", "dog/1.png": "train", "Test/cat/2.png": "test"},
+        ),
     ],
 )
-def test_a_folder_that_is_nearly_called_as_a_split_is_refused(
-    tmp_path: Path, write_images: Write, names: list[str], renamed: str
+def test_splits_may_be_written_with_capitals_and_lie_beside_the_classes(
+    tmp_path: Path, write_images: Write, names: list[str], splits: dict[str, str]
 ) -> None:
     write_images(tmp_path, *names)
-    with pytest.raises(DataError, match=f"rename {renamed}. Splits are called"):
-        load(tmp_path)
+    images = load(tmp_path)
+    assert dict(zip(images.keys, images.splits.tolist(), strict=True)) == splits
+    assert set(images.classes) <= {"cat", "dog"}
+
+
+def test_a_folder_of_images_called_as_a_split_is_noted(
+    tmp_path: Path, write_images: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(tmp_path, "cat/1.png", "test/1.png")
+    assert load(tmp_path).classes == ("cat", "test")
+    assert "'test' holds images, not class folders, and is taken for a class" in " ".join(
+        capsys.readouterr().err.split()
+    )
 
 
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["cat/1.png", "dog/1.png", "test/cat/2.png"], "'test' holds class folders, but train does not"),
+        (["cat/1.png", "dog/1.png", "test/bird/2.png"], "train lacks the class of 'test/bird'"),
         (
             ["train/cat/1.png", "train/dog/1.png", "test/bird/1.png"],
             "train lacks the class of 'test/bird'.*'cat'",

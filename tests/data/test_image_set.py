@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt4image.base.errors import ConfigError, DataError
-from gpt4image.data import ImageSet, MemorySource, load_image_set, load_with_splits
+from gpt4image.data import ImageSet, MemorySource, load_image_set, load_with_splits, spec_of
 
 
 def make(**changes: Any) -> ImageSet:
@@ -91,17 +91,37 @@ def test_unknown_specs_name_what_is_allowed(spec: str) -> None:
 
 @pytest.mark.parametrize(
     ("path", "meant"),
-    [("us", "folder:us"), ("us/1.csv", "manifest:us/1.csv"), ("us/1.tar", "webdataset:us/1.tar"), ("us/1.txt", None)],
+    [
+        ("us", "folder:us"),
+        ("us/1.csv", "manifest:us/1.csv"),
+        ("us/1.tar", "webdataset:us/1.tar"),
+        ("table", "manifest:table/one.csv"),
+        ("named", "manifest:named/metadata.csv"),
+        ("shards", "webdataset:shards/*.tar"),
+        ("saved", "hf:saved"),
+    ],
 )
-def test_a_path_without_a_name_before_it_is_answered_with_its_spec(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, meant: str | None
+def test_what_is_at_a_path_decides_how_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, meant: str
 ) -> None:
-    (tmp_path / "us").mkdir()
-    for name in ("1.csv", "1.tar", "1.txt"):
-        (tmp_path / "us" / name).touch()
+    files = ["us/1.csv", "us/1.tar", "us/cat/1.png", "us/dog/1.png", "table/one.csv", "table/images/1.png"]
+    files += ["named/metadata.csv", "named/a/1.png", "named/b/1.png", "shards/1.tar", "saved/dataset_info.json"]
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=f"Did you mean '{meant}'" if meant else "is not one of: cifar10"):
-        load_image_set(path)
+    assert spec_of(path) == meant
+
+
+def test_a_bare_folder_is_a_dataset_and_another_file_is_none(tmp_path: Path, write_images: Any) -> None:
+    write_images(tmp_path / "us", "cat/1.png", "dog/2.png")
+    images = load_image_set(str(tmp_path / "us"))
+    assert (images.classes, images.spec) == (("cat", "dog"), f"folder:{tmp_path / 'us'}")
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(ConfigError, match=r"a table ends with \.csv, \.parquet, \.tar"):
+        load_image_set(str(tmp_path / "notes.txt"))
+    with pytest.raises(ConfigError, match=r"there is no such file or folder.*Did you mean 'openmoji'"):
+        load_image_set("opnmoji")
 
 
 def test_classes_that_differ_in_case_alone_are_told_once_and_letters_are_not(
@@ -128,5 +148,5 @@ def test_load_with_splits_cuts_what_the_set_lacks(tmp_path, write_images) -> Non
 def test_a_user_who_is_not_known_is_no_folder(spec: str) -> None:
     with pytest.raises(DataError, match=r"there is no (such )?(file|folder)|does not hold the official files"):
         load_image_set(spec.format("~nosuch/x"))
-    with pytest.raises(ConfigError, match="given as NAME:WHERE"):
+    with pytest.raises(ConfigError, match="there is no such file or folder"):
         load_image_set("~nosuch/x")

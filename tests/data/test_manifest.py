@@ -52,6 +52,21 @@ def test_names_as_labels(tmp_path: Path, write_images: Write, load: Load) -> Non
     assert [images.read(i) for i in range(4)] == [(tmp_path / name).read_bytes() for name in NAMES]
 
 
+@pytest.mark.parametrize(("of_path", "of_label"), [("file", "class"), ("image", "category"), ("filename", "Label")])
+def test_other_usual_names_of_columns(
+    tmp_path: Path, write_images: Write, load: Load, of_path: str, of_label: str
+) -> None:
+    write_images(tmp_path, *NAMES)
+    images = load({of_path: NAMES, of_label: ["dog", "cat", "", "-1"], "caption": ["a", "b", "c", "d"]})
+    assert images.keys == tuple(NAMES) and images.classes == ("cat", "dog")
+
+
+def test_captions_are_no_labels(tmp_path: Path, write_images: Write, load: Load) -> None:
+    write_images(tmp_path, *NAMES)
+    images = load({"image": NAMES, "caption": ["a dog", "a cat", "", "x"]})
+    assert images.keys == tuple(NAMES) and not images.labelled.any()
+
+
 def test_numbers_as_labels(tmp_path: Path, write_images: Write, load: Load) -> None:
     write_images(tmp_path, *NAMES)
     images = load({"path": NAMES, "label": [3, 1, -1, None]})  # half of the classes have an image
@@ -165,7 +180,7 @@ def test_every_form_of_several_classes_says_the_same(
         ({"red": [1, 0, 1, 0], "label:red": [1, 0, 1, 0]}, "columns 'label:red' and 'red' are the same class"),
         ({"label:red": [1, 0, -1, 0]}, "column 'label:red' has '-1' in row 3; give 1 for a class that is present, 0"),
         ({"lable": [1, 0, 1, 0]}, "Did you mean 'label'"),
-        ({"red": [1, 0, 1, 2]}, r"and columns of 0, 1 or empty cells, one per class\. Column 'red' is none of these"),
+        ({"red": [1, 0, 1, 2]}, r"and one column per class with 0, 1 or empty cells\. Column 'red' is none of these"),
         ({"red": ["", "", "", ""]}, "Column 'red' is none of these"),
         ({"labels": ["0;1", "2", "1", "0"]}, "row 1, '0;1': classes of one image are separated by"),
         ({"labels": ["0|2030", "1", "", ""]}, "only 3 of these 2031 classes"),

@@ -8,33 +8,14 @@ import json
 import os
 import pickle
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from gpt4image.base.errors import ConfigError, DataError
-from gpt4image.data import NO_LABEL, ImageSet, load_image_set, shards
 from gpt4image.data.webdataset import expand_braces
-from tars import write_tar
-
-Png = Callable[..., bytes]
-
-
-def load(pattern: Path | str) -> ImageSet:
-    return load_image_set(f"webdataset:{pattern}")
-
-
-def aside(images: ImageSet) -> dict[str, str]:
-    return {item.name: item.reason for item in images.set_aside}
-
-
-def labelled(images: ImageSet) -> dict[str, str | None]:
-    return {
-        key: None if label == NO_LABEL else images.classes[label]
-        for key, label in zip(images.keys, images.labels, strict=True)
-    }
+from loaded_sets import Png, aside, label_names
+from tars import load_shards, write_tar
 
 
 def test_samples_of_several_shards(tmp_path: Path, png: Png) -> None:
@@ -49,9 +30,9 @@ def test_samples_of_several_shards(tmp_path: Path, png: Png) -> None:
     )
     write_tar(tmp_path / "train-01.tar", {"n2.x.png": png(2), "n2.seg.png": png(9), "n2.png": png(3), "n2.cls": b"0"})
     write_tar(tmp_path / "validation-00.tar", {"v.webp": png(4), "v.txt": b"a caption"})
-    images = load(tmp_path / "{train-{00..01},validation-*}.tar")
+    images = load_shards(tmp_path / "{train-{00..01},validation-*}.tar")
     assert images.keys == ("a/n1_0", "a/n1_1", "n2", "v")
-    assert labelled(images) == dict(zip(images.keys, ("1", "0", "0", None), strict=True))
+    assert label_names(images) == dict(zip(images.keys, ("1", "0", "0", None), strict=True))
     assert images.splits.tolist() == ["train", "train", "train", "val"]
     contents = [png(0), png(1), png(3), png(4)]
     assert [images.read(i) for i in range(4)] == contents
@@ -66,8 +47,8 @@ def test_what_the_library_writes_is_read(tmp_path: Path, png: Png) -> None:
     with webdataset.ShardWriter(str(tmp_path / "train-%03d.tar"), maxcount=2, verbose=0) as sink:
         for number in range(5):
             sink.write({"__key__": f"s{number}", "png": png(number), "cls": number % 3, "json": {"label": 9}})
-    images = load(tmp_path / "train-{000..002}.tar")
-    assert labelled(images) == {f"s{number}": str(number % 3) for number in range(5)}
+    images = load_shards(tmp_path / "train-{000..002}.tar")
+    assert label_names(images) == {f"s{number}": str(number % 3) for number in range(5)}
     assert [images.read(i) for i in range(5)] == [png(number) for number in range(5)]
 
 
@@ -84,7 +65,7 @@ def test_what_the_library_writes_is_read(tmp_path: Path, png: Png) -> None:
 )
 def test_the_split_is_a_word_of_the_name(path: str, split: str, tmp_path: Path, png: Png) -> None:
     write_tar(tmp_path / path, {"a.png": png(0)})
-    assert load(tmp_path / path).splits.tolist() == [split]
+    assert load_shards(tmp_path / path).splits.tolist() == [split]
 
 
 @pytest.mark.parametrize(
@@ -107,70 +88,70 @@ def test_braces(pattern: str, expected: list[str]) -> None:
 def test_a_missing_shard_is_named(tmp_path: Path, png: Png) -> None:
     write_tar(tmp_path / "train-0.tar", {"a.png": png(0)})
     with pytest.raises(DataError, match=r"no file '.*train-1.tar', '.*train-2.tar'. Restore missing shards"):
-        load(tmp_path / "train-{0..2}.tar")
+        load_shards(tmp_path / "train-{0..2}.tar")
     with pytest.raises(DataError, match="no file"):
-        load(tmp_path / "none-*.tar")
+        load_shards(tmp_path / "none-*.tar")
     with pytest.raises(DataError, match="more than"):
-        load(tmp_path / "train-{0..99999999}.tar")
+        load_shards(tmp_path / "train-{0..99999999}.tar")
 
 
 @pytest.mark.parametrize("argument", ["pipe:touch harm", "https://example.org/a.tar", "s3://bucket/{0..9}.tar"])
 def test_addresses_and_commands_are_refused(argument: str) -> None:
     with pytest.raises(ConfigError, match="not opened"):
-        load(argument)
+        load_shards(argument)
     with pytest.raises(ConfigError, match="lacks a pattern"):
-        load("")
+        load_shards("")
 
 
 def test_names_that_come_twice(tmp_path: Path, png: Png) -> None:
     write_tar(tmp_path / "train-0.tar", {"a.png": png(0), "b.png": png(1)})
     write_tar(tmp_path / "val-0.tar", {"a.png": png(2)})
-    assert load(tmp_path / "{train,val}-0.tar").keys == ("a", "b", "val/a")
+    assert load_shards(tmp_path / "{train,val}-0.tar").keys == ("a", "b", "val/a")
     write_tar(tmp_path / "train-1.tar", {"a.png": png(3)})
     with pytest.raises(DataError, match="come twice: 'a'"):
-        load(tmp_path / "train-{0,1}.tar")
+        load_shards(tmp_path / "train-{0,1}.tar")
 
 
 def test_class_names_beside_the_shards(tmp_path: Path, png: Png) -> None:
     write_tar(tmp_path / "train" / "0.tar", {"a.png": png(0), "a.cls": b"1", "b.png": png(1), "b.cls": b"0\n"})
     (tmp_path / "classnames.txt").write_text("cat\ndog\nbird\n")
-    images = load(tmp_path / "train" / "0.tar")
+    images = load_shards(tmp_path / "train" / "0.tar")
     assert images.classes == ("cat", "dog", "bird")
-    assert labelled(images) == {"a": "dog", "b": "cat"}
+    assert label_names(images) == {"a": "dog", "b": "cat"}
     (tmp_path / "classnames.txt").write_text("caña\ndog\nbird\n", encoding="utf-8-sig")
-    assert load(tmp_path / "train" / "0.tar").classes == ("caña", "dog", "bird")
+    assert load_shards(tmp_path / "train" / "0.tar").classes == ("caña", "dog", "bird")
     (tmp_path / "classnames.txt").write_text("caña\ndog\n", encoding="latin-1")
     with pytest.raises(DataError, match=r"classnames\.txt is not UTF-8"):
-        load(tmp_path / "train" / "0.tar")
+        load_shards(tmp_path / "train" / "0.tar")
     (tmp_path / "classnames.txt").write_text("cat\ndog\ncat\n")
     with pytest.raises(DataError, match="has 'cat' more than once; give each class a name of its own"):
-        load(tmp_path / "train" / "0.tar")
+        load_shards(tmp_path / "train" / "0.tar")
     (tmp_path / "classnames.txt").write_text("cat\n")
     with pytest.raises(DataError, match="has 1 names, but there are classes up to 1"):
-        load(tmp_path / "train" / "0.tar")
+        load_shards(tmp_path / "train" / "0.tar")
     write_tar(tmp_path / "train" / "1.tar", {"c.png": png(0), "c.cls": b"dog"})
-    assert load(tmp_path / "train" / "1.tar").classes == ("dog",)
+    assert load_shards(tmp_path / "train" / "1.tar").classes == ("dog",)
 
 
 def test_lists_are_several_classes_per_image(tmp_path: Path, png: Png) -> None:
     members = {"a.png": png(0), "a.json": b'{"label": [1, 0]}', "b.png": png(1), "b.json": b'{"label": []}'}
-    images = load(write_tar(tmp_path / "0.tar", {**members, "c.png": png(2)}))
+    images = load_shards(write_tar(tmp_path / "0.tar", {**members, "c.png": png(2)}))
     assert (images.classes, images.labels.tolist()) == (("0", "1"), [[1, 1], [0, 0], [-1, -1]])
     (tmp_path / "classnames.txt").write_text("cat\ndog\n")
-    assert load(tmp_path / "0.tar").label_names(0) == ("cat", "dog")
+    assert load_shards(tmp_path / "0.tar").label_names(0) == ("cat", "dog")
     write_tar(tmp_path / "0.tar", {**members, "d.png": png(2), "d.cls": b"1"})
     with pytest.raises(
         DataError, match="the label of some samples is a list, but not that of 'd'; give all of them lists"
     ):
-        load(tmp_path / "0.tar")
+        load_shards(tmp_path / "0.tar")
 
 
 def test_numbers_may_be_sparse_where_they_have_names(tmp_path: Path, png: Png) -> None:
     write_tar(tmp_path / "0.tar", {"a.png": png(0), "a.cls": b"7"})
     with pytest.raises(DataError, match="only 1 of these 8 classes"):
-        load(tmp_path / "0.tar")
+        load_shards(tmp_path / "0.tar")
     (tmp_path / "classnames.txt").write_text("\n".join("abcdefghij"))
-    assert labelled(load(tmp_path / "0.tar")) == {"a": "h"}
+    assert label_names(load_shards(tmp_path / "0.tar")) == {"a": "h"}
 
 
 def test_a_name_that_comes_twice_in_a_shard_is_set_aside(tmp_path: Path, png: Png) -> None:
@@ -178,7 +159,7 @@ def test_a_name_that_comes_twice_in_a_shard_is_set_aside(tmp_path: Path, png: Pn
     with tarfile.open(path, "a") as archive:
         member = tarfile.TarInfo("a.png")
         archive.addfile(member, io.BytesIO())
-    images = load(path)
+    images = load_shards(path)
     assert images.keys == ("b",)
     assert aside(images) == {"a": "png comes twice, in 0.tar"}
 
@@ -209,7 +190,7 @@ def test_bad_samples_are_set_aside_by_name(tmp_path: Path, png: Png) -> None:
             "folder/noextension": b"",
         },
     )
-    images = load(tmp_path / "0.tar")
+    images = load_shards(tmp_path / "0.tar")
     assert images.keys == ("good",)
     assert aside(images) == {
         "no-image": "has no image, in 0.tar",
@@ -253,7 +234,7 @@ def test_malicious_members_are_names_alone(tmp_path: Path, png: Png) -> None:
         folder = tarfile.TarInfo("folder.png")
         folder.type = tarfile.DIRTYPE
         archive.addfile(folder)
-    images = load(path)
+    images = load_shards(path)
     assert images.keys == ("../../escape", "/etc/absolute", "a", "b")
     assert [images.read(i) for i in range(4)] == [png(number) for number in range(4)]
     assert set(aside(images)) == {"link", "hard", "null"}
@@ -267,125 +248,6 @@ def test_a_name_that_is_no_text_is_set_aside(tmp_path: Path, png: Png) -> None:
     data[148:156] = b" " * 8
     data[148:156] = b"%06o\0 " % sum(data[:512])
     path.write_bytes(data)
-    images = load(path)
+    images = load_shards(path)
     assert images.keys == ("good",)
     assert "not valid UTF-8" in next(iter(aside(images).values()))
-
-
-@pytest.mark.parametrize("kept", [0.1, 0.4, 0.7, 0.95])
-def test_a_shard_that_is_cut_off_gives_what_comes_before(kept: float, tmp_path: Path, png: Png) -> None:
-    whole = write_tar(tmp_path / "0.tar", {f"{number}.png": png(number, 32) for number in range(8)}).read_bytes()
-    end = (len(whole) // 10240 - 1) * 10240 or len(whole)
-    (tmp_path / "0.tar").write_bytes(whole[: int(kept * end)])
-    write_tar(tmp_path / "1.tar", {"good.png": png(9)})
-    images = load(tmp_path / "*.tar")
-    assert images.keys == (*map(str, range(len(images) - 1)), "good") and len(images) < 9
-    assert [images.read(i) for i in range(len(images) - 1)] == [png(number, 32) for number in range(len(images) - 1)]
-    assert aside(images)["0.tar"].startswith("damaged, cut off")
-    assert aside(images)["0.tar"].endswith(f": {len(images) - 1} samples read")
-
-
-@pytest.mark.parametrize(
-    ("length", "reason"),
-    [
-        (7 * 512, "cls is cut off, in 0.tar"),
-        (8 * 512, None),
-    ],
-)
-def test_a_cut_between_an_image_and_its_label_costs_the_sample(
-    length: int, reason: str | None, tmp_path: Path, png: Png
-) -> None:
-    members = {"a.png": png(0), "a.cls": b"0", "b.png": png(1), "b.cls": b"0"}
-    path = write_tar(tmp_path / "0.tar", members)
-    path.write_bytes(path.read_bytes()[:length])
-    images = load(path)
-    assert labelled(images) == ({"a": "0"} if reason else {"a": "0", "b": "0"})
-    assert aside(images).get("b") == reason
-    assert "0.tar" in aside(images)
-
-
-def test_a_shard_that_is_damaged_in_the_middle_is_named(tmp_path: Path, png: Png) -> None:
-    path = write_tar(tmp_path / "0.tar", {f"{number}.png": png(number) for number in range(8)})
-    data = bytearray(path.read_bytes())
-    third = data.index(b"3.png")
-    data[third : third + 512] = b"\x55" * 512
-    path.write_bytes(data)
-    images = load(path)
-    assert images.keys == ("0", "1", "2")
-    assert set(aside(images)) == {"0.tar"} and aside(images)["0.tar"].endswith(": 3 samples read")
-
-
-@pytest.mark.parametrize("size", [-512, -1])
-def test_a_member_of_negative_size_ends_a_shard(size: int, tmp_path: Path, png: Png) -> None:
-    path = write_tar(tmp_path / "0.tar", {f"{number}.png": png(number) for number in range(4)})
-    data = bytearray(path.read_bytes())
-    start = data.index(b"2.png")
-    data[start + 124 : start + 136] = (256**12 + size).to_bytes(12, "big")  # base 256, as GNU tar writes it
-    data[start + 148 : start + 156] = b" " * 8
-    data[start + 148 : start + 156] = b"%06o\0 " % sum(data[start : start + 512])
-    path.write_bytes(data)
-    images = load(path)
-    assert images.keys == ("0", "1") and "negative size" in aside(images)["0.tar"]
-
-
-def test_what_is_no_tar_is_named(tmp_path: Path, png: Png) -> None:
-    write_tar(tmp_path / "good.tar", {"a.png": png(0)})
-    write_tar(tmp_path / "packed.tar", {"b.png": png(1)}, mode="w:gz")
-    (tmp_path / "text.tar").write_text("no tar" * 1000)
-    (tmp_path / "empty.tar").touch()
-    images = load(tmp_path / "*.tar")
-    assert images.keys == ("a",)
-    assert set(aside(images)) == {"packed.tar", "text.tar", "empty.tar"}
-    assert all("no plain tar file" in reason and "0 samples read" in reason for reason in aside(images).values())
-    with pytest.raises(DataError, match=r"no images in 1 shards.*packed\.tar"):
-        load(tmp_path / "packed.tar")
-
-
-def test_fuzzed_shards_do_not_escape(tmp_path: Path, png: Png) -> None:
-    whole = np.frombuffer(
-        write_tar(tmp_path / "0.tar", {"a.png": png(0), "a.cls": b"1", "ü" * 120 + ".png": png(1)}).read_bytes(),
-        dtype=np.uint8,
-    )
-    rng = np.random.default_rng(0)
-    for _ in range(200):
-        fuzzed = whole.copy()
-        fuzzed[rng.integers(0, len(whole) // 2, 30)] = rng.integers(0, 256, 30)
-        (tmp_path / "0.tar").write_bytes(fuzzed.tobytes())
-        index = shards.index_shard(str(tmp_path / "0.tar"))
-        assert all(start + length <= len(whole) for _, start, length, _ in index.images)
-
-
-def test_an_index_is_remembered_until_the_shard_changes(
-    tmp_path: Path, png: Png, own_cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from gpt4image.data import digests
-
-    reads: list[str] = []
-    read_index = shards._read_index
-    monkeypatch.setattr(shards, "_read_index", lambda path: reads.append(path) or read_index(path))
-    path = write_tar(tmp_path / "0.tar", {"a.png": png(0), "a.cls": b"x", "b.cls": b"1"})
-    load(path)
-    load(path)
-    assert len(reads) == 2, "a file that changed a moment ago may change again unseen"
-    monkeypatch.setattr(digests, "YOUNG_NS", -(10**12))
-    first, second = load(path), load(path)
-    assert len(reads) == 3
-    assert (first.keys, first.classes, first.set_aside) == (second.keys, second.classes, second.set_aside)
-    assert second.read(0) == png(0)
-    assert labelled(load(write_tar(tmp_path / "1.tar", {"n.png": png(2), "n.json": b'{"label": NaN}'}))) == {"n": None}
-    reads.pop()
-    write_tar(path, {"c.png": png(1)})
-    assert load(path).keys == ("c",) and len(reads) == 4
-    for damaged in (b"", b"{", b"[]", b'{"format": 4}', b'{"format": 4, "state": [], "names": []}'):
-        for file in (own_cache / "shards").iterdir():
-            file.write_bytes(damaged)
-        assert load(path).keys == ("c",)
-
-
-def test_a_shard_that_shrinks_costs_its_images(tmp_path: Path, png: Png) -> None:
-    path = write_tar(tmp_path / "0.tar", {"a.png": png(0), "b.png": png(1)})
-    images = load(path)
-    path.write_bytes(path.read_bytes()[:600])
-    with pytest.raises(OSError, match="shorter than it was"):
-        images.read(1)
-    assert len(set(images.digests)) == 2

@@ -24,7 +24,7 @@ from gpt4image.base.errors import ConfigError, ExportError, Gpt4ImageError, Miss
 from gpt4image.base.files import read_json, write_json
 from gpt4image.config import ExportConfig
 from gpt4image.data import load_with_splits
-from gpt4image.deploying import agreement, timm_folder
+from gpt4image.deploying import timm_folder
 from gpt4image.deploying.export import export
 from hub_server import serve_hub
 
@@ -222,7 +222,7 @@ def test_without_the_extra_onnx_the_error_says_what_to_install(
     run_of: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'gpt4image\[onnx\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install .*\[onnx\]'"):
         export(ExportConfig(run_dir=run_of("vit-small-stem"), format="onnx", out=tmp_path / "model.onnx"))
 
 
@@ -279,15 +279,6 @@ def test_the_command_line_exports(run_of: Runs, tmp_path: Path, capsys: pytest.C
     assert json.loads(capsys.readouterr().out)["checked_on"].startswith("9 images")
     assert cli.main(words) == 2
     assert "exists already" in capsys.readouterr().err
-
-
-def test_predictions_agree_up_to_rounding() -> None:
-    ours = np.array([[0.6, 0.4], [0.50001, 0.49999], [0.1, 0.9]], np.float32)
-    near = ours + np.array([[1e-6, -1e-6], [-2e-5, 2e-5], [0, 0]], np.float32)
-    assert agreement.agreement(ours, near).images == 3
-    for other in (ours[:, ::-1], ours + np.float32(0.01), np.full_like(ours, np.nan)):
-        with pytest.raises(ExportError, match="not the model of the run"):
-            agreement.agreement(ours, other)
 
 
 @pytest.mark.parametrize("form", ["timm", pytest.param("onnx", marks=pytest.mark.slow)])

@@ -77,10 +77,10 @@ def test_the_card_of_a_compared_run_says_who_described_how_it_was_read_and_what_
     for text in (
         f"On {evaluation['labelled']} labelled images of the test split:",
         f"| accuracy | {100 * evaluation['top1']:.1f} % |",
-        f"Over 2 seeds this way of training (aligned) reaches {mean:.1f} %",
+        f"The mean of this comparison arm (aligned) over 2 seeds is {mean:.1f} %",
         "alignment to shuffled descriptions",  # the control, in words
         "With 5 labels per class",
-        "Written by: replay\\:captions.jsonl",
+        "Describer: replay\\:captions.jsonl",
         "Text encoder: bag-of-words\\:64",
         "Prompt ",
         "features aligned to the descriptions",
@@ -91,7 +91,7 @@ def test_the_card_of_a_compared_run_says_who_described_how_it_was_read_and_what_
         assert text in card, text
     assert str(compared) not in card, "folders of this machine are nobody's business"
     baseline = exported_card(run_of_arm(compared, "baseline"), tmp_path / "baseline")
-    assert "Descriptions: none took part" in baseline and "captions" not in baseline
+    assert "Descriptions: none were used" in baseline and "captions" not in baseline
     assert front_matter(baseline)["license"] == "unknown" and "Data: not stated." in baseline
 
 
@@ -102,7 +102,7 @@ def test_what_is_not_here_any_more_is_said_to_be_unknown(compared: Path, tmp_pat
     (compared / "cmp" / "comparison.json").rename(compared / "cmp" / "elsewhere.json")
     try:
         card = exported_card(run, tmp_path / "model")
-        assert "Written by: unknown" in card and "Text encoder: bag-of-words" in card and "Over 2 seeds" not in card
+        assert "Describer: unknown" in card and "Text encoder: bag-of-words" in card and "over 2 seeds" not in card
         (compared / "texts.emb").rename(compared / "elsewhere.emb")
         assert "Text encoder: unknown" in exported_card(run, tmp_path / "again")
     finally:
@@ -119,11 +119,11 @@ def test_the_card_of_text_labels_says_who_described_too(compared: Path, tmp_path
     options = {**trained_runs.SHORT, **trained_runs.TINY_RESNET, "memory_format": "contiguous", "data": spec}
     train(TrainConfig(**options, text_labels=labels, out=tmp_path / "run"))
     card = exported_card(tmp_path / "run", tmp_path / "model")
-    assert "Written by: replay\\:captions.jsonl" in card and "Text encoder: bag-of-words\\:64" in card
+    assert "Describer: replay\\:captions.jsonl" in card and "Text encoder: bag-of-words\\:64" in card
     assert "0 training images have one" not in card and "Prompt " in card
     baseline = {"embeddings": compared / "texts.emb", "only_described": True, "align_weight": 0.0}
     train(TrainConfig(**options, **baseline, out=tmp_path / "baseline"))
-    assert "Descriptions: none took part" in exported_card(tmp_path / "baseline", tmp_path / "plain")
+    assert "Descriptions: none were used" in exported_card(tmp_path / "baseline", tmp_path / "plain")
 
 
 def test_a_foreign_file_above_a_run_is_no_comparison(tmp_path: Path) -> None:

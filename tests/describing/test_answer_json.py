@@ -171,9 +171,9 @@ def test_any_answer_comes_back_and_any_part_of_it_never_fails(value: dict[str, A
         text = json.dumps(value, ensure_ascii=ascii_only)
         found = parse(around.format(text) if "{}" in around else text)
         assert isinstance(found, Parsed)
-        assert (found.description or "").split() == value[
-            "description"
-        ].strip().split() or "\ufffd" in found.description
+        assert (found.description or "").split() == value["description"].strip().split() or "\ufffd" in (
+            found.description or ""
+        )
         assert (found.answer.confidence, found.answer.tags) == (value["confidence"], tuple(value["tags"]))
         assert found.answer.class_name == value["class"].replace(" ", "_")
         part = parse(text[:cut])

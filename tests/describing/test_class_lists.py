@@ -72,3 +72,8 @@ def test_without_a_list_every_word_is_a_class() -> None:
 @pytest.mark.parametrize("word", [None, "", "None of these", "none-of-these.", "N/A", "none"])
 def test_words_for_no_class(word: str | None) -> None:
     assert is_none(word) and not is_none("nun")
+
+
+def test_a_class_may_be_called_none() -> None:
+    assert ClassNames(["none", "cat"]).find("none") == "none" and ClassNames(["cat"]).find("none") is None
+    assert ClassNames([]).find("none of these") is None

@@ -335,7 +335,7 @@ def parquet(path: Path) -> None:
     [
         ("none.jsonl", lambda path: None, ConfigError, "no such file"),
         ("d.xlsx", lambda path: path.touch(), ConfigError, "unknown kind"),
-        ("d.csv", lambda path: path.write_text("key,caption\nk0,t\n"), DataError, "no column 'description', only key"),
+        ("d.csv", lambda path: path.write_text("key,said\nk0,t\n"), DataError, "no column 'description', only key"),
         ("d.parquet", parquet, DataError, "only key, caption"),
         ("d.parquet", lambda path: path.write_bytes(b"PAR1 not really"), DataError, "cannot be read as Parquet"),
         ("folder", lambda path: path.mkdir(), DataError, "save_to_disk"),

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import gpt4image.describing.gallery
+from browser import SCHEMES, act, fits
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.base.errors import ConfigError, StoreError
 from gpt4image.config import ViewConfig
@@ -220,3 +221,35 @@ def test_mistakes_say_what_to_do(tmp_path: Path, images: ImageSet) -> None:
     with pytest.raises(ConfigError, match="this is a folder"):
         page_of(tmp_path, [], out=tmp_path)
     assert not (tmp_path / "page.html").exists()
+
+
+CHOOSE = """
+  const choice = document.querySelector("#class"), seen = [...choice.options].map(option => {
+    choice.value = option.value;
+    const cards = [...document.querySelectorAll(".card")].filter(card => card.offsetParent !== null);
+    const sections = [...document.querySelectorAll("section.shown")].filter(part => part.offsetParent !== null);
+    return [option.textContent, cards.length, sections.length];
+  });
+  choice.focus();
+  return {seen, focus: document.activeElement === choice};
+"""
+
+
+@pytest.mark.slow
+def test_one_class_is_shown_alone_without_a_server_or_a_script(tmp_path: Path, images: ImageSet) -> None:
+    rows = [result(digest, GOOD) for digest in images.digests[:5]]
+    page = page_of(tmp_path, [*rows, result(images.digests[5], REFUSAL, error="refusal")])
+    assert "<script" not in page
+    found, messages = act(page, CHOOSE, tmp_path)
+    assert messages == [] and found["focus"]
+    assert found["seen"] == [["all", 6, 2], ["big dog (3)", 3, 2], ["cat (2)", 2, 1], ["no label (1)", 1, 1]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_page_fits_every_screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    nasty = image_set([png(number) for number in range(len(NASTY))], ["k" * 200, *NASTY[1:]])
+    object.__setattr__(nasty, "classes", (NASTY[0], "c" * 120))
+    monkeypatch.setattr(gpt4image.describing.gallery, "load_image_set", lambda _spec: nasty)
+    rows = [result(digest, text * 9, finish_reason=text) for digest, text in zip(nasty.digests, NASTY, strict=True)]
+    fits(page_of(tmp_path, rows), tmp_path, scheme)

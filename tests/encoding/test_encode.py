@@ -180,42 +180,24 @@ def test_a_run_that_died_goes_on_to_the_same_bytes(
     assert table_bytes(tmp_path / "t") == table_bytes(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("crash", [False, True])
-@pytest.mark.parametrize("earlier", [0, 20])
-def test_what_a_stopped_run_had_encoded_is_kept_where_the_store_has_grown(
-    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier: int, crash: bool
+def test_a_run_that_was_stopped_before_the_store_grew_begins_anew(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpt4image.encoding.encode, "SECONDS_BETWEEN_REPORTS", 0)
-    if earlier:
-        fill(tmp_path / "a.db", sentences(earlier, seed=5))
-        run(Letters())
-    fill(tmp_path / "a.db", sentences(60), first=earlier)
+    fill(tmp_path / "a.db", sentences(60))
     with pytest.raises(ModelError):
         run(Letters(die_after=4))
-    rows = json.loads((tmp_path / "t" / ".partial" / "progress.json").read_text())["rows"]
-    assert rows > earlier + 5
-    fill(tmp_path / "a.db", sentences(7, seed=9), first=earlier + 60)
-    if crash:  # while the new rows are laid out
-
-        def dying(path: Path, array: Any) -> None:
-            raise ModelError("killed")
-
-        with monkeypatch.context() as patch, pytest.raises(ModelError):
-            patch.setattr(gpt4image.encoding.encode, "save_array", dying)
-            run(Letters())
-    assert run(Letters()).summary["texts_encoded"] == earlier + 67 - rows
+    fill(tmp_path / "a.db", sentences(7, seed=9), first=60)
+    assert run(Letters()).summary["texts_encoded"] == 67
     run(Letters(), out=tmp_path / "whole")
-    keys = [digest(number) for number in range(earlier + 67)]
-    found, expected = (EmbeddingTable.open(tmp_path / name).vectors(keys) for name in ("t", "whole"))
-    np.testing.assert_array_equal(found[0], expected[0])
-    assert not [path.name for path in (tmp_path / "t").iterdir() if path.name.startswith(".partial")]
+    assert table_bytes(tmp_path / "t") == table_bytes(tmp_path / "whole")
 
 
 def record(**wrong: Any) -> tuple[str, Any]:
     return "progress.json", lambda whole: json.dumps({**json.loads(whole), **wrong}).encode()
 
 
-FILES = ("embeddings.npy", "order.npy", "texts.npy", "progress.json")
+FILES = ("embeddings.npy", "order.npy", "progress.json")
 
 
 @pytest.mark.parametrize(
@@ -228,19 +210,16 @@ FILES = ("embeddings.npy", "order.npy", "texts.npy", "progress.json")
         ("progress.json", lambda whole: b"[]"),
     ],
 )
-@pytest.mark.parametrize("grown", [False, True])
 def test_rows_of_a_stopped_run_that_are_damaged_are_encoded_again(
-    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: Any, grown: bool
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: Any
 ) -> None:
     monkeypatch.setattr(gpt4image.encoding.encode, "SECONDS_BETWEEN_REPORTS", 0)
     fill(tmp_path / "a.db", sentences(60))
     with pytest.raises(ModelError):
         run(Letters(die_after=4))
-    if grown:
-        fill(tmp_path / "a.db", sentences(7, seed=9), first=60)
     path = tmp_path / "t" / ".partial" / name
     path.write_bytes(content(path.read_bytes()))
-    assert run(Letters()).summary["texts_encoded"] == 60 + 7 * grown
+    assert run(Letters()).summary["texts_encoded"] == 60
     run(Letters(), out=tmp_path / "whole")
     assert table_bytes(tmp_path / "t") == table_bytes(tmp_path / "whole")
 

@@ -89,9 +89,18 @@ def test_a_set_that_has_changed_is_not_measured_as_the_one_of_the_run(colour_fol
     assert "note" not in evaluate(EvaluateConfig(run_dir=out, split="val")).summary, "measured while it was the same"
 
 
-def test_a_run_with_texts_notices_a_set_of_another_size_and_says_what_it_cannot_know(
+def test_texts_that_are_gone_are_no_change_of_the_images(run: Path, tmp_path: Path) -> None:
+    assert "note" not in evaluate(EvaluateConfig(run_dir=run, split="val")).summary
+    shutil.rmtree(tmp_path / "table")
+    outcome = evaluate(EvaluateConfig(run_dir=run))
+    assert "note" not in outcome.summary and "--train-on-val" in outcome.text
+
+
+def test_a_run_of_an_earlier_version_notices_a_set_of_another_size_and_says_what_it_cannot_know(
     run: Path, colour_folder: Path, tmp_path: Path
 ) -> None:
+    config = read_json(run / "config.json")
+    write_json(run / "config.json", {key: value for key, value in config.items() if key != runs.IMAGES})
     assert "note" not in evaluate(EvaluateConfig(run_dir=run, split="val")).summary
     shutil.rmtree(tmp_path / "table")
     assert "is not known" in evaluate(EvaluateConfig(run_dir=run)).summary["note"]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.artifacts.text_labels import TextLabels
 from gpt4image.base.errors import ConfigError, TableError
 from gpt4image.base.files import write_json
+from gpt4image.cli import main
 from gpt4image.config import LabelConfig
 from gpt4image.data import load_with_splits
 from gpt4image.labelling.label import label
@@ -187,7 +190,7 @@ def test_sets_that_cannot_be_learned_from_are_refused(tmp_path, given):
     train = {name for name, split in given["split"].items() if split == "train"}
 
     unlabelled = {name: "" if name in train else value for name, value in given["label"].items()}
-    with pytest.raises(TableError, match="No training image"):
+    with pytest.raises(TableError, match="There is no label, no answer and no class name"):
         run(tmp_path, write_manifest(tmp_path, unlabelled, given["split"]))
 
     one_class = {n: v if n.startswith("0") else "" for n, v in given["label"].items()}
@@ -249,6 +252,102 @@ def test_wrong_labels_are_no_measure_of_the_texts_and_need_not_be_shown(tmp_path
     assert outcome.summary["agreement_with_given_labels"] < 0.85
     assert not {"cross_validated_accuracy", "calibration_error"} & outcome.summary.keys()
     assert "calibration cannot be measured" in outcome.text and "--label-trust 0.5" in outcome.text
-    assert "Text and label agree for 7" in (tmp_path / "out.html").read_text(encoding="utf-8")
+    assert "Labels that agree with the description: 7" in (tmp_path / "out.html").read_text(encoding="utf-8")
     assert f"{outcome.summary['doubtful']} suspected label errors; none shown, as asked." in outcome.text
     assert outcome.summary["doubtful"] > 0
+
+
+def called(*words: object) -> int | str | None:
+    """Return the exit code of a command line."""
+    try:
+        return main([str(word) for word in words])
+    except SystemExit as ended:  # of the parser
+        return ended.code
+
+
+@pytest.fixture
+def unlabelled(tmp_path: Path, given: dict[str, dict[str, str]]) -> tuple[str, Path]:
+    """The pictures without any label, and a store of answers about them, every tenth of which is wrong and unsure."""
+    for name in given["label"]:
+        given["label"][name] = ""
+    spec = write_manifest(tmp_path, given["label"], given["split"])
+    rows = tmp_path / "answers.jsonl"
+    with rows.open("w", encoding="utf-8") as file:
+        for number, name in enumerate(sorted(given["label"])):
+            wrong = number % 10 == 0
+            answer = CLASSES[(int(name[0]) + wrong) % 3]
+            file.write(json.dumps({"key": name, "class": answer, "confidence": 0.5 if wrong else 0.95}) + "\n")
+    classes = ",".join(CLASSES)
+    store = tmp_path / "answers.db"
+    assert called("descriptions", "import", rows, "--data", spec, "--store", store, "--classes", classes) == 0
+    return spec, store
+
+
+def test_no_label_is_needed_from_the_command_line_to_a_trained_model(tmp_path, unlabelled, capsys):
+    spec, store = unlabelled
+    table_of(tmp_path, spec)
+    out = tmp_path / "targets.parquet"
+    assert called("label", "--data", spec, "--answers", store, "--embeddings", tmp_path / "table", "--out", out) == 0
+    found = TextLabels.load(out)
+    true = np.array([int(Path(key).name[0]) for key in found.keys])
+    assert set(found.classes) == set(CLASSES) and found.facts.evidence == "fused" and found.facts.answered == 90
+    by_name = [CLASSES.index(found.classes[k]) for k in found.probabilities.argmax(axis=1)]
+    assert (np.array(by_name) == true).mean() > 0.93, "texts correct the answers that are wrong"
+    assert found.facts.weights["answers"] > found.facts.weights["taught"] > 0
+    assert not found.out_of_fold.any() and (found.labels == -1).all()
+    words = ("--model", "resnet10t", "--epochs", 1, "--batch-size", 16, "--image-size", 32, "--out", tmp_path / "run")
+    assert called("train", "--data", spec, "--text-labels", out, *words) == 0, capsys.readouterr().err
+    run_record = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
+    assert run_record
+
+
+@pytest.mark.parametrize("evidence", ["answers", "texts"])
+def test_one_source_of_evidence_is_read_if_asked(tmp_path, unlabelled, evidence: str):
+    spec, store = unlabelled
+    table_of(tmp_path, spec)
+    outcome = run(tmp_path, spec, answers=store, evidence=evidence, suggest=3)
+    found = TextLabels.load(tmp_path / "out.parquet")
+    assert found.facts.weights.keys() == {"answers": {"answers"}, "texts": {"taught"}}[evidence]
+    assert outcome.summary["labelled"] == 0 and len(found.keys) == 90
+
+
+def test_answers_alone_need_no_descriptions_and_classes_can_be_listed(tmp_path, unlabelled):
+    spec, store = unlabelled
+    out = tmp_path / "out.parquet"
+    outcome = label(LabelConfig(data=spec, answers=store, out=out, classes=[*CLASSES, "emu"], suggest=4))
+    found = TextLabels.load(out)
+    assert found.classes == (*CLASSES, "emu") and found.facts.embeddings == ()
+    assert outcome.summary["answered"] == 90 and outcome.summary["described"] == 0
+    with (tmp_path / "out.suggestions.csv").open(encoding="utf-8") as file:
+        first = [row for row in csv.DictReader(file) if row["action"] == "label"]
+    assert len(first) == 4 and float(first[0]["doubt"]) > 0.5
+    with pytest.raises(ConfigError, match="classes are not known; name them with --classes"):
+        label(LabelConfig(data=spec, embeddings=tmp_path / "table", out=out))
+
+
+def test_labels_that_answers_and_texts_contradict_are_shown_first(tmp_path, given):
+    train = sorted(name for name, split in given["split"].items() if split == "train")
+    truth = {name: CLASSES[int(name[0])] for name in given["label"]}
+    spec = write_manifest(tmp_path, given["label"], given["split"])
+    table_of(tmp_path, spec)
+    images = load_with_splits(spec, val_fraction=0.1, test_fraction=0.2)
+    doubted = next(name for name in train if name not in WRONG)
+    other = CLASSES[(int(doubted[0]) + 1) % 3]
+    prompt = Prompt(name="class", version=1, text="Which?", class_conditioned=False, ask=("class",))
+    with DescriptionStore(tmp_path / "a.db", write=True) as store:
+        for key, digest in zip(images.keys, images.digests, strict=True):
+            name = Path(key).name
+            answer = Answer(class_name=other if name == doubted else truth[name], confidence=0.97)
+            store.add([Description(digest=digest, prompt=prompt, describer={}, created=0, answer=answer)])
+    outcome = run(tmp_path, spec, answers=tmp_path / "a.db")
+    lines = [line for line in outcome.text.splitlines() if ".png" in line]
+    assert {Path(line.split()[0]).name for line in lines[:2]} == set(WRONG), "answer and texts agree against these"
+    assert "answer says" in outcome.text and "(0.97)" in lines[0]
+    assert "<dt>answer says</dt>" in (tmp_path / "out.html").read_text(encoding="utf-8")
+
+
+def test_evidence_has_to_be_given():
+    with pytest.raises(ConfigError, match="label needs evidence: --answers STORE"):
+        LabelConfig(data="openmoji", out=Path("out.parquet"))
+    with pytest.raises(ConfigError, match="--evidence names reads --embeddings, which is not given"):
+        LabelConfig(data="openmoji", out=Path("out.parquet"), answers=Path("a.db"), evidence="names")

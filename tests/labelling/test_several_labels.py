@@ -148,7 +148,7 @@ def test_label_writes_shows_and_measures_them(spec: str, tmp_path: Path) -> None
     assert outcome.summary["doubtful"] >= 1
     assert "hat: present" in outcome.text and "hat: absent" in outcome.text
     page = (tmp_path / "labels.html").read_text(encoding="utf-8")
-    assert "hat: present" in page and "hat: absent by its text" in page and "<b>bag" not in page
+    assert "hat: present" in page and "<dt>predicted</dt><dd><bdi>hat: absent</bdi>" in page and "<b>bag" not in page
     with pytest.raises(ConfigError, match="--suggest 3 needs one class per image"):
         run(spec, tmp_path, suggest=3)
 

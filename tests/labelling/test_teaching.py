@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gpt4image.artifacts.text_labels import Facts, TextLabels
-from gpt4image.base.errors import ConfigError, TableError
+from gpt4image.base.errors import TableError
 from gpt4image.comparing.regimes import Regime
 from gpt4image.config import LabelConfig, TrainConfig
 from gpt4image.data import NO_LABEL, load_image_set
@@ -24,7 +24,7 @@ from gpt4image.labelling.teaching import (
     texts_of,
 )
 from gpt4image.training.prepare import prepare
-from gpt4image.training.targets import load_text_labels, with_text_labels
+from gpt4image.training.targets import require_fitting, with_text_labels
 from gpt4image.training.training_data import TrainingData
 from tables import make_table
 
@@ -88,8 +88,8 @@ def test_a_file_is_used_as_the_run_says(colour_folder: Path, tmp_path: Path):
 
     def soft(**changes: Any) -> NDArray[np.float32]:
         asked = config.model_copy(update={"text_labels": path, **changes})
-        labels = load_text_labels(asked, data.image_set)
-        assert labels is not None
+        labels = TextLabels.load(asked.text_labels or path)
+        require_fitting(labels, asked, data.image_set)
         found = with_text_labels(data, asked, labels).soft
         assert found is not None
         return found
@@ -101,9 +101,8 @@ def test_a_file_is_used_as_the_run_says(colour_folder: Path, tmp_path: Path):
         soft(text_labels=file_of(data, tmp_path / "other.parquet", classes=("a", "b", "c")))
 
 
-def test_texts_are_needed(colour_folder: Path, tmp_path: Path):
-    with pytest.raises(ConfigError, match="need --embeddings"):
-        texts_of(prepare(options(colour_folder, tmp_path)).data, None)
+def test_without_a_table_no_image_has_a_text(colour_folder: Path, tmp_path: Path):
+    assert not texts_of(prepare(options(colour_folder, tmp_path)).data, None).described.any()
 
 
 def test_a_file_of_other_images_is_refused_though_labels_would_do(colour_folder: Path, tmp_path: Path):
@@ -144,13 +143,14 @@ def test_a_copy_in_train_of_a_picture_that_is_held_out_is_no_leak(colour_folder:
     (colour_folder / "blue" / "copy.png").write_bytes((colour_folder / "blue" / "00.png").read_bytes())
     data = prepare(options(colour_folder, tmp_path)).data
     copies = [row for row, key in enumerate(data.image_set.keys) if key in ("blue/00.png", "blue/copy.png")]
-    asked = options(colour_folder, tmp_path, text_labels=file_of(data, tmp_path / "labels.parquet", learned=copies[:1]))
+    asked = options(colour_folder, tmp_path)
+    labels = TextLabels.load(file_of(data, tmp_path / "labels.parquet", learned=copies[:1]))
     splits = np.full_like(data.image_set.splits, "train")
     splits[copies] = "test"
     with pytest.raises(TableError, match="1 of its test split"):
-        load_text_labels(asked, data.image_set.revised(splits=splits))
+        require_fitting(labels, asked, data.image_set.revised(splits=splits))
     splits[copies[1]] = "train"
-    assert load_text_labels(asked, data.image_set.revised(splits=splits)) is not None
+    require_fitting(labels, asked, data.image_set.revised(splits=splits))
 
 
 def test_planted_wrong_labels_are_counted(colour_folder: Path, described: dict[str, Path], tmp_path: Path):

@@ -33,14 +33,13 @@ def card(**more: object) -> str:
     labelled: dict[str, object] = {
         "key": "<k>",
         "picture": None,
-        "given": "<b>",
-        "guess": "<i>",
-        "probability": 0.5,
+        "claims": [("given label", "<b>", ""), ("description", "<i>", "50 %")],
+        "line": "",
         "descriptions": ["<u>"],
     }
     facts = {"labelled": 1, "described": 1, "images": 1, "noise": 0.0}
     shown: dict[str, Any] = {"data": "x", "cards": [labelled | more], "total": 1, "facts": facts, "agreement": 0.5}
-    return render("doubtful.html", **shown, suggested={"label": [], "describe": []})
+    return render("label-page.html", **shown, head="", suggested={"label": [], "describe": []})
 
 
 def test_a_card_escapes_what_it_says_and_says_what_is_missing() -> None:

@@ -77,7 +77,7 @@ def test_later_jobs_wait_for_the_first_and_run_in_the_same_processes(tmp_path: P
 def test_an_error_reaches_the_caller_as_it_was_raised() -> None:
     with pytest.raises(DataError, match=r"^b: picture 1 is missing"):
         run_jobs(fail, [0, 1, 2], list("abc"), processes=1, title="t")
-    with pytest.raises(MissingExtraError, match=r"^a: --track wandb needs .*gpt4image\[wandb\]"):
+    with pytest.raises(MissingExtraError, match=r"^a: --track wandb needs .*\[wandb\]"):
         run_jobs(lack, [0], ["a"], processes=1, title="t")
 
 

@@ -195,7 +195,7 @@ def test_launched_processes_speak_once(launcher: str, described: dict[str, Any],
         words = [sys.executable, "-m", "accelerate.commands.launch", *given, *words[words.index("2") + 1 :]]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("run: ") == done.stdout.count("next: gpt4image evaluate") == 1
+    assert done.stdout.count("wrote: ") == done.stdout.count("next: gpt4image evaluate") == 1
     assert read_json(tmp_path / "run" / runs.ENVIRONMENT)["processes"] == 2
 
 

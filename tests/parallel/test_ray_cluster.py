@@ -112,6 +112,20 @@ def test_replayed_answers_are_those_of_the_engine_local(photos: ImageSet, replay
     assert describer.report(photos).facts == {**local.report(photos).facts, "workers": 2}
 
 
+def test_structured_answers_come_as_with_the_engine_local(tmp_path: Path, photos: ImageSet) -> None:
+    file = tmp_path / "classes.jsonl"
+    rows = [{"key": key, "class": "class", "confidence": 0.5} for key in photos.keys]
+    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    found: list[list[Any]] = []
+    for engine in ("local", "ray"):
+        config = config_of(f"replay:{file}", ask="class", batch_size=4)
+        config = config.model_copy(update={"data": photos.spec, "store": tmp_path / f"{engine}.db", "engine": engine})
+        assert describe(config).summary["class_in_list"] == 41
+        with DescriptionStore(config.store) as store:
+            found.append(list(store.answers()))
+    assert found[0] == found[1] and found[0][0].answer.confidence == 0.5
+
+
 def test_requests_are_pulled_only_as_far_ahead_as_the_workers_have_room(photos: ImageSet, replay_file: Path) -> None:
     pulled = 0
     most_ahead = answered = 0
@@ -331,7 +345,7 @@ def descendants(pid: int) -> list[int]:
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray.data", None)
-    with pytest.raises(MissingExtraError, match=r"--engine ray needs .*gpt4image\[ray\]"):
+    with pytest.raises(MissingExtraError, match=r"--engine ray needs .*\[ray\]"):
         require_ray()
 
 

@@ -36,14 +36,18 @@ def curves(name: str = "baseline", identifier: str = "a") -> Markup:
 
 def classes(name: str = "cat", identifier: str = "a") -> Markup:
     gains = [
-        charts.Gain(name=name, before=0.2, after=0.6),
-        charts.Gain(name="dog", before=0.6, after=0.55),
-        charts.Gain(name="single", before=None, after=0.4),
+        charts.Gain(name=name, before=0.2, after=0.6, pictures=100),
+        charts.Gain(name="dog", before=0.6, after=0.55, pictures=7),
+        charts.Gain(name="single", before=None, after=0.4, pictures=30),
     ]
     return charts.class_chart(identifier, "Classes", gains, axis="accuracy")
 
 
-ALL = pytest.mark.parametrize("draw", [intervals, curves, classes])
+def matrix(name: str = "cat", identifier: str = "a") -> Markup:
+    return charts.matrix_chart(identifier, "Confusion matrix", [name, "dog"], np.array([[8, 2], [0, 0]]))
+
+
+ALL = pytest.mark.parametrize("draw", [intervals, curves, classes, matrix])
 Draw = Callable[..., Markup]
 
 
@@ -98,7 +102,7 @@ def test_numbers_are_written_into_the_chart() -> None:
     texts = [element.text for element in ElementTree.fromstring(intervals()).iter(f"{{{charts.SVG}}}text")]
     assert {"35.0 %", "50.0 %", "baseline", "text-labels", "test accuracy"} <= set(texts)
     texts = [element.text for element in ElementTree.fromstring(classes()).iter(f"{{{charts.SVG}}}text")]
-    assert {"+40", "−5", "40 %"} <= set(texts)
+    assert {"+40", "−5", "40 %", "cat", "dog (n = 7)", "single"} <= set(texts), "few pictures are counted"
     assert "w" * 21 + "…" in intervals("w" * 60)
 
 
@@ -115,3 +119,26 @@ def test_a_histogram_says_where_most_values_lie() -> None:
     chart = charts.histogram_chart("h", "Words", [10, 20, 30], [3, 9], axis="words <b>")
     assert chart.count("12 values from 10 to 30, most between 20 and 30") == 2, "drawn for a wide page and for a phone"
     assert "<b>" not in chart and "words &lt;b&gt;" in chart
+
+
+def test_bounds_are_lines_and_bands_in_grey_and_no_results() -> None:
+    found = Arm(seeds=(0, 1, 2), test=(0.61, 0.62, 0.63), mean=0.62, ci95=(0.6, 0.64))
+    arms = {"text-labels": Arm(seeds=(0,), test=(0.5,), mean=0.5), "oracle": found}
+
+    def drawn(bounds: dict[str, str]) -> str:
+        return charts.interval_chart("a", "Accuracy", arms, reference="", axis="accuracy", bounds=bounds)
+
+    as_arm, as_bound = drawn({}), drawn({"oracle": "reference"})
+    accent, grey = (f"var(--{name}, {charts.COLOURS[name]})" for name in ("accent", "reference"))
+    assert as_bound.count(accent) < as_arm.count(accent) and grey in as_bound and grey not in as_arm
+    assert "oracle (reference): mean 62.0 %, interval 60.0 to 64.0 %" in as_bound and ">62.0 %<" in as_bound
+
+
+@pytest.mark.parametrize(("low", "broken"), [(0.03, False), (0.9, True)])
+def test_an_axis_begins_at_0_or_is_marked(low: float, broken: bool) -> None:
+    arms = {"one": Arm(seeds=(0, 1), test=(low, low + 0.05), mean=low + 0.02)}
+    chart = charts.interval_chart("a", "Accuracy", arms, reference="", axis="accuracy")
+    assert (f">{charts.BROKEN}<" in chart) == broken and (bool(re.search(r">0(\.0)? %<", chart)) != broken)
+    curve = charts.Curve(name="x", epochs=np.arange(1, 4), values=np.array([[low, low + 0.02, low + 0.05]]))
+    chart = charts.curve_chart("a", "Curves", {"x": [curve]}, fractions=True)
+    assert (f">{charts.BROKEN}<" in chart) == broken and (bool(re.search(r">0(\.0)? %<", chart)) != broken)

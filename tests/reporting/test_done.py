@@ -15,7 +15,7 @@ def test_it_names_describer_cost_and_time_of_training(tmp_path: Path) -> None:
     assert what_was_done(known, {"baseline": runs, "oracle": runs[:1]}) == {
         "Pictures": "1,549, 1,524 of them described",
         "Described by": "openai:gpt-4.1-mini, prompt paper",
-        "Price of the texts": "1,600 descriptions; 1,240,000 tokens in, 72,000 out; $0.6115",
+        "Cost of descriptions": "1,600 descriptions; 1,240,000 tokens in, 72,000 out; $0.6115",
         "Text encoder": "minilm: 384 numbers per text; 1.2 % are longer than 256 tokens and pooled from chunks",
         "Training": "3 runs, 2.1 min together, on cpu",
     }
@@ -30,10 +30,12 @@ def test_what_is_not_known_is_left_out() -> None:
     record["prompts"] = [{"name": "named", "class_conditioned": True}]
     found = done(record)
     assert found["Described by"] == "imported, prompt named (class-conditioned)"
-    assert found["Price of the texts"] == "1,600 descriptions; dollars not recorded"
+    assert found["Cost of descriptions"] == "1,600 descriptions; cost not recorded"
     assert "Training" not in found and "Model" not in found
     record["describers"] += [{"prompt": "named", "describer": "openai:x", "descriptions": 2, "cost_usd": 2.0}]
-    assert done(record)["Price of the texts"].endswith("$2.00; that of 1 of 2 describers; the others recorded none")
+    assert done(record)["Cost of descriptions"].endswith(
+        "$2.00; the cost of 1 of 2 describers; the others recorded none"
+    )
     record |= {"described": 1549, "encoding": record["encoding"] | {"truncated": 0.0}}
     assert done({name: record[name] for name in ("images", "described", "encoding")}) == {
         "Pictures": "1,549, all described",

@@ -3,14 +3,13 @@ from __future__ import annotations
 import html
 import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from browser import SCHEMES, fits
 from gpt4image.base.errors import RunError
 from gpt4image.base.files import read_json, write_json
 from gpt4image.config import ReportConfig
@@ -94,15 +93,20 @@ def test_the_page_answers_first_and_then_shows_why(page: str) -> None:
             "With all 1,007 training images labelled, text labels made no significant difference",
             "What was done, and at what cost Pictures1,549, 1,524 of them described",
             "1,600 descriptions; 1,240,000 tokens in, 72,000 out; $0.6115",
+            "Dashed line with a grey band: mean and interval of oracle; control and reference arms are bounds",
             "Points over baseline",
             "48.6 49.1 50.6",
+            "How the numbers were measured",
+            "p, seeds only",
             "Validation score after each epoch",
             "the text arm with the best mean",
-            "predicted as another, summed over seeds",
+            "n: number of test pictures of the class, where it is below 30.",
+            "predicted as another class, summed over seeds",
+            "A random sample, drawn across classes.",
             "Held-out pictures and their predictions",
             "Suspected label errors The description",
             "Length of 1,600 descriptions: half of them have 25 words or fewer, the longest 133.",
-            "flawed16 (1.0 %): loop 16",
+            "with a flaw16 (1.0 %): loop 16",
             "Describe this image.",
             "gpt4image compare --data openmoji --labels-per-class 5 --seeds 3 --out cmp",
             "Machine and versions",
@@ -204,7 +208,7 @@ def test_without_facts_and_optional_files_the_rest_is_shown(tmp_path: Path) -> N
         assert report(ReportConfig(dir=tmp_path)).set_aside == ()
     text = words((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "Text labels raised test accuracy from 35.1 % to 49.4 %" in text
-    for absent in ("Pictures", "Suspected", "Training losses", "Machine and versions", "To repeat it", "Skipped"):
+    for absent in ("Pictures", "Suspected", "Training losses", "Machine and versions", "To do it again", "Skipped"):
         assert absent not in text
     run = write_run(tmp_path / "run")
     for name, key in (("run.json", "data"), ("environment.json", "command")):
@@ -228,13 +232,60 @@ def test_an_unfinished_run_is_named_and_the_others_are_shown(tmp_path: Path) -> 
     assert "Validation score after each epoch" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
-def test_the_page_of_a_run(tmp_path: Path) -> None:
-    outcome = report(ReportConfig(dir=write_run(tmp_path / "run", "aligned", top1=0.437)))
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a run that was evaluated, with pictures and descriptions, and its report."""
+    folder = write_run(tmp_path_factory.mktemp("of-a-run") / "run", "aligned", top1=0.437)
+    config = {"model": "resnet10t", "embeddings": "/data/photos.emb", "text_labels": "labels.parquet"}
+    write_json(folder / "config.json", read_json(folder / "config.json") | config)
+    pictures = examples(12)
+    for picture, arm in zip(pictures, ("baseline", "text-labels") * 6, strict=True):
+        picture["predictions"] = {"predicted": picture["predictions"][arm]} if picture["predictions"] else {}
+    write_json(folder / "examples.json", pictures)
+    write_json(folder / "descriptions.json", descriptions() | {"store": "/data/photos.db"})
+    write_report(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run_page(run: Path) -> str:
+    return (run / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_page_of_a_run_has_a_title_curves_the_confusion_matrix_and_wrong_and_right_pictures(
+    run: Path, run_page: str
+) -> None:
+    outcome = report(ReportConfig(dir=run))
     assert outcome.summary == {"top1": 0.437}
-    text = words((tmp_path / "run/report.html").read_text(encoding="utf-8"))
     assert outcome.text.startswith("Test accuracy 43.7 % on 430 pictures (top-5 accuracy 90.0 %; calibration error ")
-    assert "Run aligned Test accuracy 43.7 % on 430 pictures" in text
-    assert "gpt4image train --out run" in text
+    text = words(run_page)
+    places = [
+        text.index(part)
+        for part in (
+            "Run aligned resnet10t on openmoji, alignment to the descriptions, seed 0 Test accuracy 43.7 % on 430",
+            "Validation score after each epoch.",
+            "n: number of test pictures of the class, where it is below 30.",
+            "Pictures by true and by predicted class",
+            "Rows: true class. Columns: predicted class.",
+            "were predicted as another class",
+            "Held-out pictures with a wrong prediction",
+            "✗wrong: predicted sign",
+            "Held-out pictures with a right prediction",
+            "✓right: predicted",
+            "Training pictures, their descriptions and text labels",
+        )
+    ]
+    assert places == sorted(places)
+
+
+def test_a_run_can_be_made_again_from_the_descriptions_on(run_page: str) -> None:
+    code = re.search(r"To do it again</h3>\s*<pre><code>(.*?)</code>", run_page, re.DOTALL)
+    assert code and html.unescape(code[1]).split("\n")[:-1] == [
+        "gpt4image describe --data openmoji --store /data/photos.db --describer openai:gpt-4.1-mini --prompt paper",
+        "gpt4image encode --store /data/photos.db --encoder minilm --out /data/photos.emb",
+        "gpt4image label --data openmoji --embeddings /data/photos.emb --out labels.parquet",
+        "gpt4image train --out run",
+    ]
 
 
 def test_a_run_without_validation_and_evaluation_has_a_page_named_by_its_folder(tmp_path: Path) -> None:
@@ -244,7 +295,12 @@ def test_a_run_without_validation_and_evaluation_has_a_page_named_by_its_folder(
     (folder / "metrics.jsonl").write_text(json.dumps(line | {"val": None}) + "\n")
     assert report(ReportConfig(dir=folder)).summary == {}
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert run_sentence(None) in page and 'id="training"' not in page and "<h1>Run my run</h1>" in page
+    assert (
+        run_sentence(None) in page
+        and 'id="training"' not in page
+        and "<h1>A model on openmoji, seed 0</h1>" in page
+        and "Run <bdi>my run</bdi>" in page
+    )
 
 
 def of_several_labels(run: Path) -> None:
@@ -299,77 +355,18 @@ def test_a_folder_without_records_is_refused(tmp_path: Path) -> None:
         report(ReportConfig(dir=folder))
 
 
-CHECK = """<!doctype html><body><script>
-onload = () => {
-  const found = [...document.querySelectorAll("iframe")].map(frame => {
-    const page = frame.contentDocument, root = page.documentElement, seen = {};
-    const sticksOut = e => e.getBoundingClientRect().right > frame.clientWidth + 0.5 && !e.closest("svg g, .hidden");
-    const shown = [...page.querySelectorAll(".chart svg")].filter(svg => svg.getBoundingClientRect().width > 0);
-    const text = [...page.querySelectorAll(".chart svg text")].map(e => e.getBoundingClientRect());
-    return {
-      width: frame.clientWidth, scroll: root.scrollWidth,
-      outside: [...page.querySelectorAll("body *")].filter(sticksOut).map(e => e.outerHTML.slice(0, 80)),
-      cut: text.filter(box => box.width && (box.right > frame.clientWidth || box.left < 0)).length,
-      charts: [...new Set(shown.map(svg => svg.getAttribute("class")))],
-      background: frame.contentWindow.getComputedStyle(page.body).backgroundColor,
-      fetched: frame.contentWindow.performance.getEntriesByType("resource").map(entry => entry.name)
-        .filter(name => !name.startsWith("data:")),
-      broken: [...page.images].filter(image => !image.complete || !image.naturalWidth).length,
-    };
-  });
-  document.body.textContent = "RESULT" + JSON.stringify(found) + "END";
-};
-</script>"""
-WIDTHS = (320, 390, 768, 1280)
-
-
-def look(page: str, folder: Path, scheme: str) -> tuple[list[dict[str, Any]], list[str]]:
-    """Load a page in headless Chromium at all WIDTHS; return measurements per width and console messages."""
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser is None:
-        pytest.skip("no Chromium on this machine: install the package chromium to look at the page in a browser")
-    # A frame per width: headless windows are never narrower than 500 pixels. Its content keeps its own policy.
-    content = html.escape(page.replace("<details", "<details open").replace('loading="lazy"', ""))
-    frames = (
-        f'<iframe style="border:0;height:3000px;width:{width}px" srcdoc="{content}"></iframe>' for width in WIDTHS
-    )
-    wrapper = folder / f"wrapper-{scheme}.html"
-    wrapper.write_text(CHECK + "".join(frames), encoding="utf-8")
-    switches = (
-        "headless no-sandbox disable-gpu hide-scrollbars enable-logging=stderr dump-dom no-first-run disable-quic"
-    )
-    switches += " disable-background-networking disable-component-update disable-sync virtual-time-budget=10000"
-    command = [browser, *(f"--{switch}" for switch in switches.split()), "--window-size=1400,1000"]
-    command += [f"--user-data-dir={folder / 'profile'}", wrapper.as_uri()]
-    command += [f"--blink-settings=preferredColorScheme={0 if scheme == 'dark' else 1}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    result = re.search(r"RESULT(.*)END", html.unescape(done.stdout))
-    assert result, done.stdout[:500]
-    return json.loads(result[1]), [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_fits_every_screen(folder: Path, page: str, tmp_path: Path, scheme: str) -> None:
-    found, messages = look(page, tmp_path, scheme)
-    assert messages == []
-    assert [one["width"] for one in found] == list(WIDTHS)
-    for one in found:
-        assert one["scroll"] == one["width"]
-        assert one["outside"] == []
-        assert one["cut"] == 0
-        assert one["broken"] == 0
-        assert one["fetched"] == []
-        assert one["charts"] == (["narrow"] if one["width"] < 736 else ["wide"])
-        assert one["background"] == ("rgb(20, 23, 26)" if scheme == "dark" else "rgb(253, 253, 251)")
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_pages_fit_every_screen(page: str, run_page: str, tmp_path: Path, scheme: str) -> None:
+    for one in (page, run_page):
+        for found in fits(one, tmp_path, scheme):
+            assert found["charts"] == (["narrow"] if found["width"] < 736 else ["wide"])
 
 
 @pytest.mark.slow
 def test_hostile_texts_do_nothing_in_a_browser(hostile_pages: list[str], tmp_path: Path) -> None:
     for page in hostile_pages:
-        found, messages = look(page, tmp_path, "light")
-        assert messages == [], "a script that the page's policy had to stop would be named here"
-        assert [(one["scroll"], one["outside"], one["fetched"]) for one in found] == [(w, [], []) for w in WIDTHS]
+        fits(page, tmp_path, "light")
 
 
 @pytest.mark.slow
@@ -382,6 +379,4 @@ def test_long_names_and_many_seeds_fit_a_phone(tmp_path: Path) -> None:
         | {"predictions": {"shuffled-within-class": {"class": "c" * 90, "probability": 1.0}}}
     ]
     write_json(tmp_path / "examples.json", pictures)
-    found, messages = look(write_report(tmp_path).read_text(encoding="utf-8"), tmp_path, "light")
-    assert messages == []
-    assert [(one["scroll"], one["outside"], one["cut"]) for one in found] == [(width, [], 0) for width in WIDTHS]
+    fits(write_report(tmp_path).read_text(encoding="utf-8"), tmp_path, "light")

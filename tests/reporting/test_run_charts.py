@@ -7,7 +7,7 @@ import pytest
 
 from gpt4image.artifacts.run_records import load_run
 from gpt4image.base.files import read_json, write_json
-from gpt4image.reporting.run_charts import CLASSES_SHOWN, class_gains, class_scores, confusions
+from gpt4image.reporting.run_charts import CLASSES_SHOWN, class_gains, class_scores, confusion_matrix, confusions
 from synthetic_records import write_run
 
 
@@ -15,7 +15,7 @@ def test_class_scores_are_means_over_runs(tmp_path: Path) -> None:
     runs = [load_run(write_run(tmp_path / str(seed), seed=seed)) for seed in range(2)]
     means = class_scores(runs)
     firsts = [run.evaluation.per_class[0] or 0.0 for run in runs if run.evaluation]
-    assert means["animal"] == pytest.approx(sum(firsts) / 2)
+    assert means["animal"] == (pytest.approx(sum(firsts) / 2), 43)
     assert "vehicle" not in means, "no test picture of this class in any run"
 
 
@@ -40,7 +40,7 @@ def test_of_many_classes_the_most_and_least_changed_are_shown(tmp_path: Path) ->
     write_json(folder / "evaluation-test.json", evaluation | sizes)
     gains = class_gains("x", None, [load_run(folder)])
     assert gains.left_out == "30 of 100 classes: those with the largest and the smallest accuracy. "
-    names = re.findall(r">(class-\d\d)<", gains.chart)
+    names = re.findall(r">(class-\d\d) \(n = 1\)<", gains.chart)
     assert len(set(names)) == CLASSES_SHOWN
     assert {"class-99", "class-85", "class-14", "class-00"} <= set(names)
     assert "class-50" not in names
@@ -53,3 +53,21 @@ def test_a_class_name_with_hidden_characters_is_drawn_as_it_can_be_seen(tmp_path
     write_json(folder / "evaluation-test.json", evaluation | {"classes": names})
     chart = class_gains("x", None, [load_run(folder)]).chart
     assert r"a\x1b[2J" in chart and r"b\u202ec" in chart and "\x1b" not in chart and "\u202e" not in chart
+
+
+def test_the_confusion_matrix_counts_every_picture_and_shows_the_most_confused_of_many_classes(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    facts = read_json(folder / "evaluation-test.json") | {"classes": ["a", "b\x1b"], "support": [10, 12]}
+    write_json(folder / "evaluation-test.json", facts | {"per_class": [0.7, 0.9], "confused": [[0, 1, 3], [1, 0, 1]]})
+    drawn = confusion_matrix("x", load_run(folder).evaluation)
+    wide = drawn.chart.partition('class="narrow"')[0]
+    assert re.findall(r">(\d+)<", wide) == ["7", "3", "1", "11"] and drawn.left_out == ""
+    assert "18 of 22 pictures on the diagonal" in drawn.chart and r"b\x1b" in drawn.chart
+    k = 50
+    names = [f"class-{i:02}" for i in range(k)]
+    sizes = {"support": [9] * k, "per_class": [0.5] * k, "confused": [[49, 48, 5], [2, 49, 1]]}
+    write_json(folder / "evaluation-test.json", facts | {"classes": names} | sizes)
+    drawn = confusion_matrix("x", load_run(folder).evaluation)
+    assert drawn.left_out == "20 of 50 classes: those that are confused most often. "
+    assert {"class-49", "class-48", "class-02"} <= set(re.findall(r">(class-\d\d)<", drawn.chart))
+    assert not confusion_matrix("x", None).chart

@@ -18,7 +18,7 @@ from urllib.request import Request, urlopen
 import numpy as np
 import pytest
 
-from browser import Browser
+from driven_browser import Browser
 from gpt4image.base.errors import ConfigError, MissingExtraError
 from gpt4image.config import EncodeConfig, LabelConfig, ReviewConfig
 from gpt4image.data import load_image_set
@@ -105,13 +105,13 @@ def test_finish_ends_the_command_with_the_next_one(pictures: Path, tmp_path: Pat
         printed, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     facts = json.loads(printed)
-    assert (facts["wrote"], facts["total"], facts["labelled"]) == ("my labels.csv", 11, 5)
+    assert (facts["path"], facts["total"], facts["labelled"]) == ("my labels.csv", 11, 5)
     assert facts["next"] == "gpt4image train --data 'manifest:my labels.csv' --out run"
 
 
 def test_labels_go_to_label_studio_and_come_back(pictures: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"data": f"folder:{pictures}", "labels": tmp_path / "labels.csv"}
-    assert review(ReviewConfig(**options, export_tasks=tmp_path / "out.json")).wrote == str(tmp_path / "out.json")
+    assert review(ReviewConfig(**options, export_tasks=tmp_path / "out.json")).path == tmp_path / "out.json"
     tasks = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     assert {task["data"]["key"] for task in tasks} == set(load_image_set(f"folder:{pictures}").keys)
     choice = {"from_name": "label", "to_name": "image", "type": "choices"}

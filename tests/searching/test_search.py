@@ -2,115 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from gpt4image.artifacts import runs
-from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
-from gpt4image.base.errors import ConfigError, DataError, ModelError, RunError, TableError
+from gpt4image.base.errors import ConfigError, ModelError, RunError, TableError
 from gpt4image.base.files import read_json, write_json
-from gpt4image.base.outcome import Outcome
 from gpt4image.cli import main
-from gpt4image.config import EncodeConfig, EvaluateConfig, SearchConfig
-from gpt4image.data import pixels
-from gpt4image.encoding.encode import encode
+from gpt4image.config import EvaluateConfig, SearchConfig
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.searching.search import search
-from gpt4image.training.train import train
-from small_training import options
-from tiny_text_models import make_model
-
-COLOURS = {"blue": (40, 60, 220), "green": (40, 190, 60), "red": (220, 50, 40)}
-PROMPTS = [Prompt("paper", 1, "Describe this image in detail.", False), Prompt("short", 1, "In three words?", False)]
-
-
-def noisy(colour: tuple[int, int, int], seed: int) -> Image.Image:
-    values = np.array(colour) + np.random.default_rng(seed).normal(0, 30, (16, 16, 3))
-    return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
-
-
-def paint(root: Path) -> Path:
-    """Write 16 pictures of each of three colours in class folders."""
-    for name, colour in COLOURS.items():
-        (root / name).mkdir(parents=True)
-        for number in range(16):
-            noisy(colour, 100 * len(name) + number).save(root / name / f"{number:02}.png")
-    return root
-
-
-def table_of(root: Path, out: Path, encoder: str, texts: Callable[[str], list[str]]) -> Path:
-    """Describe the pictures of a folder, with as many prompts as there are texts, and encode what was written."""
-    with DescriptionStore(out.with_suffix(".db"), write=True) as store:
-        store.add(
-            Description(
-                digest=hashlib.sha256(file.read_bytes()).hexdigest(),
-                prompt=prompt,
-                describer={"name": "test"},
-                created=0,
-                text=text,
-            )
-            for file in sorted(root.rglob("*.png"))
-            for prompt, text in zip(PROMPTS, texts(file.parent.name), strict=False)
-        )
-    encode(EncodeConfig(store=out.with_suffix(".db"), encoder=encoder, out=out))
-    return out
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with pictures, a run that learned their colours from two descriptions of each, and one that did not."""
-    root = tmp_path_factory.mktemp("search")
-    paint(root / "colours")
-    table = table_of(
-        root / "colours",
-        root / "table",
-        "bag-of-words:64",
-        lambda name: [f"A plain {name} square with much noise.", f"{name}, {name}, {name}."],
-    )
-    train(options(root / "colours", root / "run", embeddings=table, epochs=10, lr=0.02))
-    train(options(root / "colours", root / "plain", epochs=1))
-    return root
-
-
-@pytest.fixture
-def copied(trained: Path, tmp_path: Path) -> Path:
-    """The same, to be changed."""
-    for name in ("colours", "run"):
-        shutil.copytree(trained / name, tmp_path / name, ignore=shutil.ignore_patterns("search"))
-    return tmp_path
-
-
-@pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Sizes in bytes of the images of a set that were decoded."""
-    sizes: list[int] = []
-    decode = pixels.decode_square
-
-    def counted(data: bytes, size: int) -> Any:
-        sizes.append(len(data))
-        return decode(data, size)
-
-    monkeypatch.setattr(pixels, "decode_square", counted)
-    return sizes
-
-
-def ask(root: Path, *texts: str, **changes: Any) -> Outcome:
-    return search(SearchConfig(run_dir=root / "run", texts=texts, **{"data": f"folder:{root / 'colours'}", **changes}))
-
-
-def keys(outcome: Outcome, query: int = 0) -> list[str]:
-    return [result["key"] for result in outcome.record["queries"][query]["results"]]
+from search_cases import ask, keys, noisy
 
 
 def test_each_text_finds_the_pictures_of_its_colour(trained: Path) -> None:
@@ -184,39 +92,6 @@ def test_a_broken_image_is_named_and_costs_nothing_else(copied: Path, capsys: py
     capsys.readouterr()
 
 
-def test_a_query_image_that_cannot_be_read_costs_no_other_query(trained: Path, tmp_path: Path) -> None:
-    broken = tmp_path / "broken.jpg"
-    broken.write_bytes(b"no picture")
-    found = ask(trained, "red", image=(broken, tmp_path / "missing.jpg"))
-    assert [item.name for item in found.set_aside] == [str(broken), str(tmp_path / "missing.jpg")]
-    assert len(found.record["queries"]) == 1
-    with pytest.raises(DataError, match=r"broken\.jpg: not an image.* nothing else to look for"):
-        ask(trained, image=(broken,))
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes of POSIX")
-def test_a_pipe_as_a_query_is_refused_and_not_waited_for(trained: Path, tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(DataError, match=r"pipe\.png: no regular file"):
-        ask(trained, image=(tmp_path / "pipe.png",))
-
-
-def test_the_page_shows_what_was_found_and_acts_on_no_text(copied: Path, decoded: list[int]) -> None:
-    ask(copied, "red")
-    strange = copied / "colours" / "red" / "<img src=x onerror=alert(1)>.png"
-    noisy(COLOURS["red"], 9).save(strange)
-    page = copied / "found.html"
-    query = "red <script>alert(1)</script>"
-    found = ask(copied, query, image=(copied / "colours" / "blue" / "00.png",), top=20, html=page)
-    assert found.path == page and strange.name in {key.split("/")[1] for key in keys(found)}
-    text = page.read_text(encoding="utf-8")
-    assert "<script" not in text and "<img src=x" not in text
-    assert "red &lt;script&gt;" in text and "&lt;img src=x onerror" in text
-    pictures = re.findall(r'src="(data:image/webp;base64,[^"]+)"', text)
-    assert len(pictures) == 41, "twenty of each query, and the picture that was asked for"
-    assert not re.findall(r'(?:src|href)="(?!data:|#)', text)
-
-
 def test_an_index_of_ones_choice_is_not_taken_for_another(copied: Path) -> None:
     chosen = copied / "index"
     assert ask(copied, "red", index=chosen).summary["index"] == str(chosen)
@@ -249,21 +124,6 @@ def test_the_table_may_be_gone_and_another_set_be_searched(copied: Path, tmp_pat
     noisy((20, 20, 250), 2).save(tmp_path / "others" / "any" / "b.png")
     found = ask(copied, "red", "blue", data=f"folder:{tmp_path / 'others'}")
     assert (keys(found)[0], keys(found, 1)[0]) == ("any/a.png", "any/b.png")
-
-
-def test_an_encoder_that_learned_with_the_run_reads_the_query(tmp_path: Path) -> None:
-    pytest.importorskip("peft", reason="tuning needs the extra 'tune'")
-    paint(tmp_path / "colours")
-    make_model(tmp_path / "bert", "bert")
-    spec = f"transformers:{tmp_path / 'bert'}"
-    words = {"red": "a red dog runs", "green": "the green tree", "blue": "under the blue sky"}
-    table = table_of(tmp_path / "colours", tmp_path / "table", spec, lambda name: [words[name]])
-    tuned = {"tune_text": "lora", "tune_text_rank": 4, "tune_text_lr": 0.01}
-    train(options(tmp_path / "colours", tmp_path / "run", embeddings=table, epochs=12, lr=0.02, **tuned))
-    found = ask(tmp_path, *words.values(), top=8)
-    assert found.summary["encoder"] == f"tuned:{tmp_path / 'run'}"
-    right = [[key.split("/")[0] for key in keys(found, query)].count(name) for query, name in enumerate(words)]
-    assert min(right) >= 7, right
 
 
 def test_evaluate_tells_how_often_texts_find_their_image_or_why_it_cannot(trained: Path) -> None:

@@ -11,7 +11,6 @@ import torch
 
 import small_training
 from gpt4image.artifacts import runs
-from gpt4image.base.errors import ConfigError
 from gpt4image.config import TrainConfig
 from gpt4image.data import load_image_set
 from gpt4image.training import loop
@@ -124,8 +123,3 @@ def test_described_images_without_a_label_are_aligned_as_well(few_labels: Path, 
     make_table(tmp_path / "table", {digest: [rng.normal(size=8)] for digest in images.digests[::2]})
     found = losses(built(options(few_labels, embeddings=tmp_path / "table")))
     assert found["total"] == pytest.approx(found["task"] + found["align"] + found["consistency"])
-
-
-def test_consistency_without_images_for_it_is_refused(colour_folder: Path) -> None:
-    with pytest.raises(ConfigError, match="all 48 have one: leave it out"):
-        built(options(colour_folder))

@@ -8,52 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from gpt4image.artifacts import runs
 from gpt4image.config import TrainConfig
-from gpt4image.data import load_image_set
-from gpt4image.models.aligner import Aligner
-from gpt4image.models.backbones import create_backbone
-from gpt4image.training.losses import batch_losses, seed_step
-from gpt4image.training.prepare import prepare
 from gpt4image.training.train import train
-from gpt4image.training.trainer import Trainer, build
 from small_training import SMALL, StoppedError, same, stop_after
-from tables import make_table
-
-WIDTH = 6
-
-
-@pytest.fixture
-def described(colour_folder: Path, tmp_path: Path) -> dict[str, Any]:
-    """Options of a run on images with two texts each, that follow the class, and a few images without label or text."""
-    (colour_folder / "unlabelled").mkdir()
-    for path in sorted((colour_folder / "red").iterdir())[:4]:
-        path.rename(colour_folder / "unlabelled" / path.name)
-    images = load_image_set(f"folder:{colour_folder}")
-    rng = np.random.default_rng(0)
-    names = np.eye(len(images.classes) + 1, WIDTH)
-    vectors = {
-        digest: [names[label] + 0.3 * rng.normal(size=WIDTH) for _ in range(2)]
-        for digest, label in zip(images.digests, images.labels, strict=True)
-    }
-    make_table(tmp_path / "table", dict(list(vectors.items())[3:]))
-    return {"data": f"folder:{colour_folder}", "embeddings": tmp_path / "table", "out": tmp_path / "run", **SMALL}
-
-
-def trainer_of(described: dict[str, Any], **changes: Any) -> Trainer:
-    ready = prepare(TrainConfig(**{**described, **changes}))
-    return build(ready.config, ready.data)
-
-
-def losses_at(trainer: Trainer, step: int = 0) -> Any:
-    seed_step(0, step)
-    images = trainer.batches.batch(step)
-    pixels = next(iter(trainer.data.pixels.stream([images])))
-    trainer.model.train()
-    return batch_losses(trainer, step, images, pixels)
-
+from training_cases import losses_at, trainer_of
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "siglip": {"align_loss": "siglip", "learn_temperature": True, "texts": "sample", "mixup": 0.5},
@@ -77,60 +37,6 @@ def test_options_train_and_resume_to_the_same_bits(
     assert same(described["out"], tmp_path / "broken")
     rows = runs.read_run(described["out"])["metrics"]
     assert all(np.isfinite(row["align_loss"]) for row in rows)
-
-
-def test_what_is_learned_beside_weights_has_no_weight_decay(described: dict[str, Any]) -> None:
-    trainer = trainer_of(described, align_loss="siglip", learn_temperature=True, weight_decay=0.1)
-    assert isinstance(trainer.model, Aligner)
-    learned = {id(parameter) for parameter in trainer.model.alignment.parameters()}
-    decay = {id(p): group["weight_decay"] for group in trainer.optimizer.param_groups for p in group["params"]}
-    assert len(learned) == 2
-    assert {decay[parameter] for parameter in learned} == {0.0}
-    start = trainer.model.alignment.bias
-    assert start.item() == pytest.approx(-np.log(SMALL["batch_size"] - 1))
-    losses_at(trainer).total.backward()
-    assert start.grad.item() != 0.0
-
-
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-@pytest.mark.parametrize("changes", [{}, {"align_weight": 0.0}], ids=["aligned", "plain"])
-def test_weight_decay_spares_what_the_backbone_says(
-    changes: dict[str, Any], optimizer: str, described: dict[str, Any]
-) -> None:
-    vit = {"model": "vit_tiny_patch16_224", "model_args": {"depth": 1, "embed_dim": 16, "num_heads": 2}}
-    trainer = trainer_of(described, **vit, optimizer=optimizer, weight_decay=0.1, **changes)
-    decay = {id(p): group["weight_decay"] for group in trainer.optimizer.param_groups for p in group["params"]}
-    found = {name: decay[id(parameter)] for name, parameter in trainer.model.named_parameters()}
-    spared = {name.removeprefix("backbone.") for name, value in found.items() if not value}
-    backbone = trainer.model.backbone
-    assert {"pos_embed", "cls_token"} == set(backbone.no_weight_decay()) & spared
-    assert found["backbone.blocks.0.attn.qkv.weight"] == 0.1 and "blocks.0.attn.qkv.bias" in spared
-
-
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-@pytest.mark.parametrize("changes", [{}, {"align_weight": 0.0}], ids=["aligned", "plain"])
-def test_layers_that_start_anew_learn_faster_than_given_weights(
-    changes: dict[str, Any], optimizer: str, described: dict[str, Any], tmp_path: Path
-) -> None:
-    start = create_backbone(SMALL["model"], classes=7, image_size=16, stem="small", model_args=SMALL["model_args"])
-    save_file(start.module.state_dict(), tmp_path / "start.safetensors")
-    given = {"init": str(tmp_path / "start.safetensors"), "optimizer": optimizer, "lr": 0.02, "min_lr": 0.01}
-    trainer = trainer_of(described, **given, new_layers_lr_scale=5.0, **changes)
-    new = {name for name, _ in trainer.model.named_parameters() if not name.startswith("backbone.")}
-    assert bool(new) == (not changes)
-    new |= {"backbone.fc.weight", "backbone.fc.bias"}
-
-    def rates() -> dict[str, float]:
-        found = {id(p): group["lr"] for group in trainer.optimizer.param_groups for p in group["params"]}
-        return {name: found[id(parameter)] for name, parameter in trainer.model.named_parameters()}
-
-    for step, rate in ((trainer.steps // 20, 0.02), (trainer.steps, 0.01)):
-        trainer.scheduler.step_update(step)
-        assert {name: value / (5.0 if name in new else 1.0) for name, value in rates().items()} == pytest.approx(
-            dict.fromkeys(rates(), rate), rel=0.01
-        )
-    scratch = trainer_of(described, optimizer=optimizer, new_layers_lr_scale=5.0, **changes)
-    assert all("lr_scale" not in group for group in scratch.optimizer.param_groups)
 
 
 def test_labels_reach_the_alignment(described: dict[str, Any]) -> None:

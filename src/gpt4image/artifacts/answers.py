@@ -67,8 +67,8 @@ def answer_of_json(text: str) -> Answer:
         raise TypeError(f"an answer has a confidence that is not from 0 to 1: {text!r:.40}")
     if not (_is_list_of(tags, str) and _is_list_of(boxes, dict)):
         raise TypeError(f"an answer has tags or boxes of another kind: {text!r:.40}")
-    lists = {name: tuple(values[name]) for name in ("tags", "boxes") if values.get(name) is not None}
-    return Answer(**{**values, **lists})
+    known: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return Answer(**known)
 
 
 def _is_share(value: Any) -> bool:

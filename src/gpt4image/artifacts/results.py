@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 from gpt4image.artifacts.answers import Answer
@@ -42,13 +43,18 @@ class Prompt:
         object.__setattr__(self, "ask", tuple(self.ask))
         object.__setattr__(self, "classes", tuple(ClassOption(*option) for option in self.classes))
 
+    def __hash__(self) -> int:
+        """Leave the class list out: it may be long, and prompts are looked up for every answer."""
+        return hash((self.name, self.version, self.text, self.class_conditioned, self.ask))
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the class list."""
         return tuple(option.name for option in self.classes)
 
+    @cached_property
     def row(self) -> tuple[str, int, str, int, str]:
-        """Return the values of its columns in the store; ``asked`` is empty for a description alone."""
+        """Values of its columns in the store; ``asked`` is empty for a description alone."""
         asked = "" if self.ask == ("description",) else canonical_json({"ask": self.ask, "classes": self.classes})
         return self.name, self.version, self.text, int(self.class_conditioned), asked
 

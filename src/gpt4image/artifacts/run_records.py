@@ -56,7 +56,12 @@ class Metric(Record):
 
 
 class Arm(Record):
-    """Results of one arm over its seeds; ``test`` is the primary metric, ``seconds`` the mean time of a run."""
+    """Results of one arm over its seeds; ``test`` is the primary metric, ``seconds`` the mean time of a run.
+
+    A variant has a name of its own; ``arm`` is the one that it is a variant of.
+    """
+
+    arm: str = ""
 
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]
     test: tuple[float, ...]
@@ -103,7 +108,10 @@ class Named(Record):
 
 
 class Comparison(Record):
-    """All arms of one question, and the pairs of arms that answer it."""
+    """All arms of one question, and the pairs of arms that answer it.
+
+    ``method`` says how the numbers were measured, ``notes`` what limits them; older records have both as notes.
+    """
 
     metric: str
     titles: dict[str, str] = Field(default_factory=dict)
@@ -113,6 +121,7 @@ class Comparison(Record):
     data: dict[str, Any] = Field(default_factory=dict)
     question: str = ""
     command: str = ""
+    method: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     doubtful: tuple[Named, ...] = ()
 

@@ -25,10 +25,10 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Generator, Sequence, Set
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from gpt4image.base.checksums import FILES, file_facts, require_recorded
 from gpt4image.base.errors import RunError, first_few
@@ -41,14 +41,25 @@ DOUBTFUL, LOCK = "doubtful.json", ".lock"
 MODEL, HEAD, CHECKPOINT = "model.safetensors", "head.safetensors", "checkpoint.safetensors"
 
 DATA = "data_fingerprint"
+IMAGES = "images_fingerprint"
+"""As DATA, of images, labels and splits only: what a run is measured on, whatever texts it learned from."""
 PACKAGE = Path(__file__).resolve().parents[1]
 PATIENCE = 10.0  # seconds; decoding processes of a killed run hold its lock until they end, within 5
 
 # Options that say how a run is carried out, not what is learned: a run may be resumed with others.
 NOT_IDENTITY = frozenset(
     {"out", "resume", "checkpoint_seconds", "workers", "memory_limit_gb", "device", "threads", "chosen", "notes"}
-    | {"fsdp", "checkpoint_activations", "track"}
+    | {"fsdp", "checkpoint_activations", "track", "images_fingerprint"}
 )
+
+
+class RunRecord(TypedDict):
+    """The records of a finished run as they are on disk: config.json, environment.json, metrics.jsonl, run.json."""
+
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    run: dict[str, Any]
 
 
 def identity(config: dict[str, Any]) -> str:
@@ -57,7 +68,7 @@ def identity(config: dict[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path) -> Generator[None]:
     """Lock a folder of runs for this process; it is made if missing, and removed if it stays empty.
 
     Raises:
@@ -126,7 +137,9 @@ def require_new(run_dir: Path) -> None:
 def require_same(run_dir: Path, record: dict[str, Any]) -> None:
     """Raise RunError if an option of ``record``, except NOT_IDENTITY, or the data differ from the run in a folder."""
     saved = read_config(run_dir)
-    differ = sorted(name for name in record.keys() - NOT_IDENTITY if saved.get(name) != record[name])
+    # An option that is younger than the run and off changes nothing.
+    names = [name for name in record.keys() - NOT_IDENTITY if name in saved or record[name]]
+    differ = sorted(name for name in names if saved.get(name) != record[name])
     if differ == [DATA]:
         raise RunError(
             f"{run_dir} holds a run of other data: the images, labels or texts that it reads have changed since it "
@@ -153,8 +166,8 @@ def read_config(run_dir: Path) -> dict[str, Any]:
     return _read_record(run_dir / CONFIG, {"data"}, tables={"chosen"})
 
 
-def read_run(run_dir: Path) -> dict[str, Any]:
-    """Return the records of a finished run: keys config, environment, metrics (list) and run.
+def read_run(run_dir: Path) -> RunRecord:
+    """Return the records of a finished run; ``run_records.load_run`` also checks what is in them.
 
     Raises:
         RunError: the folder is missing, the run is not finished, or a record of it is damaged.

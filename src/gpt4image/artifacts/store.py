@@ -12,7 +12,7 @@ import contextlib
 import json
 import operator
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -129,7 +129,7 @@ class DescriptionStore:
         rows = self._query(
             f"SELECT lower(hex(r.digest)), r.sample FROM {_JOINED} WHERE {among} AND d.settings = ? "
             f"AND ({_columns('p.')}) = ({_marks(_PROMPT)})",
-            (canonical_json(describer), *prompt.row()),
+            (canonical_json(describer), *prompt.row),
         )
         shared: dict[frozenset[int], frozenset[int]] = {}  # most images have the same samples
         samples: dict[str, frozenset[int]] = {}
@@ -260,7 +260,7 @@ class References:
         self._last: tuple[Mapping[str, Any], int] | None = None
 
     @contextlib.contextmanager
-    def kept_on_success(self) -> Iterator[None]:
+    def kept_on_success(self) -> Generator[None]:
         """Forget all ids where the block fails: they may have been made in a transaction that is undone."""
         try:
             yield
@@ -271,7 +271,7 @@ class References:
 
     def prompt(self, prompt: Prompt) -> int:
         """Return the id of a prompt."""
-        return self._find("prompts", _columns(), prompt.row())
+        return self._find("prompts", _columns(), prompt.row)
 
     def describer(self, settings: Mapping[str, Any]) -> int:
         """Return the id of a describer, by its settings."""

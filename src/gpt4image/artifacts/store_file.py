@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from gpt4image.base.errors import StoreError, first_few, first_line
@@ -233,7 +233,7 @@ _WHAT_TO_DO = {
 
 
 @contextlib.contextmanager
-def explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Generator[None]:
     """Turn errors of SQLite and of the disk about the file at ``path`` into StoreError: what they mean, what to do."""
     try:
         yield

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -255,7 +255,7 @@ def write_index(path: Path, digests: NDArray[np.uint8], rows: NDArray[np.int64])
 
 
 @contextlib.contextmanager
-def writing_table(out: Path, option: str = "--out") -> Iterator[None]:
+def writing_table(out: Path, option: str = "--out") -> Generator[None]:
     """Hold the folder of a table for this process; a full disk or a read-only folder is a TableError.
 
     ``option`` is the command-line option of the folder, for messages.

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,10 @@ from gpt4image.base.files import UNREADABLE, parse_json, read_parquet, write_par
 from gpt4image.data.image_set import NO_LABEL
 
 FORMAT = "gpt4image-text-labels-1"
+LATER = {"task": "classification", "evidence": "texts", "weights": {}, "answers": "", "answered": 0}
+"""Facts that earlier versions do not know, with what their files mean; written where they say something else."""
 REMOVED = {"method": "classifier", "targets": "soft", "confidence": 0.0, "run": ""}
 """Facts of files of earlier versions, and the only values of theirs that this version makes."""
-FIRST_TASK = "classification"
-"""The task of files that name none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,10 @@ class Facts:
         names: part that class names have in the classifier, 0 to 1.
         transition: probability of each given label by true class; empty where a wrong label is any other class alike.
         task: what the labels are of: classification, or multilabel.
+        evidence: what was read: fused, texts, answers or names.
+        weights: of each source of evidence in the product of experts; none in files of earlier versions.
+        answers: absolute path of the store of answers; empty where none were read.
+        answered: images with an answer.
     """
 
     classes: tuple[str, ...]
@@ -56,12 +61,15 @@ class Facts:
     names: float = 0.0
     transition: tuple[tuple[float, ...], ...] = ()
     embeddings: tuple[str, ...] = ()
-    task: str = FIRST_TASK
+    task: str = "classification"
+    evidence: str = "texts"
+    weights: Mapping[str, float] = field(default_factory=dict)
+    answers: str = ""
+    answered: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """Return what is stored: the task only where it is not the first one, as in files of earlier versions."""
-        facts = asdict(self)
-        return facts if self.task != FIRST_TASK else {name: facts[name] for name in facts if name != "task"}
+        """Return what is stored: facts of later versions only where they say something, so that checksums hold."""
+        return {name: value for name, value in asdict(self).items() if name not in LATER or value != LATER[name]}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -134,17 +142,21 @@ class TextLabels:
     @staticmethod
     def load(path: Path) -> TextLabels:
         """Read a file that ``save`` wrote. Raises TableError where it is missing, damaged or something else."""
+        if path.suffix == ".csv":
+            raise TableError(f"{path} is the table for people; give {path.with_suffix('.parquet')} beside it.")
         if not path.is_file():
             raise TableError(f"{path}: there are no text labels here; make them with `gpt4image label --out {path}`.")
         try:
             table = read_parquet(path)
             values = parse_json((table.schema.metadata or {})[FORMAT.encode()])
             checksum = values.pop(SEAL, None)
-            tuples = {name: tuple(values.get(name, ())) for name in ("classes", "encoders", "embeddings")}
+            tuples: dict[str, Any] = {
+                name: tuple(values.get(name, ())) for name in ("classes", "encoders", "embeddings")
+            }
             tuples["transition"] = tuple(map(tuple, values.get("transition", ())))
             removed = {name: values.pop(name, usual) for name, usual in REMOVED.items()}
             facts = Facts(**{**values, **tuples})
-            if facts.task == FIRST_TASK:
+            if facts.task == LATER["task"]:
                 place = {None: NO_LABEL} | {name: index for index, name in enumerate(facts.classes)}
                 labels = np.array([place[name] for name in table.column("given_label").to_pylist()], dtype=np.int64)
             else:

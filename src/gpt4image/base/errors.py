@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 
 
 class Gpt4ImageError(Exception):
@@ -58,17 +58,34 @@ class ExportError(Gpt4ImageError):
     """A model cannot be exported as asked, or what was exported is not the model of its run."""
 
 
+def install_command(extra: str) -> str:
+    """Return what installs an extra: into a clone, where the package was installed from one."""
+    import json
+    import urllib.parse
+    from importlib import metadata
+    from pathlib import Path
+
+    where = "gpt4image"
+    with contextlib.suppress(ImportError, ValueError):
+        origin = json.loads(metadata.distribution("gpt4image").read_text("direct_url.json") or "{}")
+        folder = Path(urllib.parse.unquote(urllib.parse.urlparse(origin.get("url", "")).path))
+        if origin.get("dir_info", {}).get("editable") and folder.is_dir():
+            where = "." if folder.resolve() == Path.cwd() else str(folder)
+    editable = "" if where == "gpt4image" else "-e "
+    return f"pip install {editable}'{where}[{extra}]'"
+
+
 class MissingExtraError(Gpt4ImageError):
     """An optional dependency is not installed."""
 
     def __init__(self, what: str, extra: str | None = None) -> None:
         # Without ``extra``, ``what`` is the whole message: so pickle makes the error again in another process.
-        install = f" needs an optional dependency; install it with: pip install 'gpt4image[{extra}]'"
+        install = f" needs an optional dependency; install it with: {install_command(extra or '')}"
         super().__init__(what if extra is None else what + install)
 
 
 @contextlib.contextmanager
-def parsing(what: str) -> Iterator[None]:
+def parsing(what: str) -> Generator[None]:
     """Turn whatever a library raises on a damaged or hostile file into DataError: such errors have no common base.
 
     Only calls of the library belong into the block, or a mistake of our own would be hidden. ``what`` names the file

@@ -20,7 +20,7 @@ import shutil
 import tokenize
 import tomllib
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +43,7 @@ _LEFTOVER = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.tmp")  # machine
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path) -> Generator[Path]:
     """Yield a temporary path beside ``path``; on success it is flushed to disk and renamed to ``path``.
 
     Raises:
@@ -148,7 +148,7 @@ def remove_unfinished(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def staging_folder(place: Path) -> Iterator[Path]:
+def staging_folder(place: Path) -> Generator[Path]:
     """Yield a temporary folder in ``place``; on success its content is flushed to disk and moved to ``place``.
 
     A file of the same name is replaced; a folder that is not empty is an OSError.
@@ -284,7 +284,7 @@ def open_npy(path: Path, dtype: np.dtype[Any] | type, shape: tuple[int, ...]) ->
     return array
 
 
-def write_parquet(path: Path, table: pa.Table) -> None:
+def write_parquet(path: Path, table: pa.Table) -> None:  # pyright: ignore[reportUnknownParameterType]
     """Write a Parquet file with a checksum of each page, atomically."""
     import pyarrow.parquet as pq
 
@@ -292,7 +292,9 @@ def write_parquet(path: Path, table: pa.Table) -> None:
         pq.write_table(table, temporary, write_page_checksum=True)
 
 
-def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+def read_parquet(  # pyright: ignore[reportUnknownParameterType]
+    path: Path, columns: Sequence[str] | None = None
+) -> pa.Table:
     """Read a Parquet file, or some of its columns; page checksums are compared if it has them.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from types import FrameType
 
@@ -19,7 +19,7 @@ class Interrupt:
     _held: bool = False
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> Generator[None]:
         """Let the block finish; a second interrupt in it raises KeyboardInterrupt at its end."""
         self._held = True
         try:
@@ -38,7 +38,7 @@ class Interrupt:
 
 
 @contextlib.contextmanager
-def deferred_interrupt() -> Iterator[Interrupt]:
+def deferred_interrupt() -> Generator[Interrupt]:
     """Turn the first SIGINT inside the block into ``requested``; a second one raises KeyboardInterrupt at once.
 
     Outside the main thread, to which Python delivers no signals, nothing changes.

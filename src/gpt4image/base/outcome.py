@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -32,6 +32,9 @@ class Outcome:
         record: extra JSON-serialisable facts, printed only with ``--json``.
         text: text such as a table, printed under the summary and left out of ``--json``.
         set_aside: skipped items; a stage with any ends with exit code 1.
+        wrote: the files and folders that were written.
+        next: the command to give next, or the same as a call in Python.
+        drawing: what ``plot`` calls; None where there is nothing to see.
     """
 
     path: Path | None = None
@@ -39,6 +42,19 @@ class Outcome:
     record: Mapping[str, Any] = field(default_factory=dict)
     text: str = ""
     set_aside: tuple[SetAside, ...] = ()
+    wrote: tuple[Path, ...] = ()
+    next: str = ""
+    drawing: Callable[[], Any] | None = None
+
+    def plot(self) -> Any:
+        """Return a drawing of the result, which a notebook shows: curves of a run, bars of a comparison.
+
+        Raises:
+            AttributeError: there is nothing to see.
+        """
+        if self.drawing is None:
+            raise AttributeError("this outcome has nothing to plot; those of train, evaluate, compare and demo have")
+        return self.drawing()
 
     def __getattr__(self, name: str) -> Any:
         """Return a fact of the summary or the record as an attribute."""
@@ -53,5 +69,9 @@ class Outcome:
             f"<tr><th style='text-align: left'>{escape(key.replace('_', ' '))}</th><td>{escape(str(value))}</td></tr>"
             for key, value in self.summary.items()
         )
-        skipped = f"<p>{len(self.set_aside)} items skipped</p>" if self.set_aside else ""
-        return f"<table>{rows}</table><pre>{escape(self.text)}</pre>{skipped}"
+        text = f"<pre>{escape(self.text)}</pre>" if self.text else ""
+        named = "".join(f"<li>{escape(item.name)}: {escape(item.reason)}</li>" for item in self.set_aside[:20])
+        skipped = f"<p>{len(self.set_aside)} skipped</p><ul>{named}</ul>" if self.set_aside else ""
+        wrote = f"<p>wrote: {escape(', '.join(map(str, self.wrote)))}</p>" if self.wrote else ""
+        then = f"<p>next: <code>{escape(self.next)}</code></p>" if self.next else ""
+        return f"<table>{rows}</table>{text}{skipped}{wrote}{then}"

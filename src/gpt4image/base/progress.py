@@ -1,12 +1,40 @@
-"""Progress bars with rate and time left, on standard error; none without a terminal."""
+"""Progress on standard error: bars with rate and time left; without a terminal, plain lines every few seconds."""
 
 from __future__ import annotations
+
+import importlib.util
+import time
+from typing import Any
 
 from rich import progress
 from rich.console import Console
 from rich.text import Text
 
 console = Console(stderr=True)
+LINE_SECONDS = 5.0
+"""Time between plain lines of progress."""
+
+
+def say(text: str) -> None:
+    """Print one line about what is going on."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class PlainLines(progress.Progress):
+    """Progress as plain lines, for logs, pipes and notebooks without ipywidgets."""
+
+    def __init__(self) -> None:
+        super().__init__(disable=True)
+        self._said = time.monotonic()
+
+    def update(self, task_id: progress.TaskID, **changes: Any) -> None:
+        """Update a task, and print a line about it where none was printed for some seconds."""
+        super().update(task_id, **changes)
+        if time.monotonic() - self._said >= LINE_SECONDS:
+            self._said = time.monotonic()
+            task = self._tasks[task_id]
+            total = "" if task.total is None else f"/{task.total:,.0f}"
+            say(f"{task.description} {task.completed:,.0f}{total} {task.fields.get('note', '')}".rstrip())
 
 
 class RateColumn(progress.ProgressColumn):
@@ -20,6 +48,9 @@ class RateColumn(progress.ProgressColumn):
 
 def progress_bar(*, quiet: bool = False) -> progress.Progress:
     """Return a progress bar whose tasks take ``description``, ``total`` and a ``note`` field (losses, cost)."""
+    drawn = console.is_terminal or (console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None)
+    if not quiet and not drawn:
+        return PlainLines()
     return progress.Progress(
         progress.TextColumn("{task.description}"),
         progress.BarColumn(),
@@ -29,5 +60,5 @@ def progress_bar(*, quiet: bool = False) -> progress.Progress:
         progress.TimeRemainingColumn(),
         progress.TextColumn("{task.fields[note]}"),
         console=console,
-        disable=quiet or not console.is_terminal,
+        disable=quiet,
     )

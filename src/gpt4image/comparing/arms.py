@@ -31,7 +31,7 @@ class Situation:
         data: images, pixels, the labels left to train on, and the text targets of the descriptions.
         true_labels: (N,) labels before any were taken away or flipped; only for the oracle.
         class_names: (K, D) text embeddings of the class names, or None where no arm needs them.
-        text_labels: returns soft targets (N, K) predicted from the descriptions by the labels left.
+        text_labels: returns soft targets (N, K) predicted from the evidence of the arm by the labels left.
         teacher: returns class probabilities (n, K) for images by the finished run that the arm comes after.
         seed: of the run.
     """
@@ -117,6 +117,8 @@ PREPARE: dict[str, Callable[[Situation], TrainingData]] = {
     "baseline": _baseline,
     "aligned": _aligned,
     "text-labels": _text_labels,
+    "asked": _text_labels,
+    "fused": _text_labels,
     "text-labels-aligned": _text_labels_aligned,
     "zero-shot": _zero_shot,
     "self-training": _self_training,
@@ -127,6 +129,8 @@ PREPARE: dict[str, Callable[[Situation], TrainingData]] = {
     "class-name": _class_name,
     "text-labels-shuffled": _text_labels_shuffled,
     "text-labels-class-mean": _text_labels_class_mean,
+    "fused-shuffled": _text_labels_shuffled,
+    "fused-class-mean": _text_labels_class_mean,
 }
 """By the name of an arm, what gives the data that it trains on."""
 
@@ -134,6 +138,8 @@ PREPARE: dict[str, Callable[[Situation], TrainingData]] = {
 def applicable(
     *,
     described: bool,
+    answered: bool = False,
+    labelled: bool = True,
     scarce: bool,
     unlabelled: bool,
     exclusive: bool = True,
@@ -144,6 +150,8 @@ def applicable(
 
     Args:
         described: whether there are embeddings, for arms with text.
+        answered: whether there are answers of a describer that was asked for the class.
+        labelled: whether a training image with a label is left.
         scarce: whether labels are missing or wrong.
         unlabelled: whether training images without a label are left, for consistency training.
         exclusive: whether an image has one class.
@@ -154,7 +162,8 @@ def applicable(
     def applies(arm: Arm) -> bool:
         enough = (described or not arm.text) and not (arm.known_only if scarce else arm.scarce_only)
         enough = enough and (exclusive or not arm.exclusive) and (unlabelled or not arm.consistent)
-        return enough and (not arm.text_labels or (text_labels and not class_conditioned))
+        enough = enough and (answered or not arm.answers) and (labelled or arm.label_free)
+        return enough and (not arm.text_labels or (text_labels and not (class_conditioned and arm.text)))
 
     return tuple(name for name, arm in ARMS.items() if applies(arm))
 

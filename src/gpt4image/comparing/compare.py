@@ -8,6 +8,7 @@ from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError, first_few
 from gpt4image.base.files import write_json
 from gpt4image.base.outcome import Outcome
+from gpt4image.base.progress import say
 from gpt4image.comparing.examples import write_extras
 from gpt4image.comparing.jobs import run_all
 from gpt4image.comparing.planning import make_plan
@@ -38,8 +39,10 @@ def compare(*configs: CompareConfig, names: Sequence[str] = ("comparison",), tas
     out = configs[0].out
     configs = tuple(config.model_copy(update={"out": out}) for config in configs)
     with runs.writing(out):
+        say(f"reading {configs[0].data}, decoding its images and planning the runs")
         plans = [make_plan(config, task) for config in configs]
         jobs = {job.config.out: job for plan in plans for job in plan.jobs}
+        say(f"{len(jobs)} runs: {', '.join(dict.fromkeys(job.name for job in jobs.values()))}")
         run_all(list(jobs.values()), configs[0])
         results = {
             name: summarise(plan.config, plan.members, plan.prepared.data, plan.notes)

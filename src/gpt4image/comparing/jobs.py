@@ -92,7 +92,8 @@ def situation(
         return run_predictions(job.teacher, data, indices)
 
     def text_labels() -> NDArray[np.float32]:
-        predictions = predict_training(left, seed, job.class_names.vectors)
+        evidence = ARMS[job.arm].evidence
+        predictions = predict_training(left, seed, job.class_names.vectors, answers=job.answers, evidence=evidence)
         if record is not None and job.regime.label_noise > 0.0 and predictions.out_of_fold.any():
             record.mkdir(parents=True, exist_ok=True)
             write_json(record / runs.DOUBTFUL, judge_training(predictions, left))

@@ -44,6 +44,8 @@ def members_of(
     train = left.indices("train")
     there = {
         "described": config.embeddings is not None,
+        "answered": config.answers is not None,
+        "labelled": bool(left.task.known(left.labels[train]).any()),
         "unlabelled": not left.task.known(left.labels[train]).all(),
         "exclusive": left.task.exclusive,
         "text_labels": left.task.text_labels,
@@ -66,7 +68,8 @@ def members_of(
         why = "; ".join(f"{','.join(names)} need {what}" for what, names in lacking.items())
         raise ConfigError(f"--arms: {why}; possible now: {', '.join(possible)}.")
     first = (ARMS[name].after for name in wanted)
-    plain = dict.fromkeys(("baseline", *filter(None, first), *asked))
+    reference = ["baseline"] if there["labelled"] else []
+    plain = dict.fromkeys((*reference, *filter(None, first), *asked))
     members = {name: Member(arm=name, options={}) for name in plain}
     for name, table in config.variants.items():
         members[name] = Member(arm=table["arm"], options={key: table[key] for key in table if key != "arm"})
@@ -98,6 +101,10 @@ def _lacks(arm: Arm, config: CompareConfig, scarce: bool) -> str:
     """Return what an arm that is not possible would need."""
     if arm.text and config.embeddings is None:
         return "--embeddings"
+    if arm.answers and config.answers is None:
+        return "--answers"
+    if config.labels_per_class == 0 and not arm.label_free:
+        return "labels"
     if arm.consistent and scarce:
         return "training images without a label"
     return "--labels-per-class or --label-noise"

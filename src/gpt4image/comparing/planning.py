@@ -6,7 +6,7 @@ What a run would refuse is refused here, by building each kind of run once: it m
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from gpt4image.config.arms import ARMS, Arm
 from gpt4image.config.learning import OF_ALIGNMENT, OF_TEXT_LABELS
 from gpt4image.data.pixels import available_cores
 from gpt4image.encoding.class_names import ClassNames, not_read
+from gpt4image.labelling.answers import Answers, read_answers
 from gpt4image.labelling.label import open_table
 from gpt4image.labelling.predictions import require_learnable
 from gpt4image.parallel import devices
@@ -54,6 +55,7 @@ class Job:
         regime: what is left of the training set.
         teacher: folder of the run of the same seed that the arm needs, if it needs one.
         class_names: text embeddings of the class names, where the arm reads texts.
+        answers: about the images, where the arm reads answers.
         task: what is trained for, where it is not one of the registry.
     """
 
@@ -65,6 +67,7 @@ class Job:
     regime: Regime
     teacher: Path | None
     class_names: ClassNames
+    answers: Answers | None = None
     task: Task | None = None
 
 
@@ -116,7 +119,10 @@ def make_plan(config: CompareConfig, task: Task | None = None) -> Plan:
                 open_table(member.options.get("embeddings", config.embeddings))  # refuses class-conditioned texts
     for seed in config.seed_range if regime.imbalance > 1.0 else ():
         require_batch(len(regime.apply(ready.data, seed).indices("train")), ready.config)
-    jobs = {name: _jobs(config, ready, name, members, task) for name in members}
+    answers = None
+    if config.answers is not None:
+        answers = read_answers(config.answers, ready.data.image_set.digests, ready.data.classes).answers
+    jobs = {name: _jobs(config, ready, name, members, answers, task) for name in members}
     every = tuple(job for several in jobs.values() for job in several)
     return Plan(
         config=config,
@@ -127,7 +133,7 @@ def make_plan(config: CompareConfig, task: Task | None = None) -> Plan:
             for name, member in members.items()
         },
         class_conditioned=class_conditioned,
-        notes=(*notes, *not_read(job.class_names for job in every if ARMS[job.arm].text_labels)),
+        notes=(*notes, *not_read(job.class_names for job in every if ARMS[job.arm].text_labels and ARMS[job.arm].text)),
     )
 
 
@@ -142,10 +148,12 @@ def _resolved(config: CompareConfig, task: Task | None) -> Prepared:
     known: dict[str, Any] = read_json(path) if path.is_file() else {}
     options = {name: value for name, value in known.get(key, {}).items() if name in CompareConfig.model_fields}
     with devices.cpu_threads(config.threads):
-        ready: Prepared | None = None
-        # A batch that was chosen for more images than there are now is too large.
-        with contextlib.suppress(DataError) if options else contextlib.nullcontext():
+        try:
             ready = prepare(config.model_copy(update=options), task=task)
+        except DataError:  # a batch that was chosen for more images than there are now is too large
+            if not options:
+                raise
+            ready = None
         if ready is None or known.get(key, {}).get(runs.DATA, ready.fingerprint) != ready.fingerprint:
             known, options = {name: value for name, value in known.items() if name != key}, {}  # chosen for others
             ready = prepare(config, task=task)
@@ -163,13 +171,19 @@ def _resolved(config: CompareConfig, task: Task | None) -> Prepared:
 
 
 def _jobs(
-    config: CompareConfig, ready: Prepared, name: str, members: Mapping[str, Member], task: Task | None
+    config: CompareConfig,
+    ready: Prepared,
+    name: str,
+    members: Mapping[str, Member],
+    answers: Answers | None,
+    task: Task | None,
 ) -> list[Job]:
     """Return the jobs of one arm or variant, one per seed."""
     member = members[name]
     # The oracle is the baseline with all labels, and zero-shot reads no label: comparisons share such runs.
     arm = "baseline" if member.arm == "oracle" else member.arm
     reads_labels = member.arm not in ("oracle", "zero-shot")
+    answers = answers if ARMS[arm].answers else None
     regime = Regime.of(config).read_by(labels=reads_labels, texts=ARMS[arm].text)
     workers = config.workers
     if workers is None:
@@ -181,8 +195,8 @@ def _jobs(
             alike = any(other.arm == after and other.options == member.options for other in members.values())
             taught_by = set_up(ARMS[after], ready, member.options if alike else {}).key
             its = Regime.of(config).read_by(labels=True, texts=ARMS[after].text)
-            teacher = config.out / "runs" / taught_by / its.name / after
-        own = set_up(ARMS[arm], ready, member.options, taught_by)
+            teacher = _folder(config, after, its, taught_by)
+        own = set_up(ARMS[arm], ready, member.options, taught_by, answers)
         require_names(members, name, own.ready.config.embeddings, own.class_names)
         if member.options and own.ready.config == set_up(ARMS[arm], ready, {}).ready.config:
             given = ", ".join(f"{name} {value}" for name, value in member.options.items())
@@ -190,8 +204,8 @@ def _jobs(
                 f"with {given} it is {member.arm} once more, which has that already or does not read it: give other "
                 "values, or leave the variant out."
             )
-        _require_runnable(config, ready, name, members, own, regime)
-    folder = config.out / "runs" / own.key / regime.name / arm
+        _require_runnable(config, ready, name, members, own, regime, answers)
+    folder = _folder(config, arm, regime, own.key)
     return [
         Job(
             arm=arm,
@@ -202,14 +216,20 @@ def _jobs(
             regime=regime,
             teacher=None if teacher is None else teacher / f"seed-{seed}",
             class_names=own.class_names,
+            answers=answers,
             task=task,
         )
         for seed in config.seed_range
     ]
 
 
+def _folder(config: CompareConfig, arm: str, regime: Regime, key: str) -> Path:
+    """Return the folder of the runs of an arm; the key tells those of other options or data apart."""
+    return config.out / "runs" / f"{arm}-{regime.name}-{key}"
+
+
 @contextlib.contextmanager
-def _naming(name: str, member: Member) -> Iterator[None]:
+def _naming(name: str, member: Member) -> Generator[None]:
     """Name the variant in an error that its options cause."""
     try:
         yield
@@ -221,7 +241,13 @@ def _naming(name: str, member: Member) -> Iterator[None]:
 
 
 def _require_runnable(
-    config: CompareConfig, ready: Prepared, name: str, members: Mapping[str, Member], own: Setup, regime: Regime
+    config: CompareConfig,
+    ready: Prepared,
+    name: str,
+    members: Mapping[str, Member],
+    own: Setup,
+    regime: Regime,
+    answers: Answers | None,
 ) -> None:
     """Refuse what an arm or variant cannot be run with, as the run itself would. Raises Gpt4ImageError."""
     arm, options = ARMS[members[name].arm], members[name].options
@@ -236,15 +262,15 @@ def _require_runnable(
                 f"--arms {name} needs training images with both a label and a description, and none is left."
             )
         try:
-            if arm.text_labels:
+            if arm.text_labels and answers is None:
                 require_learnable(has_text, labels)
         except TableError as error:
             after = f", after {regime.asked}" if regime.asked else ""
             raise TableError(f"--arms {name} with seed {seed}{after}: {error}") from None
     # Arms without options of their own are built alike, but for those that align.
     aligned = next((one for one, each in members.items() if ARMS[each.arm].aligns and not each.options), None)
-    if options or arm.options or name in ("baseline", aligned):
-        _require_buildable(arm, own, regime.apply(own.ready.data, config.first_seed, described))
+    if options or arm.options or name in (next(iter(members)), aligned):
+        _require_buildable(arm, own, regime.apply(own.ready.data, config.first_seed, described), answers)
 
 
 def _described(data: TrainingData) -> NDArray[np.bool_]:
@@ -252,13 +278,15 @@ def _described(data: TrainingData) -> NDArray[np.bool_]:
     return np.zeros(len(data.labels), bool) if data.text is None else data.text.described
 
 
-def _require_buildable(arm: Arm, own: Setup, data: TrainingData) -> None:
+def _require_buildable(arm: Arm, own: Setup, data: TrainingData, answers: Answers | None) -> None:
     """Build a run once; of the targets that an arm makes, only which images will have one is known."""
     plain = {"compile": False, "ema": 0.0, "device": "cpu"}
     if not arm.labels_alone:
         has_target = _described(data)
         if arm.text_labels:
             has_target = has_target | data.task.known(data.labels)
+        if answers is not None:
+            has_target = has_target | answers.given
         if arm.after is not None:
             has_target = np.ones(len(data.labels), bool)  # a run predicts every image
         data = replace(data, soft=data.task.placeholder(has_target, data.task.outputs(data.classes)))
@@ -272,4 +300,4 @@ def jobs_at_once(config: CompareConfig) -> int:
     device = devices.choose_device(config.device)
     if device.type == "cpu":
         return available_cores()
-    return torch.cuda.device_count() if device.type == "cuda" and device.index is None else 1
+    return torch.cuda.device_count() if str(device) == "cuda" else 1

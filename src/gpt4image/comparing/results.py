@@ -48,9 +48,10 @@ def summarise(
     values = {name: [test[primary.name] for test in tests[name]] for name in members}
     scores = {name: np.stack(list(map(scores_of, folders[name], tests[name]))) for name in members}
     facts = {name: [read_json(run / runs.RUN) for run in folders[name]] for name in members}
-    first = folders["baseline"][0]
+    reference = reference_of(members)
+    first = folders[reference][0]
     known = {
-        **facts["baseline"][0]["data"],
+        **facts[reference][0]["data"],
         "described": 0 if left.text is None else int(left.text.described[left.indices("train")].sum()),
         **asdict(Regime.of(config)),
         "only_described": config.only_described,
@@ -64,7 +65,7 @@ def summarise(
         "arms": {
             name: {
                 **_arm(config, member, values[name], facts[name]),
-                "metrics": _metrics(data.task, tests[name], tests["baseline"] if name != "baseline" else None),
+                "metrics": _metrics(data.task, tests[name], tests[reference] if name != reference else None),
                 "absent": {metric: why for test in tests[name] for metric, why in test.get("absent", {}).items()},
             }
             for name, member in members.items()
@@ -75,8 +76,9 @@ def summarise(
         "chosen": read_json(first / runs.CONFIG)["chosen"],
         "environment": read_json(first / runs.ENVIRONMENT),
         "command": runs.command(),
+        "method": method(config, members, data.task),
         "notes": [
-            *notes(config, members, data.image_set, data.task),
+            *leaks(data.image_set),
             *small_classes(data.task, data.labels[left.indices("train")], data.classes, config.labels_per_class),
             *plan_notes,
         ],
@@ -104,10 +106,11 @@ def _doubtful(folders: Mapping[str, Sequence[Path]], seeds: range) -> list[dict[
 
 
 def pairs_of(members: Mapping[str, Member]) -> list[tuple[str, str]]:
-    """Return which members are compared: all with the baseline, then variants with their plain arm, then arms with the
+    """Return which members are compared: all with the reference, then variants with their plain arm, then arms with the
     baseline and their rivals, where both have the same options or only the rival has others, which may suit it better.
     """
-    pairs = [(name, "baseline") for name in members if name != "baseline"]
+    reference = reference_of(members)
+    pairs = [(name, reference) for name in members if name != reference]
     pairs += [(name, member.arm) for name, member in members.items() if member.options and member.arm in members]
     pairs += [
         (ours, theirs)
@@ -120,16 +123,22 @@ def pairs_of(members: Mapping[str, Member]) -> list[tuple[str, str]]:
     return list(dict.fromkeys(pairs))
 
 
-def notes(config: CompareConfig, members: Mapping[str, Member], image_set: ImageSet, task: Task) -> list[str]:
-    """Return how the numbers were measured, and what limits them."""
+def reference_of(members: Mapping[str, Member]) -> str:
+    """Return the member that all others are compared with: labels only, or the first one where there is no label."""
+    return "baseline" if "baseline" in members else next(iter(members))
+
+
+def method(config: CompareConfig, members: Mapping[str, Member], task: Task) -> list[str]:
+    """Return how the numbers were measured, a paragraph each."""
     return [
-        "Every arm trains on the same images, in batches of the same size, for the same number of steps; "
-        f"{_kept(config, members)} are kept, and the test split is read once per run.",
-        "Intervals are 95 % t-intervals over seeds; p-values are of paired t-tests over seeds. A seed decides the "
-        "weights, the data order and which labels, descriptions or images are taken away or flipped. "
-        f'"p, images too" also counts the choice of test images, by a score per image: {task.image_score}. No p-value '
-        "is corrected for the number of comparisons: of twenty arms without an effect, about one falls below 0.05.",
-        *leaks(image_set),
+        "Every arm trains on the same images, in batches of the same size, for the same number of steps. Kept are "
+        f"{_kept(config, members)}. The test split is read once per run.",
+        "A seed decides the weights, the order of the data, and which labels, descriptions or images are taken away or "
+        "flipped. The interval of a mean is a 95 % t-interval over seeds.",
+        "The interval and the p-value of a difference count two choices: of the seeds, and of the test images. "
+        f"They need a score per image: {task.image_score}. Paired t-tests over seeds count only the first choice.",
+        "No p-value is corrected for the number of comparisons: of twenty arms without an effect, about one falls "
+        "below 0.05.",
     ]
 
 
@@ -179,7 +188,7 @@ def _arm(
 
 
 def _metrics(task: Task, ours: Sequence[dict[str, Any]], baseline: Sequence[dict[str, Any]] | None) -> dict[str, Any]:
-    """Return the other metrics that all runs of an arm have, with their paired differences to the baseline."""
+    """Return the other metrics that all runs of an arm have, with their paired differences to the reference."""
 
     def by_metric(evaluations: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
         own = [metric.name for metric in task.metrics]

@@ -5,6 +5,7 @@ Options that an arm does not read have their defaults, so that comparisons which
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from gpt4image.config import TrainConfig, TrainOptions
 from gpt4image.config.arms import Arm
 from gpt4image.config.learning import OF_ALIGNMENT, OF_TEXT_LABELS, TextOptions
 from gpt4image.encoding.class_names import ClassNames, find_class_names
+from gpt4image.labelling.answers import Answers
 from gpt4image.training import auto
 from gpt4image.training.prepare import Prepared, with_table
 
@@ -36,7 +38,13 @@ class Setup:
     key: str
 
 
-def set_up(arm: Arm, ready: Prepared, options: Mapping[str, Any], taught_by: str | None = None) -> Setup:
+def set_up(
+    arm: Arm,
+    ready: Prepared,
+    options: Mapping[str, Any],
+    taught_by: str | None = None,
+    answers: Answers | None = None,
+) -> Setup:
     """Return how the runs of an arm are set up.
 
     Args:
@@ -44,6 +52,7 @@ def set_up(arm: Arm, ready: Prepared, options: Mapping[str, Any], taught_by: str
         ready: data and options of the comparison.
         options: those that make a variant of the arm; its own are added.
         taught_by: key of the runs that the arm learns from; None where it learns from none.
+        answers: that the arm learns from; None where it learns from none.
 
     Raises:
         ConfigError, TableError: the options do not fit each other or the data.
@@ -54,7 +63,7 @@ def set_up(arm: Arm, ready: Prepared, options: Mapping[str, Any], taught_by: str
     own = replace(own, config=config)
     names = find_class_names(config.embeddings, config.device, own.data.classes) if arm.text else ClassNames()
     learned_by = [names.revision] if arm.names or arm.text_labels else []
-    return Setup(ready=own, class_names=names, key=_key(own, learned_by, taught_by))
+    return Setup(ready=own, class_names=names, key=_key(own, learned_by, taught_by, arm, answers))
 
 
 def train_config(options: TrainOptions, **more: Any) -> TrainConfig:
@@ -82,10 +91,15 @@ def _with_options(ready: Prepared, options: Mapping[str, Any]) -> Prepared:
     return with_table(own, config.embeddings)
 
 
-def _key(ready: Prepared, names: list[str], taught_by: str | None) -> str:
+def _key(ready: Prepared, names: list[str], taught_by: str | None, arm: Arm, answers: Answers | None) -> str:
     """Return what tells runs apart; ``names`` are revisions of the encoders of class names, empty where they lack."""
     options = train_config(ready.config).model_dump(mode="json")
     content: dict[str, Any] = {runs.DATA: ready.fingerprint, "class_names": names, "taught_by": taught_by}
+    if answers is not None:
+        content |= {
+            "evidence": arm.evidence,
+            "answers": hashlib.sha256(b"".join(values.tobytes() for values in answers)).hexdigest(),
+        }
     if (weights := Path(ready.config.init)).is_file():
         content["init_digest"] = file_digest(weights)
     return runs.identity(options | content)[:8]

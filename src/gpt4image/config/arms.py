@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+from gpt4image.config.training import Evidence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,13 +22,16 @@ class Arm:
         text: whether the arm needs embeddings of the descriptions.
         aligns: whether features are aligned to texts, its own or others.
         names: whether it needs embeddings of the class names: to align to them, or else as labels.
-        text_labels: whether class probabilities are predicted from the texts, by the labels that are left.
+        text_labels: whether class probabilities are predicted, by the labels that are left, from its evidence.
+        evidence: what they are predicted from: texts, answers, or all of it (fused).
+        label_free: whether it applies where there is no label at all.
         scarce_only: whether it applies only where labels are missing or wrong.
         known_only: whether it applies only where they are all known and right.
         exclusive: whether it applies only where an image has one class.
         known_texts: whether it needs described images with a label.
         after: the arm whose finished run of the same seed it needs.
         options: options of train that it has of its own.
+        bound: "control" or "reference" where the arm is no way to train, but shows what is to be surpassed or reached.
         against: arms that it is compared with, besides the baseline: its controls and rivals.
         headline: rank among the arms that learn from descriptions; 0 for others. The first one measured makes the
             headline of a report: a fixed order, because the arm that did best on the test split would flatter it.
@@ -38,14 +43,22 @@ class Arm:
     aligns: bool = False
     names: bool = False
     text_labels: bool = False
+    evidence: Evidence = "texts"
+    label_free: bool = False
     scarce_only: bool = False
     known_only: bool = False
     exclusive: bool = False
     known_texts: bool = False
     after: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    bound: Literal["", "control", "reference"] = ""
     against: tuple[str, ...] = ()
     headline: int = 0
+
+    @property
+    def answers(self) -> bool:
+        """Whether it needs the answers of a describer that was asked for the class."""
+        return self.evidence in ("answers", "fused")
 
     @property
     def consistent(self) -> bool:
@@ -66,7 +79,7 @@ ARMS: dict[str, Arm] = {
         phrase="alignment to the descriptions",
         aligns=True,
         against=("shuffled", "shuffled-within-class", "class-name"),
-        headline=2,
+        headline=4,
     ),
     "text-labels": Arm(
         about="soft labels predicted from the descriptions, learned on the labels there are",
@@ -76,7 +89,28 @@ ARMS: dict[str, Arm] = {
             *("oracle", "aligned", "class-name", "zero-shot", "self-training", "fixmatch"),
             *("text-labels-shuffled", "text-labels-class-mean"),
         ),
+        headline=3,
+    ),
+    "asked": Arm(
+        about="soft labels: the class that the multimodal LLM answered, corrected by the labels there are",
+        phrase="answers only",
+        text=False,
+        text_labels=True,
+        evidence="answers",
+        label_free=True,
+        against=("oracle", "zero-shot"),
+        headline=2,
+        exclusive=True,
+    ),
+    "fused": Arm(
+        about="soft labels predicted from answers, descriptions and the labels there are",
+        phrase="answers and descriptions",
+        text_labels=True,
+        evidence="fused",
+        label_free=True,
+        against=("oracle", "asked", "text-labels", "zero-shot", "fused-shuffled", "fused-class-mean"),
         headline=1,
+        exclusive=True,
     ),
     "text-labels-aligned": Arm(
         about="text labels and alignment together",
@@ -84,14 +118,15 @@ ARMS: dict[str, Arm] = {
         aligns=True,
         text_labels=True,
         against=("text-labels", "class-name"),
-        headline=3,
+        headline=5,
     ),
     "zero-shot": Arm(
         about="no label at all: the class name nearest to the description, both centred",
         phrase="the nearest class name",
         names=True,
         scarce_only=True,
-        headline=4,
+        headline=6,
+        label_free=True,
         exclusive=True,
     ),
     "self-training": Arm(
@@ -110,18 +145,22 @@ ARMS: dict[str, Arm] = {
         exclusive=True,
     ),
     "oracle": Arm(
-        about="all true labels: the upper bound",
+        about="reference: all true labels",
+        bound="reference",
         phrase="all true labels",
         text=False,
         scarce_only=True,
+        label_free=True,
     ),
     "shuffled": Arm(
         about="control: aligned to the description of any other image",
+        bound="control",
         phrase="alignment to shuffled descriptions",
         aligns=True,
     ),
     "shuffled-within-class": Arm(
         about="control: aligned to the description of another image of the class",
+        bound="control",
         phrase="alignment to descriptions shuffled within the class",
         aligns=True,
         known_texts=True,
@@ -129,6 +168,7 @@ ARMS: dict[str, Arm] = {
     ),
     "class-name": Arm(
         about="control: aligned to the name of the class",
+        bound="control",
         phrase="alignment to the class name",
         aligns=True,
         names=True,
@@ -137,6 +177,7 @@ ARMS: dict[str, Arm] = {
     ),
     "text-labels-shuffled": Arm(
         about="control: the text label of another image of the class",
+        bound="control",
         phrase="text labels shuffled within the class",
         text_labels=True,
         known_only=True,
@@ -144,8 +185,27 @@ ARMS: dict[str, Arm] = {
     ),
     "text-labels-class-mean": Arm(
         about="control: the mean text label of the class",
+        bound="control",
         phrase="the mean text label of the class",
         text_labels=True,
+        known_only=True,
+        exclusive=True,
+    ),
+    "fused-shuffled": Arm(
+        about="control: the fused label of another image of the class",
+        bound="control",
+        phrase="fused labels shuffled within the class",
+        text_labels=True,
+        evidence="fused",
+        known_only=True,
+        exclusive=True,
+    ),
+    "fused-class-mean": Arm(
+        about="control: the mean fused label of the class",
+        bound="control",
+        phrase="the mean fused label of the class",
+        text_labels=True,
+        evidence="fused",
         known_only=True,
         exclusive=True,
     ),

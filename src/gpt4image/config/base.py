@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import tyro
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
@@ -39,12 +40,36 @@ def known_list(value: str, known: Collection[str]) -> str:
     return ",".join(names)
 
 
+_POSITIONAL: tuple[Any, ...] = tyro.conf.Positional[Any].__metadata__
+_PLAIN = {
+    "int": "give a whole number",
+    "float": "give a number",
+    "bool": "give true or false",
+    "string": "give a text",
+    "path": "give a path",
+    "finite_number": "give a finite number",
+    "greater_than_equal": "give {ge:g} or more",
+    "greater_than": "give more than {gt:g}",
+    "less_than_equal": "give {le:g} or less",
+    "less_than": "give less than {lt:g}",
+}
+"""What to give in place of a value, by the kind of pydantic's error, with or without its last word."""
+
+
 class StageConfig(BaseModel):
     """Base of all stage configurations."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=()
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+        defer_build=True,
     )
+
+    essential: ClassVar[frozenset[str]] = frozenset()
+    """Optional ones that --help shows, where it does not show all."""
 
     as_json: Annotated[bool, tyro.conf.arg(name="json"), Field(exclude=True)] = False
     """Print the result as one JSON object on standard output."""
@@ -57,6 +82,14 @@ class StageConfig(BaseModel):
         except ValidationError as error:
             raise ConfigError("\n".join(_explain_one(cls, detail) for detail in error.errors())) from None
 
+    @classmethod
+    def option(cls, name: str) -> str:
+        """Return an option by field name as the command line has it: ``--top-k``, positional ones ``RUN_DIR``."""
+        positional = any(
+            mark is tyro.conf.Positional or mark in _POSITIONAL for mark in cls.model_fields[name].metadata
+        )
+        return name.upper() if positional else flag_of(name.removeprefix("as_"))
+
 
 def flag_of(name: str) -> str:
     """Return an option by its field name as it is given on the command line."""
@@ -64,11 +97,24 @@ def flag_of(name: str) -> str:
 
 
 def _explain_one(cls: type[StageConfig], detail: Any) -> str:
-    name = ".".join(str(part) for part in detail["loc"] if not str(part).startswith("function-"))
-    flag = flag_of(name)
+    parts = [str(part) for part in detail["loc"] if not str(part).startswith("function-")]
     if detail["type"] == "extra_forbidden":
-        return f"Unknown option: {nearest(name, cls.model_fields)}"
+        return f"Unknown option: {nearest('.'.join(parts), cls.model_fields)}"
+    if not parts:
+        return detail["msg"].removeprefix("Value error, ")
+    flag = cls.option(parts[0]) if parts[0] in cls.model_fields else flag_of(".".join(parts))
     if detail["type"] == "missing":
-        return f"{flag} is required: {cls.model_fields[name].description}"
-    message = detail["msg"].removeprefix("Value error, ")
-    return f"{flag} {message}" if not name else f"{flag} = {detail['input']!r}: {message}."
+        return f"{flag} is required: {cls.model_fields[parts[0]].description}"
+    if detail["type"] == "literal_error":
+        allowed = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
+        return f"{flag} = {nearest(str(detail['input']), allowed)}"
+    advice = _advice(detail)
+    given = detail["input"]
+    is_number = isinstance(given, str) and re.fullmatch(r"[-+]?[\d.]+(?:[eE][-+]?\d+)?", given)  # from a shell
+    return f"{flag} = {given if is_number else repr(given)}: {advice}{'' if advice[-1] in '.?' else '.'}"
+
+
+def _advice(detail: Any) -> str:
+    kind, context = detail["type"], detail.get("ctx", {})
+    plain = _PLAIN.get(kind) or _PLAIN.get(kind.rpartition("_")[0])
+    return plain.format(**context) if plain else detail["msg"].removeprefix("Value error, ")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import tyro
 from pydantic import Field, model_validator
@@ -32,30 +32,51 @@ class CompareConfig(TrainOptions):
     Example: gpt4image compare --data folder:photos --embeddings photos.emb --labels-per-class 10 --seeds 5 --out cmp
     """
 
+    essential: ClassVar[frozenset[str]] = frozenset(
+        {
+            "embeddings",
+            "answers",
+            "labels_per_class",
+            "label_noise",
+            "arms",
+            "seeds",
+            "task",
+            "model",
+            "init",
+            "image_size",
+            "epochs",
+            "jobs",
+            "as_json",
+        }
+    )
+
     out: Path
     """Folder of the comparison: run records, comparison.json and report.html."""
     seeds: int = Field(default=3, ge=1)
     """Number of seeds per arm."""
     first_seed: int = Field(default=0, ge=0, lt=2**32)
-    """First of the consecutive seeds: what was chosen on seeds 0 to 4 is judged on others, from 5 on."""
+    """First of the consecutive seeds. What was chosen on seeds 0 to 4 is judged on others, from 5 on."""
     arms: str = ""
-    """Arms, separated by commas; without it, all that apply to the labels there are. See docs/compare.md."""
-    labels_per_class: int | None = Field(default=None, ge=1)
-    """Keep this many labels per class, drawn per seed, of described images first; the other training images count as
-    unlabelled."""
+    """Comparison arms, separated by commas. Default: all that apply to the labels there are. See docs/compare.md."""
+    answers: Path | None = None
+    """Store of answers by a describer that was asked for the class (`gpt4image describe --ask class`), for the arms
+    asked and fused."""
+    labels_per_class: int | None = Field(default=None, ge=0)
+    """Keep this many labels per class, drawn per seed, of described images first; the other training images are
+    unlabelled. With 0, only arms that need no label run."""
     label_noise: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Part of the training labels flipped to another class, drawn per seed."""
+    """Fraction of the training labels flipped to another class, drawn per seed."""
     noise_kind: Literal["uniform", "class-dependent"] = "uniform"
-    """Which class a flipped label gets: any other, or one fixed other class per class, drawn per seed."""
+    """Class that a flipped label gets: any other, or one fixed other class per class, drawn per seed."""
     described_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Part of the described training images whose descriptions are kept, drawn per seed; the images stay."""
+    """Fraction of the described training images whose descriptions are kept, drawn per seed; the images stay."""
     imbalance: float = Field(default=1.0, ge=1.0)
-    """How many times the most frequent class outnumbers the rarest; training images are left out, drawn per seed."""
+    """Ratio of the most frequent class to the rarest; training images are left out, drawn per seed."""
     variants: JsonTable = Field(default_factory=dict)
     """Extra arms by name: each one of --arms with other options of train, {"NAME": {"arm": ..., OPTION: ...}}. In a
     recipe, tables [variants.NAME]."""
     jobs: int | None = Field(default=None, ge=1)
-    """Runs side by side; one per core (or per GPU) without it."""
+    """Runs side by side. Default: one per core, or one per GPU."""
 
     @check("arms")
     @classmethod
@@ -83,9 +104,12 @@ class CompareConfig(TrainOptions):
             raise ConfigError(f"--seed {self.seed}: arms run over several seeds; --first-seed names the first of them.")
         if self.noise_kind != "uniform" and not self.label_noise:
             raise ConfigError(f"--noise-kind {self.noise_kind} is about wrong labels: give --label-noise too.")
+        if self.labels_per_class == 0 and self.label_noise:
+            raise ConfigError(f"--label-noise {self.label_noise:g}: --labels-per-class 0 leaves no label to flip.")
         if self.embeddings is None:
             fraction = ["described_fraction"] if self.described_fraction < 1.0 else []
-            if given := [*self.given(OF_TEXT_LABELS), *fraction]:
+            trust = [] if self.answers else self.given(OF_TEXT_LABELS)
+            if given := [*trust, *fraction]:
                 flags = ", ".join(map(flag_of, given))
                 raise ConfigError(
                     f"{flags}: of descriptions, and there are none; give --embeddings too, or leave it out."
@@ -141,7 +165,7 @@ class DemoConfig(StageConfig):
     seeds: int = Field(default=3, ge=1)
     """Number of seeds per arm."""
     jobs: int | None = Field(default=None, ge=1)
-    """Runs side by side; one per core without it."""
+    """Runs side by side. Default: one per core."""
 
 
 class DoctorConfig(StageConfig):

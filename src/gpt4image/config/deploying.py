@@ -24,18 +24,18 @@ class ExportConfig(StageConfig):
     """
 
     run_dir: tyro.conf.Positional[Path]
-    """Folder of a finished run."""
+    """Folder of a finished run; or of a comparison, whose best run on validation images is taken."""
     format: Literal["timm", "onnx", "torch-export"]
-    """timm: a folder for timm.create_model, here or on the hub. onnx: one file, for any runtime of ONNX.
-    torch-export: one .pt2 file, for torch without timm; predict does not load it."""
+    """timm: a folder for timm.create_model, here or on the hub. onnx: one file, for any runtime of ONNX. torch-export:
+    one .pt2 file, for torch without timm; predict does not load it."""
     out: Path
     """Folder (timm), .onnx file or .pt2 file; it may not exist yet."""
     data: str | None = None
-    """Dataset SPEC whose images the check is made on; the run's own set without it."""
+    """Dataset SPEC whose images the check is made on. Default: the dataset of the run."""
     data_licence: str | None = None
     """Licence of the images, for the model card."""
     push_to_hub: str | None = None
-    """USER/NAME of a Hugging Face repository to put it in too; a new one is private."""
+    """USER/NAME of a Hugging Face repository to upload it to as well; a new one is private."""
 
     @check("push_to_hub")
     @classmethod
@@ -56,15 +56,15 @@ class PredictConfig(StageConfig):
     images: tyro.conf.Positional[tuple[str, ...]]
     """Image files, folders (with all below them) and patterns in quotes ('photos/**/*.jpg')."""
     top: int = Field(default=1, ge=1)
-    """Classes to name for each image, the most probable first."""
+    """Number of classes per image, the most probable first."""
     format: Literal["table", "csv", "jsonl"] | None = None
-    """How rows are written; without it, as the ending of --out says (.csv, .jsonl; .txt or none: table)."""
+    """Format of the rows. Default: as the ending of --out says (.csv, .jsonl; .txt or none: table)."""
     out: Path | None = None
-    """File of the predictions; standard output without it."""
+    """File of the predictions. Default: standard output."""
     batch_size: int = Field(default=16, ge=1)
-    """Images that a thread decodes in one go, and that are predicted at once."""
+    """Images per batch, for decoding and for prediction."""
     threads: int | None = Field(default=None, ge=1, le=MOST_THREADS)
-    """CPU threads of the model, and as many that decode images; one per core without it."""
+    """CPU threads of the model, and as many for decoding. Default: one per core."""
     device: str = "auto"
     """auto, cpu, cuda or mps, for run folders and timm folders; .onnx files are computed on the CPU."""
 
@@ -99,16 +99,16 @@ class SearchConfig(StageConfig):
     run_dir: tyro.conf.Positional[Path]
     """Run folder written by `train` with --embeddings."""
     texts: tyro.conf.Positional[tuple[str, ...]] = ()
-    """What to look for; several texts are looked for one by one."""
+    """Search texts; several texts are searched one by one."""
     image: tuple[Path, ...] = ()
-    """Image file(s) whose like is looked for."""
+    """Image file(s) to find similar images of."""
     data: str | None = None
-    """Dataset SPEC to search; the run's own set without it."""
+    """Dataset SPEC to search. Default: the dataset of the run."""
     split: Literal["all", "train", "val", "test"] = "all"
     """Part of the set to search."""
     top: int = Field(default=10, ge=1)
-    """Images to show for each query."""
+    """Number of images per query."""
     index: Path | None = None
-    """Folder of the index of the set, made where it is missing; without it, one inside the run folder."""
+    """Folder of the index of the dataset, made if it is missing. Default: a folder inside the run folder."""
     html: Path | None = None
-    """Page of the pictures that were found."""
+    """HTML page of the pictures that were found."""

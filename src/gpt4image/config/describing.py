@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import tyro
 from pydantic import Field
@@ -20,55 +20,56 @@ GUARD = (
 
 
 class DescriberOptions(StageConfig):
-    """Options of the captioning backend."""
+    """The describer."""
 
     describer: str
     """Describer SPEC: openai:MODEL (any OpenAI-compatible server), transformers:MODEL_OR_PATH or vllm:MODEL (on this
-    machine), or replay:FILE (JSON lines with key or digest, and description)."""
+    machine), or replay:FILE (JSON lines, CSV or Parquet with key or digest, and description)."""
 
     # What is asked
     system: str = GUARD
-    """System message; an empty one is not sent (some chat templates know none)."""
+    """System message; an empty one is not sent, since some chat templates know none."""
     temperature: float | None = Field(default=None, ge=0.0)
-    """Sampling temperature; the model's own without it. 0 always takes the likeliest token."""
+    """Sampling temperature; 0 always takes the most probable token. Default: that of the model."""
     max_tokens: int = Field(default=512, ge=1)
     """Maximum tokens per answer."""
     max_side: int = Field(default=768, ge=32)
-    """Longer side of the image that is sent, in pixels; larger ones are made smaller."""
+    """Maximum longer side of the image that is sent, in pixels; larger images are resized."""
     image_format: Literal["jpeg", "png", "webp"] = "jpeg"
     """Format in which images are sent to a server. Metadata is never sent."""
     detail: Literal["auto", "low", "high"] = "auto"
-    """How closely a server looks at the image, where it knows this; low takes few tokens. auto is not sent."""
+    """Detail in which a server looks at the image, if it knows this setting; low takes few tokens. auto is not sent."""
     extra_body: JsonTable = Field(default_factory=dict)
     """Extra fields of the request to a server, as JSON, e.g. '{"seed": 1}'."""
 
     # A server
     base_url: str | None = None
-    """Address of an OpenAI-compatible server, e.g. http://localhost:8000/v1; without it OPENAI_BASE_URL, else OpenAI.
-    The key is read from OPENAI_API_KEY."""
+    """Address of an OpenAI-compatible server, e.g. http://localhost:8000/v1. Default: OPENAI_BASE_URL, otherwise
+    OpenAI. The key is read from OPENAI_API_KEY."""
     server_name: str | None = None
-    """Name of the server in the identity of results, in place of its address: give one where the address may change
-    but the model stays the same."""
+    """Name of the server in the identity of results, instead of its address. Give one if the address may change and the
+    model stays the same."""
     concurrency: int = Field(default=32, ge=1)
     """Maximum calls in flight; fewer are used when the server has no room."""
     requests_per_minute: float | None = Field(default=None, gt=0.0)
-    """Maximum calls per minute; without it, as many as the server takes."""
+    """Maximum calls per minute. Default: as many as the server accepts."""
     tokens_per_minute: float | None = Field(default=None, gt=0.0)
-    """Maximum tokens per minute, in and out; without it, as many as the server takes."""
+    """Maximum tokens per minute, input and output. Default: as many as the server accepts."""
     timeout: float = Field(default=120.0, gt=0.0)
     """Maximum wait for an answer, in seconds."""
     retries: int = Field(default=8, ge=0)
-    """Maximum retries of a failed call, whatever the fault."""
+    """Maximum retries of a failed call, whatever the error."""
     prices: Path | None = None
-    """JSON file {"MODEL": {"input": X, "output": Y}} in US dollars per million tokens, before the published list."""
+    """JSON file {"MODEL": {"input": X, "output": Y}} in US dollars per million tokens; it comes before the published
+    prices."""
 
     # A model on this machine
     device: str = "auto"
     """auto, cpu, cuda or mps, for transformers:."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Number format of a model on this machine; auto takes bf16 where the device computes it natively."""
+    """Number format of a model on this machine; auto takes bf16 if the device computes it natively."""
     batch_size: int = Field(default=8, ge=1)
-    """Images per step of a model on this machine; halved where the memory does not hold them."""
+    """Images per step of a model on this machine; halved if memory does not suffice."""
     vllm_args: JsonTable = Field(default_factory=dict)
     """Other arguments of vllm.LLM for vllm:, as JSON, e.g. '{"tensor_parallel_size": 4, "max_model_len": 8192}'."""
 
@@ -79,8 +80,13 @@ class DescribeConfig(DescriberOptions):
     Example: gpt4image describe --data folder:photos --store photos.db --describer openai:gpt-4.1-mini --dry-run
     """
 
+    essential: ClassVar[frozenset[str]] = frozenset(
+        {"ask", "classes", "prompt", "base_url", "concurrency", "limit", "max_cost", "dry_run", "as_json"}
+    )
+
     data: str
-    """Dataset SPEC: folder:PATH, manifest:FILE, hf:NAME_OR_PATH, webdataset:PATTERN, cifar10, cifar100, openmoji."""
+    """Dataset: a folder or a table of images, or a SPEC: folder:PATH, manifest:FILE, hf:NAME_OR_PATH,
+    webdataset:PATTERN, cifar10, cifar100, openmoji."""
     store: Path
     """Description store (one SQLite file); made when it does not exist."""
 
@@ -92,39 +98,39 @@ class DescribeConfig(DescriberOptions):
     """What one call brings, separated by commas: description, class, tags. See docs/answers.md."""
     classes: str | None = None
     """Classes to choose from: a text file with one class per line, or a list with commas; "person: any human" adds a
-    definition. Without it, the class names of the dataset."""
+    definition. Default: the class names of the dataset."""
     domain: str = ""
-    """What the images are about, in a few words ("birds"); prompts may use it as {domain}."""
+    """Subject of the images in a few words ("birds"); prompts may use it as {domain}."""
     word_limit: int = Field(default=100, ge=1)
-    """Words that prompts may ask for as {word_limit}."""
+    """Number of words that prompts may ask for as {word_limit}."""
     samples: int = Field(default=1, ge=1)
     """Descriptions per image and prompt; several need a temperature above 0."""
 
     # How much
     limit: int | None = Field(default=None, ge=1)
-    """Send at most this many requests (an image and a prompt each; retries are not counted), about images of all
-    classes; the next run goes on."""
+    """Maximum requests of this run (an image and a prompt each; retries are not counted), spread over all classes. The
+    next run continues."""
     max_cost: float | None = Field(default=None, gt=0.0)
-    """Spend at most this much in this run, in US dollars."""
+    """Maximum cost of this run, in US dollars."""
     dry_run: bool = False
-    """Describe a small sample (it is kept) and estimate requests, tokens, money and time of the rest."""
+    """Describe a small sample, which is kept, and estimate requests, tokens, cost and time of the rest."""
 
     # Quality
     reject: tuple[Flaw, ...] = ("empty", "refusal", "echo", "loop")
-    """Answers with these flaws are no descriptions: asked once more, then skipped; their text is kept. All flaws:
-    empty, refusal, echo (of the prompt), loop (repetition), truncated, boilerplate."""
+    """Flaws for which an answer is rejected: asked once more, then skipped with its text kept. All flaws: empty,
+    refusal, echo (of the prompt), loop (repetition), truncated, boilerplate."""
     retry_rejected: bool = False
-    """Ask again where an earlier run skipped the answer."""
+    """Ask again for images whose answer an earlier run rejected."""
 
     # How the requests travel
     batch: bool = False
     """Send the requests through the Batch API of OpenAI: half the price, answers within a day."""
     poll_seconds: float = Field(default=60.0, gt=0.0)
-    """How often to ask whether a batch is done, in seconds."""
+    """Time between two looks at a batch, in seconds."""
     engine: Literal["local", "ray"] = "local"
     """local, or ray: spread the work over a Ray cluster (RAY_ADDRESS, or one made on this machine)."""
     workers: int | None = Field(default=None, ge=1)
-    """Workers of the engine ray; one per GPU, or per core, without it."""
+    """Workers of the engine ray. Default: one per GPU, or one per core."""
 
     @check("prompt", mode="before")
     @classmethod
@@ -142,10 +148,10 @@ class DescribeConfig(DescriberOptions):
     @check("classes", mode="before")
     @classmethod
     def _class_lines(cls, value: Any) -> Any:
-        return _lines(value)
+        return class_lines(value)
 
 
-def _lines(value: Any) -> Any:
+def class_lines(value: Any) -> Any:
     """Return a list as lines, and a path as text."""
     return (
         "\n".join([*value, ""]) if isinstance(value, list | tuple) else str(value) if isinstance(value, Path) else value
@@ -176,7 +182,7 @@ class ImportDescriptionsConfig(DescriptionsConfig):
     describer: str = "imported"
     """Name of the captioning backend that wrote the descriptions; kept with each of them."""
     classes: str | None = None
-    """Classes that "class" was chosen from, as for `describe`; without it, the class names of --data."""
+    """Classes that "class" was chosen from, as for `describe`. Default: the class names of --data."""
     in_file_order: bool = False
     """Rows carry no key: the k-th row belongs to the k-th image of --data. Needs --expect."""
     expect: int | None = Field(default=None, ge=1)
@@ -185,7 +191,7 @@ class ImportDescriptionsConfig(DescriptionsConfig):
     @check("classes", mode="before")
     @classmethod
     def _class_lines(cls, value: Any) -> Any:
-        return _lines(value)
+        return class_lines(value)
 
 
 class ImportEmbeddingsConfig(StageConfig):
@@ -249,7 +255,7 @@ class ViewConfig(DescriptionsConfig):
     """
 
     data: str | None = None
-    """Dataset SPEC of the images to show; without it, only texts."""
+    """Dataset SPEC of the images to show. Default: only texts are shown."""
     out: Path = Path("descriptions.html")
     """HTML file to write; it holds everything and loads nothing."""
     limit: int = Field(default=100, ge=1)
@@ -259,7 +265,7 @@ class ViewConfig(DescriptionsConfig):
     flaw: Flaw | None = None
     """Only images with an answer that has this flaw: empty, refusal, echo, loop, truncated or boilerplate."""
     seed: int = Field(default=0, ge=0)
-    """Chooses the images at random; the same number, the same images."""
+    """Seed of the choice of images."""
 
 
 class CheckConfig(DescriptionsConfig):
@@ -286,9 +292,9 @@ class EncodeConfig(StageConfig):
     out: Path
     """Folder of the embedding table."""
     prompt: str | None = None
-    """Encode only descriptions that answer the prompt of this name; without it, all in the store."""
+    """Encode only descriptions that answer the prompt of this name. Default: all in the store."""
     long: Literal["cut", "pool"] = "pool"
-    """Texts longer than the encoder reads: pool averages the embeddings of their chunks, cut drops the rest."""
+    """Texts longer than the encoder reads: pool averages the embeddings of their chunks, cut drops what is too long."""
     batch_tokens: int = Field(default=8192, ge=64)
     """Tokens per encoding batch, padding included."""
     device: str = "auto"
@@ -296,4 +302,4 @@ class EncodeConfig(StageConfig):
     engine: Literal["local", "ray"] = "local"
     """local, or ray: spread the work over a Ray cluster (RAY_ADDRESS, or one made on this machine)."""
     workers: int | None = Field(default=None, ge=1)
-    """Workers of the engine ray; one per GPU, or per core, without it."""
+    """Workers of the engine ray. Default: one per GPU, or one per core."""

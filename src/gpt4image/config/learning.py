@@ -14,30 +14,31 @@ from gpt4image.config.base import MOST_THREADS, Fraction, JsonTable, StageConfig
 
 
 class DataOptions(StageConfig):
-    """Options of every stage that reads a dataset with splits."""
+    """The dataset and its splits."""
 
     data: str
-    """Dataset SPEC: folder:PATH, manifest:FILE, hf:NAME_OR_PATH, webdataset:PATTERN, cifar10, cifar100, openmoji."""
+    """Dataset: a folder or a table of images, or a SPEC: folder:PATH, manifest:FILE, hf:NAME_OR_PATH,
+    webdataset:PATTERN, cifar10, cifar100, openmoji."""
     val_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
-    """Part of train held out for validation when the set has no validation split."""
+    """Fraction of the training images held out for validation, if the dataset has no validation split."""
     test_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
-    """Part of the set held out for test when the set has no test split."""
+    """Fraction of the images held out for test, if the dataset has no test split."""
 
 
 TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
 
 
 class TextOptions(StageConfig):
-    """What is learned from text."""
+    """Learning from descriptions."""
 
     embeddings: Path | None = None
-    """Embedding table; with it, features are aligned to the descriptions (see --align-weight)."""
+    """Embedding table of the descriptions; the model's features are aligned to it (see --align-weight)."""
     text_labels: Path | None = None
-    """Text labels written by `label`: soft targets for images with a text, beside the label where there is one."""
+    """Text labels written by `label`: soft targets of described images, combined with the label if there is one."""
     label_trust: Fraction | None = None
-    """Share of a given label in the target of an image with text labels; the rest is its text label. Without it, half
-    where the labels look right (all of it where texts say little), else the posterior under the noise that `label`
-    estimated."""
+    """Weight of the given label in the target of an image with text labels; the text label has the rest. Default: 0.5
+    if the labels look right, 1 if the descriptions say little of the classes, otherwise the posterior under the
+    label noise that `label` estimated."""
     only_described: bool = False
     """Train only on the described images."""
     align_loss: LossName = "infonce"
@@ -47,32 +48,34 @@ class TextOptions(StageConfig):
     temperature: float = Field(default=0.2, gt=0.0)
     """Temperature of the losses with negatives (all but cosine)."""
     learn_temperature: bool = False
-    """Learn the temperature, from --temperature on and between 0.01 and 1; for siglip its bias too."""
+    """Learn the temperature, starting at --temperature, between 0.01 and 1; for siglip the bias too."""
     normalise: bool = True
-    """Compare directions; --no-normalise: losses with negatives take dot products in place of cosines."""
+    """Normalise embeddings to unit length. With --no-normalise, losses with negatives use dot products instead of
+    cosines."""
     same_class: SameClass = "negative"
-    """Texts of other images of its class: negatives as in the paper, or left out of the comparison."""
+    """Treatment of texts of other images of the same class: negatives, as in the paper, or masked."""
     texts: Literal["mean", "sample"] = "mean"
-    """Several descriptions of an image: their mean, or one drawn at each step."""
+    """Use of several descriptions of an image: their mean, or one sampled per step."""
     centre: Literal["none", "all"] = "none"
-    """Subtract from each text the mean of all training texts."""
+    """Subtract the mean of all training texts from each text embedding."""
     weight_until: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Part of the steps in which the weight of the alignment falls to 0, as a cosine. 1: the weight is constant."""
+    """Fraction of the steps over which the alignment weight falls to 0 along a cosine; 1 keeps it constant."""
     adaptive_weight: bool = False
-    """Scale the alignment so that its gradient at the features is --align-weight times as long as the task's."""
+    """Scale the alignment loss: its gradient norm at the features is --align-weight times that of the task."""
     tune_text: Literal["none", "lora", "full"] = "none"
-    """Train the text encoder of the table too, on the descriptions themselves: adapters (lora), or all its weights."""
+    """Train the text encoder of the table too: adapters (lora) or all its weights (full)."""
     tune_text_lr: float | None = Field(default=None, gt=0.0)
-    """Peak learning rate of the text encoder; without it 1e-4 for lora, 1e-5 for full."""
+    """Peak learning rate of the text encoder. Default: 1e-4 for lora, 1e-5 for full."""
     tune_text_rank: int = Field(default=8, ge=1)
     """Rank of the adapters of lora."""
     paper_compat: bool = False
-    """Do what the official code of the paper does, including its defects; for reproduction."""
+    """Reproduce the official code of the paper, including its defects."""
     head: Literal["linear", "mlp", "mlp-bn"] = "linear"
     """Projection head from features to text space; dropped after training."""
     labelled_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
-    """Share of a batch drawn from images with a target, if others take part only through alignment or consistency.
-    Images that are fewer than the rest of the batch take part in the alignment as often as any other."""
+    """Fraction of each batch drawn from images with a target, if other images take part only through alignment or
+    consistency training. If those others do not fill the rest of a batch, each takes part as often as any other
+    image."""
 
     @property
     def alignment(self) -> dict[str, Any]:
@@ -116,35 +119,33 @@ OF_ALIGNMENT = TextOptions.model_fields.keys() - OF_TEXT_LABELS - OF_ALL
 
 
 class SemiSupervisedOptions(StageConfig):
-    """What is learned from images that have neither a label nor a text label."""
+    """Learning from images without a label or a text label."""
 
     consistency: float = Field(default=0.0, ge=0.0)
-    """Weight of consistency training (FixMatch): on images without a target, a confident prediction for a slightly
-    changed view is the target of a strongly changed one. 0 for none; 1 is usual."""
+    """Weight of consistency training (FixMatch) on images without a target: a confident prediction for a weakly
+    augmented view is the target of a strongly augmented one. 0 turns it off; 1 is usual."""
     confidence: Fraction = 0.8
-    """Minimum probability at which consistency training takes a class for an image's label; as a share of the largest
-    one that --label-smoothing leaves."""
+    """Minimum probability of such a prediction, as a fraction of the largest one that --label-smoothing allows."""
 
 
 class ModelOptions(StageConfig):
     """The model and its task."""
 
     task: str = "auto"
-    """classification (one class per image) or multilabel (any number of them). auto: as the labels of the set are."""
+    """classification (one class per image), multilabel (several) or auto (as the labels of the dataset are)."""
     focus_negatives: float = Field(default=0.0, ge=0.0)
-    """multilabel: power by which the loss of absent classes falls where they are predicted well (asymmetric loss); 0 is
-    binary cross-entropy."""
+    """Focusing exponent of the asymmetric loss for absent classes, for multilabel; 0 is binary cross-entropy."""
     model: str | None = None
-    """Any timm model. Without it, a small ResNet for small sets of small images, else resnet18."""
+    """Any timm model. Default: a small ResNet for small datasets of small images, otherwise resnet18."""
     model_args: JsonTable = Field(default_factory=dict)
     """Extra arguments of timm.create_model, as JSON."""
     init: str = "scratch"
     """scratch, pretrained (timm's weights) or a .safetensors file."""
     stem: Literal["auto", "standard", "small"] = "auto"
-    """small: first layers keep the resolution of small images, as for CIFAR. auto: small up to 96 pixels, for models
-    that have such a stem."""
+    """First layers: small keeps the resolution of small images, as for CIFAR. auto: small up to 96 pixels, if the model
+    has such a stem."""
     image_size: int | None = Field(default=None, ge=8, le=4096)
-    """Side of the square input, in pixels; chosen from the images without it."""
+    """Side of the square input, in pixels. Default: chosen from the images."""
 
     @field_validator("init")
     @classmethod
@@ -161,33 +162,33 @@ class ScheduleOptions(StageConfig):
     """Duration, optimiser and learning rate."""
 
     epochs: int | None = Field(default=None, ge=1)
-    """Passes over the train split (labelled or not); chosen from the size of the set without it."""
+    """Passes over the training images. Default: chosen from the size of the dataset."""
     batch_size: int | None = Field(default=None, ge=2)
-    """Images per step; chosen from the size of the set without it."""
+    """Images per step. Default: chosen from the size of the dataset."""
     grad_accumulation: int = Field(default=1, ge=1)
     """Batches per optimiser step."""
     optimizer: str | None = None
-    """Any timm optimiser: muon, adamw, sgd (Nesterov's), momentum (SGD with classical momentum), ... Without it, muon
-    from scratch, but not with --fsdp nor for models without batch norm on 200,000 images and more; else adamw."""
+    """Any timm optimiser: muon, adamw, sgd (Nesterov), momentum (SGD with classical momentum), ... Default: muon from
+    scratch, except with --fsdp and for models without batch norm on 200,000 images or more; otherwise adamw."""
     lr: float | None = Field(default=None, gt=0.0)
-    """Peak learning rate; without it 0.02 for muon (5e-3 without batch norm, except ConvNeXts), 0.1 * batch / 256 for
-    sgd, 1e-3 for others; a tenth from given weights, except for models with batch norm trained by adamw or the like."""
+    """Peak learning rate. Default: 0.02 for muon (5e-3 without batch norm, except ConvNeXts), 0.1 * batch / 256 for
+    sgd, 1e-3 for others; a tenth of it from given weights, except for models with batch norm trained by adamw or
+    similar."""
     new_layers_lr_scale: float = Field(default=10.0, gt=0.0)
-    """With --init: learning rate of layers that start anew (a new classifier, the head of the alignment), as a multiple
-    of that of the others."""
+    """With --init: learning rate of new layers (classifier, alignment head), as a multiple of that of the others."""
     weight_decay: float | None = Field(default=None, ge=0.0)
-    """Weight decay of weights (biases and norms have none); without it 0.3 for muon, 5e-4 for sgd, 0.05 for others."""
+    """Weight decay of weights; biases and norms have none. Default: 0.3 for muon, 5e-4 for sgd, 0.05 for others."""
     momentum: Fraction = 0.9
     """Momentum of the optimisers that have one: muon, sgd, momentum, ..."""
     warmup_fraction: Fraction = 0.05
-    """Part of the steps in which the learning rate rises linearly."""
+    """Fraction of the steps in which the learning rate rises linearly."""
     min_lr: float = Field(default=1e-5, ge=0.0)
     """Learning rate at the end of the cosine."""
     clip_grad: float | None = Field(default=None, gt=0.0)
     """Maximum norm of the gradient."""
     ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Decay of the moving average of the weights that is evaluated and kept; 0 for none. Early in a run it looks back
-    on an eighth of the steps so far."""
+    """Decay of the moving average of the weights, which is evaluated and kept; 0 for none. Early in a run it averages
+    over the last eighth of the steps so far."""
 
 
 class RegularisationOptions(StageConfig):
@@ -202,19 +203,19 @@ class RegularisationOptions(StageConfig):
     flip: bool = True
     """Flip images left to right at random."""
     shift: Fraction = 0.125
-    """Maximum random shift, as a part of the side."""
+    """Maximum random shift, as a fraction of the side."""
     min_scale: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Minimum area of a random resized crop, as a part of the image; 1 for none."""
+    """Minimum area of a random resized crop, as a fraction of the image; 1 for none."""
     auto_augment: str | None = None
     """Augmentation policy of timm, drawn for each image: rand-m9-mstd0.5-inc1 (RandAugment), original, v0, 3a, ..."""
     repeated_augmentation: int = Field(default=1, ge=1)
-    """Take each image this many times in a row, augmented anew each time; an epoch has as many steps as without."""
+    """Copies of each image in a row, each augmented anew; the number of steps per epoch stays the same."""
     colour: Fraction = 0.0
     """Strength of random brightness, contrast and saturation."""
     erase: Fraction = 0.0
     """Probability of random erasing."""
     erase_with: Literal["mean", "noise"] = "mean"
-    """What erased pixels become: the mean colour, or normal noise (as DeiT and ConvNeXt are trained)."""
+    """What erased pixels become: the mean colour, or normal noise (as for DeiT and ConvNeXt)."""
     drop_path: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Stochastic depth."""
 
@@ -238,21 +239,20 @@ class RunningOptions(StageConfig):
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
     """auto: the faster one, found by the same probe."""
     compile: bool = False
-    """Compile the model with torch.compile: faster steps, after up to some minutes for the first one. Results of
-    compiled and other runs differ as those of two seeds do."""
+    """Compile the model with torch.compile: faster steps after up to some minutes for the first one. Results differ
+    from those of other runs as two seeds do."""
     fsdp: bool = False
-    """Spread weights, gradients and optimiser over all processes in place of a copy in each: for models that do not fit
-    on one device."""
+    """Shard weights, gradients and optimiser over all processes, for models that do not fit on one device."""
     checkpoint_activations: bool = False
-    """Keep only the input of each block and compute the rest again in the backward pass: less memory, more time."""
+    """Recompute activations in the backward pass: less memory, more time."""
     track: str = ""
     """Trackers that show the run, separated by commas: tensorboard, wandb, mlflow, trackio; each is an extra."""
     threads: int | None = Field(default=None, ge=1, le=MOST_THREADS)
-    """CPU threads of the training process; all without it."""
+    """CPU threads of the training process. Default: all."""
     workers: int | None = Field(default=None, ge=0)
-    """Processes that decode images where the set does not fit in memory; one per core, 16 at most, without it."""
+    """Processes that decode images, if the dataset does not fit in memory. Default: one per core, at most 16."""
     memory_limit_gb: float = Field(default=4.0, ge=0.0)
-    """Sets whose decoded pixels take at most this much are held in memory."""
+    """Maximum size of decoded pixels held in memory, in GB; larger datasets are decoded during training."""
 
     @field_validator("track")
     @classmethod

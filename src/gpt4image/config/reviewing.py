@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 from pydantic import field_validator as check
 
 from gpt4image.base.errors import ConfigError
 from gpt4image.config.base import StageConfig
+from gpt4image.config.describing import class_lines
 
 
 class ReviewConfig(StageConfig):
@@ -49,8 +50,8 @@ class ReviewConfig(StageConfig):
 
     @check("classes", mode="before")
     @classmethod
-    def _as_lines(cls, value: object) -> object:
-        return "\n".join([*map(str, value), ""]) if isinstance(value, list | tuple) else value
+    def _class_lines(cls, value: Any) -> Any:
+        return class_lines(value)
 
     @model_validator(mode="after")
     def _one_task(self) -> Self:

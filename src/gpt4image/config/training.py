@@ -3,32 +3,63 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal, Self
 
 import tyro
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic import field_validator as check
 
+from gpt4image.base.errors import ConfigError
 from gpt4image.config.base import StageConfig
+from gpt4image.config.describing import class_lines
 from gpt4image.config.learning import DataOptions, TrainOptions
+
+Evidence = Literal["fused", "texts", "answers", "names"]
 
 
 class LabelConfig(DataOptions):
-    """Predict the classes of every described image from its text, and list suspected label errors.
+    """Predict the class of every image from answers, descriptions and the labels there are; list suspected label
+    errors. No label is needed with answers or class names.
 
-    Example: gpt4image label --data folder:photos --embeddings photos.emb --out text-labels.parquet
+    Example: gpt4image label --data folder:photos --answers photos.db --embeddings photos.emb --out targets.parquet
     """
 
-    embeddings: Path
-    """Embedding table."""
+    embeddings: Path | None = None
+    """Embedding table of the descriptions."""
+    answers: Path | None = None
+    """Description store with the answers to `describe --ask class`; tags where images have several classes."""
+    evidence: Evidence = "fused"
+    """What is read: all that is given (fused), the descriptions (texts), the answers, or class names compared with
+    descriptions (names)."""
+    classes: str | None = None
+    """Class names of a dataset without labels: a text file with one per line, or a list with commas. Default: those
+    that the answers chose from."""
     out: Path
-    """Parquet file of class probabilities; an HTML page of suspected label errors is written beside it."""
+    """Parquet file of class probabilities, or a .csv table for people with the Parquet file beside it; an HTML page of
+    suspected label errors is written beside it too."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the folds."""
     doubtful: int = Field(default=50, ge=0)
-    """How many suspected label errors to show."""
+    """Number of suspected label errors to show."""
     suggest: int = Field(default=0, ge=0)
-    """How many images to suggest for labelling next, and for describing; classification only."""
+    """Number of images to suggest for labelling next, and for describing; classification only."""
+
+    @check("classes", mode="before")
+    @classmethod
+    def _class_lines(cls, value: Any) -> Any:
+        return class_lines(value)
+
+    @model_validator(mode="after")
+    def _has_evidence(self) -> Self:
+        if self.embeddings is None and self.answers is None:
+            raise ConfigError(
+                "label needs evidence: --answers STORE (answers of `gpt4image describe --ask class`), --embeddings DIR "
+                "(descriptions, by `gpt4image encode`), or both."
+            )
+        missing = "--answers" if self.evidence == "answers" else "--embeddings"
+        if self.evidence != "fused" and (self.answers if missing == "--answers" else self.embeddings) is None:
+            raise ConfigError(f"--evidence {self.evidence} reads {missing}, which is not given.")
+        return self
 
     @check("out")
     @classmethod
@@ -44,8 +75,27 @@ class TrainConfig(TrainOptions):
     Example: gpt4image train --data folder:photos --embeddings photos.emb --model resnet18 --out run
     """
 
+    essential: ClassVar[frozenset[str]] = frozenset(
+        {
+            "embeddings",
+            "text_labels",
+            "only_described",
+            "task",
+            "model",
+            "init",
+            "image_size",
+            "epochs",
+            "batch_size",
+            "seed",
+            "resume",
+            "as_json",
+        }
+    )
+
     out: Path
     """Run folder."""
+    train_on_val: bool = False
+    """Train on the validation images too: for the last run, when nothing is left to choose."""
     resume: bool = False
     """Continue from the last checkpoint in --out."""
     checkpoint_seconds: float = Field(default=30.0, ge=0.0)
@@ -61,6 +111,6 @@ class EvaluateConfig(StageConfig):
     run_dir: tyro.conf.Positional[Path]
     """Run folder written by `train`."""
     data: str | None = None
-    """Dataset SPEC; the run's own set without it."""
+    """Dataset SPEC. Default: the dataset of the run."""
     split: Literal["train", "val", "test"] = "test"
     """Split to measure on."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from pathlib import Path
 
 from gpt4image.base.errors import ConfigError, nearest
 from gpt4image.data.file_source import expanded
@@ -24,25 +25,27 @@ LOADERS = {
     "webdataset": ("gpt4image.data.webdataset", "load_webdataset"),
     "openmoji": ("gpt4image.data.openmoji", "load_openmoji"),
 }
+KINDS = {".csv": "manifest", ".parquet": "manifest", ".tar": "webdataset"}
+"""What a file at a path is, by its extension."""
+MANIFESTS = ("manifest", "metadata", "labels")
+"""Names of a table that decides what a folder is, whatever else lies there."""
 
 
 def load_image_set(spec: str) -> ImageSet:
     """Load the dataset that a SPEC string names.
 
     Args:
-        spec: ``folder:PATH``, ``manifest:FILE.csv|parquet``, ``hf:NAME_OR_PATH``, ``cifar10[:ROOT]``,
-            ``cifar100[:ROOT]``, ``webdataset:PATTERN`` or ``openmoji``.
+        spec: a path of a folder or a table, ``folder:PATH``, ``manifest:FILE.csv|parquet``, ``hf:NAME_OR_PATH``,
+            ``cifar10[:ROOT]``, ``cifar100[:ROOT]``, ``webdataset:PATTERN`` or ``openmoji``.
 
     Raises:
         ConfigError: the SPEC has an unknown name, or lacks what must follow it.
         DataError: the dataset cannot be read as asked.
         MissingExtraError: it needs an optional dependency.
     """
+    if spec.partition(":")[0] not in LOADERS:
+        spec = spec_of(spec)
     name, _, argument = spec.partition(":")
-    if name not in LOADERS:
-        meant = _spec_of(spec)
-        hint = f"Did you mean {meant!r}?" if meant else f"and {nearest(name, LOADERS)}"
-        raise ConfigError(f"--data {spec!r}: a dataset is given as NAME:WHERE{'.' if meant else ','} {hint}")
     module, function = LOADERS[name]
     load: Callable[[str], ImageSet] = getattr(importlib.import_module(module), function)
     images = load(argument)
@@ -51,12 +54,35 @@ def load_image_set(spec: str) -> ImageSet:
     return images
 
 
-def _spec_of(path: str) -> str | None:
-    """Return the SPEC that was meant by a mere path; None if no dataset is found there."""
-    kinds = {".csv": "manifest", ".parquet": "manifest", ".tar": "webdataset"}
+def spec_of(path: str) -> str:
+    """Return the SPEC of a path, by what is there: a table, shards, a saved dataset, or a folder of class folders.
+
+    Raises:
+        ConfigError: there is nothing, or nothing that is known.
+    """
     place = expanded(path)
-    kind = "folder" if path and place.is_dir() else kinds.get(place.suffix) if place.is_file() else None
-    return None if kind is None else f"{kind}:{path}"
+    if place.is_file() and place.suffix in KINDS:
+        return f"{KINDS[place.suffix]}:{path}"
+    if path and place.is_dir():
+        return _spec_of_folder(path, place)
+    name, colon, _ = path.partition(":")
+    what = "" if colon else "there is no such file or folder; "
+    if place.is_file():
+        what = f"a table ends with {', '.join(KINDS)}; "
+    one_of = f"NAME is one of {', '.join(sorted(LOADERS))}." if "/" in name else nearest(name, LOADERS)
+    raise ConfigError(f"--data {path!r}: {what}give a folder or a table of images, or NAME:WHERE; {one_of}")
+
+
+def _spec_of_folder(path: str, place: Path) -> str:
+    if any((place / name).is_file() for name in ("dataset_dict.json", "dataset_info.json")):
+        return f"hf:{path}"
+    tables = [child for child in place.iterdir() if child.suffix in (".csv", ".parquet") and child.is_file()]
+    named = [table for table in tables if table.stem.lower() in MANIFESTS]
+    folders = [child for child in place.iterdir() if child.is_dir() and not child.name.startswith(".")]
+    if len(named) == 1 or (len(tables) == 1 and len(folders) < 2):
+        return f"manifest:{(named or tables)[0]}"
+    shards = any(child.suffix == ".tar" for child in place.iterdir())
+    return f"webdataset:{Path(path) / '*.tar'}" if shards and not folders else f"folder:{path}"
 
 
 def load_with_splits(

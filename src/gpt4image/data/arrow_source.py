@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from gpt4image.data.digests import file_digests
@@ -76,7 +75,7 @@ class ArrowSource:
         return os.path.join(self._folders[0], path)  # noqa: PTH118
 
     @cached_property
-    def _chunks(self) -> list[tuple[pa.BinaryArray, pa.StringArray]]:
+    def _chunks(self) -> list[tuple[Any, Any]]:
         """Bytes and paths of each non-empty chunk; `flatten` handles images that are null as a whole."""
         structs = [chunk for table in self._tables for chunk in table.data.column(self._column).chunks if len(chunk)]
         flat = [dict(zip(struct.type.names, struct.flatten(), strict=True)) for struct in structs]

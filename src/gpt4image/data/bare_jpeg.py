@@ -1,4 +1,8 @@
-"""JPEG files stripped to their picture without compressing again, which costs quality and time."""
+"""JPEG files stripped to their picture without compressing again, which costs quality and time.
+
+A file within bounds is decoded at an eighth of its size, to know that it is whole, and goes out without metadata,
+thumbnail, comments and whatever lies behind its end. So nothing but the picture leaves the machine.
+"""
 
 from __future__ import annotations
 

@@ -7,24 +7,33 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from gpt4image.base.errors import DecodeError
+from gpt4image.base.errors import DecodeError, install_command
 from gpt4image.base.files import UNREADABLE
 from gpt4image.data.bombs import refuse_bomb
 
 Image.init()
+with suppress(ImportError):  # the extra heic
+    import pillow_heif
+
+    pillow_heif.register_heif_opener(thumbnails=False)
 # An allow-list: other plug-ins of Pillow start programs (EPS runs Ghostscript) or are no pictures. Not every build of
 # Pillow has all of these.
-_WANTED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+_WANTED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
 FORMATS = tuple(name for name in _WANTED if name in Image.OPEN)
 EXTENSIONS = frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS)
+HEIF = frozenset({".heic", ".heics", ".heif", ".heifs", ".hif"})
+PICTURES = (
+    frozenset({*HEIF, ".avif", ".jxl", ".svg", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf"}) - EXTENSIONS
+)
+"""Extensions of pictures that are not read."""
 MAX_PIXELS = 50_000_000
 
 # What Pillow's plug-ins raise on damaged files, or did in the past.
@@ -143,7 +152,7 @@ def is_plain_jpeg(data: bytes, max_side: int) -> bool:
 
 
 @contextmanager
-def _opened(data: bytes) -> Iterator[Image.Image]:
+def _opened(data: bytes) -> Generator[Image.Image]:
     """Open, check the header, and turn whatever Pillow raises until the block ends into DecodeError."""
     if not data:
         raise DecodeError("the file is empty (0 bytes)")
@@ -156,6 +165,8 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
                 refuse_bomb(image, data, MAX_PIXELS)
                 yield image
         except Image.UnidentifiedImageError:
+            if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"mif1", b"heim", b"hevc"):
+                raise DecodeError(f"a HEIC picture: to read it, {install_command('heic')}") from None
             raise DecodeError("not an image, or damaged at its start") from None
         except Image.DecompressionBombError:
             raise DecodeError(f"its header claims more than the allowed {MAX_PIXELS:,} pixels") from None

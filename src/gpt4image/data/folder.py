@@ -4,13 +4,16 @@
     photos/dog/a/2.jpg            photos/val/cat/2.jpg
     photos/unlabelled/3.jpg       photos/test/dog/3.jpg
 
-Hidden files and files whose extension is not that of an image are ignored. Folders whose names are nearly those of
-splits, or of ``unlabelled``, are refused: they would silently become classes.
+    photos/cat/1.jpg              photos/Test/cat/2.jpg   (the classes lie beside the test split)
+
+Names of splits and of ``unlabelled`` may be written with capitals. Hidden files are ignored; files whose extension is
+not that of an image are counted by extension.
 """
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,12 +24,10 @@ from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.file_source import FileSource, expanded, is_below, is_unicode
 from gpt4image.data.image_set import NO_LABEL, SPLIT_OF, ImageSet
 from gpt4image.data.labels import note_once
+from gpt4image.data.other_files import other_files
 
 UNLABELLED = ("unlabelled", "unlabeled")
-# What a folder name in small letters is meant for.
-_MEANT = {name: name for name in (*SPLIT_OF, *UNLABELLED)} | {
-    "training": "train", "dev": "val", "testing": "test", "eval": "test", "evaluation": "test"
-}  # fmt: skip
+_SPLITS = {**SPLIT_OF, "training": "train", "dev": "val", "testing": "test", "eval": "test", "evaluation": "test"}
 
 
 def load_folder(argument: str) -> ImageSet:
@@ -49,12 +50,15 @@ def load_folder(argument: str) -> ImageSet:
     tree = _Tree(os.path.realpath(root))
     split_of = _class_folders(tree, spec)
     classes = _class_names(split_of, spec)
-    label_of = dict.fromkeys(UNLABELLED, NO_LABEL) | {name: label for label, name in enumerate(classes)}
+    label_of = {name: label for label, name in enumerate(classes)}
     images = {folder: tree.images_below(folder) for folder in split_of}
-    if empty := [folder for folder, keys in images.items() if not keys and _name(folder) not in UNLABELLED]:
-        aside = f" (skipped links and files: {len(tree.reasons)})" if tree.reasons else ""
+    unread = other_files(tree.others, spec)
+    if empty := [folder for folder, keys in images.items() if not keys and not _is_unlabelled(folder)]:
+        aside = "".join(f" {item.name} {item.reason}." for item in unread) or (
+            f" Skipped links and files: {len(tree.reasons)}." if tree.reasons else ""
+        )
         raise DataError(
-            f"{spec}: no images in class folder {first_few(empty)}{aside}. Remove the folder or fill it; images are "
+            f"{spec}: no images in class folder {first_few(empty)}.{aside} Remove the folder or fill it; images are "
             f"files named {', '.join('*' + suffix for suffix in sorted(EXTENSIONS))}."
         )
     counts = [len(keys) for keys in images.values()]
@@ -63,31 +67,49 @@ def load_folder(argument: str) -> ImageSet:
         spec=spec,
         classes=classes,
         keys=tuple(keys),
-        labels=np.repeat(np.array([label_of[_name(folder)] for folder in images], dtype=np.int64), counts),
+        labels=np.repeat(
+            np.array([label_of.get(_name(folder), NO_LABEL) for folder in images], dtype=np.int64), counts
+        ),
         splits=np.repeat(np.array(list(split_of.values())), counts),
         source=FileSource(root, keys),
         rows=np.arange(len(keys)),
-        set_aside=tuple(SetAside(name=name, reason=reason) for name, reason in tree.reasons.items()),
+        set_aside=(*(SetAside(name=name, reason=reason) for name, reason in tree.reasons.items()), *unread),
     )
 
 
 def _class_folders(tree: _Tree, spec: str) -> dict[str, str]:
     """Return the split of each class folder, by its path."""
     top = tree.folders("")
-    # "train" at the top may be a class of trains: it is the split if it holds folders, and others are splits too.
-    other_classes = set(top) - {*SPLIT_OF, *UNLABELLED}
-    is_split = bool("train" in top and tree.folders("train")) and (
-        bool(set(top) & (set(SPLIT_OF) - {"train"})) or not (other_classes and tree.images("train"))
-    )
-    _refuse_misnamed(tree, spec, top, is_split=is_split)
     tree.skip_images("")
-    if is_split:
+    if _has_train(tree, top):
         return _below_splits(tree, top)
-    if not top or set(top) <= set(SPLIT_OF):
+    held_out = [name for name in top if _split(name) not in (None, "train") and tree.holds_only_folders(name)]
+    in_train = [name for name in top if name not in held_out]
+    classes = [name for name in in_train if not _is_unlabelled(name)]
+    if not in_train or (classes and all(map(_split, classes))):
         found = f"there are {first_few(top)}, but no class folders in train" if top else "there are no class folders"
         place = "train/CLASS, or into train/" if top else "folders named after their class, or into one named "
         raise DataError(f"{spec}: {found}; put images into {place}{UNLABELLED[0]!r} where they have no label.")
-    classes = [name for name in top if name not in UNLABELLED]
+    _note_slips(tree, spec, classes)
+    inside = {f"{name}/{child}": str(_split(name)) for name in held_out for child in tree.folders(name)}
+    return dict.fromkeys(in_train, "train") | inside
+
+
+def _has_train(tree: _Tree, top: Sequence[str]) -> bool:
+    """Return whether class folders lie below train: the folder may also be a class of trains.
+
+    It is the split if it holds folders, and others are splits too or it holds no image itself.
+    """
+    train = [name for name in top if _split(name) == "train" and tree.folders(name)]
+    has_others = any(_split(name) not in (None, "train") for name in top)
+    has_classes = any(_split(name) is None and not _is_unlabelled(name) for name in top)
+    return bool(train) and (has_others or not (has_classes and any(map(tree.images, train))))
+
+
+def _note_slips(tree: _Tree, spec: str, classes: Sequence[str]) -> None:
+    """Note classes that may be splits."""
+    if named := [name for name in classes if _split(name)]:
+        note_once(f"{spec}: {first_few(named)} holds images, not class folders, and is taken for a class.")
     below = {tuple(tree.folders(name)) for name in classes}
     inside = next(iter(below), ())
     if len(classes) > 1 and len(inside) > 1 and len(below) == 1 and all(map(tree.holds_only_folders, classes)):
@@ -95,51 +117,24 @@ def _class_folders(tree: _Tree, spec: str) -> dict[str, str]:
             f"{spec} has the classes {first_few(classes)}, and in each of them are the folders {first_few(inside)}; if "
             "these are the classes, those are splits: call them train, val and test."
         )
-    return dict.fromkeys(top, "train")
 
 
 def _below_splits(tree: _Tree, top: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in top:
-        if name in UNLABELLED:
+        if _is_unlabelled(name):
             found[name] = "train"
-        elif name in SPLIT_OF:
+        elif (split := _split(name)) is not None:
             tree.skip_images(name)
-            found |= {f"{name}/{child}": SPLIT_OF[name] for child in tree.folders(name)}
+            found |= {f"{name}/{child}": split for child in tree.folders(name)}
         elif count := len(tree.images_below(name)):
             tree.reasons[name] = f"is none of train, val, test and {UNLABELLED[0]}; images left out with it: {count:,}"
     return found
 
 
-def _refuse_misnamed(tree: _Tree, spec: str, top: Sequence[str], *, is_split: bool) -> None:
-    """Refuse folders that would be classes, or nothing, and were meant for a split or for images without a label."""
-    only_splits = {name.lower() for name in top} <= set(_MEANT)
-
-    def is_misnamed(name: str, *, at_top: bool) -> bool:
-        meant = _MEANT.get(name.lower(), name)
-        may_be_split = at_top and (is_split or only_splits or tree.holds_only_folders(name))
-        return name != meant and name not in SPLIT_OF and (meant in UNLABELLED or may_be_split)
-
-    wrong = [name for name in top if is_misnamed(name, at_top=True)]
-    for split in filter(SPLIT_OF.get, top if is_split else ()):
-        wrong += [f"{split}/{name}" for name in tree.folders(split) if is_misnamed(name, at_top=False)]
-    if wrong:
-        renames = (f"{path!r} to {_MEANT[_name(path).lower()]!r}" for path in wrong)
-        raise DataError(
-            f"{spec}: rename {', '.join(renames)}. Splits are called train, val (or valid, validation) and test, "
-            f"images without a label lie in {UNLABELLED[0]}; a class needs another name."
-        )
-    lonely = [name for name in top if name in SPLIT_OF and not is_split and tree.holds_only_folders(name)]
-    if lonely and not only_splits:
-        raise DataError(
-            f"{spec}: {first_few(lonely)} holds class folders, but train does not; put the class folders of the "
-            "training images into train, or give a class that is called so another name."
-        )
-
-
 def _class_names(split_of: dict[str, str], spec: str) -> tuple[str, ...]:
-    trained = {_name(folder) for folder, split in split_of.items() if split == "train"}.difference(UNLABELLED)
-    if unknown := [folder for folder in split_of if _name(folder) not in trained.union(UNLABELLED)]:
+    trained = {_name(folder) for folder, split in split_of.items() if split == "train" and not _is_unlabelled(folder)}
+    if unknown := [folder for folder in split_of if not _is_unlabelled(folder) and _name(folder) not in trained]:
         raise DataError(
             f"{spec}: train lacks the class of {first_few(unknown)}; its classes are {first_few(sorted(trained), 20)}. "
             "Every class of val and test needs a folder of that name in train."
@@ -151,12 +146,23 @@ def _name(path: str) -> str:
     return path.rsplit("/", 1)[-1]
 
 
+def _split(name: str) -> str | None:
+    """Return the split that a folder is named after; None where it is named after none."""
+    return _SPLITS.get(name.lower())
+
+
+def _is_unlabelled(path: str) -> bool:
+    return _name(path).lower() in UNLABELLED
+
+
 class _Tree:
     """Files below one root, in order of names; paths are relative to it. Notes what it skips."""
 
     def __init__(self, real_root: str) -> None:
         self._root = real_root
         self.reasons: dict[str, str] = {}
+        self.others: Counter[str] = Counter()
+        self._read_before: dict[str, tuple[list[str], list[str]]] = {}
 
     def folders(self, folder: str) -> list[str]:
         """Return the names of the visible folders directly in a folder."""
@@ -200,7 +206,12 @@ class _Tree:
         return os.path.realpath(os.path.join(self._root, path))  # noqa: PTH118
 
     def _read(self, folder: str) -> tuple[list[str], list[str]]:
-        """Return the names of folders and of images in a folder."""
+        """Return the names of folders and of images in a folder; each is read once, so that files are counted once."""
+        if folder not in self._read_before:
+            self._read_before[folder] = self._list(folder)
+        return self._read_before[folder]
+
+    def _list(self, folder: str) -> tuple[list[str], list[str]]:
         names: dict[str, list[str]] = {"folder": [], "image": [], "": []}
         try:
             with os.scandir(os.path.join(self._root, folder)) as entries:  # noqa: PTH118
@@ -216,6 +227,8 @@ class _Tree:
         is_picture = os.path.splitext(entry.name)[1].lower() in EXTENSIONS  # noqa: PTH122
         try:
             kind = "folder" if entry.is_dir() else "image" if is_picture and entry.is_file() else ""
+            if not kind and not is_picture and entry.is_file():
+                self.others[os.path.splitext(entry.name)[1].lower()] += 1  # noqa: PTH122
             if entry.is_symlink() and (kind or is_picture):
                 target = os.path.realpath(entry.path, strict=True)
                 if target != self._root and not is_below(target, self._root):

@@ -146,6 +146,30 @@ class ImageSet:
             part.__dict__["digests"] = tuple(self.digests[i] for i in chosen)
         return part
 
+    def with_classes(self, names: Sequence[str]) -> ImageSet:
+        """Return the same images among more classes; ``names`` holds those that there are.
+
+        Raises:
+            DataError: it lacks one.
+        """
+        if tuple(names) == self.classes:
+            return self
+        if lost := set(self.classes) - set(names):
+            raise DataError(
+                f"{self.spec} has images of {first_few(sorted(lost))}, which the list of classes lacks; add it."
+            )
+        number_of = {name: number for number, name in enumerate(names)}
+        place = [number_of[name] for name in self.classes]
+        if self.labels.ndim == 1:
+            labels = np.array([*place, NO_LABEL], np.int64)[self.labels]
+        else:
+            labels = np.full((len(self), len(names)), NO_LABEL, np.int8)
+            labels[:, place] = self.labels
+        other = replace(self, classes=tuple(names), labels=labels)
+        if "digests" in self.__dict__:
+            other.__dict__["digests"] = self.digests
+        return other
+
     def revised(self, *, labels: NDArray[Any] | None = None, splits: NDArray[np.str_] | None = None) -> ImageSet:
         """Return the same images with other labels or splits; digests that are known stay known."""
         labels, splits = self.labels if labels is None else labels, self.splits if splits is None else splits

@@ -7,7 +7,9 @@ label:NAME    or one column per class: 1, 0 or empty for not known; without "lab
 split         train, val or test (optional; without it all are train)
 key           stable name (optional; without it the path)
 review        what `review` notes for itself (optional; not read here)
+caption       a description (optional; no label: `gpt4image descriptions import` reads it from the same file)
 
+Columns may have other usual names: image, file or filename for path, class or category for label, text for caption.
 Cells of a CSV file that begin with an apostrophe before what a spreadsheet would run as a formula are read without it.
 """
 
@@ -36,7 +38,13 @@ from gpt4image.data.image_set import SPLIT_OF, ImageSet
 from gpt4image.data.labels import SEPARATOR, encode_labels, encode_several, note_once, presence, refuse_gaps
 
 REVIEW = "review"
-_TYPED = ("path", "label", "labels", "tags", "split", "key")
+SYNONYMS = {
+    **dict.fromkeys(("file", "image", "filename", "file_name", "image_path", "filepath"), "path"),
+    **dict.fromkeys(("class", "category", "class_name"), "label"),
+    **dict.fromkeys(("text", "description"), "caption"),
+}
+"""Other usual names of columns."""
+_TYPED = ("path", "label", "labels", "tags", "split", "key", "caption")
 COLUMNS = (*_TYPED, REVIEW)
 LABEL_COLUMNS = ("label", "labels", "tags")
 CLASS_COLUMN = "label:"
@@ -125,6 +133,8 @@ def _read_csv(file: Path, spec: str) -> dict[str, list[Any]]:
 
 def _checked(names: Sequence[str], table: dict[str, list[Any]], spec: str, advice: str = "") -> dict[str, list[Any]]:
     """Return the table of a manifest, or refuse its columns; the advice is for a table that has none of them."""
+    names = [_usual_name(name, names, table[name]) for name in names]
+    table = dict(zip(names, table.values(), strict=True)) if len(table) == len(names) else table
     if twice := [name for name in table if list(names).count(name) > 1]:
         raise DataError(f"{spec}: column {twice[0]!r} is there more than once; keep the one that counts.")
     unknown = [name for name in names if name not in COLUMNS and not _is_class(name, table[name])]
@@ -135,10 +145,19 @@ def _checked(names: Sequence[str], table: dict[str, list[Any]], spec: str, advic
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise DataError(
             f"{spec}: its columns are {', '.join(map(repr, names)) or 'none'}; allowed are path, label (one class per "
-            f"image), labels or tags (several, separated by {SEPARATOR!r}), split, key, review, and columns of 0, 1 "
-            f"or empty cells, one per class.{lack}{wrong}{hint}{'' if set(table) & set(COLUMNS) else advice}"
+            f"image), labels or tags (several, separated by {SEPARATOR!r}), split, key, caption, review, and one "
+            f"column per class with 0, 1 or empty cells.{lack}{wrong}{hint}{'' if set(table) & set(COLUMNS) else advice}"
         )
     return table
+
+
+def _usual_name(name: str, names: Sequence[str], cells: Sequence[Any]) -> str:
+    """Return what a column is called here; one whose usual name is there too, or that may be a class, keeps its own."""
+    every = SYNONYMS | {column: column for column in COLUMNS}
+    usual = every.get(name.lower(), name)
+    first = next(other for other in names if every.get(other.lower(), other) == usual)
+    may_be_class = usual == "caption" and _is_class(name, cells)
+    return name if name == usual or usual in names or first != name or may_be_class else usual
 
 
 def _is_class(name: str, cells: Sequence[Any]) -> bool:

@@ -1,4 +1,8 @@
-"""The stage export: the model of a finished run as others load it, checked against the run, with a model card."""
+"""The stage export: the model of a finished run as others load it, checked against the run, with a model card.
+
+It is written beside its place, loaded as users load it and compared to the run on real images; only then does it move
+to ``--out``. So whatever breaks on the way, in a library or here, is seen before anybody uses it.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from gpt4image.base.files import staging_folder, write_text
 from gpt4image.base.outcome import Outcome
 from gpt4image.config import ExportConfig, TrainConfig
 from gpt4image.deploying import hub
+from gpt4image.deploying.best_run import best_run
 
 if TYPE_CHECKING:
     from gpt4image.data import ImageSet
@@ -37,7 +42,9 @@ def export(config: ExportConfig, task: Task | None = None) -> Outcome:
         MissingExtraError: the extra ``onnx`` is not installed.
     """
     _check_place(config)
-    runs.read_run(config.run_dir)
+    run_dir, chosen = best_run(config.run_dir)
+    config = config.model_copy(update={"run_dir": run_dir})
+    runs.read_run(run_dir)
     if config.push_to_hub:
         hub.require_login()
     from gpt4image.deploying import agreement, graphs
@@ -67,6 +74,7 @@ def export(config: ExportConfig, task: Task | None = None) -> Outcome:
     return Outcome(
         path=config.out,
         summary={
+            **({"run": str(run_dir), "chosen": chosen} if chosen else {}),
             "format": config.format,
             "model": exported.in_timm()[0] if config.format == "timm" else exported.model.config.model,
             "classes": len(exported.classes),

@@ -116,5 +116,5 @@ def _traced(exported: ExportedModel) -> Any:
         ) from error
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)
-    program._example_inputs = None  # they would be pickled into the file
+    program.example_inputs = None  # they would be pickled into the file
     return program

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 
 from gpt4image.base.errors import ExportError, first_line
@@ -43,7 +43,7 @@ def push(repository: str, files: Mapping[str, Path], *, message: str, out: Path)
 
 
 @contextlib.contextmanager
-def _explained(what: str) -> Iterator[None]:
+def _explained(what: str) -> Generator[None]:
     try:
         yield
     except Exception as error:  # noqa: BLE001  (those of the client and of its HTTP library have no common class)

@@ -1,4 +1,7 @@
-"""The stage predict: the classes of images, by a run or by what was exported from it, written as they come."""
+"""The stage predict: the classes of images, by a run or by what was exported from it, written as they come.
+
+Neither paths, pixels nor rows are kept, so memory does not grow with the number of images.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TextIO
 
@@ -73,7 +76,6 @@ def predict(config: PredictConfig, task: Task | None = None) -> Outcome:
         path=config.out,
         summary={
             "predicted": count,
-            "written": str(config.out),
             "seconds": round(seconds, 2),
             "images_per_second": round(count / seconds, 1),
         },
@@ -141,7 +143,7 @@ def _predictions(
 
 
 @contextlib.contextmanager
-def _stream(out: Path | None) -> Iterator[TextIO]:
+def _stream(out: Path | None) -> Generator[TextIO]:
     if out is None:
         yield sys.stdout  # this very stream: a progress bar puts another one in its place
         sys.stdout.flush()

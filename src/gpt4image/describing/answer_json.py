@@ -53,10 +53,9 @@ def to_answer(
     """Return the parts of an answer that were asked for; a class outside the list is kept as ``said``."""
     known: dict[str, Any] = {}
     if CLASS in ask:
-        words = [_word(fields.get(name)) for name in ("class", "said", "second")]
-        chosen, said, second = (None if word is None or is_none(word) else word for word in words)
-        class_name = None if (word := chosen or said) is None else names.find(word)
-        second = None if second is None else names.find(second)
+        chosen, said, second = (_word(fields.get(name)) for name in ("class", "said", "second"))
+        class_name, second = names.find(chosen or said), names.find(second)
+        chosen, said = (None if is_none(word) and class_name is None else word for word in (chosen, said))
         known = {
             "class_name": class_name,
             "said": said or (None if chosen in _spellings(class_name) else chosen),

@@ -1,4 +1,7 @@
-"""What is still to be asked about a dataset: requests, one at a time, as far as the budget goes."""
+"""What is still to be asked about a dataset: requests, one at a time, as far as the budget goes.
+
+A refused answer was paid for: it is kept and not asked again. A call that failed brought nothing: the next run asks.
+"""
 
 from __future__ import annotations
 

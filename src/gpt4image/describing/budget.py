@@ -1,4 +1,8 @@
-"""How much may still be asked: a number of requests, and money."""
+"""How much may still be asked: a number of requests, and money.
+
+The dearest outcome of each call is reserved before it is sent. Where nothing more fits, the round ends, what was
+really spent is known, and the next round begins: so the sum comes close to ``--max-cost`` from below.
+"""
 
 from __future__ import annotations
 

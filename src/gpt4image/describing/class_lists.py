@@ -63,10 +63,10 @@ class ClassNames:
             for form in {_normal(name), _singular(_normal(name))}:
                 self._by_form.setdefault(form, set()).add(name)
 
-    def find(self, said: str) -> str | None:
+    def find(self, said: str | None) -> str | None:
         """Return the class: as spelt, or the only one that differs in case, spaces, article or plural."""
-        if said in self._exact or not self._exact:
-            return said
+        if said is None or said in self._exact or not self._exact:
+            return None if is_none(said) and said not in self._exact else said
         form = _normal(said)
         for candidate in (form, _singular(form)):
             found = [name for name in self._by_form.get(candidate, ()) if _normal(name) == candidate]

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from gpt4image.artifacts.answers import KINDS
@@ -30,6 +31,7 @@ from gpt4image.describing.class_lists import class_list
 from gpt4image.describing.describers.base import Answer, Describer
 from gpt4image.describing.describers.batch.ledger import on_their_way
 from gpt4image.describing.describers.registry import load_describer
+from gpt4image.describing.describers.replay import ReplayDescriber
 from gpt4image.describing.estimate import estimate, sample_of
 from gpt4image.describing.judging import Judged, judge
 from gpt4image.describing.questions import BOXES, CLASS, DESCRIPTION
@@ -56,6 +58,8 @@ def describe(config: DescribeConfig) -> Outcome:
         raise ConfigError(f"--samples {config.samples}: every answer would be the same; give --temperature 0.7, say.")
     budget = Budget(limit=config.limit, max_cost=config.max_cost, price=describer.price, max_tokens=config.max_tokens)
     images = load_image_set(config.data)
+    if isinstance(describer, ReplayDescriber):
+        describer.require_own_images(images)
     classes = _classes_of(config, images)
     if config.engine == "ray":
         from gpt4image.describing.describers.ray import RayDescriber
@@ -224,7 +228,7 @@ class _Run:
                     likely=self._likely(step) if number else None,
                 )
                 self.askings.append(self.asking)
-                self._ask_in_rounds(interrupt, lambda **now: bar.update(task, **now))
+                self._ask_in_rounds(interrupt, partial(bar.update, task))
                 if interrupt.requested:
                     return
 

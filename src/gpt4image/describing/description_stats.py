@@ -66,7 +66,9 @@ def stats(config: StatsConfig, prompts: Collection[Prompt] | None = None) -> Out
         repeated = _repeated(store, prompts)
     summary = found.summary() | {
         "near_duplicates": sum(count - 1 for count, _ in repeated),
-        "bytes_per_description": round(config.store.stat().st_size / max(1, found.totals["descriptions"])),
+        "bytes_per_description": round(
+            config.store.stat().st_size / max(1, found.totals["descriptions"] or found.totals["answers"])
+        ),
     }
     if images is not None:
         covered = sum(digest in found.described for digest in images.digests)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -23,7 +24,6 @@ from gpt4image.pages.cards import Thumbnails
 from gpt4image.pages.numbers import duration
 from gpt4image.pages.page import render
 
-PICTURE = 288
 MEANINGS: Mapping[Flaw, str] = {
     "empty": "no letters in it",
     "refusal": "the model or its server would not or could not describe the image",
@@ -34,9 +34,9 @@ MEANINGS: Mapping[Flaw, str] = {
 }
 # An image belongs to the section of its worst answer.
 _SECTIONS = (
-    ("Rejected and failed", "An answer that is no description, or none at all."),
-    ("Flawed", "Descriptions that are kept, but could be better."),
-    ("Good", "Descriptions without a known flaw: do they say what is in the picture?"),
+    ("Rejected and failed", "Answers that are no description, and images without an answer."),
+    ("Flawed", "Descriptions that are used, but could be better."),
+    ("Good", "Descriptions without a known flaw. Check that they say what is in the picture."),
 )
 
 
@@ -74,10 +74,16 @@ def view(config: ViewConfig) -> Outcome:
         results: dict[str, list[Description]] = {digest: [] for digest in itertools.chain(*shown)}
         for result in all_results(store, config.prompt, list(results)):
             results[result.digest].append(result)
-    thumbnails = None if images is None else Thumbnails(images, PICTURE)
+    thumbnails = None if images is None else Thumbnails(images)
     rows = {} if images is None else dict(zip(reversed(images.digests), reversed(range(len(images))), strict=True))
     every = list(itertools.chain(*results.values()))
     described_by = describer_names(result.describer for result in every)
+
+    labels = {
+        digest: None if (name := names.get(digest)) is None else visible(name.replace("_", " ")) for digest in results
+    }
+    counts = Counter(labels.values())
+    kinds = {name: f"k{number}" for number, name in enumerate(sorted(counts, key=lambda name: (name is None, name)))}
 
     def card(digest: str) -> dict[str, Any]:
         name = names.get(digest)
@@ -85,7 +91,8 @@ def view(config: ViewConfig) -> Outcome:
         return {
             "key": visible(keys[digest][0]),
             "twins": len(keys[digest]) - 1,
-            "label": None if name is None else visible(name.replace("_", " ")),
+            "label": labels[digest],
+            "kind": kinds[labels[digest]],
             "picture": None if thumbnails is None else thumbnails.of(rows[digest]),
             "answers": [_answer(result, described_by[canonical_json(result.describer)], name) for result in own],
         }
@@ -117,6 +124,7 @@ def view(config: ViewConfig) -> Outcome:
             for key, options in sorted(settings.items())
         },
         meanings=MEANINGS,
+        kinds=[{"id": kind, "name": name, "cards": counts[name]} for name, kind in kinds.items()],
     )
     write_text(config.out, page)
     skipped = () if images is None or thumbnails is None else (*images.set_aside, *thumbnails.set_aside)

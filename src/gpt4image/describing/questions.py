@@ -62,7 +62,8 @@ def question(
     """Return the turns to send for one sample of an image; ``likely`` are the only classes to offer."""
     if CLASS not in prompt.ask:
         return turns(prompt, class_name)
-    options = [option for option in prompt.classes if likely is None or option.name in likely]
+    offered = None if likely is None else frozenset(likely)
+    options = [option for option in prompt.classes if offered is None or option.name in offered]
     random.Random(f"{digest} {sample}").shuffle(options)
     shown = [f"- {readable(name)}{f': {definition}' if definition else ''}" for name, definition in options]
     text = "\n".join([*shown, f"- {NONE_OF_THESE}"])
@@ -78,7 +79,7 @@ def schema_of(prompt: Prompt, likely: Sequence[str] | None = None) -> Mapping[st
     """Return the JSON schema of the answer to a prompt; None where it is a text."""
     if prompt.ask == (DESCRIPTION,):
         return None
-    names = [readable(name) for name in (prompt.class_names if likely is None else likely)]
+    names = dict.fromkeys(readable(name) for name in (prompt.class_names if likely is None else likely))
     fields: dict[str, Any] = {}
     if DESCRIPTION in prompt.ask:
         fields["description"] = {"type": "string"}

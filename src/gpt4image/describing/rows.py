@@ -53,6 +53,11 @@ COLUMNS: Mapping[str, type] = {
     "latency_s": float,
     "created": float,
 }
+SYNONYMS = {
+    **dict.fromkeys(("caption", "text"), "description"),
+    **dict.fromkeys(("path", "image", "file", "filename", "file_name"), "key"),
+}
+"""Other usual names of columns."""
 _STATED = ("confidence", "probability")
 _CLASS_COLUMNS = ("class", "said", "second", "confidence", "probability")
 _RESULT_COLUMNS = ("finish_reason", "tokens_in", "tokens_out", "cost_usd", "latency_s", "created")
@@ -194,6 +199,7 @@ def read_csv(path: Path, columns: Mapping[str, str] | None = None) -> Iterator[R
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
+            reader.fieldnames = reader.fieldnames if columns else _usual_names(reader.fieldnames or ())
             if columns is None:
                 _require_answer(path, reader.fieldnames or ())
             for name in () if columns is None else columns.values():
@@ -206,6 +212,11 @@ def read_csv(path: Path, columns: Mapping[str, str] | None = None) -> Iterator[R
                     yield parse_row({name: _from_cell(name, row.get(given)) for name, given in read.items()}, where)
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not a CSV file in UTF-8: {error}.") from None
+
+
+def _usual_names(names: Sequence[str]) -> list[str]:
+    """Return what columns are called here; one keeps its own name where the usual one is there too."""
+    return [name if SYNONYMS.get(name, name) in names else SYNONYMS[name] for name in names]
 
 
 def _from_cell(name: str, cell: str | None) -> Any:
@@ -230,7 +241,7 @@ def to_fields(description: Description, key: str | None) -> dict[str, Any]:
         "key": key,
         "description": description.text,
         **_answer_fields(description.answer),
-        "asked": description.prompt.row()[-1] or None,
+        "asked": description.prompt.row[-1] or None,
         "prompt": description.prompt.name,
         "prompt_version": description.prompt.version,
         "prompt_text": description.prompt.text,
@@ -266,7 +277,8 @@ def _asked(text: str) -> Mapping[str, Any]:
     try:
         asked = json.loads(text)
         prompt = Prompt("", 1, "", class_conditioned=False, ask=asked["ask"], classes=asked["classes"])
-        if all(isinstance(word, str) for word in (*prompt.ask, *itertools.chain(*prompt.classes))):
+        words: list[Any] = [*prompt.ask, *itertools.chain(*prompt.classes)]
+        if all(isinstance(word, str) for word in words):
             return {"ask": prompt.ask, "classes": prompt.classes}
     except (ValueError, TypeError, KeyError, RecursionError):
         pass
@@ -278,7 +290,7 @@ def describer_settings(text: str) -> Mapping[str, Any]:
     try:
         settings = json.loads(text)
         canonical_json(settings).encode()  # what no store can hold is a name: NaN, deep nesting, half characters
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, TypeError):  # TypeError: JSON, but no object
         settings = None
     return settings if isinstance(settings, dict) else {"name": text}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache, lru_cache
 from typing import Any
 
 from gpt4image.artifacts.store import ClassOption, DescriptionStore, Prompt
@@ -54,11 +55,24 @@ def find_wanted(
     """Return what a describer with these settings is still to be asked, in ``samples`` about each of ``digests``."""
     wanted = Wanted()
     stored = store.prompts()
+
+    @cache
+    def settled(prompt: Prompt, rejected: bool) -> Settled:
+        found = store.settled(prompt, settings, rejected=rejected)
+        return {digest: both for digest, own in found.items() if (both := own & samples)}
+
+    def known(base: Prompt, part: str, rejected: bool) -> Settled:
+        """Return the samples that have a part, by digest."""
+        found: dict[str, frozenset[int]] = {}
+        for prompt in stored:
+            if _brings(prompt, part, base, classes):
+                for digest, own in settled(prompt, rejected).items():
+                    found[digest] = found[digest] | own if digest in found else own
+        return found
+
     for base in bases:
-        good = [_known(store, settings, base, part, classes, stored, samples, rejected=False) for part in ask]
-        all_ = good
-        if not retry_rejected:
-            all_ = [_known(store, settings, base, part, classes, stored, samples, rejected=True) for part in ask]
+        good = [known(base, part, False) for part in ask]
+        all_ = good if retry_rejected else [known(base, part, True) for part in ask]
         _add(wanted, base, ask, classes, (good, all_), (digests, samples))
     return wanted
 
@@ -67,27 +81,6 @@ def minus(settled: Settled, others: Settled) -> Settled:
     """Return the samples that only the first has, by digest."""
     left = {digest: samples - others.get(digest, _NONE) for digest, samples in settled.items()}
     return {digest: samples for digest, samples in left.items() if samples}
-
-
-def _known(
-    store: DescriptionStore,
-    settings: Mapping[str, Any],
-    base: Prompt,
-    part: str,
-    classes: Sequence[ClassOption],
-    stored: Sequence[Prompt],
-    samples: frozenset[int],
-    *,
-    rejected: bool,
-) -> Settled:
-    """Return the samples that have a part, by digest."""
-    found: dict[str, frozenset[int]] = {}
-    for prompt in stored:
-        if _brings(prompt, part, base, classes):
-            for digest, own in store.settled(prompt, settings, rejected=rejected).items():
-                if own := own & samples:
-                    found[digest] = found[digest] | own if digest in found else own
-    return found
 
 
 def _brings(prompt: Prompt, part: str, base: Prompt, classes: Sequence[ClassOption]) -> bool:
@@ -114,19 +107,23 @@ def _add(
         wanted.settled.append(all_[0])
         wanted.done += sum(len(own) for digest, own in good[0].items() if digest in digests)
         return
-    missing: list[dict[str, dict[tuple[str, ...], frozenset[int]]]] = []
-    for view in (good, all_):
-        of_image: dict[str, dict[tuple[str, ...], frozenset[int]]] = {}
-        for digest in digests:
-            by_parts: dict[tuple[str, ...], set[int]] = {}
-            for sample in samples:
-                lacks = tuple(part for part, own in zip(ask, view, strict=True) if sample not in own.get(digest, _NONE))
-                by_parts.setdefault(lacks, set()).add(sample)
-            of_image[digest] = {parts: frozenset(own) for parts, own in by_parts.items()}
-        missing.append(of_image)
-    variants = {parts for view in missing for own in view.values() for parts in own if parts} or {ask}
+    missing = [
+        [_missing(ask, samples, *(own.get(digest, _NONE) for own in view)) for digest in digests] for view in known
+    ]
+    variants = {parts for view in missing for own in view for parts in own if parts} or {ask}
     for parts in sorted(variants, key=len, reverse=True):
         wanted.prompts.append(asking_for(base, parts, classes))
         for target, view in zip((wanted.there, wanted.settled), missing, strict=True):
-            target.append({digest: samples - own.get(parts, _NONE) for digest, own in view.items()})
-    wanted.done += sum(len(own.get((), _NONE)) for own in missing[0].values())
+            target.append({d: samples - own.get(parts, _NONE) for d, own in zip(digests, view, strict=True)})
+    wanted.done += sum(len(own.get((), _NONE)) for own in missing[0])
+
+
+@lru_cache(maxsize=4096)
+def _missing(
+    ask: tuple[str, ...], samples: frozenset[int], *there: frozenset[int]
+) -> Mapping[tuple[str, ...], frozenset[int]]:
+    """Return the samples by the parts that they lack, given the samples that have each part."""
+    lacks = {
+        sample: tuple(part for part, own in zip(ask, there, strict=True) if sample not in own) for sample in samples
+    }
+    return {parts: frozenset(s for s in samples if lacks[s] == parts) for parts in set(lacks.values())}

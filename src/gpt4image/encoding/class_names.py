@@ -43,7 +43,7 @@ def embed_class_names(embeddings: Path, device: str, classes: tuple[str, ...]) -
 
 def find_class_names(embeddings: Path | None, device: str, classes: tuple[str, ...]) -> ClassNames:
     """Return the class names embedded by the encoder of a table, or why they cannot be."""
-    if embeddings is None:
+    if embeddings is None or not classes:
         return ClassNames()
     try:
         return embed_class_names(embeddings, device, classes)

@@ -3,8 +3,8 @@
 Texts are sorted by length, so that batches hold little padding. Rows are appended to a file and reported to
 ``progress.json`` once they are on disk: a run that is killed goes on at the last report and ends with the same bytes.
 Rows that do not match the report are not used: their texts are encoded again.
-A finished table gives its rows to texts it knows, and so does a run that was stopped before the store grew: only new
-texts are encoded. Texts longer than the encoder's limit are cut, or pooled from chunks.
+A finished table gives its rows to texts it knows: only new texts are encoded. Texts longer than the encoder's limit are
+cut, or pooled from chunks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -54,10 +53,8 @@ from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.parallel.ray_cluster import require_ray
 
 SECONDS_BETWEEN_REPORTS = 2.0
-STOPPED = f"{PARTIAL}-stopped"  # the old .partial, while one for other texts is begun
 _TEXTS_PER_READ = 4096
 
-_Known = tuple[NDArray[np.float16], NDArray[np.int64]]  # rows, and the row of each distinct text, -1 if it has none
 EncodeBatches = Callable[[Iterable[Sequence[str]]], Iterator[NDArray[np.float32]]]
 
 
@@ -84,8 +81,7 @@ def encode(config: EncodeConfig) -> Outcome:
         encoded = 0
         if earlier is None or earlier.manifest.plan != plan:
             encoded = _Work(config, store, encoder, descriptions, plan, earlier).run()
-        for folder in (PARTIAL, STOPPED):
-            shutil.rmtree(config.out / folder, ignore_errors=True)
+        shutil.rmtree(config.out / PARTIAL, ignore_errors=True)
     seconds = time.monotonic() - start
     manifest = read_manifest(config.out)
 
@@ -158,7 +154,7 @@ class _Work:
         stored = self.descriptions.stored
         parts = [stored[start : start + _TEXTS_PER_READ].tolist() for start in range(0, len(stored), _TEXTS_PER_READ)]
         lengths = np.concatenate([self.encoder.token_lengths(self.store.texts_at(part)) for part in parts])
-        found = self._reported(self.partial)
+        found = self._reported()
         if found is not None and found[0]["identity"] == self._identity():
             progress, self._written = found
         else:
@@ -176,36 +172,27 @@ class _Work:
         """Return how many tokens of each text are read."""
         return lengths if self.pools else np.minimum(lengths, self.encoder.max_tokens)
 
-    def _reported(self, folder: Path) -> tuple[dict[str, Any], Any] | None:
-        """Return the report of a run about its rows in a folder, and their running checksum; None if they differ."""
+    def _reported(self) -> tuple[dict[str, Any], Any] | None:
+        """Return the report of a stopped run about its rows, and their running checksum; None if they differ."""
         try:
-            progress = dict(read_json(folder / "progress.json"))
-            known = [require_recorded(folder, name, progress, largest=math.inf) for name in ("order.npy", "texts.npy")]
-            rows = folder / "embeddings.npy"
+            progress = dict(read_json(self.partial / "progress.json"))
+            is_known = require_recorded(self.partial, "order.npy", progress, largest=math.inf)
+            rows = self.partial / "embeddings.npy"
             rows = rows if rows.is_file() else self.out / rows.name  # moved by a run that was killed after it
             written = digest_of_start(rows, progress["header"] + progress["rows"] * 2 * self.encoder.width)
-            return (progress, written) if all(known) and written.hexdigest() == progress["sha256"] else None
+            return (progress, written) if is_known and written.hexdigest() == progress["sha256"] else None
         except (FileNotFoundError, DamagedError, KeyError, TypeError, ValueError, OverflowError):
             return None
 
     def _begin(self, lengths: NDArray[np.int64]) -> dict[str, Any]:
         """Lay out the rows: those of the earlier table in its order, then new texts by length."""
-        stopped = self.out / STOPPED
-        if (self.partial / "progress.json").is_file():
-            shutil.rmtree(stopped, ignore_errors=True)
-            self.partial.rename(stopped)
         shutil.rmtree(self.partial, ignore_errors=True)
         self.partial.mkdir(parents=True)
-        known = [*self._rows_of_stopped(stopped), *self._rows_of_earlier(lengths)]
-        source = np.full(len(lengths), -1, dtype=np.int64)  # row in the concatenation of all known rows
-        first = np.cumsum([0, *(len(rows) for rows, _ in known)])
-        for (_, row_of_text), start in reversed(list(zip(known, first[:-1], strict=True))):
-            source[row_of_text >= 0] = start + row_of_text[row_of_text >= 0]
+        source = self._rows_of_earlier(lengths)
         reused, new = np.flatnonzero(source >= 0), np.flatnonzero(source < 0)
         by_length = np.argsort(self._read(lengths[new]), kind="stable")
         order = np.concatenate([reused[np.argsort(source[reused])], new[by_length]])
         save_array(self.partial / "order.npy", order)
-        save_array(self.partial / "texts.npy", self.descriptions.texts[order])
         header = io.BytesIO()
         shape = (len(lengths), self.encoder.width)
         np.lib.format.write_array_header_1_0(header, {"descr": "<f2", "fortran_order": False, "shape": shape})
@@ -213,52 +200,32 @@ class _Work:
             "identity": self._identity(),
             "header": header.tell(),
             "reused": len(reused),
-            "arithmetic": self._arithmetic(),
-            "files": file_facts(self.partial, ("order.npy", "texts.npy")),
+            "files": file_facts(self.partial, ("order.npy",)),
         }
         self._written = hashlib.sha256()
         with (self.partial / "embeddings.npy").open("wb") as file:
             self._write(file, header.getvalue())
-            for (rows, _), start, stop in zip(known, first[:-1], first[1:], strict=True):
-                own = np.sort(source[(source >= start) & (source < stop)]) - start
-                for begin in range(0, len(own), _TEXTS_PER_READ):
-                    self._write(file, rows[own[begin : begin + _TEXTS_PER_READ]].tobytes())
-            progress = self._report(file, progress, len(reused))
-        shutil.rmtree(stopped, ignore_errors=True)
-        return progress
+            if self.earlier is not None:
+                known = np.sort(source[reused])
+                for begin in range(0, len(known), _TEXTS_PER_READ):
+                    self._write(file, self.earlier.embeddings[known[begin : begin + _TEXTS_PER_READ]].tobytes())
+            return self._report(file, progress, len(reused))
 
     def _write(self, file: BinaryIO, content: bytes) -> None:
         file.write(content)
         self._written.update(content)
 
-    def _arithmetic(self) -> list[str]:
-        """Return what must be equal for rows of one text to be equal except for rounding."""
-        return [self.encoder.revision, self.encoder.precision, self.config.long]
+    def _rows_of_earlier(self, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the row of each distinct text in the earlier table, -1 if it is not there.
 
-    def _rows_of_earlier(self, lengths: NDArray[np.int64]) -> Iterator[_Known]:
-        """Yield the rows of the earlier table; if the length policy changed, without texts that were too long."""
+        If the length policy changed, the rows of texts that were too long are not used.
+        """
+        rows = np.full(len(lengths), -1, dtype=np.int64)
         if self.earlier is not None:
-            rows = self._rows_by_text(self.earlier.texts)
+            found = find_digests(self.descriptions.texts, self.earlier.texts)
+            rows[found[found >= 0]] = np.flatnonzero(found >= 0)
             if self.earlier.manifest.length_policy != self.config.long:
                 rows[lengths > self.encoder.max_tokens] = -1
-            yield self.earlier.embeddings, rows
-
-    def _rows_of_stopped(self, folder: Path) -> Iterator[_Known]:
-        """Yield the rows on disk of a stopped run for other texts or in other batches."""
-        found = self._reported(folder) if (folder / "embeddings.npy").is_file() else None
-        progress: dict[str, Any] = {} if found is None else found[0]
-        rows = progress.get("rows", 0)
-        if rows and progress.get("arithmetic") == self._arithmetic():
-            texts = np.load(folder / "texts.npy", allow_pickle=False)[:rows]
-            shape = (rows, self.encoder.width)
-            matrix = np.memmap(folder / "embeddings.npy", "<f2", "r", offset=progress["header"], shape=shape)
-            yield matrix, self._rows_by_text(texts)
-
-    def _rows_by_text(self, known: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Return the row of each distinct text among known ones, -1 if it is not there."""
-        found = find_digests(self.descriptions.texts, known)
-        rows = np.full(len(self.descriptions.texts), -1, dtype=np.int64)
-        rows[found[found >= 0]] = np.flatnonzero(found >= 0)
         return rows
 
     def _append(self, order: NDArray[np.int64], lengths: NDArray[np.int64], progress: dict[str, Any]) -> None:

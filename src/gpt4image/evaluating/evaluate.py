@@ -90,9 +90,19 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> Outcome:
         path=path,
         summary={"split": config.split, **shown, **facts.get("metrics", {}), **note},
         record={"not_measured": absent},
-        text="\n".join([_per_class(facts, path), *not_measured]),
+        text="\n".join([_per_class(facts, path), *not_measured, *_on_all_labels(config, own_options)]),
         set_aside=(*(SetAside(**item) for item in facts.get("set_aside", ())), *skipped),
     )
+
+
+def _on_all_labels(config: EvaluateConfig, options: TrainConfig) -> list[str]:
+    """Return how to train the model that goes out on the validation labels too, after the test split was measured."""
+    if config.split != "test" or config.data is not None or options.train_on_val or options.val_fraction == 0.0:
+        return []
+    return [
+        "\nThis run learned nothing from the validation images. For a last run on their labels too, give its train "
+        "command again with --train-on-val and another --out."
+    ]
 
 
 def _is_reported(run_dir: Path, split: str) -> bool:
@@ -115,7 +125,7 @@ def _facts(path: Path) -> dict[str, Any]:
 
 
 def _load(
-    config: EvaluateConfig, record: dict[str, Any], options: TrainConfig
+    config: EvaluateConfig, record: runs.RunRecord, options: TrainConfig
 ) -> tuple[tuple[ImageSet, EmbeddingTable | None], str]:
     """Return the dataset and its table, and a note where it may not be what the run was trained on.
 
@@ -145,16 +155,18 @@ def _load(
     return (image_set, table), {True: "", False: CHANGED, None: NOT_KNOWN}[same]
 
 
-def _is_as_trained(record: dict[str, Any], image_set: ImageSet, table: EmbeddingTable | None) -> bool | None:
+def _is_as_trained(record: runs.RunRecord, image_set: ImageSet, table: EmbeddingTable | None) -> bool | None:
     """Return whether a dataset is, as far as it was read, what a run was trained on; None where that is not known.
 
-    The fingerprint of the run decides. It also covers texts and, in a comparison, all splits and what was taken away:
-    where it differs for such a reason, only sizes are compared.
+    The fingerprint of its images decides. Runs of earlier versions have only one that covers texts too: where it
+    differs, sizes are compared.
     """
     config, sizes = record["config"], record["run"].get("data", {})
     by_train = config.get("arm") == "train"
     read = ("train", "val") if by_train else SPLITS
     part = image_set.select(np.flatnonzero(np.isin(image_set.splits, read)))
+    if runs.IMAGES in config:
+        return config[runs.IMAGES] == identity_of(part, None, None, [])
     left_out = {item["name"] for item in record["run"].get("set_aside", ())}
     broken = [i for i, key in enumerate(part.keys) if key in left_out]
     if config.get(runs.DATA) in (identity_of(part, table, None, []), identity_of(part, table, None, broken)):

@@ -24,11 +24,10 @@ from gpt4image.data.image_set import ImageSet
 from gpt4image.describing.description_stats import stats
 from gpt4image.labelling.label_noise import suspected_errors
 from gpt4image.labelling.text_vectors import unit
-from gpt4image.pages.cards import Thumbnails
+from gpt4image.pages.cards import SMALL, Thumbnails
 from gpt4image.reporting.extras import DESCRIPTIONS, DOUBTFUL, EXAMPLES
 from gpt4image.training.text_targets import TextTargets
 
-SMALL = 56
 PER_SPLIT = 24
 SUSPECTED = 24
 NEIGHBOURS = 3
@@ -118,7 +117,8 @@ def write_descriptions(path: Path, manifest: Manifest, described: NDArray[np.boo
         record |= {**found.summary, **found.record}
     encoding = ("encoder", "width", "max_tokens", "truncated", "length_policy")
     record |= {"images": len(described), "described": int(described.sum())}
-    write_json(path, record | {"encoding": {name: getattr(manifest, name) for name in encoding}})
+    encoded = {name: getattr(manifest, name) for name in encoding}
+    write_json(path, record | {"store": manifest.store, "encoding": encoded})
 
 
 def write_examples(
@@ -132,7 +132,7 @@ def write_examples(
     split: str = "test",
     comparison: str = "",
 ) -> None:
-    """Write a fixed sample of pictures of a held-out split and of described training pictures.
+    """Write a fixed sample of pictures of a held-out split and of described training pictures, across classes.
 
     Args:
         path: file to write.
@@ -156,7 +156,7 @@ def write_examples(
     rng = np.random.default_rng(0)
     sample: list[int] = []
     for group, most in [*((group, PER_SPLIT // len(groups)) for group in groups), (train, PER_SPLIT)]:
-        sample += np.sort(rng.choice(group, min(most, len(group)), replace=False)).tolist()
+        sample += across_classes(images.labels, rng.permutation(group), most).tolist()
     alike = {} if text is None else nearest_texts(text, np.array(sample, np.int64), train)
     near = dict.fromkeys(other for others in alike.values() for other, _ in others)
     large, small = Thumbnails(images), Thumbnails(images, SMALL)
@@ -190,6 +190,18 @@ def write_examples(
         }
 
     write_json(path, [row(index, picture) for index in sample if (picture := large.of(index))])
+
+
+def across_classes(labels: NDArray[Any], rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """Return at most ``most`` of ``rows``, sorted: one of each class in turn, the first of it that ``rows`` has.
+
+    Of several labels per image, (N, K), the first one that is present counts.
+    """
+    kinds = labels[rows] if labels.ndim == 1 else np.argmax(labels[rows] == 1, axis=1)
+    by_class = np.argsort(kinds, kind="stable")
+    turns = np.empty(len(rows), np.int64)
+    turns[by_class] = np.arange(len(rows)) - np.searchsorted(kinds[by_class], kinds[by_class])
+    return np.sort(rows[np.argsort(turns, kind="stable")[:most]])
 
 
 def nearest_texts(

@@ -164,7 +164,7 @@ def timm_form(config: TrainConfig) -> tuple[str, dict[str, Any]]:
     )
 
 
-def options_of(record: dict[str, Any]) -> TrainConfig:
+def options_of(record: runs.RunRecord) -> TrainConfig:
     """Return the options of a run from its record; a device that is not here becomes auto: it makes no other run."""
     options = {key: value for key, value in record["config"].items() if key in TrainConfig.model_fields}
     config = TrainConfig(**options)

@@ -1,1 +1,1 @@
-"""How labels are read off descriptions."""
+"""How labels are predicted from descriptions."""

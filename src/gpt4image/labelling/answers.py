@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from scipy.sparse import csr_matrix
 
 from gpt4image.artifacts.store import DescriptionStore, StoredAnswer
 from gpt4image.base.errors import TableError, first_few
+from gpt4image.describing.class_lists import ClassNames
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -26,7 +28,7 @@ class Answers(NamedTuple):
     """Answers about N images.
 
     Attributes:
-        first: (N,) class that was answered, -1 where there is no answer.
+        first: (N,) class that was answered, -1 where there is no answer. Of tags, (N, K) whether each class was seen.
         second: (N,) next best class, -1 where none was named.
         confidence: (N,) float32, stated probability of the first class; NaN where none was stated.
     """
@@ -38,11 +40,11 @@ class Answers(NamedTuple):
     @property
     def given(self) -> NDArray[np.bool_]:
         """(N,) which images have an answer."""
-        return self.first >= 0
+        return np.asarray((self.first.reshape(len(self.first), -1) >= 0).any(axis=1))
 
     def take(self, rows: Ints) -> Answers:
         """Return the answers about some images."""
-        return Answers(*(values[rows] for values in self))
+        return Answers(self.first[rows], self.second[rows], self.confidence[rows])
 
     def probabilities(self, n_classes: int) -> Floats:
         """Return (N, K) class probabilities, as the answers state them: no label is read.
@@ -72,7 +74,7 @@ class Read(NamedTuple):
         if not self.strange:
             return []
         words = first_few(word for word, _ in self.strange.most_common())
-        return [f"{self.strange.total()} answers are none of the classes and were not read: {words}."]
+        return [f"{self.strange.total()} answers or tags are none of the classes and were not read: {words}."]
 
 
 def answered_classes(path: Path) -> tuple[str, ...]:
@@ -96,19 +98,18 @@ def read_answers(path: Path, digests: Sequence[str], classes: Sequence[str]) -> 
     Args:
         path: description store.
         digests: of N images.
-        classes: of the dataset; an answer is one of them where it differs only in case, spaces, bars and hyphens.
+        classes: of the dataset; an answer is one of them where it differs only in case, spaces or plural.
 
     Raises:
         StoreError: the store is missing or damaged.
         TableError: no image has an answer that names a class, or answers were told the class.
     """
-    place, class_of = {digest: row for row, digest in enumerate(digests)}, class_numbers(classes)
+    place = {digest: row for row, digest in enumerate(digests)}
+    number_of = class_finder(classes)
     strange: Counter[str] = Counter()
     votes: list[tuple[int, int, int, float]] = []
     for row, item in stored_answers(path, place):
-        first, second = (
-            class_of.get(normalised(name), -1) if name else -1 for name in (item.answer.class_name, item.answer.second)
-        )
+        first, second = number_of(item.answer.class_name), number_of(item.answer.second)
         if first < 0 and (word := item.answer.class_name or item.answer.said):
             strange[word] += 1
         stated = item.answer.confidence if item.answer.confidence is not None else item.answer.probability
@@ -120,6 +121,29 @@ def read_answers(path: Path, digests: Sequence[str], classes: Sequence[str]) -> 
             "with `gpt4image describe --ask class`, or leave --answers out."
         )
     return Read(_counted(votes, len(digests), len(classes)), strange)
+
+
+def read_tags(path: Path, digests: Sequence[str], classes: Sequence[str]) -> Read:
+    """Return which classes were seen in images that may have several, by the tags of a store; answers are votes.
+
+    Args and Raises: as of ``read_answers``.
+    """
+    place, number_of = {digest: row for row, digest in enumerate(digests)}, class_finder(classes)
+    strange: Counter[str] = Counter()
+    seen, asked = np.zeros((len(digests), len(classes))), np.zeros(len(digests))
+    for row, item in stored_answers(path, place):
+        if item.answer.tags is None:
+            continue
+        numbers = {tag: number_of(tag) for tag in item.answer.tags}
+        strange.update(tag for tag, number in numbers.items() if number < 0)
+        seen[row, [number for number in numbers.values() if number >= 0]] += 1
+        asked[row] += 1
+    if not asked.any():
+        raise TableError(f"{path} holds no tags of these images. Ask with `gpt4image describe --ask tags`.")
+    share = seen / np.maximum(asked, 1)[:, None]
+    first = np.where(asked[:, None] > 0, share >= 0.5, -1).astype(np.int64)
+    sure = (0.5 + np.abs(share - 0.5) * (2 * USUAL_CONFIDENCE - 1)).astype(np.float32)
+    return Read(Answers(first, np.full_like(first, -1), sure), strange)
 
 
 def stored_answers(path: Path, place: dict[str, int]) -> list[tuple[int, StoredAnswer]]:
@@ -134,14 +158,15 @@ def stored_answers(path: Path, place: dict[str, int]) -> list[tuple[int, StoredA
     return found
 
 
-def class_numbers(classes: Sequence[str]) -> dict[str, int]:
-    """Return the number of each class by its normalised name; exact names win where two become one."""
-    return {normalised(name): number for number, name in reversed(list(enumerate(classes)))}
+def class_finder(classes: Sequence[str]) -> Callable[[str | None], int]:
+    """Return what finds the number of the class that a word means, -1 for none."""
+    numbers, names = {name: number for number, name in enumerate(classes)}, ClassNames(classes)
 
+    @functools.cache
+    def find(word: str | None) -> int:
+        return numbers.get(names.find(word) or "", -1) if word else -1
 
-def normalised(name: str) -> str:
-    """Return a class name without case, bars, hyphens and spare spaces."""
-    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
+    return find
 
 
 def _shares(confidence: Floats, n_classes: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -162,7 +187,7 @@ def _counted(votes: Sequence[tuple[int, int, int, float]], total: int, n_classes
     counts = np.bincount(rows, minlength=total)
     found = Answers(np.full(total, -1), np.full(total, -1), np.full(total, np.nan, np.float32))
     owner = np.repeat(np.arange(total), np.diff(sums.indptr))
-    order = np.lexsort((-sums.data, owner))
+    order = np.lexsort((-np.asarray(sums.data), owner))
     start = np.searchsorted(owner, np.arange(total))
     has = np.diff(sums.indptr)
     for place, target in ((0, found.first), (1, found.second)):

@@ -1,4 +1,4 @@
-"""The experts of ``fusion``, made of answers, texts and labels; what they say together, and the noise that they show."""
+"""The experts of ``fusion``, made of answers, texts and labels; what they say together, and the noise they show."""
 
 from __future__ import annotations
 
@@ -47,10 +47,12 @@ class Fusion(Classification):
     Attributes:
         noise: how given labels are wrong, by evidence that has read none of them.
         weights: of each expert.
+        said: (N,) the class that each expert finds most probable, -1 where it does not know the image.
     """
 
     noise: Noise
     weights: dict[str, float]
+    said: dict[str, Ints]
 
 
 def by_names(sources: Sources) -> list[Expert]:
@@ -67,28 +69,30 @@ def by_answers(answers: Answers, n_classes: int) -> list[Expert]:
     return [Expert(name="answers", probabilities=stated, known=answers.given, prior=ANSWER_PRIOR, first=answers.first)]
 
 
-def taught_by_answers(sources: Sources, n_classes: int, seed: int) -> tuple[list[Expert], Classification | None]:
-    """Return a text classifier whose labels are the answers, and its fit; none where answers name one class.
+def taught_by_answers(sources: Sources, n_classes: int, seed: int) -> list[Expert]:
+    """Return a text classifier whose labels are the answers; none where answers name one class.
 
     It needs no human label. Each image is predicted by folds that have not seen its answer, so that what it says of the
     image is not the answer again: texts of similar images correct answers that are wrong.
     """
     if sources.answers is None:
-        return [], None
+        return []
     usable = np.flatnonzero(sources.described & sources.answers.given)
     if len(usable) > MAX_TAUGHT:
         usable = np.random.default_rng(seed).choice(usable, MAX_TAUGHT, replace=False)
     taught = np.full(len(sources.described), -1)
     taught[usable] = sources.answers.first[usable]
     if len(np.unique(taught[usable])) < 2:
-        return [], None
+        return []
     fit = classify(sources.vectors, taught, n_classes, seed=seed, names=sources.names)
     # Classes that were never answered are possible all the same.
     predicted = _filled(fit.probabilities, taught, np.full_like(fit.probabilities, 1e-3 / n_classes))
-    return [Expert(name="taught", probabilities=predicted, known=sources.described, prior=TAUGHT_PRIOR)], fit
+    return [Expert(name="taught", probabilities=predicted, known=sources.described, prior=TAUGHT_PRIOR)]
 
 
-def combine(free: list[Expert], sources: Sources, labels: Ints, seed: int, *, learn_texts: bool) -> Fusion:
+def combine(
+    free: list[Expert], sources: Sources, labels: Ints, seed: int, *, learn_texts: bool, judge_labels: bool = True
+) -> Fusion:
     """Return what all experts say, and the noise of labels.
 
     Args:
@@ -97,6 +101,7 @@ def combine(free: list[Expert], sources: Sources, labels: Ints, seed: int, *, le
         labels: (N,) given classes, negative where there is none.
         seed: of all folds.
         learn_texts: whether a text classifier learns from the labels as well.
+        judge_labels: whether labels may be wrong.
     """
     n_classes = free[0].probabilities.shape[1]
     nothing = Evidence(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, n_classes), np.float32), None)
@@ -104,20 +109,23 @@ def combine(free: list[Expert], sources: Sources, labels: Ints, seed: int, *, le
     known = np.any([expert.known for expert in free], axis=0)
     rows = np.flatnonzero((labels >= 0) & known)
     own, noise = labels[rows], Noise()
-    fit = None
+    experts, fit = free, None
     if len(rows):
         taught = np.where(sources.described, labels, -1)
         learn_texts = learn_texts and len(np.unique(taught[taught >= 0])) > 1
         if learn_texts:
             fit = classify(sources.vectors, taught, n_classes, seed=seed, names=sources.names)
-        noise, probable = noise_by_evidence(found[rows], own, _text_loss(fit, taught), seed)
+        probable = noise
+        if judge_labels:
+            noise, probable = noise_by_evidence(found[rows], own, _text_loss(fit, taught), seed)
         matrix = probable.matrix(n_classes) if probable.rate > 0.0 else None
         if fit is not None and noise.rate > 0.0:
             fit = classify(
                 sources.vectors, taught, n_classes, seed=seed, names=sources.names, transition=noise.matrix(n_classes)
             )
         evidence = Evidence(rows, own, _true(found[rows], own, matrix), matrix)
-        experts = free if fit is None else [*free, _by_texts(fit, taught, free, sources.described)]
+        if fit is not None:
+            experts = [*free, _by_texts(fit, taught, free, sources.described)]
         found, weights = fuse(experts, evidence, seed)
         if noise.rate > 0.0:
             noise = find_transition(found[rows], own, Noise(rate=noise.rate), seed)
@@ -126,11 +134,12 @@ def combine(free: list[Expert], sources: Sources, labels: Ints, seed: int, *, le
     return Fusion(
         probabilities=found,
         out_of_fold=out_of_fold,
-        c=np.nan if fit is None else fit.c,
+        c=None if fit is None else fit.c,
         names=0.0 if fit is None else fit.names,
         folds=0 if fit is None else fit.folds,
         noise=noise,
         weights=weights,
+        said={each.name: np.where(each.known, each.probabilities.argmax(axis=1), -1) for each in experts},
     )
 
 

@@ -8,7 +8,8 @@ experts). Two things are learned from the labelled images, both with a prior, so
   were chosen on photographs of CIFAR-10 and checked on pictograms of OpenMoji (benchmarks/text_labels.py, fused);
 * systematic confusions of the answerer: P(answer | true class) is counted on labelled images, on top of
   PSEUDO_ANSWERS per class that are as the stated confidences have it. An answer then counts by how much more or less
-  often than stated it is given to images of a class.
+  often than stated it is given to images of a class. How common classes are follows from both: a class that is never
+  answered, though images have it, is taken for more common than the answers state (Saerens et al. 2002).
 
 A labelled image is predicted with weights and confusions from the other folds. Where labels may be wrong, both are
 learned under the noise model.
@@ -26,7 +27,7 @@ from scipy.optimize import minimize
 from scipy.sparse import csr_matrix
 from scipy.special import softmax
 
-from gpt4image.labelling.text_classifier import FOLDS, make_folds
+from gpt4image.labelling.text_classifier import FOLDS
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -37,6 +38,7 @@ PSEUDO_ANSWERS = 10.0  # answers per class that count as if they were as stated
 MAX_WEIGHT = 4.0
 MAX_LABELS = 5_000  # labelled images that weights are fitted to
 FLOOR = 1e-9
+_STEPS = 20
 _BLOCK = 20_000_000  # probabilities that are combined at once
 
 
@@ -86,11 +88,7 @@ def fuse(experts: Sequence[Expert], labels: Evidence, seed: int) -> tuple[Floats
     total, n_classes = experts[0].probabilities.shape
     found = np.zeros((total, n_classes), np.float32)
     weights = {expert.name: 0.0 for expert in experts}
-    if len(labels.rows):
-        folds = make_folds(np.unique(labels.given, return_inverse=True)[1], FOLDS, seed)
-        folds[folds < 0] = np.arange((folds < 0).sum()) % FOLDS
-    else:
-        folds = np.zeros(0, np.int64)
+    folds = np.random.default_rng(seed).permutation(len(labels.rows)) % FOLDS  # no label decides of its own fold
     known = np.stack([expert.known for expert in experts], axis=1)
     patterns, pattern_of, sizes = np.unique(known, axis=0, return_inverse=True, return_counts=True)
     pattern_of = pattern_of.reshape(-1)
@@ -141,7 +139,7 @@ class _Product(NamedTuple):
         logs = np.stack([_log(expert.probabilities[some.rows]) for expert in experts])
         for number, expert in enumerate(experts):
             if expert.first is not None:
-                confusions = _Confusions.count(expert, expert.first, labels)
+                confusions = _Confusions.of(expert, expert.first, labels)
                 ratios = confusions.ratios()
                 logs[number] += confusions.without(expert.first[some.rows], some.true)
         return cls(_fit_weights(logs, some, prior), ratios)
@@ -161,31 +159,53 @@ class _Product(NamedTuple):
 
 
 class _Confusions(NamedTuple):
-    """How often class j is answered to images of class k: (K, K) as stated, and counted on labelled images."""
+    """How often class j is answered to images of class k: (K, K) as stated, and counted on labelled images.
+
+    ``answered`` are (K,) shares of the answers, ``common`` (K,) shares of the classes as stated.
+    """
 
     stated: NDArray[np.float64]
     counted: NDArray[np.float64]
+    answered: NDArray[np.float64]
+    common: NDArray[np.float64]
 
     @classmethod
-    def count(cls, expert: Expert, first: Ints, labels: Evidence) -> _Confusions:
+    def of(cls, expert: Expert, first: Ints, labels: Evidence) -> _Confusions:
         """Count them. Answers as stated are those about all images, each of the classes that its confidence says."""
         n_classes = expert.probabilities.shape[1]
         rows = np.flatnonzero(expert.known)
         stated = _by_class(first[rows], expert.probabilities[rows], n_classes) + 1e-3 / n_classes
         counted = _by_class(first[labels.rows], labels.true, n_classes)
-        return cls(stated / stated.sum(axis=1, keepdims=True), counted)
+        common, answered = stated.sum(axis=1), stated.sum(axis=0)
+        return cls(stated / common[:, None], counted, answered / answered.sum(), common / common.sum())
 
     def ratios(self) -> Floats:
         """Return (K, K) logarithms of how much more often class j is answered to images of class k than stated."""
+        return (np.log(self._likely() / self.stated) + self._commoner()[:, None]).astype(np.float32)
+
+    def _likely(self) -> NDArray[np.float64]:
         totals = PSEUDO_ANSWERS + self.counted.sum(axis=1, keepdims=True)
-        return np.log((PSEUDO_ANSWERS * self.stated + self.counted) / totals / self.stated).astype(np.float32)
+        return (PSEUDO_ANSWERS * self.stated + self.counted) / totals
+
+    def _commoner(self) -> NDArray[np.float64]:
+        """Return (K,) logarithms of how much more common classes are than stated, by expectation maximisation.
+
+        It begins with the labels, which decide where the answers leave it open.
+        """
+        likely, labelled = self._likely(), self.counted.sum(axis=1)
+        share = PSEUDO_ANSWERS * len(labelled) * self.common + labelled
+        share /= share.sum()
+        for _ in range(_STEPS):
+            share = share * (likely @ (self.answered / np.maximum(share @ likely, 1e-12)))
+        return np.log(np.maximum(share, 1e-12) / self.common)
 
     def without(self, first: Ints, true: Floats) -> Floats:
         """Return (n, K) the same of counted answers ``first``, each as if its own label were not known."""
         stated = self.stated.T[first]
         others = np.maximum(self.counted.T[first] - true, 0.0)
         totals = PSEUDO_ANSWERS + np.maximum(self.counted.sum(axis=1) - true, 0.0)
-        return np.log((PSEUDO_ANSWERS * stated + others) / totals / stated).astype(np.float32)
+        ratios = np.log((PSEUDO_ANSWERS * stated + others) / totals / stated)
+        return (ratios + self._commoner()).astype(np.float32)
 
 
 def _by_class(first: Ints, true: Floats, n_classes: int) -> NDArray[np.float64]:

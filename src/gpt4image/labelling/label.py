@@ -16,10 +16,13 @@ from gpt4image.config import LabelConfig
 from gpt4image.data import NO_LABEL, ImageSet, load_with_splits
 from gpt4image.data.labels import used_classes
 from gpt4image.data.splits import representatives
-from gpt4image.encoding.class_names import ClassNames, find_class_names, not_read
-from gpt4image.labelling.label_noise import suspected_errors
+from gpt4image.describing.class_lists import class_list
+from gpt4image.encoding.class_names import find_class_names, not_read
+from gpt4image.labelling.answers import Answers, answered_classes, read_answers, read_tags
+from gpt4image.labelling.label_noise import contradicted, suspected_errors
 from gpt4image.labelling.label_page import Shown, in_words, write_page
-from gpt4image.labelling.predictions import predict_labels
+from gpt4image.labelling.label_table import write_table
+from gpt4image.labelling.predictions import Predictions, predict_labels
 from gpt4image.labelling.suggest import Suggestion, to_describe, to_label, write_suggestions
 from gpt4image.labelling.text_vectors import Texts, smooth
 from gpt4image.tasks.base import Task
@@ -40,7 +43,7 @@ TEXTS_SAY_LITTLE = (
 
 
 def label(config: LabelConfig) -> Outcome:
-    """Write text labels of every described image to ``config.out``, and a page of suspected label errors beside it.
+    """Write class probabilities of every image with evidence to ``config.out``, and a page of suspected label errors.
 
     Only labels of the train split are learned from, and only train texts shape others. The test split's labels are
     never looked at. With ``suggest``, the images to label and to describe next are written beside the page.
@@ -48,34 +51,25 @@ def label(config: LabelConfig) -> Outcome:
     Raises:
         ConfigError: suggestions are asked for where images have several classes.
         DataError: the dataset cannot be read as asked.
-        TableError: the table is missing, is of other images or is class-conditioned, or too few described images have a
-            label.
+        TableError: table or answers are missing, are of other images or were told the class; or too few described
+            images have a label where nothing but texts is read.
     """
-    from gpt4image.training.prepare import require_own_images
-
-    table = open_table(config.embeddings)
-    images = load_with_splits(config.data, val_fraction=config.val_fraction, test_fraction=config.test_fraction)
-    preferred = 2 * (images.splits != "train") + ~images.labelled
-    images = images.select(np.unique(representatives(images.digests, preferred)))  # no copy may be in another fold
+    images = _images(config)
     task = MultiLabel() if images.labels.ndim == 2 else Classification()
     if config.suggest and not task.exclusive:
         raise ConfigError(
             f"--suggest {config.suggest} needs one class per image; {config.data} has several: leave it out."
         )
-    names = find_class_names(config.embeddings, "auto", images.classes)
-    texts = Texts(*table.vectors(images.digests), names.vectors)
+    texts, table, notes = _texts(config, images)
+    answers, strange = _answers(config, images)
     train = images.splits == "train"
     labels = images.labels.copy()
     labels[~train] = NO_LABEL
     known = images.revised(labels=labels)
-    if not known.labelled.any():
-        raise TableError(
-            f"No training image of {config.data} has a label, so there is nothing to learn classes from; label a few "
-            "images of each class."
-        )
-    require_own_images(table, images)
-    predicted = predict_labels(texts, labels, len(images.classes), config.seed, reference=train)
-    rows, matrix = np.flatnonzero(texts.described), predicted.noise.transition
+    predicted = predict_labels(
+        texts, labels, len(images.classes), config.seed, reference=train, answers=answers, evidence=config.evidence
+    )
+    rows, matrix = np.flatnonzero(predicted.known), predicted.noise.transition
     found = TextLabels(
         keys=tuple(images.keys[i] for i in rows),
         digests=tuple(images.digests[i] for i in rows),
@@ -90,31 +84,42 @@ def label(config: LabelConfig) -> Outcome:
             c=predicted.c,
             folds=predicted.folds,
             seed=config.seed,
-            encoders=(table.manifest.encoder,),
-            embeddings=(str(config.embeddings.absolute()),),
+            encoders=() if table is None else (table.manifest.encoder,),
+            embeddings=() if config.embeddings is None else (str(config.embeddings.absolute()),),
             names=predicted.names,
             transition=() if matrix is None else tuple(map(tuple, matrix.tolist())),
             task=task.name,
+            evidence=config.evidence
+            if config.evidence != "fused" or answers is not None
+            else _what_was_read(predicted),
+            weights={} if predicted.weights.keys() == {"texts"} else predicted.weights,
+            answers="" if config.answers is None else str(config.answers.absolute()),
+            answered=0 if answers is None else int(answers.given.sum()),
         ),
     )
     shown = Shown(
         images=known,
         probabilities=predicted.probabilities,
-        table=table.manifest,
-        suspected=suspected_errors(predicted.probabilities, labels, predicted.out_of_fold),
-        suggestions=_suggestions(config, texts, predicted.probabilities, known),
+        table=None if table is None else table.manifest,
+        suspected=suspected_errors(
+            predicted.probabilities, labels, predicted.out_of_fold, contradicted(labels, predicted.said)
+        ),
+        suggestions=_suggestions(config, texts, predicted, known),
+        answers=answers if labels.ndim == 1 else None,
     )
     explains = explained(found.probabilities, found.labels, found.out_of_fold)
-    usable = texts.described & known.labelled
+    usable = predicted.known & known.labelled
     summary: dict[str, Any] = {
         "images": len(images),
-        "described": len(rows),
-        "coverage": round(float(texts.described.mean()), 4),
+        "described": int(texts.described.sum()),
+        **({} if answers is None else {"answered": found.facts.answered}),
+        "coverage": round(float(predicted.known.mean()), 4),
         "labelled": int(usable.sum()),
         "classes_without_label": len(images.classes) - len(used_classes(labels[usable])),
         **_how_good(task, found, explains, images.labels[rows]),
         "noise": round(found.facts.noise, 4),
         "class_names": round(found.facts.names, 4),
+        **{f"weight_of_{name}": round(weight, 2) for name, weight in found.facts.weights.items()},
         "doubtful": len(shown.suspected),
     }
     page, unreadable = write_page(config, shown, summary, found.facts.agreement)
@@ -124,13 +129,61 @@ def label(config: LabelConfig) -> Outcome:
         guesses = [shown.guess(item.row) for item in shown.suggestions]
         keys = [images.keys[item.row] for item in shown.suggestions]
         write_suggestions(Path(summary["suggestions"]), shown.suggestions, keys, guesses)
-    found.save(config.out)
+    file = config.out.with_suffix(".parquet") if config.out.suffix == ".csv" else config.out
+    found.save(file)
+    if file != config.out:
+        write_table(config.out, found)
+        summary["table"] = str(config.out)
     return Outcome(
-        path=config.out,
+        path=file,
+        wrote=tuple(dict.fromkeys((file, config.out, page))),
         summary=summary,
-        text="\n\n".join([*_warnings(found, explains, names), in_words(shown, config.doubtful)]),
+        text="\n\n".join([*_warnings(found, explains), *notes, *strange, in_words(shown, config.doubtful)]),
         set_aside=tuple(dict.fromkeys((*images.set_aside, *unreadable))),
     )
+
+
+def _what_was_read(predicted: Predictions) -> str:
+    return "texts" if "texts" in predicted.weights else "names"
+
+
+def _images(config: LabelConfig) -> ImageSet:
+    """Return the dataset, each picture once, with class names.
+
+    Names come from --classes or from the class list of the answers where no image has a label.
+    """
+    images = load_with_splits(config.data, val_fraction=config.val_fraction, test_fraction=config.test_fraction)
+    names = tuple(option.name for option in class_list(config.classes)) if config.classes else images.classes
+    if not names and config.answers is not None:
+        names = answered_classes(config.answers)
+    if not names:
+        raise ConfigError(
+            f"No image of {config.data} has a label, so its classes are not known; name them with --classes."
+        )
+    images = images.with_classes(names)
+    preferred = 2 * (images.splits != "train") + ~images.labelled
+    return images.select(np.unique(representatives(images.digests, preferred)))  # no copy may be in another fold
+
+
+def _texts(config: LabelConfig, images: ImageSet) -> tuple[Texts, EmbeddingTable | None, list[str]]:
+    """Return the texts of images and class names, where they come from, and why names cannot be read."""
+    from gpt4image.training.prepare import require_own_images
+
+    if config.embeddings is None:
+        return Texts(np.zeros((len(images), 1), np.float32), np.zeros(len(images), bool)), None, []
+    table = open_table(config.embeddings)
+    names = find_class_names(config.embeddings, "auto", images.classes)
+    require_own_images(table, images)
+    return Texts(*table.vectors(images.digests), names.vectors), table, not_read([names])
+
+
+def _answers(config: LabelConfig, images: ImageSet) -> tuple[Answers | None, list[str]]:
+    """Return the answers about images, and a sentence on those that cannot be read."""
+    if config.answers is None:
+        return None, []
+    read = read_tags if images.labels.ndim == 2 else read_answers
+    found = read(config.answers, images.digests, images.classes)
+    return found.answers, found.in_words()
 
 
 def open_table(path: Path) -> EmbeddingTable:
@@ -146,29 +199,29 @@ def open_table(path: Path) -> EmbeddingTable:
     return table
 
 
-def _suggestions(
-    config: LabelConfig, texts: Texts, probabilities: NDArray[np.float32], known: ImageSet
-) -> list[Suggestion]:
+def _suggestions(config: LabelConfig, texts: Texts, predicted: Predictions, known: ImageSet) -> list[Suggestion]:
     """Return the images to label next, then those to describe next, best first."""
     if not config.suggest:
         return []
     described, train = texts.described, known.splits == "train"
-    shaping = np.flatnonzero(described & train)
-    vectors = smooth(texts.centred(shaping), shaping, config.seed)
-    unlabelled = np.flatnonzero(described & train & ~known.labelled)
+    unlabelled = np.flatnonzero(predicted.known & train & ~known.labelled)
+    if described.any():
+        shaping = np.flatnonzero(described & train)
+        vectors = smooth(texts.centred(shaping), shaping, config.seed)
+    else:
+        vectors = predicted.probabilities
     return [
-        *to_label(vectors, probabilities, unlabelled, config.suggest, config.seed),
+        *to_label(vectors, predicted.probabilities, unlabelled, config.suggest, config.seed),
         *to_describe(described, known.labels, np.flatnonzero(~described & train), config.suggest),
     ]
 
 
-def _warnings(found: TextLabels, explains: float | None, names: ClassNames) -> list[str]:
-    texts = not_read([names])
+def _warnings(found: TextLabels, explains: float | None) -> list[str]:
     if found.facts.noise > 0.0:
-        return [LABELS_WRONG, *texts]
+        return [LABELS_WRONG]
     if explains is not None and explains < LEAST_EXPLAINED:
-        texts.append(TEXTS_SAY_LITTLE)
-    return texts
+        return [TEXTS_SAY_LITTLE]
+    return []
 
 
 def _how_good(task: Task, found: TextLabels, explains: float | None, true: NDArray[Any]) -> dict[str, float | None]:

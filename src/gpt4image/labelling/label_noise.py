@@ -5,6 +5,7 @@ Legend: ``probabilities`` are (n, K) predictions that have not seen the label of
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,9 @@ PSEUDO_LABELS = 5.0  # labels of each class that the uniform model counts for
 MAX_CLASSES = 100  # of a full transition matrix
 UNLIKELY = 0.2  # of 5 % wrong labels of photographs names .66 with precision .53; confident learning .57 with .41
 TRUST = 0.5  # standard deviation of the logarithm of the power by which evidence that read no label is miscalibrated
-REFUTED = 0.75  # part of the log loss that labels with such noise have at least; texts that predict them better refute it
+REFUTED = (
+    0.75  # part of the log loss that labels with such noise have at least; texts that predict them better refute it
+)
 MAX_LABELS = 20_000  # labels that noise is estimated by where evidence read none
 _FOLDS = 5
 _STEPS = 30
@@ -112,7 +115,8 @@ def _explain(
     def fit(start: float, lowest: float, highest: float) -> Any:
         starts = [(start, log_power) for log_power in (0.0, 1.0)]
         bounds = [(lowest, highest), (-2.0, 3.0)]
-        return min((minimize(loss, each, bounds=bounds) for each in starts), key=lambda result: result.fun)
+        fits: list[Any] = [minimize(loss, each, bounds=bounds) for each in starts]
+        return min(fits, key=lambda result: result.fun)
 
     if rate is not None:
         found = without = fit(rate, rate, rate)
@@ -200,20 +204,44 @@ def suspected(probabilities: Floats, labels: Ints) -> Bools:
     return (confident.max(axis=1) >= 0.0) & (confident.argmax(axis=1) != labels)
 
 
-def suspected_errors(probabilities: Floats, labels: Ints, held_out: Bools) -> NDArray[np.int64]:
+def contradicted(labels: Ints, said: Mapping[str, Ints]) -> Bools:
+    """Return (N,) which labels, one per image, both the answer and the texts contradict, with the same other class.
+
+    Args:
+        labels: (N,) given ones, negative where there is none.
+        said: (N,) classes by name of the expert: ``answers`` and ``taught``, texts that have read answers alone.
+    """
+    if labels.ndim == 2 or not {"answers", "taught"} <= said.keys():
+        return np.zeros(len(labels), bool)
+    answer = said["answers"]
+    return (labels >= 0) & (answer >= 0) & (answer != labels) & (answer == said["taught"])
+
+
+def suspected_errors(
+    probabilities: Floats, labels: Ints, held_out: Bools, certain: Bools | None = None
+) -> NDArray[np.int64]:
     """Return (m, 2) image and class of the labels that are probably wrong, the least probable label first.
 
     Where images have several labels, those are suspected that are less probable than UNLIKELY.
 
-    Args: as of ``training.targets.single_labels``.
+    Args:
+        probabilities, labels, held_out: as of ``training.targets.single_labels``.
+        certain: (N,) images whose labels are suspected in any case, before all others.
     """
-    pairs: list[tuple[float, int, int]] = []
+    first = np.zeros(len(labels), bool) if certain is None else certain
+    pairs: list[tuple[bool, float, int, int]] = []
     for k, (rows, predicted, given) in enumerate(single_labels(probabilities, labels, held_out)):
         own = predicted[np.arange(len(given)), given]
-        named = suspected(predicted, given) if labels.ndim == 1 else own < UNLIKELY
+        named = suspected(predicted, given) | first[rows] if labels.ndim == 1 else own < UNLIKELY
         classes = given if labels.ndim == 1 else np.full(len(given), k)
-        pairs += zip(own[named].tolist(), rows[named].tolist(), classes[named].tolist(), strict=True)
-    return np.array([pair[1:] for pair in sorted(pairs)], np.int64).reshape(-1, 2)
+        pairs += zip(
+            (~first[rows[named]]).tolist(),
+            own[named].tolist(),
+            rows[named].tolist(),
+            classes[named].tolist(),
+            strict=True,
+        )
+    return np.array([pair[2:] for pair in sorted(pairs)], np.int64).reshape(-1, 2)
 
 
 def judge(probabilities: Floats, labels: Ints, true: Ints) -> dict[str, Any]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.base.errors import TableError
+from gpt4image.config.training import Evidence
 from gpt4image.labelling.answers import Answers
 from gpt4image.labelling.experts import Fusion, Sources, by_answers, by_names, combine, taught_by_answers
 from gpt4image.labelling.label_noise import find_noise, find_transition, raise_to
@@ -23,8 +25,7 @@ Bools = NDArray[np.bool_]
 
 ROUNDS = 10  # of fitting classifier and noise in turn
 SETTLED = 0.02  # change of a transition matrix at which they agree
-EvidenceName = Literal["fused", "texts", "answers", "names"]
-MISSING: dict[EvidenceName, str] = {
+MISSING: dict[Evidence, str] = {
     "fused": "There is no label, no answer and no class name to learn from. Label a few images of each class, or ask a "
     "describer for their classes (`gpt4image describe --ask class`) and give its store as --answers.",
     "texts": "--evidence texts needs labels, or answers of at least two classes: label a few images of each class, or "
@@ -48,6 +49,11 @@ class Predictions(Fusion):
     """
 
     agreement: float | None
+
+    @property
+    def known(self) -> Bools:
+        """(N,) which images have evidence."""
+        return np.asarray(np.nan_to_num(self.probabilities).any(axis=1))
 
 
 def require_learnable(described: Bools, labels: Labels) -> None:
@@ -78,7 +84,7 @@ def predict_labels(
     *,
     reference: Bools | None = None,
     answers: Answers | None = None,
-    evidence: EvidenceName = "fused",
+    evidence: Evidence = "fused",
 ) -> Predictions:
     """Predict class probabilities from text embeddings, answers and labels.
 
@@ -105,7 +111,7 @@ def predict_labels(
     shaping = np.arange(len(rows)) if reference is None else np.flatnonzero(reference[rows])
     sources = Sources(texts.centred(shaping), texts.described, texts.centred_names(), answers and answers.take(rows))
     if labels.ndim == 2:
-        found, nothing = _several_labels(sources.vectors, labels, sources.names, seed), np.nan
+        found, nothing = _several_labels(sources, labels, seed, evidence), np.nan
     else:
         described = np.flatnonzero(texts.described[shaping])
         sources = sources._replace(vectors=smooth(sources.vectors, shaping[described], seed))
@@ -114,21 +120,24 @@ def predict_labels(
     probabilities[rows] = found.probabilities
     out_of_fold = np.zeros((total, *labels.shape[1:]), bool)
     out_of_fold[rows] = found.out_of_fold
-    return replace(found, probabilities=probabilities, out_of_fold=out_of_fold)
+    said = {name: np.full(total, -1) for name in found.said}
+    for name, classes in found.said.items():
+        said[name][rows] = classes
+    return replace(found, probabilities=probabilities, out_of_fold=out_of_fold, said=said)
 
 
-def _one_label(sources: Sources, labels: Labels, n_classes: int, seed: int, evidence: EvidenceName) -> Predictions:
+def _one_label(sources: Sources, labels: Labels, n_classes: int, seed: int, evidence: Evidence) -> Predictions:
     """Return predictions of one class per image."""
-    answers, labelled = sources.answers, bool((labels >= 0).any())
-    if evidence == "texts" or (answers is None and evidence == "fused"):
-        if labelled:
-            fit = partial(classify, sources.vectors, labels, n_classes, seed=seed, names=sources.names)
-            return _by_labels(fit, labels, seed)
+    answers = sources.answers
+    nothing_else = evidence == "texts" or (answers is None and evidence == "fused")
+    if nothing_else and (labels >= 0).any():
+        fit = partial(classify, sources.vectors, labels, n_classes, seed=seed, names=sources.names)
+        return _by_labels(fit, labels, seed)
     free = []
     if answers is not None and evidence in ("answers", "fused"):
         free += by_answers(answers, n_classes)
     if answers is not None and evidence in ("texts", "fused"):
-        free += taught_by_answers(sources, n_classes, seed)[0]
+        free += taught_by_answers(sources, n_classes, seed)
     if answers is None and evidence in ("names", "fused"):
         free += by_names(sources)
     if not free:
@@ -141,35 +150,62 @@ def _one_label(sources: Sources, labels: Labels, n_classes: int, seed: int, evid
     return Predictions(**vars(found), agreement=agreement)
 
 
-def _several_labels(vectors: NDArray[np.float32], labels: Labels, names: Any, seed: int) -> Predictions:
-    """Return predictions by one classifier per class, of whether it is absent or present.
+def _several_labels(sources: Sources, labels: Labels, seed: int, evidence: Evidence) -> Predictions:
+    """Return predictions by one model per class, of whether it is absent or present.
 
     Texts are not averaged with their neighbours here: that blurs which of many things a picture shows (mAP .673 with,
-    .694 without, at 20 labels per class of street photographs). A class of which all known labels are the same has the
-    probability of Laplace's rule of succession.
+    .694 without, at 20 labels per class of street photographs). A class that is known by labels
+    alone, all alike, has the probability of Laplace's rule of succession.
     """
+    if evidence == "names":
+        raise TableError("--evidence names compares each description with one class name; here images have several.")
     probabilities = np.full(labels.shape, np.nan, np.float32)
     out_of_fold = np.zeros(labels.shape, bool)
     fits: list[Classification] = []
+    weights: list[dict[str, float]] = []
     for k, own in enumerate(labels.T.astype(np.int64)):
+        about = _of_class(sources, k)
         counts = np.bincount(own[own >= 0], minlength=2)
-        if counts.all():
-            pull = None if names is None else np.stack([-names[k], names[k]])
-            fit = classify(vectors, own, 2, seed=seed, names=pull, weigh=bool(counts.min() > 1))
-            probabilities[:, k], out_of_fold[:, k] = fit.probabilities[:, 1], fit.out_of_fold
-            fits.append(fit)
+        fit: Classification | None = None
+        if about.answers is not None and evidence != "texts":
+            free = by_answers(about.answers, 2)
+            if evidence == "fused":
+                free += taught_by_answers(about, 2, seed)
+            fit = combine(free, about, own, seed, learn_texts=evidence == "fused", judge_labels=False)
+            weights.append(fit.weights)
+        elif counts.all():
+            names, weigh = about.names, bool(counts.min() > 1)
+            fit = classify(about.vectors, own, 2, seed=seed, names=names, weigh=weigh)
+            weights.append({"texts": 1.0})
         elif counts.any():
             probabilities[:, k] = (counts[1] + 1) / (counts.sum() + 2)
+        if fit is not None:
+            known = fit.probabilities.any(axis=1)
+            probabilities[known, k], out_of_fold[:, k] = fit.probabilities[known, 1], fit.out_of_fold
+            fits.append(fit)
     right = ((probabilities >= 0.5) == labels)[out_of_fold]
+    searched = [fit.c for fit in fits if fit.c is not None]
     return Predictions(
         probabilities=probabilities,
         out_of_fold=out_of_fold,
         noise=Noise(),
-        weights={"texts": 1.0},
+        weights={
+            name: float(np.mean([each.get(name, 0.0) for each in weights])) for name in dict.fromkeys(chain(*weights))
+        },
+        said={},
         agreement=float(right.mean()) if len(right) else None,
-        c=float(np.exp(np.mean([np.log(fit.c) for fit in fits]))),
+        c=float(np.exp(np.mean(np.log(searched)))) if searched else None,
         names=float(np.mean([fit.names for fit in fits])),
         folds=max(fit.folds for fit in fits),
+    )
+
+
+def _of_class(sources: Sources, k: int) -> Sources:
+    """Return what is known of the absence (0) and presence (1) of class k."""
+    names, answers = sources.names, sources.answers
+    return sources._replace(
+        names=None if names is None else np.stack([-names[k], names[k]]),
+        answers=answers and Answers(answers.first[:, k], answers.second[:, k], answers.confidence[:, k]),
     )
 
 
@@ -184,7 +220,7 @@ def _by_labels(fit: Callable[..., Classification], labels: Labels, seed: int) ->
         if noise.rate > 0.0:
             result = replace(result, probabilities=raise_to(result.probabilities, power))
             result, noise = _clean(result, labels, noise, fit, seed)
-    return Predictions(**vars(result), noise=noise, weights={"texts": 1.0}, agreement=agreement)
+    return Predictions(**vars(result), noise=noise, weights={"texts": 1.0}, said={}, agreement=agreement)
 
 
 def _clean(

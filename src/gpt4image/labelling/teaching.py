@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.base.errors import ConfigError
+from gpt4image.config.training import Evidence
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.data.splits import representatives
+from gpt4image.labelling.answers import Answers
 from gpt4image.labelling.label_noise import judge
 from gpt4image.labelling.predictions import Predictions, predict_labels
 from gpt4image.labelling.text_vectors import Texts, unit
@@ -19,30 +20,47 @@ from gpt4image.training.training_data import TrainingData
 
 
 def texts_of(data: TrainingData, names: NDArray[np.float32] | None) -> Texts:
-    """Return the texts of all images of a run; ``names`` are (K, D) class names in their space, None where not known.
-
-    Raises:
-        ConfigError: there is no embedding table.
-    """
+    """Return the texts of all images; ``names`` are (K, D) class names in their space, None where not known."""
     if data.text is None:
-        raise ConfigError("Text labels need --embeddings.")
+        return Texts(np.zeros((len(data.labels), 1), np.float32), np.zeros(len(data.labels), bool))
     vectors, described, _ = data.text.take(np.arange(len(data.labels)))
     return Texts(unit(vectors.numpy()), described.numpy(), names)
 
 
-def predict_training(data: TrainingData, seed: int, names: NDArray[np.float32] | None) -> Predictions:
+def predict_training(
+    data: TrainingData,
+    seed: int,
+    names: NDArray[np.float32] | None,
+    *,
+    answers: Answers | None = None,
+    evidence: Evidence = "texts",
+) -> Predictions:
     """Return predictions by the labels that are left; their rows are the images ``data.indices("train")``.
 
     Neither the texts nor the labels of other splits are read. Byte-equal images are one, with the label of the first
     that has one: a copy in another fold would tell the label that is to be judged.
 
-    Args and Raises: as ``texts_of``; ``seed`` is that of the run.
+    Args:
+        data, names: as of ``texts_of``.
+        seed: of the run.
+        answers: about the images of the run.
+        evidence: what is read.
+
+    Raises:
+        TableError: the evidence does not suffice.
     """
     train = data.indices("train")
     labels, digests = data.labels[train], [data.image_set.digests[i] for i in train]
     distinct, copy_of = np.unique(representatives(digests, (~data.task.known(labels)).astype(int)), return_inverse=True)
-    texts = texts_of(data, names).take(train[distinct])
-    found = predict_labels(texts, labels[distinct], len(data.classes), seed)
+    rows = train[distinct]
+    found = predict_labels(
+        texts_of(data, names).take(rows),
+        labels[distinct],
+        len(data.classes),
+        seed,
+        answers=None if answers is None else answers.take(rows),
+        evidence=evidence,
+    )
     out_of_fold = found.out_of_fold[copy_of] & (labels != NO_LABEL)
     return replace(found, probabilities=found.probabilities[copy_of], out_of_fold=out_of_fold)
 

@@ -54,14 +54,14 @@ class Classification:
         probabilities: (N, K) float32; zero for classes without a labelled image.
         out_of_fold: (N,) bool, true where the image has a label and its prediction comes from a model that has not
             seen it. An image that is the only one of its class is predicted by the model of all labels instead.
-        c: inverse strength of the L2 penalty, of the model with the most weight.
+        c: inverse strength of the L2 penalty, of the model with the most weight; None where texts learned no label.
         names: weight of the models that were pulled to the class names.
         folds: number of folds; 0 where nothing was cross-validated.
     """
 
     probabilities: NDArray[np.float32]
     out_of_fold: NDArray[np.bool_]
-    c: float
+    c: float | None
     names: float
     folds: int
 

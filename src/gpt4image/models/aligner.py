@@ -1,4 +1,8 @@
-"""The aligner: lets any backbone learn from text while its own code stays as it is."""
+"""The aligner: lets any backbone learn from text while its own code stays as it is.
+
+It reads the pooled feature with a hook on the classifier: no subclass and no wrapper in the saved weights, so the
+deployed model is the one that was named.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Backbones by name: any timm model, with a stem for small images, from scratch or from given weights."""
+"""Backbones by name: any timm model, with a stem for small images, from scratch or from given weights.
+
+For images up to 96 pixels the small stem loses less resolution: 3x3 convolutions with stride 1 up to 40 pixels and 2
+above, no pooling; patches of 2 pixels for ConvNeXts, 8x8 tokens for ViTs.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +25,7 @@ from torch import Tensor, nn
 
 from gpt4image.base.errors import ModelError, first_few, first_line
 from gpt4image.models import small_stem
+from gpt4image.parallel import batch_layers
 
 Stem = Literal["standard", "small"]
 KEEPS_RESOLUTION = 40  # a small stem halves the resolution of larger images, in pixels
@@ -134,7 +139,7 @@ def has_batch_norm(name: str) -> bool:
     _check_name(name)
     with torch.device("meta"):  # only the structure: no memory, no initialisation
         module = timm.create_model(name, pretrained=False)
-    return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules())
+    return batch_layers.has_batch_norm(module)
 
 
 def compile_training(module: nn.Module, device: torch.device) -> None:
@@ -177,7 +182,7 @@ def checkpoint_activations(module: nn.Module, name: str) -> None:
     Raises:
         ModelError: the model cannot, or has batch norm, whose running statistics would count each batch twice.
     """
-    if any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules()):
+    if batch_layers.has_batch_norm(module):
         raise ModelError(
             f"--checkpoint-activations computes forward passes twice, and {name} has batch norm, which would count "
             "each batch twice: leave it out, or take a model with layer norm (a ViT, DeiT, ConvNeXt or Swin)."

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ def _code_named(configuration: Any) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def loading(what: str, kind: type[Gpt4ImageError]) -> Iterator[None]:
+def loading(what: str, kind: type[Gpt4ImageError]) -> Generator[None]:
     """Let a library load a model without progress bars; what it raises becomes ``kind``, with ``what`` before it."""
     try:
         with without_progress_bars():
@@ -99,7 +99,7 @@ def loading(what: str, kind: type[Gpt4ImageError]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def without_progress_bars() -> Iterator[None]:
+def without_progress_bars() -> Generator[None]:
     """Keep transformers from drawing bars of its own while it loads weights."""
     from transformers.utils import logging
 

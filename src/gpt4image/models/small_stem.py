@@ -32,7 +32,7 @@ def shrink_stem(model: Any, stride: int) -> bool:
     return True
 
 
-def small_stem_resnet(pretrained: bool = False, *, base: str, stride: int, **kwargs: Any) -> nn.Module:
+def small_stem_resnet(pretrained: bool = False, *, base: object, stride: int, **kwargs: Any) -> nn.Module:
     """Create the timm model ``base`` with a small stem; its weights are those that the folder or repository holds.
 
     Raises:

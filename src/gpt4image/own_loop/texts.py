@@ -2,6 +2,8 @@
 
 texts = Texts.from_csv("captions.csv", key="file", text="caption")
 text, described, text_id = texts["cat/1.jpg"]
+
+A key becomes a sha256 of its own kind, so that one table, one lookup and one encoding stage serve keys and files.
 """
 
 from __future__ import annotations
@@ -125,12 +127,12 @@ class Texts:
 
     @classmethod
     def encoded(
-        cls, texts: Iterable[tuple[str, str]], table: str | Path, *, encoder: str = "minilm", device: str = "auto"
+        cls, texts: Iterable[tuple[str, Any]], table: str | Path, *, encoder: str = "minilm", device: str = "auto"
     ) -> Self:
         """Encode descriptions into a table on disk, once: the next time only new texts are encoded.
 
         Args:
-            texts: pairs of a key and a description; a key may come again. An empty text is left out with a warning.
+            texts: pairs of a key and a description; a key may come again. No text: left out, with a warning.
             table: folder of the embedding table. It is brought up to date and then holds exactly these texts.
             encoder: SPEC of the text encoder, as ``gpt4image encode --encoder``.
             device: auto, cpu, cuda or mps.
@@ -190,7 +192,7 @@ def coverage(table: EmbeddingTable, keys: Sequence[str], digests: Sequence[str],
     )
 
 
-def _digest_of(key: str) -> str:
+def _digest_of(key: object) -> str:
     """Return the digest that stands for a key in a table; a name gets one that no image has. DataError: no text."""
     if not isinstance(key, str):
         raise DataError(f"a key must be a text, and {key!r} is of type {type(key).__name__}; give str(key), always so.")

@@ -4,6 +4,9 @@ Two of its lines change, `create_loader` and `ClassificationTask`; examples/timm
 
 loader_train = create_loader_with_texts(texts, dataset_train, ...)  # in place of create_loader(dataset_train, ...)
 task = AlignedTask(model, text_width=texts.width, ...)              # in place of ClassificationTask(model, ...)
+
+timm's loader carries one target beside the images, so the texts of a batch travel as that target. Images pass for
+their own classes while timm collates and mixes them, and what comes out says where each went.
 """
 
 from __future__ import annotations
@@ -65,10 +68,12 @@ class AlignedTask(ClassificationTask):
 
     Args:
         model: the backbone.
-        args, kwargs: other arguments of ``timm.task.ClassificationTask``: the criterion, the device, ...
+        *args: other arguments of ``timm.task.ClassificationTask``: the criterion, the device, ...
+        **kwargs: its keyword arguments.
         text_width: D, width of the text embeddings.
         align_weight: weight of the alignment loss.
-        head, classifier: as of ``Aligner``.
+        head: as of ``Aligner``.
+        classifier: as of ``Aligner``.
         alignment: options of the loss: arguments of ``Alignment``.
 
     Raises:
@@ -185,9 +190,10 @@ def create_loader_with_texts(
     Args:
         texts: the texts.
         dataset: as ``timm.data.create_dataset`` returns it for files in folders, or its AugMixDataset.
-        args, kwargs: other arguments of ``timm.data.create_loader``.
-        keys: what ``texts`` know the images by, in the order of the data set; by default the digests of their files.
-        is_training: whether it is a training set.
+        *args: other arguments of ``timm.data.create_loader``.
+        **kwargs: its keyword arguments.
+        keys: what ``texts`` know the images by, in the order of the dataset; by default the digests of their files.
+        is_training: whether it is for training.
         collate_fn: timm's mixup and CutMix, or None; texts are mixed as the images are.
         use_prefetcher: must be True, the default of the script.
 

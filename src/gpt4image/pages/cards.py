@@ -10,10 +10,13 @@ from gpt4image.base.outcome import SetAside
 from gpt4image.data.decode import decode
 from gpt4image.data.image_set import ImageSet
 
-THUMBNAIL = 96
+PICTURE = 192
+"""Pixels a side of the picture of a card: cards show it at most 160 to 190 pixels wide on a large screen."""
+SMALL = 56
+"""Pixels a side of a picture beside another one."""
 
 
-def thumbnail(data: bytes, side: int = THUMBNAIL) -> str:
+def thumbnail(data: bytes, side: int = PICTURE) -> str:
     """Return an image as a data URL of at most ``side`` pixels a side, encoded anew without metadata.
 
     Raises:
@@ -33,7 +36,7 @@ class Thumbnails:
         set_aside: images that cannot be decoded; they have none, and their cards say so.
     """
 
-    def __init__(self, images: ImageSet, side: int = THUMBNAIL) -> None:
+    def __init__(self, images: ImageSet, side: int = PICTURE) -> None:
         self._images, self._side = images, side
         self.set_aside: list[SetAside] = []
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+from hashlib import sha256
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -24,6 +26,11 @@ FILTERS = (
 )
 
 
+def digest(script: str) -> str:
+    """Return the hash by which a page's policy lets its own script run, and no other."""
+    return "sha256-" + b64encode(sha256(script.encode()).digest()).decode()
+
+
 def _visible(value: Any) -> Any:
     """Return text from outside with its invisible characters made visible; markup of ours stays as it is."""
     return visible(value) if type(value) is str else value
@@ -39,6 +46,6 @@ def render(template: str, **context: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {function.__name__: function for function in FILTERS}
+    environment.filters |= {function.__name__: function for function in (*FILTERS, digest)}
     page = environment.get_template(template).render(version=__version__, **context)
     return page.encode("utf-8", "replace").decode()  # a file name may hold bytes that are no UTF-8

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from timm.layers import DropPath, convert_sync_batchnorm  # pyright: ignore[reportPrivateImportUsage]
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
 from gpt4image.parallel import processes
 
@@ -38,6 +38,11 @@ def see_whole_batch(model: nn.Module, device: torch.device, total: int, rows: ND
                 module.add_module(name, SharedDropPath(child, total, rows))
             elif isinstance(child, _BatchNorm) and not isinstance(child, nn.SyncBatchNorm):
                 module.add_module(name, SharedBatchNorm(child))
+
+
+def has_batch_norm(module: nn.Module) -> bool:
+    """Whether a layer of ``module`` normalises over batches."""
+    return any(isinstance(layer, _BatchNorm) for layer in module.modules())
 
 
 class SharedDropPath(DropPath):

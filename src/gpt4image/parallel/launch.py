@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 
 
 def count() -> int:
@@ -32,7 +32,7 @@ def local_count() -> int:
 
 
 @contextlib.contextmanager
-def only_first_speaks() -> Iterator[None]:
+def only_first_speaks() -> Generator[None]:
     """Drop what all but the first process print inside the block."""
     if rank() == 0:
         yield

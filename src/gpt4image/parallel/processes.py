@@ -2,6 +2,11 @@
 
 One process is the usual case, and everything here then does nothing. Several are started by torchrun or
 ``accelerate launch``; each computes its rows of every batch.
+
+Sums over a batch are gathered before they are divided. Every process computes the loss of all rows, its own rows get
+the number of processes times their gradient, and the mean that DistributedDataParallel and FSDP take is the gradient
+of one process. What can fail runs in every process before anybody communicates, and then all say whether it did: no
+process waits for one that is gone.
 """
 
 from __future__ import annotations
@@ -9,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -37,7 +42,7 @@ def rank() -> int:
 
 
 @contextlib.contextmanager
-def joined(device: torch.device) -> Iterator[None]:
+def joined(device: torch.device) -> Generator[None]:
     """Join the processes that were started with this one, over gloo on CPUs and NCCL on GPUs, for the block.
 
     Args:
@@ -49,7 +54,7 @@ def joined(device: torch.device) -> Iterator[None]:
     if launch.count() == 1 or count() > 1:
         yield
         return
-    if device.type not in ("cpu", "cuda") or device.index is not None:
+    if str(device) not in ("cpu", "cuda"):
         raise ConfigError(f"--device {device} cannot be shared by {launch.count()} processes; give cpu or cuda.")
     if device.type == "cuda":
         if launch.local_count() > torch.cuda.device_count():

@@ -11,6 +11,7 @@ never came back is lost: it is reported instead of killing workers for ever.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import os
 import queue
@@ -60,7 +61,7 @@ def require_ray() -> None:
     for name, value in _RAY_SETTINGS.items():
         os.environ.setdefault(name, value)
     try:
-        import ray.data  # noqa: F401
+        importlib.import_module("ray.data")
     except ModuleNotFoundError:
         raise MissingExtraError("--engine ray", "ray") from None
 
@@ -278,8 +279,11 @@ def _line_source(line: Any) -> Any:
     from ray.data.block import BlockMetadata
     from ray.data.datasource import ReadTask
 
-    def read() -> Iterator[pa.Table]:
-        while (item := ray.get(line.take.remote())) is not None:
+    def taken() -> Any:
+        return ray.get(line.take.remote())
+
+    def read() -> Iterator[Any]:
+        for item in iter(taken, None):
             yield pa.table({"number": [item[0]], "payload": [item[1]]})
 
     class LineSource(Datasource):

@@ -11,6 +11,7 @@ import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 from xml.etree import ElementTree
 
@@ -19,6 +20,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
@@ -37,6 +39,12 @@ COLOURS = {
 INK, MUTED, RULE, ACCENT, WARM, REFERENCE = COLOURS.values()
 WIDE, NARROW = 720, 350
 """Widths of the two drawings in CSS pixels."""
+MATRIX = 20
+"""Classes that a confusion matrix has room for."""
+FEW_PICTURES = 30
+"""A score of a class that rests on fewer test pictures is shown with their number."""
+BROKEN = "//"
+"""Marks an axis that does not begin at 0."""
 FONT = 12
 SETTINGS: Any = {
     "svg.fonttype": "none",
@@ -77,37 +85,60 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class Gain:
-    """Score of one class before and after; fractions. ``before`` is None where there is only one model."""
+    """Score of one class before and after; fractions. ``before`` is None where there is only one model.
+
+    ``pictures`` is how many test pictures it rests on.
+    """
 
     name: str
     before: float | None
     after: float
+    pictures: int
 
 
-def interval_chart(identifier: str, title: str, arms: Mapping[str, Arm], *, reference: str, axis: str) -> Markup:
-    """Draw one row per arm: a ring per seed, the mean and its 95 % interval, the mean of ``reference`` as a line."""
+def interval_chart(
+    identifier: str,
+    title: str,
+    arms: Mapping[str, Arm],
+    *,
+    reference: str,
+    axis: str,
+    bounds: Mapping[str, str] = MappingProxyType({}),
+) -> Markup:
+    """Draw one row per arm: a ring per seed, the mean and its 95 % interval, the mean of ``reference`` as a line.
+
+    Arms in ``bounds``, by what they are, are no results but what these are held against: a line and a band.
+    """
 
     def draw(width: int) -> Figure:
         figure = _figure(width, 44 + 34 * len(arms))
         axes = figure.subplots()
         for row, (name, arm) in enumerate(arms.items()):
             colour = REFERENCE if name == reference else ACCENT
-            if name == reference:
+            if name == reference or name in bounds:
                 axes.axvline(arm.mean, color=REFERENCE, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+            right = max((arm.mean, *(arm.ci95 or ()), *(() if name in bounds else arm.test)))
+            _write(axes, f"{100 * arm.mean:.1f} %", (right, row), (9, 0), va="center", fontweight="bold")
+            if name in bounds:
+                if arm.ci95 is not None:
+                    axes.axvspan(*arm.ci95, color=REFERENCE, alpha=0.14, linewidth=0, zorder=0)
+                continue
             if arm.ci95 is not None:
                 axes.plot(arm.ci95, [row, row], color=colour, linewidth=6, alpha=0.28, solid_capstyle="round")
             axes.scatter(arm.test, [row] * len(arm.test), s=34, facecolors="none", edgecolors=colour, linewidths=1.3)
             axes.plot([arm.mean] * 2, [row - 0.27, row + 0.27], color=colour, linewidth=2.6)
-            right = max(arm.mean, *arm.test, *(arm.ci95 or ()))
-            _write(axes, f"{100 * arm.mean:.1f} %", (right, row), (9, 0), va="center", fontweight="bold")
         _name_rows(axes, [_short(name, 22) for name in arms])
+        for label, name in zip(axes.get_yticklabels(), arms, strict=True):
+            label.set_color(MUTED if name in bounds else INK)
         axes.margins(x=0.14 if width > NARROW else 0.26)
+        _from_zero_or_marked(axes, "x")
         _percent_axis(axes, "x", bins=7 if width > NARROW else 3)
-        axes.set_xlabel(_clean(axis))
+        axes.set_xlabel(_short(axis, 90 if width > NARROW else 40))
         return figure
 
     words = (
-        f"{name}: mean {percent(arm.mean)}" + (f", interval {percent_interval(arm.ci95)}" if arm.ci95 else "")
+        f"{name}{f' ({bounds[name]})' if name in bounds else ''}: mean {percent(arm.mean)}"
+        + (f", interval {percent_interval(arm.ci95)}" if arm.ci95 else "")
         for name, arm in arms.items()
     )
     return _both_widths(identifier, title, "; ".join(words), draw)
@@ -146,6 +177,7 @@ def curve_chart(
                 _percent_axis(axes, "y", bins=5)
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
             axes.margins(x=0.02)
+        _from_zero_or_marked(grid[0, 0], "y")
         for axes in grid.flat[len(panels) :]:
             axes.set_axis_off()
         for column in range(columns):
@@ -178,18 +210,54 @@ def class_chart(identifier: str, title: str, gains: Sequence[Gain], *, axis: str
                 axes.scatter([start], [row], s=30, facecolors="none", edgecolors=REFERENCE, linewidths=1.5, zorder=2)
                 text = signed(100 * (gain.after - start), digits=0)
             _write(axes, text, (max(start, gain.after), row), (8, 0), va="center", color=colour)
-        _name_rows(axes, [_short(gain.name, 26 if width > NARROW else 17) for gain in gains])
+        names = [_short(gain.name, 26 if width > NARROW else 17) for gain in gains]
+        few = [f" (n = {gain.pictures})" if gain.pictures < FEW_PICTURES else "" for gain in gains]
+        _name_rows(axes, [name + n for name, n in zip(names, few, strict=True)])
         axes.set_xlim(-0.02, 1.1)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
-        axes.set_xlabel(_clean(axis))
+        axes.set_xlabel(_short(axis, 90 if width > NARROW else 40))
         return figure
 
     words = [
-        f"{gain.name}: " + ("" if gain.before is None else f"{100 * gain.before:.0f} to ") + f"{100 * gain.after:.0f} %"
+        f"{gain.name}: "
+        + ("" if gain.before is None else f"{100 * gain.before:.0f} to ")
+        + f"{100 * gain.after:.0f} %"
+        + f" of {gain.pictures} pictures"
         for gain in gains
     ]
     return _both_widths(identifier, title, "; ".join(words), draw)
+
+
+def matrix_chart(identifier: str, title: str, names: Sequence[str], counts: NDArray[np.int64]) -> Markup:
+    """Draw pictures by true class (rows) and predicted class (columns), (K, K): the darker, the more of the row."""
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
+    def draw(width: int) -> Figure:
+        narrow, count = width <= NARROW, len(names)
+        figure = _figure(width, 130 + 24 * count)
+        axes = figure.subplots()
+        for row, column in np.argwhere(counts).tolist():
+            colour = ACCENT if row == column else WARM
+            shade = 0.08 + 0.5 * float(shares[row, column])
+            axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, color=colour, alpha=shade, linewidth=0))
+            if count <= (8 if narrow else MATRIX):
+                place = (column, row)
+                _write(axes, str(counts[row, column]), place, (0, 0), ha="center", va="center", fontsize=FONT - 2)
+        _name_rows(axes, [_short(name, 12 if narrow else 22) for name in names])
+        axes.set_ylim(count - 0.5, -0.5)
+        axes.set_xlim(-0.5, count - 0.5)
+        axes.set_xticks(range(count), [_short(name, 14) for name in names], rotation=90, color=INK)
+        axes.tick_params(axis="x", labelbottom=False, labeltop=True)
+        axes.grid(visible=False)
+        axes.spines["bottom"].set_visible(False)
+        axes.set_xlabel("predicted class")
+        axes.xaxis.set_label_position("top")
+        axes.set_ylabel("true class")
+        return figure
+
+    right, every = int(np.trace(counts)), int(counts.sum())
+    return _both_widths(identifier, title, f"{right:,} of {every:,} pictures on the diagonal", draw)
 
 
 def histogram_chart(identifier: str, title: str, edges: Sequence[float], counts: Sequence[int], *, axis: str) -> Markup:
@@ -205,7 +273,7 @@ def histogram_chart(identifier: str, title: str, edges: Sequence[float], counts:
         axes.xaxis.set_major_locator(MaxNLocator(8 if width > NARROW else 5, integer=True))
         axes.margins(x=0.01)
         axes.set_ylim(0)
-        axes.set_xlabel(_clean(axis))
+        axes.set_xlabel(_short(axis, 90 if width > NARROW else 40))
         return figure
 
     fullest = int(np.argmax(counts))
@@ -243,6 +311,16 @@ def _name_rows(axes: Axes, names: Sequence[str]) -> None:
 def _figure(width: int, height: int) -> Figure:
     """Return an empty figure of CSS pixels; SVG units are points, so one point is one pixel here."""
     return Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
+
+
+def _from_zero_or_marked(axes: Axes, which: str) -> None:
+    """Let an axis begin at 0 where that costs less than half of it; mark it as broken where it would cost more."""
+    low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
+    if low <= 0.5 * high:
+        (axes.set_xlim if which == "x" else axes.set_ylim)(min(low, 0.0), high)
+    else:
+        style: Any = {"color": MUTED, "annotation_clip": False, "ha": "center", "va": "center"}
+        axes.annotate(BROKEN, (0, 0), xycoords="axes fraction", rotation=0 if which == "x" else 90, **style)
 
 
 def _percent_axis(axes: Axes, which: str, *, bins: int) -> None:

@@ -24,7 +24,7 @@ def _descriptions(known: Descriptions) -> dict[str, str]:
     if known.describers:
         words = (f"{by.describer}, prompt {by.prompt}{conditioned.get(by.prompt, '')}" for by in known.describers)
         found["Described by"] = " · ".join(dict.fromkeys(words))
-        found["Price of the texts"] = _price(known)
+        found["Cost of descriptions"] = _cost(known)
     beyond = f"none longer than {encoding.max_tokens} tokens"
     if encoding.truncated:
         treated = "pooled from chunks" if encoding.length_policy == "pool" else "cut"
@@ -33,16 +33,16 @@ def _descriptions(known: Descriptions) -> dict[str, str]:
     return found
 
 
-def _price(known: Descriptions) -> str:
+def _cost(known: Descriptions) -> str:
     tokens_in, tokens_out = (_sum(getattr(by, name) for by in known.describers) for name in ("tokens_in", "tokens_out"))
     cost = _sum(by.cost_usd for by in known.describers)
     priced = sum(by.cost_usd is not None for by in known.describers)
     parts = [f"{known.descriptions:,} descriptions"]
     if tokens_in is not None or tokens_out is not None:
         parts.append(f"{tokens_in or 0:,} tokens in, {tokens_out or 0:,} out")
-    parts.append("dollars not recorded" if cost is None else f"${cost:,.4f}" if cost < 1 else f"${cost:,.2f}")
+    parts.append("cost not recorded" if cost is None else f"${cost:,.4f}" if cost < 1 else f"${cost:,.2f}")
     if 0 < priced < len(known.describers):
-        parts.append(f"that of {priced} of {len(known.describers)} describers; the others recorded none")
+        parts.append(f"the cost of {priced} of {len(known.describers)} describers; the others recorded none")
     return "; ".join(parts)
 
 

@@ -126,11 +126,12 @@ class Descriptions(Record):
     """The descriptions behind a run or a comparison: what they cost and how good they are (see `descriptions stats`).
 
     ``images`` and ``described`` count the dataset; the other numbers are of the whole store, and are missing where it
-    was gone.
+    was gone. ``store`` is its path.
     """
 
     images: int
     described: int
+    store: str = ""
     encoding: Encoded
     descriptions: int = 0
     flawed: int = 0

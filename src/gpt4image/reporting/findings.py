@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpt4image.artifacts.run_records import FEW_SEEDS, Comparison, Pair, comparisons_in
+from gpt4image.artifacts.run_records import FEW_SEEDS, Arm, Comparison, OtherImages, Pair, comparisons_in
 from gpt4image.config.arms import ARMS, TEXT_ARMS
 from gpt4image.pages.numbers import (
     duration,
@@ -19,6 +19,7 @@ from gpt4image.pages.numbers import (
     sentence,
 )
 from gpt4image.reporting.metric_tables import absent_notes, compact_rows, metric_label
+from gpt4image.reporting.recovered import in_words, recovered
 from gpt4image.reporting.text_table import text_table
 
 SIGNIFICANT = 0.05
@@ -38,8 +39,8 @@ def condition(data: dict[str, Any]) -> str:
     """Return which labels there were, e.g. ``With 90 of 1,007 training images labelled``, or an empty text."""
     noise, per_class = data.get("label_noise"), data.get("labels_per_class")
     parts: list[str] = []
-    if per_class:
-        parts.append(f"{per_class} label{'' if per_class == 1 else 's'} per class")
+    if per_class is not None:
+        parts.append(f"{per_class} label{'' if per_class == 1 else 's'} per class" if per_class else "no label")
     if noise:
         parts.append(f"{100 * noise:.3g} % of {'them' if per_class else 'the training labels'} wrong")
     if noise and data.get("noise_kind") == "class-dependent":
@@ -63,8 +64,39 @@ def is_significant(pair: Pair) -> bool:
     return not pair.few and pair.p is not None and max(pair.p, pair.other_images.p or 0.0) < SIGNIFICANT
 
 
+def evidence(pair: Pair) -> OtherImages:
+    """Return the interval and the p-value to show first: over seeds and test images; in older records over seeds."""
+    return pair.other_images if pair.other_images.p is not None else OtherImages(ci95=pair.ci95, p=pair.p)
+
+
+def is_bound(name: str, arm: Arm) -> str:
+    """Return "control" or "reference" where an arm, or the one that it is a variant of, is no way to train."""
+    known = ARMS.get(arm.arm or name)
+    return known.bound if known else ""
+
+
+def bounds_last(comparison: Comparison) -> dict[str, Arm]:
+    """Return the arms by name, those that are ways to train first."""
+    return dict(sorted(comparison.arms.items(), key=lambda item: bool(is_bound(*item))))
+
+
 def _equals(p: float) -> str:
     return p_value(p) if p < 0.001 else f"= {p_value(p)}"
+
+
+def _in_words(difference: str, pair: Pair) -> str:
+    """Return a difference with its interval and p-value, in brackets."""
+    ci95, p = (found := evidence(pair)).ci95, found.p
+    parts = [difference] if ci95 is None else [difference, f"95 % interval {points_interval(ci95)}"]
+    if p is None:
+        parts.append("no p-value")
+    elif pair.other_images.p is None:
+        parts.append(f"p {_equals(p)} over {seeds(pair.n)}")
+    else:
+        parts.append(f"p {_equals(p)} over {seeds(pair.n)} and the test images")
+        if p < SIGNIFICANT and pair.p is not None and pair.p >= SIGNIFICANT:  # not significant, and that is why
+            parts.append(f"p {_equals(pair.p)} over seeds")
+    return f"({', '.join(parts)})"
 
 
 def finding(comparison: Comparison, pair: Pair, *, conditioned: bool = True) -> str:
@@ -74,21 +106,17 @@ def finding(comparison: Comparison, pair: Pair, *, conditioned: bool = True) -> 
     context = condition(comparison.data) if conditioned else ""
     reference = "" if pair.against == comparison.reference else f" ({rival})"
     difference = f"{points(pair.difference)} points"
-    interval = "" if pair.ci95 is None else f", 95 % interval {points_interval(pair.ci95)}"
-    p = "no p-value" if pair.p is None else f"p {_equals(pair.p)} by a paired t-test over {seeds(pair.n)}"
-    images = pair.other_images.p
-    images_too = "" if images is None else f", p {_equals(images)} if test images vary too"
-    evidence = f"({difference}{interval}; {p}{images_too})"
+    shown = _in_words(difference, pair)
     if pair.few:
         few = f"inconclusive, {seeds(pair.n)} {'is' if pair.n == 1 else 'are'} too few for a test"
         found = f"{name} changed {metric} from {before}{reference} to {after} ({difference}): {few}"
     elif is_significant(pair):
         verb = "raised" if pair.difference > 0 else "lowered"
-        found = f"{name} {verb} {metric} from {before}{reference} to {after} {evidence}"
+        found = f"{name} {verb} {metric} from {before}{reference} to {after} {shown}"
     elif reference:
-        found = f"no significant difference in {metric} between {name} and {rival}: {after} and {before} {evidence}"
+        found = f"no significant difference in {metric} between {name} and {rival}: {after} and {before} {shown}"
     else:
-        found = f"{name} made no significant difference to {metric}: {before} without, {after} with {evidence}"
+        found = f"{name} made no significant difference to {metric}: {before} without, {after} with {shown}"
     return f"{context}, {found}." if context else f"{sentence(found)}."
 
 
@@ -103,22 +131,14 @@ def findings(comparison: Comparison) -> list[str]:
     if pairs := text_pairs + others or list(comparison.pairs[:1]):
         first, *rest = (finding(comparison, pair, conditioned=number == 0) for number, pair in enumerate(pairs))
         shares = {phrase(arm): recovered(comparison, arm) for arm in TEXT_ARMS}
-        known = [f"{name} {percent(share, digits=0)}" for name, share in shares.items() if share is not None]
-        loss = [f"Share recovered of the loss by missing or wrong labels: {', '.join(known)}."] if known else []
-        return [first, *loss, *rest]
+        known = [f"{name} {in_words(share)}" for name, share in shares.items() if share is not None]
+        lost = (
+            f"Share recovered of the {metric_name(comparison)} lost to missing or wrong labels, with 95 % interval: "
+            f"{', '.join(known)}."
+        )
+        return [first, *([lost] if known else []), *rest]
     means = ", ".join(f"{percent(arm.mean)} with {phrase(name)}" for name, arm in comparison.arms.items())
     return [f"{sentence(metric_name(comparison))} is {means}; no pair of arms was compared."]
-
-
-def recovered(comparison: Comparison, arm: str) -> float | None:
-    """Return the share of the loss by missing or wrong labels that an arm recovers: 1 is all of it.
-
-    None where all true labels were not measured, or are not significantly better than the reference.
-    """
-    whole, part = comparison.pair("oracle"), comparison.pair(arm)
-    if whole is None or part is None or whole.difference <= 0.0 or not is_significant(whole):
-        return None
-    return part.difference / whole.difference
 
 
 def best_text_arm(comparison: Comparison) -> str | None:
@@ -136,7 +156,7 @@ HEADINGS = (
     "difference",
     "95 % interval",
     "p",
-    "p, images too",
+    "p, seeds only",
     "time per run",
     "memory",
 )
@@ -145,7 +165,7 @@ HEADINGS = (
 def table_rows(comparison: Comparison) -> list[tuple[str, ...]]:
     """Return one row of texts per arm, under HEADINGS; differences are in points, to the reference."""
     rows: list[tuple[str, ...]] = []
-    for name, arm in comparison.arms.items():
+    for name, arm in bounds_last(comparison).items():
         pair = comparison.pair(name)
         rows.append(
             (
@@ -154,9 +174,9 @@ def table_rows(comparison: Comparison) -> list[tuple[str, ...]]:
                 percent_interval(arm.ci95),
                 " ".join(f"{100 * value:.1f}" for value in arm.test),
                 points(pair.difference) if pair else "",
-                points_interval(pair.ci95) if pair else "",
-                p_value(pair.p) + (" *" if pair.few else "") if pair else "",
-                p_value(pair.other_images.p) if pair else "",
+                points_interval(evidence(pair).ci95) if pair else "",
+                p_value(evidence(pair).p) + (" *" if pair.few else "") if pair else "",
+                p_value(pair.p) if pair else "",
                 duration(arm.seconds),
                 memory(arm.peak_memory_bytes),
             )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from markupsafe import Markup
@@ -29,9 +30,24 @@ from gpt4image.reporting import charts, findings, metric_tables
 from gpt4image.reporting.background import background
 from gpt4image.reporting.done import what_was_done
 from gpt4image.reporting.extras import DESCRIPTIONS, DOUBTFUL, EXAMPLES, Descriptions, Example, SuspectedError
-from gpt4image.reporting.run_charts import ClassGains, class_gains, confusions, loss_curves, score_curves
+from gpt4image.reporting.run_charts import (
+    OfClasses,
+    class_gains,
+    confusion_matrix,
+    confusions,
+    loss_curves,
+    score_curves,
+)
+from gpt4image.reporting.stages import commands
 
 PAGE = "report.html"
+HEADINGS = (
+    "Held-out pictures and their predictions",
+    "Held-out pictures with a wrong prediction",
+    "Held-out pictures with a right prediction",
+    "Training pictures, their descriptions and text labels",
+)
+"""Of the groups of pictures, in their order on the page."""
 
 
 def report(config: ReportConfig) -> Outcome:
@@ -61,7 +77,8 @@ def _report_comparison(folder: Path) -> Outcome:
         skipped += unreadable
         sections.append(_section(f"c{number}", name, comparison, runs))
         all_runs |= {f"{name}: {arm}" if name else arm: arm_runs for arm, arm_runs in runs.items()}
-    extras, malformed = _extras("comparison", folder, all_runs)
+    given = [comparison.command for comparison in comparisons.values()]
+    extras, malformed = _extras("comparison", folder, all_runs, given)
     skipped += malformed
     html = render(
         "comparison.html",
@@ -70,6 +87,7 @@ def _report_comparison(folder: Path) -> Outcome:
         headings=metric_tables.HEADINGS,
         skipped=skipped,
         background=background(all_runs),
+        few_pictures=charts.FEW_PICTURES,
         **extras,
     )
     write_text(folder / PAGE, html)
@@ -78,7 +96,7 @@ def _report_comparison(folder: Path) -> Outcome:
         text=findings.comparison_tables(read_json(folder / COMPARISON)),
         summary={
             "findings": {section["name"] or "comparison": section["findings"][0] for section in sections},
-            "pictures": len(extras["test_examples"]) + len(extras["train_examples"]),
+            "pictures": sum(map(len, extras["examples"].values())),
         },
         set_aside=tuple(skipped),
     )
@@ -89,19 +107,26 @@ def _report_run(folder: Path) -> Outcome:
     arm = str(run.config.get("arm", "train"))
     name = one_line(folder.resolve().name if arm == "train" else arm)  # "train": no arm of a comparison
     runs = {name: [run]}
-    extras, malformed = _extras("run", folder, runs)
+    given = [str(run.environment.get("command") or "")]
+    if run.evaluation is not None and arm == "train":
+        split = [] if run.evaluation.split == "test" else ["--split", run.evaluation.split]
+        given.append(shlex.join(["gpt4image", "evaluate", str(folder), *split]))
+    extras, malformed = _extras("run", folder, runs, given if given[0] else [])
     text = run_sentence(run.evaluation)
     html = render(
         "run.html",
-        title=f"Run {name}",
+        title=run_title(run),
+        name=name,
         sentence=text,
         run=run,
         curves=score_curves("run", runs, reference=None),
         losses=loss_curves("run", runs),
         classes=class_gains("run", None, runs[name]),
+        matrix=confusion_matrix("run", run.evaluation),
         confusions=confusions(runs),
         background=background(runs),
         skipped=malformed,
+        few_pictures=charts.FEW_PICTURES,
         **extras,
     )
     write_text(folder / PAGE, html)
@@ -109,8 +134,40 @@ def _report_run(folder: Path) -> Outcome:
     return Outcome(path=folder / PAGE, text=text, summary=measured, set_aside=tuple(malformed))
 
 
-def _extras(identifier: str, folder: Path, runs: Mapping[str, Sequence[Run]]) -> tuple[dict[str, Any], list[SetAside]]:
-    """Return what the templates of both pages show beside results, and what could not be read."""
+def run_title(run: Run) -> str:
+    """Return what was trained, on what and how, e.g. ``resnet10t on photos, text labels, seed 0``."""
+    config = run.config
+    data = str(config["data"])
+    arm = str(config.get("arm", ""))
+    parts = [f"{config.get('model', 'A model')} on {PurePath(data.partition(':')[2] or data).name or data}"]
+    parts += [findings.phrase(arm)] if arm not in ("", "train") else []
+    parts += [f"seed {config['seed']}"] if "seed" in config else []
+    return one_line(", ".join(parts))
+
+
+def example_groups(examples: Sequence[Example]) -> dict[str, list[Example]]:
+    """Return pictures by the heading of their group; of a single run, wrong and right predictions stand apart."""
+    groups: dict[str, list[Example]] = {}
+    single = all(len(example.predictions) <= 1 for example in examples)
+    for example in examples:
+        if example.split == "train":
+            heading = HEADINGS[3]
+        elif not single or not example.predictions or example.label is None:
+            heading = HEADINGS[0]
+        else:
+            (guess,) = example.predictions.values()
+            heading = HEADINGS[2 if guess.class_ == example.label else 1]
+        groups.setdefault(heading, []).append(example)
+    return dict(sorted(groups.items(), key=lambda group: HEADINGS.index(group[0])))
+
+
+def _extras(
+    identifier: str, folder: Path, runs: Mapping[str, Sequence[Run]], given: Sequence[str]
+) -> tuple[dict[str, Any], list[SetAside]]:
+    """Return what the templates of both pages show beside results, and what could not be read.
+
+    ``given`` are the commands that wrote the folder, as far as they are recorded.
+    """
     examples, bad_examples = load_items(folder / EXAMPLES, Example)
     errors, bad_errors = load_items(folder / DOUBTFUL, SuspectedError)
     descriptions, bad_descriptions = load_items(folder / DESCRIPTIONS, Descriptions)
@@ -123,8 +180,8 @@ def _extras(identifier: str, folder: Path, runs: Mapping[str, Sequence[Run]]) ->
         "done": what_was_done(known, runs),
         "descriptions": known,
         "lengths": chart,
-        "test_examples": [example for example in examples if example.split != "train"],
-        "train_examples": [example for example in examples if example.split == "train"],
+        "examples": example_groups(examples),
+        "commands": commands(known, [run for some in runs.values() for run in some], list(filter(None, given))),
         "suspected": errors,
     }
     return shown, [*bad_examples, *bad_errors, *bad_descriptions]
@@ -135,6 +192,8 @@ def _section(identifier: str, name: str, comparison: Comparison, runs: Mapping[s
     metric, best, reference = findings.metric_name(comparison), findings.best_text_arm(comparison), comparison.reference
     pairs = {arm: comparison.pair(arm) for arm in comparison.arms}
     title = f"{sentence(metric)} of each arm"
+    arms = findings.bounds_last(comparison)
+    bounds = {arm: kind for arm, record in arms.items() if (kind := findings.is_bound(arm, record))}
     return {
         "id": identifier,
         "name": name,
@@ -142,15 +201,18 @@ def _section(identifier: str, name: str, comparison: Comparison, runs: Mapping[s
         "metric": sentence(metric),
         "findings": findings.findings(comparison),
         "few_seeds": findings.few_seeds_note(comparison),
+        "arms": arms,
+        "bounds": bounds,
+        "evidence": {arm: findings.evidence(pair) for arm, pair in pairs.items() if pair},
         "significant": {arm for arm, pair in pairs.items() if pair and findings.is_significant(pair)},
         "metrics": metric_tables.metric_tables(comparison),
         "absent": metric_tables.absent_notes(comparison),
         "intervals": charts.interval_chart(
-            f"{identifier}-intervals", title, comparison.arms, reference=reference, axis=metric
+            f"{identifier}-intervals", title, arms, reference=reference, axis=metric, bounds=bounds
         ),
-        "curves": score_curves(identifier, runs, reference=reference),
+        "curves": score_curves(identifier, runs, reference=reference, bounds=bounds),
         "losses": loss_curves(identifier, runs),
-        "classes": class_gains(identifier, runs[reference], runs[best]) if best else ClassGains(),
+        "classes": class_gains(identifier, runs[reference], runs[best]) if best else OfClasses(),
         "best_arm": best,
         "confusions": confusions(runs),
     }

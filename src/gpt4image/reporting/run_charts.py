@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from gpt4image.artifacts.run_records import Epoch, Run
+from gpt4image.artifacts.run_records import Epoch, Evaluation, Run
 from gpt4image.base.visible import in_one_line
 from gpt4image.pages.numbers import sentence
 from gpt4image.reporting import charts
@@ -38,12 +38,17 @@ def _curve(name: str, runs: Iterable[Run], read: Callable[[Epoch], float | None]
     )
 
 
-def score_curves(identifier: str, runs: Mapping[str, Sequence[Run]], *, reference: str | None) -> Markup:
-    """Return the chart of the primary metric over epochs, one panel per arm before the reference in grey."""
+def score_curves(
+    identifier: str, runs: Mapping[str, Sequence[Run]], *, reference: str | None, bounds: Collection[str] = ()
+) -> Markup:
+    """Return the chart of the primary metric over epochs, one panel per arm before the reference in grey.
+
+    Arms in ``bounds`` are grey too.
+    """
     metric, title = _primary(runs)
     curves: dict[str, charts.Curve] = {}
     for arm, arm_runs in runs.items():
-        colour = charts.REFERENCE if arm == reference else charts.ACCENT
+        colour = charts.REFERENCE if arm == reference or arm in bounds else charts.ACCENT
         if curve := _curve(arm, arm_runs, lambda epoch: (epoch.val or {}).get(metric), colour=colour):
             curves[arm] = curve
     if not curves:
@@ -81,34 +86,40 @@ def loss_curves(identifier: str, runs: Mapping[str, Sequence[Run]]) -> Markup:
     return charts.curve_chart(f"{identifier}-losses", "Training losses over epochs", panels, fractions=False)
 
 
-def class_scores(runs: Sequence[Run]) -> dict[str, float]:
-    """Return the score of each class, the mean over runs; classes without a test picture are left out."""
+def class_scores(runs: Sequence[Run]) -> dict[str, tuple[float, int]]:
+    """Return the score of each class, the mean over runs, and its test pictures; classes without any are left out."""
     values: dict[str, list[float]] = {}
-    for run in runs:
-        if run.evaluation:
-            for name, score in zip(run.evaluation.classes, run.evaluation.per_class, strict=True):
-                if score is not None:
-                    values.setdefault(name, []).append(score)
-    return {name: fmean(scores) for name, scores in values.items()}
+    pictures: dict[str, int] = {}
+    for found in (run.evaluation for run in runs if run.evaluation):
+        for name, score, support in zip(found.classes, found.per_class, found.support, strict=True):
+            if score is not None:
+                values.setdefault(name, []).append(score)
+                pictures[name] = support
+    return {name: (fmean(scores), pictures[name]) for name, scores in values.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassGains:
-    """A chart, empty where there is nothing to show, and a sentence about the classes that are left out of it."""
+class OfClasses:
+    """A chart of classes, empty where there is nothing to show, and a sentence about those that are left out of it."""
 
     chart: Markup = field(default_factory=Markup)
     left_out: str = ""
 
 
-def class_gains(identifier: str, before: Sequence[Run] | None, after: Sequence[Run]) -> ClassGains:
+def class_gains(identifier: str, before: Sequence[Run] | None, after: Sequence[Run]) -> OfClasses:
     """Return the chart of class scores, sorted by gain over ``before``, or by score without it."""
     old, new = class_scores(before) if before is not None else None, class_scores(after)
     measure = next((run.evaluation.class_metric for run in after if run.evaluation), "")
     names = [name for name in new if old is None or name in old]
-    gains = [charts.Gain(name=in_one_line(name), before=old[name] if old else None, after=new[name]) for name in names]
+    gains = [
+        charts.Gain(
+            name=in_one_line(name), before=old[name][0] if old else None, after=new[name][0], pictures=new[name][1]
+        )
+        for name in names
+    ]
     gains.sort(key=lambda gain: (gain.before or 0.0) - gain.after)
     if not gains:
-        return ClassGains()
+        return OfClasses()
     left_out = ""
     if len(gains) > CLASSES_SHOWN:
         by = measure if old is None else "gain"
@@ -116,7 +127,31 @@ def class_gains(identifier: str, before: Sequence[Run] | None, after: Sequence[R
         gains = gains[: CLASSES_SHOWN // 2] + gains[-CLASSES_SHOWN // 2 :]
     title = f"{sentence(measure)} of each class" + ("" if old is None else ", before and after")
     chart = charts.class_chart(f"{identifier}-classes", title, gains, axis=f"{measure} within the class")
-    return ClassGains(chart=chart, left_out=left_out)
+    return OfClasses(chart=chart, left_out=left_out)
+
+
+def confusion_matrix(identifier: str, evaluation: Evaluation | None) -> OfClasses:
+    """Return the confusion matrix of a run; of many classes, those that are confused most often."""
+    if evaluation is None or evaluation.confused is None:
+        return OfClasses()
+    involved, total = Counter[int](), len(evaluation.classes)
+    for truth, taken, n in evaluation.confused:
+        involved.update({truth: n, taken: n})
+    most = [k for k, _ in involved.most_common(charts.MATRIX)]
+    kept = sorted([*most, *(k for k in range(total) if k not in involved)][: charts.MATRIX])
+    place = {k: row for row, k in enumerate(kept)}
+    counts = np.zeros((len(kept), len(kept)), np.int64)
+    missed = Counter[int]()
+    for truth, taken, n in evaluation.confused:
+        missed[truth] += n
+        if truth in place and taken in place:
+            counts[place[truth], place[taken]] += n
+    for k, row in place.items():
+        counts[row, row] = max(evaluation.support[k] - missed[k], 0)
+    left_out = f"{len(kept)} of {total} classes: those that are confused most often. " if total > len(kept) else ""
+    names = [in_one_line(evaluation.classes[k]) for k in kept]
+    title = "Pictures by true and by predicted class"
+    return OfClasses(chart=charts.matrix_chart(f"{identifier}-matrix", title, names, counts), left_out=left_out)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import secrets
 import shlex
 import socket
@@ -46,14 +47,9 @@ def review(config: ReviewConfig) -> Outcome:
             session.end()
     finally:
         file.close()
-    written = config.export_tasks or config.labels
     return Outcome(
-        path=written,
-        summary={
-            "wrote": str(written),
-            **{name: facts[name] for name in ("total", "labelled", "checked", "unsure")},
-            "next": next_command(config),
-        },
+        path=config.export_tasks or config.labels,
+        summary={name: facts[name] for name in ("total", "labelled", "checked", "unsure")},
         set_aside=(*images.set_aside, *file.set_aside, *skipped),
     )
 
@@ -70,13 +66,6 @@ def open_session(config: ReviewConfig, file: LabelsFile) -> Session:
     return Session(file, teacher, list(dict.fromkeys([*given, *own, *file.labels()])), is_open=not given)
 
 
-def next_command(config: ReviewConfig) -> str:
-    """Return the command that trains with the labels."""
-    words = ["gpt4image", "train", "--data", f"manifest:{config.labels}"]
-    words += [] if config.embeddings is None else ["--embeddings", str(config.embeddings)]
-    return shlex.join([*words, "--out", "run"])
-
-
 def _work(config: ReviewConfig, session: Session) -> list[SetAside]:
     """Do what is asked for; return the tasks that were skipped."""
     if config.import_tasks is not None:
@@ -90,11 +79,8 @@ def _work(config: ReviewConfig, session: Session) -> list[SetAside]:
 
 
 def _require_server() -> None:
-    try:
-        import starlette  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError:
-        raise MissingExtraError("The page of gpt4image review", "review") from None
+    if not all(map(importlib.util.find_spec, ("starlette", "uvicorn"))):
+        raise MissingExtraError("The page of gpt4image review", "review")
 
 
 def _serve(config: ReviewConfig, session: Session) -> None:
@@ -119,7 +105,8 @@ def _serve(config: ReviewConfig, session: Session) -> None:
             while thread.is_alive():
                 thread.join(0.2)
         except KeyboardInterrupt:
-            _say(f"wrote: {config.labels}\nnext: {next_command(config)}")
+            then = shlex.join(["gpt4image", "train", "--data", f"manifest:{config.labels}", "--out", "run"])
+            _say(f"wrote: {config.labels}\nnext: {then}")
             raise
         finally:
             server.should_exit = True

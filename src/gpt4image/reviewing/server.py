@@ -190,12 +190,13 @@ async def _body(request: Request) -> bytes:
 def _marks(body: bytes) -> dict[str, Mark]:
     """Return the marks by digest that a request has. Raises ConfigError: it has something else."""
     try:
-        marks = {digest: Mark(mark["label"], mark["note"]) for digest, mark in parse_json(body).items()}
+        wanted: dict[str, dict[str, Any]] = parse_json(body)
+        pairs = {digest: (mark["label"], mark["note"]) for digest, mark in wanted.items()}
     except (ValueError, TypeError, KeyError, AttributeError):
-        marks = {}
-    if not marks or not all(isinstance(text, str) for mark in marks.values() for text in mark):
+        pairs = {}
+    if not pairs or not all(isinstance(text, str) for pair in pairs.values() for text in pair):
         raise ConfigError('give {DIGEST: {"label": NAME, "note": "checked"}}.')
-    return marks
+    return {digest: Mark(*pair) for digest, pair in pairs.items()}
 
 
 def _json(value: Any) -> Response:

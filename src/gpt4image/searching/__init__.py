@@ -1,1 +1,1 @@
-"""What search is made of: the index of an image set, what is asked, the page of what was found."""
+"""What search is made of: the index of a dataset, what is asked, the page of what was found."""

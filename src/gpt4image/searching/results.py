@@ -15,8 +15,6 @@ from gpt4image.pages.page import render
 from gpt4image.reporting.text_table import text_table
 from gpt4image.searching.queries import Queries
 
-PICTURE = 192  # pixels a side
-
 
 @dataclass(frozen=True)
 class Hit:
@@ -54,11 +52,11 @@ def write_page(
     path: Path, images: ImageSet, queries: Queries, found: Sequence[Sequence[Hit]], facts: dict[str, Any]
 ) -> list[SetAside]:
     """Write a self-contained page of the hits of each query; return the images whose picture cannot be shown."""
-    pictures = Thumbnails(images, PICTURE)
+    pictures = Thumbnails(images)
     sections = [
         {
             "name": name,
-            "picture": thumbnail(queries.pictures[name], PICTURE) if name in queries.pictures else None,
+            "picture": thumbnail(queries.pictures[name]) if name in queries.pictures else None,
             "cards": [{"picture": pictures.of(hit.place), "hit": hit} for hit in hits],
         }
         for name, hits in zip(queries.names, found, strict=True)

@@ -1,7 +1,7 @@
 """Options chosen from the set where the user names none, so that the baseline is trained to the end.
 
-The rules are plain on purpose and were set on the validation part of CIFAR-10 for the *baseline* (docs/log.md has the
-search); what was chosen is printed and kept in the run record.
+The rules are plain on purpose and were set on the validation part of CIFAR-10 for the *baseline*; the search is in
+docs/research/log.md. What was chosen is printed and kept in the run record.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MUON_LR, MUON_LR_OF_OTHERS, ADAPTIVE_LR, SGD_LR_AT_256 = 0.02, 5e-3, 1e-3, 0.1
 # timm's names of SGD: with Nesterov's momentum, and with the classical one
 WEIGHT_DECAY, ADAPTIVE_WEIGHT_DECAY = {"muon": 0.3, "sgd": 5e-4, "momentum": 5e-4}, 0.05
 FINE_TUNING = 0.1  # part of the learning rate from scratch, but see learning_rate
-# Pretrained weights know things at their own size: small pictures serve them better enlarged (docs/log.md, 2026-11-26).
+# Pretrained weights know things at their own size: small pictures serve them better enlarged (docs/research/log.md).
 PRETRAINED_SIZE = 96
 
 
@@ -107,7 +107,7 @@ def epochs(count: int, init: str) -> int:
     """Return the passes over a train split of ``count`` images."""
     if count >= LARGE_SET:
         return 90
-    # From scratch, 120 were better than 60 for only labels on 2,000 photographs (docs/log.md, 2026-11-27).
+    # From scratch, 120 were better than 60 for only labels on 2,000 photographs (docs/research/log.md, 2026-11-27).
     passes, least = (240_000 / count, 60) if init == "scratch" else (60_000 / count, 30)
     return int(np.clip(round(passes), least, 200))
 
@@ -119,6 +119,6 @@ def learning_rate(optimizer: str, init: str, images_per_step: int, model: str) -
         rate = MUON_LR if model.startswith("convnext") or has_batch_norm(model) else MUON_LR_OF_OTHERS
     elif name in ("sgd", "momentum"):
         rate = SGD_LR_AT_256 * images_per_step / 256
-    else:  # a tenth of it left a model with batch norm far from the end (docs/log.md, 2026-11-27)
+    else:  # a tenth of it left a model with batch norm far from the end (docs/research/log.md, 2026-11-27)
         rate, gentle = ADAPTIVE_LR, gentle and not has_batch_norm(model)
     return rate * (FINE_TUNING if gentle else 1.0)

@@ -1,4 +1,8 @@
-"""Which images make up a batch: a pure function of seed and step, so that a resumed run sees the same batches."""
+"""Which images make up a batch: a pure function of seed and step, so that a resumed run sees the same batches.
+
+An epoch has as many steps as the whole train split has batches, labelled or not. Otherwise an arm with few labels
+would also train less.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """Checkpoints: weights, optimisers and a JSON state as one file of ``artifacts.weights``.
 
 Training never goes on from a damaged one.
+
+One file, because a checkpoint of two can be killed between them.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ processes, where there are some.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -67,7 +67,7 @@ class Policy:
 
 
 @contextmanager
-def _random_states_kept() -> Iterator[None]:
+def _random_states_kept() -> Generator[None]:
     python_state, numpy_state = random.getstate(), np.random.get_state()
     try:
         yield

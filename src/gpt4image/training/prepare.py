@@ -12,16 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts.table import EmbeddingTable
+from gpt4image.artifacts.text_labels import TextLabels
 from gpt4image.base.errors import ConfigError, DataError, TableError
 from gpt4image.base.files import fingerprint
-from gpt4image.config import TrainOptions
+from gpt4image.config import TrainConfig, TrainOptions
 from gpt4image.data import load_with_splits
 from gpt4image.data.image_set import SPLITS, ImageSet
 from gpt4image.data.pixels import load_pixels
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.registry import find_task, task_of
 from gpt4image.training import auto
-from gpt4image.training.targets import load_text_labels, with_text_labels
+from gpt4image.training.targets import require_fitting, with_text_labels
 from gpt4image.training.text_targets import TextTargets
 from gpt4image.training.trainer import require_buildable
 from gpt4image.training.training_data import TrainingData
@@ -29,6 +30,20 @@ from gpt4image.training.training_data import TrainingData
 
 def load_image_set(config: TrainOptions) -> tuple[ImageSet, EmbeddingTable | None]:
     """Load the image set with its splits and the embedding table, and check that they belong together.
+
+    With ``train_on_val``, the images of the validation split are in train.
+
+    Raises:
+        DataError, TableError: as ``_load``.
+    """
+    image_set, table = _load(config)
+    if isinstance(config, TrainConfig) and config.train_on_val:
+        image_set = image_set.revised(splits=np.where(image_set.splits == "val", "train", image_set.splits))
+    return image_set, table
+
+
+def _load(config: TrainOptions) -> tuple[ImageSet, EmbeddingTable | None]:
+    """Load the image set and the embedding table.
 
     With ``only_described``, undescribed images leave the train split; the validation split is then cut from them first,
     so that described images stay in training.
@@ -74,6 +89,7 @@ class Prepared:
         data: what the run reads.
         sizes: images per split of the whole set, whether or not the run reads them.
         fingerprint: identity of the data's content: digests, labels, splits, embedding table and text labels.
+        images: identity of its images, labels and splits only.
     """
 
     config: Any
@@ -81,6 +97,7 @@ class Prepared:
     data: TrainingData
     sizes: dict[str, int]
     fingerprint: str
+    images: str = ""
 
 
 def prepare(
@@ -106,11 +123,16 @@ def prepare(
         TableError: the embedding table or the text labels do not fit the set or its splits.
     """
     image_set, table = loaded or load_image_set(config)
+    as_loaded = image_set
+    text_labels = None if config.text_labels is None else TextLabels.load(config.text_labels)
+    if text_labels is not None and set(image_set.classes) < set(text_labels.classes):
+        image_set = image_set.with_classes(text_labels.classes)  # no image has a label of the others
     task = task or (task_of(image_set.labels, config) if config.task == "auto" else find_task(config.task, config))
     task.require(image_set.labels, image_set.classes, config.data)
     named = {"task": task.name} if config.task == "auto" else {}
     config = config.model_copy(update={"task": task.name})
-    text_labels = load_text_labels(config, image_set)
+    if text_labels is not None:
+        require_fitting(text_labels, config, image_set)
     sizes = {split: len(image_set.indices(split)) for split in SPLITS}
     there = ", ".join(f"{split} {count:,}" for split, count in sizes.items())
     if not any(sizes[split] for split in splits):
@@ -140,7 +162,8 @@ def prepare(
         data = with_text_labels(data, config, text_labels)
     # Broken images are known before training where pixels are in memory: such a run has other batches.
     identity = identity_of(image_set, table, data.soft, np.flatnonzero(~usable).tolist())
-    return Prepared(config=config, chosen=chosen, data=data, sizes=sizes, fingerprint=identity)
+    images = identity_of(as_loaded.select(np.flatnonzero(np.isin(as_loaded.splits, splits))), None, None, [])
+    return Prepared(config=config, chosen=chosen, data=data, sizes=sizes, fingerprint=identity, images=images)
 
 
 def identity_of(

@@ -27,9 +27,9 @@ Ints = NDArray[np.integer]
 Bools = NDArray[np.bool_]
 
 TRUST_IN_RIGHT_LABELS = 0.5
-"""Share of a given label in its target where no label looks wrong (docs/log.md, 2026-11-27)."""
+"""Share of a given label in its target where no label looks wrong (docs/research/log/mixed-targets.md)."""
 LEAST_EXPLAINED = 0.5
-"""Part of what the labels tell that the texts must explain to be half of a target (docs/log.md, 2026-11-27)."""
+"""Part of what the labels tell that texts must explain to be half of a target (docs/research/log/text-labels.md)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -165,20 +165,18 @@ def targets_for(
     return class_targets(task, probabilities, labels, Noise.of(text_labels.facts), explains, trust)
 
 
-def load_text_labels(config: TrainOptions, image_set: ImageSet) -> TextLabels | None:
-    """Return the text labels that a run is told to learn from; None where it has none.
+def require_fitting(labels: TextLabels, config: TrainOptions, image_set: ImageSet) -> None:
+    """Refuse text labels that a run cannot learn from.
 
     Args:
+        labels: of ``config.text_labels``.
         config: options of the run, with its task.
         image_set: the whole dataset with the splits of the run.
 
     Raises:
-        TableError: the file is missing or damaged, was made for another task or other classes, or has learned from the
-            label of an image that the run holds out.
+        TableError: they were made for another task or other classes, or have learned from the label of an image that
+            the run holds out.
     """
-    if config.text_labels is None:
-        return None
-    labels = TextLabels.load(config.text_labels)
     if config.task not in ("auto", labels.facts.task):
         raise TableError(
             f"{config.text_labels} holds text labels for --task {labels.facts.task}, this run is of {config.task}; run "
@@ -191,7 +189,6 @@ def load_text_labels(config: TrainOptions, image_set: ImageSet) -> TextLabels | 
             "dataset."
         )
     _require_held_out(labels, config, image_set)
-    return labels
 
 
 def _require_held_out(labels: TextLabels, config: TrainOptions, image_set: ImageSet) -> None:
@@ -218,15 +215,17 @@ def _require_held_out(labels: TextLabels, config: TrainOptions, image_set: Image
 
 
 def with_text_labels(data: TrainingData, config: TrainOptions, labels: TextLabels) -> TrainingData:
-    """Return the data with class targets of what ``load_text_labels`` has read.
+    """Return the data with class targets of text labels that fit; see ``require_fitting``.
 
     Raises:
         TableError: no text label is of a training image.
     """
     targets = targets_for(data.task, labels, data.image_set.digests, data.labels, config.label_trust)
-    known, has_target = set(labels.digests), data.task.has_target(data.labels, targets)
-    if not any(has_target[i] and data.image_set.digests[i] in known for i in data.indices("train")):
+    known = set(labels.digests)
+    from_text = np.array([digest in known for digest in data.image_set.digests], np.bool_)
+    has_target = data.task.has_target(data.labels, targets)
+    if not (has_target & from_text)[data.indices("train")].any():
         raise TableError(
             f"{config.text_labels} holds no text label of a training image; run `gpt4image label` on this dataset."
         )
-    return replace(data, soft=targets)
+    return replace(data, soft=targets, from_text=from_text)

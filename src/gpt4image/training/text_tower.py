@@ -3,6 +3,8 @@
 The encoder starts where the table was made, so the first step sees the vectors of the table. Its dropout stays off: its
 output is the target of the images as well as what is learned. Texts are tokenised one batch ahead by a thread, so that
 no step waits for them. Long ones are cut or pooled as in the table.
+
+It has an optimiser of its own: what suits an untrained network does not suit a trained one.
 """
 
 from __future__ import annotations

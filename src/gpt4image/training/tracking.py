@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ def require_trackers(names: Iterable[str]) -> None:
 
 
 @contextmanager
-def tracked(names: Iterable[str], out: Path, record: Mapping[str, Any]) -> Iterator[OnEpoch]:
+def tracked(names: Iterable[str], out: Path, record: Mapping[str, Any]) -> Generator[OnEpoch]:
     """Show a run in trackers; only the first process does.
 
     Args:

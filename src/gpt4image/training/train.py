@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,14 +12,14 @@ from typing import Any
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.base.outcome import Outcome
-from gpt4image.base.progress import progress_bar
+from gpt4image.base.progress import progress_bar, say
 from gpt4image.config import TrainConfig, TrainOptions
 from gpt4image.data import SPLITS
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import choose_device, cpu_threads, device_name
 from gpt4image.tasks.base import Task
 from gpt4image.training.prepare import Prepared, prepare
-from gpt4image.training.tracking import require_trackers, tracked
+from gpt4image.training.tracking import OnEpoch, require_trackers, tracked
 
 FINISHED = (
     "This run was finished before, and nothing was trained now. Images, labels and texts were not read again: whether "
@@ -46,6 +45,8 @@ def train(config: TrainConfig, task: Task | None = None) -> Outcome:
         ready = processes.together(lambda: _prepared(config, task), first_ahead=True)
         if ready is not None:
             _require_same_data(ready)
+            if "auto" in (ready.config.precision, ready.config.memory_format):
+                _tell("choosing precision and memory format by a few trial steps")
             _train(resolve(ready))
         return processes.together(lambda: _outcome(config.out, finished=ready is None))
 
@@ -64,6 +65,7 @@ def _prepared(config: TrainConfig, task: Task | None) -> Prepared | None:
             return None
     else:
         runs.require_new(config.out)
+    _tell(f"reading {config.data} and decoding its images")
     return prepare(config, splits=("train", "val"), task=task)
 
 
@@ -81,14 +83,35 @@ def _require_same_data(ready: Prepared) -> None:
     processes.together(check)
 
 
+def _tell(text: str) -> None:
+    if processes.rank() == 0:
+        say(text)
+
+
 def _train(ready: Prepared) -> None:
+    from gpt4image.training import announce
+
+    config, left = ready.config, announce.time_left()
+    _tell(announce.block(ready))
+    if config.compile:
+        _tell("compiling the model: the first step may take minutes")
     with progress_bar(quiet=processes.rank() > 0) as bar:
         task = bar.add_task("train", total=None, note="")
 
         def on_step(step: int, steps: int, note: str) -> None:
             bar.update(task, completed=step, total=steps, note=note)
+            if (
+                (estimate := left(step, steps))
+                and processes.rank() == 0
+                and "probe_seconds_per_step" not in ready.chosen
+            ):
+                say(f"{'left':10}{estimate}")
 
-        run(ready, ready.config.out, arm="train", resume=ready.config.resume, on_step=on_step)
+        def on_epoch(row: Mapping[str, Any]) -> None:
+            if processes.rank() == 0:
+                announce.tell_epoch(row, config.epochs, ready.data.task)
+
+        run(ready, config.out, arm="train", resume=config.resume, on_step=on_step, on_epoch=on_epoch)
 
 
 def resolve(ready: Prepared) -> Prepared:
@@ -110,6 +133,7 @@ def run(
     arm: str,
     resume: bool,
     on_step: OnStep,
+    on_epoch: OnEpoch = lambda _row: None,
     extra: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Carry one run to its end and write its records; a run that is there is continued where ``resume`` says so."""
@@ -127,6 +151,7 @@ def run(
         "chosen": ready.chosen,
         "notes": trainer.notes,
         runs.DATA: ready.fingerprint,
+        runs.IMAGES: ready.images,
         **extra,
     }
     facts = {
@@ -137,8 +162,14 @@ def run(
         "processes": processes.count(),
     }
     processes.by_first(lambda: runs.start(out, record, facts, resume=resume))
-    with tracked(config.trackers, out, record) as on_epoch:
-        measured = fit(trainer, out, on_step=on_step, on_epoch=on_epoch, checkpoint_seconds=config.checkpoint_seconds)
+    with tracked(config.trackers, out, record) as track:
+
+        def after_epoch(row: Mapping[str, Any]) -> None:
+            track(row)
+            on_epoch(row)
+
+        seconds = config.checkpoint_seconds
+        measured = fit(trainer, out, on_step=on_step, on_epoch=after_epoch, checkpoint_seconds=seconds)
     if isinstance(trainer.model, Aligner) and (text := trainer.data.text) is not None:
         processes.by_first(lambda: write_text_space(out, config, text))
     finished = {"status": "finished", **measured, **data_facts(ready)}
@@ -157,7 +188,7 @@ def data_facts(ready: Prepared) -> dict[str, Any]:
             **ready.sizes,
             "classes": len(data.classes),
             "labelled": int(data.task.known(data.labels[train]).sum()),
-            "described": 0 if data.text is None else int(data.text.described[train].sum()),
+            "described": int(data.described[train].sum()),
         },
     }
 
@@ -179,7 +210,6 @@ def _outcome(out: Path, *, finished: bool) -> Outcome:
     return Outcome(
         path=out,
         summary={
-            "run": str(out),
             "chosen": record["config"]["chosen"],
             **{f"{split}_images": facts["data"][split] for split in SPLITS},
             "classes": facts["data"]["classes"],
@@ -189,14 +219,6 @@ def _outcome(out: Path, *, finished: bool) -> Outcome:
             **({"notes": " ".join(notes)} if notes else {}),
             "seconds": facts["seconds"],
             "images_per_second": facts["images_per_second"],
-            "next": _next(out, facts["data"]),
         },
         set_aside=runs.read_set_aside(out),
     )
-
-
-def _next(out: Path, sizes: Mapping[str, Any]) -> str:
-    """Return the command to give next: what was held out is measured, and where nothing was, the model goes out."""
-    if sizes["test"] or sizes["val"]:
-        return shlex.join(["gpt4image", "evaluate", str(out), *([] if sizes["test"] else ["--split", "val"])])
-    return shlex.join(["gpt4image", "export", str(out), "--format", "timm", "--out", "model"])

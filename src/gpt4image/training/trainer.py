@@ -1,4 +1,7 @@
-"""The parts of one run, built from its options."""
+"""The parts of one run, built from its options.
+
+The last weights are kept by default: the best epoch on a small validation split is mostly noise.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.optim import create_optimizer_v2, param_groups_weight_decay  # pyright: ignore[reportPrivateImportUsage]
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from timm.utils.model_ema import ModelEmaV3
-from torch import Tensor, nn
+from torch import nn
 
-from gpt4image.base.errors import ConfigError, first_line
+from gpt4image.base.errors import ConfigError
 from gpt4image.config.base import flag_of
 from gpt4image.config.learning import OF_ALIGNMENT, ResolvedOptions
-from gpt4image.models.aligner import Aligner, not_decayed
+from gpt4image.models.aligner import Aligner
 from gpt4image.models.backbones import Backbone, checkpoint_activations, compile_training, create_backbone
 from gpt4image.parallel import processes
 from gpt4image.parallel.batch_layers import see_whole_batch
@@ -33,13 +35,14 @@ from gpt4image.training.cpu_augmentation import STRONG, CpuAugmentation, Policy
 from gpt4image.training.objectives.base import Objective
 from gpt4image.training.objectives.consistency import ConsistencyObjective
 from gpt4image.training.objectives.text_alignment import AlignmentObjective
+from gpt4image.training.optimizers import Plain, cosine, make_optimizer
 from gpt4image.training.text_targets import TextTargets
 from gpt4image.training.text_tower import TextReader, TextSource, TextTower
 from gpt4image.training.training_data import TrainingData
 
 # A moving average looks back on at most an eighth of the steps so far, until that is the memory that was asked for:
 # one of 10,000 steps is reached after 80,000 (timm's default, a power of 2/3, needs a million).
-EMA_WARMUP = {"use_warmup": True, "warmup_gamma": 8.0, "warmup_power": 1.0}
+EMA_WARMUP: dict[str, Any] = {"use_warmup": True, "warmup_gamma": 8.0, "warmup_power": 1.0}
 
 
 @dataclass(kw_only=True)
@@ -106,22 +109,6 @@ class TextTuning:
     reader: TextReader
     optimizer: torch.optim.Optimizer
     scheduler: CosineLRScheduler
-
-
-class Plain(nn.Module):
-    """A backbone in the place of an Aligner: no text takes part."""
-
-    def __init__(self, backbone: nn.Module) -> None:
-        super().__init__()
-        self.backbone = backbone
-
-    def forward(self, images: Tensor, *, with_features: bool = False) -> tuple[Tensor, None]:
-        """Return logits (B, K) and None; there is no second loss whose features are wanted."""
-        return self.backbone(images), None
-
-    def no_weight_decay(self) -> set[str]:
-        """Return the names of parameters that are not to decay."""
-        return not_decayed(self.backbone)
 
 
 def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
@@ -229,65 +216,6 @@ def require_buildable(config: ResolvedOptions, task: Task, classes: Sequence[str
         Policy(config.auto_augment, augmentation_of(config, backbone).mean)
     if not config.consistency:  # else it depends on the images
         own_rows(config.batch_size, 0, mixing=config.mixes, apart=False)
-
-
-def make_optimizer(model: Plain | Aligner, config: ResolvedOptions, new_layers: Sequence[str]) -> torch.optim.Optimizer:
-    """Return the optimiser of a run but that of its text encoder. Raises ConfigError: timm has none of its name."""
-    try:
-        optimizer: Any = create_optimizer_v2(
-            parameter_groups(model, config, new_layers),
-            opt=config.optimizer,
-            lr=config.lr,
-            weight_decay=config.weight_decay,
-            momentum=config.momentum,
-            foreach=False if config.fsdp else None,  # at once, parameters in shards and whole ones cannot be stepped
-        )
-        if getattr(optimizer, "is_second_order", False) or type(optimizer).__name__ == "Kron":
-            raise ValueError("it needs second derivatives, or a state that no checkpoint here holds")
-    except (ValueError, AssertionError, ImportError) as error:
-        raise ConfigError(
-            f"--optimizer {config.optimizer} cannot be used: {first_line(error)}; see timm.optim.list_optimizers()."
-        ) from None
-    return optimizer
-
-
-def parameter_groups(
-    model: Plain | Aligner, config: ResolvedOptions, new_layers: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Return the parameters of a run but those of a text encoder, with and without weight decay.
-
-    Where weights were given, ``new_layers`` of the backbone and what is no part of it learn faster, in groups of their
-    own: they have far to go, and the others are to stay near to where they are.
-    """
-    trained = nn.ModuleDict({name: child for name, child in model.named_children() if name != "texts"})
-    decay = config.weight_decay
-    groups = param_groups_weight_decay(trained, decay, no_weight_decay_list=model.no_weight_decay())
-    if config.init == "scratch":
-        return groups
-    given = {id(parameter) for parameter in model.backbone.parameters()} - {
-        id(parameter) for name in new_layers for parameter in model.backbone.get_submodule(name).parameters()
-    }
-    faster = {"lr_scale": config.new_layers_lr_scale}  # a key that the schedulers of timm know
-    parts = [
-        {**group, **more, "params": [each for each in group["params"] if (id(each) in given) is kept]}
-        for kept, more in ((True, {}), (False, faster))
-        for group in groups
-    ]
-    return [part for part in parts if part["params"]]
-
-
-def cosine(optimizer: torch.optim.Optimizer, steps: int, warmup_fraction: float, lowest: float) -> CosineLRScheduler:
-    """Return a learning rate that rises linearly to that of ``optimizer``, then falls to ``lowest`` as a cosine."""
-    warmup = min(round(steps * warmup_fraction), steps - 1)
-    return CosineLRScheduler(
-        optimizer,
-        t_initial=steps - warmup,
-        lr_min=lowest,
-        warmup_t=warmup,
-        warmup_lr_init=optimizer.param_groups[0]["lr"] / max(warmup, 1),
-        warmup_prefix=True,
-        t_in_epochs=False,
-    )
 
 
 def tuned_encoder(config: ResolvedOptions, text: TextTargets, device: torch.device) -> TextTower | None:

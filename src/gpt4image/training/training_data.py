@@ -29,6 +29,7 @@ class TrainingData:
         labels: (N, ...) the labels that training may see.
         soft: (N, K) float32 targets by a teacher, used instead of ``labels``; None without.
         text: text targets of the alignment; None without.
+        from_text: (N,) bool, which images have a text label in ``soft``; None without.
         set_aside: images known to be unusable before training.
     """
 
@@ -39,6 +40,7 @@ class TrainingData:
     labels: Labels
     soft: NDArray[np.float32] | None = None
     text: TextTargets | None = None
+    from_text: NDArray[np.bool_] | None = None
     set_aside: tuple[SetAside, ...] = ()
 
     @property
@@ -50,6 +52,14 @@ class TrainingData:
     def unusable(self) -> tuple[SetAside, ...]:
         """Images that cannot be used, with those that worker processes have met since."""
         return tuple(dict.fromkeys((*self.set_aside, *self.pixels.set_aside)))
+
+    @property
+    def described(self) -> NDArray[np.bool_]:
+        """(N,) bool, the images that learn from a description, by its embedding or by a text label."""
+        found = np.zeros(len(self.usable), np.bool_)
+        if self.text is not None:
+            found |= np.asarray(self.text.described, np.bool_)
+        return found if self.from_text is None else found | self.from_text
 
     def indices(self, split: str) -> NDArray[np.int64]:
         """Return the positions of the usable images of one split, in order."""

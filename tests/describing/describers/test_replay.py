@@ -15,6 +15,7 @@ from gpt4image.config import DescriberOptions
 from gpt4image.data.image_set import ImageSet, MemorySource
 from gpt4image.describing.describers.base import Answer, Describer, Request
 from gpt4image.describing.describers.registry import load_describer
+from gpt4image.describing.describers.replay import ReplayDescriber
 
 
 def image_set(images: list[bytes]) -> ImageSet:
@@ -129,3 +130,23 @@ def test_mistakes_say_what_to_do(tmp_path: Path) -> None:
         load(tmp_path / "none.jsonl")
     with pytest.raises(ConfigError, match="line 1: not a line of JSON"):
         load(write_lines(tmp_path / "d.jsonl", ["key,description"]))
+
+
+@pytest.mark.parametrize("columns", ["key,description", "image,caption", "path,text"])
+def test_a_table_is_replayed_and_twice_the_same_row_is_one(tmp_path: Path, columns: str) -> None:
+    path = tmp_path / "texts.csv"
+    path.write_text(f"{columns}\nk0,one\nk1,two\nk1,two\nk0,other\n,none\n", encoding="utf-8")
+    images = image_set([b"0", b"1"])
+    describer = load(path)
+    assert [answer.text for answer in answers_of(describer, images)] == ["one", "two"]
+    report = describer.report(images)
+    assert report.facts["replay_rows_twice"] == 1
+    assert [item.name for item in report.set_aside] == ["texts.csv, row 4", "texts.csv, row 5"]
+
+
+def test_a_file_of_other_images_is_an_error_that_shows_both_kinds_of_keys(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "texts.jsonl", [{"key": "photos/1.jpg", "description": "one"}])
+    describer = load(path)
+    assert isinstance(describer, ReplayDescriber)
+    with pytest.raises(ConfigError, match=r"none of its 1 rows belongs.*'photos/1.jpg'.*look like 'k0', 'k1'"):
+        describer.require_own_images(image_set([b"0", b"1"]))

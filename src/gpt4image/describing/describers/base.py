@@ -1,6 +1,9 @@
 """What a describer is: it takes requests as it has room for them and gives answers as they arrive, in any order.
 
 That fits a file that is read again, one model on this machine, and many calls in flight to a server.
+
+Answers come in groups. Pulling the next group says that the last one is on disk; until then its calls count as in
+flight. So a kill pays again for at most ``--concurrency`` calls (over Ray twice that), and a stage needs no threads.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Replays answers from a JSON-lines file as if they were written now: for tests, demos and other programs."""
+"""Replays answers from a file as if they were written now: for tests, demos and other programs."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from gpt4image.base.errors import ConfigError
+from gpt4image.base.errors import ConfigError, first_few
 from gpt4image.base.outcome import SetAside
 from gpt4image.data.image_set import ImageSet
 from gpt4image.describing.describers.base import Answer, Report, Request
 from gpt4image.describing.prices import FREE
 from gpt4image.describing.questions import DESCRIPTION
-from gpt4image.describing.rows import Row, parse_line
+from gpt4image.describing.rows import Row, parse_line, read_rows
 
 _ROWS_PER_GROUP = 256
 
 
 class ReplayDescriber:
-    """Answers with the rows of a file. Only their places are held in memory.
+    """Answers with the rows of a file. Of JSON lines only their places are held in memory, of other files the rows.
 
     Its identity is the name of the file, not its content: the file may move, and only lines that are added are
     imported. To replay changed texts as something new, rename the file.
@@ -38,12 +38,14 @@ class ReplayDescriber:
         path = Path(name)
         if not name or not path.is_file():
             raise ConfigError(
-                f"replay:{name}: there is no such file; give JSON lines with key or digest, and description or class."
+                f"replay:{name}: there is no such file; give JSON lines, CSV or Parquet with key or digest, and "
+                "description or class."
             )
         self._path = path
         self._set_aside: list[SetAside] = []
         self._duplicates = 0
-        self._places = self._index()
+        self._places: Mapping[tuple[str, str], int | Row]
+        self._places = self._index() if path.suffix not in (".csv", ".parquet") else self._rows()
         if not self._places:
             reason = f" ({self._set_aside[0].name}: {self._set_aside[0].reason})" if self._set_aside else ""
             raise ConfigError(f"replay:{name}: no line has a key or digest and an answer{reason}.")
@@ -70,8 +72,10 @@ class ReplayDescriber:
         place = next((self._places[name] for name in names if name in self._places), None)
         if place is None:
             return Answer(request=request)
-        file.seek(place)
-        row = parse_line(file.readline(), self._path.name)
+        row = place
+        if isinstance(place, int):
+            file.seek(place)
+            row = parse_line(file.readline(), self._path.name)
         if isinstance(row, Row) and row.prompt and row.prompt.class_conditioned > request.prompt.class_conditioned:
             told = "its writer was told the class, by this row; replay it with --prompt class-conditioned"
             return Answer(request=request, error=told)
@@ -83,13 +87,44 @@ class ReplayDescriber:
 
     def report(self, images: ImageSet) -> Report:
         """Return how many rows belong to no image of the set, with the lines that could not be used."""
-        known = {("key", key) for key in images.keys} | {("digest", digest) for digest in images.digests}
+        known = self._known(images)
         facts = {
             "replay_rows": len(self._places),
             "replay_rows_unused": len(self._places.keys() - known),
             "replay_rows_twice": self._duplicates,
         }
         return Report(facts=facts, set_aside=self._set_aside)
+
+    def require_own_images(self, images: ImageSet) -> None:
+        """Refuse a file of which no row belongs to an image of the dataset. Raises ConfigError."""
+        if not self._places.keys().isdisjoint(self._known(images)):
+            return
+        given = first_few((name for _, name in itertools.islice(self._places, 3)), 3)
+        raise ConfigError(
+            f"replay:{self._path}: none of its {len(self._places):,} rows belongs to an image of {images.spec}. Rows "
+            f"are of {given}; the keys of the data look like {first_few(images.keys[:3])}. Write the rows with these "
+            "keys, or with the digest of each image."
+        )
+
+    def _known(self, images: ImageSet) -> set[tuple[str, str]]:
+        return {("key", key) for key in images.keys} | {("digest", digest) for digest in images.digests}
+
+    def _rows(self) -> dict[tuple[str, str], Row]:
+        """Return the rows of a table by what they are of."""
+        places: dict[tuple[str, str], Row] = {}
+        for row in read_rows(self._path):
+            if isinstance(row, SetAside):
+                self._set_aside.append(row)
+                continue
+            name = ("digest", row.digest) if row.digest else ("key", row.key or "")
+            if not name[1]:
+                self._set_aside.append(SetAside(name=row.where, reason="neither key nor digest"))
+            elif replace(places.setdefault(name, row), where=row.where) == row:
+                self._duplicates += places[name] is not row
+            else:
+                reason = f"another answer for {name[1]!r} stands in an earlier row, which was used"
+                self._set_aside.append(SetAside(name=row.where, reason=reason))
+        return places
 
     def _index(self) -> dict[tuple[str, str], int]:
         places: dict[tuple[str, str], int] = {}

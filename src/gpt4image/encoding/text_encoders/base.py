@@ -1,4 +1,8 @@
-"""What a text encoder is: a frozen model that turns texts into vectors."""
+"""What a text encoder is: a frozen model that turns texts into vectors.
+
+A library adds only texts to tokens and tokens to vectors. Precision, unit length and training are the same code around
+it, so whatever encodes can also be tuned.
+"""
 
 from __future__ import annotations
 

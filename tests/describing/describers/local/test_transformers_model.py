@@ -6,6 +6,7 @@ import json
 import shutil
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from gpt4image.config import DescribeConfig, DescriberOptions
 from gpt4image.data.decode import decode
 from gpt4image.describing.describe import describe
 from gpt4image.describing.describers.base import Answer, Request
+from gpt4image.describing.describers.local.conversations import Reply
 from gpt4image.describing.describers.local.transformers_model import TransformersDescriber
 from gpt4image.describing.describers.registry import load_describer
 from picture_requests import COLOURS, QUESTION, noise, plain, request
@@ -304,6 +306,36 @@ def test_describes_an_image_set_once(tiny_vlm: Path, colour_folder: Path, tmp_pa
         rows = list(store.descriptions())
     assert len({row.text for row in rows}) > 20
     assert all(row.describer["kind"] == "transformers" and row.cost_usd == 0.0 for row in rows)
+
+
+def test_classes_are_parsed_from_what_a_model_writes(
+    tiny_vlm: Path, colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = DescribeConfig(
+        data=f"folder:{colour_folder}",
+        store=tmp_path / "store.db",
+        describer=f"transformers:{tiny_vlm}",
+        ask="class",
+        max_tokens=32,
+    )
+    babbled = describe(config)  # this model writes words, and no JSON
+    assert babbled.summary["described"] == 0 and babbled.summary["rejected"] == 48
+    assert all("JSON" in item.reason or "description" in item.reason for item in babbled.set_aside)
+    generate = TransformersDescriber._generate
+
+    def in_json(self: TransformersDescriber, *arguments: Any) -> list[Reply]:
+        replies = generate(self, *arguments)
+        return [
+            replace(one, text=f'Well: ```{{"class": "{one.text[:40]}", "confidence": "90 %",}}```') for one in replies
+        ]
+
+    monkeypatch.setattr(TransformersDescriber, "_generate", in_json)
+    answered = describe(config.model_copy(update={"retry_rejected": True}))
+    assert answered.summary["described"] == 48
+    with DescriptionStore(config.store) as store:
+        answers = [one.answer for one in store.answers()]
+    assert all(answer.confidence == 0.9 for answer in answers), "greedy: asked once, and kept as it was said"
+    assert sum(answer.is_unmapped for answer in answers) == answered.summary["class_outside_list"] > 0
 
 
 REFUSES_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"

@@ -40,9 +40,15 @@ class SamplingParams:
     top_p: float = 0.8
     max_tokens: int = 16
     seed: int | None = None
+    structured_outputs: StructuredOutputsParams | None = None
 
     def clone(self) -> SamplingParams:
         return replace(self)
+
+
+@dataclass
+class StructuredOutputsParams:
+    json: Any
 
 
 @dataclass
@@ -107,8 +113,11 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> list[Engine]:
         setattr(package, name, value)
     for error in (VLLMError, VLLMClientError):
         setattr(exceptions, error.__name__, error)
+    sampling = ModuleType("vllm.sampling_params")
+    sampling.StructuredOutputsParams = StructuredOutputsParams  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vllm", package)
     monkeypatch.setitem(sys.modules, "vllm.exceptions", exceptions)
+    monkeypatch.setitem(sys.modules, "vllm.sampling_params", sampling)
     return started
 
 
@@ -122,7 +131,7 @@ def answers(made: Describer, requests: Sequence[Request]) -> list[Answer]:
 
 def test_without_the_package_the_extra_is_named(tiny_vlm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"vllm: needs .* pip install 'gpt4image\[vllm\]'"):
+    with pytest.raises(MissingExtraError, match=r"vllm: needs .* pip install .*\[vllm\]'"):
         describer(tiny_vlm)
 
 
@@ -155,6 +164,14 @@ def test_asks_the_engine_what_was_asked_for(tiny_vlm: Path, engines: list[Engine
     assert all((one.temperature, one.top_p, one.max_tokens) == (0.0, 0.8, 50) for one in sampling)
     answers(made, requests)
     assert len(engines) == 1
+
+
+def test_the_engine_is_held_to_the_schema_of_an_answer(tiny_vlm: Path, engines: list[Engine]) -> None:
+    schema = {"type": "object", "properties": {"class": {"enum": ["cat"]}}}
+    requests = [replace(request(plain("red")), schema=schema), request(plain("blue"))]
+    assert len(answers(describer(tiny_vlm), requests)) == 2
+    held, free = engines[0].calls[-1][1]
+    assert held.structured_outputs == StructuredOutputsParams(schema) and free.structured_outputs is None
 
 
 def test_samples_have_seeds_of_their_own_that_a_second_run_repeats(tiny_vlm: Path, engines: list[Engine]) -> None:

@@ -244,7 +244,7 @@ def gpt4image_view(photos: Path) -> str:
     return out.read_text(encoding="utf-8")
 
 
-def tokens(*pairs: tuple[str, Any]) -> dict[str, Any]:
+def tokens(*pairs: tuple[Any, Any]) -> dict[str, Any]:
     return {"content": [{"token": token, "logprob": value} for token, value in pairs]}
 
 

@@ -1,0 +1,191 @@
+"""How good the teacher is: answers, texts, names and labels, each and fused, on real answers.
+
+    python benchmarks/teacher.py [fused] [noise] [weak] [tags] [next]
+
+Without a name, all five; each prints tables. Sets and texts are those of text_labels.py; the answers lie beside them.
+Each result is kept as a line of JSON in $GPT4IMAGE_BENCHMARK_RESULTS (without it, nowhere), and not computed again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpt4image.base.files import read_json_lines
+from gpt4image.data.splits import flip_labels
+from gpt4image.labelling import predictions
+from gpt4image.labelling.answers import Answers
+from gpt4image.labelling.experts import Sources, taught_by_answers
+from gpt4image.labelling.label_noise import suspected
+from gpt4image.labelling.predictions import Predictions, predict_labels
+from gpt4image.training.targets import blend
+from text_labels import DATA, SETS, Ints, corpus, left, print_table, scores, shown, texts_of
+
+DRAWS = 5
+KEPT = (0, 2, 5, 10, 25, None)
+NOISE = (("uniform", 0.2), ("uniform", 0.4), ("uniform", 0.6), ("by class", 0.4))
+RESULTS = os.environ.get("GPT4IMAGE_BENCHMARK_RESULTS")
+
+
+@cache
+def answers_of(name: str) -> Answers:
+    """Return the answers of the describer, aligned to the corpus."""
+    folder = DATA / ("cifar10" if name == "CIFAR-10" else "openmoji")
+    rows = {row["key"]: row for row in read_json_lines(folder / "answers-class.jsonl")}
+    number = {label: k for k, label in enumerate(corpus(name).classes)}
+    own = [rows[key] for key in corpus(name).keys]
+    first = [number.get(row["class"], -1) for row in own]
+    second = [number.get(row["second"] or "", -1) for row in own]
+    return Answers(np.array(first), np.array(second), np.array([row["confidence"] for row in own], np.float32))
+
+
+_taught: dict[tuple[bytes, int, int], Any] = {}
+
+
+def _taught_once(sources: Sources, n_classes: int, seed: int) -> Any:
+    """Return the text classifier that is taught by answers; it reads no label, so that one is enough for all draws."""
+    key = (b"" if sources.answers is None else sources.answers.first.tobytes(), len(sources.vectors), n_classes)
+    if key not in _taught:
+        _taught[key] = taught_by_answers(sources, n_classes, seed)
+    return _taught[key]
+
+
+def given_labels(name: str, kept: int | None, kind: str, rate: float, seed: int) -> Ints:
+    """Return the labels that are given, with ``rate`` of them wrong."""
+    if kept == 0:
+        return np.full_like(corpus(name).labels, -1)
+    given = left(name, kept, seed)
+    if rate:
+        everyone, n_classes = np.arange(len(given)), len(corpus(name).classes)
+        given = flip_labels(given, everyone, rate, n_classes, seed, class_dependent=kind == "by class")
+    return given
+
+
+@cache
+def _known() -> dict[str, list[float]]:
+    if RESULTS is None or not Path(RESULTS).is_file():
+        return {}
+    rows = read_json_lines(Path(RESULTS))
+    return {row["what"]: [float("nan") if value is None else value for value in row["values"]] for row in rows}
+
+
+def remembered(what: str, make: Any) -> list[float]:
+    """Return values that were computed before under this name, or compute and keep them."""
+    if what not in _known():
+        _known()[what] = [float(value) for value in make()]
+        if RESULTS is not None:
+            with Path(RESULTS).open("a", encoding="utf-8") as file:
+                values = [None if np.isnan(value) else value for value in _known()[what]]
+                file.write(json.dumps({"what": what, "values": values}) + "\n")
+    return _known()[what]
+
+
+def measured(name: str, kept: int | None, kind: str, rate: float, way: str, seed: int) -> list[float]:
+    """Return accuracy, log loss and calibration error of images without a label (with all labels, out of fold); then
+    the estimated rate, precision and recall of the labels named, and how many wrong labels have a right target."""
+    nothing = float("nan")
+    if kept == 0 and way == "texts":
+        return [nothing] * 7
+
+    def make() -> Sequence[float]:
+        labels, given = corpus(name).labels, given_labels(name, kept, kind, rate, seed)
+        found = predict(name, given, way, answers_of(name))
+        hidden, told = (given < 0) | (kept is None), given >= 0
+        named = suspected(found.probabilities[told], given[told]) if told.any() else np.zeros(0, bool)
+        wrong = given[told] != labels[told]
+        targets = blend(found.probabilities, given, found.noise, None if found.noise.rate else 0.5)[told]
+        mended = (targets.argmax(axis=1) == labels[told])[wrong]
+        hits = (named & wrong).sum()
+        return [
+            *scores(found.probabilities[hidden], labels[hidden]),
+            found.noise.rate,
+            hits / named.sum() if named.any() else nothing,
+            hits / wrong.sum() if wrong.any() else nothing,
+            mended.mean() if wrong.any() else nothing,
+        ]
+
+    return remembered(json.dumps([name, kept, kind, rate, way, seed]), make)
+
+
+def predict(name: str, given: Ints, way: str, answers: Answers | None) -> Predictions:
+    """Return predictions by one way of reading the evidence; texts are read without answers."""
+    evidence: Any = "fused" if way == "fused" else way
+    own = None if way in ("texts", "names") else answers
+    return predict_labels(texts_of(name), given, len(corpus(name).classes), 0, answers=own, evidence=evidence)
+
+
+def cells(name: str, kept: int | None, kind: str, rate: float, part: slice) -> list[str]:
+    ways, draws = ("answers", "texts", "names", "fused"), DRAWS if kept is not None or rate else 1
+    return [shown(measured(name, kept, kind, rate, way, seed)[part] for seed in range(draws)) for way in ways]
+
+
+def fused(name: str) -> None:
+    """Each source of evidence, and all of them, by labels per class."""
+    rows = ((f"{'all' if kept is None else kept} labels", cells(name, kept, "", 0.0, slice(0, 3))) for kept in KEPT)
+    print_table(f"{name}: accuracy / log loss / ECE", ["answers", "texts", "names", "fused"], rows)
+
+
+def noise(name: str) -> None:
+    """The same where labels are wrong, and which of the wrong ones are found."""
+    for title, part in (
+        ("accuracy / log loss / ECE", slice(0, 3)),
+        ("estimated rate / precision / recall of the labels named / wrong labels with a right target", slice(3, 7)),
+    ):
+        rows = (
+            (f"{kind} {rate:.0%}, {'all' if kept is None else kept} labels", cells(name, kept, kind, rate, part))
+            for kind, rate in NOISE
+            for kept in KEPT[1:]
+        )
+        print_table(f"{name}, wrong labels: {title}", ["answers", "texts", "names", "fused"], rows)
+
+
+def damaged(answers: Answers, n_classes: int, share: float, kind: str, seed: int) -> Answers:
+    """Return answers of a weaker describer, as sure as before: at random, or half of the classes confused."""
+    rng, first = np.random.default_rng([seed, 7]), answers.first
+    if kind == "at random":
+        changed = rng.random(len(first)) < share
+        other = rng.integers(0, n_classes, len(first))
+    else:
+        changed = (rng.random(len(first)) < 2 * share) & (first % 2 == 0)
+        other = (first + 1) % n_classes
+    first = np.where(changed, other, first)
+    return Answers(first, np.where(answers.second == first, -1, answers.second), answers.confidence)
+
+
+def weak(name: str) -> None:
+    """Answers that are wrong more often than they say: labels are right."""
+    labels, n_classes = corpus(name).labels, len(corpus(name).classes)
+
+    def values(kind: str, share: float, kept: int | None, way: str, seed: int) -> list[float]:
+        def make() -> Sequence[float]:
+            given = given_labels(name, kept, "", 0.0, seed)
+            found = predict(name, given, way, damaged(answers_of(name), n_classes, share, kind, seed))
+            hidden = (given < 0) | (kept is None)
+            return [*scores(found.probabilities[hidden], labels[hidden])[:2], found.noise.rate]
+
+        return remembered(json.dumps([name, "weak", kind, share, kept, way, seed]), make)
+
+    def rows() -> Iterable[tuple[str, list[str]]]:
+        for kind, share in (("at random", 0.2), ("at random", 0.4), ("confused", 0.2)):
+            for kept in (0, 2, 5, 25, None):
+                ways = ("answers", "fused")
+                found = [shown(values(kind, share, kept, way, seed) for seed in range(3)) for way in ways]
+                yield f"{share:.0%} more wrong, {kind}, {'all' if kept is None else kept} labels", found
+
+    print_table(f"{name}, weaker answers: accuracy / log loss / noise found", ["answers", "fused"], rows())
+
+
+PARTS = {"fused": fused, "noise": noise, "weak": weak}
+
+if __name__ == "__main__":
+    predictions.taught_by_answers = _taught_once
+    for asked in sys.argv[1:] or PARTS:
+        for corpus_name in SETS:
+            PARTS[asked](corpus_name)

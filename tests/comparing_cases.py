@@ -1,0 +1,73 @@
+"""A small comparison on colours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpt4image.artifacts.answers import Answer
+from gpt4image.artifacts.store import ClassOption, Description, DescriptionStore, Prompt
+from gpt4image.config import CompareConfig
+from gpt4image.data import load_image_set
+from tables import make_table
+
+SMALL: dict[str, Any] = {
+    "model": "resnet10t",
+    "model_args": {"channels": [8, 8, 8, 8], "stem_width": 8},
+    "image_size": 16,
+    "batch_size": 8,
+    "epochs": 2,
+    "lr": 0.005,
+    "precision": "fp32",
+    "memory_format": "contiguous",
+    "jobs": 1,
+}
+
+
+BARE: dict[str, Any] = {"image_size": 16, "stem": "small", "model": SMALL["model"], "model_args": SMALL["model_args"]}
+
+
+@pytest.fixture
+def table(colour_folder: Path, tmp_path: Path) -> Path:
+    """Embeddings that give the class away, as good descriptions do."""
+    images = load_image_set(f"folder:{colour_folder}")
+    rng = np.random.default_rng(0)
+    vectors = np.eye(8)[images.labels] + rng.normal(0, 0.2, (len(images), 8))
+    make_table(tmp_path / "table", {digest: vectors[i : i + 1] for i, digest in enumerate(images.digests)})
+    return tmp_path / "table"
+
+
+@pytest.fixture
+def answers(colour_folder: Path, tmp_path: Path) -> Path:
+    """A store in which a describer answers the class of every image, wrong for each seventh one."""
+    images = load_image_set(f"folder:{colour_folder}")
+    said = np.where(np.arange(len(images)) % 7 == 0, images.labels + 1, images.labels) % len(images.classes)
+    prompt = Prompt(
+        name="class",
+        version=1,
+        text="Which class?",
+        class_conditioned=False,
+        ask=("class",),
+        classes=tuple(map(ClassOption, images.classes)),
+    )
+    with DescriptionStore(tmp_path / "answers.db", write=True) as store:
+        store.add(
+            Description(
+                digest=digest,
+                prompt=prompt,
+                describer={},
+                created=0,
+                answer=Answer(class_name=images.classes[number], confidence=0.9),
+            )
+            for digest, number in zip(images.digests, said.tolist(), strict=True)
+        )
+    return tmp_path / "answers.db"
+
+
+def options(folder: Path, table: Path | None, out: Path, **changes: Any) -> CompareConfig:
+    return CompareConfig(
+        **{"data": f"folder:{folder}", "embeddings": table, "out": out, "seeds": 2, **SMALL, **changes}
+    )

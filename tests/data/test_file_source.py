@@ -1,0 +1,49 @@
+"""Files as images: only whole regular files are read, and names and paths are told apart."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpt4image.data import file_source
+from gpt4image.data.file_source import FileSource, is_below, is_unicode, read_bounded
+
+
+def test_bytes_and_digests_are_those_of_the_files_whatever_the_folder_is_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_bytes(name.encode() * 3)
+    monkeypatch.chdir(tmp_path.parent)
+    source = FileSource(Path(tmp_path.name), ["c", "a"])
+    monkeypatch.chdir("/")
+    assert [source.read(row) for row in (0, 1)] == [b"ccc", b"aaa"]
+    assert source.digests(np.array([1, 0])) == tuple(hashlib.sha256(part).hexdigest() for part in (b"aaa", b"ccc"))
+
+
+def test_a_file_is_read_up_to_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_bytes(bytes(10))
+    monkeypatch.setattr(file_source, "MAX_FILE_BYTES", 10)
+    assert read_bounded(str(tmp_path / "a")) == bytes(10)
+    monkeypatch.setattr(file_source, "MAX_FILE_BYTES", 9)
+    with pytest.raises(OSError, match="the file has 10 bytes, more than the allowed 9"):
+        read_bounded(str(tmp_path / "a"))
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="no regular file"):
+        read_bounded(str(tmp_path / "pipe"))
+
+
+def test_a_folder_with_the_same_beginning_is_another_one() -> None:
+    assert is_below("/photos/cat/1.png", "/photos/") and is_below("/photos", "/")
+    assert not is_below("/photos-of-others/1.png", "/photos") and not is_below("/photos", "/photos")
+
+
+def test_names_that_are_no_unicode_are_known() -> None:
+    assert is_unicode("ü.png") and not is_unicode(os.fsdecode(b"\xff.png"))

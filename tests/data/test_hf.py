@@ -1,0 +1,236 @@
+"""Data sets of Hugging Face `datasets`: columns by type, splits, keys, no network."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Sequence, Value
+
+from arrow_tables import no_network, table  # noqa: F401  (autouse)
+from gpt4image.base.errors import ConfigError, DataError, MissingExtraError
+from gpt4image.data import NO_LABEL, load_image_set
+from loaded_sets import Png
+
+
+def test_parquet_folder_with_splits(tmp_path: Path, png: Png) -> None:
+    label = ClassLabel(names=["cat", "dog"])
+    for name, seeds, labels in (("train", [0, 1, 2], [1, 0, -1]), ("validation", [3], [0]), ("test", [4], [1])):
+        columns = {"image": [png(seed) for seed in seeds], "label": labels}
+        table(columns, image=Image(), label=label).to_parquet(tmp_path / f"set/{name}-00000-of-00001.parquet")
+    images = load_image_set(f"hf:{tmp_path / 'set'}")
+    assert images.classes == ("cat", "dog")
+    assert images.labels.tolist() == [1, 0, NO_LABEL, 0, 1]
+    assert images.splits.tolist() == ["train"] * 3 + ["val", "test"]
+    assert images.keys == ("train/0000000", "train/0000001", "train/0000002", "validation/0000000", "test/0000000")
+    assert [images.read(i) for i in range(5)] == [png(seed) for seed in range(5)]  # bytes as they were, not re-encoded
+    assert images.select([3, 1]).read(0) == png(3)
+
+
+def test_saved_to_disk_with_names_and_keys(tmp_path: Path, png: Png) -> None:
+    data = table(
+        {"img": [png(0), png(1), png(2)], "label": ["dog", None, "cat"], "key": ["a", "b", "c"]},
+        img=Image(), label=Value("string"), key=Value("string"),
+    )  # fmt: skip
+    DatasetDict({"train": data, "extra": data}).save_to_disk(tmp_path / "dict")
+    data.save_to_disk(tmp_path / "single")
+    for folder in ("dict", "single"):
+        images = load_image_set(f"hf:{tmp_path / folder}")
+        assert images.keys == ("a", "b", "c")
+        assert images.classes == ("cat", "dog")
+        assert images.labels.tolist() == [1, NO_LABEL, 0]
+        assert [item.name for item in images.set_aside] == (["split extra"] if folder == "dict" else [])
+
+
+def test_one_parquet_file_and_rows_without_an_image(tmp_path: Path, png: Png) -> None:
+    data = table({"image": [png(0), png(1)], "fine_label": [2, 0]}, image=Image(), fine_label=Value("int32"))
+    data = data.add_item({"image": None, "fine_label": 7})  # a class that no image has
+    data.to_parquet(tmp_path / "some.parquet")
+    images = load_image_set(f"hf:{tmp_path / 'some.parquet'}")
+    assert images.classes == ("0", "1", "2")
+    assert images.labels.tolist() == [2, 0]
+    assert {item.name: item.reason for item in images.set_aside} == {"train/0000002": "has no image"}
+
+
+def test_a_folder_of_images_is_read_from_its_files(tmp_path: Path, png: Png) -> None:
+    for seed, name in enumerate(["train/cat/1.png", "train/dog/1.png", "test/cat/2.png"]):
+        (tmp_path / "set" / name).parent.mkdir(parents=True)
+        (tmp_path / "set" / name).write_bytes(png(seed))
+    images = load_image_set(f"hf:{tmp_path / 'set'}")
+    assert images.classes == ("cat", "dog")
+    assert {images.read(i) for i in range(3)} == {png(seed) for seed in range(3)}
+    assert len(set(images.digests)) == 3
+
+
+def test_keys_that_splits_share_get_the_split_in_front(tmp_path: Path, png: Png) -> None:
+    def part(seed: int) -> Dataset:
+        return table({"image": [png(seed)], "key": ["bird/0"]}, image=Image(), key=Value("string"))
+
+    DatasetDict({"test": part(0), "train": part(1)}).save_to_disk(tmp_path / "set")
+    images = load_image_set(f"hf:{tmp_path / 'set'}")
+    assert images.keys == ("bird/0", "test/bird/0")
+    assert images.read(0) == png(1)
+
+
+def test_a_read_only_folder(tmp_path: Path, png: Png) -> None:
+    folder = tmp_path / "set"
+    table({"image": [png(0)]}, image=Image()).to_parquet(folder / "train.parquet")
+    before = sorted(folder.iterdir())
+    (folder / "train.parquet").chmod(0o444)
+    folder.chmod(0o555)
+    assert len(load_image_set(f"hf:{folder}")) == 1
+    assert sorted(folder.iterdir()) == before
+
+
+def save(folder: Path, **parts: Dataset) -> str:
+    DatasetDict({**parts}).save_to_disk(folder)
+    return f"hf:{folder}"
+
+
+def test_labels_of_splits_are_matched_by_name(tmp_path: Path, png: Png) -> None:
+    def part(seeds: range, names: list[str]) -> Dataset:
+        columns = {"image": [png(seed) for seed in seeds], "label": names}
+        return table(columns, image=Image(), label=Value("string")).class_encode_column("label")
+
+    train, test = part(range(3), ["ant", "bee", "cow"]), part(range(3, 6), ["bee", "cow", "bee"])
+    images = load_image_set(save(tmp_path / "set", train=train, test=test))
+    assert [images.classes[label] for label in images.labels] == ["ant", "bee", "cow", "bee", "cow", "bee"]
+    swapped = train.cast_column("label", ClassLabel(names=["cow", "bee", "ant"]))
+    images = load_image_set(save(tmp_path / "swapped", train=train, validation=swapped, test=test))
+    assert images.labels.tolist() == [0, 1, 2, 2, 1, 0, 1, 2, 1]
+    with pytest.raises(DataError, match=r"split 'test': its ClassLabel has the class 'ant', which .* 'bee', 'cow'"):
+        load_image_set(save(tmp_path / "unknown", train=test, test=train))
+    text = train.cast_column("label", Value("string"))
+    with pytest.raises(DataError, match="'label' is a ClassLabel in 'train', but not in 'test'; cast it"):
+        load_image_set(save(tmp_path / "mixed", train=train, test=text))
+
+
+@pytest.mark.parametrize(
+    ("column", "kind", "cells", "classes", "labels"),
+    [
+        ("tags", Value("string"), [["red", "round"], [], None], ("red", "round"), [[1, 1], [0, 0], [-1, -1]]),
+        ("label", Value("int64"), [[2, 0], [1], None], ("0", "1", "2"), [[1, 0, 1], [0, 1, 0], [-1, -1, -1]]),
+        (
+            "labels",
+            ClassLabel(names=["b", "a", "c"]),
+            [[0, 1], [], None],
+            ("b", "a", "c"),
+            [[1, 1, 0], [0] * 3, [-1] * 3],
+        ),
+        ("objects", ClassLabel(names=["a", "b"]), [[0], [1], [0, 1]], ("a", "b"), [[1, 0], [0, 1], [1, 1]]),
+    ],
+)
+def test_lists_are_several_classes_per_image(
+    tmp_path: Path,
+    png: Png,
+    column: str,
+    kind: Any,
+    cells: list[Any],
+    classes: tuple[str, ...],
+    labels: list[list[int]],
+) -> None:
+    columns = {"image": [png(seed) for seed in range(3)], column: cells}
+    table(columns, image=Image(), **{column: Sequence(kind)}).to_parquet(tmp_path / "set.parquet")
+    images = load_image_set(f"hf:{tmp_path / 'set.parquet'}")
+    assert (images.classes, images.labels.tolist()) == (classes, labels)
+
+
+def test_lists_of_splits_are_matched_by_name(tmp_path: Path, png: Png) -> None:
+    def part(seed: int, names: list[str], cells: list[int]) -> Dataset:
+        columns = {"image": [png(seed)], "labels": [cells]}
+        return table(columns, image=Image(), labels=Sequence(ClassLabel(names=names)))
+
+    train, test = part(0, ["a", "b", "c"], [0, 2]), part(1, ["c", "a"], [0])
+    images = load_image_set(save(tmp_path / "set", train=train, test=test))
+    assert images.labels.tolist() == [[1, 0, 1], [0, 0, 1]]
+    single = table({"image": [png(2)], "labels": [0]}, image=Image(), labels=ClassLabel(names=["a", "b", "c"]))
+    with pytest.raises(DataError, match="'labels' is a list in 'train', but not in 'test'"):
+        load_image_set(save(tmp_path / "mixed", train=train, test=single))
+
+
+def test_a_column_of_texts_called_tags_is_no_label(tmp_path: Path, png: Png) -> None:
+    data = table({"image": [png(0)], "tags": ["sea, sky"]}, image=Image(), tags=Value("string"))
+    assert load_image_set(save(tmp_path / "set", train=data)).classes == ()
+
+
+@pytest.mark.parametrize("number", [-2, 2])
+def test_class_labels_out_of_range_are_refused(tmp_path: Path, png: Png, number: int) -> None:
+    data = table({"image": [png(0)], "label": [number]}, image=Image(), label=Value("int64"))
+    kinds = Features(image=Image(), label=ClassLabel(names=["a", "b"]))
+    pq.write_table(data.data.table.replace_schema_metadata(kinds.arrow_schema.metadata), tmp_path / "set.parquet")
+    with pytest.raises(DataError, match=rf"split 'train': labels must be in 0..1, or -1 for none; got {number}\."):
+        load_image_set(f"hf:{tmp_path / 'set.parquet'}")
+
+
+def test_a_split_with_other_image_columns_is_refused(tmp_path: Path, png: Png) -> None:
+    train = table({"image": [png(0)], "label": [0]}, image=Image(), label=Value("int64"))
+    renamed, numbers = train.rename_column("image", "img"), Dataset.from_dict({"image": [1], "label": [0]})
+    with pytest.raises(
+        DataError, match="are in column 'image', but no column of test holds these; its columns are 'img', 'label'"
+    ):
+        load_image_set(save(tmp_path / "renamed", train=train, test=renamed))
+    with pytest.raises(DataError, match="are in column 'image', but no column of test holds these"):
+        load_image_set(save(tmp_path / "numbers", train=train, test=numbers))
+
+
+def test_what_the_library_does_not_load_is_refused_with_its_cause(tmp_path: Path, png: Png) -> None:
+    data = table({"image": [png(0)]}, image=Image())
+    (tmp_path / "script").mkdir()
+    (tmp_path / "script" / "script.py").write_text("raise SystemExit")
+    with pytest.raises(DataError, match=r"could not be read: RuntimeError: Dataset scripts .*, but found script.py"):
+        load_image_set(f"hf:{tmp_path / 'script'}")
+    with pytest.raises(DataError, match=r"could not be read: IndexError: .*`datasets` itself must be able to load it"):
+        load_image_set(save(tmp_path / "empty", train=data, test=data.select([])))
+    odd = data.data.table.replace_schema_metadata({"huggingface": '{"info": 3}'})
+    pq.write_table(odd, tmp_path / "odd.parquet")
+    with pytest.raises(DataError, match="could not be read: TypeError: "):
+        load_image_set(f"hf:{tmp_path / 'odd.parquet'}")
+    (tmp_path / "mix").mkdir()
+    pq.write_table(data.data.table.replace_schema_metadata(), tmp_path / "mix" / "train.parquet")
+    pq.write_table(pa.table({"lbl": ["x"]}), tmp_path / "mix" / "test.parquet")
+    with pytest.raises(DataError, match=r"An error occurred .* \(.*column names don't match"):
+        load_image_set(f"hf:{tmp_path / 'mix'}")
+
+
+def test_sets_that_do_not_fit_are_refused(tmp_path: Path, png: Png) -> None:
+    Dataset.from_dict({"text": ["a"], "n": [1]}).save_to_disk(tmp_path / "text")
+    with pytest.raises(DataError, match="no column of train holds images; its columns are 'text', 'n'"):
+        load_image_set(f"hf:{tmp_path / 'text'}")
+    data = table({"image": [png(0)]}, image=Image())
+    DatasetDict({"x": data, "y": data}).save_to_disk(tmp_path / "splits")
+    with pytest.raises(DataError, match="none of its splits 'x', 'y'"):
+        load_image_set(f"hf:{tmp_path / 'splits'}")
+    with pytest.raises(DataError, match="no such file or folder"):
+        load_image_set(f"hf:{tmp_path / 'absent'}")
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match="could not be read"):
+        load_image_set(f"hf:{tmp_path / 'bad.parquet'}")
+    with pytest.raises(DataError, match=r"got '.csv'"):
+        (tmp_path / "set.csv").touch()
+        load_image_set(f"hf:{tmp_path / 'set.csv'}")
+    with pytest.raises(ConfigError, match="lacks a name"):
+        load_image_set("hf:")
+
+
+def test_the_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(MissingExtraError, match=r"\[hf\]"):
+        load_image_set("hf:some/set")
+
+
+def test_real_photographs(shared_data: Path) -> None:
+    started = time.monotonic()
+    images = load_image_set(f"hf:{shared_data / 'cifar10' / 'images'}")
+    digests = images.digests
+    assert time.monotonic() - started < 20
+    assert len(images) == 55_000
+    assert len(set(digests)) == 55_000
+    assert np.bincount(images.labels).tolist() == [5500] * 10
+    assert images.keys[0] == "airplane/0000"
+    assert images.keys[50_000] == "test/airplane/0000"

@@ -1,0 +1,71 @@
+"""The packaged set: same pictures, labels and splits everywhere."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpt4image.base.errors import ConfigError, MissingExtraError
+from gpt4image.data import load_image_set, openmoji
+from gpt4image.data.decode import decode
+from gpt4image.data.openmoji import packaged_descriptions
+
+
+def test_the_set(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = load_image_set("openmoji")
+    assert len(images) == 1537
+    assert len(images.classes) == 18
+    assert Counter(images.splits.tolist()) == {"train": 996, "val": 154, "test": 387}
+    picture = np.asarray(decode(images.read(0)))
+    assert picture.shape == (72, 72, 3)
+    assert picture[0, 0].tolist() == [255, 255, 255]
+    splits_of: dict[str, set[str]] = {}
+    for digest, split in zip(images.digests, images.splits.tolist(), strict=True):
+        splits_of.setdefault(digest, set()).add(split)
+    assert {len(splits) for splits in splits_of.values()} == {1}, "no picture is in two splits"
+    for label in range(18):
+        counts = Counter(images.splits[images.labels == label].tolist())
+        total = sum(counts.values())
+        spare = 4 if images.classes[label] == "person" else 1  # 12 of these, equal to others, were left out
+        assert abs(counts["test"] - 0.25 * total) <= spare
+        assert abs(counts["val"] - 0.10 * total) <= spare
+
+    monkeypatch.setattr(openmoji, "_draw", lambda keys: pytest.fail("drawn again"))
+    assert load_image_set("openmoji").digests == images.digests
+
+    monkeypatch.setattr(openmoji, "_draw", lambda keys: [images.read(i) for i in range(len(keys))])
+    (stored,) = own_cache.glob("openmoji-*.npz")
+    stored.write_bytes(stored.read_bytes()[:10_000])  # cut short
+    assert load_image_set("openmoji").digests == images.digests
+    assert len(stored.read_bytes()) > 10_000
+
+
+def test_drawing_needs_no_writable_cache(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_cache.write_text("in the way")
+    monkeypatch.setattr(openmoji, "_draw", lambda keys: [key.encode() for key in keys])
+    assert load_image_set("openmoji").read(0) == b"0023-FE0F-20E3"
+
+
+def test_every_description_has_a_picture() -> None:
+    rows = [json.loads(line) for line in packaged_descriptions().read_text(encoding="utf-8").splitlines()]
+    assert {row["key"] for row in rows} == set(openmoji.load_openmoji().keys)
+    assert all(len(row["description"]) > 20 for row in rows)
+
+
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    with pytest.raises(MissingExtraError, match=r"\[demo\]'"):
+        load_image_set("openmoji")
+
+
+def test_it_takes_no_argument() -> None:
+    with pytest.raises(ConfigError, match="nothing after its name"):
+        load_image_set("openmoji:72")

@@ -1,0 +1,241 @@
+"""Whatever a server does, the images that can be answered are answered, or the run stops with the reason."""
+
+from __future__ import annotations
+
+import socket
+import socketserver
+import threading
+import time
+
+import pytest
+
+import openai_stub as server
+from gpt4image.base.errors import ConfigError, DescriberError
+from gpt4image.describing.describers.base import Answer
+from gpt4image.describing.describers.openai import circuit_breaker
+from gpt4image.describing.describers.openai.client import find_server
+from openai_cases import KEY, ask, ask_one, describer, facts, openai_settings, request
+
+__all__ = ["openai_settings"]
+pytestmark = pytest.mark.usefixtures("openai_settings")
+
+
+def test_a_fault_is_counted_by_its_kind() -> None:
+    with server.serve(lambda call: server.failure(503) if call.number == 0 else server.answer("fine")) as stub:
+        maker = describer(stub.url)
+        (answer,) = ask(maker, request())
+    assert (answer.text, answer.error) == ("fine", None)
+    assert facts(maker) == {"calls": 2, "calls_per_answer": 2.0, "faults": {"503": 1}}
+
+
+def test_the_budget_of_tries_is_kept_and_the_reason_named_without_the_key() -> None:
+    answers, stub = ask_one(lambda call: server.failure(500, f"bad day for {KEY}\n" + "x" * 999), retries=3)
+    assert stub.count == 4
+    error = answers[0].error or ""
+    assert "HTTP 500: bad day for ***" in error
+    assert "4 tries" in error
+    assert KEY not in error
+    assert len(error) < 330
+
+
+def test_what_a_malformed_answer_cost_is_counted() -> None:
+    paid = server.json_reply({"choices": [], "usage": {"prompt_tokens": 40, "completion_tokens": 4}})
+    answers, _ = ask_one(lambda call: paid if call.number == 0 else server.answer("fine", tokens=(40, 6)))
+    assert (answers[0].tokens_in, answers[0].tokens_out) == (80, 10)
+
+
+def test_what_is_paid_for_and_brings_nothing_is_tried_three_times_at_most() -> None:
+    paid = server.json_reply({"choices": [], "usage": {"prompt_tokens": 40, "completion_tokens": 4}})
+    (answer,), stub = ask_one(lambda call: paid, retries=8)
+    assert stub.count == 3 and "3 tries" in (answer.error or "")
+    assert (answer.tokens_in, answer.tokens_out) == (120, 12)
+
+
+# What a run that stops has paid for
+
+
+TURNS = ("One?", "Two?")
+NO_QUOTA = server.failure(429, f"no quota for {KEY}", "insufficient_quota")
+
+
+def second_turn(call: server.Call) -> bool:
+    return any(message["role"] == "assistant" for message in call.body["messages"])
+
+
+def test_the_first_turn_is_accounted_for_where_the_second_stops_the_run() -> None:
+    with server.serve(lambda call: NO_QUOTA if second_turn(call) else server.answer("A cat.")) as stub:
+        answers: list[Answer] = []
+        with pytest.raises(DescriberError, match="quota"):
+            for group in describer(stub.url, concurrency=1).describe([request(turns=TURNS)]):
+                answers += group
+    (answer,) = answers
+    assert (answer.text, answer.error) == (None, "HTTP 429: no quota for ***")
+    assert (answer.tokens_in, answer.tokens_out) == (100, 10)
+
+
+def test_what_waits_for_another_turn_or_try_is_accounted_for_where_another_call_stops_the_run() -> None:
+    paid = server.json_reply({"choices": [], "usage": {"prompt_tokens": 100, "completion_tokens": 10}}, delay=0.05)
+
+    def reply(call: server.Call) -> server.Reply:
+        if call.number < 6:
+            return server.answer("A cat.", delay=0.2) if call.number % 2 else paid
+        return NO_QUOTA
+
+    with server.serve(reply) as stub:
+        answers: list[Answer] = []
+        with pytest.raises(DescriberError, match="quota"):
+            for group in describer(stub.url, concurrency=6).describe(request(n, turns=TURNS) for n in range(6)):
+                answers += group
+    assert sum(answer.tokens_in or 0 for answer in answers) == 6 * 100
+    assert all(answer.error for answer in answers)
+    assert len({answer.request.digest for answer in answers}) == len(answers)
+
+
+def test_what_is_given_up_in_flight_is_accounted_for() -> None:
+    def reply(call: server.Call) -> server.Reply:
+        return server.answer("A cat.", delay=60.0 if second_turn(call) else 0.0)
+
+    with server.serve(reply) as stub:
+        maker = describer(stub.url, concurrency=3)
+        running = maker.describe([request(0), *(request(number, turns=TURNS) for number in (1, 2))])
+        came = list(next(iter(running)))
+        deadline = time.monotonic() + 5
+        while stub.count < 5 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        running.close()  # type: ignore[attr-defined]
+        came += maker.arrived()
+    assert sorted((answer.error or "", answer.tokens_in) for answer in came) == [
+        ("", 100),
+        *[("the run was stopped before the answer was complete", 100)] * 2,
+    ]
+
+
+def test_what_is_no_http_is_a_fault_like_others_and_shows_no_secret() -> None:
+    class Shell(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(1000)
+            self.request.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Shell) as shell:
+        threading.Thread(target=shell.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{shell.server_address[1]}/v1?key=query-secret"
+        (answer,) = ask(describer(url, retries=1), request())
+        shell.shutdown()
+    assert answer.text is None and "2 tries" in (answer.error or "") and "query-secret" not in (answer.error or "")
+
+
+def test_a_key_that_no_header_takes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-…")
+    with pytest.raises(ConfigError, match="OPENAI_API_KEY holds characters") as caught:
+        find_server("http://localhost:1/v1")
+    assert "sk-" not in str(caught.value)
+
+
+def test_retry_after_is_obeyed() -> None:
+    _, stub = ask_one(lambda call: server.failure(429, retry_after="1") if call.number == 0 else server.answer("fine"))
+    assert stub.calls[1].time - stub.calls[0].time >= 1.0
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_that_is_closed_for_a_day_stops_the_run_and_says_when_to_go_on(status: int) -> None:
+    closed = server.failure(status, "daily limit", retry_after="86400")
+    with server.serve(lambda call: server.answer("fine") if call.number < 2 else closed) as stub:
+        answers: list[Answer] = []
+        with pytest.raises(DescriberError, match=r"no more calls for 1 day, 0:00:00 \(HTTP \d+: daily limit\)"):
+            for group in describer(stub.url, concurrency=1).describe(map(request, range(10))):
+                answers += group
+    assert len(answers) == 2 and stub.count == 3
+
+
+def test_a_content_filter_settles_the_image() -> None:
+    answers, stub = ask_one(lambda call: server.failure(400, "flagged", "content_policy_violation"))
+    assert (answers[0].text, answers[0].finish_reason, answers[0].error) == ("", "content_filter", None)
+    assert stub.count == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (server.failure(401, f"Incorrect API key provided: {KEY}."), "OPENAI_API_KEY"),
+        (server.failure(403, "no access"), "no access"),
+        (server.failure(404, "The model `tiny` does not exist"), "model tiny"),
+        (server.failure(429, "You exceeded your current quota", "insufficient_quota"), "quota"),
+        (server.failure(402, "Insufficient credits"), "quota"),
+    ],
+)
+def test_what_stops_every_call_stops_the_run_after_the_answers_that_came(reply: server.Reply, words: str) -> None:
+    with server.serve(lambda call: server.answer("fine") if call.number < 3 else reply) as stub:
+        maker = describer(stub.url, concurrency=1)
+        answers: list[Answer] = []
+        with pytest.raises(DescriberError, match=words) as caught:
+            for group in maker.describe(map(request, range(1000))):
+                answers += group
+    assert [answer.text for answer in answers] == ["fine"] * 3
+    assert stub.count == 4
+    assert KEY not in str(caught.value)
+
+
+def test_an_address_without_v1_is_hinted_at() -> None:
+    with (
+        server.serve(lambda call: server.Reply(404, b"Not Found")) as stub,
+        pytest.raises(DescriberError, match="end in /v1"),
+    ):
+        ask(describer(stub.url.removesuffix("/v1")), request())
+
+
+@pytest.mark.parametrize(
+    ("good", "reason", "least"), [(0, "rejects every image .*no vision", 8), (5, "rejects the last 50 images", 55)]
+)
+def test_a_server_that_rejects_every_image_stops_the_run(good: int, reason: str, least: int) -> None:
+    def reply(call: server.Call) -> server.Reply:
+        return server.answer("x") if call.number < good else server.failure(400, "no vision")
+
+    with server.serve(reply) as stub:
+        answers: list[Answer] = []
+        with pytest.raises(DescriberError, match=reason):
+            for group in describer(stub.url, concurrency=2).describe(map(request, range(1000))):
+                answers += group
+    assert least <= len(answers) <= stub.count <= least + 4
+
+
+def test_credit_that_is_used_up_stops_the_run_also_where_the_status_is_that_of_a_bad_image() -> None:
+    low = server.failure(400, "Your credit balance is too low to access the API.")
+    with (
+        server.serve(lambda call: server.answer("fine") if call.number < 5 else low) as stub,
+        pytest.raises(DescriberError, match=r"wants to be paid .*credit balance"),
+    ):
+        ask(describer(stub.url, concurrency=2), *map(request, range(60)))
+    assert stub.count <= 7
+
+
+def test_a_port_where_nobody_listens_is_reported_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(circuit_breaker, "UNREACHABLE_S", 0.3)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+        with pytest.raises(DescriberError, match="is it running"):
+            ask(describer(url), *map(request, range(100)))
+
+
+def test_a_server_that_is_down_for_long_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(circuit_breaker, "DOWN_S", 0.3)
+    with (
+        server.serve(lambda call: server.failure(500, "broken")) as stub,
+        pytest.raises(DescriberError, match="has not answered"),
+    ):
+        ask(describer(stub.url, retries=1000), *map(request, range(100)))
+
+
+def test_a_restart_of_the_server_costs_no_image() -> None:
+    began = time.monotonic()
+    down = server.failure(502)
+    with server.serve(
+        lambda call: down if 0.2 < time.monotonic() - began < 1.2 else server.answer("x", delay=0.02)
+    ) as stub:
+        answers = ask(describer(stub.url, concurrency=8), *map(request, range(200)))
+    assert len({answer.request.digest for answer in answers}) == 200
+    assert all(answer.text == "x" for answer in answers)
+    assert stub.count < 260
+
+
+# What models do not take

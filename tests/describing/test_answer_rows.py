@@ -1,0 +1,231 @@
+"""Structured answers in files: imported, exported, replayed, counted, checked and shown."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from gpt4image.artifacts.answers import Answer
+from gpt4image.artifacts.store import DescriptionStore, Prompt, StoredAnswer
+from gpt4image.base.errors import ConfigError
+from gpt4image.config import (
+    CheckConfig,
+    DescribeConfig,
+    ExportDescriptionsConfig,
+    ImportDescriptionsConfig,
+    StatsConfig,
+    ViewConfig,
+)
+from gpt4image.describing.describe import describe
+from gpt4image.describing.description_stats import stats
+from gpt4image.describing.descriptions import check, export_descriptions, import_descriptions
+from gpt4image.describing.gallery import view
+
+BOX = {"label": "cat", "box_2d": [10, 20, 500, 900.5], "truncated": True}
+ROWS: list[dict[str, Any]] = [
+    {"key": "cat/0.png", "class": "cat", "second": None, "confidence": 0.98},
+    {
+        "key": "cat/1.png",
+        "class": "Big Dogs",
+        "second": "cat",
+        "confidence": 1e-5,
+        "description": "A cat, =1+1 “große”.",
+    },
+    {"key": "big_dog/0.png", "class": None, "confidence": 0.3, "tags": ["fur", "a, b", "|"]},
+    {"key": "big_dog/1.png", "class": "wolf", "tags": [], "boxes": [BOX, {"label": "dog", "box_2d": [0, 0, 1, 1]}]},
+    {"key": "owl/0.png", "description": "An owl."},
+]
+
+
+@pytest.fixture
+def pets(tmp_path: Path) -> str:
+    for number, name in enumerate(["cat/0", "cat/1", "big_dog/0", "big_dog/1", "owl/0"]):
+        path = tmp_path / "pets" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
+    return f"folder:{tmp_path / 'pets'}"
+
+
+def lines(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def bring(tmp_path: Path, file: Path, data: str | None, store: str = "a.db", **options: Any) -> Any:
+    return import_descriptions(ImportDescriptionsConfig(store=tmp_path / store, file=file, data=data, **options))
+
+
+def stored(path: Path) -> list[StoredAnswer]:
+    with DescriptionStore(path) as store:
+        return list(store.answers())
+
+
+def by_key(path: Path, data: str) -> dict[str, Answer]:
+    from gpt4image.data import load_image_set
+
+    images = load_image_set(data)
+    keys = dict(zip(images.digests, images.keys, strict=True))
+    return {keys[one.digest]: one.answer for one in stored(path)}
+
+
+EXPECTED = {
+    "cat/0.png": Answer(class_name="cat", confidence=0.98),
+    "cat/1.png": Answer(class_name="big_dog", said="Big Dogs", second="cat", confidence=1e-5),
+    "big_dog/0.png": Answer(confidence=0.3, tags=("fur", "a, b", "|")),
+    "big_dog/1.png": Answer(said="wolf", tags=(), boxes=(BOX, {"label": "dog", "box_2d": [0, 0, 1, 1]})),
+}
+
+
+def test_answers_are_imported_and_a_class_outside_the_list_is_counted(tmp_path: Path, pets: str) -> None:
+    file = lines(tmp_path / "in.jsonl", ROWS)
+    outcome = bring(tmp_path, file, pets)
+    assert outcome.summary["added"] == 5 and outcome.set_aside == ()
+    counts = {kind: outcome.summary[f"class_{kind}"] for kind in ("in_list", "none", "outside_list")}
+    assert counts == {"in_list": 2, "none": 1, "outside_list": 1}
+    assert by_key(tmp_path / "a.db", pets) == EXPECTED
+    one = stored(tmp_path / "a.db")[0]
+    assert one.classes == ("big_dog", "cat", "owl") and one.describer == {"name": "imported"}
+    again = bring(tmp_path, file, pets)
+    assert again.summary["unchanged"] == 5 and again.summary["added"] == 0
+    other = lines(tmp_path / "other.jsonl", [{**ROWS[0], "class": "owl"}])
+    assert bring(tmp_path, other, pets).summary["conflicting_texts"] == 1
+
+
+@pytest.mark.parametrize("kind", ["out.jsonl", "out.csv", "out.parquet"])
+def test_export_and_import_are_inverse(tmp_path: Path, pets: str, kind: str) -> None:
+    bring(tmp_path, lines(tmp_path / "in.jsonl", ROWS), pets, classes="cat: soft, with whiskers\nbig_dog\nowl\n")
+    export_descriptions(ExportDescriptionsConfig(store=tmp_path / "a.db", file=tmp_path / kind, data=pets))
+    outcome = bring(tmp_path, tmp_path / kind, None, "b.db")
+    assert outcome.summary["added"] == 5 and outcome.set_aside == ()
+    assert stored(tmp_path / "b.db") == stored(tmp_path / "a.db")
+    with DescriptionStore(tmp_path / "a.db") as a, DescriptionStore(tmp_path / "b.db") as b:
+        assert list(a.descriptions()) == list(b.descriptions()) and len(list(a.descriptions())) == 5
+
+
+def test_a_csv_file_by_hand(tmp_path: Path, pets: str) -> None:
+    file = tmp_path / "by-hand.csv"
+    with file.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.writer(out)
+        writer.writerow(["key", "class", "second", "confidence", "tags"])
+        writer.writerow(["cat/0.png", "Cat", "", "97 %", "fur|whiskers"])
+        writer.writerow(["cat/1.png", "none of these", "", "very", ""])
+        writer.writerow(["big_dog/0.png", "", "", "", ""])
+    outcome = bring(tmp_path, file, pets)
+    assert (outcome.summary["added"], outcome.summary["bad_rows"]) == (2, 1)
+    assert by_key(tmp_path / "a.db", pets) == {
+        "cat/0.png": Answer(class_name="cat", said="Cat", confidence=0.97, tags=("fur", "whiskers")),
+        "cat/1.png": Answer(),
+    }
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"class": ["cat"]}, "class must be of type str"),
+        ({"class": "cat", "tags": 3}, "tags must be a list of texts"),
+        ({"boxes": [{"label": "cat"}]}, "boxes must be a list of objects with label and box_2d"),
+        ({"boxes": "[[["}, "boxes must be a list"),
+        ({"class": None}, "so are class, tags and boxes"),
+        ({"class": "cat", "asked": "no json"}, "asked is not what an export writes"),
+        ({"class": "cat", "asked": '{"ask": ["description"], "classes": []}'}, "the description is empty"),
+    ],
+)
+def test_a_bad_row_is_named(tmp_path: Path, pets: str, row: dict[str, Any], reason: str) -> None:
+    outcome = bring(tmp_path, lines(tmp_path / "in.jsonl", [{"key": "cat/0.png", **row}, ROWS[4]]), pets)
+    assert outcome.summary["added"] == 1
+    assert [item.name for item in outcome.set_aside] == ["in.jsonl, line 1"]
+    assert reason in outcome.set_aside[0].reason
+
+
+def test_replay_brings_what_is_asked_for(tmp_path: Path, pets: str) -> None:
+    file = lines(tmp_path / "in.jsonl", [*ROWS[:4], {**ROWS[4], "class": "owl", "confidence": 0.5}])
+
+    def replay(ask: str, store: str) -> Any:
+        return describe(DescribeConfig(data=pets, store=tmp_path / store, describer=f"replay:{file}", ask=ask))
+
+    outcome = replay("class", "a.db")
+    assert outcome.summary["described"] == 5 and outcome.summary["class_outside_list"] == 1
+    assert by_key(tmp_path / "a.db", pets)["cat/1.png"] == EXPECTED["cat/1.png"]
+    assert replay("class", "a.db").summary["already_described"] == 5
+    both = replay("description,class", "b.db")
+    assert both.summary["described"] == 2 and both.summary["without_description"] == 3
+    boxes = replay("boxes", "c.db")
+    assert (
+        boxes.summary["described"] == 1 and stored(tmp_path / "c.db")[0].answer.boxes == EXPECTED["big_dog/1.png"].boxes
+    )
+    assert replay("description", "d.db").summary["described"] == 2
+
+
+def test_stats_check_and_view_show_answers(tmp_path: Path, pets: str) -> None:
+    bring(tmp_path, lines(tmp_path / "in.jsonl", ROWS), pets)
+    counted = stats(StatsConfig(store=tmp_path / "a.db", data=pets))
+    assert (counted.summary["answers"], counted.summary["images_answered"], counted.summary["descriptions"]) == (
+        4,
+        4,
+        2,
+    )
+    assert counted.summary["answer_coverage"] == 0.8 and counted.summary["class_outside_list"] == 1
+    assert counted.record["classes"] == {"cat": 1, "big_dog": 1} and counted.record["outside_list"] == {"wolf": 1}
+    assert counted.record["confidence_histogram"] == [1, 0, 0, 1, 0, 0, 0, 0, 0, 1]
+    assert "outside the class list" in counted.text and "0.9 to 1.0" in counted.text and "fur" in counted.text
+    checked = check(CheckConfig(store=tmp_path / "a.db", data=pets))
+    assert checked.summary["answers_outside_list"] == 1 and "big_dog/1.png (wolf)" in checked.text
+    view(ViewConfig(store=tmp_path / "a.db", data=pets, out=tmp_path / "page.html"))
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    for part in (
+        "cat · confidence 0.98",
+        "“wolf” (not in the class list)",
+        "none of these · confidence 0.30",
+        "2 boxes",
+    ):
+        assert part in page, part
+
+
+def test_a_store_with_classes_alone_is_checked_for_them(tmp_path: Path, pets: str) -> None:
+    bring(tmp_path, lines(tmp_path / "in.jsonl", ROWS[:1]), pets, classes="cat, zebra")
+    bring(tmp_path, lines(tmp_path / "more.jsonl", [{**ROWS[2], "class": "zebra"}]), pets, classes="cat, zebra")
+    checked = check(CheckConfig(store=tmp_path / "a.db", data=pets))
+    assert (checked.summary["images_described"], checked.summary["images_without_description"]) == (2, 3)
+    assert "big_dog/0.png (zebra)" in checked.text, "a class that the set does not have"
+
+
+def test_without_a_list_a_class_is_taken_as_it_is(tmp_path: Path) -> None:
+    file = lines(tmp_path / "in.jsonl", [{"digest": "a" * 64, "class": "wolf"}])
+    assert bring(tmp_path, file, None).summary["class_in_list"] == 1
+    (one,) = stored(tmp_path / "a.db")
+    assert one.answer.class_name == "wolf" and one.classes == ()
+    assert one.prompt == Prompt("imported", 1, "", False, ask=("class",))
+
+
+@pytest.mark.parametrize(
+    ("data", "folder"), [("openmoji", "openmoji"), pytest.param(None, "cifar10", marks=pytest.mark.slow)]
+)
+def test_answers_of_a_real_model_import_and_replay(
+    tmp_path: Path, shared_data: Path, data: str | None, folder: str
+) -> None:
+    file = shared_data / folder / "answers-class.jsonl"
+    data = data or f"hf:{shared_data / folder / 'images'}"
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    count = len(rows)
+    with (tmp_path / "answers.csv").open("w", newline="", encoding="utf-8") as out:
+        writer = csv.DictWriter(out, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    imported = bring(tmp_path, file, data)
+    known = count - imported.summary["unknown_keys"]  # a dataset may leave out pictures that it cannot use
+    assert imported.summary["added"] + imported.summary["unchanged"] == known > 0.99 * count
+    assert imported.summary["class_outside_list"] == imported.summary["bad_rows"] == 0
+    as_csv = bring(tmp_path, tmp_path / "answers.csv", data)
+    assert (as_csv.summary["added"], as_csv.summary["unchanged"]) == (0, known)
+    found = stored(tmp_path / "a.db")
+    replayed = describe(DescribeConfig(data=data, store=tmp_path / "r.db", describer=f"replay:{file}", ask="class"))
+    assert replayed.summary["described"] == len({one.digest for one in found})
+    assert Counter(one.answer for one in stored(tmp_path / "r.db")) <= Counter(one.answer for one in found)
+    with pytest.raises(ConfigError, match="--classes"):
+        bring(tmp_path, file, data, classes=",")

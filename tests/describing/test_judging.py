@@ -1,0 +1,67 @@
+"""What becomes of an answer: kept, rejected or a failure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gpt4image.artifacts import answers
+from gpt4image.artifacts.prompts import PROMPTS
+from gpt4image.artifacts.store import ClassOption
+from gpt4image.describing.describers.base import Answer, Request
+from gpt4image.describing.judging import Judged, judge
+from gpt4image.describing.questions import asking_for
+
+REJECT: Any = ("empty", "refusal", "echo", "loop")
+CLASSES = (ClassOption("cat"), ClassOption("dog"))
+
+
+def judged(text: str | None, ask: tuple[str, ...] = ("description", "class"), **values: Any) -> Judged:
+    prompt = asking_for(PROMPTS["short"], ask, CLASSES)
+    request = Request(digest="a" * 64, keys=("a",), prompt=prompt, turns=("What is it?",), read=lambda: b"")
+    last_try = values.pop("last_try", False)
+    return judge(Answer(request=request, text=text, **values), REJECT, last_try=last_try)
+
+
+CAT = answers.Answer(class_name="cat", probability=0.25)
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "expected"),
+    [
+        ('{"description": "A cat.", "class": "cat"}', {"probability": 0.25}, Judged("A cat.", CAT)),
+        ('{"class": "cat"}', {"ask": ("class",), "probability": 0.25}, Judged(None, CAT)),
+        ("A cat sits.", {"ask": ("description",)}, Judged("A cat sits.")),
+        ("A cat \ud83d sits.", {"ask": ("description",)}, Judged("A cat � sits.")),
+        (None, {"error": "HTTP 500"}, Judged(error="HTTP 500")),
+        ("", {"ask": ("class",), "finish_reason": "content_filter"}, Judged("", None, "refusal")),
+        (
+            "I'm sorry, but I can't help with that.",
+            {},
+            Judged("I'm sorry, but I can't help with that.", None, "refusal"),
+        ),
+    ],
+)
+def test_answers_are_kept_or_rejected(text: str | None, values: dict[str, Any], expected: Judged) -> None:
+    assert judged(text, **values) == expected
+
+
+def test_a_flawed_description_is_rejected_with_its_class_kept_beside_it() -> None:
+    found = judged('{"description": "I cannot assist with that request.", "class": "cat"}')
+    assert found.error == "refusal" and found.answer == answers.Answer(class_name="cat")
+    assert found.why == "the answer is no description: refusal"
+
+
+def test_broken_json_says_why_and_keeps_what_was_written() -> None:
+    found = judged("It is a cat, surely.")
+    assert found.text == "It is a cat, surely." and found.answer is None and not found.outside_list
+    assert found.why == found.error == "the answer is not the JSON that was asked for: there is no JSON object in it"
+
+
+def test_a_class_outside_the_list_is_kept_only_at_the_last_try() -> None:
+    first, last = (judged('{"class": "wolf"}', ask=("class",), last_try=last) for last in (False, True))
+    assert (
+        first.outside_list and first.error == "the class is not in the list: wolf" and first.text == '{"class": "wolf"}'
+    )
+    assert last == Judged(None, answers.Answer(said="wolf"))

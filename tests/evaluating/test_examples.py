@@ -1,0 +1,179 @@
+"""Pictures for the report: neighbours, predictions, suspected label errors; and what evaluate writes of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
+from gpt4image.artifacts.table import read_manifest, texts_behind
+from gpt4image.base.files import read_json, write_parquet
+from gpt4image.config import EvaluateConfig, LabelConfig, ReportConfig, TrainConfig
+from gpt4image.data import load_image_set
+from gpt4image.data.image_set import ImageSet, MemorySource
+from gpt4image.data.openmoji import load_openmoji
+from gpt4image.evaluating.evaluate import evaluate
+from gpt4image.evaluating.examples import (
+    NEIGHBOURS,
+    SUSPECTED,
+    across_classes,
+    nearest_texts,
+    read_predictions,
+    write_examples,
+    write_suspected,
+)
+from gpt4image.labelling.label import label
+from gpt4image.reporting.extras import Descriptions, Example, SuspectedError
+from gpt4image.reporting.report import report
+from gpt4image.training.text_targets import TextTargets
+from gpt4image.training.train import train
+
+SMALL: dict[str, Any] = {
+    "model": "resnet10t", "model_args": {"channels": [8, 8, 8, 8], "stem_width": 8}, "image_size": 16, "batch_size": 8,
+    "epochs": 2, "lr": 0.005, "precision": "fp32", "memory_format": "contiguous",
+}  # fmt: skip
+
+
+@given(st.integers(0, 1000), st.integers(1, 12))
+def test_neighbours_are_the_pictures_of_the_most_similar_other_texts(seed: int, texts: int) -> None:
+    rng = np.random.default_rng(seed)
+    matrix = rng.normal(size=(texts, 4)).astype(np.float32)
+    row_of = rng.integers(-1, texts, 15)
+    pool = np.flatnonzero(rng.random(15) < 0.7)
+    found = nearest_texts(TextTargets.one_each(matrix, row_of), np.arange(15), pool)
+    unit = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
+    assert set(found) == set(np.flatnonzero(row_of >= 0).tolist())
+    for image, others in found.items():
+        among = [i for i in pool if row_of[i] >= 0 and row_of[i] != row_of[image]]
+        best = sorted((float(unit[row_of[image]] @ unit[row_of[i]]) for i in among), reverse=True)[:NEIGHBOURS]
+        assert [cosine for _, cosine in others] == pytest.approx(best, abs=1e-5)
+        assert {other for other, _ in others} <= set(among)
+
+
+def memory_set(data: list[bytes], labels: np.ndarray, split: str = "train") -> ImageSet:
+    n = len(data)
+    return ImageSet(
+        spec="memory", source=MemorySource(data), keys=tuple(f"p{i}" for i in range(n)), classes=("a", "b", "c"),
+        labels=labels, splits=np.full(n, split), rows=np.arange(n),
+    )  # fmt: skip
+
+
+def examples_of(path: Path, images: ImageSet, text: TextTargets | None, **more: Any) -> list[Example]:
+    usable = np.ones(len(images), bool)
+    write_examples(path, images, usable, **{"text": text, "text_labels": None, "run_dirs": {}, **more})
+    return [Example.model_validate(row) for row in read_json(path)]
+
+
+def test_examples_have_neighbours_that_the_report_can_show(tmp_path: Path) -> None:
+    images = load_openmoji().select(np.arange(0, 1500, 25))
+    rows = np.arange(len(images))
+    rows[:5] = -1
+    text = TextTargets.one_each(np.random.default_rng(0).normal(size=(len(images), 6)), rows)
+    described = {images.keys[i] for i in images.indices("train")} - set(images.keys[:5])
+    found = examples_of(tmp_path / "x.json", images, text)
+    assert {example.key for example in found if example.split == "train"} <= described
+    for example in found:
+        keys = {other.key for other in example.neighbours}
+        assert len(keys) == (0 if example.key in images.keys[:5] else NEIGHBOURS)
+        assert keys <= described - {example.key}
+        assert all(len(other.picture) < 4000 for other in example.neighbours)
+
+
+def test_broken_pictures_cost_no_others(tmp_path: Path) -> None:
+    pictures, count = load_openmoji(), SUSPECTED + 5
+    images = memory_set([b"no picture", *(pictures.read(i) for i in range(1, count))], np.full(count, 2))
+    text = TextTargets.one_each(np.random.default_rng(0).normal(size=(9, 4)), np.arange(9))
+    found = examples_of(tmp_path / "x.json", images.select(np.arange(9)), text, comparison="c")
+    assert {example.key for example in found} == {f"p{i}" for i in range(1, 9)}
+    assert "p0" not in {other.key for example in found for other in example.neighbours}
+    assert {example.comparison for example in found} == {"c"}
+    probabilities = np.tile(np.array([[0.1, 0.8, 0.1]], np.float32), (count, 1))
+    given_labels = np.zeros(count, np.int64)
+    write_suspected(tmp_path / "y.json", images, np.arange(count), given_labels, probabilities, tables=(), true=True)
+    errors = [SuspectedError.model_validate(row) for row in read_json(tmp_path / "y.json")]
+    assert [error.key for error in errors] == [f"p{i}" for i in range(1, SUSPECTED + 1)]
+    assert {(error.given, error.text, error.truth) for error in errors} == {("a", "b", "c")}
+    assert errors[0].probability == pytest.approx(0.8)
+    several = memory_set([pictures.read(1)], np.array([[1, 0, 0]], np.int8))
+    write_suspected(tmp_path / "z.json", several, np.array([0]), np.array([0]), probabilities[:1], tables=())
+    (row,) = read_json(tmp_path / "z.json")
+    assert (row["given"], row["text"], row["probability"], row["truth"]) == ("a: present", "a: absent", 0.9, None)
+
+
+def test_half_of_the_pictures_of_one_run_are_wrong_and_several_classes_are_named(tmp_path: Path) -> None:
+    pictures, n = load_openmoji(), 40
+    images = memory_set([pictures.read(i) for i in range(n)], np.zeros(n, np.int64), "test")
+    predictions = np.where(np.arange(n) < 15, 1, 0)
+    columns = {"key": list(images.keys), "prediction": predictions, "confidence": np.full(n, 0.75)}
+    write_parquet(tmp_path / "predictions-test.parquet", pa.table(columns))
+    found = examples_of(tmp_path / "x.json", images, None, run_dirs={"predicted": tmp_path})
+    guesses = [example.predictions["predicted"] for example in found]
+    assert [guess.class_ for guess in guesses].count("b") == 12 == [guess.class_ for guess in guesses].count("a")
+    assert {guess.probability for guess in guesses} == {0.75}
+    table = pa.table({"key": ["p", "q"], "prediction": [[0, 2], []]})
+    write_parquet(tmp_path / "predictions-val.parquet", table)
+    assert read_predictions(tmp_path, "val", images.classes) == {
+        "p": {"class": "a, c", "probability": None},
+        "q": {"class": "", "probability": None},
+    }
+
+
+def test_pictures_are_drawn_across_classes() -> None:
+    labels = np.array([0] * 90 + [1] * 3 + [2] * 7)
+    rows = np.random.default_rng(0).permutation(100)
+    chosen = across_classes(labels, rows, 12)
+    assert np.bincount(labels[chosen]).tolist() == [5, 3, 4] or np.bincount(labels[chosen]).tolist() == [4, 3, 5]
+    assert (np.diff(chosen) > 0).all() and set(across_classes(labels, rows, 500).tolist()) == set(range(100))
+    assert sorted(labels[across_classes(labels, rows, 2)].tolist()) in ([0, 1], [0, 2], [1, 2])
+    several = np.array([[0, 1, 1], [0, 1, 0], [1, 0, 0], [0, 0, 0]], np.int8)
+    assert across_classes(several, np.arange(4), 2).tolist() == [0, 2], "one of each first class"
+    assert across_classes(labels, np.array([], np.int64), 5).tolist() == []
+
+
+@pytest.mark.slow
+def test_evaluate_writes_what_the_report_of_a_run_shows(described_colours: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, table = described_colours
+    data, run = f"folder:{folder}", tmp_path / "run"
+    own = Prompt("class-conditioned", 1, "A {class_name}.", True)  # what the table does not hold is no evidence
+    with DescriptionStore(tmp_path / "texts.db", write=True) as store:
+        store.add(
+            Description(digest=digest, prompt=own, describer={}, created=0.0, text="It is a class.")
+            for digest in load_image_set(data).digests
+        )
+    label(LabelConfig(data=data, embeddings=table, out=tmp_path / "labels.parquet", val_fraction=0.2))
+    options: dict[str, Any] = {"embeddings": table, "text_labels": tmp_path / "labels.parquet", "val_fraction": 0.2}
+    train(TrainConfig(data=data, out=run, **options, **SMALL))
+    assert not (run / "examples.json").exists()
+    assert evaluate(EvaluateConfig(run_dir=run)).set_aside == ()
+    errors = [SuspectedError.model_validate(row) for row in read_json(run / "doubtful-labels.json")]
+    assert [(error.key, error.given, error.text) for error in errors] == [("blue/wrong.png", "blue", "red")]
+    assert "red square" in errors[0].description
+    examples = [Example.model_validate(row) for row in read_json(run / "examples.json")]
+    assert {example.split for example in examples} == {"train", "test"}
+    assert {len(example.descriptions) for example in examples} == {1}
+    for example in examples:
+        if example.split == "train":
+            assert example.text_label and example.text_label.probability and not example.predictions
+        else:
+            assert example.predictions.keys() == {"predicted"}
+    known = Descriptions.model_validate(read_json(run / "descriptions.json"))
+    assert [asked.name for asked in known.prompts] == ["paper"] == [by.prompt for by in known.describers]
+    assert known.descriptions == 48, "what the table does not hold is not counted"
+    assert texts_behind([read_manifest(table)], ["0" * 64]) == {}
+    assert report(ReportConfig(dir=run)).set_aside == ()
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert all(f'id="{part}"' in page for part in ("done", "pictures", "suspected", "descriptions"))
+    written = (run / "examples.json").read_bytes()
+    evaluate(EvaluateConfig(run_dir=run, split="val"))
+    assert (run / "examples.json").read_bytes() == written, "the report is about the test split"
+    (run / "evaluation-test.json").unlink()
+    (tmp_path / "texts.db").write_bytes(b"no store any more" * 100)
+    skipped = evaluate(EvaluateConfig(run_dir=run)).set_aside
+    assert {item.name for item in skipped} >= {"descriptions.json"}
+    assert all("left out of the report" in item.reason for item in skipped)

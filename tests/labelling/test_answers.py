@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpt4image.artifacts.answers import Answer
+from gpt4image.artifacts.store import ClassOption, Description, DescriptionStore, Prompt
+from gpt4image.base.errors import TableError
+from gpt4image.labelling.answers import Answers, answered_classes, read_answers, read_tags
+
+DIGESTS = tuple(f"{number:064x}" for number in range(5))
+CLASSES = ("cat", "polar_bear", "owl")
+
+
+def store_of(path: Path, rows: Sequence[tuple[int, Answer]], classes: Sequence[str] = CLASSES, **facts: Any) -> Path:
+    """A store of answers about DIGESTS; several about one image are samples."""
+    prompt = Prompt(
+        name="class",
+        version=1,
+        text="Which class?",
+        **{"class_conditioned": False, "ask": ("class",), "classes": tuple(map(ClassOption, classes)), **facts},
+    )
+    seen: dict[int, int] = {}
+    with DescriptionStore(path, write=True) as store:
+        for number, answer in rows:
+            sample = seen[number] = seen.get(number, -1) + 1
+            store.add(
+                [
+                    Description(
+                        digest=DIGESTS[number], prompt=prompt, describer={}, created=0, answer=answer, sample=sample
+                    )
+                ]
+            )
+    return path
+
+
+def test_answers_are_read_by_the_name_of_the_class(tmp_path: Path):
+    rows = [
+        (0, Answer(class_name="cat", second="owl", confidence=0.7)),
+        (1, Answer(class_name="Polar Bears", probability=0.9)),
+        (2, Answer(said="dragon", confidence=0.4)),
+        (3, Answer(confidence=0.9)),
+    ]
+    found = read_answers(store_of(tmp_path / "a.db", rows), DIGESTS, CLASSES)
+    assert found.answers.first.tolist() == [0, 1, -1, -1, -1]
+    assert found.answers.second.tolist() == [2, -1, -1, -1, -1]
+    assert found.answers.confidence[:2] == pytest.approx([0.7, 0.9])
+    assert found.in_words() == ["1 answers or tags are none of the classes and were not read: 'dragon'."]
+
+
+def test_several_answers_are_votes(tmp_path: Path):
+    rows = [
+        (0, Answer(class_name="cat", confidence=0.9)),
+        (0, Answer(class_name="owl", confidence=0.6)),
+        (0, Answer(class_name="owl", confidence=0.6)),
+        (1, Answer(class_name="owl", confidence=0.8)),
+        (1, Answer(said="dragon")),
+    ]
+    found = read_answers(store_of(tmp_path / "a.db", rows), DIGESTS, CLASSES).answers
+    assert (found.first[0], found.second[0]) == (2, 0)
+    assert found.confidence[0] == pytest.approx(0.4)
+    assert found.confidence[1] == pytest.approx(0.4), "half of its answers are none of the classes"
+
+
+def test_tags_are_classes_that_are_seen_or_not(tmp_path: Path):
+    rows = [(0, Answer(tags=("cat", "hat"))), (1, Answer(tags=())), (2, Answer(class_name="cat"))]
+    found = read_tags(store_of(tmp_path / "a.db", rows), DIGESTS, CLASSES)
+    assert found.answers.first[:3].tolist() == [[1, 0, 0], [0, 0, 0], [-1, -1, -1]]
+    assert found.strange == {"hat": 1}
+    with pytest.raises(TableError, match="--ask tags"):
+        read_tags(store_of(tmp_path / "b.db", [(0, Answer(class_name="cat"))]), DIGESTS, CLASSES)
+
+
+def test_what_cannot_be_read_is_refused(tmp_path: Path):
+    path = store_of(tmp_path / "a.db", [(0, Answer(class_name="cat"))])
+    assert answered_classes(path) == CLASSES
+    with pytest.raises(TableError, match="names one of the classes 'dog'; answered were 'cat'"):
+        read_answers(path, DIGESTS, ("dog",))
+    store_of(path, [(1, Answer(class_name="dog"))], classes=("dog",))
+    with pytest.raises(TableError, match=r"2 class lists.*--classes"):
+        answered_classes(path)
+    told = store_of(tmp_path / "b.db", [(0, Answer(class_name="cat"))], class_conditioned=True)
+    with pytest.raises(TableError, match="were told the class"):
+        read_answers(told, DIGESTS, CLASSES)
+
+
+@given(
+    st.integers(2, 40),
+    st.lists(st.tuples(st.integers(-1, 39), st.integers(-1, 39), st.floats(0, 1) | st.just(np.nan)), min_size=1),
+)
+def test_stated_probabilities_sum_to_one_and_the_answer_is_the_most_probable(n_classes: int, rows: list[Any]):
+    first, second = (np.array([row[place] for row in rows]) for place in (0, 1))
+    first, second = np.where(first < n_classes, first, -1), np.where(second < n_classes, second, -1)
+    second = np.where(second == first, -1, second)
+    found = Answers(first, second, np.array([row[2] for row in rows], np.float32)).probabilities(n_classes)
+    assert found.sum(axis=1) == pytest.approx(1, abs=1e-5)
+    assert (found > 0).all()
+    answered = first >= 0
+    assert (found.argmax(axis=1) == first)[answered].all()
+    assert np.allclose(found[~answered], 1 / n_classes)

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from gpt4image.base.errors import TableError
+from gpt4image.config.training import Evidence
+from gpt4image.labelling.answers import Answers
+from gpt4image.labelling.label_noise import contradicted, noise_by_evidence, suspected_errors
+from gpt4image.labelling.predictions import predict_labels
+from gpt4image.labelling.text_vectors import Texts
+
+CLASSES = 5
+
+
+def made(count: int, seed: int, right: float = 0.85) -> tuple[Texts, Answers, NDArray]:
+    """Images whose texts lie around one direction per class, with answers that are as sure as they are right."""
+    rng = np.random.default_rng(seed)
+    true = rng.integers(0, CLASSES, count)
+    centres = np.linalg.qr(rng.standard_normal((16, 16)))[0][:CLASSES]
+    vectors = centres[true] + 0.5 * rng.standard_normal((count, 16))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    confidence = np.where(rng.random(count) < 0.5, 0.97, 2 * right - 0.97).astype(np.float32)
+    first = np.where(rng.random(count) < confidence, true, (true + rng.integers(1, CLASSES, count)) % CLASSES)
+    texts = Texts(vectors.astype(np.float32), np.ones(count, bool), centres.astype(np.float32))
+    return texts, Answers(first, np.full(count, -1), confidence), true
+
+
+def kept(true: NDArray, count: int) -> NDArray:
+    return np.where(np.arange(len(true)) < count, true, -1)
+
+
+def accuracy(probabilities: NDArray, true: NDArray) -> float:
+    return float((probabilities.argmax(axis=1) == true).mean())
+
+
+@pytest.mark.parametrize("labelled", [0, 25, 200])
+def test_all_evidence_is_at_least_as_good_as_its_best_part(labelled: int):
+    texts, answers, true = made(600, 0)
+    given_labels, hidden = kept(true, labelled), np.arange(600) >= labelled
+
+    def right(evidence: Evidence) -> float:
+        found = predict_labels(texts, given_labels, CLASSES, 0, answers=answers, evidence=evidence)
+        assert found.probabilities.sum(axis=1) == pytest.approx(1, abs=1e-4)
+        assert (found.out_of_fold == (given_labels >= 0)).all()
+        return accuracy(found.probabilities[hidden], true[hidden])
+
+    alone = max(right("answers"), right("texts"), right("names"))
+    assert right("fused") >= alone - 0.01
+
+
+@pytest.mark.parametrize("evidence", ["fused", "answers", "names"])
+def test_a_label_does_not_change_its_own_prediction(evidence: Evidence):
+    texts, answers, true = made(300, 1)
+    labels = kept(true, 100)
+    changed = labels.copy()
+    changed[3] = (changed[3] + 1) % CLASSES
+    before, after = (
+        predict_labels(texts, each, CLASSES, 0, answers=answers, evidence=evidence) for each in (labels, changed)
+    )
+    assert before.noise.rate == after.noise.rate == 0.0
+    # Shared by all images: how labels are wrong; and of the text classifier its folds, penalty and scale.
+    tolerance = 0.05
+    assert after.probabilities[3] == pytest.approx(before.probabilities[3], abs=tolerance)
+
+
+@settings(max_examples=5)
+@given(st.integers(0, 1000))
+def test_classes_have_no_order(seed: int):
+    texts, answers, true = made(150, seed)
+    order = np.random.default_rng(seed).permutation(CLASSES)
+    place = np.argsort(order)
+    assert texts.names is not None
+    moved = Texts(texts.vectors, texts.described, texts.names[order])
+    others = Answers(place[answers.first], answers.second, answers.confidence)
+    found = predict_labels(texts, np.full(150, -1), CLASSES, 0, answers=answers, evidence="answers").probabilities
+    again = predict_labels(moved, np.full(150, -1), CLASSES, 0, answers=others, evidence="answers").probabilities
+    assert again == pytest.approx(found[:, order], abs=1e-5)
+    by_name = predict_labels(texts, np.full(150, -1), CLASSES, 0, evidence="names").probabilities
+    assert predict_labels(moved, np.full(150, -1), CLASSES, 0).probabilities == pytest.approx(
+        by_name[:, order], abs=1e-5
+    )
+    assert accuracy(by_name, true) > 0.5
+
+
+@pytest.mark.parametrize("by_class", [False, True])
+def test_wrong_labels_are_found_by_evidence_that_has_not_read_them(by_class: bool):
+    texts, answers, true = made(600, 2)
+    rng = np.random.default_rng(3)
+    wrong = rng.random(600) < 0.4
+    step = np.ones(600, int) if by_class else rng.integers(1, CLASSES, 600)
+    labels = np.where(wrong, (true + step) % CLASSES, true)
+    found = predict_labels(texts, labels, CLASSES, 0, answers=answers)
+    assert found.noise.rate == pytest.approx(0.4, abs=0.08)
+    rows = suspected_errors(found.probabilities, labels, found.out_of_fold, contradicted(labels, found.said))[:, 0]
+    assert np.isin(np.flatnonzero(wrong), rows).mean() > 0.9
+    sure = contradicted(labels, found.said)
+    assert sure[rows[: sure.sum()]].all() and not sure[rows[sure.sum() :]].any() and wrong[sure].mean() > 0.9
+
+
+def test_texts_that_predict_the_labels_clear_them_of_what_the_answers_say():
+    rng = np.random.default_rng(4)
+    true = rng.integers(0, CLASSES, 500)
+    boast = np.where(rng.random(500) < 0.6, true, (true + 1) % CLASSES)  # wrong for 40 %, and sure of itself
+    free = Answers(boast, np.full(500, -1), np.full(500, 0.95, np.float32)).probabilities(CLASSES)
+    assert noise_by_evidence(free, true, None, 0)[0].rate > 0.2
+    sure, probable = noise_by_evidence(free, true, 0.2, 0)
+    assert sure.rate == probable.rate == 0.0
+
+
+def test_each_image_is_predicted_by_what_is_known_of_it():
+    texts, answers, true = made(400, 5)
+    texts.described[:100] = False
+    answers.first[50:150] = -1
+    found = predict_labels(texts, kept(true, 0), CLASSES, 0, answers=answers)
+    assert not found.known[50:100].any() and found.known[:50].all() and found.known[100:].all()
+    assert accuracy(found.probabilities[:50], true[:50]) > 0.7 < accuracy(found.probabilities[100:150], true[100:150])
+    assert found.said["answers"][60] == found.said["taught"][60] == -1
+    labels = kept(true, 200)
+    assert predict_labels(texts, labels, CLASSES, 0, answers=answers).out_of_fold.sum() == 150
+
+
+def test_a_class_that_no_label_and_no_answer_names_stays_possible():
+    texts, answers, true = made(300, 6)
+    keep = np.flatnonzero(true != 4)
+    answers.first[answers.first == 4] = 3
+    labels = np.where((np.arange(300) < 60) & np.isin(np.arange(300), keep), true, -1)
+    found = predict_labels(texts, labels, CLASSES, 0, answers=answers)
+    assert (found.probabilities[:, 4] > 0).all()
+
+
+def test_evidence_that_is_not_there_is_named():
+    texts, answers, true = made(60, 7)
+    nothing = kept(true, 0)
+    with pytest.raises(TableError, match="There is no label, no answer"):
+        predict_labels(texts._replace(names=None), nothing, CLASSES, 0)
+    with pytest.raises(TableError, match="give its store as --answers"):
+        predict_labels(texts, nothing, CLASSES, 0, evidence="answers")
+    with pytest.raises(TableError, match="text encoder"):
+        predict_labels(texts._replace(names=None), nothing, CLASSES, 0, answers=answers, evidence="names")
+    one = Answers(np.zeros(60, int), answers.second, answers.confidence)
+    with pytest.raises(TableError, match="answers of at least two classes"):
+        predict_labels(texts, nothing, CLASSES, 0, answers=one, evidence="texts")
+
+
+def test_tags_are_calibrated_class_by_class():
+    rng = np.random.default_rng(8)
+    true = (rng.random((400, 3)) < [0.3, 0.5, 0.7]).astype(np.int8)
+    vectors = (true @ rng.standard_normal((3, 16)) + 0.7 * rng.standard_normal((400, 16))).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    first = np.where(rng.random((400, 3)) < [0.02, 0.02, 0.45], 1 - true, true).astype(np.int64)
+    tags = Answers(first, np.full_like(first, -1), np.full(first.shape, 0.85, np.float32))
+    texts = Texts(vectors, np.ones(400, bool))
+    right = []
+    for labelled in (0, 100):
+        labels = np.where(np.arange(400)[:, None] < labelled, true, np.int8(-1))
+        found = predict_labels(texts, labels, 3, 0, answers=tags).probabilities
+        right.append(((found[100:] >= 0.5) == true[100:]).mean(axis=0))
+        assert ((found >= 0) & (found <= 1)).all()
+    assert right[0][:2].min() > 0.9 and right[1][2] > right[0][2] + 0.1, "a tag that says little is not trusted"
+    with pytest.raises(TableError, match="here images have several"):
+        predict_labels(texts, labels, 3, 0, answers=tags, evidence="names")

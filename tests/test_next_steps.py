@@ -1,0 +1,80 @@
+"""What a command says it wrote and what comes next: with the paths that were given, for a shell and for Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpt4image import config
+from gpt4image.base.outcome import Outcome
+from gpt4image.cli import COMMANDS, CONFIG_TYPES
+from gpt4image.next_steps import with_next
+
+SPLITS = {"test_images": 3, "val_images": 2}
+STEPS: list[tuple[str, Any, dict[str, Any], str]] = [
+    (
+        "describe",
+        config.DescribeConfig(data="my photos", store=Path("p.db"), describer="replay:t.csv", dry_run=True),
+        {},
+        "gpt4image describe --describer replay:t.csv --data 'my photos' --store p.db",
+    ),
+    (
+        "describe",
+        config.DescribeConfig(data="photos", store=Path("p.db"), describer="replay:t.csv"),
+        {"without_description": 0},
+        "gpt4image encode --store p.db --out p.emb",
+    ),
+    (
+        "label",
+        config.LabelConfig(data="photos", embeddings=Path("p.emb"), out=Path("w/t.parquet"), test_fraction=0.3),
+        {},
+        "gpt4image train --data photos --test-fraction 0.3 --text-labels w/t.parquet --out w/run",
+    ),
+    ("train", config.TrainConfig(data="photos", out=Path("run")), SPLITS, "gpt4image evaluate run"),
+    (
+        "train",
+        config.TrainConfig(data="photos", out=Path("run")),
+        SPLITS | {"test_images": 0},
+        "gpt4image evaluate run --split val",
+    ),
+    (
+        "train",
+        config.TrainConfig(data="photos", out=Path("run")),
+        {"test_images": 0, "val_images": 0},
+        "gpt4image export run --format timm --out run-timm",
+    ),
+    ("evaluate", config.EvaluateConfig(run_dir=Path("run"), split="val"), {}, "gpt4image evaluate run"),
+    (
+        "compare",
+        config.CompareConfig(data="photos", out=Path("cmp")),
+        {},
+        "gpt4image export cmp --format timm --out cmp-timm",
+    ),
+    ("report", config.ReportConfig(dir=Path("cmp")), {}, "python -m webbrowser w/t.parquet"),
+    ("doctor", config.DoctorConfig(), {}, "gpt4image demo"),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "summary", "step"), STEPS, ids=lambda value: str(value)[:20])
+def test_the_next_command_has_the_paths_that_were_given(
+    name: str, options: Any, summary: dict[str, Any], step: str
+) -> None:
+    outcome = Outcome(path=Path("w/t.parquet"), summary=summary)
+    found = with_next(name, outcome, options, config_types=CONFIG_TYPES, python=False)
+    assert found.next == step
+    assert found.wrote == (() if name == "doctor" else (Path("w/t.parquet"),))
+
+
+def test_in_python_the_next_step_is_a_call() -> None:
+    train = config.TrainConfig(data="photos", out=Path("run"))
+    found = with_next("train", Outcome(summary=SPLITS), train, config_types=CONFIG_TYPES, python=True)
+    assert found.next == "gpt4image.evaluate(run_dir='run')"
+    assert found.wrote == ()
+
+
+def test_every_command_that_is_not_an_end_has_a_next_step() -> None:
+    from gpt4image.next_steps import _NEXT
+
+    assert COMMANDS.keys() - _NEXT.keys() == {"predict", "completion"}

@@ -1,0 +1,69 @@
+"""Which parameters decay, and which learn faster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.torch import save_file
+
+from gpt4image.models.aligner import Aligner
+from gpt4image.models.backbones import create_backbone
+from small_training import SMALL
+from training_cases import losses_at, trainer_of
+
+
+def test_what_is_learned_beside_weights_has_no_weight_decay(described: dict[str, Any]) -> None:
+    trainer = trainer_of(described, align_loss="siglip", learn_temperature=True, weight_decay=0.1)
+    assert isinstance(trainer.model, Aligner)
+    learned = {id(parameter) for parameter in trainer.model.alignment.parameters()}
+    decay = {id(p): group["weight_decay"] for group in trainer.optimizer.param_groups for p in group["params"]}
+    assert len(learned) == 2
+    assert {decay[parameter] for parameter in learned} == {0.0}
+    start = trainer.model.alignment.bias
+    assert start.item() == pytest.approx(-np.log(SMALL["batch_size"] - 1))
+    losses_at(trainer).total.backward()
+    assert start.grad.item() != 0.0
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("changes", [{}, {"align_weight": 0.0}], ids=["aligned", "plain"])
+def test_weight_decay_spares_what_the_backbone_says(
+    changes: dict[str, Any], optimizer: str, described: dict[str, Any]
+) -> None:
+    vit = {"model": "vit_tiny_patch16_224", "model_args": {"depth": 1, "embed_dim": 16, "num_heads": 2}}
+    trainer = trainer_of(described, **vit, optimizer=optimizer, weight_decay=0.1, **changes)
+    decay = {id(p): group["weight_decay"] for group in trainer.optimizer.param_groups for p in group["params"]}
+    found = {name: decay[id(parameter)] for name, parameter in trainer.model.named_parameters()}
+    spared = {name.removeprefix("backbone.") for name, value in found.items() if not value}
+    backbone = trainer.model.backbone
+    assert {"pos_embed", "cls_token"} == set(backbone.no_weight_decay()) & spared
+    assert found["backbone.blocks.0.attn.qkv.weight"] == 0.1 and "blocks.0.attn.qkv.bias" in spared
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("changes", [{}, {"align_weight": 0.0}], ids=["aligned", "plain"])
+def test_layers_that_start_anew_learn_faster_than_given_weights(
+    changes: dict[str, Any], optimizer: str, described: dict[str, Any], tmp_path: Path
+) -> None:
+    start = create_backbone(SMALL["model"], classes=7, image_size=16, stem="small", model_args=SMALL["model_args"])
+    save_file(start.module.state_dict(), tmp_path / "start.safetensors")
+    given = {"init": str(tmp_path / "start.safetensors"), "optimizer": optimizer, "lr": 0.02, "min_lr": 0.01}
+    trainer = trainer_of(described, **given, new_layers_lr_scale=5.0, **changes)
+    new = {name for name, _ in trainer.model.named_parameters() if not name.startswith("backbone.")}
+    assert bool(new) == (not changes)
+    new |= {"backbone.fc.weight", "backbone.fc.bias"}
+
+    def rates() -> dict[str, float]:
+        found = {id(p): group["lr"] for group in trainer.optimizer.param_groups for p in group["params"]}
+        return {name: found[id(parameter)] for name, parameter in trainer.model.named_parameters()}
+
+    for step, rate in ((trainer.steps // 20, 0.02), (trainer.steps, 0.01)):
+        trainer.scheduler.step_update(step)
+        assert {name: value / (5.0 if name in new else 1.0) for name, value in rates().items()} == pytest.approx(
+            dict.fromkeys(rates(), rate), rel=0.01
+        )
+    scratch = trainer_of(described, optimizer=optimizer, new_layers_lr_scale=5.0, **changes)
+    assert all("lr_scale" not in group for group in scratch.optimizer.param_groups)

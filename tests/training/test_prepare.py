@@ -1,0 +1,44 @@
+"""What a run reads: broken pictures are named, whenever they are met."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gpt4image.artifacts import runs
+from gpt4image.base.errors import DataError
+from gpt4image.config import EvaluateConfig
+from gpt4image.evaluating.evaluate import evaluate
+from gpt4image.training.train import train
+from small_training import options
+
+
+def test_a_single_class_is_refused_before_training(colour_folder: Path, tmp_path: Path) -> None:
+    above = tmp_path / "above"
+    above.mkdir()
+    colour_folder.rename(above / "colours")
+    with pytest.raises(DataError, match="has one class, 'colours': there is nothing to tell apart"):
+        train(options(above, tmp_path / "run", epochs=1))
+    assert not (tmp_path / "run").exists()
+
+
+def test_broken_pictures_of_other_splits_are_not_measured_however_pixels_are_read(
+    colour_folder: Path, tmp_path: Path
+) -> None:
+    for split, kept in (("train", 10), ("val", 12), ("test", 16)):
+        for colour in ("blue", "green", "red"):
+            (tmp_path / "sets" / split / colour).mkdir(parents=True)
+            for picture in sorted((colour_folder / colour).iterdir()):
+                if int(picture.stem) < kept:
+                    picture.rename(tmp_path / "sets" / split / colour / picture.name)
+        if split != "train":
+            (tmp_path / "sets" / split / "red" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing more")
+    found = []
+    for limit in (4.0, 0.0):
+        out = tmp_path / f"limit-{limit}"
+        reading = {"memory_limit_gb": limit, "workers": 1}
+        train(options(tmp_path / "sets", out, epochs=1, **reading))
+        facts = evaluate(EvaluateConfig(run_dir=out)).summary
+        found.append((runs.read_run(out)["metrics"][-1]["val"], facts["images"], facts["top1"], facts["loss"]))
+    assert found[0] == found[1] and found[0][1] == 12

@@ -1,0 +1,51 @@
+"""The parts of a run, built from its options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gpt4image.base.errors import ConfigError
+from gpt4image.tasks.multilabel import MultiLabel
+from gpt4image.training.objectives.text_alignment import AlignmentObjective
+from gpt4image.training.optimizers import Plain
+from gpt4image.training.prepare import prepare
+from gpt4image.training.trainer import build, require_suitable
+from small_training import options
+from training_cases import trainer_of
+
+
+def test_consistency_without_images_for_it_is_refused(colour_folder: Path) -> None:
+    own = {"consistency": 1.0, "val_fraction": 0.0, "test_fraction": 0.0}
+    ready = prepare(options(colour_folder, Path("unused"), **own))
+    with pytest.raises(ConfigError, match="all 48 have one: leave it out"):
+        build(ready.config, ready.data)
+
+
+def test_arms_that_differ_in_the_text_start_from_the_same_weights(described: dict[str, Any]) -> None:
+    aligned, plain, other = (
+        trainer_of(described, **changes) for changes in ({}, {"align_weight": 0.0}, {"align_weight": 0.0, "seed": 1})
+    )
+    assert isinstance(plain.model, Plain) and plain.objectives == ()
+    assert [type(objective) for objective in aligned.objectives] == [AlignmentObjective]
+    own = plain.model.backbone.state_dict()
+    backbone: Any = aligned.model.backbone
+    assert all(torch.equal(value, own[name]) for name, value in backbone.state_dict().items())
+    assert not all(torch.equal(value, own[name]) for name, value in other.model.backbone.state_dict().items())
+
+
+def test_the_moving_average_is_what_is_evaluated_and_kept(described: dict[str, Any]) -> None:
+    without, averaged = trainer_of(described), trainer_of(described, ema=0.9)
+    assert without.evaluated is without.model and without.modules.keys() == {"model"}
+    assert averaged.evaluated is not averaged.model and averaged.modules.keys() == {"model", "ema"}
+
+
+def test_consistency_needs_one_class_per_image_and_mixing_does_not(colour_folder: Path) -> None:
+    task = MultiLabel()
+    require_suitable(prepare(options(colour_folder, Path("unused"), mixup=0.2)).config, task)
+    consistent = prepare(options(colour_folder, Path("unused"), consistency=1.0)).config
+    with pytest.raises(ConfigError, match="task multilabel has no such one"):
+        require_suitable(consistent, task)

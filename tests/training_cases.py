@@ -1,0 +1,49 @@
+"""Trainers of a small run with texts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpt4image.config import TrainConfig
+from gpt4image.data import load_image_set
+from gpt4image.training.losses import batch_losses, seed_step
+from gpt4image.training.prepare import prepare
+from gpt4image.training.trainer import Trainer, build
+from small_training import SMALL
+from tables import make_table
+
+WIDTH = 6
+
+
+@pytest.fixture
+def described(colour_folder: Path, tmp_path: Path) -> dict[str, Any]:
+    """Options of a run on images with two texts each, that follow the class, and a few images without label or text."""
+    (colour_folder / "unlabelled").mkdir()
+    for path in sorted((colour_folder / "red").iterdir())[:4]:
+        path.rename(colour_folder / "unlabelled" / path.name)
+    images = load_image_set(f"folder:{colour_folder}")
+    rng = np.random.default_rng(0)
+    names = np.eye(len(images.classes) + 1, WIDTH)
+    vectors = {
+        digest: [names[label] + 0.3 * rng.normal(size=WIDTH) for _ in range(2)]
+        for digest, label in zip(images.digests, images.labels, strict=True)
+    }
+    make_table(tmp_path / "table", dict(list(vectors.items())[3:]))
+    return {"data": f"folder:{colour_folder}", "embeddings": tmp_path / "table", "out": tmp_path / "run", **SMALL}
+
+
+def trainer_of(described: dict[str, Any], **changes: Any) -> Trainer:
+    ready = prepare(TrainConfig(**{**described, **changes}))
+    return build(ready.config, ready.data)
+
+
+def losses_at(trainer: Trainer, step: int = 0) -> Any:
+    seed_step(0, step)
+    images = trainer.batches.batch(step)
+    pixels = next(iter(trainer.data.pixels.stream([images])))
+    trainer.model.train()
+    return batch_losses(trainer, step, images, pixels)
