@@ -146,7 +146,8 @@ def _checked(names: Sequence[str], table: dict[str, list[Any]], spec: str, advic
         raise DataError(
             f"{spec}: its columns are {', '.join(map(repr, names)) or 'none'}; allowed are path, label (one class per "
             f"image), labels or tags (several, separated by {SEPARATOR!r}), split, key, caption, review, and one "
-            f"column per class with 0, 1 or empty cells.{lack}{wrong}{hint}{'' if set(table) & set(COLUMNS) else advice}"
+            f"column per class with 0, 1 or empty cells.{lack}{wrong}{hint}"
+            f"{'' if set(table) & set(COLUMNS) else advice}"
         )
     return table
 
