@@ -51,13 +51,14 @@ _MODULE_OF = {
     "EvaluateConfig": "config",
     "CompareConfig": "config",
     "ReportConfig": "config",
+    "ReviewConfig": "config",
     "PredictConfig": "config",
     "SearchConfig": "config",
     "DemoConfig": "config",
 }
 
 _VERBS = (
-    *("demo", "describe", "encode", "label", "train", "evaluate", "compare"),
+    *("demo", "describe", "encode", "label", "review", "train", "evaluate", "compare"),
     *("report", "export", "predict", "search", "doctor"),
 )
 

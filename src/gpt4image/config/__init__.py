@@ -23,6 +23,7 @@ from gpt4image.config.describing import (
     ViewConfig,
 )
 from gpt4image.config.learning import DataOptions, TrainOptions
+from gpt4image.config.reviewing import ReviewConfig
 from gpt4image.config.training import EvaluateConfig, LabelConfig, TrainConfig
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "LabelConfig",
     "PredictConfig",
     "ReportConfig",
+    "ReviewConfig",
     "SearchConfig",
     "StageConfig",
     "StatsConfig",
