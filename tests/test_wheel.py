@@ -94,6 +94,7 @@ def test_it_is_small_and_holds_every_file_of_the_package_its_licences_and_nothin
             "deploying/templates/model_card.md",
         )
     } < names
+    assert {f"gpt4image/reviewing/page/{name}" for name in ("index.html", "page.css", "page.js")} < names
     assert "gpt4image/packaged/openmoji/descriptions-plain.jsonl" in names
 
 

@@ -51,6 +51,7 @@ _MODULE_OF = {
     "EvaluateConfig": "config",
     "CompareConfig": "config",
     "ReportConfig": "config",
+    "ReviewConfig": "config",
     "PredictConfig": "config",
     "SearchConfig": "config",
     "DemoConfig": "config",
@@ -58,7 +59,7 @@ _MODULE_OF = {
 }
 
 _VERBS = (
-    *("demo", "distill", "describe", "encode", "label", "train", "evaluate", "compare"),
+    *("demo", "distill", "describe", "encode", "label", "review", "train", "evaluate", "compare"),
     *("report", "export", "predict", "search", "doctor"),
 )
 

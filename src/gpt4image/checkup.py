@@ -22,6 +22,7 @@ EXTRAS = {
     "api": "describer openai:, also with --batch; prices",
     "clip": "text encoders open_clip:",
     "tune": "--tune-text lora",
+    "review": "the page of gpt4image review",
     "onnx": "export --format onnx, predict with such a file",
     "tensorboard": "--track tensorboard",
     "wandb": "--track wandb",

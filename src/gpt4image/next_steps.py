@@ -106,6 +106,13 @@ def _after_label(config: Any, outcome: Outcome) -> Step:
     return "train", {"data": config.data, "text_labels": outcome.path, "out": config.out.with_name("run"), **splits}
 
 
+def _after_review(config: Any, _outcome: Outcome) -> Step | None:
+    if config.export_tasks is not None:
+        return None
+    out = config.labels.with_name("run")
+    return "train", {"data": f"manifest:{config.labels}", "embeddings": config.embeddings, "out": out}
+
+
 def _label(data: str, embeddings: Path) -> Step:
     return "label", {"data": data, "embeddings": embeddings, "out": embeddings.with_name("text-labels.parquet")}
 
@@ -123,6 +130,7 @@ _NEXT: Mapping[str, Callable[[Any, Outcome], Step | Path | None]] = {
     "embeddings import": lambda config, _: _label(config.data, config.out),
     "encode": lambda config, _: _label("SPEC", config.out),
     "label": _after_label,
+    "review": _after_review,
     "train": _after_train,
     "evaluate": _after_evaluate,
     "compare": lambda config, _: _export(config.out),

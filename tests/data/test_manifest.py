@@ -297,3 +297,12 @@ def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
         load_image_set(f"manifest:{tmp_path / 'set.txt'}")
     with pytest.raises(ConfigError, match="lacks a file"):
         load_image_set("manifest:")
+
+
+def test_cells_that_a_spreadsheet_would_run_are_read_without_their_apostrophe(tmp_path: Path) -> None:
+    (tmp_path / "=1.png").write_bytes(b"a picture")
+    (tmp_path / "'quoted'.png").write_bytes(b"another picture")
+    (tmp_path / "set.csv").write_text("path,label,review\n'=1.png,'+x,checked\n'quoted'.png,'y',\n", encoding="utf-8")
+    images = load_image_set(f"manifest:{tmp_path / 'set.csv'}")
+    assert images.keys == ("=1.png", "'quoted'.png")
+    assert [images.label_names(row) for row in range(2)] == [("+x",), ("'y'",)]

@@ -24,6 +24,7 @@ from gpt4image.config.describing import (
 )
 from gpt4image.config.distilling import DistillConfig
 from gpt4image.config.learning import DataOptions, TrainOptions
+from gpt4image.config.reviewing import ReviewConfig
 from gpt4image.config.training import EvaluateConfig, LabelConfig, TrainConfig
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "LabelConfig",
     "PredictConfig",
     "ReportConfig",
+    "ReviewConfig",
     "SearchConfig",
     "StageConfig",
     "StatsConfig",

@@ -24,13 +24,14 @@ class FileSource:
 
     def read(self, row: int) -> bytes:
         """Return the bytes of one file. Raises OSError where it cannot be read or is larger than 512 MiB."""
-        return read_bounded(self._path(row))
+        return read_bounded(self.path(row))
 
     def digests(self, rows: NDArray[np.int64]) -> tuple[str, ...]:
         """Return the sha256 hex digest of each file's bytes; that of an unchanged file is cached."""
-        return file_digests([self._path(row) for row in rows])
+        return file_digests([self.path(row) for row in rows])
 
-    def _path(self, row: int) -> str:
+    def path(self, row: int) -> str:
+        """Return the absolute path of one file."""
         return os.path.join(self._root, self._names[row])  # noqa: PTH118
 
 

@@ -6,9 +6,11 @@ labels, tags  several classes per image instead: names with bars between them, i
 label:NAME    or one column per class: 1, 0 or empty for not known; without "label:" where all cells are of these
 split         train, val or test (optional; without it all are train)
 key           stable name (optional; without it the path)
+review        what `review` notes for itself (optional; not read here)
 caption       a description (optional; no label: `gpt4image descriptions import` reads it from the same file)
 
 Columns may have other usual names: image, file or filename for path, class or category for label, text for caption.
+Cells of a CSV file that begin with an apostrophe before what a spreadsheet would run as a formula are read without it.
 """
 
 from __future__ import annotations
@@ -30,17 +32,20 @@ from numpy.typing import NDArray
 
 from gpt4image.base.errors import ConfigError, DataError, first_few, nearest, parsing
 from gpt4image.base.outcome import SetAside
+from gpt4image.base.visible import from_csv_cell
 from gpt4image.data.file_source import FileSource, expanded, is_below
 from gpt4image.data.image_set import SPLIT_OF, ImageSet
 from gpt4image.data.labels import SEPARATOR, encode_labels, encode_several, note_once, presence, refuse_gaps
 
+REVIEW = "review"
 SYNONYMS = {
     **dict.fromkeys(("file", "image", "filename", "file_name", "image_path", "filepath"), "path"),
     **dict.fromkeys(("class", "category", "class_name"), "label"),
     **dict.fromkeys(("text", "description"), "caption"),
 }
 """Other usual names of columns."""
-COLUMNS = ("path", "label", "labels", "tags", "split", "key", "caption")
+_TYPED = ("path", "label", "labels", "tags", "split", "key", "caption")
+COLUMNS = (*_TYPED, REVIEW)
 LABEL_COLUMNS = ("label", "labels", "tags")
 CLASS_COLUMN = "label:"
 
@@ -59,7 +64,7 @@ def load_manifest(argument: str) -> ImageSet:
     if not argument:
         raise ConfigError("--data 'manifest:' lacks a file: manifest:FILE.csv or manifest:FILE.parquet.")
     file = expanded(argument)
-    table = _read_table(file, spec)
+    table = read_table(file, spec)
     given = [_text(path) for path in table["path"]]
     located = _locate_all(file.parent, given)
     rows = [row for row, (_, fault) in enumerate(located) if not fault]
@@ -88,8 +93,8 @@ def load_manifest(argument: str) -> ImageSet:
     )
 
 
-def _read_table(file: Path, spec: str) -> dict[str, list[Any]]:
-    """Return the columns as lists of cells, one per row."""
+def read_table(file: Path, spec: str) -> dict[str, list[Any]]:
+    """Return the columns of a manifest as lists of cells, one per row. Raises ConfigError, DataError."""
     if file.suffix not in (".csv", ".parquet"):
         raise ConfigError(f"{spec}: a manifest is a .csv or a .parquet file, got {file.suffix or 'no extension'!r}.")
     if not file.is_file():
@@ -108,7 +113,7 @@ def _read_csv(file: Path, spec: str) -> dict[str, list[Any]]:
         with file.open(encoding="utf-8-sig", newline="") as lines:
             reader = csv.reader(lines, strict=True)
             header = [name.strip() for name in next(reader, [])]
-            rows = [row for row in reader if row]
+            rows = [[from_csv_cell(cell) for cell in row] for row in reader if row]
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"{spec}: not a CSV file in UTF-8: {error}.") from None
     separator = next((letter for letter in ";\t|" if len(header) == 1 and letter in header[0]), None)
@@ -135,13 +140,14 @@ def _checked(names: Sequence[str], table: dict[str, list[Any]], spec: str, advic
     unknown = [name for name in names if name not in COLUMNS and not _is_class(name, table[name])]
     if unknown or "path" not in table:
         lack = "" if "path" in table else " Column 'path' is missing."
-        close = difflib.get_close_matches(unknown[0], COLUMNS, n=1) if unknown else []
+        close = difflib.get_close_matches(unknown[0], _TYPED, n=1) if unknown else []
         wrong = f" Column {unknown[0]!r} is none of these." if unknown else ""
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise DataError(
             f"{spec}: its columns are {', '.join(map(repr, names)) or 'none'}; allowed are path, label (one class per "
-            f"image), labels or tags (several, separated by {SEPARATOR!r}), split, key, caption, and one column per "
-            f"class with 0, 1 or empty cells.{lack}{wrong}{hint}{'' if set(table) & set(COLUMNS) else advice}"
+            f"image), labels or tags (several, separated by {SEPARATOR!r}), split, key, caption, review, and one "
+            f"column per class with 0, 1 or empty cells.{lack}{wrong}{hint}"
+            f"{'' if set(table) & set(COLUMNS) else advice}"
         )
     return table
 
@@ -160,7 +166,7 @@ def _is_class(name: str, cells: Sequence[Any]) -> bool:
     if name.startswith(CLASS_COLUMN) and name != CLASS_COLUMN:
         return True
     known = presence(cells)
-    if known is None or not name or difflib.get_close_matches(name, COLUMNS):
+    if known is None or not name or difflib.get_close_matches(name, _TYPED):
         return False
     return bool((known >= 0).any())
 

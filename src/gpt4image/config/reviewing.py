@@ -1,0 +1,60 @@
+"""Options of the stage review."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+from pydantic import field_validator as check
+
+from gpt4image.base.errors import ConfigError
+from gpt4image.config.base import StageConfig
+from gpt4image.config.describing import class_lines
+
+
+class ReviewConfig(StageConfig):
+    """Label images and correct labels in the browser; every click is on disk before the next.
+
+    Example: gpt4image review --data folder:photos --labels labels.csv --embeddings photos.emb
+    """
+
+    data: str
+    """Dataset SPEC: folder:PATH, manifest:FILE, hf:NAME_OR_PATH, webdataset:PATTERN, cifar10, cifar100, openmoji."""
+    labels: Path
+    """CSV file of all labels, which --data manifest:FILE reads; it lies in the folder of the images, or above it."""
+    answers: Path | None = None
+    """Description store with class answers: proposals, and the order of the images."""
+    embeddings: Path | None = None
+    """Embedding table: proposals learned from the labels, and the order of the images."""
+    classes: str | None = None
+    """Classes to choose from, besides those of the dataset: a text file with one class per line, or a list with commas.
+    Where the dataset has none, those of the answers without it; if there are none either, new names can be typed."""
+    correct: bool = False
+    """Begin with suspected label errors instead of images without a label."""
+    port: int = Field(default=0, ge=0, le=65535)
+    """Port of the page on 127.0.0.1; 0 takes a free one."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Seed of the order and of the folds."""
+    import_tasks: Path | None = None
+    """Read labels from a JSON file of Label Studio into --labels, and end."""
+    export_tasks: Path | None = None
+    """Write labels and proposals as a JSON file for Label Studio, and end."""
+
+    @check("labels")
+    @classmethod
+    def _is_csv(cls, value: Path) -> Path:
+        if value.suffix != ".csv":
+            raise ValueError("give a file that ends with .csv")
+        return value
+
+    @check("classes", mode="before")
+    @classmethod
+    def _class_lines(cls, value: Any) -> Any:
+        return class_lines(value)
+
+    @model_validator(mode="after")
+    def _one_task(self) -> Self:
+        if self.import_tasks is not None and self.export_tasks is not None:
+            raise ConfigError("--import-tasks and --export-tasks are two commands: give one, then the other.")
+        return self

@@ -1,0 +1,160 @@
+"""Tasks of Label Studio: choices with one label per image, as JSON that it exports and imports."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from gpt4image.base.errors import DataError, Gpt4ImageError
+from gpt4image.base.files import parse_json, write_json
+from gpt4image.base.outcome import SetAside
+from gpt4image.reviewing.labels_file import Mark
+from gpt4image.reviewing.session import Card
+
+FROM_NAME, TO_NAME = "label", "image"
+MODEL = "gpt4image"
+MOST_BYTES = 512 * 1024 * 1024
+_UPLOAD = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the name of an uploaded file
+
+
+def write_tasks(path: Path, cards: Iterable[tuple[Card, str]]) -> int:
+    """Write a task for each image: its label as an annotation, what is proposed for it as a prediction.
+
+    Args:
+        path: JSON file.
+        cards: images, each with where it lies, as the file of labels has it.
+    """
+    tasks = [_task(card, place) for card, place in cards]
+    write_json(path, tasks)
+    return len(tasks)
+
+
+def _task(card: Card, place: str) -> dict[str, Any]:
+    task: dict[str, Any] = {"data": {"image": f"/data/local-files/?d={place}", "key": card.key, "digest": card.id}}
+    if card.label:
+        task["annotations"] = [{"result": [_choice(card.label)], "was_cancelled": False}]
+    if card.proposal:
+        task["predictions"] = [{"result": [_choice(card.proposal)], "score": card.share, "model_version": MODEL}]
+    return task
+
+
+def _choice(name: str) -> dict[str, Any]:
+    return {"from_name": FROM_NAME, "to_name": TO_NAME, "type": "choices", "value": {"choices": [name]}}
+
+
+def read_tasks(path: Path, cards: Sequence[Card]) -> tuple[dict[str, Mark], list[SetAside]]:
+    """Return the label of each image that a file has, by digest, and the tasks that cannot be used.
+
+    Images are found by digest or key, as ``write_tasks`` names them, else by the end of their path. Exports in the
+    formats JSON and JSON-MIN are read; of several annotations the last one counts. A task without one is no fault.
+
+    Raises:
+        DataError: the file is no JSON list of tasks.
+    """
+    tasks = _tasks(path)
+    finder = _Finder(cards)
+    found: dict[str, Mark] = {}
+    skipped: list[SetAside] = []
+    for number, task in enumerate(tasks, 1):
+        name = f"task {number}"
+        try:
+            label = _label(task)
+            if label is not None:
+                name = next(iter(_addresses(task)), name)[:200]
+                found[finder.find(task)] = Mark(label, "checked")
+        except Gpt4ImageError as error:
+            skipped.append(SetAside(name=name, reason=str(error)))
+    return found, skipped
+
+
+def _tasks(path: Path) -> list[Any]:
+    if path.stat().st_size > MOST_BYTES:
+        raise DataError(f"{path} has more than {MOST_BYTES:,} bytes; export it in parts.")
+    try:
+        tasks = parse_json(path.read_bytes())
+    except ValueError as error:
+        raise DataError(f"{path} is no JSON ({error}); export it from Label Studio as JSON or JSON-MIN.") from None
+    if not isinstance(tasks, list):
+        raise DataError(f"{path} is no list of tasks but a {type(tasks).__name__}; export as JSON or JSON-MIN.")
+    return tasks
+
+
+def _label(task: Any) -> str | None:
+    """Return the class of a task; None where nobody annotated it. Raises DataError: it is no single choice."""
+    if not isinstance(task, dict):
+        raise DataError("it is no task")
+    if "data" not in task and "annotations" not in task:  # JSON-MIN
+        choice = task.get(FROM_NAME, task.get("choice"))
+        return None if choice is None else _single([choice])
+    annotations = task.get("annotations") or []
+    if not isinstance(annotations, list) or not all(isinstance(each, dict) for each in annotations):
+        raise DataError("its annotations are no list of objects")
+    done = [each for each in annotations if not each.get("was_cancelled")]
+    if not done:
+        return None
+    results = done[-1].get("result")
+    if not isinstance(results, list) or not all(isinstance(each, dict) for each in results):
+        raise DataError("its annotation has no list of results")
+    values = [each.get("value") for each in results if each.get("type") == "choices"]
+    choices = [
+        value["choices"] for value in values if isinstance(value, dict) and isinstance(value.get("choices"), list)
+    ]
+    return _single([choice for several in choices for choice in several])
+
+
+def _single(choices: Sequence[Any]) -> str:
+    if len(choices) != 1 or not isinstance(choices[0], str) or not choices[0].strip():
+        raise DataError(f"it needs one choice, and has {str(choices)[:80]}")
+    return choices[0].strip()
+
+
+def _data(task: Mapping[str, Any]) -> Mapping[str, Any]:
+    data = task.get("data", task)
+    return data if isinstance(data, dict) else {}
+
+
+def _addresses(task: Mapping[str, Any]) -> list[str]:
+    """Return the paths and addresses that a task names its image by."""
+    return [
+        value for name, value in _data(task).items() if isinstance(value, str) and name not in ("digest", FROM_NAME)
+    ]
+
+
+class _Finder:
+    """Finds the image that a task means."""
+
+    def __init__(self, cards: Sequence[Card]) -> None:
+        self._digests = {card.id for card in cards}
+        self._keys = {card.key: card.id for card in cards}
+        self._by_name: dict[str, list[str]] = {}
+        for card in cards:
+            self._by_name.setdefault(posixpath.basename(card.key), []).append(card.key)
+
+    def find(self, task: Mapping[str, Any]) -> str:
+        """Return the digest. Raises DataError: there is no such image, or there are several."""
+        data = _data(task)
+        digest, key = (str(data.get(name)) for name in ("digest", "key"))
+        if digest in self._digests:
+            return digest
+        if key in self._keys:
+            return self._keys[key]
+        for path in (path for address in _addresses(task) for path in _paths(address)):
+            keys = self._by_name.get(posixpath.basename(path), [])
+            fit = [key for key in keys if f"/{path}".endswith(f"/{key}")]
+            if len(fit or keys) == 1:
+                return self._keys[(fit or keys)[0]]
+        raise DataError("no image of the dataset, or more than one, has its path; keep the paths below the folder")
+
+
+def _paths(address: str) -> Iterator[str]:
+    """Yield the paths that an address may stand for: /data/local-files/?d=PATH, /data/upload/1/0123abcd-NAME."""
+    parts = urlsplit(address[:4000]) if "\0" not in address and "[" not in address else None
+    query = parse_qs(parts.query).get("d", []) if parts else []
+    for path in [*query, unquote(parts.path) if parts else address, address]:
+        yield path.lstrip("/")
+        folder, name = posixpath.split(path.lstrip("/"))
+        yield posixpath.join(folder, _UPLOAD.sub("", name))

@@ -1,0 +1,205 @@
+"""Which image is worth a look next: what answers and texts say of the images, and the order that follows from it.
+
+The only module of the review that knows the teacher (``labelling/``). What of it loads torch is imported where there is
+evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt4image.base.errors import TableError
+from gpt4image.data import NO_LABEL, ImageSet
+from gpt4image.encoding.class_names import find_class_names
+from gpt4image.labelling.answers import Answers, read_answers
+from gpt4image.labelling.suggest import doubt_of, to_label
+from gpt4image.labelling.text_vectors import Texts, smooth
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+
+FIRST = 24  # images that are chosen to be unlike each other; the others follow by how unsure they are
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Source:
+    """What one source of evidence says of N images: (N,) most probable class, -1 for none, and its probability."""
+
+    name: str
+    proposed: Ints
+    probability: Floats
+
+    @classmethod
+    def of(cls, name: str, probabilities: Floats) -> Source:
+        """Return what class probabilities say, rows of zeros saying nothing."""
+        best = probabilities.max(axis=1, initial=0.0)
+        proposed = np.where(best > 0, probabilities.argmax(axis=1), NO_LABEL) if probabilities.size else best - 1
+        return cls(name=name, proposed=proposed.astype(np.int64), probability=best)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Opinion:
+    """What all evidence says of N images, given the labels so far.
+
+    Attributes:
+        probabilities: (N, K), rows of zeros where nothing is known.
+        all: the proposals of everything together.
+        parts: those of each source, for reasons.
+        order: images without a label, the most valuable first.
+        labelled: images with a label, the most suspicious first.
+        suspects: how many of them look wrong.
+        wrong: expected share of images without a label whose proposal is wrong; None without proposals.
+    """
+
+    probabilities: Floats
+    all: Source
+    parts: Sequence[Source]
+    order: Sequence[int]
+    labelled: Sequence[int]
+    suspects: int
+    wrong: float | None
+
+    def ranked(self, row: int, most: int) -> list[int]:
+        """Return the most probable classes of an image, best first; none where nothing is known."""
+        known = self.probabilities[row]
+        return [int(k) for k in np.argsort(-known, kind="stable")[:most] if known[k] > 0]
+
+    def reason(self, row: int, classes: Sequence[str]) -> str:
+        """Return what each source says of an image: ``answer: cat, 0.92; text: cat, 0.88``."""
+        said = [(part.name, int(part.proposed[row]), float(part.probability[row])) for part in self.parts]
+        return "; ".join(f"{name}: {classes[k]}, {share:.2f}" for name, k, share in said if k >= 0)
+
+
+class Teacher:
+    """Forms an opinion of N distinct images from answers, texts and the labels of some. Slow: not for requests."""
+
+    def __init__(self, images: ImageSet, answers: Path | None, embeddings: Path | None, seed: int) -> None:
+        """Open the evidence.
+
+        Raises:
+            TableError: the table is missing, or of other images.
+        """
+        self._images, self._seed, self._store, self._embeddings = images, seed, answers, embeddings
+        self._train = images.splits == "train"
+        self._texts = Texts(np.zeros((len(images), 1), np.float32), np.zeros(len(images), bool))
+        self._vectors = self._texts.vectors
+        if embeddings is not None:
+            from gpt4image.labelling.label import open_table
+            from gpt4image.training.prepare import require_own_images
+
+            table = open_table(embeddings)
+            require_own_images(table, images)
+            self._texts = Texts(*table.vectors(images.digests))
+            shaping = np.flatnonzero(self._texts.described & self._train)
+            self._vectors = smooth(self._texts.centred(shaping), shaping, seed)
+        self._read: tuple[tuple[str, ...], Answers | None] = ((), None)
+        self._shuffled = np.random.default_rng(seed).permutation(len(images))
+        self._place = np.argsort(self._shuffled, kind="stable")
+
+    def opinion(self, labels: Ints, classes: Sequence[str]) -> Opinion:
+        """Return what the evidence says; ``labels`` are (N,), NO_LABEL for none.
+
+        Where there is no evidence, labelled images come with their classes in turn.
+
+        Raises:
+            StoreError, TableError: the store of the answers is missing, or has none about these images and classes.
+        """
+        taught = np.where(self._train, labels, NO_LABEL)
+        together, parts = self._evidence(taught, tuple(classes))
+        probabilities = np.zeros((len(labels), len(classes)), np.float32) if together is None else together
+        unlabelled = np.flatnonzero(labels == NO_LABEL)
+        known = unlabelled[probabilities[unlabelled].any(axis=1)]
+        doubtful, right = _by_doubt(probabilities, taught)
+        others = in_turn(self._shuffled[labels[self._shuffled] != NO_LABEL].tolist(), labels)
+        return Opinion(
+            probabilities=probabilities,
+            all=Source.of("all", probabilities),
+            parts=parts,
+            order=self._order(probabilities, unlabelled),
+            labelled=list(dict.fromkeys([*doubtful, *right, *others])),
+            suspects=len(doubtful),
+            wrong=float(1 - probabilities[known].max(axis=1).mean()) if len(known) else None,
+        )
+
+    def _evidence(self, labels: Ints, classes: tuple[str, ...]) -> tuple[Floats | None, list[Source]]:
+        """Return (N, K) probabilities of all evidence together, and what each source says."""
+        if len(classes) < 2:
+            return None, []
+        answers = self._answers(classes)
+        texts = self._texts._replace(names=find_class_names(self._embeddings, "auto", classes).vectors)
+        learnable = len(np.unique(labels[texts.described & (labels != NO_LABEL)])) > 1
+        of_texts = labels if learnable else np.full_like(labels, NO_LABEL)
+        predict = partial(self._predict, texts, len(classes))
+        if answers is None:
+            found = predict(of_texts, evidence="fused") if texts.described.any() else None
+            return found, [] if found is None else [Source.of("text", found)]
+        parts = [
+            Source.of("answer", np.where(answers.given[:, None], answers.probabilities(len(classes)), np.float32(0)))
+        ]
+        if texts.described.any() and (found := predict(of_texts, evidence="texts", answers=answers)) is not None:
+            parts.append(Source.of("text", found))
+        return predict(labels, evidence="fused", answers=answers), parts
+
+    def _predict(self, texts: Texts, n_classes: int, labels: Ints, **options: Any) -> Floats | None:
+        """Return (N, K) probabilities, rows of zeros where nothing is known but the label itself; None without any."""
+        from gpt4image.labelling.predictions import predict_labels
+
+        try:
+            found = predict_labels(texts, labels, n_classes, self._seed, reference=self._train, **options)
+        except TableError:  # too little to learn from, so far
+            return None
+        has_seen = (labels != NO_LABEL) & ~found.out_of_fold
+        return np.where(has_seen[:, None], np.float32(0), found.probabilities)
+
+    def _answers(self, classes: tuple[str, ...]) -> Answers | None:
+        if self._store is not None and classes != self._read[0]:
+            self._read = classes, read_answers(self._store, self._images.digests, classes).answers
+        return self._read[1]
+
+    def _order(self, probabilities: Floats, unlabelled: Ints) -> list[int]:
+        """Return the images in their order of value: of train first, those that are unsure and unlike each other."""
+        known = probabilities if probabilities.shape[1] > 1 else np.zeros((len(probabilities), 2), np.float32)
+        doubt = doubt_of(known[unlabelled])
+        by_doubt = unlabelled[np.lexsort((self._place[unlabelled], -doubt.round(6), ~self._train[unlabelled]))]
+        described = np.asarray(self._vectors.any(axis=1))
+        candidates = np.flatnonzero(self._train & described & np.isin(np.arange(len(described)), unlabelled))
+        if len(candidates) <= FIRST:
+            return by_doubt.tolist()
+        first = [item.row for item in to_label(self._vectors, known, candidates, FIRST, self._seed)]
+        return list(dict.fromkeys([*first, *by_doubt.tolist()]))
+
+
+def _by_doubt(probabilities: Floats, labels: Ints) -> tuple[list[int], list[int]]:
+    """Return the images whose label looks wrong, then the others that have one; each the least probable label first.
+
+    A label looks wrong that is suspected, or that is not the most probable class.
+    """
+    rows = np.flatnonzero((labels != NO_LABEL) & probabilities.any(axis=1))
+    if not len(rows):
+        return [], []
+    from gpt4image.labelling.label_noise import suspected
+
+    given, found = labels[rows], probabilities[rows]
+    own = found[np.arange(len(rows)), given]
+    wrong = suspected(found, given) | (found.argmax(axis=1) != given)
+    order = np.argsort(own, kind="stable")
+    return rows[order[wrong[order]]].tolist(), rows[order[~wrong[order]]].tolist()
+
+
+def in_turn(rows: Iterable[int], labels: Ints) -> list[int]:
+    """Return images in an order in which classes take turns; within a class they keep their order."""
+    seen: dict[int, int] = {}
+    ranked = []
+    for row in rows:
+        label = int(labels[row])
+        seen[label] = seen.get(label, -1) + 1
+        ranked.append((seen[label], label, row))
+    return [row for _, _, row in sorted(ranked)]

@@ -1,0 +1,214 @@
+"""The local server of the page: who may ask, and what is answered.
+
+Another page in the same browser, another program of another user and a name that resolves to 127.0.0.1 are kept out: by
+a token, which the page turns into a cookie, by the Host and by the Origin. Images are asked for by digest, so no path
+leads anywhere.
+"""
+
+from __future__ import annotations
+
+import functools
+import hmac
+import io
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gpt4image.base.errors import ConfigError, DecodeError, Gpt4ImageError
+from gpt4image.base.files import parse_json
+from gpt4image.base.visible import in_one_line
+from gpt4image.data.decode import decode
+from gpt4image.reviewing.labels_file import Mark
+from gpt4image.reviewing.session import MODES, MOST_SHOWN, Session
+
+HOSTS = ("127.0.0.1", "localhost", "[::1]")
+SIDES = (320, 1024)  # pixels of a picture in the grid, and of a large one
+MOST_BYTES = 1_000_000  # of a request
+MOST_CACHED = 512  # pictures
+PAGE = Path(__file__).parent / "page"
+FILES = {"page.js": "text/javascript", "page.css": "text/css"}
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+class Guard:
+    """Answers only requests of the page itself; everything else gets 403 and a line that says why."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app, self._token = app, token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it."""
+        if scope["type"] != "http":  # web sockets and the like: none are spoken
+            return
+        request = Request(scope)
+        if fault := self._fault(request):
+            response = PlainTextResponse(f"{fault}\n", 403, HEADERS)
+            await response(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _fault(self, request: Request) -> str:
+        host, origin = request.headers.get("host", ""), request.headers.get("origin")
+        if _name(host) not in HOSTS:
+            return "This server answers to 127.0.0.1 and localhost only."
+        if origin not in ((f"http://{host}",) if request.method == "POST" else (f"http://{host}", None)):
+            return "This request comes from another page."
+        token = request.cookies.get(cookie_name(host), "")
+        if request.url.path == "/" and "token" in request.query_params:
+            token = request.query_params["token"]
+        elif request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+            return "This request comes from another page."
+        if not hmac.compare_digest(token.encode(), self._token.encode()):
+            return "The token is missing or old: open the address that gpt4image review has printed."
+        return ""
+
+
+def make_app(session: Session, token: str, finish: Callable[[], None], mode: str) -> Starlette:
+    """Return the application; ``finish`` is called at the end, ``mode`` is what the page begins with."""
+    routes = [
+        Route("/", functools.partial(_page, token=token, mode=mode)),
+        *(Route(f"/{name}", functools.partial(_file, name=name)) for name in FILES),
+        Route("/favicon.ico", _no_icon),
+        Route("/image/{digest:str}", _picture),
+        Route("/cards", _cards),
+        Route("/news", _news),
+        Route("/marks", _mark, methods=["POST"]),
+        Route("/finish", functools.partial(_finish, finish=finish), methods=["POST"]),
+    ]
+    app = Starlette(routes=routes, exception_handlers={Gpt4ImageError: _refused, OSError: _refused})
+    app.add_middleware(Guard, token=token)
+    app.state.session = session
+    app.state.picture = functools.lru_cache(MOST_CACHED)(functools.partial(_shown, session))
+    return app
+
+
+def cookie_name(host: str) -> str:
+    """Return the name of the cookie of a server: cookies do not know ports."""
+    return f"gpt4image-review-{host.rpartition(':')[2]}"
+
+
+def _name(host: str) -> str:
+    """Return a Host without its port."""
+    name, colon, port = host.rpartition(":")
+    return name if colon and port.isascii() and port.isdecimal() else host
+
+
+def _page(request: Request, token: str, mode: str) -> Response:
+    text = (PAGE / "index.html").read_text(encoding="utf-8").replace("{{mode}}", mode)
+    response = Response(text, media_type="text/html", headers=HEADERS)
+    name = cookie_name(request.headers["host"])
+    response.set_cookie(name, token, httponly=True, samesite="strict", path="/")
+    return response
+
+
+def _file(_request: Request, name: str) -> Response:
+    return Response((PAGE / name).read_bytes(), media_type=FILES[name], headers=HEADERS)
+
+
+def _no_icon(_request: Request) -> Response:
+    return Response(status_code=204, headers=HEADERS)
+
+
+def _picture(request: Request) -> Response:
+    large = request.query_params.get("large") == "1"
+    try:
+        content = request.app.state.picture(request.path_params["digest"], SIDES[large])
+    except (DecodeError, OSError) as error:
+        return _error(f"This picture cannot be shown: {in_one_line(str(error))}", 422)
+    headers = HEADERS | {"Cache-Control": "private, max-age=86400, immutable"}  # a digest is always the same picture
+    return Response(content, media_type="image/webp", headers=headers)
+
+
+def _shown(session: Session, digest: str, side: int) -> bytes:
+    """Return an image encoded anew: what the browser gets is a picture, whatever the file is."""
+    picture = decode(session.read(digest), draft_side=side)
+    picture.thumbnail((side, side))
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", quality=85)
+    return buffer.getvalue()
+
+
+def _cards(request: Request) -> Response:
+    mode, count = request.query_params.get("mode", ""), request.query_params.get("count", "")
+    if mode not in MODES or not (count.isascii() and count.isdecimal() and len(count) < 5):
+        raise ConfigError(f"mode is one of {', '.join(MODES)}, count a number up to {MOST_SHOWN}.")
+    session: Session = request.app.state.session
+    return _json({"cards": [asdict(card) for card in session.cards(mode, int(count))]})
+
+
+def _news(request: Request) -> Response:
+    since = request.query_params.get("since", "0")
+    if not (since.isascii() and since.isdecimal() and len(since) < 16):
+        raise ConfigError("since is the number of a change.")
+    return _json(request.app.state.session.news(int(since)))
+
+
+async def _mark(request: Request) -> Response:
+    wanted = _marks(await _body(request))
+    session: Session = request.app.state.session
+
+    def work() -> Response:
+        before = session.mark(wanted)
+        cards = {digest: asdict(session.card(digest)) for digest in wanted}
+        return _json({"before": {digest: mark._asdict() for digest, mark in before.items()}, "cards": cards})
+
+    return await run_in_threadpool(work)
+
+
+async def _finish(request: Request, finish: Callable[[], None]) -> Response:
+    await _body(request)
+    finish()
+    return _json({})
+
+
+async def _body(request: Request) -> bytes:
+    """Return the body of a request. Raises ConfigError where it is too large, before it is all read."""
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > MOST_BYTES:
+            raise ConfigError(f"a request has at most {MOST_BYTES:,} bytes.")
+    return body
+
+
+def _marks(body: bytes) -> dict[str, Mark]:
+    """Return the marks by digest that a request has. Raises ConfigError: it has something else."""
+    try:
+        wanted: dict[str, dict[str, Any]] = parse_json(body)
+        pairs = {digest: (mark["label"], mark["note"]) for digest, mark in wanted.items()}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        pairs = {}
+    if not pairs or not all(isinstance(text, str) for pair in pairs.values() for text in pair):
+        raise ConfigError('give {DIGEST: {"label": NAME, "note": "checked"}}.')
+    return {digest: Mark(*pair) for digest, pair in pairs.items()}
+
+
+def _json(value: Any) -> Response:
+    return JSONResponse(value, headers=HEADERS)
+
+
+def _error(reason: str, status: int) -> Response:
+    return JSONResponse({"error": reason}, status, HEADERS)
+
+
+def _refused(_request: Request, error: Exception) -> Response:
+    """Say what is wrong with a request, or with the disk."""
+    if isinstance(error, OSError):
+        return _error(f"Not saved: {error.strerror or error}. Mend that, then click again.", 507)
+    return _error(str(error), 400)

@@ -1,0 +1,235 @@
+"""One sitting at the page: what is labelled, what is worth a look next, and a teacher that is fitted meanwhile."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt4image.base.errors import ConfigError, Gpt4ImageError, nearest
+from gpt4image.base.outcome import SetAside
+from gpt4image.data import NO_LABEL
+from gpt4image.reviewing.labels_file import NOTES, LabelsFile, Mark
+from gpt4image.reviewing.queue import Opinion, Teacher
+
+MODES = ("label", "correct")
+MOST_SHOWN = 96
+LIKELY = 9  # classes that are offered for an image: as many as there are number keys
+LONGEST_NAME = 200
+PAUSE = 2.0  # seconds between two fits, at least
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What the page shows of one image; ``likely`` are its most probable classes, best first."""
+
+    id: str
+    key: str
+    label: str
+    note: str
+    proposal: str
+    share: float
+    reason: str
+    likely: Sequence[str]
+
+
+class Session:
+    """The labels of distinct images, by digest. Safe to call from several threads.
+
+    Attributes:
+        classes: names to choose from; new ones may be added if ``is_open``.
+        changes: how many clicks there were.
+    """
+
+    def __init__(self, file: LabelsFile, teacher: Teacher, classes: Sequence[str], *, is_open: bool) -> None:
+        """Form the first opinion. Raises Gpt4ImageError: the evidence cannot be used."""
+        self.digests = list(file.distinct.digests)
+        self._item = {digest: item for item, digest in enumerate(self.digests)}
+        self.file, self._teacher, self.classes, self.is_open = file, teacher, list(classes), is_open
+        self.changes = 0
+        self._changed: dict[int, int] = {}
+        self._lock, self._stale, self._ended = threading.RLock(), threading.Event(), threading.Event()
+        self._fault = ""
+        self._count: Counter[str] = Counter()
+        for item in range(len(self.digests)):
+            self._tally(self._mark(item), 1)
+        self._opinion = teacher.opinion(*self._known())
+        self._wrong_before = self._opinion.wrong
+        self._thread = threading.Thread(target=self._keep_fitting, name="teacher", daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Stop fitting; when this returns, nothing runs."""
+        self._ended.set()
+        self._stale.set()
+        self._thread.join()
+
+    def mark(self, wanted: Mapping[str, Mark]) -> dict[str, Mark]:
+        """Label images, by digest; when this returns, it is on disk. Return what was known of them before.
+
+        Raises:
+            ConfigError: an image, a class or a note is not known.
+            OSError: the file cannot be written; nothing changed.
+        """
+        with self._lock:
+            items = {self._known_item(digest): mark for digest, mark in wanted.items()}
+            names = {mark.label: self._class_name(mark.label) for mark in items.values() if mark.label}
+            if strange := [mark.note for mark in items.values() if mark.note not in NOTES]:
+                raise ConfigError(f"note {nearest(strange[0], NOTES)}")
+            before = {digest: self.file[self._row(self._known_item(digest))] for digest in wanted}
+            marks = {item: Mark(names.get(mark.label, ""), mark.note) for item, mark in items.items()}
+            self.file.set({row: mark for item, mark in marks.items() for row in self.file.copies[item]})
+            for mark, sign in [*((mark, 1) for mark in marks.values()), *((mark, -1) for mark in before.values())]:
+                self._tally(mark, sign)
+            self.classes += [name for name in dict.fromkeys(names.values()) if name not in self.classes]
+            self.changes += 1
+            self._changed |= dict.fromkeys(items, self.changes)
+            self._stale.set()
+            return before
+
+    def cards(self, mode: str, count: int) -> list[Card]:
+        """Return the images to look at next, most valuable first; those that somebody was not sure of come last."""
+        with self._lock:
+            opinion = self._opinion
+            wanted = [(item, self._mark(item)) for item in self._queue(mode)]
+            sure = [item for item, mark in wanted if mark.note != "unsure"]
+            chosen = [*sure, *(item for item, mark in wanted if mark.note == "unsure")][: min(count, MOST_SHOWN)]
+            return [self._card(item, opinion) for item in chosen]
+
+    def card(self, digest: str) -> Card:
+        """Return one image. Raises ConfigError: it is not known."""
+        with self._lock:
+            return self._card(self._known_item(digest), self._opinion)
+
+    def read(self, digest: str) -> bytes:
+        """Return the bytes of one image. Raises ConfigError: it is not known. Raises OSError: it cannot be read."""
+        return self.file.images.read(self._row(self._known_item(digest)))
+
+    def news(self, since: int) -> dict[str, Any]:
+        """Return what changed after change number ``since``, and how far the work is."""
+        with self._lock:
+            changed = [item for item, number in self._changed.items() if number > since]
+            return {
+                "changes": self.changes,
+                "marks": {self.digests[item]: self._mark(item)._asdict() for item in changed},
+                "classes": self.classes,
+                "open": self.is_open,
+                "total": len(self.digests),
+                "labelled": self._count["label"],
+                "checked": self._count["checked"],
+                "unsure": self._count["unsure"],
+                "suspects": len(self._unchecked(self._opinion.labelled[: self._opinion.suspects])),
+                "wrong": self._opinion.wrong,
+                "wrong_before": self._wrong_before,
+                "fault": self._fault,
+            }
+
+    def mark_known(self, wanted: Mapping[str, Mark]) -> list[SetAside]:
+        """Label images whose class may be used; return the others, with the reason."""
+        usable, skipped = {}, []
+        for digest, mark in wanted.items():
+            try:
+                self._class_name(mark.label)
+                usable[digest] = mark
+            except ConfigError as error:
+                skipped.append(SetAside(name=self.card(digest).key, reason=str(error)))
+        self.mark(usable)
+        return skipped
+
+    def place(self, digest: str) -> str:
+        """Return where an image lies, relative to the folder of the file of labels."""
+        return self.file.paths[self._row(self._known_item(digest))]
+
+    def all_cards(self) -> list[Card]:
+        """Return all images, with what is proposed for them."""
+        with self._lock:
+            return [self._card(item, self._opinion) for item in range(len(self.digests))]
+
+    def _queue(self, mode: str) -> list[int]:
+        if mode == "correct":
+            return self._unchecked(self._opinion.labelled)
+        # An image that lost its label again is not in the order until the next fit.
+        order = dict.fromkeys([*self._opinion.order, *self._changed])
+        return [item for item in order if not self._mark(item).label]
+
+    def _row(self, item: int) -> int:
+        return self.file.copies[item][0]
+
+    def _unchecked(self, items: Sequence[int]) -> list[int]:
+        return [item for item in items if self._mark(item).note != "checked" and self._mark(item).label]
+
+    def _tally(self, mark: Mark, sign: int) -> None:
+        self._count.update({"label": sign * bool(mark.label), mark.note: sign})
+
+    def _mark(self, item: int) -> Mark:
+        return self.file[self._row(item)]
+
+    def _card(self, item: int, opinion: Opinion) -> Card:
+        classes, mark, proposed = self.classes, self._mark(item), int(opinion.all.proposed[item])
+        return Card(
+            id=self.digests[item],
+            key=self.file.images.keys[self._row(item)],
+            label=mark.label,
+            note=mark.note,
+            proposal=classes[proposed] if proposed >= 0 else "",
+            share=round(float(opinion.all.probability[item]), 4),
+            reason=opinion.reason(item, classes),
+            likely=[classes[k] for k in opinion.ranked(item, LIKELY)],
+        )
+
+    def _known_item(self, digest: str) -> int:
+        if digest not in self._item:
+            raise ConfigError(f"image {digest[:80]!r} is not in {self.file.images.spec}; load the page anew.")
+        return self._item[digest]
+
+    def _class_name(self, name: str) -> str:
+        """Return the class of that name; a new one only where new ones may be added."""
+        if name in self.classes:
+            return name
+        if not self.is_open:
+            raise ConfigError(f"class {nearest(name[:LONGEST_NAME], self.classes)}")
+        return new_class(name, self.classes)
+
+    def _known(self) -> tuple[NDArray[np.int64], list[str]]:
+        """Return the labels so far, and the classes."""
+        with self._lock:
+            number = {name: k for k, name in enumerate(self.classes)}
+            marks = [self._mark(item) for item in range(len(self.digests))]
+            return np.array([number.get(mark.label, NO_LABEL) for mark in marks], np.int64), list(self.classes)
+
+    def _keep_fitting(self) -> None:
+        while True:
+            self._stale.wait()
+            self._stale.clear()
+            if self._ended.is_set():
+                return
+            started = time.monotonic()
+            try:
+                opinion = self._teacher.opinion(*self._known())
+            except Gpt4ImageError as error:
+                self._fault = str(error)
+            else:
+                with self._lock:
+                    self._opinion, self._fault = opinion, ""
+                    self._wrong_before = opinion.wrong if self._wrong_before is None else self._wrong_before
+            self._ended.wait(max(PAUSE, time.monotonic() - started))
+
+
+def new_class(name: str, classes: Sequence[str]) -> str:
+    """Return the name of a new class, or the class that it differs from only in case.
+
+    Raises:
+        ConfigError: a file of labels cannot hold it.
+    """
+    name = " ".join(name.split())
+    if not name or len(name) > LONGEST_NAME or not name.isprintable():
+        raise ConfigError(f"class {name[:80]!r}: give a name of 1 to {LONGEST_NAME} visible characters.")
+    if name.removeprefix("-").isdecimal():
+        raise ConfigError(f"class {name!r}: whole numbers are read as class numbers; give it a name with letters.")
+    return next((known for known in classes if known.casefold() == name.casefold()), name)

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpt4image.base.errors import DataError
+from gpt4image.reviewing.label_studio import read_tasks, write_tasks
+from gpt4image.reviewing.labels_file import Mark
+from gpt4image.reviewing.session import Card
+
+
+def card(key: str, label: str = "", proposal: str = "") -> Card:
+    return Card(
+        id=f"digest of {key}", key=key, label=label, note="", proposal=proposal, share=0.9, reason="", likely=()
+    )
+
+
+CARDS = [card("cat/1.png"), card("dog/1.png"), card("dog/2.png"), card("a b/ü.png")]
+
+
+def choice(*names: Any, kind: str = "choices") -> dict[str, Any]:
+    return {"from_name": "label", "to_name": "image", "type": kind, "value": {"choices": list(names)}}
+
+
+def task(image: str, *annotations: Any, **data: Any) -> dict[str, Any]:
+    return {"data": {"image": image, **data}, "annotations": list(annotations)}
+
+
+def read(folder: Path, tasks: Any) -> tuple[dict[str, str], list[str]]:
+    path = folder / "tasks.json"
+    path.write_text(tasks if isinstance(tasks, str) else json.dumps(tasks), encoding="utf-8")
+    found, skipped = read_tasks(path, CARDS)
+    assert {mark.note for mark in found.values()} <= {"checked"}
+    return {digest.removeprefix("digest of "): mark.label for digest, mark in found.items()}, [
+        item.reason for item in skipped
+    ]
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    cards = [card("cat/1.png", label="cat"), card("dog/1.png", proposal="dog"), card("dog/2.png", "=1", "dog")]
+    assert write_tasks(tmp_path / "out.json", [(each, f"photos/{each.key}") for each in cards]) == 3
+    first, second, _ = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert first["data"]["image"] == "/data/local-files/?d=photos/cat/1.png"
+    assert first["annotations"][0]["result"] == [choice("cat")]
+    assert (second["predictions"][0]["score"], second["predictions"][0]["result"]) == (0.9, [choice("dog")])
+    found, skipped = read_tasks(tmp_path / "out.json", CARDS)
+    assert (skipped, found) == (
+        [], {"digest of cat/1.png": Mark("cat", "checked"), "digest of dog/2.png": Mark("=1", "checked")}
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("image", "key"),
+    [
+        ("/data/local-files/?d=photos/dog/1.png", "dog/1.png"),
+        ("/data/local-files/?d=photos%2Fa%20b%2F%C3%BC.png", "a b/ü.png"),
+        ("/data/upload/7/0123abcd-2.png", "dog/2.png"),
+        ("https://host/bucket/dog/1.png?signature=x", "dog/1.png"),
+        ("s3://bucket/photos/cat/1.png", "cat/1.png"),
+        ("2.png", "dog/2.png"),
+    ],
+)
+def test_images_are_found_by_the_end_of_their_path(tmp_path: Path, image: str, key: str) -> None:
+    assert read(tmp_path, [task(image, {"result": [choice("owl")]})]) == ({key: "owl"}, [])
+    assert read(tmp_path, [{"id": 3, "image": image, "label": "owl", "annotator": 1}]) == ({key: "owl"}, [])
+
+
+def test_the_last_annotation_counts_that_was_not_cancelled(tmp_path: Path) -> None:
+    annotations = [{"result": [choice(name)], "was_cancelled": name == "owl"} for name in ("cat", "dog", "owl")]
+    assert read(tmp_path, [task("2.png", *annotations), task("cat/1.png")]) == ({"dog/2.png": "dog"}, [])
+
+
+def test_bad_tasks_are_skipped_with_a_reason(tmp_path: Path) -> None:
+    tasks = [
+        task("1.png", {"result": [choice("cat")]}),
+        task("../../etc/passwd", {"result": [choice("cat")]}),
+        task("dog/2.png", {"result": [choice("cat", "dog")]}),
+        task("dog/2.png", {"result": [choice(7)]}),
+        task("dog/2.png", {"result": [choice("cat", kind="rectanglelabels")]}),
+        task("dog/2.png", {"result": {"a": 1}}),
+        task("dog/2.png", "x"),
+        "x",
+        {"data": [], "annotations": [{"result": [choice("cat")]}]},
+        task("http://[", {"result": [choice("cat")]}, key=[1], digest={"a": 1}),
+    ]
+    found, reasons = read(tmp_path, tasks)
+    assert (found, len(reasons)) == ({}, len(tasks))
+    assert sum("no image of the dataset" in reason for reason in reasons) == 4
+    assert sum("one choice" in reason for reason in reasons) == 3
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 5000, "[NaN]", "\0", '{"data": {}}', "7"])
+def test_what_is_no_list_of_tasks_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    with pytest.raises(DataError, match=r"tasks\.json is no (JSON|list of tasks)"):
+        read(tmp_path, text)
+
+
+def test_an_import_labels_what_it_can_and_names_the_rest(opened: Callable[..., Any], tmp_path: Path) -> None:
+    session = opened()
+    name = session.all_cards()[0].key
+    tasks = [task(name, {"result": [choice("dog")]}), task("dog/3.png", {"result": [choice("owl")]})]
+    (tmp_path / "tasks.json").write_text(json.dumps(tasks), encoding="utf-8")
+    found, skipped = read_tasks(tmp_path / "tasks.json", session.all_cards())
+    assert (len(found), skipped) == (2, [])
+    [refused] = session.mark_known(found)
+    assert refused.name == "dog/3.png"
+    assert "class 'owl' is not one of: cat, dog" in refused.reason
+    assert (session.all_cards()[0].label, session.changes) == ("dog", 1)

