@@ -117,9 +117,21 @@ def _label(data: str, embeddings: Path) -> Step:
     return "label", {"data": data, "embeddings": embeddings, "out": embeddings.with_name("text-labels.parquet")}
 
 
+def _after_distill(config: Any, outcome: Outcome) -> Step | None:
+    if outcome.summary.get("measured_on"):
+        return _after_export(config.export())
+    folder = Path(config.data.removeprefix("folder:"))
+    labels = folder / "labels.csv" if folder.is_dir() else Path("labels.csv")
+    return "review", {"data": config.data, "answers": config.out / "answers.db", "labels": labels}
+
+
+def _after_export(config: Any) -> Step | None:
+    return None if config.format == "torch-export" else ("predict", _predict(config.out))
+
+
 _NEXT: Mapping[str, Callable[[Any, Outcome], Step | Path | None]] = {
     "demo": lambda config, _: config.out / "report.html",
-    "distill": lambda config, _: _after_export(config.export()),
+    "distill": _after_distill,
     "describe": _after_describe,
     "descriptions import": _encode,
     "descriptions export": lambda config, _: ("descriptions stats", {"store": config.store}),
@@ -139,10 +151,6 @@ _NEXT: Mapping[str, Callable[[Any, Outcome], Step | Path | None]] = {
     "search": lambda config, _: config.html or ("search", _all_of(config, html=Path("found.html"))),
     "doctor": lambda config, _: None if config.path else ("demo", {}),
 }
-
-
-def _after_export(config: Any) -> Step | None:
-    return None if config.format == "torch-export" else ("predict", _predict(config.out))
 
 
 def _predict(model: Path) -> dict[str, Any]:

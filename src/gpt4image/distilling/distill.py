@@ -6,7 +6,6 @@ and the keys of what it reads; with an equal key it is not carried out again.
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Set
 from dataclasses import replace
@@ -45,6 +44,11 @@ MACHINE = frozenset(
     | {"requests_per_minute", "tokens_per_minute", "timeout", "retries", "prices", "device", "precision", "batch_size"}
 )
 """Options of describing that say how answers are brought, not what is asked."""
+UNMEASURED = (
+    "There is no accuracy: no held-out image has a human label to measure on. Label a few images on the page of "
+    "`gpt4image review`. Then give the same command again, with the file of labels as DATA if it is not labels.csv in "
+    "the folder of the images; no answer is paid for twice."
+)
 PLACES = frozenset({"data", "out", "store", "embeddings", "answers", "text_labels", "run_dir", "as_json"})
 """Options that say where something lies."""
 
@@ -206,7 +210,7 @@ def _outcome(config: DistillConfig, images: ImageSet, stages: Stages, seconds: f
             "same command with more goes on."
         )
     if measured is None:
-        notes.append(_how_to_measure(config))
+        notes.append(UNMEASURED)
     made = [model, *(out / name for name in (PAGE, COMPARISON, RUN, TEXT_LABELS, EMBEDDINGS, ANSWERS))]
     return Outcome(
         path=out,
@@ -224,18 +228,6 @@ def _outcome(config: DistillConfig, images: ImageSet, stages: Stages, seconds: f
         text="\n\n".join(notes + ([stages.outcomes[COMPARE].text] if COMPARE in done else [])),
         set_aside=tuple(dict.fromkeys(item for outcome in stages.outcomes.values() for item in outcome.set_aside)),
         wrote=tuple(path for path in made if path is not None and path.exists()),
-    )
-
-
-def _how_to_measure(config: DistillConfig) -> str:
-    """Return how to get labels to measure on; a table called labels.csv in a folder decides how the folder is read."""
-    is_folder = Path(config.data).is_dir()
-    labels = Path(config.data if is_folder else "") / "labels.csv"
-    again = "give the same command again" if is_folder else f"give the same command with {labels} as DATA"
-    words = ["review", "--data", config.data, "--answers", str(config.out / ANSWERS), "--labels", str(labels)]
-    return (
-        "There is no accuracy: no held-out image has a human label to measure on. Label a few images "
-        f"(`{shlex.join(['gpt4image', *words])}`), and {again}; no answer is paid for twice."
     )
 
 
