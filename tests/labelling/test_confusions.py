@@ -59,11 +59,21 @@ def test_labels_show_the_pair_that_is_confused_and_no_other(seed: int):
 @pytest.mark.parametrize("seed", range(5))
 def test_texts_show_it_where_labels_are_few_or_absent(seed: int):
     true, answers = planted(seed)
-    texts = np.where(np.random.default_rng(seed + 9).random(COUNT) < 0.1, 0, true)
+    rng = np.random.default_rng(seed + 9)
+    texts = np.where(rng.random(COUNT) < 0.1, rng.integers(0, K, COUNT), true)
     labels = np.where(np.arange(COUNT) < 12, true, -1)
     for given in (labels, np.full(COUNT, -1)):
-        pairs = confused_pairs({"answers": answers, "taught": texts}, given, unsure(answers), EVERYWHERE)
-        assert pairs[0].classes == (3, 5) and pairs[0].by == "texts"
+        (pair,) = confused_pairs({"answers": answers, "taught": texts}, given, unsure(answers), EVERYWHERE)
+        assert pair.classes == (3, 5) and pair.by == "texts"
+
+
+def test_labels_that_show_no_mistakes_of_a_pair_overrule_texts():
+    true = planted(0)[0]
+    texts = np.where(np.isin(true, (3, 5)) & (np.random.default_rng(1).random(COUNT) < 0.3), 8 - true, true)
+    said = {"answers": true, "taught": texts}
+    few, many = (np.where(np.arange(COUNT) < count, true, -1) for count in (20, 400))
+    assert [pair.classes for pair in confused_pairs(said, few, unsure(true), EVERYWHERE)] == [(3, 5)]
+    assert not confused_pairs(said, many, unsure(true), EVERYWHERE)
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -37,11 +37,13 @@ class Answers(NamedTuple):
         first: (N,) class that was answered, -1 where there is no answer. Of tags, (N, K) whether each class was seen.
         second: (N,) next best class, -1 where none was named.
         confidence: (N,) float32, stated probability of the first class; NaN where none was stated.
+        runner_up: (N,) float32, probability of the second class where it is known, NaN elsewhere; None: nowhere.
     """
 
     first: Ints
     second: Ints
     confidence: Floats
+    runner_up: Floats | None = None
 
     @property
     def given(self) -> NDArray[np.bool_]:
@@ -50,7 +52,8 @@ class Answers(NamedTuple):
 
     def take(self, rows: Ints) -> Answers:
         """Return the answers about some images."""
-        return Answers(self.first[rows], self.second[rows], self.confidence[rows])
+        runner_up = None if self.runner_up is None else self.runner_up[rows]
+        return Answers(self.first[rows], self.second[rows], self.confidence[rows], runner_up)
 
     def probabilities(self, n_classes: int) -> Floats:
         """Return (N, K) class probabilities, as the answers state them: no label is read.
@@ -60,6 +63,8 @@ class Answers(NamedTuple):
         """
         given = self.given
         sure, next_best = _shares(self.confidence, n_classes)
+        if self.runner_up is not None:
+            next_best = np.where(np.isnan(self.runner_up), next_best, np.minimum(self.runner_up, 1.0 - sure))
         next_best = np.where(self.second >= 0, next_best, 0.0)
         left = (1.0 - sure - next_best) / np.maximum(n_classes - 1 - (self.second >= 0), 1)
         found = np.repeat(np.where(given, left, 1.0 / n_classes)[:, None], n_classes, axis=1).astype(np.float32)
@@ -219,21 +224,24 @@ def _moved(found: Answers, again: Answers, listed: Ints, n_classes: int) -> Answ
     What these classes have in all stays theirs. It is divided by the product of what the new answer states and, to the
     power of BROAD_SHARE, what the earlier answer states: a new answer as sure as the earlier one prevails.
     """
-    rows, place = np.flatnonzero(again.given), np.full(n_classes + 1, -1)
-    place[listed] = np.arange(len(listed))
+    rows = np.flatnonzero(again.given)
     sharp, shares = again.take(rows), found.take(rows).probabilities(n_classes)
-    sharper = Answers(place[sharp.first], place[sharp.second], sharp.confidence).probabilities(len(listed))
+    sure: Floats = np.clip(sharp.confidence, 1.0 / len(listed), MOST_CERTAIN)[:, None]
+    rest: Floats = (1.0 - sure) / (len(listed) - 1)
+    sharper = np.where(sharp.first[:, None] == listed, sure, rest)
     own = shares[:, listed]
     moved = own**BROAD_SHARE * sharper
     shares[:, listed] = moved * (own.sum(axis=1) / moved.sum(axis=1))[:, None]
     named = np.stack([found.first[rows], found.second[rows], sharp.first, sharp.second], axis=1)
     values = np.where(named >= 0, np.take_along_axis(shares, np.maximum(named, 0), axis=1), -1.0)
-    first = named[np.arange(len(rows)), values.argmax(axis=1)]
+    at = np.arange(len(rows))
+    first, largest = named[at, values.argmax(axis=1)], values.max(axis=1)
     values[named == first[:, None]] = -1.0
-    second = np.where(values.max(axis=1) > 0, named[np.arange(len(rows)), values.argmax(axis=1)], -1)
-    result = Answers(*map(np.copy, found))
-    result.first[rows], result.second[rows] = first, second
-    result.confidence[rows] = shares[np.arange(len(rows)), first]
+    second, next_best = named[at, values.argmax(axis=1)], values.max(axis=1)
+    unknown = np.full(len(found.first), np.nan, np.float32) if found.runner_up is None else found.runner_up.copy()
+    result = Answers(found.first.copy(), found.second.copy(), found.confidence.copy(), unknown)
+    result.first[rows], result.second[rows] = first, np.where(next_best > 0, second, -1)
+    result.confidence[rows], unknown[rows] = largest, np.where(next_best > 0, next_best, np.nan)
     return result
 
 

@@ -27,11 +27,11 @@ Bools = NDArray[np.bool_]
 
 AGAIN, AGAIN_CLASSES = ".again.csv", ".again-classes.txt"  # what the files are called, beside those of label
 MOST_PAIRS = 5
-LEVEL = 0.05  # false discovery rate of pairs
-FEW = 10  # labels per class below which labels may be too few to show a confusion
+LEVEL = 0.05  # false discovery rate of pairs, and probability below which labels contradict what texts show
 CERTAIN = 0.95  # probability of a class from which on an image is not asked again
+_NO_IMAGES: Ints = np.zeros(0, np.int64)
 _TEXTS = ("taught", "names")  # experts that have read no label and no answer about the image itself
-_HEAD = "# Write after each colon what tells this class from the others in the list. Other lines may be left as they are.\n"
+_HEAD = "# Write after each colon what tells this class from the others; that may also stay empty.\n"
 
 
 class Confused(NamedTuple):
@@ -42,7 +42,8 @@ class Confused(NamedTuple):
         checked: images of a or b, by ``by``, about which a or b was answered.
         wrong: of these, how many were answered with the other one.
         by: what the answers were compared with: labels or texts.
-        p: probability of so many, if all classes were mistaken for each other equally often.
+        p: probability of so many, if all classes were mistaken for each other equally often; adjusted for the number
+            of pairs (Benjamini and Hochberg 1995).
         images: rows to ask again.
     """
 
@@ -53,14 +54,30 @@ class Confused(NamedTuple):
     p: float
     images: Ints
 
+    @property
+    def rate(self) -> float:
+        """Part of the images that were answered with the other class."""
+        return self.wrong / max(self.checked, 1)
+
+    @property
+    def significant(self) -> bool:
+        """Whether the pair is confused beyond chance."""
+        return self.p < LEVEL
+
+    def contradicts(self, other: Confused) -> bool:
+        """Return whether so few mistakes are improbable if the classes are confused as often as ``other`` has it."""
+        from scipy import stats
+
+        return bool(stats.binom.cdf(self.wrong, self.checked, other.rate) < LEVEL)
+
 
 def confused_pairs(
     said: Mapping[str, Ints], labels: Ints, probabilities: NDArray[np.float32], askable: Bools
 ) -> list[Confused]:
-    """Return at most ``MOST_PAIRS`` pairs that are confused more often than chance has it, the most mistakes first.
+    """Return at most ``MOST_PAIRS`` pairs that are confused more often than chance has it, the most useful first.
 
-    Answers are compared with the labels. Where these show nothing and are fewer than ``FEW`` per class, answers are
-    compared with the predictions of texts. The pairs never hold all classes: that would be the old question.
+    Answers are compared with the labels, and with the predictions of texts: few labels show little. A pair that only
+    texts show is left out if the labels contradict it. Pairs never hold all classes: that is the old question.
 
     Args:
         said: (N,) classes by name of the expert, -1 where it knows nothing; see ``experts.Fusion``.
@@ -70,39 +87,42 @@ def confused_pairs(
     """
     if "answers" not in said:
         return []
-    n_classes = probabilities.shape[1]
-    found = _beyond_chance(said["answers"], labels, n_classes, "labels")
-    texts = next((said[name] for name in _TEXTS if name in said), None)
-    if not found and texts is not None and (labels >= 0).sum() < FEW * n_classes:
-        found = _beyond_chance(said["answers"], texts, n_classes, "texts")
+    answered, n_classes = said["answers"], probabilities.shape[1]
+    by_labels = _compared(answered, labels, n_classes, "labels")
+    texts = next((said[name] for name in _TEXTS if name in said), np.full_like(labels, -1))
+    by_texts = _compared(answered, texts, n_classes, "texts")
+    found = [
+        mine if mine.significant else other
+        for mine, other in zip(by_labels, by_texts, strict=True)
+        if mine.significant or (other.significant and not mine.contradicts(other))
+    ]
     two = np.sort(np.argsort(probabilities, axis=1)[:, -2:], axis=1)
-    open_ = askable & (said["answers"] >= 0) & (probabilities.max(axis=1) < CERTAIN)
+    open_ = askable & (answered >= 0) & (probabilities.max(axis=1) < CERTAIN)
+    found = [pair._replace(images=np.flatnonzero(open_ & (two == pair.classes).all(axis=1))) for pair in found]
     chosen: list[Confused] = []
-    for pair in sorted(found, key=lambda pair: (-pair.wrong, pair.p)):
-        rows = np.flatnonzero(open_ & (two == pair.classes).all(axis=1))
+    for pair in sorted(found, key=lambda pair: -pair.rate * len(pair.images)):
         listed = {number for other in (*chosen, pair) for number in other.classes}
-        if len(rows) and len(listed) < n_classes and len(chosen) < MOST_PAIRS:
-            chosen.append(pair._replace(images=rows))
+        if len(pair.images) and len(listed) < n_classes and len(chosen) < MOST_PAIRS:
+            chosen.append(pair)
     return chosen
 
 
-def _beyond_chance(answered: Ints, true: Ints, n_classes: int, by: str) -> list[Confused]:
-    """Return the pairs that are mistaken for each other more often than chance has it, at a false discovery rate."""
+def _compared(answered: Ints, true: Ints, n_classes: int, by: str) -> list[Confused]:
+    """Return how often the classes of each pair are mistaken for each other, beside chance."""
     from scipy import stats
 
     rows = np.flatnonzero((answered >= 0) & (true >= 0))
-    if not len(rows) or n_classes < 3:
-        return []
     counts = np.zeros((n_classes, n_classes), np.int64)
     np.add.at(counts, (true[rows], answered[rows]), 1)
     first, second = np.triu_indices(n_classes, 1)
     wrong = counts[first, second] + counts[second, first]
     checked = wrong + counts[first, first] + counts[second, second]
-    chance = (1.0 - np.trace(counts) / len(rows)) / (n_classes - 1)  # of one wrong class
+    chance = (1.0 - np.trace(counts) / max(len(rows), 1)) / max(n_classes - 1, 1)  # of one wrong class
     p = np.where(wrong > 0, stats.binom.sf(wrong - 1, checked, chance), 1.0)
+    adjusted = stats.false_discovery_control(p) if len(p) else p
     return [
-        Confused((int(first[i]), int(second[i])), int(checked[i]), int(wrong[i]), by, float(p[i]), np.zeros(0, np.int64))
-        for i in np.flatnonzero(stats.false_discovery_control(p) < LEVEL)
+        Confused((int(a), int(b)), int(of), int(amiss), by, float(level), _NO_IMAGES)
+        for a, b, of, amiss, level in zip(first, second, checked, wrong, adjusted, strict=True)
     ]
 
 

@@ -55,8 +55,8 @@ def label(config: LabelConfig) -> Outcome:
     """Write class probabilities of every image with evidence to ``config.out``, and a page of suspected label errors.
 
     Only labels of the train split are learned from, and only train texts shape others. The test split's labels are
-    never looked at. With ``suggest``, the images to label and to describe next are written beside the page. So is what a
-    sharper question needs where answers confuse classes.
+    never looked at. With ``suggest``, the images to label and to describe next are written beside the page. So are
+    the images and classes for a sharper question, where answers confuse classes.
 
     Raises:
         ConfigError: suggestions are asked for where images have several classes.
