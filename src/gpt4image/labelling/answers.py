@@ -226,9 +226,8 @@ def _moved(found: Answers, again: Answers, listed: Ints, n_classes: int) -> Answ
     """
     rows = np.flatnonzero(again.given)
     sharp, shares = again.take(rows), found.take(rows).probabilities(n_classes)
-    sure: Floats = np.clip(sharp.confidence, 1.0 / len(listed), MOST_CERTAIN)[:, None]
-    rest: Floats = (1.0 - sure) / (len(listed) - 1)
-    sharper = np.where(sharp.first[:, None] == listed, sure, rest)
+    sure = np.clip(sharp.confidence, 1.0 / len(listed), MOST_CERTAIN)[:, None].astype(np.float32)
+    sharper = np.where(sharp.first[:, None] == listed, sure, (1.0 - sure) / (len(listed) - 1))
     own = shares[:, listed]
     moved = own**BROAD_SHARE * sharper
     shares[:, listed] = moved * (own.sum(axis=1) / moved.sum(axis=1))[:, None]
