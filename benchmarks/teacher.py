@@ -1,6 +1,6 @@
 """How good the teacher is: answers, texts, names and labels, each and fused, on real answers.
 
-    python benchmarks/teacher.py [fused] [noise] [weak] [tags] [next]
+    python benchmarks/teacher.py [fused] [next] [noise] [weak] [tags]
 
 Without a name, all five; each prints tables. Sets and texts are those of text_labels.py; the answers lie beside them.
 Each result is kept as a line of JSON in $GPT4IMAGE_BENCHMARK_RESULTS (without it, nowhere), and not computed again.
@@ -12,24 +12,33 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.special import entr
 
 from gpt4image.base.files import read_json_lines
+from gpt4image.data.labels import rarest_classes
 from gpt4image.data.splits import flip_labels
 from gpt4image.labelling import predictions
-from gpt4image.labelling.answers import Answers
+from gpt4image.labelling.answers import USUAL_CONFIDENCE, Answers
 from gpt4image.labelling.experts import Sources, taught_by_answers
 from gpt4image.labelling.label_noise import suspected
 from gpt4image.labelling.predictions import Predictions, predict_labels
+from gpt4image.labelling.suggest import doubt_of, to_label
+from gpt4image.labelling.text_vectors import Texts, smooth
+from gpt4image.tasks.multilabel import MultiLabel
 from gpt4image.training.targets import blend
-from text_labels import DATA, SETS, Ints, corpus, left, print_table, scores, shown, texts_of
+from text_labels import DATA, SETS, Ints, clothes, corpus, kept_labels, left, print_table, scores, shown, texts_of
 
 DRAWS = 5
 KEPT = (0, 2, 5, 10, 25, None)
+NOISY_KEPT = (5, 25, None)
+WAYS = ("answers", "texts", "names", "fused")
+NOISY_WAYS = ("answers", "texts", "fused")
 NOISE = (("uniform", 0.2), ("uniform", 0.4), ("uniform", 0.6), ("by class", 0.4))
 RESULTS = os.environ.get("GPT4IMAGE_BENCHMARK_RESULTS")
 
@@ -116,20 +125,20 @@ def measured(name: str, kept: int | None, kind: str, rate: float, way: str, seed
 
 def predict(name: str, given: Ints, way: str, answers: Answers | None) -> Predictions:
     """Return predictions by one way of reading the evidence; texts are read without answers."""
-    evidence: Any = "fused" if way == "fused" else way
+    evidence: Any = "texts" if way == "taught" else way
     own = None if way in ("texts", "names") else answers
     return predict_labels(texts_of(name), given, len(corpus(name).classes), 0, answers=own, evidence=evidence)
 
 
 def cells(name: str, kept: int | None, kind: str, rate: float, part: slice) -> list[str]:
-    ways, draws = ("answers", "texts", "names", "fused"), DRAWS if kept is not None or rate else 1
+    ways, draws = WAYS if not rate else NOISY_WAYS, DRAWS if kept is not None or rate else 1
     return [shown(measured(name, kept, kind, rate, way, seed)[part] for seed in range(draws)) for way in ways]
 
 
 def fused(name: str) -> None:
     """Each source of evidence, and all of them, by labels per class."""
     rows = ((f"{'all' if kept is None else kept} labels", cells(name, kept, "", 0.0, slice(0, 3))) for kept in KEPT)
-    print_table(f"{name}: accuracy / log loss / ECE", ["answers", "texts", "names", "fused"], rows)
+    print_table(f"{name}: accuracy / log loss / ECE", WAYS, rows)
 
 
 def noise(name: str) -> None:
@@ -141,9 +150,9 @@ def noise(name: str) -> None:
         rows = (
             (f"{kind} {rate:.0%}, {'all' if kept is None else kept} labels", cells(name, kept, kind, rate, part))
             for kind, rate in NOISE
-            for kept in KEPT[1:]
+            for kept in NOISY_KEPT
         )
-        print_table(f"{name}, wrong labels: {title}", ["answers", "texts", "names", "fused"], rows)
+        print_table(f"{name}, wrong labels: {title}", NOISY_WAYS, rows)
 
 
 def damaged(answers: Answers, n_classes: int, share: float, kind: str, seed: int) -> Answers:
@@ -182,10 +191,86 @@ def weak(name: str) -> None:
     print_table(f"{name}, weaker answers: accuracy / log loss / noise found", ["answers", "fused"], rows())
 
 
-PARTS = {"fused": fused, "noise": noise, "weak": weak}
+def following(name: str) -> None:
+    """Labels chosen in four ways; judged on the half that is never labelled, and on the half they are chosen from."""
+    labels, n_classes, answers = corpus(name).labels, len(corpus(name).classes), answers_of(name)
+    texts, step = texts_of(name), 20 if name == "CIFAR-10" else 36
+    everyone = np.arange(len(labels))
+    vectors = smooth(texts.centred(everyone), everyone, 0)
+
+    def grown(way: str, seed: int) -> Sequence[float]:
+        rng = np.random.default_rng(seed)
+        pool, judged = np.array_split(rng.permutation(len(labels)), 2)
+        given, found = np.full_like(labels, -1), []
+        taught = predict(name, given, "taught", answers).probabilities
+        for _ in range(5):
+            predicted = predict(name, given, "fused", answers).probabilities
+            right = predicted.argmax(axis=1) == labels
+            found += [right[judged].mean(), (right | (given >= 0))[pool].mean()]
+            free = np.sort(pool[given[pool] < 0])
+            if way == "at random":
+                chosen = rng.choice(free, step, replace=False)
+            elif way == "suggested":
+                chosen = np.array([item.row for item in to_label(vectors, predicted, free, step, seed)])
+            else:
+                asked = answers.probabilities(n_classes)[free]
+                value = doubt_of(predicted[free]) if way == "most unsure" else disagreement(asked, taught[free])
+                chosen = free[np.argsort(-value, kind="stable")[:step]]
+            given[chosen] = labels[chosen]
+        return found
+
+    ways = ("at random", "suggested", "most unsure", "answers and texts differ")
+    values = {
+        way: np.mean([remembered(json.dumps([name, "next", way, n]), partial(grown, way, n)) for n in range(DRAWS)], 0)
+        for way in ways
+    }
+    columns = [str(step * number) for number in range(5)]
+    for title, first in (("the half that is never labelled", 0), ("the half they are chosen from, labels counted", 1)):
+        rows = ((way, [f"{value:.3f}" for value in values[way][first::2]]) for way in ways)
+        print_table(f"{name}, labels in all: accuracy on {title}", columns, rows)
+
+
+def disagreement(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the Jensen-Shannon divergence of each row, in bits."""
+    return (entr((one + other) / 2) - (entr(one) + entr(other)) / 2).sum(axis=1) / np.log(2)
+
+
+def tags(draws: int = 3) -> None:
+    """Several classes per image: the describer's tags, texts, and both, on clothes of street photographs."""
+    rows, classes, labels, vectors, names = clothes()
+    seen = np.array([[name in row["tags"] for name in classes] for row in rows], np.int64)
+    answers = Answers(seen, np.full_like(seen, -1), np.full(seen.shape, USUAL_CONFIDENCE, np.float32))
+    texts = Texts(vectors, np.ones(len(rows), bool), names)
+
+    def measured(kept: int | None, way: str, seed: int) -> Sequence[float]:
+        chosen = kept_labels(rarest_classes(labels), kept, seed) >= 0 if kept != 0 else np.zeros(len(labels), bool)
+        given = np.where(chosen[:, None], labels, np.int8(-1))
+        hidden = np.full(labels.shape, kept is None) | ~chosen[:, None]
+        own = None if way == "texts" else answers
+        found = predict_labels(texts, given, len(classes), 0, answers=own, evidence=cast(Any, way))
+        record = MultiLabel().measure(found.probabilities, np.where(hidden, labels, np.int8(-1)), classes)
+        return record["mAP"], record["f1_macro"], record["loss"]
+
+    def cell(kept: int | None, way: str) -> str:
+        if kept == 0 and way == "texts":
+            return "–"
+        seeds = range(draws if kept else 1)
+        return shown(
+            remembered(json.dumps(["clothes", kept, way, seed]), partial(measured, kept, way, seed)) for seed in seeds
+        )
+
+    table = ((way, [cell(kept, way) for kept in (0, 5, 20, None)]) for way in ("answers", "texts", "fused"))
+    columns = [f"{'all' if kept is None else kept} labels per class" for kept in (0, 5, 20, None)]
+    print_table("Clothes, mAP / F1 / log loss; with all labels, out of fold", columns, table)
+
+
+PARTS = {"fused": fused, "next": following, "noise": noise, "weak": weak}
 
 if __name__ == "__main__":
     predictions.taught_by_answers = _taught_once
-    for asked in sys.argv[1:] or PARTS:
+    for asked in sys.argv[1:] or (*PARTS, "tags"):
+        if asked == "tags":
+            tags()
+            continue
         for corpus_name in SETS:
             PARTS[asked](corpus_name)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -347,12 +348,10 @@ def class_names(name: str) -> None:
     print_table(f"{name}, the nearest class name", ["accuracy"], rows)
 
 
-def multilabel(draws: int = 5) -> None:
-    """Several classes per image: clothes of street photographs, present where the mask has 20 pixels of them."""
+def clothes() -> tuple[list[dict[str, Any]], list[str], NDArray[np.int8], NDArray[np.float32], NDArray[np.float32]]:
+    """Return answers, classes, labels, embedded descriptions and class names of street photographs; clothes are present
+    where the mask has 20 pixels of them."""
     from PIL import Image
-
-    from gpt4image.data.labels import rarest_classes
-    from gpt4image.tasks.multilabel import MultiLabel
 
     folder = DATA / "clothing"
     classes = (folder / "classes.txt").read_text(encoding="utf-8").split()[1:]
@@ -361,7 +360,15 @@ def multilabel(draws: int = 5) -> None:
     pixels = [np.bincount(np.asarray(Image.open(mask)).ravel(), minlength=len(classes) + 1) for mask in masks]
     labels = (np.array(pixels)[:, 1:] >= 20).astype(np.int8)
     names = encoded(tuple(map(CLASS_NAME_PROMPT.format, classes)), "minilm")
-    vectors = encoded(tuple(row["description"] for row in rows), "minilm")
+    return rows, classes, labels, encoded(tuple(row["description"] for row in rows), "minilm"), names
+
+
+def multilabel(draws: int = 5) -> None:
+    """Several classes per image."""
+    from gpt4image.data.labels import rarest_classes
+    from gpt4image.tasks.multilabel import MultiLabel
+
+    rows, classes, labels, vectors, names = clothes()
     texts = Texts(vectors, np.ones(len(rows), bool), names)
     tags = np.array([[name in row["tags"] for name in classes] for row in rows], np.float32)
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,3 +71,13 @@ def test_a_file_of_an_earlier_version_is_read_unless_what_made_it_is_gone(tmp_pa
     assert TextLabels.load(of_before()).facts == made().facts
     with pytest.raises(TableError, match="with targets 'hard', run 'first', which is no longer supported; write"):
         TextLabels.load(of_before(targets="hard", run="first"))
+
+
+def test_facts_of_later_versions_are_written_only_where_they_say_something(tmp_path):
+    path = tmp_path / "labels.parquet"
+    made().save(path)
+    stored = json.loads((pq.read_table(path).schema.metadata or {})[FORMAT.encode()])
+    assert not {"task", "evidence", "weights", "answers", "answered"} & stored.keys(), "as earlier versions wrote it"
+    facts = replace(made().facts, evidence="fused", weights={"answers": 1.0, "texts": 0.2}, answers="/a.db", answered=3)
+    replace(made(), facts=facts).save(path)
+    assert TextLabels.load(path).facts == facts

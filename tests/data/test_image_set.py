@@ -67,6 +67,16 @@ def test_labels_and_groups_of_one_class_and_of_several() -> None:
     assert several.select([2, 0]).labels.tolist() == [[-1, -1], [1, 1]]
 
 
+def test_classes_are_added_by_name() -> None:
+    more = make().with_classes(("c", "b", "a"))
+    assert [more.label_names(i) for i in range(3)] == [("a",), ("b",), ()]
+    several = make(labels=np.array([[1, 0], [0, 1], [-1, -1]], np.int8)).with_classes(("c", "b", "a"))
+    assert several.labels.tolist() == [[-1, 0, 1], [-1, 1, 0], [-1, -1, -1]]
+    assert make(classes=(), labels=np.full(3, -1)).with_classes(("a",)).classes == ("a",)
+    with pytest.raises(DataError, match="has images of 'b', which the list of classes lacks"):
+        make().with_classes(("a", "c"))
+
+
 def test_known_digests_are_not_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     images = make()
     digests = images.digests

@@ -73,7 +73,7 @@ def test_a_systematic_confusion_is_learned_and_few_labels_do_not_overturn_the_an
         shares.append(float(found[asked, 0].mean()))
         assert (found[count:].argmax(axis=1) == first[count:])[true[count:] > 1].all()
     assert shares[0] == pytest.approx(0.1 / 3, abs=1e-3)
-    assert shares[0] < shares[1] < shares[2] and shares[2] == pytest.approx(0.5, abs=0.15)
+    assert shares[0] < shares[1] < shares[2] and 0.3 < shares[2] < 0.6
 
 
 def test_a_label_does_not_change_its_own_prediction():

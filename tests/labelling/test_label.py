@@ -291,8 +291,10 @@ def test_no_label_is_needed_from_the_command_line_to_a_trained_model(tmp_path, u
     found = TextLabels.load(out)
     true = np.array([int(Path(key).name[0]) for key in found.keys])
     assert set(found.classes) == set(CLASSES) and found.facts.evidence == "fused" and found.facts.answered == 90
-    by_name = [CLASSES.index(found.classes[k]) for k in found.probabilities.argmax(axis=1)]
-    assert (np.array(by_name) == true).mean() > 0.93, "texts correct the answers that are wrong"
+    of_truth = found.probabilities[np.arange(90), [found.classes.index(CLASSES[k]) for k in true]]
+    wrong = [sorted(Path(key).name for key in found.keys).index(Path(key).name) % 10 == 0 for key in found.keys]
+    assert (of_truth[~np.array(wrong)] > 0.95).all()
+    assert of_truth[wrong].mean() > 0.3, "texts speak against answers that are wrong, which leave it 0.25"
     assert found.facts.weights["answers"] > found.facts.weights["taught"] > 0
     assert not found.out_of_fold.any() and (found.labels == -1).all()
     words = ("--model", "resnet10t", "--epochs", 1, "--batch-size", 16, "--image-size", 32, "--out", tmp_path / "run")

@@ -16,6 +16,7 @@ from gpt4image.base.errors import TableError
 from gpt4image.comparing.regimes import Regime
 from gpt4image.config import LabelConfig, TrainConfig
 from gpt4image.data import NO_LABEL, load_image_set
+from gpt4image.labelling.answers import Answers
 from gpt4image.labelling.label import label
 from gpt4image.labelling.teaching import (
     judge_training,
@@ -187,3 +188,15 @@ def test_copies_are_read_as_one_picture(colour_folder: Path, tmp_path: Path):
     one = predict_training(replace(data, labels=labels), 0, None)
     np.testing.assert_array_equal(one.out_of_fold, copies)
     np.testing.assert_array_equal(one.probabilities, read.probabilities)
+
+
+def test_answers_teach_a_run_without_descriptions(colour_folder: Path, tmp_path: Path):
+    data = prepare(options(colour_folder, tmp_path)).data
+    labels = data.labels
+    answers = Answers(labels.copy(), np.full_like(labels, -1), np.full(len(labels), 0.9, np.float32))
+    hidden = replace(data, labels=np.full_like(labels, NO_LABEL))
+    found = predict_training(hidden, 0, None, answers=answers)
+    train = data.indices("train")
+    assert (found.probabilities.argmax(axis=1) == labels[train]).all()
+    assert (found.said["answers"] == labels[train]).all()
+    assert (targets_of(found, hidden, None)[train].argmax(axis=1) == labels[train]).all()

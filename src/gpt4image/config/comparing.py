@@ -35,6 +35,7 @@ class CompareConfig(TrainOptions):
     essential: ClassVar[frozenset[str]] = frozenset(
         {
             "embeddings",
+            "answers",
             "labels_per_class",
             "label_noise",
             "arms",

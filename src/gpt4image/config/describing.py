@@ -81,7 +81,7 @@ class DescribeConfig(DescriberOptions):
     """
 
     essential: ClassVar[frozenset[str]] = frozenset(
-        {"prompt", "base_url", "concurrency", "limit", "max_cost", "dry_run", "retry_rejected", "as_json"}
+        {"ask", "classes", "prompt", "base_url", "concurrency", "limit", "max_cost", "dry_run", "as_json"}
     )
 
     data: str
@@ -98,7 +98,7 @@ class DescribeConfig(DescriberOptions):
     """What one call brings, separated by commas: description, class, tags. See docs/answers.md."""
     classes: str | None = None
     """Classes to choose from: a text file with one class per line, or a list with commas; "person: any human" adds a
-    definition. Without it, the class names of the dataset."""
+    definition. Default: the class names of the dataset."""
     domain: str = ""
     """Subject of the images in a few words ("birds"); prompts may use it as {domain}."""
     word_limit: int = Field(default=100, ge=1)
@@ -184,7 +184,7 @@ class ImportDescriptionsConfig(DescriptionsConfig):
     describer: str = "imported"
     """Name of the captioning backend that wrote the descriptions; kept with each of them."""
     classes: str | None = None
-    """Classes that "class" was chosen from, as for `describe`; without it, the class names of --data."""
+    """Classes that "class" was chosen from, as for `describe`. Default: the class names of --data."""
     in_file_order: bool = False
     """Rows carry no key: the k-th row belongs to the k-th image of --data. Needs --expect."""
     expect: int | None = Field(default=None, ge=1)

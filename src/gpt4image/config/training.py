@@ -32,7 +32,7 @@ class LabelConfig(DataOptions):
     """What is read: all that is given (fused), the descriptions (texts), the answers, or class names compared with
     descriptions (names)."""
     classes: str | None = None
-    """Class names of a dataset without labels: a text file with one per line, or a list with commas. Without it, those
+    """Class names of a dataset without labels: a text file with one per line, or a list with commas. Default: those
     that the answers chose from."""
     out: Path
     """Parquet file of class probabilities, or a .csv table for people with the Parquet file beside it; an HTML page of

@@ -1,1 +1,1 @@
-"""How labels are predicted from descriptions."""
+"""The teacher: class probabilities of images from answers, texts, class names and labels; labels that look wrong."""

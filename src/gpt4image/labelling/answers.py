@@ -255,7 +255,8 @@ def _counted(votes: Sequence[_Vote], total: int, n_classes: int) -> Answers:
     counts = np.bincount(rows, minlength=total)
     found = Answers(np.full(total, -1), np.full(total, -1), np.full(total, np.nan, np.float32))
     owner = np.repeat(np.arange(total), np.diff(sums.indptr))
-    order = np.lexsort((-np.asarray(sums.data, np.float64), owner))
+    values: Floats = np.asarray(sums.data, np.float32)
+    order = np.lexsort((-values, owner))
     start = np.searchsorted(owner, np.arange(total))
     has = np.diff(sums.indptr)
     for place, target in ((0, found.first), (1, found.second)):

@@ -5,11 +5,12 @@ classifier, class names. Their log-probabilities are added, each with a weight >
 experts). Two things are learned from the labelled images, both with a prior, so that no label is needed:
 
 * the weights, by the log loss of the labels. The prior holds them near ``Expert.prior`` with PRIOR_STRENGTH. These
-  were chosen on photographs of CIFAR-10 and checked on pictograms of OpenMoji (benchmarks/text_labels.py, fused);
+  numbers were chosen on photographs of CIFAR-10 and pictograms of OpenMoji together (benchmarks/teacher.py);
 * systematic confusions of the answerer: P(answer | true class) is counted on labelled images, on top of
   PSEUDO_ANSWERS per class that are as the stated confidences have it. An answer then counts by how much more or less
-  often than stated it is given to images of a class. How common classes are follows from both: a class that is never
-  answered, though images have it, is taken for more common than the answers state (Saerens et al. 2002).
+  often than stated it is given to labelled images of a class, so that labels may be chosen where answers are unsure.
+  How common classes are follows from both: a class that is never answered, though images have it, is taken for more
+  common than the answers state (Saerens et al. 2002).
 
 A labelled image is predicted with weights and confusions from the other folds. Where labels may be wrong, both are
 learned under the noise model.
@@ -33,7 +34,7 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-PRIOR_STRENGTH = 60.0  # a weight costs half of this, in nats, where it is 1 away from its prior
+PRIOR_STRENGTH = 30.0  # a weight costs half of this, in nats, where it is 1 away from its prior
 PSEUDO_ANSWERS = 10.0  # answers per class that count as if they were as stated
 MAX_WEIGHT = 4.0
 MAX_LABELS = 5_000  # labelled images that weights are fitted to
@@ -141,7 +142,7 @@ class _Product(NamedTuple):
             if expert.first is not None:
                 confusions = _Confusions.of(expert, expert.first, labels)
                 ratios = confusions.ratios()
-                logs[number] += confusions.without(expert.first[some.rows], some.true)
+                logs[number] += confusions.without(expert.first[some.rows], some.true, expert.probabilities[some.rows])
         return cls(_fit_weights(logs, some, prior), ratios)
 
     def predict(self, experts: Sequence[Expert], rows: Ints, into: Floats) -> None:
@@ -159,53 +160,78 @@ class _Product(NamedTuple):
 
 
 class _Confusions(NamedTuple):
-    """How often class j is answered to images of class k: (K, K) as stated, and counted on labelled images.
+    """How often class j is answered to images of class k, (K, K) each.
 
-    ``answered`` are (K,) shares of the answers, ``common`` (K,) shares of the classes as stated.
+    Attributes:
+        stated: shares among all images of class k, as the stated confidences have it.
+        expected: numbers among labelled images, as stated: labels may have been chosen where answers are unsure.
+        counted: numbers among labelled images, by their labels.
+        answered: (K,) shares of the answers.
+        common: (K,) shares of the classes as stated.
+        shift: (K,) how much more common they are among labelled images; as many labels of each class, say.
     """
 
     stated: NDArray[np.float64]
+    expected: NDArray[np.float64]
     counted: NDArray[np.float64]
     answered: NDArray[np.float64]
     common: NDArray[np.float64]
+    shift: NDArray[np.float64]
 
     @classmethod
     def of(cls, expert: Expert, first: Ints, labels: Evidence) -> _Confusions:
-        """Count them. Answers as stated are those about all images, each of the classes that its confidence says."""
+        """Count them. Answers as stated are each of the classes that their confidence says."""
         n_classes = expert.probabilities.shape[1]
         rows = np.flatnonzero(expert.known)
         stated = _by_class(first[rows], expert.probabilities[rows], n_classes) + 1e-3 / n_classes
         counted = _by_class(first[labels.rows], labels.true, n_classes)
         common, answered = stated.sum(axis=1), stated.sum(axis=0)
-        return cls(stated / common[:, None], counted, answered / answered.sum(), common / common.sum())
+        common, answered = common / common.sum(), answered / answered.sum()
+        shift = _smoothed(common, counted) / common
+        among = _shifted(expert.probabilities[labels.rows], shift)
+        expected = _by_class(first[labels.rows], among, n_classes)
+        return cls(stated / stated.sum(axis=1, keepdims=True), expected, counted, answered, common, shift)
 
     def ratios(self) -> Floats:
         """Return (K, K) logarithms of how much more often class j is answered to images of class k than stated."""
-        return (np.log(self._likely() / self.stated) + self._commoner()[:, None]).astype(np.float32)
+        ratio = _share(self.stated, self.counted) / _share(self.stated, self.expected)
+        return (np.log(ratio) + self._commoner(ratio)[:, None]).astype(np.float32)
 
-    def _likely(self) -> NDArray[np.float64]:
-        totals = PSEUDO_ANSWERS + self.counted.sum(axis=1, keepdims=True)
-        return (PSEUDO_ANSWERS * self.stated + self.counted) / totals
+    def without(self, first: Ints, true: Floats, stated: Floats) -> Floats:
+        """Return (n, K) the same of counted answers ``first``, each as if its own label were not known."""
+        shares = []
+        for counts, own in ((self.counted, true), (self.expected, _shifted(stated, self.shift))):
+            totals = PSEUDO_ANSWERS + np.maximum(counts.sum(axis=1) - own, 0.0)
+            shares.append((PSEUDO_ANSWERS * self.stated.T[first] + np.maximum(counts.T[first] - own, 0.0)) / totals)
+        ratio = _share(self.stated, self.counted) / _share(self.stated, self.expected)
+        return (np.log(shares[0] / shares[1]) + self._commoner(ratio)).astype(np.float32)
 
-    def _commoner(self) -> NDArray[np.float64]:
+    def _commoner(self, ratio: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return (K,) logarithms of how much more common classes are than stated, by expectation maximisation.
 
         It begins with the labels, which decide where the answers leave it open.
         """
-        likely, labelled = self._likely(), self.counted.sum(axis=1)
-        share = PSEUDO_ANSWERS * len(labelled) * self.common + labelled
-        share /= share.sum()
+        likely, share = self.stated * ratio, _smoothed(self.common, self.counted)
+        likely /= likely.sum(axis=1, keepdims=True)
         for _ in range(_STEPS):
             share = share * (likely @ (self.answered / np.maximum(share @ likely, 1e-12)))
         return np.log(np.maximum(share, 1e-12) / self.common)
 
-    def without(self, first: Ints, true: Floats) -> Floats:
-        """Return (n, K) the same of counted answers ``first``, each as if its own label were not known."""
-        stated = self.stated.T[first]
-        others = np.maximum(self.counted.T[first] - true, 0.0)
-        totals = PSEUDO_ANSWERS + np.maximum(self.counted.sum(axis=1) - true, 0.0)
-        ratios = np.log((PSEUDO_ANSWERS * stated + others) / totals / stated)
-        return (ratios + self._commoner()).astype(np.float32)
+
+def _smoothed(common: NDArray[np.float64], counted: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (K,) shares of the classes among labelled images."""
+    share = PSEUDO_ANSWERS * len(common) * common + counted.sum(axis=1)
+    return share / share.sum()
+
+
+def _shifted(probabilities: Floats, shift: NDArray[np.float64]) -> Floats:
+    """Return probabilities of images that were drawn with other shares of the classes."""
+    shifted = probabilities * shift
+    return (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _share(stated: NDArray[np.float64], counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    return (PSEUDO_ANSWERS * stated + counts) / (PSEUDO_ANSWERS + counts.sum(axis=1, keepdims=True))
 
 
 def _by_class(first: Ints, true: Floats, n_classes: int) -> NDArray[np.float64]:

@@ -33,7 +33,7 @@ def predict_training(
     names: NDArray[np.float32] | None,
     *,
     answers: Answers | None = None,
-    evidence: Evidence = "texts",
+    evidence: Evidence = "fused",
 ) -> Predictions:
     """Return predictions by the labels that are left; their rows are the images ``data.indices("train")``.
 
@@ -58,11 +58,15 @@ def predict_training(
         labels[distinct],
         len(data.classes),
         seed,
-        answers=None if answers is None else answers.take(rows),
+        answers=answers and answers.take(rows),
         evidence=evidence,
     )
-    out_of_fold = found.out_of_fold[copy_of] & (labels != NO_LABEL)
-    return replace(found, probabilities=found.probabilities[copy_of], out_of_fold=out_of_fold)
+    return replace(
+        found,
+        probabilities=found.probabilities[copy_of],
+        out_of_fold=found.out_of_fold[copy_of] & (labels != NO_LABEL),
+        said={name: classes[copy_of] for name, classes in found.said.items()},
+    )
 
 
 def targets_of(predictions: Predictions, data: TrainingData, trust: float | None) -> NDArray[np.float32]:
