@@ -32,6 +32,19 @@ STEPS: list[tuple[str, Any, dict[str, Any], str]] = [
         {},
         "gpt4image train --data photos --test-fraction 0.3 --text-labels w/t.parquet --out w/run",
     ),
+    (
+        "label",
+        config.LabelConfig(data="photos", answers=Path("p.db"), out=Path("w/t.parquet")),
+        {"again": "w/t.again.csv", "again_classes": "w/t.again-classes.txt"},
+        "gpt4image describe --describer SPEC --data photos --store p.db --ask class --classes w/t.again-classes.txt "
+        "--only w/t.again.csv",
+    ),
+    (
+        "describe",
+        config.DescribeConfig(data="photos", store=Path("w/p.db"), describer="replay:t.csv", ask="class"),
+        {"without_description": 0},
+        "gpt4image label --data photos --answers w/p.db --out w/text-labels.parquet",
+    ),
     ("train", config.TrainConfig(data="photos", out=Path("run")), SPLITS, "gpt4image evaluate run"),
     (
         "train",

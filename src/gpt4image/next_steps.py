@@ -79,6 +79,9 @@ def _after_describe(config: Any, outcome: Outcome) -> Step:
         return "describe", _all_of(config, dry_run=False)
     if outcome.summary.get("without_description"):
         return "describe", _all_of(config)
+    if "description" not in config.ask.split(","):
+        out = config.store.with_name("text-labels.parquet")
+        return "label", {"data": config.data, "answers": config.store, "out": out}
     return _encode(config, outcome)
 
 
@@ -102,6 +105,9 @@ def _export(folder: Path) -> Step:
 
 
 def _after_label(config: Any, outcome: Outcome) -> Step:
+    if again := outcome.summary.get("again"):
+        asked = {"ask": "class", "classes": outcome.summary["again_classes"], "only": Path(again)}
+        return "describe", {"data": config.data, "store": config.answers, "describer": "SPEC", **asked}
     splits = {key: getattr(config, key) for key in ("val_fraction", "test_fraction")}
     return "train", {"data": config.data, "text_labels": outcome.path, "out": config.out.with_name("run"), **splits}
 

@@ -113,6 +113,17 @@ def test_every_distinct_image_is_asked_once_and_a_second_run_asks_nothing(run: A
     assert texts == {digest: f"text of {images.read(i).decode()}" for i, digest in enumerate(images.digests)}
 
 
+def test_only_the_images_of_a_file_are_asked_and_unknown_ones_are_named(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "some.csv").write_text("key\nk3\nlost\nk0\n")
+    describer = Scripted(ok)
+    outcome = run(describer, image_set(10), only=tmp_path / "some.csv")
+    assert sorted(request.keys for request in describer.asked) == [("k0", "k9"), ("k3",)]
+    assert (outcome.summary["images"], outcome.summary["described"]) == (3, 2)
+    assert [item.name for item in outcome.set_aside] == ["lost"]
+    rest = Scripted(ok)
+    assert run(rest, image_set(10)).summary["already_described"] == 2 and len(rest.asked) == 7
+
+
 def test_failures_are_named_kept_with_their_reason_and_asked_again(run: Any, tmp_path: Path) -> None:
     def sometimes(request: Request) -> Answer:
         if request.keys[0] in ("k2", "k5"):

@@ -22,6 +22,7 @@ from gpt4image.config import (
 MADE_HERE = {"as_json", "data", "out", "store", "embeddings", "answers", "text_labels", "run_dir", "resume", "dry_run"}
 GIVEN = {"data": "photos", "describer": "replay:answers.jsonl"}
 LEFT_OUT = {
+    DescribeConfig: {"only"},  # all images are asked about
     EncodeConfig: {"prompt", "engine", "workers"},  # one prompt is asked, on this machine
     TrainConfig: {"only_described"},
     ExportConfig: {"push_to_hub"},  # nothing leaves the machine but for the describer

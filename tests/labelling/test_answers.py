@@ -104,3 +104,74 @@ def test_stated_probabilities_sum_to_one_and_the_answer_is_the_most_probable(n_c
     answered = first >= 0
     assert (found.argmax(axis=1) == first)[answered].all()
     assert np.allclose(found[~answered], 1 / n_classes)
+
+
+def test_an_answer_from_a_shorter_list_moves_probability_between_its_classes_only(tmp_path: Path):
+    names = ("cat", "dog", "owl", "fox")
+    rows = [(i, Answer(class_name="cat", second="dog", confidence=0.8)) for i in range(4)]
+    rows += [(4, Answer(class_name="fox", second="dog", confidence=0.8))]
+    path = store_of(tmp_path / "a.db", rows, names)
+    before = read_answers(path, DIGESTS, names)
+    more = [
+        (0, Answer(class_name="dog", confidence=0.8)),
+        (1, Answer(confidence=0.9)),  # none of these
+        (2, Answer(class_name="dog", confidence=0.55)),
+        (4, Answer(class_name="dog", confidence=0.99)),
+    ]
+    store_of(path, more, ("cat", "dog"))
+    found = read_answers(path, DIGESTS, names)
+    old, new = (read.answers.probabilities(4) for read in (before, found))
+    assert found.answers.first.tolist() == [1, 0, 0, 0, 3], "as sure as before prevails; a weak one and another do not"
+    assert found.answers.second.tolist() == [0, 1, 1, 1, 1]
+    assert found.again.tolist() == [True, True, True, False, True] and not before.again.any()
+    assert new[:4, 2:] == pytest.approx(old[:4, 2:], abs=1e-5) and new[4, 3] == old[4, 3], (
+        "the other classes keep what they have"
+    )
+    assert found.answers.confidence[2] < before.answers.confidence[2]
+    assert answered_classes(path) == names, "a shorter list does not hide which classes there are"
+
+
+def test_an_answer_from_a_shorter_list_stands_for_itself_where_there_is_no_other(tmp_path: Path):
+    path = store_of(tmp_path / "a.db", [(0, Answer(class_name="cat", confidence=0.9))])
+    store_of(path, [(1, Answer(class_name="owl", confidence=0.7))], ("cat", "owl"))
+    found = read_answers(path, DIGESTS, CLASSES)
+    assert (found.answers.first[1], found.answers.confidence[1]) == (2, pytest.approx(0.7))
+    assert not found.again.any()
+
+
+@pytest.mark.parametrize(("better", "gain"), [(0.9, 0.05), (0.6, -0.01)])
+def test_asking_again_helps_where_the_second_question_is_better_and_does_no_harm_elsewhere(
+    tmp_path: Path, better: float, gain: float
+):
+    """Answers about the classes 0 and 1 are right six times of ten; a third of the images are of neither."""
+    rng, names, count = np.random.default_rng(0), tuple("abcdef"), 600
+    digests = tuple(f"{number:064x}" for number in range(count))
+    true = np.where(np.arange(count) % 3 == 2, rng.integers(2, 6, count), rng.integers(0, 2, count))
+
+    def answered(i: int, right: float, sure: float) -> Answer:
+        pair = true[i] if rng.random() < right else 1 - true[i]
+        return Answer(class_name=names[pair], second=names[1 - pair], confidence=sure)
+
+    def stored(path: Path, text: str, classes: Sequence[str], answers: Sequence[tuple[int, Answer]]) -> None:
+        prompt = Prompt("class", 1, text, False, ("class",), tuple(map(ClassOption, classes)))
+        with DescriptionStore(path, write=True) as store:
+            store.add(
+                Description(digest=digests[i], prompt=prompt, describer={}, created=0, answer=each)
+                for i, each in answers
+            )
+
+    other = [i for i in range(count) if true[i] > 1]
+    wrongly = set(other[::4])  # of neither class, and taken for one of them
+    first = {i: Answer(class_name=names[true[i]], second=names[0], confidence=0.8) for i in other}
+    first |= {i: Answer(class_name="a", second=names[true[i]], confidence=0.5) for i in wrongly}
+    first |= {i: answered(i, 0.6, 0.75) for i in range(count) if true[i] < 2}
+    path = tmp_path / "a.db"
+    stored(path, "Which?", names, sorted(first.items()))
+    before = read_answers(path, digests, names).answers
+    second = [(i, answered(i, better, 0.8) if true[i] < 2 else Answer(confidence=0.9)) for i in range(count)]
+    stored(path, "Which of two?", names[:2], second)
+    after = read_answers(path, digests, names).answers
+    assert (after.first == true).mean() > (before.first == true).mean() + gain
+    rows = np.array(other)
+    assert np.array_equal(before.first[rows], after.first[rows]), "none of these changes nothing"
+    assert before.confidence[rows] == pytest.approx(after.confidence[rows])

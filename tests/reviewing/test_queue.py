@@ -44,7 +44,7 @@ def answers(colours: tuple[ImageSet, Path, list[str]], tmp_path: Path) -> Path:
     """Answers that are right, except about the first picture, and unsure about the second."""
     images, _, true = colours
     said = {digest: Answer(class_name=name, confidence=0.95) for digest, name in zip(images.digests, true, strict=True)}
-    said[images.digests[0]] = Answer(class_name="green", second="blue", confidence=0.6)
+    said[images.digests[0]] = Answer(class_name="green", second="blue", confidence=0.5)
     said[images.digests[1]] = Answer(class_name="blue", second="red", confidence=0.4)
     return write_answers(tmp_path / "answers.db", said)
 
@@ -54,7 +54,7 @@ def test_answers_propose_before_there_is_a_label(colours: tuple[ImageSet, Path, 
     opinion = Teacher(images, answers, None, 0).opinion(images.labels, CLASSES)
     proposed = [CLASSES[k] for k in opinion.all.proposed]
     assert proposed == ["green", *true[1:]]
-    assert opinion.reason(0, CLASSES) == "answer: green, 0.60"
+    assert opinion.reason(0, CLASSES) == "answer: green, 0.50"
     assert opinion.ranked(0, 2) == [1, 0]
     assert set(opinion.order[:2]) == {0, 1}, "those that the answerer was least sure of"
     assert opinion.wrong is not None and 0 < opinion.wrong < 0.2
@@ -67,7 +67,7 @@ def test_texts_correct_an_answer_and_both_are_the_reason(
     images, table, true = colours
     opinion = Teacher(images, answers, table, 0).opinion(images.labels, CLASSES)
     answer, text = opinion.reason(0, CLASSES).split("; ")
-    assert answer == "answer: green, 0.60"
+    assert answer == "answer: green, 0.50"
     assert text.startswith("text: blue, 0.")
     assert [CLASSES[k] for k in opinion.all.proposed] == true
 

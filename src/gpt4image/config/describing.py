@@ -107,6 +107,8 @@ class DescribeConfig(DescriberOptions):
     """Descriptions per image and prompt; several need a temperature above 0."""
 
     # How much
+    only: Path | None = None
+    """CSV file whose rows name the images to ask about, by key or digest. Default: all."""
     limit: int | None = Field(default=None, ge=1)
     """Maximum requests of this run (an image and a prompt each; retries are not counted), spread over all classes. The
     next run continues."""

@@ -62,7 +62,9 @@ def _part(
     return create_model(f"{stage.__name__}Part", __base__=_Part, __doc__=title, __module__=__name__, **fields)
 
 
-_Describing = _part(DescribeConfig, "Describing, and what is asked.", prefix="describe", without={"dry_run", "ask"})
+_Describing = _part(
+    DescribeConfig, "Describing, and what is asked.", prefix="describe", without={"dry_run", "ask", "only"}
+)
 _Encoding = _part(
     EncodeConfig, "Embeddings of the descriptions.", prefix="encode", without={"prompt", "engine", "workers"}
 )

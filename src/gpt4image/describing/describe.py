@@ -27,6 +27,7 @@ from gpt4image.data import ImageSet, load_image_set
 from gpt4image.describing.answer_json import valid
 from gpt4image.describing.asking import Asking
 from gpt4image.describing.budget import Budget
+from gpt4image.describing.chosen_images import chosen_images
 from gpt4image.describing.class_lists import class_list
 from gpt4image.describing.describers.base import Answer, Describer
 from gpt4image.describing.describers.batch.ledger import on_their_way
@@ -45,8 +46,8 @@ def describe(config: DescribeConfig) -> Outcome:
     """Ask about the images of a dataset what this describer has not answered yet for these prompts and classes.
 
     Raises:
-        ConfigError: the SPEC of the dataset or the describer, a prompt, the class list or the budget is wrong, or what
-            is asked for is on its way in a batch and would be paid for again.
+        ConfigError: the SPEC of the dataset or the describer, a prompt, the class list, the list of images or the
+            budget is wrong, or what is asked for is on its way in a batch and would be paid for again.
         DataError: the dataset cannot be read.
         DescriberError: the describer cannot be used or stopped answering; what it answered is in the store.
         StoreError: the store cannot be written.
@@ -60,6 +61,9 @@ def describe(config: DescribeConfig) -> Outcome:
     images = load_image_set(config.data)
     if isinstance(describer, ReplayDescriber):
         describer.require_own_images(images)
+    unknown: list[SetAside] = []
+    if config.only is not None:
+        images, unknown = chosen_images(images, config.only)
     classes = _classes_of(config, images)
     if config.engine == "ray":
         from gpt4image.describing.describers.ray import RayDescriber
@@ -69,7 +73,7 @@ def describe(config: DescribeConfig) -> Outcome:
         fill(prompt, domain=config.domain, word_limit=config.word_limit, classes=images.classes) for prompt in prompts
     ]
     with DescriptionStore(config.store, write=True) as store:
-        run = _Run(config=config, store=store, describer=describer, images=images, budget=budget)
+        run = _Run(config=config, store=store, describer=describer, images=images, budget=budget, unknown=unknown)
         run.plan(prompts, classes)
         with deferred_interrupt() as interrupt:
             run.ask_all(interrupt)
@@ -160,7 +164,8 @@ class _Run:
     """Asks step by step; commits answers as they arrive, judges and counts them.
 
     Attributes:
-        only: images to ask about; None for all.
+        unknown: images that were to be asked about and are not in the dataset.
+        only: images of a sample to ask about; None for all.
         steps: what each step asks for.
         again: for each prompt, samples that are on their way because an earlier run rejected the answer.
         described: answers that were kept.
@@ -172,6 +177,7 @@ class _Run:
     describer: Describer
     images: ImageSet
     budget: Budget
+    unknown: Sequence[SetAside] = ()
     only: set[str] | None = None
     steps: list[Wanted] = field(default_factory=list[Wanted])
     again: dict[Prompt, Settled] = field(default_factory=dict[Prompt, Settled])
@@ -322,6 +328,7 @@ class _Run:
             },
             set_aside=(
                 *images.set_aside,
+                *self.unknown,
                 *(item for asking in self.askings for item in asking.set_aside),
                 *(
                     SetAside(name=key, reason="an earlier run rejected the answer; --retry-rejected asks again")

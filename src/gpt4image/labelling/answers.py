@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,16 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from gpt4image.artifacts.store import DescriptionStore, StoredAnswer
+from gpt4image.artifacts.store import DescriptionStore, Prompt, StoredAnswer
 from gpt4image.base.errors import TableError, first_few
 from gpt4image.describing.class_lists import ClassNames
 
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]
 
 SECOND_SHARE = 0.6  # of what the first class leaves; of photographs 61 % of the wrong answers are right by the second
 MOST_CERTAIN = 0.99
 USUAL_CONFIDENCE = 0.85  # of an answer that states none
+BROAD_SHARE = 0.5  # weight of the first answer beside one from a shorter list: one describer repeats its mistakes
+
+
+_Vote = tuple[int, int, int, float]
+"""Row of the image, first and second class (-1: none of the classes), and confidence."""
 
 
 class Answers(NamedTuple):
@@ -31,11 +37,13 @@ class Answers(NamedTuple):
         first: (N,) class that was answered, -1 where there is no answer. Of tags, (N, K) whether each class was seen.
         second: (N,) next best class, -1 where none was named.
         confidence: (N,) float32, stated probability of the first class; NaN where none was stated.
+        runner_up: (N,) float32, probability of the second class where it is known, NaN elsewhere; None: nowhere.
     """
 
     first: Ints
     second: Ints
     confidence: Floats
+    runner_up: Floats | None = None
 
     @property
     def given(self) -> NDArray[np.bool_]:
@@ -44,7 +52,8 @@ class Answers(NamedTuple):
 
     def take(self, rows: Ints) -> Answers:
         """Return the answers about some images."""
-        return Answers(self.first[rows], self.second[rows], self.confidence[rows])
+        runner_up = None if self.runner_up is None else self.runner_up[rows]
+        return Answers(self.first[rows], self.second[rows], self.confidence[rows], runner_up)
 
     def probabilities(self, n_classes: int) -> Floats:
         """Return (N, K) class probabilities, as the answers state them: no label is read.
@@ -54,6 +63,8 @@ class Answers(NamedTuple):
         """
         given = self.given
         sure, next_best = _shares(self.confidence, n_classes)
+        if self.runner_up is not None:
+            next_best = np.where(np.isnan(self.runner_up), next_best, np.minimum(self.runner_up, 1.0 - sure))
         next_best = np.where(self.second >= 0, next_best, 0.0)
         left = (1.0 - sure - next_best) / np.maximum(n_classes - 1 - (self.second >= 0), 1)
         found = np.repeat(np.where(given, left, 1.0 / n_classes)[:, None], n_classes, axis=1).astype(np.float32)
@@ -64,10 +75,19 @@ class Answers(NamedTuple):
 
 
 class Read(NamedTuple):
-    """Answers about the images of a dataset, and the words that are none of its classes, with how often they came."""
+    """Answers about the images of a dataset.
+
+    Attributes:
+        answers: one per image.
+        strange: words that are none of the classes, with how often they came.
+        again: (N,) images that were asked again, among fewer classes than there are.
+        definitions: what belongs to a class, as the describer was told.
+    """
 
     answers: Answers
     strange: Counter[str]
+    again: Bools
+    definitions: Mapping[int, str]
 
     def in_words(self) -> list[str]:
         """Return a sentence about answers that are none of the classes, if there are any."""
@@ -78,7 +98,7 @@ class Read(NamedTuple):
 
 
 def answered_classes(path: Path) -> tuple[str, ...]:
-    """Return the class list that the answers of a store chose from.
+    """Return the class list that the answers of a store chose from; the longest, where others are parts of it.
 
     Raises:
         StoreError: the store is missing or damaged.
@@ -86,14 +106,18 @@ def answered_classes(path: Path) -> tuple[str, ...]:
     """
     with DescriptionStore(path) as store:
         lists = dict.fromkeys(row.classes for row in store.answers() if row.classes)
-    if len(lists) == 1:
-        return next(iter(lists))
+    longest = max(lists, key=len, default=())
+    if lists and all(set(each) <= set(longest) for each in lists):
+        return longest
     what = f"{len(lists)} class lists" if lists else "no class answer"
     raise TableError(f"{path} holds {what}, so that the classes are not known; name them with --classes.")
 
 
 def read_answers(path: Path, digests: Sequence[str], classes: Sequence[str]) -> Read:
     """Return the class answers of a store about images; several about one image are votes.
+
+    An answer from a list of fewer classes, about an image that has another answer, is evidence among these classes
+    only: it moves probability between them. See ``_moved``.
 
     Args:
         path: description store.
@@ -107,20 +131,38 @@ def read_answers(path: Path, digests: Sequence[str], classes: Sequence[str]) -> 
     place = {digest: row for row, digest in enumerate(digests)}
     number_of = class_finder(classes)
     strange: Counter[str] = Counter()
-    votes: list[tuple[int, int, int, float]] = []
+    lists: dict[tuple[int, ...], list[_Vote]] = {(): []}
+    definitions: dict[int, str] = {}
+
+    @functools.cache
+    def listed(prompt: Prompt) -> tuple[int, ...]:
+        """Return the classes of a shorter list; none for a list of all classes."""
+        told = {number: option.definition for option in prompt.classes if (number := number_of(option.name)) >= 0}
+        definitions.update({number: definition for number, definition in told.items() if definition})
+        return tuple(sorted(told)) if 2 <= len(told) < len(classes) else ()
+
     for row, item in stored_answers(path, place):
         first, second = number_of(item.answer.class_name), number_of(item.answer.second)
         if first < 0 and (word := item.answer.class_name or item.answer.said):
             strange[word] += 1
         stated = item.answer.confidence if item.answer.confidence is not None else item.answer.probability
-        votes.append((row, first, second if second != first else -1, USUAL_CONFIDENCE if stated is None else stated))
-    if not any(first >= 0 for _, first, _, _ in votes):
+        vote = (row, first, second if second != first else -1, USUAL_CONFIDENCE if stated is None else stated)
+        lists.setdefault(listed(item.prompt), []).append(vote)
+    broad = {row for row, first, _, _ in lists[()] if first >= 0}
+    lists[()] += [vote for own, votes in lists.items() if own for vote in votes if vote[0] not in broad]
+    if not any(first >= 0 for _, first, _, _ in lists[()]):
         seen = f"; answered were {first_few(strange)}" if strange else ""
         raise TableError(
             f"{path} holds no answer about these images that names one of the classes {first_few(classes)}{seen}. Ask "
             "with `gpt4image describe --ask class`, or leave --answers out."
         )
-    return Read(_counted(votes, len(digests), len(classes)), strange)
+    found, again = _counted(lists.pop(()), len(digests), len(classes)), np.zeros(len(digests), bool)
+    for own in sorted(lists, key=len, reverse=True):
+        votes = [vote for vote in lists[own] if vote[0] in broad]
+        again[[row for row, _, _, _ in votes]] = True
+        if chosen := [vote for vote in votes if vote[1] in own]:
+            found = _moved(found, _counted(chosen, len(digests), len(classes)), np.array(own), len(classes))
+    return Read(found, strange, again, definitions)
 
 
 def read_tags(path: Path, digests: Sequence[str], classes: Sequence[str]) -> Read:
@@ -143,7 +185,7 @@ def read_tags(path: Path, digests: Sequence[str], classes: Sequence[str]) -> Rea
     share = seen / np.maximum(asked, 1)[:, None]
     first = np.where(asked[:, None] > 0, share >= 0.5, -1).astype(np.int64)
     sure = (0.5 + np.abs(share - 0.5) * (2 * USUAL_CONFIDENCE - 1)).astype(np.float32)
-    return Read(Answers(first, np.full_like(first, -1), sure), strange)
+    return Read(Answers(first, np.full_like(first, -1), sure), strange, np.zeros(len(digests), bool), {})
 
 
 def stored_answers(path: Path, place: dict[str, int]) -> list[tuple[int, StoredAnswer]]:
@@ -176,7 +218,33 @@ def _shares(confidence: Floats, n_classes: int) -> tuple[NDArray[np.float64], ND
     return sure, np.minimum(SECOND_SHARE * (1.0 - sure), 0.9 * sure)
 
 
-def _counted(votes: Sequence[tuple[int, int, int, float]], total: int, n_classes: int) -> Answers:
+def _moved(found: Answers, again: Answers, listed: Ints, n_classes: int) -> Answers:
+    """Return answers whose images were asked again among the classes ``listed``.
+
+    What these classes have in all stays theirs. It is divided by the product of what the new answer states and, to the
+    power of BROAD_SHARE, what the earlier answer states: a new answer as sure as the earlier one prevails.
+    """
+    rows = np.flatnonzero(again.given)
+    sharp, shares = again.take(rows), found.take(rows).probabilities(n_classes)
+    sure = np.clip(sharp.confidence, 1.0 / len(listed), MOST_CERTAIN)[:, None].astype(np.float32)
+    sharper = np.where(sharp.first[:, None] == listed, sure, (1.0 - sure) / (len(listed) - 1))
+    own = shares[:, listed]
+    moved = own**BROAD_SHARE * sharper
+    shares[:, listed] = moved * (own.sum(axis=1) / moved.sum(axis=1))[:, None]
+    named = np.stack([found.first[rows], found.second[rows], sharp.first, sharp.second], axis=1)
+    values = np.where(named >= 0, np.take_along_axis(shares, np.maximum(named, 0), axis=1), -1.0)
+    at = np.arange(len(rows))
+    first, largest = named[at, values.argmax(axis=1)], values.max(axis=1)
+    values[named == first[:, None]] = -1.0
+    second, next_best = named[at, values.argmax(axis=1)], values.max(axis=1)
+    unknown = np.full(len(found.first), np.nan, np.float32) if found.runner_up is None else found.runner_up.copy()
+    result = Answers(found.first.copy(), found.second.copy(), found.confidence.copy(), unknown)
+    result.first[rows], result.second[rows] = first, np.where(next_best > 0, second, -1)
+    result.confidence[rows], unknown[rows] = largest, np.where(next_best > 0, next_best, np.nan)
+    return result
+
+
+def _counted(votes: Sequence[_Vote], total: int, n_classes: int) -> Answers:
     """Return one answer per image: the class with the largest mean probability over its votes, and the next one."""
     rows, first, second = np.array([vote[:3] for vote in votes], np.int64).T
     sure, next_best = _shares(np.array([vote[3] for vote in votes], np.float32), n_classes)

@@ -18,7 +18,16 @@ from gpt4image.data.labels import used_classes
 from gpt4image.data.splits import representatives
 from gpt4image.describing.class_lists import class_list
 from gpt4image.encoding.class_names import find_class_names, not_read
-from gpt4image.labelling.answers import Answers, answered_classes, read_answers, read_tags
+from gpt4image.labelling.answers import Read, answered_classes, read_answers, read_tags
+from gpt4image.labelling.confusions import (
+    AGAIN,
+    AGAIN_CLASSES,
+    Confused,
+    confused_pairs,
+    confused_table,
+    write_classes,
+    write_images,
+)
 from gpt4image.labelling.label_noise import contradicted, suspected_errors
 from gpt4image.labelling.label_page import Shown, in_words, write_page
 from gpt4image.labelling.label_table import write_table
@@ -46,7 +55,8 @@ def label(config: LabelConfig) -> Outcome:
     """Write class probabilities of every image with evidence to ``config.out``, and a page of suspected label errors.
 
     Only labels of the train split are learned from, and only train texts shape others. The test split's labels are
-    never looked at. With ``suggest``, the images to label and to describe next are written beside the page.
+    never looked at. With ``suggest``, the images to label and to describe next are written beside the page. So are
+    the images and classes for a sharper question, where answers confuse classes.
 
     Raises:
         ConfigError: suggestions are asked for where images have several classes.
@@ -61,7 +71,8 @@ def label(config: LabelConfig) -> Outcome:
             f"--suggest {config.suggest} needs one class per image; {config.data} has several: leave it out."
         )
     texts, table, notes = _texts(config, images)
-    answers, strange = _answers(config, images)
+    read = _read_answers(config, images)
+    answers = None if read is None else read.answers
     train = images.splits == "train"
     labels = images.labels.copy()
     labels[~train] = NO_LABEL
@@ -129,18 +140,25 @@ def label(config: LabelConfig) -> Outcome:
         guesses = [shown.guess(item.row) for item in shown.suggestions]
         keys = [images.keys[item.row] for item in shown.suggestions]
         write_suggestions(Path(summary["suggestions"]), shown.suggestions, keys, guesses)
+    pairs = _ask_again(config, read, predicted, known)
+    if pairs:
+        summary["again"] = str(config.out.with_suffix(AGAIN))
+        summary["again_classes"] = str(config.out.with_suffix(AGAIN_CLASSES))
     file = config.out.with_suffix(".parquet") if config.out.suffix == ".csv" else config.out
     found.save(file)
     if file != config.out:
         write_table(config.out, found)
         summary["table"] = str(config.out)
+    again = [Path(summary[name]) for name in ("again", "again_classes") if name in summary]
+    strange = [] if read is None else read.in_words()
+    confused = [confused_table(pairs, images.classes)] if pairs else []
     notes = [*_warnings(found, explains), *notes, *strange]
     return Outcome(
         path=file,
-        wrote=tuple(dict.fromkeys((file, config.out, page))),
+        wrote=tuple(dict.fromkeys((file, config.out, page, *again))),
         summary=summary,
         record={"notes": notes},
-        text="\n\n".join([*notes, in_words(shown, config.doubtful)]),
+        text="\n\n".join([*notes, in_words(shown, config.doubtful), *confused]),
         set_aside=tuple(dict.fromkeys((*images.set_aside, *unreadable))),
     )
 
@@ -179,13 +197,25 @@ def _texts(config: LabelConfig, images: ImageSet) -> tuple[Texts, EmbeddingTable
     return Texts(*table.vectors(images.digests), names.vectors), table, not_read([names])
 
 
-def _answers(config: LabelConfig, images: ImageSet) -> tuple[Answers | None, list[str]]:
-    """Return the answers about images, and a sentence on those that cannot be read."""
+def _read_answers(config: LabelConfig, images: ImageSet) -> Read | None:
+    """Return the answers about images, or the tags where images have several classes."""
     if config.answers is None:
-        return None, []
+        return None
     read = read_tags if images.labels.ndim == 2 else read_answers
-    found = read(config.answers, images.digests, images.classes)
-    return found.answers, found.in_words()
+    return read(config.answers, images.digests, images.classes)
+
+
+def _ask_again(config: LabelConfig, read: Read | None, predicted: Predictions, known: ImageSet) -> list[Confused]:
+    """Return the pairs of classes that answers confuse; what a sharper question needs is written beside the output."""
+    if read is None or known.labels.ndim == 2:
+        return []
+    trusted = known.labels if predicted.noise.rate == 0.0 else np.full_like(known.labels, NO_LABEL)
+    askable = predicted.known & ~read.again & (known.splits != "test")
+    pairs = confused_pairs(predicted.said, trusted, predicted.probabilities, askable)
+    if pairs:
+        write_images(config.out.with_suffix(AGAIN), pairs, known, predicted.probabilities)
+        write_classes(config.out.with_suffix(AGAIN_CLASSES), pairs, known.classes, read.definitions)
+    return pairs
 
 
 def open_table(path: Path) -> EmbeddingTable:

@@ -1,0 +1,47 @@
+"""The images that a CSV file names: those that ``describe --only`` asks about."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from gpt4image.base.errors import ConfigError, first_few
+from gpt4image.base.outcome import SetAside
+from gpt4image.base.visible import from_csv_cell
+from gpt4image.data import ImageSet
+from gpt4image.describing.rows import SYNONYMS
+
+
+def chosen_images(images: ImageSet, path: Path) -> tuple[ImageSet, list[SetAside]]:
+    """Return the images that rows of a CSV file name, with all their copies, and the rows of no image.
+
+    A row names its image by ``digest``, otherwise by ``key``; other columns are ignored.
+
+    Raises:
+        ConfigError: the file cannot be read, has neither column, or names no image of the dataset.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            usual = [SYNONYMS.get(name, name) for name in reader.fieldnames or ()]
+            reader.fieldnames = usual
+            rows = [{name: from_csv_cell(row.get(name) or "") for name in ("digest", "key")} for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"--only {path}: cannot be read as CSV in UTF-8 ({error}).") from None
+    if not {"digest", "key"} & set(usual):
+        raise ConfigError(f"--only {path}: there is no column key or digest, only {', '.join(usual)}; rename one.")
+    digest_of, known = dict(zip(images.keys, images.digests, strict=True)), set(images.digests)
+    found = [row["digest"].lower() if row["digest"].lower() in known else digest_of.get(row["key"]) for row in rows]
+    if not (chosen := {digest for digest in found if digest is not None}):
+        raise ConfigError(
+            f"--only {path}: none of its {len(rows):,} rows names an image of {images.spec}, whose keys look like "
+            f"{first_few(images.keys[:3])}; write these into a column key."
+        )
+    unknown = [
+        SetAside(name=row["key"] or row["digest"] or f"{path.name}, row {number}", reason=f"no such image; see {path}")
+        for number, (row, digest) in enumerate(zip(rows, found, strict=True), start=1)
+        if digest is None
+    ]
+    return images.select(np.array([i for i, digest in enumerate(images.digests) if digest in chosen])), unknown
