@@ -98,7 +98,9 @@ def _key(ready: Prepared, names: list[str], taught_by: str | None, arm: Arm, ans
     if answers is not None:
         content |= {
             "evidence": arm.evidence,
-            "answers": hashlib.sha256(b"".join(values.tobytes() for values in answers)).hexdigest(),
+            "answers": hashlib.sha256(
+                b"".join(values.tobytes() for values in answers if values is not None)
+            ).hexdigest(),
         }
     if (weights := Path(ready.config.init)).is_file():
         content["init_digest"] = file_digest(weights)
