@@ -41,6 +41,7 @@ def tree(folder: Path = PACKAGE, depth: int = 1) -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "front-table": lambda: front_page.table(results.FOLDER),
+    "asked": results.asked_table,
     "scarce": results.scarce_table,
     "rivals": results.rivals_table,
     "aligned": results.aligned_table,

@@ -78,6 +78,7 @@ RECORDS = {
     "cifar10-all-labels": Record("photographs", C20, "fresh seeds"),
     "cifar10-distilled": Record("photographs", C20, "mixed targets"),
     "cifar10-few-and-wrong": Record("photographs", C20, "other numbers of labels"),
+    "cifar10-asked-0": Record("photographs", C20, "no label: the answers of the LLM"),
     "cifar10-rivals": Record("photographs", C20, "the paper and TextTeacher, restated and untuned"),
     "cifar10-few-and-wrong-10": Record("photographs", C20, "ten fresh seeds"),
     "cifar10-few-and-wrong-10-rest": Record("photographs", C20, "ten fresh seeds, other numbers of labels"),
@@ -142,14 +143,14 @@ class Found:
     @property
     def seeds(self) -> int:
         """The number of its seeds."""
-        return len(self.arms["baseline"]["seeds"])
+        return len(next(iter(self.arms.values()))["seeds"])
 
     @property
     def labels(self) -> str:
         """Which labels there are, or are right; empty where all are."""
         data = self.content["data"]
-        if kept := data["labels_per_class"]:
-            return f"{kept} per class"
+        if (kept := data["labels_per_class"]) is not None:
+            return f"{kept} per class" if kept else "none"
         if noise := data["label_noise"]:
             return f"{100 * noise:.0f} % wrong" + (
                 ", class-dependent" if data["noise_kind"] == "class-dependent" else ""
@@ -237,6 +238,16 @@ def scarce_table() -> str:
         "setup | labels, seeds | labels only to all labels | nearest class name | **text labels** | recovered (95 %)"
     )
     return table(columns, rows)
+
+
+def asked_table() -> str:
+    """Return a row per comparison in which a model learned from the classes that the describer answered."""
+    rows = [
+        [f.setup, f"{f.labels}, {f.seeds} seeds", *map(f.mean, ("zero-shot", "asked", "fused", "oracle"))]
+        for f in comparisons()
+        if "asked" in f.arms
+    ]
+    return table("setup | labels, seeds | nearest class name | **answers** | answers and texts | all labels", rows)
 
 
 def rivals_table() -> str:

@@ -228,7 +228,7 @@ def results() -> dict[str, Any]:
     return runpy.run_path(str(DOCS / "result_tables.py"))
 
 
-@pytest.mark.parametrize("table", ["scarce_table", "rivals_table", "aligned_table", "mixed_table"])
+@pytest.mark.parametrize("table", ["asked_table", "scarce_table", "rivals_table", "aligned_table", "mixed_table"])
 def test_each_row_of_results_says_how_many_seeds_it_has(table: str, results: dict[str, Any]) -> None:
     names, _, *rows = [line.strip("| ").split(" | ") for line in results[table]().splitlines()]
     seeds = {(found.setup, str(found.seeds)) for found in results["comparisons"]()}
