@@ -72,6 +72,6 @@ def test_a_file_that_is_missing_unknown_or_without_descriptions_is_refused(tmp_p
     (tmp_path / "a.xls").touch()
     with pytest.raises(ConfigError, match=r"unknown kind of file '\.xls'"):
         read_rows(tmp_path / "a.xls")
-    (tmp_path / "a.csv").write_text("key,caption\n1,x\n")
-    with pytest.raises(DataError, match="there is no column 'description', only key, caption"):
+    (tmp_path / "a.csv").write_text("key,words\n1,x\n")
+    with pytest.raises(DataError, match="there is no column 'description', only key, words"):
         list(read_rows(tmp_path / "a.csv"))

@@ -14,7 +14,7 @@ from gpt4image.models.backbones import create_backbone
 from gpt4image.parallel.sharding import blocks, clip_gradients, require_shardable, shard, structure_alone
 
 TABLE = re.compile(r"^\| `(\w+)` \| ([\d,]+) \| ([\d.]+) \| ([\d.]+) \|", re.MULTILINE)
-DOCS = Path(__file__).parents[2] / "docs" / "train.md"
+DOCS = Path(__file__).parents[2] / "docs" / "large-runs.md"
 
 
 def structure(name: str) -> nn.Module:

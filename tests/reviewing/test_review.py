@@ -49,6 +49,7 @@ def served(*words: object, cwd: Path) -> Iterator[tuple[subprocess.Popen[str], s
         [sys.executable, "-m", "gpt4image", "review", *map(str, words)],
         cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env=os.environ | {"COLUMNS": "500"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores Ctrl-C
     )  # fmt: skip
     try:
         assert process.stderr is not None
