@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import gpt4image
 from conftest import COLOURS
+from distilling_cases import CLASSES, PER_COLOUR, TINY, WORDS, Photos, colour_of, good
 from gpt4image import cli
 from gpt4image.artifacts.stage_records import RECORD
 from gpt4image.artifacts.text_labels import TextLabels
@@ -24,49 +22,7 @@ from gpt4image.artifacts.weights import load_tensors
 from gpt4image.base.errors import ConfigError, DescriberError, RunError
 from gpt4image.base.files import read_json
 from gpt4image.distilling.stages import STAGES
-from openai_cases import openai_settings
 from openai_stub import Call, Handler, Reply, Stub, answer, failure, serve
-
-__all__ = ["openai_settings"]
-TINY = {"epochs": 2, "image_size": 16, "encoder": "bag-of-words:64"}
-WORDS = ["--epochs", "2", "--image-size", "16", "--encoder", "bag-of-words:64"]
-CLASSES = ["blue", "green", "red: like blood, say"]
-PER_COLOUR = 12
-
-
-@dataclass(frozen=True)
-class Photos:
-    """Pictures of three colours and the answers about them, in class folders as far as they have a label."""
-
-    folder: Path
-    answers: Path
-
-    @property
-    def replay(self) -> str:
-        return f"replay:{self.answers}"
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Callable[[int], Photos]:
-    """Make pictures of which so many per colour have a label; without any they lie in one folder."""
-
-    def make(labelled: int) -> Photos:
-        rng, rows = np.random.default_rng(0), list[dict[str, Any]]()
-        for name, colour in COLOURS.items():
-            for number in range(PER_COLOUR):
-                place = name if number < labelled else "unlabelled" if labelled else ""
-                key = f"{place}/{name[0]}{number:02}.png".lstrip("/")
-                path = tmp_path / "photos" / key
-                path.parent.mkdir(parents=True, exist_ok=True)
-                noisy = np.clip(np.array(colour) + rng.normal(0, 30, (16, 16, 3)), 0, 255).astype(np.uint8)
-                Image.fromarray(noisy).save(path)
-                said = {"description": f"A {name} square, number {number}.", "class": name, "confidence": 0.9}
-                rows.append({"key": key, **said})
-        answers = tmp_path / "answers.jsonl"
-        answers.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-        return Photos(tmp_path / "photos", answers)
-
-    return make
 
 
 def test_a_labelled_folder_becomes_a_measured_model_and_the_same_command_makes_nothing_again(
@@ -206,100 +162,6 @@ def test_options_that_do_not_fit_are_refused_before_anything_is_asked(
     with pytest.raises(ConfigError, match=message):
         gpt4image.distill(given.folder, describer=given.replay, classes=CLASSES, out=tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
-
-
-def colour_of(call: Call) -> str:
-    mean = np.asarray(Image.open(io.BytesIO(call.image)).convert("RGB"), float).mean(axis=(0, 1))
-    return min(COLOURS, key=lambda name: float(np.abs(mean - COLOURS[name]).sum()))
-
-
-def good(call: Call) -> Reply:
-    said = {"description": f"A {colour_of(call)} sheet.", "class": colour_of(call), "second": None, "confidence": 0.9}
-    return answer(json.dumps(said))
-
-
-@pytest.fixture
-def paid(tmp_path: Path) -> Callable[[Stub, Photos], list[str]]:
-    """The words of a command that asks a server, at a dollar per million tokens in and ten per million out."""
-    prices = tmp_path / "prices.json"
-    prices.write_text(json.dumps({"tiny": {"input": 1.0, "output": 10.0}}), encoding="utf-8")
-
-    def words(stub: Stub, given: Photos) -> list[str]:
-        server = ["--describer", "openai:tiny", "--base-url", stub.url, "--prices", str(prices), "--concurrency", "2"]
-        return ["distill", str(given.folder), *server, "--classes", "blue, green, red", *WORDS]
-
-    return words
-
-
-class Terminal(io.StringIO):
-    """A terminal at which somebody types."""
-
-    def isatty(self) -> bool:
-        return True
-
-
-@pytest.mark.usefixtures("openai_settings")
-def test_nothing_is_asked_or_written_where_nobody_can_agree_to_pay(
-    photos: Callable[[int], Photos],
-    paid: Callable[[Stub, Photos], list[str]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    given, out = photos(0), tmp_path / "out"
-    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
-    with serve(good) as stub:
-        assert cli.main([*paid(stub, given), "--out", str(out)]) == cli.USER_MISTAKE
-        told = capsys.readouterr().err
-        assert "36 images may cost money" in told
-        command = told.strip().splitlines()[-1].strip()
-        assert command.startswith(f"gpt4image distill {given.folder} --describer openai:tiny --base-url {stub.url}")
-        assert "--max-cost 5" in command and "--epochs 2" in command
-    assert stub.count == 0 and not out.exists()
-
-
-@pytest.mark.usefixtures("openai_settings")
-def test_at_a_terminal_the_estimate_is_shown_and_the_answer_decides(
-    photos: Callable[[int], Photos],
-    paid: Callable[[Stub, Photos], list[str]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    given, out = photos(0), tmp_path / "out"
-    with serve(good) as stub:
-        words = [*paid(stub, given), "--out", str(out)]
-        for said in ("n\n", ""):  # also where the input ends
-            monkeypatch.setattr(sys, "stdin", Terminal(said))
-            assert cli.main(words) == cli.INTERRUPTED
-            told = capsys.readouterr().err
-            assert "The rest: 28 requests" in told and "$0.01" in told and "Go on? [y/N]" in told
-            assert "Give the same command again" in told
-        assert stub.count == 8, "the sample is kept"
-        monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
-        assert cli.main(words) == cli.OK
-    assert stub.count == 36 and (out / "model").is_dir()
-    assert "cost usd: 0.0056" in capsys.readouterr().out, "of this run; the sample was paid for before"
-
-
-@pytest.mark.usefixtures("openai_settings")
-def test_a_limit_ends_the_asking_and_a_higher_one_goes_on_without_paying_twice(
-    photos: Callable[[int], Photos],
-    paid: Callable[[Stub, Photos], list[str]],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    given, out = photos(0), tmp_path / "out"
-    with serve(good) as stub:
-        words = [*paid(stub, given), "--out", str(out), "--max-tokens", "20", "--json"]
-        assert cli.main([*words, "--max-cost", "0.0050"]) == cli.OK
-        first = json.loads(capsys.readouterr().out)
-        assert 0 < first["without_answer"] < 36 and first["cost_usd"] <= 0.005
-        assert stub.count == first["answered"] and "max-cost 0.005" in first["stages"]["describe"]["stopped_by"]
-        assert cli.main([*words, "--max-cost", "1"]) == cli.OK
-        second = json.loads(capsys.readouterr().out)
-    assert stub.count == second["answered"] == 36 and "without_answer" not in second
-    assert (out / "earlier-1" / "run").is_dir()
 
 
 @pytest.mark.usefixtures("openai_settings")

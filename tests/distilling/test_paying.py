@@ -1,0 +1,86 @@
+"""Nothing is paid for before somebody agrees, and nothing twice."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from distilling_cases import Photos, good
+from gpt4image import cli
+from openai_stub import Stub, serve
+
+
+class Terminal(io.StringIO):
+    """A terminal at which somebody types."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.usefixtures("openai_settings")
+def test_nothing_is_asked_or_written_where_nobody_can_agree_to_pay(
+    photos: Callable[[int], Photos],
+    paid: Callable[[Stub, Photos], list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given, out = photos(0), tmp_path / "out"
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    with serve(good) as stub:
+        assert cli.main([*paid(stub, given), "--out", str(out)]) == cli.USER_MISTAKE
+        told = capsys.readouterr().err
+        assert "36 images may cost money" in told
+        command = told.strip().splitlines()[-1].strip()
+        assert command.startswith(f"gpt4image distill {given.folder} --describer openai:tiny --base-url {stub.url}")
+        assert "--max-cost 5" in command and "--epochs 2" in command
+    assert stub.count == 0 and not out.exists()
+
+
+@pytest.mark.usefixtures("openai_settings")
+def test_at_a_terminal_the_estimate_is_shown_and_the_answer_decides(
+    photos: Callable[[int], Photos],
+    paid: Callable[[Stub, Photos], list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given, out = photos(0), tmp_path / "out"
+    with serve(good) as stub:
+        words = [*paid(stub, given), "--out", str(out)]
+        for said in ("n\n", ""):  # also where the input ends
+            monkeypatch.setattr(sys, "stdin", Terminal(said))
+            assert cli.main(words) == cli.INTERRUPTED
+            told = capsys.readouterr().err
+            assert "The rest: 28 requests" in told and "$0.01" in told and "Go on? [y/N]" in told
+            assert "Give the same command again" in told
+        assert stub.count == 8, "the sample is kept"
+        monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
+        assert cli.main(words) == cli.OK
+    assert stub.count == 36 and (out / "model").is_dir()
+    assert "cost usd: 0.0056" in capsys.readouterr().out, "of this run; the sample was paid for before"
+
+
+@pytest.mark.usefixtures("openai_settings")
+def test_a_limit_ends_the_asking_and_a_higher_one_goes_on_without_paying_twice(
+    photos: Callable[[int], Photos],
+    paid: Callable[[Stub, Photos], list[str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given, out = photos(0), tmp_path / "out"
+    with serve(good) as stub:
+        words = [*paid(stub, given), "--out", str(out), "--max-tokens", "20", "--json"]
+        assert cli.main([*words, "--max-cost", "0.0050"]) == cli.OK
+        first = json.loads(capsys.readouterr().out)
+        assert 0 < first["without_answer"] < 36 and first["cost_usd"] <= 0.005
+        assert stub.count == first["answered"] and "max-cost 0.005" in first["stages"]["describe"]["stopped_by"]
+        assert cli.main([*words, "--max-cost", "1"]) == cli.OK
+        second = json.loads(capsys.readouterr().out)
+    assert stub.count == second["answered"] == 36 and "without_answer" not in second
+    assert (out / "earlier-1" / "run").is_dir()

@@ -1,0 +1,80 @@
+"""Pictures of three colours, answers about them, and a server that gives such answers for money."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import COLOURS
+from openai_stub import Call, Reply, Stub, answer
+
+TINY = {"epochs": 2, "image_size": 16, "encoder": "bag-of-words:64"}
+WORDS = ["--epochs", "2", "--image-size", "16", "--encoder", "bag-of-words:64"]
+CLASSES = ["blue", "green", "red: like blood, say"]
+PER_COLOUR = 12
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Pictures of three colours and the answers about them, in class folders as far as they have a label."""
+
+    folder: Path
+    answers: Path
+
+    @property
+    def replay(self) -> str:
+        return f"replay:{self.answers}"
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Callable[[int], Photos]:
+    """Make pictures of which so many per colour have a label; without any they lie in one folder."""
+
+    def make(labelled: int) -> Photos:
+        rng, rows = np.random.default_rng(0), list[dict[str, Any]]()
+        for name, colour in COLOURS.items():
+            for number in range(PER_COLOUR):
+                place = name if number < labelled else "unlabelled" if labelled else ""
+                key = f"{place}/{name[0]}{number:02}.png".lstrip("/")
+                path = tmp_path / "photos" / key
+                path.parent.mkdir(parents=True, exist_ok=True)
+                noisy = np.clip(np.array(colour) + rng.normal(0, 30, (16, 16, 3)), 0, 255).astype(np.uint8)
+                Image.fromarray(noisy).save(path)
+                said = {"description": f"A {name} square, number {number}.", "class": name, "confidence": 0.9}
+                rows.append({"key": key, **said})
+        answers = tmp_path / "answers.jsonl"
+        answers.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+        return Photos(tmp_path / "photos", answers)
+
+    return make
+
+
+def colour_of(call: Call) -> str:
+    mean = np.asarray(Image.open(io.BytesIO(call.image)).convert("RGB"), float).mean(axis=(0, 1))
+    return min(COLOURS, key=lambda name: float(np.abs(mean - COLOURS[name]).sum()))
+
+
+def good(call: Call) -> Reply:
+    said = {"description": f"A {colour_of(call)} sheet.", "class": colour_of(call), "second": None, "confidence": 0.9}
+    return answer(json.dumps(said))
+
+
+@pytest.fixture
+def paid(tmp_path: Path) -> Callable[[Stub, Photos], list[str]]:
+    """The words of a command that asks a server, at a dollar per million tokens in and ten per million out."""
+    prices = tmp_path / "prices.json"
+    prices.write_text(json.dumps({"tiny": {"input": 1.0, "output": 10.0}}), encoding="utf-8")
+
+    def words(stub: Stub, given: Photos) -> list[str]:
+        server = ["--describer", "openai:tiny", "--base-url", stub.url, "--prices", str(prices), "--concurrency", "2"]
+        return ["distill", str(given.folder), *server, "--classes", "blue, green, red", *WORDS]
+
+    return words
