@@ -496,4 +496,4 @@ def test_wrong_labels_are_found_by_the_texts(colour_folder: Path, table: Path, t
     assert ("text-labels", "self-training") in {(pair["arm"], pair["against"]) for pair in record["pairs"]}
     (named,) = record["doubtful"]
     assert named["flipped"] > 3 and named["recall"] > 0.5 and named["seed"] == 0
-    assert "Wrong labels found by the texts" in (tmp_path / "cmp" / "report.html").read_text(encoding="utf-8")
+    assert "Wrong labels found by the descriptions" in (tmp_path / "cmp" / "report.html").read_text(encoding="utf-8")
