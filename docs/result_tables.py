@@ -23,6 +23,7 @@ CLASSIFIER_V2 = {
     "cifar10-by-class",
     "cifar10-vit-longer",
     "cifar10-vit-longer-10",
+    "openmoji-demo-996",
     "openmoji-few-and-wrong-10-classifier",
 }
 """Records whose text labels are of text classifier v2, by their commits; all others are of v1."""
@@ -51,6 +52,7 @@ C20, C60 = "Photographs, ResNet, 20 epochs", "Photographs, ResNet, 60 epochs"
 SEEDS_ADDED = "seeds added after a look"
 RECORDS = {
     "openmoji-demo": Record("pictograms", "Pictograms, `make demo`"),
+    "openmoji-demo-996": Record("pictograms", "Pictograms, `make demo`, 996 pictures", "no picture in two splits"),
     "openmoji": Record("pictograms", P30),
     "openmoji-few-and-wrong": Record("pictograms", P30, "other numbers of labels"),
     "openmoji-few-rivals": Record("pictograms", P30, "the paper and TextTeacher, restated and untuned"),
