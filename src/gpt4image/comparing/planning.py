@@ -183,7 +183,6 @@ def _jobs(
     # The oracle is the baseline with all labels, and zero-shot reads no label: comparisons share such runs.
     arm = "baseline" if member.arm == "oracle" else member.arm
     reads_labels = member.arm not in ("oracle", "zero-shot")
-    answers = answers if ARMS[arm].answers else None
     regime = Regime.of(config).read_by(labels=reads_labels, texts=ARMS[arm].text)
     workers = config.workers
     if workers is None:
@@ -204,7 +203,7 @@ def _jobs(
                 f"with {given} it is {member.arm} once more, which has that already or does not read it: give other "
                 "values, or leave the variant out."
             )
-        _require_runnable(config, ready, name, members, own, regime, answers)
+        _require_runnable(config, ready, name, members, own, regime)
     folder = _folder(config, arm, regime, own.key)
     return [
         Job(
@@ -216,7 +215,7 @@ def _jobs(
             regime=regime,
             teacher=None if teacher is None else teacher / f"seed-{seed}",
             class_names=own.class_names,
-            answers=answers,
+            answers=own.answers,
             task=task,
         )
         for seed in config.seed_range
@@ -247,7 +246,6 @@ def _require_runnable(
     members: Mapping[str, Member],
     own: Setup,
     regime: Regime,
-    answers: Answers | None,
 ) -> None:
     """Refuse what an arm or variant cannot be run with, as the run itself would. Raises Gpt4ImageError."""
     arm, options = ARMS[members[name].arm], members[name].options
@@ -262,7 +260,7 @@ def _require_runnable(
                 f"--arms {name} needs training images with both a label and a description, and none is left."
             )
         try:
-            if arm.text_labels and answers is None:
+            if arm.text_labels and own.answers is None:
                 require_learnable(has_text, labels)
         except TableError as error:
             after = f", after {regime.asked}" if regime.asked else ""
@@ -270,7 +268,7 @@ def _require_runnable(
     # Arms without options of their own are built alike, but for those that align.
     aligned = next((one for one, each in members.items() if ARMS[each.arm].aligns and not each.options), None)
     if options or arm.options or name in (next(iter(members)), aligned):
-        _require_buildable(arm, own, regime.apply(own.ready.data, config.first_seed, described), answers)
+        _require_buildable(arm, own, regime.apply(own.ready.data, config.first_seed, described))
 
 
 def _described(data: TrainingData) -> NDArray[np.bool_]:
@@ -278,15 +276,15 @@ def _described(data: TrainingData) -> NDArray[np.bool_]:
     return np.zeros(len(data.labels), bool) if data.text is None else data.text.described
 
 
-def _require_buildable(arm: Arm, own: Setup, data: TrainingData, answers: Answers | None) -> None:
+def _require_buildable(arm: Arm, own: Setup, data: TrainingData) -> None:
     """Build a run once; of the targets that an arm makes, only which images will have one is known."""
     plain = {"compile": False, "ema": 0.0, "device": "cpu"}
     if not arm.labels_alone:
         has_target = _described(data)
         if arm.text_labels:
             has_target = has_target | data.task.known(data.labels)
-        if answers is not None:
-            has_target = has_target | answers.given
+        if own.answers is not None:
+            has_target = has_target | own.answers.given
         if arm.after is not None:
             has_target = np.ones(len(data.labels), bool)  # a run predicts every image
         data = replace(data, soft=data.task.placeholder(has_target, data.task.outputs(data.classes)))

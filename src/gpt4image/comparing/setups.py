@@ -30,12 +30,14 @@ class Setup:
     Attributes:
         ready: data and resolved options.
         class_names: text embeddings of the class names, where the arm reads texts.
-        key: tells runs of other options, data or class names apart in a folder.
+        key: tells runs of other options, data, class names or answers apart in a folder.
+        answers: about the images, where the arm reads answers.
     """
 
     ready: Prepared
     class_names: ClassNames
     key: str
+    answers: Answers | None = None
 
 
 def set_up(
@@ -52,7 +54,7 @@ def set_up(
         ready: data and options of the comparison.
         options: those that make a variant of the arm; its own are added.
         taught_by: key of the runs that the arm learns from; None where it learns from none.
-        answers: that the arm learns from; None where it learns from none.
+        answers: about the images; arms that read none leave them.
 
     Raises:
         ConfigError, TableError: the options do not fit each other or the data.
@@ -63,7 +65,8 @@ def set_up(
     own = replace(own, config=config)
     names = find_class_names(config.embeddings, config.device, own.data.classes) if arm.text else ClassNames()
     learned_by = [names.revision] if arm.names or arm.text_labels else []
-    return Setup(ready=own, class_names=names, key=_key(own, learned_by, taught_by, arm, answers))
+    answers = answers if arm.answers else None
+    return Setup(ready=own, class_names=names, key=_key(own, learned_by, taught_by, arm, answers), answers=answers)
 
 
 def train_config(options: TrainOptions, **more: Any) -> TrainConfig:
