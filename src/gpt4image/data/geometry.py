@@ -1,6 +1,6 @@
-"""Crop, shift and flip of the images of a batch: chosen once, applied to pixels and masks alike.
+"""Crop, shift and flip of the images of a batch: chosen once, applied to pixels, boxes and masks alike.
 
-Legend: B images, C channels, S stored side, T target side.
+Legend: B images, C channels, D boxes, S stored side, T target side.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ class Geometry:
         flipped: (B,) bool, which images are mirrored left to right.
         place: for shifts (B, T) int64 each, the stored row and column that each target row and column shows; for crops
             that are resized (B, 2, 3) float32, as of ``affine_grid``.
+        window: (B, 4) float32, the part of the stored image that is shown: left, top, right, bottom as fractions of it.
     """
 
     size: int
     flipped: Tensor
     place: tuple[Tensor, Tensor] | Tensor
+    window: Tensor
 
     @classmethod
     def shift(cls, offsets: Tensor, flipped: Tensor, side: int, size: int) -> Geometry:
@@ -34,8 +36,10 @@ class Geometry:
         ``flipped`` is (B,) bool, ``side`` S and ``size`` T.
         """
         rows, columns = (torch.arange(size) + (side - size) // 2 + offsets).unbind(1)
+        corner = torch.stack([columns[:, 0], rows[:, 0]], dim=1)
+        window = torch.cat([corner, corner + size], dim=1) / side
         columns = torch.where(flipped[:, None], columns.flip(1), columns)
-        return cls(size=size, flipped=flipped, place=(_mirrored(rows, side), _mirrored(columns, side)))
+        return cls(size=size, flipped=flipped, place=(_mirrored(rows, side), _mirrored(columns, side)), window=window)
 
     @classmethod
     def crop(cls, centre: Tensor, extent: Tensor, flipped: Tensor, size: int) -> Geometry:
@@ -51,7 +55,9 @@ class Geometry:
         theta = torch.zeros(len(centre), 2, 3)
         theta[:, 0, 0], theta[:, 0, 2] = extent[:, 0] * sign, centre[:, 0]
         theta[:, 1, 1], theta[:, 1, 2] = extent[:, 1], centre[:, 1]
-        return cls(size=size, flipped=flipped, place=theta)
+        middle = (centre + 1) / 2
+        window = torch.cat([middle - extent / 2, middle + extent / 2], dim=1)
+        return cls(size=size, flipped=flipped, place=theta, window=window)
 
     def pixels(self, images: Tensor) -> Tensor:
         """Return (B, C, T, T) of images (B, C, S, S): of the same dtype for shifts, float32 for resized crops."""
@@ -60,6 +66,17 @@ class Geometry:
     def masks(self, masks: Tensor) -> Tensor:
         """Return (B, T, T) of masks (B, S, S) of the same dtype; no value is averaged with another."""
         return self._moved(masks[:, None], "nearest")[:, 0].to(masks.dtype)
+
+    def boxes(self, corners: Tensor) -> Tensor:
+        """Return where boxes (B, D, 4) are in the target: left, top, right, bottom as fractions of it.
+
+        Parts outside lie below 0 or above 1; what a mirrored border shows of a box again is not another box.
+        """
+        window = self.window.to(corners)[:, None]
+        moved = (corners.unflatten(2, (2, 2)) - window[..., None, :2]) / (window[..., 2:] - window[..., :2])[..., None, :]
+        x, y = moved.unbind(-1)
+        x = torch.where(self.flipped.to(corners.device)[:, None, None], 1 - x.flip(2), x)
+        return torch.stack([x, y], dim=-1).flatten(2)
 
     def _moved(self, images: Tensor, mode: str) -> Tensor:
         if isinstance(self.place, tuple):

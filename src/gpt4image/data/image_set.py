@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from gpt4image.base.errors import DataError, first_few
 from gpt4image.base.outcome import SetAside
 from gpt4image.data.labels import NO_LABEL, rarest_classes
+from gpt4image.data.regions import Boxes, Regions
 
 SPLITS = ("train", "val", "test")
 # Names that folders, manifests and published datasets use for them.
@@ -46,6 +47,7 @@ class ImageSet:
         source: gives the bytes of image i as ``source.read(rows[i])``.
         rows: (N,) int64, position of each image in the source.
         set_aside: skipped images, with the reason.
+        regions: boxes or masks of the N images, of which ``labels`` say which classes are present; None without.
     """
 
     spec: str
@@ -56,6 +58,7 @@ class ImageSet:
     source: ImageSource
     rows: NDArray[np.int64]
     set_aside: tuple[SetAside, ...] = ()
+    regions: Regions | None = None
 
     def __post_init__(self) -> None:
         """Check lengths, keys, labels and splits. Raises DataError."""
@@ -64,6 +67,8 @@ class ImageSet:
                 f"{self.spec}: {len(self.keys)} keys, {len(self.labels)} labels, {len(self.splits)} splits and "
                 f"{len(self.rows)} rows; one of each per image is needed."
             )
+        if self.regions is not None and len(self.regions) != len(self.keys):
+            raise DataError(f"{self.spec}: boxes or masks of {len(self.regions)} images for {len(self.keys)} keys.")
         if not self.keys:
             raise DataError(f"{self.spec}: there are no images.")
         if len(set(self.keys)) != len(self.keys):
@@ -141,6 +146,7 @@ class ImageSet:
             labels=self.labels[chosen],
             splits=self.splits[chosen],
             rows=self.rows[chosen],
+            regions=None if self.regions is None else self.regions[chosen],
         )
         if "digests" in self.__dict__:
             part.__dict__["digests"] = tuple(self.digests[i] for i in chosen)
@@ -166,7 +172,11 @@ class ImageSet:
         else:
             labels = np.full((len(self), len(names)), NO_LABEL, np.int8)
             labels[:, place] = self.labels
-        other = replace(self, classes=tuple(names), labels=labels)
+        regions = self.regions
+        if regions is not None:
+            boxes = isinstance(regions, Boxes)
+            regions = regions.with_classes(place) if boxes else regions.with_classes(place, len(names))
+        other = replace(self, classes=tuple(names), labels=labels, regions=regions)
         if "digests" in self.__dict__:
             other.__dict__["digests"] = self.digests
         return other

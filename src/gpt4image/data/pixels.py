@@ -69,9 +69,10 @@ class MemoryPixels:
 class WorkerPixels:
     """N images decoded a few batches ahead by ``workers`` processes, or by this one with 0; see ``MemoryPixels``."""
 
-    def __init__(self, image_set: ImageSet, size: int, *, workers: int) -> None:
+    def __init__(self, image_set: ImageSet, size: int, *, workers: int, squash: bool = False) -> None:
         self.size = size
         self.workers = workers
+        self.squash = squash
         self._image_set = image_set
         self._broken: dict[int, str] = {}
 
@@ -94,7 +95,7 @@ class WorkerPixels:
     ) -> Iterator[torch.Tensor]:
         """Yield the pixels of each batch, edited in the worker. Workers live as long as one stream."""
         loader = DataLoader(
-            _Decoding(self._image_set, self.size, edit),
+            _Decoding(self._image_set, self.size, edit, self.squash),
             batch_sampler=enumerate(batches, first),  # pyright: ignore[reportArgumentType]  (passed on as they are)
             num_workers=self.workers,
             worker_init_fn=_ignore_interrupts,
@@ -110,7 +111,7 @@ Pixels = MemoryPixels | WorkerPixels
 
 
 def load_pixels(
-    image_set: ImageSet, size: int, *, memory_limit_gb: float, workers: int | None
+    image_set: ImageSet, size: int, *, memory_limit_gb: float, workers: int | None, squash: bool = False
 ) -> tuple[Pixels, tuple[SetAside, ...], NDArray[np.bool_]]:
     """Decode the dataset into memory where its pixels fit, else prepare worker processes.
 
@@ -120,6 +121,7 @@ def load_pixels(
         memory_limit_gb: largest memory for pixels (10^9 bytes), shared by the training processes of a machine, each of
             which holds all pixels.
         workers: decoding processes; None for one per core, shared likewise, MOST_WORKERS at most.
+        squash: whether pictures are stretched to the square; else their centre is cut.
 
     Returns:
         The pixels; the images that cannot be decoded; the (N,) mask of those that can. Where the dataset does not fit
@@ -130,8 +132,9 @@ def load_pixels(
     """
     workers = min(MOST_WORKERS, available_cores() // launch.local_count()) if workers is None else workers
     if len(image_set) * 3 * size * size > memory_limit_gb * 1e9 / launch.local_count():
-        return WorkerPixels(image_set, size, workers=max(1, workers)), (), np.ones(len(image_set), dtype=bool)
-    decoder = WorkerPixels(image_set, size, workers=0)
+        pixels = WorkerPixels(image_set, size, workers=max(1, workers), squash=squash)
+        return pixels, (), np.ones(len(image_set), dtype=bool)
+    decoder = WorkerPixels(image_set, size, workers=0, squash=squash)
     images = _decode_all(decoder, workers)
     set_aside, decodable = decoder.set_aside, ~decoder.broken(np.arange(len(image_set)))
     if not decodable.any():
@@ -165,10 +168,11 @@ def _decode_all(decoder: WorkerPixels, workers: int) -> torch.Tensor:
 class _Decoding(Dataset[tuple[torch.Tensor, Broken]]):
     """Decodes and edits whole batches: what a worker process runs."""
 
-    def __init__(self, image_set: ImageSet, size: int, edit: Edit | None) -> None:
+    def __init__(self, image_set: ImageSet, size: int, edit: Edit | None, squash: bool) -> None:
         self.image_set = image_set
         self.size = size
         self.edit = edit
+        self.squash = squash
 
     def __getitems__(self, batch: tuple[int, NDArray[np.int64]]) -> tuple[torch.Tensor, Broken]:
         number, indices = batch
@@ -176,7 +180,7 @@ class _Decoding(Dataset[tuple[torch.Tensor, Broken]]):
         broken: Broken = []
         for position, index in enumerate(indices.tolist()):
             try:
-                images[position] = decode_square(self.image_set.read(index), self.size)
+                images[position] = decode_square(self.image_set.read(index), self.size, squash=self.squash)
             except (DecodeError, OSError) as error:
                 broken.append((index, str(error)))
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()

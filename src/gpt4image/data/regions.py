@@ -1,0 +1,215 @@
+"""Boxes and masks of images: which regions of a picture are what, for detection and segmentation.
+
+Both are indexed by images as an array is, so that what holds for labels of whole images holds for them: ``boxes[rows]``
+are the boxes of some images. Coordinates are fractions of the width and height of the upright picture, so that they do
+not depend on the size at which it is decoded.
+
+Legend: N images, M boxes of all of them, K classes, B images of a batch, D most boxes of one of them, S side in pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+NO_BOX = -1
+"""Class of the rows of ``Boxes.padded`` that hold no box."""
+NO_ANNOTATION = -2
+"""Class of all rows of an image there of which nothing is known."""
+VOID = 255
+"""Value of the pixels of a mask that count for nothing."""
+Index = NDArray[Any] | Sequence[int] | slice
+ImageBoxes = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]
+"""Boxes of one image: corners (n, 4), classes (n,), weights (n,)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Boxes:
+    """Boxes of N images, by image.
+
+    Attributes:
+        starts: (N + 1,) int64; image i has the boxes ``starts[i]`` to ``starts[i + 1]``.
+        corners: (M, 4) float32: left, top, right, bottom, 0 to 1.
+        labels: (M,) int64 classes.
+        weights: (M,) float32, how much each counts: 1 for a sure one, 0 for a region that counts neither as an object
+            nor as background.
+        known: (N,) bool, which images are annotated; one that is, without boxes, shows no object.
+    """
+
+    starts: NDArray[np.int64]
+    corners: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    weights: NDArray[np.float32]
+    known: NDArray[np.bool_]
+
+    @classmethod
+    def of_images(cls, images: Sequence[ImageBoxes | None]) -> Boxes:
+        """Return the boxes of images; None for an image that is not annotated."""
+        empty = (np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32))
+        each = [empty if found is None else found for found in images]
+        counts = [len(labels) for _, labels, _ in each]
+        corners, labels, weights = (list(part) for part in zip(*each, strict=True)) if each else ([], [], [])
+        return cls(
+            starts=np.cumsum([0, *counts], dtype=np.int64),
+            corners=np.concatenate([empty[0], *corners]).astype(np.float32, copy=False),
+            labels=np.concatenate([empty[1], *labels]).astype(np.int64, copy=False),
+            weights=np.concatenate([empty[2], *weights]).astype(np.float32, copy=False),
+            known=np.array([found is not None for found in images], np.bool_),
+        )
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.known)
+
+    def __getitem__(self, index: Index) -> Boxes:
+        """Return the boxes of the images at positions, or of a mask (N,) bool, in that order."""
+        rows: NDArray[np.int64] = np.arange(len(self))[index]
+        counts = np.diff(self.starts)[rows]
+        starts = np.cumsum([0, *counts], dtype=np.int64)
+        place = np.repeat(self.starts[rows] - starts[:-1], counts) + np.arange(starts[-1])
+        return Boxes(
+            starts=starts,
+            corners=self.corners[place],
+            labels=self.labels[place],
+            weights=self.weights[place],
+            known=self.known[rows],
+        )
+
+    def image(self, index: int) -> ImageBoxes:
+        """Return the boxes of one image."""
+        own = slice(self.starts[index], self.starts[index + 1])
+        return self.corners[own], self.labels[own], self.weights[own]
+
+    @property
+    def image_of(self) -> NDArray[np.int64]:
+        """(M,) the image of each box."""
+        return np.repeat(np.arange(len(self)), np.diff(self.starts))
+
+    def only(self, chosen: NDArray[np.bool_]) -> Boxes:
+        """Return some of the boxes, by a mask (M,); images stay annotated."""
+        counts = np.bincount(self.image_of[chosen], minlength=len(self))
+        return Boxes(
+            starts=np.cumsum([0, *counts], dtype=np.int64),
+            corners=self.corners[chosen],
+            labels=self.labels[chosen],
+            weights=self.weights[chosen],
+            known=self.known,
+        )
+
+    def hidden(self, images: NDArray[np.bool_]) -> Boxes:
+        """Return boxes of which those of some images (N,) are not known."""
+        return replace(self.only(~images[self.image_of]), known=self.known & ~images)
+
+    def with_classes(self, place: Sequence[int]) -> Boxes:
+        """Return the boxes with other numbers of their classes: class k is ``place[k]``."""
+        return replace(self, labels=np.asarray(place, np.int64)[self.labels])
+
+    def presence(self, classes: int) -> NDArray[np.int8]:
+        """Return (N, K) int8: 1 where an image has a box of a class, 0 where it has none, -1 where nothing is known."""
+        found = np.where(self.known[:, None], np.zeros(classes, np.int8), np.int8(-1))
+        sure = self.weights > 0
+        found[self.image_of[sure], self.labels[sure]] = 1
+        return found
+
+    def padded(self) -> NDArray[np.float32]:
+        """Return (B, D, 6) float32: left, top, right, bottom, class, weight; D is 1 at least.
+
+        Rows without a box have the class NO_BOX, those of images that are not annotated NO_ANNOTATION.
+        """
+        counts = np.diff(self.starts)
+        rows = np.zeros((len(self), max(1, counts.max(initial=0)), 6), np.float32)
+        rows[..., 4] = np.where(self.known, NO_BOX, NO_ANNOTATION)[:, None]
+        column = np.arange(len(self.labels)) - np.repeat(self.starts[:-1], counts)
+        rows[self.image_of, column] = np.column_stack([self.corners, self.labels, self.weights])
+        return rows
+
+    def content(self) -> str:
+        """Return a digest of all of it, for fingerprints."""
+        parts = (self.starts, self.corners, self.labels, self.weights, self.known)
+        return hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts)).hexdigest()
+
+
+class MaskSource(Protocol):
+    """Where masks are."""
+
+    def read(self, row: int) -> NDArray[np.uint8]:
+        """Return the classes of the pixels of one upright picture: (height, width) uint8, VOID where none counts.
+
+        Raises:
+            DecodeError, OSError: it cannot be read.
+        """
+        ...
+
+    def digest(self, row: int) -> str:
+        """Return the sha256 hex digest of its bytes."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Masks:
+    """Masks of N images, read when they are needed.
+
+    Attributes:
+        source: where they are.
+        rows: (N,) int64 position of each in the source; -1 for an image without a mask.
+        place: (256,) uint8, the class number of each value that the source gives.
+        presence_of_classes: (N, K) int8: 1 present, 0 absent, -1 not known; from masks or, without one, from tags.
+    """
+
+    source: MaskSource
+    rows: NDArray[np.int64]
+    presence_of_classes: NDArray[np.int8]
+    place: NDArray[np.uint8] = field(default_factory=lambda: np.arange(256, dtype=np.uint8))
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.rows)
+
+    def __getitem__(self, index: Index) -> Masks:
+        """Return the masks of the images at positions, or of a mask (N,) bool, in that order."""
+        return replace(self, rows=self.rows[index], presence_of_classes=self.presence_of_classes[index])
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """(N,) which images have a mask."""
+        return self.rows >= 0
+
+    def hidden(self, images: NDArray[np.bool_]) -> Masks:
+        """Return masks of which those of some images (N,) are not known; what is known to be present stays."""
+        return replace(self, rows=np.where(images, -1, self.rows))
+
+    def with_classes(self, place: Sequence[int], classes: int) -> Masks:
+        """Return the masks with other numbers of their classes: class k of before is ``place[k]`` of ``classes``."""
+        moved = np.full((len(self), classes), -1, np.int8)
+        moved[:, list(place)] = self.presence_of_classes
+        table = np.arange(256, dtype=np.uint8)
+        table[: len(place)] = place
+        return replace(self, presence_of_classes=moved, place=table[self.place])
+
+    def presence(self, classes: int) -> NDArray[np.int8]:
+        """Return (N, K) int8: 1 where an image shows a class, 0 where it does not, -1 where nothing is known."""
+        return self.presence_of_classes
+
+    def pixels(self, size: int) -> NDArray[np.uint8]:
+        """Return (B, S, S) uint8 classes, stretched to a square as pixels are (no value is averaged); VOID without."""
+        from PIL import Image
+
+        found = np.full((len(self), size, size), VOID, np.uint8)
+        for i in np.flatnonzero(self.known):
+            mask = Image.fromarray(self.source.read(int(self.rows[i])))
+            found[i] = self.place[np.asarray(mask.resize((size, size), Image.Resampling.NEAREST))]
+        return found
+
+    def content(self) -> str:
+        """Return a digest of all of it, for fingerprints."""
+        digests = [self.source.digest(int(row)) if row >= 0 else "" for row in self.rows]
+        parts = (str(digests).encode(), self.place.tobytes(), np.ascontiguousarray(self.presence_of_classes).tobytes())
+        return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+Regions = Boxes | Masks
