@@ -14,7 +14,11 @@ SIDE = 32
 
 
 def video(
-    frames: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], *, container: str = "mp4", codec: str = "mpeg4", rate: int = 8
+    frames: Sequence[NDArray[np.uint8]] | NDArray[np.uint8],
+    *,
+    container: str = "mp4",
+    codec: str = "mpeg4",
+    rate: int = 8,
 ) -> bytes:
     """Return the bytes of a video of RGB frames (height, width, 3)."""
     import av

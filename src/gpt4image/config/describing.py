@@ -86,7 +86,7 @@ class DescribeConfig(DescriberOptions):
 
     data: str
     """Dataset: a folder or a table of images, or a SPEC: folder:PATH, manifest:FILE, hf:NAME_OR_PATH,
-    webdataset:PATTERN, cifar10, cifar100, openmoji."""
+    webdataset:PATTERN, cifar10, cifar100, openmoji, clips:PATH."""
     store: Path
     """Description store (one SQLite file); made when it does not exist."""
 

@@ -18,7 +18,7 @@ class DataOptions(StageConfig):
 
     data: str
     """Dataset: a folder or a table of images, or a SPEC: folder:PATH, manifest:FILE, hf:NAME_OR_PATH,
-    webdataset:PATTERN, cifar10, cifar100, openmoji."""
+    webdataset:PATTERN, cifar10, cifar100, openmoji, clips:PATH."""
     val_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     """Fraction of the training images held out for validation, if the dataset has no validation split."""
     test_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
@@ -132,11 +132,18 @@ class ModelOptions(StageConfig):
     """The model and its task."""
 
     task: str = "auto"
-    """classification (one class per image), multilabel (several) or auto (as the labels of the dataset are)."""
+    """classification (one class per image), multilabel (several), video (one class per clip) or auto (as the dataset
+    is)."""
+    frames: int | None = Field(default=None, ge=1, le=64)
+    """Frames of a clip that the model reads, spread evenly over it. Default: 8 for clips."""
+    frame_order: Literal["shuffled", "still"] | None = None
+    """Controls for clips: shuffled shows the frames in another order per clip, still shows the middle frame --frames
+    times. Default: as they come."""
     focus_negatives: float = Field(default=0.0, ge=0.0)
     """Focusing exponent of the asymmetric loss for absent classes, for multilabel; 0 is binary cross-entropy."""
     model: str | None = None
-    """Any timm model. Default: a small ResNet for small datasets of small images, otherwise resnet18."""
+    """Any timm model; for clips also videomae. Default: a small ResNet for small datasets of small images, otherwise
+    resnet18."""
     model_args: JsonTable = Field(default_factory=dict)
     """Extra arguments of timm.create_model, as JSON."""
     init: str = "scratch"

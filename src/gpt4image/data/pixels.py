@@ -156,6 +156,13 @@ def load_pixels(
     return MemoryPixels(images, set_aside), set_aside, decodable
 
 
+def decoded(data: bytes, size: int, frames: Frames | None, *, squash: bool) -> NDArray[np.uint8]:
+    """Return the pixels (C, size, size) of an image or a clip. Raises DecodeError."""
+    if frames is None:
+        return decode_square(data, size, squash=squash).transpose(2, 0, 1)
+    return decode_clip(data, size, frames, squash=squash).transpose(0, 3, 1, 2).reshape(-1, size, size)
+
+
 def channels(frames: Frames | None) -> int:
     """Return C, the channels that an image or a clip is kept with."""
     return 3 if frames is None else 3 * frames.count
@@ -187,9 +194,7 @@ def _decode_all(decoder: WorkerPixels, workers: int) -> torch.Tensor:
 class _Decoding(Dataset[tuple[torch.Tensor, Broken]]):
     """Decodes and edits whole batches: what a worker process runs."""
 
-    def __init__(
-        self, image_set: ImageSet, size: int, edit: Edit | None, squash: bool, frames: Frames | None
-    ) -> None:
+    def __init__(self, image_set: ImageSet, size: int, edit: Edit | None, squash: bool, frames: Frames | None) -> None:
         self.image_set = image_set
         self.size = size
         self.edit = edit
@@ -198,21 +203,15 @@ class _Decoding(Dataset[tuple[torch.Tensor, Broken]]):
 
     def __getitems__(self, batch: tuple[int, NDArray[np.int64]]) -> tuple[torch.Tensor, Broken]:
         number, indices = batch
-        frames = 1 if self.frames is None else self.frames.count
-        images = np.full((len(indices), frames, self.size, self.size, 3), BLANK, dtype=np.uint8)
+        images = np.full((len(indices), channels(self.frames), self.size, self.size), BLANK, dtype=np.uint8)
         broken: Broken = []
         for position, index in enumerate(indices.tolist()):
             try:
-                images[position] = self._decode(self.image_set.read(index))
+                images[position] = decoded(self.image_set.read(index), self.size, self.frames, squash=self.squash)
             except (DecodeError, OSError) as error:
                 broken.append((index, str(error)))
-        pixels = torch.from_numpy(images).permute(0, 1, 4, 2, 3).flatten(1, 2).contiguous()
+        pixels = torch.from_numpy(images)
         return pixels if self.edit is None else self.edit(pixels, indices, number), broken
-
-    def _decode(self, data: bytes) -> NDArray[np.uint8]:
-        if self.frames is None:
-            return decode_square(data, self.size, squash=self.squash)
-        return decode_clip(data, self.size, self.frames, squash=self.squash)
 
 
 def _ignore_interrupts(_worker: int) -> None:

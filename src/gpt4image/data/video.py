@@ -37,6 +37,7 @@ WHOLE = 0.9  # part of the time that a file claims that its frames must fill
 _PICTURES = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 FrameOrder = Literal["kept", "shuffled", "still"]
+USUAL_FRAMES = 8
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Frames:
             times (still). The last two are controls, which show no motion.
     """
 
-    count: int
+    count: int = USUAL_FRAMES
     order: FrameOrder = "kept"
 
 
@@ -95,12 +96,12 @@ def decode_clip(
 
 
 def contact_sheet(data: bytes, frames: Frames, side: int = SHEET_SIDE) -> Image.Image:
-    """Return the frames of a clip as one picture, in reading order, four in a row. Raises DecodeError."""
+    """Return the frames of a clip as one picture, in reading order, two or four in a row. Raises DecodeError."""
     shown = decode_frames(data, frames)
     for frame in shown:
         frame.thumbnail((side, side))
     width, height = (max(frame.size[axis] for frame in shown) + 4 for axis in (0, 1))
-    columns = min(4, len(shown))
+    columns = min(2 if len(shown) <= 4 else 4, len(shown))
     sheet = Image.new("RGB", (columns * width, -(-len(shown) // columns) * height), "white")
     for number, frame in enumerate(shown):
         sheet.paste(frame, (number % columns * width + 2, number // columns * height + 2))
@@ -139,7 +140,9 @@ def _opened(data: bytes) -> Generator[Any]:
     limits = {"max_pixels": str(MAX_PIXELS), "threads": "1", "max_streams": str(MAX_STREAMS)}
     allowed = {"protocol_whitelist": "none", "codec_whitelist": ",".join(CODECS)}
     try:
-        with av.open(io.BytesIO(data), "r", format=kind, options={**limits, **allowed}, metadata_errors="replace") as container:
+        with av.open(
+            io.BytesIO(data), "r", format=kind, options={**limits, **allowed}, metadata_errors="replace"
+        ) as container:
             if not container.streams.video:
                 raise DecodeError("holds no video, perhaps only sound")
             context = container.streams.video[0].codec_context

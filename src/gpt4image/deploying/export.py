@@ -54,6 +54,8 @@ def export(config: ExportConfig, task: Task | None = None) -> Outcome:
     if config.format == "onnx":
         graphs.require_onnx()
     exported = _exported_model(config.run_dir, task)
+    if config.format == "timm" and exported.preprocessing.frames:
+        raise ConfigError("--format timm: plain timm has no models of clips; give --format onnx or torch-export.")
     images = agreement.images_to_compare(_images(config, exported.model.config))
     ours, usable, skipped = agreement.run_probabilities(exported.model, images)
     with staging_folder(config.out.parent) as staging:

@@ -6,7 +6,7 @@ import glob
 import itertools
 import os
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -22,17 +22,17 @@ from gpt4image.deploying.preprocessing import Preprocessing
 
 
 class Decoded(NamedTuple):
-    """Images in the order in which they were found: n paths, (n, 3, S, S) pixels, and those that were skipped."""
+    """Images or clips in the order in which they were found: n paths, (n, ...) pixels, and those that were skipped."""
 
     paths: list[str]
     pixels: NDArray[np.uint8]
     skipped: list[SetAside]
 
 
-def find_images(names: Iterable[str]) -> Iterator[str | SetAside]:
+def find_images(names: Iterable[str], extensions: Collection[str] = EXTENSIONS) -> Iterator[str | SetAside]:
     """Yield the path of every image that is named, in order; none is kept, so that folders may be of any size.
 
-    A file is taken whatever its extension. Of a folder, the files below it that have the extension of an image are, in
+    A file is taken whatever its extension. Of a folder, the files below it that have one of ``extensions`` are, in
     order of their names; hidden ones are left out, and links to folders are not followed. Other names are patterns,
     with ``*``, ``?``, ``[...]`` and ``**``. What leads to no image is yielded as skipped.
     """
@@ -43,7 +43,7 @@ def find_images(names: Iterable[str]) -> Iterator[str | SetAside]:
         for match in matches:
             if any(str(above) in folders for above in Path(match).parents):
                 continue  # it is found in the folder above, which ``**`` matches too
-            for found in _below(match) if os.path.isdir(match) else (match,):  # noqa: PTH112
+            for found in _below(match, extensions) if os.path.isdir(match) else (match,):  # noqa: PTH112
                 empty = False
                 yield found
         if empty:
@@ -52,12 +52,12 @@ def find_images(names: Iterable[str]) -> Iterator[str | SetAside]:
             )
 
 
-def _below(folder: str) -> Iterator[str | SetAside]:
+def _below(folder: str, extensions: Collection[str]) -> Iterator[str | SetAside]:
     unreadable: list[OSError] = []
     for parent, folders, files in os.walk(folder, onerror=unreadable.append):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for file in sorted(files):
-            if not file.startswith(".") and os.path.splitext(file)[1].lower() in EXTENSIONS:  # noqa: PTH122
+            if not file.startswith(".") and os.path.splitext(file)[1].lower() in extensions:  # noqa: PTH122
                 yield os.path.join(parent, file)  # noqa: PTH118
     for error in unreadable:
         yield SetAside(name=str(error.filename), reason=f"cannot be read: {error.strerror}")
@@ -90,7 +90,7 @@ def decode_ahead(
 
 
 def _decode(found: Sequence[str | SetAside], preprocessing: Preprocessing) -> Decoded:
-    pixels = np.empty((len(found), 3, preprocessing.size, preprocessing.size), np.uint8)
+    pixels = np.empty((len(found), *preprocessing.shape), np.uint8)
     paths: list[str] = []
     skipped: list[SetAside] = []
     for item in found:

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TextIO
 
@@ -58,10 +58,10 @@ def predict(config: PredictConfig, task: Task | None = None) -> Outcome:
     from gpt4image.deploying.loading import load_classifier
     from gpt4image.parallel.devices import cpu_threads
 
-    total = _count(config)
     count, skipped = 0, []
     with cpu_threads(config.threads):
         classifier = load_classifier(config.model, device=config.device, threads=config.threads, task=task)
+        total = _count(config, classifier.preprocessing.extensions)
         started = time.monotonic()
         writer = {"table": _table, "csv": _csv, "jsonl": _json_lines}[config.row_format]
         with _stream(config.out) as stream:
@@ -83,7 +83,7 @@ def predict(config: PredictConfig, task: Task | None = None) -> Outcome:
     )
 
 
-def _count(config: PredictConfig) -> int:
+def _count(config: PredictConfig, extensions: Collection[str]) -> int:
     """Return how many items the names lead to, for the progress bar. Raises ConfigError, DataError as ``predict``."""
     from gpt4image.deploying.image_files import find_images
 
@@ -92,7 +92,7 @@ def _count(config: PredictConfig) -> int:
     if taken is not None and any(_place(part) == taken for part in parts):
         raise ConfigError(f"--out {config.out} is the model, or a file of it; give another file for the predictions.")
     images, reasons = 0, []
-    for item in find_images(config.images):
+    for item in find_images(config.images, extensions):
         if isinstance(item, SetAside):
             reasons.append(f"{item.name!r} {item.reason}")
             continue
@@ -125,7 +125,7 @@ def _predictions(
     from gpt4image.deploying.preprocessing import as_images
 
     batches = decode_ahead(
-        find_images(config.images),
+        find_images(config.images, classifier.preprocessing.extensions),
         classifier.preprocessing,
         batch_size=config.batch_size,
         threads=config.threads or available_cores(),

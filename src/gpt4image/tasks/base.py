@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.image_set import NO_LABEL, ImageSet
+from gpt4image.data.video import Frames
 
 Labels = Any
 """Annotations of N images, indexed by images like an array: (N, ...) labels, or boxes or masks (``data.regions``)."""
@@ -64,6 +65,11 @@ class Task(Protocol):
     """Whether targets can be predicted from descriptions (``label``)."""
     squash: ClassVar[bool] = False
     """Whether pictures are stretched to the square, so that nothing at their borders is lost; else it is cut off."""
+
+    @property
+    def frames(self) -> Frames | None:
+        """Which frames of a clip are read; None for a task on images."""
+        return None
 
     def annotations(self, image_set: ImageSet) -> Labels:
         """Return what the task learns of a set. Raises DataError: the set has no such annotations."""

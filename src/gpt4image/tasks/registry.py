@@ -7,13 +7,16 @@ from collections.abc import Callable, Mapping
 from gpt4image.base.errors import ConfigError, nearest
 from gpt4image.config import TrainOptions
 from gpt4image.data.image_set import ImageSet
+from gpt4image.data.video import USUAL_FRAMES
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.classification import Classification
 from gpt4image.tasks.multilabel import MultiLabel
+from gpt4image.tasks.video import Video
 
 TASKS: Mapping[str, Callable[[TrainOptions], Task]] = {
     "classification": lambda options: Classification(),
     "multilabel": lambda options: MultiLabel(focus=options.focus_negatives),
+    "video": lambda options: Video(options.frames or USUAL_FRAMES, options.frame_order or "kept"),
 }
 
 TITLES: Mapping[str, str] = {
@@ -35,5 +38,7 @@ def recorded_task(options: TrainOptions) -> Task:
 
 
 def task_of(image_set: ImageSet, options: TrainOptions) -> Task:
-    """Return the task that annotations are of: a column per class is multi-label, one label is classification."""
+    """Return the task that a set is of: clips are video, a column per class is multi-label, else classification."""
+    if image_set.clips:
+        return find_task("video", options)
     return find_task("multilabel" if image_set.labels.ndim == 2 else "classification", options)

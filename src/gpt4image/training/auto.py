@@ -14,6 +14,7 @@ from gpt4image.base.errors import DecodeError
 from gpt4image.config import TrainOptions
 from gpt4image.config.learning import ResolvedOptions
 from gpt4image.data.image_set import ImageSet
+from gpt4image.data.video import USUAL_FRAMES
 from gpt4image.models.backbones import has_batch_norm, has_small_stem
 
 SMALL_MODEL = ("resnet10t", {"channels": [16, 32, 64, 128], "stem_width": 8})
@@ -49,6 +50,8 @@ def choose(config: TrainOptions, image_set: ImageSet) -> tuple[ResolvedOptions, 
         chosen[name] = value
         return value
 
+    if image_set.clips:
+        fill("frames", USUAL_FRAMES)
     size = fill("image_size", None if config.image_size else image_size(image_set, count, config.init))
     batch = fill("batch_size", min(batch_size(count), max(2, count)))
     fill("epochs", epochs(max(count, 1), config.init))
@@ -78,12 +81,14 @@ def image_size(image_set: ImageSet, count: int, init: str) -> int:
 def typical_side(image_set: ImageSet) -> int:
     """Return the median shorter side, in pixels, of training images spread evenly over the set (headers are read)."""
     from gpt4image.data.decode import sides
+    from gpt4image.data.video import frame_size
 
+    size_of = frame_size if image_set.clips else sides
     train = image_set.indices("train")
     shorter: list[int] = []
     for index in train[np.linspace(0, len(train) - 1, min(len(train), SIDES_SAMPLED)).astype(int)]:
         try:
-            shorter.append(min(sides(image_set.read(int(index)))))
+            shorter.append(min(size_of(image_set.read(int(index)))))
         except (DecodeError, OSError, ValueError):
             continue  # A broken image is set aside by name where pixels are loaded.
     return int(np.median(shorter)) if shorter else 224
