@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tempfile
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -19,22 +20,26 @@ def video(
     container: str = "mp4",
     codec: str = "mpeg4",
     rate: int = 8,
+    pixels: str = "yuv420p",
+    fast_start: bool = False,
 ) -> bytes:
     """Return the bytes of a video of RGB frames (height, width, 3)."""
     import av
 
-    file = io.BytesIO()
-    with av.open(file, "w", format=container) as output:
+    file = tempfile.NamedTemporaryFile(suffix=f".{container}") if fast_start else io.BytesIO()  # noqa: SIM115
+    options = {"movflags": "faststart"} if fast_start else {}  # the index comes before the frames
+    with av.open(getattr(file, "name", file), "w", format=container, options=options) as output:
         stream = output.add_stream(codec, rate=rate)
         stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else pixels
         stream.bit_rate = 2_000_000
         for number, frame in enumerate(frames):
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
             picture.pts, picture.time_base = number, Fraction(1, rate)
             output.mux(stream.encode(picture))
         output.mux(stream.encode(None))
-    return file.getvalue()
+    file.seek(0)
+    return file.read()
 
 
 def sound(container: str = "mp4") -> bytes:

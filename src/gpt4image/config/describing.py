@@ -37,6 +37,10 @@ class DescriberOptions(StageConfig):
     """Maximum longer side of the image that is sent, in pixels; larger images are resized."""
     image_format: Literal["jpeg", "png", "webp"] = "jpeg"
     """Format in which images are sent to a server. Metadata is never sent."""
+    frames: int = Field(default=8, ge=1, le=64)
+    """Frames of a clip that are sent with one question, spread evenly over it."""
+    contact_sheet: bool = False
+    """Send the frames of a clip on one picture, for models that take one image."""
     detail: Literal["auto", "low", "high"] = "auto"
     """Detail in which a server looks at the image, if it knows this setting; low takes few tokens. auto is not sent."""
     extra_body: JsonTable = Field(default_factory=dict)
@@ -73,6 +77,13 @@ class DescriberOptions(StageConfig):
     vllm_args: JsonTable = Field(default_factory=dict)
     """Other arguments of vllm.LLM for vllm:, as JSON, e.g. '{"tensor_parallel_size": 4, "max_model_len": 8192}'."""
 
+    @property
+    def clip_settings(self) -> dict[str, Any]:
+        """What decides texts about clips, where it is not the default: a part of the identity of results."""
+        names = ("frames", "contact_sheet")
+        fields = DescriberOptions.model_fields
+        return {name: getattr(self, name) for name in names if getattr(self, name) != fields[name].default}
+
 
 class DescribeConfig(DescriberOptions):
     """Write a description of every image into the description store.
@@ -92,8 +103,8 @@ class DescribeConfig(DescriberOptions):
 
     # Prompts
     prompt: tuple[str, ...] = ("short",)
-    """Prompt(s): short, paper, class-conditioned, attributes, contrastive, conversation, or a text file of your own.
-    See docs/describe.md."""
+    """Prompt(s): short, paper, class-conditioned, attributes, contrastive, conversation, motion, or a text file
+    of your own. See docs/describe.md."""
     ask: str = "description"
     """What one call brings, separated by commas: description, class, tags. See docs/answers.md."""
     classes: str | None = None

@@ -136,6 +136,7 @@ def _opened(data: bytes) -> Generator[Any]:
         raise DecodeError("not a video of a kind that is read (MP4, MOV, Matroska, WebM, AVI), or damaged at its start")
     require_decoder("Reading video files")
     import av
+    from av.error import FFmpegError
 
     limits = {"max_pixels": str(MAX_PIXELS), "threads": "1", "max_streams": str(MAX_STREAMS)}
     allowed = {"protocol_whitelist": "none", "codec_whitelist": ",".join(CODECS)}
@@ -144,8 +145,8 @@ def _opened(data: bytes) -> Generator[Any]:
             io.BytesIO(data), "r", format=kind, options={**limits, **allowed}, metadata_errors="replace"
         ) as container:
             if not container.streams.video:
-                raise DecodeError("holds no video, perhaps only sound")
-            context = container.streams.video[0].codec_context
+                raise DecodeError("holds no video: only sound, or cut off")
+            context: Any = container.streams.video[0].codec_context
             if context is None or context.name not in CODECS:
                 name = "unknown" if context is None else context.name
                 raise DecodeError(f"its codec, {name}, is not among those that are read")
@@ -155,7 +156,7 @@ def _opened(data: bytes) -> Generator[Any]:
             yield container
     except DecodeError:
         raise
-    except (av.FFmpegError, ValueError, OverflowError, MemoryError, RuntimeError, OSError) as error:
+    except (FFmpegError, ValueError, OverflowError, MemoryError, RuntimeError, OSError) as error:
         raise DecodeError(f"damaged: {getattr(error, 'strerror', None) or error or type(error).__name__}") from None
 
 

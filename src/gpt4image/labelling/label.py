@@ -37,6 +37,7 @@ from gpt4image.labelling.text_vectors import Texts, smooth
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.classification import CALIBRATION_BINS, Classification
 from gpt4image.tasks.multilabel import MultiLabel
+from gpt4image.tasks.video import Video
 from gpt4image.training.targets import LEAST_EXPLAINED, explained
 
 LABELS_WRONG = (
@@ -65,7 +66,7 @@ def label(config: LabelConfig) -> Outcome:
             images have a label where nothing but texts is read.
     """
     images = _images(config)
-    task = MultiLabel() if images.labels.ndim == 2 else Classification()
+    task = MultiLabel() if images.labels.ndim == 2 else Video() if images.clips else Classification()
     if config.suggest and not task.exclusive:
         raise ConfigError(
             f"--suggest {config.suggest} needs one class per image; {config.data} has several: leave it out."

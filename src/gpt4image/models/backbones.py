@@ -168,11 +168,11 @@ def compile_training(module: nn.Module, device: torch.device) -> None:
     Raises:
         ModelError: no compiler is here.
     """
-    if missing := compiler_missing(device):
-        raise ModelError(f"--compile: {missing}.")
     backbone: Any = module
     if not hasattr(backbone, "forward_features"):
         raise ModelError("--compile is for models of timm; leave it out.")
+    if missing := compiler_missing(device):
+        raise ModelError(f"--compile: {missing}.")
     plain = backbone.forward_features
     fast = torch.compile(plain)
 

@@ -43,10 +43,6 @@ class VideoMae(nn.Module):
         """Return the layer that gives the logits."""
         return self.network.classifier
 
-    def set_grad_checkpointing(self, _enable: bool) -> None:
-        """Keep only the input of each block, as a model of timm does."""
-        self.network.gradient_checkpointing_enable()
-
 
 def is_videomae(name: str) -> bool:
     """Return whether this is the name of such a model."""
@@ -61,6 +57,7 @@ def create_videomae(name: str, classes: int, image_size: int, init: str, model_a
     """
     from transformers import VideoMAEConfig, VideoMAEForVideoClassification
 
+    kind: Any = VideoMAEConfig  # its parameters are typed one by one
     place = name.partition(":")[2]
     try:
         folder = find_folder(place, FILES) if place else None
@@ -68,8 +65,8 @@ def create_videomae(name: str, classes: int, image_size: int, init: str, model_a
         raise ModelError(f"--model {name}: {error}.") from None
     own = {"num_labels": classes, "image_size": image_size}
     with loading(f"--model {name} cannot be made with {dict(model_args)}", ModelError):
-        made = VideoMAEConfig() if folder is None else VideoMAEConfig.from_pretrained(folder, local_files_only=True)
-        config = VideoMAEConfig(**{**made.to_dict(), **model_args, **own})
+        made = kind() if folder is None else kind.from_pretrained(folder, local_files_only=True)
+        config = kind(**{**made.to_dict(), **model_args, **own})
     _require_fit(config, name)
     if init == "scratch":
         with loading(f"--model {name} cannot be made with {dict(model_args)}", ModelError):
