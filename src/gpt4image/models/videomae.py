@@ -37,7 +37,7 @@ class VideoMae(nn.Module):
 
     def forward(self, clips: Tensor) -> Tensor:
         """Return the logits."""
-        return self.network(clips.reshape(len(clips), self.frames, 3, *clips.shape[-2:])).logits
+        return self.network(clips.reshape(-1, self.frames, 3, *clips.shape[-2:])).logits
 
     def get_classifier(self) -> nn.Linear:
         """Return the layer that gives the logits."""
