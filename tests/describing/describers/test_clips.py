@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -14,17 +15,21 @@ from PIL import Image
 
 import gpt4image
 import openai_stub as server
-from gpt4image.artifacts.store import DescriptionStore
-from gpt4image.config import DescriberOptions
+from gpt4image.config import DescriberOptions, ExportDescriptionsConfig
 from gpt4image.data.video import Frames, decode_frames
 from gpt4image.describing.describers.images import data_urls, pictures
+from gpt4image.describing.describers.registry import load_describer
+from gpt4image.describing.descriptions import export_descriptions
 from openai_cases import openai_settings, request
 from tiny_videos import moving_dot, sound, video
+from tiny_vlm import tiny_vlm
 
-__all__ = ["openai_settings"]
+__all__ = ["openai_settings", "tiny_vlm"]
 pytestmark = pytest.mark.usefixtures("openai_settings")
 CLIP = video(moving_dot(0, 3, 10, side=64))
-ANSWER = json.dumps({"description": "A white dot goes to the right.", "class": "right", "second": None, "confidence": 0.9})
+ANSWER = json.dumps(
+    {"description": "A white dot goes to the right.", "class": "right", "second": None, "confidence": 0.9}
+)
 
 
 def images_of(body: dict[str, Any]) -> list[Image.Image]:
@@ -72,9 +77,24 @@ def test_describe_asks_about_clips_and_keeps_answers_by_the_digest_of_the_file(t
     assert [(item.name, item.reason) for item in outcome.set_aside] == [
         ("left/2.mp4", "cannot be decoded: holds no video: only sound, or cut off")
     ]
-    with DescriptionStore(store) as written:
-        assert "white dot" in str(list(written.descriptions())) if hasattr(written, "descriptions") else True
-    rows = tmp_path / "rows.jsonl"
-    gpt4image.descriptions_export(file=rows, store=store, data=data)
+    rows, again = tmp_path / "rows.jsonl", tmp_path / "again.db"
+    export_descriptions(ExportDescriptionsConfig(file=rows, store=store))
     (row,) = map(json.loads, rows.read_text().splitlines())
-    assert (row["key"], row["class"]) == ("right/1.mp4", "right")
+    assert (row["digest"], row["class"]) == (hashlib.sha256(CLIP).hexdigest(), "right")
+    replayed = gpt4image.describe(
+        data=data, store=again, describer=f"replay:{rows}", prompt="motion", ask="description,class"
+    )
+    assert replayed.summary["described"] == 1
+
+
+def test_a_local_model_sees_several_images_or_one_sheet(tiny_vlm: Path) -> None:
+    def answered(**changes: Any) -> tuple[str | None, int | None]:
+        made = load_describer(
+            DescriberOptions(describer=f"transformers:{tiny_vlm}", max_tokens=24, precision="fp32", **changes)
+        )
+        ((answer,),) = made.describe([request(read=lambda: CLIP, clips=True)])
+        return answer.text, answer.tokens_in
+
+    many, one = answered(frames=3), answered(frames=3, contact_sheet=True)
+    assert many[0] and one[0]
+    assert (many[1] or 0) - (one[1] or 0) == 2 * 4, "two more images of 2 x 2 patches"
