@@ -143,3 +143,10 @@ def test_a_policy_travels_to_worker_processes() -> None:
 def test_an_unknown_policy_is_refused_with_an_example(name: str) -> None:
     with pytest.raises(ConfigError, match=f"--auto-augment {name}"):
         Policy(name, HOW.mean)
+
+
+def test_a_policy_changes_all_frames_of_a_clip_alike() -> None:
+    images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    policy, seeds = Policy("rand-m9-mstd0.5-inc1", (0.5, 0.4, 0.3)), torch.arange(4)
+    changed = policy(images.repeat(1, 3, 1, 1), seeds)
+    assert all(torch.equal(frame, policy(images, seeds)) for frame in changed.split(3, dim=1))
