@@ -23,6 +23,11 @@ LOADERS = {
     "cifar10": ("gpt4image.data.torchvision_sets", "load_cifar10"),
     "cifar100": ("gpt4image.data.torchvision_sets", "load_cifar100"),
     "webdataset": ("gpt4image.data.webdataset", "load_webdataset"),
+    "coco": ("gpt4image.data.coco", "load_coco"),
+    "coco-masks": ("gpt4image.data.coco", "load_coco_masks"),
+    "yolo": ("gpt4image.data.yolo", "load_yolo"),
+    "voc": ("gpt4image.data.voc", "load_voc"),
+    "masks": ("gpt4image.data.masks", "load_masks"),
     "openmoji": ("gpt4image.data.openmoji", "load_openmoji"),
 }
 KINDS = {".csv": "manifest", ".parquet": "manifest", ".tar": "webdataset"}
