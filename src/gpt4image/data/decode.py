@@ -124,9 +124,10 @@ def centre_start(side: int, size: int) -> int:
 
 
 def sides(data: bytes) -> tuple[int, int]:
-    """Return width and height of an image in pixels, as its header has them. Raises DecodeError as ``decode``."""
+    """Return width and height of the upright image in pixels, from its header. Raises DecodeError as ``decode``."""
     with _opened(data) as image:
-        return image.size
+        width, height = image.size
+        return (height, width) if _orientation(image) >= 5 else (width, height)
 
 
 def is_plain_jpeg(data: bytes, max_side: int) -> bool:
