@@ -20,7 +20,7 @@ from gpt4image.data import load_image_set
 from gpt4image.describing.class_lists import NONE_OF_THESE
 from gpt4image.describing.description_stats import all_results, class_names, describer_names, stored_flaws
 from gpt4image.describing.questions import CLASS
-from gpt4image.pages.cards import Thumbnails
+from gpt4image.pages.cards import PICTURE, Thumbnails
 from gpt4image.pages.numbers import duration
 from gpt4image.pages.page import render
 
@@ -75,9 +75,10 @@ def view(config: ViewConfig) -> Outcome:
         results: dict[str, list[Description]] = {digest: [] for digest in itertools.chain(*shown)}
         for result in all_results(store, config.prompt, list(results)):
             results[result.digest].append(result)
-    thumbnails = None if images is None else Thumbnails(images)
     rows = {} if images is None else dict(zip(reversed(images.digests), reversed(range(len(images))), strict=True))
     every = list(itertools.chain(*results.values()))
+    side = 2 * PICTURE if any(True for result in every for _ in _drawn(result)) else PICTURE
+    thumbnails = None if images is None else Thumbnails(images, side)
     described_by = describer_names(result.describer for result in every)
 
     labels = {
