@@ -66,14 +66,31 @@ class Boxes:
         """Number of images."""
         return len(self.known)
 
+    @classmethod
+    def joined(cls, parts: Sequence[Boxes]) -> Boxes:
+        """Return the boxes of the images of all parts, one after the other."""
+        counts = np.concatenate([np.diff(part.starts) for part in parts])
+        return cls(
+            starts=np.cumsum([0, *counts], dtype=np.int64),
+            corners=np.concatenate([part.corners for part in parts]),
+            labels=np.concatenate([part.labels for part in parts]),
+            weights=np.concatenate([part.weights for part in parts]),
+            known=np.concatenate([part.known for part in parts]),
+        )
+
+    def places(self, index: Index) -> NDArray[np.int64]:
+        """Return the positions of the boxes of the images at positions, or of a mask (N,) bool, in that order."""
+        rows: NDArray[np.int64] = np.arange(len(self))[index]
+        counts = np.diff(self.starts)[rows]
+        before = np.cumsum(counts) - counts
+        return np.repeat(self.starts[rows] - before, counts) + np.arange(counts.sum())
+
     def __getitem__(self, index: Index) -> Boxes:
         """Return the boxes of the images at positions, or of a mask (N,) bool, in that order."""
         rows: NDArray[np.int64] = np.arange(len(self))[index]
-        counts = np.diff(self.starts)[rows]
-        starts = np.cumsum([0, *counts], dtype=np.int64)
-        place = np.repeat(self.starts[rows] - starts[:-1], counts) + np.arange(starts[-1])
+        place = self.places(rows)
         return Boxes(
-            starts=starts,
+            starts=np.cumsum([0, *np.diff(self.starts)[rows]], dtype=np.int64),
             corners=self.corners[place],
             labels=self.labels[place],
             weights=self.weights[place],
