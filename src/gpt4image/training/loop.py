@@ -149,7 +149,7 @@ def validate(trainer: Trainer) -> dict[str, Any] | None:
     """Measure the validation split; None where it has no labelled image. Raises TrainingError: it is not finite."""
     data = trainer.data
     indices = data.indices("val")
-    labels = data.image_set.labels[indices]
+    labels = data.all_labels[indices]
     if not data.task.known(labels).any():
         return None
     backbone: Any = trainer.evaluated.backbone
@@ -160,7 +160,7 @@ def validate(trainer: Trainer) -> dict[str, Any] | None:
     if not data.task.known(labels[seen]).any():
         return None
     facts = data.task.measure(predictions[seen], labels[seen], data.classes)
-    return {name: facts[name] for name in (data.task.primary.name, "loss")}
+    return {name: facts[name] for name in (data.task.primary.name, "loss") if name in facts}
 
 
 def fit(
