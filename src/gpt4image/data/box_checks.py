@@ -22,6 +22,8 @@ PROPORTION = 0.02
 NAMED = 5
 Sizes = NDArray[np.float64]
 Read = Callable[[int], bytes]
+Corners = tuple[float, float, float, float]
+"""Left, top, right, bottom."""
 
 
 class Faults:
@@ -62,12 +64,12 @@ class Listed:
     """
 
     image: list[int] = field(default_factory=list)
-    corners: list[tuple[float, float, float, float]] = field(default_factory=list)
+    corners: list[Corners] = field(default_factory=list)
     label: list[int] = field(default_factory=list)
     weight: list[float] = field(default_factory=list)
     name: list[str] = field(default_factory=list)
 
-    def add(self, image: int, corners: tuple[float, float, float, float], label: int, weight: float, name: str) -> None:
+    def add(self, image: int, corners: Corners, label: int, weight: float, name: str) -> None:
         """Add one box."""
         self.image.append(image)
         self.corners.append(corners)
@@ -86,11 +88,12 @@ def number(value: object) -> float:
         return math.nan
 
 
-def numbers(values: object, count: int) -> tuple[float, ...]:
-    """Return a list of so many numbers as floats; all are NaN where it is something else."""
-    if not isinstance(values, list | tuple) or len(values) != count:
-        return (math.nan,) * count
-    return tuple(number(value) for value in values)
+def from_sides(box: object) -> Corners:
+    """Return the corners of a box that is a list of left, top, width and height; NaN where it is something else."""
+    if not isinstance(box, list | tuple) or len(box) != 4:
+        return math.nan, math.nan, math.nan, math.nan
+    left, top, width, height = map(number, box)
+    return left, top, left + width, top + height
 
 
 def weight_of(ignored: bool, score: object) -> float:
@@ -99,7 +102,7 @@ def weight_of(ignored: bool, score: object) -> float:
     return 0.0 if ignored else stated if 0 <= stated <= 1 else 1.0
 
 
-def checked(listed: Listed, sizes: Sizes, known: Sequence[bool], faults: Faults, spec: str) -> Boxes:
+def checked(listed: Listed, sizes: Sizes, known: Sequence[bool], classes: int, faults: Faults, spec: str) -> Boxes:
     """Return the boxes of images, cut at the borders of their pictures; what cannot be used goes to ``faults``.
 
     A note on standard error counts the boxes that were cut.
@@ -108,6 +111,7 @@ def checked(listed: Listed, sizes: Sizes, known: Sequence[bool], faults: Faults,
         listed: boxes.
         sizes: (N, 2) width and height of the picture that the boxes are in; NaN where it is not known.
         known: which of the N images are annotated.
+        classes: number of classes.
         faults: collects boxes that are dropped.
         spec: of the dataset, for the note.
     """
@@ -117,15 +121,16 @@ def checked(listed: Listed, sizes: Sizes, known: Sequence[bool], faults: Faults,
     given = np.clip(wide, -1e9, 1e9).astype(np.float32)
     label, weight = np.array(listed.label, np.int64), np.array(listed.weight, np.float32)
     corners = np.clip(given, 0, 1)
-    finite = np.isfinite(wide).all(axis=1)
-    sized = (given[:, 2:] > given[:, :2]).all(axis=1)
-    inside = (corners[:, 2:] > corners[:, :2]).all(axis=1)
+    finite = np.asarray(np.isfinite(wide).all(axis=1))
+    sized = np.asarray((given[:, 2:] > given[:, :2]).all(axis=1))
+    inside = np.asarray((corners[:, 2:] > corners[:, :2]).all(axis=1))
     rows = np.column_stack([image, label, given.view(np.int32).astype(np.int64)])
     first = np.zeros(len(image), np.bool_)
     first[np.unique(rows, axis=0, return_index=True)[1] if len(rows) else []] = True
-    usable = finite & sized & inside & first
+    named = label < classes
+    usable = finite & sized & inside & first & named
     for place in np.flatnonzero(~usable).tolist():
-        faults.add(listed.name[place], _reason(finite[place], sized[place], inside[place]))
+        faults.add(listed.name[place], _reason(named[place], finite[place], sized[place], inside[place]))
     cut = usable & (np.abs(given - corners) > TOLERANCE).any(axis=1)
     if cut.any():
         names = (listed.name[place] for place in np.flatnonzero(cut).tolist())
@@ -141,7 +146,9 @@ def checked(listed: Listed, sizes: Sizes, known: Sequence[bool], faults: Faults,
     )
 
 
-def _reason(finite: bool, sized: bool, inside: bool) -> str:
+def _reason(named: bool, finite: bool, sized: bool, inside: bool) -> str:
+    if not named:
+        return "its class number has no name"
     if not finite:
         return "a coordinate is missing or no number"
     if not sized:

@@ -24,7 +24,7 @@ import numpy as np
 
 from gpt4image.base.errors import ConfigError, DataError, first_few, parsing
 from gpt4image.base.outcome import SetAside
-from gpt4image.data.box_checks import Faults, Listed, checked, number, numbers, sizes_of_pictures, weight_of
+from gpt4image.data.box_checks import Faults, Listed, checked, from_sides, number, sizes_of_pictures, weight_of
 from gpt4image.data.coco_segments import Segment, SegmentSource, bounds, box_polygon, segment
 from gpt4image.data.file_source import FileSource, expanded, locate_all
 from gpt4image.data.image_set import SPLIT_OF, ImageSet, split_named
@@ -142,7 +142,7 @@ class _Files:
     def _boxes(self, content: _Content, source: FileSource) -> Regions:
         faults = Faults()
         sizes = sizes_of_pictures(content.listed, np.array(content.sizes), source.read)
-        boxes = checked(content.listed, sizes, content.known, faults, self.spec)
+        boxes = checked(content.listed, sizes, content.known, len(content.classes), faults, self.spec)
         content.set_aside += faults.set_aside(self.files[0].name)
         return boxes
 
@@ -306,8 +306,7 @@ def _add_classes(categories: object, classes: list[str], faults: Faults) -> dict
 
 
 def _add_box(one: Mapping[str, Any], content: _Content, row: int, label: int, name: str, faults: Faults) -> None:
-    left, top, width, height = numbers(one.get("bbox"), 4)
-    corners = (left, top, left + width, top + height)
+    corners = from_sides(one.get("bbox"))
     if "bbox" not in one:
         found = bounds(one.get("segmentation"), content.sizes[row])
         if isinstance(found, str):
@@ -320,8 +319,7 @@ def _add_box(one: Mapping[str, Any], content: _Content, row: int, label: int, na
 def _add_segment(one: Mapping[str, Any], content: _Content, row: int, label: int, name: str, faults: Faults) -> None:
     void, value = bool(one.get("iscrowd")), one.get("segmentation")
     if not value and "bbox" in one:
-        left, top, width, height = numbers(one["bbox"], 4)
-        void, value = True, box_polygon(left, top, left + width, top + height)
+        void, value = True, box_polygon(*from_sides(one["bbox"]))
     found = segment(value, content.sizes[row], VOID if void else label)
     if isinstance(found, str):
         faults.add(name, found)

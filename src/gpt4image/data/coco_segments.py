@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.data.box_checks import number, numbers
+from gpt4image.data.box_checks import Corners, number
 from gpt4image.data.decode import MAX_PIXELS
 from gpt4image.data.regions import VOID
 
@@ -55,7 +55,7 @@ def segment(value: object, size: tuple[float, float], label: int) -> Segment | s
     return Segment(label=label, polygons=whole) if outline <= MAX_OUTLINE else "its outline is too long"
 
 
-def bounds(value: object, size: tuple[float, float]) -> tuple[float, float, float, float] | str:
+def bounds(value: object, size: tuple[float, float]) -> Corners | str:
     """Return left, top, right, bottom in pixels of a segmentation, or why it cannot be used."""
     found = segment(value, size, 0)
     if isinstance(found, str):
@@ -78,8 +78,7 @@ def box_polygon(left: float, top: float, right: float, bottom: float) -> list[li
 def _runs(value: dict[Any, Any], width: int, height: int) -> bytes | str:
     from faster_coco_eval.core import mask
 
-    stated = numbers(value.get("size"), 2)
-    if stated != (height, width):
+    if value.get("size") != [height, width]:
         return "its run lengths are of another size than its picture"
     counts: Any = value.get("counts")
     if isinstance(counts, list):
@@ -91,7 +90,8 @@ def _runs(value: dict[Any, Any], width: int, height: int) -> bytes | str:
         return "its run lengths are missing"
     try:
         if isinstance(counts, list):
-            return bytes(mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)["counts"])
+            packed: Any = mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+            return bytes(packed["counts"])
         mask.area({"size": [height, width], "counts": counts.encode()})
     except _REFUSED:
         return "its run lengths do not add up to its picture"

@@ -37,8 +37,12 @@ class FileSource:
         return os.path.join(self._root, self._names[row])  # noqa: PTH118
 
 
-def read_bounded(path: str, limit: int = MAX_FILE_BYTES) -> bytes:
-    """Return the bytes of a file. Raises OSError where it cannot be read, is no regular file or has over ``limit``."""
+def read_bounded(path: str, limit: int | None = None) -> bytes:
+    """Return the bytes of a file. Raises OSError where it cannot be read, is no regular file or has over ``limit``.
+
+    The limit is 512 MiB if none is given.
+    """
+    limit = MAX_FILE_BYTES if limit is None else limit
     with open(path, "rb", opener=_without_waiting) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):

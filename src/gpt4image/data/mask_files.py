@@ -96,11 +96,11 @@ def masks_of(
         names = BACKGROUND if names is None else names
     if names is None:
         names = tuple(map(str, range(int(np.flatnonzero(used[:, :VOID].any(axis=0)).max(initial=-1)) + 1)))
-    beyond = used[:, len(names) : VOID].any(axis=1)
+    beyond = np.asarray(used[:, len(names) : VOID].any(axis=1))
     for image in np.flatnonzero(beyond).tolist():
         largest = int(np.flatnonzero(used[image, :VOID]).max())
         faults.add(keys[image], f"the mask has numbers above {len(names) - 1}, such as {largest}, that have no class")
-    known = used.any(axis=1) & ~beyond
+    known = np.asarray(used.any(axis=1)) & ~beyond
     if not known.any():
         first = "".join(f" {item.name}: {item.reason}." for item in faults.set_aside(spec)[:3])
         raise DataError(f"{spec}: no image has a mask that can be used.{first}")

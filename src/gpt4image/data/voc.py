@@ -22,7 +22,7 @@ import numpy as np
 
 from gpt4image.base.errors import ConfigError, DataError, first_few
 from gpt4image.base.outcome import SetAside
-from gpt4image.data.box_checks import Faults, Listed, box_space, checked, weight_of
+from gpt4image.data.box_checks import Corners, Faults, Listed, box_space, checked, weight_of
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.file_source import FileSource, expanded, files_below, locate_all, read_bounded
 from gpt4image.data.image_set import SPLIT_OF, ImageSet, split_named
@@ -41,7 +41,7 @@ class _Object:
     """An object of an XML file: class name, corners as they stand there, weight."""
 
     name: str
-    corners: tuple[float, float, float, float]
+    corners: Corners
     weight: float
 
 
@@ -224,21 +224,22 @@ def _boxes(
             left, top, right, bottom = one.corners
             corners = (left - first, top - first, right, bottom)
             listed.add(row, corners, label_of[one.name], one.weight, f"{key}, object {position}")
-    return checked(listed, sizes, [annotated.get(key) is not None for key in keys], faults, spec), tuple(names)
+    known = [annotated.get(key) is not None for key in keys]
+    return checked(listed, sizes, known, len(names), faults, spec), tuple(names)
 
 
 def _objects(document: Element | None, key: str, faults: Faults) -> list[_Object]:
     found: list[_Object] = []
     for position, one in enumerate([] if document is None else document.findall("object"), 1):
         name = _text(one, "name")
-        corners = tuple(_number(_text(one, f"bndbox/{side}")) for side in CORNERS)
+        left, top, right, bottom = (_number(_text(one, f"bndbox/{side}")) for side in CORNERS)
         if not name or len(name) > MAX_LABEL_LETTERS:
             faults.add(f"{key}, object {position}", "it has no name")
         elif one.find("bndbox") is None:
             faults.add(f"{key}, object {position}", "it has no bndbox")
         else:
             weight = weight_of(_text(one, "difficult") in ("1", "true"), _number(_text(one, "score")))
-            found.append(_Object(name=name, corners=corners, weight=weight))
+            found.append(_Object(name=name, corners=(left, top, right, bottom), weight=weight))
     return found
 
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from gpt4image.base.errors import ConfigError, DataError, first_few, parsing
 from gpt4image.base.outcome import SetAside
-from gpt4image.data.box_checks import Faults, Listed, checked, weight_of
+from gpt4image.data.box_checks import Corners, Faults, Listed, checked, weight_of
 from gpt4image.data.file_source import FileSource, expanded, is_below, locate_all, pictures_below, read_bounded
 from gpt4image.data.image_set import SPLIT_OF, ImageSet, split_named
 from gpt4image.data.labels import MAX_SEVERAL
@@ -69,8 +69,7 @@ def load_yolo(argument: str) -> ImageSet:
         elif "cannot be found" not in fault:
             faults.add(path or key, f"its label file {fault}")
     classes = _classes(settings, root, listed, spec)
-    _drop_unknown(listed, len(classes), faults)
-    boxes = checked(listed, np.ones((len(keys), 2)), known, faults, spec)
+    boxes = checked(listed, np.ones((len(keys), 2)), known, len(classes), faults, spec)
     return ImageSet(
         spec=spec,
         classes=classes,
@@ -169,7 +168,7 @@ def _read_lines(file: Path, row: int, listed: Listed, faults: Faults) -> bool:
     return True
 
 
-def _box(line: str) -> tuple[int, tuple[float, float, float, float], float] | str:
+def _box(line: str) -> tuple[int, Corners, float] | str:
     """Return class, corners and confidence of a line, or why it cannot be used."""
     try:
         label, *values = map(float, line.split())
@@ -209,13 +208,3 @@ def _classes(settings: Mapping[str, Any], root: Path, listed: Listed, spec: str)
     if len(set(found)) < len(found) or len(found) > MAX_SEVERAL:
         raise DataError(f"{spec}: its {len(found):,} class names are more than {MAX_SEVERAL:,}, or one comes twice.")
     return found
-
-
-def _drop_unknown(listed: Listed, classes: int, faults: Faults) -> None:
-    """Remove the boxes of classes that have no name."""
-    kept = [place for place, label in enumerate(listed.label) if label < classes]
-    if len(kept) < len(listed.label):
-        for place in sorted(set(range(len(listed.label))) - set(kept)):
-            faults.add(listed.name[place], f"its class is above {classes - 1}, the last one that has a name")
-        for values in (listed.image, listed.corners, listed.label, listed.weight, listed.name):
-            values[:] = [values[place] for place in kept]
