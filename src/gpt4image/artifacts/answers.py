@@ -73,8 +73,8 @@ def answer_of_json(text: str) -> Answer:
         raise TypeError(f"an answer has a confidence that is not from 0 to 1: {text!r:.40}")
     if not (_is_list_of(tags, str) and _is_list_of(boxes, dict) and all(map(is_box, boxes or ()))):
         raise TypeError(f"an answer has tags or boxes of another kind: {text!r:.40}")
-    counts = [*(picture or ()), *(faults.values() if isinstance(faults, dict) else ())]
-    if len(picture or (0, 0)) != 2 or not all(type(count) is int and 0 <= count < 2**31 for count in counts):
+    sides, counts = (0, 0) if picture is None else picture, {} if faults is None else dict(faults)
+    if len(sides) != 2 or not all(type(n) is int and 0 <= n < 2**31 for n in (*sides, *counts.values())):
         raise TypeError(f"an answer has an image size or counts of another kind: {text!r:.40}")
     known: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     return Answer(**known)
