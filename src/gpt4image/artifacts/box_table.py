@@ -95,6 +95,17 @@ class BoxLabels:
         return found
 
 
+def holds_boxes(path: Path) -> bool:
+    """Return whether a file says of itself that it is one of boxes; one that cannot be read says nothing."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return FORMAT.encode() in (pq.read_schema(path).metadata or {})
+    except (OSError, pa.ArrowException):
+        return False
+
+
 def _boxes(table: Any) -> Boxes:
     """Return the boxes of a table that ``BoxLabels.save`` made."""
     lists = table.column("boxes").combine_chunks()

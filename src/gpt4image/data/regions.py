@@ -107,6 +107,12 @@ class Boxes:
         """(M,) the image of each box."""
         return np.repeat(np.arange(len(self)), np.diff(self.starts))
 
+    def replaced(self, rows: NDArray[np.int64], others: Boxes) -> Boxes:
+        """Return boxes of which those of the images at ``rows`` (n,) are ``others``, of n images."""
+        place = np.arange(len(self))
+        place[rows] = len(self) + np.arange(len(rows))
+        return Boxes.joined([self, others])[place]
+
     def only(self, chosen: NDArray[np.bool_]) -> Boxes:
         """Return some of the boxes, by a mask (M,); images stay annotated."""
         counts = np.bincount(self.image_of[chosen], minlength=len(self))

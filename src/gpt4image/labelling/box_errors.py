@@ -1,4 +1,4 @@
-"""Human boxes that look wrong: missing, false, misplaced, or of another class; judged by answers that never saw them."""
+"""Human boxes that look wrong: missing, false, misplaced, or of another class; judged by predictions out of fold."""
 
 from __future__ import annotations
 
@@ -60,9 +60,7 @@ def _of_image(taught: TaughtBoxes, human: Boxes, image: int) -> Iterator[Suspect
     shared = overlap(answered, given)
     near = shared.max(axis=1, initial=0.0)
     for i in np.flatnonzero(likely & (near < NEAR)):
-        yield Suspect(
-            kind="missing", image=image, doubt=float(probable[i]), corners=answered[i], label=int(classes[i])
-        )
+        yield Suspect(kind="missing", image=image, doubt=float(probable[i]), corners=answered[i], label=int(classes[i]))
     for j in np.flatnonzero(weights > 0):
         best = int(shared[:, j].argmax()) if len(answered) else -1
         same = float(shared[best, j]) if len(answered) else 0.0

@@ -33,7 +33,16 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 BoxEvidence = Literal["fused", "texts", "answers"]
 
-FEATURES = ("votes", "truncated", "area", "area beside the largest", "aspect", "inside another", "off centre", "borders")
+FEATURES = (
+    "votes",
+    "truncated",
+    "area",
+    "area beside the largest",
+    "aspect",
+    "inside another",
+    "off centre",
+    "borders",
+)
 PRIOR_WHOLE, PRIOR_TRUNCATED = 0.9, 0.6
 PRIOR_BOXES = 10.0
 MAX_PRIOR = 5_000  # answered boxes among which the prior is spread
@@ -71,8 +80,8 @@ class TaughtBoxes:
         Boxes that are not likely become regions that count for nothing.
         """
         sure = np.where(self.likely, self.boxes.weights, 0).astype(np.float32)
-        rows = np.arange(len(human))
-        return Boxes.joined([human, replace(self.boxes, weights=sure)])[np.where(human.known, rows, len(human) + rows)]
+        unknown = np.flatnonzero(~human.known)
+        return human.replaced(unknown, replace(self.boxes, weights=sure)[unknown])
 
 
 def teach(
@@ -84,6 +93,7 @@ def teach(
     seed: int,
     evidence: BoxEvidence = "fused",
     groups: Ints | None = None,
+    reference: NDArray[np.bool_] | None = None,
 ) -> TaughtBoxes:
     """Return the answered boxes as these annotators would draw them.
 
@@ -96,6 +106,7 @@ def teach(
         evidence: answers are boxes as they were answered. Otherwise the convention is learned; the class is that of
             answers and texts together (fused), or of the texts.
         groups: (N,) images of a group, such as copies, are in one fold; each is its own without it.
+        reference: (N,) images whose answers and texts may shape those of others (train, say); all without it.
 
     Raises:
         TableError: texts are to tell the class, and no two described images have different ones.
@@ -106,9 +117,13 @@ def teach(
         share = answered.boxes.weights.astype(np.float64)
         return TaughtBoxes(boxes=answered.boxes, probable=share, drawn=drawn, weights={"answers": 1.0})
     groups = np.arange(len(human)) if groups is None else groups
-    probable = convention(features(answered), prior(answered), drawn, groups[answered.boxes.image_of], seed)
+    reference = np.ones(len(human), bool) if reference is None else reference
+    image_of = answered.boxes.image_of
+    probable = convention(
+        features(answered), prior(answered), drawn, groups[image_of], seed, reference=reference[image_of]
+    )
     given = np.where(matched >= 0, human.labels[matched] if len(human.labels) else NO_LABEL, NO_LABEL)
-    labels, sure, weights = _classes(answered.boxes, given, texts, n_classes, seed, evidence)
+    labels, sure, weights = _classes(answered.boxes, given, texts, n_classes, seed, evidence, reference)
     boxes = replace(answered.boxes, labels=labels, weights=(probable * sure).astype(np.float32))
     return TaughtBoxes(boxes=boxes, probable=probable, drawn=drawn, weights=weights)
 
@@ -154,7 +169,9 @@ def prior(answered: AnsweredBoxes) -> Floats:
     return np.clip(answered.boxes.weights, 0, 1) * whole.astype(np.float64)
 
 
-def convention(inputs: Floats, before: Floats, drawn: NDArray[np.int8], groups: Ints, seed: int) -> Floats:
+def convention(
+    inputs: Floats, before: Floats, drawn: NDArray[np.int8], groups: Ints, seed: int, *, reference: NDArray[np.bool_]
+) -> Floats:
     """Return (M,) probability that annotators draw a box.
 
     Args:
@@ -163,13 +180,16 @@ def convention(inputs: Floats, before: Floats, drawn: NDArray[np.int8], groups: 
         drawn: (M,) 1 drawn, 0 not, -1 not known.
         groups: (M,) boxes of a group are predicted by labels of others.
         seed: of the folds, and of the boxes that stand for the prior.
+        reference: (M,) boxes that may stand for it.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
     rng = np.random.default_rng(seed)
-    inputs = StandardScaler().fit_transform(inputs)
-    typical = rng.choice(len(inputs), MAX_PRIOR, replace=False) if len(inputs) > MAX_PRIOR else np.arange(len(inputs))
+    typical = np.flatnonzero(reference) if reference.any() else np.arange(len(inputs))
+    inputs = StandardScaler().fit(inputs[typical]).transform(inputs)
+    if len(typical) > MAX_PRIOR:
+        typical = rng.choice(typical, MAX_PRIOR, replace=False)
     share = PRIOR_BOXES / len(typical)
     expected = before[typical]
     known = drawn >= 0
@@ -205,7 +225,7 @@ def quality(boxes: Boxes, human: Boxes, chosen: NDArray[np.bool_]) -> dict[str, 
 
 
 def _drawn(boxes: Boxes, human: Boxes, matched: Ints) -> NDArray[np.int8]:
-    """Return (M,) whether annotators drew a box: -1 where its image is not annotated, or a region counts for nothing."""
+    """Return (M,) whether annotators drew a box: -1 where no human box can tell, or it is of an ignored region."""
     drawn = np.where(human.known[boxes.image_of], matched >= 0, -1).astype(np.int8)
     if len(human.labels):
         drawn[(matched >= 0) & (human.weights[matched] == 0)] = -1
@@ -222,7 +242,13 @@ def _inside_another(corners: Floats) -> Floats:
 
 
 def _classes(
-    boxes: Boxes, given: Ints, texts: Texts | None, n_classes: int, seed: int, evidence: BoxEvidence
+    boxes: Boxes,
+    given: Ints,
+    texts: Texts | None,
+    n_classes: int,
+    seed: int,
+    evidence: BoxEvidence,
+    reference: NDArray[np.bool_],
 ) -> tuple[Ints, Floats, dict[str, float]]:
     """Return the class of each box (M,), its probability, and the weights of what was read.
 
@@ -237,7 +263,13 @@ def _classes(
     if texts is None:
         texts = Texts(np.zeros((len(boxes), 1), np.float32), np.zeros(len(boxes), bool))
     found = predict_labels(
-        texts.take(pairs[:, 0]), labels, n_classes, seed, answers=said if evidence == "fused" else None, evidence=evidence
+        texts.take(pairs[:, 0]),
+        labels,
+        n_classes,
+        seed,
+        reference=reference[pairs[:, 0]],
+        answers=said if evidence == "fused" else None,
+        evidence=evidence,
     )
     probabilities: NDArray[Any] = found.probabilities[of_box]
     unknown = ~probabilities.any(axis=1)

@@ -1,4 +1,4 @@
-"""``label --task detection``: boxes of every answered image, as these annotators would draw them; boxes that look wrong."""
+"""``label --task detection``: boxes of answered images, as these annotators would draw them; boxes that look wrong."""
 
 from __future__ import annotations
 
@@ -61,10 +61,15 @@ def label_boxes(
         len(images.classes),
         seed=config.seed,
         evidence=evidence,
+        reference=train,
     )
     targets = taught.targets(human)
     shown = ShownBoxes(
-        images=images, human=human, taught=taught, suspected=suspected_boxes(taught, human), table=None if table is None else table.manifest
+        images=images,
+        human=human,
+        taught=taught,
+        suspected=suspected_boxes(taught, human),
+        table=None if table is None else table.manifest,
     )
     known = targets.known & ~human.known
     summary: dict[str, Any] = {
