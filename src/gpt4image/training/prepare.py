@@ -148,7 +148,7 @@ def prepare(
     image_set = image_set.select(np.flatnonzero(np.isin(image_set.splits, splits)))
     pixels, broken, usable = load_pixels(
         image_set,
-        auto.stored_size(config),
+        auto.stored_size(config, squash=task.squash),
         memory_limit_gb=config.memory_limit_gb,
         workers=config.workers,
         squash=task.squash,

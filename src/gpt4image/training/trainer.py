@@ -127,8 +127,8 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
         require_shardable(config.optimizer)
     place = structure_alone if config.fsdp and processes.rank() > 0 and config.ema == 0.0 else contextlib.nullcontext
     outputs = data.task.outputs(data.classes)
-    backbone, notes, new_layers = processes.together(lambda: make_backbone(config, outputs, place))
-    backbone = data.task.model(backbone, config.image_size)
+    plain, notes, new_layers = processes.together(lambda: make_backbone(config, outputs, place))
+    backbone, new_layers = of_task(data.task, plain, new_layers, config.image_size)
     new_layers = processes.from_first(new_layers)  # others may have only the structure
     if config.checkpoint_activations:
         checkpoint_activations(backbone, config.model)
@@ -180,6 +180,15 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
     )
 
 
+def of_task(task: Task, plain: nn.Module, new_layers: Sequence[str], size: int) -> tuple[nn.Module, tuple[str, ...]]:
+    """Return the model of a task, and the names in it of the layers that start from random weights."""
+    model = task.model(plain, size)
+    if model is plain:
+        return plain, tuple(new_layers)
+    own = (name for name, child in model.named_children() if child is not plain)
+    return model, (*(f"backbone.{name}" for name in new_layers), *own)
+
+
 def objectives_of(config: ResolvedOptions, data: TrainingData, model: nn.Module, steps: int) -> tuple[Objective, ...]:
     """Return the terms of the loss beside the task's."""
     found: list[Objective] = []
@@ -208,7 +217,8 @@ def require_buildable(config: ResolvedOptions, task: Task, classes: Sequence[str
     outputs = task.outputs(classes)
     if config.fsdp:
         require_shardable(config.optimizer)
-    backbone, _, new_layers = make_backbone(config, outputs, structure_alone if config.fsdp else contextlib.nullcontext)
+    plain, _, new_layers = make_backbone(config, outputs, structure_alone if config.fsdp else contextlib.nullcontext)
+    backbone, new_layers = of_task(task, plain, new_layers, config.image_size)
     if config.checkpoint_activations:
         checkpoint_activations(backbone, config.model)
     make_optimizer(Plain(backbone), config, new_layers)
