@@ -12,7 +12,6 @@ from gpt4image.comparing.arms import applicable
 from gpt4image.config import CompareConfig
 from gpt4image.config.arms import ARMS, Arm
 from gpt4image.config.base import listed
-from gpt4image.data.regions import Boxes
 from gpt4image.encoding.class_names import ClassNames, find_class_names
 from gpt4image.training.training_data import TrainingData
 
@@ -48,13 +47,10 @@ def members_of(
         "answered": config.answers is not None,
         "labelled": bool(left.task.known(left.labels[train]).any()),
         "unlabelled": not left.task.known(left.labels[train]).all(),
-        "exclusive": left.task.exclusive,
-        "boxes": isinstance(left.labels, Boxes),
-        "text_labels": left.task.text_labels,
     }
-    either = {*applicable(scarce=True, **there), *applicable(scarce=False, **there)}
+    either = {name for some in (True, False) for name in applicable(scarce=some, task=left.task, **there)}
     possible = [name for name in ARMS if name in either and (scarce or name != "oracle")]
-    usual = applicable(scarce=scarce or unlabelled, class_conditioned=class_conditioned, **there)
+    usual = applicable(scarce=scarce or unlabelled, task=left.task, class_conditioned=class_conditioned, **there)
     asked, notes = listed(config.arms), []
     if not asked:
         asked = tuple(name for name in usual if name in possible)
@@ -66,7 +62,7 @@ def members_of(
     if refused := [name for name in wanted if name not in possible]:
         lacking: dict[str, list[str]] = {}
         for name in refused:
-            lacking.setdefault(_lacks(ARMS[name], config, scarce, there["boxes"]), []).append(name)
+            lacking.setdefault(_lacks(ARMS[name], config, scarce, left.task.output == "boxes"), []).append(name)
         why = "; ".join(f"{','.join(names)} need {what}" for what, names in lacking.items())
         raise ConfigError(f"--arms: {why}; possible now: {', '.join(possible)}.")
     first = (ARMS[name].after for name in wanted)
