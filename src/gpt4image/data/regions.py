@@ -110,9 +110,13 @@ class Boxes:
         return replace(self, labels=np.asarray(place, np.int64)[self.labels])
 
     def presence(self, classes: int) -> NDArray[np.int8]:
-        """Return (N, K) int8: 1 where an image has a box of a class, 0 where it has none, -1 where nothing is known."""
+        """Return (N, K) int8: 1 where an image has a box of a class, 0 where it has none, -1 where that is not known.
+
+        It is not known of images that are not annotated, and where all boxes of the class have the weight 0.
+        """
         found = np.where(self.known[:, None], np.zeros(classes, np.int8), np.int8(-1))
         sure = self.weights > 0
+        found[self.image_of[~sure], self.labels[~sure]] = -1
         found[self.image_of[sure], self.labels[sure]] = 1
         return found
 
