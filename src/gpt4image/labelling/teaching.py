@@ -13,7 +13,7 @@ from gpt4image.config.training import Evidence
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.data.regions import Boxes
 from gpt4image.data.splits import representatives
-from gpt4image.labelling.answers import Answers, read_answers
+from gpt4image.labelling.answers import Answers, read_for
 from gpt4image.labelling.box_answers import AnsweredBoxes, read_boxes
 from gpt4image.labelling.boxes import teach
 from gpt4image.labelling.label_noise import judge
@@ -26,14 +26,14 @@ AnyAnswers = Answers | AnsweredBoxes
 
 
 def answers_about(data: TrainingData, path: Path) -> AnyAnswers:
-    """Return the answers of a store about the images of a run: classes, or boxes where it is of boxes.
+    """Return the answers of a store about the images of a run: boxes, if the run is of boxes; else classes or tags.
 
     Raises:
         StoreError, TableError: there are none.
     """
     if isinstance(data.labels, Boxes):
         return read_boxes(path, data.image_set.digests, data.classes)[0]
-    return read_answers(path, data.image_set.digests, data.classes).answers
+    return read_for(path, data.image_set).answers
 
 
 def taught_boxes(
