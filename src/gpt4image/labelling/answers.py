@@ -15,6 +15,7 @@ from scipy.sparse import csr_matrix
 from gpt4image.artifacts.store import DescriptionStore, Prompt, StoredAnswer
 from gpt4image.base.errors import TableError, first_few
 from gpt4image.describing.class_lists import ClassNames
+from gpt4image.describing.questions import CLASS
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -142,6 +143,8 @@ def read_answers(path: Path, digests: Sequence[str], classes: Sequence[str]) -> 
         return tuple(sorted(told)) if 2 <= len(told) < len(classes) else ()
 
     for row, item in stored_answers(path, place):
+        if CLASS not in item.prompt.ask:
+            continue
         first, second = number_of(item.answer.class_name), number_of(item.answer.second)
         if first < 0 and (word := item.answer.class_name or item.answer.said):
             strange[word] += 1
