@@ -157,13 +157,9 @@ def read_answers(path: Path, digests: Sequence[str], classes: Sequence[str]) -> 
         definitions.update({number: definition for number, definition in told.items() if definition})
         return tuple(sorted(told)) if 2 <= len(told) < len(classes) else ()
 
-<<<<<<< HEAD
     for row, item in stored_answers(path, digests):
-=======
-    for row, item in stored_answers(path, place):
         if CLASS not in item.prompt.ask:
             continue
->>>>>>> boxes
         first, second = number_of(item.answer.class_name), number_of(item.answer.second)
         if first < 0 and (word := item.answer.class_name or item.answer.said):
             strange[word] += 1
