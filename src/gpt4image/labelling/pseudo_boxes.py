@@ -26,6 +26,8 @@ def best_threshold(predictions: NDArray[np.float32], human: Boxes, n_classes: in
         None where no human box is predicted.
     """
     rows = np.flatnonzero(human.known)
+    if not len(rows):
+        return None
     found = Matches.of(predictions[rows], human[rows], n_classes)
     scores = np.sort(predictions[rows, :, 4][predictions[rows, :, 4] > 0])[::-1]
     right = found.right[:, 0].cumsum()
