@@ -310,6 +310,10 @@ def _add_classes(categories: object, classes: list[str], faults: Faults) -> dict
     return {identity: label_of[name] for identity, name in named.items()}
 
 
+def _is_ignored(one: Mapping[str, Any]) -> bool:
+    return bool(one.get("iscrowd")) or bool(one.get("ignore"))
+
+
 def _add_box(one: Mapping[str, Any], content: _Content, row: int, label: int, name: str, faults: Faults) -> None:
     corners = from_sides(one.get("bbox"))
     if "bbox" not in one:
@@ -318,11 +322,11 @@ def _add_box(one: Mapping[str, Any], content: _Content, row: int, label: int, na
             faults.add(name, f"it has no bbox, and {found}")
             return
         corners = found
-    content.listed.add(row, corners, label, weight_of(bool(one.get("iscrowd")), one.get("score")), name)
+    content.listed.add(row, corners, label, weight_of(_is_ignored(one), one.get("score")), name)
 
 
 def _add_segment(one: Mapping[str, Any], content: _Content, row: int, label: int, name: str, faults: Faults) -> None:
-    void, value = bool(one.get("iscrowd")), one.get("segmentation")
+    void, value = _is_ignored(one), one.get("segmentation")
     if not value and "bbox" in one:
         void, value = True, box_polygon(*from_sides(one["bbox"]))
     found = segment(value, content.sizes[row], VOID if void else label)
