@@ -17,17 +17,20 @@ from PIL import Image
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import ConfigError, DataError, ExportError
 from gpt4image.base.files import read_json, read_parquet
-from gpt4image.config import EvaluateConfig, ExportConfig, PredictConfig, TrainConfig
+from gpt4image.config import EvaluateConfig, ExportConfig, PredictConfig, ReportConfig, TrainConfig
 from gpt4image.data import load_image_set
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.regions import NO_ANNOTATION, NO_BOX, Boxes
 from gpt4image.deploying.export import export
 from gpt4image.deploying.predict import _require_boxes, predict  # pyright: ignore[reportPrivateUsage]
 from gpt4image.evaluating.evaluate import evaluate
+from gpt4image.reporting.extras import EXAMPLES
+from gpt4image.reporting.report import report
 from gpt4image.tasks.classification import Classification
 from gpt4image.tasks.detection import Detection
 from gpt4image.training.train import train
 from pictogram_boxes import write_boxes
+from several_processes import COUNTS, detection_gradients, on_each_count
 from small_training import StoppedError, same, stop_after
 
 TINY: dict[str, Any] = {"image_size": 64, "val_fraction": 0.0, "precision": "fp32", "memory_format": "channels_last"}
@@ -198,7 +201,9 @@ def test_predict_gives_boxes_in_pixels_in_every_format_and_draws_them(
     assert max(box["box"][2] for box in boxes) > 100  # pictures are 128 wide and 96 high
     assert max(box["box"][3] for box in boxes) <= 96
     truth = json.loads((pictograms / "test.json").read_text(encoding="utf-8"))
-    first = next(picture["id"] for picture in truth["images"] if picture["file_name"].startswith(results[0]["image_id"]))
+    first = next(
+        picture["id"] for picture in truth["images"] if picture["file_name"].startswith(results[0]["image_id"])
+    )
     own = [box["bbox"] for box in truth["annotations"] if box["image_id"] == first]
     assert min(np.abs(np.array(box) - results[0]["bbox"]).max() for box in own) < 8
     drawn = sorted((tmp_path / "drawn").iterdir())
@@ -214,3 +219,28 @@ def test_boxes_are_refused_of_a_model_that_predicts_none(tmp_path: Path) -> None
     classifier: Any = SimpleNamespace(task=Classification())
     with pytest.raises(ConfigError, match="--format coco and --draw: .* predicts probabilities, and no boxes"):
         _require_boxes(config, classifier)
+
+
+def test_a_report_shows_true_and_predicted_boxes_the_worst_first(trained: Path) -> None:
+    shown = read_json(trained / EXAMPLES)
+    assert len(shown) == 24
+    scores = [float(card["about"].rsplit(" ", 1)[1]) for card in shown]
+    assert scores == sorted(scores)
+    kinds = [box["kind"] for card in shown for box in card["boxes"]]
+    assert {"true", "found"} == set(kinds)
+    report(ReportConfig(dir=trained))
+    page = (trained / "report.html").read_text(encoding="utf-8")
+    assert page.count('<g class="true">') + page.count('<g class="found">') == len(kinds)
+    assert '<g class="true"><title>true: ' in page
+    assert "the lowest scores first" in page
+
+
+@pytest.mark.slow
+def test_the_gradient_does_not_depend_on_the_number_of_processes(pictograms: Path, tmp_path: Path) -> None:
+    given = {"data": f"coco:{pictograms / 'train.json'}", "val_fraction": 0.0}
+    on_each_count(detection_gradients, given, tmp_path)
+    alone, *others = (torch.load(tmp_path / f"{count}.pt") for count in COUNTS)
+    assert alone["loss task"] > 0
+    for shared in others:
+        assert shared.keys() == alone.keys()
+        assert max(float((shared[name] - alone[name]).abs().max()) for name in alone) < 1e-9

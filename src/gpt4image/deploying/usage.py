@@ -101,4 +101,6 @@ def example(exported: ExportedModel, form: str, *, name: str, repository: str | 
 def _square(how: Preprocessing) -> str:
     start = centre_start(how.resize, how.size)
     crop = f".crop(({start}, {start}, {start + how.size}, {start + how.size}))" if how.resize > how.size else ""
-    return (_SQUARE if how.fit == "crop" else _STRETCHED).format(resize=how.resize, filter=how.interpolation.upper(), crop=crop)
+    return (_SQUARE if how.fit == "crop" else _STRETCHED).format(
+        resize=how.resize, filter=how.interpolation.upper(), crop=crop
+    )
