@@ -9,14 +9,16 @@ from gpt4image.config import TrainOptions
 from gpt4image.tasks.base import Labels, Task
 from gpt4image.tasks.classification import Classification
 from gpt4image.tasks.multilabel import MultiLabel
+from gpt4image.tasks.pretraining import Pretraining
 
 TASKS: Mapping[str, Callable[[TrainOptions], Task]] = {
     "classification": lambda options: Classification(),
     "multilabel": lambda options: MultiLabel(focus=options.focus_negatives),
+    "pretrain": lambda options: Pretraining(),
 }
 
 TITLES: Mapping[str, str] = {
-    metric.name: metric.title for task in (Classification, MultiLabel) for metric in (task.primary, *task.metrics)
+    metric.name: metric.title for task in (Classification, MultiLabel, Pretraining) for metric in (task.primary, *task.metrics)
 }
 """Metrics of the tasks in words, for records that do not bring their own."""
 
