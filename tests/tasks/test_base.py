@@ -18,22 +18,19 @@ from gpt4image.comparing.compare import compare
 from gpt4image.config import CompareConfig, EvaluateConfig, ReportConfig
 from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.reporting.report import report
-from gpt4image.tasks.base import Metric
+from gpt4image.tasks.base import Metric, Task
 from gpt4image.training.train import train
 from small_training import SMALL, options
 
 
 @dataclass(frozen=True)
-class Side:
+class Side(Task):
     """Where a dot is: one output, -1 for the left and 1 for the right edge. A flipped picture has the other target."""
 
     name: ClassVar[str] = "side"
     primary: ClassVar[Metric] = Metric(name="error", title="distance from the true side", higher_is_better=False)
     metrics: ClassVar[tuple[Metric, ...]] = (Metric(name="agree", title="right side"),)
     image_score: ClassVar[str] = "closeness to the true side"
-    mixes: ClassVar[bool] = False
-    exclusive: ClassVar[bool] = False
-    text_labels: ClassVar[bool] = False
 
     def require(self, labels: Any, classes: Sequence[str], spec: str) -> None:
         assert list(classes) == ["left", "right"], spec
@@ -50,21 +47,9 @@ class Side:
     def outputs(self, classes: Sequence[str]) -> int:
         return 1
 
-    def model(self, backbone: torch.nn.Module) -> torch.nn.Module:
-        return backbone
-
     def targets(self, labels: Any, soft: Any, outputs: int, geometry: Any) -> torch.Tensor:
         side = torch.from_numpy(np.where(labels < 0, np.nan, 2.0 * labels - 1).astype(np.float32))[:, None]
         return side if geometry is None else torch.where(geometry.flipped[:, None], -side, side)
-
-    def has_target(self, labels: Any, soft: Any) -> Any:
-        return labels >= 0
-
-    def placeholder(self, has_target: Any, outputs: int) -> Any:
-        return np.zeros((len(has_target), outputs), np.float32)
-
-    def with_labels(self, soft: Any, labels: Any, trust: float) -> Any:
-        raise NotImplementedError
 
     def without_target(self, targets: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         return targets.masked_fill(images[:, None], torch.nan)

@@ -116,7 +116,9 @@ def test_rows_and_columns_name_classes() -> None:
         "probabilities": pytest.approx([0.9, 0.7]),
         "present": ["cat", "sofa"],
     }
-    assert MultiLabel().columns(scores, None) == {"prediction": [[0, 2]]}
+    columns = MultiLabel().columns(scores, None)
+    assert columns["prediction"] == [[0, 2]]
+    assert columns["probabilities"].to_pylist() == [pytest.approx(scores[0].tolist())]
 
 
 def test_one_label_per_image_is_refused() -> None:

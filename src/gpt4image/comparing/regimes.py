@@ -14,6 +14,7 @@ from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.config import CompareConfig
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.data.splits import flip_labels, keep_labels_per_class, long_tail, random_part
+from gpt4image.tasks.base import Labels
 from gpt4image.training.training_data import TrainingData
 
 
@@ -100,7 +101,7 @@ class Regime:
             data = replace(data, text=data.text.only(keep))
         return replace(data, labels=labels)
 
-    def _labels(self, data: TrainingData, described: NDArray[np.bool_] | None, seed: int) -> NDArray[np.int64]:
+    def _labels(self, data: TrainingData, described: NDArray[np.bool_] | None, seed: int) -> Labels:
         """Return the labels that a seed trains on: some kept, some flipped, only in train.
 
         Described images keep theirs first: text labels are fitted on images that have both. Which descriptions are left
@@ -112,8 +113,9 @@ class Regime:
             kept = keep_labels_per_class(
                 groups, train, self.labels_per_class, seed, first=described, classes=data.classes
             )
-            labels = labels.copy()
-            labels[train[kept[train] == NO_LABEL]] = NO_LABEL
+            gone = np.zeros(len(groups), bool)
+            gone[train[kept[train] == NO_LABEL]] = True
+            labels = data.task.hidden(labels, gone)
         if self.label_noise > 0.0:
             given = labels
             by_class = self.noise_kind == "class-dependent"

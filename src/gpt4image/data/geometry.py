@@ -73,7 +73,9 @@ class Geometry:
         Parts outside lie below 0 or above 1; what a mirrored border shows of a box again is not another box.
         """
         window = self.window.to(corners)[:, None]
-        moved = (corners.unflatten(2, (2, 2)) - window[..., None, :2]) / (window[..., 2:] - window[..., :2])[..., None, :]
+        moved = (corners.unflatten(2, (2, 2)) - window[..., None, :2]) / (window[..., 2:] - window[..., :2])[
+            ..., None, :
+        ]
         x, y = moved.unbind(-1)
         x = torch.where(self.flipped.to(corners.device)[:, None, None], 1 - x.flip(2), x)
         return torch.stack([x, y], dim=-1).flatten(2)

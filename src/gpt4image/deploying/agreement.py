@@ -51,7 +51,8 @@ def run_probabilities(
         DataError: no image can be decoded.
     """
     options = model.config.model_copy(update={"device": "cpu", "precision": "fp32", "memory_format": "contiguous"})
-    pixels, skipped, usable = load_pixels(images, stored_size(options), memory_limit_gb=float("inf"), workers=1)
+    size, squash = stored_size(options), model.task.squash
+    pixels, skipped, usable = load_pixels(images, size, memory_limit_gb=float("inf"), workers=1, squash=squash)
     indices = np.flatnonzero(usable)
     return replace(model, config=options).read(pixels, indices).predictions, indices, skipped
 

@@ -65,7 +65,8 @@ class Preprocessing:
         from gpt4image.training.auto import stored_size
 
         how: Any = model.augmentation
-        return cls(size=how.size, resize=stored_size(model.config), mean=how.mean, std=how.std)
+        fit = "squash" if model.task.squash else "crop"
+        return cls(size=how.size, resize=stored_size(model.config), fit=fit, mean=how.mean, std=how.std)
 
     @classmethod
     def from_timm(cls, config: Mapping[str, Any]) -> Preprocessing:

@@ -31,7 +31,7 @@ from gpt4image.tasks.registry import TITLES
 from gpt4image.training.prepare import identity_of, load_image_set, prepare
 from gpt4image.training.training_data import TrainingData
 
-ALWAYS = ("images", "labelled", "classes", "per_class", "support", "loss")
+ALWAYS = ("images", "labelled", "classes", "per_class", "support")
 """What the record of a split holds whatever the task."""
 CLASSES_SHOWN = 20  # the others are in the record
 CHANGED = "the dataset has changed since the run was trained: images of this split may be among its training images"
@@ -221,7 +221,7 @@ def measure_run(
     outputs = model.read(data.pixels, read)
     data = data.without_met()
     indices = _images_of(data, split)
-    outputs, labels = outputs.only(data.usable[read]), data.image_set.labels[indices]
+    outputs, labels = outputs.only(data.usable[read]), data.all_labels[indices]
     name = name or split
     path = run_dir / f"evaluation-{name}.json"
     known: dict[str, Any] = read_json(path) if path.is_file() else {}
@@ -247,7 +247,7 @@ def measure_run(
 def _images_of(data: TrainingData, split: str) -> NDArray[np.int64]:
     """Return the positions of the usable images of a split. Raises DataError: none of them has a label."""
     indices = data.indices(split)
-    if not data.task.known(data.image_set.labels[indices]).any():
+    if not data.task.known(data.all_labels[indices]).any():
         raise DataError(f"The {split} split of {data.image_set.spec} has no labelled image; give another --split.")
     return indices
 
@@ -257,7 +257,7 @@ def _write_predictions(
 ) -> None:
     import pyarrow as pa
 
-    image_set, labels = data.image_set, data.image_set.labels[indices]
+    image_set, labels = data.image_set, data.all_labels[indices]
     scores = np.full(len(indices), np.nan)  # NaN: no label
     scores[data.task.known(labels)] = data.task.scores(predictions, labels)
     table = pa.table(
@@ -266,7 +266,6 @@ def _write_predictions(
             "digest": [image_set.digests[i] for i in indices],
             "score": scores,
             **data.task.columns(predictions, labels),
-            "probabilities": pa.FixedSizeListArray.from_arrays(predictions.ravel(), predictions.shape[1]),
         }
     )
     write_parquet(path, table)

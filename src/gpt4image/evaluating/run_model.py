@@ -117,7 +117,8 @@ def load_run_model(run_dir: Path, task: Task | None, classes: Sequence[str]) -> 
     weights = load_tensors(run_dir / runs.MODEL)[0]
     architecture, args = timm_form(config)
     require_backed(architecture, {"num_classes": outputs, **args}, weights)
-    backbone = task.model(make_backbone(config.model_copy(update={"init": "scratch"}).resolved, outputs).module)
+    plain = make_backbone(config.model_copy(update={"init": "scratch"}).resolved, outputs).module
+    backbone = task.model(plain, config.resolved.image_size)
     try:
         backbone.load_state_dict(weights)
     except RuntimeError as error:

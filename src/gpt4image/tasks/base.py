@@ -3,7 +3,7 @@
 Training, evaluation, comparison, reports, export and prediction know tasks only through this interface. A new task is
 one module beside this one and one line in ``tasks/registry.py``.
 
-Legend: N images of a set, B of a batch, K outputs of a model (one per class where there are classes).
+Legend: N images of a set, B of a batch, K outputs of a model (one per class where there are classes), S side in pixels.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gpt4image.data.geometry import Geometry
+from gpt4image.data.image_set import NO_LABEL, ImageSet
 
-Labels = NDArray[Any]
-"""(N, ...) annotations of images as a dataset holds them; the task defines what a row means."""
+Labels = Any
+"""Annotations of N images, indexed by images like an array: (N, ...) labels, or boxes or masks (``data.regions``)."""
 Floats = NDArray[np.float32]
+Predictions = NDArray[Any]
+"""(N, ...) what the tail of a task returns: (N, K) float32 probabilities, or rows of boxes, or masks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,22 +46,28 @@ class Metric:
 
 
 class Task(Protocol):
-    """A task. Implementations are small objects without state; they are pickled to worker processes."""
+    """A task. Implementations derive from it; they are small objects without state, pickled to worker processes."""
 
     name: ClassVar[str]
     """As in ``--task`` and in records."""
     primary: ClassVar[Metric]
     """The metric that records, statistics and the choice of weights use."""
-    metrics: ClassVar[tuple[Metric, ...]]
+    metrics: ClassVar[tuple[Metric, ...]] = ()
     """The other metrics of every run."""
     image_score: ClassVar[str]
     """What ``scores`` gives; its mean over images need not be the primary metric."""
-    mixes: ClassVar[bool]
+    mixes: ClassVar[bool] = False
     """Whether targets may be averaged over images (mixup, CutMix)."""
-    exclusive: ClassVar[bool]
+    exclusive: ClassVar[bool] = False
     """Whether an image has one class, so that predictions are probabilities that sum to 1."""
-    text_labels: ClassVar[bool]
+    text_labels: ClassVar[bool] = False
     """Whether targets can be predicted from descriptions (``label``)."""
+    squash: ClassVar[bool] = False
+    """Whether pictures are stretched to the square, so that nothing at their borders is lost; else it is cut off."""
+
+    def annotations(self, image_set: ImageSet) -> Labels:
+        """Return what the task learns of a set. Raises DataError: the set has no such annotations."""
+        return image_set.labels
 
     def require(self, labels: Labels, classes: Sequence[str], spec: str) -> None:
         """Refuse annotations of another task, or that nothing can be learned from. Raises DataError."""
@@ -67,6 +76,12 @@ class Task(Protocol):
     def known(self, labels: Labels) -> NDArray[np.bool_]:
         """Return (N,) which images have an annotation."""
         ...
+
+    def hidden(self, labels: Labels, images: NDArray[np.bool_]) -> Labels:
+        """Return annotations of which those of some images (N,) are not known."""
+        kept = labels.copy()
+        kept[images] = NO_LABEL
+        return kept
 
     def counts(self, labels: Labels, classes: int) -> NDArray[np.int64]:
         """Return (K,) how many images have each class."""
@@ -78,14 +93,14 @@ class Task(Protocol):
 
     def outputs(self, classes: Sequence[str]) -> int:
         """Return K, the outputs of the model."""
-        ...
+        return len(classes)
 
-    def model(self, backbone: nn.Module) -> nn.Module:
-        """Return the model of a backbone with K outputs; most tasks use it as it is."""
-        ...
+    def model(self, backbone: nn.Module, size: int) -> nn.Module:
+        """Return the model of a backbone with K outputs for inputs of ``size`` pixels; most tasks use it as it is."""
+        return backbone
 
     def targets(self, labels: Labels, soft: Floats | None, outputs: int, geometry: Geometry | None) -> Tensor:
-        """Return the targets (B, ...) float32 of a batch.
+        """Return the targets (B, ...) of a batch.
 
         Args:
             labels: (B, ...) annotations.
@@ -97,15 +112,15 @@ class Task(Protocol):
 
     def has_target(self, labels: Labels, soft: Floats | None) -> NDArray[np.bool_]:
         """Return (B,) which images have a target."""
-        ...
+        return self.known(labels)
 
     def placeholder(self, has_target: NDArray[np.bool_], outputs: int) -> Floats:
         """Return (N, K) targets as of a teacher that knows nothing but which images have one."""
-        ...
+        return np.zeros((len(has_target), outputs), np.float32)
 
     def with_labels(self, soft: Floats, labels: Labels, trust: float) -> Floats:
         """Return a teacher's targets (B, K) of which ``trust`` is the given label where there is one."""
-        ...
+        raise NotImplementedError(f"{self.name} has no soft labels")
 
     def without_target(self, targets: Tensor, images: Tensor) -> Tensor:
         """Return targets in which the images of a mask (B,) count for nothing."""
@@ -115,7 +130,7 @@ class Task(Protocol):
         """Return the scalar loss of the batches of all processes: the same on each.
 
         Args:
-            outputs: (B, K) of the model.
+            outputs: (B, ...) of the model.
             targets: (B, ...), as ``targets`` returns them, or averages of them where ``mixes``.
             smoothing: label smoothing.
         """
@@ -125,22 +140,29 @@ class Task(Protocol):
         """Return what turns outputs into predictions (softmax, sigmoid, ...); part of every exported model."""
         ...
 
-    def measure(self, predictions: Floats, labels: Labels, classes: Sequence[str]) -> dict[str, Any]:
-        """Return the record of the predictions (N, K) of a split.
+    def measure(self, predictions: Predictions, labels: Labels, classes: Sequence[str]) -> dict[str, Any]:
+        """Return the record of the predictions of a split.
 
-        At least ``images``, ``labelled`` and ``classes``; where an image has an annotation also the metrics, ``loss``,
-        and per class ``support`` and ``per_class`` (None for a class without images).
+        At least ``images``, ``labelled`` and ``classes``; where an image has an annotation also the metrics, ``loss``
+        where there is one, and per class ``support`` and ``per_class`` (None for a class without images).
         """
         ...
 
-    def scores(self, predictions: Floats, labels: Labels) -> NDArray[np.float64]:
+    def scores(self, predictions: Predictions, labels: Labels) -> NDArray[np.float64]:
         """Return (n,) ``image_score`` of each image with an annotation, for statistics paired by image."""
         ...
 
-    def columns(self, predictions: Floats, labels: Labels | None) -> Mapping[str, Any]:
+    def columns(self, predictions: Predictions, labels: Labels | None) -> Mapping[str, Any]:
         """Return the columns (N rows) of the predictions of a split on disk, apart from keys and digests."""
         ...
 
-    def rows(self, predictions: Floats, classes: Sequence[str], top: int) -> Iterator[dict[str, Any]]:
+    def rows(self, predictions: Predictions, classes: Sequence[str], top: int) -> Iterator[dict[str, Any]]:
         """Yield what ``predict`` writes for each image: JSON-serialisable, the ``top`` most probable classes."""
         ...
+
+
+def probability_column(predictions: Floats) -> Any:
+    """Return (N, K) probabilities as a column of lists of K numbers."""
+    import pyarrow as pa
+
+    return pa.FixedSizeListArray.from_arrays(predictions.ravel(), predictions.shape[1])

@@ -16,7 +16,7 @@ from gpt4image.base.errors import DataError, first_few
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.parallel.processes import gather
-from gpt4image.tasks.base import Floats, Labels, Metric
+from gpt4image.tasks.base import Floats, Labels, Metric, Task, probability_column
 
 CALIBRATION_BINS = 15
 
@@ -100,7 +100,7 @@ def confused(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> l
 
 
 @dataclass(frozen=True)
-class Classification:
+class Classification(Task):
     """One class out of K per image; labels (N,) int64, NO_LABEL where there is none. See ``tasks.base.Task``."""
 
     name: ClassVar[str] = "classification"
@@ -136,14 +136,6 @@ class Classification:
     def groups(self, labels: Labels) -> NDArray[np.int64]:
         """Return the labels."""
         return labels
-
-    def outputs(self, classes: Sequence[str]) -> int:
-        """Return the number of classes."""
-        return len(classes)
-
-    def model(self, backbone: nn.Module) -> nn.Module:
-        """Return the backbone."""
-        return backbone
 
     def targets(self, labels: Labels, soft: Floats | None, outputs: int, geometry: Geometry | None) -> Tensor:
         """Return (B, K) class probabilities; a row of zeros where an image has no target."""
@@ -183,9 +175,10 @@ class Classification:
         return (predictions.argmax(axis=1) == labels)[labels != NO_LABEL].astype(np.float64)
 
     def columns(self, predictions: Floats, labels: Labels | None) -> Mapping[str, Any]:
-        """Return label, prediction and confidence."""
+        """Return label, prediction, confidence and the probabilities of all classes."""
         given = {} if labels is None else {"label": labels}
-        return {**given, "prediction": predictions.argmax(axis=1), "confidence": predictions.max(axis=1)}
+        best = {"prediction": predictions.argmax(axis=1), "confidence": predictions.max(axis=1)}
+        return {**given, **best, "probabilities": probability_column(predictions)}
 
     def rows(self, predictions: Floats, classes: Sequence[str], top: int) -> Iterator[dict[str, Any]]:
         """Yield the most probable classes of each image, the first one first."""

@@ -20,7 +20,7 @@ from gpt4image.base.errors import DataError
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.labels import rarest_classes
 from gpt4image.parallel.processes import gather
-from gpt4image.tasks.base import Floats, Labels, Metric
+from gpt4image.tasks.base import Floats, Labels, Metric, Task, probability_column
 from gpt4image.tasks.classification import ranked
 
 NOT_KNOWN = -1
@@ -29,7 +29,7 @@ THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
-class MultiLabel:
+class MultiLabel(Task):
     """Any number of K classes per image; see ``tasks.base.Task``.
 
     Labels are (N, K) int8: 1 present, 0 absent, -1 not known.
@@ -49,7 +49,6 @@ class MultiLabel:
     )
     image_score: ClassVar[str] = "label ranking average precision"
     mixes: ClassVar[bool] = True
-    exclusive: ClassVar[bool] = False
     text_labels: ClassVar[bool] = True
 
     def require(self, labels: Labels, classes: Sequence[str], spec: str) -> None:
@@ -71,14 +70,6 @@ class MultiLabel:
     def groups(self, labels: Labels) -> NDArray[np.int64]:
         """Return the rarest class of each image."""
         return rarest_classes(labels)
-
-    def outputs(self, classes: Sequence[str]) -> int:
-        """Return the number of classes."""
-        return len(classes)
-
-    def model(self, backbone: nn.Module) -> nn.Module:
-        """Return the backbone."""
-        return backbone
 
     def targets(self, labels: Labels, soft: Floats | None, outputs: int, geometry: Geometry | None) -> Tensor:
         """Return (B, 2, K): weight of each class, and the part of it that says "present"."""
@@ -161,8 +152,9 @@ class MultiLabel:
         return np.array([_ranking(row, given) for row, given in zip(predictions[known], labels[known], strict=True)])
 
     def columns(self, predictions: Floats, labels: Labels | None) -> Mapping[str, Any]:
-        """Return the classes that are known and those that are predicted to be present, as lists of class numbers."""
-        found = {"prediction": [np.flatnonzero(row).tolist() for row in predictions > THRESHOLD]}
+        """Return the classes that are known, those predicted to be present, as numbers, and all probabilities."""
+        present = [np.flatnonzero(row).tolist() for row in predictions > THRESHOLD]
+        found = {"prediction": present, "probabilities": probability_column(predictions)}
         return found if labels is None else {"label": list(labels), **found}
 
     def rows(self, predictions: Floats, classes: Sequence[str], top: int) -> Iterator[dict[str, Any]]:

@@ -18,20 +18,16 @@ from torch import Tensor, nn
 from gpt4image.config.pretraining import PRETRAIN
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.image_set import NO_LABEL
-from gpt4image.tasks.base import Floats, Labels, Metric
+from gpt4image.tasks.base import Floats, Labels, Metric, Predictions, Task
 
 
 @dataclass(frozen=True)
-class Pretraining:
+class Pretraining(Task):
     """No label, no prediction; see ``tasks.base.Task``."""
 
     name: ClassVar[str] = PRETRAIN
     primary: ClassVar[Metric] = Metric(name="pretraining_loss", title="loss", higher_is_better=False)
-    metrics: ClassVar[tuple[Metric, ...]] = ()
     image_score: ClassVar[str] = "nothing"
-    mixes: ClassVar[bool] = False
-    exclusive: ClassVar[bool] = False
-    text_labels: ClassVar[bool] = False
 
     def require(self, labels: Labels, classes: Sequence[str], spec: str) -> None:
         """Take any labels, and none."""
@@ -52,10 +48,6 @@ class Pretraining:
         """Return 1, the least that a classifier can have."""
         return 1
 
-    def model(self, backbone: nn.Module) -> nn.Module:
-        """Return the backbone."""
-        return backbone
-
     def targets(self, labels: Labels, soft: Floats | None, outputs: int, geometry: Geometry | None) -> Tensor:
         """Return (B, 1) zeros."""
         return torch.zeros(len(labels), outputs)
@@ -63,14 +55,6 @@ class Pretraining:
     def has_target(self, labels: Labels, soft: Floats | None) -> NDArray[np.bool_]:
         """Return (B,) True: all images take part."""
         return np.ones(len(labels), np.bool_)
-
-    def placeholder(self, has_target: NDArray[np.bool_], outputs: int) -> Floats:
-        """Return (N, 1) zeros."""
-        return np.zeros((len(has_target), outputs), np.float32)
-
-    def with_labels(self, soft: Floats, labels: Labels, trust: float) -> Floats:
-        """Return the targets as they are."""
-        return soft
 
     def without_target(self, targets: Tensor, images: Tensor) -> Tensor:
         """Return the targets as they are."""
@@ -84,18 +68,18 @@ class Pretraining:
         """Return what leaves outputs as they are."""
         return nn.Identity()
 
-    def measure(self, predictions: Floats, labels: Labels, classes: Sequence[str]) -> dict[str, Any]:
+    def measure(self, predictions: Predictions, labels: Labels, classes: Sequence[str]) -> dict[str, Any]:
         """Return the number of images: there is nothing to measure predictions by."""
         return {"images": len(labels), "labelled": 0, "classes": list(classes)}
 
-    def scores(self, predictions: Floats, labels: Labels) -> NDArray[np.float64]:
-        """Return no score, of no image."""
+    def scores(self, predictions: Predictions, labels: Labels) -> NDArray[np.float64]:
+        """Return the score of no image."""
         return np.zeros(0)
 
-    def columns(self, predictions: Floats, labels: Labels | None) -> Mapping[str, Any]:
+    def columns(self, predictions: Predictions, labels: Labels | None) -> Mapping[str, Any]:
         """Return no column."""
         return {}
 
-    def rows(self, predictions: Floats, classes: Sequence[str], top: int) -> Iterator[dict[str, Any]]:
+    def rows(self, predictions: Predictions, classes: Sequence[str], top: int) -> Iterator[dict[str, Any]]:
         """Yield an empty row for each image."""
         yield from ({} for _ in predictions)

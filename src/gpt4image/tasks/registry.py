@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 
 from gpt4image.base.errors import ConfigError, nearest
 from gpt4image.config import TrainOptions
-from gpt4image.tasks.base import Labels, Task
+from gpt4image.data.image_set import ImageSet
+from gpt4image.tasks.base import Task
 from gpt4image.tasks.classification import Classification
 from gpt4image.tasks.multilabel import MultiLabel
 from gpt4image.tasks.pretraining import Pretraining
@@ -35,6 +36,6 @@ def recorded_task(options: TrainOptions) -> Task:
     return find_task("classification" if options.task == "auto" else options.task, options)
 
 
-def task_of(labels: Labels, options: TrainOptions) -> Task:
+def task_of(image_set: ImageSet, options: TrainOptions) -> Task:
     """Return the task that annotations are of: a column per class is multi-label, one label is classification."""
-    return find_task("multilabel" if labels.ndim == 2 else "classification", options)
+    return find_task("multilabel" if image_set.labels.ndim == 2 else "classification", options)

@@ -154,7 +154,7 @@ def validate(trainer: Trainer) -> dict[str, Any] | None:
     indices = data.indices("val")
     if trainer.config.pretraining:
         return held_out_loss(trainer, indices)
-    labels = data.image_set.labels[indices]
+    labels = data.all_labels[indices]
     if not data.task.known(labels).any():
         return None
     backbone: Any = trainer.evaluated.backbone
@@ -165,7 +165,7 @@ def validate(trainer: Trainer) -> dict[str, Any] | None:
     if not data.task.known(labels[seen]).any():
         return None
     facts = data.task.measure(predictions[seen], labels[seen], data.classes)
-    return {name: facts[name] for name in (data.task.primary.name, "loss")}
+    return {name: facts[name] for name in (data.task.primary.name, "loss") if name in facts}
 
 
 def held_out_loss(trainer: Trainer, indices: NDArray[np.int64]) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from gpt4image.config.learning import ResolvedOptions
 from gpt4image.data.pixels import Pixels
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import autocast, choose_device, memory_format_of
+from gpt4image.tasks.base import Predictions
 from gpt4image.training.augment import Augmentation, eval_batch
 from gpt4image.training.training_data import TrainingData
 
@@ -26,8 +28,8 @@ def predict(
     indices: NDArray[np.int64],
     augmentation: Augmentation,
     config: ResolvedOptions,
-) -> NDArray[np.float32]:
-    """Return (n, K) predictions of the images at ``indices``: what the task makes of the outputs of ``model``."""
+) -> Predictions:
+    """Return (n, ...) predictions of the images at ``indices``: what the task makes of the outputs of ``model``."""
     model.eval()
     if not len(indices):
         return np.zeros((0, data.task.outputs(data.classes)), np.float32)
@@ -42,8 +44,10 @@ def outputs(
     indices: NDArray[np.int64],
     augmentation: Augmentation,
     config: ResolvedOptions,
-) -> tuple[NDArray[np.float32], ...]:
+) -> tuple[NDArray[Any], ...]:
     """Return what ``read`` gives of images, batch by batch: (B, 3, T, T) normalised pixels to tensors (B, ...).
+
+    Floats are float32; numbers of other kinds stay as they are.
 
     Where several processes share a run, all of them call this; each reads some of the batches, and all get all rows.
 
@@ -61,10 +65,10 @@ def outputs(
     # Each process reads as many, some of them twice over all: a model in shards needs all processes for each batch.
     turns = range(processes.rank(), -(-len(batches) // processes.count()) * processes.count(), processes.count())
     numbers = [turn % len(batches) for turn in turns]
-    rows: dict[int, tuple[NDArray[np.float32], ...]] = {}
+    rows: dict[int, tuple[NDArray[Any], ...]] = {}
     for number, batch in zip(numbers, pixels.stream(batches[number] for number in numbers), strict=True):
         inputs = eval_batch(batch.to(device), augmentation)
         with autocast(device, config.precision):
             found = read(inputs.contiguous(memory_format=memory_format_of(config.memory_format)))
-        rows[number] = tuple(part.float().cpu().numpy() for part in found)
+        rows[number] = tuple((part.float() if part.is_floating_point() else part).cpu().numpy() for part in found)
     return tuple(np.concatenate(parts) for parts in zip(*processes.merged(rows), strict=True))

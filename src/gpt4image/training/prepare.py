@@ -126,12 +126,12 @@ def prepare(
     text_labels = load_text_labels(config.text_labels)
     if text_labels is not None and set(image_set.classes) <= set(text_labels.classes):
         image_set = image_set.with_classes(text_labels.classes)  # no image has a label of the others
-    task = task or (task_of(image_set.labels, config) if config.task == "auto" else find_task(config.task, config))
+    task = task or (task_of(image_set, config) if config.task == "auto" else find_task(config.task, config))
     named = {"task": task.name} if config.task == "auto" else {}
     config = config.model_copy(update={"task": task.name})
     if text_labels is not None:
         require_fitting(text_labels, config, image_set)
-    task.require(image_set.labels, image_set.classes, config.data)
+    task.require(task.annotations(image_set), image_set.classes, config.data)
     sizes = {split: len(image_set.indices(split)) for split in SPLITS}
     there = ", ".join(f"{split} {count:,}" for split, count in sizes.items())
     if not any(sizes[split] for split in splits):
@@ -146,14 +146,18 @@ def prepare(
         require_buildable(config, task, image_set.classes)
     image_set = image_set.select(np.flatnonzero(np.isin(image_set.splits, splits)))
     pixels, broken, usable = load_pixels(
-        image_set, auto.stored_size(config), memory_limit_gb=config.memory_limit_gb, workers=config.workers
+        image_set,
+        auto.stored_size(config),
+        memory_limit_gb=config.memory_limit_gb,
+        workers=config.workers,
+        squash=task.squash,
     )
     data = TrainingData(
         image_set=image_set,
         pixels=pixels,
         usable=usable,
         task=task,
-        labels=image_set.labels,
+        labels=task.annotations(image_set),
         text=None if table is None else TextTargets.of(table, image_set.digests),
         set_aside=(*image_set.set_aside, *broken),
     )
@@ -170,6 +174,8 @@ def identity_of(
 ) -> str:
     """Return what tells the data of a run from others: its images, labels and splits, its texts, what is set aside."""
     content = [image_set.digests, image_set.labels.tolist(), image_set.splits.tolist(), image_set.classes]
+    if image_set.regions is not None:
+        content.append(image_set.regions.content())
     content.append(None if table is None else table.manifest.to_json())
     content.append(None if soft is None else hashlib.sha256(soft.tobytes()).hexdigest())
     return fingerprint([*content, broken] if broken else content)
@@ -180,7 +186,7 @@ def require_selectable(config: TrainOptions, image_set: ImageSet, task: Task) ->
     held_out = image_set.indices("val")
     if config.pretraining and len(held_out):
         return  # their loss
-    if config.select == "best" and not task.known(image_set.labels[held_out]).any():
+    if config.select == "best" and not task.known(task.annotations(image_set)[held_out]).any():
         raise ConfigError(
             "--select best needs labelled validation images, and there are none: raise --val-fraction, or leave it out."
         )

@@ -140,7 +140,7 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
     place = structure_alone if config.fsdp and processes.rank() > 0 and config.ema == 0.0 else contextlib.nullcontext
     outputs = data.task.outputs(data.classes)
     backbone, notes, new_layers = processes.together(lambda: make_backbone(config, outputs, place))
-    backbone = data.task.model(backbone)
+    backbone = data.task.model(backbone, config.image_size)
     new_layers = processes.from_first(new_layers)  # others may have only the structure
     if config.checkpoint_activations:
         checkpoint_activations(backbone, config.model)

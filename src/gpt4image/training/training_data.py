@@ -22,7 +22,7 @@ class TrainingData:
     """Everything a run reads; arms of a comparison differ in ``labels``, ``soft`` and ``text`` alone.
 
     Attributes:
-        image_set: N images with their splits and true labels.
+        image_set: N images with their splits and true annotations; see ``all_labels``.
         pixels: their decoded pixels.
         usable: (N,) bool, which images can be decoded; the others belong to no split.
         task: what is learned; it says what labels and targets mean.
@@ -47,6 +47,11 @@ class TrainingData:
     def classes(self) -> tuple[str, ...]:
         """K class names."""
         return self.image_set.classes
+
+    @property
+    def all_labels(self) -> Labels:
+        """(N, ...) true annotations, of which training may see ``labels``."""
+        return self.task.annotations(self.image_set)
 
     @property
     def unusable(self) -> tuple[SetAside, ...]:

@@ -1,0 +1,108 @@
+"""Boxes and masks are indexed by images, and move with the geometry of the pixels."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpt4image.data.geometry import Geometry
+from gpt4image.data.regions import NO_ANNOTATION, NO_BOX, VOID, Boxes, ImageBoxes, Masks
+
+CLASSES = 4
+
+
+def boxes_of(seed: int, images: int = 6) -> Boxes:
+    rng = np.random.default_rng(seed)
+
+    def one() -> ImageBoxes | None:
+        if rng.random() < 0.25:
+            return None
+        count = int(rng.integers(0, 4))
+        corners = np.sort(rng.random((count, 2, 2), np.float32), axis=1).reshape(count, 4)
+        return corners, rng.integers(0, CLASSES, count), rng.choice([0.0, 0.5, 1.0], count).astype(np.float32)
+
+    return Boxes.of_images([one() for _ in range(images)])
+
+
+@given(st.integers(0, 200), st.lists(st.integers(0, 5), max_size=8))
+def test_choosing_images_keeps_the_boxes_of_each(seed: int, rows: list[int]) -> None:
+    boxes = boxes_of(seed)
+    part = boxes[np.array(rows, np.int64)]
+    assert len(part) == len(rows) and part.known.tolist() == [boxes.known[row] for row in rows]
+    for place, row in enumerate(rows):
+        for mine, theirs in zip(part.image(place), boxes.image(row), strict=True):
+            assert np.array_equal(mine, theirs)
+
+
+@given(st.integers(0, 200))
+def test_padded_rows_hold_each_box_once_and_say_what_is_not_known(seed: int) -> None:
+    boxes = boxes_of(seed)
+    rows = boxes.padded()
+    assert rows.shape[1] >= 1
+    for i in range(len(boxes)):
+        corners, labels, weights = boxes.image(i)
+        own = rows[i, : len(labels)]
+        assert np.array_equal(own, np.column_stack([corners, labels, weights]).astype(np.float32))
+        assert set(rows[i, len(labels) :, 4].tolist()) <= {NO_BOX if boxes.known[i] else NO_ANNOTATION}
+
+
+def test_presence_leaves_out_regions_that_count_for_nothing() -> None:
+    corners = np.array([[0, 0, 1, 1], [0, 0, 0.5, 0.5]], np.float32)
+    boxes = Boxes.of_images([(corners, np.array([2, 1]), np.array([1, 0], np.float32)), None])
+    assert boxes.presence(3).tolist() == [[0, 0, 1], [-1, -1, -1]]
+    hidden = boxes.hidden(np.array([True, False]))
+    assert not hidden.known.any() and len(hidden.labels) == 0
+    assert boxes.content() != hidden.content()
+
+
+@given(st.integers(0, 50), st.booleans())
+def test_a_box_stays_around_its_pixels(seed: int, resized: bool) -> None:
+    rng = np.random.default_rng(seed)
+    side = 40
+    left, top = rng.integers(12, 18, 2)
+    right, bottom = left + rng.integers(4, 9), top + rng.integers(4, 9)
+    picture = torch.zeros(1, 1, side, side)
+    picture[0, 0, top:bottom, left:right] = 1.0
+    flipped = torch.tensor([bool(rng.integers(2))])
+    if resized:
+        geometry = Geometry.crop(torch.zeros(1, 2), torch.tensor([[0.8, 0.9]]), flipped, size=80)
+    else:
+        offsets = torch.from_numpy(rng.integers(-4, 5, (1, 2, 1)))
+        geometry = Geometry.shift(offsets, flipped, side, side)
+    corners = torch.tensor([[[left, top, right, bottom]]]) / side
+    moved = (geometry.boxes(corners) * geometry.size)[0, 0]
+    rows, columns = (geometry.pixels(picture)[0, 0] > 0.5).nonzero(as_tuple=True)
+    found = torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+    assert torch.allclose(moved, found.float(), atol=1.0 if resized else 1e-3)
+
+
+class InMemory:
+    def __init__(self, masks: list[np.ndarray]) -> None:
+        self.masks = masks
+
+    def read(self, row: int) -> np.ndarray:
+        return self.masks[row]
+
+    def digest(self, row: int) -> str:
+        return hashlib.sha256(self.masks[row].tobytes()).hexdigest()
+
+
+def test_masks_are_stretched_without_new_values_and_void_without_one() -> None:
+    mask = np.array([[0, 1, 1], [2, VOID, 1]], np.uint8)
+    masks = Masks(
+        source=InMemory([mask]), rows=np.array([0, -1]), presence_of_classes=np.array([[1, 1, 1], [-1, 1, -1]], np.int8)
+    )
+    pixels = masks.pixels(6)
+    assert set(np.unique(pixels[0]).tolist()) == {0, 1, 2, VOID} and (pixels[1] == VOID).all()
+    more = masks.with_classes([3, 0, 1], 4)
+    assert set(np.unique(more.pixels(6)[0]).tolist()) == {3, 0, 1, VOID}
+    assert more.presence(4).tolist() == [[1, 1, -1, 1], [1, -1, -1, -1]]
+    assert masks[np.array([True, False])].known.tolist() == [True]
+    assert masks.hidden(np.array([True, False])).content() != masks.content()
+    with pytest.raises(IndexError):
+        masks[np.array([5])]
