@@ -11,7 +11,14 @@ from pydantic import Field, field_validator, model_validator
 from gpt4image.base.errors import ConfigError
 from gpt4image.config.alignment import WITH_NEGATIVES, LossName, SameClass, check_alignment
 from gpt4image.config.base import MOST_THREADS, Fraction, JsonTable, StageConfig, known_list, listed
-from gpt4image.config.pretraining import PRETRAIN, VIEW_DEFAULTS, VIEWS, WITHOUT_USE, PretrainingOptions, check_pretraining
+from gpt4image.config.pretraining import (
+    PRETRAIN,
+    VIEW_DEFAULTS,
+    VIEWS,
+    WITHOUT_USE,
+    PretrainingOptions,
+    check_pretraining,
+)
 
 
 class DataOptions(StageConfig):

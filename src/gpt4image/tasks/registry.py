@@ -19,7 +19,9 @@ TASKS: Mapping[str, Callable[[TrainOptions], Task]] = {
 }
 
 TITLES: Mapping[str, str] = {
-    metric.name: metric.title for task in (Classification, MultiLabel, Pretraining) for metric in (task.primary, *task.metrics)
+    metric.name: metric.title
+    for task in (Classification, MultiLabel, Pretraining)
+    for metric in (task.primary, *task.metrics)
 }
 """Metrics of the tasks in words, for records that do not bring their own."""
 

@@ -104,7 +104,6 @@ def make_batches(
     repeats: int = 1,
     mixing: bool = False,
     apart: bool = False,
-    twice: bool = False,
 ) -> Batches:
     """Return the batches of a run.
 
@@ -118,7 +117,6 @@ def make_batches(
         repeats: times that each image comes in a row.
         mixing: whether images are mixed in pairs, from both ends.
         apart: whether images without a target are not mixed, and are seen twice.
-        twice: whether all images are seen twice.
 
     Raises:
         ConfigError: the batch cannot be shared by the processes of the run, or mixed in pairs.
@@ -138,7 +136,6 @@ def make_batches(
         size=size,
         others_per_batch=n_others,
         rows=own_rows(size - n_others, n_others, mixing=mixing, apart=apart),
-        twice=twice,
     )
 
 

@@ -169,7 +169,7 @@ def validate(trainer: Trainer) -> dict[str, Any] | None:
 
 
 def held_out_loss(trainer: Trainer, indices: NDArray[np.int64]) -> dict[str, Any] | None:
-    """Return the mean loss of batches of images that nothing is learned from, without labels; None where there are none.
+    """Return the mean loss of images that no step learns from, of a run without labels; None where there are none.
 
     Their views are the same each time. The last batch is filled up with the first images.
     """

@@ -51,9 +51,7 @@ def make_optimizer(model: Plain | Tapped, config: ResolvedOptions, new_layers: S
     return optimizer
 
 
-def parameter_groups(
-    model: Plain | Tapped, config: ResolvedOptions, new_layers: Sequence[str]
-) -> list[dict[str, Any]]:
+def parameter_groups(model: Plain | Tapped, config: ResolvedOptions, new_layers: Sequence[str]) -> list[dict[str, Any]]:
     """Return the parameters of a run but those of a text encoder, with and without weight decay.
 
     Where weights were given, ``new_layers`` of the backbone and what is no part of it learn faster, in groups of their

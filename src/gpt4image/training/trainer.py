@@ -168,8 +168,8 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
         repeats=config.repeated_augmentation,
         mixing=config.mixes,
         apart=config.consistency > 0.0,
-        twice=config.compares_views is not None,
     )
+    batches = replace(batches, twice=config.compares_views is not None)
     parallel, ema = placed(config, model, device, batches)
     if config.compile:
         compile_training(backbone, device)
