@@ -83,7 +83,7 @@ def outputs_of(trainer: Trainer, batch: Batch, inputs: Tensor) -> Outputs:
     with autocast(trainer.device, config.precision):
         inputs = inputs.contiguous(memory_format=memory_format_of(config.memory_format))
         found, embeddings, *more = trainer.parallel(inputs, **asked)
-    heads = more.pop() if more and isinstance(more[-1], dict) else {}
+    heads: dict[str, Tensor] = more.pop() if trainer.has_heads else {}
     return Outputs(
         task=found[:size],
         second=found[size:],

@@ -94,6 +94,11 @@ class Trainer:
         return self.model.get_submodule("backbone")
 
     @property
+    def has_heads(self) -> bool:
+        """Whether the model also returns a table of outputs of heads."""
+        return isinstance(self.model, Tapped) and len(self.model.heads) > 0
+
+    @property
     def evaluated(self) -> nn.Module:
         """The model that is evaluated and kept: the moving average where there is one."""
         return self.model if self.ema is None else self.ema.module

@@ -78,7 +78,8 @@ class WordTargets:
             raise TableError(f"No two training images share a word in the texts of {text.table.path}.")
         weights = np.log((len(train) + 1) / (images[kept] + 1)).astype(np.float32)
         names = counter.get_feature_names_out()[kept]
-        return cls(shares=normalize(has[:, kept] @ diags(weights), norm="l1").tocsr(), words=tuple(names.tolist()))
+        shares: Any = normalize(has[:, kept] @ diags(weights), norm="l1")
+        return cls(shares=shares.tocsr(), words=tuple(names.tolist()))
 
     def take(self, images: NDArray[np.int64]) -> Tensor:
         """Return the targets (B, V) float32 of images."""
