@@ -18,8 +18,8 @@ from gpt4image.artifacts import runs
 from gpt4image.artifacts.weights import load_tensors
 from gpt4image.base.errors import ConfigError, RunError
 from gpt4image.config import CompareConfig, EvaluateConfig, ExportConfig, PredictConfig, ReportConfig, TrainConfig
-from gpt4image.training.losses import batch_losses, seed_step
 from gpt4image.training.loop import pixels_of, validate
+from gpt4image.training.losses import batch_losses, seed_step
 from gpt4image.training.train import train
 from gpt4image.training.trainer import Trainer
 from several_processes import COUNTS, RESNET, SHARED, gradient, on_each_count
@@ -114,6 +114,8 @@ def test_images_without_any_label_are_enough(worded: dict[str, Any], tmp_path: P
     for path in sorted(folder.rglob("*.png")):
         (folder / "unlabelled").mkdir(exist_ok=True)
         path.rename(folder / "unlabelled" / f"{path.parent.name}-{path.name}")
+    for name in ("blue", "green", "red"):
+        (folder / name).rmdir()
     (folder / "unlabelled" / "red-03.png").write_bytes(b"no picture")
     outcome = train(TrainConfig(**asked(worded, "simclr", out=tmp_path / "run", memory_limit_gb=0.0, workers=1)))
     assert [item.name for item in outcome.set_aside] == ["unlabelled/red-03.png"]
@@ -137,7 +139,9 @@ def test_fine_tuning_starts_from_its_weights_and_a_probe_leaves_them(
     train(TrainConfig(**fresh | named | {"out": tmp_path / "probe", "init": init, "freeze": True}))
     first = {name: runs.read_run(tmp_path / name)["metrics"][0]["loss"] for name in ("scratch", "tuned", "probe")}
     assert len(set(first.values())) == 3
-    given, probe, tuned = (load_tensors(path / runs.MODEL)[0] for path in (pretrained, tmp_path / "probe", tmp_path / "tuned"))
+    given, probe, tuned = (
+        load_tensors(path / runs.MODEL)[0] for path in (pretrained, tmp_path / "probe", tmp_path / "tuned")
+    )
     classifier = {"fc.weight", "fc.bias"}
     assert {name for name in given if name not in classifier and not torch.equal(given[name], probe[name])} == set()
     assert not torch.equal(given["conv1.0.weight"], tuned["conv1.0.weight"])
@@ -168,7 +172,7 @@ def test_texts_find_pictures_after_captions(pretrained: Path, worded: dict[str, 
     from gpt4image.config import SearchConfig
     from gpt4image.searching.search import search
 
-    found = search(SearchConfig(run_dir=pretrained, query=("a red wall",), data=worded["data"], top=3))
+    found = search(SearchConfig(run_dir=pretrained, texts=("a red wall",), data=worded["data"], top=3))
     assert len(found.text.splitlines()) >= 3
 
 

@@ -305,7 +305,8 @@ class TrainOptions(
             raise ConfigError(f"--words-weight {self.words_weight:g} needs --embeddings: the table names the texts.")
         if self.pretraining:
             idle = [name for name in WITHOUT_USE if getattr(self, name)]
-            check_pretraining(self.pretraining, described=self.embeddings is not None, idle=idle)
+            table = "needed" if self.only_described else "given" if self.embeddings is not None else "absent"
+            check_pretraining(self.pretraining, table, idle)
         return self
 
     @model_validator(mode="after")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from pydantic import field_validator
 
@@ -38,19 +39,21 @@ class PretrainingOptions(StageConfig):
         return known
 
 
-def check_pretraining(objectives: Sequence[str], *, described: bool, idle: Sequence[str]) -> None:
+def check_pretraining(
+    objectives: Sequence[str], table: Literal["absent", "given", "needed"], idle: Sequence[str]
+) -> None:
     """Refuse options that do not fit the task without labels. Raises ConfigError.
 
     Args:
         objectives: of the run.
-        described: whether it has descriptions.
+        table: whether an embedding table is given, and needed to choose images by.
         idle: names of the options of ``WITHOUT_USE`` that are given.
     """
     asked = f"--task {PRETRAIN} --pretrain {','.join(objectives)}"
     reads = not set(OF_TEXTS).isdisjoint(objectives)
-    if reads and not described:
+    if reads and table == "absent":
         raise ConfigError(f"{asked} learns from descriptions: give their --embeddings.")
-    if described and not reads:
+    if table == "given" and not reads:
         raise ConfigError(f"{asked} reads no description: add captions or words, or leave --embeddings out.")
     if idle:
         raise ConfigError(f"{asked} has no use for {', '.join(map(flag_of, idle))}: leave that out.")

@@ -46,9 +46,7 @@ def vicreg_by_the_paper(one: Array, two: Array) -> float:
     return (25 * invariance + 25 * sum(variance) / 2 + sum(covariance)) / 25
 
 
-@given(
-    seed=st.integers(0, 1000), count=st.integers(1, 6), width=st.integers(1, 5), temperature=st.floats(0.1, 1.0)
-)
+@given(seed=st.integers(0, 1000), count=st.integers(1, 6), width=st.integers(1, 5), temperature=st.floats(0.1, 1.0))
 def test_simclr_is_that_of_the_paper(seed: int, count: int, width: int, temperature: float) -> None:
     one, two = projections(seed, count, width)
     ids = torch.randint(0, count, (count,), generator=torch.Generator().manual_seed(seed))
