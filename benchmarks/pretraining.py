@@ -1,15 +1,15 @@
-"""What weights are worth that were made without labels: fine-tuned, and as a linear probe, against training from scratch.
+"""What weights are worth that were made without labels: fine-tuned, and as a probe, against training from scratch.
 
     python benchmarks/pretraining.py --data hf:DATA/images --embeddings cifar.emb --pictograms demo-out/embeddings \\
         --out pretraining
 
 Per seed, each recipe of recipes/pretrain/ is trained on the described photographs, at equal views. The comparisons
-fine-tuned-*.toml start from these weights, with 10 labels per class of the pictograms, which the texts were not made for,
-and of the photographs themselves. Accuracy on the test split, mean over seeds; in brackets, the 95 % interval of the
-difference to training from scratch (paired, Student's t). The same command goes on where it stopped.
+fine-tuned-*.toml start from these weights, with 10 labels per class of the pictograms, which the texts were not made
+for, and of the photographs themselves. Accuracy on the test split, mean over seeds; in brackets, the 95 % interval of
+the difference to training from scratch (paired, Student's t). The same command goes on where it stopped.
 
-With --weights (the file of benchmarks/pretrained_weights.py) also ImageNet weights, of another model: fine-tuned and as a
-probe at 96 pixels, against that model from scratch.
+With --weights (the file of benchmarks/pretrained_weights.py) also ImageNet weights, of another model: fine-tuned and
+as a probe at 96 pixels, against that model from scratch.
 """
 
 from __future__ import annotations
