@@ -27,7 +27,7 @@ from gpt4image.config.arms import ARMS, Arm
 from gpt4image.config.learning import OF_ALIGNMENT, OF_TEXT_LABELS
 from gpt4image.data.pixels import available_cores
 from gpt4image.encoding.class_names import ClassNames, not_read
-from gpt4image.labelling.answers import Answers, read_answers
+from gpt4image.labelling.answers import Answers, read_for
 from gpt4image.labelling.label import open_table
 from gpt4image.labelling.predictions import require_learnable
 from gpt4image.parallel import devices
@@ -121,7 +121,7 @@ def make_plan(config: CompareConfig, task: Task | None = None) -> Plan:
         require_batch(len(regime.apply(ready.data, seed).indices("train")), ready.config)
     answers = None
     if config.answers is not None:
-        answers = read_answers(config.answers, ready.data.image_set.digests, ready.data.classes).answers
+        answers = read_for(config.answers, ready.data.image_set).answers
     jobs = {name: _jobs(config, ready, name, members, answers, task) for name in members}
     every = tuple(job for several in jobs.values() for job in several)
     return Plan(

@@ -92,7 +92,7 @@ ARMS: dict[str, Arm] = {
         headline=3,
     ),
     "asked": Arm(
-        about="soft labels: the class that the multimodal LLM answered, corrected by the labels there are",
+        about="soft labels: the class or tags that the multimodal LLM answered, corrected by the labels there are",
         phrase="answers only",
         text=False,
         text_labels=True,
@@ -100,7 +100,6 @@ ARMS: dict[str, Arm] = {
         label_free=True,
         against=("oracle", "zero-shot"),
         headline=2,
-        exclusive=True,
     ),
     "fused": Arm(
         about="soft labels predicted from answers, descriptions and the labels there are",
@@ -110,7 +109,6 @@ ARMS: dict[str, Arm] = {
         label_free=True,
         against=("oracle", "asked", "text-labels", "zero-shot", "fused-shuffled", "fused-class-mean"),
         headline=1,
-        exclusive=True,
     ),
     "text-labels-aligned": Arm(
         about="text labels and alignment together",
