@@ -28,7 +28,7 @@ def block(ready: Prepared) -> str:
         "without either": (~labelled & ~described).sum(),
     }
     if config.pretraining:
-        by_source = {"with descriptions": described.sum(), "without": (~described).sum()}
+        by_source = {"with a description": described.sum(), "without a description": (~described).sum()}
     sources = ", ".join(f"{int(count):,} {name}" for name, count in by_source.items() if count)
     held_out = ", ".join(f"{ready.sizes[split]:,} {split}" for split in ("val", "test") if ready.sizes[split])
     rows = {
