@@ -84,4 +84,5 @@ def test_known_losses_that_are_not_zero_are_drawn_in_words() -> None:
     row = {"epoch": 1, "loss": 3.0, "task_loss": 0.0, "align_loss": None, "simclr_loss": 3.0, "<b>_loss": 1.0}
     epoch = Epoch.model_validate(row)
     assert epoch.losses == {"task": 0.0, "simclr": 3.0, "<b>": 1.0}
-    assert losses_of([epoch, Epoch.model_validate({"epoch": 2, "align_loss": 1.0})]) == {"align": "alignment", "simclr": "SimCLR"}
+    aligned = Epoch.model_validate({"epoch": 2, "align_loss": 1.0})
+    assert losses_of([epoch, aligned]) == {"align": "alignment", "simclr": "SimCLR"}
