@@ -143,8 +143,8 @@ class ModelOptions(StageConfig):
     """The model and its task."""
 
     task: str = "auto"
-    """classification (one class per image), multilabel (several), auto (as the labels of the dataset are) or pretrain
-    (no label is read, see --pretrain)."""
+    """classification (one class per image), multilabel (several), detection (boxes), auto (as the annotations of the
+    dataset are) or pretrain (no label is read, see --pretrain)."""
     focus_negatives: float = Field(default=0.0, ge=0.0)
     """Focusing exponent of the asymmetric loss for absent classes, for multilabel; 0 is binary cross-entropy."""
     model: str | None = None
