@@ -38,11 +38,13 @@ def write_box_examples(
     if not isinstance(truth, Boxes):
         return False
     try:
-        found = read_parquet(run_dir / f"predictions-{split}.parquet", ["key", "score", "boxes"]).to_pylist()
+        table = read_parquet(run_dir / f"predictions-{split}.parquet", ["key", "score", "boxes"])
     except DamagedError:  # images with boxes may be classified too
         return False
+    found: list[dict[str, Any]] = table.to_pylist()
     row_of = {key: row for row, key in enumerate(images.keys)}
-    worst = sorted((row for row in found if row["score"] == row["score"]), key=lambda row: row["score"])
+    scores = np.array([row["score"] for row in found])
+    worst = [found[place] for place in np.argsort(scores, kind="stable") if not np.isnan(scores[place])]
     pictures = Thumbnails(images, 2 * PICTURE)
 
     def card(row: dict[str, Any]) -> dict[str, Any] | None:
