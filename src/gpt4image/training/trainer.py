@@ -127,8 +127,8 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
         require_shardable(config.optimizer)
     place = structure_alone if config.fsdp and processes.rank() > 0 and config.ema == 0.0 else contextlib.nullcontext
     outputs = data.task.outputs(data.classes)
-    backbone, notes, new_layers = processes.together(lambda: make_backbone(config, outputs, place))
-    backbone = data.task.model(backbone, config.image_size)
+    plain, notes, new_layers = processes.together(lambda: make_backbone(config, outputs, place))
+    backbone = data.task.model(plain, config.image_size)
     new_layers = processes.from_first(new_layers)  # others may have only the structure
     if config.checkpoint_activations:
         checkpoint_activations(backbone, config.model)
@@ -156,7 +156,7 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
     parallel, ema = placed(config, model, device, batches)
     if config.compile:
         compile_training(backbone, device)
-    optimizer = make_optimizer(model, config, new_layers)
+    optimizer = make_optimizer(model, config, new_in(backbone, plain, new_layers))
     steps_per_epoch = max(1, count // (batch_size * config.grad_accumulation))
     steps = steps_per_epoch * config.epochs
     lowest = min(config.min_lr, config.lr)
@@ -208,14 +208,24 @@ def require_buildable(config: ResolvedOptions, task: Task, classes: Sequence[str
     outputs = task.outputs(classes)
     if config.fsdp:
         require_shardable(config.optimizer)
-    backbone, _, new_layers = make_backbone(config, outputs, structure_alone if config.fsdp else contextlib.nullcontext)
+    plain, _, new_layers = make_backbone(config, outputs, structure_alone if config.fsdp else contextlib.nullcontext)
+    backbone = task.model(plain, config.image_size)
     if config.checkpoint_activations:
         checkpoint_activations(backbone, config.model)
-    make_optimizer(Plain(backbone), config, new_layers)
+    make_optimizer(Plain(backbone), config, new_in(backbone, plain, new_layers))
     if config.auto_augment is not None:
         Policy(config.auto_augment, augmentation_of(config, backbone).mean)
     if not config.consistency:  # else it depends on the images
         own_rows(config.batch_size, 0, mixing=config.mixes, apart=False)
+
+
+def new_in(model: nn.Module, plain: nn.Module, new_layers: Sequence[str]) -> tuple[str, ...]:
+    """Return the names in the model of a task of what is new: layers of its ``plain`` backbone, and all around it."""
+    if model is plain:
+        return tuple(new_layers)
+    [inside] = [name for name, child in model.named_children() if child is plain]
+    around = (name for name, _ in model.named_children() if name != inside)
+    return (*(f"{inside}.{name}" for name in new_layers), *around)
 
 
 def tuned_encoder(config: ResolvedOptions, text: TextTargets, device: torch.device) -> TextTower | None:
@@ -266,7 +276,7 @@ def placed(
 def participants(
     config: ResolvedOptions, data: TrainingData, *, aligned: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the training images with a target, and those without one that the alignment or consistency can use.
+    """Return the training images with a target, and those without one, or with a weaker one, that a loss can use.
 
     Raises:
         ConfigError: consistency training finds no image without a target.
@@ -279,9 +289,10 @@ def participants(
                 f"all {len(targeted)} have one: leave it out."
             )
         return targeted, others
-    if not aligned or data.text is None:
-        return targeted, others[:0]
-    return targeted, others[data.text.described[others]]
+    used = data.weak(others)
+    if aligned and data.text is not None:
+        used = used | data.text.described[others]
+    return targeted, others[used]
 
 
 def cpu_augmentation_of(
