@@ -94,7 +94,7 @@ def test_indices_of_a_split() -> None:
 
 @pytest.mark.parametrize("spec", ["foldr:x", "", "photos", "/a/b"])
 def test_unknown_specs_name_what_is_allowed(spec: str) -> None:
-    with pytest.raises(ConfigError, match=r"folder, hf, manifest, openmoji") as caught:
+    with pytest.raises(ConfigError, match=r"folder, hf, manifest, masks, openmoji") as caught:
         load_image_set(spec)
     assert ("Did you mean 'folder'?" in str(caught.value)) == (spec == "foldr:x")
 

@@ -18,10 +18,11 @@ from gpt4image.config import CompareConfig, TrainConfig
 from gpt4image.config.arms import ARMS
 from gpt4image.evaluating.evaluate import measure_run, run_predictions
 from gpt4image.evaluating.measures import lacked_names
-from gpt4image.labelling.teaching import judge_training, predict_training, targets_of
+from gpt4image.labelling.box_answers import AnsweredBoxes
+from gpt4image.labelling.teaching import judge_training, predict_training, targets_of, taught_boxes
 from gpt4image.parallel.devices import cpu_threads, use_gpu
 from gpt4image.parallel.local import run_jobs, worker_number
-from gpt4image.tasks.base import Task
+from gpt4image.tasks.base import Labels, Task
 from gpt4image.training.prepare import Prepared, prepare, with_table
 from gpt4image.training.train import run
 from gpt4image.training.training_data import TrainingData
@@ -91,8 +92,10 @@ def situation(
             raise ValueError(f"the arm {job.arm} comes after no other")
         return run_predictions(job.teacher, data, indices)
 
-    def text_labels() -> NDArray[np.float32]:
+    def text_labels() -> Labels:
         evidence = ARMS[job.arm].evidence
+        if isinstance(job.answers, AnsweredBoxes):
+            return taught_boxes(left, seed, job.class_names.vectors, job.answers, evidence)
         predictions = predict_training(left, seed, job.class_names.vectors, answers=job.answers, evidence=evidence)
         if record is not None and job.regime.label_noise > 0.0 and predictions.out_of_fold.any():
             record.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,7 @@ from gpt4image.comparing.statistics import crossed, mean_ci, paired
 from gpt4image.config import CompareConfig
 from gpt4image.config.arms import ARMS
 from gpt4image.data.image_set import NO_LABEL, ImageSet
+from gpt4image.data.regions import Boxes
 from gpt4image.data.splits import seen_in_training
 from gpt4image.reporting.findings import condition
 from gpt4image.tasks.base import Labels, Task
@@ -64,7 +65,7 @@ def summarise(
         "question": f"{condition(known)}, what do descriptions add?",
         "arms": {
             name: {
-                **_arm(config, member, values[name], facts[name]),
+                **_arm(config, member, values[name], facts[name], boxes=isinstance(data.labels, Boxes)),
                 "metrics": _metrics(data.task, tests[name], tests[reference] if name != reference else None),
                 "absent": {metric: why for test in tests[name] for metric, why in test.get("absent", {}).items()},
             }
@@ -166,10 +167,10 @@ def recorded(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _arm(
-    config: CompareConfig, member: Member, values: Sequence[float], facts: Sequence[dict[str, Any]]
+    config: CompareConfig, member: Member, values: Sequence[float], facts: Sequence[dict[str, Any]], *, boxes: bool
 ) -> dict[str, Any]:
     mean, *interval = mean_ci(values)
-    about = ARMS[member.arm].about
+    about = ARMS[member.arm].about_task(boxes=boxes)
     options = recorded(member.options)
     if options:
         about = f"{member.arm} with " + ", ".join(f"{key} {value}" for key, value in options.items())

@@ -28,6 +28,8 @@ class Arm:
         scarce_only: whether it applies only where labels are missing or wrong.
         known_only: whether it applies only where they are all known and right.
         exclusive: whether it applies only where an image has one class.
+        boxes: one line about what it is where objects have boxes; empty where it does not apply to them.
+        classes: whether it applies where there are no boxes.
         known_texts: whether it needs described images with a label.
         after: the arm whose finished run of the same seed it needs.
         options: options of train that it has of its own.
@@ -48,6 +50,8 @@ class Arm:
     scarce_only: bool = False
     known_only: bool = False
     exclusive: bool = False
+    boxes: str = ""
+    classes: bool = True
     known_texts: bool = False
     after: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -59,6 +63,10 @@ class Arm:
     def answers(self) -> bool:
         """Whether it needs the answers of a describer that was asked for the class."""
         return self.evidence in ("answers", "fused")
+
+    def about_task(self, *, boxes: bool) -> str:
+        """Return the line about it, where objects have boxes or where images have classes."""
+        return self.boxes if boxes else self.about
 
     @property
     def consistent(self) -> bool:
@@ -73,7 +81,7 @@ class Arm:
 
 
 ARMS: dict[str, Arm] = {
-    "baseline": Arm(about="labels only", phrase="labels only", text=False),
+    "baseline": Arm(about="labels only", phrase="labels only", text=False, boxes="human boxes only"),
     "aligned": Arm(
         about="labels, and features aligned to the descriptions (the paper)",
         phrase="alignment to the descriptions",
@@ -85,6 +93,7 @@ ARMS: dict[str, Arm] = {
         about="soft labels predicted from the descriptions, learned on the labels there are",
         phrase="text labels",
         text_labels=True,
+        boxes="answered boxes as the annotators would draw them, their class by the descriptions",
         against=(
             *("oracle", "aligned", "class-name", "zero-shot", "self-training", "fixmatch"),
             *("text-labels-shuffled", "text-labels-class-mean"),
@@ -97,6 +106,7 @@ ARMS: dict[str, Arm] = {
         text=False,
         text_labels=True,
         evidence="answers",
+        boxes="answered boxes as they are",
         label_free=True,
         against=("oracle", "zero-shot"),
         headline=2,
@@ -107,8 +117,12 @@ ARMS: dict[str, Arm] = {
         phrase="answers and descriptions",
         text_labels=True,
         evidence="fused",
+        boxes="answered boxes as the annotators would draw them",
         label_free=True,
-        against=("oracle", "asked", "text-labels", "zero-shot", "fused-shuffled", "fused-class-mean"),
+        against=(
+            *("oracle", "asked", "text-labels", "zero-shot", "self-training"),
+            *("fused-shuffled", "fused-class-mean", "boxes-shuffled"),
+        ),
         headline=1,
         exclusive=True,
     ),
@@ -131,6 +145,7 @@ ARMS: dict[str, Arm] = {
     ),
     "self-training": Arm(
         about="soft labels predicted by the trained baseline (vision only)",
+        boxes="confident boxes of the trained baseline (vision only)",
         phrase="vision-only self-training",
         text=False,
         scarce_only=True,
@@ -146,6 +161,7 @@ ARMS: dict[str, Arm] = {
     ),
     "oracle": Arm(
         about="reference: all true labels",
+        boxes="reference: all human boxes",
         bound="reference",
         phrase="all true labels",
         text=False,
@@ -199,6 +215,17 @@ ARMS: dict[str, Arm] = {
         evidence="fused",
         known_only=True,
         exclusive=True,
+    ),
+    "boxes-shuffled": Arm(
+        about="control: the fused boxes of another image of the class",
+        boxes="control: the fused boxes of another image of the class",
+        bound="control",
+        phrase="boxes of another image of the class",
+        text_labels=True,
+        evidence="fused",
+        label_free=True,
+        scarce_only=True,
+        classes=False,
     ),
     "fused-class-mean": Arm(
         about="control: the mean fused label of the class",

@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 from gpt4image.base.errors import ConfigError, DataError, MissingExtraError, first_few, parsing
 from gpt4image.base.outcome import SetAside
 from gpt4image.data.arrow_source import ArrowSource
+from gpt4image.data.box_checks import Faults
 from gpt4image.data.file_source import expanded
+from gpt4image.data.hf_regions import boxes_of, mask_column, masks_from, objects_column
 from gpt4image.data.image_set import NO_LABEL, SPLIT_OF, ImageSet
 from gpt4image.data.labels import LABEL_NAMES, LIST_NAMES, encode_labels, encode_several, label_matrix, refuse_gaps
+from gpt4image.data.regions import Regions
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -34,7 +37,8 @@ def load_hf(argument: str) -> ImageSet:
     """Load the splits of a dataset that `datasets` reads.
 
     The image column is found by its type, the label column by name or type (ClassLabel, numbers or names; None and -1
-    mean no label). A list of these is several classes per image. Keys are the column ``key``, else ``SPLIT/ROW``; where
+    mean no label). A list of these is several classes per image. A column of objects with boxes, or a second column of
+    images that are masks, comes before labels. Keys are the column ``key``, else ``SPLIT/ROW``; where
     splits share keys, those outside train get the split's name in front.
 
     Raises:
@@ -59,7 +63,7 @@ def load_hf(argument: str) -> ImageSet:
     if not len(rows):
         reasons = f" The first: {first_few(f'{keys[row]} {why}' for row, why in faults.items())}." if faults else ""
         raise DataError(f"{spec}: none of its {len(keys)} rows has an image that can be used.{reasons}")
-    classes, labels = _labels(parts, faults, spec)
+    classes, labels, regions, dropped = _annotations(parts, source, image, keys, faults, argument)
     return ImageSet(
         spec=spec,
         classes=classes,
@@ -68,11 +72,34 @@ def load_hf(argument: str) -> ImageSet:
         splits=splits[rows],
         source=source,
         rows=rows,
+        regions=None if regions is None else regions[rows],
         set_aside=(
+            *dropped,
             *(SetAside(name=f"split {name}", reason="is not one of train, validation and test") for name in unknown),
             *(SetAside(name=keys[row], reason=reason) for row, reason in faults.items()),
         ),
     )
+
+
+def _annotations(
+    parts: Sequence[tuple[str, Dataset]],
+    source: ArrowSource,
+    image: str,
+    keys: Sequence[str],
+    faults: Mapping[int, str],
+    argument: str,
+) -> tuple[tuple[str, ...], NDArray[Any], Regions | None, tuple[SetAside, ...]]:
+    """Return classes and labels of all rows, boxes or masks if a column holds them, and what of these is skipped."""
+    spec, dropped = f"hf:{argument}", Faults()
+    column = mask_column(parts, image)
+    if objects_column(parts[0][1]) is not None:
+        regions, classes = boxes_of(parts, keys, source, dropped, spec)
+    elif column is not None:
+        masks = ArrowSource([part for _, part in parts], column, _allowed_folders(argument))
+        regions, classes = masks_from(masks, source, keys, dropped, spec)
+    else:
+        return *_labels(parts, faults, spec), None, ()
+    return classes, regions.presence(len(classes)), regions, dropped.set_aside(spec)
 
 
 def _load(argument: str, spec: str) -> Mapping[str, Dataset]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,6 +20,11 @@ from gpt4image.data.regions import Boxes, Regions
 SPLITS = ("train", "val", "test")
 # Names that folders, manifests and published datasets use for them.
 SPLIT_OF = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+def split_named(name: str) -> str | None:
+    """Return the split that a word of a name is the name of, such as train of ``instances_train2017``; None without."""
+    return next((SPLIT_OF[word] for word in re.split(r"[^a-z]+", name.lower()) if word in SPLIT_OF), None)
 
 
 class ImageSource(Protocol):

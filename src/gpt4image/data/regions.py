@@ -69,14 +69,31 @@ class Boxes:
         """Number of images."""
         return len(self.known)
 
+    @classmethod
+    def joined(cls, parts: Sequence[Boxes]) -> Boxes:
+        """Return the boxes of the images of all parts, one after the other."""
+        counts = np.concatenate([np.diff(part.starts) for part in parts])
+        return cls(
+            starts=np.cumsum([0, *counts], dtype=np.int64),
+            corners=np.concatenate([part.corners for part in parts]),
+            labels=np.concatenate([part.labels for part in parts]),
+            weights=np.concatenate([part.weights for part in parts]),
+            known=np.concatenate([part.known for part in parts]),
+        )
+
+    def places(self, index: Index) -> NDArray[np.int64]:
+        """Return the positions of the boxes of the images at positions, or of a mask (N,) bool, in that order."""
+        rows: NDArray[np.int64] = np.arange(len(self))[index]
+        counts = np.diff(self.starts)[rows]
+        before = np.cumsum(counts) - counts
+        return np.repeat(self.starts[rows] - before, counts) + np.arange(counts.sum())
+
     def __getitem__(self, index: Index) -> Boxes:
         """Return the boxes of the images at positions, or of a mask (N,) bool, in that order."""
         rows: NDArray[np.int64] = np.arange(len(self))[index]
-        counts = np.diff(self.starts)[rows]
-        starts = np.cumsum([0, *counts], dtype=np.int64)
-        place = np.repeat(self.starts[rows] - starts[:-1], counts) + np.arange(starts[-1])
+        place = self.places(rows)
         return Boxes(
-            starts=starts,
+            starts=np.cumsum([0, *np.diff(self.starts)[rows]], dtype=np.int64),
             corners=self.corners[place],
             labels=self.labels[place],
             weights=self.weights[place],
@@ -92,6 +109,12 @@ class Boxes:
     def image_of(self) -> NDArray[np.int64]:
         """(M,) the image of each box."""
         return np.repeat(np.arange(len(self)), np.diff(self.starts))
+
+    def replaced(self, rows: NDArray[np.int64], others: Boxes) -> Boxes:
+        """Return boxes of which those of the images at ``rows`` (n,) are ``others``, of n images."""
+        place = np.arange(len(self))
+        place[rows] = len(self) + np.arange(len(rows))
+        return Boxes.joined([self, others])[place]
 
     def only(self, chosen: NDArray[np.bool_]) -> Boxes:
         """Return some of the boxes, by a mask (M,); images stay annotated."""
@@ -113,9 +136,13 @@ class Boxes:
         return replace(self, labels=np.asarray(place, np.int64)[self.labels])
 
     def presence(self, classes: int) -> NDArray[np.int8]:
-        """Return (N, K) int8: 1 where an image has a box of a class, 0 where it has none, -1 where nothing is known."""
+        """Return (N, K) int8: 1 where an image has a box of a class, 0 where it has none, -1 where that is not known.
+
+        It is not known of images that are not annotated, and where all boxes of the class have the weight 0.
+        """
         found = np.where(self.known[:, None], np.zeros(classes, np.int8), np.int8(-1))
         sure = self.weights > 0
+        found[self.image_of[~sure], self.labels[~sure]] = -1
         found[self.image_of[sure], self.labels[sure]] = 1
         return found
 

@@ -25,7 +25,7 @@ from gpt4image.base.errors import ConfigError, DataError, first_few
 from gpt4image.base.outcome import SetAside
 from gpt4image.base.progress import progress_bar
 from gpt4image.data.file_source import expanded
-from gpt4image.data.image_set import SPLIT_OF, ImageSet
+from gpt4image.data.image_set import SPLIT_OF, ImageSet, split_named
 from gpt4image.data.labels import encode_labels, encode_several, refuse_gaps
 from gpt4image.data.shards import ShardIndex, ShardSource, index_shard
 
@@ -160,8 +160,7 @@ def _index_all(paths: Sequence[str]) -> list[ShardIndex]:
 def _split_of(path: str) -> str:
     """Return the split that a word of the file's name, or the whole name of its folder, is the name of."""
     folder, name = Path(path).parts[-2:]
-    words = (*re.split(r"[^a-z]+", name.lower()), folder.lower())
-    return next((SPLIT_OF[word] for word in words if word in SPLIT_OF), "train")
+    return split_named(name) or SPLIT_OF.get(folder.lower(), "train")
 
 
 def _keys(names: Sequence[str], splits: Sequence[str]) -> list[str]:

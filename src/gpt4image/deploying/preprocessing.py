@@ -66,7 +66,13 @@ class Preprocessing:
 
         how: Any = model.augmentation
         fit = "squash" if model.task.squash else "crop"
-        return cls(size=how.size, resize=stored_size(model.config), fit=fit, mean=how.mean, std=how.std)
+        return cls(
+            size=how.size,
+            resize=stored_size(model.config, squash=model.task.squash),
+            fit=fit,
+            mean=how.mean,
+            std=how.std,
+        )
 
     @classmethod
     def from_timm(cls, config: Mapping[str, Any]) -> Preprocessing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -54,6 +55,10 @@ class Answers(NamedTuple):
         """Return the answers about some images."""
         runner_up = None if self.runner_up is None else self.runner_up[rows]
         return Answers(self.first[rows], self.second[rows], self.confidence[rows], runner_up)
+
+    def content(self) -> str:
+        """Return a digest of all of it, for fingerprints."""
+        return hashlib.sha256(b"".join(values.tobytes() for values in self if values is not None)).hexdigest()
 
     def probabilities(self, n_classes: int) -> Floats:
         """Return (N, K) class probabilities, as the answers state them: no label is read.

@@ -28,6 +28,7 @@ from gpt4image.labelling.confusions import (
     write_classes,
     write_images,
 )
+from gpt4image.labelling.label_boxes import label_boxes
 from gpt4image.labelling.label_noise import contradicted, suspected_errors
 from gpt4image.labelling.label_page import Shown, in_words, write_page
 from gpt4image.labelling.label_table import write_table
@@ -65,6 +66,8 @@ def label(config: LabelConfig) -> Outcome:
             images have a label where nothing but texts is read.
     """
     images = _images(config)
+    if config.task == "detection":
+        return label_boxes(config, images, *_texts(config, images))
     task = MultiLabel() if images.labels.ndim == 2 else Classification()
     if config.suggest and not task.exclusive:
         raise ConfigError(

@@ -39,7 +39,7 @@ class PyramidModel(nn.Module):
         backbone: a timm classifier.
         size: S.
         finest: stride of the finest map in pixels, if the model has one as fine; a power of 2.
-        coarsest: stride of the coarsest map; maps that the model lacks are made by convolutions of stride 2, until a
+        coarsest: largest stride of a map; maps that the model lacks are made by convolutions of stride 2, until a
             map has two cells a side.
         width: C; without it, what suits the model.
 
@@ -64,7 +64,7 @@ class PyramidModel(nn.Module):
             while size // (sides[0] * 2) >= finest:
                 sides, ups = [sides[0] * 2, *sides], ups + 1
         given = len(sides)
-        while sides[-1] > 2 and size / sides[-1] < coarsest:
+        while sides[-1] > 2 and 2 * size / sides[-1] <= coarsest:
             sides.append(-(-sides[-1] // 2))
         self.sides = tuple(sides)
         """Cells a side of each map, finest first."""

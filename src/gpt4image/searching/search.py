@@ -132,7 +132,9 @@ def _index(
     folder = config.index or config.run_dir / FOLDER / fingerprint(identity)[:16]
     workers = model.config.workers or available_cores()
     workers = workers if len(first) > WORTH_WORKERS else 0
-    pixels = WorkerPixels(images, stored_size(model.config), workers=workers, squash=model.task.squash)
+    pixels = WorkerPixels(
+        images, stored_size(model.config, squash=model.task.squash), workers=workers, squash=model.task.squash
+    )
     with progress_bar() as bar:
         task = bar.add_task("index", total=None, note="")
 

@@ -68,6 +68,10 @@ class Task(Protocol):
     """Task whose text labels teach it, where that is another one."""
     squash: ClassVar[bool] = False
     """Whether pictures are stretched to the square, so that nothing at their borders is lost; else it is cut off."""
+    in_timm: ClassVar[bool] = True
+    """Whether the model is one of timm, which loads it without more."""
+    output: ClassVar[str] = "probabilities"
+    """Name of the output of an exported model."""
 
     def annotations(self, image_set: ImageSet) -> Labels:
         """Return what the task learns of a set. Raises DataError: the set has no such annotations."""
@@ -155,6 +159,14 @@ class Task(Protocol):
     def tail(self) -> nn.Module:
         """Return what turns outputs into predictions (softmax, sigmoid, ...); part of every exported model."""
         ...
+
+    def shape(self, classes: int) -> tuple[int, ...]:
+        """Return the shape of the prediction of an image."""
+        return (classes,)
+
+    def difference(self, ours: Predictions, theirs: Predictions) -> float:
+        """Return the largest difference of two models' predictions (N, ...) for the same images; NaN if one has NaN."""
+        return float(np.abs(ours - theirs).max())
 
     def measure(self, predictions: Predictions, labels: Labels, classes: Sequence[str]) -> dict[str, Any]:
         """Return the record of the predictions of a split.

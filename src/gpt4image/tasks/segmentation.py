@@ -25,13 +25,13 @@ from gpt4image.base.errors import DataError
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.image_set import ImageSet
 from gpt4image.data.labels import rarest_classes
+from gpt4image.data.masks import UNSEEN
 from gpt4image.data.regions import VOID, Masks
 from gpt4image.models.segmenter import STRIDE, Segmenter
 from gpt4image.parallel.processes import gather
 from gpt4image.tasks.base import Floats, Labels, Metric, Predictions, Task
 from gpt4image.tasks.multilabel import NOT_KNOWN, MultiLabel, binary_loss
 
-BACKGROUND = ("background", "_background_")
 UNCUT = 224
 """Side of masks that no geometry gives a size."""
 STRONGEST = 0.02
@@ -80,6 +80,8 @@ class Segmentation(Task):
     text_labels: ClassVar[bool] = True
     taught_as: ClassVar[str] = MultiLabel.name
     squash: ClassVar[bool] = True
+    in_timm: ClassVar[bool] = False
+    output: ClassVar[str] = "mask"
 
     def annotations(self, image_set: ImageSet) -> Masks:
         """Return the masks. Raises DataError: there are none."""
@@ -89,7 +91,7 @@ class Segmentation(Task):
                 "coco-masks:FILE, or leave out --task."
             )
         names = [name.lower() for name in image_set.classes]
-        return replace(image_set.regions, background=next((names.index(n) for n in BACKGROUND if n in names), -1))
+        return replace(image_set.regions, background=next((names.index(n) for n in UNSEEN if n in names), -1))
 
     def require(self, labels: Labels, classes: Sequence[str], spec: str) -> None:
         """Refuse fewer than two classes. Raises DataError."""
@@ -178,6 +180,14 @@ class Segmentation(Task):
     def tail(self) -> nn.Module:
         """Return the most probable class of each pixel."""
         return Largest()
+
+    def shape(self, classes: int) -> tuple[int, ...]:
+        """Return the shape of a mask of no known size."""
+        return (0, 0)
+
+    def difference(self, ours: Predictions, theirs: Predictions) -> float:
+        """Return the part of the pixels whose class differs."""
+        return float((ours != theirs).mean())
 
     def measure(self, predictions: Predictions, labels: Labels, classes: Sequence[str]) -> dict[str, Any]:
         """Return mIoU (the mean over the classes of the masks, background among them), pixel accuracy, IoU per class.

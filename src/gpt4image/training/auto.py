@@ -89,10 +89,13 @@ def typical_side(image_set: ImageSet) -> int:
     return int(np.median(shorter)) if shorter else 224
 
 
-def stored_size(config: TrainOptions) -> int:
-    """Return the side that pixels are kept at: larger than the input where random resized crops are cut from them."""
+def stored_size(config: TrainOptions, *, squash: bool = False) -> int:
+    """Return the side that pixels are kept at: larger than the input where random resized crops are cut from them.
+
+    Evaluation cuts the centre of what is larger, which a task that needs whole pictures (``squash``) cannot have.
+    """
     size = config.image_size or 224
-    return size if config.min_scale == 1.0 else round(size * 256 / 224)
+    return size if config.min_scale == 1.0 or squash else round(size * 256 / 224)
 
 
 def batch_size(count: int) -> int:

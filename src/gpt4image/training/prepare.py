@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.artifacts.box_table import BoxLabels
 from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.base.errors import ConfigError, DataError, TableError
 from gpt4image.base.files import fingerprint
@@ -147,7 +148,7 @@ def prepare(
     image_set = image_set.select(np.flatnonzero(np.isin(image_set.splits, splits)))
     pixels, broken, usable = load_pixels(
         image_set,
-        auto.stored_size(config),
+        auto.stored_size(config, squash=task.squash),
         memory_limit_gb=config.memory_limit_gb,
         workers=config.workers,
         squash=task.squash,
@@ -165,6 +166,8 @@ def prepare(
         data = with_text_labels(data, config, text_labels)
     # Broken images are known before training where pixels are in memory: such a run has other batches.
     identity = identity_of(image_set, table, data.soft, np.flatnonzero(~usable).tolist())
+    if isinstance(text_labels, BoxLabels):
+        identity = fingerprint([identity, data.labels.content()])
     images = identity_of(as_loaded.select(np.flatnonzero(np.isin(as_loaded.splits, splits))), None, None, [])
     return Prepared(config=config, chosen=chosen, data=data, sizes=sizes, fingerprint=identity, images=images)
 

@@ -128,7 +128,7 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
     place = structure_alone if config.fsdp and processes.rank() > 0 and config.ema == 0.0 else contextlib.nullcontext
     outputs = data.task.outputs(data.classes)
     plain, notes, new_layers = processes.together(lambda: make_backbone(config, outputs, place))
-    backbone = data.task.model(plain, config.image_size)
+    backbone, new_layers = of_task(data.task, plain, new_layers, config.image_size)
     new_layers = processes.from_first(new_layers)  # others may have only the structure
     if config.checkpoint_activations:
         checkpoint_activations(backbone, config.model)
@@ -156,7 +156,7 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
     parallel, ema = placed(config, model, device, batches)
     if config.compile:
         compile_training(backbone, device)
-    optimizer = make_optimizer(model, config, new_in(backbone, plain, new_layers))
+    optimizer = make_optimizer(model, config, new_layers)
     steps_per_epoch = max(1, count // (batch_size * config.grad_accumulation))
     steps = steps_per_epoch * config.epochs
     lowest = min(config.min_lr, config.lr)
@@ -178,6 +178,15 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
         tuning=tuning_of(config, data, model, steps),
         objectives=objectives_of(config, data, model, steps),
     )
+
+
+def of_task(task: Task, plain: nn.Module, new_layers: Sequence[str], size: int) -> tuple[nn.Module, tuple[str, ...]]:
+    """Return the model of a task, and the names in it of the layers that start from random weights."""
+    model = task.model(plain, size)
+    if model is plain:
+        return plain, tuple(new_layers)
+    own = (name for name, child in model.named_children() if child is not plain)
+    return model, (*(f"backbone.{name}" for name in new_layers), *own)
 
 
 def objectives_of(config: ResolvedOptions, data: TrainingData, model: nn.Module, steps: int) -> tuple[Objective, ...]:
@@ -209,23 +218,14 @@ def require_buildable(config: ResolvedOptions, task: Task, classes: Sequence[str
     if config.fsdp:
         require_shardable(config.optimizer)
     plain, _, new_layers = make_backbone(config, outputs, structure_alone if config.fsdp else contextlib.nullcontext)
-    backbone = task.model(plain, config.image_size)
+    backbone, new_layers = of_task(task, plain, new_layers, config.image_size)
     if config.checkpoint_activations:
         checkpoint_activations(backbone, config.model)
-    make_optimizer(Plain(backbone), config, new_in(backbone, plain, new_layers))
+    make_optimizer(Plain(backbone), config, new_layers)
     if config.auto_augment is not None:
         Policy(config.auto_augment, augmentation_of(config, backbone).mean)
     if not config.consistency:  # else it depends on the images
         own_rows(config.batch_size, 0, mixing=config.mixes, apart=False)
-
-
-def new_in(model: nn.Module, plain: nn.Module, new_layers: Sequence[str]) -> tuple[str, ...]:
-    """Return the names in the model of a task of what is new: layers of its ``plain`` backbone, and all around it."""
-    if model is plain:
-        return tuple(new_layers)
-    [inside] = [name for name, child in model.named_children() if child is plain]
-    around = (name for name, _ in model.named_children() if name != inside)
-    return (*(f"{inside}.{name}" for name in new_layers), *around)
 
 
 def tuned_encoder(config: ResolvedOptions, text: TextTargets, device: torch.device) -> TextTower | None:
