@@ -34,6 +34,7 @@ class Situation:
     Attributes:
         data: images, pixels, the labels left to train on, and the text targets of the descriptions.
         true_labels: (N, ...) labels before any were taken away or flipped; only for the oracle.
+        tagged: (N, ...) the labels left, with what is known of images without an annotation; only for the arm tags.
         class_names: (K, D) text embeddings of the class names, or None where no arm needs them.
         text_labels: returns targets predicted from the evidence of the arm by the labels left: (N, K), or boxes.
         teacher: returns predictions (n, ...) for images by the finished run that the arm comes after.
@@ -42,6 +43,7 @@ class Situation:
 
     data: TrainingData
     true_labels: Labels
+    tagged: Labels
     class_names: NDArray[np.float32] | None
     text_labels: Callable[[], Labels]
     teacher: Callable[[NDArray[np.int64]], NDArray[np.float32]]
@@ -125,6 +127,18 @@ def _boxes_shuffled(given: Situation) -> TrainingData:
     return with_targets(replace(data, text=None), boxes.replaced(images, boxes[partners]))
 
 
+def _answers_shuffled(given: Situation) -> TrainingData:
+    soft, train = given.text_labels(), given.data.indices("train")
+    known = given.data.task.known(given.data.labels[train])
+    images, partners = _partners(given, [train[~known & (soft[train] >= 0).any(axis=1)]])
+    soft[images] = soft[partners]
+    return replace(given.data, text=None, soft=soft)
+
+
+def _tags(given: Situation) -> TrainingData:
+    return replace(given.data, text=None, soft=None, labels=given.tagged)
+
+
 def _text_labels_class_mean(given: Situation) -> TrainingData:
     soft = given.text_labels()
     for members in _labelled_by_class(given):
@@ -151,6 +165,8 @@ PREPARE: dict[str, Callable[[Situation], TrainingData]] = {
     "fused-shuffled": _text_labels_shuffled,
     "fused-class-mean": _text_labels_class_mean,
     "boxes-shuffled": _boxes_shuffled,
+    "asked-shuffled": _answers_shuffled,
+    "tags": _tags,
 }
 """By the name of an arm, what gives the data that it trains on."""
 
@@ -164,6 +180,7 @@ def applicable(
     unlabelled: bool,
     exclusive: bool = True,
     boxes: bool = False,
+    masks: bool = False,
     text_labels: bool = True,
     class_conditioned: bool = False,
 ) -> tuple[str, ...]:
@@ -177,12 +194,13 @@ def applicable(
         unlabelled: whether training images without a label are left, for consistency training.
         exclusive: whether an image has one class.
         boxes: whether objects have boxes.
+        masks: whether pixels have classes.
         text_labels: whether the task can be taught by text labels.
         class_conditioned: whether the prompt names the class, so that texts must not give labels.
     """
 
     def applies(arm: Arm) -> bool:
-        if not (arm.boxes if boxes else arm.classes):
+        if not (arm.boxes if boxes else arm.masks if masks else arm.classes):
             return False
         # A teacher of boxes always starts from answers; texts only help to tell their class.
         text, answers = arm.text, arm.answers

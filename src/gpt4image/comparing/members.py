@@ -12,7 +12,7 @@ from gpt4image.comparing.arms import applicable
 from gpt4image.config import CompareConfig
 from gpt4image.config.arms import ARMS, Arm
 from gpt4image.config.base import listed
-from gpt4image.data.regions import Boxes
+from gpt4image.data.regions import Boxes, Masks
 from gpt4image.encoding.class_names import ClassNames, find_class_names
 from gpt4image.training.training_data import TrainingData
 
@@ -50,6 +50,7 @@ def members_of(
         "unlabelled": not left.task.known(left.labels[train]).all(),
         "exclusive": left.task.exclusive,
         "boxes": isinstance(left.labels, Boxes),
+        "masks": isinstance(left.labels, Masks),
         "text_labels": left.task.text_labels,
     }
     either = {*applicable(scarce=True, **there), *applicable(scarce=False, **there)}
@@ -66,7 +67,7 @@ def members_of(
     if refused := [name for name in wanted if name not in possible]:
         lacking: dict[str, list[str]] = {}
         for name in refused:
-            lacking.setdefault(_lacks(ARMS[name], config, scarce, there["boxes"]), []).append(name)
+            lacking.setdefault(_lacks(ARMS[name], config, scarce, left), []).append(name)
         why = "; ".join(f"{','.join(names)} need {what}" for what, names in lacking.items())
         raise ConfigError(f"--arms: {why}; possible now: {', '.join(possible)}.")
     first = (ARMS[name].after for name in wanted)
@@ -99,10 +100,12 @@ def _need_names(table: Path | None, names: ClassNames) -> str:
     return f"need the names of the classes in the space of {table}: {names.missing}"
 
 
-def _lacks(arm: Arm, config: CompareConfig, scarce: bool, boxes: bool) -> str:
+def _lacks(arm: Arm, config: CompareConfig, scarce: bool, left: TrainingData) -> str:
     """Return what an arm that is not possible would need."""
-    if not (arm.boxes if boxes else arm.classes):
-        return "a task of classes" if boxes else "--task detection"
+    boxes, masks = isinstance(left.labels, Boxes), isinstance(left.labels, Masks)
+    if not (arm.boxes if boxes else arm.masks if masks else arm.classes):
+        there = {"a task of classes": arm.classes, "--task detection": arm.boxes, "--task segmentation": arm.masks}
+        return next(task for task, applies in there.items() if applies)
     if boxes and arm.text_labels and config.answers is None:
         return "--answers"
     if arm.text and config.embeddings is None:
@@ -113,4 +116,4 @@ def _lacks(arm: Arm, config: CompareConfig, scarce: bool, boxes: bool) -> str:
         return "labels"
     if arm.consistent and scarce:
         return "training images without a label"
-    return "--labels-per-class or --label-noise"
+    return "--labelled-images" if boxes or masks else "--labels-per-class or --label-noise"

@@ -29,7 +29,8 @@ class Arm:
         known_only: whether it applies only where they are all known and right.
         exclusive: whether it applies only where an image has one class.
         boxes: one line about what it is where objects have boxes; empty where it does not apply to them.
-        classes: whether it applies where there are no boxes.
+        classes: whether it applies where images have classes.
+        masks: whether it applies where pixels have classes.
         known_texts: whether it needs described images with a label.
         after: the arm whose finished run of the same seed it needs.
         options: options of train that it has of its own.
@@ -52,6 +53,7 @@ class Arm:
     exclusive: bool = False
     boxes: str = ""
     classes: bool = True
+    masks: bool = True
     known_texts: bool = False
     after: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -101,16 +103,15 @@ ARMS: dict[str, Arm] = {
         headline=3,
     ),
     "asked": Arm(
-        about="soft labels: the class that the multimodal LLM answered, corrected by the labels there are",
+        about="soft labels: the class or tags that the multimodal LLM answered, corrected by the labels there are",
         phrase="answers only",
         text=False,
         text_labels=True,
         evidence="answers",
         boxes="answered boxes as they are",
         label_free=True,
-        against=("oracle", "zero-shot"),
+        against=("oracle", "zero-shot", "tags", "asked-shuffled"),
         headline=2,
-        exclusive=True,
     ),
     "fused": Arm(
         about="soft labels predicted from answers, descriptions and the labels there are",
@@ -121,10 +122,9 @@ ARMS: dict[str, Arm] = {
         label_free=True,
         against=(
             *("oracle", "asked", "text-labels", "zero-shot", "self-training"),
-            *("fused-shuffled", "fused-class-mean", "boxes-shuffled"),
+            *("fused-shuffled", "fused-class-mean", "boxes-shuffled", "tags", "asked-shuffled"),
         ),
         headline=1,
-        exclusive=True,
     ),
     "text-labels-aligned": Arm(
         about="text labels and alignment together",
@@ -146,6 +146,7 @@ ARMS: dict[str, Arm] = {
     "self-training": Arm(
         about="soft labels predicted by the trained baseline (vision only)",
         boxes="confident boxes of the trained baseline (vision only)",
+        masks=False,
         phrase="vision-only self-training",
         text=False,
         scarce_only=True,
@@ -226,6 +227,7 @@ ARMS: dict[str, Arm] = {
         label_free=True,
         scarce_only=True,
         classes=False,
+        masks=False,
     ),
     "fused-class-mean": Arm(
         about="control: the mean fused label of the class",
@@ -235,6 +237,25 @@ ARMS: dict[str, Arm] = {
         evidence="fused",
         known_only=True,
         exclusive=True,
+    ),
+    "asked-shuffled": Arm(
+        about="control: the answered tags of another image",
+        bound="control",
+        phrase="the tags of another image",
+        text=False,
+        text_labels=True,
+        evidence="answers",
+        scarce_only=True,
+        classes=False,
+    ),
+    "tags": Arm(
+        about="reference: the masks there are, and the true tags of all other images",
+        bound="reference",
+        phrase="all true tags",
+        text=False,
+        scarce_only=True,
+        classes=False,
+        against=("oracle",),
     ),
 }
 TEXT_ARMS = tuple(sorted((name for name in ARMS if ARMS[name].headline), key=lambda name: ARMS[name].headline))

@@ -13,7 +13,7 @@ from gpt4image.config.training import Evidence
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.data.regions import Boxes
 from gpt4image.data.splits import representatives
-from gpt4image.labelling.answers import Answers, read_answers
+from gpt4image.labelling.answers import Answers, read_answers, read_tags
 from gpt4image.labelling.box_answers import AnsweredBoxes, read_boxes
 from gpt4image.labelling.boxes import teach
 from gpt4image.labelling.label_noise import judge
@@ -26,14 +26,15 @@ AnyAnswers = Answers | AnsweredBoxes
 
 
 def answers_about(data: TrainingData, path: Path) -> AnyAnswers:
-    """Return the answers of a store about the images of a run: classes, or boxes where it is of boxes.
+    """Return the answers of a store about the images of a run: classes, tags where images have several, or boxes.
 
     Raises:
         StoreError, TableError: there are none.
     """
     if isinstance(data.labels, Boxes):
         return read_boxes(path, data.image_set.digests, data.classes)[0]
-    return read_answers(path, data.image_set.digests, data.classes).answers
+    read = read_tags if data.image_set.labels.ndim == 2 else read_answers
+    return read(path, data.image_set.digests, data.classes).answers
 
 
 def taught_boxes(
@@ -73,6 +74,11 @@ def texts_of(data: TrainingData, names: NDArray[np.float32] | None) -> Texts:
     return Texts(unit(vectors.numpy()), described.numpy(), names)
 
 
+def labels_of(data: TrainingData, images: NDArray[np.int64]) -> NDArray[Any]:
+    """Return the labels of whole images that training may see; see ``Task.image_labels``."""
+    return data.task.image_labels(data.labels[images], len(data.classes))
+
+
 def predict_training(
     data: TrainingData,
     seed: int,
@@ -96,8 +102,9 @@ def predict_training(
         TableError: the evidence does not suffice.
     """
     train = data.indices("train")
-    labels, digests = data.labels[train], [data.image_set.digests[i] for i in train]
-    distinct, copy_of = np.unique(representatives(digests, (~data.task.known(labels)).astype(int)), return_inverse=True)
+    labels, digests = labels_of(data, train), [data.image_set.digests[i] for i in train]
+    known = data.task.known(data.labels[train])
+    distinct, copy_of = np.unique(representatives(digests, (~known).astype(int)), return_inverse=True)
     rows = train[distinct]
     found = predict_labels(
         texts_of(data, names).take(rows),
@@ -124,7 +131,7 @@ def targets_of(predictions: Predictions, data: TrainingData, trust: float | None
         trust: as of ``class_targets``.
     """
     train = data.indices("train")
-    labels, found = data.labels[train], predictions.probabilities
+    labels, found = labels_of(data, train), predictions.probabilities
     targets = data.task.placeholder(np.zeros(len(data.labels), bool), len(data.classes))
     explains = explained(found, labels, predictions.out_of_fold)
     targets[train] = class_targets(data.task, found, labels, predictions.noise, explains, trust)

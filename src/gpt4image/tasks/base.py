@@ -160,8 +160,8 @@ class Task(Protocol):
         """Return what turns outputs into predictions (softmax, sigmoid, ...); part of every exported model."""
         ...
 
-    def shape(self, classes: int) -> tuple[int, ...]:
-        """Return the shape of the prediction of an image."""
+    def shape(self, classes: int, size: int) -> tuple[int, ...]:
+        """Return the shape of the prediction of an image of ``size`` pixels."""
         return (classes,)
 
     def difference(self, ours: Predictions, theirs: Predictions) -> float:

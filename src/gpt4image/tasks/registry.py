@@ -42,7 +42,7 @@ def recorded_task(options: TrainOptions) -> Task:
 
 
 def task_of(image_set: ImageSet, options: TrainOptions) -> Task:
-    """Return the task that annotations are of: boxes, masks, a column per class (multi-label), or one label per image."""
+    """Return the task that annotations are of: boxes, masks, a column per class (multi-label) or a label per image."""
     if image_set.regions is not None:
         return find_task("detection" if isinstance(image_set.regions, Boxes) else "segmentation", options)
     return find_task("multilabel" if image_set.labels.ndim == 2 else "classification", options)

@@ -181,9 +181,9 @@ class Segmentation(Task):
         """Return the most probable class of each pixel."""
         return Largest()
 
-    def shape(self, classes: int) -> tuple[int, ...]:
-        """Return the shape of a mask of no known size."""
-        return (0, 0)
+    def shape(self, classes: int, size: int) -> tuple[int, ...]:
+        """Return the shape of the mask of an image."""
+        return (size // STRIDE * STRIDE,) * 2
 
     def difference(self, ours: Predictions, theirs: Predictions) -> float:
         """Return the part of the pixels whose class differs."""
@@ -222,7 +222,7 @@ class Segmentation(Task):
         return np.array([np.nan if np.isnan(ious).all() else np.nanmean(ious) for ious in means], np.float64)
 
     def columns(self, predictions: Predictions, labels: Labels | None) -> Mapping[str, Any]:
-        """Return the classes that masks show, as numbers, and the masks as PNG files; ``label`` as far as it is known."""
+        """Return the classes that masks show, as numbers, the masks as PNG files, and ``label`` as far as known."""
         found = {"prediction": [np.unique(mask).tolist() for mask in predictions], "mask": list(map(png, predictions))}
         if labels is None:
             return found
