@@ -17,9 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from comparing_cases import BARE, SMALL, options
 from gpt4image.artifacts import runs
+from gpt4image.artifacts.answers import Answer
+from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
 from gpt4image.artifacts.weights import save_tensors
 from gpt4image.base.errors import ConfigError, DataError, MissingExtraError, ModelError, RunError, TableError
 from gpt4image.base.files import read_json, write_json
@@ -30,7 +33,7 @@ from gpt4image.comparing.planning import make_plan
 from gpt4image.comparing.regimes import Regime
 from gpt4image.comparing.results import pairs_of
 from gpt4image.comparing.statistics import crossed
-from gpt4image.config import TrainConfig
+from gpt4image.config import CompareConfig, TrainConfig
 from gpt4image.data import load_image_set
 from gpt4image.encoding.text_encoders.registry import load_text_encoder
 from gpt4image.training.prepare import prepare, with_table
@@ -351,6 +354,41 @@ def test_without_any_label_arms_that_read_answers_train_and_the_first_is_the_ref
     before = finished(out)
     compare(config.model_copy(update={"labels_per_class": 3, "arms": "asked"}))
     assert before.items() <= finished(out).items(), "runs with other labels are other runs"
+
+
+@pytest.mark.slow
+def test_where_images_have_several_classes_tags_are_the_answers(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    present = rng.random((48, 3)) < 0.5
+    rows = ["path,labels,split"]
+    for i, row in enumerate(present):
+        Image.fromarray(np.tile((row * 255).astype(np.uint8), (16, 16, 1))).save(tmp_path / f"{i}.png")
+        names = "|".join(name for name, has in zip(("red", "green", "blue"), row, strict=True) if has)
+        rows.append(f"{i}.png,{names or '|'},{'test' if i >= 32 else 'val' if i >= 28 else 'train'}")
+    (tmp_path / "set.csv").write_text("\n".join(rows) + "\n")
+    images = load_image_set(f"manifest:{tmp_path / 'set.csv'}")
+    prompt = Prompt(name="tags", version=1, text="Which?", class_conditioned=False, ask=("tags",))
+    with DescriptionStore(tmp_path / "tags.db", write=True) as store:
+        store.add(
+            Description(
+                digest=digest, prompt=prompt, describer={}, created=0, answer=Answer(tags=images.label_names(i))
+            )
+            for i, digest in enumerate(images.digests)
+        )
+    table_path = tmp_path / "table"
+    make_table(table_path, {digest: rng.normal(size=(1, 8)) for digest in images.digests})
+    config = CompareConfig(
+        **SMALL, data=images.spec, embeddings=table_path, out=tmp_path / "cmp", seeds=1,
+        answers=tmp_path / "tags.db", labels_per_class=2, arms="baseline,asked,fused",
+    )  # fmt: skip
+    compare(config)
+    record = read_json(tmp_path / "cmp" / "comparison.json")
+    assert record["metric"] == "mAP" and list(record["arms"]) == ["baseline", "asked", "fused"]
+    jobs = {job.arm: job for job in make_plan(config).jobs}
+    data = PREPARE["asked"](situation(jobs["asked"], prepare(jobs["asked"].shared).data))
+    train = data.indices("train")
+    soft = data.soft
+    assert soft is not None and ((soft[train] >= 0.5) == (data.all_labels[train] == 1)).mean() > 0.95
 
 
 def test_arms_that_read_answers_are_other_runs_with_other_answers(

@@ -68,6 +68,13 @@ def test_several_answers_are_votes(tmp_path: Path):
     assert found.confidence[1] == pytest.approx(0.4), "half of its answers are none of the classes"
 
 
+def test_an_answer_about_equal_images_is_about_each_of_them(tmp_path: Path):
+    store = store_of(tmp_path / "a.db", [(0, Answer(class_name="cat", tags=("cat",)))])
+    twice = (DIGESTS[0], DIGESTS[1], DIGESTS[0])
+    assert read_answers(store, twice, CLASSES).answers.first.tolist() == [0, -1, 0]
+    assert read_tags(store, twice, CLASSES).answers.first[:, 0].tolist() == [1, -1, 1]
+
+
 def test_tags_are_classes_that_are_seen_or_not(tmp_path: Path):
     rows = [(0, Answer(tags=("cat", "hat"))), (1, Answer(tags=())), (2, Answer(class_name="cat"))]
     found = read_tags(store_of(tmp_path / "a.db", rows), DIGESTS, CLASSES)

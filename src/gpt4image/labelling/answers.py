@@ -15,6 +15,7 @@ from scipy.sparse import csr_matrix
 
 from gpt4image.artifacts.store import DescriptionStore, Prompt, StoredAnswer
 from gpt4image.base.errors import TableError, first_few
+from gpt4image.data.image_set import ImageSet
 from gpt4image.describing.class_lists import ClassNames
 
 Ints = NDArray[np.int64]
@@ -118,6 +119,16 @@ def answered_classes(path: Path) -> tuple[str, ...]:
     raise TableError(f"{path} holds {what}, so that the classes are not known; name them with --classes.")
 
 
+def read_for(path: Path, images: ImageSet) -> Read:
+    """Return the class answers about the images of a dataset, or the tags where they have several classes.
+
+    Raises:
+        StoreError, TableError: as ``read_answers``.
+    """
+    read = read_tags if images.labels.ndim == 2 else read_answers
+    return read(path, images.digests, images.classes)
+
+
 def read_answers(path: Path, digests: Sequence[str], classes: Sequence[str]) -> Read:
     """Return the class answers of a store about images; several about one image are votes.
 
@@ -133,7 +144,6 @@ def read_answers(path: Path, digests: Sequence[str], classes: Sequence[str]) -> 
         StoreError: the store is missing or damaged.
         TableError: no image has an answer that names a class, or answers were told the class.
     """
-    place = {digest: row for row, digest in enumerate(digests)}
     number_of = class_finder(classes)
     strange: Counter[str] = Counter()
     lists: dict[tuple[int, ...], list[_Vote]] = {(): []}
@@ -146,7 +156,7 @@ def read_answers(path: Path, digests: Sequence[str], classes: Sequence[str]) -> 
         definitions.update({number: definition for number, definition in told.items() if definition})
         return tuple(sorted(told)) if 2 <= len(told) < len(classes) else ()
 
-    for row, item in stored_answers(path, place):
+    for row, item in stored_answers(path, digests):
         first, second = number_of(item.answer.class_name), number_of(item.answer.second)
         if first < 0 and (word := item.answer.class_name or item.answer.said):
             strange[word] += 1
@@ -175,10 +185,10 @@ def read_tags(path: Path, digests: Sequence[str], classes: Sequence[str]) -> Rea
 
     Args and Raises: as of ``read_answers``.
     """
-    place, number_of = {digest: row for row, digest in enumerate(digests)}, class_finder(classes)
+    number_of = class_finder(classes)
     strange: Counter[str] = Counter()
     seen, asked = np.zeros((len(digests), len(classes))), np.zeros(len(digests))
-    for row, item in stored_answers(path, place):
+    for row, item in stored_answers(path, digests):
         if item.answer.tags is None:
             continue
         numbers = {tag: number_of(tag) for tag in item.answer.tags}
@@ -193,10 +203,18 @@ def read_tags(path: Path, digests: Sequence[str], classes: Sequence[str]) -> Rea
     return Read(Answers(first, np.full_like(first, -1), sure), strange, np.zeros(len(digests), bool), {})
 
 
-def stored_answers(path: Path, place: dict[str, int]) -> list[tuple[int, StoredAnswer]]:
-    """Return the answers of a store about the images at ``place``, by digest. Raises StoreError, TableError."""
+def stored_answers(path: Path, digests: Sequence[str]) -> list[tuple[int, StoredAnswer]]:
+    """Return the answers of a store, each with the row of its image; one about equal images comes for each of them.
+
+    Raises:
+        StoreError: the store is missing or damaged.
+        TableError: answers were told the class.
+    """
+    rows: dict[str, list[int]] = {}
+    for row, digest in enumerate(digests):
+        rows.setdefault(digest, []).append(row)
     with DescriptionStore(path) as store:
-        found = [(place[item.digest], item) for item in store.answers() if item.digest in place]
+        found = [(row, item) for item in store.answers() for row in rows.get(item.digest, ())]
     if told := next((item for _, item in found if item.prompt.class_conditioned), None):
         raise TableError(
             f"{path}: answers to the prompt {told.prompt.name!r} were told the class of the image, so they say nothing "

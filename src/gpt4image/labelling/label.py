@@ -18,7 +18,7 @@ from gpt4image.data.labels import used_classes
 from gpt4image.data.splits import representatives
 from gpt4image.describing.class_lists import class_list
 from gpt4image.encoding.class_names import find_class_names, not_read
-from gpt4image.labelling.answers import Read, answered_classes, read_answers, read_tags
+from gpt4image.labelling.answers import Read, answered_classes, read_for
 from gpt4image.labelling.confusions import (
     AGAIN,
     AGAIN_CLASSES,
@@ -74,7 +74,7 @@ def label(config: LabelConfig) -> Outcome:
             f"--suggest {config.suggest} needs one class per image; {config.data} has several: leave it out."
         )
     texts, table, notes = _texts(config, images)
-    read = _read_answers(config, images)
+    read = None if config.answers is None else read_for(config.answers, images)
     answers = None if read is None else read.answers
     train = images.splits == "train"
     labels = images.labels.copy()
@@ -198,14 +198,6 @@ def _texts(config: LabelConfig, images: ImageSet) -> tuple[Texts, EmbeddingTable
     names = find_class_names(config.embeddings, "auto", images.classes)
     require_own_images(table, images)
     return Texts(*table.vectors(images.digests), names.vectors), table, not_read([names])
-
-
-def _read_answers(config: LabelConfig, images: ImageSet) -> Read | None:
-    """Return the answers about images, or the tags where images have several classes."""
-    if config.answers is None:
-        return None
-    read = read_tags if images.labels.ndim == 2 else read_answers
-    return read(config.answers, images.digests, images.classes)
 
 
 def _ask_again(config: LabelConfig, read: Read | None, predicted: Predictions, known: ImageSet) -> list[Confused]:

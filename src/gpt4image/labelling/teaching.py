@@ -13,7 +13,7 @@ from gpt4image.config.training import Evidence
 from gpt4image.data.image_set import NO_LABEL
 from gpt4image.data.regions import Boxes
 from gpt4image.data.splits import representatives
-from gpt4image.labelling.answers import Answers, read_answers, read_tags
+from gpt4image.labelling.answers import Answers, read_for
 from gpt4image.labelling.box_answers import AnsweredBoxes, read_boxes
 from gpt4image.labelling.boxes import teach
 from gpt4image.labelling.label_noise import judge
@@ -33,8 +33,7 @@ def answers_about(data: TrainingData, path: Path) -> AnyAnswers:
     """
     if isinstance(data.labels, Boxes):
         return read_boxes(path, data.image_set.digests, data.classes)[0]
-    read = read_tags if data.image_set.labels.ndim == 2 else read_answers
-    return read(path, data.image_set.digests, data.classes).answers
+    return read_for(path, data.image_set).answers
 
 
 def taught_boxes(
