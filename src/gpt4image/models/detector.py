@@ -8,7 +8,7 @@ Legend: B images, P points, K classes, D boxes of an image. All places are fract
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +51,8 @@ class Detector(PyramidModel):
     def __init__(self, backbone: nn.Module, size: int, classes: int) -> None:
         super().__init__(backbone, size, finest=FINEST, coarsest=min(COARSEST, (size - 1) // int(FIRST)))
         self.head = FCOSHead(self.width, 1, classes, num_convs=4 if self.width == WIDEST else 2)
-        nn.init.constant_(self.head.regression_head.bbox_reg.bias, START)  # at 0 its ReLU gives no gradient
+        start: Any = self.head.regression_head.bbox_reg.bias
+        nn.init.constant_(start, START)  # at 0 its ReLU gives no gradient
         points = [points_of(side) for side in self.sides]
         self.register_buffer("points", torch.cat(points), persistent=False)
 
@@ -59,7 +60,7 @@ class Detector(PyramidModel):
         """Return the outputs of images (B, 3, S, S), in float32."""
         maps, logits = self.read(images)
         found = self.head(maps)
-        points: Tensor = self.points
+        points: Any = self.points
         # The classifier takes part for what reads its input; without a share in the loss, processes would miss it.
         classes = found["cls_logits"].float() + 0.0 * logits.float().sum()
         parts = [classes, found["bbox_regression"], found["bbox_ctrness"], points.expand(len(images), -1, -1)]

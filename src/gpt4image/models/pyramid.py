@@ -22,7 +22,7 @@ WIDEST = 256
 
 
 class Stage(NamedTuple):
-    """A feature map of a model: its number in ``forward_intermediates``, its channels, and how many cells a side has."""
+    """A map of a model: its number in ``forward_intermediates``, its channels, and how many cells a side has."""
 
     number: int
     channels: int

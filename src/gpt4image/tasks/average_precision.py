@@ -29,8 +29,8 @@ Floats = NDArray[np.float64]
 def coco_metrics(predictions: NDArray[np.float32], boxes: Boxes, classes: int) -> dict[str, Any]:
     """Return what COCO reports of predictions (N, most, 6), best first.
 
-    Keys are mAP, AP50, AP75, AP_small, AP_medium, AP_large (the last three where there is such a box), and ``per_class``
-    (K), None for a class without a box.
+    Keys are mAP, AP50, AP75, AP_small, AP_medium and AP_large (the last three where there is such a box), and
+    ``per_class``: K numbers, None for a class without a box.
     """
     once = np.ones(len(boxes), np.int64)
     every = Matches.of(predictions, boxes, classes)
@@ -94,7 +94,7 @@ class Matches:
 
     def mean_average_precision(self, times: NDArray[np.int64], thresholds: slice = slice(None)) -> Floats:
         """Return (R,) mAP where image i is there ``times[:, i]`` times; ``times`` is (R, N)."""
-        return np.array([np.mean(list(self.by_class(row, thresholds).values()) or [0.0]) for row in times])
+        return np.array([float(np.mean(list(self.by_class(row, thresholds).values()) or [0.0])) for row in times])
 
     def by_class(self, times: NDArray[np.int64], thresholds: slice = slice(None)) -> dict[int, float]:
         """Return the average precision of each class that is there, where image i is there ``times[i]`` times."""

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gpt4image.base.errors import ConfigError
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.image_set import NO_LABEL, ImageSet
 
@@ -140,7 +141,7 @@ class Task(Protocol):
 
     def with_labels(self, soft: Floats, labels: Labels, trust: float) -> Floats:
         """Return a teacher's targets (B, K) of which ``trust`` is the given label where there is one."""
-        raise NotImplementedError(f"{self.name} has no soft labels")
+        raise ConfigError(f"--text-labels: task {self.name} learns from no class probabilities; leave it out.")
 
     def without_target(self, targets: Targets, images: Tensor) -> Targets:
         """Return targets in which the images of a mask (B,) count for nothing."""
