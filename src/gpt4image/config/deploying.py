@@ -63,6 +63,9 @@ class PredictConfig(StageConfig):
     """Format of the rows. Default: as the ending of --out says (.csv, .jsonl; .txt or none: table)."""
     out: Path | None = None
     """File of the predictions. Default: standard output."""
+    draw: Path | None = None
+    """Folder for what was found in each image, for models of segmentation: NAME-mask.png, the class number of each pixel,
+    and NAME-drawn.jpg, the image with the classes drawn over it."""
     batch_size: int = Field(default=16, ge=1)
     """Images per batch, for decoding and for prediction."""
     threads: int | None = Field(default=None, ge=1, le=MOST_THREADS)

@@ -23,6 +23,7 @@ from gpt4image.base.visible import csv_cell, in_one_line
 from gpt4image.config import PredictConfig
 
 if TYPE_CHECKING:
+    from gpt4image.deploying.drawing import Drawing
     from gpt4image.deploying.loading import Classifier
     from gpt4image.tasks.base import Task
 
@@ -30,15 +31,17 @@ CLASS_WIDTH = 30  # longest class name that the table makes room for
 
 
 class Prediction(NamedTuple):
-    """The prediction of one image: its most probable classes, best first.
+    """The prediction of one image: its most probable classes, best first, with what ``Task.value`` names.
 
-    ``present`` has the classes that count as present, if an image may have several, else None.
+    ``present`` has the classes that count as present, if an image may have several, else None. ``mask`` is the file of
+    its mask, if it is drawn.
     """
 
     image: str
     classes: Sequence[str]
     probabilities: Sequence[float]
     present: Sequence[str] | None = None
+    mask: str | None = None
 
 
 Write = Callable[[Prediction], None]
@@ -55,6 +58,7 @@ def predict(config: PredictConfig, task: Task | None = None) -> Outcome:
         ConfigError: ``config.out`` is the model or an image.
         ModelError, RunError, ConfigError, MissingExtraError: as ``load_classifier`` does.
     """
+    from gpt4image.deploying.drawing import Drawing
     from gpt4image.deploying.loading import load_classifier
     from gpt4image.parallel.devices import cpu_threads
 
@@ -62,11 +66,12 @@ def predict(config: PredictConfig, task: Task | None = None) -> Outcome:
     count, skipped = 0, []
     with cpu_threads(config.threads):
         classifier = load_classifier(config.model, device=config.device, threads=config.threads, task=task)
+        draw = None if config.draw is None else Drawing.of(config.draw, classifier)
         started = time.monotonic()
         writer = {"table": _table, "csv": _csv, "jsonl": _json_lines}[config.row_format]
         with _stream(config.out) as stream:
             write = writer(stream, classifier, min(config.top, len(classifier.classes)))
-            for prediction in _predictions(config, classifier, total, skipped):
+            for prediction in _predictions(config, classifier, draw, total, skipped):
                 write(prediction)
                 count += 1
     if config.out is None:  # standard output holds rows alone
@@ -117,7 +122,7 @@ def _place(path: Path | str) -> tuple[int, int] | None:
 
 
 def _predictions(
-    config: PredictConfig, classifier: Classifier, total: int, skipped: list[SetAside]
+    config: PredictConfig, classifier: Classifier, draw: Drawing | None, total: int, skipped: list[SetAside]
 ) -> Iterator[Prediction]:
     """Yield predictions in order; what cannot be used is added to ``skipped``."""
     from gpt4image.data.pixels import available_cores
@@ -138,7 +143,9 @@ def _predictions(
             if batch.paths:
                 probabilities = classifier.probabilities(as_images(batch.pixels))
                 rows = classifier.task.rows(probabilities, classifier.classes, config.top)
-                yield from (Prediction(image, **row) for image, row in zip(batch.paths, rows, strict=True))
+                for image, found, row in zip(batch.paths, probabilities, rows, strict=True):
+                    drawn = {} if draw is None else {"mask": draw.masks(image, found)}
+                    yield Prediction(image, **row, **drawn)
             bar.advance(task, len(batch.paths) + len(batch.skipped))
 
 
@@ -164,13 +171,13 @@ def _table(stream: TextIO, classifier: Classifier, _top: int) -> Write:
 
 
 def _csv(stream: TextIO, classifier: Classifier, top: int) -> Write:
-    """Write a header and one row per image: image, class, probability, class_2, probability_2, ...
+    """Write a header and one row per image: image, class, probability (or ``Task.value``), class_2, probability_2, ...
 
     Where an image may have several classes, ``present`` comes first: those present, separated by "|".
     """
     writer = csv.writer(stream, lineterminator="\n")
     names = [
-        f"{name}{'' if rank == 1 else f'_{rank}'}" for rank in range(1, top + 1) for name in ("class", "probability")
+        f"{name}{'' if rank == 1 else f'_{rank}'}" for rank in range(1, top + 1) for name in ("class", classifier.task.value)
     ]
     several = [] if classifier.task.exclusive else ["present"]
     writer.writerow(["image", *several, *names])
@@ -184,13 +191,14 @@ def _csv(stream: TextIO, classifier: Classifier, top: int) -> Write:
     return write
 
 
-def _json_lines(stream: TextIO, _classifier: Classifier, _top: int) -> Write:
+def _json_lines(stream: TextIO, classifier: Classifier, _top: int) -> Write:
     """Write one object per image; in ASCII, so that every name is exact and harmless, even one that is not UTF-8."""
 
     def write(row: Prediction) -> None:
         best = zip(row.classes, row.probabilities, strict=True)
-        found = [{"class": name, "probability": round(probability, 6)} for name, probability in best]
+        found = [{"class": name, classifier.task.value: round(value, 6)} for name, value in best]
         present = {} if row.present is None else {"present": list(row.present)}
-        stream.write(json.dumps({"image": row.image, **present, "predictions": found}) + "\n")
+        mask = {} if row.mask is None else {"mask": row.mask}
+        stream.write(json.dumps({"image": row.image, **present, **mask, "predictions": found}) + "\n")
 
     return write

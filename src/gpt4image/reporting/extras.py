@@ -37,7 +37,10 @@ class Neighbour(Record):
 
 
 class Example(Record):
-    """A picture with its descriptions, its text label, its neighbours and the prediction of each arm."""
+    """A picture with its descriptions, its text label, its neighbours and the prediction of each arm.
+
+    ``drawn`` holds the picture with the true and the predicted masks over it, where pixels have classes.
+    """
 
     key: str
     label: str | None = None
@@ -48,6 +51,7 @@ class Example(Record):
     text_label: Guess | None = None
     neighbours: tuple[Neighbour, ...] = ()
     predictions: dict[str, Guess] = Field(default_factory=dict)
+    drawn: dict[str, Picture] = Field(default_factory=dict)
 
 
 class SuspectedError(Record):

@@ -73,6 +73,8 @@ class Task(Protocol):
     """Whether the model is one of timm, which loads it without more."""
     output: ClassVar[str] = "probabilities"
     """Name of the output of an exported model."""
+    value: ClassVar[str] = "probability"
+    """What ``rows`` gives of each class."""
 
     def annotations(self, image_set: ImageSet) -> Labels:
         """Return what the task learns of a set. Raises DataError: the set has no such annotations."""

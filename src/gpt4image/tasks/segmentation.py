@@ -82,6 +82,7 @@ class Segmentation(Task):
     squash: ClassVar[bool] = True
     in_timm: ClassVar[bool] = False
     output: ClassVar[str] = "mask"
+    value: ClassVar[str] = "area"
 
     def annotations(self, image_set: ImageSet) -> Masks:
         """Return the masks. Raises DataError: there are none."""
