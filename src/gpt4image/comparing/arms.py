@@ -34,20 +34,20 @@ class Situation:
     Attributes:
         data: images, pixels, the labels left to train on, and the text targets of the descriptions.
         true_labels: (N, ...) labels before any were taken away or flipped; only for the oracle.
-        tagged: (N, ...) the labels left, with what is known of images without an annotation; only for the arm tags.
         class_names: (K, D) text embeddings of the class names, or None where no arm needs them.
         text_labels: returns targets predicted from the evidence of the arm by the labels left: (N, K), or boxes.
         teacher: returns predictions (n, ...) for images by the finished run that the arm comes after.
         seed: of the run.
+        tagged: (N, ...) the labels left, with what is known of images without an annotation; only for the arm tags.
     """
 
     data: TrainingData
     true_labels: Labels
-    tagged: Labels
     class_names: NDArray[np.float32] | None
     text_labels: Callable[[], Labels]
     teacher: Callable[[NDArray[np.int64]], NDArray[np.float32]]
     seed: int
+    tagged: Labels = None
 
 
 def _baseline(given: Situation) -> TrainingData:
