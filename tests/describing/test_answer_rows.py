@@ -215,6 +215,14 @@ def test_stats_check_and_view_show_answers(tmp_path: Path, pets: str) -> None:
         assert part in page, part
 
 
+def test_what_boxes_are_called_acts_on_no_page(tmp_path: Path, pets: str) -> None:
+    hostile = {"label": "</text></title><script>a()</script>", "box_2d": [0, 0, 9, 9], "words": '"><img src=x>\u202e'}
+    bring(tmp_path, lines(tmp_path / "in.jsonl", [{"key": "cat/0.png", "boxes": [hostile, BOX]}]), pets)
+    view(ViewConfig(store=tmp_path / "a.db", data=pets, out=tmp_path / "page.html"))
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.count("<rect ") == 2 and "<script>a" not in page and "<img src=x" not in page and "\u202e" not in page
+
+
 def test_a_store_with_classes_alone_is_checked_for_them(tmp_path: Path, pets: str) -> None:
     bring(tmp_path, lines(tmp_path / "in.jsonl", ROWS[:1]), pets, classes="cat, zebra")
     bring(tmp_path, lines(tmp_path / "more.jsonl", [{**ROWS[2], "class": "zebra"}]), pets, classes="cat, zebra")

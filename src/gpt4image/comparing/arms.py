@@ -18,8 +18,8 @@ from gpt4image.data.image_set import NO_LABEL
 from gpt4image.data.regions import Boxes
 from gpt4image.labelling.pseudo_boxes import best_threshold, pseudo_boxes
 from gpt4image.labelling.text_vectors import Texts
-from gpt4image.tasks.base import Labels
-from gpt4image.tasks.classification import one_hot
+from gpt4image.tasks.base import Labels, Task
+from gpt4image.tasks.classification import Classification, one_hot
 from gpt4image.training.targets import with_targets
 from gpt4image.training.text_targets import TextTargets
 from gpt4image.training.training_data import TrainingData
@@ -178,10 +178,7 @@ def applicable(
     labelled: bool = True,
     scarce: bool,
     unlabelled: bool,
-    exclusive: bool = True,
-    boxes: bool = False,
-    masks: bool = False,
-    text_labels: bool = True,
+    task: Task | type[Task] = Classification,
     class_conditioned: bool = False,
 ) -> tuple[str, ...]:
     """Return the arms that apply.
@@ -192,24 +189,23 @@ def applicable(
         labelled: whether a training image with a label is left.
         scarce: whether labels are missing or wrong.
         unlabelled: whether training images without a label are left, for consistency training.
-        exclusive: whether an image has one class.
-        boxes: whether objects have boxes.
-        masks: whether pixels have classes.
-        text_labels: whether the task can be taught by text labels.
+        task: what is trained for.
         class_conditioned: whether the prompt names the class, so that texts must not give labels.
     """
 
+    boxes = task.output == "boxes"
+
     def applies(arm: Arm) -> bool:
-        if not (arm.boxes if boxes else arm.masks if masks else arm.classes):
+        if not arm.suits(task.output):
             return False
         # A teacher of boxes always starts from answers; texts only help to tell their class.
         text, answers = arm.text, arm.answers
         if boxes:
             text, answers = arm.evidence == "texts" and text, arm.text_labels
         enough = (described or not text) and not (arm.known_only if scarce else arm.scarce_only)
-        enough = enough and (exclusive or boxes or not arm.exclusive) and (unlabelled or not arm.consistent)
+        enough = enough and (task.exclusive or boxes or not arm.exclusive) and (unlabelled or not arm.consistent)
         enough = enough and (answered or not answers) and (labelled or arm.label_free)
-        return enough and (not arm.text_labels or (text_labels and not (class_conditioned and arm.text)))
+        return enough and (not arm.text_labels or (task.text_labels and not (class_conditioned and arm.text)))
 
     return tuple(name for name, arm in ARMS.items() if applies(arm))
 

@@ -12,7 +12,6 @@ from gpt4image.comparing.arms import applicable
 from gpt4image.config import CompareConfig
 from gpt4image.config.arms import ARMS, Arm
 from gpt4image.config.base import listed
-from gpt4image.data.regions import Boxes, Masks
 from gpt4image.encoding.class_names import ClassNames, find_class_names
 from gpt4image.training.training_data import TrainingData
 
@@ -48,14 +47,10 @@ def members_of(
         "answered": config.answers is not None,
         "labelled": bool(left.task.known(left.labels[train]).any()),
         "unlabelled": not left.task.known(left.labels[train]).all(),
-        "exclusive": left.task.exclusive,
-        "boxes": isinstance(left.labels, Boxes),
-        "masks": isinstance(left.labels, Masks),
-        "text_labels": left.task.text_labels,
     }
-    either = {*applicable(scarce=True, **there), *applicable(scarce=False, **there)}
+    either = {name for some in (True, False) for name in applicable(scarce=some, task=left.task, **there)}
     possible = [name for name in ARMS if name in either and (scarce or name != "oracle")]
-    usual = applicable(scarce=scarce or unlabelled, class_conditioned=class_conditioned, **there)
+    usual = applicable(scarce=scarce or unlabelled, task=left.task, class_conditioned=class_conditioned, **there)
     asked, notes = listed(config.arms), []
     if not asked:
         asked = tuple(name for name in usual if name in possible)
@@ -102,8 +97,8 @@ def _need_names(table: Path | None, names: ClassNames) -> str:
 
 def _lacks(arm: Arm, config: CompareConfig, scarce: bool, left: TrainingData) -> str:
     """Return what an arm that is not possible would need."""
-    boxes, masks = isinstance(left.labels, Boxes), isinstance(left.labels, Masks)
-    if not (arm.boxes if boxes else arm.masks if masks else arm.classes):
+    boxes, masks = left.task.output == "boxes", left.task.output == "mask"
+    if not arm.suits(left.task.output):
         there = {"a task of classes": arm.classes, "--task detection": arm.boxes, "--task segmentation": arm.masks}
         return next(task for task, applies in there.items() if applies)
     if boxes and arm.text_labels and config.answers is None:

@@ -66,6 +66,10 @@ class Arm:
         """Whether it needs the answers of a describer that was asked for the class."""
         return self.evidence in ("answers", "fused")
 
+    def suits(self, output: str) -> bool:
+        """Return whether it applies to a task whose models give "boxes", a "mask" or "probabilities"."""
+        return {"boxes": bool(self.boxes), "mask": self.masks}.get(output, self.classes)
+
     def about_task(self, *, boxes: bool) -> str:
         """Return the line about it, where objects have boxes or where images have classes."""
         return self.boxes if boxes else self.about

@@ -29,8 +29,9 @@ class LabelConfig(DataOptions):
     answers: Path | None = None
     """Description store with the answers to `describe --ask class`; tags where images have several classes; boxes for
     detection."""
-    task: Literal["auto", "detection"] = "auto"
-    """auto: classes of images, one or several as the dataset has them. detection: boxes of objects."""
+    task: Literal["auto", "classification", "multilabel", "detection"] = "auto"
+    """What is predicted: the class of an image (classification), which of several it has (multilabel), or boxes of
+    objects (detection). auto: as the labels of the dataset are."""
     evidence: Evidence = "fused"
     """What is read: all that is given (fused), the descriptions (texts), the answers, or class names compared with
     descriptions (names)."""

@@ -27,7 +27,7 @@ from gpt4image.base.outcome import SetAside
 from gpt4image.data.box_checks import Faults, Listed, checked, from_sides, number, sizes_of_pictures, weight_of
 from gpt4image.data.coco_segments import Segment, SegmentSource, bounds, box_polygon, segment
 from gpt4image.data.file_source import FileSource, expanded, locate_all
-from gpt4image.data.image_set import SPLIT_OF, ImageSet, split_named
+from gpt4image.data.image_set import SPLIT_OF, ImageSet, split_named, split_of_file
 from gpt4image.data.labels import MAX_SEVERAL
 from gpt4image.data.regions import VOID, Masks, Regions
 
@@ -74,7 +74,7 @@ def coco_files(place: Path) -> list[Path]:
         if file.is_file()
     )
     named = [file for file in found if file.name.startswith("instances")] or found
-    train = [file for file in named if _split_of(file) == "train" and not _is_unlabelled(file)] or named
+    train = [file for file in named if "train" in (split_named(file.stem), file.parent.name.lower())] or named
     if len(train) != 1:
         seen = f"there are {first_few(str(file.relative_to(place)) for file in found)}" if found else "there is none"
         raise DataError(f"{place}: which JSON file lists the objects cannot be told: {seen}; give coco:FILE.json.")
@@ -181,7 +181,7 @@ class _Files:
         images = [one for one in whole["images"] if isinstance(one, dict) and isinstance(one.get("file_name"), str)]
         for _ in range(len(whole["images"]) - len(images)):
             content.set_aside.append(SetAside(name=file.name, reason="an entry of 'images' has no file_name"))
-        split = _split_of(file)
+        split = split_of_file(file.absolute())
         located = _located(self.root, list(_folders(self.root, file, split)), [one["file_name"] for one in images])
         row_of = {key: row for row, key in enumerate(content.keys)}
         own: set[str] = set()
@@ -219,15 +219,6 @@ def _parsed(file: Path, spec: str) -> dict[str, Any]:
             "the file that lists their images."
         )
     return whole
-
-
-def _split_of(file: Path) -> str:
-    """Return the split that a file is named after, or else its folder; train without."""
-    return split_named(file.stem) or split_named(file.absolute().parent.name) or "train"
-
-
-def _is_unlabelled(file: Path) -> bool:
-    return "unlabel" in file.name.lower()
 
 
 def _siblings(file: Path) -> list[Path]:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,6 +26,11 @@ SPLIT_OF = {"train": "train", "val": "val", "valid": "val", "validation": "val",
 def split_named(name: str) -> str | None:
     """Return the split that a word of a name is the name of, such as train of ``instances_train2017``; None without."""
     return next((SPLIT_OF[word] for word in re.split(r"[^a-z]+", name.lower()) if word in SPLIT_OF), None)
+
+
+def split_of_file(path: Path) -> str:
+    """Return the split that a word of a file's name, or the whole name of its folder, is the name of; else train."""
+    return split_named(path.stem) or SPLIT_OF.get(path.parent.name.lower(), "train")
 
 
 class ImageSource(Protocol):

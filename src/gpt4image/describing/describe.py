@@ -258,7 +258,7 @@ class _Run:
         """Return whether it has to be found how this describer writes boxes; files have thousandths."""
         return (
             BOXES in listed(self.config.ask)
-            and not isinstance(self.describer, ReplayDescriber)
+            and self.describer.settings.get("kind") != "replay"
             and canonical_json(self.describer.settings) not in self.store.box_formats()
         )
 

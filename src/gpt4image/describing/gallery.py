@@ -63,6 +63,7 @@ def view(config: ViewConfig) -> Outcome:
     with DescriptionStore(config.store) as store:
         if images is None:
             keys = {result.digest: [result.digest] for result in all_results(store, config.prompt)}
+        formats = {key: {"box_format": name} for key, name in store.box_formats().items()}
         groups = _groups(store, config, keys.keys(), names)
         sizes = [len(group) for group in groups]
         if not any(sizes):
@@ -107,7 +108,9 @@ def view(config: ViewConfig) -> Outcome:
         "with_failures": sizes[0],
         "with_flaws": sizes[1],
     }
-    settings = {canonical_json(result.describer): result.describer for result in every}
+    settings = {
+        key: {**one.describer, **formats.get(key, {})} for one in every for key in [canonical_json(one.describer)]
+    }
     page = render(
         "gallery.html",
         data=visible(config.data or str(config.store)),

@@ -17,6 +17,7 @@ from gpt4image.artifacts.store import DescriptionStore, Prompt, StoredAnswer
 from gpt4image.base.errors import TableError, first_few
 from gpt4image.data.image_set import ImageSet
 from gpt4image.describing.class_lists import ClassNames
+from gpt4image.describing.questions import CLASS
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -157,6 +158,8 @@ def read_answers(path: Path, digests: Sequence[str], classes: Sequence[str]) -> 
         return tuple(sorted(told)) if 2 <= len(told) < len(classes) else ()
 
     for row, item in stored_answers(path, digests):
+        if CLASS not in item.prompt.ask:
+            continue
         first, second = number_of(item.answer.class_name), number_of(item.answer.second)
         if first < 0 and (word := item.answer.class_name or item.answer.said):
             strange[word] += 1

@@ -57,9 +57,8 @@ def read_boxes(path: Path, digests: Sequence[str], classes: Sequence[str]) -> tu
         StoreError: the store is missing or damaged.
         TableError: no image has an answer with boxes of these classes, or answers were told the class.
     """
-    place = {digest: row for row, digest in enumerate(dict.fromkeys(digests))}
-    answers: list[list[Answer]] = [[] for _ in place]
-    for row, item in stored_answers(path, place):
+    answers: list[list[Answer]] = [[] for _ in digests]
+    for row, item in stored_answers(path, digests):
         if item.answer.boxes is not None:
             answers[row].append(item.answer)
     number_of = class_finder(classes)
@@ -79,7 +78,7 @@ def read_boxes(path: Path, digests: Sequence[str], classes: Sequence[str]) -> tu
             f"{path} holds no box of these images that names one of the classes {first_few(classes)}{seen}. Ask with "
             "`gpt4image describe --ask boxes`."
         )
-    return found.take(np.array([place[digest] for digest in digests], np.int64)), strange
+    return found, strange
 
 
 def _arrays(voted: Sequence[VotedBox], labels: Sequence[int]) -> ImageBoxes:

@@ -61,12 +61,18 @@ def _of_image(taught: TaughtBoxes, human: Boxes, image: int) -> Iterator[Suspect
     near = shared.max(axis=1, initial=0.0)
     for i in np.flatnonzero(likely & (near < NEAR)):
         yield Suspect(kind="missing", image=image, doubt=float(probable[i]), corners=answered[i], label=int(classes[i]))
-    for j in np.flatnonzero(weights > 0):
+    judged = np.flatnonzero(weights > 0)
+    best_of = shared.max(axis=0, initial=0.0)[judged]
+    # Where the answers know none of the other boxes of the image, they may have missed this one too.
+    trusted = (1 + (best_of >= ALIKE).sum()) / (2 + len(judged) - 1)
+    for j in judged:
         best = int(shared[:, j].argmax()) if len(answered) else -1
         same = float(shared[best, j]) if len(answered) else 0.0
         own, beside = (given[j], int(labels[j])), None if best < 0 else (answered[best], int(classes[best]))
         if same < NEAR:
-            yield Suspect(kind="false", image=image, doubt=1.0 - same, corners=own[0], label=own[1])
+            yield Suspect(
+                kind="false", image=image, doubt=min(1.0, trusted) * (1.0 - same), corners=own[0], label=own[1]
+            )
         elif same < ALIKE:
             doubt = float(probable[best]) * (1.0 - same)
             yield Suspect(kind="misplaced", image=image, doubt=doubt, corners=own[0], label=own[1], taught=beside)

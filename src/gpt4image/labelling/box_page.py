@@ -85,8 +85,8 @@ class ShownBoxes:
 
 def write_box_page(config: LabelConfig, shown: ShownBoxes, facts: dict[str, Any]) -> tuple[Path, list[SetAside]]:
     """Write the page beside the output; return where it is and the images whose picture cannot be shown."""
-    chosen = {kind: shown.of_kind(kind)[: config.doubtful] for kind in KINDS}
-    digests = [shown.images.digests[suspect.image] for each in chosen.values() for suspect in each]
+    chosen = [(kind, note, shown.of_kind(kind)) for kind, note in KINDS.items()]
+    digests = [shown.images.digests[suspect.image] for *_, each in chosen for suspect in each[: config.doubtful]]
     texts = texts_behind([] if shown.table is None else [shown.table], digests)
     pictures = Thumbnails(shown.images, 2 * PICTURE)
 
@@ -101,9 +101,9 @@ def write_box_page(config: LabelConfig, shown: ShownBoxes, facts: dict[str, Any]
 
     path = config.out.with_suffix(".html")
     sections = [
-        {"kind": kind, "note": KINDS[kind], "total": len(shown.of_kind(kind)), "cards": [card(each) for each in some]}
-        for kind, some in chosen.items()
-        if some
+        {"kind": kind, "note": note, "total": len(each), "cards": [card(one) for one in each[: config.doubtful]]}
+        for kind, note, each in chosen
+        if each[: config.doubtful]
     ]
     write_text(path, render("box-page.html", data=config.data, sections=sections, facts=facts))
     return path, pictures.set_aside

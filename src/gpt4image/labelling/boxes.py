@@ -137,7 +137,7 @@ def match(boxes: Boxes, human: Boxes, least: float = SAME) -> Ints:
     from scipy.optimize import linear_sum_assignment
 
     found = np.full(len(boxes.labels), -1)
-    for image in np.flatnonzero(np.diff(boxes.starts) * np.diff(human.starts)):
+    for image in np.flatnonzero(np.diff(boxes.starts) * np.diff(human.starts)).tolist():
         shared = overlap(boxes.image(image)[0], human.image(image)[0])
         own, other = linear_sum_assignment(np.where(shared >= least, 1 + shared, 0), maximize=True)
         near = shared[own, other] >= least
@@ -187,7 +187,7 @@ def convention(
 
     rng = np.random.default_rng(seed)
     typical = np.flatnonzero(reference) if reference.any() else np.arange(len(inputs))
-    inputs = StandardScaler().fit(inputs[typical]).transform(inputs)
+    inputs = np.asarray(StandardScaler().fit(inputs[typical]).transform(inputs))
     if len(typical) > MAX_PRIOR:
         typical = rng.choice(typical, MAX_PRIOR, replace=False)
     share = PRIOR_BOXES / len(typical)

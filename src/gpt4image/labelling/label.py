@@ -15,6 +15,7 @@ from gpt4image.base.outcome import Outcome
 from gpt4image.config import LabelConfig
 from gpt4image.data import NO_LABEL, ImageSet, load_with_splits
 from gpt4image.data.labels import used_classes
+from gpt4image.data.regions import Boxes
 from gpt4image.data.splits import representatives
 from gpt4image.describing.class_lists import class_list
 from gpt4image.encoding.class_names import find_class_names, not_read
@@ -66,9 +67,11 @@ def label(config: LabelConfig) -> Outcome:
             images have a label where nothing but texts is read.
     """
     images = _images(config)
-    if config.task == "detection":
+    if config.task == "detection" or (config.task == "auto" and isinstance(images.regions, Boxes)):
         return label_boxes(config, images, *_texts(config, images))
     task = MultiLabel() if images.labels.ndim == 2 else Classification()
+    if config.task not in ("auto", task.name):
+        raise ConfigError(f"--task {config.task}: labels of {config.data} are of {task.name}; leave it out.")
     if config.suggest and not task.exclusive:
         raise ConfigError(
             f"--suggest {config.suggest} needs one class per image; {config.data} has several: leave it out."

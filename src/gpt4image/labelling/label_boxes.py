@@ -107,7 +107,7 @@ def label_boxes(
     file = config.out.with_suffix(".parquet")
     found.save(file)
     if config.out != file:
-        sizes = [sides(images.read(row)) for row in rows]
+        sizes = [sides(images.read(row)) for row in rows.tolist()]
         write_coco(config.out, found.keys, sizes, found.boxes, found.classes)
     unknown = f"{strange.total()} answered boxes are of none of the classes: {first_few(strange)}." if strange else ""
     said = [*notes, *([unknown] if unknown else [])]

@@ -26,7 +26,7 @@ AnyAnswers = Answers | AnsweredBoxes
 
 
 def answers_about(data: TrainingData, path: Path) -> AnyAnswers:
-    """Return the answers of a store about the images of a run: classes, tags where images have several, or boxes.
+    """Return the answers of a store about the images of a run: boxes, if the run is of boxes; else classes or tags.
 
     Raises:
         StoreError, TableError: there are none.

@@ -46,6 +46,7 @@ class Detection(Task):
         Metric(name="AP_large", title="average precision of large boxes"),
     )
     image_score: ClassVar[str] = "average precision of the boxes of one image, all classes together"
+    text_labels: ClassVar[bool] = True
     squash: ClassVar[bool] = True
     in_timm: ClassVar[bool] = False
     output: ClassVar[str] = "boxes"

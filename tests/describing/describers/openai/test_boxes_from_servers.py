@@ -203,7 +203,7 @@ def test_the_question_and_the_schema_offer_the_classes(tmp_path: Path, images: C
     assert {found["label"] for row in stored(tmp_path) for found in row.answer.boxes or ()} == set(CLASSES)
     again, calls = run(tmp_path, says(), samples=2, temperature=1.0)
     assert not calls and again.summary["already_described"] == 4
-    both, calls = run(tmp_path, says(), classes="cat, dog", samples=1, temperature=1.0)
+    _, calls = run(tmp_path, says(), classes="cat, dog", samples=1, temperature=1.0)
     assert len(calls) == 2, "boxes of another class list are asked for"
 
 
@@ -220,28 +220,31 @@ def test_a_server_without_schemas_is_parsed(tmp_path: Path, images: Callable[[in
 
 
 GOOD = box("cat", [100, 100, 400, 500])
-WHOLE = [Answer(boxes=(GOOD,))]
 MANY = [box("cat", [n % 97, n % 89, n % 97 + 30 + n % 7, n % 89 + 30 + n % 5]) for n in range(10_000)]
+
+
+def listed(*boxes: Any) -> str:
+    return json.dumps({"boxes": boxes})
 
 
 @pytest.mark.parametrize(
     ("text", "finish", "faults"),
     [
-        (json.dumps({"boxes": [GOOD]})[:-2], "stop", {}),
-        (json.dumps({"boxes": [GOOD, box("dog", [1, 2, 300, 412])]}).partition("12]")[0], "length", {"cut_off": 1}),
-        (json.dumps({"boxes": [GOOD, box("dog", [1, 2, 3, 4])]}).rpartition("the")[0], "length", {"cut_off": 1}),
+        (listed(GOOD)[:-2], "stop", {}),
+        (listed(GOOD, box("dog", [1, 2, 300, 412])).partition("12]")[0], "length", {"cut_off": 1}),
+        (listed(GOOD, box("dog", [1, 2, 3, 4])).rpartition("the")[0], "length", {"cut_off": 1}),
         (f"```json\n{json.dumps([GOOD])}\n```", "stop", {}),
         (f"Two: {json.dumps(GOOD)}, and {{'label': 'dog', }}", "stop", {}),
-        (json.dumps({"boxes": [GOOD]}).replace("]}", '], }, {"label": "x", "box_2d": [1, 2, 3 4]}', 1), "stop", {}),
-        (json.dumps({"boxes": [GOOD, {**GOOD, "box_2d": [float("nan"), 1, 2, 3]}]}), "stop", {"unusable": 1}),
-        (json.dumps({"boxes": [GOOD, "cat", None, 7, {"box_2d": [1, 2, 3, 4]}, []]}), "stop", {"unusable": 5}),
-        (json.dumps({"boxes": [GOOD, box("cat", ["1", "2", "3", "4"]), box("cat", [1, 2, 3])]}), "stop", {"unusable": 2}),
-        (json.dumps({"boxes": [GOOD, box("cat", [1e300, 0, 1, 1]), box("cat", [10**400, 0, 1, 1])]}), "stop", {"unusable": 2}),
-        (json.dumps({"boxes": [GOOD, box("cat", [0, 0, 1000, 1000])]}), "stop", {"whole_image": 1}),
-        (json.dumps({"boxes": [GOOD, GOOD, box("cat", [5, 5, 5, 9])]}), "stop", {"duplicates": 1, "no_area": 1}),
-        (json.dumps({"boxes": [{**GOOD, "words": ["a"], "truncated": "no", "confidence": "very", "x": {}}]}), "stop", {}),
+        (listed(GOOD).replace("]}", '], }, {"label": "x", "box_2d": [1, 2, 3 4]}', 1), "stop", {}),
+        (listed(GOOD, {**GOOD, "box_2d": [float("nan"), 1, 2, 3]}), "stop", {"unusable": 1}),
+        (listed(GOOD, "cat", None, 7, {"box_2d": [1, 2, 3, 4]}, []), "stop", {"unusable": 5}),
+        (listed(GOOD, box("cat", ["1", "2", "3", "4"]), box("cat", [1, 2, 3])), "stop", {"unusable": 2}),
+        (listed(GOOD, box("cat", [1e300, 0, 1, 1]), box("cat", [10**400, 0, 1, 1])), "stop", {"unusable": 2}),
+        (listed(GOOD, box("cat", [0, 0, 1000, 1000])), "stop", {"whole_image": 1}),
+        (listed(GOOD, GOOD, box("cat", [5, 5, 5, 9])), "stop", {"duplicates": 1, "no_area": 1}),
+        (listed({**GOOD, "words": ["a"], "truncated": "no", "confidence": "very", "x": {}}), "stop", {}),
     ],
-)  # fmt: skip
+)
 def test_good_boxes_are_kept_from_broken_answers(
     tmp_path: Path,
     images: Callable[[int, int], ImageSet],
