@@ -34,6 +34,8 @@ LEAST_SCORE, OVERLAP = 0.05, 0.6
 """Score below which a box is not worth keeping, and IoU above which the better of two boxes of a class is kept."""
 CANDIDATES, MOST = 1000, 100
 """Boxes of an image that are looked at and that are returned, at most."""
+ROUNDS = 32
+"""Boxes in a row, each of which hangs on the one before: more were never seen."""
 
 
 class Detector(PyramidModel):
@@ -63,7 +65,7 @@ class Detector(PyramidModel):
         points: Any = self.points
         # The classifier takes part for what reads its input; without a share in the loss, processes would miss it.
         classes = found["cls_logits"].float() + 0.0 * logits.float().sum()
-        parts = [classes, found["bbox_regression"], found["bbox_ctrness"], points.expand(len(images), -1, -1)]
+        parts = [classes, found["bbox_regression"], found["bbox_ctrness"], points.expand(images.shape[0], -1, -1)]
         return torch.cat([part.float() for part in parts], dim=-1)
 
 
@@ -177,8 +179,8 @@ def detection_loss(outputs: Tensor, targets: Tensor) -> Tensor:
 class BestBoxes(nn.Module):
     """Outputs to predictions (B, MOST, 6): left, top, right, bottom, score, class; the best first, then zeros.
 
-    Of boxes of one class that overlap, only the best is kept: greedy non-maximum suppression. Models that are
-    exported do the same by MOST picks of the best box that is left, whose shapes are known beforehand.
+    Of boxes of one class that overlap, only the best is kept: greedy non-maximum suppression. Exported models do the
+    same in ROUNDS, whose shapes are known beforehand; `export` checks that they come to the same boxes.
     """
 
     def forward(self, outputs: Tensor) -> Tensor:
@@ -193,7 +195,7 @@ class BestBoxes(nn.Module):
         )
         rows = torch.where(best[..., None] > LEAST_SCORE, rows, 0.0)
         if torch.compiler.is_exporting():
-            return picked(rows)
+            return settled(rows)
         return torch.stack([suppressed(each) for each in rows])
 
 
@@ -204,17 +206,22 @@ def suppressed(rows: Tensor) -> Tensor:
     return F.pad(kept, (0, 0, 0, MOST - len(kept)))
 
 
-def picked(rows: Tensor) -> Tensor:
-    """Return (B, MOST, 6) of the candidates (B, N, 6), by MOST picks."""
+def settled(rows: Tensor) -> Tensor:
+    """Return (B, MOST, 6) of the candidates (B, N, 6), best first, by rounds in which all are judged by all at once.
+
+    A round is right for boxes that hang on those of the round before (Zheng et al. 2020, arXiv 2005.03572).
+    """
+    number = torch.arange(rows.shape[1], device=rows.device)
+    better = number[None, :] < number[:, None]
     same = rows[:, :, None, 5] == rows[:, None, :, 5]
-    hides = same & (pairwise_iou(rows[..., :4]) > OVERLAP) | torch.eye(rows.shape[1], dtype=torch.bool)
-    left, picks = rows[..., 4], []
-    for _ in range(MOST):
-        score, place = left.max(dim=1, keepdim=True)
-        row = rows.gather(1, place[..., None].expand(-1, -1, 6))
-        picks.append(row * (score > 0)[..., None])
-        left = torch.where(hides.gather(1, place[..., None].expand(-1, -1, rows.shape[1]))[:, 0], 0.0, left)
-    return torch.cat(picks, dim=1)
+    hides = (same & better & (pairwise_iou(rows[..., :4]) > OVERLAP)).to(rows.dtype)
+    there = (rows[..., 4:5] > 0).to(rows.dtype)
+    kept = there
+    for _ in range(ROUNDS):
+        kept = there * (hides @ kept < 0.5)
+    rows = F.pad(rows * kept, (0, 0, 0, max(0, MOST - rows.shape[1])))
+    place = rows[..., 4].topk(MOST).indices
+    return rows.gather(1, place[..., None].expand(-1, -1, 6))
 
 
 def pairwise_iou(corners: Tensor) -> Tensor:
