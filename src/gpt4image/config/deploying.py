@@ -64,8 +64,8 @@ class PredictConfig(StageConfig):
     out: Path | None = None
     """File of the predictions. Default: standard output."""
     draw: Path | None = None
-    """Folder for what was found in each image, for models of segmentation: NAME-mask.png, the class number of each pixel,
-    and NAME-drawn.jpg, the image with the classes drawn over it."""
+    """Folder for the images with what was found drawn over them, by segmentation; beside each its mask, a PNG file of
+    class numbers."""
     batch_size: int = Field(default=16, ge=1)
     """Images per batch, for decoding and for prediction."""
     threads: int | None = Field(default=None, ge=1, le=MOST_THREADS)

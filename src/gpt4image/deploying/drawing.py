@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,13 +25,13 @@ class Drawing:
     """A folder that drawings go to.
 
     Attributes:
-        folder: where they are written; what has the same name is replaced.
+        folder: where they are written, as NUMBER-NAME.png and NUMBER-NAME.jpg; what has the same name is replaced.
         background: number of the class that is not drawn over images; -1 for none.
     """
 
     folder: Path
     background: int
-    _taken: set[str] = field(default_factory=set)
+    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     @classmethod
     def of(cls, folder: Path, classifier: Classifier) -> Drawing:
@@ -45,21 +47,12 @@ class Drawing:
     def masks(self, image: str, mask: NDArray[np.uint8]) -> str:
         """Write the mask (S, S) of an image file and the image with it, and return the file of the mask."""
         picture = decode(read_bounded(image))
-        name = self._name(Path(image).stem)
-        for drawn, suffix in (
-            (coloured(mask, picture.size), "-mask.png"),
-            (overlaid(picture, mask, self.background), "-drawn.jpg"),
-        ):
-            self._save(drawn, self.folder / f"{name}{suffix}")
-        return str(self.folder / f"{name}-mask.png")
+        name = f"{next(self._numbers):06d}-{Path(image).stem}"
+        _save(overlaid(picture, mask, self.background), self.folder / f"{name}.jpg", "JPEG")
+        _save(coloured(mask, picture.size), place := self.folder / f"{name}.png", "PNG")
+        return str(place)
 
-    def _save(self, drawn: Image.Image, path: Path) -> None:
-        with atomic_path(path) as temporary:
-            drawn.save(temporary, "PNG" if path.suffix == ".png" else "JPEG")
 
-    def _name(self, stem: str) -> str:
-        """Return the name of an image's drawings: its own, with a number where an earlier image has that."""
-        names = [stem] if stem not in self._taken else (f"{stem}-{number}" for number in range(2, 1_000_000))
-        name = next(name for name in names if name not in self._taken)
-        self._taken.add(name)
-        return name
+def _save(drawn: Image.Image, path: Path, kind: str) -> None:
+    with atomic_path(path) as temporary:
+        drawn.save(temporary, kind)

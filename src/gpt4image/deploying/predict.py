@@ -144,8 +144,7 @@ def _predictions(
                 probabilities = classifier.probabilities(as_images(batch.pixels))
                 rows = classifier.task.rows(probabilities, classifier.classes, config.top)
                 for image, found, row in zip(batch.paths, probabilities, rows, strict=True):
-                    drawn = {} if draw is None else {"mask": draw.masks(image, found)}
-                    yield Prediction(image, **row, **drawn)
+                    yield Prediction(image, **row, mask=None if draw is None else draw.masks(image, found))
             bar.advance(task, len(batch.paths) + len(batch.skipped))
 
 
@@ -171,7 +170,7 @@ def _table(stream: TextIO, classifier: Classifier, _top: int) -> Write:
 
 
 def _csv(stream: TextIO, classifier: Classifier, top: int) -> Write:
-    """Write a header and one row per image: image, class, probability (or ``Task.value``), class_2, probability_2, ...
+    """Write a header and one row per image: image, class, probability (as ``Task.value`` says), class_2, ...
 
     Where an image may have several classes, ``present`` comes first: those present, separated by "|".
     """

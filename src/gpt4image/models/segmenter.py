@@ -1,8 +1,8 @@
 """Semantic segmentation on any timm classifier: the head of a panoptic FPN over the maps of its stages.
 
 Kirillov et al. 2019, arXiv 1901.02446: each map of the pyramid is convolved, enlarged to the finest and added; a last
-convolution gives the logits of each cell. The logits of the classifier, which sees the whole picture, are added to those
-of every cell.
+convolution gives the logits of each cell. The logits of the classifier, which sees the whole picture, are added to
+those of every cell.
 
 Legend: B images, K classes, C channels of the pyramid, S side of the input in pixels.
 """
