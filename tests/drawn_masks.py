@@ -51,3 +51,12 @@ def _picture(rng: np.random.Generator) -> tuple[Image.Image, Image.Image, list[s
                 (pen.ellipse if name == "disc" else pen.rectangle)(box, fill=fill)
             there.append(name)
     return picture, mask, there
+
+
+def set_and_run(root: Path) -> None:
+    """Write a dataset, some pictures of it only with tags, and train a small run on it."""
+    from gpt4image.config import TrainConfig
+    from gpt4image.training.train import train
+
+    data = draw(root / "set", tagged=8)
+    train(TrainConfig(**{"data": data, "out": root / "run", "epochs": 14, **SMALL}))

@@ -215,15 +215,19 @@ def test_a_set_without_masks_or_with_one_class_is_refused(colour_folder: Path) -
 
 
 @pytest.fixture(scope="module")
-def drawn(once: Once) -> str:
-    """A set of drawn pictures, some only with tags."""
-    return f"masks:{once('drawn', lambda root: drawn_masks.draw(root, tagged=8))}"
+def root(once: Once) -> Path:
+    """A set of drawn pictures, some only with tags, and a small run on it."""
+    return once("drawn-masks", drawn_masks.set_and_run)
 
 
 @pytest.fixture(scope="module")
-def run(once: Once, drawn: str) -> Path:
-    """A small run on it."""
-    return once("run", lambda root: train(options(drawn, root / "run", epochs=14))) / "run"
+def drawn(root: Path) -> str:
+    return f"masks:{root / 'set'}"
+
+
+@pytest.fixture(scope="module")
+def run(root: Path) -> Path:
+    return root / "run"
 
 
 def options(data: str, out: Path, **changes: Any) -> TrainConfig:
