@@ -31,20 +31,24 @@ def predicted(model: Path, root: Path, out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
 
 
+def numbers_in(file: str) -> np.ndarray:
+    with Image.open(file) as mask:
+        return np.asarray(mask)
+
+
 def test_masks_have_the_size_of_their_pictures_and_areas_are_theirs(root: Path, tmp_path: Path) -> None:
     rows = predicted(root / "run", root, tmp_path)
     assert len(rows) == 8 and len(list((tmp_path / "drawn").iterdir())) == 16
     agreeing = []
     for row in rows:
-        mask = Image.open(row["mask"])
-        assert mask.mode == "P" and mask.size == drawn_masks.SIZE
-        numbers, classes = np.asarray(mask), ("background", *drawn_masks.SHAPES)
+        with Image.open(row["mask"]) as mask:
+            assert mask.mode == "P" and mask.size == drawn_masks.SIZE
+        numbers, classes = numbers_in(row["mask"]), ("background", *drawn_masks.SHAPES)
         assert sorted(row["present"]) == sorted(classes[k] for k in np.unique(numbers))
         assert sum(each["area"] for each in row["predictions"]) == pytest.approx(1.0, abs=1e-5)
-        truth = Image.open(Path(row["image"].replace("images", "masks")))
-        agreeing.append((numbers == np.asarray(truth)).mean())
-        over = Image.open(Path(row["mask"]).with_suffix(".jpg"))
-        assert over.size == drawn_masks.SIZE
+        agreeing.append((numbers == numbers_in(row["image"].replace("images", "masks"))).mean())
+        with Image.open(Path(row["mask"]).with_suffix(".jpg")) as over:
+            assert over.size == drawn_masks.SIZE
     assert np.mean(agreeing) > 0.8
 
 
@@ -54,10 +58,7 @@ def test_an_onnx_file_gives_the_masks_of_its_run_and_timm_has_no_such_model(root
         predicted(root / "run", root, tmp_path / "a"),
         predicted(tmp_path / "model.onnx", root, tmp_path / "b"),
     )
-    differing = [
-        np.asarray(Image.open(a["mask"])) != np.asarray(Image.open(b["mask"]))
-        for a, b in zip(first, second, strict=True)
-    ]
+    differing = [numbers_in(a["mask"]) != numbers_in(b["mask"]) for a, b in zip(first, second, strict=True)]
     assert np.mean(differing) < 1e-3
     with pytest.raises(ExportError, match="timm has no models for segmentation; use --format onnx"):
         export(ExportConfig(run_dir=root / "run", format="timm", out=tmp_path / "timm"))
