@@ -1,4 +1,4 @@
-"""How good the teacher of boxes is on photographs whose human boxes it has not seen; what features and checks are worth.
+"""How good the teacher of boxes is on photographs whose human boxes it has not seen; what its parts are worth.
 
     python benchmarks/box_teacher.py [quality] [drop] [refine] [errors]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -57,20 +57,18 @@ def read_boxes(path: Path, digests: Sequence[str], classes: Sequence[str]) -> tu
         StoreError: the store is missing or damaged.
         TableError: no image has an answer with boxes of these classes, or answers were told the class.
     """
+    number_of = class_finder(classes)
+    strange: Counter[str] = Counter()
     answers: list[list[Answer]] = [[] for _ in digests]
     for row, item in stored_answers(path, digests):
         if item.answer.boxes is not None:
-            answers[row].append(item.answer)
-    number_of = class_finder(classes)
-    strange: Counter[str] = Counter()
+            answers[row].append(_of_classes(item.answer, number_of, classes, strange))
     images: list[ImageBoxes | None] = []
     truncated: list[float] = []
     for several in answers:
-        voted = box_votes(several) if several else []
-        strange.update(box.label for box in voted if number_of(box.label) < 0)
-        kept = [box for box in voted if number_of(box.label) >= 0]
-        truncated += [box.truncated or 0.0 for box in kept]
-        images.append(_arrays(kept, [number_of(box.label) for box in kept]) if several else None)
+        voted = box_votes(several)
+        truncated += [box.truncated or 0.0 for box in voted]
+        images.append(_arrays(voted, [number_of(box.label) for box in voted]) if several else None)
     found = AnsweredBoxes(boxes=Boxes.of_images(images), truncated=np.array(truncated, np.float32))
     if not len(found.boxes.labels):
         seen = f"; answered were {first_few(strange)}" if strange else ""
@@ -79,6 +77,15 @@ def read_boxes(path: Path, digests: Sequence[str], classes: Sequence[str]) -> tu
             "`gpt4image describe --ask boxes`."
         )
     return found, strange
+
+
+def _of_classes(
+    answer: Answer, number_of: Callable[[str | None], int], classes: Sequence[str], strange: Counter[str]
+) -> Answer:
+    """Return the answer with names of classes for labels; boxes of other things are left out and counted."""
+    boxes = [(number_of(box["label"]), box) for box in answer.boxes or ()]
+    strange.update(box["label"] for number, box in boxes if number < 0)
+    return replace(answer, boxes=tuple({**box, "label": classes[number]} for number, box in boxes if number >= 0))
 
 
 def _arrays(voted: Sequence[VotedBox], labels: Sequence[int]) -> ImageBoxes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.data.regions import Boxes
+from gpt4image.data.regions import Boxes, ImageBoxes
 from gpt4image.tasks.average_precision import Matches
 
 USUAL_THRESHOLD = 0.5  # where no human box of validation can tell
@@ -26,6 +26,8 @@ def best_threshold(predictions: NDArray[np.float32], human: Boxes, n_classes: in
         None where no human box is predicted.
     """
     rows = np.flatnonzero(human.known)
+    if not len(rows):
+        return None
     found = Matches.of(predictions[rows], human[rows], n_classes)
     scores = np.sort(predictions[rows, :, 4][predictions[rows, :, 4] > 0])[::-1]
     right = found.right[:, 0].cumsum()
@@ -36,10 +38,16 @@ def best_threshold(predictions: NDArray[np.float32], human: Boxes, n_classes: in
 
 
 def pseudo_boxes(predictions: NDArray[np.float32], threshold: float | None) -> Boxes:
-    """Return predicted boxes (N, D, 6) as targets; those that score less than the threshold, but UNSURE of it, are
-    regions that count for nothing."""
+    """Return predicted boxes (N, D, 6) as targets.
+
+    Those that score less than the threshold, but UNSURE of it, are regions that count for nothing. An image without a
+    sure box is not annotated: a weak detector misses much.
+    """
     sure = USUAL_THRESHOLD if threshold is None else threshold
-    chosen = [image[(image[:, 4] > 0) & (image[:, 4] >= UNSURE * sure)] for image in predictions]
-    return Boxes.of_images(
-        [(rows[:, :4], rows[:, 5].astype(np.int64), (rows[:, 4] >= sure).astype(np.float32)) for rows in chosen]
-    )
+
+    def of_image(rows: NDArray[np.float32]) -> ImageBoxes | None:
+        found = rows[(rows[:, 4] > 0) & (rows[:, 4] >= UNSURE * sure)]
+        weights = (found[:, 4] >= sure).astype(np.float32)
+        return (found[:, :4], found[:, 5].astype(np.int64), weights) if weights.any() else None
+
+    return Boxes.of_images([of_image(rows) for rows in predictions])
