@@ -6,21 +6,25 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from gpt4image.artifacts import runs
-from gpt4image.base.errors import DataError, ExportError
+from gpt4image.base.errors import ConfigError, DataError, ExportError
 from gpt4image.base.files import read_json, read_parquet
-from gpt4image.config import EvaluateConfig, ExportConfig, TrainConfig
+from gpt4image.config import EvaluateConfig, ExportConfig, PredictConfig, TrainConfig
 from gpt4image.data import load_image_set
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.regions import NO_ANNOTATION, NO_BOX, Boxes
 from gpt4image.deploying.export import export
+from gpt4image.deploying.predict import _require_boxes, predict  # pyright: ignore[reportPrivateUsage]
 from gpt4image.evaluating.evaluate import evaluate
+from gpt4image.tasks.classification import Classification
 from gpt4image.tasks.detection import Detection
 from gpt4image.training.train import train
 from pictogram_boxes import write_boxes
@@ -172,3 +176,41 @@ def test_rows_are_boxes_best_first() -> None:
     (row,) = Detection().rows(predictions, ["cat", "dog"], 1)
     assert row["classes"] == ["dog"]
     assert json.loads(json.dumps(row["boxes"]))[0][1] == 0.25
+
+
+def test_predict_gives_boxes_in_pixels_in_every_format_and_draws_them(
+    trained: Path, pictograms: Path, tmp_path: Path
+) -> None:
+    given = {"model": trained, "images": (str(pictograms / "test-*.png"),)}
+    found = {}
+    for form in ("jsonl", "csv", "txt", "json"):
+        predict(PredictConfig(**given, out=tmp_path / f"boxes.{form}", draw=tmp_path / "drawn", min_score=0.5))
+        found[form] = (tmp_path / f"boxes.{form}").read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in found["jsonl"].splitlines()]
+    boxes = [box for row in rows for box in row["predictions"]]
+    assert len(rows) == 32
+    assert 40 < len(boxes) < 90
+    assert min(box["probability"] for box in boxes) >= 0.5
+    results = json.loads(found["json"])
+    assert len(results) == len(boxes) == len(found["csv"].splitlines()) - 1 == len(found["txt"].splitlines())
+    left, top, width, height = results[0]["bbox"]
+    assert boxes[0]["box"] == pytest.approx([left, top, left + width, top + height], abs=0.02)
+    assert max(box["box"][2] for box in boxes) > 100  # pictures are 128 wide and 96 high
+    assert max(box["box"][3] for box in boxes) <= 96
+    truth = json.loads((pictograms / "test.json").read_text(encoding="utf-8"))
+    first = next(picture["id"] for picture in truth["images"] if picture["file_name"].startswith(results[0]["image_id"]))
+    own = [box["bbox"] for box in truth["annotations"] if box["image_id"] == first]
+    assert min(np.abs(np.array(box) - results[0]["bbox"]).max() for box in own) < 8
+    drawn = sorted((tmp_path / "drawn").iterdir())
+    assert len(drawn) == 32
+    with Image.open(drawn[0]) as picture, Image.open(pictograms / "test-000.png") as plain:
+        assert picture.size == plain.size == (128, 96)
+        assert np.abs(np.asarray(picture, np.int16) - np.asarray(plain.convert("RGB"), np.int16)).max() > 50
+
+
+def test_boxes_are_refused_of_a_model_that_predicts_none(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    config = PredictConfig(model=tmp_path, images=(str(tmp_path),), format="coco", draw=tmp_path / "drawn")
+    classifier: Any = SimpleNamespace(task=Classification())
+    with pytest.raises(ConfigError, match="--format coco and --draw: .* predicts probabilities, and no boxes"):
+        _require_boxes(config, classifier)

@@ -16,17 +16,21 @@ from numpy.typing import NDArray
 
 from gpt4image.base.errors import DecodeError
 from gpt4image.base.outcome import SetAside
-from gpt4image.data.decode import EXTENSIONS
+from gpt4image.data.decode import EXTENSIONS, sides
 from gpt4image.data.file_source import read_bounded
 from gpt4image.deploying.preprocessing import Preprocessing
 
 
 class Decoded(NamedTuple):
-    """Images in the order in which they were found: n paths, (n, 3, S, S) pixels, and those that were skipped."""
+    """Images in the order in which they were found: n paths, (n, 3, S, S) pixels, and those that were skipped.
+
+    ``sizes`` are width and height of the n upright pictures.
+    """
 
     paths: list[str]
     pixels: NDArray[np.uint8]
     skipped: list[SetAside]
+    sizes: list[tuple[int, int]]
 
 
 def find_images(names: Iterable[str]) -> Iterator[str | SetAside]:
@@ -93,6 +97,7 @@ def _decode(found: Sequence[str | SetAside], preprocessing: Preprocessing) -> De
     pixels = np.empty((len(found), 3, preprocessing.size, preprocessing.size), np.uint8)
     paths: list[str] = []
     skipped: list[SetAside] = []
+    sizes: list[tuple[int, int]] = []
     for item in found:
         if isinstance(item, SetAside):
             skipped.append(item)
@@ -100,9 +105,11 @@ def _decode(found: Sequence[str | SetAside], preprocessing: Preprocessing) -> De
         try:
             if not os.path.isfile(item):  # noqa: PTH113  (a pipe would never end)
                 raise DecodeError("a link to nothing" if os.path.islink(item) else "no file")  # noqa: PTH114
-            pixels[len(paths)] = preprocessing.pixels(read_bounded(item))
+            data = read_bounded(item)
+            pixels[len(paths)] = preprocessing.pixels(data)
+            sizes.append(sides(data))
         except (DecodeError, OSError) as error:
             skipped.append(SetAside(name=item, reason=getattr(error, "strerror", None) or str(error)))
         else:
             paths.append(item)
-    return Decoded(paths, pixels[: len(paths)], skipped)
+    return Decoded(paths, pixels[: len(paths)], skipped, sizes)

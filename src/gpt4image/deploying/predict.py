@@ -1,4 +1,4 @@
-"""The stage predict: the classes of images, by a run or by what was exported from it, written as they come.
+"""The stage predict: classes, boxes or masks of images, by a run or by what was exported from it, written as they come.
 
 Neither paths, pixels nor rows are kept, so memory does not grow with the number of images.
 """
@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.base.files import atomic_path
@@ -21,6 +21,7 @@ from gpt4image.base.outcome import Outcome, SetAside
 from gpt4image.base.progress import progress_bar
 from gpt4image.base.visible import csv_cell, in_one_line
 from gpt4image.config import PredictConfig
+from gpt4image.deploying.boxes import CocoResults
 
 if TYPE_CHECKING:
     from gpt4image.deploying.drawing import Drawing
@@ -33,15 +34,27 @@ CLASS_WIDTH = 30  # longest class name that the table makes room for
 class Prediction(NamedTuple):
     """The prediction of one image: its most probable classes, best first, with what ``Task.value`` names.
 
-    ``present`` has the classes that count as present, if an image may have several, else None. ``mask`` is the file of
-    its mask, if it is drawn.
+    ``present`` has the classes that count as present, if an image may have several, else None. ``boxes`` has left, top,
+    right and bottom of each object in pixels of the upright picture, in the order of ``classes``, else None. ``mask``
+    is the file of its mask, if it is drawn.
     """
 
     image: str
     classes: Sequence[str]
     probabilities: Sequence[float]
     present: Sequence[str] | None = None
+    boxes: Sequence[Sequence[float]] | None = None
     mask: str | None = None
+
+    def in_pixels(self, size: tuple[int, int], least: float) -> Prediction:
+        """Return the prediction with boxes in pixels of a picture of that width and height, none below a score."""
+        if self.boxes is None:
+            return self
+        count = sum(score >= least for score in self.probabilities)
+        boxes = [[round(part * side, 2) for part, side in zip(box, (*size, *size), strict=True)] for box in self.boxes]
+        return self._replace(
+            classes=self.classes[:count], probabilities=self.probabilities[:count], boxes=boxes[:count]
+        )
 
 
 Write = Callable[[Prediction], None]
@@ -66,14 +79,18 @@ def predict(config: PredictConfig, task: Task | None = None) -> Outcome:
     count, skipped = 0, []
     with cpu_threads(config.threads):
         classifier = load_classifier(config.model, device=config.device, threads=config.threads, task=task)
-        draw = None if config.draw is None else Drawing.of(config.draw, classifier)
+        _require_boxes(config, classifier)
+        drawing = None if config.draw is None else Drawing.of(config.draw, classifier)
         started = time.monotonic()
-        writer = {"table": _table, "csv": _csv, "jsonl": _json_lines}[config.row_format]
         with _stream(config.out) as stream:
-            write = writer(stream, classifier, min(config.top, len(classifier.classes)))
-            for prediction in _predictions(config, classifier, draw, total, skipped):
+            coco = CocoResults(stream, classifier.classes)
+            writer = {"table": _table, "csv": _csv, "jsonl": _json_lines, "coco": lambda *_: coco.write}
+            write = writer[config.row_format](stream, classifier, min(config.top, len(classifier.classes)))
+            for prediction in _predictions(config, classifier, drawing, total, skipped):
                 write(prediction)
                 count += 1
+            if config.row_format == "coco":
+                coco.end()
     if config.out is None:  # standard output holds rows alone
         return Outcome(set_aside=tuple(skipped))
     seconds = time.monotonic() - started
@@ -86,6 +103,12 @@ def predict(config: PredictConfig, task: Task | None = None) -> Outcome:
         },
         set_aside=tuple(skipped),
     )
+
+
+def _require_boxes(config: PredictConfig, classifier: Classifier) -> None:
+    """Refuse what only boxes can be given as. Raises ConfigError."""
+    if config.row_format == "coco" and classifier.task.output != "boxes":
+        raise ConfigError(f"--format coco: {config.model} predicts {classifier.task.output}, and no boxes.")
 
 
 def _count(config: PredictConfig) -> int:
@@ -122,7 +145,7 @@ def _place(path: Path | str) -> tuple[int, int] | None:
 
 
 def _predictions(
-    config: PredictConfig, classifier: Classifier, draw: Drawing | None, total: int, skipped: list[SetAside]
+    config: PredictConfig, classifier: Classifier, drawing: Drawing | None, total: int, skipped: list[SetAside]
 ) -> Iterator[Prediction]:
     """Yield predictions in order; what cannot be used is added to ``skipped``."""
     from gpt4image.data.pixels import available_cores
@@ -143,8 +166,9 @@ def _predictions(
             if batch.paths:
                 probabilities = classifier.probabilities(as_images(batch.pixels))
                 rows = classifier.task.rows(probabilities, classifier.classes, config.top)
-                for image, found, row in zip(batch.paths, probabilities, rows, strict=True):
-                    yield Prediction(image, **row, mask=None if draw is None else draw.masks(image, found))
+                for image, size, found, row in zip(batch.paths, batch.sizes, probabilities, rows, strict=True):
+                    prediction = Prediction(image, **row).in_pixels(size, config.min_score)
+                    yield prediction if drawing is None else drawing.drawn(prediction, found)
             bar.advance(task, len(batch.paths) + len(batch.skipped))
 
 
@@ -163,6 +187,11 @@ def _table(stream: TextIO, classifier: Classifier, _top: int) -> Write:
 
     def write(row: Prediction) -> None:
         best = zip(row.classes, row.probabilities, strict=True)
+        if row.boxes is not None:
+            for (name, probability), box in zip(best, row.boxes, strict=True):
+                place = " ".join(f"{number:7.1f}" for number in box)
+                stream.write(f"{probability:.3f} {in_one_line(name):{width}}  {place}  {in_one_line(row.image)}\n")
+            return
         columns = [f"{probability:.3f} {in_one_line(name):{width}}" for name, probability in best]
         stream.write("  ".join([*columns, in_one_line(row.image)]) + "\n")
 
@@ -172,12 +201,21 @@ def _table(stream: TextIO, classifier: Classifier, _top: int) -> Write:
 def _csv(stream: TextIO, classifier: Classifier, top: int) -> Write:
     """Write a header and one row per image: image, class, probability (as ``Task.value`` says), class_2, ...
 
-    Where an image may have several classes, ``present`` comes first: those present, separated by "|".
+    Where an image may have several classes, ``present`` comes first: those present, separated by "|". Boxes have a row
+    each: image, class, probability, left, top, right, bottom.
     """
     writer = csv.writer(stream, lineterminator="\n")
-    names = [
-        f"{name}{'' if rank == 1 else f'_{rank}'}" for rank in range(1, top + 1) for name in ("class", classifier.task.value)
-    ]
+    if classifier.task.output == "boxes":
+        writer.writerow(["image", "class", "probability", "left", "top", "right", "bottom"])
+
+        def write_boxes(row: Prediction) -> None:
+            image = csv_cell(in_one_line(row.image))
+            for name, score, box in zip(row.classes, row.probabilities, row.boxes or (), strict=True):
+                writer.writerow([image, csv_cell(in_one_line(name)), f"{score:.6f}", *box])
+
+        return write_boxes
+    each = ("class", classifier.task.value)
+    names = [f"{name}{'' if rank == 1 else f'_{rank}'}" for rank in range(1, top + 1) for name in each]
     several = [] if classifier.task.exclusive else ["present"]
     writer.writerow(["image", *several, *names])
 
@@ -195,7 +233,9 @@ def _json_lines(stream: TextIO, classifier: Classifier, _top: int) -> Write:
 
     def write(row: Prediction) -> None:
         best = zip(row.classes, row.probabilities, strict=True)
-        found = [{"class": name, classifier.task.value: round(value, 6)} for name, value in best]
+        found: list[dict[str, Any]] = [{"class": name, classifier.task.value: round(value, 6)} for name, value in best]
+        for entry, box in zip(found, row.boxes or (), strict=False):
+            entry["box"] = box
         present = {} if row.present is None else {"present": list(row.present)}
         mask = {} if row.mask is None else {"mask": row.mask}
         stream.write(json.dumps({"image": row.image, **present, **mask, "predictions": found}) + "\n")

@@ -38,6 +38,10 @@ left, top = (picture.width - side) / 2, (picture.height - side) / 2
 square = picture.resize(({resize}, {resize}), Image.Resampling.{filter}, box=(left, top, left + side, top + side))
 images = np.asarray(square{crop}, np.float32).transpose(2, 0, 1)[None] / 255"""
 
+_STRETCHED = """\
+square = picture.resize(({resize}, {resize}), Image.Resampling.{filter})  # boxes are fractions of its sides
+images = np.asarray(square{crop}, np.float32).transpose(2, 0, 1)[None] / 255"""
+
 _ONNX = """\
 import json
 
@@ -48,7 +52,7 @@ from PIL import Image, ImageOps
 session = onnxruntime.InferenceSession({where!r}, providers=["CPUExecutionProvider"])
 {picture}
 {square}
-probabilities = session.run(None, {{"images": images}})[0][0].tolist()
+{output} = session.run(None, {{"images": images}})[0][0].tolist()
 classes = json.loads(session.get_modelmeta().custom_metadata_map["{key}"])["classes"]
 {result}"""
 
@@ -63,21 +67,27 @@ extra = {{"{key}": ""}}
 model = torch.export.load({where!r}, extra_files=extra).module()
 {picture}
 {square}
-probabilities = model(torch.from_numpy(images))[0].tolist()
+{output} = model(torch.from_numpy(images))[0].tolist()
 classes = json.loads(extra["{key}"])["classes"]
 {result}"""
 
 _BEST = "print(classes[probabilities.index(max(probabilities))])"
+_BOXES = """\
+for left, top, right, bottom, score, number in boxes:  # the best first
+    if score >= 0.3:
+        corners = left * picture.width, top * picture.height, right * picture.width, bottom * picture.height
+        print(classes[int(number)], round(score, 2), [round(side) for side in corners])"""
 _PRESENT = "print([name for name, probability in zip(classes, probabilities) if probability >= 0.5])"
 
 
 def example(exported: ExportedModel, form: str, *, name: str, repository: str | None) -> str:
-    """Return Python code that predicts ``picture.jpg`` and leaves ``classes`` and ``probabilities``.
+    """Return Python code that predicts ``picture.jpg`` and leaves ``classes`` and what the task
+    predicts.
 
     ``name`` is that of the folder or file. timm loads its format from the ``repository`` on the hub, if there is one.
     """
-    exclusive = exported.model.task.exclusive
-    result = _BEST if exclusive else _PRESENT
+    exclusive, output = exported.model.task.exclusive, exported.model.task.output
+    result = _BOXES if output == "boxes" else _BEST if exclusive else _PRESENT
     if form == "timm":
         imports = "\nimport small_stem  # makes the model known to timm\n" if needs_small_stem(exported) else ""
         where = f"local-dir:{name}" if repository is None else f"hf-hub:{repository}"
@@ -85,10 +95,12 @@ def example(exported: ExportedModel, form: str, *, name: str, repository: str | 
         return _TIMM.format(imports=imports, where=where, picture=_PICTURE, activation=activation, result=result)
     template, key = (_ONNX, ONNX_KEY) if form == "onnx" else (_TORCH_EXPORT, EXTRA_FILE)
     square = _square(exported.preprocessing)
-    return template.format(where=name, key=key, picture=_PICTURE, square=square, result=result)
+    return template.format(where=name, key=key, picture=_PICTURE, square=square, result=result, output=output)
 
 
 def _square(how: Preprocessing) -> str:
     start = centre_start(how.resize, how.size)
     crop = f".crop(({start}, {start}, {start + how.size}, {start + how.size}))" if how.resize > how.size else ""
-    return _SQUARE.format(resize=how.resize, filter=how.interpolation.upper(), crop=crop)
+    return (_SQUARE if how.fit == "crop" else _STRETCHED).format(
+        resize=how.resize, filter=how.interpolation.upper(), crop=crop
+    )
