@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,7 +54,9 @@ def test_masks_have_the_size_of_their_pictures_and_areas_are_theirs(root: Path, 
     assert np.mean(agreeing) > 0.8
 
 
-def test_an_onnx_file_gives_the_masks_of_its_run_and_timm_has_no_such_model(root: Path, tmp_path: Path) -> None:
+def test_an_onnx_file_gives_the_masks_of_its_run_and_timm_has_no_such_model(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     export(ExportConfig(run_dir=root / "run", format="onnx", out=tmp_path / "model.onnx"))
     first, second = (
         predicted(root / "run", root, tmp_path / "a"),
@@ -60,10 +64,16 @@ def test_an_onnx_file_gives_the_masks_of_its_run_and_timm_has_no_such_model(root
     )
     differing = [numbers_in(a["mask"]) != numbers_in(b["mask"]) for a, b in zip(first, second, strict=True)]
     assert np.mean(differing) < 1e-3
+    card = (tmp_path / "model.onnx.md").read_text(encoding="utf-8")
+    assert "A model for semantic segmentation" in card and "The output `mask` is (N, 32, 32)" in card
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(root / "set" / "images" / "test" / "000.png", "picture.jpg")
+    exec(card.split("```python\n")[1].split("```")[0], {})
+    assert ast.literal_eval(capsys.readouterr().out) == set(first[0]["present"])
     with pytest.raises(ExportError, match="timm has no models for segmentation; use --format onnx"):
         export(ExportConfig(run_dir=root / "run", format="timm", out=tmp_path / "timm"))
 
 
 def test_a_classifier_has_nothing_to_draw(small_run: Path, colour_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--draw .*the model is for classification"):
+    with pytest.raises(ConfigError, match=r"--draw .*the model is for classification"):
         predict(PredictConfig(model=small_run, images=(str(colour_folder),), draw=tmp_path / "drawn", threads=1))

@@ -1,19 +1,42 @@
-"""Predicted boxes as other tools read them, COCO's results, and drawn on their pictures."""
+"""Predictions of images, and their boxes: in pixels, as COCO's results, and drawn on their pictures."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import NamedTuple, TextIO
 
 from gpt4image.base.files import atomic_path
 from gpt4image.base.visible import in_one_line
 
-if TYPE_CHECKING:
-    from gpt4image.deploying.predict import Prediction
-
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000", "#000075", "#c2185b")
+
+
+class Prediction(NamedTuple):
+    """The prediction of one image: its most probable classes, best first, with what ``Task.value`` names.
+
+    ``present`` has the classes that count as present, if an image may have several, else None. ``boxes`` has left, top,
+    right and bottom of each object in pixels of the upright picture, in the order of ``classes``, else None. ``mask``
+    is the file of its mask, if it is drawn.
+    """
+
+    image: str
+    classes: Sequence[str]
+    probabilities: Sequence[float]
+    present: Sequence[str] | None = None
+    boxes: Sequence[Sequence[float]] | None = None
+    mask: str | None = None
+
+    def in_pixels(self, size: tuple[int, int], least: float) -> Prediction:
+        """Return the prediction with boxes in pixels of a picture of that width and height, none below a score."""
+        if self.boxes is None:
+            return self
+        count = sum(score >= least for score in self.probabilities)
+        boxes = [[round(part * side, 2) for part, side in zip(box, (*size, *size), strict=True)] for box in self.boxes]
+        return self._replace(
+            classes=self.classes[:count], probabilities=self.probabilities[:count], boxes=boxes[:count]
+        )
 
 
 class CocoResults:

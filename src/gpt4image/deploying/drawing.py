@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -15,13 +14,10 @@ from gpt4image.base.files import atomic_path
 from gpt4image.data.decode import decode
 from gpt4image.data.file_source import read_bounded
 from gpt4image.data.masks import UNSEEN
-from gpt4image.deploying.boxes import draw
+from gpt4image.deploying.boxes import Prediction, draw
 from gpt4image.deploying.loading import Classifier
 from gpt4image.pages.masks import coloured, overlaid
 from gpt4image.tasks.base import Predictions
-
-if TYPE_CHECKING:
-    from gpt4image.deploying.predict import Prediction
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

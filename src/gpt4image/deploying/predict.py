@@ -11,9 +11,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.base.files import atomic_path
@@ -21,7 +21,7 @@ from gpt4image.base.outcome import Outcome, SetAside
 from gpt4image.base.progress import progress_bar
 from gpt4image.base.visible import csv_cell, in_one_line
 from gpt4image.config import PredictConfig
-from gpt4image.deploying.boxes import CocoResults
+from gpt4image.deploying.boxes import CocoResults, Prediction
 
 if TYPE_CHECKING:
     from gpt4image.deploying.drawing import Drawing
@@ -29,32 +29,6 @@ if TYPE_CHECKING:
     from gpt4image.tasks.base import Task
 
 CLASS_WIDTH = 30  # longest class name that the table makes room for
-
-
-class Prediction(NamedTuple):
-    """The prediction of one image: its most probable classes, best first, with what ``Task.value`` names.
-
-    ``present`` has the classes that count as present, if an image may have several, else None. ``boxes`` has left, top,
-    right and bottom of each object in pixels of the upright picture, in the order of ``classes``, else None. ``mask``
-    is the file of its mask, if it is drawn.
-    """
-
-    image: str
-    classes: Sequence[str]
-    probabilities: Sequence[float]
-    present: Sequence[str] | None = None
-    boxes: Sequence[Sequence[float]] | None = None
-    mask: str | None = None
-
-    def in_pixels(self, size: tuple[int, int], least: float) -> Prediction:
-        """Return the prediction with boxes in pixels of a picture of that width and height, none below a score."""
-        if self.boxes is None:
-            return self
-        count = sum(score >= least for score in self.probabilities)
-        boxes = [[round(part * side, 2) for part, side in zip(box, (*size, *size), strict=True)] for box in self.boxes]
-        return self._replace(
-            classes=self.classes[:count], probabilities=self.probabilities[:count], boxes=boxes[:count]
-        )
 
 
 Write = Callable[[Prediction], None]
@@ -84,7 +58,7 @@ def predict(config: PredictConfig, task: Task | None = None) -> Outcome:
         started = time.monotonic()
         with _stream(config.out) as stream:
             coco = CocoResults(stream, classifier.classes)
-            writer = {"table": _table, "csv": _csv, "jsonl": _json_lines, "coco": lambda *_: coco.write}
+            writer = {"table": _table, "csv": _csv, "jsonl": _json_lines, "coco": lambda *_: coco.write}  # pyright: ignore[reportUnknownLambdaType]
             write = writer[config.row_format](stream, classifier, min(config.top, len(classifier.classes)))
             for prediction in _predictions(config, classifier, drawing, total, skipped):
                 write(prediction)
