@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,20 @@ from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.prompts import Prompt
 from gpt4image.artifacts.results import Description
 from gpt4image.artifacts.store import DescriptionStore
-from gpt4image.base.errors import ConfigError, DataError
+from gpt4image.artifacts.text_labels import TextLabels
+from gpt4image.base.errors import ConfigError, DataError, TableError
 from gpt4image.base.files import read_json
 from gpt4image.comparing.arms import PREPARE
 from gpt4image.comparing.compare import compare
 from gpt4image.comparing.jobs import situation
 from gpt4image.comparing.planning import make_plan
 from gpt4image.comparing.regimes import Regime
-from gpt4image.config import CompareConfig
+from gpt4image.config import CompareConfig, LabelConfig, TrainConfig
 from gpt4image.data import load_image_set
+from gpt4image.labelling.label import label
+from gpt4image.tasks.classification import Classification
 from gpt4image.training.prepare import prepare
+from gpt4image.training.targets import require_fitting
 from gpt4image.training.training_data import TrainingData
 
 Once = Callable[[str, Callable[[Path], Any]], Path]
@@ -105,6 +110,25 @@ def test_every_arm_is_told_what_its_name_says(root: Path, tmp_path: Path) -> Non
     assert sorted(map(tuple, told[rows].tolist())) == sorted(map(tuple, other[rows].tolist()))
     assert not np.array_equal(told[rows], other[rows])
     assert np.array_equal(arms["tags"].labels.presence_of_classes[rows], true[rows])
+
+
+def test_text_labels_of_answered_tags_teach_images_that_have_no_mask(root: Path, tmp_path: Path) -> None:
+    images = load_image_set(f"masks:{root / 'set'}")
+    some = [key for key in images.keys if "train" in key][5:]
+    shutil.copytree(root / "set", tmp_path / "set")
+    for key in some:
+        (tmp_path / "set" / key.replace("images", "masks")).unlink()
+    shared = {"data": f"masks:{tmp_path / 'set'}", "val_fraction": 0.0}
+    label(LabelConfig(**shared, answers=root / "tags.db", out=tmp_path / "tags.parquet"))
+    config = TrainConfig(**drawn_masks.SMALL, **shared, text_labels=tmp_path / "tags.parquet", out=tmp_path / "run")
+    data = prepare(config).data
+    assert data.task.name == "segmentation" and data.soft is not None
+    place = {key: row for row, key in enumerate(data.image_set.keys)}
+    rows = np.array([place[key] for key in some])
+    true = images.labels[[images.keys.index(key) for key in some]]
+    assert data.weak(rows).all() and ((data.soft[rows, 1:] >= 0.5) == (true[:, 1:] == 1)).mean() > 0.95
+    with pytest.raises(TableError, match="holds text labels for --task multilabel, this run is of classification"):
+        require_fitting(TextLabels.load(tmp_path / "tags.parquet"), config, data.image_set, Classification())
 
 
 def test_arms_for_other_tasks_are_refused_by_name(root: Path, tmp_path: Path) -> None:
