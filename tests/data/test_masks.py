@@ -160,7 +160,7 @@ def test_clothing(shared_data: Path) -> None:
 
 
 def test_an_image_without_a_mask_does_not_get_that_of_another_folder(tmp_path: Path) -> None:
-    spec = drawn_masks.draw(tmp_path, train=3, test=3)
+    spec = drawn_masks.draw(tmp_path, train=8, test=3)
     (tmp_path / "masks" / "train" / "001.png").unlink()
     images = load_image_set(spec)
     assert [key for key, known in zip(images.keys, masks(images).known, strict=True) if not known] == [
