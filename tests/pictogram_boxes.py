@@ -5,11 +5,15 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from gpt4image.config import EvaluateConfig, TrainConfig
 from gpt4image.data.openmoji import load_openmoji
+from gpt4image.evaluating.evaluate import evaluate
+from gpt4image.training.train import train
 
 KINDS = {"apple": "1F34E", "star": "2B50", "frog": "1F438"}
 SIDE = 96
@@ -43,3 +47,15 @@ def write_boxes(folder: Path, *, train: int = 96, test: int = 32, seed: int = 0)
         text = json.dumps({"images": images, "annotations": boxes, "categories": kinds})
         (folder / f"{split}.json").write_text(text, encoding="utf-8")
     return folder / "train.json"
+
+
+def detector_options(folder: Path, out: Path, **changes: Any) -> TrainConfig:
+    """Return the options of a short run on the pictures in a folder."""
+    tiny = {"image_size": 64, "val_fraction": 0.0, "precision": "fp32", "memory_format": "channels_last"}
+    return TrainConfig(**{**tiny, "data": f"coco:{folder / 'train.json'}", "out": out, **changes})
+
+
+def train_detector(folder: Path, out: Path) -> None:
+    """Train one that finds the pictograms, and measure it."""
+    train(detector_options(folder, out, epochs=15))
+    evaluate(EvaluateConfig(run_dir=out))

@@ -3,67 +3,42 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from gpt4image.artifacts import runs
-from gpt4image.base.errors import ConfigError, DataError, ExportError
+from gpt4image.base.errors import DataError, ExportError
 from gpt4image.base.files import read_json, read_parquet
-from gpt4image.config import EvaluateConfig, ExportConfig, PredictConfig, TrainConfig
+from gpt4image.config import ExportConfig
 from gpt4image.data import load_image_set
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.regions import NO_ANNOTATION, NO_BOX, Boxes
 from gpt4image.deploying.export import export
-from gpt4image.deploying.predict import _require_boxes, predict  # pyright: ignore[reportPrivateUsage]
-from gpt4image.evaluating.evaluate import evaluate
-from gpt4image.tasks.classification import Classification
 from gpt4image.tasks.detection import Detection
 from gpt4image.training.train import train
-from pictogram_boxes import write_boxes
+from pictogram_boxes import detector_options
+from several_processes import COUNTS, detection_gradients, on_each_count
 from small_training import StoppedError, same, stop_after
 
-TINY: dict[str, Any] = {"image_size": 64, "val_fraction": 0.0, "precision": "fp32", "memory_format": "channels_last"}
 
-
-def options(folder: Path, out: Path, **changes: Any) -> TrainConfig:
-    return TrainConfig(**{**TINY, "data": f"coco:{folder / 'train.json'}", "out": out, **changes})
-
-
-@pytest.fixture(scope="module")
-def pictograms(once: Callable[[str, Callable[[Path], Any]], Path]) -> Path:
-    return once("pictogram-boxes", write_boxes)
-
-
-@pytest.fixture(scope="module")
-def trained(once: Callable[[str, Callable[[Path], Any]], Path], pictograms: Path) -> Path:
-    def fill(folder: Path) -> None:
-        train(options(pictograms, folder / "run", epochs=15))
-        evaluate(EvaluateConfig(run_dir=folder / "run"))
-
-    return once("detection-run", fill) / "run"
-
-
-def test_it_learns_pictograms_in_seconds(trained: Path) -> None:
-    facts = read_json(trained / "evaluation-test.json")
+def test_it_learns_pictograms_in_seconds(detector_run: Path) -> None:
+    facts = read_json(detector_run / "evaluation-test.json")
     assert facts["metric"] == "mAP"
     assert facts["AP50"] > 0.8
-    assert facts["support"] == [sum(row) for row in zip(*_boxes_by_class(trained), strict=True)]
+    assert facts["support"] == [sum(row) for row in zip(*_boxes_by_class(detector_run), strict=True)]
     assert np.mean(facts["per_class"]) == pytest.approx(facts["mAP"])
-    chosen = runs.read_run(trained)["config"]["chosen"]
+    chosen = runs.read_run(detector_run)["config"]["chosen"]
     assert {name: chosen[name] for name in ("task", "min_scale", "shift")} == {
         "task": "detection",
         "min_scale": 0.4,
         "shift": 0.0,
     }
-    rows = read_parquet(trained / "predictions-test.parquet", ["score", "boxes"]).to_pylist()
+    rows = read_parquet(detector_run / "predictions-test.parquet", ["score", "boxes"]).to_pylist()
     assert 0.5 < np.mean([row["score"] for row in rows]) <= 1.0
     assert all(len(box) == 6 for row in rows for box in row["boxes"])
 
@@ -82,37 +57,37 @@ def _boxes_by_class(run: Path) -> list[list[int]]:
 def test_it_resumes_to_the_same_bits(
     changes: dict[str, Any], pictograms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train(options(pictograms, tmp_path / "whole", epochs=2, **changes))
+    train(detector_options(pictograms, tmp_path / "whole", epochs=2, **changes))
     stop_after(monkeypatch, steps=8)
     with pytest.raises(StoppedError):
-        train(options(pictograms, tmp_path / "parts", epochs=2, checkpoint_seconds=0.0, **changes))
+        train(detector_options(pictograms, tmp_path / "parts", epochs=2, checkpoint_seconds=0.0, **changes))
     monkeypatch.undo()
-    train(options(pictograms, tmp_path / "parts", epochs=2, resume=True, **changes))
+    train(detector_options(pictograms, tmp_path / "parts", epochs=2, resume=True, **changes))
     assert same(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_pretrained_weights_learn_more_slowly_than_the_new_layers(
-    trained: Path, pictograms: Path, tmp_path: Path
+    detector_run: Path, pictograms: Path, tmp_path: Path
 ) -> None:
     from safetensors.torch import load_file, save_file
 
-    own = {key.removeprefix("backbone."): value for key, value in load_file(trained / runs.MODEL).items()}
+    own = {key.removeprefix("backbone."): value for key, value in load_file(detector_run / runs.MODEL).items()}
     save_file(
         {key: value for key, value in own.items() if not key.startswith(("levels", "head"))},
         tmp_path / "backbone.safetensors",
     )
-    chosen = runs.read_run(trained)["config"]
+    chosen = runs.read_run(detector_run)["config"]
     same_model = {name: chosen[name] for name in ("model", "model_args", "stem")}
     out = tmp_path / "run"
-    train(options(pictograms, out, init=str(tmp_path / "backbone.safetensors"), epochs=1, **same_model))
+    train(detector_options(pictograms, out, init=str(tmp_path / "backbone.safetensors"), epochs=1, **same_model))
     config = runs.read_run(out)["config"]
     assert (config["optimizer"], config["lr"], config["new_layers_lr_scale"]) == ("adamw", 4e-4, 4.0)
 
 
 @pytest.mark.parametrize("form", ["onnx", "torch-export"])
-def test_an_export_predicts_the_boxes_of_the_run(form: str, trained: Path, tmp_path: Path) -> None:
+def test_an_export_predicts_the_boxes_of_the_run(form: str, detector_run: Path, tmp_path: Path) -> None:
     out = tmp_path / ("model.onnx" if form == "onnx" else "model.pt2")
-    outcome = export(ExportConfig(run_dir=trained, format=form, out=out))
+    outcome = export(ExportConfig(run_dir=detector_run, format=form, out=out))
     assert float(outcome.summary["largest_difference"]) < 1e-4
     if form == "onnx":
         import onnxruntime
@@ -123,9 +98,9 @@ def test_an_export_predicts_the_boxes_of_the_run(form: str, trained: Path, tmp_p
         assert found.shape == (1, 100, 6)
 
 
-def test_timm_has_no_detectors(trained: Path, tmp_path: Path) -> None:
+def test_timm_has_no_detectors(detector_run: Path, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="--format onnx"):
-        export(ExportConfig(run_dir=trained, format="timm", out=tmp_path / "timm"))
+        export(ExportConfig(run_dir=detector_run, format="timm", out=tmp_path / "timm"))
 
 
 def test_crops_move_boxes_and_drop_what_little_is_left() -> None:
@@ -178,39 +153,12 @@ def test_rows_are_boxes_best_first() -> None:
     assert json.loads(json.dumps(row["boxes"]))[0][1] == 0.25
 
 
-def test_predict_gives_boxes_in_pixels_in_every_format_and_draws_them(
-    trained: Path, pictograms: Path, tmp_path: Path
-) -> None:
-    given = {"model": trained, "images": (str(pictograms / "test-*.png"),)}
-    found = {}
-    for form in ("jsonl", "csv", "txt", "json"):
-        predict(PredictConfig(**given, out=tmp_path / f"boxes.{form}", draw=tmp_path / "drawn", min_score=0.5))
-        found[form] = (tmp_path / f"boxes.{form}").read_text(encoding="utf-8")
-    rows = [json.loads(line) for line in found["jsonl"].splitlines()]
-    boxes = [box for row in rows for box in row["predictions"]]
-    assert len(rows) == 32
-    assert 40 < len(boxes) < 90
-    assert min(box["probability"] for box in boxes) >= 0.5
-    results = json.loads(found["json"])
-    assert len(results) == len(boxes) == len(found["csv"].splitlines()) - 1 == len(found["txt"].splitlines())
-    left, top, width, height = results[0]["bbox"]
-    assert boxes[0]["box"] == pytest.approx([left, top, left + width, top + height], abs=0.02)
-    assert max(box["box"][2] for box in boxes) > 100  # pictures are 128 wide and 96 high
-    assert max(box["box"][3] for box in boxes) <= 96
-    truth = json.loads((pictograms / "test.json").read_text(encoding="utf-8"))
-    first = next(picture["id"] for picture in truth["images"] if picture["file_name"].startswith(results[0]["image_id"]))
-    own = [box["bbox"] for box in truth["annotations"] if box["image_id"] == first]
-    assert min(np.abs(np.array(box) - results[0]["bbox"]).max() for box in own) < 8
-    drawn = sorted((tmp_path / "drawn").iterdir())
-    assert len(drawn) == 32
-    with Image.open(drawn[0]) as picture, Image.open(pictograms / "test-000.png") as plain:
-        assert picture.size == plain.size == (128, 96)
-        assert np.abs(np.asarray(picture, np.int16) - np.asarray(plain.convert("RGB"), np.int16)).max() > 50
-
-
-def test_boxes_are_refused_of_a_model_that_predicts_none(tmp_path: Path) -> None:
-    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    config = PredictConfig(model=tmp_path, images=(str(tmp_path),), format="coco", draw=tmp_path / "drawn")
-    classifier: Any = SimpleNamespace(task=Classification())
-    with pytest.raises(ConfigError, match=r"--format coco: .* predicts probabilities, and no boxes"):
-        _require_boxes(config, classifier)
+@pytest.mark.slow
+def test_the_gradient_does_not_depend_on_the_number_of_processes(pictograms: Path, tmp_path: Path) -> None:
+    given = {"data": f"coco:{pictograms / 'train.json'}", "val_fraction": 0.0}
+    on_each_count(detection_gradients, given, tmp_path)
+    alone, *others = (torch.load(tmp_path / f"{count}.pt") for count in COUNTS)
+    assert alone["loss task"] > 0
+    for shared in others:
+        assert shared.keys() == alone.keys()
+        assert max(float((shared[name] - alone[name]).abs().max()) for name in alone) < 1e-9

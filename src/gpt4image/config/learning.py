@@ -132,8 +132,8 @@ class ModelOptions(StageConfig):
     """The model and its task."""
 
     task: str = "auto"
-    """classification (one class per image), multilabel (several), segmentation (one per pixel) or auto (as the
-    annotations of the dataset are)."""
+    """classification (one class per image), multilabel (several), detection (boxes), segmentation (masks) or auto (as
+    the annotations are)."""
     focus_negatives: float = Field(default=0.0, ge=0.0)
     """Focusing exponent of the asymmetric loss for absent classes, for multilabel; 0 is binary cross-entropy."""
     presence_weight: float = Field(default=1.0, ge=0.0)

@@ -1,4 +1,4 @@
-"""The stage predict: classes, boxes or masks of images, by a run or by what was exported from it, written as they come.
+"""The stage predict: classes, boxes or masks of images, by a run or what was exported from it, written as they come.
 
 Neither paths, pixels nor rows are kept, so memory does not grow with the number of images.
 """
@@ -6,32 +6,24 @@ Neither paths, pixels nor rows are kept, so memory does not grow with the number
 from __future__ import annotations
 
 import contextlib
-import csv
-import json
 import os
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.base.files import atomic_path
 from gpt4image.base.outcome import Outcome, SetAside
 from gpt4image.base.progress import progress_bar
-from gpt4image.base.visible import csv_cell, in_one_line
 from gpt4image.config import PredictConfig
-from gpt4image.deploying.boxes import CocoResults, Prediction
+from gpt4image.deploying.rows import CocoResults, Prediction, csv_rows, json_lines, table
 
 if TYPE_CHECKING:
-    from gpt4image.deploying.drawing import Drawing
     from gpt4image.deploying.loading import Classifier
+    from gpt4image.deploying.mask_drawing import Drawing
     from gpt4image.tasks.base import Task
-
-CLASS_WIDTH = 30  # longest class name that the table makes room for
-
-
-Write = Callable[[Prediction], None]
 
 
 def predict(config: PredictConfig, task: Task | None = None) -> Outcome:
@@ -45,8 +37,8 @@ def predict(config: PredictConfig, task: Task | None = None) -> Outcome:
         ConfigError: ``config.out`` is the model or an image.
         ModelError, RunError, ConfigError, MissingExtraError: as ``load_classifier`` does.
     """
-    from gpt4image.deploying.drawing import Drawing
     from gpt4image.deploying.loading import load_classifier
+    from gpt4image.deploying.mask_drawing import Drawing
     from gpt4image.parallel.devices import cpu_threads
 
     total = _count(config)
@@ -57,13 +49,14 @@ def predict(config: PredictConfig, task: Task | None = None) -> Outcome:
         drawing = None if config.draw is None else Drawing.of(config.draw, classifier)
         started = time.monotonic()
         with _stream(config.out) as stream:
-            coco = CocoResults(stream, classifier.classes)
-            writer = {"table": _table, "csv": _csv, "jsonl": _json_lines, "coco": lambda *_: coco.write}  # pyright: ignore[reportUnknownLambdaType]
-            write = writer[config.row_format](stream, classifier, min(config.top, len(classifier.classes)))
+            coco = CocoResults(stream, classifier.classes) if config.row_format == "coco" else None
+            writers = {"table": table, "csv": csv_rows, "jsonl": json_lines}
+            top = min(config.top, len(classifier.classes))
+            write = coco.write if coco else writers[config.row_format](stream, classifier, top)
             for prediction in _predictions(config, classifier, drawing, total, skipped):
                 write(prediction)
                 count += 1
-            if config.row_format == "coco":
+            if coco:
                 coco.end()
     if config.out is None:  # standard output holds rows alone
         return Outcome(set_aside=tuple(skipped))
@@ -154,64 +147,3 @@ def _stream(out: Path | None) -> Generator[TextIO]:
         return
     with atomic_path(out) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         yield file
-
-
-def _table(stream: TextIO, classifier: Classifier, _top: int) -> Write:
-    width = min(CLASS_WIDTH, max(len(in_one_line(name)) for name in classifier.classes))
-
-    def write(row: Prediction) -> None:
-        best = zip(row.classes, row.probabilities, strict=True)
-        if row.boxes is not None:
-            for (name, probability), box in zip(best, row.boxes, strict=True):
-                place = " ".join(f"{number:7.1f}" for number in box)
-                stream.write(f"{probability:.3f} {in_one_line(name):{width}}  {place}  {in_one_line(row.image)}\n")
-            return
-        columns = [f"{probability:.3f} {in_one_line(name):{width}}" for name, probability in best]
-        stream.write("  ".join([*columns, in_one_line(row.image)]) + "\n")
-
-    return write
-
-
-def _csv(stream: TextIO, classifier: Classifier, top: int) -> Write:
-    """Write a header and one row per image: image, class, probability (as ``Task.value`` says), class_2, ...
-
-    Where an image may have several classes, ``present`` comes first: those present, separated by "|". Boxes have a row
-    each: image, class, probability, left, top, right, bottom.
-    """
-    writer = csv.writer(stream, lineterminator="\n")
-    if classifier.task.output == "boxes":
-        writer.writerow(["image", "class", "probability", "left", "top", "right", "bottom"])
-
-        def write_boxes(row: Prediction) -> None:
-            image = csv_cell(in_one_line(row.image))
-            for name, score, box in zip(row.classes, row.probabilities, row.boxes or (), strict=True):
-                writer.writerow([image, csv_cell(in_one_line(name)), f"{score:.6f}", *box])
-
-        return write_boxes
-    each = ("class", classifier.task.value)
-    names = [f"{name}{'' if rank == 1 else f'_{rank}'}" for rank in range(1, top + 1) for name in each]
-    several = [] if classifier.task.exclusive else ["present"]
-    writer.writerow(["image", *several, *names])
-
-    def write(row: Prediction) -> None:
-        names = (csv_cell(in_one_line(name)) for name in row.classes)
-        best = zip(names, (f"{value:.6f}" for value in row.probabilities), strict=True)
-        present = [] if row.present is None else [csv_cell("|".join(map(in_one_line, row.present)))]
-        writer.writerow([csv_cell(in_one_line(row.image)), *present, *(cell for pair in best for cell in pair)])
-
-    return write
-
-
-def _json_lines(stream: TextIO, classifier: Classifier, _top: int) -> Write:
-    """Write one object per image; in ASCII, so that every name is exact and harmless, even one that is not UTF-8."""
-
-    def write(row: Prediction) -> None:
-        best = zip(row.classes, row.probabilities, strict=True)
-        found: list[dict[str, Any]] = [{"class": name, classifier.task.value: round(value, 6)} for name, value in best]
-        for entry, box in zip(found, row.boxes or (), strict=False):
-            entry["box"] = box
-        present = {} if row.present is None else {"present": list(row.present)}
-        mask = {} if row.mask is None else {"mask": row.mask}
-        stream.write(json.dumps({"image": row.image, **present, **mask, "predictions": found}) + "\n")
-
-    return write

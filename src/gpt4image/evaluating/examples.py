@@ -22,6 +22,7 @@ from gpt4image.base.outcome import SetAside
 from gpt4image.config import StatsConfig, TrainConfig
 from gpt4image.data.image_set import ImageSet
 from gpt4image.describing.description_stats import stats
+from gpt4image.evaluating.box_examples import write_box_examples
 from gpt4image.evaluating.drawn import DrawnMasks
 from gpt4image.labelling.label_noise import suspected_errors
 from gpt4image.labelling.text_vectors import unit
@@ -135,6 +136,8 @@ def write_examples(
 ) -> None:
     """Write a fixed sample of pictures of a held-out split and of described training pictures, across classes.
 
+    Where boxes are predicted, the pictures of the first run with the lowest scores, see ``box_examples``.
+
     Args:
         path: file to write.
         images: N images.
@@ -145,6 +148,9 @@ def write_examples(
         split: the held-out split.
         comparison: whose predictions and text labels these are, where a report has several.
     """
+    first = next(iter(run_dirs), None)
+    if first and write_box_examples(path, images, usable, run_dirs[first], first, split, comparison):
+        return
     predictions = {name: read_predictions(folder, split, images.classes) for name, folder in run_dirs.items()}
     drawn = DrawnMasks.of_runs(images, run_dirs, split)
     described = np.zeros(len(images), bool) if text is None else text.described

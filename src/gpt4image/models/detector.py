@@ -59,14 +59,14 @@ class Detector(PyramidModel):
         self.register_buffer("points", torch.cat(points), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the outputs of images (B, 3, S, S), in float32."""
+        """Return the outputs of images (B, 3, S, S), in float32 at least, as points are."""
         maps, logits = self.read(images)
         found = self.head(maps)
         points: Any = self.points
         # The classifier takes part for what reads its input; without a share in the loss, processes would miss it.
-        classes = found["cls_logits"].float() + 0.0 * logits.float().sum()
+        classes = found["cls_logits"] + 0.0 * logits.sum()
         parts = [classes, found["bbox_regression"], found["bbox_ctrness"], points.expand(images.shape[0], -1, -1)]
-        return torch.cat([part.float() for part in parts], dim=-1)
+        return torch.cat(parts, dim=-1)
 
 
 def points_of(side: int) -> Tensor:

@@ -46,6 +46,7 @@ HEADINGS = (
     "Held-out pictures with a wrong prediction",
     "Held-out pictures with a right prediction",
     "Training pictures, their descriptions and text labels",
+    "Held-out pictures with true boxes (dashed) and predicted ones, the lowest scores first",
 )
 """Of the groups of pictures, in their order on the page."""
 
@@ -150,7 +151,9 @@ def example_groups(examples: Sequence[Example]) -> dict[str, list[Example]]:
     groups: dict[str, list[Example]] = {}
     single = all(len(example.predictions) <= 1 for example in examples)
     for example in examples:
-        if example.split == "train":
+        if example.boxes:
+            heading = HEADINGS[4]
+        elif example.split == "train":
             heading = HEADINGS[3]
         elif not single or not example.predictions or example.label is None:
             heading = HEADINGS[0]

@@ -191,14 +191,3 @@ def _overlaps(predictions: NDArray[np.float32], truth: NDArray[np.float32], igno
     whole = np.where(ignored[:, None], area, area + others - shared)
     same = (one[..., 5] == other[..., 4]) & (one[..., 4] > 0)
     return np.where(same, shared / np.maximum(whole, 1e-12), -1.0)
-
-
-def resamples(images: int, count: int, seed: int = 0) -> NDArray[np.int64]:
-    """Return (R, N) how often each image is in each of ``count`` bootstrap samples."""
-    return np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=count)
-
-
-def difference_interval(one: Floats, other: Floats) -> tuple[float, float]:
-    """Return the 95 % interval of the difference of two metrics of the same resamples (R,)."""
-    low, high = np.percentile(one - other, [2.5, 97.5])
-    return float(low), float(high)

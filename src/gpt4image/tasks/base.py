@@ -183,6 +183,19 @@ class Task(Protocol):
         """Return (n,) ``image_score`` of each image with an annotation, for statistics paired by image."""
         ...
 
+    def resampled(
+        self, columns: Mapping[str, list[Any]], labels: Labels, classes: int, times: NDArray[np.int64]
+    ) -> NDArray[np.float64] | None:
+        """Return (R,) the primary metric of resamples of n images; None where it is a mean of ``scores``.
+
+        Args:
+            columns: of ``columns``, as read back, of n images with an annotation.
+            labels: (n, ...) their annotations.
+            classes: K.
+            times: (R, n) how often each image is in each resample.
+        """
+        return None
+
     def columns(self, predictions: Predictions, labels: Labels | None) -> Mapping[str, Any]:
         """Return the columns (N rows) of the predictions of a split on disk, apart from keys and digests."""
         ...

@@ -142,6 +142,16 @@ class Detection(Task):
         classes = int(max(labels.labels.max(initial=0), predictions[..., 5].max(initial=0))) + 1
         return Matches.of(predictions[known], labels[known], classes).of_images()
 
+    def resampled(
+        self, columns: Mapping[str, list[Any]], labels: Boxes, classes: int, times: NDArray[np.int64]
+    ) -> NDArray[np.float64] | None:
+        """Return (R,) mAP of resamples; see ``tasks.base.Task``."""
+        predictions = np.zeros((len(labels), MOST, 6), np.float32)
+        for index, boxes in enumerate(columns["boxes"]):
+            if boxes:
+                predictions[index, : len(boxes)] = boxes
+        return Matches.of(predictions, labels, classes).mean_average_precision(times)
+
     def columns(self, predictions: Predictions, labels: Boxes | None) -> Mapping[str, Any]:
         """Return the classes of the boxes of at least SURE, and all boxes as lists of six numbers."""
         import pyarrow as pa
