@@ -81,9 +81,16 @@ def _after_describe(config: Any, outcome: Outcome) -> Step:
         return "describe", _all_of(config, dry_run=False)
     if outcome.summary.get("without_description"):
         return "describe", _all_of(config)
-    if "description" not in config.ask.split(","):
-        out = config.store.with_name("text-labels.parquet")
-        return "label", {"data": config.data, "answers": config.store, "out": out}
+    asked = config.ask.split(",")
+    if "description" not in asked:
+        boxes = "boxes" in asked and not {"class", "tags"} & set(asked)
+        out = config.store.with_name("boxes.parquet" if boxes else "text-labels.parquet")
+        return "label", {
+            "data": config.data,
+            "answers": config.store,
+            "out": out,
+            **({"task": "detection"} if boxes else {}),
+        }
     return _encode(config, outcome)
 
 

@@ -24,15 +24,23 @@ def one(image: int = 1, category: int = 7, bbox: Any = (4, 5, 10, 10), **more: A
 
 def test_boxes_classes_by_id_crowds_and_images_without_objects(tmp_path: Path) -> None:
     file = write_coco_set(
-        tmp_path, coco(one(), one(category=3, bbox=(0, 0, 40, 20), iscrowd=1), one(bbox=(1, 1, 2, 2), score=0.25))
+        tmp_path,
+        coco(
+            one(),
+            one(category=3, bbox=(0, 0, 40, 20), iscrowd=1),
+            one(bbox=(1, 1, 2, 2), score=0.25),
+            one(2, ignore=1),
+            images=3,
+        ),
     )
     images = load_image_set(f"coco:{file}")
     assert images.classes == ("dog", "cat")
     assert rows(images) == {
         "1.png": [("cat", (4, 5, 14, 15), 1), ("dog", (0, 0, 40, 20), 0), ("cat", (1, 1, 3, 3), 0.25)],
-        "2.png": [],
+        "2.png": [("cat", (4, 5, 14, 15), 0)],
+        "3.png": [],
     }
-    assert images.labels.tolist() == [[-1, 1], [0, 0]]
+    assert images.labels.tolist() == [[-1, 1], [0, -1], [0, 0]]
     assert images.set_aside == ()
     assert images.read(0) == (tmp_path / "1.png").read_bytes()
 

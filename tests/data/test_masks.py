@@ -135,8 +135,12 @@ def test_wrong_folders(tmp_path: Path) -> None:
 
 def test_splits_are_cut_as_everywhere(tmp_path: Path) -> None:
     some: dict[str, Any] = {f"_{number}": mask_bytes(NUMBERS) for number in range(10)}
-    images = load_with_splits(f"masks:{write(tmp_path, **some)}", val_fraction=0.1, test_fraction=0.2)
-    assert [len(images.indices(split)) for split in ("train", "val", "test")] == [7, 1, 2]
+    tagged = {f"tagged_{number}": None for number in range(10, 20)}
+    write(tmp_path, **some, **tagged)
+    (tmp_path / "tags.csv").write_text("key,tags\n" + "".join(f"{number},hat\n" for number in range(10, 20)))
+    images = load_with_splits(f"masks:{tmp_path}", val_fraction=0.1, test_fraction=0.2)
+    assert [len(images.indices(split)) for split in ("train", "val", "test")] == [17, 1, 2]
+    assert not images.splits[~masks(images).known].tolist().count("val")  # tags alone stay in train
 
 
 def test_damaged_bytes_are_an_error_of_ours_or_skipped(tmp_path: Path) -> None:

@@ -13,9 +13,11 @@ Every image of a file is annotated, unless the file has no entry ``annotations``
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -211,7 +213,7 @@ class _Files:
 
 def _parsed(file: Path, spec: str) -> dict[str, Any]:
     """Return the content of a COCO file; NaN and infinities in it become None, as they belong to one annotation."""
-    with parsing(f"{spec}: {file.name} is no JSON that can be read"):
+    with parsing(f"{spec}: {file.name} is no JSON that can be read"), _without_collection():
         whole = json.loads(file.read_bytes(), parse_constant=lambda _: None)
     if not isinstance(whole, dict) or not isinstance(whole.get("images"), list):
         raise DataError(
@@ -219,6 +221,18 @@ def _parsed(file: Path, spec: str) -> dict[str, Any]:
             "the file that lists their images."
         )
     return whole
+
+
+@contextlib.contextmanager
+def _without_collection() -> Generator[None]:
+    """Switch garbage collection off: it would look through millions of new objects again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _siblings(file: Path) -> list[Path]:
@@ -296,6 +310,10 @@ def _add_classes(categories: object, classes: list[str], faults: Faults) -> dict
     return {identity: label_of[name] for identity, name in named.items()}
 
 
+def _is_ignored(one: Mapping[str, Any]) -> bool:
+    return bool(one.get("iscrowd")) or bool(one.get("ignore"))
+
+
 def _add_box(one: Mapping[str, Any], content: _Content, row: int, label: int, name: str, faults: Faults) -> None:
     corners = from_sides(one.get("bbox"))
     if "bbox" not in one:
@@ -304,11 +322,11 @@ def _add_box(one: Mapping[str, Any], content: _Content, row: int, label: int, na
             faults.add(name, f"it has no bbox, and {found}")
             return
         corners = found
-    content.listed.add(row, corners, label, weight_of(bool(one.get("iscrowd")), one.get("score")), name)
+    content.listed.add(row, corners, label, weight_of(_is_ignored(one), one.get("score")), name)
 
 
 def _add_segment(one: Mapping[str, Any], content: _Content, row: int, label: int, name: str, faults: Faults) -> None:
-    void, value = bool(one.get("iscrowd")), one.get("segmentation")
+    void, value = _is_ignored(one), one.get("segmentation")
     if not value and "bbox" in one:
         void, value = True, box_polygon(*from_sides(one["bbox"]))
     found = segment(value, content.sizes[row], VOID if void else label)

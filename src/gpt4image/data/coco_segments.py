@@ -51,7 +51,10 @@ def segment(value: object, size: tuple[float, float], label: int) -> Segment | s
     if faults:
         return faults[0]
     whole = tuple(polygon for polygon in polygons if not isinstance(polygon, str))
-    outline = sum(float(np.abs(np.diff(polygon.reshape(-1, 2), axis=0)).sum()) for polygon in whole)
+    # Each corner is in the picture: many are needed for a long outline, and only then is it measured.
+    outline = 0.0
+    if sum(map(len, whole)) * (width + height) > MAX_OUTLINE:
+        outline = sum(float(np.abs(np.diff(polygon.reshape(-1, 2), axis=0)).sum()) for polygon in whole)
     return Segment(label=label, polygons=whole) if outline <= MAX_OUTLINE else "its outline is too long"
 
 
@@ -112,8 +115,11 @@ def _lengths(text: str) -> list[int]:
 
 
 def _polygon(corners: object, width: float, height: float) -> NDArray[np.float32] | str:
-    values = np.array([number(value) for value in corners] if isinstance(corners, list) else [], np.float64)
-    if len(values) < 6 or len(values) % 2:
+    try:
+        values = np.array(corners if isinstance(corners, list) else [], np.float64)
+    except (ValueError, TypeError, OverflowError):
+        return "a coordinate is missing or no number"
+    if values.ndim != 1 or len(values) < 6 or len(values) % 2:
         return "a polygon has not three corners or more, x and y each"
     if not np.isfinite(values).all():
         return "a coordinate is missing or no number"

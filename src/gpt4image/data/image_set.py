@@ -132,12 +132,14 @@ class ImageSet:
     def groups(self) -> NDArray[np.int64]:
         """(N,) the class by which splits are cut: the label, of several classes the rarest one that is present.
 
-        K where all classes that are known are absent, NO_LABEL without a label.
+        K where all classes that are known are absent, NO_LABEL without a label or, of a dataset with boxes or masks,
+        without these: tags alone are worth more in train.
         """
         if self.labels.ndim == 1:
             return self.labels
         rarest = rarest_classes(self.labels)
-        return np.where(self.labelled & (rarest == NO_LABEL), len(self.classes), rarest)
+        groups = np.where(self.labelled & (rarest == NO_LABEL), len(self.classes), rarest)
+        return groups if self.regions is None else np.where(self.regions.known, groups, NO_LABEL)
 
     def label_names(self, index: int) -> tuple[str, ...]:
         """Return the names of the classes of image ``index``; none where it has no label."""

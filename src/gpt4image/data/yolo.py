@@ -23,7 +23,7 @@ import numpy as np
 from gpt4image.base.errors import ConfigError, DataError, first_few, parsing
 from gpt4image.base.outcome import SetAside
 from gpt4image.data.box_checks import Corners, Faults, Listed, checked, weight_of
-from gpt4image.data.file_source import FileSource, expanded, is_below, locate_all, pictures_below, read_bounded
+from gpt4image.data.file_source import FileSource, expanded, is_below, locate_all, pictures_below, read_bounded, usable
 from gpt4image.data.image_set import SPLIT_OF, ImageSet, split_named
 from gpt4image.data.labels import MAX_SEVERAL
 
@@ -51,15 +51,8 @@ def load_yolo(argument: str) -> ImageSet:
     settings = {} if file is None else _settings(file, spec)
     set_aside: list[SetAside] = []
     listed_in = _images(root, settings, set_aside, spec)
-    located = locate_all(root, list(listed_in))
-    set_aside += [
-        SetAside(name=path, reason=fault) for path, (_, fault) in zip(listed_in, located, strict=True) if fault
-    ]
-    split_of: dict[str, str] = {}
-    for split, (key, fault) in zip(listed_in.values(), located, strict=True):
-        if not fault:
-            split_of.setdefault(PurePosixPath(key).as_posix(), split)
-    keys = list(split_of)
+    keys, broken = usable(root, list(listed_in))
+    set_aside += broken
     if not keys:
         first = f" The first: {set_aside[0].name}, {set_aside[0].reason}." if set_aside else ""
         raise DataError(f"{spec}: there are no images; they lie in images/train, or where data.yaml says.{first}")
@@ -76,7 +69,7 @@ def load_yolo(argument: str) -> ImageSet:
         classes=classes,
         keys=tuple(keys),
         labels=boxes.presence(len(classes)),
-        splits=np.array(list(split_of.values())),
+        splits=np.array([listed_in[key] for key in keys]),
         source=FileSource(root, keys),
         rows=np.arange(len(keys)),
         set_aside=(*set_aside, *faults.set_aside("label files")),
