@@ -41,6 +41,12 @@ STEPS: list[tuple[str, Any, dict[str, Any], str]] = [
     ),
     (
         "describe",
+        config.DescribeConfig(data="photos", store=Path("w/p.db"), describer="replay:t.csv", ask="boxes"),
+        {},
+        "gpt4image label --data photos --answers w/p.db --task detection --out w/boxes.parquet",
+    ),
+    (
+        "describe",
         config.DescribeConfig(data="photos", store=Path("w/p.db"), describer="replay:t.csv", ask="class"),
         {"without_description": 0},
         "gpt4image label --data photos --answers w/p.db --out w/text-labels.parquet",

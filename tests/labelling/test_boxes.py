@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +12,12 @@ from hypothesis import strategies as st
 
 from box_cases import simulated
 from gpt4image.base.errors import TableError
+from gpt4image.config import ImportDescriptionsConfig
+from gpt4image.data import load_image_set
 from gpt4image.data.regions import Boxes
-from gpt4image.labelling.box_answers import AnsweredBoxes
+from gpt4image.data.splits import keep_labels_per_class
+from gpt4image.describing.descriptions import import_descriptions
+from gpt4image.labelling.box_answers import AnsweredBoxes, read_boxes
 from gpt4image.labelling.boxes import (
     FEATURES,
     PRIOR_TRUNCATED,
@@ -26,6 +31,7 @@ from gpt4image.labelling.boxes import (
     teach,
 )
 from gpt4image.labelling.text_vectors import Texts
+from gpt4image.tasks.detection import Detection
 
 CLASSES = 3
 
@@ -177,6 +183,22 @@ def test_quality_by_hand() -> None:
     boxes = rows((0, 0, 0.4, 0.4), (0.5, 0.5, 0.9, 0.9), (0, 0.6, 0.2, 0.8))
     assert quality(boxes, human, np.array([True, True, True])) == pytest.approx({"precision": 2 / 3, "recall": 2 / 3})
     assert quality(boxes, human, np.array([True, False, False])) == pytest.approx({"precision": 1.0, "recall": 1 / 3})
+
+
+def test_four_photographs_per_class_teach_what_is_drawn_on_shelves(shared_data: Path, tmp_path: Path) -> None:
+    """The numbers of docs/research/log/box-convention.md, of one draw."""
+    images = load_image_set(f"coco:{shared_data / 'groceries' / 'train.json'}")
+    images = images.select(images.indices("train"))
+    rows = shared_data / "groceries" / "answers-boxes.jsonl"
+    import_descriptions(ImportDescriptionsConfig(file=rows, store=tmp_path / "a.db", data=images.spec))
+    answered, _ = read_boxes(tmp_path / "a.db", images.digests, images.classes)
+    human = images.regions
+    assert isinstance(human, Boxes)
+    kept = keep_labels_per_class(Detection().groups(human), np.arange(len(human)), 4, 0) >= 0
+    taught = teach(answered, human.hidden(~kept), None, len(images.classes), seed=0)
+    found = quality(taught.boxes, human.hidden(kept), taught.likely)
+    assert found["precision"] is not None and found["precision"] > 0.88
+    assert found["recall"] is not None and found["recall"] > 0.89
 
 
 def test_features_by_hand() -> None:
