@@ -60,7 +60,7 @@ def name_of(page: Path) -> str:
 
 CLASSES, PER_CLASS, UNLABELLED_PER_CLASS = ("animal", "food", "vehicle"), 36, 4
 GUIDES = (
-    *("data", "describe", "descriptions", "encode", "label", "train", "large-runs", "evaluate"),
+    *("data", "boxes-and-masks", "describe", "descriptions", "encode", "label", "train", "large-runs", "evaluate"),
     *("compare", "export", "predict", "search"),
 )
 EPOCHS = 2

@@ -13,9 +13,11 @@ Every image of a file is annotated, unless the file has no entry ``annotations``
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from gpt4image.base.outcome import SetAside
 from gpt4image.data.box_checks import Faults, Listed, checked, from_sides, number, sizes_of_pictures, weight_of
 from gpt4image.data.coco_segments import Segment, SegmentSource, bounds, box_polygon, segment
 from gpt4image.data.file_source import FileSource, expanded, locate_all
-from gpt4image.data.image_set import SPLIT_OF, ImageSet, split_named
+from gpt4image.data.image_set import SPLIT_OF, ImageSet, split_named, split_of_file
 from gpt4image.data.labels import MAX_SEVERAL
 from gpt4image.data.regions import VOID, Masks, Regions
 
@@ -74,7 +76,7 @@ def coco_files(place: Path) -> list[Path]:
         if file.is_file()
     )
     named = [file for file in found if file.name.startswith("instances")] or found
-    train = [file for file in named if _split_of(file) == "train" and not _is_unlabelled(file)] or named
+    train = [file for file in named if "train" in (split_named(file.stem), file.parent.name.lower())] or named
     if len(train) != 1:
         seen = f"there are {first_few(str(file.relative_to(place)) for file in found)}" if found else "there is none"
         raise DataError(f"{place}: which JSON file lists the objects cannot be told: {seen}; give coco:FILE.json.")
@@ -181,7 +183,7 @@ class _Files:
         images = [one for one in whole["images"] if isinstance(one, dict) and isinstance(one.get("file_name"), str)]
         for _ in range(len(whole["images"]) - len(images)):
             content.set_aside.append(SetAside(name=file.name, reason="an entry of 'images' has no file_name"))
-        split = _split_of(file)
+        split = split_of_file(file.absolute())
         located = _located(self.root, list(_folders(self.root, file, split)), [one["file_name"] for one in images])
         row_of = {key: row for row, key in enumerate(content.keys)}
         own: set[str] = set()
@@ -211,7 +213,7 @@ class _Files:
 
 def _parsed(file: Path, spec: str) -> dict[str, Any]:
     """Return the content of a COCO file; NaN and infinities in it become None, as they belong to one annotation."""
-    with parsing(f"{spec}: {file.name} is no JSON that can be read"):
+    with parsing(f"{spec}: {file.name} is no JSON that can be read"), _without_collection():
         whole = json.loads(file.read_bytes(), parse_constant=lambda _: None)
     if not isinstance(whole, dict) or not isinstance(whole.get("images"), list):
         raise DataError(
@@ -221,13 +223,16 @@ def _parsed(file: Path, spec: str) -> dict[str, Any]:
     return whole
 
 
-def _split_of(file: Path) -> str:
-    """Return the split that a file is named after, or else its folder; train without."""
-    return split_named(file.stem) or split_named(file.absolute().parent.name) or "train"
-
-
-def _is_unlabelled(file: Path) -> bool:
-    return "unlabel" in file.name.lower()
+@contextlib.contextmanager
+def _without_collection() -> Generator[None]:
+    """Switch garbage collection off: it would look through millions of new objects again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _siblings(file: Path) -> list[Path]:
@@ -305,6 +310,10 @@ def _add_classes(categories: object, classes: list[str], faults: Faults) -> dict
     return {identity: label_of[name] for identity, name in named.items()}
 
 
+def _is_ignored(one: Mapping[str, Any]) -> bool:
+    return bool(one.get("iscrowd")) or bool(one.get("ignore"))
+
+
 def _add_box(one: Mapping[str, Any], content: _Content, row: int, label: int, name: str, faults: Faults) -> None:
     corners = from_sides(one.get("bbox"))
     if "bbox" not in one:
@@ -313,11 +322,11 @@ def _add_box(one: Mapping[str, Any], content: _Content, row: int, label: int, na
             faults.add(name, f"it has no bbox, and {found}")
             return
         corners = found
-    content.listed.add(row, corners, label, weight_of(bool(one.get("iscrowd")), one.get("score")), name)
+    content.listed.add(row, corners, label, weight_of(_is_ignored(one), one.get("score")), name)
 
 
 def _add_segment(one: Mapping[str, Any], content: _Content, row: int, label: int, name: str, faults: Faults) -> None:
-    void, value = bool(one.get("iscrowd")), one.get("segmentation")
+    void, value = _is_ignored(one), one.get("segmentation")
     if not value and "bbox" in one:
         void, value = True, box_polygon(*from_sides(one["bbox"]))
     found = segment(value, content.sizes[row], VOID if void else label)

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.base.outcome import SetAside
 from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.digests import file_digests
 
@@ -79,6 +80,13 @@ def locate_all(folder: Path, paths: Sequence[str]) -> list[tuple[str, str]]:
         return (os.path.relpath(file, root), "") if stat.S_ISREG(mode) else ("", "is not a file")
 
     return [locate(path) for path in paths]
+
+
+def usable(folder: Path, paths: Sequence[str]) -> tuple[list[str], list[SetAside]]:
+    """Return the paths that lead to files below a folder, as they are given, and the others as skipped items."""
+    faults = [fault for _, fault in locate_all(folder, paths)]
+    aside = [SetAside(name=path, reason=fault) for path, fault in zip(paths, faults, strict=True) if fault]
+    return [path for path, fault in zip(paths, faults, strict=True) if not fault], aside
 
 
 def expanded(path: str) -> Path:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gpt4image.base.errors import ConfigError, DataError, MissingExtraError, first_few, parsing
 from gpt4image.base.outcome import SetAside
-from gpt4image.data.arrow_source import ArrowSource
+from gpt4image.data.arrow_source import ArrowSource, cells_of
 from gpt4image.data.box_checks import Faults
 from gpt4image.data.file_source import expanded
 from gpt4image.data.hf_regions import boxes_of, mask_column, masks_from, objects_column
@@ -176,7 +176,7 @@ def _first(names: Sequence[str], preferred: Sequence[str]) -> str | None:
 def _keys(parts: Sequence[tuple[str, Dataset]], splits: NDArray[np.str_]) -> list[str]:
     if not all(KEY_NAME in part.features for _, part in parts):
         return [f"{name}/{row:07d}" for name, part in parts for row in range(len(part))]
-    keys = [str(key) for _, part in parts for key in _cells(part, KEY_NAME)]
+    keys = [str(key) for _, part in parts for key in cells_of(part, KEY_NAME)]
     if len(set(keys)) == len(keys):
         return keys
     return [key if split == "train" else f"{split}/{key}" for key, split in zip(keys, splits, strict=True)]
@@ -195,7 +195,7 @@ def _labels(
     if name is None:
         return (), np.full(sum(len(part) for _, part in parts), NO_LABEL)
     # A split without the column has no labels, as the test splits of some published sets.
-    columns = {split: _cells(part, name) if name in part.features else [None] * len(part) for split, part in parts}
+    columns = {split: cells_of(part, name) if name in part.features else [None] * len(part) for split, part in parts}
     kinds = {split: part.features[name] for split, part in parts if name in part.features}
     named = {
         split: _element(kind).names for split, kind in kinds.items() if isinstance(_element(kind), datasets.ClassLabel)
@@ -252,14 +252,6 @@ def _renumbered(cells: Sequence[Any], own: Sequence[str], classes: Sequence[str]
         return [renumbered(cell) for cell in cells]
     except KeyError as error:
         raise DataError(f"{where}: labels must be in 0..{len(own) - 1}, or {NO_LABEL} for none; got {error}.") from None
-
-
-def _cells(part: Dataset, name: str) -> list[Any]:
-    """Return a column as Python values, from the Arrow table itself: rows of `datasets` take about 20 us each."""
-    with parsing(f"the column {name!r} of the dataset is damaged"):
-        column = part.data.column(name)
-        column.validate(full=True)
-        return column.to_pylist()
 
 
 def _allowed_folders(argument: str) -> list[str]:

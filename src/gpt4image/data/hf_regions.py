@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.base.errors import DataError
-from gpt4image.data.arrow_source import ArrowSource
+from gpt4image.base.errors import DataError, parsing
+from gpt4image.data.arrow_source import ArrowSource, cells_of
 from gpt4image.data.box_checks import Corners, Faults, Listed, checked, from_sides, number, sizes_of_pictures, weight_of
 from gpt4image.data.labels import MAX_CLASSES, MAX_SEVERAL
 from gpt4image.data.mask_files import MaskFiles, masks_of
@@ -61,8 +61,8 @@ def boxes_of(
     sizes: list[tuple[float, float]] = []
     for _, part in parts:
         empty = [None] * len(part)
-        cells += _column(part, column) if column in part.features else empty
-        sides = [_column(part, side) if side in part.features else empty for side in ("width", "height")]
+        cells += cells_of(part, column) if column in part.features else empty
+        sides = [cells_of(part, side) if side in part.features else empty for side in ("width", "height")]
         sizes += [(number(wide), number(high)) for wide, high in zip(*sides, strict=True)]
     objects = [None if cell is None else _objects(cell, box, label) for cell in cells]
     classes = _classes(parts[0][1], column, label, objects)
@@ -80,12 +80,6 @@ def boxes_of(
     known = [some is not None for some in objects]
     space = sizes_of_pictures(listed, np.array(sizes), pictures.read)
     return checked(listed, space, known, len(classes), faults, spec), classes
-
-
-def _column(part: Dataset, name: str) -> list[Any]:
-    column = part.data.column(name)
-    column.validate(full=True)
-    return column.to_pylist()
 
 
 def _objects(cell: Any, box: str, label: str) -> list[tuple[Corners, Any, bool]]:
@@ -139,5 +133,6 @@ def masks_from(
 ) -> tuple[Masks, tuple[str, ...]]:
     """Return the masks of all rows and the names of their classes, which are their numbers."""
     rows: NDArray[np.int64] = np.arange(len(keys))
-    rows[list(source.faults())] = -1
+    with parsing(f"{spec}: the column of masks is damaged"):
+        rows[list(source.faults())] = -1
     return masks_of(MaskFiles(source, len(keys)), rows, pictures, np.arange(len(keys)), keys, None, faults, spec)

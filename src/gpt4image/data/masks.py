@@ -19,10 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.base.errors import ConfigError, DataError, first_few, parsing
-from gpt4image.base.outcome import SetAside
 from gpt4image.base.visible import from_csv_cell
 from gpt4image.data.box_checks import Faults
-from gpt4image.data.file_source import FileSource, expanded, locate_all, pictures_below, read_bounded
+from gpt4image.data.file_source import FileSource, expanded, pictures_below, read_bounded, usable
 from gpt4image.data.image_set import ImageSet, split_named
 from gpt4image.data.labels import SEPARATOR
 from gpt4image.data.mask_files import MaskFiles, masks_of
@@ -49,8 +48,8 @@ def load_masks(argument: str) -> ImageSet:
     image_folder, mask_folder = _folders(argument, spec)
     root = Path(os.path.commonpath([image_folder, mask_folder]))
     given = [path for path in pictures_below(root, image_folder) if not _is_below(mask_folder, root / path)]
-    keys, set_aside = _usable(root, given)
-    masks, broken = _usable(root, pictures_below(root, mask_folder))
+    keys, set_aside = usable(root, given)
+    masks, broken = usable(root, pictures_below(root, mask_folder))
     if not keys or not masks:
         raise DataError(f"{spec}: {len(keys):,} images in {image_folder} and {len(masks):,} masks in {mask_folder}.")
     beside = (mask_folder, mask_folder.parent, image_folder.parent)
@@ -95,13 +94,6 @@ def _folders(argument: str, spec: str) -> tuple[Path, Path]:
 
 def _is_below(folder: Path, path: Path) -> bool:
     return folder in path.parents
-
-
-def _usable(root: Path, paths: Sequence[str]) -> tuple[list[str], list[SetAside]]:
-    """Return the files that lie in the folder, and why others cannot be used."""
-    located = list(zip(paths, locate_all(root, paths), strict=True))
-    aside = [SetAside(name=path, reason=fault) for path, (_, fault) in located if fault]
-    return [path for path, (_, fault) in located if not fault], aside
 
 
 def _split_of(path: Path) -> str:

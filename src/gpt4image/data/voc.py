@@ -24,7 +24,7 @@ from gpt4image.base.errors import ConfigError, DataError, first_few
 from gpt4image.base.outcome import SetAside
 from gpt4image.data.box_checks import Corners, Faults, Listed, box_space, checked, weight_of
 from gpt4image.data.decode import EXTENSIONS
-from gpt4image.data.file_source import FileSource, expanded, files_below, locate_all, read_bounded
+from gpt4image.data.file_source import FileSource, expanded, files_below, read_bounded, usable
 from gpt4image.data.image_set import SPLIT_OF, ImageSet, split_named
 from gpt4image.data.labels import MAX_LABEL_LETTERS, MAX_SEVERAL, note_once
 from gpt4image.data.regions import Boxes
@@ -62,9 +62,7 @@ def load_voc(argument: str) -> ImageSet:
         raise DataError(f"{spec}: there is no such folder.")
     files = files_below(root, root)
     found = [path for path in files if _suffix(path) in EXTENSIONS and not set(_folders(path)) & set(MASKS)]
-    located = locate_all(root, found)
-    set_aside = [SetAside(name=path, reason=fault) for path, (_, fault) in zip(found, located, strict=True) if fault]
-    pictures = [path for path, (_, fault) in zip(found, located, strict=True) if not fault]
+    pictures, set_aside = usable(root, found)
     documents = [path for path in files if _suffix(path) == ".xml"]
     if not pictures or not documents:
         raise DataError(

@@ -23,7 +23,7 @@ import numpy as np
 from gpt4image.base.errors import ConfigError, DataError, first_few, parsing
 from gpt4image.base.outcome import SetAside
 from gpt4image.data.box_checks import Corners, Faults, Listed, checked, weight_of
-from gpt4image.data.file_source import FileSource, expanded, is_below, locate_all, pictures_below, read_bounded
+from gpt4image.data.file_source import FileSource, expanded, is_below, locate_all, pictures_below, read_bounded, usable
 from gpt4image.data.image_set import SPLIT_OF, ImageSet, split_named
 from gpt4image.data.labels import MAX_SEVERAL
 
@@ -49,16 +49,10 @@ def load_yolo(argument: str) -> ImageSet:
     file = place if place.is_file() else next((place / name for name in NAMES if (place / name).is_file()), None)
     root = place.parent if place.is_file() else place
     settings = {} if file is None else _settings(file, spec)
-    listed_in = _images(root, settings, spec)
-    located = locate_all(root, list(listed_in))
-    set_aside = [
-        SetAside(name=path, reason=fault) for path, (_, fault) in zip(listed_in, located, strict=True) if fault
-    ]
-    split_of: dict[str, str] = {}
-    for split, (key, fault) in zip(listed_in.values(), located, strict=True):
-        if not fault:
-            split_of.setdefault(PurePosixPath(key).as_posix(), split)
-    keys = list(split_of)
+    set_aside: list[SetAside] = []
+    listed_in = _images(root, settings, set_aside, spec)
+    keys, broken = usable(root, list(listed_in))
+    set_aside += broken
     if not keys:
         first = f" The first: {set_aside[0].name}, {set_aside[0].reason}." if set_aside else ""
         raise DataError(f"{spec}: there are no images; they lie in images/train, or where data.yaml says.{first}")
@@ -75,7 +69,7 @@ def load_yolo(argument: str) -> ImageSet:
         classes=classes,
         keys=tuple(keys),
         labels=boxes.presence(len(classes)),
-        splits=np.array(list(split_of.values())),
+        splits=np.array([listed_in[key] for key in keys]),
         source=FileSource(root, keys),
         rows=np.arange(len(keys)),
         set_aside=(*set_aside, *faults.set_aside("label files")),
@@ -94,16 +88,22 @@ def _settings(file: Path, spec: str) -> dict[str, Any]:
     return found
 
 
-def _images(root: Path, settings: Mapping[str, Any], spec: str) -> dict[str, str]:
-    """Return the split of each image by its path from the root, train first."""
-    base = settings.get("path")
-    bases = [base] if isinstance(base, str) and (root / base).is_dir() else [""]
+def _images(root: Path, settings: Mapping[str, Any], set_aside: list[SetAside], spec: str) -> dict[str, str]:
+    """Return the split of each image by its path from the root, train first; skip entries that lead to nothing."""
+    stated = settings.get("path")
+    base = stated if isinstance(stated, str) else ""
     found: dict[str, str] = {}
     for name, split in SPLIT_OF.items():
         entry = settings.get(name)
         for one in entry if isinstance(entry, list) else [entry]:
-            if isinstance(one, str):
-                found |= dict.fromkeys(_images_of(root, bases[0], one, spec), split) | found
+            place = _place(root, base, one) if isinstance(one, str) else None
+            if place is not None:
+                for path in _images_of(root, base, place, spec):
+                    found.setdefault(path, split)
+            elif one is not None:
+                given = one[:100] if isinstance(one, str) else type(one).__name__  # aliases may make others endless
+                reason = f"its entry {name!r}, {given!r}, is no folder or list below {root}"
+                set_aside.append(SetAside(name="data.yaml", reason=reason))
     if found or any(settings.get(name) for name in SPLIT_OF):
         return found
     top = root / "images" if (root / "images").is_dir() else root
@@ -115,19 +115,19 @@ def _split_below(path: str) -> str:
     return next((split for part in PurePosixPath(path).parts[:-1] if (split := split_named(part))), "train")
 
 
-def _images_of(root: Path, base: str, entry: str, spec: str) -> Iterator[str]:
-    """Yield the images of an entry of data.yaml: a folder, or a text file of paths; some tools write ``../`` before."""
+def _place(root: Path, base: str, entry: str) -> Path | None:
+    """Return the folder or list that an entry of data.yaml means; some tools write ``../`` before it."""
     tries = [Path(base) / entry, Path(entry), Path(entry.lstrip("./"))]
-    place = next((root / one for one in tries if _is_inside(root, root / one)), None)
-    if place is None:
-        raise DataError(
-            f"{spec}: data.yaml names {entry!r}, which is not below {root}; move it there, or correct the entry."
-        )
+    return next((root / one for one in tries if _is_inside(root, root / one)), None)
+
+
+def _images_of(root: Path, base: str, place: Path, spec: str) -> Iterator[str]:
+    """Yield the images of a folder, or of a text file of paths."""
     if place.is_dir():
         yield from pictures_below(root, place)
         return
-    with parsing(f"{spec}: {entry} is no list of images that can be read"):
-        lines = place.read_text(encoding="utf-8-sig").splitlines()
+    with parsing(f"{spec}: {place.name} is no list of images that can be read"):
+        lines = read_bounded(str(place)).decode("utf-8-sig").splitlines()
     for line in filter(None, map(str.strip, lines)):
         beside = place.parent / line
         yield os.path.relpath(beside if os.path.exists(beside) else root / base / line, root)  # noqa: PTH110
@@ -135,8 +135,10 @@ def _images_of(root: Path, base: str, entry: str, spec: str) -> Iterator[str]:
 
 def _is_inside(root: Path, place: Path) -> bool:
     """Return whether there is a file or folder that lies in the root, or is it."""
+    if not os.path.exists(place):  # noqa: PTH110  (Path.exists raises where a name is too long)
+        return False
     real, real_root = os.path.realpath(place), os.path.realpath(root)
-    return os.path.exists(place) and (real == real_root or is_below(real, real_root))  # noqa: PTH110
+    return real == real_root or is_below(real, real_root)
 
 
 def _label_files(root: Path, keys: Sequence[str]) -> list[tuple[str, str]]:
