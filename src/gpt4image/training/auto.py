@@ -55,7 +55,8 @@ def choose(config: TrainOptions, image_set: ImageSet) -> tuple[ResolvedOptions, 
 
     dense = config.task in DENSE
     if dense:
-        own = OF_DENSE | ({} if config.init == "scratch" else DENSE_FINE_TUNING)
+        gentle = config.init != "scratch" and config.optimizer in (None, "adamw")
+        own = OF_DENSE | (DENSE_FINE_TUNING if gentle else {})
         chosen |= {name: value for name, value in own.items() if name not in config.model_fields_set}
         config = config.model_copy(update=chosen)
     size = fill("image_size", None if config.image_size else image_size(image_set, count, config.init))
