@@ -14,6 +14,8 @@ from gpt4image.base.outcome import Outcome
 
 Step = tuple[str, Mapping[str, Any]]
 """Name of a command, and its options by field name."""
+NOT_IN_TIMM = ("detection", "segmentation")
+"""Tasks whose models timm cannot load."""
 READS_ONLY = ("descriptions stats", "descriptions check", "doctor", "completion")
 
 
@@ -106,11 +108,15 @@ def _after_train(config: Any, outcome: Outcome) -> Step:
     return _export(config.out)
 
 
-def _after_evaluate(config: Any, _outcome: Outcome) -> Step:
-    return ("evaluate", {"run_dir": config.run_dir}) if config.split == "val" else _export(config.run_dir)
+def _after_evaluate(config: Any, outcome: Outcome) -> Step:
+    if config.split == "val":
+        return "evaluate", {"run_dir": config.run_dir}
+    return _export(config.run_dir, in_timm=outcome.record.get("task") not in NOT_IN_TIMM)
 
 
-def _export(folder: Path) -> Step:
+def _export(folder: Path, *, in_timm: bool = True) -> Step:
+    if not in_timm:
+        return "export", {"run_dir": folder, "format": "onnx", "out": folder.with_name(f"{folder.name}.onnx")}
     return "export", {"run_dir": folder, "format": "timm", "out": folder.with_name(f"{folder.name}-timm")}
 
 

@@ -13,6 +13,7 @@ from gpt4image.data import NO_LABEL, ImageSet, MemorySource
 from gpt4image.data.regions import Boxes
 from gpt4image.tasks.classification import Classification
 from gpt4image.tasks.detection import Detection
+from gpt4image.tasks.segmentation import Segmentation
 from gpt4image.training.text_targets import TextTargets
 from gpt4image.training.training_data import TrainingData
 
@@ -163,15 +164,15 @@ def test_arms_that_do_not_apply_are_left_out() -> None:
     assert names(described=False, scarce=False, answered=True) == ("baseline", "asked")
     known = names(described=True, scarce=False, answered=True)
     controls = {"text-labels-shuffled", "text-labels-class-mean", "fused-shuffled", "fused-class-mean"}
-    of_boxes = {"boxes-shuffled"}
+    of_regions = {"boxes-shuffled", "asked-shuffled", "tags"}
     assert {"aligned", "text-labels", "text-labels-aligned", "asked", "fused", *controls} <= set(known)
     assert "self-training" not in known
     conditioned = applicable(described=True, scarce=False, unlabelled=False, answered=True, class_conditioned=True)
     assert set(known) - set(conditioned) == {"text-labels", "text-labels-aligned", "fused", *controls}
     most = names(described=True, scarce=True, unlabelled=True, answered=True)
-    assert set(ARMS) - set(most) == controls | of_boxes
+    assert set(ARMS) - set(most) == controls | of_regions
     reading = {name for name in ARMS if ARMS[name].answers}
-    assert set(ARMS) - set(names(described=True, scarce=True, unlabelled=True)) == controls | reading | of_boxes
+    assert set(ARMS) - set(names(described=True, scarce=True, unlabelled=True)) == controls | reading | of_regions
 
 
 def test_without_any_label_only_arms_that_need_none_are_left() -> None:
@@ -245,3 +246,14 @@ def test_arms_of_boxes() -> None:
     assert names(answered=True, described=True) == alone | {"asked", "fused", "boxes-shuffled", "text-labels"}
     assert names(answered=True, labelled=False) == {"asked", "fused", "boxes-shuffled", "oracle"}
     assert all(arm.about_task(boxes=True) for arm in map(ARMS.get, names(answered=True, described=True)) if arm)
+
+
+def test_arms_of_masks_read_answers_tags_and_all_masks() -> None:
+    def names(**there: bool) -> tuple[str, ...]:
+        return applicable(**{"described": False, "scarce": True, "unlabelled": True} | there, task=Segmentation)
+
+    assert names() == ("baseline", "oracle", "tags")
+    assert names(answered=True) == ("baseline", "asked", "oracle", "asked-shuffled", "tags")
+    assert set(names(answered=True, described=True)) - set(names(answered=True)) == {
+        *("aligned", "text-labels", "fused", "text-labels-aligned", "shuffled"),
+    }

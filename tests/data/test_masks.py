@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import drawn_masks
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.data import load_image_set, load_with_splits
 from gpt4image.data.regions import VOID
@@ -160,3 +161,12 @@ def test_clothing(shared_data: Path) -> None:
     assert (known & (images.splits == "train")).sum() == 704 and (known & (images.splits == "test")).sum() == 150
     assert (~known & (images.labels[:, 1:] >= 0).all(axis=1)).sum() == 1094
     assert len(images.classes) == 16 and images.set_aside == ()
+
+
+def test_an_image_without_a_mask_does_not_get_that_of_another_folder(tmp_path: Path) -> None:
+    spec = drawn_masks.draw(tmp_path, train=8, test=3)
+    (tmp_path / "masks" / "train" / "001.png").unlink()
+    images = load_image_set(spec)
+    assert [key for key, known in zip(images.keys, masks(images).known, strict=True) if not known] == [
+        "images/train/001.png"
+    ]

@@ -131,3 +131,17 @@ def test_the_weights_of_a_run_bring_their_model_unless_another_is_named(colour_f
     named, _ = choose(colour_folder, **weights, model="resnet18")
     assert (named.model, named.model_args, named.image_size) == ("resnet18", {}, 32)
     assert choose(colour_folder, **weights, image_size=48)[0].image_size == 48
+
+
+def test_boxes_get_crops_and_given_weights_a_small_rate_unless_the_user_says_otherwise(colour_folder: Path) -> None:
+    config, chosen = choose(colour_folder, task="detection")
+    assert (config.min_scale, config.shift, config.optimizer) == (0.4, 0.0, "muon")
+    assert "new_layers_lr_scale" not in chosen
+    config, _ = choose(colour_folder, task="detection", init="pretrained", model="resnet18", min_scale=0.9)
+    assert (config.min_scale, config.shift, config.lr, config.new_layers_lr_scale) == (0.9, 0.0, 4e-4, 4.0)
+    assert choose(colour_folder, task="detection", init="pretrained", optimizer="sgd")[0].lr != 4e-4
+
+
+def test_tasks_that_need_whole_pictures_store_no_larger_ones(tmp_path: Path) -> None:
+    config = TrainConfig(data="openmoji", out=tmp_path, image_size=112, min_scale=0.5)
+    assert (auto.stored_size(config), auto.stored_size(config, squash=True)) == (128, 112)

@@ -38,6 +38,7 @@ class Situation:
         text_labels: returns targets predicted from the evidence of the arm by the labels left: (N, K), or boxes.
         teacher: returns predictions (n, ...) for images by the finished run that the arm comes after.
         seed: of the run.
+        tagged: (N, ...) the labels left, with what is known of images without an annotation; only for the arm tags.
     """
 
     data: TrainingData
@@ -46,6 +47,7 @@ class Situation:
     text_labels: Callable[[], Labels]
     teacher: Callable[[NDArray[np.int64]], NDArray[np.float32]]
     seed: int
+    tagged: Labels = None
 
 
 def _baseline(given: Situation) -> TrainingData:
@@ -125,6 +127,18 @@ def _boxes_shuffled(given: Situation) -> TrainingData:
     return with_targets(replace(data, text=None), boxes.replaced(images, boxes[partners]))
 
 
+def _answers_shuffled(given: Situation) -> TrainingData:
+    soft, train = given.text_labels(), given.data.indices("train")
+    known = given.data.task.known(given.data.labels[train])
+    images, partners = _partners(given, [train[~known & (soft[train] >= 0).any(axis=1)]])
+    soft[images] = soft[partners]
+    return replace(given.data, text=None, soft=soft)
+
+
+def _tags(given: Situation) -> TrainingData:
+    return replace(given.data, text=None, soft=None, labels=given.tagged)
+
+
 def _text_labels_class_mean(given: Situation) -> TrainingData:
     soft = given.text_labels()
     for members in _labelled_by_class(given):
@@ -151,6 +165,8 @@ PREPARE: dict[str, Callable[[Situation], TrainingData]] = {
     "fused-shuffled": _text_labels_shuffled,
     "fused-class-mean": _text_labels_class_mean,
     "boxes-shuffled": _boxes_shuffled,
+    "asked-shuffled": _answers_shuffled,
+    "tags": _tags,
 }
 """By the name of an arm, what gives the data that it trains on."""
 
@@ -180,7 +196,7 @@ def applicable(
     boxes = task.output == "boxes"
 
     def applies(arm: Arm) -> bool:
-        if not (arm.boxes if boxes else arm.classes):
+        if not arm.suits(task.output):
             return False
         # A teacher of boxes always starts from answers; texts only help to tell their class.
         text, answers = arm.text, arm.answers

@@ -14,6 +14,7 @@ from gpt4image.artifacts import runs
 from gpt4image.base.files import read_json, write_json
 from gpt4image.comparing.arms import PREPARE, Situation
 from gpt4image.comparing.planning import Job, jobs_at_once
+from gpt4image.comparing.regimes import untagged
 from gpt4image.config import CompareConfig, TrainConfig
 from gpt4image.config.arms import ARMS
 from gpt4image.evaluating.evaluate import measure_run, run_predictions
@@ -85,7 +86,8 @@ def situation(
         record: folder of the run, to record there how well the texts find the labels that were flipped.
     """
     seed = job.config.seed
-    left = job.regime.apply(data, seed, described)
+    tagged = job.regime.apply(data, seed, described)
+    left = untagged(tagged)
 
     def teacher(indices: NDArray[np.int64]) -> NDArray[np.float32]:
         if job.teacher is None:
@@ -105,6 +107,7 @@ def situation(
     return Situation(
         data=left,
         true_labels=data.labels,
+        tagged=tagged.labels,
         class_names=job.class_names.vectors,
         text_labels=text_labels,
         teacher=teacher,

@@ -62,7 +62,7 @@ def members_of(
     if refused := [name for name in wanted if name not in possible]:
         lacking: dict[str, list[str]] = {}
         for name in refused:
-            lacking.setdefault(_lacks(ARMS[name], config, scarce, left.task.output == "boxes"), []).append(name)
+            lacking.setdefault(_lacks(ARMS[name], config, scarce, left), []).append(name)
         why = "; ".join(f"{','.join(names)} need {what}" for what, names in lacking.items())
         raise ConfigError(f"--arms: {why}; possible now: {', '.join(possible)}.")
     first = (ARMS[name].after for name in wanted)
@@ -95,10 +95,12 @@ def _need_names(table: Path | None, names: ClassNames) -> str:
     return f"need the names of the classes in the space of {table}: {names.missing}"
 
 
-def _lacks(arm: Arm, config: CompareConfig, scarce: bool, boxes: bool) -> str:
+def _lacks(arm: Arm, config: CompareConfig, scarce: bool, left: TrainingData) -> str:
     """Return what an arm that is not possible would need."""
-    if not (arm.boxes if boxes else arm.classes):
-        return "a task of classes" if boxes else "--task detection"
+    boxes, masks = left.task.output == "boxes", left.task.output == "mask"
+    if not arm.suits(left.task.output):
+        there = {"a task of classes": arm.classes, "--task detection": arm.boxes, "--task segmentation": arm.masks}
+        return next(task for task, applies in there.items() if applies)
     if boxes and arm.text_labels and config.answers is None:
         return "--answers"
     if arm.text and config.embeddings is None:
@@ -109,4 +111,4 @@ def _lacks(arm: Arm, config: CompareConfig, scarce: bool, boxes: bool) -> str:
         return "labels"
     if arm.consistent and scarce:
         return "training images without a label"
-    return "--labels-per-class or --label-noise"
+    return "--labelled-images" if boxes or masks else "--labels-per-class or --label-noise"

@@ -20,7 +20,7 @@ from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, TableError
 from gpt4image.base.files import fingerprint, read_json, write_json
 from gpt4image.comparing.members import Member, members_of, require_names
-from gpt4image.comparing.regimes import Regime
+from gpt4image.comparing.regimes import Regime, untagged
 from gpt4image.comparing.setups import Setup, set_up, train_config
 from gpt4image.config import CompareConfig, TrainConfig, TrainOptions
 from gpt4image.config.arms import ARMS, Arm
@@ -30,7 +30,7 @@ from gpt4image.data.regions import Boxes
 from gpt4image.encoding.class_names import ClassNames, not_read
 from gpt4image.labelling.label import open_table
 from gpt4image.labelling.predictions import require_learnable
-from gpt4image.labelling.teaching import AnyAnswers, answers_about
+from gpt4image.labelling.teaching import AnyAnswers, answers_about, labels_of
 from gpt4image.parallel import devices
 from gpt4image.tasks.base import Task
 from gpt4image.training import auto
@@ -253,10 +253,10 @@ def _require_runnable(
     require_selectable(own.ready.config, ready.data.image_set, ready.data.task)
     described = None if ready.data.text is None else ready.data.text.described
     for seed in config.seed_range if arm.text_labels or arm.known_texts else ():
-        left = regime.apply(own.ready.data, seed, described)
+        left = untagged(regime.apply(own.ready.data, seed, described))
         train = left.indices("train")
-        has_text, labels = _described(left)[train], left.labels[train]
-        if arm.known_texts and not (has_text & left.task.known(labels)).any():
+        has_text, labels = _described(left)[train], labels_of(left, train)
+        if arm.known_texts and not (has_text & left.task.known(left.labels[train])).any():
             raise DataError(
                 f"--arms {name} needs training images with both a label and a description, and none is left."
             )

@@ -29,7 +29,8 @@ class Arm:
         known_only: whether it applies only where they are all known and right.
         exclusive: whether it applies only where an image has one class.
         boxes: one line about what it is where objects have boxes; empty where it does not apply to them.
-        classes: whether it applies where there are no boxes.
+        classes: whether it applies where images have classes.
+        masks: whether it applies where pixels have classes.
         known_texts: whether it needs described images with a label.
         after: the arm whose finished run of the same seed it needs.
         options: options of train that it has of its own.
@@ -52,6 +53,7 @@ class Arm:
     exclusive: bool = False
     boxes: str = ""
     classes: bool = True
+    masks: bool = True
     known_texts: bool = False
     after: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -63,6 +65,10 @@ class Arm:
     def answers(self) -> bool:
         """Whether it needs the answers of a describer that was asked for the class."""
         return self.evidence in ("answers", "fused")
+
+    def suits(self, output: str) -> bool:
+        """Return whether it applies to a task whose models give "boxes", a "mask" or "probabilities"."""
+        return {"boxes": bool(self.boxes), "mask": self.masks}.get(output, self.classes)
 
     def about_task(self, *, boxes: bool) -> str:
         """Return the line about it, where objects have boxes or where images have classes."""
@@ -108,7 +114,7 @@ ARMS: dict[str, Arm] = {
         evidence="answers",
         boxes="answered boxes as they are",
         label_free=True,
-        against=("oracle", "zero-shot"),
+        against=("oracle", "zero-shot", "tags", "asked-shuffled"),
         headline=2,
     ),
     "fused": Arm(
@@ -120,7 +126,7 @@ ARMS: dict[str, Arm] = {
         label_free=True,
         against=(
             *("oracle", "asked", "text-labels", "zero-shot", "self-training"),
-            *("fused-shuffled", "fused-class-mean", "boxes-shuffled"),
+            *("fused-shuffled", "fused-class-mean", "boxes-shuffled", "tags", "asked-shuffled"),
         ),
         headline=1,
     ),
@@ -144,6 +150,7 @@ ARMS: dict[str, Arm] = {
     "self-training": Arm(
         about="soft labels predicted by the trained baseline (vision only)",
         boxes="confident boxes of the trained baseline (vision only)",
+        masks=False,
         phrase="vision-only self-training",
         text=False,
         scarce_only=True,
@@ -224,6 +231,7 @@ ARMS: dict[str, Arm] = {
         label_free=True,
         scarce_only=True,
         classes=False,
+        masks=False,
     ),
     "fused-class-mean": Arm(
         about="control: the mean fused label of the class",
@@ -233,6 +241,25 @@ ARMS: dict[str, Arm] = {
         evidence="fused",
         known_only=True,
         exclusive=True,
+    ),
+    "asked-shuffled": Arm(
+        about="control: the answered tags of another image",
+        bound="control",
+        phrase="the tags of another image",
+        text=False,
+        text_labels=True,
+        evidence="answers",
+        scarce_only=True,
+        classes=False,
+    ),
+    "tags": Arm(
+        about="reference: the masks there are, and the true tags of all other images",
+        bound="reference",
+        phrase="all true tags",
+        text=False,
+        scarce_only=True,
+        classes=False,
+        against=("oracle",),
     ),
 }
 TEXT_ARMS = tuple(sorted((name for name in ARMS if ARMS[name].headline), key=lambda name: ARMS[name].headline))

@@ -48,7 +48,7 @@ class ExportConfig(StageConfig):
 
 
 class PredictConfig(StageConfig):
-    """Predict the classes of images, or the boxes in them, by a run or by what was exported from it.
+    """Predict the classes, boxes or masks of images, by a run or by what was exported from it.
 
     Example: gpt4image predict model.onnx photos/ 'more/**/*.jpg' --top 3 --out predictions.csv
     """
@@ -62,7 +62,8 @@ class PredictConfig(StageConfig):
     min_score: Fraction = 0.3
     """Minimum score of a box; detection only."""
     draw: Path | None = None
-    """Folder for the pictures with their boxes drawn; detection only."""
+    """Folder for the images with their boxes or masks drawn over them; beside each its mask, a PNG file of class
+    numbers."""
     format: Literal["table", "csv", "jsonl", "coco"] | None = None
     """Format of the rows. Default: as the ending of --out says (.csv, .jsonl; .json: coco; .txt or none: table). coco:
     results of COCO as JSON, of detection only."""

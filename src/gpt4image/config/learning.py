@@ -143,10 +143,16 @@ class ModelOptions(StageConfig):
     """The model and its task."""
 
     task: str = "auto"
-    """classification (one class per image), multilabel (several), detection (boxes), auto (as the annotations of the
-    dataset are) or pretrain (no label is read, see --pretrain)."""
+    """classification (one class per image), multilabel (several), detection (boxes), segmentation (masks), auto (as the
+    annotations of the dataset are) or pretrain (no label is read, see --pretrain)."""
+    presence_weight: float = Field(default=1.0, ge=0.0)
+    """Weight of the loss of presence, for segmentation: which classes an image shows, known from its mask, its tags or
+    text labels. With 0 only masks are learned from."""
     focus_negatives: float = Field(default=0.0, ge=0.0)
     """Focusing exponent of the asymmetric loss for absent classes, for multilabel; 0 is binary cross-entropy."""
+    presence_weight: float = Field(default=1.0, ge=0.0)
+    """Weight of the loss of presence, for segmentation: which classes an image shows, known from its mask, its tags or
+    text labels. With 0 only masks are learned from."""
     model: str | None = None
     """Any timm model. Default: a small ResNet for small datasets of small images, otherwise resnet18."""
     model_args: JsonTable = Field(default_factory=dict)

@@ -105,13 +105,12 @@ def _paired(
 ) -> NDArray[np.int64]:
     """Return (N,) the mask of each image, -1 without: of the same path but for its ending, else of the same name."""
     own = [(root / key).relative_to(folders[0]).with_suffix("").as_posix() for key in keys]
-    place: dict[str, int] = {}
+    names = [(root / path).relative_to(folders[1]).with_suffix("").as_posix() for path in masks]
+    place = {name: row for row, name in enumerate(names)}
     stems: dict[str, int] = {}
-    for row, path in enumerate(masks):
-        name = (root / path).relative_to(folders[1]).with_suffix("").as_posix()
-        place[name] = row
+    for name in place.keys() - set(own):  # a mask that has its image is of no other one
         stem = PurePosixPath(name).name
-        stems[stem] = -1 if stem in stems else row
+        stems[stem] = -1 if stem in stems else place[name]
     rows = np.array([place.get(name, stems.get(PurePosixPath(name).name, -1)) for name in own], np.int64)
     for row in sorted(set(range(len(masks))) - set(rows.tolist())):
         faults.add(masks[row], "the mask has no image of its name")

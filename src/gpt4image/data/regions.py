@@ -9,6 +9,7 @@ Legend: N images, M boxes of all of them, K classes, B images of a batch, D most
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,8 @@ NO_ANNOTATION = -2
 """Class of all rows of an image there of which nothing is known."""
 VOID = 255
 """Value of the pixels of a mask that count for nothing."""
+KEPT, KEPT_SIDE = 4096, 256
+"""Decoded masks that are kept, and their largest side: 256 MiB at most."""
 Index = NDArray[Any] | Sequence[int] | slice
 ImageBoxes = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]
 """Boxes of one image: corners (n, 4), classes (n,), weights (n,)."""
@@ -186,12 +189,14 @@ class Masks:
         rows: (N,) int64 position of each in the source; -1 for an image without a mask.
         place: (256,) uint8, the class number of each value that the source gives.
         presence_of_classes: (N, K) int8: 1 present, 0 absent, -1 not known; from masks or, without one, from tags.
+        background: the class of what is no object, which tags do not name; -1 without.
     """
 
     source: MaskSource
     rows: NDArray[np.int64]
     presence_of_classes: NDArray[np.int8]
     place: NDArray[np.uint8] = field(default_factory=lambda: np.arange(256, dtype=np.uint8))
+    background: int = -1
 
     def __len__(self) -> int:
         """Number of images."""
@@ -224,12 +229,10 @@ class Masks:
 
     def pixels(self, size: int) -> NDArray[np.uint8]:
         """Return (B, S, S) uint8 classes, stretched to a square as pixels are (no value is averaged); VOID without."""
-        from PIL import Image
-
+        read = _kept if size <= KEPT_SIDE else _stretched
         found = np.full((len(self), size, size), VOID, np.uint8)
         for i in np.flatnonzero(self.known):
-            mask = Image.fromarray(self.source.read(int(self.rows[i])))
-            found[i] = self.place[np.asarray(mask.resize((size, size), Image.Resampling.NEAREST))]
+            found[i] = self.place[read(self.source, int(self.rows[i]), size)]
         return found
 
     def content(self) -> str:
@@ -238,5 +241,14 @@ class Masks:
         parts = (str(digests).encode(), self.place.tobytes(), np.ascontiguousarray(self.presence_of_classes).tobytes())
         return hashlib.sha256(b"".join(parts)).hexdigest()
 
+
+def _stretched(source: MaskSource, row: int, size: int) -> NDArray[np.uint8]:
+    """Return a mask of a source as a square (S, S)."""
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(source.read(row)).resize((size, size), Image.Resampling.NEAREST))
+
+
+_kept = functools.lru_cache(maxsize=KEPT)(_stretched)
 
 Regions = Boxes | Masks

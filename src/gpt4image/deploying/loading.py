@@ -222,7 +222,7 @@ def _with_torch(
 def _check(classifier: Classifier, path: Path) -> None:
     """Predict one blank image. Raises ModelError where sizes do not fit."""
     size, classes = classifier.preprocessing.size, len(classifier.classes)
-    expected = (1, *classifier.task.shape(classes))
+    expected = (1, *classifier.task.shape(classes, size))
     try:
         shape = classifier.probabilities(np.zeros((1, 3, size, size), np.float32)).shape
     except Exception as error:  # noqa: BLE001  (whatever a foreign model raises: torch and onnxruntime have no common class)

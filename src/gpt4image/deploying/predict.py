@@ -1,4 +1,4 @@
-"""The stage predict: classes of images, or boxes in them, by a run or what was exported from it, written as they come.
+"""The stage predict: classes, boxes or masks of images, by a run or what was exported from it, written as they come.
 
 Neither paths, pixels nor rows are kept, so memory does not grow with the number of images.
 """
@@ -22,6 +22,7 @@ from gpt4image.deploying.rows import CocoResults, Prediction, csv_rows, json_lin
 
 if TYPE_CHECKING:
     from gpt4image.deploying.loading import Classifier
+    from gpt4image.deploying.mask_drawing import Drawing
     from gpt4image.tasks.base import Task
 
 
@@ -37,6 +38,7 @@ def predict(config: PredictConfig, task: Task | None = None) -> Outcome:
         ModelError, RunError, ConfigError, MissingExtraError: as ``load_classifier`` does.
     """
     from gpt4image.deploying.loading import load_classifier
+    from gpt4image.deploying.mask_drawing import Drawing
     from gpt4image.parallel.devices import cpu_threads
 
     total = _count(config)
@@ -44,19 +46,16 @@ def predict(config: PredictConfig, task: Task | None = None) -> Outcome:
     with cpu_threads(config.threads):
         classifier = load_classifier(config.model, device=config.device, threads=config.threads, task=task)
         _require_boxes(config, classifier)
+        drawing = None if config.draw is None else Drawing.of(config.draw, classifier)
         started = time.monotonic()
         with _stream(config.out) as stream:
             coco = CocoResults(stream, classifier.classes) if config.row_format == "coco" else None
             writers = {"table": table, "csv": csv_rows, "jsonl": json_lines}
             top = min(config.top, len(classifier.classes))
             write = coco.write if coco else writers[config.row_format](stream, classifier, top)
-            for prediction in _predictions(config, classifier, total, skipped):
+            for prediction in _predictions(config, classifier, drawing, total, skipped):
                 write(prediction)
                 count += 1
-                if config.draw is not None:
-                    from gpt4image.deploying.drawing import draw
-
-                    draw(prediction, config.draw, count, classifier.classes)
             if coco:
                 coco.end()
     if config.out is None:  # standard output holds rows alone
@@ -75,9 +74,8 @@ def predict(config: PredictConfig, task: Task | None = None) -> Outcome:
 
 def _require_boxes(config: PredictConfig, classifier: Classifier) -> None:
     """Refuse what only boxes can be given as. Raises ConfigError."""
-    asked = ["--format coco"] * (config.row_format == "coco") + ["--draw"] * (config.draw is not None)
-    if asked and classifier.task.output != "boxes":
-        raise ConfigError(f"{' and '.join(asked)}: {config.model} predicts {classifier.task.output}, and no boxes.")
+    if config.row_format == "coco" and classifier.task.output != "boxes":
+        raise ConfigError(f"--format coco: {config.model} predicts {classifier.task.output}, and no boxes.")
 
 
 def _count(config: PredictConfig) -> int:
@@ -114,7 +112,7 @@ def _place(path: Path | str) -> tuple[int, int] | None:
 
 
 def _predictions(
-    config: PredictConfig, classifier: Classifier, total: int, skipped: list[SetAside]
+    config: PredictConfig, classifier: Classifier, drawing: Drawing | None, total: int, skipped: list[SetAside]
 ) -> Iterator[Prediction]:
     """Yield predictions in order; what cannot be used is added to ``skipped``."""
     from gpt4image.data.pixels import available_cores
@@ -135,10 +133,9 @@ def _predictions(
             if batch.paths:
                 probabilities = classifier.probabilities(as_images(batch.pixels))
                 rows = classifier.task.rows(probabilities, classifier.classes, config.top)
-                yield from (
-                    Prediction(image, **row).in_pixels(size, config.min_score)
-                    for image, size, row in zip(batch.paths, batch.sizes, rows, strict=True)
-                )
+                for image, size, found, row in zip(batch.paths, batch.sizes, probabilities, rows, strict=True):
+                    prediction = Prediction(image, **row).in_pixels(size, config.min_score)
+                    yield prediction if drawing is None else drawing.drawn(prediction, found)
             bar.advance(task, len(batch.paths) + len(batch.skipped))
 
 

@@ -17,10 +17,11 @@ CLASS_WIDTH = 30  # longest class name that the table makes room for
 
 
 class Prediction(NamedTuple):
-    """The prediction of one image: its most probable classes, best first.
+    """The prediction of one image: its most probable classes, best first, with what ``Task.value`` names.
 
     ``present`` has the classes that count as present, if an image may have several, else None. ``boxes`` has left, top,
-    right and bottom of each object in pixels of the upright picture, in the order of ``classes``, else None.
+    right and bottom of each object in pixels of the upright picture, in the order of ``classes``, else None. ``mask``
+    is the file of its mask, if it is drawn.
     """
 
     image: str
@@ -28,6 +29,7 @@ class Prediction(NamedTuple):
     probabilities: Sequence[float]
     present: Sequence[str] | None = None
     boxes: Sequence[Sequence[float]] | None = None
+    mask: str | None = None
 
     def in_pixels(self, size: tuple[int, int], least: float) -> Prediction:
         """Return the prediction with boxes in pixels of a picture of that width and height, none below a score."""
@@ -61,7 +63,7 @@ def table(stream: TextIO, classifier: Classifier, _top: int) -> Write:
 
 
 def csv_rows(stream: TextIO, classifier: Classifier, top: int) -> Write:
-    """Write a header and one row per image: image, class, probability, class_2, probability_2, ...
+    """Write a header and one row per image: image, class, probability (as ``Task.value`` says), class_2, ...
 
     Where an image may have several classes, ``present`` comes first: those present, separated by "|". Boxes have a row
     each: image, class, probability, left, top, right, bottom.
@@ -76,9 +78,8 @@ def csv_rows(stream: TextIO, classifier: Classifier, top: int) -> Write:
                 writer.writerow([image, csv_cell(in_one_line(name)), f"{score:.6f}", *box])
 
         return write_boxes
-    names = [
-        f"{name}{'' if rank == 1 else f'_{rank}'}" for rank in range(1, top + 1) for name in ("class", "probability")
-    ]
+    each = ("class", classifier.task.value)
+    names = [f"{name}{'' if rank == 1 else f'_{rank}'}" for rank in range(1, top + 1) for name in each]
     several = [] if classifier.task.exclusive else ["present"]
     writer.writerow(["image", *several, *names])
 
@@ -91,18 +92,17 @@ def csv_rows(stream: TextIO, classifier: Classifier, top: int) -> Write:
     return write
 
 
-def json_lines(stream: TextIO, _classifier: Classifier, _top: int) -> Write:
+def json_lines(stream: TextIO, classifier: Classifier, _top: int) -> Write:
     """Write one object per image; in ASCII, so that every name is exact and harmless, even one that is not UTF-8."""
 
     def write(row: Prediction) -> None:
         best = zip(row.classes, row.probabilities, strict=True)
-        found: list[dict[str, Any]] = [
-            {"class": name, "probability": round(probability, 6)} for name, probability in best
-        ]
+        found: list[dict[str, Any]] = [{"class": name, classifier.task.value: round(value, 6)} for name, value in best]
         for entry, box in zip(found, row.boxes or (), strict=False):
             entry["box"] = box
         present = {} if row.present is None else {"present": list(row.present)}
-        stream.write(json.dumps({"image": row.image, **present, "predictions": found}) + "\n")
+        mask = {} if row.mask is None else {"mask": row.mask}
+        stream.write(json.dumps({"image": row.image, **present, **mask, "predictions": found}) + "\n")
 
     return write
 

@@ -39,7 +39,7 @@ square = picture.resize(({resize}, {resize}), Image.Resampling.{filter}, box=(le
 images = np.asarray(square{crop}, np.float32).transpose(2, 0, 1)[None] / 255"""
 
 _STRETCHED = """\
-square = picture.resize(({resize}, {resize}), Image.Resampling.{filter})  # boxes are fractions of its sides
+square = picture.resize(({resize}, {resize}), Image.Resampling.{filter})  # boxes and masks are of this square
 images = np.asarray(square{crop}, np.float32).transpose(2, 0, 1)[None] / 255"""
 
 _ONNX = """\
@@ -77,6 +77,7 @@ for left, top, right, bottom, score, number in boxes:  # the best first
     if score >= 0.3:
         corners = left * picture.width, top * picture.height, right * picture.width, bottom * picture.height
         print(classes[int(number)], round(score, 2), [round(side) for side in corners])"""
+_MASK = "print({classes[number] for row in mask for number in row})"
 _PRESENT = "print([name for name, probability in zip(classes, probabilities) if probability >= 0.5])"
 
 
@@ -87,7 +88,7 @@ def example(exported: ExportedModel, form: str, *, name: str, repository: str | 
     ``name`` is that of the folder or file. timm loads its format from the ``repository`` on the hub, if there is one.
     """
     exclusive, output = exported.model.task.exclusive, exported.model.task.output
-    result = _BOXES if output == "boxes" else _BEST if exclusive else _PRESENT
+    result = {"boxes": _BOXES, "mask": _MASK}.get(output, _BEST if exclusive else _PRESENT)
     if form == "timm":
         imports = "\nimport small_stem  # makes the model known to timm\n" if needs_small_stem(exported) else ""
         where = f"local-dir:{name}" if repository is None else f"hf-hub:{repository}"

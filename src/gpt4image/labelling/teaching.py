@@ -73,6 +73,11 @@ def texts_of(data: TrainingData, names: NDArray[np.float32] | None) -> Texts:
     return Texts(unit(vectors.numpy()), described.numpy(), names)
 
 
+def labels_of(data: TrainingData, images: NDArray[np.int64]) -> NDArray[Any]:
+    """Return the labels of whole images that training may see; see ``Task.image_labels``."""
+    return data.task.image_labels(data.labels[images], len(data.classes))
+
+
 def predict_training(
     data: TrainingData,
     seed: int,
@@ -96,8 +101,9 @@ def predict_training(
         TableError: the evidence does not suffice.
     """
     train = data.indices("train")
-    labels, digests = data.labels[train], [data.image_set.digests[i] for i in train]
-    distinct, copy_of = np.unique(representatives(digests, (~data.task.known(labels)).astype(int)), return_inverse=True)
+    labels, digests = labels_of(data, train), [data.image_set.digests[i] for i in train]
+    known = data.task.known(data.labels[train])
+    distinct, copy_of = np.unique(representatives(digests, (~known).astype(int)), return_inverse=True)
     rows = train[distinct]
     found = predict_labels(
         texts_of(data, names).take(rows),
@@ -124,7 +130,7 @@ def targets_of(predictions: Predictions, data: TrainingData, trust: float | None
         trust: as of ``class_targets``.
     """
     train = data.indices("train")
-    labels, found = data.labels[train], predictions.probabilities
+    labels, found = labels_of(data, train), predictions.probabilities
     targets = data.task.placeholder(np.zeros(len(data.labels), bool), len(data.classes))
     explains = explained(found, labels, predictions.out_of_fold)
     targets[train] = class_targets(data.task, found, labels, predictions.noise, explains, trust)

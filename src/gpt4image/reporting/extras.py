@@ -46,7 +46,10 @@ class Mark(Record):
 
 
 class Example(Record):
-    """A picture with its descriptions, its text label, its neighbours and the prediction of each arm, or its boxes."""
+    """A picture with its descriptions, its text label, its neighbours and the prediction of each arm, or its boxes.
+
+    ``drawn`` holds the picture with the true and the predicted masks over it, where pixels have classes.
+    """
 
     key: str
     label: str | None = None
@@ -57,6 +60,7 @@ class Example(Record):
     text_label: Guess | None = None
     neighbours: tuple[Neighbour, ...] = ()
     predictions: dict[str, Guess] = Field(default_factory=dict)
+    drawn: dict[str, Picture] = Field(default_factory=dict)
     boxes: tuple[Mark, ...] = ()
     about: str = ""
 

@@ -22,6 +22,8 @@ from gpt4image.data.image_set import NO_LABEL, ImageSet
 
 Labels = Any
 """Annotations of N images, indexed by images like an array: (N, ...) labels, or boxes or masks (``data.regions``)."""
+Targets = Any
+"""Targets of a batch: a tensor, or what has ``to`` as a tensor has."""
 Floats = NDArray[np.float32]
 Predictions = NDArray[Any]
 """(N, ...) what the tail of a task returns: (N, K) float32 probabilities, or rows of boxes, or masks."""
@@ -63,12 +65,16 @@ class Task(Protocol):
     """Whether an image has one class, so that predictions are probabilities that sum to 1."""
     text_labels: ClassVar[bool] = False
     """Whether targets can be predicted from descriptions (``label``)."""
+    taught_as: ClassVar[str] = ""
+    """Task whose text labels teach it, where that is another one."""
     squash: ClassVar[bool] = False
     """Whether pictures are stretched to the square, so that nothing at their borders is lost; else it is cut off."""
     in_timm: ClassVar[bool] = True
     """Whether the model is one of timm, which loads it without more."""
     output: ClassVar[str] = "probabilities"
     """Name of the output of an exported model."""
+    value: ClassVar[str] = "probability"
+    """What ``rows`` gives of each class."""
 
     def annotations(self, image_set: ImageSet) -> Labels:
         """Return what the task learns of a set. Raises DataError: the set has no such annotations."""
@@ -88,6 +94,14 @@ class Task(Protocol):
         kept[images] = NO_LABEL
         return kept
 
+    def untagged(self, labels: Labels) -> Labels:
+        """Return annotations without what is known of images that are not annotated themselves, such as tags."""
+        return labels
+
+    def image_labels(self, labels: Labels, classes: int) -> NDArray[Any]:
+        """Return the labels of whole images, by which a teacher learns: (N,) classes, or (N, K) which are present."""
+        return labels
+
     def counts(self, labels: Labels, classes: int) -> NDArray[np.int64]:
         """Return (K,) how many images have each class."""
         ...
@@ -104,7 +118,7 @@ class Task(Protocol):
         """Return the model of a backbone with K outputs for inputs of ``size`` pixels; most tasks use it as it is."""
         return backbone
 
-    def targets(self, labels: Labels, soft: Floats | None, outputs: int, geometry: Geometry | None) -> Tensor:
+    def targets(self, labels: Labels, soft: Floats | None, outputs: int, geometry: Geometry | None) -> Targets:
         """Return the targets (B, ...) of a batch.
 
         Args:
@@ -119,6 +133,10 @@ class Task(Protocol):
         """Return (B,) which images have a target."""
         return self.known(labels)
 
+    def weak(self, labels: Labels, soft: Floats | None) -> NDArray[np.bool_]:
+        """Return (B,) which of them have a target of a weaker kind; a batch has a share of its own for them."""
+        return np.zeros(len(labels), np.bool_)
+
     def placeholder(self, has_target: NDArray[np.bool_], outputs: int) -> Floats:
         """Return (N, K) targets as of a teacher that knows nothing but which images have one."""
         return np.zeros((len(has_target), outputs), np.float32)
@@ -127,11 +145,11 @@ class Task(Protocol):
         """Return a teacher's targets (B, K) of which ``trust`` is the given label where there is one."""
         raise ConfigError(f"--text-labels: task {self.name} learns from no class probabilities; leave it out.")
 
-    def without_target(self, targets: Tensor, images: Tensor) -> Tensor:
+    def without_target(self, targets: Targets, images: Tensor) -> Targets:
         """Return targets in which the images of a mask (B,) count for nothing."""
         ...
 
-    def loss(self, outputs: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    def loss(self, outputs: Tensor, targets: Targets, smoothing: float) -> Tensor:
         """Return the scalar loss of the batches of all processes: the same on each.
 
         Args:
@@ -145,8 +163,8 @@ class Task(Protocol):
         """Return what turns outputs into predictions (softmax, sigmoid, ...); part of every exported model."""
         ...
 
-    def shape(self, classes: int) -> tuple[int, ...]:
-        """Return the shape of the prediction of an image."""
+    def shape(self, classes: int, size: int) -> tuple[int, ...]:
+        """Return the shape of the prediction of an image of ``size`` pixels."""
         return (classes,)
 
     def difference(self, ours: Predictions, theirs: Predictions) -> float:

@@ -112,7 +112,7 @@ class Detection(Task):
         """Return the non-maximum suppression."""
         return BestBoxes()
 
-    def shape(self, classes: int) -> tuple[int, ...]:
+    def shape(self, classes: int, size: int) -> tuple[int, ...]:
         """Return the shape of the prediction of an image."""
         return MOST, 6
 

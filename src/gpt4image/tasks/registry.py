@@ -13,17 +13,19 @@ from gpt4image.tasks.classification import Classification
 from gpt4image.tasks.detection import Detection
 from gpt4image.tasks.multilabel import MultiLabel
 from gpt4image.tasks.pretraining import Pretraining
+from gpt4image.tasks.segmentation import Segmentation
 
 TASKS: Mapping[str, Callable[[TrainOptions], Task]] = {
     "classification": lambda options: Classification(),
     "detection": lambda options: Detection(),
     "multilabel": lambda options: MultiLabel(focus=options.focus_negatives),
     "pretrain": lambda options: Pretraining(),
+    "segmentation": lambda options: Segmentation(presence=options.presence_weight),
 }
 
 TITLES: Mapping[str, str] = {
     metric.name: metric.title
-    for task in (Detection, Classification, MultiLabel, Pretraining)
+    for task in (Detection, Segmentation, Classification, MultiLabel, Pretraining)
     for metric in (task.primary, *task.metrics)
 }
 """Metrics of the tasks in words, for records that do not bring their own."""
@@ -42,7 +44,7 @@ def recorded_task(options: TrainOptions) -> Task:
 
 
 def task_of(image_set: ImageSet, options: TrainOptions) -> Task:
-    """Return the task that annotations are of: boxes, a column per class (multi-label), or one label per image."""
-    if isinstance(image_set.regions, Boxes):
-        return find_task("detection", options)
+    """Return the task that annotations are of: boxes, masks, a column per class (multi-label) or a label per image."""
+    if image_set.regions is not None:
+        return find_task("detection" if isinstance(image_set.regions, Boxes) else "segmentation", options)
     return find_task("multilabel" if image_set.labels.ndim == 2 else "classification", options)

@@ -28,8 +28,9 @@ MUON_LR, MUON_LR_OF_OTHERS, ADAPTIVE_LR, SGD_LR_AT_256 = 0.02, 5e-3, 1e-3, 0.1
 WEIGHT_DECAY, ADAPTIVE_WEIGHT_DECAY = {"muon": 0.3, "sgd": 5e-4, "momentum": 5e-4}, 0.05
 FINE_TUNING = 0.1  # part of the learning rate from scratch, but see learning_rate
 # Crops show objects at more sizes, and no second time as mirrored borders do.
-OF_DETECTION = {"min_scale": 0.4, "shift": 0.0}
-DETECTION_BATCH, DETECTION_FINE_TUNING = 16, {"lr": 4e-4, "new_layers_lr_scale": 4.0}
+DENSE = ("detection", "segmentation")
+OF_DENSE = {"min_scale": 0.4, "shift": 0.0}
+DENSE_BATCH, DENSE_FINE_TUNING = 16, {"lr": 4e-4, "new_layers_lr_scale": 4.0}
 # Pretrained weights know things at their own size: small pictures serve them better enlarged (docs/research/log.md).
 PRETRAINED_SIZE = 96
 
@@ -58,13 +59,14 @@ def choose(config: TrainOptions, image_set: ImageSet) -> tuple[ResolvedOptions, 
         of_run = model_of_run(config.init)
         chosen |= {name: value for name, value in of_run.items() if getattr(config, name) in (None, "auto", {})}
         config = config.model_copy(update=chosen)
-    detects = config.task == "detection"
-    if detects:
-        own = OF_DETECTION | ({} if config.init == "scratch" else DETECTION_FINE_TUNING)
+    dense = config.task in DENSE
+    if dense:
+        gentle = config.init != "scratch" and config.optimizer in (None, "adamw")
+        own = OF_DENSE | (DENSE_FINE_TUNING if gentle else {})
         chosen |= {name: value for name, value in own.items() if name not in config.model_fields_set}
         config = config.model_copy(update=chosen)
     size = fill("image_size", None if config.image_size else image_size(image_set, count, config.init))
-    batch = fill("batch_size", min(DETECTION_BATCH if detects else batch_size(count), max(2, count)))
+    batch = fill("batch_size", min(DENSE_BATCH if dense else batch_size(count), max(2, count)))
     fill("epochs", epochs(max(count, 1), config.init))
     if config.model is None:
         small = count < SMALL_SET and size <= 96 and config.init != "pretrained"

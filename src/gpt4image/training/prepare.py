@@ -131,7 +131,7 @@ def prepare(
     named = {"task": task.name} if config.task == "auto" else {}
     config = config.model_copy(update={"task": task.name})
     if text_labels is not None:
-        require_fitting(text_labels, config, image_set)
+        require_fitting(text_labels, config, image_set, task)
     task.require(task.annotations(image_set), image_set.classes, config.data)
     sizes = {split: len(image_set.indices(split)) for split in SPLITS}
     there = ", ".join(f"{split} {count:,}" for split, count in sizes.items())

@@ -158,8 +158,9 @@ def targets_for(
         task, trust: as of ``class_targets``.
         text_labels: of any images.
         digests: n digests; one that is not in the file has no text.
-        labels: (n, ...) given labels, -1 where there is none.
+        labels: (n, ...) annotations.
     """
+    labels = task.image_labels(labels, len(text_labels.classes))
     place = {digest: row for row, digest in enumerate(text_labels.digests)}
     rows = np.array([place.get(digest, -1) for digest in digests], dtype=np.int64)
     nothing = task.placeholder(np.zeros(len(rows), bool), len(text_labels.classes))
@@ -181,22 +182,23 @@ def load_text_labels(path: Path | None) -> TextLabels | BoxLabels | None:
     return BoxLabels.load(path) if holds_boxes(path) else TextLabels.load(path)
 
 
-def require_fitting(labels: TextLabels | BoxLabels, config: TrainOptions, image_set: ImageSet) -> None:
+def require_fitting(labels: TextLabels | BoxLabels, config: TrainOptions, image_set: ImageSet, task: Task) -> None:
     """Refuse text labels that a run cannot learn from.
 
     Args:
         labels: of ``config.text_labels``.
-        config: options of the run, with its task.
+        config: options of the run.
         image_set: the whole dataset with the splits of the run.
+        task: of the run.
 
     Raises:
         TableError: they were made for another task, lack a class of the dataset, or have learned from the label of an
             image that the run holds out.
     """
-    task = "detection" if isinstance(labels, BoxLabels) else labels.facts.task
-    if config.task not in ("auto", task):
+    made_for = "detection" if isinstance(labels, BoxLabels) else labels.facts.task
+    if made_for != (task.taught_as or task.name):
         raise TableError(
-            f"{config.text_labels} holds text labels for --task {task}, this run is of {config.task}; run "
+            f"{config.text_labels} holds text labels for --task {made_for}, this run is of {task.name}; run "
             "`gpt4image label` on this dataset."
         )
     if lacks := [name for name in image_set.classes if name not in labels.classes]:

@@ -304,7 +304,7 @@ def placed(
 def participants(
     config: ResolvedOptions, data: TrainingData, *, uses_text: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the training images with a target, and those without one that other objectives can use.
+    """Return the training images with a target, and those without one, or with a weaker one, that a loss can use.
 
     Without labels: those that the objectives can use, and none.
 
@@ -321,9 +321,10 @@ def participants(
                 f"all {len(targeted)} have one: leave it out."
             )
         return targeted, others
-    if not uses_text or data.text is None:
-        return targeted, others[:0]
-    return targeted, others[data.text.described[others]]
+    used = data.weak(others)
+    if uses_text and data.text is not None:
+        used = used | data.text.described[others]
+    return targeted, others[used]
 
 
 def cpu_augmentation_of(
