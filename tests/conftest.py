@@ -110,3 +110,19 @@ def deployed(small_run: Path) -> dict[str, Path]:
     for form, path in paths.items():
         export(ExportConfig(run_dir=small_run, format=form, out=path))  # pyright: ignore[reportArgumentType]
     return {"run": small_run, **paths}
+
+
+@pytest.fixture(scope="session")
+def pictograms(once: Callable[[str, Callable[[Path], Any]], Path]) -> Path:
+    """A folder of pictures with pictograms, and their boxes in the form of COCO."""
+    from pictogram_boxes import write_boxes
+
+    return once("pictogram-boxes", write_boxes)
+
+
+@pytest.fixture(scope="session")
+def detector_run(once: Callable[[str, Callable[[Path], Any]], Path], pictograms: Path) -> Path:
+    """A run that finds pictograms, measured on the test split."""
+    from pictogram_boxes import train_detector
+
+    return once("detector-run", lambda folder: train_detector(pictograms, folder / "run")) / "run"

@@ -151,6 +151,18 @@ def gradients(count: int, options: dict[str, Any], out: Path) -> None:
         torch.save(found, out / f"{count}.pt")
 
 
+def detection_gradients(count: int, options: dict[str, Any], out: Path) -> None:
+    """Write the loss and the gradients of one step of a detector; few images have a box, and some are not annotated."""
+    from gpt4image.training.prepare import prepare
+
+    config = TrainConfig(**options, **SHARED | {"image_size": 64}, **RESNET, lr=0.01, weight_decay=0.0, out=out)
+    data = prepare(config, ("train",)).data
+    hidden = data.task.hidden(data.labels, np.arange(len(data.labels)) % 3 == 0)
+    found = gradient(config.model_copy(update={"task": data.task.name}), replace(data, labels=hidden))
+    if processes.rank() == 0:
+        torch.save(found, out / f"{count}.pt")
+
+
 def gradient(config: TrainConfig, data: Any) -> dict[str, Tensor]:
     from gpt4image.training.auto import choose
     from gpt4image.training.loop import gradient_of_step, pixels_of

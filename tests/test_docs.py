@@ -45,6 +45,7 @@ STARTS_WITH = {
     "encode.md": ("photos.db",),
     "label.md": ("photos.db", "photos.emb"),
     "train.md": ("photos.db", "photos.emb", "text-labels.parquet"),
+    "pretrain.md": ("photos.db", "photos.emb"),
     "evaluate.md": ("photos.db", "photos.emb"),
     "compare.md": ("photos.db", "photos.emb"),
     "own-loop.md": ("photos.db", "photos.emb", "captions.csv"),
@@ -60,7 +61,7 @@ def name_of(page: Path) -> str:
 
 CLASSES, PER_CLASS, UNLABELLED_PER_CLASS = ("animal", "food", "vehicle"), 36, 4
 GUIDES = (
-    *("data", "describe", "descriptions", "encode", "label", "train", "large-runs", "evaluate"),
+    *("data", "boxes-and-masks", "describe", "descriptions", "encode", "label", "train", "large-runs", "evaluate"),
     *("compare", "export", "predict", "search"),
 )
 EPOCHS = 2
@@ -142,6 +143,7 @@ def server() -> Iterator[str]:
     def reply(call: Call) -> Reply:
         text = f"Picture {call.number} shows a small drawing with thick dark outlines."
         fields = {"description": text, "class": "animal", "second": None, "confidence": 0.8, "tags": ["outlines"]}
+        fields["boxes"] = [{"label": "cat", "box_2d": [100, 100, 800, 900], "truncated": False, "words": "an outline"}]
         return answer(json.dumps(fields) if "response_format" in call.body else text)
 
     with serve(reply) as stub:

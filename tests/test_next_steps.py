@@ -41,6 +41,12 @@ STEPS: list[tuple[str, Any, dict[str, Any], str]] = [
     ),
     (
         "describe",
+        config.DescribeConfig(data="photos", store=Path("w/p.db"), describer="replay:t.csv", ask="boxes"),
+        {},
+        "gpt4image label --data photos --answers w/p.db --task detection --out w/boxes.parquet",
+    ),
+    (
+        "describe",
         config.DescribeConfig(data="photos", store=Path("w/p.db"), describer="replay:t.csv", ask="class"),
         {"without_description": 0},
         "gpt4image label --data photos --answers w/p.db --out w/text-labels.parquet",
@@ -57,6 +63,12 @@ STEPS: list[tuple[str, Any, dict[str, Any], str]] = [
         config.TrainConfig(data="photos", out=Path("run")),
         {"test_images": 0, "val_images": 0},
         "gpt4image export run --format timm --out run-timm",
+    ),
+    (
+        "train",
+        config.TrainConfig(data="photos", out=Path("w/run"), task="pretrain"),
+        SPLITS,
+        "gpt4image train --data SPEC --init w/run/model.safetensors --out w/run-tuned",
     ),
     ("evaluate", config.EvaluateConfig(run_dir=Path("run"), split="val"), {}, "gpt4image evaluate run"),
     (

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from gpt4image.artifacts import runs
+from gpt4image.artifacts.box_table import BoxLabels, holds_boxes
 from gpt4image.artifacts.store_file import APPLICATION_ID, connect_reader
 from gpt4image.artifacts.table import MANIFEST as TABLE
 from gpt4image.artifacts.text_labels import FORMAT, TextLabels
@@ -141,6 +142,9 @@ def _parquet(path: Path) -> bool | None:
     if path.name.startswith("predictions-"):
         read_parquet(path)
         return False
+    if holds_boxes(path):
+        BoxLabels.load(path)
+        return True
     facts = (read_parquet(path).schema.metadata or {}).get(FORMAT.encode())
     if facts is None:
         return None

@@ -14,6 +14,8 @@ from gpt4image.base.outcome import Outcome
 
 Step = tuple[str, Mapping[str, Any]]
 """Name of a command, and its options by field name."""
+NOT_IN_TIMM = ("detection", "segmentation")
+"""Tasks whose models timm cannot load."""
 READS_ONLY = ("descriptions stats", "descriptions check", "doctor", "completion")
 
 
@@ -79,9 +81,16 @@ def _after_describe(config: Any, outcome: Outcome) -> Step:
         return "describe", _all_of(config, dry_run=False)
     if outcome.summary.get("without_description"):
         return "describe", _all_of(config)
-    if "description" not in config.ask.split(","):
-        out = config.store.with_name("text-labels.parquet")
-        return "label", {"data": config.data, "answers": config.store, "out": out}
+    asked = config.ask.split(",")
+    if "description" not in asked:
+        boxes = "boxes" in asked and not {"class", "tags"} & set(asked)
+        out = config.store.with_name("boxes.parquet" if boxes else "text-labels.parquet")
+        return "label", {
+            "data": config.data,
+            "answers": config.store,
+            "out": out,
+            **({"task": "detection"} if boxes else {}),
+        }
     return _encode(config, outcome)
 
 
@@ -91,16 +100,23 @@ def _encode(config: Any, _outcome: Outcome) -> Step:
 
 def _after_train(config: Any, outcome: Outcome) -> Step:
     facts = outcome.summary
+    if config.task == "pretrain":
+        weights = str(config.out / "model.safetensors")
+        return "train", {"data": "SPEC", "init": weights, "out": config.out.with_name(f"{config.out.name}-tuned")}
     if split := next((split for split in ("test", "val") if facts.get(f"{split}_images")), None):
         return "evaluate", {"run_dir": config.out, "split": split}
     return _export(config.out)
 
 
-def _after_evaluate(config: Any, _outcome: Outcome) -> Step:
-    return ("evaluate", {"run_dir": config.run_dir}) if config.split == "val" else _export(config.run_dir)
+def _after_evaluate(config: Any, outcome: Outcome) -> Step:
+    if config.split == "val":
+        return "evaluate", {"run_dir": config.run_dir}
+    return _export(config.run_dir, in_timm=outcome.record.get("task") not in NOT_IN_TIMM)
 
 
-def _export(folder: Path) -> Step:
+def _export(folder: Path, *, in_timm: bool = True) -> Step:
+    if not in_timm:
+        return "export", {"run_dir": folder, "format": "onnx", "out": folder.with_name(f"{folder.name}.onnx")}
     return "export", {"run_dir": folder, "format": "timm", "out": folder.with_name(f"{folder.name}-timm")}
 
 

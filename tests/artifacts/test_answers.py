@@ -24,6 +24,10 @@ CLASSES = replace(SHORT, ask=("class",), classes=(("cat", "a pet"), ("dog", ""))
 ME = {"kind": "openai", "model": "m", "server": "http://localhost/v1"}
 _NAMES = st.none() | st.text(max_size=20)
 _SHARES = st.none() | st.floats(0, 1)
+_NUMBERS = st.integers(-(10**8), 10**8) | st.floats(-1e8, 1e8)
+_BOXES = st.fixed_dictionaries(
+    {"label": st.text(), "box_2d": st.lists(_NUMBERS, min_size=4, max_size=4)}, optional={"truncated": st.booleans()}
+)
 
 
 def answered(letter: str, answer: Answer | None, **others: object) -> Description:
@@ -40,11 +44,14 @@ def answered(letter: str, answer: Answer | None, **others: object) -> Descriptio
         confidence=_SHARES,
         probability=_SHARES,
         tags=st.none() | st.lists(st.text(max_size=9)).map(tuple),
-        boxes=st.none() | st.lists(st.fixed_dictionaries({"label": st.text(), "truncated": st.booleans()})).map(tuple),
+        boxes=st.none() | st.lists(_BOXES).map(tuple),
+        picture=st.none() | st.tuples(st.integers(0, 9999), st.integers(0, 9999)),
+        box_faults=st.none() | st.dictionaries(st.text(max_size=9), st.integers(0, 9999)),
     )
 )
 def test_an_answer_comes_back_whole_from_json(answer: Answer) -> None:
-    assert answer_of_json(answer.to_json()) == answer
+    again = answer_of_json(answer.to_json())
+    assert (again, again.box_faults) == (answer, answer.box_faults)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +59,8 @@ def test_an_answer_comes_back_whole_from_json(answer: Answer) -> None:
     [
         *("", "[]", "3", '{"class": "cat"}', '{"class_name": 3}', '{"confidence": 2}', '{"confidence": NaN}'),
         *('{"confidence": true}', '{"tags": "red"}', '{"tags": [1]}', '{"boxes": [[1]]}', '{"said": ["a"]}'),
+        *('{"boxes": [{"label": "a"}]}', '{"picture": [1]}', '{"picture": [1, -1]}', '{"picture": [1, 1.5]}'),
+        *('{"picture": 3}', '{"box_faults": {"a": "b"}}', '{"box_faults": [1]}'),
     ],
 )
 def test_what_is_no_answer_is_refused(text: str) -> None:
@@ -60,7 +69,9 @@ def test_what_is_no_answer_is_refused(text: str) -> None:
 
 
 def test_answers_are_stored_beside_descriptions(tmp_path: Path) -> None:
-    cat = Answer(class_name="cat", second="dog", confidence=0.9, tags=("fur",), boxes=({"label": "cat"},))
+    cat = Answer(
+        class_name="cat", second="dog", confidence=0.9, tags=("fur",), boxes=({"label": "cat", "box_2d": [1, 2, 3, 4]},)
+    )
     both = replace(CLASSES, ask=("description", "class"))
     with DescriptionStore(tmp_path / "a.db", write=True) as store:
         added = store.add(

@@ -10,7 +10,10 @@ import pytest
 from gpt4image.comparing.arms import PREPARE, Situation, applicable
 from gpt4image.config.arms import ARMS, TEXT_ARMS
 from gpt4image.data import NO_LABEL, ImageSet, MemorySource
+from gpt4image.data.regions import Boxes
 from gpt4image.tasks.classification import Classification
+from gpt4image.tasks.detection import Detection
+from gpt4image.tasks.segmentation import Segmentation
 from gpt4image.training.text_targets import TextTargets
 from gpt4image.training.training_data import TrainingData
 
@@ -68,7 +71,7 @@ def test_every_arm_of_the_table_is_prepared_and_no_other() -> None:
     assert TEXT_ARMS == ("fused", "asked", "text-labels", "aligned", "text-labels-aligned", "zero-shot")
 
 
-@pytest.mark.parametrize("name", ARMS)
+@pytest.mark.parametrize("name", [name for name in ARMS if ARMS[name].classes])
 def test_every_arm_prepares_and_leaves_images_and_splits_alone(name: str) -> None:
     given = situation()
     data = PREPARE[name](given)
@@ -161,16 +164,96 @@ def test_arms_that_do_not_apply_are_left_out() -> None:
     assert names(described=False, scarce=False, answered=True) == ("baseline", "asked")
     known = names(described=True, scarce=False, answered=True)
     controls = {"text-labels-shuffled", "text-labels-class-mean", "fused-shuffled", "fused-class-mean"}
+    of_regions = {"boxes-shuffled", "asked-shuffled", "tags"}
     assert {"aligned", "text-labels", "text-labels-aligned", "asked", "fused", *controls} <= set(known)
     assert "self-training" not in known
     conditioned = applicable(described=True, scarce=False, unlabelled=False, answered=True, class_conditioned=True)
     assert set(known) - set(conditioned) == {"text-labels", "text-labels-aligned", "fused", *controls}
     most = names(described=True, scarce=True, unlabelled=True, answered=True)
-    assert set(ARMS) - set(most) == controls
+    assert set(ARMS) - set(most) == controls | of_regions
     reading = {name for name in ARMS if ARMS[name].answers}
-    assert set(ARMS) - set(names(described=True, scarce=True, unlabelled=True)) == controls | reading
+    assert set(ARMS) - set(names(described=True, scarce=True, unlabelled=True)) == controls | reading | of_regions
 
 
 def test_without_any_label_only_arms_that_need_none_are_left() -> None:
     free = applicable(described=True, answered=True, labelled=False, scarce=True, unlabelled=True)
     assert free == ("asked", "fused", "zero-shot", "oracle")
+
+
+def of_boxes(predictions: np.ndarray | None = None) -> tuple[Situation, Boxes]:
+    """Six images of two classes, two of them annotated; the teacher has a box of its own for each."""
+    corners = np.array([[0.1 * i, 0, 0.1 * i + 0.3, 0.5] for i in range(6)], np.float32)
+    images = [(corners[i : i + 1], np.array([i % 2]), np.ones(1, np.float32)) for i in range(6)]
+    human = Boxes.of_images(images)
+    left = human.hidden(np.arange(6) >= 2)
+    plain = situation()
+    data = replace(
+        plain.data,
+        image_set=replace(plain.data.image_set.select(np.arange(6)), regions=human, splits=np.array(["train"] * 6)),
+        usable=np.ones(6, bool),
+        task=Detection(),
+        labels=left,
+        text=None,
+    )
+    rows = np.zeros((6, 4, 6), np.float32) if predictions is None else predictions
+    found = replace(
+        plain, data=data, true_labels=human, text_labels=lambda: human, teacher=lambda indices: rows[indices]
+    )
+    return found, human
+
+
+def test_boxes_of_a_teacher_stand_in_for_labels() -> None:
+    given, human = of_boxes()
+    for arm in ("text-labels", "asked", "fused", "oracle"):
+        data = PREPARE[arm](given)
+        assert data.labels.content() == human.content() and data.soft is None
+    assert PREPARE["baseline"](given).labels is given.data.labels
+
+
+def test_the_control_of_boxes_has_those_of_another_image_of_the_class() -> None:
+    given, human = of_boxes()
+    shuffled = PREPARE["boxes-shuffled"](given).labels
+    assert np.array_equal(shuffled.labels, human.labels)
+    assert np.array_equal(shuffled.corners[:2], human.corners[:2]), "annotated images keep their own"
+    others = [2 + 2 * (1 - i // 2) + i % 2 for i in range(4)]
+    assert np.allclose(shuffled.corners[2:], human.corners[others])
+
+
+def test_self_training_takes_confident_boxes_of_the_baseline() -> None:
+    predictions = np.zeros((6, 4, 6), np.float32)
+    predictions[2, 0] = [0, 0, 0.5, 0.5, 0.9, 1]
+    predictions[2, 1] = [0.5, 0.5, 1, 1, 0.3, 0]
+    predictions[2, 2] = [0.5, 0, 1, 0.5, 0.1, 0]
+    predictions[3, 0] = [0.5, 0.5, 1, 1, 0.4, 0]
+    given, human = of_boxes(predictions)
+    labels = PREPARE["self-training"](given).labels
+    assert labels.known.tolist() == [True, True, True, False, False, False]
+    assert np.array_equal(labels[:2].corners, human[:2].corners)
+    corners, classes, weights = labels.image(2)
+    assert classes.tolist() == [1, 0] and weights.tolist() == [1, 0], "an unsure box counts for nothing"
+    assert np.allclose(corners, predictions[2, :2, :4])
+
+
+def test_arms_of_boxes() -> None:
+    def names(**there: bool) -> set[str]:
+        kinds = {"described": False, "answered": False, "scarce": True, "unlabelled": True, **there}
+        return set(applicable(task=Detection, **kinds))
+
+    alone = {"baseline", "self-training", "oracle"}
+    assert names() == alone
+    assert names(described=True) == alone, "texts without boxes give no boxes"
+    assert names(answered=True) == alone | {"asked", "fused", "boxes-shuffled"}
+    assert names(answered=True, described=True) == alone | {"asked", "fused", "boxes-shuffled", "text-labels"}
+    assert names(answered=True, labelled=False) == {"asked", "fused", "boxes-shuffled", "oracle"}
+    assert all(arm.about_task(boxes=True) for arm in map(ARMS.get, names(answered=True, described=True)) if arm)
+
+
+def test_arms_of_masks_read_answers_tags_and_all_masks() -> None:
+    def names(**there: bool) -> tuple[str, ...]:
+        return applicable(**{"described": False, "scarce": True, "unlabelled": True} | there, task=Segmentation)
+
+    assert names() == ("baseline", "oracle", "tags")
+    assert names(answered=True) == ("baseline", "asked", "oracle", "asked-shuffled", "tags")
+    assert set(names(answered=True, described=True)) - set(names(answered=True)) == {
+        *("aligned", "text-labels", "fused", "text-labels-aligned", "shuffled"),
+    }

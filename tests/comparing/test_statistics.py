@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy import stats
 
-from gpt4image.comparing.statistics import crossed, mean_ci, paired
+from gpt4image.comparing.statistics import bootstrapped, crossed, mean_ci, paired
 
 fractions = st.integers(0, 1000).map(lambda i: i / 1000)
 samples = st.lists(fractions, min_size=2, max_size=12)
@@ -116,3 +116,21 @@ def test_counting_images_too_finds_chance_no_more_often_than_it_should():
         found["images too"] += (crossed(a, b).p or 0.0) < 0.05
     assert found["images too"] / 400 < 0.07
     assert found["seeds"] / 400 > 0.15, "over seeds alone, the images at hand pass for all images"
+
+
+def test_a_bootstrap_finds_a_difference_that_is_there_and_none_where_there_is_none() -> None:
+    rng = np.random.default_rng(0)
+    shared = rng.normal(0.5, 0.05, 1000)
+    one, other = (shared + rng.normal(0, 0.005, (5, 1000)) for _ in range(2))
+    none = bootstrapped(one, other)
+    assert none.ci95 is not None
+    assert none.ci95[0] < 0 < none.ci95[1]
+    assert none.p is not None
+    assert none.p > 0.3
+    there = bootstrapped(one + 0.03, other)
+    assert there.difference == pytest.approx(0.03, abs=0.002)
+    assert there.ci95 is not None
+    assert 0.02 < there.ci95[0] < there.ci95[1] < 0.04
+    assert there.p == pytest.approx(2 / 1001)
+    with pytest.raises(ValueError, match="one shape"):
+        bootstrapped(one, other[:4])

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from encoded_images import RED, encoded, pixels
 from gpt4image.base.errors import DecodeError
 from gpt4image.data import decode as decoding
-from gpt4image.data.decode import FORMATS, decode, decode_square, sides
+from gpt4image.data.decode import FORMATS, decode, decode_numbers, decode_square, sides
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -238,3 +238,46 @@ def test_a_heic_picture_that_cannot_be_read_says_what_to_install(monkeypatch: py
     monkeypatch.setattr(decoding, "FORMATS", ("JPEG", "PNG"))
     with pytest.raises(DecodeError, match=r"a HEIC picture: to read it, pip install .*\[heic\]"):
         decode(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40))
+
+
+def test_the_numbers_of_a_mask_are_those_that_were_saved() -> None:
+    numbers = np.array([[0, 1, 2], [7, 254, 255]], np.uint8)
+    palette = Image.fromarray(numbers)
+    palette.putpalette(list(range(256)) * 3)
+    same = {
+        "grey": encoded(Image.fromarray(numbers)),
+        "palette": encoded(palette),
+        "16 bits": encoded(Image.fromarray(numbers.astype(np.uint16))),
+        "equal channels": encoded(Image.fromarray(np.repeat(numbers[..., None], 3, axis=2))),
+        "alpha": encoded(Image.fromarray(np.stack([numbers, np.full_like(numbers, 9)], axis=2), "LA")),
+    }
+    for name, data in same.items():
+        np.testing.assert_array_equal(decode_numbers(data), numbers, err_msg=name)
+    assert (
+        decode_numbers(encoded(Image.fromarray(np.eye(3, dtype=np.uint8) * 255).convert("1"))).tolist()
+        == np.eye(3).tolist()
+    )
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "reason"),
+    [
+        (Image.new("L", (4, 4)), "JPEG", "in JPEG"),
+        (Image.new("RGB", (4, 4), (1, 2, 1)), "PNG", "colours"),
+        (Image.fromarray(np.full((4, 4), 256, np.uint16)), "PNG", "the number 256"),
+        (Image.new("F", (4, 4)), "TIFF", "mode F"),
+    ],
+)
+def test_a_mask_without_numbers_is_named(image: Image.Image, kind: str, reason: str) -> None:
+    file = io.BytesIO()
+    image.save(file, kind)
+    with pytest.raises(DecodeError, match=reason):
+        decode_numbers(file.getvalue())
+
+
+def test_sides_are_those_of_the_upright_picture() -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    file = io.BytesIO()
+    Image.new("RGB", (20, 10)).save(file, "JPEG", exif=exif)
+    assert sides(file.getvalue()) == (10, 20) == decode(file.getvalue()).size

@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 
 from gpt4image.data import file_source
-from gpt4image.data.file_source import FileSource, is_below, is_unicode, read_bounded
+from gpt4image.data.file_source import (
+    FileSource,
+    files_below,
+    is_below,
+    is_unicode,
+    locate_all,
+    pictures_below,
+    read_bounded,
+)
 
 
 def test_bytes_and_digests_are_those_of_the_files_whatever_the_folder_is_later(
@@ -47,3 +55,37 @@ def test_a_folder_with_the_same_beginning_is_another_one() -> None:
 
 def test_names_that_are_no_unicode_are_known() -> None:
     assert is_unicode("ü.png") and not is_unicode(os.fsdecode(b"\xff.png"))
+
+
+def test_paths_are_found_below_a_folder_or_said_why_not(tmp_path: Path) -> None:
+    (tmp_path / "set/in").mkdir(parents=True)
+    for name in ("set/in/1.PNG", "set/in/2.txt", "set/in/.3.png", "outside.png"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "set/link.png").symlink_to(tmp_path / "outside.png")
+    (tmp_path / "set/inner.png").symlink_to("in/1.PNG")
+    given = [
+        "in/1.PNG",
+        "in/../in/1.PNG",
+        "inner.png",
+        "link.png",
+        "../outside.png",
+        "in",
+        "none.png",
+        "",
+        "a\0b",
+        "\ud800",
+    ]
+    found = locate_all(tmp_path / "set", given)
+    assert [path for path, _ in found] == ["in/1.PNG"] * 3 + [""] * 7
+    reasons = [
+        "leads out",
+        "leads out",
+        "is not a file",
+        "cannot be found",
+        "its path is empty",
+        "no path may",
+        "no path may",
+    ]
+    assert [part in fault for part, (_, fault) in zip(reasons, found[3:], strict=True)] == [True] * 7
+    assert files_below(tmp_path / "set", tmp_path / "set") == ["inner.png", "link.png", "in/1.PNG", "in/2.txt"]
+    assert pictures_below(tmp_path / "set", tmp_path / "set/in") == ["in/1.PNG"]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.data import ImageSet, MemorySource, load_image_set, load_with_splits, spec_of
+from gpt4image.data.image_set import split_of_file
 
 
 def make(**changes: Any) -> ImageSet:
@@ -94,9 +95,23 @@ def test_indices_of_a_split() -> None:
 
 @pytest.mark.parametrize("spec", ["foldr:x", "", "photos", "/a/b"])
 def test_unknown_specs_name_what_is_allowed(spec: str) -> None:
-    with pytest.raises(ConfigError, match=r"folder, hf, manifest, openmoji") as caught:
+    with pytest.raises(ConfigError, match=r"folder, hf, manifest, masks, openmoji") as caught:
         load_image_set(spec)
     assert ("Did you mean 'folder'?" in str(caught.value)) == (spec == "foldr:x")
+
+
+@pytest.mark.parametrize(
+    ("file", "split"),
+    [
+        ("instances_train2017.json", "train"),
+        ("a/valid/all.json", "val"),
+        ("Test-1.json", "test"),
+        ("my_test_photos/all.json", "train"),
+        ("latest.json", "train"),
+    ],
+)
+def test_a_file_is_of_the_split_that_it_or_its_folder_is_named_after(file: str, split: str) -> None:
+    assert split_of_file(Path(file)) == split
 
 
 @pytest.mark.parametrize(
@@ -109,6 +124,16 @@ def test_unknown_specs_name_what_is_allowed(spec: str) -> None:
         ("named", "manifest:named/metadata.csv"),
         ("shards", "webdataset:shards/*.tar"),
         ("saved", "hf:saved"),
+        ("shop", "coco:shop"),
+        ("shop/train.json", "coco:shop/train.json"),
+        ("coco", "coco:coco"),
+        ("robo", "coco:robo"),
+        ("yolo", "yolo:yolo"),
+        ("yolo/data.yaml", "yolo:yolo/data.yaml"),
+        ("bare", "yolo:bare"),
+        ("voc", "voc:voc"),
+        ("masks", "masks:masks"),
+        ("plain", "folder:plain"),
     ],
 )
 def test_what_is_at_a_path_decides_how_it_is_read(
@@ -116,6 +141,9 @@ def test_what_is_at_a_path_decides_how_it_is_read(
 ) -> None:
     files = ["us/1.csv", "us/1.tar", "us/cat/1.png", "us/dog/1.png", "table/one.csv", "table/images/1.png"]
     files += ["named/metadata.csv", "named/a/1.png", "named/b/1.png", "shards/1.tar", "saved/dataset_info.json"]
+    files += ["shop/train.json", "coco/annotations/instances_train2017.json", "robo/train/_annotations.coco.json"]
+    files += ["yolo/data.yaml", "yolo/train/1.png", "bare/images/1.png", "bare/labels/1.txt", "voc/Annotations/1.xml"]
+    files += ["masks/images/1.png", "masks/masks/1.png", "plain/images/1.png", "plain/cat/1.png", "plain/notes.json"]
     for name in files:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()

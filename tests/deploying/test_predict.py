@@ -172,8 +172,9 @@ def test_the_format_follows_the_ending_of_the_file() -> None:
     assert asked(out=Path("a")) == "table"
     assert asked(out=Path("a.csv")) == asked(out=Path("A.CSV")) == "csv" and asked(out=Path("a.jsonl")) == "jsonl"
     assert asked(out=Path("a.csv"), format="jsonl") == "jsonl"
+    assert asked(out=Path("a.json")) == "coco"
     assert asked(out=Path("a.json"), format="jsonl") == "jsonl"
-    for name in ("a.json", "a.xlsx"):
+    for name in ("a.xml", "a.xlsx"):
         with pytest.raises(ConfigError, match=f"--out {name}: .*--format"):
             asked(out=Path(name))
 

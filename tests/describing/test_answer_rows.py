@@ -27,7 +27,7 @@ from gpt4image.describing.description_stats import stats
 from gpt4image.describing.descriptions import check, export_descriptions, import_descriptions
 from gpt4image.describing.gallery import view
 
-BOX = {"label": "cat", "box_2d": [10, 20, 500, 900.5], "truncated": True}
+BOX = {"label": "cat", "box_2d": [10, 20, 500, 900.5], "truncated": True, "words": "sleeps", "confidence": 0.5}
 ROWS: list[dict[str, Any]] = [
     {"key": "cat/0.png", "class": "cat", "second": None, "confidence": 0.98},
     {
@@ -86,6 +86,7 @@ def test_answers_are_imported_and_a_class_outside_the_list_is_counted(tmp_path: 
     file = lines(tmp_path / "in.jsonl", ROWS)
     outcome = bring(tmp_path, file, pets)
     assert outcome.summary["added"] == 5 and outcome.set_aside == ()
+    assert outcome.summary["boxes"] == 2 and outcome.summary["boxes_outside_list"] == 1
     counts = {kind: outcome.summary[f"class_{kind}"] for kind in ("in_list", "none", "outside_list")}
     assert counts == {"in_list": 2, "none": 1, "outside_list": 1}
     assert by_key(tmp_path / "a.db", pets) == EXPECTED
@@ -106,6 +107,25 @@ def test_export_and_import_are_inverse(tmp_path: Path, pets: str, kind: str) -> 
     assert stored(tmp_path / "b.db") == stored(tmp_path / "a.db")
     with DescriptionStore(tmp_path / "a.db") as a, DescriptionStore(tmp_path / "b.db") as b:
         assert list(a.descriptions()) == list(b.descriptions()) and len(list(a.descriptions())) == 5
+
+
+def test_boxes_in_files_are_made_fit_for_use_once(tmp_path: Path, pets: str) -> None:
+    boxes = [
+        BOX,
+        BOX,
+        {"label": "Big Dog", "box_2d": [-5, 0, 1004, 300]},
+        {"label": "owl", "box_2d": [0, 0, 999, 1000]},
+    ]
+    file = lines(tmp_path / "in.jsonl", [{"key": "cat/0.png", "boxes": boxes}])
+    summary = bring(tmp_path, file, pets).summary
+    assert (summary["boxes"], summary["boxes_clipped"], summary["boxes_duplicates"]) == (2, 1, 1)
+    assert summary["boxes_whole_image"] == 1
+    expected = (BOX, {"label": "big_dog", "box_2d": [0, 0, 1000, 300]})
+    assert by_key(tmp_path / "a.db", pets)["cat/0.png"].boxes == expected
+    assert bring(tmp_path, file, pets).summary["unchanged"] == 1
+    export_descriptions(ExportDescriptionsConfig(store=tmp_path / "a.db", file=tmp_path / "out.jsonl", data=pets))
+    assert bring(tmp_path, tmp_path / "out.jsonl", None).summary["unchanged"] == 1
+    assert tuple(json.loads((tmp_path / "out.jsonl").read_text(encoding="utf-8"))["boxes"]) == expected
 
 
 def test_a_csv_file_by_hand(tmp_path: Path, pets: str) -> None:
@@ -174,17 +194,33 @@ def test_stats_check_and_view_show_answers(tmp_path: Path, pets: str) -> None:
     assert counted.record["classes"] == {"cat": 1, "big_dog": 1} and counted.record["outside_list"] == {"wolf": 1}
     assert counted.record["confidence_histogram"] == [1, 0, 0, 1, 0, 0, 0, 0, 0, 1]
     assert "outside the class list" in counted.text and "0.9 to 1.0" in counted.text and "fur" in counted.text
+    assert (counted.summary["boxes"], counted.summary["boxes_outside_list"], counted.summary["boxes_clipped"]) == (
+        2,
+        1,
+        0,
+    )
     checked = check(CheckConfig(store=tmp_path / "a.db", data=pets))
     assert checked.summary["answers_outside_list"] == 1 and "big_dog/1.png (wolf)" in checked.text
+    assert checked.summary["boxes"] == 2 and checked.summary["boxes_outside_list"] == 1
+    assert "boxes outside list: 'big_dog/1.png (dog)'" in checked.text
     view(ViewConfig(store=tmp_path / "a.db", data=pets, out=tmp_path / "page.html"))
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     for part in (
         "cat · confidence 0.98",
         "“wolf” (not in the class list)",
         "none of these · confidence 0.30",
-        "2 boxes",
+        "2 boxes: cat (“sleeps”), dog",
+        '<title>cat · sleeps</title><rect x="1.0%" y="2.0%" width="49.0%" height="88.05%"/>',
     ):
         assert part in page, part
+
+
+def test_what_boxes_are_called_acts_on_no_page(tmp_path: Path, pets: str) -> None:
+    hostile = {"label": "</text></title><script>a()</script>", "box_2d": [0, 0, 9, 9], "words": '"><img src=x>\u202e'}
+    bring(tmp_path, lines(tmp_path / "in.jsonl", [{"key": "cat/0.png", "boxes": [hostile, BOX]}]), pets)
+    view(ViewConfig(store=tmp_path / "a.db", data=pets, out=tmp_path / "page.html"))
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.count("<rect ") == 2 and "<script>a" not in page and "<img src=x" not in page and "\u202e" not in page
 
 
 def test_a_store_with_classes_alone_is_checked_for_them(tmp_path: Path, pets: str) -> None:
@@ -229,3 +265,22 @@ def test_answers_of_a_real_model_import_and_replay(
     assert Counter(one.answer for one in stored(tmp_path / "r.db")) <= Counter(one.answer for one in found)
     with pytest.raises(ConfigError, match="--classes"):
         bring(tmp_path, file, data, classes=",")
+
+
+def test_boxes_of_a_real_model_import_and_export(tmp_path: Path, shared_data: Path) -> None:
+    file = shared_data / "groceries" / "answers-boxes.jsonl"
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    with (tmp_path / "set.csv").open("w", newline="", encoding="utf-8") as out:
+        csv.writer(out).writerows([["path", "label"], *([row["key"], f"c{n % 2}"] for n, row in enumerate(rows))])
+    for number, row in enumerate(rows):  # any pictures will do
+        (tmp_path / row["key"]).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number % 256, number // 256, 0)).save(tmp_path / row["key"], "png")
+    data = f"manifest:{tmp_path / 'set.csv'}"
+    imported = bring(tmp_path, file, data)
+    assert imported.summary["added"] == len(rows) and imported.set_aside == ()
+    export_descriptions(ExportDescriptionsConfig(store=tmp_path / "a.db", file=tmp_path / "out.jsonl", data=data))
+    back = {(row := json.loads(line))["key"]: row for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()}
+    assert all(back[row["key"]]["description"] == row["description"] for row in rows)
+    other = [row["key"] for row in rows if back[row["key"]]["boxes"] != row["boxes"]]
+    left_out = ("boxes_clipped", "boxes_no_area", "boxes_duplicates", "boxes_whole_image")
+    assert len(other) <= sum(imported.summary[name] for name in left_out) < 0.02 * imported.summary["boxes"], other

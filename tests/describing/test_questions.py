@@ -30,6 +30,21 @@ def test_one_question_asks_for_everything() -> None:
     assert schema["properties"]["class"]["enum"] == ["big dog", "cat", "owl", NONE_OF_THESE]
 
 
+def test_boxes_are_asked_for_by_class_or_in_the_words_of_the_model() -> None:
+    prompt = asking_for(SHORT, ("boxes",), CLASSES)
+    (text,) = question(prompt, "", "ab", 0)
+    assert (prompt.name, prompt.classes) == ("boxes", CLASSES) and "- cat" in text and NONE_OF_THESE not in text
+    schema = schema_of(prompt)
+    assert schema is not None and schema["required"] == ["boxes"]
+    box = schema["properties"]["boxes"]["items"]["properties"]
+    assert box["label"] == {"type": "string", "enum": ["big dog", "cat", "owl"]} and box["box_2d"]["maxItems"] == 4
+    (free,) = question(without := asking_for(SHORT, ("boxes",), ()), "", "ab", 0)
+    assert "Classes:" not in free and "what it is" in free
+    schema = schema_of(without)
+    assert schema is not None
+    assert schema["properties"]["boxes"]["items"]["properties"]["label"] == {"type": "string"}
+
+
 def test_a_class_alone_does_not_depend_on_the_prompt() -> None:
     alone = asking_for(SHORT, ("class",), CLASSES)
     assert alone == asking_for(PROMPTS["paper"], ("class",), CLASSES) and alone.name == "class"

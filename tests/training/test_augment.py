@@ -13,6 +13,7 @@ from gpt4image.training.augment import (
     jittered,
     normalised,
     random_geometry,
+    recoloured,
     train_batch,
 )
 from gpt4image.training.batch_rng import BatchRng
@@ -130,3 +131,13 @@ def test_all_frames_of_a_clip_are_changed_as_the_first_one_is(changes: dict[str,
     for frame in together.split(3, dim=1):
         assert torch.allclose(frame, alone, atol=1e-5)
     assert torch.allclose(eval_batch(clips, how())[:, 6:], eval_batch(images, how()))
+
+
+def test_some_pictures_lose_their_colours() -> None:
+    images = pictures()
+    plain, some = (recoloured(images, how(grey=share), rng(len(images), 1)) for share in (0.0, 0.5))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (how().mean, how().std))
+    before, after = plain * std + mean, some * std + mean
+    lost = (plain != some).flatten(1).any(dim=1)
+    assert 20 < lost.sum() < 44
+    torch.testing.assert_close(after[lost], before[lost].mean(dim=1, keepdim=True).expand(-1, 3, -1, -1))

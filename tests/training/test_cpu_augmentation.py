@@ -150,3 +150,13 @@ def test_a_policy_changes_all_frames_of_a_clip_alike() -> None:
     policy, seeds = Policy("rand-m9-mstd0.5-inc1", (0.5, 0.4, 0.3)), torch.arange(4)
     changed = policy(images.repeat(1, 3, 1, 1), seeds)
     assert all(torch.equal(frame, policy(images, seeds)) for frame in changed.split(3, dim=1))
+
+
+def test_views_that_are_alike_are_both_made_as_the_policy_says() -> None:
+    every, policy = np.ones(20, bool), Policy("rand-m9-n2-p1", HOW.mean)
+    plain = views(strong=None, second=every, alike=True)(pictures(), IMAGES, 7)
+    made = views(policy=policy, strong=None, second=every, alike=True)(pictures(), IMAGES, 7)
+    assert plain.shape == made.shape == (12, 3, 12, 12)
+    changed = (plain != made).flatten(1).any(dim=1)
+    assert changed[:6].any() and changed[6:].any()
+    assert not torch.equal(plain[:6], plain[6:])

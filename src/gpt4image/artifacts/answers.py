@@ -23,7 +23,11 @@ class Answer:
         confidence: stated by the model, 0 to 1.
         probability: of the tokens of the class, where the server gives log-probabilities.
         tags: what can be seen, in the model's words.
-        boxes: as given: ``label``, ``box_2d`` (x0, y0, x1, y1 in thousandths of the image) and ``truncated``.
+        boxes: each a ``label``, ``box_2d`` (left, top, right, bottom in thousandths of the upright image) and perhaps
+            ``truncated``, ``words`` and ``confidence``.
+        picture: width and height of the upright image in pixels, as long as the numbers of the boxes are those that
+            the model wrote; None where they are thousandths (see ``box_formats``).
+        box_faults: number of boxes by what was wrong with them; no part of what the answer says.
     """
 
     class_name: str | None = None
@@ -33,6 +37,8 @@ class Answer:
     probability: float | None = None
     tags: tuple[str, ...] | None = None
     boxes: tuple[Mapping[str, Any], ...] | None = field(default=None, hash=False)
+    picture: tuple[int, int] | None = None
+    box_faults: Mapping[str, int] | None = field(default=None, hash=False, compare=False)
 
     @property
     def is_unmapped(self) -> bool:
@@ -60,15 +66,31 @@ def answer_of_json(text: str) -> Answer:
         raise ValueError(f"an answer is {text!r:.40}")
     words = [values.get(name) for name in ("class_name", "said", "second")]
     shares = [values.get(name) for name in ("confidence", "probability")]
-    tags, boxes = values.get("tags"), values.get("boxes")
+    tags, boxes, picture, faults = (values.get(name) for name in ("tags", "boxes", "picture", "box_faults"))
     if not all(word is None or isinstance(word, str) for word in words):
         raise TypeError(f"an answer names a class that is no text: {text!r:.40}")
     if not all(share is None or _is_share(share) for share in shares):
         raise TypeError(f"an answer has a confidence that is not from 0 to 1: {text!r:.40}")
-    if not (_is_list_of(tags, str) and _is_list_of(boxes, dict)):
+    if not (_is_list_of(tags, str) and _is_list_of(boxes, dict) and all(map(is_box, boxes or ()))):
         raise TypeError(f"an answer has tags or boxes of another kind: {text!r:.40}")
+    sides, counts = (0, 0) if picture is None else picture, {} if faults is None else dict(faults)
+    if len(sides) != 2 or not all(type(n) is int and 0 <= n < 2**31 for n in (*sides, *counts.values())):
+        raise TypeError(f"an answer has an image size or counts of another kind: {text!r:.40}")
     known: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     return Answer(**known)
+
+
+def is_box(value: Mapping[str, Any]) -> bool:
+    """Return whether this has a label and four numbers."""
+    match value:
+        case {"label": str(), "box_2d": [_, _, _, _] as numbers}:
+            return all(map(_is_number, numbers))
+        case _:
+            return False
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9  # nor NaN
 
 
 def _is_share(value: Any) -> bool:

@@ -17,9 +17,17 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from gpt4image.artifacts.answers import answer_of_json
+from gpt4image.artifacts.answers import Answer, answer_of_json
+from gpt4image.artifacts.box_formats import AS_ASKED, formats_of, in_thousandths, max_side_of
 from gpt4image.artifacts.results import ClassOption, Description, Prompt, StoredAnswer, StoredText, canonical_json
-from gpt4image.artifacts.store_file import back_up, connect_reader, connect_writer, explained
+from gpt4image.artifacts.store_file import (
+    back_up,
+    connect_reader,
+    connect_writer,
+    explained,
+    has_table,
+    make_box_formats_table,
+)
 from gpt4image.base.errors import StoreError, nearest
 from gpt4image.base.locks import FileLock, LockedError, acquire_lock
 
@@ -180,14 +188,35 @@ class DescriptionStore:
         where, values = _of_prompt(prompt_name)
         return self._results(f"r.status = ?{where}", (status, *values), digests)
 
-    def answers(self, *, digests: Sequence[str] | None = None) -> Iterator[StoredAnswer]:
-        """Yield every structured answer, in the order of ``texts``; ``digests`` limits them to some images."""
-        for row in self._results("r.status = 'ok' AND r.answer IS NOT NULL", (), digests):
+    def answers(self, *, digests: Sequence[str] | None = None, as_written: bool = False) -> Iterator[StoredAnswer]:
+        """Yield every structured answer, in the order of ``texts``; ``digests`` limits them to some images.
+
+        With ``as_written``, the numbers of boxes are those of the model.
+        """
+        for row in self._results("r.status = 'ok' AND r.answer IS NOT NULL", (), digests, as_written):
             if row.answer is not None:
                 prompt = row.prompt
                 yield StoredAnswer(row.digest, row.answer, prompt.class_names, prompt, row.describer, row.sample)
 
-    def _results(self, where: str, values: tuple[Any, ...], digests: Sequence[str] | None) -> Iterator[Description]:
+    def box_formats(self) -> dict[str, str]:
+        """Return how describers write boxes, by their settings as canonical JSON, as far as it was found or given."""
+        with explained(self.path):
+            known = has_table(self._connection, "box_formats")
+        select = "SELECT d.settings, b.format FROM box_formats AS b JOIN describers AS d ON d.id = b.describer"
+        return formats_of(self._query(f"{select} ORDER BY d.settings")) if known else {}
+
+    def set_box_format(self, describer: Mapping[str, Any], name: str, evidence: Mapping[str, Any]) -> None:
+        """Note how a describer writes boxes: answers are read so from now on. Raises StoreError as ``add``."""
+        ids = self._references
+        with explained(self.path):
+            make_box_formats_table(self._connection)
+            with ids.kept_on_success(), self._connection:
+                values = ids.describer(describer), name, canonical_json(evidence)
+                self._connection.execute("INSERT OR REPLACE INTO box_formats VALUES (?, ?, ?)", values)
+
+    def _results(
+        self, where: str, values: tuple[Any, ...], digests: Sequence[str] | None, as_written: bool = False
+    ) -> Iterator[Description]:
         select = (
             f"SELECT r.digest, r.prompt, r.describer, r.status, r.answer, {', '.join(f'r.{name}' for name in _FIELDS)} "
             f"FROM {_JOINED} WHERE {where}"
@@ -195,6 +224,14 @@ class DescriptionStore:
         with explained(self.path):
             prompts = self._prompts()
             describers = {number: json.loads(text) for number, text in self._query("SELECT * FROM describers")}
+            formats = self.box_formats()
+
+            def read(answer: str, settings: Mapping[str, Any]) -> Answer:
+                found = answer_of_json(answer)
+                if found.picture is None or as_written:
+                    return found
+                return in_thousandths(found, formats.get(canonical_json(settings), AS_ASKED), max_side_of(settings))
+
             for part in [None] if digests is None else _parts(sorted({bytes.fromhex(digest) for digest in digests})):
                 among = "" if part is None else f" AND r.digest IN ({_marks(part)})"
                 for row in self._query(f"{select}{among} ORDER BY {_ORDER}", (*values, *(part or ()))):
@@ -206,7 +243,7 @@ class DescriptionStore:
                         digest=digest.hex(),
                         prompt=prompts[prompt],
                         describer=describers[describer],
-                        answer=None if answer is None else answer_of_json(answer),
+                        answer=None if answer is None else read(answer, describers[describer]),
                         **fields,
                     )
 
@@ -224,6 +261,8 @@ class DescriptionStore:
             f"WHERE r.status = 'ok' ORDER BY {_ORDER}"
         ):
             found.update(repr(row).encode())
+        if formats := self.box_formats():
+            found.update(repr(formats).encode())
         return found.hexdigest()
 
     def prompts(self) -> list[Prompt]:

@@ -67,6 +67,12 @@ CREATE TABLE IF NOT EXISTS batch_items (
 CREATE INDEX IF NOT EXISTS items_of_batch ON batch_items (batch);
 """
 
+# How describers write boxes: a table made only in stores that know it of one.
+_BOX_FORMATS = """
+CREATE TABLE IF NOT EXISTS box_formats (
+    describer INTEGER PRIMARY KEY REFERENCES describers, format TEXT NOT NULL, evidence TEXT NOT NULL) STRICT;
+"""
+
 
 def connect_writer(path: Path) -> sqlite3.Connection:
     """Open the store for writing, or make it; every commit is on disk when it returns.
@@ -98,6 +104,16 @@ def connect_writer(path: Path) -> sqlite3.Connection:
 def make_batch_tables(connection: sqlite3.Connection) -> None:
     """Add the tables of the batch ledger if they are missing."""
     connection.executescript(_BATCHES)
+
+
+def make_box_formats_table(connection: sqlite3.Connection) -> None:
+    """Add the table of conventions if it is missing."""
+    connection.executescript(_BOX_FORMATS)
+
+
+def has_table(connection: sqlite3.Connection, name: str) -> bool:
+    """Return whether the store has a table."""
+    return connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = ?", (name,)).fetchone()[0] > 0
 
 
 def connect_reader(path: Path) -> sqlite3.Connection:

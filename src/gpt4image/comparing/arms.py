@@ -15,8 +15,12 @@ from numpy.typing import NDArray
 
 from gpt4image.config.arms import ARMS, Arm
 from gpt4image.data.image_set import NO_LABEL
+from gpt4image.data.regions import Boxes
+from gpt4image.labelling.pseudo_boxes import best_threshold, pseudo_boxes
 from gpt4image.labelling.text_vectors import Texts
-from gpt4image.tasks.classification import one_hot
+from gpt4image.tasks.base import Labels, Task
+from gpt4image.tasks.classification import Classification, one_hot
+from gpt4image.training.targets import with_targets
 from gpt4image.training.text_targets import TextTargets
 from gpt4image.training.training_data import TrainingData
 
@@ -29,19 +33,21 @@ class Situation:
 
     Attributes:
         data: images, pixels, the labels left to train on, and the text targets of the descriptions.
-        true_labels: (N,) labels before any were taken away or flipped; only for the oracle.
+        true_labels: (N, ...) labels before any were taken away or flipped; only for the oracle.
         class_names: (K, D) text embeddings of the class names, or None where no arm needs them.
-        text_labels: returns soft targets (N, K) predicted from the evidence of the arm by the labels left.
-        teacher: returns class probabilities (n, K) for images by the finished run that the arm comes after.
+        text_labels: returns targets predicted from the evidence of the arm by the labels left: (N, K), or boxes.
+        teacher: returns predictions (n, ...) for images by the finished run that the arm comes after.
         seed: of the run.
+        tagged: (N, ...) the labels left, with what is known of images without an annotation; only for the arm tags.
     """
 
     data: TrainingData
-    true_labels: NDArray[np.int64]
+    true_labels: Labels
     class_names: NDArray[np.float32] | None
-    text_labels: Callable[[], NDArray[np.float32]]
+    text_labels: Callable[[], Labels]
     teacher: Callable[[NDArray[np.int64]], NDArray[np.float32]]
     seed: int
+    tagged: Labels = None
 
 
 def _baseline(given: Situation) -> TrainingData:
@@ -53,7 +59,7 @@ def _aligned(given: Situation) -> TrainingData:
 
 
 def _text_labels(given: Situation) -> TrainingData:
-    return replace(given.data, text=None, soft=given.text_labels())
+    return with_targets(replace(given.data, text=None), given.text_labels())
 
 
 def _text_labels_aligned(given: Situation) -> TrainingData:
@@ -74,6 +80,12 @@ def _zero_shot(given: Situation) -> TrainingData:
 def _self_training(given: Situation) -> TrainingData:
     data, train = given.data, given.data.indices("train")
     predicted = given.teacher(train)
+    if isinstance(data.labels, Boxes):
+        val = data.indices("val")
+        threshold = best_threshold(given.teacher(val), data.labels[val], len(data.classes)) if len(val) else None
+        unknown = ~data.labels.known[train]
+        boxes = pseudo_boxes(predicted[unknown], threshold)
+        return with_targets(replace(data, text=None), data.labels.replaced(train[unknown], boxes))
     soft = data.task.placeholder(np.zeros(len(data.labels), bool), predicted.shape[1])
     # Given labels keep half of the target, as in bootstrapping (Reed et al. 2015), for they may be wrong.
     soft[train] = data.task.with_labels(predicted, data.labels[train], trust=0.5)
@@ -106,6 +118,27 @@ def _text_labels_shuffled(given: Situation) -> TrainingData:
     return replace(given.data, text=None, soft=soft)
 
 
+def _boxes_shuffled(given: Situation) -> TrainingData:
+    data, boxes = given.data, given.text_labels()
+    train = data.indices("train")
+    taught = train[~data.labels.known[train] & boxes.known[train]]
+    classes = data.task.groups(boxes)[taught]
+    images, partners = _partners(given, [taught[classes == group] for group in np.unique(classes)])
+    return with_targets(replace(data, text=None), boxes.replaced(images, boxes[partners]))
+
+
+def _answers_shuffled(given: Situation) -> TrainingData:
+    soft, train = given.text_labels(), given.data.indices("train")
+    known = given.data.task.known(given.data.labels[train])
+    images, partners = _partners(given, [train[~known & (soft[train] >= 0).any(axis=1)]])
+    soft[images] = soft[partners]
+    return replace(given.data, text=None, soft=soft)
+
+
+def _tags(given: Situation) -> TrainingData:
+    return replace(given.data, text=None, soft=None, labels=given.tagged)
+
+
 def _text_labels_class_mean(given: Situation) -> TrainingData:
     soft = given.text_labels()
     for members in _labelled_by_class(given):
@@ -131,6 +164,9 @@ PREPARE: dict[str, Callable[[Situation], TrainingData]] = {
     "text-labels-class-mean": _text_labels_class_mean,
     "fused-shuffled": _text_labels_shuffled,
     "fused-class-mean": _text_labels_class_mean,
+    "boxes-shuffled": _boxes_shuffled,
+    "asked-shuffled": _answers_shuffled,
+    "tags": _tags,
 }
 """By the name of an arm, what gives the data that it trains on."""
 
@@ -142,8 +178,7 @@ def applicable(
     labelled: bool = True,
     scarce: bool,
     unlabelled: bool,
-    exclusive: bool = True,
-    text_labels: bool = True,
+    task: Task | type[Task] = Classification,
     class_conditioned: bool = False,
 ) -> tuple[str, ...]:
     """Return the arms that apply.
@@ -154,16 +189,23 @@ def applicable(
         labelled: whether a training image with a label is left.
         scarce: whether labels are missing or wrong.
         unlabelled: whether training images without a label are left, for consistency training.
-        exclusive: whether an image has one class.
-        text_labels: whether the task can be taught by text labels.
+        task: what is trained for.
         class_conditioned: whether the prompt names the class, so that texts must not give labels.
     """
 
+    boxes = task.output == "boxes"
+
     def applies(arm: Arm) -> bool:
-        enough = (described or not arm.text) and not (arm.known_only if scarce else arm.scarce_only)
-        enough = enough and (exclusive or not arm.exclusive) and (unlabelled or not arm.consistent)
-        enough = enough and (answered or not arm.answers) and (labelled or arm.label_free)
-        return enough and (not arm.text_labels or (text_labels and not (class_conditioned and arm.text)))
+        if not arm.suits(task.output):
+            return False
+        # A teacher of boxes always starts from answers; texts only help to tell their class.
+        text, answers = arm.text, arm.answers
+        if boxes:
+            text, answers = arm.evidence == "texts" and text, arm.text_labels
+        enough = (described or not text) and not (arm.known_only if scarce else arm.scarce_only)
+        enough = enough and (task.exclusive or boxes or not arm.exclusive) and (unlabelled or not arm.consistent)
+        enough = enough and (answered or not answers) and (labelled or arm.label_free)
+        return enough and (not arm.text_labels or (task.text_labels and not (class_conditioned and arm.text)))
 
     return tuple(name for name, arm in ARMS.items() if applies(arm))
 

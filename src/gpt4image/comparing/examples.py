@@ -12,6 +12,7 @@ from gpt4image.artifacts.table import read_manifest
 from gpt4image.base.outcome import SetAside
 from gpt4image.comparing.planning import Plan
 from gpt4image.comparing.regimes import Regime
+from gpt4image.data.regions import Boxes
 from gpt4image.encoding.class_names import find_class_names
 from gpt4image.evaluating.examples import manifests_of, write_all, write_descriptions, write_examples, write_suspected
 from gpt4image.labelling.label_noise import suspected_errors
@@ -43,6 +44,11 @@ class Finished:
         config = self.plan.config
         names = find_class_names(config.embeddings, config.device, self.data.classes)
         return predict_training(self.data, config.first_seed, names.vectors)
+
+    @property
+    def of_classes(self) -> bool:
+        """Whether texts predict classes of its images: boxes are no labels that a text contradicts."""
+        return not isinstance(self.data.labels, Boxes)
 
     @property
     def labelled(self) -> int:
@@ -81,7 +87,7 @@ def _descriptions(one: Finished) -> None:
 
 def _examples(first: Finished) -> None:
     plan, data, probabilities = first.plan, first.data, None
-    if data.text is not None and "text-labels" in plan.members:
+    if data.text is not None and "text-labels" in plan.members and first.of_classes:
         probabilities = np.zeros((len(data.labels), len(data.classes)), np.float32)
         probabilities[data.indices("train")] = first.predictions.probabilities
     write_examples(
@@ -99,7 +105,7 @@ def _most_labels(comparisons: Sequence[Finished]) -> Finished | None:
     """Return the comparison with most labels, of those whose texts are read anyway or quickly, and may be read."""
     if not any("text-labels" in one.plan.members for one in comparisons):
         return None
-    allowed = [one for one in comparisons if not one.plan.class_conditioned]
+    allowed = [one for one in comparisons if one.of_classes and not one.plan.class_conditioned]
     cheap = [one for one in allowed if "text-labels" in one.plan.members or one.labelled <= FEW]
     return max(cheap, key=lambda one: one.labelled, default=None)
 

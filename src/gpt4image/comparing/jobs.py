@@ -14,14 +14,16 @@ from gpt4image.artifacts import runs
 from gpt4image.base.files import read_json, write_json
 from gpt4image.comparing.arms import PREPARE, Situation
 from gpt4image.comparing.planning import Job, jobs_at_once
+from gpt4image.comparing.regimes import untagged
 from gpt4image.config import CompareConfig, TrainConfig
 from gpt4image.config.arms import ARMS
 from gpt4image.evaluating.evaluate import measure_run, run_predictions
 from gpt4image.evaluating.measures import lacked_names
-from gpt4image.labelling.teaching import judge_training, predict_training, targets_of
+from gpt4image.labelling.box_answers import AnsweredBoxes
+from gpt4image.labelling.teaching import judge_training, predict_training, targets_of, taught_boxes
 from gpt4image.parallel.devices import cpu_threads, use_gpu
 from gpt4image.parallel.local import run_jobs, worker_number
-from gpt4image.tasks.base import Task
+from gpt4image.tasks.base import Labels, Task
 from gpt4image.training.prepare import Prepared, prepare, with_table
 from gpt4image.training.train import run
 from gpt4image.training.training_data import TrainingData
@@ -84,15 +86,18 @@ def situation(
         record: folder of the run, to record there how well the texts find the labels that were flipped.
     """
     seed = job.config.seed
-    left = job.regime.apply(data, seed, described)
+    tagged = job.regime.apply(data, seed, described)
+    left = untagged(tagged)
 
     def teacher(indices: NDArray[np.int64]) -> NDArray[np.float32]:
         if job.teacher is None:
             raise ValueError(f"the arm {job.arm} comes after no other")
         return run_predictions(job.teacher, data, indices)
 
-    def text_labels() -> NDArray[np.float32]:
+    def text_labels() -> Labels:
         evidence = ARMS[job.arm].evidence
+        if isinstance(job.answers, AnsweredBoxes):
+            return taught_boxes(left, seed, job.class_names.vectors, job.answers, evidence)
         predictions = predict_training(left, seed, job.class_names.vectors, answers=job.answers, evidence=evidence)
         if record is not None and job.regime.label_noise > 0.0 and predictions.out_of_fold.any():
             record.mkdir(parents=True, exist_ok=True)
@@ -102,6 +107,7 @@ def situation(
     return Situation(
         data=left,
         true_labels=data.labels,
+        tagged=tagged.labels,
         class_names=job.class_names.vectors,
         text_labels=text_labels,
         teacher=teacher,

@@ -47,12 +47,10 @@ def members_of(
         "answered": config.answers is not None,
         "labelled": bool(left.task.known(left.labels[train]).any()),
         "unlabelled": not left.task.known(left.labels[train]).all(),
-        "exclusive": left.task.exclusive,
-        "text_labels": left.task.text_labels,
     }
-    either = {*applicable(scarce=True, **there), *applicable(scarce=False, **there)}
+    either = {name for some in (True, False) for name in applicable(scarce=some, task=left.task, **there)}
     possible = [name for name in ARMS if name in either and (scarce or name != "oracle")]
-    usual = applicable(scarce=scarce or unlabelled, class_conditioned=class_conditioned, **there)
+    usual = applicable(scarce=scarce or unlabelled, task=left.task, class_conditioned=class_conditioned, **there)
     asked, notes = listed(config.arms), []
     if not asked:
         asked = tuple(name for name in usual if name in possible)
@@ -64,7 +62,7 @@ def members_of(
     if refused := [name for name in wanted if name not in possible]:
         lacking: dict[str, list[str]] = {}
         for name in refused:
-            lacking.setdefault(_lacks(ARMS[name], config, scarce), []).append(name)
+            lacking.setdefault(_lacks(ARMS[name], config, scarce, left), []).append(name)
         why = "; ".join(f"{','.join(names)} need {what}" for what, names in lacking.items())
         raise ConfigError(f"--arms: {why}; possible now: {', '.join(possible)}.")
     first = (ARMS[name].after for name in wanted)
@@ -97,8 +95,14 @@ def _need_names(table: Path | None, names: ClassNames) -> str:
     return f"need the names of the classes in the space of {table}: {names.missing}"
 
 
-def _lacks(arm: Arm, config: CompareConfig, scarce: bool) -> str:
+def _lacks(arm: Arm, config: CompareConfig, scarce: bool, left: TrainingData) -> str:
     """Return what an arm that is not possible would need."""
+    boxes, masks = left.task.output == "boxes", left.task.output == "mask"
+    if not arm.suits(left.task.output):
+        there = {"a task of classes": arm.classes, "--task detection": arm.boxes, "--task segmentation": arm.masks}
+        return next(task for task, applies in there.items() if applies)
+    if boxes and arm.text_labels and config.answers is None:
+        return "--answers"
     if arm.text and config.embeddings is None:
         return "--embeddings"
     if arm.answers and config.answers is None:
@@ -107,4 +111,4 @@ def _lacks(arm: Arm, config: CompareConfig, scarce: bool) -> str:
         return "labels"
     if arm.consistent and scarce:
         return "training images without a label"
-    return "--labels-per-class or --label-noise"
+    return "--labelled-images" if boxes or masks else "--labels-per-class or --label-noise"

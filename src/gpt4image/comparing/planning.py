@@ -20,16 +20,17 @@ from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, TableError
 from gpt4image.base.files import fingerprint, read_json, write_json
 from gpt4image.comparing.members import Member, members_of, require_names
-from gpt4image.comparing.regimes import Regime
+from gpt4image.comparing.regimes import Regime, untagged
 from gpt4image.comparing.setups import Setup, set_up, train_config
 from gpt4image.config import CompareConfig, TrainConfig, TrainOptions
 from gpt4image.config.arms import ARMS, Arm
 from gpt4image.config.learning import OF_ALIGNMENT, OF_TEXT_LABELS
 from gpt4image.data.pixels import available_cores
+from gpt4image.data.regions import Boxes
 from gpt4image.encoding.class_names import ClassNames, not_read
-from gpt4image.labelling.answers import Answers, read_for
 from gpt4image.labelling.label import open_table
 from gpt4image.labelling.predictions import require_learnable
+from gpt4image.labelling.teaching import AnyAnswers, answers_about, labels_of
 from gpt4image.parallel import devices
 from gpt4image.tasks.base import Task
 from gpt4image.training import auto
@@ -67,7 +68,7 @@ class Job:
     regime: Regime
     teacher: Path | None
     class_names: ClassNames
-    answers: Answers | None = None
+    answers: AnyAnswers | None = None
     task: Task | None = None
 
 
@@ -115,13 +116,13 @@ def make_plan(config: CompareConfig, task: Task | None = None) -> Plan:
     arms = [ARMS[member.arm] for member in members.values()]
     if regime.scarce or unlabelled or any(arm.scarce_only or arm.text_labels for arm in arms):
         for member, arm in zip(members.values(), arms, strict=True):
-            if arm.text:
+            if arm.text and config.embeddings is not None:
                 open_table(member.options.get("embeddings", config.embeddings))  # refuses class-conditioned texts
     for seed in config.seed_range if regime.imbalance > 1.0 else ():
         require_batch(len(regime.apply(ready.data, seed).indices("train")), ready.config)
     answers = None
     if config.answers is not None:
-        answers = read_for(config.answers, ready.data.image_set).answers
+        answers = answers_about(ready.data, config.answers)
     jobs = {name: _jobs(config, ready, name, members, answers, task) for name in members}
     every = tuple(job for several in jobs.values() for job in several)
     return Plan(
@@ -175,7 +176,7 @@ def _jobs(
     ready: Prepared,
     name: str,
     members: Mapping[str, Member],
-    answers: Answers | None,
+    answers: AnyAnswers | None,
     task: Task | None,
 ) -> list[Job]:
     """Return the jobs of one arm or variant, one per seed."""
@@ -252,16 +253,17 @@ def _require_runnable(
     require_selectable(own.ready.config, ready.data.image_set, ready.data.task)
     described = None if ready.data.text is None else ready.data.text.described
     for seed in config.seed_range if arm.text_labels or arm.known_texts else ():
-        left = regime.apply(own.ready.data, seed, described)
+        left = untagged(regime.apply(own.ready.data, seed, described))
         train = left.indices("train")
-        has_text, labels = _described(left)[train], left.labels[train]
-        if arm.known_texts and not (has_text & left.task.known(labels)).any():
+        has_text, labels = _described(left)[train], labels_of(left, train)
+        if arm.known_texts and not (has_text & left.task.known(left.labels[train])).any():
             raise DataError(
                 f"--arms {name} needs training images with both a label and a description, and none is left."
             )
         try:
-            if arm.text_labels and own.answers is None:
-                require_learnable(has_text, labels)
+            boxes = isinstance(labels, Boxes)
+            if arm.text_labels and (own.answers is None or (boxes and arm.evidence == "texts")):
+                require_learnable(has_text, left.task.groups(labels) if boxes else labels)
         except TableError as error:
             after = f", after {regime.asked}" if regime.asked else ""
             raise TableError(f"--arms {name} with seed {seed}{after}: {error}") from None
@@ -287,7 +289,10 @@ def _require_buildable(arm: Arm, own: Setup, data: TrainingData) -> None:
             has_target = has_target | own.answers.given
         if arm.after is not None:
             has_target = np.ones(len(data.labels), bool)  # a run predicts every image
-        data = replace(data, soft=data.task.placeholder(has_target, data.task.outputs(data.classes)))
+        if isinstance(data.labels, Boxes):
+            data = replace(data, labels=replace(data.labels, known=data.labels.known | has_target))
+        else:
+            data = replace(data, soft=data.task.placeholder(has_target, data.task.outputs(data.classes)))
     build(own.ready.config.model_copy(update=plain).resolved, data if arm.aligns else replace(data, text=None))
 
 

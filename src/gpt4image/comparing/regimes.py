@@ -6,6 +6,7 @@ Everything that an arm does with classes starts from the labels that are left; o
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.config import CompareConfig
 from gpt4image.data.image_set import NO_LABEL
-from gpt4image.data.splits import flip_labels, keep_labels_per_class, long_tail, random_part
+from gpt4image.data.splits import flip_labels, keep_labels_per_class, long_tail, random_part, some_images
 from gpt4image.tasks.base import Labels
 from gpt4image.training.training_data import TrainingData
 
@@ -26,6 +27,7 @@ class Regime:
     """
 
     labels_per_class: int | None = None
+    labelled_images: int | None = None
     label_noise: float = 0.0
     noise_kind: str = "uniform"
     described_fraction: float = 1.0
@@ -39,12 +41,14 @@ class Regime:
     @property
     def scarce(self) -> bool:
         """Whether labels are missing or wrong."""
-        return self.labels_per_class is not None or self.label_noise > 0.0
+        return self.labels_per_class is not None or self.labelled_images is not None or self.label_noise > 0.0
 
     @property
     def name(self) -> str:
         """Name of a folder of runs."""
         parts = ["all-labels" if self.labels_per_class is None else f"{self.labels_per_class}-labels"]
+        if self.labelled_images is not None:
+            parts = [f"{self.labelled_images}-images"]
         if self.label_noise:
             kind = "-by-class" if self.noise_kind == "class-dependent" else ""
             parts.append(f"{_exact(self.label_noise)}-wrong{kind}")
@@ -63,7 +67,8 @@ class Regime:
 
     def read_by(self, *, labels: bool, texts: bool) -> Regime:
         """Return the part of it that concerns an arm which reads labels, or texts; arms that read less share runs."""
-        part = self if labels else replace(self, labels_per_class=None, label_noise=0.0, noise_kind="uniform")
+        all_labels: dict[str, Any] = {"labels_per_class": None, "labelled_images": None, "label_noise": 0.0}
+        part = self if labels else replace(self, **all_labels, noise_kind="uniform")
         return part if texts else replace(part, described_fraction=1.0)
 
     def apply(self, data: TrainingData, seed: int, described: NDArray[np.bool_] | None = None) -> TrainingData:
@@ -108,6 +113,9 @@ class Regime:
         is drawn afterwards, independently.
         """
         labels, train = data.labels, data.indices("train")
+        if self.labelled_images is not None:
+            chosen = some_images(train[data.task.known(labels[train])], self.labelled_images, seed, first=described)
+            labels = data.task.hidden(labels, np.isin(np.arange(len(labels)), np.setdiff1d(train, chosen)))
         if self.labels_per_class is not None:
             groups = data.task.groups(labels)
             kept = keep_labels_per_class(
@@ -129,6 +137,11 @@ class Regime:
         if self.labels_per_class != 0 and not data.task.known(labels[train]).any():
             raise DataError(f"No training image of {data.image_set.spec} has a label; label some.")
         return labels
+
+
+def untagged(data: TrainingData) -> TrainingData:
+    """Return the data without what is known of images that are not annotated themselves: only one arm reads tags."""
+    return replace(data, labels=data.task.untagged(data.labels))
 
 
 def _exact(number: float) -> str:

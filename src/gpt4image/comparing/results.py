@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,16 +19,19 @@ from gpt4image.base.errors import DamagedError, first_few
 from gpt4image.base.files import read_json, read_parquet
 from gpt4image.comparing.members import Member
 from gpt4image.comparing.regimes import Regime
-from gpt4image.comparing.statistics import crossed, mean_ci, paired
+from gpt4image.comparing.statistics import bootstrapped, crossed, mean_ci, paired
 from gpt4image.config import CompareConfig
 from gpt4image.config.arms import ARMS
 from gpt4image.data.image_set import NO_LABEL, ImageSet
+from gpt4image.data.regions import Boxes
 from gpt4image.data.splits import seen_in_training
 from gpt4image.reporting.findings import condition
 from gpt4image.tasks.base import Labels, Task
 from gpt4image.training.training_data import TrainingData
 
 PREDICTIONS = "predictions-test.parquet"
+RESAMPLES = 1000
+"""Bootstrap samples of the test images, for a metric that is no mean over images."""
 
 
 def summarise(
@@ -47,6 +51,7 @@ def summarise(
     primary = data.task.primary
     values = {name: [test[primary.name] for test in tests[name]] for name in members}
     scores = {name: np.stack(list(map(scores_of, folders[name], tests[name]))) for name in members}
+    resampled = {name: found for name in members if (found := resampled_of(data, folders[name])) is not None}
     facts = {name: [read_json(run / runs.RUN) for run in folders[name]] for name in members}
     reference = reference_of(members)
     first = folders[reference][0]
@@ -64,13 +69,13 @@ def summarise(
         "question": f"{condition(known)}, what do descriptions add?",
         "arms": {
             name: {
-                **_arm(config, member, values[name], facts[name]),
+                **_arm(config, member, values[name], facts[name], boxes=isinstance(data.labels, Boxes)),
                 "metrics": _metrics(data.task, tests[name], tests[reference] if name != reference else None),
                 "absent": {metric: why for test in tests[name] for metric, why in test.get("absent", {}).items()},
             }
             for name, member in members.items()
         },
-        "pairs": [pair(arm, rival, values, scores) for arm, rival in pairs_of(members)],
+        "pairs": [pair(arm, rival, values, scores, resampled) for arm, rival in pairs_of(members)],
         "data": known,
         "doubtful": _doubtful(folders, config.seed_range),
         "chosen": read_json(first / runs.CONFIG)["chosen"],
@@ -136,7 +141,12 @@ def method(config: CompareConfig, members: Mapping[str, Member], task: Task) -> 
         "A seed decides the weights, the order of the data, and which labels, descriptions or images are taken away or "
         "flipped. The interval of a mean is a 95 % t-interval over seeds.",
         "The interval and the p-value of a difference count two choices: of the seeds, and of the test images. "
-        f"They need a score per image: {task.image_score}. Paired t-tests over seeds count only the first choice.",
+        + (
+            f"They need a score per image: {task.image_score}. "
+            if type(task).resampled is Task.resampled
+            else f"They are those of {RESAMPLES:,} bootstrap samples of both. "
+        )
+        + "Paired t-tests over seeds count only the first choice.",
         "No p-value is corrected for the number of comparisons: of twenty arms without an effect, about one falls "
         "below 0.05.",
     ]
@@ -166,10 +176,10 @@ def recorded(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _arm(
-    config: CompareConfig, member: Member, values: Sequence[float], facts: Sequence[dict[str, Any]]
+    config: CompareConfig, member: Member, values: Sequence[float], facts: Sequence[dict[str, Any]], *, boxes: bool
 ) -> dict[str, Any]:
     mean, *interval = mean_ci(values)
-    about = ARMS[member.arm].about
+    about = ARMS[member.arm].about_task(boxes=boxes)
     options = recorded(member.options)
     if options:
         about = f"{member.arm} with " + ", ".join(f"{key} {value}" for key, value in options.items())
@@ -192,7 +202,8 @@ def _metrics(task: Task, ours: Sequence[dict[str, Any]], baseline: Sequence[dict
 
     def by_metric(evaluations: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
         own = [metric.name for metric in task.metrics]
-        every = [{name: run[name] for name in own} | run.get("metrics", {}) for run in evaluations]
+        measured = [{name: run[name] for name in own if run.get(name) is not None} for run in evaluations]
+        every = [one | run.get("metrics", {}) for one, run in zip(measured, evaluations, strict=True)]
         common = [name for name in every[0] if all(name in run for run in every)] if every else []
         return {name: [run[name] for run in every] for name in common}
 
@@ -224,13 +235,37 @@ def scores_of(run: Path, test: Mapping[str, Any]) -> NDArray[np.float64]:
     return scores[~np.isnan(scores)]
 
 
+def resampled_of(data: TrainingData, folders: Sequence[Path]) -> NDArray[np.float64] | None:
+    """Return (S, RESAMPLES) the primary metric of each run of S seeds, where it is no mean of scores; else None."""
+    task, keys = data.task, data.image_set.keys
+    if type(task).resampled is Task.resampled:
+        return None
+    row_of = {key: row for row, key in enumerate(keys)}
+    found: list[NDArray[np.float64]] = []
+    for folder in folders:
+        rows = [row for row in read_parquet(folder / PREDICTIONS).to_pylist() if not np.isnan(row["score"])]
+        labels = data.all_labels[[row_of[row["key"]] for row in rows]]
+        columns = {name: [row[name] for row in rows] for name in rows[0]}
+        images = len(rows)
+        times = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), size=RESAMPLES)
+        metric = task.resampled(columns, labels, len(data.classes), times)
+        found += [] if metric is None else [metric]
+    return np.stack(found) if found else None
+
+
 def pair(
-    arm: str, against: str, values: Mapping[str, Sequence[float]], scores: Mapping[str, NDArray[np.float64]]
+    arm: str,
+    against: str,
+    values: Mapping[str, Sequence[float]],
+    scores: Mapping[str, NDArray[np.float64]],
+    resampled: Mapping[str, NDArray[np.float64]] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Return the paired difference of two arms, as a record holds it.
 
-    By arm, ``values`` are of the primary metric, one per seed, and ``scores`` are (S, I), of I images by S seeds.
+    By arm, ``values`` are of the primary metric, one per seed, ``scores`` are (S, I), of I images by S seeds, and
+    ``resampled`` (S, R), of metrics that are no mean of scores.
     """
-    images = crossed(scores[arm], scores[against])
+    by_bootstrap = arm in resampled and against in resampled
+    images = bootstrapped(resampled[arm], resampled[against]) if by_bootstrap else crossed(scores[arm], scores[against])
     other = {"ci95": images.ci95, "p": images.p}
     return {"arm": arm, "against": against, **asdict(paired(values[arm], values[against])), "other_images": other}

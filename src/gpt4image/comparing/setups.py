@@ -5,7 +5,6 @@ Options that an arm does not read have their defaults, so that comparisons which
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,8 @@ from gpt4image.config import TrainConfig, TrainOptions
 from gpt4image.config.arms import Arm
 from gpt4image.config.learning import OF_ALIGNMENT, OF_TEXT_LABELS, TextOptions
 from gpt4image.encoding.class_names import ClassNames, find_class_names
-from gpt4image.labelling.answers import Answers
+from gpt4image.labelling.box_answers import AnsweredBoxes
+from gpt4image.labelling.teaching import AnyAnswers
 from gpt4image.training import auto
 from gpt4image.training.prepare import Prepared, with_table
 
@@ -37,7 +37,7 @@ class Setup:
     ready: Prepared
     class_names: ClassNames
     key: str
-    answers: Answers | None = None
+    answers: AnyAnswers | None = None
 
 
 def set_up(
@@ -45,7 +45,7 @@ def set_up(
     ready: Prepared,
     options: Mapping[str, Any],
     taught_by: str | None = None,
-    answers: Answers | None = None,
+    answers: AnyAnswers | None = None,
 ) -> Setup:
     """Return how the runs of an arm are set up.
 
@@ -65,7 +65,7 @@ def set_up(
     own = replace(own, config=config)
     names = find_class_names(config.embeddings, config.device, own.data.classes) if arm.text else ClassNames()
     learned_by = [names.revision] if arm.names or arm.text_labels else []
-    answers = answers if arm.answers else None
+    answers = answers if arm.answers or (arm.text_labels and isinstance(answers, AnsweredBoxes)) else None
     return Setup(ready=own, class_names=names, key=_key(own, learned_by, taught_by, arm, answers), answers=answers)
 
 
@@ -94,17 +94,12 @@ def _with_options(ready: Prepared, options: Mapping[str, Any]) -> Prepared:
     return with_table(own, config.embeddings)
 
 
-def _key(ready: Prepared, names: list[str], taught_by: str | None, arm: Arm, answers: Answers | None) -> str:
+def _key(ready: Prepared, names: list[str], taught_by: str | None, arm: Arm, answers: AnyAnswers | None) -> str:
     """Return what tells runs apart; ``names`` are revisions of the encoders of class names, empty where they lack."""
     options = train_config(ready.config).model_dump(mode="json")
     content: dict[str, Any] = {runs.DATA: ready.fingerprint, "class_names": names, "taught_by": taught_by}
     if answers is not None:
-        content |= {
-            "evidence": arm.evidence,
-            "answers": hashlib.sha256(
-                b"".join(values.tobytes() for values in answers if values is not None)
-            ).hexdigest(),
-        }
+        content |= {"evidence": arm.evidence, "answers": answers.content()}
     if (weights := Path(ready.config.init)).is_file():
         content["init_digest"] = file_digest(weights)
     return runs.identity(options | content)[:8]

@@ -97,6 +97,34 @@ def crossed(a: NDArray[Any], b: NDArray[Any]) -> Difference:
     return _judged(mean, float(np.sqrt(variance / differences.size)), freedom, n)
 
 
+def bootstrapped(a: NDArray[Any], b: NDArray[Any]) -> Difference:
+    """Return the paired difference ``a - b`` of a metric of resampled images, where other seeds could have been drawn.
+
+    Seeds are resampled too. The interval has the 2.5 and 97.5 percentiles; p is twice the part of the resamples on the
+    other side of zero (Efron and Tibshirani 1993).
+
+    Args:
+        a: (S, R) the metric of S seeds in R resamples of the images.
+        b: (S, R) the same for the other arm, of the same resamples.
+
+    Raises:
+        ValueError: the shapes differ, or there is no seed or no resample.
+    """
+    if a.shape != b.shape or a.ndim != 2 or not a.size:
+        raise ValueError(f"metrics must have one shape (seeds, resamples), got {a.shape} and {b.shape}")
+    seeds, resamples = a.shape
+    times = np.random.default_rng(0).multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)
+    differences = ((a.astype(np.float64) - b) * times.T).sum(axis=0) / seeds
+    low, high = np.percentile(differences, (2.5, 97.5))
+    beyond = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
+    return Difference(
+        difference=float(differences.mean()),
+        ci95=(float(low), float(high)),
+        p=min(1.0, 2.0 * (beyond + 1) / (resamples + 1)),
+        n=seeds,
+    )
+
+
 def _judged(mean: float, error: float, freedom: float, n: int) -> Difference:
     if error == 0.0 and mean != 0.0:
         return Difference(difference=mean, ci95=None, p=None, n=n)

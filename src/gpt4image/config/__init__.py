@@ -8,6 +8,7 @@ from gpt4image.config.base import StageConfig
 from gpt4image.config.comparing import CompareConfig, CompletionConfig, DemoConfig, DoctorConfig, ReportConfig
 from gpt4image.config.deploying import ExportConfig, PredictConfig, SearchConfig
 from gpt4image.config.describing import (
+    BOX_FORMATS,
     GUARD,
     BackupConfig,
     CheckConfig,
@@ -28,6 +29,7 @@ from gpt4image.config.reviewing import ReviewConfig
 from gpt4image.config.training import EvaluateConfig, LabelConfig, TrainConfig
 
 __all__ = [
+    "BOX_FORMATS",
     "Flaw",
     "GUARD",
     "BackupConfig",

@@ -28,6 +28,9 @@ class Arm:
         scarce_only: whether it applies only where labels are missing or wrong.
         known_only: whether it applies only where they are all known and right.
         exclusive: whether it applies only where an image has one class.
+        boxes: one line about what it is where objects have boxes; empty where it does not apply to them.
+        classes: whether it applies where images have classes.
+        masks: whether it applies where pixels have classes.
         known_texts: whether it needs described images with a label.
         after: the arm whose finished run of the same seed it needs.
         options: options of train that it has of its own.
@@ -48,6 +51,9 @@ class Arm:
     scarce_only: bool = False
     known_only: bool = False
     exclusive: bool = False
+    boxes: str = ""
+    classes: bool = True
+    masks: bool = True
     known_texts: bool = False
     after: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -59,6 +65,14 @@ class Arm:
     def answers(self) -> bool:
         """Whether it needs the answers of a describer that was asked for the class."""
         return self.evidence in ("answers", "fused")
+
+    def suits(self, output: str) -> bool:
+        """Return whether it applies to a task whose models give "boxes", a "mask" or "probabilities"."""
+        return {"boxes": bool(self.boxes), "mask": self.masks}.get(output, self.classes)
+
+    def about_task(self, *, boxes: bool) -> str:
+        """Return the line about it, where objects have boxes or where images have classes."""
+        return self.boxes if boxes else self.about
 
     @property
     def consistent(self) -> bool:
@@ -73,7 +87,7 @@ class Arm:
 
 
 ARMS: dict[str, Arm] = {
-    "baseline": Arm(about="labels only", phrase="labels only", text=False),
+    "baseline": Arm(about="labels only", phrase="labels only", text=False, boxes="human boxes only"),
     "aligned": Arm(
         about="labels, and features aligned to the descriptions (the paper)",
         phrase="alignment to the descriptions",
@@ -85,6 +99,7 @@ ARMS: dict[str, Arm] = {
         about="soft labels predicted from the descriptions, learned on the labels there are",
         phrase="text labels",
         text_labels=True,
+        boxes="answered boxes as the annotators would draw them, their class by the descriptions",
         against=(
             *("oracle", "aligned", "class-name", "zero-shot", "self-training", "fixmatch"),
             *("text-labels-shuffled", "text-labels-class-mean"),
@@ -97,8 +112,9 @@ ARMS: dict[str, Arm] = {
         text=False,
         text_labels=True,
         evidence="answers",
+        boxes="answered boxes as they are",
         label_free=True,
-        against=("oracle", "zero-shot"),
+        against=("oracle", "zero-shot", "tags", "asked-shuffled"),
         headline=2,
     ),
     "fused": Arm(
@@ -106,8 +122,12 @@ ARMS: dict[str, Arm] = {
         phrase="answers and descriptions",
         text_labels=True,
         evidence="fused",
+        boxes="answered boxes as the annotators would draw them",
         label_free=True,
-        against=("oracle", "asked", "text-labels", "zero-shot", "fused-shuffled", "fused-class-mean"),
+        against=(
+            *("oracle", "asked", "text-labels", "zero-shot", "self-training"),
+            *("fused-shuffled", "fused-class-mean", "boxes-shuffled", "tags", "asked-shuffled"),
+        ),
         headline=1,
     ),
     "text-labels-aligned": Arm(
@@ -129,6 +149,8 @@ ARMS: dict[str, Arm] = {
     ),
     "self-training": Arm(
         about="soft labels predicted by the trained baseline (vision only)",
+        boxes="confident boxes of the trained baseline (vision only)",
+        masks=False,
         phrase="vision-only self-training",
         text=False,
         scarce_only=True,
@@ -144,6 +166,7 @@ ARMS: dict[str, Arm] = {
     ),
     "oracle": Arm(
         about="reference: all true labels",
+        boxes="reference: all human boxes",
         bound="reference",
         phrase="all true labels",
         text=False,
@@ -198,6 +221,18 @@ ARMS: dict[str, Arm] = {
         known_only=True,
         exclusive=True,
     ),
+    "boxes-shuffled": Arm(
+        about="control: the fused boxes of another image of the class",
+        boxes="control: the fused boxes of another image of the class",
+        bound="control",
+        phrase="boxes of another image of the class",
+        text_labels=True,
+        evidence="fused",
+        label_free=True,
+        scarce_only=True,
+        classes=False,
+        masks=False,
+    ),
     "fused-class-mean": Arm(
         about="control: the mean fused label of the class",
         bound="control",
@@ -206,6 +241,25 @@ ARMS: dict[str, Arm] = {
         evidence="fused",
         known_only=True,
         exclusive=True,
+    ),
+    "asked-shuffled": Arm(
+        about="control: the answered tags of another image",
+        bound="control",
+        phrase="the tags of another image",
+        text=False,
+        text_labels=True,
+        evidence="answers",
+        scarce_only=True,
+        classes=False,
+    ),
+    "tags": Arm(
+        about="reference: the masks there are, and the true tags of all other images",
+        bound="reference",
+        phrase="all true tags",
+        text=False,
+        scarce_only=True,
+        classes=False,
+        against=("oracle",),
     ),
 }
 TEXT_ARMS = tuple(sorted((name for name in ARMS if ARMS[name].headline), key=lambda name: ARMS[name].headline))

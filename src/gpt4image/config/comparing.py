@@ -48,6 +48,7 @@ class CompareConfig(TrainOptions):
             "embeddings",
             "answers",
             "labels_per_class",
+            "labelled_images",
             "label_noise",
             "arms",
             "seeds",
@@ -75,6 +76,9 @@ class CompareConfig(TrainOptions):
     labels_per_class: int | None = Field(default=None, ge=0)
     """Keep this many labels per class, drawn per seed, of described images first; the other training images are
     unlabelled. With 0, only arms that need no label run."""
+    labelled_images: int | None = Field(default=None, ge=1)
+    """Keep the masks or boxes of this many training images, drawn per seed, of described images first. The other images
+    are not annotated; their tags are read only by the arm tags."""
     label_noise: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Fraction of the training labels flipped to another class, drawn per seed."""
     noise_kind: Literal["uniform", "class-dependent"] = "uniform"
@@ -101,6 +105,11 @@ class CompareConfig(TrainOptions):
 
     @model_validator(mode="after")
     def _fits_comparing(self) -> Self:
+        if self.pretraining:
+            raise ConfigError(
+                f"--task {self.task} makes no predictions to compare. Train such runs, and compare what is fine-tuned "
+                "from their weights: variants with --init FILE, see docs/pretrain.md."
+            )
         if self.text_labels is not None:
             raise ConfigError(
                 f"--text-labels {self.text_labels} may have learned from labels that an arm must not see. Leave it "
@@ -115,6 +124,11 @@ class CompareConfig(TrainOptions):
             raise ConfigError(f"--seed {self.seed}: arms run over several seeds; --first-seed names the first of them.")
         if self.noise_kind != "uniform" and not self.label_noise:
             raise ConfigError(f"--noise-kind {self.noise_kind} is about wrong labels: give --label-noise too.")
+        if self.labels_per_class is not None and self.labelled_images is not None:
+            raise ConfigError(
+                f"--labels-per-class {self.labels_per_class} and --labelled-images {self.labelled_images} both say "
+                "which labels are kept: give one of them."
+            )
         if self.labels_per_class == 0 and self.label_noise:
             raise ConfigError(f"--label-noise {self.label_noise:g}: --labels-per-class 0 leaves no label to flip.")
         if self.embeddings is None:

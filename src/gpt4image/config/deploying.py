@@ -11,11 +11,11 @@ from pydantic import Field, model_validator
 from pydantic import field_validator as check
 
 from gpt4image.base.errors import ConfigError
-from gpt4image.config.base import MOST_THREADS, StageConfig
+from gpt4image.config.base import MOST_THREADS, Fraction, StageConfig
 
 FORMAT_SUFFIXES = {"timm": "", "onnx": ".onnx", "torch-export": ".pt2"}
 """How what `export` writes ends, by its format."""
-ROW_FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".txt": "table", "": "table"}
+ROW_FORMATS = {".csv": "csv", ".json": "coco", ".jsonl": "jsonl", ".txt": "table", "": "table"}
 """How `predict` writes rows, by the ending of its file."""
 
 
@@ -48,7 +48,7 @@ class ExportConfig(StageConfig):
 
 
 class PredictConfig(StageConfig):
-    """Predict the classes of images, by a run or by what was exported from it.
+    """Predict the classes, boxes or masks of images, by a run or by what was exported from it.
 
     Example: gpt4image predict model.onnx photos/ 'more/**/*.jpg' --top 3 --out predictions.csv
     """
@@ -58,9 +58,15 @@ class PredictConfig(StageConfig):
     images: tyro.conf.Positional[tuple[str, ...]]
     """Image files, folders (with all below them) and patterns in quotes ('photos/**/*.jpg')."""
     top: int = Field(default=1, ge=1)
-    """Number of classes per image, the most probable first."""
-    format: Literal["table", "csv", "jsonl"] | None = None
-    """Format of the rows. Default: as the ending of --out says (.csv, .jsonl; .txt or none: table)."""
+    """Number of classes per image, the most probable first; of boxes all are given."""
+    min_score: Fraction = 0.3
+    """Minimum score of a box; detection only."""
+    draw: Path | None = None
+    """Folder for the images with their boxes or masks drawn over them; beside each its mask, a PNG file of class
+    numbers."""
+    format: Literal["table", "csv", "jsonl", "coco"] | None = None
+    """Format of the rows. Default: as the ending of --out says (.csv, .jsonl; .json: coco; .txt or none: table). coco:
+    results of COCO as JSON, of detection only."""
     out: Path | None = None
     """File of the predictions. Default: standard output."""
     batch_size: int = Field(default=16, ge=1)
@@ -82,7 +88,7 @@ class PredictConfig(StageConfig):
         if self.format is None and self.out is not None and self.out.suffix.lower() not in ROW_FORMATS:
             raise ConfigError(
                 f"--out {self.out}: how to write its rows is not known from {self.out.suffix}; give a file that ends "
-                "with .csv, .jsonl or .txt, or say it by --format."
+                "with .csv, .json, .jsonl or .txt, or say it by --format."
             )
         if self.as_json and self.out is None:
             raise ConfigError(

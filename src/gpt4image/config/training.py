@@ -27,7 +27,11 @@ class LabelConfig(DataOptions):
     embeddings: Path | None = None
     """Embedding table of the descriptions."""
     answers: Path | None = None
-    """Description store with the answers to `describe --ask class`; tags where images have several classes."""
+    """Description store with the answers to `describe --ask class`; tags where images have several classes; boxes for
+    detection."""
+    task: Literal["auto", "classification", "multilabel", "detection"] = "auto"
+    """What is predicted: the class of an image (classification), which of several it has (multilabel), or boxes of
+    objects (detection). auto: as the labels of the dataset are."""
     evidence: Evidence = "fused"
     """What is read: all that is given (fused), the descriptions (texts), the answers, or class names compared with
     descriptions (names)."""
@@ -35,8 +39,9 @@ class LabelConfig(DataOptions):
     """Class names of a dataset without labels: a text file with one per line, or a list with commas. Default: those
     that the answers chose from."""
     out: Path
-    """Parquet file of class probabilities, or a .csv table for people with the Parquet file beside it; an HTML page of
-    suspected label errors is written beside it too."""
+    """Parquet file of class probabilities, or a .csv table for people with the Parquet file beside it; for detection of
+    boxes, or a .json file in COCO's format with the Parquet file beside it. An HTML page of suspected label errors is
+    written beside it too."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the folds."""
     doubtful: int = Field(default=50, ge=0)

@@ -27,10 +27,20 @@ LOADERS = {
     "cifar10": ("gpt4image.data.torchvision_sets", "load_cifar10"),
     "cifar100": ("gpt4image.data.torchvision_sets", "load_cifar100"),
     "webdataset": ("gpt4image.data.webdataset", "load_webdataset"),
+    "coco": ("gpt4image.data.coco", "load_coco"),
+    "coco-masks": ("gpt4image.data.coco", "load_coco_masks"),
+    "yolo": ("gpt4image.data.yolo", "load_yolo"),
+    "voc": ("gpt4image.data.voc", "load_voc"),
+    "masks": ("gpt4image.data.masks", "load_masks"),
     "openmoji": ("gpt4image.data.openmoji", "load_openmoji"),
     "clips": ("gpt4image.data.clips", "load_clips"),
 }
-KINDS = {".csv": "manifest", ".parquet": "manifest", ".tar": "webdataset"}
+KINDS = {
+    **dict.fromkeys((".csv", ".parquet"), "manifest"),
+    ".tar": "webdataset",
+    ".json": "coco",
+    **dict.fromkeys((".yaml", ".yml"), "yolo"),
+}
 """What a file at a path is, by its extension."""
 FILES_LOOKED_AT = 1000  # of a folder, to find out whether it holds pictures or videos
 MANIFESTS = ("manifest", "metadata", "labels")
@@ -42,7 +52,8 @@ def load_image_set(spec: str) -> ImageSet:
 
     Args:
         spec: a path of a folder or a table, ``folder:PATH``, ``manifest:FILE.csv|parquet``, ``hf:NAME_OR_PATH``,
-            ``cifar10[:ROOT]``, ``cifar100[:ROOT]``, ``webdataset:PATTERN``, ``openmoji`` or ``clips:PATH``.
+            ``cifar10[:ROOT]``, ``cifar100[:ROOT]``, ``webdataset:PATTERN``, ``openmoji`` or ``clips:PATH``; with boxes
+            or masks ``coco:FILE.json``, ``coco-masks:FILE.json``, ``yolo:DIR``, ``voc:DIR``, ``masks:DIR``.
 
     Raises:
         ConfigError: the SPEC has an unknown name, or lacks what must follow it.
@@ -61,7 +72,7 @@ def load_image_set(spec: str) -> ImageSet:
 
 
 def spec_of(path: str) -> str:
-    """Return the SPEC of a path, by what is there: a table, shards, a saved dataset, or a folder of class folders.
+    """Return the SPEC of a path, by what is there: a table, shards, boxes, masks, or a folder of class folders.
 
     Raises:
         ConfigError: there is nothing, or nothing that is known.
@@ -82,6 +93,8 @@ def spec_of(path: str) -> str:
 def _spec_of_folder(path: str, place: Path) -> str:
     if any((place / name).is_file() for name in ("dataset_dict.json", "dataset_info.json")):
         return f"hf:{path}"
+    if (kind := _kind_of_regions(place)) is not None:
+        return f"{kind}:{path}"
     tables = [child for child in place.iterdir() if child.suffix in (".csv", ".parquet") and child.is_file()]
     named = [table for table in tables if table.stem.lower() in MANIFESTS]
     folders = [child for child in place.iterdir() if child.is_dir() and not child.name.startswith(".")]
@@ -98,6 +111,23 @@ def _holds_videos(place: Path) -> bool:
     kinds = {**dict.fromkeys(EXTENSIONS, False), **dict.fromkeys(VIDEO_EXTENSIONS, True)}
     files = itertools.islice((name for _, _, names in os.walk(place) for name in names), FILES_LOOKED_AT)
     return next((kinds[kind] for name in files if (kind := os.path.splitext(name)[1].lower()) in kinds), False)  # noqa: PTH122
+
+
+def _kind_of_regions(place: Path) -> str | None:
+    """Return the SPEC name of a folder of images with boxes or masks; None where it does not look like one."""
+    folders = {child.name for child in place.iterdir() if child.is_dir()}
+
+    def holds(suffix: str, *names: str) -> bool:
+        return any(next((place / name).glob(f"*{suffix}"), None) is not None for name in names if name in folders)
+
+    if any((place / name).is_file() for name in ("data.yaml", "data.yml")) or {"images", "labels"} <= folders:
+        return "yolo"
+    if {"images", "masks"} <= folders:
+        return "masks"
+    if holds(".xml", "Annotations", "annotations", "train"):
+        return "voc"
+    coco = holds(".json", "annotations") or holds("_annotations.coco.json", "train")
+    return "coco" if coco or (place / "train.json").is_file() or any(place.glob("instances*.json")) else None
 
 
 def load_with_splits(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.base.errors import parsing
 from gpt4image.data.digests import file_digests
 from gpt4image.data.file_source import is_below, read_bounded
 
@@ -85,3 +86,11 @@ class ArrowSource:
     def _starts(self) -> list[int]:
         """First row of each chunk."""
         return np.cumsum([0, *(len(data) for data, _ in self._chunks[:-1])]).tolist()
+
+
+def cells_of(part: Dataset, name: str) -> list[Any]:
+    """Return a column as Python values, from the Arrow table itself: rows of `datasets` take about 20 us each."""
+    with parsing(f"the column {name!r} of the dataset is damaged"):
+        column = part.data.column(name)
+        column.validate(full=True)
+        return column.to_pylist()

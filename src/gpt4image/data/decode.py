@@ -34,6 +34,8 @@ PICTURES = (
     frozenset({*HEIF, ".avif", ".jxl", ".svg", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf"}) - EXTENSIONS
 )
 """Extensions of pictures that are not read."""
+EXACT = ("PNG", "GIF", "BMP", "TIFF", "PPM")
+"""Formats that keep the numbers of a mask."""
 MAX_PIXELS = 50_000_000
 
 # What Pillow's plug-ins raise on damaged files, or did in the past.
@@ -128,9 +130,37 @@ def centre_start(side: int, size: int) -> int:
 
 
 def sides(data: bytes) -> tuple[int, int]:
-    """Return width and height of an image in pixels, as its header has them. Raises DecodeError as ``decode``."""
+    """Return width and height of the upright image in pixels, by its header. Raises DecodeError as ``decode``."""
     with _opened(data) as image:
-        return image.size
+        width, height = image.size
+        return (height, width) if _orientation(image) > 4 else (width, height)
+
+
+def decode_numbers(data: bytes) -> NDArray[np.uint8]:
+    """Decode a mask to the numbers of its pixels: (height, width) uint8, upright.
+
+    Palettes give their indices; grey of 1, 8 and 16 bits its values, and so do RGB files with three equal channels.
+
+    Raises:
+        DecodeError: as ``decode``; also a format that changes values, colours, or a number above 255.
+    """
+    with _opened(data) as image:
+        if image.format not in EXACT:
+            raise DecodeError(f"a mask in {image.format} has not the numbers that were saved; save masks as PNG")
+        image.load()
+        values = np.asarray(_upright(image))
+        if image.mode == "F" or values.ndim not in (2, 3):
+            raise DecodeError(f"a mask of mode {image.mode}; save masks as PNG with one number per pixel")
+        if values.ndim == 3:
+            colours = values[..., :3] if image.mode.startswith("RGB") else values[..., :1]
+            values = values[..., 0]
+            if (colours != values[..., None]).any():
+                raise DecodeError("a mask of colours; save masks as PNG with the number of the class in each pixel")
+        if values.min() < 0 or values.max() > 255:
+            raise DecodeError(
+                f"a mask with the number {values.max()}; numbers are 0 to 254, and 255 counts for nothing"
+            )
+        return values.astype(np.uint8)
 
 
 def is_plain_jpeg(data: bytes, max_side: int) -> bool:

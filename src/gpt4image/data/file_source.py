@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.base.outcome import SetAside
+from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.digests import file_digests
 
 MAX_FILE_BYTES = 512 * 1024 * 1024
@@ -35,20 +38,55 @@ class FileSource:
         return os.path.join(self._root, self._names[row])  # noqa: PTH118
 
 
-def read_bounded(path: str) -> bytes:
-    """Return the bytes of a file. Raises OSError where it cannot be read, is no regular file or has over 512 MiB."""
+def read_bounded(path: str, limit: int | None = None) -> bytes:
+    """Return the bytes of a file. Raises OSError where it cannot be read, is no regular file or has over ``limit``.
+
+    The limit is 512 MiB if none is given.
+    """
+    limit = MAX_FILE_BYTES if limit is None else limit
     with open(path, "rb", opener=_without_waiting) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise OSError("no regular file: a pipe or device may never end")
-        if status.st_size > MAX_FILE_BYTES:
-            raise OSError(f"the file has {status.st_size:,} bytes, more than the allowed {MAX_FILE_BYTES:,}")
+        if status.st_size > limit:
+            raise OSError(f"the file has {status.st_size:,} bytes, more than the allowed {limit:,}")
         return file.read()
 
 
 def _without_waiting(path: str, flags: int) -> int:
     """Open a file without waiting: opening a pipe would wait for a writer."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def locate_all(folder: Path, paths: Sequence[str]) -> list[tuple[str, str]]:
+    """Return for each path the file below ``folder``, relative to it, or else why it cannot be used: (file, fault)."""
+    root = os.path.realpath(folder)
+    real_folder = functools.cache(os.path.realpath)  # each folder is looked up once
+
+    def locate(path: str) -> tuple[str, str]:
+        if not path or "\0" in path or not is_unicode(path):
+            return "", "its path is empty" if not path else "its path holds characters that no path may have"
+        parent, name = os.path.split(os.path.join(root, path))  # noqa: PTH118
+        file = os.path.join(real_folder(parent), name)  # noqa: PTH118
+        try:
+            mode = os.lstat(file).st_mode
+            if stat.S_ISLNK(mode):
+                file = os.path.realpath(file)
+                mode = os.stat(file).st_mode  # noqa: PTH116
+        except OSError as error:
+            return "", f"cannot be found: {error.strerror}"
+        if not is_below(file, root):
+            return "", "leads out of the folder of the dataset"
+        return (os.path.relpath(file, root), "") if stat.S_ISREG(mode) else ("", "is not a file")
+
+    return [locate(path) for path in paths]
+
+
+def usable(folder: Path, paths: Sequence[str]) -> tuple[list[str], list[SetAside]]:
+    """Return the paths that lead to files below a folder, as they are given, and the others as skipped items."""
+    faults = [fault for _, fault in locate_all(folder, paths)]
+    aside = [SetAside(name=path, reason=fault) for path, fault in zip(paths, faults, strict=True) if fault]
+    return [path for path, fault in zip(paths, faults, strict=True) if not fault], aside
 
 
 def expanded(path: str) -> Path:
@@ -59,6 +97,21 @@ def expanded(path: str) -> Path:
 def is_below(real_path: str, real_root: str) -> bool:
     """Return whether a path lies below a folder; both without links."""
     return real_path.startswith(real_root.rstrip(os.sep) + os.sep)
+
+
+def pictures_below(root: Path, folder: Path) -> list[str]:
+    """Return the paths of all images below a folder, from ``root``, in order; links to folders are not followed."""
+    return [path for path in files_below(root, folder) if PurePosixPath(path).suffix.lower() in EXTENSIONS]
+
+
+def files_below(root: Path, folder: Path) -> list[str]:
+    """Return the paths of all files below a folder that are not hidden; see ``pictures_below``."""
+    found: list[str] = []
+    for where, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        inside = Path(where).relative_to(root)
+        found += [(inside / name).as_posix() for name in sorted(files) if not name.startswith(".")]
+    return found
 
 
 def is_unicode(name: str) -> bool:

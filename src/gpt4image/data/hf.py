@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 
 from gpt4image.base.errors import ConfigError, DataError, MissingExtraError, first_few, parsing
 from gpt4image.base.outcome import SetAside
-from gpt4image.data.arrow_source import ArrowSource
+from gpt4image.data.arrow_source import ArrowSource, cells_of
+from gpt4image.data.box_checks import Faults
 from gpt4image.data.file_source import expanded
+from gpt4image.data.hf_regions import boxes_of, mask_column, masks_from, objects_column
 from gpt4image.data.image_set import NO_LABEL, SPLIT_OF, ImageSet
 from gpt4image.data.labels import LABEL_NAMES, LIST_NAMES, encode_labels, encode_several, label_matrix, refuse_gaps
+from gpt4image.data.regions import Regions
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -34,7 +37,8 @@ def load_hf(argument: str) -> ImageSet:
     """Load the splits of a dataset that `datasets` reads.
 
     The image column is found by its type, the label column by name or type (ClassLabel, numbers or names; None and -1
-    mean no label). A list of these is several classes per image. Keys are the column ``key``, else ``SPLIT/ROW``; where
+    mean no label). A list of these is several classes per image. A column of objects with boxes, or a second column of
+    images that are masks, comes before labels. Keys are the column ``key``, else ``SPLIT/ROW``; where
     splits share keys, those outside train get the split's name in front.
 
     Raises:
@@ -59,7 +63,7 @@ def load_hf(argument: str) -> ImageSet:
     if not len(rows):
         reasons = f" The first: {first_few(f'{keys[row]} {why}' for row, why in faults.items())}." if faults else ""
         raise DataError(f"{spec}: none of its {len(keys)} rows has an image that can be used.{reasons}")
-    classes, labels = _labels(parts, faults, spec)
+    classes, labels, regions, dropped = _annotations(parts, source, image, keys, faults, argument)
     return ImageSet(
         spec=spec,
         classes=classes,
@@ -68,11 +72,34 @@ def load_hf(argument: str) -> ImageSet:
         splits=splits[rows],
         source=source,
         rows=rows,
+        regions=None if regions is None else regions[rows],
         set_aside=(
+            *dropped,
             *(SetAside(name=f"split {name}", reason="is not one of train, validation and test") for name in unknown),
             *(SetAside(name=keys[row], reason=reason) for row, reason in faults.items()),
         ),
     )
+
+
+def _annotations(
+    parts: Sequence[tuple[str, Dataset]],
+    source: ArrowSource,
+    image: str,
+    keys: Sequence[str],
+    faults: Mapping[int, str],
+    argument: str,
+) -> tuple[tuple[str, ...], NDArray[Any], Regions | None, tuple[SetAside, ...]]:
+    """Return classes and labels of all rows, boxes or masks if a column holds them, and what of these is skipped."""
+    spec, dropped = f"hf:{argument}", Faults()
+    column = mask_column(parts, image)
+    if objects_column(parts[0][1]) is not None:
+        regions, classes = boxes_of(parts, keys, source, dropped, spec)
+    elif column is not None:
+        masks = ArrowSource([part for _, part in parts], column, _allowed_folders(argument))
+        regions, classes = masks_from(masks, source, keys, dropped, spec)
+    else:
+        return *_labels(parts, faults, spec), None, ()
+    return classes, regions.presence(len(classes)), regions, dropped.set_aside(spec)
 
 
 def _load(argument: str, spec: str) -> Mapping[str, Dataset]:
@@ -149,7 +176,7 @@ def _first(names: Sequence[str], preferred: Sequence[str]) -> str | None:
 def _keys(parts: Sequence[tuple[str, Dataset]], splits: NDArray[np.str_]) -> list[str]:
     if not all(KEY_NAME in part.features for _, part in parts):
         return [f"{name}/{row:07d}" for name, part in parts for row in range(len(part))]
-    keys = [str(key) for _, part in parts for key in _cells(part, KEY_NAME)]
+    keys = [str(key) for _, part in parts for key in cells_of(part, KEY_NAME)]
     if len(set(keys)) == len(keys):
         return keys
     return [key if split == "train" else f"{split}/{key}" for key, split in zip(keys, splits, strict=True)]
@@ -168,7 +195,7 @@ def _labels(
     if name is None:
         return (), np.full(sum(len(part) for _, part in parts), NO_LABEL)
     # A split without the column has no labels, as the test splits of some published sets.
-    columns = {split: _cells(part, name) if name in part.features else [None] * len(part) for split, part in parts}
+    columns = {split: cells_of(part, name) if name in part.features else [None] * len(part) for split, part in parts}
     kinds = {split: part.features[name] for split, part in parts if name in part.features}
     named = {
         split: _element(kind).names for split, kind in kinds.items() if isinstance(_element(kind), datasets.ClassLabel)
@@ -225,14 +252,6 @@ def _renumbered(cells: Sequence[Any], own: Sequence[str], classes: Sequence[str]
         return [renumbered(cell) for cell in cells]
     except KeyError as error:
         raise DataError(f"{where}: labels must be in 0..{len(own) - 1}, or {NO_LABEL} for none; got {error}.") from None
-
-
-def _cells(part: Dataset, name: str) -> list[Any]:
-    """Return a column as Python values, from the Arrow table itself: rows of `datasets` take about 20 us each."""
-    with parsing(f"the column {name!r} of the dataset is damaged"):
-        column = part.data.column(name)
-        column.validate(full=True)
-        return column.to_pylist()
 
 
 def _allowed_folders(argument: str) -> list[str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,6 +21,16 @@ from gpt4image.data.regions import Boxes, Regions
 SPLITS = ("train", "val", "test")
 # Names that folders, manifests and published datasets use for them.
 SPLIT_OF = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+def split_named(name: str) -> str | None:
+    """Return the split that a word of a name is the name of, such as train of ``instances_train2017``; None without."""
+    return next((SPLIT_OF[word] for word in re.split(r"[^a-z]+", name.lower()) if word in SPLIT_OF), None)
+
+
+def split_of_file(path: Path) -> str:
+    """Return the split that a word of a file's name, or the whole name of its folder, is the name of; else train."""
+    return split_named(path.stem) or SPLIT_OF.get(path.parent.name.lower(), "train")
 
 
 class ImageSource(Protocol):
@@ -122,12 +134,14 @@ class ImageSet:
     def groups(self) -> NDArray[np.int64]:
         """(N,) the class by which splits are cut: the label, of several classes the rarest one that is present.
 
-        K where all classes that are known are absent, NO_LABEL without a label.
+        K where all classes that are known are absent, NO_LABEL without a label or, of a dataset with boxes or masks,
+        without these: tags alone are worth more in train.
         """
         if self.labels.ndim == 1:
             return self.labels
         rarest = rarest_classes(self.labels)
-        return np.where(self.labelled & (rarest == NO_LABEL), len(self.classes), rarest)
+        groups = np.where(self.labelled & (rarest == NO_LABEL), len(self.classes), rarest)
+        return groups if self.regions is None else np.where(self.regions.known, groups, NO_LABEL)
 
     def label_names(self, index: int) -> tuple[str, ...]:
         """Return the names of the classes of image ``index``; none where it has no label."""

@@ -17,11 +17,8 @@ from __future__ import annotations
 
 import csv
 import difflib
-import functools
 import itertools
-import os
 import posixpath
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +30,7 @@ from numpy.typing import NDArray
 from gpt4image.base.errors import ConfigError, DataError, first_few, nearest, parsing
 from gpt4image.base.outcome import SetAside
 from gpt4image.base.visible import from_csv_cell
-from gpt4image.data.file_source import FileSource, expanded, is_below
+from gpt4image.data.file_source import FileSource, expanded, locate_all
 from gpt4image.data.image_set import SPLIT_OF, ImageSet
 from gpt4image.data.labels import SEPARATOR, encode_labels, encode_several, note_once, presence, refuse_gaps
 
@@ -66,7 +63,7 @@ def load_manifest(argument: str, name: str = "manifest") -> ImageSet:
     file = expanded(argument)
     table = read_table(file, spec)
     given = [_text(path) for path in table["path"]]
-    located = _locate_all(file.parent, given)
+    located = locate_all(file.parent, given)
     rows = [row for row, (_, fault) in enumerate(located) if not fault]
     set_aside = tuple(
         SetAside(name=path or f"{file.name}, row {row}", reason=fault)
@@ -221,27 +218,3 @@ def _splits(cells: Sequence[Any], spec: str) -> list[str]:
 
 def _text(cell: Any) -> str:
     return "" if cell is None else str(cell)
-
-
-def _locate_all(folder: Path, paths: Sequence[str]) -> list[tuple[str, str]]:
-    """Return for each path the file below ``folder``, relative to it, or else why it cannot be used: (file, fault)."""
-    root = os.path.realpath(folder)
-    real_folder = functools.cache(os.path.realpath)  # each folder is looked up once
-
-    def locate(path: str) -> tuple[str, str]:
-        if not path or "\0" in path:
-            return "", "its path holds a NUL character" if path else "its path is empty"
-        parent, name = os.path.split(os.path.join(root, path))  # noqa: PTH118
-        file = os.path.join(real_folder(parent), name)  # noqa: PTH118
-        try:
-            mode = os.lstat(file).st_mode
-            if stat.S_ISLNK(mode):
-                file = os.path.realpath(file)
-                mode = os.stat(file).st_mode  # noqa: PTH116
-        except OSError as error:
-            return "", f"cannot be found: {error.strerror}"
-        if not is_below(file, root):
-            return "", "leads out of the folder of the manifest"
-        return (os.path.relpath(file, root), "") if stat.S_ISREG(mode) else ("", "is not a file")
-
-    return [locate(path) for path in paths]

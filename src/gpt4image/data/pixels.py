@@ -156,7 +156,7 @@ def load_pixels(
     return MemoryPixels(images, set_aside), set_aside, decodable
 
 
-def decoded(data: bytes, size: int, frames: Frames | None, *, squash: bool) -> NDArray[np.uint8]:
+def decoded(data: bytes, size: int, *, squash: bool, frames: Frames | None) -> NDArray[np.uint8]:
     """Return the pixels (C, size, size) of an image or a clip. Raises DecodeError."""
     if frames is None:
         return decode_square(data, size, squash=squash).transpose(2, 0, 1)
@@ -207,7 +207,8 @@ class _Decoding(Dataset[tuple[torch.Tensor, Broken]]):
         broken: Broken = []
         for position, index in enumerate(indices.tolist()):
             try:
-                images[position] = decoded(self.image_set.read(index), self.size, self.frames, squash=self.squash)
+                data = self.image_set.read(index)
+                images[position] = decoded(data, self.size, squash=self.squash, frames=self.frames)
             except (DecodeError, OSError) as error:
                 broken.append((index, str(error)))
         pixels = torch.from_numpy(images)

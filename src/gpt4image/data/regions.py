@@ -9,6 +9,7 @@ Legend: N images, M boxes of all of them, K classes, B images of a batch, D most
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,8 @@ NO_ANNOTATION = -2
 """Class of all rows of an image there of which nothing is known."""
 VOID = 255
 """Value of the pixels of a mask that count for nothing."""
+KEPT, KEPT_SIDE = 4096, 256
+"""Decoded masks that are kept, and their largest side: 256 MiB at most."""
 Index = NDArray[Any] | Sequence[int] | slice
 ImageBoxes = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]
 """Boxes of one image: corners (n, 4), classes (n,), weights (n,)."""
@@ -66,14 +69,31 @@ class Boxes:
         """Number of images."""
         return len(self.known)
 
+    @classmethod
+    def joined(cls, parts: Sequence[Boxes]) -> Boxes:
+        """Return the boxes of the images of all parts, one after the other."""
+        counts = np.concatenate([np.diff(part.starts) for part in parts])
+        return cls(
+            starts=np.cumsum([0, *counts], dtype=np.int64),
+            corners=np.concatenate([part.corners for part in parts]),
+            labels=np.concatenate([part.labels for part in parts]),
+            weights=np.concatenate([part.weights for part in parts]),
+            known=np.concatenate([part.known for part in parts]),
+        )
+
+    def places(self, index: Index) -> NDArray[np.int64]:
+        """Return the positions of the boxes of the images at positions, or of a mask (N,) bool, in that order."""
+        rows: NDArray[np.int64] = np.arange(len(self))[index]
+        counts = np.diff(self.starts)[rows]
+        before = np.cumsum(counts) - counts
+        return np.repeat(self.starts[rows] - before, counts) + np.arange(counts.sum())
+
     def __getitem__(self, index: Index) -> Boxes:
         """Return the boxes of the images at positions, or of a mask (N,) bool, in that order."""
         rows: NDArray[np.int64] = np.arange(len(self))[index]
-        counts = np.diff(self.starts)[rows]
-        starts = np.cumsum([0, *counts], dtype=np.int64)
-        place = np.repeat(self.starts[rows] - starts[:-1], counts) + np.arange(starts[-1])
+        place = self.places(rows)
         return Boxes(
-            starts=starts,
+            starts=np.cumsum([0, *np.diff(self.starts)[rows]], dtype=np.int64),
             corners=self.corners[place],
             labels=self.labels[place],
             weights=self.weights[place],
@@ -89,6 +109,12 @@ class Boxes:
     def image_of(self) -> NDArray[np.int64]:
         """(M,) the image of each box."""
         return np.repeat(np.arange(len(self)), np.diff(self.starts))
+
+    def replaced(self, rows: NDArray[np.int64], others: Boxes) -> Boxes:
+        """Return boxes of which those of the images at ``rows`` (n,) are ``others``, of n images."""
+        place = np.arange(len(self))
+        place[rows] = len(self) + np.arange(len(rows))
+        return Boxes.joined([self, others])[place]
 
     def only(self, chosen: NDArray[np.bool_]) -> Boxes:
         """Return some of the boxes, by a mask (M,); images stay annotated."""
@@ -110,9 +136,13 @@ class Boxes:
         return replace(self, labels=np.asarray(place, np.int64)[self.labels])
 
     def presence(self, classes: int) -> NDArray[np.int8]:
-        """Return (N, K) int8: 1 where an image has a box of a class, 0 where it has none, -1 where nothing is known."""
+        """Return (N, K) int8: 1 where an image has a box of a class, 0 where it has none, -1 where that is not known.
+
+        It is not known of images that are not annotated, and where all boxes of the class have the weight 0.
+        """
         found = np.where(self.known[:, None], np.zeros(classes, np.int8), np.int8(-1))
         sure = self.weights > 0
+        found[self.image_of[~sure], self.labels[~sure]] = -1
         found[self.image_of[sure], self.labels[sure]] = 1
         return found
 
@@ -159,12 +189,14 @@ class Masks:
         rows: (N,) int64 position of each in the source; -1 for an image without a mask.
         place: (256,) uint8, the class number of each value that the source gives.
         presence_of_classes: (N, K) int8: 1 present, 0 absent, -1 not known; from masks or, without one, from tags.
+        background: the class of what is no object, which tags do not name; -1 without.
     """
 
     source: MaskSource
     rows: NDArray[np.int64]
     presence_of_classes: NDArray[np.int8]
     place: NDArray[np.uint8] = field(default_factory=lambda: np.arange(256, dtype=np.uint8))
+    background: int = -1
 
     def __len__(self) -> int:
         """Number of images."""
@@ -197,12 +229,10 @@ class Masks:
 
     def pixels(self, size: int) -> NDArray[np.uint8]:
         """Return (B, S, S) uint8 classes, stretched to a square as pixels are (no value is averaged); VOID without."""
-        from PIL import Image
-
+        read = _kept if size <= KEPT_SIDE else _stretched
         found = np.full((len(self), size, size), VOID, np.uint8)
         for i in np.flatnonzero(self.known):
-            mask = Image.fromarray(self.source.read(int(self.rows[i])))
-            found[i] = self.place[np.asarray(mask.resize((size, size), Image.Resampling.NEAREST))]
+            found[i] = self.place[read(self.source, int(self.rows[i]), size)]
         return found
 
     def content(self) -> str:
@@ -211,5 +241,14 @@ class Masks:
         parts = (str(digests).encode(), self.place.tobytes(), np.ascontiguousarray(self.presence_of_classes).tobytes())
         return hashlib.sha256(b"".join(parts)).hexdigest()
 
+
+def _stretched(source: MaskSource, row: int, size: int) -> NDArray[np.uint8]:
+    """Return a mask of a source as a square (S, S)."""
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(source.read(row)).resize((size, size), Image.Resampling.NEAREST))
+
+
+_kept = functools.lru_cache(maxsize=KEPT)(_stretched)
 
 Regions = Boxes | Masks

@@ -152,6 +152,24 @@ def random_part(indices: NDArray[np.int64], fraction: float, seed: int) -> NDArr
     return np.sort(np.random.default_rng((seed, 13)).permutation(indices)[:count])
 
 
+def some_images(
+    indices: NDArray[np.int64], count: int, seed: int, first: NDArray[np.bool_] | None = None
+) -> NDArray[np.int64]:
+    """Return ``count`` random ones of the annotated images at ``indices``: a part of any larger number of them.
+
+    Those of the mask ``first`` (N,) are chosen before others. Raises DataError: there are no more than that.
+    """
+    if len(indices) <= count:
+        raise DataError(
+            f"{count} annotated images are asked for, but train has {len(indices)}, so that none would lose its "
+            "annotation; ask for fewer."
+        )
+    order = np.random.default_rng((seed, 17)).permutation(indices)
+    if first is not None:
+        order = order[np.argsort(~first[order], kind="stable")]
+    return np.sort(order[:count])
+
+
 def representatives(digests: Sequence[str], rank: NDArray[np.integer]) -> NDArray[np.int64]:
     """Return (N,) the position of the representative of each image: of byte-equal images, the first of lowest rank."""
     first: dict[str, int] = {}

@@ -25,7 +25,7 @@ from gpt4image.base.errors import ConfigError, DataError, first_few
 from gpt4image.base.outcome import SetAside
 from gpt4image.base.progress import progress_bar
 from gpt4image.data.file_source import expanded
-from gpt4image.data.image_set import SPLIT_OF, ImageSet
+from gpt4image.data.image_set import ImageSet, split_of_file
 from gpt4image.data.labels import encode_labels, encode_several, refuse_gaps
 from gpt4image.data.shards import ShardIndex, ShardSource, index_shard
 
@@ -67,7 +67,7 @@ def load_webdataset(argument: str) -> ImageSet:
             f"{spec}: no images in {len(paths)} shards; images are members named NAME.jpg and the like.{why}"
         )
     names, starts, lengths, cells = zip(*(image for index in indices for image in index.images), strict=True)
-    splits = np.repeat([_split_of(path) for path in paths], counts)
+    splits = np.repeat([split_of_file(Path(path)) for path in paths], counts)
     several = any(isinstance(cell, list) for cell in cells)
     if several and (others := [names[row] for row, cell in enumerate(cells) if not isinstance(cell, list | NoneType)]):
         raise DataError(
@@ -155,13 +155,6 @@ def _index_all(paths: Sequence[str]) -> list[ShardIndex]:
             found.append(index)
             bar.advance(task)
     return found
-
-
-def _split_of(path: str) -> str:
-    """Return the split that a word of the file's name, or the whole name of its folder, is the name of."""
-    folder, name = Path(path).parts[-2:]
-    words = (*re.split(r"[^a-z]+", name.lower()), folder.lower())
-    return next((SPLIT_OF[word] for word in words if word in SPLIT_OF), "train")
 
 
 def _keys(names: Sequence[str], splits: Sequence[str]) -> list[str]:

@@ -18,7 +18,8 @@ from gpt4image.data.pixels import load_pixels
 from gpt4image.deploying.loading import Classifier
 from gpt4image.deploying.preprocessing import as_images
 from gpt4image.evaluating.run_model import RunModel
-from gpt4image.training.auto import stored_size
+from gpt4image.tasks.base import Predictions, Task
+from gpt4image.training.auto import stored_as
 
 MOST_IMAGES = 256
 TOLERANCE = 1e-4
@@ -52,12 +53,7 @@ def run_probabilities(
     """
     options = model.config.model_copy(update={"device": "cpu", "precision": "fp32", "memory_format": "contiguous"})
     pixels, skipped, usable = load_pixels(
-        images,
-        stored_size(options),
-        memory_limit_gb=float("inf"),
-        workers=1,
-        squash=model.task.squash,
-        frames=model.task.frames,
+        images, memory_limit_gb=float("inf"), workers=1, **stored_as(options, model.task)
     )
     indices = np.flatnonzero(usable)
     return replace(model, config=options).read(pixels, indices).predictions, indices, skipped
@@ -70,13 +66,13 @@ def exported_probabilities(classifier: Classifier, images: ImageSet, indices: ND
     return np.concatenate([classifier.probabilities(batch) for batch in batches])
 
 
-def agreement(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> Agreement:
-    """Compare (n, K) class probabilities of a run to those of its export.
+def agreement(task: Task, ours: Predictions, theirs: Predictions) -> Agreement:
+    """Compare the predictions (n, ...) of a run to those of its export.
 
     Raises:
         ExportError: a difference is more than rounding, or NaN.
     """
-    largest = float(np.abs(ours - theirs).max())
+    largest = task.difference(ours, theirs)
     if not largest <= TOLERANCE:
         raise ExportError(
             f"The exported model is not the model of the run: on {len(ours)} images their predictions differ by up "

@@ -45,6 +45,7 @@ def export(config: ExportConfig, task: Task | None = None) -> Outcome:
     run_dir, chosen = best_run(config.run_dir)
     config = config.model_copy(update={"run_dir": run_dir})
     runs.read_run(run_dir)
+    runs.require_predicting(run_dir)
     if config.push_to_hub:
         hub.require_login()
     from gpt4image.deploying import agreement, graphs
@@ -54,14 +55,18 @@ def export(config: ExportConfig, task: Task | None = None) -> Outcome:
     if config.format == "onnx":
         graphs.require_onnx()
     exported = _exported_model(config.run_dir, task)
-    if config.format == "timm" and exported.preprocessing.frames:
-        raise ConfigError("--format timm: plain timm has no models of clips; give --format onnx or torch-export.")
+    if config.format == "timm" and not exported.model.task.in_timm:
+        raise ExportError(
+            f"--format timm: timm has no models for {exported.model.task.name}; use --format onnx or torch-export."
+        )
     images = agreement.images_to_compare(_images(config, exported.model.config))
     ours, usable, skipped = agreement.run_probabilities(exported.model, images)
     with staging_folder(config.out.parent) as staging:
         path = staging / config.out.name
         classifier = _write(config.format, path, exported, task)
-        found = agreement.agreement(ours, agreement.exported_probabilities(classifier, images, usable))
+        found = agreement.agreement(
+            exported.model.task, ours, agreement.exported_probabilities(classifier, images, usable)
+        )
         card = model_card(
             exported,
             config.format,

@@ -1,7 +1,7 @@
 """The formats onnx and torch-export: the whole computation in one file, from pixels to probabilities.
 
 The input ``images`` is float32 (N, 3, S, S), or (N, T, 3, S, S) of clips, RGB in 0..1, the output ``probabilities``
-float32 (N, K), for any N.
+float32 (N, K), for any N, or what else the task predicts.
 Normalisation and the last step of the task (softmax, say) are inside, so that nobody can leave them out. What else
 there is to know, class names first, is JSON in the file.
 """
@@ -24,7 +24,7 @@ from gpt4image.deploying.loading import Classifier
 from gpt4image.deploying.metadata import EXTRA_FILE, ONNX_KEY
 from gpt4image.deploying.preprocessing import Preprocessing
 
-INPUT, OUTPUT = "images", "probabilities"
+INPUT = "images"
 LARGEST_ONNX = 2_000_000_000  # bytes; protobuf holds no more in one message
 
 
@@ -81,7 +81,7 @@ def write_onnx(path: Path, exported: ExportedModel) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of torch about its own parts
             warnings.simplefilter("ignore", DeprecationWarning)
-            names: Any = {"input_names": [INPUT], "output_names": [OUTPUT]}
+            names: Any = {"input_names": [INPUT], "output_names": [exported.model.task.output]}
             converted: Any = torch.onnx.export(program, **names, dynamo=True, verbose=False)
     except torch.onnx.errors.OnnxExporterError as error:
         raise ExportError(

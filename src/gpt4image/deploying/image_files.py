@@ -22,11 +22,15 @@ from gpt4image.deploying.preprocessing import Preprocessing
 
 
 class Decoded(NamedTuple):
-    """Images or clips in the order in which they were found: n paths, (n, ...) pixels, and those that were skipped."""
+    """Images or clips in the order in which they were found: n paths, (n, ...) pixels, and those that were skipped.
+
+    ``sizes`` are width and height of the n upright pictures.
+    """
 
     paths: list[str]
     pixels: NDArray[np.uint8]
     skipped: list[SetAside]
+    sizes: list[tuple[int, int]]
 
 
 def find_images(names: Iterable[str], extensions: Collection[str] = EXTENSIONS) -> Iterator[str | SetAside]:
@@ -93,6 +97,7 @@ def _decode(found: Sequence[str | SetAside], preprocessing: Preprocessing) -> De
     pixels = np.empty((len(found), *preprocessing.shape), np.uint8)
     paths: list[str] = []
     skipped: list[SetAside] = []
+    sizes: list[tuple[int, int]] = []
     for item in found:
         if isinstance(item, SetAside):
             skipped.append(item)
@@ -100,9 +105,11 @@ def _decode(found: Sequence[str | SetAside], preprocessing: Preprocessing) -> De
         try:
             if not os.path.isfile(item):  # noqa: PTH113  (a pipe would never end)
                 raise DecodeError("a link to nothing" if os.path.islink(item) else "no file")  # noqa: PTH114
-            pixels[len(paths)] = preprocessing.pixels(read_bounded(item))
+            data = read_bounded(item)
+            pixels[len(paths)] = preprocessing.pixels(data)
+            sizes.append(preprocessing.sides(data))
         except (DecodeError, OSError) as error:
             skipped.append(SetAside(name=item, reason=getattr(error, "strerror", None) or str(error)))
         else:
             paths.append(item)
-    return Decoded(paths, pixels[: len(paths)], skipped)
+    return Decoded(paths, pixels[: len(paths)], skipped, sizes)

@@ -115,6 +115,7 @@ def _load_run(path: Path, device: str, task: Task | None) -> Classifier:
     from gpt4image.evaluating.run_model import load_run_model
 
     classes = runs.class_names(path)
+    runs.require_predicting(path)
     model = load_run_model(path, task, classes)
     facts: Facts = {"kind": "run", "task": model.task, "classes": classes, "source": {"run": str(path)}}
     return _with_torch(model.backbone, device, preprocessing=Preprocessing.of_run(model), **facts)
@@ -221,11 +222,12 @@ def _with_torch(
 def _check(classifier: Classifier, path: Path) -> None:
     """Predict one blank image. Raises ModelError where sizes do not fit."""
     size, classes = classifier.preprocessing.size, len(classifier.classes)
+    expected = (1, *classifier.task.shape(classes, size))
     try:
         shape = classifier.probabilities(np.zeros((1, *classifier.preprocessing.shape), np.float32)).shape
     except Exception as error:  # noqa: BLE001  (whatever a foreign model raises: torch and onnxruntime have no common class)
         raise ModelError(f"{path} cannot take images of {size} x {size} pixels: {error}") from None
-    if shape != (1, classes):
+    if shape != expected:
         raise ModelError(f"{path} gives an output of shape {shape} for one image, but names {classes} classes.")
 
 

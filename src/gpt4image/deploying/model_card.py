@@ -106,6 +106,8 @@ def model_card(
             "scores": _score_rows(evaluation),
             "interval": wilson(evaluation.score, evaluation.labelled) if evaluation and exclusive else None,
             "exclusive": exclusive,
+            "output": exported.model.task.output,
+            "shape": exported.model.task.shape(len(exported.classes), exported.preprocessing.size),
             "comparisons": comparisons_of(exported.run_dir),
             "data": {**data, "spec": public(data["spec"])},
             "labels": findings.condition({**run.config, **data}) or "none",

@@ -1,4 +1,4 @@
-"""The stage predict: the classes of images, by a run or by what was exported from it, written as they come.
+"""The stage predict: classes, boxes or masks of images, by a run or what was exported from it, written as they come.
 
 Neither paths, pixels nor rows are kept, so memory does not grow with the number of images.
 """
@@ -6,42 +6,24 @@ Neither paths, pixels nor rows are kept, so memory does not grow with the number
 from __future__ import annotations
 
 import contextlib
-import csv
-import json
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.base.files import atomic_path
 from gpt4image.base.outcome import Outcome, SetAside
 from gpt4image.base.progress import progress_bar
-from gpt4image.base.visible import csv_cell, in_one_line
 from gpt4image.config import PredictConfig
+from gpt4image.deploying.rows import CocoResults, Prediction, csv_rows, json_lines, table
 
 if TYPE_CHECKING:
     from gpt4image.deploying.loading import Classifier
+    from gpt4image.deploying.mask_drawing import Drawing
     from gpt4image.tasks.base import Task
-
-CLASS_WIDTH = 30  # longest class name that the table makes room for
-
-
-class Prediction(NamedTuple):
-    """The prediction of one image: its most probable classes, best first.
-
-    ``present`` has the classes that count as present, if an image may have several, else None.
-    """
-
-    image: str
-    classes: Sequence[str]
-    probabilities: Sequence[float]
-    present: Sequence[str] | None = None
-
-
-Write = Callable[[Prediction], None]
 
 
 def predict(config: PredictConfig, task: Task | None = None) -> Outcome:
@@ -58,6 +40,7 @@ def predict(config: PredictConfig, task: Task | None = None) -> Outcome:
     from gpt4image.data.decode import EXTENSIONS
     from gpt4image.data.video import VIDEO_EXTENSIONS
     from gpt4image.deploying.loading import load_classifier
+    from gpt4image.deploying.mask_drawing import Drawing
     from gpt4image.parallel.devices import cpu_threads
 
     total, kinds = _count(config, EXTENSIONS | VIDEO_EXTENSIONS)  # mistakes are said before a model is loaded
@@ -66,13 +49,19 @@ def predict(config: PredictConfig, task: Task | None = None) -> Outcome:
         classifier = load_classifier(config.model, device=config.device, threads=config.threads, task=task)
         if not kinds <= classifier.preprocessing.extensions:
             total, _ = _count(config, classifier.preprocessing.extensions)
+        _require_boxes(config, classifier)
+        drawing = None if config.draw is None else Drawing.of(config.draw, classifier)
         started = time.monotonic()
-        writer = {"table": _table, "csv": _csv, "jsonl": _json_lines}[config.row_format]
         with _stream(config.out) as stream:
-            write = writer(stream, classifier, min(config.top, len(classifier.classes)))
-            for prediction in _predictions(config, classifier, total, skipped):
+            coco = CocoResults(stream, classifier.classes) if config.row_format == "coco" else None
+            writers = {"table": table, "csv": csv_rows, "jsonl": json_lines}
+            top = min(config.top, len(classifier.classes))
+            write = coco.write if coco else writers[config.row_format](stream, classifier, top)
+            for prediction in _predictions(config, classifier, drawing, total, skipped):
                 write(prediction)
                 count += 1
+            if coco:
+                coco.end()
     if config.out is None:  # standard output holds rows alone
         return Outcome(set_aside=tuple(skipped))
     seconds = time.monotonic() - started
@@ -85,6 +74,12 @@ def predict(config: PredictConfig, task: Task | None = None) -> Outcome:
         },
         set_aside=tuple(skipped),
     )
+
+
+def _require_boxes(config: PredictConfig, classifier: Classifier) -> None:
+    """Refuse what only boxes can be given as. Raises ConfigError."""
+    if config.row_format == "coco" and classifier.task.output != "boxes":
+        raise ConfigError(f"--format coco: {config.model} predicts {classifier.task.output}, and no boxes.")
 
 
 def _count(config: PredictConfig, extensions: Collection[str]) -> tuple[int, set[str]]:
@@ -122,7 +117,7 @@ def _place(path: Path | str) -> tuple[int, int] | None:
 
 
 def _predictions(
-    config: PredictConfig, classifier: Classifier, total: int, skipped: list[SetAside]
+    config: PredictConfig, classifier: Classifier, drawing: Drawing | None, total: int, skipped: list[SetAside]
 ) -> Iterator[Prediction]:
     """Yield predictions in order; what cannot be used is added to ``skipped``."""
     from gpt4image.data.pixels import available_cores
@@ -143,7 +138,9 @@ def _predictions(
             if batch.paths:
                 probabilities = classifier.probabilities(as_images(batch.pixels))
                 rows = classifier.task.rows(probabilities, classifier.classes, config.top)
-                yield from (Prediction(image, **row) for image, row in zip(batch.paths, rows, strict=True))
+                for image, size, found, row in zip(batch.paths, batch.sizes, probabilities, rows, strict=True):
+                    prediction = Prediction(image, **row).in_pixels(size, config.min_score)
+                    yield prediction if drawing is None else drawing.drawn(prediction, found)
             bar.advance(task, len(batch.paths) + len(batch.skipped))
 
 
@@ -155,47 +152,3 @@ def _stream(out: Path | None) -> Generator[TextIO]:
         return
     with atomic_path(out) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         yield file
-
-
-def _table(stream: TextIO, classifier: Classifier, _top: int) -> Write:
-    width = min(CLASS_WIDTH, max(len(in_one_line(name)) for name in classifier.classes))
-
-    def write(row: Prediction) -> None:
-        best = zip(row.classes, row.probabilities, strict=True)
-        columns = [f"{probability:.3f} {in_one_line(name):{width}}" for name, probability in best]
-        stream.write("  ".join([*columns, in_one_line(row.image)]) + "\n")
-
-    return write
-
-
-def _csv(stream: TextIO, classifier: Classifier, top: int) -> Write:
-    """Write a header and one row per image: image, class, probability, class_2, probability_2, ...
-
-    Where an image may have several classes, ``present`` comes first: those present, separated by "|".
-    """
-    writer = csv.writer(stream, lineterminator="\n")
-    names = [
-        f"{name}{'' if rank == 1 else f'_{rank}'}" for rank in range(1, top + 1) for name in ("class", "probability")
-    ]
-    several = [] if classifier.task.exclusive else ["present"]
-    writer.writerow(["image", *several, *names])
-
-    def write(row: Prediction) -> None:
-        names = (csv_cell(in_one_line(name)) for name in row.classes)
-        best = zip(names, (f"{value:.6f}" for value in row.probabilities), strict=True)
-        present = [] if row.present is None else [csv_cell("|".join(map(in_one_line, row.present)))]
-        writer.writerow([csv_cell(in_one_line(row.image)), *present, *(cell for pair in best for cell in pair)])
-
-    return write
-
-
-def _json_lines(stream: TextIO, _classifier: Classifier, _top: int) -> Write:
-    """Write one object per image; in ASCII, so that every name is exact and harmless, even one that is not UTF-8."""
-
-    def write(row: Prediction) -> None:
-        best = zip(row.classes, row.probabilities, strict=True)
-        found = [{"class": name, "probability": round(probability, 6)} for name, probability in best]
-        present = {} if row.present is None else {"present": list(row.present)}
-        stream.write(json.dumps({"image": row.image, **present, "predictions": found}) + "\n")
-
-    return write

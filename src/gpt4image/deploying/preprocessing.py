@@ -22,8 +22,8 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from gpt4image.base.errors import ModelError
-from gpt4image.data.decode import EXTENSIONS, centre_start, decode_square
-from gpt4image.data.video import VIDEO_EXTENSIONS, FrameOrder, Frames, decode_clip
+from gpt4image.data.decode import EXTENSIONS, centre_start, decode_square, sides
+from gpt4image.data.video import VIDEO_EXTENSIONS, FrameOrder, Frames, decode_clip, frame_size
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,12 +68,13 @@ class Preprocessing:
     @classmethod
     def of_run(cls, model: RunModel) -> Preprocessing:
         """Return what the evaluation of a run does to its pictures (see data/pixels.py and training/augment.py)."""
-        from gpt4image.training.auto import stored_size
+        from gpt4image.training.auto import stored_as
 
         how: Any = model.augmentation
-        fit, frames = "squash" if model.task.squash else "crop", model.task.frames
+        kept = stored_as(model.config, model.task)
+        fit, frames = "squash" if kept["squash"] else "crop", kept["frames"]
         clip: Any = {} if frames is None else {"frames": frames.count, "frame_order": frames.order}
-        return cls(size=how.size, resize=stored_size(model.config), fit=fit, mean=how.mean, std=how.std, **clip)
+        return cls(size=how.size, resize=kept["size"], fit=fit, mean=how.mean, std=how.std, **clip)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -152,6 +153,10 @@ class Preprocessing:
         start = centre_start(self.resize, self.size)
         centre = square[..., start : start + self.size, start : start + self.size, :]
         return np.moveaxis(centre, -1, -3)
+
+    def sides(self, data: bytes) -> tuple[int, int]:
+        """Return width and height of an upright picture, or of a video as its header has them. Raises DecodeError."""
+        return frame_size(data) if self.frames else sides(data)
 
     def normalised(self, images: Tensor) -> Tensor:
         """Subtract the mean and divide by the standard deviation: (n, *shape) RGB in 0..1 to the same shape."""

@@ -49,6 +49,10 @@ for picture in (frames[place] for place in places):
     images.append(image[0])
 images = np.stack(images)[None]"""
 
+_STRETCHED = """\
+square = picture.resize(({resize}, {resize}), Image.Resampling.{filter})  # boxes and masks are of this square
+images = np.asarray(square{crop}, np.float32).transpose(2, 0, 1)[None] / 255"""
+
 _ONNX = """\
 import json
 
@@ -59,7 +63,7 @@ from PIL import Image, ImageOps
 session = onnxruntime.InferenceSession({where!r}, providers=["CPUExecutionProvider"])
 {picture}
 {square}
-probabilities = session.run(None, {{"images": images}})[0][0].tolist()
+{output} = session.run(None, {{"images": images}})[0][0].tolist()
 classes = json.loads(session.get_modelmeta().custom_metadata_map["{key}"])["classes"]
 {result}"""
 
@@ -74,21 +78,28 @@ extra = {{"{key}": ""}}
 model = torch.export.load({where!r}, extra_files=extra).module()
 {picture}
 {square}
-probabilities = model(torch.from_numpy(images))[0].tolist()
+{output} = model(torch.from_numpy(images))[0].tolist()
 classes = json.loads(extra["{key}"])["classes"]
 {result}"""
 
 _BEST = "print(classes[probabilities.index(max(probabilities))])"
+_BOXES = """\
+for left, top, right, bottom, score, number in boxes:  # the best first
+    if score >= 0.3:
+        corners = left * picture.width, top * picture.height, right * picture.width, bottom * picture.height
+        print(classes[int(number)], round(score, 2), [round(side) for side in corners])"""
+_MASK = "print({classes[number] for row in mask for number in row})"
 _PRESENT = "print([name for name, probability in zip(classes, probabilities) if probability >= 0.5])"
 
 
 def example(exported: ExportedModel, form: str, *, name: str, repository: str | None) -> str:
-    """Return Python code that predicts ``picture.jpg``, or ``clip.mp4``, and leaves ``classes`` and ``probabilities``.
+    """Return Python code that predicts ``picture.jpg``, or ``clip.mp4``, and leaves ``classes`` and what the task
+    predicts.
 
     ``name`` is that of the folder or file. timm loads its format from the ``repository`` on the hub, if there is one.
     """
-    exclusive = exported.model.task.exclusive
-    result = _BEST if exclusive else _PRESENT
+    exclusive, output = exported.model.task.exclusive, exported.model.task.output
+    result = {"boxes": _BOXES, "mask": _MASK}.get(output, _BEST if exclusive else _PRESENT)
     if form == "timm":
         imports = "\nimport small_stem  # makes the model known to timm\n" if needs_small_stem(exported) else ""
         where = f"local-dir:{name}" if repository is None else f"hf-hub:{repository}"
@@ -97,14 +108,17 @@ def example(exported: ExportedModel, form: str, *, name: str, repository: str | 
     template, key = (_ONNX, ONNX_KEY) if form == "onnx" else (_TORCH_EXPORT, EXTRA_FILE)
     square = _square(exported.preprocessing)
     if not (frames := exported.preprocessing.frames):
-        return template.format(where=name, key=key, picture=_PICTURE, square=square, result=result)
+        return template.format(where=name, key=key, picture=_PICTURE, square=square, result=result, output=output)
     square = square.replace("images =", "image =").replace("\n", "\n    ")
     square = _CLIP.format(frames=frames, twice=2 * frames, square=square)
     template = template.replace("import numpy as np\n", "import av\nimport numpy as np\n").replace("{picture}\n", "")
-    return template.format(where=name, key=key, square=square, result=result).replace("Image, ImageOps", "Image")
+    code = template.format(where=name, key=key, square=square, result=result, output=output)
+    return code.replace("Image, ImageOps", "Image")
 
 
 def _square(how: Preprocessing) -> str:
     start = centre_start(how.resize, how.size)
     crop = f".crop(({start}, {start}, {start + how.size}, {start + how.size}))" if how.resize > how.size else ""
-    return _SQUARE.format(resize=how.resize, filter=how.interpolation.upper(), crop=crop)
+    return (_SQUARE if how.fit == "crop" else _STRETCHED).format(
+        resize=how.resize, filter=how.interpolation.upper(), crop=crop
+    )

@@ -6,15 +6,15 @@ program.
 
 from __future__ import annotations
 
+import itertools
 import json
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from pydantic_core import from_json
 
-from gpt4image.artifacts.answers import Answer
+from gpt4image.artifacts.answers import Answer, is_box
 from gpt4image.artifacts.store import Prompt
 from gpt4image.describing.class_lists import ClassNames, is_none, readable
 from gpt4image.describing.questions import BOXES, CLASS, DESCRIPTION, TAGS
@@ -25,6 +25,8 @@ _MOST_TRIES = 16  # places where an object may begin
 _LONGEST_TEXT = 400_000
 _THOUGHTS = re.compile(r"^\s*<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
 _LENIENT = json.JSONDecoder(strict=False)  # line breaks within texts are common
+_FLAT = re.compile(r"\{[^{}]*\}")
+_NO_BOXES = re.compile(r"[\s`]*(?:json)?\s*\[\s*\][\s`]*")
 _NUMBER = re.compile(r"\s*(\d{1,3}(?:\.\d{1,20})?|\.\d{1,20})\s*(%?)\s*")
 
 
@@ -38,7 +40,8 @@ class Parsed(NamedTuple):
 def parse_answer(text: str, prompt: Prompt, names: ClassNames, probability: float | None = None) -> Parsed | str:
     """Return what an answer holds, or in one line why it is not what was asked for. Never raises."""
     missing = "there is no JSON object in it"
-    for fields in _objects(text):
+    loose = _loose_boxes(text) if prompt.ask == (BOXES,) else ()
+    for fields in itertools.chain(_objects(text), loose):
         lacking = [part for part in _needed(prompt) if not _has(fields, part)]
         if not lacking:
             own = {name: fields.get(name) for name in _FIELDS}
@@ -50,7 +53,10 @@ def parse_answer(text: str, prompt: Prompt, names: ClassNames, probability: floa
 def to_answer(
     fields: Mapping[str, Any], ask: Sequence[str], names: ClassNames, probability: float | None = None
 ) -> Answer:
-    """Return the parts of an answer that were asked for; a class outside the list is kept as ``said``."""
+    """Return the parts of an answer that were asked for; a class outside the list is kept as ``said``.
+
+    Boxes stay as they are written. Their label is the class of the list, or the model's own word.
+    """
     known: dict[str, Any] = {}
     if CLASS in ask:
         chosen, said, second = (_word(fields.get(name)) for name in ("class", "said", "second"))
@@ -66,7 +72,11 @@ def to_answer(
     if TAGS in ask:
         known["tags"] = tags(fields.get("tags"))
     if BOXES in ask:
-        known["boxes"] = boxes(fields.get("boxes"))
+        given: Any = fields.get("boxes")
+        found = boxes(given)
+        known["boxes"] = found and tuple({**box, "label": names.find(box["label"]) or box["label"]} for box in found)
+        if found is not None and len(given) > len(found):
+            known["box_faults"] = {"unusable": len(given) - len(found)}
     return Answer(**known)
 
 
@@ -90,7 +100,7 @@ def tags(value: Any) -> tuple[str, ...] | None:
 
 
 def boxes(value: Any) -> tuple[Mapping[str, Any], ...] | None:
-    """Return the usable boxes of a list: a label and four numbers, and perhaps whether the object is truncated."""
+    """Return the usable boxes of a list, at most MOST_BOXES: a label, four numbers, and perhaps more (see Answer)."""
     if not isinstance(value, list | tuple):
         return None
     return tuple(box for one in cast("Sequence[Any]", value)[:MOST_BOXES] if (box := _box(one)) is not None)
@@ -102,22 +112,24 @@ def valid(text: str) -> str:
 
 
 def _box(value: Any) -> Mapping[str, Any] | None:
-    match value:
-        case {"label": str(), "box_2d": [_, _, _, _] as corners} if all(map(_is_number, corners)):
-            truncated = value.get("truncated")
-            rest = {"truncated": truncated} if isinstance(truncated, bool) else {}
-            return {"label": _word(value["label"]), "box_2d": list(corners), **rest}
-        case _:
-            return None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and abs(value) < 1e9
+    if not isinstance(value, Mapping):
+        return None
+    given = cast("Mapping[str, Any]", value)
+    names = ("box_2d", "bbox_2d", "bbox", "box")  # some models know only their own
+    box: dict[str, Any] = {
+        "label": _word(given.get("label")),
+        "box_2d": next((given[name] for name in names if name in given), None),
+    }
+    if not box["label"] or not is_box(box):
+        return None
+    truncated, words, confidence = given.get("truncated"), _word(given.get("words")), share(given.get("confidence"))
+    rest = {"truncated": truncated if isinstance(truncated, bool) else None, "words": words, "confidence": confidence}
+    return {**box, "box_2d": list(box["box_2d"]), **{name: known for name, known in rest.items() if known is not None}}
 
 
 def _needed(prompt: Prompt) -> list[str]:
     """Return the fields without which an answer is of no use: the tags, at its end, may be cut off."""
-    return [part for part in prompt.ask if part in (DESCRIPTION, CLASS)] or list(prompt.ask)
+    return [part for part in prompt.ask if part in (DESCRIPTION, CLASS, BOXES)] or list(prompt.ask)
 
 
 def _spellings(class_name: str | None) -> tuple[str, ...]:
@@ -148,7 +160,7 @@ def _objects(text: str) -> Iterator[Mapping[str, Any]]:
     text = _THOUGHTS.sub("", text[:_LONGEST_TEXT], count=1).rstrip("…")  # which marks a text that was cut here
     starts = [place.start() for place, _ in zip(re.finditer(r"\{", text), range(_MOST_TRIES), strict=False)]
     for start in starts:
-        end = _end_of_object(text, start)
+        end = _end(text, start)
         for whole in () if end is None else (text[start:end], _without_trailing_commas(text[start:end])):
             if (value := _decoded(_LENIENT.decode, whole)) is not None:
                 yield value
@@ -156,20 +168,47 @@ def _objects(text: str) -> Iterator[Mapping[str, Any]]:
     if starts:
         rest = _without_trailing_commas(text[starts[0] :])
         if (value := _decoded(lambda cut: from_json(cut, allow_partial=True), rest)) is not None:
-            yield value
+            yield _with_whole_boxes(value, rest)
         # A text may be cut, a class may not: "do" is no dog.
         if (value := _decoded(lambda cut: from_json(cut, allow_partial="trailing-strings"), rest)) is not None:
             yield {name: value[name] for name in value if name == DESCRIPTION}
 
 
-def _end_of_object(text: str, start: int) -> int | None:
-    """Return where the object that begins at ``start`` ends: braces within texts do not count."""
-    depth = 0
-    for piece in re.finditer(r'"(?:[^"\\]|\\.)*"?|[{}]', text[start:], re.DOTALL):
-        depth += (piece[0] == "{") - (piece[0] == "}")
+def _end(text: str, start: int) -> int | None:
+    """Return where the object or list that begins at ``start`` ends: brackets within texts do not count."""
+    for end, depth in _depths(text, start):
         if depth == 0:
-            return start + piece.end()
+            return end
     return None
+
+
+def _depths(text: str, start: int = 0) -> Iterator[tuple[int, int]]:
+    """Yield the end of each text and bracket from ``start`` on, and how many brackets are open there."""
+    depth = 0
+    for piece in re.finditer(r'"(?:[^"\\]|\\.)*"?|[{}\[\]]', text[start:], re.DOTALL):
+        depth += (piece[0] in "{[") - (piece[0] in "}]")
+        yield start + piece.end(), depth
+
+
+def _with_whole_boxes(value: Mapping[str, Any], rest: str) -> Mapping[str, Any]:
+    """Return a cut object without the box within which it was cut: 4 may have been the beginning of 412."""
+    found = value.get(BOXES)
+    if not isinstance(found, list):
+        return value
+    *_, (_, depth) = [(0, 0), *_depths(rest)]
+    whole = cast("list[Any]", found)[: -1 if depth > 2 else None]
+    # An answer that was cut before its first box does not say that there is none.
+    return {**value, BOXES: whole if whole or depth < 2 else None}
+
+
+def _loose_boxes(text: str) -> Iterator[Mapping[str, Any]]:
+    """Yield the boxes that stand in a text one by one: in a bare list, as some models write it, or in broken JSON."""
+    text = _THOUGHTS.sub("", text[:_LONGEST_TEXT], count=1)
+    pieces = (piece[0] for piece in itertools.islice(_FLAT.finditer(text), 10 * MOST_BOXES))
+    objects = (_decoded(_LENIENT.decode, _without_trailing_commas(piece)) for piece in pieces)
+    found = [fields for fields in objects if fields is not None and _box(fields) is not None]
+    if found or _NO_BOXES.fullmatch(text):
+        yield {BOXES: found}
 
 
 def _without_trailing_commas(text: str) -> str:

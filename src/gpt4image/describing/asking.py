@@ -17,7 +17,7 @@ from gpt4image.base.outcome import SetAside
 from gpt4image.data import ImageSet
 from gpt4image.describing.budget import Budget
 from gpt4image.describing.describers.base import Answer, Request
-from gpt4image.describing.questions import CLASS, asked_again, question, schema_of
+from gpt4image.describing.questions import asked_again, question, schema_of
 from gpt4image.describing.wanted import Settled
 
 
@@ -141,7 +141,7 @@ class Asking:
             self.set_aside.append(SetAside(name=images.keys[row], reason=reason))
             return
         # Each sample sees the classes in another order; without classes, one call may bring several samples.
-        for group in [(sample,) for sample in samples] if CLASS in prompt.ask else [tuple(samples)]:
+        for group in [(sample,) for sample in samples] if prompt.classes else [tuple(samples)]:
             yield Request(
                 digest=digest,
                 keys=tuple(images.keys[other] for other in rows),

@@ -16,7 +16,7 @@ from typing import Any
 
 from gpt4image.artifacts.answers import KINDS
 from gpt4image.artifacts.prompts import fill, load_prompt, turns
-from gpt4image.artifacts.store import ClassOption, Description, DescriptionStore, Prompt
+from gpt4image.artifacts.store import ClassOption, Description, DescriptionStore, Prompt, canonical_json
 from gpt4image.base.errors import ConfigError, first_few
 from gpt4image.base.interrupts import Interrupt, deferred_interrupt
 from gpt4image.base.outcome import Outcome, SetAside
@@ -26,6 +26,7 @@ from gpt4image.config.base import listed
 from gpt4image.data import ImageSet, load_image_set
 from gpt4image.describing.answer_json import valid
 from gpt4image.describing.asking import Asking
+from gpt4image.describing.boxes import box_facts, find_box_format, how_read, probed_images
 from gpt4image.describing.budget import Budget
 from gpt4image.describing.chosen_images import chosen_images
 from gpt4image.describing.class_lists import class_list
@@ -112,11 +113,6 @@ def _load_prompts(config: DescribeConfig) -> list[Prompt]:
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"--prompt {' '.join(config.prompt)}: at least one prompt is needed, each name once.")
     ask = listed(config.ask)
-    if BOXES in ask and not config.describer.startswith("replay:"):
-        raise ConfigError(
-            f"--ask {config.ask}: describers are not asked for boxes yet; leave out {BOXES}. Boxes come from a file: "
-            "with `gpt4image descriptions import`, or --describer replay:FILE."
-        )
     if ask != (DESCRIPTION,):
         if len(prompts) > 1:
             raise ConfigError(f"--ask {config.ask} goes with one --prompt, not with {' '.join(config.prompt)}.")
@@ -148,13 +144,16 @@ def _through_batches(config: DescribeConfig) -> bool:
 
 
 def _classes_of(config: DescribeConfig, images: ImageSet) -> tuple[ClassOption, ...]:
-    if CLASS not in listed(config.ask):
+    ask = listed(config.ask)
+    if CLASS not in ask and BOXES not in ask:
         if config.classes is not None:
-            raise ConfigError(f"--classes belongs to --ask class, but --ask is {config.ask}; add class to it.")
+            raise ConfigError(
+                f"--classes belongs to --ask class and --ask boxes, but --ask is {config.ask}; add one of them."
+            )
         return ()
     if config.classes is not None:
         return class_list(config.classes)
-    if not images.classes:
+    if not images.classes and CLASS in ask:
         raise ConfigError(f"--ask {config.ask}: {config.data} has no classes; give a list or a file as --classes.")
     return tuple(map(ClassOption, images.classes))
 
@@ -169,6 +168,7 @@ class _Run:
         steps: what each step asks for.
         again: for each prompt, samples that are on their way because an earlier run rejected the answer.
         described: answers that were kept.
+        with_boxes: images with a new answer about boxes.
         classes: of them, how many chose a class of the list, said that none fits, or named another one.
     """
 
@@ -183,6 +183,8 @@ class _Run:
     again: dict[Prompt, Settled] = field(default_factory=dict[Prompt, Settled])
     described: int = 0
     classes: Counter[str] = field(default_factory=Counter[str])
+    with_boxes: set[str] = field(default_factory=set[str])
+    probed: Mapping[str, Any] = field(default_factory=dict[str, Any])
     failed: _Named = field(default_factory=_Named)
     rejected: _Named = field(default_factory=_Named)
 
@@ -215,6 +217,8 @@ class _Run:
                 step.settled = [minus(*pair) for pair in zip(step.settled, again, strict=True)]
             else:
                 _refuse_to_pay_again(coming, step.there, distinct if self.only is None else self.only, batches)
+        if BOXES in listed(config.ask) and config.box_format != "auto":
+            self.store.set_box_format(settings, config.box_format, {"given": True})
         self.already = sum(step.done for step in self.steps)
         self.wanted = len(distinct) * len(prompts) * config.samples * len(self.steps)
         self.askings: list[Asking] = []
@@ -224,19 +228,43 @@ class _Run:
         with progress_bar() as bar:
             task = bar.add_task("describe", total=self.wanted - self.already, note="")
             for number, step in enumerate(self.steps):
-                self.asking = Asking(
-                    self.images,
-                    step.prompts,
-                    self.config.samples,
-                    step.settled,
-                    only=self.only,
-                    last=self.store.failed(self.describer.settings),
-                    likely=self._likely(step) if number else None,
-                )
-                self.askings.append(self.asking)
-                self._ask_in_rounds(interrupt, partial(bar.update, task))
-                if interrupt.requested:
-                    return
+                likely = self._likely(step) if number else None
+                for only in self._rounds_of_images(step):
+                    self.asking = Asking(
+                        self.images,
+                        step.prompts,
+                        self.config.samples,
+                        step.settled,
+                        only=only,
+                        last=self.store.failed(self.describer.settings),
+                        likely=likely,
+                    )
+                    self.askings.append(self.asking)
+                    self._ask_in_rounds(interrupt, partial(bar.update, task))
+                    if interrupt.requested:
+                        return
+                    self._find_box_format()
+
+    def _rounds_of_images(self, step: Wanted) -> list[Collection[str] | None]:
+        """Return the images to ask about first, and then: first those that show how boxes are written, if any do."""
+        first: set[str] = set()
+        if self._box_format_is_open() and not _through_batches(self.config):  # a second batch may take a second day
+            first = set(probed_images(self.images)) & set(self.only or self.images.digests)
+        if not first or not any(BOXES in prompt.ask for prompt in step.prompts):
+            return [self.only]
+        return [first, set(self.only or self.images.digests) - first]
+
+    def _box_format_is_open(self) -> bool:
+        """Return whether it has to be found how this describer writes boxes; files have thousandths."""
+        return (
+            BOXES in listed(self.config.ask)
+            and self.describer.settings.get("kind") != "replay"
+            and canonical_json(self.describer.settings) not in self.store.box_formats()
+        )
+
+    def _find_box_format(self) -> None:
+        if self._box_format_is_open():
+            self.probed = find_box_format(self.store, self.describer.settings, self.images)
 
     def _likely(self, step: Wanted) -> Mapping[str, Sequence[str]]:
         """Return the likely classes of images that have a description and no class."""
@@ -295,6 +323,8 @@ class _Run:
                 self.asking.ask_again(answer, outside_list=found.outside_list)
         else:
             self.described += 1
+            if found.answer is not None and found.answer.boxes is not None:
+                self.with_boxes.add(answer.request.digest)
             if CLASS in answer.request.prompt.ask and found.answer is not None:
                 self.classes[found.answer.kind] += 1
 
@@ -321,7 +351,8 @@ class _Run:
                 "failed": len(self.failed),
                 "rejected": len(self.rejected),
                 "without_description": self.wanted - self.already - self.described,
-                **({f"class_{kind}": self.classes[kind] for kind in KINDS} if self.class_list else {}),
+                **({f"class_{kind}": self.classes[kind] for kind in KINDS} if CLASS in listed(config.ask) else {}),
+                **(self._boxes() if BOXES in listed(config.ask) else {}),
                 **({"cost_usd": round(budget.spent, 6)} if budget.spent else {}),
                 **({} if finished else {"stopped_by": stopped_by}),
                 **report.facts,
@@ -339,6 +370,20 @@ class _Run:
                 *report.set_aside,
             ),
         )
+
+    def _boxes(self) -> dict[str, Any]:
+        """Return how boxes were read, and what was wrong with those of this run."""
+        settings = canonical_json(self.describer.settings)
+        new = (
+            result
+            for result in self.store.descriptions(digests=sorted(self.with_boxes))
+            if canonical_json(result.describer) == settings
+        )
+        return {
+            **box_facts(new, [option.name for option in self.class_list]),
+            **how_read(self.store, settings),
+            **self.probed,
+        }
 
 
 def _each_key(answer: Answer, reason: str) -> tuple[SetAside, ...]:

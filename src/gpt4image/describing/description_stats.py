@@ -24,6 +24,7 @@ from gpt4image.base.progress import progress_bar
 from gpt4image.base.visible import visible
 from gpt4image.config import Flaw, StatsConfig
 from gpt4image.data import ImageSet, load_image_set
+from gpt4image.describing.boxes import box_facts
 from gpt4image.describing.flaws import flaws, opening
 from gpt4image.describing.near_duplicates import near_duplicates
 from gpt4image.describing.questions import CLASS
@@ -125,6 +126,7 @@ class _Stats:
     """Counts results one by one.
 
     Attributes:
+        boxes: what ``box_facts`` says of all of them.
         parts: counts and sums by prompt and by the settings of the describer as canonical JSON; a sum is missing as
             long as nothing is known.
         spreads: words per description; tokens per answer and seconds to it, if they are known.
@@ -141,7 +143,7 @@ class _Stats:
             "latency_s": array("d"),
         }
         self.counts: dict[str, Counter[Any]] = defaultdict(Counter)
-        self.totals = Counter[str]()
+        self.totals, self.boxes = Counter[str](), Counter[str]()
 
     def add(self, result: Description, class_name: str | None) -> None:
         """Count a result of an image of a class; None if the class is unknown."""
@@ -157,6 +159,7 @@ class _Stats:
         self.totals.update(counted)
         if result.answer is not None and "answers" in kinds:
             self._add_answer(result.digest, result.prompt, result.answer)
+            self.boxes.update(box_facts([result], result.prompt.class_names))
         kind = kinds[0]
         if result.error is not None:
             self.counts[f"{kind}_reasons"][_PARTICULAR.sub("…", one_line(visible(result.error)))[:_LONGEST_TEXT]] += 1
@@ -216,6 +219,7 @@ class _Stats:
             "answers": self.totals["answers"],
             "images_answered": len(self.answered),
             **{f"class_{kind}": kinds[kind] for kind in KINDS if kinds},
+            **self.boxes,
         }
 
     def record(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from gpt4image.artifacts.answers import KINDS, Answer
+from gpt4image.artifacts.box_formats import box_counts
 from gpt4image.artifacts.prompts import find_prompt
 from gpt4image.artifacts.store import ClassOption, Description, DescriptionStore, Prompt, canonical_json
 from gpt4image.artifacts.table import text_digest
@@ -18,9 +19,10 @@ from gpt4image.base.outcome import Outcome, SetAside
 from gpt4image.base.progress import progress_bar
 from gpt4image.config import BackupConfig, CheckConfig, ExportDescriptionsConfig, ImportDescriptionsConfig
 from gpt4image.data import ImageSet, load_image_set
+from gpt4image.describing.boxes import box_facts
 from gpt4image.describing.class_lists import ClassNames, class_list
 from gpt4image.describing.judging import class_names
-from gpt4image.describing.questions import CLASS
+from gpt4image.describing.questions import BOXES, CLASS
 from gpt4image.describing.row_files import write_rows
 from gpt4image.describing.rows import Row, describer_settings, read_rows, to_fields
 from gpt4image.encoding.released import require_one_each
@@ -74,6 +76,7 @@ def import_descriptions(config: ImportDescriptionsConfig) -> Outcome:
             "conflicting_texts": importer.conflicts,
             "bad_rows": len(importer.set_aside) - importer.conflicts - len(importer.unknown_keys),
             **{f"class_{kind}": importer.classes[kind] for kind in KINDS if importer.classes},
+            **importer.boxes,
         },
         set_aside=tuple(importer.set_aside),
     )
@@ -96,6 +99,7 @@ class _Importer:
         self._describer = describer
         self._class_list = class_list
         self.classes = Counter[str]()
+        self.boxes = Counter[str]()
         self.added = 0
         self.unchanged = 0
         self.conflicts = 0
@@ -119,6 +123,7 @@ class _Importer:
                 new.append(replace(description, sample=sample))
                 if description.answer is not None and CLASS in description.prompt.ask:
                     self.classes[description.answer.kind] += 1
+                self.boxes.update(box_facts([description], description.prompt.class_names))
         self.added += store.add(new)
 
     def _resolve(self, row: Row | SetAside) -> tuple[Row, str] | None:
@@ -155,7 +160,7 @@ class _Importer:
 
     def _to_description(self, row: Row, digest: str) -> Description:
         rest: dict[str, Any] = {"created": time.time(), **row.result}
-        classes = self._class_list if CLASS in row.ask else ()
+        classes = () if {CLASS, BOXES}.isdisjoint(row.ask) else self._class_list
         asked = row.asked or {"ask": row.ask, "classes": classes}
         prompt = replace(self._prompt if row.prompt is None else row.prompt, **asked)
         return Description(
@@ -243,7 +248,7 @@ def check(config: CheckConfig) -> Outcome:
     """
     images = load_image_set(config.data)
     described, answered, conflicting, outside = set[str](), set[str](), list[str](), list[tuple[str, str | None]]()
-    in_set = ClassNames(images.classes)
+    in_set, boxes, outside_boxes = ClassNames(images.classes), Counter[str](), list[tuple[str, str | None]]()
     first_image: dict[bytes, str] = {}
     duplicates: dict[bytes, str] = {}
     with DescriptionStore(config.store) as store:
@@ -258,6 +263,9 @@ def check(config: CheckConfig) -> Outcome:
                 conflicting.append(digest)
         for stored in store.answers():
             answered.add(stored.digest)
+            boxes.update(box_counts([stored.answer]))
+            foreign = {box["label"]: None for box in stored.answer.boxes or () if in_set.find(box["label"]) is None}
+            outside_boxes += ((stored.digest, label) for label in foreign)
             chosen = stored.answer.class_name
             if stored.answer.is_unmapped or (chosen is not None and in_set.find(chosen) is None):
                 outside.append((stored.digest, stored.answer.said or chosen))
@@ -274,6 +282,7 @@ def check(config: CheckConfig) -> Outcome:
         "texts_of_several_images": list(duplicates.values()),
         "images_with_conflicting_texts": [key_of.get(digest, digest) for digest in conflicting],
         **({"answers_outside_list": [f"{key_of.get(d, d)} ({said})" for d, said in outside]} if answered else {}),
+        **({"boxes_outside_list": [f"{key_of.get(d, d)} ({said})" for d, said in outside_boxes]} if boxes else {}),
     }
     return Outcome(
         path=config.store,
@@ -282,6 +291,7 @@ def check(config: CheckConfig) -> Outcome:
             "images_described": len(images) - len(missing),
             "images_without_description": len(missing),
             "images_skipped": len(images.set_aside),
+            **boxes,
             **{name: len(items) for name, items in named.items()},
         },
         text="\n".join(f"{name.replace('_', ' ')}: {first_few(i, _NAMES_SHOWN)}" for name, i in named.items() if i),

@@ -14,11 +14,9 @@ from scipy import stats
 from gpt4image.artifacts.store import DescriptionStore, Prompt, canonical_json
 from gpt4image.base.outcome import Outcome
 from gpt4image.config import DescribeConfig
-from gpt4image.config.base import listed
 from gpt4image.data import ImageSet
 from gpt4image.describing.describers.base import Describer
 from gpt4image.describing.prices import HALF_PRICE
-from gpt4image.describing.questions import CLASS
 
 IMAGES_IN_SAMPLE = 8
 
@@ -43,7 +41,7 @@ def estimate(
     They are requests, tokens, money (mean and 95 % interval of the mean) and the time if the server keeps the sample's
     speed at this concurrency. Facts that the answers do not tell (tokens, price) are left out.
     """
-    in_each = 1 if CLASS in listed(config.ask) else config.samples
+    in_each = 1 if any(prompt.classes for prompt in prompts) else config.samples
     requests = min(outcome.summary["without_description"] // in_each, config.limit or sys.maxsize)
     settings = canonical_json(describer.settings)
     answers = [  # of this run or an earlier one

@@ -20,7 +20,7 @@ from gpt4image.data import load_image_set
 from gpt4image.describing.class_lists import NONE_OF_THESE
 from gpt4image.describing.description_stats import all_results, class_names, describer_names, stored_flaws
 from gpt4image.describing.questions import CLASS
-from gpt4image.pages.cards import Thumbnails
+from gpt4image.pages.cards import PICTURE, Thumbnails
 from gpt4image.pages.numbers import duration
 from gpt4image.pages.page import render
 
@@ -32,6 +32,7 @@ MEANINGS: Mapping[Flaw, str] = {
     "truncated": "cut off at the limit of tokens",
     "boilerplate": "opens with a stock phrase",
 }
+_BOXES_DRAWN, _BOXES_IN_WORDS = 100, 20
 # An image belongs to the section of its worst answer.
 _SECTIONS = (
     ("Rejected and failed", "Answers that are no description, and images without an answer."),
@@ -62,6 +63,7 @@ def view(config: ViewConfig) -> Outcome:
     with DescriptionStore(config.store) as store:
         if images is None:
             keys = {result.digest: [result.digest] for result in all_results(store, config.prompt)}
+        formats = {key: {"box_format": name} for key, name in store.box_formats().items()}
         groups = _groups(store, config, keys.keys(), names)
         sizes = [len(group) for group in groups]
         if not any(sizes):
@@ -74,9 +76,10 @@ def view(config: ViewConfig) -> Outcome:
         results: dict[str, list[Description]] = {digest: [] for digest in itertools.chain(*shown)}
         for result in all_results(store, config.prompt, list(results)):
             results[result.digest].append(result)
-    thumbnails = None if images is None else Thumbnails(images)
     rows = {} if images is None else dict(zip(reversed(images.digests), reversed(range(len(images))), strict=True))
     every = list(itertools.chain(*results.values()))
+    side = 2 * PICTURE if any(True for result in every for _ in _drawn(result)) else PICTURE
+    thumbnails = None if images is None else Thumbnails(images, side)
     described_by = describer_names(result.describer for result in every)
 
     labels = {
@@ -94,6 +97,7 @@ def view(config: ViewConfig) -> Outcome:
             "label": labels[digest],
             "kind": kinds[labels[digest]],
             "picture": None if thumbnails is None else thumbnails.of(rows[digest]),
+            "boxes": list(itertools.islice(itertools.chain(*map(_drawn, own)), _BOXES_DRAWN)),
             "answers": [_answer(result, described_by[canonical_json(result.describer)], name) for result in own],
         }
 
@@ -104,7 +108,9 @@ def view(config: ViewConfig) -> Outcome:
         "with_failures": sizes[0],
         "with_flaws": sizes[1],
     }
-    settings = {canonical_json(result.describer): result.describer for result in every}
+    settings = {
+        key: {**one.describer, **formats.get(key, {})} for one in every for key in [canonical_json(one.describer)]
+    }
     page = render(
         "gallery.html",
         data=visible(config.data or str(config.store)),
@@ -195,9 +201,20 @@ def _in_words(prompt: Prompt, answer: Answer) -> str:
         parts += [] if answer.second is None else [f"second: {answer.second}"]
     if answer.tags:
         parts.append(f"tags: {', '.join(answer.tags)}")
-    if answer.boxes:
-        parts.append(f"{len(answer.boxes)} boxes")
+    if answer.boxes is not None:
+        each = [f"{box['label']} (“{box['words']}”)" if "words" in box else box["label"] for box in answer.boxes]
+        more = ["…"] if len(each) > _BOXES_IN_WORDS else []
+        parts.append(f"{len(each)} boxes" + (": " if each else "") + ", ".join(each[:_BOXES_IN_WORDS] + more))
     return " · ".join(parts)
+
+
+def _drawn(result: Description) -> Iterator[dict[str, Any]]:
+    """Yield the boxes of an answer in percent of the picture, with what they are of."""
+    for box in () if result.answer is None or result.status == "failed" else result.answer.boxes or ():
+        left, top, right, bottom = (value / 10 for value in box["box_2d"])
+        title = " · ".join((box["label"], *([box["words"]] if "words" in box else [])))
+        place = {"x": left, "y": top, "width": right - left, "height": bottom - top}
+        yield {"label": visible(box["label"]), "title": visible(title), "place": place}
 
 
 def _facts(result: Description) -> Iterator[str]:

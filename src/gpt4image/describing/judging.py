@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import get_args
 
 from gpt4image.artifacts import answers
+from gpt4image.base.errors import DecodeError
 from gpt4image.config import Flaw
+from gpt4image.data.decode import sides
 from gpt4image.describing.answer_json import parse_answer, valid
 from gpt4image.describing.class_lists import ClassNames
 from gpt4image.describing.describers.base import Answer
@@ -52,6 +54,8 @@ def judge(answer: Answer, reject: Collection[Flaw], *, last_try: bool) -> Judged
             broken = parsed
         else:
             text, structured = parsed.description, parsed.answer
+            if structured.boxes is not None:
+                structured = replace(structured, picture=_sides(answer))
     if text is not None:
         found = flaws(text, finish_reason=answer.finish_reason, turns=answer.request.turns)
         flaw = next((flaw for flaw in found if flaw in reject), None)
@@ -60,3 +64,11 @@ def judge(answer: Answer, reject: Collection[Flaw], *, last_try: bool) -> Judged
     if structured is not None and structured.is_unmapped and not last_try:
         return Judged(text or valid(answer.text), structured, f"the class is not in the list: {structured.said}", True)
     return Judged(text, structured)
+
+
+def _sides(answer: Answer) -> tuple[int, int]:
+    """Return width and height of the image, which boxes in pixels need; (0, 0) where it cannot be read any more."""
+    try:
+        return sides(answer.request.read())
+    except (OSError, DecodeError):
+        return 0, 0

@@ -49,24 +49,32 @@ def asking_for(prompt: Prompt, ask: Sequence[str], classes: Sequence[ClassOption
         ]
     if TAGS in ask:
         lines.append(f'"tags": up to {MOST_TAGS} short words or phrases for what can be seen.')
-    if CLASS in ask:
+    if BOXES in ask:
+        lines += [
+            f'"boxes": a list of all objects {"of the classes below " if classes else ""}that can be seen, each with '
+            f'"label": {"its class, spelled as in the list" if classes else "what it is, in one word"}; "box_2d": '
+            "[x0, y0, x1, y1], its left, top, right and bottom edge in thousandths of the width and height of the "
+            'image, whole numbers from 0 to 1000; "truncated": true if the border of the image or another object '
+            'hides a part of it, otherwise false; "words": what it is, in a few words.'
+        ]
+    if listed := classes and not {CLASS, BOXES}.isdisjoint(ask):
         lines += ["", "Classes:", _OPTIONS]
     # A prompt without text answers from a file: nothing is asked.
     text = "\n".join(lines) if prompt.text else ""
-    return replace(prompt, text=text, ask=ask, classes=tuple(classes) if CLASS in ask else ())
+    return replace(prompt, text=text, ask=ask, classes=tuple(classes) if listed else ())
 
 
 def question(
     prompt: Prompt, class_name: str, digest: str, sample: int, likely: Sequence[str] | None = None
 ) -> tuple[str, ...]:
     """Return the turns to send for one sample of an image; ``likely`` are the only classes to offer."""
-    if CLASS not in prompt.ask:
+    if not prompt.classes:
         return turns(prompt, class_name)
     offered = None if likely is None else frozenset(likely)
     options = [option for option in prompt.classes if offered is None or option.name in offered]
     random.Random(f"{digest} {sample}").shuffle(options)
     shown = [f"- {readable(name)}{f': {definition}' if definition else ''}" for name, definition in options]
-    text = "\n".join([*shown, f"- {NONE_OF_THESE}"])
+    text = "\n".join([*shown, *([f"- {NONE_OF_THESE}"] if CLASS in prompt.ask else [])])
     return tuple(turn.replace(_OPTIONS, text) for turn in turns(prompt, class_name))
 
 
@@ -89,4 +97,17 @@ def schema_of(prompt: Prompt, likely: Sequence[str] | None = None) -> Mapping[st
         fields["confidence"] = {"type": "number"}
     if TAGS in prompt.ask:
         fields["tags"] = {"type": "array", "items": {"type": "string"}}
+    if BOXES in prompt.ask:
+        corners = {"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4}
+        box = {
+            "label": {"type": "string", **({"enum": [*names]} if names else {})},
+            "box_2d": corners,
+            "truncated": {"type": "boolean"},
+            "words": {"type": "string"},
+        }
+        fields["boxes"] = {"type": "array", "items": _object(box)}
+    return _object(fields)
+
+
+def _object(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": fields, "required": [*fields], "additionalProperties": False}

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt4image.artifacts.answers import Answer
+from gpt4image.artifacts.box_formats import in_thousandths
 from gpt4image.artifacts.prompts import CLASS_NAME, PROMPTS, find_prompt
 from gpt4image.artifacts.store import Description, Prompt, canonical_json
 from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, MissingExtraError, parsing
@@ -96,9 +97,9 @@ class Row:
 
     def answer(self, names: ClassNames) -> Answer | None:
         """Return the structured part; a class outside the list is kept as ``said``."""
-        return (
-            None if self.ask == (DESCRIPTION,) else to_answer(self.fields, self.ask, names, self.fields["probability"])
-        )
+        if self.ask == (DESCRIPTION,):
+            return None
+        return in_thousandths(to_answer(self.fields, self.ask, names, self.fields["probability"]))
 
     @property
     def content(self) -> tuple[str | None, Mapping[str, Any]]:

@@ -1,7 +1,7 @@
 """What is wanted of every image and not in the store yet: whole answers, or the parts of them that are missing.
 
 A description, a class and tags may have been asked for together or apart. A part that is there is not paid for again:
-the prompt of an image asks for what it lacks. A class counts as there if it was chosen from the same class list.
+the prompt of an image asks for what it lacks. A class or boxes count as there if the class list was the same.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 from gpt4image.artifacts.store import ClassOption, DescriptionStore, Prompt
-from gpt4image.describing.questions import CLASS, DESCRIPTION, MOST_OFFERED, asking_for
+from gpt4image.describing.questions import BOXES, CLASS, DESCRIPTION, MOST_OFFERED, asking_for
 
 Settled = Mapping[str, frozenset[int]]
 _NONE: frozenset[int] = frozenset()
@@ -88,7 +88,7 @@ def _brings(prompt: Prompt, part: str, base: Prompt, classes: Sequence[ClassOpti
         return False
     if part == DESCRIPTION:
         return prompt == asking_for(base, prompt.ask, prompt.classes)
-    return part != CLASS or prompt.classes == tuple(classes)
+    return part not in (CLASS, BOXES) or prompt.classes == tuple(classes)
 
 
 def _add(

@@ -52,11 +52,13 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> Outcome:
         task: of the run, where it is not one of the registry.
 
     Raises:
-        RunError: no finished run, its dataset has changed since, or its classes are not those of the dataset.
+        RunError: no finished run, one without predictions, its dataset has changed since, or its classes are not those
+            of the dataset.
         DataError: the split is empty or has no labels.
         OSError: the run folder cannot be written.
     """
     record = runs.read_run(config.run_dir)
+    runs.require_predicting(config.run_dir)
     own_options = options = options_of(record)
     skipped: list[SetAside] = []
     name = config.split if config.data is None else f"{config.split}-{runs.identity({'data': config.data})[:8]}"
@@ -89,7 +91,7 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> Outcome:
     return Outcome(
         path=path,
         summary={"split": config.split, **shown, **facts.get("metrics", {}), **note},
-        record={"not_measured": absent},
+        record={"not_measured": absent, "task": facts.get("task", "classification")},
         text="\n".join([_per_class(facts, path), *not_measured, *_on_all_labels(config, own_options)]),
         set_aside=(*(SetAside(**item) for item in facts.get("set_aside", ())), *skipped),
     )
@@ -273,12 +275,13 @@ def _write_predictions(
 
 def _per_class(facts: dict[str, Any], path: Path) -> str:
     """Return a line for each class; of many, for those that do worst."""
-    title = f"{facts.get('class_metric', 'accuracy').capitalize()} per class"
+    measured = facts.get("class_metric", "accuracy")
+    title = f"{measured[0].upper()}{measured[1:]} per class"
     rows = list(zip(map(in_one_line, facts["classes"]), facts["per_class"], facts["support"], strict=True))
     if len(rows) > CLASSES_SHOWN:
-        measured = [row for row in rows if row[1] is not None]
-        rows = sorted(measured, key=lambda row: row[1])[:CLASSES_SHOWN]
-        title += f", the lowest {len(rows)} of {len(measured)} (all of them: per_class in {path})"
+        there = [row for row in rows if row[1] is not None]
+        rows = sorted(there, key=lambda row: row[1])[:CLASSES_SHOWN]
+        title += f", the lowest {len(rows)} of {len(there)} (all of them: per_class in {path})"
     width = max(len(name) for name, _, _ in rows)
     lines = [
         f"{name:{width}}  {'-' if value is None else f'{value:.3f}'}  of {support}" for name, value, support in rows

@@ -22,6 +22,8 @@ from gpt4image.base.outcome import SetAside
 from gpt4image.config import StatsConfig, TrainConfig
 from gpt4image.data.image_set import ImageSet
 from gpt4image.describing.description_stats import stats
+from gpt4image.evaluating.box_examples import write_box_examples
+from gpt4image.evaluating.drawn import DrawnMasks
 from gpt4image.labelling.label_noise import suspected_errors
 from gpt4image.labelling.text_vectors import unit
 from gpt4image.pages.cards import SMALL, Thumbnails
@@ -134,6 +136,8 @@ def write_examples(
 ) -> None:
     """Write a fixed sample of pictures of a held-out split and of described training pictures, across classes.
 
+    Where boxes are predicted, the pictures of the first run with the lowest scores, see ``box_examples``.
+
     Args:
         path: file to write.
         images: N images.
@@ -144,19 +148,15 @@ def write_examples(
         split: the held-out split.
         comparison: whose predictions and text labels these are, where a report has several.
     """
+    first = next(iter(run_dirs), None)
+    if first and write_box_examples(path, images, usable, run_dirs[first], first, split, comparison):
+        return
     predictions = {name: read_predictions(folder, split, images.classes) for name, folder in run_dirs.items()}
+    drawn = DrawnMasks.of_runs(images, run_dirs, split)
     described = np.zeros(len(images), bool) if text is None else text.described
     train = np.flatnonzero(usable & described & (images.splits == "train"))
-    groups = [held_out := np.flatnonzero(usable & (images.splits == split))]
-    if len(predictions) == 1:
-        (only,) = predictions.values()
-        guesses = [(", ".join(images.label_names(i)), only.get(images.keys[i])) for i in held_out.tolist()]
-        wrong = np.array([bool(label and guess and guess["class"] != label) for label, guess in guesses], bool)
-        groups = [held_out[wrong], held_out[~wrong]]
-    rng = np.random.default_rng(0)
-    sample: list[int] = []
-    for group, most in [*((group, PER_SPLIT // len(groups)) for group in groups), (train, PER_SPLIT)]:
-        sample += across_classes(images.labels, rng.permutation(group), most).tolist()
+    held_out = np.flatnonzero(usable & (images.splits == split))
+    sample = _sample(images, held_out, train, list(predictions.values()), drawn)
     alike = {} if text is None else nearest_texts(text, np.array(sample, np.int64), train)
     near = dict.fromkeys(other for others in alike.values() for other, _ in others)
     large, small = Thumbnails(images), Thumbnails(images, SMALL)
@@ -187,9 +187,32 @@ def write_examples(
             "text_label": guess if by_text.any() else None,
             "neighbours": [neighbour(*other) for other in alike.get(index, []) if other[0] in shown],
             "predictions": {name: found[key] for name, found in predictions.items() if key in found},
+            **({} if drawn is None else {"drawn": drawn.of(index)}),
         }
 
     write_json(path, [row(index, picture) for index in sample if (picture := large.of(index))])
+
+
+def _sample(
+    images: ImageSet,
+    held_out: NDArray[np.int64],
+    train: NDArray[np.int64],
+    predictions: Sequence[Mapping[str, dict[str, Any]]],
+    drawn: DrawnMasks | None,
+) -> list[int]:
+    """Return which of the held-out and training images are shown: across classes; of masks those predicted worst."""
+    rng = np.random.default_rng(0)
+    groups = [held_out]
+    if drawn is not None:
+        held_out, groups = drawn.worst_first(held_out)[:PER_SPLIT], []
+    elif len(predictions) == 1:
+        guesses = [(", ".join(images.label_names(i)), predictions[0].get(images.keys[i])) for i in held_out.tolist()]
+        wrong = np.array([bool(label and guess and guess["class"] != label) for label, guess in guesses], bool)
+        groups = [held_out[wrong], held_out[~wrong]]
+    sample: list[int] = [] if groups else held_out.tolist()
+    for group, most in [*((group, PER_SPLIT // len(groups)) for group in groups), (train, PER_SPLIT)]:
+        sample += across_classes(images.labels, rng.permutation(group), most).tolist()
+    return sample
 
 
 def across_classes(labels: NDArray[Any], rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:

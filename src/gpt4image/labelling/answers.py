@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from gpt4image.artifacts.store import DescriptionStore, Prompt, StoredAnswer
 from gpt4image.base.errors import TableError, first_few
 from gpt4image.data.image_set import ImageSet
 from gpt4image.describing.class_lists import ClassNames
+from gpt4image.describing.questions import CLASS
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -55,6 +57,10 @@ class Answers(NamedTuple):
         """Return the answers about some images."""
         runner_up = None if self.runner_up is None else self.runner_up[rows]
         return Answers(self.first[rows], self.second[rows], self.confidence[rows], runner_up)
+
+    def content(self) -> str:
+        """Return a digest of all of it, for fingerprints."""
+        return hashlib.sha256(b"".join(values.tobytes() for values in self if values is not None)).hexdigest()
 
     def probabilities(self, n_classes: int) -> Floats:
         """Return (N, K) class probabilities, as the answers state them: no label is read.
@@ -152,6 +158,8 @@ def read_answers(path: Path, digests: Sequence[str], classes: Sequence[str]) -> 
         return tuple(sorted(told)) if 2 <= len(told) < len(classes) else ()
 
     for row, item in stored_answers(path, digests):
+        if CLASS not in item.prompt.ask:
+            continue
         first, second = number_of(item.answer.class_name), number_of(item.answer.second)
         if first < 0 and (word := item.answer.class_name or item.answer.said):
             strange[word] += 1

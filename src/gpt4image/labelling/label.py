@@ -15,6 +15,7 @@ from gpt4image.base.outcome import Outcome
 from gpt4image.config import LabelConfig
 from gpt4image.data import NO_LABEL, ImageSet, load_with_splits
 from gpt4image.data.labels import used_classes
+from gpt4image.data.regions import Boxes
 from gpt4image.data.splits import representatives
 from gpt4image.describing.class_lists import class_list
 from gpt4image.encoding.class_names import find_class_names, not_read
@@ -28,6 +29,7 @@ from gpt4image.labelling.confusions import (
     write_classes,
     write_images,
 )
+from gpt4image.labelling.label_boxes import label_boxes
 from gpt4image.labelling.label_noise import contradicted, suspected_errors
 from gpt4image.labelling.label_page import Shown, in_words, write_page
 from gpt4image.labelling.label_table import write_table
@@ -66,7 +68,11 @@ def label(config: LabelConfig) -> Outcome:
             images have a label where nothing but texts is read.
     """
     images = _images(config)
+    if config.task == "detection" or (config.task == "auto" and isinstance(images.regions, Boxes)):
+        return label_boxes(config, images, *_texts(config, images))
     task = MultiLabel() if images.labels.ndim == 2 else Video() if images.clips else Classification()
+    if config.task not in ("auto", task.name):
+        raise ConfigError(f"--task {config.task}: labels of {config.data} are of {task.name}; leave it out.")
     if config.suggest and not task.exclusive:
         raise ConfigError(
             f"--suggest {config.suggest} needs one class per image; {config.data} has several: leave it out."

@@ -1,8 +1,9 @@
-"""Text labels of the images that a run reads: what the arms of a comparison are taught by."""
+"""Text labels and boxes of the images that a run reads: what the arms of a comparison are taught by."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,58 @@ from numpy.typing import NDArray
 
 from gpt4image.config.training import Evidence
 from gpt4image.data.image_set import NO_LABEL
+from gpt4image.data.regions import Boxes
 from gpt4image.data.splits import representatives
-from gpt4image.labelling.answers import Answers
+from gpt4image.labelling.answers import Answers, read_for
+from gpt4image.labelling.box_answers import AnsweredBoxes, read_boxes
+from gpt4image.labelling.boxes import teach
 from gpt4image.labelling.label_noise import judge
 from gpt4image.labelling.predictions import Predictions, predict_labels
 from gpt4image.labelling.text_vectors import Texts, unit
 from gpt4image.training.targets import class_targets, explained
 from gpt4image.training.training_data import TrainingData
+
+AnyAnswers = Answers | AnsweredBoxes
+
+
+def answers_about(data: TrainingData, path: Path) -> AnyAnswers:
+    """Return the answers of a store about the images of a run: boxes, if the run is of boxes; else classes or tags.
+
+    Raises:
+        StoreError, TableError: there are none.
+    """
+    if isinstance(data.labels, Boxes):
+        return read_boxes(path, data.image_set.digests, data.classes)[0]
+    return read_for(path, data.image_set).answers
+
+
+def taught_boxes(
+    data: TrainingData, seed: int, names: NDArray[np.float32] | None, answers: AnsweredBoxes, evidence: Evidence
+) -> Boxes:
+    """Return the boxes of all images, those of training images without human ones by the teacher.
+
+    Args:
+        data, names: as of ``texts_of``.
+        seed: of the run.
+        answers: about the images of the run.
+        evidence: fused, texts or answers; see ``teach``.
+
+    Raises:
+        TableError: the evidence does not suffice.
+    """
+    train = data.indices("train")
+    human: Boxes = data.labels[train]
+    texts = texts_of(data, names).take(train)
+    found = teach(
+        answers.take(train),
+        human,
+        texts if texts.described.any() else None,
+        len(data.classes),
+        seed=seed,
+        evidence="fused" if evidence == "names" else evidence,
+        groups=np.unique([data.image_set.digests[i] for i in train], return_inverse=True)[1],
+    )
+    return data.labels.replaced(train, found.targets(human))
 
 
 def texts_of(data: TrainingData, names: NDArray[np.float32] | None) -> Texts:
@@ -25,6 +71,11 @@ def texts_of(data: TrainingData, names: NDArray[np.float32] | None) -> Texts:
         return Texts(np.zeros((len(data.labels), 1), np.float32), np.zeros(len(data.labels), bool))
     vectors, described, _ = data.text.take(np.arange(len(data.labels)))
     return Texts(unit(vectors.numpy()), described.numpy(), names)
+
+
+def labels_of(data: TrainingData, images: NDArray[np.int64]) -> NDArray[Any]:
+    """Return the labels of whole images that training may see; see ``Task.image_labels``."""
+    return data.task.image_labels(data.labels[images], len(data.classes))
 
 
 def predict_training(
@@ -50,8 +101,9 @@ def predict_training(
         TableError: the evidence does not suffice.
     """
     train = data.indices("train")
-    labels, digests = data.labels[train], [data.image_set.digests[i] for i in train]
-    distinct, copy_of = np.unique(representatives(digests, (~data.task.known(labels)).astype(int)), return_inverse=True)
+    labels, digests = labels_of(data, train), [data.image_set.digests[i] for i in train]
+    known = data.task.known(data.labels[train])
+    distinct, copy_of = np.unique(representatives(digests, (~known).astype(int)), return_inverse=True)
     rows = train[distinct]
     found = predict_labels(
         texts_of(data, names).take(rows),
@@ -78,7 +130,7 @@ def targets_of(predictions: Predictions, data: TrainingData, trust: float | None
         trust: as of ``class_targets``.
     """
     train = data.indices("train")
-    labels, found = data.labels[train], predictions.probabilities
+    labels, found = labels_of(data, train), predictions.probabilities
     targets = data.task.placeholder(np.zeros(len(data.labels), bool), len(data.classes))
     explains = explained(found, labels, predictions.out_of_fold)
     targets[train] = class_targets(data.task, found, labels, predictions.noise, explains, trust)

@@ -7,7 +7,7 @@ descriptions.json     who described the images, at what cost, and how good the t
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -36,8 +36,20 @@ class Neighbour(Record):
     similarity: float
 
 
+class Mark(Record):
+    """A box over a picture: true or found, with x, y, width and height in percent."""
+
+    kind: Literal["true", "found"]
+    label: str
+    title: str
+    place: dict[Literal["x", "y", "width", "height"], float]
+
+
 class Example(Record):
-    """A picture with its descriptions, its text label, its neighbours and the prediction of each arm."""
+    """A picture with its descriptions, its text label, its neighbours and the prediction of each arm, or its boxes.
+
+    ``drawn`` holds the picture with the true and the predicted masks over it, where pixels have classes.
+    """
 
     key: str
     label: str | None = None
@@ -48,6 +60,9 @@ class Example(Record):
     text_label: Guess | None = None
     neighbours: tuple[Neighbour, ...] = ()
     predictions: dict[str, Guess] = Field(default_factory=dict)
+    drawn: dict[str, Picture] = Field(default_factory=dict)
+    boxes: tuple[Mark, ...] = ()
+    about: str = ""
 
 
 class SuspectedError(Record):

@@ -41,6 +41,8 @@ def condition(data: dict[str, Any]) -> str:
     parts: list[str] = []
     if per_class is not None:
         parts.append(f"{per_class} label{'' if per_class == 1 else 's'} per class" if per_class else "no label")
+    if (images := data.get("labelled_images")) is not None:
+        parts.append(f"{images} annotated image{'' if images == 1 else 's'}")
     if noise:
         parts.append(f"{100 * noise:.3g} % of {'them' if per_class else 'the training labels'} wrong")
     if noise and data.get("noise_kind") == "class-dependent":

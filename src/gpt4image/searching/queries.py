@@ -15,7 +15,7 @@ from gpt4image.base.outcome import SetAside
 from gpt4image.data.file_source import read_bounded
 from gpt4image.data.pixels import MemoryPixels, decoded
 from gpt4image.evaluating.run_model import RunModel
-from gpt4image.training.auto import stored_size
+from gpt4image.training.auto import stored_as
 from gpt4image.training.text_space import TextSpace
 
 
@@ -43,8 +43,7 @@ def place_queries(texts: Sequence[str], images: Sequence[Path], model: RunModel,
     for path in dict.fromkeys(images):
         try:
             data = read_bounded(str(path))
-            task = model.task
-            pixels.append(decoded(data, stored_size(model.config), task.frames, squash=task.squash))
+            pixels.append(decoded(data, **stored_as(model.config, model.task)))
             pictures[str(path)] = data
         except (DecodeError, OSError) as error:
             skipped.append(SetAside(name=str(path), reason=getattr(error, "strerror", None) or str(error)))

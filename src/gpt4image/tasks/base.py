@@ -16,12 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gpt4image.base.errors import ConfigError
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.image_set import NO_LABEL, ImageSet
 from gpt4image.data.video import Frames
 
 Labels = Any
 """Annotations of N images, indexed by images like an array: (N, ...) labels, or boxes or masks (``data.regions``)."""
+Targets = Any
+"""Targets of a batch: a tensor, or what has ``to`` as a tensor has."""
 Floats = NDArray[np.float32]
 Predictions = NDArray[Any]
 """(N, ...) what the tail of a task returns: (N, K) float32 probabilities, or rows of boxes, or masks."""
@@ -63,8 +66,16 @@ class Task(Protocol):
     """Whether an image has one class, so that predictions are probabilities that sum to 1."""
     text_labels: ClassVar[bool] = False
     """Whether targets can be predicted from descriptions (``label``)."""
+    taught_as: ClassVar[str] = ""
+    """Task whose text labels teach it, where that is another one."""
     squash: ClassVar[bool] = False
     """Whether pictures are stretched to the square, so that nothing at their borders is lost; else it is cut off."""
+    in_timm: ClassVar[bool] = True
+    """Whether the model is one of timm, which loads it without more."""
+    output: ClassVar[str] = "probabilities"
+    """Name of the output of an exported model."""
+    value: ClassVar[str] = "probability"
+    """What ``rows`` gives of each class."""
 
     @property
     def frames(self) -> Frames | None:
@@ -89,6 +100,14 @@ class Task(Protocol):
         kept[images] = NO_LABEL
         return kept
 
+    def untagged(self, labels: Labels) -> Labels:
+        """Return annotations without what is known of images that are not annotated themselves, such as tags."""
+        return labels
+
+    def image_labels(self, labels: Labels, classes: int) -> NDArray[Any]:
+        """Return the labels of whole images, by which a teacher learns: (N,) classes, or (N, K) which are present."""
+        return labels
+
     def counts(self, labels: Labels, classes: int) -> NDArray[np.int64]:
         """Return (K,) how many images have each class."""
         ...
@@ -105,7 +124,7 @@ class Task(Protocol):
         """Return the model of a backbone with K outputs for inputs of ``size`` pixels; most tasks use it as it is."""
         return backbone
 
-    def targets(self, labels: Labels, soft: Floats | None, outputs: int, geometry: Geometry | None) -> Tensor:
+    def targets(self, labels: Labels, soft: Floats | None, outputs: int, geometry: Geometry | None) -> Targets:
         """Return the targets (B, ...) of a batch.
 
         Args:
@@ -120,19 +139,23 @@ class Task(Protocol):
         """Return (B,) which images have a target."""
         return self.known(labels)
 
+    def weak(self, labels: Labels, soft: Floats | None) -> NDArray[np.bool_]:
+        """Return (B,) which of them have a target of a weaker kind; a batch has a share of its own for them."""
+        return np.zeros(len(labels), np.bool_)
+
     def placeholder(self, has_target: NDArray[np.bool_], outputs: int) -> Floats:
         """Return (N, K) targets as of a teacher that knows nothing but which images have one."""
         return np.zeros((len(has_target), outputs), np.float32)
 
     def with_labels(self, soft: Floats, labels: Labels, trust: float) -> Floats:
         """Return a teacher's targets (B, K) of which ``trust`` is the given label where there is one."""
-        raise NotImplementedError(f"{self.name} has no soft labels")
+        raise ConfigError(f"--text-labels: task {self.name} learns from no class probabilities; leave it out.")
 
-    def without_target(self, targets: Tensor, images: Tensor) -> Tensor:
+    def without_target(self, targets: Targets, images: Tensor) -> Targets:
         """Return targets in which the images of a mask (B,) count for nothing."""
         ...
 
-    def loss(self, outputs: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    def loss(self, outputs: Tensor, targets: Targets, smoothing: float) -> Tensor:
         """Return the scalar loss of the batches of all processes: the same on each.
 
         Args:
@@ -146,6 +169,14 @@ class Task(Protocol):
         """Return what turns outputs into predictions (softmax, sigmoid, ...); part of every exported model."""
         ...
 
+    def shape(self, classes: int, size: int) -> tuple[int, ...]:
+        """Return the shape of the prediction of an image of ``size`` pixels."""
+        return (classes,)
+
+    def difference(self, ours: Predictions, theirs: Predictions) -> float:
+        """Return the largest difference of two models' predictions (N, ...) for the same images; NaN if one has NaN."""
+        return float(np.abs(ours - theirs).max())
+
     def measure(self, predictions: Predictions, labels: Labels, classes: Sequence[str]) -> dict[str, Any]:
         """Return the record of the predictions of a split.
 
@@ -157,6 +188,19 @@ class Task(Protocol):
     def scores(self, predictions: Predictions, labels: Labels) -> NDArray[np.float64]:
         """Return (n,) ``image_score`` of each image with an annotation, for statistics paired by image."""
         ...
+
+    def resampled(
+        self, columns: Mapping[str, list[Any]], labels: Labels, classes: int, times: NDArray[np.int64]
+    ) -> NDArray[np.float64] | None:
+        """Return (R,) the primary metric of resamples of n images; None where it is a mean of ``scores``.
+
+        Args:
+            columns: of ``columns``, as read back, of n images with an annotation.
+            labels: (n, ...) their annotations.
+            classes: K.
+            times: (R, n) how often each image is in each resample.
+        """
+        return None
 
     def columns(self, predictions: Predictions, labels: Labels | None) -> Mapping[str, Any]:
         """Return the columns (N rows) of the predictions of a split on disk, apart from keys and digests."""

@@ -27,6 +27,7 @@ class Video(Classification):
     """
 
     name: ClassVar[str] = "video"
+    in_timm: ClassVar[bool] = False
     count: int = USUAL_FRAMES
     order: FrameOrder = "kept"
 

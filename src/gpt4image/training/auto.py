@@ -6,16 +6,19 @@ docs/research/log.md. What was chosen is printed and kept in the run record.
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, TypedDict
 
 import numpy as np
 
+from gpt4image.artifacts import runs
 from gpt4image.base.errors import DecodeError
 from gpt4image.config import TrainOptions
 from gpt4image.config.learning import ResolvedOptions
 from gpt4image.data.image_set import ImageSet
-from gpt4image.data.video import USUAL_FRAMES
+from gpt4image.data.video import USUAL_FRAMES, Frames
 from gpt4image.models.backbones import has_batch_norm, has_small_stem
+from gpt4image.tasks.base import Task
 
 SMALL_MODEL = ("resnet10t", {"channels": [16, 32, 64, 128], "stem_width": 8})
 SMALL_SET = 20_000
@@ -26,6 +29,10 @@ MUON_LR, MUON_LR_OF_OTHERS, ADAPTIVE_LR, SGD_LR_AT_256 = 0.02, 5e-3, 1e-3, 0.1
 # timm's names of SGD: with Nesterov's momentum, and with the classical one
 WEIGHT_DECAY, ADAPTIVE_WEIGHT_DECAY = {"muon": 0.3, "sgd": 5e-4, "momentum": 5e-4}, 0.05
 FINE_TUNING = 0.1  # part of the learning rate from scratch, but see learning_rate
+# Crops show objects at more sizes, and no second time as mirrored borders do.
+DENSE = ("detection", "segmentation")
+OF_DENSE = {"min_scale": 0.4, "shift": 0.0}
+DENSE_BATCH, DENSE_FINE_TUNING = 16, {"lr": 4e-4, "new_layers_lr_scale": 4.0}
 # Pretrained weights know things at their own size: small pictures serve them better enlarged (docs/research/log.md).
 PRETRAINED_SIZE = 96
 
@@ -52,8 +59,18 @@ def choose(config: TrainOptions, image_set: ImageSet) -> tuple[ResolvedOptions, 
 
     if image_set.clips:
         fill("frames", USUAL_FRAMES)
+    if config.model is None:
+        of_run = model_of_run(config.init)
+        chosen |= {name: value for name, value in of_run.items() if getattr(config, name) in (None, "auto", {})}
+        config = config.model_copy(update=chosen)
+    dense = config.task in DENSE
+    if dense:
+        gentle = config.init != "scratch" and config.optimizer in (None, "adamw")
+        own = OF_DENSE | (DENSE_FINE_TUNING if gentle else {})
+        chosen |= {name: value for name, value in own.items() if name not in config.model_fields_set}
+        config = config.model_copy(update=chosen)
     size = fill("image_size", None if config.image_size else image_size(image_set, count, config.init))
-    batch = fill("batch_size", min(batch_size(count), max(2, count)))
+    batch = fill("batch_size", min(DENSE_BATCH if dense else batch_size(count), max(2, count)))
     fill("epochs", epochs(max(count, 1), config.init))
     if config.model is None:
         small = count < SMALL_SET and size <= 96 and config.init != "pretrained"
@@ -67,6 +84,15 @@ def choose(config: TrainOptions, image_set: ImageSet) -> tuple[ResolvedOptions, 
     fill("lr", learning_rate(optimizer, config.init, batch * config.grad_accumulation, model))
     fill("weight_decay", WEIGHT_DECAY.get(optimizer.lower(), ADAPTIVE_WEIGHT_DECAY))
     return config.model_copy(update=chosen).resolved, chosen
+
+
+def model_of_run(init: str) -> dict[str, Any]:
+    """Return the model of the run that a file of weights belongs to, and its input; nothing for other files."""
+    folder = Path(init).parent
+    if Path(init).name != runs.MODEL or not runs.is_finished(folder):
+        return {}
+    own = runs.read_config(folder)
+    return {name: own[name] for name in ("model", "model_args", "stem", "image_size") if own.get(name)}
 
 
 def image_size(image_set: ImageSet, count: int, init: str) -> int:
@@ -94,10 +120,26 @@ def typical_side(image_set: ImageSet) -> int:
     return int(np.median(shorter)) if shorter else 224
 
 
-def stored_size(config: TrainOptions) -> int:
-    """Return the side that pixels are kept at: larger than the input where random resized crops are cut from them."""
+def stored_size(config: TrainOptions, *, squash: bool = False) -> int:
+    """Return the side that pixels are kept at: larger than the input where random resized crops are cut from them.
+
+    Evaluation cuts the centre of what is larger, which a task that needs whole pictures (``squash``) cannot have.
+    """
     size = config.image_size or 224
-    return size if config.min_scale == 1.0 else round(size * 256 / 224)
+    return size if config.min_scale == 1.0 or squash else round(size * 256 / 224)
+
+
+class Stored(TypedDict):
+    """How pixels are kept: what ``load_pixels``, ``WorkerPixels`` and ``decoded`` of ``data.pixels`` take."""
+
+    size: int
+    squash: bool
+    frames: Frames | None
+
+
+def stored_as(config: TrainOptions, task: Task) -> Stored:
+    """Return how the pixels of a run are kept; see ``stored_size``."""
+    return Stored(size=stored_size(config, squash=task.squash), squash=task.squash, frames=task.frames)
 
 
 def batch_size(count: int) -> int:

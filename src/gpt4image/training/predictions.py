@@ -32,7 +32,7 @@ def predict(
     """Return (n, ...) predictions of the images at ``indices``: what the task makes of the outputs of ``model``."""
     model.eval()
     if not len(indices):
-        return np.zeros((0, data.task.outputs(data.classes)), np.float32)
+        return np.zeros((0, *data.task.shape(len(data.classes), config.image_size)), np.float32)
     tail = data.task.tail()
     return outputs(lambda inputs: (tail(model(inputs).float()),), data.pixels, indices, augmentation, config)[0]
 

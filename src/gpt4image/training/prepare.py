@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.artifacts.box_table import BoxLabels
 from gpt4image.artifacts.table import EmbeddingTable
 from gpt4image.base.errors import ConfigError, DataError, TableError
 from gpt4image.base.files import fingerprint
@@ -130,7 +131,7 @@ def prepare(
     named = {"task": task.name} if config.task == "auto" else {}
     config = config.model_copy(update={"task": task.name})
     if text_labels is not None:
-        require_fitting(text_labels, config, image_set)
+        require_fitting(text_labels, config, image_set, task)
     require_media(image_set, task)
     task.require(task.annotations(image_set), image_set.classes, config.data)
     sizes = {split: len(image_set.indices(split)) for split in SPLITS}
@@ -148,11 +149,9 @@ def prepare(
     image_set = image_set.select(np.flatnonzero(np.isin(image_set.splits, splits)))
     pixels, broken, usable = load_pixels(
         image_set,
-        auto.stored_size(config),
         memory_limit_gb=config.memory_limit_gb,
         workers=config.workers,
-        squash=task.squash,
-        frames=task.frames,
+        **auto.stored_as(config, task),
     )
     data = TrainingData(
         image_set=image_set,
@@ -167,6 +166,8 @@ def prepare(
         data = with_text_labels(data, config, text_labels)
     # Broken images are known before training where pixels are in memory: such a run has other batches.
     identity = identity_of(image_set, table, data.soft, np.flatnonzero(~usable).tolist())
+    if isinstance(text_labels, BoxLabels):
+        identity = fingerprint([identity, data.labels.content()])
     images = identity_of(as_loaded.select(np.flatnonzero(np.isin(as_loaded.splits, splits))), None, None, [])
     return Prepared(config=config, chosen=chosen, data=data, sizes=sizes, fingerprint=identity, images=images)
 
@@ -191,7 +192,10 @@ def require_media(image_set: ImageSet, task: Task) -> None:
 
 def require_selectable(config: TrainOptions, image_set: ImageSet, task: Task) -> None:
     """Refuse to select weights by validation images that are not there. Raises ConfigError."""
-    if config.select == "best" and not task.known(task.annotations(image_set)[image_set.indices("val")]).any():
+    held_out = image_set.indices("val")
+    if config.pretraining and len(held_out):
+        return  # their loss
+    if config.select == "best" and not task.known(task.annotations(image_set)[held_out]).any():
         raise ConfigError(
             "--select best needs labelled validation images, and there are none: raise --val-fraction, or leave it out."
         )

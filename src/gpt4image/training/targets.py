@@ -16,10 +16,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt4image.artifacts.box_table import BoxLabels, holds_boxes
 from gpt4image.artifacts.text_labels import Facts, TextLabels
 from gpt4image.base.errors import TableError, first_few
 from gpt4image.config import TrainOptions
 from gpt4image.data.image_set import SPLITS, ImageSet
+from gpt4image.data.regions import Boxes
 from gpt4image.tasks.base import Task
 from gpt4image.training.training_data import TrainingData
 
@@ -156,8 +158,9 @@ def targets_for(
         task, trust: as of ``class_targets``.
         text_labels: of any images.
         digests: n digests; one that is not in the file has no text.
-        labels: (n, ...) given labels, -1 where there is none.
+        labels: (n, ...) annotations.
     """
+    labels = task.image_labels(labels, len(text_labels.classes))
     place = {digest: row for row, digest in enumerate(text_labels.digests)}
     rows = np.array([place.get(digest, -1) for digest in digests], dtype=np.int64)
     nothing = task.placeholder(np.zeros(len(rows), bool), len(text_labels.classes))
@@ -166,28 +169,36 @@ def targets_for(
     return class_targets(task, probabilities, labels, Noise.of(text_labels.facts), explains, trust)
 
 
-def load_text_labels(path: Path | None) -> TextLabels | None:
-    """Return the text labels of a run, if it has some. Raises TableError: missing, damaged, or the table beside."""
+def load_text_labels(path: Path | None) -> TextLabels | BoxLabels | None:
+    """Return the text labels of a run, or its boxes, if it has some.
+
+    Raises:
+        TableError: missing, damaged, or the table beside.
+    """
     if path is not None and path.suffix == ".csv":
         raise TableError(f"--text-labels {path} is the table for people; give {path.with_suffix('.parquet')}.")
-    return None if path is None else TextLabels.load(path)
+    if path is None:
+        return None
+    return BoxLabels.load(path) if holds_boxes(path) else TextLabels.load(path)
 
 
-def require_fitting(labels: TextLabels, config: TrainOptions, image_set: ImageSet) -> None:
+def require_fitting(labels: TextLabels | BoxLabels, config: TrainOptions, image_set: ImageSet, task: Task) -> None:
     """Refuse text labels that a run cannot learn from.
 
     Args:
         labels: of ``config.text_labels``.
-        config: options of the run, with its task.
+        config: options of the run.
         image_set: the whole dataset with the splits of the run.
+        task: of the run.
 
     Raises:
         TableError: they were made for another task, lack a class of the dataset, or have learned from the label of an
             image that the run holds out.
     """
-    if config.task not in ("auto", labels.facts.task):
+    made_for = "detection" if isinstance(labels, BoxLabels) else labels.facts.task
+    if made_for != (task.taught_as or task.name):
         raise TableError(
-            f"{config.text_labels} holds text labels for --task {labels.facts.task}, this run is of {config.task}; run "
+            f"{config.text_labels} holds text labels for --task {made_for}, this run is of {task.name}; run "
             "`gpt4image label` on this dataset."
         )
     if lacks := [name for name in image_set.classes if name not in labels.classes]:
@@ -195,16 +206,21 @@ def require_fitting(labels: TextLabels, config: TrainOptions, image_set: ImageSe
             f"{config.text_labels} lacks the classes {first_few(lacks)} of the dataset ({len(lacks)} of "
             f"{len(image_set.classes)}; it has {first_few(labels.classes)}); run `gpt4image label` on this dataset."
         )
-    _require_held_out(labels, config, image_set)
+    _require_held_out(_learned_from(labels), config, image_set)
 
 
-def _require_held_out(labels: TextLabels, config: TrainOptions, image_set: ImageSet) -> None:
+def _learned_from(labels: TextLabels | BoxLabels) -> list[str]:
+    """Return the digests of the images whose labels text labels have learned from."""
+    rows = labels.facts.get("human", []) if isinstance(labels, BoxLabels) else np.nonzero(labels.labels >= 0)[0]
+    return [labels.digests[row] for row in np.unique(rows).astype(int)]
+
+
+def _require_held_out(learned: Sequence[str], config: TrainOptions, image_set: ImageSet) -> None:
     """Refuse text labels that have learned from the label of an image that is held out; copies in train are not."""
     split_of: dict[str, str] = {}
     for digest, split in zip(image_set.digests, image_set.splits.tolist(), strict=True):
         if split == "train" or digest not in split_of:
             split_of[digest] = split
-    learned = (labels.digests[row] for row in np.unique(np.nonzero(labels.labels >= 0)[0]))
     counts = Counter(split_of.get(digest, "train") for digest in learned)
     found = [f"{counts[split]} of its {split} split" for split in SPLITS if split != "train" and counts[split]]
     if not found:
@@ -221,18 +237,36 @@ def _require_held_out(labels: TextLabels, config: TrainOptions, image_set: Image
     )
 
 
-def with_text_labels(data: TrainingData, config: TrainOptions, labels: TextLabels) -> TrainingData:
-    """Return the data with class targets of text labels that fit; see ``require_fitting``.
+def with_targets(data: TrainingData, targets: NDArray[np.float32] | Boxes) -> TrainingData:
+    """Return the data with targets of a teacher: class probabilities (N, K), or boxes of N images."""
+    return replace(data, labels=targets, soft=None) if isinstance(targets, Boxes) else replace(data, soft=targets)
+
+
+def with_text_labels(data: TrainingData, config: TrainOptions, labels: TextLabels | BoxLabels) -> TrainingData:
+    """Return the data with class targets of text labels that fit, or with their boxes; see ``require_fitting``.
+
+    Boxes stand in for those of the training images that the file has; other images keep their own.
 
     Raises:
         TableError: no text label is of a training image.
     """
-    targets = targets_for(data.task, labels, data.image_set.digests, data.labels, config.label_trust)
     known = set(labels.digests)
+    if isinstance(labels, BoxLabels):
+        taught, train = labels.by_digest(data.image_set.digests), data.indices("train")
+        found = train[taught.known[train]]
+        _require_some(len(found), config)
+        from_text = np.zeros(len(taught), np.bool_)
+        from_text[found] = True
+        return replace(with_targets(data, data.labels.replaced(found, taught[found])), from_text=from_text)
+    targets = targets_for(data.task, labels, data.image_set.digests, data.labels, config.label_trust)
     from_text = np.array([digest in known for digest in data.image_set.digests], np.bool_)
     has_target = data.task.has_target(data.labels, targets)
-    if not (has_target & from_text)[data.indices("train")].any():
+    _require_some(int((has_target & from_text)[data.indices("train")].sum()), config)
+    return replace(with_targets(data, targets), from_text=from_text)
+
+
+def _require_some(count: int, config: TrainOptions) -> None:
+    if not count:
         raise TableError(
             f"{config.text_labels} holds no text label of a training image; run `gpt4image label` on this dataset."
         )
-    return replace(data, soft=targets, from_text=from_text)

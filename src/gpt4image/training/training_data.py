@@ -6,14 +6,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from gpt4image.base.outcome import SetAside
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.image_set import NO_LABEL, ImageSet
 from gpt4image.data.pixels import Pixels
 from gpt4image.parallel import processes
-from gpt4image.tasks.base import Labels, Task
+from gpt4image.tasks.base import Labels, Targets, Task
 from gpt4image.training.text_targets import TextTargets
 
 
@@ -76,7 +75,7 @@ class TrainingData:
         met = processes.united(every[self.pixels.broken(every)].tolist())
         return replace(self, usable=self.usable & ~np.isin(every, met)) if met else self
 
-    def targets(self, indices: NDArray[np.int64], geometry: Geometry | None = None) -> Tensor:
+    def targets(self, indices: NDArray[np.int64], geometry: Geometry | None = None) -> Targets:
         """Return the targets (B, ...) of images, cut as ``geometry`` says; see ``Task.targets``."""
         soft = None if self.soft is None else self.soft[indices]
         return self.task.targets(self.labels[indices], soft, self.task.outputs(self.classes), geometry)
@@ -94,7 +93,14 @@ class TrainingData:
         return np.where(soft.max(axis=1) >= 0.5, soft.argmax(axis=1), NO_LABEL)
 
     def pools(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the training images with a target, and those without one."""
+        """Return the training images with a target, and those without one, or with a weaker one where some are not."""
         train = self.indices("train")
-        has_target = self.task.has_target(self.labels[train], None if self.soft is None else self.soft[train])
+        soft = None if self.soft is None else self.soft[train]
+        has_target = self.task.has_target(self.labels[train], soft)
+        strong = has_target & ~self.task.weak(self.labels[train], soft)
+        has_target = strong if strong.any() else has_target
         return train[has_target], train[~has_target]
+
+    def weak(self, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return (n,) which images have a weaker target; see ``Task.weak``."""
+        return self.task.weak(self.labels[indices], None if self.soft is None else self.soft[indices])

@@ -89,6 +89,24 @@ def test_classes_are_asked_for_by_schema_and_each_sample_in_its_own_order(server
     assert describe(asked).summary["already_described"] == 16 and lines_of(server) == [16]
 
 
+def test_boxes_are_asked_for_by_schema_and_another_convention_sends_no_second_batch(
+    server: BatchServer, config: Any
+) -> None:
+    def answer(body: dict[str, Any]) -> Any:
+        assert "boxes" in body["response_format"]["json_schema"]["schema"]["properties"] and "n" not in body
+        return chat_completion(['{"boxes": [{"label": "square", "box_2d": [3, 0, 9, 6], "words": "small"}]}'])
+
+    server.answer = answer
+    asked = config(ask="boxes", classes="square, circle", samples=2, temperature=1.0)
+    assert describe(asked).summary["boxes"] == 16 and lines_of(server) == [16]
+    outcome = describe(asked.model_copy(update={"box_format": "yxhw-sent"}))
+    assert outcome.summary["already_described"] == 16 and lines_of(server) == [16]
+    with DescriptionStore(asked.store) as store:
+        assert [box["box_2d"] for one in store.answers() for box in one.answer.boxes or ()] == 16 * [
+            [0, 250, 500, 1000]
+        ]
+
+
 def test_a_batch_whose_model_has_no_schemas_says_how_to_go_on(server: BatchServer, config: Any) -> None:
     def answer(body: dict[str, Any]) -> Any:
         if body["response_format"] is not None:

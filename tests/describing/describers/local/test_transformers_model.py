@@ -338,6 +338,31 @@ def test_classes_are_parsed_from_what_a_model_writes(
     assert sum(answer.is_unmapped for answer in answers) == answered.summary["class_outside_list"] > 0
 
 
+def test_boxes_are_parsed_from_what_a_model_writes(
+    tiny_vlm: Path, colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate = TransformersDescriber._generate
+
+    def in_json(self: TransformersDescriber, *arguments: Any) -> list[Reply]:
+        boxes = '```json [{"bbox_2d": [4, 8, 16, 32], "label": "Reds"}, {"bbox_2d": [1, 2'
+        return [replace(one, text=boxes, finish_reason="length") for one in generate(self, *arguments)]
+
+    monkeypatch.setattr(TransformersDescriber, "_generate", in_json)
+    config = DescribeConfig(
+        data=f"folder:{colour_folder}",
+        store=tmp_path / "store.db",
+        describer=f"transformers:{tiny_vlm}",
+        ask="boxes",
+        max_tokens=8,
+        limit=3,
+        box_format="yxyx-sent",
+    )
+    summary = describe(config).summary
+    assert (summary["boxes"], summary["boxes_cut_off"], summary["box_format"]) == (3, 3, "yxyx-sent")
+    with DescriptionStore(config.store) as store:
+        assert {box["label"] for one in store.answers() for box in one.answer.boxes or ()} == {"red"}
+
+
 REFUSES_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
 SKIPS_SYSTEM = TEMPLATE.replace("for message in messages", "for message in messages if message['role'] != 'system'")
 ONE_TURN = "{% if messages | length > 2 %}{{ raise_exception('One turn only') }}{% endif %}"

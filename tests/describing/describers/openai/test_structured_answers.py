@@ -318,7 +318,6 @@ def test_an_image_without_a_description_is_not_asked_for_one_of_many_classes(pho
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"ask": "class,boxes"}, "describers are not asked for boxes yet"),
         ({"ask": "description", "classes": "a,b"}, "--classes belongs to --ask class"),
         ({"ask": "class", "classes": " "}, "0 classes"),
         ({"prompt": ("short", "paper")}, "goes with one --prompt"),

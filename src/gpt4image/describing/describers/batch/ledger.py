@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gpt4image.artifacts.store import Prompt, References
-from gpt4image.artifacts.store_file import connect_reader, connect_writer, explained, make_batch_tables
+from gpt4image.artifacts.store_file import connect_reader, connect_writer, explained, has_table, make_batch_tables
 from gpt4image.describing.describers.base import Answer, Request
 
 # An answer that was committed after its batch was made is this batch's, or took its place: a kill came between the
@@ -65,7 +65,7 @@ def on_their_way(
         StoreError: the file is no store or cannot be written.
     """
     with explained(path), contextlib.closing(connect_reader(path)) as connection:
-        if not connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'batch_items'").fetchone()[0]:
+        if not has_table(connection, "batch_items"):
             return [{} for _ in prompts], []
     with BatchLedger(path, settings) as ledger:
         batches = [batch.server_id or batch.token for batch in ledger.open_batches()]

@@ -1,0 +1,189 @@
+"""Boxes as files list them, checked: what cannot be used is dropped, counted and named, and costs no other box."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt4image.base.errors import DecodeError, first_few
+from gpt4image.base.outcome import SetAside
+from gpt4image.data.decode import sides
+from gpt4image.data.labels import note_once
+from gpt4image.data.regions import Boxes
+
+TOLERANCE = 0.005
+"""Part of a side by which a box may pass the border of its picture before a note says so."""
+PROPORTION = 0.02
+"""How far the proportions of a stated size may be from those of the picture: sides are whole pixels."""
+NAMED = 5
+Sizes = NDArray[np.float64]
+Read = Callable[[int], bytes]
+Corners = tuple[float, float, float, float]
+"""Left, top, right, bottom."""
+
+
+class Faults:
+    """What cannot be used of a file, by reason: the number of items, and the names of the first ones."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, list[str]] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, name: str, reason: str) -> None:
+        """Count one item."""
+        names = self._names.setdefault(reason, [])
+        self._counts[reason] = self._counts.get(reason, 0) + 1
+        if len(names) < NAMED:
+            names.append(name)
+
+    def set_aside(self, where: str) -> tuple[SetAside, ...]:
+        """Return one skipped item for each reason; ``where`` names the file."""
+        return tuple(
+            SetAside(
+                name=f"{where}: {self._counts[reason]:,} annotation{'s' * (self._counts[reason] > 1)}",
+                reason=f"{reason}: {first_few(names)}" + (" and others" if self._counts[reason] > len(names) else ""),
+            )
+            for reason, names in self._names.items()
+        )
+
+
+@dataclass(kw_only=True)
+class Listed:
+    """Boxes in the order in which files list them.
+
+    Attributes:
+        image: position of the image of each.
+        corners: left, top, right, bottom in pixels, or in parts of any other size of the picture; may be anything.
+        label: class number of each.
+        weight: how much each counts.
+        name: of each, for messages.
+    """
+
+    image: list[int] = field(default_factory=list)
+    corners: list[Corners] = field(default_factory=list)
+    label: list[int] = field(default_factory=list)
+    weight: list[float] = field(default_factory=list)
+    name: list[str] = field(default_factory=list)
+
+    def add(self, image: int, corners: Corners, label: int, weight: float, name: str) -> None:
+        """Add one box."""
+        self.image.append(image)
+        self.corners.append(corners)
+        self.label.append(label)
+        self.weight.append(weight)
+        self.name.append(name)
+
+
+def number(value: object) -> float:
+    """Return a JSON number as float; NaN for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.nan
+
+
+def from_sides(box: object) -> Corners:
+    """Return the corners of a box that is a list of left, top, width and height; NaN where it is something else."""
+    if not isinstance(box, list | tuple) or len(box) != 4:
+        return math.nan, math.nan, math.nan, math.nan
+    left, top, width, height = map(number, box)
+    return left, top, left + width, top + height
+
+
+def weight_of(ignored: bool, score: object) -> float:
+    """Return the weight of a box: 0 where it is to be ignored, else its score if it has one from 0 to 1, else 1."""
+    stated = number(score)
+    return 0.0 if ignored else stated if 0 <= stated <= 1 else 1.0
+
+
+def checked(listed: Listed, sizes: Sizes, known: Sequence[bool], classes: int, faults: Faults, spec: str) -> Boxes:
+    """Return the boxes of images, cut at the borders of their pictures; what cannot be used goes to ``faults``.
+
+    A note on standard error counts the boxes that were cut.
+
+    Args:
+        listed: boxes.
+        sizes: (N, 2) width and height of the picture that the boxes are in; NaN where it is not known.
+        known: which of the N images are annotated.
+        classes: number of classes.
+        faults: collects boxes that are dropped.
+        spec: of the dataset, for the note.
+    """
+    image = np.array(listed.image, np.int64)
+    wide = _array(listed) / np.tile(sizes, 2)[image]
+    # Values beyond those of float32 are outside of every picture as well.
+    given = np.clip(wide, -1e9, 1e9).astype(np.float32)
+    label, weight = np.array(listed.label, np.int64), np.array(listed.weight, np.float32)
+    corners = np.clip(given, 0, 1)
+    finite = np.asarray(np.isfinite(wide).all(axis=1))
+    sized = np.asarray((given[:, 2:] > given[:, :2]).all(axis=1))
+    inside = np.asarray((corners[:, 2:] > corners[:, :2]).all(axis=1))
+    rows = np.column_stack([image, label, given.view(np.int32).astype(np.int64)])
+    first = np.zeros(len(image), np.bool_)
+    first[np.unique(rows, axis=0, return_index=True)[1] if len(rows) else []] = True
+    named = label < classes
+    usable = finite & sized & inside & first & named
+    for place in np.flatnonzero(~usable).tolist():
+        faults.add(listed.name[place], _reason(named[place], finite[place], sized[place], inside[place]))
+    cut = usable & (np.abs(given - corners) > TOLERANCE).any(axis=1)
+    if cut.any():
+        names = (listed.name[place] for place in np.flatnonzero(cut).tolist())
+        note_once(f"{spec}: {cut.sum():,} boxes reach beyond their picture and were cut: {first_few(names)}.")
+    order = np.flatnonzero(usable)
+    order = order[np.argsort(image[order], kind="stable")]
+    return Boxes(
+        starts=np.cumsum([0, *np.bincount(image[order], minlength=len(known))], dtype=np.int64),
+        corners=corners[order],
+        labels=label[order],
+        weights=weight[order],
+        known=np.array(known, np.bool_),
+    )
+
+
+def _reason(named: bool, finite: bool, sized: bool, inside: bool) -> str:
+    if not named:
+        return "its class number has no name"
+    if not finite:
+        return "a coordinate is missing or no number"
+    if not sized:
+        return "the box has no area, or its right or lower side comes first"
+    return "the box is outside of its picture" if not inside else "the box is listed twice"
+
+
+def sizes_of_pictures(listed: Listed, stated: Sizes, read: Read) -> Sizes:
+    """Return (N, 2) width and height of the picture that the boxes are in, as ``box_space`` finds them.
+
+    Pictures are read only where no size is stated, or where a box passes it: a large dataset has too many.
+    """
+    furthest = np.zeros(stated.shape)
+    if len(listed.image):
+        np.fmax.at(furthest, np.array(listed.image), _array(listed)[:, 2:])
+    sizes = stated.copy()
+    for image in np.flatnonzero(~(furthest <= stated * (1 + TOLERANCE)).all(axis=1)).tolist():
+        sizes[image] = box_space(stated[image], lambda image=image: read(image))
+    return sizes
+
+
+def box_space(stated: Sizes, read: Callable[[], bytes]) -> Sizes:
+    """Return (2,) width and height of the picture that boxes are in: as stated, if the proportions are the picture's.
+
+    Then the picture was made smaller later. A size of other proportions, or none, is a mistake, and the picture's own
+    counts. NaN where the picture cannot be read and no size is stated.
+    """
+    is_size = bool((np.isfinite(stated) & (stated >= 1)).all())
+    try:
+        own = np.array(sides(read()), np.float64)
+    except (DecodeError, OSError):  # it is named when its pixels are read
+        return stated if is_size else np.full(2, math.nan)
+    proportion = (stated[0] / stated[1]) / (own[0] / own[1]) if is_size else math.nan
+    return stated if abs(proportion - 1) < PROPORTION else own
+
+
+def _array(listed: Listed) -> NDArray[np.float64]:
+    return np.array(listed.corners, np.float64).reshape(-1, 4)

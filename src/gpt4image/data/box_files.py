@@ -1,0 +1,171 @@
+"""Boxes and masks written as files that others read: COCO JSON, folders of YOLO and Pascal VOC, masks as PNG.
+
+Names of pictures are paths with forward slashes, such as ``train/1.jpg``; nothing is written outside of the folder.
+Images that are not annotated get no file, and are not listed. What these functions write, the loaders of this package
+read again, within the rounding of each format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt4image.base.errors import DataError
+from gpt4image.base.files import staging_folder, write_json
+from gpt4image.data.image_set import SPLIT_OF
+from gpt4image.data.regions import Boxes
+
+Size = tuple[int, int]
+"""Width and height in pixels."""
+
+
+def write_coco(
+    path: Path,
+    names: Sequence[str],
+    sizes: Sequence[Size],
+    boxes: Boxes,
+    classes: Sequence[str],
+    *,
+    scores: bool = False,
+) -> None:
+    """Write a COCO file, atomically; ``names`` are relative to its folder.
+
+    A weight of 0 becomes ``iscrowd``; one below 1, and with ``scores`` every other one, becomes ``score``.
+    """
+    annotations: list[dict[str, Any]] = []
+    known = np.flatnonzero(boxes.known).tolist()
+    for image in known:
+        for corners, label, weight in _boxes(boxes, image, sizes[image]):
+            left, top, right, bottom = corners
+            box = [round(value, 3) for value in (left, top, right - left, bottom - top)]
+            one = {"id": len(annotations) + 1, "image_id": image + 1, "category_id": label + 1, "bbox": box}
+            one |= {"area": round(box[2] * box[3], 3), "iscrowd": int(weight == 0)}
+            annotations.append(one | ({"score": round(weight, 6)} if weight and (scores or weight < 1) else {}))
+    images = [
+        {"id": image + 1, "file_name": names[image], "width": sizes[image][0], "height": sizes[image][1]}
+        for image in known
+    ]
+    categories = [{"id": label, "name": name} for label, name in enumerate(classes, 1)]
+    write_json(path, {"images": images, "annotations": annotations, "categories": categories}, checksum=False)
+
+
+def write_yolo(
+    folder: Path, names: Sequence[str], boxes: Boxes, classes: Sequence[str], *, scores: bool = False
+) -> None:
+    """Write ``labels`` and ``data.yaml`` of a folder whose pictures lie in ``images``; ``names`` are relative to that.
+
+    A weight below 1, and with ``scores`` every weight, is a sixth value of its line.
+    """
+    import yaml
+
+    tops = {PurePosixPath(name).parts[0] for name in names if "/" in name}
+    entries = {split: f"images/{name}" for name, split in SPLIT_OF.items() if name in tops} or {"train": "images"}
+    with staging_folder(folder) as staging:
+        known = np.flatnonzero(boxes.known).tolist()
+        for image, file in zip(
+            known, _files(staging / "labels", [names[image] for image in known], ".txt"), strict=True
+        ):
+            lines: list[str] = []
+            for (left, top, right, bottom), label, weight in _boxes(boxes, image, (1, 1)):
+                values = [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]
+                values += [weight] if scores or weight < 1 else []
+                lines.append(" ".join([str(label), *(f"{value:.6f}" for value in values)]) + "\n")
+            file.write_text("".join(lines), encoding="utf-8")
+        settings = {"path": ".", **entries, "names": dict(enumerate(classes))}
+        text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+        (staging / "data.yaml").write_text(text, encoding="utf-8")
+
+
+def write_voc(folder: Path, names: Sequence[str], sizes: Sequence[Size], boxes: Boxes, classes: Sequence[str]) -> None:
+    """Write ``Annotations`` of a folder whose pictures lie in ``JPEGImages``; ``names`` are relative to that.
+
+    Pixels are whole and counted from 1. A weight of 0 becomes ``difficult``, one below 1 ``score``.
+    """
+    with staging_folder(folder) as staging:
+        known = np.flatnonzero(boxes.known).tolist()
+        files = _files(staging / "Annotations", [names[image] for image in known], ".xml")
+        for image, file in zip(known, files, strict=True):
+            root = ElementTree.Element("annotation")
+            _text(root, "filename", PurePosixPath(names[image]).name)
+            size = ElementTree.SubElement(root, "size")
+            for side, value in zip(("width", "height", "depth"), (*sizes[image], 3), strict=True):
+                _text(size, side, value)
+            for (left, top, right, bottom), label, weight in _boxes(boxes, image, sizes[image]):
+                one = ElementTree.SubElement(root, "object")
+                _text(one, "name", classes[label])
+                _text(one, "difficult", int(weight == 0))
+                if 0 < weight < 1:
+                    _text(one, "score", f"{weight:.6f}")
+                first = (min(round(left) + 1, sizes[image][0]), min(round(top) + 1, sizes[image][1]))
+                box = ElementTree.SubElement(one, "bndbox")
+                _text(box, "xmin", first[0])
+                _text(box, "ymin", first[1])
+                _text(box, "xmax", max(first[0], round(right)))
+                _text(box, "ymax", max(first[1], round(bottom)))
+            ElementTree.indent(root)
+            file.write_bytes(ElementTree.tostring(root, encoding="utf-8"))
+
+
+def write_masks(folder: Path, names: Sequence[str], masks: Iterable[NDArray[np.uint8]], classes: Sequence[str]) -> None:
+    """Write ``masks``, PNG files with a palette, and ``classes.txt`` of a folder whose pictures lie in ``images``.
+
+    Args:
+        folder: may hold ``images`` already.
+        names: paths of the pictures in ``images``.
+        masks: (height, width) class numbers of each; taken one after the other.
+        classes: class names by number.
+    """
+    from PIL import Image
+
+    with staging_folder(folder) as staging:
+        for file, mask in zip(_files(staging / "masks", names, ".png"), masks, strict=True):
+            picture = Image.fromarray(mask.astype(np.uint8, copy=False))
+            picture.putpalette(palette())
+            picture.save(file)
+        (staging / "classes.txt").write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
+
+
+def palette() -> bytes:
+    """Return 256 colours, red, green and blue of each: those of Pascal VOC, far apart for numbers that are near."""
+    colours = np.zeros((256, 3), np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= ((np.arange(256) >> (3 * bit + channel) & 1) << (7 - bit)).astype(np.uint8)
+    return colours.tobytes()
+
+
+def _boxes(boxes: Boxes, image: int, size: Size) -> Iterable[tuple[list[float], int, float]]:
+    """Yield corners in pixels, class and weight of each box of an image."""
+    corners, labels, weights = boxes.image(image)
+    pixels = corners.astype(np.float64) * np.tile(size, 2)
+    return zip(pixels.tolist(), labels.tolist(), weights.astype(np.float64).tolist(), strict=True)
+
+
+def _files(folder: Path, names: Sequence[str], suffix: str) -> list[Path]:
+    """Return the file of each picture, below a folder, whose folders are made.
+
+    Raises:
+        DataError: a name leads out of the folder, or two pictures differ only in their ending.
+    """
+    files: list[Path] = []
+    for name in names:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or not path.name:
+            raise DataError(f"The key {name!r} is no path below a folder; give the images keys such as 'train/1.jpg'.")
+        files.append(folder / path.with_suffix(suffix))
+    if len(set(files)) < len(files):
+        twice = next(name for name, file in zip(names, files, strict=True) if files.count(file) > 1)
+        raise DataError(f"{twice!r} and another key differ only in their ending, so that their files would be one.")
+    folder.mkdir(parents=True, exist_ok=True)
+    for parent in {file.parent for file in files}:
+        parent.mkdir(parents=True, exist_ok=True)
+    return files
+
+
+def _text(parent: ElementTree.Element, name: str, value: object) -> None:
+    ElementTree.SubElement(parent, name).text = str(value)

@@ -1,0 +1,170 @@
+"""`masks:DIR` and `masks:IMAGES,MASKS`: images, and masks of the same names with the number of a class in each pixel.
+
+    set/images/train/1.jpg           set/classes.txt     one class per line; the first line is number 0
+    set/masks/train/1.png            set/tags.csv        key,tags: classes of images without a mask, | between them
+
+Folders below ``images`` that are named after a split say it; other images are of train. 255 counts for nothing, unless
+there are two classes and masks of 0 and 255 only. An image without a mask is not annotated, except by its tags.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt4image.base.errors import ConfigError, DataError, first_few, parsing
+from gpt4image.base.visible import from_csv_cell
+from gpt4image.data.box_checks import Faults
+from gpt4image.data.file_source import FileSource, expanded, pictures_below, read_bounded, usable
+from gpt4image.data.image_set import ImageSet, split_named
+from gpt4image.data.labels import SEPARATOR
+from gpt4image.data.mask_files import MaskFiles, masks_of
+from gpt4image.data.regions import VOID
+
+IMAGES, MASKS = ("images", "JPEGImages"), ("masks", "SegmentationClass", "annotations")
+NAMES, TAGS = "classes.txt", "tags.csv"
+UNSEEN = ("background", "_background_")
+"""Classes that tags do not name, whether they are present or not."""
+
+
+def load_masks(argument: str) -> ImageSet:
+    """Load images and masks; keys are paths of images from the folder, or from the one that holds both.
+
+    Skipped by name: images that lie outside, masks that cannot be used, tags that name no class or no image.
+
+    Raises:
+        ConfigError: no folder is given.
+        DataError: there is none, it has no image or no mask that can be used, or classes are wrong.
+    """
+    spec = f"masks:{argument}"
+    if not argument:
+        raise ConfigError("--data 'masks:' lacks a folder: masks:DIR or masks:IMAGES,MASKS.")
+    image_folder, mask_folder = _folders(argument, spec)
+    root = Path(os.path.commonpath([image_folder, mask_folder]))
+    given = [path for path in pictures_below(root, image_folder) if not _is_below(mask_folder, root / path)]
+    keys, set_aside = usable(root, given)
+    masks, broken = usable(root, pictures_below(root, mask_folder))
+    if not keys or not masks:
+        raise DataError(f"{spec}: {len(keys):,} images in {image_folder} and {len(masks):,} masks in {mask_folder}.")
+    beside = (mask_folder, mask_folder.parent, image_folder.parent)
+    names = _class_names(beside, spec)
+    faults = Faults()
+    source, mask_source = FileSource(root, keys), MaskFiles(FileSource(root, masks), len(masks))
+    rows = _paired(keys, masks, root, (image_folder, mask_folder), faults)
+    picture_rows = np.arange(len(keys))
+    regions, classes = masks_of(mask_source, rows, source, picture_rows, keys, names, faults, spec)
+    tags = next((folder / TAGS for folder in beside if (folder / TAGS).is_file()), None)
+    if tags is not None:
+        below = {key: (root / key).relative_to(image_folder).as_posix() for key in keys}
+        present = _tagged(tags, below, classes, faults, spec)
+        tagged = np.where(regions.known[:, None], regions.presence_of_classes, present)
+        regions = replace(regions, presence_of_classes=tagged)
+    return ImageSet(
+        spec=spec,
+        classes=classes,
+        keys=tuple(keys),
+        labels=regions.presence(len(classes)),
+        splits=np.array([_split_of(Path(key)) for key in keys]),
+        source=source,
+        rows=picture_rows,
+        set_aside=(*set_aside, *broken, *faults.set_aside("masks and tags")),
+        regions=regions,
+    )
+
+
+def _folders(argument: str, spec: str) -> tuple[Path, Path]:
+    """Return the folders of images and of masks, absolute."""
+    given = [expanded(part) for part in argument.split(",")]
+    if expanded(argument).is_dir() or len(given) == 1:
+        place = expanded(argument)
+        found = [next((place / name for name in names if (place / name).is_dir()), None) for names in (IMAGES, MASKS)]
+        if found[0] is None or found[1] is None:
+            raise DataError(f"{spec}: it needs the folders 'images' and 'masks'; or give masks:IMAGES,MASKS.")
+        given = [folder for folder in found if folder is not None]
+    if len(given) != 2 or not all(folder.is_dir() for folder in given):
+        raise DataError(f"{spec}: two folders are needed, one of images and one of masks: masks:IMAGES,MASKS.")
+    return given[0].absolute(), given[1].absolute()
+
+
+def _is_below(folder: Path, path: Path) -> bool:
+    return folder in path.parents
+
+
+def _split_of(path: Path) -> str:
+    return next(filter(None, map(split_named, path.parts[:-1])), "train")
+
+
+def _paired(
+    keys: Sequence[str], masks: Sequence[str], root: Path, folders: tuple[Path, Path], faults: Faults
+) -> NDArray[np.int64]:
+    """Return (N,) the mask of each image, -1 without: of the same path but for its ending, else of the same name."""
+    own = [(root / key).relative_to(folders[0]).with_suffix("").as_posix() for key in keys]
+    names = [(root / path).relative_to(folders[1]).with_suffix("").as_posix() for path in masks]
+    place = {name: row for row, name in enumerate(names)}
+    stems: dict[str, int] = {}
+    for name in place.keys() - set(own):  # a mask that has its image is of no other one
+        stem = PurePosixPath(name).name
+        stems[stem] = -1 if stem in stems else place[name]
+    rows = np.array([place.get(name, stems.get(PurePosixPath(name).name, -1)) for name in own], np.int64)
+    for row in sorted(set(range(len(masks))) - set(rows.tolist())):
+        faults.add(masks[row], "the mask has no image of its name")
+    return rows
+
+
+def _class_names(folders: Sequence[Path], spec: str) -> tuple[str, ...] | None:
+    file = next((folder / NAMES for folder in folders if (folder / NAMES).is_file()), None)
+    if file is None:
+        return None
+    with parsing(f"{spec}: {NAMES} is no list of names that can be read"):
+        lines = read_bounded(str(file)).decode("utf-8-sig").strip().splitlines()
+    names = tuple(line.strip() for line in lines)
+    if "" in names or len(set(names)) < len(names) or not 2 <= len(names) <= VOID:
+        raise DataError(
+            f"{spec}: {NAMES} has {len(names)} lines; give 2 to {VOID} class names, each once and one per line, from "
+            "number 0 on."
+        )
+    return names
+
+
+def _tagged(
+    file: Path, below: Mapping[str, str], classes: Sequence[str], faults: Faults, spec: str
+) -> NDArray[np.int8]:
+    """Return (N, K) int8 what tags say of images: by key, by the path below the images, or by the name of the file."""
+    row_of: dict[str, int] = {}
+    for row, (key, path) in enumerate(below.items()):
+        stem = PurePosixPath(path).stem
+        row_of[stem] = row if row_of.get(stem, row) == row else -1
+        row_of |= {key: row, path: row}
+    number = {name: label for label, name in enumerate(classes)}
+    unseen = [number[name] for name in classes if name.lower() in UNSEEN]
+    found = np.full((len(below), len(classes)), -1, np.int8)
+    for position, (key, cell) in enumerate(_read_tags(file, spec), 1):
+        row = row_of.get(key, -1)
+        tags = [tag.strip() for tag in cell.split(SEPARATOR) if tag.strip()]
+        unknown = [tag for tag in tags if tag not in number]
+        if row < 0:
+            faults.add(f"{file.name}, row {position}", f"{TAGS} has a key that is of no image, or of several")
+        if unknown:
+            faults.add(f"{key}: {first_few(unknown)}", "a tag is no class")
+        if row < 0 or not cell.strip() or (unknown and len(unknown) == len(tags)):
+            continue
+        found[row] = 0
+        found[row, unseen] = -1
+        found[row, [number[tag] for tag in tags if tag in number]] = 1
+    return found
+
+
+def _read_tags(file: Path, spec: str) -> list[tuple[str, str]]:
+    """Return key and tags of each row of a CSV file."""
+    with parsing(f"{spec}: {file.name} is no CSV file in UTF-8"):
+        lines = read_bounded(str(file)).decode("utf-8-sig").splitlines()
+        rows = [row for row in csv.reader(lines, strict=True) if row]
+    if not rows or [cell.strip() for cell in rows[0]] != ["key", "tags"]:
+        raise DataError(f"{spec}: the first line of {file.name} is no 'key,tags'.")
+    return [(from_csv_cell(row[0]), row[1] if len(row) > 1 else "") for row in rows[1:]]

@@ -1,0 +1,252 @@
+"""`voc:DIR`: images and XML files of boxes in the layout of Pascal VOC, and layouts near it.
+
+    voc/JPEGImages/1.jpg             set/images/1.png             set/train/1.jpg
+    voc/Annotations/1.xml            set/annotations/1.xml        set/train/1.xml
+    voc/ImageSets/Main/train.txt                                  set/valid/2.jpg
+
+An XML file belongs to the image of the same name that is nearest to it, else to the one that it names. Lists in
+ImageSets say which images are of which split, and images with an XML file that no list has are left out. Without lists,
+folders named after a split say it. An image without an XML file is not annotated. ``difficult`` objects have weight 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from xml.etree.ElementTree import Element, TreeBuilder
+from xml.parsers import expat
+
+import numpy as np
+
+from gpt4image.base.errors import ConfigError, DataError, first_few
+from gpt4image.base.outcome import SetAside
+from gpt4image.data.box_checks import Corners, Faults, Listed, box_space, checked, weight_of
+from gpt4image.data.decode import EXTENSIONS
+from gpt4image.data.file_source import FileSource, expanded, files_below, read_bounded, usable
+from gpt4image.data.image_set import SPLIT_OF, ImageSet, split_named
+from gpt4image.data.labels import MAX_LABEL_LETTERS, MAX_SEVERAL, note_once
+from gpt4image.data.regions import Boxes
+
+MAX_XML = 8_000_000
+MAX_DEPTH = 30
+MASKS = ("segmentationclass", "segmentationobject", "masks")
+"""Folders whose pictures are no images."""
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Object:
+    """An object of an XML file: class name, corners as they stand there, weight."""
+
+    name: str
+    corners: Corners
+    weight: float
+
+
+def load_voc(argument: str) -> ImageSet:
+    """Load images and their boxes; keys are paths of images from the folder.
+
+    Skipped by name: XML files that cannot be read or have no image, objects that cannot be used.
+
+    Raises:
+        ConfigError: no folder is given.
+        DataError: there is none, or it has no image or no XML file.
+    """
+    spec = f"voc:{argument}"
+    if not argument:
+        raise ConfigError("--data 'voc:' lacks a folder: voc:DIR.")
+    root = expanded(argument)
+    if not root.is_dir():
+        raise DataError(f"{spec}: there is no such folder.")
+    files = files_below(root, root)
+    found = [path for path in files if _suffix(path) in EXTENSIONS and not set(_folders(path)) & set(MASKS)]
+    pictures, set_aside = usable(root, found)
+    documents = [path for path in files if _suffix(path) == ".xml"]
+    if not pictures or not documents:
+        raise DataError(
+            f"{spec}: {len(pictures):,} images and {len(documents):,} XML files; a dataset in this layout has "
+            "JPEGImages/1.jpg and Annotations/1.xml."
+        )
+    faults = Faults()
+    annotated = _paired(root, documents, pictures, faults)
+    split_of = _splits(root, files, pictures, annotated, set_aside, spec)
+    keys = list(split_of)
+    boxes, classes = _boxes(root, keys, annotated, faults, spec)
+    return ImageSet(
+        spec=spec,
+        classes=classes,
+        keys=tuple(keys),
+        labels=boxes.presence(len(classes)),
+        splits=np.array(list(split_of.values())),
+        source=FileSource(root, keys),
+        rows=np.arange(len(keys)),
+        set_aside=(*set_aside, *faults.set_aside("XML files")),
+        regions=boxes,
+    )
+
+
+def parse_xml(data: bytes) -> Element:
+    """Return the root of an XML document without a document type, and so without entities.
+
+    Raises:
+        ValueError: it has a document type, is nested too deep or is no XML.
+    """
+    builder, parser, depth = TreeBuilder(), expat.ParserCreate(), 0
+
+    def refuse(*_: object) -> None:
+        raise ValueError("it has a document type, which may define entities")
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        nonlocal depth
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
+        builder.start(name, attributes)
+
+    def end(name: str) -> None:
+        nonlocal depth
+        depth -= 1
+        builder.end(name)
+
+    parser.StartDoctypeDeclHandler, parser.EntityDeclHandler = refuse, refuse
+    parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, builder.data
+    try:
+        parser.Parse(data, True)
+        return builder.close()
+    except (expat.ExpatError, LookupError, AssertionError) as error:
+        raise ValueError(f"it is no XML ({error})") from None
+
+
+def _suffix(path: str) -> str:
+    return PurePosixPath(path).suffix.lower()
+
+
+def _folders(path: str) -> list[str]:
+    return [part.lower() for part in PurePosixPath(path).parts[:-1]]
+
+
+def _paired(root: Path, documents: Sequence[str], pictures: Sequence[str], faults: Faults) -> dict[str, Element | None]:
+    """Return the document of each picture that has one; None where it cannot be read."""
+    by_stem: dict[str, list[str]] = {}
+    for path in pictures:
+        by_stem.setdefault(PurePosixPath(path).stem, []).append(path)
+    found: dict[str, Element | None] = {}
+    for path in documents:
+        document = None
+        try:
+            document = parse_xml(read_bounded(str(root / path), MAX_XML))
+        except (OSError, ValueError) as error:
+            faults.add(path, f"the file cannot be used: {error}")
+        stem = PurePosixPath(path).stem
+        if stem not in by_stem and document is not None:
+            stem = PurePosixPath(_text(document, "filename").replace("\\", "/")).stem
+        nearest = max(by_stem.get(stem, []), key=lambda picture: _common(picture, path), default=None)
+        if nearest is None:
+            faults.add(path, "there is no image of this name")
+        elif nearest in found:
+            faults.add(path, "its image has another XML file")
+        else:
+            found[nearest] = document
+    return found
+
+
+def _common(picture: str, document: str) -> int:
+    """Return how near two files are: folders of one name that both have, wherever they stand."""
+    own, other = _folders(picture), _folders(document)
+    return len(set(own) & set(other)) * 100 - len(own)
+
+
+def _splits(
+    root: Path,
+    files: Sequence[str],
+    pictures: Sequence[str],
+    annotated: Mapping[str, Element | None],
+    set_aside: list[SetAside],
+    spec: str,
+) -> dict[str, str]:
+    """Return the split of each picture that is used, by lists or by folders."""
+    lists = _lists(root, files)
+    stems = {PurePosixPath(path).stem for path in pictures}
+    if not stems & set(lists):
+        return {path: next(filter(None, map(split_named, _folders(path))), "train") for path in pictures}
+    set_aside += [SetAside(name=name, reason="is in a list, but has no image") for name in sorted(set(lists) - stems)]
+    found = {path: lists.get(PurePosixPath(path).stem, "train") for path in pictures}
+    left_out = {path for path in pictures if path in annotated and PurePosixPath(path).stem not in lists}
+    if left_out:
+        note_once(f"{spec}: {len(left_out):,} annotated images are in no list of ImageSets and left out.")
+    return {path: split for path, split in found.items() if path not in left_out}
+
+
+def _lists(root: Path, files: Sequence[str]) -> dict[str, str]:
+    """Return the split of names in lists; those of Main count if there are some."""
+    tables = [path for path in files if _suffix(path) == ".txt" and "imagesets" in _folders(path)]
+    tables = [path for path in tables if PurePosixPath(path).stem in (*SPLIT_OF, "trainval")]
+    tables = [path for path in tables if "main" in _folders(path)] or tables
+    found: dict[str, str] = {}
+    # trainval first: the other lists say more.
+    for path in sorted(tables, key=lambda path: ["trainval", *SPLIT_OF].index(PurePosixPath(path).stem)):
+        try:
+            lines = read_bounded(str(root / path)).decode("utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{root / path} cannot be read as a list of images ({error}).") from None
+        for name in filter(None, map(str.strip, lines)):
+            last = PurePosixPath(name).name
+            stem = PurePosixPath(last).stem if _suffix(last) in EXTENSIONS else last
+            found[stem] = SPLIT_OF.get(PurePosixPath(path).stem, "train")
+    return found
+
+
+def _boxes(
+    root: Path, keys: Sequence[str], annotated: Mapping[str, Element | None], faults: Faults, spec: str
+) -> tuple[Boxes, tuple[str, ...]]:
+    objects = [_objects(annotated.get(key), key, faults) for key in keys]
+    names = sorted({one.name for some in objects for one in some})
+    if len(names) > MAX_SEVERAL:
+        raise DataError(
+            f"{spec}: {len(names):,} class names, such as {first_few(names)}; up to {MAX_SEVERAL:,} are possible."
+        )
+    label_of = {name: label for label, name in enumerate(names)}
+    # VOC counts pixels from 1 and names the last pixel of a box; tools that begin at 0 write the edge behind it.
+    first = 0 if any(min(one.corners[:2]) < 1 for some in objects for one in some) else 1
+    listed, sizes = Listed(), np.full((len(keys), 2), math.nan)
+    source = FileSource(root, keys)
+    for row, (key, some) in enumerate(zip(keys, objects, strict=True)):
+        document = annotated.get(key)
+        if not some or document is None:
+            continue
+        stated = np.array([_number(_text(document, f"size/{side}")) for side in ("width", "height")])
+        sizes[row] = box_space(stated, lambda row=row: source.read(row))
+        for position, one in enumerate(some, 1):
+            left, top, right, bottom = one.corners
+            corners = (left - first, top - first, right, bottom)
+            listed.add(row, corners, label_of[one.name], one.weight, f"{key}, object {position}")
+    known = [annotated.get(key) is not None for key in keys]
+    return checked(listed, sizes, known, len(names), faults, spec), tuple(names)
+
+
+def _objects(document: Element | None, key: str, faults: Faults) -> list[_Object]:
+    found: list[_Object] = []
+    for position, one in enumerate([] if document is None else document.findall("object"), 1):
+        name = _text(one, "name")
+        left, top, right, bottom = (_number(_text(one, f"bndbox/{side}")) for side in CORNERS)
+        if not name or len(name) > MAX_LABEL_LETTERS:
+            faults.add(f"{key}, object {position}", "it has no name")
+        elif one.find("bndbox") is None:
+            faults.add(f"{key}, object {position}", "it has no bndbox")
+        else:
+            weight = weight_of(_text(one, "difficult") in ("1", "true"), _number(_text(one, "score")))
+            found.append(_Object(name=name, corners=(left, top, right, bottom), weight=weight))
+    return found
+
+
+def _text(element: Element, path: str) -> str:
+    return (element.findtext(path) or "").strip()
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

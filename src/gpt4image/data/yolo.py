@@ -1,0 +1,212 @@
+"""`yolo:DIR`: images and text files of boxes in the layout of Ultralytics.
+
+    set/data.yaml                    names: {0: cat, 1: dog}, train: images/train, val: images/val
+    set/images/train/1.jpg           set/labels/train/1.txt
+
+A line of a label file is ``class x y width height``, the centre and the sides as parts of the picture, and may end with
+a confidence; or a class and the corners of a polygon, of which the surrounding box is taken. The label file of an
+image lies in ``labels`` where its path has ``images``, or beside it. An empty one says that there is no object; an
+image without one is not annotated. Entries of ``data.yaml`` may be folders, lists of images (``.txt``), or several.
+Without ``data.yaml``, splits are the folders below ``images``, and ``classes.txt`` names the classes.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from gpt4image.base.errors import ConfigError, DataError, first_few, parsing
+from gpt4image.base.outcome import SetAside
+from gpt4image.data.box_checks import Corners, Faults, Listed, checked, weight_of
+from gpt4image.data.file_source import FileSource, expanded, is_below, locate_all, pictures_below, read_bounded, usable
+from gpt4image.data.image_set import SPLIT_OF, ImageSet, split_named
+from gpt4image.data.labels import MAX_SEVERAL
+
+MAX_YAML = 1_000_000
+NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+
+
+def load_yolo(argument: str) -> ImageSet:
+    """Load images and their boxes; keys are paths of images from the folder of ``data.yaml``.
+
+    Skipped by name: images that cannot be found or lie outside, and lines of label files that cannot be used.
+
+    Raises:
+        ConfigError: no folder is given.
+        DataError: there is none, ``data.yaml`` cannot be used, or no image is found.
+    """
+    spec = f"yolo:{argument}"
+    if not argument:
+        raise ConfigError("--data 'yolo:' lacks a folder: yolo:DIR.")
+    place = expanded(argument)
+    if not place.exists():
+        raise DataError(f"{spec}: there is no such folder.")
+    file = place if place.is_file() else next((place / name for name in NAMES if (place / name).is_file()), None)
+    root = place.parent if place.is_file() else place
+    settings = {} if file is None else _settings(file, spec)
+    set_aside: list[SetAside] = []
+    listed_in = _images(root, settings, set_aside, spec)
+    keys, broken = usable(root, list(listed_in))
+    set_aside += broken
+    if not keys:
+        first = f" The first: {set_aside[0].name}, {set_aside[0].reason}." if set_aside else ""
+        raise DataError(f"{spec}: there are no images; they lie in images/train, or where data.yaml says.{first}")
+    faults, listed, known = Faults(), Listed(), [False] * len(keys)
+    for row, (key, (path, fault)) in enumerate(zip(keys, _label_files(root, keys), strict=True)):
+        if not fault:
+            known[row] = _read_lines(root / path, row, listed, faults)
+        elif "cannot be found" not in fault:
+            faults.add(path or key, f"its label file {fault}")
+    classes = _classes(settings, root, listed, spec)
+    boxes = checked(listed, np.ones((len(keys), 2)), known, len(classes), faults, spec)
+    return ImageSet(
+        spec=spec,
+        classes=classes,
+        keys=tuple(keys),
+        labels=boxes.presence(len(classes)),
+        splits=np.array([listed_in[key] for key in keys]),
+        source=FileSource(root, keys),
+        rows=np.arange(len(keys)),
+        set_aside=(*set_aside, *faults.set_aside("label files")),
+        regions=boxes,
+    )
+
+
+def _settings(file: Path, spec: str) -> dict[str, Any]:
+    """Return what data.yaml says: plain values only; nothing in it makes objects."""
+    import yaml
+
+    with parsing(f"{spec}: {file.name} is no YAML that can be read"):
+        found = yaml.safe_load(read_bounded(str(file), MAX_YAML).decode("utf-8-sig"))
+    if not isinstance(found, dict):
+        raise DataError(f"{spec}: {file.name} has no entries; it needs 'names', 'train' and 'val'.")
+    return found
+
+
+def _images(root: Path, settings: Mapping[str, Any], set_aside: list[SetAside], spec: str) -> dict[str, str]:
+    """Return the split of each image by its path from the root, train first; skip entries that lead to nothing."""
+    stated = settings.get("path")
+    base = stated if isinstance(stated, str) else ""
+    found: dict[str, str] = {}
+    for name, split in SPLIT_OF.items():
+        entry = settings.get(name)
+        for one in entry if isinstance(entry, list) else [entry]:
+            place = _place(root, base, one) if isinstance(one, str) else None
+            if place is not None:
+                for path in _images_of(root, base, place, spec):
+                    found.setdefault(path, split)
+            elif one is not None:
+                given = one[:100] if isinstance(one, str) else type(one).__name__  # aliases may make others endless
+                reason = f"its entry {name!r}, {given!r}, is no folder or list below {root}"
+                set_aside.append(SetAside(name="data.yaml", reason=reason))
+    if found or any(settings.get(name) for name in SPLIT_OF):
+        return found
+    top = root / "images" if (root / "images").is_dir() else root
+    return {path: _split_below(path) for path in pictures_below(root, top)}
+
+
+def _split_below(path: str) -> str:
+    """Return the split that a folder of a path is named after; train without."""
+    return next((split for part in PurePosixPath(path).parts[:-1] if (split := split_named(part))), "train")
+
+
+def _place(root: Path, base: str, entry: str) -> Path | None:
+    """Return the folder or list that an entry of data.yaml means; some tools write ``../`` before it."""
+    tries = [Path(base) / entry, Path(entry), Path(entry.lstrip("./"))]
+    return next((root / one for one in tries if _is_inside(root, root / one)), None)
+
+
+def _images_of(root: Path, base: str, place: Path, spec: str) -> Iterator[str]:
+    """Yield the images of a folder, or of a text file of paths."""
+    if place.is_dir():
+        yield from pictures_below(root, place)
+        return
+    with parsing(f"{spec}: {place.name} is no list of images that can be read"):
+        lines = read_bounded(str(place)).decode("utf-8-sig").splitlines()
+    for line in filter(None, map(str.strip, lines)):
+        beside = place.parent / line
+        yield os.path.relpath(beside if os.path.exists(beside) else root / base / line, root)  # noqa: PTH110
+
+
+def _is_inside(root: Path, place: Path) -> bool:
+    """Return whether there is a file or folder that lies in the root, or is it."""
+    if not os.path.exists(place):  # noqa: PTH110  (Path.exists raises where a name is too long)
+        return False
+    real, real_root = os.path.realpath(place), os.path.realpath(root)
+    return real == real_root or is_below(real, real_root)
+
+
+def _label_files(root: Path, keys: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the label file of each image, or why there is none: below ``labels``, else beside the image."""
+    apart: list[str] = []
+    for key in keys:
+        above, images, inside = f"/{PurePosixPath(key).with_suffix('.txt')}".rpartition("/images/")
+        apart.append(f"{above}/labels/{inside}".lstrip("/") if images else inside.lstrip("/"))
+    beside = locate_all(root, [PurePosixPath(key).with_suffix(".txt").as_posix() for key in keys])
+    return [one if not one[1] else other for one, other in zip(locate_all(root, apart), beside, strict=True)]
+
+
+def _read_lines(file: Path, row: int, listed: Listed, faults: Faults) -> bool:
+    """Add the boxes of a label file; return whether it could be read."""
+    try:
+        text = read_bounded(str(file)).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        faults.add(file.name, f"the label file cannot be read ({type(error).__name__})")
+        return False
+    for position, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        found = _box(line)
+        if isinstance(found, str):
+            faults.add(f"{file.name}, line {position}", found)
+        else:
+            label, corners, score = found
+            listed.add(row, corners, label, weight_of(False, score), f"{file.name}, line {position}")
+    return True
+
+
+def _box(line: str) -> tuple[int, Corners, float] | str:
+    """Return class, corners and confidence of a line, or why it cannot be used."""
+    try:
+        label, *values = map(float, line.split())
+    except ValueError:
+        return "a value is no number"
+    if not label.is_integer() or not 0 <= label < MAX_SEVERAL:
+        return "its class is no number from 0 on"
+    if len(values) in (4, 5):
+        x, y, width, height, score = (*values, 1.0)[:5]
+        return int(label), (x - width / 2, y - height / 2, x + width / 2, y + height / 2), score
+    if len(values) < 6 or len(values) % 2:
+        return "it has not 5 values: class, x, y, width, height"
+    if not all(map(math.isfinite, values)):
+        return "a coordinate is missing or no number"
+    return int(label), (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])), 1.0
+
+
+def _classes(settings: Mapping[str, Any], root: Path, listed: Listed, spec: str) -> tuple[str, ...]:
+    """Return the class names: of data.yaml, of classes.txt, else the numbers up to the largest that is used."""
+    names = settings.get("names")
+    if isinstance(names, Mapping):
+        numbers = sorted(number for number in names if isinstance(number, int))
+        if len(numbers) < len(names) or numbers != list(range(len(numbers))):
+            raise DataError(
+                f"{spec}: 'names' of data.yaml are not numbered 0 to {len(names) - 1}: {first_few(map(str, names))}."
+            )
+        names = [names[number] for number in numbers]
+    if names is None and (root / "classes.txt").is_file():
+        with parsing(f"{spec}: classes.txt is no list of names that can be read"):
+            names = (root / "classes.txt").read_text(encoding="utf-8-sig").splitlines()
+            names = [name.strip() for name in names if name.strip()]
+    if names is None:
+        names = list(map(str, range(max(listed.label, default=-1) + 1)))
+    if not isinstance(names, list) or not all(isinstance(name, str | int | float) for name in names):
+        raise DataError(f"{spec}: 'names' of data.yaml is no list of class names.")
+    found = tuple(str(name).strip() for name in names)
+    if len(set(found)) < len(found) or len(found) > MAX_SEVERAL:
+        raise DataError(f"{spec}: its {len(found):,} class names are more than {MAX_SEVERAL:,}, or one comes twice.")
+    return found

@@ -1,0 +1,136 @@
+"""What `predict` writes of an image: a line of a table, rows of CSV, an object of JSON lines, or results of COCO."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+
+from gpt4image.base.visible import csv_cell, in_one_line
+
+if TYPE_CHECKING:
+    from gpt4image.deploying.loading import Classifier
+
+CLASS_WIDTH = 30  # longest class name that the table makes room for
+
+
+class Prediction(NamedTuple):
+    """The prediction of one image: its most probable classes, best first, with what ``Task.value`` names.
+
+    ``present`` has the classes that count as present, if an image may have several, else None. ``boxes`` has left, top,
+    right and bottom of each object in pixels of the upright picture, in the order of ``classes``, else None. ``mask``
+    is the file of its mask, if it is drawn.
+    """
+
+    image: str
+    classes: Sequence[str]
+    probabilities: Sequence[float]
+    present: Sequence[str] | None = None
+    boxes: Sequence[Sequence[float]] | None = None
+    mask: str | None = None
+
+    def in_pixels(self, size: tuple[int, int], least: float) -> Prediction:
+        """Return the prediction with boxes in pixels of a picture of that width and height, none below a score."""
+        if self.boxes is None:
+            return self
+        count = sum(score >= least for score in self.probabilities)
+        boxes = [[round(part * side, 2) for part, side in zip(box, (*size, *size), strict=True)] for box in self.boxes]
+        return self._replace(
+            classes=self.classes[:count], probabilities=self.probabilities[:count], boxes=boxes[:count]
+        )
+
+
+Write = Callable[[Prediction], None]
+
+
+def table(stream: TextIO, classifier: Classifier, _top: int) -> Write:
+    """Write one line per image, or per box: probabilities before names, the path last."""
+    width = min(CLASS_WIDTH, max(len(in_one_line(name)) for name in classifier.classes))
+
+    def write(row: Prediction) -> None:
+        best = zip(row.classes, row.probabilities, strict=True)
+        if row.boxes is not None:
+            for (name, probability), box in zip(best, row.boxes, strict=True):
+                place = " ".join(f"{number:7.1f}" for number in box)
+                stream.write(f"{probability:.3f} {in_one_line(name):{width}}  {place}  {in_one_line(row.image)}\n")
+            return
+        columns = [f"{probability:.3f} {in_one_line(name):{width}}" for name, probability in best]
+        stream.write("  ".join([*columns, in_one_line(row.image)]) + "\n")
+
+    return write
+
+
+def csv_rows(stream: TextIO, classifier: Classifier, top: int) -> Write:
+    """Write a header and one row per image: image, class, probability (as ``Task.value`` says), class_2, ...
+
+    Where an image may have several classes, ``present`` comes first: those present, separated by "|". Boxes have a row
+    each: image, class, probability, left, top, right, bottom.
+    """
+    writer = csv.writer(stream, lineterminator="\n")
+    if classifier.task.output == "boxes":
+        writer.writerow(["image", "class", "probability", "left", "top", "right", "bottom"])
+
+        def write_boxes(row: Prediction) -> None:
+            image = csv_cell(in_one_line(row.image))
+            for name, score, box in zip(row.classes, row.probabilities, row.boxes or (), strict=True):
+                writer.writerow([image, csv_cell(in_one_line(name)), f"{score:.6f}", *box])
+
+        return write_boxes
+    each = ("class", classifier.task.value)
+    names = [f"{name}{'' if rank == 1 else f'_{rank}'}" for rank in range(1, top + 1) for name in each]
+    several = [] if classifier.task.exclusive else ["present"]
+    writer.writerow(["image", *several, *names])
+
+    def write(row: Prediction) -> None:
+        names = (csv_cell(in_one_line(name)) for name in row.classes)
+        best = zip(names, (f"{value:.6f}" for value in row.probabilities), strict=True)
+        present = [] if row.present is None else [csv_cell("|".join(map(in_one_line, row.present)))]
+        writer.writerow([csv_cell(in_one_line(row.image)), *present, *(cell for pair in best for cell in pair)])
+
+    return write
+
+
+def json_lines(stream: TextIO, classifier: Classifier, _top: int) -> Write:
+    """Write one object per image; in ASCII, so that every name is exact and harmless, even one that is not UTF-8."""
+
+    def write(row: Prediction) -> None:
+        best = zip(row.classes, row.probabilities, strict=True)
+        found: list[dict[str, Any]] = [{"class": name, classifier.task.value: round(value, 6)} for name, value in best]
+        for entry, box in zip(found, row.boxes or (), strict=False):
+            entry["box"] = box
+        present = {} if row.present is None else {"present": list(row.present)}
+        mask = {} if row.mask is None else {"mask": row.mask}
+        stream.write(json.dumps({"image": row.image, **present, **mask, "predictions": found}) + "\n")
+
+    return write
+
+
+class CocoResults:
+    """A JSON array of COCO's results, written as predictions come.
+
+    ``image_id`` is the name of the file without its ending, a number where it is one, as in COCO; ``category_id``
+    counts classes from 1. Pictures without a box have no entry.
+    """
+
+    def __init__(self, stream: TextIO, classes: Sequence[str]) -> None:
+        self._stream = stream
+        self._number = {name: number for number, name in enumerate(classes, start=1)}
+        self._empty = True
+
+    def write(self, row: Prediction) -> None:
+        """Write the boxes of a picture."""
+        stem = Path(row.image).stem
+        image = int(stem) if stem.isascii() and stem.isdigit() else stem
+        for name, score, (left, top, right, bottom) in zip(
+            row.classes, row.probabilities, row.boxes or (), strict=True
+        ):
+            box = [round(number, 2) for number in (left, top, right - left, bottom - top)]
+            entry = {"image_id": image, "category_id": self._number[name], "bbox": box, "score": round(score, 6)}
+            self._stream.write(("[\n" if self._empty else ",\n") + json.dumps(entry))
+            self._empty = False
+
+    def end(self) -> None:
+        """Close the array."""
+        self._stream.write("[]\n" if self._empty else "\n]\n")

@@ -1,0 +1,99 @@
+"""Boxes that a describer wrote: the convention of their coordinates, found on human boxes, and what was wrong."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt4image.artifacts.box_formats import AS_ASKED, box_counts, corners, max_side_of, overlap
+from gpt4image.artifacts.results import Description, canonical_json
+from gpt4image.artifacts.store import DescriptionStore
+from gpt4image.base.errors import DescriberError
+from gpt4image.config import BOX_FORMATS
+from gpt4image.data import ImageSet
+from gpt4image.data.regions import Boxes
+from gpt4image.describing.flaws import CUT_OFF
+
+IMAGES_PROBED = 32
+LEAST_IOU = 0.5
+FEWEST_PAIRS = 5
+"""Human boxes with a box of the describer, without which the convention of the question is taken."""
+
+
+def probed_images(images: ImageSet) -> dict[str, NDArray[np.float64]]:
+    """Return a few training images with human boxes, by digest: always the same ones, with their boxes (n, 4)."""
+    regions = images.regions
+    if not isinstance(regions, Boxes):
+        return {}
+    drawn = regions.only(regions.weights > 0)
+    rows = np.flatnonzero((images.splits == "train") & (np.diff(drawn.starts) > 0)).tolist()
+    chosen = itertools.islice(sorted(rows, key=lambda row: images.digests[row][-16:]), IMAGES_PROBED)
+    return {images.digests[row]: drawn.image(row)[0].astype(np.float64) * 1000 for row in chosen}
+
+
+def find_box_format(store: DescriptionStore, settings: Mapping[str, Any], images: ImageSet) -> dict[str, Any]:
+    """Note in the store in which convention the boxes of a describer fit the human ones best, and return how well.
+
+    Nothing is noted or returned where too few answers are about images with human boxes.
+
+    Raises:
+        DescriberError: they fit in none.
+    """
+    human = probed_images(images)
+    if not human:
+        return {}
+    described, own = canonical_json(settings), max_side_of(settings)
+    overlaps: dict[str, list[float]] = {name: [] for name in BOX_FORMATS}
+    for stored in store.answers(digests=sorted(human), as_written=True):
+        answer = stored.answer
+        if answer.boxes and answer.picture is not None and canonical_json(stored.describer) == described:
+            written = [box["box_2d"] for box in answer.boxes]
+            for name, found in overlaps.items():
+                found += _matched(human[stored.digest], corners(written, name, answer.picture, own))
+    pairs = len(overlaps[AS_ASKED])
+    if pairs < FEWEST_PAIRS:
+        return {}
+    means = {name: round(float(np.mean(found)), 3) for name, found in overlaps.items()}
+    best = max(means, key=means.__getitem__)  # of equal ones the first, so that of the question
+    if means[best] < LEAST_IOU:
+        table = ", ".join(f"{name} {mean:.2f}" for name, mean in sorted(means.items(), key=lambda item: -item[1]))
+        raise DescriberError(
+            f"The boxes of this describer fit {pairs} human boxes in no convention: {table}. That is the mean IoU, of "
+            f"which {LEAST_IOU} is needed. Look at them with `gpt4image descriptions view`. To take a convention all "
+            f"the same, give --box-format, e.g. {best}; no answer is paid for again."
+        )
+    store.set_box_format(settings, best, {"pairs": pairs, "iou": means})
+    return {"box_format_iou": means[best], "box_format_human_boxes": pairs}
+
+
+def box_facts(results: Iterable[Description], classes: Sequence[str] = ()) -> dict[str, int]:
+    """Return what ``box_counts`` says of results, and how many of them were cut off within their boxes."""
+    cut = 0
+
+    def answers() -> Iterable[Any]:
+        nonlocal cut
+        for result in results:
+            if result.answer is not None and result.answer.boxes is not None:
+                cut += result.finish_reason == CUT_OFF
+                yield result.answer
+
+    counts = box_counts(answers(), classes)
+    return counts | {"boxes_cut_off": cut} if counts else {}
+
+
+def how_read(store: DescriptionStore, settings: str) -> dict[str, str]:
+    """Return as a fact how the boxes of a describer are read, and why so."""
+    known = store.box_formats().get(settings)
+    return {"box_format": f"{AS_ASKED} (as asked: not probed on human boxes)" if known is None else known}
+
+
+def _matched(human: NDArray[np.float64], found: NDArray[np.float64]) -> list[float]:
+    """Return the IoU of human boxes with boxes of the describer, one to one."""
+    from scipy.optimize import linear_sum_assignment
+
+    shared = overlap(human, np.clip(found, 0, 1000))
+    return shared[linear_sum_assignment(shared, maximize=True)].tolist()

@@ -1,0 +1,164 @@
+"""``label --task detection``: boxes of answered images, as these annotators would draw them; boxes that look wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpt4image.artifacts.box_table import BoxLabels
+from gpt4image.artifacts.table import EmbeddingTable
+from gpt4image.base.errors import ConfigError, DataError, first_few
+from gpt4image.base.outcome import Outcome
+from gpt4image.config import LabelConfig
+from gpt4image.data import ImageSet
+from gpt4image.data.box_files import write_coco
+from gpt4image.data.decode import sides
+from gpt4image.data.regions import Boxes
+from gpt4image.labelling.box_answers import read_boxes
+from gpt4image.labelling.box_errors import suspected_boxes
+from gpt4image.labelling.box_page import ShownBoxes, in_words, write_box_page, write_suspected
+from gpt4image.labelling.boxes import BoxEvidence, TaughtBoxes, quality, teach
+from gpt4image.labelling.text_vectors import Texts
+
+
+def boxes_of(images: ImageSet) -> Boxes:
+    """Return the boxes of a dataset; none is known where it has none. Raises DataError: it has masks."""
+    if images.regions is None:
+        return Boxes.of_images([None] * len(images))
+    if not isinstance(images.regions, Boxes):
+        raise DataError(f"{images.spec} has masks; --task detection needs boxes, or images without annotation.")
+    return images.regions
+
+
+def label_boxes(
+    config: LabelConfig, images: ImageSet, texts: Texts, table: EmbeddingTable | None, notes: Sequence[str]
+) -> Outcome:
+    """Write the boxes of all images with human boxes in train, or with an answer, and a page of suspected errors.
+
+    Args:
+        config: of ``label``.
+        images: each picture once.
+        texts: of the images.
+        table: which embeddings these are; None without.
+        notes: what cannot be read, and why.
+
+    Raises:
+        ConfigError: options that do not go with boxes.
+        DataError: the dataset has masks.
+        TableError: the store has no box of these images, or texts are to tell the class and cannot.
+    """
+    answers, evidence = _checked(config)
+    answered, strange = read_boxes(answers, images.digests, images.classes)
+    every, train = boxes_of(images), images.splits == "train"
+    human = every.hidden(~train)
+    taught = teach(
+        answered,
+        human,
+        texts if texts.described.any() else None,
+        len(images.classes),
+        seed=config.seed,
+        evidence=evidence,
+        reference=train,
+    )
+    targets = taught.targets(human)
+    shown = ShownBoxes(
+        images=images,
+        human=human,
+        taught=taught,
+        suspected=suspected_boxes(taught, human),
+        table=None if table is None else table.manifest,
+    )
+    known = targets.known & ~human.known
+    summary: dict[str, Any] = {
+        "images": len(images),
+        "described": int(texts.described.sum()),
+        "answered": int(answered.given.sum()),
+        "coverage": round(float(targets.known.mean()), 4),
+        "labelled": int(human.known.sum()),
+        "answered_boxes": len(answered.boxes.labels),
+        "human_boxes": len(human.labels),
+        "teacher_boxes": int((targets.weights[targets.places(known)] > 0).sum()),
+        "ignore_regions": int((targets.weights[targets.places(known)] == 0).sum()),
+        **_how_good(taught, human, every.hidden(images.splits != "val")),
+        **{f"weight_of_{name}": round(weight, 2) for name, weight in taught.weights.items()},
+        "doubtful": len(shown.suspected),
+    }
+    page, unreadable = write_box_page(config, shown, summary)
+    suspected = config.out.with_suffix(".suspected.csv")
+    write_suspected(suspected, shown)
+    summary |= {"page": str(page), "suspected": str(suspected)}
+    rows = np.flatnonzero(targets.known)
+    found = BoxLabels(
+        keys=tuple(images.keys[row] for row in rows),
+        digests=tuple(images.digests[row] for row in rows),
+        boxes=targets[rows],
+        classes=images.classes,
+        facts={
+            "evidence": evidence,
+            "seed": config.seed,
+            "answers": str(answers.absolute()),
+            "embeddings": "" if config.embeddings is None else str(config.embeddings.absolute()),
+            "human": np.flatnonzero(human.known[rows]).tolist(),
+        },
+    )
+    file = config.out.with_suffix(".parquet")
+    found.save(file)
+    if config.out != file:
+        sizes = [sides(images.read(row)) for row in rows.tolist()]
+        write_coco(config.out, found.keys, sizes, found.boxes, found.classes)
+    unknown = f"{strange.total()} answered boxes are of none of the classes: {first_few(strange)}." if strange else ""
+    said = [*notes, *([unknown] if unknown else [])]
+    return Outcome(
+        path=file,
+        wrote=tuple(dict.fromkeys((file, config.out, page, suspected))),
+        summary=summary,
+        record={"notes": said},
+        text="\n\n".join([*said, _in_words(summary), in_words(shown, config.doubtful)]),
+        set_aside=tuple(dict.fromkeys((*images.set_aside, *unreadable))),
+    )
+
+
+def _checked(config: LabelConfig) -> tuple[Path, BoxEvidence]:
+    """Return the store and the evidence of a teacher of boxes. Raises ConfigError: other options are given."""
+    if config.answers is None:
+        raise ConfigError("--task detection needs --answers STORE, with answers of `gpt4image describe --ask boxes`.")
+    if config.suggest:
+        raise ConfigError(f"--suggest {config.suggest} is for classification; leave it out for --task detection.")
+    if config.out.suffix not in (".parquet", ".json"):
+        raise ConfigError(f"--out {config.out}: boxes are written as .parquet, or as .json in COCO's format.")
+    if config.evidence == "names":
+        raise ConfigError("--evidence names tells classes of whole images; give fused, texts or answers.")
+    return config.answers, config.evidence
+
+
+def _how_good(taught: TaughtBoxes, human: Boxes, val: Boxes) -> dict[str, float | None]:
+    """Return precision and recall of answers and teacher on human boxes that were held out, and on those of val."""
+    every = np.ones(len(taught.boxes.labels), bool)
+    parts = {
+        "of_answers": quality(taught.boxes, human, every),
+        "of_teacher": quality(taught.boxes, human, taught.likely),
+        "of_teacher_on_val": quality(taught.boxes, val, taught.likely),
+    }
+    return {
+        f"{name}_{whose}": None if value is None else round(value, 4)
+        for whose, each in parts.items()
+        for name, value in each.items()
+    }
+
+
+def _in_words(facts: dict[str, Any]) -> str:
+    """Return what the teacher has learned, in a sentence or two."""
+    if facts["precision_of_answers"] is None:
+        return (
+            "No training image with an answer is annotated, so answered boxes are taken at their word, those cut off "
+            "with less weight. Annotate a few images, so that the teacher learns what annotators draw."
+        )
+    kept = f"Of the others, {facts['teacher_boxes']:,} boxes count and {facts['ignore_regions']:,} are ignore regions."
+    return (
+        f"Annotators drew {facts['precision_of_answers']:.1%} of the answered boxes. Of the boxes that the teacher "
+        f"keeps, learned on other images, they drew {facts['precision_of_teacher']:.1%}, and it keeps "
+        f"{facts['recall_of_teacher']:.1%} of theirs. {kept}"
+    )

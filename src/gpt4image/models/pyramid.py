@@ -1,0 +1,176 @@
+"""Feature pyramids over any timm classifier: what dense tasks, detection and segmentation, build on.
+
+A model with stages gives maps of several strides, which an FPN joins (Lin et al. 2017, arXiv 1612.03144). A plain ViT
+has one stride; its last map is enlarged and shrunk (Li et al. 2022, arXiv 2203.16527).
+
+Legend: B images, C channels of the pyramid, S side of the input in pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
+
+from gpt4image.base.errors import ModelError, first_line
+
+WIDEST = 256
+"""Channels of a pyramid at most; narrower models get fewer."""
+
+
+class Stage(NamedTuple):
+    """A map of a model: its number in ``forward_intermediates``, its channels, and how many cells a side has."""
+
+    number: int
+    channels: int
+    side: int
+
+
+class PyramidModel(nn.Module):
+    """A timm classifier with a feature pyramid over its stages; subclasses add a head.
+
+    Weights of the classifier keep their names behind ``backbone.``, and it still gives its logits, whose input is the
+    pooled feature that texts are aligned to. What is asked of a timm model is asked of it here.
+
+    Args:
+        backbone: a timm classifier.
+        size: S.
+        finest: stride of the finest map in pixels, if the model has one as fine; a power of 2.
+        coarsest: largest stride of a map; maps that the model lacks are made by convolutions of stride 2, until a
+            map has two cells a side.
+        width: C; without it, what suits the model.
+
+    Raises:
+        ModelError: the model does not give its feature maps.
+    """
+
+    def __init__(
+        self, backbone: nn.Module, size: int, *, finest: int = 8, coarsest: int = 32, width: int | None = None
+    ) -> None:
+        super().__init__()
+        self.backbone: Any = backbone
+        stages = stages_of(backbone, size)
+        self.plain = len(stages) == 1
+        if not self.plain:
+            stages = [stage for stage in stages if stage.side <= size // finest] or stages[-1:]
+        self.indices = [stage.number for stage in stages]
+        self.width = width or min(WIDEST, -(-stages[-2:][0].channels // 32) * 32)
+        sides = [stage.side for stage in stages]
+        ups = 0
+        if self.plain:
+            while size // (sides[0] * 2) >= finest:
+                sides, ups = [sides[0] * 2, *sides], ups + 1
+        given = len(sides)
+        while sides[-1] > 2 and 2 * size / sides[-1] <= coarsest:
+            sides.append(-(-sides[-1] // 2))
+        self.sides = tuple(sides)
+        """Cells a side of each map, finest first."""
+        more = Coarser(self.width, len(sides) - given)
+        self.levels = (
+            PlainPyramid(stages[0].channels, self.width, ups, more)
+            if self.plain
+            else FeaturePyramidNetwork([stage.channels for stage in stages], self.width, more)
+        )
+
+    def read(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return the maps of the pyramid, (B, C, side, side) each, finest first, and the logits of the classifier."""
+        maps, last = self.forward_features(images)
+        return maps, self.backbone.forward_head(last)
+
+    def forward_features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return the maps of the pyramid, and what the classifier pools."""
+        last, maps = self.backbone.forward_intermediates(images, indices=self.indices, norm=self.plain)
+        if isinstance(self.levels, PlainPyramid):
+            return self.levels(maps[-1]), last
+        return list(self.levels({str(i): part for i, part in enumerate(maps)}).values()), last
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Let the classifier keep only the input of each block."""
+        self.backbone.set_grad_checkpointing(enable)
+
+    def get_classifier(self) -> nn.Module:
+        """Return the layer that gives the logits."""
+        return self.backbone.get_classifier()
+
+    @property
+    def pretrained_cfg(self) -> dict[str, Any]:
+        """What timm says of the weights."""
+        return self.backbone.pretrained_cfg
+
+    @property
+    def num_features(self) -> int:
+        """Width of the last map of the classifier."""
+        return self.backbone.num_features
+
+    def no_weight_decay(self) -> set[str]:
+        """Return the names of parameters that are not to decay."""
+        return {f"backbone.{name}" for name in getattr(self.backbone, "no_weight_decay", set)()}
+
+
+class PlainPyramid(nn.Module):
+    """Maps of several strides from the one map of a plain ViT, the simple feature pyramid of Li et al. 2022.
+
+    Args:
+        channels: of the map.
+        width: C.
+        ups: how many maps are finer than it, each by 2.
+        coarser: makes the others.
+    """
+
+    def __init__(self, channels: int, width: int, ups: int, coarser: Coarser) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(
+            nn.Sequential(
+                *(nn.ConvTranspose2d(channels, channels, 2, stride=2) for _ in range(count)),
+                *(nn.Conv2d(channels, width, 1), nn.GroupNorm(1, width), nn.Conv2d(width, width, 3, padding=1)),
+            )
+            for count in range(ups, -1, -1)
+        )
+        self.coarser = coarser
+
+    def forward(self, last: Tensor) -> list[Tensor]:
+        """Return the maps, finest first, of the last map (B, channels, side, side)."""
+        return self.coarser([branch(last) for branch in self.branches], [], [])[0]
+
+
+class Coarser(ExtraFPNBlock):
+    """Coarser maps than a model has: each from the one before by a convolution of stride 2."""
+
+    def __init__(self, width: int, count: int) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(nn.Conv2d(width, width, 3, stride=2, padding=1) for _ in range(count))
+
+    def forward(self, results: list[Tensor], x: list[Tensor], names: list[str]) -> tuple[list[Tensor], list[str]]:
+        """Return all maps with the new ones behind them, and a name for each, as torchvision's FPN wants them."""
+        found = list(results)
+        for number, convolution in enumerate(self.convolutions):
+            found.append(convolution(found[-1] if number == 0 else found[-1].relu()))
+        return found, [*names, *(f"more{number}" for number in range(len(self.convolutions)))]
+
+
+def stages_of(backbone: Any, size: int) -> list[Stage]:
+    """Return the last feature map of each resolution of a timm model, the finest first; one blank image is read.
+
+    Raises:
+        ModelError: the model does not give its feature maps, or they are not square.
+    """
+    name = type(backbone).__name__
+    if not hasattr(backbone, "forward_intermediates"):
+        raise ModelError(f"{name} does not give its feature maps (timm's forward_intermediates): take another --model.")
+    device = next(backbone.parameters()).device
+    training = backbone.training
+    backbone.eval()
+    try:
+        with torch.no_grad():
+            _, maps = backbone.forward_intermediates(torch.zeros(1, 3, size, size, device=device))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ModelError(f"{name} does not give feature maps of {size} pixels: {first_line(error)}") from None
+    finally:
+        backbone.train(training)
+    if any(found.ndim != 4 or found.shape[2] != found.shape[3] for found in maps):
+        raise ModelError(f"{name} gives no square feature maps at {size} pixels: take another --model.")
+    last = {found.shape[2]: Stage(number, found.shape[1], found.shape[2]) for number, found in enumerate(maps)}
+    return [last[side] for side in sorted(last, reverse=True)]

@@ -1,0 +1,322 @@
+"""Semantic segmentation: a class for every pixel, from masks of some images and from what others are known to show.
+
+Images with a mask teach every pixel. Of the others it is enough to know which classes they show, from tags of people or
+from a teacher: the strongest pixels of a class are to say whether it is there (Pinheiro and Collobert 2015, arXiv
+1411.6228), and every pixel is to be of a class that may be there. Background is a class like any other, except that
+whether an image shows it is never asked.
+
+Legend: N images of a set, B of a batch, K classes, S side of masks in pixels, h side of the outputs in cells.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gpt4image.base.errors import DataError
+from gpt4image.data.geometry import Geometry
+from gpt4image.data.image_set import ImageSet
+from gpt4image.data.labels import rarest_classes
+from gpt4image.data.masks import UNSEEN
+from gpt4image.data.regions import VOID, Masks
+from gpt4image.models.segmenter import STRIDE, Segmenter
+from gpt4image.parallel.processes import gather
+from gpt4image.tasks.base import Floats, Labels, Metric, Predictions, Task
+from gpt4image.tasks.multilabel import NOT_KNOWN, MultiLabel, binary_loss
+
+UNCUT = 224
+"""Side of masks that no geometry gives a size."""
+STRONGEST = 0.02
+"""Part of the cells whose mean says whether a class is there."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PixelTargets:
+    """Targets of a batch.
+
+    Attributes:
+        masks: (B, S, S) uint8 classes, VOID where none is known.
+        presence: (B, 2, K) float32: how much an image counts for a class, and how much of that says "present".
+    """
+
+    masks: Tensor
+    presence: Tensor
+
+    def to(self, device: torch.device) -> PixelTargets:
+        """Return them on a device."""
+        return PixelTargets(masks=self.masks.to(device), presence=self.presence.to(device))
+
+
+class Largest(nn.Module):
+    """Logits (B, K, h, w) to the most probable class of each pixel of the input, uint8."""
+
+    def forward(self, outputs: Tensor) -> Tensor:
+        """Return (B, STRIDE * h, STRIDE * w) classes."""
+        pixels = F.interpolate(outputs, scale_factor=STRIDE, mode="bilinear", align_corners=False)
+        return pixels.argmax(dim=1).to(torch.uint8)
+
+
+@dataclass(frozen=True)
+class Segmentation(Task):
+    """A class out of K for each pixel; annotations are ``data.regions.Masks``. See ``tasks.base.Task``.
+
+    Attributes:
+        presence: weight of the loss of presence; see ``presence_loss``.
+    """
+
+    presence: float = 1.0
+    name: ClassVar[str] = "segmentation"
+    primary: ClassVar[Metric] = Metric(name="mIoU", title="mean intersection over union")
+    metrics: ClassVar[tuple[Metric, ...]] = (Metric(name="pixel_accuracy", title="pixel accuracy"),)
+    image_score: ClassVar[str] = "intersection over union, mean over the classes of the image"
+    text_labels: ClassVar[bool] = True
+    taught_as: ClassVar[str] = MultiLabel.name
+    squash: ClassVar[bool] = True
+    in_timm: ClassVar[bool] = False
+    output: ClassVar[str] = "mask"
+    value: ClassVar[str] = "area"
+
+    def annotations(self, image_set: ImageSet) -> Masks:
+        """Return the masks. Raises DataError: there are none."""
+        if not isinstance(image_set.regions, Masks):
+            raise DataError(
+                f"{image_set.spec} has no masks, which --task segmentation needs: give --data masks:DIR or "
+                "coco-masks:FILE, or leave out --task."
+            )
+        names = [name.lower() for name in image_set.classes]
+        return replace(image_set.regions, background=next((names.index(n) for n in UNSEEN if n in names), -1))
+
+    def require(self, labels: Labels, classes: Sequence[str], spec: str) -> None:
+        """Refuse fewer than two classes. Raises DataError."""
+        if len(classes) < 2:
+            raise DataError(f"{spec} has masks of {len(classes)} class(es); two are needed, background among them.")
+
+    def known(self, labels: Labels) -> NDArray[np.bool_]:
+        """Return (N,) which images have a mask."""
+        return labels.known
+
+    def hidden(self, labels: Labels, images: NDArray[np.bool_]) -> Masks:
+        """Return the masks without those of some images; which classes these show stays known."""
+        return labels.hidden(images)
+
+    def untagged(self, labels: Labels) -> Masks:
+        """Return the masks without what is known of images that have none."""
+        return replace(
+            labels, presence_of_classes=np.where(labels.known[:, None], labels.presence_of_classes, np.int8(NOT_KNOWN))
+        )
+
+    def image_labels(self, labels: Labels, classes: int) -> NDArray[np.int8]:
+        """Return (N, K) which classes images show: 1 present, 0 absent, -1 not known, as always of the background."""
+        shown = labels.presence(classes).copy()
+        if labels.background >= 0:
+            shown[:, labels.background] = NOT_KNOWN
+        return shown
+
+    def counts(self, labels: Labels, classes: int) -> NDArray[np.int64]:
+        """Return (K,) how many images have each class in their mask."""
+        return (labels[labels.known].presence(classes) == 1).sum(axis=0)
+
+    def groups(self, labels: Labels) -> NDArray[np.int64]:
+        """Return the rarest class of each image with a mask."""
+        shown = self.image_labels(labels, labels.presence_of_classes.shape[1])
+        return rarest_classes(np.where(labels.known[:, None], shown, np.int8(NOT_KNOWN)))
+
+    def model(self, backbone: nn.Module, size: int) -> nn.Module:
+        """Return the classifier with a head that gives logits of cells."""
+        return Segmenter(backbone, size)
+
+    def targets(self, labels: Labels, soft: Floats | None, outputs: int, geometry: Geometry | None) -> PixelTargets:
+        """Return masks and presence; of an image with a mask, what the cut mask shows is present."""
+        masks = torch.from_numpy(labels.pixels(UNCUT if geometry is None else geometry.size))
+        masks = masks if geometry is None else geometry.masks(masks)
+        tags = labels.presence(outputs).astype(np.float32) if soft is None else soft
+        shown = torch.from_numpy(np.nan_to_num(tags, nan=NOT_KNOWN))
+        known = torch.from_numpy(labels.known)[:, None]
+        cut = torch.stack([(masks == k).flatten(1).any(dim=1) for k in range(outputs)], dim=1).float()
+        shown = torch.where(known, cut, shown)
+        if labels.background >= 0:
+            shown[:, labels.background] = NOT_KNOWN
+        return PixelTargets(masks=masks, presence=torch.stack([(shown >= 0).float(), shown.clamp(min=0.0)], dim=1))
+
+    def has_target(self, labels: Labels, soft: Floats | None) -> NDArray[np.bool_]:
+        """Return (B,) which images have a mask, or a class that is known to be present or absent."""
+        return labels.known | self.weak(labels, soft)
+
+    def weak(self, labels: Labels, soft: Floats | None) -> NDArray[np.bool_]:
+        """Return (B,) of which images only classes are known."""
+        if self.presence == 0.0:
+            return np.zeros(len(labels), np.bool_)
+        tags: NDArray[np.bool_] = (labels.presence_of_classes if soft is None else soft) >= 0
+        return np.asarray(~labels.known & tags.any(axis=1))
+
+    def placeholder(self, has_target: NDArray[np.bool_], outputs: int) -> Floats:
+        """Return a probability of one half for all classes, NaN without a target."""
+        return MultiLabel().placeholder(has_target, outputs)
+
+    def with_labels(self, soft: Floats, labels: Labels, trust: float) -> Floats:
+        """Return a teacher's probabilities of presence, ``trust`` of which is what is known, (B, K)."""
+        return MultiLabel().with_labels(soft, labels, trust)
+
+    def without_target(self, targets: PixelTargets, images: Tensor) -> PixelTargets:
+        """Return targets in which some images count for nothing."""
+        rows = images[:, None, None]
+        return PixelTargets(
+            masks=targets.masks.masked_fill(rows, VOID), presence=targets.presence.masked_fill(rows, 0.0)
+        )
+
+    def loss(self, outputs: Tensor, targets: PixelTargets, smoothing: float) -> Tensor:
+        """Return the cross-entropy of the pixels of all masks, and the weighted loss of presence of all images."""
+        outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+        total = pixel_loss(outputs, targets.masks, smoothing)
+        return total + self.presence * presence_loss(outputs, targets) if self.presence > 0.0 else total
+
+    def tail(self) -> nn.Module:
+        """Return the most probable class of each pixel."""
+        return Largest()
+
+    def shape(self, classes: int, size: int) -> tuple[int, ...]:
+        """Return the shape of the mask of an image."""
+        return (size // STRIDE * STRIDE,) * 2
+
+    def difference(self, ours: Predictions, theirs: Predictions) -> float:
+        """Return the part of the pixels whose class differs."""
+        return float((ours != theirs).mean())
+
+    def measure(self, predictions: Predictions, labels: Labels, classes: Sequence[str]) -> dict[str, Any]:
+        """Return mIoU (the mean over the classes of the masks, background among them), pixel accuracy, IoU per class.
+
+        Both are of the pixels of all masks together, at the size of the predictions: that of the model's input. Classes
+        that no mask has are not measured, except that their pixels are wrong.
+        """
+        known, count = labels.known, len(classes)
+        facts: dict[str, Any] = {"images": len(labels), "labelled": int(known.sum()), "classes": list(classes)}
+        if not known.any():
+            return facts
+        total = np.zeros((count, count), np.int64)
+        support = np.zeros(count, np.int64)
+        for table in confusions(predictions, labels, count):
+            total += table
+            support += table.any(axis=1)
+        ious = class_ious(total)
+        return {
+            **facts,
+            "mIoU": float(np.nanmean(ious)),
+            "pixel_accuracy": float(np.trace(total) / total.sum()),
+            "measured_at": list(predictions.shape[1:]),
+            "class_metric": "IoU",
+            "support": support.tolist(),
+            "per_class": [None if np.isnan(value) else float(value) for value in ious],
+        }
+
+    def scores(self, predictions: Predictions, labels: Labels) -> NDArray[np.float64]:
+        """Return (n,) the mean IoU over the classes of each image with a mask; NaN where none of its pixels counts."""
+        count = labels.presence_of_classes.shape[1]
+        means = [class_ious(table) for table in confusions(predictions, labels, count)]
+        return np.array([np.nan if np.isnan(ious).all() else np.nanmean(ious) for ious in means], np.float64)
+
+    def columns(self, predictions: Predictions, labels: Labels | None) -> Mapping[str, Any]:
+        """Return the classes that masks show, as numbers, the masks as PNG files, and ``label`` as far as known."""
+        found = {"prediction": [np.unique(mask).tolist() for mask in predictions], "mask": list(map(png, predictions))}
+        if labels is None:
+            return found
+        shown = labels.presence(labels.presence_of_classes.shape[1])
+        return {"label": [np.flatnonzero(row == 1).tolist() for row in shown], **found}
+
+    def rows(self, predictions: Predictions, classes: Sequence[str], top: int) -> Iterator[dict[str, Any]]:
+        """Yield the ``top`` classes of each image by the part of it that they cover, and all that it shows."""
+        for mask in predictions:
+            areas = np.bincount(mask.ravel(), minlength=len(classes)) / mask.size
+            order = [k for k in np.argsort(-areas, kind="stable").tolist() if areas[k] > 0]
+            yield {
+                "classes": [classes[k] for k in order[:top]],
+                "probabilities": [float(areas[k]) for k in order[:top]],
+                "present": [classes[k] for k in order],
+            }
+
+
+def png(mask: NDArray[np.uint8]) -> bytes:
+    """Return a mask (S, S) as a PNG file of one number per pixel."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(mask).save(file, "PNG")
+    return file.getvalue()
+
+
+def confusions(predictions: Predictions, labels: Masks, classes: int) -> Iterator[NDArray[np.int64]]:
+    """Yield for each image with a mask the (K, K) pixels of each class (row) that are taken for each (column)."""
+    for i in np.flatnonzero(labels.known):
+        truth = labels[i : i + 1].pixels(predictions.shape[1])[0]
+        counts = truth != VOID
+        pairs = truth[counts].astype(np.int64) * classes + predictions[i][counts]
+        yield np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+
+def class_ious(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return (K,) the intersection over union of each class, NaN where the truth lacks it, of a (K, K) confusion."""
+    right, truth, taken = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    return np.where(truth > 0, right / np.maximum(truth + taken - right, 1), np.nan)
+
+
+def pixel_loss(logits: Tensor, masks: Tensor, smoothing: float) -> Tensor:
+    """Cross-entropy of pixels, the mean over those of all masks on all processes.
+
+    Args:
+        logits: (B, K, h, w) float32 or better, enlarged to the masks.
+        masks: (B, S, S) uint8 classes, VOID where none counts.
+        smoothing: share of each target that is spread evenly over the classes.
+
+    Returns:
+        Scalar >= 0, the same on every process; 0 where no pixel counts.
+    """
+    pixels = F.interpolate(logits, masks.shape[1:], mode="bilinear", align_corners=False)
+    total = F.cross_entropy(pixels, masks.long(), ignore_index=VOID, label_smoothing=smoothing, reduction="sum")
+    return _mean_over_all(total, (masks != VOID).sum())
+
+
+def presence_loss(logits: Tensor, targets: PixelTargets) -> Tensor:
+    """Loss of what images are known to show, on all processes::
+
+        p = softmax(logits[i, :, cell]);  z[k] = log(p[k] / (1 - p[k]))
+        score(i, k) = mean of the STRONGEST part of z[k] over the cells of image i
+        shown = binary_loss(score, presence)
+        may(i, k) = present / count where that is known, else 1
+        allowed = mean over cells of images without a mask, of which something is known, of -log(sum_k may(i, k) * p[k])
+
+    Args:
+        logits: (B, K, h, w) float32 or better.
+        targets: of the images.
+
+    Returns:
+        shown + allowed: scalar >= 0, the same on every process; 0 where nothing is known.
+    """
+    cells = logits.flatten(2)
+    shown = binary_loss(presence_scores(cells), targets.presence)
+    count, present = targets.presence.to(logits.dtype).unbind(dim=1)
+    may = torch.where(count > 0, present / count.clamp(min=1e-6), torch.ones_like(count))
+    weak = (count > 0).any(dim=1) & (targets.masks == VOID).flatten(1).all(dim=1)
+    log_p = F.log_softmax(cells, dim=1)
+    allowed = -torch.logsumexp(log_p + may.clamp(min=1e-4).log()[:, :, None], dim=1)
+    return shown + _mean_over_all((allowed * weak[:, None]).sum(), weak.sum() * cells.shape[2])
+
+
+def presence_scores(cells: Tensor) -> Tensor:
+    """Return (B, K) the log odds that an image shows each class, of logits (B, K, cells); see ``presence_loss``."""
+    log_p = F.log_softmax(cells, dim=1)
+    # log(p / (1 - p)); the clamp keeps it finite where one class has all
+    odds = log_p - torch.log1p(-log_p.exp().clamp(max=1 - 1e-6))
+    most = max(1, round(STRONGEST * cells.shape[2]))
+    return odds.topk(most, dim=2).values.mean(dim=2)
+
+
+def _mean_over_all(total: Tensor, count: Tensor) -> Tensor:
+    sums = gather(torch.stack([total, count.to(total.dtype)])[None]).sum(dim=0)
+    return sums[0] / sums[1].clamp(min=1.0)

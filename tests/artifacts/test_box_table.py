@@ -1,0 +1,101 @@
+"""Boxes on disk: read again as they were, by digest; a damaged file is an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gpt4image.artifacts.box_table import BoxLabels
+from gpt4image.base.errors import TableError
+from gpt4image.data.regions import Boxes, ImageBoxes
+from mutations import mutations
+
+CLASSES = ("cat", "dög", "fish")
+
+
+def some(seed: int, images: int = 5) -> BoxLabels:
+    rng = np.random.default_rng(seed)
+
+    def one() -> ImageBoxes | None:
+        count = int(rng.integers(0, 4))
+        corners = np.sort(rng.random((count, 2, 2), np.float32), axis=1).reshape(count, 4)
+        known = rng.random() < 0.7
+        return (corners, rng.integers(0, 3, count), rng.random(count, np.float32)) if known else None
+
+    return BoxLabels(
+        keys=tuple(f"images/{number}.png" for number in range(images)),
+        digests=tuple(f"{number:064x}" for number in range(images)),
+        boxes=Boxes.of_images([one() for _ in range(images)]),
+        classes=CLASSES,
+        facts={"seed": seed, "noise": 0.25, "tables": ["a", "ü"]},
+    )
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+@given(st.integers(0, 500), st.integers(0, 5))
+def test_what_is_read_is_what_was_written(tmp_path: Path, seed: int, images: int) -> None:
+    written = some(seed, images)
+    written.save(tmp_path / "boxes.parquet")
+    found = BoxLabels.load(tmp_path / "boxes.parquet")
+    assert found.boxes.content() == written.boxes.content()
+    assert (found.keys, found.digests, found.classes) == (written.keys, written.digests, written.classes)
+    assert found.facts == written.facts
+
+
+def test_boxes_belong_to_digests(tmp_path: Path) -> None:
+    table = some(3)
+    digests = [table.digests[4], "f" * 64, table.digests[0], table.digests[4]]
+    found = table.by_digest(digests)
+    assert found.known.tolist() == [table.boxes.known[4], False, table.boxes.known[0], table.boxes.known[4]]
+    for mine, row in ((0, 4), (2, 0), (3, 4)):
+        assert all(np.array_equal(a, b) for a, b in zip(found.image(mine), table.boxes.image(row), strict=True))
+    assert len(found.image(1)[1]) == 0
+    assert not some(0, 0).by_digest(["a", "b"]).known.any()
+
+
+def test_others_can_read_it(tmp_path: Path) -> None:
+    table = some(1)
+    table.save(tmp_path / "boxes.parquet")
+    row = int(np.flatnonzero(np.diff(table.boxes.starts))[0])
+    cells = pq.read_table(tmp_path / "boxes.parquet").to_pylist()[row]
+    corners, labels, weights = table.boxes.image(row)
+    assert cells["boxes"][0] == {
+        **dict(zip(("left", "top", "right", "bottom"), corners[0].tolist(), strict=True)),
+        "class": int(labels[0]), "weight": float(weights[0]), "name": CLASSES[labels[0]],
+    }  # fmt: skip
+
+
+def test_another_file_or_none_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match=r"there is no file of boxes here"):
+        BoxLabels.load(tmp_path / "none.parquet")
+    (tmp_path / "text.parquet").write_text("no Parquet")
+    with pytest.raises(TableError, match=r"is not a file of boxes"):
+        BoxLabels.load(tmp_path / "text.parquet")
+    pq.write_table(pa.table({"key": ["a"]}), tmp_path / "other.parquet")
+    with pytest.raises(TableError, match=r"has no column"):
+        BoxLabels.load(tmp_path / "other.parquet")
+    some(2).save(tmp_path / "boxes.parquet")
+    table = pq.read_table(tmp_path / "boxes.parquet")
+    pq.write_table(table.slice(1), tmp_path / "less.parquet")
+    with pytest.raises(TableError, match=r"does not match its checksum"):
+        BoxLabels.load(tmp_path / "less.parquet")
+
+
+def test_damaged_bytes_never_give_other_boxes(tmp_path: Path) -> None:
+    file = tmp_path / "boxes.parquet"
+    written = some(5, 30)
+    written.save(file)
+    refused = 0
+    for content in mutations(file.read_bytes(), 150, seed=8):
+        file.write_bytes(content)
+        try:
+            assert BoxLabels.load(file).boxes.content() == written.boxes.content()
+        except TableError:
+            refused += 1
+    assert refused > 50

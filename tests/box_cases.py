@@ -1,0 +1,96 @@
+"""Pictures of coloured squares with boxes, what annotators drew of them, and what a describer answered."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from gpt4image.artifacts.answers import Answer
+from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
+from gpt4image.data import load_image_set
+from gpt4image.data.regions import Boxes, ImageBoxes
+from gpt4image.labelling.box_answers import AnsweredBoxes
+
+NAMES = ("red", "green", "blue")
+COLOURS = ((220, 40, 40), (40, 200, 40), (40, 60, 220))
+SIDE = 32
+
+
+def simulated(images: int, seed: int, each: int = 4) -> tuple[AnsweredBoxes, Boxes]:
+    """Return answered boxes of images, and those that annotators drew, who skip boxes at a border."""
+    rng = np.random.default_rng(seed)
+    answered: list[ImageBoxes | None] = []
+    human: list[ImageBoxes | None] = []
+    for _ in range(images):
+        corner = 0.05 + rng.random((each, 2)) * 0.5
+        size = 0.1 + rng.random((each, 2)) * 0.3
+        corners = np.concatenate([corner, corner + size], axis=1)
+        at_border = rng.random(each) < 0.5
+        corners[at_border, 0] = 0.0
+        labels = np.full(each, rng.integers(len(NAMES)))
+        boxes = corners.astype(np.float32)
+        answered.append((boxes, labels, np.ones(each, np.float32)))
+        human.append((boxes[~at_border], labels[~at_border], np.ones((~at_border).sum(), np.float32)))
+    given = Boxes.of_images(answered)
+    return AnsweredBoxes(boxes=given, truncated=np.zeros(len(given.labels), np.float32)), Boxes.of_images(human)
+
+
+def write_squares(folder: Path, train: int = 18, test: int = 6, names: tuple[str, ...] = NAMES) -> str:
+    """Write pictures of two squares each, of which annotators drew the one that touches no border; return the SPEC."""
+    (folder / "images").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for split, count in (("train", train), ("test", test)):
+        images: list[Any] = []
+        annotations: list[Any] = []
+        for number in range(count):
+            colour, file = number % 3, f"images/{split}{number}.png"
+            pixels = 128 + rng.integers(0, 20, (SIDE, SIDE, 3)).astype(np.uint8)
+            for left, top, right, bottom in squares(number):
+                pixels[top:bottom, left:right] = COLOURS[colour]
+            Image.fromarray(pixels).save(folder / file)
+            images.append({"id": number, "file_name": file, "width": SIDE, "height": SIDE})
+            left, top, right, bottom = squares(number)[0]
+            box = {"bbox": [left, top, right - left, bottom - top], "category_id": colour, "image_id": number}
+            annotations.append({"id": number, "iscrowd": 0, "area": 100, **box})
+        categories = [{"id": k, "name": name} for k, name in enumerate(names)]
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        (folder / f"{split}.json").write_text(json.dumps(content))
+    return f"coco:{folder / 'train.json'}"
+
+
+def squares(number: int) -> list[tuple[int, int, int, int]]:
+    """Return the squares of a picture in pixels: one inside, one at the right border."""
+    left, top, high = 3 + number % 4, 4 + number % 3, 17 + number % 5
+    return [(left, top, left + 10, top + 11), (SIDE - 9, high, SIDE, high + 10)]
+
+
+def answer_squares(spec: str, path: Path, names: tuple[str, ...] = NAMES, **more: Any) -> Path:
+    """Write a store in which a describer has boxes of both squares of every picture."""
+    images = load_image_set(spec)
+
+    def answer(key: str) -> Answer:
+        number = int("".join(filter(str.isdigit, key.rsplit("/")[-1])))
+        places = [[round(1000 * side / SIDE) for side in square] for square in squares(number)]
+        return Answer(boxes=tuple({"label": names[number % 3], "box_2d": place, **more} for place in places))
+
+    return store_boxes(path, [(digest, answer(key)) for key, digest in zip(images.keys, images.digests, strict=True)])
+
+
+def store_boxes(path: Path, rows: Sequence[tuple[str, Answer]]) -> Path:
+    """Write a store of answers by digest; several about one image are samples."""
+    prompt = Prompt(name="boxes", version=1, text="Where is what?", class_conditioned=False, ask=("boxes",))
+    seen: Counter[str] = Counter()
+    with DescriptionStore(path, write=True) as store:
+        for digest, answer in rows:
+            sample = seen[digest]
+            seen[digest] += 1
+            store.add(
+                [Description(digest=digest, prompt=prompt, describer={}, created=0, answer=answer, sample=sample)]
+            )
+    return path

@@ -1,0 +1,148 @@
+"""Few masks: which are kept, and what each arm is told of the images that lost theirs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import drawn_masks
+from gpt4image.artifacts.answers import Answer
+from gpt4image.artifacts.prompts import Prompt
+from gpt4image.artifacts.results import Description
+from gpt4image.artifacts.store import DescriptionStore
+from gpt4image.artifacts.text_labels import TextLabels
+from gpt4image.base.errors import ConfigError, DataError, TableError
+from gpt4image.base.files import read_json
+from gpt4image.comparing.arms import PREPARE
+from gpt4image.comparing.compare import compare
+from gpt4image.comparing.jobs import situation
+from gpt4image.comparing.planning import make_plan
+from gpt4image.comparing.regimes import Regime
+from gpt4image.config import CompareConfig, LabelConfig, TrainConfig
+from gpt4image.data import load_image_set
+from gpt4image.labelling.label import label
+from gpt4image.tasks.classification import Classification
+from gpt4image.training.prepare import prepare
+from gpt4image.training.targets import require_fitting
+from gpt4image.training.training_data import TrainingData
+
+Once = Callable[[str, Callable[[Path], Any]], Path]
+ARMS = ("baseline", "asked", "asked-shuffled", "tags", "oracle")
+
+
+def write(root: Path) -> None:
+    images = load_image_set(drawn_masks.draw(root / "set", train=36, tagged=6))
+    prompt = Prompt(name="tags", version=1, text="Which?", class_conditioned=False, ask=("tags",))
+    with DescriptionStore(root / "tags.db", write=True) as store:
+        store.add(
+            Description(
+                digest=images.digests[i],
+                prompt=prompt,
+                describer={},
+                created=0,
+                answer=Answer(tags=tuple(name for name in images.label_names(i) if name != "background")),
+            )
+            for i in range(len(images))
+            if "tagged" not in images.keys[i]
+        )
+
+
+@pytest.fixture(scope="module")
+def root(once: Once) -> Path:
+    """A set of drawn pictures, and answers with the tags of those that have a mask."""
+    return once("few-masks", write)
+
+
+def options(root: Path, out: Path, **changes: Any) -> CompareConfig:
+    given = {"data": f"masks:{root / 'set'}", "answers": root / "tags.db", "out": out, "labelled_images": 5}
+    return CompareConfig(**{**drawn_masks.SMALL, "epochs": 2, "seeds": 1, "jobs": 1, **given, **changes})
+
+
+def test_masks_that_are_kept_are_drawn_per_seed_and_are_part_of_more(root: Path, tmp_path: Path) -> None:
+    data = prepare(options(root, tmp_path)).data
+    train = data.indices("train")
+    few, more, other = (
+        Regime(labelled_images=count).apply(data, seed).labels.known for count, seed in ((5, 0), (9, 0), (5, 1))
+    )
+    assert few[train].sum() == other[train].sum() == 5 and more[train].sum() == 9
+    assert (more | ~few).all() and (few != other).any()
+    assert np.array_equal(np.delete(few, train), np.delete(data.labels.known, train))
+    assert Regime(labelled_images=5).name == "5-images" and Regime(labelled_images=5).scarce
+    assert Regime(labelled_images=5).read_by(labels=False, texts=True) == Regime()
+    with pytest.raises(DataError, match="36 annotated images are asked for, but train has 3"):
+        Regime(labelled_images=36).apply(data, 0)
+    with pytest.raises(ConfigError, match="both say which labels are kept"):
+        options(root, tmp_path, labels_per_class=2)
+
+
+def prepared(root: Path, out: Path) -> dict[str, TrainingData]:
+    plan = make_plan(options(root, out, arms=",".join(ARMS)))
+    assert tuple(plan.members) == ARMS
+    return {
+        name: PREPARE[job.arm](situation(job, plan.prepared.data))
+        for name, job in zip(plan.members, plan.jobs, strict=True)
+    }
+
+
+def test_every_arm_is_told_what_its_name_says(root: Path, tmp_path: Path) -> None:
+    arms = prepared(root, tmp_path)
+    data = arms["baseline"]
+    train, true = data.indices("train"), data.all_labels.presence_of_classes
+    known = data.labels.known[train]
+    assert known.sum() == 5 and all(
+        (arm.labels.known[train] == known).all() for name, arm in arms.items() if name != "oracle"
+    )
+    assert arms["oracle"].labels.known[train].sum() == data.all_labels.known[train].sum()
+    pools = {name: [len(part) for part in arm.pools()] for name, arm in arms.items()}
+    weak = {name: int(arm.weak(arm.pools()[1]).sum()) for name, arm in arms.items()}
+    asked = int((data.all_labels.known[train] & ~known).sum())
+    assert weak == {"baseline": 0, "asked": asked, "asked-shuffled": asked, "tags": len(train) - 5, "oracle": 0}
+    assert pools["asked"] == [5, len(train) - 5]
+    rows = train[data.all_labels.known[train] & ~known]
+    told, other = arms["asked"].soft, arms["asked-shuffled"].soft
+    assert told is not None and other is not None
+    assert ((told[rows, 1:] >= 0.5) == (true[rows, 1:] == 1)).all()
+    assert sorted(map(tuple, told[rows].tolist())) == sorted(map(tuple, other[rows].tolist()))
+    assert not np.array_equal(told[rows], other[rows])
+    assert np.array_equal(arms["tags"].labels.presence_of_classes[rows], true[rows])
+
+
+def test_text_labels_of_answered_tags_teach_images_that_have_no_mask(root: Path, tmp_path: Path) -> None:
+    images = load_image_set(f"masks:{root / 'set'}")
+    some = [key for key in images.keys if "train" in key][5:]
+    shutil.copytree(root / "set", tmp_path / "set")
+    for key in some:
+        (tmp_path / "set" / key.replace("images", "masks")).unlink()
+    shared = {"data": f"masks:{tmp_path / 'set'}", "val_fraction": 0.0}
+    label(LabelConfig(**shared, answers=root / "tags.db", out=tmp_path / "tags.parquet"))
+    config = TrainConfig(**drawn_masks.SMALL, **shared, text_labels=tmp_path / "tags.parquet", out=tmp_path / "run")
+    data = prepare(config).data
+    assert data.task.name == "segmentation" and data.soft is not None
+    place = {key: row for row, key in enumerate(data.image_set.keys)}
+    rows = np.array([place[key] for key in some])
+    true = images.labels[[images.keys.index(key) for key in some]]
+    assert data.weak(rows).all() and ((data.soft[rows, 1:] >= 0.5) == (true[:, 1:] == 1)).mean() > 0.95
+    with pytest.raises(TableError, match="holds text labels for --task multilabel, this run is of classification"):
+        require_fitting(TextLabels.load(tmp_path / "tags.parquet"), config, data.image_set, Classification())
+
+
+def test_arms_for_other_tasks_are_refused_by_name(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="self-training need a task of classes"):
+        make_plan(options(root, tmp_path, arms="baseline,self-training"))
+
+
+@pytest.mark.slow
+def test_a_comparison_of_few_masks_has_its_record_and_report(root: Path, tmp_path: Path) -> None:
+    variants = {"masks-only": {"arm": "baseline", "presence_weight": 0.0}}
+    compare(options(root, tmp_path / "cmp", arms="baseline,asked,oracle", variants=variants))
+    record = read_json(tmp_path / "cmp" / "comparison.json")
+    assert record["metric"] == "mIoU" and set(record["arms"]) == {"baseline", "asked", "oracle", "masks-only"}
+    assert record["question"].startswith("With 5 annotated images")
+    assert ("asked", "masks-only") in {(pair["arm"], pair["against"]) for pair in record["pairs"]}
+    page = (tmp_path / "cmp" / "report.html").read_text()
+    assert "true mask" in page and "mean intersection over union" in page

@@ -1,0 +1,153 @@
+"""What is written as COCO, YOLO, VOC and masks is read again as it was."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from gpt4image.base.errors import DataError
+from gpt4image.data import load_image_set
+from gpt4image.data.box_files import palette, write_coco, write_masks, write_voc, write_yolo
+from gpt4image.data.regions import Boxes
+from region_cases import SIZE, masks, picture
+
+NAMES = ("train/1.png", "train/a b.png", "train/ä/1.png")
+CLASSES = ("cat", "big <dog> & 'co'")
+WEIGHTS = st.sampled_from([0.0, 0.25, 1.0])
+
+
+def pixel_box(draw: Any) -> list[float]:
+    left, right = sorted(draw(st.lists(st.integers(0, SIZE[0]), min_size=2, max_size=2, unique=True)))
+    top, bottom = sorted(draw(st.lists(st.integers(0, SIZE[1]), min_size=2, max_size=2, unique=True)))
+    return [left, top, right, bottom]
+
+
+@st.composite
+def some_boxes(draw: Any) -> Boxes:
+    """Boxes of whole pixels, no two alike, of three pictures of which some are not annotated."""
+    images = []
+    for _ in NAMES:
+        count = draw(st.integers(0, 4))
+        found = {(*pixel_box(draw), draw(st.integers(0, 1))): draw(WEIGHTS) for _ in range(count)}
+        corners = np.array([key[:4] for key in found], np.float64).reshape(-1, 4) / np.tile(SIZE, 2)
+        labels = np.array([key[4] for key in found], np.int64)
+        weights = np.array(list(found.values()), np.float32)
+        images.append((corners.astype(np.float32), labels, weights) if draw(st.integers(0, 3)) else None)
+    return Boxes.of_images(images)
+
+
+def require_same(found: Boxes, given: Boxes, tolerance: float) -> None:
+    assert found.known.tolist() == given.known.tolist() and found.starts.tolist() == given.starts.tolist()
+    assert np.abs(found.corners - given.corners).max(initial=0) < tolerance
+    assert found.labels.tolist() == given.labels.tolist()
+    assert np.abs(found.weights - given.weights).max(initial=0) < 1e-5
+
+
+def read_again(spec: str, keys: list[str]) -> Boxes:
+    """Read a dataset again, in the order of keys and with the classes numbered as given."""
+    images = load_image_set(spec).with_classes(CLASSES)
+    assert isinstance(images.regions, Boxes)
+    return images.regions[[images.keys.index(key) for key in keys]]
+
+
+def pictures(root: Path, folder: str) -> None:
+    for name in NAMES:
+        if not (root / folder / name).exists():
+            picture(root / folder / name)
+
+
+ROUND_TRIP = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+
+
+@ROUND_TRIP
+@given(some_boxes())
+def test_coco(tmp_path: Path, given: Boxes) -> None:
+    pictures(tmp_path, "images")
+    file = tmp_path / "boxes.json"
+    write_coco(file, NAMES, [SIZE] * 3, given, CLASSES)
+    listed = json.loads(file.read_text("utf-8"))
+    assert [one["file_name"] for one in listed["images"]] == [NAMES[row] for row in np.flatnonzero(given.known)]
+    if not given.known.any():
+        return
+    keys = [f"images/{name}" for name, known in zip(NAMES, given.known, strict=True) if known]
+    require_same(read_again(f"coco:{file}", keys), given[given.known], 1e-4)
+
+
+@ROUND_TRIP
+@given(some_boxes())
+def test_yolo(tmp_path_factory: pytest.TempPathFactory, given: Boxes) -> None:
+    root = tmp_path_factory.mktemp("yolo")
+    pictures(root, "images")
+    write_yolo(root, NAMES, given, CLASSES)
+    require_same(read_again(f"yolo:{root}", [f"images/{name}" for name in NAMES]), given, 1e-4)
+
+
+@ROUND_TRIP
+@given(some_boxes())
+def test_voc(tmp_path_factory: pytest.TempPathFactory, given: Boxes) -> None:
+    root = tmp_path_factory.mktemp("voc")
+    pictures(root, "JPEGImages")
+    write_voc(root, NAMES, [SIZE] * 3, given, CLASSES)
+    if given.known.any():
+        require_same(read_again(f"voc:{root}", [f"JPEGImages/{name}" for name in NAMES]), given, 1e-4)
+
+
+def test_scores_are_written_when_asked_for(tmp_path: Path) -> None:
+    one = Boxes.of_images([(np.array([[0, 0, 0.5, 0.5]], np.float32), np.array([1]), np.ones(1, np.float32))])
+    write_coco(tmp_path / "a.json", ["1.png"], [SIZE], one, CLASSES, scores=True)
+    (written,) = json.loads((tmp_path / "a.json").read_text())["annotations"]
+    assert written == {
+        "id": 1, "image_id": 1, "category_id": 2, "bbox": [0, 0, 20, 10], "area": 200, "iscrowd": 0, "score": 1
+    }  # fmt: skip
+    write_yolo(tmp_path / "y", ["1.png"], one, CLASSES, scores=True)
+    assert (tmp_path / "y/labels/1.txt").read_text() == "1 0.250000 0.250000 0.500000 0.500000 1.000000\n"
+    write_yolo(tmp_path / "z", ["train/1.png", "valid/2.png"], Boxes.of_images([None, None]), CLASSES)
+    assert "train: images/train\nval: images/valid\n" in (tmp_path / "z/data.yaml").read_text()
+    assert "train: images\n" in (tmp_path / "y/data.yaml").read_text()
+
+
+def test_masks(tmp_path: Path) -> None:
+    names = ["train/1.jpg", "train/2.jpg"]
+    numbers = [np.random.default_rng(seed).integers(0, 3, SIZE[::-1], np.uint8) for seed in range(2)]
+    numbers[1][0] = 255
+    for name in names:
+        picture(tmp_path / "images" / name)
+    write_masks(tmp_path, names, numbers, ("background", "skin", "hat"))
+    images = load_image_set(f"masks:{tmp_path}")
+    assert images.classes == ("background", "skin", "hat") and images.keys == tuple(f"images/{name}" for name in names)
+    found = masks(images)
+    for row in range(2):
+        assert np.array_equal(found.source.read(int(found.rows[row])), numbers[row])
+    with Image.open(tmp_path / "masks/train/1.png") as image:
+        assert image.mode == "P" and image.getpalette("RGB")[:9] == [0, 0, 0, 128, 0, 0, 0, 128, 0]  # pyright: ignore[reportOptionalSubscript]
+    assert len({palette()[3 * number : 3 * number + 3] for number in range(256)}) == 256
+
+
+@pytest.mark.parametrize("name", ["../1.png", "/etc/1.png", "a/../../1.png", "", "a\\1.png", "a\0.png"])
+def test_nothing_is_written_outside(tmp_path: Path, name: str) -> None:
+    nothing = Boxes.of_images([(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32))])
+    for write in (
+        lambda: write_yolo(tmp_path / "out", [name], nothing, CLASSES),
+        lambda: write_voc(tmp_path / "out", [name], [SIZE], nothing, CLASSES),
+        lambda: write_masks(tmp_path / "out", [name], [np.zeros((2, 2), np.uint8)], CLASSES),
+    ):
+        with pytest.raises(DataError, match=r"is no path below a folder"):
+            write()
+    assert [path.name for path in tmp_path.rglob("*")] == ["out"]
+
+
+def test_two_pictures_that_would_share_a_file_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"'1.jpg' and another key differ only in their ending"):
+        write_masks(tmp_path, ["1.jpg", "1.png"], [np.zeros((2, 2), np.uint8)] * 2, CLASSES)
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/mine.txt").write_text("mine")
+    with pytest.raises(OSError, match=r"labels"):
+        write_yolo(tmp_path, ["1.jpg"], Boxes.of_images([None]), CLASSES)
+    assert (tmp_path / "labels/mine.txt").read_text() == "mine"

@@ -1,0 +1,287 @@
+"""COCO files: splits, classes, what is dropped and named, and masks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gpt4image.base.errors import ConfigError, DataError
+from gpt4image.data import load_image_set
+from gpt4image.data.regions import VOID
+from mutations import mutations
+from region_cases import aside_text, boxes, coco, masks, picture, rows, survives, write_coco_set
+
+
+def one(image: int = 1, category: int = 7, bbox: Any = (4, 5, 10, 10), **more: Any) -> dict[str, Any]:
+    return {"image_id": image, "category_id": category, "bbox": list(bbox)} | more
+
+
+def test_boxes_classes_by_id_crowds_and_images_without_objects(tmp_path: Path) -> None:
+    file = write_coco_set(
+        tmp_path,
+        coco(
+            one(),
+            one(category=3, bbox=(0, 0, 40, 20), iscrowd=1),
+            one(bbox=(1, 1, 2, 2), score=0.25),
+            one(2, ignore=1),
+            images=3,
+        ),
+    )
+    images = load_image_set(f"coco:{file}")
+    assert images.classes == ("dog", "cat")
+    assert rows(images) == {
+        "1.png": [("cat", (4, 5, 14, 15), 1), ("dog", (0, 0, 40, 20), 0), ("cat", (1, 1, 3, 3), 0.25)],
+        "2.png": [("cat", (4, 5, 14, 15), 0)],
+        "3.png": [],
+    }
+    assert images.labels.tolist() == [[-1, 1], [0, -1], [0, 0]]
+    assert images.set_aside == ()
+    assert images.read(0) == (tmp_path / "1.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("train", "others", "argument"),
+    [
+        ("train.json", {"val.json": "val", "test.json": "test"}, "train.json"),
+        ("annotations/instances_train2017.json", {"annotations/instances_val2017.json": "val"}, "."),
+        (
+            "train/_annotations.coco.json",
+            {"valid/_annotations.coco.json": "val", "test/_annotations.coco.json": "test"},
+            ".",
+        ),
+    ],
+)
+def test_the_file_of_train_brings_other_splits(
+    tmp_path: Path, train: str, others: dict[str, str], argument: str
+) -> None:
+    for place, (name, split) in enumerate(({train: "train"} | others).items()):
+        content = coco(one(10 * place + 1), images=0)
+        content["images"] = [{"id": 10 * place + 1, "file_name": f"{place}.png", "width": 40, "height": 20}]
+        folder = (tmp_path / name).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "captions.json" if folder.name == "annotations" else tmp_path / "notes.json").write_text("{}")
+        (tmp_path / name).write_text(json.dumps(content))
+        word = {"train": "train2017", "val": "val2017"}.get(split, split)
+        picture((tmp_path / word if folder.name == "annotations" else folder) / f"{place}.png")
+    images = load_image_set(f"coco:{tmp_path / argument}")
+    assert sorted(images.splits.tolist()) == sorted(["train", *others.values()])
+    assert len(boxes(images).labels) == len(images) and images.set_aside == ()
+    alone = load_image_set(f"coco:{tmp_path / next(iter(others))}")
+    assert alone.splits.tolist() == [next(iter(others.values()))]
+
+
+def test_images_of_a_file_without_annotations_are_not_annotated(tmp_path: Path) -> None:
+    write_coco_set(tmp_path, coco(one(), images=1))
+    more = coco(images=0)
+    del more["annotations"]
+    more["images"] = [{"id": 9, "file_name": "images/9.png"}]
+    write_coco_set(tmp_path, more, "unlabelled.json")
+    images = load_image_set(f"coco:{tmp_path / 'train.json'}")
+    assert rows(images) == {"1.png": [("cat", (4, 5, 14, 15), 1)], "images/9.png": None}
+    assert images.splits.tolist() == ["train", "train"]
+    assert images.labelled.tolist() == [True, False]
+
+
+def test_what_cannot_be_used_is_named_and_costs_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = [
+        one(bbox=(50, 5, 5, 5)),
+        one(bbox=(5, 5, 0, 5)),
+        one(bbox=(5, 5, -3, 5)),
+        one(bbox=(float("nan"), 5, 5, 5)),
+        one(bbox=(1, 2, 3)),
+        one(bbox=("a", None, {}, True)),
+        one(bbox=(10**400, 5, 5, 5)),
+        one(category=99),
+        one(category=[7]),
+        one(image=55),
+        one(image={}),
+        {"image_id": 1, "category_id": 7},
+    ]
+    content = coco(one(), *broken, one(), one(2, bbox=(30, 10, 100, 100)))
+    content["annotations"] += ["text", None, 5]
+    content["images"] += [
+        {"id": 1, "file_name": "other.png"},
+        {"id": 8, "file_name": "../outside.png"},
+        {"id": 9, "file_name": "/etc/passwd"},
+        {"id": 10, "file_name": "missing.png"},
+        {"id": 11},
+        "text",
+    ]
+    content["categories"] += [{"id": 5}, "text", {"id": [], "name": "x"}]
+    root = tmp_path / "set"
+    file = write_coco_set(root, content)
+    (root / "missing.png").unlink()
+    picture(tmp_path / "outside.png")
+    images = load_image_set(f"coco:{file}")
+    assert rows(images) == {"1.png": [("cat", (4, 5, 14, 15), 1)], "2.png": [("cat", (30, 10, 40, 20), 1)]}
+    text = aside_text(images)
+    for part in (
+        "the box is outside of its picture: '1.png, annotation 2'",
+        "no area, or its right or lower side comes first: '1.png, annotation 3', '1.png, annotation 4'",
+        "a coordinate is missing or no number: '1.png, annotation 5'",
+        "its category is not listed: '1.png, annotation 9'",
+        "of an image that is not listed, or that was skipped",
+        "it has no bbox, and there is no segmentation",
+        "the box is listed twice: '1.png, annotation 14'",
+        "it is no table of image_id",
+        "other.png has the id 1, which another image has",
+        "../outside.png leads out of the folder",
+        "missing.png cannot be found",
+        "an entry of 'images' has no file_name",
+        "it has no id or no name",
+    ):
+        assert part in text, text
+    assert "/etc/passwd" in {item.name for item in images.set_aside}
+    assert "1 boxes reach beyond their picture and were cut: '2.png, annotation 15'" in " ".join(
+        capsys.readouterr().err.split()
+    )
+
+
+def test_a_wrong_size_gives_way_to_that_of_the_picture(tmp_path: Path) -> None:
+    content = coco(
+        one(1, bbox=(20, 10, 20, 10)), one(2, bbox=(40, 20, 40, 20)), one(3, bbox=(20, 10, 20, 10)), images=3
+    )
+    content["images"][0] |= {"width": 20, "height": 40}  # sides exchanged
+    content["images"][1] |= {"width": 80, "height": 40}  # the picture was made smaller afterwards
+    content["images"][2] |= {"width": "?", "height": 0}
+    images = load_image_set(f"coco:{write_coco_set(tmp_path, content)}")
+    assert boxes(images).corners.tolist() == [[0.5, 0.5, 1, 1]] * 3
+
+
+def test_polygons_and_run_lengths_as_boxes_and_as_masks(tmp_path: Path) -> None:
+    inner = [0] * 800
+    for column in range(10, 14):
+        inner[column * 20 + 2 : column * 20 + 6] = [1] * 4
+    counts = np.diff(np.flatnonzero(np.diff([-1, *inner, -1]))).tolist()
+    base = {"image_id": 1, "category_id": 7}
+    content = coco(
+        base | {"segmentation": [[4, 4, 24, 4, 24, 14, 4, 14]]},
+        {"image_id": 1, "category_id": 3, "segmentation": {"size": [20, 40], "counts": counts}},
+        base | {"segmentation": {"size": [20, 40], "counts": [700, 100]}, "iscrowd": 1},
+        base | {"segmentation": {"size": [30, 40], "counts": [1100, 100]}},
+        base | {"segmentation": {"size": [20, 40], "counts": [10**12]}},
+        base | {"segmentation": {"size": [10**6, 10**6], "counts": [10**12]}},
+        base | {"segmentation": {"size": [20, 40], "counts": "\u00e9~~~~"}},
+        base | {"segmentation": {"size": [20, 40], "counts": "zzzzzzzzzzz"}},
+        base | {"segmentation": [[1, 2, 3, 4]]},
+        base | {"segmentation": [[1, 2, 3, 4, float("inf"), 5]]},
+        {"image_id": 2, "category_id": 7, "bbox": [0, 0, 5, 5]},
+    )
+    file = write_coco_set(tmp_path, content)
+    as_boxes = load_image_set(f"coco:{file}")
+    assert rows(as_boxes)["1.png"] == [
+        ("cat", (4, 4, 24, 14), 1),
+        ("dog", (10, 2, 14, 6), 1),
+        ("cat", (35, 0, 40, 20), 0),
+    ]
+    images = load_image_set(f"coco-masks:{file}")
+    assert images.classes == ("background", "dog", "cat")
+    expected = np.zeros((20, 40), np.uint8)
+    expected[:, 35:] = VOID
+    expected[4:14, 4:24] = 2
+    expected[2:6, 10:14] = 1  # the smaller one lies in front
+    found = masks(images)
+    assert np.array_equal(found.source.read(0), expected)
+    assert images.labels.tolist() == [[1, 1, 1], [1, 0, 1]]
+    assert (found.source.read(1)[:5, :5] == VOID).all()  # of a box alone the region is not known
+    assert found.source.digest(0) != found.source.digest(1)
+    for part in ("of another size than its picture", "do not add up", "three corners", "no number"):
+        assert part in aside_text(images) and part in aside_text(as_boxes)
+
+
+def test_no_file_or_another_one_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"lacks a file"):
+        load_image_set("coco:")
+    with pytest.raises(DataError, match=r"no such file"):
+        load_image_set(f"coco:{tmp_path / 'none.json'}")
+    (tmp_path / "a.json").write_text("[]")
+    with pytest.raises(DataError, match=r"no list 'images'"):
+        load_image_set(f"coco:{tmp_path / 'a.json'}")
+    (tmp_path / "b.json").write_text("{}")
+    with pytest.raises(DataError, match=r"cannot be told: there are 'a.json', 'b.json'"):
+        load_image_set(f"coco:{tmp_path}")
+    (tmp_path / "a.json").write_text(json.dumps(coco(one())))
+    with pytest.raises(DataError, match=r"none of its images can be found"):
+        load_image_set(f"coco:{tmp_path / 'a.json'}")
+    with pytest.raises(DataError, match=r"up to 255"):
+        names = [{"id": n, "name": f"c{n}"} for n in range(255)]
+        load_image_set(f"coco-masks:{write_coco_set(tmp_path, coco(categories=names), 'many.json')}")
+
+
+def test_groceries(shared_data: Path) -> None:
+    images = load_image_set(f"coco:{shared_data / 'groceries/train.json'}")
+    assert len(images.classes) == 25 and images.set_aside == ()
+    counted = {split: len(boxes(images)[images.indices(split)].labels) for split in ("train", "test")}
+    assert counted == {"train": 2405, "test": 1154}
+    assert len(images.indices("train")) == 1000 and len(images.indices("test")) == 500
+    assert "images/train/beans0001.jpg" in images.keys
+
+
+CONTENT = coco(
+    one(), one(2, 3), {"image_id": 1, "category_id": 7, "segmentation": [[1, 1, 9, 1, 9, 9]]},
+    {"image_id": 2, "category_id": 7, "segmentation": {"size": [20, 40], "counts": [400, 100, 300]}},
+)  # fmt: skip
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just(10**30),
+    lambda inner: (
+        st.lists(inner, max_size=5)
+        | st.dictionaries(st.sampled_from(["id", "bbox", "size", "counts"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+KEYS = (
+    "id",
+    "file_name",
+    "width",
+    "height",
+    "image_id",
+    "category_id",
+    "bbox",
+    "segmentation",
+    "iscrowd",
+    "score",
+    "name",
+)
+FIELDS = [
+    (name, place, key)
+    for name in ("images", "annotations", "categories")
+    for place in range(2)
+    for key in (*KEYS, None)
+]
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=5000)
+@given(
+    st.lists(st.tuples(st.sampled_from(FIELDS), VALUES), min_size=1, max_size=4),
+    st.sampled_from(["coco", "coco-masks"]),
+)
+def test_any_value_anywhere_is_an_error_of_ours_or_skipped(
+    tmp_path: Path, changes: list[tuple[tuple[str, int, str | None], Any]], spec: str
+) -> None:
+    content = json.loads(json.dumps(CONTENT))
+    for (name, place, key), value in changes:
+        if key is None:
+            content[name][place : place + 1] = [value]
+        elif isinstance(content[name][place], dict):
+            content[name][place][key] = value
+    if not (tmp_path / "1.png").exists():
+        write_coco_set(tmp_path, CONTENT)
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    survives(f"{spec}:{tmp_path / 'train.json'}")
+
+
+def test_damaged_bytes_are_an_error_of_ours_or_skipped(tmp_path: Path) -> None:
+    file = write_coco_set(tmp_path, CONTENT)
+    loaded = 0
+    for content in mutations(file.read_bytes(), 150, seed=3):
+        file.write_bytes(content)
+        loaded += survives(f"coco:{file}") is not None
+    assert loaded > 10

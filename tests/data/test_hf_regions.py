@@ -1,0 +1,104 @@
+"""Boxes and masks in tables of `datasets`, in the forms in which published sets have them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Sequence, Value
+
+from arrow_tables import no_network  # noqa: F401  (autouse)
+from gpt4image.base.errors import DataError
+from gpt4image.data import load_image_set
+from mutations import mutations
+from region_cases import SIZE, aside_text, mask_bytes, masks, rows, survives
+
+BOX = List(Value("float32"), length=4)
+
+
+def save(path: Path, cells: dict[str, list[Any]], **kinds: Any) -> str:
+    """Save a dataset of pictures of SIZE; return its SPEC."""
+    count = len(next(iter(cells.values())))
+    pictures = [{"bytes": mask_bytes(np.full(SIZE[::-1], number, np.uint8)), "path": None} for number in range(count)]
+    data = Dataset.from_dict({"image": pictures, **cells}, features=Features({"image": Image(), **kinds}))
+    DatasetDict({"train": data}).save_to_disk(path)
+    return f"hf:{path}"
+
+
+def test_a_struct_of_lists_with_class_labels(tmp_path: Path) -> None:
+    kind = Sequence({"bbox": BOX, "category": ClassLabel(names=["cat", "dog"]), "iscrowd": Value("bool")})
+    cells = [
+        {
+            "bbox": [[4, 5, 10, 10], [0, 0, 40, 20], [50, 5, 5, 5]],
+            "category": [1, 0, 0],
+            "iscrowd": [False, True, False],
+        },
+        {"bbox": [], "category": [], "iscrowd": []},
+    ]
+    images = load_image_set(save(tmp_path / "set", {"objects": cells}, objects=kind))
+    assert images.classes == ("cat", "dog")
+    assert rows(images) == {
+        "train/0000000": [("dog", (4, 5, 14, 15), 1), ("cat", (0, 0, 40, 20), 0)],
+        "train/0000001": [],
+    }
+    assert "outside of its picture: 'train/0000000, object 3'" in aside_text(images)
+
+
+@pytest.mark.parametrize("kind", [Value("string"), Value("int64")])
+def test_a_list_of_structs_with_names_or_numbers(tmp_path: Path, kind: Any) -> None:
+    names: list[Any] = ["cat", "dog", None] if kind == Value("string") else [0, 1, None]
+    cells: list[Any] = [
+        [{"bbox": [4, 5, 10, 10], "label": names[1]}, {"bbox": [1, 1, 2, 2], "label": names[2]}],
+        [{"bbox": [0, 0, 80, 40], "label": names[0]}],
+        None,
+    ]
+    sizes = {"width": [40, 80, None], "height": [20, 40, None]}
+    kinds = {
+        "objects": List({"bbox": List(Value("int64")), "label": kind}),
+        "width": Value("int64"),
+        "height": Value("int64"),
+    }
+    images = load_image_set(save(tmp_path / "set", {"objects": cells, **sizes}, **kinds))
+    cat, dog = images.classes
+    assert (cat, dog) == (("cat", "dog") if kind == Value("string") else ("0", "1"))
+    assert rows(images) == {
+        "train/0000000": [(dog, (4, 5, 14, 15), 1)],
+        "train/0000001": [(cat, (0, 0, 40, 20), 1)],  # of a picture that was larger
+        "train/0000002": None,
+    }
+    assert "its category is missing or unknown: 'train/0000000, object 2'" in aside_text(images)
+
+
+def test_a_column_of_masks(tmp_path: Path) -> None:
+    numbers = np.zeros(SIZE[::-1], np.uint8)
+    numbers[5:] = 2
+    cells = [{"bytes": data, "path": None} for data in (mask_bytes(numbers), mask_bytes(numbers[:5]))] + [None]
+    images = load_image_set(save(tmp_path / "set", {"label": cells}, label=Image()))
+    assert images.classes == ("0", "1", "2")
+    found = masks(images)
+    assert found.known.tolist() == [True, False, False]
+    assert np.array_equal(found.source.read(int(found.rows[0])), numbers)
+    assert "another size than its picture: 'train/0000001'" in aside_text(images)
+
+
+def test_splits_with_other_fields_are_refused(tmp_path: Path) -> None:
+    for name, field in (("train", "category"), ("test", "label")):
+        kind = List({"bbox": BOX, field: Value("int64")})
+        cells = {"objects": [[{"bbox": [1, 1, 2, 2], field: 0}]]}
+        save(tmp_path / name, cells, objects=kind)
+        DatasetDict.load_from_disk(tmp_path / name)["train"].to_parquet(tmp_path / f"set/{name}.parquet")
+    with pytest.raises(DataError, match=r"has other fields in some splits|could not be read"):
+        load_image_set(f"hf:{tmp_path / 'set'}")
+
+
+def test_damaged_tables_are_an_error_of_ours_or_skipped(tmp_path: Path) -> None:
+    cells = [[{"bbox": [4, 5, 10, 10], "label": 1}], None, []]
+    save(tmp_path / "set", {"objects": cells}, objects=List({"bbox": BOX, "label": Value("int64")}))
+    file = tmp_path / "one.parquet"
+    DatasetDict.load_from_disk(tmp_path / "set")["train"].to_parquet(file)
+    assert survives(f"hf:{file}") is not None
+    for content in mutations(file.read_bytes(), 40, seed=9):
+        file.write_bytes(content)
+        survives(f"hf:{file}")

@@ -1,0 +1,172 @@
+"""Folders of images and masks: pairs, classes, tags, what is dropped and named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import drawn_masks
+from gpt4image.base.errors import ConfigError, DataError
+from gpt4image.data import load_image_set, load_with_splits
+from gpt4image.data.regions import VOID
+from mutations import mutations
+from region_cases import SIZE, aside_text, mask_bytes, masks, picture, survives
+
+NUMBERS = np.zeros((SIZE[1], SIZE[0]), np.uint8)
+NUMBERS[5:15, 5:20] = 2
+NUMBERS[0, 0] = VOID
+
+
+def write(root: Path, classes: str | None = "background\nskin\nhat\n", **found: bytes | None) -> Path:
+    """Write pictures ``train_1`` as images/train/1.png with their mask; None for no mask."""
+    for name, mask in found.items():
+        split, _, number = name.rpartition("_")
+        picture(root / "images" / split / f"{number}.jpg")
+        file = root / "masks" / split / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if mask is not None:
+            file.write_bytes(mask)
+    if classes is not None:
+        (root / "classes.txt").write_text(classes)
+    return root
+
+
+def test_masks_tags_and_images_of_which_nothing_is_known(tmp_path: Path) -> None:
+    mask = mask_bytes(NUMBERS)
+    root = write(tmp_path, train_1=mask, test_2=mask, tagged_3=None, tagged_4=None, tagged_5=None, tagged_6=None)
+    (root / "tags.csv").write_text("key,tags\n3,hat|skin\nimages/tagged/4.jpg,|\n5,\n1,skin\nnone,hat\n6,coat\n")
+    images = load_image_set(str(root))
+    assert images.spec == f"masks:{root}" and images.classes == ("background", "skin", "hat")
+    labels = dict(zip(images.keys, images.labels.tolist(), strict=True))
+    assert labels == {
+        "images/train/1.jpg": [1, 0, 1],
+        "images/test/2.jpg": [1, 0, 1],
+        "images/tagged/3.jpg": [-1, 1, 1],
+        "images/tagged/4.jpg": [-1, 0, 0],
+        "images/tagged/5.jpg": [-1, -1, -1],
+        "images/tagged/6.jpg": [-1, -1, -1],
+    }
+    assert dict(zip(images.keys, images.splits.tolist(), strict=True))["images/test/2.jpg"] == "test"
+    found = masks(images)
+    assert found.known.sum() == 2
+    row = images.keys.index("images/train/1.jpg")
+    assert np.array_equal(found.source.read(int(found.rows[row])), NUMBERS)
+    assert "a key that is of no image" in aside_text(images) and "a tag is no class: \"6: 'coat'\"" in aside_text(
+        images
+    )
+
+
+def test_two_folders_and_masks_without_names(tmp_path: Path) -> None:
+    write(
+        tmp_path, None, _1=mask_bytes(NUMBERS), _2=mask_bytes(np.where(NUMBERS == 2, np.uint8(3), np.uint8(0))), _3=None
+    )
+    (tmp_path / "masks").rename(tmp_path / "seg")
+    images = load_image_set(f"masks:{tmp_path / 'images'},{tmp_path / 'seg'}")
+    assert images.classes == ("0", "1", "2", "3")
+    assert images.labels.tolist() == [[1, 0, 1, 0], [1, 0, 0, 1], [-1] * 4]
+
+
+@pytest.mark.parametrize("classes", [None, "back\nfront\n"])
+def test_black_and_white_masks_have_two_classes(tmp_path: Path, classes: str | None) -> None:
+    write(tmp_path, classes, _1=mask_bytes(np.where(NUMBERS == 2, 255, 0).astype(np.uint8)))
+    images = load_image_set(f"masks:{tmp_path}")
+    assert images.classes == (("background", "foreground") if classes is None else ("back", "front"))
+    assert images.labels.tolist() == [[1, 1]]
+    assert set(np.unique(masks(images).pixels(20)).tolist()) == {0, 1}
+
+
+def test_masks_that_cannot_be_used_are_named_and_cost_nothing_else(tmp_path: Path) -> None:
+    good = mask_bytes(NUMBERS)
+    bad: dict[str, bytes | None] = {
+        "_2": mask_bytes(NUMBERS[:10]),
+        "_3": good[:50],
+        "_4": mask_bytes(np.full(NUMBERS.shape, 7, np.uint8)),
+        "_5": mask_bytes(NUMBERS, "RGB", "JPEG"),
+        "_6": mask_bytes(np.random.default_rng(0).integers(0, 255, (*NUMBERS.shape, 3), dtype=np.uint8), "RGB"),
+        "_7": mask_bytes(np.full(NUMBERS.shape, 1000, np.uint16), "I;16"),
+        "_8": b"",
+    }
+    root = write(tmp_path, _1=good, **bad)
+    (root / "masks/99.png").write_bytes(good)
+    (root / "masks/3.png").rename(root / "masks/sub.png")
+    (root / "masks/3.png").symlink_to("/etc/passwd")
+    images = load_image_set(f"masks:{root}")
+    assert masks(images).known.tolist() == [True, *[False] * 7]
+    assert (images.labels[1:] == -1).all()
+    text = aside_text(images)
+    for part in (
+        "another size than its picture: 'images/2.jpg'",
+        "leads out of the folder of the dataset",
+        "numbers above 2, such as 7, that have no class: 'images/4.jpg'",
+        "a mask in JPEG",
+        "a mask of colours",
+        "a mask with the number 1000",
+        "the file is empty",
+        "the mask has no image of its name: 'masks/99.png', 'masks/sub.png'",
+    ):
+        assert part in text, text
+
+
+@pytest.mark.parametrize("classes", ["a\n", "a\na\n", "a\n\nb\n", "\n".join(map(str, range(256)))])
+def test_wrong_lists_of_classes(tmp_path: Path, classes: str) -> None:
+    write(tmp_path, classes, _1=mask_bytes(NUMBERS))
+    with pytest.raises(DataError, match=r"give 2 to 255 class names"):
+        load_image_set(f"masks:{tmp_path}")
+
+
+def test_wrong_folders(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"lacks a folder"):
+        load_image_set("masks:")
+    with pytest.raises(DataError, match=r"needs the folders 'images' and 'masks'"):
+        load_image_set(f"masks:{tmp_path}")
+    with pytest.raises(DataError, match=r"two folders are needed"):
+        load_image_set(f"masks:{tmp_path},{tmp_path / 'none'}")
+    write(tmp_path, _1=b"no picture")
+    with pytest.raises(DataError, match=r"no image has a mask that can be used.*not an image"):
+        load_image_set(f"masks:{tmp_path}")
+    (tmp_path / "masks/1.png").write_bytes(mask_bytes(NUMBERS))
+    (tmp_path / "tags.csv").write_text("name;tags\n")
+    with pytest.raises(DataError, match=r"no 'key,tags'"):
+        load_image_set(f"masks:{tmp_path}")
+
+
+def test_splits_are_cut_as_everywhere(tmp_path: Path) -> None:
+    some: dict[str, Any] = {f"_{number}": mask_bytes(NUMBERS) for number in range(10)}
+    tagged = {f"tagged_{number}": None for number in range(10, 20)}
+    write(tmp_path, **some, **tagged)
+    (tmp_path / "tags.csv").write_text("key,tags\n" + "".join(f"{number},hat\n" for number in range(10, 20)))
+    images = load_with_splits(f"masks:{tmp_path}", val_fraction=0.1, test_fraction=0.2)
+    assert [len(images.indices(split)) for split in ("train", "val", "test")] == [17, 1, 2]
+    assert not images.splits[~masks(images).known].tolist().count("val")  # tags alone stay in train
+
+
+def test_damaged_bytes_are_an_error_of_ours_or_skipped(tmp_path: Path) -> None:
+    root = write(tmp_path, _1=mask_bytes(NUMBERS), _2=mask_bytes(NUMBERS))
+    (root / "tags.csv").write_text("key,tags\n1,hat|skin\n")
+    for name in ("masks/1.png", "tags.csv", "classes.txt"):
+        whole = (root / name).read_bytes()
+        for content in mutations(whole, 60, seed=6):
+            (root / name).write_bytes(content)
+            survives(f"masks:{root}")
+        (root / name).write_bytes(whole)
+    assert survives(f"masks:{root}") is not None
+
+
+def test_clothing(shared_data: Path) -> None:
+    images = load_image_set(f"masks:{shared_data / 'clothing'}")
+    known = masks(images).known
+    assert (known & (images.splits == "train")).sum() == 704 and (known & (images.splits == "test")).sum() == 150
+    assert (~known & (images.labels[:, 1:] >= 0).all(axis=1)).sum() == 1094
+    assert len(images.classes) == 16 and images.set_aside == ()
+
+
+def test_an_image_without_a_mask_does_not_get_that_of_another_folder(tmp_path: Path) -> None:
+    spec = drawn_masks.draw(tmp_path, train=8, test=3)
+    (tmp_path / "masks" / "train" / "001.png").unlink()
+    images = load_image_set(spec)
+    assert [key for key, known in zip(images.keys, masks(images).known, strict=True) if not known] == [
+        "images/train/001.png"
+    ]

@@ -1,0 +1,187 @@
+"""Folders in the layout of Pascal VOC: pairs, splits, what is dropped and named, XML that attacks."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gpt4image.base.errors import ConfigError, DataError
+from gpt4image.data import load_image_set
+from gpt4image.data.voc import parse_xml
+from mutations import mutations
+from region_cases import SIZE, aside_text, boxes, picture, rows, survives
+
+
+def thing(name: str = "cat", box: tuple[object, ...] = (11, 6, 30, 15), more: str = "") -> str:
+    sides = zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True) if box else ()
+    corners = "".join(f"<{side}>{value}</{side}>" for side, value in sides)
+    return f"<object><name>{name}</name>{more}<bndbox>{corners}</bndbox></object>"
+
+
+def document(*objects: str, size: tuple[object, object] = SIZE, filename: str = "") -> str:
+    stated = f"<size><width>{size[0]}</width><height>{size[1]}</height><depth>3</depth></size>"
+    return f"<annotation><filename>{filename}</filename>{stated}{''.join(objects)}</annotation>"
+
+
+def write(root: Path, **documents: str | None) -> Path:
+    for stem, text in documents.items():
+        picture(root / f"JPEGImages/{stem}.png")
+        if text is not None:
+            (root / "Annotations").mkdir(exist_ok=True)
+            (root / f"Annotations/{stem}.xml").write_text(text)
+    return root
+
+
+def test_boxes_difficult_objects_and_images_without_a_file(tmp_path: Path) -> None:
+    hard = thing("dog", (1, 1, 40, 20), "<difficult>1</difficult>")
+    root = write(tmp_path, a=document(thing(), hard), b=document(), c=None)
+    images = load_image_set(str(root))
+    assert images.spec == f"voc:{root}" and images.classes == ("cat", "dog")
+    assert rows(images) == {
+        "JPEGImages/a.png": [("cat", (10, 5, 30, 15), 1), ("dog", (0, 0, 40, 20), 0)],
+        "JPEGImages/b.png": [],
+        "JPEGImages/c.png": None,
+    }
+    assert images.set_aside == ()
+
+
+def test_pixels_that_begin_at_zero_are_told_by_a_zero(tmp_path: Path) -> None:
+    root = write(tmp_path, a=document(thing(box=(0, 0, 10.5, 20)), thing(box=(10, 5, 30, 15))))
+    assert rows(load_image_set(f"voc:{root}"))["JPEGImages/a.png"] == [
+        ("cat", (0, 0, 10.5, 20), 1), ("cat", (10, 5, 30, 15), 1)
+    ]  # fmt: skip
+
+
+def test_lists_say_the_splits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write(tmp_path, **{name: document(thing()) for name in "abcd"}, e=None)
+    lists = {"trainval": "a\nb\n", "train": "a\n", "val": "b.png\n", "test": "c 1\nc\nmissing\n", "cat_train": "d 1\n"}
+    (root / "ImageSets/Main").mkdir(parents=True)
+    (root / "ImageSets/Segmentation").mkdir()
+    (root / "ImageSets/Segmentation/train.txt").write_text("c\n")
+    for name, text in lists.items():
+        (root / f"ImageSets/Main/{name}.txt").write_text(text)
+    images = load_image_set(f"voc:{root}")
+    splits = dict(zip(images.keys, images.splits.tolist(), strict=True))
+    expected = {"a": "train", "b": "val", "c": "test", "e": "train"}
+    assert splits == {f"JPEGImages/{name}.png": split for name, split in expected.items()}
+    assert "missing is in a list, but has no image" in aside_text(images)
+    assert "1 annotated images are in no list of ImageSets" in " ".join(capsys.readouterr().err.split())
+
+
+def test_other_layouts(tmp_path: Path) -> None:
+    for split in ("train", "valid"):
+        picture(tmp_path / f"flat/{split}/1.png")
+        (tmp_path / f"flat/{split}/1.xml").write_text(document(thing("a" if split == "train" else "b")))
+    picture(tmp_path / "flat/train/2.png")
+    (tmp_path / "flat/train/2.xml").write_text(document(thing("b")))
+    images = load_image_set(f"voc:{tmp_path / 'flat'}")
+    assert images.splits.tolist() == ["train", "train", "val"]
+    assert [images.label_names(row) for row in range(3)] == [("a",), ("b",), ("b",)]
+    picture(tmp_path / "named/images/x.png")
+    picture(tmp_path / "named/masks/x.png")
+    (tmp_path / "named/annotations").mkdir()
+    (tmp_path / "named/annotations/5.xml").write_text(document(thing(), filename="C:\\pictures\\x.png"))
+    images = load_image_set(f"voc:{tmp_path / 'named'}")
+    assert images.keys == ("images/x.png",) and len(boxes(images).labels) == 1
+
+
+def test_wrong_objects_sizes_and_files_are_named_and_cost_nothing_else(tmp_path: Path) -> None:
+    bad = [
+        thing(box=()),
+        "<object><name>cat</name></object>",
+        "<object><bndbox/></object>",
+        thing(box=(30, 5, 10, 15)),
+        thing(box=("x", 5, 10, 15)),
+        thing(box=("nan", 5, 10, 15)),
+        thing(box=(50, 5, 90, 15)),
+        thing(box=(11, 6, 30, 15)),
+    ]
+    root = write(
+        tmp_path,
+        a=document(thing(), *bad),
+        b=document(thing(box=(11, 6, 30, 15)), size=(20, 40)),
+        c=document(thing(box=(21, 11, 60, 30)), size=(80, 40)),
+        d=document(thing(), size=("?", 0)),
+        e=document(thing())[:-5],
+        f="<!DOCTYPE a [<!ENTITY x 'y'>]>" + document(thing("&x;")),
+    )
+    (root / "Annotations/g.xml").write_text(document(thing()))
+    images = load_image_set(f"voc:{root}")
+    found = rows(images)
+    usual = [("cat", (10, 5, 30, 15), 1)]
+    assert found == {f"JPEGImages/{name}.png": usual for name in "abcd"} | {
+        f"JPEGImages/{name}.png": None for name in "ef"
+    }
+    text = aside_text(images)
+    for part in (
+        "it has no bndbox: 'JPEGImages/a.png, object 3'",
+        "it has no name: 'JPEGImages/a.png, object 4'",
+        "no area, or its right or lower side comes first",
+        "a coordinate is missing or no number",
+        "outside of its picture",
+        "listed twice",
+        "it is no XML",
+        "it has a document type",
+        "there is no image of this name: 'Annotations/g.xml'",
+    ):
+        assert part in text, text
+
+
+BOMB = "<!DOCTYPE a [<!ENTITY a 'aaaaaaaaaa'>" + "".join(
+    f"<!ENTITY {name} '{f'&{before};' * 10}'>" for before, name in zip("abcdefghi", "bcdefghij", strict=True)
+) + "]><annotation><object><name>&j;</name></object></annotation>"  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        BOMB,
+        '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><annotation><filename>&x;</filename></annotation>',
+        '<!DOCTYPE a SYSTEM "http://localhost:9/a.dtd"><annotation/>',
+        '<!DOCTYPE a [<!ENTITY % p SYSTEM "http://localhost:9/a">%p;]><annotation/>',
+        "<annotation>&undefined;</annotation>",
+        "<a>" * 100_000,
+        "<a/><b/>",
+        "",
+        '<?xml version="1.0" encoding="nonsense"?><a/>',
+    ],
+)
+def test_xml_that_attacks_is_refused_at_once(text: str) -> None:
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match=r"document type|nested deeper|no XML"):
+        parse_xml(text.encode())
+    assert time.perf_counter() - start < 1
+
+
+def test_no_folder_or_none_of_this_layout_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"lacks a folder"):
+        load_image_set("voc:")
+    with pytest.raises(DataError, match=r"no such folder"):
+        load_image_set(f"voc:{tmp_path / 'none'}")
+    picture(tmp_path / "JPEGImages/1.png")
+    with pytest.raises(DataError, match=r"1 images and 0 XML files"):
+        load_image_set(f"voc:{tmp_path}")
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=5000)
+@given(
+    st.lists(st.tuples(*[st.integers(-50, 90) | st.floats() | st.text(max_size=3)] * 4), max_size=4),
+    st.text(max_size=9),
+)
+def test_any_values_are_an_error_of_ours_or_skipped(tmp_path: Path, found: list[tuple[object, ...]], name: str) -> None:
+    root = write(tmp_path, a=document(thing(), *(thing(name, box) for box in found)), b=document(thing()))
+    images = survives(f"voc:{root}")
+    assert images is not None and len(images) == 2
+
+
+def test_damaged_bytes_are_an_error_of_ours_or_skipped(tmp_path: Path) -> None:
+    root = write(tmp_path, a=document(thing(), thing("dog")), b=document(thing()))
+    file = root / "Annotations/a.xml"
+    for content in mutations(file.read_bytes(), 150, seed=5):
+        file.write_bytes(content)
+        images = survives(f"voc:{root}")
+        assert images is not None and boxes(images).known[1]

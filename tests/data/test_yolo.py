@@ -1,0 +1,164 @@
+"""Folders in the layout of Ultralytics: entries of data.yaml, lines of labels, what is dropped and named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gpt4image.base.errors import ConfigError, DataError
+from gpt4image.data import load_image_set
+from mutations import mutations
+from region_cases import aside_text, boxes, picture, rows, survives
+
+YAML = "path: .\ntrain: images/train\nval: images/val\nnames:\n  0: cat\n  1: big dog\n"
+
+
+def write(root: Path, yaml: str | None = YAML, **labels: str | None) -> Path:
+    """Write pictures ``train_1`` as images/train/1.png with their label file; None for no file."""
+    for name, text in labels.items():
+        split, _, number = name.rpartition("_")
+        picture(root / "images" / split / f"{number}.png")
+        if text is not None:
+            file = root / "labels" / split / f"{number}.txt"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+    if yaml is not None:
+        (root / "data.yaml").write_text(yaml)
+    return root
+
+
+def test_boxes_polygons_empty_and_missing_label_files(tmp_path: Path) -> None:
+    polygon = "1 0.25 0.5 0.5 0.5 0.5 1 0.25 1\n"
+    root = write(
+        tmp_path, train_1="0 0.5 0.5 0.5 0.5\n\n" + polygon, train_2="", train_3=None, val_4="1 .5 .5 1 1 0.25"
+    )
+    images = load_image_set(f"yolo:{root}")
+    assert images.classes == ("cat", "big dog")
+    assert rows(images) == {
+        "images/train/1.png": [("cat", (10, 5, 30, 15), 1), ("big dog", (10, 10, 20, 20), 1)],
+        "images/train/2.png": [],
+        "images/train/3.png": None,
+        "images/val/4.png": [("big dog", (0, 0, 40, 20), 0.25)],
+    }
+    assert images.splits.tolist() == ["train", "train", "train", "val"]
+    assert images.set_aside == ()
+    assert load_image_set(str(root)).spec == f"yolo:{root}"
+    assert load_image_set(f"yolo:{root / 'data.yaml'}").keys == images.keys
+
+
+def test_without_data_yaml_folders_are_the_splits(tmp_path: Path) -> None:
+    root = write(tmp_path, None, train_1="0 .5 .5 .5 .5", valid_2="1 .5 .5 .5 .5", train_3="1 .5 .5 .5 .5")
+    images = load_image_set(f"yolo:{root}")
+    assert (images.classes, images.splits.tolist()) == (("0", "1"), ["train", "train", "val"])
+    (root / "classes.txt").write_text("cat\ndog\n")
+    assert load_image_set(f"yolo:{root}").classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    "yaml",
+    [
+        "train: ../train/images\nval: ../valid/images\nnc: 1\nnames: ['cat']",
+        "path: /nowhere/content\ntrain: [train/images]\nval: valid/images\nnames: [cat]",
+        "train: train.txt\nval: valid/images\nnames: {0: cat}",
+    ],
+)
+def test_entries_as_other_tools_write_them(tmp_path: Path, yaml: str) -> None:
+    for split in ("train", "valid"):
+        picture(tmp_path / split / "images/1.png")
+        (tmp_path / split / "labels").mkdir()
+        (tmp_path / split / "labels/1.txt").write_text("0 0.5 0.5 0.5 0.5")
+    (tmp_path / "train.txt").write_text("./train/images/1.png\n\n../outside.png\n")
+    (tmp_path / "data.yaml").write_text(yaml)
+    images = load_image_set(f"yolo:{tmp_path}")
+    assert images.splits.tolist() == ["train", "val"] and len(boxes(images).labels) == 2
+    assert ("outside.png cannot be found" in aside_text(images)) == ("train.txt" in yaml)
+
+
+def test_bad_lines_are_named_and_cost_nothing_else(tmp_path: Path) -> None:
+    lines = [
+        "0 0.5 0.5 0.5 0.5",
+        "0 0.5 0.5 0.5",
+        "0 0.5 0.5 0.5 0.5 0.5 0.5 0.5",
+        "x 0.5 0.5 0.5 0.5",
+        "7 0.5 0.5 0.5 0.5",
+        "-1 0.5 0.5 0.5 0.5",
+        "0.5 0.5 0.5 0.5 0.5",
+        "1e9 0.5 0.5 0.5 0.5",
+        "0 nan 0.5 0.5 0.5",
+        "0 0.5 0.5 0 0.5",
+        "0 7 7 0.5 0.5",
+        "0 0.1 0.2 nan 0.2 0.3 0.4",
+        "0 0.5 0.5 0.5 0.5",
+    ]
+    root = write(tmp_path, train_1="\n".join(lines), train_2="0 .5 .5 .5 .5")
+    (root / "labels/train/2.txt").write_bytes(b"\xff\xfe0 0 0")
+    images = load_image_set(f"yolo:{root}")
+    assert rows(images) == {"images/train/1.png": [("cat", (10, 5, 30, 15), 1)], "images/train/2.png": None}
+    text = aside_text(images)
+    for part in (
+        "it has not 5 values: class, x, y, width, height: '1.txt, line 2', '1.txt, line 3'",
+        "a value is no number: '1.txt, line 4'",
+        "its class number has no name: '1.txt, line 5'",
+        "its class is no number from 0 on: '1.txt, line 6', '1.txt, line 7', '1.txt, line 8'",
+        "a coordinate is missing or no number: '1.txt, line 12', '1.txt, line 9'",
+        "no area",
+        "outside of its picture: '1.txt, line 11'",
+        "listed twice: '1.txt, line 13'",
+        "the label file cannot be read (UnicodeDecodeError): '2.txt'",
+    ):
+        assert part in text, text
+
+
+@pytest.mark.parametrize(
+    ("yaml", "reason"),
+    [
+        ("names: [a\n", r"no YAML that can be read"),
+        ("[1, 2]", r"has no entries"),
+        ("!!python/object/apply:os.system ['true']", r"no YAML that can be read"),
+        ("train: ../../etc\nnames: [a]", r"is no folder or list below"),
+        ("train: images/train\nnames: [a, a]", r"one comes twice"),
+        ("train: images/train\nnames: {0: a, 2: b}", r"not numbered 0 to 1"),
+        ("train: images/train\nnames: {a: b}", r"not numbered"),
+        ("train: images/train\nnames: [[a]]", r"no list of class names"),
+        (
+            "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\nnames: [*c, *c]\ntrain: images/train",
+            r"no list of class names",
+        ),
+    ],
+)
+def test_a_wrong_data_yaml_is_an_error(tmp_path: Path, yaml: str, reason: str) -> None:
+    write(tmp_path / "set/inner", yaml, train_1="0 .5 .5 .5 .5")
+    with pytest.raises(DataError, match=reason):
+        load_image_set(f"yolo:{tmp_path / 'set/inner'}")
+
+
+def test_no_folder_or_no_images_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"lacks a folder"):
+        load_image_set("yolo:")
+    with pytest.raises(DataError, match=r"no such folder"):
+        load_image_set(f"yolo:{tmp_path / 'none'}")
+    with pytest.raises(DataError, match=r"there are no images"):
+        load_image_set(f"yolo:{tmp_path}")
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=5000)
+@given(st.text(st.characters(codec="utf-8"), max_size=60), st.text("0123456789.-eE \nnaif", max_size=60))
+def test_any_text_is_an_error_of_ours_or_skipped(tmp_path: Path, yaml: str, lines: str) -> None:
+    root = write(tmp_path, train_1=lines)
+    assert survives(f"yolo:{root}") is not None
+    (root / "data.yaml").write_text(yaml)
+    survives(f"yolo:{root}")
+
+
+def test_damaged_bytes_are_an_error_of_ours_or_skipped(tmp_path: Path) -> None:
+    root = write(tmp_path, train_1="0 0.5 0.5 0.5 0.5\n1 0.25 0.5 0.5 0.5 0.5 1 0.25 1\n")
+    for file in (root / "data.yaml", root / "labels/train/1.txt"):
+        whole = file.read_bytes()
+        for content in mutations(whole, 100, seed=4):
+            file.write_bytes(content)
+            survives(f"yolo:{root}")
+        file.write_bytes(whole)
+    assert survives(f"yolo:{root}") is not None

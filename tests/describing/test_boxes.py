@@ -1,0 +1,93 @@
+"""Which images show how a describer writes boxes, which convention fits them, and what is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpt4image.artifacts.answers import Answer
+from gpt4image.artifacts.prompts import PROMPTS
+from gpt4image.artifacts.store import Description, DescriptionStore
+from gpt4image.base.errors import DescriberError
+from gpt4image.data.image_set import ImageSet, MemorySource
+from gpt4image.data.regions import Boxes
+from gpt4image.describing.boxes import IMAGES_PROBED, box_facts, find_box_format, how_read, probed_images
+
+ME: dict[str, Any] = {"kind": "test"}
+KEY = '{"kind":"test"}'
+
+
+def dataset(count: int, *, weights: float = 1.0, splits: Sequence[str] | None = None, drawn: bool = True) -> ImageSet:
+    """Images without content that can be shown, each with a box of its own."""
+    corners = [np.array([[0.1, 0.2, 0.5, 0.3 + 0.6 * n / count]], np.float32) for n in range(count)]
+    each = [(box, np.zeros(1, np.int64), np.full(1, weights, np.float32)) for box in corners]
+    return ImageSet(
+        spec="memory",
+        classes=("cat",),
+        keys=tuple(map(str, range(count))),
+        labels=np.ones((count, 1), np.int8),
+        splits=np.array(splits or ["train"] * count),
+        source=MemorySource([f"{n}".encode() for n in range(count)]),
+        rows=np.arange(count),
+        regions=Boxes.of_images(each) if drawn else None,
+    )
+
+
+def result(digest: str, *boxes: Sequence[float], **more: Any) -> Description:
+    found = tuple({"label": "cat", "box_2d": list(map(float, box))} for box in boxes)
+    answer = Answer(boxes=found, picture=more.pop("picture", (640, 480)))
+    values = {"prompt": PROMPTS["short"], "describer": ME, "created": 0.0, "answer": answer, **more}
+    return Description(digest=digest, **values)
+
+
+def test_a_few_training_images_with_boxes_are_probed_always_the_same() -> None:
+    images = dataset(100, splits=["train", "test", "val", "train"] * 25)
+    probed = probed_images(images)
+    train = {images.digests[row] for row in images.indices("train")}
+    assert len(probed) == IMAGES_PROBED and probed.keys() <= train and probed.keys() == probed_images(images).keys()
+    row = images.digests.index(next(iter(probed)))
+    np.testing.assert_allclose(probed[images.digests[row]], [[100, 200, 500, 300 + 6 * row]], rtol=1e-5)
+    assert probed_images(dataset(4, weights=0.0)) == probed_images(dataset(4, drawn=False)) == {}
+
+
+def test_of_conventions_that_fit_equally_that_of_the_question_is_taken(tmp_path: Path) -> None:
+    images = dataset(6)
+    human = probed_images(images)
+    with DescriptionStore(tmp_path / "a.db", write=True) as store:
+        store.add(result(digest, *box, picture=(1000, 1000)) for digest, box in human.items())
+        assert how_read(store, KEY)["box_format"].startswith("xyxy-1000 (as asked")
+        assert find_box_format(store, ME, images) == {"box_format_iou": 1.0, "box_format_human_boxes": 6}
+        assert how_read(store, KEY) == {"box_format": "xyxy-1000"}
+
+
+def test_answers_of_others_and_files_and_too_few_show_nothing(tmp_path: Path) -> None:
+    images = dataset(12)
+    human = list(probed_images(images).items())
+    with DescriptionStore(tmp_path / "a.db", write=True) as store:
+        store.add(result(digest, *box) for digest, box in human[:4])
+        store.add(result(digest, *box, picture=None) for digest, box in human[4:])
+        store.add(result(digest, *box, describer={"kind": "other"}) for digest, box in human)
+        assert find_box_format(store, ME, images) == find_box_format(store, ME, dataset(3, drawn=False)) == {}
+        assert store.box_formats() == {}
+        store.add([result(human[4][0], *human[4][1], sample=1)])
+        assert find_box_format(store, ME, images)["box_format_human_boxes"] == 5
+
+
+def test_boxes_elsewhere_fit_in_no_convention(tmp_path: Path) -> None:
+    images = dataset(6)
+    with DescriptionStore(tmp_path / "a.db", write=True) as store:
+        store.add(result(digest, [900, 900, 950, 950], [0, 0, 3, 3]) for digest in probed_images(images))
+        with pytest.raises(DescriberError, match=r"fit 6 human boxes in no convention: .*give --box-format, e\.g\. "):
+            find_box_format(store, ME, images)
+        assert store.box_formats() == {}
+
+
+def test_answers_that_were_cut_off_are_counted() -> None:
+    results = [result("a" * 64, [1, 2, 3, 4], finish_reason=reason) for reason in ("stop", "length", None)]
+    facts = box_facts([*results, result("b" * 64, answer=None, text="A cat.", finish_reason="length")], ["dog"])
+    assert (facts["boxes"], facts["boxes_cut_off"], facts["boxes_outside_list"]) == (3, 1, 3)
+    assert box_facts([result("b" * 64, answer=None, text="A cat.")]) == {}

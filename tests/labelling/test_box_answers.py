@@ -1,0 +1,64 @@
+"""Boxes out of a store: votes, words that are no class, equal images, and stores without boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from box_cases import store_boxes
+from gpt4image.artifacts.answers import Answer
+from gpt4image.base.errors import TableError
+from gpt4image.labelling.box_answers import read_boxes
+
+DIGESTS = tuple(f"{number:064x}" for number in range(5))
+CLASSES = ("cat", "owl")
+
+
+def box(label: str, *places: float, **more: object) -> dict[str, object]:
+    return {"label": label, "box_2d": list(places), **more}
+
+
+def store(folder: Path, rows: Sequence[tuple[int, Answer]]) -> Path:
+    return store_boxes(folder / "a.db", [(DIGESTS[number], answer) for number, answer in rows])
+
+
+def test_answers_are_votes_and_words_that_are_no_class_are_counted(tmp_path: Path) -> None:
+    first = Answer(boxes=(box("Cats", 0, 0, 500, 500, truncated=True), box("owl", 600, 600, 900, 900)))
+    second = Answer(boxes=(box("cat", 0, 0, 500, 500, truncated=False), box("\x1b[31mdragon", 1, 1, 9, 9)))
+    path = store(tmp_path, [(1, first), (1, second), (2, Answer(boxes=())), (3, Answer(class_name="cat"))])
+    found, strange = read_boxes(path, DIGESTS[:4], CLASSES)
+    assert found.given.tolist() == [False, True, True, False]
+    corners, labels, shares = found.boxes.image(1)
+    order = np.argsort(labels)
+    assert labels[order].tolist() == [0, 1]
+    assert np.allclose(corners[order], [[0, 0, 0.5, 0.5], [0.6, 0.6, 0.9, 0.9]])
+    assert shares[order].tolist() == [1.0, 0.5]
+    assert found.truncated[order].tolist() == [0.5, 0.0]
+    assert strange == {"\x1b[31mdragon": 1}
+
+
+def test_equal_images_have_the_same_boxes(tmp_path: Path) -> None:
+    path = store(tmp_path, [(0, Answer(boxes=(box("cat", 0, 0, 500, 500),)))])
+    found, _ = read_boxes(path, [DIGESTS[0], DIGESTS[1], DIGESTS[0]], CLASSES)
+    assert found.given.tolist() == [True, False, True]
+    assert np.array_equal(found.boxes.image(0)[0], found.boxes.image(2)[0])
+
+
+def test_some_of_the_images(tmp_path: Path) -> None:
+    rows = [(n, Answer(boxes=(box("cat", 0, 0, 100 * (n + 1), 500, truncated=bool(n)),))) for n in range(3)]
+    found, _ = read_boxes(store(tmp_path, rows), DIGESTS[:3], CLASSES)
+    part = found.take(np.array([2, 0]))
+    assert np.allclose(part.boxes.corners[:, 2], [0.3, 0.1])
+    assert part.truncated.tolist() == [1.0, 0.0]
+    assert part.content() != found.content()
+    assert part.content() == found.take(np.array([2, 0])).content()
+
+
+@pytest.mark.parametrize("answer", [Answer(class_name="cat"), Answer(boxes=(box("dog", 0, 0, 9, 9),))])
+def test_a_store_without_a_box_of_these_classes_is_refused(tmp_path: Path, answer: Answer) -> None:
+    path = store(tmp_path, [(0, answer)])
+    with pytest.raises(TableError, match=r"no box of these images .*--ask boxes"):
+        read_boxes(path, DIGESTS, CLASSES)

@@ -1,0 +1,214 @@
+"""The teacher of boxes: it learns what annotators skip, and nothing where there is nothing to learn."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from box_cases import simulated
+from gpt4image.base.errors import TableError
+from gpt4image.config import ImportDescriptionsConfig
+from gpt4image.data import load_image_set
+from gpt4image.data.regions import Boxes
+from gpt4image.data.splits import keep_labels_per_class
+from gpt4image.describing.descriptions import import_descriptions
+from gpt4image.labelling.box_answers import AnsweredBoxes, read_boxes
+from gpt4image.labelling.boxes import (
+    FEATURES,
+    PRIOR_TRUNCATED,
+    PRIOR_WHOLE,
+    SAME,
+    convention,
+    features,
+    match,
+    prior,
+    quality,
+    teach,
+)
+from gpt4image.labelling.text_vectors import Texts
+from gpt4image.tasks.detection import Detection
+
+CLASSES = 3
+
+
+def rows(*boxes: tuple[float, float, float, float], weight: float = 1.0, label: int = 0) -> Boxes:
+    corners = np.array(boxes, np.float32).reshape(-1, 4)
+    count = len(corners)
+    return Boxes.of_images([(corners, np.full(count, label), np.full(count, weight, np.float32))])
+
+
+def only_first(human: Boxes, count: int) -> Boxes:
+    """The boxes of the first images; the others are not annotated."""
+    return human.hidden(np.arange(len(human)) >= count)
+
+
+def unseen(human: Boxes, count: int) -> Boxes:
+    return human.hidden(np.arange(len(human)) < count)
+
+
+def test_it_finds_that_annotators_skip_boxes_at_the_border() -> None:
+    answered, human = simulated(80, seed=0)
+    raw = teach(answered, only_first(human, 10), None, CLASSES, seed=0, evidence="answers")
+    taught = teach(answered, only_first(human, 10), None, CLASSES, seed=0)
+    held_out = unseen(human, 10)
+    before, after = (quality(each.boxes, held_out, each.likely) for each in (raw, taught))
+    assert before["precision"] == pytest.approx(0.5, abs=0.06)
+    assert after["precision"] is not None and after["precision"] > 0.95
+    assert after["recall"] is not None and after["recall"] > 0.95
+
+
+def test_annotated_images_are_judged_by_others() -> None:
+    """What is drawn at random cannot be predicted; a teacher that saw the image would do so."""
+    answered, _ = simulated(60, seed=1)
+    rng = np.random.default_rng(1)
+    drawn = rng.integers(0, 2, len(answered.boxes.labels)).astype(np.int8)
+    found = convention(
+        np.concatenate([features(answered), rng.random((len(drawn), 40))], axis=1),  # enough to learn each by heart
+        prior(answered),
+        drawn,
+        answered.boxes.image_of,
+        seed=0,
+        reference=np.ones(len(drawn), bool),
+    )
+    assert abs(np.corrcoef(found, drawn)[0, 1]) < 0.15
+
+
+def test_boxes_of_other_images_teach_nothing() -> None:
+    answered, human = simulated(80, seed=2)
+    others = np.roll(np.arange(len(human)), 1)
+    taught = teach(answered, human[others], None, CLASSES, seed=0)
+    true = match(answered.boxes, human) >= 0
+    honest = teach(answered, human, None, CLASSES, seed=0)
+    assert np.corrcoef(honest.probable, true)[0, 1] > 0.9
+    assert taught.likely.mean() < 0.2, "hardly any answered box is where those of another image are"
+
+
+def test_without_labels_answered_boxes_count_by_the_prior() -> None:
+    answered, human = simulated(30, seed=3)
+    truncated = (np.arange(len(answered.boxes.labels)) % 2).astype(np.float32)
+    taught = teach(replace(answered, truncated=truncated), only_first(human, 0), None, CLASSES, seed=0)
+    assert taught.likely.all()
+    means = [taught.probable[truncated == value].mean() for value in (0, 1)]
+    assert means == pytest.approx([PRIOR_WHOLE, PRIOR_TRUNCATED], abs=0.06)
+    assert (taught.drawn == -1).all()
+
+
+def test_boxes_in_few_answers_count_less() -> None:
+    answered, human = simulated(30, seed=3)
+    share = np.where(np.arange(len(answered.boxes.labels)) % 4 == 0, 0.2, 1.0).astype(np.float32)
+    voted = replace(answered, boxes=replace(answered.boxes, weights=share))
+    taught = teach(voted, only_first(human, 0), None, CLASSES, seed=0)
+    assert np.array_equal(taught.likely, share == 1.0)
+
+
+@pytest.mark.parametrize("annotated", [0, 1, 7])
+def test_targets_are_human_boxes_where_there_are_some(annotated: int) -> None:
+    answered, human = simulated(12, seed=4)
+    asked = np.arange(12) != 10
+    truncated = answered.truncated[answered.boxes.places(asked)]
+    answered = AnsweredBoxes(boxes=answered.boxes.hidden(~asked), truncated=truncated)
+    left = only_first(human, annotated)
+    taught = teach(answered, left, None, CLASSES, seed=0)
+    targets = taught.targets(left)
+    assert np.array_equal(targets.known, left.known | asked)
+    for image in range(12):
+        corners, labels, weights = targets.image(image)
+        if left.known[image]:
+            assert np.array_equal(corners, human.image(image)[0]) and (weights == 1).all()
+        else:
+            own = slice(taught.boxes.starts[image], taught.boxes.starts[image + 1])
+            assert np.array_equal(corners, answered.boxes.image(image)[0])
+            assert np.array_equal(labels, taught.boxes.labels[own])
+            assert np.array_equal(weights > 0, taught.probable[own] >= 0.5)
+    assert ((targets.weights >= 0) & (targets.weights <= 1)).all()
+
+
+def test_classes_that_answers_confuse_are_corrected() -> None:
+    answered, human = simulated(120, seed=5)
+    wrong = replace(answered, boxes=replace(answered.boxes, labels=np.minimum(answered.boxes.labels, 1)))
+    left = only_first(human, 100)
+    taught = teach(wrong, left, None, CLASSES, seed=0)
+    told = Texts(
+        np.eye(CLASSES, dtype=np.float32)[answered.boxes.labels[answered.boxes.starts[:-1]]], np.ones(120, bool)
+    )
+    by_text = teach(wrong, left, told, CLASSES, seed=0, evidence="texts")
+    assert (taught.boxes.labels == wrong.boxes.labels).all(), "answers alone cannot tell which of two classes is meant"
+    assert (by_text.boxes.labels == answered.boxes.labels).all()
+
+
+def test_texts_without_labels_are_refused() -> None:
+    answered, human = simulated(10, seed=5)
+    texts = Texts(np.eye(10, dtype=np.float32), np.ones(10, bool))
+    with pytest.raises(TableError, match="needs labels"):
+        teach(answered, only_first(human, 0), texts, CLASSES, seed=0, evidence="texts")
+
+
+@given(st.integers(0, 1000), st.integers(0, 6), st.integers(0, 6))
+def test_matches_are_one_to_one_and_overlap(seed: int, ours: int, theirs: int) -> None:
+    rng = np.random.default_rng(seed)
+    corner = rng.random((ours + theirs, 2)) * 0.5
+    boxes = [tuple(box) for box in np.concatenate([corner, corner + 0.2 + rng.random(corner.shape) * 0.3], axis=1)]
+    one, other = rows(*boxes[:ours]), rows(*boxes[ours:])
+    found = match(one, other)
+    taken = found[found >= 0]
+    assert len(set(taken.tolist())) == len(taken)
+    for place in np.flatnonzero(found >= 0):
+        a, b = one.corners[place].astype(float), other.corners[found[place]].astype(float)
+        common = np.prod(np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None))
+        areas = sum(np.prod(each[2:] - each[:2]) for each in (a, b))
+        assert common / (areas - common) >= SAME - 1e-6
+
+
+def test_as_many_as_possible_are_matched() -> None:
+    ours = rows((0, 0, 0.5, 1), (0.1, 0, 0.6, 1))
+    theirs = rows((0.05, 0, 0.55, 1), (0.2, 0, 0.7, 1))
+    assert sorted(match(ours, theirs).tolist()) == [0, 1], "the best pair alone would leave two over"
+
+
+def test_regions_that_count_for_nothing_teach_nothing() -> None:
+    answered = AnsweredBoxes(boxes=rows((0, 0, 0.5, 0.5), (0.5, 0.5, 1, 1)), truncated=np.zeros(2, np.float32))
+    ignored = rows((0, 0, 0.5, 0.5), weight=0.0)
+    taught = teach(answered, ignored, None, CLASSES, seed=0)
+    assert taught.drawn.tolist() == [-1, 0]
+    assert quality(answered.boxes, ignored, np.ones(2, bool)) == {"precision": 0.0, "recall": None}
+
+
+def test_quality_by_hand() -> None:
+    human = rows((0, 0, 0.4, 0.4), (0.5, 0.5, 0.9, 0.9), (0.5, 0, 0.9, 0.4))
+    boxes = rows((0, 0, 0.4, 0.4), (0.5, 0.5, 0.9, 0.9), (0, 0.6, 0.2, 0.8))
+    assert quality(boxes, human, np.array([True, True, True])) == pytest.approx({"precision": 2 / 3, "recall": 2 / 3})
+    assert quality(boxes, human, np.array([True, False, False])) == pytest.approx({"precision": 1.0, "recall": 1 / 3})
+
+
+def test_four_photographs_per_class_teach_what_is_drawn_on_shelves(shared_data: Path, tmp_path: Path) -> None:
+    """The numbers of docs/research/log/box-convention.md, of one draw."""
+    images = load_image_set(f"coco:{shared_data / 'groceries' / 'train.json'}")
+    images = images.select(images.indices("train"))
+    rows = shared_data / "groceries" / "answers-boxes.jsonl"
+    import_descriptions(ImportDescriptionsConfig(file=rows, store=tmp_path / "a.db", data=images.spec))
+    answered, _ = read_boxes(tmp_path / "a.db", images.digests, images.classes)
+    human = images.regions
+    assert isinstance(human, Boxes)
+    kept = keep_labels_per_class(Detection().groups(human), np.arange(len(human)), 4, 0) >= 0
+    taught = teach(answered, human.hidden(~kept), None, len(images.classes), seed=0)
+    found = quality(taught.boxes, human.hidden(kept), taught.likely)
+    assert found["precision"] is not None and found["precision"] > 0.88
+    assert found["recall"] is not None and found["recall"] > 0.89
+
+
+def test_features_by_hand() -> None:
+    answered = AnsweredBoxes(
+        boxes=rows((0, 0, 1, 0.5), (0.25, 0.1, 0.5, 0.35)), truncated=np.array([0.0, 1.0], np.float32)
+    )
+    found = dict(zip(FEATURES, features(answered).T, strict=True))
+    assert found["truncated"].tolist() == [0, 1]
+    assert np.allclose(found["area"], np.log([0.5, 0.0625]))
+    assert np.allclose(found["area beside the largest"], [0, np.log(0.125)])
+    assert np.allclose(found["aspect"], [np.log(2), 0], atol=1e-6)
+    assert np.allclose(found["inside another"], [0.125, 1])
+    assert found["borders"].tolist() == [3, 0]

@@ -1,0 +1,102 @@
+"""Boxes of a teacher in a run: of training images alone, from a file or as an arm of a comparison."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from box_cases import answer_squares, write_squares
+from gpt4image.artifacts.box_table import BoxLabels
+from gpt4image.base.errors import ConfigError, TableError
+from gpt4image.base.files import read_json
+from gpt4image.comparing.compare import compare
+from gpt4image.comparing.regimes import Regime
+from gpt4image.config import CompareConfig, LabelConfig, TrainConfig
+from gpt4image.labelling.box_answers import AnsweredBoxes
+from gpt4image.labelling.label import label
+from gpt4image.labelling.teaching import answers_about, taught_boxes
+from gpt4image.training.prepare import prepare
+
+PLAIN = {"model": "resnet10t", "image_size": 32, "batch_size": 4, "epochs": 1, "precision": "fp32", "device": "cpu"}
+
+
+def options(spec: str, out: Path, **changes: Any) -> TrainConfig:
+    return TrainConfig(**{"data": spec, "out": out, **PLAIN, "val_fraction": 0.3, **changes})
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> tuple[str, Path]:
+    spec = write_squares(tmp_path / "set")
+    return spec, answer_squares(spec, tmp_path / "a.db")
+
+
+def test_a_file_of_boxes_stands_in_for_those_of_training_images(given: tuple[str, Path], tmp_path: Path) -> None:
+    spec, store = given
+    label(LabelConfig(data=spec, answers=store, out=tmp_path / "b.parquet", val_fraction=0.3, evidence="answers"))
+    plain = prepare(options(spec, tmp_path)).data
+    ready = prepare(options(spec, tmp_path, text_labels=tmp_path / "b.parquet"))
+    data, train = ready.data, plain.indices("train")
+    assert data.soft is None and ready.config.task == "detection"
+    assert data.labels.content() == plain.labels.content(), "all training images have human boxes"
+    made = BoxLabels.load(tmp_path / "b.parquet")
+    answered = BoxLabels(
+        keys=made.keys, digests=made.digests, boxes=made.boxes, classes=made.classes, facts={"human": []}
+    )
+    kept = np.array([digest in [plain.image_set.digests[i] for i in train[:3]] for digest in made.digests])
+    BoxLabels(**{**vars(answered), "boxes": made.boxes.only(~kept[made.boxes.image_of])}).save(tmp_path / "c.parquet")
+    other = prepare(options(spec, tmp_path, text_labels=tmp_path / "c.parquet"))
+    assert [len(other.data.labels.image(i)[1]) for i in train[:4]] == [0, 0, 0, 1]
+    held_out = np.flatnonzero(plain.image_set.splits != "train")
+    assert other.data.labels[held_out].content() == plain.labels[held_out].content(), "val and test keep human boxes"
+    assert other.fingerprint != ready.fingerprint
+
+
+def test_boxes_that_learned_from_images_that_a_run_holds_out_are_refused(
+    given: tuple[str, Path], tmp_path: Path
+) -> None:
+    spec, store = given
+    label(LabelConfig(data=spec, answers=store, out=tmp_path / "b.parquet", val_fraction=0.0))
+    with pytest.raises(TableError, match="learned from labels of images that this run holds out: 6 of its val split"):
+        prepare(options(spec, tmp_path, text_labels=tmp_path / "b.parquet"))
+    with pytest.raises(TableError, match="text labels for --task detection, this run is of multilabel"):
+        prepare(options(spec, tmp_path, text_labels=tmp_path / "b.parquet", task="multilabel"))
+
+
+def test_the_teacher_of_an_arm_sees_the_boxes_that_are_left(given: tuple[str, Path], tmp_path: Path) -> None:
+    spec, store = given
+    data = prepare(options(spec, tmp_path)).data
+    left = Regime(labels_per_class=2).apply(data, seed=0)
+    answers = answers_about(left, store)
+    assert isinstance(answers, AnsweredBoxes)
+    boxes = taught_boxes(left, 0, None, answers, "fused")
+    train, others = data.indices("train"), np.flatnonzero(data.image_set.splits != "train")
+    assert boxes.known[train].all() and left.labels.known[train].sum() == 6
+    assert boxes[others].content() == left.labels[others].content()
+    for image in train:
+        corners, labels, weights = boxes.image(image)
+        true = data.labels.image(image)
+        assert np.array_equal(labels[weights > 0], true[1]) and np.allclose(corners[weights > 0], true[0], atol=0.001)
+        assert len(labels) == (1 if left.labels.known[image] else 2)
+    raw = taught_boxes(left, 0, None, answers, "answers")
+    assert (raw.weights[raw.places(train)] == 1).all() and len(raw.labels) > len(boxes.only(boxes.weights > 0).labels)
+
+
+@pytest.mark.slow
+def test_arms_of_boxes_are_compared(given: tuple[str, Path], tmp_path: Path) -> None:
+    spec, store = given
+    arms = "baseline,asked,fused,self-training,boxes-shuffled,oracle"
+    common = {"data": spec, "answers": store, "arms": arms, "labels_per_class": 2, "seeds": 1, "jobs": 1, **PLAIN}
+    outcome = compare(CompareConfig(**common, out=tmp_path / "cmp", val_fraction=0.3))
+    record = read_json(tmp_path / "cmp" / "comparison.json")
+    assert record["metric"] == "mAP" and set(record["arms"]) == set(arms.split(","))
+    assert all("AP50" in arm["metrics"] for arm in record["arms"].values())
+    assert record["arms"]["fused"]["description"] == "answered boxes as the annotators would draw them"
+    assert {"arm": "fused", "against": "boxes-shuffled"}.items() <= {
+        key: value for pair in record["pairs"] if pair["against"] == "boxes-shuffled" for key, value in pair.items()
+    }.items()
+    assert outcome.set_aside == ()
+    with pytest.raises(ConfigError, match="aligned need a task of classes"):
+        compare(CompareConfig(**{**common, "arms": "aligned"}, out=tmp_path / "other", val_fraction=0.3))

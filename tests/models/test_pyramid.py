@@ -1,0 +1,61 @@
+"""Feature pyramids over timm classifiers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import timm
+import torch
+
+from gpt4image.base.errors import ModelError
+from gpt4image.models.aligner import Aligner
+from gpt4image.models.backbones import classifier_names
+from gpt4image.models.pyramid import PyramidModel
+
+
+class Read(PyramidModel):
+    """Logits are its output."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.read(images)[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "arguments", "sides"),
+    [
+        ("resnet10t", 128, {}, (16, 8, 4, 2)),
+        ("convnext_atto", 224, {}, (28, 14, 7, 4, 2)),
+        ("vit_tiny_patch16_224", 96, {"img_size": 96, "depth": 2}, (12, 6, 3, 2)),
+        ("efficientnet_lite0", 160, {}, (20, 10, 5, 3, 2)),
+    ],
+)
+def test_maps_have_the_sides_that_are_announced(
+    name: str, size: int, arguments: dict[str, Any], sides: tuple[int, ...]
+) -> None:
+    model = PyramidModel(timm.create_model(name, num_classes=5, **arguments), size, coarsest=128)
+    maps, logits = model.read(torch.randn(2, 3, size, size))
+    assert model.sides == sides
+    assert [tuple(found.shape) for found in maps] == [(2, model.width, side, side) for side in sides]
+    assert logits.shape == (2, 5)
+
+
+def test_logits_are_those_of_the_classifier_and_texts_can_be_aligned_to_their_feature() -> None:
+    plain = timm.create_model("resnet10t", num_classes=5).eval()
+    images = torch.randn(2, 3, 64, 64)
+    expected = plain(images)
+    model = Read(plain, 64).eval()
+    assert classifier_names(model) == ("backbone.fc",)
+    logits, embeddings = Aligner(model, 12)(images)
+    torch.testing.assert_close(logits, expected)
+    assert embeddings.shape == (2, 12)
+
+
+def test_finest_and_coarsest_maps_are_as_asked() -> None:
+    model = PyramidModel(timm.create_model("resnet10t", num_classes=5), 128, finest=4, width=48)
+    assert (model.sides, model.width) == ((32, 16, 8, 4), 48)
+
+
+def test_a_model_without_feature_maps_is_refused() -> None:
+    with pytest.raises(ModelError, match="take another --model"):
+        PyramidModel(torch.nn.Linear(3, 3), 64)

@@ -1,0 +1,100 @@
+"""Datasets of boxes and masks on disk, and what tests compare of them."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from gpt4image.base.errors import Gpt4ImageError
+from gpt4image.data import ImageSet, load_image_set
+from gpt4image.data.regions import Boxes, Masks
+
+SIZE = (40, 20)
+"""Width and height of the pictures."""
+
+
+def picture(path: Path, seed: int = 0, size: tuple[int, int] = SIZE) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng((seed, *path.name.encode())).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def mask_bytes(numbers: Any, mode: str = "L", kind: str = "PNG", **options: Any) -> bytes:
+    file = io.BytesIO()
+    image = Image.fromarray(np.asarray(numbers))
+    (image if image.mode == mode else image.convert(mode)).save(file, kind, **options)
+    return file.getvalue()
+
+
+def coco(*annotations: dict[str, Any], images: int = 2, **more: Any) -> dict[str, Any]:
+    """A COCO table of pictures 1.png, 2.png and so on with the classes cat (id 7) and dog (id 3)."""
+    listed = [{"id": n, "file_name": f"{n}.png", "width": SIZE[0], "height": SIZE[1]} for n in range(1, images + 1)]
+    whole = {"images": listed, "annotations": [{"id": n, **one} for n, one in enumerate(annotations, 1)]}
+    return whole | {"categories": [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}]} | more
+
+
+def write_coco_set(root: Path, content: dict[str, Any], name: str = "train.json") -> Path:
+    for one in content["images"]:
+        if (
+            isinstance(one, dict)
+            and isinstance(one.get("file_name"), str)
+            and not one["file_name"].startswith((".", "/"))
+        ):
+            picture(root / one["file_name"])
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_text(json.dumps(content), "utf-8")
+    return root / name
+
+
+def boxes(images: ImageSet) -> Boxes:
+    assert isinstance(images.regions, Boxes)
+    assert np.array_equal(images.labels, images.regions.presence(len(images.classes)))
+    return images.regions
+
+
+def masks(images: ImageSet) -> Masks:
+    assert isinstance(images.regions, Masks)
+    assert np.array_equal(images.labels, images.regions.presence(len(images.classes)))
+    return images.regions
+
+
+def rows(images: ImageSet) -> dict[str, list[tuple[Any, ...]] | None]:
+    """Class name, corners in pixels of SIZE and weight of each box, by key; None where nothing is known."""
+    found = boxes(images)
+
+    def one(row: int) -> list[tuple[Any, ...]]:
+        corners, labels, weights = found.image(row)
+        pixels = (corners * np.tile(SIZE, 2)).round(3).tolist()
+        return [
+            (images.classes[label], tuple(at), weight)
+            for label, at, weight in zip(labels.tolist(), pixels, weights.tolist(), strict=True)
+        ]
+
+    return {key: one(row) if found.known[row] else None for row, key in enumerate(images.keys)}
+
+
+def aside_text(images: ImageSet) -> str:
+    return "\n".join(f"{item.name} {item.reason}" for item in images.set_aside)
+
+
+def survives(spec: str) -> ImageSet | None:
+    """Load a damaged dataset: an error of this package, or a set whose regions can all be read."""
+    try:
+        images = load_image_set(spec)
+    except Gpt4ImageError:
+        return None
+    assert len(images.digests) == len(images)
+    json.dumps([images.classes, images.keys, aside_text(images)]).encode(errors="surrogatepass")
+    if isinstance(images.regions, Boxes):
+        corners = images.regions.corners
+        assert ((corners >= 0) & (corners <= 1)).all() and (corners[:, 2:] > corners[:, :2]).all()
+        assert (images.regions.labels < len(images.classes)).all()
+    if isinstance(images.regions, Masks):
+        for row in images.regions.rows[images.regions.known].tolist():
+            assert images.regions.source.read(row).dtype == np.uint8
+    return images

@@ -1,0 +1,190 @@
+"""Detection as a task: it learns, resumes to the same bits, and is used like the others."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gpt4image.artifacts import runs
+from gpt4image.base.errors import DataError, ExportError
+from gpt4image.base.files import read_json, read_parquet
+from gpt4image.comparing.compare import compare
+from gpt4image.config import CompareConfig, ExportConfig
+from gpt4image.data import load_image_set
+from gpt4image.data.geometry import Geometry
+from gpt4image.data.regions import NO_ANNOTATION, NO_BOX, Boxes
+from gpt4image.deploying.export import export
+from gpt4image.reporting.extras import EXAMPLES
+from gpt4image.tasks.detection import Detection
+from gpt4image.training.train import train
+from pictogram_boxes import detector_options
+from several_processes import COUNTS, detection_gradients, on_each_count
+from small_training import StoppedError, same, stop_after
+
+
+def test_it_learns_pictograms_in_seconds(detector_run: Path) -> None:
+    facts = read_json(detector_run / "evaluation-test.json")
+    assert facts["metric"] == "mAP"
+    assert facts["AP50"] > 0.8
+    assert facts["support"] == [sum(row) for row in zip(*_boxes_by_class(detector_run), strict=True)]
+    assert np.mean(facts["per_class"]) == pytest.approx(facts["mAP"])
+    chosen = runs.read_run(detector_run)["config"]["chosen"]
+    assert {name: chosen[name] for name in ("task", "min_scale", "shift")} == {
+        "task": "detection",
+        "min_scale": 0.4,
+        "shift": 0.0,
+    }
+    rows = read_parquet(detector_run / "predictions-test.parquet", ["score", "boxes"]).to_pylist()
+    assert 0.5 < np.mean([row["score"] for row in rows]) <= 1.0
+    assert all(len(box) == 6 for row in rows for box in row["boxes"])
+
+
+def _boxes_by_class(run: Path) -> list[list[int]]:
+    images = load_image_set(runs.read_run(run)["config"]["data"])
+    boxes = images.regions
+    assert isinstance(boxes, Boxes)
+    own = boxes[images.indices("test")]
+    return [[int((own.image(i)[1] == k).sum()) for k in range(3)] for i in range(len(own))]
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"memory_limit_gb": 0.0, "workers": 1, "ema": 0.9}], ids=["in memory", "by workers"]
+)
+def test_it_resumes_to_the_same_bits(
+    changes: dict[str, Any], pictograms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(detector_options(pictograms, tmp_path / "whole", epochs=2, **changes))
+    stop_after(monkeypatch, steps=8)
+    with pytest.raises(StoppedError):
+        train(detector_options(pictograms, tmp_path / "parts", epochs=2, checkpoint_seconds=0.0, **changes))
+    monkeypatch.undo()
+    train(detector_options(pictograms, tmp_path / "parts", epochs=2, resume=True, **changes))
+    assert same(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_pretrained_weights_learn_more_slowly_than_the_new_layers(
+    detector_run: Path, pictograms: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    own = {key.removeprefix("backbone."): value for key, value in load_file(detector_run / runs.MODEL).items()}
+    save_file(
+        {key: value for key, value in own.items() if not key.startswith(("levels", "head"))},
+        tmp_path / "backbone.safetensors",
+    )
+    chosen = runs.read_run(detector_run)["config"]
+    same_model = {name: chosen[name] for name in ("model", "model_args", "stem")}
+    out = tmp_path / "run"
+    train(detector_options(pictograms, out, init=str(tmp_path / "backbone.safetensors"), epochs=1, **same_model))
+    config = runs.read_run(out)["config"]
+    assert (config["optimizer"], config["lr"], config["new_layers_lr_scale"]) == ("adamw", 4e-4, 4.0)
+
+
+@pytest.mark.parametrize("form", ["onnx", "torch-export"])
+def test_an_export_predicts_the_boxes_of_the_run(form: str, detector_run: Path, tmp_path: Path) -> None:
+    out = tmp_path / ("model.onnx" if form == "onnx" else "model.pt2")
+    outcome = export(ExportConfig(run_dir=detector_run, format=form, out=out))
+    assert float(outcome.summary["largest_difference"]) < 1e-4
+    if form == "onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+        assert session.get_outputs()[0].name == "boxes"
+        (found,) = session.run(None, {"images": np.zeros((1, 3, 64, 64), np.float32)})
+        assert found.shape == (1, 100, 6)
+
+
+def test_timm_has_no_detectors(detector_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="--format onnx"):
+        export(ExportConfig(run_dir=detector_run, format="timm", out=tmp_path / "timm"))
+
+
+def test_crops_move_boxes_and_drop_what_little_is_left() -> None:
+    boxes = Boxes.of_images(
+        [
+            (
+                np.array([[0.1, 0.1, 0.4, 0.4], [0.4, 0.4, 0.9, 0.9], [0.0, 0.0, 0.55, 1.0]], np.float32),
+                np.array([0, 1, 2]),
+                np.array([1.0, 0.5, 0.0], np.float32),
+            ),
+            None,
+        ]
+    )
+    centre, extent = torch.tensor([[0.5, 0.5]] * 2), torch.tensor([[0.5, 0.5]] * 2)  # the right lower quarter
+    geometry = Geometry.crop(centre, extent, torch.tensor([False, False]), 64)
+    rows = Detection().targets(boxes, None, 3, geometry)
+    assert rows[0, :, 4].tolist() == [NO_BOX, 1.0, 2.0]
+    torch.testing.assert_close(rows[0, 1, :4], torch.tensor([0.0, 0.0, 0.8, 0.8]))
+    torch.testing.assert_close(rows[0, 2, :4], torch.tensor([0.0, 0.0, 0.1, 1.0]))  # an ignored region stays
+    assert (rows[1, :, 4] == NO_ANNOTATION).all()
+    blank = Detection().without_target(rows, torch.tensor([True, False]))
+    assert (blank[0, :, 4] == NO_ANNOTATION).all()
+
+
+def test_a_set_without_boxes_is_refused(pictograms: Path) -> None:
+    images = load_image_set(f"coco:{pictograms / 'train.json'}")
+    with pytest.raises(DataError, match="--task detection learns from"):
+        Detection().annotations(replace(images, regions=None))
+    none = Boxes.of_images([(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32))])
+    with pytest.raises(DataError, match="no box at all"):
+        Detection().require(none, ["a"], "coco:x")
+
+
+def test_differences_of_predictions_are_those_of_boxes_that_correspond() -> None:
+    ours = np.zeros((1, 100, 6), np.float32)
+    ours[0, 0], ours[0, 1] = (0.1, 0.1, 0.5, 0.5, 0.9, 1), (0.2, 0.2, 0.6, 0.6, 0.9, 0)
+    theirs = ours[:, [1, 0, *range(2, 100)]].copy()  # rounding has changed the order of two
+    theirs[0, 0, 0] += 1e-5
+    assert Detection().difference(ours, theirs) == pytest.approx(1e-5, rel=0.1)
+    theirs[0, 1] = 0.0
+    assert Detection().difference(ours, theirs) > 0.5
+    assert Detection().difference(theirs, ours) > 0.5
+
+
+def test_rows_are_boxes_best_first() -> None:
+    predictions = np.zeros((1, 100, 6), np.float32)
+    predictions[0, 0] = (0.1, 0.25, 0.5, 0.75, 0.9, 1)
+    (row,) = Detection().rows(predictions, ["cat", "dog"], 1)
+    assert row["classes"] == ["dog"]
+    assert json.loads(json.dumps(row["boxes"]))[0][1] == 0.25
+
+
+@pytest.mark.slow
+def test_the_gradient_does_not_depend_on_the_number_of_processes(pictograms: Path, tmp_path: Path) -> None:
+    given = {"data": f"coco:{pictograms / 'train.json'}", "val_fraction": 0.0}
+    on_each_count(detection_gradients, given, tmp_path)
+    alone, *others = (torch.load(tmp_path / f"{count}.pt") for count in COUNTS)
+    assert alone["loss task"] > 0
+    for shared in others:
+        assert shared.keys() == alone.keys()
+        assert max(float((shared[name] - alone[name]).abs().max()) for name in alone) < 1e-9
+
+
+@pytest.mark.slow
+def test_a_comparison_tests_map_by_resampled_images(pictograms: Path, tmp_path: Path) -> None:
+    shared = {"image_size": 64, "val_fraction": 0.0, "precision": "fp32", "memory_format": "channels_last"}
+    config = CompareConfig(
+        **shared,
+        data=f"coco:{pictograms / 'train.json'}",
+        out=tmp_path / "compared",
+        arms="baseline,oracle",
+        labels_per_class=8,
+        seeds=2,
+        epochs=3,
+        jobs=1,
+        threads=1,
+    )
+    compare(config)
+    record = read_json(tmp_path / "compared" / "comparison.json")
+    assert record["metric"] == "mAP"
+    (pair,) = record["pairs"]
+    low, high = pair["other_images"]["ci95"]
+    assert low < pair["difference"] < high
+    assert any("1,000 bootstrap samples" in line for line in record["method"])
+    assert len(read_json(tmp_path / "compared" / EXAMPLES)) == 24

@@ -1,0 +1,288 @@
+"""Segmentation: losses against naive loops, metrics against torchmetrics, and runs on drawn pictures."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_accuracy, multiclass_jaccard_index
+
+import drawn_masks
+from gpt4image.base.errors import DataError
+from gpt4image.base.files import read_json
+from gpt4image.config import EvaluateConfig, TrainConfig
+from gpt4image.data import load_image_set
+from gpt4image.data.geometry import Geometry
+from gpt4image.data.regions import VOID, Masks
+from gpt4image.evaluating.evaluate import evaluate
+from gpt4image.tasks import segmentation
+from gpt4image.tasks.segmentation import PixelTargets, Segmentation, pixel_loss, presence_loss
+from gpt4image.training.train import train
+from several_processes import SHARED, VIT, on_each_count
+from several_processes import gradient as gradient_of
+from small_training import StoppedError, same, stop_after
+
+Once = Callable[[str, Callable[[Path], Any]], Path]
+CLASSES = ("background", "cat", "dog", "tree")
+
+
+class InMemory:
+    """Masks in a list."""
+
+    def __init__(self, masks: np.ndarray) -> None:
+        self.masks = masks
+
+    def read(self, row: int) -> np.ndarray:
+        return self.masks[row]
+
+    def digest(self, row: int) -> str:
+        return str(self.masks[row].tolist())
+
+
+def masks_of(values: np.ndarray, *, classes: int = 4, background: int = 0) -> Masks:
+    present = np.array([[(mask == k).any() for k in range(classes)] for mask in values], np.int8)
+    return Masks(
+        source=InMemory(values), rows=np.arange(len(values)), presence_of_classes=present, background=background
+    )
+
+
+def some_targets(rng: np.random.Generator, images: int = 5, side: int = 8) -> PixelTargets:
+    masks = rng.integers(0, 4, (images, side, side)).astype(np.uint8)
+    masks[rng.random(masks.shape) < 0.2] = VOID
+    masks[images // 2 :] = VOID
+    known = (rng.random((images, 4)) < 0.7).astype(np.float32)
+    known[:, 0], known[-1] = 0.0, 0.0
+    presence = np.stack([known, known * rng.random((images, 4))], axis=1).astype(np.float32)
+    return PixelTargets(masks=torch.from_numpy(masks), presence=torch.from_numpy(presence))
+
+
+def loop_pixels(logits: Tensor, masks: Tensor, smoothing: float) -> Tensor:
+    pixels = torch.nn.functional.interpolate(logits, masks.shape[1:], mode="bilinear", align_corners=False)
+    total, count = torch.zeros((), dtype=logits.dtype), 0
+    for i, row, column in torch.nonzero(masks != VOID).tolist():
+        p = torch.exp(pixels[i, :, row, column]) / torch.exp(pixels[i, :, row, column]).sum()
+        truth = int(masks[i, row, column])
+        total = total - (1 - smoothing) * torch.log(p[truth]) - smoothing * torch.log(p).mean()
+        count += 1
+    return total / count
+
+
+def loop_presence(logits: Tensor, targets: PixelTargets) -> Tensor:
+    """The docstring of ``presence_loss``, one number at a time."""
+    shown, counted, allowed, cells_counted = torch.zeros((), dtype=logits.dtype), 0.0, 0.0, 0
+    for i in range(len(logits)):
+        cells = logits[i].flatten(1)
+        p = torch.exp(cells) / torch.exp(cells).sum(dim=0)
+        most = max(1, round(segmentation.STRONGEST * cells.shape[1]))
+        may = []
+        for k in range(len(p)):
+            count, present = targets.presence[i, 0, k].double(), targets.presence[i, 1, k].double()
+            may.append(max(float(present / count), 1e-4) if count > 0 else 1.0)
+            score = torch.stack(sorted(torch.log(p[k] / (1 - p[k])), key=lambda value: value.item())[-most:]).mean()
+            sure = 1 / (1 + torch.exp(-score))
+            shown = shown - present * torch.log(sure) - (count - present) * torch.log(1 - sure)
+            counted += float(count)
+        if targets.presence[i, 0].any() and (targets.masks[i] == VOID).all():
+            allowed = allowed - torch.log((torch.tensor(may)[:, None] * p).sum(dim=0)).sum()
+            cells_counted += cells.shape[1]
+    return shown / counted + allowed / cells_counted
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_losses_and_their_gradients_are_those_of_naive_loops(smoothing: float) -> None:
+    rng = np.random.default_rng(0)
+    logits = torch.from_numpy(rng.normal(0, 2, (5, 4, 12, 12))).requires_grad_()
+    targets = some_targets(rng)
+    pairs = [
+        (pixel_loss(logits, targets.masks, smoothing), loop_pixels(logits, targets.masks, smoothing)),
+        (presence_loss(logits, targets), loop_presence(logits, targets)),
+    ]
+    for ours, naive in pairs:
+        assert torch.allclose(ours, naive, rtol=1e-5)  # the part "present" is a float32
+        (mine,), (expected,) = torch.autograd.grad(ours, logits), torch.autograd.grad(naive, logits)
+        assert torch.allclose(mine, expected, rtol=1e-4, atol=1e-8)
+    both = Segmentation(presence=0.3).loss(logits, targets, smoothing)
+    assert torch.allclose(both, pairs[0][0] + 0.3 * pairs[1][0])
+    assert torch.equal(Segmentation(presence=0.0).loss(logits, targets, smoothing), pairs[0][0])
+
+
+def test_what_is_taken_out_has_no_gradient_and_extreme_logits_are_finite() -> None:
+    task, rng = Segmentation(), np.random.default_rng(1)
+    logits = torch.from_numpy(rng.choice([-1e4, 1e4], (5, 4, 4, 4))).float().requires_grad_()
+    targets = task.without_target(some_targets(rng), torch.tensor([True, False, True, False, True]))
+    loss = task.loss(logits, targets, 0.1)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert loss.isfinite() and gradient.isfinite().all()
+    assert not gradient[[0, 2, 4]].any()
+    nothing = task.without_target(targets, torch.ones(5, dtype=torch.bool))
+    assert task.loss(logits, nothing, 0.1).item() == 0.0
+
+
+def test_half_precision_is_computed_in_float32() -> None:
+    logits = torch.randn(5, 4, 4, 4)
+    targets = some_targets(np.random.default_rng(2))
+    whole, half = (Segmentation().loss(part, targets, 0.0) for part in (logits.bfloat16().float(), logits.bfloat16()))
+    assert half.dtype == torch.float32 and torch.equal(whole, half)
+
+
+@given(seed=st.integers(0, 10_000), images=st.integers(1, 6), side=st.integers(4, 9))
+def test_metrics_are_those_of_torchmetrics(seed: int, images: int, side: int) -> None:
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 4, (images, side, side)).astype(np.uint8)
+    truth[rng.random(truth.shape) < 0.1] = VOID
+    truth[0, 0, 0] = 0
+    predicted = rng.integers(0, 4, (images + 1, side, side)).astype(np.uint8)
+    labels = masks_of(truth)[[*range(images), 0]].hidden(np.arange(images + 1) == images)
+    found = Segmentation().measure(predicted, labels, CLASSES)
+    ours, given = torch.from_numpy(predicted[:images]).int(), torch.from_numpy(truth).int()
+    options: dict[str, Any] = {"num_classes": 4, "ignore_index": VOID}
+    reference = multiclass_jaccard_index(ours, given, average="none", **options).tolist()
+    there = [bool((truth == k).any()) for k in range(4)]
+    expected = [value if present else None for value, present in zip(reference, there, strict=True)]
+    assert found["per_class"] == pytest.approx(expected, abs=1e-6)
+    assert found["mIoU"] == pytest.approx(np.mean([value for value in expected if value is not None]), abs=1e-6)
+    assert found["pixel_accuracy"] == pytest.approx(
+        float(multiclass_accuracy(ours, given, average="micro", **options)), abs=1e-6
+    )
+    assert found["support"] == [sum(bool((mask == k).any()) for mask in truth) for k in range(4)]
+    assert (found["images"], found["labelled"], found["measured_at"]) == (images + 1, images, [side, side])
+
+
+def test_the_score_of_an_image_is_its_mean_iou_over_the_classes_that_it_shows() -> None:
+    truth = np.zeros((3, 4, 4), np.uint8)
+    truth[0, :2] = 1
+    truth[2] = VOID
+    predicted = np.zeros((3, 4, 4), np.uint8)
+    predicted[0, 0], predicted[1, 0] = 1, 2  # half of the cat is found; a dog that is not there
+    scores = Segmentation().scores(predicted, masks_of(truth))
+    assert scores[:2] == pytest.approx([(8 / 12 + 4 / 8) / 2, 12 / 16])
+    assert math.isnan(scores[2])
+
+
+def test_masks_move_with_their_pixels_and_what_the_cut_shows_is_present() -> None:
+    rng = np.random.default_rng(0)
+    values = np.repeat(np.repeat(rng.integers(0, 4, (6, 4, 4)).astype(np.uint8), 4, 1), 4, 2)
+    labels = masks_of(values)
+    flipped = torch.tensor([True, False] * 3)
+    geometry = Geometry.shift(torch.randint(-3, 4, (6, 2, 1)), flipped, 16, 16)
+    found = Segmentation().targets(labels, None, 4, geometry)
+    assert torch.equal(found.masks, geometry.pixels(torch.from_numpy(values)[:, None])[:, 0])
+    shown = np.array([[(mask == k).any() for k in range(4)] for mask in found.masks.numpy()])
+    assert found.presence[:, 1, 1:].bool().numpy().tolist() == shown[:, 1:].tolist()
+    assert not found.presence[:, 0, 0].any() and found.presence[:, 0, 1:].all()  # nobody is asked for the background
+
+
+def test_a_teacher_says_what_images_without_a_mask_show() -> None:
+    task = Segmentation()
+    labels = masks_of(np.ones((3, 8, 8), np.uint8)).hidden(np.array([False, True, True]))
+    soft = np.array([[0.1, 0.2, 0.3, 0.4], [0.5, 0.6, np.nan, 0.9], [np.nan] * 4], np.float32)
+    assert task.has_target(labels, soft).tolist() == [True, True, False]
+    assert task.weak(labels, soft).tolist() == [False, True, False]
+    assert Segmentation(presence=0.0).has_target(labels, soft).tolist() == [True, False, False]
+    found = task.targets(labels, soft, 4, Geometry.shift(torch.zeros(3, 2, 1).long(), torch.zeros(3).bool(), 8, 8))
+    assert found.presence[0, 1].tolist() == [0, 1, 0, 0]  # its mask is known better
+    assert torch.allclose(found.presence[1], torch.tensor([[0, 1, 0, 1], [0, 0.6, 0, 0.9]]))
+    assert (found.masks[1:] == VOID).all() and not found.presence[2].any()
+
+
+def test_tags_stay_known_until_they_are_taken_away_and_background_is_no_tag() -> None:
+    task = Segmentation()
+    labels = task.hidden(masks_of(np.full((2, 4, 4), 2, np.uint8)), np.array([False, True]))
+    assert task.known(labels).tolist() == [True, False]
+    assert task.image_labels(labels, 4).tolist() == [[-1, 0, 1, 0]] * 2
+    assert task.image_labels(task.untagged(labels), 4).tolist() == [[-1, 0, 1, 0], [-1] * 4]
+    assert task.counts(labels, 4).tolist() == [0, 0, 1, 0]
+    assert task.groups(labels).tolist() == [2, -1]
+
+
+def test_a_set_without_masks_or_with_one_class_is_refused(colour_folder: Path) -> None:
+    with pytest.raises(DataError, match="has no masks, which --task segmentation needs"):
+        Segmentation().annotations(load_image_set(f"folder:{colour_folder}"))
+    with pytest.raises(DataError, match="masks of 1 class"):
+        Segmentation().require(masks_of(np.zeros((1, 2, 2), np.uint8)), ("all",), "masks:here")
+
+
+@pytest.fixture(scope="module")
+def root(once: Once) -> Path:
+    """A set of drawn pictures, some only with tags, and a small run on it."""
+    return once("drawn-masks", drawn_masks.set_and_run)
+
+
+@pytest.fixture(scope="module")
+def drawn(root: Path) -> str:
+    return f"masks:{root / 'set'}"
+
+
+@pytest.fixture(scope="module")
+def run(root: Path) -> Path:
+    return root / "run"
+
+
+def options(data: str, out: Path, **changes: Any) -> TrainConfig:
+    return TrainConfig(**{"data": data, "out": out, **drawn_masks.SMALL, **changes})
+
+
+def test_a_run_learns_shapes_and_its_records_hold_masks(run: Path, drawn: str) -> None:
+    outcome = evaluate(EvaluateConfig(run_dir=run))
+    facts = read_json(outcome.path)
+    assert facts["task"] == "segmentation" and facts["metric"] == "mIoU" and facts["mIoU"] > 0.5
+    assert "IoU per class" in outcome.text
+    table = pq.read_table(run / "predictions-test.parquet")
+    masks = np.stack([np.asarray(Image.open(io.BytesIO(cell))) for cell in table["mask"].to_pylist()])
+    assert masks.shape == (8, 32, 32) and masks.dtype == np.uint8
+    images = load_image_set(drawn)
+    labels = Segmentation().annotations(images)[images.indices("test")]
+    again = Segmentation().measure(masks, labels, images.classes)
+    assert again["mIoU"] == facts["mIoU"]
+    assert table["score"].to_pylist() == pytest.approx(Segmentation().scores(masks, labels).tolist())
+    assert table["prediction"].to_pylist() == [np.unique(mask).tolist() for mask in masks]
+
+
+def test_an_interrupted_run_ends_with_the_same_weights(
+    drawn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = options(drawn, tmp_path / "whole", epochs=2)
+    train(config)
+    again = config.model_copy(update={"out": tmp_path / "again", "resume": True, "checkpoint_seconds": 0.0})
+    with monkeypatch.context() as patch, pytest.raises(StoppedError):
+        stop_after(patch, 3)
+        train(again)
+    train(again)
+    assert same(tmp_path / "whole", tmp_path / "again")
+
+
+def step_on_each(count: int, data: str, out: Path) -> None:
+    """Write the gradient of a step of images with masks and with tags."""
+    from gpt4image.parallel import processes
+    from gpt4image.training.prepare import prepare
+
+    found = {}
+    for name, changes in {"copies": {}, "shards": {"fsdp": count > 1}}.items():
+        config = TrainConfig(**SHARED | VIT | {"image_size": 32, "data": data, "out": out, "lr": 0.01} | changes)
+        ready = prepare(config, ("train",)).data
+        hidden = np.arange(len(ready.labels)) % 3 > 0
+        found[name] = gradient_of(config, replace(ready, labels=ready.task.hidden(ready.labels, hidden)))
+    if processes.rank() == 0:
+        torch.save(found, out / f"{count}.pt")
+
+
+@pytest.mark.slow
+def test_several_processes_compute_the_gradient_of_one(drawn: str, tmp_path: Path) -> None:
+    on_each_count(step_on_each, drawn, tmp_path)
+    one, two, four = (torch.load(tmp_path / f"{count}.pt") for count in (1, 2, 4))
+    for name, alone in one.items():
+        for shared in (two[name], four[name]):
+            assert shared.keys() == alone.keys()
+            assert all(torch.allclose(shared[key], alone[key], rtol=1e-9, atol=1e-10) for key in alone)
