@@ -14,7 +14,7 @@ import torch
 
 import gpt4image
 from gpt4image.artifacts.weights import load_tensors
-from gpt4image.base.errors import ConfigError, DataError, TableError
+from gpt4image.base.errors import DataError, ExportError, TableError
 from gpt4image.base.files import read_json, read_parquet
 from gpt4image.config import ImportDescriptionsConfig, TrainConfig
 from gpt4image.data import load_image_set
@@ -129,7 +129,7 @@ def test_exports_take_clips_and_agree_with_the_run(run: Path, dots: Path, tmp_pa
 
 
 def test_plain_timm_has_no_models_of_clips(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="onnx or torch-export"):
+    with pytest.raises(ExportError, match="timm has no models for video"):
         gpt4image.export(run_dir=run, format="timm", out=tmp_path / "timm")
 
 

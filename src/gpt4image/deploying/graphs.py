@@ -113,8 +113,9 @@ def _traced(exported: ExportedModel) -> Any:
                 dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
             )
     except (RuntimeError, ValueError) as error:  # torch._dynamo's own are RuntimeErrors
+        instead = " Use --format timm." if exported.model.task.in_timm else ""
         raise ExportError(
-            f"torch.export cannot trace {exported.model.config.model}: {first_line(error)} Use --format timm."
+            f"torch.export cannot trace {exported.model.config.model}: {first_line(error)}{instead}"
         ) from error
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)
