@@ -14,6 +14,8 @@ from gpt4image.base.outcome import Outcome
 
 Step = tuple[str, Mapping[str, Any]]
 """Name of a command, and its options by field name."""
+BEYOND_TIMM = ("detection",)
+"""Tasks whose models timm does not load."""
 READS_ONLY = ("descriptions stats", "descriptions check", "doctor", "completion")
 
 
@@ -101,7 +103,16 @@ def _after_evaluate(config: Any, _outcome: Outcome) -> Step:
 
 
 def _export(folder: Path) -> Step:
-    return "export", {"run_dir": folder, "format": "timm", "out": folder.with_name(f"{folder.name}-timm")}
+    form, ending = ("onnx", ".onnx") if _is_beyond_timm(folder) else ("timm", "-timm")
+    return "export", {"run_dir": folder, "format": form, "out": folder.with_name(f"{folder.name}{ending}")}
+
+
+def _is_beyond_timm(folder: Path) -> bool:
+    """Return whether a run, or the first one of a comparison, has a model that timm does not load."""
+    from gpt4image.artifacts import runs
+
+    first = next(folder.rglob(runs.CONFIG), None)
+    return first is not None and runs.read_config(first.parent).get("task") in BEYOND_TIMM
 
 
 def _after_label(config: Any, outcome: Outcome) -> Step:
