@@ -22,6 +22,7 @@ from PIL import Image
 from sklearn.metrics import f1_score, precision_recall_curve
 from torch import Tensor
 
+from frozen import STRENGTHS, apply
 from gpt4image.config.training import Evidence
 from gpt4image.data.labels import rarest_classes
 from gpt4image.labelling.answers import USUAL_CONFIDENCE, Answers
@@ -29,7 +30,6 @@ from gpt4image.labelling.predictions import predict_labels
 from gpt4image.labelling.text_vectors import Texts
 from gpt4image.models.backbones import create_backbone
 from gpt4image.tasks.multilabel import MultiLabel, binary_loss
-from frozen import STRENGTHS, apply
 from pretrained_weights import MODEL
 from text_labels import DATA, clothes, kept_labels, print_table
 

@@ -14,11 +14,13 @@ import torch
 from gpt4image.artifacts import runs
 from gpt4image.base.errors import DataError, ExportError
 from gpt4image.base.files import read_json, read_parquet
-from gpt4image.config import ExportConfig
+from gpt4image.comparing.compare import compare
+from gpt4image.config import CompareConfig, ExportConfig
 from gpt4image.data import load_image_set
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.regions import NO_ANNOTATION, NO_BOX, Boxes
 from gpt4image.deploying.export import export
+from gpt4image.reporting.extras import EXAMPLES
 from gpt4image.tasks.detection import Detection
 from gpt4image.training.train import train
 from pictogram_boxes import detector_options
@@ -162,3 +164,27 @@ def test_the_gradient_does_not_depend_on_the_number_of_processes(pictograms: Pat
     for shared in others:
         assert shared.keys() == alone.keys()
         assert max(float((shared[name] - alone[name]).abs().max()) for name in alone) < 1e-9
+
+
+@pytest.mark.slow
+def test_a_comparison_tests_map_by_resampled_images(pictograms: Path, tmp_path: Path) -> None:
+    shared = {"image_size": 64, "val_fraction": 0.0, "precision": "fp32", "memory_format": "channels_last"}
+    config = CompareConfig(
+        **shared,
+        data=f"coco:{pictograms / 'train.json'}",
+        out=tmp_path / "compared",
+        arms="baseline,oracle",
+        labels_per_class=8,
+        seeds=2,
+        epochs=3,
+        jobs=1,
+        threads=1,
+    )
+    compare(config)
+    record = read_json(tmp_path / "compared" / "comparison.json")
+    assert record["metric"] == "mAP"
+    (pair,) = record["pairs"]
+    low, high = pair["other_images"]["ci95"]
+    assert low < pair["difference"] < high
+    assert any("1,000 bootstrap samples" in line for line in record["method"])
+    assert len(read_json(tmp_path / "compared" / EXAMPLES)) == 24

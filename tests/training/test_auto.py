@@ -116,3 +116,17 @@ def test_random_crops_are_cut_from_larger_stored_pictures(tmp_path: Path) -> Non
     plain = TrainConfig(data="openmoji", out=tmp_path, image_size=224)
     assert auto.stored_size(plain) == 224
     assert auto.stored_size(plain.model_copy(update={"min_scale": 0.3})) == 256
+
+
+def test_boxes_get_crops_and_given_weights_a_small_rate_unless_the_user_says_otherwise(colour_folder: Path) -> None:
+    config, chosen = choose(colour_folder, task="detection")
+    assert (config.min_scale, config.shift, config.optimizer) == (0.4, 0.0, "muon")
+    assert "new_layers_lr_scale" not in chosen
+    config, _ = choose(colour_folder, task="detection", init="pretrained", model="resnet18", min_scale=0.9)
+    assert (config.min_scale, config.shift, config.lr, config.new_layers_lr_scale) == (0.9, 0.0, 4e-4, 4.0)
+    assert choose(colour_folder, task="detection", init="pretrained", optimizer="sgd")[0].lr != 4e-4
+
+
+def test_tasks_that_need_whole_pictures_store_no_larger_ones(tmp_path: Path) -> None:
+    config = TrainConfig(data="openmoji", out=tmp_path, image_size=112, min_scale=0.5)
+    assert (auto.stored_size(config), auto.stored_size(config, squash=True)) == (128, 112)

@@ -202,8 +202,7 @@ def _metrics(task: Task, ours: Sequence[dict[str, Any]], baseline: Sequence[dict
 
     def by_metric(evaluations: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
         own = [metric.name for metric in task.metrics]
-        measured = [{name: run[name] for name in own if run.get(name) is not None} for run in evaluations]
-        every = [one | run.get("metrics", {}) for one, run in zip(measured, evaluations, strict=True)]
+        every = [{name: run[name] for name in own if name in run} | run.get("metrics", {}) for run in evaluations]
         common = [name for name in every[0] if all(name in run for run in every)] if every else []
         return {name: [run[name] for run in every] for name in common}
 

@@ -132,7 +132,7 @@ class ModelOptions(StageConfig):
     """The model and its task."""
 
     task: str = "auto"
-    """classification (one class per image), multilabel (several), detection (boxes) or auto (as the annotations are)."""
+    """classification (one class per image), multilabel (several), detection (boxes) or auto (as annotations are)."""
     focus_negatives: float = Field(default=0.0, ge=0.0)
     """Focusing exponent of the asymmetric loss for absent classes, for multilabel; 0 is binary cross-entropy."""
     model: str | None = None

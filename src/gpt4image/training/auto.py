@@ -54,7 +54,8 @@ def choose(config: TrainOptions, image_set: ImageSet) -> tuple[ResolvedOptions, 
 
     detects = config.task == "detection"
     if detects:
-        own = OF_DETECTION | ({} if config.init == "scratch" else DETECTION_FINE_TUNING)
+        gentle = config.init != "scratch" and config.optimizer in (None, "adamw")
+        own = OF_DETECTION | (DETECTION_FINE_TUNING if gentle else {})
         chosen |= {name: value for name, value in own.items() if name not in config.model_fields_set}
         config = config.model_copy(update=chosen)
     size = fill("image_size", None if config.image_size else image_size(image_set, count, config.init))
