@@ -45,6 +45,7 @@ STARTS_WITH = {
     "encode.md": ("photos.db",),
     "label.md": ("photos.db", "photos.emb"),
     "train.md": ("photos.db", "photos.emb", "text-labels.parquet"),
+    "pretrain.md": ("photos.db", "photos.emb"),
     "evaluate.md": ("photos.db", "photos.emb"),
     "compare.md": ("photos.db", "photos.emb"),
     "own-loop.md": ("photos.db", "photos.emb", "captions.csv"),

@@ -18,6 +18,7 @@ ELSEWHERE: dict[str, str | None] = {
     "config/deploying": "test_config.py",
     "config/describing": "test_config.py",
     "config/learning": "test_config.py",
+    "config/pretraining": "training/test_pretraining.py",
     "config/training": "test_config.py",
     "describing/describers/base": None,
     "describing/describers/ray": "parallel/test_ray_cluster.py",  # one cluster for all: it takes seconds to start

@@ -65,6 +65,12 @@ STEPS: list[tuple[str, Any, dict[str, Any], str]] = [
         {"test_images": 0, "val_images": 0},
         "gpt4image export run --format timm --out run-timm",
     ),
+    (
+        "train",
+        config.TrainConfig(data="photos", out=Path("w/run"), task="pretrain"),
+        SPLITS,
+        "gpt4image train --data SPEC --init w/run/model.safetensors --out w/run-tuned",
+    ),
     ("evaluate", config.EvaluateConfig(run_dir=Path("run"), split="val"), {}, "gpt4image evaluate run"),
     (
         "compare",

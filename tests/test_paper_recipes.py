@@ -24,7 +24,9 @@ SETS = {"imagenet": 1_281_167, "cifar10": 50_000, "cifar100": 50_000}
 # Millions of parameters with 1,000 classes and timm's own stem; published with each model.
 MODELS = {
     "resnet18": 11.69,
+    "resnet34": 21.80,
     "resnet50": 25.56,
+    "resnet101": 44.55,
     "deit-t": 5.72,
     "deit-s": 22.05,
     "deit-b": 86.57,
@@ -93,7 +95,18 @@ LR = {"resnet": 0.1 / 256, "deit": 5e-4 / 512, "convnext": 4e-3 / 4096}  # per i
 AVERAGES = {"resnet": 0.0, "deit": 0.99996, "convnext": 0.9999}
 BATCH = {"resnet": 4 * 256, "deit": 8 * 128, "convnext": 32 * 128}
 DROP_PATH = {"convnext-t": 0.1, "convnext-s": 0.4, "convnext-b": 0.5}
+FINE_GRAINED = ("flowers", "pets", "cars")
 RECIPES = [(images, name) for images in SETS for name in MODELS]
+
+
+@pytest.mark.parametrize("path", [path for name in FINE_GRAINED for path in sorted((FOLDER / name).iterdir())], ids=str)
+def test_fine_grained_datasets_are_fine_tuned_with_the_alignment_of_the_paper(path: Path) -> None:
+    config = load_recipe(path, CompareConfig, data="folder:x", out=Path("out"))
+    expected = SCHEDULES[family(path.stem)]
+    assert (config.arms, config.align_loss, config.align_weight) == ("baseline,aligned", "infonce", 0.3)
+    assert (config.head, config.temperature) == (expected["head"], expected["temperature"])
+    assert (config.init, config.image_size, config.mixes) == ("pretrained", 224, False)
+    assert path.stem in MODELS
 
 
 def family(name: str) -> str:

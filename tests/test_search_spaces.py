@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from gpt4image.config import TrainConfig
+from gpt4image.config.arms import ARMS
+
 ROOT = Path(__file__).parents[1]
 SPACES = ROOT / "benchmarks" / "spaces"
 RECORDS = sorted((ROOT / "docs" / "results" / "searches").glob("*.jsonl"))
@@ -81,3 +84,11 @@ def test_a_space_has_the_trials_of_its_record(record: Path) -> None:
     for row in (row for row in rows if row["trial"] in trials):
         found, meant = default | row["options"], trials[row["trial"]]
         assert found | {"compile": True} == meant | {"compile": True}, row["trial"]
+
+
+@pytest.mark.parametrize("space", sorted(SPACES.glob("*.toml")), ids=lambda path: path.stem)
+def test_trials_hold_options_of_training_and_arms_that_exist(space: Path, tmp_path: Path) -> None:
+    for options in TOOL["trials"](search(space, tmp_path / "search.jsonl")).values():
+        own = dict(options)
+        assert own.pop("arm", "baseline") in ARMS
+        TrainConfig(**{"data": "x", "out": tmp_path, "embeddings": tmp_path} | own)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from gpt4image.config import TrainConfig
+from gpt4image.artifacts.store import Description, DescriptionStore, Prompt
+from gpt4image.config import EncodeConfig, TrainConfig
 from gpt4image.data import load_image_set
+from gpt4image.encoding.encode import encode
 from gpt4image.training.losses import batch_losses, seed_step
 from gpt4image.training.prepare import prepare
 from gpt4image.training.trainer import Trainer, build
@@ -17,6 +20,8 @@ from small_training import SMALL
 from tables import make_table
 
 WIDTH = 6
+TEXTS = ("The blue sky, plain.", "A green field, plain.", "A red wall and the sky.")
+"""Of blue, green and red pictures; "plain" and "sky" are words of two colours."""
 
 
 @pytest.fixture
@@ -47,3 +52,21 @@ def losses_at(trainer: Trainer, step: int = 0) -> Any:
     pixels = next(iter(trainer.data.pixels.stream([images])))
     trainer.model.train()
     return batch_losses(trainer, step, images, pixels)
+
+
+@pytest.fixture
+def worded(colour_folder: Path, tmp_path: Path) -> dict[str, Any]:
+    """Options of a run on images whose texts, in a store, name their colour; one has two texts, one none."""
+    files = sorted(colour_folder.rglob("*.png"))
+    digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    texts = {digest: [TEXTS[number // 16]] for number, digest in enumerate(digests[1:])}
+    texts[digests[1]].append("A single zebra.")
+    prompt = Prompt("paper", 1, "Describe this image in detail.", False)
+    with DescriptionStore(tmp_path / "words.db", write=True) as store:
+        store.add(
+            Description(digest=digest, prompt=prompt, describer={"sample": number}, created=0, text=text)
+            for digest, several in texts.items()
+            for number, text in enumerate(several)
+        )
+    encode(EncodeConfig(store=tmp_path / "words.db", encoder="bag-of-words:8", out=tmp_path / "words"))
+    return {"data": f"folder:{colour_folder}", "embeddings": tmp_path / "words", "out": tmp_path / "run", **SMALL}

@@ -100,6 +100,9 @@ def _encode(config: Any, _outcome: Outcome) -> Step:
 
 def _after_train(config: Any, outcome: Outcome) -> Step:
     facts = outcome.summary
+    if config.task == "pretrain":
+        weights = str(config.out / "model.safetensors")
+        return "train", {"data": "SPEC", "init": weights, "out": config.out.with_name(f"{config.out.name}-tuned")}
     if split := next((split for split in ("test", "val") if facts.get(f"{split}_images")), None):
         return "evaluate", {"run_dir": config.out, "split": split}
     return _export(config.out)

@@ -68,7 +68,7 @@ def test_a_run_is_read_whole_by_the_test_split_or_else_by_validation(tmp_path: P
     run = load_run(folder)
     assert run.evaluation is not None and (run.evaluation.metric, run.evaluation.score) == ("top1", 0.44)
     assert set(run.evaluation.scores) == {"top1", "top5", "ece", "mean_class_accuracy"}, "the loss is no metric"
-    assert len(run.metrics) == 24 and run.metrics[0].align_loss is not None
+    assert len(run.metrics) == 24 and run.metrics[0].losses.keys() == {"task", "align"}
     evaluation = read_json(folder / "evaluation-test.json")
     (folder / "evaluation-test.json").unlink()
     assert load_run(folder).evaluation is None

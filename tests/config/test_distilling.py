@@ -24,7 +24,7 @@ GIVEN = {"data": "photos", "describer": "replay:answers.jsonl"}
 LEFT_OUT = {
     DescribeConfig: {"only"},  # all images are asked about
     EncodeConfig: {"prompt", "engine", "workers"},  # one prompt is asked, on this machine
-    TrainConfig: {"only_described"},
+    TrainConfig: {"only_described", "pretrain"},
     ExportConfig: {"push_to_hub"},  # nothing leaves the machine but for the describer
 }
 
@@ -88,3 +88,8 @@ def test_mistakes_of_stages_are_told_at_once() -> None:
         distilling(evidence="answers", ask="description")
     with pytest.raises(ConfigError, match=r"Unknown option: .*epohcs"):
         distilling(epohcs=3)
+
+
+def test_a_task_without_labels_is_one_of_train() -> None:
+    with pytest.raises(ConfigError, match="--task pretrain learns without the targets that distill makes"):
+        distilling(task="pretrain")

@@ -5,9 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from gpt4image.artifacts.run_records import load_run
+from gpt4image.artifacts.run_records import Epoch, load_run
 from gpt4image.base.files import read_json, write_json
-from gpt4image.reporting.run_charts import CLASSES_SHOWN, class_gains, class_scores, confusion_matrix, confusions
+from gpt4image.reporting.run_charts import (
+    CLASSES_SHOWN,
+    class_gains,
+    class_scores,
+    confusion_matrix,
+    confusions,
+    losses_of,
+)
 from synthetic_records import write_run
 
 
@@ -71,3 +78,11 @@ def test_the_confusion_matrix_counts_every_picture_and_shows_the_most_confused_o
     assert drawn.left_out == "20 of 50 classes: those that are confused most often. "
     assert {"class-49", "class-48", "class-02"} <= set(re.findall(r">(class-\d\d)<", drawn.chart))
     assert not confusion_matrix("x", None).chart
+
+
+def test_known_losses_that_are_not_zero_are_drawn_in_words() -> None:
+    row = {"epoch": 1, "loss": 3.0, "task_loss": 0.0, "align_loss": None, "simclr_loss": 3.0, "<b>_loss": 1.0}
+    epoch = Epoch.model_validate(row)
+    assert epoch.losses == {"task": 0.0, "simclr": 3.0, "<b>": 1.0}
+    aligned = Epoch.model_validate({"epoch": 2, "align_loss": 1.0})
+    assert losses_of([epoch, aligned]) == {"align": "alignment", "simclr": "SimCLR"}

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from training_cases import described
+from training_cases import described, worded
 
-__all__ = ["described"]
+__all__ = ["described", "worded"]

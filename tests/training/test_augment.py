@@ -13,6 +13,7 @@ from gpt4image.training.augment import (
     jittered,
     normalised,
     random_geometry,
+    recoloured,
     train_batch,
 )
 from gpt4image.training.batch_rng import BatchRng
@@ -119,3 +120,13 @@ def test_the_same_generator_gives_the_same_batch(changes: dict[str, float]) -> N
     other = train_batch(images, how(**changes), rng(64, 6))
     assert first.shape == (64, 3, 12, 12) and first.dtype == torch.float32
     assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_some_pictures_lose_their_colours() -> None:
+    images = pictures()
+    plain, some = (recoloured(images, how(grey=share), rng(len(images), 1)) for share in (0.0, 0.5))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (how().mean, how().std))
+    before, after = plain * std + mean, some * std + mean
+    lost = (plain != some).flatten(1).any(dim=1)
+    assert 20 < lost.sum() < 44
+    torch.testing.assert_close(after[lost], before[lost].mean(dim=1, keepdim=True).expand(-1, 3, -1, -1))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from gpt4image.base.files import write_json
 from gpt4image.config import TrainConfig
 from gpt4image.data import load_with_splits
 from gpt4image.training import auto
@@ -116,6 +117,20 @@ def test_random_crops_are_cut_from_larger_stored_pictures(tmp_path: Path) -> Non
     plain = TrainConfig(data="openmoji", out=tmp_path, image_size=224)
     assert auto.stored_size(plain) == 224
     assert auto.stored_size(plain.model_copy(update={"min_scale": 0.3})) == 256
+
+
+def test_the_weights_of_a_run_bring_their_model_unless_another_is_named(colour_folder: Path, tmp_path: Path) -> None:
+    own = {"model": "vit_tiny_patch16_224", "model_args": {"depth": 2}, "stem": "small", "image_size": 40}
+    write_json(tmp_path / "config.json", {"data": "x", **own})
+    weights = {"init": str(tmp_path / "model.safetensors")}
+    assert choose(colour_folder, **weights)[1]["model"] != own["model"], "not a finished run"
+    write_json(tmp_path / "run.json", {})
+    config, chosen = choose(colour_folder, **weights)
+    assert {name: getattr(config, name) for name in own} == own
+    assert {name: chosen[name] for name in own} == own
+    named, _ = choose(colour_folder, **weights, model="resnet18")
+    assert (named.model, named.model_args, named.image_size) == ("resnet18", {}, 32)
+    assert choose(colour_folder, **weights, image_size=48)[0].image_size == 48
 
 
 def test_boxes_get_crops_and_given_weights_a_small_rate_unless_the_user_says_otherwise(colour_folder: Path) -> None:

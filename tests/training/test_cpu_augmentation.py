@@ -143,3 +143,13 @@ def test_a_policy_travels_to_worker_processes() -> None:
 def test_an_unknown_policy_is_refused_with_an_example(name: str) -> None:
     with pytest.raises(ConfigError, match=f"--auto-augment {name}"):
         Policy(name, HOW.mean)
+
+
+def test_views_that_are_alike_are_both_made_as_the_policy_says() -> None:
+    every, policy = np.ones(20, bool), Policy("rand-m9-n2-p1", HOW.mean)
+    plain = views(strong=None, second=every, alike=True)(pictures(), IMAGES, 7)
+    made = views(policy=policy, strong=None, second=every, alike=True)(pictures(), IMAGES, 7)
+    assert plain.shape == made.shape == (12, 3, 12, 12)
+    changed = (plain != made).flatten(1).any(dim=1)
+    assert changed[:6].any() and changed[6:].any()
+    assert not torch.equal(plain[:6], plain[6:])

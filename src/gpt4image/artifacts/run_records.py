@@ -159,12 +159,23 @@ class Comparison(Record):
 
 
 class Epoch(Record):
-    """One line of metrics.jsonl; ``val`` holds scores on the validation split by metric."""
+    """One line of metrics.jsonl.
+
+    ``losses`` holds each part of the training loss by its name, ``val`` scores on the validation split by metric.
+    """
 
     epoch: int
-    task_loss: float | None = None
-    align_loss: float | None = None
+    losses: dict[str, float] = Field(default_factory=dict)
     val: dict[str, float | None] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_losses(cls, row: Any) -> Any:
+        """Gather the losses, which stand beside everything else in the line."""
+        if not isinstance(row, dict):
+            return row
+        found = {name.removesuffix("_loss"): row[name] for name in row if str(name).endswith("_loss")}
+        return row | {"losses": {name: value for name, value in found.items() if value is not None}}
 
 
 class Evaluation(Record):

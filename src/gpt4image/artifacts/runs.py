@@ -195,6 +195,16 @@ def read_run(run_dir: Path) -> RunRecord:
     }
 
 
+def require_predicting(run_dir: Path) -> None:
+    """Refuse a run whose model predicts nothing. Raises RunError."""
+    if read_config(run_dir).get("task") == "pretrain":
+        raise RunError(
+            f"{run_dir} was trained with --task pretrain, so it predicts nothing. Fine-tune its weights: `gpt4image "
+            f"train --data SPEC --init {run_dir / MODEL} --out DIR`, with --freeze for a linear probe. Its loss on the "
+            f"validation images is in `gpt4image report {run_dir}`."
+        )
+
+
 def _read_record(path: Path, needed: set[str], *, tables: Set[str] = frozenset()) -> dict[str, Any]:
     """Return a record that has the keys ``needed``, and tables under the keys ``tables``. Raises RunError."""
     record = read_json(path)

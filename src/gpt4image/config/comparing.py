@@ -94,6 +94,11 @@ class CompareConfig(TrainOptions):
 
     @model_validator(mode="after")
     def _fits_comparing(self) -> Self:
+        if self.pretraining:
+            raise ConfigError(
+                f"--task {self.task} makes no predictions to compare. Train such runs, and compare what is fine-tuned "
+                "from their weights: variants with --init FILE, see docs/pretrain.md."
+            )
         if self.text_labels is not None:
             raise ConfigError(
                 f"--text-labels {self.text_labels} may have learned from labels that an arm must not see. Leave it "

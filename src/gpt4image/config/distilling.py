@@ -28,6 +28,7 @@ from gpt4image.config.learning import (
     TextOptions,
     TrainOptions,
 )
+from gpt4image.config.pretraining import PRETRAIN
 from gpt4image.config.training import LabelConfig, TrainConfig
 
 Config = TypeVar("Config", bound=StageConfig)
@@ -119,6 +120,8 @@ class DistillConfig(
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if self.task == PRETRAIN:
+            raise ConfigError(f"--task {PRETRAIN} learns without the targets that distill makes: give it to train.")
         if not self.align and (given := sorted(self.model_fields_set & OF_ALIGNMENT)):
             raise ConfigError(f"{', '.join(map(flag_of, given))}: of the alignment; give --align too, or leave it out.")
         asked = listed(self.describe(self.ask or "description,class").ask)

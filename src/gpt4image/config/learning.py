@@ -11,6 +11,14 @@ from pydantic import Field, field_validator, model_validator
 from gpt4image.base.errors import ConfigError
 from gpt4image.config.alignment import WITH_NEGATIVES, LossName, SameClass, check_alignment
 from gpt4image.config.base import MOST_THREADS, Fraction, JsonTable, StageConfig, known_list, listed
+from gpt4image.config.pretraining import (
+    PRETRAIN,
+    VIEW_DEFAULTS,
+    VIEWS,
+    WITHOUT_USE,
+    PretrainingOptions,
+    check_pretraining,
+)
 
 
 class DataOptions(StageConfig):
@@ -72,6 +80,9 @@ class TextOptions(StageConfig):
     """Reproduce the official code of the paper, including its defects."""
     head: Literal["linear", "mlp", "mlp-bn"] = "linear"
     """Projection head from features to text space; dropped after training."""
+    words_weight: float = Field(default=0.0, ge=0.0)
+    """Weight of predicting the words of each description by a head that is dropped after training; 0 for none. In
+    --pretrain words it is 1 if it is not given."""
     labelled_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
     """Fraction of each batch drawn from images with a target, if other images take part only through alignment or
     consistency training. If those others do not fill the rest of a batch, each takes part as often as any other
@@ -132,8 +143,11 @@ class ModelOptions(StageConfig):
     """The model and its task."""
 
     task: str = "auto"
-    """classification (one class per image), multilabel (several), detection (boxes), segmentation (masks) or auto (as
-    the annotations are)."""
+    """classification (one class per image), multilabel (several), detection (boxes), segmentation (masks), auto (as the
+    annotations of the dataset are) or pretrain (no label is read, see --pretrain)."""
+    presence_weight: float = Field(default=1.0, ge=0.0)
+    """Weight of the loss of presence, for segmentation: which classes an image shows, known from its mask, its tags or
+    text labels. With 0 only masks are learned from."""
     focus_negatives: float = Field(default=0.0, ge=0.0)
     """Focusing exponent of the asymmetric loss for absent classes, for multilabel; 0 is binary cross-entropy."""
     presence_weight: float = Field(default=1.0, ge=0.0)
@@ -145,6 +159,8 @@ class ModelOptions(StageConfig):
     """Extra arguments of timm.create_model, as JSON."""
     init: str = "scratch"
     """scratch, pretrained (timm's weights) or a .safetensors file."""
+    freeze: bool = False
+    """Train only the classifier on the weights of --init, which stay as they are: a linear probe."""
     stem: Literal["auto", "standard", "small"] = "auto"
     """First layers: small keeps the resolution of small images, as for CIFAR. auto: small up to 96 pixels, if the model
     has such a stem."""
@@ -209,13 +225,13 @@ class RegularisationOptions(StageConfig):
     shift: Fraction = 0.125
     """Maximum random shift, as a fraction of the side."""
     min_scale: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Minimum area of a random resized crop, as a fraction of the image; 1 for none."""
+    """Minimum area of a random resized crop, as a fraction of the image; 1 for none. With --task pretrain: 0.2."""
     auto_augment: str | None = None
     """Augmentation policy of timm, drawn for each image: rand-m9-mstd0.5-inc1 (RandAugment), original, v0, 3a, ..."""
     repeated_augmentation: int = Field(default=1, ge=1)
     """Copies of each image in a row, each augmented anew; the number of steps per epoch stays the same."""
     colour: Fraction = 0.0
-    """Strength of random brightness, contrast and saturation."""
+    """Strength of random brightness, contrast and saturation. With --task pretrain: 0.4."""
     erase: Fraction = 0.0
     """Probability of random erasing."""
     erase_with: Literal["mean", "noise"] = "mean"
@@ -275,16 +291,57 @@ class TrainOptions(
     ScheduleOptions,
     ModelOptions,
     SemiSupervisedOptions,
+    PretrainingOptions,
     TextOptions,
     DataOptions,
 ):
     """All of them; fields come in the order data, text, unlabelled, model, schedule, regularisation, running."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _views_differ(cls, given: Any) -> Any:
+        pretrained = isinstance(given, dict) and cast("dict[str, Any]", given).get("task") == PRETRAIN
+        return VIEW_DEFAULTS | given if pretrained else given
+
+    @model_validator(mode="after")
+    def _pretrains(self) -> Self:
+        if self.freeze and self.init == "scratch":
+            raise ConfigError("--freeze keeps weights as they are: name them by --init pretrained or --init FILE.")
+        if self.words_weight > 0.0 and self.embeddings is None:
+            raise ConfigError(f"--words-weight {self.words_weight:g} needs --embeddings: the table names the texts.")
+        if self.pretraining:
+            idle = [name for name in WITHOUT_USE if getattr(self, name)]
+            table = "needed" if self.only_described else "given" if self.embeddings is not None else "absent"
+            check_pretraining(self.pretraining, table, idle)
+        return self
 
     @model_validator(mode="after")
     def _compiles(self) -> Self:
         if self.compile and self.fsdp:
             raise ConfigError("--compile does not go with --fsdp: leave one of them out.")
         return self
+
+    @property
+    def pretraining(self) -> tuple[str, ...]:
+        """Objectives of the task without labels; none for another task."""
+        return listed(self.pretrain) if self.task == PRETRAIN else ()
+
+    @property
+    def compares_views(self) -> str | None:
+        """The objective that compares two views of each image; None where there is none."""
+        return next((name for name in self.pretraining if name in VIEWS), None)
+
+    @property
+    def aligns(self) -> bool:
+        """Whether features are aligned to the embeddings of texts, where there are some."""
+        return self.align_weight > 0.0 and (not self.pretraining or "captions" in self.pretraining)
+
+    @property
+    def weight_of_words(self) -> float:
+        """Weight of predicting the words of descriptions."""
+        if self.pretraining:
+            return (self.words_weight or 1.0) if "words" in self.pretraining else 0.0
+        return self.words_weight
 
     @property
     def resolved(self) -> ResolvedOptions:

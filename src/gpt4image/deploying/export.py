@@ -45,6 +45,7 @@ def export(config: ExportConfig, task: Task | None = None) -> Outcome:
     run_dir, chosen = best_run(config.run_dir)
     config = config.model_copy(update={"run_dir": run_dir})
     runs.read_run(run_dir)
+    runs.require_predicting(run_dir)
     if config.push_to_hub:
         hub.require_login()
     from gpt4image.deploying import agreement, graphs

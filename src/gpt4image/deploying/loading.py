@@ -115,6 +115,7 @@ def _load_run(path: Path, device: str, task: Task | None) -> Classifier:
     from gpt4image.evaluating.run_model import load_run_model
 
     classes = runs.class_names(path)
+    runs.require_predicting(path)
     model = load_run_model(path, task, classes)
     facts: Facts = {"kind": "run", "task": model.task, "classes": classes, "source": {"run": str(path)}}
     return _with_torch(model.backbone, device, preprocessing=Preprocessing.of_run(model), **facts)

@@ -52,11 +52,13 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> Outcome:
         task: of the run, where it is not one of the registry.
 
     Raises:
-        RunError: no finished run, its dataset has changed since, or its classes are not those of the dataset.
+        RunError: no finished run, one without predictions, its dataset has changed since, or its classes are not those
+            of the dataset.
         DataError: the split is empty or has no labels.
         OSError: the run folder cannot be written.
     """
     record = runs.read_run(config.run_dir)
+    runs.require_predicting(config.run_dir)
     own_options = options = options_of(record)
     skipped: list[SetAside] = []
     name = config.split if config.data is None else f"{config.split}-{runs.identity({'data': config.data})[:8]}"

@@ -6,31 +6,18 @@ deployed model is the one that was named.
 
 from __future__ import annotations
 
-import difflib
 from typing import Any, Literal, Unpack, get_args
 
 from torch import Tensor, nn
 
-from gpt4image.base.errors import ConfigError, ModelError, first_few, nearest
+from gpt4image.base.errors import ConfigError, ModelError, nearest
 from gpt4image.models.alignment import Alignment, AlignmentOptions
-from gpt4image.models.backbones import classifier_names
+from gpt4image.models.feature_heads import Tapped
 
 Head = Literal["linear", "mlp", "mlp-bn"]
 
 
-class FeatureTap:
-    """Forward pre-hook that keeps the input of a layer while it is open, and does nothing otherwise."""
-
-    open = False
-    features: Tensor | None = None
-
-    def __call__(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        """Keep the first input of the layer."""
-        if self.open:
-            self.features = inputs[0]
-
-
-class Aligner(nn.Module):
+class Aligner(Tapped):
     """A backbone with a projection head from its pooled feature to the text space.
 
     The pooled feature is the input of the classifier layer, read while the backbone runs: global average pool in a
@@ -62,51 +49,34 @@ class Aligner(nn.Module):
         texts: nn.Module | None = None,
         **options: Unpack[AlignmentOptions],
     ) -> None:
-        super().__init__()
+        super().__init__(backbone, classifier)
         self.alignment = Alignment(**options)
-        self.backbone = backbone
-        self.classifier = classifier_names(backbone)[0] if classifier is None else classifier
-        self.head = projection_head(head, _feature_width(backbone, self.classifier), text_width)
+        self.head = projection_head(head, self.feature_width, text_width)
         if self.alignment.paper_compat:
             _start_as_in_the_paper(self.head)
         self.texts = texts
-        self._tap = FeatureTap()
-        self._hook = backbone.get_submodule(self.classifier).register_forward_pre_hook(self._tap)
 
     def forward(self, images: Tensor, *, with_features: bool = False, texts: Any = None) -> tuple[Any, ...]:
         """Return what the backbone returns, logits (B, K), and the image embeddings (B, D), not normalised.
 
         With ``with_features`` also what classifier and head read, (B, C) in most models: see ``gradient_ratio``. With
-        ``texts`` also the text embeddings (B, D) that the text encoder makes of them.
+        ``texts`` also the text embeddings (B, D) that the text encoder makes of them. Last, if there are further
+        ``heads``, the table of their outputs.
         """
         if getattr(self, "_is_replica", False):
             raise ModelError(
                 "nn.DataParallel would compare the images of each GPU only with each other: start one process per GPU "
                 "(torchrun --nproc-per-node N), or show only one GPU (CUDA_VISIBLE_DEVICES=0)."
             )
-        self._tap.open = True
-        try:
-            logits = self.backbone(images)
-            features = self._tap.features
-        finally:
-            self._tap.open, self._tap.features = False, None
-        if features is None:
-            raise ModelError(
-                f"The classifier layer {self.classifier!r} did not run, so there is no feature to align: name the "
-                "layer that gives the logits, Aligner(..., classifier=NAME), and compile the Aligner, not its backbone."
-            )
-        image_emb = self.head(_pool(features, self.backbone.get_submodule(self.classifier)))
+        logits, features, pooled = self.read(images)
+        image_emb = self.head(pooled)
         found = (logits, image_emb, features) if with_features else (logits, image_emb)
-        return found if self.texts is None or texts is None else (*found, self.texts(texts))
+        found = found if self.texts is None or texts is None else (*found, self.texts(texts))
+        return (*found, *self.of_heads(pooled))
 
     def no_weight_decay(self) -> set[str]:
         """Return the names of parameters that are not to decay: what the backbone says, and the loss's own."""
-        return {"alignment.log_scale", "alignment.bias"} | not_decayed(self.backbone)
-
-    def release(self) -> nn.Module:
-        """Return the backbone exactly as it was given, without the hook; the aligner cannot run afterwards."""
-        self._hook.remove()
-        return self.backbone
+        return {"alignment.log_scale", "alignment.bias"} | super().no_weight_decay()
 
     def alignment_loss(
         self,
@@ -139,11 +109,6 @@ class Aligner(nn.Module):
         return self.alignment(image_emb, text_emb, mixing=mixing, described=described, text_ids=text_ids, labels=labels)
 
 
-def not_decayed(backbone: nn.Module) -> set[str]:
-    """Return the names under ``backbone.`` of the parameters that a model of timm wants to be free of weight decay."""
-    return {f"backbone.{name}" for name in getattr(backbone, "no_weight_decay", set)()}
-
-
 def projection_head(kind: Head, feature_width: int, text_width: int) -> nn.Module:
     """Return the projection (B, feature_width) -> (B, text_width); hidden layers are twice as wide as the text.
 
@@ -166,27 +131,3 @@ def _start_as_in_the_paper(head: nn.Module) -> None:
     for layer in head.modules():
         if isinstance(layer, nn.Linear):
             nn.init.trunc_normal_(layer.weight, std=0.02 if plain_mlp else 1024**-0.5)
-
-
-def _feature_width(backbone: nn.Module, classifier: str) -> int:
-    """Return C, the width of the input of the classifier layer."""
-    try:
-        layer = backbone.get_submodule(classifier)
-    except AttributeError:
-        names = [name for name, module in backbone.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
-        close = difflib.get_close_matches(classifier, names, n=3, cutoff=0.4) or names[-3:]
-        raise ModelError(
-            f"{type(backbone).__name__} has no layer {classifier!r}; layers of that kind are {first_few(close)}."
-        ) from None
-    if isinstance(layer, nn.Linear | nn.Conv2d):
-        return layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
-    raise ModelError(
-        f"The classifier layer {classifier!r} is a {type(layer).__name__}: an nn.Linear or nn.Conv2d is needed."
-    )
-
-
-def _pool(features: Tensor, classifier: nn.Module) -> Tensor:
-    """Average what a linear (B, ..., C) or convolutional (B, C, ...) classifier reads to (B, C)."""
-    if features.ndim == 2:
-        return features
-    return features.flatten(2).mean(2) if isinstance(classifier, nn.Conv2d) else features.flatten(1, -2).mean(1)

@@ -15,6 +15,7 @@ from gpt4image.base.errors import RunError
 from gpt4image.base.files import read_json
 from gpt4image.base.visible import in_one_line
 from gpt4image.reporting.metric_tables import metric_label
+from gpt4image.reporting.run_charts import losses_of
 
 CLASSES_SHOWN = 40
 
@@ -40,8 +41,8 @@ def plot_run(folder: Path) -> Plot:
     epochs = load_run(folder).metrics
     figure = Figure(figsize=(9, 3))
     left, right = figure.subplots(1, 2)
-    for name, values in (("task", [e.task_loss for e in epochs]), ("alignment", [e.align_loss for e in epochs])):
-        _line(left, epochs, values, name)
+    for name, title in losses_of(epochs).items():
+        _line(left, epochs, [epoch.losses.get(name) for epoch in epochs], title)
     left.set_ylabel("training loss")
     left.legend()
     metric = next((name for epoch in epochs for name in epoch.val or () if name != "loss"), "")

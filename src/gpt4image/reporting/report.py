@@ -31,6 +31,7 @@ from gpt4image.reporting.background import background
 from gpt4image.reporting.done import what_was_done
 from gpt4image.reporting.extras import DESCRIPTIONS, DOUBTFUL, EXAMPLES, Descriptions, Example, SuspectedError
 from gpt4image.reporting.run_charts import (
+    PRETRAINING,
     OfClasses,
     class_gains,
     confusion_matrix,
@@ -113,7 +114,7 @@ def _report_run(folder: Path) -> Outcome:
         split = [] if run.evaluation.split == "test" else ["--split", run.evaluation.split]
         given.append(shlex.join(["gpt4image", "evaluate", str(folder), *split]))
     extras, malformed = _extras("run", folder, runs, given if given[0] else [])
-    text = run_sentence(run.evaluation)
+    text = pretraining_sentence(run) or run_sentence(run.evaluation)
     html = render(
         "run.html",
         title=run_title(run),
@@ -219,6 +220,17 @@ def _section(identifier: str, name: str, comparison: Comparison, runs: Mapping[s
         "best_arm": best,
         "confusions": confusions(runs),
     }
+
+
+def pretraining_sentence(run: Run) -> str:
+    """Return what a run without labels came to, in one sentence; nothing for other runs."""
+    if run.config.get("task") != "pretrain":
+        return ""
+    last = next(
+        (epoch.val[PRETRAINING] for epoch in reversed(run.metrics) if epoch.val and PRETRAINING in epoch.val), None
+    )
+    measured = "" if last is None else f": its loss on the validation pictures ended at {last:.3f}"
+    return f"This run learned without labels{measured}. What its weights are worth, fine-tuning them (--init) says."
 
 
 def run_sentence(evaluation: Evaluation | None) -> str:

@@ -21,6 +21,25 @@ CONFUSED = 5
 """Pairs of classes named per arm."""
 CLASSES_SHOWN = 30
 """Rows of the class chart; of more classes, the first and the last are shown."""
+PRETRAINING = "pretraining_loss"
+"""Metric of runs without labels, which is no fraction."""
+LOSSES: Mapping[str, str] = {
+    "task": "task",
+    "align": "alignment",
+    "consistency": "consistency",
+    "simclr": "SimCLR",
+    "vicreg": "VICReg",
+    "words": "words",
+}
+"""Parts of the training loss in words, in the order of charts."""
+LOSS_STYLES = ((charts.ACCENT, False), (charts.WARM, True), (charts.REFERENCE, True), (charts.INK, True))
+"""Colours of the losses of a run, and whether they are dashed."""
+
+
+def losses_of(epochs: Iterable[Epoch]) -> dict[str, str]:
+    """Return the known parts of the loss that are not 0 throughout, and their names in words."""
+    seen = {name for epoch in epochs for name, value in epoch.losses.items() if value}
+    return {name: title for name, title in LOSSES.items() if name in seen}
 
 
 def _curve(name: str, runs: Iterable[Run], read: Callable[[Epoch], float | None], **style: Any) -> charts.Curve | None:
@@ -57,7 +76,7 @@ def score_curves(
         f"{identifier}-scores",
         f"Validation {title} over epochs",
         {arm: [curve] for arm, curve in curves.items()},
-        fractions=True,
+        fractions=metric != PRETRAINING,
         behind=curves.get(reference) if reference else None,
     )
 
@@ -72,12 +91,13 @@ def _primary(runs: Mapping[str, Sequence[Run]]) -> tuple[str, str]:
 
 
 def loss_curves(identifier: str, runs: Mapping[str, Sequence[Run]]) -> Markup:
-    """Return the chart of the task and alignment losses over epochs, one panel per arm."""
+    """Return the chart of the parts of the training loss over epochs, one panel per arm."""
     panels: dict[str, list[charts.Curve]] = {}
     for arm, arm_runs in runs.items():
+        names = losses_of(epoch for run in arm_runs for epoch in run.metrics)
         found = [
-            _curve("task", arm_runs, lambda epoch: epoch.task_loss),
-            _curve("alignment", arm_runs, lambda epoch: epoch.align_loss, colour=charts.WARM, dashed=True),
+            _curve(title, arm_runs, lambda epoch, name=name: epoch.losses.get(name), colour=colour, dashed=dashed)
+            for (name, title), (colour, dashed) in zip(names.items(), LOSS_STYLES, strict=False)
         ]
         if curves := [curve for curve in found if curve]:
             panels[arm] = curves

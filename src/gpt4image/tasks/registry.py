@@ -12,18 +12,20 @@ from gpt4image.tasks.base import Task
 from gpt4image.tasks.classification import Classification
 from gpt4image.tasks.detection import Detection
 from gpt4image.tasks.multilabel import MultiLabel
+from gpt4image.tasks.pretraining import Pretraining
 from gpt4image.tasks.segmentation import Segmentation
 
 TASKS: Mapping[str, Callable[[TrainOptions], Task]] = {
     "classification": lambda options: Classification(),
     "detection": lambda options: Detection(),
     "multilabel": lambda options: MultiLabel(focus=options.focus_negatives),
+    "pretrain": lambda options: Pretraining(),
     "segmentation": lambda options: Segmentation(presence=options.presence_weight),
 }
 
 TITLES: Mapping[str, str] = {
     metric.name: metric.title
-    for task in (Detection, Segmentation, Classification, MultiLabel)
+    for task in (Detection, Segmentation, Classification, MultiLabel, Pretraining)
     for metric in (task.primary, *task.metrics)
 }
 """Metrics of the tasks in words, for records that do not bring their own."""

@@ -27,12 +27,15 @@ def block(ready: Prepared) -> str:
         "descriptions to align to": 0 if data.text is None else np.asarray(data.text.described)[train].sum(),
         "without either": (~labelled & ~described).sum(),
     }
+    if config.pretraining:
+        by_source = {"with a description": described.sum(), "without a description": (~described).sum()}
     sources = ", ".join(f"{int(count):,} {name}" for name, count in by_source.items() if count)
     held_out = ", ".join(f"{ready.sizes[split]:,} {split}" for split in ("val", "test") if ready.sizes[split])
     rows = {
         "train on": f"{len(train):,} images: {sources}",
         "held out": held_out or "nothing",
-        "classes": f"{len(data.classes):,}",
+        **({"learn": f"{config.pretrain}, no label is read"} if config.pretraining else {}),
+        **({} if config.pretraining else {"classes": f"{len(data.classes):,}"}),
         "model": f"{config.model} ({config.init}), {config.image_size} x {config.image_size} pixels",
         "steps": f"{config.epochs:,} epochs of {steps_per_epoch(ready):,} steps, {config.batch_size} images each",
     }

@@ -20,7 +20,11 @@ from gpt4image.training.batch_rng import BatchRng
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """What training does to a batch; the fields are the options of the same names in TrainOptions."""
+    """What training does to a batch; the fields are the options of the same names in TrainOptions.
+
+    Attributes:
+        grey: share of the images that lose their colours.
+    """
 
     size: int
     flip: bool
@@ -31,6 +35,7 @@ class Augmentation:
     erase_with: str = "mean"
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    grey: float = 0.0
 
 
 def train_batch(images: Tensor, how: Augmentation, rng: BatchRng) -> Tensor:
@@ -59,6 +64,9 @@ def recoloured(images: Tensor, how: Augmentation, rng: BatchRng) -> Tensor:
     pixels = images / 255.0
     if how.colour > 0.0:
         pixels = jittered(pixels, how.colour, rng)
+    if how.grey > 0.0:
+        chosen = (rng.uniform(1, 1, 1) < how.grey).to(pixels.device)
+        pixels = torch.where(chosen, pixels.mean(dim=1, keepdim=True), pixels)
     pixels = normalised(pixels, how)
     return erased(pixels, how.erase, rng, with_noise=how.erase_with == "noise") if how.erase > 0.0 else pixels
 

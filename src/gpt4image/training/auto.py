@@ -6,10 +6,12 @@ docs/research/log.md. What was chosen is printed and kept in the run record.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gpt4image.artifacts import runs
 from gpt4image.base.errors import DecodeError
 from gpt4image.config import TrainOptions
 from gpt4image.config.learning import ResolvedOptions
@@ -53,6 +55,10 @@ def choose(config: TrainOptions, image_set: ImageSet) -> tuple[ResolvedOptions, 
         chosen[name] = value
         return value
 
+    if config.model is None:
+        of_run = model_of_run(config.init)
+        chosen |= {name: value for name, value in of_run.items() if getattr(config, name) in (None, "auto", {})}
+        config = config.model_copy(update=chosen)
     dense = config.task in DENSE
     if dense:
         gentle = config.init != "scratch" and config.optimizer in (None, "adamw")
@@ -74,6 +80,15 @@ def choose(config: TrainOptions, image_set: ImageSet) -> tuple[ResolvedOptions, 
     fill("lr", learning_rate(optimizer, config.init, batch * config.grad_accumulation, model))
     fill("weight_decay", WEIGHT_DECAY.get(optimizer.lower(), ADAPTIVE_WEIGHT_DECAY))
     return config.model_copy(update=chosen).resolved, chosen
+
+
+def model_of_run(init: str) -> dict[str, Any]:
+    """Return the model of the run that a file of weights belongs to, and its input; nothing for other files."""
+    folder = Path(init).parent
+    if Path(init).name != runs.MODEL or not runs.is_finished(folder):
+        return {}
+    own = runs.read_config(folder)
+    return {name: own[name] for name in ("model", "model_args", "stem", "image_size") if own.get(name)}
 
 
 def image_size(image_set: ImageSet, count: int, init: str) -> int:

@@ -61,6 +61,7 @@ class Batches:
         size: images per batch.
         others_per_batch: how many of them come from ``others``.
         rows: (B,) which of them belong to this process.
+        twice: whether all images are seen twice, and not only the others.
     """
 
     targeted: Stream
@@ -68,6 +69,7 @@ class Batches:
     size: int
     others_per_batch: int
     rows: Indices
+    twice: bool = False
 
     def batch(self, number: int) -> Indices:
         """Return the images of batch ``number``, counted from 0, that belong to this process."""
@@ -83,12 +85,13 @@ class Batches:
         return BatchRng(generator=generator, total=self.size, rows=torch.from_numpy(self.rows))
 
     def rows_with_second_views(self) -> tuple[int, Indices]:
-        """Return how many views all processes see where the others are seen twice, and which of them this one does.
+        """Return how many views all processes see where the others, or all, are seen twice, and which this one sees.
 
         The second views stand behind the batch, in its order.
         """
-        second = self.rows[self.rows >= self.size - self.others_per_batch] + self.others_per_batch
-        return self.size + self.others_per_batch, np.concatenate([self.rows, second])
+        seen = self.size if self.twice else self.others_per_batch
+        second = self.rows[self.rows >= self.size - seen] + seen
+        return self.size + seen, np.concatenate([self.rows, second])
 
 
 def make_batches(

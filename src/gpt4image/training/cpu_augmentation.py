@@ -82,12 +82,13 @@ class CpuAugmentation:
 
     Attributes:
         how: how images are cropped, shifted and flipped.
-        policy: what else is done to the images that get no second view; None for nothing.
-        strong: what else is done to second views; None where there are none.
+        policy: what else is done to the images that get no second view, and where ``alike`` to all; None for nothing.
+        strong: what else is done to second views; None for nothing.
         second: (N,) bool, which images of the set get a second view.
         seed: of the run.
         total: images of a batch over all processes that share it.
         rows: (B,) int64, which of them are here.
+        alike: whether both views of an image are made in the same way.
     """
 
     how: Augmentation
@@ -97,6 +98,7 @@ class CpuAugmentation:
     seed: int
     total: int
     rows: Tensor
+    alike: bool = False
 
     def __call__(self, pixels: Tensor, images: NDArray[np.int64], number: int) -> Tensor:
         """Return the views of batch ``number``.
@@ -113,11 +115,13 @@ class CpuAugmentation:
         rng = self._rng(number, 0)
         views = self._moved(pixels, rng)
         if self.policy is not None:
-            views[one] = self.policy(views[one], rng.of(one).seeds())
-        if self.strong is None:
+            changed = torch.cat([one, two]).sort().values if self.alike else one
+            views[changed] = self.policy(views[changed], rng.of(changed).seeds())
+        if not len(two):
             return views
         rng = self._rng(number, 1).of(two)
-        return torch.cat([views, self.strong(self._moved(pixels[two], rng), rng.seeds())])
+        second, policy = self._moved(pixels[two], rng), self.policy if self.alike else self.strong
+        return torch.cat([views, second if policy is None else policy(second, rng.seeds())])
 
     def split(self, images: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Return the rows of a batch of images that get one view, and those that get a second one; int64."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gpt4image.artifacts import runs
@@ -28,7 +29,7 @@ from gpt4image.parallel import processes
 from gpt4image.parallel.devices import choose_device, peak_memory_bytes, probe, reset_peak_memory
 from gpt4image.parallel.sharding import averaging, clip_gradients, whole
 from gpt4image.training.checkpoint import load_checkpoint, save_checkpoint
-from gpt4image.training.losses import Losses, batch_losses, seed_step
+from gpt4image.training.losses import Losses, batch_losses, seed_step, seen
 from gpt4image.training.predictions import predict
 from gpt4image.training.text_tower import TextTower
 from gpt4image.training.tracking import OnEpoch
@@ -75,12 +76,14 @@ def gradient_of_step(trainer: Trainer, step: int, epoch: int, *pixels: Tensor) -
     config = trainer.config
     seed_step(config.seed, step)
     trainer.model.train()
+    if config.freeze:
+        trainer.backbone.eval()  # statistics of batch norm are weights too
     means: dict[str, float] = {}
     for part, batch in enumerate(pixels):
         number = step * config.grad_accumulation + part
         images = trainer.batches.batch(number)
         if trainer.tuning is not None:
-            trainer.tuning.reader.prepare(trainer.batches.batch(number + 1))
+            trainer.tuning.reader.prepare(seen(trainer, trainer.batches.batch(number + 1)))
         with averaging(trainer.parallel, last=part + 1 == len(pixels)):
             losses = batch_losses(trainer, number, images, batch)
             values = require_finite(trainer, step, epoch, losses)
@@ -146,9 +149,11 @@ def choose_precision(config: ResolvedOptions, data: TrainingData) -> tuple[str, 
 
 
 def validate(trainer: Trainer) -> dict[str, Any] | None:
-    """Measure the validation split; None where it has no labelled image. Raises TrainingError: it is not finite."""
+    """Measure the validation split; None where no image of it tells. Raises TrainingError: it is not finite."""
     data = trainer.data
     indices = data.indices("val")
+    if trainer.config.pretraining:
+        return held_out_loss(trainer, indices)
     labels = data.all_labels[indices]
     if not data.task.known(labels).any():
         return None
@@ -161,6 +166,31 @@ def validate(trainer: Trainer) -> dict[str, Any] | None:
         return None
     facts = data.task.measure(predictions[seen], labels[seen], data.classes)
     return {name: facts[name] for name in (data.task.primary.name, "loss") if name in facts}
+
+
+def held_out_loss(trainer: Trainer, indices: NDArray[np.int64]) -> dict[str, Any] | None:
+    """Return the mean loss of images that no step learns from, of a run without labels; None where there are none.
+
+    Their views are the same each time. The last batch is filled up with the first images.
+    """
+    config, data = trainer.config, trainer.data
+    if config.compares_views is None and data.text is not None:
+        indices = indices[data.text.described[indices]]
+    if not len(indices):
+        return None
+    batches = np.resize(indices, (-(-len(indices) // trainer.batches.size), trainer.batches.size))
+    own = [batch[trainer.batches.rows] for batch in batches]
+    measured = replace(trainer, parallel=trainer.evaluated)
+    trainer.evaluated.eval()
+    found: list[float] = []
+    with torch.no_grad():
+        for number, pixels in enumerate(data.pixels.stream(own, trainer.cpu_augmentation, 0)):
+            seed_step(config.seed, number)
+            found.append(float(batch_losses(measured, number, own[number], pixels).total))
+    loss = float(np.mean(found))
+    if not math.isfinite(loss):
+        raise _diverged(config, "The loss of the validation images is not finite")
+    return {data.task.primary.name: loss, "loss": loss}
 
 
 def fit(

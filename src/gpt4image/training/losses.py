@@ -31,6 +31,11 @@ def seed_step(seed: int, step: int) -> None:
     np.random.seed(state)
 
 
+def seen(trainer: Trainer, images: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the images of the views of a batch, (B,) or (2B,): all are seen twice where views are compared."""
+    return np.tile(images, 2) if trainer.batches.twice else images
+
+
 def batch_losses(trainer: Trainer, number: int, images: NDArray[np.int64], pixels: Tensor) -> Losses:
     """Return the losses of one batch.
 
@@ -41,22 +46,24 @@ def batch_losses(trainer: Trainer, number: int, images: NDArray[np.int64], pixel
         pixels: (B, 3, S, S) uint8, or trainer.cpu_augmentation of them: (B + U, 3, T, T) uint8.
     """
     config, device, data = trainer.config, trainer.device, trainer.data
-    size = len(images)
-    broken = torch.from_numpy(data.pixels.broken(images)).to(device)
+    size, views = len(images), seen(trainer, images)
+    broken = torch.from_numpy(data.pixels.broken(views)).to(device)
     one, two = (
         (torch.arange(size), torch.arange(0))
         if trainer.cpu_augmentation is None
         else trainer.cpu_augmentation.split(images)
     )
     inputs, geometry = inputs_of(trainer, pixels.to(device, non_blocking=True), number, images)
-    targets = data.task.without_target(data.targets(images, geometry).to(device), broken)
+    targets = data.task.without_target(data.targets(images, geometry).to(device), broken[:size])
     mixing: Tensor | None = None
     if config.mixes:
         mixing = mix(inputs[:size], one, config.mixup, config.cutmix)
         targets = (mixing @ targets.flatten(1)).view_as(targets)
     # A text is drawn before the model rng what differs between processes (dropout).
     chosen = trainer.batches.rng(torch.default_generator).uniform().numpy() if config.texts == "sample" else None
-    batch = Batch(images=images, broken=broken, mixing=mixing, second=two.to(device), chosen=chosen)
+    chosen = None if chosen is None else np.resize(chosen, len(views))
+    second = two[:0] if trainer.batches.twice else two  # they are in the batch itself
+    batch = Batch(images=views, broken=broken, mixing=mixing, second=second.to(device), chosen=chosen)
     outputs = outputs_of(trainer, batch, inputs)
     task = data.task.loss(outputs.task, targets, config.label_smoothing)
     total, parts = task, {"task": task}
@@ -76,12 +83,14 @@ def outputs_of(trainer: Trainer, batch: Batch, inputs: Tensor) -> Outputs:
     with autocast(trainer.device, config.precision):
         inputs = inputs.contiguous(memory_format=memory_format_of(config.memory_format))
         found, embeddings, *more = trainer.parallel(inputs, **asked)
+    heads: dict[str, Tensor] = more.pop() if trainer.has_heads else {}
     return Outputs(
         task=found[:size],
         second=found[size:],
         embeddings=None if embeddings is None else embeddings[:size],
         features=more[0] if config.adaptive_weight and more else None,
         texts=None if trainer.tuning is None else more[-1],
+        heads=heads,
     )
 
 
@@ -99,6 +108,8 @@ def inputs_of(
     size, two = len(images), trainer.cpu_augmentation.split(images)[1]
     geometry = trainer.cpu_augmentation.geometry(trainer.data.pixels.size, number)
     inputs = recoloured(pixels[:size], how, rng)
+    if trainer.batches.twice:
+        return torch.cat([inputs, recoloured(pixels[size:], how, rng)]), geometry
     if trainer.cpu_augmentation.strong is None:
         return inputs, geometry
     inputs[two] = normalised(pixels[two] / 255.0, how)  # the first view of these is a weak one: moved, and no more

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from gpt4image.base.errors import ConfigError, first_line
 from gpt4image.config.learning import ResolvedOptions
-from gpt4image.models.aligner import Aligner, not_decayed
+from gpt4image.models.feature_heads import Tapped, not_decayed
 
 
 class Plain(nn.Module):
-    """A backbone in the place of an Aligner: no text takes part."""
+    """A backbone in the place of an Aligner: no text and no head takes part."""
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Plain(nn.Module):
         return not_decayed(self.backbone)
 
 
-def make_optimizer(model: Plain | Aligner, config: ResolvedOptions, new_layers: Sequence[str]) -> torch.optim.Optimizer:
+def make_optimizer(model: Plain | Tapped, config: ResolvedOptions, new_layers: Sequence[str]) -> torch.optim.Optimizer:
     """Return the optimiser of a run but that of its text encoder. Raises ConfigError: timm has none of its name."""
     try:
         optimizer: Any = create_optimizer_v2(
@@ -51,9 +51,7 @@ def make_optimizer(model: Plain | Aligner, config: ResolvedOptions, new_layers: 
     return optimizer
 
 
-def parameter_groups(
-    model: Plain | Aligner, config: ResolvedOptions, new_layers: Sequence[str]
-) -> list[dict[str, Any]]:
+def parameter_groups(model: Plain | Tapped, config: ResolvedOptions, new_layers: Sequence[str]) -> list[dict[str, Any]]:
     """Return the parameters of a run but those of a text encoder, with and without weight decay.
 
     Where weights were given, ``new_layers`` of the backbone and what is no part of it learn faster, in groups of their

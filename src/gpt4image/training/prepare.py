@@ -186,7 +186,10 @@ def identity_of(
 
 def require_selectable(config: TrainOptions, image_set: ImageSet, task: Task) -> None:
     """Refuse to select weights by validation images that are not there. Raises ConfigError."""
-    if config.select == "best" and not task.known(task.annotations(image_set)[image_set.indices("val")]).any():
+    held_out = image_set.indices("val")
+    if config.pretraining and len(held_out):
+        return  # their loss
+    if config.select == "best" and not task.known(task.annotations(image_set)[held_out]).any():
         raise ConfigError(
             "--select best needs labelled validation images, and there are none: raise --val-fraction, or leave it out."
         )

@@ -24,6 +24,7 @@ from gpt4image.config.base import flag_of
 from gpt4image.config.learning import OF_ALIGNMENT, ResolvedOptions
 from gpt4image.models.aligner import Aligner
 from gpt4image.models.backbones import Backbone, checkpoint_activations, compile_training, create_backbone
+from gpt4image.models.feature_heads import Tapped, freeze_all_but_classifier
 from gpt4image.parallel import processes
 from gpt4image.parallel.batch_layers import see_whole_batch
 from gpt4image.parallel.devices import choose_device, memory_format_of
@@ -32,9 +33,12 @@ from gpt4image.tasks.base import Task
 from gpt4image.training.augment import Augmentation
 from gpt4image.training.batches import Batches, make_batches, own_rows
 from gpt4image.training.cpu_augmentation import STRONG, CpuAugmentation, Policy
+from gpt4image.training.extra_heads import with_heads, words_of
 from gpt4image.training.objectives.base import Objective
 from gpt4image.training.objectives.consistency import ConsistencyObjective
 from gpt4image.training.objectives.text_alignment import AlignmentObjective
+from gpt4image.training.objectives.views import ViewsObjective
+from gpt4image.training.objectives.words import WordsObjective, WordTargets
 from gpt4image.training.optimizers import Plain, cosine, make_optimizer
 from gpt4image.training.text_targets import TextTargets
 from gpt4image.training.text_tower import TextReader, TextSource, TextTower
@@ -43,6 +47,9 @@ from gpt4image.training.training_data import TrainingData
 # A moving average looks back on at most an eighth of the steps so far, until that is the memory that was asked for:
 # one of 10,000 steps is reached after 80,000 (timm's default, a power of 2/3, needs a million).
 EMA_WARMUP: dict[str, Any] = {"use_warmup": True, "warmup_gamma": 8.0, "warmup_power": 1.0}
+
+GREY = 0.2
+"""Share of the views without colours, of those that are compared (SimCLR, arXiv 2002.05709, appendix A)."""
 
 
 @dataclass(kw_only=True)
@@ -80,6 +87,16 @@ class Trainer:
     def steps(self) -> int:
         """Optimiser steps of the whole run."""
         return self.steps_per_epoch * self.config.epochs
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The backbone that is trained."""
+        return self.model.get_submodule("backbone")
+
+    @property
+    def has_heads(self) -> bool:
+        """Whether the model also returns a table of outputs of heads."""
+        return isinstance(self.model, Tapped) and len(self.model.heads) > 0
 
     @property
     def evaluated(self) -> nn.Module:
@@ -132,8 +149,11 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
     new_layers = processes.from_first(new_layers)  # others may have only the structure
     if config.checkpoint_activations:
         checkpoint_activations(backbone, config.model)
-    model: Plain | Aligner = Plain(backbone)
-    if data.text is not None and config.align_weight > 0.0:
+    if config.freeze:
+        new_layers = freeze_all_but_classifier(backbone)
+    model: Plain | Tapped = Plain(backbone)
+    words = words_of(config, data)
+    if data.text is not None and config.aligns:
         text = data.text if config.centre == "none" else data.text.centred(data.indices("train"))
         data = replace(data, text=text)
         bias = -math.log(max(batch_size - 1, 1))  # the log odds of a pair taken at random
@@ -142,7 +162,8 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
     elif data.text is None and (idle := config.given(OF_ALIGNMENT)):
         flags = ", ".join(map(flag_of, idle))
         notes = (*notes, f"No features are aligned, so {flags} had no effect (--embeddings names the texts).")
-    targeted, others = participants(config, data, aligned=isinstance(model, Aligner))
+    model = with_heads(model, config, words)
+    targeted, others = participants(config, data, uses_text=isinstance(model, Aligner) or words is not None)
     batches = make_batches(
         targeted,
         others,
@@ -153,6 +174,7 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
         mixing=config.mixes,
         apart=config.consistency > 0.0,
     )
+    batches = replace(batches, twice=config.compares_views is not None)
     parallel, ema = placed(config, model, device, batches)
     if config.compile:
         compile_training(backbone, device)
@@ -176,7 +198,7 @@ def build(config: ResolvedOptions, data: TrainingData) -> Trainer:
         cpu_augmentation=cpu_augmentation_of(config, augmentation, batches, len(data.labels), others),
         steps_per_epoch=steps_per_epoch,
         tuning=tuning_of(config, data, model, steps),
-        objectives=objectives_of(config, data, model, steps),
+        objectives=objectives_of(config, data, model, words, steps),
     )
 
 
@@ -189,13 +211,19 @@ def of_task(task: Task, plain: nn.Module, new_layers: Sequence[str], size: int) 
     return model, (*(f"backbone.{name}" for name in new_layers), *own)
 
 
-def objectives_of(config: ResolvedOptions, data: TrainingData, model: nn.Module, steps: int) -> tuple[Objective, ...]:
+def objectives_of(
+    config: ResolvedOptions, data: TrainingData, model: nn.Module, words: WordTargets | None, steps: int
+) -> tuple[Objective, ...]:
     """Return the terms of the loss beside the task's."""
     found: list[Objective] = []
     if isinstance(model, Aligner):
         found.append(AlignmentObjective(config=config, data=data, aligner=model, steps=steps))
     if config.consistency > 0.0:
         found.append(ConsistencyObjective(config=config))
+    if words is not None:
+        found.append(WordsObjective(config=config, targets=words))
+    if config.compares_views:
+        found.append(ViewsObjective(config=config, name=config.compares_views))
     return tuple(found)
 
 
@@ -259,7 +287,7 @@ def placed(
     config: ResolvedOptions, model: nn.Module, device: torch.device, batches: Batches
 ) -> tuple[nn.Module, ModelEmaV3 | None]:
     """Bring a model to its device, or its shards to all; return what a step calls, and the moving average."""
-    twice = config.consistency > 0.0
+    twice = config.consistency > 0.0 or batches.twice
     see_whole_batch(model, device, *(batches.rows_with_second_views() if twice else (batches.size, batches.rows)))
     if not config.fsdp:
         model.to(device).to(memory_format=memory_format_of(config.memory_format))  # pyright: ignore[reportCallIssue]
@@ -274,14 +302,18 @@ def placed(
 
 
 def participants(
-    config: ResolvedOptions, data: TrainingData, *, aligned: bool
+    config: ResolvedOptions, data: TrainingData, *, uses_text: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the training images with a target, and those without one, or with a weaker one, that a loss can use.
+
+    Without labels: those that the objectives can use, and none.
 
     Raises:
         ConfigError: consistency training finds no image without a target.
     """
     targeted, others = data.pools()
+    if config.pretraining and not config.compares_views and data.text is not None:
+        return targeted[data.text.described[targeted]], others
     if config.consistency > 0.0:
         if len(others) == 0:
             raise ConfigError(
@@ -290,7 +322,7 @@ def participants(
             )
         return targeted, others
     used = data.weak(others)
-    if aligned and data.text is not None:
+    if uses_text and data.text is not None:
         used = used | data.text.described[others]
     return targeted, others[used]
 
@@ -304,10 +336,10 @@ def cpu_augmentation_of(
         ConfigError: an unknown policy.
     """
     consistent = config.consistency > 0.0
-    if config.auto_augment is None and not consistent:
+    if config.auto_augment is None and not consistent and not batches.twice:
         return None
-    second = np.zeros(count, bool)
-    second[others] = consistent
+    second = np.full(count, batches.twice)
+    second[others] |= consistent
     return CpuAugmentation(
         how=augmentation,
         policy=None if config.auto_augment is None else Policy(config.auto_augment, augmentation.mean),
@@ -316,6 +348,7 @@ def cpu_augmentation_of(
         seed=config.seed,
         total=batches.size,
         rows=torch.from_numpy(batches.rows),
+        alike=batches.twice,
     )
 
 
@@ -342,4 +375,5 @@ def augmentation_of(config: ResolvedOptions, backbone: nn.Module) -> Augmentatio
     mean, std = expects.get("mean", IMAGENET_DEFAULT_MEAN), expects.get("std", IMAGENET_DEFAULT_STD)
     names = ("flip", "shift", "min_scale", "colour", "erase", "erase_with")
     own: dict[str, Any] = {name: getattr(config, name) for name in names}
-    return Augmentation(size=config.image_size, mean=tuple(mean), std=tuple(std), **own)
+    grey = GREY if config.compares_views else 0.0
+    return Augmentation(size=config.image_size, mean=tuple(mean), std=tuple(std), grey=grey, **own)

@@ -21,7 +21,7 @@ DEFAULT_WIDTH = 384
 NO_LIMIT = 2**31 - 1
 _BINS = 2**16
 _DENSITY = 0.1
-_WORD = r"(?u)\b\w\w+\b"
+WORD = r"(?u)\b\w\w+\b"
 
 
 class BagOfWordsEncoder:
@@ -38,7 +38,7 @@ class BagOfWordsEncoder:
 
         self.width = int(name) if name else DEFAULT_WIDTH
         self.spec = f"bag-of-words:{self.width}"
-        made_by = {"bins": _BINS, "density": _DENSITY, "word": _WORD, "scikit-learn": sklearn.__version__}
+        made_by = {"bins": _BINS, "density": _DENSITY, "word": WORD, "scikit-learn": sklearn.__version__}
         self.revision = fingerprint({"bag-of-words": self.width, **made_by})
 
     def token_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
@@ -58,7 +58,7 @@ class BagOfWordsEncoder:
     def _counter(self) -> Any:
         from sklearn.feature_extraction.text import HashingVectorizer
 
-        options: dict[str, Any] = {"stop_words": "english", "token_pattern": _WORD, "alternate_sign": False}
+        options: dict[str, Any] = {"stop_words": "english", "token_pattern": WORD, "alternate_sign": False}
         return HashingVectorizer(n_features=_BINS, norm=None, **options)  # pyright: ignore[reportArgumentType]
 
     @cached_property

@@ -7,7 +7,8 @@ Legend: B images of a batch, U of them with a second view, K outputs, D width of
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
-    """The images of one batch of this process.
+    """The images of one batch of this process; where all have two views, B is twice their number, first views first.
 
     Attributes:
         images: (B,) positions in the dataset.
@@ -44,6 +45,7 @@ class Outputs:
         embeddings: (B, D) of the images in the text space; None without a projection head.
         features: input of classifier and head, where a weight depends on gradients there; else None.
         texts: (B, D) embeddings of the texts by an encoder that is trained too; else None.
+        heads: (B + U, ...) outputs of the heads of other objectives, by name.
     """
 
     task: Tensor
@@ -51,6 +53,7 @@ class Outputs:
     embeddings: Tensor | None = None
     features: Tensor | None = None
     texts: Tensor | None = None
+    heads: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
 
 
 class Objective(Protocol):

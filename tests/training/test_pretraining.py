@@ -1,0 +1,257 @@
+"""Learning without labels, from the first step to fine-tuning."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gpt4image.artifacts import runs
+from gpt4image.artifacts.weights import load_tensors
+from gpt4image.base.errors import ConfigError, RunError
+from gpt4image.config import CompareConfig, EvaluateConfig, ExportConfig, PredictConfig, ReportConfig, TrainConfig
+from gpt4image.training.loop import pixels_of, validate
+from gpt4image.training.losses import batch_losses, seed_step
+from gpt4image.training.train import train
+from gpt4image.training.trainer import Trainer
+from several_processes import COUNTS, RESNET, SHARED, gradient, on_each_count
+from small_training import StoppedError, same, stop_after, weights
+from training_cases import trainer_of
+
+CASES = ["simclr", "vicreg", "captions", "words", "simclr,captions", "vicreg,captions,words"]
+
+
+def asked(worded: dict[str, Any], objectives: str, **changes: Any) -> dict[str, Any]:
+    own = {} if set(objectives.split(",")) & {"captions", "words"} else {"embeddings": None}
+    return worded | {"task": "pretrain", "pretrain": objectives, "epochs": 2} | own | changes
+
+
+def losses(trainer: Trainer) -> dict[str, float]:
+    seed_step(0, 0)
+    (pixels,) = pixels_of(trainer, range(1))
+    found = batch_losses(trainer, 0, trainer.batches.batch(0), pixels)
+    return {name: value.item() for name, value in {**found.parts, "total": found.total}.items()}
+
+
+@pytest.mark.parametrize("objectives", CASES)
+def test_the_loss_is_that_of_the_objectives_alone(objectives: str, worded: dict[str, Any]) -> None:
+    found = losses(trainer_of(asked(worded, objectives)))
+    names = {"captions": "align"}
+    own = [found.pop(names.get(name, name)) for name in objectives.split(",")]
+    assert all(value > 0 for value in own)
+    assert found.pop("total") == pytest.approx(sum(own))
+    assert found == {"task": 0}
+
+
+def test_weights_of_alignment_and_words_are_those_that_were_asked_for(worded: dict[str, Any]) -> None:
+    found = losses(trainer_of(asked(worded, "simclr,captions,words", align_weight=0.5, words_weight=0.1)))
+    assert found["total"] == pytest.approx(found["simclr"] + 0.5 * found["align"] + 0.1 * found["words"])
+
+
+def test_words_are_an_objective_beside_labels_too(worded: dict[str, Any]) -> None:
+    found = losses(trainer_of(worded, words_weight=0.1, align_weight=0.0, mixup=0.5))
+    assert found["total"] == pytest.approx(found["task"] + 0.1 * found["words"])
+    plain = losses(trainer_of(worded, align_weight=0.0, mixup=0.5))
+    assert found["task"] == pytest.approx(plain["task"], rel=1e-6)
+
+
+def test_two_views_of_all_images_are_seen_and_they_differ(worded: dict[str, Any]) -> None:
+    trainer = trainer_of(asked(worded, "simclr"))
+    assert (trainer.config.min_scale, trainer.config.colour, trainer.augmentation.grey) == (0.2, 0.4, 0.2)
+    seen: list[torch.Tensor] = []
+    trainer.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+    losses(trainer)
+    first, second = seen[0].chunk(2)
+    assert len(first) == trainer.config.batch_size
+    assert all(not torch.equal(*pair) for pair in zip(first, second, strict=True))
+    assert trainer_of(asked(worded, "captions")).augmentation.grey == 0.0
+    given = trainer_of(asked(worded, "simclr", min_scale=0.9, colour=0.0)).config
+    assert (given.min_scale, given.colour) == (0.9, 0.0)
+
+
+@pytest.mark.parametrize("objectives", CASES)
+def test_the_loss_of_held_out_images_is_the_same_each_time(objectives: str, worded: dict[str, Any]) -> None:
+    trainer = trainer_of(asked(worded, objectives))
+    found = validate(trainer)
+    assert found is not None and found["pretraining_loss"] == found["loss"] > 0
+    torch.rand(7)
+    assert validate(trainer) == found
+
+
+@pytest.mark.parametrize("objectives", ["simclr,captions", "vicreg", "captions,words"])
+def test_it_learns_and_resumes_mid_epoch_to_the_same_bits(
+    objectives: str, worded: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = asked(worded, objectives, ema=0.5, auto_augment="rand-m9-mstd0.5-inc1")
+    outcome = train(TrainConfig(**options | {"out": tmp_path / "whole"}))
+    assert outcome.summary["labelled"] == 0 and outcome.summary["val_pretraining_loss"] > 0
+    broken = TrainConfig(**options | {"out": tmp_path / "broken", "checkpoint_seconds": 0.0})
+    with monkeypatch.context() as patch, pytest.raises(StoppedError):
+        stop_after(patch, steps=6)
+        train(broken)
+    train(broken.model_copy(update={"resume": True}))
+    assert same(tmp_path / "whole", tmp_path / "broken")
+    assert not any("heads" in name for name in weights(tmp_path / "whole"))
+
+
+def test_views_made_by_workers_are_those_made_in_memory(worded: dict[str, Any], tmp_path: Path) -> None:
+    options = asked(worded, "simclr", epochs=1)
+    train(TrainConfig(**options | {"out": tmp_path / "memory"}))
+    train(TrainConfig(**options | {"out": tmp_path / "workers", "memory_limit_gb": 0.0, "workers": 1}))
+    assert same(tmp_path / "memory", tmp_path / "workers")
+
+
+def test_images_without_any_label_are_enough(worded: dict[str, Any], tmp_path: Path) -> None:
+    folder = Path(worded["data"].removeprefix("folder:"))
+    for path in sorted(folder.rglob("*.png")):
+        (folder / "unlabelled").mkdir(exist_ok=True)
+        path.rename(folder / "unlabelled" / f"{path.parent.name}-{path.name}")
+    for name in ("blue", "green", "red"):
+        (folder / name).rmdir()
+    (folder / "unlabelled" / "red-03.png").write_bytes(b"no picture")
+    outcome = train(TrainConfig(**asked(worded, "simclr", out=tmp_path / "run", memory_limit_gb=0.0, workers=1)))
+    assert [item.name for item in outcome.set_aside] == ["unlabelled/red-03.png"]
+
+
+@pytest.fixture
+def pretrained(worded: dict[str, Any], tmp_path: Path) -> Path:
+    """A finished run with captions, and its report."""
+    train(TrainConfig(**asked(worded, "simclr,captions", out=tmp_path / "pretrained")))
+    return tmp_path / "pretrained"
+
+
+def test_fine_tuning_starts_from_its_weights_and_a_probe_leaves_them(
+    pretrained: Path, worded: dict[str, Any], tmp_path: Path
+) -> None:
+    init = str(pretrained / runs.MODEL)
+    named = {"model": None, "model_args": {}, "image_size": None}  # the weights say which
+    fresh = worded | {"embeddings": None, "epochs": 1, "optimizer": "adamw", "lr": 0.01}
+    train(TrainConfig(**fresh | {"out": tmp_path / "scratch"}))
+    train(TrainConfig(**fresh | named | {"out": tmp_path / "tuned", "init": init}))
+    train(TrainConfig(**fresh | named | {"out": tmp_path / "probe", "init": init, "freeze": True}))
+    first = {name: runs.read_run(tmp_path / name)["metrics"][0]["loss"] for name in ("scratch", "tuned", "probe")}
+    assert len(set(first.values())) == 3
+    given, probe, tuned = (
+        load_tensors(path / runs.MODEL)[0] for path in (pretrained, tmp_path / "probe", tmp_path / "tuned")
+    )
+    classifier = {"fc.weight", "fc.bias"}
+    assert {name for name in given if name not in classifier and not torch.equal(given[name], probe[name])} == set()
+    assert not torch.equal(given["conv1.0.weight"], tuned["conv1.0.weight"])
+    assert probe["fc.weight"].shape[0] == 3 and probe["fc.weight"].any()
+
+
+def test_what_needs_predictions_is_refused_with_the_way_on(pretrained: Path, worded: dict[str, Any]) -> None:
+    from gpt4image.deploying.export import export
+    from gpt4image.deploying.predict import predict
+    from gpt4image.evaluating.evaluate import evaluate
+    from gpt4image.reporting.report import report
+
+    picture = next(Path(worded["data"].removeprefix("folder:")).rglob("*.png"))
+    for stage in (
+        lambda: evaluate(EvaluateConfig(run_dir=pretrained)),
+        lambda: export(ExportConfig(run_dir=pretrained, format="timm", out=pretrained.with_name("timm"))),
+        lambda: predict(PredictConfig(model=pretrained, images=(str(picture),))),
+    ):
+        with pytest.raises(RunError, match=r"--task pretrain, so it predicts nothing. Fine-tune .* --init .*--freeze"):
+            stage()
+    page = report(ReportConfig(dir=pretrained)).path
+    text = page.read_text(encoding="utf-8")
+    assert "learned without labels: its loss on the validation pictures ended at" in text
+    assert "SimCLR" in text and "alignment" in text and "%</text>" not in text
+
+
+def test_texts_find_pictures_after_captions(pretrained: Path, worded: dict[str, Any]) -> None:
+    from gpt4image.config import SearchConfig
+    from gpt4image.searching.search import search
+
+    found = search(SearchConfig(run_dir=pretrained, texts=("a red wall",), data=worded["data"], top=3))
+    assert len(found.text.splitlines()) >= 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pretrain": "simclr,vicreg"}, "do the same with two views"),
+        ({"pretrain": "simclr,colours"}, "'colours' is not known|colours"),
+        ({"pretrain": ""}, "name at least one of simclr"),
+        ({"pretrain": "captions"}, "learns from descriptions: give their --embeddings"),
+        ({"pretrain": "vicreg", "embeddings": Path("t")}, "reads no description: add captions or words"),
+        ({"mixup": 0.2, "consistency": 1.0}, "has no use for --consistency, --mixup"),
+        ({"text_labels": Path("t.parquet")}, "has no use for --text-labels"),
+        ({"freeze": True, "init": "pretrained"}, "has no use for --freeze"),
+        ({"task": "auto", "freeze": True}, "--freeze keeps weights as they are: name them by --init"),
+        ({"task": "auto", "words_weight": 0.1}, "--words-weight 0.1 needs --embeddings"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig(**{"data": "x", "out": tmp_path, "task": "pretrain", **changes})
+
+
+def test_runs_without_predictions_are_not_compared(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="makes no predictions to compare"):
+        CompareConfig(data="x", out=tmp_path, task="pretrain")
+
+
+def gradients_of(count: int, options: dict[str, Any], out: Path) -> None:
+    from gpt4image.parallel import processes
+    from gpt4image.training.prepare import prepare
+
+    found = {}
+    for objectives in CASES:
+        config = TrainConfig(**asked(options, objectives, **SHARED, **RESNET, lr=0.01, weight_decay=0.0, out=out))
+        found[objectives] = gradient(config, prepare(config, ("train",)).data)
+    labelled = TrainConfig(**options | SHARED | RESNET | {"lr": 0.01, "out": out, "words_weight": 0.5, "mixup": 0.8})
+    found["with labels"] = gradient(labelled, prepare(labelled, ("train",)).data)
+    if processes.rank() == 0:
+        torch.save(found, out / f"{count}.pt")
+
+
+@pytest.mark.slow
+def test_the_gradient_does_not_depend_on_the_number_of_processes(worded: dict[str, Any], tmp_path: Path) -> None:
+    options = {name: worded[name] for name in ("data", "embeddings")}
+    on_each_count(gradients_of, options, tmp_path)
+    alone, *shared = (torch.load(tmp_path / f"{count}.pt") for count in COUNTS)
+    for case, expected in alone.items():
+        assert max(float(value.abs().max()) for name, value in expected.items() if name.startswith("backbone")) > 1e-4
+        for found in shared:
+            assert found[case].keys() == expected.keys()
+            for name, value in expected.items():
+                torch.testing.assert_close(found[case][name], value, atol=1e-10, rtol=0, msg=f"{case} {name}")
+
+
+@pytest.mark.slow
+def test_kill_9_and_resume_give_the_weights_of_an_uninterrupted_run(worded: dict[str, Any], tmp_path: Path) -> None:
+    options = asked(worded, "simclr,captions", epochs=20)
+    train(TrainConfig(**options | {"out": tmp_path / "whole"}))
+    flags = [
+        *("--data", options["data"], "--embeddings", str(options["embeddings"]), "--task", "pretrain"),
+        *("--pretrain", "simclr,captions", "--epochs", "20", "--model", options["model"], "--threads", "1"),
+        *("--model-args", '{"channels": [8, 8, 16, 16], "stem_width": 8}', "--image-size", "16", "--batch-size", "8"),
+        *("--precision", "fp32", "--memory-format", "channels_last", "--checkpoint-seconds", "0"),
+        *("--out", str(tmp_path / "killed"), "--resume"),
+    ]
+    process = subprocess.Popen([sys.executable, "-m", "gpt4image", "train", *flags], stderr=subprocess.PIPE)
+    metrics = tmp_path / "killed" / runs.METRICS
+    deadline = time.monotonic() + 120
+    while not (metrics.is_file() and len(metrics.read_text().splitlines()) > 3) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not runs.is_finished(tmp_path / "killed")
+    train(TrainConfig(**options | {"out": tmp_path / "killed", "checkpoint_seconds": 0.0, "resume": True}))
+    assert same(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_a_run_of_other_objectives_is_another_run(worded: dict[str, Any]) -> None:
+    trainer = trainer_of(asked(worded, "simclr"))
+    other = replace(trainer, batches=replace(trainer.batches, twice=False))
+    assert trainer.batches.rows_with_second_views()[0] == 2 * other.batches.size
