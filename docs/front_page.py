@@ -29,7 +29,7 @@ ARMS = {
 }
 """Arms of the plot: what they are called there and their colours."""
 COLUMNS = {
-    "photographs, 10 per class": ("cifar10-few-and-wrong-10", "cifar10-rivals", "cifar10"),
+    "photographs, 10 per class": ("cifar10-few-and-wrong-10", "cifar10-rivals", "cifar10", "cifar10-asked-10"),
     "photographs, 40 % wrong": ("cifar10-few-and-wrong-10", "cifar10-rivals", "cifar10"),
     "photographs, 40 % wrong by class": ("cifar10-by-class", "cifar10-few-and-wrong-10"),
     "pictograms, 10 per class": ("openmoji-few-and-wrong-10-classifier", "openmoji-few-rivals", "openmoji"),
@@ -43,6 +43,7 @@ ROWS = {
     "paper": "alignment as in the paper",
     "zero-shot": "zero-shot by class name",
     "text-labels": "**text labels**",
+    "asked": "**answers: asked for the class** ‡",
     "oracle": "all labels (reference)",
 }
 """Rows of the table: arms and what they are called there."""

@@ -81,6 +81,8 @@ RECORDS = {
     "cifar10-distilled": Record("photographs", C20, "mixed targets"),
     "cifar10-few-and-wrong": Record("photographs", C20, "other numbers of labels"),
     "cifar10-asked-0": Record("photographs", C20, "no label: the answers of the LLM"),
+    "cifar10-asked-10": Record("photographs", C20, "10 labels per class and the answers of the LLM"),
+    "cifar10-asked-all": Record("photographs", C20, "all labels and the answers of the LLM"),
     "cifar10-rivals": Record("photographs", C20, "the paper and TextTeacher, restated and untuned"),
     "cifar10-few-and-wrong-10": Record("photographs", C20, "ten fresh seeds"),
     "cifar10-few-and-wrong-10-rest": Record("photographs", C20, "ten fresh seeds, other numbers of labels"),
@@ -244,12 +246,14 @@ def scarce_table() -> str:
 
 def asked_table() -> str:
     """Return a row per comparison in which a model learned from the classes that the describer answered."""
-    rows = [
-        [f.setup, f"{f.labels}, {f.seeds} seeds", *map(f.mean, ("zero-shot", "asked", "fused", "oracle"))]
-        for f in comparisons()
-        if "asked" in f.arms
-    ]
-    return table("setup | labels, seeds | nearest class name | **answers** | answers and texts | all labels", rows)
+    rows = []
+    for found in comparisons():
+        if "asked" in found.arms:
+            least, most = (found.mean(arm) for arm in ("baseline", "oracle"))
+            span = " to ".join(mean for mean in (least, most) if mean != "–")
+            seeds = f"{found.labels or 'all'}, {found.seeds} seeds"
+            rows.append([found.setup, seeds, span, *map(found.mean, ("text-labels", "asked", "fused"))])
+    return table("setup | labels, seeds | labels only to all labels | texts | **answers** | answers and texts", rows)
 
 
 def rivals_table() -> str:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from gpt4image import config
+from gpt4image import config, next_steps
+from gpt4image.base.files import write_json
 from gpt4image.base.outcome import Outcome
 from gpt4image.cli import COMMANDS, CONFIG_TYPES
 from gpt4image.next_steps import with_next
@@ -103,3 +104,13 @@ def test_every_command_that_is_not_an_end_has_a_next_step() -> None:
     from gpt4image.next_steps import _NEXT
 
     assert COMMANDS.keys() - _NEXT.keys() == {"predict", "completion"}
+
+
+def test_detectors_are_exported_to_onnx(tmp_path: Path) -> None:
+    config = {"data": "coco:a.json", "task": "detection", "chosen": {}}
+    write_json(tmp_path / "run" / "config.json", config)
+    write_json(tmp_path / "cmp" / "runs" / "baseline-0" / "config.json", config)
+    for name in ("run", "cmp"):
+        found: Any = next_steps._export(tmp_path / name)  # pyright: ignore[reportPrivateUsage]
+        assert found[1]["format"] == "onnx"
+        assert found[1]["out"] == tmp_path / f"{name}.onnx"

@@ -14,8 +14,8 @@ from gpt4image.base.outcome import Outcome
 
 Step = tuple[str, Mapping[str, Any]]
 """Name of a command, and its options by field name."""
-NOT_IN_TIMM = ("detection", "segmentation")
-"""Tasks whose models timm cannot load."""
+BEYOND_TIMM = ("detection", "segmentation")
+"""Tasks whose models timm does not load."""
 READS_ONLY = ("descriptions stats", "descriptions check", "doctor", "completion")
 
 
@@ -108,16 +108,21 @@ def _after_train(config: Any, outcome: Outcome) -> Step:
     return _export(config.out)
 
 
-def _after_evaluate(config: Any, outcome: Outcome) -> Step:
-    if config.split == "val":
-        return "evaluate", {"run_dir": config.run_dir}
-    return _export(config.run_dir, in_timm=outcome.record.get("task") not in NOT_IN_TIMM)
+def _after_evaluate(config: Any, _outcome: Outcome) -> Step:
+    return ("evaluate", {"run_dir": config.run_dir}) if config.split == "val" else _export(config.run_dir)
 
 
-def _export(folder: Path, *, in_timm: bool = True) -> Step:
-    if not in_timm:
-        return "export", {"run_dir": folder, "format": "onnx", "out": folder.with_name(f"{folder.name}.onnx")}
-    return "export", {"run_dir": folder, "format": "timm", "out": folder.with_name(f"{folder.name}-timm")}
+def _export(folder: Path) -> Step:
+    form, ending = ("onnx", ".onnx") if _is_beyond_timm(folder) else ("timm", "-timm")
+    return "export", {"run_dir": folder, "format": form, "out": folder.with_name(f"{folder.name}{ending}")}
+
+
+def _is_beyond_timm(folder: Path) -> bool:
+    """Return whether a run, or the first one of a comparison, has a model that timm does not load."""
+    from gpt4image.artifacts import runs
+
+    first = next(folder.rglob(runs.CONFIG), None)
+    return first is not None and runs.read_config(first.parent).get("task") in BEYOND_TIMM
 
 
 def _after_label(config: Any, outcome: Outcome) -> Step:

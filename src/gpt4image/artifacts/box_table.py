@@ -69,6 +69,22 @@ class BoxLabels:
         about = [list(self.classes), json.loads(json.dumps(dict(self.facts)))]
         return fingerprint([about, list(self.keys), list(self.digests), self.boxes.content()])
 
+    @property
+    def human(self) -> list[int]:
+        """Positions of the images whose boxes people drew, as far as the file says so."""
+        return list(self.facts.get("human", ()))
+
+    def _require_sound(self) -> None:
+        """Refuse numbers that no run could use. Raises ValueError."""
+        boxes = self.boxes
+        if not ((boxes.labels >= 0) & (boxes.labels < len(self.classes))).all():
+            raise ValueError(f"a box is of none of its {len(self.classes)} classes")
+        values = np.concatenate([boxes.corners.ravel(), boxes.weights])
+        if not ((values >= 0) & (values <= 1)).all():  # NaN is refused as well
+            raise ValueError("sides and weights of boxes are from 0 to 1")
+        if not all(type(row) is int and 0 <= row < len(self.keys) for row in self.human):
+            raise ValueError("it names human boxes of images that it does not have")
+
     @staticmethod
     def load(path: Path) -> BoxLabels:
         """Read a file that ``save`` wrote. Raises TableError where it is missing, damaged or something else."""
@@ -87,6 +103,7 @@ class BoxLabels:
             )
             if about[SEAL] != found._checksum():
                 raise ValueError("its content does not match its checksum")
+            found._require_sound()
         except (OSError, AttributeError, *UNREADABLE) as error:
             raise TableError(
                 f"{path} is not a file of boxes, or is damaged ({first_line(error)}); write it again with "

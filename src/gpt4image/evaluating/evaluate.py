@@ -91,7 +91,7 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> Outcome:
     return Outcome(
         path=path,
         summary={"split": config.split, **shown, **facts.get("metrics", {}), **note},
-        record={"not_measured": absent, "task": facts.get("task", "classification")},
+        record={"not_measured": absent},
         text="\n".join([_per_class(facts, path), *not_measured, *_on_all_labels(config, own_options)]),
         set_aside=(*(SetAside(**item) for item in facts.get("set_aside", ())), *skipped),
     )

@@ -211,8 +211,8 @@ def require_fitting(labels: TextLabels | BoxLabels, config: TrainOptions, image_
 
 def _learned_from(labels: TextLabels | BoxLabels) -> list[str]:
     """Return the digests of the images whose labels text labels have learned from."""
-    rows = labels.facts.get("human", []) if isinstance(labels, BoxLabels) else np.nonzero(labels.labels >= 0)[0]
-    return [labels.digests[row] for row in np.unique(rows).astype(int)]
+    rows = labels.human if isinstance(labels, BoxLabels) else np.unique(np.nonzero(labels.labels >= 0)[0]).tolist()
+    return [labels.digests[row] for row in rows]
 
 
 def _require_held_out(learned: Sequence[str], config: TrainOptions, image_set: ImageSet) -> None:
