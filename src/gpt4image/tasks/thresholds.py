@@ -16,7 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 USUAL = 0.5
 """Threshold of a class of which nothing else is known."""
-PRIOR = 5.0
+PRIOR = 2.0
 """Present labels of a class that count as much as the model's own probabilities."""
 
 
