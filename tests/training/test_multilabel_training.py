@@ -58,14 +58,14 @@ def test_thresholds_of_the_validation_images_raise_f1_on_the_test_images(rare: d
 def test_the_thresholds_are_those_of_the_weights_that_are_kept(
     rare: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    best = {**rare, "select": "best", "checkpoint_seconds": 0.0}
+    best = {**rare, "select": "best", "checkpoint_seconds": 0.0, "epochs": 3}
     train(TrainConfig(**best))
     rows = read_json_lines(rare["out"] / runs.METRICS)
     kept = max(rows, key=lambda row: row["val"]["mAP"])
     assert read_json(rare["out"] / runs.RUN)["thresholds"] == kept["thresholds"]
     resumed = tmp_path / "resumed"
     with monkeypatch.context() as patched:
-        stop_after(patched, 70)
+        stop_after(patched, 30)
         with pytest.raises(StoppedError):
             train(TrainConfig(**{**best, "out": resumed}))
     train(TrainConfig(**{**best, "out": resumed, "resume": True}))
