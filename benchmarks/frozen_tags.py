@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import timm
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from sklearn.metrics import f1_score, precision_recall_curve
 from torch import Tensor
 
 from frozen import STRENGTHS, apply
@@ -30,6 +30,7 @@ from gpt4image.labelling.predictions import predict_labels
 from gpt4image.labelling.text_vectors import Texts
 from gpt4image.models.backbones import create_backbone
 from gpt4image.tasks.multilabel import MultiLabel, binary_loss
+from gpt4image.tasks.thresholds import best_thresholds
 from pretrained_weights import MODEL
 from text_labels import DATA, clothes, kept_labels, print_table
 
@@ -67,16 +68,6 @@ def fit(inputs: Tensor, targets: Tensor, strength: float) -> Tensor:
     return weights.detach()
 
 
-def best_thresholds(scores: Array, targets: Array) -> Array:
-    """Return the threshold of largest F1 of each class; one half where no image has it."""
-    found = np.full(scores.shape[1], 0.5, np.float32)
-    for k in np.flatnonzero((targets >= 0.5).any(axis=0)):
-        precision, recall, thresholds = precision_recall_curve(targets[:, k] >= 0.5, scores[:, k])
-        f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-9)
-        found[k] = thresholds[min(int(f1.argmax()), len(thresholds) - 1)]
-    return found
-
-
 def score(train: Array, soft: Array, test: Array, truth: NDArray[np.int8], classes: list[str]) -> tuple[float, ...]:
     """Return mAP, macro F1 at one half, and macro F1 at thresholds of the held-out fifth, on the test images."""
     task = MultiLabel()
@@ -89,26 +80,30 @@ def score(train: Array, soft: Array, test: Array, truth: NDArray[np.int8], class
     ]
     strength = STRENGTHS[int(np.argmin(losses))]
     held_out = apply(fit(inputs[fifth:], aims[fifth:], strength), inputs[:fifth]).sigmoid().numpy()
-    limits = best_thresholds(held_out, soft[has[:fifth]])
+    limits = best_thresholds(held_out, (soft[has[:fifth]] >= 0.5).astype(np.int8))
     said = apply(fit(inputs, aims, strength), torch.from_numpy(test)).sigmoid().numpy()
-    record = task.measure(said, truth, classes)
-    moved = f1_score(truth, said >= limits, average="macro", zero_division=0.0)
-    return record["mAP"], record["f1_macro"], float(moved)
+    record, moved = (each.measure(said, truth, classes) for each in (task, MultiLabel(thresholds=limits)))
+    return record["mAP"], record["f1_macro"], moved["f1_macro"]
 
 
-def main(weights: str) -> None:
+def photographs(weights: str) -> tuple[list[Any], list[str], NDArray[np.int8], Array, NDArray[np.int8], Array, Texts]:
+    """Return rows, classes, labels and standardised features of the training photographs, labels and features of the
+    test photographs, and the texts of the former."""
     rows, classes, labels, vectors, names = clothes()
-    texts = Texts(vectors, np.ones(len(rows), bool), names)
-    seen = np.array([[name in row["tags"] for name in classes] for row in rows], np.int64)
-    answers = Answers(seen, np.full_like(seen, -1), np.full(seen.shape, USUAL_CONFIDENCE, np.float32))
     train = features([FOLDER / row["key"] for row in rows], weights)
     files = sorted((FOLDER / "images" / "test").iterdir())
     masks = [np.asarray(Image.open(FOLDER / "masks" / "test" / f"{file.stem}.png")) for file in files]
     truth = np.stack([np.bincount(mask.ravel(), minlength=len(classes) + 1)[1:] >= 20 for mask in masks])
-    truth = truth.astype(np.int8)
     test = features(files, weights)
     mean, deviation = train.mean(axis=0), np.maximum(train.std(axis=0), 1e-6)
     train, test = (train - mean) / deviation, (test - mean) / deviation
+    return rows, classes, labels, train, truth.astype(np.int8), test, Texts(vectors, np.ones(len(rows), bool), names)
+
+
+def main(weights: str) -> None:
+    rows, classes, labels, train, truth, test, texts = photographs(weights)
+    seen = np.array([[name in row["tags"] for name in classes] for row in rows], np.int64)
+    answers = Answers(seen, np.full_like(seen, -1), np.full(seen.shape, USUAL_CONFIDENCE, np.float32))
 
     def scored(soft: Array) -> tuple[float, ...]:
         return score(train, soft, test, truth, classes)

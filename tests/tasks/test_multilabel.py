@@ -87,14 +87,14 @@ def test_metrics_equal_those_of_scikit_learn(predicted: tuple[np.ndarray, np.nda
     facts = MultiLabel().measure(scores, labels, CLASSES)
     seen = [labels[:, k] != NOT_KNOWN for k in range(5)]
     precision = [average_precision_score(labels[seen[k], k], scores[seen[k], k]) for k in range(4)]
-    f1 = [f1_score(labels[seen[k], k], scores[seen[k], k] > 0.5, zero_division=0) for k in range(5)]
+    f1 = [f1_score(labels[seen[k], k], scores[seen[k], k] >= 0.5, zero_division=0) for k in range(5)]
     known = labels != NOT_KNOWN
     p, truth = scores[known].astype(float), labels[known]
     assert (facts["images"], facts["labelled"], facts["support"][4]) == (60, 59, 0)
     assert facts["per_class"][:4] == pytest.approx(precision, abs=1e-6) and facts["per_class"][4] is None
     assert facts["mAP"] == pytest.approx(np.mean(precision), abs=1e-6)
     assert facts["f1_macro"] == pytest.approx(np.mean(f1), abs=1e-6)
-    assert facts["f1_micro"] == pytest.approx(f1_score(truth, p > 0.5), abs=1e-6)
+    assert facts["f1_micro"] == pytest.approx(f1_score(truth, p >= 0.5), abs=1e-6)
     assert facts["loss"] == pytest.approx(-np.where(truth == 1, np.log(p), np.log(1 - p)).mean(), rel=1e-5)
     assert facts["ranking_precision"] == pytest.approx(MultiLabel().scores(scores, labels).mean())
 
@@ -119,6 +119,23 @@ def test_rows_and_columns_name_classes() -> None:
     columns = MultiLabel().columns(scores, None)
     assert columns["prediction"] == [[0, 2]]
     assert columns["probabilities"].to_pylist() == [pytest.approx(scores[0].tolist())]
+
+
+def test_each_class_is_present_from_its_own_threshold_on(predicted: tuple[np.ndarray, np.ndarray]) -> None:
+    scores, labels = predicted
+    limits = (0.12, 0.33, 0.5, 0.72, 0.93)
+    task = MultiLabel(focus=2.0).with_thresholds(limits)
+    assert task == MultiLabel(focus=2.0, thresholds=limits)
+    facts, (row, *_) = task.measure(scores, labels, CLASSES), task.rows(scores, CLASSES, 1)
+    known = labels != NOT_KNOWN
+    decided = scores >= np.array(limits)
+    f1 = [f1_score(labels[known[:, k], k], decided[known[:, k], k], zero_division=0) for k in range(5)]
+    assert facts["thresholds"] == limits and facts["mAP"] == MultiLabel().measure(scores, labels, CLASSES)["mAP"]
+    assert facts["f1_macro"] == pytest.approx(np.mean(f1), abs=1e-6)
+    assert facts["f1_micro"] == pytest.approx(f1_score(labels[known], decided[known]), abs=1e-6)
+    order = np.argsort(-scores[0], kind="stable")
+    assert row["present"] == [CLASSES[k] for k in order if scores[0, k] >= limits[k]]
+    assert task.columns(scores, None)["prediction"] == [np.flatnonzero(each).tolist() for each in decided]
 
 
 def test_one_label_per_image_is_refused() -> None:

@@ -43,6 +43,8 @@ MODEL, HEAD, CHECKPOINT = "model.safetensors", "head.safetensors", "checkpoint.s
 DATA = "data_fingerprint"
 IMAGES = "images_fingerprint"
 """As DATA, of images, labels and splits only: what a run is measured on, whatever texts it learned from."""
+THRESHOLDS = "thresholds"
+"""Key of run.json, and of rows of metrics.jsonl: the probability of each class from which on it counts as present."""
 PACKAGE = Path(__file__).resolve().parents[1]
 PATIENCE = 10.0  # seconds; decoding processes of a killed run hold its lock until they end, within 5
 

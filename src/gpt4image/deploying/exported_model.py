@@ -65,5 +65,6 @@ class ExportedModel:
             classes=self.classes,
             preprocessing=self.preprocessing,
             task=self.model.task.name,
+            thresholds=self.model.task.thresholds,
             source=self.source,
         )

@@ -29,6 +29,7 @@ from gpt4image.deploying.preprocessing import Preprocessing
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.classification import Classification
 from gpt4image.tasks.registry import find_task
+from gpt4image.tasks.thresholds import checked_thresholds
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 Facts = dict[str, Any]  # of a Classifier, by field
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-TASK = "gpt4image_task"
-"""Key of config.json in timm's format; timm passes it by."""
+TASK, THRESHOLDS = "gpt4image_task", "gpt4image_thresholds"
+"""Keys of config.json in timm's format; timm passes them by."""
 # The entries of a pretrained_cfg that do not say where weights lie.
 _FACTS = (
     *("input_size", "test_input_size", "min_input_size", "fixed_input_size", "interpolation", "crop_pct", "crop_mode"),
@@ -150,8 +151,10 @@ def _load_timm(path: Path, device: str, task: Task | None) -> Classifier:
         names = [names.get(number, number) for number in numbers]
     if not isinstance(names, list | tuple):
         raise ModelError(f"{path / CONFIG}: label_names must be a list or a table of names, not {names!r}.")
-    task = task or _task(_config_of(path).get(TASK, Classification.name), path)
-    facts: Facts = {"kind": "timm", "task": task, "classes": tuple(map(str, names)), "source": {"architecture": name}}
+    classes, config = tuple(map(str, names)), _config_of(path)
+    task = task or _task(config.get(TASK, Classification.name), path)
+    task = _with_thresholds(task, config.get(THRESHOLDS), classes, path / CONFIG)
+    facts: Facts = {"kind": "timm", "task": task, "classes": classes, "source": {"architecture": name}}
     return _with_torch(module, device, preprocessing=Preprocessing.from_timm(expects), **facts)
 
 
@@ -185,7 +188,7 @@ def _load_onnx(path: Path, threads: int | None, task: Task | None) -> Classifier
     name = session.get_inputs()[0].name
     return Classifier(
         kind="onnx",
-        task=task or _task(metadata.task, path),
+        task=_with_thresholds(task or _task(metadata.task, path), metadata.thresholds, metadata.classes, path),
         classes=metadata.classes,
         preprocessing=metadata.preprocessing,
         probabilities=lambda images: np.asarray(session.run(None, {name: images})[0]),
@@ -198,6 +201,13 @@ def _task(name: Any, where: Path) -> Task:
         return find_task(str(name), TrainOptions(data=""))
     except ConfigError as error:
         raise ModelError(f"{where} is a model of another task than those known here: {error}") from None
+
+
+def _with_thresholds(task: Task, thresholds: Any, classes: tuple[str, ...], where: Path) -> Task:
+    try:
+        return task.with_thresholds(checked_thresholds(thresholds, len(classes)))
+    except ValueError as error:
+        raise ModelError(f"{where}: {error}; export the run again.") from None
 
 
 def _with_torch(

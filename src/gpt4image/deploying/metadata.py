@@ -29,6 +29,7 @@ class Metadata:
         classes: K class names, in the order of the output.
         preprocessing: how pictures become inputs.
         task: what the model was trained for; it says what the output means.
+        thresholds: probability of each class from which on it counts as present, for multi-label classification.
         source: facts about the run, JSON-serialisable.
     """
 
@@ -36,6 +37,7 @@ class Metadata:
     classes: tuple[str, ...] = Field(min_length=1)
     preprocessing: Preprocessing
     task: str = Classification.name
+    thresholds: tuple[float, ...] | None = None
     source: Mapping[str, Any] = Field(default_factory=dict)
 
     def to_json(self) -> str:

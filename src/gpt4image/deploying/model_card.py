@@ -107,6 +107,7 @@ def model_card(
             "interval": wilson(evaluation.score, evaluation.labelled) if evaluation and exclusive else None,
             "exclusive": exclusive,
             "output": exported.model.task.output,
+            "thresholds": exported.model.task.thresholds,
             "shape": exported.model.task.shape(len(exported.classes), exported.preprocessing.size),
             "comparisons": comparisons_of(exported.run_dir),
             "data": {**data, "spec": public(data["spec"])},

@@ -13,7 +13,7 @@ from typing import Any
 
 from gpt4image.base.files import write_json
 from gpt4image.deploying.exported_model import ExportedModel
-from gpt4image.deploying.loading import CONFIG, TASK, WEIGHTS
+from gpt4image.deploying.loading import CONFIG, TASK, THRESHOLDS, WEIGHTS
 from gpt4image.models import small_stem
 
 KEPT = ("fixed_input_size", "first_conv", "classifier")  # what timm needs for other classes, channels and sizes
@@ -38,6 +38,7 @@ def write_timm_folder(path: Path, exported: ExportedModel) -> None:
                 "num_classes": len(exported.classes),
             },
             **({} if exported.model.task.exclusive else {TASK: exported.model.task.name}),
+            **({} if exported.model.task.thresholds is None else {THRESHOLDS: exported.model.task.thresholds}),
             "source": exported.source,
         },
         checksum=False,  # a file for timm and its users, who may change it; the model card names its checksum

@@ -7,6 +7,7 @@ from gpt4image.deploying.exported_model import ExportedModel
 from gpt4image.deploying.metadata import EXTRA_FILE, ONNX_KEY
 from gpt4image.deploying.preprocessing import Preprocessing
 from gpt4image.deploying.timm_folder import needs_small_stem
+from gpt4image.tasks.thresholds import USUAL
 
 _TIMM = """\
 import numpy as np
@@ -89,7 +90,9 @@ for left, top, right, bottom, score, number in boxes:  # the best first
         corners = left * picture.width, top * picture.height, right * picture.width, bottom * picture.height
         print(classes[int(number)], round(score, 2), [round(side) for side in corners])"""
 _MASK = "print({classes[number] for row in mask for number in row})"
-_PRESENT = "print([name for name, probability in zip(classes, probabilities) if probability >= 0.5])"
+_PRESENT = """\
+thresholds = {thresholds}  # per class, for the best F1
+print([name for name, value, least in zip(classes, probabilities, thresholds) if value >= least])"""
 
 
 def example(exported: ExportedModel, form: str, *, name: str, repository: str | None) -> str:
@@ -98,8 +101,10 @@ def example(exported: ExportedModel, form: str, *, name: str, repository: str | 
 
     ``name`` is that of the folder or file. timm loads its format from the ``repository`` on the hub, if there is one.
     """
-    exclusive, output = exported.model.task.exclusive, exported.model.task.output
-    result = {"boxes": _BOXES, "mask": _MASK}.get(output, _BEST if exclusive else _PRESENT)
+    task = exported.model.task
+    exclusive, output = task.exclusive, task.output
+    present = _PRESENT.format(thresholds=list(task.thresholds or [USUAL] * len(exported.classes)))
+    result = {"boxes": _BOXES, "mask": _MASK}.get(output, _BEST if exclusive else present)
     if form == "timm":
         imports = "\nimport small_stem  # makes the model known to timm\n" if needs_small_stem(exported) else ""
         where = f"local-dir:{name}" if repository is None else f"hf-hub:{repository}"

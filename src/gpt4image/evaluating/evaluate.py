@@ -228,7 +228,7 @@ def measure_run(
     path = run_dir / f"evaluation-{name}.json"
     known: dict[str, Any] = read_json(path) if path.is_file() else {}
     more = measure_more(model, data, split, outputs, names)
-    task = data.task
+    task = model.task
     facts: dict[str, Any] = {"split": split, "task": task.name, "metric": task.primary.name}
     facts["titles"] = {metric.name: metric.title for metric in (task.primary, *task.metrics)}
     facts |= task.measure(outputs.predictions, labels, data.classes)
@@ -239,7 +239,7 @@ def measure_run(
 
     def write() -> None:
         predictions = f"predictions-{name}.parquet"
-        _write_predictions(run_dir / predictions, data, indices, outputs.predictions)
+        _write_predictions(run_dir / predictions, task, data, indices, outputs.predictions)
         write_json(path, {**facts, "files": file_facts(run_dir, [predictions])})
 
     processes.by_first(write)
@@ -255,19 +255,19 @@ def _images_of(data: TrainingData, split: str) -> NDArray[np.int64]:
 
 
 def _write_predictions(
-    path: Path, data: TrainingData, indices: NDArray[np.int64], predictions: NDArray[np.float32]
+    path: Path, task: Task, data: TrainingData, indices: NDArray[np.int64], predictions: NDArray[np.float32]
 ) -> None:
     import pyarrow as pa
 
     image_set, labels = data.image_set, data.all_labels[indices]
     scores = np.full(len(indices), np.nan)  # NaN: no label
-    scores[data.task.known(labels)] = data.task.scores(predictions, labels)
+    scores[task.known(labels)] = task.scores(predictions, labels)
     table = pa.table(
         {
             "key": [image_set.keys[i] for i in indices],
             "digest": [image_set.digests[i] for i in indices],
             "score": scores,
-            **data.task.columns(predictions, labels),
+            **task.columns(predictions, labels),
         }
     )
     write_parquet(path, table)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gpt4image.artifacts import runs
+from gpt4image.artifacts.run_records import checked
 from gpt4image.artifacts.weights import load_tensors
 from gpt4image.base.errors import ConfigError, Gpt4ImageError, RunError, first_line
 from gpt4image.config import TrainConfig
@@ -25,6 +26,7 @@ from gpt4image.parallel.devices import choose_device, memory_format_of
 from gpt4image.parallel.sharding import structure_alone
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.registry import recorded_task
+from gpt4image.tasks.thresholds import checked_thresholds
 from gpt4image.training.augment import Augmentation
 from gpt4image.training.predictions import outputs as read_outputs
 from gpt4image.training.text_space import TextSpace, read_text_space
@@ -55,7 +57,7 @@ class RunModel:
 
     Attributes:
         config: options of the run.
-        task: what it was trained for.
+        task: what it was trained for, with the thresholds of the run.
         backbone: images to outputs.
         head: pooled features to the text space; None where the run learned no alignment.
         augmentation: how images are normalised.
@@ -111,10 +113,12 @@ def load_run_model(run_dir: Path, task: Task | None, classes: Sequence[str]) -> 
         classes: class names.
 
     Raises:
-        RunError: the run is not finished, or its weights are of another number of classes.
+        RunError: the run is not finished, or its weights or thresholds are of another number of classes.
     """
-    config = options_of(runs.read_run(run_dir))
-    task = task or recorded_task(config)
+    record = runs.read_run(run_dir)
+    config, thresholds = options_of(record), record["run"].get(runs.THRESHOLDS)
+    thresholds = checked(run_dir / runs.RUN, lambda: checked_thresholds(thresholds, len(classes)))
+    task = (task or recorded_task(config)).with_thresholds(thresholds)
     outputs = task.outputs(classes)
     weights = load_tensors(run_dir / runs.MODEL)[0]
     untrained = config.model_copy(update={"init": "scratch"}).resolved

@@ -76,6 +76,8 @@ class Task(Protocol):
     """Name of the output of an exported model."""
     value: ClassVar[str] = "probability"
     """What ``rows`` gives of each class."""
+    thresholds: tuple[float, ...] | None = None
+    """Probability of each class from which on it counts as present; None for tasks that decide otherwise."""
 
     @property
     def frames(self) -> Frames | None:
@@ -209,6 +211,14 @@ class Task(Protocol):
     def rows(self, predictions: Predictions, classes: Sequence[str], top: int) -> Iterator[dict[str, Any]]:
         """Yield what ``predict`` writes for each image: JSON-serialisable, the ``top`` most probable classes."""
         ...
+
+    def best_thresholds(self, predictions: Predictions, labels: Labels) -> tuple[float, ...] | None:
+        """Return the ``thresholds`` that predictions (N, ...) of validation images and their labels speak for."""
+        return None
+
+    def with_thresholds(self, thresholds: tuple[float, ...] | None) -> Task:
+        """Return the task with the thresholds of a run or an exported model."""
+        return self
 
 
 def probability_column(predictions: Floats) -> Any:

@@ -7,7 +7,7 @@ such targets are targets again, so that mixup, soft labels and missing labels ne
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,10 +22,9 @@ from gpt4image.data.labels import rarest_classes
 from gpt4image.parallel.processes import gather
 from gpt4image.tasks.base import Floats, Labels, Metric, Task, probability_column
 from gpt4image.tasks.classification import ranked
+from gpt4image.tasks.thresholds import USUAL, best_thresholds
 
 NOT_KNOWN = -1
-THRESHOLD = 0.5
-"""Probability above which a class counts as present, in F1."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +36,11 @@ class MultiLabel(Task):
     Attributes:
         focus: power by which the loss of absent classes falls where they are predicted well (asymmetric loss, Ridnik et
             al. 2021, arXiv 2009.14119); 0 is binary cross-entropy.
+        thresholds: probability of each class from which on it counts as present; one half without them.
     """
 
     focus: float = 0.0
+    thresholds: tuple[float, ...] | None = None
     name: ClassVar[str] = "multilabel"
     primary: ClassVar[Metric] = Metric(name="mAP", title="mean average precision")
     metrics: ClassVar[tuple[Metric, ...]] = (
@@ -108,8 +109,9 @@ class MultiLabel(Task):
         return nn.Sigmoid()
 
     def measure(self, predictions: Floats, labels: Labels, classes: Sequence[str]) -> dict[str, Any]:
-        """Return mAP (the mean over classes of the average precision), F1 at 0.5, and the average precision per class.
+        """Return mAP (the mean over classes of the average precision), F1, and the average precision per class.
 
+        F1 is that of the classes that count as present by ``thresholds``.
         Classes that are not known of an image do not count there. Classes without a present image have no average
         precision.
         """
@@ -120,7 +122,7 @@ class MultiLabel(Task):
         if not known.any():
             return facts
         given = torch.from_numpy(labels[known].astype(np.int64))
-        scores = torch.from_numpy(predictions[known])
+        scores, decided = (torch.from_numpy(some[known]) for some in (predictions, self.present(predictions)))
         ignore: dict[str, Any] = {"num_labels": len(classes), "ignore_index": NOT_KNOWN}
         support = (given == 1).sum(dim=0).tolist()
         counts = given != NOT_KNOWN
@@ -133,10 +135,11 @@ class MultiLabel(Task):
         return {
             **facts,
             "mAP": float(np.mean(measured)) if measured else 0.0,
-            "f1_macro": float(multilabel_f1_score(scores, given, average="macro", threshold=THRESHOLD, **ignore)),
-            "f1_micro": float(multilabel_f1_score(scores, given, average="micro", threshold=THRESHOLD, **ignore)),
+            "f1_macro": float(multilabel_f1_score(decided, given, average="macro", **ignore)),
+            "f1_micro": float(multilabel_f1_score(decided, given, average="micro", **ignore)),
             "ranking_precision": float(self.scores(predictions, labels).mean()),
             "loss": float(loss[counts].mean()),
+            "thresholds": self.thresholds,
             "class_metric": "average precision",
             "support": support,
             "per_class": per_class,
@@ -153,17 +156,27 @@ class MultiLabel(Task):
 
     def columns(self, predictions: Floats, labels: Labels | None) -> Mapping[str, Any]:
         """Return the classes that are known, those predicted to be present, as numbers, and all probabilities."""
-        present = [np.flatnonzero(row).tolist() for row in predictions > THRESHOLD]
+        present = [np.flatnonzero(row).tolist() for row in self.present(predictions)]
         found = {"prediction": present, "probabilities": probability_column(predictions)}
         return found if labels is None else {"label": list(labels), **found}
 
     def rows(self, predictions: Floats, classes: Sequence[str], top: int) -> Iterator[dict[str, Any]]:
-        """Yield the most probable classes of each image, and ``present``: those of at least THRESHOLD, best first."""
-        counts = (predictions >= THRESHOLD).sum(axis=1).tolist()
-        for best, every, count in zip(
-            ranked(predictions, classes, top), ranked(predictions, classes, len(classes)), counts, strict=True
-        ):
-            yield {**best, "present": every["classes"][:count]}
+        """Yield the most probable classes of each image, and ``present``: those that count as present, best first."""
+        every, present = np.argsort(-predictions, axis=1, kind="stable"), self.present(predictions)
+        for best, order, there in zip(ranked(predictions, classes, top), every, present, strict=True):
+            yield {**best, "present": [classes[k] for k in order if there[k]]}
+
+    def present(self, predictions: Floats) -> NDArray[np.int64]:
+        """Return (N, K) 1 for each class that counts as present, else 0."""
+        return (predictions >= np.asarray(self.thresholds or USUAL)).astype(np.int64)
+
+    def best_thresholds(self, predictions: Floats, labels: Labels) -> tuple[float, ...]:
+        """Return the thresholds that validation images speak for; see ``tasks.thresholds``."""
+        return best_thresholds(predictions, labels)
+
+    def with_thresholds(self, thresholds: tuple[float, ...] | None) -> MultiLabel:
+        """Return the task with other thresholds."""
+        return replace(self, thresholds=thresholds)
 
 
 def _ranking(scores: Floats, labels: NDArray[np.int8]) -> float:

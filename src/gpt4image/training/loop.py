@@ -37,6 +37,7 @@ from gpt4image.training.trainer import Trainer, build
 from gpt4image.training.training_data import TrainingData
 
 BEST_FILES = ".best-*.safetensors"  # * is the epoch; hidden, so that no file of the user is called so
+THRESHOLDS = runs.THRESHOLDS
 VALIDATIONS = 10
 SAVING = 20
 """Training goes on for at least this many times as long as the last checkpoint took, before the next."""
@@ -149,7 +150,10 @@ def choose_precision(config: ResolvedOptions, data: TrainingData) -> tuple[str, 
 
 
 def validate(trainer: Trainer) -> dict[str, Any] | None:
-    """Measure the validation split; None where no image of it tells. Raises TrainingError: it is not finite."""
+    """Measure the validation split; None where no image of it tells. Raises TrainingError: it is not finite.
+
+    The primary metric, the loss, and the thresholds of tasks that have some.
+    """
     data = trainer.data
     indices = data.indices("val")
     if trainer.config.pretraining:
@@ -165,7 +169,8 @@ def validate(trainer: Trainer) -> dict[str, Any] | None:
     if not data.task.known(labels[seen]).any():
         return None
     facts = data.task.measure(predictions[seen], labels[seen], data.classes)
-    return {name: facts[name] for name in (data.task.primary.name, "loss") if name in facts}
+    facts[THRESHOLDS] = data.task.best_thresholds(predictions[seen], labels[seen])
+    return {name: facts[name] for name in (data.task.primary.name, "loss", THRESHOLDS) if facts.get(name) is not None}
 
 
 def held_out_loss(trainer: Trainer, indices: NDArray[np.int64]) -> dict[str, Any] | None:
@@ -199,7 +204,8 @@ def fit(
     """Train from the last checkpoint in ``out``, or from the start, to the end, and write the weights.
 
     Returns:
-        The facts of run.json: seconds, steps, images_per_second, parameters, peak_memory_bytes, set_aside.
+        The facts of run.json: seconds, steps, images_per_second, parameters, peak_memory_bytes, set_aside, and
+        thresholds where the task has some.
 
     Raises:
         TrainingError: the loss is not finite.
@@ -262,7 +268,14 @@ def fit(
         "parameters": sum(p.numel() for p in trainer.evaluated.backbone.parameters()),  # type: ignore[union-attr]
         "peak_memory_bytes": peak_memory_bytes(trainer.device),
         "set_aside": set_aside(),
+        **_thresholds(trainer),
     }
+
+
+def _thresholds(trainer: Trainer) -> dict[str, Any]:
+    """Return the thresholds of the epoch whose weights are kept, as a fact of run.json; nothing where it has none."""
+    kept = trainer.history[trainer.best[1] - 1 if trainer.best else -1]
+    return {THRESHOLDS: kept[THRESHOLDS]} if THRESHOLDS in kept else {}
 
 
 def end_epoch(
@@ -272,6 +285,7 @@ def end_epoch(
     config = trainer.config
     last, due = epoch + 1 == config.epochs, math.ceil(config.epochs / VALIDATIONS)
     val = validate(trainer) if last or (epoch + 1) % due == 0 else None
+    thresholds = {THRESHOLDS: val.pop(THRESHOLDS)} if val and THRESHOLDS in val else {}
     means = {name: float(np.mean([step[name] for step in losses])) for name in losses[0]}
     row = {
         "epoch": epoch + 1,
@@ -281,6 +295,7 @@ def end_epoch(
         "align_loss": None,
         **{f"{name}_loss": value for name, value in means.items()},
         "val": val,
+        **thresholds,
         "seconds": round(seconds, 3),
     }
     trainer.history.append(row)

@@ -18,6 +18,8 @@ from gpt4image.data import SPLITS
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import choose_device, cpu_threads, device_name
 from gpt4image.tasks.base import Task
+from gpt4image.tasks.multilabel import MultiLabel
+from gpt4image.tasks.thresholds import USUAL
 from gpt4image.training.prepare import Prepared, prepare
 from gpt4image.training.tracking import OnEpoch, require_trackers, tracked
 
@@ -200,6 +202,15 @@ def _as_before(config: TrainConfig) -> TrainConfig:
     return config.model_copy(update={name: saved[name] for name in still_open & saved.get("chosen", {}).keys()})
 
 
+def _decision(record: runs.RunRecord) -> dict[str, str]:
+    """Return from which probability on a class counts as present, where an image may have several."""
+    if record["config"]["task"] != MultiLabel.name:
+        return {}
+    chosen = runs.THRESHOLDS in record["run"]
+    usual = f"{USUAL} for each class, because no validation image has a label"
+    return {runs.THRESHOLDS: "one per class, chosen on the validation images" if chosen else usual}
+
+
 def _outcome(out: Path, *, finished: bool) -> Outcome:
     """Return what a run came to; ``finished`` where it was made before."""
     record = runs.read_run(out)
@@ -216,6 +227,7 @@ def _outcome(out: Path, *, finished: bool) -> Outcome:
             "labelled": facts["data"]["labelled"],
             "described": facts["data"]["described"],
             **val,
+            **_decision(record),
             **({"notes": " ".join(notes)} if notes else {}),
             "seconds": facts["seconds"],
             "images_per_second": facts["images_per_second"],
