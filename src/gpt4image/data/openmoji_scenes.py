@@ -1,7 +1,7 @@
 """`openmoji-scenes`: pictograms on plain backgrounds with their boxes; `openmoji-scenes-masks`: with their masks.
 
 They are drawn from the package of `openmoji` (CC BY-SA 4.0). No multimodal LLM was asked about them: there are no
-answers and no descriptions. Test scenes show pictograms of the test split of `openmoji`, and no train scene shows these.
+answers and no descriptions. Test scenes show pictograms of the test split of `openmoji`, which no train scene shows.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ KINDS = {
 """Code points of the pictograms of each class: classes whose pictograms resemble each other."""
 COUNTS = {"train": 300, "test": 100}
 SIDE = 96
-SIDES = (26, 56)
+SIDES = (24, 48)
 """Least and largest side of the square of a pictogram, in pixels; the pictogram fills most of it."""
-MOST, TRIALS = 4, 12
+MOST, TRIALS = 4, 30
 """Most pictograms of a scene, and most random places that are tried for all of them."""
 COLOURS = ("#ffffff", "#e8e4d8", "#cfe3f5", "#d5efd0", "#f7d9d9", "#e3d7f2", "#9fb4c7", "#b9a88f", "#8fae8b", "#c9c9c9")
 OPAQUE = 128
