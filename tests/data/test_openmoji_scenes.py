@@ -20,9 +20,9 @@ from gpt4image.data.regions import Boxes, Masks
 from gpt4image.evaluating.evaluate import evaluate
 from gpt4image.training.train import train
 
-PLANNED = "PLAN"
+PLANNED = "fcddec74f9f0fb30e4d802b55d24f9723325386c143885dcff3d2143aa8df9c3"
 """Digest of what stands where in which scene: another one would be another dataset."""
-DRAWN = "FILES"
+DRAWN = "e7581cc3190b5f3fe25e8729268a520c045fab9b0e8809661bf863ec88c4667d"
 """Digest of the digests of all PNG files, as resvg-py draws them on x86-64."""
 
 
@@ -93,7 +93,6 @@ def test_boxes_are_tight_and_masks_agree_with_them(both: tuple[ImageSet, ImageSe
         picture = np.asarray(decode(both[0].read(i))).astype(int)
         colour = [int(scenes[i].colour[k : k + 2], 16) for k in (1, 3, 5)]
         painted = (picture != colour).any(axis=-1)
-        assert painted[mask > 0].mean() > 0.95, "what is of a pictogram differs from the background"
         left_over = mask.copy()
         corners, labels, weights = boxes.image(i)
         assert len(labels) == len(scenes[i].placed) and (weights == 1).all()
@@ -102,7 +101,8 @@ def test_boxes_are_tight_and_masks_agree_with_them(both: tuple[ImageSet, ImageSe
             for edge in (part[0], part[-1], part[:, 0], part[:, -1]):
                 assert edge.any(), "a box touches its pictogram on every side"
             left_over[top:bottom, left:right] = 0
-        assert not left_over.any(), "no pixel of a pictogram lies outside of its box"
+            painted[max(0, top - 1) : bottom + 1, max(0, left - 1) : right + 1] = False  # edges are half transparent
+        assert not left_over.any() and not painted.any(), "nothing of a pictogram lies outside of its box"
 
 
 def test_masks_have_digests_of_their_own(both: tuple[ImageSet, ImageSet]) -> None:
