@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -130,7 +131,7 @@ def test_models_learn_from_them(
     spec: str, task: str, metric: str, least: float, drawn_once: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", drawn_once)
-    options = {"epochs": 8, "threads": 1, "precision": "fp32", "memory_format": "channels_last"}
-    train(TrainConfig(**{"data": spec, "task": task, "out": tmp_path / "run", **options}))
+    options: dict[str, Any] = {"task": task, "epochs": 8, "threads": 1, "precision": "fp32"}
+    train(TrainConfig(**options, data=spec, out=tmp_path / "run", memory_format="channels_last"))
     evaluate(EvaluateConfig(run_dir=tmp_path / "run"))
     assert read_json(tmp_path / "run" / "evaluation-test.json")[metric] > least
