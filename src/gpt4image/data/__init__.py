@@ -33,6 +33,8 @@ LOADERS = {
     "voc": ("gpt4image.data.voc", "load_voc"),
     "masks": ("gpt4image.data.masks", "load_masks"),
     "openmoji": ("gpt4image.data.openmoji", "load_openmoji"),
+    "openmoji-scenes": ("gpt4image.data.openmoji_scenes", "load_openmoji_scenes"),
+    "openmoji-scenes-masks": ("gpt4image.data.openmoji_scenes", "load_openmoji_scenes_masks"),
     "clips": ("gpt4image.data.clips", "load_clips"),
 }
 KINDS = {
@@ -53,7 +55,8 @@ def load_image_set(spec: str) -> ImageSet:
     Args:
         spec: a path of a folder or a table, ``folder:PATH``, ``manifest:FILE.csv|parquet``, ``hf:NAME_OR_PATH``,
             ``cifar10[:ROOT]``, ``cifar100[:ROOT]``, ``webdataset:PATTERN``, ``openmoji`` or ``clips:PATH``; with boxes
-            or masks ``coco:FILE.json``, ``coco-masks:FILE.json``, ``yolo:DIR``, ``voc:DIR``, ``masks:DIR``.
+            or masks ``coco:FILE.json``, ``coco-masks:FILE.json``, ``yolo:DIR``, ``voc:DIR``, ``masks:DIR``,
+            ``openmoji-scenes`` or ``openmoji-scenes-masks``.
 
     Raises:
         ConfigError: the SPEC has an unknown name, or lacks what must follow it.

