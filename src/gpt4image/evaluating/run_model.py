@@ -19,8 +19,10 @@ from gpt4image.config import TrainConfig
 from gpt4image.data.pixels import Pixels
 from gpt4image.encoding.text_encoders.tuning import FOLDER
 from gpt4image.models.aligner import Aligner, Head, projection_head
-from gpt4image.models.backbones import in_timm, require_backed
+from gpt4image.models.backbones import in_timm, require_backed, require_weights_of
+from gpt4image.models.of_transformers import kind_of
 from gpt4image.parallel.devices import choose_device, memory_format_of
+from gpt4image.parallel.sharding import structure_alone
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.registry import recorded_task
 from gpt4image.training.augment import Augmentation
@@ -115,9 +117,13 @@ def load_run_model(run_dir: Path, task: Task | None, classes: Sequence[str]) -> 
     task = task or recorded_task(config)
     outputs = task.outputs(classes)
     weights = load_tensors(run_dir / runs.MODEL)[0]
-    architecture, args = timm_form(config)
-    require_backed(architecture, {"num_classes": outputs, **args}, weights)
-    plain = make_backbone(config.model_copy(update={"init": "scratch"}).resolved, outputs).module
+    untrained = config.model_copy(update={"init": "scratch"}).resolved
+    if kind_of(untrained.model):
+        require_weights_of(make_backbone(untrained, outputs, structure_alone).module, untrained.model, weights)
+    else:
+        architecture, args = timm_form(config)
+        require_backed(architecture, {"num_classes": outputs, **args}, weights)
+    plain = make_backbone(untrained, outputs).module
     backbone = task.model(plain, config.resolved.image_size)
     try:
         backbone.load_state_dict(weights)

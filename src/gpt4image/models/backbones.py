@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from gpt4image.base.errors import ModelError, first_few, first_line
 from gpt4image.models import small_stem
+from gpt4image.models.of_transformers import create_of_transformers, kind_of
 from gpt4image.parallel import batch_layers
 
 Stem = Literal["standard", "small"]
@@ -67,10 +68,10 @@ def create_backbone(
     drop_path: float = 0.0,
     in_chans: int = 3,
 ) -> Backbone:
-    """Create a timm model.
+    """Create a timm model, or one of transformers.
 
     Args:
-        name: a timm model, with or without the tag of its pretrained weights.
+        name: a timm model, with or without the tag of its pretrained weights; or one of ``models.of_transformers``.
         classes: K, number of logits.
         image_size: side of the square input, in pixels.
         stem: ``small`` keeps most of the resolution of small images. ResNets get a 3x3 convolution of stride 1 (up to
@@ -89,6 +90,13 @@ def create_backbone(
     require_plain_args(model_args or {}, "--model-args")
     if own := [key for key in ("num_classes", "in_chans") if key in (model_args or {})]:
         raise ModelError(f"--model-args may not hold {first_few(own)}: they follow from the data.")
+    if kind_of(name):
+        if stem != "standard" or drop_path > 0 or in_chans != 3:
+            raise ModelError(f"--model {name} takes RGB images, without --stem small and --drop-path: leave them out.")
+        module, new = create_of_transformers(
+            name, classes, image_size, pretrained=init == "pretrained", model_args=model_args or {}
+        )
+        return Backbone(module, *_initialised(module, init, new))
     args = {"num_classes": classes, "in_chans": in_chans, **_size_args(name, image_size, stem)}
     args |= {"drop_path_rate": drop_path} if drop_path > 0 else {}
     module = _build(name, {**args, **(model_args or {})}, pretrained=init == "pretrained")
@@ -104,10 +112,17 @@ def create_backbone(
         known: Any = module.pretrained_cfg
         new_layers += () if known.get("num_classes") == classes else classifier_names(module)
     elif init != "scratch":
-        new_layers = load_weights(module, Path(init))
-        if new_layers:
-            notes = (f"{init}: its classifier has other classes; it was left out and starts from random weights.",)
+        return Backbone(module, *_initialised(module, init, ()))
     return Backbone(module, notes, new_layers)
+
+
+def _initialised(module: nn.Module, init: str, new_layers: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Read the weights of a file, if ``init`` is one; return notes and the layers that are new."""
+    if init in ("scratch", "pretrained"):
+        return (), new_layers
+    new_layers = load_weights(module, Path(init))
+    note = f"{init}: its classifier has other classes; it was left out and starts from random weights."
+    return (note,) if new_layers else (), new_layers
 
 
 def in_timm(
@@ -130,12 +145,16 @@ def in_timm(
 
 def has_small_stem(name: str) -> bool:
     """Whether ``stem="small"`` is known for this timm model. Raises ModelError for an unknown name."""
+    if kind_of(name):
+        return False
     _check_name(name)
     return _family(name) in _SMALL_STEM_FAMILIES
 
 
 def has_batch_norm(name: str) -> bool:
     """Whether a timm model normalises over batches. Raises ModelError for an unknown name."""
+    if kind_of(name):
+        return False
     _check_name(name)
     with torch.device("meta"):  # only the structure: no memory, no initialisation
         module = timm.create_model(name, pretrained=False)
@@ -150,9 +169,11 @@ def compile_training(module: nn.Module, device: torch.device) -> None:
     Raises:
         ModelError: no compiler is here.
     """
+    backbone: Any = module
+    if not hasattr(backbone, "forward_features"):
+        raise ModelError("--compile is for models of timm; leave it out.")
     if missing := compiler_missing(device):
         raise ModelError(f"--compile: {missing}.")
-    backbone: Any = module
     plain = backbone.forward_features
     fast = torch.compile(plain)
 
@@ -283,11 +304,15 @@ def require_backed(name: str, args: Mapping[str, Any], weights: Mapping[str, Ten
     """
     with torch.device("meta"):
         module = _build(name, dict(args), pretrained=False, **facts)
+    require_weights_of(module, f"{name} with {dict(args)}", weights)
+
+
+def require_weights_of(module: nn.Module, what: str, weights: Mapping[str, Tensor]) -> None:
+    """Refuse a model, built without memory, that is more than four times as large as its weights. Raises ModelError."""
     size, held = (sum(tensor.nbytes for tensor in found.values()) for found in (module.state_dict(), weights))
     if size > 4 * held:
         raise ModelError(
-            f"{name} with {dict(args)} takes {size:,} bytes of weights, but there are {held:,}: they do not belong "
-            "together."
+            f"{what} takes {size:,} bytes of weights, but there are {held:,}: they do not belong together."
         )
 
 
