@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cli_reference
+import cost_plot
 import front_page
 import result_tables as results
 
@@ -73,15 +74,15 @@ def main() -> int:
     """Rewrite or check the pages."""
     wanted = pages()
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
-    if not front_page.is_current(results.FOLDER):
-        stale.append(front_page.PLOT)
+    plots = {plot.PLOT: plot for plot in (front_page, cost_plot)}
+    stale += [path for path, plot in plots.items() if not plot.is_current(results.FOLDER)]
     if stale and "--check" in sys.argv:
         print(f"{', '.join(path.relative_to(ROOT).as_posix() for path in stale)} not up to date: run `make docs`.")
         return 1
     for path in stale:
         path.parent.mkdir(exist_ok=True)
-        if path == front_page.PLOT:
-            front_page.draw(results.FOLDER)
+        if path in plots:
+            plots[path].draw(results.FOLDER)
         else:
             path.write_text(wanted[path], encoding="utf-8")
     return 0

@@ -89,9 +89,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     decode = pixels.decode_square
 
-    def counted(data: bytes, size: int) -> Any:
+    def counted(data: bytes, size: int, **options: Any) -> Any:
         sizes.append(len(data))
-        return decode(data, size)
+        return decode(data, size, **options)
 
     monkeypatch.setattr(pixels, "decode_square", counted)
     return sizes

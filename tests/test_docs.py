@@ -402,6 +402,15 @@ def test_the_plot_of_the_readme_shows_the_numbers_of_the_records() -> None:
     assert f"| {100 * mean:.1f} |" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+def test_the_plot_of_costs_shows_the_numbers_of_the_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    plot = runpy.run_path(str(ROOT / "docs" / "cost_plot.py"))
+    records = ROOT / "docs" / "research" / "records"
+    assert plot["is_current"](records)
+    (free, _) = plot["points"](records)[plot["ANSWERS"]]
+    assert free.labels == 0 and free.dollars[0] == free.dollars[1] < 2, "asking costs what it costs, labelled or not"
+
+
 def test_every_term_of_the_glossary_is_defined_once_and_in_order() -> None:
     page = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
     terms = [term.lower() for term in re.findall(r"^## (.+)$", page, re.MULTILINE)]

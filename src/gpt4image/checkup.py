@@ -19,6 +19,7 @@ EXTRAS = {
     "demo": "the packaged pictures: demo, --data openmoji",
     "hf": "Hugging Face datasets: --data hf:, saved datasets",
     "heic": "pictures of phones: HEIC and HEIF files",
+    "video": "video files: --data clips:",
     "api": "describer openai:, also with --batch; prices",
     "clip": "text encoders open_clip:",
     "tune": "--tune-text lora",

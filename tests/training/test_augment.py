@@ -122,6 +122,17 @@ def test_the_same_generator_gives_the_same_batch(changes: dict[str, float]) -> N
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
+@pytest.mark.parametrize("changes", [{}, {"min_scale": 0.4}, {"colour": 0.4, "erase": 1.0}])
+def test_all_frames_of_a_clip_are_changed_as_the_first_one_is(changes: dict[str, float]) -> None:
+    images = pictures(8)
+    clips = images.repeat(1, 3, 1, 1)
+    alone, together = train_batch(images, how(**changes), rng(8)), train_batch(clips, how(**changes), rng(8))
+    assert together.shape == (8, 9, 12, 12)
+    for frame in together.split(3, dim=1):
+        assert torch.allclose(frame, alone, atol=1e-5)
+    assert torch.allclose(eval_batch(clips, how())[:, 6:], eval_batch(images, how()))
+
+
 def test_some_pictures_lose_their_colours() -> None:
     images = pictures()
     plain, some = (recoloured(images, how(grey=share), rng(len(images), 1)) for share in (0.0, 0.5))

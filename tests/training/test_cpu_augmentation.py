@@ -145,6 +145,13 @@ def test_an_unknown_policy_is_refused_with_an_example(name: str) -> None:
         Policy(name, HOW.mean)
 
 
+def test_a_policy_changes_all_frames_of_a_clip_alike() -> None:
+    images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    policy, seeds = Policy("rand-m9-mstd0.5-inc1", (0.5, 0.4, 0.3)), torch.arange(4)
+    changed = policy(images.repeat(1, 3, 1, 1), seeds)
+    assert all(torch.equal(frame, policy(images, seeds)) for frame in changed.split(3, dim=1))
+
+
 def test_views_that_are_alike_are_both_made_as_the_policy_says() -> None:
     every, policy = np.ones(20, bool), Policy("rand-m9-n2-p1", HOW.mean)
     plain = views(strong=None, second=every, alike=True)(pictures(), IMAGES, 7)

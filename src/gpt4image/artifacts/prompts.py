@@ -57,6 +57,13 @@ PROMPTS: Mapping[str, Prompt] = {
             "colours, textures, the background? Do not repeat what was said.",
             class_conditioned=False,
         ),
+        Prompt(
+            "motion",
+            1,
+            "These are frames of one clip, in the order of time (on one picture: row by row). What moves, how, and in "
+            "which order? Answer in 25 to 45 words; say only what can be seen.",
+            class_conditioned=False,
+        ),
         Prompt("imported", 1, "", class_conditioned=False),
     )
 }

@@ -44,7 +44,7 @@ class Facts:
         embeddings: absolute path of the table, which may be gone; several as ``encoders``.
         names: part that class names have in the classifier, 0 to 1.
         transition: probability of each given label by true class; empty where a wrong label is any other class alike.
-        task: what the labels are of: classification, or multilabel.
+        task: what the labels are of: classification, multilabel or video.
         evidence: what was read: fused, texts, answers or names.
         weights: of each source of evidence in the product of experts; none in files of earlier versions.
         answers: absolute path of the store of answers; empty where none were read.
@@ -156,11 +156,12 @@ class TextLabels:
             tuples["transition"] = tuple(map(tuple, values.get("transition", ())))
             removed = {name: values.pop(name, usual) for name, usual in REMOVED.items()}
             facts = Facts(**{**values, **tuples})
-            if facts.task == LATER["task"]:
-                place = {None: NO_LABEL} | {name: index for index, name in enumerate(facts.classes)}
-                labels = np.array([place[name] for name in table.column("given_label").to_pylist()], dtype=np.int64)
+            given = table.column("given_label")
+            if _is_matrix(given):
+                labels = _array(given, np.int8)
             else:
-                labels = _array(table.column("given_label"), np.int8)
+                place = {None: NO_LABEL} | {name: index for index, name in enumerate(facts.classes)}
+                labels = np.array([place[name] for name in given.to_pylist()], dtype=np.int64)
             found = TextLabels(
                 keys=tuple(table.column("key").to_pylist()),
                 digests=tuple(table.column("digest").to_pylist()),
@@ -198,9 +199,14 @@ def _column(values: NDArray[Any]) -> Any:
 
 def _array(column: Any, dtype: type[Any]) -> NDArray[Any]:
     """Return the vector or matrix of which ``_column`` made an Arrow column."""
-    import pyarrow as pa
-
     values = column.combine_chunks()
-    if not pa.types.is_nested(values.type):
+    if not _is_matrix(values):
         return values.to_numpy(zero_copy_only=False).astype(dtype)
     return values.flatten().to_numpy(zero_copy_only=False).astype(dtype).reshape(len(values), -1)
+
+
+def _is_matrix(column: Any) -> bool:
+    """Return whether ``_column`` made an Arrow column of a matrix."""
+    import pyarrow as pa
+
+    return pa.types.is_nested(column.type)

@@ -52,6 +52,8 @@ def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
 def unsealed(record: Any) -> Any:
     """Return a JSON value without its checksum. Raises ValueError: the content is not the one that was written."""
     if not isinstance(record, dict) or SEAL not in record:
+        if isinstance(record, dict) and (near := next(filter(_is_nearly_seal, record), None)):
+            raise ValueError(f"its entry {SEAL!r} is damaged: it reads {near!r}")
         return record
     content = {name: value for name, value in record.items() if name != SEAL}
     if record[SEAL] != fingerprint(content):
@@ -59,6 +61,11 @@ def unsealed(record: Any) -> Any:
             f"its content does not match its checksum; if you changed it on purpose, delete the entry {SEAL!r}"
         )
     return content
+
+
+def _is_nearly_seal(name: str) -> bool:
+    """Return whether a name differs from the seal's in one letter, as after a flipped bit."""
+    return len(name) == len(SEAL) and sum(a != b for a, b in zip(name, SEAL, strict=True)) == 1
 
 
 def file_facts(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:

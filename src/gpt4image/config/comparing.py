@@ -20,7 +20,18 @@ COMMON = frozenset(
         *DataOptions.model_fields,
         *RunningOptions.model_fields,
         *("text_labels", "only_described", "min_scale"),  # pixels are kept at a size that min_scale decides
-        *("task", "model", "model_args", "stem", "image_size", "epochs", "batch_size", "grad_accumulation"),
+        *(
+            "task",
+            "frames",
+            "frame_order",
+            "model",
+            "model_args",
+            "stem",
+            "image_size",
+            "epochs",
+            "batch_size",
+            "grad_accumulation",
+        ),
     }
 ) - {"select"}
 """Options that all arms of a comparison have in common: its data, its model, its budget and how it runs."""

@@ -41,6 +41,10 @@ class DescriberOptions(StageConfig):
     """Maximum longer side of the image that is sent, in pixels; larger images are resized."""
     image_format: Literal["jpeg", "png", "webp"] = "jpeg"
     """Format in which images are sent to a server. Metadata is never sent."""
+    frames: int = Field(default=8, ge=1, le=64)
+    """Frames of a clip that are sent with one question, spread evenly over it."""
+    contact_sheet: bool = False
+    """Send the frames of a clip on one picture, for models that take one image."""
     detail: Literal["auto", "low", "high"] = "auto"
     """Detail in which a server looks at the image, if it knows this setting; low takes few tokens. auto is not sent."""
     extra_body: JsonTable = Field(default_factory=dict)
@@ -77,6 +81,13 @@ class DescriberOptions(StageConfig):
     vllm_args: JsonTable = Field(default_factory=dict)
     """Other arguments of vllm.LLM for vllm:, as JSON, e.g. '{"tensor_parallel_size": 4, "max_model_len": 8192}'."""
 
+    @property
+    def clip_settings(self) -> dict[str, Any]:
+        """What decides texts about clips, where it is not the default: a part of the identity of results."""
+        names = ("frames", "contact_sheet")
+        fields = DescriberOptions.model_fields
+        return {name: getattr(self, name) for name in names if getattr(self, name) != fields[name].default}
+
 
 class DescribeConfig(DescriberOptions):
     """Write a description of every image into the description store.
@@ -90,14 +101,14 @@ class DescribeConfig(DescriberOptions):
 
     data: str
     """Dataset: a folder or a table of images, or a SPEC: folder:PATH, manifest:FILE, hf:NAME_OR_PATH,
-    webdataset:PATTERN, coco:FILE.json, yolo:DIR, voc:DIR, masks:DIR, cifar10, cifar100, openmoji."""
+    webdataset:PATTERN, coco:FILE.json, yolo:DIR, voc:DIR, masks:DIR, clips:PATH, cifar10, cifar100, openmoji."""
     store: Path
     """Description store (one SQLite file); made when it does not exist."""
 
     # Prompts
     prompt: tuple[str, ...] = ("short",)
-    """Prompt(s): short, paper, class-conditioned, attributes, contrastive, conversation, or a text file of your own.
-    See docs/describe.md."""
+    """Prompt(s): short, paper, class-conditioned, attributes, contrastive, conversation, motion, or a text file
+    of your own. See docs/describe.md."""
     ask: str = "description"
     """What one call brings, separated by commas: description, class, tags, boxes. See docs/answers.md."""
     classes: str | None = None

@@ -157,6 +157,7 @@ class DistillConfig(
         """Return the options of the teacher, which reads what was ``asked`` for."""
         return self.of(
             LabelConfig,
+            task="auto" if self.task == "segmentation" else self.task,  # masks are taught by which classes are present
             answers=self.out / ANSWERS if {"class", "tags"} & {*asked} else None,
             embeddings=self.out / EMBEDDINGS if "description" in asked else None,
             out=self.out / TEXT_LABELS,

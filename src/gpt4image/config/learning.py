@@ -26,7 +26,7 @@ class DataOptions(StageConfig):
 
     data: str
     """Dataset: a folder or a table of images, or a SPEC: folder:PATH, manifest:FILE, hf:NAME_OR_PATH,
-    webdataset:PATTERN, coco:FILE.json, yolo:DIR, voc:DIR, masks:DIR, cifar10, cifar100, openmoji."""
+    webdataset:PATTERN, coco:FILE.json, yolo:DIR, voc:DIR, masks:DIR, clips:PATH, cifar10, cifar100, openmoji."""
     val_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     """Fraction of the training images held out for validation, if the dataset has no validation split."""
     test_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
@@ -143,19 +143,21 @@ class ModelOptions(StageConfig):
     """The model and its task."""
 
     task: str = "auto"
-    """classification (one class per image), multilabel (several), detection (boxes), segmentation (masks), auto (as the
-    annotations of the dataset are) or pretrain (no label is read, see --pretrain)."""
-    presence_weight: float = Field(default=1.0, ge=0.0)
-    """Weight of the loss of presence, for segmentation: which classes an image shows, known from its mask, its tags or
-    text labels. With 0 only masks are learned from."""
+    """classification (one class per image), multilabel (several), detection (boxes), segmentation (masks), video (one
+    class per clip), auto (as the annotations of the dataset are) or pretrain (no label is read, see --pretrain)."""
+    frames: int | None = Field(default=None, ge=1, le=64)
+    """Frames of a clip that the model reads, spread evenly over it. Default: 8 for clips."""
+    frame_order: Literal["shuffled", "still"] | None = None
+    """Controls for clips: shuffled shows the frames in another order per clip, still shows the middle frame --frames
+    times. Default: as they come."""
     focus_negatives: float = Field(default=0.0, ge=0.0)
     """Focusing exponent of the asymmetric loss for absent classes, for multilabel; 0 is binary cross-entropy."""
     presence_weight: float = Field(default=1.0, ge=0.0)
     """Weight of the loss of presence, for segmentation: which classes an image shows, known from its mask, its tags or
     text labels. With 0 only masks are learned from."""
     model: str | None = None
-    """Any timm model; of transformers also rt-detr-v2[:DIR] (detection) and segformer[:DIR] (segmentation). Default: a
-    small ResNet for small datasets of small images, otherwise resnet18."""
+    """Any timm model; of transformers also rt-detr-v2[:DIR] (detection), segformer[:DIR] (segmentation) and videomae (for
+    clips). Default: a small ResNet for small datasets of small images, otherwise resnet18."""
     model_args: JsonTable = Field(default_factory=dict)
     """Extra arguments of timm.create_model, or of a configuration of transformers, as JSON."""
     init: str = "scratch"

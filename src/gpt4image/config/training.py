@@ -29,9 +29,9 @@ class LabelConfig(DataOptions):
     answers: Path | None = None
     """Description store with the answers to `describe --ask class`; tags where images have several classes; boxes for
     detection."""
-    task: Literal["auto", "classification", "multilabel", "detection"] = "auto"
-    """What is predicted: the class of an image (classification), which of several it has (multilabel), or boxes of
-    objects (detection). auto: as the labels of the dataset are."""
+    task: Literal["auto", "classification", "multilabel", "video", "detection"] = "auto"
+    """What is predicted: the class of an image (classification) or clip (video), which of several an image has
+    (multilabel), or boxes of objects (detection). auto: as the labels of the dataset are."""
     evidence: Evidence = "fused"
     """What is read: all that is given (fused), the descriptions (texts), the answers, or class names compared with
     descriptions (names)."""

@@ -6,14 +6,18 @@
 from __future__ import annotations
 
 import importlib
+import itertools
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 from gpt4image.base.errors import ConfigError, nearest
+from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.file_source import expanded
 from gpt4image.data.image_set import NO_LABEL, SPLITS, ImageSet, ImageSource, MemorySource
 from gpt4image.data.labels import note_same_but_case, require_trained
 from gpt4image.data.splits import KeepInTrain, with_splits
+from gpt4image.data.video import VIDEO_EXTENSIONS
 
 # SPEC name -> module and function; imported when asked for, as some need heavy or optional packages.
 LOADERS = {
@@ -29,6 +33,7 @@ LOADERS = {
     "voc": ("gpt4image.data.voc", "load_voc"),
     "masks": ("gpt4image.data.masks", "load_masks"),
     "openmoji": ("gpt4image.data.openmoji", "load_openmoji"),
+    "clips": ("gpt4image.data.clips", "load_clips"),
 }
 KINDS = {
     **dict.fromkeys((".csv", ".parquet"), "manifest"),
@@ -37,6 +42,7 @@ KINDS = {
     **dict.fromkeys((".yaml", ".yml"), "yolo"),
 }
 """What a file at a path is, by its extension."""
+FILES_LOOKED_AT = 1000  # of a folder, to find out whether it holds pictures or videos
 MANIFESTS = ("manifest", "metadata", "labels")
 """Names of a table that decides what a folder is, whatever else lies there."""
 
@@ -46,8 +52,8 @@ def load_image_set(spec: str) -> ImageSet:
 
     Args:
         spec: a path of a folder or a table, ``folder:PATH``, ``manifest:FILE.csv|parquet``, ``hf:NAME_OR_PATH``,
-            ``cifar10[:ROOT]``, ``cifar100[:ROOT]``, ``webdataset:PATTERN`` or ``openmoji``; with boxes or masks
-            ``coco:FILE.json``, ``coco-masks:FILE.json``, ``yolo:DIR``, ``voc:DIR``, ``masks:DIR``.
+            ``cifar10[:ROOT]``, ``cifar100[:ROOT]``, ``webdataset:PATTERN``, ``openmoji`` or ``clips:PATH``; with boxes
+            or masks ``coco:FILE.json``, ``coco-masks:FILE.json``, ``yolo:DIR``, ``voc:DIR``, ``masks:DIR``.
 
     Raises:
         ConfigError: the SPEC has an unknown name, or lacks what must follow it.
@@ -94,8 +100,17 @@ def _spec_of_folder(path: str, place: Path) -> str:
     folders = [child for child in place.iterdir() if child.is_dir() and not child.name.startswith(".")]
     if len(named) == 1 or (len(tables) == 1 and len(folders) < 2):
         return f"manifest:{(named or tables)[0]}"
+    if _holds_videos(place):
+        return f"clips:{path}"
     shards = any(child.suffix == ".tar" for child in place.iterdir())
     return f"webdataset:{Path(path) / '*.tar'}" if shards and not folders else f"folder:{path}"
+
+
+def _holds_videos(place: Path) -> bool:
+    """Return whether the first picture or video below a folder is a video."""
+    kinds = {**dict.fromkeys(EXTENSIONS, False), **dict.fromkeys(VIDEO_EXTENSIONS, True)}
+    files = itertools.islice((name for _, _, names in os.walk(place) for name in names), FILES_LOOKED_AT)
+    return next((kinds[kind] for name in files if (kind := os.path.splitext(name)[1].lower()) in kinds), False)  # noqa: PTH122
 
 
 def _kind_of_regions(place: Path) -> str | None:

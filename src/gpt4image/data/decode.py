@@ -109,15 +109,19 @@ def decode_square(
     """
     with _opened(data) as image:
         image.draft(None, (2 * size, 2 * size))
-        rgb = _upright_rgb(image)
-        width, height = rgb.size
-        if (width, height) == (size, size):
-            return np.array(rgb)
-        if squash:
-            return np.array(rgb.resize((size, size), filter_))
-        side = min(width, height)
-        left, top = (width - side) / 2, (height - side) / 2
-        return np.array(rgb.resize((size, size), filter_, box=(left, top, left + side, top + side)))
+        return squared(_upright_rgb(image), size, filter_, squash=squash)
+
+
+def squared(rgb: Image.Image, size: int, filter_: Image.Resampling, *, squash: bool) -> NDArray[np.uint8]:
+    """Return an RGB picture as (size, size, 3) uint8; see ``decode_square``."""
+    width, height = rgb.size
+    if (width, height) == (size, size):
+        return np.array(rgb)
+    if squash:
+        return np.array(rgb.resize((size, size), filter_))
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    return np.array(rgb.resize((size, size), filter_, box=(left, top, left + side, top + side)))
 
 
 def centre_start(side: int, size: int) -> int:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -32,8 +32,10 @@ UNLABELLED = ("unlabelled", "unlabeled")
 _SPLITS = {**SPLIT_OF, "training": "train", "dev": "val", "testing": "test", "eval": "test", "evaluation": "test"}
 
 
-def load_folder(argument: str) -> ImageSet:
+def load_folder(argument: str, name: str = "folder", extensions: Collection[str] = EXTENSIONS) -> ImageSet:
     """Load the images below a folder; keys are paths relative to it, with forward slashes.
+
+    ``name`` is that of the SPEC, ``extensions`` say which files are images: `clips:` reads videos in the same way.
 
     Skipped by name: links that lead out of the folder, nowhere, or to a folder that was read already; images outside
     the class folders; folders beside train that are no split; folders that cannot be read.
@@ -43,16 +45,16 @@ def load_folder(argument: str) -> ImageSet:
         DataError: there is no such folder, no image, a class folder without images, a class in val or test
             that train lacks, or a folder that is nearly called as a split or as ``unlabelled``.
     """
-    spec = f"folder:{argument}"
+    spec = f"{name}:{argument}"
     if not argument:
-        raise ConfigError("--data 'folder:' lacks a path: folder:PATH.")
+        raise ConfigError(f"--data '{name}:' lacks a path: {name}:PATH.")
     root = expanded(argument)
     if not root.is_dir():
         raise DataError(f"{spec}: there is no such folder.")
-    tree = _Tree(os.path.realpath(root))
+    tree = _Tree(os.path.realpath(root), extensions)
     split_of = _class_folders(tree, spec)
     classes = _class_names(split_of, spec)
-    label_of = {name: label for label, name in enumerate(classes)}
+    label_of = {own: label for label, own in enumerate(classes)}
     images = {folder: tree.images_below(folder) for folder in split_of}
     unread = other_files(tree.others, spec)
     if empty := [folder for folder, keys in images.items() if not keys and not _is_unlabelled(folder)]:
@@ -61,7 +63,7 @@ def load_folder(argument: str) -> ImageSet:
         )
         raise DataError(
             f"{spec}: no images in class folder {first_few(empty)}.{aside} Remove the folder or fill it; images are "
-            f"files named {', '.join('*' + suffix for suffix in sorted(EXTENSIONS))}."
+            f"files named {', '.join('*' + suffix for suffix in sorted(extensions))}."
         )
     counts = [len(keys) for keys in images.values()]
     keys = [key for group in images.values() for key in group]
@@ -75,7 +77,7 @@ def load_folder(argument: str) -> ImageSet:
         splits=np.repeat(np.array(list(split_of.values())), counts),
         source=FileSource(root, keys),
         rows=np.arange(len(keys)),
-        set_aside=(*(SetAside(name=name, reason=reason) for name, reason in tree.reasons.items()), *unread),
+        set_aside=(*(SetAside(name=path, reason=reason) for path, reason in tree.reasons.items()), *unread),
     )
 
 
@@ -162,8 +164,9 @@ def _is_unlabelled(path: str) -> bool:
 class _Tree:
     """Files below one root, in order of names; paths are relative to it. Notes what it skips."""
 
-    def __init__(self, real_root: str) -> None:
+    def __init__(self, real_root: str, extensions: Collection[str]) -> None:
         self._root = real_root
+        self._extensions = extensions
         self.reasons: dict[str, str] = {}
         self.others: Counter[str] = Counter()
         self._read_before: dict[str, tuple[list[str], list[str]]] = {}
@@ -228,7 +231,7 @@ class _Tree:
 
     def _kind(self, path: str, entry: os.DirEntry[str]) -> str:
         """Return "folder", "image" or "" for what is neither or may not be used."""
-        is_picture = os.path.splitext(entry.name)[1].lower() in EXTENSIONS  # noqa: PTH122
+        is_picture = os.path.splitext(entry.name)[1].lower() in self._extensions  # noqa: PTH122
         try:
             kind = "folder" if entry.is_dir() else "image" if is_picture and entry.is_file() else ""
             if not kind and not is_picture and entry.is_file():

@@ -60,6 +60,7 @@ class ImageSet:
         rows: (N,) int64, position of each image in the source.
         set_aside: skipped images, with the reason.
         regions: boxes or masks of the N images, of which ``labels`` say which classes are present; None without.
+        clips: whether the bytes are those of videos; see ``data.video``.
     """
 
     spec: str
@@ -71,6 +72,7 @@ class ImageSet:
     rows: NDArray[np.int64]
     set_aside: tuple[SetAside, ...] = ()
     regions: Regions | None = None
+    clips: bool = False
 
     def __post_init__(self) -> None:
         """Check lengths, keys, labels and splits. Raises DataError."""

@@ -5,7 +5,7 @@ label         class name or number; empty or -1 for none (optional)
 labels, tags  several classes per image instead: names with bars between them, in Parquet also lists (optional)
 label:NAME    or one column per class: 1, 0 or empty for not known; without "label:" where all cells are of these
 split         train, val or test (optional; without it all are train)
-key           stable name (optional; without it the path)
+key           stable name (optional; without it the path); without a path column also the path
 review        what `review` notes for itself (optional; not read here)
 caption       a description (optional; no label: `gpt4image descriptions import` reads it from the same file)
 
@@ -36,7 +36,7 @@ from gpt4image.data.labels import SEPARATOR, encode_labels, encode_several, note
 
 REVIEW = "review"
 SYNONYMS = {
-    **dict.fromkeys(("file", "image", "filename", "file_name", "image_path", "filepath"), "path"),
+    **dict.fromkeys(("file", "image", "filename", "file_name", "image_path", "filepath", "video", "clip"), "path"),
     **dict.fromkeys(("class", "category", "class_name"), "label"),
     **dict.fromkeys(("text", "description"), "caption"),
 }
@@ -47,8 +47,8 @@ LABEL_COLUMNS = ("label", "labels", "tags")
 CLASS_COLUMN = "label:"
 
 
-def load_manifest(argument: str) -> ImageSet:
-    """Load the images that a CSV (UTF-8, comma) or Parquet file lists.
+def load_manifest(argument: str, name: str = "manifest") -> ImageSet:
+    """Load the images that a CSV (UTF-8, comma) or Parquet file lists; ``name`` is that of the SPEC.
 
     Rows whose file is missing or lies outside the manifest's folder are skipped by name.
 
@@ -57,9 +57,9 @@ def load_manifest(argument: str) -> ImageSet:
         DataError: the file is missing, damaged or empty; a column is unknown; `path` is missing; several columns give
             labels; a split or a label is out of range; most class numbers are empty; keys come twice.
     """
-    spec = f"manifest:{argument}"
+    spec = f"{name}:{argument}"
     if not argument:
-        raise ConfigError("--data 'manifest:' lacks a file: manifest:FILE.csv or manifest:FILE.parquet.")
+        raise ConfigError(f"--data '{name}:' lacks a file: {name}:FILE.csv or {name}:FILE.parquet.")
     file = expanded(argument)
     table = read_table(file, spec)
     given = [_text(path) for path in table["path"]]
@@ -132,6 +132,8 @@ def _checked(names: Sequence[str], table: dict[str, list[Any]], spec: str, advic
     """Return the table of a manifest, or refuse its columns; the advice is for a table that has none of them."""
     names = [_usual_name(name, names, table[name]) for name in names]
     table = dict(zip(names, table.values(), strict=True)) if len(table) == len(names) else table
+    if "path" not in table and "key" in table:
+        table["path"] = table["key"]
     if twice := [name for name in table if list(names).count(name) > 1]:
         raise DataError(f"{spec}: column {twice[0]!r} is there more than once; keep the one that counts.")
     unknown = [name for name in names if name not in COLUMNS and not _is_class(name, table[name])]

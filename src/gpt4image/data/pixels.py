@@ -23,6 +23,7 @@ from gpt4image.base.outcome import SetAside
 from gpt4image.base.progress import progress_bar
 from gpt4image.data.decode import decode_square
 from gpt4image.data.image_set import ImageSet
+from gpt4image.data.video import Frames, decode_clip
 from gpt4image.parallel import launch
 
 BLANK = 255
@@ -35,7 +36,10 @@ Edit = Callable[[torch.Tensor, NDArray[np.int64], int], torch.Tensor]  # of pixe
 
 
 class MemoryPixels:
-    """N images held in one tensor (N, 3, size, size) uint8; those in ``set_aside`` are white pictures."""
+    """N images held in one tensor (N, C, size, size) uint8; those in ``set_aside`` are white pictures.
+
+    C is 3; of clips of T frames 3 T, the channels of one frame after those of the other.
+    """
 
     def __init__(self, images: torch.Tensor, set_aside: tuple[SetAside, ...] = ()) -> None:
         self.images = images
@@ -51,13 +55,13 @@ class MemoryPixels:
         return np.zeros(len(indices), dtype=bool)
 
     def take(self, indices: NDArray[np.int64]) -> torch.Tensor:
-        """Return the pixels of the images at ``indices``: uint8 (B, 3, size, size)."""
+        """Return the pixels of the images at ``indices``: uint8 (B, C, size, size)."""
         return self.images[torch.from_numpy(indices)]
 
     def stream(
         self, batches: Iterable[NDArray[np.int64]], edit: Edit | None = None, first: int = 0
     ) -> Iterator[torch.Tensor]:
-        """Yield the pixels of each batch of image positions, in order: uint8 (B, 3, size, size).
+        """Yield the pixels of each batch of image positions, in order: uint8 (B, C, size, size).
 
         ``edit`` may change them; batches are numbered from ``first``.
         """
@@ -69,10 +73,13 @@ class MemoryPixels:
 class WorkerPixels:
     """N images decoded a few batches ahead by ``workers`` processes, or by this one with 0; see ``MemoryPixels``."""
 
-    def __init__(self, image_set: ImageSet, size: int, *, workers: int, squash: bool = False) -> None:
+    def __init__(
+        self, image_set: ImageSet, size: int, *, workers: int, squash: bool = False, frames: Frames | None = None
+    ) -> None:
         self.size = size
         self.workers = workers
         self.squash = squash
+        self.frames = frames
         self._image_set = image_set
         self._broken: dict[int, str] = {}
 
@@ -95,7 +102,7 @@ class WorkerPixels:
     ) -> Iterator[torch.Tensor]:
         """Yield the pixels of each batch, edited in the worker. Workers live as long as one stream."""
         loader = DataLoader(
-            _Decoding(self._image_set, self.size, edit, self.squash),
+            _Decoding(self._image_set, self.size, edit, self.squash, self.frames),
             batch_sampler=enumerate(batches, first),  # pyright: ignore[reportArgumentType]  (passed on as they are)
             num_workers=self.workers,
             worker_init_fn=_ignore_interrupts,
@@ -111,7 +118,13 @@ Pixels = MemoryPixels | WorkerPixels
 
 
 def load_pixels(
-    image_set: ImageSet, size: int, *, memory_limit_gb: float, workers: int | None, squash: bool = False
+    image_set: ImageSet,
+    size: int,
+    *,
+    memory_limit_gb: float,
+    workers: int | None,
+    squash: bool = False,
+    frames: Frames | None = None,
 ) -> tuple[Pixels, tuple[SetAside, ...], NDArray[np.bool_]]:
     """Decode the dataset into memory where its pixels fit, else prepare worker processes.
 
@@ -122,6 +135,7 @@ def load_pixels(
             which holds all pixels.
         workers: decoding processes; None for one per core, shared likewise, MOST_WORKERS at most.
         squash: whether pictures are stretched to the square; else their centre is cut.
+        frames: which frames of clips; None for images.
 
     Returns:
         The pixels; the images that cannot be decoded; the (N,) mask of those that can. Where the dataset does not fit
@@ -131,15 +145,27 @@ def load_pixels(
         DataError: no image in memory can be decoded.
     """
     workers = min(MOST_WORKERS, available_cores() // launch.local_count()) if workers is None else workers
-    if len(image_set) * 3 * size * size > memory_limit_gb * 1e9 / launch.local_count():
-        pixels = WorkerPixels(image_set, size, workers=max(1, workers), squash=squash)
+    if len(image_set) * channels(frames) * size * size > memory_limit_gb * 1e9 / launch.local_count():
+        pixels = WorkerPixels(image_set, size, workers=max(1, workers), squash=squash, frames=frames)
         return pixels, (), np.ones(len(image_set), dtype=bool)
-    decoder = WorkerPixels(image_set, size, workers=0, squash=squash)
+    decoder = WorkerPixels(image_set, size, workers=0, squash=squash, frames=frames)
     images = _decode_all(decoder, workers)
     set_aside, decodable = decoder.set_aside, ~decoder.broken(np.arange(len(image_set)))
     if not decodable.any():
         raise DataError(f"{image_set.spec}: no image can be decoded. The first: {set_aside[0].reason}.")
     return MemoryPixels(images, set_aside), set_aside, decodable
+
+
+def decoded(data: bytes, size: int, *, squash: bool, frames: Frames | None) -> NDArray[np.uint8]:
+    """Return the pixels (C, size, size) of an image or a clip. Raises DecodeError."""
+    if frames is None:
+        return decode_square(data, size, squash=squash).transpose(2, 0, 1)
+    return decode_clip(data, size, frames, squash=squash).transpose(0, 3, 1, 2).reshape(-1, size, size)
+
+
+def channels(frames: Frames | None) -> int:
+    """Return C, the channels that an image or a clip is kept with."""
+    return 3 if frames is None else 3 * frames.count
 
 
 def available_cores() -> int:
@@ -150,7 +176,7 @@ def available_cores() -> int:
 def _decode_all(decoder: WorkerPixels, workers: int) -> torch.Tensor:
     """Decode in this process; where the rest takes long enough to pay for their start, let workers go on."""
     count = len(decoder)
-    images = torch.empty((count, 3, decoder.size, decoder.size), dtype=torch.uint8)
+    images = torch.empty((count, channels(decoder.frames), decoder.size, decoder.size), dtype=torch.uint8)
     chunks = [np.arange(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
     started = time.monotonic()
     images[: len(chunks[0])] = next(decoder.stream(chunks[:1]))
@@ -168,22 +194,24 @@ def _decode_all(decoder: WorkerPixels, workers: int) -> torch.Tensor:
 class _Decoding(Dataset[tuple[torch.Tensor, Broken]]):
     """Decodes and edits whole batches: what a worker process runs."""
 
-    def __init__(self, image_set: ImageSet, size: int, edit: Edit | None, squash: bool) -> None:
+    def __init__(self, image_set: ImageSet, size: int, edit: Edit | None, squash: bool, frames: Frames | None) -> None:
         self.image_set = image_set
         self.size = size
         self.edit = edit
         self.squash = squash
+        self.frames = frames
 
     def __getitems__(self, batch: tuple[int, NDArray[np.int64]]) -> tuple[torch.Tensor, Broken]:
         number, indices = batch
-        images = np.full((len(indices), self.size, self.size, 3), BLANK, dtype=np.uint8)
+        images = np.full((len(indices), channels(self.frames), self.size, self.size), BLANK, dtype=np.uint8)
         broken: Broken = []
         for position, index in enumerate(indices.tolist()):
             try:
-                images[position] = decode_square(self.image_set.read(index), self.size, squash=self.squash)
+                data = self.image_set.read(index)
+                images[position] = decoded(data, self.size, squash=self.squash, frames=self.frames)
             except (DecodeError, OSError) as error:
                 broken.append((index, str(error)))
-        pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+        pixels = torch.from_numpy(images)
         return pixels if self.edit is None else self.edit(pixels, indices, number), broken
 
 

@@ -19,7 +19,7 @@ from gpt4image.deploying.loading import Classifier
 from gpt4image.deploying.preprocessing import as_images
 from gpt4image.evaluating.run_model import RunModel
 from gpt4image.tasks.base import Predictions, Task
-from gpt4image.training.auto import stored_size
+from gpt4image.training.auto import stored_as
 
 MOST_IMAGES = 256
 TOLERANCE = 1e-4
@@ -52,9 +52,9 @@ def run_probabilities(
         DataError: no image can be decoded.
     """
     options = model.config.model_copy(update={"device": "cpu", "precision": "fp32", "memory_format": "contiguous"})
-    squash = model.task.squash
-    size = stored_size(options, squash=squash)
-    pixels, skipped, usable = load_pixels(images, size, memory_limit_gb=float("inf"), workers=1, squash=squash)
+    pixels, skipped, usable = load_pixels(
+        images, memory_limit_gb=float("inf"), workers=1, **stored_as(options, model.task)
+    )
     indices = np.flatnonzero(usable)
     return replace(model, config=options).read(pixels, indices).predictions, indices, skipped
 

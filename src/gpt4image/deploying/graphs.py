@@ -1,7 +1,7 @@
 """The formats onnx and torch-export: the whole computation in one file, from pixels to probabilities.
 
-The input ``images`` is float32 (N, 3, S, S), RGB in 0..1, the output ``probabilities`` float32 (N, K), for any N, or
-what else the task predicts.
+The input ``images`` is float32 (N, 3, S, S), or (N, T, 3, S, S) of clips, RGB in 0..1, the output ``probabilities``
+float32 (N, K), for any N, or what else the task predicts.
 Normalisation and the last step of the task (softmax, say) are inside, so that nobody can leave them out. What else
 there is to know, class names first, is JSON in the file.
 """
@@ -106,7 +106,6 @@ def require_onnx() -> None:
 def _traced(exported: ExportedModel) -> Any:
     """Return the model as an exported program for any number of images, without traces of this machine."""
     whole = PixelsToProbabilities(exported.model.backbone, exported.preprocessing, exported.model.task.tail()).eval()
-    size = exported.preprocessing.size
     # It takes the length of a tensor for a number, which only the slower trace of its bytecode leaves open.
     strict = isinstance(exported.model.backbone, RtDetr)
     try:
@@ -114,13 +113,14 @@ def _traced(exported: ExportedModel) -> Any:
             warnings.filterwarnings("ignore", "While compiling, we found certain side effects")
             program = torch.export.export(
                 whole,
-                (torch.zeros(2, 3, size, size),),
+                (torch.zeros(2, *exported.preprocessing.shape),),
                 dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
                 strict=strict,
             )
     except (RuntimeError, ValueError) as error:  # torch._dynamo's own are RuntimeErrors
+        instead = " Use --format timm." if exported.model.task.in_timm else ""
         raise ExportError(
-            f"torch.export cannot trace {exported.model.config.model}: {first_line(error)} Use --format timm."
+            f"torch.export cannot trace {exported.model.config.model}: {first_line(error)}{instead}"
         ) from error
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)

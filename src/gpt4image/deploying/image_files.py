@@ -6,7 +6,7 @@ import glob
 import itertools
 import os
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from gpt4image.base.errors import DecodeError
 from gpt4image.base.outcome import SetAside
-from gpt4image.data.decode import EXTENSIONS, sides
+from gpt4image.data.decode import EXTENSIONS
 from gpt4image.data.file_source import read_bounded
 from gpt4image.deploying.preprocessing import Preprocessing
 
 
 class Decoded(NamedTuple):
-    """Images in the order in which they were found: n paths, (n, 3, S, S) pixels, and those that were skipped.
+    """Images or clips in the order in which they were found: n paths, (n, ...) pixels, and those that were skipped.
 
     ``sizes`` are width and height of the n upright pictures.
     """
@@ -33,10 +33,10 @@ class Decoded(NamedTuple):
     sizes: list[tuple[int, int]]
 
 
-def find_images(names: Iterable[str]) -> Iterator[str | SetAside]:
+def find_images(names: Iterable[str], extensions: Collection[str] = EXTENSIONS) -> Iterator[str | SetAside]:
     """Yield the path of every image that is named, in order; none is kept, so that folders may be of any size.
 
-    A file is taken whatever its extension. Of a folder, the files below it that have the extension of an image are, in
+    A file is taken whatever its extension. Of a folder, the files below it that have one of ``extensions`` are, in
     order of their names; hidden ones are left out, and links to folders are not followed. Other names are patterns,
     with ``*``, ``?``, ``[...]`` and ``**``. What leads to no image is yielded as skipped.
     """
@@ -47,7 +47,7 @@ def find_images(names: Iterable[str]) -> Iterator[str | SetAside]:
         for match in matches:
             if any(str(above) in folders for above in Path(match).parents):
                 continue  # it is found in the folder above, which ``**`` matches too
-            for found in _below(match) if os.path.isdir(match) else (match,):  # noqa: PTH112
+            for found in _below(match, extensions) if os.path.isdir(match) else (match,):  # noqa: PTH112
                 empty = False
                 yield found
         if empty:
@@ -56,12 +56,12 @@ def find_images(names: Iterable[str]) -> Iterator[str | SetAside]:
             )
 
 
-def _below(folder: str) -> Iterator[str | SetAside]:
+def _below(folder: str, extensions: Collection[str]) -> Iterator[str | SetAside]:
     unreadable: list[OSError] = []
     for parent, folders, files in os.walk(folder, onerror=unreadable.append):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for file in sorted(files):
-            if not file.startswith(".") and os.path.splitext(file)[1].lower() in EXTENSIONS:  # noqa: PTH122
+            if not file.startswith(".") and os.path.splitext(file)[1].lower() in extensions:  # noqa: PTH122
                 yield os.path.join(parent, file)  # noqa: PTH118
     for error in unreadable:
         yield SetAside(name=str(error.filename), reason=f"cannot be read: {error.strerror}")
@@ -94,7 +94,7 @@ def decode_ahead(
 
 
 def _decode(found: Sequence[str | SetAside], preprocessing: Preprocessing) -> Decoded:
-    pixels = np.empty((len(found), 3, preprocessing.size, preprocessing.size), np.uint8)
+    pixels = np.empty((len(found), *preprocessing.shape), np.uint8)
     paths: list[str] = []
     skipped: list[SetAside] = []
     sizes: list[tuple[int, int]] = []
@@ -107,7 +107,7 @@ def _decode(found: Sequence[str | SetAside], preprocessing: Preprocessing) -> De
                 raise DecodeError("a link to nothing" if os.path.islink(item) else "no file")  # noqa: PTH114
             data = read_bounded(item)
             pixels[len(paths)] = preprocessing.pixels(data)
-            sizes.append(sides(data))
+            sizes.append(preprocessing.sides(data))
         except (DecodeError, OSError) as error:
             skipped.append(SetAside(name=item, reason=getattr(error, "strerror", None) or str(error)))
         else:

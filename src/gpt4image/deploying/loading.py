@@ -55,7 +55,7 @@ class Classifier:
         task: what it was trained for.
         classes: K class names, in the order of the columns.
         preprocessing: how pictures become its inputs.
-        probabilities: float32 (n, 3, S, S) images, RGB in 0..1 (``as_images``), to (n, K) float32 class probabilities.
+        probabilities: float32 (n, ...) inputs, RGB in 0..1 (``as_images``), to (n, K) float32 class probabilities.
         source: what its file says of its making.
     """
 
@@ -224,7 +224,7 @@ def _check(classifier: Classifier, path: Path) -> None:
     size, classes = classifier.preprocessing.size, len(classifier.classes)
     expected = (1, *classifier.task.shape(classes, size))
     try:
-        shape = classifier.probabilities(np.zeros((1, 3, size, size), np.float32)).shape
+        shape = classifier.probabilities(np.zeros((1, *classifier.preprocessing.shape), np.float32)).shape
     except Exception as error:  # noqa: BLE001  (whatever a foreign model raises: torch and onnxruntime have no common class)
         raise ModelError(f"{path} cannot take images of {size} x {size} pixels: {error}") from None
     if shape != expected:

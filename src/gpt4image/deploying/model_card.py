@@ -88,7 +88,9 @@ def model_card(
         run = load_run(exported.run_dir)
         evaluation, data = run.evaluation, run.run["data"]
         context = {
-            "front_matter": Verbatim(front_matter(form, data_licence)),
+            "front_matter": Verbatim(
+                front_matter(form, data_licence, "video" if exported.preprocessing.frames else "image")
+            ),
             "title": repository or name,
             "repository": repository,
             "model": config.model,
@@ -126,15 +128,15 @@ def model_card(
         ) from None
 
 
-def front_matter(form: str, data_licence: str | None) -> str:
-    """Return what the Hugging Face hub reads, as YAML."""
+def front_matter(form: str, data_licence: str | None, media: str = "image") -> str:
+    """Return what the Hugging Face hub reads, as YAML; ``media`` is image or video."""
     from huggingface_hub import ModelCardData
 
-    tags = ["image-classification", "gpt4image", *({"onnx": ["onnx"], "timm": ["timm"]}.get(form, []))]
+    tags = [f"{media}-classification", "gpt4image", *({"onnx": ["onnx"], "timm": ["timm"]}.get(form, []))]
     licence: dict[str, Any] = (
         {"license": "unknown"} if data_licence is None else {"license": "other", "license_name": "see-card"}
     )
-    data = ModelCardData(library_name=_LIBRARIES[form], tags=tags, pipeline_tag="image-classification", **licence)
+    data = ModelCardData(library_name=_LIBRARIES[form], tags=tags, pipeline_tag=f"{media}-classification", **licence)
     return data.to_yaml().strip()
 
 

@@ -9,7 +9,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -37,14 +37,18 @@ def predict(config: PredictConfig, task: Task | None = None) -> Outcome:
         ConfigError: ``config.out`` is the model or an image.
         ModelError, RunError, ConfigError, MissingExtraError: as ``load_classifier`` does.
     """
+    from gpt4image.data.decode import EXTENSIONS
+    from gpt4image.data.video import VIDEO_EXTENSIONS
     from gpt4image.deploying.loading import load_classifier
     from gpt4image.deploying.mask_drawing import Drawing
     from gpt4image.parallel.devices import cpu_threads
 
-    total = _count(config)
+    total, kinds = _count(config, EXTENSIONS | VIDEO_EXTENSIONS)  # mistakes are said before a model is loaded
     count, skipped = 0, []
     with cpu_threads(config.threads):
         classifier = load_classifier(config.model, device=config.device, threads=config.threads, task=task)
+        if not kinds <= classifier.preprocessing.extensions:
+            total, _ = _count(config, classifier.preprocessing.extensions)
         _require_boxes(config, classifier)
         drawing = None if config.draw is None else Drawing.of(config.draw, classifier)
         started = time.monotonic()
@@ -78,28 +82,29 @@ def _require_boxes(config: PredictConfig, classifier: Classifier) -> None:
         raise ConfigError(f"--format coco: {config.model} predicts {classifier.task.output}, and no boxes.")
 
 
-def _count(config: PredictConfig) -> int:
-    """Return how many items the names lead to, for the progress bar. Raises ConfigError, DataError as ``predict``."""
+def _count(config: PredictConfig, extensions: Collection[str]) -> tuple[int, set[str]]:
+    """Return how many items the names lead to, and their extensions. Raises ConfigError, DataError as ``predict``."""
     from gpt4image.deploying.image_files import find_images
 
     taken = _place(config.out) if config.out is not None else None
     parts = config.model.iterdir() if config.model.is_dir() else [config.model]
     if taken is not None and any(_place(part) == taken for part in parts):
         raise ConfigError(f"--out {config.out} is the model, or a file of it; give another file for the predictions.")
-    images, reasons = 0, []
-    for item in find_images(config.images):
+    images, reasons, kinds = 0, [], set[str]()
+    for item in find_images(config.images, extensions):
         if isinstance(item, SetAside):
             reasons.append(f"{item.name!r} {item.reason}")
             continue
         if taken is not None and _place(item) == taken:
             raise ConfigError(f"--out {config.out} is an image that is named; give another file for the predictions.")
         images += 1
+        kinds.add(os.path.splitext(item)[1].lower())  # noqa: PTH122
     if not images:
         raise DataError(
             f"No image is found: {'; '.join(reasons[:5])}. Give image files, folders that hold some, or patterns in "
             "quotes such as 'photos/**/*.jpg'."
         )
-    return images + len(reasons)
+    return images + len(reasons), kinds
 
 
 def _place(path: Path | str) -> tuple[int, int] | None:
@@ -120,7 +125,7 @@ def _predictions(
     from gpt4image.deploying.preprocessing import as_images
 
     batches = decode_ahead(
-        find_images(config.images),
+        find_images(config.images, classifier.preprocessing.extensions),
         classifier.preprocessing,
         batch_size=config.batch_size,
         threads=config.threads or available_cores(),

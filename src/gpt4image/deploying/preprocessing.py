@@ -4,8 +4,9 @@
     pixels = preprocessing.pixels(path.read_bytes())        # uint8 (3, S, S)
     images = as_images(np.stack([pixels, ...]))             # float32 (n, 3, S, S), RGB in 0..1
 
-All deployed models take such images; mean and standard deviation are inside ONNX and torch-export files, and applied by
-``normalised`` for the other formats. Values are checked strictly, since they may come from a file of somebody else.
+A model of clips takes their frames, (n, T, 3, S, S). All deployed models take such inputs; mean and standard deviation
+are inside ONNX and torch-export files, and applied by ``normalised`` for the other formats. Values are checked
+strictly, since they may come from a file of somebody else.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from gpt4image.base.errors import ModelError
-from gpt4image.data.decode import centre_start, decode_square
+from gpt4image.data.decode import EXTENSIONS, centre_start, decode_square, sides
+from gpt4image.data.video import VIDEO_EXTENSIONS, FrameOrder, Frames, decode_clip, frame_size
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,6 +46,8 @@ class Preprocessing:
         interpolation: filter of the resizing, antialiased, by Pillow's name.
         mean: of each channel, RGB in 0..1.
         std: standard deviation of each channel.
+        frames: T, of a clip that the model reads; 0 for a model of images.
+        frame_order: in which order; see ``data.video.Frames``.
     """
 
     size: int = Field(ge=1, le=4096)
@@ -52,6 +56,8 @@ class Preprocessing:
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"] = "bicubic"
     mean: tuple[Finite, Finite, Finite]
     std: tuple[Positive, Positive, Positive]
+    frames: int = Field(default=0, ge=0, le=64)
+    frame_order: FrameOrder = "kept"
 
     @model_validator(mode="after")
     def _require_larger(self) -> Preprocessing:
@@ -62,17 +68,24 @@ class Preprocessing:
     @classmethod
     def of_run(cls, model: RunModel) -> Preprocessing:
         """Return what the evaluation of a run does to its pictures (see data/pixels.py and training/augment.py)."""
-        from gpt4image.training.auto import stored_size
+        from gpt4image.training.auto import stored_as
 
         how: Any = model.augmentation
-        fit = "squash" if model.task.squash else "crop"
-        return cls(
-            size=how.size,
-            resize=stored_size(model.config, squash=model.task.squash),
-            fit=fit,
-            mean=how.mean,
-            std=how.std,
-        )
+        kept = stored_as(model.config, model.task)
+        fit, frames = "squash" if kept["squash"] else "crop", kept["frames"]
+        clip: Any = {} if frames is None else {"frames": frames.count, "frame_order": frames.order}
+        return cls(size=how.size, resize=kept["size"], fit=fit, mean=how.mean, std=how.std, **clip)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one input: (3, S, S), or (T, 3, S, S) of a clip."""
+        image = (3, self.size, self.size)
+        return (self.frames, *image) if self.frames else image
+
+    @property
+    def extensions(self) -> frozenset[str]:
+        """Extensions of the files that the model reads."""
+        return VIDEO_EXTENSIONS if self.frames else EXTENSIONS
 
     @classmethod
     def from_timm(cls, config: Mapping[str, Any]) -> Preprocessing:
@@ -129,20 +142,30 @@ class Preprocessing:
         }
 
     def pixels(self, data: bytes) -> NDArray[np.uint8]:
-        """Decode the bytes of an image file to (3, S, S) uint8 pixels. Raises DecodeError as data/decode.py does."""
-        filter_ = Image.Resampling[self.interpolation.upper()]
-        square = decode_square(data, self.resize, filter_=filter_, squash=self.fit == "squash")
+        """Decode the bytes of an image or video file to uint8 pixels of ``shape``. Raises DecodeError."""
+        filter_, squash = Image.Resampling[self.interpolation.upper()], self.fit == "squash"
+        if self.frames:
+            square = decode_clip(
+                data, self.resize, Frames(self.frames, self.frame_order), filter_=filter_, squash=squash
+            )
+        else:
+            square = decode_square(data, self.resize, filter_=filter_, squash=squash)
         start = centre_start(self.resize, self.size)
-        return square[start : start + self.size, start : start + self.size].transpose(2, 0, 1)
+        centre = square[..., start : start + self.size, start : start + self.size, :]
+        return np.moveaxis(centre, -1, -3)
+
+    def sides(self, data: bytes) -> tuple[int, int]:
+        """Return width and height of an upright picture, or of a video as its header has them. Raises DecodeError."""
+        return frame_size(data) if self.frames else sides(data)
 
     def normalised(self, images: Tensor) -> Tensor:
-        """Subtract the mean and divide by the standard deviation: (n, 3, S, S) RGB in 0..1 to the same shape."""
+        """Subtract the mean and divide by the standard deviation: (n, *shape) RGB in 0..1 to the same shape."""
         mean, std = (images.new_tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
         return (images - mean) / std
 
 
 def as_images(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return (n, 3, S, S) uint8 pixels as float32 in 0..1."""
+    """Return (n, ..., 3, S, S) uint8 pixels as float32 in 0..1."""
     return pixels.astype(np.float32) / np.float32(255.0)
 
 

@@ -38,6 +38,17 @@ left, top = (picture.width - side) / 2, (picture.height - side) / 2
 square = picture.resize(({resize}, {resize}), Image.Resampling.{filter}, box=(left, top, left + side, top + side))
 images = np.asarray(square{crop}, np.float32).transpose(2, 0, 1)[None] / 255"""
 
+# Each frame as it is decoded; those from the middle of equal parts of the clip.
+_CLIP = """\
+with av.open("clip.mp4") as container:
+    frames = [frame.to_image() for frame in container.decode(video=0)]
+places = [(2 * part + 1) * len(frames) // {twice} for part in range({frames})]
+images = []
+for picture in (frames[place] for place in places):
+    {square}
+    images.append(image[0])
+images = np.stack(images)[None]"""
+
 _STRETCHED = """\
 square = picture.resize(({resize}, {resize}), Image.Resampling.{filter})  # boxes and masks are of this square
 images = np.asarray(square{crop}, np.float32).transpose(2, 0, 1)[None] / 255"""
@@ -82,7 +93,7 @@ _PRESENT = "print([name for name, probability in zip(classes, probabilities) if 
 
 
 def example(exported: ExportedModel, form: str, *, name: str, repository: str | None) -> str:
-    """Return Python code that predicts ``picture.jpg`` and leaves ``classes`` and what the task
+    """Return Python code that predicts ``picture.jpg``, or ``clip.mp4``, and leaves ``classes`` and what the task
     predicts.
 
     ``name`` is that of the folder or file. timm loads its format from the ``repository`` on the hub, if there is one.
@@ -96,7 +107,13 @@ def example(exported: ExportedModel, form: str, *, name: str, repository: str | 
         return _TIMM.format(imports=imports, where=where, picture=_PICTURE, activation=activation, result=result)
     template, key = (_ONNX, ONNX_KEY) if form == "onnx" else (_TORCH_EXPORT, EXTRA_FILE)
     square = _square(exported.preprocessing)
-    return template.format(where=name, key=key, picture=_PICTURE, square=square, result=result, output=output)
+    if not (frames := exported.preprocessing.frames):
+        return template.format(where=name, key=key, picture=_PICTURE, square=square, result=result, output=output)
+    square = square.replace("images =", "image =").replace("\n", "\n    ")
+    square = _CLIP.format(frames=frames, twice=2 * frames, square=square)
+    template = template.replace("import numpy as np\n", "import av\nimport numpy as np\n").replace("{picture}\n", "")
+    code = template.format(where=name, key=key, square=square, result=result, output=output)
+    return code.replace("Image, ImageOps", "Image")
 
 
 def _square(how: Preprocessing) -> str:

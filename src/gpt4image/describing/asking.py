@@ -150,6 +150,7 @@ class Asking:
                 samples=group,
                 schema=schema_of(prompt, likely),
                 read=partial(images.read, row),
+                clips=images.clips,
             )
 
 

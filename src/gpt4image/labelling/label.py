@@ -39,6 +39,7 @@ from gpt4image.labelling.text_vectors import Texts, smooth
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.classification import CALIBRATION_BINS, Classification
 from gpt4image.tasks.multilabel import MultiLabel
+from gpt4image.tasks.video import Video
 from gpt4image.training.targets import LEAST_EXPLAINED, explained
 
 LABELS_WRONG = (
@@ -69,7 +70,7 @@ def label(config: LabelConfig) -> Outcome:
     images = _images(config)
     if config.task == "detection" or (config.task == "auto" and isinstance(images.regions, Boxes)):
         return label_boxes(config, images, *_texts(config, images))
-    task = MultiLabel() if images.labels.ndim == 2 else Classification()
+    task = MultiLabel() if images.labels.ndim == 2 else Video() if images.clips else Classification()
     if config.task not in ("auto", task.name):
         raise ConfigError(f"--task {config.task}: labels of {config.data} are of {task.name}; leave it out.")
     if config.suggest and not task.exclusive:

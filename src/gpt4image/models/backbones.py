@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from gpt4image.base.errors import ModelError, first_few, first_line
 from gpt4image.models import small_stem
 from gpt4image.models.of_transformers import create_of_transformers, kind_of
+from gpt4image.models.videomae import create_videomae, is_videomae
 from gpt4image.parallel import batch_layers
 
 Stem = Literal["standard", "small"]
@@ -39,6 +40,8 @@ _SMALL_STEM_FAMILIES = (*_RESNETS, *_VITS, "convnext")
 # Arguments of timm.create_model that name files, folders and repositories to read weights from.
 _WEIGHT_SOURCE = re.compile(r"pretrained.*|checkpoint_path|cache_dir|hf_hub_.*|file|url|source|custom_load|state_dict")
 _PLAIN_TEXT = re.compile(r"[\w-]*", re.ASCII)
+FRAME_POOL = "frame_pool"
+"""Name of the part that a model of clips has beside those of its model of images; see ``models.temporal``."""
 LARGEST_NUMBER = 1_000_000
 MOST_NUMBERS = 1_000
 
@@ -71,7 +74,8 @@ def create_backbone(
     """Create a timm model, or one of transformers.
 
     Args:
-        name: a timm model, with or without the tag of its pretrained weights; or one of ``models.of_transformers``.
+        name: a timm model, with or without the tag of its pretrained weights; or one of ``models.of_transformers`` or
+            ``models.videomae``.
         classes: K, number of logits.
         image_size: side of the square input, in pixels.
         stem: ``small`` keeps most of the resolution of small images. ResNets get a 3x3 convolution of stride 1 (up to
@@ -96,6 +100,10 @@ def create_backbone(
         module, new = create_of_transformers(
             name, classes, image_size, pretrained=init == "pretrained", model_args=model_args or {}
         )
+        return Backbone(module, *_initialised(module, init, new))
+    if is_videomae(name):
+        given = "pretrained" if init == "pretrained" else "scratch"
+        module, new = create_videomae(name, classes, image_size, given, model_args or {})
         return Backbone(module, *_initialised(module, init, new))
     args = {"num_classes": classes, "in_chans": in_chans, **_size_args(name, image_size, stem)}
     args |= {"drop_path_rate": drop_path} if drop_path > 0 else {}
@@ -145,7 +153,7 @@ def in_timm(
 
 def has_small_stem(name: str) -> bool:
     """Whether ``stem="small"`` is known for this timm model. Raises ModelError for an unknown name."""
-    if kind_of(name):
+    if kind_of(name) or is_videomae(name):
         return False
     _check_name(name)
     return _family(name) in _SMALL_STEM_FAMILIES
@@ -153,7 +161,7 @@ def has_small_stem(name: str) -> bool:
 
 def has_batch_norm(name: str) -> bool:
     """Whether a timm model normalises over batches. Raises ModelError for an unknown name."""
-    if kind_of(name):
+    if kind_of(name) or is_videomae(name):
         return False
     _check_name(name)
     with torch.device("meta"):  # only the structure: no memory, no initialisation
@@ -222,7 +230,7 @@ def load_weights(module: nn.Module, path: Path) -> tuple[str, ...]:
     Raises:
         ModelError: the file is missing, damaged or no safetensors file, or other tensors do not fit.
     """
-    given = _read_safetensors(path)
+    given = {name: tensor for name, tensor in _read_safetensors(path).items() if not name.startswith(f"{FRAME_POOL}.")}
     expected = module.state_dict()
     names = classifier_names(module)
     heads = [key for key in expected if key.startswith(tuple(f"{name}." for name in names))]

@@ -130,6 +130,8 @@ class DescribedImages(Dataset[DescribedImage]):
             if not len(indices):
                 raise DataError(f"{data.spec} has no images in the split asked for: {nearest(split, there)}")
             self.image_set = data.select(indices)
+        if data.clips:
+            raise DataError(f"{data.spec} holds clips; this dataset gives images. `gpt4image train` reads clips.")
         self.texts = Texts(embeddings)
         self.transform = transform
         self.classes = self.image_set.classes

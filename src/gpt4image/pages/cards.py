@@ -7,8 +7,8 @@ import io
 
 from gpt4image.base.errors import DecodeError
 from gpt4image.base.outcome import SetAside
-from gpt4image.data.decode import decode
 from gpt4image.data.image_set import ImageSet
+from gpt4image.data.pictures import picture_of
 
 PICTURE = 192
 """Pixels a side of the picture of a card: cards show it at most 160 to 190 pixels wide on a large screen."""
@@ -16,13 +16,13 @@ SMALL = 56
 """Pixels a side of a picture beside another one."""
 
 
-def thumbnail(data: bytes, side: int = PICTURE) -> str:
-    """Return an image as a data URL of at most ``side`` pixels a side, encoded anew without metadata.
+def thumbnail(data: bytes, side: int = PICTURE, *, clips: bool = False) -> str:
+    """Return an image, or frames of a clip, as a data URL of at most ``side`` pixels a side, without metadata.
 
     Raises:
         DecodeError: the image cannot be decoded.
     """
-    image = decode(data)
+    image = picture_of(data, clips=clips)
     image.thumbnail((side, side))
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", quality=85)
@@ -43,7 +43,7 @@ class Thumbnails:
     def of(self, row: int) -> str | None:
         """Return the thumbnail of an image; None where it cannot be decoded."""
         try:
-            return thumbnail(self._images.read(row), self._side)
+            return thumbnail(self._images.read(row), self._side, clips=self._images.clips)
         except (DecodeError, OSError) as error:
             item = SetAside(name=self._images.keys[row], reason=str(error))
             if item not in self.set_aside:

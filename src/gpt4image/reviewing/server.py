@@ -25,7 +25,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gpt4image.base.errors import ConfigError, DecodeError, Gpt4ImageError
 from gpt4image.base.files import parse_json
 from gpt4image.base.visible import in_one_line
-from gpt4image.data.decode import decode
 from gpt4image.reviewing.labels_file import Mark
 from gpt4image.reviewing.session import MODES, MOST_SHOWN, Session
 
@@ -137,7 +136,7 @@ def _picture(request: Request) -> Response:
 
 def _shown(session: Session, digest: str, side: int) -> bytes:
     """Return an image encoded anew: what the browser gets is a picture, whatever the file is."""
-    picture = decode(session.read(digest), draft_side=side)
+    picture = session.picture(digest, side)
     picture.thumbnail((side, side))
     buffer = io.BytesIO()
     picture.save(buffer, "WEBP", quality=85)

@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from gpt4image.base.errors import ConfigError, Gpt4ImageError, nearest
 from gpt4image.base.outcome import SetAside
 from gpt4image.data import NO_LABEL
+from gpt4image.data.pictures import picture_of
 from gpt4image.reviewing.labels_file import NOTES, LabelsFile, Mark
 from gpt4image.reviewing.queue import Opinion, Teacher
 
@@ -107,9 +109,15 @@ class Session:
         with self._lock:
             return self._card(self._known_item(digest), self._opinion)
 
-    def read(self, digest: str) -> bytes:
-        """Return the bytes of one image. Raises ConfigError: it is not known. Raises OSError: it cannot be read."""
-        return self.file.images.read(self._row(self._known_item(digest)))
+    def picture(self, digest: str, side: int) -> Image.Image:
+        """Return one image of about ``side`` pixels or more, or frames of a clip.
+
+        Raises:
+            ConfigError: it is not known.
+            DecodeError, OSError: it cannot be decoded or read.
+        """
+        images = self.file.images
+        return picture_of(images.read(self._row(self._known_item(digest))), clips=images.clips, draft_side=side)
 
     def news(self, since: int) -> dict[str, Any]:
         """Return what changed after change number ``since``, and how far the work is."""

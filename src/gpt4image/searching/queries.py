@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 
 from gpt4image.base.errors import DataError, DecodeError
 from gpt4image.base.outcome import SetAside
-from gpt4image.data.decode import decode_square
 from gpt4image.data.file_source import read_bounded
-from gpt4image.data.pixels import MemoryPixels
+from gpt4image.data.pixels import MemoryPixels, decoded
 from gpt4image.evaluating.run_model import RunModel
-from gpt4image.training.auto import stored_size
+from gpt4image.training.auto import stored_as
 from gpt4image.training.text_space import TextSpace
 
 
@@ -44,13 +43,13 @@ def place_queries(texts: Sequence[str], images: Sequence[Path], model: RunModel,
     for path in dict.fromkeys(images):
         try:
             data = read_bounded(str(path))
-            pixels.append(decode_square(data, stored_size(model.config)))
+            pixels.append(decoded(data, **stored_as(model.config, model.task)))
             pictures[str(path)] = data
         except (DecodeError, OSError) as error:
             skipped.append(SetAside(name=str(path), reason=getattr(error, "strerror", None) or str(error)))
     if pixels:
-        decoded = MemoryPixels(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous())
-        vectors.append(model.embed(model.read(decoded, np.arange(len(pixels))).features))
+        held = MemoryPixels(torch.from_numpy(np.stack(pixels)))
+        vectors.append(model.embed(model.read(held, np.arange(len(pixels))).features))
     if not vectors:
         raise DataError(f"--image {skipped[0].name}: {skipped[0].reason}. There is nothing else to look for.")
     names = (*texts, *pictures)

@@ -56,7 +56,7 @@ def write_page(
     sections = [
         {
             "name": name,
-            "picture": thumbnail(queries.pictures[name]) if name in queries.pictures else None,
+            "picture": thumbnail(queries.pictures[name], clips=images.clips) if name in queries.pictures else None,
             "cards": [{"picture": pictures.of(hit.place), "hit": hit} for hit in hits],
         }
         for name, hits in zip(queries.names, found, strict=True)

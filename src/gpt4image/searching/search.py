@@ -23,7 +23,7 @@ from gpt4image.evaluating.run_model import RunModel, load_run_model, options_of
 from gpt4image.searching.index import Index, most_similar, up_to_date
 from gpt4image.searching.queries import place_queries
 from gpt4image.searching.results import Hit, in_words, write_page
-from gpt4image.training.auto import stored_size
+from gpt4image.training.auto import stored_as
 from gpt4image.training.text_space import read_text_space
 
 FOLDER = "search"
@@ -132,9 +132,7 @@ def _index(
     folder = config.index or config.run_dir / FOLDER / fingerprint(identity)[:16]
     workers = model.config.workers or available_cores()
     workers = workers if len(first) > WORTH_WORKERS else 0
-    pixels = WorkerPixels(
-        images, stored_size(model.config, squash=model.task.squash), workers=workers, squash=model.task.squash
-    )
+    pixels = WorkerPixels(images, workers=workers, **stored_as(model.config, model.task))
     with progress_bar() as bar:
         task = bar.add_task("index", total=None, note="")
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from gpt4image.base.errors import ConfigError
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.image_set import NO_LABEL, ImageSet
+from gpt4image.data.video import Frames
 
 Labels = Any
 """Annotations of N images, indexed by images like an array: (N, ...) labels, or boxes or masks (``data.regions``)."""
@@ -75,6 +76,11 @@ class Task(Protocol):
     """Name of the output of an exported model."""
     value: ClassVar[str] = "probability"
     """What ``rows`` gives of each class."""
+
+    @property
+    def frames(self) -> Frames | None:
+        """Which frames of a clip are read; None for a task on images."""
+        return None
 
     def annotations(self, image_set: ImageSet) -> Labels:
         """Return what the task learns of a set. Raises DataError: the set has no such annotations."""

@@ -8,12 +8,14 @@ from gpt4image.base.errors import ConfigError, nearest
 from gpt4image.config import TrainOptions
 from gpt4image.data.image_set import ImageSet
 from gpt4image.data.regions import Boxes
+from gpt4image.data.video import USUAL_FRAMES
 from gpt4image.tasks.base import Task
 from gpt4image.tasks.classification import Classification
 from gpt4image.tasks.detection import Detection
 from gpt4image.tasks.multilabel import MultiLabel
 from gpt4image.tasks.pretraining import Pretraining
 from gpt4image.tasks.segmentation import Segmentation
+from gpt4image.tasks.video import Video
 
 TASKS: Mapping[str, Callable[[TrainOptions], Task]] = {
     "classification": lambda options: Classification(),
@@ -21,6 +23,7 @@ TASKS: Mapping[str, Callable[[TrainOptions], Task]] = {
     "multilabel": lambda options: MultiLabel(focus=options.focus_negatives),
     "pretrain": lambda options: Pretraining(),
     "segmentation": lambda options: Segmentation(presence=options.presence_weight),
+    "video": lambda options: Video(options.frames or USUAL_FRAMES, options.frame_order or "kept"),
 }
 
 TITLES: Mapping[str, str] = {
@@ -44,7 +47,10 @@ def recorded_task(options: TrainOptions) -> Task:
 
 
 def task_of(image_set: ImageSet, options: TrainOptions) -> Task:
-    """Return the task that annotations are of: boxes, masks, a column per class (multi-label) or a label per image."""
+    """Return the task that a set is of: boxes, masks, clips (video), a column per class (multi-label), else a label
+    per image."""
     if image_set.regions is not None:
         return find_task("detection" if isinstance(image_set.regions, Boxes) else "segmentation", options)
+    if image_set.clips:
+        return find_task("video", options)
     return find_task("multilabel" if image_set.labels.ndim == 2 else "classification", options)

@@ -2,7 +2,8 @@
 
 One gather moves and flips a batch of uint8 images at once, which is many times faster than one image at a time in
 worker processes; the same functions serve sets in memory and sets decoded by workers.
-Legend: B images, C channels, S stored side, T target side.
+Legend: B images or clips, C channels, S stored side, T target side. The channels of a clip are those of its frames, one
+after the other (C = 3 per frame): a clip is moved, flipped, erased and mixed as one, and coloured frame by frame alike.
 """
 
 from __future__ import annotations
@@ -73,8 +74,9 @@ def recoloured(images: Tensor, how: Augmentation, rng: BatchRng) -> Tensor:
 
 def normalised(pixels: Tensor, how: Augmentation) -> Tensor:
     """Subtract the mean and divide by the standard deviation of each channel; pixels in 0..1."""
-    mean = torch.tensor(how.mean, device=pixels.device).view(1, -1, 1, 1)
-    std = torch.tensor(how.std, device=pixels.device).view(1, -1, 1, 1)
+    frames = pixels.shape[1] // len(how.mean)
+    mean = torch.tensor(how.mean * frames, device=pixels.device).view(1, -1, 1, 1)
+    std = torch.tensor(how.std * frames, device=pixels.device).view(1, -1, 1, 1)
     return (pixels - mean).div_(std)
 
 
@@ -96,8 +98,13 @@ def _random_flips(how: Augmentation, rng: BatchRng) -> Tensor:
 
 def jittered(pixels: Tensor, strength: float, rng: BatchRng) -> Tensor:
     """Change brightness, contrast and saturation of each image by factors within 1 +- ``strength``; pixels in 0..1."""
-    factor = 1 + strength * (2 * rng.uniform(3, 1, 1, 1) - 1)
-    brightness, contrast, saturation = factor.to(pixels.device).unbind(1)
+    factor = (1 + strength * (2 * rng.uniform(3, 1, 1, 1) - 1)).to(pixels.device)
+    frames = pixels.split(3, dim=1)
+    return _jittered(pixels, factor) if len(frames) == 1 else torch.cat([_jittered(one, factor) for one in frames], 1)
+
+
+def _jittered(pixels: Tensor, factor: Tensor) -> Tensor:
+    brightness, contrast, saturation = factor.unbind(1)
     pixels = pixels * brightness
     grey = pixels.mean(dim=1, keepdim=True)
     pixels = grey + (pixels - grey) * saturation

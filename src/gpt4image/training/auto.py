@@ -7,7 +7,7 @@ docs/research/log.md. What was chosen is printed and kept in the run record.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -16,8 +16,10 @@ from gpt4image.base.errors import DecodeError
 from gpt4image.config import TrainOptions
 from gpt4image.config.learning import ResolvedOptions
 from gpt4image.data.image_set import ImageSet
+from gpt4image.data.video import USUAL_FRAMES, Frames
 from gpt4image.models.backbones import has_batch_norm, has_small_stem
 from gpt4image.models.of_transformers import LR, kind_of
+from gpt4image.tasks.base import Task
 
 SMALL_MODEL = ("resnet10t", {"channels": [16, 32, 64, 128], "stem_width": 8})
 SMALL_SET = 20_000
@@ -56,6 +58,8 @@ def choose(config: TrainOptions, image_set: ImageSet) -> tuple[ResolvedOptions, 
         chosen[name] = value
         return value
 
+    if image_set.clips:
+        fill("frames", USUAL_FRAMES)
     if config.model is None:
         of_run = model_of_run(config.init)
         chosen |= {name: value for name, value in of_run.items() if getattr(config, name) in (None, "auto", {})}
@@ -110,12 +114,14 @@ def image_size(image_set: ImageSet, count: int, init: str) -> int:
 def typical_side(image_set: ImageSet) -> int:
     """Return the median shorter side, in pixels, of training images spread evenly over the set (headers are read)."""
     from gpt4image.data.decode import sides
+    from gpt4image.data.video import frame_size
 
+    size_of = frame_size if image_set.clips else sides
     train = image_set.indices("train")
     shorter: list[int] = []
     for index in train[np.linspace(0, len(train) - 1, min(len(train), SIDES_SAMPLED)).astype(int)]:
         try:
-            shorter.append(min(sides(image_set.read(int(index)))))
+            shorter.append(min(size_of(image_set.read(int(index)))))
         except (DecodeError, OSError, ValueError):
             continue  # A broken image is set aside by name where pixels are loaded.
     return int(np.median(shorter)) if shorter else 224
@@ -128,6 +134,19 @@ def stored_size(config: TrainOptions, *, squash: bool = False) -> int:
     """
     size = config.image_size or 224
     return size if config.min_scale == 1.0 or squash else round(size * 256 / 224)
+
+
+class Stored(TypedDict):
+    """How pixels are kept: what ``load_pixels``, ``WorkerPixels`` and ``decoded`` of ``data.pixels`` take."""
+
+    size: int
+    squash: bool
+    frames: Frames | None
+
+
+def stored_as(config: TrainOptions, task: Task) -> Stored:
+    """Return how the pixels of a run are kept; see ``stored_size``."""
+    return Stored(size=stored_size(config, squash=task.squash), squash=task.squash, frames=task.frames)
 
 
 def batch_size(count: int) -> int:

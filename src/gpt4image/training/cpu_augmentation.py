@@ -55,7 +55,13 @@ class Policy:
             ) from None
 
     def __call__(self, images: Tensor, seeds: Tensor) -> Tensor:
-        """Return changed images (B, 3, S, S) uint8 on the CPU, in channels_last order; ``seeds`` is (B,) int64 >= 0."""
+        """Return changed images (B, C, S, S) uint8 on the CPU, in channels_last order; ``seeds`` is (B,) int64 >= 0.
+
+        All frames of a clip are changed alike.
+        """
+        if (frames := images.shape[1] // 3) > 1:
+            apart = images.reshape(-1, 3, *images.shape[2:])
+            return self(apart, seeds.repeat_interleave(frames)).reshape(images.shape)
         before = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
         after = np.empty_like(before)
         with _random_states_kept():

@@ -60,7 +60,7 @@ def outputs(
     """
     device = choose_device(config.device)
     size = max(EVAL_SIZE, config.image_size)
-    at_once = max(1, EVAL_BATCH * EVAL_SIZE**2 // size**2)
+    at_once = max(1, EVAL_BATCH * EVAL_SIZE**2 // size**2 // (config.frames or 1))
     batches = [indices[start : start + at_once] for start in range(0, len(indices), at_once)]
     # Each process reads as many, some of them twice over all: a model in shards needs all processes for each batch.
     turns = range(processes.rank(), -(-len(batches) // processes.count()) * processes.count(), processes.count())

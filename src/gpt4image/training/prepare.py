@@ -132,6 +132,7 @@ def prepare(
     config = config.model_copy(update={"task": task.name})
     if text_labels is not None:
         require_fitting(text_labels, config, image_set, task)
+    require_media(image_set, task)
     task.require(task.annotations(image_set), image_set.classes, config.data)
     sizes = {split: len(image_set.indices(split)) for split in SPLITS}
     there = ", ".join(f"{split} {count:,}" for split, count in sizes.items())
@@ -148,10 +149,9 @@ def prepare(
     image_set = image_set.select(np.flatnonzero(np.isin(image_set.splits, splits)))
     pixels, broken, usable = load_pixels(
         image_set,
-        auto.stored_size(config, squash=task.squash),
         memory_limit_gb=config.memory_limit_gb,
         workers=config.workers,
-        squash=task.squash,
+        **auto.stored_as(config, task),
     )
     data = TrainingData(
         image_set=image_set,
@@ -182,6 +182,12 @@ def identity_of(
     content.append(None if table is None else table.manifest.to_json())
     content.append(None if soft is None else hashlib.sha256(soft.tobytes()).hexdigest())
     return fingerprint([*content, broken] if broken else content)
+
+
+def require_media(image_set: ImageSet, task: Task) -> None:
+    """Refuse clips for a task on images. Raises DataError."""
+    if image_set.clips and task.frames is None:
+        raise DataError(f"{image_set.spec} holds clips, which --task {task.name} does not read: give --task video.")
 
 
 def require_selectable(config: TrainOptions, image_set: ImageSet, task: Task) -> None:

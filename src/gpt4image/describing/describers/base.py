@@ -31,6 +31,7 @@ class Request:
         samples: numbers of the answers wanted; several are several tries of the same question.
         schema: JSON schema of the answer, where it is no text; describers that can hold a model to it do so.
         read: returns the image bytes or raises OSError.
+        clips: whether these are the bytes of a video, of which several frames are shown.
         pay_again: asks whether these samples may be paid for once more, after a paid call that brought nothing; from
             any thread.
     """
@@ -42,6 +43,7 @@ class Request:
     samples: tuple[int, ...] = (0,)
     schema: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
     read: Callable[[], bytes] = field(repr=False, compare=False)
+    clips: bool = False
     pay_again: Callable[[Sequence[int]], bool] = field(default=lambda samples: True, repr=False, compare=False)
 
 

@@ -8,8 +8,11 @@ from binascii import b2a_base64
 from PIL import Image
 
 from gpt4image.base.errors import DecodeError
+from gpt4image.config import DescriberOptions
 from gpt4image.data.bare_jpeg import bare_jpeg
 from gpt4image.data.decode import decode, is_plain_jpeg
+from gpt4image.data.video import Frames, contact_sheet, decode_frames
+from gpt4image.describing.describers.base import Request
 
 _OPTIONS = {"jpeg": {"quality": 90}, "png": {"compress_level": 3}, "webp": {"quality": 90, "method": 2}}
 
@@ -20,7 +23,32 @@ def bounded(data: bytes, max_side: int) -> Image.Image:
     Raises:
         DecodeError: the bytes are no image, damaged or too large.
     """
-    image = decode(data, draft_side=2 * max_side)
+    return _smaller(decode(data, draft_side=2 * max_side), max_side)
+
+
+def pictures(request: Request, options: DescriberOptions) -> list[Image.Image]:
+    """Return what is shown for a request: its bounded image; or frames of its clip, or one sheet of them.
+
+    Raises:
+        DecodeError, OSError: it cannot be decoded or read.
+    """
+    if not request.clips:
+        return [bounded(request.read(), options.max_side)]
+    frames = Frames(options.frames)
+    if options.contact_sheet:
+        return [_smaller(contact_sheet(request.read(), frames), options.max_side)]
+    return [_smaller(frame, options.max_side) for frame in decode_frames(request.read(), frames)]
+
+
+def data_urls(request: Request, options: DescriberOptions) -> tuple[bytes, ...]:
+    """Return what is shown for a request as data URLs in ASCII. Raises DecodeError, OSError as ``pictures``."""
+    if not request.clips:
+        return (data_url(request.read(), options.max_side, options.image_format),)
+    shown = (_saved(picture, options.image_format) for picture in pictures(request, options))
+    return tuple(_url(*picture) for picture in shown)
+
+
+def _smaller(image: Image.Image, max_side: int) -> Image.Image:
     longer = max(image.size)
     if longer <= max_side:
         return image
@@ -42,7 +70,10 @@ def encoded(data: bytes, max_side: int, image_format: str) -> tuple[str, bytes]:
     """
     if image_format == "jpeg" and is_plain_jpeg(data, max_side) and (bare := bare_jpeg(data)) is not None:
         return "image/jpeg", bare
-    image = bounded(data, max_side)
+    return _saved(bounded(data, max_side), image_format)
+
+
+def _saved(image: Image.Image, image_format: str) -> tuple[str, bytes]:
     image.info = {}  # comments and colour profiles would be written again
     file = io.BytesIO()
     image.save(file, image_format, **_OPTIONS[image_format])
@@ -51,5 +82,8 @@ def encoded(data: bytes, max_side: int, image_format: str) -> tuple[str, bytes]:
 
 def data_url(data: bytes, max_side: int, image_format: str) -> bytes:
     """Return the bounded image as a data URL in ASCII. Raises DecodeError as ``bounded``."""
-    mime, content = encoded(data, max_side, image_format)
+    return _url(*encoded(data, max_side, image_format))
+
+
+def _url(mime: str, content: bytes) -> bytes:
     return b"".join((b"data:", mime.encode(), b";base64,", b2a_base64(content, newline=False)))

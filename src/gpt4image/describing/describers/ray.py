@@ -151,6 +151,7 @@ class RayDescriber:
                     "schema": request.schema,
                     # The budget is here: a worker cannot ask it.
                     "pay_again": self._config.max_cost is None,
+                    "clips": request.clips,
                     "row": int(rows[self._position_of[request.keys[0]]]),
                 }
                 for request in batch
@@ -244,6 +245,7 @@ class _DescribeWork:
             samples=tuple(fields["samples"]),
             schema=fields["schema"],
             read=partial(self._source.read, fields["row"]),
+            clips=fields["clips"],
             pay_again=lambda samples: fields["pay_again"],
         )
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpt4image.config import DescriberOptions
 from gpt4image.describing.describers.local.conversations import (
     BatchError,
     Reply,
@@ -29,14 +30,14 @@ def reply(rows: Sequence[Row], answers: Sequence[Sequence[str]]) -> list[Reply]:
 
 
 def rows_of(*requests_: object) -> list[Row]:
-    return [row for rows, _ in read_ahead(requests_, 64, 64) for row in rows]  # type: ignore[arg-type]
+    return [row for rows, _ in read_ahead(requests_, 64, DescriberOptions(describer="", max_side=64)) for row in rows]  # type: ignore[arg-type]
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.booleans(), max_size=40))
 def test_rows_that_fail_have_errors_and_no_other_has(bad: list[bool]) -> None:
     (first,) = rows_of(request(RED))
-    rows = [Row(request=first.request, sample=number, image=first.image) for number in range(len(bad))]
+    rows = [Row(request=first.request, sample=number, images=first.images) for number in range(len(bad))]
     heard: list[int] = []
 
     def fails(rows: Sequence[Row], answers: Sequence[Sequence[str]]) -> list[Reply]:
@@ -83,7 +84,7 @@ def test_batches_hold_every_sample_once_and_read_an_image_once_each(size: int, c
         request(b"%d" % number, samples=tuple(range(count)), read=lambda number=number: reader(number))
         for number, count in enumerate(counts)
     ]
-    batches = list(read_ahead(requests, size, 32))
+    batches = list(read_ahead(requests, size, DescriberOptions(describer="", max_side=32)))
     assert all(0 < len(rows) + len(failed) <= size for rows, failed in batches)
     good = [(row.request.digest, row.sample) for rows, _ in batches for row in rows]
     bad = [(answer.request.digest, answer.sample) for _, failed in batches for answer in failed]
@@ -96,11 +97,11 @@ def test_batches_hold_every_sample_once_and_read_an_image_once_each(size: int, c
 
 def test_messages_put_the_image_first_and_answers_between_the_questions() -> None:
     image = {"type": "image"}
-    asked = messages(["One?", "Two?", "Three?"], image, system="Be brief.", answers=["1"])
+    asked = messages(["One?", "Two?", "Three?"], [image], system="Be brief.", answers=["1"])
     assert [message["role"] for message in asked] == ["system", "user", "assistant", "user"]
     assert asked[1]["content"] == [image, {"type": "text", "text": "One?"}]
     assert [message["content"][-1]["text"] for message in asked] == ["Be brief.", "One?", "1", "Two?"]
-    assert messages(["One?"], image, system="")[0]["role"] == "user"
+    assert messages(["One?"], [image], system="")[0]["role"] == "user"
 
 
 def test_seeds_differ_by_image_sample_question_and_try() -> None:

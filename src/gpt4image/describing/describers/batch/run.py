@@ -27,7 +27,7 @@ from gpt4image.describing.describers.batch.api import (
     is_no_room,
 )
 from gpt4image.describing.describers.batch.ledger import BatchLedger, Submission
-from gpt4image.describing.describers.images import data_url, why_unusable
+from gpt4image.describing.describers.images import data_urls, why_unusable
 from gpt4image.describing.describers.openai.client import Server
 from gpt4image.describing.describers.openai.completions import Choice, completion_of
 from gpt4image.describing.describers.openai.dialect import Dialect
@@ -63,8 +63,8 @@ class Chat:
 
     def body(self, request: Request) -> bytes:
         """Return the JSON body of a request; raises OSError or DecodeError where its image cannot be sent."""
-        image = data_url(request.read(), self.options.max_side, self.options.image_format)
-        return self.dialect.body(Job(request=request, samples=request.samples, image_url=image))
+        pictures = data_urls(request, self.options)
+        return self.dialect.body(Job(request=request, samples=request.samples, pictures=pictures))
 
     def answers(self, request: Request, count: int, status: int, body: Any) -> list[Answer]:
         """Return up to ``count`` answers that a response with an HTTP status and a body brings, in its order."""

@@ -17,7 +17,7 @@ from gpt4image.base.errors import DecodeError
 from gpt4image.config import DescriberOptions
 from gpt4image.data.image_set import ImageSet
 from gpt4image.describing.describers.base import Answer, Report, Request
-from gpt4image.describing.describers.images import bounded, why_unusable
+from gpt4image.describing.describers.images import pictures, why_unusable
 from gpt4image.describing.describers.local.model_files import find_model_files, is_greedy, local_settings
 from gpt4image.describing.prices import FREE
 
@@ -28,11 +28,11 @@ class BatchError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One answer that is wanted: a sample of a request, with its image (RGB)."""
+    """One answer that is wanted: a sample of a request, with its image (RGB), or the frames of its clip."""
 
     request: Request
     sample: int
-    image: Image.Image
+    images: Sequence[Image.Image]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +61,7 @@ class LocalDescriber:
         self.options = options
         self.repeatable = is_greedy(self.files, options)
         self.rows_at_once = options.batch_size
+        self.images_at_once = 1
         self._calls = 0
         self._loaded = False
 
@@ -76,10 +77,15 @@ class LocalDescriber:
             ConfigError: the model or its chat template does not take the questions.
             DescriberError: the model cannot be loaded, or fails.
         """
+        requests = iter(requests)
         if not self._loaded:
+            if (first := next(requests, None)) is None:
+                return
+            self.images_at_once = self.options.frames if first.clips and not self.options.contact_sheet else 1
             self.load()  # before images are read
             self._loaded = True
-        for rows, failed in read_ahead(requests, self.rows_at_once, self.options.max_side):
+            requests = itertools.chain([first], requests)
+        for rows, failed in read_ahead(requests, self.rows_at_once, self.options):
             if failed:
                 yield failed
             yield from answer_all(rows, self._next_turn)
@@ -107,17 +113,27 @@ class LocalDescriber:
     def _next_turn(self, rows: Sequence[Row], answers: Sequence[Sequence[str]]) -> Sequence[Reply]:
         self._calls += 1
         conversations = [
-            messages(row.request.turns, self.part(row.image), system=self.options.system, answers=own)
+            messages(row.request.turns, list(map(self.part, row.images)), system=self.options.system, answers=own)
             for row, own in zip(rows, answers, strict=True)
         ]
         return self.reply(rows, conversations, self._calls)
 
     def question(self, system: str) -> list[dict[str, Any]]:
-        """Return a question about a grey image: shows before the first real one whether the model takes it."""
-        return messages(["What is this?"], self.part(Image.new("RGB", (64, 64), "grey")), system=system)
+        """Return a question about grey images: shows before the first real one whether the model takes it."""
+        parts = [self.part(Image.new("RGB", (64, 64), "grey")) for _ in range(self.images_at_once)]
+        return messages(["What is this?"], parts, system=system)
+
+    @property
+    def what_it_takes(self) -> str:
+        """What a model must take, in words, and what helps if it takes only one image."""
+        if self.images_at_once == 1:
+            return "image and question"
+        return f"{self.images_at_once} images and question; --contact-sheet sends one picture of all frames"
 
 
-def read_ahead(requests: Iterable[Request], size: int, max_side: int) -> Iterator[tuple[list[Row], list[Answer]]]:
+def read_ahead(
+    requests: Iterable[Request], size: int, options: DescriberOptions
+) -> Iterator[tuple[list[Row], list[Answer]]]:
     """Yield batches of at most ``size`` rows, each with the failed answers of images that cannot be read.
 
     While the caller works on one batch, the images of the next are read in a thread.
@@ -126,7 +142,7 @@ def read_ahead(requests: Iterable[Request], size: int, max_side: int) -> Iterato
     with ThreadPoolExecutor(1, thread_name_prefix="read-images") as pool:
         coming: deque[Future[tuple[list[Row], list[Answer]]]] = deque()
         while batch := list(itertools.islice(wanted, size)):
-            coming.append(pool.submit(_read, batch, max_side))
+            coming.append(pool.submit(_read, batch, options))
             if len(coming) > 1:
                 yield coming.popleft().result()
         while coming:
@@ -150,13 +166,13 @@ def answer_all(rows: Sequence[Row], next_turn: NextTurn) -> Iterator[Sequence[An
 
 
 def messages(
-    turns: Sequence[str], image: dict[str, Any], *, system: str, answers: Sequence[str] = ()
+    turns: Sequence[str], images: Sequence[dict[str, Any]], *, system: str, answers: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
     """Return the messages of a conversation up to its next question.
 
     Args:
-        turns: questions, in order; the image goes with the first.
-        image: part of a message in the form that the model's library takes.
+        turns: questions, in order; the images go with the first.
+        images: parts of a message in the form that the model's library takes.
         system: system message; an empty one is left out.
         answers: the model's answers so far.
     """
@@ -165,7 +181,7 @@ def messages(
         return {"role": role, "content": [*parts, {"type": "text", "text": text}]}
 
     asked = [message("system", system)] if system else []
-    asked.append(message("user", turns[0], image))
+    asked.append(message("user", turns[0], *images))
     for answer, turn in zip(answers, turns[1:], strict=False):
         asked += [message("assistant", answer), message("user", turn)]
     return asked
@@ -180,21 +196,21 @@ def seed_of(rows: Sequence[Row], tries: int) -> int:
     return int.from_bytes(hashlib.sha256(repr((tries, names)).encode()).digest()[:4]) >> 1
 
 
-def _read(batch: Sequence[tuple[Request, int]], max_side: int) -> tuple[list[Row], list[Answer]]:
-    images: dict[str, Image.Image | str] = {}  # or why there is none
+def _read(batch: Sequence[tuple[Request, int]], options: DescriberOptions) -> tuple[list[Row], list[Answer]]:
+    images: dict[str, list[Image.Image] | str] = {}  # or why there is none
     rows: list[Row] = []
     failed: list[Answer] = []
     for request, sample in batch:
         if request.digest not in images:
             try:
-                images[request.digest] = bounded(request.read(), max_side)
+                images[request.digest] = pictures(request, options)
             except (OSError, DecodeError) as error:
                 images[request.digest] = why_unusable(error)
-        image = images[request.digest]
-        if isinstance(image, str):
-            failed.append(Answer(request=request, sample=sample, error=image))
+        found = images[request.digest]
+        if isinstance(found, str):
+            failed.append(Answer(request=request, sample=sample, error=found))
         else:
-            rows.append(Row(request=request, sample=sample, image=image))
+            rows.append(Row(request=request, sample=sample, images=found))
     return rows, failed
 
 

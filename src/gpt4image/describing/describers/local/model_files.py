@@ -22,7 +22,7 @@ _PIECE_BYTES = 2**20
 _NEVER_CHANGES_THE_TEXT = (
     *("as_json", "describer", "image_format", "detail", "extra_body", "vllm_args", "base_url", "server_name"),
     *("concurrency", "requests_per_minute", "tokens_per_minute", "timeout", "retries", "prices"),
-    *("device", "batch_size"),
+    *("device", "batch_size", "frames", "contact_sheet"),
 )
 
 
@@ -93,7 +93,7 @@ def local_settings(kind: str, files: ModelFiles, options: DescriberOptions) -> d
     """
     names = [name for name in DescriberOptions.model_fields if name not in _NEVER_CHANGES_THE_TEXT]
     asked = {name: getattr(options, name) for name in names}
-    return {"kind": kind, "model": files.name, "fingerprint": files.fingerprint, **asked}
+    return {"kind": kind, "model": files.name, "fingerprint": files.fingerprint, **asked, **options.clip_settings}
 
 
 def _digest(file: Path) -> str:

@@ -80,7 +80,7 @@ class TransformersDescriber(LocalDescriber):
         if reason := self._refusal(self.options.system):
             if not self._refusal(""):
                 raise ConfigError(f"{spec}: its chat template takes no system message ({reason}); give --system ''.")
-            raise ConfigError(f"{spec}: its chat template takes no image and question ({reason}).")
+            raise ConfigError(f"{spec}: its chat template takes no {self.what_it_takes} ({reason}).")
 
     def reply(self, rows: Sequence[Row], conversations: list[list[dict[str, Any]]], call: int) -> Sequence[Reply]:
         """Return the next answers, if the memory holds the batch and the processor takes the images."""

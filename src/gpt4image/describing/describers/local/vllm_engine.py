@@ -101,7 +101,7 @@ class VllmDescriber(LocalDescriber):
                 dtype=_DTYPES[self.options.precision],
                 load_format="safetensors",
                 trust_remote_code=False,
-                limit_mm_per_prompt={"image": 1},
+                limit_mm_per_prompt={"image": self.images_at_once},
                 **self.options.vllm_args,
             )
         except (OSError, TypeError, ValueError, KeyError, ImportError, RuntimeError) as error:
@@ -109,7 +109,7 @@ class VllmDescriber(LocalDescriber):
         without, reason = _tokens_of(engine, self.question(""))
         if reason:
             raise ConfigError(
-                f"{spec}: it takes no image and question ({reason}); use a model for images that has a chat template."
+                f"{spec}: it takes no {self.what_it_takes} ({reason}); use a model for images that has a chat template."
             )
         length, reason = _tokens_of(engine, self.question(system))
         if reason or (system and length == without):

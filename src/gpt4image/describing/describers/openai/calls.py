@@ -20,7 +20,7 @@ from gpt4image.base.errors import DecodeError, DescriberError
 from gpt4image.config import DescriberOptions
 from gpt4image.describing.describers.arrivals import Arrivals
 from gpt4image.describing.describers.base import Answer, Request
-from gpt4image.describing.describers.images import data_url, why_unusable
+from gpt4image.describing.describers.images import data_urls, why_unusable
 from gpt4image.describing.describers.openai.circuit_breaker import CircuitBreaker
 from gpt4image.describing.describers.openai.client import Client
 from gpt4image.describing.describers.openai.completions import Choice
@@ -144,7 +144,7 @@ class Calls:
             preparing = self._loop.run_in_executor(self._pool, _prepare, request, self._options)
             preparing.add_done_callback(lambda done, request=request: self._prepared(request, done))
 
-    def _prepared(self, request: Request, done: asyncio.Future[tuple[bytes, str | None]]) -> None:
+    def _prepared(self, request: Request, done: asyncio.Future[tuple[tuple[bytes, ...], str | None]]) -> None:
         self._preparing -= 1
         self._changed.set()
         if done.cancelled():
@@ -152,12 +152,12 @@ class Calls:
         if (failure := done.exception()) is not None:
             self._stop(failure)
             return
-        image_url, error = done.result()
+        pictures, error = done.result()
         # The answers of a conversation differ from the first turn on: each is a conversation of its own.
         alone = len(request.turns) > 1
         groups = [(sample,) for sample in request.samples] if alone else [request.samples]
         for samples in groups:
-            job = Job(request=request, samples=samples, image_url=image_url)
+            job = Job(request=request, samples=samples, pictures=pictures)
             if error:
                 self._deliver(job, error=error)
             else:
@@ -277,9 +277,9 @@ class Calls:
         self._changed.set()
 
 
-def _prepare(request: Request, options: DescriberOptions) -> tuple[bytes, str | None]:
-    """Return the image as a data URL, or why there is none."""
+def _prepare(request: Request, options: DescriberOptions) -> tuple[tuple[bytes, ...], str | None]:
+    """Return the image, or the frames of a clip, as data URLs, or why there are none."""
     try:
-        return data_url(request.read(), options.max_side, options.image_format), None
+        return data_urls(request, options), None
     except (OSError, DecodeError) as error:
-        return b"", why_unusable(error)
+        return (), why_unusable(error)

@@ -64,6 +64,7 @@ class OpenAIDescriber:
             "model": self._model,
             "server": options.server_name or self._server.url,
             **{name: getattr(options, name) for name in names},
+            **options.clip_settings,
         }
 
     @property

@@ -1,4 +1,4 @@
-"""The body of a chat completion with an image, and what models and servers accept of it."""
+"""The body of a chat completion with images, and what models and servers accept of it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from gpt4image.describing.describers.openai.jobs import Job
 
 _LIMIT_NAMES = ("max_completion_tokens", "max_tokens")
 _LONGEST_NAMED_S = 1e9
+_IMAGE = b'{"type": "image_url", "image_url": {"url": "'
 
 
 class Dialect:
@@ -41,14 +42,15 @@ class Dialect:
         head = json.dumps({**fields, **options.extra_body})[:-1] + ', "messages": ['
         if options.system:
             head += json.dumps({"role": "system", "content": options.system}) + ", "
-        head += '{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "'
-        tail = '"}}' if options.detail == "auto" else f'", "detail": "{options.detail}"}}}}'
-        tail += ", " + json.dumps({"type": "text", "text": turns[0]}) + "]}"
+        head += '{"role": "user", "content": ['
+        end = '"}}, ' if options.detail == "auto" else f'", "detail": "{options.detail}"}}}}, '
+        tail = json.dumps({"type": "text", "text": turns[0]}) + "]}"
         for turn, answer in zip(turns[1:], job.turns, strict=False):
             tail += ", " + json.dumps({"role": "assistant", "content": answer.text})
             tail += ", " + json.dumps({"role": "user", "content": turn})
-        # The image goes between ready-made parts: as JSON it would be searched for characters to escape.
-        return b"".join((head.encode(), job.image_url, tail.encode(), b"]}"))
+        # Images go between ready-made parts: as JSON they would be searched for characters to escape.
+        images = (part for url in job.pictures for part in (_IMAGE, url, end.encode()))
+        return b"".join((head.encode(), *images, tail.encode(), b"]}"))
 
     def _structure(self, schema: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields that hold the model to a schema, as far as the server was not seen to refuse them."""

@@ -19,6 +19,7 @@ class Job:
     """Answers that are wanted for one image, with what was answered and paid for so far.
 
     Attributes:
+        pictures: data URLs of the image, or of the frames of a clip.
         turns: answers to the first turns of the conversation.
         latency: seconds that the successful calls took.
         wasted: failed calls (``tries``) that were paid for.
@@ -29,7 +30,7 @@ class Job:
 
     request: Request
     samples: tuple[int, ...]
-    image_url: bytes = field(default=b"", repr=False)
+    pictures: tuple[bytes, ...] = field(default=(), repr=False)
     turns: list[Choice] = field(default_factory=list[Choice])
     tokens_in: int | None = None
     tokens_out: int | None = None
@@ -69,7 +70,7 @@ class Job:
         left = self.samples[answered:]
         if not left:
             return None
-        return Job(request=self.request, samples=left, image_url=self.image_url, tries=self.tries, wasted=self.wasted)
+        return Job(request=self.request, samples=left, pictures=self.pictures, tries=self.tries, wasted=self.wasted)
 
     def answers(self, choices: Sequence[Choice], price: Price | None, error: str | None = None) -> list[Answer]:
         """Return one answer per choice, or per sample where there is an ``error``.

@@ -1,0 +1,226 @@
+"""From the bytes of a video file to RGB frames: the only place that decodes videos, and names why one cannot be used.
+
+A clip is some frames of a file, spread evenly over it. Bytes are decoded from memory, by the demuxer that their first
+bytes name, out of a short list: playlists, references to other files and network addresses are never followed. FFmpeg
+runs in this process, so frames, pixels, streams and seconds are bounded.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from gpt4image.base.errors import DecodeError, MissingExtraError
+from gpt4image.data.decode import MAX_PIXELS, squared
+
+VIDEO_EXTENSIONS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"})
+CODECS = (
+    *("h264", "hevc", "av1", "libdav1d", "vp8", "vp9", "libvpx", "libvpx-vp9"),
+    *("mpeg4", "mpeg1video", "mpeg2video", "msmpeg4", "msmpeg4v2", "h263", "mjpeg", "ffv1"),
+)
+"""FFmpeg's decoders that may run."""
+MAX_FRAMES = 20_000  # eleven minutes at 30 a second
+MAX_SECONDS = 60.0  # of decoding one file
+MAX_STREAMS = 16
+SHEET_SIDE = 224  # pixels of a frame on a contact sheet
+WHOLE = 0.9  # part of the time that a file claims that its frames must fill
+_PICTURES = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
+FrameOrder = Literal["kept", "shuffled", "still"]
+USUAL_FRAMES = 8
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Which frames make a clip.
+
+    Attributes:
+        count: T, spread evenly over the file.
+        order: as they come (kept); in an order drawn from the digest of the file (shuffled); or the middle one, T
+            times (still). The last two are controls, which show no motion.
+    """
+
+    count: int = USUAL_FRAMES
+    order: FrameOrder = "kept"
+
+
+def require_decoder(what: str) -> None:
+    """Raise MissingExtraError where PyAV is not installed."""
+    if importlib.util.find_spec("av") is None:
+        raise MissingExtraError(what, "video")
+
+
+def container_of(data: bytes) -> str | None:
+    """Return FFmpeg's name of the video container that bytes begin as; None where it is none of those read here."""
+    if data[:4] == b"\x1a\x45\xdf\xa3":
+        return "matroska"
+    if data[:4] == b"RIFF" and data[8:12] == b"AVI ":
+        return "avi"
+    return "mov" if data[4:8] in _ATOMS and data[8:12] not in _PICTURES else None
+
+
+def decode_frames(data: bytes, frames: Frames) -> list[Image.Image]:
+    """Return the T frames of a clip, RGB and upright; a file of fewer frames shows some of them several times.
+
+    Raises:
+        DecodeError: the bytes are empty, no video, damaged, cut off, without a frame, of a codec that is not allowed,
+            or beyond the bounds above.
+    """
+    with _opened(data) as container:
+        places = _places(_count_frames(container), frames, data)
+        container.seek(0)
+        found = _pick(container, set(places))
+    return [found[place] for place in places]
+
+
+def decode_clip(
+    data: bytes,
+    size: int,
+    frames: Frames,
+    *,
+    filter_: Image.Resampling = Image.Resampling.BICUBIC,
+    squash: bool = False,
+) -> NDArray[np.uint8]:
+    """Decode to (T, size, size, 3) uint8, each frame as ``decode_square`` does. Raises DecodeError."""
+    return np.stack([squared(frame, size, filter_, squash=squash) for frame in decode_frames(data, frames)])
+
+
+def contact_sheet(data: bytes, frames: Frames, side: int = SHEET_SIDE) -> Image.Image:
+    """Return the frames of a clip as one picture, in reading order, two or four in a row. Raises DecodeError."""
+    shown = decode_frames(data, frames)
+    for frame in shown:
+        frame.thumbnail((side, side))
+    width, height = (max(frame.size[axis] for frame in shown) + 4 for axis in (0, 1))
+    columns = min(2 if len(shown) <= 4 else 4, len(shown))
+    sheet = Image.new("RGB", (columns * width, -(-len(shown) // columns) * height), "white")
+    for number, frame in enumerate(shown):
+        sheet.paste(frame, (number % columns * width + 2, number // columns * height + 2))
+    return sheet
+
+
+def frame_size(data: bytes) -> tuple[int, int]:
+    """Return width and height of a video in pixels, as its header has them. Raises DecodeError."""
+    with _opened(data) as container:
+        context = container.streams.video[0].codec_context
+        return context.width, context.height
+
+
+def _places(count: int, frames: Frames, data: bytes) -> list[int]:
+    """Return the number of each frame to show, out of ``count``: from the middle of each of T equal parts."""
+    if frames.order == "still":
+        return [count // 2] * frames.count
+    places = [(2 * part + 1) * count // (2 * frames.count) for part in range(frames.count)]
+    if frames.order == "shuffled":
+        rng = np.random.default_rng(int.from_bytes(sha256(data).digest()[:8]))
+        return [places[part] for part in rng.permutation(frames.count)]
+    return places
+
+
+@contextmanager
+def _opened(data: bytes) -> Generator[Any]:
+    """Open, check the video stream, and turn whatever FFmpeg raises until the block ends into DecodeError."""
+    if not data:
+        raise DecodeError("the file is empty (0 bytes)")
+    kind = container_of(data)
+    if kind is None:
+        raise DecodeError("not a video of a kind that is read (MP4, MOV, Matroska, WebM, AVI), or damaged at its start")
+    require_decoder("Reading video files")
+    import av
+    from av.error import FFmpegError
+
+    limits = {"max_pixels": str(MAX_PIXELS), "threads": "1", "max_streams": str(MAX_STREAMS)}
+    allowed = {"protocol_whitelist": "none", "codec_whitelist": ",".join(CODECS)}
+    try:
+        with av.open(
+            io.BytesIO(data), "r", format=kind, options={**limits, **allowed}, metadata_errors="replace"
+        ) as container:
+            if not container.streams.video:
+                raise DecodeError("holds no video: only sound, or cut off")
+            context: Any = container.streams.video[0].codec_context
+            if context is None or context.name not in CODECS:
+                name = "unknown" if context is None else context.name
+                raise DecodeError(f"its codec, {name}, is not among those that are read")
+            _require_size(context.width, context.height)
+            context.thread_type = "NONE"
+            context.options = {**context.options, "max_pixels": limits["max_pixels"]}
+            yield container
+    except DecodeError:
+        raise
+    except (FFmpegError, ValueError, OverflowError, MemoryError, RuntimeError, OSError) as error:
+        raise DecodeError(f"damaged: {getattr(error, 'strerror', None) or error or type(error).__name__}") from None
+
+
+def _require_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise DecodeError(f"{width} x {height} pixels are more than the allowed {MAX_PIXELS:,}")
+
+
+def _count_frames(container: Any) -> int:
+    """Count the frames by their packets, without decoding them. Raises DecodeError: none, too many, or some lack."""
+    stream, count, end, begun = container.streams.video[0], 0, 0.0, time.monotonic()
+    for packet in container.demux(stream):
+        if packet.size == 0 or packet.is_discard:
+            continue
+        count += 1
+        end = max(end, float(((packet.pts or packet.dts or 0) + (packet.duration or 0)) * packet.time_base))
+        if packet.is_corrupt:
+            raise DecodeError("damaged or cut off: a frame is not whole")
+        if count > MAX_FRAMES:
+            raise DecodeError(f"has more than the allowed {MAX_FRAMES:,} frames: cut it into clips")
+        _require_time(begun)
+    if not count:
+        raise DecodeError("holds no frame")
+    start = float((stream.start_time or 0) * stream.time_base)
+    claimed = _claimed_seconds(stream)
+    if count < WHOLE * stream.frames or end - start < WHOLE * claimed:
+        raise DecodeError(f"cut off: it holds {count} frames, its header claims more")
+    return count
+
+
+def _claimed_seconds(stream: Any) -> float:
+    """Return the duration that the header of a stream claims; 0 without."""
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    text = stream.metadata.get("DURATION", "")  # of Matroska
+    try:
+        hours, minutes, seconds = map(float, text.split(":"))
+    except ValueError:
+        return 0.0
+    return 3600 * hours + 60 * minutes + seconds
+
+
+def _pick(container: Any, places: set[int]) -> dict[int, Image.Image]:
+    """Return the frames of these numbers; frames behind the last of them are not decoded."""
+    found: dict[int, Image.Image] = {}
+    for number, frame in enumerate(_decoded(container)):
+        if number in places:
+            if frame.is_corrupt:
+                raise DecodeError("damaged: a frame cannot be decoded")
+            picture = Image.fromarray(frame.to_ndarray(format="rgb24"))
+            found[number] = picture.rotate(frame.rotation, expand=True) if frame.rotation else picture
+            if len(found) == len(places):
+                return found
+    raise DecodeError(f"damaged: {len(found)} of {len(places)} frames can be decoded")
+
+
+def _decoded(container: Any) -> Iterator[Any]:
+    begun = time.monotonic()
+    for frame in container.decode(container.streams.video[0]):
+        _require_size(frame.width, frame.height)
+        _require_time(begun)
+        yield frame
+
+
+def _require_time(begun: float) -> None:
+    if time.monotonic() - begun > MAX_SECONDS:
+        raise DecodeError(f"takes more than the allowed {MAX_SECONDS:.0f} seconds: cut it into clips")

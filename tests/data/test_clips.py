@@ -1,0 +1,76 @@
+"""clips: class folders and tables of videos."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpt4image.base.errors import ConfigError, DataError
+from gpt4image.data import load_image_set
+from gpt4image.data.pixels import load_pixels
+from gpt4image.data.video import Frames, decode_clip
+from loaded_sets import label_names
+from tiny_videos import moving_dot, sound, video
+
+
+def write(root: Path, *names: str) -> None:
+    for number, name in enumerate(names):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(video(moving_dot(number, 3, 10)))
+
+
+@pytest.mark.parametrize("by_path", [False, True])
+def test_class_folders_with_splits(tmp_path: Path, by_path: bool) -> None:
+    write(tmp_path, "train/left/1.mp4", "train/right/2.MP4", "train/unlabelled/3.mkv", "test/left/4.mp4")
+    clips = load_image_set(str(tmp_path) if by_path else f"clips:{tmp_path}")
+    assert clips.clips
+    assert clips.spec == f"clips:{tmp_path}"
+    assert label_names(clips) == {
+        "train/left/1.mp4": "left",
+        "train/right/2.MP4": "right",
+        "train/unlabelled/3.mkv": None,
+        "test/left/4.mp4": "left",
+    }
+    assert [key for key, split in zip(clips.keys, clips.splits, strict=True) if split == "test"] == ["test/left/4.mp4"]
+    assert clips.digests[0] == hashlib.sha256((tmp_path / clips.keys[0]).read_bytes()).hexdigest()
+    assert clips.select([2, 0]).clips
+
+
+@pytest.mark.parametrize("header", ["key,label", "path,label", "video,class"])
+def test_a_table_of_clips(tmp_path: Path, header: str) -> None:
+    write(tmp_path, "a/1.mp4", "a/2.mp4")
+    (tmp_path / "clips.csv").write_text(f"{header}\na/1.mp4,left\na/2.mp4,right\na/3.mp4,right\n")
+    clips = load_image_set(f"clips:{tmp_path / 'clips.csv'}")
+    assert (clips.clips, clips.keys, clips.classes) == (True, ("a/1.mp4", "a/2.mp4"), ("left", "right"))
+    assert [item.name for item in clips.set_aside] == ["a/3.mp4"]
+
+
+def test_mistakes_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="clips:PATH"):
+        load_image_set("clips:")
+    with pytest.raises(DataError, match="there is no such folder"):
+        load_image_set(f"clips:{tmp_path / 'none'}")
+    (tmp_path / "left").mkdir()
+    (tmp_path / "left" / "1.txt").touch()
+    with pytest.raises(DataError, match=r"\*\.mp4"):
+        load_image_set(f"clips:{tmp_path}")
+
+
+@pytest.mark.parametrize("limit", [4.0, 0.0], ids=["memory", "workers"])
+def test_pixels_hold_the_frames_one_after_the_other_and_broken_clips_are_named(tmp_path: Path, limit: float) -> None:
+    write(tmp_path, "left/1.mp4", "right/2.mp4")
+    (tmp_path / "right" / "3.mp4").write_bytes(sound())
+    clips = load_image_set(f"clips:{tmp_path}")
+    pixels, _, _ = load_pixels(clips, 32, memory_limit_gb=limit, workers=0, frames=Frames(5))
+    (batch,) = pixels.stream([np.arange(3)])
+    assert batch.shape == (3, 15, 32, 32)
+    whole = decode_clip(clips.read(1), 32, Frames(5))
+    assert (batch[1].unflatten(0, (5, 3)).permute(0, 2, 3, 1).numpy() == whole).all()
+    assert [(item.name, item.reason) for item in pixels.set_aside] == [
+        ("right/3.mp4", "holds no video: only sound, or cut off")
+    ]
+    assert (batch[2] == 255).all()

@@ -1,0 +1,194 @@
+"""Videos: which frames make a clip, and what hostile, damaged and endless files come to."""
+
+from __future__ import annotations
+
+import builtins
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import gpt4image.data.video as module
+from gpt4image.base.errors import DecodeError, MissingExtraError
+from gpt4image.data.video import (
+    CODECS,
+    Frames,
+    contact_sheet,
+    container_of,
+    decode_clip,
+    decode_frames,
+    frame_size,
+    require_decoder,
+)
+from tiny_videos import SIDE, moving_dot, sound, video
+
+DOT = video(moving_dot(0, 3, 10))
+FAST = video(moving_dot(0, 3, 10), fast_start=True)
+MATROSKA = video(moving_dot(0, 3, 10), container="matroska")
+AVI = video(moving_dot(0, 3, 10), container="avi")
+LEVELS = np.repeat(np.arange(0, 256, 16, np.uint8), 32 * 32 * 3).reshape(16, 32, 32, 3)
+GREYS = video(LEVELS)
+
+
+def levels(data: bytes, frames: Frames) -> list[int]:
+    """The number of each frame that is shown, out of the 16 of GREYS."""
+    return [round(float(np.asarray(frame).mean()) / 16) for frame in decode_frames(data, frames)]
+
+
+@pytest.mark.parametrize(
+    ("container", "codec"),
+    [("mp4", "mpeg4"), ("mp4", "h264"), ("mov", "mpeg4"), ("matroska", "h264"), ("webm", "libvpx"), ("avi", "mpeg4")],
+)
+def test_the_usual_containers_and_codecs_give_the_frames_that_were_written(container: str, codec: str) -> None:
+    frames = moving_dot(0, 3, 10)
+    data = video(frames, container=container, codec=codec)
+    clip = decode_clip(data, SIDE, Frames(8))
+    assert clip.shape == (8, SIDE, SIDE, 3)
+    assert np.abs(clip.astype(int) - frames).mean() < 8
+    dots = [int(np.median(np.nonzero(frame[..., 0] > 128)[1])) for frame in clip]
+    assert dots[:6] == pytest.approx([2, 5, 8, 11, 14, 17], abs=1)
+    assert frame_size(data) == (SIDE, SIDE)
+
+
+def test_frames_are_spread_evenly_and_short_clips_show_some_again() -> None:
+    assert levels(GREYS, Frames(4)) == [2, 6, 10, 14]
+    assert levels(GREYS, Frames(16)) == list(range(16))
+    assert levels(video(LEVELS[[4]]), Frames(3)) == [4, 4, 4]
+
+
+def test_controls_show_the_same_frames_without_their_order_or_one_frame_alone() -> None:
+    shuffled = levels(GREYS, Frames(8, "shuffled"))
+    assert sorted(shuffled) == levels(GREYS, Frames(8)) != shuffled
+    assert shuffled == levels(GREYS, Frames(8, "shuffled")), "the same file, the same order"
+    assert levels(GREYS, Frames(8, "still")) == [8] * 8
+
+
+def test_a_contact_sheet_shows_the_frames_in_reading_order() -> None:
+    sheet = contact_sheet(GREYS, Frames(8), side=32)
+    assert sheet.size == (4 * 36, 2 * 36)
+    centres = [sheet.getpixel((18 + 36 * column, 18 + 36 * row)) for row in range(2) for column in range(4)]
+    assert [round(centre[0] / 16) for centre in centres] == levels(GREYS, Frames(8))  # type: ignore[index]
+    assert contact_sheet(GREYS, Frames(4), side=32).size == (72, 72)
+
+
+def test_a_picture_that_is_turned_is_upright() -> None:
+    half = np.zeros((4, 32, 48, 3), np.uint8)
+    half[:, :16] = 255
+    with_matrix = bytearray(video(half))
+    track = with_matrix.find(b"tkhd") + 4 + 40  # version and flags, times, numbers: then the matrix, row by row
+    one = (65536).to_bytes(4, "big")
+    minus = (2**32 - 65536).to_bytes(4, "big")
+    none, w = bytes(4), (0x40000000).to_bytes(4, "big")
+    with_matrix[track : track + 36] = b"".join([none, one, none, minus, none, none, none, none, w])  # 90 degrees
+    upright = np.asarray(decode_frames(bytes(with_matrix), Frames(1))[0])
+    assert upright.shape == (48, 32, 3)
+    assert upright[:, 24:].mean() > 200 > 50 > upright[:, :8].mean(), "what was the top is at the right"
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"#EXTM3U\n#EXTINF:1\nfile:///etc/hostname\n", "not a video"),
+        (b"ffconcat version 1.0\nfile /etc/hostname\n", "not a video"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "not a video"),
+        (b"\0\0\0\x18ftypavif" + bytes(100), "not a video"),
+        (DOT[:40] + bytes(500), "damaged"),
+        (DOT[: len(DOT) // 2], "no video"),
+        (DOT[:400], "no video"),
+        (FAST[:-60], "cut off|damaged"),
+        (FAST[:-200], "cut off|damaged"),
+        (MATROSKA[: len(MATROSKA) // 2], "damaged"),
+        (MATROSKA[: len(MATROSKA) * 3 // 4], "cut off: it holds 1 frames"),
+        (AVI[: len(AVI) * 4 // 5], "damaged"),
+        (sound(), "no video"),
+        (sound("matroska"), "no video"),
+        (b"RIFF\0\0\0\0AVI " + bytes(64), "damaged|no video"),
+    ],
+    ids=lambda value: value[:12] if isinstance(value, bytes) else None,
+)
+def test_what_is_no_whole_video_is_named(data: bytes, reason: str) -> None:
+    with pytest.raises(DecodeError, match=reason):
+        decode_frames(data, Frames(8))
+
+
+def test_no_file_and_no_address_is_opened_besides_the_bytes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A MOV file may say that its data lie in another file: they are not looked for there."""
+    secret = tmp_path / "secret.mov"
+    secret.write_bytes(video(moving_dot(0, 3, 10), container="mov"))
+    data = bytearray(secret.read_bytes())
+    place = data.find(b"url ")
+    path = str(secret).encode()
+    reference = (12 + len(path) + 1).to_bytes(4, "big") + b"url \0\0\0\0" + path + b"\0"
+    hostile = bytes(data[: place - 4]) + reference + bytes(data[place + 8 :])
+    opened: list[object] = []
+    monkeypatch.setattr(builtins, "open", lambda *arguments, **_: opened.append(arguments))
+    with pytest.raises(DecodeError):
+        decode_frames(hostile, Frames(8))
+    assert opened == []
+
+
+def test_frames_pixels_and_seconds_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_FRAMES", 10)
+    with pytest.raises(DecodeError, match="more than the allowed 10 frames: cut it"):
+        decode_frames(GREYS, Frames(8))
+    assert len(decode_frames(DOT, Frames(8))) == 8
+    monkeypatch.setattr(module, "MAX_SECONDS", -1.0)
+    with pytest.raises(DecodeError, match="seconds"):
+        decode_frames(DOT, Frames(8))
+    monkeypatch.undo()
+    monkeypatch.setattr(module, "MAX_PIXELS", 32 * 31)
+    with pytest.raises(DecodeError, match=r"32 x 32 pixels are more than the allowed 992|damaged"):
+        decode_frames(DOT, Frames(8))
+
+
+def test_huge_pictures_are_refused_before_they_are_decoded() -> None:
+    huge = video(np.zeros((1, 8192, 8192, 3), np.uint8), container="avi", codec="mjpeg")
+    with pytest.raises(DecodeError, match=r"8192 x 8192 pixels|damaged"):
+        decode_frames(huge, Frames(8))
+
+
+def test_other_codecs_are_not_run() -> None:
+    assert "gif" not in CODECS
+    with pytest.raises(DecodeError, match=r"its codec, (huffyuv|ffvhuff), is not among"):
+        decode_frames(video(moving_dot(0, 3, 10), container="avi", codec="huffyuv", pixels="yuv422p"), Frames(8))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from([DOT, GREYS, FAST, MATROSKA, AVI]),
+    st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=30),
+    st.floats(0, 1),
+)
+def test_damage_gives_frames_or_a_reason(data: bytes, changes: list[tuple[float, int]], kept: float) -> None:
+    damaged = bytearray(data)
+    for place, value in changes:
+        damaged[int(place * len(damaged))] = value
+    if not changes:
+        del damaged[int(kept * len(damaged)) :]
+    try:
+        assert len(decode_frames(bytes(damaged), Frames(4))) == 4
+    except DecodeError as error:
+        assert str(error)
+
+
+@given(st.integers(1, 200), st.integers(1, 64), st.sampled_from(["kept", "shuffled", "still"]), st.binary(max_size=8))
+def test_places_are_frames_of_the_file_and_in_order_if_kept(count: int, frames: int, order: str, data: bytes) -> None:
+    places = module._places(count, Frames(frames, order), data)  # type: ignore[arg-type]
+    assert len(places) == frames
+    assert all(0 <= place < count for place in places)
+    if order == "kept":
+        assert places == sorted(places)
+        assert len(set(places)) == min(frames, count)
+    assert order != "still" or len(set(places)) == 1
+
+
+def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"\[video\]"):
+        require_decoder("clips:")
+    assert container_of(DOT) == "mov"
+    assert container_of(io.BytesIO(DOT).read(3)) is None

@@ -1,0 +1,131 @@
+"""Models of clips: what is shifted between frames, how frames are weighed, and what stays as it was."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import timm
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from gpt4image.models.aligner import Aligner
+from gpt4image.models.temporal import FramePool, shifted, temporal
+
+
+def by_loops(x: torch.Tensor, frames: int, axis: int) -> torch.Tensor:
+    """Temporal shift, one channel and frame at a time."""
+    moved = x.clone()
+    channels = x.shape[axis]
+    for row in range(len(x)):
+        frame = row % frames
+        for channel in range(channels):
+            step = -1 if channel < channels // 8 else 1 if channel < 2 * (channels // 8) else 0
+            where = moved[row].select(axis - 1 if axis > 0 else axis, channel)
+            inside = 0 <= frame + step < frames
+            where.copy_(x[row + step].select(axis - 1 if axis > 0 else axis, channel) if inside else torch.zeros(()))
+    return moved
+
+
+@given(st.integers(1, 3), st.integers(2, 5), st.integers(1, 20), st.sampled_from([1, -1]))
+def test_shift_is_that_of_the_paper(clips: int, frames: int, channels: int, axis: int) -> None:
+    shape = (clips * frames, channels, 2, 3) if axis == 1 else (clips * frames, 3, channels)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(shifted(x, frames, axis), by_loops(x, frames, axis))
+    assert shifted(x, 1, axis) is x
+
+
+def test_gradients_pass_through_the_shift() -> None:
+    x = torch.randn(6, 8, 2, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: shifted(x, 3, 1), (x,))
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "layers"),
+    [
+        ("resnet10t", 32, ["layer1.0.conv1", "layer2.0.conv1", "layer3.0.conv1", "layer4.0.conv1"]),
+        ("vit_tiny_patch16_224", 32, [f"blocks.{block}.attn.qkv" for block in range(12)]),
+        ("test_convnext", 32, ["stages.0.blocks.0.conv_dw", "stages.1.blocks.0.conv_dw", "stages.1.blocks.1.conv_dw"]),
+    ],
+)
+def test_frames_are_shifted_where_each_block_begins(name: str, size: int, layers: list[str]) -> None:
+    args = {"img_size": size} if name.startswith("vit") else {}
+    model = temporal(timm.create_model(name, num_classes=3, **args), size)
+    hooked = [
+        path
+        for path, layer in model.named_modules()
+        if any(_is_shift(hook) for hook in layer._forward_pre_hooks.values())
+    ]
+    assert hooked[: len(layers)] == layers
+
+
+def _is_shift(hook: object) -> bool:
+    return getattr(hook, "__name__", "").startswith("shift")
+
+
+def test_windows_of_an_image_are_not_taken_for_frames() -> None:
+    model = temporal(timm.create_model("swin_tiny_patch4_window7_224", num_classes=3, img_size=56), 56)
+    hooked = [path for path, layer in model.named_modules() if any(map(_is_shift, layer._forward_pre_hooks.values()))]
+    assert all(path.startswith(("layers.1", "layers.2", "layers.3")) for path in hooked)
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    found = temporal(timm.create_model("resnet10t", num_classes=3, channels=[8, 8, 16, 16], stem_width=8), 32).eval()
+    for layer in found.modules():
+        if isinstance(layer, nn.BatchNorm2d):  # timm begins with blocks that add nothing
+            nn.init.ones_(layer.weight)
+    return found
+
+
+@torch.no_grad()
+def test_order_matters_and_both_forms_of_a_clip_are_the_same(model: nn.Module) -> None:
+    clips = torch.randn(2, 4, 3, 32, 32)
+    logits = model(clips)
+    assert logits.shape == (2, 3)
+    assert torch.equal(model(clips.flatten(1, 2)), logits)
+    last = clips.flatten(1, 2).contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(model(last), logits, atol=1e-5)
+    assert not torch.allclose(model(clips.flip(1)), logits, atol=1e-3)
+    assert torch.allclose(model(clips[:1]), logits[:1], atol=1e-5), "a clip knows nothing of its neighbours"
+
+
+@torch.no_grad()
+def test_of_equal_frames_without_shift_the_features_are_those_of_one(model: nn.Module) -> None:
+    one = torch.randn(2, 1, 3, 32, 32)
+    assert torch.allclose(model(one), model(one[:, 0]), atol=1e-6)
+    pool = FramePool(4)
+    nn.init.normal_(pool.query)
+    pool.frames = 3
+    rows = torch.randn(2, 1, 4).expand(2, 3, 4).flatten(0, 1)
+    assert torch.allclose(pool.pool(pool, (rows,))[0], rows[::3])
+
+
+def test_attention_prefers_what_the_query_looks_for() -> None:
+    pool = FramePool(2)
+    pool.query.data = torch.tensor([50.0, 0.0])
+    pool.frames = 2
+    rows = torch.tensor([[1.0, 3.0], [0.0, 5.0]])
+    assert torch.allclose(pool.pool(pool, (rows,))[0], torch.tensor([[1.0, 3.0]]))
+    wide = pool.pool(pool, (rows.view(2, 2, 1, 1),))[0]
+    assert torch.allclose(wide, torch.tensor([1.0, 3.0]).view(1, 2, 1, 1)), "a convolutional classifier"
+
+
+def test_names_of_weights_stay_and_an_aligner_reads_one_feature_per_clip(model: nn.Module) -> None:
+    plain = timm.create_model("resnet10t", num_classes=3, channels=[8, 8, 16, 16], stem_width=8)
+    assert set(model.state_dict()) - set(plain.state_dict()) == {"frame_pool.query"}
+    logits, embeddings = Aligner(model, 7)(torch.randn(2, 12, 32, 32))
+    assert (logits.shape, embeddings.shape) == ((2, 3), (2, 7))
+
+
+def test_a_copy_is_a_model_of_its_own(model: nn.Module) -> None:
+    copied = copy.deepcopy(model)
+    clips = torch.randn(2, 4, 3, 32, 32)
+    before = copied(clips)
+    with torch.no_grad():
+        model.frame_pool.query.fill_(9.0)  # type: ignore[union-attr, operator]
+    model(torch.randn(1, 2, 3, 32, 32))
+    assert torch.equal(copied(clips), before)

@@ -1,0 +1,184 @@
+"""Video: a class that only the order of frames tells is learned, and every stage knows clips."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import gpt4image
+from gpt4image.artifacts.weights import load_tensors
+from gpt4image.base.errors import DataError, ExportError, TableError
+from gpt4image.base.files import read_json, read_parquet
+from gpt4image.config import ImportDescriptionsConfig, TrainConfig
+from gpt4image.data import load_image_set
+from gpt4image.describing.descriptions import import_descriptions
+from gpt4image.tasks.registry import find_task, task_of
+from gpt4image.tasks.video import Video
+from gpt4image.training.prepare import prepare
+from small_training import StoppedError, stop_after
+from tiny_videos import sound, write_dots
+
+SMALL: dict[str, Any] = {
+    "model": "resnet10t",
+    "model_args": {"channels": [8, 8, 16, 16], "stem_width": 8},
+    "stem": "small",
+    "image_size": 16,
+    "flip": False,
+    "val_fraction": 0.0,
+    "device": "cpu",
+    "precision": "fp32",
+    "memory_format": "contiguous",
+    "batch_size": 16,
+    "threads": 1,
+}
+
+
+@pytest.fixture(scope="session")
+def dots(once: Callable[[str, Callable[[Path], Any]], Path]) -> Path:
+    return once("dots", lambda folder: write_dots(folder / "clips")) / "clips"
+
+
+def test_clips_are_of_this_task_and_others_refuse_them(dots: Path, colour_folder: Path) -> None:
+    clips, options = load_image_set(f"clips:{dots}"), TrainConfig(data="", out=Path())
+    assert task_of(clips, options).name == "video"
+    shuffled = TrainConfig(data="", out=Path(), frames=3, frame_order="shuffled")
+    assert find_task("video", shuffled) == Video(3, "shuffled")
+    for data, task, message in (
+        (f"clips:{dots}", "classification", "give --task video"),
+        (f"folder:{colour_folder}", "video", "give --data clips:PATH"),
+    ):
+        with pytest.raises(DataError, match=message):
+            prepare(TrainConfig(data=data, out=Path(), task=task))
+    with pytest.raises(DataError, match="takes one"):
+        Video().require(np.zeros((2, 3), np.int8), ("a", "b", "c"), "clips:x")
+
+
+@pytest.mark.slow
+def test_what_only_time_tells_is_learned_and_not_from_one_frame(dots: Path, tmp_path: Path) -> None:
+    found: dict[str, float] = {}
+    for name, order in (("moving", None), ("still", "still")):
+        run = tmp_path / name
+        gpt4image.train(data=f"clips:{dots}", out=run, epochs=40, frame_order=order, **SMALL)
+        found[name] = gpt4image.evaluate(run_dir=run).summary["top1"]
+    assert found["moving"] > 0.9
+    assert found["still"] < 0.75
+
+
+@pytest.fixture(scope="session")
+def run(dots: Path, once: Callable[[str, Callable[[Path], Any]], Path]) -> Path:
+    def train(folder: Path) -> None:
+        gpt4image.train(data=f"clips:{dots}", out=folder / "run", epochs=2, frames=4, **SMALL)
+        gpt4image.evaluate(run_dir=folder / "run")
+
+    return once("run-of-clips", train) / "run"
+
+
+def test_a_run_records_its_frames_and_is_reported(run: Path, dots: Path) -> None:
+    config = read_json(run / "config.json")
+    assert (config["task"], config["frames"]) == ("video", 4)
+    assert read_parquet(run / "predictions-test.parquet").num_rows == 24
+    gpt4image.report(dir=run)
+    assert "top1" in (run / "evaluation-test.json").read_text()
+    assert (run / "report.html").stat().st_size > 10_000
+
+
+def test_predict_names_what_is_no_video(run: Path, dots: Path, tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "sound.mp4").write_bytes(sound())
+    (tmp_path / "more" / "picture.png").write_bytes(b"no")
+    outcome = gpt4image.predict(
+        model=run, images=[str(dots / "test" / "left"), str(tmp_path / "more")], out=tmp_path / "p.csv"
+    )
+    assert [Path(item.name).name for item in outcome.set_aside] == ["sound.mp4"]
+    rows = list(csv.DictReader((tmp_path / "p.csv").read_text().splitlines()))
+    assert len(rows) == 12
+    with pytest.raises(DataError, match="No image is found"):
+        gpt4image.predict(model=run, images=[str(tmp_path / "more" / "*.none")], out=tmp_path / "q.csv")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("form", "name"), [("onnx", "m.onnx"), ("torch-export", "m.pt2")])
+def test_exports_take_clips_and_agree_with_the_run(run: Path, dots: Path, tmp_path: Path, form: str, name: str) -> None:
+    outcome = gpt4image.export(run_dir=run, format=form, out=tmp_path / name)
+    assert outcome.summary["checked_on"].startswith("24 images")
+    card = (tmp_path / f"{name}.md").read_text()
+    assert "float32 (N, 4, 3, 16, 16)" in card and "video-classification" in card
+    if form == "onnx":
+        for model, out in ((run, "run.jsonl"), (tmp_path / name, "onnx.jsonl")):
+            gpt4image.predict(model=model, images=[str(dots / "test")], out=tmp_path / out, top=2)
+        one, other = (
+            [json.loads(line) for line in (tmp_path / out).read_text().splitlines()]
+            for out in ("run.jsonl", "onnx.jsonl")
+        )
+        assert [row["image"] for row in one] == [row["image"] for row in other]
+        assert one[0]["predictions"][0]["probability"] == pytest.approx(
+            other[0]["predictions"][0]["probability"], abs=1e-4
+        )
+        code = card.split("```python\n")[1].split("```")[0]
+        code = code.replace("'m.onnx'", repr(str(tmp_path / name))).replace("clip.mp4", one[0]["image"])
+        names: dict[str, Any] = {}
+        exec(compile(code, "card", "exec"), names)
+        assert max(names["probabilities"]) == pytest.approx(one[0]["predictions"][0]["probability"], abs=1e-3)
+
+
+def test_plain_timm_has_no_models_of_clips(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="timm has no models for video"):
+        gpt4image.export(run_dir=run, format="timm", out=tmp_path / "timm")
+
+
+def test_a_run_that_is_stopped_ends_with_the_same_bits(
+    run: Path, dots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"data": f"clips:{dots}", "out": tmp_path / "run", "epochs": 2, "frames": 4, **SMALL}
+    with monkeypatch.context() as patched:
+        stop_after(patched, 3)
+        with pytest.raises(StoppedError):
+            gpt4image.train(**options, checkpoint_seconds=0.0)
+    gpt4image.train(**options, resume=True)
+    one, other = load_tensors(run / "model.safetensors")[0], load_tensors(tmp_path / "run" / "model.safetensors")[0]
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.slow
+def test_videomae_is_trained_and_read_again(dots: Path, tmp_path: Path) -> None:
+    tiny = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    options = SMALL | {"model": "videomae", "model_args": tiny, "stem": "standard"}
+    gpt4image.train(data=f"clips:{dots}", out=tmp_path / "run", epochs=1, frames=4, **options)
+    assert gpt4image.evaluate(run_dir=tmp_path / "run").summary["images"] == 24
+    gpt4image.export(run_dir=tmp_path / "run", format="torch-export", out=tmp_path / "m.pt2")
+
+
+@pytest.mark.slow
+def test_clips_are_compared_with_and_without_their_answers(dots: Path, tmp_path: Path) -> None:
+    rows = [
+        {"key": f"train/{name}/{number}.mp4", "description": f"a dot goes {name}", "class": name, "confidence": 0.9}
+        for name in ("left", "right")
+        for number in range(24)
+    ]
+    (tmp_path / "answers.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    data, store, table = f"clips:{dots}", tmp_path / "clips.db", tmp_path / "clips.emb"
+    import_descriptions(
+        ImportDescriptionsConfig(file=tmp_path / "answers.jsonl", store=store, data=data, prompt="motion")
+    )
+    gpt4image.encode(store=store, encoder="bag-of-words:32", out=table)
+    labels = gpt4image.label(data=data, answers=store, embeddings=table, out=tmp_path / "labels.parquet")
+    assert labels.summary["answered"] >= 46  # equal files count once
+    fitting = {"text_labels": tmp_path / "labels.parquet", "out": tmp_path / "run", "epochs": 1, **SMALL}
+    with pytest.raises(TableError, match="holds out"):
+        gpt4image.train(data=data, **fitting | {"val_fraction": 0.3})
+    asked = {"arms": "baseline,asked,aligned", "labels_per_class": 2, "seeds": 2, "epochs": 1, "jobs": 1}
+    gpt4image.compare(
+        data=data, embeddings=table, answers=store, out=tmp_path / "cmp", **asked, **SMALL | {"val_fraction": 0.1}
+    )
+    record = read_json(tmp_path / "cmp" / "comparison.json")
+    assert record["metric"] == "top1" and set(record["arms"]) == {"baseline", "asked", "aligned"}
+    gpt4image.report(dir=tmp_path / "cmp")
+    assert "data:image/webp" in (tmp_path / "cmp" / "report.html").read_text()
