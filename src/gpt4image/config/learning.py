@@ -157,12 +157,12 @@ class ModelOptions(StageConfig):
     """Weight of the loss of presence, for segmentation: which classes an image shows, known from its mask, its tags or
     text labels. With 0 only masks are learned from."""
     model: str | None = None
-    """Any timm model; for clips also videomae. Default: a small ResNet for small datasets of small images, otherwise
-    resnet18."""
+    """Any timm model; of transformers also rt-detr-v2[:DIR] (detection), segformer[:DIR] (segmentation) and videomae
+    (clips). Default: a small ResNet for small datasets of small images, otherwise resnet18."""
     model_args: JsonTable = Field(default_factory=dict)
-    """Extra arguments of timm.create_model, as JSON."""
+    """Extra arguments of timm.create_model, or of a configuration of transformers, as JSON."""
     init: str = "scratch"
-    """scratch, pretrained (timm's weights) or a .safetensors file."""
+    """scratch, pretrained (timm's weights, or those in DIR of a model of transformers) or a .safetensors file."""
     freeze: bool = False
     """Train only the classifier on the weights of --init, which stay as they are: a linear probe."""
     stem: Literal["auto", "standard", "small"] = "auto"

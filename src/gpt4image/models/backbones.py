@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from gpt4image.base.errors import ModelError, first_few, first_line
 from gpt4image.models import small_stem
+from gpt4image.models.of_transformers import create_of_transformers, kind_of
 from gpt4image.models.videomae import create_videomae, is_videomae
 from gpt4image.parallel import batch_layers
 
@@ -70,10 +71,11 @@ def create_backbone(
     drop_path: float = 0.0,
     in_chans: int = 3,
 ) -> Backbone:
-    """Create a timm model, or VideoMAE.
+    """Create a timm model, or one of transformers.
 
     Args:
-        name: a timm model, with or without the tag of its pretrained weights; or that of ``models.videomae``.
+        name: a timm model, with or without the tag of its pretrained weights; or one of ``models.of_transformers`` or
+            ``models.videomae``.
         classes: K, number of logits.
         image_size: side of the square input, in pixels.
         stem: ``small`` keeps most of the resolution of small images. ResNets get a 3x3 convolution of stride 1 (up to
@@ -92,6 +94,13 @@ def create_backbone(
     require_plain_args(model_args or {}, "--model-args")
     if own := [key for key in ("num_classes", "in_chans") if key in (model_args or {})]:
         raise ModelError(f"--model-args may not hold {first_few(own)}: they follow from the data.")
+    if kind_of(name):
+        if stem != "standard" or drop_path > 0 or in_chans != 3:
+            raise ModelError(f"--model {name} takes RGB images, without --stem small and --drop-path: leave them out.")
+        module, new = create_of_transformers(
+            name, classes, image_size, pretrained=init == "pretrained", model_args=model_args or {}
+        )
+        return Backbone(module, *_initialised(module, init, new))
     if is_videomae(name):
         given = "pretrained" if init == "pretrained" else "scratch"
         module, new = create_videomae(name, classes, image_size, given, model_args or {})
@@ -144,7 +153,7 @@ def in_timm(
 
 def has_small_stem(name: str) -> bool:
     """Whether ``stem="small"`` is known for this timm model. Raises ModelError for an unknown name."""
-    if is_videomae(name):
+    if kind_of(name) or is_videomae(name):
         return False
     _check_name(name)
     return _family(name) in _SMALL_STEM_FAMILIES
@@ -152,7 +161,7 @@ def has_small_stem(name: str) -> bool:
 
 def has_batch_norm(name: str) -> bool:
     """Whether a timm model normalises over batches. Raises ModelError for an unknown name."""
-    if is_videomae(name):
+    if kind_of(name) or is_videomae(name):
         return False
     _check_name(name)
     with torch.device("meta"):  # only the structure: no memory, no initialisation

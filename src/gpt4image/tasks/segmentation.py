@@ -27,6 +27,7 @@ from gpt4image.data.image_set import ImageSet
 from gpt4image.data.labels import rarest_classes
 from gpt4image.data.masks import UNSEEN
 from gpt4image.data.regions import VOID, Masks
+from gpt4image.models.of_transformers import Segformer
 from gpt4image.models.segmenter import STRIDE, Segmenter
 from gpt4image.parallel.processes import gather
 from gpt4image.tasks.base import Floats, Labels, Metric, Predictions, Task
@@ -130,8 +131,8 @@ class Segmentation(Task):
         return rarest_classes(np.where(labels.known[:, None], shown, np.int8(NOT_KNOWN)))
 
     def model(self, backbone: nn.Module, size: int) -> nn.Module:
-        """Return the classifier with a head that gives logits of cells."""
-        return Segmenter(backbone, size)
+        """Return the classifier with a head that gives logits of cells; what gives them already stays as it is."""
+        return backbone if isinstance(backbone, Segformer) else Segmenter(backbone, size)
 
     def targets(self, labels: Labels, soft: Floats | None, outputs: int, geometry: Geometry | None) -> PixelTargets:
         """Return masks and presence; of an image with a mask, what the cut mask shows is present."""

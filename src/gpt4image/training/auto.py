@@ -18,6 +18,7 @@ from gpt4image.config.learning import ResolvedOptions
 from gpt4image.data.image_set import ImageSet
 from gpt4image.data.video import USUAL_FRAMES, Frames
 from gpt4image.models.backbones import has_batch_norm, has_small_stem
+from gpt4image.models.of_transformers import LR, kind_of
 from gpt4image.tasks.base import Task
 
 SMALL_MODEL = ("resnet10t", {"channels": [16, 32, 64, 128], "stem_width": 8})
@@ -65,7 +66,8 @@ def choose(config: TrainOptions, image_set: ImageSet) -> tuple[ResolvedOptions, 
         config = config.model_copy(update=chosen)
     dense = config.task in DENSE
     if dense:
-        gentle = config.init != "scratch" and config.optimizer in (None, "adamw")
+        of_timm = not kind_of(config.model or "")
+        gentle = of_timm and config.init != "scratch" and config.optimizer in (None, "adamw")
         own = OF_DENSE | (DENSE_FINE_TUNING if gentle else {})
         chosen |= {name: value for name, value in own.items() if name not in config.model_fields_set}
         config = config.model_copy(update=chosen)
@@ -79,7 +81,12 @@ def choose(config: TrainOptions, image_set: ImageSet) -> tuple[ResolvedOptions, 
     model = config.model or chosen["model"]
     fill("stem", "small" if size <= 96 and config.init != "pretrained" and has_small_stem(model) else "standard")
     # Muon needs whole weight matrices, and without batch norm its rate was searched only on small sets.
-    muon = config.init == "scratch" and not config.fsdp and (count < LARGE_SET or has_batch_norm(model))
+    muon = (
+        config.init == "scratch"
+        and not config.fsdp
+        and not kind_of(model)
+        and (count < LARGE_SET or has_batch_norm(model))
+    )
     optimizer = fill("optimizer", "muon" if muon else "adamw")
     fill("lr", learning_rate(optimizer, config.init, batch * config.grad_accumulation, model))
     fill("weight_decay", WEIGHT_DECAY.get(optimizer.lower(), ADAPTIVE_WEIGHT_DECAY))
@@ -161,6 +168,8 @@ def epochs(count: int, init: str) -> int:
 
 def learning_rate(optimizer: str, init: str, images_per_step: int, model: str) -> float:
     """Return the peak learning rate."""
+    if kind_of(model):
+        return LR
     name, gentle = optimizer.lower(), init != "scratch"
     if name == "muon":
         rate = MUON_LR if model.startswith("convnext") or has_batch_norm(model) else MUON_LR_OF_OTHERS

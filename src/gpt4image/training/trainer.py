@@ -25,6 +25,7 @@ from gpt4image.config.learning import OF_ALIGNMENT, ResolvedOptions
 from gpt4image.models.aligner import Aligner
 from gpt4image.models.backbones import Backbone, checkpoint_activations, compile_training, create_backbone
 from gpt4image.models.feature_heads import Tapped, freeze_all_but_classifier
+from gpt4image.models.of_transformers import kind_of
 from gpt4image.models.videomae import is_videomae
 from gpt4image.parallel import processes
 from gpt4image.parallel.batch_layers import see_whole_batch
@@ -230,6 +231,9 @@ def objectives_of(
 
 def require_suitable(config: ResolvedOptions, task: Task) -> None:
     """Refuse options that a task does not allow. Raises ConfigError."""
+    kind = kind_of(config.model)
+    if kind and kind.task != task.name:
+        raise ConfigError(f"--model {config.model} is for --task {kind.task}, not for {task.name}: take another one.")
     if config.mixes and not task.mixes:
         raise ConfigError(f"--mixup and --cutmix average targets, which those of task {task.name} do not allow.")
     if config.consistency > 0.0 and not task.exclusive:
