@@ -24,8 +24,9 @@ OTHER: dict[str, Any] = {
     **dict.fromkeys(("requests_per_minute", "tokens_per_minute", "timeout"), 1.0),
     **{"prices": Path("prices.json"), "vllm_args": {"max_model_len": 512}},
     **{"system": "", "temperature": 0.5, "max_side": 32, "precision": "bf16"},
+    **{"frames": 4, "contact_sheet": True},
 }
-DECIDES = {"system", "temperature", "max_tokens", "max_side", "precision"}
+DECIDES = {"system", "temperature", "max_tokens", "max_side", "precision", "frames", "contact_sheet"}
 
 
 @pytest.fixture
