@@ -110,3 +110,16 @@ def without_progress_bars() -> Generator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def without_report() -> Generator[None]:
+    """Keep transformers from printing a table of the weights that do not fit, which the caller looks at itself."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)

@@ -8,8 +8,7 @@ Only safetensors are read, nothing is fetched, and code that comes with a model 
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gpt4image.base.errors import ModelError, first_few
-from gpt4image.models.hugging_face import find_folder, loading
+from gpt4image.models.hugging_face import find_folder, loading, without_report
 from gpt4image.models.rt_detr import RtDetr
 from gpt4image.models.segmenter import STRIDE
 
@@ -164,7 +163,7 @@ def _fit_detector(config: Any, name: str, image_size: int) -> None:
 
 def _with_weights(kind: Kind, network_class: Any, config: Any, name: str, place: str) -> Created:
     options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "ignore_mismatched_sizes": True}
-    with loading(f"--model {name}: its weights cannot be loaded", ModelError), _without_report():
+    with loading(f"--model {name}: its weights cannot be loaded", ModelError), without_report():
         network, found = network_class.from_pretrained(
             Path(place).expanduser(), config=config, output_loading_info=True, **options
         )
@@ -175,16 +174,3 @@ def _with_weights(kind: Kind, network_class: Any, config: Any, name: str, place:
     module = kind.wrap(network)
     names = {f"network.{key.removeprefix('model.')}".rpartition(".")[0] for key in new}
     return Created(module, tuple(sorted(names & {layer for layer, _ in module.named_modules()})))
-
-
-@contextlib.contextmanager
-def _without_report() -> Generator[None]:
-    """Keep transformers from printing a table of the weights that do not fit, which the caller looks at itself."""
-    from transformers.utils import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)

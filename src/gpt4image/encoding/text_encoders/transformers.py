@@ -8,8 +8,7 @@ better choice (Springer et al., "Repetition Improves Language Model Embeddings",
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from gpt4image.base.errors import ModelError, first_few, first_line
 from gpt4image.encoding.text_encoders.neural import Tower, count_tokens, single_or_double
-from gpt4image.models.hugging_face import loading
+from gpt4image.models.hugging_face import loading, without_report
 
 CLIP = ("clip", "clip_text_model")
 SIGLIP = ("siglip", "siglip_text_model", "siglip2", "siglip2_text_model")
@@ -41,7 +40,7 @@ class TransformersTower(Tower):
 
         super().__init__()
         local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-        with loading(f"{spec}: {folder} cannot be loaded as a text model", ModelError), _without_report():
+        with loading(f"{spec}: {folder} cannot be loaded as a text model", ModelError), without_report():
             self.kind: str = AutoConfig.from_pretrained(folder, **local).model_type
             tokenizer: Any = AutoTokenizer.from_pretrained(folder, **local)
             self.model = _load(self.kind, folder)
@@ -81,19 +80,6 @@ class TransformersTower(Tower):
             return found.pooler_output
         mask = tokens["attention_mask"].unsqueeze(2)
         return (single_or_double(found.last_hidden_state) * mask).sum(1) / mask.sum(1).clamp(min=1)
-
-
-@contextlib.contextmanager
-def _without_report() -> Generator[None]:
-    """Keep transformers from listing the weights of the vision side as unexpected."""
-    from transformers.utils import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
 
 
 def _load(kind: str, folder: Path) -> Any:
