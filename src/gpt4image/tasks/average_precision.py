@@ -9,6 +9,7 @@ Legend: N images, K classes, M predicted boxes of all of them, D most boxes of a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,7 @@ class Matches:
             k: average_precision(
                 self.right[own, thresholds], self.counts[own, thresholds] * weight[own, None], int(support[k])
             )
-            for k, own in enumerate(self._rows_by_class())
+            for k, own in enumerate(self._rows_by_class)
             if support[k]
         }
 
@@ -126,6 +127,7 @@ class Matches:
             ]
         )
 
+    @cached_property
     def _rows_by_class(self) -> list[NDArray[np.int64]]:
         order = np.argsort(self.label, kind="stable")
         ends = np.searchsorted(self.label[order], np.arange(self.support.shape[1] + 1))
