@@ -1,7 +1,11 @@
-"""Boxes drawn on their pictures."""
+"""Boxes and masks that predict draws: files, sizes, and models that find nothing to draw."""
 
 from __future__ import annotations
 
+import ast
+import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,8 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gpt4image.base.errors import ConfigError
-from gpt4image.config import PredictConfig
+import drawn_masks
+from gpt4image.base.errors import ConfigError, ExportError
+from gpt4image.config import ExportConfig, PredictConfig
+from gpt4image.deploying.export import export
 from gpt4image.deploying.predict import _require_boxes, predict  # pyright: ignore[reportPrivateUsage]
 from gpt4image.tasks.classification import Classification
 
@@ -32,3 +38,63 @@ def test_boxes_are_refused_of_a_model_that_predicts_none(tmp_path: Path) -> None
     classifier: Any = SimpleNamespace(task=Classification())
     with pytest.raises(ConfigError, match=r"--format coco: .* predicts probabilities, and no boxes"):
         _require_boxes(config, classifier)
+
+
+Once = Callable[[str, Callable[[Path], Any]], Path]
+
+
+@pytest.fixture(scope="module")
+def root(once: Once) -> Path:
+    return once("drawn-masks", drawn_masks.set_and_run)
+
+
+def predicted(model: Path, root: Path, out: Path) -> list[dict[str, Any]]:
+    images = (str(root / "set" / "images" / "test"),)
+    predict(PredictConfig(model=model, images=images, out=out / "rows.jsonl", draw=out / "drawn", top=3, threads=1))
+    return [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
+
+
+def numbers_in(file: str) -> np.ndarray:
+    with Image.open(file) as mask:
+        return np.asarray(mask)
+
+
+def test_masks_have_the_size_of_their_pictures_and_areas_are_theirs(root: Path, tmp_path: Path) -> None:
+    rows = predicted(root / "run", root, tmp_path)
+    assert len(rows) == 8 and len(list((tmp_path / "drawn").iterdir())) == 16
+    agreeing = []
+    for row in rows:
+        with Image.open(row["mask"]) as mask:
+            assert mask.mode == "P" and mask.size == drawn_masks.SIZE
+        numbers, classes = numbers_in(row["mask"]), ("background", *drawn_masks.SHAPES)
+        assert sorted(row["present"]) == sorted(classes[k] for k in np.unique(numbers))
+        assert sum(each["area"] for each in row["predictions"]) == pytest.approx(1.0, abs=1e-5)
+        agreeing.append((numbers == numbers_in(row["image"].replace("images", "masks"))).mean())
+        with Image.open(Path(row["mask"]).with_suffix(".jpg")) as over:
+            assert over.size == drawn_masks.SIZE
+    assert np.mean(agreeing) > 0.8
+
+
+def test_an_onnx_file_gives_the_masks_of_its_run_and_timm_has_no_such_model(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export(ExportConfig(run_dir=root / "run", format="onnx", out=tmp_path / "model.onnx"))
+    first, second = (
+        predicted(root / "run", root, tmp_path / "a"),
+        predicted(tmp_path / "model.onnx", root, tmp_path / "b"),
+    )
+    differing = [numbers_in(a["mask"]) != numbers_in(b["mask"]) for a, b in zip(first, second, strict=True)]
+    assert np.mean(differing) < 1e-3
+    card = (tmp_path / "model.onnx.md").read_text(encoding="utf-8")
+    assert "A model for semantic segmentation" in card and "The output `mask` is (N, 32, 32)" in card
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(root / "set" / "images" / "test" / "000.png", "picture.jpg")
+    exec(card.split("```python\n")[1].split("```")[0], {})
+    assert ast.literal_eval(capsys.readouterr().out) == set(first[0]["present"])
+    with pytest.raises(ExportError, match="timm has no models for segmentation; use --format onnx"):
+        export(ExportConfig(run_dir=root / "run", format="timm", out=tmp_path / "timm"))
+
+
+def test_a_classifier_has_nothing_to_draw(small_run: Path, colour_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--draw .*the model is for classification"):
+        predict(PredictConfig(model=small_run, images=(str(colour_folder),), draw=tmp_path / "drawn", threads=1))

@@ -21,8 +21,8 @@ from gpt4image.config import PredictConfig
 from gpt4image.deploying.rows import CocoResults, Prediction, csv_rows, json_lines, table
 
 if TYPE_CHECKING:
+    from gpt4image.deploying.drawing import Drawing
     from gpt4image.deploying.loading import Classifier
-    from gpt4image.deploying.mask_drawing import Drawing
     from gpt4image.tasks.base import Task
 
 
@@ -39,8 +39,8 @@ def predict(config: PredictConfig, task: Task | None = None) -> Outcome:
     """
     from gpt4image.data.decode import EXTENSIONS
     from gpt4image.data.video import VIDEO_EXTENSIONS
+    from gpt4image.deploying.drawing import Drawing
     from gpt4image.deploying.loading import load_classifier
-    from gpt4image.deploying.mask_drawing import Drawing
     from gpt4image.parallel.devices import cpu_threads
 
     total, kinds = _count(config, EXTENSIONS | VIDEO_EXTENSIONS)  # mistakes are said before a model is loaded
