@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import timm
@@ -24,7 +24,6 @@ from torch import Tensor
 from gpt4image.comparing.statistics import paired
 from gpt4image.config.training import Evidence
 from gpt4image.data import load_with_splits
-from gpt4image.data.image_set import ImageSet
 from gpt4image.data.splits import flip_labels
 from gpt4image.labelling.predictions import predict_labels
 from gpt4image.labelling.text_vectors import Texts
@@ -35,6 +34,7 @@ from teacher import answers_of
 from text_labels import DATA, SETS, corpus, kept_labels, names_of, print_table, table, targets_by
 
 Array = NDArray[np.float32]
+Loss = Callable[[Tensor, Tensor], Tensor]
 Ints = NDArray[np.int64]
 SPECS = {"CIFAR-10": f"hf:{DATA / 'cifar10' / 'images'}", "OpenMoji": "openmoji"}
 SIZE = 96
@@ -52,27 +52,27 @@ SITUATIONS: dict[str, tuple[int | None, float, str]] = {
 WAYS: tuple[Evidence, ...] = ("answers", "texts", "fused")
 
 
-def features(image_set: ImageSet, rows: Sequence[int], weights: str) -> Array:
-    """Return (n, C) features of the body of MODEL at SIZE pixels."""
-    body = create_backbone(MODEL, classes=2, image_size=SIZE, init=weights).module.eval()
-    see = timm.data.create_transform((3, SIZE, SIZE), mean=(0.5,) * 3, std=(0.5,) * 3, crop_pct=1.0)
+def features(pictures: Sequence[bytes], weights: str, size: int = SIZE, crop_mode: str = "center") -> Array:
+    """Return (n, C) features of the body of MODEL, of image files at ``size`` pixels."""
+    body = create_backbone(MODEL, classes=2, image_size=size, init=weights).module.eval()
+    half = (0.5,) * 3
+    see = timm.data.create_transform((3, size, size), mean=half, std=half, crop_pct=1.0, crop_mode=crop_mode)
     found = []
-    for start in range(0, len(rows), 64):
-        pictures = [Image.open(io.BytesIO(image_set.read(row))).convert("RGB") for row in rows[start : start + 64]]
+    for start in range(0, len(pictures), 64):
+        some = [Image.open(io.BytesIO(data)).convert("RGB") for data in pictures[start : start + 64]]
         with torch.no_grad():
-            found.append(body.forward_head(body.forward_features(torch.stack(list(map(see, pictures)))), True))
+            found.append(body.forward_head(body.forward_features(torch.stack(list(map(see, some)))), True))
     return torch.cat(found).numpy()
 
 
-def fit(inputs: Tensor, targets: Tensor, strength: float) -> Tensor:
-    """Return (C + 1, K) weights of least cross-entropy to soft targets, with an L2 penalty on all but the bias."""
-    weights = torch.zeros(inputs.shape[1] + 1, targets.shape[1], requires_grad=True)
+def fit(inputs: Tensor, targets: Tensor, strength: float, loss_of: Loss = torch.nn.functional.cross_entropy) -> Tensor:
+    """Return (C + 1, K) weights of least loss to soft targets (n, ..., K), with an L2 penalty on all but the bias."""
+    weights = torch.zeros(inputs.shape[1] + 1, targets.shape[-1], requires_grad=True)
     solver = torch.optim.LBFGS([weights], max_iter=60, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         solver.zero_grad()
-        value = torch.nn.functional.cross_entropy(apply(weights, inputs), targets)
-        value = value + strength * weights[1:].square().sum()
+        value = loss_of(apply(weights, inputs), targets) + strength * weights[1:].square().sum()
         value.backward()
         return value
 
@@ -110,9 +110,12 @@ def compare(name: str, weights: str) -> None:
     described = np.array([place.get(key, -1) for key in corpus(name).keys])  # some are left out of the packaged set
     chosen = np.flatnonzero((described >= 0) & (image_set.splits[described] == "train"))
     test = image_set.indices("test")
-    train = features(image_set, [described[row] for row in chosen], weights)
+    train = features([image_set.read(described[row]) for row in chosen], weights)
     mean, deviation = train.mean(axis=0), np.maximum(train.std(axis=0), 1e-6)
-    train, others = (train - mean) / deviation, (features(image_set, list(map(int, test)), weights) - mean) / deviation
+    train, others = (
+        (train - mean) / deviation,
+        (features([image_set.read(int(row)) for row in test], weights) - mean) / deviation,
+    )
     truth, classes = corpus(name).labels[chosen], corpus(name).classes
     test_labels = np.array([classes.index(image_set.classes[label]) for label in image_set.labels[test]])
     texts = Texts(table(name)[chosen], np.ones(len(chosen), bool), names_of(name))

@@ -16,22 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timm
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
-from frozen import STRENGTHS, apply
+from frozen import STRENGTHS, apply, features, fit
 from gpt4image.config.training import Evidence
 from gpt4image.data.labels import rarest_classes
 from gpt4image.labelling.answers import USUAL_CONFIDENCE, Answers
 from gpt4image.labelling.predictions import predict_labels
 from gpt4image.labelling.text_vectors import Texts
-from gpt4image.models.backbones import create_backbone
 from gpt4image.tasks.multilabel import MultiLabel, binary_loss
 from gpt4image.tasks.thresholds import best_thresholds
-from pretrained_weights import MODEL
 from text_labels import DATA, clothes, kept_labels, print_table
 
 Array = NDArray[np.float32]
@@ -41,33 +37,6 @@ WAYS: tuple[Evidence, ...] = ("answers", "texts", "fused")
 FOLDER = DATA / "clothing"
 
 
-def features(files: list[Path], weights: str) -> Array:
-    """Return (n, C) features of the body of MODEL; pictures are stretched to a square, so that nothing is cut off."""
-    body = create_backbone(MODEL, classes=2, image_size=SIZE, init=weights).module.eval()
-    see = timm.data.create_transform((3, SIZE, SIZE), mean=(0.5,) * 3, std=(0.5,) * 3, crop_pct=1.0, crop_mode="squash")
-    found = []
-    for start in range(0, len(files), 32):
-        pictures = [see(Image.open(file).convert("RGB")) for file in files[start : start + 32]]
-        with torch.no_grad():
-            found.append(body.forward_head(body.forward_features(torch.stack(pictures)), True))
-    return torch.cat(found).numpy()
-
-
-def fit(inputs: Tensor, targets: Tensor, strength: float) -> Tensor:
-    """Return (C + 1, K) weights of least loss of targets (n, 2, K), with an L2 penalty on all but the bias."""
-    weights = torch.zeros(inputs.shape[1] + 1, targets.shape[2], requires_grad=True)
-    solver = torch.optim.LBFGS([weights], max_iter=60, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        solver.zero_grad()
-        value = binary_loss(apply(weights, inputs), targets) + strength * weights[1:].square().sum()
-        value.backward()
-        return value
-
-    solver.step(loss)
-    return weights.detach()
-
-
 def score(train: Array, soft: Array, test: Array, truth: NDArray[np.int8], classes: list[str]) -> tuple[float, ...]:
     """Return mAP, macro F1 at one half, and macro F1 at thresholds of the held-out fifth, on the test images."""
     task = MultiLabel()
@@ -75,13 +44,13 @@ def score(train: Array, soft: Array, test: Array, truth: NDArray[np.int8], class
     inputs, aims = torch.from_numpy(train[has]), task.targets(soft[has], soft[has], len(classes), None)
     fifth = max(1, len(has) // 5)
     losses = [
-        float(binary_loss(apply(fit(inputs[fifth:], aims[fifth:], each), inputs[:fifth]), aims[:fifth]))
+        float(binary_loss(apply(fit(inputs[fifth:], aims[fifth:], each, binary_loss), inputs[:fifth]), aims[:fifth]))
         for each in STRENGTHS
     ]
     strength = STRENGTHS[int(np.argmin(losses))]
-    held_out = apply(fit(inputs[fifth:], aims[fifth:], strength), inputs[:fifth]).sigmoid().numpy()
+    held_out = apply(fit(inputs[fifth:], aims[fifth:], strength, binary_loss), inputs[:fifth]).sigmoid().numpy()
     limits = best_thresholds(held_out, (soft[has[:fifth]] >= 0.5).astype(np.int8))
-    said = apply(fit(inputs, aims, strength), torch.from_numpy(test)).sigmoid().numpy()
+    said = apply(fit(inputs, aims, strength, binary_loss), torch.from_numpy(test)).sigmoid().numpy()
     record, moved = (each.measure(said, truth, classes) for each in (task, MultiLabel(thresholds=limits)))
     return record["mAP"], record["f1_macro"], moved["f1_macro"]
 
@@ -90,11 +59,15 @@ def photographs(weights: str) -> tuple[list[Any], list[str], NDArray[np.int8], A
     """Return rows, classes, labels and standardised features of the training photographs, labels and features of the
     test photographs, and the texts of the former."""
     rows, classes, labels, vectors, names = clothes()
-    train = features([FOLDER / row["key"] for row in rows], weights)
+
+    def seen(files: list[Path]) -> Array:  # stretched to a square, so that nothing is cut off
+        return features([file.read_bytes() for file in files], weights, SIZE, "squash")
+
+    train = seen([FOLDER / row["key"] for row in rows])
     files = sorted((FOLDER / "images" / "test").iterdir())
     masks = [np.asarray(Image.open(FOLDER / "masks" / "test" / f"{file.stem}.png")) for file in files]
     truth = np.stack([np.bincount(mask.ravel(), minlength=len(classes) + 1)[1:] >= 20 for mask in masks])
-    test = features(files, weights)
+    test = seen(files)
     mean, deviation = train.mean(axis=0), np.maximum(train.std(axis=0), 1e-6)
     train, test = (train - mean) / deviation, (test - mean) / deviation
     return rows, classes, labels, train, truth.astype(np.int8), test, Texts(vectors, np.ones(len(rows), bool), names)

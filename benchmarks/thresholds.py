@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from scipy import stats
 
-from frozen import apply
-from frozen_tags import Array, fit, photographs
+from frozen import Array, apply, fit
+from frozen_tags import photographs
 from gpt4image.tasks import thresholds
-from gpt4image.tasks.multilabel import MultiLabel
+from gpt4image.tasks.multilabel import MultiLabel, binary_loss
 from text_labels import print_table
 
 FITTED, STRENGTH, DRAWS = (100, 500), 1e-3, 10
@@ -41,7 +41,7 @@ def main(weights: str) -> None:
         for seed in range(DRAWS):
             order = np.random.default_rng(seed).permutation(len(labels))
             targets = MultiLabel().targets(labels[order[:fitted]], None, len(classes), None)
-            model = fit(torch.from_numpy(train[order[:fitted]]), targets, STRENGTH)
+            model = fit(torch.from_numpy(train[order[:fitted]]), targets, STRENGTH, binary_loss)
             seen, measured = (apply(model, torch.from_numpy(inputs)).sigmoid().numpy() for inputs in (train, test))
             usual[seed] = macro_f1(measured, None)
             for number, size in enumerate(VALIDATION):
