@@ -100,9 +100,9 @@ def gradient_cases() -> Iterator[tuple[str, dict[str, Any]]]:
         yield loss, {"align_loss": loss}
         learned = {"learn_temperature": loss in WITH_NEGATIVES}
         yield f"{loss} mixed", {"align_loss": loss, "mixup": 0.8, "cutmix": 1.0} | learned
-        yield f"{loss} centred", {"align_loss": loss, "centre": "all", "same_class": "masked", "texts": "sample"}
+        yield f"{loss} centred", {"align_loss": loss, "centre": "all", "texts": "sample"}
     yield "drawn texts, mixed", {"texts": "sample", "mixup": 0.8}
-    for option in ("same_class", "texts", "centre", "head", "normalise", "adaptive_weight"):
+    for option in ("texts", "centre", "head", "normalise", "adaptive_weight"):
         field = TextOptions.model_fields[option]
         for value in get_args(field.annotation) or (True, False):
             if value != field.default:

@@ -21,28 +21,7 @@ def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(2, SIZE, WIDTH, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).unbind()
 
 
-LABELS = torch.tensor([0, 1, 0, -1, -1, 1])
-SAME_CLASS = (LABELS[:, None] == LABELS) & (LABELS >= 0)
-
-
-class TestSameClass:
-    @pytest.mark.parametrize("loss", LOSSES)
-    @pytest.mark.parametrize("policy", ["negative", "masked"])
-    def test_policies_are_arguments_of_the_losses(self, loss, policy):
-        expected = LOSSES[loss](*batch(), exclude=SAME_CLASS if policy == "masked" else None)
-        torch.testing.assert_close(Alignment(loss, same_class=policy)(*batch(), labels=LABELS), expected)
-
-    @pytest.mark.parametrize("loss", LOSSES)
-    @pytest.mark.parametrize("labels", [None, torch.full((SIZE,), -1)])
-    def test_without_labels_nothing_is_masked(self, loss, labels):
-        expected = LOSSES[loss](*batch())
-        torch.testing.assert_close(Alignment(loss, same_class="masked")(*batch(), labels=labels), expected)
-
-    def test_masking_is_added_to_equal_texts(self):
-        ids = torch.tensor([0, 1, 2, 3, 3, 5])
-        expected = info_nce(*batch(), exclude=SAME_CLASS | (ids[:, None] == ids))
-        torch.testing.assert_close(Alignment(same_class="masked")(*batch(), labels=LABELS, text_ids=ids), expected)
-
+class TestEqualTexts:
     def test_texts_are_the_same_by_either_of_two_numbers(self):
         ids = torch.tensor([[0, 9], [0, 8], [2, 7], [3, 7], [4, 6], [5, 5]])
         same = torch.eye(SIZE, dtype=torch.bool)
@@ -97,9 +76,10 @@ class TestPaperCompat:
     def test_mixing_and_equal_texts_are_ignored(self, loss):
         mixing = 0.7 * torch.eye(SIZE) + 0.3 * torch.eye(SIZE).flip(0)
         ids = torch.zeros(SIZE, dtype=torch.int64)
-        options = {"mixing": mixing, "text_ids": ids, "labels": LABELS, "described": LABELS >= 0}
+        described = torch.arange(SIZE) < 4
+        options = {"mixing": mixing, "text_ids": ids, "described": described}
         found = Alignment(loss, paper_compat=True)(*batch(), **options)
-        torch.testing.assert_close(found, LOSSES[loss](*batch(), described=LABELS >= 0))
+        torch.testing.assert_close(found, LOSSES[loss](*batch(), described=described))
         if loss != "cosine":
             assert found > Alignment(loss)(*batch(), text_ids=ids)  # where they are no negatives
 
@@ -136,7 +116,6 @@ class TestPaperCompat:
             {"loss": "siglip"},
             {"learn_temperature": True},
             {"normalise": False},
-            {"same_class": "masked"},
         ):
             with pytest.raises(ConfigError, match="paper_compat is the official code"):
                 Alignment(paper_compat=True, **options)
@@ -146,7 +125,6 @@ class TestPaperCompat:
     ("options", "message"),
     [
         ({"loss": "siglib"}, r"loss 'siglib'.*Did you mean 'siglip'"),
-        ({"same_class": "maskd"}, r"same_class 'maskd'.*Did you mean 'masked'"),
         ({"learn_temperature": True, "temperature": 2.0}, "temperature 2: a learned one"),
         ({"learn_temperature": True, "loss": "cosine"}, "cosine has no temperature to learn"),
     ],

@@ -49,7 +49,6 @@ class AlignmentObjective:
             mixing=batch.mixing,
             described=described & ~batch.broken,
             text_ids=text_ids,
-            labels=torch.from_numpy(self.data.visible_classes(batch.images)).to(device),
         )
 
     def weight(self, step: int, task: Tensor, own: Tensor, outputs: Outputs) -> float | Tensor:
