@@ -202,8 +202,8 @@ class ImportDescriptionsConfig(DescriptionsConfig):
 
     file: tyro.conf.Positional[Path]
     """Rows with "digest" or "key", and "description" or "class" (with "second", "confidence"), "tags" or "boxes":
-    *.jsonl, *.csv, *.parquet, or a dataset saved by `datasets`. Or a list of texts: *.json, *.pth, *.pt, *.pkl,
-    *.pickle, *.npy or *.txt; code in it is refused."""
+    *.jsonl, *.csv, *.parquet, or a dataset saved by `datasets`. Or a list of texts: *.json, *.pth, *.pt or
+    *.txt; code in it is refused."""
     data: str | None = None
     """Dataset SPEC that turns keys into digests; needed for rows by key."""
     prompt: str = "imported"
@@ -221,26 +221,6 @@ class ImportDescriptionsConfig(DescriptionsConfig):
     @classmethod
     def _class_lines(cls, value: Any) -> Any:
         return class_lines(value)
-
-
-class ImportEmbeddingsConfig(StageConfig):
-    """Turn a released matrix of text embeddings, one row per image in file order, into an embedding table.
-
-    Example: gpt4image embeddings import clip.pth --data folder:imagenet/train --expect 1281167 --out imagenet.emb
-    """
-
-    file: tyro.conf.Positional[Path]
-    """Matrix of floats (images, width): *.pth, *.pt, *.npy or *.safetensors; code in it is refused."""
-    data: str
-    """Dataset SPEC; the k-th row belongs to its k-th image."""
-    expect: int = Field(ge=1)
-    """Exact number of rows and images."""
-    out: Path
-    """Folder of the embedding table."""
-    encoder: str = "imported"
-    """Text encoder SPEC that made the rows, if known; class names are encoded with it where an arm needs them."""
-    prompt: str = "imported"
-    """Name of the prompt the descriptions answered; "class-conditioned" marks prompts that contained the class."""
 
 
 class ExportDescriptionsConfig(DescriptionsConfig):

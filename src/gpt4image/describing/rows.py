@@ -24,10 +24,10 @@ from gpt4image.artifacts.store import Description, Prompt, canonical_json
 from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, MissingExtraError, parsing
 from gpt4image.base.outcome import SetAside
 from gpt4image.base.visible import from_csv_cell
+from gpt4image.describing import text_lists
 from gpt4image.describing.answer_json import boxes, share, tags, to_answer
 from gpt4image.describing.class_lists import ClassNames
 from gpt4image.describing.questions import BOXES, CLASS, DESCRIPTION, TAGS
-from gpt4image.encoding import released
 
 COLUMNS: Mapping[str, type] = {
     "digest": str,
@@ -173,11 +173,11 @@ def read_rows(path: Path) -> Iterator[Row | SetAside]:
         raise ConfigError(f"{path}: there is no such file; give *.jsonl, *.csv, *.parquet or a saved dataset folder.")
     kind = "folder" if path.is_dir() else path.suffix.lower()
     readers = {".jsonl": _read_lines, ".csv": read_csv, ".parquet": _read_parquet, "folder": _read_dataset}
-    readers |= dict.fromkeys(released.TEXT_SUFFIXES, _read_list)
+    readers |= dict.fromkeys(text_lists.SUFFIXES, _read_list)
     if kind not in readers:
         raise ConfigError(
             f"{path}: unknown kind of file {kind!r}; give *.jsonl, *.csv, *.parquet, a saved dataset folder, or a "
-            f"list of texts in *{', *'.join(released.TEXT_SUFFIXES)}."
+            f"list of texts in *{', *'.join(text_lists.SUFFIXES)}."
         )
     return readers[kind](path)
 
@@ -352,7 +352,7 @@ def _read_lines(path: Path) -> Iterator[Row | SetAside]:
 
 
 def _read_list(path: Path) -> Iterator[Row | SetAside]:
-    return (parse_row(value, f"{path.name}, item {n}") for n, value in enumerate(released.read_texts(path), start=1))
+    return (parse_row(value, f"{path.name}, item {n}") for n, value in enumerate(text_lists.read_texts(path), start=1))
 
 
 def _read_parquet(path: Path) -> Iterator[Row | SetAside]:
