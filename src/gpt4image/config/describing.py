@@ -248,7 +248,7 @@ class BackupConfig(DescriptionsConfig):
 
 
 class StatsConfig(DescriptionsConfig):
-    """Count what is in a store: descriptions, their lengths and flaws, failures, near-duplicates, tokens and money.
+    """Count what is in a store: descriptions, their lengths and flaws, failures, tokens and money.
 
     Example: gpt4image descriptions stats --store photos.db --data folder:photos
     """
