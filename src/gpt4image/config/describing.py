@@ -195,15 +195,14 @@ class DescriptionsConfig(StageConfig):
 
 
 class ImportDescriptionsConfig(DescriptionsConfig):
-    """Import descriptions from JSON lines, CSV, Parquet, a Hugging Face dataset folder or a list of texts into a store.
+    """Import descriptions from JSON lines, CSV, Parquet or a list of texts into a store.
 
     Example: gpt4image descriptions import captions.jsonl --store photos.db --data folder:photos
     """
 
     file: tyro.conf.Positional[Path]
     """Rows with "digest" or "key", and "description" or "class" (with "second", "confidence"), "tags" or "boxes":
-    *.jsonl, *.csv, *.parquet, or a dataset saved by `datasets`. Or a list of texts: *.json, *.pth, *.pt or
-    *.txt; code in it is refused."""
+    *.jsonl, *.csv, *.parquet. Or a list of texts: *.json, *.pth, *.pt or *.txt; code in it is refused."""
     data: str | None = None
     """Dataset SPEC that turns keys into digests; needed for rows by key."""
     prompt: str = "imported"
@@ -224,13 +223,13 @@ class ImportDescriptionsConfig(DescriptionsConfig):
 
 
 class ExportDescriptionsConfig(DescriptionsConfig):
-    """Export descriptions as JSON lines, CSV, Parquet or a Hugging Face dataset folder.
+    """Export descriptions as JSON lines, CSV or Parquet.
 
     Example: gpt4image descriptions export captions.jsonl --store photos.db --data folder:photos
     """
 
     file: tyro.conf.Positional[Path]
-    """File to write: *.jsonl, *.csv, *.parquet, or a folder name for a Hugging Face dataset."""
+    """File to write: *.jsonl, *.csv or *.parquet."""
     data: str | None = None
     """Dataset SPEC; adds the key of each image to its rows."""
     prompt: str | None = None
