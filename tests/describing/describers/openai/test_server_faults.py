@@ -116,8 +116,15 @@ FAULTS: dict[str, dict[str, Fault]] = {
         "wrong key": status(401, "invalid_api_key"),
         "forbidden": status(403, "forbidden"),
         "no such model": status(404, "model_not_found"),
+        "no credit": status(402, "insufficient_credits"),
     },
 }
+WORDS = {
+    "wrong key": "does not accept the key in OPENAI_API_KEY",
+    "forbidden": "does not let this key use tiny",
+    "no such model": "does not know the model tiny",
+}
+"""What the user is told where every call would meet a fault; else that there is no quota."""
 ALL = {name: fault for faults in FAULTS.values() for name, fault in faults.items()}
 Script = Callable[[int, str], str | None]
 """Number of a call about an image and its colour -> name of the fault that it meets."""
@@ -264,14 +271,6 @@ def test_an_image_that_always_meets_a_fault_is_named_and_costs_the_others_nothin
         assert server.calls == CALLED_ONCE | {BAD: count + 1}
 
 
-@pytest.mark.parametrize("fault", FAULTS["image"])
-def test_images_that_the_server_will_not_look_at_are_asked_about_once_in_a_run(fault: str, run: Run) -> None:
-    with serving(lambda number, colour: fault) as server:
-        ran = run(server)
-        assert ran.code == SET_ASIDE and server.calls == CALLED_ONCE
-        assert set(ran.skipped) == set(map(key_of, COLOURS))
-
-
 @pytest.mark.usefixtures("short_waits")
 @pytest.mark.parametrize("fault", ["429", "500", "reset", "hang", "other json", "html 502"])
 def test_a_server_that_never_works_ends_the_run_within_its_retries(fault: str, run: Run) -> None:
@@ -290,6 +289,7 @@ def test_what_every_call_would_meet_stops_the_run_and_keeps_what_came(
         ran = run(server)
         assert ran.code == USER_MISTAKE
         assert ran.err.startswith("Error: ") and "Traceback" not in ran.err
+        assert WORDS.get(fault, "there is no quota left") in " ".join(ran.err.split())
         assert set(server.calls.values()) == {1}
         assert set(ran.texts) == set(+server.paid), "an answer that was paid for was dropped"
 
