@@ -160,4 +160,4 @@ def test_memory_does_not_grow_with_the_length_of_the_texts(tmp_path: Path) -> No
         return most
 
     peak(1)
-    assert peak(2000) - peak(1000) < 1000 * 300 * 8 / 2
+    assert peak(400) - peak(200) < 200 * 300 * 8 / 2
