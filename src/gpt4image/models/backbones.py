@@ -26,7 +26,6 @@ from torch import Tensor, nn
 from gpt4image.base.errors import ModelError, first_few, first_line
 from gpt4image.models import small_stem
 from gpt4image.models.of_transformers import create_of_transformers, kind_of
-from gpt4image.models.videomae import create_videomae, is_videomae
 from gpt4image.parallel import batch_layers
 
 Stem = Literal["standard", "small"]
@@ -74,8 +73,7 @@ def create_backbone(
     """Create a timm model, or one of transformers.
 
     Args:
-        name: a timm model, with or without the tag of its pretrained weights; or one of ``models.of_transformers`` or
-            ``models.videomae``.
+        name: a timm model, with or without the tag of its pretrained weights; or one of ``models.of_transformers``.
         classes: K, number of logits.
         image_size: side of the square input, in pixels.
         stem: ``small`` keeps most of the resolution of small images. ResNets get a 3x3 convolution of stride 1 (up to
@@ -100,10 +98,6 @@ def create_backbone(
         module, new = create_of_transformers(
             name, classes, image_size, pretrained=init == "pretrained", model_args=model_args or {}
         )
-        return Backbone(module, *_initialised(module, init, new))
-    if is_videomae(name):
-        given = "pretrained" if init == "pretrained" else "scratch"
-        module, new = create_videomae(name, classes, image_size, given, model_args or {})
         return Backbone(module, *_initialised(module, init, new))
     args = {"num_classes": classes, "in_chans": in_chans, **_size_args(name, image_size, stem)}
     args |= {"drop_path_rate": drop_path} if drop_path > 0 else {}
@@ -153,7 +147,7 @@ def in_timm(
 
 def has_small_stem(name: str) -> bool:
     """Whether ``stem="small"`` is known for this timm model. Raises ModelError for an unknown name."""
-    if kind_of(name) or is_videomae(name):
+    if kind_of(name):
         return False
     _check_name(name)
     return _family(name) in _SMALL_STEM_FAMILIES
@@ -161,7 +155,7 @@ def has_small_stem(name: str) -> bool:
 
 def has_batch_norm(name: str) -> bool:
     """Whether a timm model normalises over batches. Raises ModelError for an unknown name."""
-    if kind_of(name) or is_videomae(name):
+    if kind_of(name):
         return False
     _check_name(name)
     with torch.device("meta"):  # only the structure: no memory, no initialisation

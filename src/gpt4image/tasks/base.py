@@ -80,6 +80,11 @@ class Task(Protocol):
     """Probability of each class from which on it counts as present; None for tasks that decide otherwise."""
 
     @property
+    def boxes(self) -> bool:
+        """Whether annotations and predictions are boxes of objects."""
+        return self.output == "boxes"
+
+    @property
     def frames(self) -> Frames | None:
         """Which frames of a clip are read; None for a task on images."""
         return None
