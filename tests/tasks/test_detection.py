@@ -97,6 +97,8 @@ def test_an_export_predicts_the_boxes_of_the_run(form: str, detector_run: Path, 
     out = tmp_path / ("model.onnx" if form == "onnx" else "model.pt2")
     outcome = export(ExportConfig(run_dir=detector_run, format=form, out=out))
     assert float(outcome.summary["largest_difference"]) < 1e-4
+    card = out.with_name(f"{out.name}.md").read_text()
+    assert "pipeline_tag: object-detection" in card and "An object detector: FCOS on a resnet10t" in card
     if form == "onnx":
         import onnxruntime
 
@@ -220,6 +222,8 @@ def test_an_exported_set_detector_predicts_the_boxes_of_the_run(
 ) -> None:
     outcome = export(ExportConfig(run_dir=set_detector, format="onnx", out=tmp_path / "model.onnx"))
     assert float(outcome.summary["largest_difference"]) < 1e-4
+    card = (tmp_path / "model.onnx.md").read_text()
+    assert "An object detector: a rt-detr-v2" in card and str(set_detector.parent) not in card
     pictures = tuple(str(path) for path in sorted(pictograms.glob("test-00*.png")))
     for model in (tmp_path / "model.onnx", set_detector):
         out = tmp_path / f"{model.name}.jsonl"

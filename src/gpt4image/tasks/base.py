@@ -72,6 +72,8 @@ class Task(Protocol):
     """Whether pictures are stretched to the square, so that nothing at their borders is lost; else it is cut off."""
     in_timm: ClassVar[bool] = True
     """Whether the model is one of timm, which loads it without more."""
+    hub_task: ClassVar[str] = "image-classification"
+    """Its name on the Hugging Face hub."""
     output: ClassVar[str] = "probabilities"
     """Name of the output of an exported model."""
     value: ClassVar[str] = "probability"
