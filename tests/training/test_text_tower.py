@@ -119,7 +119,7 @@ def test_its_state_holds_what_learns_and_nothing_else(described: Path) -> None:
 
 CASES: dict[str, dict[str, Any]] = {
     "lora": {"tune_text": "lora", "tune_text_rank": 2, "tune_text_lr": 0.1, "ema": 0.9},
-    "full": {"tune_text": "full", "tune_text_lr": 0.001, "texts": "sample", "mixup": 0.5, "clip_grad": 1.0},
+    "full": {"tune_text": "full", "tune_text_lr": 0.001, "mixup": 0.5, "clip_grad": 1.0},
 }
 
 
@@ -179,7 +179,7 @@ class DoubleTower(TextTower):
 
 
 TUNED: dict[str, dict[str, Any]] = {
-    "lora": {"tune_text": "lora", "texts": "sample"},
+    "lora": {"tune_text": "lora"},
     **{loss: {"tune_text": "full", "align_loss": loss} for loss in WITH_NEGATIVES},
 }
 

@@ -209,9 +209,7 @@ def _read_config(config_class: Any, name: str, folder: Path) -> dict[str, Any]:
 def _with_weights(kind: Kind, network_class: Any, config: Any, name: str, folder: Path) -> Created:
     options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "ignore_mismatched_sizes": True}
     with loading(f"--model {name}: its weights cannot be loaded", ModelError), without_report():
-        network, found = network_class.from_pretrained(
-            folder, config=config, output_loading_info=True, **options
-        )
+        network, found = network_class.from_pretrained(folder, config=config, output_loading_info=True, **options)
     lacking = {key for key in found["missing_keys"] if not key.endswith("num_batches_tracked")}  # no weight
     new = lacking | {key for key, *_ in found["mismatched_keys"]}
     if missing := sorted(key for key in new if not key.startswith(kind.heads)):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gpt4image.base.outcome import SetAside
 from gpt4image.data.geometry import Geometry
-from gpt4image.data.image_set import NO_LABEL, ImageSet
+from gpt4image.data.image_set import ImageSet
 from gpt4image.data.pixels import Pixels
 from gpt4image.parallel import processes
 from gpt4image.tasks.base import Labels, Targets, Task
@@ -79,18 +79,6 @@ class TrainingData:
         """Return the targets (B, ...) of images, cut as ``geometry`` says; see ``Task.targets``."""
         soft = None if self.soft is None else self.soft[indices]
         return self.task.targets(self.labels[indices], soft, self.task.outputs(self.classes), geometry)
-
-    def visible_classes(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return (n,) int64 classes of images as far as training may know them, NO_LABEL where it may not.
-
-        A soft target counts where one class has at least half of it. NO_LABEL where images do not have one class each.
-        """
-        if not self.task.exclusive:
-            return np.full(len(indices), NO_LABEL)
-        if self.soft is None:
-            return self.labels[indices]
-        soft = self.soft[indices]
-        return np.where(soft.max(axis=1) >= 0.5, soft.argmax(axis=1), NO_LABEL)
 
     def pools(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the training images with a target, and those without one, or with a weaker one where some are not."""
