@@ -87,7 +87,7 @@ def _machine() -> dict[str, Any]:
 
     from gpt4image.artifacts.runs import cpu_name
     from gpt4image.data.pixels import available_cores
-    from gpt4image.models.backbones import compiler_missing
+    from gpt4image.models.compiling import compiler_missing
     from gpt4image.parallel.devices import choose_device, computes_bf16
 
     device = choose_device("auto")

@@ -59,12 +59,8 @@ def _boxes_by_class(run: Path) -> list[list[int]]:
     return [[int((own.image(i)[1] == k).sum()) for k in range(3)] for i in range(len(own))]
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"memory_limit_gb": 0.0, "workers": 1, "ema": 0.9}], ids=["in memory", "by workers"]
-)
-def test_it_resumes_to_the_same_bits(
-    changes: dict[str, Any], pictograms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_resumes_to_the_same_bits(pictograms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes: dict[str, Any] = {"memory_limit_gb": 0.0, "workers": 1, "ema": 0.9}
     train(detector_options(pictograms, tmp_path / "whole", epochs=2, **changes))
     stop_after(monkeypatch, steps=8)
     with pytest.raises(StoppedError):

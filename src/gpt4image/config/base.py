@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, ClassVar
 
 import tyro
@@ -81,6 +81,12 @@ class StageConfig(BaseModel):
             return handler(value)
         except ValidationError as error:
             raise ConfigError("\n".join(_explain_one(cls, detail) for detail in error.errors())) from None
+
+    @classmethod
+    def changed(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return those of some options, by field name, that are not at their default, in the order of the class."""
+        default = {name: field.get_default(call_default_factory=True) for name, field in cls.model_fields.items()}
+        return {name: options[name] for name in default if name in options and options[name] != default[name]}
 
     @classmethod
     def option(cls, name: str) -> str:

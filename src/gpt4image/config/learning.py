@@ -93,8 +93,7 @@ class TextOptions(StageConfig):
 
     def given(self, names: Set[str]) -> list[str]:
         """Return which of these options of texts are not at their default, in alphabetical order."""
-        defaults = {name: TextOptions.model_fields[name].default for name in sorted(names)}
-        return [name for name, value in defaults.items() if getattr(self, name) != value]
+        return sorted(TextOptions.changed({name: getattr(self, name) for name in names}))
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

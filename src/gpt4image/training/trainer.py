@@ -23,7 +23,8 @@ from gpt4image.base.errors import ConfigError
 from gpt4image.config.base import flag_of
 from gpt4image.config.learning import OF_ALIGNMENT, ResolvedOptions
 from gpt4image.models.aligner import Aligner
-from gpt4image.models.backbones import Backbone, checkpoint_activations, compile_training, create_backbone
+from gpt4image.models.backbones import Backbone, create_backbone
+from gpt4image.models.compiling import checkpoint_activations, compile_training
 from gpt4image.models.feature_heads import Tapped, freeze_all_but_classifier
 from gpt4image.models.of_transformers import kind_of
 from gpt4image.parallel import processes
