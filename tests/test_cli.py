@@ -59,7 +59,7 @@ def test_json_output_is_one_object_and_set_aside_items_give_exit_code_1(
     options += ["--precision", "fp32", "--memory-format", "contiguous"]
     assert called("train", "--data", f"folder:{colour_folder}", "--out", str(tmp_path / "run"), *options, "--json") == 1
     answer = json.loads(capsys.readouterr().out)
-    assert [item["name"] for item in answer["set_aside"]] == ["red/broken.png"]
+    assert [item["name"] for item in answer["skipped"]] == ["red/broken.png"]
     assert answer["path"] == str(tmp_path / "run")
 
 

@@ -47,7 +47,7 @@ def test_a_labelled_folder_becomes_a_measured_model_and_the_same_command_makes_n
     assert told.count("as before") == 7, told
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert facts["human_labels"] == facts["answered"] == 36 and 0 <= facts["accuracy"] <= 1
-    assert set(facts["stages"]) == {*STAGES} and facts["set_aside"] == []
+    assert set(facts["stages"]) == {*STAGES} and facts["skipped"] == []
 
 
 def test_a_bare_folder_becomes_a_model_of_the_classes_that_are_given(bare: Photos, tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_a_bare_folder_becomes_a_model_of_the_classes_that_are_given(bare: Photo
         gpt4image.distill(bare.folder, describer=bare.replay, out=out, **TINY)
     made = gpt4image.distill(bare.folder, describer=bare.replay, classes=CLASSES, out=out, **TINY)
     assert (made.images, made.human_labels, made.answered, made.accuracy) == (36, 0, 36, None)
-    assert made.path == out and made.set_aside == () and "gpt4image review" in made.text
+    assert made.path == out and made.skipped == () and "gpt4image review" in made.text
     found = TextLabels.load(out / "text-labels.parquet")
     assert found.classes == ("blue", "green", "red") and (found.labels == -1).all()
     assert {key[0] for key in found.keys} == {"b", "g", "r"}
@@ -180,9 +180,9 @@ def test_answers_that_are_cut_or_hostile_are_skipped_by_name_and_the_others_teac
         return bad.get(call.image, good)(call)
 
     with serve(handler) as stub:
-        assert cli.main([*paid(stub), "--out", str(out), "--yes", "--json"]) == cli.SET_ASIDE
+        assert cli.main([*paid(stub), "--out", str(out), "--yes", "--json"]) == cli.ITEMS_SKIPPED
     facts = json.loads(capsys.readouterr().out)
-    assert len(facts["set_aside"]) == 2 and all(item["name"].startswith("r") for item in facts["set_aside"])
+    assert len(facts["skipped"]) == 2 and all(item["name"].startswith("r") for item in facts["set_aside"])
     assert facts["stages"]["describe"]["class_outside_list"] == 1, "what it says of the picture is kept"
     assert facts["without_answer"] == 2 and (out / "model").is_dir()
     assert "<script>alert" not in (out / "report.html").read_text(encoding="utf-8")

@@ -89,7 +89,7 @@ def test_rows_without_a_direction_are_set_aside(colour_folder: Path, tmp_path: P
     matrix[20, 2] = float("nan")
     matrix[47, 0] = float("inf")
     outcome = bring(colour_folder, tmp_path, matrix)
-    assert [item.name for item in outcome.set_aside] == ["blue/03.png", "green/04.png", "red/15.png"]
+    assert [item.name for item in outcome.skipped] == ["blue/03.png", "green/04.png", "red/15.png"]
     images = load_image_set(f"folder:{colour_folder}")
     _, described = EmbeddingTable.open(tmp_path / "table").vectors(images.digests)
     assert np.flatnonzero(~described).tolist() == [3, 20, 47]

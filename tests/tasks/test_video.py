@@ -96,7 +96,7 @@ def test_predict_names_what_is_no_video(run: Path, dots: Path, tmp_path: Path) -
     outcome = gpt4image.predict(
         model=run, images=[str(dots / "test" / "left"), str(tmp_path / "more")], out=tmp_path / "p.csv"
     )
-    assert [Path(item.name).name for item in outcome.set_aside] == ["sound.mp4"]
+    assert [Path(item.name).name for item in outcome.skipped] == ["sound.mp4"]
     rows = list(csv.DictReader((tmp_path / "p.csv").read_text().splitlines()))
     assert len(rows) == 12
     with pytest.raises(DataError, match="No image is found"):

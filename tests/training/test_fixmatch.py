@@ -114,7 +114,7 @@ def test_views_made_by_workers_are_those_made_in_memory(few_labels: Path, tmp_pa
 def test_a_broken_image_without_a_label_costs_itself_alone(few_labels: Path, tmp_path: Path) -> None:
     (few_labels / "unlabelled" / "red-15.png").write_bytes(b"\x89PNG\r\n\x1a\n, and no picture")
     outcome = train(options(few_labels, out=tmp_path / "run", memory_limit_gb=0.0, workers=1, labelled_share=0.25))
-    assert [item.name for item in outcome.set_aside] == ["unlabelled/red-15.png"]
+    assert [item.name for item in outcome.skipped] == ["unlabelled/red-15.png"]
 
 
 def test_described_images_without_a_label_are_aligned_as_well(few_labels: Path, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from small_training import StoppedError, options, same, stop_after, weights
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")
 def test_a_model_learns_three_colours_and_is_measured_once(colour_folder: Path, tmp_path: Path) -> None:
     outcome = train(options(colour_folder, tmp_path / "run", epochs=8))
-    assert not outcome.set_aside
+    assert not outcome.skipped
     told = ("train_images", "val_images", "test_images", "classes")
     assert [outcome.summary[name] for name in told] == [36, 3, 9, 3]
     record = runs.read_run(tmp_path / "run")
@@ -309,7 +309,7 @@ def test_a_broken_picture_that_was_met_before_an_interruption_is_named(
         train(changes)
     monkeypatch.undo()
     resumed = train(changes.model_copy(update={"resume": True}))
-    assert {item.name for item in resumed.set_aside} == {item.name for item in whole.set_aside} != set()
+    assert {item.name for item in resumed.skipped} == {item.name for item in whole.skipped} != set()
 
 
 @pytest.mark.parametrize("memory_limit_gb", [4.0, 0.0], ids=["in-memory", "by-workers"])
@@ -320,7 +320,7 @@ def test_a_broken_picture_is_named_and_the_others_train(
     (colour_folder / "red" / "empty.png").write_bytes(b"")
     changes = {"memory_limit_gb": memory_limit_gb, "workers": 1}
     outcome = train(options(colour_folder, tmp_path / "run", epochs=3, **changes))
-    named = {item.name for item in outcome.set_aside}
+    named = {item.name for item in outcome.skipped}
     assert named <= {"red/broken.png", "red/empty.png"} and named, "both are in train or test; those read are named"
     assert {item["name"] for item in runs.read_run(tmp_path / "run")["run"]["set_aside"]} == named
 

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from gpt4image.artifacts.table import read_manifest
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 from gpt4image.comparing.planning import Plan
 from gpt4image.comparing.regimes import Regime
 from gpt4image.encoding.class_names import find_class_names
@@ -55,7 +55,7 @@ class Finished:
         return int(self.data.task.known(self.data.labels[self.data.indices("train")]).sum())
 
 
-def write_extras(plans: Sequence[Plan], names: Sequence[str] = ()) -> list[SetAside]:
+def write_extras(plans: Sequence[Plan], names: Sequence[str] = ()) -> list[Skipped]:
     """Write beside comparison.json what the report shows, of the first plan that has it.
 
     Args:

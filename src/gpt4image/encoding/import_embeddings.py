@@ -30,7 +30,7 @@ from gpt4image.artifacts.table import (
 from gpt4image.base.checksums import file_digest
 from gpt4image.base.errors import DataError, TableError
 from gpt4image.base.files import atomic_path, fingerprint
-from gpt4image.base.outcome import Outcome, SetAside
+from gpt4image.base.outcome import Outcome, Skipped
 from gpt4image.config import ImportEmbeddingsConfig
 from gpt4image.data import load_image_set
 from gpt4image.encoding.released import read_matrix, require_one_each
@@ -103,8 +103,8 @@ def import_embeddings(config: ImportEmbeddingsConfig) -> Outcome:
             "encoder": manifest.encoder,
             "class_conditioned": manifest.class_conditioned,
         },
-        set_aside=tuple(
-            SetAside(name=images.keys[i], reason=f"row {i + 1} is zero or not finite") for i in np.flatnonzero(~usable)
+        skipped=tuple(
+            Skipped(name=images.keys[i], reason=f"row {i + 1} is zero or not finite") for i in np.flatnonzero(~usable)
         ),
     )
 
