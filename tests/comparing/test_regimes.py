@@ -78,19 +78,6 @@ def test_labels_are_drawn_from_described_images_whatever_part_keeps_its_text(dat
     )
 
 
-def test_a_long_tail_leaves_training_images_out_and_nothing_else(data: TrainingData) -> None:
-    train = data.indices("train")
-    left = Regime(imbalance=6.0).apply(data, seed=0)
-    sizes = sorted(np.bincount(left.labels[left.indices("train")]).tolist())
-    largest = np.bincount(data.labels[train]).max()
-    assert sizes == [round(largest / 6), round(largest / 6**0.5), largest]
-    for split in ("val", "test"):
-        assert np.array_equal(left.indices(split), data.indices(split))
-    ranks = {tuple(np.argsort(np.bincount(Regime(imbalance=6.0).apply(data, seed).labels[
-        Regime(imbalance=6.0).apply(data, seed).indices("train")]))) for seed in range(8)}  # fmt: skip
-    assert len(ranks) > 1, "every seed has another rare class"
-
-
 def test_noise_that_flips_no_label_and_no_label_left_are_refused(data: TrainingData) -> None:
     with pytest.raises(
         DataError, match=r"--label-noise 0\.01 of 36 labels in train is not one wrong .* at least 0\.028"
@@ -108,18 +95,14 @@ def test_noise_that_flips_no_label_and_no_label_left_are_refused(data: TrainingD
 def test_names_tell_regimes_apart_and_arms_that_read_less_share_runs(tmp_path: Path) -> None:
     config = CompareConfig(
         data="folder:x", out=tmp_path, labels_per_class=5, label_noise=0.4, noise_kind="class-dependent",
-        described_fraction=0.1, imbalance=50, embeddings=tmp_path,
+        described_fraction=0.1, embeddings=tmp_path,
     )  # fmt: skip
     regime = Regime.of(config)
-    assert regime.name == "5-labels-0.4-wrong-by-class-0.1-described-imbalance-50" and regime.scarce
-    assert regime.read_by(labels=False, texts=False) == Regime(imbalance=50)
-    assert regime.read_by(labels=True, texts=False).name == "5-labels-0.4-wrong-by-class-imbalance-50"
+    assert regime.name == "5-labels-0.4-wrong-by-class-0.1-described" and regime.scarce
+    assert regime.read_by(labels=False, texts=False) == Regime()
+    assert regime.read_by(labels=True, texts=False).name == "5-labels-0.4-wrong-by-class"
     assert regime.asked == (
-        "--labels-per-class 5 --label-noise 0.4 --noise-kind class-dependent --described-fraction 0.1 --imbalance 50.0"
+        "--labels-per-class 5 --label-noise 0.4 --noise-kind class-dependent --described-fraction 0.1"
     )
     assert Regime(label_noise=0.1234567).name != Regime(label_noise=0.1234568).name, "no two numbers share runs"
-    assert (
-        Regime().asked == ""
-        and Regime().name == "all-labels"
-        and not Regime(described_fraction=0.5, imbalance=9).scarce
-    )
+    assert Regime().asked == "" and Regime().name == "all-labels" and not Regime(described_fraction=0.5).scarce

@@ -32,8 +32,7 @@ from gpt4image.labelling.predictions import require_learnable
 from gpt4image.labelling.teaching import AnyAnswers, answers_about, labels_of
 from gpt4image.parallel import devices
 from gpt4image.tasks.base import Task
-from gpt4image.training import auto
-from gpt4image.training.prepare import Prepared, prepare, require_batch, require_selectable
+from gpt4image.training.prepare import Prepared, prepare, require_selectable
 from gpt4image.training.tracking import require_trackers
 from gpt4image.training.train import resolve
 from gpt4image.training.trainer import build
@@ -117,8 +116,6 @@ def make_plan(config: CompareConfig, task: Task | None = None) -> Plan:
         for member, arm in zip(members.values(), arms, strict=True):
             if arm.text and config.embeddings is not None:
                 open_table(member.options.get("embeddings", config.embeddings))  # refuses class-conditioned texts
-    for seed in config.seed_range if regime.imbalance > 1.0 else ():
-        require_batch(len(regime.apply(ready.data, seed).indices("train")), ready.config)
     answers = None
     if config.answers is not None:
         answers = answers_about(ready.data, config.answers)
@@ -141,7 +138,7 @@ def _resolved(config: CompareConfig, task: Task | None) -> Prepared:
     """Prepare the data and choose what is left open; a comparison that goes on keeps what it had chosen."""
     # What is chosen depends only on the images and the options of the baseline, not on the arms and seeds asked for or
     # on what some of them do with texts.
-    asked = CompareConfig.model_fields.keys() - TrainOptions.model_fields.keys() - {"imbalance"} | runs.NOT_IDENTITY
+    asked = CompareConfig.model_fields.keys() - TrainOptions.model_fields.keys() | runs.NOT_IDENTITY
     asked |= OF_ALIGNMENT | OF_TEXT_LABELS
     key = fingerprint(config.model_dump(mode="json", exclude=asked))[:12]
     path = config.out / PLAN
@@ -157,12 +154,6 @@ def _resolved(config: CompareConfig, task: Task | None) -> Prepared:
         if ready is None or known.get(key, {}).get(runs.DATA, ready.fingerprint) != ready.fingerprint:
             known, options = {name: value for name, value in known.items() if name != key}, {}  # chosen for others
             ready = prepare(config, task=task)
-        if config.imbalance > 1.0:  # fewer images take more epochs
-            left = np.flatnonzero(Regime(imbalance=config.imbalance).apply(ready.data, seed=0).usable)
-            known_by_now = {"image_size": ready.config.image_size, "task": ready.config.task}
-            given = config.model_copy(update={**known_by_now, **options})
-            resolved, chosen = auto.choose(given, ready.data.image_set.select(left))
-            ready = replace(ready, config=resolved, chosen=ready.chosen | chosen)
         ready = resolve(ready)
     chosen = {name: value for name, value in known.get(key, ready.chosen).items() if name != runs.DATA}
     if known.get(key) != (found := chosen | {runs.DATA: ready.fingerprint}):

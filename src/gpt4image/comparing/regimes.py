@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gpt4image.base.errors import ConfigError, DataError
 from gpt4image.config import CompareConfig
 from gpt4image.data.image_set import NO_LABEL
-from gpt4image.data.splits import flip_labels, keep_labels_per_class, long_tail, random_part, some_images
+from gpt4image.data.splits import flip_labels, keep_labels_per_class, random_part, some_images
 from gpt4image.tasks.base import Labels
 from gpt4image.training.training_data import TrainingData
 
@@ -31,7 +31,6 @@ class Regime:
     label_noise: float = 0.0
     noise_kind: str = "uniform"
     described_fraction: float = 1.0
-    imbalance: float = 1.0
 
     @classmethod
     def of(cls, config: CompareConfig) -> Regime:
@@ -54,8 +53,6 @@ class Regime:
             parts.append(f"{_exact(self.label_noise)}-wrong{kind}")
         if self.described_fraction < 1.0:
             parts.append(f"{_exact(self.described_fraction)}-described")
-        if self.imbalance > 1.0:
-            parts.append(f"imbalance-{_exact(self.imbalance)}")
         return "-".join(parts)
 
     @property
@@ -82,19 +79,12 @@ class Regime:
 
         Raises:
             DataError: no label is left, none would be taken away, or none would be wrong.
-            ConfigError: the task has no classes that could be mixed up or made rare.
+            ConfigError: the task has no classes that could be mixed up.
         """
-        if not data.task.exclusive and (self.label_noise > 0.0 or self.imbalance > 1.0):
+        if not data.task.exclusive and self.label_noise > 0.0:
             raise ConfigError(
-                f"--label-noise and --imbalance need one class per image, which the task {data.task.name} does not "
-                "have: leave them out."
+                f"--label-noise needs one class per image, which the task {data.task.name} does not have: leave it out."
             )
-        if self.imbalance > 1.0:
-            train = data.indices("train")
-            usable = data.usable.copy()
-            usable[train] = False
-            usable[long_tail(data.labels, train, self.imbalance, seed)] = True
-            data = replace(data, usable=usable)
         if described is None and data.text is not None:
             described = data.text.described
         labels = self._labels(data, described, seed)

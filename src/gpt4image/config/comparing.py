@@ -85,8 +85,6 @@ class CompareConfig(TrainOptions):
     """Class that a flipped label gets: any other, or one fixed other class per class, drawn per seed."""
     described_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Fraction of the described training images whose descriptions are kept, drawn per seed; the images stay."""
-    imbalance: float = Field(default=1.0, ge=1.0)
-    """Ratio of the most frequent class to the rarest; training images are left out, drawn per seed."""
     variants: JsonTable = Field(default_factory=dict)
     """Extra arms by name: each one of --arms with other options of train, {"NAME": {"arm": ..., OPTION: ...}}. In a
     recipe, tables [variants.NAME]."""

@@ -22,7 +22,7 @@ from gpt4image.config import EvaluateConfig, TrainConfig
 from gpt4image.data import SPLITS, ImageSet
 from gpt4image.encoding.class_names import ClassNames, find_class_names
 from gpt4image.evaluating.examples import write_run_extras
-from gpt4image.evaluating.measures import accuracies_by_rarity, measure_more
+from gpt4image.evaluating.measures import measure_more
 from gpt4image.evaluating.run_model import load_run_model, options_of
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import choose_device
@@ -198,7 +198,6 @@ def measure_run(
     split: str,
     *,
     names: ClassNames,
-    train_counts: NDArray[np.int64] | None = None,
     name: str | None = None,
     note: str = "",
 ) -> dict[str, Any]:
@@ -209,7 +208,6 @@ def measure_run(
         data: its dataset, or another one of the same classes.
         split: what to measure.
         names: the class names in the text space of the run.
-        train_counts: (K,) training images of each class, to measure classes by how rare they were.
         name: of the record; the split without it.
         note: for the record.
 
@@ -232,8 +230,7 @@ def measure_run(
     facts: dict[str, Any] = {"split": split, "task": task.name, "metric": task.primary.name}
     facts["titles"] = {metric.name: metric.title for metric in (task.primary, *task.metrics)}
     facts |= task.measure(outputs.predictions, labels, data.classes)
-    rarity = {} if train_counts is None else accuracies_by_rarity(facts["per_class"], train_counts)
-    facts |= {"metrics": known.get("metrics", {}) | rarity | more.metrics, "absent": more.absent}
+    facts |= {"metrics": known.get("metrics", {}) | more.metrics, "absent": more.absent}
     facts |= {"set_aside": [asdict(item) for item in processes.united(data.unusable)]}
     facts |= {"note": note} if note else {}
 
