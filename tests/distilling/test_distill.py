@@ -182,7 +182,7 @@ def test_answers_that_are_cut_or_hostile_are_skipped_by_name_and_the_others_teac
     with serve(handler) as stub:
         assert cli.main([*paid(stub), "--out", str(out), "--yes", "--json"]) == cli.ITEMS_SKIPPED
     facts = json.loads(capsys.readouterr().out)
-    assert len(facts["skipped"]) == 2 and all(item["name"].startswith("r") for item in facts["set_aside"])
+    assert len(facts["skipped"]) == 2 and all(item["name"].startswith("r") for item in facts["skipped"])
     assert facts["stages"]["describe"]["class_outside_list"] == 1, "what it says of the picture is kept"
     assert facts["without_answer"] == 2 and (out / "model").is_dir()
     assert "<script>alert" not in (out / "report.html").read_text(encoding="utf-8")
