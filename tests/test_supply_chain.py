@@ -57,13 +57,15 @@ def test_every_direct_dependency_is_locked_within_its_bounds() -> None:
 def test_the_locked_packages_of_an_extra_are_all_that_pip_would_install(extra: str) -> None:
     """Otherwise the second step of make would fetch the rest without a hash."""
     given = LOCKED["needed"](TEXT, [extra]).keys()
-    more, seen = {(PROJECT["name"], frozenset({extra}))}, set[tuple[str, frozenset[str]]]()
+    own = [*PROJECT["dependencies"], *EXTRAS[extra]]
+    more, seen = {(PROJECT["name"], frozenset[str]())}, set[tuple[str, frozenset[str]]]()
     while more:
         seen |= more
         found: set[tuple[str, frozenset[str]]] = set()
         for name, extras in more:
-            for text in importlib.metadata.requires(name) or ():
-                each = Requirement(text)
+            for each in map(Requirement, own if name == PROJECT["name"] else importlib.metadata.requires(name) or ()):
+                if each.name == PROJECT["name"]:
+                    own += [text for one in each.extras for text in EXTRAS[one]]
                 needed = [{"extra": one} for one in extras | {""}]
                 if each.marker is None or any(map(each.marker.evaluate, needed)):
                     found.add((canonicalize_name(each.name), frozenset(each.extras)))
