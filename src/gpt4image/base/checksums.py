@@ -71,7 +71,7 @@ def require_known(where: object, version: Any, latest: int) -> None:
     if version not in range(1, latest + 1):
         raise NewerError(
             f"{where} is of format {version}; this gpt4image reads formats up to {latest}. A newer version wrote it: "
-            "install that one (pip install --upgrade gpt4image), or make the file again with this one, in another place."
+            "install that one (pip install --upgrade gpt4image), or make the file again elsewhere with this one."
         )
 
 
