@@ -93,4 +93,5 @@ def watched(
     yield watch
     logs = [record.getMessage() for when in ("setup", "call") for record in caplog.get_records(when)]
     watch.texts += [*capfd.readouterr(), *logs]
-    assert watch.leaks() == []
+    if leaks := watch.leaks():
+        pytest.fail("secrets leaked:\n" + "\n".join(leaks))
