@@ -81,7 +81,7 @@ def watched(
     capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> Iterator[Watch]:
-    """Set a secret in every variable; at the end none may stand in any file of the test, its output, logs or commands."""
+    """Set a secret in every variable; at the end none may stand in files of the test, its output, logs or commands."""
     for name, value in VARIABLES.items():
         monkeypatch.setenv(name, value)
         monkeypatch.delenv(name.lower(), raising=False)

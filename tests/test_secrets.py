@@ -76,7 +76,19 @@ def test_a_description_that_ends_badly_shows_no_secret(
     kind: str, give: Callable[..., int], photos: Callable[[int], Photos], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos(2)
-    ask = ("describe", "--data", "photos", "--store", "a.db", "--describer", "openai:tiny", "--retries", 0, "--limit", 2)
+    ask = (
+        "describe",
+        "--data",
+        "photos",
+        "--store",
+        "a.db",
+        "--describer",
+        "openai:tiny",
+        "--retries",
+        0,
+        "--limit",
+        2,
+    )
     with serve(broken(kind)) as stub:
         url = with_secrets(stub.url)
         if kind == "tls":

@@ -1,7 +1,7 @@
-"""Secrets removed from what is printed and recorded: from addresses, and of variables whose names say that they hold one.
+"""Secrets removed from what is printed and recorded: those in addresses and in variables of the environment.
 
-Describers remove their own from every text of a server. This is for commands, options, errors and tracebacks, in which a
-library may quote them.
+Describers remove their own from every text of a server. This is for commands, options, errors, logs and tracebacks, in
+which a library may quote them.
 """
 
 from __future__ import annotations

@@ -205,7 +205,8 @@ def run(tmp_path: Path, pictures: Path, capfd: pytest.CaptureFixture[str], secre
     def run_with(server: Server, *options: str) -> Ran:
         store = tmp_path / "s.db"
         command = f"describe --data folder:{pictures} --store {store} --describer openai:tiny --json "
-        command += f"--base-url {with_secrets(server.stub.url, login=False)} --concurrency {CONCURRENCY} --retries {RETRIES} --timeout 1 "
+        url = with_secrets(server.stub.url, login=False)
+        command += f"--base-url {url} --concurrency {CONCURRENCY} --retries {RETRIES} --timeout 1 "
         code = main([*(command + "--image-format png").split(), *options])
         out, err = capfd.readouterr()
         secret.extend([out, err])
