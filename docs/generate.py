@@ -15,6 +15,7 @@ from pathlib import Path
 import cli_reference
 import cost_plot
 import front_page
+import licences
 import result_tables as results
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,8 +67,9 @@ def pages() -> dict[Path, str]:
     """Return all generated pages, and all pages with generated parts, as they should be."""
     partly = [ROOT / "README.md", DOCS / "design.md", DOCS / "research" / "results.md"]
     full = {DOCS / "research" / "results" / f"{name}.md": text for name, text in results.full_pages().items()}
-    cli = {DOCS / "reference" / "cli.md": cli_reference.page()}
-    return {path: filled(path.read_text(encoding="utf-8")) for path in partly} | full | cli
+    reference = {"cli": cli_reference.page(), "licences": licences.page()}
+    full |= {DOCS / "reference" / f"{name}.md": text for name, text in reference.items()}
+    return {path: filled(path.read_text(encoding="utf-8")) for path in partly} | full
 
 
 def main() -> int:

@@ -130,12 +130,13 @@ def _discard_output() -> None:
 
 def _main(words: list[str]) -> int:
     from gpt4image.base.errors import Gpt4ImageError
+    from gpt4image.base.secrets import hidden
     from gpt4image.base.visible import visible
 
     try:
         return _dispatch(words)
     except Gpt4ImageError as error:
-        print(f"Error: {visible(str(error))}", file=sys.stderr)
+        print(f"Error: {visible(hidden(str(error)))}", file=sys.stderr)
         return USER_MISTAKE
     except BrokenPipeError:
         raise
@@ -193,8 +194,10 @@ def _crashed() -> int:
     """Show the traceback of the exception that is handled, and say that it is a bug."""
     import traceback
 
-    traceback.print_exc()
+    from gpt4image.base.secrets import hidden
+
     print(
+        f"{hidden(traceback.format_exc())}"
         "This is a bug of gpt4image, not a mistake of yours: please report it with the lines above and the command.",
         file=sys.stderr,
     )

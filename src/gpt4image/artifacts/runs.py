@@ -35,6 +35,7 @@ from gpt4image.base.errors import RunError, first_few
 from gpt4image.base.files import fingerprint, read_json, read_json_lines, write_json
 from gpt4image.base.locks import LockedError, acquire_lock
 from gpt4image.base.outcome import Skipped
+from gpt4image.base.secrets import hidden
 
 RUN, CONFIG, ENVIRONMENT, METRICS = "run.json", "config.json", "environment.json", "metrics.jsonl"
 DOUBTFUL, LOCK = "doubtful.json", ".lock"
@@ -277,10 +278,10 @@ def environment(**facts: Any) -> dict[str, Any]:
 
 
 def command() -> str:
-    """Return the command line of this process; empty if it is another program's."""
+    """Return the command line of this process without its secrets; empty if it is another program's."""
     program = Path(sys.argv[0])
     ours = program.name == "gpt4image" or program == PACKAGE / "__main__.py"
-    return shlex.join(["gpt4image", *sys.argv[1:]]) if ours else ""
+    return shlex.join(["gpt4image", *map(hidden, sys.argv[1:])]) if ours else ""
 
 
 @functools.cache
