@@ -169,7 +169,7 @@ def test_a_bad_line_costs_itself_alone(fault: str, tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text(f"{good}}}\n{bad}, {fault}}}\n", "utf-8")
     outcome = import_descriptions(ImportDescriptionsConfig(file=file, store=tmp_path / "a.db"))
-    assert (outcome.summary["added"], [item.name for item in outcome.set_aside]) == (1, ["rows.jsonl, line 2"])
+    assert (outcome.summary["added"], [item.name for item in outcome.skipped]) == (1, ["rows.jsonl, line 2"])
     assert len(ReplayDescriber(str(file))._places) == 1
 
 
@@ -200,9 +200,7 @@ def test_a_row_of_parquet_that_is_not_text_costs_itself_alone(tmp_path: Path) ->
     pyarrow.parquet.write_table(pyarrow.table({"digest": digests, "description": values}), tmp_path / "a.parquet")
     outcome = import_descriptions(ImportDescriptionsConfig(file=tmp_path / "a.parquet", store=tmp_path / "a.db"))
     assert outcome.summary["added"] == 2
-    assert [(item.name, item.reason) for item in outcome.set_aside] == [
-        ("a.parquet, row 2", "a value in it is damaged")
-    ]
+    assert [(item.name, item.reason) for item in outcome.skipped] == [("a.parquet, row 2", "a value in it is damaged")]
 
 
 def test_damaged_saved_datasets_are_named_or_read(tmp_path: Path) -> None:
@@ -233,7 +231,7 @@ def test_a_shard_of_endless_names_is_set_aside(tmp_path: Path) -> None:
     path = tmp_path / "endless.tar"
     path.write_bytes((tmp_path / "set.tar").read_bytes()[:1024] + block * 5000)
     index = index_shard(str(path))
-    assert any(name == "endless.tar" for name, _ in index.set_aside)
+    assert any(name == "endless.tar" for name, _ in index.skipped)
 
 
 def test_damaged_caches_are_no_hindrance(tmp_path: Path, own_cache: Path) -> None:

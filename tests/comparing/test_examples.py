@@ -28,7 +28,7 @@ def test_a_comparison_leaves_pictures_texts_and_suspected_errors(
     out = tmp_path / "cmp"
     options: dict[str, Any] = {"data": f"folder:{folder}", "embeddings": table, "out": out, "labels_per_class": 6}
     config = CompareConfig(**options, **SMALL, arms="aligned,text-labels")
-    assert compare(config).set_aside == ()
+    assert compare(config).skipped == ()
     examples = [Example.model_validate(row) for row in read_json(out / "examples.json")]
     assert all(len(example.neighbours) == 3 for example in examples)
     assert {"baseline", "aligned", "text-labels"} == set(examples[0].predictions)

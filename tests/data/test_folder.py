@@ -32,7 +32,7 @@ def test_class_folders(tmp_path: Path, write_images: Write) -> None:
     }
     assert set(images.splits.tolist()) == {"train"}
     assert images.read(0) == (tmp_path / images.keys[0]).read_bytes()
-    assert images.set_aside == ()
+    assert images.skipped == ()
 
 
 @pytest.mark.parametrize("val", ["val", "valid", "validation"])
@@ -197,7 +197,7 @@ def test_images_without_folders_have_no_label(tmp_path: Path, write_images: Writ
     images = load(tmp_path)
     assert images.keys == ("1.png", "2.png")
     assert (images.classes, set(images.splits), images.labelled.any()) == ((), {"train"}, False)
-    assert images.set_aside == ()
+    assert images.skipped == ()
 
 
 def test_folders_that_may_be_splits_are_noted(

@@ -96,7 +96,7 @@ def test_an_index_is_remembered_until_the_shard_changes(
     monkeypatch.setattr(digests, "YOUNG_NS", -(10**12))
     first, second = load_shards(path), load_shards(path)
     assert len(reads) == 3
-    assert (first.keys, first.classes, first.set_aside) == (second.keys, second.classes, second.set_aside)
+    assert (first.keys, first.classes, first.skipped) == (second.keys, second.classes, second.skipped)
     assert second.read(0) == png(0)
     assert label_names(load_shards(write_tar(tmp_path / "1.tar", {"n.png": png(2), "n.json": b'{"label": NaN}'}))) == {
         "n": None

@@ -38,7 +38,7 @@ def test_samples_of_several_shards(tmp_path: Path, png: Png) -> None:
     contents = [png(0), png(1), png(3), png(4)]
     assert [images.read(i) for i in range(4)] == contents
     assert images.digests == tuple(hashlib.sha256(data).hexdigest() for data in contents)
-    assert images.set_aside == ()
+    assert images.skipped == ()
     assert images.select([2, 0]).read(0) == png(3)
     assert pickle.loads(pickle.dumps(images)).read(0) == png(0), "worker processes read them too"  # noqa: S301
 

@@ -26,7 +26,6 @@ from gpt4image.config import CompareConfig, TrainConfig, TrainOptions
 from gpt4image.config.arms import ARMS, Arm
 from gpt4image.config.learning import OF_ALIGNMENT, OF_TEXT_LABELS
 from gpt4image.data.pixels import available_cores
-from gpt4image.data.regions import Boxes
 from gpt4image.encoding.class_names import ClassNames, not_read
 from gpt4image.labelling.label import open_table
 from gpt4image.labelling.predictions import require_learnable
@@ -252,9 +251,8 @@ def _require_runnable(
                 f"--arms {name} needs training images with both a label and a description, and none is left."
             )
         try:
-            boxes = isinstance(labels, Boxes)
-            if arm.text_labels and (own.answers is None or (boxes and arm.evidence == "texts")):
-                require_learnable(has_text, left.task.groups(labels) if boxes else labels)
+            if arm.text_labels and (own.answers is None or (left.task.boxes and arm.evidence == "texts")):
+                require_learnable(has_text, left.task.groups(labels) if left.task.boxes else labels)
         except TableError as error:
             after = f", after {regime.asked}" if regime.asked else ""
             raise TableError(f"--arms {name} with seed {seed}{after}: {error}") from None
@@ -280,7 +278,7 @@ def _require_buildable(arm: Arm, own: Setup, data: TrainingData) -> None:
             has_target = has_target | own.answers.given
         if arm.after is not None:
             has_target = np.ones(len(data.labels), bool)  # a run predicts every image
-        if isinstance(data.labels, Boxes):
+        if data.task.boxes:
             data = replace(data, labels=replace(data.labels, known=data.labels.known | has_target))
         else:
             data = replace(data, soft=data.task.placeholder(has_target, data.task.outputs(data.classes)))

@@ -6,13 +6,12 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-import tyro
 from pydantic import Field, model_validator
 from pydantic import field_validator as check
 
 from gpt4image.base.errors import ConfigError, nearest
 from gpt4image.config.arms import ARMS
-from gpt4image.config.base import JsonTable, StageConfig, flag_of, known_list
+from gpt4image.config.base import JsonTable, Positional, StageConfig, flag_of, known_list
 from gpt4image.config.learning import OF_TEXT_LABELS, DataOptions, RunningOptions, TrainOptions
 
 COMMON = frozenset(
@@ -166,7 +165,7 @@ class ReportConfig(StageConfig):
     Example: gpt4image report cmp
     """
 
-    dir: tyro.conf.Positional[Path]
+    dir: Positional[Path]
     """Folder written by `train`, `compare` or `demo`."""
 
 
@@ -192,7 +191,7 @@ class DoctorConfig(StageConfig):
     Example: gpt4image doctor run
     """
 
-    path: tyro.conf.Positional[Path | None] = None
+    path: Positional[Path | None] = None
     """Store, embedding table, index, text labels, run, comparison or exported model to check."""
 
 
@@ -202,5 +201,5 @@ class CompletionConfig(StageConfig):
     Example: gpt4image completion bash > ~/.local/share/bash-completion/completions/gpt4image
     """
 
-    shell: tyro.conf.Positional[Literal["bash", "zsh", "fish"]]
+    shell: Positional[Literal["bash", "zsh", "fish"]]
     """The shell."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import tyro
 from pydantic import Field
 from pydantic import field_validator as check
 
 from gpt4image.base.errors import nearest
-from gpt4image.config.base import JsonTable, StageConfig, known_list, listed
+from gpt4image.config.base import JsonTable, Positional, StageConfig, known_list, listed
 
 ASKABLE = ("description", "class", "tags", "boxes")
 BOX_FORMATS = tuple(
@@ -200,7 +199,7 @@ class ImportDescriptionsConfig(DescriptionsConfig):
     Example: gpt4image descriptions import captions.jsonl --store photos.db --data folder:photos
     """
 
-    file: tyro.conf.Positional[Path]
+    file: Positional[Path]
     """Rows with "digest" or "key", and "description" or "class" (with "second", "confidence"), "tags" or "boxes":
     *.jsonl, *.csv, *.parquet. Or a list of texts: *.json, *.pth, *.pt or *.txt; code in it is refused."""
     data: str | None = None
@@ -228,7 +227,7 @@ class ExportDescriptionsConfig(DescriptionsConfig):
     Example: gpt4image descriptions export captions.jsonl --store photos.db --data folder:photos
     """
 
-    file: tyro.conf.Positional[Path]
+    file: Positional[Path]
     """File to write: *.jsonl, *.csv or *.parquet."""
     data: str | None = None
     """Dataset SPEC; adds the key of each image to its rows."""

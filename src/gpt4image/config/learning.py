@@ -61,8 +61,6 @@ class TextOptions(StageConfig):
     normalise: bool = True
     """Normalise embeddings to unit length. With --no-normalise, losses with negatives use dot products instead of
     cosines."""
-    texts: Literal["mean", "sample"] = "mean"
-    """Use of several descriptions of an image: their mean, or one sampled per step."""
     centre: Literal["none", "all"] = "none"
     """Subtract the mean of all training texts from each text embedding."""
     weight_until: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
@@ -95,8 +93,7 @@ class TextOptions(StageConfig):
 
     def given(self, names: Set[str]) -> list[str]:
         """Return which of these options of texts are not at their default, in alphabetical order."""
-        defaults = {name: TextOptions.model_fields[name].default for name in sorted(names)}
-        return [name for name, value in defaults.items() if getattr(self, name) != value]
+        return sorted(TextOptions.changed({name: getattr(self, name) for name in names}))
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -22,7 +22,7 @@ from gpt4image.artifacts.box_formats import in_thousandths
 from gpt4image.artifacts.prompts import CLASS_NAME, PROMPTS, find_prompt
 from gpt4image.artifacts.store import Description, Prompt, canonical_json
 from gpt4image.base.errors import ConfigError, DataError, Gpt4ImageError, parsing
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 from gpt4image.base.visible import from_csv_cell
 from gpt4image.describing import text_lists
 from gpt4image.describing.answer_json import boxes, share, tags, to_answer
@@ -114,7 +114,7 @@ class Row:
         return json.dumps({"description": self.description, **self.fields, "class": said})
 
 
-def parse_row(value: Any, where: str) -> Row | SetAside:
+def parse_row(value: Any, where: str) -> Row | Skipped:
     """Return the row that ``value`` (a mapping, or only the text) stands for, or why it cannot be used."""
     fields = {"description": value} if isinstance(value, str) else value
     try:
@@ -149,21 +149,21 @@ def parse_row(value: Any, where: str) -> Row | SetAside:
             result={name: fields[name] for name in _RESULT_COLUMNS if fields[name] is not None},
         )
     except (ValueError, OverflowError, Gpt4ImageError) as error:
-        return SetAside(name=where, reason=str(error))
+        return Skipped(name=where, reason=str(error))
 
 
-def parse_line(line: bytes, where: str) -> Row | SetAside | None:
+def parse_line(line: bytes, where: str) -> Row | Skipped | None:
     """Return the row of one JSON line, why it cannot be used, or None for a blank line."""
     if not line.strip():
         return None
     try:
         return parse_row(json.loads(line.decode("utf-8-sig")), where)
     except (ValueError, RecursionError) as error:
-        return SetAside(name=where, reason=f"not a line of JSON ({error})")
+        return Skipped(name=where, reason=f"not a line of JSON ({error})")
 
 
-def read_rows(path: Path) -> Iterator[Row | SetAside]:
-    """Yield the rows of a file, in its order, with the bad ones as SetAside.
+def read_rows(path: Path) -> Iterator[Row | Skipped]:
+    """Yield the rows of a file, in its order, with the bad ones as Skipped.
 
     Raises:
         ConfigError: the file is missing or of no known kind.
@@ -182,7 +182,7 @@ def read_rows(path: Path) -> Iterator[Row | SetAside]:
     return readers[kind](path)
 
 
-def read_csv(path: Path, columns: Mapping[str, str] | None = None) -> Iterator[Row | SetAside]:
+def read_csv(path: Path, columns: Mapping[str, str] | None = None) -> Iterator[Row | Skipped]:
     """Yield the rows of a CSV file: UTF-8, commas, the names of the columns in its first line; an empty cell is none.
 
     Cells that an export made harmless for spreadsheets are read as what they were, see ``csv_cell``.
@@ -208,7 +208,7 @@ def read_csv(path: Path, columns: Mapping[str, str] | None = None) -> Iterator[R
             for number, row in enumerate(reader, start=1):
                 where = f"{path.name}, row {number}"
                 if None in row:
-                    yield SetAside(name=where, reason="more cells than columns; quote texts that hold a comma")
+                    yield Skipped(name=where, reason="more cells than columns; quote texts that hold a comma")
                 else:
                     yield parse_row({name: _from_cell(name, row.get(given)) for name, given in read.items()}, where)
     except (csv.Error, UnicodeDecodeError) as error:
@@ -343,7 +343,7 @@ def _prompt(fields: Mapping[str, Any]) -> Prompt | None:
     return Prompt(name, **known) if len(known) == len(columns) else replace(find_prompt(name), **known)
 
 
-def _read_lines(path: Path) -> Iterator[Row | SetAside]:
+def _read_lines(path: Path) -> Iterator[Row | Skipped]:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             row = parse_line(line, f"{path.name}, line {number}")
@@ -351,11 +351,11 @@ def _read_lines(path: Path) -> Iterator[Row | SetAside]:
                 yield row
 
 
-def _read_list(path: Path) -> Iterator[Row | SetAside]:
+def _read_list(path: Path) -> Iterator[Row | Skipped]:
     return (parse_row(value, f"{path.name}, item {n}") for n, value in enumerate(text_lists.read_texts(path), start=1))
 
 
-def _read_parquet(path: Path) -> Iterator[Row | SetAside]:
+def _read_parquet(path: Path) -> Iterator[Row | Skipped]:
     import pyarrow.parquet
 
     with parsing(f"{path}: cannot be read as Parquet"), pyarrow.parquet.ParquetFile(path) as file:
@@ -374,10 +374,10 @@ def _values(batch: Any) -> Iterator[Any]:
             yield None
 
 
-def _parsed(path: Path, values: Iterable[Any]) -> Iterator[Row | SetAside]:
+def _parsed(path: Path, values: Iterable[Any]) -> Iterator[Row | Skipped]:
     for number, value in enumerate(values, start=1):
         where = f"{path.name}, row {number}"
-        yield SetAside(name=where, reason="a value in it is damaged") if value is None else parse_row(value, where)
+        yield Skipped(name=where, reason="a value in it is damaged") if value is None else parse_row(value, where)
 
 
 def _require_answer(path: Path, columns: Iterable[str]) -> None:

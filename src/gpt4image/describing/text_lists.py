@@ -59,7 +59,7 @@ def require_one_each(file: Path, rows: int, images: ImageSet, expect: int) -> No
         )
         raise DataError(
             f"--expect {expect}: {file} has {rows} rows and {images.spec} has {len(images)} images "
-            f"({len(images.set_aside)} skipped); all must be equal, or texts would shift to other images.{hint}"
+            f"({len(images.skipped)} skipped); all must be equal, or texts would shift to other images.{hint}"
         )
 
 

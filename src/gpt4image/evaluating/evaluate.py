@@ -16,7 +16,7 @@ from gpt4image.artifacts.table import EmbeddingTable, is_table
 from gpt4image.base.checksums import file_facts
 from gpt4image.base.errors import ConfigError, DataError, MissingExtraError, RunError
 from gpt4image.base.files import read_json, require_writable, write_json, write_parquet
-from gpt4image.base.outcome import Outcome, SetAside
+from gpt4image.base.outcome import Outcome, Skipped
 from gpt4image.base.visible import in_one_line
 from gpt4image.config import EvaluateConfig, TrainConfig
 from gpt4image.data import SPLITS, ImageSet
@@ -60,7 +60,7 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> Outcome:
     record = runs.read_run(config.run_dir)
     runs.require_predicting(config.run_dir)
     own_options = options = options_of(record)
-    skipped: list[SetAside] = []
+    skipped: list[Skipped] = []
     name = config.split if config.data is None else f"{config.split}-{runs.identity({'data': config.data})[:8]}"
     path = config.run_dir / f"evaluation-{name}.json"
     if config.data is not None or not path.is_file() or _facts(path).get("absent"):
@@ -93,7 +93,7 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> Outcome:
         summary={"split": config.split, **shown, **facts.get("metrics", {}), **note},
         record={"not_measured": absent},
         text="\n".join([_per_class(facts, path), *not_measured, *_on_all_labels(config, own_options)]),
-        set_aside=(*(SetAside(**item) for item in facts.get("set_aside", ())), *skipped),
+        skipped=(*(Skipped(**item) for item in facts.get("set_aside", ())), *skipped),
     )
 
 

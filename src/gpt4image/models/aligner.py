@@ -99,7 +99,7 @@ class Aligner(Tapped):
                 weighted alike.
             described: (B,) bool, which texts exist; all without it.
             text_ids: (B,) int64; texts that share a number are not each other's negatives; a negative number is no
-                text. Or (B, 2), where it is enough that one of the two columns is shared.
+                text.
 
         Raises:
             ConfigError: tensors that do not fit.

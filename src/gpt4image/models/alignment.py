@@ -86,6 +86,8 @@ class Alignment(nn.Module):
             return self._of_the_paper(image_emb, text_emb, described)
         image_emb, text_emb = processes.gather(image_emb), processes.gather(text_emb)
         described, text_ids = (None if part is None else processes.gather(part) for part in (described, text_ids))
+        # A negative number is no text, and the same as none.
+        exclude = None if text_ids is None else (text_ids[:, None] == text_ids) & (text_ids >= 0)
         if self.log_scale is not None:
             with torch.no_grad():
                 self.log_scale.clamp_(-math.log(TEMPERATURES[1]), -math.log(TEMPERATURES[0]))
@@ -94,7 +96,7 @@ class Alignment(nn.Module):
             text_emb,
             target=None if mixing is None else processes.gather_square(mixing),
             described=described,
-            exclude=None if text_ids is None else _same_text(text_ids),
+            exclude=exclude,
             temperature=self.temperature,
             bias=self.bias,
             normalise=self.normalise,
@@ -109,12 +111,3 @@ class Alignment(nn.Module):
             text_emb = processes.gather(text_emb)
             described = None if described is None else processes.gather(described)
         return LOSSES[self.loss](image_emb, text_emb, described=described, temperature=self.temperature)
-
-
-def _same_text(ids: Tensor) -> Tensor:
-    """Return (n, n) bool, which texts are the same: equal numbers (n,), or equal in one of two columns (n, 2).
-
-    Negative numbers are no texts, and the same as none.
-    """
-    equal = (ids[:, None] == ids) & (ids >= 0)
-    return equal if ids.ndim == 1 else equal.any(dim=2)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 from gpt4image.data.geometry import Geometry
 from gpt4image.data.image_set import ImageSet
 from gpt4image.data.pixels import Pixels
@@ -29,7 +29,7 @@ class TrainingData:
         soft: (N, K) float32 targets by a teacher, used instead of ``labels``; None without.
         text: text targets of the alignment; None without.
         from_text: (N,) bool, which images have a text label in ``soft``; None without.
-        set_aside: images known to be unusable before training.
+        skipped: images known to be unusable before training.
     """
 
     image_set: ImageSet
@@ -40,7 +40,7 @@ class TrainingData:
     soft: NDArray[np.float32] | None = None
     text: TextTargets | None = None
     from_text: NDArray[np.bool_] | None = None
-    set_aside: tuple[SetAside, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -53,9 +53,9 @@ class TrainingData:
         return self.task.annotations(self.image_set)
 
     @property
-    def unusable(self) -> tuple[SetAside, ...]:
+    def unusable(self) -> tuple[Skipped, ...]:
         """Images that cannot be used, with those that worker processes have met since."""
-        return tuple(dict.fromkeys((*self.set_aside, *self.pixels.set_aside)))
+        return tuple(dict.fromkeys((*self.skipped, *self.pixels.skipped)))
 
     @property
     def described(self) -> NDArray[np.bool_]:

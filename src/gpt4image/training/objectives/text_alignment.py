@@ -42,7 +42,7 @@ class AlignmentObjective:
         if self.data.text is None or outputs.embeddings is None:
             raise ValueError("alignment needs texts and a projection head")
         device = outputs.embeddings.device
-        texts, described, text_ids = (part.to(device) for part in self.data.text.take(batch.images, batch.chosen))
+        texts, described, text_ids = (part.to(device) for part in self.data.text.take(batch.images))
         return self.aligner.alignment_loss(
             outputs.embeddings,
             texts if outputs.texts is None else outputs.texts,

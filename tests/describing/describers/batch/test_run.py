@@ -31,7 +31,7 @@ def test_every_image_is_described_at_half_the_price_and_a_second_run_sends_nothi
     (tmp_path / "prices.json").write_text('{"tiny": {"input": 10.0, "output": 100.0}}')
     asked = config(prices=tmp_path / "prices.json")
     outcome = describe(asked)
-    assert outcome.summary["described"] == 8 and outcome.set_aside == () and "batches_open" not in outcome.summary
+    assert outcome.summary["described"] == 8 and outcome.skipped == () and "batches_open" not in outcome.summary
     assert outcome.summary["cost_usd"] == pytest.approx(8 * (100 * 10 + 10 * 100) / 1e6 / 2)
     assert sorted(texts(asked)) == sorted(
         describe_ok(line["body"])["choices"][0]["message"]["content"] for line in server.inputs[0]
@@ -66,7 +66,7 @@ def test_what_a_batch_did_before_it_ended_early_is_kept_and_the_rest_asked_by_th
     server.answer = lambda body: (describe_ok(body), None, expired)[next(numbers) % 3]
     outcome = describe(config())
     assert (outcome.summary["described"], outcome.summary["failed"]) == (3, 5)
-    assert {item.reason.split(" ")[0] for item in outcome.set_aside} == {"the", "This"}
+    assert {item.reason.split(" ")[0] for item in outcome.skipped} == {"the", "This"}
     server.answer = describe_ok
     assert describe(config()).summary["described"] == 5
     assert lines_of(server) == [8, 5]
@@ -118,7 +118,7 @@ def test_a_batch_whose_model_has_no_schemas_says_how_to_go_on(server: BatchServe
     options = {"ask": "class", "classes": "square, circle"}
     outcome = describe(config(**options))
     assert outcome.summary["failed"] == 8
-    assert all("--extra-body '{\"response_format\": null}'" in item.reason for item in outcome.set_aside)
+    assert all("--extra-body '{\"response_format\": null}'" in item.reason for item in outcome.skipped)
     outcome = describe(config(**options, extra_body={"response_format": None}))
     assert outcome.summary["described"] == 8
 
@@ -144,7 +144,7 @@ def test_bad_lines_cost_only_themselves(server: BatchServer, config: Any) -> Non
     server.answer = answer
     outcome = describe(config())
     assert outcome.summary["failed"] == 5
-    assert any("broken, as *** is" in item.reason for item in outcome.set_aside)
+    assert any("broken, as *** is" in item.reason for item in outcome.skipped)
     with DescriptionStore(config().store) as store:
         kept = {(row.text, row.finish_reason) for row in store.descriptions()}
     good = "a good text\u2028with a line separator"
@@ -203,7 +203,7 @@ def test_a_file_of_answers_that_is_never_named_is_not_waited_for_without_end(
     server.late = 1_000_000
     outcome = describe(config())
     assert outcome.summary["failed"] == 8 and server.late < 999_999
-    assert {item.reason for item in outcome.set_aside} == {"the batch completed without an answer to this request"}
+    assert {item.reason for item in outcome.skipped} == {"the batch completed without an answer to this request"}
 
 
 def test_an_image_that_cannot_be_decoded_is_named_and_never_sent(
@@ -211,7 +211,7 @@ def test_an_image_that_cannot_be_decoded_is_named_and_never_sent(
 ) -> None:
     (pictures / "bad.png").write_bytes(b"no picture")
     outcome = describe(config())
-    assert outcome.summary["described"] == 8 and [item.name for item in outcome.set_aside] == ["unlabelled/bad.png"]
+    assert outcome.summary["described"] == 8 and [item.name for item in outcome.skipped] == ["unlabelled/bad.png"]
     assert lines_of(server) == [8]
 
 
@@ -413,7 +413,7 @@ def test_a_batch_of_another_project_is_not_paid_again_and_one_long_gone_is(
 def test_answers_that_the_server_threw_away_are_failures(server: BatchServer, config: Any) -> None:
     server.faults = [Fault("GET /v1/files/", 404, times=1)]
     outcome = describe(config())
-    assert {item.reason for item in outcome.set_aside} == {"the server no longer has the answer"}
+    assert {item.reason for item in outcome.skipped} == {"the server no longer has the answer"}
     assert describe(config()).summary["described"] == 8
 
 
@@ -471,7 +471,7 @@ def test_killed_at_any_moment_nothing_is_paid_twice_and_nothing_is_lost(
     assert subprocess.run(words, timeout=60, check=False).returncode == -signal.SIGKILL
     monkeypatch.setattr(batch_run, "MAX_LINES", 5)
     outcome = describe(config())
-    assert len(texts(config())) == 8 and outcome.set_aside == () and "batches_open" not in outcome.summary
+    assert len(texts(config())) == 8 and outcome.skipped == () and "batches_open" not in outcome.summary
     assert set(server.paid.values()) == {1} and len(server.paid) == 8
     assert server.files.keys() - server.deleted == {name for name in server.files if "output" in name}
 

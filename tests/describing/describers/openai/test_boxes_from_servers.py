@@ -242,7 +242,7 @@ def test_good_boxes_are_kept_from_broken_answers(
 ) -> None:
     images(1, 0)
     outcome, calls = run(tmp_path, lambda _: answer(text, finish=finish))
-    assert len(calls) == 1 and outcome.set_aside == ()
+    assert len(calls) == 1 and outcome.skipped == ()
     (row,) = stored(tmp_path)
     assert [(found["label"], found["box_2d"]) for found in row.answer.boxes or ()] == [("cat", GOOD["box_2d"])]
     counted = {name[6:]: n for name, n in outcome.summary.items() if name.startswith("boxes_") and n}
@@ -263,7 +263,7 @@ def test_what_says_nothing_about_boxes_is_no_answer(
 ) -> None:
     images(1, 0)
     outcome, calls = run(tmp_path, lambda _: answer(text))
-    assert len(calls) == 2 and len(outcome.set_aside) == 1 and not stored(tmp_path)
+    assert len(calls) == 2 and len(outcome.skipped) == 1 and not stored(tmp_path)
 
 
 @pytest.mark.parametrize("text", ['{"boxes": []}', "[]", "```json\n[]\n```", '{"boxes": []'])

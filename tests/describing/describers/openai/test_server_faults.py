@@ -20,7 +20,7 @@ from PIL import Image
 
 from gpt4image.artifacts.store import DescriptionStore
 from gpt4image.base.errors import DescriberError
-from gpt4image.cli import OK, SET_ASIDE, USER_MISTAKE, main
+from gpt4image.cli import ITEMS_SKIPPED, OK, USER_MISTAKE, main
 from gpt4image.config import DescribeConfig
 from gpt4image.describing.describe import describe
 from gpt4image.describing.describers.openai import calls, rate_limiter
@@ -219,7 +219,7 @@ class Ran:
         self.code = code
         self.err = err
         self.summary: dict[str, Any] = json.loads(out) if out else {}
-        self.skipped = {item["name"]: item["reason"] for item in self.summary.get("set_aside", ())}
+        self.skipped = {item["name"]: item["reason"] for item in self.summary.get("skipped", ())}
         names = {hashlib.sha256(image.read_bytes()).hexdigest(): image.stem for image in pictures.glob("*/*.png")}
         with DescriptionStore(store) as opened:
             self.texts = {names[row.digest]: row.text for row in opened.texts()}
@@ -262,7 +262,7 @@ def test_an_image_that_always_meets_a_fault_is_named_and_costs_the_others_nothin
     most = 1 + RETRIES if fault in FAULTS["passes"] else 1 if fault in FAULTS["image"] else 2
     with serving(lambda number, colour: fault if colour == BAD else None) as server:
         ran = run(server)
-        assert ran.code == SET_ASIDE
+        assert ran.code == ITEMS_SKIPPED
         assert ran.texts == ALL_BUT_BAD
         count = server.calls[BAD]
         assert server.calls == CALLED_ONCE | {BAD: count} and 1 <= count <= most
@@ -280,7 +280,7 @@ def test_an_image_that_always_meets_a_fault_is_named_and_costs_the_others_nothin
 def test_a_server_that_never_works_ends_the_run_within_its_retries(fault: str, run: Run) -> None:
     with serving(lambda number, colour: fault) as server:
         ran = run(server, "--limit", "2")
-        assert ran.code == SET_ASIDE
+        assert ran.code == ITEMS_SKIPPED
         assert ran.texts == {} and len(ran.skipped) == 2
         assert list(server.calls.values()) == [1 + RETRIES] * 2
 
