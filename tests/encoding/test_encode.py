@@ -292,24 +292,6 @@ SLOW = textwrap.dedent("""
 """)
 
 
-def test_kill_9_anywhere_ends_in_the_same_bytes(run: Any, tmp_path: Path) -> None:
-    fill(tmp_path / "a.db", sentences(400))
-    run(Letters(), out=tmp_path / "whole")
-    words = [sys.executable, "-c", SLOW, str(Path(__file__).parent), str(tmp_path)]
-    survived = 0
-    for seed in range(6):
-        with subprocess.Popen([*words, "0.003"], stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            process.stdout.readline()
-            time.sleep(random.Random(seed).uniform(0.01, 0.15))
-            process.kill()
-        progress = tmp_path / "t" / ".partial" / "progress.json"
-        survived = max(survived, json.loads(progress.read_text())["rows"] if progress.exists() else 0)
-    assert survived > 0
-    subprocess.run([*words, "0"], check=True, stdout=subprocess.DEVNULL, timeout=60)
-    assert table_bytes(tmp_path / "t") == table_bytes(tmp_path / "whole")
-
-
 @pytest.mark.parametrize("dies_at", ["texts", "digests", "rows"])
 def test_a_crash_while_the_table_is_moved_into_place_is_mended(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_at: str
