@@ -17,7 +17,7 @@ from gpt4image.config import DoctorConfig
 
 EXTRAS = {
     "demo": "the packaged pictures: demo, --data openmoji",
-    "hf": "Hugging Face datasets: --data hf:, saved datasets",
+    "hf": "Hugging Face datasets: --data hf:",
     "heic": "pictures of phones: HEIC and HEIF files",
     "video": "video files: --data clips:",
     "api": "describer openai:, also with --batch; prices",

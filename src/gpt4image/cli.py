@@ -61,9 +61,6 @@ COMMANDS = {
     "descriptions stats": Command("count what is in a store", "StatsConfig", "describing.description_stats:stats"),
     "descriptions check": Command("compare a store to a dataset", "CheckConfig", "describing.descriptions:check"),
     "descriptions view": Command("write a page of images and descriptions", "ViewConfig", "describing.gallery:view"),
-    "embeddings import": Command(
-        "make a table of released embeddings", "ImportEmbeddingsConfig", "encoding.import_embeddings:import_embeddings"
-    ),
     "encode": Command("turn descriptions into embeddings", "EncodeConfig", "encoding.encode:encode", resumes=True),
     "label": Command("predict class probabilities from the descriptions", "LabelConfig", "labelling.label:label"),
     "review": Command("label and correct in the browser", "ReviewConfig", "reviewing.review:review", resumes=True),

@@ -160,7 +160,6 @@ _NEXT: Mapping[str, Callable[[Any, Outcome], Step | Path | None]] = {
     "descriptions stats": lambda config, _: ("descriptions view", {"store": config.store, "data": config.data}),
     "descriptions check": lambda config, _: ("descriptions view", {"store": config.store, "data": config.data}),
     "descriptions view": lambda config, _: config.out,
-    "embeddings import": lambda config, _: _label(config.data, config.out),
     "encode": lambda config, _: _label("SPEC", config.out),
     "label": _after_label,
     "review": _after_review,

@@ -214,18 +214,6 @@ def test_folders_that_may_be_splits_are_noted(
     )
 
 
-def test_renaming_and_moving_keeps_digests(tmp_path: Path, write_images: Write) -> None:
-    write_images(tmp_path, "cat/1.png", "cat/2.png", "dog/3.png")
-    before = load(tmp_path)
-    known = dict(zip(before.keys, before.digests, strict=True))
-    (tmp_path / "cat" / "1.png").rename(tmp_path / "dog" / "0.png")
-    write_images(tmp_path, "cat/new.png")
-    after = load(tmp_path)
-    assert set(known.values()) < set(after.digests)
-    digest_of = dict(zip(after.keys, after.digests, strict=True))
-    assert digest_of["dog/0.png"] == known["cat/1.png"]
-
-
 @pytest.mark.parametrize("content", [None, "notes.txt"])
 def test_an_empty_class_folder_is_named(tmp_path: Path, write_images: Write, content: str | None) -> None:
     write_images(tmp_path, "cat/1.png", "dog/1.png")

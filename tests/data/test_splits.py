@@ -14,7 +14,6 @@ from gpt4image.data.image_set import NO_LABEL, ImageSet, MemorySource
 from gpt4image.data.splits import (
     flip_labels,
     keep_labels_per_class,
-    random_part,
     representatives,
     seen_in_training,
     with_splits,
@@ -214,13 +213,3 @@ def test_class_dependent_flips_take_each_class_for_one_other(
     assert changed.sum() == round(fraction * n)
     pairs = set(zip(labels[changed].tolist(), flipped[changed].tolist(), strict=True))
     assert len({true for true, _ in pairs}) == len({taken for _, taken in pairs}) == len(pairs)
-
-
-@settings(max_examples=50, deadline=None)
-@given(n=st.integers(0, 60), fraction=st.floats(0.01, 1), seed=st.integers(0, 99))
-def test_a_random_part_has_its_size_and_lies_in_a_larger_one(n: int, fraction: float, seed: int) -> None:
-    indices = np.arange(n) * 3
-    part = random_part(indices, fraction, seed)
-    assert len(part) == min(n, max(1, round(fraction * n))) and set(part) <= set(indices)
-    assert set(random_part(indices, fraction / 2, seed)) <= set(part)
-    assert np.array_equal(random_part(indices, 1.0, seed), indices)

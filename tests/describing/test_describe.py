@@ -22,7 +22,7 @@ import pytest
 import gpt4image.describing.describe
 from gpt4image.artifacts.prompts import PROMPTS
 from gpt4image.artifacts.store import DescriptionStore
-from gpt4image.base.errors import ConfigError, ModelError, StoreError
+from gpt4image.base.errors import ConfigError, ModelError
 from gpt4image.config import DescribeConfig
 from gpt4image.data.image_set import ImageSet, MemorySource
 from gpt4image.describing.describe import describe
@@ -171,19 +171,6 @@ def test_an_answer_that_is_no_description_is_asked_once_more_and_then_set_aside_
     assert run(Scripted(ok), image_set(8), retry_rejected=True).summary["described"] == 1
 
 
-def test_half_of_a_surrogate_pair_costs_no_answer(run: Any, tmp_path: Path) -> None:
-    def told(request: Request) -> Answer:
-        if request.keys[0] == "k1":
-            return Answer(request=request, error="no \ud83d")
-        return Answer(request=request, text=f"{request.keys[0]}: \U0001f600 and \ud83d", finish_reason="\udc00")
-
-    outcome = run(Scripted(told), image_set(4))
-    assert (outcome.summary["described"], outcome.summary["failed"]) == (2, 1)
-    with DescriptionStore(tmp_path / "a.db") as store:
-        kept = {(row.text, row.finish_reason) for row in store.descriptions()}
-    assert kept == {(f"{key}: \U0001f600 and \ufffd", "\ufffd") for key in ("k0", "k2")}
-
-
 def test_several_prompts_and_samples_are_results_of_their_own(run: Any, tmp_path: Path) -> None:
     def told(request: Request) -> Answer:
         return Answer(request=request, text=f"{request.prompt.name} of {request.keys[0]}")
@@ -278,15 +265,6 @@ def test_what_stops_the_describer_is_raised_after_its_answers_are_kept(run: Any,
         run(Scripted(quota), image_set(9))
     with DescriptionStore(tmp_path / "a.db") as store:
         assert len(store.settled(PROMPTS["short"], Scripted.settings)) == 3
-
-
-def test_a_full_disk_stops_the_run(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_store: DescriptionStore, _rows: Any) -> int:
-        raise StoreError("the disk is full")
-
-    monkeypatch.setattr(DescriptionStore, "add", full)
-    with pytest.raises(StoreError, match="disk is full"):
-        run(Scripted(ok), image_set(2000))
 
 
 def test_the_user_chooses_which_flaws_are_refused_and_only_chance_is_asked_again(run: Any) -> None:

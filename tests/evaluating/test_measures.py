@@ -14,7 +14,7 @@ from gpt4image.config import TrainConfig
 from gpt4image.data import load_image_set
 from gpt4image.encoding.class_names import ClassNames
 from gpt4image.evaluating.evaluate import measure_run
-from gpt4image.evaluating.measures import lacked_names, measure_more
+from gpt4image.evaluating.measures import measure_more
 from gpt4image.evaluating.run_model import load_run_model
 from gpt4image.training.prepare import prepare
 from gpt4image.training.train import train
@@ -87,18 +87,3 @@ def test_what_cannot_be_measured_is_absent_and_says_why(run: tuple[Path, Trainin
     assert tuned.metrics == {} and "the text encoder learned with the model" in tuned.absent["retrieval"]
     without = replace(model, head=None)
     assert measure_more(without, data, "test", outputs, NAMES).metrics == {}
-
-
-@pytest.mark.parametrize(
-    ("absent", "expected"),
-    [
-        ({}, False),
-        ({"zero_shot": "no encoder"}, True),
-        ({"zero_shot": "no encoder", "retrieval": "no image has a description"}, True),
-        ({"zero_shot": "the encoder learned too", "retrieval": "the encoder learned too"}, False),
-        ({"retrieval": "no image has a description"}, False),
-    ],
-)
-def test_lacking_only_class_names_is_not_lacking_a_text_space(absent: dict[str, str], expected: bool) -> None:
-    assert lacked_names({"absent": absent}) == expected
-    assert not lacked_names({})

@@ -36,12 +36,12 @@ EARLIER = {name: metric(0.35) for name in ("corrupted", "corrupted:jpeg", "corru
 
 
 def record(n: int = 3) -> dict[str, Any]:
-    made = comparison_record(means={"baseline": 0.34, "aligned": 0.36})
-    made["arms"]["baseline"]["metrics"] = {"top5": metric(0.8), "image_to_text_recall:1": metric(0.31), **EARLIER}
+    made, recall = comparison_record(means={"baseline": 0.34, "aligned": 0.36}), "image_to_text_recall:1"
+    made["arms"]["baseline"]["metrics"] = {"top5": metric(0.8), recall: metric(0.31), **EARLIER}
     made["arms"]["aligned"] |= {
         "metrics": {
             "top5": metric(0.82, 0.02),
-            "image_to_text_recall:1": metric(0.33, 0.02, n),
+            recall: metric(0.33, 0.02, n),
             "zero_shot": metric(0.25),
         },
         "absent": {"retrieval": "no image of test or val has a description in the table"},

@@ -47,7 +47,6 @@ def test_the_same_texts_in_another_order_are_the_same() -> None:
     vectors, _, ids = targets.take(np.array([0, 1, 2]))
     assert torch.equal(vectors[0], vectors[1])
     assert ids.tolist() == [0, 0, 2]
-    assert targets.only(np.array([False, True, True])).take(np.arange(3))[2].tolist() == [-1, 0, 2]
 
 
 @given(counts=COUNTS, seed=st.integers(0, 99))
@@ -94,8 +93,3 @@ class TestCentred:
         whole = self.targets.centred(self.train)
         monkeypatch.setattr(text_targets, "_CHUNK", 2)
         assert np.allclose(self.targets.centred(self.train).centre, whole.centre)
-
-    def test_it_survives_taking_texts_away(self) -> None:
-        kept = self.targets.centred(self.train).only(np.arange(6) != 1)
-        assert kept.take(np.array([1]))[1].item() is False
-        assert torch.equal(kept.take(np.array([2]))[0], self.targets.centred(self.train).take(np.array([2]))[0])

@@ -174,7 +174,7 @@ def _jobs(
     # The oracle is the baseline with all labels, and zero-shot reads no label: comparisons share such runs.
     arm = "baseline" if member.arm == "oracle" else member.arm
     reads_labels = member.arm not in ("oracle", "zero-shot")
-    regime = Regime.of(config).read_by(labels=reads_labels, texts=ARMS[arm].text)
+    regime = Regime.of(config) if reads_labels else Regime()
     workers = config.workers
     if workers is None:
         workers = max(1, available_cores() // jobs_at_once(config))  # of the processes that decode images
@@ -184,7 +184,7 @@ def _jobs(
             # The teacher of a variant is the variant of the teacher with the same options, where there is one.
             alike = any(other.arm == after and other.options == member.options for other in members.values())
             taught_by = set_up(ARMS[after], ready, member.options if alike else {}).key
-            its = Regime.of(config).read_by(labels=True, texts=ARMS[after].text)
+            its = Regime.of(config)
             teacher = _folder(config, after, its, taught_by)
         own = set_up(ARMS[arm], ready, member.options, taught_by, answers)
         require_names(members, name, own.ready.config.embeddings, own.class_names)

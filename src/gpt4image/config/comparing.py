@@ -82,8 +82,6 @@ class CompareConfig(TrainOptions):
     """Fraction of the training labels flipped to another class, drawn per seed."""
     noise_kind: Literal["uniform", "class-dependent"] = "uniform"
     """Class that a flipped label gets: any other, or one fixed other class per class, drawn per seed."""
-    described_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Fraction of the described training images whose descriptions are kept, drawn per seed; the images stay."""
     variants: JsonTable = Field(default_factory=dict)
     """Extra arms by name: each one of --arms with other options of train, {"NAME": {"arm": ..., OPTION: ...}}. In a
     recipe, tables [variants.NAME]."""
@@ -128,14 +126,9 @@ class CompareConfig(TrainOptions):
             )
         if self.labels_per_class == 0 and self.label_noise:
             raise ConfigError(f"--label-noise {self.label_noise:g}: --labels-per-class 0 leaves no label to flip.")
-        if self.embeddings is None:
-            fraction = ["described_fraction"] if self.described_fraction < 1.0 else []
-            trust = [] if self.answers else self.given(OF_TEXT_LABELS)
-            if given := [*trust, *fraction]:
-                flags = ", ".join(map(flag_of, given))
-                raise ConfigError(
-                    f"{flags}: of descriptions, and there are none; give --embeddings too, or leave it out."
-                )
+        if self.embeddings is None and not self.answers and (given := self.given(OF_TEXT_LABELS)):
+            flags = ", ".join(map(flag_of, given))
+            raise ConfigError(f"{flags}: of descriptions, and there are none; give --embeddings too, or leave it out.")
         return self
 
     @check("variants")

@@ -1,4 +1,4 @@
-"""Splits and labels: held-out parts that stay the same; fewer labels, wrong labels, rare classes.
+"""Splits and labels: held-out parts that stay the same; fewer labels, wrong labels.
 
 Splits are cut by digest, so that renaming or reordering files changes nothing and equal images fall on one side. The
 order of sha256 digests is as good as random, and needs no seed.
@@ -122,12 +122,6 @@ def flip_labels(
     else:
         flipped[chosen] = (labels[chosen] + rng.integers(1, n_classes, count)) % n_classes
     return flipped
-
-
-def random_part(indices: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.int64]:
-    """Return round(fraction * n) random ones of the n ``indices``, at least one: a part of any larger part."""
-    count = max(1, round(fraction * len(indices)))
-    return np.sort(np.random.default_rng((seed, 13)).permutation(indices)[:count])
 
 
 def some_images(

@@ -25,7 +25,7 @@ from gpt4image.describing.judging import class_names
 from gpt4image.describing.questions import BOXES, CLASS
 from gpt4image.describing.row_files import write_rows
 from gpt4image.describing.rows import Row, describer_settings, read_rows, to_fields
-from gpt4image.encoding.released import require_one_each
+from gpt4image.describing.text_lists import require_one_each
 
 _Content = tuple[str | None, Answer | None]
 _ROWS_PER_TRANSACTION = 1000

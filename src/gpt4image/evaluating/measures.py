@@ -1,4 +1,4 @@
-"""Measures besides the metrics of the task: zero-shot accuracy and retrieval."""
+"""Measures besides the metrics of the task: zero-shot accuracy, and retrieval."""
 
 from __future__ import annotations
 

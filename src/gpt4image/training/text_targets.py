@@ -84,12 +84,6 @@ class TextTargets:
         flat = np.repeat(starts - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts) + np.arange(counts.sum())
         return np.repeat(np.arange(len(indices)), counts), self.rows[flat]
 
-    def only(self, keep: NDArray[np.bool_]) -> TextTargets:
-        """Return the targets of the images in ``keep``, (N,); the others have no text any more."""
-        counts = np.diff(self.offsets)
-        offsets = np.concatenate([[0], np.cumsum(np.where(keep, counts, 0))])
-        return replace(self, offsets=offsets, rows=self.rows[np.repeat(keep, counts)])
-
     def of_others(self, images: NDArray[np.int64], others: NDArray[np.int64]) -> TextTargets:
         """Return targets in which ``images``, (n,), have the texts of ``others``, (n,), and no image else any.
 

@@ -23,7 +23,7 @@ from gpt4image.describing.answer_json import MOST_BOXES
 from gpt4image.describing.describe import describe
 from gpt4image.describing.description_stats import stats
 from openai_cases import openai_settings
-from openai_stub import Call, Handler, answer, failure, serve
+from openai_stub import Call, Handler, answer, serve
 
 __all__ = ["openai_settings"]
 pytestmark = pytest.mark.usefixtures("openai_settings")
@@ -205,18 +205,6 @@ def test_the_question_and_the_schema_offer_the_classes(tmp_path: Path, images: C
     assert not calls and again.summary["already_described"] == 4
     _, calls = run(tmp_path, says(), classes="cat, dog", samples=1, temperature=1.0)
     assert len(calls) == 2, "boxes of another class list are asked for"
-
-
-def test_a_server_without_schemas_is_parsed(tmp_path: Path, images: Callable[[int, int], ImageSet]) -> None:
-    images(3, 0)
-
-    def reply(call: Call) -> Any:
-        if "response_format" in call.body:
-            return failure(400, "Invalid parameter: 'response_format' is not supported.")
-        return says()(call)
-
-    outcome, _ = run(tmp_path, reply, concurrency=1)
-    assert outcome.summary["boxes"] == 6 and outcome.skipped == ()
 
 
 GOOD = box("cat", [100, 100, 400, 500])

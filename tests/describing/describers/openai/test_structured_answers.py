@@ -19,7 +19,7 @@ import gpt4image
 from gpt4image.artifacts.answers import Answer
 from gpt4image.artifacts.store import DescriptionStore, StoredAnswer
 from gpt4image.base.errors import ConfigError, DescriberError
-from gpt4image.cli import ITEMS_SKIPPED, main
+from gpt4image.cli import main
 from gpt4image.config import DescribeConfig
 from gpt4image.describing.describe import describe
 from gpt4image.describing.describers.openai.completions import class_probability
@@ -396,12 +396,3 @@ def test_the_function_takes_lists(photos: Path) -> None:
         )
     assert outcome.summary["class_in_list"] == 8
     assert stored(photos)[0].prompt.classes[0] == ("red", "the colour of blood, roses and fire")
-
-
-def test_the_command_says_what_was_skipped(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with serve(lambda call: answer("no json" if colour_of(call) == "red" else json.dumps(good(call)))) as stub:
-        store = str(photos.parent / "a.db")
-        where = ["--data", f"folder:{photos}", "--store", store, "--describer", "openai:tiny", "--base-url", stub.url]
-        code = main(["describe", *where, "--ask", "class", "--classes", "red, blue, green, white"])
-    assert code == ITEMS_SKIPPED
-    assert "red/0.png" in capsys.readouterr().err
