@@ -358,15 +358,13 @@ def test_a_folder_without_records_is_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_the_pages_fit_every_screen(page: str, run_page: str, tmp_path: Path, scheme: str) -> None:
-    for one in (page, run_page):
-        for found in fits(one, tmp_path, scheme):
-            assert found["charts"] == (["narrow"] if found["width"] < 736 else ["wide"])
+    for found in fits([page, run_page], tmp_path, scheme):
+        assert found["charts"] == (["narrow"] if found["width"] < 736 else ["wide"])
 
 
 @pytest.mark.slow
 def test_hostile_texts_do_nothing_in_a_browser(hostile_pages: list[str], tmp_path: Path) -> None:
-    for page in hostile_pages:
-        fits(page, tmp_path, "light")
+    fits(hostile_pages, tmp_path, "light")
 
 
 @pytest.mark.slow
