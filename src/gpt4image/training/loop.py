@@ -141,7 +141,7 @@ def choose_precision(config: ResolvedOptions, data: TrainingData) -> tuple[str, 
         train_step(trainers[key], 0, 0, *pixels)
 
     try:
-        return processes.from_first(probe(step, device, config.precision, config.memory_format))
+        return probe(step, device, config.precision, config.memory_format)
     finally:
         trainers.clear()
         pixels.clear()
