@@ -23,7 +23,7 @@ from gpt4image.base.errors import ConfigError
 from gpt4image.parallel import processes
 
 PROBE_STEPS = 5  # of each choice at most: the first one is slow, the fastest counts
-PROBE_SECONDS = 0.5  # for each choice, beyond which no further step begins
+PROBE_SECONDS = 0.25  # for each choice, beyond which no further step begins
 HOPELESS = 1.5  # times the fastest choice so far: not tried further
 
 
