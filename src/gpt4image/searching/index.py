@@ -32,7 +32,7 @@ from gpt4image.base.files import atomic_path, fingerprint, open_npy, read_json, 
 
 FORMAT_VERSION = 1
 MANIFEST = "index.json"
-BLOCK = 16_384  # rows in memory at once: 25 MB of 384 numbers in fp32
+BLOCK = 4_096  # rows in memory at once: 6 MB of 384 numbers in fp32, which stay in the cache of a core
 AT_ONCE = 4_096  # images whose rows an interruption may cost
 A_FEW = 32
 ANOTHER = "give another --index, or delete the folder"
@@ -143,13 +143,22 @@ def most_similar(
     rows, cosines = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
     for start in range(0, len(index.embeddings), BLOCK):
         half = torch.from_numpy(np.array(index.embeddings[start : start + BLOCK]))
-        block = half.float().numpy()  # four times as fast as NumPy's own conversion
-        numbers = np.arange(start, start + len(block))
-        rows = np.hstack([rows, np.broadcast_to(numbers, (len(queries), len(block)))])
-        cosines = np.hstack([cosines, queries @ block.T])
-        best = np.argsort(-cosines, axis=1, kind="stable")[:, :count]
-        rows, cosines = np.take_along_axis(rows, best, axis=1), np.take_along_axis(cosines, best, axis=1)
-    return rows, cosines
+        found = queries @ half.float().numpy().T  # four times as fast as NumPy's own conversion
+        best = np.stack([_largest(row, count) for row in found])
+        rows = np.hstack([rows, start + best])
+        cosines = np.hstack([cosines, np.take_along_axis(found, best, axis=1)])
+    best = np.argsort(-cosines, axis=1, kind="stable")[:, :count]
+    return np.take_along_axis(rows, best, axis=1), np.take_along_axis(cosines, best, axis=1)
+
+
+def _largest(values: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    """Return where the ``count`` largest of some values are, largest first, equal ones in order."""
+    if count < len(values):
+        least = np.partition(-values, count - 1)[count - 1]
+        near = np.flatnonzero(-values <= least)
+    else:
+        near = np.arange(len(values))
+    return near[np.argsort(-values[near], kind="stable")[:count]]
 
 
 class _Rows:

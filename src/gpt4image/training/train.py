@@ -102,12 +102,8 @@ def _train(ready: Prepared) -> None:
 
         def on_step(step: int, steps: int, note: str) -> None:
             bar.update(task, completed=step, total=steps, note=note)
-            if (
-                (estimate := left(step, steps))
-                and processes.rank() == 0
-                and "probe_seconds_per_step" not in ready.chosen
-            ):
-                say(f"{'left':10}{estimate}")
+            if estimate := left(step, steps):
+                _tell(f"{'left':10}{estimate}")
 
         def on_epoch(row: Mapping[str, Any]) -> None:
             if processes.rank() == 0:
@@ -124,7 +120,7 @@ def resolve(ready: Prepared) -> Prepared:
     precision, memory_format, seconds = choose_precision(config.resolved, ready.data)
     found = {"precision": precision, "memory_format": memory_format}
     chosen = {name: value for name, value in found.items() if getattr(config, name) == "auto"}
-    probed = {"probe_seconds_per_step": seconds} if seconds else {}
+    probed = {"probe_seconds": seconds} if seconds else {}
     return replace(ready, config=config.model_copy(update=chosen), chosen=ready.chosen | chosen | probed)
 
 
