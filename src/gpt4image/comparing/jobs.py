@@ -100,7 +100,6 @@ def situation(
             return taught_boxes(left, seed, job.class_names.vectors, job.answers, evidence)
         predictions = predict_training(left, seed, job.class_names.vectors, answers=job.answers, evidence=evidence)
         if record is not None and job.regime.label_noise > 0.0 and predictions.out_of_fold.any():
-            record.mkdir(parents=True, exist_ok=True)
             write_json(record / runs.DOUBTFUL, judge_training(predictions, left))
         return targets_of(predictions, left, job.config.label_trust)
 

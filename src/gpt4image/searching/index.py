@@ -28,7 +28,7 @@ from gpt4image import __version__
 from gpt4image.artifacts.table import find_digests, save_array, writing_table
 from gpt4image.base.checksums import file_facts, recorded_files, require_recorded
 from gpt4image.base.errors import DamagedError, DataError, TableError
-from gpt4image.base.files import atomic_path, fingerprint, open_npy, read_json, write_json
+from gpt4image.base.files import atomic_path, fingerprint, make_folder, open_npy, read_json, write_json
 
 FORMAT_VERSION = 1
 MANIFEST = "index.json"
@@ -157,7 +157,7 @@ class _Rows:
 
     def __init__(self, folder: Path, width: int) -> None:
         self.width, self._folder = width, folder
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
         bytes_of = {folder / "vectors": 2 * width, folder / "digests": 32}
         for path in bytes_of:
             path.touch()

@@ -1,0 +1,415 @@
+"""The stages that are stopped at every operation, small ones, and what they start from.
+
+``python tests/crash_stages.py [STAGE ...]`` stops each at every point and prints the table of docs/design.md.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import importlib
+import io
+import json
+import os
+import pickle
+import re
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+import batch_server
+import openai_stub
+from crash_points import LONG_AGO, Act, Ended, Injector, Shots, Tree, ended, forked, photographed, read_tree, write_tree
+
+COLOURS = {"blue": (40, 60, 220), "green": (40, 190, 60), "red": (220, 50, 40)}
+TINY = ("--device", "cpu", "--threads", "1", "--precision", "fp32", "--memory-format", "contiguous", "--epochs", "2")
+TINY += ("--model", "resnet10t", "--model-args", '{"channels": [8, 8, 16, 16], "stem_width": 8}', "--image-size", "16")
+TINY += ("--batch-size", "4", "--checkpoint-seconds", "0")
+SHM = Path("/dev/shm")  # memory, where fsync takes no time
+VOLATILE = {"created", "seconds", "checksum", "latency_s", "images_per_second", "peak_memory_bytes", "sha256", "time"}
+IGNORED = re.compile(r"^cache(/|$)|\.lock$")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A command as its words, or a function; the next run may need more words.
+
+    Attributes:
+        needs: what lies in the folder at the start, by its first names.
+        server: chat or batch, where it is paid for.
+        done: said by the next run where the first one had finished.
+    """
+
+    words: str | Callable[[], int]
+    needs: str
+    server: str = ""
+    again: str = ""
+    done: str = ""
+
+
+def review_clicks() -> int:
+    """Click as a person does: each label is on disk when the page says so. Resumed, no click before is lost."""
+    from gpt4image.config import ReviewConfig
+    from gpt4image.data import load_image_set
+    from gpt4image.reviewing.labels_file import LabelsFile, Mark
+
+    config = ReviewConfig(data="folder:pictures", labels=Path("labels.csv"))
+    file = LabelsFile(config.labels, load_image_set(config.data))
+    try:
+        for row in range(4):
+            if file[row].note != "checked":
+                file.set({row: Mark("red", "checked")})
+    finally:
+        file.close()
+    return 0
+
+
+TRAIN = "train --data folder:pictures --embeddings table"
+STAGES = {
+    "describe: server": Stage("describe --data folder:pictures --store new/s.db --describer openai:tiny --base-url URL"
+                              " --concurrency 1 --ask description,class", "pictures", server="chat"),
+    "describe: batch": Stage("describe --data folder:pictures --store s.db --describer openai:tiny --base-url URL"
+                             " --batch --poll-seconds 0.01", "pictures", server="batch"),
+    "describe: replay": Stage("describe --data folder:pictures --store texts.db --describer replay:answers.jsonl"
+                              " --ask description,class", "pictures answers.jsonl"),
+    "descriptions import": Stage("descriptions import answers.jsonl --data folder:pictures --store i.db"
+                                 " --classes blue,green,red", "pictures answers.jsonl"),
+    "descriptions export": Stage("descriptions export out.csv --data folder:pictures --store texts.db",
+                                 "pictures texts.db"),
+    "descriptions backup": Stage("descriptions backup --store texts.db --out copy.db", "texts.db", done="already"),
+    "encode": Stage("encode --store texts.db --encoder bag-of-words:64 --out table", "texts.db"),
+    "label": Stage("label --data folder:pictures --embeddings table --answers texts.db --out labels.parquet",
+                   "pictures table texts.db"),
+    "label: boxes": Stage("label --data coco:squares/train.json --answers boxes.db --out boxes.parquet",
+                          "squares boxes.db"),
+    "train": Stage(f"{TRAIN} --out run TINY --resume", "pictures table texts.db"),
+    "train: detection": Stage("train --data coco:squares/train.json --out detector TINY --image-size 32 --resume",
+                              "squares"),
+    "train: segmentation": Stage("train --data masks:shapes --out segmenter TINY --resume", "shapes"),
+    "train: pretrain": Stage("train --data folder:pictures --task pretrain --pretrain simclr --out pre TINY --resume",
+                             "pictures"),
+    "evaluate": Stage("evaluate run", "pictures run table texts.db"),
+    "report": Stage("report run", "pictures run table texts.db"),
+    "compare": Stage("compare --data folder:pictures --embeddings table --arms baseline,aligned --seeds 2"
+                     " --out comparison SMALL", "pictures table texts.db"),
+    "export: timm": Stage("export run --format timm --out model", "pictures run", done="exists already"),
+    "export: onnx": Stage("export run --format onnx --out model.onnx", "pictures run", done="exists already"),
+    "export: torch-export": Stage("export run --format torch-export --out model.pt2", "pictures run",
+                                  done="exists already"),
+    "predict": Stage("predict run pictures --format csv --out found.csv --device cpu", "pictures run"),
+    "search": Stage("search run red --index index --html found.html", "pictures run table texts.db"),
+    "review": Stage(review_clicks, "pictures"),
+    "distill": Stage("distill pictures --describer replay:answers.jsonl --out all --encoder bag-of-words:64 TINY",
+                     "pictures answers.jsonl"),
+}  # fmt: skip
+
+
+def make_inputs(root: Path) -> None:
+    """Draw what the first stages start from."""
+    import drawn_masks
+    from box_cases import answer_squares, write_squares
+
+    rng, rows = np.random.default_rng(0), list[dict[str, Any]]()
+    for name, colour in COLOURS.items():
+        (root / "pictures" / name).mkdir(parents=True)
+        for number in range(6):
+            noisy = np.clip(np.array(colour) + rng.normal(0, 30, (16, 16, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(noisy).save(root / "pictures" / name / f"{number}.png")
+            said = {"description": f"A {name} sheet, number {number}.", "class": name, "confidence": 0.9}
+            rows.append({"key": f"{name}/{number}.png", **said})
+    (root / "answers.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    drawn_masks.draw(root / "shapes", train=8, test=4)
+    answer_squares(write_squares(root / "squares"), root / "boxes.db")
+
+
+class Server:
+    """What is paid for: chat completions or batches, with states that can be gone back to."""
+
+    def __init__(self, kind: str, stack: ExitStack) -> None:
+        self.states: list[Any] = []
+        self._chat = stack.enter_context(openai_stub.serve(self._answer)) if kind == "chat" else None
+        self._batch = stack.enter_context(batch_server.serving(batch_server.BatchServer())) if kind == "batch" else None
+        self.url = self._chat.url if self._chat else self._batch.url if self._batch else ""
+        self._paid: dict[bytes, int] = {}
+        self.save()
+
+    @staticmethod
+    def _class_of(image: bytes) -> str:
+        mean = np.asarray(Image.open(io.BytesIO(image)).convert("RGB"), float).mean(axis=(0, 1))
+        return min(COLOURS, key=lambda name: float(np.abs(mean - COLOURS[name]).sum()))
+
+    def _answer(self, call: openai_stub.Call) -> openai_stub.Reply:
+        self._paid[call.image] = self._paid.get(call.image, 0) + 1
+        name = self._class_of(call.image)
+        said = {"description": f"A {name} sheet.", "class": name, "second": None, "confidence": 0.9}
+        return openai_stub.answer(json.dumps(said))
+
+    @property
+    def paid(self) -> dict[Any, int]:
+        """How often each image was paid for."""
+        return dict(self._batch.paid) if self._batch else self._paid
+
+    def save(self) -> int:
+        """Keep the state, and return its number."""
+        if self._batch:
+            with self._batch.lock:
+                state = copy.deepcopy({name: value for name, value in vars(self._batch).items() if name not in OWN})
+        else:
+            state = dict(self._paid)
+        if not self.states or _known(self.states[-1]) != _known(state):
+            self.states.append(state)
+        return len(self.states) - 1
+
+    def back_to(self, number: int) -> None:
+        state = copy.deepcopy(self.states[number])
+        if self._batch:
+            with self._batch.lock:
+                vars(self._batch).update(state)
+        else:
+            self._paid = state
+
+
+OWN = ("lock", "answer", "url", "requests", "authorisations")
+
+
+def _known(state: Any) -> Any:
+    return repr(state)
+
+
+class Bench:
+    """Runs stages in forked processes: libraries are imported once, and no process computes before it is forked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.root = folder, folder / "root"
+        self.base: Tree = {}
+        self.server: Server | None = None
+        self.root.mkdir(parents=True)
+        (folder / "made").mkdir()
+        self._fork(lambda: make_inputs(self.root) or 0)
+        self.base = read_tree(self.root)
+
+    def words(self, stage: Stage, *, again: bool = False) -> list[str]:
+        assert isinstance(stage.words, str)
+        text = stage.words + (f" {stage.again}" if again else "")
+        known = {"TINY": list(TINY), "SMALL": list(TINY[:-2]), "URL": [self.server.url if self.server else ""]}
+        return [part for word in text.split() for part in known.get(word, [word])]
+
+    def start(self, stage: Stage) -> Tree:
+        """Return what lies in the folder when a stage begins."""
+        needs = {*stage.needs.split()}
+        return {name: value for name, value in self.base.items() if name.split("/")[0] in needs}
+
+    def work(self, stage: Stage, *, again: bool = False) -> Callable[[], int]:
+        """Return the stage as what a forked process does."""
+        return lambda: self._work(stage, again=again)
+
+    def _work(self, stage: Stage, *, again: bool) -> int:
+        os.chdir(self.root)
+        os.environ["XDG_CACHE_HOME"] = str(self.root / "cache")
+        if callable(stage.words):
+            return stage.words()
+        from gpt4image import cli
+
+        return cli.main(self.words(stage, again=again))
+
+    def run(self, stage: Stage, *, act: Act | None = None, again: bool = False, **how: Any) -> Ended:
+        """Run a stage on the folder as it is; ``act`` is called before and after each operation."""
+
+        def work() -> int:
+            if act is not None:
+                Injector(self.root, act).install()
+            return self._work(stage, again=again)
+
+        return self._fork(work, **how)
+
+    def _fork(self, work: Callable[[], int], **how: Any) -> Ended:
+        return ended(forked(work, self.folder, **how), self.folder)
+
+    @contextmanager
+    def serving(self, stage: Stage) -> Iterator[None]:
+        with ExitStack() as stack:
+            self.server = Server(stage.server, stack) if stage.server else None
+            yield
+        self.server = None
+
+    def finished(self, stage: Stage) -> Tree:
+        """Run a stage that nothing disturbs, and return what is in the folder then."""
+        if self.server:
+            self.server.back_to(0)
+        write_tree(self.root, self.start(stage))
+        done = self.run(stage)
+        assert done.code == 0, f"{stage.words}: {done.code}\n{done.out}\n{done.err}"
+        return read_tree(self.root)
+
+    def shots(self, stage: Stage) -> Shots:
+        """Run a stage, and keep the disk at every moment."""
+        write_tree(self.root, self.start(stage))
+        asked, told = os.pipe(), os.pipe()
+
+        def tell() -> int:
+            if self.server is None:
+                return 0
+            os.write(asked[1], b"?")
+            return int.from_bytes(os.read(told[0], 4), "big")
+
+        file = self.folder / "shots"
+        child = forked(lambda: photographed(self.root, tell, self.work(stage), file), self.folder)
+        os.close(asked[1])
+        while os.read(asked[0], 1):
+            assert self.server is not None
+            os.write(told[1], self.server.save().to_bytes(4, "big"))
+        for number in (asked[0], *told):
+            os.close(number)
+        done = ended(child, self.folder)
+        assert done.code == 0, f"{stage.words}: {done.code}\n{done.out}\n{done.err}"
+        return pickle.loads(file.read_bytes())
+
+
+def differences(expected: Tree, found: Tree, volatile: frozenset[str]) -> list[str]:
+    """Return what differs between two folders; names that only an observer would see do not count."""
+    ours, theirs = ({k: v for k, v in tree.items() if not IGNORED.search(k)} for tree in (expected, found))
+    names = [f"{name} is missing" for name in ours.keys() - theirs.keys()]
+    names += [f"{name} is left behind" for name in theirs.keys() - ours.keys()]
+    both = ours.keys() & theirs.keys()
+    return sorted(names + [f"{n} differs" for n in both if facts(n, ours[n], volatile) != facts(n, theirs[n], volatile)])
+
+
+def facts(name: str, content: bytes | None, volatile: frozenset[str]) -> Any:
+    """Return what a file says, without times; ``volatile`` names files whose numbers differ from run to run."""
+    if content is None or name.endswith(("-wal", "-shm")):
+        return None
+    if name.endswith(".db"):
+        return _rows(content)
+    if name.endswith((".json", ".jsonl")):
+        return [_steady(json.loads(line)) for line in (content.splitlines() if name.endswith("l") else [content])]
+    return re.sub(rb"\d+", b"0", content) if name in volatile else content
+
+
+def _steady(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _steady(each) for name, each in value.items() if name not in VOLATILE}
+    return [_steady(each) for each in value] if isinstance(value, list) else value
+
+
+def _rows(content: bytes) -> list[Any]:
+    connection = sqlite3.connect(":memory:")
+    connection.deserialize(content[:18] + b"\1\1" + content[20:])
+    sql = "SELECT hex(digest), sample, status, results.text, finish_reason, error, answer, prompts.name, settings FROM results "
+    sql += "JOIN prompts ON prompt = prompts.id JOIN describers ON describer = describers.id ORDER BY 1, 2, 8"
+    rows = connection.execute(sql).fetchall()
+    connection.close()
+    return rows
+
+
+@dataclass
+class Row:
+    """A row of the table: a stage, and what came of stopping it everywhere."""
+
+    stage: str
+    operations: int
+    points: int
+    disks: int
+    lost: int = 0
+    twice: int | None = None
+    in_flight: int = 0
+    seconds: float = 0.0
+    faults: list[str] = field(default_factory=list)
+
+
+def stopped_everywhere(bench: Bench, name: str) -> Row:
+    """Stop a stage at every point, run it again, and compare with a run that nothing disturbed."""
+    stage, begun = STAGES[name], time.monotonic()
+    with bench.serving(stage):
+        expected = bench.finished(stage)
+        paid = sum(bench.server.paid.values()) if bench.server else 0
+        if bench.server:
+            bench.server.back_to(0)
+        other = bench.finished(stage)
+        volatile = frozenset(line.split(" differs")[0] for line in differences(expected, other, frozenset()))
+        if bench.server:
+            bench.server.back_to(0)
+        shots = bench.shots(stage)
+        row = Row(name, len(shots.kinds), len(shots.moments), len(shots.disks))
+        row.twice = 0 if bench.server else None
+        for digest, (tree, state) in shots.disks.items():
+            moment = next(shot for shot in shots.moments if shot.disk == digest)
+            write_tree(bench.root, tree)
+            if bench.server:
+                bench.server.back_to(state)
+            done = bench.run(stage, again=True)
+            found = differences(expected, read_tree(bench.root), volatile)
+            told = f"{name}, {moment.end} {moment.when} operation {moment.number} ({moment.kind}): "
+            if done.code != 0 and not (stage.done and done.code == 2 and stage.done in done.err):
+                found.insert(0, f"exit {done.code}: {done.err.strip()[-600:]}")
+            if found:
+                row.lost += 1
+                row.faults.append(told + "; ".join(found))
+            if bench.server and row.twice is not None:
+                more = sum(bench.server.paid.values()) - paid
+                allowed = 1 if stage.server == "chat" else 0
+                row.in_flight += min(more, allowed)
+                if more > allowed:
+                    row.twice += 1
+                    row.faults.append(f"{told}{more} paid again")
+    bench.base |= {n: v for n, v in expected.items() if n.split("/")[0] not in ("cache", *stage.needs.split())}
+    bench.base |= {n: v for n, v in expected.items() if n.split("/")[0] in ("run",)}
+    row.seconds = time.monotonic() - begun
+    return row
+
+
+def imported() -> None:
+    """Import what stages import, without computing anything."""
+    from gpt4image import cli
+    from gpt4image.comparing import jobs
+
+    for command in cli.COMMANDS.values():
+        importlib.import_module("gpt4image." + command.stage.split(":")[0])
+    for name in ("timm", "torchvision", "torchmetrics", "sklearn.linear_model", "openai", "genai_prices", "onnxscript",
+                 "onnxruntime", "torch._dynamo", "torch.export", "torch.onnx", "gpt4image.training.trainer",
+                 "gpt4image.describing.describers.openai.describer", "gpt4image.reviewing.labels_file",
+                 "gpt4image.training.loop", "gpt4image.deploying.graphs", "pyarrow.parquet"):  # fmt: skip
+        importlib.import_module(name)
+    jobs.run_jobs = one_after_the_other
+
+
+def one_after_the_other(work: Any, todo: Any, names: Any, **_: Any) -> list[Any]:
+    """Do the jobs of a comparison in this process, whose operations are counted."""
+    return [work(job, lambda *_: None) for job in todo]
+
+
+def main(names: list[str]) -> None:
+    import tempfile
+
+    os.environ |= {"OPENAI_API_KEY": "sk-local", "CUDA_VISIBLE_DEVICES": ""}
+    imported()
+    with tempfile.TemporaryDirectory(dir=SHM if SHM.is_dir() else None) as folder:
+        bench = Bench(Path(folder).resolve())
+        for name in STAGES:
+            if names and not any(name.startswith(n) for n in names):
+                stage = STAGES[name]
+                with bench.serving(stage):
+                    t = time.monotonic()
+                    try:
+                        done = bench.finished(stage)
+                    except AssertionError as e:
+                        print(name, "FAILED", str(e)[-1500:])
+                        continue
+                    print(name, round(time.monotonic() - t, 2), "s", file=sys.stderr)
+                    bench.base |= {n: v for n, v in done.items() if n.split("/")[0] != "cache"}
+                continue
+            row = stopped_everywhere(bench, name)
+            print(row.stage, row.operations, row.points, row.disks, row.lost, row.twice, row.in_flight, round(row.seconds, 1))
+            for fault in row.faults:
+                print("   ", fault)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
