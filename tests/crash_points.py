@@ -42,6 +42,7 @@ Act = Callable[[int, str, str], None]
 """What happens at an operation: its number, before or after, and what it is."""
 ENDS = ("killed", "torn", "dropped")
 SQLITE = re.compile(r"\.(db|sqlite)(-wal|-shm|-journal)?$")
+UNFINISHED = re.compile(r"[^/]*\.[0-9a-f]{8}-\d+-[0-9a-f]{8}\.tmp.*")
 LONG_AGO = 1_600_000_000.0
 
 
@@ -289,14 +290,18 @@ def photographed(root: Path, tell: Callable[[], int], work: Callable[[], int], r
 
 def _digest(tree: Tree, server: int) -> str:
     whole = hashlib.sha256(str(server).encode())
-    for name in sorted(tree):
-        content = tree[name]
+    shown = {UNFINISHED.sub("unfinished", name): content for name, content in tree.items()}
+    for name in sorted(shown):  # of what has a name by chance, nobody reads the content
+        content = b"" if name.endswith("unfinished") else shown[name]
         whole.update(f"\0{name}\0".encode() + (b"folder" if content is None else hashlib.sha256(content).digest()))
     return whole.hexdigest()
 
 
-def forked(work: Callable[[], int], folder: Path, closed: tuple[int, ...] = (), pipes: dict[int, int] | None = None) -> int:
-    """Do ``work`` in a process of its own, and return its id; what it prints goes to ``out`` and ``err`` there."""
+def forked(work: Callable[[], int], folder: Path, closed: tuple[int, ...] = (), gone: tuple[int, ...] = ()) -> int:
+    """Do ``work`` in a process of its own, and return its id; what it prints goes to ``out`` and ``err`` in a folder.
+
+    Streams may be ``closed``, as by ``>&-``, or be pipes whose reader has ``gone``.
+    """
     child = os.fork()
     if child:
         return child
@@ -304,7 +309,10 @@ def forked(work: Callable[[], int], folder: Path, closed: tuple[int, ...] = (), 
     try:
         for number, name in ((1, "out"), (2, "err")):
             file = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2((pipes or {}).get(number, file), number)
+            if number in gone:
+                reader, file = os.pipe()
+                os.close(reader)
+            os.dup2(file, number)
             os.close(file)
             text = None if number in closed else io.TextIOWrapper(io.FileIO(number, "w"), write_through=number == 2)
             setattr(sys, ("stdout", "stderr")[number - 1], text)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import copy
-import csv
+import gc
 import importlib
 import io
 import json
@@ -15,10 +15,11 @@ import pickle
 import re
 import sqlite3
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +35,14 @@ TINY = ("--device", "cpu", "--threads", "1", "--precision", "fp32", "--memory-fo
 TINY += ("--model", "resnet10t", "--model-args", '{"channels": [8, 8, 16, 16], "stem_width": 8}', "--image-size", "16")
 TINY += ("--batch-size", "4", "--checkpoint-seconds", "0")
 SHM = Path("/dev/shm")  # memory, where fsync takes no time
-VOLATILE = {"created", "seconds", "checksum", "latency_s", "images_per_second", "peak_memory_bytes", "sha256", "time"}
+VOLATILE = {"created", "seconds", "checksum", "latency_s", "images_per_second", "peak_memory_bytes", "time"}
+VOLATILE |= {"bytes", "sha256", "record_sha256"}  # of files that hold times
 IGNORED = re.compile(r"^cache(/|$)|\.lock$")
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A command as its words, or a function; the next run may need more words.
+    """A command, and what it is given.
 
     Attributes:
         needs: what lies in the folder at the start, by its first names.
@@ -48,36 +50,26 @@ class Stage:
         done: said by the next run where the first one had finished.
     """
 
-    words: str | Callable[[], int]
+    words: str
     needs: str
     server: str = ""
-    again: str = ""
     done: str = ""
 
 
-def review_clicks() -> int:
-    """Click as a person does: each label is on disk when the page says so. Resumed, no click before is lost."""
-    from gpt4image.config import ReviewConfig
-    from gpt4image.data import load_image_set
-    from gpt4image.reviewing.labels_file import LabelsFile, Mark
+def click(_: Any, session: Any) -> None:
+    """Click as a person does, in place of the page: each label is on disk when it is shown as saved."""
+    from gpt4image.reviewing.labels_file import Mark
 
-    config = ReviewConfig(data="folder:pictures", labels=Path("labels.csv"))
-    file = LabelsFile(config.labels, load_image_set(config.data))
-    try:
-        for row in range(4):
-            if file[row].note != "checked":
-                file.set({row: Mark("red", "checked")})
-    finally:
-        file.close()
-    return 0
+    for card in session.all_cards()[:4]:
+        session.mark({card.id: Mark("red", "checked")})
 
 
 TRAIN = "train --data folder:pictures --embeddings table"
 STAGES = {
-    "describe: server": Stage("describe --data folder:pictures --store new/s.db --describer openai:tiny --base-url URL"
-                              " --concurrency 1 --ask description,class", "pictures", server="chat"),
-    "describe: batch": Stage("describe --data folder:pictures --store s.db --describer openai:tiny --base-url URL"
-                             " --batch --poll-seconds 0.01", "pictures", server="batch"),
+    "describe: server": Stage("describe --data folder:few --store new/s.db --describer openai:tiny --base-url URL"
+                              " --concurrency 1 --ask description,class", "few", server="chat"),
+    "describe: batch": Stage("describe --data folder:few --store s.db --describer openai:tiny --base-url URL"
+                             " --batch --poll-seconds 0.01", "few", server="batch"),
     "describe: replay": Stage("describe --data folder:pictures --store texts.db --describer replay:answers.jsonl"
                               " --ask description,class", "pictures answers.jsonl"),
     "descriptions import": Stage("descriptions import answers.jsonl --data folder:pictures --store i.db"
@@ -106,10 +98,14 @@ STAGES = {
                                   done="exists already"),
     "predict": Stage("predict run pictures --format csv --out found.csv --device cpu", "pictures run"),
     "search": Stage("search run red --index index --html found.html", "pictures run table texts.db"),
-    "review": Stage(review_clicks, "pictures"),
+    "review": Stage("review --data folder:pictures --labels labels.csv", "pictures"),
     "distill": Stage("distill pictures --describer replay:answers.jsonl --out all --encoder bag-of-words:64 TINY",
                      "pictures answers.jsonl"),
 }  # fmt: skip
+
+
+MAKERS = {"texts.db": "describe: replay", "table": "encode", "run": "train"}
+"""Which stage makes what others start from."""
 
 
 def make_inputs(root: Path) -> None:
@@ -124,6 +120,9 @@ def make_inputs(root: Path) -> None:
             noisy = np.clip(np.array(colour) + rng.normal(0, 30, (16, 16, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(noisy).save(root / "pictures" / name / f"{number}.png")
             said = {"description": f"A {name} sheet, number {number}.", "class": name, "confidence": 0.9}
+            if number < 2:
+                (root / "few" / name).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(noisy).save(root / "few" / name / f"{number}.png")
             rows.append({"key": f"{name}/{number}.png", **said})
     (root / "answers.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     drawn_masks.draw(root / "shapes", train=8, test=4)
@@ -196,42 +195,49 @@ class Bench:
         self._fork(lambda: make_inputs(self.root) or 0)
         self.base = read_tree(self.root)
 
-    def words(self, stage: Stage, *, again: bool = False) -> list[str]:
-        assert isinstance(stage.words, str)
-        text = stage.words + (f" {stage.again}" if again else "")
+    def words(self, stage: Stage) -> list[str]:
         known = {"TINY": list(TINY), "SMALL": list(TINY[:-2]), "URL": [self.server.url if self.server else ""]}
-        return [part for word in text.split() for part in known.get(word, [word])]
+        return [part for word in stage.words.split() for part in known.get(word, [word])]
 
     def start(self, stage: Stage) -> Tree:
         """Return what lies in the folder when a stage begins."""
         needs = {*stage.needs.split()}
         return {name: value for name, value in self.base.items() if name.split("/")[0] in needs}
 
-    def work(self, stage: Stage, *, again: bool = False) -> Callable[[], int]:
-        """Return the stage as what a forked process does."""
-        return lambda: self._work(stage, again=again)
+    def run(
+        self, stage: Stage, *, act: Act | None = None, first: Callable[[], None] | None = None, **how: Any
+    ) -> Ended:
+        """Run a stage on the folder as it is; ``act`` is called before and after each operation, ``first`` at once."""
+        return self._fork(self.injected(stage, act, first), **how)
 
-    def _work(self, stage: Stage, *, again: bool) -> int:
-        os.chdir(self.root)
-        os.environ["XDG_CACHE_HOME"] = str(self.root / "cache")
-        if callable(stage.words):
-            return stage.words()
-        from gpt4image import cli
-
-        return cli.main(self.words(stage, again=again))
-
-    def run(self, stage: Stage, *, act: Act | None = None, again: bool = False, **how: Any) -> Ended:
-        """Run a stage on the folder as it is; ``act`` is called before and after each operation."""
+    def injected(
+        self, stage: Stage, act: Act | None = None, first: Callable[[], None] | None = None
+    ) -> Callable[[], int]:
+        """Return the stage as what a forked process does, with what happens at its operations."""
 
         def work() -> int:
+            os.chdir(self.root)
+            os.environ["XDG_CACHE_HOME"] = str(self.folder / "cache")  # free to be lost
+            if first is not None:
+                first()
             if act is not None:
                 Injector(self.root, act).install()
-            return self._work(stage, again=again)
+            from gpt4image import cli
 
-        return self._fork(work, **how)
+            return cli.main(self.words(stage))
+
+        return work
 
     def _fork(self, work: Callable[[], int], **how: Any) -> Ended:
         return ended(forked(work, self.folder, **how), self.folder)
+
+    def prepare(self, name: str) -> None:
+        """Run the stages that make what a stage starts from."""
+        for need in STAGES[name].needs.split():
+            if not any(path.split("/")[0] == need for path in self.base):
+                maker = MAKERS[need]
+                self.prepare(maker)
+                self.base |= self.finished(STAGES[maker])
 
     @contextmanager
     def serving(self, stage: Stage) -> Iterator[None]:
@@ -249,6 +255,15 @@ class Bench:
         assert done.code == 0, f"{stage.words}: {done.code}\n{done.out}\n{done.err}"
         return read_tree(self.root)
 
+    def reference(self, stage: Stage) -> tuple[Tree, frozenset[str]]:
+        """Return what an undisturbed run leaves, and the files whose numbers differ from run to run."""
+        found = [self.finished(stage) for _ in range(2)]
+        return found[0], frozenset(line.removesuffix(" differs") for line in differences(*found, frozenset()))
+
+    def paid(self) -> int:
+        """Return how many answers were paid for."""
+        return sum(self.server.paid.values()) if self.server else 0
+
     def shots(self, stage: Stage) -> Shots:
         """Run a stage, and keep the disk at every moment."""
         write_tree(self.root, self.start(stage))
@@ -261,7 +276,7 @@ class Bench:
             return int.from_bytes(os.read(told[0], 4), "big")
 
         file = self.folder / "shots"
-        child = forked(lambda: photographed(self.root, tell, self.work(stage), file), self.folder)
+        child = forked(lambda: photographed(self.root, tell, self.injected(stage), file), self.folder)
         os.close(asked[1])
         while os.read(asked[0], 1):
             assert self.server is not None
@@ -279,7 +294,9 @@ def differences(expected: Tree, found: Tree, volatile: frozenset[str]) -> list[s
     names = [f"{name} is missing" for name in ours.keys() - theirs.keys()]
     names += [f"{name} is left behind" for name in theirs.keys() - ours.keys()]
     both = ours.keys() & theirs.keys()
-    return sorted(names + [f"{n} differs" for n in both if facts(n, ours[n], volatile) != facts(n, theirs[n], volatile)])
+    return sorted(
+        names + [f"{n} differs" for n in both if facts(n, ours[n], volatile) != facts(n, theirs[n], volatile)]
+    )
 
 
 def facts(name: str, content: bytes | None, volatile: frozenset[str]) -> Any:
@@ -290,6 +307,9 @@ def facts(name: str, content: bytes | None, volatile: frozenset[str]) -> Any:
         return _rows(content)
     if name.endswith((".json", ".jsonl")):
         return [_steady(json.loads(line)) for line in (content.splitlines() if name.endswith("l") else [content])]
+    if name.endswith(".safetensors"):  # which writes its header in any order
+        size = 8 + int.from_bytes(content[:8], "little")
+        return json.loads(content[8:size]), content[size:]
     return re.sub(rb"\d+", b"0", content) if name in volatile else content
 
 
@@ -328,12 +348,8 @@ def stopped_everywhere(bench: Bench, name: str) -> Row:
     """Stop a stage at every point, run it again, and compare with a run that nothing disturbed."""
     stage, begun = STAGES[name], time.monotonic()
     with bench.serving(stage):
-        expected = bench.finished(stage)
-        paid = sum(bench.server.paid.values()) if bench.server else 0
-        if bench.server:
-            bench.server.back_to(0)
-        other = bench.finished(stage)
-        volatile = frozenset(line.split(" differs")[0] for line in differences(expected, other, frozenset()))
+        expected, volatile = bench.reference(stage)
+        paid = bench.paid()
         if bench.server:
             bench.server.back_to(0)
         shots = bench.shots(stage)
@@ -344,7 +360,7 @@ def stopped_everywhere(bench: Bench, name: str) -> Row:
             write_tree(bench.root, tree)
             if bench.server:
                 bench.server.back_to(state)
-            done = bench.run(stage, again=True)
+            done = bench.run(stage)
             found = differences(expected, read_tree(bench.root), volatile)
             told = f"{name}, {moment.end} {moment.when} operation {moment.number} ({moment.kind}): "
             if done.code != 0 and not (stage.done and done.code == 2 and stage.done in done.err):
@@ -353,31 +369,35 @@ def stopped_everywhere(bench: Bench, name: str) -> Row:
                 row.lost += 1
                 row.faults.append(told + "; ".join(found))
             if bench.server and row.twice is not None:
-                more = sum(bench.server.paid.values()) - paid
+                more = bench.paid() - paid
                 allowed = 1 if stage.server == "chat" else 0
                 row.in_flight += min(more, allowed)
                 if more > allowed:
                     row.twice += 1
                     row.faults.append(f"{told}{more} paid again")
-    bench.base |= {n: v for n, v in expected.items() if n.split("/")[0] not in ("cache", *stage.needs.split())}
-    bench.base |= {n: v for n, v in expected.items() if n.split("/")[0] in ("run",)}
     row.seconds = time.monotonic() - begun
     return row
 
 
-def imported() -> None:
+def imported(*, exports: bool) -> None:
     """Import what stages import, without computing anything."""
     from gpt4image import cli
     from gpt4image.comparing import jobs
+    from gpt4image.describing.describers.batch import api as batch_api
+    from gpt4image.describing.describers.batch import run as batch_run
+    from gpt4image.reviewing import review
 
     for command in cli.COMMANDS.values():
         importlib.import_module("gpt4image." + command.stage.split(":")[0])
-    for name in ("timm", "torchvision", "torchmetrics", "sklearn.linear_model", "openai", "genai_prices", "onnxscript",
-                 "onnxruntime", "torch._dynamo", "torch.export", "torch.onnx", "gpt4image.training.trainer",
-                 "gpt4image.describing.describers.openai.describer", "gpt4image.reviewing.labels_file",
-                 "gpt4image.training.loop", "gpt4image.deploying.graphs", "pyarrow.parquet"):  # fmt: skip
+    names = ["timm", "torchvision", "torchmetrics", "sklearn.linear_model", "openai", "genai_prices", "pyarrow.parquet",
+             "gpt4image.training.trainer", "gpt4image.describing.describers.openai.describer",
+             "gpt4image.reviewing.labels_file", "gpt4image.training.loop"]  # fmt: skip
+    names += ["onnxscript", "onnxruntime", "torch._dynamo", "torch.export", "torch.onnx"] if exports else []
+    for name in names:
         importlib.import_module(name)
-    jobs.run_jobs = one_after_the_other
+    jobs.run_jobs, review._serve = one_after_the_other, click
+    batch_run.MAX_LINES, batch_run.SETTLING_S, batch_api._FIRST_WAIT_S = 4, 0.0, 0.01
+    gc.freeze()
 
 
 def one_after_the_other(work: Any, todo: Any, names: Any, **_: Any) -> list[Any]:
@@ -385,31 +405,24 @@ def one_after_the_other(work: Any, todo: Any, names: Any, **_: Any) -> list[Any]
     return [work(job, lambda *_: None) for job in todo]
 
 
-def main(names: list[str]) -> None:
-    import tempfile
+def main(wanted: str, names: list[str]) -> None:
+    """Stop stages everywhere, or try faults on them; print what came of it as JSON, one line per stage."""
+    from crash_faults import FAULTS, found_wrong
 
     os.environ |= {"OPENAI_API_KEY": "sk-local", "CUDA_VISIBLE_DEVICES": ""}
-    imported()
+    chosen = [name for name in STAGES if not names or name in names]
+    imported(exports=any(name in chosen for name in ("export: onnx", "export: torch-export")))
     with tempfile.TemporaryDirectory(dir=SHM if SHM.is_dir() else None) as folder:
         bench = Bench(Path(folder).resolve())
-        for name in STAGES:
-            if names and not any(name.startswith(n) for n in names):
-                stage = STAGES[name]
-                with bench.serving(stage):
-                    t = time.monotonic()
-                    try:
-                        done = bench.finished(stage)
-                    except AssertionError as e:
-                        print(name, "FAILED", str(e)[-1500:])
-                        continue
-                    print(name, round(time.monotonic() - t, 2), "s", file=sys.stderr)
-                    bench.base |= {n: v for n, v in done.items() if n.split("/")[0] != "cache"}
-                continue
-            row = stopped_everywhere(bench, name)
-            print(row.stage, row.operations, row.points, row.disks, row.lost, row.twice, row.in_flight, round(row.seconds, 1))
-            for fault in row.faults:
-                print("   ", fault)
+        for name in chosen:
+            bench.prepare(name)
+            if wanted == "points":
+                result = asdict(stopped_everywhere(bench, name))
+            else:
+                faults = list(FAULTS) if wanted == "faults" else [wanted]
+                result = {"stage": name, "faults": found_wrong(bench, name, STAGES[name], faults)}
+            print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(sys.argv[1], sys.argv[2:])

@@ -159,6 +159,7 @@ def remove_unfinished(path: Path) -> None:
 def staging_folder(place: Path) -> Generator[Path]:
     """Yield a temporary folder in ``place``; on success its content is flushed to disk and moved to ``place``.
 
+    What comes first by name is moved last: of several files, the one whose name others extend says that all are there.
     A file of the same name is replaced; a folder that is not empty is an OSError.
     """
     make_folder(place)
@@ -169,7 +170,7 @@ def staging_folder(place: Path) -> Generator[Path]:
         yield staging
         for path in staging.rglob("*"):
             flush(path)
-        for path in sorted(staging.iterdir()):
+        for path in sorted(staging.iterdir(), reverse=True):
             move(path, place / path.name)
     finally:
         shutil.rmtree(staging)

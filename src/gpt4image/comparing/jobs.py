@@ -24,6 +24,7 @@ from gpt4image.labelling.teaching import judge_training, predict_training, targe
 from gpt4image.parallel.devices import cpu_threads, use_gpu
 from gpt4image.parallel.local import run_jobs, worker_number
 from gpt4image.tasks.base import Labels, Task
+from gpt4image.training.loop import tidy
 from gpt4image.training.prepare import Prepared, prepare, with_table
 from gpt4image.training.train import run
 from gpt4image.training.training_data import TrainingData
@@ -60,6 +61,7 @@ def run_job(job: Job, progress: Callable[[int, int, str], None]) -> None:
             sizes = {**ready.sizes, "train": ready.sizes["train"] - left_out}
             mine = replace(ready, config=job.config, chosen=job.chosen, data=data, sizes=sizes)
             run(mine, job.config.out, arm=job.arm, resume=True, on_step=progress, extra=asdict(job.regime))
+        tidy(job.config.out)
         counts = None
         if job.regime.imbalance > 1.0:
             left = job.regime.apply(ready.data, job.config.seed)

@@ -103,7 +103,8 @@ def up_to_date(
         TableError: the folder holds another index, cannot be written, or another process writes to it.
     """
     index, tried, read = open_index(folder, identity), order[:0], None
-    if index is not None and not _gone(index, digests):
+    unfinished = folder / f".rows-{fingerprint(identity)[:16]}"  # there after a kill too, when all is in the index
+    if index is not None and not _gone(index, digests) and not unfinished.exists():
         tried = order[find_digests(index.digests, digests)[order] < 0][: A_FEW + 1]
         if not len(tried):
             return index, 0
@@ -113,7 +114,6 @@ def up_to_date(
             return index, 0
     with writing_table(folder, option="--index"):
         index = open_index(folder, identity)  # who held the lock before may have done the work
-        unfinished = folder / f".rows-{fingerprint(identity)[:16]}"
         rows = _Rows(unfinished, width)
         known = _found(rows.digests(), digests) >= 0
         if index is not None:
