@@ -1,4 +1,4 @@
-"""Faults that leave a stage alive: a full disk, a read-only folder, streams that are gone, signals, clocks, two writers.
+"""Faults that leave a stage alive: full disks, read-only folders, streams that are gone, signals, clocks, two writers.
 
 Each function runs a stage under one of them, and returns what was not as promised.
 """
@@ -12,9 +12,8 @@ import resource
 import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-from crash_points import Act, Ended, Tree, ended, forked, read_tree, write_tree
+from crash_points import Ended, ended, forked, read_tree, write_tree
 from crash_stages import Bench, Stage, differences
 
 YEAR = 365 * 86_400.0
@@ -28,7 +27,7 @@ class Trial:
         self.bench, self.name, self.stage, self.wrong = bench, name, stage, list[str]()
         self.expected, self.volatile = bench.reference(stage)
         self.paid = bench.paid()
-        self.count = 0
+        (bench.folder / "count").write_text("0")
 
         def counted(number: int, _when: str, _kind: str) -> None:
             (bench.folder / "count").write_text(str(number + 1))
@@ -210,6 +209,3 @@ def found_wrong(bench: Bench, name: str, stage: Stage, faults: list[str]) -> lis
         for fault in faults:
             FAULTS[fault](trial)
     return trial.wrong
-
-
-__all__ = ["FAULTS", "Act", "Path", "Tree", "found_wrong"]

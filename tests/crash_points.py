@@ -7,9 +7,9 @@ that are made or cut, fsync, and commits of SQLite. Before and after each, three
 - ``torn``: a power failure that kept all names, and half of what no fsync had secured;
 - ``dropped``: a power failure that kept nothing beyond fsync, neither content nor names.
 
-What is secured: the content of a file at its last fsync, the names in a folder at that folder's. Files of SQLite stand as
-they are, as SQLite syncs them itself: ``synchronous = FULL`` is checked at each commit. Disks that are equal to the byte,
-and have cost the same, are tried once.
+What is secured: the content of a file at its last fsync, the names in a folder at that folder's. Files of SQLite stand
+as they are, as SQLite syncs them itself: ``synchronous = FULL`` is checked at each commit. Disks that are equal to the
+byte, and have cost the same, are tried once.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def read_tree(root: Path, known: dict[tuple[int, int], bytes] | None = None) -> 
         for name in files:
             path = f"{folder}/{name}"
             with contextlib.suppress(FileNotFoundError):
-                facts = os.stat(path)
+                facts = Path(path).stat()
                 key = (facts.st_ino, facts.st_size)
                 old = known is not None and facts.st_mtime == LONG_AGO
                 content = known.get(key) if old and known else None
@@ -97,7 +97,7 @@ class Disk:
 
     def sync(self, path: str) -> None:
         """Note that a file, or the names in a folder, are on disk."""
-        facts = os.stat(path)
+        facts = Path(path).stat()
         if stat.S_ISDIR(facts.st_mode):
             with os.scandir(path) as entries:
                 self._names[self._serial(facts.st_ino)] = {e.name: self._serial(e.inode()) for e in entries}
@@ -152,7 +152,7 @@ class Injector:
 
     def around(self, kind: str, path: str, call: Callable[[], Any], gone: str = "") -> Any:
         """Do ``call``, an operation on ``path``; ``gone`` loses its file by it."""
-        path = os.path.abspath(path)
+        path = os.path.normpath(Path.cwd() / path)
         if self._process != os.getpid() or not path.startswith(self._root):
             return call()
         with self._lock:
@@ -193,14 +193,14 @@ class Injector:
         setattr(owner, name, lambda *given, **options: how(name, lambda: real(*given, **options), *given, **options))
 
     def _of_one(self, name: str, call: Any, path: Any, *_: Any, dir_fd: int | None = None, **__: Any) -> Any:
-        whole = os.fspath(path) if dir_fd is None else f"{os.readlink(f'/proc/self/fd/{dir_fd}')}/{os.fspath(path)}"
+        whole = os.fspath(path) if dir_fd is None else f"{_file_of(dir_fd)}/{os.fspath(path)}"
         return self.around(name, whole, call, gone="" if name in ("mkdir", "truncate") else whole)
 
     def _of_two(self, name: str, call: Any, _source: Any, path: Any, **__: Any) -> Any:
         return self.around(name, os.fspath(path), call, gone=os.fspath(path))
 
     def _fsync(self, name: str, call: Any, file: int) -> Any:
-        return self.around(name, os.readlink(f"/proc/self/fd/{file}"), call)
+        return self.around(name, _file_of(file), call)
 
     def _os_open(self, _: str, call: Any, path: Any, flags: int, *__: Any, **___: Any) -> Any:
         return self.around("make", os.fspath(path), call) if flags & os.O_CREAT else call()
@@ -268,6 +268,10 @@ class Ended:
     err: str
 
 
+def _file_of(number: int) -> str:
+    return str(Path(f"/proc/self/fd/{number}").readlink())
+
+
 def photographed(root: Path, tell: Callable[[], int], work: Callable[[], int], result: Path) -> int:
     """Do ``work`` in this process, and write ``Shots`` of it; ``tell`` returns the number of the server's state."""
     disk, shots = Disk(root), Shots()
@@ -319,7 +323,7 @@ def forked(work: Callable[[], int], folder: Path, closed: tuple[int, ...] = (), 
             if number in closed:
                 os.close(number)
         code = work()
-    except BaseException:
+    except BaseException:  # noqa: BLE001  (the test is to read it)
         with contextlib.suppress(Exception):
             (folder / "err").open("a").write(traceback.format_exc())
     finally:

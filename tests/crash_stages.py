@@ -1,14 +1,14 @@
 """The stages that are stopped at every operation, small ones, and what they start from.
 
-``python tests/crash_stages.py [STAGE ...]`` stops each at every point and prints the table of docs/design.md.
+``python tests/crash_stages.py points [STAGE ...]`` stops each at every point, ``faults`` tries the faults of
+``crash_faults.py`` on them; each prints a line of JSON per stage. ``table`` makes the table of docs/design.md of lines
+of ``points`` on standard input.
 """
 
 from __future__ import annotations
 
-import copy
 import gc
 import importlib
-import io
 import json
 import os
 import pickle
@@ -26,11 +26,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-import batch_server
-import openai_stub
-from crash_points import LONG_AGO, Act, Ended, Injector, Shots, Tree, ended, forked, photographed, read_tree, write_tree
+from crash_points import Act, Ended, Injector, Shots, Tree, ended, forked, photographed, read_tree, write_tree
+from crash_server import COLOURS, Server
 
-COLOURS = {"blue": (40, 60, 220), "green": (40, 190, 60), "red": (220, 50, 40)}
 TINY = ("--device", "cpu", "--threads", "1", "--precision", "fp32", "--memory-format", "contiguous", "--epochs", "2")
 TINY += ("--model", "resnet10t", "--model-args", '{"channels": [8, 8, 16, 16], "stem_width": 8}', "--image-size", "16")
 TINY += ("--batch-size", "4", "--checkpoint-seconds", "0")
@@ -104,6 +102,14 @@ STAGES = {
 }  # fmt: skip
 
 
+READERS = {
+    "descriptions stats": Stage("descriptions stats --store texts.db", "texts.db"),
+    "descriptions check": Stage("descriptions check --store texts.db --data folder:pictures", "pictures texts.db"),
+    "descriptions view": Stage("descriptions view --store texts.db --out view.html", "texts.db"),
+    "completion": Stage("completion bash", ""),
+    "doctor": Stage("doctor texts.db", "texts.db"),
+}
+"""Commands that change nothing, or a page; only what becomes of their output is tried."""
 MAKERS = {"texts.db": "describe: replay", "table": "encode", "run": "train"}
 """Which stage makes what others start from."""
 
@@ -127,60 +133,6 @@ def make_inputs(root: Path) -> None:
     (root / "answers.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     drawn_masks.draw(root / "shapes", train=8, test=4)
     answer_squares(write_squares(root / "squares"), root / "boxes.db")
-
-
-class Server:
-    """What is paid for: chat completions or batches, with states that can be gone back to."""
-
-    def __init__(self, kind: str, stack: ExitStack) -> None:
-        self.states: list[Any] = []
-        self._chat = stack.enter_context(openai_stub.serve(self._answer)) if kind == "chat" else None
-        self._batch = stack.enter_context(batch_server.serving(batch_server.BatchServer())) if kind == "batch" else None
-        self.url = self._chat.url if self._chat else self._batch.url if self._batch else ""
-        self._paid: dict[bytes, int] = {}
-        self.save()
-
-    @staticmethod
-    def _class_of(image: bytes) -> str:
-        mean = np.asarray(Image.open(io.BytesIO(image)).convert("RGB"), float).mean(axis=(0, 1))
-        return min(COLOURS, key=lambda name: float(np.abs(mean - COLOURS[name]).sum()))
-
-    def _answer(self, call: openai_stub.Call) -> openai_stub.Reply:
-        self._paid[call.image] = self._paid.get(call.image, 0) + 1
-        name = self._class_of(call.image)
-        said = {"description": f"A {name} sheet.", "class": name, "second": None, "confidence": 0.9}
-        return openai_stub.answer(json.dumps(said))
-
-    @property
-    def paid(self) -> dict[Any, int]:
-        """How often each image was paid for."""
-        return dict(self._batch.paid) if self._batch else self._paid
-
-    def save(self) -> int:
-        """Keep the state, and return its number."""
-        if self._batch:
-            with self._batch.lock:
-                state = copy.deepcopy({name: value for name, value in vars(self._batch).items() if name not in OWN})
-        else:
-            state = dict(self._paid)
-        if not self.states or _known(self.states[-1]) != _known(state):
-            self.states.append(state)
-        return len(self.states) - 1
-
-    def back_to(self, number: int) -> None:
-        state = copy.deepcopy(self.states[number])
-        if self._batch:
-            with self._batch.lock:
-                vars(self._batch).update(state)
-        else:
-            self._paid = state
-
-
-OWN = ("lock", "answer", "url", "requests", "authorisations")
-
-
-def _known(state: Any) -> Any:
-    return repr(state)
 
 
 class Bench:
@@ -233,7 +185,7 @@ class Bench:
 
     def prepare(self, name: str) -> None:
         """Run the stages that make what a stage starts from."""
-        for need in STAGES[name].needs.split():
+        for need in (STAGES | READERS)[name].needs.split():
             if not any(path.split("/")[0] == need for path in self.base):
                 maker = MAKERS[need]
                 self.prepare(maker)
@@ -285,7 +237,7 @@ class Bench:
             os.close(number)
         done = ended(child, self.folder)
         assert done.code == 0, f"{stage.words}: {done.code}\n{done.out}\n{done.err}"
-        return pickle.loads(file.read_bytes())
+        return pickle.loads(file.read_bytes())  # noqa: S301  (our own process wrote it)
 
 
 def differences(expected: Tree, found: Tree, volatile: frozenset[str]) -> list[str]:
@@ -322,7 +274,8 @@ def _steady(value: Any) -> Any:
 def _rows(content: bytes) -> list[Any]:
     connection = sqlite3.connect(":memory:")
     connection.deserialize(content[:18] + b"\1\1" + content[20:])
-    sql = "SELECT hex(digest), sample, status, results.text, finish_reason, error, answer, prompts.name, settings FROM results "
+    sql = "SELECT hex(digest), sample, status, results.text, finish_reason, error, answer, prompts.name, settings "
+    sql += "FROM results "
     sql += "JOIN prompts ON prompt = prompts.id JOIN describers ON describer = describers.id ORDER BY 1, 2, 8"
     rows = connection.execute(sql).fetchall()
     connection.close()
@@ -344,8 +297,11 @@ class Row:
     faults: list[str] = field(default_factory=list)
 
 
-def stopped_everywhere(bench: Bench, name: str) -> Row:
-    """Stop a stage at every point, run it again, and compare with a run that nothing disturbed."""
+def stopped_everywhere(bench: Bench, name: str, every: int = 1) -> Row:
+    """Stop a stage at every point, run it again, and compare with a run that nothing disturbed.
+
+    With ``every``, only each so-many-th of the distinct disks is tried.
+    """
     stage, begun = STAGES[name], time.monotonic()
     with bench.serving(stage):
         expected, volatile = bench.reference(stage)
@@ -355,7 +311,7 @@ def stopped_everywhere(bench: Bench, name: str) -> Row:
         shots = bench.shots(stage)
         row = Row(name, len(shots.kinds), len(shots.moments), len(shots.disks))
         row.twice = 0 if bench.server else None
-        for digest, (tree, state) in shots.disks.items():
+        for digest, (tree, state) in list(shots.disks.items())[::every]:
             moment = next(shot for shot in shots.moments if shot.disk == digest)
             write_tree(bench.root, tree)
             if bench.server:
@@ -410,19 +366,39 @@ def main(wanted: str, names: list[str]) -> None:
     from crash_faults import FAULTS, found_wrong
 
     os.environ |= {"OPENAI_API_KEY": "sk-local", "CUDA_VISIBLE_DEVICES": ""}
-    chosen = [name for name in STAGES if not names or name in names]
+    wanted, _, every = wanted.partition("/")
+    stages = STAGES | READERS if names else STAGES
+    chosen = [name for name in stages if not names or name in names]
     imported(exports=any(name in chosen for name in ("export: onnx", "export: torch-export")))
     with tempfile.TemporaryDirectory(dir=SHM if SHM.is_dir() else None) as folder:
         bench = Bench(Path(folder).resolve())
         for name in chosen:
             bench.prepare(name)
             if wanted == "points":
-                result = asdict(stopped_everywhere(bench, name))
+                result = asdict(stopped_everywhere(bench, name, int(every or 1)))
             else:
                 faults = list(FAULTS) if wanted == "faults" else [wanted]
-                result = {"stage": name, "faults": found_wrong(bench, name, STAGES[name], faults)}
+                result = {"stage": name, "faults": found_wrong(bench, name, stages[name], faults)}
             print(json.dumps(result), flush=True)
 
 
+TITLES = ("stage", "operations", "crash points", "distinct disks", "lost", "paid twice")
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the table of the documentation from lines that ``points`` printed."""
+    lines = [" | ".join(TITLES), " | ".join("---" for _ in TITLES)]
+    for row in rows:
+        cells = [row[name] for name in ("stage", "operations", "points", "disks", "lost", "twice")]
+        lines.append(
+            " | ".join("-" if cell is None else f"{cell:,}" if isinstance(cell, int) else cell for cell in cells)
+        )
+    return "\n".join(f"| {line} |" for line in lines)
+
+
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+    if sys.argv[1] == "table":
+        found = {row["stage"]: row for row in map(json.loads, sys.stdin)}
+        print(table([found[name] for name in STAGES if name in found]))
+    else:
+        main(sys.argv[1], sys.argv[2:])
