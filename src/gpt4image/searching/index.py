@@ -28,7 +28,7 @@ from gpt4image import __version__
 from gpt4image.artifacts.table import find_digests, save_array, writing_table
 from gpt4image.base.checksums import file_facts, recorded_files, require_recorded
 from gpt4image.base.errors import DamagedError, DataError, TableError
-from gpt4image.base.files import atomic_path, fingerprint, open_npy, read_json, write_json
+from gpt4image.base.files import atomic_path, fingerprint, make_folder, open_npy, read_json, write_json
 
 FORMAT_VERSION = 1
 MANIFEST = "index.json"
@@ -103,7 +103,8 @@ def up_to_date(
         TableError: the folder holds another index, cannot be written, or another process writes to it.
     """
     index, tried, read = open_index(folder, identity), order[:0], None
-    if index is not None and not _gone(index, digests):
+    unfinished = folder / f".rows-{fingerprint(identity)[:16]}"  # there after a kill too, when all is in the index
+    if index is not None and not _gone(index, digests) and not unfinished.exists():
         tried = order[find_digests(index.digests, digests)[order] < 0][: A_FEW + 1]
         if not len(tried):
             return index, 0
@@ -113,7 +114,6 @@ def up_to_date(
             return index, 0
     with writing_table(folder, option="--index"):
         index = open_index(folder, identity)  # who held the lock before may have done the work
-        unfinished = folder / f".rows-{fingerprint(identity)[:16]}"
         rows = _Rows(unfinished, width)
         known = _found(rows.digests(), digests) >= 0
         if index is not None:
@@ -166,7 +166,7 @@ class _Rows:
 
     def __init__(self, folder: Path, width: int) -> None:
         self.width, self._folder = width, folder
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
         bytes_of = {folder / "vectors": 2 * width, folder / "digests": 32}
         for path in bytes_of:
             path.touch()

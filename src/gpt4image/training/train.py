@@ -41,6 +41,8 @@ def train(config: TrainConfig, task: Task | None = None) -> Outcome:
         ConfigError, DataError, TableError, ModelError, RunError: before training starts.
         TrainingError: the loss is not finite.
     """
+    from gpt4image.training.loop import tidy
+
     # The folder is held from the start, so that one that cannot be written to is known before images are read.
     with processes.joined(choose_device(config.device)), cpu_threads(config.threads), contextlib.ExitStack() as held:
         processes.by_first(lambda: held.enter_context(runs.writing(config.out)))
@@ -50,6 +52,7 @@ def train(config: TrainConfig, task: Task | None = None) -> Outcome:
             if "auto" in (ready.config.precision, ready.config.memory_format):
                 _tell("choosing precision and memory format by a few trial steps")
             _train(resolve(ready))
+        processes.by_first(lambda: tidy(config.out))
         return processes.together(lambda: _outcome(config.out, finished=ready is None))
 
 
@@ -138,7 +141,7 @@ def run(
     import torch
 
     from gpt4image.models.aligner import Aligner
-    from gpt4image.training.loop import fit, tidy
+    from gpt4image.training.loop import fit
     from gpt4image.training.text_space import write_text_space
     from gpt4image.training.trainer import build
 
@@ -172,7 +175,6 @@ def run(
         processes.by_first(lambda: write_text_space(out, config, text))
     finished = {"status": "finished", **measured, **data_facts(ready)}
     processes.by_first(lambda: runs.finish(out, finished))
-    processes.by_first(lambda: tidy(out))
 
 
 def data_facts(ready: Prepared) -> dict[str, Any]:
@@ -194,8 +196,9 @@ def data_facts(ready: Prepared) -> dict[str, Any]:
 def _as_before(config: TrainConfig) -> TrainConfig:
     """Return the options with what the interrupted run had chosen, so that a resumed run chooses nothing anew."""
     saved = runs.read_config(config.out)
-    still_open = {name for name in TrainConfig.model_fields if getattr(config, name) in (None, "auto", {})}
-    return config.model_copy(update={name: saved[name] for name in still_open & saved.get("chosen", {}).keys()})
+    given = {name for name in config.model_fields_set if getattr(config, name) not in (None, "auto", {})}
+    chosen = saved.get("chosen", {}).keys() & TrainConfig.model_fields.keys()
+    return config.model_copy(update={name: saved[name] for name in chosen - given})
 
 
 def _decision(record: runs.RunRecord) -> dict[str, str]:
