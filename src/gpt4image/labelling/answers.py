@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from gpt4image.artifacts.class_shares import Probabilities, blocks, built
 from gpt4image.artifacts.store import DescriptionStore, Prompt, StoredAnswer
 from gpt4image.base.errors import TableError, first_few
 from gpt4image.data.image_set import ImageSet
@@ -53,7 +54,7 @@ class Answers(NamedTuple):
         """(N,) which images have an answer."""
         return np.asarray((self.first.reshape(len(self.first), -1) >= 0).any(axis=1))
 
-    def take(self, rows: Ints) -> Answers:
+    def take(self, rows: Ints | slice) -> Answers:
         """Return the answers about some images."""
         runner_up = None if self.runner_up is None else self.runner_up[rows]
         return Answers(self.first[rows], self.second[rows], self.confidence[rows], runner_up)
@@ -62,12 +63,16 @@ class Answers(NamedTuple):
         """Return a digest of all of it, for fingerprints."""
         return hashlib.sha256(b"".join(values.tobytes() for values in self if values is not None)).hexdigest()
 
-    def probabilities(self, n_classes: int) -> Floats:
+    def probabilities(self, n_classes: int) -> Probabilities:
         """Return (N, K) class probabilities, as the answers state them: no label is read.
 
         The first class has the stated confidence, the second SECOND_SHARE of the rest, and the others share what is
         left. All classes are alike where there is no answer.
         """
+        return built(len(self.first), n_classes, lambda rows: self.take(rows).stated(n_classes), most=2)
+
+    def stated(self, n_classes: int) -> Floats:
+        """Return the same as an array."""
         given = self.given
         sure, next_best = _shares(self.confidence, n_classes)
         if self.runner_up is not None:
@@ -250,23 +255,25 @@ def _moved(found: Answers, again: Answers, listed: Ints, n_classes: int) -> Answ
     What these classes have in all stays theirs. It is divided by the product of what the new answer states and, to the
     power of BROAD_SHARE, what the earlier answer states: a new answer as sure as the earlier one prevails.
     """
-    rows = np.flatnonzero(again.given)
-    sharp, shares = again.take(rows), found.take(rows).probabilities(n_classes)
-    sure = np.clip(sharp.confidence, 1.0 / len(listed), MOST_CERTAIN)[:, None].astype(np.float32)
-    sharper = np.where(sharp.first[:, None] == listed, sure, (1.0 - sure) / (len(listed) - 1))
-    own = shares[:, listed]
-    moved = own**BROAD_SHARE * sharper
-    shares[:, listed] = moved * (own.sum(axis=1) / moved.sum(axis=1))[:, None]
-    named = np.stack([found.first[rows], found.second[rows], sharp.first, sharp.second], axis=1)
-    values = np.where(named >= 0, np.take_along_axis(shares, np.maximum(named, 0), axis=1), -1.0)
-    at = np.arange(len(rows))
-    first, largest = named[at, values.argmax(axis=1)], values.max(axis=1)
-    values[named == first[:, None]] = -1.0
-    second, next_best = named[at, values.argmax(axis=1)], values.max(axis=1)
     unknown = np.full(len(found.first), np.nan, np.float32) if found.runner_up is None else found.runner_up.copy()
     result = Answers(found.first.copy(), found.second.copy(), found.confidence.copy(), unknown)
-    result.first[rows], result.second[rows] = first, np.where(next_best > 0, second, -1)
-    result.confidence[rows], unknown[rows] = largest, np.where(next_best > 0, next_best, np.nan)
+    asked = np.flatnonzero(again.given)
+    for part in blocks(len(asked), n_classes):
+        rows = asked[part]
+        sharp, shares = again.take(rows), found.take(rows).stated(n_classes)
+        sure = np.clip(sharp.confidence, 1.0 / len(listed), MOST_CERTAIN)[:, None].astype(np.float32)
+        sharper = np.where(sharp.first[:, None] == listed, sure, (1.0 - sure) / (len(listed) - 1))
+        own = shares[:, listed]
+        moved = own**BROAD_SHARE * sharper
+        shares[:, listed] = moved * (own.sum(axis=1) / moved.sum(axis=1))[:, None]
+        named = np.stack([found.first[rows], found.second[rows], sharp.first, sharp.second], axis=1)
+        values = np.where(named >= 0, np.take_along_axis(shares, np.maximum(named, 0), axis=1), -1.0)
+        at = np.arange(len(rows))
+        first, largest = named[at, values.argmax(axis=1)], values.max(axis=1)
+        values[named == first[:, None]] = -1.0
+        second, next_best = named[at, values.argmax(axis=1)], values.max(axis=1)
+        result.first[rows], result.second[rows] = first, np.where(next_best > 0, second, -1)
+        result.confidence[rows], unknown[rows] = largest, np.where(next_best > 0, next_best, np.nan)
     return result
 
 
