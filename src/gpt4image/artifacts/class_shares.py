@@ -49,7 +49,7 @@ class ClassShares:
         return cls(classes, np.zeros((total, most), np.float32), np.zeros(total, np.float32), n_classes)
 
     @property
-    def shape(self) -> tuple[int, int]:
+    def shape(self) -> tuple[int, ...]:
         """(N, K)."""
         return len(self.rest), self.n_classes
 
@@ -107,7 +107,7 @@ class ClassShares:
 
     def max(self, axis: int = 1) -> Floats:
         """Return (N,) probabilities of the most probable class; ``axis`` is there as of an array."""
-        return self.values[:, 0]
+        return np.ascontiguousarray(self.values[:, 0])
 
     def argmax(self, axis: int = 1) -> Ints:
         """Return (N,) the most probable class."""
@@ -165,9 +165,10 @@ def built(total: int, n_classes: int, make: Callable[[slice], NDArray[Any]], mos
     return found
 
 
-def mapped(found: Probabilities, make: Callable[[Floats, slice], NDArray[Any]]) -> NDArray[Any]:
+def mapped(found: Probabilities, make: Callable[[Floats, slice], Any]) -> NDArray[Any]:
     """Return (N, ...) what ``make`` gives of some rows, which it gets as an array, and where they are."""
-    parts = [make(found[rows], rows) for rows in blocks(*found.shape)] or [make(found[:0], slice(0, 0))]
+    places = [*blocks(len(found), found.shape[1])] or [slice(0, 0)]
+    parts = [make(found[rows], rows) for rows in places]
     return np.concatenate(parts)
 
 

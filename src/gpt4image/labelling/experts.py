@@ -165,7 +165,7 @@ def _by_texts(fit: Classification, labels: Ints, free: list[Expert], described: 
     predicted = _filled(fit.probabilities, labels, other)
     seen = np.flatnonzero((labels >= 0) & ~fit.out_of_fold)
     for rows in blocks(len(seen), predicted.shape[1]):
-        predicted[seen[rows]] = other if isinstance(other, float) else other[seen[rows]]
+        predicted[seen[rows]] = other if isinstance(other, (int, float)) else other[seen[rows]]
     return Expert(name="texts", probabilities=predicted, known=described, prior=TEXT_PRIOR)
 
 
@@ -176,11 +176,11 @@ def _filled(predicted: Probabilities, labels: Ints, other: Probabilities | float
 
     def filled(rows: slice) -> Floats:
         own = predicted[rows]
-        another = np.full_like(own, other) if isinstance(other, float) else other[rows]
+        another = np.full_like(own, other) if isinstance(other, (int, float)) else other[rows]
         found = np.where(absent, another, own * (1.0 - another[:, absent].sum(axis=1, keepdims=True)))
         return (found / np.maximum(found.sum(axis=1, keepdims=True), FLOOR)).astype(np.float32)
 
-    return built(*predicted.shape, filled)
+    return built(len(predicted), predicted.shape[1], filled)
 
 
 def _text_loss(fit: Classification | None, labels: Ints) -> float | None:

@@ -251,7 +251,8 @@ def _stated(first: Ints, probabilities: Probabilities, rows: Ints) -> NDArray[np
         return _by_class(first[rows], probabilities[rows], n_classes)
     some, shape = probabilities.take(rows), (n_classes, len(rows))
     answered = csr_matrix((np.ones(len(rows)), (first[rows], np.arange(len(rows)))), shape=shape)
-    return ((answered @ some.above_rest()).toarray() + (answered @ some.rest)[:, None]).T
+    above: Any = answered @ some.above_rest()
+    return (above.toarray() + np.asarray(answered @ some.rest)[:, None]).T
 
 
 def _log(probabilities: Floats) -> Floats:

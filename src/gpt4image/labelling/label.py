@@ -264,7 +264,7 @@ def _how_good(task: Task, found: TextLabels, explains: float | None, true: NDArr
     metric = "accuracy" if task.exclusive else task.primary.name
 
     def score(labels: NDArray[Any], rows: NDArray[np.bool_]) -> float | None:
-        predicted = chosen(found.probabilities, rows)
+        predicted: Any = chosen(found.probabilities, rows)
         predicted = predicted if task.exclusive else np.nan_to_num(predicted[:], nan=0.5)
         return _rounded(task.measure(predicted, labels[rows], found.classes).get(task.primary.name))
 

@@ -163,17 +163,17 @@ def anchor_rate(probabilities: Floats, labels: Ints) -> float:
     return noise if steadiness >= enough and right.mean() > chance else 0.0
 
 
-def find_transition(clean: Probabilities, labels: Ints, uniform: Noise, seed: int) -> Noise:
+def find_transition(found: Probabilities, labels: Ints, uniform: Noise, seed: int) -> Noise:
     """Return the noise with a transition matrix of its own for each class, where the given labels tell of one.
 
     The matrix is fitted by expectation maximisation, with PSEUDO_LABELS labels per class that follow the uniform model.
     It counts only if, fitted to a part of the images, it explains the labels of the others better than that model.
-    ``clean`` are (n, K) probabilities of the clean class, which have not seen the label of the image.
+    ``found`` are (n, K) probabilities of the clean class, which have not seen the label of the image.
     """
-    n_classes = clean.shape[1]
+    n_classes = found.shape[1]
     if n_classes > MAX_CLASSES:
         return uniform
-    clean = clean[:]
+    clean: Floats = found[:]
     prior = uniform.matrix(n_classes).astype(np.float64)
     parts = np.random.default_rng(seed).permutation(len(labels)) % _FOLDS
     gain = 0.0

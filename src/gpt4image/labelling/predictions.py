@@ -219,7 +219,7 @@ def _by_labels(fit: Callable[..., Classification], labels: Labels, seed: int) ->
         noise, power = find_noise(clean, labels[held_out])
         if noise.rate > 0.0:
             raw = result.probabilities
-            raised = built(*raw.shape, lambda rows: raise_to(raw[rows], power))
+            raised = built(len(raw), raw.shape[1], lambda rows: raise_to(raw[rows], power))
             result = replace(result, probabilities=raised)
             result, noise = _clean(result, labels, noise, fit, seed)
     return Predictions(**vars(result), noise=noise, weights={"texts": 1.0}, said={}, agreement=agreement)

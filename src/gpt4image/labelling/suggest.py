@@ -42,7 +42,7 @@ class Suggestion:
     why: str
 
 
-def doubt_of(probabilities: Probabilities) -> NDArray[np.float64]:
+def doubt_of(probabilities: Probabilities) -> Floats:
     """Return (n,) how unsure the class of images is: 1 minus the distance of the two most probable classes."""
     two = two_best(probabilities)[1]
     return 1.0 - (two[:, 0] - two[:, 1])

@@ -120,7 +120,7 @@ class Teacher:
         together, parts = self._evidence(taught, tuple(classes))
         probabilities = zeros(len(labels), len(classes)) if together is None else together
         unlabelled = np.flatnonzero(labels == NO_LABEL)
-        known = unlabelled[probabilities.any(axis=1)[unlabelled]]
+        known = unlabelled[np.asarray(probabilities.any(axis=1))[unlabelled]]
         doubtful, right = _by_doubt(probabilities, taught)
         others = in_turn(self._shuffled[labels[self._shuffled] != NO_LABEL].tolist(), labels)
         return Opinion(

@@ -176,7 +176,7 @@ class Classification(Task):
         def mixed(rows: slice) -> Floats:
             return (1 - share[rows]) * soft[rows] + share[rows] * one_hot(labels[rows], soft.shape[1])
 
-        return built(*soft.shape, mixed)
+        return built(len(soft), soft.shape[1], mixed)
 
     def without_target(self, targets: Tensor, images: Tensor) -> Tensor:
         """Return targets with rows of zeros for some images."""

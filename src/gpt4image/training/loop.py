@@ -169,9 +169,9 @@ def validate(trainer: Trainer) -> dict[str, Any] | None:
     seen = data.without_met().usable[indices]
     if not data.task.known(labels[seen]).any():
         return None
-    predictions = chosen(predictions, seen)
-    facts = data.task.measure(predictions, labels[seen], data.classes)
-    facts[THRESHOLDS] = data.task.best_thresholds(predictions, labels[seen])
+    found: Any = chosen(predictions, seen)
+    facts = data.task.measure(found, labels[seen], data.classes)
+    facts[THRESHOLDS] = data.task.best_thresholds(found, labels[seen])
     return {name: facts[name] for name in (data.task.primary.name, "loss", THRESHOLDS) if facts.get(name) is not None}
 
 

@@ -73,7 +73,7 @@ def outputs(
     # Each process reads as many, some of them twice over all: a model in shards needs all processes for each batch.
     turns = range(processes.rank(), -(-len(batches) // processes.count()) * processes.count(), processes.count())
     numbers = [turn % len(batches) for turn in turns]
-    rows: dict[int, tuple[NDArray[Any], ...]] = {}
+    rows: dict[int, tuple[Any, ...]] = {}
     for number, batch in zip(numbers, pixels.stream(batches[number] for number in numbers), strict=True):
         inputs = eval_batch(batch.to(device), augmentation)
         with autocast(device, config.precision):

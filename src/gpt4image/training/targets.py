@@ -127,7 +127,8 @@ def class_targets(
     if trust is None and noise.rate == 0.0:
         trust = 1.0 if explains is None or explains < LEAST_EXPLAINED else TRUST_IN_RIGHT_LABELS
     if task.exclusive:
-        return built(*probabilities.shape, lambda rows: blend(probabilities[rows], labels[rows], noise, trust))
+        total, n_classes = probabilities.shape[:2]
+        return built(total, n_classes, lambda rows: blend(probabilities[rows], labels[rows], noise, trust))
     return task.with_labels(np.asarray(probabilities[:], np.float32), labels, 1.0 if trust is None else trust)
 
 
