@@ -19,7 +19,7 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 MOST = 20  # classes kept of an image; fewer where they hold all but LEFT of its mass
-LEFT = 1e-4
+LEFT = 1e-6
 DENSE_CELLS = 10_000_000  # up to so many numbers, 40 MB, all are kept
 BLOCK_CELLS = 4_000_000  # numbers that are computed at once
 
@@ -94,6 +94,7 @@ class ClassShares:
         above = np.cumsum(values, axis=1) - values
         kept = above < total[:, None] * (1.0 - LEFT)
         others = np.maximum(total - (values * kept).sum(axis=1), 0.0) / np.maximum(self.n_classes - kept.sum(axis=1), 1)
+        classes[~kept.any(axis=1)] = np.arange(most)  # nothing is known: the first class, as of an array
         self.classes[rows], self.rest[rows] = classes, others
         self.values[rows] = np.where(kept, values, others[:, None])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -117,7 +117,8 @@ def answered_classes(path: Path) -> tuple[str, ...]:
         TableError: there is no class answer, or there are several lists.
     """
     with DescriptionStore(path) as store:
-        lists = dict.fromkeys(row.classes for row in store.answers() if row.classes)
+        prompts = dict.fromkeys(row.prompt for row in store.answers() if row.classes)
+        lists = dict.fromkeys(prompt.class_names for prompt in prompts)
     longest = max(lists, key=len, default=())
     if lists and all(set(each) <= set(longest) for each in lists):
         return longest
@@ -211,8 +212,8 @@ def read_tags(path: Path, digests: Sequence[str], classes: Sequence[str]) -> Rea
     return Read(Answers(first, np.full_like(first, -1), sure), strange, np.zeros(len(digests), bool), {})
 
 
-def stored_answers(path: Path, digests: Sequence[str]) -> list[tuple[int, StoredAnswer]]:
-    """Return the answers of a store, each with the row of its image; one about equal images comes for each of them.
+def stored_answers(path: Path, digests: Sequence[str]) -> Iterator[tuple[int, StoredAnswer]]:
+    """Yield the answers of a store, each with the row of its image; one about equal images comes for each of them.
 
     Raises:
         StoreError: the store is missing or damaged.
@@ -222,13 +223,16 @@ def stored_answers(path: Path, digests: Sequence[str]) -> list[tuple[int, Stored
     for row, digest in enumerate(digests):
         rows.setdefault(digest, []).append(row)
     with DescriptionStore(path) as store:
-        found = [(row, item) for item in store.answers() for row in rows.get(item.digest, ())]
-    if told := next((item for _, item in found if item.prompt.class_conditioned), None):
-        raise TableError(
-            f"{path}: answers to the prompt {told.prompt.name!r} were told the class of the image, so they say nothing "
-            "about labels that are missing or wrong. Ask with a prompt that lists the classes and names none."
-        )
-    return found
+        for item in store.answers():
+            if item.digest not in rows:
+                continue
+            if item.prompt.class_conditioned:
+                raise TableError(
+                    f"{path}: answers to the prompt {item.prompt.name!r} were told the class of the image, so they say "
+                    "nothing about labels that are missing or wrong. Ask with a prompt that lists the classes and "
+                    "names none."
+                )
+            yield from ((row, item) for row in rows[item.digest])
 
 
 def class_finder(classes: Sequence[str]) -> Callable[[str | None], int]:

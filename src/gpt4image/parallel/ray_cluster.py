@@ -158,7 +158,7 @@ class Workers:
         import ray
 
         self._cluster = cluster
-        self._line: Any = ray.remote(num_cpus=0)(_Line).remote()
+        self._line: Any = ray.remote(num_cpus=0, scheduling_strategy=_here())(_Line).remote()
         self.room = count * (calls + 1)  # one more than runs, so that the next is at hand when a call ends
         self.pending = self._sent = 0
         self._closed = False
@@ -254,7 +254,9 @@ def _dataset(line: Any, arguments: Any, *, count: int, calls: int, gpu: bool) ->
     context.print_on_execution_start = False
     context.target_max_block_size = 1  # else rows wait for others to fill a block of 128 MiB
     with ray.data.DataContext.current(context):
-        calls_in = ray.data.read_datasource(_line_source(line), override_num_blocks=1, num_cpus=0)
+        calls_in = ray.data.read_datasource(
+            _line_source(line), override_num_blocks=1, num_cpus=0, ray_remote_args={"scheduling_strategy": _here()}
+        )
         results = calls_in.map_batches(
             _Worker,
             batch_size=None,
@@ -270,6 +272,14 @@ def _dataset(line: Any, arguments: Any, *, count: int, calls: int, gpu: bool) ->
             num_cpus=0 if gpu else 1,
         )
     return iter(results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
+
+
+def _here() -> Any:
+    """Return where the line and its reader run: beside the driver, so that a lost machine takes workers alone."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
 def _line_source(line: Any) -> Any:
