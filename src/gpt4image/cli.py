@@ -21,7 +21,7 @@ from typing import Any
 from gpt4image import __version__
 from gpt4image.parallel import launch
 
-OK, SET_ASIDE, USER_MISTAKE, CRASH, INTERRUPTED = 0, 1, 2, 70, 130  # 70: EX_SOFTWARE of sysexits.h
+OK, ITEMS_SKIPPED, USER_MISTAKE, CRASH, INTERRUPTED = 0, 1, 2, 70, 130  # 70: EX_SOFTWARE of sysexits.h
 
 LOADING_SECONDS = 2.0
 
@@ -61,9 +61,6 @@ COMMANDS = {
     "descriptions stats": Command("count what is in a store", "StatsConfig", "describing.description_stats:stats"),
     "descriptions check": Command("compare a store to a dataset", "CheckConfig", "describing.descriptions:check"),
     "descriptions view": Command("write a page of images and descriptions", "ViewConfig", "describing.gallery:view"),
-    "embeddings import": Command(
-        "make a table of released embeddings", "ImportEmbeddingsConfig", "encoding.import_embeddings:import_embeddings"
-    ),
     "encode": Command("turn descriptions into embeddings", "EncodeConfig", "encoding.encode:encode", resumes=True),
     "label": Command("predict class probabilities from the descriptions", "LabelConfig", "labelling.label:label"),
     "review": Command("label and correct in the browser", "ReviewConfig", "reviewing.review:review", resumes=True),
@@ -240,7 +237,7 @@ def _run(name: str, words: list[str]) -> int:
     from gpt4image.next_steps import with_next
 
     _show(with_next(name, outcome, parsed[0], config_types=CONFIG_TYPES, python=False), parsed[0].as_json)
-    return SET_ASIDE if outcome.set_aside else OK
+    return ITEMS_SKIPPED if outcome.skipped else OK
 
 
 @contextlib.contextmanager
@@ -304,10 +301,10 @@ def _overview(prefix: str = "") -> str:
 def _show(outcome: Any, as_json: bool) -> None:
     from gpt4image.base.visible import visible
 
-    set_aside = [{"name": item.name, "reason": item.reason} for item in outcome.set_aside]
+    skipped = [{"name": item.name, "reason": item.reason} for item in outcome.skipped]
     if as_json:
         path = None if outcome.path is None else str(outcome.path)
-        facts = {"path": path, **outcome.summary, **outcome.record, "set_aside": set_aside, "next": outcome.next}
+        facts = {"path": path, **outcome.summary, **outcome.record, "skipped": skipped, "next": outcome.next}
         print(json.dumps(facts, indent=1, default=str))
         return
     for key, value in outcome.summary.items():
@@ -318,12 +315,12 @@ def _show(outcome: Any, as_json: bool) -> None:
         print(f"wrote: {visible(', '.join(map(str, outcome.wrote)))}")
     if outcome.next:
         print(f"next: {visible(outcome.next)}")
-    if set_aside:
-        print(f"\n{len(set_aside)} skipped:", file=sys.stderr)
-        for item in set_aside[:20]:
+    if skipped:
+        print(f"\n{len(skipped)} skipped:", file=sys.stderr)
+        for item in skipped[:20]:
             print(f"  {item['name']!r}: {visible(item['reason'])}", file=sys.stderr)
-        if len(set_aside) > 20:
-            print(f"  and {len(set_aside) - 20} more (--json lists them all)", file=sys.stderr)
+        if len(skipped) > 20:
+            print(f"  and {len(skipped) - 20} more (--json lists them all)", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -146,7 +146,7 @@ def test_the_outcome_says_what_was_checked_and_what_is_needed(run_of: Runs, spec
     run, out = run_of("resnet-small-stem"), tmp_path / "model"
     outcome = export(ExportConfig(run_dir=run, format="timm", out=out))
     assert outcome.summary["checked_on"] == f"9 images of {spec}"
-    assert float(outcome.summary["largest_difference"]) < 1e-5 and outcome.set_aside == ()
+    assert float(outcome.summary["largest_difference"]) < 1e-5 and outcome.skipped == ()
     assert "import small_stem" in outcome.summary["needs"]
     names = sorted(path.name for path in out.iterdir())
     assert names == ["README.md", "config.json", "model.safetensors", "small_stem.py"]
@@ -160,7 +160,7 @@ def test_broken_images_are_set_aside_and_the_check_goes_on(run_of: Runs, tmp_pat
     for number in range(24):
         (tmp_path / "other" / "food" / f"broken-{number}.png").write_bytes(b"no picture %d" % number)
     outcome = export(ExportConfig(run_dir=run_of("vit-small-stem"), format="timm", out=tmp_path / "model", data=spec))
-    assert outcome.set_aside and all("food/broken-" in item.name for item in outcome.set_aside)
+    assert outcome.skipped and all("food/broken-" in item.name for item in outcome.skipped)
     checked = int(outcome.summary["checked_on"].split()[0])
     assert checked > 0 and outcome.summary["checked_on"] == f"{checked} images of {spec}"
 

@@ -121,7 +121,7 @@ def test_labels_go_to_label_studio_and_come_back(pictures: Path, tmp_path: Path)
     tasks.append({"data": {"image": "elsewhere.png"}, "annotations": tasks[0]["annotations"]})
     (tmp_path / "in.json").write_text(json.dumps(tasks), encoding="utf-8")
     outcome = review(ReviewConfig(**options, import_tasks=tmp_path / "in.json"))
-    assert [item.name for item in outcome.set_aside] == ["elsewhere.png"]
+    assert [item.name for item in outcome.skipped] == ["elsewhere.png"]
     assert (outcome.labelled, outcome.checked) == (11, 11)
     assert set(labels_of(tmp_path / "labels.csv").values()) == {"dog"}
 

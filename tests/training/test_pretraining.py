@@ -23,7 +23,7 @@ from gpt4image.training.losses import batch_losses, seed_step
 from gpt4image.training.train import train
 from gpt4image.training.trainer import Trainer
 from several_processes import COUNTS, RESNET, SHARED, gradient, on_each_count
-from small_training import StoppedError, same, stop_after, weights
+from small_training import resumed, same, weights
 from training_cases import trainer_of
 
 CASES = ["simclr", "vicreg", "captions", "words", "simclr,captions", "vicreg,captions,words"]
@@ -88,16 +88,13 @@ def test_the_loss_of_held_out_images_is_the_same_each_time(objectives: str, word
 
 @pytest.mark.parametrize("objectives", ["simclr,captions", "vicreg", "captions,words"])
 def test_it_learns_and_resumes_mid_epoch_to_the_same_bits(
-    objectives: str, worded: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    objectives: str, worded: dict[str, Any], tmp_path: Path
 ) -> None:
     options = asked(worded, objectives, ema=0.5, auto_augment="rand-m9-mstd0.5-inc1")
-    outcome = train(TrainConfig(**options | {"out": tmp_path / "whole"}))
+    config = TrainConfig(**options | {"out": tmp_path / "whole"})
+    outcome = train(config)
     assert outcome.summary["labelled"] == 0 and outcome.summary["val_pretraining_loss"] > 0
-    broken = TrainConfig(**options | {"out": tmp_path / "broken", "checkpoint_seconds": 0.0})
-    with monkeypatch.context() as patch, pytest.raises(StoppedError):
-        stop_after(patch, steps=6)
-        train(broken)
-    train(broken.model_copy(update={"resume": True}))
+    resumed(config, tmp_path / "broken", steps=6)
     assert same(tmp_path / "whole", tmp_path / "broken")
     assert not any("heads" in name for name in weights(tmp_path / "whole"))
 
@@ -118,7 +115,7 @@ def test_images_without_any_label_are_enough(worded: dict[str, Any], tmp_path: P
         (folder / name).rmdir()
     (folder / "unlabelled" / "red-03.png").write_bytes(b"no picture")
     outcome = train(TrainConfig(**asked(worded, "simclr", out=tmp_path / "run", memory_limit_gb=0.0, workers=1)))
-    assert [item.name for item in outcome.set_aside] == ["unlabelled/red-03.png"]
+    assert [item.name for item in outcome.skipped] == ["unlabelled/red-03.png"]
 
 
 @pytest.fixture

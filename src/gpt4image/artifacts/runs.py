@@ -34,7 +34,7 @@ from gpt4image.base.checksums import FILES, file_facts, require_recorded
 from gpt4image.base.errors import RunError, first_few
 from gpt4image.base.files import fingerprint, read_json, read_json_lines, write_json
 from gpt4image.base.locks import LockedError, acquire_lock
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 
 RUN, CONFIG, ENVIRONMENT, METRICS = "run.json", "config.json", "environment.json", "metrics.jsonl"
 DOUBTFUL, LOCK = "doubtful.json", ".lock"
@@ -256,9 +256,9 @@ def require_classes(run_dir: Path, classes: Sequence[str]) -> None:
     )
 
 
-def read_set_aside(run_dir: Path) -> tuple[SetAside, ...]:
+def read_skipped(run_dir: Path) -> tuple[Skipped, ...]:
     """Return the images that a finished run skipped."""
-    return tuple(SetAside(**item) for item in read_json(run_dir / RUN)["set_aside"])
+    return tuple(Skipped(**item) for item in read_json(run_dir / RUN)["set_aside"])
 
 
 def environment(**facts: Any) -> dict[str, Any]:

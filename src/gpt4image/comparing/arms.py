@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from gpt4image.artifacts.class_shares import Probabilities, built, chosen, mapped, scattered
 from gpt4image.config.arms import ARMS, Arm
 from gpt4image.data.image_set import NO_LABEL
-from gpt4image.data.regions import Boxes
 from gpt4image.labelling.pseudo_boxes import best_threshold, pseudo_boxes
 from gpt4image.labelling.text_vectors import Texts
 from gpt4image.tasks.base import Labels, Task
@@ -82,7 +81,7 @@ def _zero_shot(given: Situation) -> TrainingData:
 def _self_training(given: Situation) -> TrainingData:
     data, train = given.data, given.data.indices("train")
     predicted = given.teacher(train)
-    if isinstance(data.labels, Boxes):
+    if data.task.boxes:
         val = data.indices("val")
         threshold = best_threshold(given.teacher(val), data.labels[val], len(data.classes)) if len(val) else None
         unknown = ~data.labels.known[train]

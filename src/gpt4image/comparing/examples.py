@@ -8,10 +8,9 @@ from functools import cached_property
 
 from gpt4image.artifacts.class_shares import chosen, scattered
 from gpt4image.artifacts.table import read_manifest
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 from gpt4image.comparing.planning import Plan
 from gpt4image.comparing.regimes import Regime
-from gpt4image.data.regions import Boxes
 from gpt4image.encoding.class_names import find_class_names
 from gpt4image.evaluating.examples import manifests_of, write_all, write_descriptions, write_examples, write_suspected
 from gpt4image.labelling.label_noise import suspected_errors
@@ -47,7 +46,7 @@ class Finished:
     @property
     def of_classes(self) -> bool:
         """Whether texts predict classes of its images: boxes are no labels that a text contradicts."""
-        return not isinstance(self.data.labels, Boxes)
+        return not self.data.task.boxes
 
     @property
     def labelled(self) -> int:
@@ -55,7 +54,7 @@ class Finished:
         return int(self.data.task.known(self.data.labels[self.data.indices("train")]).sum())
 
 
-def write_extras(plans: Sequence[Plan], names: Sequence[str] = ()) -> list[SetAside]:
+def write_extras(plans: Sequence[Plan], names: Sequence[str] = ()) -> list[Skipped]:
     """Write beside comparison.json what the report shows, of the first plan that has it.
 
     Args:

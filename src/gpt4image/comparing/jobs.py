@@ -57,16 +57,9 @@ def run_job(job: Job, progress: Callable[[int, int, str], None]) -> None:
             ready = with_table(ready, job.config.embeddings)
         if not runs.is_finished(job.config.out):
             data = PREPARE[job.arm](situation(job, ready.data, described, record=job.config.out))
-            left_out = len(ready.data.indices("train")) - len(data.indices("train"))
-            sizes = {**ready.sizes, "train": ready.sizes["train"] - left_out}
-            mine = replace(ready, config=job.config, chosen=job.chosen, data=data, sizes=sizes)
+            mine = replace(ready, config=job.config, chosen=job.chosen, data=data)
             run(mine, job.config.out, arm=job.arm, resume=True, on_step=progress, extra=asdict(job.regime))
-        counts = None
-        if job.regime.imbalance > 1.0:
-            left = job.regime.apply(ready.data, job.config.seed)
-            train = left.indices("train")
-            counts = left.task.counts(ready.data.labels[train], len(left.classes))
-        measure_run(job.config.out, ready.data, "test", names=job.class_names, train_counts=counts)
+        measure_run(job.config.out, ready.data, "test", names=job.class_names)
 
 
 @functools.lru_cache(maxsize=1)

@@ -91,7 +91,7 @@ def export(config: ExportConfig, task: Task | None = None) -> Outcome:
             **({"needs": "`import small_stem` (the file is in the folder) before timm loads it"} if small_stem else {}),
             **({"hub": _pushed(config, config.push_to_hub)} if config.push_to_hub else {}),
         },
-        set_aside=skipped,
+        skipped=skipped,
     )
 
 

@@ -16,13 +16,13 @@ from gpt4image.artifacts.table import EmbeddingTable, is_table
 from gpt4image.base.checksums import file_facts
 from gpt4image.base.errors import ConfigError, DataError, MissingExtraError, RunError
 from gpt4image.base.files import read_json, require_writable, write_json, write_parquet
-from gpt4image.base.outcome import Outcome, SetAside
+from gpt4image.base.outcome import Outcome, Skipped
 from gpt4image.base.visible import in_one_line
 from gpt4image.config import EvaluateConfig, TrainConfig
 from gpt4image.data import SPLITS, ImageSet
 from gpt4image.encoding.class_names import ClassNames, find_class_names
 from gpt4image.evaluating.examples import write_run_extras
-from gpt4image.evaluating.measures import accuracies_by_rarity, measure_more
+from gpt4image.evaluating.measures import measure_more
 from gpt4image.evaluating.run_model import load_run_model, options_of
 from gpt4image.parallel import processes
 from gpt4image.parallel.devices import choose_device
@@ -60,7 +60,7 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> Outcome:
     record = runs.read_run(config.run_dir)
     runs.require_predicting(config.run_dir)
     own_options = options = options_of(record)
-    skipped: list[SetAside] = []
+    skipped: list[Skipped] = []
     name = config.split if config.data is None else f"{config.split}-{runs.identity({'data': config.data})[:8]}"
     path = config.run_dir / f"evaluation-{name}.json"
     if config.data is not None or not path.is_file() or _facts(path).get("absent"):
@@ -93,7 +93,7 @@ def evaluate(config: EvaluateConfig, task: Task | None = None) -> Outcome:
         summary={"split": config.split, **shown, **facts.get("metrics", {}), **note},
         record={"not_measured": absent},
         text="\n".join([_per_class(facts, path), *not_measured, *_on_all_labels(config, own_options)]),
-        set_aside=(*(SetAside(**item) for item in facts.get("set_aside", ())), *skipped),
+        skipped=(*(Skipped(**item) for item in facts.get("set_aside", ())), *skipped),
     )
 
 
@@ -198,7 +198,6 @@ def measure_run(
     split: str,
     *,
     names: ClassNames,
-    train_counts: NDArray[np.int64] | None = None,
     name: str | None = None,
     note: str = "",
 ) -> dict[str, Any]:
@@ -209,7 +208,6 @@ def measure_run(
         data: its dataset, or another one of the same classes.
         split: what to measure.
         names: the class names in the text space of the run.
-        train_counts: (K,) training images of each class, to measure classes by how rare they were.
         name: of the record; the split without it.
         note: for the record.
 
@@ -232,8 +230,7 @@ def measure_run(
     facts: dict[str, Any] = {"split": split, "task": task.name, "metric": task.primary.name}
     facts["titles"] = {metric.name: metric.title for metric in (task.primary, *task.metrics)}
     facts |= task.measure(outputs.predictions, labels, data.classes)
-    rarity = {} if train_counts is None else accuracies_by_rarity(facts["per_class"], train_counts)
-    facts |= {"metrics": known.get("metrics", {}) | rarity | more.metrics, "absent": more.absent}
+    facts |= {"metrics": known.get("metrics", {}) | more.metrics, "absent": more.absent}
     facts |= {"set_aside": [asdict(item) for item in processes.united(data.unusable)]}
     facts |= {"note": note} if note else {}
 

@@ -19,7 +19,7 @@ from gpt4image.artifacts.table import EmbeddingTable, Manifest, is_table, read_m
 from gpt4image.artifacts.text_labels import TextLabels
 from gpt4image.base.errors import DamagedError
 from gpt4image.base.files import read_parquet, write_json
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 from gpt4image.config import StatsConfig, TrainConfig
 from gpt4image.data.image_set import ImageSet
 from gpt4image.describing.description_stats import stats
@@ -38,20 +38,20 @@ AMONG = 20_000
 """Most described training images that neighbours are looked for among."""
 
 
-def write_all(work: Mapping[str, Callable[[], None]]) -> list[SetAside]:
+def write_all(work: Mapping[str, Callable[[], None]]) -> list[Skipped]:
     """Call what writes each file, and return the files that could not be written."""
-    skipped: list[SetAside] = []
+    skipped: list[Skipped] = []
     for name, write in work.items():
         try:
             write()
         except Exception as error:  # noqa: BLE001 -- the run is finished: what is shown beside it may not cost it
-            skipped.append(SetAside(name=name, reason=f"left out of the report: {error}"))
+            skipped.append(Skipped(name=name, reason=f"left out of the report: {error}"))
     return skipped
 
 
 def write_run_extras(
     run_dir: Path, config: TrainConfig, images: ImageSet, table: EmbeddingTable | None, split: str
-) -> list[SetAside]:
+) -> list[Skipped]:
     """Write what the report of a run shows: pictures that it gets wrong and right, its texts, suspected label errors.
 
     Args:

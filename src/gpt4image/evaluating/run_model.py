@@ -23,7 +23,6 @@ from gpt4image.encoding.text_encoders.tuning import FOLDER
 from gpt4image.models.aligner import Aligner, Head, projection_head
 from gpt4image.models.backbones import in_timm, require_backed, require_weights_of
 from gpt4image.models.of_transformers import kind_of
-from gpt4image.models.videomae import is_videomae
 from gpt4image.parallel.devices import choose_device, memory_format_of
 from gpt4image.parallel.sharding import structure_alone
 from gpt4image.tasks.base import Task
@@ -125,7 +124,7 @@ def load_run_model(run_dir: Path, task: Task | None, classes: Sequence[str]) -> 
     outputs = task.outputs(classes)
     weights = load_tensors(run_dir / runs.MODEL)[0]
     untrained = config.model_copy(update={"init": "scratch"}).resolved
-    if kind_of(untrained.model) or is_videomae(untrained.model):
+    if kind_of(untrained.model):
         require_weights_of(make_backbone(untrained, outputs, structure_alone).module, untrained.model, weights)
     else:
         architecture, args = timm_form(config)

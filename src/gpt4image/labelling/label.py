@@ -167,7 +167,7 @@ def label(config: LabelConfig) -> Outcome:
         summary=summary,
         record={"notes": notes},
         text="\n\n".join([*notes, in_words(shown, config.doubtful), *confused]),
-        set_aside=tuple(dict.fromkeys((*images.set_aside, *unreadable))),
+        skipped=tuple(dict.fromkeys((*images.skipped, *unreadable))),
     )
 
 

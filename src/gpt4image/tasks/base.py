@@ -1,7 +1,7 @@
 """What a task is: how annotations become targets, how outputs are judged, and what a deployed model returns.
 
 Training, evaluation, comparison, reports, export and prediction know tasks only through this interface. A new task is
-one module beside this one and one line in ``tasks/registry.py``.
+one module beside this one and one line in ``tasks/registry.py``. What has a body here is right for one class per image.
 
 Legend: N images of a set, B of a batch, K outputs of a model (one per class where there are classes), S side in pixels.
 """
@@ -75,12 +75,19 @@ class Task(Protocol):
     """Whether pictures are stretched to the square, so that nothing at their borders is lost; else it is cut off."""
     in_timm: ClassVar[bool] = True
     """Whether the model is one of timm, which loads it without more."""
+    hub_task: ClassVar[str] = "image-classification"
+    """Its name on the Hugging Face hub."""
     output: ClassVar[str] = "probabilities"
     """Name of the output of an exported model."""
     value: ClassVar[str] = "probability"
     """What ``rows`` gives of each class."""
     thresholds: tuple[float, ...] | None = None
     """Probability of each class from which on it counts as present; None for tasks that decide otherwise."""
+
+    @property
+    def boxes(self) -> bool:
+        """Whether annotations and predictions are boxes of objects."""
+        return self.output == "boxes"
 
     @property
     def frames(self) -> Frames | None:
@@ -97,7 +104,7 @@ class Task(Protocol):
 
     def known(self, labels: Labels) -> NDArray[np.bool_]:
         """Return (N,) which images have an annotation."""
-        ...
+        return labels != NO_LABEL
 
     def hidden(self, labels: Labels, images: NDArray[np.bool_]) -> Labels:
         """Return annotations of which those of some images (N,) are not known."""
@@ -115,11 +122,11 @@ class Task(Protocol):
 
     def counts(self, labels: Labels, classes: int) -> NDArray[np.int64]:
         """Return (K,) how many images have each class."""
-        ...
+        return np.bincount(labels[labels != NO_LABEL], minlength=classes)
 
     def groups(self, labels: Labels) -> NDArray[np.int64]:
         """Return (N,) a class per image, NO_LABEL where it has none: by these splits and few labels are drawn."""
-        ...
+        return labels
 
     def outputs(self, classes: Sequence[str]) -> int:
         """Return K, the outputs of the model."""
@@ -209,11 +216,11 @@ class Task(Protocol):
 
     def columns(self, predictions: Predictions, labels: Labels | None) -> Mapping[str, Any]:
         """Return the columns (N rows) of the predictions of a split on disk, apart from keys and digests."""
-        ...
+        return {self.output: list(predictions)}
 
     def rows(self, predictions: Predictions, classes: Sequence[str], top: int) -> Iterator[dict[str, Any]]:
         """Yield what ``predict`` writes for each image: JSON-serialisable, the ``top`` most probable classes."""
-        ...
+        yield from ({self.output: prediction} for prediction in predictions.tolist())
 
     def best_thresholds(self, predictions: Predictions, labels: Labels) -> tuple[float, ...] | None:
         """Return the ``thresholds`` that predictions (N, ...) of validation images and their labels speak for."""

@@ -143,18 +143,6 @@ class Classification(Task):
                 "those of the classes?"
             )
 
-    def known(self, labels: Labels) -> NDArray[np.bool_]:
-        """Return (N,) which images have a class."""
-        return labels != NO_LABEL
-
-    def counts(self, labels: Labels, classes: int) -> NDArray[np.int64]:
-        """Return (K,) how many images have each class."""
-        return np.bincount(labels[labels != NO_LABEL], minlength=classes)
-
-    def groups(self, labels: Labels) -> NDArray[np.int64]:
-        """Return the labels."""
-        return labels
-
     def targets(self, labels: Labels, soft: Floats | None, outputs: int, geometry: Geometry | None) -> Tensor:
         """Return (B, K) class probabilities; a row of zeros where an image has no target."""
         return torch.from_numpy(one_hot(labels, outputs) if soft is None else soft)

@@ -83,6 +83,7 @@ class Segmentation(Task):
     taught_as: ClassVar[str] = MultiLabel.name
     squash: ClassVar[bool] = True
     in_timm: ClassVar[bool] = False
+    hub_task: ClassVar[str] = "image-segmentation"
     output: ClassVar[str] = "mask"
     value: ClassVar[str] = "area"
 

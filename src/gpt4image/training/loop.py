@@ -206,7 +206,7 @@ def fit(
     """Train from the last checkpoint in ``out``, or from the start, to the end, and write the weights.
 
     Returns:
-        The facts of run.json: seconds, steps, images_per_second, parameters, peak_memory_bytes, set_aside, and
+        The facts of run.json: seconds, steps, images_per_second, parameters, peak_memory_bytes, skipped, and
         thresholds where the task has some.
 
     Raises:
@@ -228,7 +228,7 @@ def fit(
     begin, epoch_losses, earlier = state["step"], state["epoch_losses"], state["seconds"]
     started = saved = time.monotonic()
 
-    def set_aside() -> list[dict[str, str]]:
+    def skipped() -> list[dict[str, str]]:
         """Return the images that could not be used, also those that were met before an interruption."""
         met = [asdict(item) for item in processes.united(trainer.data.unusable)]
         before = state.get("set_aside", [])
@@ -236,7 +236,7 @@ def fit(
 
     def save(step: int) -> None:
         now = {"step": step, "seconds": earlier + time.monotonic() - started, "history": trainer.history}
-        now |= {"best": trainer.best, "epoch_losses": epoch_losses, "set_aside": set_aside()}
+        now |= {"best": trainer.best, "epoch_losses": epoch_losses, "set_aside": skipped()}
         save_checkpoint(checkpoint, trainer.modules, trainer.optimizers, now)
         processes.by_first(lambda: _keep_best(out, trainer))
 
@@ -269,7 +269,7 @@ def fit(
         "images_per_second": round(images / max(seconds, 1e-9), 1),
         "parameters": sum(p.numel() for p in trainer.evaluated.backbone.parameters()),  # type: ignore[union-attr]
         "peak_memory_bytes": peak_memory_bytes(trainer.device),
-        "set_aside": set_aside(),
+        "set_aside": skipped(),
         **_thresholds(trainer),
     }
 

@@ -160,7 +160,7 @@ def prepare(
         task=task,
         labels=task.annotations(image_set),
         text=None if table is None else TextTargets.of(table, image_set.digests),
-        set_aside=(*image_set.set_aside, *broken),
+        skipped=(*image_set.skipped, *broken),
     )
     if text_labels is not None:
         data = with_text_labels(data, config, text_labels)

@@ -232,5 +232,5 @@ def _outcome(out: Path, *, finished: bool) -> Outcome:
             "seconds": facts["seconds"],
             "images_per_second": facts["images_per_second"],
         },
-        set_aside=runs.read_set_aside(out),
+        skipped=runs.read_skipped(out),
     )

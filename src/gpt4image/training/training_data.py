@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt4image.artifacts.class_shares import Probabilities, chosen
-from gpt4image.base.outcome import SetAside
+from gpt4image.base.outcome import Skipped
 from gpt4image.data.geometry import Geometry
-from gpt4image.data.image_set import NO_LABEL, ImageSet
+from gpt4image.data.image_set import ImageSet
 from gpt4image.data.pixels import Pixels
 from gpt4image.parallel import processes
 from gpt4image.tasks.base import Labels, Targets, Task
@@ -30,7 +30,7 @@ class TrainingData:
         soft: (N, K) targets by a teacher, used instead of ``labels``; None without.
         text: text targets of the alignment; None without.
         from_text: (N,) bool, which images have a text label in ``soft``; None without.
-        set_aside: images known to be unusable before training.
+        skipped: images known to be unusable before training.
     """
 
     image_set: ImageSet
@@ -41,7 +41,7 @@ class TrainingData:
     soft: Probabilities | None = None
     text: TextTargets | None = None
     from_text: NDArray[np.bool_] | None = None
-    set_aside: tuple[SetAside, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -54,9 +54,9 @@ class TrainingData:
         return self.task.annotations(self.image_set)
 
     @property
-    def unusable(self) -> tuple[SetAside, ...]:
+    def unusable(self) -> tuple[Skipped, ...]:
         """Images that cannot be used, with those that worker processes have met since."""
-        return tuple(dict.fromkeys((*self.set_aside, *self.pixels.set_aside)))
+        return tuple(dict.fromkeys((*self.skipped, *self.pixels.skipped)))
 
     @property
     def described(self) -> NDArray[np.bool_]:
@@ -80,18 +80,6 @@ class TrainingData:
         """Return the targets (B, ...) of images, cut as ``geometry`` says; see ``Task.targets``."""
         soft = None if self.soft is None else self.soft[indices]
         return self.task.targets(self.labels[indices], soft, self.task.outputs(self.classes), geometry)
-
-    def visible_classes(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return (n,) int64 classes of images as far as training may know them, NO_LABEL where it may not.
-
-        A soft target counts where one class has at least half of it. NO_LABEL where images do not have one class each.
-        """
-        if not self.task.exclusive:
-            return np.full(len(indices), NO_LABEL)
-        if self.soft is None:
-            return self.labels[indices]
-        soft = chosen(self.soft, indices)
-        return np.where(soft.max(axis=1) >= 0.5, soft.argmax(axis=1), NO_LABEL)
 
     def pools(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the training images with a target, and those without one, or with a weaker one where some are not."""
