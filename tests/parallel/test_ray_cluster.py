@@ -372,11 +372,15 @@ def test_a_machine_that_is_lost_in_the_middle_costs_the_calls_in_flight_alone(
                 time.sleep(0.1)
                 assert describing.poll() is None, describing.communicate()
             machines.remove_node(lost, allow_graceful=False)
+            _, err = describing.communicate(timeout=300)
+            assert describing.returncode == 2 and "lost a machine" in err and "Give the same command again" in err
+            kept = len(rows_of(tmp_path / "a.db"))
+            machines.add_node(num_cpus=1)
+            describing = start("describe", "--data", photos.spec, "--describer", "openai:tiny", *asked)
             out, err = describing.communicate(timeout=300)
             assert describing.returncode == 0, err
-            assert json.loads(out)["described"] == len(rows_of(tmp_path / "a.db")) == 41
+            assert json.loads(out)["described"] == 41 - kept and len(rows_of(tmp_path / "a.db")) == 41
             assert 41 <= len(stub.calls) <= 41 + 4  # what was in flight on the lost machine is asked again
-            machines.add_node(num_cpus=1)
             encoding = start("encode", "--store", store, "--encoder", "bag-of-words:8", "--out", table)
             assert encoding.wait(timeout=300) == 0, encoding.communicate()
         assert EmbeddingTable.open(table).manifest.texts == len({row["text"] for row in rows_of(tmp_path / "a.db")})

@@ -182,8 +182,10 @@ def joined(parts: Sequence[Any]) -> Any:
     """Return the rows of several arrays, or of several shares."""
     if not isinstance(parts[0], ClassShares):
         return np.concatenate(parts)
-    whole = (np.concatenate([getattr(part, name) for part in parts]) for name in ("classes", "values", "rest"))
-    return ClassShares(*whole, parts[0].n_classes)
+    classes, values, rest = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("classes", "values", "rest")
+    )
+    return ClassShares(classes, values, rest, parts[0].n_classes)
 
 
 def scattered(found: Probabilities, rows: Ints, total: int, nothing: float = 0.0) -> Probabilities:
