@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,7 +85,7 @@ def situation(
     tagged = job.regime.apply(data, seed, described)
     left = untagged(tagged)
 
-    def teacher(indices: NDArray[np.int64]) -> NDArray[np.float32]:
+    def teacher(indices: NDArray[np.int64]) -> Any:
         if job.teacher is None:
             raise ValueError(f"the arm {job.arm} comes after no other")
         return run_predictions(job.teacher, data, indices)

@@ -189,7 +189,7 @@ def _is_as_trained(record: runs.RunRecord, image_set: ImageSet, table: Embedding
     return False if differ or comparable else None
 
 
-def run_predictions(run_dir: Path, data: TrainingData, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+def run_predictions(run_dir: Path, data: TrainingData, indices: NDArray[np.int64]) -> Any:
     """Return (n, K) predictions of a finished run for the images at ``indices``.
 
     Raises:
@@ -262,7 +262,7 @@ def _images_of(data: TrainingData, split: str) -> NDArray[np.int64]:
 
 
 def _write_predictions(
-    path: Path, task: Task, data: TrainingData, indices: NDArray[np.int64], predictions: NDArray[np.float32]
+    path: Path, task: Task, data: TrainingData, indices: NDArray[np.int64], predictions: Any
 ) -> None:
     import pyarrow as pa
 

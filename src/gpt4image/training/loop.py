@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gpt4image.artifacts import runs
+from gpt4image.artifacts.class_shares import ClassShares, chosen
 from gpt4image.artifacts.weights import load_tensors, save_tensors
 from gpt4image.base.errors import DamagedError, ModelError, TrainingError
 from gpt4image.base.files import append_json_line, remove_unfinished, write_json_lines
@@ -170,13 +171,14 @@ def validate(trainer: Trainer) -> dict[str, Any] | None:
         return None
     backbone: Any = trainer.evaluated.backbone
     predictions = predict(backbone, data, indices, trainer.augmentation, trainer.config)
-    if not np.isfinite(predictions).all():
+    if not np.isfinite(predictions.values if isinstance(predictions, ClassShares) else predictions).all():
         raise _diverged(trainer.config, "Predictions for the validation images are not finite")
     seen = data.without_met().usable[indices]
     if not data.task.known(labels[seen]).any():
         return None
-    facts = data.task.measure(predictions[seen], labels[seen], data.classes)
-    facts[THRESHOLDS] = data.task.best_thresholds(predictions[seen], labels[seen])
+    found: Any = chosen(predictions, seen)
+    facts = data.task.measure(found, labels[seen], data.classes)
+    facts[THRESHOLDS] = data.task.best_thresholds(found, labels[seen])
     return {name: facts[name] for name in (data.task.primary.name, "loss", THRESHOLDS) if facts.get(name) is not None}
 
 
