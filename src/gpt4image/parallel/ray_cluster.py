@@ -233,7 +233,7 @@ class Workers:
 
         alive = _machines()
         self._most_machines = max(self._most_machines, len(alive))
-        if len(alive) < self._most_machines and not ray.get(self._line.machines.remote()) & alive:
+        if len(alive) < self._most_machines and alive.isdisjoint(ray.get(self._line.machines.remote())):
             raise RunError(
                 "The Ray cluster lost a machine; the others have no work left. Give the same command again to go on."
             )
