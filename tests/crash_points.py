@@ -88,6 +88,7 @@ class Disk:
         self.root, self._count = root, itertools.count()
         self._serials: dict[int, int] = {}  # of the file or folder that has an inode now
         self._names: dict[int, dict[str, int]] = {}
+        self._folders: set[int] = set()
         self._content: dict[int, bytes] = {}
         self._known: dict[tuple[int, int], bytes] = {}
         for folder, _, files in os.walk(root):
@@ -100,7 +101,9 @@ class Disk:
         facts = Path(path).stat()
         if stat.S_ISDIR(facts.st_mode):
             with os.scandir(path) as entries:
-                self._names[self._serial(facts.st_ino)] = {e.name: self._serial(e.inode()) for e in entries}
+                found = {entry.name: (self._serial(entry.inode()), entry.is_dir()) for entry in entries}
+            self._names[self._serial(facts.st_ino)] = {name: serial for name, (serial, _) in found.items()}
+            self._folders |= {serial for serial, is_folder in found.values() if is_folder}
         else:
             self._content[self._serial(facts.st_ino)] = Path(path).read_bytes()
 
@@ -136,9 +139,8 @@ class Disk:
     def _rebuild(self, folder: int, place: str, tree: Tree) -> None:
         for name, serial in self._names.get(folder, {}).items():
             path = os.path.normpath(f"{place}/{name}") if place else name
-            is_folder = serial in self._names or ((self.root / path).is_dir() and serial not in self._content)
-            tree[path] = None if is_folder else self._content.get(serial, b"")
-            if is_folder:
+            tree[path] = None if serial in self._folders else self._content.get(serial, b"")
+            if serial in self._folders:
                 self._rebuild(serial, path, tree)
 
 

@@ -26,7 +26,19 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from crash_points import Act, Ended, Injector, Shots, Tree, ended, forked, photographed, read_tree, write_tree
+from crash_points import (
+    UNFINISHED,
+    Act,
+    Ended,
+    Injector,
+    Shots,
+    Tree,
+    ended,
+    forked,
+    photographed,
+    read_tree,
+    write_tree,
+)
 from crash_server import COLOURS, Server
 
 TINY = ("--device", "cpu", "--threads", "1", "--precision", "fp32", "--memory-format", "contiguous", "--epochs", "2")
@@ -126,7 +138,7 @@ def make_inputs(root: Path) -> None:
             noisy = np.clip(np.array(colour) + rng.normal(0, 30, (16, 16, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(noisy).save(root / "pictures" / name / f"{number}.png")
             said = {"description": f"A {name} sheet, number {number}.", "class": name, "confidence": 0.9}
-            if number < 2:
+            if not number:
                 (root / "few" / name).mkdir(parents=True, exist_ok=True)
                 Image.fromarray(noisy).save(root / "few" / name / f"{number}.png")
             rows.append({"key": f"{name}/{number}.png", **said})
@@ -319,7 +331,11 @@ def stopped_everywhere(bench: Bench, name: str, every: int = 1) -> Row:
             done = bench.run(stage)
             found = differences(expected, read_tree(bench.root), volatile)
             told = f"{name}, {moment.end} {moment.when} operation {moment.number} ({moment.kind}): "
-            if done.code != 0 and not (stage.done and done.code == 2 and stage.done in done.err):
+            if (
+                stage.done and done.code == 2 and stage.done in done.err
+            ):  # what a kill left is removed by the next writer
+                found = [line for line in found if not UNFINISHED.search(line)]
+            elif done.code != 0:
                 found.insert(0, f"exit {done.code}: {done.err.strip()[-600:]}")
             if found:
                 row.lost += 1
@@ -352,7 +368,7 @@ def imported(*, exports: bool) -> None:
     for name in names:
         importlib.import_module(name)
     jobs.run_jobs, review._serve = one_after_the_other, click
-    batch_run.MAX_LINES, batch_run.SETTLING_S, batch_api._FIRST_WAIT_S = 4, 0.0, 0.01
+    batch_run.MAX_LINES, batch_run.SETTLING_S, batch_api._FIRST_WAIT_S = 2, 0.0, 0.01
     gc.freeze()
 
 
