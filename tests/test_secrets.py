@@ -124,6 +124,7 @@ def test_a_batch_keeps_no_secret(
         url = with_secrets(server.url, login=False)
         code = give(*ask, "--poll-seconds", 0.01, "--base-url", url)
     assert (code == cli.OK) == (status is None)
+    assert not any(KEY.encode() in content for content in server.files.values()), "bodies go without the key"
 
 
 @pytest.mark.parametrize("kind", ["refused", "gone"])
